@@ -1,0 +1,242 @@
+"""Messages of the link, as msgpack arrays: tag first, fields by position, new fields only at the end."""
+
+import msgspec
+
+LINK_VERSION = 1
+"""Version of the wire. A coordinator refuses another major version with ``Bye``."""
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One numbered piece of an answer (its number is its place, see `Frames.seq`)."""
+
+    text: str = ""
+    """Text delta of choice 0 (or of ``index`` in *extra*); always whole characters."""
+    tokens: int = 1
+    """LLM tokens this piece stands for; 0 for pieces that carry none (role, finish)."""
+    extra: bytes = b""
+    """JSON object with what else the engine sent for this piece: ``delta`` (fields beside ``content``, for example
+    ``tool_calls`` or ``reasoning_content``), ``logprobs``, ``index`` (choice, when not 0), ``finish_reason`` (of a
+    choice), or ``data`` (the list of an embeddings answer). Empty for plain text."""
+
+
+class Usage(msgspec.Struct, array_like=True, frozen=True):
+    """What the engine counted."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    details: bytes = b""
+    """The engine's whole ``usage`` JSON object when it had one (cached tokens, reasoning tokens), else empty."""
+
+
+class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
+    """One model a host serves, and its price."""
+
+    name: str
+    kinds: list[str]
+    """Job kinds served: ``chat``, ``completion``, ``embedding``."""
+    context_tokens: int = 4096
+    """Prompt and answer together."""
+    price_in_uusd_per_mtok: int = 0
+    price_out_uusd_per_mtok: int = 0
+    can_continue: bool = False
+    """True when the engine accepts delivered frames as a forced prefix (`Job.prefix`)."""
+    fingerprint: str = ""
+    """``sha256:<hex>`` of the weights when known."""
+
+
+class OpenAttempt(msgspec.Struct, array_like=True, frozen=True):
+    """A lease the worker still holds frames for."""
+
+    lease: bytes
+    end_seq: int
+    """Sequence number after the last frame the worker has produced so far."""
+
+
+class Have(msgspec.Struct, array_like=True, frozen=True):
+    """How far the coordinator has a lease's frames: everything below *next_seq*. ``known`` false: drop the lease."""
+
+    lease: bytes
+    next_seq: int
+    known: bool = True
+
+
+# -- worker to coordinator ---------------------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):
+    """First message on every connection."""
+
+    version: int
+    software: str
+    slots: int
+    """Jobs the worker runs at once."""
+    models: list[ModelOffer]
+    open: list[OpenAttempt]
+
+
+class Frames(msgspec.Struct, array_like=True, frozen=True, tag="frames"):
+    """Frames ``seq, seq+1, …`` of a lease. Repeats of frames already held are ignored; a gap is a protocol error."""
+
+    lease: bytes
+    seq: int
+    items: list[Frame]
+
+
+class Done(msgspec.Struct, array_like=True, frozen=True, tag="done"):
+    """The answer is complete; repeated after a reconnect until ``Settled`` comes."""
+
+    lease: bytes
+    end_seq: int
+    finish_reason: str
+    usage: Usage
+    chain: bytes
+    """Running hash after the last frame, 32 bytes."""
+    signature: bytes
+    """Ed25519 over :func:`comptoir.link.segment_bytes`, 64 bytes."""
+
+
+class Fail(msgspec.Struct, array_like=True, frozen=True, tag="fail"):
+    """The engine could not (go on to) answer; what was delivered before stays delivered."""
+
+    lease: bytes
+    code: str
+    message: str
+    fault: str
+    """Whose fault: ``buyer`` (bad request), ``host``, ``capacity`` (busy, 429), ``coordinator``."""
+    status: int = 0
+    """HTTP status of the engine's answer, 0 when there was none."""
+    body: bytes = b""
+    """The engine's JSON error body when it had one (bounded to 16 KiB)."""
+    retry_after_s: float = 0.0
+
+
+class Models(msgspec.Struct, array_like=True, frozen=True, tag="models"):
+    """The offer changed: replaces the whole list."""
+
+    models: list[ModelOffer]
+    slots: int
+
+
+class Drain(msgspec.Struct, array_like=True, frozen=True, tag="drain"):
+    """The worker takes no new jobs; it finishes those it has, then closes."""
+
+
+# -- coordinator to worker ---------------------------------------------------------------------------------------
+
+
+class Welcome(msgspec.Struct, array_like=True, frozen=True, tag="welcome"):
+    """Answer to ``Hello``."""
+
+    version: int
+    host_id: str
+    have: list[Have]
+    """One entry for every ``Hello.open`` lease."""
+    window_frames: int
+    """Most unacknowledged frames of one lease; the worker stops reading its engine there."""
+    pulse_s: float
+    """How often the worker should call ``POST /link/pulse``."""
+
+
+class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
+    """A lease on a job. Repeated after a reconnect if the coordinator is not sure it arrived: same lease, same job."""
+
+    lease: bytes
+    job_id: bytes
+    kind: str
+    """``chat``, ``completion`` or ``embedding``."""
+    model: str
+    body: bytes
+    """The OpenAI-style request body (JSON), unknown fields included, exactly as it will be hashed into the segment."""
+    deadline_ms: int
+    """Wall-clock time after which nobody waits any more."""
+    start_seq: int = 0
+    """Number of the first frame to send; > 0 when the job goes on from another host."""
+    prefix: list[Frame] = []
+    """The frames before *start_seq*."""
+    chain: bytes = b""
+    """Running hash before *start_seq*; empty means `chain_start(job_id)`."""
+
+
+class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="cancel"):
+    """Stop the lease at once; frames sent later are ignored."""
+
+    lease: bytes
+    reason: str
+
+
+class Acks(msgspec.Struct, array_like=True, frozen=True, tag="acks"):
+    """How far the coordinator has each lease's frames."""
+
+    have: list[Have]
+
+
+class Settled(msgspec.Struct, array_like=True, frozen=True, tag="settled"):
+    """The lease is closed and paid; the worker may forget it. Sent for failed and cancelled leases as well."""
+
+    lease: bytes
+    job_id: str
+    state: str
+    """Final state of the attempt: ``done``, ``failed`` or ``lost``."""
+    earned_uusd: int
+    tokens: int
+    balance_uusd: int
+    """The host's account after this job."""
+
+
+class Bye(msgspec.Struct, array_like=True, frozen=True, tag="bye"):
+    """The coordinator closes; *reconnect_after_s* < 0 means do not come back with this version or key."""
+
+    reason: str
+    reconnect_after_s: float
+
+
+FromWorker = Hello | Frames | Done | Fail | Models | Drain
+FromCoordinator = Welcome | Job | Cancel | Acks | Settled | Bye
+
+# -- the pulse: heartbeats on a path of their own (plain HTTP, JSON), so that frames can't starve them --------------
+
+
+class Pulse(msgspec.Struct, frozen=True):
+    """Body of ``POST /link/pulse`` (Bearer host key)."""
+
+    gpu_utilization: float = 0.0
+    """0..1 over all GPUs; 0 without a GPU."""
+    running: int = 0
+    gpu: str = ""
+    vram_mib: int = 0
+
+
+class PulseAnswer(msgspec.Struct, frozen=True):
+    """Answer to a pulse."""
+
+    status: str = "acknowledged"
+    linked: bool = False
+    """Whether the coordinator sees a live link of this host; false tells the worker to reconnect."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_from_worker = msgspec.msgpack.Decoder(list[FromWorker])
+_from_coordinator = msgspec.msgpack.Decoder(list[FromCoordinator])
+
+
+def encode(messages: list[FromWorker] | list[FromCoordinator]) -> bytes:
+    """Encode one batch as one WebSocket binary message."""
+    return _encoder.encode(messages)
+
+
+def decode_from_worker(data: bytes) -> list[FromWorker]:
+    """Decode what a worker sent.
+
+    Raises:
+        msgspec.DecodeError: not msgpack, unknown tag, or a field of the wrong type.
+    """
+    return _from_worker.decode(data)
+
+
+def decode_from_coordinator(data: bytes) -> list[FromCoordinator]:
+    """Decode what the coordinator sent.
+
+    Raises:
+        msgspec.DecodeError: not msgpack, unknown tag, or a field of the wrong type.
+    """
+    return _from_coordinator.decode(data)

@@ -1,0 +1,1 @@
+"""The worker: our process beside a GPU. It imports the link and the kit, never the coordinator."""
