@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -206,7 +207,7 @@ class Database:
             if command.batched:
                 verbs.setdefault(command.run, []).append(command)
             else:
-                outcomes.append(self._run_one(command, lambda tx, c=command: c.run(tx)))
+                outcomes.append(self._run_one(command, command.run))
         by_verb = self.stats.by_verb
         for verb, commands in verbs.items():
             name = verb.__qualname__
@@ -227,7 +228,7 @@ class Database:
                 raise
             self._store.rollback_to()
             log.warning("batch of %d %s failed, running one by one: %s", len(commands), verb.__qualname__, error)
-            return [self._run_one(c, lambda tx, c=c: _only(verb(tx, [c.item]))) for c in commands]
+            return [self._run_one(c, partial(_alone, verb, c.item)) for c in commands]
         return [
             (command, None, result) if isinstance(result, Exception) else (command, result, None)
             for command, result in zip(commands, results, strict=True)
@@ -246,8 +247,8 @@ class Database:
             return command, None, error
 
 
-def _only(results: list[Any]) -> Any:
-    (result,) = results
+def _alone(verb: Callable[..., Any], item: Any, tx: Tx) -> Any:
+    (result,) = verb(tx, [item])
     if isinstance(result, Exception):
         raise result
     return result

@@ -20,6 +20,8 @@ class Table:
     """Primary key."""
     unique: tuple[tuple[str, ...], ...] = ()
     indexes: tuple[tuple[str, ...], ...] = ()
+    partial: tuple[tuple[tuple[str, ...], str], ...] = ()
+    """Indexes over some rows: (columns, condition); the condition must be the same SQL on both databases."""
     names: tuple[str, ...] = field(init=False)
     """Column names in declared order."""
 
@@ -45,4 +47,8 @@ def ddl(table: Table, dialect: str) -> list[str]:
     made = [f"CREATE TABLE {table.name} ({', '.join(lines)}){tail}"]
     made += [f"CREATE UNIQUE INDEX uq_{table.name}_{'_'.join(c)} ON {table.name} ({', '.join(c)})" for c in table.unique]
     made += [f"CREATE INDEX ix_{table.name}_{'_'.join(c)} ON {table.name} ({', '.join(c)})" for c in table.indexes]
+    made += [
+        f"CREATE INDEX ix_{table.name}_{'_'.join(c)}_partial ON {table.name} ({', '.join(c)}) WHERE {where}"
+        for c, where in table.partial
+    ]
     return made
