@@ -6,7 +6,6 @@ the host or another reader. Frames become one row when the job ends.
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
@@ -24,13 +23,13 @@ class Lease:
     """One attempt's right to act on a job, and what routing promised for it."""
 
     __slots__ = (
-        "id", "host_id", "first_frame", "price_in", "price_out", "reservation", "started_ms", "started_s", "touched_s",
+        "id", "host_id", "first_frame", "price_in", "price_out", "started_ms", "started_s", "touched_s",
         "model", "signs",
     )  # fmt: skip
 
     def __init__(
         self, *, id: bytes, host_id: bytes, model: str, first_frame: int, price_in: int, price_out: int, started_ms: int,
-        started_s: float, reservation: Any,
+        started_s: float, signs: bool = False,
     ) -> None:  # fmt: skip
         self.id = id
         self.host_id = host_id
@@ -42,9 +41,7 @@ class Lease:
         self.started_s = started_s
         self.touched_s = started_s
         """Monotonic time of the last sign of life."""
-        self.reservation = reservation
-        """The fleet's slot, given back when the lease ends."""
-        self.signs = False
+        self.signs = signs
         """Whether the host signs its segment."""
 
 
