@@ -13,6 +13,8 @@ import pytest
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Table, ddl, open_database
 
+pytest_plugins = ["tests.offline", "tests.programs"]
+
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
