@@ -66,5 +66,3 @@ def make_database(database_address: str) -> MakeDatabase:
 def clock() -> FakeClock:
     """A clock that moves only by hand."""
     return FakeClock()
-
-

@@ -1,7 +1,7 @@
 """Jobs in flight: their frames in memory, and the readers that follow them.
 
-A live job knows its frames from 0 on, so any reader may start anywhere and replay; a slow reader only falls behind, it never slows
-the host or another reader. Frames become one row when the job ends.
+A live job knows its frames from 0 on, so any reader may start anywhere and replay; a slow reader only falls
+behind, it never slows the host or another reader. Frames become one row when the job ends.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ class Lease:
     )  # fmt: skip
 
     def __init__(
-        self, *, id: bytes, host_id: bytes, model: str, first_frame: int, price_in: int, price_out: int, started_ms: int,
-        started_s: float, reservation: Any,
+        self, *, id: bytes, host_id: bytes, model: str, first_frame: int, price_in: int, price_out: int,
+        started_ms: int, started_s: float, reservation: Any,
     ) -> None:  # fmt: skip
         self.id = id
         self.host_id = host_id
@@ -52,11 +52,11 @@ class LiveJob:
     """A job that is not final, or only just so."""
 
     __slots__ = (
-        "id", "owner_id", "dialect", "kind", "model", "body", "max_tokens", "prompt_tokens_max", "price_in", "price_out",
-        "hold_uusd", "detached", "deadline_ms", "created_ms", "state", "events", "frames", "frame_bytes", "chain", "tokens",
-        "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
-        "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing", "tried", "stored",
-        "_waiters",
+        "id", "owner_id", "dialect", "kind", "model", "body", "max_tokens", "prompt_tokens_max", "price_in",
+        "price_out", "hold_uusd", "detached", "deadline_ms", "created_ms", "state", "events", "frames", "frame_bytes",
+        "chain", "tokens", "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason",
+        "fault", "error_code", "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd",
+        "receipt_id", "closing", "tried", "stored", "_waiters",
     )  # fmt: skip
 
     def __init__(
@@ -166,7 +166,8 @@ class Reader:
     async def next(self, *, timeout_s: float = 0.0) -> list[Frame] | None:
         """Return the frames that came since, waiting for at least one.
 
-        An empty list means that *timeout_s* (> 0) passed; ``None`` that the job is over and all was read, or `leave` was called.
+        An empty list means that *timeout_s* (> 0) passed; ``None`` that the job is over and all was read, or that
+        `leave` was called.
         """
         job = self._job
         while True:
@@ -188,7 +189,13 @@ class Reader:
                 self._waiter = None
                 if timer is not None:
                     timer.cancel()
-            if timer is not None and self.at >= len(job.frames) and not job.over and not self._gone and timer.when() <= loop.time():
+            if (
+                timer is not None
+                and self.at >= len(job.frames)
+                and not job.over
+                and not self._gone
+                and timer.when() <= loop.time()
+            ):
                 return []
 
     def leave(self) -> None:
