@@ -13,6 +13,8 @@ import pytest
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Table, ddl, open_database
 
+pytest_plugins = ["tests.offline", "tests.programs"]
+
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
@@ -64,5 +66,3 @@ def make_database(database_address: str) -> MakeDatabase:
 def clock() -> FakeClock:
     """A clock that moves only by hand."""
     return FakeClock()
-
-

@@ -8,7 +8,9 @@ import pytest
 from comptoir.kit.db import Database, Table, Tx
 from tests.conftest import MakeDatabase
 
-THINGS = Table("things", {"id": "id", "name": "text", "count": "int", "note": "text?"}, key=("id",), unique=(("name",),))
+THINGS = Table(
+    "things", {"id": "id", "name": "text", "count": "int", "note": "text?"}, key=("id",), unique=(("name",),)
+)
 
 
 def key(n: int) -> bytes:

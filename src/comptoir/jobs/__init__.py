@@ -11,14 +11,47 @@ Knows: nobody (only the link's frame, which is what it stores).
 from comptoir.jobs.errors import JobFinished, JobRefusal, NotYourLease, UnknownJob
 from comptoir.jobs.live import Lease, LiveJob, LiveJobs, Reader, decode_frames
 from comptoir.jobs.queue import Queue, Waiting
-from comptoir.jobs.store import Finish, NewJob, Start, StoredState, finish_rows, insert_jobs, load_states, requeue_rows, start_rows
 from comptoir.jobs.service import Jobs
+from comptoir.jobs.store import (
+    Finish,
+    NewJob,
+    Start,
+    StoredState,
+    finish_rows,
+    insert_jobs,
+    load_states,
+    requeue_rows,
+    start_rows,
+)
 from comptoir.jobs.tables import TABLES
 from comptoir.jobs.types import FINAL, AttemptState, Fault, JobRow, JobState
 
 __all__ = [
-    "FINAL", "TABLES", "AttemptState", "Fault", "Finish", "JobFinished", "JobRefusal", "JobRow", "JobState", "Jobs",
-    "Lease", "decode_frames",
-    "LiveJob", "LiveJobs", "NewJob", "NotYourLease", "Queue", "Reader", "Start", "StoredState", "UnknownJob", "Waiting",
-    "finish_rows", "insert_jobs", "load_states", "requeue_rows", "start_rows",
+    "FINAL",
+    "TABLES",
+    "AttemptState",
+    "Fault",
+    "Finish",
+    "JobFinished",
+    "JobRefusal",
+    "JobRow",
+    "JobState",
+    "Jobs",
+    "Lease",
+    "LiveJob",
+    "LiveJobs",
+    "NewJob",
+    "NotYourLease",
+    "Queue",
+    "Reader",
+    "Start",
+    "StoredState",
+    "UnknownJob",
+    "Waiting",
+    "decode_frames",
+    "finish_rows",
+    "insert_jobs",
+    "load_states",
+    "requeue_rows",
+    "start_rows",
 ]

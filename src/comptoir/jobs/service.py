@@ -1,4 +1,4 @@
-"""The jobs room's door for reads: one job, a buyer's list, stored answers, and what to take up again after a restart."""
+"""The jobs room's door for reads: one job, a buyer's list, stored answers, and what a restart takes up again."""
 
 from comptoir.jobs.errors import UnknownJob
 from comptoir.jobs.live import LiveJobs, decode_frames
@@ -88,7 +88,9 @@ class Jobs:
     async def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state; reads the whole table, so callers cache it."""
         found = {state.value: 0 for state in JobState}
-        found.update({row[0]: int(row[1]) for row in await self._db.fetch("SELECT state, count(*) FROM jobs GROUP BY state")})
+        found.update(
+            {row[0]: int(row[1]) for row in await self._db.fetch("SELECT state, count(*) FROM jobs GROUP BY state")}
+        )
         return found
 
 

@@ -150,10 +150,12 @@ def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
 
 def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:
     rows = [
-        (s.attempt_id, s.job_id, s.host_id, AttemptState.LEASED, s.first_frame, s.first_frame, 0, 0, s.at_ms)
-        + (None, None, None, None)
+        (
+            s.attempt_id, s.job_id, s.host_id, AttemptState.LEASED, s.first_frame, s.first_frame, 0, 0, s.at_ms,
+            None, None, None, None,
+        )
         for s in starts
-    ]
+    ]  # fmt: skip
     tx.insert(ATTEMPTS, rows)
 
 

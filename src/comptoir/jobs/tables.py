@@ -57,7 +57,9 @@ ATTEMPTS = Table(
     indexes=(("job_id",),),
 )
 JOB_EVENTS = Table(
-    "job_events", {"job_id": "id", "seq": "int", "state": "text", "at_ms": "int", "detail": "text?"}, key=("job_id", "seq")
+    "job_events",
+    {"job_id": "id", "seq": "int", "state": "text", "at_ms": "int", "detail": "text?"},
+    key=("job_id", "seq"),
 )
 ANSWERS = Table("answers", {"job_id": "id", "frames": "bytes", "usage": "bytes"}, key=("job_id",))
 TABLES = (JOBS, ATTEMPTS, JOB_EVENTS, ANSWERS)

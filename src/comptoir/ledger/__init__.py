@@ -15,6 +15,21 @@ from comptoir.ledger.tables import TABLES
 from comptoir.ledger.types import FEES, HOUSE_ACCOUNTS, PAYMENTS_IN, PROMOTIONS, Account, HoldState, Statement, Transfer
 
 __all__ = [
-    "FEES", "HOUSE_ACCOUNTS", "PAYMENTS_IN", "PROMOTIONS", "TABLES", "Account", "Book", "Difference", "HoldMismatch",
-    "HoldState", "InsufficientCredit", "Ledger", "LedgerRefusal", "Statement", "Transfer", "UnknownAccount", "audit",
+    "FEES",
+    "HOUSE_ACCOUNTS",
+    "PAYMENTS_IN",
+    "PROMOTIONS",
+    "TABLES",
+    "Account",
+    "Book",
+    "Difference",
+    "HoldMismatch",
+    "HoldState",
+    "InsufficientCredit",
+    "Ledger",
+    "LedgerRefusal",
+    "Statement",
+    "Transfer",
+    "UnknownAccount",
+    "audit",
 ]

@@ -92,9 +92,7 @@ class Book:
         self._holds[job_id] = (payer, amount_uusd, HoldState.OPEN)
         self._new_holds[job_id] = (job_id, payer, amount_uusd, 0, HoldState.OPEN)
 
-    def settle(
-        self, *, job_id: bytes, pays: tuple[tuple[bytes, int, str], ...], at_ms: int
-    ) -> tuple[bytes, ...]:
+    def settle(self, *, job_id: bytes, pays: tuple[tuple[bytes, int, str], ...], at_ms: int) -> tuple[bytes, ...]:
         """Close the job's hold: pay each (account, amount, kind), give the rest back. Return the transfer ids.
 
         With no pays, or only zero amounts, the hold is released.

@@ -3,7 +3,9 @@
 from comptoir.kit.db import Table
 
 ACCOUNTS = Table(
-    "accounts", {"id": "id", "kind": "text", "balance_uusd": "int", "held_uusd": "int", "created_ms": "int"}, key=("id",)
+    "accounts",
+    {"id": "id", "kind": "text", "balance_uusd": "int", "held_uusd": "int", "created_ms": "int"},
+    key=("id",),
 )
 TRANSFERS = Table(
     "transfers",
@@ -20,6 +22,8 @@ TRANSFERS = Table(
     indexes=(("debit_id", "id"), ("credit_id", "id")),
 )
 HOLDS = Table(
-    "holds", {"job_id": "id", "account_id": "id", "amount_uusd": "int", "settled_uusd": "int", "state": "text"}, key=("job_id",)
+    "holds",
+    {"job_id": "id", "account_id": "id", "amount_uusd": "int", "settled_uusd": "int", "state": "text"},
+    key=("job_id",),
 )
 TABLES = (ACCOUNTS, TRANSFERS, HOLDS)

@@ -12,7 +12,7 @@ FEES = b"comptoir-fees-00"
 """Account that the platform's part goes to (a later coordinator gets its own, so that no row is hot)."""
 
 HOUSE_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees"}
-"""The house's own accounts and their kinds. Ids are 16 ASCII bytes, which no time-ordered id can be before year 5000."""
+"""The house's own accounts and their kinds. Ids are 16 ASCII bytes, as no time-ordered id is before year 5000."""
 
 
 class HoldState(StrEnum):

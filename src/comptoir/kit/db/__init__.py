@@ -2,8 +2,8 @@
 
 A command is a plain function over a `Tx`. The writer takes whatever waits, runs it in one transaction,
 commits once and only then resolves the futures: durable before the answer. Hot commands are written over
-a batch (`Database.batch`): load, decide, apply for all items together, one statement per table. The same code runs on SQLite
-(the embedded default) and on PostgreSQL.
+a batch (`Database.batch`): load, decide, apply for all items together, one statement per table. The same code
+runs on SQLite (the embedded default) and on PostgreSQL.
 
 Commands handed over without awaiting the one before may run in another order. No network call, no
 `await` and no clock inside a command; a command may run twice (a lost connection, a deadlock), so it must not

@@ -37,7 +37,12 @@ class PostgresTx:
         return self._cursor.execute(placeholders_percent(sql), params).fetchall()
 
     def insert(
-        self, table: Table, rows: Sequence[Row], *, columns: tuple[str, ...] | None = None, ignore_conflicts: bool = False
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        *,
+        columns: tuple[str, ...] | None = None,
+        ignore_conflicts: bool = False,
     ) -> int:
         if not rows:
             return 0
@@ -56,7 +61,9 @@ class PostgresTx:
         sql = postgres_update(table, columns, adding)
         return self._cursor.execute(sql, [list(column) for column in zip(*rows, strict=True)]).rowcount
 
-    def select(self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None) -> list[Row]:
+    def select(
+        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None
+    ) -> list[Row]:
         if not keys:
             return []
         sql = postgres_select(table, columns, by or table.key[0])

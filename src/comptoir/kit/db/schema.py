@@ -12,7 +12,7 @@ POSTGRES_TYPES: Mapping[str, str] = {"id": "bytea", "bytes": "bytea", "text": "t
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One table: *columns* maps name to ``id`` (16 bytes), ``bytes``, ``text`` or ``int`` (64 bits); ``?`` = nullable."""
+    """A table. *columns* maps names to ``id`` (16 bytes), ``bytes``, ``text``, ``int`` (64 bits); ``?`` may be NULL."""
 
     name: str
     columns: Mapping[str, str]
@@ -40,12 +40,15 @@ def ddl(table: Table, dialect: str) -> list[str]:
     """Return CREATE statements for *table*; tests and tools use them, a real database is made by migrations."""
     types = SQLITE_TYPES if dialect == "sqlite" else POSTGRES_TYPES
     lines = [
-        f"{name} {types[kind.rstrip('?')]}{'' if kind.endswith('?') else ' NOT NULL'}" for name, kind in table.columns.items()
+        f"{name} {types[kind.rstrip('?')]}{'' if kind.endswith('?') else ' NOT NULL'}"
+        for name, kind in table.columns.items()
     ]
     lines.append(f"PRIMARY KEY ({', '.join(table.key)})")
     tail = " WITHOUT ROWID" if dialect == "sqlite" and table.columns[table.key[0]] == "id" else ""
     made = [f"CREATE TABLE {table.name} ({', '.join(lines)}){tail}"]
-    made += [f"CREATE UNIQUE INDEX uq_{table.name}_{'_'.join(c)} ON {table.name} ({', '.join(c)})" for c in table.unique]
+    made += [
+        f"CREATE UNIQUE INDEX uq_{table.name}_{'_'.join(c)} ON {table.name} ({', '.join(c)})" for c in table.unique
+    ]
     made += [f"CREATE INDEX ix_{table.name}_{'_'.join(c)} ON {table.name} ({', '.join(c)})" for c in table.indexes]
     made += [
         f"CREATE INDEX ix_{table.name}_{'_'.join(c)}_partial ON {table.name} ({', '.join(c)}) WHERE {where}"

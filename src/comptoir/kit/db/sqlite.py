@@ -19,7 +19,11 @@ BUSY_TIMEOUT_S = 10.0
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Open *path*; autocommit mode, so that BEGIN and COMMIT are ours."""
     connection = sqlite3.connect(
-        str(path), isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS_CACHED, timeout=BUSY_TIMEOUT_S
+        str(path),
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS_CACHED,
+        timeout=BUSY_TIMEOUT_S,
     )
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
@@ -47,7 +51,12 @@ class SqliteTx:
         return self._execute(sql, params).fetchall()
 
     def insert(
-        self, table: Table, rows: Sequence[Row], *, columns: tuple[str, ...] | None = None, ignore_conflicts: bool = False
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        *,
+        columns: tuple[str, ...] | None = None,
+        ignore_conflicts: bool = False,
     ) -> int:
         names = columns or table.names
         touched = at = 0
@@ -73,7 +82,9 @@ class SqliteTx:
             touched += self._execute(sql, part[0] if size == 1 else tuple(chain.from_iterable(part))).rowcount
         return touched
 
-    def select(self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None) -> list[Row]:
+    def select(
+        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None
+    ) -> list[Row]:
         found: list[Row] = []
         name = by or table.key[0]
         for start in range(0, len(keys), ROWS_PER_STATEMENT_MAX):

@@ -24,7 +24,12 @@ class Tx(Protocol):
         ...
 
     def insert(
-        self, table: Table, rows: Sequence[Row], *, columns: tuple[str, ...] | None = None, ignore_conflicts: bool = False
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        *,
+        columns: tuple[str, ...] | None = None,
+        ignore_conflicts: bool = False,
     ) -> int:
         """Insert *rows* (all columns in declared order unless *columns*); return how many were new."""
         ...
@@ -37,7 +42,9 @@ class Tx(Protocol):
         """Like `update`, but adds the values (negative takes away). Keys must differ within one call."""
         ...
 
-    def select(self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None) -> list[Row]:
+    def select(
+        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None
+    ) -> list[Row]:
         """Return *columns* of the rows whose key (or column *by*) is in *keys*, in no order."""
         ...
 

@@ -1,7 +1,8 @@
 """HTTP without a framework on the hot path: an endpoint is a declaration, everything else reads the same table.
 
-`Endpoint` says method, path, who may call, what goes in and out and which errors; `Dialect` groups endpoints with their error
-shape; `HttpServer` is the ASGI application over all of them: exact paths by dict, the rest by Starlette's path patterns.
+`Endpoint` says method, path, who may call, what goes in and out and which errors; `Dialect` groups endpoints
+with their error shape; `HttpServer` is the ASGI application over all of them: exact paths by dict, the rest by
+Starlette's path patterns.
 """
 
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
@@ -11,6 +12,19 @@ from comptoir.kit.http.request import Reply, Request, Stream
 from comptoir.kit.http.server import HttpServer, RequestCounts
 
 __all__ = [
-    "Access", "Dialect", "Endpoint", "HttpServer", "MethodNotAllowed", "NoSuchPath", "PayloadTooLarge", "Reply", "Request",
-    "RequestCounts", "Socket", "Stream", "UnsupportedBody", "field_error", "openapi_document",
+    "Access",
+    "Dialect",
+    "Endpoint",
+    "HttpServer",
+    "MethodNotAllowed",
+    "NoSuchPath",
+    "PayloadTooLarge",
+    "Reply",
+    "Request",
+    "RequestCounts",
+    "Socket",
+    "Stream",
+    "UnsupportedBody",
+    "field_error",
+    "openapi_document",
 ]

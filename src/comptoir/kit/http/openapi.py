@@ -59,7 +59,9 @@ def openapi_document(dialect: Dialect, *, version: str) -> dict[str, Any]:
     }
 
 
-def _operation(endpoint: Endpoint, dialect: Dialect, by_type: dict[int, Any], components: dict[str, Any]) -> dict[str, Any]:
+def _operation(
+    endpoint: Endpoint, dialect: Dialect, by_type: dict[int, Any], components: dict[str, Any]
+) -> dict[str, Any]:
     made: dict[str, Any] = {
         "summary": endpoint.summary,
         "description": " ".join(part for part in (endpoint.description, NEEDED[endpoint.access]) if part),
@@ -67,7 +69,8 @@ def _operation(endpoint: Endpoint, dialect: Dialect, by_type: dict[int, Any], co
         "responses": _responses(endpoint, dialect, by_type),
     }
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _PARAM.findall(endpoint.path)
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAM.findall(endpoint.path)
     ]
     if endpoint.query is not None:
         parameters += _query(by_type[id(endpoint.query)], components)

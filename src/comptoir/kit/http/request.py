@@ -16,7 +16,20 @@ WATCH_AFTER_S = 0.02
 class Request:
     """What came in. Only what is asked for is parsed."""
 
-    __slots__ = ("scope", "receive", "params", "principal", "body", "query", "raw", "rate", "id", "_headers", "_gone", "_watch")
+    __slots__ = (
+        "scope",
+        "receive",
+        "params",
+        "principal",
+        "body",
+        "query",
+        "raw",
+        "rate",
+        "id",
+        "_headers",
+        "_gone",
+        "_watch",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, params: dict[str, str]) -> None:
         self.scope = scope
@@ -103,7 +116,12 @@ class Reply:
     __slots__ = ("status", "body", "media", "headers")
 
     def __init__(
-        self, status: int, body: bytes = b"", *, media: str = "application/json", headers: tuple[tuple[bytes, bytes], ...] = ()
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        media: str = "application/json",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         self.status = status
         self.body = body

@@ -24,11 +24,12 @@ STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")
 """What keeps proxies from holding a stream back."""
 
 Gate = Callable[[Request, Access, Dialect], "Awaitable[None] | None"]
-"""Authenticates and rate-limits: sets `Request.principal` and `Request.rate` or raises; a coroutine when it must look further."""
+"""Authenticates and rate-limits: sets `Request.principal` and `Request.rate` or raises; a coroutine when it must
+look further."""
 
 
 class StreamBroken(RuntimeError):
-    """Raised through to the server so that it aborts the connection: a stream must never look complete when it is not."""
+    """Raised through to the server so that it aborts the connection: a broken stream must never look complete."""
 
 
 class RequestCounts:
@@ -42,7 +43,18 @@ class RequestCounts:
 
 
 class _Route:
-    __slots__ = ("access", "counts", "decode", "dialect", "endpoint", "handler", "headers", "json_header", "needs_body", "status")
+    __slots__ = (
+        "access",
+        "counts",
+        "decode",
+        "dialect",
+        "endpoint",
+        "handler",
+        "headers",
+        "json_header",
+        "needs_body",
+        "status",
+    )
 
     def __init__(self, endpoint: Endpoint, dialect: Dialect) -> None:
         self.endpoint = endpoint
@@ -61,7 +73,13 @@ class HttpServer:
     """Routes and serves; *house* is handed to every handler as its first argument."""
 
     def __init__(
-        self, house: Any, dialects: Sequence[Dialect], *, gate: Gate, body_bytes_max: int, cors_origins: tuple[str, ...] = ()
+        self,
+        house: Any,
+        dialects: Sequence[Dialect],
+        *,
+        gate: Gate,
+        body_bytes_max: int,
+        cors_origins: tuple[str, ...] = (),
     ) -> None:
         self._house = house
         self._gate = gate
@@ -131,8 +149,12 @@ class HttpServer:
             return await self(scope, receive, _without_body(send))
         dialect = self._owner(path)
         if method == "OPTIONS" and allowed:
-            return await self._send(Reply(204, headers=((b"allow", ", ".join(sorted(allowed)).encode()),)), request, dialect, send)
-        error: Refusal = MethodNotAllowed(tuple(sorted(allowed))) if allowed else NoSuchPath(f"nothing is served at {path}")
+            return await self._send(
+                Reply(204, headers=((b"allow", ", ".join(sorted(allowed)).encode()),)), request, dialect, send
+            )
+        error: Refusal = (
+            MethodNotAllowed(tuple(sorted(allowed))) if allowed else NoSuchPath(f"nothing is served at {path}")
+        )
         reply = dialect.render_error(error, request)
         if allowed:
             reply.headers += ((b"allow", ", ".join(sorted(allowed)).encode()),)
@@ -171,7 +193,9 @@ class HttpServer:
             else:
                 status = route.status
                 body = encode_json(result) if status != 204 else b""
-                await self._send_plain(status, body, route.json_header, request, route.dialect, send)
+                await self._send_plain(
+                    request, route.dialect, send, status=status, body=body, content_type=route.json_header
+                )
         except Refusal as refusal:
             reply = route.dialect.render_error(refusal, request)
             status = reply.status
@@ -212,7 +236,14 @@ class HttpServer:
                 raise UnsupportedBody("the body is nested too deeply") from error
 
     async def _send_plain(
-        self, status: int, body: bytes, content_type: tuple[bytes, bytes], request: Request, dialect: Dialect, send: Send, /
+        self,
+        request: Request,
+        dialect: Dialect,
+        send: Send,
+        *,
+        status: int,
+        body: bytes,
+        content_type: tuple[bytes, bytes],
     ) -> None:
         headers = [content_type, (b"content-length", b"%d" % len(body))] if status != 204 else []
         if dialect.headers is not None:
@@ -223,7 +254,11 @@ class HttpServer:
         await send({"type": "http.response.body", "body": body})
 
     async def _send(self, reply: Reply, request: Request, dialect: Dialect, send: Send) -> None:
-        headers = [(b"content-type", reply.media.encode()), (b"content-length", b"%d" % len(reply.body)), *reply.headers]
+        headers = [
+            (b"content-type", reply.media.encode()),
+            (b"content-length", b"%d" % len(reply.body)),
+            *reply.headers,
+        ]
         if reply.status in (204, 304):
             headers = list(reply.headers)
         if dialect.headers is not None:
@@ -256,7 +291,10 @@ class HttpServer:
         return [
             (b"access-control-allow-origin", origin.encode("latin-1")),
             (b"access-control-allow-methods", b"GET, POST, PUT, DELETE, OPTIONS"),
-            (b"access-control-allow-headers", (request.header(b"access-control-request-headers") or "*").encode("latin-1")),
+            (
+                b"access-control-allow-headers",
+                (request.header(b"access-control-request-headers") or "*").encode("latin-1"),
+            ),
             (b"access-control-expose-headers", b"x-request-id, retry-after"),
             (b"access-control-max-age", b"86400"),
             (b"vary", b"origin"),
