@@ -134,12 +134,16 @@ class TestDescribe:
         assert masked("https://there:8080/a and b@c") == "https://there:8080/a and b@c"
 
 
-class TestDatabaseUrl:
-    def test_defaults_to_a_file_in_the_data_folder(self, tmp_path: Path) -> None:
-        assert Settings(data=str(tmp_path)).database_url() == f"sqlite:{tmp_path}/comptoir.db"
+class TestDatabaseAddress:
+    @pytest.mark.parametrize(("database", "address"), [
+        ("", "{data}/comptoir.db"),
+        ("sqlite:/srv/other.db", "/srv/other.db"),
+        ("postgresql://there/db", "postgresql://there/db"),
+    ])
+    def test_is_what_the_database_opens(self, tmp_path: Path, database: str, address: str) -> None:
+        settings = Settings(data=str(tmp_path), database=database)
 
-    def test_a_given_address_is_kept(self) -> None:
-        assert Settings(database="postgresql://there/db").database_url() == "postgresql://there/db"
+        assert settings.database_address() == address.format(data=tmp_path)
 
 
 class TestReference:

@@ -169,9 +169,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Return the data folder as an absolute path."""
         return Path(self.data).expanduser().resolve()
 
-    def database_url(self) -> str:
-        """Return *database*, or ``sqlite:<data>/comptoir.db`` when it is empty."""
-        return self.database or f"sqlite:{self.data_path() / 'comptoir.db'}"
+    def database_address(self) -> str:
+        """Return what `kit.db.open_database` takes: a PostgreSQL URL, or the path of the SQLite file."""
+        return self.database.removeprefix("sqlite:") or str(self.data_path() / "comptoir.db")
 
 
 class SettingsError(Exception):
