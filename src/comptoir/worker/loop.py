@@ -104,9 +104,13 @@ class JobRunner:
     def drop(self, lease: bytes) -> None:
         """Forget a lease that the coordinator does not know (any more) and stop its engine."""
         held = self._table.forget(lease)
-        if held is not None:
-            self._stop(lease)
-            self._on_event(JobFailed(public("job", held.job_id), "lease_lost", "the coordinator gave the job away", "host"))
+        if held is None:
+            return
+        self._stop(lease)
+        # A lease that had ended here was most likely settled while the link was down; only its news got lost.
+        if held.closing is None:
+            lost = "the coordinator no longer knows the lease"
+            self._on_event(JobFailed(public("job", held.job_id), "lease_lost", lost, "host"))
 
     def frames_gone(self, held: Lease) -> None:
         """End a lease whose coordinator asks for frames that it has acknowledged before: nobody has them any more."""

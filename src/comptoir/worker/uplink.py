@@ -154,6 +154,8 @@ class Uplink:
         self._socket = socket
         sender: asyncio.Task[None] | None = None
         try:
+            if self._closing.is_set():
+                raise _Lost("the worker stops")
             messages = await self._greet(socket)
             self.connected = True
             self._connected_at_s = self._clock.monotonic_s()
@@ -203,16 +205,18 @@ class Uplink:
         await _send(socket, [Hello(LINK_VERSION, self._software, self._slots, self._models, opened)])
         try:
             async with asyncio.timeout(WELCOME_TIMEOUT_S):
-                first, *others = await _next_batch(socket) or [None]
+                batch = await _next_batch(socket)
         except TimeoutError as error:
             raise _Lost(f"no Welcome within {WELCOME_TIMEOUT_S:g} s") from error
+        first = batch[0] if batch else None
         if isinstance(first, Bye):
             self._receive(first)
         if not isinstance(first, Welcome):
             raise _Lost("the coordinator's first message was not Welcome")
         if first.version != LINK_VERSION:
             raise LinkRefused(
-                f"the coordinator speaks version {first.version} of the link, this worker {LINK_VERSION}: upgrade the older"
+                f"the coordinator speaks version {first.version} of the link, this worker {LINK_VERSION}: "
+                "upgrade the older of the two"
             )
         self._jobs.host_id = first.host_id
         self._table.set_window(first.window_frames)
@@ -223,7 +227,7 @@ class Uplink:
         self._on_event(Connected(first.host_id, resumed))
         if self._draining:
             self._table.nudge()
-        return others
+        return batch[1:]
 
     def _resume(self, lease: bytes, have: Have | None) -> bool:
         """Go on with a lease where the coordinator has it; return whether it lives on."""
@@ -239,10 +243,9 @@ class Uplink:
         self._table.touch(held)
         return True
 
-    def _receive(self, message: FromCoordinator | None) -> None:
-        kind = type(message)
-        if kind is Acks:
-            for have in message.have:  # type: ignore[union-attr]
+    def _receive(self, message: FromCoordinator) -> None:
+        if isinstance(message, Acks):
+            for have in message.have:
                 self._acknowledged(have)
         elif isinstance(message, Job):
             self._jobs.accept(message)
