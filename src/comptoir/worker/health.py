@@ -118,7 +118,7 @@ async def measure(engine: Engine, model: ModelOffer) -> Measure | None:
                 elif isinstance(item, Finish):
                     last = time.monotonic()
     except TimeoutError as error:
-        raise EngineError("measure_timeout", f"no whole answer to a short prompt within {MEASURE_TIMEOUT_S:g} s") from error
+        raise EngineError("measure_timeout", f"no answer to a short prompt within {MEASURE_TIMEOUT_S:g} s") from error
     first_token_s = (first or last) - started
     writing_s = last - first
     return Measure(first_token_s, (tokens - 1) / writing_s if first and tokens > 1 and writing_s > 0 else 0.0)

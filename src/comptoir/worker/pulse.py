@@ -63,7 +63,7 @@ class PulseThread:
     def _run(self) -> None:
         while True:
             try:
-                answer = self._post(msgspec.json.encode(self._snapshot()))
+                answer = self._beat(msgspec.json.encode(self._snapshot()))
                 if answer is not None:
                     self._on_answer(answer)
             except (OSError, http.client.HTTPException) as error:
@@ -74,6 +74,17 @@ class PulseThread:
             if self._stop.wait(self._every_s):
                 self._disconnect()
                 return
+
+    def _beat(self, body: bytes) -> PulseAnswer | None:
+        """Post once, and once more when a kept connection turns out to be closed (servers do that after seconds)."""
+        kept = self._connection is not None
+        try:
+            return self._post(body)
+        except (ConnectionError, http.client.HTTPException):
+            self._disconnect()
+            if not kept:
+                raise
+        return self._post(body)
 
     def _post(self, body: bytes) -> PulseAnswer | None:
         """Post one pulse; None when the coordinator answered with an error (the link reports what it means)."""

@@ -7,8 +7,8 @@ import msgspec
 from nacl.signing import SigningKey
 
 from comptoir.link import ModelOffer
-from comptoir.worker.engines.openai_wire import read_retry_after
 from comptoir.worker.errors import RegistrationRefused
+from comptoir.worker.retry_after import read_retry_after
 
 REGISTER_TIMEOUT_S = 15.0
 """Most seconds for the call."""

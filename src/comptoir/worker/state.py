@@ -59,7 +59,7 @@ class StateFile:
                 f"another worker is running with {self.path}; give this one a directory of its own (--state DIR)"
             ) from error
         except OSError as error:
-            raise StateUnusable(f"{self.path.parent} can't be used: {error}; choose another with --state DIR") from error
+            raise StateUnusable(f"{self.path.parent} can't be used: {error}; choose another (--state DIR)") from error
         try:
             return self._read()
         except BaseException:

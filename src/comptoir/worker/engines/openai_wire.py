@@ -3,8 +3,6 @@
 Pure: no I/O. Only what the house must know is decoded; the rest travels as the bytes it came in.
 """
 
-import email.utils
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +10,10 @@ import msgspec
 
 from comptoir.link import Frame, Usage
 from comptoir.worker.engines.base import EngineError, Finish
+from comptoir.worker.retry_after import read_retry_after
 
 ERROR_BODY_MAX = 16 * 1024
 """Most bytes of an upstream error body that are kept."""
-
-RETRY_AFTER_MAX_S = 3600.0
-"""Longest Retry-After that is believed."""
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -241,19 +237,3 @@ def refused(status: int, headers: Mapping[str, str], body: bytes) -> EngineError
     if status in (401, 403):
         message = f"the engine's server refuses the worker's api key: {message}"
     return EngineError("upstream_error", message, status=status, body=body, retry_after_s=retry_after_s)
-
-
-def read_retry_after(headers: Mapping[str, str]) -> float:
-    """Read ``retry-after-ms`` or ``Retry-After`` (seconds or a date) as seconds, 0 when absent or unreadable."""
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif (text := headers.get("Retry-After", "")).replace(".", "", 1).isdigit():
-            seconds = float(text)
-        elif text:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        else:
-            seconds = 0.0
-    except ValueError:
-        return 0.0
-    return min(max(0.0, seconds), RETRY_AFTER_MAX_S) if seconds == seconds else 0.0

@@ -91,7 +91,7 @@ def make_engine(spec: EngineSpec, *, slots: int, threads: int | None = None) -> 
             given[key] = value
     missing = [key for key, one in parameters.items() if key not in given and _required(one)]
     if missing:
-        raise EngineError("engine_spec", f"engine {spec.engine} needs {', '.join(missing)}: {spec.engine},{missing[0]}=…")
+        raise EngineError("engine_spec", f"engine {spec.engine} needs an option: {spec.engine},{missing[0]}=…")
     engine: Engine = factory(**given)
     return engine
 
@@ -117,7 +117,7 @@ def _load(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         hint = entry.missing if entry else f"is {module} on the Python path?"
-        raise EngineError("engine_missing", f"engine {name} needs {error.name}, which is not installed: {hint}") from error
+        raise EngineError("engine_missing", f"engine {name} needs {error.name}, not installed here: {hint}") from error
     except AttributeError as error:
         raise EngineError("engine_unknown", f"module {module} has no {attribute!r}") from error
 
@@ -137,7 +137,7 @@ def _convert(engine: str, key: str, value: object, annotation: Any) -> Any:
 def _pair(engine: str, key: str, item: str) -> tuple[str, str]:
     name, colon, other = item.partition(":")
     if not colon:
-        raise EngineError("engine_spec", f"engine {engine}: option {key} looks like name:upstream-name[+…], got {item!r}")
+        raise EngineError("engine_spec", f"engine {engine}: {key} looks like name:upstream-name[+…], not {item!r}")
     return name, other
 
 
