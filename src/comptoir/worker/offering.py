@@ -35,6 +35,7 @@ class Offering:
         self._engines: list[Engine] = []
         self._listed: dict[int, list[ModelOffer]] = {}
         self._failures: dict[int, int] = {}
+        self._failure = EngineError("no_engine", "no engine was given: choose one with --engine")
 
     @property
     def backend(self) -> str:
@@ -47,17 +48,20 @@ class Offering:
         Raises:
             EngineError: none of them works; the last one's reason.
         """
-        failure = EngineError("no_engine", "no engine was given: choose one with --engine")
         for engine in engines:
             try:
                 await self._start_one(engine, measured=measured)
             except EngineError as error:
-                failure = error
-                self._on_event(EngineSkipped(engine.name, error.message))
+                self.skipped(engine.name, error)
                 await engine.close()
         if not self._engines:
-            raise failure
+            raise self._failure
         self._merge()
+
+    def skipped(self, name: str, error: EngineError) -> None:
+        """Note (and say) that the engine *name* can't be used."""
+        self._failure = error
+        self._on_event(EngineSkipped(name, error.message))
 
     async def refresh(self) -> bool:
         """Ask the engines again what they serve; return whether the offer changed."""

@@ -13,7 +13,7 @@ from comptoir import __version__
 from comptoir.link import Pulse, PulseAnswer
 from comptoir.worker import health, register
 from comptoir.worker.backoff import Backoff
-from comptoir.worker.engines.base import Engine
+from comptoir.worker.engines.base import Engine, EngineError
 from comptoir.worker.engines.discovery import discover_local
 from comptoir.worker.engines.openai import OpenAIEngine
 from comptoir.worker.engines.registry import EngineSpec, make_engine
@@ -95,7 +95,8 @@ class _Worker:
         self._config = config
         self._on_event = on_event
         self._stop = stop
-        self._state_file = StateFile(Path(config.state_dir) if config.state_dir else default_directory(config.url), config.url)
+        directory = Path(config.state_dir) if config.state_dir else default_directory(config.url)
+        self._state_file = StateFile(directory, config.url)
         self._offering = Offering(price=config.price, model_prices=config.model_prices, on_event=on_event)
         self._table = LeaseTable()
         self._hardware = health.Hardware("", 0, 0)
@@ -118,7 +119,12 @@ class _Worker:
 
     async def _start_engines(self) -> None:
         config = self._config
-        engines: list[Engine] = [make_engine(spec, slots=config.slots, threads=config.threads) for spec in config.engines]
+        engines: list[Engine] = []
+        for spec in config.engines:
+            try:
+                engines.append(make_engine(spec, slots=config.slots, threads=config.threads))
+            except EngineError as error:
+                self._offering.skipped(spec.engine, error)
         if config.discover:
             found = await discover_local(skip_ports=config.discover_skip_ports)
             engines += [OpenAIEngine(base_url=server.base_url) for server in found]
@@ -156,13 +162,13 @@ class _Worker:
 
     async def _serve(self, state: HostState) -> None:
         config = self._config
-        runner = JobRunner(
-            table=self._table, signing_key=SigningKey(bytes.fromhex(state.seed)), slots=config.slots, on_event=self._on_event
-        )
+        signing_key = SigningKey(bytes.fromhex(state.seed))
+        runner = JobRunner(table=self._table, signing_key=signing_key, slots=config.slots, on_event=self._on_event)
         runner.host_id = state.host_id
         runner.offer(self._offering.routes)
         uplink = Uplink(
-            url=config.url, key=state.api_key, software=SOFTWARE, table=self._table, jobs=runner, on_event=self._on_event
+            url=config.url, key=state.api_key, software=SOFTWARE, table=self._table, jobs=runner,
+            on_event=self._on_event,
         )
         uplink.offer(self._offering.models, config.slots)
         link = asyncio.create_task(uplink.run())

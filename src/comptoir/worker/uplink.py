@@ -15,8 +15,23 @@ import msgspec
 
 from comptoir.kit.clock import Clock
 from comptoir.link import (
-    LINK_VERSION, Acks, Bye, Cancel, Drain, FromCoordinator, FromWorker, Have, Hello, Job, ModelOffer, Models,
-    OpenAttempt, Settled, Welcome, decode_from_coordinator, encode,
+    LINK_VERSION,
+    Acks,
+    Bye,
+    Cancel,
+    Drain,
+    FromCoordinator,
+    FromWorker,
+    Have,
+    Hello,
+    Job,
+    ModelOffer,
+    Models,
+    OpenAttempt,
+    Settled,
+    Welcome,
+    decode_from_coordinator,
+    encode,
 )
 from comptoir.worker.backoff import Backoff
 from comptoir.worker.errors import KeyRefused, LinkRefused

@@ -92,7 +92,7 @@ class OpenAIEngine:
         self._aliases = dict(aliases or {})
         self._kinds = kinds.split("+") if kinds else None
         if unknown := set(self._kinds or ()) - set(_PATHS):
-            raise EngineError("engine_spec", f"kinds are chat, completion and embedding; not {', '.join(sorted(unknown))}")
+            raise EngineError("engine_spec", f"kinds are chat, completion, embedding; not {', '.join(sorted(unknown))}")
         self._context_tokens = context_tokens
         self._upstream_names: dict[str, str] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -111,7 +111,7 @@ class OpenAIEngine:
             auto_decompress=True,
         )
         if not await self.models():
-            raise EngineError("no_models", f"{self._base}/models lists no model to offer: load one there and start again")
+            raise EngineError("no_models", f"{self._base}/models lists no model to offer: load one there first")
 
     async def models(self) -> list[ModelOffer]:
         """Return what the server lists now, under the names it is offered by.
@@ -154,7 +154,7 @@ class OpenAIEngine:
                 return
             kind = response.headers.get("Content-Type", "")
             if not kind.startswith("text/event-stream"):
-                raise EngineError("upstream_protocol", f"the engine's server does not stream (it sent {kind or 'no type'})")
+                raise EngineError("upstream_protocol", f"the engine's server does not stream, it sent {kind!r}")
             answer = wire.AnswerReader()
             async with contextlib.aclosing(_events(response, answer)) as pieces:
                 async for frames in pieces:
@@ -188,7 +188,7 @@ class OpenAIEngine:
                 finally:
                     response.close()
         except TimeoutError as error:
-            raise EngineError("upstream_timeout", f"the engine's server said nothing for {FIRST_BYTE_TIMEOUT_S:g} s") from error
+            raise EngineError("upstream_timeout", f"the server said nothing for {FIRST_BYTE_TIMEOUT_S:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise EngineError("upstream_unreachable", f"the engine's server can't be reached: {error}") from error
         raise wire.refused(response.status, response.headers, text)
@@ -224,7 +224,8 @@ async def fetch_models(session: aiohttp.ClientSession, base: str) -> list[Any]:
         raise EngineError("upstream_unreachable", f"no server at {base} ({error}): is it running?") from error
     if response.status != 200:
         hint = ": check the engine's api_key" if response.status in (401, 403) else ""
-        raise EngineError("upstream_error", f"{base}/models answered HTTP {response.status}{hint}", status=response.status)
+        said = f"{base}/models answered HTTP {response.status}{hint}"
+        raise EngineError("upstream_error", said, status=response.status)
     try:
         return msgspec.json.decode(body, type=_Models).data or []
     except msgspec.DecodeError as error:
@@ -255,7 +256,7 @@ async def _events(response: aiohttp.ClientResponse, answer: wire.AnswerReader) -
             if not piece:
                 break
     except TimeoutError as error:
-        raise EngineError("upstream_timeout", f"the engine's server fell silent for {limit_s:g} s mid-answer") from error
+        raise EngineError("upstream_timeout", f"the server fell silent for {limit_s:g} s mid-answer") from error
     except SseTooLong as error:
         raise EngineError("upstream_protocol", str(error)) from error
     except (aiohttp.ClientError, OSError) as error:

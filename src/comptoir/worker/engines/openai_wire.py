@@ -72,7 +72,7 @@ def upstream_body(body: bytes, *, model: str, stream: bool) -> bytes:
             kept = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) if options is not None else None
             fields["stream_options"] = {**(kept or {}), "include_usage": True}
     except msgspec.DecodeError as error:
-        raise EngineError("bad_request", f"the request is not what OpenAI's API takes: {error}", fault="buyer") from error
+        raise EngineError("bad_request", f"the request is not OpenAI's shape: {error}", fault="buyer") from error
     fields["model"] = model
     if stream:
         fields["stream"] = True
@@ -106,7 +106,7 @@ class AnswerReader:
         try:
             chunk = _decode_chunk(data)
         except msgspec.DecodeError as error:
-            raise EngineError("upstream_protocol", f"the engine's server sent an event that is no chunk: {error}") from error
+            raise EngineError("upstream_protocol", f"the server sent an event that is no chunk: {error}") from error
         if name == b"error" or chunk.object == "error" or bytes(chunk.error) not in _NULL:
             message = error_message(data) or "no reason given"
             raise EngineError("upstream_error", f"the engine failed mid-answer: {message}", body=data[:ERROR_BODY_MAX])
