@@ -1,0 +1,34 @@
+"""Waiting between attempts: exponential with full jitter, so that a thousand workers don't come back at once."""
+
+import random
+from collections.abc import Callable
+
+BACKOFF_FIRST_S = 0.1
+"""Upper bound of the first wait; each further one may be twice as long."""
+
+BACKOFF_LAST_S = 15.0
+"""Upper bound of any wait."""
+
+STABLE_AFTER_S = 60.0
+"""A connection that lived this long starts the next waits from the beginning."""
+
+
+class Backoff:
+    """How long to wait next. *jitter* picks a number between two bounds (tests replace it)."""
+
+    def __init__(self, jitter: Callable[[float, float], float] = random.uniform) -> None:
+        self._jitter = jitter
+        self._attempt = 0
+
+    def next_s(self) -> float:
+        """Return the next wait in seconds, between 0 and a bound that doubles from 0.1 to 15."""
+        bound = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2**self._attempt)
+        # The exponent stops where the bound does, so that a week offline makes no astronomically large number.
+        if bound < BACKOFF_LAST_S:
+            self._attempt += 1
+        return self._jitter(0.0, bound)
+
+    def lived(self, seconds: float) -> None:
+        """Say that a connection lasted *seconds*."""
+        if seconds >= STABLE_AFTER_S:
+            self._attempt = 0

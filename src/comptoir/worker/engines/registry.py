@@ -1,0 +1,145 @@
+"""Finds engines by name and makes them from what an owner typed.
+
+`ENGINES` names our own; ``package.module:Class`` works for anybody else's. Modules are imported only when chosen, so
+that a worker in front of vLLM needs no llama.cpp.
+"""
+
+import importlib
+import inspect
+import os
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from comptoir.worker.engines.base import Engine, EngineError
+
+
+class EngineEntry(msgspec.Struct, frozen=True):
+    """One engine we ship."""
+
+    name: str
+    target: str
+    """``module:class``."""
+    missing: str
+    """What to do when the module's library is not installed."""
+
+
+ENGINES: tuple[EngineEntry, ...] = (
+    EngineEntry("demo", "comptoir.worker.engines.demo:DemoEngine", "pip install 'comptoir[demo]'"),
+    EngineEntry("llamacpp", "comptoir.worker.engines.llamacpp:LlamaCppEngine", "pip install 'comptoir[demo]'"),
+    EngineEntry("openai", "comptoir.worker.engines.openai:OpenAIEngine", "pip install 'comptoir[worker]'"),
+)
+
+
+class EngineSpec(msgspec.Struct, frozen=True):
+    """An engine and its options, as chosen by the owner."""
+
+    engine: str
+    """A name in `ENGINES`, or ``module:attribute``."""
+    options: dict[str, str | int | float | bool] = {}
+    """Keyword arguments of the engine's class; text is converted to what the argument's annotation says."""
+
+
+def parse_spec(text: str) -> EngineSpec:
+    """Read ``NAME[,option=value…]``; a bare URL is an ``openai`` engine, a bare ``….gguf`` path a ``llamacpp`` one.
+
+    Raises:
+        EngineError: the text is empty or an option has no ``=``.
+    """
+    if text.startswith(("http://", "https://")):
+        text = f"openai,base_url={text}"
+    elif text.split(",", 1)[0].endswith(".gguf"):
+        text = f"llamacpp,path={text}"
+    name, *pairs = (part.strip() for part in text.split(","))
+    options: dict[str, str | int | float | bool] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise EngineError("engine_spec", f"engine option {pair!r} must look like option=value (in {text!r})")
+        options[key.strip()] = value.strip()
+    if not name:
+        raise EngineError("engine_spec", f"name an engine: {_names()}, a URL, a .gguf file or module:Class")
+    return EngineSpec(name, options)
+
+
+def make_engine(spec: EngineSpec, *, slots: int, threads: int | None = None) -> Engine:
+    """Make (not start) the engine that *spec* names.
+
+    An engine that takes ``slots`` or ``threads`` gets these unless the options say otherwise; an engine that takes
+    ``name`` beside ``path`` is named after the file.
+
+    Raises:
+        EngineError: unknown engine, missing library, or options that don't fit; the message says what to do.
+    """
+    factory = _load(spec.engine)
+    parameters = inspect.signature(factory).parameters
+    annotations = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    given: dict[str, Any] = {}
+    for key, value in spec.options.items():
+        if key not in parameters:
+            known = ", ".join(parameters) or "none"
+            raise EngineError("engine_spec", f"engine {spec.engine} has no option {key!r}; it has: {known}")
+        given[key] = _convert(spec.engine, key, value, annotations.get(key, str))
+    defaults: dict[str, str | int] = {"slots": slots, "threads": threads or os.cpu_count() or 1}
+    if "path" in given:
+        defaults["name"] = Path(str(given["path"])).stem
+    for key, value in defaults.items():
+        if key in parameters and key not in given and _wanted(key, parameters[key]):
+            given[key] = value
+    missing = [key for key, one in parameters.items() if key not in given and _required(one)]
+    if missing:
+        raise EngineError("engine_spec", f"engine {spec.engine} needs an option: {spec.engine},{missing[0]}=…")
+    engine: Engine = factory(**given)
+    return engine
+
+
+def _wanted(key: str, parameter: inspect.Parameter) -> bool:
+    """Whether the worker should fill in *parameter*: always its slots, the others only where there is no default."""
+    return key == "slots" or _required(parameter)
+
+
+def _required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL
+    )
+
+
+def _load(name: str) -> Any:
+    entry = next((one for one in ENGINES if one.name == name), None)
+    target = entry.target if entry else name
+    module, colon, attribute = target.partition(":")
+    if not colon:
+        raise EngineError("engine_unknown", f"there is no engine {name!r}; choose {_names()}, or module:Class")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        hint = entry.missing if entry else f"is {module} on the Python path?"
+        raise EngineError("engine_missing", f"engine {name} needs {error.name}, not installed here: {hint}") from error
+    except AttributeError as error:
+        raise EngineError("engine_unknown", f"module {module} has no {attribute!r}") from error
+
+
+def _convert(engine: str, key: str, value: object, annotation: Any) -> Any:
+    # Paths and whatever else msgspec does not convert are left to the engine as text.
+    if not isinstance(value, str) or annotation in (Any, Path) or isinstance(annotation, str):
+        return Path(value) if annotation is Path and isinstance(value, str) else value
+    if annotation == Mapping[str, str] or annotation == Mapping[str, str] | None:
+        return dict(_pair(engine, key, item) for item in value.split("+"))
+    try:
+        return msgspec.convert(value, annotation, strict=False)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise EngineError("engine_spec", f"engine {engine}: option {key}={value!r}: {error}") from error
+
+
+def _pair(engine: str, key: str, item: str) -> tuple[str, str]:
+    name, colon, other = item.partition(":")
+    if not colon:
+        raise EngineError("engine_spec", f"engine {engine}: {key} looks like name:upstream-name[+…], not {item!r}")
+    return name, other
+
+
+def _names() -> str:
+    return ", ".join(entry.name for entry in ENGINES)

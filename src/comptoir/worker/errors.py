@@ -1,0 +1,27 @@
+"""What makes a worker give up: every message says what happened and what its owner can do about it."""
+
+from comptoir.kit.errors import Refusal
+
+
+class WorkerError(Refusal):
+    """The worker can't start or go on."""
+
+
+class KeyRefused(WorkerError):
+    """The coordinator does not accept the host key (401 or 403)."""
+
+
+class LinkRefused(WorkerError):
+    """The coordinator said goodbye for good (version, ban)."""
+
+
+class RegistrationRefused(WorkerError):
+    """The coordinator answered the registration with an error that trying again won't cure."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class StateUnusable(WorkerError):
+    """The state file can't be read, written or locked."""

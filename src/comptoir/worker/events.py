@@ -1,0 +1,110 @@
+"""What a running worker tells its owner (the CLI shows it live); small frozen structs, one per happening."""
+
+from collections.abc import Callable
+
+import msgspec
+
+
+class EngineReady(msgspec.Struct, frozen=True):
+    """An engine is loaded and measured."""
+
+    engine: str
+    models: list[str]
+    first_token_s: float
+    """Time to the first token of a short prompt; 0 when there was nothing to measure (embedding models)."""
+    tokens_per_s: float
+
+
+class EngineSkipped(msgspec.Struct, frozen=True):
+    """An engine could not be used; the worker goes on with the others."""
+
+    engine: str
+    why: str
+
+
+class HardwareFound(msgspec.Struct, frozen=True):
+    """What the worker runs on."""
+
+    gpu: str
+    vram_mib: int
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """The worker has a host id and a key."""
+
+    host_id: str
+    new: bool
+    """False when the key of an earlier start was used again."""
+    state_file: str
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """The link is up."""
+
+    host_id: str
+    resumed: int
+    """Leases taken up again after a reconnect."""
+
+
+class Reconnecting(msgspec.Struct, frozen=True):
+    """The link (or the registration) failed and is tried again."""
+
+    in_s: float
+    why: str
+
+
+class OfferChanged(msgspec.Struct, frozen=True):
+    """The engines serve other models than before."""
+
+    models: list[str]
+
+
+class JobStarted(msgspec.Struct, frozen=True):
+    """A job begins at an engine."""
+
+    job_id: str
+    model: str
+    kind: str
+
+
+class JobDone(msgspec.Struct, frozen=True):
+    """The coordinator closed a lease and said what it earned."""
+
+    job_id: str
+    state: str
+    """``done``, ``failed`` or ``lost``."""
+    earned_uusd: int
+    tokens: int
+    balance_uusd: int
+
+
+class JobFailed(msgspec.Struct, frozen=True):
+    """This worker could not finish a job."""
+
+    job_id: str
+    code: str
+    message: str
+    fault: str
+
+
+class Draining(msgspec.Struct, frozen=True):
+    """No new jobs; *open* leases are being finished."""
+
+    open: int
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """The worker is down; *abandoned* leases were not finished in time."""
+
+    abandoned: int
+
+
+Event = (
+    EngineReady | EngineSkipped | HardwareFound | Registered | Connected | Reconnecting | OfferChanged | JobStarted
+    | JobDone | JobFailed | Draining | Stopped
+)
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Take no notice: the default listener."""

@@ -1,0 +1,143 @@
+"""What the worker runs on (nvidia-smi, else the processor's name), how busy it is, and how fast an engine answers."""
+
+import asyncio
+import csv
+import logging
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import msgspec
+
+from comptoir.link import Frame, ModelOffer
+from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
+
+_log = logging.getLogger(__name__)
+
+NVIDIA_SMI_TIMEOUT_S = 5.0
+"""Most seconds for nvidia-smi: it takes one or two on a machine without persistence mode, and hangs on a lost GPU."""
+
+MEASURE_TIMEOUT_S = 120.0
+"""Most seconds for the self-measure; the first request also warms a server up."""
+
+MEASURE_TOKENS_MAX = 32
+"""Tokens asked for in the self-measure."""
+
+_MEASURE_PROMPT = "Count from one to twenty in words."
+_QUERY = "name,memory.total,utilization.gpu"
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """One GPU as nvidia-smi reports it."""
+
+    name: str
+    vram_mib: int
+    """0 where the driver gives no number (unified memory)."""
+    utilization: float
+    """0..1; 0 where the driver gives none."""
+
+
+class Hardware(msgspec.Struct, frozen=True):
+    """The machine in one line."""
+
+    gpu: str
+    """``2x NVIDIA H100`` or the processor's name."""
+    vram_mib: int
+    """Over all GPUs; 0 without."""
+    gpus: int
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """How fast an engine answered a short prompt."""
+
+    first_token_s: float
+    tokens_per_s: float
+    """After the first token; 0 when the answer was a single one."""
+
+
+def detect_gpus() -> list[Gpu]:
+    """Ask nvidia-smi (blocking, up to 5 s). Empty when there is none, it fails, or it hangs."""
+    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=False)
+    except FileNotFoundError:
+        return []
+    except (OSError, subprocess.TimeoutExpired) as error:
+        _log.warning("nvidia-smi could not be asked: %s", error)
+        return []
+    if result.returncode != 0:
+        _log.warning("nvidia-smi failed (%d): %s", result.returncode, (result.stdout + result.stderr).strip()[:500])
+        return []
+    rows = csv.reader(result.stdout.splitlines(), skipinitialspace=True)
+    return [Gpu(row[0].strip(), int(_number(row[1])), _number(row[2]) / 100) for row in rows if len(row) == 3]
+
+
+def describe(gpus: list[Gpu]) -> Hardware:
+    """Put *gpus* into one line, equal ones counted; without any, the processor."""
+    if not gpus:
+        return Hardware(_processor(), 0, 0)
+    counts: dict[str, int] = {}
+    for gpu in gpus:
+        counts[gpu.name] = counts.get(gpu.name, 0) + 1
+    line = " + ".join(name if count == 1 else f"{count}x {name}" for name, count in counts.items())
+    return Hardware(line, sum(gpu.vram_mib for gpu in gpus), len(gpus))
+
+
+def utilization(gpus: list[Gpu]) -> float:
+    """Return the mean utilisation, 0..1; 0 without GPUs."""
+    return sum(gpu.utilization for gpu in gpus) / len(gpus) if gpus else 0.0
+
+
+async def measure(engine: Engine, model: ModelOffer) -> Measure | None:
+    """Run a short prompt; None for a model that only makes embeddings.
+
+    Raises:
+        EngineError: the engine can't answer (or not within 120 s), so it should not be offered.
+    """
+    kind = next((kind for kind in ("chat", "completion") if kind in model.kinds), None)
+    if kind is None:
+        return None
+    body: dict[str, object] = {"model": model.name, "max_tokens": MEASURE_TOKENS_MAX, "temperature": 0}
+    if kind == "chat":
+        body["messages"] = [{"role": "user", "content": _MEASURE_PROMPT}]
+    else:
+        body["prompt"] = _MEASURE_PROMPT
+    request = EngineRequest(kind=kind, model=model.name, body=msgspec.json.encode(body))
+    started = time.monotonic()
+    first = 0.0
+    tokens = 0
+    last = started
+    try:
+        async with asyncio.timeout(MEASURE_TIMEOUT_S):
+            async for item in engine.run(request):
+                if isinstance(item, Frame) and item.tokens:
+                    last = time.monotonic()
+                    first = first or last
+                    tokens += item.tokens
+                elif isinstance(item, Finish):
+                    last = time.monotonic()
+    except TimeoutError as error:
+        raise EngineError("measure_timeout", f"no answer to a short prompt within {MEASURE_TIMEOUT_S:g} s") from error
+    first_token_s = (first or last) - started
+    writing_s = last - first
+    return Measure(first_token_s, (tokens - 1) / writing_s if first and tokens > 1 and writing_s > 0 else 0.0)
+
+
+def _number(text: str) -> float:
+    """Read a number of nvidia-smi, 0 for ``[N/A]``, ``[Not Supported]`` and the like."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError as error:
+        # No Linux; the platform module knows a little about the others.
+        _log.debug("no /proc/cpuinfo: %s", error)
+    return platform.processor() or platform.machine() or "CPU"

@@ -1,0 +1,275 @@
+"""What the worker holds per lease until the coordinator has it, and the table of all leases.
+
+No I/O in here: the job loop puts frames in, the uplink takes batches out. A frame stays until it is acknowledged, the
+closing message (`Done` or `Fail`) until `Settled`; after a reconnect `Lease.rewind` says from where to send again.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+from comptoir.link import Done, Fail, Frame, Frames, Job, chain_start, chain_step
+
+UNACKED_BYTES_MAX = 8 * 1024 * 1024
+"""Most unacknowledged answer bytes of one lease; the engine is not read beyond (one larger frame may pass)."""
+
+FRAME_TEXT_MAX = 8 * 1024 * 1024
+"""Longest text of one frame in characters: at most 32 MiB of UTF-8, so that it fits a WebSocket message."""
+
+FRAME_EXTRA_BYTES_MAX = 48 * 1024 * 1024
+"""Most bytes of one frame's extra (a large embeddings answer); with its text below the 64 MiB of a message."""
+
+WINDOW_FRAMES_BEFORE_WELCOME = 256
+"""Window of a lease until a coordinator has named one."""
+
+SETTLING_LEASES_MAX = 4096
+"""Most leases that wait for `Settled`. More means the coordinator has forgotten them; the oldest go."""
+
+FORGOTTEN_REMEMBERED = 4096
+"""How many closed lease ids are remembered, so that a repeated `Job` of one is not run again."""
+
+
+class FrameTooBig(Exception):
+    """An engine made a frame that no WebSocket message could carry."""
+
+
+class Lease:
+    """One lease: its unacknowledged frames, the running hash over all of them, and how it ended."""
+
+    __slots__ = (
+        "_room", "base_seq", "chain", "closing", "closing_sent", "dirty", "end_seq", "frames", "input_sha256", "job_id",
+        "lease", "model", "sent_seq", "start_seq", "tokens", "unacked_bytes", "window",
+    )
+
+    def __init__(self, job: Job, *, window: int) -> None:
+        self.lease = job.lease
+        self.job_id = job.job_id
+        self.model = job.model
+        self.input_sha256 = hashlib.sha256(job.body).hexdigest()
+        start_seq = job.start_seq
+        self.start_seq = start_seq
+        self.base_seq = start_seq
+        self.sent_seq = start_seq
+        self.end_seq = start_seq
+        self.frames: list[Frame] = []
+        self.chain = job.chain or _chain_over(job)
+        self.tokens = 0
+        self.unacked_bytes = 0
+        self.window = window
+        self.closing: Done | Fail | None = None
+        self.closing_sent = False
+        self.dirty = False
+        self._room: asyncio.Future[None] | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether the engine has to wait for acknowledgements."""
+        return len(self.frames) >= self.window or self.unacked_bytes >= UNACKED_BYTES_MAX
+
+    def add(self, frame: Frame) -> None:
+        """Append the next frame.
+
+        Raises:
+            FrameTooBig: text or extra is beyond the bounds above; nothing is appended.
+        """
+        text_size = len(frame.text)
+        extra_size = len(frame.extra)
+        if text_size > FRAME_TEXT_MAX or extra_size > FRAME_EXTRA_BYTES_MAX:
+            raise FrameTooBig(f"a frame of {text_size + extra_size} bytes does not fit a message of the link")
+        self.frames.append(frame)
+        self.chain = chain_step(self.chain, frame)
+        self.tokens += frame.tokens
+        self.unacked_bytes += text_size + extra_size
+        self.end_seq += 1
+
+    async def room(self) -> None:
+        """Wait until the lease is no longer full."""
+        while self.full:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def ack(self, next_seq: int) -> None:
+        """Let go of everything below *next_seq*; an older or impossible number changes nothing."""
+        count = next_seq - self.base_seq
+        if count <= 0 or next_seq > self.end_seq:
+            return
+        frames = self.frames
+        self.unacked_bytes -= sum([len(frame.text) + len(frame.extra) for frame in frames[:count]])
+        del frames[:count]
+        self.base_seq = next_seq
+        if self.sent_seq < next_seq:
+            self.sent_seq = next_seq
+        self._wake()
+
+    def rewind(self, next_seq: int) -> bool:
+        """Send again from *next_seq* on (and the closing message). False when those frames are gone or never were."""
+        if not self.base_seq <= next_seq <= self.end_seq:
+            return False
+        self.ack(next_seq)
+        self.sent_seq = next_seq
+        self.closing_sent = False
+        return True
+
+    def set_window(self, window: int) -> None:
+        """Change how many frames may be unacknowledged (at least one)."""
+        self.window = max(1, window)
+        self._wake()
+
+    def take(self, bytes_max: int) -> tuple[Frames | None, int]:
+        """Take what was not sent yet, about *bytes_max* at most but at least one frame; return it and its size."""
+        first = self.sent_seq - self.base_seq
+        waiting = self.frames[first:] if first else self.frames[:]
+        if not waiting:
+            return None, 0
+        size = self.unacked_bytes
+        if size > bytes_max:
+            size = 0
+            for count, frame in enumerate(waiting):
+                size += len(frame.text) + len(frame.extra)
+                if size > bytes_max:
+                    del waiting[count + 1 :]
+                    break
+        message = Frames(self.lease, self.sent_seq, waiting)
+        self.sent_seq += len(waiting)
+        return message, size
+
+    def take_closing(self) -> Done | Fail | None:
+        """Take the closing message once every frame before it was taken."""
+        if self.closing is None or self.closing_sent or self.sent_seq < self.end_seq:
+            return None
+        self.closing_sent = True
+        return self.closing
+
+    def _wake(self) -> None:
+        if self._room is not None and not self._room.done() and not self.full:
+            self._room.set_result(None)
+
+
+def _chain_over(job: Job) -> bytes:
+    """Return the running hash before the first frame of *job* when the coordinator did not name it."""
+    chain = chain_start(job.job_id)
+    for frame in job.prefix:
+        chain = chain_step(chain, frame)
+    return chain
+
+
+class LeaseTable:
+    """Every lease the worker holds, and which of them have something to send."""
+
+    def __init__(self) -> None:
+        self._leases: dict[bytes, Lease] = {}
+        self._dirty: deque[Lease] = deque()
+        self._forgotten: OrderedDict[bytes, None] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.window = WINDOW_FRAMES_BEFORE_WELCOME
+        self.running = 0
+        """Leases whose engine still works; read from the pulse's thread as well."""
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(list(self._leases.values()))
+
+    def get(self, lease: bytes) -> Lease | None:
+        """Return a held lease."""
+        return self._leases.get(lease)
+
+    def seen(self, lease: bytes) -> bool:
+        """Whether the lease is held, or was until lately."""
+        return lease in self._leases or lease in self._forgotten
+
+    def open(self, job: Job) -> Lease:
+        """Begin to hold a lease that is not held yet."""
+        assert job.lease not in self._leases
+        held = Lease(job, window=self.window)
+        self._leases[job.lease] = held
+        self._empty.clear()
+        self.running += 1
+        return held
+
+    def close(self, held: Lease, closing: Done | Fail) -> bool:
+        """Say how a lease ended. False (and no change) when it had ended before or is no longer held."""
+        if held.closing is not None or self._leases.get(held.lease) is not held:
+            return False
+        held.closing = closing
+        self.running -= 1
+        self.touch(held)
+        if len(self._leases) - self.running > SETTLING_LEASES_MAX:
+            self.forget(next(one.lease for one in self._leases.values() if one.closing is not None))
+        return True
+
+    def abandon(self, held: Lease, closing: Fail) -> None:
+        """End a lease whose frames can't be delivered any more: only *closing* is still sent."""
+        held.ack(held.end_seq)
+        if held.closing is None:
+            self.running -= 1
+        held.closing = closing
+        held.closing_sent = False
+        self.touch(held)
+
+    def forget(self, lease: bytes) -> Lease | None:
+        """Stop holding a lease and return it; None when it was not held."""
+        held = self._leases.pop(lease, None)
+        if held is None:
+            return None
+        if held.closing is None:
+            self.running -= 1
+        self._forgotten[lease] = None
+        if len(self._forgotten) > FORGOTTEN_REMEMBERED:
+            self._forgotten.popitem(last=False)
+        if not self._leases:
+            self._empty.set()
+        return held
+
+    def set_window(self, window: int) -> None:
+        """Apply the coordinator's window to all leases."""
+        self.window = max(1, window)
+        for held in self._leases.values():
+            held.set_window(window)
+
+    def touch(self, held: Lease) -> None:
+        """Note that *held* has something to send."""
+        if not held.dirty:
+            held.dirty = True
+            self._dirty.append(held)
+            self._wake.set()
+
+    async def changed(self) -> None:
+        """Wait until something is to be sent (or `nudge` was called)."""
+        await self._wake.wait()
+        self._wake.clear()
+
+    def nudge(self) -> None:
+        """Wake whoever waits in `changed`."""
+        self._wake.set()
+
+    def take(self, bytes_max: int) -> list[Frames | Done | Fail]:
+        """Take one batch of about *bytes_max*: consecutive frames of a lease are one message, in turn per lease."""
+        batch: list[Frames | Done | Fail] = []
+        left = bytes_max
+        for _ in range(len(self._dirty)):
+            if left <= 0:
+                self._wake.set()
+                break
+            held = self._dirty.popleft()
+            held.dirty = False
+            if self._leases.get(held.lease) is not held:
+                continue
+            frames, size = held.take(left)
+            if frames is not None:
+                batch.append(frames)
+                left -= size
+            closing = held.take_closing()
+            if closing is not None:
+                batch.append(closing)
+            elif held.sent_seq < held.end_seq:
+                self.touch(held)
+        return batch
+
+    async def empty(self) -> None:
+        """Wait until no lease is held."""
+        await self._empty.wait()

@@ -1,0 +1,225 @@
+"""Runs jobs: one task per lease pulls its engine, numbers and hashes the frames, and signs what was delivered.
+
+What the segment says of tokens: ``completion_tokens`` is the sum of the frames' own counts; only when the frames carry
+none (a tool that counts at the end) is it the engine's total. `Done.usage` is the engine's count as it is. The
+coordinator bills the smaller of the two, so neither side can inflate a bill alone.
+
+A cancelled lease is closed with a signed ``Done`` whose finish reason is ``cancelled``: the host's statement of all
+frames it sent. A coordinator that has settled already may ignore it, as it ignores one that crossed its ``Cancel``.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+
+from nacl.signing import SigningKey
+
+from comptoir.kit.clock import Clock
+from comptoir.kit.ids import public
+from comptoir.link import Cancel, Done, Fail, Frame, Job, Segment, Settled, Usage, segment_bytes
+from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
+from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
+from comptoir.worker.leases import FrameTooBig, Lease, LeaseTable
+
+_log = logging.getLogger(__name__)
+
+FRAMES_PER_TURN = 64
+"""Frames taken from an engine that never waits before the event loop gets a turn (about half a millisecond)."""
+
+ENGINE_END_S = 1.0
+"""How long an engine may take to end after its `Finish` (to return its connection to a pool) before it is closed."""
+
+ERROR_BODY_MAX = 16 * 1024
+"""Most bytes of an engine's error body that go over the link."""
+
+ERROR_MESSAGE_MAX = 2000
+"""Most characters of an error message that go over the link."""
+
+
+class JobRunner:
+    """Accepts jobs up to *slots* at once and runs each on the engine that serves its model.
+
+    *engines* maps model names to engines and may be replaced as a whole by `offer`. *host_id* is set by the uplink
+    from `Welcome` before any job can arrive.
+    """
+
+    def __init__(
+        self, *, table: LeaseTable, signing_key: SigningKey, slots: int, clock: Clock | None = None,
+        on_event: OnEvent = ignore,
+    ) -> None:
+        self.host_id = ""
+        self.draining = False
+        self.slots = slots
+        self._table = table
+        self._signing_key = signing_key
+        self._clock = clock or Clock()
+        self._on_event = on_event
+        self._engines: Mapping[str, Engine] = {}
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+
+    def offer(self, engines: Mapping[str, Engine]) -> None:
+        """Replace which engine serves which model; running jobs keep theirs."""
+        self._engines = engines
+
+    def accept(self, job: Job) -> None:
+        """Start *job*. A lease that was delivered before is not run again; one that can't be run is failed at once."""
+        if self._table.seen(job.lease):
+            return
+        full = self._table.running >= self.slots
+        held = self._table.open(job)
+        engine = self._engines.get(job.model)
+        left_s = (job.deadline_ms - self._clock.now_ms()) / 1000
+        if self.draining:
+            self._fail(held, EngineError("draining", "the host takes no new jobs", fault="capacity"))
+        elif full:
+            self._fail(held, EngineError("slots_full", f"all {self.slots} slots are busy", fault="capacity"))
+        elif engine is None:
+            self._fail(held, EngineError("model_not_served", f"no engine here serves {job.model!r} now"))
+        elif left_s <= 0:
+            late = "the job arrived after its deadline (or the clocks of host and coordinator differ)"
+            self._fail(held, EngineError("deadline", late, fault="coordinator"))
+        else:
+            task = asyncio.get_running_loop().create_task(self._run(held, engine, job, left_s))
+            self._tasks[job.lease] = task
+            task.add_done_callback(lambda _: self._tasks.pop(job.lease, None))
+
+    def cancel(self, message: Cancel) -> None:
+        """Stop a lease at once; its slot is free when this returns. Unknown and ended leases are ignored."""
+        held = self._table.get(message.lease)
+        if held is None or held.closing is not None:
+            return
+        finish = Finish(finish_reason="cancelled", usage=Usage(completion_tokens=held.tokens))
+        self._table.close(held, self._signed(held, finish))
+        self._stop(message.lease)
+
+    def settled(self, message: Settled) -> None:
+        """Forget a lease that the coordinator has closed."""
+        if self._table.forget(message.lease) is None:
+            return
+        self._stop(message.lease)
+        self._on_event(
+            JobDone(message.job_id, message.state, message.earned_uusd, message.tokens, message.balance_uusd)
+        )
+
+    def drop(self, lease: bytes) -> None:
+        """Forget a lease that the coordinator does not know (any more) and stop its engine."""
+        held = self._table.forget(lease)
+        if held is None:
+            return
+        self._stop(lease)
+        # A lease that had ended here was most likely settled while the link was down; only its news got lost.
+        if held.closing is None:
+            lost = "the coordinator no longer knows the lease"
+            self._on_event(JobFailed(public("job", held.job_id), "lease_lost", lost, "host"))
+
+    def frames_gone(self, held: Lease) -> None:
+        """End a lease whose coordinator asks for frames that it has acknowledged before: nobody has them any more."""
+        fail = Fail(held.lease, "frames_gone", "the coordinator lost frames it had acknowledged", "coordinator")
+        self._table.abandon(held, fail)
+        self._stop(held.lease)
+
+    async def abandon(self) -> int:
+        """Fail every lease whose engine still works (the worker stops); return how many there were."""
+        count = 0
+        for held in self._table:
+            if held.closing is None:
+                self._fail(held, EngineError("host_stopping", "the host went down before the answer was complete"))
+                self._stop(held.lease)
+                count += 1
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=ENGINE_END_S)
+        return count
+
+    def _stop(self, lease: bytes) -> None:
+        task = self._tasks.get(lease)
+        # A second cancellation would interrupt the engine's clean-up.
+        if task is not None and not task.cancelling():
+            task.cancel()
+
+    async def _run(self, held: Lease, engine: Engine, job: Job, left_s: float) -> None:
+        self._on_event(JobStarted(public("job", job.job_id), job.model, job.kind))
+        expiry = asyncio.get_running_loop().call_later(left_s, self._expire, held)
+        request = EngineRequest(kind=job.kind, model=job.model, body=job.body, prefix=tuple(job.prefix))
+        stream: AsyncIterator[Frame | Finish] | None = None
+        try:
+            stream = engine.run(request)
+            finish = await self._pump(held, stream)
+            if held.closing is not None:
+                return
+            if finish is None:
+                raise EngineError("engine_protocol", "the engine ended without saying how the answer finished")
+            self._table.close(held, self._signed(held, finish))
+            async with asyncio.timeout(ENGINE_END_S):
+                await anext(stream, None)
+        except EngineError as error:
+            self._fail(held, error)
+        except FrameTooBig as error:
+            self._fail(held, EngineError("frame_too_big", str(error)))
+        except Exception as error:  # An engine's bug must cost its job, not the worker with all other jobs.
+            _log.exception("engine %s failed on job %s", engine.name, public("job", job.job_id))
+            self._fail(held, EngineError("engine_bug", f"the engine failed: {type(error).__name__}: {error}"))
+        finally:
+            expiry.cancel()
+            await _close(stream, engine.name)
+
+    async def _pump(self, held: Lease, stream: AsyncIterator[Frame | Finish]) -> Finish | None:
+        """Move frames from the engine into the lease until `Finish`; wait where the window is full."""
+        turn = 0
+        async for item in stream:
+            if type(item) is Finish:
+                return item
+            if held.closing is not None:
+                return None
+            assert type(item) is Frame
+            held.add(item)
+            if not held.dirty:
+                self._table.touch(held)
+            if held.full:
+                await held.room()
+                turn = 0
+            elif (turn := turn + 1) >= FRAMES_PER_TURN:
+                turn = 0
+                await asyncio.sleep(0)
+        return None
+
+    def _expire(self, held: Lease) -> None:
+        if held.closing is None:
+            self._fail(held, EngineError("deadline", "the engine was not done when the job's deadline passed"))
+            self._stop(held.lease)
+
+    def _fail(self, held: Lease, error: EngineError) -> None:
+        message = error.message[:ERROR_MESSAGE_MAX]
+        # Half a JSON document helps nobody, so a body that is too long is left out whole.
+        body = error.body if len(error.body) <= ERROR_BODY_MAX else b""
+        fail = Fail(held.lease, error.code, message, error.fault, error.status, body, error.retry_after_s)
+        if self._table.close(held, fail):
+            self._on_event(JobFailed(public("job", held.job_id), error.code, message, error.fault))
+
+    def _signed(self, held: Lease, finish: Finish) -> Done:
+        """Return the closing message with the host's signature over everything this lease delivered."""
+        usage = finish.usage
+        segment = Segment(
+            job=public("job", held.job_id),
+            attempt=public("att", held.lease),
+            host=self.host_id,
+            model=held.model,
+            input_sha256=held.input_sha256,
+            first_frame=held.start_seq,
+            end_frame=held.end_seq,
+            chain=held.chain.hex(),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=held.tokens or usage.completion_tokens,
+            finish_reason=finish.finish_reason,
+        )
+        signature = self._signing_key.sign(segment_bytes(segment)).signature
+        return Done(held.lease, held.end_seq, finish.finish_reason, usage, held.chain, signature)
+
+
+async def _close(stream: AsyncIterator[Frame | Finish] | None, name: str) -> None:
+    aclose = getattr(stream, "aclose", None)
+    if aclose is None:
+        return
+    try:
+        await aclose()
+    except Exception:  # The job is over either way; what an engine does wrong while closing is only worth a log line.
+        _log.exception("engine %s failed while closing a stream", name)

@@ -1,0 +1,118 @@
+"""Heartbeats on a path of their own: a thread with its own blocking connection, so that no load can starve them."""
+
+import http.client
+import logging
+import ssl
+import threading
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import msgspec
+
+from comptoir.link import Pulse, PulseAnswer
+
+_log = logging.getLogger(__name__)
+
+PULSE_TIMEOUT_S = 5.0
+"""Most seconds for one pulse; a pulse that takes longer is given up and the next one is sent when due."""
+
+PULSE_EVERY_MIN_S = 0.2
+PULSE_EVERY_MAX_S = 60.0
+"""Bounds of the interval, whatever the coordinator asks for."""
+
+ANSWER_BYTES_MAX = 64 * 1024
+"""Most bytes of an answer that are read."""
+
+
+class PulseThread:
+    """Posts a pulse now and then every *pulse_s* seconds.
+
+    *snapshot* is called in the thread and may block; *on_answer* is called in the thread with what came back.
+    """
+
+    def __init__(
+        self, *, url: str, key: str, pulse_s: float, snapshot: Callable[[], Pulse],
+        on_answer: Callable[[PulseAnswer], None],
+    ) -> None:
+        parts = urlsplit(url)
+        self._secure = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port
+        self._path = parts.path.rstrip("/") + "/link/pulse"
+        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._every_s = min(max(pulse_s, PULSE_EVERY_MIN_S), PULSE_EVERY_MAX_S)
+        self._snapshot = snapshot
+        self._on_answer = on_answer
+        self._stop = threading.Event()
+        self._connection: http.client.HTTPConnection | None = None
+        self._thread = threading.Thread(target=self._run, name="comptoir-pulse", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Tell the thread to end; it does within one pulse. Does not wait (it is a daemon)."""
+        self._stop.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end; False when it is still running."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                answer = self._beat(msgspec.json.encode(self._snapshot()))
+                if answer is not None:
+                    self._on_answer(answer)
+            except (OSError, http.client.HTTPException) as error:
+                self._disconnect()
+                _log.info("pulse failed: %s", error)
+            except Exception:  # The heart must not stop because of one bad beat, whatever a snapshot or listener does.
+                _log.exception("pulse failed")
+            if self._stop.wait(self._every_s):
+                self._disconnect()
+                return
+
+    def _beat(self, body: bytes) -> PulseAnswer | None:
+        """Post once, and once more when a kept connection turns out to be closed (servers do that after seconds)."""
+        kept = self._connection is not None
+        try:
+            return self._post(body)
+        except (ConnectionError, http.client.HTTPException):
+            self._disconnect()
+            if not kept:
+                raise
+        return self._post(body)
+
+    def _post(self, body: bytes) -> PulseAnswer | None:
+        """Post one pulse; None when the coordinator answered with an error (the link reports what it means)."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._connect()
+        connection.request("POST", self._path, body=body, headers=self._headers)
+        response = connection.getresponse()
+        data = response.read(ANSWER_BYTES_MAX)
+        if response.status != 200 or not response.isclosed():
+            # Not read to the end, or not what we speak: start afresh next time.
+            self._disconnect()
+        if response.status != 200:
+            _log.info("pulse answered with HTTP %d", response.status)
+            return None
+        try:
+            return msgspec.json.decode(data, type=PulseAnswer)
+        except msgspec.DecodeError as error:
+            _log.info("pulse answer is not understood: %s", error)
+            return None
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._secure:
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(self._host, self._port, timeout=PULSE_TIMEOUT_S, context=context)
+        return http.client.HTTPConnection(self._host, self._port, timeout=PULSE_TIMEOUT_S)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,111 @@
+"""Registration: the one HTTP call that makes a machine a host and brings its key."""
+
+import asyncio
+
+import aiohttp
+import msgspec
+from nacl.signing import SigningKey
+
+from comptoir.link import ModelOffer
+from comptoir.worker.errors import RegistrationRefused
+from comptoir.worker.retry_after import read_retry_after
+
+REGISTER_TIMEOUT_S = 15.0
+"""Most seconds for the call."""
+
+ANSWER_BYTES_MAX = 256 * 1024
+"""Most bytes of the answer that are read."""
+
+
+class RegistrationLater(Exception):
+    """The coordinator can't be asked now; trying again (not before *wait_s*, when given) may work."""
+
+    def __init__(self, why: str, *, wait_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Body of ``POST /link/register``."""
+
+    gpu: str
+    vram_mib: int
+    models: list[dict[str, object]]
+    slots: int
+    public_key: str
+    """Ed25519 verify key, 64 hexadecimal digits."""
+    backend: str
+    software: str
+    region: str | None = None
+    name: str | None = None
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """What the coordinator answers (among other things)."""
+
+    host_id: str
+    api_key: str
+
+
+class _Refused(msgspec.Struct):
+    error: object = None
+    detail: object = None
+    message: object = None
+
+
+def public_key_of(seed: str) -> str:
+    """Return the verify key (hex) that belongs to a signing *seed* (hex)."""
+    return bytes(SigningKey(bytes.fromhex(seed)).verify_key).hex()
+
+
+def offer_json(offer: ModelOffer) -> dict[str, object]:
+    """Spell an offer as a JSON object (on the link it is an array)."""
+    return msgspec.structs.asdict(offer)
+
+
+async def register(url: str, registration: Registration, *, owner_key: str | None = None) -> Registered:
+    """Register with the coordinator at *url*, for the owner of *owner_key* if given.
+
+    Raises:
+        RegistrationLater: no connection, 429 or 5xx.
+        RegistrationRefused: any other answer but 200 or 201, or one without id and key.
+    """
+    headers = {"Content-Type": "application/json"}
+    if owner_key:
+        headers["Authorization"] = f"Bearer {owner_key}"
+    address = url.rstrip("/") + "/link/register"
+    try:
+        async with (
+            asyncio.timeout(REGISTER_TIMEOUT_S),
+            aiohttp.ClientSession() as session,
+            session.post(address, data=msgspec.json.encode(registration), headers=headers) as response,
+        ):
+            status = response.status
+            body = await response.content.read(ANSWER_BYTES_MAX)
+            while len(body) < ANSWER_BYTES_MAX and (more := await response.content.readany()):
+                body += more
+    except TimeoutError as error:
+        raise RegistrationLater(f"{address} did not answer within {REGISTER_TIMEOUT_S:g} s") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise RegistrationLater(f"{address} can't be reached: {error}") from error
+    if status == 429 or status >= 500:
+        raise RegistrationLater(f"{address} answered HTTP {status}", wait_s=read_retry_after(response.headers))
+    if status not in (200, 201):
+        raise RegistrationRefused(_refusal(address, status, body), status=status)
+    try:
+        return msgspec.json.decode(body, type=Registered)
+    except msgspec.DecodeError as error:
+        raise RegistrationRefused(f"{address} answered without a host id and key: {error}", status=status) from error
+
+
+def _refusal(address: str, status: int, body: bytes) -> str:
+    try:
+        said = msgspec.json.decode(body, type=_Refused)
+        reason = msgspec.json.encode(said.error or said.detail or said.message).decode()
+    except msgspec.DecodeError:
+        reason = body[:500].decode(errors="replace")
+    if status in (401, 403):
+        return f"{address} does not accept the key given with --key (HTTP {status}): {reason}"
+    if status == 404:
+        return f"there is no coordinator at {address} (HTTP 404): check --url"
+    return f"{address} refused the registration (HTTP {status}): {reason}"

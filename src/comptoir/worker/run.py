@@ -1,0 +1,277 @@
+"""A whole worker: engines up, host registered, link and pulse running, drained on stop."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from nacl.signing import SigningKey
+
+from comptoir import __version__
+from comptoir.link import Pulse, PulseAnswer
+from comptoir.worker import health, register
+from comptoir.worker.backoff import Backoff
+from comptoir.worker.engines.base import Engine, EngineError
+from comptoir.worker.engines.discovery import discover_local
+from comptoir.worker.engines.openai import OpenAIEngine
+from comptoir.worker.engines.registry import EngineSpec, make_engine
+from comptoir.worker.errors import KeyRefused
+from comptoir.worker.events import (
+    Draining,
+    HardwareFound,
+    OfferChanged,
+    OnEvent,
+    Reconnecting,
+    Registered,
+    Stopped,
+    ignore,
+)
+from comptoir.worker.leases import LeaseTable
+from comptoir.worker.loop import JobRunner
+from comptoir.worker.offering import Offering, Price
+from comptoir.worker.pulse import PulseThread
+from comptoir.worker.state import HostState, StateFile, default_directory
+from comptoir.worker.uplink import Uplink
+
+_log = logging.getLogger(__name__)
+
+SOFTWARE = f"comptoir/{__version__}"
+
+MODELS_REFRESH_S = 30.0
+"""How often the engines are asked what they serve now."""
+
+FLUSH_S = 1.0
+"""After the time to drain is over: most seconds for the last failures to reach the coordinator."""
+
+UNLINKED_PULSES_MAX = 2
+"""Consecutive pulses answered with ``linked: false`` after which the link is made anew."""
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a worker is told by its owner."""
+
+    url: str
+    """The coordinator, ``https://host[:port][/prefix]``."""
+    key: str | None = None
+    """The owner's ``ck_…`` key, needed only to register."""
+    engines: list[EngineSpec] = []
+    discover: bool = False
+    """Also serve what `discover_local` finds on this machine."""
+    discover_skip_ports: list[int] = []
+    slots: int = 4
+    """Jobs at once, over all engines."""
+    threads: int | None = None
+    """Threads for engines that compute in this process; all processors when not given."""
+    price: Price = Price()
+    model_prices: dict[str, Price] = {}
+    state_dir: str | None = None
+    """Where the host key is kept; below ``~/.local/state/comptoir`` when not given."""
+    name: str | None = None
+    region: str | None = None
+    measure: bool = True
+    """Whether to run a short prompt through each engine before offering it."""
+    drain_s: float = 30.0
+    """Most seconds for running jobs to finish after stop."""
+
+
+async def run_worker(
+    config: WorkerConfig, *, on_event: OnEvent | None = None, stop: asyncio.Event | None = None
+) -> None:
+    """Run a worker until *stop* is set, then drain and return.
+
+    *on_event* is called on the event loop and must return at once.
+
+    Raises:
+        WorkerError: the coordinator refuses this host, or the state file is unusable; the message says what to do.
+        EngineError: no engine works.
+    """
+    await _Worker(config, on_event or ignore, stop or asyncio.Event()).run()
+
+
+class _Worker:
+    def __init__(self, config: WorkerConfig, on_event: OnEvent, stop: asyncio.Event) -> None:
+        self._config = config
+        self._on_event = on_event
+        self._stop = stop
+        directory = Path(config.state_dir) if config.state_dir else default_directory(config.url)
+        self._state_file = StateFile(directory, config.url)
+        self._offering = Offering(price=config.price, model_prices=config.model_prices, on_event=on_event)
+        self._table = LeaseTable()
+        self._hardware = health.Hardware("", 0, 0)
+        self._unlinked = 0
+
+    async def run(self) -> None:
+        state = self._state_file.open()
+        try:
+            gpus = await asyncio.to_thread(health.detect_gpus)
+            self._hardware = health.describe(gpus)
+            self._on_event(HardwareFound(self._hardware.gpu, self._hardware.vram_mib))
+            if not await self._unless_stopped(self._start_engines()):
+                return
+            registered = await self._registered(state)
+            if registered is not None:
+                await self._serve(registered)
+        finally:
+            await self._offering.close()
+            self._state_file.close()
+
+    async def _start_engines(self) -> None:
+        config = self._config
+        engines: list[Engine] = []
+        for spec in config.engines:
+            try:
+                engines.append(make_engine(spec, slots=config.slots, threads=config.threads))
+            except EngineError as error:
+                self._offering.skipped(spec.engine, error)
+        if config.discover:
+            found = await discover_local(skip_ports=config.discover_skip_ports)
+            engines += [OpenAIEngine(base_url=server.base_url) for server in found]
+        await self._offering.start(engines, measured=config.measure)
+
+    async def _registered(self, state: HostState) -> HostState | None:
+        """Return the state with id and key, registering (and storing them) first if needed; None when stopped."""
+        config = self._config
+        path = str(self._state_file.path)
+        if state.api_key:
+            self._on_event(Registered(state.host_id, False, path))
+            return state
+        registration = register.Registration(
+            gpu=self._hardware.gpu, vram_mib=self._hardware.vram_mib, slots=config.slots,
+            models=[register.offer_json(model) for model in self._offering.models],
+            public_key=register.public_key_of(state.seed), backend=self._offering.backend, software=SOFTWARE,
+            region=config.region, name=config.name,
+        )
+        # Written before the call, so that a directory which can't be written makes no orphan at the coordinator.
+        self._state_file.write(state)
+        backoff = Backoff()
+        while not self._stop.is_set():
+            try:
+                answer = await register.register(config.url, registration, owner_key=config.key)
+            except register.RegistrationLater as later:
+                wait_s = max(backoff.next_s(), later.wait_s)
+                self._on_event(Reconnecting(wait_s, str(later)))
+                await self._unless_stopped(asyncio.sleep(wait_s))
+                continue
+            state = msgspec.structs.replace(state, host_id=answer.host_id, api_key=answer.api_key)
+            self._state_file.write(state)
+            self._on_event(Registered(state.host_id, True, path))
+            return state
+        return None
+
+    async def _serve(self, state: HostState) -> None:
+        config = self._config
+        signing_key = SigningKey(bytes.fromhex(state.seed))
+        runner = JobRunner(table=self._table, signing_key=signing_key, slots=config.slots, on_event=self._on_event)
+        runner.host_id = state.host_id
+        runner.offer(self._offering.routes)
+        uplink = Uplink(
+            url=config.url, key=state.api_key, software=SOFTWARE, table=self._table, jobs=runner,
+            on_event=self._on_event,
+        )
+        uplink.offer(self._offering.models, config.slots)
+        link = asyncio.create_task(uplink.run())
+        refresh = asyncio.create_task(self._refresh(runner, uplink))
+        stopping = asyncio.create_task(self._stop.wait())
+        pulses: list[PulseThread] = []
+        uplink.pulse_s.add_done_callback(self._pulse_starter(state, uplink, pulses))
+        abandoned = 0
+        try:
+            await asyncio.wait((link, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not link.done():
+                abandoned = await self._drain(runner, uplink, link)
+            await uplink.close()
+            await link
+        except KeyRefused as error:
+            raise KeyRefused(f"{error.message} (state file: {self._state_file.path})") from error
+        finally:
+            uplink.pulse_s.cancel()
+            for pulse in pulses:
+                pulse.stop()
+            for task in (refresh, stopping, link):
+                task.cancel()
+            abandoned += await runner.abandon()
+            await asyncio.wait((refresh, stopping, link))
+            self._on_event(Stopped(abandoned))
+
+    async def _drain(self, runner: JobRunner, uplink: Uplink, link: asyncio.Task[None]) -> int:
+        """Take no more jobs and finish those at hand; return how many could not be finished in time."""
+        runner.draining = True
+        uplink.drain()
+        self._on_event(Draining(len(self._table)))
+        empty = asyncio.create_task(self._table.empty())
+        try:
+            await asyncio.wait((empty, link), timeout=self._config.drain_s, return_when=asyncio.FIRST_COMPLETED)
+            if empty.done() or link.done():
+                return 0
+            abandoned = await runner.abandon()
+            await asyncio.wait((empty, link), timeout=FLUSH_S, return_when=asyncio.FIRST_COMPLETED)
+            return abandoned
+        finally:
+            empty.cancel()
+
+    async def _refresh(self, runner: JobRunner, uplink: Uplink) -> None:
+        while True:
+            await asyncio.sleep(MODELS_REFRESH_S)
+            try:
+                changed = await self._offering.refresh()
+            except Exception:  # A third-party engine's bug in listing models must not end the refreshing of all others.
+                _log.exception("asking the engines for their models failed")
+                continue
+            if changed:
+                runner.offer(self._offering.routes)
+                uplink.offer(self._offering.models, self._config.slots)
+                self._on_event(OfferChanged([model.name for model in self._offering.models]))
+
+    def _pulse_starter(
+        self, state: HostState, uplink: Uplink, pulses: list[PulseThread]
+    ) -> Callable[[asyncio.Future[float]], None]:
+        loop = asyncio.get_running_loop()
+
+        def answered(answer: PulseAnswer) -> None:
+            self._unlinked = 0 if answer.linked else self._unlinked + 1
+            if self._unlinked >= UNLINKED_PULSES_MAX:
+                self._unlinked = 0
+                uplink.cut(alive_s=uplink.pulse_s.result())
+
+        def start(pulse_s: asyncio.Future[float]) -> None:
+            if pulse_s.cancelled():
+                return
+            pulse = PulseThread(
+                url=self._config.url, key=state.api_key, pulse_s=pulse_s.result(), snapshot=self._snapshot,
+                on_answer=lambda answer: _call_soon(loop, answered, answer),
+            )
+            pulses.append(pulse)
+            pulse.start()
+
+        return start
+
+    def _snapshot(self) -> Pulse:
+        """Say how we are; called in the pulse's thread."""
+        hardware = self._hardware
+        busy = health.utilization(health.detect_gpus()) if hardware.gpus else 0.0
+        return Pulse(gpu_utilization=busy, running=self._table.running, gpu=hardware.gpu, vram_mib=hardware.vram_mib)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Await *work*, or cancel it as soon as the worker is to stop; return whether it was finished."""
+        task = asyncio.create_task(work)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+                return True
+            return False
+        finally:
+            stopping.cancel()
+            task.cancel()
+            await asyncio.wait((task, stopping))
+
+
+def _call_soon(
+    loop: asyncio.AbstractEventLoop, callback: Callable[[PulseAnswer], None], answer: PulseAnswer
+) -> None:
+    """Hand *answer* to the loop, unless it has ended meanwhile (the thread outlives it by one pulse at most)."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(callback, answer)

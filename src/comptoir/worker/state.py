@@ -1,0 +1,106 @@
+"""The worker's own small memory: host id, host key and signing seed, in one file that only its owner can read.
+
+``host.json`` (mode 0600) in a directory per coordinator, locked while a worker runs, replaced atomically.
+"""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+from nacl.signing import SigningKey
+
+from comptoir.worker.errors import StateUnusable
+
+STATE_BYTES_MAX = 64 * 1024
+"""Largest state file that is read."""
+
+
+class HostState(msgspec.Struct, frozen=True):
+    """What is kept from one start to the next."""
+
+    url: str
+    seed: str
+    """Seed of the Ed25519 signing key, 64 hexadecimal digits."""
+    host_id: str = ""
+    api_key: str = ""
+    """``hk_live_…``; empty until registered."""
+
+
+def default_directory(url: str) -> Path:
+    """Return the directory for the coordinator at *url* below the user's state directory."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(base) / "comptoir" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+
+
+class StateFile:
+    """``host.json`` in *directory*, held exclusively between `open` and `close`."""
+
+    def __init__(self, directory: Path, url: str) -> None:
+        self.path = directory / "host.json"
+        self._url = url.rstrip("/")
+        self._lock: int | None = None
+
+    def open(self) -> HostState:
+        """Lock the directory and return what is stored, or a fresh state with a new seed (not yet written).
+
+        Raises:
+            StateUnusable: not writable, locked by another worker, unreadable, or of another coordinator.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise StateUnusable(
+                f"another worker is running with {self.path}; give this one a directory of its own (--state DIR)"
+            ) from error
+        except OSError as error:
+            raise StateUnusable(f"{self.path.parent} can't be used: {error}; choose another (--state DIR)") from error
+        try:
+            return self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, state: HostState) -> None:
+        """Replace the file atomically (temporary file, fsync, rename); readable by its owner only.
+
+        Raises:
+            StateUnusable: the directory is not writable or full; the old file is untouched.
+        """
+        try:
+            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".host-")
+            with os.fdopen(handle, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(state)) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except OSError as error:
+            raise StateUnusable(f"{self.path} can't be written: {error}") from error
+
+    def close(self) -> None:
+        """Unlock; idempotent."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _read(self) -> HostState:
+        try:
+            with self.path.open("rb") as file:
+                state = msgspec.json.decode(file.read(STATE_BYTES_MAX), type=HostState)
+            SigningKey(bytes.fromhex(state.seed))
+        except FileNotFoundError:
+            return HostState(url=self._url, seed=bytes(SigningKey.generate()).hex())
+        except (OSError, ValueError) as error:
+            raise StateUnusable(
+                f"{self.path} can't be read: {error}. Delete it to register as a new host."
+            ) from error
+        if state.url != self._url:
+            raise StateUnusable(
+                f"{self.path} belongs to {state.url}, not to {self._url}; choose another directory with --state DIR"
+            )
+        return state

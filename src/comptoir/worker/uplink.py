@@ -1,0 +1,332 @@
+"""The worker's end of the link: one WebSocket, kept up with back-off, and resumed without losing or doubling a frame.
+
+Outgoing messages of one event-loop turn leave as one WebSocket message. While the socket is slow nothing is queued
+here: frames stay in their `LeaseTable` until taken, and a full lease stops its engine.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import aiohttp
+import msgspec
+
+from comptoir.kit.clock import Clock
+from comptoir.link import (
+    LINK_VERSION,
+    Acks,
+    Bye,
+    Cancel,
+    Drain,
+    FromCoordinator,
+    FromWorker,
+    Have,
+    Hello,
+    Job,
+    ModelOffer,
+    Models,
+    OpenAttempt,
+    Settled,
+    Welcome,
+    decode_from_coordinator,
+    encode,
+)
+from comptoir.worker.backoff import Backoff
+from comptoir.worker.errors import KeyRefused, LinkRefused
+from comptoir.worker.events import Connected, OnEvent, Reconnecting, ignore
+from comptoir.worker.leases import Lease, LeaseTable
+
+_log = logging.getLogger(__name__)
+
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+"""Largest WebSocket message, both ways."""
+
+BATCH_BYTES_MAX = 1024 * 1024
+"""Answer bytes put into one WebSocket message, unless a single frame is larger."""
+
+CONNECT_TIMEOUT_S = 10.0
+"""Most seconds for TCP, TLS and the WebSocket handshake together."""
+
+WELCOME_TIMEOUT_S = 10.0
+"""Most seconds between `Hello` and `Welcome`."""
+
+PING_EVERY_S = 20.0
+"""WebSocket pings find a dead path (a NAT that forgot us); the pong has half of this time."""
+
+CLOSE_TIMEOUT_S = 1.0
+"""Most seconds to wait for the other side's close frame."""
+
+
+class Jobs(Protocol):
+    """What the uplink hands incoming messages to (the job loop)."""
+
+    host_id: str
+
+    def accept(self, job: Job) -> None: ...
+    def cancel(self, message: Cancel) -> None: ...
+    def settled(self, message: Settled) -> None: ...
+    def drop(self, lease: bytes) -> None: ...
+    def frames_gone(self, held: Lease) -> None: ...
+
+
+class _Lost(Exception):
+    """This connection is over; the message says why."""
+
+    def __init__(self, why: str, *, wait_s: float | None = None) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+class Uplink:
+    """Keeps the link up until `close`. *key* is the host key, *software* what `Hello` calls this program."""
+
+    def __init__(
+        self, *, url: str, key: str, software: str, table: LeaseTable, jobs: Jobs, on_event: OnEvent = ignore,
+        backoff: Backoff | None = None, clock: Clock | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.connected = False
+        self.pulse_s = asyncio.get_running_loop().create_future()
+        """Resolves with the pulse interval of the first `Welcome`."""
+        self._address = url.rstrip("/") + "/link"
+        self._key = key
+        self._software = software
+        self._table = table
+        self._jobs = jobs
+        self._on_event = on_event
+        self._backoff = backoff or Backoff()
+        self._clock = clock or Clock()
+        self._sleep = sleep
+        self._models: list[ModelOffer] = []
+        self._slots = 0
+        self._offer_changed = False
+        self._draining = False
+        self._drain_sent = False
+        self._closing = asyncio.Event()
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._connected_at_s = 0.0
+        self._cutting: asyncio.Task[bool] | None = None
+
+    def offer(self, models: list[ModelOffer], slots: int) -> None:
+        """Set what this host serves; said in `Hello`, or in `Models` when the link is up."""
+        self._models = models
+        self._slots = slots
+        self._offer_changed = True
+        self._table.nudge()
+
+    def drain(self) -> None:
+        """Ask for no more jobs, now and after any reconnect."""
+        self._draining = True
+        self._table.nudge()
+
+    def cut(self, *, alive_s: float) -> None:
+        """Drop the connection and make a new one, if this one is older than *alive_s* (the other side lost it)."""
+        socket = self._socket
+        if socket is None or not self.connected or self._clock.monotonic_s() - self._connected_at_s < alive_s:
+            return
+        self._cutting = asyncio.get_running_loop().create_task(socket.close())
+
+    async def close(self) -> None:
+        """Close the connection; `run` returns."""
+        self._closing.set()
+        if self._socket is not None:
+            await self._socket.close()
+
+    async def run(self) -> None:
+        """Connect, serve, reconnect; return after `close`.
+
+        Raises:
+            KeyRefused: the coordinator answers 401 or 403.
+            LinkRefused: it said `Bye` with a negative time, or speaks another version.
+        """
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
+            while not self._closing.is_set():
+                try:
+                    await self._connection(session)
+                except _Lost as lost:
+                    if self._closing.is_set():
+                        return
+                    wait_s = self._backoff.next_s() if lost.wait_s is None else lost.wait_s
+                    _log.info("link lost (%s), trying again in %.2f s", lost, wait_s)
+                    self._on_event(Reconnecting(wait_s, str(lost)))
+                    await self._pause(wait_s)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but no longer than until `close`."""
+        sleeping = asyncio.ensure_future(self._sleep(seconds))
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((sleeping, closing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            closing.cancel()
+
+    async def _connection(self, session: aiohttp.ClientSession) -> None:
+        """Run one connection to its end, which is always an exception."""
+        socket = await self._connect(session)
+        self._socket = socket
+        sender: asyncio.Task[None] | None = None
+        try:
+            if self._closing.is_set():
+                raise _Lost("the worker stops")
+            messages = await self._greet(socket)
+            self.connected = True
+            self._connected_at_s = self._clock.monotonic_s()
+            sender = asyncio.get_running_loop().create_task(self._send_all(socket))
+            while True:
+                for message in messages:
+                    self._receive(message)
+                messages = await _next_batch(socket)
+        finally:
+            if self.connected:
+                self._backoff.lived(self._clock.monotonic_s() - self._connected_at_s)
+            self.connected = False
+            self._socket = None
+            if sender is not None:
+                sender.cancel()
+                await asyncio.wait((sender,))
+            await socket.close()
+
+    async def _connect(self, session: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await session.ws_connect(
+                    self._address,
+                    headers={"Authorization": f"Bearer {self._key}"},
+                    compress=0,
+                    max_msg_size=MESSAGE_BYTES_MAX,
+                    heartbeat=PING_EVERY_S,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status in (401, 403):
+                raise KeyRefused(
+                    f"{self._address} does not accept this host's key (HTTP {error.status}). The host was removed or "
+                    "its key replaced: delete the state file and start again to register as a new host."
+                ) from error
+            raise _Lost(f"the coordinator answered HTTP {error.status}") from error
+        except TimeoutError as error:
+            raise _Lost(f"no connection within {CONNECT_TIMEOUT_S:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Lost(f"no connection: {error}") from error
+
+    async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> list[FromCoordinator]:
+        """Send `Hello`, take up the leases from `Welcome`; return the messages that came along with it."""
+        opened = [OpenAttempt(held.lease, held.end_seq) for held in self._table]
+        self._offer_changed = False
+        self._drain_sent = False
+        await _send(socket, [Hello(LINK_VERSION, self._software, self._slots, self._models, opened)])
+        try:
+            async with asyncio.timeout(WELCOME_TIMEOUT_S):
+                batch = await _next_batch(socket)
+        except TimeoutError as error:
+            raise _Lost(f"no Welcome within {WELCOME_TIMEOUT_S:g} s") from error
+        first = batch[0] if batch else None
+        if isinstance(first, Bye):
+            self._receive(first)
+        if not isinstance(first, Welcome):
+            raise _Lost("the coordinator's first message was not Welcome")
+        if first.version != LINK_VERSION:
+            raise LinkRefused(
+                f"the coordinator speaks version {first.version} of the link, this worker {LINK_VERSION}: "
+                "upgrade the older of the two"
+            )
+        self._jobs.host_id = first.host_id
+        self._table.set_window(first.window_frames)
+        if not self.pulse_s.done():
+            self.pulse_s.set_result(first.pulse_s)
+        known = {have.lease: have for have in first.have}
+        resumed = sum([self._resume(attempt.lease, known.get(attempt.lease)) for attempt in opened])
+        self._on_event(Connected(first.host_id, resumed))
+        if self._draining:
+            self._table.nudge()
+        return batch[1:]
+
+    def _resume(self, lease: bytes, have: Have | None) -> bool:
+        """Go on with a lease where the coordinator has it; return whether it lives on."""
+        held = self._table.get(lease)
+        if held is None:
+            return False
+        if have is None or not have.known:
+            self._jobs.drop(lease)
+            return False
+        if not held.rewind(have.next_seq):
+            self._jobs.frames_gone(held)
+            return False
+        self._table.touch(held)
+        return True
+
+    def _receive(self, message: FromCoordinator) -> None:
+        if isinstance(message, Acks):
+            for have in message.have:
+                self._acknowledged(have)
+        elif isinstance(message, Job):
+            self._jobs.accept(message)
+        elif isinstance(message, Settled):
+            self._jobs.settled(message)
+        elif isinstance(message, Cancel):
+            self._jobs.cancel(message)
+        elif isinstance(message, Bye):
+            if message.reconnect_after_s < 0:
+                raise LinkRefused(f"the coordinator ended the link for good: {message.reason}")
+            raise _Lost(f"the coordinator said goodbye: {message.reason}", wait_s=message.reconnect_after_s)
+        else:
+            raise _Lost("the coordinator sent a second Welcome")
+
+    def _acknowledged(self, have: Have) -> None:
+        if not have.known:
+            self._jobs.drop(have.lease)
+            return
+        held = self._table.get(have.lease)
+        if held is not None:
+            held.ack(have.next_seq)
+
+    async def _send_all(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Send whatever there is, one batch per turn, until the socket fails."""
+        try:
+            while True:
+                batch: list[FromWorker] = []
+                if self._offer_changed:
+                    self._offer_changed = False
+                    batch.append(Models(self._models, self._slots))
+                if self._draining and not self._drain_sent:
+                    self._drain_sent = True
+                    batch.append(Drain())
+                batch += self._table.take(BATCH_BYTES_MAX)
+                if batch:
+                    await _send(socket, batch)
+                await self._table.changed()
+        except _Lost:
+            # The receiving side reports the loss; closing makes sure that it notices.
+            await socket.close()
+
+
+async def _send(socket: aiohttp.ClientWebSocketResponse, messages: list[FromWorker]) -> None:
+    try:
+        await socket.send_bytes(encode(messages))
+    except (aiohttp.ClientError, OSError) as error:
+        raise _Lost(f"sending failed: {error}") from error
+
+
+async def _next_batch(socket: aiohttp.ClientWebSocketResponse) -> list[FromCoordinator]:
+    message = await socket.receive()
+    if message.type is not aiohttp.WSMsgType.BINARY:
+        raise _Lost(_why_closed(socket, message))
+    try:
+        return decode_from_coordinator(message.data)
+    except msgspec.DecodeError as error:
+        # A message this worker does not know comes from a newer coordinator or a broken one; both are worth a retry.
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            await socket.close(code=aiohttp.WSCloseCode.PROTOCOL_ERROR, message=b"not a message of the link")
+        raise _Lost(f"the coordinator sent what is no message of the link: {error}") from error
+
+
+def _why_closed(socket: aiohttp.ClientWebSocketResponse, message: aiohttp.WSMessage) -> str:
+    if message.type is aiohttp.WSMsgType.TEXT:
+        return "the coordinator sent text, the link is binary"
+    if message.type is aiohttp.WSMsgType.ERROR:
+        return f"the connection failed: {message.data}"
+    reason = f" ({message.extra})" if message.extra else ""
+    return f"the connection was closed, code {socket.close_code}{reason}"

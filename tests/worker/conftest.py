@@ -1,0 +1,81 @@
+"""A coordinator stand-in and a worker's inner half (loop and uplink) joined to it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+import pytest_asyncio
+from nacl.signing import SigningKey
+
+from comptoir.kit.clock import Clock
+from comptoir.link import ModelOffer
+from comptoir.worker.backoff import Backoff
+from comptoir.worker.engines.base import Engine
+from comptoir.worker.events import Event
+from comptoir.worker.leases import LeaseTable
+from comptoir.worker.loop import JobRunner
+from comptoir.worker.uplink import Uplink
+from tests.worker.coordinator_stand_in import HOST_KEY, Coordinator, serve
+
+
+class Half:
+    """Loop and uplink of a worker, without engines to start and files to write."""
+
+    def __init__(self, coordinator: Coordinator, engine: Engine, *, slots: int, clock: Clock | None, key: str) -> None:
+        self.events: list[Event] = []
+        self.table = LeaseTable()
+        signing_key = SigningKey.generate()
+        coordinator.verify_key = signing_key.verify_key
+        self.runner = JobRunner(
+            table=self.table, signing_key=signing_key, slots=slots, clock=clock, on_event=self.events.append
+        )
+        self.runner.offer({"trivial": engine})
+        self.uplink = Uplink(
+            url=coordinator.url, key=key, software="test/1", table=self.table, jobs=self.runner,
+            on_event=self.events.append, backoff=Backoff(jitter=lambda low, high: 0.0),
+        )
+        self.uplink.offer([ModelOffer(name="trivial", kinds=["chat"])], slots)
+        self.link = asyncio.create_task(self.uplink.run())
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def close(self) -> None:
+        await self.runner.abandon()
+        await self.uplink.close()
+        self.link.cancel()
+        await asyncio.wait((self.link,))
+        if not self.link.cancelled():
+            # Tests that expect an error have awaited the link themselves.
+            self.link.exception()
+
+
+JoinWorker = Callable[..., AbstractAsyncContextManager[Half]]
+
+
+@pytest_asyncio.fixture
+async def coordinator() -> AsyncIterator[Coordinator]:
+    async with serve(Coordinator()) as running:
+        yield running
+
+
+@pytest.fixture
+def join(coordinator: Coordinator) -> JoinWorker:
+    """Give a context manager that links a worker half with the given engine to the coordinator."""
+
+    @asynccontextmanager
+    async def joined(
+        engine: Engine, *, slots: int = 8, clock: Clock | None = None, key: str = HOST_KEY, wait: bool = True
+    ) -> AsyncIterator[Half]:
+        half = Half(coordinator, engine, slots=slots, clock=clock, key=key)
+        try:
+            if wait:
+                async with asyncio.timeout(5):
+                    while not half.uplink.connected:
+                        await asyncio.sleep(0)
+            yield half
+        finally:
+            await half.close()
+
+    return joined
