@@ -15,9 +15,9 @@ import sys
 import time
 
 from aiohttp import web
+from bench.trivial_engine import TrivialEngine
 from nacl.signing import SigningKey
 
-from bench.trivial_engine import TrivialEngine
 from comptoir.link import (
     LINK_VERSION,
     Acks,
@@ -62,7 +62,14 @@ async def serve_sink(ready: "multiprocessing.connection.Connection[int, object]"
                 elif isinstance(one, Hello):
                     replies.append(Welcome(LINK_VERSION, "host_" + "00" * 16, [], 256, 60.0))
                     replies += [
-                        Job(bytes([n]) * 16, bytes([n]) * 16, "chat", "trivial", b'{"max_tokens":%d}' % tokens, FAR_FUTURE_MS)
+                        Job(
+                            bytes([n]) * 16,
+                            bytes([n]) * 16,
+                            "chat",
+                            "trivial",
+                            b'{"max_tokens":%d}' % tokens,
+                            FAR_FUTURE_MS,
+                        )
                         for n in range(streams)
                     ]
             if have:
@@ -89,7 +96,9 @@ def sink(ready: "multiprocessing.connection.Connection[int, object]", streams: i
     asyncio.run(serve_sink(ready, streams, tokens))
 
 
-async def work(port: int, streams: int, finished: "multiprocessing.connection.Connection[object, float]") -> tuple[float, float]:
+async def work(
+    port: int, streams: int, finished: "multiprocessing.connection.Connection[object, float]"
+) -> tuple[float, float]:
     """Run a worker against the sink; return wall and CPU seconds from the first frame to the last `Done`."""
     table = LeaseTable()
     runner = JobRunner(table=table, signing_key=SigningKey.generate(), slots=streams)

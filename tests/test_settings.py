@@ -52,8 +52,11 @@ class TestPrecedence:
         assert by_flag.settings.port == by_environment.settings.port == 8
 
     def test_environment_text_becomes_the_fields_type(self) -> None:
-        env = {"COMPTOIR_CORS_ORIGINS": "https://a.example, https://b.example", "COMPTOIR_LEASE_S": "5",
-               "COMPTOIR_ALLOW_OPEN_HOST_REGISTRATION": "false"}
+        env = {
+            "COMPTOIR_CORS_ORIGINS": "https://a.example, https://b.example",
+            "COMPTOIR_LEASE_S": "5",
+            "COMPTOIR_ALLOW_OPEN_HOST_REGISTRATION": "false",
+        }
 
         settings = load({}, env, None).settings
 
@@ -94,8 +97,9 @@ REFUSED = [
 
 class TestRefusals:
     @pytest.mark.parametrize(("flags", "env", "text", "field", "words"), REFUSED)
-    def test_says_field_limit_and_source(self, tmp_path: Path, flags: dict[str, object], env: dict[str, str],
-                                         text: str, field: str, words: str) -> None:
+    def test_says_field_limit_and_source(
+        self, tmp_path: Path, flags: dict[str, object], env: dict[str, str], text: str, field: str, words: str
+    ) -> None:
         write(tmp_path, text)
 
         with pytest.raises(SettingsError) as refused:
@@ -135,11 +139,14 @@ class TestDescribe:
 
 
 class TestDatabaseAddress:
-    @pytest.mark.parametrize(("database", "address"), [
-        ("", "{data}/comptoir.db"),
-        ("sqlite:/srv/other.db", "/srv/other.db"),
-        ("postgresql://there/db", "postgresql://there/db"),
-    ])
+    @pytest.mark.parametrize(
+        ("database", "address"),
+        [
+            ("", "{data}/comptoir.db"),
+            ("sqlite:/srv/other.db", "/srv/other.db"),
+            ("postgresql://there/db", "postgresql://there/db"),
+        ],
+    )
     def test_is_what_the_database_opens(self, tmp_path: Path, database: str, address: str) -> None:
         settings = Settings(data=str(tmp_path), database=database)
 

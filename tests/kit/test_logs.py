@@ -73,9 +73,15 @@ class TestSetUp:
         assert len(second.getvalue().splitlines()) == 1
 
 
-SECRETS = ["ck_" + "A" * 43, "hk_live_" + "b" * 43, "Authorization: Bearer sesame-open", "x-api-key=sesame-open",
-           "GET /v1/jobs?api_key=sesame-open HTTP/1.1", "postgresql://me:sesame-open@there/db",
-           "{'authorization': 'Basic sesame-open'}"]
+SECRETS = [
+    "ck_" + "A" * 43,
+    "hk_live_" + "b" * 43,
+    "Authorization: Bearer sesame-open",
+    "x-api-key=sesame-open",
+    "GET /v1/jobs?api_key=sesame-open HTTP/1.1",
+    "postgresql://me:sesame-open@there/db",
+    "{'authorization': 'Basic sesame-open'}",
+]
 
 
 class TestWithoutSecrets:

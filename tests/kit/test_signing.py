@@ -17,7 +17,8 @@ class TestSigningKey:
         assert key.public_key.hex() == "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
         assert key.sign(b"\x72").hex() == (
             "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
-            "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00")
+            "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+        )
 
     def test_only_the_holder_of_the_key_signs(self) -> None:
         key, other = SigningKey.generate(), SigningKey.generate()
@@ -65,8 +66,10 @@ class TestLoadOrCreate:
 
     def test_two_that_start_at_once_get_one_key(self, tmp_path: Path) -> None:
         keyids: list[str] = []
-        threads = [threading.Thread(target=lambda: keyids.append(load_or_create(tmp_path / "signing.key").keyid))
-                   for _ in range(4)]
+        threads = [
+            threading.Thread(target=lambda: keyids.append(load_or_create(tmp_path / "signing.key").keyid))
+            for _ in range(4)
+        ]
 
         for thread in threads:
             thread.start()

@@ -13,12 +13,46 @@ from comptoir.kit.errors import InvalidField
 from comptoir.kit.urlguard import AddressRefused, AnswerTooLong, GuardedResolver, UrlGuard, is_outside, read_bounded
 
 INSIDE = [
-    "127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
-    "169.254.169.254", "100.64.0.1", "100.100.100.200", "192.0.0.170", "192.0.2.1", "198.18.0.1", "198.51.100.1",
-    "203.0.113.1", "192.88.99.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "168.63.129.16",
-    "::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1",
-    "64:ff9b::a9fe:a9fe", "64:ff9b:1::808:808", "2002:7f00:1::", "2001:0:1:2:3:4:5:6", "fe80::1", "fec0::1", "fc00::1",
-    "fd00:ec2::254", "ff02::1", "100::1", "2001:db8::1", "fe80::1%eth0",
+    "127.0.0.1",
+    "127.255.255.254",
+    "0.0.0.0",
+    "0.1.2.3",
+    "10.0.0.1",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "100.100.100.200",
+    "192.0.0.170",
+    "192.0.2.1",
+    "198.18.0.1",
+    "198.51.100.1",
+    "203.0.113.1",
+    "192.88.99.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "168.63.129.16",
+    "::",
+    "::1",
+    "::7f00:1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1",
+    "::ffff:169.254.169.254",
+    "64:ff9b::7f00:1",
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b:1::808:808",
+    "2002:7f00:1::",
+    "2001:0:1:2:3:4:5:6",
+    "fe80::1",
+    "fec0::1",
+    "fc00::1",
+    "fd00:ec2::254",
+    "ff02::1",
+    "100::1",
+    "2001:db8::1",
+    "fe80::1%eth0",
 ]
 OUTSIDE = ["8.8.8.8", "1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 
@@ -91,8 +125,13 @@ class TestCheck:
     @pytest.mark.parametrize(
         "url",
         [
-            "https://my-gpu-host.example.com/infer", "http://a.example:8080", "https://a.example:443/x?y=z#q",
-            "http://8.8.8.8/", "http://[2606:4700::1111]:8000/v1", "HTTPS://XN--BCHER-KVA.example/", "http://a_b.example/@x",
+            "https://my-gpu-host.example.com/infer",
+            "http://a.example:8080",
+            "https://a.example:443/x?y=z#q",
+            "http://8.8.8.8/",
+            "http://[2606:4700::1111]:8000/v1",
+            "HTTPS://XN--BCHER-KVA.example/",
+            "http://a_b.example/@x",
         ],
     )
     def test_lets_ordinary_ones_pass(self, url: str) -> None:
@@ -114,8 +153,14 @@ class Answers(AbstractResolver):
     ) -> list[ResolveResult]:
         addresses = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return [
-            ResolveResult(hostname=host, host=a, port=port, family=socket.AF_INET6 if ":" in a else socket.AF_INET,
-                          proto=0, flags=socket.AI_NUMERICHOST)
+            ResolveResult(
+                hostname=host,
+                host=a,
+                port=port,
+                family=socket.AF_INET6 if ":" in a else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
             for a in addresses
         ]
 

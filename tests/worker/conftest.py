@@ -32,8 +32,13 @@ class Half:
         )
         self.runner.offer({"trivial": engine})
         self.uplink = Uplink(
-            url=coordinator.url, key=key, software="test/1", table=self.table, jobs=self.runner,
-            on_event=self.events.append, backoff=Backoff(jitter=lambda low, high: 0.0),
+            url=coordinator.url,
+            key=key,
+            software="test/1",
+            table=self.table,
+            jobs=self.runner,
+            on_event=self.events.append,
+            backoff=Backoff(jitter=lambda low, high: 0.0),
         )
         self.uplink.offer([ModelOffer(name="trivial", kinds=["chat"])], slots)
         self.link = asyncio.create_task(self.uplink.run())

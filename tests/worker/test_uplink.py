@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-
 from bench.trivial_engine import TrivialEngine
+
 from comptoir.link import Bye, Frame, ModelOffer, Usage
 from comptoir.worker.engines.base import EngineError, Finish
 from comptoir.worker.errors import KeyRefused, LinkRefused
@@ -265,7 +265,11 @@ class TestFailure:
         fail = attempt.fail
         assert fail is not None
         assert (fail.code, fail.fault, fail.status, fail.body, fail.retry_after_s) == (
-            "engine_busy", "capacity", 429, b'{"a":1}', 7.0
+            "engine_busy",
+            "capacity",
+            429,
+            b'{"a":1}',
+            7.0,
         )
         assert attempt.text == "a"
         assert half.of(JobFailed)[0].fault == "capacity"

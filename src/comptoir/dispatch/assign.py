@@ -5,7 +5,18 @@ import logging
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import (
-    AttemptState, Fault, Finish, JobFinished, JobState, Lease, LiveJob, NotYourLease, Start, Waiting, load_states, requeue_rows,
+    AttemptState,
+    Fault,
+    Finish,
+    JobFinished,
+    JobState,
+    Lease,
+    LiveJob,
+    NotYourLease,
+    Start,
+    Waiting,
+    load_states,
+    requeue_rows,
     start_rows,
 )  # fmt: skip
 from comptoir.kit.db import Tx
@@ -146,11 +157,28 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
         house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec_of(job), first=True)
 
 
+def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
+    """Lease jobs by compare-and-set: only those still queued; two coordinators never lease one job."""
+    states = load_states(tx, [item.job_id for item in items])
+    good: list[Start] = []
+    outcomes: list[Exception | None] = []
+    for item in items:
+        stored = states.get(item.job_id)
+        if stored is None or stored.state != JobState.QUEUED:
+            outcomes.append(JobFinished(stored.state if stored else "unknown"))
+            continue
+        good.append(item)
+        outcomes.append(None)
+    if good:
+        start_rows(tx, good)
+    return outcomes
+
+
 def requeue_verb(tx: Tx, items: list[Finish]) -> list[None | Exception]:
     """Put jobs back in line by compare-and-set on the lease: a stale one is refused, nothing of it is written."""
     states = load_states(tx, [item.job_id for item in items])
     good: list[Finish] = []
-    outcomes: list[None | Exception] = []
+    outcomes: list[Exception | None] = []
     for item in items:
         stored = states.get(item.job_id)
         if stored is None or stored.state != JobState.RUNNING or stored.attempt_id != item.attempt_id:

@@ -20,6 +20,8 @@ async def drain(house: House) -> int:
         try:
             await asyncio.wait_for(house.when_empty.wait(), house.settings.drain_s)
         except TimeoutError:
-            log.warning("%d answers did not finish in %g s and stay in line", house.jobs.live.leased, house.settings.drain_s)
+            log.warning(
+                "%d answers did not finish in %g s and stay in line", house.jobs.live.leased, house.settings.drain_s
+            )
     await house.settle_down()
     return house.jobs.live.leased

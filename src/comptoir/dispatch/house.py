@@ -115,5 +115,3 @@ class House:
 
 def _by_price(candidate: Candidate) -> tuple[int, int]:
     return candidate.price_out_uusd_per_mtok, candidate.price_in_uusd_per_mtok
-
-

@@ -6,6 +6,7 @@ from comptoir.dispatch.assign import lose, spec_of
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.submit import queue_up
+from comptoir.hosts import LINK
 from comptoir.jobs import AttemptState, Fault, JobRow, JobState, Lease, LiveJob
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ async def recover(house: House) -> int:
             await finish(house, job, ending)
         elif job.lease is None:
             queue_up(house, job, spec_of(job))
-        elif not house.fleet.get(job.lease.host_id).links:
+        elif not _keeps_frames(house, job.lease):
             # A polling or pushed host keeps no frames to send again: start over on whoever is free.
             await lose(house, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
     if rows:
@@ -38,16 +39,15 @@ async def recover(house: House) -> int:
     return len(rows)
 
 
+def _keeps_frames(house: House, lease: Lease) -> bool:
+    return house.fleet.get(lease.host_id).row.transport == LINK
+
+
 async def _revive(house: House, row: JobRow) -> LiveJob:
     now_s = house.clock.monotonic_s()
-    job = LiveJob(
-        id=row.id, owner_id=row.owner_id, dialect=row.dialect, kind=row.kind, model=row.model, body=row.body,
-        max_tokens=row.max_tokens, prompt_tokens_max=row.prompt_tokens_max, price_in=row.price_in_uusd_per_mtok,
-        price_out=row.price_out_uusd_per_mtok, hold_uusd=row.hold_uusd, detached=bool(row.detached),
-        deadline_ms=row.deadline_ms, created_ms=row.created_ms, submitted_s=now_s,
-    )  # fmt: skip
+    job = LiveJob.revived(row, now_s=now_s)
+    job.state = JobState.QUEUED
     job.events = await house.jobs.events_count(row.id)
-    job.started_ms = row.started_ms or 0
     host = house.fleet.find(row.host_id) if row.host_id is not None else None
     if row.state == JobState.RUNNING and row.attempt_id is not None and host is not None:
         candidate = host.candidates.get(row.model)

@@ -12,12 +12,21 @@ import msgspec
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.house import House
 from comptoir.jobs import (
-    AttemptState, Fault, Finish, JobFinished, JobState, Lease, LiveJob, NotYourLease, finish_rows, load_states,
+    AttemptState,
+    Fault,
+    Finish,
+    JobFinished,
+    JobState,
+    Lease,
+    LiveJob,
+    NotYourLease,
+    finish_rows,
+    load_states,
 )  # fmt: skip
 from comptoir.kit.db import Tx
 from comptoir.kit.ids import public
 from comptoir.kit.money import cost_half_even, fee_of
-from comptoir.kit.signing import keyid_of, verify
+from comptoir.kit.signing import is_signed, keyid_of
 from comptoir.ledger import FEES, Book
 from comptoir.link import Segment, Usage, segment_bytes
 from comptoir.receipts import Receipt, ReceiptFacts, Receipts, SegmentFacts, Transfer, statement_bytes
@@ -130,12 +139,13 @@ def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, row: Fi
 def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _Item:
     now = house.clock.now_ms()
     delivered = lease is not None and (bool(job.frames) or ending.state == JobState.COMPLETED)
-    completion = min(job.tokens, job.max_tokens) if delivered else 0
-    prompt = min(ending.usage.prompt_tokens, job.prompt_tokens_max) if delivered else 0
+    # Counted as the host signed it; charged at most up to what the hold covers of each.
+    completion = job.tokens if delivered else 0
+    prompt = ending.usage.prompt_tokens if delivered else 0
     cost = fee = 0
     pays: tuple[tuple[bytes, int, str], ...] = ()
     if lease is not None and delivered:
-        cost = min(job.hold_uusd, cost_half_even(prompt * lease.price_in + completion * lease.price_out))
+        cost = min(job.hold_uusd, _price(job, lease, prompt, completion))
         fee = fee_of(cost, house.settings.fee_bps)
         pays = ((lease.host_id, cost - fee, "pay"), (FEES, fee, "fee"))
     row = Finish(
@@ -147,6 +157,11 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
         signature=ending.signature, frames=job.encode_frames(), usage=ending.usage.details,
     )  # fmt: skip
     return _Item(row, pays, _facts(house, job, lease, ending, row), house.receipts, job.owner_id)
+
+
+def _price(job: LiveJob, lease: Lease, prompt: int, completion: int) -> int:
+    billed_in, billed_out = min(prompt, job.prompt_tokens_max), min(completion, job.max_tokens)
+    return cost_half_even(billed_in * lease.price_in + billed_out * lease.price_out)
 
 
 def _facts(house: House, job: LiveJob, lease: Lease | None, ending: Ending, row: Finish) -> ReceiptFacts:
@@ -161,8 +176,15 @@ def _facts(house: House, job: LiveJob, lease: Lease | None, ending: Ending, row:
         price_out_uusd_per_mtok=lease.price_out if lease else job.price_out, fee_bps=house.settings.fee_bps,
         held_uusd=job.hold_uusd, charged_uusd=row.cost_uusd, fee_uusd=fee, released_uusd=job.hold_uusd - row.cost_uusd,
         transfers=[], input_sha256=hashlib.sha256(job.body).digest(), created_ms=job.created_ms, settled_ms=row.at_ms,
-        started_ms=job.started_ms or None, fingerprint=house.hosts.fingerprint(lease.host_id, lease.model) if lease else "",
+        started_ms=job.started_ms or None, fingerprint=_fingerprint(house, lease),
     )  # fmt: skip
+
+
+def _fingerprint(house: House, lease: Lease | None) -> str:
+    host = house.fleet.find(lease.host_id) if lease is not None else None
+    if host is None or lease is None:
+        return ""
+    return next((offer.fingerprint for offer in host.row.models if offer.name == lease.model), "")
 
 
 def _segment_facts(house: House, job: LiveJob, lease: Lease, ending: Ending, row: Finish) -> SegmentFacts:
@@ -193,7 +215,7 @@ def check_segment(house: House, job: LiveJob, lease: Lease, finish_reason: str, 
         BadSegment: no key is registered for the host, or the signature is not its own over exactly this.
     """
     key = house.fleet.get(lease.host_id).row.public_key
-    if key is None or not verify(key, segment_bytes(segment_of(job, lease, finish_reason, usage)), signature):
+    if key is None or not is_signed(segment_bytes(segment_of(job, lease, finish_reason, usage)), signature, key):
         raise BadSegment("the host's signature does not match what it delivered")
 
 

@@ -111,7 +111,7 @@ def queue_up(house: House, job: LiveJob, spec: Spec) -> None:
 def submit_verb(tx: Tx, items: list[_Item]) -> list[None | Exception]:
     """Set aside credit and write jobs: load the buyers' accounts, decide each, apply all."""
     book = Book.load(tx, [item.job.owner_id for item in items])
-    outcomes: list[None | Exception] = []
+    outcomes: list[Exception | None] = []
     jobs: list[NewJob] = []
     starts: list[Start] = []
     for item in items:

@@ -27,8 +27,14 @@ class Passwords:
     """Hashes and checks passwords, at most *threads_max* at once."""
 
     def __init__(self, *, memory_kib: int = 19_456, passes: int = 2, threads_max: int = 2) -> None:
-        self._hasher = argon2.PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=1,
-                                             hash_len=HASH_BYTES, salt_len=SALT_BYTES, type=argon2.Type.ID)
+        self._hasher = argon2.PasswordHasher(
+            time_cost=passes,
+            memory_cost=memory_kib,
+            parallelism=1,
+            hash_len=HASH_BYTES,
+            salt_len=SALT_BYTES,
+            type=argon2.Type.ID,
+        )
         self._pool = ThreadPoolExecutor(threads_max, thread_name_prefix="comptoir-password")
         self._waiting_max = HASHES_WAITING_MAX + threads_max
         self._waiting = 0

@@ -54,15 +54,24 @@ _sha256 = hashlib.sha256
 class Identity:
     """Creates people and keys, and resolves credentials to a `Principal`."""
 
-    def __init__(self, db: Database, clock: Clock, *, passwords: Passwords | None = None, logins_per_minute: int = 20,
-                 key_cache_size: int = 100_000) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        *,
+        passwords: Passwords | None = None,
+        logins_per_minute: int = 20,
+        key_cache_size: int = 100_000,
+    ) -> None:
         self._db = db
         self._clock = clock
         self._passwords = passwords or Passwords()
         self._by_digest: BoundedCache[bytes, Principal] = BoundedCache(
-            entries_max=key_cache_size, ttl_s=KEY_CACHE_S, clock=clock)
+            entries_max=key_cache_size, ttl_s=KEY_CACHE_S, clock=clock
+        )
         self._by_login: BoundedCache[bytes, Principal] = BoundedCache(
-            entries_max=LOGIN_CACHE_SIZE, ttl_s=LOGIN_CACHE_S, clock=clock)
+            entries_max=LOGIN_CACHE_SIZE, ttl_s=LOGIN_CACHE_S, clock=clock
+        )
         self._logins = RateLimiter(per_minute=logins_per_minute, clock=clock)
         self._salt = os.urandom(32)
         self._revocations = 0
@@ -74,8 +83,9 @@ class Identity:
 
     # -- people --------------------------------------------------------------------------------------------------
 
-    async def prepare_user(self, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER,
-                           with_key: bool = False) -> NewUser:
+    async def prepare_user(
+        self, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER, with_key: bool = False
+    ) -> NewUser:
         """Check the fields and hash the password of a user about to be stored with :meth:`insert_user`.
 
         Args:
@@ -108,8 +118,9 @@ class Identity:
         store.insert_user(tx, new)
         return new.user
 
-    async def create_user(self, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER,
-                          with_key: bool = False) -> NewUser:
+    async def create_user(
+        self, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER, with_key: bool = False
+    ) -> NewUser:
         """Prepare and store a user in a command of its own; the first key, if asked for, is in the answer.
 
         Raises:

@@ -36,14 +36,18 @@ def insert_user(tx: Tx, new: NewUser) -> None:
 
 def insert_key(tx: Tx, key: NewKey) -> None:
     """Store a key's digest and owner."""
-    tx.insert(ACCESS_KEYS, [(digest_of(key.secret.encode()), key.id, key.owner_kind.value, key.owner_id, key.created_ms,
-                             None)])
+    tx.insert(
+        ACCESS_KEYS,
+        [(digest_of(key.secret.encode()), key.id, key.owner_kind.value, key.owner_id, key.created_ms, None)],
+    )
 
 
 def revoke_keys_of(tx: Tx, owner_id: bytes, at_ms: int) -> list[bytes]:
     """Revoke all live keys of an owner; return their digests."""
-    digests = [row[0] for row in tx.fetch(
-        "SELECT digest FROM access_keys WHERE owner_id = ? AND revoked_ms IS NULL", (owner_id,))]
+    digests = [
+        row[0]
+        for row in tx.fetch("SELECT digest FROM access_keys WHERE owner_id = ? AND revoked_ms IS NULL", (owner_id,))
+    ]
     tx.update(ACCESS_KEYS, ("revoked_ms",), [(digest, at_ms) for digest in digests])
     return digests
 
@@ -51,8 +55,10 @@ def revoke_keys_of(tx: Tx, owner_id: bytes, at_ms: int) -> list[bytes]:
 def revoke_key(tx: Tx, key_id: bytes, owner_id: bytes, at_ms: int) -> bytes | None:
     """Revoke one key of an owner, keeping the first moment; return its digest, ``None`` when there is no such key."""
     rows = tx.fetch("SELECT digest FROM access_keys WHERE id = ? AND owner_id = ?", (key_id, owner_id))
-    tx.execute("UPDATE access_keys SET revoked_ms = ? WHERE id = ? AND owner_id = ? AND revoked_ms IS NULL",
-               (at_ms, key_id, owner_id))
+    tx.execute(
+        "UPDATE access_keys SET revoked_ms = ? WHERE id = ? AND owner_id = ? AND revoked_ms IS NULL",
+        (at_ms, key_id, owner_id),
+    )
     return rows[0][0] if rows else None
 
 
@@ -65,7 +71,9 @@ async def principal_of(db: Database, digest: bytes) -> Principal | None:
     """Return who holds the key with this digest; ``None`` when nobody does or it is revoked."""
     rows = await db.fetch(
         "SELECT k.id, k.owner_kind, k.owner_id, u.role, u.username FROM access_keys k "
-        "LEFT JOIN users u ON u.id = k.owner_id WHERE k.digest = ? AND k.revoked_ms IS NULL", (digest,))
+        "LEFT JOIN users u ON u.id = k.owner_id WHERE k.digest = ? AND k.revoked_ms IS NULL",
+        (digest,),
+    )
     if not rows:
         return None
     key_id, kind, owner_id, role, username = rows[0]
@@ -89,8 +97,9 @@ async def user_of(db: Database, user_id: bytes) -> User | None:
 
 async def user_named(db: Database, username: str) -> User | None:
     """Return the user with this username, in whatever case."""
-    return _first_user(await db.fetch(f"SELECT {_USER_COLUMNS} FROM users WHERE username_folded = ?",
-                                      (username.lower(),)))
+    return _first_user(
+        await db.fetch(f"SELECT {_USER_COLUMNS} FROM users WHERE username_folded = ?", (username.lower(),))
+    )
 
 
 async def users(db: Database, limit: int, offset: int) -> tuple[list[User], int]:
@@ -102,8 +111,10 @@ async def users(db: Database, limit: int, offset: int) -> tuple[list[User], int]
 
 async def keys_of(db: Database, owner_id: bytes) -> list[Key]:
     """Return an owner's keys, revoked ones included, oldest first."""
-    rows = await db.fetch("SELECT id, owner_kind, owner_id, created_ms, revoked_ms FROM access_keys WHERE owner_id = ? "
-                          "ORDER BY id", (owner_id,))
+    rows = await db.fetch(
+        "SELECT id, owner_kind, owner_id, created_ms, revoked_ms FROM access_keys WHERE owner_id = ? ORDER BY id",
+        (owner_id,),
+    )
     return [Key(row[0], OwnerKind(row[1]), *row[2:]) for row in rows]
 
 

@@ -4,8 +4,16 @@ from comptoir.kit.db import Table
 
 USERS = Table(
     "users",
-    {"id": "id", "username": "text", "username_folded": "text", "email": "text?", "email_folded": "text?",
-     "password_hash": "text?", "role": "text", "created_ms": "int"},
+    {
+        "id": "id",
+        "username": "text",
+        "username_folded": "text",
+        "email": "text?",
+        "email_folded": "text?",
+        "password_hash": "text?",
+        "role": "text",
+        "created_ms": "int",
+    },
     key=("id",),
     unique=(("username_folded",), ("email_folded",)),
 )

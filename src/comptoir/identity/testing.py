@@ -16,15 +16,18 @@ def make_passwords() -> Passwords:
     return Passwords(memory_kib=8, passes=1, threads_max=1)
 
 
-def make_identity(db: Database, clock: Clock, *, logins_per_minute: int = 1_000,
-                  key_cache_size: int = 1_000) -> Identity:
+def make_identity(
+    db: Database, clock: Clock, *, logins_per_minute: int = 1_000, key_cache_size: int = 1_000
+) -> Identity:
     """Return the room with quick password hashing."""
-    return Identity(db, clock, passwords=make_passwords(), logins_per_minute=logins_per_minute,
-                    key_cache_size=key_cache_size)
+    return Identity(
+        db, clock, passwords=make_passwords(), logins_per_minute=logins_per_minute, key_cache_size=key_cache_size
+    )
 
 
-def make_principal(*, kind: OwnerKind = OwnerKind.USER, number: int = 1, role: Role = Role.BUYER,
-                   name: str = "ann") -> Principal:
+def make_principal(
+    *, kind: OwnerKind = OwnerKind.USER, number: int = 1, role: Role = Role.BUYER, name: str = "ann"
+) -> Principal:
     """Return somebody who is asking."""
     return Principal(kind, number.to_bytes(16, "big"), role, (number + (1 << 64)).to_bytes(16, "big"), name)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from comptoir.jobs.types import FINAL, Fault, JobState
+from comptoir.jobs.types import FINAL, Fault, JobRow, JobState
 from comptoir.link import Frame, Usage, chain_start, chain_step
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
@@ -106,6 +106,25 @@ class LiveJob:
         """Resolves when the job's row is on disk (submit)."""
         self._waiters: list[asyncio.Future[None]] = []
 
+    @classmethod
+    def revived(cls, row: JobRow, *, now_s: float) -> "LiveJob":
+        """Return the job of a stored row, without frames and lease; what it was quoted and how it ended are kept."""
+        job = cls(
+            id=row.id, owner_id=row.owner_id, dialect=row.dialect, kind=row.kind, model=row.model, body=row.body,
+            max_tokens=row.max_tokens, prompt_tokens_max=row.prompt_tokens_max, price_in=row.price_in_uusd_per_mtok,
+            price_out=row.price_out_uusd_per_mtok, hold_uusd=row.hold_uusd, detached=bool(row.detached),
+            deadline_ms=row.deadline_ms, created_ms=row.created_ms, submitted_s=now_s,
+        )  # fmt: skip
+        job.state = JobState(row.state)
+        job.host_id = row.host_id
+        job.started_ms = row.started_ms or 0
+        job.cost_uusd = row.cost_uusd
+        job.usage = Usage(row.prompt_tokens, row.completion_tokens)
+        job.finish_reason = row.finish_reason or ""
+        job.fault = Fault(row.fault or "")
+        job.error_code, job.error_message = row.error_code or "", row.error_message or ""
+        return job
+
     @property
     def over(self) -> bool:
         """True once the job is in a final state and settled."""
@@ -185,7 +204,13 @@ class Reader:
                 self._waiter = None
                 if timer is not None:
                     timer.cancel()
-            if timer is not None and self.at >= len(job.frames) and not job.over and not self._gone and timer.when() <= loop.time():
+            if (
+                timer is not None
+                and self.at >= len(job.frames)
+                and not job.over
+                and not self._gone
+                and timer.when() <= loop.time()
+            ):
                 return []
 
     def leave(self) -> None:

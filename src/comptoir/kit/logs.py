@@ -56,8 +56,12 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: ``at`` (UTC, milliseconds), ``level``, ``logger``, ``message``, fields, ``error``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {"at": _at(record), "level": record.levelname.lower(), "logger": record.name,
-                                "message": record.getMessage()[:LINE_BYTES_MAX]}
+        line: dict[str, Any] = {
+            "at": _at(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage()[:LINE_BYTES_MAX],
+        }
         for name, value in fields_of(record).items():
             line.setdefault(name, value)
         if record.exc_info:

@@ -33,15 +33,32 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\Z")
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\Z")
 _INNER_NAMES = (
-    ".localhost", ".local", ".internal", ".localdomain", ".home.arpa", ".lan", ".intranet", ".corp", ".private",
+    ".localhost",
+    ".local",
+    ".internal",
+    ".localdomain",
+    ".home.arpa",
+    ".lan",
+    ".intranet",
+    ".corp",
+    ".private",
 )
 _INNER_NETS = tuple(
     ipaddress.ip_network(net)
     for net in (
         # Protocol assignments, 6to4 relays, and the inner endpoint of Azure, whose address looks public.
-        "192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32",
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "168.63.129.16/32",
         # Local NAT64, site-local, Teredo and 6to4 tunnels (they end at IPv4 addresses of somebody's choice), the rest.
-        "64:ff9b:1::/48", "fec0::/10", "2001::/32", "2002::/16", "100::/64", "2001:db8::/32", "5f00::/16", "3fff::/20",
+        "64:ff9b:1::/48",
+        "fec0::/10",
+        "2001::/32",
+        "2002::/16",
+        "100::/64",
+        "2001:db8::/32",
+        "5f00::/16",
+        "3fff::/20",
     )
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")

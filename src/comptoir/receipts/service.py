@@ -31,8 +31,11 @@ class Receipts:
             KeyTaken: the key is registered for a host.
         """
         public_key, at_ms = self._key.public_key, self._clock.now_ms()
-        await self._db.run(lambda tx: self.register_key(
-            tx, public_key, holder_kind=HolderKind.COORDINATOR, holder=COORDINATOR, at_ms=at_ms))
+        await self._db.run(
+            lambda tx: self.register_key(
+                tx, public_key, holder_kind=HolderKind.COORDINATOR, holder=COORDINATOR, at_ms=at_ms
+            )
+        )
 
     @property
     def keyid(self) -> str:

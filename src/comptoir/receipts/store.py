@@ -42,26 +42,43 @@ def key_in(tx: Tx, keyid: str) -> PublishedKey | None:
 
 def insert_key(tx: Tx, key: PublishedKey) -> None:
     """Add a key to the registry."""
-    tx.insert(SIGNING_KEYS, [(bytes.fromhex(key.keyid), bytes.fromhex(key.public_key), key.holder_kind.value,
-                              key.holder, key.valid_from_ms, key.revoked_ms)])
+    tx.insert(
+        SIGNING_KEYS,
+        [
+            (
+                bytes.fromhex(key.keyid),
+                bytes.fromhex(key.public_key),
+                key.holder_kind.value,
+                key.holder,
+                key.valid_from_ms,
+                key.revoked_ms,
+            )
+        ],
+    )
 
 
 def set_revoked(tx: Tx, keyid: str, at_ms: int) -> int:
     """Mark a key revoked, unless it is already; return the rows touched."""
-    return tx.execute("UPDATE signing_keys SET revoked_ms = ? WHERE keyid = ? AND revoked_ms IS NULL",
-                      (at_ms, bytes.fromhex(keyid)))
+    return tx.execute(
+        "UPDATE signing_keys SET revoked_ms = ? WHERE keyid = ? AND revoked_ms IS NULL", (at_ms, bytes.fromhex(keyid))
+    )
 
 
 async def all_keys(db: Database) -> list[PublishedKey]:
     """Return the whole registry, oldest key first."""
-    return [_key(row) for row in await db.fetch(
-        f"SELECT {_KEY_COLUMNS} FROM signing_keys ORDER BY valid_from_ms, keyid")]
+    return [
+        _key(row) for row in await db.fetch(f"SELECT {_KEY_COLUMNS} FROM signing_keys ORDER BY valid_from_ms, keyid")
+    ]
 
 
 async def keys_of(db: Database, holder: str) -> list[PublishedKey]:
     """Return one holder's keys, oldest first."""
-    return [_key(row) for row in await db.fetch(
-        f"SELECT {_KEY_COLUMNS} FROM signing_keys WHERE holder = ? ORDER BY valid_from_ms, keyid", (holder,))]
+    return [
+        _key(row)
+        for row in await db.fetch(
+            f"SELECT {_KEY_COLUMNS} FROM signing_keys WHERE holder = ? ORDER BY valid_from_ms, keyid", (holder,)
+        )
+    ]
 
 
 def _key(row: tuple[bytes, bytes, str, str, int, int | None]) -> PublishedKey:

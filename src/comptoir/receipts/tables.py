@@ -12,8 +12,14 @@ Job ids are time-ordered, so the key's order is the order of submission."""
 
 SIGNING_KEYS = Table(
     "signing_keys",
-    {"keyid": "bytes", "public_key": "bytes", "holder_kind": "text", "holder": "text", "valid_from_ms": "int",
-     "revoked_ms": "int?"},
+    {
+        "keyid": "bytes",
+        "public_key": "bytes",
+        "holder_kind": "text",
+        "holder": "text",
+        "valid_from_ms": "int",
+        "revoked_ms": "int?",
+    },
     key=("keyid",),
     indexes=(("holder",),),
 )

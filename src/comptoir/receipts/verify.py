@@ -220,14 +220,24 @@ def _check_segment(entry: SegmentEntry, predicate: Predicate, registry: KeyRegis
         segment = _decode_segment(entry.statement)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _Refused(Reason.SEGMENT_MISMATCH, f"what {entry.host} signed is no segment: {error}") from error
-    said = {"job": predicate.job, "attempt": entry.attempt, "host": entry.host, "input_sha256": predicate.input_sha256,
-            "first_frame": entry.first_frame, "end_frame": entry.end_frame, "chain": entry.chain,
-            "prompt_tokens": entry.prompt_tokens, "completion_tokens": entry.completion_tokens,
-            "finish_reason": entry.finish_reason}
+    said = {
+        "job": predicate.job,
+        "attempt": entry.attempt,
+        "host": entry.host,
+        "input_sha256": predicate.input_sha256,
+        "first_frame": entry.first_frame,
+        "end_frame": entry.end_frame,
+        "chain": entry.chain,
+        "prompt_tokens": entry.prompt_tokens,
+        "completion_tokens": entry.completion_tokens,
+        "finish_reason": entry.finish_reason,
+    }
     for name, value in said.items():
         if getattr(segment, name) != value:
-            raise _Refused(Reason.SEGMENT_MISMATCH, f"{entry.attempt}: the host signed {name} "
-                                                    f"{getattr(segment, name)!r}, the receipt says {value!r}")
+            raise _Refused(
+                Reason.SEGMENT_MISMATCH,
+                f"{entry.attempt}: the host signed {name} {getattr(segment, name)!r}, the receipt says {value!r}",
+            )
 
 
 def _check_frames(statement: Statement) -> None:
@@ -237,8 +247,10 @@ def _check_frames(statement: Statement) -> None:
     at, chain = 0, chain_start(job_id).hex()
     for entry in predicate.segments:
         if entry.first_frame != at or entry.end_frame < at:
-            raise _Refused(Reason.FRAMES_DO_NOT_FOLLOW, f"{entry.attempt} covers frames {entry.first_frame} to "
-                                                        f"{entry.end_frame}; the next is {at}")
+            raise _Refused(
+                Reason.FRAMES_DO_NOT_FOLLOW,
+                f"{entry.attempt} covers frames {entry.first_frame} to {entry.end_frame}; the next is {at}",
+            )
         if entry.end_frame == at and entry.chain != chain:
             raise _Refused(Reason.CHAIN_MISMATCH, f"{entry.attempt} has no frame and changes the hash")
         at, chain = entry.end_frame, entry.chain
@@ -254,11 +266,13 @@ def _check_units(predicate: Predicate) -> None:
     if min(counts) < 0:
         raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, "a count of tokens is negative")
     if delivered != units.completion_tokens:
-        raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, f"segments delivered {delivered} tokens, "
-                                                   f"{units.completion_tokens} are billed")
+        raise _Refused(
+            Reason.UNITS_DO_NOT_ADD_UP, f"segments delivered {delivered} tokens, {units.completion_tokens} are billed"
+        )
     if units.prompt_tokens > max((entry.prompt_tokens for entry in predicate.segments), default=0):
-        raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, f"{units.prompt_tokens} prompt tokens are billed, more than any "
-                                                   "host counted")
+        raise _Refused(
+            Reason.UNITS_DO_NOT_ADD_UP, f"{units.prompt_tokens} prompt tokens are billed, more than any host counted"
+        )
 
 
 def _check_amounts(predicate: Predicate) -> None:
@@ -266,21 +280,35 @@ def _check_amounts(predicate: Predicate) -> None:
     hosts = {entry.host for entry in predicate.segments}
     earned = sum(row.amount_uusd for row in amounts.transfers if row.kind == "host")
     fees = sum(row.amount_uusd for row in amounts.transfers if row.kind == "fee")
-    cost = cost_half_even(max(0, units.prompt_tokens * prices.in_uusd_per_mtok
-                              + units.completion_tokens * prices.out_uusd_per_mtok))
-    least = min(amounts.held_uusd, amounts.charged_uusd, amounts.fee_uusd, amounts.released_uusd,
-                prices.in_uusd_per_mtok, prices.out_uusd_per_mtok, *(row.amount_uusd for row in amounts.transfers))
+    cost = cost_half_even(
+        max(0, units.prompt_tokens * prices.in_uusd_per_mtok + units.completion_tokens * prices.out_uusd_per_mtok)
+    )
+    least = min(
+        amounts.held_uusd,
+        amounts.charged_uusd,
+        amounts.fee_uusd,
+        amounts.released_uusd,
+        prices.in_uusd_per_mtok,
+        prices.out_uusd_per_mtok,
+        *(row.amount_uusd for row in amounts.transfers),
+    )
     rules = (
         (least >= 0, "an amount is negative"),
         (all(row.kind in ("host", "fee") for row in amounts.transfers), "a transfer is neither to a host nor the fee"),
-        (all(row.payee in hosts for row in amounts.transfers if row.kind == "host"),
-         "a host is paid that delivered nothing"),
+        (
+            all(row.payee in hosts for row in amounts.transfers if row.kind == "host"),
+            "a host is paid that delivered nothing",
+        ),
         (len({row.transfer for row in amounts.transfers}) == len(amounts.transfers), "a transfer is listed twice"),
-        (amounts.held_uusd == amounts.charged_uusd + amounts.released_uusd,
-         f"held {amounts.held_uusd} is not charged {amounts.charged_uusd} + released {amounts.released_uusd}"),
+        (
+            amounts.held_uusd == amounts.charged_uusd + amounts.released_uusd,
+            f"held {amounts.held_uusd} is not charged {amounts.charged_uusd} + released {amounts.released_uusd}",
+        ),
         (amounts.fee_uusd == fees, f"the fee is {amounts.fee_uusd}, its transfers are {fees}"),
-        (amounts.charged_uusd == earned + fees,
-         f"charged {amounts.charged_uusd} is not {earned} for hosts + {fees} fee"),
+        (
+            amounts.charged_uusd == earned + fees,
+            f"charged {amounts.charged_uusd} is not {earned} for hosts + {fees} fee",
+        ),
         (amounts.charged_uusd <= cost, f"charged {amounts.charged_uusd} is above the agreed price of {cost}"),
     )
     for holds, words in rules:

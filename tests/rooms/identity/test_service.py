@@ -45,8 +45,9 @@ async def identity(database: Database, clock: FakeClock) -> AsyncIterator[Identi
 
 
 async def make_user(identity: Identity, username: str = "ann", *, role: Role = Role.BUYER) -> NewUser:
-    return await identity.create_user(username=username, email=f"{username}@example.org", password=PASSWORD, role=role,
-                                      with_key=True)
+    return await identity.create_user(
+        username=username, email=f"{username}@example.org", password=PASSWORD, role=role, with_key=True
+    )
 
 
 def secret_of(new: NewUser) -> str:
@@ -60,10 +61,15 @@ class TestCreateUser:
 
         assert await identity.get_user(user.id) == user == await identity.find_user("aNN")
         assert (user.username, user.email, user.role, user.created_ms) == (
-            "Ann", "Ann@example.org", Role.BUYER, clock.now_ms())
+            "Ann",
+            "Ann@example.org",
+            Role.BUYER,
+            clock.now_ms(),
+        )
 
     async def test_inside_a_larger_command_all_or_nothing_is_written(
-            self, identity: Identity, database: Database) -> None:
+        self, identity: Identity, database: Database
+    ) -> None:
         """The street opens the ledger account in the same command; when that fails there is no user."""
         new = await identity.prepare_user(username="ann", email=None, password=None)
 
@@ -104,8 +110,7 @@ class TestCreateUser:
 
         assert (await identity.list_users())[1] == 2
 
-    async def test_neither_password_nor_key_is_stored_or_printed(
-            self, identity: Identity, database: Database) -> None:
+    async def test_neither_password_nor_key_is_stored_or_printed(self, identity: Identity, database: Database) -> None:
         new = await make_user(identity)
 
         stored = repr([await database.fetch("SELECT * FROM users"), await database.fetch("SELECT * FROM access_keys")])
@@ -117,9 +122,21 @@ class TestCreateUser:
 
 
 FIELDS = [
-    ("username", "an"), ("username", "a" * 65), ("username", "ann smith"), ("username", "ann@x"), ("username", "änn"),
-    ("username", "ann\n"), ("username", ""), ("email", "ann"), ("email", "@x"), ("email", "a@b@c"), ("email", "a b@c"),
-    ("email", "a@" + "b" * 190), ("email", "a\x00@b"), ("email", "a@b\n"), ("password", "short"),
+    ("username", "an"),
+    ("username", "a" * 65),
+    ("username", "ann smith"),
+    ("username", "ann@x"),
+    ("username", "änn"),
+    ("username", "ann\n"),
+    ("username", ""),
+    ("email", "ann"),
+    ("email", "@x"),
+    ("email", "a@b@c"),
+    ("email", "a b@c"),
+    ("email", "a@" + "b" * 190),
+    ("email", "a\x00@b"),
+    ("email", "a@b\n"),
+    ("password", "short"),
     ("password", "x" * 257),
 ]
 
@@ -134,8 +151,9 @@ class TestFields:
 
         assert refused.value.field == field
 
-    @pytest.mark.parametrize(("limit", "offset", "field"), [(0, 0, "limit"), (1_001, 0, "limit"), (1, -1, "offset"),
-                                                            (1, 1 << 63, "offset")])
+    @pytest.mark.parametrize(
+        ("limit", "offset", "field"), [(0, 0, "limit"), (1_001, 0, "limit"), (1, -1, "offset"), (1, 1 << 63, "offset")]
+    )
     async def test_of_a_page_are_bounded(self, identity: Identity, limit: int, offset: int, field: str) -> None:
         with pytest.raises(InvalidField) as refused:
             await identity.list_users(limit, offset)
@@ -219,7 +237,8 @@ class TestKeys:
         assert isinstance(await identity.resolve(bearer(ann.key.secret)), Principal)
 
     async def test_a_look_up_begun_before_a_revocation_is_not_remembered_after_it(
-            self, identity: Identity, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        self, identity: Identity, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         ann = await make_user(identity)
         fetch = database.fetch
 
@@ -242,17 +261,19 @@ class TestResolve:
         secret = admin.key.secret.encode()
         expected = Principal(OwnerKind.USER, admin.user.id, Role.ADMIN, admin.key.id, "root")
 
-        for given in (Credentials(ip=IP, authorization=b"Bearer " + secret),
-                      Credentials(ip=IP, authorization=b"bearer  " + secret),
-                      Credentials(ip=IP, x_api_key=secret), Credentials(ip=IP, x_admin_key=secret),
-                      Credentials(ip=IP, query_key=secret)):
+        for given in (
+            Credentials(ip=IP, authorization=b"Bearer " + secret),
+            Credentials(ip=IP, authorization=b"bearer  " + secret),
+            Credentials(ip=IP, x_api_key=secret),
+            Credentials(ip=IP, x_admin_key=secret),
+            Credentials(ip=IP, query_key=secret),
+        ):
             assert await identity.resolve(given) == expected
 
     async def test_a_hosts_key_makes_a_host(self, identity: Identity) -> None:
         key = await identity.create_key(OwnerKind.HOST, HOST_ID)
 
-        assert await identity.resolve(bearer(key.secret)) == Principal(
-            OwnerKind.HOST, HOST_ID, Role.HOST, key.id, "")
+        assert await identity.resolve(bearer(key.secret)) == Principal(OwnerKind.HOST, HOST_ID, Role.HOST, key.id, "")
 
     async def test_without_a_credential_it_is_anonymous(self, identity: Identity) -> None:
         assert await identity.resolve(Credentials(ip=IP)) == Anonymous(IP)
@@ -263,12 +284,26 @@ class TestResolve:
         with pytest.raises(NotAllowed):
             await identity.resolve(Credentials(ip=IP, x_admin_key=secret_of(ann).encode()))
 
-    @pytest.mark.parametrize("authorization", [
-        b"", b"Bearer", b"Bearer ", b"Bearer x", b"Digest a", b"Bearer ck_" + b"A" * 43, b"Bearer ck_" + b"A" * 9_000,
-        b"Basic", b"Basic !!", b"Basic /w==", b"Basic " + base64.b64encode(b"ann"),
-        b"Basic " + base64.b64encode(b"ann:wrong"), b"Basic " + base64.b64encode(b"ann:" + b"x" * 9_000),
-        b"Basic " + base64.b64encode(b"nobody:wrong password"), b"Basic " + base64.b64encode(b"\x00:x"),
-    ])
+    @pytest.mark.parametrize(
+        "authorization",
+        [
+            b"",
+            b"Bearer",
+            b"Bearer ",
+            b"Bearer x",
+            b"Digest a",
+            b"Bearer ck_" + b"A" * 43,
+            b"Bearer ck_" + b"A" * 9_000,
+            b"Basic",
+            b"Basic !!",
+            b"Basic /w==",
+            b"Basic " + base64.b64encode(b"ann"),
+            b"Basic " + base64.b64encode(b"ann:wrong"),
+            b"Basic " + base64.b64encode(b"ann:" + b"x" * 9_000),
+            b"Basic " + base64.b64encode(b"nobody:wrong password"),
+            b"Basic " + base64.b64encode(b"\x00:x"),
+        ],
+    )
     async def test_a_wrong_credential_is_never_anonymous(self, identity: Identity, authorization: bytes) -> None:
         await make_user(identity)
 
@@ -317,7 +352,8 @@ class TestPasswords:
 
         for name in ("ann", "ANN", "ann@example.org", "Ann@Example.org"):
             assert await identity.resolve(basic(name, PASSWORD)) == Principal(
-                OwnerKind.USER, ann.user.id, Role.BUYER, None, "ann")
+                OwnerKind.USER, ann.user.id, Role.BUYER, None, "ann"
+            )
 
     async def test_people_without_a_password_have_no_way_in(self, identity: Identity) -> None:
         await identity.create_user(username="demo", email=None, password=None)
@@ -327,7 +363,8 @@ class TestPasswords:
                 await identity.resolve(basic("demo", guess))
 
     async def test_a_password_is_hashed_once_a_minute_not_once_a_request(
-            self, database: Database, clock: FakeClock) -> None:
+        self, database: Database, clock: FakeClock
+    ) -> None:
         identity = make_identity(database, clock, logins_per_minute=2)
         await make_user(identity)
 
@@ -337,7 +374,8 @@ class TestPasswords:
         identity.close()
 
     async def test_guessing_is_throttled_per_username_over_all_addresses(
-            self, database: Database, clock: FakeClock) -> None:
+        self, database: Database, clock: FakeClock
+    ) -> None:
         identity = make_identity(database, clock, logins_per_minute=3)
         await make_user(identity)
         for number in range(3):
@@ -352,7 +390,8 @@ class TestPasswords:
         identity.close()
 
     async def test_guessing_is_throttled_per_address_over_all_usernames(
-            self, database: Database, clock: FakeClock) -> None:
+        self, database: Database, clock: FakeClock
+    ) -> None:
         identity = make_identity(database, clock, logins_per_minute=3)
         for number in range(3):
             with pytest.raises(NotAuthenticated):
@@ -363,7 +402,9 @@ class TestPasswords:
         identity.close()
 
     async def test_waiting_hashes_are_bounded(self, identity: Identity) -> None:
-        made = await asyncio.gather(*(identity.prepare_user(username=f"user{number}", email=None, password=PASSWORD)
-                                      for number in range(200)), return_exceptions=True)
+        made = await asyncio.gather(
+            *(identity.prepare_user(username=f"user{number}", email=None, password=PASSWORD) for number in range(200)),
+            return_exceptions=True,
+        )
 
         assert {type(one) for one in made} == {NewUser, TooManyRequests}

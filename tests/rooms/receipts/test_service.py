@@ -44,7 +44,8 @@ def job(number: int) -> bytes:
 
 class TestStore:
     async def test_a_stored_receipt_verifies_with_the_published_registry(
-            self, database: Database, receipts: Receipts) -> None:
+        self, database: Database, receipts: Receipts
+    ) -> None:
         receipt = receipts.build(make_facts())
         await database.run(lambda tx: receipts.insert_rows(tx, [receipt]))
 
@@ -66,8 +67,7 @@ class TestStore:
         with pytest.raises(UnknownReceipt):
             await receipts.get(job(7))
 
-    async def test_pages_go_from_the_youngest_job_without_overlap(
-            self, database: Database, receipts: Receipts) -> None:
+    async def test_pages_go_from_the_youngest_job_without_overlap(self, database: Database, receipts: Receipts) -> None:
         rows = [receipts.build(make_facts(job_id=job(number), segments=[])) for number in range(1, 6)]
         await database.run(lambda tx: receipts.insert_rows(tx, rows))
 
@@ -84,7 +84,8 @@ class TestStore:
 
 class TestKeys:
     async def test_starting_again_keeps_the_coordinators_key(
-            self, database: Database, clock: FakeClock, receipts: Receipts) -> None:
+        self, database: Database, clock: FakeClock, receipts: Receipts
+    ) -> None:
         clock.advance(seconds=60)
         await Receipts(database, clock, KEY).start()
 
@@ -95,24 +96,32 @@ class TestKeys:
 
     async def test_one_key_has_one_holder(self, database: Database, receipts: Receipts) -> None:
         with pytest.raises(KeyTaken):
-            await database.run(lambda tx: receipts.register_key(
-                tx, KEY.public_key, holder_kind=HolderKind.HOST, holder="host_1", at_ms=1))
+            await database.run(
+                lambda tx: receipts.register_key(
+                    tx, KEY.public_key, holder_kind=HolderKind.HOST, holder="host_1", at_ms=1
+                )
+            )
 
         assert [key.holder_kind for key in await receipts.keys()] == [HolderKind.COORDINATOR]
 
     async def test_a_key_of_another_length_is_refused(self, database: Database, receipts: Receipts) -> None:
         with pytest.raises(InvalidField, match="public_key"):
-            await database.run(lambda tx: receipts.register_key(
-                tx, b"short", holder_kind=HolderKind.HOST, holder="host_1", at_ms=1))
+            await database.run(
+                lambda tx: receipts.register_key(tx, b"short", holder_kind=HolderKind.HOST, holder="host_1", at_ms=1)
+            )
 
     async def test_a_holders_keys_are_found_by_holder(self, database: Database, receipts: Receipts) -> None:
-        keyid = await database.run(lambda tx: receipts.register_key(
-            tx, HOST_KEY.public_key, holder_kind=HolderKind.HOST, holder="host_1", at_ms=1))
+        keyid = await database.run(
+            lambda tx: receipts.register_key(
+                tx, HOST_KEY.public_key, holder_kind=HolderKind.HOST, holder="host_1", at_ms=1
+            )
+        )
 
         assert [key.keyid for key in await receipts.keys_of("host_1")] == [keyid] == [HOST_KEY.keyid]
 
     async def test_a_revoked_key_keeps_its_first_moment_and_its_row(
-            self, database: Database, receipts: Receipts) -> None:
+        self, database: Database, receipts: Receipts
+    ) -> None:
         await database.run(lambda tx: receipts.revoke(tx, KEY.keyid, at_ms=5))
         await database.run(lambda tx: receipts.revoke(tx, KEY.keyid, at_ms=9))
         await receipts.start()
@@ -126,11 +135,15 @@ class TestKeys:
             await database.run(lambda tx: receipts.revoke(tx, HOST_KEY.keyid, at_ms=5))
 
     async def test_a_revoked_host_key_ends_belief_in_later_receipts(
-            self, database: Database, receipts: Receipts, clock: FakeClock) -> None:
+        self, database: Database, receipts: Receipts, clock: FakeClock
+    ) -> None:
         segment = make_segment(key=HOST_KEY)
         holder = f"host_{segment.host_id.hex()}"
-        await database.run(lambda tx: receipts.register_key(
-            tx, HOST_KEY.public_key, holder_kind=HolderKind.HOST, holder=holder, at_ms=1))
+        await database.run(
+            lambda tx: receipts.register_key(
+                tx, HOST_KEY.public_key, holder_kind=HolderKind.HOST, holder=holder, at_ms=1
+            )
+        )
         receipt = receipts.build(make_facts(segments=[segment], settled_ms=clock.now_ms()))
         await database.run(lambda tx: receipts.insert_rows(tx, [receipt]))
         before = read_registry(await receipts.registry())

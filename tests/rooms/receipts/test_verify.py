@@ -48,11 +48,13 @@ def host(segment: SegmentFacts) -> str:
 
 def registry(**changes: Any) -> KeyRegistry:
     """The coordinator's and both hosts' keys; *changes* apply to the coordinator's."""
-    return registry_of([
-        make_published_key(COORDINATOR_KEY, **changes),
-        make_published_key(HOST_KEY, holder_kind=HolderKind.HOST, holder=host(FIRST)),
-        make_published_key(OTHER_HOST_KEY, holder_kind=HolderKind.HOST, holder=host(SECOND)),
-    ])
+    return registry_of(
+        [
+            make_published_key(COORDINATOR_KEY, **changes),
+            make_published_key(HOST_KEY, holder_kind=HolderKind.HOST, holder=host(FIRST)),
+            make_published_key(OTHER_HOST_KEY, holder_kind=HolderKind.HOST, holder=host(SECOND)),
+        ]
+    )
 
 
 def sealed(facts: ReceiptFacts, key: SigningKey = COORDINATOR_KEY) -> bytes:
@@ -122,8 +124,11 @@ class TestOtherImplementation:
     def test_securesystemslib_accepts_the_hosts_signature_in_it(self) -> None:
         entry = json.loads(build_and_sign(make_facts(segments=[FIRST]), COORDINATOR_KEY)[0])["predicate"]["segments"][0]
         key = SSlibKey(HOST_KEY.keyid, "ed25519", "ed25519", {"public": HOST_KEY.public_key.hex()})
-        inner = {"payload": entry["statement"], "payloadType": SEGMENT_PAYLOAD_TYPE,
-                 "signatures": [{"keyid": entry["keyid"], "sig": entry["signature"]}]}
+        inner = {
+            "payload": entry["statement"],
+            "payloadType": SEGMENT_PAYLOAD_TYPE,
+            "signatures": [{"keyid": entry["keyid"], "sig": entry["signature"]}],
+        }
 
         assert set(Envelope.from_dict(inner).verify([key], 1)) == {HOST_KEY.keyid}
 
@@ -221,49 +226,106 @@ REFUSED: list[tuple[str, bytes, KeyRegistry, Reason]] = [
     ("base64 not ASCII", reworded(lambda outer: outer.update(payload="é")), registry(), Reason.NOT_AN_ENVELOPE),
     ("malleable base64", reworded(_flip_trailing_bits), registry(), Reason.NOT_AN_ENVELOPE),
     ("no signature", reworded(lambda outer: outer["signatures"].clear()), registry(), Reason.NOT_AN_ENVELOPE),
-    ("two signatures", reworded(lambda outer: outer["signatures"].extend(outer["signatures"])), registry(),
-     Reason.NOT_AN_ENVELOPE),
-    ("other payload type", reworded(lambda outer: outer.update(payloadType="text/plain")), registry(),
-     Reason.WRONG_PAYLOAD_TYPE),
+    (
+        "two signatures",
+        reworded(lambda outer: outer["signatures"].extend(outer["signatures"])),
+        registry(),
+        Reason.NOT_AN_ENVELOPE,
+    ),
+    (
+        "other payload type",
+        reworded(lambda outer: outer.update(payloadType="text/plain")),
+        registry(),
+        Reason.WRONG_PAYLOAD_TYPE,
+    ),
     # -- whose key
     ("stranger's key", sealed(make_facts(), STRANGER_KEY), registry(), Reason.UNKNOWN_KEY),
     ("empty registry", sealed(make_facts()), registry_of([]), Reason.UNKNOWN_KEY),
     ("a host signs the whole", sealed(make_facts(), HOST_KEY), registry(), Reason.FOREIGN_KEY),
-    ("stranger under our key id", reworded(_first_signature(sig=base64.b64encode(
-        STRANGER_KEY.sign(pae(PAYLOAD_TYPE, build_and_sign(make_facts(), STRANGER_KEY)[0]))).decode())), registry(),
-     Reason.BAD_COORDINATOR_SIGNATURE),
+    (
+        "stranger under our key id",
+        reworded(
+            _first_signature(
+                sig=base64.b64encode(
+                    STRANGER_KEY.sign(pae(PAYLOAD_TYPE, build_and_sign(make_facts(), STRANGER_KEY)[0]))
+                ).decode()
+            )
+        ),
+        registry(),
+        Reason.BAD_COORDINATOR_SIGNATURE,
+    ),
     ("short signature", reworded(_first_signature(sig="AAAA")), registry(), Reason.BAD_COORDINATOR_SIGNATURE),
     ("key revoked before", sealed(make_facts()), registry(revoked_ms=NOW_MS), Reason.KEY_REVOKED),
     ("key not yet valid", sealed(make_facts()), registry(valid_from_ms=NOW_MS + 1), Reason.KEY_NOT_YET_VALID),
     # -- the statement
-    ("altered payload", reworded(lambda outer: outer.update(payload=base64.b64encode(
-        base64.b64decode(outer["payload"]).replace(b"completed", b"cancelled")).decode())), registry(),
-     Reason.BAD_COORDINATOR_SIGNATURE),
+    (
+        "altered payload",
+        reworded(
+            lambda outer: outer.update(
+                payload=base64.b64encode(
+                    base64.b64decode(outer["payload"]).replace(b"completed", b"cancelled")
+                ).decode()
+            )
+        ),
+        registry(),
+        Reason.BAD_COORDINATOR_SIGNATURE,
+    ),
     ("other predicate", resealed(lambda s: s.update(predicateType="urn:else")), registry(), Reason.NOT_A_RECEIPT),
     ("other statement type", resealed(lambda s: s.update(_type="urn:else")), registry(), Reason.NOT_A_RECEIPT),
     ("a field missing", resealed(lambda s: s["predicate"].pop("units")), registry(), Reason.NOT_A_RECEIPT),
-    ("subject is another job", resealed(lambda s: s["subject"][0].update(name="job_" + "0" * 32)), registry(),
-     Reason.NOT_A_RECEIPT),
+    (
+        "subject is another job",
+        resealed(lambda s: s["subject"][0].update(name="job_" + "0" * 32)),
+        registry(),
+        Reason.NOT_A_RECEIPT,
+    ),
     ("two subjects", resealed(lambda s: s["subject"].append(s["subject"][0])), registry(), Reason.NOT_A_RECEIPT),
     ("receipt of another job", resealed(_predicate(receipt="rcpt_" + "0" * 32)), registry(), Reason.NOT_A_RECEIPT),
     # -- the segments
-    ("host key not registered", sealed(make_facts(segments=[make_segment(key=STRANGER_KEY)])), registry(),
-     Reason.UNKNOWN_KEY),
-    ("signed with another host's key", sealed(make_facts(segments=[make_segment(key=OTHER_HOST_KEY)])), registry(),
-     Reason.FOREIGN_KEY),
-    ("signed with the coordinator's key", sealed(make_facts(segments=[make_segment(key=COORDINATOR_KEY)])), registry(),
-     Reason.FOREIGN_KEY),
-    ("host key revoked", sealed(make_facts(segments=[FIRST])), registry_of([
-        make_published_key(COORDINATOR_KEY),
-        make_published_key(HOST_KEY, holder_kind=HolderKind.HOST, holder=host(FIRST), revoked_ms=NOW_MS - 1)]),
-     Reason.KEY_REVOKED),
+    (
+        "host key not registered",
+        sealed(make_facts(segments=[make_segment(key=STRANGER_KEY)])),
+        registry(),
+        Reason.UNKNOWN_KEY,
+    ),
+    (
+        "signed with another host's key",
+        sealed(make_facts(segments=[make_segment(key=OTHER_HOST_KEY)])),
+        registry(),
+        Reason.FOREIGN_KEY,
+    ),
+    (
+        "signed with the coordinator's key",
+        sealed(make_facts(segments=[make_segment(key=COORDINATOR_KEY)])),
+        registry(),
+        Reason.FOREIGN_KEY,
+    ),
+    (
+        "host key revoked",
+        sealed(make_facts(segments=[FIRST])),
+        registry_of(
+            [
+                make_published_key(COORDINATOR_KEY),
+                make_published_key(HOST_KEY, holder_kind=HolderKind.HOST, holder=host(FIRST), revoked_ms=NOW_MS - 1),
+            ]
+        ),
+        Reason.KEY_REVOKED,
+    ),
     ("signatures swapped", resealed(_swap_signatures), registry(), Reason.BAD_SEGMENT_SIGNATURE),
     ("statements swapped", resealed(_swap_statements), registry(), Reason.BAD_SEGMENT_SIGNATURE),
     ("signature left out", resealed(_segment(0, signature=None)), registry(), Reason.BAD_SEGMENT_SIGNATURE),
-    ("unsigned with a signature", resealed(_segment(0, authenticated_by="host_key")), registry(),
-     Reason.SEGMENT_MISMATCH),
-    ("segment of another job", sealed(make_facts(segments=[make_segment(job_id=b"J" * 16, key=HOST_KEY)])), registry(),
-     Reason.SEGMENT_MISMATCH),
+    (
+        "unsigned with a signature",
+        resealed(_segment(0, authenticated_by="host_key")),
+        registry(),
+        Reason.SEGMENT_MISMATCH,
+    ),
+    (
+        "segment of another job",
+        sealed(make_facts(segments=[make_segment(job_id=b"J" * 16, key=HOST_KEY)])),
+        registry(),
+        Reason.SEGMENT_MISMATCH,
+    ),
     ("another attempt", resealed(_segment(0, attempt="att_" + "0" * 32)), registry(), Reason.SEGMENT_MISMATCH),
     ("more tokens than signed", resealed(_segment(0, completion_tokens=4)), registry(), Reason.SEGMENT_MISMATCH),
     ("longer range than signed", resealed(_segment(1, end_frame=9)), registry(), Reason.SEGMENT_MISMATCH),
@@ -273,14 +335,30 @@ REFUSED: list[tuple[str, bytes, KeyRegistry, Reason]] = [
     ("segments in another order", resealed(_swap_segments), registry(), Reason.FRAMES_DO_NOT_FOLLOW),
     ("last segment dropped", resealed(_drop_second), registry(), Reason.CHAIN_MISMATCH),
     ("an empty segment changes the hash", resealed(_empty_first_changes_hash), registry(), Reason.CHAIN_MISMATCH),
-    ("other answer", resealed(lambda s: s["subject"][0]["digest"].update(sha256="0" * 64)), registry(),
-     Reason.CHAIN_MISMATCH),
-    ("more tokens billed", resealed(_predicate(units={"prompt_tokens": 10, "completion_tokens": 6})), registry(),
-     Reason.UNITS_DO_NOT_ADD_UP),
-    ("longer prompt billed", resealed(_predicate(units={"prompt_tokens": 11, "completion_tokens": 5})), registry(),
-     Reason.UNITS_DO_NOT_ADD_UP),
-    ("negative tokens", resealed(_predicate(units={"prompt_tokens": -1, "completion_tokens": 5})), registry(),
-     Reason.UNITS_DO_NOT_ADD_UP),
+    (
+        "other answer",
+        resealed(lambda s: s["subject"][0]["digest"].update(sha256="0" * 64)),
+        registry(),
+        Reason.CHAIN_MISMATCH,
+    ),
+    (
+        "more tokens billed",
+        resealed(_predicate(units={"prompt_tokens": 10, "completion_tokens": 6})),
+        registry(),
+        Reason.UNITS_DO_NOT_ADD_UP,
+    ),
+    (
+        "longer prompt billed",
+        resealed(_predicate(units={"prompt_tokens": 11, "completion_tokens": 5})),
+        registry(),
+        Reason.UNITS_DO_NOT_ADD_UP,
+    ),
+    (
+        "negative tokens",
+        resealed(_predicate(units={"prompt_tokens": -1, "completion_tokens": 5})),
+        registry(),
+        Reason.UNITS_DO_NOT_ADD_UP,
+    ),
     ("less released", resealed(_amounts(released_uusd=49)), registry(), Reason.AMOUNTS_DO_NOT_ADD_UP),
     ("fee not posted", resealed(_amounts(fee_uusd=1)), registry(), Reason.AMOUNTS_DO_NOT_ADD_UP),
     ("transfers dropped", resealed(_amounts(transfers=[])), registry(), Reason.AMOUNTS_DO_NOT_ADD_UP),
@@ -292,8 +370,9 @@ REFUSED: list[tuple[str, bytes, KeyRegistry, Reason]] = [
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(("envelope_json", "keys", "reason"), [row[1:] for row in REFUSED],
-                             ids=[row[0] for row in REFUSED])
+    @pytest.mark.parametrize(
+        ("envelope_json", "keys", "reason"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+    )
     def test_says_why(self, envelope_json: bytes, keys: KeyRegistry, reason: Reason) -> None:
         verdict = verify(envelope_json, keys)
 
@@ -311,7 +390,7 @@ GOOD_ENVELOPE = envelope(Receipt(JOB_ID, COORDINATOR_KEY.keyid, GOOD_PAYLOAD, GO
 
 
 def flipped(data: bytes, at: int, bits: int) -> bytes:
-    return data[:at] + bytes([data[at] ^ bits]) + data[at + 1:]
+    return data[:at] + bytes([data[at] ^ bits]) + data[at + 1 :]
 
 
 class TestEveryByteCounts:
@@ -346,13 +425,16 @@ class TestRegistry:
 
         assert list(read_registry(registry_json(keys)).by_keyid.values()) == keys
 
-    @pytest.mark.parametrize(("text", "words"), [
-        (b"[]", "not a key registry"),
-        (b'{"keys": [{"keyid": "00"}]}', "not a key registry"),
-        (registry_json([make_published_key()] * 2), "twice"),
-        (registry_json([make_published_key()]).replace(b'"keyid":"', b'"keyid":"00'), "not the SHA-256"),
-        (registry_json([make_published_key()]).replace(b'"public_key":"', b'"public_key":"zz'), "not hexadecimal"),
-    ])
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            (b"[]", "not a key registry"),
+            (b'{"keys": [{"keyid": "00"}]}', "not a key registry"),
+            (registry_json([make_published_key()] * 2), "twice"),
+            (registry_json([make_published_key()]).replace(b'"keyid":"', b'"keyid":"00'), "not the SHA-256"),
+            (registry_json([make_published_key()]).replace(b'"public_key":"', b'"public_key":"zz'), "not hexadecimal"),
+        ],
+    )
     def test_a_malformed_one_is_not_trusted(self, text: bytes, words: str) -> None:
         with pytest.raises(BadRegistry, match=words):
             read_registry(text)

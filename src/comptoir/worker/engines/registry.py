@@ -103,7 +103,8 @@ def _wanted(key: str, parameter: inspect.Parameter) -> bool:
 
 def _required(parameter: inspect.Parameter) -> bool:
     return parameter.default is parameter.empty and parameter.kind not in (
-        parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL
+        parameter.VAR_KEYWORD,
+        parameter.VAR_POSITIONAL,
     )
 
 
