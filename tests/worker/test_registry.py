@@ -1,6 +1,7 @@
 """Engines are found by name, by module, by URL and by file, and complain helpfully."""
 
 import importlib
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -17,8 +18,17 @@ class NeedsMuch:
 
     name = "needs-much"
 
-    def __init__(self, *, path: str, name: str, context_tokens: int, slots: int, threads: int) -> None:
+    def __init__(self, *, path: Path | str, name: str, context_tokens: int, slots: int, threads: int) -> None:
         self.given = (path, name, context_tokens, slots, threads)
+
+
+class Frugal:
+    """A third party's engine that knows how many threads are good for it."""
+
+    name = "frugal"
+
+    def __init__(self, *, threads: int = 1) -> None:
+        self.threads = threads
 
 
 class TestParseSpec:
@@ -56,6 +66,13 @@ class TestMakeEngine:
 
         assert isinstance(engine, NeedsMuch)
         assert engine.given == ("/x/Tiny.gguf", "Tiny", 512, 3, 2)
+
+    def test_an_engines_own_default_of_threads_stays(self) -> None:
+        frugal = make_engine(EngineSpec(f"{__name__}:Frugal"), slots=3)
+        told = make_engine(EngineSpec(f"{__name__}:Frugal"), slots=3, threads=9)
+
+        assert isinstance(frugal, Frugal) and isinstance(told, Frugal)
+        assert (frugal.threads, told.threads) == (1, 9)
 
     def test_aliases_are_read(self) -> None:
         engine = make_engine(parse_spec("http://h:1,aliases=chat:org/model-7b:q4+big:org/model-70b"), slots=1)

@@ -160,7 +160,8 @@ class OpenAIEngine:
                 return
             kind = response.headers.get("Content-Type", "")
             if not kind.startswith("text/event-stream"):
-                raise EngineError("upstream_protocol", f"the engine's server does not stream, it sent {kind!r}")
+                said = wire.error_message(await response.content.read(wire.ERROR_BODY_MAX))
+                raise EngineError("upstream_protocol", said or f"the engine's server does not stream, it sent {kind!r}")
             answer = wire.AnswerReader()
             async with contextlib.aclosing(_events(response, answer)) as pieces:
                 async for frames in pieces:
