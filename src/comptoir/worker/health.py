@@ -1,11 +1,13 @@
 """What the worker runs on (nvidia-smi, else the processor's name), how busy it is, and how fast an engine answers."""
 
 import asyncio
+import contextlib
 import csv
 import logging
 import platform
 import subprocess
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import msgspec
@@ -109,8 +111,8 @@ async def measure(engine: Engine, model: ModelOffer) -> Measure | None:
     tokens = 0
     last = started
     try:
-        async with asyncio.timeout(MEASURE_TIMEOUT_S):
-            async for item in engine.run(request):
+        async with asyncio.timeout(MEASURE_TIMEOUT_S), contextlib.aclosing(_generator(engine, request)) as items:
+            async for item in items:
                 if isinstance(item, Frame) and item.tokens:
                     last = time.monotonic()
                     first = first or last
@@ -122,6 +124,12 @@ async def measure(engine: Engine, model: ModelOffer) -> Measure | None:
     first_token_s = (first or last) - started
     writing_s = last - first
     return Measure(first_token_s, (tokens - 1) / writing_s if first and tokens > 1 and writing_s > 0 else 0.0)
+
+
+async def _generator(engine: Engine, request: EngineRequest) -> AsyncGenerator[Frame | Finish, None]:
+    """Make a generator of what may be any iterator, so that it can be closed."""
+    async for item in engine.run(request):
+        yield item
 
 
 def _number(text: str) -> float:

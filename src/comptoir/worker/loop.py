@@ -154,8 +154,7 @@ class JobRunner:
             if finish is None:
                 raise EngineError("engine_protocol", "the engine ended without saying how the answer finished")
             self._table.close(held, self._signed(held, finish))
-            async with asyncio.timeout(ENGINE_END_S):
-                await anext(stream, None)
+            await _end(stream, engine.name)
         except EngineError as error:
             self._fail(held, error)
         except FrameTooBig as error:
@@ -218,6 +217,15 @@ class JobRunner:
         )
         signature = self._signing_key.sign(segment_bytes(segment)).signature
         return Done(held.lease, held.end_seq, finish.finish_reason, usage, held.chain, signature)
+
+
+async def _end(stream: AsyncIterator[Frame | Finish], name: str) -> None:
+    """Let an engine that has finished end by itself, so that it can keep its connection; briefly."""
+    try:
+        async with asyncio.timeout(ENGINE_END_S):
+            await anext(stream, None)
+    except TimeoutError:
+        _log.debug("engine %s did not end in time after its answer; its stream is closed", name)
 
 
 async def _close(stream: AsyncIterator[Frame | Finish] | None, name: str) -> None:
