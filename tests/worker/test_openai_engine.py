@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from comptoir.link import Frame
+from comptoir.link import Frame, Usage
 from comptoir.worker.engines import openai as openai_engine
 from comptoir.worker.engines import sse as sse_parser
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
@@ -75,12 +75,19 @@ def extra(frame: Frame) -> Any:
 class TestStream:
     async def test_text_deltas_become_frames(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
         server.handler = stream_of(
-            sse(ROLE, delta({"content": "Hel"}), delta({"content": "lo"}), STOP, usage(5, 3, prompt_tokens_details={"c": 1}))
+            sse(
+                ROLE,
+                delta({"content": "Hel"}),
+                delta({"content": "lo"}),
+                STOP,
+                usage(5, 3, prompt_tokens_details={"c": 1}),
+            )
         )
 
         frames, finish = await play(engine)
 
-        assert frames == [Frame("Hel"), Frame("lo")]
+        # The server counts the end token, which no delta shows; what it counts is paid.
+        assert frames == [Frame("Hel"), Frame("lo"), Frame("", 1)]
         assert (finish.finish_reason, finish.usage.prompt_tokens, finish.usage.completion_tokens) == ("stop", 5, 3)
         assert msgspec.json.decode(finish.usage.details)["prompt_tokens_details"] == {"c": 1}
 
@@ -89,8 +96,13 @@ class TestStream:
     async def test_pieces_may_end_at_any_byte(
         self, server: OpenAIStandIn, engine: OpenAIEngine, split: int, newline: bytes
     ) -> None:
-        body = b": ping" + newline + newline + sse(
-            ROLE, delta({"content": "Grüße, 世界 🌍"}), delta({"content": "!"}), STOP, usage(1, 2), newline=newline
+        body = (
+            b": ping"
+            + newline
+            + newline
+            + sse(
+                ROLE, delta({"content": "Grüße, 世界 🌍"}), delta({"content": "!"}), STOP, usage(1, 2), newline=newline
+            )
         )
         server.handler = stream_of(body, split=split)
 
@@ -100,12 +112,16 @@ class TestStream:
         assert finish.usage.completion_tokens == 2
 
     async def test_tool_calls_pass_through(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
-        first = {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+        first = {
+            "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]
+        }
         second = {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]}
         server.handler = stream_of(
             sse(
-                delta({"role": "assistant", "content": None, **first}), delta(second),
-                delta({}, finish_reason="tool_calls"), usage(1, 2),
+                delta({"role": "assistant", "content": None, **first}),
+                delta(second),
+                delta({}, finish_reason="tool_calls"),
+                usage(1, 2),
             )
         )
 
@@ -121,7 +137,8 @@ class TestStream:
         server.handler = stream_of(
             sse(
                 delta({"reasoning_content": "hm", "content": None, "refusal": None, "tool_calls": []}),
-                delta({"content": "x", "annotations": [{"a": 1}]}), STOP,
+                delta({"content": "x", "annotations": [{"a": 1}]}),
+                STOP,
             )
         )
 
@@ -146,15 +163,23 @@ class TestStream:
     ) -> None:
         server.handler = stream_of(
             sse(
-                delta({"role": "assistant"}), delta({"role": "assistant"}, index=1), delta({"content": "a"}),
-                delta({"content": "b"}, index=1), delta({}, index=1, finish_reason="length"), STOP, usage(1, 4),
+                delta({"role": "assistant"}),
+                delta({"role": "assistant"}, index=1),
+                delta({"content": "a"}),
+                delta({"content": "b"}, index=1),
+                delta({}, index=1, finish_reason="length"),
+                STOP,
+                usage(1, 4),
             )
         )
 
         frames, finish = await play(engine, request(n=2))
 
         assert frames == [
-            Frame("a"), Frame("b", 1, b'{"index":1}'), Frame("", 0, b'{"finish_reason":"length","index":1}')
+            Frame("a"),
+            Frame("b", 1, b'{"index":1}'),
+            Frame("", 0, b'{"finish_reason":"length","index":1}'),
+            Frame("", 2),
         ]
         assert finish.finish_reason == "stop"
 
@@ -177,10 +202,30 @@ class TestStream:
 
         assert frames == [Frame("four tokens here ok"), Frame("", 4)]
 
+    async def test_a_server_that_counted_fewer_is_billed_by_its_count(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        server.handler = stream_of(sse(delta({"content": "a"}), delta({"content": "b"}), STOP, usage(1, 1)))
+
+        frames, finish = await play(engine)
+
+        assert finish.usage.billed(sum(frame.tokens for frame in frames)) == 1
+
+    async def test_without_usage_the_deltas_are_the_count(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        server.handler = stream_of(sse(delta({"content": "a"}), delta({"content": "b"}), STOP))
+
+        frames, finish = await play(engine)
+
+        assert frames == [Frame("a"), Frame("b")]
+        assert finish.usage == Usage(completion_tokens=2)
+
     async def test_completions_are_text(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
         server.handler = stream_of(
             sse(
-                {"object": "text_completion", "choices": [{"index": 0, "text": "ab", "logprobs": None, "finish_reason": None}]},
+                {
+                    "object": "text_completion",
+                    "choices": [{"index": 0, "text": "ab", "logprobs": None, "finish_reason": None}],
+                },
                 {"object": "text_completion", "choices": [{"index": 0, "text": "", "finish_reason": "stop"}]},
                 usage(2, 2),
             )
@@ -188,7 +233,7 @@ class TestStream:
 
         frames, finish = await play(engine, request("completion", prompt="x"))
 
-        assert (frames, finish.finish_reason) == ([Frame("ab")], "stop")
+        assert (frames, finish.finish_reason) == ([Frame("ab"), Frame("", 1)], "stop")
         assert server.requests[0].path == "/v1/completions"
 
     async def test_a_large_event_is_read_whole(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
@@ -222,10 +267,31 @@ class TestRequest:
         await play(engine, EngineRequest(kind="chat", model=MODEL, body=body))
 
         sent = server.requests[0].body
-        assert b'"seed":123456789012345678901234567890' in sent and b'"foo":{"bar":[1.10]}' in sent and b"\\u00fc" in sent
+        assert (
+            b'"seed":123456789012345678901234567890' in sent and b'"foo":{"bar":[1.10]}' in sent and b"\\u00fc" in sent
+        )
         fields = server.requests[0].json
         assert (fields["model"], fields["stream"]) == (MODEL, True)
         assert fields["stream_options"] == {"other": True, "include_usage": True}
+
+    @pytest.mark.parametrize(
+        ("fields", "sent"),
+        [
+            ({}, 60),
+            ({"max_tokens": None}, 60),
+            ({"max_tokens": 7}, 7),
+            ({"max_completion_tokens": 7}, None),
+            ({"n": 3}, 20),
+            ({"n": 2, "prompt": ["a", "b", "c"]}, 10),
+            ({"prompt": [1, 2, 3]}, 60),
+        ],
+    )
+    async def test_the_houses_bound_is_sent_where_the_buyer_named_none(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, fields: dict[str, Any], sent: int | None
+    ) -> None:
+        await play(engine, EngineRequest(kind="chat", model=MODEL, body=msgspec.json.encode(fields), max_tokens=60))
+
+        assert server.requests[0].json.get("max_tokens") == sent
 
     async def test_a_body_that_is_no_object_is_the_buyers_fault(self, engine: OpenAIEngine) -> None:
         _, error = await fail(engine, EngineRequest(kind="chat", model=MODEL, body=b"[1]"))
@@ -293,7 +359,14 @@ REFUSALS = [
     (413, {}, OPENAI_ERROR, "buyer", "too long", 0.0),
     (422, {}, b'{"detail":[{"loc":["body"]}]}', "buyer", '[{"loc":["body"]}]', 0.0),
     (401, {}, OPENAI_ERROR, "host", "the engine's server refuses the worker's api key: too long", 0.0),
-    (403, {}, b"", "host", "the engine's server refuses the worker's api key: the engine's server answered HTTP 403", 0.0),
+    (
+        403,
+        {},
+        b"",
+        "host",
+        "the engine's server refuses the worker's api key: the engine's server answered HTTP 403",
+        0.0,
+    ),
     (404, {}, b'{"error":"model not found"}', "host", "model not found", 0.0),
     (405, {}, b"", "host", "the engine's server answered HTTP 405", 0.0),
     (302, {"Location": "http://127.0.0.1:1/"}, b"", "host", "the engine's server answered HTTP 302", 0.0),
@@ -311,8 +384,15 @@ REFUSALS = [
 class TestRefusal:
     @pytest.mark.parametrize(("status", "headers", "body", "fault", "message", "retry_after_s"), REFUSALS)
     async def test_a_status_is_attributed(
-        self, server: OpenAIStandIn, engine: OpenAIEngine, status: int, headers: dict[str, str], body: bytes,
-        fault: str, message: str, retry_after_s: float,
+        self,
+        server: OpenAIStandIn,
+        engine: OpenAIEngine,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        fault: str,
+        message: str,
+        retry_after_s: float,
     ) -> None:
         async def handle(_: Request, answer: Answer) -> None:
             await answer.whole(status, body, **headers)
@@ -501,8 +581,10 @@ class TestModels:
     async def test_context_lengths_are_read_wherever_servers_put_them(self, server: OpenAIStandIn) -> None:
         server.models = {
             "data": [
-                {"id": "a", "max_model_len": 1000}, {"id": "b", "context_length": 2000},
-                {"id": "c", "meta": {"n_ctx_train": 3000}}, {"id": "d"},
+                {"id": "a", "max_model_len": 1000},
+                {"id": "b", "context_length": 2000},
+                {"id": "c", "meta": {"n_ctx_train": 3000}},
+                {"id": "d"},
             ]
         }
         engine = OpenAIEngine(base_url=server.base_url, context_tokens=77)
@@ -511,7 +593,10 @@ class TestModels:
         await engine.close()
 
         assert [(offer.name, offer.context_tokens) for offer in offers] == [
-            ("a", 1000), ("b", 2000), ("c", 3000), ("d", 77)
+            ("a", 1000),
+            ("b", 2000),
+            ("c", 3000),
+            ("d", 77),
         ]
         assert not offers[0].can_continue
 
@@ -539,8 +624,10 @@ class TestModels:
     @pytest.mark.parametrize(
         ("model", "kinds"),
         [
-            ("nomic-embed-text", ["embedding"]), ("BAAI/bge-m3", ["embedding"]),
-            ("meta-llama/Llama-3.1-8B", ["chat", "completion"]), ("foobge-x", ["chat", "completion"]),
+            ("nomic-embed-text", ["embedding"]),
+            ("BAAI/bge-m3", ["embedding"]),
+            ("meta-llama/Llama-3.1-8B", ["chat", "completion"]),
+            ("foobge-x", ["chat", "completion"]),
         ],
     )
     async def test_embedding_models_are_known_by_their_names(
@@ -561,11 +648,13 @@ class TestModels:
 
     @pytest.mark.parametrize(
         ("status", "models", "words"),
-        [(401, {}, "check the engine's api_key"), (200, {"data": []}, "load one there"), (200, [1], "not OpenAI's list")],
+        [
+            (401, {}, "check the engine's api_key"),
+            (200, {"data": []}, "load one there"),
+            (200, [1], "not OpenAI's list"),
+        ],
     )
-    async def test_start_says_what_is_wrong(
-        self, server: OpenAIStandIn, status: int, models: Any, words: str
-    ) -> None:
+    async def test_start_says_what_is_wrong(self, server: OpenAIStandIn, status: int, models: Any, words: str) -> None:
         server.models_status, server.models = status, models
         engine = OpenAIEngine(base_url=server.base_url)
 

@@ -155,7 +155,9 @@ class OpenAIEngine:
         model = self._upstream_names.get(request.model)
         if path is None or model is None:
             raise EngineError("model_not_served", f"no {request.kind} with {request.model!r} at {self._base}")
-        body = wire.upstream_body(request.body, model=model, stream=request.kind != "embedding")
+        body = wire.upstream_body(
+            request.body, model=model, stream=request.kind != "embedding", max_tokens=request.max_tokens
+        )
         response = await self._post(path, body)
         try:
             if request.kind == "embedding":
@@ -191,8 +193,10 @@ class OpenAIEngine:
         try:
             async with asyncio.timeout(FIRST_BYTE_TIMEOUT_S):
                 response = await self._opened().post(
-                    self._base + path, data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
-                    headers={"Content-Type": "application/json"}, allow_redirects=False,
+                    self._base + path,
+                    data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
+                    headers={"Content-Type": "application/json"},
+                    allow_redirects=False,
                 )
                 if response.status == 200:
                     return response
