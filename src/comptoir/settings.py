@@ -218,6 +218,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description=("Tokens of an answer when the buyer does not say (published default of Infrintia: 128)."),
         ),
     ] = 128
+    chat_max_tokens_default: Annotated[
+        int,
+        _LIMITS,
+        Meta(
+            ge=1,
+            le=10_000_000,
+            description=(
+                "Tokens of a chat answer when an OpenAI client names no bound (less where the model's context ends before): "
+                "such clients expect as much as it takes, and the hold has to cover it."
+            ),
+        ),
+    ] = 2_048
     max_tokens_max: Annotated[
         int,
         _LIMITS,

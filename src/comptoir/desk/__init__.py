@@ -4,9 +4,9 @@ Who is asking (`gate`), how often (`rates`), repeats of a request (`claim`), fin
 (`find_job`, `follow`), and the HTTP status of each domain error (`status_of`). It knows HTTP and the street, and no dialect.
 """
 
-from comptoir.desk.follow import find_job, follow
+from comptoir.desk.follow import find_job, follow, job_by_id
 from comptoir.desk.gate import Gate
 from comptoir.desk.idempotent import claim
 from comptoir.desk.statuses import STATUSES, status_of
 
-__all__ = ["STATUSES", "Gate", "claim", "find_job", "follow", "status_of"]
+__all__ = ["STATUSES", "Gate", "claim", "find_job", "follow", "job_by_id", "status_of"]

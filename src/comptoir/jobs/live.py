@@ -53,7 +53,7 @@ class LiveJob:
         "hold_uusd", "detached", "deadline_ms", "created_ms", "state", "events", "frames", "frame_bytes", "chain", "tokens",
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing", "tried", "stored",
-        "_waiters",
+        "_waiters", "_enders",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +105,7 @@ class LiveJob:
         self.stored: asyncio.Future[None] | None = None
         """Resolves when the job's row is on disk (submit)."""
         self._waiters: list[asyncio.Future[None]] = []
+        self._enders: list[asyncio.Future[None]] = []
 
     @classmethod
     def revived(cls, row: JobRow, *, now_s: float) -> "LiveJob":
@@ -156,6 +157,18 @@ class LiveJob:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
+        if self._enders and self.state in FINAL:
+            for ender in self._enders:
+                if not ender.done():
+                    ender.set_result(None)
+            self._enders = []
+
+    async def ended(self) -> None:
+        """Wait until the job is over; frames before that wake nobody here."""
+        if not self.over:
+            ender = asyncio.get_running_loop().create_future()
+            self._enders.append(ender)
+            await ender
 
     def encode_frames(self) -> bytes:
         """Return all frames as stored in ``answers``; empty when there are none."""
