@@ -98,7 +98,7 @@ def spec_of(job: LiveJob) -> Spec:
     """Return what a job that is in line (again) asks of a host; its hold is its price cap."""
     return Spec(
         model=job.model, kind=job.kind, prompt_tokens=prompt_tokens_expected(job.prompt_tokens_max), max_tokens=job.max_tokens,
-        price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried),
+        answers=job.answers, price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried),
     )  # fmt: skip
 
 

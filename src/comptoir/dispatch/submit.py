@@ -40,6 +40,8 @@ class Order(msgspec.Struct, frozen=True):
     """Whether the job goes on when nobody is connected."""
     job_id: bytes | None = None
     """Chosen before, when an Idempotency-Key names it."""
+    answers: int = 1
+    """Texts asked for, each with the whole context for itself."""
     prompt_bytes: int = 0
     """Bytes of *body* that weigh like text, where images or sound make the body itself a wrong measure; 0: all of it."""
 
@@ -73,7 +75,7 @@ async def submit(house: House, order: Order) -> LiveJob:
     prompt_tokens = prompt_bytes // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
     spec = Spec(
         model=order.model, kind=order.kind, prompt_tokens=prompt_tokens_expected(prompt_tokens),
-        max_tokens=order.max_tokens,
+        max_tokens=order.max_tokens, answers=order.answers,
     )  # fmt: skip
     candidate = take(house, spec)
     if candidate is None:
@@ -81,6 +83,7 @@ async def submit(house: House, order: Order) -> LiveJob:
     else:
         price_in, price_out = candidate.price_in_uusd_per_mtok, candidate.price_out_uusd_per_mtok
     job = _live(house, order, prompt_tokens=prompt_tokens, price_in=price_in, price_out=price_out)
+    job.answers = order.answers
     lease = make_lease(house, job, candidate) if candidate is not None else None
     house.enter(order.owner_id)
     try:

@@ -53,7 +53,7 @@ class LiveJob:
         "hold_uusd", "detached", "deadline_ms", "created_ms", "state", "events", "frames", "frame_bytes", "chain", "tokens",
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing", "tried", "stored",
-        "_waiters", "_enders",
+        "answers", "_waiters", "_enders",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +102,8 @@ class LiveJob:
         """Set while its end is being written, so that nobody ends it twice."""
         self.tried: set[bytes] = set()
         """Hosts that lost or failed it."""
+        self.answers = 1
+        """Texts asked for; not stored, so after a restart the job needs a host with room for all of them in one."""
         self.stored: asyncio.Future[None] | None = None
         """Resolves when the job's row is on disk (submit)."""
         self._waiters: list[asyncio.Future[None]] = []

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ class Shop:
         sent = dict(headers or {})
         if key != "":
             sent["Authorization"] = f"Bearer {key or self.post.buyer_key}"
-        data = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
+        data = io.BytesIO(body if isinstance(body, bytes) else msgspec.json.encode(body)) if body is not None else None
         async with self.session.request(method, self.url + path, data=data, headers=sent) as response:
             return Response(response.status, {k.lower(): v for k, v in response.headers.items()}, await response.read())
 

@@ -105,7 +105,7 @@ class TestChatStream:
         probabilities = '{"content":[{"token":"a","logprob":-0.5,"top_logprobs":[]}]}'
         assert fixed(response) == (
             chunk(role % 0)
-            + chunk('{"index":0,"delta":{"content":"a"},"logprobs":%s,"finish_reason":null}' % probabilities)
+            + chunk('{"index":0,"delta":{"content":"a"},"logprobs":' + probabilities + ',"finish_reason":null}')
             + chunk(role % 1)
             + chunk('{"index":1,"delta":{"content":"b"},"logprobs":null,"finish_reason":null}')
             + chunk('{"index":1,"delta":{},"logprobs":null,"finish_reason":"length"}')

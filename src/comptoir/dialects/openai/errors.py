@@ -131,6 +131,11 @@ def render_failure(job: LiveJob) -> Reply:
     )
 
 
+def render_broken(message: str) -> Reply:
+    """Render an answer that arrived and is none."""
+    return Reply(502, _encode({"error": error_object(message, status=502, code="bad_answer")}))
+
+
 def _status_of_job(job: LiveJob) -> int:
     if job.error_status in PASSED_STATUSES:
         return job.error_status

@@ -2,12 +2,12 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from comptoir.dialects.openai.errors import Header, failure_of, render_error, render_failure, status_of
+from comptoir.dialects.openai.errors import Header, failure_of, render_broken, render_error, render_failure, status_of
 from comptoir.dialects.openai.headers import answer_headers
 from comptoir.dialects.openai.placing import place
 from comptoir.dialects.openai.render import CHAT, COMPLETION, Form, StreamWriter, error_event, whole
 from comptoir.dialects.openai.translate import chat_order, completion_order, embedding_order
-from comptoir.dialects.openai.vectors import embeddings_body
+from comptoir.dialects.openai.vectors import NoVectors, embeddings_body
 from comptoir.dialects.openai.wire import (
     ChatBody,
     ChatCompletion,
@@ -53,7 +53,11 @@ async def embeddings(house: House, request: Request) -> Reply:
     if job.state is not JobState.COMPLETED:
         return render_failure(job)
     as_base64 = request.body.encoding_format == "base64"
-    return Reply(200, await embeddings_body(job, as_base64=as_base64), headers=_job_headers(job))
+    try:
+        body = await embeddings_body(job, as_base64=as_base64)
+    except NoVectors as error:
+        return render_broken(f"the host sent no embeddings: {error}")
+    return Reply(200, body, headers=_job_headers(job))
 
 
 async def list_models(house: House, request: Request) -> ModelList:

@@ -26,11 +26,11 @@ def chat_order(house: House, request: Request) -> Order:
     weight = _text_bytes(body, raw)
     choices = body.n or 1
     # A bound of 0 makes no chat; servers differ in whether that is an error or none at all, so it counts as none.
-    each = body.max_completion_tokens or body.max_tokens or _as_long_as_it_likes(house, body.model, weight, choices)
+    each = body.max_completion_tokens or body.max_tokens or _as_long_as_it_likes(house, body.model, weight)
     field = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     return Order(
         request.principal.id, DIALECT_NAME, "chat", body.model, raw, _bounded(house, field, each) * choices, False,
-        None, weight,
+        None, choices, weight,
     )  # fmt: skip
 
 
@@ -44,11 +44,12 @@ def completion_order(house: House, request: Request) -> Order:
     each = COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     prompt = body.prompt
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
-    total = _bounded(house, "max_tokens", each) * max(body.n or 1, body.best_of or 1) * prompts
+    answers = max(body.n or 1, body.best_of or 1) * prompts
+    total = _bounded(house, "max_tokens", each) * answers
     if body.echo:
         # The prompt comes back as part of the answer, and engines count it in.
         total += (len(request.raw) // PROMPT_BYTES_PER_TOKEN + 1) * (body.n or 1)
-    return Order(request.principal.id, DIALECT_NAME, "completion", body.model, request.raw, total, False)
+    return Order(request.principal.id, DIALECT_NAME, "completion", body.model, request.raw, total, False, None, answers)
 
 
 def embedding_order(request: Request) -> Order:
@@ -64,14 +65,14 @@ def _bounded(house: House, field: str, tokens: int) -> int:
     return tokens
 
 
-def _as_long_as_it_likes(house: House, model: str, prompt_bytes: int, choices: int) -> int:
+def _as_long_as_it_likes(house: House, model: str, prompt_bytes: int) -> int:
     """Return the bound of a chat that names none: the house's default, or what the model's context leaves."""
     settings = house.settings
     default = min(settings.chat_max_tokens_default, settings.max_tokens_max)
     offered = house.fleet.model(model)
     if offered is not None:
         # Routing takes a prompt for half of the tokens that its hold covers; 1 lets it say that the prompt is too long.
-        left = (offered.max_tokens - prompt_bytes // (2 * PROMPT_BYTES_PER_TOKEN)) // choices
+        left = offered.max_tokens - prompt_bytes // (2 * PROMPT_BYTES_PER_TOKEN)
         default = max(1, min(default, left))
     return default
 

@@ -17,6 +17,10 @@ _encode = msgspec.json.Encoder().encode
 _decode_numbers = msgspec.json.Decoder(list[float]).decode
 
 
+class NoVectors(Exception):
+    """What a host sent as embeddings is none; our own worker checks before it sends."""
+
+
 class _Vector(msgspec.Struct):
     embedding: msgspec.Raw
     index: int = 0
@@ -33,8 +37,15 @@ async def embeddings_body(job: LiveJob, *, as_base64: bool) -> bytes:
     """Return the body of a completed embeddings job.
 
     Raises:
-        msgspec.DecodeError, ValueError: the engine's vectors are none.
+        NoVectors: the host sent something else.
     """
+    try:
+        return await _body(job, as_base64=as_base64)
+    except (msgspec.DecodeError, ValueError, OverflowError) as error:
+        raise NoVectors(str(error)) from error
+
+
+async def _body(job: LiveJob, *, as_base64: bool) -> bytes:
     pieces: list[bytes] = []
     for frame in job.frames:
         if not frame.extra:

@@ -36,6 +36,10 @@ class _Usage(msgspec.Struct):
     completion_tokens: int = 0
 
 
+class _Vector(msgspec.Struct):
+    embedding: list[float] | str
+
+
 class _Embeddings(msgspec.Struct):
     data: msgspec.Raw
     usage: msgspec.Raw = msgspec.Raw(b"")
@@ -221,6 +225,8 @@ def read_embeddings(data: bytes) -> tuple[Frame, Finish]:
     """
     try:
         answer = msgspec.json.decode(data, type=_Embeddings)
+        # Only looked at: what is passed on are the bytes as they came.
+        msgspec.json.decode(answer.data, type=list[_Vector])
     except msgspec.DecodeError as error:
         raise EngineError("upstream_protocol", f"the engine's server sent no embeddings: {error}") from error
     usage = read_usage(answer.usage)
