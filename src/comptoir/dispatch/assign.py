@@ -159,6 +159,10 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
         house.fleet.outcome(lease.host_id, "lost")
     await house.db.batch(requeue_verb, item)
     house.fleet.release(lease.host_id)
+    line = house.lines.get(lease.host_id)
+    if line is not None:
+        # It may stop and forget the lease; a worker that is never told holds it until it drains.
+        line.settled(job, lease, state=AttemptState.LOST, earned_uusd=0, balance_uusd=0)
     candidate = take(house, spec_of(job))
     if candidate is not None:
         await start(house, job, candidate)
