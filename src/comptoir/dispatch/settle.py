@@ -263,9 +263,11 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
 
 
 def _with_transfers(item: _Item, transfers: tuple[bytes, ...]) -> ReceiptFacts:
-    """Copy the posted transfers into the receipt's facts; zero amounts were not posted."""
+    """Return the facts with the posted transfers; zero amounts were not posted. The item stays as it is: the command
+    may run again after a deadlock, or alone because a neighbour in its batch failed."""
     posted = [pay for pay in item.pays if pay[1]]
+    copied = []
     for transfer, (account, amount, kind) in zip(transfers, posted, strict=True):
         payee = "fee" if account == FEES else public("host", account)
-        item.facts.transfers.append(Transfer(transfer.hex(), "host" if kind == "pay" else kind, payee, amount))
-    return item.facts
+        copied.append(Transfer(transfer.hex(), "host" if kind == "pay" else kind, payee, amount))
+    return msgspec.structs.replace(item.facts, transfers=copied)
