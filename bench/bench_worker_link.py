@@ -15,9 +15,9 @@ import sys
 import time
 
 from aiohttp import web
+from bench.trivial_engine import TrivialEngine
 from nacl.signing import SigningKey
 
-from bench.trivial_engine import TrivialEngine
 from comptoir.link import (
     LINK_VERSION,
     Acks,
@@ -42,7 +42,7 @@ TOTAL_FRAMES = 200_000
 FAR_FUTURE_MS = 4_000_000_000_000
 
 
-async def serve_sink(ready: "multiprocessing.connection.Connection[int, object]", streams: int, tokens: int) -> None:
+async def serve_sink(ready: "multiprocessing.connection.Connection[float, object]", streams: int, tokens: int) -> None:
     """Give *streams* jobs on the first connection, say over *ready* when all are done."""
     finished = asyncio.Event()
 
@@ -62,7 +62,14 @@ async def serve_sink(ready: "multiprocessing.connection.Connection[int, object]"
                 elif isinstance(one, Hello):
                     replies.append(Welcome(LINK_VERSION, "host_" + "00" * 16, [], 256, 60.0))
                     replies += [
-                        Job(bytes([n]) * 16, bytes([n]) * 16, "chat", "trivial", b'{"max_tokens":%d}' % tokens, FAR_FUTURE_MS)
+                        Job(
+                            bytes([n]) * 16,
+                            bytes([n]) * 16,
+                            "chat",
+                            "trivial",
+                            b'{"max_tokens":%d}' % tokens,
+                            FAR_FUTURE_MS,
+                        )
                         for n in range(streams)
                     ]
             if have:
@@ -85,11 +92,13 @@ async def serve_sink(ready: "multiprocessing.connection.Connection[int, object]"
     await runner.cleanup()
 
 
-def sink(ready: "multiprocessing.connection.Connection[int, object]", streams: int, tokens: int) -> None:
+def sink(ready: "multiprocessing.connection.Connection[float, object]", streams: int, tokens: int) -> None:
     asyncio.run(serve_sink(ready, streams, tokens))
 
 
-async def work(port: int, streams: int, finished: "multiprocessing.connection.Connection[object, float]") -> tuple[float, float]:
+async def work(
+    port: int, streams: int, finished: "multiprocessing.connection.Connection[object, float]"
+) -> tuple[float, float]:
     """Run a worker against the sink; return wall and CPU seconds from the first frame to the last `Done`."""
     table = LeaseTable()
     runner = JobRunner(table=table, signing_key=SigningKey.generate(), slots=streams)
@@ -116,7 +125,7 @@ def once(streams: int) -> tuple[float, float]:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=sink, args=(theirs, streams, tokens))
     process.start()
-    wall, cpu = asyncio.run(work(ours.recv(), streams, ours))
+    wall, cpu = asyncio.run(work(int(ours.recv()), streams, ours))
     process.join(10)
     return tokens * streams / wall, cpu / (tokens * streams) * 1e6
 

@@ -46,12 +46,24 @@ FAR_FUTURE_MS = 4_000_000_000_000
 
 
 def make_job(
-    number: int, *, model: str = "trivial", body: bytes = b"{}", kind: str = "chat", deadline_ms: int = FAR_FUTURE_MS,
-    start_seq: int = 0, prefix: list[Frame] | None = None,
+    number: int,
+    *,
+    model: str = "trivial",
+    body: bytes = b"{}",
+    kind: str = "chat",
+    deadline_ms: int = FAR_FUTURE_MS,
+    start_seq: int = 0,
+    prefix: list[Frame] | None = None,
 ) -> Job:
     return Job(
-        lease=b"L" + number.to_bytes(15, "big"), job_id=b"J" + number.to_bytes(15, "big"), kind=kind, model=model,
-        body=body, deadline_ms=deadline_ms, start_seq=start_seq, prefix=prefix or [],
+        lease=b"L" + number.to_bytes(15, "big"),
+        job_id=b"J" + number.to_bytes(15, "big"),
+        kind=kind,
+        model=model,
+        body=body,
+        deadline_ms=deadline_ms,
+        start_seq=start_seq,
+        prefix=prefix or [],
     )
 
 
@@ -195,7 +207,7 @@ class Coordinator:
             return []
         if isinstance(message, Frames):
             return self._frames(attempt, message)
-        if attempt.next_seq != (message.end_seq if isinstance(message, Done) else attempt.next_seq):
+        if isinstance(message, Done) and message.end_seq != attempt.next_seq:
             self.violations.append(f"Done.end_seq {message.end_seq} but {attempt.next_seq} frames are here")
         if isinstance(message, Done):
             attempt.done = message
@@ -246,9 +258,15 @@ class Coordinator:
         if chain != done.chain:
             self.violations.append("the chain does not match the frames")
         segment = Segment(
-            job=public("job", job.job_id), attempt=public("att", job.lease), host=HOST_ID, model=job.model,
-            input_sha256=hashlib.sha256(job.body).hexdigest(), first_frame=job.start_seq, end_frame=attempt.next_seq,
-            chain=chain.hex(), prompt_tokens=done.usage.prompt_tokens,
+            job=public("job", job.job_id),
+            attempt=public("att", job.lease),
+            host=HOST_ID,
+            model=job.model,
+            input_sha256=hashlib.sha256(job.body).hexdigest(),
+            first_frame=job.start_seq,
+            end_frame=attempt.next_seq,
+            chain=chain.hex(),
+            prompt_tokens=done.usage.prompt_tokens,
             completion_tokens=sum(frame.tokens for frame in attempt.frames) or done.usage.completion_tokens,
             finish_reason=done.finish_reason,
         )

@@ -3,6 +3,7 @@
 import asyncio
 
 from bench.trivial_engine import TrivialEngine
+
 from comptoir.kit.clock import FakeClock
 from comptoir.link import Frame, Usage
 from comptoir.worker.engines.base import Finish

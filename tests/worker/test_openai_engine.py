@@ -1,81 +1,28 @@
-"""The openai engine against a server that does all the things real ones do."""
+"""The openai engine against a server that does all the good things real ones do."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator
-from typing import Any
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from comptoir.link import Frame
-from comptoir.worker.engines import openai as openai_engine
 from comptoir.worker.engines import sse as sse_parser
-from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
-from comptoir.worker.engines.discovery import LocalServer, discover_local
+from comptoir.worker.engines.base import EngineRequest
 from comptoir.worker.engines.openai import OpenAIEngine
-from tests.worker.openai_stand_in import (
-    Answer,
-    OpenAIStandIn,
-    Request,
-    delta,
-    serve_openai,
-    sse,
-    stream_of,
-    usage,
-)
-
-MODEL = "up/model-7b"
-ROLE = delta({"role": "assistant", "content": ""})
-STOP = delta({}, finish_reason="stop")
-
-
-@pytest_asyncio.fixture
-async def server() -> AsyncIterator[OpenAIStandIn]:
-    async with serve_openai() as stand_in:
-        yield stand_in
-
-
-@pytest_asyncio.fixture
-async def engine(server: OpenAIStandIn) -> AsyncIterator[OpenAIEngine]:
-    made = OpenAIEngine(base_url=server.base_url)
-    await made.start()
-    yield made
-    await made.close()
-
-
-def request(kind: str = "chat", model: str = MODEL, **fields: Any) -> EngineRequest:
-    return EngineRequest(kind=kind, model=model, body=msgspec.json.encode({"model": "buyers-name", **fields}))
-
-
-async def play(engine: OpenAIEngine, asked: EngineRequest | None = None) -> tuple[list[Frame], Finish]:
-    """Run a request to its end."""
-    items = [item async for item in engine.run(asked or request())]
-    finish = items.pop()
-    assert isinstance(finish, Finish)
-    assert all(isinstance(item, Frame) for item in items)
-    return [item for item in items if isinstance(item, Frame)], finish
-
-
-async def fail(engine: OpenAIEngine, asked: EngineRequest | None = None) -> tuple[str, EngineError]:
-    """Run a request that must fail; return the text before, and the error."""
-    text = ""
-    with pytest.raises(EngineError) as caught:
-        async for item in engine.run(asked or request()):
-            assert isinstance(item, Frame)
-            text += item.text
-    return text, caught.value
-
-
-def extra(frame: Frame) -> Any:
-    return msgspec.json.decode(frame.extra)
+from tests.worker.openai_play import MODEL, ROLE, STOP, extra, fail, play, request
+from tests.worker.openai_stand_in import Answer, OpenAIStandIn, Request, delta, sse, stream_of, usage
 
 
 class TestStream:
     async def test_text_deltas_become_frames(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
         server.handler = stream_of(
-            sse(ROLE, delta({"content": "Hel"}), delta({"content": "lo"}), STOP, usage(5, 3, prompt_tokens_details={"c": 1}))
+            sse(
+                ROLE,
+                delta({"content": "Hel"}),
+                delta({"content": "lo"}),
+                STOP,
+                usage(5, 3, prompt_tokens_details={"c": 1}),
+            )
         )
 
         frames, finish = await play(engine)
@@ -89,8 +36,13 @@ class TestStream:
     async def test_pieces_may_end_at_any_byte(
         self, server: OpenAIStandIn, engine: OpenAIEngine, split: int, newline: bytes
     ) -> None:
-        body = b": ping" + newline + newline + sse(
-            ROLE, delta({"content": "Grüße, 世界 🌍"}), delta({"content": "!"}), STOP, usage(1, 2), newline=newline
+        body = (
+            b": ping"
+            + newline
+            + newline
+            + sse(
+                ROLE, delta({"content": "Grüße, 世界 🌍"}), delta({"content": "!"}), STOP, usage(1, 2), newline=newline
+            )
         )
         server.handler = stream_of(body, split=split)
 
@@ -100,12 +52,16 @@ class TestStream:
         assert finish.usage.completion_tokens == 2
 
     async def test_tool_calls_pass_through(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
-        first = {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+        first = {
+            "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]
+        }
         second = {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]}
         server.handler = stream_of(
             sse(
-                delta({"role": "assistant", "content": None, **first}), delta(second),
-                delta({}, finish_reason="tool_calls"), usage(1, 2),
+                delta({"role": "assistant", "content": None, **first}),
+                delta(second),
+                delta({}, finish_reason="tool_calls"),
+                usage(1, 2),
             )
         )
 
@@ -121,7 +77,8 @@ class TestStream:
         server.handler = stream_of(
             sse(
                 delta({"reasoning_content": "hm", "content": None, "refusal": None, "tool_calls": []}),
-                delta({"content": "x", "annotations": [{"a": 1}]}), STOP,
+                delta({"content": "x", "annotations": [{"a": 1}]}),
+                STOP,
             )
         )
 
@@ -146,15 +103,22 @@ class TestStream:
     ) -> None:
         server.handler = stream_of(
             sse(
-                delta({"role": "assistant"}), delta({"role": "assistant"}, index=1), delta({"content": "a"}),
-                delta({"content": "b"}, index=1), delta({}, index=1, finish_reason="length"), STOP, usage(1, 4),
+                delta({"role": "assistant"}),
+                delta({"role": "assistant"}, index=1),
+                delta({"content": "a"}),
+                delta({"content": "b"}, index=1),
+                delta({}, index=1, finish_reason="length"),
+                STOP,
+                usage(1, 4),
             )
         )
 
         frames, finish = await play(engine, request(n=2))
 
         assert frames == [
-            Frame("a"), Frame("b", 1, b'{"index":1}'), Frame("", 0, b'{"finish_reason":"length","index":1}')
+            Frame("a"),
+            Frame("b", 1, b'{"index":1}'),
+            Frame("", 0, b'{"finish_reason":"length","index":1}'),
         ]
         assert finish.finish_reason == "stop"
 
@@ -180,7 +144,10 @@ class TestStream:
     async def test_completions_are_text(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
         server.handler = stream_of(
             sse(
-                {"object": "text_completion", "choices": [{"index": 0, "text": "ab", "logprobs": None, "finish_reason": None}]},
+                {
+                    "object": "text_completion",
+                    "choices": [{"index": 0, "text": "ab", "logprobs": None, "finish_reason": None}],
+                },
                 {"object": "text_completion", "choices": [{"index": 0, "text": "", "finish_reason": "stop"}]},
                 usage(2, 2),
             )
@@ -222,7 +189,9 @@ class TestRequest:
         await play(engine, EngineRequest(kind="chat", model=MODEL, body=body))
 
         sent = server.requests[0].body
-        assert b'"seed":123456789012345678901234567890' in sent and b'"foo":{"bar":[1.10]}' in sent and b"\\u00fc" in sent
+        assert (
+            b'"seed":123456789012345678901234567890' in sent and b'"foo":{"bar":[1.10]}' in sent and b"\\u00fc" in sent
+        )
         fields = server.requests[0].json
         assert (fields["model"], fields["stream"]) == (MODEL, True)
         assert fields["stream_options"] == {"other": True, "include_usage": True}
@@ -285,181 +254,6 @@ class TestEmbeddings:
         assert (error.code, error.fault) == ("upstream_protocol", "host")
 
 
-OPENAI_ERROR = b'{"error":{"message":"too long","type":"invalid_request_error","param":"messages","code":null}}'
-
-REFUSALS = [
-    # status, headers, body, fault, message, seconds to wait
-    (400, {}, OPENAI_ERROR, "buyer", "too long", 0.0),
-    (413, {}, OPENAI_ERROR, "buyer", "too long", 0.0),
-    (422, {}, b'{"detail":[{"loc":["body"]}]}', "buyer", '[{"loc":["body"]}]', 0.0),
-    (401, {}, OPENAI_ERROR, "host", "the engine's server refuses the worker's api key: too long", 0.0),
-    (403, {}, b"", "host", "the engine's server refuses the worker's api key: the engine's server answered HTTP 403", 0.0),
-    (404, {}, b'{"error":"model not found"}', "host", "model not found", 0.0),
-    (405, {}, b"", "host", "the engine's server answered HTTP 405", 0.0),
-    (302, {"Location": "http://127.0.0.1:1/"}, b"", "host", "the engine's server answered HTTP 302", 0.0),
-    (429, {"Retry_After": "7"}, OPENAI_ERROR, "capacity", "too long", 7.0),
-    (429, {"retry_after_ms": "250", "Retry_After": "7"}, OPENAI_ERROR, "capacity", "too long", 0.25),
-    (429, {"Retry_After": "Wed, 21 Oct 2015 07:28:00 GMT"}, OPENAI_ERROR, "capacity", "too long", 0.0),
-    (429, {"Retry_After": "soon"}, OPENAI_ERROR, "capacity", "too long", 0.0),
-    (429, {"Retry_After": "99999999"}, OPENAI_ERROR, "capacity", "too long", 3600.0),
-    (503, {"Retry_After": "1.5"}, b"loading", "capacity", "the engine's server answered HTTP 503", 1.5),
-    (500, {}, b'{"message":"cuda"}', "host", "cuda", 0.0),
-    (502, {}, b"<html>", "host", "the engine's server answered HTTP 502", 0.0),
-]
-
-
-class TestRefusal:
-    @pytest.mark.parametrize(("status", "headers", "body", "fault", "message", "retry_after_s"), REFUSALS)
-    async def test_a_status_is_attributed(
-        self, server: OpenAIStandIn, engine: OpenAIEngine, status: int, headers: dict[str, str], body: bytes,
-        fault: str, message: str, retry_after_s: float,
-    ) -> None:
-        async def handle(_: Request, answer: Answer) -> None:
-            await answer.whole(status, body, **headers)
-
-        server.handler = handle
-
-        _, error = await fail(engine)
-
-        assert (error.fault, error.status, error.message) == (fault, status, message)
-        assert (error.body, error.retry_after_s) == (body, retry_after_s)
-
-    async def test_a_body_beyond_the_bound_is_left_out(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
-        async def handle(_: Request, answer: Answer) -> None:
-            await answer.whole(400, b'{"error":"' + b"x" * 100_000 + b'"}')
-
-        server.handler = handle
-
-        _, error = await fail(engine)
-
-        assert (error.fault, error.body) == ("buyer", b"")
-
-    async def test_nobody_there_is_the_hosts_fault(self, server: OpenAIStandIn) -> None:
-        engine = OpenAIEngine(base_url=server.base_url)
-        await engine.start()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            engine._base = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-            _, error = await fail(engine)
-        await engine.close()
-
-        assert (error.code, error.fault) == ("upstream_unreachable", "host")
-
-    async def test_a_server_that_does_not_stream_is_said(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
-        async def handle(_: Request, answer: Answer) -> None:
-            await answer.whole(200, b"{}")
-
-        server.handler = handle
-
-        _, error = await fail(engine)
-
-        assert (error.code, error.fault) == ("upstream_protocol", "host")
-
-    async def test_silence_before_the_answer_times_out(
-        self, server: OpenAIStandIn, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async def handle(_: Request, answer: Answer) -> None:
-            await asyncio.Event().wait()
-
-        server.handler = handle
-        monkeypatch.setattr(openai_engine, "FIRST_BYTE_TIMEOUT_S", 0.02)
-
-        _, error = await fail(engine)
-
-        assert (error.code, error.fault) == ("upstream_timeout", "host")
-
-
-class TestBrokenStream:
-    @pytest.mark.parametrize(
-        "event",
-        [
-            b'{"error":{"message":"CUDA out of memory","type":"server_error","code":500}}',
-            b'{"object":"error","message":"CUDA out of memory","code":500}',
-        ],
-    )
-    async def test_an_error_event_ends_it_after_what_was_made(
-        self, server: OpenAIStandIn, engine: OpenAIEngine, event: bytes
-    ) -> None:
-        server.handler = stream_of(sse(delta({"content": "a"}), event))
-
-        text, error = await fail(engine)
-
-        assert text == "a"
-        assert (error.code, error.fault, error.body) == ("upstream_error", "host", event)
-        assert "CUDA out of memory" in error.message
-
-    async def test_an_event_named_error_ends_it(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
-        server.handler = stream_of(b'event: error\ndata: {"message":"boom"}\n\n')
-
-        _, error = await fail(engine)
-
-        assert error.message.endswith("boom")
-
-    async def test_death_is_never_a_silent_end(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
-        async def handle(_: Request, answer: Answer) -> None:
-            answer.begin_stream()
-            await answer.piece(sse(delta({"content": "a"}), done=False))
-            await read_it.wait()
-            answer.reset()
-
-        read_it = asyncio.Event()
-        server.handler = handle
-        text = ""
-
-        with pytest.raises(EngineError) as caught:
-            async for item in engine.run(request()):
-                assert isinstance(item, Frame)
-                text += item.text
-                read_it.set()
-
-        assert (text, caught.value.code, caught.value.fault) == ("a", "upstream_cut", "host")
-
-    async def test_a_clean_end_without_done_and_reason_is_a_fault(
-        self, server: OpenAIStandIn, engine: OpenAIEngine
-    ) -> None:
-        server.handler = stream_of(sse(delta({"content": "a"}), done=False))
-
-        text, error = await fail(engine)
-
-        assert (text, error.code, error.fault) == ("a", "upstream_cut", "host")
-
-    async def test_a_clean_end_with_a_reason_is_an_answer(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
-        server.handler = stream_of(sse(delta({"content": "a"}), STOP, done=False))
-
-        frames, finish = await play(engine)
-
-        assert (frames, finish.finish_reason) == ([Frame("a")], "stop")
-
-    async def test_a_last_event_without_blank_line_counts(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
-        server.handler = stream_of(sse(delta({"content": "a"}), done=False) + b"data: [DONE]")
-
-        frames, _ = await play(engine)
-
-        assert frames == [Frame("a")]
-
-    async def test_rubbish_is_a_fault(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
-        server.handler = stream_of(b"data: <html>\n\n")
-
-        _, error = await fail(engine)
-
-        assert (error.code, error.fault) == ("upstream_protocol", "host")
-
-    async def test_silence_mid_answer_times_out(
-        self, server: OpenAIStandIn, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async def handle(_: Request, answer: Answer) -> None:
-            answer.begin_stream()
-            await answer.piece(sse(delta({"content": "a"}), done=False))
-            await asyncio.Event().wait()
-
-        server.handler = handle
-        monkeypatch.setattr(openai_engine, "IDLE_TIMEOUT_S", 0.02)
-
-        text, error = await fail(engine)
-
-        assert (text, error.code) == ("a", "upstream_timeout")
-
-
 class TestCancel:
     async def test_closing_the_iterator_cuts_the_servers_connection(
         self, server: OpenAIStandIn, engine: OpenAIEngine
@@ -495,103 +289,3 @@ class TestCancel:
 
         async with asyncio.timeout(0.1):
             await server.gone.wait()
-
-
-class TestModels:
-    async def test_context_lengths_are_read_wherever_servers_put_them(self, server: OpenAIStandIn) -> None:
-        server.models = {
-            "data": [
-                {"id": "a", "max_model_len": 1000}, {"id": "b", "context_length": 2000},
-                {"id": "c", "meta": {"n_ctx_train": 3000}}, {"id": "d"},
-            ]
-        }
-        engine = OpenAIEngine(base_url=server.base_url, context_tokens=77)
-        await engine.start()
-        offers = await engine.models()
-        await engine.close()
-
-        assert [(offer.name, offer.context_tokens) for offer in offers] == [
-            ("a", 1000), ("b", 2000), ("c", 3000), ("d", 77)
-        ]
-        assert not offers[0].can_continue
-
-    async def test_a_file_is_offered_by_its_stem_and_asked_for_by_its_path(self, server: OpenAIStandIn) -> None:
-        server.models = {"data": [{"id": "/models/Tiny-Q4.gguf", "aliases": ["tiny"]}]}
-        engine = OpenAIEngine(base_url=server.base_url)
-        await engine.start()
-        names = [offer.name for offer in await engine.models()]
-        await play(engine, request(model="tiny"))
-        await engine.close()
-
-        assert names == ["Tiny-Q4", "tiny"]
-        assert server.requests[0].json["model"] == "/models/Tiny-Q4.gguf"
-
-    async def test_aliases_choose_and_rename(self, server: OpenAIStandIn) -> None:
-        engine = OpenAIEngine(base_url=server.base_url, aliases={"house-chat": MODEL, "gone": "not-there"})
-        await engine.start()
-        names = [offer.name for offer in await engine.models()]
-        await play(engine, request(model="house-chat"))
-        await engine.close()
-
-        assert names == ["house-chat"]
-        assert server.requests[0].json["model"] == MODEL
-
-    @pytest.mark.parametrize(
-        ("model", "kinds"),
-        [
-            ("nomic-embed-text", ["embedding"]), ("BAAI/bge-m3", ["embedding"]),
-            ("meta-llama/Llama-3.1-8B", ["chat", "completion"]), ("foobge-x", ["chat", "completion"]),
-        ],
-    )
-    async def test_embedding_models_are_known_by_their_names(
-        self, server: OpenAIStandIn, model: str, kinds: list[str]
-    ) -> None:
-        server.models = {"data": [{"id": model}]}
-        engine = OpenAIEngine(base_url=server.base_url)
-        await engine.start()
-        offers = await engine.models()
-        await engine.close()
-
-        assert offers[0].kinds == kinds
-
-    async def test_a_model_that_is_not_served_is_the_hosts_fault(self, engine: OpenAIEngine) -> None:
-        _, error = await fail(engine, request(model="other"))
-
-        assert (error.code, error.fault) == ("model_not_served", "host")
-
-    @pytest.mark.parametrize(
-        ("status", "models", "words"),
-        [(401, {}, "check the engine's api_key"), (200, {"data": []}, "load one there"), (200, [1], "not OpenAI's list")],
-    )
-    async def test_start_says_what_is_wrong(
-        self, server: OpenAIStandIn, status: int, models: Any, words: str
-    ) -> None:
-        server.models_status, server.models = status, models
-        engine = OpenAIEngine(base_url=server.base_url)
-
-        with pytest.raises(EngineError, match=words):
-            await engine.start()
-
-        await engine.close()
-
-    def test_an_unknown_kind_is_refused(self) -> None:
-        with pytest.raises(EngineError, match="not image"):
-            OpenAIEngine(base_url="http://127.0.0.1:1", kinds="chat+image")
-
-
-class TestDiscoverLocal:
-    async def test_servers_are_found_by_their_ports(self, server: OpenAIStandIn) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            found = await discover_local(ports=((free.getsockname()[1], "nobody"), (server.port, "vLLM")))
-
-        assert found == [LocalServer(f"{server.base_url}/v1", "vLLM", [MODEL])]
-
-    async def test_the_coordinators_own_port_is_left_out(self, server: OpenAIStandIn) -> None:
-        assert await discover_local(ports=((server.port, "vLLM"),), skip_ports=[server.port]) == []
-        assert server.connections == 0
-
-    async def test_another_coordinator_is_left_out(self, server: OpenAIStandIn) -> None:
-        server.models = {"data": [{"id": "demo", "owned_by": "comptoir"}]}
-
-        assert await discover_local(ports=((server.port, "vLLM"),)) == []

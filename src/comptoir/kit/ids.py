@@ -10,6 +10,7 @@ import time
 
 ID_BYTES = 16
 
+
 class _Sequence:
     """The last id handed out, so that ids of one process are strictly increasing."""
 

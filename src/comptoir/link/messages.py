@@ -1,5 +1,7 @@
 """Messages of the link, as msgpack arrays: tag first, fields by position, new fields only at the end."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 LINK_VERSION = 1
@@ -219,7 +221,7 @@ _from_worker = msgspec.msgpack.Decoder(list[FromWorker])
 _from_coordinator = msgspec.msgpack.Decoder(list[FromCoordinator])
 
 
-def encode(messages: list[FromWorker] | list[FromCoordinator]) -> bytes:
+def encode(messages: Sequence[FromWorker | FromCoordinator]) -> bytes:
     """Encode one batch as one WebSocket binary message."""
     return _encoder.encode(messages)
 

@@ -100,8 +100,18 @@ class Stopped(msgspec.Struct, frozen=True):
 
 
 Event = (
-    EngineReady | EngineSkipped | HardwareFound | Registered | Connected | Reconnecting | OfferChanged | JobStarted
-    | JobDone | JobFailed | Draining | Stopped
+    EngineReady
+    | EngineSkipped
+    | HardwareFound
+    | Registered
+    | Connected
+    | Reconnecting
+    | OfferChanged
+    | JobStarted
+    | JobDone
+    | JobFailed
+    | Draining
+    | Stopped
 )
 OnEvent = Callable[[Event], None]
 

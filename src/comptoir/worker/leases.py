@@ -35,8 +35,23 @@ class Lease:
     """One lease: its unacknowledged frames, the running hash over all of them, and how it ended."""
 
     __slots__ = (
-        "_room", "base_seq", "chain", "closing", "closing_sent", "dirty", "end_seq", "frames", "input_sha256", "job_id",
-        "lease", "model", "sent_seq", "start_seq", "tokens", "unacked_bytes", "window",
+        "_room",
+        "base_seq",
+        "chain",
+        "closing",
+        "closing_sent",
+        "dirty",
+        "end_seq",
+        "frames",
+        "input_sha256",
+        "job_id",
+        "lease",
+        "model",
+        "sent_seq",
+        "start_seq",
+        "tokens",
+        "unacked_bytes",
+        "window",
     )
 
     def __init__(self, job: Job, *, window: int) -> None:

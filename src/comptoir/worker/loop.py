@@ -44,7 +44,12 @@ class JobRunner:
     """
 
     def __init__(
-        self, *, table: LeaseTable, signing_key: SigningKey, slots: int, clock: Clock | None = None,
+        self,
+        *,
+        table: LeaseTable,
+        signing_key: SigningKey,
+        slots: int,
+        clock: Clock | None = None,
         on_event: OnEvent = ignore,
     ) -> None:
         self.host_id = ""

@@ -110,7 +110,8 @@ class Offering:
                 routes[model.name] = engine
                 models.append(
                     msgspec.structs.replace(
-                        model, price_in_uusd_per_mtok=price.in_uusd_per_mtok,
+                        model,
+                        price_in_uusd_per_mtok=price.in_uusd_per_mtok,
                         price_out_uusd_per_mtok=price.out_uusd_per_mtok,
                     )
                 )

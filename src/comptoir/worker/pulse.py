@@ -31,7 +31,12 @@ class PulseThread:
     """
 
     def __init__(
-        self, *, url: str, key: str, pulse_s: float, snapshot: Callable[[], Pulse],
+        self,
+        *,
+        url: str,
+        key: str,
+        pulse_s: float,
+        snapshot: Callable[[], Pulse],
         on_answer: Callable[[PulseAnswer], None],
     ) -> None:
         parts = urlsplit(url)

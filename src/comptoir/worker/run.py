@@ -139,10 +139,15 @@ class _Worker:
             self._on_event(Registered(state.host_id, False, path))
             return state
         registration = register.Registration(
-            gpu=self._hardware.gpu, vram_mib=self._hardware.vram_mib, slots=config.slots,
+            gpu=self._hardware.gpu,
+            vram_mib=self._hardware.vram_mib,
+            slots=config.slots,
             models=[register.offer_json(model) for model in self._offering.models],
-            public_key=register.public_key_of(state.seed), backend=self._offering.backend, software=SOFTWARE,
-            region=config.region, name=config.name,
+            public_key=register.public_key_of(state.seed),
+            backend=self._offering.backend,
+            software=SOFTWARE,
+            region=config.region,
+            name=config.name,
         )
         # Written before the call, so that a directory which can't be written makes no orphan at the coordinator.
         self._state_file.write(state)
@@ -168,7 +173,11 @@ class _Worker:
         runner.host_id = state.host_id
         runner.offer(self._offering.routes)
         uplink = Uplink(
-            url=config.url, key=state.api_key, software=SOFTWARE, table=self._table, jobs=runner,
+            url=config.url,
+            key=state.api_key,
+            software=SOFTWARE,
+            table=self._table,
+            jobs=runner,
             on_event=self._on_event,
         )
         uplink.offer(self._offering.models, config.slots)
@@ -240,7 +249,10 @@ class _Worker:
             if pulse_s.cancelled():
                 return
             pulse = PulseThread(
-                url=self._config.url, key=state.api_key, pulse_s=pulse_s.result(), snapshot=self._snapshot,
+                url=self._config.url,
+                key=state.api_key,
+                pulse_s=pulse_s.result(),
+                snapshot=self._snapshot,
                 on_answer=lambda answer: _call_soon(loop, answered, answer),
             )
             pulses.append(pulse)
@@ -280,9 +292,7 @@ def _guarded(on_event: OnEvent) -> OnEvent:
     return guarded
 
 
-def _call_soon(
-    loop: asyncio.AbstractEventLoop, callback: Callable[[PulseAnswer], None], answer: PulseAnswer
-) -> None:
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[PulseAnswer], None], answer: PulseAnswer) -> None:
     """Hand *answer* to the loop, unless it has ended meanwhile (the thread outlives it by one pulse at most)."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(callback, answer)

@@ -99,9 +99,7 @@ class StateFile:
         except FileNotFoundError:
             return HostState(url=self._url, seed=bytes(SigningKey.generate()).hex())
         except (OSError, ValueError) as error:
-            raise StateUnusable(
-                f"{self.path} can't be read: {error}. Delete it to register as a new host."
-            ) from error
+            raise StateUnusable(f"{self.path} can't be read: {error}. Delete it to register as a new host.") from error
         if state.url != self._url:
             raise StateUnusable(
                 f"{self.path} belongs to {state.url}, not to {self._url}; choose another directory with --state DIR"

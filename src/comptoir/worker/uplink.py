@@ -83,8 +83,16 @@ class Uplink:
     """Keeps the link up until `close`. *key* is the host key, *software* what `Hello` calls this program."""
 
     def __init__(
-        self, *, url: str, key: str, software: str, table: LeaseTable, jobs: Jobs, on_event: OnEvent = ignore,
-        backoff: Backoff | None = None, clock: Clock | None = None,
+        self,
+        *,
+        url: str,
+        key: str,
+        software: str,
+        table: LeaseTable,
+        jobs: Jobs,
+        on_event: OnEvent = ignore,
+        backoff: Backoff | None = None,
+        clock: Clock | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.connected = False

@@ -36,7 +36,14 @@ class EngineError(Exception):
     """The engine can't (go on to) answer. Attribution decides who pays and whose reputation moves."""
 
     def __init__(
-        self, code: str, message: str, *, fault: str = "host", status: int = 0, body: bytes = b"", retry_after_s: float = 0.0
+        self,
+        code: str,
+        message: str,
+        *,
+        fault: str = "host",
+        status: int = 0,
+        body: bytes = b"",
+        retry_after_s: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.code = code

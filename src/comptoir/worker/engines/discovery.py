@@ -10,7 +10,12 @@ from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.openai import fetch_models
 
 PORTS: tuple[tuple[int, str], ...] = (
-    (8000, "vLLM"), (30000, "SGLang"), (8081, "llama.cpp"), (8080, "llama.cpp"), (11434, "Ollama"), (1234, "LM Studio"),
+    (8000, "vLLM"),
+    (30000, "SGLang"),
+    (8081, "llama.cpp"),
+    (8080, "llama.cpp"),
+    (11434, "Ollama"),
+    (1234, "LM Studio"),
     (3000, "TGI"),
 )
 """Default port and whose it is; only a name for people, as any server may sit on any port."""

@@ -90,8 +90,13 @@ class OpenAIEngine:
     name = "openai"
 
     def __init__(
-        self, *, base_url: str, api_key: str | None = None, aliases: Mapping[str, str] | None = None,
-        kinds: str | None = None, context_tokens: int = CONTEXT_TOKENS_UNKNOWN,
+        self,
+        *,
+        base_url: str,
+        api_key: str | None = None,
+        aliases: Mapping[str, str] | None = None,
+        kinds: str | None = None,
+        context_tokens: int = CONTEXT_TOKENS_UNKNOWN,
     ) -> None:
         base_url = base_url.rstrip("/")
         self._base = base_url if base_url.endswith("/v1") else base_url + "/v1"
@@ -186,8 +191,10 @@ class OpenAIEngine:
         try:
             async with asyncio.timeout(FIRST_BYTE_TIMEOUT_S):
                 response = await self._opened().post(
-                    self._base + path, data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
-                    headers={"Content-Type": "application/json"}, allow_redirects=False,
+                    self._base + path,
+                    data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
+                    headers={"Content-Type": "application/json"},
+                    allow_redirects=False,
                 )
                 if response.status == 200:
                     return response
@@ -209,8 +216,11 @@ class OpenAIEngine:
     def _context(self, model: _Model) -> int:
         meta = model.meta
         stated = (
-            model.max_model_len or model.context_length or model.max_context_length
-            or (meta and (meta.n_ctx or meta.n_ctx_train)) or 0
+            model.max_model_len
+            or model.context_length
+            or model.max_context_length
+            or (meta and (meta.n_ctx or meta.n_ctx_train))
+            or 0
         )
         return stated if stated > 0 else self._context_tokens
 
@@ -223,8 +233,10 @@ async def fetch_models(session: aiohttp.ClientSession, base: str) -> list[Any]:
     """
     try:
         async with asyncio.timeout(MODELS_TIMEOUT_S), session.get(base + "/models", allow_redirects=False) as response:
-            body = await response.content.read(MODELS_BYTES_MAX) if response.status != 200 else await _whole(
-                response, MODELS_BYTES_MAX
+            body = (
+                await response.content.read(MODELS_BYTES_MAX)
+                if response.status != 200
+                else await _whole(response, MODELS_BYTES_MAX)
             )
     except TimeoutError as error:
         raise EngineError("upstream_timeout", f"{base}/models did not answer within {MODELS_TIMEOUT_S:g} s") from error

@@ -117,7 +117,10 @@ class AnswerReader:
             delta = choice.delta
             # The hot path: nothing but text for choice 0.
             if (
-                delta is not None and len(delta) == 1 and not choice.index and choice.finish_reason is None
+                delta is not None
+                and len(delta) == 1
+                and not choice.index
+                and choice.finish_reason is None
                 and bytes(choice.logprobs) in _NULL
             ):
                 text = delta.get("content")

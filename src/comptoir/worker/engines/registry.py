@@ -98,7 +98,8 @@ def make_engine(spec: EngineSpec, *, slots: int, threads: int | None = None) -> 
 
 def _required(parameter: inspect.Parameter) -> bool:
     return parameter.default is parameter.empty and parameter.kind not in (
-        parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL
+        parameter.VAR_KEYWORD,
+        parameter.VAR_POSITIONAL,
     )
 
 

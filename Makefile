@@ -1,0 +1,74 @@
+# Everything a person does here, one word each. Needs Python 3.11 or newer, make, and the package registries;
+# the rest is installed from lock files into .venv, anew only when a lock changed.
+
+# Plain assignments: `make up PORT=9000` sets them, a HOST or PORT that the shell happens to export does not.
+HOST = 127.0.0.1
+PORT = 8080
+DATA = ./comptoir-data
+VENV ?= .venv
+JOBS ?= 2
+TESTS ?= tests
+ARGS ?=
+
+export VENV
+PY = $(VENV)/bin/python
+PYTEST = $(PY) -m pytest
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help up test check fmt size bench openapi wheel lock upgrade hooks clean venv-run venv-dev
+
+help: ## Say what each word does (this list).
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: venv-run ## Start coordinator and local worker, ready to answer (HOST=127.0.0.1 PORT=8080 DATA=./comptoir-data).
+	@exec $(VENV)/bin/comptoir up --host $(HOST) --port $(PORT) --data $(DATA) $(ARGS)
+
+test: venv-dev ## Run every test on JOBS=2 processes (TESTS=path and ARGS="-k word" narrow it).
+	@tools/chromium.sh
+	@tools/node_sdk.sh
+	$(PYTEST) --numprocesses $(JOBS) --dist loadfile $(ARGS) $(TESTS)
+
+check: venv-dev ## Check format, lint, types, walls between rooms, house rules, install size; changes nothing.
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PYTEST) --quiet tests/house
+	$(PY) tools/install_size.py
+
+fmt: venv-dev ## Format the code and mend what the linter can mend by itself.
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
+
+size: venv-dev ## Install the wheel and its locked base in an empty folder; fail above 60 MB.
+	$(PY) tools/install_size.py
+
+bench: venv-dev ## Run the benchmarks; figures go to bench/out.
+	$(PY) -m bench $(ARGS)
+
+openapi: venv-dev ## Write openapi/<dialect>.json from the endpoint declarations.
+	$(PY) tools/openapi.py
+
+wheel: venv-dev ## Build the wheel into dist.
+	$(PY) -m build --wheel --no-isolation
+
+lock: venv-dev ## Write requirements/*.txt and the npm lock from pyproject.toml and package.json; keeps versions.
+	tools/lock.sh
+
+upgrade: venv-dev ## The same, with the newest versions there are.
+	tools/lock.sh --upgrade
+
+hooks: venv-dev ## Have git run the quick checks before each commit.
+	$(VENV)/bin/pre-commit install
+
+clean: ## Remove what the tools made: caches, builds, the environment. Data folders stay.
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf tests/node/node_modules
+	find src tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+venv-run:
+	@tools/venv.sh run
+
+venv-dev:
+	@tools/venv.sh dev

@@ -1,0 +1,195 @@
+"""The composition root: opens every room over one database, wires the street, and serves all dialects.
+
+Exports `open_house` (the core without HTTP), `create_app` (the ASGI application over it) and `serve` (both, until a signal).
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from comptoir.desk import Gate
+from comptoir.dialects import DIALECTS
+from comptoir.dialects.link.session import say_goodbye
+from comptoir.dispatch import House
+from comptoir.dispatch.assign import pump
+from comptoir.dispatch.drain import drain
+from comptoir.dispatch.expire import sweep_forever
+from comptoir.dispatch.recover import recover
+from comptoir.hosts import Fleet, Hosts
+from comptoir.idempotency import Idempotency
+from comptoir.identity import Identity, Passwords
+from comptoir.jobs import Jobs
+from comptoir.kit.clock import Clock
+from comptoir.kit.db import Database, open_database
+from comptoir.kit.http import HttpServer
+from comptoir.kit.signing import load_or_create
+from comptoir.kit.urlguard import UrlGuard
+from comptoir.ledger import Ledger
+from comptoir.migrations import upgrade
+from comptoir.receipts import Receipts
+from comptoir.routing import preference_named
+from comptoir.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RECONNECT_AFTER_S = 0.5
+"""What a stopping coordinator tells its workers to wait before they come back."""
+
+DATA_MODE = 0o700
+"""The data folder holds keys and people's prompts: its owner's only."""
+
+
+@contextlib.asynccontextmanager
+async def open_house(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[House]:
+    """Open the core: database brought up to date, rooms loaded, unfinished jobs taken up, sweeps running.
+
+    Raises:
+        ModuleNotFoundError: PostgreSQL is configured and ``comptoir[postgres]`` is not installed.
+        KeyFileError: the signing key's file is readable by others.
+    """
+    clock = clock or Clock()
+    data = settings.data_path()
+    data.mkdir(mode=DATA_MODE, parents=True, exist_ok=True)
+    db = open_database(settings.database_address())
+    try:
+        await upgrade(db)
+        house = await _rooms(settings, clock, data, db=db)
+        house.fleet.on_free = lambda host: pump(house, host.id)
+        await recover(house)
+        sweeper = asyncio.create_task(sweep_forever(house))
+        try:
+            yield house
+        finally:
+            sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sweeper
+            await house.settle_down()
+            await house.hosts.flush()
+            house.identity.close()
+    finally:
+        await db.close()
+
+
+async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database) -> House:
+    key = load_or_create(data / "signing.key")
+    receipts = Receipts(db, clock, key)
+    await receipts.start()
+    ledger = Ledger(db, clock)
+    await ledger.open_house_accounts()
+    fleet = Fleet(clock, host_silent_s=settings.host_silent_s)
+    hosts = Hosts(db, clock, fleet, UrlGuard(allow_private=settings.allow_private_endpoint_urls))
+    await hosts.load()
+    passwords = Passwords(
+        memory_kib=settings.argon2_memory_kib, passes=settings.argon2_passes, threads_max=settings.argon2_threads_max
+    )
+    identity = Identity(
+        db, clock, passwords=passwords, logins_per_minute=settings.logins_per_minute,
+        key_cache_size=settings.key_cache_size,
+    )  # fmt: skip
+    secret = hashlib.sha256(b"comptoir-idempotency" + key.seed()).digest()
+    house = House(
+        settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=Jobs(db),
+        receipts=receipts, idempotency=Idempotency(db, clock, secret=secret),
+        preference=preference_named(settings.routing), started_s=clock.monotonic_s(),
+    )  # fmt: skip
+    return house
+
+
+def create_app(house: House) -> HttpServer:
+    """Return the ASGI application that serves every dialect over *house*."""
+    settings = house.settings
+    return HttpServer(
+        house, DIALECTS, gate=Gate(house.identity, settings, house.clock), body_bytes_max=settings.body_bytes_max,
+        cors_origins=settings.cors_origins,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where the server listens, told once it does."""
+
+    house: House
+    url: str
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that drains before it stops: the first signal refuses new jobs and waits, the second stops at once."""
+
+    def __init__(self, config: uvicorn.Config, house: House, ready: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._house = house
+        self._ready = ready
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets=sockets)  # type: ignore[arg-type]
+        if self.started and self.servers:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; called from the signal handler."""
+        if self._draining is None and not self.should_exit:
+            loop = asyncio.get_event_loop_policy().get_event_loop()
+            loop.call_soon_threadsafe(self._begin)
+        else:
+            self.should_exit = True
+            self.force_exit = sig == signal.SIGINT
+
+    def stop(self) -> None:
+        """Drain, then stop."""
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        await drain(self._house)
+        await say_goodbye(self._house, reason="the coordinator is stopping", reconnect_after_s=RECONNECT_AFTER_S)
+        self.should_exit = True
+
+
+def _server(house: House, on_url: Callable[[str], None]) -> _Server:
+    settings = house.settings
+    config = uvicorn.Config(
+        create_app(house), host=settings.host, port=settings.port, loop="none", http="httptools",
+        ws="websockets-sansio", lifespan="off", access_log=False, log_config=None, server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_s)), ws_max_size=settings.link_message_bytes_max,
+        ws_per_message_deflate=False, ws_ping_interval=20.0, ws_ping_timeout=20.0, backlog=4096, timeout_keep_alive=75,
+    )  # fmt: skip
+    return _Server(config, house, on_url)
+
+
+async def serve(settings: Settings, *, on_ready: Callable[[Listening], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; drains first, so that no answer is cut and nothing is lost.
+
+    Raises:
+        OSError: the address is taken.
+    """
+    async with open_house(settings) as house:
+        server = _server(house, lambda url: on_ready(Listening(house, url)) if on_ready else None)
+        await server.serve()
+
+
+@contextlib.asynccontextmanager
+async def running(house: House) -> AsyncIterator[str]:
+    """Serve *house* beside other work of this event loop, without touching signals; gives the address, drains at the end."""
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = _server(house, ready.set_result)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    task = asyncio.create_task(server.serve())
+    try:
+        await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+        yield ready.result()
+    finally:
+        server.stop()
+        await task

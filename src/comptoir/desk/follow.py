@@ -1,0 +1,46 @@
+"""Find a caller's job and follow it, whether it is still alive or long over: one way for every dialect."""
+
+from comptoir.dispatch import House
+from comptoir.jobs import FINAL, JobState, LiveJob, UnknownJob
+from comptoir.kit.ids import parse
+
+
+async def find_job(house: House, owner_id: bytes | None, text: str) -> LiveJob:
+    """Return the job with the public id *text*, light (no frames when it is over); another owner's is unknown.
+
+    Raises:
+        UnknownJob: no such job, malformed id, or somebody else's.
+    """
+    job_id = parse("job", text)
+    if job_id is None:
+        raise UnknownJob
+    return await job_by_id(house, owner_id, job_id)
+
+
+async def job_by_id(house: House, owner_id: bytes | None, job_id: bytes) -> LiveJob:
+    """Return the job; *owner_id* None means whoever asks may see it.
+
+    Raises:
+        UnknownJob: as `find_job`.
+    """
+    live = house.jobs.live.get(job_id)
+    if live is not None:
+        if owner_id is not None and live.owner_id != owner_id:
+            raise UnknownJob
+        return live
+    row = await house.jobs.get(job_id, owner_id=owner_id)
+    job = LiveJob.revived(row, now_s=house.clock.monotonic_s())
+    if job.state not in FINAL:
+        # Stored but not live: its submit is committed and about to be published, or another coordinator has it.
+        job.state = JobState(row.state)
+    return job
+
+
+async def follow(house: House, job: LiveJob) -> LiveJob:
+    """Return *job* with all its frames, so that a `Reader` can start anywhere in it."""
+    if job.over and not job.frames:
+        frames, details = await house.jobs.answer(job.id)
+        if frames:
+            job.append(frames)
+            job.usage = type(job.usage)(job.usage.prompt_tokens, job.usage.completion_tokens, details)
+    return job

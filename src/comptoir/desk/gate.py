@@ -1,0 +1,107 @@
+"""Who is asking, and how often: the one place where credentials and rate limits are looked at."""
+
+from collections.abc import Awaitable
+from ipaddress import ip_address, ip_network
+
+from comptoir.identity import Anonymous, Credentials, Identity, OwnerKind, Principal
+from comptoir.kit.clock import Clock
+from comptoir.kit.errors import NotAllowed, NotAuthenticated, TooManyRequests
+from comptoir.kit.http import Access, Dialect, Request
+from comptoir.kit.ratelimit import Allowance, RateLimiter
+from comptoir.settings import Settings
+
+
+class Gate:
+    """Sets `Request.principal` and `Request.rate`, or refuses."""
+
+    def __init__(self, identity: Identity, settings: Settings, clock: Clock) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._by_key = RateLimiter(per_minute=settings.requests_per_minute_per_key, clock=clock)
+        self._by_ip = RateLimiter(per_minute=settings.requests_per_minute_per_ip, clock=clock)
+        self._proxies = [ip_network(text, strict=False) for text in settings.trusted_proxies]
+
+    def __call__(self, request: Request, access: Access, dialect: Dialect) -> Awaitable[None] | None:
+        """Let *request* in; returns a coroutine when a look-up is needed.
+
+        Raises:
+            NotAuthenticated, NotAllowed, TooManyRequests: in the order they are checked.
+        """
+        if access is Access.PUBLIC:
+            self._limit_ip(request)
+            return None
+        for name, value in request.scope["headers"]:
+            if name == b"authorization":
+                principal = self._identity.resolve_cached(value)
+                if principal is not None:
+                    self._admit(request, access, principal)
+                    return None
+                break
+        return self._look_up(request, access)
+
+    async def _look_up(self, request: Request, access: Access) -> None:
+        found = await self._identity.resolve(self._credentials(request))
+        if isinstance(found, Anonymous):
+            self._limit_ip(request)
+            if access is not Access.OPTIONAL:
+                raise NotAuthenticated("a credential is needed: send 'Authorization: Bearer <key>'")
+            return
+        self._admit(request, access, found)
+
+    def _admit(self, request: Request, access: Access, principal: Principal) -> None:
+        if access is Access.HOST and principal.kind is not OwnerKind.HOST:
+            raise NotAllowed("this needs a host's key (hk_live_…); yours is a user's")
+        if access in (Access.BUYER, Access.OPERATOR) and principal.kind is not OwnerKind.USER:
+            raise NotAllowed("this needs a user's key (ck_…); yours is a host's")
+        if access is Access.OPERATOR and not principal.is_admin:
+            raise NotAllowed("this needs an operator's key")
+        request.principal = principal
+        if principal.kind is not OwnerKind.HOST:
+            request.rate = self._checked(self._by_key.take(principal.id))
+
+    def _limit_ip(self, request: Request) -> None:
+        request.rate = self._checked(self._by_ip.take(_network_of(self.peer(request))))
+
+    def _checked(self, allowance: Allowance) -> Allowance:
+        if not allowance.allowed:
+            raise TooManyRequests(
+                f"more than {allowance.limit} requests a minute; come back in {allowance.retry_after_s:.2f} s",
+                retry_after_s=allowance.retry_after_s,
+            )
+        return allowance
+
+    def peer(self, request: Request) -> str:
+        """Return the caller's address: the socket's, or what a trusted proxy says of it."""
+        peer = request.peer
+        if self._proxies and peer:
+            forwarded = [part.strip() for part in request.header(b"x-forwarded-for").split(",") if part.strip()]
+            while forwarded and self._trusted(peer):
+                peer = forwarded.pop()
+        return peer
+
+    def _trusted(self, peer: str) -> bool:
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._proxies)
+
+    def _credentials(self, request: Request) -> Credentials:
+        headers = dict(request.scope["headers"])
+        query_key = None
+        if self._settings.allow_query_keys and b"api_key=" in request.scope["query_string"]:
+            query_key = dict(request.query_pairs()).get("api_key", "").encode() or None
+        return Credentials(
+            ip=self.peer(request), authorization=headers.get(b"authorization"), x_api_key=headers.get(b"x-api-key"),
+            x_admin_key=headers.get(b"x-admin-key"), query_key=query_key,
+        )  # fmt: skip
+
+
+def _network_of(peer: str) -> str:
+    """Return what is counted as one address: an IPv4 address, or the /64 of an IPv6 one."""
+    if ":" not in peer:
+        return peer
+    try:
+        return str(ip_network(f"{peer}/64", strict=False))
+    except ValueError:
+        return peer

@@ -1,0 +1,12 @@
+"""Dialects: thin translations of published HTTP APIs to the one core and back, and the registry that lists them.
+
+Adding a dialect is one folder and one line here (docs/adding/a-dialect.md).
+"""
+
+from comptoir.dialects.link import DIALECT as LINK
+from comptoir.kit.http import Dialect
+
+DIALECTS: tuple[Dialect, ...] = (LINK,)
+"""In order of precedence at the root: the first to declare a path owns it there; each is whole under its prefix."""
+
+__all__ = ["DIALECTS"]

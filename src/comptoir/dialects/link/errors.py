@@ -1,0 +1,22 @@
+"""The link's errors: ``{"error": {"code", "message"}}``, statuses as the desk has them."""
+
+import msgspec
+
+from comptoir.desk import status_of
+from comptoir.kit.errors import InvalidField, Refusal, TooManyRequests
+from comptoir.kit.http import Reply, Request
+
+__all__ = ["render_error", "status_of"]
+
+
+def render_error(error: Exception, request: Request | None) -> Reply:
+    """Render any error; what is no refusal says nothing of its inside."""
+    status = status_of(type(error))
+    message = error.message if isinstance(error, Refusal) else "internal error"
+    facts: dict[str, object] = {"code": type(error).__name__, "message": message}
+    if isinstance(error, InvalidField):
+        facts["field"] = error.field
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if isinstance(error, TooManyRequests):
+        headers = ((b"retry-after", b"%d" % max(1, round(error.retry_after_s))),)
+    return Reply(status, msgspec.json.encode({"error": facts}), headers=headers)

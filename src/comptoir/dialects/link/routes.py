@@ -1,0 +1,72 @@
+"""Endpoints of the link: register, pulse, and the WebSocket."""
+
+from starlette.websockets import WebSocket
+
+from comptoir.dialects.link.errors import render_error, status_of
+from comptoir.dialects.link.session import Session
+from comptoir.dialects.link.wire import RegisterBody, Registered
+from comptoir.dispatch.house import House
+from comptoir.dispatch.onboard import add_host, host_of
+from comptoir.hosts import LINK, NewHost, UnknownHost
+from comptoir.identity import OwnerKind
+from comptoir.kit.errors import NotAllowed
+from comptoir.kit.http import Access, Dialect, Endpoint, Request, Socket
+from comptoir.kit.ids import public
+from comptoir.link import Pulse, PulseAnswer
+from comptoir.receipts import KeyTaken
+
+
+async def register(house: House, request: Request) -> Registered:
+    """Take in a worker's machine; it keeps the key and comes back with it."""
+    body: RegisterBody = request.body
+    principal = request.principal
+    if principal is not None and principal.kind is not OwnerKind.USER:
+        raise NotAllowed("a host can't register a host; send your own key, or none")
+    new = NewHost(
+        gpu=body.gpu, models=tuple(offer.offer() for offer in body.models), slots=body.slots, backend=body.backend,
+        region=body.region, vram_mib=body.vram_mib, transport=LINK, public_key=bytes.fromhex(body.public_key),
+        owner_id=principal.id if principal is not None else None,
+    )  # fmt: skip
+    made = await add_host(house, new)
+    return Registered(public("host", made.host_id), made.key, house.settings.pulse_s)
+
+
+async def pulse(house: House, request: Request) -> PulseAnswer:
+    """Note that a worker is alive, on a path of its own that frames can't hold up."""
+    host = host_of(house, request.principal, None)
+    house.fleet.seen(host.id, request.body)
+    return PulseAnswer(linked=host.id in house.lines)
+
+
+async def link(house: House, request: Request, socket: WebSocket) -> None:
+    """Serve one worker's connection until it ends."""
+    try:
+        host = host_of(house, request.principal, None)
+    except UnknownHost:
+        await socket.close(1008, "this host has been retired")
+        return
+    await Session(house, host, socket).run()
+
+
+ENDPOINTS = (
+    Endpoint(
+        "POST", "/link/register", register, Access.OPTIONAL, "Register a worker's machine and its models.",
+        request=RegisterBody, response=Registered, status=201, errors=(NotAllowed, KeyTaken),
+    ),
+    Endpoint(
+        "POST", "/link/pulse", pulse, Access.HOST, "Say that the worker is alive.", request=Pulse, response=PulseAnswer,
+        errors=(UnknownHost,),
+    ),
+)  # fmt: skip
+
+DIALECT = Dialect(
+    name="link",
+    title="Comptoir link",
+    prefix="/comptoir",
+    endpoints=ENDPOINTS,
+    render_error=render_error,
+    sockets=(Socket("/link", link, Access.HOST, "The worker's link: msgpack batches, see comptoir.link."),),
+    description="How Comptoir's own worker registers and stays in touch.",
+    owns=("/link",),
+    error_statuses=status_of,
+)

@@ -1,0 +1,317 @@
+"""One worker's WebSocket: decode what it sends, act on it, send batches back, resume what it still holds."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import msgspec
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from comptoir.dispatch.assign import pump
+from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.house import House
+from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
+from comptoir.hosts import Host
+from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
+from comptoir.kit.errors import Refusal
+from comptoir.kit.ids import public
+from comptoir.link import (
+    LINK_VERSION,
+    Acks,
+    Bye,
+    Cancel,
+    Done,
+    Drain,
+    Fail,
+    Frames,
+    FromCoordinator,
+    FromWorker,
+    Have,
+    Hello,
+    Job,
+    Models,
+    Settled,
+    Welcome,
+    decode_from_worker,
+    encode,
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+OUTBOX_MESSAGES_MAX = 100_000
+"""Messages waiting for one worker's socket; a worker that reads slower than that is cut off and resumes by reconnecting."""
+
+ACK_EVERY_S = 0.05
+"""Acknowledgements are gathered this long: far shorter than it takes a worker to fill its window."""
+
+HELLO_WITHIN_S = 10.0
+"""How long a new connection may stay silent."""
+
+VIOLATION = 1002
+"""Close code of a worker that breaks the protocol."""
+
+
+class Session:
+    """The line to one linked host; the newest connection of a host replaces the one before."""
+
+    def __init__(self, house: House, host: Host, socket: WebSocket) -> None:
+        self._house = house
+        self._host = host
+        self._socket = socket
+        self._outbox: list[FromCoordinator] = []
+        self._wake: asyncio.Event = asyncio.Event()
+        self._acks: dict[bytes, int] = {}
+        self._ack_timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self.open = False
+
+    # -- Line ----------------------------------------------------------------------------------------------------
+
+    def send_job(self, job: LiveJob, lease: Lease) -> bool:
+        """Put the job in the outbox; False when the socket is gone."""
+        if not self.open:
+            return False
+        self.post(_job_message(job, lease))
+        return True
+
+    def cancel(self, lease: Lease, reason: str) -> None:
+        """Tell the worker to stop a lease."""
+        self.post(Cancel(lease.id, reason))
+
+    def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
+        """Tell the worker that it may forget a lease, and what it earned."""
+        self._acks.pop(lease.id, None)
+        self.post(Settled(lease.id, public("job", job.id), state, earned_uusd, job.tokens, balance_uusd))
+
+    def post(self, message: FromCoordinator) -> None:
+        """Queue one message; all of one loop tick leave as one WebSocket message."""
+        if len(self._outbox) >= OUTBOX_MESSAGES_MAX:
+            self.open = False
+        self._outbox.append(message)
+        self._wake.set()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the connection until it ends; what was in flight waits for the worker to come back."""
+        await self._socket.accept()
+        try:
+            if not await self._greet():
+                return
+            sender = self._loop.create_task(self._send_forever())
+            try:
+                await self._receive_forever()
+            finally:
+                sender.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await sender
+        except (WebSocketDisconnect, TimeoutError, OSError) as gone:
+            log.debug("link of %s ended: %s", public("host", self._host.id), gone)
+        finally:
+            self._leave()
+
+    async def _greet(self) -> bool:
+        async with asyncio.timeout(HELLO_WITHIN_S):
+            messages = await self._read()
+        if len(messages) != 1 or not isinstance(messages[0], Hello):
+            await self._refuse("the first message must be hello")
+            return False
+        hello = messages[0]
+        if hello.version != LINK_VERSION:
+            await self._refuse(f"this coordinator speaks version {LINK_VERSION} of the link, you speak {hello.version}")
+            return False
+        house, host = self._house, self._host
+        earlier = house.lines.get(host.id)
+        if isinstance(earlier, Session):
+            earlier.post(Bye("another connection of this host took over", -1.0))
+            earlier.open = False
+        settings = house.settings
+        house.fleet.replace_offer(host.id, tuple(hello.models), hello.slots)
+        have, unsent = self._compare(hello)
+        welcome = Welcome(LINK_VERSION, public("host", host.id), have, settings.window_frames, settings.pulse_s)
+        await self._socket.send_bytes(encode([welcome, *unsent]))
+        self.open = True
+        house.lines[host.id] = self
+        house.fleet.mark_linked(host.id)
+        log.info(
+            "host %s is linked: %s", public("host", host.id), ", ".join(m.name for m in hello.models) or "no model"
+        )
+        pump(house, host.id)
+        return True
+
+    def _compare(self, hello: Hello) -> tuple[list[Have], list[FromCoordinator]]:
+        """Say how far we have what the worker holds; find leases it never got."""
+        house, mine = self._house, {}
+        for job in house.jobs.live.leases_of(self._host.id):
+            assert job.lease is not None
+            mine[job.lease.id] = job
+            job.lease.touched_s = house.clock.monotonic_s()
+        held = {attempt.lease for attempt in hello.open}
+        have = [
+            Have(lease, len(mine[lease].frames), True) if lease in mine else Have(lease, 0, known=False)
+            for lease in held
+        ]
+        unsent: list[FromCoordinator] = []
+        for lease_id, job in mine.items():
+            if lease_id not in held and job.lease is not None and not job.closing:
+                unsent.append(_job_message(job, job.lease))
+        return have, unsent
+
+    def _leave(self) -> None:
+        self.open = False
+        house, host = self._house, self._host
+        if house.lines.get(host.id) is self:
+            del house.lines[host.id]
+            house.fleet.unlinked(host.id)
+            now = house.clock.monotonic_s()
+            for job in house.jobs.live.leases_of(host.id):
+                if job.lease is not None:
+                    job.lease.touched_s = now
+            log.info("host %s lost its link", public("host", host.id))
+
+    async def _refuse(self, reason: str) -> None:
+        await self._socket.send_bytes(encode([Bye(reason, -1.0)]))
+        await self._socket.close(VIOLATION, reason[:120])
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> list[FromWorker]:
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005), message.get("reason"))
+        data = message.get("bytes")
+        if data is None:
+            raise ProtocolBroken("only binary messages are spoken here")
+        try:
+            return decode_from_worker(data)
+        except msgspec.DecodeError as error:
+            raise ProtocolBroken(f"not a message of the link: {error}") from error
+
+    async def _receive_forever(self) -> None:
+        try:
+            while True:
+                for message in await self._read():
+                    self._act(message)
+        except ProtocolBroken as broken:
+            log.warning("host %s broke the protocol: %s", public("host", self._host.id), broken)
+            await self._refuse(str(broken))
+
+    def _act(self, message: FromWorker) -> None:
+        kind = type(message)
+        if kind is Frames:
+            self._frames(message)  # type: ignore[arg-type]
+        elif kind is Done:
+            self._done(message)  # type: ignore[arg-type]
+        elif kind is Fail:
+            self._fail(message)  # type: ignore[arg-type]
+        elif kind is Models:
+            self._models(message)  # type: ignore[arg-type]
+        elif kind is Drain:
+            self._house.fleet.drain(self._host.id)
+        else:
+            raise ProtocolBroken("hello comes once")
+
+    def _frames(self, message: Frames) -> None:
+        try:
+            job = leased_job(self._house, self._host.id, message.lease)
+        except NotYourLease:
+            return  # Cancelled or lost meanwhile: what still arrives is ignored.
+        if job.closing:
+            return
+        try:
+            self._ack(message.lease, take_frames(self._house, job, message.seq, message.items))
+        except FramesOutOfOrder as gap:
+            raise ProtocolBroken(str(gap)) from gap
+        except AnswerTooLarge as large:
+            self.post(Cancel(message.lease, str(large)))
+            self._house.spawn(fail(self._house, job, code="answer_too_large", message=str(large), fault=Fault.HOST))
+
+    def _done(self, message: Done) -> None:
+        job = self._ended(message.lease)
+        if job is None:
+            return
+        if message.end_seq != len(job.frames):
+            raise ProtocolBroken(f"done after frame {message.end_seq}, and {len(job.frames)} arrived")
+        self._house.spawn(self._complete(job, message))
+
+    async def _complete(self, job: LiveJob, message: Done) -> None:
+        try:
+            await complete(
+                self._house, job, finish_reason=message.finish_reason, usage=message.usage, signature=message.signature,
+                chain=message.chain or b"-",
+            )  # fmt: skip
+        except BadSegment as bad:
+            log.warning("host %s: %s", public("host", self._host.id), bad)
+        except Refusal as refusal:
+            # Not written: the worker keeps its Done and repeats it after a reconnect.
+            log.warning("job %s could not be settled: %s", public("job", job.id), refusal)
+            self.open = False
+            await self._socket.close(1013, "try again")
+
+    def _fail(self, message: Fail) -> None:
+        job = self._ended(message.lease)
+        if job is not None:
+            self._house.spawn(
+                fail(
+                    self._house, job, code=message.code, message=message.message, fault=FAULTS.get(message.fault, Fault.HOST),
+                    status=message.status, body=message.body, retry_after_s=message.retry_after_s,
+                )
+            )  # fmt: skip
+
+    def _ended(self, lease: bytes) -> LiveJob | None:
+        try:
+            job = leased_job(self._house, self._host.id, lease)
+        except NotYourLease:
+            # Settled or taken away before; the worker repeats its end until it hears so.
+            self.post(Settled(lease, "", "lost", 0, 0, 0))
+            return None
+        return None if job.closing else job
+
+    def _models(self, message: Models) -> None:
+        self._house.fleet.replace_offer(self._host.id, tuple(message.models), message.slots)
+        pump(self._house, self._host.id)
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    def _ack(self, lease: bytes, next_seq: int) -> None:
+        self._acks[lease] = next_seq
+        if self._ack_timer is None:
+            self._ack_timer = self._loop.call_later(ACK_EVERY_S, self._flush_acks)
+
+    def _flush_acks(self) -> None:
+        self._ack_timer = None
+        if self._acks and self.open:
+            self.post(Acks([Have(lease, seq) for lease, seq in self._acks.items()]))
+        self._acks = {}
+
+    async def _send_forever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._outbox = self._outbox, []
+            if batch:
+                await self._socket.send_bytes(encode(batch))
+            if not self.open:
+                await self._socket.close(1000, "goodbye")
+                return
+
+
+class ProtocolBroken(Exception):
+    """The worker sent something the link does not allow; the connection is closed with the reason."""
+
+
+def _job_message(job: LiveJob, lease: Lease) -> Job:
+    return Job(
+        lease.id, job.id, job.kind, job.model, job.body, job.deadline_ms, lease.first_frame,
+        job.frames[: lease.first_frame], job.chain if lease.first_frame else b"",
+    )  # fmt: skip
+
+
+async def say_goodbye(house: House, *, reason: str, reconnect_after_s: float) -> None:
+    """Close every worker's connection from our side; they come back by themselves."""
+    sessions: list[Any] = [line for line in house.lines.values() if isinstance(line, Session)]
+    for session in sessions:
+        session.post(Bye(reason, reconnect_after_s))
+        session.open = False
+    await asyncio.sleep(0)

@@ -1,0 +1,51 @@
+"""Bodies of the link's plain HTTP calls."""
+
+from typing import Annotated
+
+import msgspec
+
+from comptoir.link import ModelOffer
+
+Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
+
+
+class Offer(msgspec.Struct, kw_only=True):
+    """One model as a worker registers it."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    kinds: Annotated[list[str], msgspec.Meta(min_length=1, max_length=8)]
+    context_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 4096
+    price_in_uusd_per_mtok: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    price_out_uusd_per_mtok: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    can_continue: bool = False
+    fingerprint: Annotated[str, msgspec.Meta(max_length=128)] = ""
+
+    def offer(self) -> ModelOffer:
+        """Return it in the link's own shape."""
+        return ModelOffer(
+            self.name, self.kinds, self.context_tokens, self.price_in_uusd_per_mtok, self.price_out_uusd_per_mtok,
+            self.can_continue, self.fingerprint,
+        )  # fmt: skip
+
+
+class RegisterBody(msgspec.Struct, kw_only=True):
+    """Body of ``POST /link/register``."""
+
+    models: Annotated[list[Offer], msgspec.Meta(max_length=256)]
+    public_key: Hex
+    """Ed25519 verify key of the worker, hex; receipts are checked with it."""
+    gpu: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "CPU"
+    vram_mib: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
+    region: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    backend: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    software: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
+class Registered(msgspec.Struct):
+    """Answer of ``POST /link/register``."""
+
+    host_id: str
+    api_key: str
+    """Shown once."""
+    pulse_s: float

@@ -1,0 +1,10 @@
+"""The street: the verbs of a job's life, one file each, and the only code that touches two rooms.
+
+Read it in this order: `submit` (accept and hold) -> `assign` (give to a host) -> `stream` (take frames) -> `settle` (end and pay),
+beside them `cancel`, `expire`, `recover`, `drain` and `onboard`. No SQL, no HTTP in here. `House` is what every verb works on.
+"""
+
+from comptoir.dispatch.house import House, Line
+from comptoir.dispatch.submit import Order
+
+__all__ = ["House", "Line", "Order"]

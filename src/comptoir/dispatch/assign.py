@@ -1,0 +1,195 @@
+"""Assign: give jobs to hosts. A free host takes the oldest waiting job it may run; a lost host's job goes to another."""
+
+import logging
+
+from comptoir.dispatch.house import House
+from comptoir.dispatch.settle import Ending, finish
+from comptoir.jobs import (
+    AttemptState,
+    Fault,
+    Finish,
+    JobFinished,
+    JobState,
+    Lease,
+    LiveJob,
+    NotYourLease,
+    Start,
+    Waiting,
+    load_states,
+    requeue_rows,
+    start_rows,
+)  # fmt: skip
+from comptoir.kit.db import Tx
+from comptoir.kit.errors import Refusal
+from comptoir.kit.ids import new_id
+from comptoir.routing import Candidate, Spec, choose, passes
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS_MAX = 4
+"""Hosts that one job is tried on; one that four hosts lost is more likely a bad job than bad luck."""
+
+
+def take(house: House, spec: Spec) -> Candidate | None:
+    """Choose the best free host for *spec* and reserve its slot; None: the job has to wait."""
+    free = house.fleet.free_list(spec.model)
+    candidate = choose(spec, free, house.preference) if free is not None else None
+    if candidate is not None:
+        house.fleet.reserve(candidate.host_id, candidate.model, prefix_key=spec.prefix_key)
+    return candidate
+
+
+def make_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
+    """Open a lease on *job* for the reserved host, in memory; the caller writes it."""
+    host = house.fleet.get(candidate.host_id)
+    lease = Lease(
+        id=new_id(), host_id=candidate.host_id, model=candidate.model, first_frame=len(job.frames),
+        price_in=candidate.price_in_uusd_per_mtok, price_out=candidate.price_out_uusd_per_mtok,
+        started_ms=house.clock.now_ms(), started_s=house.clock.monotonic_s(), signs=host.row.public_key is not None,
+    )  # fmt: skip
+    house.jobs.live.open_lease(job, lease)
+    house.when_empty.clear()
+    return lease
+
+
+def give(house: House, job: LiveJob, lease: Lease) -> None:
+    """Send a durably leased job down its host's line; if the line is gone the job goes to another host."""
+    if job.closing or job.lease is not lease:
+        return
+    job.state = JobState.RUNNING
+    job.started_ms = job.started_ms or lease.started_ms
+    line = house.lines.get(lease.host_id)
+    if line is None or not line.send_job(job, lease):
+        house.spawn(lose(house, job, lease, "the line to the host was gone", fault=Fault.NONE))
+
+
+async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
+    """Lease a queued job to a reserved host: durable first, then down the line."""
+    if job.closing:
+        house.fleet.release(candidate.host_id)
+        return
+    lease = make_lease(house, job, candidate)
+    item = Start(job.id, lease.id, lease.host_id, lease.first_frame, lease.started_ms, job.events)
+    job.events += 1
+    try:
+        await house.db.batch(start_verb, item)
+    except Refusal as refusal:
+        log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
+        if job.lease is lease:
+            house.jobs.live.close_lease(job)
+            house.fleet.release(candidate.host_id)
+            job.events -= 1
+            if not isinstance(refusal, JobFinished):
+                house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec_of(job), first=True)
+        return
+    give(house, job, lease)
+
+
+def spec_of(job: LiveJob) -> Spec:
+    """Return what a job that is in line (again) asks of a host; its hold is its price cap."""
+    return Spec(
+        model=job.model, kind=job.kind, prompt_tokens=len(job.body) // 6, max_tokens=job.max_tokens,
+        price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried),
+    )  # fmt: skip
+
+
+def pump(house: House, host_id: bytes) -> None:
+    """Give a host with free slots the oldest waiting jobs that it may run, until one of both runs out."""
+    queue = house.jobs.queue
+    while len(queue):
+        host = house.fleet.find(host_id)
+        if host is None or host.slots.free < 1 or host_id not in house.lines:
+            return
+        candidates = host.candidates
+
+        def accept(entry: Waiting) -> bool:
+            assert isinstance(entry.terms, Spec)
+            return passes(entry.terms, candidates[entry.model])  # noqa: B023 (used up before the loop goes on)
+
+        entry = queue.take(candidates, accept)
+        if entry is None:
+            return
+        candidate = candidates[entry.model]
+        house.fleet.reserve(host_id, entry.model)
+        job = house.jobs.live.get(entry.job_id)
+        if job is None or job.closing:
+            house.fleet.release(host_id)
+            continue
+        house.spawn(start(house, job, candidate))
+
+
+async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault) -> None:
+    """Take the lease away from a host that fell silent or broke; the job goes to another host, or ends honestly.
+
+    It can go on as long as nothing was delivered; after the first frame it ends as failed and what arrived is paid.
+    Idempotent: a lease that is already closed is left alone.
+    """
+    if job.lease is not lease or job.closing:
+        return
+    job.tried.add(lease.host_id)
+    log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
+    if job.frames or len(job.tried) >= ATTEMPTS_MAX or not _somebody_else(house, job):
+        code = "host_lost" if job.frames else "no_host_left"
+        ending = Ending(
+            JobState.FAILED, attempt_state=AttemptState.LOST, fault=fault or Fault.HOST, code=code, status=502,
+            message=f"the host was lost: {why}" if job.frames else f"no host could run the job: {why}",
+        )  # fmt: skip
+        await finish(house, job, ending)
+        return
+    house.jobs.live.close_lease(job)
+    item = Finish(
+        job_id=job.id, state=JobState.QUEUED, at_ms=house.clock.now_ms(), event_seq=job.events, attempt_id=lease.id,
+        attempt_state=AttemptState.LOST, host_id=lease.host_id, end_frame=len(job.frames), prompt_tokens=0,
+        completion_tokens=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="", error_message=why[:500],
+        chain=b"", signature=b"", frames=b"", usage=b"",
+    )  # fmt: skip
+    job.events += 1
+    job.state = JobState.QUEUED
+    job.host_id = None
+    if fault == Fault.HOST:
+        house.fleet.outcome(lease.host_id, "lost")
+    await house.db.batch(requeue_verb, item)
+    house.fleet.release(lease.host_id)
+    candidate = take(house, spec_of(job))
+    if candidate is not None:
+        await start(house, job, candidate)
+    elif not job.closing:
+        house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec_of(job), first=True)
+
+
+def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
+    """Lease jobs by compare-and-set: only those still queued; two coordinators never lease one job."""
+    states = load_states(tx, [item.job_id for item in items])
+    good: list[Start] = []
+    outcomes: list[Exception | None] = []
+    for item in items:
+        stored = states.get(item.job_id)
+        if stored is None or stored.state != JobState.QUEUED:
+            outcomes.append(JobFinished(stored.state if stored else "unknown"))
+            continue
+        good.append(item)
+        outcomes.append(None)
+    if good:
+        start_rows(tx, good)
+    return outcomes
+
+
+def requeue_verb(tx: Tx, items: list[Finish]) -> list[None | Exception]:
+    """Put jobs back in line by compare-and-set on the lease: a stale one is refused, nothing of it is written."""
+    states = load_states(tx, [item.job_id for item in items])
+    good: list[Finish] = []
+    outcomes: list[Exception | None] = []
+    for item in items:
+        stored = states.get(item.job_id)
+        if stored is None or stored.state != JobState.RUNNING or stored.attempt_id != item.attempt_id:
+            outcomes.append(NotYourLease())
+            continue
+        good.append(item)
+        outcomes.append(None)
+    if good:
+        requeue_rows(tx, good)
+    return outcomes
+
+
+def _somebody_else(house: House, job: LiveJob) -> bool:
+    return house.fleet.possible(spec_of(job))

@@ -1,0 +1,45 @@
+"""Cancel: the buyer wants no more (or hung up). The host stops at once; what was delivered is paid, the rest goes back."""
+
+from comptoir.dispatch.house import House
+from comptoir.dispatch.settle import Ending, finish
+from comptoir.jobs import AttemptState, Fault, JobFinished, JobState, LiveJob
+
+
+async def cancel(house: House, job: LiveJob, *, reason: str = "cancelled by the buyer") -> None:
+    """Stop *job* and settle what was delivered.
+
+    Idempotent: a job that is ending already is left to end.
+
+    Raises:
+        JobFinished: it is over.
+        Unavailable: the database is out of reach; call again.
+    """
+    if job.over:
+        raise JobFinished(job.state)
+    tell_host_to_stop(house, job, reason)
+    ending = Ending(
+        JobState.CANCELLED, attempt_state=AttemptState.FAILED, fault=Fault.BUYER, code="cancelled", message=reason,
+        finish_reason="cancelled",
+    )  # fmt: skip
+    await finish(house, job, ending)
+
+
+def hang_up(house: House, job: LiveJob) -> None:
+    """The client of an attached job is gone: cancel it in the background, the host being told right away."""
+    if not job.over and not job.closing:
+        tell_host_to_stop(house, job, "the client hung up")
+        house.spawn(_cancel_quietly(house, job))
+
+
+def tell_host_to_stop(house: House, job: LiveJob, reason: str) -> None:
+    """Send Cancel down the line of the job's host, if it has one."""
+    lease = job.lease
+    if lease is not None:
+        line = house.lines.get(lease.host_id)
+        if line is not None:
+            line.cancel(lease, reason)
+
+
+async def _cancel_quietly(house: House, job: LiveJob) -> None:
+    if not job.over:
+        await cancel(house, job, reason="the client hung up")

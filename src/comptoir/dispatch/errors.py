@@ -1,0 +1,60 @@
+"""What the street refuses; each error carries its facts."""
+
+from comptoir.kit.errors import Refusal
+
+
+class DispatchRefusal(Refusal):
+    """Root of the street's errors."""
+
+
+class UnknownModel(DispatchRefusal):
+    """No registered host offers the model."""
+
+    def __init__(self, model: str, offered: tuple[str, ...]) -> None:
+        known = ", ".join(offered[:5]) + (", …" if len(offered) > 5 else "")
+        super().__init__(f"no host offers the model {model!r}" + (f"; offered now: {known}" if known else ""))
+        self.model = model
+
+
+class NoHostPossible(DispatchRefusal):
+    """Hosts offer the model, but none could ever run this job; the message says which filter turned away how many."""
+
+
+class QueueFull(DispatchRefusal):
+    """Too many jobs wait already (``queue_jobs_max``); come back after *retry_after_s*."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} jobs wait already; try again later")
+        self.retry_after_s = 5.0
+
+
+class TooManyJobs(DispatchRefusal):
+    """The buyer has ``jobs_per_buyer_max`` unfinished jobs."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"you have {limit} unfinished jobs, which is the limit; wait for some or cancel them")
+        self.retry_after_s = 1.0
+
+
+class PromptTooLong(DispatchRefusal):
+    """The prompt is larger than ``prompt_bytes_max``."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the prompt is larger than {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class FramesOutOfOrder(DispatchRefusal):
+    """A host sent a frame number that leaves a gap; *expected* is the next one wanted."""
+
+    def __init__(self, *, expected: int, got: int) -> None:
+        super().__init__(f"frame {got} leaves a gap: send from {expected}")
+        self.expected = expected
+
+
+class AnswerTooLarge(DispatchRefusal):
+    """A host sent more than the job may hold."""
+
+
+class BadSegment(DispatchRefusal):
+    """A host's signature or running hash does not match what it sent."""

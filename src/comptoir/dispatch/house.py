@@ -1,0 +1,117 @@
+"""The house: every room and every line to a host, as the verbs of the street get it."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from comptoir.hosts import Fleet, Hosts
+from comptoir.idempotency import Idempotency
+from comptoir.identity import Identity
+from comptoir.jobs import Jobs, Lease, LiveJob
+from comptoir.kit.clock import Clock
+from comptoir.kit.db import Database
+from comptoir.ledger import Ledger
+from comptoir.receipts import Receipts
+from comptoir.routing import Candidate, FreeList, Preference, Spec, passes
+from comptoir.settings import Settings
+
+log = logging.getLogger(__name__)
+
+WAITING_PRICE_S = 1.0
+"""How long the median price of a model is reused: finding it looks at every host that offers the model."""
+
+
+class Line(Protocol):
+    """How to reach one host: a link (WebSocket), a held poll, or a push to its address."""
+
+    def send_job(self, job: LiveJob, lease: Lease) -> bool:
+        """Hand over a leased job; False: the line is gone, give the job to another host."""
+        ...
+
+    def cancel(self, lease: Lease, reason: str) -> None:
+        """Tell the host to stop; frames it sends later are ignored."""
+        ...
+
+    def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
+        """Tell the host that a lease is closed, and what it earned."""
+        ...
+
+
+@dataclass(eq=False)
+class House:
+    """One coordinator."""
+
+    settings: Settings
+    clock: Clock
+    db: Database
+    identity: Identity
+    ledger: Ledger
+    hosts: Hosts
+    fleet: Fleet
+    jobs: Jobs
+    receipts: Receipts
+    idempotency: Idempotency
+    preference: Preference
+    """Routing strategy in force."""
+    lines: dict[bytes, Line] = field(default_factory=dict)
+    """Line by host id; a host without one can't be given jobs."""
+    in_flight: dict[bytes, int] = field(default_factory=dict)
+    """Unfinished jobs by buyer."""
+    draining: bool = False
+    """Set once: no new jobs are accepted."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Jobs that ended since the start, by final state, for metrics."""
+    latency_ms_sum: int = 0
+    """Milliseconds from submit to end of completed jobs, since the start."""
+    started_s: float = 0.0
+    when_empty: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever no job is leased; the drain waits for it."""
+    _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
+    _waiting_prices: dict[tuple[str, str], tuple[float, int, int]] = field(default_factory=dict)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run *work* in the background; a failure is logged, never silent."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("background work of the street failed", exc_info=task.exception())
+
+    async def settle_down(self) -> None:
+        """Wait for all background work."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def enter(self, owner_id: bytes) -> None:
+        """Count one more unfinished job of a buyer."""
+        self.in_flight[owner_id] = self.in_flight.get(owner_id, 0) + 1
+
+    def leave(self, owner_id: bytes) -> None:
+        """Count one unfinished job of a buyer less."""
+        left = self.in_flight[owner_id] - 1
+        if left:
+            self.in_flight[owner_id] = left
+        else:
+            del self.in_flight[owner_id]
+
+    def waiting_prices(self, spec: Spec, known: FreeList) -> tuple[int, int]:
+        """Return the median (in, out) prices of the hosts that could run *spec*; at most a second old."""
+        key = (spec.model, spec.kind)
+        now = self.clock.monotonic_s()
+        cached = self._waiting_prices.get(key)
+        if cached is None or cached[0] < now:
+            fitting = [c for c in known.all.values() if passes(spec, c)]
+            fitting.sort(key=_by_price)
+            middle = fitting[len(fitting) // 2]
+            cached = (now + WAITING_PRICE_S, middle.price_in_uusd_per_mtok, middle.price_out_uusd_per_mtok)
+            self._waiting_prices[key] = cached
+        return cached[1], cached[2]
+
+
+def _by_price(candidate: Candidate) -> tuple[int, int]:
+    return candidate.price_out_uusd_per_mtok, candidate.price_in_uusd_per_mtok

@@ -1,0 +1,102 @@
+"""Onboard: people and hosts come in. Each arrives whole: record, key, account and credit in one command."""
+
+import msgspec
+
+from comptoir.dispatch.house import House
+from comptoir.hosts import Host, NewHost, insert_host
+from comptoir.identity import Identity, NewKey, OwnerKind, Principal, Role, User
+from comptoir.kit.db import Tx
+from comptoir.kit.errors import NotAllowed
+from comptoir.kit.ids import public
+from comptoir.ledger import PROMOTIONS, Book
+from comptoir.receipts import HolderKind, Receipts
+
+
+class NewBuyer(msgspec.Struct, frozen=True):
+    """A user who just came in."""
+
+    user: User
+    key: str
+    """Shown once."""
+    credit_uusd: int
+
+
+class NewcomerHost(msgspec.Struct, frozen=True):
+    """A host that just came in."""
+
+    host_id: bytes
+    key: str
+    """Shown once."""
+
+
+async def add_user(
+    house: House, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER,
+    credit_uusd: int | None = None,
+) -> NewBuyer:  # fmt: skip
+    """Create a user with a key, an account and the sign-up credit, in one command.
+
+    Args:
+        credit_uusd: what the house gives; None is the setting ``signup_credits_uusd``, operators get nothing.
+
+    Raises:
+        InvalidField: username, email or password is out of bounds.
+        TooManyRequests: too many passwords are being hashed.
+        UsernameTaken, EmailTaken: nothing is written.
+    """
+    new = await house.identity.prepare_user(
+        username=username, email=email, password=password, role=role, with_key=True
+    )  # fmt: skip
+    assert new.key is not None
+    if credit_uusd is None:
+        credit_uusd = house.settings.signup_credits_uusd if role == Role.BUYER else 0
+    user, now, credit = new.user, house.clock.now_ms(), credit_uusd
+
+    def command(tx: Tx) -> None:
+        Identity.insert_user(tx, new)
+        house.ledger.open_account(tx, owner_id=user.id, kind="buyer", at_ms=now)
+        if credit:
+            book = Book.load(tx, (user.id, PROMOTIONS))
+            book.move(debit=PROMOTIONS, credit=user.id, amount_uusd=credit, kind="signup", job_id=None, at_ms=now)
+            book.apply(tx)
+
+    await house.db.run(command)
+    return NewBuyer(user, new.key.secret, credit)
+
+
+async def add_host(house: House, new: NewHost) -> NewcomerHost:
+    """Register a host with a key, an account and its signing key, in one command.
+
+    Raises:
+        InvalidField: a field is out of bounds, or the endpoint URL points inside.
+        NotAllowed: open registration is off and nobody's key came with the request.
+        KeyTaken: its signing key is another host's.
+    """
+    if new.owner_id is None and not house.settings.allow_open_host_registration:
+        raise NotAllowed("this trading post registers hosts of known users only: send a user's key")
+    row = house.hosts.prepare(new)
+    key: NewKey = house.identity.new_key(OwnerKind.HOST, row.id)
+    now = house.clock.now_ms()
+
+    def command(tx: Tx) -> None:
+        insert_host(tx, row)
+        Identity.insert_key(tx, key)
+        house.ledger.open_account(tx, owner_id=row.id, kind="host", at_ms=now)
+        if row.public_key is not None:
+            holder = public("host", row.id)
+            Receipts.register_key(tx, row.public_key, holder_kind=HolderKind.HOST, holder=holder, at_ms=now)
+
+    await house.db.run(command)
+    house.hosts.admit(row)
+    return NewcomerHost(row.id, key.secret)
+
+
+def host_of(house: House, principal: Principal, host_id: bytes | None) -> Host:
+    """Return the host that *principal* speaks for; *host_id*, when it is named in the request, has to be the same.
+
+    Raises:
+        NotAllowed: the key is another host's.
+        UnknownHost: it has been retired.
+    """
+    if host_id is not None and host_id != principal.id:
+        raise NotAllowed("this key belongs to another host")
+    return house.fleet.get(principal.id)

@@ -1,0 +1,256 @@
+"""Settle: end a job exactly once. One command closes the attempt, posts the transfers, writes answer and receipt.
+
+What is paid: the tokens that were delivered, at the host's price, never more than the hold; the rest of the hold goes back in
+the same command. A job that ends without a delivered token releases its hold.
+"""
+
+import hashlib
+import logging
+
+import msgspec
+
+from comptoir.dispatch.errors import BadSegment
+from comptoir.dispatch.house import House
+from comptoir.jobs import (
+    AttemptState,
+    Fault,
+    Finish,
+    JobFinished,
+    JobState,
+    Lease,
+    LiveJob,
+    NotYourLease,
+    finish_rows,
+    load_states,
+)  # fmt: skip
+from comptoir.kit.db import Tx
+from comptoir.kit.ids import public
+from comptoir.kit.money import cost_half_even, fee_of
+from comptoir.kit.signing import is_signed, keyid_of
+from comptoir.ledger import FEES, Book
+from comptoir.link import Segment, Usage, segment_bytes
+from comptoir.receipts import Receipt, ReceiptFacts, Receipts, SegmentFacts, Transfer, statement_bytes
+
+log = logging.getLogger(__name__)
+
+MESSAGE_CHARS_MAX = 500
+"""Most characters of an error message that are kept."""
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a job ends."""
+
+    state: JobState
+    attempt_state: AttemptState = AttemptState.DONE
+    fault: Fault = Fault.NONE
+    code: str = ""
+    """Machine-readable error code; empty when it went well."""
+    message: str = ""
+    status: int = 0
+    """HTTP status of the engine's error, passed on where the dialect can."""
+    body: bytes = b""
+    """The engine's own JSON error."""
+    retry_after_s: float = 0.0
+    finish_reason: str = ""
+    usage: Usage = Usage()
+    signature: bytes = b""
+    """The host's signature over its segment; verified before it gets here."""
+
+
+class _Item(msgspec.Struct, frozen=True):
+    """One job's end as the batch verb gets it."""
+
+    finish: Finish
+    pays: tuple[tuple[bytes, int, str], ...]
+    facts: ReceiptFacts
+    receipts: Receipts
+    owner_id: bytes
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What was written."""
+
+    host_balance_uusd: int
+
+
+async def finish(house: House, job: LiveJob, ending: Ending) -> None:
+    """End *job*: durable when this returns, readers woken, host told, slot free. A second call does nothing.
+
+    Raises:
+        Unavailable: the database is out of reach; the job stays as it was and may be ended again.
+    """
+    if job.closing:
+        return
+    job.closing = True
+    house.jobs.queue.remove(job.id)
+    lease = house.jobs.live.close_lease(job)
+    if lease is not None:
+        # The slot is free as soon as the host has stopped, not when the books are written.
+        house.fleet.release(lease.host_id)
+    item = _item(house, job, lease, ending)
+    try:
+        settled = await house.db.batch(settle_verb, item)
+    except JobFinished as stale:
+        log.error("job %s was already %s in the database", job.id.hex(), stale.state)
+        settled = Settled(0)
+    except Exception:
+        job.closing = False
+        if lease is not None:
+            house.jobs.live.open_lease(job, lease)
+            house.fleet.adopt(lease.host_id)
+        raise
+    _publish(house, job, lease, ending, item.finish, settled)
+
+
+def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, row: Finish, settled: Settled) -> None:
+    job.cost_uusd = row.cost_uusd
+    job.receipt_id = job.id
+    job.usage = Usage(row.prompt_tokens, row.completion_tokens, row.usage)
+    job.finish_reason = ending.finish_reason
+    job.fault = ending.fault
+    job.error_code, job.error_message = ending.code, row.error_message
+    job.error_status, job.error_body, job.retry_after_s = ending.status, ending.body, ending.retry_after_s
+    job.events += 1
+    job.state = ending.state
+    house.jobs.live.drop(job)
+    house.leave(job.owner_id)
+    house.counts[ending.state] = house.counts.get(ending.state, 0) + 1
+    if ending.state == JobState.COMPLETED:
+        house.latency_ms_sum += row.at_ms - job.created_ms
+    if lease is not None:
+        _tell_host(house, job, lease, ending, row, settled)
+    if not house.jobs.live.leased:
+        house.when_empty.set()
+    job.wake()
+
+
+def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, row: Finish, settled: Settled) -> None:
+    if ending.attempt_state == AttemptState.DONE:
+        house.fleet.outcome(lease.host_id, "done", tokens=row.completion_tokens)
+    elif ending.fault == Fault.HOST:
+        house.fleet.outcome(lease.host_id, "lost" if ending.attempt_state == AttemptState.LOST else "failed")
+    line = house.lines.get(lease.host_id)
+    if line is not None:
+        line.settled(
+            job, lease, state=ending.attempt_state, earned_uusd=row.paid_uusd, balance_uusd=settled.host_balance_uusd
+        )  # fmt: skip
+
+
+def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _Item:
+    now = house.clock.now_ms()
+    delivered = lease is not None and (bool(job.frames) or ending.state == JobState.COMPLETED)
+    # Counted as the host signed it; charged at most up to what the hold covers of each.
+    completion = job.tokens if delivered else 0
+    prompt = ending.usage.prompt_tokens if delivered else 0
+    cost = fee = 0
+    pays: tuple[tuple[bytes, int, str], ...] = ()
+    if lease is not None and delivered:
+        cost = min(job.hold_uusd, _price(job, lease, prompt, completion))
+        fee = fee_of(cost, house.settings.fee_bps)
+        pays = ((lease.host_id, cost - fee, "pay"), (FEES, fee, "fee"))
+    row = Finish(
+        job_id=job.id, state=ending.state, at_ms=now, event_seq=job.events, attempt_id=lease.id if lease else None,
+        attempt_state=ending.attempt_state, host_id=lease.host_id if lease else None, end_frame=len(job.frames),
+        prompt_tokens=prompt, completion_tokens=completion, cost_uusd=cost, paid_uusd=cost - fee,
+        finish_reason=ending.finish_reason, fault=ending.fault, error_code=ending.code,
+        error_message=ending.message[:MESSAGE_CHARS_MAX], chain=job.chain if delivered else b"",
+        signature=ending.signature, frames=job.encode_frames(), usage=ending.usage.details,
+    )  # fmt: skip
+    return _Item(row, pays, _facts(house, job, lease, ending, row), house.receipts, job.owner_id)
+
+
+def _price(job: LiveJob, lease: Lease, prompt: int, completion: int) -> int:
+    billed_in, billed_out = min(prompt, job.prompt_tokens_max), min(completion, job.max_tokens)
+    return cost_half_even(billed_in * lease.price_in + billed_out * lease.price_out)
+
+
+def _facts(house: House, job: LiveJob, lease: Lease | None, ending: Ending, row: Finish) -> ReceiptFacts:
+    segments = []
+    if lease is not None and row.chain:
+        segments.append(_segment_facts(house, job, lease, ending, row))
+    fee = fee_of(row.cost_uusd, house.settings.fee_bps)
+    return ReceiptFacts(
+        job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind, model=job.model, state=ending.state,
+        segments=segments, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,
+        price_in_uusd_per_mtok=lease.price_in if lease else job.price_in,
+        price_out_uusd_per_mtok=lease.price_out if lease else job.price_out, fee_bps=house.settings.fee_bps,
+        held_uusd=job.hold_uusd, charged_uusd=row.cost_uusd, fee_uusd=fee, released_uusd=job.hold_uusd - row.cost_uusd,
+        transfers=[], input_sha256=hashlib.sha256(job.body).digest(), created_ms=job.created_ms, settled_ms=row.at_ms,
+        started_ms=job.started_ms or None, fingerprint=_fingerprint(house, lease),
+    )  # fmt: skip
+
+
+def _fingerprint(house: House, lease: Lease | None) -> str:
+    host = house.fleet.find(lease.host_id) if lease is not None else None
+    if host is None or lease is None:
+        return ""
+    return next((offer.fingerprint for offer in host.row.models if offer.name == lease.model), "")
+
+
+def _segment_facts(house: House, job: LiveJob, lease: Lease, ending: Ending, row: Finish) -> SegmentFacts:
+    signed = bool(ending.signature)
+    public_key = house.fleet.get(lease.host_id).row.public_key if signed else None
+    return SegmentFacts(
+        attempt_id=lease.id, host_id=lease.host_id, first_frame=lease.first_frame, end_frame=row.end_frame,
+        chain=row.chain, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,
+        finish_reason=ending.finish_reason, keyid=keyid_of(public_key) if public_key else None,
+        statement=statement_bytes(segment_of(job, lease, ending.finish_reason, ending.usage)) if signed else None,
+        signature=ending.signature if signed else None,
+    )  # fmt: skip
+
+
+def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> Segment:
+    """Return the statement that the host of *lease* has to have signed for what it delivered."""
+    return Segment(
+        job=public("job", job.id), attempt=public("att", lease.id), host=public("host", lease.host_id), model=lease.model,
+        input_sha256=hashlib.sha256(job.body).hexdigest(), first_frame=lease.first_frame, end_frame=len(job.frames),
+        chain=job.chain.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=job.tokens, finish_reason=finish_reason,
+    )  # fmt: skip
+
+
+def check_segment(house: House, job: LiveJob, lease: Lease, finish_reason: str, usage: Usage, signature: bytes) -> None:
+    """Check a host's signature over its segment (42 us).
+
+    Raises:
+        BadSegment: no key is registered for the host, or the signature is not its own over exactly this.
+    """
+    key = house.fleet.get(lease.host_id).row.public_key
+    if key is None or not is_signed(segment_bytes(segment_of(job, lease, finish_reason, usage)), signature, key):
+        raise BadSegment("the host's signature does not match what it delivered")
+
+
+def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
+    """Close jobs by compare-and-set on their lease: load, decide each, apply all."""
+    states = load_states(tx, [item.finish.job_id for item in items])
+    accounts = {item.owner_id for item in items} | {account for item in items for account, _, _ in item.pays}
+    book = Book.load(tx, accounts, [item.finish.job_id for item in items])
+    outcomes: list[Settled | Exception] = []
+    good: list[Finish] = []
+    receipts: list[Receipt] = []
+    for item in items:
+        row = item.finish
+        stored = states.get(row.job_id)
+        if stored is None or stored.state not in (JobState.QUEUED, JobState.RUNNING):
+            outcomes.append(JobFinished(stored.state if stored else "unknown"))
+            continue
+        if stored.attempt_id != row.attempt_id:
+            outcomes.append(NotYourLease())
+            continue
+        transfers = book.settle(job_id=row.job_id, pays=item.pays, at_ms=row.at_ms)
+        good.append(row)
+        receipts.append(item.receipts.build(_with_transfers(item, transfers)))
+        outcomes.append(Settled(book.balance_uusd(row.host_id) if row.host_id and item.pays else 0))
+    if good:
+        finish_rows(tx, good)
+        book.apply(tx)
+        Receipts.insert_rows(tx, receipts)
+    return outcomes
+
+
+def _with_transfers(item: _Item, transfers: tuple[bytes, ...]) -> ReceiptFacts:
+    """Copy the posted transfers into the receipt's facts; zero amounts were not posted."""
+    posted = [pay for pay in item.pays if pay[1]]
+    for transfer, (account, amount, kind) in zip(transfers, posted, strict=True):
+        payee = "fee" if account == FEES else public("host", account)
+        item.facts.transfers.append(Transfer(transfer.hex(), "host" if kind == "pay" else kind, payee, amount))
+    return item.facts

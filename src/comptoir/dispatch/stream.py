@@ -1,0 +1,113 @@
+"""Stream: take what a host sends on a lease, in order, into the job's frames; and end the attempt when it says so."""
+
+import logging
+
+from comptoir.dispatch.assign import ATTEMPTS_MAX, lose, spec_of
+from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.house import House
+from comptoir.dispatch.settle import Ending, check_segment, finish
+from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
+from comptoir.link import Frame, Usage
+
+log = logging.getLogger(__name__)
+
+TOKENS_OVER_MAX = 8
+"""Tokens past the job's limit that are forgiven (engines count differently); they are never billed."""
+
+FAULTS = {"buyer": Fault.BUYER, "host": Fault.HOST, "capacity": Fault.CAPACITY, "coordinator": Fault.COORDINATOR}
+"""Attribution as workers spell it; anything else is the host's."""
+
+
+def leased_job(house: House, host_id: bytes, lease: bytes) -> LiveJob:
+    """Return the job that *host_id* holds *lease* on.
+
+    Raises:
+        NotYourLease: it never had it, or lost it.
+    """
+    job = house.jobs.live.by_lease(lease)
+    if job is None or job.lease is None or job.lease.host_id != host_id:
+        raise NotYourLease
+    return job
+
+
+def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int:
+    """Append frames ``seq, seq+1, …`` to the job; return the number of the next frame wanted.
+
+    Idempotent: frames already held are skipped.
+
+    Raises:
+        FramesOutOfOrder: *seq* leaves a gap; nothing is taken.
+        AnswerTooLarge: more text or tokens than the job may have; nothing is taken, the attempt should be failed.
+    """
+    lease = job.lease
+    assert lease is not None, "frames come through a lease"
+    held = len(job.frames)
+    if seq > held:
+        raise FramesOutOfOrder(expected=held, got=seq)
+    fresh = items[held - seq :] if seq < held else items
+    now = house.clock.monotonic_s()
+    if not fresh:
+        lease.touched_s = now
+        return held
+    if not job.append(fresh):
+        raise AnswerTooLarge("the answer is larger than a job may hold")
+    if job.max_tokens and job.tokens > job.max_tokens + TOKENS_OVER_MAX:
+        raise AnswerTooLarge(f"the host sent {job.tokens} tokens and {job.max_tokens} were asked for")
+    fleet = house.fleet
+    if held == lease.first_frame:
+        job.first_frame_s = job.first_frame_s or now
+        fleet.first_frame(lease.host_id, lease.model, (now - lease.started_s) * 1000)
+    else:
+        fleet.frames(lease.host_id, lease.model, (now - lease.touched_s) * 1000 / len(fresh), len(fresh))
+    lease.touched_s = now
+    return held + len(fresh)
+
+
+async def complete(
+    house: House, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes = b"", chain: bytes = b""
+) -> None:
+    """End *job* as answered in full. *signature* and *chain* come from hosts that sign; they are checked first.
+
+    Raises:
+        BadSegment: they don't match; the attempt is ended as the host's fault.
+        Unavailable: the database is out of reach; call again.
+    """
+    lease = job.lease
+    assert lease is not None, "an end comes through a lease"
+    try:
+        if chain and chain != job.chain:
+            raise BadSegment("the host's running hash differs from the frames it sent")
+        if signature:
+            check_segment(house, job, lease, finish_reason, usage, signature)
+        elif lease.signs and house.lines.get(lease.host_id) is not None and chain:
+            raise BadSegment("the host has a key and did not sign")
+    except BadSegment as bad:
+        await fail(house, job, code="bad_segment", message=str(bad), fault=Fault.HOST)
+        raise
+    ending = Ending(JobState.COMPLETED, finish_reason=finish_reason, usage=usage, signature=signature)
+    await finish(house, job, ending)
+
+
+async def fail(
+    house: House, job: LiveJob, *, code: str, message: str, fault: Fault, status: int = 0, body: bytes = b"",
+    retry_after_s: float = 0.0,
+) -> None:  # fmt: skip
+    """End the attempt as failed. The job goes to another host if nothing was delivered and the buyer is not to blame.
+
+    Raises:
+        Unavailable: the database is out of reach; call again.
+    """
+    lease = job.lease
+    assert lease is not None, "a failure comes through a lease"
+    retry = fault in (Fault.HOST, Fault.CAPACITY) and not job.frames and len(job.tried) + 1 < ATTEMPTS_MAX
+    if retry:
+        job.tried.add(lease.host_id)
+        retry = house.fleet.possible(spec_of(job))
+    if retry:
+        await lose(house, job, lease, message, fault=fault)
+        return
+    ending = Ending(
+        JobState.FAILED, attempt_state=AttemptState.FAILED, fault=fault, code=code, message=message, status=status, body=body,
+        retry_after_s=retry_after_s,
+    )  # fmt: skip
+    await finish(house, job, ending)

@@ -1,0 +1,176 @@
+"""Submit: accept a job, set credit aside for it, and give it to a free host in the same command if there is one.
+
+The hold covers the whole prompt and every token that may come, at the price of the host that routing picked (or would
+pick, if it were free): that price is the cap for the life of the job.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from comptoir.dispatch.assign import give, make_lease, start, take
+from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
+from comptoir.dispatch.house import House
+from comptoir.jobs import Lease, LiveJob, NewJob, Start, insert_jobs
+from comptoir.kit.db import Tx
+from comptoir.kit.errors import Refusal, Unavailable
+from comptoir.kit.ids import new_id
+from comptoir.kit.money import TOKENS_PER_MTOK
+from comptoir.ledger import Book
+from comptoir.routing import Spec
+
+PROMPT_BYTES_PER_TOKEN = 3
+"""Bytes of request body counted as one prompt token for the hold: ordinary text has about four. A prompt with more tokens
+than that is charged for no more than its hold."""
+
+PROMPT_TOKENS_BASE = 32
+"""Tokens that a chat template may add."""
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What a dialect asks the street to buy."""
+
+    owner_id: bytes
+    dialect: str
+    kind: str
+    """``chat``, ``completion`` or ``embedding``."""
+    model: str
+    body: bytes
+    """OpenAI-style request body."""
+    max_tokens: int
+    """Most tokens of the answer, over all its choices; 0 for embeddings."""
+    detached: bool
+    """Whether the job goes on when nobody is connected."""
+    job_id: bytes | None = None
+    """Chosen before, when an Idempotency-Key names it."""
+
+
+@dataclass(slots=True)
+class _Item:
+    job: NewJob
+    start: Start | None
+
+
+async def submit(house: House, order: Order) -> LiveJob:
+    """Accept *order*; the returned job is durable, and either leased to a host or waiting in line.
+
+    Raises, in the order they are checked (nothing is written by any of them):
+        Unavailable: the house is draining, or its database is out of reach.
+        PromptTooLong: the body is larger than ``prompt_bytes_max``.
+        TooManyJobs: the buyer has too many unfinished jobs.
+        UnknownModel: no host offers the model.
+        NoHostPossible: none of the hosts that offer it could ever run this job.
+        QueueFull: it would have to wait and the line is full.
+        InsufficientCredit: the buyer's free credit does not cover the hold.
+    """
+    settings = house.settings
+    if house.draining:
+        raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
+    if len(order.body) > settings.prompt_bytes_max:
+        raise PromptTooLong(settings.prompt_bytes_max)
+    if house.in_flight.get(order.owner_id, 0) >= settings.jobs_per_buyer_max:
+        raise TooManyJobs(settings.jobs_per_buyer_max)
+    prompt_tokens = len(order.body) // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
+    spec = Spec(
+        model=order.model, kind=order.kind, prompt_tokens=len(order.body) // (2 * PROMPT_BYTES_PER_TOKEN),
+        max_tokens=order.max_tokens,
+    )  # fmt: skip
+    candidate = take(house, spec)
+    if candidate is None:
+        price_in, price_out = _price_to_wait_for(house, spec)
+    else:
+        price_in, price_out = candidate.price_in_uusd_per_mtok, candidate.price_out_uusd_per_mtok
+    job = _live(house, order, prompt_tokens=prompt_tokens, price_in=price_in, price_out=price_out)
+    lease = make_lease(house, job, candidate) if candidate is not None else None
+    house.enter(order.owner_id)
+    try:
+        await house.db.batch(submit_verb, _Item(_row(job), _start(job, lease) if lease else None))
+    except BaseException:
+        house.leave(order.owner_id)
+        if house.jobs.live.close_lease(job) is not None and candidate is not None:
+            house.fleet.release(candidate.host_id)
+        raise
+    house.jobs.live.add(job)
+    if lease is not None:
+        job.events = 2
+        give(house, job, lease)
+    else:
+        queue_up(house, job, spec)
+    return job
+
+
+def queue_up(house: House, job: LiveJob, spec: Spec) -> None:
+    """Put a durably queued job in line, or give it to a host that became free while it was written."""
+    candidate = take(house, spec)
+    if candidate is None:
+        house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec)
+    else:
+        house.spawn(start(house, job, candidate))
+
+
+def submit_verb(tx: Tx, items: list[_Item]) -> list[None | Exception]:
+    """Set aside credit and write jobs: load the buyers' accounts, decide each, apply all."""
+    book = Book.load(tx, [item.job.owner_id for item in items])
+    outcomes: list[Exception | None] = []
+    jobs: list[NewJob] = []
+    starts: list[Start] = []
+    for item in items:
+        job = item.job
+        try:
+            book.hold(payer=job.owner_id, amount_uusd=job.hold_uusd, job_id=job.id)
+        except Refusal as refusal:
+            outcomes.append(refusal)
+            continue
+        jobs.append(job)
+        if item.start is not None:
+            starts.append(item.start)
+        outcomes.append(None)
+    if jobs:
+        insert_jobs(tx, jobs, starts)
+        book.apply(tx)
+    return outcomes
+
+
+def hold_for(*, prompt_tokens: int, max_tokens: int, price_in: int, price_out: int) -> int:
+    """Return the micro-dollars that cover a job at these prices, rounded up once."""
+    return -(-(prompt_tokens * price_in + max_tokens * price_out) // TOKENS_PER_MTOK)
+
+
+def _price_to_wait_for(house: House, spec: Spec) -> tuple[int, int]:
+    """Return the prices (in, out) that a job waits at: the median host's, so that half of those possible may take it.
+
+    Raises:
+        UnknownModel, NoHostPossible, QueueFull: as `submit`.
+    """
+    known = house.fleet.free_list(spec.model)
+    if known is None or not known.all:
+        raise UnknownModel(spec.model, tuple(summary.name for summary in house.fleet.models()))
+    if not house.fleet.possible(spec):
+        raise NoHostPossible(house.fleet.explain(spec).sentence())
+    if len(house.jobs.queue) >= house.settings.queue_jobs_max:
+        raise QueueFull(len(house.jobs.queue))
+    return house.waiting_prices(spec, known)
+
+
+def _live(house: House, order: Order, *, prompt_tokens: int, price_in: int, price_out: int) -> LiveJob:
+    now = house.clock.now_ms()
+    hold = hold_for(
+        prompt_tokens=prompt_tokens, max_tokens=order.max_tokens, price_in=price_in, price_out=price_out
+    )  # fmt: skip
+    return LiveJob(
+        id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=order.kind, model=order.model,
+        body=order.body, max_tokens=order.max_tokens, prompt_tokens_max=prompt_tokens, price_in=price_in,
+        price_out=price_out, hold_uusd=hold, detached=order.detached,
+        deadline_ms=now + int(house.settings.job_ttl_s * 1000), created_ms=now, submitted_s=house.clock.monotonic_s(),
+    )  # fmt: skip
+
+
+def _row(job: LiveJob) -> NewJob:
+    return NewJob(
+        job.id, job.owner_id, job.dialect, job.kind, job.model, job.body, job.prompt_tokens_max, job.max_tokens,
+        job.price_in, job.price_out, job.hold_uusd, job.detached, job.deadline_ms, job.created_ms,
+    )  # fmt: skip
+
+
+def _start(job: LiveJob, lease: Lease) -> Start:
+    return Start(job.id, lease.id, lease.host_id, 0, lease.started_ms, 1)

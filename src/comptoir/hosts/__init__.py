@@ -1,0 +1,79 @@
+"""Hosts: who rents out a GPU, on what terms, and how it stands with each of them now.
+
+Owns the table ``hosts`` and the in-memory `Fleet`. The fleet is the truth about who is here, who is free, how
+fast and how trusted; the table is its memory, written behind.
+Invariants: a slot is reserved and released exactly once; a host is in a model's free list exactly while it is active
+and has a free slot; reputation comes from outcomes only.
+Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. What a host earned is the ledger's to say.
+Knows `routing` (its door only), whose candidates and free lists the fleet keeps; nobody else.
+"""
+
+from comptoir.hosts.check import (
+    GPU_CHARS_MAX,
+    MODEL_CHARS_MAX,
+    MODELS_MAX,
+    SLOTS_MAX,
+    check_host,
+    check_offer,
+    offers_of,
+)
+from comptoir.hosts.errors import HostRefusal, NoFreeSlot, UnknownHost
+from comptoir.hosts.fleet import HOST_SILENT_S, Fleet, Host
+from comptoir.hosts.service import Hosts
+from comptoir.hosts.store import insert_host
+from comptoir.hosts.tables import TABLES
+from comptoir.hosts.types import (
+    ACTIVE,
+    DONE,
+    DRAINING,
+    FAILED,
+    LINK,
+    LOST,
+    OFFLINE,
+    OUTCOMES,
+    POLL,
+    PUSH,
+    STATUSES,
+    TRANSPORTS,
+    HostRow,
+    ModelSummary,
+    NewHost,
+    PaceFigures,
+    ReputationStory,
+)
+
+__all__ = [
+    "ACTIVE",
+    "DONE",
+    "DRAINING",
+    "FAILED",
+    "GPU_CHARS_MAX",
+    "HOST_SILENT_S",
+    "LINK",
+    "LOST",
+    "MODELS_MAX",
+    "MODEL_CHARS_MAX",
+    "OFFLINE",
+    "OUTCOMES",
+    "POLL",
+    "PUSH",
+    "SLOTS_MAX",
+    "STATUSES",
+    "TABLES",
+    "TRANSPORTS",
+    "Fleet",
+    "Host",
+    "HostRefusal",
+    "HostRow",
+    "Hosts",
+    "ModelSummary",
+    "NewHost",
+    "NoFreeSlot",
+    "PaceFigures",
+    "ReputationStory",
+    "UnknownHost",
+    "check_host",
+    "check_offer",
+    "insert_host",
+    "offers_of",
+]

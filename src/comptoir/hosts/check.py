@@ -1,0 +1,90 @@
+"""What a registration or an offer must satisfy; the first fault is named with its limit."""
+
+from decimal import Decimal
+
+from comptoir.hosts.types import PUSH, TRANSPORTS, NewHost
+from comptoir.kit.errors import InvalidField
+from comptoir.kit.money import PRICE_UUSD_PER_MTOK_MAX, price_from_usd_per_token
+from comptoir.kit.urlguard import UrlGuard
+from comptoir.link import ModelOffer
+
+GPU_CHARS_MAX = 200
+WORD_CHARS_MAX = 64
+"""Backend, region, tier."""
+MODELS_MAX = 256
+MODEL_CHARS_MAX = 256
+KINDS_MAX = 16
+SLOTS_MAX = 4096
+CONTEXT_TOKENS_MAX = 100_000_000
+VRAM_MIB_MAX = 1 << 30
+PUBLIC_KEY_BYTES = 32
+KINDS_DEFAULT = ("chat", "completion")
+
+
+def check_host(new: NewHost, guard: UrlGuard) -> None:
+    """Do nothing if *new* may be registered.
+
+    Raises:
+        InvalidField: a field is out of bounds, or the endpoint URL may not be called (its name is resolved at connect).
+    """
+    _length("gpu", new.gpu, least=1, most=GPU_CHARS_MAX)
+    check_offer(new.models, new.slots)
+    for field, value in (("backend", new.backend), ("region", new.region), ("tier", new.tier)):
+        _length(field, value, least=0, most=WORD_CHARS_MAX)
+    _between("vram_mib", new.vram_mib, 0, VRAM_MIB_MAX)
+    if new.transport not in TRANSPORTS:
+        raise InvalidField("transport", f"must be one of {', '.join(TRANSPORTS)}")
+    if new.endpoint_url is not None:
+        guard.check("endpoint_url", new.endpoint_url)
+    elif new.transport == PUSH:
+        raise InvalidField("endpoint_url", "is needed for a host that jobs are pushed to")
+    if new.public_key is not None and len(new.public_key) != PUBLIC_KEY_BYTES:
+        raise InvalidField("public_key", f"must be {PUBLIC_KEY_BYTES} bytes")
+
+
+def check_offer(models: tuple[ModelOffer, ...], slots: int) -> None:
+    """Do nothing if a host may offer *models* on *slots*.
+
+    Raises:
+        InvalidField: too few, too many, named twice, or a price or a length out of bounds.
+    """
+    _between("slots", slots, 1, SLOTS_MAX)
+    if not 1 <= len(models) <= MODELS_MAX:
+        raise InvalidField("models", f"must be 1 to {MODELS_MAX} models, not {len(models)}")
+    if len({offer.name for offer in models}) < len(models):
+        raise InvalidField("models", "must name every model once")
+    for at, offer in enumerate(models):
+        field = f"models[{at}]"
+        _length(field, offer.name, least=1, most=MODEL_CHARS_MAX)
+        if not 1 <= len(offer.kinds) <= KINDS_MAX or not all(1 <= len(k) <= WORD_CHARS_MAX for k in offer.kinds):
+            raise InvalidField(field, f"must have 1 to {KINDS_MAX} kinds of 1 to {WORD_CHARS_MAX} characters")
+        _between(f"{field}.context_tokens", offer.context_tokens, 1, CONTEXT_TOKENS_MAX)
+        _between(f"{field}.price_in", offer.price_in_uusd_per_mtok, 0, PRICE_UUSD_PER_MTOK_MAX)
+        _between(f"{field}.price_out", offer.price_out_uusd_per_mtok, 0, PRICE_UUSD_PER_MTOK_MAX)
+        _length(f"{field}.fingerprint", offer.fingerprint, least=0, most=MODEL_CHARS_MAX)
+
+
+def offers_of(names: list[str], price_usd_per_token: Decimal, *, context_tokens: int = 4096) -> tuple[ModelOffer, ...]:
+    """Make offers from bare model names and one price per answer token, as the published registrations have it.
+
+    Raises:
+        InvalidField: the price is negative, above one dollar, or too fine. Names are checked by `check_host`.
+    """
+    try:
+        price = price_from_usd_per_token(price_usd_per_token)
+    except ValueError as error:
+        raise InvalidField("price_per_token", str(error)) from error
+    return tuple(ModelOffer(name, list(KINDS_DEFAULT), context_tokens, price_out_uusd_per_mtok=price) for name in names)
+
+
+def _length(field: str, value: str, *, least: int, most: int) -> None:
+    if not least <= len(value) <= most:
+        raise InvalidField(field, f"must be {least} to {most} characters, not {len(value)}")
+    if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in value):
+        # PostgreSQL refuses NUL, terminals obey the others, and half a surrogate pair has no UTF-8.
+        raise InvalidField(field, "must not contain control characters")
+
+
+def _between(field: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise InvalidField(field, f"must be {least} to {most}, not {value}")

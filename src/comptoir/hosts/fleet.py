@@ -1,0 +1,492 @@
+"""The fleet: every host in memory, who is here, who has a free slot, how fast and how trusted each one is.
+
+One event loop owns it; nothing here waits. Published figures of a candidate change when the truth has moved by more
+than `PUBLISH_SHARE`, so that the sorted lists of `routing` are not stirred by noise.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+from comptoir.hosts.errors import NoFreeSlot, UnknownHost
+from comptoir.hosts.pace import PRIOR, Pace
+from comptoir.hosts.reputation import PRIOR_BAD, PRIOR_GOOD, Reputation
+from comptoir.hosts.tally import ModelTally
+from comptoir.hosts.types import (
+    ACTIVE,
+    DONE,
+    DRAINING,
+    FAILED,
+    LINK,
+    LOST,
+    OFFLINE,
+    POLL,
+    HostRow,
+    ModelSummary,
+    PaceFigures,
+    ReputationStory,
+)
+from comptoir.kit.clock import Clock
+from comptoir.link import ModelOffer, Pulse
+from comptoir.routing import Candidate, FreeList, NoHostPossible, Refused, Slots, Spec, explain, possible
+
+HOST_SILENT_S = 90.0
+"""A host not heard of for this long is offline: three of the heartbeats that the published API asks for every 30 s."""
+PUBLISH_SHARE = 0.05
+
+
+class Host:
+    """One host as it is now. Read freely; only the fleet changes it."""
+
+    __slots__ = (
+        "candidates",
+        "gpu_utilization",
+        "jobs_done",
+        "jobs_failed",
+        "jobs_lost",
+        "last_seen_ms",
+        "linked",
+        "paces",
+        "reputation",
+        "row",
+        "seen_s",
+        "slots",
+        "status",
+        "tokens_done",
+    )
+
+    def __init__(self, row: HostRow) -> None:
+        self.row = row
+        """As registered (models, slots, GPU up to date; statistics as loaded)."""
+        self.slots = Slots(row.slots)
+        self.slots.open = False
+        self.slots.waiting = 0 if row.transport == POLL else None
+        self.slots.count()
+        self.status = OFFLINE
+        self.linked = False
+        self.candidates: dict[str, Candidate] = {}
+        self.paces: dict[str, Pace] = {}
+        self.reputation = Reputation(row.good_milli / 1000, row.bad_milli / 1000, row.outcome_ms)
+        self.gpu_utilization = 0.0
+        self.seen_s = 0.0
+        self.last_seen_ms = row.last_seen_ms
+        self.jobs_done, self.jobs_failed, self.jobs_lost = row.jobs_done, row.jobs_failed, row.jobs_lost
+        self.tokens_done = row.tokens_done
+
+    @property
+    def id(self) -> bytes:
+        """The 16-byte id."""
+        return self.row.id
+
+    def stored(self) -> HostRow:
+        """Return the row that should be in the database now."""
+        return replace(
+            self.row,
+            status=self.status,
+            last_seen_ms=self.last_seen_ms,
+            jobs_done=self.jobs_done,
+            jobs_failed=self.jobs_failed,
+            jobs_lost=self.jobs_lost,
+            tokens_done=self.tokens_done,
+            good_milli=round(self.reputation.good * 1000),
+            bad_milli=round(self.reputation.bad * 1000),
+            outcome_ms=self.reputation.at_ms,
+        )
+
+
+class Fleet:
+    """All hosts that are registered and not retired."""
+
+    def __init__(self, clock: Clock, *, host_silent_s: float = HOST_SILENT_S) -> None:
+        self._clock = clock
+        self._host_silent_s = host_silent_s
+        self._hosts: dict[bytes, Host] = {}
+        self._lists: dict[str, FreeList] = {}
+        self._tallies: dict[str, ModelTally] = {}
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        """Hosts that are not offline, the longest silent first."""
+        self._models: list[ModelSummary] | None = None
+        self.active_hosts = 0
+        """Hosts that take jobs, free or busy."""
+        self.changed: set[bytes] = set()
+        """Hosts whose stored row is out of date; `Hosts.flush` empties it."""
+        self.on_free: Callable[[Host], None] = lambda host: None
+        """Called whenever a host can take a job more than before; waiting jobs may now go there."""
+
+    # -- who is registered ---------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def __iter__(self) -> Iterator[Host]:
+        """Go through all hosts in the order they came (by id after a start)."""
+        return iter(self._hosts.values())
+
+    def find(self, host_id: bytes) -> Host | None:
+        """Return a host, or ``None``."""
+        return self._hosts.get(host_id)
+
+    def get(self, host_id: bytes) -> Host:
+        """Return a host.
+
+        Raises:
+            UnknownHost: none is registered under that id.
+        """
+        host = self._hosts.get(host_id)
+        if host is None:
+            raise UnknownHost(host_id)
+        return host
+
+    def add(self, row: HostRow) -> Host:
+        """Take in a registered host, offline until it is seen; known ids are returned as they are."""
+        host = self._hosts.get(row.id)
+        if host is None:
+            host = self._hosts[row.id] = Host(row)
+            self._offer(host, row.models)
+        return host
+
+    def remove(self, host_id: bytes) -> None:
+        """Forget a host (retired); one that is not here is ignored."""
+        host = self._hosts.get(host_id)
+        if host is None:
+            return
+        self._set_status(host, OFFLINE)
+        for model in list(host.candidates):
+            self._withdraw(host, model)
+        del self._hosts[host_id]
+        self.changed.discard(host_id)
+
+    def replace_offer(self, host_id: bytes, models: tuple[ModelOffer, ...], slots: int) -> None:
+        """Replace what a host offers; what runs goes on, and what was measured of the models that stay is kept."""
+        host = self.get(host_id)
+        if models == host.row.models and slots == host.row.slots:
+            return
+        self._count(host, -1)
+        host.row = replace(host.row, models=models, slots=slots)
+        self._count(host, 1)
+        host.slots.total = slots
+        names = {offer.name for offer in models}
+        for model in [name for name in host.candidates if name not in names]:
+            self._withdraw(host, model)
+        self._offer(host, models)
+        self.changed.add(host_id)
+        self._place(host)
+
+    # -- who is here ---------------------------------------------------------------------------------------------
+
+    def seen(self, host_id: bytes, pulse: Pulse | None = None) -> None:
+        """Note a sign of life (heartbeat, poll, frames); a host without link of ours becomes active by it."""
+        host = self.get(host_id)
+        host.seen_s = self._clock.monotonic_s()
+        host.last_seen_ms = self._clock.now_ms()
+        self.changed.add(host_id)
+        if pulse is not None:
+            self._note_pulse(host, pulse)
+        wakes = host.status == OFFLINE and (host.row.transport != LINK or host.linked)
+        if wakes or host.status != OFFLINE:
+            self._seen[host_id] = None
+            self._seen.move_to_end(host_id)
+        if wakes:
+            self._set_status(host, ACTIVE)
+
+    def mark_linked(self, host_id: bytes) -> None:
+        """The host's link is up: it takes jobs, also after having drained."""
+        host = self.get(host_id)
+        host.linked = True
+        self.seen(host_id)
+        self._set_status(host, ACTIVE)
+
+    def unlinked(self, host_id: bytes) -> None:
+        """The host's link is gone: no new jobs. What it runs keeps its slots until released."""
+        host = self.get(host_id)
+        host.linked = False
+        self._set_status(host, OFFLINE)
+
+    def drain(self, host_id: bytes) -> None:
+        """The host takes no new jobs and finishes those it has; an offline host stays offline."""
+        host = self.get(host_id)
+        if host.status == ACTIVE:
+            self._set_status(host, DRAINING)
+
+    def resume(self, host_id: bytes) -> None:
+        """Take a draining host back."""
+        host = self.get(host_id)
+        if host.status == DRAINING:
+            self._set_status(host, ACTIVE)
+
+    def poll_began(self, host_id: bytes) -> None:
+        """A polling host holds one more request open; only while it does can it be given a job."""
+        host = self.get(host_id)
+        self.seen(host_id)
+        if host.slots.waiting is not None:
+            host.slots.waiting += 1
+            self._place(host)
+
+    def poll_ended(self, host_id: bytes) -> None:
+        """A held request ended without a job (`reserve` uses one up itself)."""
+        host = self.get(host_id)
+        if host.slots.waiting:
+            host.slots.waiting -= 1
+            self._place(host)
+
+    def silent(self) -> list[Host]:
+        """Put hosts that were silent for too long offline, and return them; costs nothing per host that was not."""
+        limit_s = self._clock.monotonic_s() - self._host_silent_s
+        gone = []
+        while self._seen:
+            host = self._hosts[next(iter(self._seen))]
+            if host.seen_s > limit_s:
+                break
+            self._set_status(host, OFFLINE)
+            gone.append(host)
+        return gone
+
+    # -- slots ---------------------------------------------------------------------------------------------------
+
+    def reserve(self, host_id: bytes, model: str, *, prefix_key: bytes | None = None) -> None:
+        """Take one slot for a job of *model* (on a polling host also one of its held requests).
+
+        Raises:
+            UnknownHost: not registered. NoFreeSlot: full, not active, or the model is not offered; nothing changes.
+        """
+        host = self.get(host_id)
+        candidate = host.candidates.get(model)
+        if candidate is None or host.slots.free < 1:
+            raise NoFreeSlot(host_id, model)
+        host.slots.running += 1
+        if host.slots.waiting is not None:
+            host.slots.waiting -= 1
+        self._lists[model].took(candidate, prefix_key)
+        self._place(host)
+
+    def release(self, host_id: bytes) -> None:
+        """Give one slot back, whatever became of the job; a host that was retired meanwhile is ignored."""
+        host = self._hosts.get(host_id)
+        if host is None:
+            return
+        assert host.slots.running > 0, "a slot is released once for every time it was reserved"
+        host.slots.running -= 1
+        self._place(host)
+
+    def adopt(self, host_id: bytes) -> None:
+        """Count a job that the host already runs (its lease outlived the coordinator), also beyond its slots."""
+        host = self.get(host_id)
+        host.slots.running += 1
+        self._place(host)
+
+    # -- what is learnt ------------------------------------------------------------------------------------------
+
+    def first_frame(self, host_id: bytes, model: str, elapsed_ms: float) -> None:
+        """Learn the time from lease to first frame (>= 0)."""
+        host = self._hosts.get(host_id)
+        if host is not None and model in host.candidates:
+            pace = self._pace(host, model)
+            pace.first_frame(elapsed_ms)
+            self._publish_pace(host, model, pace)
+
+    def frames(self, host_id: bytes, model: str, gap_ms: float, count: int = 1) -> None:
+        """Learn that *count* (>= 1) frames came *gap_ms* (>= 0) apart; constant time per batch."""
+        host = self._hosts.get(host_id)
+        if host is not None and model in host.candidates:
+            pace = self._pace(host, model)
+            if pace.frames(gap_ms, count):
+                self._publish_pace(host, model, pace)
+
+    def outcome(self, host_id: bytes, outcome: str, *, tokens: int = 0) -> None:
+        """Learn how an attempt ended for the host (`OUTCOMES`), and how many tokens it delivered."""
+        host = self._hosts.get(host_id)
+        if host is None:
+            return
+        host.jobs_done += outcome == DONE
+        host.jobs_failed += outcome == FAILED
+        host.jobs_lost += outcome == LOST
+        host.tokens_done += tokens
+        host.reputation.note(outcome, self._clock.now_ms())
+        self.changed.add(host_id)
+        self.refresh_reputation(host)
+
+    def refresh_reputation(self, host: Host) -> None:
+        """Publish the host's reputation as of now if it has moved; call now and then for hosts without jobs."""
+        score = host.reputation.score(self._clock.now_ms())
+        for model, candidate in host.candidates.items():
+            if _moved(candidate.reputation, score):
+                candidate.reputation = score
+                self._lists[model].moved(candidate)
+
+    def pace(self, host_id: bytes, model: str) -> PaceFigures:
+        """Return the measured times of a host with a model; priors when nothing is known."""
+        host = self._hosts.get(host_id)
+        pace = host.paces.get(model) if host is not None else None
+        return pace.figures if pace is not None else PRIOR
+
+    def explain_reputation(self, host_id: bytes) -> ReputationStory:
+        """Say why a host has its reputation."""
+        host = self.get(host_id)
+        score = host.reputation.score(self._clock.now_ms())
+        good, bad = host.reputation.good, host.reputation.bad
+        total = host.jobs_done + host.jobs_failed + host.jobs_lost
+        sentence = (
+            f"{score:.2f}: {total} jobs ended here, {host.jobs_done} answered, {host.jobs_failed} failed by the host's "
+            f"fault, {host.jobs_lost} lost in silence. Faded by age they weigh {good:.1f} good and {bad:.1f} bad, "
+            f"beside the {PRIOR_GOOD:.0f} good and {PRIOR_BAD:.0f} bad every host starts with."
+        )
+        return ReputationStory(score, good, bad, host.jobs_done, host.jobs_failed, host.jobs_lost, sentence)
+
+    # -- what can run, and what there is -------------------------------------------------------------------------
+
+    def free_list(self, model: str) -> FreeList | None:
+        """Return the model's hosts for `routing.choose`, or ``None`` when nobody offers it."""
+        return self._lists.get(model)
+
+    def possible(self, spec: Spec) -> bool:
+        """Say whether any registered host could run this some day, free or not, here now or not."""
+        hosts = self._lists.get(spec.model)
+        return hosts is not None and possible(spec, hosts)
+
+    def explain(self, spec: Spec) -> Refused:
+        """Count per filter why hosts can't run this."""
+        hosts = self._lists.get(spec.model)
+        if hosts is None:
+            return explain(spec, ())
+        return explain(spec, hosts.all.values(), hosts=len(hosts.all))
+
+    def require_possible(self, spec: Spec) -> None:
+        """Do nothing if the job is possible.
+
+        Raises:
+            NoHostPossible: with the reason per filter.
+        """
+        if not self.possible(spec):
+            raise NoHostPossible(self.explain(spec))
+
+    def models(self) -> list[ModelSummary]:
+        """Return the models that active hosts offer, by name; made anew only after an offer or a status changed."""
+        if self._models is None:
+            self._models = [tally.summary() for _, tally in sorted(self._tallies.items())]
+        return self._models
+
+    def list_hosts(
+        self,
+        *,
+        limit: int,
+        offset: int = 0,
+        status: str | None = None,
+        model: str | None = None,
+        owner_id: bytes | None = None,
+    ) -> tuple[list[Host], int]:
+        """Return a page of hosts in the order they came, and how many match in all."""
+        if status is None and model is None and owner_id is None:
+            return list(islice(self._hosts.values(), offset, offset + limit)), len(self._hosts)
+        found = [
+            host
+            for host in self._hosts.values()
+            if (status is None or host.status == status)
+            and (model is None or model in host.candidates)
+            and (owner_id is None or host.row.owner_id == owner_id)
+        ]
+        return found[offset : offset + limit], len(found)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _set_status(self, host: Host, status: str) -> None:
+        if host.status == status:
+            return
+        was, host.status = host.status, status
+        if ACTIVE in (was, status):
+            self.active_hosts += 1 if status == ACTIVE else -1
+            # Counting happens while the status says active: before leaving it, after entering it.
+            self._tally(host, 1 if status == ACTIVE else -1)
+        if status == OFFLINE:
+            self._seen.pop(host.id, None)
+            if host.slots.waiting is not None:
+                host.slots.waiting = 0
+        self.changed.add(host.id)
+        self._place(host, rejoins=was == OFFLINE)
+
+    def _count(self, host: Host, sign: int) -> None:
+        if host.status == ACTIVE:
+            self._tally(host, sign)
+
+    def _tally(self, host: Host, sign: int) -> None:
+        self._models = None
+        for offer in host.row.models:
+            tally = self._tallies.get(offer.name)
+            if sign > 0:
+                if tally is None:
+                    tally = self._tallies[offer.name] = ModelTally(offer.name)
+                tally.add(offer)
+            else:
+                assert tally is not None, "what is taken away was counted"
+                tally.remove(offer)
+                if not tally.hosts:
+                    del self._tallies[offer.name]
+
+    def _place(self, host: Host, *, rejoins: bool = False) -> None:
+        """Recount the host's free slots and bring all its lists up to date."""
+        before = host.slots.free
+        host.slots.open = host.status == ACTIVE
+        free = host.slots.count()
+        for model, candidate in host.candidates.items():
+            if rejoins:
+                self._lists[model].rejoin(candidate)
+            else:
+                self._lists[model].place(candidate)
+        if free > before:
+            self.on_free(host)
+
+    def _offer(self, host: Host, models: tuple[ModelOffer, ...]) -> None:
+        row, now_ms = host.row, self._clock.now_ms()
+        for offer in models:
+            hosts = self._lists.get(offer.name)
+            if hosts is None:
+                hosts = self._lists[offer.name] = FreeList(offer.name)
+            candidate = host.candidates.get(offer.name)
+            joins = candidate is None
+            if candidate is None:
+                candidate = Candidate(row.id, offer.name, host.slots, hosts.next_order())
+                candidate.reputation = host.reputation.score(now_ms)
+                host.candidates[offer.name] = candidate
+            candidate.kinds = frozenset(offer.kinds)
+            candidate.context_tokens = offer.context_tokens
+            candidate.price_in_uusd_per_mtok = offer.price_in_uusd_per_mtok
+            candidate.price_out_uusd_per_mtok = offer.price_out_uusd_per_mtok
+            candidate.can_continue = offer.can_continue
+            candidate.region, candidate.tier, candidate.vram_mib = row.region, row.tier, row.vram_mib
+            if joins:
+                hosts.add(candidate)
+            else:
+                hosts.moved(candidate)
+
+    def _withdraw(self, host: Host, model: str) -> None:
+        del host.candidates[model]
+        host.paces.pop(model, None)
+        hosts = self._lists[model]
+        hosts.remove(host.id)
+        if not hosts.all:
+            del self._lists[model]
+
+    def _note_pulse(self, host: Host, pulse: Pulse) -> None:
+        host.gpu_utilization = pulse.gpu_utilization
+        gpu, vram_mib = pulse.gpu or host.row.gpu, pulse.vram_mib or host.row.vram_mib
+        if (gpu, vram_mib) != (host.row.gpu, host.row.vram_mib):
+            host.row = replace(host.row, gpu=gpu, vram_mib=vram_mib)
+            self._offer(host, host.row.models)
+
+    def _pace(self, host: Host, model: str) -> Pace:
+        pace = host.paces.get(model)
+        if pace is None:
+            pace = host.paces[model] = Pace()
+        return pace
+
+    def _publish_pace(self, host: Host, model: str, pace: Pace) -> None:
+        figures = pace.read()
+        candidate = host.candidates[model]
+        first, inter = figures.first_frame_p50_ms, figures.inter_frame_p50_ms
+        if _moved(candidate.first_frame_ms, first) or _moved(candidate.inter_frame_ms, inter):
+            candidate.first_frame_ms, candidate.inter_frame_ms = first, inter
+            self._lists[model].moved(candidate)
+
+
+def _moved(published: float, truth: float) -> bool:
+    return abs(truth - published) > PUBLISH_SHARE * published

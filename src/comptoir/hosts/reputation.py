@@ -1,0 +1,42 @@
+"""Reputation from outcomes only: the share of good outcomes expected of a host (mean of a Beta distribution).
+
+Starts at 1/4, so trust is earned; a failure weighs as two answers, falling silent as four, because the buyer waits for
+it. All evidence loses half its weight in two weeks, so an old fault is forgiven and an old merit has to be renewed.
+"""
+
+from dataclasses import dataclass
+
+from comptoir.hosts.types import DONE, FAILED, LOST
+
+PRIOR_GOOD, PRIOR_BAD = 1.0, 3.0
+WEIGHTS = {DONE: (1.0, 0.0), FAILED: (0.0, 2.0), LOST: (0.0, 4.0)}
+HALF_LIFE_MS = 14 * 24 * 3600 * 1000
+
+
+@dataclass(slots=True)
+class Reputation:
+    """Evidence for one host, as of *at_ms*."""
+
+    good: float = 0.0
+    bad: float = 0.0
+    at_ms: int = 0
+
+    def decay(self, now_ms: int) -> None:
+        """Let the evidence fade up to now; a clock that stepped back changes nothing."""
+        if now_ms > self.at_ms:
+            fade = 2.0 ** ((self.at_ms - now_ms) / HALF_LIFE_MS)
+            self.good *= fade
+            self.bad *= fade
+            self.at_ms = now_ms
+
+    def note(self, outcome: str, now_ms: int) -> None:
+        """Add one outcome (`OUTCOMES`)."""
+        good, bad = WEIGHTS[outcome]
+        self.decay(now_ms)
+        self.good += good
+        self.bad += bad
+
+    def score(self, now_ms: int) -> float:
+        """Return the reputation, 0..1."""
+        self.decay(now_ms)
+        return (PRIOR_GOOD + self.good) / (PRIOR_GOOD + PRIOR_BAD + self.good + self.bad)

@@ -1,0 +1,116 @@
+"""Registering hosts and keeping the stored records in step with the fleet."""
+
+from functools import partial
+
+from comptoir.hosts import store
+from comptoir.hosts.check import check_host
+from comptoir.hosts.errors import UnknownHost
+from comptoir.hosts.fleet import Fleet, Host
+from comptoir.hosts.types import OFFLINE, HostRow, NewHost
+from comptoir.kit.clock import Clock
+from comptoir.kit.db import Database
+from comptoir.kit.ids import new_id
+from comptoir.kit.urlguard import UrlGuard
+
+FLUSH_ROWS_MAX = 1000
+"""Hosts written per command, so that a large fleet's statistics never hold up the writer for long."""
+
+
+class Hosts:
+    """The room's stored half; `fleet` is the living one."""
+
+    def __init__(self, db: Database, clock: Clock, fleet: Fleet, guard: UrlGuard) -> None:
+        self._db = db
+        self._clock = clock
+        self._guard = guard
+        self.fleet = fleet
+
+    async def load(self) -> int:
+        """Take every stored host into the fleet, offline until seen; return how many. Call once at start."""
+        rows = await store.read_all(self._db)
+        for row in rows:
+            self.fleet.add(row)
+        return len(rows)
+
+    def prepare(self, new: NewHost) -> HostRow:
+        """Check a registration and give it an id; nothing is stored. Then `insert_host` in a command, then `admit`.
+
+        Raises:
+            InvalidField: see `check_host`.
+        """
+        check_host(new, self._guard)
+        return HostRow(
+            id=new_id(),
+            owner_id=new.owner_id,
+            gpu=new.gpu,
+            vram_mib=new.vram_mib,
+            region=new.region,
+            tier=new.tier,
+            backend=new.backend,
+            transport=new.transport,
+            endpoint_url=new.endpoint_url,
+            models=new.models,
+            slots=new.slots,
+            status=OFFLINE,
+            public_key=new.public_key,
+            created_ms=self._clock.now_ms(),
+            last_seen_ms=0,
+        )
+
+    def admit(self, row: HostRow) -> Host:
+        """Take a stored host into the fleet. Registering is a sign of life: active, unless a link is to come."""
+        host = self.fleet.add(row)
+        self.fleet.seen(row.id)
+        return host
+
+    async def register(self, new: NewHost) -> Host:
+        """Check, store and admit a host.
+
+        Raises:
+            InvalidField: see `check_host`; nothing is stored.
+        """
+        row = self.prepare(new)
+        await self._db.run(lambda tx: store.insert_host(tx, row))
+        return self.admit(row)
+
+    async def read(self, host_id: bytes) -> HostRow:
+        """Return the stored record, also of a retired host (receipts need its key).
+
+        Raises:
+            UnknownHost: it was never registered.
+        """
+        row = await store.read_one(self._db, host_id)
+        if row is None:
+            raise UnknownHost(host_id)
+        return row
+
+    async def retire(self, host_id: bytes) -> None:
+        """Take a host out for good; its record stays. Jobs it runs are the caller's to move.
+
+        Raises:
+            UnknownHost: not registered.
+        """
+        self.fleet.get(host_id)
+        now_ms = self._clock.now_ms()
+        await self._db.run(lambda tx: store.retire(tx, host_id, now_ms))
+        self.fleet.remove(host_id)
+
+    async def flush(self) -> int:
+        """Write what changed since the last flush, in commands of `FLUSH_ROWS_MAX`; return how many hosts.
+
+        Statistics since the last flush are lost when the process is killed; jobs and money never depend on them.
+        If a command fails, its hosts stay marked and the error goes on.
+        """
+        written = 0
+        while self.fleet.changed:
+            ids = [self.fleet.changed.pop() for _ in range(min(FLUSH_ROWS_MAX, len(self.fleet.changed)))]
+            rows = [host.stored() for host in map(self.fleet.find, ids) if host is not None]
+            try:
+                written += await self._db.run(partial(store.write_behind, rows=rows))
+            except BaseException:
+                # Cancelled or failed: the marks must not get lost with it.
+                self.fleet.changed.update(id_ for id_ in ids if self.fleet.find(id_) is not None)
+                raise
+            if len(ids) < FLUSH_ROWS_MAX:
+                break
+        return written

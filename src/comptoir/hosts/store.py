@@ -1,0 +1,70 @@
+"""SQL of the room. Private: others come in by the door."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import msgspec
+
+from comptoir.hosts.tables import HOSTS
+from comptoir.hosts.types import OFFLINE, HostRow
+from comptoir.kit.db import Database, Tx
+from comptoir.link import ModelOffer
+
+_encode = msgspec.json.Encoder().encode
+_decode_models = msgspec.json.Decoder(tuple[ModelOffer, ...]).decode
+
+WRITTEN_BEHIND = (
+    "gpu",
+    "vram_mib",
+    "models",
+    "slots",
+    "status",
+    "last_seen_ms",
+    "jobs_done",
+    "jobs_failed",
+    "jobs_lost",
+    "tokens_done",
+    "good_milli",
+    "bad_milli",
+    "outcome_ms",
+)
+assert tuple(field.name for field in fields(HostRow)) == ("id", "owner_id", *HOSTS.names[2:]) == HOSTS.names
+
+
+def _values(row: HostRow, columns: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(_encode(row.models) if name == "models" else getattr(row, name) for name in columns)
+
+
+def insert_host(tx: Tx, row: HostRow) -> None:
+    """Store a new host; call within the command that also stores its key."""
+    tx.insert(HOSTS, [_values(row, HOSTS.names)])
+
+
+def write_behind(tx: Tx, rows: Sequence[HostRow]) -> int:
+    """Bring stored offers, times and statistics up to date; ids must differ. Return how many were there."""
+    return tx.update(HOSTS, WRITTEN_BEHIND, [(row.id, *_values(row, WRITTEN_BEHIND)) for row in rows])
+
+
+def retire(tx: Tx, host_id: bytes, now_ms: int) -> None:
+    """Mark a host as gone for good; a column of its own, so that no flush under way can undo it."""
+    tx.update(HOSTS, ("retired_ms",), [(host_id, now_ms)])
+
+
+async def read_all(db: Database) -> list[HostRow]:
+    """Read every host that is not retired, oldest first; after a start none is here yet, so all are offline."""
+    rows = await db.fetch(f"SELECT {', '.join(HOSTS.names)} FROM hosts WHERE retired_ms IS NULL ORDER BY id")
+    return [_row(row) for row in rows]
+
+
+async def read_one(db: Database, host_id: bytes) -> HostRow | None:
+    """Read one host, retired or not; what its status is now, only the fleet knows."""
+    rows = await db.fetch(f"SELECT {', '.join(HOSTS.names)} FROM hosts WHERE id = ?", [host_id])
+    return _row(rows[0]) if rows else None
+
+
+def _row(row: tuple[Any, ...]) -> HostRow:
+    values = dict(zip(HOSTS.names, row, strict=True))
+    values["models"] = _decode_models(values["models"])
+    values["status"] = OFFLINE
+    return HostRow(**values)

@@ -1,0 +1,37 @@
+"""The one table of the room."""
+
+from comptoir.kit.db import Table
+
+HOSTS = Table(
+    "hosts",
+    {
+        "id": "id",
+        "owner_id": "id?",
+        "gpu": "text",
+        "vram_mib": "int",
+        "region": "text",
+        "tier": "text",
+        "backend": "text",
+        "transport": "text",
+        "endpoint_url": "text?",
+        "models": "bytes",
+        "slots": "int",
+        "status": "text",
+        "public_key": "bytes?",
+        "created_ms": "int",
+        "last_seen_ms": "int",
+        "jobs_done": "int",
+        "jobs_failed": "int",
+        "jobs_lost": "int",
+        "tokens_done": "int",
+        "good_milli": "int",
+        "bad_milli": "int",
+        "outcome_ms": "int",
+        "retired_ms": "int?",
+    },
+    key=("id",),
+    indexes=(("owner_id",),),
+)
+"""``models`` is JSON, a list of `link.ModelOffer`. What a host earned is the ledger's to say."""
+
+TABLES = (HOSTS,)

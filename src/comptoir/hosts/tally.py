@@ -1,0 +1,73 @@
+"""Counts kept up to date with every change, so that listing the models never looks at the hosts."""
+
+from comptoir.hosts.types import ModelSummary
+from comptoir.link import ModelOffer
+
+
+class Tally:
+    """A multiset of numbers that knows its smallest and largest; few distinct values, many of each."""
+
+    __slots__ = ("_counts", "_ends")
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self._ends: tuple[int, int] | None = None
+
+    def add(self, value: int) -> None:
+        """Count *value* once more."""
+        self._counts[value] = self._counts.get(value, 0) + 1
+        if self._ends is not None:
+            self._ends = (min(self._ends[0], value), max(self._ends[1], value))
+
+    def remove(self, value: int) -> None:
+        """Count *value* once less; it must be there."""
+        left = self._counts[value] - 1
+        if left:
+            self._counts[value] = left
+            return
+        del self._counts[value]
+        if self._ends is not None and value in self._ends:
+            self._ends = None
+
+    def ends(self) -> tuple[int, int]:
+        """Return smallest and largest; there must be one."""
+        if self._ends is None:
+            self._ends = (min(self._counts), max(self._counts))
+        return self._ends
+
+
+class ModelTally:
+    """What the active hosts offer of one model."""
+
+    __slots__ = ("contexts", "hosts", "kinds", "name", "prices_in", "prices_out")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.hosts = 0
+        self.prices_in, self.prices_out, self.contexts = Tally(), Tally(), Tally()
+        self.kinds: dict[str, int] = {}
+
+    def add(self, offer: ModelOffer) -> None:
+        """A host with this offer became active."""
+        self.hosts += 1
+        self.prices_in.add(offer.price_in_uusd_per_mtok)
+        self.prices_out.add(offer.price_out_uusd_per_mtok)
+        self.contexts.add(offer.context_tokens)
+        for kind in offer.kinds:
+            self.kinds[kind] = self.kinds.get(kind, 0) + 1
+
+    def remove(self, offer: ModelOffer) -> None:
+        """A host with this offer is no longer active."""
+        self.hosts -= 1
+        self.prices_in.remove(offer.price_in_uusd_per_mtok)
+        self.prices_out.remove(offer.price_out_uusd_per_mtok)
+        self.contexts.remove(offer.context_tokens)
+        for kind in offer.kinds:
+            self.kinds[kind] -= 1
+
+    def summary(self) -> ModelSummary:
+        """Say it to the outside; there must be an active host."""
+        kinds = tuple(sorted(kind for kind, count in self.kinds.items() if count))
+        return ModelSummary(
+            self.name, self.hosts, self.prices_in.ends()[0], self.prices_out.ends()[0], self.contexts.ends()[1], kinds
+        )

@@ -1,0 +1,108 @@
+"""Host records: what is registered, what is stored, and what the outside is told."""
+
+from dataclasses import dataclass
+
+from comptoir.link import ModelOffer
+
+LINK, POLL, PUSH = "link", "poll", "push"
+TRANSPORTS = (LINK, POLL, PUSH)
+"""How a job gets there: our worker's WebSocket, a long poll the host holds, or a POST to the host's URL."""
+
+ACTIVE, DRAINING, OFFLINE = "active", "draining", "offline"
+STATUSES = (ACTIVE, DRAINING, OFFLINE)
+"""offline -> active -> draining -> offline."""
+
+DONE, FAILED, LOST = "done", "failed", "lost"
+OUTCOMES = (DONE, FAILED, LOST)
+"""How an attempt ended for the host: answered, failed by its own fault, fell silent. Others' faults are no outcome."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewHost:
+    """A registration; `check_host` says whether it is acceptable."""
+
+    gpu: str
+    models: tuple[ModelOffer, ...]
+    slots: int = 1
+    backend: str = ""
+    region: str = ""
+    tier: str = ""
+    vram_mib: int = 0
+    transport: str = POLL
+    endpoint_url: str | None = None
+    """Where jobs are posted; needed for ``push``."""
+    public_key: bytes | None = None
+    """Ed25519, 32 bytes; the host signs its part of receipts with it."""
+    owner_id: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRow:
+    """One host as stored. Statistics lag behind the fleet's by one flush."""
+
+    id: bytes
+    owner_id: bytes | None
+    gpu: str
+    vram_mib: int
+    region: str
+    tier: str
+    backend: str
+    transport: str
+    endpoint_url: str | None
+    models: tuple[ModelOffer, ...]
+    slots: int
+    status: str
+    public_key: bytes | None
+    created_ms: int
+    last_seen_ms: int
+    """0 = never."""
+    jobs_done: int = 0
+    jobs_failed: int = 0
+    jobs_lost: int = 0
+    tokens_done: int = 0
+    good_milli: int = 0
+    bad_milli: int = 0
+    """Decayed weights of good and bad outcomes at *outcome_ms*, in thousandths."""
+    outcome_ms: int = 0
+    retired_ms: int | None = None
+    """When it left for good. Its record stays, because receipts name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """One model as the market sees it now."""
+
+    name: str
+    available_hosts: int
+    """Active hosts that offer it, free or busy."""
+    min_price_in_uusd_per_mtok: int
+    min_price_out_uusd_per_mtok: int
+    max_tokens: int
+    """Longest context offered: prompt and answer together."""
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PaceFigures:
+    """Measured times of one host with one model, in milliseconds; priors before anything was measured."""
+
+    first_frame_p50_ms: float
+    first_frame_p99_ms: float
+    inter_frame_p50_ms: float
+    inter_frame_p99_ms: float
+    measured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReputationStory:
+    """Why a host has the reputation it has."""
+
+    score: float
+    """0..1, as of now."""
+    good: float
+    bad: float
+    """Decayed weights of outcomes."""
+    jobs_done: int
+    jobs_failed: int
+    jobs_lost: int
+    sentence: str

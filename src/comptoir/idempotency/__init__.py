@@ -1,0 +1,12 @@
+"""Idempotency keys: the same key from the same caller names the same thing, whatever happened in between.
+
+Owns: table ``idempotency``.
+Invariant: a (caller, key) pair is bound once, to one request (by fingerprint) and one resource id; the resource is then created
+under that id at most once, and the answer is rendered from it again.
+Units: keys are 1 to 255 printable characters; ids 16 bytes. Knows: nobody.
+"""
+
+from comptoir.idempotency.service import KEY_CHARS_MAX, Claim, Idempotency, IdempotencyMismatch
+from comptoir.idempotency.tables import TABLES
+
+__all__ = ["KEY_CHARS_MAX", "TABLES", "Claim", "Idempotency", "IdempotencyMismatch"]

@@ -1,0 +1,79 @@
+"""Bind Idempotency-Keys to resource ids, and derive secrets that come out the same the second time."""
+
+import hashlib
+import hmac
+
+import msgspec
+
+from comptoir.idempotency.tables import IDEMPOTENCY
+from comptoir.kit.clock import Clock
+from comptoir.kit.db import Database, Tx
+from comptoir.kit.errors import InvalidField, Refusal
+from comptoir.kit.ids import new_id
+
+KEY_CHARS_MAX = 255
+"""Longest accepted Idempotency-Key."""
+
+NOBODY = bytes(16)
+"""Caller of requests without a credential; such keys are bound per request body as well."""
+
+
+class IdempotencyMismatch(Refusal):
+    """The key was used before with another request."""
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key was used with another request; take a new key")
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a key is bound to."""
+
+    resource_id: bytes
+    first: bool
+    """True for the request that bound the key; a repeat answers from what exists."""
+    secret: bytes
+    """32 bytes that only this (caller, key, request) gets; makes shown-once keys come out the same in a repeat."""
+
+
+class Idempotency:
+    """Keys are forgotten after ``idempotency_ttl_s`` (`forget`)."""
+
+    def __init__(self, db: Database, clock: Clock, *, secret: bytes) -> None:
+        self._db = db
+        self._clock = clock
+        self._secret = secret
+
+    async def claim(self, *, owner_id: bytes | None, key: str, request: bytes) -> Claim:
+        """Bind *key* to a fresh resource id, or return what it is bound to; durable when it returns.
+
+        Args:
+            owner_id: who calls; None without a credential.
+            request: method, path and body; another request under the same key is refused.
+
+        Raises:
+            InvalidField: the key is empty, too long or has characters that are not printable ASCII.
+            IdempotencyMismatch: the key was used with another request.
+        """
+        if not 1 <= len(key) <= KEY_CHARS_MAX or not key.isascii() or not key.isprintable():
+            raise InvalidField("Idempotency-Key", f"must be 1 to {KEY_CHARS_MAX} printable ASCII characters")
+        fingerprint = hashlib.sha256(request).digest()
+        owner = owner_id or NOBODY
+        name = key if owner_id else f"{key}:{fingerprint.hex()}"
+        row = (owner, name, fingerprint, new_id(), self._clock.now_ms())
+
+        def command(tx: Tx) -> tuple[bytes, bytes, bool]:
+            first = tx.insert(IDEMPOTENCY, [row], ignore_conflicts=True) == 1
+            sql = "SELECT fingerprint, resource_id FROM idempotency WHERE owner_id = ? AND name = ?"
+            ((bound, resource),) = tx.fetch(sql, (owner, name))
+            return bytes(bound), bytes(resource), first
+
+        bound, resource, first = await self._db.run(command)
+        if bound != fingerprint:
+            raise IdempotencyMismatch
+        secret = hmac.digest(self._secret, b"\0".join((b"idempotency", owner, name.encode(), fingerprint)), "sha256")
+        return Claim(resource, first, secret)
+
+    async def forget(self, *, older_than_ms: int) -> int:
+        """Delete keys bound before *older_than_ms*; return how many."""
+        sql = "DELETE FROM idempotency WHERE created_ms < ?"
+        return await self._db.run(lambda tx: tx.execute(sql, (older_than_ms,)))

@@ -1,0 +1,52 @@
+"""Identity: people, their keys and the keys of hosts, and who is asking.
+
+Owns: ``users`` and ``access_keys``. Passwords are argon2id; keys are 256 random bits, shown once, kept as SHA-256.
+
+Invariant: usernames and email addresses are unique without regard to case; a key has one owner for ever and is revoked,
+never deleted; once a revocation returns, the key opens nothing on this coordinator (on others within `KEY_CACHE_S`).
+
+Units: ids raw 16 bytes, times milliseconds since 1970 UTC. Knows: nobody. A host's id is only a number here.
+"""
+
+from comptoir.identity.errors import EmailTaken, IdentityRefusal, UnknownAccessKey, UnknownUser, UsernameTaken
+from comptoir.identity.passwords import Passwords
+from comptoir.identity.service import KEY_CACHE_S, LIST_MAX, LOGIN_CACHE_S, Identity
+from comptoir.identity.tables import TABLES
+from comptoir.identity.types import (
+    HOST_KEY_PREFIX,
+    USER_KEY_PREFIX,
+    Anonymous,
+    Credentials,
+    Key,
+    NewKey,
+    NewUser,
+    OwnerKind,
+    Principal,
+    Role,
+    User,
+)
+
+__all__ = [
+    "HOST_KEY_PREFIX",
+    "KEY_CACHE_S",
+    "LIST_MAX",
+    "LOGIN_CACHE_S",
+    "TABLES",
+    "USER_KEY_PREFIX",
+    "Anonymous",
+    "Credentials",
+    "EmailTaken",
+    "Identity",
+    "IdentityRefusal",
+    "Key",
+    "NewKey",
+    "NewUser",
+    "OwnerKind",
+    "Passwords",
+    "Principal",
+    "Role",
+    "UnknownAccessKey",
+    "UnknownUser",
+    "User",
+    "UsernameTaken",
+]

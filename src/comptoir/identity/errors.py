@@ -1,0 +1,39 @@
+"""Refusals of the identity room. Wrong credentials are the kit's `NotAuthenticated`, throttling `TooManyRequests`."""
+
+from comptoir.kit.errors import Refusal
+
+
+class IdentityRefusal(Refusal):
+    """Root of what this room refuses."""
+
+
+class UsernameTaken(IdentityRefusal):
+    """Somebody has this username, in whatever case."""
+
+    def __init__(self, username: str) -> None:
+        super().__init__(f"username: {username} is taken")
+        self.username = username
+
+
+class EmailTaken(IdentityRefusal):
+    """Somebody has this email address."""
+
+    def __init__(self, email: str) -> None:
+        super().__init__(f"email: {email} is taken")
+        self.email = email
+
+
+class UnknownUser(IdentityRefusal):
+    """No such user."""
+
+    def __init__(self, user_id: bytes) -> None:
+        super().__init__("no such user")
+        self.user_id = user_id
+
+
+class UnknownAccessKey(IdentityRefusal):
+    """No such key, or not of this owner."""
+
+    def __init__(self, key_id: bytes) -> None:
+        super().__init__("no such key")
+        self.key_id = key_id

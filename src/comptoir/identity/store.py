@@ -1,0 +1,127 @@
+"""SQL of the identity room; plain functions over a transaction or the reading connection."""
+
+import hashlib
+from typing import Any
+
+from comptoir.identity.errors import EmailTaken, UsernameTaken
+from comptoir.identity.tables import ACCESS_KEYS, USERS
+from comptoir.identity.types import Key, NewKey, NewUser, OwnerKind, Principal, Role, User
+from comptoir.kit.db import Database, Tx
+
+_USER_COLUMNS = "id, username, email, role, created_ms"
+
+
+def digest_of(secret: bytes) -> bytes:
+    """Return what is stored of a key."""
+    return hashlib.sha256(secret).digest()
+
+
+def insert_user(tx: Tx, new: NewUser) -> None:
+    """Store a user and, when there is one, the first key.
+
+    Raises:
+        UsernameTaken, EmailTaken: in this order; nothing is written.
+    """
+    user = new.user
+    username, email = user.username.lower(), user.email.lower() if user.email is not None else None
+    row = (user.id, user.username, username, user.email, email, new.password_hash, user.role.value, user.created_ms)
+    # The insert decides, not a look beforehand: another coordinator may be creating the same user.
+    if tx.insert(USERS, [row], ignore_conflicts=True) == 0:
+        if tx.fetch("SELECT 1 FROM users WHERE username_folded = ?", (username,)):
+            raise UsernameTaken(user.username)
+        raise EmailTaken(user.email or "")
+    if new.key is not None:
+        insert_key(tx, new.key)
+
+
+def insert_key(tx: Tx, key: NewKey) -> None:
+    """Store a key's digest and owner."""
+    tx.insert(
+        ACCESS_KEYS,
+        [(digest_of(key.secret.encode()), key.id, key.owner_kind.value, key.owner_id, key.created_ms, None)],
+    )
+
+
+def revoke_keys_of(tx: Tx, owner_id: bytes, at_ms: int) -> list[bytes]:
+    """Revoke all live keys of an owner; return their digests."""
+    digests = [
+        row[0]
+        for row in tx.fetch("SELECT digest FROM access_keys WHERE owner_id = ? AND revoked_ms IS NULL", (owner_id,))
+    ]
+    tx.update(ACCESS_KEYS, ("revoked_ms",), [(digest, at_ms) for digest in digests])
+    return digests
+
+
+def revoke_key(tx: Tx, key_id: bytes, owner_id: bytes, at_ms: int) -> bytes | None:
+    """Revoke one key of an owner, keeping the first moment; return its digest, ``None`` when there is no such key."""
+    rows = tx.fetch("SELECT digest FROM access_keys WHERE id = ? AND owner_id = ?", (key_id, owner_id))
+    tx.execute(
+        "UPDATE access_keys SET revoked_ms = ? WHERE id = ? AND owner_id = ? AND revoked_ms IS NULL",
+        (at_ms, key_id, owner_id),
+    )
+    return rows[0][0] if rows else None
+
+
+def user_in(tx: Tx, user_id: bytes) -> User | None:
+    """Return one user."""
+    return _first_user(tx.fetch(f"SELECT {_USER_COLUMNS} FROM users WHERE id = ?", (user_id,)))
+
+
+async def principal_of(db: Database, digest: bytes) -> Principal | None:
+    """Return who holds the key with this digest; ``None`` when nobody does or it is revoked."""
+    rows = await db.fetch(
+        "SELECT k.id, k.owner_kind, k.owner_id, u.role, u.username FROM access_keys k "
+        "LEFT JOIN users u ON u.id = k.owner_id WHERE k.digest = ? AND k.revoked_ms IS NULL",
+        (digest,),
+    )
+    if not rows:
+        return None
+    key_id, kind, owner_id, role, username = rows[0]
+    if kind == OwnerKind.HOST:
+        return Principal(OwnerKind.HOST, owner_id, Role.HOST, key_id, "")
+    assert role is not None, "a user's key has a user"
+    return Principal(OwnerKind.USER, owner_id, Role(role), key_id, username)
+
+
+async def login_of(db: Database, name: str) -> tuple[User, str | None] | None:
+    """Return the user with this username or, when it has an ``@``, email address, and the password's hash."""
+    column = "email_folded" if "@" in name else "username_folded"
+    rows = await db.fetch(f"SELECT {_USER_COLUMNS}, password_hash FROM users WHERE {column} = ?", (name.lower(),))
+    return (_user(rows[0][:5]), rows[0][5]) if rows else None
+
+
+async def user_of(db: Database, user_id: bytes) -> User | None:
+    """Return one user."""
+    return _first_user(await db.fetch(f"SELECT {_USER_COLUMNS} FROM users WHERE id = ?", (user_id,)))
+
+
+async def user_named(db: Database, username: str) -> User | None:
+    """Return the user with this username, in whatever case."""
+    return _first_user(
+        await db.fetch(f"SELECT {_USER_COLUMNS} FROM users WHERE username_folded = ?", (username.lower(),))
+    )
+
+
+async def users(db: Database, limit: int, offset: int) -> tuple[list[User], int]:
+    """Return a page of users, oldest first, and how many there are."""
+    rows = await db.fetch(f"SELECT {_USER_COLUMNS} FROM users ORDER BY id LIMIT ? OFFSET ?", (limit, offset))
+    (total,) = (await db.fetch("SELECT count(*) FROM users"))[0]
+    return [_user(row) for row in rows], total
+
+
+async def keys_of(db: Database, owner_id: bytes) -> list[Key]:
+    """Return an owner's keys, revoked ones included, oldest first."""
+    rows = await db.fetch(
+        "SELECT id, owner_kind, owner_id, created_ms, revoked_ms FROM access_keys WHERE owner_id = ? ORDER BY id",
+        (owner_id,),
+    )
+    return [Key(row[0], OwnerKind(row[1]), *row[2:]) for row in rows]
+
+
+def _first_user(rows: list[tuple[Any, ...]]) -> User | None:
+    return _user(rows[0]) if rows else None
+
+
+def _user(row: tuple[Any, ...]) -> User:
+    user_id, username, email, role, created_ms = row
+    return User(user_id, username, email, Role(role), created_ms)

@@ -1,0 +1,57 @@
+"""Jobs: units of bought work, their attempts, their frames while alive and their answers afterwards.
+
+Owns: tables ``jobs``, ``attempts``, ``job_events``, ``answers``; the live jobs in memory (`LiveJob`) and the waiting
+queue (`Queue`).
+Invariant: a job is in exactly one state, moves only along `JobState`'s arrows, and every move is a row in
+``job_events``; at most one attempt of a job is open.
+Units: times in milliseconds since 1970, money in micro-dollars, frames counted from 0.
+Knows: nobody (only the link's frame, which is what it stores).
+"""
+
+from comptoir.jobs.errors import JobFinished, JobRefusal, NotYourLease, UnknownJob
+from comptoir.jobs.live import Lease, LiveJob, LiveJobs, Reader, decode_frames
+from comptoir.jobs.queue import Queue, Waiting
+from comptoir.jobs.service import Jobs
+from comptoir.jobs.store import (
+    Finish,
+    NewJob,
+    Start,
+    StoredState,
+    finish_rows,
+    insert_jobs,
+    load_states,
+    requeue_rows,
+    start_rows,
+)
+from comptoir.jobs.tables import TABLES
+from comptoir.jobs.types import FINAL, AttemptState, Fault, JobRow, JobState
+
+__all__ = [
+    "FINAL",
+    "TABLES",
+    "AttemptState",
+    "Fault",
+    "Finish",
+    "JobFinished",
+    "JobRefusal",
+    "JobRow",
+    "JobState",
+    "Jobs",
+    "Lease",
+    "LiveJob",
+    "LiveJobs",
+    "NewJob",
+    "NotYourLease",
+    "Queue",
+    "Reader",
+    "Start",
+    "StoredState",
+    "UnknownJob",
+    "Waiting",
+    "decode_frames",
+    "finish_rows",
+    "insert_jobs",
+    "load_states",
+    "requeue_rows",
+    "start_rows",
+]

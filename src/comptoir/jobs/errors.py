@@ -1,0 +1,29 @@
+"""What the jobs room refuses."""
+
+from comptoir.kit.errors import Refusal
+
+
+class JobRefusal(Refusal):
+    """Root of the jobs room's errors."""
+
+
+class UnknownJob(JobRefusal):
+    """No such job, or somebody else's: the two look the same from outside."""
+
+    def __init__(self) -> None:
+        super().__init__("no such job")
+
+
+class JobFinished(JobRefusal):
+    """The job is in a final state already; *state* says which."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the job is already {state}")
+        self.state = state
+
+
+class NotYourLease(JobRefusal):
+    """The host has no open lease on the job (never had, or lost it)."""
+
+    def __init__(self) -> None:
+        super().__init__("this host has no open lease on the job")

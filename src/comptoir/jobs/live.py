@@ -1,0 +1,283 @@
+"""Jobs in flight: their frames in memory, and the readers that follow them.
+
+A live job knows its frames from 0 on, so any reader may start anywhere and replay; a slow reader only falls behind, it never slows
+the host or another reader. Frames become one row when the job ends.
+"""
+
+import asyncio
+from collections.abc import Iterator
+
+import msgspec
+
+from comptoir.jobs.types import FINAL, Fault, JobRow, JobState
+from comptoir.link import Frame, Usage, chain_start, chain_step
+
+FRAME_BYTES_MAX = 64 * 1024 * 1024
+"""Most bytes of text and extras that one answer may hold; more ends the job as a host fault."""
+
+_encode_frames = msgspec.msgpack.Encoder().encode
+_decode_frames = msgspec.msgpack.Decoder(list[Frame]).decode
+
+
+class Lease:
+    """One attempt's right to act on a job, and what routing promised for it."""
+
+    __slots__ = (
+        "id", "host_id", "first_frame", "price_in", "price_out", "started_ms", "started_s", "touched_s",
+        "model", "signs",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, id: bytes, host_id: bytes, model: str, first_frame: int, price_in: int, price_out: int, started_ms: int,
+        started_s: float, signs: bool = False,
+    ) -> None:  # fmt: skip
+        self.id = id
+        self.host_id = host_id
+        self.model = model
+        self.first_frame = first_frame
+        self.price_in = price_in
+        self.price_out = price_out
+        self.started_ms = started_ms
+        self.started_s = started_s
+        self.touched_s = started_s
+        """Monotonic time of the last sign of life."""
+        self.signs = signs
+        """Whether the host signs its segment."""
+
+
+class LiveJob:
+    """A job that is not final, or only just so."""
+
+    __slots__ = (
+        "id", "owner_id", "dialect", "kind", "model", "body", "max_tokens", "prompt_tokens_max", "price_in", "price_out",
+        "hold_uusd", "detached", "deadline_ms", "created_ms", "state", "events", "frames", "frame_bytes", "chain", "tokens",
+        "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
+        "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing", "tried", "stored",
+        "_waiters",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, id: bytes, owner_id: bytes, dialect: str, kind: str, model: str, body: bytes, max_tokens: int,
+        prompt_tokens_max: int, price_in: int, price_out: int, hold_uusd: int, detached: bool, deadline_ms: int,
+        created_ms: int, submitted_s: float,
+    ) -> None:  # fmt: skip
+        self.id = id
+        self.owner_id = owner_id
+        self.dialect = dialect
+        self.kind = kind
+        self.model = model
+        self.body = body
+        self.max_tokens = max_tokens
+        self.prompt_tokens_max = prompt_tokens_max
+        self.price_in = price_in
+        self.price_out = price_out
+        self.hold_uusd = hold_uusd
+        self.detached = detached
+        self.deadline_ms = deadline_ms
+        self.created_ms = created_ms
+        self.submitted_s = submitted_s
+        self.state = JobState.QUEUED
+        self.events = 1
+        """Number of the next row in job_events; row 0 says queued."""
+        self.frames: list[Frame] = []
+        self.frame_bytes = 0
+        self.chain = chain_start(id)
+        self.tokens = 0
+        """Tokens delivered so far, as frames count them."""
+        self.lease: Lease | None = None
+        self.host_id: bytes | None = None
+        self.first_frame_s = 0.0
+        self.started_ms = 0
+        self.usage = Usage()
+        self.finish_reason = ""
+        self.fault = Fault.NONE
+        self.error_code = ""
+        self.error_message = ""
+        self.error_status = 0
+        self.error_body = b""
+        self.retry_after_s = 0.0
+        self.cost_uusd = 0
+        self.receipt_id: bytes | None = None
+        self.closing = False
+        """Set while its end is being written, so that nobody ends it twice."""
+        self.tried: set[bytes] = set()
+        """Hosts that lost or failed it."""
+        self.stored: asyncio.Future[None] | None = None
+        """Resolves when the job's row is on disk (submit)."""
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @classmethod
+    def revived(cls, row: JobRow, *, now_s: float) -> "LiveJob":
+        """Return the job of a stored row, without frames and lease; what it was quoted and how it ended are kept."""
+        job = cls(
+            id=row.id, owner_id=row.owner_id, dialect=row.dialect, kind=row.kind, model=row.model, body=row.body,
+            max_tokens=row.max_tokens, prompt_tokens_max=row.prompt_tokens_max, price_in=row.price_in_uusd_per_mtok,
+            price_out=row.price_out_uusd_per_mtok, hold_uusd=row.hold_uusd, detached=bool(row.detached),
+            deadline_ms=row.deadline_ms, created_ms=row.created_ms, submitted_s=now_s,
+        )  # fmt: skip
+        job.state = JobState(row.state)
+        job.host_id = row.host_id
+        job.started_ms = row.started_ms or 0
+        job.cost_uusd = row.cost_uusd
+        job.usage = Usage(row.prompt_tokens, row.completion_tokens)
+        job.finish_reason = row.finish_reason or ""
+        job.fault = Fault(row.fault or "")
+        job.error_code, job.error_message = row.error_code or "", row.error_message or ""
+        return job
+
+    @property
+    def over(self) -> bool:
+        """True once the job is in a final state and settled."""
+        return self.state in FINAL
+
+    def append(self, items: list[Frame]) -> bool:
+        """Take frames in order; wake readers. False: the answer has grown past `FRAME_BYTES_MAX`, nothing taken."""
+        size = self.frame_bytes
+        chain = self.chain
+        tokens = self.tokens
+        for frame in items:
+            size += len(frame.text) + len(frame.extra) + 16
+            chain = chain_step(chain, frame)
+            tokens += frame.tokens
+        if size > FRAME_BYTES_MAX:
+            return False
+        self.frame_bytes = size
+        self.chain = chain
+        self.tokens = tokens
+        self.frames += items
+        self.wake()
+        return True
+
+    def wake(self) -> None:
+        """Tell every waiting reader that there is something to see."""
+        waiters = self._waiters
+        if waiters:
+            self._waiters = []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def encode_frames(self) -> bytes:
+        """Return all frames as stored in ``answers``; empty when there are none."""
+        return _encode_frames(self.frames) if self.frames else b""
+
+
+class Reader:
+    """One follower of a job's frames, from *start* on."""
+
+    __slots__ = ("_job", "_gone", "at", "_waiter")
+
+    def __init__(self, job: LiveJob, *, start: int = 0) -> None:
+        self._job = job
+        self.at = start
+        """Number of the next frame to read."""
+        self._gone = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def job(self) -> LiveJob:
+        """The job that is read."""
+        return self._job
+
+    async def next(self, *, timeout_s: float = 0.0) -> list[Frame] | None:
+        """Return the frames that came since, waiting for at least one.
+
+        An empty list means that *timeout_s* (> 0) passed; ``None`` that the job is over and all was read, or `leave` was called.
+        """
+        job = self._job
+        while True:
+            if self._gone:
+                return None
+            if self.at < len(job.frames):
+                fresh = job.frames[self.at :]
+                self.at = len(job.frames)
+                return fresh
+            if job.over:
+                return None
+            loop = asyncio.get_running_loop()
+            waiter = self._waiter = loop.create_future()
+            job._waiters.append(waiter)
+            timer = loop.call_later(timeout_s, _expire, waiter) if timeout_s > 0 else None
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+            if (
+                timer is not None
+                and self.at >= len(job.frames)
+                and not job.over
+                and not self._gone
+                and timer.when() <= loop.time()
+            ):
+                return []
+
+    def leave(self) -> None:
+        """End the reading; a waiting `next` returns None."""
+        self._gone = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _expire(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class LiveJobs:
+    """The jobs in flight, by id and by lease."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[bytes, LiveJob] = {}
+        self._leases: dict[bytes, LiveJob] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[LiveJob]:
+        return iter(list(self._jobs.values()))
+
+    def add(self, job: LiveJob) -> None:
+        """Make *job* findable."""
+        self._jobs[job.id] = job
+
+    def get(self, job_id: bytes) -> LiveJob | None:
+        """Return the live job, or None."""
+        return self._jobs.get(job_id)
+
+    def drop(self, job: LiveJob) -> None:
+        """Forget *job*; readers that hold it go on reading."""
+        self._jobs.pop(job.id, None)
+
+    def by_lease(self, lease: bytes) -> LiveJob | None:
+        """Return the job that *lease* is open on, or None."""
+        return self._leases.get(lease)
+
+    def open_lease(self, job: LiveJob, lease: Lease) -> None:
+        """Give *lease* the right to act on *job*."""
+        job.lease = lease
+        job.host_id = lease.host_id
+        self._leases[lease.id] = job
+
+    def close_lease(self, job: LiveJob) -> Lease | None:
+        """Take the lease away; returns it."""
+        lease = job.lease
+        if lease is not None:
+            job.lease = None
+            self._leases.pop(lease.id, None)
+        return lease
+
+    def leases_of(self, host_id: bytes) -> list[LiveJob]:
+        """Return the jobs that a host has leases on."""
+        return [job for job in self._leases.values() if job.lease is not None and job.lease.host_id == host_id]
+
+    @property
+    def leased(self) -> int:
+        """Number of open leases."""
+        return len(self._leases)
+
+
+def decode_frames(stored: bytes) -> list[Frame]:
+    """Read back what `LiveJob.encode_frames` wrote."""
+    return _decode_frames(stored) if stored else []

@@ -1,0 +1,140 @@
+"""The waiting queue: jobs that no free host could take yet, oldest first per model.
+
+Kept light (a million entries must not slow the next claim): one deque a model, entries removed from the middle are
+marked and skipped.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+SCAN_MAX = 64
+"""Waiting jobs of one model looked at for one host; behind so many that this host may not take, it waits."""
+
+SCAN_GONE_MAX = 1024
+"""Entries looked at in all, those already gone included."""
+
+
+class Waiting:
+    """One waiting job."""
+
+    __slots__ = ("job_id", "model", "ticket", "number", "gone", "terms")
+
+    def __init__(self, *, job_id: bytes, model: str, ticket: int, number: int, terms: object) -> None:
+        self.job_id = job_id
+        self.model = model
+        self.ticket = ticket
+        """Order over all models."""
+        self.number = number
+        """Order within the model."""
+        self.gone = False
+        self.terms = terms
+        """What a host must meet (routing's spec); the queue only hands it to *accept*."""
+
+
+class _Line:
+    __slots__ = ("entries", "left", "next_number", "alive")
+
+    def __init__(self) -> None:
+        self.entries: deque[Waiting] = deque()
+        self.left = 0
+        """How many entries ever left this line."""
+        self.next_number = 0
+        self.alive = 0
+
+
+class Queue:
+    """First come, first served, per model; O(1) push, pop and remove."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, _Line] = {}
+        self._entries: dict[bytes, Waiting] = {}
+        self._tickets = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, job_id: bytes) -> bool:
+        return job_id in self._entries
+
+    def push(self, *, job_id: bytes, model: str, terms: object, first: bool = False) -> int:
+        """Put a job in line (at the head when *first*: it already had its turn); return how many are before it."""
+        assert job_id not in self._entries
+        line = self._lines.setdefault(model, _Line())
+        self._tickets += 1
+        entry = Waiting(job_id=job_id, model=model, ticket=self._tickets, number=line.next_number, terms=terms)
+        line.next_number += 1
+        before = 0 if first else line.alive
+        line.alive += 1
+        if first:
+            entry.ticket = line.entries[0].ticket if line.entries else entry.ticket
+            entry.number = line.entries[0].number if line.entries else entry.number
+            line.entries.appendleft(entry)
+        else:
+            line.entries.append(entry)
+        self._entries[job_id] = entry
+        return before
+
+    def before(self, job_id: bytes) -> int | None:
+        """Return about how many jobs are before *job_id* (never too many by more than those cancelled behind it)."""
+        entry = self._entries.get(job_id)
+        if entry is None:
+            return None
+        return max(0, entry.number - self._lines[entry.model].left)
+
+    def remove(self, job_id: bytes) -> bool:
+        """Take a job out of line; False if it was not in it."""
+        entry = self._entries.pop(job_id, None)
+        if entry is None:
+            return False
+        self._leave(entry)
+        return True
+
+    def take(self, models: Iterable[str], accept: Callable[[Waiting], bool]) -> Waiting | None:
+        """Remove and return the oldest waiting job of *models* that *accept* agrees to, or None."""
+        best: Waiting | None = None
+        for model in models:
+            line = self._lines.get(model)
+            if line is None:
+                continue
+            entries = line.entries
+            while entries and entries[0].gone:
+                entries.popleft()
+            if not entries:
+                if not line.alive:
+                    del self._lines[model]
+                continue
+            if best is not None and entries[0].ticket > best.ticket:
+                continue
+            for entry in _first(entries, SCAN_MAX):
+                if not entry.gone and (best is None or entry.ticket < best.ticket) and accept(entry):
+                    best = entry
+                    break
+        if best is None:
+            return None
+        del self._entries[best.job_id]
+        self._leave(best)
+        line = self._lines[best.model]
+        while line.entries and line.entries[0].gone:
+            line.entries.popleft()
+        return best
+
+    def models(self) -> dict[str, int]:
+        """Return the number of waiting jobs by model."""
+        return {model: line.alive for model, line in self._lines.items() if line.alive}
+
+    def _leave(self, entry: Waiting) -> None:
+        entry.gone = True
+        line = self._lines[entry.model]
+        line.alive -= 1
+        line.left += 1
+
+
+def _first(entries: "deque[Waiting]", most: int) -> Iterable[Waiting]:
+    alive = 0
+    for index in range(min(SCAN_GONE_MAX, len(entries))):
+        entry = entries[index]
+        if not entry.gone:
+            yield entry
+            alive += 1
+            if alive == most:
+                return

@@ -1,0 +1,100 @@
+"""The jobs room's door for reads: one job, a buyer's list, stored answers, and what a restart takes up again."""
+
+from comptoir.jobs.errors import UnknownJob
+from comptoir.jobs.live import LiveJobs, decode_frames
+from comptoir.jobs.queue import Queue
+from comptoir.jobs.tables import JOBS
+from comptoir.jobs.types import JobRow, JobState
+from comptoir.kit.db import Database
+from comptoir.link import Frame
+
+PAGE_MAX = 1000
+"""Most rows of one page."""
+
+COLUMNS = ",".join(JOBS.names)
+LIGHT = ",".join("NULL" if name == "body" else name for name in JOBS.names)
+"""All columns but the body, which may be megabytes."""
+
+
+class Jobs:
+    """Reads over stored jobs, beside the live ones and the queue."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.live = LiveJobs()
+        self.queue = Queue()
+
+    async def get(self, job_id: bytes, *, owner_id: bytes | None = None, light: bool = True) -> JobRow:
+        """Return a stored job; *owner_id* makes another's job unknown; *light* leaves the body empty.
+
+        Raises:
+            UnknownJob: there is none, or it is somebody else's.
+        """
+        sql = f"SELECT {LIGHT if light else COLUMNS} FROM jobs WHERE id = ?"
+        params: list[object] = [job_id]
+        if owner_id is not None:
+            sql += " AND owner_id = ?"
+            params.append(owner_id)
+        rows = await self._db.fetch(sql, params)
+        if not rows:
+            raise UnknownJob
+        return _row(rows[0])
+
+    async def page(
+        self, *, owner_id: bytes | None, states: tuple[str, ...] = (), limit: int = 20, offset: int = 0
+    ) -> tuple[list[JobRow], int]:
+        """Return one page, newest first, and the total; *owner_id* None means everybody's."""
+        where, params = "1 = 1", list[object]()
+        if owner_id is not None:
+            where += " AND owner_id = ?"
+            params.append(owner_id)
+        if states:
+            where += f" AND state IN ({','.join('?' * len(states))})"
+            params += states
+        ((total,),) = await self._db.fetch(f"SELECT count(*) FROM jobs WHERE {where}", params)
+        sql = f"SELECT {LIGHT} FROM jobs WHERE {where} ORDER BY id DESC LIMIT {min(limit, PAGE_MAX)} OFFSET {offset}"
+        return [_row(row) for row in await self._db.fetch(sql, params)], int(total)
+
+    async def answer(self, job_id: bytes) -> tuple[list[Frame], bytes]:
+        """Return a finished job's frames and its engine's usage JSON; empty when nothing was delivered."""
+        rows = await self._db.fetch("SELECT frames, usage FROM answers WHERE job_id = ?", [job_id])
+        if not rows:
+            return [], b""
+        return decode_frames(rows[0][0]), bytes(rows[0][1])
+
+    async def unfinished(self) -> list[JobRow]:
+        """Return every job that is not final, oldest first: what a restart takes up again."""
+        sql = f"SELECT {COLUMNS} FROM jobs WHERE state IN ('queued', 'running') ORDER BY id"
+        return [_row(row) for row in await self._db.fetch(sql)]
+
+    async def events_count(self, job_id: bytes) -> int:
+        """Return how many state changes of a job are stored."""
+        ((count,),) = await self._db.fetch("SELECT count(*) FROM job_events WHERE job_id = ?", [job_id])
+        return int(count)
+
+    async def events(self, job_id: bytes) -> list[tuple[str, int, str | None]]:
+        """Return a job's state changes in order: (state, at_ms, detail)."""
+        sql = "SELECT state, at_ms, detail FROM job_events WHERE job_id = ? ORDER BY seq"
+        return [(row[0], row[1], row[2]) for row in await self._db.fetch(sql, [job_id])]
+
+    async def count_by_owner(self, owner_ids: list[bytes]) -> dict[bytes, int]:
+        """Return how many jobs each owner ever submitted (at most 1,000 owners)."""
+        if not owner_ids:
+            return {}
+        marks = ",".join("?" * len(owner_ids))
+        sql = f"SELECT owner_id, count(*) FROM jobs WHERE owner_id IN ({marks}) GROUP BY owner_id"
+        return {bytes(row[0]): int(row[1]) for row in await self._db.fetch(sql, owner_ids)}
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many jobs are in each state; reads the whole table, so callers cache it."""
+        found = {state.value: 0 for state in JobState}
+        found.update(
+            {row[0]: int(row[1]) for row in await self._db.fetch("SELECT state, count(*) FROM jobs GROUP BY state")}
+        )
+        return found
+
+
+def _row(columns: tuple[object, ...]) -> JobRow:
+    values = dict(zip(JOBS.names, columns, strict=True))
+    values["body"] = values["body"] or b""
+    return JobRow(**values)  # type: ignore[arg-type]

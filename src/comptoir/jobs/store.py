@@ -1,0 +1,172 @@
+"""SQL of the jobs room: multi-row writes for the street's batch verbs, and the columns each state change sets."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from comptoir.jobs.tables import ANSWERS, ATTEMPTS, JOB_EVENTS, JOBS
+from comptoir.jobs.types import AttemptState, Fault, JobState
+from comptoir.kit.db import Tx
+
+
+class NewJob(msgspec.Struct, frozen=True):
+    """Everything that is known of a job when it is accepted."""
+
+    id: bytes
+    owner_id: bytes
+    dialect: str
+    kind: str
+    model: str
+    body: bytes
+    prompt_tokens_max: int
+    max_tokens: int
+    price_in_uusd_per_mtok: int
+    price_out_uusd_per_mtok: int
+    hold_uusd: int
+    detached: bool
+    deadline_ms: int
+    created_ms: int
+
+
+class Start(msgspec.Struct, frozen=True):
+    """A host gets a lease on a queued job."""
+
+    job_id: bytes
+    attempt_id: bytes
+    host_id: bytes
+    first_frame: int
+    at_ms: int
+    event_seq: int
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """A job ends, with what its last attempt delivered."""
+
+    job_id: bytes
+    state: JobState
+    at_ms: int
+    event_seq: int
+    attempt_id: bytes | None
+    attempt_state: AttemptState
+    host_id: bytes | None
+    end_frame: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_uusd: int
+    paid_uusd: int
+    finish_reason: str
+    fault: Fault
+    error_code: str
+    error_message: str
+    chain: bytes
+    signature: bytes
+    frames: bytes
+    """The whole answer, encoded by `LiveJob.encode_frames`; empty: nothing was delivered."""
+    usage: bytes
+
+
+class StoredState(msgspec.Struct, frozen=True):
+    """What compare-and-set needs of a stored job."""
+
+    state: str
+    attempt_id: bytes | None
+    owner_id: bytes
+
+
+START_COLUMNS = ("state", "host_id", "attempt_id", "started_ms")
+FINISH_COLUMNS = (
+    "state", "finished_ms", "prompt_tokens", "completion_tokens", "cost_uusd", "finish_reason", "fault", "error_code",
+    "error_message",
+)  # fmt: skip
+ATTEMPT_END_COLUMNS = ("state", "end_frame", "tokens", "paid_uusd", "ended_ms", "fault", "chain", "signature")
+
+
+def load_states(tx: Tx, job_ids: Sequence[bytes]) -> dict[bytes, StoredState]:
+    """Return the stored state of each job of the batch that exists."""
+    return {
+        row[0]: StoredState(row[1], row[2], row[3])
+        for row in tx.select(JOBS, ("id", "state", "attempt_id", "owner_id"), job_ids)
+    }
+
+
+def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None:
+    """Write accepted jobs; *starts* are those of them that a host gets in the same command."""
+    started = {start.job_id: start for start in starts}
+    rows, events = [], []
+    for job in jobs:
+        start = started.get(job.id)
+        rows.append(
+            (
+                job.id, job.owner_id, job.dialect, job.kind, job.model, JobState.RUNNING if start else JobState.QUEUED,
+                job.body, job.prompt_tokens_max, job.max_tokens, job.price_in_uusd_per_mtok,
+                job.price_out_uusd_per_mtok, job.hold_uusd, int(job.detached), job.deadline_ms, job.created_ms,
+                start.at_ms if start else None, None, start.host_id if start else None,
+                start.attempt_id if start else None, 0, 0, 0, None, None, None, None,
+            )
+        )  # fmt: skip
+        events.append((job.id, 0, JobState.QUEUED, job.created_ms, None))
+        if start:
+            events.append((job.id, 1, JobState.RUNNING, start.at_ms, None))
+    tx.insert(JOBS, rows)
+    tx.insert(JOB_EVENTS, events)
+    if starts:
+        _insert_attempts(tx, starts)
+
+
+def start_rows(tx: Tx, starts: Sequence[Start]) -> None:
+    """Write leases on jobs that waited."""
+    tx.update(JOBS, START_COLUMNS, [(s.job_id, JobState.RUNNING, s.host_id, s.attempt_id, s.at_ms) for s in starts])
+    tx.insert(JOB_EVENTS, [(s.job_id, s.event_seq, JobState.RUNNING, s.at_ms, None) for s in starts])
+    _insert_attempts(tx, starts)
+
+
+def requeue_rows(tx: Tx, lost: Sequence[Finish]) -> None:
+    """Write jobs whose host lost its lease: back to the queue, the attempt closed as it says."""
+    columns = ("state", "host_id", "attempt_id")
+    tx.update(JOBS, columns, [(item.job_id, JobState.QUEUED, None, None) for item in lost])
+    tx.insert(JOB_EVENTS, [(i.job_id, i.event_seq, JobState.QUEUED, i.at_ms, i.error_message or None) for i in lost])
+    _end_attempts(tx, lost)
+
+
+def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
+    """Write final states, attempts' ends and whole answers."""
+    tx.update(
+        JOBS,
+        FINISH_COLUMNS,
+        [
+            (
+                f.job_id, f.state, f.at_ms, f.prompt_tokens, f.completion_tokens, f.cost_uusd, f.finish_reason or None,
+                f.fault or None, f.error_code or None, f.error_message or None,
+            )
+            for f in finishes
+        ],
+    )  # fmt: skip
+    tx.insert(JOB_EVENTS, [(f.job_id, f.event_seq, f.state, f.at_ms, f.error_code or None) for f in finishes])
+    _end_attempts(tx, finishes)
+    answers = [(f.job_id, f.frames, f.usage) for f in finishes if f.frames]
+    if answers:
+        tx.insert(ANSWERS, answers)
+
+
+def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:
+    rows = [
+        (
+            s.attempt_id, s.job_id, s.host_id, AttemptState.LEASED, s.first_frame, s.first_frame, 0, 0, s.at_ms,
+            None, None, None, None,
+        )
+        for s in starts
+    ]  # fmt: skip
+    tx.insert(ATTEMPTS, rows)
+
+
+def _end_attempts(tx: Tx, ends: Sequence[Finish]) -> None:
+    rows = [
+        (
+            f.attempt_id, f.attempt_state, f.end_frame, f.completion_tokens, f.paid_uusd, f.at_ms, f.fault or None,
+            f.chain or None, f.signature or None,
+        )
+        for f in ends
+        if f.attempt_id is not None
+    ]  # fmt: skip
+    if rows:
+        tx.update(ATTEMPTS, ATTEMPT_END_COLUMNS, rows)

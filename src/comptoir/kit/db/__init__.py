@@ -1,0 +1,17 @@
+"""Storage: every write is a command handed to one writer thread, which commits many of them at once.
+
+A command is a plain function over a `Tx`. The writer takes whatever waits, runs it in one transaction,
+commits once and only then resolves the futures: durable before the answer. Hot commands are written over
+a batch (`Database.batch`): load, decide, apply for all items together, one statement per table. The same code
+runs on SQLite (the embedded default) and on PostgreSQL.
+
+Commands handed over without awaiting the one before may run in another order. No network call, no
+`await` and no clock inside a command; a command may run twice (a lost connection, a deadlock), so it must not
+change anything outside its transaction.
+"""
+
+from comptoir.kit.db.engine import COMMANDS_WAITING_MAX, Database, WriterStats, open_database
+from comptoir.kit.db.schema import Table, ddl
+from comptoir.kit.db.tx import Tx
+
+__all__ = ["COMMANDS_WAITING_MAX", "Database", "Table", "Tx", "WriterStats", "ddl", "open_database"]

@@ -1,0 +1,278 @@
+"""The writer thread with group commit, and the database as the rest of the house sees it."""
+
+import asyncio
+import importlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from comptoir.kit.db.sqlite import SqliteStore
+from comptoir.kit.db.tx import Row, Tx
+from comptoir.kit.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741
+
+COMMANDS_WAITING_MAX = 20_000
+"""Commands that may wait for the writer; more are refused with `Unavailable`. At 10,000 a second, 2 s of work."""
+
+BATCH_MAX = 512
+"""Commands of one transaction: enough to make the fsync free, small enough to keep the first one's wait short."""
+
+RETRIES_MAX = 3
+"""Times a batch runs again after a deadlock or a lost connection."""
+
+
+class Store(Protocol):
+    """What the writer needs from a database; implemented by `SqliteStore` and `PostgresStore`."""
+
+    dialect: str
+    inline_reads: bool
+    tx: Any
+
+    def begin(self) -> None: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+    def savepoint(self) -> None: ...
+    def release(self) -> None: ...
+    def rollback_to(self) -> None: ...
+    def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]: ...
+    def retryable(self, error: Exception) -> bool: ...
+    def away(self, error: Exception) -> bool: ...
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class WriterStats:
+    """What the writer did so far, for metrics and benchmarks."""
+
+    commits: int = 0
+    commands: int = 0
+    cpu_s: float = 0.0
+    """CPU seconds of the writer thread."""
+    commit_s: float = 0.0
+    """Wall seconds spent in COMMIT (the fsync)."""
+    by_verb: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Command:
+    run: Callable[..., Any]
+    item: Any
+    batched: bool
+    future: "asyncio.Future[Any]"
+
+
+class Database:
+    """One writer, many readers. All methods are for the event loop that opened it."""
+
+    def __init__(self, store: Store) -> None:
+        self.dialect = store.dialect
+        self.stats = WriterStats()
+        self._store = store
+        self._queue: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._closing = False
+        self._readers = None if store.inline_reads else ThreadPoolExecutor(1, thread_name_prefix="comptoir-reader")
+        self._thread = threading.Thread(target=self._work, name="comptoir-writer", daemon=True)
+        self._thread.start()
+
+    def run(self, command: Callable[[Tx], T]) -> "asyncio.Future[T]":
+        """Run *command* in a savepoint of the next group; the future resolves after the commit.
+
+        Raises (in the future): whatever *command* raised, with nothing of it written; `Unavailable` when
+        the database is out of order, too many commands wait, or the house is closing.
+        """
+        return self._put(command, None, batched=False)
+
+    def batch(self, verb: Callable[[Tx, list[I]], list[T | Exception]], item: I) -> "asyncio.Future[T]":
+        """Run *item* together with all other waiting items of *verb* (load, decide, apply once for all).
+
+        *verb* returns one outcome per item in order; an exception in the list is raised for that item
+        alone. If *verb* itself raises, each item runs alone, so one bad item never poisons the others.
+        """
+        return self._put(verb, item, batched=True)
+
+    async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run one query on the reading connection: inline on SQLite (5 us), in a thread on PostgreSQL.
+
+        Raises:
+            Unavailable: the database is out of reach.
+        """
+        try:
+            if self._readers is None:
+                return self._store.read(sql, params)
+            return await self._loop.run_in_executor(self._readers, self._store.read, sql, params)
+        except Exception as error:
+            if self._store.away(error):
+                raise Unavailable("the database is out of reach") from error
+            raise
+
+    @property
+    def waiting(self) -> int:
+        """Commands that wait for the writer now."""
+        return self._queue.qsize()
+
+    async def close(self) -> None:
+        """Finish what waits, then close the connections; idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        if self._readers is not None:
+            self._readers.shutdown()
+        self._store.close()
+
+    def _put(self, run: Callable[..., Any], item: Any, *, batched: bool) -> "asyncio.Future[Any]":
+        future = self._loop.create_future()
+        if self._closing:
+            future.set_exception(Unavailable("the house is closing"))
+        elif self._queue.qsize() >= COMMANDS_WAITING_MAX:
+            future.set_exception(Unavailable("too many commands wait for the database"))
+        else:
+            self._queue.put(_Command(run, item, batched, future))
+        return future
+
+    # -- the writer thread ---------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        last = False
+        while not last:
+            group: list[_Command] = []
+            command = self._queue.get()
+            while True:
+                if command is None:
+                    last = True
+                    break
+                group.append(command)
+                if len(group) == BATCH_MAX:
+                    break
+                try:
+                    command = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if group:
+                cpu = time.thread_time()
+                outcomes = self._commit(group)
+                self.stats.cpu_s += time.thread_time() - cpu
+                self._deliver(outcomes)
+
+    def _deliver(self, outcomes: "list[tuple[_Command, Any, Exception | None]]") -> None:
+        try:
+            self._loop.call_soon_threadsafe(_resolve, outcomes)
+        except RuntimeError:
+            log.warning("the event loop is gone; %d committed commands had nobody waiting", len(outcomes))
+
+    def _commit(self, group: list[_Command]) -> "list[tuple[_Command, Any, Exception | None]]":
+        store = self._store
+        for attempt in range(RETRIES_MAX + 1):
+            try:
+                store.begin()
+                outcomes = self._run_group(group)
+                before = time.perf_counter()
+                store.commit()
+                self.stats.commit_s += time.perf_counter() - before
+                self.stats.commits += 1
+                self.stats.commands += len(group)
+                return outcomes
+            except Exception as error:  # The loop's edge: whatever the database says must reach the callers.
+                self._rollback()
+                if attempt < RETRIES_MAX and store.retryable(error):
+                    continue
+                log.error("the group of %d commands was not written: %s", len(group), error, exc_info=error)
+                refusal = Unavailable("the database is out of order") if store.away(error) else error
+                return [(command, None, refusal) for command in group]
+        raise AssertionError("unreachable: the last attempt returns")
+
+    def _rollback(self) -> None:
+        try:
+            self._store.rollback()
+        except Exception:  # The connection is gone; begin() opens a new one.
+            log.warning("rollback failed", exc_info=True)
+
+    def _run_group(self, group: list[_Command]) -> "list[tuple[_Command, Any, Exception | None]]":
+        outcomes: list[tuple[_Command, Any, Exception | None]] = []
+        verbs: dict[Callable[..., Any], list[_Command]] = {}
+        for command in group:
+            if command.batched:
+                verbs.setdefault(command.run, []).append(command)
+            else:
+                outcomes.append(self._run_one(command, command.run))
+        by_verb = self.stats.by_verb
+        for verb, commands in verbs.items():
+            name = verb.__qualname__
+            by_verb[name] = by_verb.get(name, 0) + len(commands)
+            outcomes += self._run_verb(verb, commands)
+        return outcomes
+
+    def _run_verb(
+        self, verb: Callable[..., Any], commands: list[_Command]
+    ) -> "list[tuple[_Command, Any, Exception | None]]":
+        self._store.savepoint()
+        try:
+            results = verb(self._store.tx, [command.item for command in commands])
+            assert len(results) == len(commands), "a batch verb returns one outcome per item"
+            self._store.release()
+        except Exception as error:  # One bad item: undo the verb, then run each item alone to find it.
+            if self._store.retryable(error) or self._store.away(error):
+                raise
+            self._store.rollback_to()
+            log.warning("batch of %d %s failed, running one by one: %s", len(commands), verb.__qualname__, error)
+            return [self._run_one(c, partial(_alone, verb, c.item)) for c in commands]
+        return [
+            (command, None, result) if isinstance(result, Exception) else (command, result, None)
+            for command, result in zip(commands, results, strict=True)
+        ]
+
+    def _run_one(self, command: _Command, run: Callable[[Tx], Any]) -> "tuple[_Command, Any, Exception | None]":
+        self._store.savepoint()
+        try:
+            result = run(self._store.tx)
+            self._store.release()
+            return command, result, None
+        except Exception as error:  # Handed to the caller through its future; the savepoint undoes the command.
+            if self._store.retryable(error) or self._store.away(error):
+                raise
+            self._store.rollback_to()
+            return command, None, error
+
+
+def _alone(verb: Callable[..., Any], item: Any, tx: Tx) -> Any:
+    (result,) = verb(tx, [item])
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _resolve(outcomes: "list[tuple[_Command, Any, Exception | None]]") -> None:
+    for command, result, error in outcomes:
+        future = command.future
+        if future.done():  # The caller was cancelled; what was written stays written.
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+
+def open_database(address: str) -> Database:
+    """Open ``postgresql://…`` or a path to an SQLite file; call it on the running event loop.
+
+    Raises:
+        ModuleNotFoundError: PostgreSQL was asked for without the extra ``comptoir[postgres]``.
+    """
+    if address.startswith(("postgresql://", "postgres://")):
+        # Chosen by configuration: the driver is an extra and must not be imported without need.
+        store: Store = importlib.import_module("comptoir.kit.db.postgres").PostgresStore(address)
+        return Database(store)
+    return Database(SqliteStore(Path(address)))

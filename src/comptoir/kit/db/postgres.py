@@ -1,0 +1,125 @@
+"""The scale-out store: PostgreSQL through psycopg, one batching connection for writes and one for reads.
+
+Needs the extra ``comptoir[postgres]``. Imported only when a postgresql:// address is configured.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from comptoir.kit.db.schema import Table
+from comptoir.kit.db.tx import Row, placeholders_percent, postgres_insert, postgres_select, postgres_update
+
+CONNECT_TIMEOUT_S = 5
+
+
+def connect(url: str) -> "psycopg.Connection[Row]":
+    """Open *url*; transactions are ours (autocommit), every statement is prepared at its first use."""
+    connection: psycopg.Connection[Row] = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+    connection.prepare_threshold = 0
+    connection.prepared_max = 512
+    return connection
+
+
+class PostgresTx:
+    """`Tx` over one PostgreSQL connection."""
+
+    dialect = "postgresql"
+
+    def __init__(self, connection: "psycopg.Connection[Row]") -> None:
+        self._cursor = connection.cursor(binary=True)
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        return self._cursor.execute(placeholders_percent(sql), params).rowcount
+
+    def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        return self._cursor.execute(placeholders_percent(sql), params).fetchall()
+
+    def insert(
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        *,
+        columns: tuple[str, ...] | None = None,
+        ignore_conflicts: bool = False,
+    ) -> int:
+        if not rows:
+            return 0
+        sql = postgres_insert(table, columns or table.names, ignore_conflicts)
+        return self._cursor.execute(sql, [list(column) for column in zip(*rows, strict=True)]).rowcount
+
+    def update(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row]) -> int:
+        return self._update(table, columns, rows, adding=False)
+
+    def add(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row]) -> int:
+        return self._update(table, columns, rows, adding=True)
+
+    def _update(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row], *, adding: bool) -> int:
+        if not rows:
+            return 0
+        sql = postgres_update(table, columns, adding)
+        return self._cursor.execute(sql, [list(column) for column in zip(*rows, strict=True)]).rowcount
+
+    def select(
+        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None
+    ) -> list[Row]:
+        if not keys:
+            return []
+        sql = postgres_select(table, columns, by or table.key[0])
+        return self._cursor.execute(sql, [list(keys)]).fetchall()
+
+
+class PostgresStore:
+    """The two connections of a coordinator to its PostgreSQL server."""
+
+    dialect = "postgresql"
+    inline_reads = False
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._writing = connect(url)
+        self._reading = connect(url)
+        self.tx = PostgresTx(self._writing)
+
+    def begin(self) -> None:
+        if self._writing.closed or self._writing.broken:
+            self._writing = connect(self._url)
+            self.tx = PostgresTx(self._writing)
+        self._writing.execute("BEGIN")
+
+    def commit(self) -> None:
+        self._writing.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if not self._writing.closed:
+            self._writing.execute("ROLLBACK")
+
+    def savepoint(self) -> None:
+        self._writing.execute("SAVEPOINT item")
+
+    def release(self) -> None:
+        self._writing.execute("RELEASE SAVEPOINT item")
+
+    def rollback_to(self) -> None:
+        self._writing.execute("ROLLBACK TO SAVEPOINT item")
+        self._writing.execute("RELEASE SAVEPOINT item")
+
+    def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        if self._reading.closed or self._reading.broken:
+            self._reading = connect(self._url)
+        return self._reading.cursor(binary=True).execute(placeholders_percent(sql), params).fetchall()
+
+    def retryable(self, error: Exception) -> bool:
+        """Deadlock, serialisation failure or a lost connection: the batch may run again from the start."""
+        return isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure) or (
+            self._writing.broken or self._writing.closed
+        )
+
+    def away(self, error: Exception) -> bool:
+        """Tell whether *error* means that the server is out of reach or out of order."""
+        return isinstance(error, psycopg.OperationalError)
+
+    def close(self) -> None:
+        self._reading.close()
+        self._writing.close()

@@ -1,0 +1,145 @@
+"""The embedded store: one SQLite file, WAL, synchronous=FULL, one writing and one reading connection."""
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from comptoir.kit.db.schema import Table
+from comptoir.kit.db.tx import ROWS_PER_STATEMENT_MAX, Row, powers_of_two, sqlite_insert, sqlite_select, sqlite_update
+
+STATEMENTS_CACHED = 1024
+"""Prepared statements kept; multi-row verbs come in nine sizes each."""
+
+BUSY_TIMEOUT_S = 10.0
+"""How long to wait for a lock that another process (a backup, sqlite3 on the shell) holds."""
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open *path*; autocommit mode, so that BEGIN and COMMIT are ours."""
+    connection = sqlite3.connect(
+        str(path),
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS_CACHED,
+        timeout=BUSY_TIMEOUT_S,
+    )
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA cache_size=-16000")
+    connection.execute("PRAGMA wal_autocheckpoint=4000")
+    if read_only:
+        connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+class SqliteTx:
+    """`Tx` over one SQLite connection."""
+
+    dialect = "sqlite"
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._execute = connection.execute
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        return self._execute(sql, params).rowcount
+
+    def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        return self._execute(sql, params).fetchall()
+
+    def insert(
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        *,
+        columns: tuple[str, ...] | None = None,
+        ignore_conflicts: bool = False,
+    ) -> int:
+        names = columns or table.names
+        touched = at = 0
+        for size in powers_of_two(len(rows)):
+            part = rows[at : at + size]
+            at += size
+            sql = sqlite_insert(table, names, size, ignore_conflicts)
+            touched += self._execute(sql, part[0] if size == 1 else tuple(chain.from_iterable(part))).rowcount
+        return touched
+
+    def update(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row]) -> int:
+        return self._update(table, columns, rows, adding=False)
+
+    def add(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row]) -> int:
+        return self._update(table, columns, rows, adding=True)
+
+    def _update(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row], *, adding: bool) -> int:
+        touched = at = 0
+        for size in powers_of_two(len(rows)):
+            part = rows[at : at + size]
+            at += size
+            sql = sqlite_update(table, columns, size, adding)
+            touched += self._execute(sql, part[0] if size == 1 else tuple(chain.from_iterable(part))).rowcount
+        return touched
+
+    def select(
+        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None
+    ) -> list[Row]:
+        found: list[Row] = []
+        name = by or table.key[0]
+        for start in range(0, len(keys), ROWS_PER_STATEMENT_MAX):
+            part = list(keys[start : start + ROWS_PER_STATEMENT_MAX])
+            # Pad to a power of two with the last key, so that few distinct statements get prepared.
+            size = 1 << (len(part) - 1).bit_length()
+            part += part[-1:] * (size - len(part))
+            found += self._execute(sqlite_select(table, columns, name, size), part).fetchall()
+        return found
+
+
+class SqliteStore:
+    """The two connections of an embedded database."""
+
+    dialect = "sqlite"
+    inline_reads = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writing = connect(path, read_only=False)
+        self._reading = connect(path, read_only=True)
+        self.tx = SqliteTx(self._writing)
+
+    def begin(self) -> None:
+        self._writing.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._writing.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._writing.in_transaction:
+            self._writing.execute("ROLLBACK")
+
+    def savepoint(self) -> None:
+        self._writing.execute("SAVEPOINT item")
+
+    def release(self) -> None:
+        self._writing.execute("RELEASE item")
+
+    def rollback_to(self) -> None:
+        self._writing.execute("ROLLBACK TO item")
+        self._writing.execute("RELEASE item")
+
+    def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        return self._reading.execute(sql, params).fetchall()
+
+    def retryable(self, error: Exception) -> bool:
+        """SQLite has one writer: nothing to run again but a lock that somebody outside held too long."""
+        return False
+
+    def away(self, error: Exception) -> bool:
+        """Tell whether *error* means that the store itself is out of order (full disk, I/O, locked)."""
+        return isinstance(error, sqlite3.OperationalError)
+
+    def close(self) -> None:
+        self._reading.close()
+        self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._writing.close()

@@ -1,0 +1,133 @@
+"""The transaction that a command sees, and the SQL that its multi-row verbs become on each database."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+from comptoir.kit.db.schema import Table
+
+Row = tuple[Any, ...]
+
+
+class Tx(Protocol):
+    """One open transaction in the writer thread. Placeholders are ``?`` on both databases."""
+
+    dialect: str
+    """``sqlite`` or ``postgresql``."""
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run one statement; return the number of rows it touched."""
+        ...
+
+    def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run one query; return all its rows."""
+        ...
+
+    def insert(
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        *,
+        columns: tuple[str, ...] | None = None,
+        ignore_conflicts: bool = False,
+    ) -> int:
+        """Insert *rows* (all columns in declared order unless *columns*); return how many were new."""
+        ...
+
+    def update(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row]) -> int:
+        """Set *columns* by primary key; a row is the key followed by the values. Return the rows touched."""
+        ...
+
+    def add(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row]) -> int:
+        """Like `update`, but adds the values (negative takes away). Keys must differ within one call."""
+        ...
+
+    def select(
+        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None
+    ) -> list[Row]:
+        """Return *columns* of the rows whose key (or column *by*) is in *keys*, in no order."""
+        ...
+
+
+# -- SQLite ------------------------------------------------------------------------------------------------------
+
+ROWS_PER_STATEMENT_MAX = 256
+"""Rows of one multi-row statement; with at most 32 columns it stays below SQLite's 32,766 variables."""
+
+
+def powers_of_two(count: int) -> list[int]:
+    """Split *count* into falling powers of two (37 -> 32, 4, 1), so that few distinct statements get prepared."""
+    sizes = [ROWS_PER_STATEMENT_MAX] * (count // ROWS_PER_STATEMENT_MAX)
+    rest = count % ROWS_PER_STATEMENT_MAX
+    bit = ROWS_PER_STATEMENT_MAX >> 1
+    while rest:
+        if rest & bit:
+            sizes.append(bit)
+            rest ^= bit
+        bit >>= 1
+    return sizes
+
+
+@lru_cache(maxsize=4096)
+def sqlite_insert(table: Table, columns: tuple[str, ...], count: int, ignore: bool) -> str:
+    """Return a multi-row INSERT of *count* rows."""
+    values = ",".join(["(" + ",".join("?" * len(columns)) + ")"] * count)
+    tail = " ON CONFLICT DO NOTHING" if ignore else ""
+    return f"INSERT INTO {table.name} ({','.join(columns)}) VALUES {values}{tail}"
+
+
+@lru_cache(maxsize=4096)
+def sqlite_update(table: Table, columns: tuple[str, ...], count: int, adding: bool) -> str:
+    """Return a multi-row UPDATE by primary key of *count* rows."""
+    width = len(table.key) + len(columns)
+    first = len(table.key) + 1
+    sets = ",".join(
+        f"{name}={f'{table.name}.{name}+' if adding else ''}v.column{first + i}" for i, name in enumerate(columns)
+    )
+    where = " AND ".join(f"{table.name}.{name}=v.column{i + 1}" for i, name in enumerate(table.key))
+    if count == 1:
+        sets = ",".join(f"{name}={f'{name}+' if adding else ''}?{first + i}" for i, name in enumerate(columns))
+        where = " AND ".join(f"{name}=?{i + 1}" for i, name in enumerate(table.key))
+        return f"UPDATE {table.name} SET {sets} WHERE {where}"
+    values = ",".join(["(" + ",".join("?" * width) + ")"] * count)
+    return f"UPDATE {table.name} SET {sets} FROM (VALUES {values}) AS v WHERE {where}"
+
+
+@lru_cache(maxsize=4096)
+def sqlite_select(table: Table, columns: tuple[str, ...], by: str, count: int) -> str:
+    """Return a SELECT by *count* keys."""
+    return f"SELECT {','.join(columns)} FROM {table.name} WHERE {by} IN ({','.join('?' * count)})"
+
+
+# -- PostgreSQL --------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def placeholders_percent(sql: str) -> str:
+    """Turn ``?`` placeholders into psycopg's ``%s``; our SQL has no literal question mark or percent sign."""
+    assert "%" not in sql
+    return sql.replace("?", "%s")
+
+
+@lru_cache(maxsize=512)
+def postgres_insert(table: Table, columns: tuple[str, ...], ignore: bool) -> str:
+    """Return an INSERT of any number of rows, one array parameter a column."""
+    arrays = ",".join(f"%s::{table.cast(name)}" for name in columns)
+    tail = " ON CONFLICT DO NOTHING" if ignore else ""
+    return f"INSERT INTO {table.name} ({','.join(columns)}) SELECT * FROM unnest({arrays}){tail}"
+
+
+@lru_cache(maxsize=512)
+def postgres_update(table: Table, columns: tuple[str, ...], adding: bool) -> str:
+    """Return an UPDATE by primary key of any number of rows."""
+    names = table.key + columns
+    arrays = ",".join(f"%s::{table.cast(name)}" for name in names)
+    sets = ",".join(f"{name}={f'{table.name}.{name}+' if adding else ''}v.{name}" for name in columns)
+    where = " AND ".join(f"{table.name}.{name}=v.{name}" for name in table.key)
+    return f"UPDATE {table.name} SET {sets} FROM unnest({arrays}) AS v({','.join(names)}) WHERE {where}"
+
+
+@lru_cache(maxsize=512)
+def postgres_select(table: Table, columns: tuple[str, ...], by: str) -> str:
+    """Return a SELECT by any number of keys."""
+    return f"SELECT {','.join(columns)} FROM {table.name} WHERE {by} = ANY(%s::{table.cast(by)})"

@@ -1,0 +1,30 @@
+"""HTTP without a framework on the hot path: an endpoint is a declaration, everything else reads the same table.
+
+`Endpoint` says method, path, who may call, what goes in and out and which errors; `Dialect` groups endpoints
+with their error shape; `HttpServer` is the ASGI application over all of them: exact paths by dict, the rest by
+Starlette's path patterns.
+"""
+
+from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
+from comptoir.kit.http.errors import MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody, field_error
+from comptoir.kit.http.openapi import openapi_document
+from comptoir.kit.http.request import Reply, Request, Stream
+from comptoir.kit.http.server import HttpServer, RequestCounts
+
+__all__ = [
+    "Access",
+    "Dialect",
+    "Endpoint",
+    "HttpServer",
+    "MethodNotAllowed",
+    "NoSuchPath",
+    "PayloadTooLarge",
+    "Reply",
+    "Request",
+    "RequestCounts",
+    "Socket",
+    "Stream",
+    "UnsupportedBody",
+    "field_error",
+    "openapi_document",
+]

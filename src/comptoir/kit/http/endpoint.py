@@ -1,0 +1,95 @@
+"""Declarations: what an endpoint is, and the dialect it belongs to."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from comptoir.kit.http.request import Reply, Request
+
+Handler = Callable[[Any, Request], Awaitable[Any]]
+
+
+class Access(StrEnum):
+    """Who may call."""
+
+    PUBLIC = "public"
+    """Anybody; a credential is not even looked at."""
+    OPTIONAL = "optional"
+    """Anybody; a credential, if sent, must be good and is used."""
+    BUYER = "buyer"
+    """Any user's key (an operator's too)."""
+    HOST = "host"
+    """A host's key."""
+    OPERATOR = "operator"
+    """A key of a user with the operator role."""
+    ANY = "any"
+    """Any good key, a user's or a host's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Endpoint:
+    """One method and path."""
+
+    method: str
+    path: str
+    """With ``{name}`` (one segment) or ``{name:path}`` (rest of the path)."""
+    handler: Handler
+    access: Access
+    summary: str
+    """One sentence for the reference."""
+    request: Any = None
+    """msgspec type of the JSON body; None: no body is read."""
+    query: Any = None
+    """msgspec struct of the query string; None: ignored."""
+    response: Any = None
+    """msgspec type of the JSON answer; None with *media* for anything else, or with 204."""
+    status: int = 200
+    errors: tuple[type[Exception], ...] = ()
+    """Domain errors this endpoint may answer with, beside those every endpoint has."""
+    media: str = "application/json"
+    """Media type of the answer."""
+    also: tuple[int, ...] = ()
+    """Other success statuses (204 of an empty poll)."""
+    idempotent: bool = False
+    """Takes ``Idempotency-Key``."""
+    example: Any = None
+    """Example body for the reference."""
+    description: str = ""
+    raw: bool = False
+    """The handler wants `Request.raw` (the body as sent) beside the decoded one."""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Socket:
+    """One WebSocket path."""
+
+    path: str
+    handler: Callable[[Any, Request, Any], Awaitable[None]]
+    """Called with (house, request, starlette.websockets.WebSocket) before the handshake is accepted."""
+    access: Access
+    summary: str
+
+
+@dataclass(frozen=True, eq=False)
+class Dialect:
+    """One published HTTP API: its endpoints and the shape of its errors."""
+
+    name: str
+    title: str
+    prefix: str
+    """Where it is served alone, for example ``/infrintia``; at the root it is served as published."""
+    endpoints: tuple[Endpoint, ...]
+    render_error: Callable[[Exception, Request | None], Reply]
+    """Total over `Refusal`; also called for errors that are nobody's (500)."""
+    sockets: tuple[Socket, ...] = ()
+    description: str = ""
+    headers: Callable[[Request], list[tuple[bytes, bytes]]] | None = None
+    """Adds headers to every answer (request id, rate limits)."""
+    owns: tuple[str, ...] = ()
+    """Path prefixes at the root whose 404 and 405 answer in this dialect's shape."""
+    at_root: bool = True
+    """False: served only under *prefix*."""
+    error_statuses: Callable[[type[Exception]], int] = field(default=lambda _: 500)
+    """Status of an error class, for the reference and the tests."""

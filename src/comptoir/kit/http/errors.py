@@ -1,0 +1,51 @@
+"""Errors that HTTP itself raises, before any room is asked."""
+
+import re
+
+import msgspec
+
+from comptoir.kit.errors import InvalidField, Refusal
+
+
+class NoSuchPath(Refusal):
+    """Nothing is served at this path."""
+
+
+class MethodNotAllowed(Refusal):
+    """The path exists with other methods; *allowed* names them."""
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"method not allowed; this path answers {', '.join(allowed)}")
+        self.allowed = allowed
+
+
+class PayloadTooLarge(Refusal):
+    """The body is larger than the setting ``body_bytes_max``."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the body is larger than {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class UnsupportedBody(Refusal):
+    """The body is not JSON."""
+
+
+_AT = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
+_UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]+)`")
+
+
+def field_error(error: msgspec.DecodeError) -> Refusal:
+    """Turn msgspec's message into a refusal that names the field and the limit."""
+    if not isinstance(error, msgspec.ValidationError):
+        return UnsupportedBody(f"the body is not valid JSON: {error}")
+    match = _AT.match(str(error))
+    assert match is not None
+    reason = match["reason"]
+    path = (match["path"] or "$").removeprefix("$").removeprefix(".")
+    for pattern, words in ((_MISSING, "is required"), (_UNKNOWN, "is not a field of this request")):
+        found = pattern.search(reason)
+        if found:
+            return InvalidField(f"{path}.{found['name']}" if path else found["name"], words)
+    return InvalidField(path or "body", reason[:1].lower() + reason[1:])

@@ -1,0 +1,148 @@
+"""One request as a handler sees it, and what a handler may answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+WATCH_AFTER_S = 0.02
+"""An answer that takes longer is watched for its client hanging up; most are done before and never pay for it."""
+
+
+class Request:
+    """What came in. Only what is asked for is parsed."""
+
+    __slots__ = (
+        "scope",
+        "receive",
+        "params",
+        "principal",
+        "body",
+        "query",
+        "raw",
+        "rate",
+        "id",
+        "_headers",
+        "_gone",
+        "_watch",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, params: dict[str, str]) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.params = params
+        """Path parameters."""
+        self.principal: Any = None
+        """Who calls, as `Access` demanded; None for public endpoints."""
+        self.body: Any = None
+        """Decoded body."""
+        self.query: Any = None
+        """Decoded query string."""
+        self.raw = b""
+        """The body as sent."""
+        self.rate: Any = None
+        """State of the caller's rate limit after this request."""
+        self.id = ""
+        """Request id, as sent back in ``x-request-id``."""
+        self._headers: dict[bytes, bytes] | None = None
+        self._gone: list[Callable[[], None]] | None = None
+        self._watch: asyncio.Task[None] | asyncio.TimerHandle | None = None
+
+    @property
+    def path(self) -> str:
+        """The path asked for."""
+        return str(self.scope["path"])
+
+    @property
+    def method(self) -> str:
+        """GET, POST, …"""
+        return str(self.scope["method"])
+
+    @property
+    def peer(self) -> str:
+        """Address of the socket's other end; empty when unknown."""
+        client = self.scope.get("client")
+        return client[0] if client else ""
+
+    def header(self, name: bytes) -> str:
+        """Return a header (lower-case *name*) as text, empty when absent; of repeated ones the last."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = dict(self.scope["headers"])
+        value = headers.get(name)
+        return value.decode("latin-1") if value else ""
+
+    def query_pairs(self) -> list[tuple[str, str]]:
+        """Return the query string's pairs in order."""
+        raw = self.scope["query_string"]
+        return parse_qsl(raw.decode("latin-1"), keep_blank_values=True) if raw else []
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        """Have *call* run if the client hangs up before the answer is complete; at most 100 ms late."""
+        if self._gone is None:
+            self._gone = [call]
+            loop = asyncio.get_running_loop()
+            self._watch = loop.call_later(WATCH_AFTER_S, self._start_watch)
+        else:
+            self._gone.append(call)
+
+    def answered(self) -> None:
+        """Stop watching; the server calls it when the answer is complete."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._gone = None
+
+    def _start_watch(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._wait_gone())
+
+    async def _wait_gone(self) -> None:
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                break
+        calls, self._gone = self._gone or [], None
+        for call in calls:
+            call()
+
+
+class Reply:
+    """A complete answer that is not the endpoint's declared JSON at its declared status."""
+
+    __slots__ = ("status", "body", "media", "headers")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        media: str = "application/json",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.media = media
+        self.headers = headers
+
+
+class Stream:
+    """An answer sent in pieces; each piece leaves at once. Closing the iterator early must stop its source."""
+
+    __slots__ = ("pieces", "media", "headers", "status")
+
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        *,
+        media: str = "text/event-stream",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        status: int = 200,
+    ) -> None:
+        self.pieces = pieces
+        self.media = media
+        self.headers = headers
+        self.status = status

@@ -1,0 +1,348 @@
+"""The ASGI application over all dialects: exact paths by dict, the rest by pattern, errors in the dialect's shape."""
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+from typing import Any
+
+import msgspec
+from starlette.routing import compile_path
+from starlette.websockets import WebSocket
+
+from comptoir.kit.errors import InvalidField, Refusal
+from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
+from comptoir.kit.http.errors import MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody, field_error
+from comptoir.kit.http.request import Receive, Reply, Request, Scope, Send, Stream
+
+log = logging.getLogger(__name__)
+
+encode_json = msgspec.json.Encoder(decimal_format="number").encode
+
+STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+"""What keeps proxies from holding a stream back."""
+
+Gate = Callable[[Request, Access, Dialect], "Awaitable[None] | None"]
+"""Authenticates and rate-limits: sets `Request.principal` and `Request.rate` or raises; a coroutine when it must
+look further."""
+
+
+class StreamBroken(RuntimeError):
+    """Raised through to the server so that it aborts the connection: a broken stream must never look complete."""
+
+
+class RequestCounts:
+    """Requests, errors and seconds of one endpoint, for metrics."""
+
+    __slots__ = ("by_status", "seconds")
+
+    def __init__(self) -> None:
+        self.by_status: dict[int, int] = {}
+        self.seconds = 0.0
+
+
+class _Route:
+    __slots__ = (
+        "access",
+        "counts",
+        "decode",
+        "dialect",
+        "endpoint",
+        "handler",
+        "headers",
+        "json_header",
+        "needs_body",
+        "status",
+    )
+
+    def __init__(self, endpoint: Endpoint, dialect: Dialect) -> None:
+        self.endpoint = endpoint
+        self.dialect = dialect
+        self.handler = endpoint.handler
+        self.access = endpoint.access
+        self.needs_body = endpoint.request is not None or endpoint.raw
+        self.decode = msgspec.json.Decoder(endpoint.request).decode if endpoint.request is not None else None
+        self.headers = dialect.headers
+        self.status = endpoint.status
+        self.json_header = (b"content-type", endpoint.media.encode())
+        self.counts = RequestCounts()
+
+
+class HttpServer:
+    """Routes and serves; *house* is handed to every handler as its first argument."""
+
+    def __init__(
+        self,
+        house: Any,
+        dialects: Sequence[Dialect],
+        *,
+        gate: Gate,
+        body_bytes_max: int,
+        cors_origins: tuple[str, ...] = (),
+    ) -> None:
+        self._house = house
+        self._gate = gate
+        self._body_bytes_max = body_bytes_max
+        self._cors_origins = cors_origins
+        self._exact: dict[tuple[str, str], _Route] = {}
+        self._patterns: list[tuple[str, Any, Any, _Route]] = []
+        self._sockets: dict[str, tuple[Socket, Dialect]] = {}
+        self._methods: dict[str, set[str]] = {}
+        self._dialects = tuple(dialects)
+        self._ids = count(1)
+        self._id_head = "req_" + os.urandom(6).hex()
+        self.routes: list[_Route] = []
+        for dialect in dialects:
+            for prefix in ("", dialect.prefix) if dialect.at_root else (dialect.prefix,):
+                self._mount(dialect, prefix)
+
+    def _mount(self, dialect: Dialect, prefix: str) -> None:
+        for endpoint in dialect.endpoints:
+            route = _Route(endpoint, dialect)
+            self.routes.append(route)
+            path = (prefix + endpoint.path) if endpoint.path != "/" or not prefix else prefix
+            if "{" in path:
+                regex, _, converters = compile_path(path)
+                self._patterns.append((endpoint.method, regex, converters, route))
+                continue
+            if (endpoint.method, path) in self._exact:
+                continue  # An earlier dialect owns this path at the root (docs/dialects: collisions).
+            self._exact[endpoint.method, path] = route
+            self._methods.setdefault(path, set()).add(endpoint.method)
+        for socket in dialect.sockets:
+            self._sockets.setdefault(prefix + socket.path, (socket, dialect))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            route = self._exact.get((scope["method"], scope["path"]))
+            if route is not None:
+                await self._serve(route, Request(scope, receive, {}), send)
+            else:
+                await self._find(scope, receive, send)
+        elif kind == "websocket":
+            await self._socket(scope, receive, send)
+        elif kind == "lifespan":
+            raise NotImplementedError("run with lifespan=off; the composition root opens and closes the house")
+
+    # -- finding -------------------------------------------------------------------------------------------------
+
+    async def _find(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if len(path) > 1 and path.endswith("/"):
+            route = self._exact.get((method, path[:-1]))
+            if route is not None:
+                return await self._serve(route, Request(scope, receive, {}), send)
+        allowed = set(self._methods.get(path, ()))
+        for offered, regex, converters, route in self._patterns:
+            match = regex.match(path)
+            if match is None:
+                continue
+            if offered == method:
+                params = {name: converters[name].convert(value) for name, value in match.groupdict().items()}
+                return await self._serve(route, Request(scope, receive, params), send)
+            allowed.add(offered)
+        request = Request(scope, receive, {})
+        if method == "HEAD" and "GET" in allowed:
+            scope["method"] = "GET"
+            return await self(scope, receive, _without_body(send))
+        dialect = self._owner(path)
+        if method == "OPTIONS" and allowed:
+            return await self._send(
+                Reply(204, headers=((b"allow", ", ".join(sorted(allowed)).encode()),)), request, dialect, send
+            )
+        error: Refusal = (
+            MethodNotAllowed(tuple(sorted(allowed))) if allowed else NoSuchPath(f"nothing is served at {path}")
+        )
+        reply = dialect.render_error(error, request)
+        if allowed:
+            reply.headers += ((b"allow", ", ".join(sorted(allowed)).encode()),)
+        await self._send(reply, request, dialect, send)
+
+    def _owner(self, path: str) -> Dialect:
+        """Return the dialect whose error shape a path asks for: longest owned prefix, else the first dialect."""
+        best, best_length = self._dialects[0], -1
+        for dialect in self._dialects:
+            for prefix in (dialect.prefix, *dialect.owns):
+                if len(prefix) > best_length and (path == prefix or path.startswith(prefix + "/")):
+                    best, best_length = dialect, len(prefix)
+        return best
+
+    # -- serving -------------------------------------------------------------------------------------------------
+
+    async def _serve(self, route: _Route, request: Request, send: Send) -> None:
+        started = time.perf_counter()
+        request.id = f"{self._id_head}{next(self._ids):x}"
+        status = 500
+        try:
+            waits = self._gate(request, route.access, route.dialect)
+            if waits is not None:
+                await waits
+            if route.needs_body:
+                await self._read_body(request, route)
+            if route.endpoint.query is not None:
+                request.query = _decode_query(route.endpoint.query, request)
+            result = await route.handler(self._house, request)
+            if type(result) is Stream:
+                status = result.status
+                await self._send_stream(result, request, route.dialect, send)
+            elif type(result) is Reply:
+                status = result.status
+                await self._send(result, request, route.dialect, send)
+            else:
+                status = route.status
+                body = encode_json(result) if status != 204 else b""
+                await self._send_plain(
+                    request, route.dialect, send, status=status, body=body, content_type=route.json_header
+                )
+        except Refusal as refusal:
+            reply = route.dialect.render_error(refusal, request)
+            status = reply.status
+            await self._send(reply, request, route.dialect, send)
+        except StreamBroken:
+            raise
+        except Exception as error:  # The server's edge: a bug must answer 500 in the dialect's shape and be logged.
+            log.exception("%s %s failed (%s)", request.method, request.path, request.id)
+            await self._send(route.dialect.render_error(error, request), request, route.dialect, send)
+        finally:
+            request.answered()
+            counts = route.counts
+            counts.by_status[status] = counts.by_status.get(status, 0) + 1
+            counts.seconds += time.perf_counter() - started
+
+    async def _read_body(self, request: Request, route: _Route) -> None:
+        message = await request.receive()
+        body = message.get("body", b"")
+        limit = self._body_bytes_max
+        if message.get("more_body"):
+            pieces, size = [body], len(body)
+            while message.get("more_body"):
+                if size > limit:
+                    raise PayloadTooLarge(limit)
+                message = await request.receive()
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+            body = b"".join(pieces)
+        if len(body) > limit:
+            raise PayloadTooLarge(limit)
+        request.raw = body
+        if route.decode is not None:
+            try:
+                request.body = route.decode(body)
+            except msgspec.DecodeError as error:
+                raise field_error(error) from error
+            except RecursionError as error:
+                raise UnsupportedBody("the body is nested too deeply") from error
+
+    async def _send_plain(
+        self,
+        request: Request,
+        dialect: Dialect,
+        send: Send,
+        *,
+        status: int,
+        body: bytes,
+        content_type: tuple[bytes, bytes],
+    ) -> None:
+        headers = [content_type, (b"content-length", b"%d" % len(body))] if status != 204 else []
+        if dialect.headers is not None:
+            headers += dialect.headers(request)
+        if self._cors_origins:
+            headers += self._cors(request)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _send(self, reply: Reply, request: Request, dialect: Dialect, send: Send) -> None:
+        headers = [
+            (b"content-type", reply.media.encode()),
+            (b"content-length", b"%d" % len(reply.body)),
+            *reply.headers,
+        ]
+        if reply.status in (204, 304):
+            headers = list(reply.headers)
+        if dialect.headers is not None:
+            headers += dialect.headers(request)
+        if self._cors_origins:
+            headers += self._cors(request)
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _send_stream(self, stream: Stream, request: Request, dialect: Dialect, send: Send) -> None:
+        headers = [(b"content-type", stream.media.encode()), *STREAM_HEADERS, *stream.headers]
+        if dialect.headers is not None:
+            headers += dialect.headers(request)
+        if self._cors_origins:
+            headers += self._cors(request)
+        await send({"type": "http.response.start", "status": stream.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        try:
+            async for piece in stream.pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except Exception:  # The headers are out: the only honest end is an aborted connection, and a log line.
+            log.exception("stream of %s broke (%s)", request.path, request.id)
+            raise StreamBroken from None
+        await send({"type": "http.response.body", "body": b""})
+
+    def _cors(self, request: Request) -> list[tuple[bytes, bytes]]:
+        origin = request.header(b"origin")
+        if not origin or not ("*" in self._cors_origins or origin in self._cors_origins):
+            return []
+        return [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-allow-methods", b"GET, POST, PUT, DELETE, OPTIONS"),
+            (
+                b"access-control-allow-headers",
+                (request.header(b"access-control-request-headers") or "*").encode("latin-1"),
+            ),
+            (b"access-control-expose-headers", b"x-request-id, retry-after"),
+            (b"access-control-max-age", b"86400"),
+            (b"vary", b"origin"),
+        ]
+
+    # -- sockets -------------------------------------------------------------------------------------------------
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._sockets.get(scope["path"])
+        socket = WebSocket(scope, receive, send)
+        if found is None:
+            await socket.close(1008, "nothing is served here")
+            return
+        declared, dialect = found
+        request = Request(scope, receive, {})
+        try:
+            waits = self._gate(request, declared.access, dialect)
+            if waits is not None:
+                await waits
+        except Refusal as refusal:
+            reply = dialect.render_error(refusal, request)
+            await _deny(scope, send, reply)
+            return
+        await declared.handler(self._house, request, socket)
+
+
+async def _deny(scope: Scope, send: Send, reply: Reply) -> None:
+    """Refuse a WebSocket handshake with an HTTP answer where the server can, else with a close code."""
+    if "websocket.http.response" in scope.get("extensions", {}):
+        headers = [(b"content-type", reply.media.encode()), (b"content-length", b"%d" % len(reply.body))]
+        await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": reply.body})
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
+
+
+def _without_body(send: Send) -> Send:
+    async def bodiless(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return bodiless
+
+
+def _decode_query(struct: Any, request: Request) -> Any:
+    try:
+        return msgspec.convert(dict(request.query_pairs()), struct, strict=False)
+    except msgspec.ValidationError as error:
+        refusal = field_error(error)
+        raise (refusal if isinstance(refusal, InvalidField) else InvalidField("query", str(error))) from error

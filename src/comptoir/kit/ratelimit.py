@@ -1,0 +1,91 @@
+"""Token buckets, one a key or address: constant time, bounded memory, and what the rate-limit headers need.
+
+A bucket is one number, the moment it will be full again (the generic cell rate algorithm), so an unused bucket and
+no bucket are the same thing and old ones can be dropped.
+"""
+
+from collections.abc import Hashable
+
+import msgspec
+
+from comptoir.kit.clock import Clock
+from comptoir.kit.errors import TooManyRequests
+
+KEYS_MAX = 200_000
+"""Buckets kept by one limiter, about 150 bytes each. Beyond it, within one filling time, the oldest are forgotten."""
+
+
+class Allowance(msgspec.Struct, frozen=True, gc=False):
+    """What a key may still do; the source of ``x-ratelimit-*`` and ``retry-after``."""
+
+    allowed: bool
+    limit: int
+    """Size of the bucket, requests."""
+    remaining: int
+    """Requests that may follow at once."""
+    reset_s: float
+    """Seconds until the bucket is full again."""
+    retry_after_s: float
+    """Seconds until one request is allowed; 0 when *allowed*."""
+
+
+class RateLimiter:
+    """A bucket of *per_minute* requests for every key; it fills evenly within a minute."""
+
+    __slots__ = ("_fill_s", "_half", "_monotonic_s", "_old", "_step_s", "_turned_s", "_young", "limit")
+
+    def __init__(self, *, per_minute: int, clock: Clock, burst: int | None = None, keys_max: int = KEYS_MAX) -> None:
+        """Make an empty limiter.
+
+        Args:
+            per_minute: lasting rate, >= 1.
+            burst: size of the bucket; *per_minute* by default.
+            keys_max: buckets remembered, >= 2.
+        """
+        assert per_minute >= 1
+        assert keys_max >= 2
+        self.limit = burst if burst is not None else per_minute
+        self._step_s = 60.0 / per_minute
+        self._fill_s = self._step_s * self.limit
+        self._half = keys_max // 2
+        self._monotonic_s = clock.monotonic_s
+        self._young: dict[Hashable, float] = {}
+        self._old: dict[Hashable, float] = {}
+        self._turned_s = clock.monotonic_s()
+
+    def take(self, key: Hashable) -> Allowance:
+        """Take one request out of the bucket of *key*; a refused one takes nothing."""
+        now = self._monotonic_s()
+        full_at = self._young.get(key)
+        if full_at is None:
+            full_at = self._old.get(key, now)
+        if full_at < now:
+            full_at = now
+        after = full_at - now + self._step_s
+        # A millionth of a step keeps float dust from refusing the last request of a full bucket.
+        if after > self._fill_s + self._step_s * 1e-6:
+            return Allowance(False, self.limit, 0, full_at - now, after - self._fill_s)
+        if len(self._young) >= self._half or now - self._turned_s > self._fill_s:
+            self._turn(now)
+        self._young[key] = full_at + self._step_s
+        return Allowance(True, self.limit, int((self._fill_s - after) / self._step_s + 1e-6), after, 0.0)
+
+    def check(self, key: Hashable, message: str) -> Allowance:
+        """Take one request, or refuse.
+
+        Raises:
+            TooManyRequests: with *message* and when to come back.
+        """
+        allowance = self.take(key)
+        if not allowance.allowed:
+            raise TooManyRequests(message, retry_after_s=allowance.retry_after_s)
+        return allowance
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def _turn(self, now: float) -> None:
+        """Start a new generation. A bucket not touched for a whole filling time is full, so nothing is lost by dropping
+        it; only when more than *keys_max* keys come within that time do the oldest start afresh."""
+        self._old, self._young = self._young, {}
+        self._turned_s = now

@@ -1,0 +1,57 @@
+"""Recompute every balance from transfers and every held amount from holds, and name each difference."""
+
+import msgspec
+
+from comptoir.kit.db import Database
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One thing that does not add up."""
+
+    what: str
+    """``balance``, ``held``, ``sum``, ``overdrawn`` or ``settled``."""
+    subject: str
+    """Hex id of the account or job; empty for the whole ledger."""
+    recorded: int
+    recomputed: int
+
+
+BALANCES = """
+SELECT a.id, a.balance_uusd, COALESCE(c.total, 0) - COALESCE(d.total, 0)
+FROM accounts a
+LEFT JOIN (SELECT credit_id, SUM(amount_uusd) AS total FROM transfers GROUP BY credit_id) c ON c.credit_id = a.id
+LEFT JOIN (SELECT debit_id, SUM(amount_uusd) AS total FROM transfers GROUP BY debit_id) d ON d.debit_id = a.id
+WHERE a.balance_uusd <> COALESCE(c.total, 0) - COALESCE(d.total, 0)
+"""
+HELD = """
+SELECT a.id, a.held_uusd, COALESCE(h.total, 0)
+FROM accounts a
+LEFT JOIN (SELECT account_id, SUM(amount_uusd) AS total FROM holds WHERE state = 'open' GROUP BY account_id) h
+ON h.account_id = a.id
+WHERE a.held_uusd <> COALESCE(h.total, 0)
+"""
+OVERDRAWN = """
+SELECT id, balance_uusd, held_uusd FROM accounts
+WHERE (kind NOT IN ('payments_in', 'promotions') AND balance_uusd < held_uusd) OR held_uusd < 0
+"""
+SETTLED = """
+SELECT h.job_id, h.settled_uusd, COALESCE(t.total, 0)
+FROM holds h
+LEFT JOIN (SELECT job_id, SUM(amount_uusd) AS total FROM transfers WHERE job_id IS NOT NULL GROUP BY job_id) t
+ON t.job_id = h.job_id
+WHERE h.settled_uusd <> COALESCE(t.total, 0) OR h.settled_uusd > h.amount_uusd
+"""
+
+
+async def audit(db: Database) -> list[Difference]:
+    """Return every difference in the ledger; an empty list means that it is exact."""
+    found = []
+    for what, sql in (("balance", BALANCES), ("held", HELD), ("overdrawn", OVERDRAWN), ("settled", SETTLED)):
+        found += [
+            Difference(what, bytes(key).hex(), int(recorded), int(recomputed))
+            for key, recorded, recomputed in await db.fetch(sql)
+        ]
+    ((total,),) = await db.fetch("SELECT COALESCE(SUM(balance_uusd), 0) FROM accounts")
+    if total:
+        found.append(Difference("sum", "", int(total), 0))
+    return found

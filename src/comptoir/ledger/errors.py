@@ -1,0 +1,24 @@
+"""What the ledger refuses."""
+
+from comptoir.kit.errors import Refusal
+
+
+class LedgerRefusal(Refusal):
+    """Root of the ledger's errors."""
+
+
+class InsufficientCredit(LedgerRefusal):
+    """The account's free credit is below what was asked for; nothing was written."""
+
+    def __init__(self, *, needed_uusd: int, free_uusd: int) -> None:
+        super().__init__(f"this needs {needed_uusd / 10_000:.4f} credits and {free_uusd / 10_000:.4f} are free")
+        self.needed_uusd = needed_uusd
+        self.free_uusd = free_uusd
+
+
+class UnknownAccount(LedgerRefusal):
+    """No such account."""
+
+
+class HoldMismatch(LedgerRefusal):
+    """The job already holds something else, or its hold is closed."""

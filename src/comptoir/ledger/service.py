@@ -1,0 +1,87 @@
+"""The ledger's door: open accounts, pay in, read balances and statements."""
+
+from comptoir.kit.clock import Clock
+from comptoir.kit.db import Database, Tx
+from comptoir.kit.money import AMOUNT_UUSD_MAX
+from comptoir.ledger.book import Book
+from comptoir.ledger.errors import UnknownAccount
+from comptoir.ledger.tables import ACCOUNTS, TRANSFERS
+from comptoir.ledger.types import HOUSE_ACCOUNTS, PAYMENTS_IN, Account, Statement, Transfer
+
+STATEMENT_TRANSFERS_MAX = 1000
+"""Most transfers of one page of a statement."""
+
+
+class Ledger:
+    """Accounts by owner id. Reads see what is committed."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def open_house_accounts(self) -> None:
+        """Make the house's own accounts; idempotent."""
+        now = self._clock.now_ms()
+        rows = [(key, kind, 0, 0, now) for key, kind in HOUSE_ACCOUNTS.items()]
+        await self._db.run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
+
+    def open_account(self, tx: Tx, *, owner_id: bytes, kind: str, at_ms: int) -> None:
+        """Open an empty account inside somebody's command; idempotent."""
+        tx.insert(ACCOUNTS, [(owner_id, kind, 0, 0, at_ms)], ignore_conflicts=True)
+
+    async def account(self, owner_id: bytes) -> Account:
+        """Return the account of *owner_id*.
+
+        Raises:
+            UnknownAccount: nobody opened it.
+        """
+        rows = await self._db.fetch("SELECT id, kind, balance_uusd, held_uusd FROM accounts WHERE id = ?", [owner_id])
+        if not rows:
+            raise UnknownAccount("no such account")
+        return Account(*rows[0])
+
+    async def accounts(self, owner_ids: list[bytes]) -> dict[bytes, Account]:
+        """Return the accounts of *owner_ids* (at most 1,000), those that exist, by owner."""
+        if not owner_ids:
+            return {}
+        marks = ",".join("?" * len(owner_ids))
+        sql = f"SELECT id, kind, balance_uusd, held_uusd FROM accounts WHERE id IN ({marks})"
+        return {row[0]: Account(*row) for row in await self._db.fetch(sql, owner_ids)}
+
+    async def deposit(self, *, owner_id: bytes, amount_uusd: int, kind: str = "deposit") -> bytes:
+        """Credit *amount_uusd* (1..10**15) from payments-in; return the transfer id.
+
+        Not idempotent by itself: the caller brings an Idempotency-Key.
+
+        Raises:
+            UnknownAccount: the owner has no account; nothing is written.
+        """
+        assert 0 < amount_uusd <= AMOUNT_UUSD_MAX
+        now = self._clock.now_ms()
+
+        def command(tx: Tx) -> bytes:
+            book = Book.load(tx, (owner_id, PAYMENTS_IN))
+            transfer = book.move(
+                debit=PAYMENTS_IN, credit=owner_id, amount_uusd=amount_uusd, kind=kind, job_id=None, at_ms=now
+            )
+            book.apply(tx)
+            return transfer
+
+        return await self._db.run(command)
+
+    async def statement(self, owner_id: bytes, *, limit: int = 50, before: bytes | None = None) -> Statement:
+        """Return the account and its newest transfers, newest first; *before* pages by transfer id.
+
+        Raises:
+            UnknownAccount: the owner has no account.
+        """
+        limit = min(limit, STATEMENT_TRANSFERS_MAX)
+        account = await self.account(owner_id)
+        edge = before or b"\xff" * 16
+        half = ",".join(TRANSFERS.names)
+        rows: list[tuple[object, ...]] = []
+        for side in ("debit_id", "credit_id"):
+            sql = f"SELECT {half} FROM transfers WHERE {side} = ? AND id < ? ORDER BY id DESC LIMIT {limit}"
+            rows += await self._db.fetch(sql, [owner_id, edge])
+        rows.sort(key=lambda row: bytes(row[0]), reverse=True)  # type: ignore[call-overload]
+        return Statement(account, [Transfer(*row) for row in rows[:limit]])  # type: ignore[arg-type]

@@ -1,0 +1,74 @@
+"""Receipts: the signed statement of a settled job, and the keys it is checked with.
+
+Owns: ``receipts`` and ``signing_keys``. A receipt is an in-toto Statement (JSON) in a DSSE envelope: the host signs
+its segment of the answer, the coordinator the whole. It names amounts, hashes and times, never a prompt or an answer.
+
+Invariant: one receipt a job, never changed; its public id is the job's with the prefix ``rcpt``. One signing key has
+one holder for ever; keys are revoked and never deleted. Verification trusts the registry, never a key in a receipt.
+
+Units: micro-dollars, tokens, milliseconds since 1970 UTC; hashes and key ids are hex, signatures Ed25519.
+Knows: nobody. Settlement hands it the facts; `verify` works offline.
+"""
+
+from comptoir.receipts.build import build_and_sign, statement_bytes
+from comptoir.receipts.errors import BadRegistry, KeyTaken, ReceiptRefusal, UnknownKey, UnknownReceipt
+from comptoir.receipts.service import LIST_MAX, Receipts
+from comptoir.receipts.store import insert_rows
+from comptoir.receipts.tables import TABLES
+from comptoir.receipts.types import (
+    COORDINATOR,
+    PAYLOAD_TYPE,
+    PREDICATE_TYPE,
+    AuthenticatedBy,
+    Check,
+    HolderKind,
+    KeyRegistry,
+    Predicate,
+    PublishedKey,
+    Reason,
+    Receipt,
+    ReceiptFacts,
+    SegmentEntry,
+    SegmentFacts,
+    Statement,
+    Transfer,
+    Verdict,
+)
+from comptoir.receipts.verify import ENVELOPE_BYTES_MAX, envelope, read_registry, registry_json, registry_of, verify
+
+__all__ = [
+    "COORDINATOR",
+    "ENVELOPE_BYTES_MAX",
+    "LIST_MAX",
+    "PAYLOAD_TYPE",
+    "PREDICATE_TYPE",
+    "TABLES",
+    "AuthenticatedBy",
+    "BadRegistry",
+    "Check",
+    "HolderKind",
+    "KeyRegistry",
+    "KeyTaken",
+    "Predicate",
+    "PublishedKey",
+    "Reason",
+    "Receipt",
+    "ReceiptFacts",
+    "ReceiptRefusal",
+    "Receipts",
+    "SegmentEntry",
+    "SegmentFacts",
+    "Statement",
+    "Transfer",
+    "UnknownKey",
+    "UnknownReceipt",
+    "Verdict",
+    "build_and_sign",
+    "envelope",
+    "insert_rows",
+    "read_registry",
+    "registry_json",
+    "registry_of",
+    "statement_bytes",
+    "verify",
+]

@@ -1,0 +1,96 @@
+"""From the facts of a settled job to signed bytes: pure, and on the hot path (once a job)."""
+
+import msgspec
+
+from comptoir.kit.ids import public
+from comptoir.kit.signing import SigningKey
+from comptoir.link import Segment, chain_start, pae
+from comptoir.receipts.types import (
+    PAYLOAD_TYPE,
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    Amounts,
+    AuthenticatedBy,
+    Digest,
+    Predicate,
+    Prices,
+    Receipt,
+    ReceiptFacts,
+    SegmentEntry,
+    SegmentFacts,
+    Statement,
+    Subject,
+    Times,
+    Units,
+)
+
+_encode = msgspec.json.Encoder().encode
+
+
+def statement_bytes(segment: Segment) -> bytes:
+    """Return the JSON of *segment* that a receipt carries; `link.segment_bytes` is its pre-authentication encoding."""
+    return _encode(segment)
+
+
+def build_and_sign(facts: ReceiptFacts, key: SigningKey) -> tuple[bytes, bytes]:
+    """Return the canonical payload of the receipt and the coordinator's signature over it.
+
+    The payload is an in-toto Statement as JSON; its exact bytes are what is signed, stored and shown. What the
+    facts say is signed as it is: that sums add up is settlement's duty and asserted here.
+    """
+    assert facts.held_uusd == facts.charged_uusd + facts.released_uusd, facts
+    assert facts.charged_uusd == sum([transfer.amount_uusd for transfer in facts.transfers]), facts
+    payload = _encode(_statement(facts))
+    return payload, key.sign(pae(PAYLOAD_TYPE, payload))
+
+
+def build(facts: ReceiptFacts, key: SigningKey) -> Receipt:
+    """Return the signed receipt, ready for :func:`comptoir.receipts.insert_rows`."""
+    payload, signature = build_and_sign(facts, key)
+    return Receipt(facts.job_id, key.keyid, payload, signature)
+
+
+def _statement(facts: ReceiptFacts) -> Statement:
+    segments = facts.segments
+    job = public("job", facts.job_id)
+    answer = segments[-1].chain if segments else chain_start(facts.job_id)
+    return Statement(
+        STATEMENT_TYPE,
+        [Subject(job, Digest(answer.hex()))],
+        PREDICATE_TYPE,
+        Predicate(
+            public("rcpt", facts.job_id),
+            job,
+            public("usr", facts.buyer_id) if facts.buyer_id is not None else None,
+            facts.dialect,
+            facts.kind,
+            facts.model,
+            facts.fingerprint,
+            facts.state,
+            [_entry(segment) for segment in segments],
+            Units(facts.prompt_tokens, facts.completion_tokens),
+            Prices(facts.price_in_uusd_per_mtok, facts.price_out_uusd_per_mtok, facts.fee_bps),
+            Amounts(facts.held_uusd, facts.charged_uusd, facts.fee_uusd, facts.released_uusd, facts.transfers),
+            facts.input_sha256.hex(),
+            Times(facts.created_ms, facts.started_ms, facts.settled_ms),
+        ),
+    )
+
+
+def _entry(segment: SegmentFacts) -> SegmentEntry:
+    signed = segment.signature is not None
+    assert signed == (segment.keyid is not None) == (segment.statement is not None), "a signature comes whole or not"
+    return SegmentEntry(
+        public("att", segment.attempt_id),
+        public("host", segment.host_id),
+        segment.keyid,
+        segment.first_frame,
+        segment.end_frame,
+        segment.chain.hex(),
+        segment.prompt_tokens,
+        segment.completion_tokens,
+        segment.finish_reason,
+        AuthenticatedBy.SIGNATURE if signed else AuthenticatedBy.HOST_KEY,
+        segment.statement,
+        segment.signature,
+    )

@@ -1,0 +1,131 @@
+"""The receipts room as others use it."""
+
+from collections.abc import Sequence
+
+from comptoir.kit.clock import Clock
+from comptoir.kit.db import Database, Tx
+from comptoir.kit.errors import InvalidField
+from comptoir.kit.signing import PUBLIC_KEY_BYTES, SigningKey, keyid_of
+from comptoir.receipts import store
+from comptoir.receipts.build import build
+from comptoir.receipts.errors import KeyTaken, UnknownKey, UnknownReceipt
+from comptoir.receipts.types import COORDINATOR, HolderKind, PublishedKey, Receipt, ReceiptFacts
+from comptoir.receipts.verify import envelope, registry_json
+
+LIST_MAX = 500
+"""Most receipts of one page; about 1 MB of envelopes."""
+
+
+class Receipts:
+    """Signs, keeps and shows receipts, and publishes the keys they are checked with."""
+
+    def __init__(self, db: Database, clock: Clock, key: SigningKey) -> None:
+        self._db = db
+        self._clock = clock
+        self._key = key
+
+    async def start(self) -> None:
+        """Register the coordinator's key; call once before the first receipt. Idempotent.
+
+        Raises:
+            KeyTaken: the key is registered for a host.
+        """
+        public_key, at_ms = self._key.public_key, self._clock.now_ms()
+        await self._db.run(
+            lambda tx: self.register_key(
+                tx, public_key, holder_kind=HolderKind.COORDINATOR, holder=COORDINATOR, at_ms=at_ms
+            )
+        )
+
+    @property
+    def keyid(self) -> str:
+        """Id of the key this coordinator signs with."""
+        return self._key.keyid
+
+    def build(self, facts: ReceiptFacts) -> Receipt:
+        """Sign the receipt of a settled job (25 us); pure, so it may run in any thread and inside a command."""
+        return build(facts, self._key)
+
+    @staticmethod
+    def insert_rows(tx: Tx, rows: Sequence[Receipt]) -> int:
+        """Store receipts inside the settlement's command; a job that has one keeps it. Returns how many were new."""
+        return store.insert_rows(tx, rows)
+
+    async def get(self, job_id: bytes) -> Receipt:
+        """Return the receipt of a job.
+
+        Raises:
+            UnknownReceipt: not settled yet, or not a job of ours.
+        """
+        receipt = await store.receipt_of(self._db, job_id)
+        if receipt is None:
+            raise UnknownReceipt(job_id)
+        return receipt
+
+    async def envelope_of(self, job_id: bytes) -> bytes:
+        """Return the receipt of a job as a DSSE envelope (JSON).
+
+        Raises:
+            UnknownReceipt: as for :meth:`get`.
+        """
+        return envelope(await self.get(job_id))
+
+    async def list(self, *, limit: int = 50, before: bytes | None = None) -> list[Receipt]:
+        """Return a page of receipts, those of the youngest jobs first.
+
+        Args:
+            limit: 1 to 500.
+            before: the last job id of the page before.
+
+        Raises:
+            InvalidField: *limit* is out of bounds.
+        """
+        if not 1 <= limit <= LIST_MAX:
+            raise InvalidField("limit", f"must be between 1 and {LIST_MAX}")
+        return await store.latest(self._db, limit, before)
+
+    async def keys(self) -> Sequence[PublishedKey]:
+        """Return the whole registry, oldest key first."""
+        return await store.all_keys(self._db)
+
+    async def registry(self) -> bytes:
+        """Return the registry as it is published: JSON, ``{"keys": [...]}``."""
+        return registry_json(await store.all_keys(self._db))
+
+    async def keys_of(self, holder: str) -> Sequence[PublishedKey]:
+        """Return the keys of one holder (public host id, or ``coordinator``), oldest first."""
+        return await store.keys_of(self._db, holder)
+
+    @staticmethod
+    def register_key(tx: Tx, public_key: bytes, *, holder_kind: HolderKind, holder: str, at_ms: int) -> str:
+        """Add a key to the registry inside a command; return its key id.
+
+        Idempotent: the same key for the same holder stays as it is, revoked ones stay revoked.
+
+        Args:
+            public_key: the raw 32 bytes.
+            holder: public host id, or ``coordinator``.
+
+        Raises:
+            InvalidField: *public_key* is not 32 bytes.
+            KeyTaken: registered for another holder; nothing is written.
+        """
+        if len(public_key) != PUBLIC_KEY_BYTES:
+            raise InvalidField("public_key", f"must be {PUBLIC_KEY_BYTES} bytes, is {len(public_key)}")
+        keyid = keyid_of(public_key)
+        known = store.key_in(tx, keyid)
+        if known is None:
+            store.insert_key(tx, PublishedKey(keyid, public_key.hex(), holder_kind, holder, at_ms))
+        elif (known.holder_kind, known.holder) != (holder_kind, holder):
+            raise KeyTaken(keyid)
+        return keyid
+
+    @staticmethod
+    def revoke(tx: Tx, keyid: str, *, at_ms: int) -> None:
+        """Revoke a key from *at_ms* on, inside a command. Revoking again keeps the first moment.
+
+        Raises:
+            UnknownKey: no such key.
+        """
+        if store.set_revoked(tx, keyid, at_ms) == 0 and store.key_in(tx, keyid) is None:
+            raise UnknownKey(keyid)

@@ -1,0 +1,86 @@
+"""SQL of the receipts room; plain functions over a transaction or the reading connection."""
+
+from collections.abc import Sequence
+
+from comptoir.kit.db import Database, Tx
+from comptoir.receipts.tables import RECEIPTS, SIGNING_KEYS
+from comptoir.receipts.types import HolderKind, PublishedKey, Receipt
+
+
+def insert_rows(tx: Tx, rows: Sequence[Receipt]) -> int:
+    """Store *rows* inside another room's command; return how many were new.
+
+    Idempotent: a job that has a receipt keeps it.
+    """
+    values = [(row.job_id, bytes.fromhex(row.keyid), row.payload, row.signature) for row in rows]
+    return tx.insert(RECEIPTS, values, ignore_conflicts=True)
+
+
+async def receipt_of(db: Database, job_id: bytes) -> Receipt | None:
+    """Return the receipt of one job."""
+    rows = await db.fetch("SELECT job_id, keyid, payload, signature FROM receipts WHERE job_id = ?", (job_id,))
+    return Receipt(rows[0][0], rows[0][1].hex(), rows[0][2], rows[0][3]) if rows else None
+
+
+async def latest(db: Database, limit: int, before: bytes | None) -> list[Receipt]:
+    """Return the receipts of the youngest jobs below *before*, youngest first."""
+    where, params = ("WHERE job_id < ? ", (before, limit)) if before is not None else ("", (limit,))
+    rows = await db.fetch(
+        f"SELECT job_id, keyid, payload, signature FROM receipts {where}ORDER BY job_id DESC LIMIT ?", params
+    )
+    return [Receipt(job_id, keyid.hex(), payload, signature) for job_id, keyid, payload, signature in rows]
+
+
+_KEY_COLUMNS = "keyid, public_key, holder_kind, holder, valid_from_ms, revoked_ms"
+
+
+def key_in(tx: Tx, keyid: str) -> PublishedKey | None:
+    """Return one key of the registry."""
+    rows = tx.fetch(f"SELECT {_KEY_COLUMNS} FROM signing_keys WHERE keyid = ?", (bytes.fromhex(keyid),))
+    return _key(rows[0]) if rows else None
+
+
+def insert_key(tx: Tx, key: PublishedKey) -> None:
+    """Add a key to the registry."""
+    tx.insert(
+        SIGNING_KEYS,
+        [
+            (
+                bytes.fromhex(key.keyid),
+                bytes.fromhex(key.public_key),
+                key.holder_kind.value,
+                key.holder,
+                key.valid_from_ms,
+                key.revoked_ms,
+            )
+        ],
+    )
+
+
+def set_revoked(tx: Tx, keyid: str, at_ms: int) -> int:
+    """Mark a key revoked, unless it is already; return the rows touched."""
+    return tx.execute(
+        "UPDATE signing_keys SET revoked_ms = ? WHERE keyid = ? AND revoked_ms IS NULL", (at_ms, bytes.fromhex(keyid))
+    )
+
+
+async def all_keys(db: Database) -> list[PublishedKey]:
+    """Return the whole registry, oldest key first."""
+    return [
+        _key(row) for row in await db.fetch(f"SELECT {_KEY_COLUMNS} FROM signing_keys ORDER BY valid_from_ms, keyid")
+    ]
+
+
+async def keys_of(db: Database, holder: str) -> list[PublishedKey]:
+    """Return one holder's keys, oldest first."""
+    return [
+        _key(row)
+        for row in await db.fetch(
+            f"SELECT {_KEY_COLUMNS} FROM signing_keys WHERE holder = ? ORDER BY valid_from_ms, keyid", (holder,)
+        )
+    ]
+
+
+def _key(row: tuple[bytes, bytes, str, str, int, int | None]) -> PublishedKey:
+    keyid, public_key, kind, holder, valid_from_ms, revoked_ms = row
+    return PublishedKey(keyid.hex(), public_key.hex(), HolderKind(kind), holder, valid_from_ms, revoked_ms)

@@ -1,0 +1,28 @@
+"""Tables of the receipts room."""
+
+from comptoir.kit.db import Table
+
+RECEIPTS = Table(
+    "receipts",
+    {"job_id": "id", "keyid": "bytes", "payload": "bytes", "signature": "bytes"},
+    key=("job_id",),
+)
+"""One row a settled job; the receipt's public id is the job's with another prefix, so no second index is kept.
+Job ids are time-ordered, so the key's order is the order of submission."""
+
+SIGNING_KEYS = Table(
+    "signing_keys",
+    {
+        "keyid": "bytes",
+        "public_key": "bytes",
+        "holder_kind": "text",
+        "holder": "text",
+        "valid_from_ms": "int",
+        "revoked_ms": "int?",
+    },
+    key=("keyid",),
+    indexes=(("holder",),),
+)
+"""Every key that ever signed; rows are revoked and never deleted, or old receipts could not be checked."""
+
+TABLES = (RECEIPTS, SIGNING_KEYS)

@@ -1,0 +1,299 @@
+"""Frozen shapes of a receipt: what settlement knows, what is signed, what is published, what a check found.
+
+Field order is the order in the signed bytes. Times are milliseconds since 1970 UTC, money is micro-dollars.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "urn:comptoir:receipt:v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+COORDINATOR = "coordinator"
+"""Holder of the coordinator's keys in the registry."""
+
+
+class HolderKind(StrEnum):
+    """Who may sign with a key, and therefore what."""
+
+    COORDINATOR = "coordinator"
+    """Signs whole receipts."""
+    HOST = "host"
+    """Signs the segments of its own attempts."""
+
+
+class AuthenticatedBy(StrEnum):
+    """Why a segment is believed to come from its host."""
+
+    SIGNATURE = "signature"
+    """The host signed the segment's statement."""
+    HOST_KEY = "host_key"
+    """The frames came over a connection opened with the host's key; only the coordinator vouches for them. So it is
+    with hosts that do not sign, and with one that died before it could."""
+
+
+# -- what settlement hands over ------------------------------------------------------------------------------------
+
+
+class SegmentFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What one attempt delivered."""
+
+    attempt_id: bytes
+    host_id: bytes
+    first_frame: int
+    end_frame: int
+    """Exclusive."""
+    chain: bytes
+    """Running hash after the last frame, 32 bytes."""
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str = ""
+    keyid: str | None = None
+    """Key the host signed with; ``None``, like the next two, when there is no signature."""
+    statement: bytes | None = None
+    """The JSON bytes of `link.Segment` as the host encoded them, see :func:`comptoir.receipts.statement_bytes`."""
+    signature: bytes | None = None
+
+
+class Transfer(msgspec.Struct, frozen=True, gc=False):
+    """A posted ledger row, copied; on the wire exactly as here."""
+
+    transfer: str
+    """The ledger's id of the row."""
+    kind: str
+    """``host`` (what a host earned) or ``fee`` (what the platform keeps)."""
+    payee: str
+    """Public host id, or ``fee``."""
+    amount_uusd: int
+
+
+class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything settlement knows about a finished job; ids are the raw 16 bytes."""
+
+    job_id: bytes
+    buyer_id: bytes | None
+    """``None`` leaves the buyer out of the receipt."""
+    dialect: str
+    kind: str
+    model: str
+    state: str
+    """Final state of the job: ``completed``, ``failed``, ``cancelled`` or ``expired``."""
+    segments: list[SegmentFacts]
+    """In frame order, without gaps; attempts that delivered nothing are left out."""
+    prompt_tokens: int
+    completion_tokens: int
+    price_in_uusd_per_mtok: int
+    price_out_uusd_per_mtok: int
+    fee_bps: int
+    held_uusd: int
+    charged_uusd: int
+    fee_uusd: int
+    released_uusd: int
+    transfers: list[Transfer]
+    input_sha256: bytes
+    """Of the request body as it went over the link."""
+    created_ms: int
+    settled_ms: int
+    started_ms: int | None = None
+    """When the first attempt was leased; ``None`` when none was."""
+    fingerprint: str = ""
+    """``sha256:<hex>`` of the weights when the host published it."""
+
+
+# -- what is signed ------------------------------------------------------------------------------------------------
+
+
+class SegmentEntry(msgspec.Struct, frozen=True, gc=False):
+    """One attempt's part in the signed receipt."""
+
+    attempt: str
+    host: str
+    keyid: str | None
+    first_frame: int
+    end_frame: int
+    chain: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    authenticated_by: AuthenticatedBy
+    statement: bytes | None
+    """Base64 of the JSON the host signed (under DSSE's pre-authentication encoding)."""
+    signature: bytes | None
+    """Base64 of the host's Ed25519 signature."""
+
+
+class Units(msgspec.Struct, frozen=True, gc=False):
+    """What the buyer pays for."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Prices(msgspec.Struct, frozen=True, gc=False):
+    """The agreed prices; the charge is never above units times these."""
+
+    in_uusd_per_mtok: int
+    out_uusd_per_mtok: int
+    fee_bps: int
+
+
+class Amounts(msgspec.Struct, frozen=True):
+    """Money as posted: ``held = charged + released``, ``charged = fee + what hosts earned``."""
+
+    held_uusd: int
+    charged_uusd: int
+    fee_uusd: int
+    released_uusd: int
+    transfers: list[Transfer]
+
+
+class Times(msgspec.Struct, frozen=True, gc=False):
+    """Milliseconds since 1970 UTC."""
+
+    created_ms: int
+    started_ms: int | None
+    settled_ms: int
+
+
+class Predicate(msgspec.Struct, frozen=True):
+    """The receipt proper. It holds no prompt and no answer, only their hashes."""
+
+    receipt: str
+    job: str
+    buyer: str | None
+    dialect: str
+    kind: str
+    model: str
+    fingerprint: str
+    state: str
+    segments: list[SegmentEntry]
+    units: Units
+    prices: Prices
+    amounts: Amounts
+    input_sha256: str
+    times: Times
+
+
+class Digest(msgspec.Struct, frozen=True, gc=False):
+    """Hash of the answer: the running hash over its frames (:mod:`comptoir.link.chain`), hex."""
+
+    sha256: str
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What the statement is about: the job's answer."""
+
+    name: str
+    digest: Digest
+
+
+class Statement(msgspec.Struct, frozen=True, rename={"type": "_type", "predicate_type": "predicateType"}):
+    """An in-toto Statement, version 1."""
+
+    type: str
+    subject: list[Subject]
+    predicate_type: str
+    predicate: Predicate
+
+
+# -- what is stored and published ----------------------------------------------------------------------------------
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """A stored receipt; the envelope is rendered from it on read."""
+
+    job_id: bytes
+    keyid: str
+    payload: bytes
+    signature: bytes
+
+
+class PublishedKey(msgspec.Struct, frozen=True):
+    """One key of the registry."""
+
+    keyid: str
+    public_key: str
+    """The raw 32 bytes, hex."""
+    holder_kind: HolderKind
+    holder: str
+    """``coordinator``, or a public host id."""
+    valid_from_ms: int
+    revoked_ms: int | None = None
+    """From this moment on nothing signed with the key is believed."""
+
+
+class KeyRegistry(msgspec.Struct, frozen=True):
+    """The keys a verifier trusts, by key id; get one from :func:`comptoir.receipts.read_registry`."""
+
+    by_keyid: dict[str, PublishedKey]
+
+
+# -- what a check found --------------------------------------------------------------------------------------------
+
+
+class Check(StrEnum):
+    """What has been established, in the order it is checked."""
+
+    ENVELOPE = "envelope"
+    """DSSE envelope over an in-toto payload, canonical base64, one signature."""
+    COORDINATOR_KEY = "coordinator_key"
+    """The signature names a key of the registry that belongs to a coordinator."""
+    COORDINATOR_SIGNATURE = "coordinator_signature"
+    STATEMENT = "statement"
+    """An in-toto Statement of our predicate type, about one job."""
+    COORDINATOR_KEY_TIME = "coordinator_key_time"
+    """The key was valid when the job was settled."""
+    SEGMENT_SIGNATURES = "segment_signatures"
+    """Every signature of a host is by a key that was this host's at the time, over this very segment."""
+    FRAMES = "frames"
+    """Segments follow each other without gap or overlap from frame 0, and the last hash is the subject's."""
+    UNITS = "units"
+    """Tokens add up over the segments."""
+    AMOUNTS = "amounts"
+    """Money adds up, pays only hosts that delivered, and is within the agreed prices."""
+
+
+class Reason(StrEnum):
+    """Why a receipt is refused."""
+
+    NOT_AN_ENVELOPE = "not_an_envelope"
+    """Not JSON, not DSSE, too large, base64 that is not canonical, or not exactly one signature."""
+    WRONG_PAYLOAD_TYPE = "wrong_payload_type"
+    UNKNOWN_KEY = "unknown_key"
+    """The key is not in the registry."""
+    FOREIGN_KEY = "foreign_key"
+    """The key is registered for another holder or for another purpose."""
+    KEY_NOT_YET_VALID = "key_not_yet_valid"
+    KEY_REVOKED = "key_revoked"
+    BAD_COORDINATOR_SIGNATURE = "bad_coordinator_signature"
+    NOT_A_RECEIPT = "not_a_receipt"
+    """The signed payload is no in-toto Statement with our predicate, or contradicts itself about its job."""
+    BAD_SEGMENT_SIGNATURE = "bad_segment_signature"
+    SEGMENT_MISMATCH = "segment_mismatch"
+    """What the host signed is about another job, attempt, host, range, hash or count than the receipt says."""
+    FRAMES_DO_NOT_FOLLOW = "frames_do_not_follow"
+    CHAIN_MISMATCH = "chain_mismatch"
+    """The hash after the last segment is not the answer's."""
+    UNITS_DO_NOT_ADD_UP = "units_do_not_add_up"
+    AMOUNTS_DO_NOT_ADD_UP = "amounts_do_not_add_up"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Outcome of a verification."""
+
+    checks: list[Check]
+    """What held, in order; all of `Check` when the receipt is good."""
+    reason: Reason | None = None
+    """``None`` when the receipt is good."""
+    detail: str = ""
+    """What exactly is wrong, for a person."""
+    statement: Statement | None = None
+    """The receipt, only when it is good, so that nobody reads a refused one by mistake."""
+    unsigned_segments: int = 0
+    """Segments that only the coordinator vouches for."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything held."""
+        return self.reason is None

@@ -1,0 +1,316 @@
+"""Verification of a receipt: offline and pure. It trusts the key registry, never a key inside the receipt.
+
+Times in a receipt are the coordinator's word. A key revoked at T is believed for what says it was settled before T;
+that nobody with a stolen key dates back is what the public log (a later issue) is for.
+"""
+
+import base64
+import binascii
+
+import msgspec
+
+from comptoir.kit import ids
+from comptoir.kit.money import cost_half_even
+from comptoir.kit.signing import PUBLIC_KEY_BYTES, is_signed, keyid_of
+from comptoir.link import SEGMENT_PAYLOAD_TYPE, Segment, chain_start, pae
+from comptoir.receipts.errors import BadRegistry
+from comptoir.receipts.types import (
+    COORDINATOR,
+    PAYLOAD_TYPE,
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    AuthenticatedBy,
+    Check,
+    HolderKind,
+    KeyRegistry,
+    Predicate,
+    PublishedKey,
+    Reason,
+    Receipt,
+    SegmentEntry,
+    Statement,
+    Verdict,
+)
+
+ENVELOPE_BYTES_MAX = 16 * 1024 * 1024
+"""A receipt is 2 KB and 1 KB more per resumed attempt; this bounds what a verifier will parse."""
+
+
+class _Signature(msgspec.Struct):
+    keyid: str
+    sig: str
+
+
+class _Envelope(msgspec.Struct, rename={"payload_type": "payloadType"}):
+    payload: str
+    payload_type: str
+    signatures: list[_Signature]
+
+
+class _RegistryFile(msgspec.Struct):
+    keys: list[PublishedKey]
+
+
+class _Refused(Exception):
+    """Ends a verification; becomes the verdict's reason."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_statement = msgspec.json.Decoder(Statement).decode
+_decode_segment = msgspec.json.Decoder(Segment).decode
+_decode_registry = msgspec.json.Decoder(_RegistryFile).decode
+
+
+def envelope(receipt: Receipt) -> bytes:
+    """Render *receipt* as its DSSE envelope (JSON)."""
+    signature = _Signature(receipt.keyid, base64.b64encode(receipt.signature).decode())
+    return msgspec.json.encode(_Envelope(base64.b64encode(receipt.payload).decode(), PAYLOAD_TYPE, [signature]))
+
+
+def registry_json(keys: list[PublishedKey]) -> bytes:
+    """Render the registry as it is published: ``{"keys": [...]}``."""
+    return msgspec.json.encode(_RegistryFile(keys))
+
+
+def read_registry(data: bytes) -> KeyRegistry:
+    """Read a published registry.
+
+    Raises:
+        BadRegistry: not the published JSON, a key id that is not its key's, or one key with two holders.
+    """
+    try:
+        keys = _decode_registry(data).keys
+    except msgspec.DecodeError as error:
+        raise BadRegistry(f"not a key registry: {error}") from error
+    return registry_of(keys)
+
+
+def registry_of(keys: list[PublishedKey]) -> KeyRegistry:
+    """Index *keys*, checking that each key id is its key's.
+
+    Raises:
+        BadRegistry: see :func:`read_registry`.
+    """
+    by_keyid: dict[str, PublishedKey] = {}
+    for key in keys:
+        try:
+            raw = bytes.fromhex(key.public_key)
+        except ValueError as error:
+            raise BadRegistry(f"the public key of {key.keyid} is not hexadecimal") from error
+        if len(raw) != PUBLIC_KEY_BYTES or keyid_of(raw) != key.keyid:
+            raise BadRegistry(f"the key id {key.keyid} is not the SHA-256 of its public key")
+        if key.keyid in by_keyid:
+            raise BadRegistry(f"the key {key.keyid} is listed twice")
+        by_keyid[key.keyid] = key
+    return KeyRegistry(by_keyid)
+
+
+def verify(envelope_json: bytes, registry: KeyRegistry) -> Verdict:
+    """Check a receipt against *registry*: who signed it, what it says, and that it adds up.
+
+    Never raises for anything in *envelope_json*: a refusal is a verdict with a reason. Checks run in the order of
+    `Check` and stop at the first that fails.
+    """
+    passed: list[Check] = []
+    try:
+        payload, signature = _opened(envelope_json)
+        passed.append(Check.ENVELOPE)
+        key = _held(registry, signature.keyid, HolderKind.COORDINATOR, COORDINATOR)
+        passed.append(Check.COORDINATOR_KEY)
+        signed = _canonical(signature.sig, "the signature")
+        if not is_signed(pae(PAYLOAD_TYPE, payload), signed, bytes.fromhex(key.public_key)):
+            raise _Refused(Reason.BAD_COORDINATOR_SIGNATURE, f"the signature is not by key {key.keyid} over this text")
+        passed.append(Check.COORDINATOR_SIGNATURE)
+        statement = _statement(payload)
+        passed.append(Check.STATEMENT)
+        predicate = statement.predicate
+        _check_time(key, predicate.times.settled_ms)
+        passed.append(Check.COORDINATOR_KEY_TIME)
+        for entry in predicate.segments:
+            _check_segment(entry, predicate, registry)
+        passed.append(Check.SEGMENT_SIGNATURES)
+        _check_frames(statement)
+        passed.append(Check.FRAMES)
+        _check_units(predicate)
+        passed.append(Check.UNITS)
+        _check_amounts(predicate)
+        passed.append(Check.AMOUNTS)
+    except _Refused as refused:
+        return Verdict(passed, refused.reason, refused.detail)
+    unsigned = sum(entry.signature is None for entry in predicate.segments)
+    return Verdict(passed, statement=statement, unsigned_segments=unsigned)
+
+
+def _opened(envelope_json: bytes) -> tuple[bytes, _Signature]:
+    if len(envelope_json) > ENVELOPE_BYTES_MAX:
+        raise _Refused(Reason.NOT_AN_ENVELOPE, f"larger than {ENVELOPE_BYTES_MAX:,} bytes")
+    try:
+        opened = _decode_envelope(envelope_json)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _Refused(Reason.NOT_AN_ENVELOPE, f"not a DSSE envelope: {error}") from error
+    if opened.payload_type != PAYLOAD_TYPE:
+        raise _Refused(Reason.WRONG_PAYLOAD_TYPE, f"the payload type is {opened.payload_type!r}, not {PAYLOAD_TYPE!r}")
+    if len(opened.signatures) != 1:
+        raise _Refused(Reason.NOT_AN_ENVELOPE, f"has {len(opened.signatures)} signatures, not one")
+    signature = opened.signatures[0]
+    _canonical(signature.sig, "the signature")
+    return _canonical(opened.payload, "the payload"), signature
+
+
+def _canonical(text: str, what: str) -> bytes:
+    """Decode base64 strictly: one text for one value, so that no byte of an envelope can change unnoticed."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _Refused(Reason.NOT_AN_ENVELOPE, f"{what} is not base64: {error}") from error
+    if base64.b64encode(raw).decode() != text:
+        raise _Refused(Reason.NOT_AN_ENVELOPE, f"{what} is not canonical base64")
+    return raw
+
+
+def _held(registry: KeyRegistry, keyid: str, kind: HolderKind, holder: str) -> PublishedKey:
+    key = registry.by_keyid.get(keyid)
+    if key is None:
+        raise _Refused(Reason.UNKNOWN_KEY, f"no key {keyid} in the registry")
+    if key.holder_kind != kind or key.holder != holder:
+        raise _Refused(Reason.FOREIGN_KEY, f"key {keyid} is of {key.holder_kind} {key.holder}, not of {kind} {holder}")
+    return key
+
+
+def _check_time(key: PublishedKey, at_ms: int) -> None:
+    if at_ms < key.valid_from_ms:
+        raise _Refused(Reason.KEY_NOT_YET_VALID, f"key {key.keyid} is valid from {key.valid_from_ms}, not at {at_ms}")
+    if key.revoked_ms is not None and at_ms >= key.revoked_ms:
+        raise _Refused(Reason.KEY_REVOKED, f"key {key.keyid} was revoked at {key.revoked_ms}, before {at_ms}")
+
+
+def _statement(payload: bytes) -> Statement:
+    try:
+        statement = _decode_statement(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _Refused(Reason.NOT_A_RECEIPT, f"the payload is not a receipt: {error}") from error
+    if statement.type != STATEMENT_TYPE or statement.predicate_type != PREDICATE_TYPE:
+        raise _Refused(Reason.NOT_A_RECEIPT, f"a {statement.predicate_type!r} in a {statement.type!r}")
+    job = statement.predicate.job
+    raw = ids.parse("job", job)
+    if raw is None or statement.predicate.receipt != ids.public("rcpt", raw):
+        raise _Refused(Reason.NOT_A_RECEIPT, f"{statement.predicate.receipt} is not the receipt of {job}")
+    if len(statement.subject) != 1 or statement.subject[0].name != job:
+        raise _Refused(Reason.NOT_A_RECEIPT, f"the subject is not {job} alone")
+    return statement
+
+
+def _check_segment(entry: SegmentEntry, predicate: Predicate, registry: KeyRegistry) -> None:
+    if entry.authenticated_by is AuthenticatedBy.HOST_KEY:
+        if not (entry.keyid is None and entry.statement is None and entry.signature is None):
+            raise _Refused(Reason.SEGMENT_MISMATCH, f"{entry.attempt} is said to be unsigned and has a signature")
+        return
+    if entry.keyid is None or entry.statement is None or entry.signature is None:
+        raise _Refused(Reason.BAD_SEGMENT_SIGNATURE, f"{entry.attempt} is said to be signed and has no signature")
+    key = _held(registry, entry.keyid, HolderKind.HOST, entry.host)
+    _check_time(key, predicate.times.settled_ms)
+    if not is_signed(pae(SEGMENT_PAYLOAD_TYPE, entry.statement), entry.signature, bytes.fromhex(key.public_key)):
+        raise _Refused(Reason.BAD_SEGMENT_SIGNATURE, f"the signature of {entry.attempt} is not by {entry.host}")
+    try:
+        segment = _decode_segment(entry.statement)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _Refused(Reason.SEGMENT_MISMATCH, f"what {entry.host} signed is no segment: {error}") from error
+    said = {
+        "job": predicate.job,
+        "attempt": entry.attempt,
+        "host": entry.host,
+        "input_sha256": predicate.input_sha256,
+        "first_frame": entry.first_frame,
+        "end_frame": entry.end_frame,
+        "chain": entry.chain,
+        "prompt_tokens": entry.prompt_tokens,
+        "completion_tokens": entry.completion_tokens,
+        "finish_reason": entry.finish_reason,
+    }
+    for name, value in said.items():
+        if getattr(segment, name) != value:
+            raise _Refused(
+                Reason.SEGMENT_MISMATCH,
+                f"{entry.attempt}: the host signed {name} {getattr(segment, name)!r}, the receipt says {value!r}",
+            )
+
+
+def _check_frames(statement: Statement) -> None:
+    predicate = statement.predicate
+    job_id = ids.parse("job", predicate.job)
+    assert job_id is not None, "checked with the statement"
+    at, chain = 0, chain_start(job_id).hex()
+    for entry in predicate.segments:
+        if entry.first_frame != at or entry.end_frame < at:
+            raise _Refused(
+                Reason.FRAMES_DO_NOT_FOLLOW,
+                f"{entry.attempt} covers frames {entry.first_frame} to {entry.end_frame}; the next is {at}",
+            )
+        if entry.end_frame == at and entry.chain != chain:
+            raise _Refused(Reason.CHAIN_MISMATCH, f"{entry.attempt} has no frame and changes the hash")
+        at, chain = entry.end_frame, entry.chain
+    if chain != statement.subject[0].digest.sha256:
+        raise _Refused(Reason.CHAIN_MISMATCH, "the hash after the last segment is not the answer's")
+
+
+def _check_units(predicate: Predicate) -> None:
+    units = predicate.units
+    delivered = sum(entry.completion_tokens for entry in predicate.segments)
+    counts = [units.prompt_tokens, units.completion_tokens]
+    counts += [count for entry in predicate.segments for count in (entry.prompt_tokens, entry.completion_tokens)]
+    if min(counts) < 0:
+        raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, "a count of tokens is negative")
+    if delivered != units.completion_tokens:
+        raise _Refused(
+            Reason.UNITS_DO_NOT_ADD_UP, f"segments delivered {delivered} tokens, {units.completion_tokens} are billed"
+        )
+    if units.prompt_tokens > max((entry.prompt_tokens for entry in predicate.segments), default=0):
+        raise _Refused(
+            Reason.UNITS_DO_NOT_ADD_UP, f"{units.prompt_tokens} prompt tokens are billed, more than any host counted"
+        )
+
+
+def _check_amounts(predicate: Predicate) -> None:
+    amounts, prices, units = predicate.amounts, predicate.prices, predicate.units
+    hosts = {entry.host for entry in predicate.segments}
+    earned = sum(row.amount_uusd for row in amounts.transfers if row.kind == "host")
+    fees = sum(row.amount_uusd for row in amounts.transfers if row.kind == "fee")
+    cost = cost_half_even(
+        max(0, units.prompt_tokens * prices.in_uusd_per_mtok + units.completion_tokens * prices.out_uusd_per_mtok)
+    )
+    least = min(
+        amounts.held_uusd,
+        amounts.charged_uusd,
+        amounts.fee_uusd,
+        amounts.released_uusd,
+        prices.in_uusd_per_mtok,
+        prices.out_uusd_per_mtok,
+        *(row.amount_uusd for row in amounts.transfers),
+    )
+    rules = (
+        (least >= 0, "an amount is negative"),
+        (all(row.kind in ("host", "fee") for row in amounts.transfers), "a transfer is neither to a host nor the fee"),
+        (
+            all(row.payee in hosts for row in amounts.transfers if row.kind == "host"),
+            "a host is paid that delivered nothing",
+        ),
+        (len({row.transfer for row in amounts.transfers}) == len(amounts.transfers), "a transfer is listed twice"),
+        (
+            amounts.held_uusd == amounts.charged_uusd + amounts.released_uusd,
+            f"held {amounts.held_uusd} is not charged {amounts.charged_uusd} + released {amounts.released_uusd}",
+        ),
+        (amounts.fee_uusd == fees, f"the fee is {amounts.fee_uusd}, its transfers are {fees}"),
+        (
+            amounts.charged_uusd == earned + fees,
+            f"charged {amounts.charged_uusd} is not {earned} for hosts + {fees} fee",
+        ),
+        (amounts.charged_uusd <= cost, f"charged {amounts.charged_uusd} is above the agreed price of {cost}"),
+    )
+    for holds, words in rules:
+        if not holds:
+            raise _Refused(Reason.AMOUNTS_DO_NOT_ADD_UP, words)

@@ -1,0 +1,49 @@
+"""Routing: which host should run a job, and why. Pure: no clock, no database, no network.
+
+Owns the shapes of the question (`Spec`) and of its subjects (`Candidate`, kept in a `FreeList` per model by
+the fleet), the hard filters, the scores and the strategies.
+Invariant: `rank` returns exactly what looking at every host would, and changes no candidate.
+Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. Knows nobody.
+"""
+
+from comptoir.routing.errors import NoHostPossible, RoutingRefusal, UnknownPreference
+from comptoir.routing.filters import EXPLAINED_MAX, FILTERS, cost_scaled, explain, passes
+from comptoir.routing.freelist import FreeList
+from comptoir.routing.rank import choose, possible, rank
+from comptoir.routing.score import PREFERENCES, Preference, preference_named
+from comptoir.routing.types import (
+    PRIOR_FIRST_FRAME_MS,
+    PRIOR_INTER_FRAME_MS,
+    Candidate,
+    FilterCount,
+    Ranked,
+    Refused,
+    Slots,
+    Spec,
+)
+
+__all__ = [
+    "EXPLAINED_MAX",
+    "FILTERS",
+    "PREFERENCES",
+    "PRIOR_FIRST_FRAME_MS",
+    "PRIOR_INTER_FRAME_MS",
+    "Candidate",
+    "FilterCount",
+    "FreeList",
+    "NoHostPossible",
+    "Preference",
+    "Ranked",
+    "Refused",
+    "RoutingRefusal",
+    "Slots",
+    "Spec",
+    "UnknownPreference",
+    "choose",
+    "cost_scaled",
+    "explain",
+    "passes",
+    "possible",
+    "preference_named",
+    "rank",
+]

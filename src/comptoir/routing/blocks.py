@@ -1,0 +1,118 @@
+"""A sorted list in blocks, each with a summary of what its hosts can do, so that a search can leap over it.
+
+One flat list would move up to 800 KB of pointers for every insert at 100,000 hosts; blocks of at most 1,024 move 8 KB.
+`sortedcontainers` does the same, but offers no place for the summary, which is what keeps a rare wish (one region,
+a low price cap) from reading every host.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+
+from comptoir.kit.money import TOKENS_PER_MTOK
+from comptoir.routing.types import Candidate, Spec
+
+BLOCK_MAX = 1024
+"""Entries of a block before it is split in two."""
+
+Entry = tuple[float, float, int, Candidate]
+"""Measure, minus balanced score, order (unique, so that candidates are never compared), candidate."""
+
+
+class Block:
+    """Neighbouring entries, and bounds on what any of them can do. Bounds only widen until the block is rebuilt."""
+
+    __slots__ = ("context", "entries", "price_in", "price_out", "regions", "reputation", "tiers", "vram")
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+        self.summarise()
+
+    def summarise(self) -> None:
+        """Work the bounds out anew from the entries."""
+        self.price_in = self.price_out = 1 << 62
+        self.context = self.vram = 0
+        self.reputation = 0.0
+        self.regions: set[str] = set()
+        self.tiers: set[str] = set()
+        for entry in self.entries:
+            self.widen(entry[3])
+
+    def widen(self, candidate: Candidate) -> None:
+        """Make the bounds include *candidate*."""
+        if candidate.price_in_uusd_per_mtok < self.price_in:
+            self.price_in = candidate.price_in_uusd_per_mtok
+        if candidate.price_out_uusd_per_mtok < self.price_out:
+            self.price_out = candidate.price_out_uusd_per_mtok
+        if candidate.context_tokens > self.context:
+            self.context = candidate.context_tokens
+        if candidate.vram_mib > self.vram:
+            self.vram = candidate.vram_mib
+        if candidate.reputation > self.reputation:
+            self.reputation = candidate.reputation
+        self.regions.add(candidate.region)
+        self.tiers.add(candidate.tier)
+
+    def may_pass(self, spec: Spec) -> bool:
+        """Say whether an entry could pass the filters; ``False`` is certain."""
+        cap = spec.price_cap_uusd
+        return not (
+            spec.prompt_tokens + spec.max_tokens > self.context
+            or spec.min_vram_mib > self.vram
+            or spec.min_reputation > self.reputation
+            or (spec.region and spec.region not in self.regions)
+            or (spec.tier and spec.tier not in self.tiers)
+            or (
+                cap is not None
+                and spec.prompt_tokens * self.price_in + spec.max_tokens * self.price_out > cap * TOKENS_PER_MTOK
+            )
+        )
+
+
+class SortedBlocks:
+    """Entries in ascending order; insert and delete cost two bisections and a move within one block."""
+
+    __slots__ = ("_lasts", "blocks", "size")
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        ordered = sorted(entries)
+        half = BLOCK_MAX // 2
+        self.blocks = [Block(ordered[at : at + half]) for at in range(0, len(ordered), half)]
+        self._lasts = [block.entries[-1] for block in self.blocks]
+        self.size = len(ordered)
+
+    def __iter__(self) -> Iterator[Entry]:
+        for block in self.blocks:
+            yield from block.entries
+
+    def insert(self, entry: Entry) -> None:
+        """Put *entry* in its place."""
+        self.size += 1
+        if not self.blocks:
+            self.blocks.append(Block([entry]))
+            self._lasts.append(entry)
+            return
+        at = min(bisect_left(self._lasts, entry), len(self.blocks) - 1)
+        block = self.blocks[at]
+        insort(block.entries, entry)
+        if len(block.entries) > BLOCK_MAX:
+            upper = Block(block.entries[BLOCK_MAX // 2 :])
+            del block.entries[BLOCK_MAX // 2 :]
+            block.summarise()
+            self.blocks.insert(at + 1, upper)
+            self._lasts.insert(at + 1, upper.entries[-1])
+        else:
+            block.widen(entry[3])
+        self._lasts[at] = block.entries[-1]
+
+    def delete(self, entry: Entry) -> None:
+        """Take *entry* out; it must be there."""
+        self.size -= 1
+        at = bisect_left(self._lasts, entry)
+        entries = self.blocks[at].entries
+        place = bisect_left(entries, entry)
+        assert entries[place] is entry, "an entry must be deleted under the key it was inserted with"
+        del entries[place]
+        if entries:
+            self._lasts[at] = entries[-1]
+        else:
+            del self.blocks[at], self._lasts[at]

