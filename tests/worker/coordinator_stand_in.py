@@ -267,7 +267,7 @@ class Coordinator:
             end_frame=attempt.next_seq,
             chain=chain.hex(),
             prompt_tokens=done.usage.prompt_tokens,
-            completion_tokens=sum(frame.tokens for frame in attempt.frames) or done.usage.completion_tokens,
+            completion_tokens=sum(frame.tokens for frame in attempt.frames),
             finish_reason=done.finish_reason,
         )
         assert self.verify_key is not None
