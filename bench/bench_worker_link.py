@@ -15,9 +15,9 @@ import sys
 import time
 
 from aiohttp import web
-from bench.trivial_engine import TrivialEngine
 from nacl.signing import SigningKey
 
+from bench.trivial_engine import TrivialEngine
 from comptoir.link import (
     LINK_VERSION,
     Acks,

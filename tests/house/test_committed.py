@@ -21,8 +21,8 @@ PATTERNS = {
     "a registry's host": r"\b(pypi" + r"\.org|python" + r"hosted\.org|registry\.(npm" + r"js\.org|yarn" + r"pkg\.com))",
 }
 
-ALLOWED_PATH = re.compile(r"^/home/(you|me|user)/")
-"""Made-up homes that documentation may show."""
+MADE_UP = re.compile(r"^/home/(you|me|user)/|@([\w-]+\.)*(example(\.com|\.net|\.org)?|test|invalid)$")
+"""Homes and hosts that nobody has: documentation and tests may show them."""
 
 
 def offences(path: str, text: str) -> list[str]:
@@ -30,7 +30,7 @@ def offences(path: str, text: str) -> list[str]:
     wrong = []
     for what, pattern in PATTERNS.items():
         for match in re.finditer(pattern, text):
-            if not ALLOWED_PATH.match(match.group()):
+            if not MADE_UP.search(match.group()):
                 line = text.count("\n", 0, match.start()) + 1
                 # A secret is not repeated into a build log.
                 wrong.append(f"{path}:{line}: {what}: {match.group()[:12]}…")
@@ -45,7 +45,7 @@ PLANTED = [
     ("a GitHub token", "gh" + "p_" + "a1B2c3" * 6),
     ("an AWS key", "AK" + "IA" + "ABCD2345" * 2),
     ("a registry token", "np" + "m_" + "a1B2c3" * 6),
-    ("a password in an address", "postgres" + "://me:hunter22@db.example.com/x"),
+    ("a password in an address", "postgres" + "://me:hunter22@db.shop.dev/x"),
     ("a path of one machine", "see /" + "root/project/file.py"),
     ("a path of one machine", 'open("/' + 'home/alice/data")'),
     ("a path of one machine", "/" + "work/main/src"),
@@ -60,6 +60,7 @@ FINE = [
     "POST /users/rotate-key and GET /work/other",
     "postgres://localhost/comptoir",
     "/home/you/comptoir-data",
+    "http://user:secret@a.example/",
 ]
 
 

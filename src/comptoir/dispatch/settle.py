@@ -99,10 +99,10 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
             house.jobs.live.open_lease(job, lease)
             house.fleet.adopt(lease.host_id)
         raise
-    _publish(house, job, lease, ending, item.finish, settled)
+    _publish(house, job, lease, ending, row=item.finish, settled=settled)
 
 
-def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, row: Finish, settled: Settled) -> None:
+def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, row: Finish, settled: Settled) -> None:
     job.cost_uusd = row.cost_uusd
     job.receipt_id = job.id
     job.usage = Usage(row.prompt_tokens, row.completion_tokens, row.usage)
@@ -118,13 +118,13 @@ def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, ro
     if ending.state == JobState.COMPLETED:
         house.latency_ms_sum += row.at_ms - job.created_ms
     if lease is not None:
-        _tell_host(house, job, lease, ending, row, settled)
+        _tell_host(house, job, lease, ending, row=row, settled=settled)
     if not house.jobs.live.leased:
         house.when_empty.set()
     job.wake()
 
 
-def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, row: Finish, settled: Settled) -> None:
+def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, *, row: Finish, settled: Settled) -> None:
     if ending.attempt_state == AttemptState.DONE:
         house.fleet.outcome(lease.host_id, "done", tokens=row.completion_tokens)
     elif ending.fault == Fault.HOST:
@@ -156,7 +156,7 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
         error_message=ending.message[:MESSAGE_CHARS_MAX], chain=job.chain if delivered else b"",
         signature=ending.signature, frames=job.encode_frames(), usage=ending.usage.details,
     )  # fmt: skip
-    return _Item(row, pays, _facts(house, job, lease, ending, row), house.receipts, job.owner_id)
+    return _Item(row, pays, _facts(house, job, lease, ending, row=row), house.receipts, job.owner_id)
 
 
 def _price(job: LiveJob, lease: Lease, prompt: int, completion: int) -> int:
@@ -164,10 +164,10 @@ def _price(job: LiveJob, lease: Lease, prompt: int, completion: int) -> int:
     return cost_half_even(billed_in * lease.price_in + billed_out * lease.price_out)
 
 
-def _facts(house: House, job: LiveJob, lease: Lease | None, ending: Ending, row: Finish) -> ReceiptFacts:
+def _facts(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, row: Finish) -> ReceiptFacts:
     segments = []
     if lease is not None and row.chain:
-        segments.append(_segment_facts(house, job, lease, ending, row))
+        segments.append(_segment_facts(house, job, lease, ending, row=row))
     fee = fee_of(row.cost_uusd, house.settings.fee_bps)
     return ReceiptFacts(
         job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind, model=job.model, state=ending.state,
@@ -187,7 +187,7 @@ def _fingerprint(house: House, lease: Lease | None) -> str:
     return next((offer.fingerprint for offer in host.row.models if offer.name == lease.model), "")
 
 
-def _segment_facts(house: House, job: LiveJob, lease: Lease, ending: Ending, row: Finish) -> SegmentFacts:
+def _segment_facts(house: House, job: LiveJob, lease: Lease, ending: Ending, *, row: Finish) -> SegmentFacts:
     signed = bool(ending.signature)
     public_key = house.fleet.get(lease.host_id).row.public_key if signed else None
     return SegmentFacts(
@@ -208,7 +208,9 @@ def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> 
     )  # fmt: skip
 
 
-def check_segment(house: House, job: LiveJob, lease: Lease, finish_reason: str, usage: Usage, signature: bytes) -> None:
+def check_segment(
+    house: House, job: LiveJob, lease: Lease, *, finish_reason: str, usage: Usage, signature: bytes
+) -> None:
     """Check a host's signature over its segment (42 us).
 
     Raises:

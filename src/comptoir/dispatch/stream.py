@@ -78,7 +78,7 @@ async def complete(
         if chain and chain != job.chain:
             raise BadSegment("the host's running hash differs from the frames it sent")
         if signature:
-            check_segment(house, job, lease, finish_reason, usage, signature)
+            check_segment(house, job, lease, finish_reason=finish_reason, usage=usage, signature=signature)
         elif lease.signs and house.lines.get(lease.host_id) is not None and chain:
             raise BadSegment("the host has a key and did not sign")
     except BadSegment as bad:
