@@ -6,13 +6,15 @@ from comptoir.kit.ids import public
 from comptoir.kit.money import TOKENS_PER_MTOK
 from comptoir.routing.types import Candidate, FilterCount, Refused, Spec
 
-EXPLAINED_MAX = 5_000
+EXPLAINED_MAX = 1_000
 """Most hosts counted for one refusal: an impossible wish must not cost more than a few milliseconds."""
 
 
 def cost_scaled(spec: Spec, candidate: Candidate) -> int:
     """Return the most the job can cost, in micro-dollars times a million (exact)."""
-    return spec.prompt_tokens * candidate.price_in_uusd_per_mtok + spec.max_tokens * candidate.price_out_uusd_per_mtok
+    return (
+        spec.prompt_tokens * candidate.price_in_uusd_per_mtok + spec.max_tokens * candidate.price_out_uusd_per_mtok
+    )
 
 
 def passes(spec: Spec, candidate: Candidate) -> bool:
