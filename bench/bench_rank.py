@@ -36,11 +36,18 @@ def fleet(hosts: int, full: float) -> FreeList:
     for n in range(1, hosts + 1):
         slots = rng.choice((1, 2, 4, 8, 16))
         running = slots if rng.random() < full else rng.randrange(slots)
-        made.append(make_candidate(
-            n=n, slots=slots, running=running, price=rng.randrange(50, 5000) * 1000, reputation=rng.random(),
-            first_frame_ms=rng.lognormvariate(5.5, 0.7), inter_frame_ms=rng.lognormvariate(3, 0.5),
-            region="rare" if n % 1000 == 1 else rng.choice(("eu", "us", "asia")),
-        ))
+        made.append(
+            make_candidate(
+                n=n,
+                slots=slots,
+                running=running,
+                price=rng.randrange(50, 5000) * 1000,
+                reputation=rng.random(),
+                first_frame_ms=rng.lognormvariate(5.5, 0.7),
+                inter_frame_ms=rng.lognormvariate(3, 0.5),
+                region="rare" if n % 1000 == 1 else rng.choice(("eu", "us", "asia")),
+            )
+        )
     return make_free_list(made)
 
 

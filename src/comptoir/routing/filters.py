@@ -12,9 +12,7 @@ EXPLAINED_MAX = 1_000
 
 def cost_scaled(spec: Spec, candidate: Candidate) -> int:
     """Return the most the job can cost, in micro-dollars times a million (exact)."""
-    return (
-        spec.prompt_tokens * candidate.price_in_uusd_per_mtok + spec.max_tokens * candidate.price_out_uusd_per_mtok
-    )
+    return spec.prompt_tokens * candidate.price_in_uusd_per_mtok + spec.max_tokens * candidate.price_out_uusd_per_mtok
 
 
 def passes(spec: Spec, candidate: Candidate) -> bool:

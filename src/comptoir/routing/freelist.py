@@ -56,7 +56,15 @@ class FreeList:
     """All hosts that offer one model (`all`), the free ones in order, and who lately served which prompt."""
 
     __slots__ = (
-        "_everyone", "_free", "_indexes", "_order", "_picks_floor", "_prefixes", "_turn", "_virtual_time", "all",
+        "_everyone",
+        "_free",
+        "_indexes",
+        "_order",
+        "_picks_floor",
+        "_prefixes",
+        "_turn",
+        "_virtual_time",
+        "all",
         "model",
     )
 

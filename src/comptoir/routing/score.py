@@ -128,23 +128,31 @@ def _finish(candidate: Candidate, size: Size) -> float:
     return finish_ms_of(candidate, size.answer_tokens)
 
 
-PREFERENCES: Mapping[str, Preference] = MappingProxyType({
-    each.name: each
-    for each in (
-        Preference("balanced", "best mix of price, time, reputation and load", None, True),
-        Preference("cheapest", "lowest price for a job of this size", price_of, True, "uusd x 1e6"),
-        Preference("fastest", "earliest predicted last token", _finish, True, "ms"),
-        Preference("round_robin", "hosts take turns", lambda c, s: c.turn, False, "turn"),
-        Preference("equal_weighted", "every host gets the same number of jobs", lambda c, s: c.picks, False, "jobs"),
-        Preference(
-            "weighted_round_robin", "jobs in proportion to slots", lambda c, s: c.virtual_time, False, "virtual time"
-        ),
-        Preference("least_connections", "fewest running jobs", lambda c, s: c.slots.running, False, "jobs"),
-        Preference(
-            "least_response_time", "shortest time to the first token", lambda c, s: c.first_frame_ms, False, "ms"
-        ),
-    )
-})
+PREFERENCES: Mapping[str, Preference] = MappingProxyType(
+    {
+        each.name: each
+        for each in (
+            Preference("balanced", "best mix of price, time, reputation and load", None, True),
+            Preference("cheapest", "lowest price for a job of this size", price_of, True, "uusd x 1e6"),
+            Preference("fastest", "earliest predicted last token", _finish, True, "ms"),
+            Preference("round_robin", "hosts take turns", lambda c, s: c.turn, False, "turn"),
+            Preference(
+                "equal_weighted", "every host gets the same number of jobs", lambda c, s: c.picks, False, "jobs"
+            ),
+            Preference(
+                "weighted_round_robin",
+                "jobs in proportion to slots",
+                lambda c, s: c.virtual_time,
+                False,
+                "virtual time",
+            ),
+            Preference("least_connections", "fewest running jobs", lambda c, s: c.slots.running, False, "jobs"),
+            Preference(
+                "least_response_time", "shortest time to the first token", lambda c, s: c.first_frame_ms, False, "ms"
+            ),
+        )
+    }
+)
 
 
 def preference_named(name: str) -> Preference:

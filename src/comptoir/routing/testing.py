@@ -14,30 +14,64 @@ def make_host_id(n: int) -> bytes:
 
 
 def make_candidate(
-    *, n: int = 1, model: str = "m", slots: int = 4, running: int = 0, price: int = 1_000_000,
-    first_frame_ms: float = 200.0, inter_frame_ms: float = 20.0, reputation: float = 0.5, region: str = "eu",
-    vram_mib: int = 24_000, context_tokens: int = 8192,
+    *,
+    n: int = 1,
+    model: str = "m",
+    slots: int = 4,
+    running: int = 0,
+    price: int = 1_000_000,
+    first_frame_ms: float = 200.0,
+    inter_frame_ms: float = 20.0,
+    reputation: float = 0.5,
+    region: str = "eu",
+    vram_mib: int = 24_000,
+    context_tokens: int = 8192,
 ) -> Candidate:
     """Return a candidate with *running* jobs; *n* is its id and its order."""
     places = Slots(slots)
     places.running = running
     places.count()
     return Candidate(
-        make_host_id(n), model, places, n, context_tokens=context_tokens, price_in_uusd_per_mtok=price // 4,
-        price_out_uusd_per_mtok=price, region=region, vram_mib=vram_mib, reputation=reputation,
-        first_frame_ms=first_frame_ms, inter_frame_ms=inter_frame_ms,
+        make_host_id(n),
+        model,
+        places,
+        n,
+        context_tokens=context_tokens,
+        price_in_uusd_per_mtok=price // 4,
+        price_out_uusd_per_mtok=price,
+        region=region,
+        vram_mib=vram_mib,
+        reputation=reputation,
+        first_frame_ms=first_frame_ms,
+        inter_frame_ms=inter_frame_ms,
     )
 
 
 def make_spec(
-    *, model: str = "m", prompt_tokens: int = 100, max_tokens: int = 256, price_cap_uusd: int | None = None,
-    region: str = "", min_vram_mib: int = 0, min_reputation: float = 0.0, allow: frozenset[bytes] | None = None,
-    deny: frozenset[bytes] = frozenset(), prefix_key: bytes | None = None,
+    *,
+    model: str = "m",
+    prompt_tokens: int = 100,
+    max_tokens: int = 256,
+    price_cap_uusd: int | None = None,
+    region: str = "",
+    min_vram_mib: int = 0,
+    min_reputation: float = 0.0,
+    allow: frozenset[bytes] | None = None,
+    deny: frozenset[bytes] = frozenset(),
+    prefix_key: bytes | None = None,
 ) -> Spec:
     """Return a small chat job without wishes."""
     return Spec(
-        model, prompt_tokens=prompt_tokens, max_tokens=max_tokens, price_cap_uusd=price_cap_uusd, region=region,
-        min_vram_mib=min_vram_mib, min_reputation=min_reputation, allow=allow, deny=deny, prefix_key=prefix_key,
+        model,
+        prompt_tokens=prompt_tokens,
+        max_tokens=max_tokens,
+        price_cap_uusd=price_cap_uusd,
+        region=region,
+        min_vram_mib=min_vram_mib,
+        min_reputation=min_reputation,
+        allow=allow,
+        deny=deny,
+        prefix_key=prefix_key,
     )
 
 
