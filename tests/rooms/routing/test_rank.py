@@ -64,8 +64,7 @@ def numbered(made: list[Candidate]) -> list[Candidate]:
     return made
 
 
-def happen(free: FreeList, made: list[Candidate], what: str, which: int, spec: Spec) -> None:
-    candidate = made[which % len(made)]
+def happen(free: FreeList, candidate: Candidate, what: str, spec: Spec) -> None:
     here = candidate.host_id in free.all
     if what == "give" and here and candidate.slots.free:
         give(free, candidate, prefix_key=spec.prefix_key)
@@ -91,7 +90,7 @@ class TestRank:
         free = make_free_list(made)
 
         for what, which, spec in story:
-            happen(free, made, what, which, spec)
+            happen(free, made[which % len(made)], what, spec)
             assert possible(spec, free) == any(passes(spec, candidate) for candidate in free.all.values())
             for preference in PREFERENCES.values():
                 expected = rank_naively(spec, free, preference, limit=limit)
