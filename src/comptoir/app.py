@@ -128,6 +128,7 @@ class _Server(uvicorn.Server):
         self._house = house
         self._ready = ready
         self._draining: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets=sockets)  # type: ignore[arg-type]
@@ -138,8 +139,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; called from the signal handler."""
         if self._draining is None and not self.should_exit:
-            loop = asyncio.get_event_loop_policy().get_event_loop()
-            loop.call_soon_threadsafe(self._begin)
+            self._loop.call_soon_threadsafe(self._begin)
         else:
             self.should_exit = True
             self.force_exit = sig == signal.SIGINT
