@@ -31,6 +31,12 @@ BATCH_MAX = 512
 RETRIES_MAX = 3
 """Times a batch runs again after a deadlock or a lost connection."""
 
+OUTCOME_WAIT_S = 30.0
+"""How long the writer tries to learn whether a commit happened whose answer never came; a restart of PostgreSQL takes less."""
+
+OUTCOME_PAUSE_S = 0.1
+"""Pause between two such tries."""
+
 
 class Store(Protocol):
     """What the writer needs from a database; implemented by `SqliteStore` and `PostgresStore`."""
@@ -47,6 +53,7 @@ class Store(Protocol):
     def rollback_to(self) -> None: ...
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]: ...
     def retryable(self, error: Exception) -> bool: ...
+    def committed(self) -> bool | None: ...
     def away(self, error: Exception) -> bool: ...
     def close(self) -> None: ...
 
@@ -176,23 +183,51 @@ class Database:
     def _commit(self, group: list[_Command]) -> "list[tuple[_Command, Any, Exception | None]]":
         store = self._store
         for attempt in range(RETRIES_MAX + 1):
+            outcomes = None
             try:
                 store.begin()
                 outcomes = self._run_group(group)
                 before = time.perf_counter()
                 store.commit()
                 self.stats.commit_s += time.perf_counter() - before
-                self.stats.commits += 1
-                self.stats.commands += len(group)
-                return outcomes
+                return self._counted(outcomes)
             except Exception as error:  # The loop's edge: whatever the database says must reach the callers.
                 self._rollback()
-                if attempt < RETRIES_MAX and store.retryable(error):
+                again = store.retryable(error)
+                if again and outcomes is not None:
+                    happened = self._happened()
+                    if happened:
+                        return self._counted(outcomes)
+                    again = happened is not None
+                if attempt < RETRIES_MAX and again:
                     continue
                 log.error("the group of %d commands was not written: %s", len(group), error, exc_info=error)
                 refusal = Unavailable("the database is out of order") if store.away(error) else error
                 return [(command, None, refusal) for command in group]
         raise AssertionError("unreachable: the last attempt returns")
+
+    def _counted(
+        self, outcomes: "list[tuple[_Command, Any, Exception | None]]"
+    ) -> "list[tuple[_Command, Any, Exception | None]]":
+        self.stats.commits += 1
+        self.stats.commands += len(outcomes)
+        return outcomes
+
+    def _happened(self) -> bool | None:
+        """Tell whether the commit happened that no answer came to; None: nobody could say in `OUTCOME_WAIT_S`.
+
+        Running the group again without knowing would pay people twice.
+        """
+        deadline = time.monotonic() + OUTCOME_WAIT_S
+        while True:
+            try:
+                happened = self._store.committed()
+            except Exception as error:  # A loop's edge: the database is away, and what it is asked can wait.
+                log.warning("a commit was sent and its outcome is not known yet: %s", error)
+                happened = None
+            if happened is not None or time.monotonic() > deadline:
+                return happened
+            time.sleep(OUTCOME_PAUSE_S)
 
     def _rollback(self) -> None:
         try:

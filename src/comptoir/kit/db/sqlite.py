@@ -12,6 +12,17 @@ from comptoir.kit.db.tx import ROWS_PER_STATEMENT_MAX, Row, powers_of_two, sqlit
 STATEMENTS_CACHED = 1024
 """Prepared statements kept; multi-row verbs come in nine sizes each."""
 
+OUT_OF_ORDER = frozenset(
+    (
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB,
+    )
+)  # fmt: skip
+"""What no other statement would survive either; an unknown column is the fault of one command alone."""
+
+PRIMARY_CODE = 0xFF
+"""SQLite's extended codes carry the primary one in the low byte."""
+
 BUSY_TIMEOUT_S = 10.0
 """How long to wait for a lock that another process (a backup, sqlite3 on the shell) holds."""
 
@@ -135,9 +146,14 @@ class SqliteStore:
         """SQLite has one writer: nothing to run again but a lock that somebody outside held too long."""
         return False
 
+    def committed(self) -> bool | None:
+        """Never asked: a commit in this process either raised or happened."""
+        return False
+
     def away(self, error: Exception) -> bool:
-        """Tell whether *error* means that the store itself is out of order (full disk, I/O, locked)."""
-        return isinstance(error, sqlite3.OperationalError)
+        """Tell whether *error* means that the store itself is out of order (full disk, I/O, locked), not a statement."""
+        code = getattr(error, "sqlite_errorcode", None)
+        return isinstance(error, sqlite3.Error) and code is not None and code & PRIMARY_CODE in OUT_OF_ORDER
 
     def close(self) -> None:
         self._reading.close()
