@@ -76,6 +76,7 @@ class _Command:
     run: Callable[..., Any]
     item: Any
     batched: bool
+    turn: int
     future: "asyncio.Future[Any]"
 
 
@@ -99,15 +100,20 @@ class Database:
         Raises (in the future): whatever *command* raised, with nothing of it written; `Unavailable` when
         the database is out of order, too many commands wait, or the house is closing.
         """
-        return self._put(command, None, batched=False)
+        return self._put(_Command(command, None, False, 0, self._loop.create_future()))
 
-    def batch(self, verb: Callable[[Tx, list[I]], list[T | Exception]], item: I) -> "asyncio.Future[T]":
+    def batch(
+        self, verb: Callable[[Tx, list[I]], list[T | Exception]], item: I, *, turn: int = 0
+    ) -> "asyncio.Future[T]":
         """Run *item* together with all other waiting items of *verb* (load, decide, apply once for all).
+
+        Verbs that meet in one group run in the order of *turn*: a step that may follow another before that one is
+        known to be written (a settlement after a start) has the higher number.
 
         *verb* returns one outcome per item in order; an exception in the list is raised for that item
         alone. If *verb* itself raises, each item runs alone, so one bad item never poisons the others.
         """
-        return self._put(verb, item, batched=True)
+        return self._put(_Command(verb, item, True, turn, self._loop.create_future()))
 
     async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run one query on the reading connection: inline on SQLite (5 us), in a thread on PostgreSQL.
@@ -140,14 +146,14 @@ class Database:
             self._readers.shutdown()
         self._store.close()
 
-    def _put(self, run: Callable[..., Any], item: Any, *, batched: bool) -> "asyncio.Future[Any]":
-        future = self._loop.create_future()
+    def _put(self, command: _Command) -> "asyncio.Future[Any]":
+        future = command.future
         if self._closing:
             future.set_exception(Unavailable("the house is closing"))
         elif self._queue.qsize() >= COMMANDS_WAITING_MAX:
             future.set_exception(Unavailable("too many commands wait for the database"))
         else:
-            self._queue.put(_Command(run, item, batched, future))
+            self._queue.put(command)
         return future
 
     # -- the writer thread ---------------------------------------------------------------------------------------
@@ -244,7 +250,7 @@ class Database:
             else:
                 outcomes.append(self._run_one(command, command.run))
         by_verb = self.stats.by_verb
-        for verb, commands in verbs.items():
+        for verb, commands in sorted(verbs.items(), key=_turn):
             name = verb.__qualname__
             by_verb[name] = by_verb.get(name, 0) + len(commands)
             outcomes += self._run_verb(verb, commands)
@@ -280,6 +286,10 @@ class Database:
                 raise
             self._store.rollback_to()
             return command, None, error
+
+
+def _turn(verb: "tuple[Callable[..., Any], list[_Command]]") -> int:
+    return verb[1][0].turn
 
 
 def _alone(verb: Callable[..., Any], item: Any, tx: Tx) -> Any:
