@@ -38,6 +38,13 @@ OUTCOME_PAUSE_S = 0.1
 """Pause between two such tries."""
 
 
+Fetch = Callable[[str], list[Row]]
+"""Runs one query of a survey."""
+
+Look = Callable[[Fetch], T]
+"""A survey: any number of queries, all of which see one moment."""
+
+
 class Store(Protocol):
     """What the writer needs from a database; implemented by `SqliteStore` and `PostgresStore`."""
 
@@ -52,6 +59,7 @@ class Store(Protocol):
     def release(self) -> None: ...
     def rollback_to(self) -> None: ...
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]: ...
+    def survey(self, look: "Look[T]") -> T: ...
     def retryable(self, error: Exception) -> bool: ...
     def committed(self) -> bool | None: ...
     def away(self, error: Exception) -> bool: ...
@@ -125,6 +133,21 @@ class Database:
             if self._readers is None:
                 return self._store.read(sql, params)
             return await self._loop.run_in_executor(self._readers, self._store.read, sql, params)
+        except Exception as error:
+            if self._store.away(error):
+                raise Unavailable("the database is out of reach") from error
+            raise
+
+    async def survey(self, look: Look[T]) -> T:
+        """Run *look* in a thread, over one read-only snapshot on a connection of its own: for questions that take long.
+
+        Nobody waits for it, neither writers nor point reads; what is committed meanwhile it does not see.
+
+        Raises:
+            Unavailable: the database is out of reach.
+        """
+        try:
+            return await asyncio.to_thread(self._store.survey, look)
         except Exception as error:
             if self._store.away(error):
                 raise Unavailable("the database is out of reach") from error

@@ -3,13 +3,15 @@
 Needs the extra ``comptoir[postgres]``. Imported only when a postgresql:// address is configured.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import psycopg
 
 from comptoir.kit.db.schema import Table
 from comptoir.kit.db.tx import Row, placeholders_percent, postgres_insert, postgres_select, postgres_update
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5
 
@@ -137,6 +139,12 @@ class PostgresStore:
         if _gone(self._reading):
             self._reading = connect(self._url)
         return self._reading.cursor(binary=True).execute(placeholders_percent(sql), params).fetchall()
+
+    def survey(self, look: Callable[[Callable[[str], list[Row]]], T]) -> T:
+        """Run *look* over one snapshot, on a connection of its own."""
+        with connect(self._url) as connection:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return look(lambda sql: connection.execute(sql).fetchall())
 
     def retryable(self, error: Exception) -> bool:
         """Deadlock, serialisation failure or a lost connection: the batch may run again if it was not committed."""
