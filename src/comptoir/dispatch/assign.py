@@ -126,7 +126,8 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
     """
     if job.lease is not lease or job.closing:
         return
-    job.tried.add(lease.host_id)
+    if fault != Fault.COORDINATOR:
+        job.tried.add(lease.host_id)
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
     if job.frames or len(job.tried) >= ATTEMPTS_MAX or not _somebody_else(house, job):
         code = "host_lost" if job.frames else "no_host_left"
