@@ -2,7 +2,7 @@
 
 import logging
 
-from comptoir.dispatch.house import House
+from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.hosts import LINK
 from comptoir.jobs import (
@@ -80,7 +80,7 @@ async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
     item = Start(job.id, lease.id, lease.host_id, lease.first_frame, lease.started_ms, job.events)
     job.events += 1
     try:
-        await house.db.batch(start_verb, item)
+        await house.db.batch(start_verb, item, turn=Turn.START)
     except Refusal as refusal:
         log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
         if job.lease is lease:
@@ -158,7 +158,7 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
     if fault == Fault.HOST:
         house.fleet.outcome(lease.host_id, "lost")
     try:
-        await house.db.batch(requeue_verb, item)
+        await house.db.batch(requeue_verb, item, turn=Turn.REQUEUE)
     except Unavailable:
         # Not written: the lease stands until the next sweep tries again.
         house.jobs.live.open_lease(job, lease)
