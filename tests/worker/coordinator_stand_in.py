@@ -209,7 +209,7 @@ class Coordinator:
             return []
         if isinstance(message, Frames):
             return self._frames(attempt, message)
-        if attempt.next_seq != (message.end_seq if isinstance(message, Done) else attempt.next_seq):
+        if isinstance(message, Done) and message.end_seq != attempt.next_seq:
             self.violations.append(f"Done.end_seq {message.end_seq} but {attempt.next_seq} frames are here")
         if isinstance(message, Done):
             attempt.done = message

@@ -7,7 +7,10 @@ from typing import Any
 
 import msgspec
 
-MODELS = {"object": "list", "data": [{"id": "up/model-7b", "object": "model", "owned_by": "vllm", "max_model_len": 8192}]}
+MODELS = {
+    "object": "list",
+    "data": [{"id": "up/model-7b", "object": "model", "owned_by": "vllm", "max_model_len": 8192}],
+}
 
 
 class Request:
@@ -67,7 +70,10 @@ def sse(*events: Any, done: bool = True, newline: bytes = b"\n") -> bytes:
 def delta(fields: dict[str, Any], *, index: int = 0, **choice: Any) -> dict[str, Any]:
     """Spell one chat chunk."""
     return {
-        "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "up/model-7b",
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "up/model-7b",
         "choices": [{"index": index, "delta": fields, "logprobs": None, "finish_reason": None, **choice}],
     }
 
@@ -75,7 +81,14 @@ def delta(fields: dict[str, Any], *, index: int = 0, **choice: Any) -> dict[str,
 def usage(prompt: int, completion: int, **details: Any) -> dict[str, Any]:
     """Spell the usage chunk."""
     counted = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, **details}
-    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": counted}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [],
+        "usage": counted,
+    }
 
 
 def stream_of(body: bytes, *, split: int = 0) -> Handler:
@@ -112,7 +125,9 @@ class OpenAIStandIn:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
                 method, path, _ = head[0].split(" ")
-                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+                headers = {
+                    name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)
+                }
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 request = Request(method, path, headers, body)
                 answer = Answer(writer)

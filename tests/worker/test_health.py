@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-
 from bench.trivial_engine import TrivialEngine
+
 from comptoir.link import Frame, ModelOffer
 from comptoir.worker import health
 from comptoir.worker.engines.base import EngineError

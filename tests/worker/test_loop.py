@@ -3,10 +3,11 @@
 import asyncio
 
 from bench.trivial_engine import TrivialEngine
+
 from comptoir.kit.clock import FakeClock
-from comptoir.link import Frame, Usage
+from comptoir.link import Frame, Settled, Usage
 from comptoir.worker.engines.base import Finish
-from comptoir.worker.events import JobStarted
+from comptoir.worker.events import JobDone, JobStarted
 from tests.worker.conftest import JoinWorker
 from tests.worker.coordinator_stand_in import Attempt, Coordinator, make_job
 from tests.worker.scripted_engine import ScriptedEngine, answer
@@ -124,6 +125,23 @@ class TestCancel:
         assert attempt.text == " tok tok"
 
 
+class TestSettled:
+    async def test_earnings_that_follow_a_lost_lease_are_still_said(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        """A cancelled lease may be disowned first (its Done finds nobody) and paid for a moment later."""
+        coordinator.settles = False
+        async with join(ScriptedEngine(Frame("a"), asyncio.Event())) as half:
+            attempt = await coordinator.push(make_job(1))
+            await first_frame(attempt)
+            lease = attempt.job.lease
+            await coordinator.send(Settled(lease, "", "lost", 0, 0, 0), Settled(lease, "job_1", "failed", 5, 1, 50))
+            async with asyncio.timeout(5):
+                await half.table.empty()
+
+        assert half.of(JobDone) == [JobDone("job_1", "failed", 5, 1, 50)]
+
+
 class TestFairness:
     async def test_an_engine_that_never_waits_does_not_starve_the_others(
         self, coordinator: Coordinator, join: JoinWorker
@@ -140,6 +158,16 @@ class TestFairness:
 
 
 class TestTokens:
+    async def test_the_statement_counts_what_the_frames_count(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        """The engine's own count travels beside it, unchanged."""
+        async with join(ScriptedEngine(Frame("", 0, b'{"data":[]}'), Finish("stop", Usage(9, 4)))):
+            attempt = await coordinator.push(make_job(1))
+            await settled(coordinator)
+
+        # The stand-in verifies the signature over a statement of no completion tokens, as the frame has none.
+        assert coordinator.violations == []
+        assert attempt.done is not None and attempt.done.usage == Usage(9, 4)
+
     async def test_an_engine_that_counted_fewer_than_its_frames_is_billed_by_its_count(
         self, coordinator: Coordinator, join: JoinWorker
     ) -> None:

@@ -18,8 +18,13 @@ Start = Callable[..., PulseThread]
 async def start() -> AsyncIterator[Start]:
     threads: list[PulseThread] = []
 
-    def begin(url: str, *, key: str = HOST_KEY, on_answer: Callable[[PulseAnswer], None] = lambda answer: None,
-              snapshot: Callable[[], Pulse] = lambda: Pulse(0.5, 3, "GPU", 80)) -> PulseThread:
+    def begin(
+        url: str,
+        *,
+        key: str = HOST_KEY,
+        on_answer: Callable[[PulseAnswer], None] = lambda answer: None,
+        snapshot: Callable[[], Pulse] = lambda: Pulse(0.5, 3, "GPU", 80),
+    ) -> PulseThread:
         thread = PulseThread(url=url, key=key, pulse_s=0.0, snapshot=snapshot, on_answer=on_answer)
         threads.append(thread)
         thread.start()

@@ -5,8 +5,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
 from bench.trivial_engine import TrivialEngine
+
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.openai import OpenAIEngine
 from comptoir.worker.engines.registry import ENGINES, EngineSpec, make_engine, parse_spec
@@ -36,7 +36,10 @@ class TestParseSpec:
         ("text", "spec"),
         [
             ("demo", EngineSpec("demo")),
-            ("openai,base_url=http://h:1/v1,api_key=a=b", EngineSpec("openai", {"base_url": "http://h:1/v1", "api_key": "a=b"})),
+            (
+                "openai,base_url=http://h:1/v1,api_key=a=b",
+                EngineSpec("openai", {"base_url": "http://h:1/v1", "api_key": "a=b"}),
+            ),
             ("http://h:1", EngineSpec("openai", {"base_url": "http://h:1"})),
             ("https://h:1,api_key=x", EngineSpec("openai", {"base_url": "https://h:1", "api_key": "x"})),
             ("./m.gguf,slots=2", EngineSpec("llamacpp", {"path": "./m.gguf", "slots": "2"})),
@@ -111,4 +114,6 @@ class TestMakeEngine:
         assert len({entry.name for entry in ENGINES}) == len(ENGINES)
 
     def test_an_engine_without_options_is_fine(self) -> None:
-        assert isinstance(make_engine(EngineSpec("tests.worker.scripted_engine:ScriptedEngine"), slots=1), ScriptedEngine)
+        assert isinstance(
+            make_engine(EngineSpec("tests.worker.scripted_engine:ScriptedEngine"), slots=1), ScriptedEngine
+        )

@@ -29,10 +29,14 @@ from comptoir.worker.events import (
 from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.worker.coordinator_stand_in import HOST_ID, HOST_KEY, Coordinator, make_job
-from tests.worker.openai_stand_in import serve_openai
+from tests.worker.openai_stand_in import OpenAIStandIn, serve_openai
 from tests.worker.test_uplink import settled
 
 TRIVIAL = EngineSpec("bench.trivial_engine:TrivialEngine", {"tokens": 5})
+
+
+def openai_at(upstream: OpenAIStandIn) -> EngineSpec:
+    return EngineSpec("openai", {"base_url": upstream.base_url})
 
 
 class Running:
@@ -72,8 +76,12 @@ def start(coordinator: Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     async def started(**fields: Any) -> AsyncIterator[Running]:
         config = WorkerConfig(
             **{
-                "url": coordinator.url, "engines": [TRIVIAL], "state_dir": str(tmp_path / "state"), "measure": False,
-                "drain_s": 5.0, **fields,
+                "url": coordinator.url,
+                "engines": [TRIVIAL],
+                "state_dir": str(tmp_path / "state"),
+                "measure": False,
+                "drain_s": 5.0,
+                **fields,
             }
         )
         running = Running(config)
@@ -102,8 +110,12 @@ class TestFirstStart:
         assert coordinator.authorizations == ["Bearer ck_owner"]
         assert body["models"] == [
             {
-                "name": "trivial", "kinds": ["chat", "completion"], "context_tokens": 1_000_000,
-                "price_in_uusd_per_mtok": 10, "price_out_uusd_per_mtok": 1_000_000, "can_continue": False,
+                "name": "trivial",
+                "kinds": ["chat", "completion"],
+                "context_tokens": 1_000_000,
+                "price_in_uusd_per_mtok": 10,
+                "price_out_uusd_per_mtok": 1_000_000,
+                "can_continue": False,
                 "fingerprint": "",
             }
         ]
@@ -140,9 +152,7 @@ class TestFirstStart:
         assert ready.models == ["trivial"]
         assert ready.first_token_s > 0 and ready.tokens_per_s > 0
 
-    async def test_a_coordinator_that_is_not_up_yet_is_waited_for(
-        self, coordinator: Coordinator, start: Start
-    ) -> None:
+    async def test_a_coordinator_that_is_not_up_yet_is_waited_for(self, coordinator: Coordinator, start: Start) -> None:
         coordinator.register_statuses = [503]
         async with start() as worker:
             await worker.until(Connected)
@@ -207,7 +217,7 @@ class TestNextStart:
 class TestEngines:
     async def test_several_serve_side_by_side(self, coordinator: Coordinator, start: Start) -> None:
         async with serve_openai() as upstream:
-            specs = [TRIVIAL, EngineSpec("openai", {"base_url": upstream.base_url})]
+            specs = [TRIVIAL, openai_at(upstream)]
             prices = {"up/model-7b": Price(0, 5)}
             async with start(engines=specs, price=Price(0, 9), model_prices=prices) as worker:
                 await worker.until(Connected)
@@ -238,24 +248,21 @@ class TestEngines:
         self, coordinator: Coordinator, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(run_module, "MODELS_REFRESH_S", 0.01)
-        async with serve_openai() as upstream:
-            async with start(engines=[EngineSpec("openai", {"base_url": upstream.base_url})]) as worker:
-                await worker.until(Connected)
-                upstream.models = {"data": [{"id": "new"}]}
-                await worker.until(OfferChanged)
-                upstream.models_status = 500
-                await worker.until(OfferChanged, 2)
-                async with asyncio.timeout(5):
-                    while len(coordinator.offers) < 2:
-                        await asyncio.sleep(0.001)
+        async with serve_openai() as upstream, start(engines=[openai_at(upstream)]) as worker:
+            await worker.until(Connected)
+            upstream.models = {"data": [{"id": "new"}]}
+            await worker.until(OfferChanged)
+            upstream.models_status = 500
+            await worker.until(OfferChanged, 2)
+            async with asyncio.timeout(5):
+                while len(coordinator.offers) < 2:
+                    await asyncio.sleep(0.001)
 
         assert [[model.name for model in offer] for offer in coordinator.offers[:2]] == [["new"], []]
 
 
 class TestDrain:
-    async def test_running_jobs_finish_and_new_ones_are_sent_back(
-        self, coordinator: Coordinator, start: Start
-    ) -> None:
+    async def test_running_jobs_finish_and_new_ones_are_sent_back(self, coordinator: Coordinator, start: Start) -> None:
         paced = EngineSpec(TRIVIAL.engine, {"per_s": 200.0})
         async with start(engines=[paced]) as worker:
             await worker.until(Connected)
@@ -272,9 +279,7 @@ class TestDrain:
         assert late.fail is not None and (late.fail.code, late.fail.fault) == ("draining", "capacity")
         assert worker.of(Stopped) == [Stopped(0)]
 
-    async def test_what_takes_too_long_is_failed_not_left_hanging(
-        self, coordinator: Coordinator, start: Start
-    ) -> None:
+    async def test_what_takes_too_long_is_failed_not_left_hanging(self, coordinator: Coordinator, start: Start) -> None:
         paced = EngineSpec(TRIVIAL.engine, {"per_s": 100.0})
         async with start(engines=[paced], drain_s=0.05) as worker:
             await worker.until(Connected)

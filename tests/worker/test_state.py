@@ -23,7 +23,8 @@ class TestStateFile:
         state = file.open()
         file.close()
 
-        assert SigningKey(bytes.fromhex(state.seed)) and state.api_key == ""
+        assert len(bytes(SigningKey(bytes.fromhex(state.seed)))) == 32
+        assert state.api_key == ""
         assert not file.path.exists()
 
     def test_what_is_written_is_read_back(self, file: StateFile) -> None:

@@ -26,6 +26,9 @@ MEASURE_TIMEOUT_S = 120.0
 MEASURE_TOKENS_MAX = 32
 """Tokens asked for in the self-measure."""
 
+NAME_CHARS_MAX = 200
+"""Longest description of the hardware; the registration takes no more."""
+
 _MEASURE_PROMPT = "Count from one to twenty in words."
 _QUERY = "name,memory.total,utilization.gpu"
 
@@ -78,12 +81,12 @@ def detect_gpus() -> list[Gpu]:
 def describe(gpus: list[Gpu]) -> Hardware:
     """Put *gpus* into one line, equal ones counted; without any, the processor."""
     if not gpus:
-        return Hardware(_processor(), 0, 0)
+        return Hardware(_processor()[:NAME_CHARS_MAX], 0, 0)
     counts: dict[str, int] = {}
     for gpu in gpus:
         counts[gpu.name] = counts.get(gpu.name, 0) + 1
     line = " + ".join(name if count == 1 else f"{count}x {name}" for name, count in counts.items())
-    return Hardware(line, sum(gpu.vram_mib for gpu in gpus), len(gpus))
+    return Hardware(line[:NAME_CHARS_MAX], sum(gpu.vram_mib for gpu in gpus), len(gpus))
 
 
 def utilization(gpus: list[Gpu]) -> float:

@@ -56,6 +56,9 @@ KEEP_CONNECTION_S = 4.0
 LARGE_BODY_BYTES = 1024 * 1024
 """Requests from here on are written in pieces, so that they don't hold up the event loop."""
 
+CONTEXT_TOKENS_MAX = 10_000_000
+"""Longest context that is offered, whatever a server says."""
+
 _PATHS = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
 _EMBEDDING_NAME = re.compile(r"embed|(^|[/_-])(bge|e5|gte|minilm)([-_.]|$)", re.IGNORECASE)
 
@@ -224,7 +227,7 @@ class OpenAIEngine:
             or (meta and (meta.n_ctx or meta.n_ctx_train))
             or 0
         )
-        return stated if stated > 0 else self._context_tokens
+        return min(stated, CONTEXT_TOKENS_MAX) if stated > 0 else self._context_tokens
 
 
 async def fetch_models(session: aiohttp.ClientSession, base: str) -> list[Any]:
