@@ -29,7 +29,7 @@ class _Message(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     messages: list[_Message] = []
-    prompt: str | list[str] | list[int] | list[list[int]] | None = None
+    prompt: str | list[object] | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     temperature: float | None = None
