@@ -1,12 +1,15 @@
 """The desk: what every dialect does the same way before and after its own translation.
 
-Who is asking (`gate`), how often (`rates`), repeats of a request (`claim`), finding a caller's job and following it
-(`find_job`, `follow`), and the HTTP status of each domain error (`status_of`). It knows HTTP and the street, and no dialect.
+Who is asking (`gate`), how often (`rates`), repeats of a request (`claim`, `once`, `submit_once`), finding a caller's job and
+following it (`find_job`, `follow`, `open_stream`), and the HTTP status of each domain error (`status_of`). It knows HTTP and the
+street, and no dialect.
 """
 
 from comptoir.desk.follow import find_job, follow
 from comptoir.desk.gate import Gate
 from comptoir.desk.idempotent import claim
+from comptoir.desk.once import once, submit_once
+from comptoir.desk.readers import open_stream
 from comptoir.desk.statuses import STATUSES, status_of
 
-__all__ = ["STATUSES", "Gate", "claim", "find_job", "follow", "status_of"]
+__all__ = ["STATUSES", "Gate", "claim", "find_job", "follow", "once", "open_stream", "status_of", "submit_once"]
