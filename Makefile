@@ -16,7 +16,7 @@ PYTEST = $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test check fmt size bench openapi wheel lock upgrade hooks clean venv-run venv-dev
+.PHONY: help up test check fmt size bench openapi migration wheel lock upgrade hooks clean venv-run venv-dev
 
 help: ## Say what each word does (this list).
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: venv-dev ## Run the benchmarks; figures go to bench/out.
 
 openapi: venv-dev ## Write openapi/<dialect>.json from the endpoint declarations.
 	$(PY) tools/openapi.py
+
+migration: venv-dev ## Write a migration for what the rooms declare anew (NAME=what_changes), and compile all to SQL.
+	$(PY) -m tools.compile_migrations $(if $(NAME),new $(NAME))
 
 wheel: venv-dev ## Build the wheel into dist.
 	$(PY) -m build --wheel --no-isolation

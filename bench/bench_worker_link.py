@@ -42,7 +42,7 @@ TOTAL_FRAMES = 200_000
 FAR_FUTURE_MS = 4_000_000_000_000
 
 
-async def serve_sink(ready: "multiprocessing.connection.Connection[int, object]", streams: int, tokens: int) -> None:
+async def serve_sink(ready: "multiprocessing.connection.Connection[float, object]", streams: int, tokens: int) -> None:
     """Give *streams* jobs on the first connection, say over *ready* when all are done."""
     finished = asyncio.Event()
 
@@ -92,7 +92,7 @@ async def serve_sink(ready: "multiprocessing.connection.Connection[int, object]"
     await runner.cleanup()
 
 
-def sink(ready: "multiprocessing.connection.Connection[int, object]", streams: int, tokens: int) -> None:
+def sink(ready: "multiprocessing.connection.Connection[float, object]", streams: int, tokens: int) -> None:
     asyncio.run(serve_sink(ready, streams, tokens))
 
 
@@ -125,7 +125,7 @@ def once(streams: int) -> tuple[float, float]:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=sink, args=(theirs, streams, tokens))
     process.start()
-    wall, cpu = asyncio.run(work(ours.recv(), streams, ours))
+    wall, cpu = asyncio.run(work(int(ours.recv()), streams, ours))
     process.join(10)
     return tokens * streams / wall, cpu / (tokens * streams) * 1e6
 

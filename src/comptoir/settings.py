@@ -5,10 +5,13 @@ or the one named by ``--config``), default. A name nobody knows and a value out 
 field, the limit and the source. ``docs/configuration.md`` is this module's :func:`reference`, checked by a test.
 """
 
+import ast
+import functools
+import inspect
 import ipaddress
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -31,446 +34,120 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 
 
-def _group(name: str) -> Meta:
-    """Mark a field with the heading it stands under in the reference."""
-    return Meta(extra={"group": name})
-
-
-_SERVER, _MONEY, _LIMITS = _group("Server"), _group("Money"), _group("Limits")
-_TIMES, _RATES, _SECURITY = _group("Times"), _group("Rates"), _group("Security")
-
-
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is in force; immutable for the life of the process. A field's description is its documentation."""
+    """What is in force; immutable for the life of the process. A field's docstring is its documentation."""
 
-    # -- server --------------------------------------------------------------------------------------------------
-    host: Annotated[
-        str,
-        _SERVER,
-        Meta(
-            min_length=1,
-            max_length=255,
-            description=(
-                "Address to listen on. Loopback by default: opening a trading post to the network is a decision."
-            ),
-        ),
-    ] = "127.0.0.1"
-    port: Annotated[
-        int, _SERVER, Meta(ge=0, le=65_535, description=("TCP port to listen on; 0 takes a free one and prints it."))
-    ] = 8080
-    data: Annotated[
-        str,
-        _SERVER,
-        Meta(
-            min_length=1,
-            max_length=4096,
-            description=("Folder for database, signing key and quickstart.env; created with mode 0700."),
-        ),
-    ] = "comptoir-data"
-    database: Annotated[
-        str,
-        _SERVER,
-        Meta(
-            max_length=4096,
-            pattern=r"^$|^sqlite:.+|^postgres(ql)?://.+",
-            description=(
-                "Empty: SQLite file comptoir.db in the data folder. Else sqlite:PATH or postgresql://USER:PASSWORD@HOST/NAME."
-            ),
-        ),
-    ] = ""
-    public_url: Annotated[
-        str,
-        _SERVER,
-        Meta(
-            max_length=1024,
-            pattern=r"^$|^https?://[^\s/]+(/[^\s]*)?$",
-            description=(
-                "Address buyers reach this server at, for links in answers and pages; empty uses the request's own Host."
-            ),
-        ),
-    ] = ""
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"],
-        _SERVER,
-        Meta(description=("Least level of log lines written to standard error.")),
-    ] = "info"
-    log_format: Annotated[
-        Literal["text", "json"],
-        _SERVER,
-        Meta(description=("Lines for people (text) or one JSON object a line for collectors (json).")),
-    ] = "text"
-    cors_origins: Annotated[
-        tuple[str, ...],
-        _SERVER,
-        Meta(
-            max_length=64,
-            description=(
-                "Browser origins that may call the API with a key, or * for all. None by default: scripts of a foreign page "
-                "then cannot read answers. Comma-separated in the environment."
-            ),
-        ),
-    ] = ()
-    trusted_proxies: Annotated[
-        tuple[str, ...],
-        _SERVER,
-        Meta(
-            max_length=64,
-            description=(
-                "Addresses or networks (CIDR) whose X-Forwarded-For is believed; anybody else could choose the address that "
-                "rate limits see. Comma-separated in the environment."
-            ),
-        ),
-    ] = ()
-    health_cache_s: Annotated[
-        float,
-        _SERVER,
-        Meta(
-            ge=0.0,
-            le=60.0,
-            description=("How long a health check's result is reused, seconds, so that GET /health is never slow."),
-        ),
-    ] = 1.0
-    routing: Annotated[
-        str,
-        _SERVER,
-        Meta(
-            max_length=64,
-            description=(
-                "How a free host is chosen: balanced, cheapest, fastest, round_robin, equal_weighted, weighted_round_robin, "
-                "least_connections or least_response_time."
-            ),
-        ),
-    ] = "balanced"
-    hosts_max: Annotated[
-        int,
-        _SERVER,
-        Meta(
-            ge=1,
-            le=10_000_000,
-            description=("Most registered hosts; registration beyond it is refused. Each costs about 2 KiB of memory."),
-        ),
-    ] = 100_000
+    # -- server --------------------------------------------------------------------------------------------------------
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    """Address to listen on. Loopback by default: opening a trading post to the network is a decision."""
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    """TCP port to listen on; 0 takes a free one and prints it."""
+    data: Annotated[str, Meta(min_length=1, max_length=4096)] = "comptoir-data"
+    """Folder for database, signing key and quickstart.env; created with mode 0700."""
+    database: Annotated[str, Meta(max_length=4096, pattern=r"^$|^sqlite:.+|^postgres(ql)?://.+")] = ""
+    """Empty: SQLite file comptoir.db in the data folder. Else sqlite:PATH or postgresql://USER:PASSWORD@HOST/NAME."""
+    public_url: Annotated[str, Meta(max_length=1024, pattern=r"^$|^https?://[^\s/]+(/[^\s]*)?$")] = ""
+    """Address buyers reach this server at, for links in answers and pages; empty uses the request's own Host."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level of log lines written to standard error."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people (text) or one JSON object a line for collectors (json)."""
+    cors_origins: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    """Browser origins that may call the API with a key, or * for all. None by default: scripts of a foreign page then
+    cannot read answers. Comma-separated in the environment."""
+    trusted_proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    """Addresses or networks (CIDR) whose X-Forwarded-For is believed; anybody else could choose the address that rate
+    limits see. Comma-separated in the environment."""
+    health_cache_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 1.0
+    """How long a health check's result is reused, seconds, so that GET /health is never slow."""
+    hosts_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    """Most registered hosts; registration beyond it is refused. Each costs about 2 KiB of memory."""
+    routing: Annotated[str, Meta(max_length=64)] = "balanced"
+    """How a free host is chosen: balanced, cheapest, fastest, round_robin, equal_weighted, weighted_round_robin,
+    least_connections or least_response_time."""
 
-    # -- money ---------------------------------------------------------------------------------------------------
-    fee_bps: Annotated[
-        int,
-        _MONEY,
-        Meta(
-            ge=0,
-            le=10_000,
-            description=(
-                "The platform's part of each settled amount, basis points (1200 = 12 %), rounded down in the host's favour."
-            ),
-        ),
-    ] = 1_200
-    signup_credits_uusd: Annotated[
-        int,
-        _MONEY,
-        Meta(
-            ge=0,
-            le=10**12,
-            description=(
-                "Promotion for a new user, micro-dollars; 1,000,000 are 100 credits, as the published reference shows."
-            ),
-        ),
-    ] = 1_000_000
+    # -- money ---------------------------------------------------------------------------------------------------------
+    fee_bps: Annotated[int, Meta(ge=0, le=10_000)] = 1_200
+    """The platform's part of each settled amount, basis points (1200 = 12 %), rounded down in the host's favour."""
+    signup_credits_uusd: Annotated[int, Meta(ge=0, le=10**12)] = 1_000_000
+    """Promotion for a new user, micro-dollars; 1,000,000 are 100 credits, as the published reference shows."""
 
-    # -- limits --------------------------------------------------------------------------------------------------
-    body_bytes_max: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=KIB,
-            le=GIB,
-            description=(
-                "Largest request body, bytes; multi-megabyte prompts and base64 images fit, memory of one request stays known."
-            ),
-        ),
-    ] = 32 * MIB
-    prompt_bytes_max: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=1,
-            le=GIB,
-            description=(
-                "Largest prompt (all text of a job's input together), bytes of UTF-8; at most body_bytes_max."
-            ),
-        ),
-    ] = 16 * MIB
-    answer_bytes_max: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=KIB,
-            le=GIB,
-            description=(
-                "Largest answer of one job, bytes; a host that sends more fails the attempt. Bounds the frame buffer."
-            ),
-        ),
-    ] = 32 * MIB
-    max_tokens_default: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=1,
-            le=10_000_000,
-            description=("Tokens of an answer when the buyer does not say (published default of Infrintia: 128)."),
-        ),
-    ] = 128
-    max_tokens_max: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=1, le=10_000_000, description=("Most tokens of an answer a buyer may ask for; bounds hold and buffer.")
-        ),
-    ] = 131_072
-    queue_jobs_max: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=1,
-            le=10_000_000,
-            description=(
-                "Most jobs waiting for a host at once, all buyers together; beyond it submits answer 503 with Retry-After."
-            ),
-        ),
-    ] = 1_000_000
-    jobs_per_buyer_max: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=1,
-            le=10_000_000,
-            description=("Most unfinished jobs of one buyer (waiting or running), so that one cannot fill the queue."),
-        ),
-    ] = 10_000
-    streams_max: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=1, le=1_000_000, description=("Most open event streams at once; one idle reader costs at most 50 KiB.")
-        ),
-    ] = 20_000
-    subscribers_per_job_max: Annotated[
-        int, _LIMITS, Meta(ge=1, le=100_000, description=("Most readers of one job's stream at once."))
-    ] = 256
-    subscriber_bytes_max: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=KIB,
-            le=64 * MIB,
-            description=(
-                "Bytes waiting in one reader's socket before it is no longer fed; it catches up by replay from the job's own "
-                "buffer, so a slow reader slows nobody."
-            ),
-        ),
-    ] = 256 * KIB
-    window_frames: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=1,
-            le=1_000_000,
-            description=(
-                "Most unacknowledged frames of one lease; the worker stops reading its engine there (back-pressure)."
-            ),
-        ),
-    ] = 4_096
-    link_message_bytes_max: Annotated[
-        int,
-        _LIMITS,
-        Meta(
-            ge=64 * KIB,
-            le=GIB,
-            description=(
-                "Largest message on a worker's link, bytes; holds the largest job body and the prefix of a resumed job."
-            ),
-        ),
-    ] = 80 * MIB
+    # -- limits --------------------------------------------------------------------------------------------------------
+    body_bytes_max: Annotated[int, Meta(ge=KIB, le=GIB)] = 32 * MIB
+    """Largest request body, bytes; multi-megabyte prompts and base64 images fit, memory of one request stays known."""
+    prompt_bytes_max: Annotated[int, Meta(ge=1, le=GIB)] = 16 * MIB
+    """Largest prompt (all text of a job's input together), bytes of UTF-8; at most body_bytes_max."""
+    answer_bytes_max: Annotated[int, Meta(ge=KIB, le=GIB)] = 32 * MIB
+    """Largest answer of one job, bytes; a host that sends more fails the attempt. Bounds the frame buffer."""
+    max_tokens_default: Annotated[int, Meta(ge=1, le=10_000_000)] = 128
+    """Tokens of an answer when the buyer does not say (published default of Infrintia: 128)."""
+    max_tokens_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 131_072
+    """Most tokens of an answer a buyer may ask for; bounds hold and buffer."""
+    queue_jobs_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000_000
+    """Most jobs waiting for a host at once, all buyers together; beyond it submits answer 503 with Retry-After."""
+    jobs_per_buyer_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
+    """Most unfinished jobs of one buyer (waiting or running), so that one cannot fill the queue."""
+    streams_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    """Most open event streams at once; one idle reader costs at most 50 KiB."""
+    subscribers_per_job_max: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    """Most readers of one job's stream at once."""
+    subscriber_bytes_max: Annotated[int, Meta(ge=KIB, le=64 * MIB)] = 256 * KIB
+    """Bytes waiting in one reader's socket before it is no longer fed; it catches up by replay from the job's own
+    buffer, so a slow reader slows nobody."""
+    window_frames: Annotated[int, Meta(ge=1, le=1_000_000)] = 4_096
+    """Most unacknowledged frames of one lease; the worker stops reading its engine there (back-pressure)."""
+    link_message_bytes_max: Annotated[int, Meta(ge=64 * KIB, le=GIB)] = 80 * MIB
+    """Largest message on a worker's link, bytes; holds the largest job body and the prefix of a resumed job."""
 
-    # -- times ---------------------------------------------------------------------------------------------------
-    next_job_wait_s: Annotated[
-        float,
-        _TIMES,
-        Meta(
-            ge=0.0,
-            le=300.0,
-            description=(
-                "How long POST /hosts/next-job is held when no job waits, seconds; below the 30 s most clients give up at."
-            ),
-        ),
-    ] = 20.0
-    sse_ping_s: Annotated[
-        float,
-        _TIMES,
-        Meta(
-            ge=0.1,
-            le=300.0,
-            description=(
-                "Longest silence on an event stream before a comment line keeps proxies from closing it, seconds."
-            ),
-        ),
-    ] = 15.0
-    lease_s: Annotated[
-        float,
-        _TIMES,
-        Meta(
-            ge=0.1,
-            le=DAY_S,
-            description=(
-                "How long a host may hold a job without sending a frame, seconds; then the lease goes to another host."
-            ),
-        ),
-    ] = 60.0
-    pulse_s: Annotated[
-        float, _TIMES, Meta(ge=0.1, le=300.0, description=("How often a worker sends its pulse, seconds."))
-    ] = 10.0
-    host_silent_s: Annotated[
-        float,
-        _TIMES,
-        Meta(
-            ge=0.1,
-            le=DAY_S,
-            description=(
-                "A host without any sign of life for this long is not offered jobs, seconds; three of the published 30 s "
-                "heartbeats, and more than two pulses."
-            ),
-        ),
-    ] = 90.0
-    job_ttl_s: Annotated[
-        float,
-        _TIMES,
-        Meta(
-            ge=1.0,
-            le=30.0 * DAY_S,
-            description=(
-                "A job not finished this long after submit expires and its hold is released, seconds (AITBC default 900)."
-            ),
-        ),
-    ] = 900.0
-    push_timeout_s: Annotated[
-        float,
-        _TIMES,
-        Meta(
-            ge=0.1,
-            le=HOUR_S,
-            description=("Longest wait for the first byte of a host that is pushed its jobs (endpoint_url), seconds."),
-        ),
-    ] = 60.0
-    idempotency_ttl_s: Annotated[
-        float,
-        _TIMES,
-        Meta(
-            ge=MINUTE_S, le=30.0 * DAY_S, description=("How long an Idempotency-Key returns the first answer, seconds.")
-        ),
-    ] = float(DAY_S)
-    retention_days: Annotated[
-        int,
-        _TIMES,
-        Meta(
-            ge=0,
-            le=36_500,
-            description=(
-                "Days after which prompts and answers of finished jobs are deleted; 0 keeps them. Money and receipts are "
-                "kept for ever."
-            ),
-        ),
-    ] = 30
-    drain_s: Annotated[
-        float,
-        _TIMES,
-        Meta(
-            ge=0.0,
-            le=HOUR_S,
-            description=("How long a stopping server lets open streams finish before jobs are requeued, seconds."),
-        ),
-    ] = 10.0
+    # -- times ---------------------------------------------------------------------------------------------------------
+    next_job_wait_s: Annotated[float, Meta(ge=0.0, le=300.0)] = 20.0
+    """How long POST /hosts/next-job is held when no job waits, seconds; below the 30 s most clients give up at."""
+    sse_ping_s: Annotated[float, Meta(ge=0.1, le=300.0)] = 15.0
+    """Longest silence on an event stream before a comment line keeps proxies from closing it, seconds."""
+    lease_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 60.0
+    """How long a host may hold a job without sending a frame, seconds; then the lease goes to another host."""
+    pulse_s: Annotated[float, Meta(ge=0.1, le=300.0)] = 10.0
+    """How often a worker sends its pulse, seconds."""
+    host_silent_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 90.0
+    """A host without any sign of life for this long is not offered jobs, seconds; three of the published 30 s
+    heartbeats, and more than two pulses."""
+    job_ttl_s: Annotated[float, Meta(ge=1.0, le=30.0 * DAY_S)] = 900.0
+    """A job not finished this long after submit expires and its hold is released, seconds (AITBC default 900)."""
+    push_timeout_s: Annotated[float, Meta(ge=0.1, le=HOUR_S)] = 60.0
+    """Longest wait for the first byte of a host that is pushed its jobs (endpoint_url), seconds."""
+    idempotency_ttl_s: Annotated[float, Meta(ge=MINUTE_S, le=30.0 * DAY_S)] = float(DAY_S)
+    """How long an Idempotency-Key returns the first answer, seconds."""
+    retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30
+    """Days after which prompts and answers of finished jobs are deleted; 0 keeps them. Money and receipts are kept for
+    ever."""
+    drain_s: Annotated[float, Meta(ge=0.0, le=HOUR_S)] = 10.0
+    """How long a stopping server lets open streams finish before jobs are requeued, seconds."""
 
-    # -- rates ---------------------------------------------------------------------------------------------------
-    requests_per_minute_per_key: Annotated[
-        int, _RATES, Meta(ge=1, le=100_000_000, description=("Requests a minute of one key (user or host)."))
-    ] = 6_000
-    requests_per_minute_per_ip: Annotated[
-        int,
-        _RATES,
-        Meta(ge=1, le=100_000_000, description=("Requests a minute without a key from one address (IPv6: one /64).")),
-    ] = 600
-    logins_per_minute: Annotated[
-        int,
-        _RATES,
-        Meta(
-            ge=1,
-            le=100_000,
-            description=(
-                "Password attempts a minute for one username, and for one address. Guards passwords and the processor: one "
-                "attempt costs an argon2id hash."
-            ),
-        ),
-    ] = 20
+    # -- rates ---------------------------------------------------------------------------------------------------------
+    requests_per_minute_per_key: Annotated[int, Meta(ge=1, le=100_000_000)] = 6_000
+    """Requests a minute of one key (user or host)."""
+    requests_per_minute_per_ip: Annotated[int, Meta(ge=1, le=100_000_000)] = 600
+    """Requests a minute without a key from one address (IPv6: one /64)."""
+    logins_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 20
+    """Password attempts a minute for one username, and for one address. Guards passwords and the processor: one attempt
+    costs an argon2id hash."""
 
-    # -- security ------------------------------------------------------------------------------------------------
-    allow_open_host_registration: Annotated[
-        bool,
-        _SECURITY,
-        Meta(
-            description=(
-                "Anybody may register a host, as the published reference has it; false asks for an operator's key."
-            )
-        ),
-    ] = True
-    allow_private_endpoint_urls: Annotated[
-        bool,
-        _SECURITY,
-        Meta(
-            description=(
-                "Hosts may give endpoint URLs on loopback and private networks; true would let a stranger point the "
-                "coordinator at its own neighbours."
-            )
-        ),
-    ] = False
-    allow_query_keys: Annotated[
-        bool,
-        _SECURITY,
-        Meta(
-            description=(
-                "Where a published API documents ?api_key=, accept it; keys in addresses end up in the logs of proxies."
-            )
-        ),
-    ] = True
-    argon2_memory_kib: Annotated[
-        int,
-        _SECURITY,
-        Meta(
-            ge=8,
-            le=4 * MIB,
-            description=(
-                "Memory of one password hash, KiB; 19,456 with two passes is OWASP's first choice for argon2id."
-            ),
-        ),
-    ] = 19_456
-    argon2_passes: Annotated[int, _SECURITY, Meta(ge=1, le=100, description=("Passes of one password hash."))] = 2
-    argon2_threads_max: Annotated[
-        int,
-        _SECURITY,
-        Meta(
-            ge=1,
-            le=64,
-            description=("Password hashes computed at once; bounds memory and leaves cores to the event loop."),
-        ),
-    ] = 2
-    key_cache_size: Annotated[
-        int,
-        _SECURITY,
-        Meta(
-            ge=1,
-            le=10_000_000,
-            description=(
-                "Keys whose owner is remembered in memory (about 400 bytes each); others cost a database read."
-            ),
-        ),
-    ] = 100_000
+    # -- security ------------------------------------------------------------------------------------------------------
+    allow_open_host_registration: bool = True
+    """Anybody may register a host, as the published reference has it; false asks for an operator's key."""
+    allow_private_endpoint_urls: bool = False
+    """Hosts may give endpoint URLs on loopback and private networks; true would let a stranger point the coordinator at
+    its own neighbours."""
+    allow_query_keys: bool = True
+    """Where a published API documents ?api_key=, accept it; keys in addresses end up in the logs of proxies."""
+    argon2_memory_kib: Annotated[int, Meta(ge=8, le=4 * MIB)] = 19_456
+    """Memory of one password hash, KiB; 19,456 with two passes is OWASP's first choice for argon2id."""
+    argon2_passes: Annotated[int, Meta(ge=1, le=100)] = 2
+    """Passes of one password hash."""
+    argon2_threads_max: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Password hashes computed at once; bounds memory and leaves cores to the event loop."""
+    key_cache_size: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    """Keys whose owner is remembered in memory (about 400 bytes each); others cost a database read."""
 
     def data_path(self) -> Path:
         """Return the data folder as an absolute path."""
@@ -510,14 +187,15 @@ class Loaded(msgspec.Struct, frozen=True):
 
     def describe(self) -> list[Row]:
         """Return one row per setting, in the order of the struct, secrets masked."""
+        docs = documentation()
         return [
             Row(
-                field.name,
-                masked(msgspec.json.encode(getattr(self.settings, field.name)).decode()),
-                self.origin[field.name],
-                field.doc,
+                name,
+                masked(msgspec.json.encode(getattr(self.settings, name)).decode()),
+                self.origin[name],
+                docs[name][1],
             )
-            for field in FIELDS.values()
+            for name in FIELDS
         ]
 
 
@@ -527,9 +205,8 @@ class Field(msgspec.Struct, frozen=True):
     name: str
     type: Any
     default: Any
-    doc: str
     bounds: str
-    group: str
+    """What is allowed, in words."""
     is_list: bool
 
 
@@ -572,13 +249,14 @@ def reference() -> str:
     """Return the text of ``docs/configuration.md``."""
     lines = [_REFERENCE_HEAD]
     group = ""
-    for field in FIELDS.values():
-        if field.group != group:
-            group = field.group
+    for name, (heading, doc) in documentation().items():
+        field = FIELDS[name]
+        if heading != group:
+            group = heading
             lines.append(f"\n## {group}\n\n| Setting | Default | Allowed | Meaning |\n|--|--|--|--|")
         default = msgspec.json.encode(field.default).decode()
         allowed = field.bounds.replace("|", "\\|")
-        lines.append(f"| `{field.name}` | `{default}` | {allowed} | {field.doc} |")
+        lines.append(f"| `{field.name}` | `{default}` | {allowed} | {doc} |")
     return "\n".join(lines) + "\n"
 
 
@@ -672,26 +350,42 @@ def _check_together(settings: Settings, origin: Mapping[str, str]) -> None:
             ) from error
 
 
+@functools.cache
+def documentation() -> dict[str, tuple[str, str]]:
+    """Return (heading, docstring) of every setting in order, read from this module's source: `Settings` itself."""
+    source = inspect.getsource(Settings)
+    lines = source.splitlines()
+    found: dict[str, tuple[str, str]] = {}
+    heading, name, at = "", "", 0
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
+        for line in lines[at : node.lineno]:
+            heading = mark[1].capitalize() if (mark := re.fullmatch(r"    # -- (\w+) -+", line)) else heading
+        at = node.lineno
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
+            found[name] = (heading, " ".join(str(node.value.value).split()))
+    return found
+
+
 def _fields() -> dict[str, Field]:
     hints = get_type_hints(Settings, include_extras=True)
     fields: dict[str, Field] = {}
     for info in msgspec.structs.fields(Settings):
-        bare, *metas = get_args(hints[info.name])
-        doc = next(meta.description for meta in metas if meta.description)
-        group = next(meta.extra["group"] for meta in metas if meta.extra)
+        hint = hints[info.name]
+        annotated = get_origin(hint) is Annotated
+        bare, metas = (hint.__origin__, hint.__metadata__) if annotated else (hint, ())
         fields[info.name] = Field(
             name=info.name,
-            type=hints[info.name],
+            type=hint,
             default=info.default,
-            doc=doc,
-            group=group,
             bounds=_bounds(bare, metas),
             is_list=get_origin(bare) is tuple,
         )
     return fields
 
 
-def _bounds(bare: Any, metas: list[Meta]) -> str:
+def _bounds(bare: Any, metas: Sequence[Meta]) -> str:
     """Say in words what the type and its metas allow."""
     if bare is bool:
         return "true or false"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.errors import TooManyRequests
-from comptoir.kit.ratelimit import RateLimiter
+from comptoir.kit.ratelimit import RateLimiter, address_key
 
 
 class TestTake:
@@ -88,3 +88,21 @@ class TestCheck:
             limiter.check("a", "slow down")
 
         assert refused.value.retry_after_s == pytest.approx(60.0)
+
+
+class TestAddressKey:
+    @pytest.mark.parametrize(
+        ("one", "other", "same"),
+        [
+            ("192.0.2.1", "192.0.2.1", True),
+            ("192.0.2.1", "192.0.2.2", False),
+            ("::ffff:192.0.2.1", "192.0.2.1", True),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+            ("2001:db8::1", "2001:db8::ffff:ffff", True),
+            ("2001:db8::1", "2001:db8:0:1::1", False),
+            ("fe80::1%eth0", "fe80::2%eth1", True),
+            ("not:an:address", "not:another", False),
+        ],
+    )
+    def test_counts_what_one_party_holds_as_one(self, one: str, other: str, same: bool) -> None:
+        assert (address_key(one) == address_key(other)) is same

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
 
 import pytest
 import pytest_asyncio
@@ -12,11 +13,15 @@ from comptoir.kit.clock import Clock
 from comptoir.link import ModelOffer
 from comptoir.worker.backoff import Backoff
 from comptoir.worker.engines.base import Engine
+from comptoir.worker.engines.openai import OpenAIEngine
 from comptoir.worker.events import Event
 from comptoir.worker.leases import LeaseTable
 from comptoir.worker.loop import JobRunner
 from comptoir.worker.uplink import Uplink
 from tests.worker.coordinator_stand_in import HOST_KEY, Coordinator, serve
+from tests.worker.openai_stand_in import OpenAIStandIn, serve_openai
+
+Kind = TypeVar("Kind")
 
 
 class Half:
@@ -43,7 +48,7 @@ class Half:
         self.uplink.offer([ModelOffer(name="trivial", kinds=["chat"])], slots)
         self.link = asyncio.create_task(self.uplink.run())
 
-    def of(self, kind: type[Event]) -> list[Event]:
+    def of(self, kind: type[Kind]) -> list[Kind]:
         return [event for event in self.events if isinstance(event, kind)]
 
     async def close(self) -> None:
@@ -84,3 +89,17 @@ def join(coordinator: Coordinator) -> JoinWorker:
             await half.close()
 
     return joined
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[OpenAIStandIn]:
+    async with serve_openai() as stand_in:
+        yield stand_in
+
+
+@pytest_asyncio.fixture
+async def engine(server: OpenAIStandIn) -> AsyncIterator[OpenAIEngine]:
+    made = OpenAIEngine(base_url=server.base_url)
+    await made.start()
+    yield made
+    await made.close()

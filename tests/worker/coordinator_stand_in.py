@@ -207,7 +207,7 @@ class Coordinator:
             return []
         if isinstance(message, Frames):
             return self._frames(attempt, message)
-        if attempt.next_seq != (message.end_seq if isinstance(message, Done) else attempt.next_seq):
+        if isinstance(message, Done) and message.end_seq != attempt.next_seq:
             self.violations.append(f"Done.end_seq {message.end_seq} but {attempt.next_seq} frames are here")
         if isinstance(message, Done):
             attempt.done = message
@@ -267,7 +267,7 @@ class Coordinator:
             end_frame=attempt.next_seq,
             chain=chain.hex(),
             prompt_tokens=done.usage.prompt_tokens,
-            completion_tokens=sum(frame.tokens for frame in attempt.frames) or done.usage.completion_tokens,
+            completion_tokens=sum(frame.tokens for frame in attempt.frames),
             finish_reason=done.finish_reason,
         )
         assert self.verify_key is not None
@@ -295,18 +295,18 @@ class Coordinator:
 
 
 @asynccontextmanager
-async def serve(coordinator: Coordinator) -> AsyncIterator[Coordinator]:
-    """Run *coordinator* on a free port of 127.0.0.1."""
+async def serve(coordinator: Coordinator, *, port: int = 0) -> AsyncIterator[Coordinator]:
+    """Run *coordinator* on *port* (0: a free one) of 127.0.0.1."""
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_get("/link", coordinator.link)
     app.router.add_post("/link/pulse", coordinator.pulse)
     app.router.add_post("/link/register", coordinator.register)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
     await site.start()
-    host, port = runner.addresses[0][:2]
-    coordinator.url = f"http://{host}:{port}"
+    host, bound = runner.addresses[0][:2]
+    coordinator.url = f"http://{host}:{bound}"
     try:
         yield coordinator
     finally:

@@ -7,7 +7,7 @@ from comptoir.identity import Anonymous, Credentials, Identity, OwnerKind, Princ
 from comptoir.kit.clock import Clock
 from comptoir.kit.errors import NotAllowed, NotAuthenticated, TooManyRequests
 from comptoir.kit.http import Access, Dialect, Request
-from comptoir.kit.ratelimit import Allowance, RateLimiter
+from comptoir.kit.ratelimit import Allowance, RateLimiter, address_key
 from comptoir.settings import Settings
 
 
@@ -40,7 +40,12 @@ class Gate:
         return self._look_up(request, access)
 
     async def _look_up(self, request: Request, access: Access) -> None:
-        found = await self._identity.resolve(self._credentials(request))
+        try:
+            found = await self._identity.resolve(self._credentials(request))
+        except NotAuthenticated:
+            # Guessing keys costs a look-up each and is counted like asking without one.
+            self._limit_ip(request)
+            raise
         if isinstance(found, Anonymous):
             self._limit_ip(request)
             if access is not Access.OPTIONAL:
@@ -60,7 +65,7 @@ class Gate:
             request.rate = self._checked(self._by_key.take(principal.id))
 
     def _limit_ip(self, request: Request) -> None:
-        request.rate = self._checked(self._by_ip.take(_network_of(self.peer(request))))
+        request.rate = self._checked(self._by_ip.take(address_key(self.peer(request))))
 
     def _checked(self, allowance: Allowance) -> Allowance:
         if not allowance.allowed:
@@ -95,13 +100,3 @@ class Gate:
             ip=self.peer(request), authorization=headers.get(b"authorization"), x_api_key=headers.get(b"x-api-key"),
             x_admin_key=headers.get(b"x-admin-key"), query_key=query_key,
         )  # fmt: skip
-
-
-def _network_of(peer: str) -> str:
-    """Return what is counted as one address: an IPv4 address, or the /64 of an IPv6 one."""
-    if ":" not in peer:
-        return peer
-    try:
-        return str(ip_network(f"{peer}/64", strict=False))
-    except ValueError:
-        return peer

@@ -20,7 +20,7 @@ from comptoir.jobs import (
     start_rows,
 )  # fmt: skip
 from comptoir.kit.db import Tx
-from comptoir.kit.errors import Refusal
+from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
 from comptoir.routing import Candidate, Spec, choose, passes
 
@@ -148,7 +148,14 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
     job.host_id = None
     if fault == Fault.HOST:
         house.fleet.outcome(lease.host_id, "lost")
-    await house.db.batch(requeue_verb, item)
+    try:
+        await house.db.batch(requeue_verb, item)
+    except Unavailable:
+        # Not written: the lease stands until the next sweep tries again.
+        house.jobs.live.open_lease(job, lease)
+        job.state = JobState.RUNNING
+        job.events -= 1
+        raise
     house.fleet.release(lease.host_id)
     candidate = take(house, spec_of(job))
     if candidate is not None:

@@ -28,7 +28,7 @@ from comptoir.kit.ids import public
 from comptoir.kit.money import cost_half_even, fee_of
 from comptoir.kit.signing import is_signed, keyid_of
 from comptoir.ledger import FEES, Book
-from comptoir.link import Segment, Usage, segment_bytes
+from comptoir.link import SEGMENT_PAYLOAD_TYPE, Segment, Usage, pae
 from comptoir.receipts import Receipt, ReceiptFacts, Receipts, SegmentFacts, Transfer, statement_bytes
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,9 @@ class Ending(msgspec.Struct, frozen=True):
     finish_reason: str = ""
     usage: Usage = Usage()
     signature: bytes = b""
-    """The host's signature over its segment; verified before it gets here."""
+    """The host's signature over its segment; verified in the command that settles."""
+    unpaid: bool = False
+    """The host gets nothing for what it delivered: it can't or won't vouch for it."""
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -65,6 +67,9 @@ class _Item(msgspec.Struct, frozen=True):
     facts: ReceiptFacts
     receipts: Receipts
     owner_id: bytes
+    signed: bytes = b""
+    """What the host has to have signed, pre-authentication encoded; empty when it does not sign."""
+    public_key: bytes = b""
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -77,6 +82,7 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
     """End *job*: durable when this returns, readers woken, host told, slot free. A second call does nothing.
 
     Raises:
+        BadSegment: the host's signature is not its own over what it delivered; the job stays as it was.
         Unavailable: the database is out of reach; the job stays as it was and may be ended again.
     """
     if job.closing:
@@ -99,10 +105,10 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
             house.jobs.live.open_lease(job, lease)
             house.fleet.adopt(lease.host_id)
         raise
-    _publish(house, job, lease, ending, item.finish, settled)
+    _publish(house, job, lease, ending, row=item.finish, settled=settled)
 
 
-def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, row: Finish, settled: Settled) -> None:
+def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, row: Finish, settled: Settled) -> None:
     job.cost_uusd = row.cost_uusd
     job.receipt_id = job.id
     job.usage = Usage(row.prompt_tokens, row.completion_tokens, row.usage)
@@ -118,13 +124,13 @@ def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, ro
     if ending.state == JobState.COMPLETED:
         house.latency_ms_sum += row.at_ms - job.created_ms
     if lease is not None:
-        _tell_host(house, job, lease, ending, row, settled)
+        _tell_host(house, job, lease, ending, row=row, settled=settled)
     if not house.jobs.live.leased:
         house.when_empty.set()
     job.wake()
 
 
-def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, row: Finish, settled: Settled) -> None:
+def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, *, row: Finish, settled: Settled) -> None:
     if ending.attempt_state == AttemptState.DONE:
         house.fleet.outcome(lease.host_id, "done", tokens=row.completion_tokens)
     elif ending.fault == Fault.HOST:
@@ -139,12 +145,13 @@ def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, row: Fi
 def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _Item:
     now = house.clock.now_ms()
     delivered = lease is not None and (bool(job.frames) or ending.state == JobState.COMPLETED)
+    paid = delivered and not ending.unpaid
     # Counted as the host signed it; charged at most up to what the hold covers of each.
     completion = job.tokens if delivered else 0
     prompt = ending.usage.prompt_tokens if delivered else 0
     cost = fee = 0
     pays: tuple[tuple[bytes, int, str], ...] = ()
-    if lease is not None and delivered:
+    if lease is not None and paid:
         cost = min(job.hold_uusd, _price(job, lease, prompt, completion))
         fee = fee_of(cost, house.settings.fee_bps)
         pays = ((lease.host_id, cost - fee, "pay"), (FEES, fee, "fee"))
@@ -156,7 +163,14 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
         error_message=ending.message[:MESSAGE_CHARS_MAX], chain=job.chain if delivered else b"",
         signature=ending.signature, frames=job.encode_frames(), usage=ending.usage.details,
     )  # fmt: skip
-    return _Item(row, pays, _facts(house, job, lease, ending, row), house.receipts, job.owner_id)
+    signed = public_key = b""
+    statement = None
+    if lease is not None and ending.signature:
+        public_key = house.fleet.get(lease.host_id).row.public_key or b""
+        statement = statement_bytes(segment_of(job, lease, ending.finish_reason, ending.usage))
+        signed = pae(SEGMENT_PAYLOAD_TYPE, statement)
+    facts = _facts(house, job, lease, ending, row=row, statement=statement, public_key=public_key)
+    return _Item(row, pays, facts, house.receipts, job.owner_id, signed, public_key)
 
 
 def _price(job: LiveJob, lease: Lease, prompt: int, completion: int) -> int:
@@ -164,10 +178,26 @@ def _price(job: LiveJob, lease: Lease, prompt: int, completion: int) -> int:
     return cost_half_even(billed_in * lease.price_in + billed_out * lease.price_out)
 
 
-def _facts(house: House, job: LiveJob, lease: Lease | None, ending: Ending, row: Finish) -> ReceiptFacts:
+def _facts(
+    house: House,
+    job: LiveJob,
+    lease: Lease | None,
+    ending: Ending,
+    *,
+    row: Finish,
+    statement: bytes | None,
+    public_key: bytes,
+) -> ReceiptFacts:
     segments = []
     if lease is not None and row.chain:
-        segments.append(_segment_facts(house, job, lease, ending, row))
+        segments.append(
+            SegmentFacts(
+                attempt_id=lease.id, host_id=lease.host_id, first_frame=lease.first_frame, end_frame=row.end_frame,
+                chain=row.chain, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,
+                finish_reason=ending.finish_reason, keyid=keyid_of(public_key) if statement else None,
+                statement=statement, signature=ending.signature or None,
+            )
+        )  # fmt: skip
     fee = fee_of(row.cost_uusd, house.settings.fee_bps)
     return ReceiptFacts(
         job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind, model=job.model, state=ending.state,
@@ -187,18 +217,6 @@ def _fingerprint(house: House, lease: Lease | None) -> str:
     return next((offer.fingerprint for offer in host.row.models if offer.name == lease.model), "")
 
 
-def _segment_facts(house: House, job: LiveJob, lease: Lease, ending: Ending, row: Finish) -> SegmentFacts:
-    signed = bool(ending.signature)
-    public_key = house.fleet.get(lease.host_id).row.public_key if signed else None
-    return SegmentFacts(
-        attempt_id=lease.id, host_id=lease.host_id, first_frame=lease.first_frame, end_frame=row.end_frame,
-        chain=row.chain, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,
-        finish_reason=ending.finish_reason, keyid=keyid_of(public_key) if public_key else None,
-        statement=statement_bytes(segment_of(job, lease, ending.finish_reason, ending.usage)) if signed else None,
-        signature=ending.signature if signed else None,
-    )  # fmt: skip
-
-
 def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> Segment:
     """Return the statement that the host of *lease* has to have signed for what it delivered."""
     return Segment(
@@ -208,15 +226,9 @@ def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> 
     )  # fmt: skip
 
 
-def check_segment(house: House, job: LiveJob, lease: Lease, finish_reason: str, usage: Usage, signature: bytes) -> None:
-    """Check a host's signature over its segment (42 us).
-
-    Raises:
-        BadSegment: no key is registered for the host, or the signature is not its own over exactly this.
-    """
-    key = house.fleet.get(lease.host_id).row.public_key
-    if key is None or not is_signed(segment_bytes(segment_of(job, lease, finish_reason, usage)), signature, key):
-        raise BadSegment("the host's signature does not match what it delivered")
+def _holds(item: _Item) -> bool:
+    """Verify the host's signature (42 us, in the writer thread, where libsodium runs beside the event loop)."""
+    return not item.signed or is_signed(item.signed, item.finish.signature, item.public_key)
 
 
 def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
@@ -236,6 +248,9 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
         if stored.attempt_id != row.attempt_id:
             outcomes.append(NotYourLease())
             continue
+        if not _holds(item):
+            outcomes.append(BadSegment("the host's signature does not match what it delivered"))
+            continue
         transfers = book.settle(job_id=row.job_id, pays=item.pays, at_ms=row.at_ms)
         good.append(row)
         receipts.append(item.receipts.build(_with_transfers(item, transfers)))
@@ -248,9 +263,11 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
 
 
 def _with_transfers(item: _Item, transfers: tuple[bytes, ...]) -> ReceiptFacts:
-    """Copy the posted transfers into the receipt's facts; zero amounts were not posted."""
+    """Return the facts with the posted transfers; zero amounts were not posted. The item stays as it is: the command
+    may run again after a deadlock, or alone because a neighbour in its batch failed."""
     posted = [pay for pay in item.pays if pay[1]]
+    copied = []
     for transfer, (account, amount, kind) in zip(transfers, posted, strict=True):
         payee = "fee" if account == FEES else public("host", account)
-        item.facts.transfers.append(Transfer(transfer.hex(), "host" if kind == "pay" else kind, payee, amount))
-    return item.facts
+        copied.append(Transfer(transfer.hex(), "host" if kind == "pay" else kind, payee, amount))
+    return msgspec.structs.replace(item.facts, transfers=copied)

@@ -5,7 +5,7 @@ import logging
 from comptoir.dispatch.assign import ATTEMPTS_MAX, lose, spec_of
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.house import House
-from comptoir.dispatch.settle import Ending, check_segment, finish
+from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
 from comptoir.link import Frame, Usage
 
@@ -77,22 +77,24 @@ async def complete(
     try:
         if chain and chain != job.chain:
             raise BadSegment("the host's running hash differs from the frames it sent")
-        if signature:
-            check_segment(house, job, lease, finish_reason, usage, signature)
-        elif lease.signs and house.lines.get(lease.host_id) is not None and chain:
+        if chain and lease.signs and not signature:
             raise BadSegment("the host has a key and did not sign")
+        ending = Ending(JobState.COMPLETED, finish_reason=finish_reason, usage=usage, signature=signature)
+        await finish(house, job, ending)
     except BadSegment as bad:
-        await fail(house, job, code="bad_segment", message=str(bad), fault=Fault.HOST)
+        await fail(house, job, code="bad_segment", message=str(bad), fault=Fault.HOST, unpaid=True)
         raise
-    ending = Ending(JobState.COMPLETED, finish_reason=finish_reason, usage=usage, signature=signature)
-    await finish(house, job, ending)
 
 
 async def fail(
     house: House, job: LiveJob, *, code: str, message: str, fault: Fault, status: int = 0, body: bytes = b"",
     retry_after_s: float = 0.0,
+    unpaid: bool = False,
 ) -> None:  # fmt: skip
-    """End the attempt as failed. The job goes to another host if nothing was delivered and the buyer is not to blame.
+    """End the attempt as failed.
+
+    The job goes to another host if nothing was delivered and the buyer is not to blame. *unpaid* keeps what was delivered
+    from being paid.
 
     Raises:
         Unavailable: the database is out of reach; call again.
@@ -108,6 +110,6 @@ async def fail(
         return
     ending = Ending(
         JobState.FAILED, attempt_state=AttemptState.FAILED, fault=fault, code=code, message=message, status=status, body=body,
-        retry_after_s=retry_after_s,
+        retry_after_s=retry_after_s, unpaid=unpaid,
     )  # fmt: skip
     await finish(house, job, ending)

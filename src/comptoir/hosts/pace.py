@@ -19,6 +19,8 @@ HALF_LIFE_FIRST = 64
 HALF_LIFE_INTER = 1024
 """Observations, not seconds: a host that rested is not forgotten."""
 RESCALE_AT = 1e12
+COUNT_MAX = 4096
+"""More of one value at once add nothing: older ones are forgotten by then, and the weight must stay a float."""
 PRIOR_TAIL = 8.0
 """Before anything was measured, p99 is taken to be this many medians."""
 TAIL_NEEDS = 32
@@ -49,6 +51,7 @@ class LogHistogram:
 
     def add(self, value_ms: float, count: int = 1) -> None:
         """Count *value_ms* (>= 0) *count* times (>= 1)."""
+        count = min(count, COUNT_MAX)
         at = int(BINS_PER_DOUBLING * log2(value_ms / LOW_MS)) if value_ms > LOW_MS else 0
         # Newer observations weigh more instead of older ones less: one number changes, not all bins.
         self._counts[at if at < BINS else BINS - 1] += self._weight * count

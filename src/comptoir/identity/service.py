@@ -28,7 +28,7 @@ from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, Tx
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
 from comptoir.kit.ids import new_id
-from comptoir.kit.ratelimit import RateLimiter
+from comptoir.kit.ratelimit import RateLimiter, address_key
 
 KEY_CACHE_S = 60.0
 """How long a looked-up key is believed without asking the database. Here a revoked key ends at once; on the other
@@ -287,7 +287,7 @@ class Identity:
         login = _sha256(self._salt + name.lower().encode() + b":" + password.encode()).digest()
         principal = self._by_login.get(login)
         if principal is None:
-            self._logins.check(("ip", ip), "too many passwords tried from this address")
+            self._logins.check(("ip", address_key(ip)), "too many passwords tried from this address")
             self._logins.check(("name", name.lower()), "too many passwords tried for this username")
             found = await store.login_of(self._db, name)
             user, hashed = found if found is not None else (None, None)

@@ -11,17 +11,29 @@ import time
 ID_BYTES = 16
 
 
-class _Sequence:
-    """The last id handed out, so that ids of one process are strictly increasing."""
+RANDOM_POOL_BYTES = 4096
+"""Random bytes fetched at a time: a system call a job would cost 10 us and give up the interpreter's lock."""
 
-    __slots__ = ("last", "lock")
+
+class _Sequence:
+    """The last id handed out, so that ids of one process are strictly increasing, and random bytes in stock."""
+
+    __slots__ = ("last", "lock", "pool", "used")
 
     def __init__(self) -> None:
         self.last = 0
         self.lock = threading.Lock()
+        self.pool = b""
+        self.used = 0
+
+    def forget(self) -> None:
+        """Throw the stock away; a forked child must not hand out the same bytes as its parent."""
+        self.lock = threading.Lock()
+        self.pool, self.used = b"", 0
 
 
 _sequence = _Sequence()
+os.register_at_fork(after_in_child=_sequence.forget)
 
 
 def new_id() -> bytes:
@@ -30,12 +42,16 @@ def new_id() -> bytes:
     Strictly increasing within one process, also when the wall clock stands still or steps back.
     """
     stamp = (time.time_ns() // 1_000_000) & 0xFFFF_FFFF_FFFF
-    rand = int.from_bytes(os.urandom(10), "big")
-    value = (stamp << 80) | (0x7 << 76) | ((rand >> 68) << 64) | (0x2 << 62) | (rand & 0x3FFF_FFFF_FFFF_FFFF)
-    with _sequence.lock:
-        if value <= _sequence.last:
-            value = _sequence.last + 1
-        _sequence.last = value
+    sequence = _sequence
+    with sequence.lock:
+        if sequence.used + 10 > len(sequence.pool):
+            sequence.pool, sequence.used = os.urandom(RANDOM_POOL_BYTES), 0
+        rand = int.from_bytes(sequence.pool[sequence.used : sequence.used + 10], "big")
+        sequence.used += 10
+        value = (stamp << 80) | (0x7 << 76) | ((rand >> 68) << 64) | (0x2 << 62) | (rand & 0x3FFF_FFFF_FFFF_FFFF)
+        if value <= sequence.last:
+            value = sequence.last + 1
+        sequence.last = value
     return value.to_bytes(16, "big")
 
 

@@ -5,6 +5,7 @@ no bucket are the same thing and old ones can be dropped.
 """
 
 from collections.abc import Hashable
+from ipaddress import IPv6Address
 
 import msgspec
 
@@ -89,3 +90,18 @@ class RateLimiter:
         it; only when more than *keys_max* keys come within that time do the oldest start afresh."""
         self._old, self._young = self._young, {}
         self._turned_s = now
+
+
+def address_key(ip: str) -> str:
+    """Return what counts as one address: an IPv4 address (also one mapped into IPv6), or the /64 of an IPv6 one.
+
+    A household or a server gets at least a /64 of IPv6, so a bucket for every address of it would limit nobody.
+    """
+    if ":" not in ip:
+        return ip
+    try:
+        address = IPv6Address(ip.partition("%")[0])
+    except ValueError:
+        return ip
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped is not None else f"{int(address) >> 64:x}::/64"

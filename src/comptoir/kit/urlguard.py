@@ -138,7 +138,7 @@ class UrlGuard:
         elif not _NAME.match(host):
             raise InvalidField(field, "has no valid host name")
         elif _NUMBER.match(host.rpartition(".")[2]):
-            # What ends in a number is an address to resolvers: 2130706433, 0x7f.1 and 0177.0.0.1 mean 127.0.0.1.
+            # What ends in a number is an address: 2130706433 and 0x7f.1 are both 127.0.0.1.
             try:
                 address = ipaddress.IPv4Address(host)
             except ValueError as error:
@@ -155,7 +155,7 @@ class UrlGuard:
         return self.allow_private or is_outside(address)
 
     def connector(self, *, resolver: AbstractResolver | None = None, limit: int = 100) -> aiohttp.TCPConnector:
-        """Return a connector for `aiohttp.ClientSession` that only reaches allowed addresses; call in the event loop."""
+        """Return a connector for `aiohttp.ClientSession` that only reaches allowed addresses; call it in a loop."""
         inner = resolver if resolver is not None else aiohttp.ThreadedResolver()
         return aiohttp.TCPConnector(
             resolver=GuardedResolver(self, inner), socket_factory=self.socket, limit=limit, ttl_dns_cache=10

@@ -110,9 +110,13 @@ class SortedBlocks:
         at = bisect_left(self._lasts, entry)
         entries = self.blocks[at].entries
         place = bisect_left(entries, entry)
-        assert entries[place] is entry, "an entry must be deleted under the key it was inserted with"
+        assert entries[place] == entry, "an entry must be deleted under the key it was inserted with"
         del entries[place]
         if entries:
             self._lasts[at] = entries[-1]
         else:
             del self.blocks[at], self._lasts[at]
+
+    def widen(self, entry: Entry) -> None:
+        """Make the bounds of the block around *entry* include what its candidate is now."""
+        self.blocks[bisect_left(self._lasts, entry)].widen(entry[3])

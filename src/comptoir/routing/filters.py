@@ -6,7 +6,7 @@ from comptoir.kit.ids import public
 from comptoir.kit.money import TOKENS_PER_MTOK
 from comptoir.routing.types import Candidate, FilterCount, Refused, Spec
 
-EXPLAINED_MAX = 5_000
+EXPLAINED_MAX = 1_000
 """Most hosts counted for one refusal: an impossible wish must not cost more than a few milliseconds."""
 
 

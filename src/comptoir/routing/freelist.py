@@ -55,12 +55,24 @@ class Index:
 class FreeList:
     """All hosts that offer one model (`all`), the free ones in order, and who lately served which prompt."""
 
-    __slots__ = ("_free", "_indexes", "_order", "_picks_floor", "_prefixes", "_turn", "_virtual_time", "all", "model")
+    __slots__ = (
+        "_everyone",
+        "_free",
+        "_indexes",
+        "_order",
+        "_picks_floor",
+        "_prefixes",
+        "_turn",
+        "_virtual_time",
+        "all",
+        "model",
+    )
 
     def __init__(self, model: str) -> None:
         self.model = model
         self.all: dict[bytes, Candidate] = {}
         """Host id to candidate, free or not, open or not."""
+        self._everyone = SortedBlocks()
         self._free: dict[Candidate, None] = {}
         self._indexes: dict[tuple[str, Size], Index] = {}
         self._prefixes: OrderedDict[bytes, OrderedDict[Candidate, None]] = OrderedDict()
@@ -70,6 +82,11 @@ class FreeList:
     def free_hosts(self) -> int:
         """How many hosts have a free slot."""
         return len(self._free)
+
+    @property
+    def lists_kept(self) -> int:
+        """How many sorted lists are kept up to date: what a change costs grows with it."""
+        return len(self._indexes)
 
     def next_order(self) -> int:
         """Return the `order` for the next candidate to join."""
@@ -85,8 +102,9 @@ class FreeList:
         self._turn += 1
         candidate.turn = old.turn if old is not None else self._turn
         candidate.picks = old.picks if old is not None else self._picks_floor
-        candidate.virtual_time = max(old.virtual_time if old is not None else 0, self._virtual_time)
+        candidate.virtual_time = old.virtual_time if old is not None else 0  # `place` lifts it to the present.
         self.all[candidate.host_id] = candidate
+        self._everyone.insert(_joined(candidate))
         self.place(candidate)
 
     def remove(self, host_id: bytes) -> None:
@@ -94,6 +112,7 @@ class FreeList:
         candidate = self.all.pop(host_id, None)
         if candidate is None:
             return
+        self._everyone.delete(_joined(candidate))
         self._put(candidate, free=False, moved=False)
 
     def place(self, candidate: Candidate) -> None:
@@ -107,6 +126,7 @@ class FreeList:
     def moved(self, candidate: Candidate) -> None:
         """Bring the lists up to date after a price, a published figure or anything a filter looks at changed."""
         moved(candidate)
+        self._everyone.widen(_joined(candidate))
         self._put(candidate, free=candidate.slots.free > 0, moved=True)
 
     def rejoin(self, candidate: Candidate) -> None:
@@ -147,6 +167,13 @@ class FreeList:
                 keys[c] = (measure, minus_score - BONUS_PREFIX)
         ranked = sorted((key, c.order, c) for c, key in keys.items())
         return [(key, c) for key, _, c in ranked[:limit]]
+
+    def possible(self, spec: Spec) -> bool:
+        """Say whether any host passes every filter, free or not, open or not; whole blocks are leapt over."""
+        if spec.allow is not None:
+            return any(passes(spec, self.all[host_id]) for host_id in spec.allow if host_id in self.all)
+        blocks = (block for block in self._everyone.blocks if block.may_pass(spec))
+        return any(passes(spec, entry[3]) for block in blocks for entry in block.entries)
 
     def holders(self, prefix_key: bytes | None) -> tuple[Candidate, ...]:
         """Return the hosts that lately served a prompt with this beginning."""
@@ -198,3 +225,8 @@ class FreeList:
         holders.move_to_end(candidate)
         if len(holders) > PREFIX_HOSTS_MAX:
             holders.popitem(last=False)
+
+
+def _joined(candidate: Candidate) -> Entry:
+    """Return the entry of the list of everyone, in order of joining."""
+    return (0.0, 0.0, candidate.order, candidate)

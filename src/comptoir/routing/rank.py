@@ -1,6 +1,5 @@
 """The question itself: who should run this job?"""
 
-from comptoir.routing.filters import passes
 from comptoir.routing.freelist import FreeList
 from comptoir.routing.score import BONUS_PREFIX, Preference, reasons_of
 from comptoir.routing.types import Candidate, Ranked, Spec
@@ -24,7 +23,4 @@ def rank(spec: Spec, free: FreeList, preference: Preference, *, limit: int = 1) 
 
 def possible(spec: Spec, free: FreeList) -> bool:
     """Say whether any host that offers the model could run the job some day, free or not, here now or not."""
-    if spec.allow is not None:
-        named = (free.all.get(host_id) for host_id in spec.allow)
-        return any(candidate is not None and passes(spec, candidate) for candidate in named)
-    return any(passes(spec, candidate) for candidate in free.all.values())
+    return free.possible(spec)

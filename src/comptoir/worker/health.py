@@ -1,11 +1,13 @@
 """What the worker runs on (nvidia-smi, else the processor's name), how busy it is, and how fast an engine answers."""
 
 import asyncio
+import contextlib
 import csv
 import logging
 import platform
 import subprocess
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import msgspec
@@ -23,6 +25,9 @@ MEASURE_TIMEOUT_S = 120.0
 
 MEASURE_TOKENS_MAX = 32
 """Tokens asked for in the self-measure."""
+
+NAME_CHARS_MAX = 200
+"""Longest description of the hardware; the registration takes no more."""
 
 _MEASURE_PROMPT = "Count from one to twenty in words."
 _QUERY = "name,memory.total,utilization.gpu"
@@ -76,12 +81,12 @@ def detect_gpus() -> list[Gpu]:
 def describe(gpus: list[Gpu]) -> Hardware:
     """Put *gpus* into one line, equal ones counted; without any, the processor."""
     if not gpus:
-        return Hardware(_processor(), 0, 0)
+        return Hardware(_processor()[:NAME_CHARS_MAX], 0, 0)
     counts: dict[str, int] = {}
     for gpu in gpus:
         counts[gpu.name] = counts.get(gpu.name, 0) + 1
     line = " + ".join(name if count == 1 else f"{count}x {name}" for name, count in counts.items())
-    return Hardware(line, sum(gpu.vram_mib for gpu in gpus), len(gpus))
+    return Hardware(line[:NAME_CHARS_MAX], sum(gpu.vram_mib for gpu in gpus), len(gpus))
 
 
 def utilization(gpus: list[Gpu]) -> float:
@@ -109,8 +114,8 @@ async def measure(engine: Engine, model: ModelOffer) -> Measure | None:
     tokens = 0
     last = started
     try:
-        async with asyncio.timeout(MEASURE_TIMEOUT_S):
-            async for item in engine.run(request):
+        async with asyncio.timeout(MEASURE_TIMEOUT_S), contextlib.aclosing(_generator(engine, request)) as items:
+            async for item in items:
                 if isinstance(item, Frame) and item.tokens:
                     last = time.monotonic()
                     first = first or last
@@ -122,6 +127,12 @@ async def measure(engine: Engine, model: ModelOffer) -> Measure | None:
     first_token_s = (first or last) - started
     writing_s = last - first
     return Measure(first_token_s, (tokens - 1) / writing_s if first and tokens > 1 and writing_s > 0 else 0.0)
+
+
+async def _generator(engine: Engine, request: EngineRequest) -> AsyncGenerator[Frame | Finish, None]:
+    """Make a generator of what may be any iterator, so that it can be closed."""
+    async for item in engine.run(request):
+        yield item
 
 
 def _number(text: str) -> float:

@@ -14,11 +14,8 @@ from comptoir.link import Done, Fail, Frame, Frames, Job, chain_start, chain_ste
 UNACKED_BYTES_MAX = 8 * 1024 * 1024
 """Most unacknowledged answer bytes of one lease; the engine is not read beyond (one larger frame may pass)."""
 
-FRAME_TEXT_MAX = 8 * 1024 * 1024
-"""Longest text of one frame in characters: at most 32 MiB of UTF-8, so that it fits a WebSocket message."""
-
-FRAME_EXTRA_BYTES_MAX = 48 * 1024 * 1024
-"""Most bytes of one frame's extra (a large embeddings answer); with its text below the 64 MiB of a message."""
+FRAME_BYTES_MAX = 60 * 1024 * 1024
+"""Most bytes of one frame, a character counted as the four it may take: it must fit a message of 64 MiB."""
 
 WINDOW_FRAMES_BEFORE_WELCOME = 256
 """Window of a lease until a coordinator has named one."""
@@ -86,11 +83,11 @@ class Lease:
         """Append the next frame.
 
         Raises:
-            FrameTooBig: text or extra is beyond the bounds above; nothing is appended.
+            FrameTooBig: text and extra are beyond `FRAME_BYTES_MAX`; nothing is appended.
         """
         text_size = len(frame.text)
         extra_size = len(frame.extra)
-        if text_size > FRAME_TEXT_MAX or extra_size > FRAME_EXTRA_BYTES_MAX:
+        if 4 * text_size + extra_size > FRAME_BYTES_MAX:
             raise FrameTooBig(f"a frame of {text_size + extra_size} bytes does not fit a message of the link")
         self.frames.append(frame)
         self.chain = chain_step(self.chain, frame)

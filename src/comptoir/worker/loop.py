@@ -1,8 +1,8 @@
 """Runs jobs: one task per lease pulls its engine, numbers and hashes the frames, and signs what was delivered.
 
-What the segment says of tokens: ``completion_tokens`` is the sum of the frames' own counts; only when the frames carry
-none (a tool that counts at the end) is it the engine's total. `Done.usage` is the engine's count as it is. The
-coordinator bills the smaller of the two, so neither side can inflate a bill alone.
+What the segment says of tokens: ``completion_tokens`` is the sum of the frames' own counts, so that the coordinator can
+check it against what arrived. `Done.usage` is the engine's count as it is; an engine that knows of more tokens than its
+frames showed says so with a last frame (see `openai_wire.AnswerReader.last`).
 
 A cancelled lease is closed with a signed ``Done`` whose finish reason is ``cancelled``: the host's statement of all
 frames it sent. A coordinator that has settled already may ignore it, as it ignores one that crossed its ``Cancel``.
@@ -98,13 +98,18 @@ class JobRunner:
         self._stop(message.lease)
 
     def settled(self, message: Settled) -> None:
-        """Forget a lease that the coordinator has closed."""
-        if self._table.forget(message.lease) is None:
-            return
-        self._stop(message.lease)
-        self._on_event(
-            JobDone(message.job_id, message.state, message.earned_uusd, message.tokens, message.balance_uusd)
-        )
+        """Forget a lease that the coordinator has closed.
+
+        Without a job id it only says that the coordinator no longer holds the lease; what it earned may still follow
+        (after a cancellation, once the books are written).
+        """
+        held = self._table.forget(message.lease)
+        if held is not None:
+            self._stop(message.lease)
+        if message.job_id and (held is not None or message.earned_uusd):
+            self._on_event(
+                JobDone(message.job_id, message.state, message.earned_uusd, message.tokens, message.balance_uusd)
+            )
 
     def drop(self, lease: bytes) -> None:
         """Forget a lease that the coordinator does not know (any more) and stop its engine."""
@@ -154,8 +159,7 @@ class JobRunner:
             if finish is None:
                 raise EngineError("engine_protocol", "the engine ended without saying how the answer finished")
             self._table.close(held, self._signed(held, finish))
-            async with asyncio.timeout(ENGINE_END_S):
-                await anext(stream, None)
+            await _end(stream, engine.name)
         except EngineError as error:
             self._fail(held, error)
         except FrameTooBig as error:
@@ -213,11 +217,20 @@ class JobRunner:
             end_frame=held.end_seq,
             chain=held.chain.hex(),
             prompt_tokens=usage.prompt_tokens,
-            completion_tokens=held.tokens or usage.completion_tokens,
+            completion_tokens=held.tokens,
             finish_reason=finish.finish_reason,
         )
         signature = self._signing_key.sign(segment_bytes(segment)).signature
         return Done(held.lease, held.end_seq, finish.finish_reason, usage, held.chain, signature)
+
+
+async def _end(stream: AsyncIterator[Frame | Finish], name: str) -> None:
+    """Let an engine that has finished end by itself, so that it can keep its connection; briefly."""
+    try:
+        async with asyncio.timeout(ENGINE_END_S):
+            await anext(stream, None)
+    except TimeoutError:
+        _log.debug("engine %s did not end in time after its answer; its stream is closed", name)
 
 
 async def _close(stream: AsyncIterator[Frame | Finish] | None, name: str) -> None:

@@ -16,6 +16,13 @@ FAILURES_BEFORE_WITHDRAWN = 2
 """Consecutive failures to list models after which an engine's models are no longer offered."""
 
 
+BACKEND_CHARS_MAX = 64
+"""Longest ``backend`` a registration takes."""
+
+MODELS_MAX = 256
+"""Most models a host offers; a registration takes no more."""
+
+
 class Price(msgspec.Struct, frozen=True):
     """Micro-dollars per million tokens."""
 
@@ -40,7 +47,7 @@ class Offering:
     @property
     def backend(self) -> str:
         """Return the engines' names, joined: ``demo+openai``."""
-        return "+".join(dict.fromkeys(engine.name for engine in self._engines))
+        return "+".join(dict.fromkeys(engine.name for engine in self._engines))[:BACKEND_CHARS_MAX]
 
     async def start(self, engines: Sequence[Engine], *, measured: bool) -> None:
         """Start *engines*, leaving out those that fail (said by an event), and build the offer.
@@ -99,13 +106,16 @@ class Offering:
         self._on_event(EngineReady(engine.name, names, first_token_s, tokens_per_s))
 
     def _merge(self) -> None:
-        """Put all models into one list; of two with one name the earlier engine's stays."""
+        """Put all models into one list, `MODELS_MAX` at most; of two with one name the earlier engine's stays."""
         models: list[ModelOffer] = []
         routes: dict[str, Engine] = {}
         for place, engine in enumerate(self._engines):
             for model in self._listed[place]:
                 if model.name in routes:
                     continue
+                if len(models) == MODELS_MAX:
+                    _log.warning("only the first %d models are offered; choose with the engine's aliases", MODELS_MAX)
+                    break
                 price = self._model_prices.get(model.name, self._price)
                 routes[model.name] = engine
                 models.append(

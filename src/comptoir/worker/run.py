@@ -20,6 +20,7 @@ from comptoir.worker.engines.registry import EngineSpec, make_engine
 from comptoir.worker.errors import KeyRefused
 from comptoir.worker.events import (
     Draining,
+    Event,
     HardwareFound,
     OfferChanged,
     OnEvent,
@@ -87,7 +88,7 @@ async def run_worker(
         WorkerError: the coordinator refuses this host, or the state file is unusable; the message says what to do.
         EngineError: no engine works.
     """
-    await _Worker(config, on_event or ignore, stop or asyncio.Event()).run()
+    await _Worker(config, _guarded(on_event) if on_event else ignore, stop or asyncio.Event()).run()
 
 
 class _Worker:
@@ -279,6 +280,16 @@ class _Worker:
             stopping.cancel()
             task.cancel()
             await asyncio.wait((task, stopping))
+
+
+def _guarded(on_event: OnEvent) -> OnEvent:
+    def guarded(event: Event) -> None:
+        try:
+            on_event(event)
+        except Exception:  # What a listener (a terminal that went away) does wrong must not cost a job.
+            _log.exception("the listener failed on %s", type(event).__name__)
+
+    return guarded
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[PulseAnswer], None], answer: PulseAnswer) -> None:

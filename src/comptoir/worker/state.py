@@ -72,6 +72,7 @@ class StateFile:
         Raises:
             StateUnusable: the directory is not writable or full; the old file is untouched.
         """
+        temporary = ""
         try:
             handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".host-")
             with os.fdopen(handle, "wb") as file:
@@ -80,6 +81,8 @@ class StateFile:
                 os.fsync(file.fileno())
             os.replace(temporary, self.path)
         except OSError as error:
+            if temporary:
+                Path(temporary).unlink(missing_ok=True)
             raise StateUnusable(f"{self.path} can't be written: {error}") from error
 
     def close(self) -> None:

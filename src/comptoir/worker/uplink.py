@@ -74,7 +74,7 @@ class Jobs(Protocol):
 class _Lost(Exception):
     """This connection is over; the message says why."""
 
-    def __init__(self, why: str, *, wait_s: float | None = None) -> None:
+    def __init__(self, why: str, *, wait_s: float = 0.0) -> None:
         super().__init__(why)
         self.wait_s = wait_s
 
@@ -156,7 +156,8 @@ class Uplink:
                 except _Lost as lost:
                     if self._closing.is_set():
                         return
-                    wait_s = self._backoff.next_s() if lost.wait_s is None else lost.wait_s
+                    # A restarting coordinator tells all its workers the same time; the jitter spreads them.
+                    wait_s = lost.wait_s + self._backoff.next_s()
                     _log.info("link lost (%s), trying again in %.2f s", lost, wait_s)
                     self._on_event(Reconnecting(wait_s, str(lost)))
                     await self._pause(wait_s)

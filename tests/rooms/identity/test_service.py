@@ -395,10 +395,10 @@ class TestPasswords:
         identity = make_identity(database, clock, logins_per_minute=3)
         for number in range(3):
             with pytest.raises(NotAuthenticated):
-                await identity.resolve(basic(f"user{number}", "guess"))
+                await identity.resolve(basic(f"user{number}", "guess", ip=f"2001:db8::{number}"))
 
         with pytest.raises(TooManyRequests, match="address"):
-            await identity.resolve(basic("user9", "guess"))
+            await identity.resolve(basic("user9", "guess", ip="2001:db8::9"))
         identity.close()
 
     async def test_waiting_hashes_are_bounded(self, identity: Identity) -> None:

@@ -13,10 +13,13 @@ from comptoir.routing import (
     Spec,
     UnknownPreference,
     choose,
+    passes,
+    possible,
     preference_named,
     rank,
 )
 from comptoir.routing.blocks import BLOCK_MAX, SortedBlocks
+from comptoir.routing.freelist import IDLE_UPDATES_MIN, PREFIX_HOSTS_MAX, PREFIXES_MAX
 from comptoir.routing.score import ANSWER_SIZES, PROMPT_SIZES, size_of
 from comptoir.routing.testing import (
     give,
@@ -61,8 +64,7 @@ def numbered(made: list[Candidate]) -> list[Candidate]:
     return made
 
 
-def happen(free: FreeList, made: list[Candidate], what: str, which: int, spec: Spec) -> None:
-    candidate = made[which % len(made)]
+def happen(free: FreeList, candidate: Candidate, what: str, spec: Spec) -> None:
     here = candidate.host_id in free.all
     if what == "give" and here and candidate.slots.free:
         give(free, candidate, prefix_key=spec.prefix_key)
@@ -88,7 +90,8 @@ class TestRank:
         free = make_free_list(made)
 
         for what, which, spec in story:
-            happen(free, made, what, which, spec)
+            happen(free, made[which % len(made)], what, spec)
+            assert possible(spec, free) == any(passes(spec, candidate) for candidate in free.all.values())
             for preference in PREFERENCES.values():
                 expected = rank_naively(spec, free, preference, limit=limit)
                 assert [each.candidate for each in rank(spec, free, preference, limit=limit)] == expected
@@ -154,6 +157,64 @@ class TestRank:
         assert choose(make_spec(), free, balanced) is first
 
 
+class TestFreeList:
+    def test_a_change_that_only_a_filter_sees_is_seen(self) -> None:
+        """The key stays the same, but the bounds of the block would hide the host."""
+        candidate = make_candidate(context_tokens=100)
+        free = make_free_list([candidate])
+        spec, balanced = make_spec(prompt_tokens=1000), preference_named("balanced")
+        assert choose(spec, free, balanced) is None
+
+        candidate.context_tokens = 10_000
+        free.moved(candidate)
+
+        assert choose(spec, free, balanced) is candidate
+
+    def test_who_joins_a_list_in_use_is_found_by_its_rare_gift(self) -> None:
+        free = make_free_list([make_candidate(n=n) for n in range(1, 5)])
+        wishes = [
+            (make_spec(price_cap_uusd=10), {"price": 1000}),
+            (make_spec(region="mars"), {"region": "mars"}),
+            (make_spec(min_vram_mib=90_000), {"vram_mib": 90_000}),
+            (make_spec(prompt_tokens=90_000), {"context_tokens": 100_000}),
+            (make_spec(min_reputation=0.9), {"reputation": 0.9}),
+        ]
+        fastest = preference_named("fastest")
+
+        for n, (spec, gift) in enumerate(wishes, 10):
+            assert choose(spec, free, fastest) is None
+            gifted = make_candidate(n=n, **gift)  # type: ignore[arg-type]
+            free.add(gifted)
+            assert choose(spec, free, fastest) is gifted
+
+    def test_remembers_the_latest_hosts_of_the_latest_beginnings(self) -> None:
+        made = [make_candidate(n=n, slots=9) for n in range(1, PREFIX_HOSTS_MAX + 3)]
+        free = make_free_list(made)
+        for candidate in made:
+            give(free, candidate, prefix_key=b"a")
+        assert free.holders(b"a") == tuple(made[2:])
+
+        free.remove(made[-1].host_id)
+        assert free.holders(b"a") == tuple(made[2:-1])
+        for n in range(PREFIXES_MAX):
+            free.took(made[0], b"%d" % n)
+        assert free.holders(b"a") == () and free.holders(b"0") == (made[0],)
+
+    def test_a_list_nobody_asks_for_is_dropped_and_made_again(self) -> None:
+        one, two = make_candidate(n=1, slots=1), make_candidate(n=2, price=2_000_000)
+        free = make_free_list([one, two])
+        cheapest = preference_named("cheapest")
+        assert choose(make_spec(), free, cheapest) is one
+
+        for _ in range(IDLE_UPDATES_MIN):
+            give(free, one)
+            take_back(free, one)
+        assert free.lists_kept == 0
+
+        give(free, one)
+        assert choose(make_spec(), free, cheapest) is two
+
+
 class TestStrategies:
     def shares(self, free: FreeList, name: str, jobs: int, *, keep: bool = False) -> list[bytes]:
         order = []
@@ -204,6 +265,14 @@ class TestStrategies:
 
         assert Counter(order) == {make_host_id(1): 10, make_host_id(2): 30}
         assert all(Counter(order[at : at + 4])[make_host_id(1)] == 1 for at in range(0, 40, 4))
+
+    def test_weighted_round_robin_lets_a_newcomer_start_level(self) -> None:
+        free = make_free_list([make_candidate(n=1)])
+        self.shares(free, "weighted_round_robin", 20)
+
+        free.add(make_candidate(n=2))
+
+        assert Counter(self.shares(free, "weighted_round_robin", 11)) == {make_host_id(1): 5, make_host_id(2): 6}
 
     def test_weighted_round_robin_gives_no_burst_to_who_was_full(self) -> None:
         one, two = make_candidate(n=1, slots=1), make_candidate(n=2, slots=1)

@@ -7,6 +7,7 @@ finish reason is a fault of the host, never a silent end.
 
 import asyncio
 import contextlib
+import io
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
@@ -48,6 +49,15 @@ READ_BUFFER_BYTES = 256 * 1024
 
 CONTEXT_TOKENS_UNKNOWN = 4096
 """Context length offered when the server does not say."""
+
+KEEP_CONNECTION_S = 4.0
+"""How long an unused connection is kept: below the 5 s after which uvicorn and llama.cpp close it on their side."""
+
+LARGE_BODY_BYTES = 1024 * 1024
+"""Requests from here on are written in pieces, so that they don't hold up the event loop."""
+
+CONTEXT_TOKENS_MAX = 10_000_000
+"""Longest context that is offered, whatever a server says."""
 
 _PATHS = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
 _EMBEDDING_NAME = re.compile(r"embed|(^|[/_-])(bge|e5|gte|minilm)([-_.]|$)", re.IGNORECASE)
@@ -109,11 +119,10 @@ class OpenAIEngine:
             EngineError: the server can't be reached, refuses the key, or serves no model.
         """
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_CONNECTION_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             headers=self._headers,
             read_bufsize=READ_BUFFER_BYTES,
-            auto_decompress=True,
         )
         if not await self.models():
             raise EngineError("no_models", f"{self._base}/models lists no model to offer: load one there first")
@@ -159,7 +168,8 @@ class OpenAIEngine:
                 return
             kind = response.headers.get("Content-Type", "")
             if not kind.startswith("text/event-stream"):
-                raise EngineError("upstream_protocol", f"the engine's server does not stream, it sent {kind!r}")
+                said = wire.error_message(await response.content.read(wire.ERROR_BODY_MAX))
+                raise EngineError("upstream_protocol", said or f"the engine's server does not stream, it sent {kind!r}")
             answer = wire.AnswerReader()
             async with contextlib.aclosing(_events(response, answer)) as pieces:
                 async for frames in pieces:
@@ -184,7 +194,10 @@ class OpenAIEngine:
         try:
             async with asyncio.timeout(FIRST_BYTE_TIMEOUT_S):
                 response = await self._opened().post(
-                    self._base + path, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
+                    self._base + path,
+                    data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
+                    headers={"Content-Type": "application/json"},
+                    allow_redirects=False,
                 )
                 if response.status == 200:
                     return response
@@ -212,7 +225,7 @@ class OpenAIEngine:
             or (meta and (meta.n_ctx or meta.n_ctx_train))
             or 0
         )
-        return stated if stated > 0 else self._context_tokens
+        return min(stated, CONTEXT_TOKENS_MAX) if stated > 0 else self._context_tokens
 
 
 async def fetch_models(session: aiohttp.ClientSession, base: str) -> list[Any]:

@@ -68,8 +68,8 @@ def parse_spec(text: str) -> EngineSpec:
 def make_engine(spec: EngineSpec, *, slots: int, threads: int | None = None) -> Engine:
     """Make (not start) the engine that *spec* names.
 
-    An engine that takes ``slots`` or ``threads`` gets these unless the options say otherwise; an engine that takes
-    ``name`` beside ``path`` is named after the file.
+    An engine that takes ``slots`` or ``threads`` gets these unless the options say otherwise (without *threads* its own
+    default, else all processors); an engine that takes ``name`` beside ``path`` is named after the file.
 
     Raises:
         EngineError: unknown engine, missing library, or options that don't fit; the message says what to do.
@@ -83,22 +83,17 @@ def make_engine(spec: EngineSpec, *, slots: int, threads: int | None = None) -> 
             known = ", ".join(parameters) or "none"
             raise EngineError("engine_spec", f"engine {spec.engine} has no option {key!r}; it has: {known}")
         given[key] = _convert(spec.engine, key, value, annotations.get(key, str))
-    defaults: dict[str, str | int] = {"slots": slots, "threads": threads or os.cpu_count() or 1}
+    filled: dict[str, str | int] = {"slots": slots}
+    if threads is not None or ("threads" in parameters and _required(parameters["threads"])):
+        filled["threads"] = threads or os.cpu_count() or 1
     if "path" in given:
-        defaults["name"] = Path(str(given["path"])).stem
-    for key, value in defaults.items():
-        if key in parameters and key not in given and _wanted(key, parameters[key]):
-            given[key] = value
+        filled["name"] = Path(str(given["path"])).stem
+    given |= {key: value for key, value in filled.items() if key in parameters and key not in given}
     missing = [key for key, one in parameters.items() if key not in given and _required(one)]
     if missing:
         raise EngineError("engine_spec", f"engine {spec.engine} needs an option: {spec.engine},{missing[0]}=…")
     engine: Engine = factory(**given)
     return engine
-
-
-def _wanted(key: str, parameter: inspect.Parameter) -> bool:
-    """Whether the worker should fill in *parameter*: always its slots, the others only where there is no default."""
-    return key == "slots" or _required(parameter)
 
 
 def _required(parameter: inspect.Parameter) -> bool:
@@ -124,9 +119,10 @@ def _load(name: str) -> Any:
 
 
 def _convert(engine: str, key: str, value: object, annotation: Any) -> Any:
-    # Paths and whatever else msgspec does not convert are left to the engine as text.
-    if not isinstance(value, str) or annotation in (Any, Path) or isinstance(annotation, str):
-        return Path(value) if annotation is Path and isinstance(value, str) else value
+    if not isinstance(value, str) or annotation is Any or str in (annotation, *typing.get_args(annotation)):
+        return value
+    if annotation is Path:
+        return Path(value)
     if annotation == Mapping[str, str] or annotation == Mapping[str, str] | None:
         return dict(_pair(engine, key, item) for item in value.split("+"))
     try:

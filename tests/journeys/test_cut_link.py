@@ -1,0 +1,70 @@
+"""A worker behind a bad line: the real coordinator's streams stay whole, paid and signed."""
+
+import asyncio
+import dataclasses
+import random
+from pathlib import Path
+
+import pytest
+
+from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.submit import Order, submit
+from comptoir.jobs import JobState, LiveJob, Reader
+from comptoir.ledger import audit
+from comptoir.receipts import read_registry, verify
+from comptoir.worker import backoff
+from tests.post import open_post
+from tests.worker.cutting_proxy import serve_cutting
+
+
+def order(owner: bytes, *, max_tokens: int) -> Order:
+    body = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":%d}' % max_tokens
+    return Order(owner, "test", "chat", "trivial", body, max_tokens, False)
+
+
+async def text_of(job: LiveJob) -> str:
+    reader, text = Reader(job), ""
+    while (frames := await reader.next()) is not None:
+        text += "".join(frame.text for frame in frames)
+    return text
+
+
+class TestBadLine:
+    @pytest.mark.parametrize("seed", [1, 2, 3])
+    async def test_cuts_inside_messages_lose_and_double_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    ) -> None:
+        monkeypatch.setattr(backoff, "BACKOFF_LAST_S", 0.01)
+        dice = random.Random(seed)
+        async with (
+            open_post(tmp_path, window_frames=64) as post,
+            serve_cutting(int(post.url.rsplit(":", 1)[1]), lambda: dice.randint(600, 6000)) as proxy,
+            dataclasses.replace(post, url=proxy.url).worker(),
+        ):
+            jobs = [await submit(post.house, order(post.buyer_id, max_tokens=1000)) for _ in range(4)]
+            async with asyncio.timeout(30):
+                texts = await asyncio.gather(*(text_of(job) for job in jobs))
+
+            assert texts == [" tok" * 1000] * 4
+            assert [job.state for job in jobs] == [JobState.COMPLETED] * 4
+            assert proxy.cuts > 5
+            registry = read_registry(await post.house.receipts.registry())
+            for job in jobs:
+                verdict = verify(await post.house.receipts.envelope_of(job.id), registry)
+                assert verdict.ok and verdict.unsigned_segments == 0
+            assert await audit(post.house.db) == []
+
+
+class TestCancel:
+    async def test_the_worker_lets_go_and_goes_on(self, tmp_path: Path) -> None:
+        async with open_post(tmp_path) as post, post.worker(options={"per_s": 500.0}, slots=1):
+            first = await submit(post.house, order(post.buyer_id, max_tokens=1000))
+            async with asyncio.timeout(10):
+                await Reader(first).next()
+                await cancel(post.house, first)
+                second = await submit(post.house, order(post.buyer_id, max_tokens=5))
+                text = await text_of(second)
+
+            assert first.state == JobState.CANCELLED
+            assert text == " tok" * 5
+            assert await audit(post.house.db) == []

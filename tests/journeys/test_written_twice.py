@@ -1,0 +1,59 @@
+"""A command that runs again (a neighbour failed, a deadlock) writes what it would have written the first time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comptoir.dispatch.settle import settle_verb
+from comptoir.dispatch.submit import Order, submit
+from comptoir.jobs import JobState, Reader
+from comptoir.kit.db import Tx
+from comptoir.ledger import audit
+from comptoir.receipts import read_registry, verify
+from tests.post import open_post
+
+BODY = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":20}'
+
+Batch = Callable[[Callable[..., Any], Any], Awaitable[Any]]
+
+
+def failing_first(batch: Batch, runs: list[int]) -> Batch:
+    """Let the settlement run once, fail as if by a neighbour's fault, and run again alone."""
+
+    def batched(verb: Callable[..., Any], item: Any) -> Awaitable[Any]:
+        def again(tx: Tx, items: list[Any]) -> Any:
+            outcome = verb(tx, items)
+            runs.append(len(items))
+            if len(runs) == 1:
+                raise LookupError("a neighbour in the batch failed")
+            return outcome
+
+        return batch(again if verb is settle_verb else verb, item)
+
+    return batched
+
+
+class TestSettle:
+    async def test_a_settlement_that_runs_again_pays_once_and_signs_the_same(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with open_post(tmp_path) as post, post.worker():
+            house, runs = post.house, list[int]()
+            monkeypatch.setattr(house.db, "batch", failing_first(house.db.batch, runs))
+
+            job = await submit(house, Order(post.buyer_id, "test", "chat", "trivial", BODY, 20, False))
+            reader = Reader(job)
+            async with asyncio.timeout(10):
+                while await reader.next() is not None:
+                    pass
+
+            assert runs == [1, 1]
+            assert job.state == JobState.COMPLETED
+            verdict = verify(await house.receipts.envelope_of(job.id), read_registry(await house.receipts.registry()))
+            assert verdict.ok, verdict
+            assert verdict.statement is not None
+            assert len(verdict.statement.predicate.amounts.transfers) == 2
+            assert await audit(house.db) == []

@@ -1,0 +1,206 @@
+"""Registering, remembering and checking hosts, on both databases."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+import pytest
+
+from comptoir.hosts import (
+    ACTIVE,
+    DONE,
+    LINK,
+    LOST,
+    OFFLINE,
+    POLL,
+    PUSH,
+    TABLES,
+    Fleet,
+    Hosts,
+    NewHost,
+    UnknownHost,
+    check_host,
+    insert_host,
+    offers_of,
+)
+from comptoir.hosts.service import FLUSH_ROWS_MAX
+from comptoir.hosts.testing import make_new_host, make_offer, make_row
+from comptoir.kit.clock import FakeClock
+from comptoir.kit.db import Database, Tx
+from comptoir.kit.errors import InvalidField, Unavailable
+from comptoir.kit.urlguard import UrlGuard
+from tests.conftest import MakeDatabase
+
+
+class Away(Database):
+    """A database that can't be reached."""
+
+    def __init__(self) -> None:
+        pass
+
+    def run(self, command: Callable[[Tx], Any]) -> "asyncio.Future[Any]":
+        raise Unavailable("away")
+
+
+Restart = Callable[[], Hosts]
+
+
+@pytest.fixture
+async def database(make_database: MakeDatabase) -> AsyncIterator[Database]:
+    async with make_database(TABLES) as opened:
+        yield opened
+
+
+@pytest.fixture
+def restart(database: Database) -> Restart:
+    """Give a call that makes the room anew over the same database, as after a start."""
+    clock = FakeClock()
+    return lambda: Hosts(database, clock, Fleet(clock), UrlGuard())
+
+
+class TestRegister:
+    async def test_stores_the_host_and_lets_it_work(self, restart: Restart) -> None:
+        hosts = restart()
+        new = make_new_host(models=(make_offer(name="é/ü", price_in=3),), owner_id=b"o" * 16, public_key=b"k" * 32)
+
+        host = await hosts.register(new)
+
+        assert host.status == ACTIVE
+        again = restart()
+        assert await again.load() == 1
+        row = again.fleet.get(host.id).row
+        assert (row.gpu, row.models, row.owner_id, row.public_key) == (new.gpu, new.models, b"o" * 16, b"k" * 32)
+        assert row.last_seen_ms == 0 and again.fleet.get(host.id).status == OFFLINE
+
+    async def test_a_host_with_a_link_waits_for_it(self, restart: Restart) -> None:
+        assert (await restart().register(make_new_host(transport=LINK))).status == OFFLINE
+
+    async def test_a_refused_host_is_nowhere(self, restart: Restart, database: Database) -> None:
+        hosts = restart()
+        with pytest.raises(InvalidField):
+            await hosts.register(make_new_host(gpu=""))
+
+        assert len(hosts.fleet) == 0 and await database.fetch("SELECT count(*) FROM hosts") == [(0,)]
+
+
+class TestFlush:
+    async def test_what_was_learnt_survives_a_start(self, restart: Restart) -> None:
+        hosts = restart()
+        host = await hosts.register(make_new_host())
+        for _ in range(9):
+            hosts.fleet.outcome(host.id, DONE, tokens=5)
+        hosts.fleet.outcome(host.id, LOST)
+        hosts.fleet.replace_offer(host.id, (make_offer(name="other"),), 7)
+
+        assert await hosts.flush() == 1
+
+        again = restart()
+        await again.load()
+        kept = again.fleet.get(host.id)
+        assert (kept.jobs_done, kept.jobs_lost, kept.tokens_done, kept.slots.total) == (9, 1, 45, 7)
+        assert [*kept.candidates] == ["other"] and kept.last_seen_ms > 0
+        assert again.fleet.explain_reputation(host.id) == hosts.fleet.explain_reputation(host.id)
+        assert kept.candidates["other"].reputation == pytest.approx((1 + 9) / (4 + 9 + 4))
+
+    async def test_writes_only_what_changed(self, restart: Restart) -> None:
+        hosts = restart()
+        await hosts.register(make_new_host())
+        await hosts.flush()
+
+        assert await hosts.flush() == 0
+
+    async def test_writes_more_than_one_command_holds(self, restart: Restart, database: Database) -> None:
+        hosts = restart()
+        rows = [make_row(n=n, transport=POLL) for n in range(1, FLUSH_ROWS_MAX + 3)]
+        for done in [database.run(partial(insert_host, row=row)) for row in rows]:
+            await done
+        for row in rows:
+            hosts.admit(row)
+
+        assert await hosts.flush() == FLUSH_ROWS_MAX + 2
+        assert await database.fetch("SELECT count(*) FROM hosts WHERE status = ?", [ACTIVE]) == [(FLUSH_ROWS_MAX + 2,)]
+
+    async def test_a_failed_write_is_done_again_next_time(self, restart: Restart, database: Database) -> None:
+        hosts = restart()
+        host = await hosts.register(make_new_host())
+
+        with pytest.raises(Unavailable):
+            await Hosts(Away(), FakeClock(), hosts.fleet, UrlGuard()).flush()
+        assert host.id in hosts.fleet.changed
+        assert await hosts.flush() == 1
+
+
+class TestRetire:
+    async def test_it_never_comes_back_but_its_record_stays(self, restart: Restart) -> None:
+        hosts = restart()
+        host = await hosts.register(make_new_host(public_key=b"k" * 32))
+
+        await hosts.retire(host.id)
+
+        again = restart()
+        assert await again.load() == 0
+        row = await again.read(host.id)
+        assert row.public_key == b"k" * 32 and row.retired_ms is not None
+        with pytest.raises(UnknownHost):
+            await again.retire(host.id)
+        with pytest.raises(UnknownHost):
+            await again.read(b"?" * 16)
+
+
+class TestCheckHost:
+    @pytest.mark.parametrize(
+        ("new", "field"),
+        [
+            (make_new_host(gpu=""), "gpu"),
+            (make_new_host(gpu="x" * 201), "gpu"),
+            (make_new_host(gpu="a\x00b"), "gpu"),
+            (make_new_host(gpu="\ud800"), "gpu"),
+            (make_new_host(backend="x" * 65), "backend"),
+            (make_new_host(region="x" * 65), "region"),
+            (make_new_host(models=()), "models"),
+            (make_new_host(models=tuple(make_offer(name=str(n)) for n in range(257))), "models"),
+            (make_new_host(models=(make_offer(), make_offer())), "models"),
+            (make_new_host(models=(make_offer(name=""),)), "models[0]"),
+            (make_new_host(models=(make_offer(name="a"), make_offer(name="x" * 257))), "models[1]"),
+            (make_new_host(models=(make_offer(kinds=()),)), "models[0]"),
+            (make_new_host(models=(make_offer(context_tokens=0),)), "models[0].context_tokens"),
+            (make_new_host(models=(make_offer(price_in=-1),)), "models[0].price_in"),
+            (make_new_host(models=(make_offer(price_out=10**12 + 1),)), "models[0].price_out"),
+            (make_new_host(slots=0), "slots"),
+            (make_new_host(slots=4097), "slots"),
+            (make_new_host(vram_mib=-1), "vram_mib"),
+            (make_new_host(transport="pigeon"), "transport"),
+            (make_new_host(transport=PUSH), "endpoint_url"),
+            (make_new_host(transport=PUSH, endpoint_url="http://127.0.0.1/"), "endpoint_url"),
+            (make_new_host(endpoint_url="http://[::ffff:7f00:1]/"), "endpoint_url"),
+            (make_new_host(public_key=b"k" * 31), "public_key"),
+        ],
+    )
+    def test_names_the_field_that_is_out_of_bounds(self, new: NewHost, field: str) -> None:
+        with pytest.raises(InvalidField) as caught:
+            check_host(new, UrlGuard())
+
+        assert caught.value.field == field
+
+    def test_the_limits_themselves_are_allowed(self) -> None:
+        models = tuple(make_offer(name=f"{n:0256}", price_out=10**12) for n in range(256))
+        url = "https://a.example/infer"
+        new = make_new_host(gpu="x" * 200, models=models, slots=4096, transport=PUSH, endpoint_url=url)
+
+        check_host(new, UrlGuard())
+        check_host(replace(new, gpu="é"), UrlGuard())
+
+
+class TestOffersOf:
+    def test_reads_a_published_registration(self) -> None:
+        (offer,) = offers_of(["meta-llama/Llama-3-8B-Instruct"], Decimal("0.00012"))
+
+        assert (offer.price_in_uusd_per_mtok, offer.price_out_uusd_per_mtok) == (0, 120_000_000)
+
+    @pytest.mark.parametrize("price", ["-0.1", "1.1", "NaN", "0.0000000000001"])
+    def test_refuses_a_price_out_of_bounds(self, price: str) -> None:
+        with pytest.raises(InvalidField, match="price_per_token"):
+            offers_of(["m"], Decimal(price))

@@ -1,0 +1,60 @@
+"""A TCP proxy on 127.0.0.1 that breaks connections in the middle of whatever is on the wire."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+PIECE_BYTES = 512
+"""Bytes moved at once: small, so that a cut falls inside messages."""
+
+
+class CuttingProxy:
+    """Forwards to *port*; each connection is reset after as many bytes from the client as *allow* says."""
+
+    def __init__(self, port: int, allow: Callable[[], int]) -> None:
+        self.url = ""
+        self.cuts = 0
+        self._port = port
+        self._allow = allow
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        left = self._allow()
+
+        async def move(source: asyncio.StreamReader, target: asyncio.StreamWriter, *, counted: bool) -> None:
+            nonlocal left
+            while piece := await source.read(PIECE_BYTES):
+                if counted:
+                    piece, left = piece[:left], left - len(piece)
+                target.write(piece)
+                await target.drain()
+                if left <= 0:
+                    self.cuts += 1
+                    return
+
+        ways = [
+            asyncio.create_task(move(reader, back_writer, counted=True)),
+            asyncio.create_task(move(back_reader, writer, counted=False)),
+        ]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+        await asyncio.wait(ways)
+        for way in ways:
+            # A broken pipe is what this proxy is for; it only must not go unretrieved.
+            if not way.cancelled():
+                way.exception()
+        writer.transport.abort()
+        back_writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def serve_cutting(port: int, allow: Callable[[], int]) -> AsyncIterator[CuttingProxy]:
+    """Run a proxy to *port* on a free port."""
+    proxy = CuttingProxy(port, allow)
+    server = await asyncio.start_server(proxy.connected, "127.0.0.1", 0)
+    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield proxy
+    finally:
+        server.close()

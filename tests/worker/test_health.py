@@ -1,0 +1,110 @@
+"""nvidia-smi is read as real ones print it, and its absence or failure costs nothing."""
+
+from pathlib import Path
+
+import pytest
+from bench.trivial_engine import TrivialEngine
+
+from comptoir.link import Frame, ModelOffer
+from comptoir.worker import health
+from comptoir.worker.engines.base import EngineError
+from comptoir.worker.health import Gpu, Hardware, describe, detect_gpus, measure, utilization
+from tests.worker.scripted_engine import ScriptedEngine, answer
+
+
+@pytest.fixture
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the path of an nvidia-smi that is first (and last) on PATH; a test writes it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path / "nvidia-smi"
+
+
+def write(path: Path, script: str) -> None:
+    path.write_text("#!/bin/sh\n" + script)
+    path.chmod(0o755)
+
+
+class TestDetectGpus:
+    def test_every_card_is_read(self, smi: Path) -> None:
+        write(smi, "echo 'NVIDIA H200, 143771, 97'\necho 'NVIDIA H200, 143771, 3'\n")
+
+        assert detect_gpus() == [Gpu("NVIDIA H200", 143771, 0.97), Gpu("NVIDIA H200", 143771, 0.03)]
+
+    def test_the_question_is_one_nvidia_smi_understands(self, smi: Path) -> None:
+        write(
+            smi,
+            '[ "$*" = "--query-gpu=name,memory.total,utilization.gpu --format=csv,noheader,nounits" ] || exit 2\n'
+            "echo 'NVIDIA L4, 23034, 0'\n",
+        )
+
+        assert detect_gpus() == [Gpu("NVIDIA L4", 23034, 0.0)]
+
+    def test_numbers_the_driver_does_not_know_are_zero(self, smi: Path) -> None:
+        write(smi, "echo 'NVIDIA GB10, [N/A], [Not Supported]'\n")
+
+        assert detect_gpus() == [Gpu("NVIDIA GB10", 0, 0.0)]
+
+    def test_none_is_fine(self, smi: Path) -> None:
+        assert detect_gpus() == []
+
+    def test_a_broken_driver_is_logged(self, smi: Path, caplog: pytest.LogCaptureFixture) -> None:
+        write(smi, "echo 'NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'\nexit 9\n")
+
+        assert detect_gpus() == []
+        assert "could not communicate" in caplog.text
+
+    def test_a_hanging_driver_is_left_alone(
+        self, smi: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        write(smi, "read forever < /dev/tty || while :; do :; done\n")
+        monkeypatch.setattr(health, "NVIDIA_SMI_TIMEOUT_S", 0.05)
+
+        assert detect_gpus() == []
+        assert "timed out" in caplog.text
+
+    def test_lines_that_are_none_of_ours_are_skipped(self, smi: Path) -> None:
+        write(smi, "echo 'No devices were found'\n")
+
+        assert detect_gpus() == []
+
+
+class TestDescribe:
+    def test_equal_cards_are_counted(self) -> None:
+        gpus = [Gpu("A", 10, 0.5), Gpu("B", 20, 0.0), Gpu("A", 10, 1.0)]
+
+        assert describe(gpus) == Hardware("2x A + B", 40, 3)
+        assert utilization(gpus) == 0.5
+
+    def test_without_cards_it_is_the_processor(self) -> None:
+        hardware = describe([])
+
+        assert hardware.gpu
+        assert (hardware.vram_mib, hardware.gpus, utilization([])) == (0, 0, 0.0)
+
+
+class TestMeasure:
+    async def test_first_token_and_speed(self) -> None:
+        engine = TrivialEngine(per_s=1000.0)
+
+        speed = await measure(engine, (await engine.models())[0])
+
+        assert speed is not None
+        assert 0 < speed.first_token_s < 1
+        assert 100 < speed.tokens_per_s <= 1500
+
+    async def test_embedding_models_are_not_measured(self) -> None:
+        engine = ScriptedEngine(*answer("a"))
+
+        assert await measure(engine, ModelOffer(name="e", kinds=["embedding"])) is None
+        assert engine.requests == []
+
+    async def test_one_token_has_no_speed(self) -> None:
+        speed = await measure(ScriptedEngine(*answer("a")), ModelOffer(name="m", kinds=["completion"]))
+
+        assert speed is not None and speed.tokens_per_s == 0.0
+
+    async def test_an_engine_that_can_not_answer_says_so(self) -> None:
+        with pytest.raises(EngineError, match="no memory"):
+            await measure(
+                ScriptedEngine(Frame("a"), EngineError("oom", "no memory")), ModelOffer(name="m", kinds=["chat"])
+            )

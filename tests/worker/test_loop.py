@@ -1,0 +1,169 @@
+"""The job loop's refusals and endings: slots, deadlines, cancellation, draining."""
+
+import asyncio
+
+from bench.trivial_engine import TrivialEngine
+
+from comptoir.kit.clock import FakeClock
+from comptoir.link import Frame, Settled, Usage
+from comptoir.worker.engines.base import Finish
+from comptoir.worker.events import JobDone, JobStarted
+from tests.worker.conftest import JoinWorker
+from tests.worker.coordinator_stand_in import Attempt, Coordinator, make_job
+from tests.worker.scripted_engine import ScriptedEngine, answer
+from tests.worker.test_uplink import settled
+
+
+async def first_frame(attempt: Attempt) -> None:
+    async with asyncio.timeout(5):
+        await attempt.grew.wait()
+
+
+class TestAccept:
+    async def test_more_jobs_than_slots_are_sent_back_as_busy(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        gate = asyncio.Event()
+        async with join(ScriptedEngine(Frame("a"), gate, *answer("b")), slots=1):
+            first = await coordinator.push(make_job(1))
+            await first_frame(first)
+            second = await coordinator.push(make_job(2))
+            async with asyncio.timeout(5):
+                await second.closed.wait()
+            gate.set()
+            await settled(coordinator)
+
+        assert second.fail is not None
+        assert (second.fail.code, second.fail.fault) == ("slots_full", "capacity")
+        assert first.text == "ab"
+
+    async def test_a_model_nobody_serves_is_the_hosts_fault(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        async with join(TrivialEngine()):
+            attempt = await coordinator.push(make_job(1, model="other"))
+            await settled(coordinator)
+
+        assert attempt.fail is not None
+        assert (attempt.fail.code, attempt.fail.fault) == ("model_not_served", "host")
+
+    async def test_a_job_past_its_deadline_is_not_started(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        clock = FakeClock(now_ms=1_000_000)
+        async with join(TrivialEngine(), clock=clock) as half:
+            attempt = await coordinator.push(make_job(1, deadline_ms=999_999))
+            await settled(coordinator)
+
+        assert attempt.fail is not None
+        assert (attempt.fail.code, attempt.fail.fault) == ("deadline", "coordinator")
+        assert half.of(JobStarted) == []
+
+    async def test_an_engine_that_misses_the_deadline_is_stopped(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        clock = FakeClock(now_ms=1_000_000)
+        engine = ScriptedEngine(Frame("a"), asyncio.Event())
+        async with join(engine, clock=clock):
+            attempt = await coordinator.push(make_job(1, deadline_ms=1_000_050))
+            await settled(coordinator)
+            async with asyncio.timeout(5):
+                await engine.ended.wait()
+
+        assert attempt.fail is not None
+        assert (attempt.fail.code, attempt.fail.fault, attempt.text) == ("deadline", "host", "a")
+
+
+class TestCancel:
+    async def test_the_engine_is_closed_at_once_and_what_was_sent_is_signed(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        engine = ScriptedEngine(Frame("a"), Frame("b"), asyncio.Event())
+        async with join(engine, slots=1) as half:
+            attempt = await coordinator.push(make_job(1))
+            async with asyncio.timeout(5):
+                while attempt.next_seq < 2:
+                    attempt.grew.clear()
+                    await attempt.grew.wait()
+            await coordinator.cancel(attempt)
+            async with asyncio.timeout(0.1):
+                await engine.ended.wait()
+            await settled(coordinator)
+
+            assert half.table.running == 0
+        assert coordinator.violations == []
+        assert attempt.done is not None
+        assert (attempt.done.finish_reason, attempt.done.end_seq, attempt.done.usage) == ("cancelled", 2, Usage(0, 2))
+
+    async def test_a_full_window_does_not_hold_it_up(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        coordinator.window_frames = 2
+        coordinator.acks = False
+        engine = ScriptedEngine(*answer("a", "b", "c"))
+        async with join(engine):
+            attempt = await coordinator.push(make_job(1))
+            async with asyncio.timeout(5):
+                while attempt.next_seq < 2:
+                    attempt.grew.clear()
+                    await attempt.grew.wait()
+            await coordinator.cancel(attempt)
+            async with asyncio.timeout(0.1):
+                await engine.ended.wait()
+
+        assert engine.given == 2
+
+    async def test_its_slot_is_free_for_the_next_message(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        engine = ScriptedEngine(Frame("a"), asyncio.Event())
+        async with join(engine, slots=1):
+            first = await coordinator.push(make_job(1))
+            await first_frame(first)
+            await coordinator.cancel(first)
+            second = await coordinator.push(make_job(2))
+            await first_frame(second)
+
+        assert second.text == "a"
+
+    async def test_one_for_an_unknown_lease_is_ignored(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        async with join(TrivialEngine(tokens=2)):
+            await coordinator.cancel(Attempt(make_job(9)))
+            attempt = await coordinator.push(make_job(1))
+            await settled(coordinator)
+
+        assert attempt.text == " tok tok"
+
+
+class TestSettled:
+    async def test_earnings_that_follow_a_lost_lease_are_still_said(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        """A cancelled lease may be disowned first (its Done finds nobody) and paid for a moment later."""
+        coordinator.settles = False
+        async with join(ScriptedEngine(Frame("a"), asyncio.Event())) as half:
+            attempt = await coordinator.push(make_job(1))
+            await first_frame(attempt)
+            lease = attempt.job.lease
+            await coordinator.send(Settled(lease, "", "lost", 0, 0, 0), Settled(lease, "job_1", "failed", 5, 1, 50))
+            async with asyncio.timeout(5):
+                await half.table.empty()
+
+        assert half.of(JobDone) == [JobDone("job_1", "failed", 5, 1, 50)]
+
+
+class TestFairness:
+    async def test_an_engine_that_never_waits_does_not_starve_the_others(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        """The second job ends long before the first, although the first one's engine never gives up its turn."""
+        async with join(TrivialEngine()):
+            long = await coordinator.push(make_job(1, body=b'{"max_tokens":100000}'))
+            await first_frame(long)
+            short = await coordinator.push(make_job(2, body=b'{"max_tokens":3}'))
+            async with asyncio.timeout(5):
+                await short.closed.wait()
+
+            assert not long.closed.is_set()
+
+
+class TestTokens:
+    async def test_the_statement_counts_what_the_frames_count(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        """The engine's own count travels beside it, unchanged."""
+        async with join(ScriptedEngine(Frame("", 0, b'{"data":[]}'), Finish("stop", Usage(9, 4)))):
+            attempt = await coordinator.push(make_job(1))
+            await settled(coordinator)
+
+        # The stand-in verifies the signature over a statement of no completion tokens, as the frame has none.
+        assert coordinator.violations == []
+        assert attempt.done is not None and attempt.done.usage == Usage(9, 4)

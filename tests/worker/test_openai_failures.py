@@ -1,0 +1,200 @@
+"""The openai engine against a server that fails in every way real ones do."""
+
+import asyncio
+import socket
+
+import pytest
+
+from comptoir.link import Frame
+from comptoir.worker.engines import openai as openai_engine
+from comptoir.worker.engines.base import EngineError
+from comptoir.worker.engines.openai import OpenAIEngine
+from tests.worker.openai_play import STOP, fail, play, request
+from tests.worker.openai_stand_in import Answer, OpenAIStandIn, Request, delta, sse, stream_of
+
+OPENAI_ERROR = b'{"error":{"message":"too long","type":"invalid_request_error","param":"messages","code":null}}'
+
+REFUSALS = [
+    # status, headers, body, fault, message, seconds to wait
+    (400, {}, OPENAI_ERROR, "buyer", "too long", 0.0),
+    (413, {}, OPENAI_ERROR, "buyer", "too long", 0.0),
+    (422, {}, b'{"detail":[{"loc":["body"]}]}', "buyer", '[{"loc":["body"]}]', 0.0),
+    (401, {}, OPENAI_ERROR, "host", "the engine's server refuses the worker's api key: too long", 0.0),
+    (
+        403,
+        {},
+        b"",
+        "host",
+        "the engine's server refuses the worker's api key: the engine's server answered HTTP 403",
+        0.0,
+    ),
+    (404, {}, b'{"error":"model not found"}', "host", "model not found", 0.0),
+    (405, {}, b"", "host", "the engine's server answered HTTP 405", 0.0),
+    (302, {"Location": "http://127.0.0.1:1/"}, b"", "host", "the engine's server answered HTTP 302", 0.0),
+    (429, {"Retry_After": "7"}, OPENAI_ERROR, "capacity", "too long", 7.0),
+    (429, {"retry_after_ms": "250", "Retry_After": "7"}, OPENAI_ERROR, "capacity", "too long", 0.25),
+    (429, {"Retry_After": "Wed, 21 Oct 2015 07:28:00 GMT"}, OPENAI_ERROR, "capacity", "too long", 0.0),
+    (429, {"Retry_After": "soon"}, OPENAI_ERROR, "capacity", "too long", 0.0),
+    (429, {"Retry_After": "99999999"}, OPENAI_ERROR, "capacity", "too long", 3600.0),
+    (503, {"Retry_After": "1.5"}, b"loading", "capacity", "the engine's server answered HTTP 503", 1.5),
+    (500, {}, b'{"message":"cuda"}', "host", "cuda", 0.0),
+    (502, {}, b"<html>", "host", "the engine's server answered HTTP 502", 0.0),
+]
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(("status", "headers", "body", "fault", "message", "retry_after_s"), REFUSALS)
+    async def test_a_status_is_attributed(
+        self,
+        server: OpenAIStandIn,
+        engine: OpenAIEngine,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        fault: str,
+        message: str,
+        retry_after_s: float,
+    ) -> None:
+        async def handle(_: Request, answer: Answer) -> None:
+            await answer.whole(status, body, **headers)
+
+        server.handler = handle
+
+        _, error = await fail(engine)
+
+        assert (error.fault, error.status, error.message) == (fault, status, message)
+        assert (error.body, error.retry_after_s) == (body, retry_after_s)
+
+    async def test_a_body_beyond_the_bound_is_left_out(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        async def handle(_: Request, answer: Answer) -> None:
+            await answer.whole(400, b'{"error":"' + b"x" * 100_000 + b'"}')
+
+        server.handler = handle
+
+        _, error = await fail(engine)
+
+        assert (error.fault, error.body) == ("buyer", b"")
+
+    async def test_nobody_there_is_the_hosts_fault(self, server: OpenAIStandIn) -> None:
+        engine = OpenAIEngine(base_url=server.base_url)
+        await engine.start()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            engine._base = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+            _, error = await fail(engine)
+        await engine.close()
+
+        assert (error.code, error.fault) == ("upstream_unreachable", "host")
+
+    async def test_a_server_that_does_not_stream_is_said(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        async def handle(_: Request, answer: Answer) -> None:
+            await answer.whole(200, b"{}")
+
+        server.handler = handle
+
+        _, error = await fail(engine)
+
+        assert (error.code, error.fault) == ("upstream_protocol", "host")
+
+    async def test_silence_before_the_answer_times_out(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def handle(_: Request, answer: Answer) -> None:
+            await asyncio.Event().wait()
+
+        server.handler = handle
+        monkeypatch.setattr(openai_engine, "FIRST_BYTE_TIMEOUT_S", 0.02)
+
+        _, error = await fail(engine)
+
+        assert (error.code, error.fault) == ("upstream_timeout", "host")
+
+
+class TestBrokenStream:
+    @pytest.mark.parametrize(
+        "event",
+        [
+            b'{"error":{"message":"CUDA out of memory","type":"server_error","code":500}}',
+            b'{"object":"error","message":"CUDA out of memory","code":500}',
+        ],
+    )
+    async def test_an_error_event_ends_it_after_what_was_made(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, event: bytes
+    ) -> None:
+        server.handler = stream_of(sse(delta({"content": "a"}), event))
+
+        text, error = await fail(engine)
+
+        assert text == "a"
+        assert (error.code, error.fault, error.body) == ("upstream_error", "host", event)
+        assert "CUDA out of memory" in error.message
+
+    async def test_an_event_named_error_ends_it(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        server.handler = stream_of(b'event: error\ndata: {"message":"boom"}\n\n')
+
+        _, error = await fail(engine)
+
+        assert error.message.endswith("boom")
+
+    async def test_death_is_never_a_silent_end(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        async def handle(_: Request, answer: Answer) -> None:
+            answer.begin_stream()
+            await answer.piece(sse(delta({"content": "a"}), done=False))
+            await read_it.wait()
+            answer.reset()
+
+        read_it = asyncio.Event()
+        server.handler = handle
+        stream = engine.run(request())
+        assert await anext(stream) == Frame("a")
+        read_it.set()
+
+        with pytest.raises(EngineError, match="broke mid-answer") as caught:
+            await anext(stream)
+
+        assert (caught.value.code, caught.value.fault) == ("upstream_cut", "host")
+
+    async def test_a_clean_end_without_done_and_reason_is_a_fault(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        server.handler = stream_of(sse(delta({"content": "a"}), done=False))
+
+        text, error = await fail(engine)
+
+        assert (text, error.code, error.fault) == ("a", "upstream_cut", "host")
+
+    async def test_a_clean_end_with_a_reason_is_an_answer(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        server.handler = stream_of(sse(delta({"content": "a"}), STOP, done=False))
+
+        frames, finish = await play(engine)
+
+        assert (frames, finish.finish_reason) == ([Frame("a")], "stop")
+
+    async def test_a_last_event_without_blank_line_counts(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        server.handler = stream_of(sse(delta({"content": "a"}), done=False) + b"data: [DONE]")
+
+        frames, _ = await play(engine)
+
+        assert frames == [Frame("a")]
+
+    async def test_rubbish_is_a_fault(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        server.handler = stream_of(b"data: <html>\n\n")
+
+        _, error = await fail(engine)
+
+        assert (error.code, error.fault) == ("upstream_protocol", "host")
+
+    async def test_silence_mid_answer_times_out(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def handle(_: Request, answer: Answer) -> None:
+            answer.begin_stream()
+            await answer.piece(sse(delta({"content": "a"}), done=False))
+            await asyncio.Event().wait()
+
+        server.handler = handle
+        monkeypatch.setattr(openai_engine, "IDLE_TIMEOUT_S", 0.02)
+
+        text, error = await fail(engine)
+
+        assert (text, error.code) == ("a", "upstream_timeout")
