@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
+import comptoir.cli.began
 from comptoir.cli.failure import Exit, Failure
 from comptoir.kit.errors import Refusal
 
