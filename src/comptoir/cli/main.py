@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-import comptoir.cli.began
 from comptoir.cli.failure import Exit, Failure
 from comptoir.kit.errors import Refusal
 
@@ -90,7 +89,7 @@ class LazyGroup(click.Group):
 @click.command(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
-def comptoir(ctx: click.Context, debug: bool) -> None:
+def program(ctx: click.Context, debug: bool) -> None:
     """An open trading post for AI compute: buy answers, offer a GPU, or run the post itself."""
     ctx.obj = {"debug": debug}
 
@@ -99,7 +98,7 @@ def main() -> NoReturn:
     """Run the command line and exit."""
     debug = "--debug" in sys.argv[1:2]
     try:
-        result = comptoir.main(prog_name="comptoir", standalone_mode=False)
+        result = program.main(prog_name="comptoir", standalone_mode=False)
         code = result if isinstance(result, int) else Exit.OK
     except click.exceptions.Exit as ended:
         code = ended.exit_code

@@ -18,7 +18,7 @@ import click
 import uvloop
 
 from comptoir.app import DATA_MODE, Listening, serve
-from comptoir.cli.began import STARTED_S
+from comptoir.cli import STARTED_S
 from comptoir.cli.config import settings_from
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.greeting import Greeting
