@@ -131,8 +131,8 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._house = house
         self._ready = ready
-        self._draining: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
+        self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -143,6 +143,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; called from the signal handler."""
         if self._draining is None and not self.should_exit:
+            # The loop that serves, not the policy's: a runner with a loop factory never tells the policy.
             self._loop.call_soon_threadsafe(self._begin)
         else:
             self.should_exit = True

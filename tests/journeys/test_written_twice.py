@@ -17,13 +17,13 @@ from tests.post import open_post
 
 BODY = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":20}'
 
-Batch = Callable[[Callable[..., Any], Any], Awaitable[Any]]
+Batch = Callable[..., Awaitable[Any]]
 
 
 def failing_first(batch: Batch, runs: list[int]) -> Batch:
     """Let the settlement run once, fail as if by a neighbour's fault, and run again alone."""
 
-    def batched(verb: Callable[..., Any], item: Any) -> Awaitable[Any]:
+    def batched(verb: Callable[..., Any], item: Any, *, turn: int) -> Awaitable[Any]:
         def again(tx: Tx, items: list[Any]) -> Any:
             outcome = verb(tx, items)
             runs.append(len(items))
@@ -31,7 +31,7 @@ def failing_first(batch: Batch, runs: list[int]) -> Batch:
                 raise LookupError("a neighbour in the batch failed")
             return outcome
 
-        return batch(again if verb is settle_verb else verb, item)
+        return batch(again if verb is settle_verb else verb, item, turn=turn)
 
     return batched
 

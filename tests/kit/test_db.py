@@ -42,6 +42,15 @@ class TestRun:
         assert await asyncio.gather(*good) == [1, 1, 1]
         assert await database.fetch("SELECT count(*) FROM things") == [(3,)]
 
+    async def test_a_statement_that_makes_no_sense_leaves_its_neighbours_whole(self, database: Database) -> None:
+        good = database.run(lambda tx: tx.insert(THINGS, [(key(1), "a", 1, None)]))
+        failing = database.run(lambda tx: tx.execute("UPDATE nowhere SET a = 1"))
+
+        outcomes = await asyncio.gather(good, failing, return_exceptions=True)
+
+        assert outcomes[0] == 1
+        assert "nowhere" in str(outcomes[1])
+
     async def test_commands_that_wait_share_a_commit(self, database: Database) -> None:
         await database.run(lambda tx: None)
         before = database.stats.commits

@@ -16,10 +16,17 @@ class CuttingProxy:
         self.cuts = 0
         self._port = port
         self._allow = allow
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        """Reset every connection now."""
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._port)
         left = self._allow()
+        self._writers.add(writer)
 
         async def move(source: asyncio.StreamReader, target: asyncio.StreamWriter, *, counted: bool) -> None:
             nonlocal left
@@ -44,6 +51,7 @@ class CuttingProxy:
             # A broken pipe is what this proxy is for; it only must not go unretrieved.
             if not way.cancelled():
                 way.exception()
+        self._writers.discard(writer)
         writer.transport.abort()
         back_writer.transport.abort()
 

@@ -143,7 +143,9 @@ def snippets(*, url: str, key: str, model: str) -> list[tuple[str, str]]:
         ("in a shell", f'comptoir run "{QUESTION}"'),
         (
             "with curl",
-            f"curl -N {url}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n"
+            f"curl -N {url}/v1/chat/completions \\\n"
+            f"  -H 'Authorization: Bearer {key}' \\\n"
+            "  -H 'Content-Type: application/json' \\\n"
             f"  -d '{body}'",
         ),
         (

@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -89,21 +90,25 @@ def state(word: str) -> Text:
     return Text(word, style=STATE_STYLES.get(word, ""))
 
 
-def credits(amount_uusd: int) -> str:
-    """Spell an amount for people: credits, at least two decimals."""
-    value = to_credits(amount_uusd)
+def money(value: Decimal) -> str:
+    """Spell an amount with at least two decimals."""
     exponent = value.as_tuple().exponent
     return f"{value:,.2f}" if isinstance(exponent, int) and exponent > -2 else f"{value:,}"
 
 
+def credits(amount_uusd: int) -> str:
+    """Spell an amount for people: credits."""
+    return money(to_credits(amount_uusd))
+
+
 def credits_and_usd(amount_uusd: int) -> str:
     """Spell an amount as credits and dollars."""
-    return f"{credits(amount_uusd)} credits (${to_usd(amount_uusd):,})"
+    return f"{credits(amount_uusd)} credits (${money(to_usd(amount_uusd))})"
 
 
 def price(uusd_per_mtok: int) -> str:
     """Spell a price: dollars a million tokens."""
-    return "free" if uusd_per_mtok == 0 else f"${to_usd(uusd_per_mtok):,}/M"
+    return "free" if uusd_per_mtok == 0 else f"${money(to_usd(uusd_per_mtok))}/M"
 
 
 def ago(at_ms: int | None, *, now_ms: int | None = None) -> str:

@@ -6,7 +6,7 @@ from comptoir.dispatch import errors as street
 from comptoir.hosts import NoFreeSlot, UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import EmailTaken, UnknownAccessKey, UnknownUser, UsernameTaken
-from comptoir.jobs import JobFinished, NotYourLease, UnknownJob
+from comptoir.jobs import JobExists, JobFinished, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody
 from comptoir.ledger import HoldMismatch, InsufficientCredit, UnknownAccount
@@ -31,6 +31,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UsernameTaken: 409,
     EmailTaken: 409,
     KeyTaken: 409,
+    JobExists: 409,
     JobFinished: 409,
     NotYourLease: 409,
     HoldMismatch: 409,

@@ -2,8 +2,9 @@
 
 import logging
 
-from comptoir.dispatch.house import House
+from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.settle import Ending, finish
+from comptoir.hosts import LINK
 from comptoir.jobs import (
     AttemptState,
     Fault,
@@ -53,13 +54,20 @@ def make_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
 
 
 def give(house: House, job: LiveJob, lease: Lease) -> None:
-    """Send a durably leased job down its host's line; if the line is gone the job goes to another host."""
+    """Send a durably leased job down its host's line.
+
+    A linked host whose connection just dropped keeps the lease and gets the job when it is back, within `RELINK_S`; from
+    any other host without a line the job goes on to the next at once, and nobody is blamed.
+    """
     if job.closing or job.lease is not lease:
         return
     job.state = JobState.RUNNING
     job.started_ms = job.started_ms or lease.started_ms
     line = house.lines.get(lease.host_id)
-    if line is None or not line.send_job(job, lease):
+    if line is not None and line.send_job(job, lease):
+        return
+    host = house.fleet.find(lease.host_id)
+    if host is None or host.row.transport != LINK:
         house.spawn(lose(house, job, lease, "the line to the host was gone", fault=Fault.NONE))
 
 
@@ -72,7 +80,7 @@ async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
     item = Start(job.id, lease.id, lease.host_id, lease.first_frame, lease.started_ms, job.events)
     job.events += 1
     try:
-        await house.db.batch(start_verb, item)
+        await house.db.batch(start_verb, item, turn=Turn.START)
     except Refusal as refusal:
         log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
         if job.lease is lease:
@@ -126,7 +134,8 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
     """
     if job.lease is not lease or job.closing:
         return
-    job.tried.add(lease.host_id)
+    if fault in (Fault.HOST, Fault.CAPACITY):
+        job.tried.add(lease.host_id)
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
     if job.frames or len(job.tried) >= ATTEMPTS_MAX or not _somebody_else(house, job):
         code = "host_lost" if job.frames else "no_host_left"
@@ -149,7 +158,7 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
     if fault == Fault.HOST:
         house.fleet.outcome(lease.host_id, "lost")
     try:
-        await house.db.batch(requeue_verb, item)
+        await house.db.batch(requeue_verb, item, turn=Turn.REQUEUE)
     except Unavailable:
         # Not written: the lease stands until the next sweep tries again.
         house.jobs.live.open_lease(job, lease)

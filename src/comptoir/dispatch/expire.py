@@ -7,10 +7,15 @@ from comptoir.dispatch.assign import lose
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import Ending, finish
-from comptoir.jobs import AttemptState, Fault, JobState
+from comptoir.jobs import AttemptState, Fault, JobState, Lease, LiveJob
 from comptoir.kit.errors import Refusal
 
 log = logging.getLogger(__name__)
+
+DAY_MS = 24 * 3600 * 1000
+
+WALK_AGAIN_S = 3600.0
+"""Pause after a walk over all old jobs; a day's retention is kept to the hour."""
 
 SWEEP_S = 0.5
 """How often; the lease of a host that fell silent is taken away at most this late."""
@@ -20,6 +25,16 @@ FLUSH_EVERY = 10
 
 RELINK_S = 10.0
 """How long a host whose link dropped may take to come back with its frames, before its leases are taken away."""
+
+
+FORGET_EVERY = 20
+"""Sweeps between two looks for what is old enough to be forgotten."""
+
+FORGET_BATCHES_MAX = 20
+"""Batches of one such look, 500 jobs or 1,000 keys each: 1,000 jobs a second, and never long in the writer's way."""
+
+TOGETHER_MAX = 256
+"""Jobs ended side by side, so that they share commits."""
 
 
 async def sweep_forever(house: House) -> None:
@@ -32,20 +47,41 @@ async def sweep_forever(house: House) -> None:
             await sweep(house)
             if turns % FLUSH_EVERY == 0:
                 await house.hosts.flush()
+            if turns % FORGET_EVERY == 0:
+                await forget(house)
         except Refusal as refusal:
             log.warning("a sweep was cut short: %s", refusal)
-        except Exception:  # The loop's edge: one bad job must not stop the sweeping of all others.
+        except Exception:  # The loop's edge: one failed look must not stop all later ones.
             log.exception("a sweep failed")
 
 
 async def sweep(house: House) -> None:
     """Look once at every job in flight and every host."""
-    now_s, now_ms = house.clock.monotonic_s(), house.clock.now_ms()
     for host in house.fleet.silent():
         log.info("host %s fell silent", host.id.hex())
-    for job in house.jobs.live:
-        if job.closing or job.over:
-            continue
+    now_s, now_ms = house.clock.monotonic_s(), house.clock.now_ms()
+    due = [job for job in house.jobs.live if not job.closing and not job.over and _due(house, job, now_s, now_ms)]
+    for first in range(0, len(due), TOGETHER_MAX):
+        await asyncio.gather(*(_end(house, job, now_s, now_ms) for job in due[first : first + TOGETHER_MAX]))
+
+
+def _due(house: House, job: LiveJob, now_s: float, now_ms: int) -> bool:
+    return now_ms >= job.deadline_ms or (job.lease is not None and bool(_silence(house, job.lease, now_s)))
+
+
+def _silence(house: House, lease: Lease, now_s: float) -> str:
+    """Return why a lease must be taken away, or nothing."""
+    silent_s = now_s - lease.touched_s
+    if silent_s > house.settings.lease_s:
+        return f"no frame for {silent_s:.0f} s"
+    if silent_s > RELINK_S and lease.host_id not in house.lines:
+        return "its link dropped and did not come back"
+    return ""
+
+
+async def _end(house: House, job: LiveJob, now_s: float, now_ms: int) -> None:
+    """End what is due of one job; what fails is tried again by the next sweep, and holds up no other job."""
+    try:
         lease = job.lease
         if now_ms >= job.deadline_ms:
             tell_host_to_stop(house, job, "the job's deadline has passed")
@@ -55,9 +91,33 @@ async def sweep(house: House) -> None:
             )  # fmt: skip
             await finish(house, job, ending)
         elif lease is not None:
-            silent_s = now_s - lease.touched_s
-            if silent_s > house.settings.lease_s:
-                tell_host_to_stop(house, job, "the lease has run out")
-                await lose(house, job, lease, f"no frame for {silent_s:.0f} s", fault=Fault.HOST)
-            elif silent_s > RELINK_S and lease.host_id not in house.lines:
-                await lose(house, job, lease, "its link dropped and did not come back", fault=Fault.HOST)
+            tell_host_to_stop(house, job, "the lease has run out")
+            await lose(house, job, lease, _silence(house, lease, now_s), fault=Fault.HOST)
+    except Refusal as refusal:
+        log.warning("job %s could not be ended: %s", job.id.hex(), refusal)
+
+
+async def forget(house: House) -> tuple[int, int]:
+    """Forget old idempotency keys, and prompts and answers past ``retention_days``; return how many keys and jobs.
+
+    Bounded: the rest is for the next call. Money and receipts are kept for ever.
+    """
+    settings, now_ms = house.settings, house.clock.now_ms()
+    keys = jobs = 0
+    for _ in range(FORGET_BATCHES_MAX):
+        gone = await house.idempotency.forget(older_than_ms=now_ms - int(settings.idempotency_ttl_s * 1000))
+        keys += gone
+        if not gone:
+            break
+    if settings.retention_days and house.clock.monotonic_s() >= house.retention.again_s:
+        older_than_ms = now_ms - settings.retention_days * DAY_MS
+        for _ in range(FORGET_BATCHES_MAX):
+            touched, after = await house.jobs.forget(older_than_ms=older_than_ms, after=house.retention.after)
+            jobs += touched
+            house.retention.after = after or b""
+            if after is None:
+                house.retention.again_s = house.clock.monotonic_s() + WALK_AGAIN_S
+                break
+    if keys or jobs:
+        log.info("forgot %d idempotency keys and the contents of %d jobs", keys, jobs)
+    return keys, jobs

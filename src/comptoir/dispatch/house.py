@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Protocol
 
 from comptoir.hosts import Fleet, Hosts
@@ -23,6 +24,18 @@ WAITING_PRICE_S = 1.0
 """How long the median price of a model is reused: finding it looks at every host that offers the model."""
 
 
+class Turn(IntEnum):
+    """Order of the street's verbs that meet in one group of the writer: the order of a job's life.
+
+    Without it a cancellation that meets the start of its own job in a group could run first, find no lease and be refused.
+    """
+
+    SUBMIT = 0
+    START = 1
+    REQUEUE = 2
+    SETTLE = 3
+
+
 class Line(Protocol):
     """How to reach one host: a link (WebSocket), a held poll, or a push to its address."""
 
@@ -37,6 +50,16 @@ class Line(Protocol):
     def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
         """Tell the host that a lease is closed, and what it earned."""
         ...
+
+
+@dataclass
+class Retention:
+    """How far the walk over old jobs has come."""
+
+    after: bytes = b""
+    """Id of the last job looked at."""
+    again_s: float = 0.0
+    """Monotonic time before which no new walk begins."""
 
 
 @dataclass(eq=False)
@@ -66,6 +89,7 @@ class House:
     latency_ms_sum: int = 0
     """Milliseconds from submit to end of completed jobs, since the start."""
     started_s: float = 0.0
+    retention: Retention = field(default_factory=Retention)
     when_empty: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever no job is leased; the drain waits for it."""
     _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)

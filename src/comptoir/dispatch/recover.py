@@ -57,6 +57,7 @@ async def _revive(house: House, row: JobRow) -> LiveJob:
             price_out=candidate.price_out_uusd_per_mtok if candidate else row.price_out_uusd_per_mtok,
             started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=host.row.public_key is not None,
         )  # fmt: skip
+        lease.revived = True
         job.state = JobState.RUNNING
         house.jobs.live.open_lease(job, lease)
         house.fleet.adopt(host.id)

@@ -10,7 +10,7 @@ import logging
 import msgspec
 
 from comptoir.dispatch.errors import BadSegment
-from comptoir.dispatch.house import House
+from comptoir.dispatch.house import House, Turn
 from comptoir.jobs import (
     AttemptState,
     Fault,
@@ -24,6 +24,7 @@ from comptoir.jobs import (
     load_states,
 )  # fmt: skip
 from comptoir.kit.db import Tx
+from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import public
 from comptoir.kit.money import cost_half_even, fee_of
 from comptoir.kit.signing import is_signed, keyid_of
@@ -95,7 +96,7 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
         house.fleet.release(lease.host_id)
     item = _item(house, job, lease, ending)
     try:
-        settled = await house.db.batch(settle_verb, item)
+        settled = await house.db.batch(settle_verb, item, turn=Turn.SETTLE)
     except JobFinished as stale:
         log.error("job %s was already %s in the database", job.id.hex(), stale.state)
         settled = Settled(0)
@@ -251,7 +252,11 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
         if not _holds(item):
             outcomes.append(BadSegment("the host's signature does not match what it delivered"))
             continue
-        transfers = book.settle(job_id=row.job_id, pays=item.pays, at_ms=row.at_ms)
+        try:
+            transfers = book.settle(job_id=row.job_id, pays=item.pays, at_ms=row.at_ms)
+        except Refusal as refusal:
+            outcomes.append(refusal)
+            continue
         good.append(row)
         receipts.append(item.receipts.build(_with_transfers(item, transfers)))
         outcomes.append(Settled(book.balance_uusd(row.host_id) if row.host_id and item.pays else 0))

@@ -101,6 +101,10 @@ async def fail(
     """
     lease = job.lease
     assert lease is not None, "a failure comes through a lease"
+    if fault == Fault.COORDINATOR and lease.revived and not job.frames:
+        # The frames it had delivered died with the process before this one: it starts over, on this host or another.
+        await lose(house, job, lease, message, fault=fault)
+        return
     retry = fault in (Fault.HOST, Fault.CAPACITY) and not job.frames and len(job.tried) + 1 < ATTEMPTS_MAX
     if retry:
         job.tried.add(lease.host_id)

@@ -10,8 +10,8 @@ import msgspec
 
 from comptoir.dispatch.assign import give, make_lease, start, take
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
-from comptoir.dispatch.house import House
-from comptoir.jobs import Lease, LiveJob, NewJob, Start, insert_jobs
+from comptoir.dispatch.house import House, Turn
+from comptoir.jobs import JobExists, Lease, LiveJob, NewJob, Start, insert_jobs, load_states
 from comptoir.kit.db import Tx
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
@@ -49,6 +49,8 @@ class Order(msgspec.Struct, frozen=True):
 class _Item:
     job: NewJob
     start: Start | None
+    named: bool
+    """Whether the job's id was chosen by an Idempotency-Key, so that another request may bring it too."""
 
 
 async def submit(house: House, order: Order) -> LiveJob:
@@ -61,6 +63,7 @@ async def submit(house: House, order: Order) -> LiveJob:
         UnknownModel: no host offers the model.
         NoHostPossible: none of the hosts that offer it could ever run this job.
         QueueFull: it would have to wait and the line is full.
+        JobExists: another request with the same Idempotency-Key was faster.
         InsufficientCredit: the buyer's free credit does not cover the hold.
     """
     settings = house.settings
@@ -84,7 +87,8 @@ async def submit(house: House, order: Order) -> LiveJob:
     lease = make_lease(house, job, candidate) if candidate is not None else None
     house.enter(order.owner_id)
     try:
-        await house.db.batch(submit_verb, _Item(_row(job), _start(job, lease) if lease else None))
+        item = _Item(_row(job), _start(job, lease) if lease else None, order.job_id is not None)
+        await house.db.batch(submit_verb, item, turn=Turn.SUBMIT)
     except BaseException:
         house.leave(order.owner_id)
         if house.jobs.live.close_lease(job) is not None and candidate is not None:
@@ -111,17 +115,22 @@ def queue_up(house: House, job: LiveJob, spec: Spec) -> None:
 def submit_verb(tx: Tx, items: list[_Item]) -> list[None | Exception]:
     """Set aside credit and write jobs: load the buyers' accounts, decide each, apply all."""
     book = Book.load(tx, [item.job.owner_id for item in items])
+    taken = set(load_states(tx, [item.job.id for item in items if item.named]))
     outcomes: list[Exception | None] = []
     jobs: list[NewJob] = []
     starts: list[Start] = []
     for item in items:
         job = item.job
+        if job.id in taken:
+            outcomes.append(JobExists())
+            continue
         try:
             book.hold(payer=job.owner_id, amount_uusd=job.hold_uusd, job_id=job.id)
         except Refusal as refusal:
             outcomes.append(refusal)
             continue
         jobs.append(job)
+        taken.add(job.id)
         if item.start is not None:
             starts.append(item.start)
         outcomes.append(None)

@@ -73,7 +73,10 @@ class Idempotency:
         secret = hmac.digest(self._secret, b"\0".join((b"idempotency", owner, name.encode(), fingerprint)), "sha256")
         return Claim(resource, first, secret)
 
-    async def forget(self, *, older_than_ms: int) -> int:
-        """Delete keys bound before *older_than_ms*; return how many."""
-        sql = "DELETE FROM idempotency WHERE created_ms < ?"
-        return await self._db.run(lambda tx: tx.execute(sql, (older_than_ms,)))
+    async def forget(self, *, older_than_ms: int, limit: int = 1000) -> int:
+        """Delete at most *limit* keys bound before *older_than_ms*, oldest first; return how many."""
+        sql = (
+            "DELETE FROM idempotency WHERE (owner_id, name) IN "
+            "(SELECT owner_id, name FROM idempotency WHERE created_ms < ? ORDER BY created_ms LIMIT ?)"
+        )
+        return await self._db.run(lambda tx: tx.execute(sql, (older_than_ms, limit)))

@@ -8,7 +8,7 @@ Units: times in milliseconds since 1970, money in micro-dollars, frames counted 
 Knows: nobody (only the link's frame, which is what it stores).
 """
 
-from comptoir.jobs.errors import JobFinished, JobRefusal, NotYourLease, UnknownJob
+from comptoir.jobs.errors import JobExists, JobFinished, JobRefusal, NotYourLease, UnknownJob
 from comptoir.jobs.live import Lease, LiveJob, LiveJobs, Reader, decode_frames
 from comptoir.jobs.queue import Queue, Waiting
 from comptoir.jobs.service import Jobs
@@ -33,6 +33,7 @@ __all__ = [
     "AttemptState",
     "Fault",
     "Finish",
+    "JobExists",
     "JobFinished",
     "JobRefusal",
     "JobRow",

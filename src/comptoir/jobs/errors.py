@@ -14,6 +14,13 @@ class UnknownJob(JobRefusal):
         super().__init__("no such job")
 
 
+class JobExists(JobRefusal):
+    """A job with this id is there already: two requests with one Idempotency-Key ran side by side."""
+
+    def __init__(self) -> None:
+        super().__init__("another request with the same Idempotency-Key is making this job; repeat yours to see it")
+
+
 class JobFinished(JobRefusal):
     """The job is in a final state already; *state* says which."""
 

@@ -24,7 +24,7 @@ class Lease:
 
     __slots__ = (
         "id", "host_id", "first_frame", "price_in", "price_out", "started_ms", "started_s", "touched_s",
-        "model", "signs",
+        "model", "signs", "revived",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +43,8 @@ class Lease:
         """Monotonic time of the last sign of life."""
         self.signs = signs
         """Whether the host signs its segment."""
+        self.revived = False
+        """Whether it was opened by the process before this one, whose frames are gone."""
 
 
 class LiveJob:

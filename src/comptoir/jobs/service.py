@@ -1,11 +1,15 @@
 """The jobs room's door for reads: one job, a buyer's list, stored answers, and what a restart takes up again."""
 
+from functools import partial
+
 from comptoir.jobs.errors import UnknownJob
 from comptoir.jobs.live import LiveJobs, decode_frames
 from comptoir.jobs.queue import Queue
+from comptoir.jobs.store import forget_contents
 from comptoir.jobs.tables import JOBS
-from comptoir.jobs.types import AttemptRow, JobRow, JobState
+from comptoir.jobs.types import FINAL, AttemptRow, JobRow, JobState
 from comptoir.kit.db import Database
+from comptoir.kit.ids import oldest_id
 from comptoir.link import Frame
 
 PAGE_MAX = 1000
@@ -87,6 +91,19 @@ class Jobs:
         """Return every job that is not final, oldest first: what a restart takes up again."""
         sql = f"SELECT {COLUMNS} FROM jobs WHERE state IN ('queued', 'running') ORDER BY id"
         return [_row(row) for row in await self._db.fetch(sql)]
+
+    async def forget(self, *, older_than_ms: int, after: bytes, limit: int = 500) -> tuple[int, bytes | None]:
+        """Delete prompts and answers among the next *limit* jobs behind *after* that were finished before *older_than_ms*.
+
+        Rows, money and receipts stay. Walk on with the id returned, from ``b""``; None: the end was reached.
+        Returns how many jobs lost something, and that id.
+        """
+        states = ",".join(f"'{state}'" for state in sorted(FINAL))
+        sql = f"SELECT id, finished_ms FROM jobs WHERE id > ? AND id < ? AND state IN ({states}) ORDER BY id LIMIT {limit}"
+        rows = await self._db.fetch(sql, [after, oldest_id(older_than_ms)])
+        old = [row[0] for row in rows if row[1] is not None and row[1] < older_than_ms]
+        touched = await self._db.run(partial(forget_contents, job_ids=old)) if old else 0
+        return touched, rows[-1][0] if len(rows) == limit else None
 
     async def events_count(self, job_id: bytes) -> int:
         """Return how many state changes of a job are stored."""

@@ -148,6 +148,17 @@ def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
         tx.insert(ANSWERS, answers)
 
 
+def forget_contents(tx: Tx, job_ids: Sequence[bytes]) -> int:
+    """Blank the prompts of jobs and delete their answers; return how many jobs had any of it."""
+    marks = ",".join("?" * len(job_ids))
+    touched = {bytes(row[0]) for row in tx.fetch(f"SELECT job_id FROM answers WHERE job_id IN ({marks})", job_ids)}
+    sql = f"SELECT id FROM jobs WHERE id IN ({marks}) AND length(body) > 0"
+    prompts = [bytes(row[0]) for row in tx.fetch(sql, job_ids)]
+    tx.execute(f"DELETE FROM answers WHERE job_id IN ({marks})", job_ids)
+    tx.update(JOBS, ("body",), [(job_id, b"") for job_id in prompts])
+    return len(touched.union(prompts))
+
+
 def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:
     rows = [
         (

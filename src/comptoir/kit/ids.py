@@ -55,6 +55,11 @@ def new_id() -> bytes:
     return value.to_bytes(16, "big")
 
 
+def oldest_id(at_ms: int) -> bytes:
+    """Return a bound: ids made at *at_ms* or later are above it, those made before are below."""
+    return (max(0, at_ms) << 80).to_bytes(ID_BYTES, "big")
+
+
 def public(prefix: str, raw: bytes) -> str:
     """Spell *raw* for the outside: ``public("job", raw)`` is ``job_`` and 32 hexadecimal digits."""
     return prefix + "_" + raw.hex()

@@ -7,7 +7,7 @@ Knows: nobody. An account's id is its owner's id (a user or a host); the house's
 Writes happen inside somebody's command: `load` the accounts of a batch, decide on `Book`, `apply` it.
 """
 
-from comptoir.ledger.audit import Difference, audit
+from comptoir.ledger.audit import Difference, audit, differences
 from comptoir.ledger.book import Book
 from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, LedgerRefusal, UnknownAccount
 from comptoir.ledger.service import Ledger
@@ -32,4 +32,5 @@ __all__ = [
     "Transfer",
     "UnknownAccount",
     "audit",
+    "differences",
 ]

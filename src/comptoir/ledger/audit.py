@@ -2,7 +2,7 @@
 
 import msgspec
 
-from comptoir.kit.db import Database
+from comptoir.kit.db import Database, Fetch
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -44,14 +44,19 @@ WHERE h.settled_uusd <> COALESCE(t.total, 0) OR h.settled_uusd > h.amount_uusd
 
 
 async def audit(db: Database) -> list[Difference]:
-    """Return every difference in the ledger; an empty list means that it is exact."""
+    """Return every difference in the ledger, as of one moment; an empty list means that it is exact."""
+    return await db.survey(differences)
+
+
+def differences(fetch: Fetch) -> list[Difference]:
+    """The same over a survey's snapshot, beside what else is looked at in it."""
     found = []
     for what, sql in (("balance", BALANCES), ("held", HELD), ("overdrawn", OVERDRAWN), ("settled", SETTLED)):
         found += [
             Difference(what, bytes(key).hex(), int(recorded), int(recomputed))
-            for key, recorded, recomputed in await db.fetch(sql)
+            for key, recorded, recomputed in fetch(sql)
         ]
-    ((total,),) = await db.fetch("SELECT COALESCE(SUM(balance_uusd), 0) FROM accounts")
+    ((total,),) = fetch("SELECT COALESCE(SUM(balance_uusd), 0) FROM accounts")
     if total:
         found.append(Difference("sum", "", int(total), 0))
     return found

@@ -115,11 +115,12 @@ class Session:
         async with asyncio.timeout(HELLO_WITHIN_S):
             messages = await self._read()
         if len(messages) != 1 or not isinstance(messages[0], Hello):
-            await self._refuse("the first message must be hello")
+            await self._refuse("the first message must be hello", reconnect_after_s=-1.0)
             return False
         hello = messages[0]
         if hello.version != LINK_VERSION:
-            await self._refuse(f"this coordinator speaks version {LINK_VERSION} of the link, you speak {hello.version}")
+            reason = f"this coordinator speaks version {LINK_VERSION} of the link, you speak {hello.version}"
+            await self._refuse(reason, reconnect_after_s=-1.0)
             return False
         house, host = self._house, self._host
         earlier = house.lines.get(host.id)
@@ -170,8 +171,9 @@ class Session:
                     job.lease.touched_s = now
             log.info("host %s lost its link", public("host", host.id))
 
-    async def _refuse(self, reason: str) -> None:
-        await self._socket.send_bytes(encode([Bye(reason, -1.0)]))
+    async def _refuse(self, reason: str, *, reconnect_after_s: float = 1.0) -> None:
+        """Close on the worker; below 0 it must not come back (what it speaks won't change by trying again)."""
+        await self._socket.send_bytes(encode([Bye(reason, reconnect_after_s)]))
         await self._socket.close(VIOLATION, reason[:120])
 
     # -- in ------------------------------------------------------------------------------------------------------
@@ -263,7 +265,8 @@ class Session:
         try:
             job = leased_job(self._house, self._host.id, lease)
         except NotYourLease:
-            # Settled or taken away before; the worker repeats its end until it hears so.
+            # Settled or taken away before (then the real answer is on its way or was lost with an old connection): the
+            # worker repeats its end until it hears so.
             self.post(Settled(lease, "", "lost", 0, 0, 0))
             return None
         return None if job.closing else job

@@ -10,8 +10,8 @@ Commands handed over without awaiting the one before may run in another order. N
 change anything outside its transaction.
 """
 
-from comptoir.kit.db.engine import COMMANDS_WAITING_MAX, Database, WriterStats, open_database
+from comptoir.kit.db.engine import COMMANDS_WAITING_MAX, Database, Fetch, WriterStats, open_database
 from comptoir.kit.db.schema import Table, ddl
 from comptoir.kit.db.tx import Tx
 
-__all__ = ["COMMANDS_WAITING_MAX", "Database", "Table", "Tx", "WriterStats", "ddl", "open_database"]
+__all__ = ["COMMANDS_WAITING_MAX", "Database", "Fetch", "Table", "Tx", "WriterStats", "ddl", "open_database"]

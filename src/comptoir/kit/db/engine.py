@@ -31,6 +31,19 @@ BATCH_MAX = 512
 RETRIES_MAX = 3
 """Times a batch runs again after a deadlock or a lost connection."""
 
+OUTCOME_WAIT_S = 30.0
+"""How long the writer tries to learn whether a commit happened whose answer never came; a restart of PostgreSQL takes less."""
+
+OUTCOME_PAUSE_S = 0.1
+"""Pause between two such tries."""
+
+
+Fetch = Callable[[str], list[Row]]
+"""Runs one query of a survey."""
+
+Look = Callable[[Fetch], T]
+"""A survey: any number of queries, all of which see one moment."""
+
 
 class Store(Protocol):
     """What the writer needs from a database; implemented by `SqliteStore` and `PostgresStore`."""
@@ -46,7 +59,9 @@ class Store(Protocol):
     def release(self) -> None: ...
     def rollback_to(self) -> None: ...
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]: ...
+    def survey(self, look: "Look[T]") -> T: ...
     def retryable(self, error: Exception) -> bool: ...
+    def committed(self) -> bool | None: ...
     def away(self, error: Exception) -> bool: ...
     def close(self) -> None: ...
 
@@ -69,6 +84,7 @@ class _Command:
     run: Callable[..., Any]
     item: Any
     batched: bool
+    turn: int
     future: "asyncio.Future[Any]"
 
 
@@ -92,15 +108,20 @@ class Database:
         Raises (in the future): whatever *command* raised, with nothing of it written; `Unavailable` when
         the database is out of order, too many commands wait, or the house is closing.
         """
-        return self._put(command, None, batched=False)
+        return self._put(_Command(command, None, False, 0, self._loop.create_future()))
 
-    def batch(self, verb: Callable[[Tx, list[I]], list[T | Exception]], item: I) -> "asyncio.Future[T]":
+    def batch(
+        self, verb: Callable[[Tx, list[I]], list[T | Exception]], item: I, *, turn: int = 0
+    ) -> "asyncio.Future[T]":
         """Run *item* together with all other waiting items of *verb* (load, decide, apply once for all).
+
+        Verbs that meet in one group run in the order of *turn*: a step that may follow another before that one is
+        known to be written (a settlement after a start) has the higher number.
 
         *verb* returns one outcome per item in order; an exception in the list is raised for that item
         alone. If *verb* itself raises, each item runs alone, so one bad item never poisons the others.
         """
-        return self._put(verb, item, batched=True)
+        return self._put(_Command(verb, item, True, turn, self._loop.create_future()))
 
     async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run one query on the reading connection: inline on SQLite (5 us), in a thread on PostgreSQL.
@@ -112,6 +133,21 @@ class Database:
             if self._readers is None:
                 return self._store.read(sql, params)
             return await self._loop.run_in_executor(self._readers, self._store.read, sql, params)
+        except Exception as error:
+            if self._store.away(error):
+                raise Unavailable("the database is out of reach") from error
+            raise
+
+    async def survey(self, look: Look[T]) -> T:
+        """Run *look* in a thread, over one read-only snapshot on a connection of its own: for questions that take long.
+
+        Nobody waits for it, neither writers nor point reads; what is committed meanwhile it does not see.
+
+        Raises:
+            Unavailable: the database is out of reach.
+        """
+        try:
+            return await asyncio.to_thread(self._store.survey, look)
         except Exception as error:
             if self._store.away(error):
                 raise Unavailable("the database is out of reach") from error
@@ -133,14 +169,14 @@ class Database:
             self._readers.shutdown()
         self._store.close()
 
-    def _put(self, run: Callable[..., Any], item: Any, *, batched: bool) -> "asyncio.Future[Any]":
-        future = self._loop.create_future()
+    def _put(self, command: _Command) -> "asyncio.Future[Any]":
+        future = command.future
         if self._closing:
             future.set_exception(Unavailable("the house is closing"))
         elif self._queue.qsize() >= COMMANDS_WAITING_MAX:
             future.set_exception(Unavailable("too many commands wait for the database"))
         else:
-            self._queue.put(_Command(run, item, batched, future))
+            self._queue.put(command)
         return future
 
     # -- the writer thread ---------------------------------------------------------------------------------------
@@ -176,23 +212,51 @@ class Database:
     def _commit(self, group: list[_Command]) -> "list[tuple[_Command, Any, Exception | None]]":
         store = self._store
         for attempt in range(RETRIES_MAX + 1):
+            outcomes = None
             try:
                 store.begin()
                 outcomes = self._run_group(group)
                 before = time.perf_counter()
                 store.commit()
                 self.stats.commit_s += time.perf_counter() - before
-                self.stats.commits += 1
-                self.stats.commands += len(group)
-                return outcomes
+                return self._counted(outcomes)
             except Exception as error:  # The loop's edge: whatever the database says must reach the callers.
                 self._rollback()
-                if attempt < RETRIES_MAX and store.retryable(error):
+                again = store.retryable(error)
+                if again and outcomes is not None:
+                    happened = self._happened()
+                    if happened:
+                        return self._counted(outcomes)
+                    again = happened is not None
+                if attempt < RETRIES_MAX and again:
                     continue
                 log.error("the group of %d commands was not written: %s", len(group), error, exc_info=error)
                 refusal = Unavailable("the database is out of order") if store.away(error) else error
                 return [(command, None, refusal) for command in group]
         raise AssertionError("unreachable: the last attempt returns")
+
+    def _counted(
+        self, outcomes: "list[tuple[_Command, Any, Exception | None]]"
+    ) -> "list[tuple[_Command, Any, Exception | None]]":
+        self.stats.commits += 1
+        self.stats.commands += len(outcomes)
+        return outcomes
+
+    def _happened(self) -> bool | None:
+        """Tell whether the commit happened that no answer came to; None: nobody could say in `OUTCOME_WAIT_S`.
+
+        Running the group again without knowing would pay people twice.
+        """
+        deadline = time.monotonic() + OUTCOME_WAIT_S
+        while True:
+            try:
+                happened = self._store.committed()
+            except Exception as error:  # A loop's edge: the database is away, and what it is asked can wait.
+                log.warning("a commit was sent and its outcome is not known yet: %s", error)
+                happened = None
+            if happened is not None or time.monotonic() > deadline:
+                return happened
+            time.sleep(OUTCOME_PAUSE_S)
 
     def _rollback(self) -> None:
         try:
@@ -209,7 +273,7 @@ class Database:
             else:
                 outcomes.append(self._run_one(command, command.run))
         by_verb = self.stats.by_verb
-        for verb, commands in verbs.items():
+        for verb, commands in sorted(verbs.items(), key=_turn):
             name = verb.__qualname__
             by_verb[name] = by_verb.get(name, 0) + len(commands)
             outcomes += self._run_verb(verb, commands)
@@ -245,6 +309,10 @@ class Database:
                 raise
             self._store.rollback_to()
             return command, None, error
+
+
+def _turn(verb: "tuple[Callable[..., Any], list[_Command]]") -> int:
+    return verb[1][0].turn
 
 
 def _alone(verb: Callable[..., Any], item: Any, tx: Tx) -> Any:

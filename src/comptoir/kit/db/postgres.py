@@ -3,13 +3,15 @@
 Needs the extra ``comptoir[postgres]``. Imported only when a postgresql:// address is configured.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import psycopg
 
 from comptoir.kit.db.schema import Table
 from comptoir.kit.db.tx import Row, placeholders_percent, postgres_insert, postgres_select, postgres_update
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5
 
@@ -20,6 +22,10 @@ def connect(url: str) -> "psycopg.Connection[Row]":
     connection.prepare_threshold = 0
     connection.prepared_max = 512
     return connection
+
+
+def _gone(connection: "psycopg.Connection[Row]") -> bool:
+    return bool(connection.closed or connection.broken)
 
 
 class PostgresTx:
@@ -80,19 +86,34 @@ class PostgresStore:
         self._url = url
         self._writing = connect(url)
         self._reading = connect(url)
+        self._transaction = ""
         self.tx = PostgresTx(self._writing)
 
     def begin(self) -> None:
-        if self._writing.closed or self._writing.broken:
+        if _gone(self._writing):
             self._writing = connect(self._url)
             self.tx = PostgresTx(self._writing)
-        self._writing.execute("BEGIN")
+        # One message for both; the number answers `committed` should the connection break during COMMIT.
+        cursor = self._writing.execute("BEGIN; SELECT pg_current_xact_id()::text", prepare=False)
+        cursor.nextset()
+        ((self._transaction,),) = cursor.fetchall()
 
     def commit(self) -> None:
         self._writing.execute("COMMIT")
 
+    def committed(self) -> bool | None:
+        """Ask the server what became of the last transaction; None: its old process has not ended it yet.
+
+        Raises:
+            psycopg.OperationalError: the server is out of reach.
+        """
+        with connect(self._url) as connection:
+            row = connection.execute("SELECT pg_xact_status(%s::xid8)", (self._transaction,)).fetchone()
+        status = row[0] if row is not None else None
+        return None if status == "in progress" else status == "committed"
+
     def rollback(self) -> None:
-        if not self._writing.closed:
+        if not _gone(self._writing):
             self._writing.execute("ROLLBACK")
 
     def savepoint(self) -> None:
@@ -106,14 +127,29 @@ class PostgresStore:
         self._writing.execute("RELEASE SAVEPOINT item")
 
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        if self._reading.closed or self._reading.broken:
+        try:
+            return self._read(sql, params)
+        except psycopg.OperationalError:
+            if not _gone(self._reading):
+                raise
+            # The server restarted since the last question: asking again changes nothing.
+            return self._read(sql, params)
+
+    def _read(self, sql: str, params: Sequence[Any]) -> list[Row]:
+        if _gone(self._reading):
             self._reading = connect(self._url)
         return self._reading.cursor(binary=True).execute(placeholders_percent(sql), params).fetchall()
 
+    def survey(self, look: Callable[[Callable[[str], list[Row]]], T]) -> T:
+        """Run *look* over one snapshot, on a connection of its own."""
+        with connect(self._url) as connection:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return look(lambda sql: connection.execute(sql).fetchall())
+
     def retryable(self, error: Exception) -> bool:
-        """Deadlock, serialisation failure or a lost connection: the batch may run again from the start."""
-        return isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure) or (
-            self._writing.broken or self._writing.closed
+        """Deadlock, serialisation failure or a lost connection: the batch may run again if it was not committed."""
+        return isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure) or _gone(
+            self._writing
         )
 
     def away(self, error: Exception) -> bool:

@@ -1,16 +1,30 @@
 """The embedded store: one SQLite file, WAL, synchronous=FULL, one writing and one reading connection."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from comptoir.kit.db.schema import Table
 from comptoir.kit.db.tx import ROWS_PER_STATEMENT_MAX, Row, powers_of_two, sqlite_insert, sqlite_select, sqlite_update
 
+T = TypeVar("T")
+
 STATEMENTS_CACHED = 1024
 """Prepared statements kept; multi-row verbs come in nine sizes each."""
+
+OUT_OF_ORDER = frozenset(
+    (
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB,
+    )
+)  # fmt: skip
+"""What no other statement would survive either; an unknown column is the fault of one command alone."""
+
+PRIMARY_CODE = 0xFF
+"""SQLite's extended codes carry the primary one in the low byte."""
 
 BUSY_TIMEOUT_S = 10.0
 """How long to wait for a lock that another process (a backup, sqlite3 on the shell) holds."""
@@ -131,13 +145,24 @@ class SqliteStore:
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         return self._reading.execute(sql, params).fetchall()
 
+    def survey(self, look: Callable[[Callable[[str], list[Row]]], T]) -> T:
+        """Run *look* over one snapshot, on a connection of its own."""
+        with closing(connect(self.path, read_only=True)) as connection:
+            connection.execute("BEGIN")
+            return look(lambda sql: connection.execute(sql).fetchall())
+
     def retryable(self, error: Exception) -> bool:
         """SQLite has one writer: nothing to run again but a lock that somebody outside held too long."""
         return False
 
+    def committed(self) -> bool | None:
+        """Never asked: a commit in this process either raised or happened."""
+        return False
+
     def away(self, error: Exception) -> bool:
-        """Tell whether *error* means that the store itself is out of order (full disk, I/O, locked)."""
-        return isinstance(error, sqlite3.OperationalError)
+        """Tell whether *error* means that the store itself is out of order (full disk, I/O, locked), not a statement."""
+        code = getattr(error, "sqlite_errorcode", None)
+        return isinstance(error, sqlite3.Error) and code is not None and code & PRIMARY_CODE in OUT_OF_ORDER
 
     def close(self) -> None:
         self._reading.close()

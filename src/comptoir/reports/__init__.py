@@ -1,0 +1,10 @@
+"""Reports: read-only questions over several rooms at once.
+
+Owns nothing and writes nothing; may read every room's tables.
+Invariant: an audit sees one moment of the whole database, so work that goes on beside it makes no difference.
+Units: micro-dollars. Knows: the ledger's own audit.
+"""
+
+from comptoir.reports.audit import DIFFERENCES_MAX, Difference, audit
+
+__all__ = ["DIFFERENCES_MAX", "Difference", "audit"]

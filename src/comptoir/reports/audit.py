@@ -1,0 +1,133 @@
+"""The whole audit: the ledger by itself, then jobs against holds, transfers, attempts, events and receipts.
+
+Every check is one statement over whole tables, the same on both databases, and gives what does not add up: the id of the
+job, what is recorded, what it should be.
+"""
+
+import msgspec
+
+from comptoir import ledger
+from comptoir.jobs import FINAL
+from comptoir.kit.db import Database, Fetch
+from comptoir.kit.ids import public
+
+DIFFERENCES_MAX = 1000
+"""Differences given of each check; a house with more has one cause, not a thousand."""
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One thing that does not add up."""
+
+    what: str
+    """Name of the check, as in `CHECKS` or the ledger's own (``balance``, ``held``, ``overdrawn``, ``settled``, ``sum``)."""
+    subject: str
+    """Public id of the job, hex id of the account; empty for the whole ledger."""
+    recorded: str
+    recomputed: str
+
+
+FINAL_STATES = ",".join(f"'{state}'" for state in sorted(FINAL))
+OPEN_ATTEMPT = "('leased', 'streaming')"
+
+CHECKS = {
+    "job without hold": """
+SELECT j.id, 'none', 'a hold' FROM jobs j WHERE NOT EXISTS (SELECT 1 FROM holds h WHERE h.job_id = j.id)
+""",
+    "hold without job": """
+SELECT h.job_id, h.state, 'no hold' FROM holds h WHERE NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = h.job_id)
+""",
+    "hold of a finished job is open": f"""
+SELECT j.id, h.state, 'closed' FROM jobs j JOIN holds h ON h.job_id = j.id
+WHERE j.state IN ({FINAL_STATES}) AND h.state = 'open'
+""",
+    "hold of an unfinished job is closed": f"""
+SELECT j.id, h.state, 'open' FROM jobs j JOIN holds h ON h.job_id = j.id
+WHERE j.state NOT IN ({FINAL_STATES}) AND h.state <> 'open'
+""",
+    "hold of another amount": """
+SELECT j.id, h.amount_uusd, j.hold_uusd FROM jobs j JOIN holds h ON h.job_id = j.id WHERE h.amount_uusd <> j.hold_uusd
+""",
+    "hold of another buyer": """
+SELECT j.id, 'another account', 'its buyer' FROM jobs j JOIN holds h ON h.job_id = j.id WHERE h.account_id <> j.owner_id
+""",
+    "cost": """
+SELECT j.id, j.cost_uusd, h.settled_uusd FROM jobs j JOIN holds h ON h.job_id = j.id WHERE j.cost_uusd <> h.settled_uusd
+""",
+    "finished job without receipt": f"""
+SELECT j.id, 'none', 'a receipt' FROM jobs j
+WHERE j.state IN ({FINAL_STATES}) AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.job_id = j.id)
+""",
+    "receipt of an unfinished job": f"""
+SELECT r.job_id, 'a receipt', 'none' FROM receipts r LEFT JOIN jobs j ON j.id = r.job_id
+WHERE j.id IS NULL OR j.state NOT IN ({FINAL_STATES})
+""",
+    "paid to a host": """
+SELECT u.job_id, SUM(u.recorded), SUM(u.moved) FROM (
+    SELECT job_id, host_id, paid_uusd AS recorded, 0 AS moved FROM attempts WHERE paid_uusd <> 0
+    UNION ALL
+    SELECT job_id, credit_id, 0, amount_uusd FROM transfers WHERE kind = 'pay' AND job_id IS NOT NULL
+) u GROUP BY u.job_id, u.host_id HAVING SUM(u.recorded) <> SUM(u.moved)
+""",
+    "transfer without job": """
+SELECT t.job_id, t.amount_uusd, 0 FROM transfers t
+WHERE t.job_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = t.job_id)
+""",
+    "several open attempts": f"""
+SELECT job_id, COUNT(*), 1 FROM attempts WHERE state IN {OPEN_ATTEMPT} GROUP BY job_id HAVING COUNT(*) > 1
+""",
+    "open attempt that is not its job's": f"""
+SELECT a.job_id, a.state, 'closed' FROM attempts a LEFT JOIN jobs j ON j.id = a.job_id
+WHERE a.state IN {OPEN_ATTEMPT} AND (j.id IS NULL OR j.state <> 'running' OR j.attempt_id IS NULL OR j.attempt_id <> a.id)
+""",
+    "running job without open attempt": f"""
+SELECT j.id, COALESCE(a.state, 'none'), 'open' FROM jobs j LEFT JOIN attempts a ON a.id = j.attempt_id
+WHERE j.state = 'running' AND (a.id IS NULL OR a.state NOT IN {OPEN_ATTEMPT})
+""",
+    "job without events": """
+SELECT j.id, 'none', j.state FROM jobs j WHERE NOT EXISTS (SELECT 1 FROM job_events e WHERE e.job_id = j.id AND e.seq = 0)
+""",
+    "last event": """
+SELECT x.job_id, e.state, COALESCE(j.state, 'no job')
+FROM (SELECT job_id, MAX(seq) AS seq FROM job_events GROUP BY job_id) x
+JOIN job_events e ON e.job_id = x.job_id AND e.seq = x.seq
+LEFT JOIN jobs j ON j.id = x.job_id
+WHERE j.id IS NULL OR e.state <> j.state
+""",
+    "events with gaps": """
+SELECT job_id, MAX(seq) + 1, COUNT(*) FROM job_events GROUP BY job_id HAVING COUNT(*) <> MAX(seq) + 1
+""",
+    "several ends": f"""
+SELECT job_id, COUNT(*), 1 FROM job_events WHERE state IN ({FINAL_STATES}) GROUP BY job_id HAVING COUNT(*) > 1
+""",
+    "answer of an unfinished job": f"""
+SELECT a.job_id, 'an answer', 'none' FROM answers a LEFT JOIN jobs j ON j.id = a.job_id
+WHERE j.id IS NULL OR j.state NOT IN ({FINAL_STATES})
+""",
+}
+"""Check by name: a statement that gives (job id, recorded, recomputed) of each difference."""
+
+
+async def audit(db: Database) -> list[Difference]:
+    """Return what does not add up, as of one moment; empty means zero differences.
+
+    About 10 us a stored job, in a thread: nobody waits for it.
+
+    Raises:
+        Unavailable: the database is out of reach.
+    """
+    return await db.survey(differences)
+
+
+def differences(fetch: Fetch) -> list[Difference]:
+    """The same over a snapshot, or inside a transaction."""
+    found = [
+        Difference(one.what, public("job", bytes.fromhex(one.subject)) if one.what == "settled" else one.subject,
+                   str(one.recorded), str(one.recomputed))
+        for one in ledger.differences(fetch)
+    ]  # fmt: skip
+    for what, sql in CHECKS.items():
+        found += [
+            Difference(what, public("job", bytes(row[0])), str(row[1]), str(row[2]))
+            for row in fetch(f"{sql.strip()} LIMIT {DIFFERENCES_MAX}")
+        ]
+    return found

@@ -1,0 +1,195 @@
+"""Kill -9 under load, again and again: no answered submit is lost, no job ends twice, nobody is paid twice."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from comptoir.app import open_house
+from comptoir.dispatch.onboard import add_user
+from comptoir.jobs import FINAL
+from comptoir.kit.db import Database, open_database
+from comptoir.reports import audit
+from comptoir.settings import Settings
+from comptoir.worker import backoff
+from comptoir.worker.engines.registry import EngineSpec
+from comptoir.worker.run import WorkerConfig, run_worker
+from tests.house.tree import ROOT
+from tests.post import PRICE
+
+KILLS = 4
+BUYERS = 8
+JOBS = 240
+"""Answered submits wanted; each takes about a tenth of a second at the worker."""
+
+RESTART_S_MAX = 3.0
+"""Alone on a machine it is under one second; the tests share theirs."""
+
+
+@dataclass
+class Coordinator:
+    """A coordinator process on one data folder and port, and what its buyers were told."""
+
+    data: Path
+    database: str
+    port: int
+    key: str = ""
+    process: asyncio.subprocess.Process | None = None
+    answered: list[bytes] = field(default_factory=list)
+    refused: int = 0
+    """Submits that got no answer, or not the one wanted: they may exist or not."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> float:
+        """Start the process; return the seconds to its first healthy answer."""
+        before = time.monotonic()
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.journeys.coordinator", str(self.data), self.database, str(self.port),
+            cwd=ROOT, env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
+        )  # fmt: skip
+        async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+            while await self.open_jobs(session) is None:
+                await asyncio.sleep(0.01)
+        return time.monotonic() - before
+
+    async def end(self, number: int) -> int:
+        """Send a signal; return the exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        try:
+            return await asyncio.wait_for(self.process.wait(), 20)
+        except TimeoutError:
+            self.process.kill()
+            raise
+
+    async def open_jobs(self, session: aiohttp.ClientSession) -> int | None:
+        """How many jobs are not over; None: nobody answers."""
+        try:
+            async with session.get(f"{self.url}/drive/open") as answer:
+                return int((await answer.json())["jobs"]) if answer.status == 200 else None
+        except aiohttp.ClientError:
+            return None
+
+    async def buy_forever(self, session: aiohttp.ClientSession, name: str) -> None:
+        """Submit jobs one after another, each under its own key, through whatever happens to the coordinator."""
+        for number in range(10_000):
+            headers = {"authorization": f"Bearer {self.key}", "idempotency-key": f"{name}-{number}"}
+            try:
+                async with session.post(f"{self.url}/drive/jobs", json={"max_tokens": 20}, headers=headers) as answer:
+                    if answer.status == 201:
+                        self.answered.append(bytes.fromhex((await answer.json())["job"]))
+                        continue
+            except aiohttp.ClientError:
+                pass
+            self.refused += 1
+            await asyncio.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def first_people(coordinator: Coordinator) -> None:
+    """Make the buyer before the coordinator runs for the first time."""
+    settings = Settings(data=str(coordinator.data), database=coordinator.database)
+    async with open_house(settings) as house:
+        made = await add_user(house, username="ada", email=None, password=None, credit_uusd=1_000_000_000)
+        coordinator.key = made.key
+
+
+@contextlib.asynccontextmanager
+async def worker(coordinator: Coordinator, folder: Path) -> AsyncIterator[None]:
+    """Run a worker that stays up through all of it."""
+    stop = asyncio.Event()
+    config = WorkerConfig(
+        url=coordinator.url, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": 400.0})], slots=16, price=PRICE,
+        measure=False, state_dir=str(folder / "worker"), drain_s=1.0,
+    )  # fmt: skip
+    task = asyncio.create_task(run_worker(config, stop=stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 20)
+
+
+@contextlib.asynccontextmanager
+async def buyers(coordinator: Coordinator) -> AsyncIterator[None]:
+    """Keep `BUYERS` buying."""
+    async with aiohttp.ClientSession() as session:
+        tasks = [asyncio.create_task(coordinator.buy_forever(session, f"b{n}")) for n in range(BUYERS)]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                assert isinstance(outcome, asyncio.CancelledError), outcome
+
+
+async def until_all_over(coordinator: Coordinator) -> None:
+    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+        while await coordinator.open_jobs(session):
+            await asyncio.sleep(0.05)
+
+
+async def states(db: Database) -> dict[bytes, str]:
+    return {bytes(row[0]): str(row[1]) for row in await db.fetch("SELECT id, state FROM jobs")}
+
+
+class TestKill:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seed", [1, 2])
+    async def test_nothing_answered_is_lost_and_nobody_is_paid_twice(
+        self, tmp_path: Path, database_address: str, monkeypatch: pytest.MonkeyPatch, seed: int
+    ) -> None:
+        monkeypatch.setattr(backoff, "BACKOFF_LAST_S", 0.1)
+        dice = random.Random(seed)
+        coordinator = Coordinator(tmp_path / "data", database_address, free_port())
+        await first_people(coordinator)
+
+        starts_s = [await coordinator.start()]
+        try:
+            async with worker(coordinator, tmp_path):
+                async with buyers(coordinator):
+                    for _ in range(KILLS):
+                        await asyncio.sleep(dice.uniform(0.15, 0.8))
+                        assert await coordinator.end(signal.SIGKILL) == -signal.SIGKILL
+                        starts_s.append(await coordinator.start())
+                    async with asyncio.timeout(60):
+                        while len(coordinator.answered) < JOBS:
+                            await asyncio.sleep(0.05)
+                await until_all_over(coordinator)
+        finally:
+            status = await coordinator.end(signal.SIGTERM)
+
+        assert status == 0
+        assert max(starts_s) < RESTART_S_MAX, starts_s
+        db = open_database(database_address)
+        try:
+            ended = await states(db)
+            assert await audit(db) == []
+            assert set(coordinator.answered) <= set(ended)
+            assert set(ended.values()) <= FINAL
+            paid = "SELECT job_id, count(*) FROM transfers WHERE kind = 'pay' GROUP BY job_id HAVING count(*) > 1"
+            assert await db.fetch(paid) == []
+            # What was asked for and not answered may exist; nothing else does.
+            assert len(ended) <= len(coordinator.answered) + coordinator.refused
+            assert all(ended[job] == "completed" for job in coordinator.answered)
+        finally:
+            await db.close()

@@ -1,0 +1,120 @@
+"""A house without HTTP for tests of the street: hosts are fakes that do what the test says, time moves by hand."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comptoir.app import open_house
+from comptoir.dispatch import House
+from comptoir.dispatch.onboard import add_host, add_user
+from comptoir.dispatch.stream import complete, take_frames
+from comptoir.dispatch.submit import Order, submit
+from comptoir.hosts import LINK, NewHost
+from comptoir.jobs import Lease, LiveJob, Reader
+from comptoir.kit.clock import FakeClock
+from comptoir.link import Frame, ModelOffer, Usage
+from comptoir.settings import Settings
+
+MODEL = "m"
+OFFER = ModelOffer(MODEL, ["chat"], 100_000, 1_000_000, 100_000_000)
+"""$1 in and $100 out per million tokens: a token of the answer costs 100 micro-dollars."""
+
+SIGNUP_UUSD = 1_000_000
+
+
+@dataclass
+class FakeLine:
+    """A line to a host that notes what it is told."""
+
+    open: bool = True
+    sent: list[tuple[LiveJob, Lease]] = field(default_factory=list)
+    cancelled: list[tuple[bytes, str]] = field(default_factory=list)
+    closed: list[tuple[bytes, str, int]] = field(default_factory=list)
+    """Lease, state and micro-dollars earned, as the host heard them."""
+
+    def send_job(self, job: LiveJob, lease: Lease) -> bool:
+        if self.open:
+            self.sent.append((job, lease))
+        return self.open
+
+    def cancel(self, lease: Lease, reason: str) -> None:
+        self.cancelled.append((lease.id, reason))
+
+    def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
+        self.closed.append((lease.id, state, earned_uusd))
+
+
+@dataclass
+class Street:
+    """One coordinator's core."""
+
+    house: House
+    clock: FakeClock
+    buyer_id: bytes
+    folder: Path
+
+    async def host(self, *, slots: int = 1, model: str = MODEL) -> tuple[bytes, FakeLine]:
+        """Register a host and link it."""
+        offer = ModelOffer(model, ["chat"], 100_000, OFFER.price_in_uusd_per_mtok, OFFER.price_out_uusd_per_mtok)
+        new = NewHost(gpu="x", models=(offer,), slots=slots, transport=LINK)
+        made = await add_host(self.house, new)
+        line = FakeLine()
+        self.link(made.host_id, line)
+        return made.host_id, line
+
+    def link(self, host_id: bytes, line: FakeLine) -> None:
+        """Say that *host_id* is reached by *line*."""
+        self.house.lines[host_id] = line
+        self.house.fleet.mark_linked(host_id)
+
+    def unlink(self, host_id: bytes) -> None:
+        """Say that the line to *host_id* is gone."""
+        del self.house.lines[host_id]
+        self.house.fleet.unlinked(host_id)
+
+    async def submit(self, *, max_tokens: int = 10, detached: bool = True, job_id: bytes | None = None) -> LiveJob:
+        """Buy a job."""
+        return await submit(self.house, order(self.buyer_id, max_tokens=max_tokens, detached=detached, job_id=job_id))
+
+    async def free_uusd(self) -> int:
+        """What the buyer can spend."""
+        return (await self.house.ledger.account(self.buyer_id)).free_uusd
+
+
+def order(owner_id: bytes, *, max_tokens: int = 10, detached: bool = True, job_id: bytes | None = None) -> Order:
+    """Return an order for `MODEL`."""
+    return Order(owner_id, "test", "chat", MODEL, b'{"messages":[]}', max_tokens, detached, job_id)
+
+
+def deliver(house: House, job: LiveJob, count: int) -> None:
+    """Have the job's host send *count* tokens more."""
+    take_frames(house, job, len(job.frames), [Frame(f"{n} ") for n in range(count)])
+
+
+async def finish_well(house: House, job: LiveJob, *, tokens: int = 5) -> None:
+    """Have the job's host answer with *tokens* tokens."""
+    deliver(house, job, tokens)
+    await complete(house, job, finish_reason="stop", usage=Usage(1, tokens))
+
+
+async def until_over(job: LiveJob) -> None:
+    """Wait for the end of *job*, reading it."""
+    reader = Reader(job)
+    while await reader.next() is not None:
+        pass
+
+
+@asynccontextmanager
+async def open_street(
+    folder: Path, *, database: str = "", buyer: bytes | None = None, **settings: Any
+) -> AsyncIterator[Street]:
+    """Open a house in *folder* with one buyer, or over what is there for *buyer*."""
+    clock = FakeClock(now_ms=time.time_ns() // 1_000_000)
+    chosen = Settings(data=str(folder / "data"), database=database, **settings)
+    async with open_house(chosen, clock=clock) as house:
+        if buyer is None:
+            buyer = (await add_user(house, username="ada", email=None, password=None)).user.id
+        yield Street(house, clock, buyer, folder)
