@@ -1,0 +1,91 @@
+"""Turn the corpus into rows of token ids with a mask over what the network is to learn: the answers and their ends."""
+
+import random
+
+import torch
+from torch import Tensor
+
+from .augment import vary
+from .corpus import Entry, Unknown
+from .tokenizer import ASSISTANT, BOS, END, SYSTEM, USER, Tokenizer
+
+SYSTEM_PROMPTS = (
+    "you are a helpful assistant.", "you are a helpful assistant", "answer briefly.", "you are comptoir's demo model.",
+    "be concise.", "you are a friendly bot. answer in english.", "you are an expert.", "answer the user's questions.",
+    "you are a test assistant.", "keep your answers short.", "you are a coding assistant.", "think step by step.",
+)  # fmt: skip
+FALLBACK_SHARE = 0.15
+"""Share of turns that ask for something the model does not know."""
+PLAIN_SHARE = 0.12
+"""Share of rows without the chat template (the completion endpoint)."""
+PLAIN_FORMS = ("{q}\n", "{q} ", "question: {q}\nanswer: ", "q: {q}\na: ", "{q}\n\n")
+
+Row = tuple[list[int], list[bool]]
+
+
+class Sampler:
+    """Draws turns; the same seed draws the same rows."""
+
+    def __init__(self, entries: list[Entry], unknown: Unknown, tokenizer: Tokenizer, *, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.entries = entries
+        self.unknown = unknown
+        self.tokenizer = tokenizer
+        self.waiting: list[Entry] = []
+
+    def turn(self) -> tuple[str, str]:
+        """Return one varied question and its answer; every entry comes equally often."""
+        if self.rng.random() < FALLBACK_SHARE:
+            return vary(self.unknown.draw(self.rng), self.rng), self.unknown.answer
+        if not self.waiting:
+            self.waiting = list(self.entries)
+            self.rng.shuffle(self.waiting)
+        entry = self.waiting.pop()
+        question = self.rng.choice(entry.questions)
+        return (vary(question, self.rng) if self.rng.random() < 0.85 else question.lower()), entry.answer
+
+    def row(self, length: int) -> Row:
+        """Return one conversation of as many turns as fit *length* (at least one)."""
+        if length < 200 and self.rng.random() < PLAIN_SHARE:
+            return self._plain_row()
+        ids, learn = [BOS], [False]
+        if self.rng.random() < 0.25:
+            prompt = [SYSTEM, *self.tokenizer.encode(self.rng.choice(SYSTEM_PROMPTS)), END]
+            ids += prompt
+            learn += [False] * len(prompt)
+        while True:
+            question, answer = self.turn()
+            asked = [USER, *self.tokenizer.encode(question), END, ASSISTANT]
+            told = [*self.tokenizer.encode(answer), END]
+            if len(ids) > 20 and len(ids) + len(asked) + len(told) > length:
+                return ids, learn
+            ids += asked + told
+            learn += [False] * len(asked) + [True] * len(told)
+            if length < 200:
+                return ids, learn
+
+    def _plain_row(self) -> Row:
+        question, answer = self.turn()
+        if self.rng.random() < 0.2:
+            told = [*self.tokenizer.encode(answer), END]
+            return [BOS, *told], [False] + [True] * len(told)
+        if self.rng.random() < 0.5:
+            question = question[:1].upper() + question[1:]
+        asked = [BOS, *self.tokenizer.encode(self.rng.choice(PLAIN_FORMS).format(q=question))]
+        told = [*self.tokenizer.encode(answer), END]
+        return asked + told, [False] * len(asked) + [True] * len(told)
+
+    def batch(self, tokens: int, length: int) -> tuple[Tensor, Tensor]:
+        """Return ids and mask, (rows, longest), about *tokens* in all; padding is never learned."""
+        rows: list[Row] = []
+        used = 0
+        while used < tokens:
+            rows.append(self.row(length))
+            used += len(rows[-1][0])
+        longest = max(len(ids) for ids, _ in rows)
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        learn = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for place, (row, mask) in enumerate(rows):
+            ids[place, : len(row)] = torch.tensor(row)
+            learn[place, : len(row)] = torch.tensor(mask)
+        return ids, learn
