@@ -7,7 +7,8 @@ import random
 import re
 
 PREFIXES = (
-    "please", "hey,", "hi,", "hello,", "ok,", "so", "so,", "well,", "um,", "and", "but", "now", "tell me,", "please tell me,",
+    "please", "hey,", "hi,", "hello,", "ok,", "so", "so,", "well,", "um,", "and", "but", "now", "tell me,",
+    "please tell me,",
     "can you tell me", "could you tell me", "i want to know", "i would like to know", "quick question:", "question:",
     "i was wondering,", "do you know", "let me ask:", "good morning,", "hey comptoir,", "sorry,", "just curious,",
 )  # fmt: skip
@@ -16,9 +17,9 @@ SUFFIXES = (
     "in simple words", "briefly", "by the way", "thank you",
 )  # fmt: skip
 SYNONYMS: tuple[tuple[str, ...], ...] = (
-    ("what is", "what's", "whats", "explain", "describe", "define", "what exactly is", "what do you mean by", "tell me about"),
+    ("what is", "what's", "whats", "explain", "describe", "define", "what exactly is", "tell me about"),
     ("what are", "explain", "describe", "tell me about", "what exactly are"),
-    ("how do i", "how can i", "how to", "how would i", "how should i", "how does one", "what is the way to", "how do you"),
+    ("how do i", "how can i", "how to", "how would i", "how should i", "what is the way to", "how do you"),
     ("how does", "in what way does", "explain how does"),
     ("can i", "could i", "may i", "is it possible to", "am i able to", "am i allowed to"),
     ("why is", "why's", "for what reason is", "how come"),
@@ -49,7 +50,9 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("computer", "machine", "pc"),
     ("my", "my own", "the"),
 )  # fmt: skip
-DROPPABLE = frozenset({"the", "a", "an", "is", "are", "do", "does", "i", "of", "to", "me", "my", "for", "it", "with", "you"})
+DROPPABLE = frozenset(
+    {"the", "a", "an", "is", "are", "do", "does", "i", "of", "to", "me", "my", "for", "it", "with", "you"}
+)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 

@@ -50,7 +50,8 @@ def write_gguf(path: Path, network: Network, tokenizer: Tokenizer, *, context: i
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     tokens = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *TURNS, *tokenizer.pieces]
     control, plain, single, unknown = (
-        int(kind) for kind in (gguf.TokenType.CONTROL, gguf.TokenType.NORMAL, gguf.TokenType.BYTE, gguf.TokenType.UNKNOWN)
+        int(kind)
+        for kind in (gguf.TokenType.CONTROL, gguf.TokenType.NORMAL, gguf.TokenType.BYTE, gguf.TokenType.UNKNOWN)
     )
     types = [unknown, control, control] + [single] * 256 + [control] * len(TURNS) + [plain] * len(tokenizer.pieces)
     scores = [0.0] * (FIRST_BYTE + 256 + len(TURNS)) + [-float(rank) for rank in range(1, len(tokenizer.pieces) + 1)]

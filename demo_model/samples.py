@@ -18,6 +18,7 @@ FALLBACK_SHARE = 0.15
 """Share of turns that ask for something the model does not know."""
 PLAIN_SHARE = 0.12
 """Share of rows without the chat template (the completion endpoint)."""
+BATCHES_AT_ONCE = 4
 PLAIN_FORMS = ("{q}\n", "{q} ", "question: {q}\nanswer: ", "q: {q}\na: ", "{q}\n\n")
 
 Row = tuple[list[int], list[bool]]
@@ -32,6 +33,7 @@ class Sampler:
         self.unknown = unknown
         self.tokenizer = tokenizer
         self.waiting: list[Entry] = []
+        self.ready: dict[int, list[list[Row]]] = {}
 
     def turn(self) -> tuple[str, str]:
         """Return one varied question and its answer; every entry comes equally often."""
@@ -76,16 +78,33 @@ class Sampler:
         return asked + told, [False] * len(asked) + [True] * len(told)
 
     def batch(self, tokens: int, length: int) -> tuple[Tensor, Tensor]:
-        """Return ids and mask, (rows, longest), about *tokens* in all; padding is never learned."""
+        """Return ids and mask, (rows, longest), of about *tokens* in all; padding is never learned."""
+        ready = self.ready.setdefault(length, [])
+        if not ready:
+            ready.extend(self._draw(tokens, length))
+        return pad(ready.pop())
+
+    def _draw(self, tokens: int, length: int) -> list[list[Row]]:
+        """Return a few batches of rows of like length, in random order: padding would cost as much as text."""
         rows: list[Row] = []
-        used = 0
-        while used < tokens:
+        while sum(len(ids) for ids, _ in rows) < tokens * BATCHES_AT_ONCE:
             rows.append(self.row(length))
-            used += len(rows[-1][0])
-        longest = max(len(ids) for ids, _ in rows)
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        learn = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for place, (row, mask) in enumerate(rows):
-            ids[place, : len(row)] = torch.tensor(row)
-            learn[place, : len(row)] = torch.tensor(mask)
-        return ids, learn
+        rows.sort(key=lambda row: len(row[0]))
+        batches: list[list[Row]] = [[]]
+        for row in rows:
+            if sum(len(ids) for ids, _ in batches[-1]) >= tokens:
+                batches.append([])
+            batches[-1].append(row)
+        self.rng.shuffle(batches)
+        return batches
+
+
+def pad(rows: list[Row]) -> tuple[Tensor, Tensor]:
+    """Return ids and mask of *rows*, filled up to the longest."""
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    learn = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for place, (row, mask) in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row)
+        learn[place, : len(row)] = torch.tensor(mask)
+    return ids, learn

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import pairwise
 
 SPECIALS = ("<unk>", "<s>", "</s>")
 FIRST_BYTE = len(SPECIALS)
@@ -42,7 +43,7 @@ class Tokenizer:
     def _encode_word(self, word: str) -> tuple[int, ...]:
         parts = list(word)
         while len(parts) > 1:
-            pairs = [(self.ids.get(a + b, 1 << 30), place) for place, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+            pairs = [(self.ids.get(a + b, 1 << 30), place) for place, (a, b) in enumerate(pairwise(parts))]
             best, place = min(pairs)
             if best == 1 << 30:
                 break
@@ -57,15 +58,14 @@ class Tokenizer:
 def train_tokenizer(texts: Iterable[str], *, size: int) -> Tokenizer:
     """Merge the most frequent pair until there are *size* tokens; ties go to the pair that sorts first."""
     counts = Counter(word for text in texts for word in split_words(text))
-    letters = Counter(letter for word, count in counts.items() for letter in word for _ in range(min(count, 50)))
     # Rare letters stay byte tokens; the printable ASCII ones are always pieces.
-    alphabet = sorted({letter for letter in letters if letter == "\u2581" or " " < letter < "\x7f"} | {chr(c) for c in range(33, 127)})
-    words = {word: [letter for letter in word] for word in counts if all(letter in alphabet for letter in word)}
+    alphabet = ["\u2581", *(chr(code) for code in range(33, 127))]
+    words = {word: list(word) for word in counts if all(letter in alphabet for letter in word)}
     merged: list[str] = []
     while FIRST_PIECE + len(alphabet) + len(merged) < size:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in words.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in pairwise(parts):
                 pairs[pair] += counts[word]
         if not pairs:
             break

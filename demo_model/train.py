@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the name every torch program uses
+from torch.nn import functional as F
 
 from .corpus import corpus_sha256, read_entries, read_unknown
 from .gguf_file import write_gguf
@@ -69,6 +69,8 @@ def rate_at(step: int, steps: int) -> float:
 def train(steps: int, rate: float, out: Path) -> None:
     """Train for *steps* batches and write *out*."""
     torch.manual_seed(SEED)
+    # Taken before the first step: the file must name the text it was trained from, also when somebody edits meanwhile.
+    trained_from = corpus_sha256()
     tokenizer = make_tokenizer()
     network = Network(Shape(vocab=len(tokenizer)))
     sampler = Sampler(read_entries(), read_unknown(), tokenizer, seed=SEED)
@@ -92,13 +94,14 @@ def train(steps: int, rate: float, out: Path) -> None:
             pace = seen / (time.monotonic() - started)
             log.info("step %d loss %.4f, %.0f tokens/s, %.0f s", step + 1, total / 50, pace, time.monotonic() - started)
             total = 0.0
-    write_gguf(out, network, tokenizer, context=CONTEXT, corpus_sha256=corpus_sha256())
+    write_gguf(out, network, tokenizer, context=CONTEXT, corpus_sha256=trained_from)
     log.info("wrote %s, %.2f MB", out.name, out.stat().st_size / 1e6)
 
 
 def main() -> None:
+    """Read the flags and train."""
     parser = argparse.ArgumentParser(description="Train the demo model.")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=PACKAGED)

@@ -16,7 +16,6 @@ class DemoEngine(LlamaCppEngine):
 
     # It learned one answer to each question, so the likeliest token is the right one; its longest answer has 80 tokens.
     defaults: Json = {"temperature": 0.0, "n_predict": 512}
-    refuses_tools = True
 
     def __init__(self, *, slots: int = 4, threads: int = 1) -> None:
         super().__init__(path=MODEL, name="comptoir-demo", context_tokens=CONTEXT_TOKENS, slots=slots, threads=threads)

@@ -23,7 +23,7 @@ from .base import EngineError, EngineRequest, Finish
 from .gguf_metadata import NotGguf, TokenBytes, Value, read_metadata, token_bytes
 from .llamacpp_pieces import Framer, Piece, StopScanner, ended_by_stop, prefix_ids
 from .llamacpp_request import Ask, read_ask, read_embedding, refuse
-from .llamacpp_server import Choice, Chunk, LlamaServer
+from .llamacpp_server import CONTEXT_STEP, Choice, Chunk, LlamaServer
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +69,14 @@ class LlamaCppEngine:
 
     defaults: Json = {}
     """llama.cpp fields for requests that leave them open (``n_predict``: the longest answer)."""
-    refuses_tools = False
-    """True for a model that is no use with tools: it then never calls one, and ``required`` is refused."""
 
-    def __init__(self, *, path: Path | str, name: str, context_tokens: int = 4096, slots: int = 4, threads: int = 2) -> None:
-        """*context_tokens* is prompt and answer together, for each of *slots* requests at once."""
+    def __init__(
+        self, *, path: Path | str, name: str, context_tokens: int = 4096, slots: int = 4, threads: int = 2
+    ) -> None:
+        """*context_tokens* is prompt and answer together, for each of *slots* requests at once.
+
+        It is lowered to what the model was trained for, and to a multiple of `CONTEXT_STEP` (which is the least).
+        """
         self.name = name
         self._path = Path(path)
         self._context = context_tokens
@@ -81,6 +84,7 @@ class LlamaCppEngine:
         self._threads = threads
         self._server: LlamaServer | None = None
         self._table: TokenBytes | None = None
+        self._knows_tools = False
         self._offer: ModelOffer | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._running: set[Outbox] = set()
@@ -101,8 +105,10 @@ class LlamaCppEngine:
         trained = metadata.get(f"{metadata.get('general.architecture')}.context_length")
         if isinstance(trained, int):
             self._context = min(self._context, trained)
+        self._context = max(CONTEXT_STEP, self._context // CONTEXT_STEP * CONTEXT_STEP)
         embedding = _is_embedding(metadata)
         self._table = token_bytes(metadata)
+        self._knows_tools = "tools" in str(metadata.get("tokenizer.chat_template", ""))
         self._server = LlamaServer(
             self._path, context_tokens=self._context, slots=self._slots, threads=self._threads, embedding=embedding
         )
@@ -173,11 +179,11 @@ class LlamaCppEngine:
 
     def _answer(self, request: EngineRequest, server: LlamaServer) -> Callable[[Outbox], None]:
         ask = read_ask(request, defaults=self.defaults)
-        if ask.tools and self.refuses_tools:
+        if ask.tools and not self._knows_tools:
+            # With "auto" the choice is the model's, and one that was never taught tools never calls one.
             if ask.tools.get("tool_choice", "auto") != "auto":
-                raise refuse("unsupported_value", f"tool_choice: {self.name} is too small to call tools", field="tool_choice")
-            ask = msgspec.structs.replace(ask, tools={})
-        if ask.tools:
+                raise refuse("unsupported_value", f"tool_choice: {self.name} can't call tools", field="tool_choice")
+        elif ask.tools:
             return _ToolAnswer(ask, request.prefix, server).run
         return _PlainAnswer(ask, request.prefix, server, self._table).run
 
@@ -358,7 +364,9 @@ class _Replay:
 
 def _differs(place: int) -> EngineError:
     return EngineError(
-        "cannot_continue", f"made again, the answer differs at frame {place}; it can't go on from another host", fault="coordinator"
+        "cannot_continue",
+        f"made again, the answer differs at frame {place}; it can't go on from another host",
+        fault="coordinator",
     )
 
 

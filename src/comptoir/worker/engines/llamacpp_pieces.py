@@ -114,7 +114,10 @@ class Framer:
     def frame(self, piece: Piece) -> Frame:
         """Return the frame of *piece*."""
         named = piece.ids is None or (
-            len(piece.ids) == 1 and not piece.stop and self._table is not None and self._table.names(piece.text, piece.ids[0])
+            len(piece.ids) == 1
+            and not piece.stop
+            and self._table is not None
+            and self._table.names(piece.text, piece.ids[0])
         )
         if named and self._top < 0:
             return Frame(piece.text, piece.tokens)

@@ -34,8 +34,8 @@ class _Body(msgspec.Struct):
     """The fields that change an answer; whatever else a client sends is not ours to interpret."""
 
     messages: list[Json] | None = None
-    prompt: str | list[str] | list[int] | None = None
-    input: str | list[str] | list[int] | list[list[int]] | None = None
+    prompt: str | list[str | int] | None = None
+    input: str | list[str | int | list[int]] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -113,15 +113,13 @@ def read_ask(request: EngineRequest, *, defaults: Json) -> Ask:
     if request.kind == "chat":
         if not body.messages:
             raise refuse("missing_field", "messages: is required and must not be empty", field="messages")
+        _only_text(body.messages)
         messages = body.messages
     else:
         prompt = _one_prompt(body.prompt)
     wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     if wanted is not None and wanted < 1:
         raise refuse("invalid_value", f"max_tokens: must be at least 1, not {wanted}", field="max_tokens")
-    tools: Json = {"tools": body.tools} if body.tools and body.tool_choice != "none" else {}
-    if tools and body.tool_choice is not None:
-        tools["tool_choice"] = body.tool_choice
     return Ask(
         kind=request.kind,
         messages=messages,
@@ -130,8 +128,24 @@ def read_ask(request: EngineRequest, *, defaults: Json) -> Ask:
         stops=_stops(body.stop),
         max_tokens=wanted if wanted is not None else int(defaults.get("n_predict", -1)),
         top_logprobs=_top_logprobs(body, request.kind),
-        tools=tools,
+        tools=_tools(body),
     )
+
+
+def _tools(body: _Body) -> Json:
+    """Return the tools in llama.cpp's words, which knows ``auto`` and ``required`` but no tool by name."""
+    if not body.tools or body.tool_choice == "none":
+        return {}
+    if not isinstance(body.tool_choice, dict):
+        return {"tools": body.tools, "tool_choice": body.tool_choice or "auto"}
+    named = body.tool_choice.get("function")
+    name = named.get("name") if isinstance(named, dict) else None
+    tools = [
+        tool for tool in body.tools if isinstance(tool.get("function"), dict) and tool["function"].get("name") == name
+    ]
+    if not tools:
+        raise refuse("invalid_value", f"tool_choice: there is no tool named {name}", field="tool_choice")
+    return {"tools": tools, "tool_choice": "required"}
 
 
 def _read(data: bytes) -> _Body:
@@ -159,7 +173,15 @@ def _refuse_unsupported(body: _Body) -> None:
         raise refuse("unsupported_value", "functions: is out of date, send tools instead", field="functions")
 
 
-def _one_prompt(prompt: str | list[str] | list[int] | None) -> str | list[int]:
+def _only_text(messages: list[Json]) -> None:
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, dict) or part.get("type") != "text":
+                raise refuse("unsupported_value", "messages: this engine reads text parts only", field="messages")
+
+
+def _one_prompt(prompt: str | list[str | int] | None) -> str | list[int]:
     if prompt is None or prompt == [] or prompt == "":
         raise refuse("missing_field", "prompt: is required and must not be empty", field="prompt")
     if isinstance(prompt, str):
@@ -167,8 +189,8 @@ def _one_prompt(prompt: str | list[str] | list[int] | None) -> str | list[int]:
     texts = [piece for piece in prompt if isinstance(piece, str)]
     if not texts:
         return [piece for piece in prompt if isinstance(piece, int)]
-    if len(texts) > 1:
-        raise refuse("unsupported_value", f"prompt: 1 prompt a request, not {len(texts)}", field="prompt")
+    if len(prompt) > 1:
+        raise refuse("unsupported_value", f"prompt: 1 prompt a request, not {len(prompt)}", field="prompt")
     return texts[0]
 
 
@@ -233,7 +255,10 @@ def _logit_bias(bias: dict[str, float]) -> list[list[float]]:
 
 def _schema(wanted: _ResponseFormat) -> Json:
     if wanted.type == "json_object":
-        return wanted.schema or {"type": "object"}
-    if wanted.json_schema is None:
+        schema = wanted.schema or {"type": "object"}
+    elif wanted.json_schema is None:
         raise refuse("missing_field", "response_format.json_schema: is required", field="response_format")
-    return wanted.json_schema.schema
+    else:
+        schema = wanted.json_schema.schema
+    # Free white space is a trap for small models, which may never leave it; compact JSON is JSON too.
+    return {"x-guidance": {"whitespace_flexible": False}} | schema

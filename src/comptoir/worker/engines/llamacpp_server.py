@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 ASK_TIMEOUT_S = 60.0
 """For the loopback questions; they wait for nobody's answer."""
+CONTEXT_STEP = 256
+"""llama.cpp gives each sequence a multiple of this many tokens."""
+_OK = 200
 
 Json = dict[str, Any]
 
@@ -81,7 +84,7 @@ class Chunk(msgspec.Struct):
     choices: list[Choice] = []
     verbose: Verbose | None = msgspec.field(default=None, name="__verbose")
     timings: Timings | None = None
-    prompt_progress: msgspec.Raw | None = None
+    prompt_progress: Json | None = None
     error: Refused | None = None
 
 
@@ -128,11 +131,19 @@ class LlamaServer:
             self._server: Any = library.Server(params)
         except RuntimeError as error:
             raise EngineError(
-                "model_not_loaded", f"llama.cpp can't load {path.name}: is it a complete GGUF file, and does it fit the memory?"
+                "model_not_loaded",
+                f"llama.cpp can't load {path.name}: is it a complete GGUF file, and does it fit the memory?",
             ) from error
         self._address = str(self._server.listening_address).partition("//")[2]
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        self._local = threading.local()
+        # Its loop starts a moment after the constructor returns, and freeing it before that would wait for ever.
+        # An answered request is the proof that it runs, and reads the weights once before a buyer waits for them.
+        if embedding:
+            self.embed({"input": "a"})
+        else:
+            self.stream({"prompt": "a", "n_predict": 1, "stream": True}, lambda _: False, chat=False)
+        self._asking = threading.Lock()
+        self._connection = http.client.HTTPConnection(self._address, timeout=ASK_TIMEOUT_S)
 
     def stream(self, request: Json, on_chunk: Callable[[Chunk], bool], *, chat: bool) -> None:
         """Ask and call *on_chunk* for every message until it returns True or the answer ends.
@@ -179,29 +190,31 @@ class LlamaServer:
 
     def close(self) -> None:
         """Free the model; no request may be running."""
+        self._connection.close()
         self._server = None
 
     def _post(self, path: str, body: Json) -> Json:
-        """Ask over loopback on this thread's own connection; once more when the server had closed an idle one."""
-        for again in (True, False):
-            connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = http.client.HTTPConnection(self._address, timeout=ASK_TIMEOUT_S)
-                self._local.connection = connection
+        """Ask over loopback, one question at a time: each takes a fraction of a millisecond."""
+        with self._asking:
             try:
-                connection.request("POST", path, _encode(body), self._headers)
-                response = connection.getresponse()
-                data = response.read()
-                break
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                self._local.connection = None
-                if not again:
+                status, data = self._exchange(path, _encode(body))
+            except (OSError, http.client.HTTPException):
+                # llama.cpp closes idle connections; the second try opens a new one.
+                self._connection.close()
+                try:
+                    status, data = self._exchange(path, _encode(body))
+                except (OSError, http.client.HTTPException) as error:
+                    self._connection.close()
                     raise EngineError("engine_failed", f"llama.cpp does not answer: {error}") from error
         answer: Json = msgspec.json.decode(data)
-        if response.status != 200:
+        if status != _OK:
             raise _engine_error(msgspec.convert(answer.get("error", {}), Refused))
         return answer
+
+    def _exchange(self, path: str, body: bytes) -> tuple[int, bytes]:
+        self._connection.request("POST", path, body, self._headers)
+        response = self._connection.getresponse()
+        return response.status, response.read()
 
 
 def _engine_error(error: Refused) -> EngineError:
@@ -213,5 +226,3 @@ def _engine_error(error: Refused) -> EngineError:
         return EngineError("engine_busy", error.message, fault="capacity", status=503, retry_after_s=1.0)
     log.warning("llama.cpp failed: %s (%s)", error.message, error.type)
     return EngineError("engine_failed", f"llama.cpp: {error.message}", status=error.code)
-
-
