@@ -169,3 +169,18 @@ def _named(frame: Frame, table: TokenBytes | None) -> Iterator[int]:
 def ended_by_stop(prefix: Sequence[Frame]) -> bool:
     """Return whether the last delivered frame was cut by a stop string, so that nothing may follow."""
     return bool(prefix and prefix[-1].extra and _read_extra(prefix[-1].extra).stop)
+
+
+def same_frame(one: Frame, other: Frame) -> bool:
+    """Return whether two frames say the same: logprobs may differ in the last digit, ids of tool calls are random."""
+    if (one.text, one.tokens) != (other.text, other.tokens):
+        return False
+    return one.extra == other.extra or _said(one.extra) == _said(other.extra)
+
+
+def _said(extra: bytes) -> tuple[list[int], bool, Any]:
+    read = _read_extra(extra) if extra else Extra()
+    delta = read.delta
+    if isinstance(delta, dict) and "tool_calls" in delta:
+        delta = delta | {"tool_calls": [call | {"id": ""} for call in delta["tool_calls"]]}
+    return read.ids, read.stop, delta
