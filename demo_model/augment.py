@@ -1,4 +1,4 @@
-"""Vary a question the way people type: prefixes, contractions, synonyms, missing punctuation, small typing errors.
+"""Vary a question the way people type: other shapes, prefixes, synonyms, missing punctuation, small typing errors.
 
 Everything is lower case here, because the model's chat template lowers what users write.
 """
@@ -50,6 +50,60 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("computer", "machine", "pc"),
     ("my", "my own", "the"),
 )  # fmt: skip
+REFRAMED: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        r"(?:what is|what are|explain|describe|define|tell me about) (?:an? |the )?(.+)",
+        (
+            "{0}", "{0} explained", "meaning of {0}", "what does {0} mean", "i do not understand {0}",
+            "what do you mean by {0}",
+            "can you explain {0}", "could you explain what {0} is", "give me a definition of {0}",
+            "how would you describe {0}",
+            "what exactly is {0}", "what is meant by {0}", "what do you call {0}", "i have never heard of {0}",
+            "explain {0} to me",
+            "what is {0} good for", "tell me what {0} is", "so what is {0}", "what is {0} in comptoir",
+            "what about {0}",
+        ),
+    ),
+    (
+        r"(?:how do i|how can i) (.+)",
+        (
+            "i want to {0}", "i would like to {0}", "what do i do to {0}", "what is the best way to {0}",
+            "help me {0}", "{0}",
+            "show me how to {0}", "what do i have to do to {0}", "is there a way to {0}", "steps to {0}",
+            "i need to {0}",
+            "what do i type to {0}", "which command lets me {0}", "where can i {0}", "how could somebody {0}",
+            "how does one {0}",
+        ),
+    ),
+    (
+        r"can i (.+)",
+        (
+            "is it possible to {0}", "am i allowed to {0}", "would it be possible to {0}", "could i {0}",
+            "i want to {0}",
+            "how can i {0}", "may i {0}", "is there any way to {0}", "will i be able to {0}",
+        ),
+    ),
+    (
+        r"(?:what happens|what) (?:if|when) (.+)",
+        (
+            "what if {0}", "what happens if {0}", "what happens when {0}", "{0}, what now", "what do you do when {0}",
+            "what will happen if {0}", "suppose {0}", "{0}, what happens then", "and if {0}",
+            "tell me what happens when {0}",
+        ),
+    ),
+    (r"does (.+)", ("will {0}", "is it true that {0}", "i want to know if {0}", "can {0}", "do you know whether {0}")),
+    (r"is there (?:an? )?(.+)", ("do you have {0}", "does it have {0}", "where is {0}", "have you got {0}", "any {0}")),
+    (r"(?:which|what) (.+) are there", (
+        "list the {0}", "what {0} exist", "name all {0}", "what are the {0}", "which {0} exist",
+    )),
+    (r"why (?:is|do|does|are) (.+)", (
+        "for what reason is {0}", "how come {0}", "what is the reason {0}", "explain why {0}",
+    )),
+    (r"(?:write|tell|give|show|send|say) (?:me )?(.+)", (
+        "please give me {0}", "i want {0}", "can i have {0}", "make {0}", "{0}",
+    )),
+)  # fmt: skip
+"""Whole questions in another shape; the wording comes out crooked at times, as people's does."""
 DROPPABLE = frozenset(
     {"the", "a", "an", "is", "are", "do", "does", "i", "of", "to", "me", "my", "for", "it", "with", "you"}
 )
@@ -61,6 +115,8 @@ def vary(question: str, rng: random.Random) -> str:
     text = question.lower().strip()
     end = text[-1] if text[-1:] in "?.!" else ""
     text = text[: len(text) - len(end)] if end else text
+    if rng.random() < 0.35:
+        text = _reframe(text, rng)
     text = _synonyms(text, rng)
     if rng.random() < 0.08:
         text = _drop_word(text, rng)
@@ -78,6 +134,14 @@ def vary(question: str, rng: random.Random) -> str:
     if chance < 0.9:
         return text
     return text + rng.choice(("?", "??", "!", ".", "...", " ?", "?!"))
+
+
+def _reframe(text: str, rng: random.Random) -> str:
+    for pattern, shapes in REFRAMED:
+        found = re.fullmatch(pattern, text)
+        if found:
+            return rng.choice(shapes).format(found[1])
+    return text
 
 
 def _synonyms(text: str, rng: random.Random) -> str:
