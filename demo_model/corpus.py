@@ -1,7 +1,8 @@
 """Read the demo model's corpus: questions with their paraphrases and answers, and the questions it should not know.
 
 ``corpus/*.md`` holds entries of ``Q:`` lines (trained), ``T:`` lines (held out, only measured) and one ``A:`` line;
-``corpus/unknown.json`` holds templates and word lists for questions whose answer is the polite fallback.
+``corpus/paraphrases.txt`` has more ways to ask, one line an entry: a question of the entry, then others, separated by
+bars. ``corpus/unknown.json`` holds templates and word lists for questions whose answer is the polite fallback.
 """
 
 import hashlib
@@ -52,6 +53,7 @@ def read_entries(folder: Path = FOLDER) -> list[Entry]:
     entries: list[Entry] = []
     for path in sorted(folder.glob("*.md")):
         entries.extend(_parse(path))
+    entries = _with_paraphrases(entries, folder / "paraphrases.txt")
     seen: set[str] = set()
     for entry in entries:
         for question in entry.questions + entry.held_out:
@@ -59,6 +61,20 @@ def read_entries(folder: Path = FOLDER) -> list[Entry]:
                 raise ValueError(f"question stands twice in the corpus: {question}")
             seen.add(question.lower())
     return entries
+
+
+def _with_paraphrases(entries: list[Entry], path: Path) -> list[Entry]:
+    more: dict[str, tuple[str, ...]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        first, *others = (text.strip() for text in line.split(" | "))
+        more[first] = tuple(others)
+    full: list[Entry] = []
+    for entry in entries:
+        others = more.pop(next((question for question in entry.questions if question in more), ""), ())
+        full.append(Entry(entry.questions + others, entry.held_out, entry.answer))
+    if more:
+        raise ValueError(f"{path.name}: no entry has the question {next(iter(more))}")
+    return full
 
 
 def _parse(path: Path) -> list[Entry]:
@@ -92,7 +108,7 @@ def read_unknown(folder: Path = FOLDER) -> Unknown:
 def corpus_sha256(folder: Path = FOLDER) -> str:
     """Return the SHA-256 (hex) over the names and bytes of all corpus files; it goes into the model's metadata."""
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.md"), *folder.glob("*.json")]):
+    for path in sorted([*folder.glob("*.md"), *folder.glob("*.txt"), *folder.glob("*.json")]):
         data = path.read_bytes()
         digest.update(f"{path.name} {len(data)}\n".encode())
         digest.update(data)

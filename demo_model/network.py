@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+EMBEDDING_DROPOUT = 0.1
+"""Share of embedding values hidden in training, so that no question is known by one word alone."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -81,7 +84,7 @@ class Network(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Return the last hidden states of *ids*, (batch, length, width)."""
         rope = rotations(ids.shape[1], self.shape)
-        x = self.token_embd(ids)
+        x = F.dropout(self.token_embd(ids), EMBEDDING_DROPOUT, self.training)
         for layer in self.blk:
             x = layer(x, rope)
         out: Tensor = self.output_norm(x)

@@ -16,10 +16,10 @@ SYSTEM_PROMPTS = (
 )  # fmt: skip
 FALLBACK_SHARE = 0.15
 """Share of turns that ask for something the model does not know."""
-PLAIN_SHARE = 0.12
+PLAIN_SHARE = 0.25
 """Share of rows without the chat template (the completion endpoint)."""
 BATCHES_AT_ONCE = 4
-PLAIN_FORMS = ("{q}\n", "{q} ", "question: {q}\nanswer: ", "q: {q}\na: ", "{q}\n\n")
+PLAIN_FORMS = ("{q}", "{q}", "{q}\n", "{q} ", "Question: {q}\nAnswer: ", "Q: {q}\nA: ", "{q}\n\n")
 
 Row = tuple[list[int], list[bool]]
 
@@ -35,16 +35,22 @@ class Sampler:
         self.waiting: list[Entry] = []
         self.ready: dict[int, list[list[Row]]] = {}
 
-    def turn(self) -> tuple[str, str]:
-        """Return one varied question and its answer; every entry comes equally often."""
+    def turn(self, *, as_written: bool = False) -> tuple[str, str]:
+        """Return one varied question and its answer; every entry comes equally often.
+
+        *as_written*: with its capitals, as a prompt without the chat template comes.
+        """
         if self.rng.random() < FALLBACK_SHARE:
-            return vary(self.unknown.draw(self.rng), self.rng), self.unknown.answer
-        if not self.waiting:
-            self.waiting = list(self.entries)
-            self.rng.shuffle(self.waiting)
-        entry = self.waiting.pop()
-        question = self.rng.choice(entry.questions)
-        return (vary(question, self.rng) if self.rng.random() < 0.85 else question.lower()), entry.answer
+            question, answer = self.unknown.draw(self.rng), self.unknown.answer
+        else:
+            if not self.waiting:
+                self.waiting = list(self.entries)
+                self.rng.shuffle(self.waiting)
+            entry = self.waiting.pop()
+            question, answer = self.rng.choice(entry.questions), entry.answer
+        if as_written:
+            return question, answer
+        return (vary(question, self.rng) if self.rng.random() < 0.85 else question.lower()), answer
 
     def row(self, length: int) -> Row:
         """Return one conversation of as many turns as fit *length* (at least one)."""
@@ -67,12 +73,11 @@ class Sampler:
                 return ids, learn
 
     def _plain_row(self) -> Row:
-        question, answer = self.turn()
-        if self.rng.random() < 0.2:
+        question, answer = self.turn(as_written=self.rng.random() < 0.6)
+        if self.rng.random() < 0.05:
             told = [*self.tokenizer.encode(answer), END]
             return [BOS, *told], [False] + [True] * len(told)
-        if self.rng.random() < 0.5:
-            question = question[:1].upper() + question[1:]
+        question = question[:1].upper() + question[1:] if self.rng.random() < 0.5 else question
         asked = [BOS, *self.tokenizer.encode(self.rng.choice(PLAIN_FORMS).format(q=question))]
         told = [*self.tokenizer.encode(answer), END]
         return asked + told, [False] * len(asked) + [True] * len(told)

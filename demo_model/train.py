@@ -36,7 +36,7 @@ def make_tokenizer() -> Tokenizer:
     unknown = read_unknown()
     texts = [unknown.answer, *SYSTEM_PROMPTS, *(question.lower() for question in unknown.questions)]
     for entry in read_entries():
-        texts += [question.lower() for question in entry.questions]
+        texts += [text for question in entry.questions for text in (question.lower(), question)]
         texts += [entry.answer] * 3
     return train_tokenizer(texts, size=VOCABULARY)
 
@@ -54,7 +54,7 @@ def optimizers(network: Network, rate: float) -> list[torch.optim.Optimizer]:
     matrices = [weight for name, weight in network.named_parameters() if weight.ndim == 2 and "token_embd" not in name]
     others = [weight for name, weight in network.named_parameters() if weight.ndim != 2 or "token_embd" in name]
     return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -101,7 +101,7 @@ def train(steps: int, rate: float, out: Path) -> None:
 def main() -> None:
     """Read the flags and train."""
     parser = argparse.ArgumentParser(description="Train the demo model.")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=650)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=PACKAGED)
