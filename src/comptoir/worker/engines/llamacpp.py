@@ -102,11 +102,11 @@ class LlamaCppEngine:
         work = self._embed(request, server) if request.kind == "embedding" else self._answer(request, server)
         outbox = Outbox(asyncio.get_running_loop())
         self._running.add(outbox)
-        job = pool.submit(_work, work, outbox)
+        job = pool.submit(_work, self.name, work, outbox)
         try:
             while True:
                 item = await outbox.take()
-                if isinstance(item, BaseException):
+                if isinstance(item, EngineError):
                     raise item
                 yield item
                 if isinstance(item, Finish):
@@ -155,14 +155,18 @@ class LlamaCppEngine:
         return PlainAnswer(ask, request.prefix, server, self._table).run
 
 
-def _work(work: Callable[[Outbox], None], outbox: Outbox) -> None:
+def _work(name: str, work: Callable[[Outbox], None], outbox: Outbox) -> None:
     """Run one request's work in its thread; whatever goes wrong travels to the loop, where it is raised."""
     if outbox.cancelled:
         return
     try:
         work(outbox)
-    except BaseException as error:
+    except EngineError as error:
         outbox.put(error)
+    except Exception as error:
+        # The edge of the thread: without this the reader would wait for ever for a request that is no more.
+        log.exception("a request to %s failed", name)
+        outbox.put(EngineError("engine_failed", f"{name} failed: {error}"))
 
 
 def _closed(name: str) -> EngineError:

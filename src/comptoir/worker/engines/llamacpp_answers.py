@@ -21,7 +21,7 @@ from .llamacpp_request import Ask
 from .llamacpp_server import Choice, Chunk, LlamaServer
 
 Json = dict[str, Any]
-Item = Frame | Finish | BaseException
+Item = Frame | Finish | EngineError
 
 
 class Outbox:

@@ -6,7 +6,6 @@ template, count tokens) go there.
 """
 
 import http.client
-import importlib
 import logging
 import secrets
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import xllamacpp
 
 from .base import EngineError
 from .llamacpp_pieces import TokenLogprob
@@ -99,16 +99,10 @@ class LlamaServer:
         """Load *path* with *slots* sequences of *context_tokens* each.
 
         Raises:
-            EngineError: xllamacpp is missing, or llama.cpp can't load the file.
+            EngineError: llama.cpp can't load the file.
         """
-        try:
-            library = importlib.import_module("xllamacpp")
-        except ImportError as error:
-            raise EngineError(
-                "engine_not_installed", "running a GGUF file needs xllamacpp: pip install 'comptoir[demo]'"
-            ) from error
         key = secrets.token_urlsafe(24)
-        params = library.CommonParams()
+        params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.n_ctx = context_tokens * slots
         params.n_parallel = slots
@@ -128,7 +122,7 @@ class LlamaServer:
         if embedding:
             params.n_batch = params.n_ubatch = context_tokens
         try:
-            self._server: Any = library.Server(params)
+            self._server: Any = xllamacpp.Server(params)
         except RuntimeError as error:
             raise EngineError(
                 "model_not_loaded",
@@ -152,16 +146,16 @@ class LlamaServer:
             EngineError: llama.cpp refused the request or failed.
             Exception: whatever *on_chunk* raised.
         """
-        failed: list[BaseException] = []
+        failed: list[Exception] = []
 
         def take(text: str) -> bool:
-            # xllamacpp drops what a callback raises, so it is carried out by hand.
             try:
                 chunk = _read_chunk(text)
                 if chunk.error is not None:
                     raise _engine_error(chunk.error)
                 return on_chunk(chunk)
-            except BaseException as error:
+            except Exception as error:
+                # xllamacpp drops what a callback raises, so everything is carried out of it by hand.
                 failed.append(error)
                 return True
 
