@@ -5,7 +5,7 @@ following it (`find_job`, `follow`, `open_stream`), the HTTP status of each doma
 the dialects that nobody published but us (`render_plain_error`). It knows HTTP and the street, and no dialect.
 """
 
-from comptoir.desk.follow import find_job, follow
+from comptoir.desk.follow import find_job, follow, job_by_id
 from comptoir.desk.gate import Gate
 from comptoir.desk.idempotent import claim
 from comptoir.desk.once import once, submit_once
@@ -14,6 +14,6 @@ from comptoir.desk.readers import open_stream
 from comptoir.desk.statuses import STATUSES, status_of
 
 __all__ = [
-    "STATUSES", "Gate", "claim", "find_job", "follow", "once", "open_stream", "render_plain_error", "status_of",
+    "STATUSES", "Gate", "claim", "find_job", "follow", "job_by_id", "once", "open_stream", "render_plain_error", "status_of",
     "submit_once",
 ]  # fmt: skip

@@ -36,6 +36,10 @@ ATTEMPTS_MAX = 4
 """Hosts that one job is tried on; one that four hosts lost is more likely a bad job than bad luck."""
 
 
+PROMPT_TOKENS_BASE = 32
+"""Tokens that a chat template may add to a prompt."""
+
+
 def take(house: House, spec: Spec) -> Candidate | None:
     """Choose the best free host for *spec* and reserve its slot; None: the job has to wait."""
     free = house.fleet.free_list(spec.model)
@@ -98,11 +102,16 @@ async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
     give(house, job, lease)
 
 
+def prompt_tokens_expected(prompt_tokens_max: int) -> int:
+    """Return what routing takes a prompt to be: half of the bound that its hold covers."""
+    return (prompt_tokens_max - PROMPT_TOKENS_BASE) // 2
+
+
 def spec_of(job: LiveJob) -> Spec:
     """Return what a job that is in line (again) asks of a host; its hold is its price cap."""
     return Spec(
-        model=job.model, kind=job.kind, prompt_tokens=len(job.body) // 6, max_tokens=job.max_tokens,
-        price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried),
+        model=job.model, kind=job.kind, prompt_tokens=prompt_tokens_expected(job.prompt_tokens_max), max_tokens=job.max_tokens,
+        answers=job.answers, price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried),
     )  # fmt: skip
 
 
@@ -173,6 +182,10 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
         job.events -= 1
         raise
     house.fleet.release(lease.host_id)
+    line = house.lines.get(lease.host_id)
+    if line is not None:
+        # It may stop and forget the lease; a worker that is never told holds it until it drains.
+        line.settled(job, lease, state=AttemptState.LOST, earned_uusd=0, balance_uusd=0)
     spec = spec_of(job)
     candidate = take(house, replace(spec, deny=spec.deny | {lease.host_id}))
     if candidate is not None:
