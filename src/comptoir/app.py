@@ -8,7 +8,8 @@ import contextlib
 import hashlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from comptoir.dispatch import House
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.expire import sweep_forever
+from comptoir.dispatch.push import pushing
 from comptoir.dispatch.recover import recover
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
@@ -39,6 +41,9 @@ from comptoir.routing import preference_named
 from comptoir.settings import Settings
 
 log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted."""
 
 RECONNECT_AFTER_S = 0.5
 """What a stopping coordinator tells its workers to wait before they come back."""
@@ -63,15 +68,18 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
         await upgrade(db)
         house = await _rooms(settings, clock, data, db=db)
         house.fleet.on_free = lambda host: pump(house, host.id)
-        await recover(house)
-        sweeper = asyncio.create_task(sweep_forever(house))
         try:
-            yield house
+            async with pushing(house, UrlGuard(allow_private=settings.allow_private_endpoint_urls)):
+                await recover(house)
+                sweeper = asyncio.create_task(sweep_forever(house))
+                try:
+                    yield house
+                finally:
+                    sweeper.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await sweeper
+                    await house.settle_down()
         finally:
-            sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sweeper
-            await house.settle_down()
             await house.hosts.flush()
             house.identity.close()
     finally:
@@ -130,8 +138,8 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._draining: asyncio.Task[None] | None = None
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        await super().startup(sockets=sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
         if self.started and self.servers:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -145,12 +153,16 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             self.force_exit = sig == signal.SIGINT
 
+    on_stopping: Callable[[int], None] = staticmethod(lambda open_answers: None)
+    """Called when the drain begins, with the number of answers still open."""
+
     def stop(self) -> None:
         """Drain, then stop."""
         self._begin()
 
     def _begin(self) -> None:
         if self._draining is None:
+            self.on_stopping(self._house.jobs.live.leased)
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
@@ -159,26 +171,49 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+def bind(settings: Settings) -> socket.socket:
+    """Take the address that *settings* name; nothing is accepted yet.
+
+    Raises:
+        OSError: it is taken, not this machine's, or not allowed.
+    """
+    family, *_ = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+
+
 def _server(house: House, on_url: Callable[[str], None]) -> _Server:
     settings = house.settings
     config = uvicorn.Config(
-        create_app(house), host=settings.host, port=settings.port, loop="none", http="httptools",
+        create_app(house), loop="none", http="httptools",
         ws="websockets-sansio", lifespan="off", access_log=False, log_config=None, server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_s)), ws_max_size=settings.link_message_bytes_max,
-        ws_per_message_deflate=False, ws_ping_interval=20.0, ws_ping_timeout=20.0, backlog=4096, timeout_keep_alive=75,
+        ws_per_message_deflate=False, ws_ping_interval=20.0, ws_ping_timeout=20.0, backlog=BACKLOG, timeout_keep_alive=75,
     )  # fmt: skip
     return _Server(config, house, on_url)
 
 
-async def serve(settings: Settings, *, on_ready: Callable[[Listening], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; drains first, so that no answer is cut and nothing is lost.
+async def serve(
+    settings: Settings, *, on_open: Callable[[House], Awaitable[None]] | None = None,
+    on_ready: Callable[[Listening], None] | None = None, on_stopping: Callable[[int], None] | None = None,
+) -> None:  # fmt: skip
+    """Serve until SIGTERM or SIGINT; drains first, so that no answer is cut and nothing is lost. A second signal stops at once.
+
+    Args:
+        on_open: awaited when the rooms are open and nobody is served yet.
+        on_ready: called when the first request can be answered.
+        on_stopping: called when the drain begins, with the number of answers still open.
 
     Raises:
-        OSError: the address is taken.
+        OSError: the address is taken; the database was not touched.
     """
-    async with open_house(settings) as house:
-        server = _server(house, lambda url: on_ready(Listening(house, url)) if on_ready else None)
-        await server.serve()
+    with contextlib.closing(bind(settings)) as listener:
+        async with open_house(settings) as house:
+            if on_open is not None:
+                await on_open(house)
+            server = _server(house, lambda url: on_ready(Listening(house, url)) if on_ready else None)
+            if on_stopping is not None:
+                server.on_stopping = on_stopping
+            await server.serve(sockets=[listener])
 
 
 @contextlib.asynccontextmanager
@@ -187,7 +222,7 @@ async def running(house: House) -> AsyncIterator[str]:
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = _server(house, ready.set_result)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
-    task = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve(sockets=[bind(house.settings)]))
     try:
         await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
         yield ready.result()

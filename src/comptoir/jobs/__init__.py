@@ -24,11 +24,12 @@ from comptoir.jobs.store import (
     start_rows,
 )
 from comptoir.jobs.tables import TABLES
-from comptoir.jobs.types import FINAL, AttemptState, Fault, JobRow, JobState
+from comptoir.jobs.types import FINAL, AttemptRow, AttemptState, Fault, JobRow, JobState
 
 __all__ = [
     "FINAL",
     "TABLES",
+    "AttemptRow",
     "AttemptState",
     "Fault",
     "Finish",

@@ -7,7 +7,7 @@ from comptoir.jobs.live import LiveJobs, decode_frames
 from comptoir.jobs.queue import Queue
 from comptoir.jobs.store import forget_contents
 from comptoir.jobs.tables import JOBS
-from comptoir.jobs.types import FINAL, JobRow, JobState
+from comptoir.jobs.types import FINAL, AttemptRow, JobRow, JobState
 from comptoir.kit.db import Database
 from comptoir.kit.ids import oldest_id
 from comptoir.link import Frame
@@ -18,6 +18,8 @@ PAGE_MAX = 1000
 COLUMNS = ",".join(JOBS.names)
 LIGHT = ",".join("NULL" if name == "body" else name for name in JOBS.names)
 """All columns but the body, which may be megabytes."""
+
+ATTEMPT_COLUMNS = ",".join(AttemptRow.__struct_fields__)
 
 
 class Jobs:
@@ -58,6 +60,25 @@ class Jobs:
         ((total,),) = await self._db.fetch(f"SELECT count(*) FROM jobs WHERE {where}", params)
         sql = f"SELECT {LIGHT} FROM jobs WHERE {where} ORDER BY id DESC LIMIT {min(limit, PAGE_MAX)} OFFSET {offset}"
         return [_row(row) for row in await self._db.fetch(sql, params)], int(total)
+
+    async def newest(
+        self, *, owner_id: bytes | None, state: str | None = None, limit: int = 20, before: bytes | None = None
+    ) -> list[JobRow]:
+        """Return jobs, newest first, below *before*; unlike `page` it never counts, so a long history costs nothing."""
+        where, params = "id < ?", list[object]([before or b"\xff" * 16])
+        if owner_id is not None:
+            where += " AND owner_id = ?"
+            params.append(owner_id)
+        if state is not None:
+            where += " AND state = ?"
+            params.append(state)
+        sql = f"SELECT {LIGHT} FROM jobs WHERE {where} ORDER BY id DESC LIMIT {min(limit, PAGE_MAX)}"
+        return [_row(row) for row in await self._db.fetch(sql, params)]
+
+    async def attempts(self, job_id: bytes) -> list[AttemptRow]:
+        """Return every host's try at a job, the first first."""
+        sql = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE job_id = ? ORDER BY id"
+        return [AttemptRow(*row) for row in await self._db.fetch(sql, [job_id])]
 
     async def answer(self, job_id: bytes) -> tuple[list[Frame], bytes]:
         """Return a finished job's frames and its engine's usage JSON; empty when nothing was delivered."""

@@ -90,3 +90,19 @@ class JobRow(msgspec.Struct, frozen=True):
     fault: str | None
     error_code: str | None
     error_message: str | None
+
+
+class AttemptRow(msgspec.Struct, frozen=True):
+    """One host's try at a job, as stored."""
+
+    id: bytes
+    host_id: bytes
+    state: str
+    first_frame: int
+    end_frame: int
+    """Exclusive."""
+    tokens: int
+    paid_uusd: int
+    started_ms: int
+    ended_ms: int | None
+    fault: str | None

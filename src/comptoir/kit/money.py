@@ -45,6 +45,21 @@ def to_credits(amount_uusd: int) -> Decimal:
     return _plain(Decimal(amount_uusd) / UUSD_PER_CREDIT)
 
 
+def from_credits(amount: Decimal) -> int:
+    """Read an amount of credits as micro-dollars.
+
+    Raises:
+        ValueError: not above zero, above `AMOUNT_UUSD_MAX`, not finite, or finer than a micro-dollar.
+    """
+    if not amount.is_finite() or not 0 < amount <= AMOUNT_UUSD_MAX // UUSD_PER_CREDIT:
+        raise ValueError(f"must be above 0 and at most {AMOUNT_UUSD_MAX // UUSD_PER_CREDIT:,} credits")
+    whole = amount.quantize(Decimal("0.0001"))
+    # The comparison is exact, whatever precision the context has.
+    if whole != amount:
+        raise ValueError("must have at most four decimals: 0.0001 credits are one micro-dollar")
+    return int(whole * UUSD_PER_CREDIT)
+
+
 def to_usd(amount_uusd: int) -> Decimal:
     """Spell micro-dollars as dollars (exact; six decimals at most)."""
     return _plain(Decimal(amount_uusd) / UUSD_PER_USD)

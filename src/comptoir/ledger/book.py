@@ -127,9 +127,10 @@ class Book:
         )
 
     def move(
-        self, *, debit: bytes, credit: bytes, amount_uusd: int, kind: str, job_id: bytes | None, at_ms: int
-    ) -> bytes:
-        """Move *amount_uusd* (> 0) between two accounts; return the transfer's id.
+        self, *, debit: bytes, credit: bytes, amount_uusd: int, kind: str, job_id: bytes | None, at_ms: int,
+        transfer_id: bytes | None = None,
+    ) -> bytes:  # fmt: skip
+        """Move *amount_uusd* (> 0) between two accounts; return the transfer's id, a fresh one unless given.
 
         Raises:
             UnknownAccount: one of them has no account.
@@ -143,7 +144,7 @@ class Book:
         giver.moved -= amount_uusd
         taker.balance += amount_uusd
         taker.moved += amount_uusd
-        transfer = new_id()
+        transfer = transfer_id or new_id()
         self._transfers.append((transfer, debit, credit, amount_uusd, kind, job_id, at_ms))
         return transfer
 

@@ -48,10 +48,12 @@ class Ledger:
         sql = f"SELECT id, kind, balance_uusd, held_uusd FROM accounts WHERE id IN ({marks})"
         return {row[0]: Account(*row) for row in await self._db.fetch(sql, owner_ids)}
 
-    async def deposit(self, *, owner_id: bytes, amount_uusd: int, kind: str = "deposit") -> bytes:
+    async def deposit(
+        self, *, owner_id: bytes, amount_uusd: int, kind: str = "deposit", transfer_id: bytes | None = None
+    ) -> bytes:
         """Credit *amount_uusd* (1..10**15) from payments-in; return the transfer id.
 
-        Not idempotent by itself: the caller brings an Idempotency-Key.
+        Idempotent by *transfer_id* (what an Idempotency-Key is bound to): one that is posted already is not posted again.
 
         Raises:
             UnknownAccount: the owner has no account; nothing is written.
@@ -60,10 +62,13 @@ class Ledger:
         now = self._clock.now_ms()
 
         def command(tx: Tx) -> bytes:
+            if transfer_id is not None and tx.select(TRANSFERS, ("id",), [transfer_id]):
+                return transfer_id
             book = Book.load(tx, (owner_id, PAYMENTS_IN))
             transfer = book.move(
-                debit=PAYMENTS_IN, credit=owner_id, amount_uusd=amount_uusd, kind=kind, job_id=None, at_ms=now
-            )
+                debit=PAYMENTS_IN, credit=owner_id, amount_uusd=amount_uusd, kind=kind, job_id=None, at_ms=now,
+                transfer_id=transfer_id,
+            )  # fmt: skip
             book.apply(tx)
             return transfer
 

@@ -2,7 +2,7 @@
 
 from starlette.websockets import WebSocket
 
-from comptoir.dialects.link.errors import render_error, status_of
+from comptoir.desk import render_plain_error, status_of
 from comptoir.dialects.link.session import Session
 from comptoir.dialects.link.wire import RegisterBody, Registered
 from comptoir.dispatch.house import House
@@ -64,7 +64,7 @@ DIALECT = Dialect(
     title="Comptoir link",
     prefix="/comptoir",
     endpoints=ENDPOINTS,
-    render_error=render_error,
+    render_error=render_plain_error,
     sockets=(Socket("/link", link, Access.HOST, "The worker's link: msgpack batches, see comptoir.link."),),
     description="How Comptoir's own worker registers and stays in touch.",
     owns=("/link",),

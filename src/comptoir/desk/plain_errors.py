@@ -1,15 +1,13 @@
-"""The link's errors: ``{"error": {"code", "message"}}``, statuses as the desk has them."""
+"""Errors of the dialects that are our own: ``{"error": {"code", "message"[, "field"]}}``, statuses as the desk has them."""
 
 import msgspec
 
-from comptoir.desk import status_of
+from comptoir.desk.statuses import status_of
 from comptoir.kit.errors import InvalidField, Refusal, TooManyRequests
 from comptoir.kit.http import Reply, Request
 
-__all__ = ["render_error", "status_of"]
 
-
-def render_error(error: Exception, request: Request | None) -> Reply:
+def render_plain_error(error: Exception, request: Request | None) -> Reply:
     """Render any error; what is no refusal says nothing of its inside."""
     status = status_of(type(error))
     message = error.message if isinstance(error, Refusal) else "internal error"

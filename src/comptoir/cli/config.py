@@ -1,0 +1,65 @@
+"""``comptoir config``: what is in force, and where it came from."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+from rich.text import Text
+
+from comptoir.cli.failure import Exit, Failure
+from comptoir.cli.screen import out, print_json, table
+from comptoir.cli.target import json_option
+from comptoir.settings import Loaded, SettingsError, load
+
+
+def settings_from(flags: dict[str, object], pairs: Sequence[str], config_file: str | None) -> Loaded:
+    """Merge flags, ``--set`` pairs, environment and file.
+
+    Raises:
+        Failure: a setting is unknown or out of bounds.
+    """
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise Failure(
+                f"--set {pair!r} must look like name=value", "'comptoir config' lists the names", code=Exit.USAGE
+            )
+        flags[name.strip().replace("-", "_")] = value
+    try:
+        return load(flags, dict(os.environ), Path(config_file).expanduser() if config_file else None)
+    except SettingsError as error:
+        raise Failure(str(error), "'comptoir config' lists all settings", code=Exit.USAGE) from error
+
+
+@click.command()
+@click.option("--data", metavar="FOLDER", help="Data folder whose comptoir.toml is read.")
+@click.option("--config", "config_file", metavar="FILE", help="Settings file instead of the data folder's.")
+@click.option("--set", "pairs", metavar="NAME=VALUE", multiple=True, help="A setting, as for 'comptoir up'.")
+@click.option("--changed", is_flag=True, help="Only what is not a default.")
+@json_option
+def config(*, data: str | None, config_file: str | None, pairs: tuple[str, ...], changed: bool, as_json: bool) -> None:
+    """Print the settings in force and where each came from.
+
+    Flags win over the environment (COMPTOIR_<NAME>), the environment over the file, the file over the default.
+
+    \b
+    Examples:
+      comptoir config
+      comptoir config --changed
+      COMPTOIR_PORT=9000 comptoir config --set fee_bps=500 --json
+    """
+    rows = settings_from({"data": data}, pairs, config_file).describe()
+    if changed:
+        rows = [row for row in rows if row.origin != "default"]
+    if as_json:
+        print_json(
+            {row.name: {"value": msgspec.json.decode(row.value), "origin": row.origin, "doc": row.doc} for row in rows}
+        )
+        return
+    made = table("setting", "value", "from", "meaning")
+    for row in rows:
+        style = "dim" if row.origin == "default" else "cyan"
+        made.add_row(Text(row.name, style="bold"), row.value, Text(row.origin, style=style), Text(row.doc, style="dim"))
+    out().print(made)

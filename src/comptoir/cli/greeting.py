@@ -1,0 +1,158 @@
+"""What ``comptoir up`` prints: where it listens, who is there, three things to paste, and what happens later."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from comptoir import __version__
+from comptoir.cli.board import words
+from comptoir.cli.screen import credits, facts, harmless, price, state, table
+from comptoir.hosts import Fleet
+
+QUESTION = "What is Comptoir?"
+HOSTS_TOLD_MAX = 50
+"""Hosts whose coming and going is told one by one; a larger fleet has 'comptoir hosts'."""
+
+NO_ENGINE = """\
+No model answers here yet. Add an engine in one of these ways:
+  pip install 'comptoir[demo]'                      the small model that ships with Comptoir, and any GGUF file
+  start Ollama, vLLM, llama.cpp or LM Studio        found on its usual port by itself, within seconds
+  comptoir host --engine http://127.0.0.1:8000/v1   any OpenAI-compatible server, in another terminal"""
+
+MARKS = {
+    "EngineReady": ("●", "green"), "EngineSkipped": ("○", "yellow"), "JobFailed": ("✗", "red"),
+    "Reconnecting": ("…", "yellow"), "OfferChanged": ("●", "green"),
+}  # fmt: skip
+"""Events of the local worker that are told, and how; the others are the coordinator's to tell, or for the log."""
+
+
+class Greeting:
+    """Prints to one console; knows what it has said."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: set[str] = set()
+        self._hosts: dict[bytes, str] = {}
+        self._pasted = False
+
+    def line(self, mark: str, text: str, *, style: str = "cyan") -> None:
+        """Print one line of news."""
+        self._console.print(Text.assemble((mark, style), " ", harmless(text)), soft_wrap=True)
+
+    def listening(self, *, url: str, data: str, fresh: bool, took_s: float, balance_uusd: int) -> None:
+        """Say where the post is."""
+        console = self._console
+        console.print(
+            Text.assemble(("comptoir", "bold"), (f" {__version__}", "dim"), "  a trading post for AI compute")
+        )
+        console.print()
+        kept = "new: an operator and a demo buyer" if fresh else "as you left it"
+        console.print(
+            facts(
+                [
+                    ("listening", Text(url, style="bold cyan")),
+                    ("data", f"{data}  ({kept})"),
+                    ("keys", f"{data}/quickstart.env  (only you can read it)"),
+                    ("demo buyer", f"{credits(balance_uusd)} credits"),
+                    ("ready in", f"{took_s * 1000:.0f} ms"),
+                ]
+            ),
+            soft_wrap=True,
+        )
+        console.print()
+
+    def paste(self, *, url: str, key: str, model: str, fleet: Fleet) -> None:
+        """Print models, hosts, and the three things to paste; once."""
+        if self._pasted:
+            return
+        self._pasted = True
+        console = self._console
+        console.print()
+        made = table("model", "hosts", "prompt", "answer", right=("hosts",))
+        for one in fleet.models():
+            made.add_row(
+                Text(harmless(one.name), style="bold"), str(one.available_hosts), price(one.min_price_in_uusd_per_mtok),
+                price(one.min_price_out_uusd_per_mtok),
+            )  # fmt: skip
+        console.print(made)
+        for title, lines in snippets(url=url, key=key, model=model):
+            console.print()
+            console.print(Text(title, style="dim"))
+            # Unwrapped, without frame or style: what is copied has to run.
+            console.print(Text(lines), soft_wrap=True)
+        console.print()
+        console.print(Text("Ctrl-C drains and stops. Next: comptoir hosts · comptoir balance · comptoir --help", "dim"))
+        console.print()
+
+    def worker_event(self, kind: str, event: dict[str, Any]) -> None:
+        """Tell what the local worker says, as far as it is news."""
+        if kind == "NoEngine":
+            if kind not in self._told:
+                self._told.add(kind)
+                self._console.print(Text(NO_ENGINE, style="yellow"), soft_wrap=True)
+        elif kind == "GaveUp":
+            self.line("✗", f"the local worker gave up: {event['why']}", style="red")
+            if event.get("hint"):
+                self.line(" ", event["hint"], style="dim")
+        elif kind == "WorkerCrashed":
+            code = event["code"]
+            how = f"was ended by signal {-code}" if code < 0 else f"crashed (exit code {code})"
+            self.line("✗", f"the local worker {how}; it starts again in {event['in_s']:g} s", style="red")
+        elif kind in MARKS:
+            text = words(kind, event)
+            # A worker that looks for an engine again and again says the same each time.
+            if kind != "EngineSkipped" or text not in self._told:
+                self._told.add(text)
+                mark, style = MARKS[kind]
+                self.line(mark, text, style=style)
+
+    def hosts_changed(self, fleet: Fleet) -> None:
+        """Tell which hosts came, went or drain since the last call."""
+        if len(fleet) > HOSTS_TOLD_MAX:
+            return
+        now = {host.id: host for host in fleet}
+        for host_id, host in now.items():
+            before = self._hosts.get(host_id, "offline")
+            if host.status != before:
+                name = f"host_{host_id.hex()}"
+                models = ", ".join(offer.name for offer in host.row.models)
+                text = Text.assemble(
+                    ("● " if host.status == "active" else "○ "), state(host.status),
+                    harmless(f"  {host.row.gpu}  {models}"), (f"  {name}", "dim"),
+                )  # fmt: skip
+                self._console.print(text, soft_wrap=True)
+        self._hosts = {host_id: host.status for host_id, host in now.items()}
+
+    def draining(self, open_answers: int) -> None:
+        """Say that it stops."""
+        what = f"{open_answers} open answers finish first" if open_answers else "no answers are open"
+        self.line("■", f"draining: {what} (Ctrl-C again stops at once)", style="yellow")
+
+    def stopped(self, began_s: float) -> None:
+        """Say that it is over."""
+        up_s = time.monotonic() - began_s
+        self.line("■", f"stopped after {up_s:,.0f} s; nothing is lost, 'comptoir up' goes on from here", style="dim")
+
+
+def snippets(*, url: str, key: str, model: str) -> list[tuple[str, str]]:
+    """Return three ways to buy an answer, each as it can be pasted."""
+    body = f'{{"model":"{model}","stream":true,"messages":[{{"role":"user","content":"{QUESTION}"}}]}}'
+    return [
+        ("in a shell", f'comptoir run "{QUESTION}"'),
+        (
+            "with curl",
+            f"curl -N {url}/v1/chat/completions \\\n"
+            f"  -H 'Authorization: Bearer {key}' \\\n"
+            "  -H 'Content-Type: application/json' \\\n"
+            f"  -d '{body}'",
+        ),
+        (
+            "with the OpenAI SDK",
+            "from openai import OpenAI\n"
+            f'client = OpenAI(base_url="{url}/v1", api_key="{key}")\n'
+            f'print(client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "{QUESTION}"}}])'
+            ".choices[0].message.content)",
+        ),
+    ]

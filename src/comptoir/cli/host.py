@@ -1,0 +1,260 @@
+"""``comptoir host``: this machine's models on offer, and what they earn, live."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import click
+import msgspec
+import uvloop
+from rich.live import Live
+
+from comptoir.cli.board import Board, words
+from comptoir.cli.failure import Exit, Failure
+from comptoir.cli.screen import out
+from comptoir.cli.target import find_target
+from comptoir.kit.logs import set_up
+from comptoir.kit.money import PRICE_UUSD_PER_MTOK_MAX, UUSD_PER_CREDIT, UUSD_PER_USD
+from comptoir.worker.engines.base import EngineError
+from comptoir.worker.engines.registry import EngineSpec, parse_spec
+from comptoir.worker.errors import KeyRefused
+from comptoir.worker.events import Event
+from comptoir.worker.offering import Price
+from comptoir.worker.run import WorkerConfig, run_worker
+
+LOOK_AGAIN_S = 10.0
+"""How often a supervised worker without any engine looks for one: what is started later is found."""
+
+REFRESH_PER_S = 4
+
+NO_ENGINE_HINT = (
+    "for example --engine http://127.0.0.1:8000/v1 (vLLM, Ollama, llama.cpp…), --engine model.gguf, or --discover"
+)
+
+
+def read_price(text: str) -> int:
+    """Read a price a million tokens as micro-dollars: ``0.50`` or ``$0.50`` are dollars, ``50cr`` are credits.
+
+    Raises:
+        BadParameter: it is something else, or out of bounds.
+    """
+    number = text.strip().removeprefix("$")
+    unit = UUSD_PER_CREDIT if number.endswith("cr") else UUSD_PER_USD
+    try:
+        uusd = Decimal(number.removesuffix("cr").strip()) * unit
+    except ArithmeticError as error:
+        raise click.BadParameter(
+            f"{text!r} is no price; write dollars per million tokens (0.50) or credits (50cr)"
+        ) from error
+    if not uusd.is_finite() or not 0 <= uusd <= PRICE_UUSD_PER_MTOK_MAX or uusd != int(uusd):
+        raise click.BadParameter(f"{text!r} must be 0 to $1,000,000 per million tokens, in whole micro-dollars")
+    return int(uusd)
+
+
+def price_callback(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """Read a price option."""
+    return read_price(value)
+
+
+@click.command()
+@click.option("--url", metavar="URL", help="The coordinator [COMPTOIR_URL].")
+@click.option("--key", metavar="KEY", help="Your own key, so that the host is yours [COMPTOIR_KEY]. Needed once.")
+@click.option(
+    "--engine",
+    "engines",
+    metavar="ENGINE",
+    multiple=True,
+    help="demo, llamacpp,path=…, openai,base_url=…, a URL, a .gguf file. Repeatable.",
+)
+@click.option(
+    "--discover/--no-discover", default=False, help="Also offer OpenAI-compatible servers found on this machine."
+)
+@click.option(
+    "--price-in",
+    callback=price_callback,
+    default="0",
+    metavar="PRICE",
+    help="Per million prompt tokens: dollars (0.10) or credits (10cr) [0].",
+)
+@click.option(
+    "--price-out",
+    callback=price_callback,
+    default="1.00",
+    metavar="PRICE",
+    help="Per million answer tokens: dollars (1.00) or credits (100cr) [1.00].",
+)
+@click.option(
+    "--price",
+    "model_prices",
+    metavar="MODEL=IN/OUT",
+    multiple=True,
+    help="Prices of one model, in the same units. Repeatable.",
+)
+@click.option("--slots", type=click.IntRange(1, 4096), default=4, show_default=True, help="Jobs at once.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of engines that compute in this process [all].")
+@click.option(
+    "--state", "state_dir", metavar="FOLDER", help="Where host id and key are kept [~/.local/state/comptoir]."
+)
+@click.option("--name", help="A name of your own for this host.")
+@click.option("--region", help="Where it stands, for buyers who care: eu-west, …")
+@click.option("--measure/--no-measure", default=True, help="Measure the engines briefly before offering them.")
+@click.option(
+    "--drain",
+    "drain_s",
+    type=click.FloatRange(0, 3600),
+    default=30.0,
+    show_default=True,
+    help="Seconds to finish running jobs on stop.",
+)
+@click.option("--skip-port", "skip_ports", type=int, multiple=True, hidden=True)
+@click.option("--supervised", is_flag=True, hidden=True, help="Events as JSON lines; stop when standard input ends.")
+def host(
+    *, url: str | None, key: str | None, engines: tuple[str, ...], discover: bool, price_in: int, price_out: int,
+    model_prices: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None, name: str | None,
+    region: str | None, measure: bool, drain_s: float, skip_ports: tuple[int, ...], supervised: bool,
+) -> None:  # fmt: skip
+    """Offer this machine's models and earn for every token.
+
+    Works from behind NAT: the worker calls the coordinator, never the other way round. GPUs are found by nvidia-smi; none
+    is fine. Host id and key are kept, so a restart is the same host. SIGTERM or Ctrl-C drains: running jobs finish first.
+
+    \b
+    Examples:
+      comptoir host --url https://post.example --key ck_… --engine http://127.0.0.1:8000/v1
+      comptoir host --url https://post.example --key ck_… --engine ./qwen2.5-7b-q4.gguf --price-out 0.30
+      comptoir host --discover --price qwen2.5:7b=0.05/0.20 --slots 16
+      comptoir host --engine demo --price-out 100cr
+    """
+    target = find_target(url, key, None)
+    if not engines and not discover:
+        raise Failure("no engine was chosen", NO_ENGINE_HINT, code=Exit.USAGE)
+    config = WorkerConfig(
+        url=target.url, key=target.key or None, engines=_specs(engines), discover=discover,
+        discover_skip_ports=list(skip_ports), slots=slots, threads=threads, price=Price(price_in, price_out),
+        model_prices=_prices(model_prices), state_dir=state_dir, name=name, region=region, measure=measure, drain_s=drain_s,
+    )  # fmt: skip
+    set_up(level="warning", form="text")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_supervised(config) if supervised else _alone(config))
+
+
+def _specs(texts: Sequence[str]) -> list[EngineSpec]:
+    try:
+        return [parse_spec(text) for text in texts]
+    except EngineError as error:
+        raise Failure(error.message, "see 'comptoir host --help'", code=Exit.USAGE) from error
+
+
+def _prices(texts: Sequence[str]) -> dict[str, Price]:
+    found = {}
+    for text in texts:
+        model, equals, prices = text.rpartition("=")
+        into, slash, outof = prices.partition("/")
+        if not equals or not slash:
+            raise Failure(
+                f"--price {text!r} must look like MODEL=IN/OUT", "for example qwen2.5:7b=0.05/0.20", code=Exit.USAGE
+            )
+        found[model] = Price(read_price(into), read_price(outof))
+    return found
+
+
+async def _alone(config: WorkerConfig) -> None:
+    """Run for a person: a live board on a terminal, plain lines elsewhere."""
+    console = out()
+    board = Board(config.url)
+    stop = asyncio.Event()
+    if not console.is_terminal:
+        await _run(config, lambda event: _print_line(board, event), stop)
+        return
+    with Live(get_renderable=board.render, console=console, refresh_per_second=REFRESH_PER_S, transient=False) as live:
+
+        def show(event: Event) -> None:
+            board.take(type(event).__name__, msgspec.structs.asdict(event))
+            live.refresh()
+
+        await _run(config, show, stop)
+
+
+def _print_line(board: Board, event: Event) -> None:
+    kind, facts = type(event).__name__, msgspec.structs.asdict(event)
+    board.take(kind, facts)
+    line = words(kind, facts)
+    if line:
+        click.echo(line)
+        sys.stdout.flush()
+
+
+async def _run(config: WorkerConfig, on_event: Callable[[Event], None], stop: asyncio.Event) -> None:
+    """Run the worker; the first signal drains, the second ends at once.
+
+    Raises:
+        Failure: no engine works, or the coordinator refuses this host.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(run_worker(config, on_event=on_event, stop=stop))
+
+    def signalled() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled)
+    try:
+        await task
+    except asyncio.CancelledError as error:
+        raise click.exceptions.Exit(Exit.INTERRUPTED) from error
+    except EngineError as error:
+        raise Failure(error.message, NO_ENGINE_HINT) from error
+    except KeyRefused as error:
+        raise Failure(error.message, "delete the state file to register this machine anew", code=Exit.KEY) from error
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _supervised(config: WorkerConfig) -> None:
+    """Run for `comptoir up`: events as JSON lines, until standard input ends; without an engine, look again now and then."""
+    stop = asyncio.Event()
+    _stop_at_end_of_input(asyncio.get_running_loop(), stop)
+    said = ""
+    while not stop.is_set():
+        try:
+            await _run(config, lambda event: _emit(type(event).__name__, msgspec.structs.asdict(event)), stop)
+            return
+        except Failure as failure:
+            if not isinstance(failure.__cause__, EngineError) or not config.discover:
+                _emit("GaveUp", {"why": failure.message, "hint": failure.hint})
+                raise click.exceptions.Exit(failure.exit_code) from failure
+            if failure.message != said:
+                said = failure.message
+                _emit("NoEngine", {"why": said})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_AGAIN_S)
+
+
+def _emit(kind: str, facts: dict[str, Any]) -> None:
+    try:
+        os.write(1, msgspec.json.encode({"event": kind, **facts}) + b"\n")
+    except BrokenPipeError:
+        # Who supervised us is gone; the end of standard input stops us in an orderly way.
+        return
+
+
+def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Stop when the supervisor closes our standard input, or dies however it dies."""
+
+    def read() -> None:
+        while os.read(0, 4096):
+            continue
+        # The loop may have ended meanwhile.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop.set)
+
+    threading.Thread(target=read, name="supervisor", daemon=True).start()

@@ -1,0 +1,91 @@
+"""``comptoir hosts`` and ``comptoir models``."""
+
+from urllib.parse import quote
+
+import click
+from rich.text import Text
+
+from comptoir.cli.api import Api
+from comptoir.cli.screen import ago, credits, harmless, note, out, price, print_json, state, table
+from comptoir.cli.target import find_target, json_option, server_options
+
+
+@click.command()
+@click.option("--model", metavar="NAME", help="Only hosts that offer this model.")
+@click.option("--status", type=click.Choice(("active", "draining", "offline")), help="Only hosts with this status.")
+@click.option("--mine", is_flag=True, help="Only your own, with what they earned.")
+@click.option("--why", is_flag=True, help="Say why each host has its reputation.")
+@json_option
+@server_options
+def hosts(
+    *, model: str | None, status: str | None, mine: bool, why: bool, as_json: bool, url: str | None, key: str | None,
+    data: str | None,
+) -> None:  # fmt: skip
+    """List hosts with pace and reputation.
+
+    \b
+    Examples:
+      comptoir hosts
+      comptoir hosts --model comptoir-demo --why
+      comptoir hosts --mine --json
+    """
+    target = find_target(url, key, data)
+    query = [f"{name}={quote(value)}" for name, value in (("model", model), ("status", status)) if value]
+    page = Api(target).get("/house/hosts?" + "&".join([*query, "limit=200", *(["mine=true"] if mine else [])])).json()
+    if as_json:
+        print_json(page)
+        return
+    note(target.said)
+    console = out()
+    if not page["hosts"]:
+        console.print("[dim]no hosts; offer this machine with:[/] comptoir host --help")
+        return
+    names = ["host", "status", "runs on", "slots", "models", "reputation", "first token", "tokens/s", "seen"]
+    made = table(*names, *(["earned"] if mine else []), right=("slots", "first token", "tokens/s", "earned"))
+    for host in page["hosts"]:
+        paces = [one["pace"] for one in host["models"] if one["pace"]["measured"]]
+        best = min(paces, key=lambda pace: float(pace["token_p50_ms"]), default=None)
+        reputation = host["reputation"]
+        row = [
+            host["id"], state(host["status"]), host["gpu"], f"{host['running']}/{host['slots']}",
+            ", ".join(one["name"] for one in host["models"]), f"{reputation['score']:.2f}",
+            f"{best['first_token_p50_ms']:.0f} ms" if best else "—",
+            f"{1000 / best['token_p50_ms']:.0f}" if best and best["token_p50_ms"] else "—", ago(host["last_seen_ms"]),
+        ]  # fmt: skip
+        made.add_row(*row, *([credits(host["earned_uusd"] or 0)] if mine else []))
+        if why:
+            made.add_row("", "", Text(reputation["sentence"], style="dim"))
+    console.print(made)
+    if page["total"] > len(page["hosts"]):
+        console.print(f"[dim]{page['total']:,} in all; --json and /house/hosts?offset= give the others[/]")
+
+
+@click.command()
+@json_option
+@server_options
+def models(*, as_json: bool, url: str | None, key: str | None, data: str | None) -> None:
+    """List models that can be bought now, with the cheapest price of each.
+
+    \b
+    Examples:
+      comptoir models
+      comptoir models --json | jq -r '.models[].name'
+    """
+    target = find_target(url, key, data)
+    page = Api(target).get("/house/models").json()
+    if as_json:
+        print_json(page)
+        return
+    note(target.said)
+    console = out()
+    if not page["models"]:
+        console.print("[dim]no models now; offer one with:[/] comptoir host --help")
+        return
+    made = table("model", "serves", "hosts", "context", "in", "out", "waiting", right=("hosts", "context", "waiting"))
+    for one in page["models"]:
+        made.add_row(
+            Text(harmless(one["name"]), style="bold"), ", ".join(one["kinds"]), str(one["hosts"]), f"{one['context_tokens']:,}",
+            price(one["price_in_uusd_per_mtok"]), price(one["price_out_uusd_per_mtok"]), str(one["waiting"]),
+        )  # fmt: skip
+    console.print(made)
+    console.print("[dim]prices are dollars per million tokens[/]")

@@ -1,0 +1,65 @@
+"""Who is there from the first start on: an operator and a demo buyer, with keys in quickstart.env."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from comptoir.cli.quickstart import Quickstart, read_quickstart, write_quickstart
+from comptoir.dispatch import House
+from comptoir.dispatch.onboard import add_user
+from comptoir.identity import Anonymous, Credentials, OwnerKind, Role, User
+from comptoir.kit.errors import Refusal
+from comptoir.kit.money import UUSD_PER_CREDIT
+
+OPERATOR, DEMO_BUYER = "operator", "demo"
+DEMO_CREDIT_UUSD = 100 * UUSD_PER_CREDIT
+
+
+class People(NamedTuple):
+    """The two, and what opens for them."""
+
+    key: str
+    admin_key: str
+    buyer_id: bytes
+    fresh: bool
+    """They were made just now."""
+
+
+async def settle_in(house: House, folder: Path) -> People:
+    """Make sure that operator and demo buyer exist and that quickstart.env opens for them; idempotent.
+
+    Keys in the file that still open are kept. Where one does not (the file was deleted, the key revoked), its owner gets another.
+    """
+    known = read_quickstart(folder) or Quickstart()
+    admin, admin_key, _ = await _person(house, OPERATOR, Role.ADMIN, known.admin_key)
+    buyer, key, fresh = await _person(house, DEMO_BUYER, Role.BUYER, known.key)
+    assert admin.role is Role.ADMIN
+    if (key, admin_key) != (known.key, known.admin_key):
+        # Written before anybody is served, so that no key exists only in memory; the address follows once it is known.
+        write_quickstart(folder, Quickstart(known.url, key, admin_key))
+    return People(key, admin_key, buyer.id, fresh)
+
+
+async def _person(house: House, name: str, role: Role, key: str) -> tuple[User, str, bool]:
+    user = await house.identity.find_user(name)
+    if user is None:
+        credit = DEMO_CREDIT_UUSD if role is Role.BUYER else 0
+        made = await add_user(house, username=name, email=None, password=None, role=role, credit_uusd=credit)
+        return made.user, made.key, True
+    if not await _opens(house, key, user):
+        key = (await house.identity.create_key(OwnerKind.USER, user.id)).secret
+    return user, key, False
+
+
+async def _opens(house: House, key: str, user: User) -> bool:
+    try:
+        found = await house.identity.resolve(Credentials(ip="", authorization=f"Bearer {key}".encode()))
+    except Refusal:
+        return False
+    return not isinstance(found, Anonymous) and found.id == user.id
+
+
+def write_address(folder: Path, url: str, people: People) -> None:
+    """Bring the address in quickstart.env up to date."""
+    content = Quickstart(url, people.key, people.admin_key)
+    if read_quickstart(folder) != content:
+        write_quickstart(folder, content)

@@ -1,0 +1,257 @@
+"""``comptoir run``: ask a model, stream the answer, say what it cost."""
+
+import json
+import sys
+import time
+from http.client import HTTPResponse
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.status import Status
+
+from comptoir.cli.api import Api, sse_events
+from comptoir.cli.failure import Exit, Failure
+from comptoir.cli.screen import credits, err, harmless, print_json, short, span
+from comptoir.cli.target import find_target, json_option, server_options
+
+PROMPT_BYTES_MAX = 16 * 1024 * 1024
+"""Largest prompt read from standard input; the server's own limit is the same unless it was changed."""
+
+SETTLE_WAIT_S = 3.0
+"""Most seconds to wait for the books after the last token: settlement takes milliseconds."""
+
+SETTLE_POLL_S = 0.02
+
+
+class Progress:
+    """One line on standard error while the answer comes; nothing where nobody watches.
+
+    Where answer and progress share a terminal, the line is there until the first token and then gives way.
+    """
+
+    def __init__(self, model: str, *, shown: bool, alone: bool) -> None:
+        self._model = model
+        self._alone = alone
+        """Standard output goes elsewhere, so the line may stay while tokens come."""
+        self._status = Status("", console=err(), spinner="dots") if shown else None
+        self.began_s = time.monotonic()
+        self.first_token_s: float | None = None
+        self.pieces = 0
+
+    def start(self) -> None:
+        """Show the line."""
+        if self._status is not None:
+            self._status.update(f"[bold]{escape(self._model)}[/] [dim]waiting for the first token… Ctrl-C cancels[/]")
+            self._status.start()
+
+    def piece(self) -> None:
+        """Note one more piece of the answer."""
+        self.pieces += 1
+        if self.first_token_s is None:
+            self.first_token_s = time.monotonic() - self.began_s
+            if not self._alone:
+                self.stop()
+        if self._alone and self._status is not None:
+            spent = max(time.monotonic() - self.began_s - (self.first_token_s or 0), 0.001)
+            self._status.update(
+                f"[bold]{escape(self._model)}[/] [dim]{self.pieces} pieces · {self.pieces / spent:.0f}/s[/]"
+            )
+
+    def stop(self) -> None:
+        """Take the line away."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+class Reply:
+    """What the stream said."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.finish_reason = ""
+        self.usage: dict[str, Any] = {}
+        self.job = ""
+        self.model = ""
+
+    def take(self, data: str) -> str:
+        """Take one event; return the text to print.
+
+        Raises:
+            Failure: the event says that the answer ends with an error.
+        """
+        try:
+            chunk = json.loads(data)
+        except ValueError as error:
+            raise Failure(f"the server sent no JSON: {data[:100]!r}", "is this an OpenAI-compatible server?") from error
+        if isinstance(chunk.get("error"), dict):
+            raise Failure(f"the answer ended early: {chunk['error'].get('message', 'unknown error')}", self.paid_hint())
+        self.usage = chunk.get("usage") or self.usage
+        self.model = chunk.get("model") or self.model
+        text = ""
+        for choice in chunk.get("choices") or ():
+            text += (choice.get("delta") or {}).get("content") or ""
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        if text:
+            self.text.append(text)
+        return text
+
+    def paid_hint(self) -> str:
+        """Say where to look what an unfinished answer cost."""
+        return f"what arrived is paid, the rest is not: comptoir jobs show {self.job}" if self.job else ""
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option("--model", "-m", metavar="NAME", help="Which model [the first one listed by 'comptoir models'].")
+@click.option("--system", metavar="TEXT", help="Instruction that comes before the prompt.")
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Longest answer, in tokens.")
+@click.option("--temperature", type=click.FloatRange(0, 2), metavar="T", help="0 is sober, 2 is wild.")
+@json_option
+@server_options
+def run(
+    *, prompt: str | None, model: str | None, system: str | None, max_tokens: int | None, temperature: float | None,
+    as_json: bool, url: str | None, key: str | None, data: str | None,
+) -> None:  # fmt: skip
+    """Ask a model; the answer is streamed, then what it cost.
+
+    Without PROMPT (or with '-') the prompt is read from standard input. Ctrl-C cancels at the host within a moment; what
+    arrived is paid, the rest of the hold goes back.
+
+    \b
+    Examples:
+      comptoir run "Explain quantum computing."
+      comptoir run --model comptoir-demo --max-tokens 60 "What is a receipt?"
+      git diff | comptoir run --system "Write a commit message for this diff."
+      comptoir run --json "Say hello." | jq .cost_uusd
+    """
+    target = find_target(url, key, data)
+    words = _prompt(prompt)
+    api = Api(target)
+    chosen = model or _first_model(api)
+    messages = [{"role": "system", "content": system}] if system else []
+    body: dict[str, Any] = {
+        "model": chosen, "messages": [*messages, {"role": "user", "content": words}], "stream": True,
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    if temperature is not None:
+        body["temperature"] = temperature
+    progress = Progress(chosen, shown=sys.stderr.isatty(), alone=as_json or not sys.stdout.isatty())
+    reply = Reply()
+    interrupted = False
+    progress.start()
+    try:
+        _stream(api, body, reply=reply, progress=progress, shown=not as_json)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        progress.stop()
+        if reply.text and not as_json:
+            click.echo()
+    total_s = time.monotonic() - progress.began_s
+    bill = _bill(api, reply, progress, total_s=total_s)
+    if as_json:
+        print_json(bill)
+    else:
+        _say(bill, interrupted=interrupted)
+    if interrupted:
+        raise click.exceptions.Exit(Exit.INTERRUPTED)
+
+
+def _prompt(given: str | None) -> str:
+    if given is None and sys.stdin.isatty():
+        raise Failure("there is no prompt", 'try: comptoir run "Explain quantum computing."', code=Exit.USAGE)
+    if given is None or given == "-":
+        raw = sys.stdin.buffer.read(PROMPT_BYTES_MAX + 1)
+        if len(raw) > PROMPT_BYTES_MAX:
+            raise Failure(f"the prompt is larger than {PROMPT_BYTES_MAX:,} bytes", "send less", code=Exit.USAGE)
+        given = raw.decode("utf-8", errors="replace").strip()
+    if not given.strip():
+        raise Failure("the prompt is empty", 'try: comptoir run "Explain quantum computing."', code=Exit.USAGE)
+    return given
+
+
+def _first_model(api: Api) -> str:
+    found = api.get("/house/models").json()["models"]
+    chat = [str(one["name"]) for one in found if "chat" in one["kinds"]]
+    if not chat:
+        hint = "offer one with 'comptoir host --help', or see 'comptoir hosts'"
+        raise Failure(f"no model is here at {api.target.url}", hint)
+    return chat[0]
+
+
+def _stream(api: Api, body: dict[str, Any], *, reply: Reply, progress: Progress, shown: bool) -> None:
+    """Read the answer to its end into *reply*; print it as it comes if *shown*.
+
+    Raises:
+        Failure: refused, ended by an error, or broken off.
+    """
+    watched = sys.stdout.isatty()
+    with api.stream("/v1/chat/completions", body) as response:
+        reply.job = _header(response, "x-comptoir-job")
+        for _, data in sse_events(response):
+            if data == "[DONE]":
+                return
+            text = reply.take(data)
+            if text:
+                progress.piece()
+                if shown:
+                    sys.stdout.write(harmless(text) if watched else text)
+                    sys.stdout.flush()
+    raise Failure("the connection broke off before the answer was complete", reply.paid_hint(), code=Exit.UNREACHABLE)
+
+
+def _header(response: HTTPResponse, name: str) -> str:
+    return response.getheader(name) or ""
+
+
+def _bill(api: Api, reply: Reply, progress: Progress, *, total_s: float) -> dict[str, Any]:
+    """Say what came and what it cost, as the books have it."""
+    job = _settled(api, reply.job) if reply.job else {}
+    usage = reply.usage
+    return {
+        "text": "".join(reply.text),
+        "model": reply.model,
+        "finish_reason": job.get("finish_reason") or reply.finish_reason or None,
+        "prompt_tokens": job.get("prompt_tokens", usage.get("prompt_tokens")),
+        "completion_tokens": job.get("completion_tokens", usage.get("completion_tokens")),
+        "cost_uusd": job.get("cost_uusd"),
+        "host": job.get("host"),
+        "job": reply.job or None,
+        "receipt": job.get("receipt"),
+        "state": job.get("state"),
+        "first_token_s": round(progress.first_token_s, 4) if progress.first_token_s is not None else None,
+        "total_s": round(total_s, 4),
+    }
+
+
+def _settled(api: Api, job_id: str) -> dict[str, Any]:
+    """Return the job once its books are closed; what is known of it when that takes too long."""
+    until = time.monotonic() + SETTLE_WAIT_S
+    while True:
+        job: dict[str, Any] = api.get(f"/house/jobs/{job_id}").json()
+        if job["receipt"] or time.monotonic() > until:
+            return job
+        time.sleep(SETTLE_POLL_S)
+
+
+def _say(bill: dict[str, Any], *, interrupted: bool) -> None:
+    """Print the last lines, to standard error: the answer alone is on standard output."""
+    console = err()
+    parts = []
+    if bill["completion_tokens"] is not None:
+        parts.append(f"{bill['prompt_tokens'] or 0} + {bill['completion_tokens']} tokens")
+    if bill["cost_uusd"] is not None:
+        parts.append(f"[bold]{credits(bill['cost_uusd'])} credits[/]")
+    if bill["first_token_s"] is not None:
+        parts.append(f"first token {span(bill['first_token_s'] * 1000)}")
+    parts.append(f"total {span(bill['total_s'] * 1000)}")
+    if bill["host"]:
+        parts.append(short(bill["host"]))
+    mark = "[yellow]■ cancelled[/]" if interrupted else "[green]✓[/]"
+    console.print(f"{mark} {' · '.join(parts)}", soft_wrap=True)
+    if bill["receipt"]:
+        console.print(f"  [dim]receipt {bill['receipt']}[/]", soft_wrap=True)

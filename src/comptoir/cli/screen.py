@@ -1,0 +1,142 @@
+"""What all commands print the same way: consoles, tables, money, times."""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from comptoir.kit.money import to_credits, to_usd
+
+PIPE_COLUMNS = 200
+"""Width of tables that go into a pipe or a file, where no terminal says how wide it is."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+STATE_STYLES = {
+    "completed": "green", "running": "cyan", "queued": "yellow", "failed": "red", "cancelled": "magenta",
+    "expired": "red", "active": "green", "draining": "yellow", "offline": "dim", "done": "green", "lost": "red",
+}  # fmt: skip
+
+
+def out() -> Console:
+    """Return a console on standard output as it is now."""
+    return _console(sys.stdout)
+
+
+def err() -> Console:
+    """Return a console on standard error as it is now."""
+    return _console(sys.stderr)
+
+
+def _console(stream: Any) -> Console:
+    width = None if stream.isatty() else PIPE_COLUMNS
+    return Console(file=stream, highlight=False, emoji=False, markup=True, width=width)
+
+
+def harmless(text: str) -> str:
+    """Return *text* without control characters but newline and tab: a terminal would obey them."""
+    return _CONTROL.sub("", text)
+
+
+def note(text: str) -> None:
+    """Say something beside the answer, on standard error, when a person is watching."""
+    if text and sys.stderr.isatty():
+        click.echo(click.style(text, dim=True), err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print *value* as JSON for programs."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+class QuietTable(Table):
+    """A table whose plain cells are shown as they are: what hosts and people call themselves is never markup."""
+
+    def add_row(self, *cells: Any, **named: Any) -> None:
+        """Add a row; give `Text` where style is wanted."""
+        super().add_row(*(Text(harmless(cell)) if isinstance(cell, str) else cell for cell in cells), **named)
+
+
+def table(*columns: str, right: Iterable[str] = ()) -> QuietTable:
+    """Return a quiet table; columns named in *right* hold numbers."""
+    made = QuietTable(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    numbers = set(right)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return made
+
+
+def facts(rows: Iterable[tuple[str, object]]) -> Table:
+    """Return a two-column list of names and values; None is left out."""
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        if value is not None:
+            made.add_row(name, value if isinstance(value, Text | Table) else Text(harmless(str(value))))
+    return made
+
+
+def state(word: str) -> Text:
+    """Return a state in its colour."""
+    return Text(word, style=STATE_STYLES.get(word, ""))
+
+
+def money(value: Decimal) -> str:
+    """Spell an amount with at least two decimals."""
+    exponent = value.as_tuple().exponent
+    return f"{value:,.2f}" if isinstance(exponent, int) and exponent > -2 else f"{value:,}"
+
+
+def credits(amount_uusd: int) -> str:
+    """Spell an amount for people: credits."""
+    return money(to_credits(amount_uusd))
+
+
+def credits_and_usd(amount_uusd: int) -> str:
+    """Spell an amount as credits and dollars."""
+    return f"{credits(amount_uusd)} credits (${money(to_usd(amount_uusd))})"
+
+
+def price(uusd_per_mtok: int) -> str:
+    """Spell a price: dollars a million tokens."""
+    return "free" if uusd_per_mtok == 0 else f"${money(to_usd(uusd_per_mtok))}/M"
+
+
+def ago(at_ms: int | None, *, now_ms: int | None = None) -> str:
+    """Spell a past moment as a time span: ``3 s ago``."""
+    if not at_ms:
+        return "never"
+    past_s = max(0, (time.time_ns() // 1_000_000 if now_ms is None else now_ms) - at_ms) // 1000
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if past_s >= size:
+            return f"{past_s // size} {unit} ago"
+    return f"{past_s} s ago"
+
+
+def moment(at_ms: int | None) -> str:
+    """Spell a moment in local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000)) if at_ms else "—"
+
+
+def span(ms: float | None) -> str:
+    """Spell a duration."""
+    if ms is None:
+        return "—"
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
+
+
+def short(identifier: str | None) -> str:
+    """Shorten a public id for a table; its tail differs where its head is only time."""
+    if not identifier or len(identifier) < 24:
+        return identifier or "—"
+    head, _, digits = identifier.partition("_")
+    return f"{head}_{digits[:4]}…{digits[-6:]}"

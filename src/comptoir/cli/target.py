@@ -1,0 +1,73 @@
+"""Which server a command talks to, and with whose key: flags, then the environment, then quickstart.env."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from comptoir.cli.failure import Exit, Failure
+from comptoir.cli.quickstart import FILE_NAME, Quickstart, read_quickstart
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_DATA = "comptoir-data"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Target(NamedTuple):
+    """A server and the key to use there."""
+
+    url: str
+    key: str
+    said: str
+    """Where both came from, when it was quickstart.env; for the person to know."""
+
+
+def server_options(command: F) -> F:
+    """Add ``--url``, ``--key`` and ``--data`` to a command."""
+    for option in (
+        click.option(
+            "--data", metavar="FOLDER", default=None, help=f"Folder whose {FILE_NAME} is read [{DEFAULT_DATA}]."
+        ),
+        click.option("--key", metavar="KEY", default=None, help="Your key [COMPTOIR_KEY]."),
+        click.option("--url", metavar="URL", default=None, help="The server [COMPTOIR_URL]."),
+    ):
+        command = option(command)
+    return command
+
+
+def json_option(command: F) -> F:
+    """Add ``--json`` to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def find_target(
+    url: str | None, key: str | None, data: str | None, *, operator: bool = False, env: Mapping[str, str] | None = None
+) -> Target:
+    """Return the server and the key; the key is empty when none was found.
+
+    A key of quickstart.env is used only at quickstart.env's address: it must not leak to another server.
+
+    Raises:
+        Failure: the address is no http(s) URL.
+    """
+    env = os.environ if env is None else env
+    folder = Path(data or env.get("COMPTOIR_DATA") or DEFAULT_DATA).expanduser()
+    found = read_quickstart(folder) or Quickstart()
+    given_url = url or env.get("COMPTOIR_URL", "")
+    address = (given_url or found.url or DEFAULT_URL).rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        raise Failure(f"{address!r} is no address", "give --url like http://127.0.0.1:8080", code=Exit.USAGE)
+    chosen = key or _key_of(env, operator=operator)
+    said = ""
+    if not chosen and address == found.url.rstrip("/"):
+        chosen = found.admin_key if operator else found.key
+        said = f"using {folder / FILE_NAME}" if chosen else ""
+    return Target(address, chosen, said)
+
+
+def _key_of(env: Mapping[str, str], *, operator: bool) -> str:
+    names = ("COMPTOIR_ADMIN_KEY", "COMPTOIR_KEY") if operator else ("COMPTOIR_KEY",)
+    return next((env[name] for name in names if env.get(name)), "")

@@ -1,0 +1,233 @@
+"""``comptoir up``: a coordinator in this process, a worker beside it, and everything said that a newcomer needs."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import importlib.util
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import uvloop
+
+from comptoir.app import DATA_MODE, Listening, serve
+from comptoir.cli import STARTED_S
+from comptoir.cli.config import settings_from
+from comptoir.cli.failure import Exit, Failure
+from comptoir.cli.greeting import Greeting
+from comptoir.cli.local_worker import LocalWorker, move_state
+from comptoir.cli.people import People, settle_in, write_address
+from comptoir.cli.screen import out
+from comptoir.dispatch import House
+from comptoir.kit.logs import set_up
+from comptoir.kit.signing import KeyFileError
+from comptoir.settings import Loaded, Settings
+
+LOOK_S = 0.5
+"""How often the fleet is looked at for news to tell."""
+
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+"""What to call a server that listens on all addresses, from this machine."""
+
+
+@click.command()
+@click.option("--host", metavar="ADDRESS", help="Address to listen on [127.0.0.1].")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0 takes a free one [8080].")
+@click.option("--data", metavar="FOLDER", help="Database, keys and quickstart.env; made if missing [./comptoir-data].")
+@click.option("--database", metavar="ADDRESS", help="postgresql://… instead of the SQLite file in the data folder.")
+@click.option("--config", "config_file", metavar="FILE", help="Settings file [comptoir.toml in the data folder].")
+@click.option(
+    "--set", "pairs", metavar="NAME=VALUE", multiple=True, help="Any setting of 'comptoir config'. Repeatable."
+)
+@click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error")), help="Least level logged.")
+@click.option("--log-format", type=click.Choice(("text", "json")), help="Log lines for people or for collectors.")
+@click.option("--worker/--no-worker", default=True, help="Also run a worker on this machine [yes].")
+@click.option("--discover/--no-discover", default=True, help="Let it offer OpenAI-compatible servers found here [yes].")
+@click.option("--price-in", default="0", metavar="PRICE", help="Its price per million prompt tokens, in dollars [0].")
+@click.option(
+    "--price-out", default="1.00", metavar="PRICE", help="Its price per million answer tokens, in dollars [1.00]."
+)
+@click.option("--slots", type=click.IntRange(1, 4096), default=4, show_default=True, help="Its jobs at once.")
+@click.option(
+    "--engine", "engines", multiple=True, hidden=True, help="Engines of the worker instead of the demo model."
+)
+def up(
+    *, host: str | None, port: int | None, data: str | None, database: str | None, config_file: str | None,
+    pairs: tuple[str, ...], log_level: str | None, log_format: str | None, worker: bool, discover: bool, price_in: str,
+    price_out: str, slots: int, engines: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Start a coordinator and a local worker, ready to answer.
+
+    The first start makes an operator and a demo buyer with 100 credits, and writes address and keys to quickstart.env in the
+    data folder. Later starts find the same people and the same money. Ctrl-C drains: open answers finish first.
+
+    \b
+    Examples:
+      comptoir up
+      comptoir up --port 9000 --data ~/post
+      comptoir up --host 0.0.0.0 --set fee_bps=500 --log-format json
+      comptoir up --no-worker --database postgresql://comptoir@db/comptoir
+    """
+    flags: dict[str, object] = {
+        "host": host, "port": port, "data": data, "database": database, "log_level": log_level, "log_format": log_format,
+    }  # fmt: skip
+    loaded = settings_from(flags, pairs, config_file)
+    settings = loaded.settings
+    _start_logs(loaded)
+    prices = ("--price-in", price_in, "--price-out", price_out, "--slots", str(slots))
+    chosen = _worker_arguments(settings, engines, discover=discover) + list(prices) if worker else None
+    try:
+        with _alone_in(settings.data_path()), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Post(settings, chosen).run())
+    except OSError as error:
+        raise _address_failure(settings, error) from error
+    except KeyFileError as error:
+        raise Failure(str(error), f"the signing key is {settings.data_path() / 'signing.key'}") from error
+
+
+def _start_logs(loaded: Loaded) -> None:
+    settings = loaded.settings
+    level = settings.log_level
+    if loaded.origin["log_level"] == "default" and out().is_terminal:
+        # On a terminal the news are printed for people; a log line a request would bury them.
+        level = "warning"
+    set_up(level=level, form=settings.log_format)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _worker_arguments(settings: Settings, engines: Sequence[str], *, discover: bool) -> list[str]:
+    """Return the command line of the local worker: the demo model where its library is, and what runs on this machine."""
+    chosen = list(engines)
+    if not chosen and importlib.util.find_spec("xllamacpp") is not None:
+        chosen.append("demo")
+    arguments = ["--supervised", "--state", str(settings.data_path() / "worker"), "--drain", f"{settings.drain_s:g}"]
+    for engine in chosen:
+        arguments += ["--engine", engine]
+    return [*arguments, "--discover" if discover else "--no-discover"]
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the data folder: two coordinators over one SQLite file would each lease the other's jobs.
+
+    Raises:
+        Failure: another process holds it, or it can't be used.
+    """
+    try:
+        folder.mkdir(mode=DATA_MODE, parents=True, exist_ok=True)
+        handle = os.open(folder / "coordinator.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        hint = "choose another folder with --data"
+        raise Failure(f"the data folder {folder} can't be used: {error.strerror}", hint) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        hint = "stop that one first, or choose another folder with --data"
+        raise Failure(f"a coordinator is already running with {folder}", hint) from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _address_failure(settings: Settings, error: OSError) -> Exception:
+    if error.errno == errno.EADDRINUSE:
+        hint = f"stop what listens there (lsof -i :{settings.port}), or choose another port: comptoir up --port {settings.port + 1}"
+        return Failure(f"port {settings.port} on {settings.host} is taken", hint)
+    if error.errno == errno.EACCES and settings.port < 1024:
+        return Failure(f"port {settings.port} is reserved for root", "choose one above 1023 with --port")
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        words = f"{settings.host} is no address of this machine: {error.strerror}"
+        return Failure(words, "choose another with --host", code=Exit.USAGE)
+    return error
+
+
+class _Post:
+    """One run of ``comptoir up``."""
+
+    def __init__(self, settings: Settings, worker_arguments: list[str] | None) -> None:
+        self._settings = settings
+        self._arguments = worker_arguments
+        self._folder = settings.data_path()
+        self._greeting = Greeting(out())
+        self._people: People | None = None
+        self._balance_uusd = 0
+        self._url = ""
+        self._house: House | None = None
+        self._worker: LocalWorker | None = None
+        self._news: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until a signal; then drain, and let the worker end.
+
+        Raises:
+            OSError: the address is taken.
+        """
+        try:
+            await serve(self._settings, on_open=self._open, on_ready=self._ready, on_stopping=self._greeting.draining)
+        finally:
+            if self._news is not None:
+                self._news.cancel()
+            if self._worker is not None:
+                await self._worker.stop()
+        self._greeting.stopped(STARTED_S)
+
+    async def _open(self, house: House) -> None:
+        self._people = await settle_in(house, self._folder)
+        self._balance_uusd = (await house.ledger.account(self._people.buyer_id)).free_uusd
+
+    def _ready(self, listening: Listening) -> None:
+        people = self._people
+        assert people is not None, "people are settled in before anybody is served"
+        self._house = listening.house
+        self._url = _from_here(listening.url)
+        write_address(self._folder, self._url, people)
+        self._greeting.listening(
+            url=listening.url, data=_short_path(self._folder), fresh=people.fresh, balance_uusd=self._balance_uusd,
+            took_s=time.monotonic() - STARTED_S,
+        )  # fmt: skip
+        self._news = asyncio.get_running_loop().create_task(self._tell_news(listening.house))
+        if self._arguments is not None:
+            # A local worker may not find its coordinator at the port of last time.
+            move_state(self._folder / "worker", self._url)
+            port = str(urlsplit(self._url).port)
+            self._worker = LocalWorker(
+                [*self._arguments, "--skip-port", port], url=self._url, key=people.admin_key, on_event=self._on_worker
+            )
+            self._worker.start()
+
+    def _on_worker(self, kind: str, event: dict[str, Any]) -> None:
+        self._greeting.worker_event(kind, event)
+
+    async def _tell_news(self, house: House) -> None:
+        people = self._people
+        assert people is not None
+        while True:
+            self._greeting.hosts_changed(house.fleet)
+            models = house.fleet.models()
+            if models:
+                chat = next((one.name for one in models if "chat" in one.kinds), models[0].name)
+                self._greeting.paste(url=self._url, key=people.key, model=chat, fleet=house.fleet)
+            await asyncio.sleep(LOOK_S)
+
+
+def _from_here(url: str) -> str:
+    for listening, reachable in ANY_ADDRESS.items():
+        url = url.replace(f"//{listening}:", f"//{reachable}:")
+    return url
+
+
+def _short_path(folder: Path) -> str:
+    """Return the folder as it is best typed from here."""
+    try:
+        return f"./{folder.relative_to(Path.cwd())}"
+    except ValueError:
+        return str(folder)

@@ -1,0 +1,326 @@
+"""Endpoints of the house dialect."""
+
+import time
+
+from comptoir import __version__
+from comptoir.desk import claim, find_job, render_plain_error, status_of
+from comptoir.dialects.house import views
+from comptoir.dialects.house.wire import (
+    AuditView,
+    DepositBody,
+    Deposited,
+    DifferenceView,
+    HostsQuery,
+    HostsView,
+    HostView,
+    JobDetail,
+    JobsQuery,
+    JobsView,
+    Me,
+    ModelsView,
+    ModelView,
+    OwnHostView,
+    RankedView,
+    RoutingQuery,
+    RoutingView,
+    StatementQuery,
+    StatementView,
+    StatusView,
+)
+from comptoir.dispatch import House
+from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.onboard import host_of
+from comptoir.hosts import UnknownHost
+from comptoir.identity import OwnerKind, Principal, UnknownUser
+from comptoir.jobs import JobFinished, JobRow, UnknownJob
+from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
+from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request
+from comptoir.kit.ids import parse, public
+from comptoir.kit.money import from_credits
+from comptoir.ledger import UnknownAccount, audit
+from comptoir.receipts import UnknownReceipt
+from comptoir.routing import Spec, UnknownPreference, preference_named, rank
+
+OWN_TRANSFERS = 50
+"""Transfers shown with a host's own view; `GET /house/statement` pages through all."""
+
+
+# -- who and how much ----------------------------------------------------------------------------------------------
+
+
+async def me(house: House, request: Request) -> Me:
+    """Say whose key it is and what the account holds."""
+    who: Principal = request.principal
+    account = views.balance(await house.ledger.account(who.id))
+    if who.kind is OwnerKind.HOST:
+        host = house.fleet.find(who.id)
+        return Me("host", public("host", who.id), host.row.gpu if host is not None else "", "host", account)
+    return Me("user", public("usr", who.id), who.name, who.role, account)
+
+
+async def statement(house: House, request: Request) -> StatementView:
+    """Give the account and a page of its transfers."""
+    query: StatementQuery = request.query
+    owner_id = request.principal.id
+    before = bytes.fromhex(query.before) if query.before else None
+    # One more than asked for says whether there is a next page.
+    found = await house.ledger.statement(owner_id, limit=query.limit + 1, before=before)
+    rows = found.transfers[: query.limit]
+    shown = [views.transfer(row, seen_by=owner_id) for row in rows]
+    return StatementView(
+        views.balance(found.account), shown, shown[-1].id if len(found.transfers) > query.limit else None
+    )
+
+
+async def deposit(house: House, request: Request) -> Deposited:
+    """Credit money that came in by another way; a repeat with the same Idempotency-Key credits nothing more."""
+    body: DepositBody = request.body
+    try:
+        amount_uusd = from_credits(body.credits)
+    except ValueError as error:
+        raise InvalidField("credits", str(error)) from error
+    owner_id = await _owner(house, body.owner) if body.owner else request.principal.id
+    bound = await claim(house, request)
+    transfer = await house.ledger.deposit(
+        owner_id=owner_id, amount_uusd=amount_uusd, transfer_id=bound.resource_id if bound is not None else None
+    )
+    account = views.balance(await house.ledger.account(owner_id))
+    return Deposited(transfer.hex(), public("usr", owner_id), amount_uusd, account)
+
+
+async def _owner(house: House, text: str) -> bytes:
+    owner_id = parse("usr", text)
+    if owner_id is not None:
+        return (await house.identity.get_user(owner_id)).id
+    user = await house.identity.find_user(text)
+    if user is None:
+        raise InvalidField("owner", f"nobody here is called {text!r}; give a username or a user id (usr_…)")
+    return user.id
+
+
+# -- jobs and receipts ---------------------------------------------------------------------------------------------
+
+
+def _sees(principal: Principal) -> bytes | None:
+    """Return whose jobs the caller may see: its own, or for an operator everybody's (None)."""
+    return None if principal.is_admin else principal.id
+
+
+async def jobs(house: House, request: Request) -> JobsView:
+    """Give a page of jobs, newest first."""
+    query: JobsQuery = request.query
+    if query.everyone and not request.principal.is_admin:
+        raise NotAllowed("only an operator sees everybody's jobs; leave 'everyone' out for your own")
+    owner_id = None if query.everyone else request.principal.id
+    before = parse("job", query.before) if query.before else None
+    rows = await house.jobs.newest(owner_id=owner_id, state=query.state, limit=query.limit + 1, before=before)
+    shown = [views.job(house, row) for row in rows[: query.limit]]
+    return JobsView(shown, shown[-1].id if len(rows) > query.limit else None)
+
+
+async def _row(house: House, request: Request) -> JobRow:
+    job_id = parse("job", request.params["id"])
+    if job_id is None:
+        raise UnknownJob
+    return await house.jobs.get(job_id, owner_id=_sees(request.principal))
+
+
+async def job(house: House, request: Request) -> JobDetail:
+    """Give one job with its life."""
+    return await views.job_detail(house, await _row(house, request))
+
+
+async def cancel_job(house: House, request: Request) -> JobDetail:
+    """Stop a job; what was delivered is paid, the rest goes back."""
+    live = await find_job(house, _sees(request.principal), request.params["id"])
+    await cancel(house, live)
+    return await job(house, request)
+
+
+async def job_receipt(house: House, request: Request) -> Reply:
+    """Give the receipt of a job as the signed envelope it is."""
+    row = await _row(house, request)
+    return Reply(200, await house.receipts.envelope_of(row.id))
+
+
+async def receipt(house: House, request: Request) -> Reply:
+    """Give a receipt by its own id or its job's; hosts may read those of jobs they worked on."""
+    text = request.params["id"]
+    job_id = parse("rcpt", text) or parse("job", text)
+    if job_id is None:
+        raise UnknownJob
+    who: Principal = request.principal
+    if who.kind is OwnerKind.HOST:
+        if all(attempt.host_id != who.id for attempt in await house.jobs.attempts(job_id)):
+            raise UnknownJob
+    else:
+        await house.jobs.get(job_id, owner_id=_sees(who))
+    return Reply(200, await house.receipts.envelope_of(job_id))
+
+
+async def keys(house: House, request: Request) -> Reply:
+    """Publish the keys that receipts are checked with."""
+    return Reply(200, await house.receipts.registry())
+
+
+# -- hosts and models ----------------------------------------------------------------------------------------------
+
+
+async def hosts(house: House, request: Request) -> HostsView:
+    """Give a page of hosts; their owner also sees what they earned."""
+    query: HostsQuery = request.query
+    owner_id = None
+    if query.mine:
+        if request.principal is None or request.principal.kind is not OwnerKind.USER:
+            raise NotAuthenticated("'mine' needs a user's key: send 'Authorization: Bearer ck_…'")
+        owner_id = request.principal.id
+    found, total = house.fleet.list_hosts(
+        limit=query.limit, offset=query.offset, status=query.status, model=query.model, owner_id=owner_id
+    )
+    earned: dict[bytes, int] = {}
+    if owner_id is not None:
+        accounts = await house.ledger.accounts([host.id for host in found])
+        earned = {host_id: account.balance_uusd for host_id, account in accounts.items()}
+    shown: list[HostView] = [views.host_view(house, host, earned_uusd=earned.get(host.id)) for host in found]
+    return HostsView(shown, total)
+
+
+async def own_host(house: House, request: Request) -> OwnHostView:
+    """Give the calling host: record, reputation, money."""
+    host = host_of(house, request.principal, None)
+    found = await house.ledger.statement(host.id, limit=OWN_TRANSFERS)
+    owner_id = host.row.owner_id
+    return OwnHostView(
+        **views.host_fields(house, host),  # type: ignore[arg-type]
+        earned_uusd=found.account.balance_uusd, owner=public("usr", owner_id) if owner_id is not None else None,
+        linked=host.id in house.lines, open_jobs=[public("job", one.id) for one in house.jobs.live.leases_of(host.id)],
+        account=views.balance(found.account),
+        transfers=[views.transfer(row, seen_by=host.id) for row in found.transfers],
+    )  # fmt: skip
+
+
+async def models(house: House, request: Request) -> ModelsView:
+    """List what can be bought now."""
+    waiting = house.jobs.queue.models()
+    return ModelsView(
+        [
+            ModelView(
+                one.name, list(one.kinds), one.available_hosts, one.min_price_in_uusd_per_mtok,
+                one.min_price_out_uusd_per_mtok, one.max_tokens, waiting.get(one.name, 0),
+            )
+            for one in house.fleet.models()
+        ]
+    )  # fmt: skip
+
+
+async def routing(house: House, request: Request) -> RoutingView:
+    """Say who would get a job, and why; buys nothing and reserves nothing."""
+    query: RoutingQuery = request.query
+    preference = preference_named(query.preference) if query.preference else house.preference
+    spec = Spec(
+        model=query.model, kind=query.kind, prompt_tokens=query.prompt_tokens, max_tokens=query.max_tokens,
+        preference=preference.name,
+    )  # fmt: skip
+    free = house.fleet.free_list(query.model)
+    found = rank(spec, free, preference, limit=query.limit) if free is not None else []
+    refused = house.fleet.explain(spec)
+    return RoutingView(
+        query.model, preference.name,
+        [
+            RankedView(
+                public("host", one.candidate.host_id), one.score, one.sentence, dict(one.reasons), one.cost_max_uusd,
+                one.finish_ms,
+            )
+            for one in found
+        ],
+        house.fleet.possible(spec),
+        refused.sentence() if not refused.hosts or refused.filters else "",
+        house.jobs.queue.models().get(query.model, 0),
+    )  # fmt: skip
+
+
+# -- the post itself -----------------------------------------------------------------------------------------------
+
+
+async def audited(house: House, request: Request) -> AuditView:
+    """Recompute the books from the transfers; any difference is named."""
+    began = time.perf_counter()
+    found = await audit(house.db)
+    took_ms = round((time.perf_counter() - began) * 1000)
+    return AuditView(
+        not found, [DifferenceView(one.what, one.subject, one.recorded, one.recomputed) for one in found], took_ms
+    )
+
+
+async def status(house: House, request: Request) -> StatusView:
+    """Give the trading post in numbers; all from memory, so it is never slow."""
+    return StatusView(
+        "draining" if house.draining else "open", __version__, round(house.clock.monotonic_s() - house.started_s, 3),
+        house.fleet.active_hosts, len(house.fleet), len(house.fleet.models()), len(house.jobs.queue),
+        house.jobs.live.leased, {str(state): count for state, count in house.counts.items()}, house.preference.name,
+        house.settings.fee_bps, house.receipts.keyid,
+    )  # fmt: skip
+
+
+ENDPOINTS = (
+    Endpoint(
+        "GET", "/me", me, Access.ANY, "Say whose key it is and what the account holds.", response=Me,
+        errors=(UnknownAccount,),
+    ),
+    Endpoint(
+        "GET", "/statement", statement, Access.ANY, "Give the account and its transfers, newest first.",
+        query=StatementQuery, response=StatementView, errors=(UnknownAccount,),
+    ),
+    Endpoint(
+        "POST", "/deposit", deposit, Access.OPERATOR, "Credit money that came in by another way.", request=DepositBody,
+        response=Deposited, status=201, idempotent=True, errors=(UnknownUser, UnknownAccount),
+        example={"owner": "demo", "credits": 50},
+    ),
+    Endpoint("GET", "/jobs", jobs, Access.BUYER, "List jobs, newest first.", query=JobsQuery, response=JobsView),
+    Endpoint(
+        "GET", "/jobs/{id}", job, Access.BUYER, "Give one job with its events and attempts.", response=JobDetail,
+        errors=(UnknownJob,),
+    ),
+    Endpoint(
+        "POST", "/jobs/{id}/cancel", cancel_job, Access.BUYER, "Stop a job; what was delivered is paid.",
+        response=JobDetail, errors=(UnknownJob, JobFinished),
+    ),
+    Endpoint(
+        "GET", "/jobs/{id}/receipt", job_receipt, Access.BUYER, "Give a job's receipt (DSSE envelope).",
+        errors=(UnknownJob, UnknownReceipt),
+    ),
+    Endpoint(
+        "GET", "/receipts/{id}", receipt, Access.ANY, "Give a receipt by its id or its job's (DSSE envelope).",
+        errors=(UnknownJob, UnknownReceipt),
+    ),
+    Endpoint("GET", "/keys", keys, Access.PUBLIC, "Publish the keys that receipts are checked with."),
+    Endpoint(
+        "GET", "/hosts", hosts, Access.OPTIONAL, "List hosts with offers, pace and reputation.", query=HostsQuery,
+        response=HostsView,
+    ),
+    Endpoint(
+        "GET", "/host", own_host, Access.HOST, "Give the calling host: record, reputation, earnings.",
+        response=OwnHostView, errors=(UnknownHost, UnknownAccount),
+    ),
+    Endpoint("GET", "/models", models, Access.PUBLIC, "List what can be bought now.", response=ModelsView),
+    Endpoint(
+        "GET", "/routing", routing, Access.ANY, "Say who would get a job, and why; buys nothing.", query=RoutingQuery,
+        response=RoutingView, errors=(UnknownPreference,),
+    ),
+    Endpoint(
+        "GET", "/audit", audited, Access.OPERATOR, "Recompute the books; any difference is named.", response=AuditView
+    ),
+    Endpoint("GET", "/status", status, Access.PUBLIC, "Give the trading post in numbers.", response=StatusView),
+)  # fmt: skip
+
+DIALECT = Dialect(
+    name="house",
+    title="Comptoir house",
+    prefix="/house",
+    endpoints=ENDPOINTS,
+    render_error=render_plain_error,
+    description="What command line, console and host owners need: accounts, jobs, receipts, hosts, audit. "
+    "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",
+    at_root=False,
+    error_statuses=status_of,
+)

@@ -1,0 +1,116 @@
+"""From the rooms' records to the wire: pure, but for what the fleet says of now."""
+
+from comptoir.dialects.house.wire import (
+    AttemptView,
+    Balance,
+    EventView,
+    HostView,
+    JobDetail,
+    JobView,
+    OfferView,
+    PaceView,
+    ReputationView,
+    TransferView,
+)
+from comptoir.dispatch import House
+from comptoir.hosts import Host
+from comptoir.jobs import FINAL, AttemptRow, JobRow
+from comptoir.kit.ids import public
+from comptoir.ledger import HOUSE_ACCOUNTS, Account, Transfer
+from comptoir.link import ModelOffer
+
+
+def balance(account: Account) -> Balance:
+    """Spell an account."""
+    return Balance(account.balance_uusd, account.held_uusd, account.free_uusd)
+
+
+def transfer(row: Transfer, *, seen_by: bytes) -> TransferView:
+    """Spell a ledger row as the owner of *seen_by* sees it: what left is negative."""
+    left = row.debit_id == seen_by
+    return TransferView(
+        row.id.hex(), row.kind, -row.amount_uusd if left else row.amount_uusd,
+        _account_name(row.credit_id if left else row.debit_id, row.kind, left=left),
+        public("job", row.job_id) if row.job_id is not None else None, row.created_ms,
+    )  # fmt: skip
+
+
+def _account_name(account_id: bytes, kind: str, *, left: bool) -> str:
+    known = HOUSE_ACCOUNTS.get(account_id)
+    if known is not None:
+        return known
+    # A buyer pays a host, a host is paid by a buyer: only the side that we are not can be told from the kind.
+    return public("host" if kind == "pay" and left else "usr", account_id)
+
+
+def _fields(house: House, row: JobRow) -> dict[str, object]:
+    live = house.jobs.live.get(row.id)
+    over = row.state in FINAL
+    return {
+        "id": public("job", row.id), "state": row.state, "model": row.model, "kind": row.kind, "dialect": row.dialect,
+        "owner": public("usr", row.owner_id), "host": public("host", row.host_id) if row.host_id else None,
+        "created_ms": row.created_ms, "started_ms": row.started_ms, "finished_ms": row.finished_ms,
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": live.tokens if live is not None and not over else row.completion_tokens,
+        "max_tokens": row.max_tokens, "hold_uusd": row.hold_uusd, "cost_uusd": row.cost_uusd,
+        "finish_reason": row.finish_reason, "fault": row.fault, "error_code": row.error_code,
+        "error_message": row.error_message, "receipt": public("rcpt", row.id) if over else None,
+        "queue_position": house.jobs.queue.before(row.id),
+    }  # fmt: skip
+
+
+def job(house: House, row: JobRow) -> JobView:
+    """Spell a job for a list."""
+    return JobView(**_fields(house, row))  # type: ignore[arg-type]
+
+
+async def job_detail(house: House, row: JobRow) -> JobDetail:
+    """Spell a job with its events and attempts."""
+    ran_ms = row.finished_ms - row.started_ms if row.finished_ms is not None and row.started_ms is not None else None
+    return JobDetail(
+        **_fields(house, row),  # type: ignore[arg-type]
+        price_in_uusd_per_mtok=row.price_in_uusd_per_mtok, price_out_uusd_per_mtok=row.price_out_uusd_per_mtok,
+        deadline_ms=row.deadline_ms, ran_ms=ran_ms,
+        waited_ms=row.started_ms - row.created_ms if row.started_ms is not None else None,
+        events=[EventView(state, at_ms, detail) for state, at_ms, detail in await house.jobs.events(row.id)],
+        attempts=[_attempt(attempt) for attempt in await house.jobs.attempts(row.id)],
+    )  # fmt: skip
+
+
+def _attempt(row: AttemptRow) -> AttemptView:
+    return AttemptView(
+        public("att", row.id), public("host", row.host_id), row.state, row.first_frame, row.end_frame, row.tokens,
+        row.paid_uusd, row.started_ms, row.ended_ms, row.fault or None,
+    )  # fmt: skip
+
+
+def host_fields(house: House, host: Host) -> dict[str, object]:
+    """Return the fields of `HostView` but what it earned."""
+    row, story = host.row, house.fleet.explain_reputation(host.id)
+    return {
+        "id": public("host", host.id), "gpu": row.gpu, "vram_mib": row.vram_mib, "region": row.region, "tier": row.tier,
+        "backend": row.backend, "transport": row.transport, "status": host.status, "slots": host.slots.total,
+        "running": host.slots.running, "gpu_utilization": host.gpu_utilization, "tokens_done": host.tokens_done,
+        "created_ms": row.created_ms, "last_seen_ms": host.last_seen_ms,
+        "models": [_offer(house, host, offer) for offer in row.models],
+        "reputation": ReputationView(
+            round(story.score, 4), story.sentence, story.jobs_done, story.jobs_failed, story.jobs_lost
+        ),
+    }  # fmt: skip
+
+
+def host_view(house: House, host: Host, *, earned_uusd: int | None) -> HostView:
+    """Spell a host; *earned_uusd* only for its owner's eyes."""
+    return HostView(**host_fields(house, host), earned_uusd=earned_uusd)  # type: ignore[arg-type]
+
+
+def _offer(house: House, host: Host, offer: ModelOffer) -> OfferView:
+    pace = house.fleet.pace(host.id, offer.name)
+    return OfferView(
+        offer.name, offer.kinds, offer.context_tokens, offer.price_in_uusd_per_mtok, offer.price_out_uusd_per_mtok,
+        offer.can_continue, offer.fingerprint,
+        PaceView(
+            pace.measured, round(pace.first_frame_p50_ms, 2), round(pace.first_frame_p99_ms, 2),
+            round(pace.inter_frame_p50_ms, 3), round(pace.inter_frame_p99_ms, 3),
+        ),
+    )  # fmt: skip

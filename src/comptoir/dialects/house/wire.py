@@ -1,0 +1,346 @@
+"""What goes over the wire in the house dialect: one struct a question, one an answer."""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+PublicId = Annotated[str, Meta(max_length=64)]
+Limit = Annotated[int, Meta(ge=1, le=200)]
+StateName = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
+
+
+# -- questions -----------------------------------------------------------------------------------------------------
+
+
+class StatementQuery(msgspec.Struct):
+    """Page of a statement."""
+
+    limit: Limit = 50
+    before: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$", description="Id of the last transfer seen.")] = ""
+
+
+class JobsQuery(msgspec.Struct):
+    """Page of a list of jobs."""
+
+    limit: Limit = 20
+    before: Annotated[str, Meta(pattern="^(job_[0-9a-f]{32})?$", description="Id of the last job seen.")] = ""
+    state: StateName | None = None
+    everyone: Annotated[bool, Meta(description="All buyers' jobs; operators only.")] = False
+
+
+class HostsQuery(msgspec.Struct):
+    """Page of the list of hosts."""
+
+    limit: Limit = 50
+    offset: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    status: Literal["active", "draining", "offline"] | None = None
+    model: Annotated[str, Meta(max_length=256)] | None = None
+    mine: Annotated[bool, Meta(description="Only the caller's own hosts, with what they earned.")] = False
+
+
+class RoutingQuery(msgspec.Struct):
+    """A job that might be bought, to see who would get it."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    kind: Literal["chat", "completion", "embedding"] = "chat"
+    prompt_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 100
+    max_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 128
+    preference: Annotated[str, Meta(max_length=64, description="A routing strategy; the server's own when empty.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=50)] = 10
+
+
+class DepositBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Money that came in by another way, to be credited."""
+
+    credits: Annotated[Decimal, Meta(description="Above 0, at most four decimals; 1 credit is $0.01.")]
+    owner: Annotated[str, Meta(max_length=64, description="Username or user id; empty is the caller.")] = ""
+
+
+# -- answers -------------------------------------------------------------------------------------------------------
+
+
+class Balance(msgspec.Struct):
+    """An account at this moment."""
+
+    balance_uusd: int
+    held_uusd: int
+    """Set aside for jobs that are not over."""
+    free_uusd: int
+
+
+class Me(msgspec.Struct):
+    """Who the key belongs to."""
+
+    kind: str
+    """``user`` or ``host``."""
+    id: str
+    name: str
+    """Username; for a host its GPU."""
+    role: str
+    account: Balance
+
+
+class TransferView(msgspec.Struct):
+    """One row of the ledger as its owner sees it."""
+
+    id: str
+    kind: str
+    """``signup``, ``deposit``, ``pay`` or ``fee``."""
+    amount_uusd: int
+    """Below zero: it left the account."""
+    with_: str = msgspec.field(name="with")
+    """The other side: a host, a user, or an account of the house."""
+    job: str | None
+    at_ms: int
+
+
+class StatementView(msgspec.Struct):
+    """An account and its newest transfers, newest first."""
+
+    account: Balance
+    transfers: list[TransferView]
+    next: str | None
+    """*before* of the next page; null at the end."""
+
+
+class Deposited(msgspec.Struct):
+    """A posted deposit."""
+
+    transfer: str
+    owner: str
+    amount_uusd: int
+    account: Balance
+
+
+class JobView(msgspec.Struct, kw_only=True):
+    """One job."""
+
+    id: str
+    state: StateName
+    model: str
+    kind: str
+    dialect: str
+    owner: str
+    host: str | None
+    created_ms: int
+    started_ms: int | None
+    finished_ms: int | None
+    prompt_tokens: int
+    completion_tokens: int
+    """So far, while it runs."""
+    max_tokens: int
+    hold_uusd: int
+    cost_uusd: int
+    finish_reason: str | None
+    fault: str | None
+    """Whose fault a bad end was: ``buyer``, ``host``, ``capacity`` or ``coordinator``."""
+    error_code: str | None
+    error_message: str | None
+    receipt: str | None
+    """Id of the receipt, once the job is over."""
+    queue_position: int | None
+    """Jobs before it in line; null when it does not wait."""
+
+
+class JobsView(msgspec.Struct):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobView]
+    next: str | None
+
+
+class EventView(msgspec.Struct):
+    """One change of a job's state."""
+
+    state: str
+    at_ms: int
+    detail: str | None
+
+
+class AttemptView(msgspec.Struct):
+    """One host's try at the job."""
+
+    id: str
+    host: str
+    state: str
+    first_frame: int
+    end_frame: int
+    tokens: int
+    paid_uusd: int
+    started_ms: int
+    ended_ms: int | None
+    fault: str | None
+
+
+class JobDetail(JobView, kw_only=True):
+    """One job with its life."""
+
+    price_in_uusd_per_mtok: int
+    price_out_uusd_per_mtok: int
+    deadline_ms: int
+    waited_ms: int | None
+    """From submit to the first lease."""
+    ran_ms: int | None
+    """From the (last) lease to the end."""
+    events: list[EventView]
+    attempts: list[AttemptView]
+
+
+class PaceView(msgspec.Struct):
+    """How fast a host is with a model, in milliseconds."""
+
+    measured: bool
+    """False: nothing was measured yet, these are assumptions."""
+    first_token_p50_ms: float
+    first_token_p99_ms: float
+    token_p50_ms: float
+    token_p99_ms: float
+
+
+class OfferView(msgspec.Struct):
+    """One model of a host."""
+
+    name: str
+    kinds: list[str]
+    context_tokens: int
+    price_in_uusd_per_mtok: int
+    price_out_uusd_per_mtok: int
+    can_continue: bool
+    fingerprint: str
+    pace: PaceView
+
+
+class ReputationView(msgspec.Struct):
+    """A reputation and why it is so."""
+
+    score: float
+    sentence: str
+    jobs_done: int
+    jobs_failed: int
+    jobs_lost: int
+
+
+class HostView(msgspec.Struct, kw_only=True):
+    """One host."""
+
+    id: str
+    gpu: str
+    vram_mib: int
+    region: str
+    tier: str
+    backend: str
+    transport: str
+    status: str
+    slots: int
+    running: int
+    gpu_utilization: float
+    tokens_done: int
+    created_ms: int
+    last_seen_ms: int
+    models: list[OfferView]
+    reputation: ReputationView
+    earned_uusd: int | None
+    """Balance of its account; only for its owner."""
+
+
+class HostsView(msgspec.Struct):
+    """A page of hosts in the order they came."""
+
+    hosts: list[HostView]
+    total: int
+
+
+class OwnHostView(HostView, kw_only=True):
+    """The calling host, with what it earned."""
+
+    owner: str | None
+    linked: bool
+    open_jobs: list[str]
+    account: Balance
+    transfers: list[TransferView]
+    """The newest 50."""
+
+
+class ModelView(msgspec.Struct):
+    """One model that can be bought now."""
+
+    name: str
+    kinds: list[str]
+    hosts: int
+    price_in_uusd_per_mtok: int
+    """Cheapest host's."""
+    price_out_uusd_per_mtok: int
+    context_tokens: int
+    waiting: int
+    """Jobs in line for it."""
+
+
+class ModelsView(msgspec.Struct):
+    """All models, by name."""
+
+    models: list[ModelView]
+
+
+class DifferenceView(msgspec.Struct):
+    """One thing in the books that does not add up."""
+
+    what: str
+    subject: str
+    recorded: int
+    recomputed: int
+
+
+class AuditView(msgspec.Struct):
+    """What an audit found."""
+
+    ok: bool
+    differences: list[DifferenceView]
+    took_ms: int
+
+
+class RankedView(msgspec.Struct):
+    """One host in a ranking, and why it stands there."""
+
+    host: str
+    score: float
+    sentence: str
+    reasons: dict[str, float]
+    cost_max_uusd: int
+    finish_ms: float
+
+
+class RoutingView(msgspec.Struct):
+    """Who would get the job."""
+
+    model: str
+    preference: str
+    ranked: list[RankedView]
+    """Hosts with a free slot, best first; empty when the job would wait or can't run."""
+    possible: bool
+    """Whether any registered host could ever run it."""
+    why_not: str
+    """Which filters turned hosts away; empty when none did."""
+    waiting: int
+    """Jobs in line for the model."""
+
+
+class StatusView(msgspec.Struct):
+    """The trading post in numbers."""
+
+    status: str
+    """``open``, or ``draining`` when it stops."""
+    version: str
+    uptime_s: float
+    hosts_active: int
+    hosts_registered: int
+    models: int
+    jobs_waiting: int
+    jobs_running: int
+    jobs_ended: dict[str, int]
+    """Since the start, by final state."""
+    routing: str
+    fee_bps: int
+    coordinator_key: str
+    """Id of the key that signs receipts."""
