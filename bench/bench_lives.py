@@ -159,7 +159,7 @@ async def measure(lives: int) -> None:
         await load.register()
         await load.run(in_flight=16, lives=200)
         print(
-            f"{'in flight':>9} {'lives/s':>8} {'CPU us':>7} {'loop us':>8} {'writer us':>10} {'submit p50 / p99 ms':>20}  per core-s"
+            f"{'in flight':>9} {'lives/s':>8} {'CPU us':>7} {'loop us':>8} {'writer us':>10} {'submit p50 / p99 ms':>20}  /core-s"
         )
         for in_flight in IN_FLIGHT:
             count = max(200, lives // (4 if in_flight < 16 else 1))
