@@ -64,7 +64,7 @@ def hosts(
 @json_option
 @server_options
 def models(*, as_json: bool, url: str | None, key: str | None, data: str | None) -> None:
-    """List models that can be bought now, with the cheapest price of each.
+    """List models that can be bought now.
 
     \b
     Examples:
