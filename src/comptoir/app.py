@@ -23,6 +23,7 @@ from comptoir.dispatch import House
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.expire import sweep_forever
+from comptoir.dispatch.push import pushing
 from comptoir.dispatch.recover import recover
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
@@ -67,15 +68,18 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
         await upgrade(db)
         house = await _rooms(settings, clock, data, db=db)
         house.fleet.on_free = lambda host: pump(house, host.id)
-        await recover(house)
-        sweeper = asyncio.create_task(sweep_forever(house))
         try:
-            yield house
+            async with pushing(house, UrlGuard(allow_private=settings.allow_private_endpoint_urls)):
+                await recover(house)
+                sweeper = asyncio.create_task(sweep_forever(house))
+                try:
+                    yield house
+                finally:
+                    sweeper.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await sweeper
+                    await house.settle_down()
         finally:
-            sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sweeper
-            await house.settle_down()
             await house.hosts.flush()
             house.identity.close()
     finally:

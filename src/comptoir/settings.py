@@ -81,6 +81,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Largest answer of one job, bytes; a host that sends more fails the attempt. Bounds the frame buffer."""
     max_tokens_default: Annotated[int, Meta(ge=1, le=10_000_000)] = 128
     """Tokens of an answer when the buyer does not say (published default of Infrintia: 128)."""
+    chat_max_tokens_default: Annotated[int, Meta(ge=1, le=10_000_000)] = 2_048
+    """Tokens of a chat answer when an OpenAI client names no bound (less where the model's context ends before): such
+    clients expect as much as it takes, and the hold has to cover it."""
     max_tokens_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 131_072
     """Most tokens of an answer a buyer may ask for; bounds hold and buffer."""
     queue_jobs_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000_000

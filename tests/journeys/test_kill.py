@@ -31,8 +31,8 @@ BUYERS = 8
 JOBS = 240
 """Answered submits wanted; each takes about a tenth of a second at the worker."""
 
-RESTART_S_MAX = 3.0
-"""Alone on a machine it is under one second; the tests share theirs."""
+RESTART_S_MAX = 30.0
+"""A bound against hanging, no measurement: `bench_start` shows the time, machines that run tests are noisy."""
 
 
 @dataclass

@@ -54,6 +54,7 @@ def make_job(
     deadline_ms: int = FAR_FUTURE_MS,
     start_seq: int = 0,
     prefix: list[Frame] | None = None,
+    max_tokens: int = 0,
 ) -> Job:
     return Job(
         lease=b"L" + number.to_bytes(15, "big"),
@@ -64,6 +65,7 @@ def make_job(
         deadline_ms=deadline_ms,
         start_seq=start_seq,
         prefix=prefix or [],
+        max_tokens=max_tokens,
     )
 
 
@@ -267,7 +269,7 @@ class Coordinator:
             end_frame=attempt.next_seq,
             chain=chain.hex(),
             prompt_tokens=done.usage.prompt_tokens,
-            completion_tokens=sum(frame.tokens for frame in attempt.frames),
+            completion_tokens=done.usage.billed(sum(frame.tokens for frame in attempt.frames)),
             finish_reason=done.finish_reason,
         )
         assert self.verify_key is not None

@@ -167,3 +167,51 @@ class TestTokens:
         # The stand-in verifies the signature over a statement of no completion tokens, as the frame has none.
         assert coordinator.violations == []
         assert attempt.done is not None and attempt.done.usage == Usage(9, 4)
+
+    async def test_an_engine_that_counted_fewer_than_its_frames_is_billed_by_its_count(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        counted = Usage(9, 1, b'{"completion_tokens":1}')
+        async with join(ScriptedEngine(Frame("a"), Frame("b"), Finish("stop", counted))):
+            attempt = await coordinator.push(make_job(1))
+            await settled(coordinator)
+
+        # The stand-in verifies the signature over a statement of one completion token.
+        assert coordinator.violations == []
+        assert attempt.done is not None and attempt.done.usage == counted
+
+
+class TestMaxTokens:
+    async def test_an_engine_that_goes_on_is_cut_off_with_length(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        engine = ScriptedEngine(*answer("a", "b", "c", "d"))
+        async with join(engine):
+            attempt = await coordinator.push(make_job(1, max_tokens=2))
+            await settled(coordinator)
+
+        assert coordinator.violations == []
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("ab", "length")
+        assert engine.closed_streams == 1
+
+    async def test_an_engine_that_ends_at_the_bound_says_itself_how(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        async with join(ScriptedEngine(*answer("a", "b", reason="tool_calls"))):
+            attempt = await coordinator.push(make_job(1, max_tokens=2))
+            await settled(coordinator)
+
+        assert attempt.done is not None
+        assert (attempt.text, attempt.done.finish_reason, attempt.done.usage.prompt_tokens) == ("ab", "tool_calls", 3)
+
+    async def test_what_stands_for_more_tokens_than_are_left_counts_for_those(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        """A piece can't be split; the end token that many engines count is not worth an answer cut short."""
+        steps = (Frame("a"), Frame("bcd", 3), Frame("", 1), Finish("stop", Usage(3, 5)))
+        async with join(ScriptedEngine(*steps)):
+            attempt = await coordinator.push(make_job(1, max_tokens=3))
+            await settled(coordinator)
+
+        assert attempt.frames == [Frame("a"), Frame("bcd", 2)]
+        assert attempt.done is not None and attempt.done.finish_reason == "stop"

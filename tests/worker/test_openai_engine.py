@@ -1,11 +1,12 @@
 """The openai engine against a server that does all the good things real ones do."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
 
-from comptoir.link import Frame
+from comptoir.link import Frame, Usage
 from comptoir.worker.engines import sse as sse_parser
 from comptoir.worker.engines.base import EngineRequest
 from comptoir.worker.engines.openai import OpenAIEngine
@@ -27,7 +28,8 @@ class TestStream:
 
         frames, finish = await play(engine)
 
-        assert frames == [Frame("Hel"), Frame("lo")]
+        # The server counts the end token, which no delta shows; what it counts is paid.
+        assert frames == [Frame("Hel"), Frame("lo"), Frame("", 1)]
         assert (finish.finish_reason, finish.usage.prompt_tokens, finish.usage.completion_tokens) == ("stop", 5, 3)
         assert msgspec.json.decode(finish.usage.details)["prompt_tokens_details"] == {"c": 1}
 
@@ -119,6 +121,7 @@ class TestStream:
             Frame("a"),
             Frame("b", 1, b'{"index":1}'),
             Frame("", 0, b'{"finish_reason":"length","index":1}'),
+            Frame("", 2),
         ]
         assert finish.finish_reason == "stop"
 
@@ -141,6 +144,23 @@ class TestStream:
 
         assert frames == [Frame("four tokens here ok"), Frame("", 4)]
 
+    async def test_a_server_that_counted_fewer_is_billed_by_its_count(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        server.handler = stream_of(sse(delta({"content": "a"}), delta({"content": "b"}), STOP, usage(1, 1)))
+
+        frames, finish = await play(engine)
+
+        assert finish.usage.billed(sum(frame.tokens for frame in frames)) == 1
+
+    async def test_without_usage_the_deltas_are_the_count(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        server.handler = stream_of(sse(delta({"content": "a"}), delta({"content": "b"}), STOP))
+
+        frames, finish = await play(engine)
+
+        assert frames == [Frame("a"), Frame("b")]
+        assert finish.usage == Usage(completion_tokens=2)
+
     async def test_completions_are_text(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
         server.handler = stream_of(
             sse(
@@ -155,7 +175,7 @@ class TestStream:
 
         frames, finish = await play(engine, request("completion", prompt="x"))
 
-        assert (frames, finish.finish_reason) == ([Frame("ab")], "stop")
+        assert (frames, finish.finish_reason) == ([Frame("ab"), Frame("", 1)], "stop")
         assert server.requests[0].path == "/v1/completions"
 
     async def test_a_large_event_is_read_whole(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
@@ -195,6 +215,25 @@ class TestRequest:
         fields = server.requests[0].json
         assert (fields["model"], fields["stream"]) == (MODEL, True)
         assert fields["stream_options"] == {"other": True, "include_usage": True}
+
+    @pytest.mark.parametrize(
+        ("fields", "sent"),
+        [
+            ({}, 60),
+            ({"max_tokens": None}, 60),
+            ({"max_tokens": 7}, 7),
+            ({"max_completion_tokens": 7}, None),
+            ({"n": 3}, 20),
+            ({"n": 2, "prompt": ["a", "b", "c"]}, 10),
+            ({"prompt": [1, 2, 3]}, 60),
+        ],
+    )
+    async def test_the_houses_bound_is_sent_where_the_buyer_named_none(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, fields: dict[str, Any], sent: int | None
+    ) -> None:
+        await play(engine, EngineRequest(kind="chat", model=MODEL, body=msgspec.json.encode(fields), max_tokens=60))
+
+        assert server.requests[0].json.get("max_tokens") == sent
 
     async def test_a_body_that_is_no_object_is_the_buyers_fault(self, engine: OpenAIEngine) -> None:
         _, error = await fail(engine, EngineRequest(kind="chat", model=MODEL, body=b"[1]"))

@@ -1,14 +1,19 @@
 """The desk: what every dialect does the same way before and after its own translation.
 
-Who is asking (`gate`), how often (`rates`), repeats of a request (`claim`), finding a caller's job and following it
-(`find_job`, `follow`), the HTTP status of each domain error (`status_of`), and the error body of the dialects that nobody
-published but us (`render_plain_error`). It knows HTTP and the street, and no dialect.
+Who is asking (`gate`), how often (`rates`), repeats of a request (`claim`, `once`, `submit_once`), finding a caller's job and
+following it (`find_job`, `follow`, `open_stream`), the HTTP status of each domain error (`status_of`), and the error body of
+the dialects that nobody published but us (`render_plain_error`). It knows HTTP and the street, and no dialect.
 """
 
-from comptoir.desk.follow import find_job, follow
+from comptoir.desk.follow import find_job, follow, job_by_id
 from comptoir.desk.gate import Gate
 from comptoir.desk.idempotent import claim
+from comptoir.desk.once import once, submit_once
 from comptoir.desk.plain_errors import render_plain_error
+from comptoir.desk.readers import open_stream
 from comptoir.desk.statuses import STATUSES, status_of
 
-__all__ = ["STATUSES", "Gate", "claim", "find_job", "follow", "render_plain_error", "status_of"]
+__all__ = [
+    "STATUSES", "Gate", "claim", "find_job", "follow", "job_by_id", "once", "open_stream", "render_plain_error", "status_of",
+    "submit_once",
+]  # fmt: skip

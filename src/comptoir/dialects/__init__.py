@@ -4,10 +4,12 @@ Adding a dialect is one folder and one line here (docs/adding/a-dialect.md).
 """
 
 from comptoir.dialects.house import DIALECT as HOUSE
+from comptoir.dialects.infrintia import DIALECT as INFRINTIA
 from comptoir.dialects.link import DIALECT as LINK
+from comptoir.dialects.openai import DIALECT as OPENAI
 from comptoir.kit.http import Dialect
 
-DIALECTS: tuple[Dialect, ...] = (HOUSE, LINK)
+DIALECTS: tuple[Dialect, ...] = (INFRINTIA, OPENAI, HOUSE, LINK)
 """In order of precedence at the root: the first to declare a path owns it there; each is whole under its prefix."""
 
 __all__ = ["DIALECTS"]

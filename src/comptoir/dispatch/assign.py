@@ -1,6 +1,8 @@
 """Assign: give jobs to hosts. A free host takes the oldest waiting job it may run; a lost host's job goes to another."""
 
+import asyncio
 import logging
+from dataclasses import replace
 
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.settle import Ending, finish
@@ -27,8 +29,15 @@ from comptoir.routing import Candidate, Spec, choose, passes
 
 log = logging.getLogger(__name__)
 
+SAME_HOST_AGAIN_S = 0.05
+"""How soon a host that could not be given a job, and is not to blame for it, may be given the same job again."""
+
 ATTEMPTS_MAX = 4
 """Hosts that one job is tried on; one that four hosts lost is more likely a bad job than bad luck."""
+
+
+PROMPT_TOKENS_BASE = 32
+"""Tokens that a chat template may add to a prompt."""
 
 
 def take(house: House, spec: Spec) -> Candidate | None:
@@ -93,11 +102,16 @@ async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
     give(house, job, lease)
 
 
+def prompt_tokens_expected(prompt_tokens_max: int) -> int:
+    """Return what routing takes a prompt to be: half of the bound that its hold covers."""
+    return (prompt_tokens_max - PROMPT_TOKENS_BASE) // 2
+
+
 def spec_of(job: LiveJob) -> Spec:
     """Return what a job that is in line (again) asks of a host; its hold is its price cap."""
     return Spec(
-        model=job.model, kind=job.kind, prompt_tokens=len(job.body) // 6, max_tokens=job.max_tokens,
-        price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried),
+        model=job.model, kind=job.kind, prompt_tokens=prompt_tokens_expected(job.prompt_tokens_max), max_tokens=job.max_tokens,
+        answers=job.answers, price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried),
     )  # fmt: skip
 
 
@@ -130,11 +144,13 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
     """Take the lease away from a host that fell silent or broke; the job goes to another host, or ends honestly.
 
     It can go on as long as nothing was delivered; after the first frame it ends as failed and what arrived is paid.
+    A host that is not to blame (the job never reached it, or the coordinator restarted) may get the job again, later.
     Idempotent: a lease that is already closed is left alone.
     """
     if job.lease is not lease or job.closing:
         return
-    if fault in (Fault.HOST, Fault.CAPACITY):
+    blamed = fault in (Fault.HOST, Fault.CAPACITY)
+    if blamed:
         job.tried.add(lease.host_id)
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
     if job.frames or len(job.tried) >= ATTEMPTS_MAX or not _somebody_else(house, job):
@@ -166,11 +182,19 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
         job.events -= 1
         raise
     house.fleet.release(lease.host_id)
-    candidate = take(house, spec_of(job))
+    line = house.lines.get(lease.host_id)
+    if line is not None:
+        # It may stop and forget the lease; a worker that is never told holds it until it drains.
+        line.settled(job, lease, state=AttemptState.LOST, earned_uusd=0, balance_uusd=0)
+    spec = spec_of(job)
+    candidate = take(house, replace(spec, deny=spec.deny | {lease.host_id}))
     if candidate is not None:
         await start(house, job, candidate)
     elif not job.closing:
-        house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec_of(job), first=True)
+        house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=True)
+        if not blamed:
+            # Not at once: a line that refuses everything would have the job going round and round.
+            asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, house, lease.host_id)
 
 
 def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
 
-from comptoir.hosts import Fleet, Hosts
+from comptoir.hosts import Fleet, Host, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity
 from comptoir.jobs import Jobs, Lease, LiveJob
@@ -80,8 +80,16 @@ class House:
     """Routing strategy in force."""
     lines: dict[bytes, Line] = field(default_factory=dict)
     """Line by host id; a host without one can't be given jobs."""
+    reach: Callable[[Host], None] = lambda host: None
+    """Opens the line to a host that jobs are pushed to; the composition root sets it (`dispatch.push`)."""
     in_flight: dict[bytes, int] = field(default_factory=dict)
     """Unfinished jobs by buyer."""
+    readers: dict[bytes, int] = field(default_factory=dict)
+    """Open event streams by job."""
+    streams: int = 0
+    """Open event streams in all."""
+    pending: dict[bytes, "asyncio.Task[Any]"] = field(default_factory=dict)
+    """Requests with an Idempotency-Key under way, by the resource they make."""
     draining: bool = False
     """Set once: no new jobs are accepted."""
     counts: dict[str, int] = field(default_factory=dict)

@@ -2,8 +2,9 @@
 
 import msgspec
 
+from comptoir.dispatch.assign import pump
 from comptoir.dispatch.house import House
-from comptoir.hosts import Host, NewHost, insert_host
+from comptoir.hosts import PUSH, Host, NewHost, insert_host
 from comptoir.identity import Identity, NewKey, OwnerKind, Principal, Role, User
 from comptoir.kit.db import Tx
 from comptoir.kit.errors import NotAllowed
@@ -31,12 +32,13 @@ class NewcomerHost(msgspec.Struct, frozen=True):
 
 async def add_user(
     house: House, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER,
-    credit_uusd: int | None = None,
+    credit_uusd: int | None = None, user_id: bytes | None = None, key_secret: bytes | None = None,
 ) -> NewBuyer:  # fmt: skip
     """Create a user with a key, an account and the sign-up credit, in one command.
 
     Args:
         credit_uusd: what the house gives; None is the setting ``signup_credits_uusd``, operators get nothing.
+        user_id, key_secret: chosen before, when an Idempotency-Key names them.
 
     Raises:
         InvalidField: username, email or password is out of bounds.
@@ -44,7 +46,7 @@ async def add_user(
         UsernameTaken, EmailTaken: nothing is written.
     """
     new = await house.identity.prepare_user(
-        username=username, email=email, password=password, role=role, with_key=True
+        username=username, email=email, password=password, role=role, with_key=True, user_id=user_id, key_secret=key_secret
     )  # fmt: skip
     assert new.key is not None
     if credit_uusd is None:
@@ -63,8 +65,13 @@ async def add_user(
     return NewBuyer(user, new.key.secret, credit)
 
 
-async def add_host(house: House, new: NewHost) -> NewcomerHost:
-    """Register a host with a key, an account and its signing key, in one command.
+async def add_host(
+    house: House, new: NewHost, *, host_id: bytes | None = None, key_secret: bytes | None = None
+) -> NewcomerHost:
+    """Register a host with a key, an account and its signing key, in one command; waiting jobs may go there at once.
+
+    Args:
+        host_id, key_secret: chosen before, when an Idempotency-Key names them.
 
     Raises:
         InvalidField: a field is out of bounds, or the endpoint URL points inside.
@@ -73,8 +80,8 @@ async def add_host(house: House, new: NewHost) -> NewcomerHost:
     """
     if new.owner_id is None and not house.settings.allow_open_host_registration:
         raise NotAllowed("this trading post registers hosts of known users only: send a user's key")
-    row = house.hosts.prepare(new)
-    key: NewKey = house.identity.new_key(OwnerKind.HOST, row.id)
+    row = house.hosts.prepare(new, host_id=host_id)
+    key: NewKey = house.identity.new_key(OwnerKind.HOST, row.id, secret=key_secret)
     now = house.clock.now_ms()
 
     def command(tx: Tx) -> None:
@@ -86,7 +93,10 @@ async def add_host(house: House, new: NewHost) -> NewcomerHost:
             Receipts.register_key(tx, row.public_key, holder_kind=HolderKind.HOST, holder=holder, at_ms=now)
 
     await house.db.run(command)
-    house.hosts.admit(row)
+    host = house.hosts.admit(row)
+    if row.transport == PUSH:
+        house.reach(host)
+        pump(house, row.id)
     return NewcomerHost(row.id, key.secret)
 
 

@@ -148,7 +148,7 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
     delivered = lease is not None and (bool(job.frames) or ending.state == JobState.COMPLETED)
     paid = delivered and not ending.unpaid
     # Counted as the host signed it; charged at most up to what the hold covers of each.
-    completion = job.tokens if delivered else 0
+    completion = ending.usage.billed(job.tokens) if delivered else 0
     prompt = ending.usage.prompt_tokens if delivered else 0
     cost = fee = 0
     pays: tuple[tuple[bytes, int, str], ...] = ()
@@ -223,7 +223,8 @@ def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> 
     return Segment(
         job=public("job", job.id), attempt=public("att", lease.id), host=public("host", lease.host_id), model=lease.model,
         input_sha256=hashlib.sha256(job.body).hexdigest(), first_frame=lease.first_frame, end_frame=len(job.frames),
-        chain=job.chain.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=job.tokens, finish_reason=finish_reason,
+        chain=job.chain.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=usage.billed(job.tokens),
+        finish_reason=finish_reason,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from comptoir.dispatch.assign import give, make_lease, start, take
+from comptoir.dispatch.assign import PROMPT_TOKENS_BASE, give, make_lease, prompt_tokens_expected, start, take
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.house import House, Turn
 from comptoir.jobs import JobExists, Lease, LiveJob, NewJob, Start, insert_jobs, load_states
@@ -22,9 +22,6 @@ from comptoir.routing import Spec
 PROMPT_BYTES_PER_TOKEN = 3
 """Bytes of request body counted as one prompt token for the hold: ordinary text has about four. A prompt with more tokens
 than that is charged for no more than its hold."""
-
-PROMPT_TOKENS_BASE = 32
-"""Tokens that a chat template may add."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -43,6 +40,10 @@ class Order(msgspec.Struct, frozen=True):
     """Whether the job goes on when nobody is connected."""
     job_id: bytes | None = None
     """Chosen before, when an Idempotency-Key names it."""
+    answers: int = 1
+    """Texts asked for, each with the whole context for itself."""
+    prompt_bytes: int = 0
+    """Bytes of *body* that weigh like text, where images or sound make the body itself a wrong measure; 0: all of it."""
 
 
 @dataclass(slots=True)
@@ -73,10 +74,11 @@ async def submit(house: House, order: Order) -> LiveJob:
         raise PromptTooLong(settings.prompt_bytes_max)
     if house.in_flight.get(order.owner_id, 0) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
-    prompt_tokens = len(order.body) // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
+    prompt_bytes = order.prompt_bytes or len(order.body)
+    prompt_tokens = prompt_bytes // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
     spec = Spec(
-        model=order.model, kind=order.kind, prompt_tokens=len(order.body) // (2 * PROMPT_BYTES_PER_TOKEN),
-        max_tokens=order.max_tokens,
+        model=order.model, kind=order.kind, prompt_tokens=prompt_tokens_expected(prompt_tokens),
+        max_tokens=order.max_tokens, answers=order.answers,
     )  # fmt: skip
     candidate = take(house, spec)
     if candidate is None:
@@ -84,6 +86,7 @@ async def submit(house: House, order: Order) -> LiveJob:
     else:
         price_in, price_out = candidate.price_in_uusd_per_mtok, candidate.price_out_uusd_per_mtok
     job = _live(house, order, prompt_tokens=prompt_tokens, price_in=price_in, price_out=price_out)
+    job.answers = order.answers
     lease = make_lease(house, job, candidate) if candidate is not None else None
     house.enter(order.owner_id)
     try:

@@ -107,6 +107,7 @@ class Fleet:
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         """Hosts that are not offline, the longest silent first."""
         self._models: list[ModelSummary] | None = None
+        self._since_ms: dict[str, int] = {}  # By model: when the first of its hosts was registered.
         self.active_hosts = 0
         """Hosts that take jobs, free or busy."""
         self.changed: set[bytes] = set()
@@ -363,8 +364,13 @@ class Fleet:
     def models(self) -> list[ModelSummary]:
         """Return the models that active hosts offer, by name; made anew only after an offer or a status changed."""
         if self._models is None:
-            self._models = [tally.summary() for _, tally in sorted(self._tallies.items())]
+            self._models = [tally.summary(self._since_ms[name]) for name, tally in sorted(self._tallies.items())]
         return self._models
+
+    def model(self, name: str) -> ModelSummary | None:
+        """Return one of `models`, or ``None`` when no active host offers it."""
+        tally = self._tallies.get(name)
+        return tally.summary(self._since_ms[name]) if tally is not None else None
 
     def list_hosts(
         self,
@@ -441,6 +447,7 @@ class Fleet:
             hosts = self._lists.get(offer.name)
             if hosts is None:
                 hosts = self._lists[offer.name] = FreeList(offer.name)
+            self._since_ms[offer.name] = min(row.created_ms, self._since_ms.get(offer.name, row.created_ms))
             candidate = host.candidates.get(offer.name)
             joins = candidate is None
             if candidate is None:
@@ -465,6 +472,7 @@ class Fleet:
         hosts.remove(host.id)
         if not hosts.all:
             del self._lists[model]
+            del self._since_ms[model]
 
     def _note_pulse(self, host: Host, pulse: Pulse) -> None:
         host.gpu_utilization = pulse.gpu_utilization

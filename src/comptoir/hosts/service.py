@@ -32,15 +32,18 @@ class Hosts:
             self.fleet.add(row)
         return len(rows)
 
-    def prepare(self, new: NewHost) -> HostRow:
+    def prepare(self, new: NewHost, *, host_id: bytes | None = None) -> HostRow:
         """Check a registration and give it an id; nothing is stored. Then `insert_host` in a command, then `admit`.
+
+        Args:
+            host_id: chosen before, when an Idempotency-Key names it.
 
         Raises:
             InvalidField: see `check_host`.
         """
         check_host(new, self._guard)
         return HostRow(
-            id=new_id(),
+            id=host_id or new_id(),
             owner_id=new.owner_id,
             gpu=new.gpu,
             vram_mib=new.vram_mib,

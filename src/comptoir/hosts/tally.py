@@ -65,9 +65,10 @@ class ModelTally:
         for kind in offer.kinds:
             self.kinds[kind] -= 1
 
-    def summary(self) -> ModelSummary:
+    def summary(self, since_ms: int) -> ModelSummary:
         """Say it to the outside; there must be an active host."""
         kinds = tuple(sorted(kind for kind, count in self.kinds.items() if count))
         return ModelSummary(
-            self.name, self.hosts, self.prices_in.ends()[0], self.prices_out.ends()[0], self.contexts.ends()[1], kinds
-        )
+            self.name, self.hosts, self.prices_in.ends()[0], self.prices_out.ends()[0], self.contexts.ends()[1], kinds,
+            since_ms,
+        )  # fmt: skip

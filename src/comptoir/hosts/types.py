@@ -80,6 +80,8 @@ class ModelSummary:
     max_tokens: int
     """Longest context offered: prompt and answer together."""
     kinds: tuple[str, ...]
+    since_ms: int
+    """When the first of its hosts was registered, also one that is not here now."""
 
 
 @dataclass(frozen=True, slots=True)

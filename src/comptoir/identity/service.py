@@ -84,8 +84,9 @@ class Identity:
     # -- people --------------------------------------------------------------------------------------------------
 
     async def prepare_user(
-        self, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER, with_key: bool = False
-    ) -> NewUser:
+        self, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER, with_key: bool = False,
+        user_id: bytes | None = None, key_secret: bytes | None = None,
+    ) -> NewUser:  # fmt: skip
         """Check the fields and hash the password of a user about to be stored with :meth:`insert_user`.
 
         Args:
@@ -93,6 +94,7 @@ class Identity:
             email: at most 254 characters, unique; ``None`` for people of this machine (operator, demo buyer).
             password: 8 to 256 characters; ``None`` for people who only have keys.
             with_key: also make a first key.
+            user_id: chosen before, when an Idempotency-Key names it; *key_secret* as for :meth:`new_key`.
 
         Raises:
             InvalidField: a field is out of bounds; the first in the order above.
@@ -105,8 +107,9 @@ class Identity:
         if password is not None and not PASSWORD_CHARS_MIN <= len(password) <= PASSWORD_CHARS_MAX:
             raise InvalidField("password", f"must be {PASSWORD_CHARS_MIN} to {PASSWORD_CHARS_MAX} characters")
         hashed = await self._passwords.hash(password) if password is not None else None
-        user = User(new_id(), username, email, role, self._clock.now_ms())
-        return NewUser(user, hashed, self.new_key(OwnerKind.USER, user.id) if with_key else None)
+        user = User(user_id or new_id(), username, email, role, self._clock.now_ms())
+        key = self.new_key(OwnerKind.USER, user.id, secret=key_secret) if with_key else None
+        return NewUser(user, hashed, key)
 
     @staticmethod
     def insert_user(tx: Tx, new: NewUser) -> User:
@@ -164,11 +167,18 @@ class Identity:
 
     # -- keys ----------------------------------------------------------------------------------------------------
 
-    def new_key(self, owner_kind: OwnerKind, owner_id: bytes) -> NewKey:
-        """Make a key of 256 random bits; store it with :meth:`insert_key`."""
+    def new_key(
+        self, owner_kind: OwnerKind, owner_id: bytes, *, key_id: bytes | None = None, secret: bytes | None = None
+    ) -> NewKey:
+        """Make a key of 256 bits; store it with :meth:`insert_key`.
+
+        Args:
+            secret: 32 bytes that nobody else can know, so that a repeated request shows the same key; None: random.
+        """
         prefix = USER_KEY_PREFIX if owner_kind is OwnerKind.USER else HOST_KEY_PREFIX
-        secret = prefix + base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
-        return NewKey(new_id(), owner_kind, owner_id, secret, self._clock.now_ms())
+        assert secret is None or len(secret) == 32
+        text = prefix + base64.urlsafe_b64encode(secret or os.urandom(32)).decode().rstrip("=")
+        return NewKey(key_id or new_id(), owner_kind, owner_id, text, self._clock.now_ms())
 
     @staticmethod
     def insert_key(tx: Tx, key: NewKey) -> None:
@@ -191,13 +201,18 @@ class Identity:
         await self._db.run(command)
         return key
 
-    async def rotate_key(self, owner_kind: OwnerKind, owner_id: bytes) -> NewKey:
+    async def rotate_key(
+        self, owner_kind: OwnerKind, owner_id: bytes, *, key_id: bytes | None = None, secret: bytes | None = None
+    ) -> NewKey:
         """Revoke all keys of an owner and give a new one, in one command; the old ones end when it returns.
+
+        Args:
+            key_id: chosen before, when an Idempotency-Key names it; *secret* as for :meth:`new_key`.
 
         Raises:
             UnknownUser: as :meth:`create_key`; nothing is revoked.
         """
-        key, at_ms = self.new_key(owner_kind, owner_id), self._clock.now_ms()
+        key, at_ms = self.new_key(owner_kind, owner_id, key_id=key_id, secret=secret), self._clock.now_ms()
 
         def command(tx: Tx) -> list[bytes]:
             if owner_kind is OwnerKind.USER and store.user_in(tx, owner_id) is None:

@@ -55,7 +55,7 @@ class LiveJob:
         "hold_uusd", "detached", "deadline_ms", "created_ms", "state", "events", "frames", "frame_bytes", "chain", "tokens",
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing", "tried", "stored",
-        "_waiters",
+        "answers", "_waiters", "_enders",
     )  # fmt: skip
 
     def __init__(
@@ -104,9 +104,12 @@ class LiveJob:
         """Set while its end is being written, so that nobody ends it twice."""
         self.tried: set[bytes] = set()
         """Hosts that lost or failed it."""
+        self.answers = 1
+        """Texts asked for; not stored, so after a restart the job needs a host with room for all of them in one."""
         self.stored: asyncio.Future[None] | None = None
         """Resolves when the job's row is on disk (submit)."""
         self._waiters: list[asyncio.Future[None]] = []
+        self._enders: list[asyncio.Future[None]] = []
 
     @classmethod
     def revived(cls, row: JobRow, *, now_s: float) -> "LiveJob":
@@ -158,6 +161,18 @@ class LiveJob:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
+        if self._enders and self.state in FINAL:
+            for ender in self._enders:
+                if not ender.done():
+                    ender.set_result(None)
+            self._enders = []
+
+    async def ended(self) -> None:
+        """Wait until the job is over; frames before that wake nobody here."""
+        if not self.over:
+            ender = asyncio.get_running_loop().create_future()
+            self._enders.append(ender)
+            await ender
 
     def encode_frames(self) -> bytes:
         """Return all frames as stored in ``answers``; empty when there are none."""

@@ -29,6 +29,13 @@ class Usage(msgspec.Struct, array_like=True, frozen=True):
     details: bytes = b""
     """The engine's whole ``usage`` JSON object when it had one (cached tokens, reasoning tokens), else empty."""
 
+    def billed(self, delivered: int) -> int:
+        """Return the answer's tokens that are paid: those *delivered* as frames count them, fewer if the engine counted fewer.
+
+        Both sides of the link use this figure, so a segment's signature is over what is billed.
+        """
+        return min(delivered, self.completion_tokens) if self.details else delivered
+
 
 class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
     """One model a host serves, and its price."""
@@ -157,6 +164,9 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
     """The frames before *start_seq*."""
     chain: bytes = b""
     """Running hash before *start_seq*; empty means `chain_start(job_id)`."""
+    max_tokens: int = 0
+    """Most tokens of the answer over all its choices, as the hold covers them; the worker ends the answer there with
+    ``length``. 0: the body alone says."""
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="cancel"):

@@ -56,7 +56,7 @@ class Block:
         """Say whether an entry could pass the filters; ``False`` is certain."""
         cap = spec.price_cap_uusd
         return not (
-            spec.prompt_tokens + spec.max_tokens > self.context
+            spec.prompt_tokens + spec.max_tokens // spec.answers > self.context
             or spec.min_vram_mib > self.vram
             or spec.min_reputation > self.reputation
             or (spec.region and spec.region not in self.regions)

@@ -19,7 +19,7 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
     """Say whether every filter lets *candidate* through; free slots are not looked at."""
     return not (
         spec.kind not in candidate.kinds
-        or spec.prompt_tokens + spec.max_tokens > candidate.context_tokens
+        or spec.prompt_tokens + spec.max_tokens // spec.answers > candidate.context_tokens
         or (spec.tier and spec.tier != candidate.tier)
         or spec.min_vram_mib > candidate.vram_mib
         or (spec.region and spec.region != candidate.region)
@@ -40,7 +40,7 @@ def _price(spec: Spec, candidate: Candidate) -> str | None:
 
 
 def _context(spec: Spec, candidate: Candidate) -> str | None:
-    asked = spec.prompt_tokens + spec.max_tokens
+    asked = spec.prompt_tokens + spec.max_tokens // spec.answers
     return f"{asked} tokens asked, {candidate.context_tokens} fit" if asked > candidate.context_tokens else None
 
 

@@ -20,7 +20,7 @@ class Spec:
     prompt_tokens: int = 0
     """Estimate, >= 0."""
     max_tokens: int = 0
-    """Most tokens of the answer, >= 0."""
+    """Most tokens of the answer, over all its choices, >= 0."""
     price_cap_uusd: int | None = None
     """Most the whole job may cost: prompt and *max_tokens* at the host's prices."""
     region: str = ""
@@ -36,6 +36,8 @@ class Spec:
     """The host has to be able to go on from delivered frames (a second attempt)."""
     preference: str = "balanced"
     """Name of a strategy, see `PREFERENCES`."""
+    answers: int = 1
+    """Texts asked for, >= 1: each has the context for itself."""
     prefix_key: bytes | None = None
     """Names the beginning of the prompt: a host that lately served the same one may still have it cached."""
 

@@ -149,11 +149,13 @@ class JobRunner:
     async def _run(self, held: Lease, engine: Engine, job: Job, left_s: float) -> None:
         self._on_event(JobStarted(public("job", job.job_id), job.model, job.kind))
         expiry = asyncio.get_running_loop().call_later(left_s, self._expire, held)
-        request = EngineRequest(kind=job.kind, model=job.model, body=job.body, prefix=tuple(job.prefix))
+        request = EngineRequest(
+            kind=job.kind, model=job.model, body=job.body, prefix=tuple(job.prefix), max_tokens=job.max_tokens
+        )
         stream: AsyncIterator[Frame | Finish] | None = None
         try:
             stream = engine.run(request)
-            finish = await self._pump(held, stream)
+            finish = await self._pump(held, stream, max_tokens=job.max_tokens)
             if held.closing is not None:
                 return
             if finish is None:
@@ -171,8 +173,11 @@ class JobRunner:
             expiry.cancel()
             await _close(stream, engine.name)
 
-    async def _pump(self, held: Lease, stream: AsyncIterator[Frame | Finish]) -> Finish | None:
-        """Move frames from the engine into the lease until `Finish`; wait where the window is full."""
+    async def _pump(self, held: Lease, stream: AsyncIterator[Frame | Finish], *, max_tokens: int) -> Finish | None:
+        """Move frames from the engine into the lease until `Finish`; wait where the window is full.
+
+        More than *max_tokens* (> 0) nobody pays for: an engine that goes on beyond is cut off with ``length``.
+        """
         turn = 0
         async for item in stream:
             if type(item) is Finish:
@@ -180,6 +185,14 @@ class JobRunner:
             if held.closing is not None:
                 return None
             assert type(item) is Frame
+            if max_tokens and item.tokens and held.tokens + item.tokens > max_tokens:
+                left = max_tokens - held.tokens
+                if left > 0:
+                    item = Frame(item.text, left, item.extra)
+                elif item.text or item.extra:
+                    return Finish("length", Usage(completion_tokens=held.tokens))
+                else:
+                    continue
             held.add(item)
             if not held.dirty:
                 self._table.touch(held)
@@ -217,7 +230,7 @@ class JobRunner:
             end_frame=held.end_seq,
             chain=held.chain.hex(),
             prompt_tokens=usage.prompt_tokens,
-            completion_tokens=held.tokens,
+            completion_tokens=usage.billed(held.tokens),
             finish_reason=finish.finish_reason,
         )
         signature = self._signing_key.sign(segment_bytes(segment)).signature

@@ -82,7 +82,9 @@ class Session:
     def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
         """Tell the worker that it may forget a lease, and what it earned."""
         self._acks.pop(lease.id, None)
-        self.post(Settled(lease.id, public("job", job.id), state, earned_uusd, job.tokens, balance_uusd))
+        self.post(
+            Settled(lease.id, public("job", job.id), state, earned_uusd, job.usage.completion_tokens, balance_uusd)
+        )
 
     def post(self, message: FromCoordinator) -> None:
         """Queue one message; all of one loop tick leave as one WebSocket message."""
@@ -307,7 +309,7 @@ class ProtocolBroken(Exception):
 def _job_message(job: LiveJob, lease: Lease) -> Job:
     return Job(
         lease.id, job.id, job.kind, job.model, job.body, job.deadline_ms, lease.first_frame,
-        job.frames[: lease.first_frame], job.chain if lease.first_frame else b"",
+        job.frames[: lease.first_frame], job.chain if lease.first_frame else b"", job.max_tokens,
     )  # fmt: skip
 
 

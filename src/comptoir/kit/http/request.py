@@ -1,6 +1,7 @@
 """One request as a handler sees it, and what a handler may answer."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -26,6 +27,7 @@ class Request:
         "raw",
         "rate",
         "id",
+        "started_s",
         "_headers",
         "_gone",
         "_watch",
@@ -48,6 +50,8 @@ class Request:
         """State of the caller's rate limit after this request."""
         self.id = ""
         """Request id, as sent back in ``x-request-id``."""
+        self.started_s = time.perf_counter()
+        """When it came in, on `time.perf_counter`."""
         self._headers: dict[bytes, bytes] | None = None
         self._gone: list[Callable[[], None]] | None = None
         self._watch: asyncio.Task[None] | asyncio.TimerHandle | None = None

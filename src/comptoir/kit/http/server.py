@@ -23,6 +23,12 @@ encode_json = msgspec.json.Encoder(decimal_format="number").encode
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 """What keeps proxies from holding a stream back."""
 
+EXPOSED_HEADERS = (
+    b"x-request-id, retry-after, retry-after-ms, x-should-retry, x-ratelimit-limit-requests, "
+    b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-comptoir-job, x-comptoir-receipt, x-comptoir-cost-uusd"
+)
+"""What scripts of an allowed origin may read beside the body."""
+
 Gate = Callable[[Request, Access, Dialect], "Awaitable[None] | None"]
 """Authenticates and rate-limits: sets `Request.principal` and `Request.rate` or raises; a coroutine when it must
 look further."""
@@ -144,6 +150,7 @@ class HttpServer:
                 return await self._serve(route, Request(scope, receive, params), send)
             allowed.add(offered)
         request = Request(scope, receive, {})
+        request.id = self._next_id()
         if method == "HEAD" and "GET" in allowed:
             scope["method"] = "GET"
             return await self(scope, receive, _without_body(send))
@@ -172,8 +179,7 @@ class HttpServer:
     # -- serving -------------------------------------------------------------------------------------------------
 
     async def _serve(self, route: _Route, request: Request, send: Send) -> None:
-        started = time.perf_counter()
-        request.id = f"{self._id_head}{next(self._ids):x}"
+        request.id = self._next_id()
         status = 500
         try:
             waits = self._gate(request, route.access, route.dialect)
@@ -209,7 +215,10 @@ class HttpServer:
             request.answered()
             counts = route.counts
             counts.by_status[status] = counts.by_status.get(status, 0) + 1
-            counts.seconds += time.perf_counter() - started
+            counts.seconds += time.perf_counter() - request.started_s
+
+    def _next_id(self) -> str:
+        return f"{self._id_head}{next(self._ids):x}"
 
     async def _read_body(self, request: Request, route: _Route) -> None:
         message = await request.receive()
@@ -295,7 +304,7 @@ class HttpServer:
                 b"access-control-allow-headers",
                 (request.header(b"access-control-request-headers") or "*").encode("latin-1"),
             ),
-            (b"access-control-expose-headers", b"x-request-id, retry-after"),
+            (b"access-control-expose-headers", EXPOSED_HEADERS),
             (b"access-control-max-age", b"86400"),
             (b"vary", b"origin"),
         ]

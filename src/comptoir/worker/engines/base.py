@@ -30,6 +30,9 @@ class EngineRequest(msgspec.Struct, frozen=True):
     """The buyer's JSON body (OpenAI shape), unknown fields included; never changed by the house."""
     prefix: tuple[Frame, ...] = ()
     """Frames already delivered by another host; the engine goes on after them. Only if ``can_continue``."""
+    max_tokens: int = 0
+    """Most tokens of the answer over all its choices; the loop cuts it there, an engine that stops by itself can say
+    what it counted. 0: the body alone says."""
 
 
 class EngineError(Exception):

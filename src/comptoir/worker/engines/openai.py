@@ -158,7 +158,9 @@ class OpenAIEngine:
         model = self._upstream_names.get(request.model)
         if path is None or model is None:
             raise EngineError("model_not_served", f"no {request.kind} with {request.model!r} at {self._base}")
-        body = wire.upstream_body(request.body, model=model, stream=request.kind != "embedding")
+        body = wire.upstream_body(
+            request.body, model=model, stream=request.kind != "embedding", max_tokens=request.max_tokens
+        )
         response = await self._post(path, body)
         try:
             if request.kind == "embedding":

@@ -36,6 +36,10 @@ class _Usage(msgspec.Struct):
     completion_tokens: int = 0
 
 
+class _Vector(msgspec.Struct):
+    embedding: list[float] | str
+
+
 class _Embeddings(msgspec.Struct):
     data: msgspec.Raw
     usage: msgspec.Raw = msgspec.Raw(b"")
@@ -55,12 +59,14 @@ class _ErrorBody(msgspec.Struct):
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _encode = msgspec.json.Encoder().encode
 _NULL = (b"", b"null")
+_BOUNDS = ("max_tokens", "max_completion_tokens")
 
 
-def upstream_body(body: bytes, *, model: str, stream: bool) -> bytes:
+def upstream_body(body: bytes, *, model: str, stream: bool, max_tokens: int = 0) -> bytes:
     """Return the buyer's *body* with the upstream's model name and, if *stream*, streaming with a usage chunk.
 
-    Every other field is forwarded byte for byte, unknown ones included.
+    Where the buyer named no bound, *max_tokens* (> 0, over all choices) becomes one, so that the server stops by itself
+    and counts what it did. Every other field is forwarded byte for byte, unknown ones included.
 
     Raises:
         EngineError: (fault buyer) the body is not a JSON object.
@@ -71,6 +77,8 @@ def upstream_body(body: bytes, *, model: str, stream: bool) -> bytes:
             options = fields.get("stream_options")
             kept = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) if options is not None else None
             fields["stream_options"] = {**(kept or {}), "include_usage": True}
+            if max_tokens and not any(bytes(fields.get(name, b"")) not in _NULL for name in _BOUNDS):
+                fields["max_tokens"] = max(1, max_tokens // _answers(fields))
     except msgspec.DecodeError as error:
         raise EngineError("bad_request", f"the request is not OpenAI's shape: {error}", fault="buyer") from error
     fields["model"] = model
@@ -81,15 +89,22 @@ def upstream_body(body: bytes, *, model: str, stream: bool) -> bytes:
     return _encode(fields)
 
 
+def _answers(fields: dict[str, Any]) -> int:
+    """Return how many texts the request asks for: choices times prompts."""
+    choices = msgspec.json.decode(fields.get("n", b"null"), type=int | None) or 1
+    prompts: Any = msgspec.json.decode(fields.get("prompt", b"null"))
+    many = isinstance(prompts, list) and prompts and not isinstance(prompts[0], int)
+    return max(1, choices) * (len(prompts) if many else 1)
+
+
 class AnswerReader:
     """Turns the events of one streamed answer into frames and keeps what `Finish` needs."""
 
-    __slots__ = ("_choices", "_finish_reason", "_tokens", "_usage", "complete")
+    __slots__ = ("_finish_reason", "_tokens", "_usage", "complete")
 
     def __init__(self) -> None:
         self.complete = False
         """Whether ``[DONE]`` came."""
-        self._choices = 1
         self._tokens = 0
         self._finish_reason = ""
         self._usage: msgspec.Raw | None = None
@@ -143,11 +158,14 @@ class AnswerReader:
         """Return what ends the answer.
 
         The frame, if any, carries the tokens the deltas did not show: servers may send several tokens in one delta
-        or hide some (reasoning). The end token of each choice is counted by many servers and is not worth a frame.
+        or hide some (reasoning, the end token), and the frames' sum is what is paid. Where the server counted fewer
+        than the deltas, its count is billed (`Usage.billed`); where it counted nothing, the deltas are.
         """
         usage = read_usage(self._usage)
+        if not usage.details:
+            usage = Usage(completion_tokens=self._tokens)
         unseen = usage.completion_tokens - self._tokens
-        frame = Frame("", unseen) if unseen > self._choices else None
+        frame = Frame("", unseen) if unseen > 0 else None
         return frame, Finish(self._finish_reason or "stop", usage)
 
     def _frame(self, choice: _Choice) -> Frame | None:
@@ -166,7 +184,6 @@ class AnswerReader:
             extra["logprobs"] = choice.logprobs
             tokens = max(tokens, _count_logprobs(choice.logprobs))
         if choice.index:
-            self._choices = max(self._choices, choice.index + 1)
             if choice.finish_reason:
                 extra["finish_reason"] = choice.finish_reason
         elif choice.finish_reason:
@@ -195,8 +212,8 @@ def read_usage(raw: msgspec.Raw | None) -> Usage:
     try:
         counted = msgspec.json.decode(raw, type=_Usage)
     except msgspec.DecodeError:
-        # A count of null or text; the frames' own counts still stand.
-        return Usage(details=bytes(raw))
+        # A count of null or text is no count; the frames' own stand.
+        return Usage()
     return Usage(max(0, counted.prompt_tokens), max(0, counted.completion_tokens), bytes(raw))
 
 
@@ -208,6 +225,8 @@ def read_embeddings(data: bytes) -> tuple[Frame, Finish]:
     """
     try:
         answer = msgspec.json.decode(data, type=_Embeddings)
+        # Only looked at: what is passed on are the bytes as they came.
+        msgspec.json.decode(answer.data, type=list[_Vector])
     except msgspec.DecodeError as error:
         raise EngineError("upstream_protocol", f"the engine's server sent no embeddings: {error}") from error
     usage = read_usage(answer.usage)

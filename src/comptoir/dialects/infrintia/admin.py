@@ -1,0 +1,39 @@
+"""The operator's lists."""
+
+from comptoir.dialects.infrintia import wire
+from comptoir.dialects.infrintia.render import when
+from comptoir.dispatch import House
+from comptoir.kit.http import Request
+from comptoir.kit.ids import public
+from comptoir.kit.money import to_credits
+
+
+async def users(house: House, request: Request) -> wire.AdminUsers:
+    """List users, oldest first."""
+    asked: wire.PageQuery = request.query
+    found, total = await house.identity.list_users(limit=asked.limit, offset=asked.offset)
+    ids = [user.id for user in found]
+    accounts = await house.ledger.accounts(ids)
+    jobs = await house.jobs.count_by_owner(ids)
+    lines = []
+    for user in found:
+        account = accounts.get(user.id)
+        free = to_credits(account.free_uusd if account is not None else 0)
+        lines.append(
+            wire.AdminUser(public("usr", user.id), user.username, free, jobs.get(user.id, 0), when(user.created_ms))
+        )
+    return wire.AdminUsers(lines, total)
+
+
+async def hosts(house: House, request: Request) -> wire.AdminHosts:
+    """List hosts in the order they came; earnings are what the host's account holds."""
+    asked: wire.PageQuery = request.query
+    found, total = house.fleet.list_hosts(limit=asked.limit, offset=asked.offset)
+    accounts = await house.ledger.accounts([host.id for host in found])
+    lines = []
+    for host in found:
+        account = accounts.get(host.id)
+        earned = to_credits(account.balance_uusd if account is not None else 0)
+        seen = when(host.last_seen_ms) if host.last_seen_ms else None
+        lines.append(wire.AdminHost(public("host", host.id), host.row.gpu, host.status, host.jobs_done, earned, seen))
+    return wire.AdminHosts(lines, total)

@@ -1,0 +1,245 @@
+"""Hosts: registering, staying in touch, asking for work and bringing the answer."""
+
+import hashlib
+from decimal import Decimal
+
+from comptoir.desk import claim, once
+from comptoir.dialects.infrintia import wire
+from comptoir.dialects.infrintia.jobs import until_over
+from comptoir.dispatch import House
+from comptoir.dispatch.assign import pump
+from comptoir.dispatch.errors import AnswerTooLarge
+from comptoir.dispatch.onboard import NewcomerHost, add_host, host_of
+from comptoir.dispatch.plain import frames_of, plain_job
+from comptoir.dispatch.poll import poll_line
+from comptoir.dispatch.stream import FAULTS, complete, fail, take_frames
+from comptoir.hosts import LINK, POLL, PUSH, Host, NewHost, UnknownHost, check_offer, offers_of
+from comptoir.identity import OwnerKind
+from comptoir.jobs import Fault, JobState, LiveJob, NotYourLease, UnknownJob
+from comptoir.kit.errors import InvalidField, NotAllowed, Unavailable
+from comptoir.kit.http import Reply, Request
+from comptoir.kit.ids import parse, public
+from comptoir.kit.money import fee_of, to_credits
+from comptoir.link import Frame, Pulse, Usage
+
+POLL_SLOTS_DEFAULT = 16
+"""Jobs at once of a host that polls and does not say: it never gets more than it has requests waiting."""
+PUSH_SLOTS_DEFAULT = 1
+
+OPEN_KEY_CHARS_MIN = 16
+"""Shortest Idempotency-Key of a registration without a credential: whoever knows key and body gets the host's key again."""
+
+PRICE_MAX = Decimal(1)
+"""Dollars a token; looked at before any arithmetic, which has no room for numbers like 1e999999."""
+
+
+async def register(house: House, request: Request) -> wire.Registered:
+    """Take in a machine; with a user's key it belongs to that user, without one to whoever holds the host's key."""
+    body: wire.Register = request.body
+    principal = request.principal
+    if principal is not None and principal.kind is not OwnerKind.USER:
+        raise NotAllowed("a host can't register a host; send your own key, or none")
+    if not 0 <= body.price_per_token <= PRICE_MAX:
+        raise InvalidField("price_per_token", "must be between 0 and 1 dollar a token")
+    key_header = request.header(b"idempotency-key")
+    if principal is None and key_header and len(key_header) < OPEN_KEY_CHARS_MIN:
+        raise InvalidField("Idempotency-Key", f"must be at least {OPEN_KEY_CHARS_MIN} characters without a credential")
+    new = _new_host(body, owner_id=principal.id if principal is not None else None)
+    bound = await claim(house, request)
+
+    async def make() -> NewcomerHost:
+        return await add_host(
+            house, new, host_id=bound.resource_id if bound else None, key_secret=bound.secret if bound else None
+        )  # fmt: skip
+
+    async def find() -> NewcomerHost | None:
+        assert bound is not None
+        if house.fleet.find(bound.resource_id) is None:
+            return None
+        key = house.identity.new_key(OwnerKind.HOST, bound.resource_id, secret=bound.secret)
+        return NewcomerHost(bound.resource_id, key.secret)
+
+    made = await once(house, bound, find=find, make=make)
+    return wire.Registered(public("host", made.host_id), "active", made.key)
+
+
+def _new_host(body: wire.Register, *, owner_id: bytes | None) -> NewHost:
+    pushed = body.endpoint_url is not None
+    return NewHost(
+        gpu=body.gpu, models=offers_of(body.models, body.price_per_token, context_tokens=body.context_tokens),
+        slots=body.slots or (PUSH_SLOTS_DEFAULT if pushed else POLL_SLOTS_DEFAULT), backend=body.backend,
+        transport=PUSH if pushed else POLL, endpoint_url=body.endpoint_url, owner_id=owner_id,
+        public_key=bytes.fromhex(body.public_key) if body.public_key is not None else None,
+    )  # fmt: skip
+
+
+async def heartbeat(house: House, request: Request) -> wire.Acknowledged:
+    """Note that a host is there, how busy it is, and which models it has; a model keeps its price."""
+    body: wire.Heartbeat = request.body
+    host = _caller(house, request, body.host_id)
+    house.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
+    if body.available_models is not None and host.row.transport != LINK:
+        _offer(house, host, body.available_models)
+    return wire.Acknowledged("acknowledged")
+
+
+def _offer(house: House, host: Host, names: list[str]) -> None:
+    """Let *host* offer exactly *names*; none at all means that it takes no new jobs for now."""
+    if not names:
+        house.fleet.drain(host.id)
+        return
+    known = {offer.name: offer for offer in host.row.models}
+    if set(names) != set(known):
+        price = host.row.models[0]
+        models = tuple(
+            known.get(name)
+            or type(price)(
+                name, price.kinds, price.context_tokens, price.price_in_uusd_per_mtok, price.price_out_uusd_per_mtok
+            )
+            for name in dict.fromkeys(names)
+        )
+        check_offer(models, host.row.slots)
+        house.fleet.replace_offer(host.id, models, host.row.slots)
+    house.fleet.resume(host.id)
+    pump(house, host.id)
+
+
+async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
+    """Wait for a job; 204 when none came in time. The job is leased, durably, when the answer leaves."""
+    body: wire.NextJob = request.body
+    host = _caller(house, request, body.host_id)
+    if house.draining:
+        raise Unavailable("this coordinator is shutting down; ask again in a moment", retry_after_s=2.0)
+    longest = house.settings.next_job_wait_s
+    wait_s = longest if body.wait_s is None else min(body.wait_s, longest)
+    answer = await poll_line(house, host).wait(wait_s=wait_s, watch=request.when_gone)
+    if answer is None:
+        return Reply(204)
+    job, lease = answer
+    plain = plain_job(job)
+    assigned = wire.Assigned(public("job", job.id), job.model, plain.input_text, plain.max_tokens, plain.temperature)
+    if lease.signs:
+        assigned.attempt = public("att", lease.id)
+        assigned.input_sha256 = hashlib.sha256(job.body).hexdigest()
+    return assigned
+
+
+async def chunk(house: House, request: Request) -> wire.ChunkTaken:
+    """Take pieces of an answer, in order; pieces that are here already are skipped."""
+    body: wire.Chunk = request.body
+    host = _caller(house, request, body.host_id)
+    job = _leased(house, host, request.params["id"])
+    pieces = _pieces(body.token, body.tokens)
+    if pieces is None:
+        raise InvalidField("token", "is required (or tokens)")
+    return wire.ChunkTaken(await _take(house, job, frames_of(pieces, job=job), seq=body.seq))
+
+
+async def complete_job(house: House, request: Request) -> wire.Completed:
+    """End a job as answered, with its last pieces if they come in the same call. A repeat gets the same answer."""
+    body: wire.Complete = request.body
+    host = _caller(house, request, body.host_id)
+    try:
+        job = _leased(house, host, request.params["id"])
+    except NotYourLease:
+        return await _completed_before(house, host, request.params["id"])
+    usage = Usage(body.usage.prompt_tokens, body.usage.completion_tokens) if body.usage is not None else Usage()
+    pieces = _pieces(body.token, body.tokens)
+    if pieces is not None:
+        await _take(house, job, frames_of(pieces, job=job, counted=usage.completion_tokens), seq=body.seq)
+    signature = bytes.fromhex(body.signature) if body.signature is not None else b""
+    await complete(house, job, finish_reason=body.finish_reason, usage=usage, signature=signature)
+    await until_over(job)
+    if job.state != JobState.COMPLETED:
+        raise NotYourLease
+    return _completed(house, job.id, tokens=job.tokens, cost_uusd=job.cost_uusd)
+
+
+async def _completed_before(house: House, host: Host, text: str) -> wire.Completed:
+    """Answer the repeat of a completion.
+
+    Raises:
+        NotYourLease: this host did not complete the job.
+    """
+    job_id = _job_id(text)
+    live = house.jobs.live.get(job_id)
+    if live is not None and live.closing and live.host_id == host.id:
+        await until_over(live)
+    try:
+        row = await house.jobs.get(job_id)
+    except UnknownJob:
+        raise NotYourLease from None
+    if row.state != JobState.COMPLETED or row.host_id != host.id:
+        raise NotYourLease
+    return _completed(house, row.id, tokens=row.completion_tokens, cost_uusd=row.cost_uusd)
+
+
+def _completed(house: House, job_id: bytes, *, tokens: int, cost_uusd: int) -> wire.Completed:
+    earned_uusd = cost_uusd - fee_of(cost_uusd, house.settings.fee_bps)
+    return wire.Completed(public("job", job_id), "completed", tokens, to_credits(earned_uusd))
+
+
+async def fail_job(house: House, request: Request) -> wire.Failed:
+    """Give a job back: it goes to another host if nothing was delivered, else it ends and the rest is refunded."""
+    body: wire.Fail = request.body
+    host = _caller(house, request, body.host_id)
+    job = _leased(house, host, request.params["id"])
+    await fail(
+        house, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
+        status=422 if body.fault == "buyer" else 502,
+    )  # fmt: skip
+    if job.over or job.closing:
+        await until_over(job)
+    return wire.Failed(public("job", job.id), "failed" if job.over else "queued")
+
+
+# -- shared --------------------------------------------------------------------------------------------------------
+
+
+def _caller(house: House, request: Request, host_id: str) -> Host:
+    """Return the host that calls; the id in the body has to be its own.
+
+    Raises:
+        UnknownHost: the id is none of ours. NotAllowed: it is another host's.
+    """
+    named = parse("host", host_id)
+    if named is None:
+        raise UnknownHost(request.principal.id)
+    return host_of(house, request.principal, named)
+
+
+def _job_id(text: str) -> bytes:
+    job_id = parse("job", text)
+    if job_id is None:
+        raise UnknownJob
+    return job_id
+
+
+def _leased(house: House, host: Host, text: str) -> LiveJob:
+    """Return the job that *host* holds the lease on.
+
+    Raises:
+        UnknownJob: that is no job id.
+        NotYourLease: the host has no lease on it (any more).
+    """
+    job = house.jobs.live.get(_job_id(text))
+    if job is None or job.closing or job.lease is None or job.lease.host_id != host.id:
+        raise NotYourLease
+    return job
+
+
+def _pieces(token: str | None, tokens: list[str] | None) -> list[str] | None:
+    if token is not None and tokens is not None:
+        raise InvalidField("tokens", "must not come together with token")
+    return [token] if token is not None else tokens
+
+
+async def _take(house: House, job: LiveJob, frames: list[Frame], *, seq: int | None) -> int:
+    """Take frames; an answer that grows too large fails the attempt before it is refused."""
+    assert job.lease is not None, "pieces come through a lease"
+    house.fleet.seen(job.lease.host_id)
+    try:
+        return take_frames(house, job, len(job.frames) if seq is None else seq, frames)
+    except AnswerTooLarge as large:
+        await fail(house, job, code="answer_too_large", message=large.message, fault=Fault.HOST)
+        raise

@@ -1,0 +1,182 @@
+"""Jobs as their buyer sees them: submit, list, look at, follow, cancel."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from comptoir.desk import claim, find_job, follow, open_stream, submit_once
+from comptoir.dialects.infrintia import wire
+from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line, when
+from comptoir.dispatch import House, Order
+from comptoir.dispatch.cancel import cancel as stop
+from comptoir.jobs import JobFinished, JobState, LiveJob, Reader
+from comptoir.kit.errors import InvalidField, Unavailable
+from comptoir.kit.http import Request, Stream
+from comptoir.kit.ids import public
+from comptoir.kit.money import to_credits
+from comptoir.kit.sse import DONE, PING, event, last_event_id
+from comptoir.link import Frame
+
+FRAMES_PER_PIECE = 2_048
+"""Most tokens joined into one write, so that the replay of a long answer is sent as the client reads."""
+
+ENDING_S = 5.0
+"""How long a request waits for the end of a job that is being written by somebody else."""
+
+encode = msgspec.json.Encoder().encode
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str
+
+
+class _Body(msgspec.Struct):
+    """The OpenAI-style body that goes to the host."""
+
+    model: str
+    messages: list[_Message]
+    max_tokens: int
+    temperature: float
+    stream: bool = True
+
+
+async def run_model(house: House, request: Request) -> wire.Accepted:
+    """Buy an answer. The credits reserved cover every token that may come; what is not used goes back."""
+    body: wire.RunModel = request.body
+    settings = house.settings
+    max_tokens = body.max_tokens if body.max_tokens is not None else settings.max_tokens_default
+    if max_tokens > settings.max_tokens_max:
+        raise InvalidField("max_tokens", f"must be 1 to {settings.max_tokens_max}, not {max_tokens}")
+    bound = await claim(house, request)
+    asked = encode(_Body(body.model, [_Message("user", body.input_text)], max_tokens, body.temperature))
+    order = Order(
+        owner_id=request.principal.id, dialect="infrintia", kind="chat", model=body.model, body=asked, max_tokens=max_tokens,
+        detached=True,
+    )  # fmt: skip
+    job = await submit_once(house, order, bound)
+    # "queued" is what the reference answers; a free host may have the job already, GET /jobs/{id} says so.
+    return wire.Accepted(
+        public("job", job.id), "queued", job.model, to_credits(job.hold_uusd), when(job.created_ms)
+    )  # fmt: skip
+
+
+async def page(house: House, request: Request) -> wire.Jobs:
+    """List the caller's jobs, newest first."""
+    asked: wire.JobsQuery = request.query
+    states = STATES[asked.status] if asked.status is not None else ()
+    rows, total = await house.jobs.page(
+        owner_id=request.principal.id, states=states, limit=asked.limit, offset=asked.offset
+    )  # fmt: skip
+    return wire.Jobs([job_line(row) for row in rows], total)
+
+
+async def show(house: House, request: Request) -> wire.Job:
+    """Show one job of the caller."""
+    return await _view(house, await find_job(house, request.principal.id, request.params["id"]))
+
+
+async def cancel(house: House, request: Request) -> wire.Job:
+    """Stop a job: what was delivered is paid, the rest of the reserve goes back. A cancelled job stays cancelled."""
+    job = await find_job(house, request.principal.id, request.params["id"])
+    if job.over and job.state != JobState.CANCELLED:
+        raise JobFinished(WORDS[job.state])
+    if not job.over:
+        live = house.jobs.live.get(job.id)
+        if live is None:
+            raise Unavailable("the job is just being taken up; try again")
+        await stop(house, live)
+        job = live
+        await until_over(job)
+        if job.state != JobState.CANCELLED:
+            raise JobFinished(WORDS[job.state])
+    return await _view(house, job)
+
+
+async def until_over(job: LiveJob) -> None:
+    """Wait until the end that is being written is written.
+
+    Raises:
+        Unavailable: it takes longer than `ENDING_S`.
+    """
+    reader = Reader(job, start=len(job.frames))
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + ENDING_S
+    while not job.over:
+        if loop.time() >= ends_s:
+            raise Unavailable("the end of the job is still being written; try again")
+        await reader.next(timeout_s=ENDING_S)
+
+
+async def _view(house: House, job: LiveJob) -> wire.Job:
+    finished_ms = None
+    if job.over:
+        finished_ms = (await house.jobs.get(job.id)).finished_ms
+        job = await follow(house, job)
+    return wire.Job(
+        job_id=public("job", job.id), model=job.model, status=WORDS[job.state],
+        jobs_before=house.jobs.queue.before(job.id) if job.state == JobState.QUEUED else None,
+        credits_reserved=to_credits(job.hold_uusd), credits_used=to_credits(job.cost_uusd),
+        tokens=job.tokens or job.usage.completion_tokens, created_at=when(job.created_ms),
+        started_at=when(job.started_ms) if job.started_ms else None,
+        finished_at=when(finished_ms) if finished_ms is not None else None,
+        host_id=public("host", job.host_id) if job.host_id is not None else None, finish_reason=job.finish_reason or None,
+        output_text="".join(frame.text for frame in job.frames) if job.over else None,
+        error=job_error(job.state, code=job.error_code, message=job.error_message),
+        receipt_id=public("rcpt", job.id) if job.over else None,
+    )  # fmt: skip
+
+
+# -- the stream ----------------------------------------------------------------------------------------------------
+
+
+async def stream(house: House, request: Request) -> Stream:
+    """Follow a job from its first token, or from the one after ``Last-Event-ID``, to its end.
+
+    Events are numbered, so that a browser's EventSource goes on where its connection broke. Leaving does not stop the job.
+    """
+    try:
+        last = last_event_id(request.header(b"last-event-id"))
+    except ValueError as error:
+        raise InvalidField("Last-Event-ID", str(error)) from error
+    job = await find_job(house, request.principal.id, request.params["id"])
+    if not job.over and house.jobs.live.get(job.id) is not job:
+        raise Unavailable("the job is just being taken up; try again")
+    job = await follow(house, job)
+    close = open_stream(house, job.id)
+    reader = Reader(job, start=0 if last is None else last + 1)
+
+    def gone() -> None:
+        reader.leave()
+        close()
+
+    request.when_gone(gone)
+    return Stream(_events(reader, ping_s=house.settings.sse_ping_s, close=close))
+
+
+async def _events(reader: Reader, *, ping_s: float, close: Callable[[], None]) -> AsyncIterator[bytes]:
+    job = reader.job
+    try:
+        while (fresh := await reader.next(timeout_s=ping_s)) is not None:
+            if not fresh:
+                yield PING
+            number = reader.at - len(fresh)
+            for start in range(0, len(fresh), FRAMES_PER_PIECE):
+                yield render_tokens(fresh[start : start + FRAMES_PER_PIECE], number=number + start)
+        if job.over:
+            error = job_error(job.state, code=job.error_code, message=job.error_message)
+            yield (event(encode({"error": error}), name="error") if error is not None else b"") + DONE
+    finally:
+        close()
+
+
+def render_tokens(frames: list[Frame], *, number: int) -> bytes:
+    """Return the events of *frames*, the first of which is frame *number*, as one write; frames without text have none."""
+    return b"".join(
+        [
+            b'id: %d\ndata: {"token": %b}\n\n' % (at, encode(frame.text))
+            for at, frame in enumerate(frames, number)
+            if frame.text
+        ]
+    )

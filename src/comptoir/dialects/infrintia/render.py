@@ -1,0 +1,57 @@
+"""From the core's values to Infrintia's: ids, times, credits and the words for states. Pure."""
+
+from datetime import UTC, datetime
+
+from comptoir.dialects.infrintia import wire
+from comptoir.hosts import Host, ModelSummary
+from comptoir.jobs import JobRow, JobState
+from comptoir.kit.ids import public
+from comptoir.kit.money import price_to_usd_per_token, to_credits
+
+WORDS = {
+    JobState.QUEUED: "queued",
+    JobState.RUNNING: "running",
+    JobState.COMPLETED: "completed",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+    JobState.EXPIRED: "failed",
+}
+"""The published words; ``cancelled`` is ours, and a job that nobody answered in time has failed."""
+
+STATES = {word: tuple(state.value for state, said in WORDS.items() if said == word) for word in set(WORDS.values())}
+"""The states that a word of the filter means."""
+
+
+def when(at_ms: int) -> str:
+    """Spell a moment as the reference does: UTC, whole seconds, ``Z``."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def model(summary: ModelSummary) -> wire.Model:
+    """Render one model."""
+    price = price_to_usd_per_token(summary.min_price_out_uusd_per_mtok)
+    return wire.Model(summary.name, summary.available_hosts, price, summary.max_tokens)
+
+
+def host_card(host: Host) -> wire.HostCard:
+    """Render one host for everybody; of several prices the lowest, which here is one for all models."""
+    row = host.row
+    price = min((offer.price_out_uusd_per_mtok for offer in row.models), default=0)
+    return wire.HostCard(
+        public("host", row.id), row.gpu, host.status, [offer.name for offer in row.models], price_to_usd_per_token(price),
+        row.backend,
+    )  # fmt: skip
+
+
+def job_line(row: JobRow) -> wire.JobLine:
+    """Render one line of a list."""
+    return wire.JobLine(
+        public("job", row.id), row.model, WORDS[JobState(row.state)], to_credits(row.cost_uusd), when(row.created_ms)
+    )
+
+
+def job_error(state: JobState, *, code: str, message: str) -> wire.JobError | None:
+    """Render why a job failed, or None."""
+    if state not in (JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED):
+        return None
+    return wire.JobError(code or state.value, message)

@@ -1,0 +1,108 @@
+"""One choice of an answer, put together from its deltas as OpenAI's own SDKs do it."""
+
+from typing import Any
+
+import msgspec
+
+_SAID_ONCE = frozenset(("id", "type", "role", "index"))
+"""Fields of a delta that are whole from the start; any other text is a fragment."""
+
+
+class Choice:
+    """Gathers text, further fields, probabilities and the finish reason."""
+
+    __slots__ = ("_fields", "_logprobs", "_reason", "_texts")
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._fields: dict[str, Any] = {}
+        self._logprobs: dict[str, Any] = {}
+        self._reason: str | None = None
+
+    def add(
+        self, text: str, *, delta: dict[str, msgspec.Raw] | None, logprobs: msgspec.Raw, finish_reason: str | None
+    ) -> None:
+        """Take one piece."""
+        if text:
+            self._texts.append(text)
+        if delta:
+            fields = {name: msgspec.json.decode(raw) for name, raw in delta.items()}
+            if "tool_calls" in fields:
+                fields["tool_calls"] = with_indices(delta["tool_calls"])
+            merge(self._fields, fields)
+        if bytes(logprobs) != b"null":
+            merge(self._logprobs, msgspec.json.decode(logprobs))
+        self._reason = finish_reason or self._reason
+
+    def chat(self, index: int, default_reason: str) -> dict[str, Any]:
+        """Return it as a choice of a chat completion."""
+        calls = self._fields.pop("tool_calls", None)
+        text = "".join(self._texts)
+        message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
+        message["refusal"] = self._fields.pop("refusal", None)
+        message.update(self._fields)
+        if calls:
+            message["tool_calls"] = [
+                {key: value for key, value in call.items() if key != "index"} if isinstance(call, dict) else call
+                for call in calls
+            ]
+        return {
+            "index": index, "message": message, "logprobs": self._logprobs or None,
+            "finish_reason": self._reason or default_reason,
+        }  # fmt: skip
+
+    def completion(self, index: int, default_reason: str) -> dict[str, Any]:
+        """Return it as a choice of a completion."""
+        return {
+            "index": index, "text": "".join(self._texts), "logprobs": self._logprobs or None,
+            "finish_reason": self._reason or default_reason,
+        }  # fmt: skip
+
+
+def with_indices(raw: msgspec.Raw) -> Any:
+    """Return a delta's tool calls, each with its ``index``: clients tell fragments of different calls apart by it alone."""
+    calls = msgspec.json.decode(raw)
+    if isinstance(calls, list):
+        for place, call in enumerate(calls):
+            if isinstance(call, dict) and not isinstance(call.get("index"), int):
+                call["index"] = place
+    return calls
+
+
+def merge(into: dict[str, Any], delta: Any) -> None:
+    """Add a delta to what there is: text is appended, lists are extended (by ``index`` where they have one)."""
+    if not isinstance(delta, dict):
+        return
+    for key, new in delta.items():
+        old = into.get(key)
+        if old is None:
+            # A list with indices is merged from the start: its fragments may come in one delta.
+            if isinstance(new, list) and _indexed(new):
+                into[key] = old = []
+            else:
+                into[key] = new
+                continue
+        if isinstance(old, str) and isinstance(new, str):
+            into[key] = new if key in _SAID_ONCE else old + new
+        elif isinstance(old, dict) and isinstance(new, dict):
+            merge(old, new)
+        elif isinstance(old, list) and isinstance(new, list):
+            _extend(old, new)
+        elif new is not None:
+            into[key] = new
+
+
+def _indexed(items: list[Any]) -> bool:
+    return bool(items) and all(isinstance(item, dict) and isinstance(item.get("index"), int) for item in items)
+
+
+def _extend(old: list[Any], new: list[Any]) -> None:
+    if not _indexed(new):
+        old += new
+        return
+    for item in new:
+        same = next((one for one in old if isinstance(one, dict) and one.get("index") == item["index"]), None)
+        if same is None:
+            old.append(item)
+        else:
+            merge(same, item)

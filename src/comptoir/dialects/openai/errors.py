@@ -1,0 +1,159 @@
+"""OpenAI's errors: ``{"error": {"message", "type", "param", "code"}}``, statuses its SDKs map to their classes.
+
+What the SDKs retry (408, 409, 429, 5xx) is told apart by ``x-should-retry`` and ``retry-after``: money never is.
+"""
+
+import math
+from typing import Any
+
+import msgspec
+
+from comptoir.desk import status_of as desk_status_of
+from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, TooManyJobs, UnknownModel
+from comptoir.idempotency import IdempotencyMismatch
+from comptoir.jobs import Fault, JobState, LiveJob
+from comptoir.kit.errors import InvalidField, NotAuthenticated, Refusal
+from comptoir.kit.http import Reply, Request, UnsupportedBody
+from comptoir.ledger import InsufficientCredit
+
+Header = tuple[bytes, bytes]
+
+NO_RETRY: Header = (b"x-should-retry", b"false")
+
+STATUSES: dict[type[Exception], int] = {
+    InvalidField: 400,
+    NoHostPossible: 400,
+    UnsupportedBody: 400,
+    IdempotencyMismatch: 400,
+}
+"""Where OpenAI's status is not the desk's: its SDKs know a bad request by 400."""
+
+CODES: dict[type[Exception], str] = {
+    NotAuthenticated: "invalid_api_key",
+    InsufficientCredit: "insufficient_quota",
+    UnknownModel: "model_not_found",
+    NoHostPossible: "no_host_possible",
+    PromptTooLong: "context_length_exceeded",
+    TooManyJobs: "too_many_jobs",
+    IdempotencyMismatch: "idempotency_mismatch",
+}
+
+TYPES: dict[int, str] = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+
+CODES_BY_STATUS: dict[int, str] = {404: "not_found", 405: "method_not_allowed", 429: "rate_limit_exceeded"}
+
+PASSED_STATUSES = frozenset((400, 413, 422, 429, 500, 502, 503, 504))
+"""An engine's statuses that say something of the request or of the engine. Others (401, 404 …) would speak of the buyer's key or
+path, where the engine spoke of its host's."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def status_of(error: type[Exception]) -> int:
+    """Return the status of an error class: OpenAI's own, else the desk's."""
+    for parent in error.__mro__:
+        if parent in STATUSES:
+            return STATUSES[parent]
+    return desk_status_of(error)
+
+
+def error_object(message: str, *, status: int, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """Return the error object of *status*."""
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"message": message, "type": kind, "param": param, "code": code or CODES_BY_STATUS.get(status)}
+
+
+def render_error(error: Exception, request: Request | None) -> Reply:
+    """Render any error; what is no refusal says nothing of its inside."""
+    status = status_of(type(error))
+    message = error.message if isinstance(error, Refusal) else "internal error"
+    param = None
+    if isinstance(error, InvalidField):
+        param = error.field
+        message = f"'{error.field}' {error.reason}"
+    elif isinstance(error, UnknownModel | NoHostPossible):
+        param = "model"
+    elif isinstance(error, PromptTooLong):
+        param = "messages"
+    found = error_object(message, status=status, param=param, code=CODES.get(type(error)))
+    headers = retry_headers(status, getattr(error, "retry_after_s", 0.0))
+    return Reply(status, _encode({"error": found}), headers=headers)
+
+
+def retry_headers(status: int, retry_after_s: float) -> tuple[Header, ...]:
+    """Say when to come back, or that coming back is no use."""
+    if status in (402, 409):
+        return (NO_RETRY,)
+    if retry_after_s > 0:
+        whole = math.ceil(retry_after_s)
+        return ((b"retry-after", b"%d" % whole), (b"retry-after-ms", b"%d" % math.ceil(retry_after_s * 1000)))
+    return ()
+
+
+class _EngineError(msgspec.Struct):
+    message: str
+    type: str | None = None
+    param: str | int | None = None
+    code: str | int | None = None
+
+
+class _EngineBody(msgspec.Struct):
+    error: _EngineError | None = None
+    message: str | None = None
+    type: str | None = None
+    param: str | int | None = None
+    code: str | int | None = None
+
+
+def failure_of(job: LiveJob) -> tuple[int, dict[str, Any]]:
+    """Return status and error object of a job that is over and was not completed; the engine's own words where it had some."""
+    status = _status_of_job(job)
+    if job.error_status in PASSED_STATUSES and job.error_body:
+        own = _engines_own(job.error_body)
+        if own is not None:
+            return status, own
+    return status, error_object(job.error_message or job.state, status=status, code=job.error_code or None)
+
+
+def render_failure(job: LiveJob) -> Reply:
+    """Render the end of a job that failed before anything of it was sent."""
+    status, found = failure_of(job)
+    headers = retry_headers(status, job.retry_after_s)
+    if job.state is JobState.CANCELLED:
+        headers = (NO_RETRY,)
+    return Reply(
+        status, _encode({"error": found}), headers=(*headers, (b"x-comptoir-job", b"job_" + job.id.hex().encode()))
+    )
+
+
+def render_broken(message: str) -> Reply:
+    """Render an answer that arrived and is none."""
+    return Reply(502, _encode({"error": error_object(message, status=502, code="bad_answer")}))
+
+
+def _status_of_job(job: LiveJob) -> int:
+    if job.error_status in PASSED_STATUSES:
+        return job.error_status
+    if job.state is JobState.EXPIRED:
+        return 504
+    if job.state is JobState.CANCELLED or job.fault is Fault.BUYER:
+        return 400
+    return 503 if job.fault in (Fault.CAPACITY, Fault.COORDINATOR) else 502
+
+
+def _engines_own(body: bytes) -> dict[str, Any] | None:
+    """Read an engine's error body: OpenAI's, or the flat one of older servers; None when it is neither."""
+    try:
+        found = msgspec.json.decode(body, type=_EngineBody)
+    except msgspec.DecodeError:
+        return None
+    if found.error is not None:
+        return msgspec.to_builtins(found.error)  # type: ignore[no-any-return]
+    if found.message is not None:
+        return {"message": found.message, "type": found.type, "param": found.param, "code": found.code}
+    return None

@@ -1,0 +1,204 @@
+"""Frames as OpenAI's stream chunks and bodies. Pure, and on the hot path: text is escaped and framed a batch at a time."""
+
+from typing import Any
+
+import msgspec
+
+from comptoir.dialects.openai.choices import Choice, with_indices
+from comptoir.jobs import LiveJob
+from comptoir.kit.sse import DONE
+from comptoir.link import Frame, Usage
+
+_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+class Extra(msgspec.Struct):
+    """What `Frame.extra` holds, as far as it is ours to read."""
+
+    delta: dict[str, msgspec.Raw] | None = None
+    logprobs: msgspec.Raw = msgspec.Raw(b"null")
+    index: int = 0
+    finish_reason: str | None = None
+
+
+read_extra = msgspec.json.Decoder(Extra).decode
+
+
+class Form:
+    """How one kind of answer looks. Two of them: `CHAT` and `COMPLETION`."""
+
+    __slots__ = ("chunk_object", "has_roles", "id_prefix", "text_after", "text_before", "whole_object")
+
+    def __init__(
+        self, *, id_prefix: bytes, chunk_object: bytes, whole_object: bytes, text_before: bytes, text_after: bytes,
+        has_roles: bool,
+    ) -> None:  # fmt: skip
+        self.id_prefix = id_prefix
+        self.chunk_object = chunk_object
+        self.whole_object = whole_object
+        self.text_before = text_before
+        """What stands between ``"index":0,`` and the text of a chunk."""
+        self.text_after = text_after
+        self.has_roles = has_roles
+
+    def head(self, job: LiveJob, object_name: bytes) -> bytes:
+        """Return the fields that every chunk of an answer has in common, up to its choices."""
+        return b'{"id":"%b%b","object":"%b","created":%d,"model":%b,"choices":[' % (
+            self.id_prefix, job.id.hex().encode(), object_name, job.created_ms // 1000, _encode(job.model),
+        )  # fmt: skip
+
+
+CHAT = Form(
+    id_prefix=b"chatcmpl-", chunk_object=b"chat.completion.chunk", whole_object=b"chat.completion",
+    text_before=b'"delta":{"content":', text_after=b"}", has_roles=True,
+)  # fmt: skip
+COMPLETION = Form(
+    id_prefix=b"cmpl-", chunk_object=b"text_completion", whole_object=b"text_completion",
+    text_before=b'"text":', text_after=b"", has_roles=False,
+)  # fmt: skip
+
+
+class StreamWriter:
+    """Writes the chunks of one streamed answer."""
+
+    __slots__ = (
+        "_after",
+        "_before",
+        "_between",
+        "_finished",
+        "_form",
+        "_head",
+        "_include_usage",
+        "_n",
+        "_opened",
+        "_tail",
+    )
+
+    def __init__(self, form: Form, job: LiveJob, *, choices: int, include_usage: bool) -> None:
+        """*choices* is how many were asked for: each gets its end, also one that stays empty."""
+        self._form = form
+        self._head = b"data: " + form.head(job, form.chunk_object)
+        self._include_usage = include_usage
+        # With a usage chunk at the end every other chunk says that it has none.
+        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._before = self._head + b'{"index":0,' + form.text_before
+        self._after = form.text_after + b',"logprobs":null,"finish_reason":null}' + self._tail
+        self._between = self._after + self._before
+        self._n = choices
+        self._opened: set[int] = set()
+        self._finished: set[int] = set()
+
+    def frames(self, batch: list[Frame]) -> bytes:
+        """Return the chunks of *batch*, one for each frame that says anything."""
+        for frame in batch:
+            if frame.extra:
+                return b"".join([self._chunk(frame) for frame in batch])
+        texts = [frame.text for frame in batch if frame.text]
+        if not texts:
+            return b""
+        # JSON strings hold no raw line breaks, so what stands between two lines can become what stands between two chunks.
+        lines = _encode_lines(texts)[:-1].replace(b"\n", self._between)
+        body = self._before + lines + self._after
+        return self._opening(0, has_text=True) + body if 0 not in self._opened else body
+
+    def end(self, job: LiveJob) -> bytes:
+        """Return what ends a completed answer: finish reasons, the usage chunk if asked for, ``[DONE]``."""
+        pieces = []
+        reason = _encode(job.finish_reason or "stop")
+        for index in sorted(self._opened.union(range(self._n))):
+            if index not in self._finished:
+                pieces += [self._opening(index, has_text=True), self._finish(index, reason)]
+        if self._include_usage:
+            pieces += [self._head, b'],"usage":', usage_json(job.usage), b"}\n\n"]
+        pieces.append(DONE)
+        return b"".join(pieces)
+
+    def _chunk(self, frame: Frame) -> bytes:
+        extra = read_extra(frame.extra) if frame.extra else Extra()
+        index, delta = extra.index, extra.delta or {}
+        opening = self._opening(index, has_text=bool(frame.text) or not delta)
+        logprobs = bytes(extra.logprobs)
+        said = frame.text or delta or logprobs != b"null"
+        body = b""
+        if said:
+            body = b'%b{"index":%d,%b,"logprobs":%b,"finish_reason":null}%b' % (
+                self._head, index, self._content(frame.text, delta), logprobs, self._tail,
+            )  # fmt: skip
+        if extra.finish_reason is None:
+            return opening + body if said else b""
+        self._finished.add(index)
+        return opening + body + self._finish(index, _encode(extra.finish_reason))
+
+    def _content(self, text: str, delta: dict[str, msgspec.Raw]) -> bytes:
+        if not self._form.has_roles:
+            return b'"text":' + _encode(text)
+        fields: dict[str, Any] = {"content": text} if text else {}
+        fields.update(delta)
+        calls = delta.get("tool_calls")
+        if calls is not None:
+            fields["tool_calls"] = with_indices(calls)
+        return b'"delta":' + _encode(fields)
+
+    def _opening(self, index: int, *, has_text: bool) -> bytes:
+        """Return the chunk with the role that a choice begins with; empty when it has begun, or has no roles."""
+        if index in self._opened:
+            return b""
+        self._opened.add(index)
+        if not self._form.has_roles:
+            return b""
+        return b'%b{"index":%d,"delta":{"role":"assistant","content":%b},"logprobs":null,"finish_reason":null}%b' % (
+            self._head, index, b'""' if has_text else b"null", self._tail,
+        )  # fmt: skip
+
+    def _finish(self, index: int, reason: bytes) -> bytes:
+        nothing = b'"delta":{}' if self._form.has_roles else b'"text":""'
+        return b'%b{"index":%d,%b,"logprobs":null,"finish_reason":%b}%b' % (
+            self._head, index, nothing, reason, self._tail,
+        )  # fmt: skip
+
+
+def error_event(found: dict[str, Any]) -> bytes:
+    """Return the event that an SDK raises, and the end of the stream."""
+    return b"data: " + _encode({"error": found}) + b"\n\n" + DONE
+
+
+def whole(form: Form, job: LiveJob, *, choices: int) -> bytes:
+    """Return the body of a completed answer that was not streamed."""
+    frames = job.frames
+    if choices == 1 and not any(frame.extra for frame in frames):
+        text = _encode("".join([frame.text for frame in frames]))
+        said = b'"message":{"role":"assistant","content":%b,"refusal":null}' if form.has_roles else b'"text":%b'
+        listed = b'{"index":0,%b,"logprobs":null,"finish_reason":%b}' % (
+            said % text,
+            _encode(job.finish_reason or "stop"),
+        )
+    else:
+        listed = b",".join(_gather(form, job, choices=choices))
+    return b'%b%b],"usage":%b}' % (form.head(job, form.whole_object), listed, usage_json(job.usage))
+
+
+def _gather(form: Form, job: LiveJob, *, choices: int) -> list[bytes]:
+    made = {index: Choice() for index in range(choices)}
+    for frame in job.frames:
+        extra = read_extra(frame.extra) if frame.extra else Extra()
+        choice = made.setdefault(extra.index, Choice())
+        choice.add(frame.text, delta=extra.delta, logprobs=extra.logprobs, finish_reason=extra.finish_reason)
+    default = job.finish_reason or "stop"
+    return [
+        _encode(choice.chat(index, default) if form.has_roles else choice.completion(index, default))
+        for index, choice in sorted(made.items())
+    ]
+
+
+def usage_json(usage: Usage) -> bytes:
+    """Return the usage object: what is billed, with the engine's details beside it."""
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if not usage.details:
+        return b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}' % (
+            prompt,
+            completion,
+            prompt + completion,
+        )
+    counted = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return _encode({**msgspec.json.decode(usage.details, type=dict[str, msgspec.Raw]), **counted})

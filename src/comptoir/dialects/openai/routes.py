@@ -1,0 +1,175 @@
+"""Endpoints of the OpenAI dialect."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from comptoir.dialects.openai.errors import Header, failure_of, render_broken, render_error, render_failure, status_of
+from comptoir.dialects.openai.headers import answer_headers
+from comptoir.dialects.openai.placing import place
+from comptoir.dialects.openai.render import CHAT, COMPLETION, Form, StreamWriter, error_event, whole
+from comptoir.dialects.openai.translate import chat_order, completion_order, embedding_order
+from comptoir.dialects.openai.vectors import NoVectors, embeddings_body
+from comptoir.dialects.openai.wire import (
+    ChatBody,
+    ChatCompletion,
+    Completion,
+    CompletionBody,
+    EmbeddingBody,
+    Embeddings,
+    ModelCard,
+    ModelList,
+)
+from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
+from comptoir.dispatch.house import House
+from comptoir.hosts import ModelSummary
+from comptoir.idempotency import IdempotencyMismatch
+from comptoir.jobs import JobState, LiveJob, Reader
+from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request, Stream
+from comptoir.kit.sse import PING
+from comptoir.ledger import InsufficientCredit
+from comptoir.link import Frame
+
+Answer = Reply | Stream
+
+
+async def chat_completions(house: House, request: Request) -> Answer:
+    """Answer a conversation, streamed or whole."""
+    job = await place(house, request, chat_order(house, request))
+    return await _answered(house, CHAT, job, request.body, request.body.n or 1)
+
+
+async def completions(house: House, request: Request) -> Answer:
+    """Complete one or several texts, streamed or whole."""
+    body: CompletionBody = request.body
+    job = await place(house, request, completion_order(house, request))
+    prompt = body.prompt
+    prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+    return await _answered(house, COMPLETION, job, body, prompts * (body.n or 1))
+
+
+async def embeddings(house: House, request: Request) -> Reply:
+    """Turn texts into vectors."""
+    job = await place(house, request, embedding_order(request))
+    await job.ended()
+    if job.state is not JobState.COMPLETED:
+        return render_failure(job)
+    as_base64 = request.body.encoding_format == "base64"
+    try:
+        body = await embeddings_body(job, as_base64=as_base64)
+    except NoVectors as error:
+        return render_broken(f"the host sent no embeddings: {error}")
+    return Reply(200, body, headers=_job_headers(job))
+
+
+async def list_models(house: House, request: Request) -> ModelList:
+    """List the models that hosts offer now."""
+    return ModelList([_card(summary) for summary in house.fleet.models()])
+
+
+async def get_model(house: House, request: Request) -> ModelCard:
+    """Describe one model."""
+    summary = house.fleet.model(request.params["id"])
+    if summary is None:
+        raise UnknownModel(request.params["id"], tuple(offered.name for offered in house.fleet.models()))
+    return _card(summary)
+
+
+async def _answered(house: House, form: Form, job: LiveJob, body: ChatBody | CompletionBody, choices: int) -> Answer:
+    if body.stream:
+        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        writer = StreamWriter(form, job, choices=choices, include_usage=include_usage)
+        return await _streamed(house, job, writer)
+    await job.ended()
+    if job.state is not JobState.COMPLETED:
+        return render_failure(job)
+    return Reply(200, whole(form, job, choices=choices), headers=_job_headers(job))
+
+
+async def _streamed(house: House, job: LiveJob, writer: StreamWriter) -> Answer:
+    """Wait for the first frame, so that an error before it has a status of its own; for one ping's time at most."""
+    ping_s = house.settings.sse_ping_s
+    reader = Reader(job)
+    first = await reader.next(timeout_s=ping_s)
+    if first is None and job.state is not JobState.COMPLETED:
+        return render_failure(job)
+    return Stream(_pieces(reader, writer, first, ping_s), headers=((b"x-comptoir-job", _public(b"job_", job.id)),))
+
+
+async def _pieces(
+    reader: Reader, writer: StreamWriter, batch: list[Frame] | None, ping_s: float
+) -> AsyncIterator[bytes]:
+    """Yield all that waits as one piece, each time something does; the end says how it ended, always."""
+    while batch is not None:
+        piece = writer.frames(batch) if batch else PING
+        if piece:
+            yield piece
+        batch = await reader.next(timeout_s=ping_s)
+    job = reader.job
+    yield writer.end(job) if job.state is JobState.COMPLETED else error_event(failure_of(job)[1])
+
+
+def _job_headers(job: LiveJob) -> tuple[Header, ...]:
+    return (
+        (b"x-comptoir-job", _public(b"job_", job.id)),
+        (b"x-comptoir-receipt", _public(b"rcpt_", job.receipt_id or job.id)),
+        (b"x-comptoir-cost-uusd", b"%d" % job.cost_uusd),
+    )
+
+
+def _public(prefix: bytes, raw: bytes) -> bytes:
+    return prefix + raw.hex().encode()
+
+
+def _card(summary: ModelSummary) -> ModelCard:
+    return ModelCard(
+        id=summary.name, created=summary.since_ms // 1000, context_length=summary.max_tokens, kinds=list(summary.kinds),
+        hosts=summary.available_hosts, price_in_uusd_per_mtok=summary.min_price_in_uusd_per_mtok,
+        price_out_uusd_per_mtok=summary.min_price_out_uusd_per_mtok,
+    )  # fmt: skip
+
+
+BUYING_ERRORS = (
+    IdempotencyMismatch, PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, QueueFull, InsufficientCredit,
+)  # fmt: skip
+
+
+def _buys(
+    path: str, handler: Callable[[House, Request], Awaitable[Answer | Reply]], summary: str, *, request: type, response: type,
+    example: dict[str, object],
+) -> Endpoint:  # fmt: skip
+    return Endpoint(
+        "POST", path, handler, Access.BUYER, summary, request=request, response=response, errors=BUYING_ERRORS,
+        idempotent=True, example=example, raw=True, also=(),
+    )  # fmt: skip
+
+
+ENDPOINTS = (
+    _buys(
+        "/v1/chat/completions", chat_completions, "Answer a conversation.", request=ChatBody, response=ChatCompletion,
+        example={"model": "comptoir-demo", "messages": [{"role": "user", "content": "What is Comptoir?"}]},
+    ),
+    _buys(
+        "/v1/completions", completions, "Complete a text.", request=CompletionBody, response=Completion,
+        example={"model": "comptoir-demo", "prompt": "Comptoir is", "max_tokens": 32},
+    ),
+    _buys(
+        "/v1/embeddings", embeddings, "Turn texts into vectors.", request=EmbeddingBody, response=Embeddings,
+        example={"model": "bge-small", "input": ["What is Comptoir?"], "encoding_format": "float"},
+    ),
+    Endpoint("GET", "/v1/models", list_models, Access.BUYER, "List the models on offer.", response=ModelList),
+    Endpoint(
+        "GET", "/v1/models/{id:path}", get_model, Access.BUYER, "Describe one model.", response=ModelCard,
+        errors=(UnknownModel,),
+    ),
+)  # fmt: skip
+
+DIALECT = Dialect(
+    name="openai",
+    title="OpenAI-compatible API",
+    prefix="/openai",
+    endpoints=ENDPOINTS,
+    render_error=render_error,
+    description="What OpenAI's clients rely on, paid by the token from a Comptoir account (docs/dialects/openai.md).",
+    headers=answer_headers,
+    owns=("/v1",),
+    error_statuses=status_of,
+)

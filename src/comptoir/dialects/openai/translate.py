@@ -1,0 +1,92 @@
+"""OpenAI's requests as orders to the street: what to buy, and for how many tokens the hold has to stand."""
+
+from comptoir.dialects.openai.wire import ChatBody, CompletionBody, EmbeddingBody, Part
+from comptoir.dispatch.house import House
+from comptoir.dispatch.submit import PROMPT_BYTES_PER_TOKEN, Order
+from comptoir.kit.errors import InvalidField
+from comptoir.kit.http import Request
+
+DIALECT_NAME = "openai"
+
+COMPLETION_MAX_TOKENS = 16
+"""Tokens of a completion that names no bound, as OpenAI's reference has it."""
+
+MEDIA_TOKENS = 2_048
+"""Tokens that one image, sound or file is taken for: its base64 says nothing about what the engine makes of it."""
+
+
+def chat_order(house: House, request: Request) -> Order:
+    """Return the order of a chat request.
+
+    Raises:
+        InvalidField: more tokens are asked for than ``max_tokens_max``.
+    """
+    body: ChatBody = request.body
+    raw = request.raw
+    weight = _text_bytes(body, raw)
+    choices = body.n or 1
+    # A bound of 0 makes no chat; servers differ in whether that is an error or none at all, so it counts as none.
+    each = body.max_completion_tokens or body.max_tokens or _as_long_as_it_likes(house, body.model, weight)
+    field = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
+    return Order(
+        request.principal.id, DIALECT_NAME, "chat", body.model, raw, _bounded(house, field, each) * choices, False,
+        None, choices, weight,
+    )  # fmt: skip
+
+
+def completion_order(house: House, request: Request) -> Order:
+    """Return the order of a completion request.
+
+    Raises:
+        InvalidField: more tokens are asked for than ``max_tokens_max``.
+    """
+    body: CompletionBody = request.body
+    each = COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    prompt = body.prompt
+    prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+    answers = max(body.n or 1, body.best_of or 1) * prompts
+    total = _bounded(house, "max_tokens", each) * answers
+    if body.echo:
+        # The prompt comes back as part of the answer, and engines count it in.
+        total += (len(request.raw) // PROMPT_BYTES_PER_TOKEN + 1) * (body.n or 1)
+    return Order(request.principal.id, DIALECT_NAME, "completion", body.model, request.raw, total, False, None, answers)
+
+
+def embedding_order(request: Request) -> Order:
+    """Return the order of an embeddings request; only the input is paid."""
+    body: EmbeddingBody = request.body
+    return Order(request.principal.id, DIALECT_NAME, "embedding", body.model, request.raw, 0, False)
+
+
+def _bounded(house: House, field: str, tokens: int) -> int:
+    limit = house.settings.max_tokens_max
+    if tokens > limit:
+        raise InvalidField(field, f"must be at most {limit}")
+    return tokens
+
+
+def _as_long_as_it_likes(house: House, model: str, prompt_bytes: int) -> int:
+    """Return the bound of a chat that names none: the house's default, or what the model's context leaves."""
+    settings = house.settings
+    default = min(settings.chat_max_tokens_default, settings.max_tokens_max)
+    offered = house.fleet.model(model)
+    if offered is not None:
+        # Routing takes a prompt for half of the tokens that its hold covers; 1 lets it say that the prompt is too long.
+        left = offered.max_tokens - prompt_bytes // (2 * PROMPT_BYTES_PER_TOKEN)
+        default = max(1, min(default, left))
+    return default
+
+
+def _text_bytes(body: ChatBody, raw: bytes) -> int:
+    """Return the bytes of a chat's body that weigh like text; media count `MEDIA_TOKENS` each, whatever their size."""
+    weight = len(raw)
+    for message in body.messages:
+        if type(message.content) is list:
+            for part in message.content:
+                weight += _media_weight(part)
+    return weight
+
+
+def _media_weight(part: Part) -> int:
+    media = len(part.image_url) + len(part.input_audio) + len(part.file)
+    return MEDIA_TOKENS * PROMPT_BYTES_PER_TOKEN - media if media else 0

@@ -1,0 +1,84 @@
+"""Embeddings in the encoding the client asked for, whichever the engine gave: numbers, or base64 of 32-bit floats."""
+
+import asyncio
+import base64
+import sys
+from array import array
+from typing import Any
+
+import msgspec
+
+from comptoir.jobs import LiveJob
+
+VECTORS_PER_TURN = 32
+"""Vectors converted before the event loop gets a turn: about 2 ms at 1,536 numbers each."""
+
+_encode = msgspec.json.Encoder().encode
+_decode_numbers = msgspec.json.Decoder(list[float]).decode
+
+
+class NoVectors(Exception):
+    """What a host sent as embeddings is none; our own worker checks before it sends."""
+
+
+class _Vector(msgspec.Struct):
+    embedding: msgspec.Raw
+    index: int = 0
+
+
+class _Extra(msgspec.Struct):
+    data: list[_Vector] = []
+
+
+_read = msgspec.json.Decoder(_Extra).decode
+
+
+async def embeddings_body(job: LiveJob, *, as_base64: bool) -> bytes:
+    """Return the body of a completed embeddings job.
+
+    Raises:
+        NoVectors: the host sent something else.
+    """
+    try:
+        return await _body(job, as_base64=as_base64)
+    except (msgspec.DecodeError, ValueError, OverflowError) as error:
+        raise NoVectors(str(error)) from error
+
+
+async def _body(job: LiveJob, *, as_base64: bool) -> bytes:
+    pieces: list[bytes] = []
+    for frame in job.frames:
+        if not frame.extra:
+            continue
+        for vector in _read(frame.extra).data:
+            said = _spelled(vector.embedding, as_base64=as_base64)
+            pieces.append(b'{"object":"embedding","index":%d,"embedding":%b}' % (vector.index, said))
+            if len(pieces) % VECTORS_PER_TURN == 0:
+                await asyncio.sleep(0)
+    return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (b",".join(pieces), _encode(job.model), _usage(job))
+
+
+def _spelled(raw: msgspec.Raw, *, as_base64: bool) -> bytes:
+    data = bytes(raw)
+    is_base64 = data.startswith(b'"')
+    if is_base64 == as_base64:
+        return data
+    if as_base64:
+        return b'"' + base64.b64encode(_little_endian(array("f", _decode_numbers(data))).tobytes()) + b'"'
+    numbers = array("f")
+    numbers.frombytes(base64.b64decode(msgspec.json.decode(data, type=str), validate=True))
+    return _encode(_little_endian(numbers).tolist())
+
+
+def _little_endian(numbers: "array[float]") -> "array[float]":
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _usage(job: LiveJob) -> bytes:
+    prompt = job.usage.prompt_tokens
+    counted: dict[str, Any] = {"prompt_tokens": prompt, "total_tokens": prompt}
+    if job.usage.details:
+        counted = {**msgspec.json.decode(job.usage.details, type=dict[str, msgspec.Raw]), **counted}
+    return _encode(counted)

@@ -1,0 +1,197 @@
+"""Bodies of the OpenAI dialect: requests as far as the house looks at them, answers as they are documented.
+
+A request's unknown fields are no error: the body goes to the engine byte for byte, and only the engine knows them all.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Model = Annotated[str, Meta(min_length=1, max_length=256)]
+Tokens = Annotated[int, Meta(ge=1, le=10_000_000)]
+Choices = Annotated[int, Meta(ge=1, le=128)]
+Temperature = Annotated[float, Meta(ge=0.0, le=2.0)]
+TopP = Annotated[float, Meta(ge=0.0, le=1.0)]
+Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
+Stops = Annotated[list[str], Meta(max_length=64)]
+Prompt = str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+"""One text, texts, token ids, or lists of token ids."""
+
+Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
+
+
+class StreamOptions(msgspec.Struct):
+    """How to stream."""
+
+    include_usage: bool | None = None
+
+
+class Part(msgspec.Struct):
+    """One part of a message; what it holds beside its type is the engine's to read."""
+
+    type: str
+    image_url: msgspec.Raw = msgspec.Raw(b"")
+    input_audio: msgspec.Raw = msgspec.Raw(b"")
+    file: msgspec.Raw = msgspec.Raw(b"")
+
+
+class Message(msgspec.Struct):
+    """One message of a conversation."""
+
+    role: Role
+    content: str | list[Part] | None = None
+
+
+class _Sampling(msgspec.Struct):
+    """What chat and completion share."""
+
+    model: Model
+    max_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
+    n: Choices | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    stop: str | Stops | None = None
+    seed: int | None = None
+
+
+class ChatBody(_Sampling, kw_only=True):
+    """Body of ``POST /v1/chat/completions``. Fields not listed here are forwarded to the engine."""
+
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=100_000)]
+    max_completion_tokens: Tokens | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+    tools: list[msgspec.Raw] | None = None
+
+
+class CompletionBody(_Sampling, kw_only=True):
+    """Body of ``POST /v1/completions``. Fields not listed here are forwarded to the engine."""
+
+    prompt: Prompt | None = None
+    best_of: Choices | None = None
+    echo: bool | None = None
+    logprobs: TopLogprobs | None = None
+
+
+class EmbeddingBody(msgspec.Struct, kw_only=True):
+    """Body of ``POST /v1/embeddings``. Fields not listed here are forwarded to the engine."""
+
+    model: Model
+    input: Annotated[str, Meta(min_length=1)] | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+
+
+# -- answers, for the reference ----------------------------------------------------------------------------------
+
+
+class Usage(msgspec.Struct):
+    """What was counted and is paid; the engine's own details beside it."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatMessage(msgspec.Struct):
+    """The assistant's message; further fields (``tool_calls``, ``reasoning_content``) as the engine has them."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None = None
+
+
+class ChatChoice(msgspec.Struct):
+    """One answer."""
+
+    index: int
+    message: ChatMessage
+    finish_reason: str
+    logprobs: dict[str, Any] | None = None
+
+
+class ChatCompletion(msgspec.Struct):
+    """Answer of ``POST /v1/chat/completions``; with ``stream`` an event stream of ``chat.completion.chunk`` instead."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class TextChoice(msgspec.Struct):
+    """One completed text."""
+
+    index: int
+    text: str
+    finish_reason: str
+    logprobs: dict[str, Any] | None = None
+
+
+class Completion(msgspec.Struct):
+    """Answer of ``POST /v1/completions``; with ``stream`` an event stream of its chunks instead."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+class EmbeddingUsage(msgspec.Struct):
+    """What was counted and is paid."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embedding(msgspec.Struct):
+    """One vector: numbers, or with ``base64`` its 32-bit floats, little-endian."""
+
+    index: int
+    embedding: list[float] | str
+    object: Literal["embedding"] = "embedding"
+
+
+class Embeddings(msgspec.Struct):
+    """Answer of ``POST /v1/embeddings``."""
+
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+    object: Literal["list"] = "list"
+
+
+class ModelCard(msgspec.Struct):
+    """One model on offer. The fields after ``owned_by`` are this house's own."""
+
+    id: str
+    created: int
+    """When the first of its hosts was registered, seconds since 1970."""
+    context_length: int
+    """Longest context offered: prompt and answer together, tokens."""
+    kinds: list[str]
+    """``chat``, ``completion``, ``embedding``."""
+    hosts: int
+    """Hosts that are here with it."""
+    price_in_uusd_per_mtok: int
+    """Lowest price on offer, micro-dollars per million prompt tokens."""
+    price_out_uusd_per_mtok: int
+    object: Literal["model"] = "model"
+    owned_by: str = "comptoir"
+
+
+class ModelList(msgspec.Struct):
+    """Answer of ``GET /v1/models``."""
+
+    data: list[ModelCard]
+    object: Literal["list"] = "list"

@@ -1,0 +1,94 @@
+"""Plain: jobs and answers for hosts that speak text only, the ones that poll or are pushed their jobs.
+
+Jobs are kept as OpenAI-style bodies; such a host gets one text, a length and a temperature, and gives pieces of text back.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from comptoir.jobs import LiveJob
+from comptoir.link import Frame
+
+TEMPERATURE_DEFAULT = 1.0
+"""What an OpenAI-style body means when it names none. Infrintia's own jobs always name one."""
+
+BYTES_PER_TOKEN = 4
+"""Bytes of text taken for one token where a host gives a whole answer and does not count it."""
+
+
+class _Part(msgspec.Struct):
+    type: str = "text"
+    text: str | None = None
+
+
+class _Message(msgspec.Struct):
+    role: str = "user"
+    content: str | list[_Part] | None = None
+
+
+class _Body(msgspec.Struct):
+    messages: list[_Message] = []
+    prompt: str | list[object] | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+
+
+_decode = msgspec.json.Decoder(_Body, strict=False).decode
+
+
+class PlainJob(msgspec.Struct, frozen=True):
+    """A job as text."""
+
+    input_text: str
+    max_tokens: int
+    temperature: float
+
+
+def plain_job(job: LiveJob) -> PlainJob:
+    """Return *job* as text: a lone message word for word, several as ``role: text`` paragraphs."""
+    body = _decode(job.body)
+    asked = body.max_tokens or body.max_completion_tokens or job.max_tokens
+    temperature = TEMPERATURE_DEFAULT if body.temperature is None else body.temperature
+    if body.messages:
+        text = _conversation(body.messages)
+    elif isinstance(body.prompt, list):
+        text = "\n".join(str(each) for each in body.prompt)
+    else:
+        text = body.prompt or ""
+    return PlainJob(text, min(asked, job.max_tokens), temperature)
+
+
+def _conversation(messages: Sequence[_Message]) -> str:
+    if len(messages) == 1:
+        return _words(messages[0])
+    return "\n\n".join(f"{message.role}: {_words(message)}" for message in messages)
+
+
+def _words(message: _Message) -> str:
+    if isinstance(message.content, list):
+        # What is no text is named, not dropped without a word.
+        return "\n".join(part.text if part.text is not None else f"[{part.type}]" for part in message.content)
+    return message.content or ""
+
+
+def frames_of(pieces: Sequence[str], *, job: LiveJob, counted: int = 0) -> list[Frame]:
+    """Return a host's pieces of text as frames, one token each; empty ones carry none.
+
+    Args:
+        counted: how many tokens the answer has by the host's own count, the delivered ones included; 0: it did not say. What the
+            pieces leave over goes to the last one, which never stands for more tokens than it has bytes.
+    """
+    frames = [Frame(piece, 1 if piece else 0) for piece in pieces]
+    missing = min(counted, job.max_tokens) - job.tokens - len(frames)
+    if missing > 0 and frames and frames[-1].text:
+        text = frames[-1].text
+        frames[-1] = Frame(text, min(1 + missing, len(text.encode())))
+    return frames
+
+
+def whole_answer(text: str, *, job: LiveJob, counted: int = 0) -> list[Frame]:
+    """Return an answer that came in one piece; without a count it is taken to have a token every four bytes."""
+    guess = counted or job.tokens + max(1, len(text.encode()) // BYTES_PER_TOKEN)
+    return frames_of([text], job=job, counted=guess) if text else []

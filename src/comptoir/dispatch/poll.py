@@ -1,0 +1,168 @@
+"""Poll: a host asks for work and waits. The line of hosts that can't be called, and hold a request open instead.
+
+A host is given jobs only while one of its requests waits; the job goes to the oldest of them. Between the moment routing reserves
+a waiting request and the moment the lease is durable the request is *promised*: it does not end meanwhile. One whose client hung up
+takes no job with it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from comptoir.dispatch.assign import lose
+from comptoir.dispatch.house import House
+from comptoir.hosts import LINK, OFFLINE, Host
+from comptoir.jobs import Fault, Lease, LiveJob
+from comptoir.kit.errors import NotAllowed, TooManyRequests
+
+POLLS_PER_HOST_MAX = 256
+"""Most requests one host may have waiting; each costs a connection and a few kilobytes."""
+
+TURN_S = 1.0
+"""How often a waiting request looks up: for the drain, and for waiting requests that routing no longer counts."""
+
+PROMISED_S = 5.0
+"""How much longer a request with a promised job is held: far longer than a commit takes."""
+
+PROMISED_TURN_S = 0.01
+
+
+class Poll:
+    """One waiting request."""
+
+    __slots__ = ("answer", "ends_s", "gone", "timer")
+
+    def __init__(self, ends_s: float) -> None:
+        self.answer: asyncio.Future[tuple[LiveJob, Lease] | None] = asyncio.get_running_loop().create_future()
+        self.ends_s = ends_s
+        """Event loop time at which it ends empty."""
+        self.gone = False
+        """Its client hung up."""
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class PollLine:
+    """The waiting requests of one host, oldest first."""
+
+    def __init__(self, house: House, host_id: bytes) -> None:
+        self._house = house
+        self._host_id = host_id
+        self._polls: deque[Poll] = deque()
+        self._handed: set[bytes] = set()
+        """Leases handed over and perhaps still open."""
+        self._loop = asyncio.get_running_loop()
+
+    def __len__(self) -> int:
+        return len(self._polls)
+
+    # -- Line ----------------------------------------------------------------------------------------------------
+
+    def send_job(self, job: LiveJob, lease: Lease) -> bool:
+        """Answer the oldest waiting request with the job; False when none waits any more."""
+        while self._polls:
+            poll = self._polls.popleft()
+            if not poll.answer.done():
+                self._handed.add(lease.id)
+                poll.answer.set_result((job, lease))
+                return True
+        return False
+
+    def cancel(self, lease: Lease, reason: str) -> None:
+        """Nothing to send on: the host hears that the lease is closed when it brings its next piece."""
+        self._handed.discard(lease.id)
+
+    def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
+        """Forget the lease; the host's own request is answered by whoever took it."""
+        self._handed.discard(lease.id)
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    async def wait(self, *, wait_s: float, watch: Callable[[Callable[[], None]], None]) -> tuple[LiveJob, Lease] | None:
+        """Wait for a job; None when *wait_s* passed, the client hung up, or the coordinator drains.
+
+        The lease is durable when this returns it.
+
+        Args:
+            watch: is given what to call when the client hangs up.
+
+        Raises:
+            TooManyRequests: the host has too many requests waiting.
+        """
+        if len(self._polls) >= POLLS_PER_HOST_MAX:
+            raise TooManyRequests(f"{POLLS_PER_HOST_MAX} requests of this host wait already", retry_after_s=1.0)
+        poll = Poll(self._loop.time() + wait_s)
+        self._polls.append(poll)
+        watch(lambda: self._hang_up(poll))
+        poll.timer = self._loop.call_later(min(wait_s, TURN_S), self._turn, poll)
+        try:
+            self._house.fleet.poll_began(self._host_id)
+            answer = await poll.answer
+        except BaseException:
+            # The request was cancelled from outside (the server stops): it must not be given a job any more.
+            self._hang_up(poll)
+            raise
+        finally:
+            poll.timer.cancel()
+        if answer is not None and poll.gone:
+            job, lease = answer
+            self._house.spawn(lose(self._house, job, lease, "its poll hung up", fault=Fault.NONE))
+            return None
+        return answer
+
+    def _hang_up(self, poll: Poll) -> None:
+        poll.gone = True
+        if not poll.answer.done():
+            self._withdraw(poll)
+
+    def _withdraw(self, poll: Poll) -> None:
+        self._polls.remove(poll)
+        if self._house.fleet.find(self._host_id) is not None:
+            self._house.fleet.poll_ended(self._host_id)
+        if not poll.answer.done():
+            poll.answer.set_result(None)
+
+    def _turn(self, poll: Poll) -> None:
+        if poll.answer.done():
+            return
+        now_s = self._loop.time()
+        left_s = poll.ends_s - now_s
+        host = self._house.fleet.find(self._host_id)
+        if host is None or self._house.draining:
+            self._withdraw(poll)
+            return
+        if left_s <= 0 and (left_s <= -PROMISED_S or not self._all_promised(host)):
+            self._withdraw(poll)
+            return
+        self._recount(host)
+        assert poll.timer is not None
+        poll.timer = self._loop.call_later(min(left_s, TURN_S) if left_s > 0 else PROMISED_TURN_S, self._turn, poll)
+
+    def _all_promised(self, host: Host) -> bool:
+        """Whether every waiting request has been reserved for a job that is on its way."""
+        return host.slots.waiting == 0 and host.status != OFFLINE
+
+    def _recount(self, host: Host) -> None:
+        """Count requests in again that a job was promised to which then never came (it was cancelled on the way)."""
+        if host.slots.waiting is None:
+            return
+        by_lease = self._house.jobs.live.by_lease
+        self._handed = {lease for lease in self._handed if by_lease(lease) is not None}
+        on_their_way = host.slots.running - len(self._handed)
+        for _ in range(len(self._polls) - on_their_way - host.slots.waiting):
+            self._house.fleet.poll_began(host.id)
+
+
+def poll_line(house: House, host: Host) -> PollLine:
+    """Return where a host's requests wait; made with the first of them, and kept.
+
+    Raises:
+        NotAllowed: the host has a link of its own.
+    """
+    if host.row.transport == LINK:
+        raise NotAllowed("this host is given its jobs over its link")
+    line = house.lines.get(host.id)
+    if line is None:
+        line = house.lines[host.id] = PollLine(house, host.id)
+    polls = line if isinstance(line, PollLine) else getattr(line, "polls", None)
+    assert isinstance(polls, PollLine), "a host without a link has a line with room for polls"
+    return polls

@@ -1,0 +1,53 @@
+"""A trading post with a buyer, an operator, and a client for each."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from comptoir.dispatch import House
+from tests.dialects.infrintia.caller import Caller
+from tests.post import Post, open_post
+
+CHEAP_PASSWORDS: dict[str, Any] = {"argon2_memory_kib": 64, "argon2_passes": 1}
+
+
+@dataclass
+class Market:
+    """Everybody who comes to the post."""
+
+    post: Post
+    buyer: Caller
+    admin: Caller
+    anyone: Caller
+
+    @property
+    def house(self) -> House:
+        """The core."""
+        return self.post.house
+
+
+def market_of(post: Post, session: aiohttp.ClientSession) -> Market:
+    """Return clients for *post*."""
+    return Market(
+        post,
+        Caller(session, post.url, post.buyer_key),
+        Caller(session, post.url, post.admin_key),
+        Caller(session, post.url),
+    )
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """Settings of the post; override in a test module or by parametrisation."""
+    return {}
+
+
+@pytest.fixture
+async def market(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Market]:
+    """A running post."""
+    async with open_post(tmp_path, **(CHEAP_PASSWORDS | settings)) as post, aiohttp.ClientSession() as session:
+        yield market_of(post, session)
