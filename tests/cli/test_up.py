@@ -47,7 +47,7 @@ class TestFirstStart:
         known = up.quickstart
 
         assert f"listening   {known.url}" in up.text
-        assert 'comptoir run "What is Comptoir?"' in up.text
+        assert f'comptoir run --data {up.data} "What is Comptoir?"' in up.text
         assert f"curl -N {known.url}/v1/chat/completions" in up.text
         assert f'OpenAI(base_url="{known.url}/v1", api_key="{known.key}")' in up.text
         assert known.admin_key not in up.text

@@ -1,5 +1,6 @@
 """What ``comptoir up`` prints: where it listens, who is there, three things to paste, and what happens later."""
 
+import shlex
 import time
 from typing import Any
 
@@ -63,7 +64,7 @@ class Greeting:
         )
         console.print()
 
-    def paste(self, *, url: str, key: str, model: str, fleet: Fleet) -> None:
+    def paste(self, *, url: str, key: str, model: str, fleet: Fleet, data: str) -> None:
         """Print models, hosts, and the three things to paste; once."""
         if self._pasted:
             return
@@ -77,7 +78,7 @@ class Greeting:
                 price(one.min_price_out_uusd_per_mtok),
             )  # fmt: skip
         console.print(made)
-        for title, lines in snippets(url=url, key=key, model=model):
+        for title, lines in snippets(url=url, key=key, model=model, data=data):
             console.print()
             console.print(Text(title, style="dim"))
             # Unwrapped, without frame or style: what is copied has to run.
@@ -136,11 +137,11 @@ class Greeting:
         self.line("■", f"stopped after {up_s:,.0f} s; nothing is lost, 'comptoir up' goes on from here", style="dim")
 
 
-def snippets(*, url: str, key: str, model: str) -> list[tuple[str, str]]:
-    """Return three ways to buy an answer, each as it can be pasted."""
+def snippets(*, url: str, key: str, model: str, data: str) -> list[tuple[str, str]]:
+    """Return three ways to buy an answer, each as it can be pasted; *data* is empty where it is the default folder."""
     body = f'{{"model":"{model}","stream":true,"messages":[{{"role":"user","content":"{QUESTION}"}}]}}'
     return [
-        ("in a shell", f'comptoir run "{QUESTION}"'),
+        ("in a shell", f'comptoir run {data and f"--data {shlex.quote(data)} "}"{QUESTION}"'),
         (
             "with curl",
             f"curl -N {url}/v1/chat/completions \\\n"
