@@ -37,6 +37,7 @@ class Greeting:
         self._told: set[str] = set()
         self._hosts: dict[bytes, str] = {}
         self._pasted = False
+        self._stopping = False
 
     def line(self, mark: str, text: str, *, style: str = "cyan") -> None:
         """Print one line of news."""
@@ -101,7 +102,7 @@ class Greeting:
             code = event["code"]
             how = f"was ended by signal {-code}" if code < 0 else f"crashed (exit code {code})"
             self.line("✗", f"the local worker {how}; it starts again in {event['in_s']:g} s", style="red")
-        elif kind in MARKS:
+        elif kind in MARKS and not (self._stopping and kind == "Reconnecting"):
             text = words(kind, event)
             # A worker that looks for an engine again and again says the same each time.
             if kind != "EngineSkipped" or text not in self._told:
@@ -128,6 +129,7 @@ class Greeting:
 
     def draining(self, open_answers: int) -> None:
         """Say that it stops."""
+        self._stopping = True
         what = f"{open_answers} open answers finish first" if open_answers else "no answers are open"
         self.line("■", f"draining: {what} (Ctrl-C again stops at once)", style="yellow")
 
