@@ -30,7 +30,7 @@ from comptoir.identity import Identity, Passwords
 from comptoir.jobs import Jobs
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, open_database
-from comptoir.kit.http import HttpServer
+from comptoir.kit.http import CorkedHttpProtocol, HttpServer
 from comptoir.kit.signing import load_or_create
 from comptoir.kit.urlguard import UrlGuard
 from comptoir.ledger import Ledger
@@ -197,7 +197,7 @@ def bind(settings: Settings) -> socket.socket:
 def _server(house: House, on_url: Callable[[str], None]) -> _Server:
     settings = house.settings
     config = uvicorn.Config(
-        create_app(house), loop="none", http="httptools",
+        create_app(house), loop="none", http=CorkedHttpProtocol, proxy_headers=False,
         ws="websockets-sansio", lifespan="off", access_log=False, log_config=None, server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_s)), ws_max_size=settings.link_message_bytes_max,
         ws_per_message_deflate=False, ws_ping_interval=20.0, ws_ping_timeout=20.0, backlog=BACKLOG, timeout_keep_alive=75,

@@ -10,9 +10,8 @@ import msgspec
 import uvloop
 
 from comptoir import app
-from comptoir.desk import claim
+from comptoir.desk import claim, render_plain_error, status_of
 from comptoir.dialects import DIALECTS
-from comptoir.dialects.link.errors import render_error, status_of
 from comptoir.dispatch import House, Order
 from comptoir.dispatch.submit import submit
 from comptoir.kit.http import Access, Dialect, Endpoint, Request
@@ -54,7 +53,7 @@ async def unfinished(house: House, request: Request) -> Open:
 
 
 DRIVE = Dialect(
-    name="drive", title="Drive", prefix="/drive-alone", render_error=render_error, error_statuses=status_of,
+    name="drive", title="Drive", prefix="/drive-alone", render_error=render_plain_error, error_statuses=status_of,
     owns=("/drive",),
     endpoints=(
         Endpoint("POST", "/drive/jobs", buy, Access.BUYER, "Buy.", request=Wanted, response=Bought, status=201),

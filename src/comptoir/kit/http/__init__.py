@@ -5,6 +5,7 @@ with their error shape; `HttpServer` is the ASGI application over all of them: e
 Starlette's path patterns.
 """
 
+from comptoir.kit.http.cork import CorkedHttpProtocol
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody, field_error
 from comptoir.kit.http.openapi import openapi_document
@@ -13,6 +14,7 @@ from comptoir.kit.http.server import HttpServer, RequestCounts
 
 __all__ = [
     "Access",
+    "CorkedHttpProtocol",
     "Dialect",
     "Endpoint",
     "HttpServer",

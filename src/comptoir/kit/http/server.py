@@ -92,7 +92,8 @@ class HttpServer:
         self._body_bytes_max = body_bytes_max
         self._cors_origins = cors_origins
         self._exact: dict[tuple[str, str], _Route] = {}
-        self._patterns: list[tuple[str, Any, Any, _Route]] = []
+        self._patterns: dict[str, list[tuple[str, Any, Any, _Route]]] = {}
+        """By first segment of the path, which no published path leaves open."""
         self._sockets: dict[str, tuple[Socket, Dialect]] = {}
         self._methods: dict[str, set[str]] = {}
         self._dialects = tuple(dialects)
@@ -110,7 +111,9 @@ class HttpServer:
             path = (prefix + endpoint.path) if endpoint.path != "/" or not prefix else prefix
             if "{" in path:
                 regex, _, converters = compile_path(path)
-                self._patterns.append((endpoint.method, regex, converters, route))
+                first = path.split("/", 2)[1]
+                assert "{" not in first, "a path begins with a word of its own"
+                self._patterns.setdefault(first, []).append((endpoint.method, regex, converters, route))
                 continue
             if (endpoint.method, path) in self._exact:
                 continue  # An earlier dialect owns this path at the root (docs/dialects: collisions).
@@ -136,12 +139,8 @@ class HttpServer:
 
     async def _find(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        if len(path) > 1 and path.endswith("/"):
-            route = self._exact.get((method, path[:-1]))
-            if route is not None:
-                return await self._serve(route, Request(scope, receive, {}), send)
         allowed = set(self._methods.get(path, ()))
-        for offered, regex, converters, route in self._patterns:
+        for offered, regex, converters, route in self._patterns.get(path.split("/", 2)[1], ()):
             match = regex.match(path)
             if match is None:
                 continue
@@ -149,6 +148,8 @@ class HttpServer:
                 params = {name: converters[name].convert(value) for name, value in match.groupdict().items()}
                 return await self._serve(route, Request(scope, receive, params), send)
             allowed.add(offered)
+        if len(path) > 1 and path.endswith("/") and (method, path[:-1]) in self._exact:
+            return await self._serve(self._exact[method, path[:-1]], Request(scope, receive, {}), send)
         request = Request(scope, receive, {})
         request.id = self._next_id()
         if method == "HEAD" and "GET" in allowed:
