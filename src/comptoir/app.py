@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -44,6 +43,9 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
+
+CUT_WITHIN_S = 1
+"""Most seconds that a stop without drain waits for handlers whose connections were cut."""
 
 RECONNECT_AFTER_S = 0.5
 """What a stopping coordinator tells its workers to wait before they come back."""
@@ -137,6 +139,7 @@ class _Server(uvicorn.Server):
         self._ready = ready
         self._loop = asyncio.get_running_loop()
         self._draining: asyncio.Task[None] | None = None
+        self._signalled = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -146,12 +149,22 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; called from the signal handler."""
-        if self._draining is None and not self.should_exit:
+        if not self._signalled and not self.should_exit:
+            self._signalled = True
             # The loop that serves, not the policy's: a runner with a loop factory never tells the policy.
             self._loop.call_soon_threadsafe(self._begin)
         else:
-            self.should_exit = True
-            self.force_exit = sig == signal.SIGINT
+            self.should_exit = self.force_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._draining is not None:
+            self._draining.cancel()
+        if self.force_exit:
+            # As if every client hung up: what was delivered is paid, and uvloop has nobody left to wait for.
+            self.config.timeout_graceful_shutdown = CUT_WITHIN_S
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+        await super().shutdown(sockets=sockets)
 
     on_stopping: Callable[[int], None] = staticmethod(lambda open_answers: None)
     """Called when the drain begins, with the number of answers still open."""
@@ -162,8 +175,8 @@ class _Server(uvicorn.Server):
 
     def _begin(self) -> None:
         if self._draining is None:
-            self.on_stopping(self._house.jobs.live.leased)
             self._draining = asyncio.get_running_loop().create_task(self._drain())
+            self.on_stopping(self._house.jobs.live.leased)
 
     async def _drain(self) -> None:
         await drain(self._house)
