@@ -68,8 +68,9 @@ class TestCancel:
         first = [await street.submit() for _ in range(4)]
         waiting = [await street.submit() for _ in range(4)]
         ends = [asyncio.create_task(finish_well(street.house, job)) for job in first]
-        while not any(job.lease for job in waiting):
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not any(job.lease for job in waiting):
+                await asyncio.sleep(0)
 
         await asyncio.gather(*(cancel(street.house, job) for job in waiting), *ends)
         await street.house.settle_down()
