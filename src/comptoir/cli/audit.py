@@ -12,7 +12,7 @@ from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import note, out, print_json, table
 from comptoir.cli.target import find_target, json_option
 from comptoir.kit.db import open_database
-from comptoir.ledger import audit as audit_books
+from comptoir.reports import audit as audit_books
 
 
 @click.command()
