@@ -267,9 +267,9 @@ def _answer(data: bytes) -> _Answer:
         answer = _decode(data)
     except msgspec.DecodeError as error:
         raise PushFailed(f"its answer is not understood: {error}") from error
-    error = bytes(answer.error)
-    if error not in (b"", b"null"):
-        raise PushFailed(f"it reported {error.decode('utf-8', 'replace')[:ERROR_CHARS_MAX]}")
+    reported = bytes(answer.error)
+    if reported not in (b"", b"null"):
+        raise PushFailed(f"it reported {reported.decode('utf-8', 'replace')[:ERROR_CHARS_MAX]}")
     return answer
 
 

@@ -61,6 +61,7 @@ async def market(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Mark
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Market]:
     """A running post for all tests of a module that leave nothing behind that another would trip over."""
     folder = tmp_path_factory.mktemp("shared")
-    async with open_post(folder, **CHEAP_PASSWORDS) as post, aiohttp.ClientSession() as session:
+    plenty = {"signup_credits_uusd": 10**9, "allow_private_endpoint_urls": True, "push_timeout_s": 5.0}
+    async with open_post(folder, **(CHEAP_PASSWORDS | plenty)) as post, aiohttp.ClientSession() as session:
         yield market_of(post, session)
         post.house.settings = replace(post.house.settings, drain_s=0.0)

@@ -22,6 +22,7 @@ async def text_of(market: Market, job_id: str) -> str:
     return "".join(frame.text for frame in job.frames)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 class TestChunk:
     @pytest.mark.parametrize(
         ("fields", "next_seq", "text"),
@@ -35,34 +36,46 @@ class TestChunk:
         ],
     )
     async def test_pieces_that_are_here_are_skipped(
-        self, market: Market, fields: dict[str, object], next_seq: int, text: str
+        self, shared: Market, fields: dict[str, object], next_seq: int, text: str
     ) -> None:
-        host, job_id = await leased(market)
+        host, job_id = await leased(shared)
         await host.chunk(job_id, "a", "b", seq=0)
 
         answer = await host.chunk(job_id, **fields)
 
         assert (answer.status, answer.body) == (200, {"next_seq": next_seq})
-        assert await text_of(market, job_id) == text
+        assert await text_of(shared, job_id) == text
 
-    async def test_one_token_may_come_by_itself(self, market: Market) -> None:
-        host, job_id = await leased(market)
+    async def test_one_token_may_come_by_itself(self, shared: Market) -> None:
+        host, job_id = await leased(shared)
 
         answer = await host.post(f"/hosts/jobs/{job_id}/chunk", {"host_id": host.host_id, "token": "hé"})
 
         assert answer.body == {"next_seq": 1}
-        assert await text_of(market, job_id) == "hé"
+        assert await text_of(shared, job_id) == "hé"
 
-    async def test_a_gap_is_refused_with_the_number_expected(self, market: Market) -> None:
-        host, job_id = await leased(market)
+    async def test_a_gap_is_refused_with_the_number_expected(self, shared: Market) -> None:
+        host, job_id = await leased(shared)
         await host.chunk(job_id, "a", seq=0)
 
         answer = await host.chunk(job_id, "c", seq=2)
 
         assert answer.status == 409
         assert answer.body["expected"] == 1
-        assert await text_of(market, job_id) == "a"
+        assert await text_of(shared, job_id) == "a"
 
+    async def test_another_hosts_job_is_none_of_yours(self, shared: Market) -> None:
+        _, job_id = await leased(shared)
+        other = await shared.anyone.register()
+
+        for answer in (
+            await other.chunk(job_id, "x"), await other.complete(job_id), await other.fail(job_id)
+        ):  # fmt: skip
+            assert answer.status == 409
+            assert "no open lease" in answer.body["detail"]
+
+
+class TestLimit:
     async def test_an_answer_past_its_limit_ends_the_attempt(self, market: Market) -> None:
         host, job_id = await leased(market, max_tokens=4)
 
@@ -72,16 +85,6 @@ class TestChunk:
         shown = (await market.buyer.get(f"/jobs/{job_id}")).body
         assert (shown["status"], shown["error"]["code"]) == ("failed", "answer_too_large")
         assert (shown["credits_used"], shown["output_text"]) == (0, "")
-
-    async def test_another_hosts_job_is_none_of_yours(self, market: Market) -> None:
-        _, job_id = await leased(market)
-        other = await market.anyone.register()
-
-        for answer in (
-            await other.chunk(job_id, "x"), await other.complete(job_id), await other.fail(job_id)
-        ):  # fmt: skip
-            assert answer.status == 409
-            assert "no open lease" in answer.body["detail"]
 
 
 class TestCompleteJob:

@@ -54,7 +54,7 @@ class TestFields:
             ("/hosts/register", REGISTRATION | {"gpu": "g" * 201}, ["body", "gpu"], "value_error"),
             (
                 "/hosts/register",
-                REGISTRATION | {"endpoint_url": "http://127.0.0.1/"},
+                REGISTRATION | {"endpoint_url": "http://[::1/"},
                 ["body", "endpoint_url"],
                 "value_error",
             ),

@@ -100,6 +100,7 @@ class TestWhatIsPosted:
         ]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 class TestAnswers:
     @pytest.mark.parametrize(
         ("body", "text", "tokens"),
@@ -114,13 +115,14 @@ class TestAnswers:
             ({"output_text": ""}, "", 0),
         ],
     )
-    async def test_json_is_understood(self, market: Market, body: Any, text: str, tokens: int) -> None:
-        shown, host = await bought_from(market, json_of(body))
+    async def test_json_is_understood(self, shared: Market, body: Any, text: str, tokens: int) -> None:
+        shown, host = await bought_from(shared, json_of(body))
+        await shared.house.hosts.retire(host.id)
 
         assert (shown["status"], shown["output_text"], shown["tokens"]) == ("completed", text, tokens)
         assert shown["credits_used"] == tokens / 100
         assert host.jobs_done == 1
-        assert await audit(market.house.db) == []
+        assert await audit(shared.house.db) == []
 
     @pytest.mark.parametrize(
         "pieces",
@@ -135,12 +137,15 @@ class TestAnswers:
             ),
         ],
     )
-    async def test_event_streams_are_understood(self, market: Market, pieces: tuple[bytes, ...]) -> None:
-        shown, _ = await bought_from(market, stream_of(*pieces))
+    async def test_event_streams_are_understood(self, shared: Market, pieces: tuple[bytes, ...]) -> None:
+        shown, host = await bought_from(shared, stream_of(*pieces))
+        await shared.house.hosts.retire(host.id)
 
         assert (shown["status"], shown["output_text"], shown["tokens"]) == ("completed", "a b", 2)
         assert shown["finish_reason"] == "stop"
 
+
+class TestWhileItAnswers:
     async def test_tokens_reach_the_buyer_while_the_host_goes_on(self, market: Market) -> None:
         go_on = asyncio.Event()
 
