@@ -3,8 +3,11 @@
 import pytest
 
 from comptoir.jobs import Fault, JobState
+from comptoir.kit.signing import SigningKey
 from comptoir.ledger import audit
-from tests.dialects.infrintia.caller import Caller
+from comptoir.link import Frame, Segment, chain_start, chain_step, segment_bytes
+from comptoir.receipts import read_registry, verify
+from tests.dialects.infrintia.caller import LLAMA, Caller
 from tests.dialects.infrintia.conftest import Market
 
 
@@ -138,6 +141,39 @@ class TestCompleteJob:
 
         assert answer.status == 422
         assert (await market.buyer.get(f"/jobs/{job_id}")).body["status"] == "failed"
+
+
+class TestSigning:
+    async def test_a_host_with_a_key_signs_its_part_of_the_receipt(self, market: Market) -> None:
+        """What `next-job` adds for such hosts is all they need."""
+        key = SigningKey(bytes(range(32)))
+        host = await market.anyone.register(public_key=key.public_key.hex())
+        await market.buyer.run()
+        job = (await host.next_job()).body
+        chain = chain_start(bytes.fromhex(job["job_id"][4:]))
+        for text in ("a", "b"):
+            chain = chain_step(chain, Frame(text))
+        segment = Segment(
+            job=job["job_id"], attempt=job["attempt"], host=host.host_id, model=LLAMA, input_sha256=job["input_sha256"],
+            first_frame=0, end_frame=2, chain=chain.hex(), prompt_tokens=3, completion_tokens=2, finish_reason="stop",
+        )  # fmt: skip
+
+        answer = await host.complete(
+            job["job_id"], tokens=["a", "b"], usage={"prompt_tokens": 3, "completion_tokens": 2},
+            signature=key.sign(segment_bytes(segment)).hex(),
+        )  # fmt: skip
+
+        assert answer.status == 200
+        receipts = market.house.receipts
+        envelope = await receipts.envelope_of(bytes.fromhex(job["job_id"][4:]))
+        verdict = verify(envelope, read_registry(await receipts.registry()))
+        assert (verdict.ok, verdict.unsigned_segments) == (True, 0), verdict
+
+    async def test_hosts_without_one_get_the_published_fields_only(self, market: Market) -> None:
+        host = await market.anyone.register()
+        await market.buyer.run()
+
+        assert list((await host.next_job()).body) == ["job_id", "model", "input_text", "max_tokens", "temperature"]
 
 
 class TestFailJob:
