@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-_NUMBER = Meta(extra_json_schema={"type": "number", "format": "decimal"})
-Credits = Annotated[Decimal, _NUMBER]
-"""Exact; one credit is 10,000 micro-dollars."""
-UsdPerToken = Annotated[Decimal, _NUMBER]
+Credits = Decimal
+"""Exact, a number in JSON; one credit is 10,000 micro-dollars."""
+UsdPerToken = Decimal
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 HostId = Annotated[str, Meta(min_length=1, max_length=64)]
