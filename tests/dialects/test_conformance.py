@@ -148,9 +148,13 @@ class TestDeclarations:
     @each_dialect
     def test_each_post_that_creates_or_spends_takes_an_idempotency_key(self, dialect: Dialect) -> None:
         for endpoint in dialect.endpoints:
-            makes = endpoint.method == "POST" and (endpoint.status in (201, 202) or InsufficientCredit in endpoint.errors)
+            makes = endpoint.method == "POST" and (
+                endpoint.status in (201, 202) or InsufficientCredit in endpoint.errors
+            )
             if makes and (dialect.name, endpoint.path) not in REPEATABLE:
-                assert endpoint.idempotent, f"{endpoint.method} {endpoint.path} makes something and takes no Idempotency-Key"
+                assert endpoint.idempotent, (
+                    f"{endpoint.method} {endpoint.path} makes something and takes no Idempotency-Key"
+                )
 
     def test_the_exceptions_are_no_older_than_the_declarations(self) -> None:
         declared = {(dialect.name, endpoint.path) for dialect, endpoint in all_endpoints()}

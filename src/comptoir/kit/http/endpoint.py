@@ -53,6 +53,8 @@ class Endpoint:
     """Other media types it may be asked for in (Accept)."""
     also: tuple[int, ...] = ()
     """Other success statuses (204 of an empty poll)."""
+    more: tuple[tuple[int, str], ...] = ()
+    """Refusals that no error class of ours stands for (an engine's own words), each with its reason."""
     idempotent: bool = False
     """Takes ``Idempotency-Key``."""
     example: Any = None

@@ -198,10 +198,10 @@ def _responses(endpoint: Endpoint, dialect: Dialect, by_type: dict[int, Any]) ->
         made[str(status)] = {"description": HTTPStatus(status).phrase}
         if status != 204 and "content" in ok:
             made[str(status)]["content"] = ok["content"]
-    for status, errors in _by_status(endpoint, dialect).items():
+    for status, lines in _refusals(endpoint, dialect).items():
         body = by_type[id(dialect.error_body)] if dialect.error_body is not None else {}
         refused = {
-            "description": "\n".join(f"- `{error.__name__}`: {first_line(error)}" for error in errors),
+            "description": "\n".join(f"- {line}" for line in lines),
             "content": {"application/json": {"schema": body}},
         }
         if status in (429, 503):
@@ -218,10 +218,12 @@ def _is_json(media: str) -> bool:
     return media.partition(";")[0] == "application/json"
 
 
-def _by_status(endpoint: Endpoint, dialect: Dialect) -> dict[int, list[type[Exception]]]:
-    found: dict[int, list[type[Exception]]] = {}
+def _refusals(endpoint: Endpoint, dialect: Dialect) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
     for error in dict.fromkeys(endpoint_errors(endpoint)):
-        found.setdefault(dialect.error_statuses(error), []).append(error)
+        found.setdefault(dialect.error_statuses(error), []).append(f"`{error.__name__}`: {first_line(error)}")
+    for status, words in endpoint.more:
+        found.setdefault(status, []).append(words)
     return dict(sorted(found.items()))
 
 
