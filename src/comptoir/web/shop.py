@@ -53,7 +53,9 @@ class Shop:
     def __init__(self, dialects: tuple[Dialect, ...]) -> None:
         self._dialects = dialects
         self._fragments: WeakKeyDictionary[House, tuple[float, Fragment]] = WeakKeyDictionary()
+        # Declarations do not change while a process lives: each document and page is made once.
         self._document = cache(lambda dialect: document_bytes(dialect, version=__version__))
+        self._reference = cache(lambda dialect: reference.page(dialect, msgspec.json.decode(self._document(dialect))))
 
     # -- the page ------------------------------------------------------------------------------------------------
 
@@ -94,7 +96,7 @@ class Shop:
     def reference(self, name: str) -> bytes | None:
         """Return the reference page of the dialect called *name*, None when there is none."""
         dialect = self._named(name)
-        return reference.page(dialect, msgspec.json.decode(self._document(dialect))) if dialect is not None else None
+        return self._reference(dialect) if dialect is not None else None
 
     def index(self) -> bytes:
         """Return the list of dialects."""

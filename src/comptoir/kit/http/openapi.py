@@ -190,9 +190,9 @@ def _responses(endpoint: Endpoint, dialect: Dialect, by_type: dict[int, Any]) ->
         if endpoint.answer_example is not None:
             ok["content"]["application/json"]["example"] = endpoint.answer_example
     elif endpoint.status != 204:
-        ok["content"] = {endpoint.media: {"schema": {"type": "string"}} if not _is_json(endpoint.media) else {}}
+        ok["content"] = {endpoint.media: _unstructured(endpoint.media)}
     for media in endpoint.media_also:
-        ok.setdefault("content", {})[media] = {"schema": {"type": "string"}}
+        ok.setdefault("content", {})[media] = _unstructured(media)
     made = {str(endpoint.status): ok}
     for status in endpoint.also:
         made[str(status)] = {"description": HTTPStatus(status).phrase}
@@ -214,8 +214,10 @@ def _responses(endpoint: Endpoint, dialect: Dialect, by_type: dict[int, Any]) ->
     return made
 
 
-def _is_json(media: str) -> bool:
-    return media.partition(";")[0] == "application/json"
+def _unstructured(media: str) -> dict[str, Any]:
+    """Say that an answer is text; JSON without a type, and streams of events, are left open."""
+    is_text = media.startswith("text/") and media != "text/event-stream"
+    return {"schema": {"type": "string"}} if is_text else {}
 
 
 def _refusals(endpoint: Endpoint, dialect: Dialect) -> dict[int, list[str]]:
