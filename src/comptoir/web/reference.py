@@ -1,5 +1,6 @@
 """Readable references, rendered on the server from the OpenAPI documents: one page a dialect, and the list of them."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -10,6 +11,9 @@ from comptoir.web.assets import address
 from comptoir.web.markup import Html, fill, markup, template
 
 METHODS = ("get", "post", "put", "delete")
+_MARKS = re.compile(r"[`*]+([^`*]+)[`*]+")
+"""What docstrings put around names; a page sets words as they are."""
+
 DEPTH_MAX = 4
 """How deep nested objects are spelled out; below that their name has to do."""
 
@@ -85,11 +89,11 @@ def _operation(method: str, path: str, operation: dict[str, Any], document: dict
         parts.append(_table("Parameters", rows))
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is not None:
-        parts += _body("Request", body, document)
+        parts += _body("Request", body, document, asked=True)
     for status, answer in operation["responses"].items():
         content = answer.get("content", {})
         if int(status) < 400:
-            parts += _body(f"Answer {status}", content.get("application/json", {}), document)
+            parts += _body(f"Answer {status}", content.get("application/json", {}), document, asked=False)
             media = [one for one in content if one != "application/json"]
             if media:
                 parts.append(fill("<h3>Answer {{status}}</h3><p>{{media}}</p>", status=status, media=", ".join(media)))
@@ -109,15 +113,19 @@ def _operation(method: str, path: str, operation: dict[str, Any], document: dict
 
 def _sentences(description: str) -> Html:
     lines = [line.removeprefix("- ") for line in description.split("\n")]
-    return Html("<br>".join(markup(line.replace("`", "")) for line in lines))
+    return Html("<br>".join(markup(_MARKS.sub(r"\1", line)) for line in lines))
 
 
-def _body(title: str, content: dict[str, Any], document: dict[str, Any]) -> list[Html]:
+def _body(title: str, content: dict[str, Any], document: dict[str, Any], *, asked: bool) -> list[Html]:
+    """Return the fields and the example of a body; that a field is required is worth saying of what is asked."""
     parts = []
     rows = list(_fields(content.get("schema", {}), document)) if content.get("schema") else []
     if rows:
         parts.append(
-            _table(title, [_row(name, shape, required=needed, words=words) for name, shape, needed, words in rows])
+            _table(
+                title,
+                [_row(name, shape, required=needed and asked, words=words) for name, shape, needed, words in rows],
+            )
         )
     if "example" in content:
         shown = msgspec.json.format(msgspec.json.encode(content["example"]), indent=2).decode()
@@ -162,7 +170,7 @@ def _table(title: str, rows: list[Html]) -> Html:
 def _row(name: str, schema: dict[str, Any], *, required: bool, words: str) -> Html:
     return fill(
         "<tr><td><code>{{name}}</code></td><td>{{kind}}{{needed}}</td><td>{{words}}</td></tr>",
-        name=name, kind=kind_of(schema), needed=", required" if required else "", words=words,
+        name=name, kind=kind_of(schema), needed=", required" if required else "", words=_MARKS.sub(r"\1", words),
     )  # fmt: skip
 
 

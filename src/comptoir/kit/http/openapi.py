@@ -300,8 +300,11 @@ TOP = ("openapi", "info", "servers", "paths", "components")
 def _in_order(value: Any, *, top: bool = True) -> Any:
     if isinstance(value, dict):
         names = sorted(value, key=lambda name: (TOP.index(name) if top and name in TOP else len(TOP), name))
-        # Fields stay in the order that they are declared in: it says what matters first.
-        return {name: value[name] if name == "properties" else _in_order(value[name], top=False) for name in names}
+        # Fields and examples stay in the order that they are declared in: it says what matters first.
+        return {
+            name: value[name] if name in ("properties", "example") else _in_order(value[name], top=False)
+            for name in names
+        }
     if isinstance(value, list):
         return [_in_order(one, top=False) for one in value]
     return value

@@ -91,7 +91,7 @@ async function ask(key, signal) {
       seen.first_ms ||= performance.now() - began;
       const box = $("answer");
       const follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-      box.append(text);
+      box.append(box.firstChild ? text : text.trimStart());
       if (follows) box.scrollTop = box.scrollHeight;
     }
   }
