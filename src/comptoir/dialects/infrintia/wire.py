@@ -377,3 +377,24 @@ class AdminHosts(msgspec.Struct):
 
     hosts: list[AdminHost]
     total: int
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+class FieldError(msgspec.Struct):
+    """One field that is wrong, as FastAPI says it."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class Refused(msgspec.Struct):
+    """Body of every refusal."""
+
+    detail: str | list[FieldError]
+    expected: int | msgspec.UnsetType = msgspec.UNSET
+    """Number of the next piece wanted, where one left a gap."""
+    credits_needed: Credits | msgspec.UnsetType = msgspec.UNSET
+    credits_free: Credits | msgspec.UnsetType = msgspec.UNSET
