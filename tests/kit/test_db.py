@@ -1,11 +1,12 @@
 """The writer: group commit, savepoints, batches, the same on SQLite and PostgreSQL."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 
-from comptoir.kit.db import Database, Table, Tx
+from comptoir.kit.db import Database, Fetch, Table, Tx
 from tests.conftest import MakeDatabase
 
 THINGS = Table(
@@ -104,3 +105,57 @@ class TestBatch:
         assert isinstance(outcomes[1], Exception)
         assert outcomes[2] == 2
         assert await database.fetch("SELECT count(*) FROM things") == [(2,)]
+
+
+class TestSurvey:
+    async def test_all_its_queries_see_one_moment_and_nobody_waits_for_it(self, database: Database) -> None:
+        began, written = threading.Event(), threading.Event()
+
+        def look(fetch: Fetch) -> list[int]:
+            found = [fetch("SELECT count(*) FROM things")[0][0]]
+            began.set()
+            assert written.wait(10)
+            return [*found, fetch("SELECT count(*) FROM things")[0][0]]
+
+        survey = asyncio.create_task(database.survey(look))
+        assert await asyncio.to_thread(began.wait, 10)
+        await database.run(lambda tx: tx.insert(THINGS, [(key(1), "a", 1, None)]))
+        written.set()
+
+        assert await survey == [0, 0]
+        assert await database.fetch("SELECT count(*) FROM things") == [(1,)]
+
+    async def test_it_writes_nothing(self, database: Database) -> None:
+        await database.run(lambda tx: tx.insert(THINGS, [(key(1), "a", 1, None)]))
+
+        with pytest.raises(Exception, match=r"read-only|out of reach"):
+            await database.survey(lambda fetch: fetch("DELETE FROM things"))
+
+        assert await database.fetch("SELECT count(*) FROM things") == [(1,)]
+
+
+class TestTurns:
+    async def test_verbs_that_meet_in_a_group_run_in_their_order(self, database: Database) -> None:
+        ran: list[str] = []
+
+        def early(tx: Tx, items: list[int]) -> "list[int | Exception]":
+            ran.append("early")
+            return [*items]
+
+        def late(tx: Tx, items: list[int]) -> "list[int | Exception]":
+            ran.append("late")
+            return [*items]
+
+        began, hold = threading.Event(), threading.Event()
+
+        def keep_the_writer(tx: Tx) -> None:
+            began.set()
+            assert hold.wait(10)
+
+        keeping = database.run(keep_the_writer)
+        assert await asyncio.to_thread(began.wait, 10)
+        waiting = [database.batch(late, 1, turn=2), database.batch(early, 2, turn=1)]
+        hold.set()
+        await asyncio.gather(keeping, *waiting)
+
+        assert ran == ["early", "late"]
