@@ -76,11 +76,13 @@ async def add_host(
 
     Raises:
         InvalidField: a field is out of bounds, or the endpoint URL points inside.
-        NotAllowed: open registration is off and nobody's key came with the request.
+        NotAllowed: open registration is off and nobody's key came with the request, or there are ``hosts_max`` hosts.
         KeyTaken: its signing key is another host's.
     """
     if new.owner_id is None and not house.settings.allow_open_host_registration:
         raise NotAllowed("this trading post registers hosts of known users only: send a user's key")
+    if len(house.fleet) >= house.settings.hosts_max:
+        raise NotAllowed(f"this trading post takes {house.settings.hosts_max} hosts, and has as many")
     row = house.hosts.prepare(new, host_id=host_id)
     key: NewKey = house.identity.new_key(OwnerKind.HOST, row.id, secret=key_secret)
     now = house.clock.now_ms()

@@ -164,6 +164,8 @@ class PushLine:
                     headers={"content-type": "application/json", "accept": "text/event-stream, application/json"},
                 ) as response:  # fmt: skip
                     limit.reschedule(None)
+                    if self._house.fleet.find(self._host.id) is not None:
+                        self._house.fleet.seen(self._host.id)
                     await self._take(response, job, lease)
             return
         except NotYourLease:

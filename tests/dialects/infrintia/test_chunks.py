@@ -90,9 +90,10 @@ class TestLimit:
         assert (shown["credits_used"], shown["output_text"]) == (0, "")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 class TestCompleteJob:
-    async def test_the_last_pieces_may_come_with_it(self, market: Market) -> None:
-        host, job_id = await leased(market)
+    async def test_the_last_pieces_may_come_with_it(self, shared: Market) -> None:
+        host, job_id = await leased(shared)
         await host.chunk(job_id, "a", "b")
 
         answer = await host.complete(job_id, tokens=["c", "d"], seq=2)
@@ -100,39 +101,41 @@ class TestCompleteJob:
         assert answer.status == 200
         # Four tokens at 0.01 credits, less 12 %.
         assert answer.body == {"job_id": job_id, "status": "completed", "tokens": 4, "credits_earned": 0.0352}
-        assert (await market.buyer.get(f"/jobs/{job_id}")).body["output_text"] == "abcd"
+        assert (await shared.buyer.get(f"/jobs/{job_id}")).body["output_text"] == "abcd"
 
-    async def test_a_repeat_gets_the_same_answer_and_no_money(self, market: Market) -> None:
-        host, job_id = await leased(market)
+    async def test_a_repeat_gets_the_same_answer_and_no_money(self, shared: Market) -> None:
+        host, job_id = await leased(shared)
         first = await host.complete(job_id, tokens=["a"], seq=0)
 
         again = await host.complete(job_id, tokens=["a"], seq=0)
 
         assert (again.status, again.body) == (200, first.body)
-        account = await market.house.ledger.account(bytes.fromhex(host.host_id[5:]))
+        account = await shared.house.ledger.account(bytes.fromhex(host.host_id[5:]))
         assert account.balance_uusd == 88
-        assert await audit(market.house.db) == []
+        assert await audit(shared.house.db) == []
 
-    async def test_a_text_in_one_piece_counts_as_the_host_counted(self, market: Market) -> None:
-        host, job_id = await leased(market)
+    async def test_a_text_in_one_piece_counts_as_the_host_counted(self, shared: Market) -> None:
+        host, job_id = await leased(shared)
 
         answer = await host.complete(
             job_id, token="x" * 1000, usage={"prompt_tokens": 5, "completion_tokens": 192}
         )  # fmt: skip
 
         assert answer.body["tokens"] == 192
-        assert (await market.buyer.get(f"/jobs/{job_id}")).body["credits_used"] == 1.92
+        assert (await shared.buyer.get(f"/jobs/{job_id}")).body["credits_used"] == 1.92
 
     @pytest.mark.parametrize(("token", "counted", "tokens"), [("abc", 200, 3), ("x" * 1000, 5000, 256), ("", 50, 0)])
     async def test_no_piece_stands_for_more_than_its_bytes_or_the_limit(
-        self, market: Market, token: str, counted: int, tokens: int
+        self, shared: Market, token: str, counted: int, tokens: int
     ) -> None:
-        host, job_id = await leased(market)
+        host, job_id = await leased(shared)
 
         answer = await host.complete(job_id, token=token, usage={"completion_tokens": counted})
 
         assert answer.body["tokens"] == tokens
 
+
+class TestSigning:
     async def test_a_false_signature_is_the_hosts_fault(self, market: Market) -> None:
         host, job_id = await leased(market)
         await host.chunk(job_id, "a")
@@ -142,8 +145,6 @@ class TestCompleteJob:
         assert answer.status == 422
         assert (await market.buyer.get(f"/jobs/{job_id}")).body["status"] == "failed"
 
-
-class TestSigning:
     async def test_a_host_with_a_key_signs_its_part_of_the_receipt(self, market: Market) -> None:
         """What `next-job` adds for such hosts is all they need."""
         key = SigningKey(bytes(range(32)))

@@ -3,14 +3,18 @@
 import asyncio
 import json
 import re
+import secrets
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import psycopg
 import pytest
 
 from comptoir.dialects.infrintia.routes import PUBLISHED
 from tests.dialects.infrintia.caller import LLAMA, Answer, Caller, events
-from tests.dialects.infrintia.conftest import Market
+from tests.dialects.infrintia.conftest import CHEAP_PASSWORDS, Market, market_of
+from tests.post import open_post
 
 GOLDEN = Path(__file__).parent / "golden"
 EXAMPLES = {path.stem: json.loads(path.read_text()) for path in sorted(GOLDEN.glob("*.json"))}
@@ -121,3 +125,14 @@ class TestPublishedExamples:
         assert stream.headers["content-type"] == "text/event-stream"
         assert [*lines[:4], lines[-1]] == published
         assert [id for id, _ in events(stream.text)] == [*range(192), None]
+
+    async def test_so_it_is_on_postgresql(self, tmp_path: Path, postgres_url: str) -> None:
+        name = "t" + secrets.token_hex(8)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        address = postgres_url.replace("/postgres?", f"/{name}?")
+        async with open_post(tmp_path, database=address, **CHEAP_PASSWORDS) as post, aiohttp.ClientSession() as session:
+            said = await tell(market_of(post, session), "/infrintia")
+
+        for name in EXAMPLES:
+            assert_published(name, said[name])

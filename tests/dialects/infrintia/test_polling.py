@@ -162,6 +162,37 @@ async def submit_body(market: Market, body: bytes, *, kind: str, max_tokens: int
     await submit(market.house, Order(market.post.buyer_id, "openai", kind, LLAMA, body, max_tokens, True))
 
 
+class TestOpenAiBuyers:
+    async def test_they_are_served_by_polling_hosts(self, market: Market) -> None:
+        """One market: a chat bought through the OpenAI API is answered by a host that speaks Infrintia only."""
+        host = await market.anyone.register()
+        body = {"model": LLAMA, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
+        asking = asyncio.create_task(market.buyer.post("/v1/chat/completions", body, content_type="application/json"))
+        given = (await host.next_job()).body
+        await host.chunk(given["job_id"], "Hel", "lo", seq=0)
+        await host.complete(given["job_id"], usage={"prompt_tokens": 1, "completion_tokens": 2})
+
+        answer = await asking
+
+        assert (given["input_text"], given["max_tokens"]) == ("Hi", 8)
+        assert answer.status == 200
+        assert answer.body["choices"][0]["message"]["content"] == "Hello"
+        assert answer.body["usage"]["completion_tokens"] == 2
+
+    async def test_a_buyer_who_hangs_up_takes_the_lease_with_him(self, market: Market) -> None:
+        host = await market.anyone.register()
+        body = {"model": LLAMA, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
+        asking = asyncio.create_task(market.buyer.post("/v1/chat/completions", body))
+        given = (await host.next_job()).body
+        asking.cancel()
+
+        async with asyncio.timeout(5):
+            while (await host.chunk(given["job_id"], "x", seq=0)).status == 200:
+                await asyncio.sleep(0.01)
+
+        assert (await host.chunk(given["job_id"], "x", seq=0)).status == 409
+
+
 class TestHangUp:
     async def test_a_poll_that_hung_up_takes_no_job(self, market: Market) -> None:
         host = await market.anyone.register()

@@ -185,6 +185,19 @@ class TestWhileItAnswers:
         assert (await ended(market, job_id))["output_text"] == "ab"
 
 
+class TestSignsOfLife:
+    async def test_answering_is_one(self, market: Market) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            host_id = bytes.fromhex((await request.json())["host_id"][5:])
+            market.house.fleet.get(host_id).seen_s -= 1000
+            return web.json_response({"tokens": ["x"]})
+
+        _, host = await bought_from(market, handler)
+
+        assert market.house.fleet.silent() == []
+        assert host.status == "active"
+
+
 class TestFailures:
     @pytest.mark.parametrize(
         ("handler", "code", "says"),

@@ -35,10 +35,11 @@ async def until_no_stream(market: Market) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 class TestStream:
-    async def test_tokens_come_as_they_are_delivered(self, market: Market) -> None:
-        host, job_id = await leased(market)
-        async with followed(market.buyer, job_id) as response:
+    async def test_tokens_come_as_they_are_delivered(self, shared: Market) -> None:
+        host, job_id = await leased(shared)
+        async with followed(shared.buyer, job_id) as response:
             await host.chunk(job_id, "Quantum")
             assert await read_event(response) == 'id: 0\ndata: {"token": "Quantum"}\n\n'
             await host.chunk(job_id, ' "quoted"\n', "é")
@@ -46,11 +47,11 @@ class TestStream:
             assert await read_event(response) == 'id: 2\ndata: {"token": "é"}\n\n'
             await host.complete(job_id)
             assert await response.text() == "data: [DONE]\n\n"
-        assert market.house.streams == 0
+        assert shared.house.streams == 0
 
     @pytest.mark.parametrize("over", [False, True])
-    async def test_it_replays_from_any_event(self, market: Market, over: bool) -> None:
-        host, job_id = await leased(market)
+    async def test_it_replays_from_any_event(self, shared: Market, over: bool) -> None:
+        host, job_id = await leased(shared)
         tokens = list("abcdef")
         await host.chunk(job_id, *tokens)
         ending = asyncio.create_task(host.complete(job_id))
@@ -58,38 +59,29 @@ class TestStream:
             await ending
         for last in ("", "0", "3", "5", "99"):
             headers = {"last_event_id": last} if last else {}
-            answer = await market.buyer.get(f"/jobs/{job_id}/stream", **headers)
+            answer = await shared.buyer.get(f"/jobs/{job_id}/stream", **headers)
             start = int(last) + 1 if last else 0
             assert events(answer.text) == [
                 *((at, f'{{"token": "{tokens[at]}"}}') for at in range(start, len(tokens))), (None, "[DONE]")
             ]  # fmt: skip
         await ending
 
-    async def test_a_long_answer_is_replayed_whole(self, market: Market) -> None:
-        host, job_id = await leased(market, max_tokens=2 * FRAMES_PER_PIECE + 100 - 1000)
+    async def test_a_long_answer_is_replayed_whole(self, shared: Market) -> None:
+        host, job_id = await leased(shared, max_tokens=2 * FRAMES_PER_PIECE + 100 - 1000)
         count = 2 * FRAMES_PER_PIECE - 1000
         await host.chunk(job_id, *["t"] * count)
         await host.complete(job_id)
 
-        answer = await market.buyer.get(f"/jobs/{job_id}/stream")
+        answer = await shared.buyer.get(f"/jobs/{job_id}/stream")
 
         assert [id for id, _ in events(answer.text)] == [*range(count), None]
 
-    @pytest.mark.parametrize("settings", [{"sse_ping_s": 0.1}])
-    async def test_silence_is_filled_with_comments(self, market: Market) -> None:
-        host, job_id = await leased(market)
-        async with followed(market.buyer, job_id) as response:
-            assert await read_event(response) == ": ping\n\n"
-            assert await read_event(response) == ": ping\n\n"
-            await host.complete(job_id, tokens=["x"])
-            assert (await response.text()).endswith('data: {"token": "x"}\n\ndata: [DONE]\n\n')
-
-    async def test_a_failure_ends_it_with_an_error_event(self, market: Market) -> None:
-        host, job_id = await leased(market)
+    async def test_a_failure_ends_it_with_an_error_event(self, shared: Market) -> None:
+        host, job_id = await leased(shared)
         await host.chunk(job_id, "a")
         await host.fail(job_id, error="out of memory")
 
-        answer = await market.buyer.get(f"/jobs/{job_id}/stream")
+        answer = await shared.buyer.get(f"/jobs/{job_id}/stream")
 
         assert answer.text == (
             'id: 0\ndata: {"token": "a"}\n\n'
@@ -97,20 +89,20 @@ class TestStream:
             "data: [DONE]\n\n"
         )
 
-    async def test_leaving_does_not_stop_the_job(self, market: Market) -> None:
-        host, job_id = await leased(market)
-        async with followed(market.buyer, job_id) as response:
+    async def test_leaving_does_not_stop_the_job(self, shared: Market) -> None:
+        host, job_id = await leased(shared)
+        async with followed(shared.buyer, job_id) as response:
             await host.chunk(job_id, "a")
             await read_event(response)
             response.close()
-        await until_no_stream(market)
+        await until_no_stream(shared)
 
         assert (await host.complete(job_id, tokens=["b"])).status == 200
-        assert (await market.buyer.get(f"/jobs/{job_id}")).body["output_text"] == "ab"
+        assert (await shared.buyer.get(f"/jobs/{job_id}")).body["output_text"] == "ab"
 
-    async def test_readers_do_not_disturb_each_other(self, market: Market) -> None:
-        host, job_id = await leased(market)
-        readers = [asyncio.create_task(market.buyer.get(f"/jobs/{job_id}/stream")) for _ in range(5)]
+    async def test_readers_do_not_disturb_each_other(self, shared: Market) -> None:
+        host, job_id = await leased(shared)
+        readers = [asyncio.create_task(shared.buyer.get(f"/jobs/{job_id}/stream")) for _ in range(5)]
         for at in range(20):
             await host.chunk(job_id, str(at))
         await host.complete(job_id)
@@ -119,6 +111,17 @@ class TestStream:
 
         assert len(texts) == 1
         assert len(events(texts.pop())) == 21
+
+
+class TestBounds:
+    @pytest.mark.parametrize("settings", [{"sse_ping_s": 0.1}])
+    async def test_silence_is_filled_with_comments(self, market: Market) -> None:
+        host, job_id = await leased(market)
+        async with followed(market.buyer, job_id) as response:
+            assert await read_event(response) == ": ping\n\n"
+            assert await read_event(response) == ": ping\n\n"
+            await host.complete(job_id, tokens=["x"])
+            assert (await response.text()).endswith('data: {"token": "x"}\n\ndata: [DONE]\n\n')
 
     @pytest.mark.parametrize("settings", [{"subscribers_per_job_max": 2}])
     async def test_a_job_has_only_so_many_readers(self, market: Market) -> None:

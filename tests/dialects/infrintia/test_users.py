@@ -218,3 +218,8 @@ class TestHostsAndOwners:
     async def test_open_registration_can_be_closed(self, market: Market) -> None:
         assert (await market.anyone.post("/hosts/register", REGISTRATION)).status == 403
         assert (await market.buyer.post("/hosts/register", REGISTRATION)).status == 201
+
+    @pytest.mark.parametrize("settings", [{"hosts_max": 1}])
+    async def test_there_is_room_for_only_so_many(self, market: Market) -> None:
+        assert (await market.anyone.post("/hosts/register", REGISTRATION)).status == 201
+        assert (await market.anyone.post("/hosts/register", REGISTRATION)).status == 403
