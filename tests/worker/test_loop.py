@@ -215,3 +215,14 @@ class TestMaxTokens:
 
         assert attempt.frames == [Frame("a"), Frame("bcd", 2)]
         assert attempt.done is not None and attempt.done.finish_reason == "stop"
+
+    async def test_a_job_that_goes_on_has_what_its_prefix_left(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        job = make_job(1, start_seq=1, prefix=[Frame("a")], max_tokens=2)
+        async with join(ScriptedEngine(*answer("b", "c", "d"))):
+            attempt = await coordinator.push(job)
+            await settled(coordinator)
+
+        assert attempt.done is not None
+        assert (attempt.text, attempt.done.finish_reason) == ("b", "length")

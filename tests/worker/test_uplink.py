@@ -11,6 +11,7 @@ from comptoir.link import Bye, Frame, ModelOffer, Usage
 from comptoir.worker.engines.base import EngineError, Finish
 from comptoir.worker.errors import KeyRefused, LinkRefused
 from comptoir.worker.events import Connected, JobDone, JobFailed, Reconnecting
+from comptoir.worker.uplink import BUSY_MESSAGES, BUSY_WINDOW_S, _Gathering
 from tests.worker.conftest import JoinWorker
 from tests.worker.coordinator_stand_in import Coordinator, make_job
 from tests.worker.scripted_engine import ScriptedEngine, answer
@@ -370,3 +371,34 @@ class TestCut:
             await settled(coordinator)
 
         assert coordinator.violations == []
+
+
+class TestGathering:
+    def test_a_quiet_link_is_never_held_up(self) -> None:
+        now = 0.0
+        gathering = _Gathering(lambda: now)
+        waits = []
+        for _ in range(50):
+            waits.append(gathering.must_wait())
+            now += BUSY_WINDOW_S / (BUSY_MESSAGES - 1)
+
+        assert not any(waits)
+
+    def test_a_busy_one_waits_for_company_from_the_next_window_on(self) -> None:
+        now = 0.0
+        gathering = _Gathering(lambda: now)
+        waits = []
+        for _ in range(40):
+            waits.append(gathering.must_wait())
+            now += BUSY_WINDOW_S / 20
+
+        assert waits == [False] * 20 + [True] * 20
+
+    def test_after_a_pause_it_is_quiet_again(self) -> None:
+        now = 0.0
+        gathering = _Gathering(lambda: now)
+        for _ in range(30):
+            gathering.must_wait()
+        now += 10 * BUSY_WINDOW_S
+
+        assert not gathering.must_wait()

@@ -155,7 +155,7 @@ class JobRunner:
         stream: AsyncIterator[Frame | Finish] | None = None
         try:
             stream = engine.run(request)
-            finish = await self._pump(held, stream, max_tokens=job.max_tokens)
+            finish = await self._pump(held, stream, max_tokens=_left_of(job))
             if held.closing is not None:
                 return
             if finish is None:
@@ -235,6 +235,14 @@ class JobRunner:
         )
         signature = self._signing_key.sign(segment_bytes(segment)).signature
         return Done(held.lease, held.end_seq, finish.finish_reason, usage, held.chain, signature)
+
+
+def _left_of(job: Job) -> int:
+    """Return how many tokens of a job's bound are left after its prefix; 0: it has no bound."""
+    if not job.max_tokens:
+        return 0
+    # A job whose bound is used up would have been ended, not given on.
+    return max(1, job.max_tokens - sum(frame.tokens for frame in job.prefix))
 
 
 async def _end(stream: AsyncIterator[Frame | Finish], name: str) -> None:

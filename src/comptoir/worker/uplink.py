@@ -43,6 +43,13 @@ _log = logging.getLogger(__name__)
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """Largest WebSocket message, both ways."""
 
+GATHER_S = 0.001
+"""How long a busy link waits for more frames before it sends; a token's delay may grow by as much."""
+
+BUSY_WINDOW_S = 0.01
+BUSY_MESSAGES = 6
+"""A link is busy in the window after one in which this many messages were sent."""
+
 BATCH_BYTES_MAX = 1024 * 1024
 """Answer bytes put into one WebSocket message, unless a single frame is larger."""
 
@@ -294,6 +301,7 @@ class Uplink:
 
     async def _send_all(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Send whatever there is, one batch per turn, until the socket fails."""
+        gathering = _Gathering(asyncio.get_running_loop().time)
         try:
             while True:
                 batch: list[FromWorker] = []
@@ -307,9 +315,37 @@ class Uplink:
                 if batch:
                     await _send(socket, batch)
                 await self._table.changed()
+                if gathering.must_wait():
+                    await asyncio.sleep(GATHER_S)
         except _Lost:
             # The receiving side reports the loss; closing makes sure that it notices.
             await socket.close()
+
+
+class _Gathering:
+    """Says when so many messages are sent that it is better to wait `GATHER_S` for company.
+
+    A message costs both sides far more than a frame in it: of the coordinator's CPU for 64 streams of 50 tokens a second, each
+    token a message of its own, half went into taking messages apart. A quiet link is never held up.
+    """
+
+    __slots__ = ("_busy", "_clock", "_count", "_until_s")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until_s = 0.0
+        self._count = 0
+        self._busy = False
+
+    def must_wait(self) -> bool:
+        """Count one message about to be sent; True: wait first."""
+        now = self._clock()
+        if now >= self._until_s:
+            self._busy = self._count >= BUSY_MESSAGES and now < self._until_s + BUSY_WINDOW_S
+            self._count = 0
+            self._until_s = now + BUSY_WINDOW_S
+        self._count += 1
+        return self._busy
 
 
 async def _send(socket: aiohttp.ClientWebSocketResponse, messages: list[FromWorker]) -> None:

@@ -118,6 +118,13 @@ class TestLimits:
         assert answer.finish.finish_reason == "length"
         assert answer.finish.usage.completion_tokens == 5
 
+    async def test_the_houses_bound_ends_one_that_names_none(self, engine: DemoEngine) -> None:
+        request = msgspec.structs.replace(chat("What is Comptoir?"), max_tokens=5)
+        answer = await ask(engine, request)
+
+        assert answer.tokens == 5
+        assert (answer.finish.finish_reason, answer.finish.usage.prompt_tokens > 0) == ("length", True)
+
     async def test_the_context_ends_the_answer(self) -> None:
         engine = LlamaCppEngine(path=MODEL, name="short", context_tokens=300, slots=1, threads=1)
         await engine.start()

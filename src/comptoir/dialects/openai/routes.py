@@ -35,7 +35,7 @@ Answer = Reply | Stream
 async def chat_completions(house: House, request: Request) -> Answer:
     """Answer a conversation, streamed or whole."""
     job = await place(house, request, chat_order(house, request))
-    return await _answered(house, CHAT, job, request.body, request.body.n or 1)
+    return await _answered(house, CHAT, job, request.body, choices=request.body.n or 1)
 
 
 async def completions(house: House, request: Request) -> Answer:
@@ -44,7 +44,7 @@ async def completions(house: House, request: Request) -> Answer:
     job = await place(house, request, completion_order(house, request))
     prompt = body.prompt
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
-    return await _answered(house, COMPLETION, job, body, prompts * (body.n or 1))
+    return await _answered(house, COMPLETION, job, body, choices=prompts * (body.n or 1))
 
 
 async def embeddings(house: House, request: Request) -> Reply:
@@ -74,7 +74,7 @@ async def get_model(house: House, request: Request) -> ModelCard:
     return _card(summary)
 
 
-async def _answered(house: House, form: Form, job: LiveJob, body: ChatBody | CompletionBody, choices: int) -> Answer:
+async def _answered(house: House, form: Form, job: LiveJob, body: ChatBody | CompletionBody, *, choices: int) -> Answer:
     if body.stream:
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         writer = StreamWriter(form, job, choices=choices, include_usage=include_usage)

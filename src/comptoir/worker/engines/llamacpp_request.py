@@ -126,10 +126,18 @@ def read_ask(request: EngineRequest, *, defaults: Json) -> Ask:
         prompt=prompt,
         options=_options(body, defaults),
         stops=_stops(body.stop),
-        max_tokens=wanted if wanted is not None else int(defaults.get("n_predict", -1)),
+        max_tokens=wanted if wanted is not None else _open_bound(request, defaults),
         top_logprobs=_top_logprobs(body, request.kind),
         tools=_tools(body),
     )
+
+
+def _open_bound(request: EngineRequest, defaults: Json) -> int:
+    """Return the bound of a request that names none: the engine's own, at most what the buyer's hold covers; -1 is none."""
+    own = int(defaults.get("n_predict", -1))
+    if not request.max_tokens:
+        return own
+    return request.max_tokens if own < 0 else min(own, request.max_tokens)
 
 
 def _tools(body: _Body) -> Json:
