@@ -12,7 +12,7 @@ from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import note, out, print_json, table
 from comptoir.cli.target import find_target, json_option
 from comptoir.kit.db import open_database
-from comptoir.ledger import audit as audit_books
+from comptoir.reports import audit as audit_books
 
 
 @click.command()
@@ -22,6 +22,9 @@ from comptoir.ledger import audit as audit_books
 @json_option
 def audit(*, data: str | None, url: str | None, key: str | None, as_json: bool) -> None:
     """Recompute the books; exit code 1 on any difference.
+
+    Every balance from its transfers, every hold from its job; then jobs against holds, attempts, events and receipts. What
+    goes on meanwhile makes no difference.
 
     \b
     Examples:
@@ -72,5 +75,5 @@ def _say(found: dict[str, Any]) -> None:
     console.print(f"[bold red]✗ {count} difference{'s' if count > 1 else ''}[/]")
     made = table("what", "of", "recorded", "recomputed", right=("recorded", "recomputed"))
     for one in found["differences"]:
-        made.add_row(one["what"], one["subject"] or "the whole ledger", str(one["recorded"]), str(one["recomputed"]))
+        made.add_row(one["what"], one["subject"] or "the whole ledger", one["recorded"], one["recomputed"])
     console.print(made)

@@ -37,8 +37,9 @@ from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
 from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request
 from comptoir.kit.ids import parse, public
 from comptoir.kit.money import from_credits
-from comptoir.ledger import UnknownAccount, audit
+from comptoir.ledger import UnknownAccount
 from comptoir.receipts import UnknownReceipt
+from comptoir.reports import audit
 from comptoir.routing import Spec, UnknownPreference, preference_named, rank
 
 OWN_TRANSFERS = 50
@@ -243,7 +244,7 @@ async def routing(house: House, request: Request) -> RoutingView:
 
 
 async def audited(house: House, request: Request) -> AuditView:
-    """Recompute the books from the transfers; any difference is named."""
+    """Recompute the books, and hold jobs, attempts and receipts against them; any difference is named."""
     began = time.perf_counter()
     found = await audit(house.db)
     took_ms = round((time.perf_counter() - began) * 1000)
