@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 END_OF_HEAD = b"\r\n\r\n"
 LENGTH = b"content-length: "
@@ -39,8 +40,8 @@ class Client(asyncio.Protocol):
         self.done = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self._transport: Any = transport
         self._next()
 
     def _next(self) -> None:

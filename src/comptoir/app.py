@@ -18,7 +18,7 @@ import uvicorn
 from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
 from comptoir.dialects.link.session import say_goodbye
-from comptoir.dispatch import House
+from comptoir.dispatch import House, Served
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.expire import sweep_forever
@@ -70,6 +70,9 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
         await upgrade(db)
         house = await _rooms(settings, clock, data, db=db)
         house.fleet.on_free = lambda host: pump(house, host.id)
+        house.ended_before = await house.jobs.counts()
+        _, house.users = await house.identity.list_users(limit=1)
+        house.lag.start()
         try:
             async with pushing(house, UrlGuard(allow_private=settings.allow_private_endpoint_urls)):
                 await recover(house)
@@ -82,6 +85,8 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
                         await sweeper
                     await house.settle_down()
         finally:
+            house.lag.stop()
+            house.database.close()
             await house.hosts.flush()
             house.identity.close()
     finally:
@@ -116,10 +121,18 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database) 
 def create_app(house: House) -> HttpServer:
     """Return the ASGI application that serves every dialect over *house*."""
     settings = house.settings
-    return HttpServer(
+    server = HttpServer(
         house, DIALECTS, gate=Gate(house.identity, settings, house.clock), body_bytes_max=settings.body_bytes_max,
         cors_origins=settings.cors_origins,
     )  # fmt: skip
+    house.served = lambda: [
+        Served(
+            route.dialect.name, route.endpoint.method, route.endpoint.path, route.counts.by_status, route.counts.seconds
+        )
+        for route in server.routes
+        if route.counts.by_status
+    ]
+    return server
 
 
 @dataclass(frozen=True)
@@ -197,10 +210,12 @@ def bind(settings: Settings) -> socket.socket:
 def _server(house: House, on_url: Callable[[str], None]) -> _Server:
     settings = house.settings
     config = uvicorn.Config(
-        create_app(house), loop="none", http=CorkedHttpProtocol, proxy_headers=False,
+        create_app(house), loop="none", http=CorkedHttpProtocol,
         ws="websockets-sansio", lifespan="off", access_log=False, log_config=None, server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_s)), ws_max_size=settings.link_message_bytes_max,
         ws_per_message_deflate=False, ws_ping_interval=20.0, ws_ping_timeout=20.0, backlog=BACKLOG, timeout_keep_alive=75,
+        # The gate reads X-Forwarded-For by the setting trusted_proxies; uvicorn would believe anybody on loopback.
+        proxy_headers=False,
     )  # fmt: skip
     return _Server(config, house, on_url)
 

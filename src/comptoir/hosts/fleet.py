@@ -361,6 +361,11 @@ class Fleet:
         if not self.possible(spec):
             raise NoHostPossible(self.explain(spec))
 
+    def by_status(self) -> dict[str, int]:
+        """Return how many hosts have each status; costs nothing per host."""
+        here = len(self._seen)
+        return {ACTIVE: self.active_hosts, DRAINING: here - self.active_hosts, OFFLINE: len(self._hosts) - here}
+
     def models(self) -> list[ModelSummary]:
         """Return the models that active hosts offer, by name; made anew only after an offer or a status changed."""
         if self._models is None:
