@@ -1,5 +1,6 @@
 """The commands of buyers and operators against a running post."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Invoke, Up
+from tests.post import open_post
 
 Json = Any
 
@@ -166,3 +168,16 @@ class TestConfig:
 
         assert result.exit_code == 2
         assert words in result.output
+
+
+class TestAuditOfForgedBooks:
+    async def test_a_difference_is_named_and_ends_with_one(self, invoke: Invoke, tmp_path: Path) -> None:
+        async with open_post(tmp_path) as post:
+            forged = "UPDATE accounts SET balance_uusd = balance_uusd + 7 WHERE id = ?"
+            await post.house.db.run(lambda tx: tx.execute(forged, [post.buyer_id]))
+
+        result = await asyncio.to_thread(invoke, "audit", "--data", str(tmp_path / "data"))
+
+        assert result.exit_code == 1
+        assert "2 differences" in result.output
+        assert post.buyer_id.hex() in result.output and "the whole ledger" in result.output

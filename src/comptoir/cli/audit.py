@@ -23,6 +23,9 @@ from comptoir.reports import audit as audit_books
 def audit(*, data: str | None, url: str | None, key: str | None, as_json: bool) -> None:
     """Recompute the books; exit code 1 on any difference.
 
+    Every balance from its transfers, every hold from its job; then jobs against holds, attempts, events and receipts. What
+    goes on meanwhile makes no difference.
+
     \b
     Examples:
       comptoir audit                            the running server, with an operator's key
@@ -72,5 +75,5 @@ def _say(found: dict[str, Any]) -> None:
     console.print(f"[bold red]✗ {count} difference{'s' if count > 1 else ''}[/]")
     made = table("what", "of", "recorded", "recomputed", right=("recorded", "recomputed"))
     for one in found["differences"]:
-        made.add_row(one["what"], one["subject"] or "the whole ledger", str(one["recorded"]), str(one["recomputed"]))
+        made.add_row(one["what"], one["subject"] or "the whole ledger", one["recorded"], one["recomputed"])
     console.print(made)

@@ -37,7 +37,7 @@ def words(kind: str, event: dict[str, Any]) -> str:
             return f"offers now: {', '.join(event['models']) or 'nothing'}"
         case "JobDone":
             return (
-                f"{event['job_id']} {event['state']}: {event['tokens']} tokens, "
+                f"{event['job_id']} {ended(event)}: {event['tokens']} tokens, "
                 f"+{credits(event['earned_uusd'])} credits, balance {credits(event['balance_uusd'])}"
             )
         case "JobFailed":
@@ -47,6 +47,11 @@ def words(kind: str, event: dict[str, Any]) -> str:
         case "Stopped":
             return f"stopped; {event['abandoned']} jobs were not finished" if event["abandoned"] else "stopped"
     return ""
+
+
+def ended(event: dict[str, Any]) -> str:
+    """Say how a lease ended for the host; one that was paid and not finished was cut short by its buyer."""
+    return "cut short" if event["state"] == "failed" and event["earned_uusd"] else str(event["state"])
 
 
 class Board:
@@ -103,7 +108,7 @@ class Board:
         self.earned_uusd += event["earned_uusd"]
         # A lease that earned nothing comes with no balance.
         self.balance_uusd = event["balance_uusd"] or self.balance_uusd
-        self.recent.appendleft((event["job_id"], event["state"], event["tokens"], event["earned_uusd"]))
+        self.recent.appendleft((event["job_id"], ended(event), event["tokens"], event["earned_uusd"]))
 
     def render(self) -> RenderableType:
         """Return the board as of now."""
@@ -121,9 +126,11 @@ class Board:
         parts: list[RenderableType] = [head]
         if self.recent:
             recent = table("job", "state", "tokens", "credits", right=("tokens", "credits"))
-            for job, ended, tokens, earned in self.recent:
-                recent.add_row(job, state(ended), str(tokens), f"+{credits(earned)}")
+            for job, how, tokens, earned in self.recent:
+                recent.add_row(job, state(how), str(tokens), f"+{credits(earned)}")
             parts += [Text(), recent]
         if self.last_words:
             parts += [Text(), Text(harmless(self.last_words), style="red")]
-        return Group(*parts, Text("Ctrl-C finishes running jobs and stops", style="dim"))
+        if self.status != "stopped":
+            parts.append(Text("Ctrl-C finishes running jobs and stops", style="dim"))
+        return Group(*parts)

@@ -111,6 +111,7 @@ class TestDeposit:
             ({"owner": "ada", "credits": 1e30}, "credits"),
             ({"owner": "ada", "credits": "1e999999999"}, "credits"),
             ({"owner": "nobody-here", "credits": 1}, "owner"),
+            ({"owner": "ada\u0000", "credits": 1}, "owner"),
             ({"owner": "ada"}, "credits"),
             ({"owner": "ada", "credits": 1, "cents": 2}, "cents"),
         ],

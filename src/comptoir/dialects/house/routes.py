@@ -3,7 +3,7 @@
 import time
 
 from comptoir import __version__
-from comptoir.desk import PlainBody, claim, find_job, render_plain_error, status_of
+from comptoir.desk import claim, find_job, render_plain_error, status_of
 from comptoir.dialects.house import views
 from comptoir.dialects.house.wire import (
     AuditView,
@@ -244,7 +244,7 @@ async def routing(house: House, request: Request) -> RoutingView:
 
 
 async def audited(house: House, request: Request) -> AuditView:
-    """Recompute the books, and hold jobs against them; any difference is named."""
+    """Recompute the books, and hold jobs, attempts and receipts against them; any difference is named."""
     began = time.perf_counter()
     found = await audit(house.db)
     took_ms = round((time.perf_counter() - began) * 1000)
@@ -324,5 +324,4 @@ DIALECT = Dialect(
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",
     at_root=False,
     error_statuses=status_of,
-    error_body=PlainBody,
 )

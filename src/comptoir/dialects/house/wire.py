@@ -54,8 +54,16 @@ class RoutingQuery(msgspec.Struct):
 class DepositBody(msgspec.Struct, forbid_unknown_fields=True):
     """Money that came in by another way, to be credited."""
 
-    credits: Annotated[Decimal, Meta(description="Above 0, at most four decimals; 1 credit is $0.01.")]
-    owner: Annotated[str, Meta(max_length=64, description="Username or user id; empty is the caller.")] = ""
+    credits: Annotated[
+        Decimal,
+        Meta(
+            description="Above 0, at most four decimals; 1 credit is $0.01.",
+            extra_json_schema={"type": ["number", "string"]},
+        ),
+    ]
+    owner: Annotated[
+        str, Meta(pattern="^[A-Za-z0-9_.-]{0,64}$", description="Username or user id; empty is the caller.")
+    ] = ""
 
 
 # -- answers -------------------------------------------------------------------------------------------------------
