@@ -108,6 +108,8 @@ class TestPage:
 
         assert post.house.counts.get("cancelled") == 1
         assert "Stopped" in await page.locator("#said").inner_text()
+        facts = await page.locator("#facts-text").inner_text()
+        assert "$" in facts and await page.is_visible("#receipt"), "what had arrived is paid for, and receipted"
 
     async def test_a_new_host_appears_by_itself_and_can_be_chosen(self, seen: Seen) -> None:
         new = NewHost(gpu="<b>A100</b>", models=(ModelOffer("a<i>b", ["chat"]),))

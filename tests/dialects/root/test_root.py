@@ -84,6 +84,14 @@ class TestHome:
         _, _, text = await get(post, "/", accept="text/html", host="a'$(reboot).example")
         assert "reboot" not in text
 
+    @pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/docs", "/models", "/infrintia/hosts", "/docs/link"])
+    async def test_head_answers_as_get_would_without_the_body(self, post: Post, path: str) -> None:
+        async with aiohttp.ClientSession(post.url) as session:
+            async with session.head(path) as head:
+                assert head.status == 200 and int(head.headers["content-length"]) > 0 and await head.read() == b""
+            async with session.get(path) as again:
+                assert again.status == 200
+
     async def test_a_path_nobody_serves_is_a_404_with_detail(self, post: Post) -> None:
         assert await get_json(post, "/nowhere") == (404, {"detail": "nothing is served at /nowhere"})
 

@@ -155,8 +155,8 @@ class HttpServer:
         request = Request(scope, receive, {})
         request.id = self._next_id()
         if method == "HEAD" and "GET" in allowed:
-            scope["method"] = "GET"
-            return await self(scope, receive, _without_body(send))
+            # A copy: the server below looks into its own scope to know that no body follows.
+            return await self({**scope, "method": "GET"}, receive, _without_body(send))
         dialect = self._owner(path)
         if method == "OPTIONS" and allowed:
             return await self._send(

@@ -104,15 +104,26 @@ function dollars(uusd) {
   return usd === 0 ? "free" : `$${usd.toFixed(usd < 0.01 ? 6 : 4).replace(/0+$/, "").replace(/\.$/, "")}`;
 }
 
+// A job that was stopped is over a moment after its client has hung up.
+async function settled(key) {
+  let found = null;
+  for (let tries = 0; tries < 20 && !found?.receipt; tries++) {
+    if (tries) await new Promise((resolve) => setTimeout(resolve, 100));
+    const response = await fetch(`/house/jobs/${job}`, { headers: { authorization: `Bearer ${key}` } });
+    if (!response.ok) return null;
+    found = await response.json();
+  }
+  return found;
+}
+
 // What the answer cost is settled on the server; it is asked for, not computed here.
 async function settle(key, seen) {
   const facts = [];
   if (seen?.usage) facts.push(`${seen.usage.completion_tokens} tokens`);
   let receipt = false;
   if (job) {
-    const response = await fetch(`/house/jobs/${job}`, { headers: { authorization: `Bearer ${key}` } });
-    if (response.ok) {
-      const found = await response.json();
+    const found = await settled(key);
+    if (found) {
       if (!seen?.usage) facts.push(`${found.completion_tokens} tokens`);
       facts.push(dollars(found.cost_uusd));
       if (found.host) facts.push(`by host_…${found.host.slice(-8)}`);
@@ -173,13 +184,12 @@ function refreshModels() {
 
 function copy(button) {
   const text = button.closest("figure").querySelector("code").textContent;
-  navigator.clipboard.writeText(text).then(
-    () => {
-      button.textContent = "Copied";
-      setTimeout(() => (button.textContent = "Copy"), 1500);
-    },
-    () => getSelection().selectAllChildren(button.closest("figure").querySelector("code")),
-  );
+  const select = () => getSelection().selectAllChildren(button.closest("figure").querySelector("code"));
+  if (!navigator.clipboard) return select(); // Plain HTTP beyond this machine: browsers keep the clipboard to themselves.
+  navigator.clipboard.writeText(text).then(() => {
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  }, select);
 }
 
 function start() {
