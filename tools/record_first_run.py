@@ -21,6 +21,7 @@ PICTURE = Path(__file__).parent.parent / "docs" / "images" / "first-run.svg"
 COLUMNS = 128
 READY_WITHIN_S = 60.0
 KEY = re.compile(r"\b(ck_)[A-Za-z0-9_-]{43}")
+CURSOR = re.compile(r"\x1b\[\?25[hl]")
 WIPED = re.compile(r"[^\n]*\n?\r?(?:\x1b\[1A)?\x1b\[2K")
 FONT_FACE = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
@@ -38,7 +39,7 @@ def shown(raw: bytes) -> str:
     """Return what stays on the screen, keys shortened: a picture is for everybody."""
     text = raw.decode("utf-8", "replace").replace("\r\n", "\n")
     # What was wiped or overwritten in place (a progress line) is not what remains.
-    text = WIPED.sub("", text)
+    text = WIPED.sub("", CURSOR.sub("", text))
     text = "\n".join(line.rpartition("\r")[2] for line in text.split("\n"))
     text = re.sub(r"\x1b\[[0-9;?]*[A-Zabd-ln-z]", "", text)
     return KEY.sub(r"\1…", text)
