@@ -51,15 +51,6 @@ def of_programs(error: type[Refusal]) -> bool:
     return error.__module__.startswith(PROGRAMS)
 
 
-def without_status() -> list[str]:
-    """Return the refusals a request could meet that no row of `desk.STATUSES` covers; roots of a room's tree need none."""
-    return sorted(
-        f"{error.__module__}.{error.__qualname__}"
-        for error in set(refusals())
-        if not of_programs(error) and not error.__subclasses__() and not set(error.__mro__) & set(STATUSES)
-    )
-
-
 def meaning(error: type[Refusal]) -> str:
     """Return the first sentence of the class's docstring."""
     words = re.sub(r"\s+", " ", error.__doc__ or "").strip()
