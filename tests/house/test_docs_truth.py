@@ -10,7 +10,9 @@ from typing import get_args
 import pytest
 
 from comptoir.cli.main import COMMANDS
+from comptoir.dialects import DIALECTS
 from comptoir.jobs import AttemptState, Fault, JobState
+from comptoir.kit.http import Dialect
 from comptoir.kit.money import UUSD_PER_CREDIT, cost_half_even, fee_of, price_from_usd_per_token
 from comptoir.link import FromCoordinator, FromWorker
 from comptoir.settings import Settings
@@ -24,6 +26,9 @@ WORDS = (
     "attempt", "lease", "frame", "hold", "transfer", "receipt", "tx", "token", "key",
 )  # fmt: skip
 """Those that the design fixed; the glossary may have more."""
+
+INNER = "/ui/"
+"""Paths that only the page itself asks."""
 
 NO_SETTINGS = {"endpoint_url"}
 """Fields of requests that are spelled like a setting."""
@@ -128,6 +133,17 @@ class TestLink:
         fields = ", ".join(message.__struct_fields__) or "–"  # type: ignore[attr-defined]
 
         assert f"| `{tag}` | {fields} |" in text_of("docs/link.md")
+
+
+class TestDialects:
+    @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda one: one.name)
+    def test_every_dialect_has_a_page_that_names_every_path(self, dialect: Dialect) -> None:
+        """A path with a parameter counts by what stands before it: pages name parameters for people."""
+        page = text_of(f"docs/dialects/{dialect.name}.md")
+        prefix = "" if dialect.at_root else dialect.prefix
+        paths = {prefix + one.path.partition("{")[0] for one in (*dialect.endpoints, *dialect.sockets)}
+
+        assert {path for path in paths if path not in page and not path.startswith(INNER)} == set()
 
 
 class TestCommands:
