@@ -7,10 +7,13 @@ from comptoir.dispatch.house import House
 from comptoir.hosts import PUSH, Host, NewHost, insert_host
 from comptoir.identity import Identity, NewKey, OwnerKind, Principal, Role, User
 from comptoir.kit.db import Tx
-from comptoir.kit.errors import NotAllowed
+from comptoir.kit.errors import NotAllowed, Unavailable
 from comptoir.kit.ids import public
 from comptoir.ledger import PROMOTIONS, Book
 from comptoir.receipts import HolderKind, Receipts
+
+FULL_AGAIN_S = 3600.0
+"""When a host that found the fleet full may ask again: hosts retire seldom."""
 
 
 class NewBuyer(msgspec.Struct, frozen=True):
@@ -77,10 +80,13 @@ async def add_host(
     Raises:
         InvalidField: a field is out of bounds, or the endpoint URL points inside.
         NotAllowed: open registration is off and nobody's key came with the request.
+        Unavailable: ``hosts_max`` hosts are registered.
         KeyTaken: its signing key is another host's.
     """
     if new.owner_id is None and not house.settings.allow_open_host_registration:
         raise NotAllowed("this trading post registers hosts of known users only: send a user's key")
+    if len(house.fleet) >= house.settings.hosts_max:
+        raise Unavailable("this trading post takes no more hosts", retry_after_s=FULL_AGAIN_S)
     row = house.hosts.prepare(new, host_id=host_id)
     key: NewKey = house.identity.new_key(OwnerKind.HOST, row.id, secret=key_secret)
     now = house.clock.now_ms()
