@@ -56,10 +56,9 @@ class Street:
     buyer_id: bytes
     folder: Path
 
-    async def host(self, *, slots: int = 1, model: str = MODEL) -> tuple[bytes, FakeLine]:
-        """Register a host and link it."""
-        offer = ModelOffer(model, ["chat"], 100_000, OFFER.price_in_uusd_per_mtok, OFFER.price_out_uusd_per_mtok)
-        new = NewHost(gpu="x", models=(offer,), slots=slots, transport=LINK)
+    async def host(self, *, slots: int = 1, transport: str = LINK) -> tuple[bytes, FakeLine]:
+        """Register a host and link it (or have it poll)."""
+        new = NewHost(gpu="x", models=(OFFER,), slots=slots, transport=transport)
         made = await add_host(self.house, new)
         line = FakeLine()
         self.link(made.host_id, line)
@@ -68,7 +67,10 @@ class Street:
     def link(self, host_id: bytes, line: FakeLine) -> None:
         """Say that *host_id* is reached by *line*."""
         self.house.lines[host_id] = line
-        self.house.fleet.mark_linked(host_id)
+        if self.house.fleet.get(host_id).row.transport == LINK:
+            self.house.fleet.mark_linked(host_id)
+        else:
+            self.house.fleet.poll_began(host_id)
 
     def unlink(self, host_id: bytes) -> None:
         """Say that the line to *host_id* is gone."""

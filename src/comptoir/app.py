@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import uvicorn
 from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
 from comptoir.dialects.link.session import say_goodbye
-from comptoir.dispatch import House
+from comptoir.dispatch import House, Served
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.expire import sweep_forever
@@ -45,6 +44,9 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
 
+CUT_WITHIN_S = 1
+"""Most seconds that a stop without drain waits for handlers whose connections were cut."""
+
 RECONNECT_AFTER_S = 0.5
 """What a stopping coordinator tells its workers to wait before they come back."""
 
@@ -68,6 +70,9 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
         await upgrade(db)
         house = await _rooms(settings, clock, data, db=db)
         house.fleet.on_free = lambda host: pump(house, host.id)
+        house.ended_before = await house.jobs.counts()
+        _, house.users = await house.identity.list_users(limit=1)
+        house.lag.start()
         try:
             async with pushing(house, UrlGuard(allow_private=settings.allow_private_endpoint_urls)):
                 await recover(house)
@@ -80,6 +85,8 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
                         await sweeper
                     await house.settle_down()
         finally:
+            house.lag.stop()
+            house.database.close()
             await house.hosts.flush()
             house.identity.close()
     finally:
@@ -114,10 +121,18 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database) 
 def create_app(house: House) -> HttpServer:
     """Return the ASGI application that serves every dialect over *house*."""
     settings = house.settings
-    return HttpServer(
+    server = HttpServer(
         house, DIALECTS, gate=Gate(house.identity, settings, house.clock), body_bytes_max=settings.body_bytes_max,
         cors_origins=settings.cors_origins,
     )  # fmt: skip
+    house.served = lambda: [
+        Served(
+            route.dialect.name, route.endpoint.method, route.endpoint.path, route.counts.by_status, route.counts.seconds
+        )
+        for route in server.routes
+        if route.counts.by_status
+    ]
+    return server
 
 
 @dataclass(frozen=True)
@@ -137,6 +152,7 @@ class _Server(uvicorn.Server):
         self._ready = ready
         self._loop = asyncio.get_running_loop()
         self._draining: asyncio.Task[None] | None = None
+        self._signalled = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -146,12 +162,22 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; called from the signal handler."""
-        if self._draining is None and not self.should_exit:
+        if not self._signalled and not self.should_exit:
+            self._signalled = True
             # The loop that serves, not the policy's: a runner with a loop factory never tells the policy.
             self._loop.call_soon_threadsafe(self._begin)
         else:
-            self.should_exit = True
-            self.force_exit = sig == signal.SIGINT
+            self.should_exit = self.force_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._draining is not None:
+            self._draining.cancel()
+        if self.force_exit:
+            # As if every client hung up: what was delivered is paid, and uvloop has nobody left to wait for.
+            self.config.timeout_graceful_shutdown = CUT_WITHIN_S
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+        await super().shutdown(sockets=sockets)
 
     on_stopping: Callable[[int], None] = staticmethod(lambda open_answers: None)
     """Called when the drain begins, with the number of answers still open."""
@@ -162,8 +188,8 @@ class _Server(uvicorn.Server):
 
     def _begin(self) -> None:
         if self._draining is None:
-            self.on_stopping(self._house.jobs.live.leased)
             self._draining = asyncio.get_running_loop().create_task(self._drain())
+            self.on_stopping(self._house.jobs.live.leased)
 
     async def _drain(self) -> None:
         await drain(self._house)
@@ -184,7 +210,7 @@ def bind(settings: Settings) -> socket.socket:
 def _server(house: House, on_url: Callable[[str], None]) -> _Server:
     settings = house.settings
     config = uvicorn.Config(
-        create_app(house), loop="none", http=CorkedHttpProtocol, proxy_headers=False,
+        create_app(house), loop="none", http=CorkedHttpProtocol,
         ws="websockets-sansio", lifespan="off", access_log=False, log_config=None, server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_s)), ws_max_size=settings.link_message_bytes_max,
         ws_per_message_deflate=False, ws_ping_interval=20.0, ws_ping_timeout=20.0, backlog=BACKLOG, timeout_keep_alive=75,

@@ -6,8 +6,8 @@ import pytest
 
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import JobState, Reader
-from comptoir.ledger import audit
 from comptoir.receipts import read_registry, verify
+from comptoir.reports import audit
 from tests.post import open_post
 
 
@@ -17,8 +17,8 @@ def order(owner: bytes, *, max_tokens: int = 20) -> Order:
 
 
 class TestFirstJob:
-    async def test_it_is_streamed_paid_and_receipted(self, tmp_path: Path) -> None:
-        async with open_post(tmp_path) as post, post.worker():
+    async def test_it_is_streamed_paid_and_receipted(self, tmp_path: Path, database_address: str) -> None:
+        async with open_post(tmp_path, database=database_address) as post, post.worker():
             house = post.house
             job = await submit(house, order(post.buyer_id))
             reader, text = Reader(job), ""
@@ -36,7 +36,9 @@ class TestFirstJob:
             assert verdict.unsigned_segments == 0
             assert await audit(house.db) == []
 
-    async def test_a_model_nobody_offers_is_refused_with_those_offered(self, tmp_path: Path) -> None:
-        async with open_post(tmp_path) as post, post.worker():
+    async def test_a_model_nobody_offers_is_refused_with_those_offered(
+        self, tmp_path: Path, database_address: str
+    ) -> None:
+        async with open_post(tmp_path, database=database_address) as post, post.worker():
             with pytest.raises(Exception, match="trivial"):
                 await submit(post.house, Order(post.buyer_id, "test", "chat", "nope", b"{}", 1, False))

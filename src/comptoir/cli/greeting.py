@@ -1,5 +1,6 @@
 """What ``comptoir up`` prints: where it listens, who is there, three things to paste, and what happens later."""
 
+import shlex
 import time
 from typing import Any
 
@@ -36,6 +37,7 @@ class Greeting:
         self._told: set[str] = set()
         self._hosts: dict[bytes, str] = {}
         self._pasted = False
+        self._stopping = False
 
     def line(self, mark: str, text: str, *, style: str = "cyan") -> None:
         """Print one line of news."""
@@ -63,7 +65,7 @@ class Greeting:
         )
         console.print()
 
-    def paste(self, *, url: str, key: str, model: str, fleet: Fleet) -> None:
+    def paste(self, *, url: str, key: str, model: str, fleet: Fleet, data: str) -> None:
         """Print models, hosts, and the three things to paste; once."""
         if self._pasted:
             return
@@ -77,7 +79,7 @@ class Greeting:
                 price(one.min_price_out_uusd_per_mtok),
             )  # fmt: skip
         console.print(made)
-        for title, lines in snippets(url=url, key=key, model=model):
+        for title, lines in snippets(url=url, key=key, model=model, data=data):
             console.print()
             console.print(Text(title, style="dim"))
             # Unwrapped, without frame or style: what is copied has to run.
@@ -100,7 +102,7 @@ class Greeting:
             code = event["code"]
             how = f"was ended by signal {-code}" if code < 0 else f"crashed (exit code {code})"
             self.line("✗", f"the local worker {how}; it starts again in {event['in_s']:g} s", style="red")
-        elif kind in MARKS:
+        elif kind in MARKS and not (self._stopping and kind == "Reconnecting"):
             text = words(kind, event)
             # A worker that looks for an engine again and again says the same each time.
             if kind != "EngineSkipped" or text not in self._told:
@@ -127,6 +129,7 @@ class Greeting:
 
     def draining(self, open_answers: int) -> None:
         """Say that it stops."""
+        self._stopping = True
         what = f"{open_answers} open answers finish first" if open_answers else "no answers are open"
         self.line("■", f"draining: {what} (Ctrl-C again stops at once)", style="yellow")
 
@@ -136,11 +139,11 @@ class Greeting:
         self.line("■", f"stopped after {up_s:,.0f} s; nothing is lost, 'comptoir up' goes on from here", style="dim")
 
 
-def snippets(*, url: str, key: str, model: str) -> list[tuple[str, str]]:
-    """Return three ways to buy an answer, each as it can be pasted."""
+def snippets(*, url: str, key: str, model: str, data: str) -> list[tuple[str, str]]:
+    """Return three ways to buy an answer, each as it can be pasted; *data* is empty where it is the default folder."""
     body = f'{{"model":"{model}","stream":true,"messages":[{{"role":"user","content":"{QUESTION}"}}]}}'
     return [
-        ("in a shell", f'comptoir run "{QUESTION}"'),
+        ("in a shell", f'comptoir run {data and f"--data {shlex.quote(data)} "}"{QUESTION}"'),
         (
             "with curl",
             f"curl -N {url}/v1/chat/completions \\\n"

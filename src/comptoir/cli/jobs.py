@@ -7,7 +7,20 @@ import click
 from rich.text import Text
 
 from comptoir.cli.api import Api
-from comptoir.cli.screen import ago, credits, credits_and_usd, facts, moment, out, print_json, short, span, state, table
+from comptoir.cli.screen import (
+    ago,
+    credits,
+    credits_and_usd,
+    facts,
+    moment,
+    note,
+    out,
+    print_json,
+    short,
+    span,
+    state,
+    table,
+)
 from comptoir.cli.target import Target, find_target, json_option, server_options
 
 STATES = ("queued", "running", "completed", "failed", "cancelled", "expired")
@@ -42,6 +55,7 @@ def jobs(
     if as_json:
         print_json(page)
         return
+    note(target.said)
     console = out()
     if not page["jobs"]:
         console.print('[dim]no jobs yet; buy one with:[/] comptoir run "Explain quantum computing."')

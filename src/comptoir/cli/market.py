@@ -53,9 +53,9 @@ def hosts(
             f"{1000 / best['token_p50_ms']:.0f}" if best and best["token_p50_ms"] else "—", ago(host["last_seen_ms"]),
         ]  # fmt: skip
         made.add_row(*row, *([credits(host["earned_uusd"] or 0)] if mine else []))
-        if why:
-            made.add_row("", "", Text(reputation["sentence"], style="dim"))
     console.print(made)
+    for host in page["hosts"] if why else ():
+        console.print(Text.assemble("\n", (host["id"], "bold"), "\n", harmless(host["reputation"]["sentence"])))
     if page["total"] > len(page["hosts"]):
         console.print(f"[dim]{page['total']:,} in all; --json and /house/hosts?offset= give the others[/]")
 
@@ -64,7 +64,7 @@ def hosts(
 @json_option
 @server_options
 def models(*, as_json: bool, url: str | None, key: str | None, data: str | None) -> None:
-    """List models that can be bought now, with the cheapest price of each.
+    """List models that can be bought now.
 
     \b
     Examples:

@@ -48,7 +48,7 @@ def balance(*, as_json: bool, url: str | None, key: str | None, data: str | None
 def statement(
     *, limit: int, before: str | None, as_json: bool, url: str | None, key: str | None, data: str | None
 ) -> None:
-    """Show every transfer of your account, newest first.
+    """Show every transfer of your account.
 
     \b
     Examples:
@@ -84,7 +84,9 @@ def deposit(
     *, amount: str, owner: str, idempotency_key: str | None, as_json: bool, url: str | None, key: str | None,
     data: str | None,
 ) -> None:  # fmt: skip
-    """Credit an account; needs an operator's key. 1 credit is $0.01.
+    """Credit an account (operators).
+
+    1 credit is $0.01; at most four decimals.
 
     \b
     Examples:

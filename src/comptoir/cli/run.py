@@ -12,7 +12,7 @@ from rich.status import Status
 
 from comptoir.cli.api import Api, sse_events
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.screen import credits, err, harmless, print_json, short, span
+from comptoir.cli.screen import credits, err, harmless, note, print_json, short, span
 from comptoir.cli.target import find_target, json_option, server_options
 
 PROMPT_BYTES_MAX = 16 * 1024 * 1024
@@ -128,6 +128,7 @@ def run(
     """
     target = find_target(url, key, data)
     words = _prompt(prompt)
+    note(target.said)
     api = Api(target)
     chosen = model or _first_model(api)
     messages = [{"role": "system", "content": system}] if system else []
@@ -150,7 +151,7 @@ def run(
     finally:
         progress.stop()
         if reply.text and not as_json:
-            click.echo()
+            click.echo("\n" if sys.stdout.isatty() else "")
     total_s = time.monotonic() - progress.began_s
     bill = _bill(api, reply, progress, total_s=total_s)
     if as_json:

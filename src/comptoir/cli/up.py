@@ -25,6 +25,7 @@ from comptoir.cli.greeting import Greeting
 from comptoir.cli.local_worker import LocalWorker, move_state
 from comptoir.cli.people import People, settle_in, write_address
 from comptoir.cli.screen import out
+from comptoir.cli.target import DEFAULT_DATA
 from comptoir.dispatch import House
 from comptoir.kit.logs import set_up
 from comptoir.kit.signing import KeyFileError
@@ -158,6 +159,7 @@ class _Post:
         self._arguments = worker_arguments
         self._folder = settings.data_path()
         self._greeting = Greeting(out())
+        self._data_flag = "" if self._folder == Path(DEFAULT_DATA).resolve() else str(self._folder)
         self._people: People | None = None
         self._balance_uusd = 0
         self._url = ""
@@ -177,6 +179,9 @@ class _Post:
             if self._news is not None:
                 self._news.cancel()
             if self._worker is not None:
+                if self._house is not None and self._house.jobs.live.leased:
+                    # Told to stop at once, or out of time: what it still does has nowhere to go.
+                    self._worker.kill()
                 await self._worker.stop()
         self._greeting.stopped(STARTED_S)
 
@@ -215,7 +220,7 @@ class _Post:
             models = house.fleet.models()
             if models:
                 chat = next((one.name for one in models if "chat" in one.kinds), models[0].name)
-                self._greeting.paste(url=self._url, key=people.key, model=chat, fleet=house.fleet)
+                self._greeting.paste(url=self._url, key=people.key, model=chat, fleet=house.fleet, data=self._data_flag)
             await asyncio.sleep(LOOK_S)
 
 

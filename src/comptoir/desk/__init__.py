@@ -9,11 +9,11 @@ from comptoir.desk.follow import find_job, follow, job_by_id
 from comptoir.desk.gate import Gate
 from comptoir.desk.idempotent import claim
 from comptoir.desk.once import once, submit_once
-from comptoir.desk.plain_errors import render_plain_error
+from comptoir.desk.plain_errors import PlainBody, render_plain_error
 from comptoir.desk.readers import open_stream
 from comptoir.desk.statuses import STATUSES, status_of
 
 __all__ = [
-    "STATUSES", "Gate", "claim", "find_job", "follow", "job_by_id", "once", "open_stream", "render_plain_error", "status_of",
-    "submit_once",
+    "STATUSES", "Gate", "PlainBody", "claim", "find_job", "follow", "job_by_id", "once", "open_stream", "render_plain_error",
+    "status_of", "submit_once",
 ]  # fmt: skip

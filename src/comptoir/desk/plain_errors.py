@@ -7,14 +7,31 @@ from comptoir.kit.errors import InvalidField, Refusal, TooManyRequests
 from comptoir.kit.http import Reply, Request
 
 
+class PlainError(msgspec.Struct):
+    """What is wrong."""
+
+    code: str
+    """Name of the error, for programs."""
+    message: str
+    """For the person who asked."""
+    field: str | msgspec.UnsetType = msgspec.UNSET
+    """Field of the request that it is about."""
+
+
+class PlainBody(msgspec.Struct):
+    """Body of every refusal."""
+
+    error: PlainError
+
+
 def render_plain_error(error: Exception, request: Request | None) -> Reply:
     """Render any error; what is no refusal says nothing of its inside."""
     status = status_of(type(error))
     message = error.message if isinstance(error, Refusal) else "internal error"
-    facts: dict[str, object] = {"code": type(error).__name__, "message": message}
+    facts = PlainError(type(error).__name__, message)
     if isinstance(error, InvalidField):
-        facts["field"] = error.field
+        facts.field = error.field
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, TooManyRequests):
         headers = ((b"retry-after", b"%d" % max(1, round(error.retry_after_s))),)
-    return Reply(status, msgspec.json.encode({"error": facts}), headers=headers)
+    return Reply(status, msgspec.json.encode(PlainBody(facts)), headers=headers)

@@ -7,9 +7,13 @@ from comptoir.dialects.house import DIALECT as HOUSE
 from comptoir.dialects.infrintia import DIALECT as INFRINTIA
 from comptoir.dialects.link import DIALECT as LINK
 from comptoir.dialects.openai import DIALECT as OPENAI
+from comptoir.dialects.root import root_dialect
 from comptoir.kit.http import Dialect
 
-DIALECTS: tuple[Dialect, ...] = (INFRINTIA, OPENAI, HOUSE, LINK)
+PUBLISHED: tuple[Dialect, ...] = (INFRINTIA, OPENAI, HOUSE, LINK)
 """In order of precedence at the root: the first to declare a path owns it there; each is whole under its prefix."""
+
+DIALECTS: tuple[Dialect, ...] = (root_dialect(PUBLISHED), *PUBLISHED)
+"""All of them; the root's own goes first, because it answers the paths that several share for all."""
 
 __all__ = ["DIALECTS"]

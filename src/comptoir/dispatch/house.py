@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from comptoir.hosts import Fleet, Host, Hosts
 from comptoir.idempotency import Idempotency
@@ -13,6 +13,7 @@ from comptoir.identity import Identity
 from comptoir.jobs import Jobs, Lease, LiveJob
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
+from comptoir.kit.vitals import Check, LoopLag
 from comptoir.ledger import Ledger
 from comptoir.receipts import Receipts
 from comptoir.routing import Candidate, FreeList, Preference, Spec, passes
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 WAITING_PRICE_S = 1.0
 """How long the median price of a model is reused: finding it looks at every host that offers the model."""
+
+CHECK_CAP_S = 0.5
+"""Longest wait of a health check; clients of GET /health (infernet-client) give up after one second."""
 
 
 class Turn(IntEnum):
@@ -62,6 +66,17 @@ class Retention:
     """Monotonic time before which no new walk begins."""
 
 
+class Served(NamedTuple):
+    """Requests of one endpoint since the start."""
+
+    dialect: str
+    method: str
+    path: str
+    by_status: Mapping[int, int]
+    seconds: float
+    """Time spent on all of them together."""
+
+
 @dataclass(eq=False)
 class House:
     """One coordinator."""
@@ -94,6 +109,19 @@ class House:
     """Set once: no new jobs are accepted."""
     counts: dict[str, int] = field(default_factory=dict)
     """Jobs that ended since the start, by final state, for metrics."""
+    ended_before: dict[str, int] = field(default_factory=dict)
+    """Jobs that had ended when this process started, by final state."""
+    users: int = 0
+    """People with an account."""
+    frames: int = 0
+    """Frames taken from hosts since the start."""
+    tokens: int = 0
+    """LLM tokens in them."""
+    database: Check = field(init=False)
+    """Whether the database takes commands, cached for ``health_cache_s``."""
+    lag: LoopLag = field(default_factory=LoopLag)
+    served: Callable[[], Iterable[Served]] = tuple
+    """What was served so far, for metrics; the HTTP server over this house sets it."""
     latency_ms_sum: int = 0
     """Milliseconds from submit to end of completed jobs, since the start."""
     started_s: float = 0.0
@@ -102,6 +130,12 @@ class House:
     """Set whenever no job is leased; the drain waits for it."""
     _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
     _waiting_prices: dict[tuple[str, str], tuple[float, int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.database = Check(self._ask_writer, fresh_s=self.settings.health_cache_s, cap_s=CHECK_CAP_S)
+
+    async def _ask_writer(self) -> None:
+        await self.db.run(lambda tx: tx.fetch("SELECT 1"))
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run *work* in the background; a failure is logged, never silent."""

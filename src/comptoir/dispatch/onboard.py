@@ -62,6 +62,7 @@ async def add_user(
             book.apply(tx)
 
     await house.db.run(command)
+    house.users += 1
     return NewBuyer(user, new.key.secret, credit)
 
 

@@ -68,7 +68,7 @@ class _Answer(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Counts | None = None
     finish_reason: str | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()
 
     def pieces(self) -> list[str]:
         """Return the text it brings, token by token where it says so."""
@@ -267,8 +267,9 @@ def _answer(data: bytes) -> _Answer:
         answer = _decode(data)
     except msgspec.DecodeError as error:
         raise PushFailed(f"its answer is not understood: {error}") from error
-    if answer.error is not None and bytes(answer.error) != b"null":
-        raise PushFailed(f"it reported {bytes(answer.error).decode('utf-8', 'replace')[:ERROR_CHARS_MAX]}")
+    reported = bytes(answer.error)
+    if reported not in (b"", b"null"):
+        raise PushFailed(f"it reported {reported.decode('utf-8', 'replace')[:ERROR_CHARS_MAX]}")
     return answer
 
 

@@ -49,10 +49,15 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
     if not fresh:
         lease.touched_s = now
         return held
+    before = tokens = job.tokens
+    for frame in fresh:
+        tokens += frame.tokens
+    if job.max_tokens and tokens > job.max_tokens + TOKENS_OVER_MAX:
+        raise AnswerTooLarge(f"the host sent {tokens} tokens and {job.max_tokens} were asked for")
     if not job.append(fresh):
         raise AnswerTooLarge("the answer is larger than a job may hold")
-    if job.max_tokens and job.tokens > job.max_tokens + TOKENS_OVER_MAX:
-        raise AnswerTooLarge(f"the host sent {job.tokens} tokens and {job.max_tokens} were asked for")
+    house.frames += len(fresh)
+    house.tokens += tokens - before
     fleet = house.fleet
     if held == lease.first_frame:
         job.first_frame_s = job.first_frame_s or now

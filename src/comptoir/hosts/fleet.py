@@ -29,7 +29,7 @@ from comptoir.hosts.types import (
 )
 from comptoir.kit.clock import Clock
 from comptoir.link import ModelOffer, Pulse
-from comptoir.routing import Candidate, FreeList, NoHostPossible, Refused, Slots, Spec, explain, possible
+from comptoir.routing import Candidate, FreeList, Refused, Slots, Spec, explain, possible
 
 HOST_SILENT_S = 90.0
 """A host not heard of for this long is offline: three of the heartbeats that the published API asks for every 30 s."""
@@ -352,14 +352,10 @@ class Fleet:
             return explain(spec, ())
         return explain(spec, hosts.all.values(), hosts=len(hosts.all))
 
-    def require_possible(self, spec: Spec) -> None:
-        """Do nothing if the job is possible.
-
-        Raises:
-            NoHostPossible: with the reason per filter.
-        """
-        if not self.possible(spec):
-            raise NoHostPossible(self.explain(spec))
+    def by_status(self) -> dict[str, int]:
+        """Return how many hosts have each status; costs nothing per host."""
+        here = len(self._seen)
+        return {ACTIVE: self.active_hosts, DRAINING: here - self.active_hosts, OFFLINE: len(self._hosts) - here}
 
     def models(self) -> list[ModelSummary]:
         """Return the models that active hosts offer, by name; made anew only after an offer or a status changed."""

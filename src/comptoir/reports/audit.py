@@ -110,7 +110,7 @@ WHERE j.id IS NULL OR j.state NOT IN ({FINAL_STATES})
 async def audit(db: Database) -> list[Difference]:
     """Return what does not add up, as of one moment; empty means zero differences.
 
-    About 10 us a stored job, in a thread: nobody waits for it.
+    About 25 us a stored job (a million on SQLite: 23 to 29 s, 95 MiB), in a thread: nobody waits for it.
 
     Raises:
         Unavailable: the database is out of reach.

@@ -7,6 +7,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
+from msgspec.structs import replace
 
 from comptoir.dispatch import House
 from tests.dialects.infrintia.caller import Caller
@@ -51,3 +53,15 @@ async def market(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Mark
     """A running post."""
     async with open_post(tmp_path, **(CHEAP_PASSWORDS | settings)) as post, aiohttp.ClientSession() as session:
         yield market_of(post, session)
+        # Nobody ends what a test left open: do not wait for it.
+        post.house.settings = replace(post.house.settings, drain_s=0.0)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Market]:
+    """A running post for all tests of a module that leave nothing behind that another would trip over."""
+    folder = tmp_path_factory.mktemp("shared")
+    plenty = {"signup_credits_uusd": 10**9, "allow_private_endpoint_urls": True, "push_timeout_s": 5.0}
+    async with open_post(folder, **(CHEAP_PASSWORDS | plenty)) as post, aiohttp.ClientSession() as session:
+        yield market_of(post, session)
+        post.house.settings = replace(post.house.settings, drain_s=0.0)

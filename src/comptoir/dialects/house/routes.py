@@ -3,7 +3,7 @@
 import time
 
 from comptoir import __version__
-from comptoir.desk import claim, find_job, render_plain_error, status_of
+from comptoir.desk import PlainBody, claim, find_job, render_plain_error, status_of
 from comptoir.dialects.house import views
 from comptoir.dialects.house.wire import (
     AuditView,
@@ -37,8 +37,9 @@ from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
 from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request
 from comptoir.kit.ids import parse, public
 from comptoir.kit.money import from_credits
-from comptoir.ledger import UnknownAccount, audit
+from comptoir.ledger import UnknownAccount
 from comptoir.receipts import UnknownReceipt
+from comptoir.reports import audit
 from comptoir.routing import Spec, UnknownPreference, preference_named, rank
 
 OWN_TRANSFERS = 50
@@ -243,7 +244,7 @@ async def routing(house: House, request: Request) -> RoutingView:
 
 
 async def audited(house: House, request: Request) -> AuditView:
-    """Recompute the books from the transfers; any difference is named."""
+    """Recompute the books, and hold jobs against them; any difference is named."""
     began = time.perf_counter()
     found = await audit(house.db)
     took_ms = round((time.perf_counter() - began) * 1000)
@@ -323,4 +324,5 @@ DIALECT = Dialect(
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",
     at_root=False,
     error_statuses=status_of,
+    error_body=PlainBody,
 )

@@ -287,9 +287,11 @@ class DifferenceView(msgspec.Struct):
     """One thing in the books that does not add up."""
 
     what: str
+    """Name of the check."""
     subject: str
-    recorded: int
-    recomputed: int
+    """Public id of the job, hex id of the account; empty for the whole ledger."""
+    recorded: str
+    recomputed: str
 
 
 class AuditView(msgspec.Struct):

@@ -147,4 +147,5 @@ DIALECT = Dialect(
     description="The published Infrintia API: credits in, tokens out; hosts poll for work or are pushed it.",
     owns=("/users", "/run", "/jobs", "/hosts", "/models", "/admin"),
     error_statuses=status_of,
+    error_body=wire.Refused,
 )

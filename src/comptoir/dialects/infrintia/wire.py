@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-_NUMBER = Meta(extra_json_schema={"type": "number", "format": "decimal"})
-Credits = Annotated[Decimal, _NUMBER]
-"""Exact; one credit is 10,000 micro-dollars."""
-UsdPerToken = Annotated[Decimal, _NUMBER]
+Credits = Decimal
+"""Exact, a number in JSON; one credit is 10,000 micro-dollars."""
+UsdPerToken = Decimal
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 HostId = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -378,3 +377,24 @@ class AdminHosts(msgspec.Struct):
 
     hosts: list[AdminHost]
     total: int
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+class FieldError(msgspec.Struct):
+    """One field that is wrong, as FastAPI says it."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class Refused(msgspec.Struct):
+    """Body of every refusal."""
+
+    detail: str | list[FieldError]
+    expected: int | msgspec.UnsetType = msgspec.UNSET
+    """Number of the next piece wanted, where one left a gap."""
+    credits_needed: Credits | msgspec.UnsetType = msgspec.UNSET
+    credits_free: Credits | msgspec.UnsetType = msgspec.UNSET

@@ -2,7 +2,7 @@
 
 from starlette.websockets import WebSocket
 
-from comptoir.desk import render_plain_error, status_of
+from comptoir.desk import PlainBody, render_plain_error, status_of
 from comptoir.dialects.link.session import Session
 from comptoir.dialects.link.wire import RegisterBody, Registered
 from comptoir.dispatch.house import House
@@ -69,4 +69,5 @@ DIALECT = Dialect(
     description="How Comptoir's own worker registers and stays in touch.",
     owns=("/link",),
     error_statuses=status_of,
+    error_body=PlainBody,
 )

@@ -15,6 +15,7 @@ from comptoir.dialects.openai.wire import (
     CompletionBody,
     EmbeddingBody,
     Embeddings,
+    ErrorBody,
     ModelCard,
     ModelList,
 )
@@ -131,14 +132,28 @@ BUYING_ERRORS = (
     IdempotencyMismatch, PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, QueueFull, InsufficientCredit,
 )  # fmt: skip
 
+STREAMED = ("text/event-stream",)
+
+ENGINE_STATUSES = (
+    (400, "The engine refused the request; its own words."),
+    (413, "The engine found the request too large."),
+    (422, "The engine could not process the request."),
+    (429, "The engine is busy; retry-after says for how long."),
+    (500, "The engine failed; its own words."),
+    (502, "The host failed, and no other could take over."),
+    (503, "No host could answer now."),
+    (504, "Nobody answered in time."),
+)
+"""What an engine or its host may answer through us, beside our own refusals."""
+
 
 def _buys(
     path: str, handler: Callable[[House, Request], Awaitable[Answer | Reply]], summary: str, *, request: type, response: type,
-    example: dict[str, object],
+    example: dict[str, object], streams: bool = True,
 ) -> Endpoint:  # fmt: skip
     return Endpoint(
         "POST", path, handler, Access.BUYER, summary, request=request, response=response, errors=BUYING_ERRORS,
-        idempotent=True, example=example, raw=True, also=(),
+        idempotent=True, example=example, raw=True, more=ENGINE_STATUSES, media_also=STREAMED if streams else (),
     )  # fmt: skip
 
 
@@ -153,7 +168,7 @@ ENDPOINTS = (
     ),
     _buys(
         "/v1/embeddings", embeddings, "Turn texts into vectors.", request=EmbeddingBody, response=Embeddings,
-        example={"model": "bge-small", "input": ["What is Comptoir?"], "encoding_format": "float"},
+        streams=False, example={"model": "bge-small", "input": ["What is Comptoir?"], "encoding_format": "float"},
     ),
     Endpoint("GET", "/v1/models", list_models, Access.BUYER, "List the models on offer.", response=ModelList),
     Endpoint(
@@ -172,4 +187,5 @@ DIALECT = Dialect(
     headers=answer_headers,
     owns=("/v1",),
     error_statuses=status_of,
+    error_body=ErrorBody,
 )

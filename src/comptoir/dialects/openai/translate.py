@@ -1,5 +1,7 @@
 """OpenAI's requests as orders to the street: what to buy, and for how many tokens the hold has to stand."""
 
+import msgspec
+
 from comptoir.dialects.openai.wire import ChatBody, CompletionBody, EmbeddingBody, Part
 from comptoir.dispatch.house import House
 from comptoir.dispatch.submit import PROMPT_BYTES_PER_TOKEN, Order
@@ -88,5 +90,6 @@ def _text_bytes(body: ChatBody, raw: bytes) -> int:
 
 
 def _media_weight(part: Part) -> int:
-    media = len(part.image_url) + len(part.input_audio) + len(part.file)
+    held = (part.image_url, part.input_audio, part.file)
+    media = sum(len(one) for one in held if isinstance(one, msgspec.Raw))
     return MEDIA_TOKENS * PROMPT_BYTES_PER_TOKEN - media if media else 0

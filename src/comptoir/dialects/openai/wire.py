@@ -32,9 +32,9 @@ class Part(msgspec.Struct):
     """One part of a message; what it holds beside its type is the engine's to read."""
 
     type: str
-    image_url: msgspec.Raw = msgspec.Raw(b"")
-    input_audio: msgspec.Raw = msgspec.Raw(b"")
-    file: msgspec.Raw = msgspec.Raw(b"")
+    image_url: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input_audio: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    file: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class Message(msgspec.Struct):
@@ -195,3 +195,22 @@ class ModelList(msgspec.Struct):
 
     data: list[ModelCard]
     object: Literal["list"] = "list"
+
+
+# -- errors ------------------------------------------------------------------------------------------------------
+
+
+class ErrorObject(msgspec.Struct):
+    """What went wrong, in the words OpenAI's SDKs look for."""
+
+    message: str
+    type: str | None
+    param: str | int | None
+    """Field of the request that it is about."""
+    code: str | int | None
+
+
+class ErrorBody(msgspec.Struct):
+    """Body of every refusal."""
+
+    error: ErrorObject

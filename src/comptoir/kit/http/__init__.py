@@ -8,9 +8,9 @@ Starlette's path patterns.
 from comptoir.kit.http.cork import CorkedHttpProtocol
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody, field_error
-from comptoir.kit.http.openapi import openapi_document
+from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
 from comptoir.kit.http.request import Reply, Request, Stream
-from comptoir.kit.http.server import HttpServer, RequestCounts
+from comptoir.kit.http.server import HttpServer, RequestCounts, encode_json
 
 __all__ = [
     "Access",
@@ -27,6 +27,9 @@ __all__ = [
     "Socket",
     "Stream",
     "UnsupportedBody",
+    "document_bytes",
+    "encode_json",
+    "endpoint_errors",
     "field_error",
     "openapi_document",
 ]

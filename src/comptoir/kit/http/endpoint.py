@@ -49,12 +49,18 @@ class Endpoint:
     """Domain errors this endpoint may answer with, beside those every endpoint has."""
     media: str = "application/json"
     """Media type of the answer."""
+    media_also: tuple[str, ...] = ()
+    """Other media types it may be asked for in (Accept)."""
     also: tuple[int, ...] = ()
     """Other success statuses (204 of an empty poll)."""
+    more: tuple[tuple[int, str], ...] = ()
+    """Refusals that no error class of ours stands for (an engine's own words), each with its reason."""
     idempotent: bool = False
     """Takes ``Idempotency-Key``."""
     example: Any = None
     """Example body for the reference."""
+    answer_example: Any = None
+    """Example answer for the reference."""
     description: str = ""
     raw: bool = False
     """The handler wants `Request.raw` (the body as sent) beside the decoded one."""
@@ -79,7 +85,8 @@ class Dialect:
     name: str
     title: str
     prefix: str
-    """Where it is served alone, for example ``/infrintia``; at the root it is served as published."""
+    """Where it is served alone, for example ``/infrintia``; at the root it is served as published. Empty for the one
+    dialect that has no prefix of its own."""
     endpoints: tuple[Endpoint, ...]
     render_error: Callable[[Exception, Request | None], Reply]
     """Total over `Refusal`; also called for errors that are nobody's (500)."""
@@ -93,3 +100,5 @@ class Dialect:
     """False: served only under *prefix*."""
     error_statuses: Callable[[type[Exception]], int] = field(default=lambda _: 500)
     """Status of an error class, for the reference and the tests."""
+    error_body: Any = None
+    """msgspec type of what *render_error* answers, for the reference."""

@@ -17,6 +17,7 @@ from comptoir.kit.http.errors import MethodNotAllowed, NoSuchPath, PayloadTooLar
 from comptoir.kit.http.request import Receive, Reply, Request, Scope, Send, Stream
 
 log = logging.getLogger(__name__)
+access_log = logging.getLogger("comptoir.access")
 
 encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -101,7 +102,8 @@ class HttpServer:
         self._id_head = "req_" + os.urandom(6).hex()
         self.routes: list[_Route] = []
         for dialect in dialects:
-            for prefix in ("", dialect.prefix) if dialect.at_root else (dialect.prefix,):
+            # The root's own dialect has no prefix; it is mounted once.
+            for prefix in {"": None, dialect.prefix: None} if dialect.at_root else (dialect.prefix,):
                 self._mount(dialect, prefix)
 
     def _mount(self, dialect: Dialect, prefix: str) -> None:
@@ -173,7 +175,7 @@ class HttpServer:
         best, best_length = self._dialects[0], -1
         for dialect in self._dialects:
             for prefix in (dialect.prefix, *dialect.owns):
-                if len(prefix) > best_length and (path == prefix or path.startswith(prefix + "/")):
+                if prefix and len(prefix) > best_length and (path == prefix or path.startswith(prefix + "/")):
                     best, best_length = dialect, len(prefix)
         return best
 
@@ -216,7 +218,16 @@ class HttpServer:
             request.answered()
             counts = route.counts
             counts.by_status[status] = counts.by_status.get(status, 0) + 1
-            counts.seconds += time.perf_counter() - request.started_s
+            took_s = time.perf_counter() - request.started_s
+            counts.seconds += took_s
+            if access_log.isEnabledFor(logging.DEBUG):
+                fields = {
+                    "status": status,
+                    "ms": round(took_s * 1000, 2),
+                    "peer": request.peer,
+                    "request_id": request.id,
+                }
+                access_log.debug("%s %s", request.method, request.path, extra=fields)
 
     def _next_id(self) -> str:
         return f"{self._id_head}{next(self._ids):x}"

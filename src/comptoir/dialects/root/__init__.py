@@ -1,0 +1,5 @@
+"""The root: ``/``, ``/health`` and ``/metrics``, which several published APIs have, the page, and every dialect's reference."""
+
+from comptoir.dialects.root.routes import root_dialect
+
+__all__ = ["root_dialect"]

@@ -1,0 +1,102 @@
+"""The house in Prometheus' words: read from counters in memory, no query, nothing per job or per host."""
+
+from collections.abc import Iterator
+from heapq import nlargest
+
+from prometheus_client import ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from comptoir.dispatch import House
+from comptoir.jobs import FINAL
+
+MODELS_MAX = 50
+"""Models whose line is told one by one, the longest first: hosts choose their names, a scrape must stay bounded."""
+
+
+class HouseCollector(Collector):
+    """Reads one house whenever it is scraped."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every family."""
+        yield from self._requests()
+        yield from self._jobs()
+        yield from self._fleet()
+        yield from self._writer()
+        yield from self._loop()
+
+    def _requests(self) -> Iterator[Metric]:
+        labels = ("dialect", "method", "path")
+        requests = CounterMetricFamily("comptoir_http_requests", "Requests answered.", labels=(*labels, "status"))
+        seconds = CounterMetricFamily(
+            "comptoir_http_request_seconds", "Seconds spent on them, streams and long polls included.", labels=labels
+        )
+        # An endpoint served at the root and under its prefix is one endpoint.
+        totals: dict[tuple[str, str, str], tuple[dict[int, int], float]] = {}
+        for one in self._house.served():
+            by_status, spent_s = totals.setdefault((one.dialect, one.method, one.path), ({}, 0.0))
+            for status, count in one.by_status.items():
+                by_status[status] = by_status.get(status, 0) + count
+            totals[one.dialect, one.method, one.path] = by_status, spent_s + one.seconds
+        for endpoint, (by_status, spent_s) in sorted(totals.items()):
+            seconds.add_metric(endpoint, spent_s)
+            for status, count in sorted(by_status.items()):
+                requests.add_metric((*endpoint, str(status)), count)
+        yield requests
+        yield seconds
+
+    def _jobs(self) -> Iterator[Metric]:
+        house = self._house
+        ended = CounterMetricFamily("comptoir_jobs_ended", "Jobs that ended since the start.", labels=("state",))
+        for state in sorted(FINAL):
+            ended.add_metric((state,), house.counts.get(state, 0))
+        yield ended
+        yield GaugeMetricFamily("comptoir_jobs_waiting", "Jobs in line for a host.", len(house.jobs.queue))
+        by_model = GaugeMetricFamily(
+            "comptoir_jobs_waiting_by_model", f"The same, for the {MODELS_MAX} longest lines.", labels=("model",)
+        )
+        for model, count in nlargest(MODELS_MAX, house.jobs.queue.models().items(), key=lambda line: line[1]):
+            by_model.add_metric((model,), count)
+        yield by_model
+        yield GaugeMetricFamily("comptoir_jobs_leased", "Jobs that hosts work on.", house.jobs.live.leased)
+        yield CounterMetricFamily("comptoir_frames", "Frames taken from hosts.", house.frames)
+        yield CounterMetricFamily("comptoir_tokens", "LLM tokens in them.", house.tokens)
+
+    def _fleet(self) -> Iterator[Metric]:
+        hosts = GaugeMetricFamily("comptoir_hosts", "Registered hosts.", labels=("status",))
+        for status, count in self._house.fleet.by_status().items():
+            hosts.add_metric((status,), count)
+        yield hosts
+        yield GaugeMetricFamily("comptoir_models", "Models that can be bought now.", len(self._house.fleet.models()))
+
+    def _writer(self) -> Iterator[Metric]:
+        db, stats = self._house.db, self._house.db.stats
+        yield CounterMetricFamily("comptoir_db_commits", "Transactions committed.", stats.commits)
+        yield CounterMetricFamily("comptoir_db_commands", "Commands written by them.", stats.commands)
+        yield CounterMetricFamily("comptoir_db_commit_seconds", "Seconds spent in COMMIT.", stats.commit_s)
+        yield CounterMetricFamily("comptoir_db_writer_cpu_seconds", "CPU of the writer thread.", stats.cpu_s)
+        yield GaugeMetricFamily("comptoir_db_commands_waiting", "Commands that wait for the writer.", db.waiting)
+
+    def _loop(self) -> Iterator[Metric]:
+        house, lag = self._house, self._house.lag
+        yield GaugeMetricFamily("comptoir_loop_lag_seconds", "How late the event loop ran, last sample.", lag.last_s)
+        yield GaugeMetricFamily("comptoir_loop_lag_worst_seconds", "The worst since the start.", lag.worst_s)
+        up_s = house.clock.monotonic_s() - house.started_s
+        yield GaugeMetricFamily("comptoir_uptime_seconds", "Seconds since the start.", up_s)
+        yield GaugeMetricFamily("comptoir_draining", "1 while no new jobs are taken.", float(house.draining))
+
+
+def exposition(house: House, *, openmetrics: bool) -> tuple[bytes, str]:
+    """Return the scrape of *house* and its content type."""
+    registry = CollectorRegistry()
+    registry.register(HouseCollector(house))
+    ProcessCollector(registry=registry)
+    if openmetrics:
+        return generate_openmetrics(registry), OPENMETRICS_TYPE  # type: ignore[no-untyped-call]
+    return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -1,0 +1,161 @@
+"""Endpoints at the root: the paths that several published APIs share, the page, and the references."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from comptoir import __version__
+from comptoir.dialects.root.errors import Detail, render_error, status_of
+from comptoir.dialects.root.metrics import exposition
+from comptoir.dialects.root.wire import Checked, Health, Metrics, MetricsQuery, Platform
+from comptoir.dispatch import House
+from comptoir.jobs import JobState
+from comptoir.kit.http import Access, Dialect, Endpoint, NoSuchPath, Reply, Request, encode_json
+from comptoir.web import Shop, asset, base_url, secured
+
+DESCRIPTION = (
+    """What several published APIs have at the same path, answered for all of them; the page; and the references."""
+)
+
+HTML = "text/html; charset=utf-8"
+
+
+class Root:
+    """Handlers of the root; *others* are the dialects that it tells about."""
+
+    def __init__(self, others: Sequence[Dialect]) -> None:
+        self.dialect = Dialect(
+            name="root", title="Comptoir at the root", prefix="", endpoints=_endpoints(self), render_error=render_error,
+            description=DESCRIPTION, error_statuses=status_of, error_body=Detail,
+        )  # fmt: skip
+        self._shop = Shop((self.dialect, *others))
+
+    async def home(self, house: House, request: Request) -> Reply:
+        """Say what this is: the page for browsers, three fields for programs."""
+        base = base_url(house, request)
+        if wants_html(request.header(b"accept")):
+            return secured(self._shop.front(house, base), HTML, ((b"vary", b"accept"),))
+        body = encode_json(Platform("Comptoir", __version__, f"{base}/docs"))
+        return Reply(200, body, headers=((b"vary", b"accept"),))
+
+    async def health(self, house: House, request: Request) -> Reply:
+        """Say whether the house works; from checks at most ``health_cache_s`` old."""
+        found = await house.database.read()
+        checks = {"database": Checked(found.healthy, round(found.took_ms, 3))}
+        if not found.healthy:
+            checks["database"].error = found.words
+        if house.draining:
+            checks["intake"] = Checked(False, 0.0, "the coordinator is shutting down")
+        healthy = all(check.healthy for check in checks.values())
+        now = datetime.fromtimestamp(house.clock.now_ms() // 1000, UTC)
+        body = Health(
+            "healthy" if healthy else "unhealthy", house.fleet.active_hosts, len(house.jobs.queue),
+            now.strftime("%Y-%m-%dT%H:%M:%SZ"), checks,
+        )  # fmt: skip
+        return Reply(200 if healthy else 503, encode_json(body), headers=((b"cache-control", b"no-store"),))
+
+    async def metrics(self, house: House, request: Request) -> Reply:
+        """Give the house in numbers, in the form that was asked for."""
+        query: MetricsQuery = request.query
+        accept = request.header(b"accept")
+        openmetrics = "application/openmetrics-text" in accept
+        as_text = query.format == "prometheus" or (query.format is None and (openmetrics or "text/plain" in accept))
+        if as_text:
+            body, media = exposition(house, openmetrics=openmetrics)
+            return Reply(200, body, media=media, headers=((b"vary", b"accept"),))
+        completed = house.counts.get(JobState.COMPLETED, 0)
+        numbers = Metrics(
+            house.ended_before.get(JobState.COMPLETED, 0) + completed, house.fleet.active_hosts, house.users,
+            round(house.latency_ms_sum / completed) if completed else 0,
+        )  # fmt: skip
+        return Reply(200, encode_json(numbers), headers=((b"vary", b"accept"),))
+
+    async def market(self, house: House, request: Request) -> Reply:
+        """Give the page's live part; nothing (204) when it is what the page has already."""
+        fragment = self._shop.market(house)
+        seen = dict(request.query_pairs()).get("seen", "")
+        if seen == fragment.fingerprint:
+            return Reply(204, headers=((b"cache-control", b"no-store"),))
+        return secured(fragment.swap(), HTML, ((b"cache-control", b"no-store"),))
+
+    async def asset(self, house: House, request: Request) -> Reply:
+        """Give a style, script or picture of the page; its name says its content, so it never changes."""
+        found = asset(request.params["name"])
+        if found is None:
+            raise NoSuchPath(f"nothing is served at {request.path}")
+        etag = f'"{found.name}"'.encode()
+        headers = ((b"etag", etag), (b"cache-control", b"public, max-age=31536000, immutable"))
+        if request.header(b"if-none-match").encode() == etag:
+            return Reply(304, headers=headers)
+        return secured(found.body, found.media, headers)
+
+    async def docs(self, house: House, request: Request) -> Reply:
+        """List the dialects, each with its reference."""
+        return secured(self._shop.index(), HTML)
+
+    async def reference(self, house: House, request: Request) -> Reply:
+        """Give one dialect's reference to read."""
+        page = self._shop.reference(request.params["dialect"])
+        if page is None:
+            raise NoSuchPath(f"no dialect is called {request.params['dialect']!r}; GET /docs lists them")
+        return secured(page, HTML)
+
+    async def openapi(self, house: House, request: Request) -> Reply:
+        """Give one dialect's OpenAPI document."""
+        name = request.params["file"].removesuffix(".json")
+        document = self._shop.document(name)
+        if document is None or not request.params["file"].endswith(".json"):
+            raise NoSuchPath(f"no dialect is called {name!r}; GET /docs lists them")
+        return Reply(200, document)
+
+
+def wants_html(accept: str) -> bool:
+    """Say whether *accept* names HTML, as browsers do; a bare ``*/*`` gets JSON."""
+    return "text/html" in accept
+
+
+def root_dialect(others: Sequence[Dialect]) -> Dialect:
+    """Return the root's dialect, which documents *others* beside itself."""
+    return Root(others).dialect
+
+
+def _endpoints(root: Root) -> tuple[Endpoint, ...]:
+    return (
+        Endpoint(
+            "GET", "/", root.home, Access.PUBLIC, "Say what this is; a page for browsers.", response=Platform,
+            media_also=("text/html",),
+            answer_example={"name": "Comptoir", "version": "0.1.0", "docs": "http://127.0.0.1:8080/docs"},
+        ),
+        Endpoint(
+            "GET", "/health", root.health, Access.PUBLIC, "Say whether the house works; 503 when it does not.",
+            response=Health, also=(503,),
+            answer_example={
+                "status": "healthy", "active_hosts": 24, "queued_jobs": 3, "timestamp": "2026-01-13T12:00:00Z",
+                "checks": {"database": {"healthy": True, "response_time_ms": 0.4}},
+            },
+        ),
+        Endpoint(
+            "GET", "/metrics", root.metrics, Access.PUBLIC,
+            "Give the house in numbers: JSON, or Prometheus text where Accept names text/plain or openmetrics.",
+            query=MetricsQuery, response=Metrics, media_also=("text/plain", "application/openmetrics-text"),
+            answer_example={
+                "total_jobs_completed": 152340, "active_hosts": 24, "total_users": 1830, "avg_job_latency_ms": 3200,
+            },
+        ),
+        Endpoint("GET", "/docs", root.docs, Access.PUBLIC, "List the dialects and their references.", media="text/html"),
+        Endpoint(
+            "GET", "/docs/{dialect}", root.reference, Access.PUBLIC, "Give a dialect's reference to read.",
+            media="text/html", errors=(NoSuchPath,),
+        ),
+        Endpoint(
+            "GET", "/openapi/{file}", root.openapi, Access.PUBLIC,
+            "Give a dialect's OpenAPI document, for example /openapi/infrintia.json.", errors=(NoSuchPath,),
+        ),
+        Endpoint(
+            "GET", "/ui/market", root.market, Access.PUBLIC, "Give the live part of the page.", media="text/html",
+            also=(204,),
+        ),
+        Endpoint(
+            "GET", "/ui/{name}", root.asset, Access.PUBLIC, "Give a style, script or picture of the page.",
+            media="text/css", media_also=("text/javascript", "image/svg+xml"), also=(304,), errors=(NoSuchPath,),
+        ),
+    )  # fmt: skip

@@ -1,0 +1,52 @@
+"""Bodies of the shared paths at the root: unions of what the published APIs answer there."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+
+class Platform(msgspec.Struct):
+    """Answer of ``GET /``."""
+
+    name: str
+    version: str
+    docs: str
+    """Address of the reference."""
+
+
+class Checked(msgspec.Struct):
+    """One part of the house and whether it works."""
+
+    healthy: bool
+    response_time_ms: float
+    error: str | msgspec.UnsetType = msgspec.UNSET
+    """What is wrong; absent when nothing is."""
+
+
+class Health(msgspec.Struct):
+    """Answer of ``GET /health``: Infrintia's fields, then AIServe's."""
+
+    status: Literal["healthy", "unhealthy"]
+    active_hosts: int
+    queued_jobs: int
+    timestamp: str
+    checks: dict[str, Checked]
+
+
+class MetricsQuery(msgspec.Struct):
+    """Which form the metrics take, said in the address."""
+
+    format: Annotated[
+        Literal["json", "prometheus"] | None, Meta(description="Wins over the Accept header.")
+    ] = None  # fmt: skip
+
+
+class Metrics(msgspec.Struct):
+    """Answer of ``GET /metrics`` as JSON, as Infrintia publishes it."""
+
+    total_jobs_completed: int
+    active_hosts: int
+    total_users: int
+    avg_job_latency_ms: int
+    """Submit to end of the jobs completed since the start; 0 before the first."""

@@ -1,0 +1,105 @@
+"""Vital signs that are cheap to read at any moment: a check that is cached and capped, and how late the event loop runs."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+SAMPLE_S = 0.25
+"""How often the loop's lateness is measured; a few microseconds each."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What a check found, and when."""
+
+    healthy: bool
+    took_ms: float
+    """How long the check took, or the cap when it did not come back."""
+    words: str = ""
+    """What is wrong; empty when nothing is."""
+
+
+class Check:
+    """Runs *probe* at most once at a time and at most every *fresh_s* seconds; whoever asks waits at most *cap_s*."""
+
+    def __init__(self, probe: Callable[[], Awaitable[object]], *, fresh_s: float, cap_s: float) -> None:
+        self._probe = probe
+        self._fresh_s = fresh_s
+        self._cap_s = cap_s
+        self._found: Finding | None = None
+        self._at_s = 0.0
+        self._task: asyncio.Task[Finding] | None = None
+
+    async def read(self) -> Finding:
+        """Return what was found at most *fresh_s* ago, looking anew if need be.
+
+        A probe that hangs is not started twice: after its first *cap_s* everybody hears so at once, until it comes back.
+        """
+        found, task = self._found, self._task
+        if found is not None and time.monotonic() - self._at_s < self._fresh_s:
+            return found
+        if task is None:
+            task = self._task = asyncio.get_running_loop().create_task(self._run())
+        elif found is not None and not found.healthy:
+            return found
+        done, _ = await asyncio.wait((task,), timeout=self._cap_s)
+        if not done:
+            self._keep(Finding(False, self._cap_s * 1000, f"no answer within {self._cap_s:g} s"))
+        assert self._found is not None
+        return self._found
+
+    async def _run(self) -> Finding:
+        began = time.perf_counter()
+        try:
+            await self._probe()
+            found = Finding(True, (time.perf_counter() - began) * 1000)
+        except Exception as error:  # The check's edge: whatever is wrong is the answer, and must not end the asker.
+            log.warning("a health check failed", exc_info=True)
+            found = Finding(False, (time.perf_counter() - began) * 1000, type(error).__name__)
+        self._keep(found)
+        self._task = None
+        return found
+
+    def _keep(self, found: Finding) -> None:
+        self._found = found
+        self._at_s = time.monotonic()
+
+    def close(self) -> None:
+        """Stop a probe that still runs."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+class LoopLag:
+    """How late callbacks of the event loop run: what every request pays before its first line of code."""
+
+    def __init__(self) -> None:
+        self.last_s = 0.0
+        """Lateness of the last sample, seconds."""
+        self.worst_s = 0.0
+        """Largest lateness since the start, seconds."""
+        self.sum_s = 0.0
+        self.samples = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to measure on the running loop."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(SAMPLE_S, self._sample, loop, loop.time() + SAMPLE_S)
+
+    def stop(self) -> None:
+        """Stop measuring."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _sample(self, loop: asyncio.AbstractEventLoop, due_s: float) -> None:
+        # uvloop rounds timers to whole milliseconds and may fire a little early; early is not late.
+        self.last_s = max(0.0, loop.time() - due_s)
+        self.worst_s = max(self.worst_s, self.last_s)
+        self.sum_s += self.last_s
+        self.samples += 1
+        self._timer = loop.call_later(SAMPLE_S, self._sample, loop, loop.time() + SAMPLE_S)

@@ -1,0 +1,13 @@
+"""The web pages: one quiet page for people at ``/``, and a readable reference of every dialect.
+
+Owns: the page's templates, style, script and vendored HTMX (``vendor/``). Rendered on the server, escaped by default
+(`markup`), refreshed by polling one fragment, works without scripts but for the box that streams an answer.
+Invariant: nothing of another server is asked for, and nothing inline runs (`SECURITY_HEADERS`).
+Knows: what the street's `House` shows from memory; nothing here asks the database.
+"""
+
+from comptoir.web.assets import asset
+from comptoir.web.replies import SECURITY_HEADERS, base_url, secured
+from comptoir.web.shop import Fragment, Shop
+
+__all__ = ["SECURITY_HEADERS", "Fragment", "Shop", "asset", "base_url", "secured"]

@@ -1,0 +1,37 @@
+"""What every page is sent with: headers that let nothing foreign in, and the server's own address."""
+
+import re
+
+from comptoir.dispatch import House
+from comptoir.kit.http import Reply, Request
+
+SECURITY_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
+
+
+def secured(body: bytes, media: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
+    """Return a page or a part of one."""
+    return Reply(200, body, media=media, headers=SECURITY_HEADERS + headers)
+
+
+def base_url(house: House, request: Request) -> str:
+    """Return the address that the caller reached this server at, without a slash at its end.
+
+    A Host header is pasted into commands that people copy, so one that is more than a name and a port is not believed.
+    """
+    if house.settings.public_url:
+        return house.settings.public_url.rstrip("/")
+    host = request.header(b"host")
+    if not _HOST.fullmatch(host):
+        host = f"{house.settings.host}:{house.settings.port}"
+    return f"{request.scope.get('scheme', 'http')}://{host}"

@@ -1,0 +1,190 @@
+"""The shop front: renders the page and its live part from what the house has in memory, a few times a second at most."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from comptoir import __version__
+from comptoir.dispatch import House
+from comptoir.hosts import ACTIVE, DRAINING, Host, ModelSummary, ReputationStory
+from comptoir.kit.http import Dialect, document_bytes
+from comptoir.kit.ids import public
+from comptoir.web import reference
+from comptoir.web.assets import address
+from comptoir.web.markup import Html, fill, template
+from comptoir.web.prices import price
+
+FRESH_S = 1.0
+"""How long a rendered fragment is handed to everybody who asks; bounds the work whatever the number of open pages."""
+
+HOSTS_SHOWN = 40
+MODELS_SHOWN = 60
+MODELS_OF_A_HOST = 3
+
+_PASTEABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
+"""Model names that may stand in a command for a shell; hosts choose names, and people paste what they see."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """The live part of the page."""
+
+    status: Html
+    """The line at the top, which is elsewhere on the page."""
+    tables: str
+    fingerprint: str
+    """Changes when, and only when, the fragment does."""
+
+    def swap(self) -> bytes:
+        """Return what HTMX puts in place of what it has: the tables, and the line at the top beside them."""
+        line = fill('<p id="status" class="status" hx-swap-oob="true">{{status}}</p>', status=self.status)
+        return (self.tables + line).encode()
+
+
+class Shop:
+    """Pages over a house, and about *dialects*."""
+
+    def __init__(self, dialects: tuple[Dialect, ...]) -> None:
+        self._dialects = dialects
+        self._fragments: WeakKeyDictionary[House, tuple[float, Fragment]] = WeakKeyDictionary()
+        # Declarations do not change while a process lives: each document and page is made once.
+        self._document = cache(lambda dialect: document_bytes(dialect, version=__version__))
+        self._reference = cache(lambda dialect: reference.page(dialect, msgspec.json.decode(self._document(dialect))))
+
+    # -- the page ------------------------------------------------------------------------------------------------
+
+    def front(self, house: House, base: str) -> bytes:
+        """Return the page, with commands that name *base* as the server."""
+        models, live = house.fleet.models(), self.market(house)
+        model = next((one.name for one in models if "chat" in one.kinds and _PASTEABLE.fullmatch(one.name)), "MODEL")
+        return fill(
+            template("front.html"), css=address("page.css"), icon=address("icon.svg"), htmx=address("htmx.js"),
+            script=address("page.js"), status=live.status, options=options(models), market=Html(live.tables), base=base,
+            model=model, version=__version__,
+        ).encode()  # fmt: skip
+
+    def market(self, house: House) -> Fragment:
+        """Return the live part, at most `FRESH_S` old."""
+        now_s = house.clock.monotonic_s()
+        kept = self._fragments.get(house)
+        if kept is not None and now_s - kept[0] < FRESH_S:
+            return kept[1]
+        models, waiting = house.fleet.models(), house.jobs.queue.models()
+        status = status_line(house)
+        tables = fill(
+            template("market.html"), models=model_rows(models, waiting), hosts=host_rows(house),
+            more_models=more(len(models) - MODELS_SHOWN), more_hosts=more(len(house.fleet) - HOSTS_SHOWN),
+        )  # fmt: skip
+        fingerprint = hashlib.sha256((status + tables).encode()).hexdigest()[:16]
+        made = Fragment(status, tables.replace("?seen=SEEN", f"?seen={fingerprint}", 1), fingerprint)
+        self._fragments[house] = now_s, made
+        return made
+
+    # -- references ----------------------------------------------------------------------------------------------
+
+    def document(self, name: str) -> bytes | None:
+        """Return the OpenAPI document of the dialect called *name*, None when there is none."""
+        dialect = self._named(name)
+        return self._document(dialect) if dialect is not None else None
+
+    def reference(self, name: str) -> bytes | None:
+        """Return the reference page of the dialect called *name*, None when there is none."""
+        dialect = self._named(name)
+        return self._reference(dialect) if dialect is not None else None
+
+    def index(self) -> bytes:
+        """Return the list of dialects."""
+        return reference.index(self._dialects)
+
+    def _named(self, name: str) -> Dialect | None:
+        return next((dialect for dialect in self._dialects if dialect.name == name), None)
+
+
+def status_line(house: House) -> Html:
+    """Say in a line how the house stands."""
+    hosts, models, waiting = house.fleet.active_hosts, len(house.fleet.models()), len(house.jobs.queue)
+    state, words = ("ok", "Open") if hosts else ("idle", "Open, no host yet")
+    if house.draining:
+        state, words = "bad", "Closing"
+    facts = [
+        _count(hosts, "host"),
+        _count(models, "model"),
+        _count(house.jobs.live.leased, "job running", "jobs running"),
+    ]
+    if waiting:
+        facts.append(f"{waiting:,} waiting")
+    return fill(
+        '<span class="dot {{state}}"></span><strong>{{words}}</strong> <span>{{facts}}</span>',
+        state=state, words=words, facts=" · ".join(facts),
+    )  # fmt: skip
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def options(models: list[ModelSummary]) -> list[Html]:
+    """Return the models that answer a chat, as options of a choice."""
+    return [
+        fill('<option value="{{name}}">{{name}}</option>', name=one.name)
+        for one in models[:MODELS_SHOWN]
+        if "chat" in one.kinds
+    ]
+
+
+def model_rows(models: list[ModelSummary], waiting: dict[str, int]) -> list[Html]:
+    """Return a table row for each model."""
+    rows = [
+        fill(
+            template("model.html"), name=one.name, kinds=", ".join(one.kinds), hosts=one.available_hosts,
+            price_in=price(one.min_price_in_uusd_per_mtok), price_out=price(one.min_price_out_uusd_per_mtok),
+            context=f"{one.max_tokens:,}", waiting=f"{waiting.get(one.name, 0):,}",
+            chat="yes" if "chat" in one.kinds else "no",
+        )
+        for one in models[:MODELS_SHOWN]
+    ]  # fmt: skip
+    return rows or [Html('<tr><td colspan="6" class="none">No host offers a model yet.</td></tr>')]
+
+
+def host_rows(house: House) -> list[Html]:
+    """Return a table row for each host, those that take jobs first."""
+    rows = [_host_row(house, host) for host in islice(_active_first(house), HOSTS_SHOWN)]
+    return rows or [
+        Html('<tr><td colspan="5" class="none">Nobody is here. <code>comptoir host</code> joins one.</td></tr>')
+    ]
+
+
+def _active_first(house: House) -> Iterator[Host]:
+    yield from (host for host in house.fleet if host.status == ACTIVE)
+    yield from (host for host in house.fleet if host.status != ACTIVE)
+
+
+def _host_row(house: House, host: Host) -> Html:
+    names = [offer.name for offer in host.row.models]
+    over = len(names) - MODELS_OF_A_HOST
+    story = house.fleet.explain_reputation(host.id)
+    name = public("host", host.id)
+    busy = f"{host.slots.running} of {host.slots.total} busy"
+    return fill(
+        template("host.html"), id=name, short=f"host_…{name[-8:]}", gpu=host.row.gpu, models=", ".join(names[:MODELS_OF_A_HOST]),
+        more=f" and {over} more" if over > 0 else "", status=host.status,
+        dot={ACTIVE: "ok", DRAINING: "idle"}.get(host.status, "bad"), busy=busy if host.status == ACTIVE else "",
+        reputation=_reputation(story), story=story.sentence,
+    )  # fmt: skip
+
+
+def _reputation(story: ReputationStory) -> Html:
+    if not story.jobs_done + story.jobs_failed + story.jobs_lost:
+        return Html('<span class="kind">new</span>')
+    return fill(template("reputation.html"), score=f"{story.score:.2f}")
+
+
+def more(over: int) -> Html:
+    """Say how many rows a table left out."""
+    return fill('<p class="more">and {{over}} more</p>', over=f"{over:,}") if over > 0 else Html("")

@@ -1,0 +1,203 @@
+// The page's own script: keeps the key in this tab, streams an answer, copies snippets. No library, nothing inline.
+"use strict";
+
+const KEY = "comptoir-key"; // In sessionStorage: gone with the tab, never sent anywhere but here.
+const $ = (id) => document.getElementById(id);
+
+// -- the box -----------------------------------------------------------------------------------------------------
+
+let running = null; // AbortController of the answer that streams now.
+let job = ""; // Public id of the last job, for its receipt.
+
+function say(text, bad) {
+  $("said").textContent = text;
+  $("said").classList.toggle("bad", Boolean(bad));
+}
+
+function begin() {
+  running = new AbortController();
+  job = "";
+  $("answer").textContent = "";
+  $("answer").classList.add("writing");
+  $("answer-box").hidden = false;
+  $("facts").hidden = true;
+  $("receipt-text").hidden = true;
+  $("receipt").setAttribute("aria-expanded", "false");
+  $("send").disabled = true;
+  $("stop").hidden = false;
+  say("");
+}
+
+function end() {
+  running = null;
+  $("answer").classList.remove("writing");
+  $("send").disabled = false;
+  $("stop").hidden = true;
+}
+
+async function words(response) {
+  try {
+    const body = await response.json();
+    const error = body.error ?? body.detail;
+    return typeof error === "string" ? error : error.message;
+  } catch {
+    return `the server answered ${response.status}`;
+  }
+}
+
+// Gives the data of each server-sent event; an event ends with an empty line, wherever the network cuts it.
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    rest += value;
+    let cut;
+    while ((cut = rest.indexOf("\n\n")) >= 0) {
+      const data = rest.slice(0, cut).split("\n").filter((line) => line.startsWith("data:"));
+      rest = rest.slice(cut + 2);
+      if (data.length) yield data.map((line) => line.slice(5).trimStart()).join("\n");
+    }
+  }
+}
+
+async function ask(key, signal) {
+  const began = performance.now();
+  const response = await fetch("/v1/chat/completions", {
+    method: "POST",
+    signal,
+    headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+    body: JSON.stringify({
+      model: $("model").value,
+      messages: [{ role: "user", content: $("prompt").value }],
+      stream: true,
+      stream_options: { include_usage: true },
+    }),
+  });
+  if (!response.ok) throw new Error(await words(response));
+  job = response.headers.get("x-comptoir-job") ?? "";
+  const seen = { first_ms: 0, usage: null, done: false };
+  for await (const data of events(response.body)) {
+    if (data === "[DONE]") {
+      seen.done = true;
+      break;
+    }
+    const event = JSON.parse(data);
+    if (event.error) throw new Error(event.error.message);
+    seen.usage = event.usage ?? seen.usage;
+    const text = event.choices?.[0]?.delta?.content;
+    if (text) {
+      seen.first_ms ||= performance.now() - began;
+      const box = $("answer");
+      const follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+      box.append(box.firstChild ? text : text.trimStart());
+      if (follows) box.scrollTop = box.scrollHeight;
+    }
+  }
+  if (!seen.done) throw new Error("the answer was cut off");
+  return seen;
+}
+
+function dollars(uusd) {
+  const usd = uusd / 1e6;
+  return usd === 0 ? "free" : `$${usd.toFixed(usd < 0.01 ? 6 : 4).replace(/0+$/, "").replace(/\.$/, "")}`;
+}
+
+// What the answer cost is settled on the server; it is asked for, not computed here.
+async function settle(key, seen) {
+  const facts = [];
+  if (seen?.usage) facts.push(`${seen.usage.completion_tokens} tokens`);
+  let receipt = false;
+  if (job) {
+    const response = await fetch(`/house/jobs/${job}`, { headers: { authorization: `Bearer ${key}` } });
+    if (response.ok) {
+      const found = await response.json();
+      if (!seen?.usage) facts.push(`${found.completion_tokens} tokens`);
+      facts.push(dollars(found.cost_uusd));
+      if (found.host) facts.push(`by host_…${found.host.slice(-8)}`);
+      receipt = Boolean(found.receipt);
+    }
+  }
+  if (seen?.first_ms) facts.push(`first word after ${Math.round(seen.first_ms)} ms`);
+  $("facts-text").textContent = facts.join(" · ") + (receipt ? " ·" : "");
+  $("receipt").hidden = !receipt;
+  $("facts").hidden = facts.length === 0;
+}
+
+async function submit(event) {
+  event.preventDefault();
+  if (running) return;
+  const key = $("key").value.trim();
+  sessionStorage.setItem(KEY, key);
+  begin();
+  let seen = null;
+  try {
+    seen = await ask(key, running.signal);
+  } catch (error) {
+    if (error.name === "AbortError") say("Stopped. What had arrived is paid for, no more.");
+    else say(error.message[0].toUpperCase() + error.message.slice(1), true);
+  }
+  end();
+  try {
+    await settle(key, seen);
+  } catch {
+    say("The answer is complete; what it cost could not be read.", true);
+  }
+}
+
+async function showReceipt() {
+  const box = $("receipt-text");
+  if (box.hidden) {
+    const response = await fetch(`/house/jobs/${job}/receipt`, { headers: { authorization: `Bearer ${$("key").value.trim()}` } });
+    if (!response.ok) return say(await words(response), true);
+    const envelope = await response.json();
+    const bytes = Uint8Array.from(atob(envelope.payload), (one) => one.charCodeAt(0));
+    const statement = JSON.parse(new TextDecoder().decode(bytes));
+    box.textContent = JSON.stringify({ statement, signatures: envelope.signatures }, null, 2);
+  }
+  box.hidden = !box.hidden;
+  $("receipt").setAttribute("aria-expanded", String(!box.hidden));
+}
+
+// -- the live part -----------------------------------------------------------------------------------------------
+
+// The models to choose from follow the table below; what is chosen stays chosen.
+function refreshModels() {
+  const choice = $("model");
+  const names = [...document.querySelectorAll("#market [data-chat=yes]")].map((row) => row.dataset.model);
+  if (names.join("\n") === [...choice.options].map((one) => one.value).join("\n")) return;
+  const chosen = choice.value;
+  choice.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
+}
+
+function copy(button) {
+  const text = button.closest("figure").querySelector("code").textContent;
+  navigator.clipboard.writeText(text).then(
+    () => {
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = "Copy"), 1500);
+    },
+    () => getSelection().selectAllChildren(button.closest("figure").querySelector("code")),
+  );
+}
+
+function start() {
+  $("key").value = sessionStorage.getItem(KEY) ?? "";
+  $("ask").addEventListener("submit", submit);
+  $("stop").addEventListener("click", () => running?.abort());
+  $("receipt").addEventListener("click", showReceipt);
+  $("prompt").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("ask").requestSubmit();
+  });
+  for (const button of document.querySelectorAll("button.copy")) button.addEventListener("click", () => copy(button));
+  document.body.addEventListener("htmx:afterSettle", refreshModels);
+  // A page nobody looks at asks for nothing; neither does one whose table somebody is selecting from.
+  document.body.addEventListener("htmx:beforeRequest", (event) => {
+    const selection = getSelection();
+    const selecting = !selection.isCollapsed && $("market")?.contains(selection.anchorNode);
+    if (document.hidden || selecting) event.preventDefault();
+  });
+}
+
+start();

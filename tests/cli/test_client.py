@@ -1,0 +1,168 @@
+"""The commands of buyers and operators against a running post."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Invoke, Up
+
+Json = Any
+
+
+def read(result: Any) -> Json:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+class TestMoney:
+    def test_balance(self, ask: Invoke) -> None:
+        result = ask("balance")
+
+        assert result.exit_code == 0
+        assert "demo (buyer)" in result.output
+        assert "100.00 credits ($1.00)" in result.output
+        assert read(ask("balance", "--json"))["name"] == "demo"
+
+    def test_a_deposit_shows_in_the_statement(self, ask: Invoke) -> None:
+        made = ask("deposit", "2.5", "--to", "operator")
+        assert made.exit_code == 0
+        assert "2.50 credits ($0.025)" in made.output
+
+        page = read(ask("statement", "--json"))
+
+        assert [row["kind"] for row in page["transfers"]] == ["signup"]
+        assert "signup" in ask("statement").output
+
+    def test_a_deposit_made_once_is_made_once(self, ask: Invoke) -> None:
+        asked = ("deposit", "1", "--to", "operator", "--once", "invoice-1", "--json")
+
+        assert read(ask(*asked)) == read(ask(*asked))
+
+    def test_a_bad_amount_says_why(self, ask: Invoke) -> None:
+        result = ask("deposit", "0.00001", "--to", "demo")
+
+        assert result.exit_code == 1
+        assert "at most four decimals" in result.output
+
+    def test_a_buyer_makes_no_deposits(self, invoke: Invoke, post: Up) -> None:
+        result = invoke("deposit", "1", "--url", post.quickstart.url, "--key", post.quickstart.key)
+
+        assert result.exit_code == 4
+        assert "operator's key" in result.output
+
+
+class TestMarket:
+    def test_models(self, ask: Invoke) -> None:
+        assert "$1.00/M" in ask("models").output
+        (model,) = read(ask("models", "--json"))["models"]
+        assert (model["name"], model["price_out_uusd_per_mtok"]) == ("trivial", 1_000_000)
+
+    def test_hosts(self, ask: Invoke) -> None:
+        result = ask("hosts", "--why")
+
+        assert "active" in result.output
+        assert "0 jobs ended here" in result.output
+        (host,) = read(ask("hosts", "--json", "--model", "trivial"))["hosts"]
+        assert host["status"] == "active"
+
+    def test_no_hosts_says_how_to_add_one(self, ask: Invoke) -> None:
+        assert "comptoir host" in ask("hosts", "--model", "no such").output
+
+
+class TestJobs:
+    def test_none_yet_says_how_to_buy_one(self, ask: Invoke) -> None:
+        assert read(ask("jobs", "--json")) == {"jobs": [], "next": None}
+        assert "comptoir run" in ask("jobs").output
+
+    def test_an_unknown_job_is_one_line(self, ask: Invoke) -> None:
+        result = ask("jobs", "show", "job_" + "0" * 32)
+
+        assert result.exit_code == 1
+        assert result.output.strip() == "✗ no such job"
+
+    def test_options_work_before_and_behind_the_subcommand(self, invoke: Invoke, post: Up) -> None:
+        where = ("--url", post.quickstart.url, "--key", post.quickstart.key)
+
+        for words in (("jobs", *where, "show", "job_1"), ("jobs", "show", "job_1", *where)):
+            assert "no such job" in invoke(*words).output
+
+
+class TestKeys:
+    def test_json_is_the_registry_itself(self, ask: Invoke, tmp_path: Path) -> None:
+        registry = read(ask("keys", "--json"))
+
+        assert {one["holder_kind"] for one in registry["keys"]} == {"coordinator", "host"}
+        assert "coordinator" in ask("keys").output
+
+
+class TestAudit:
+    def test_the_running_post(self, ask: Invoke) -> None:
+        assert "zero differences" in ask("audit").output
+        assert read(ask("audit", "--json"))["ok"] is True
+
+    def test_the_folder_itself(self, invoke: Invoke, post: Up) -> None:
+        result = invoke("audit", "--data", str(post.data))
+
+        assert result.exit_code == 0
+        assert "zero differences" in result.output
+
+    def test_a_folder_without_a_post(self, invoke: Invoke, tmp_path: Path) -> None:
+        result = invoke("audit", "--data", str(tmp_path))
+
+        assert result.exit_code == 1
+        assert "holds no trading post" in result.output
+
+    def test_a_buyer_may_not(self, invoke: Invoke, post: Up) -> None:
+        assert invoke("audit", "--url", post.quickstart.url, "--key", post.quickstart.key).exit_code == 4
+
+
+class TestTroubles:
+    def test_no_key(self, invoke: Invoke, post: Up) -> None:
+        result = invoke("balance", "--url", post.quickstart.url)
+
+        assert result.exit_code == 4
+        assert "needs a key" in result.output
+        assert "--key or COMPTOIR_KEY" in result.output
+
+    def test_a_wrong_key(self, invoke: Invoke, post: Up) -> None:
+        result = invoke("balance", "--url", post.quickstart.url, "--key", "ck_" + "x" * 43)
+
+        assert result.exit_code == 4
+        assert "does not accept this key: this key is unknown or revoked" in result.output
+
+    def test_nobody_listens(self, invoke: Invoke) -> None:
+        result = invoke("models", "--url", "http://127.0.0.1:9")
+
+        assert result.exit_code == 3
+        assert "comptoir up" in result.output
+
+    def test_the_data_folder_is_enough(self, invoke: Invoke, post: Up) -> None:
+        assert read(invoke("balance", "--data", str(post.data), "--json"))["name"] == "demo"
+
+
+class TestConfig:
+    def test_it_says_where_from(self, invoke: Invoke, tmp_path: Path) -> None:
+        (tmp_path / "comptoir.toml").write_text("fee_bps = 500\n")
+
+        rows = read(invoke("config", "--data", str(tmp_path), "--set", "drain-s=3", "--json", COMPTOIR_PORT="9000"))
+
+        assert rows["port"]["value"] == 9000 and rows["port"]["origin"] == "environment COMPTOIR_PORT"
+        assert rows["fee_bps"]["origin"] == f"file {tmp_path}/comptoir.toml"
+        assert (rows["drain_s"]["value"], rows["drain_s"]["origin"]) == (3.0, "flag")
+
+    def test_only_what_changed(self, invoke: Invoke) -> None:
+        assert list(read(invoke("config", "--changed", "--set", "fee_bps=1", "--json"))) == ["fee_bps"]
+
+    def test_a_table_for_people(self, invoke: Invoke) -> None:
+        result = invoke("config")
+
+        assert "fee_bps" in result.output and "default" in result.output
+
+    @pytest.mark.parametrize(("pair", "words"), [("nonsense", "name=value"), ("port=x", "port: must be")])
+    def test_a_bad_setting_is_a_usage_error(self, invoke: Invoke, pair: str, words: str) -> None:
+        result = invoke("config", "--set", pair)
+
+        assert result.exit_code == 2
+        assert words in result.output

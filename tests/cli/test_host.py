@@ -1,0 +1,124 @@
+"""``comptoir host``: joins, tells what it earns, and leaves in order."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from comptoir.cli.board import Board, words
+from tests.cli.conftest import ENGINE, Invoke, Program, Up, clean_environment
+
+Start = Callable[..., Any]
+
+
+class TestHost:
+    def test_it_registers_keeps_its_key_and_drains(self, post: Up, tmp_path: Path, programs: Start) -> None:
+        known = post.quickstart
+        arguments = ("host", "--engine", ENGINE + ",model=other", "--state", str(tmp_path / "s"), "--price-out", "50cr")
+        env = clean_environment(COMPTOIR_URL=known.url, COMPTOIR_KEY=known.key)
+
+        first = programs(Program, *arguments, cwd=tmp_path, env=env)
+        name = first.until(r"registered as (host_\w+)")[1]
+        first.until("connected, taking jobs")
+        assert first.stop() == 0
+        assert first.text.rstrip().endswith("stopped")
+
+        second = programs(Program, *arguments, cwd=tmp_path, env=env)
+        assert second.until(r"back as (host_\w+)")[1] == name
+        post.until(f"● active .* other  {name}")
+
+    def test_a_refused_host_key_says_what_to_do(self, post: Up, tmp_path: Path, programs: Start) -> None:
+        url = post.quickstart.url
+        (tmp_path / "host.json").write_text(
+            f'{{"url":"{url}","seed":"{"ab" * 32}","host_id":"host_1","api_key":"hk_live_{"x" * 43}"}}'
+        )
+
+        host = programs(Program, "host", "--url", url, "--engine", ENGINE, "--state", str(tmp_path), cwd=tmp_path)
+
+        host.until("✗ .*state file: ")
+        assert host.process.wait(30) == 4
+
+    def test_no_engine_is_a_usage_error(self, invoke: Invoke) -> None:
+        result = invoke("host", "--url", "http://127.0.0.1:9")
+
+        assert result.exit_code == 2
+        assert "--engine http://127.0.0.1:8000/v1" in result.output
+
+    def test_an_engine_that_does_not_work_says_why(self, invoke: Invoke, tmp_path: Path) -> None:
+        result = invoke(
+            "host", "--url", "http://127.0.0.1:9", "--engine", "http://127.0.0.1:9/v1", "--state", str(tmp_path)
+        )
+
+        assert result.exit_code == 1
+        assert "127.0.0.1:9" in result.output
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--engine", "demo,x"), "must look like option=value"),
+            (("--engine", "demo", "--price", "m=1"), "MODEL=IN/OUT"),
+            (("--engine", "demo", "--price-out", "cheap"), "is no price"),
+            (("--engine", "demo", "--slots", "0"), "--slots"),
+        ],
+    )
+    def test_bad_options_are_usage_errors(self, invoke: Invoke, options: tuple[str, ...], words: str) -> None:
+        result = invoke("host", "--url", "http://127.0.0.1:9", *options)
+
+        assert result.exit_code == 2
+        assert words in result.output
+
+
+EVENTS = [
+    # kind, facts, a part of what is said
+    ("HardwareFound", {"gpu": "2x H100", "vram_mib": 163_840}, "runs on 2x H100, 163,840 MiB"),
+    ("EngineReady", {"engine": "openai", "models": ["m"], "first_token_s": 0.05, "tokens_per_s": 80.0}, "80 tokens/s"),
+    ("EngineSkipped", {"engine": "demo", "why": "no library"}, "left out: no library"),
+    ("Registered", {"host_id": "host_1", "new": True, "state_file": "f"}, "registered as host_1"),
+    ("Connected", {"host_id": "host_1", "resumed": 2}, "2 jobs taken up again"),
+    ("JobStarted", {"job_id": "job_1", "model": "m", "kind": "chat"}, ""),
+    ("JobDone", {"job_id": "job_1", "state": "done", "earned_uusd": 441, "tokens": 5, "balance_uusd": 1441}, "+0.0441"),
+    ("JobStarted", {"job_id": "job_2", "model": "m", "kind": "chat"}, ""),
+    ("JobFailed", {"job_id": "job_2", "code": "c", "message": "out of memory", "fault": "host"}, "out of memory"),
+    ("Reconnecting", {"in_s": 0.5, "why": "cut"}, "trying again in 500 ms"),
+    ("OfferChanged", {"models": []}, "offers now: nothing"),
+    ("Draining", {"open": 1}, "1 jobs are finished first"),
+    ("Stopped", {"abandoned": 0}, "stopped"),
+]  # fmt: skip
+
+
+class TestWords:
+    @pytest.mark.parametrize(("kind", "facts", "part"), EVENTS)
+    def test_each_event_has_its_line(self, kind: str, facts: dict[str, Any], part: str) -> None:
+        line = words(kind, facts)
+
+        assert part in line
+        assert bool(line) == bool(part)
+
+
+def shown(board: Board) -> str:
+    console = Console(width=100, file=io.StringIO())
+    console.print(board.render())
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+class TestBoard:
+    def test_it_sums_what_was_earned(self) -> None:
+        board = Board("http://post")
+        for kind, facts, _ in EVENTS:
+            board.take(kind, facts)
+
+        text = shown(board)
+
+        assert (board.jobs_done, board.jobs_failed, board.running, board.tokens) == (1, 1, set(), 5)
+        assert (board.earned_uusd, board.balance_uusd) == (441, 1441)
+        assert "0.0441 credits" in text and "2x H100" in text and "stopped" in text
+
+    def test_a_name_from_outside_is_no_markup(self) -> None:
+        board = Board("http://post")
+        board.take("HardwareFound", {"gpu": "[bold]GPU[/oops]\x1b[31m", "vram_mib": 0})
+
+        assert "[bold]GPU[/oops][31m" in shown(board)

@@ -1,0 +1,114 @@
+"""Receipts: shown, and verified offline with nothing but two files."""
+
+import base64
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comptoir.dispatch.submit import Order, submit
+from comptoir.jobs import Reader
+from tests.cli.conftest import Invoke
+from tests.post import Post, open_post
+
+
+async def bought(post: Post) -> str:
+    """Buy one job; return its id."""
+    body = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":5}'
+    job = await submit(post.house, Order(post.buyer_id, "test", "chat", "trivial", body, 5, True))
+    reader = Reader(job)
+    while await reader.next() is not None:
+        pass
+    return job.id.hex()
+
+
+@pytest.fixture
+async def files(tmp_path: Path) -> dict[str, Any]:
+    """A receipt and a key registry as files, and their server gone."""
+    async with open_post(tmp_path) as post, post.worker():
+        job = await bought(post)
+        receipt = await post.house.receipts.envelope_of(bytes.fromhex(job))
+        (tmp_path / "receipt.json").write_bytes(receipt)
+        (tmp_path / "keys.json").write_bytes(await post.house.receipts.registry())
+    return {"job": job, "folder": tmp_path, "envelope": json.loads(receipt)}
+
+
+@pytest.fixture
+def no_network(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection, once the files are there."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("verification with --keys must not touch the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def with_payload(envelope: dict[str, Any], old: bytes, new: bytes) -> str:
+    """Return the envelope with something changed in its payload."""
+    payload = base64.b64decode(envelope["payload"])
+    assert old in payload
+    return json.dumps({**envelope, "payload": base64.b64encode(payload.replace(old, new)).decode()})
+
+
+@pytest.mark.usefixtures("no_network")
+class TestVerify:
+    def test_a_good_one_passes_every_check(self, invoke: Invoke, files: dict[str, Any]) -> None:
+        result = invoke("receipt", "verify", "receipt.json", "--keys", "keys.json")
+
+        assert result.exit_code == 0
+        assert result.output.count("✓") == 9
+        assert "good, checked with keys.json" in result.output
+
+    def test_json_names_each_check(self, invoke: Invoke, files: dict[str, Any]) -> None:
+        result = invoke("receipt", "verify", "receipt.json", "--keys", "keys.json", "--json")
+
+        verdict = json.loads(result.output)
+        assert (verdict["ok"], verdict["reason"], verdict["charged_uusd"]) == (True, None, 501)
+        assert verdict["job"] == "job_" + files["job"]
+        assert len(verdict["checks"]) == 9 and all(check["ok"] for check in verdict["checks"])
+
+    def test_a_changed_amount_is_refused_with_the_reason(self, invoke: Invoke, files: dict[str, Any]) -> None:
+        forged = with_payload(files["envelope"], b'"charged_uusd":501', b'"charged_uusd":101')
+        (files["folder"] / "forged.json").write_text(forged)
+
+        result = invoke("receipt", "verify", "forged.json", "--keys", "keys.json")
+
+        assert result.exit_code == 1
+        assert "✗ the coordinator's signature is good" in result.output
+        assert "bad_coordinator_signature" in result.output
+
+    def test_a_key_that_is_not_in_the_registry_is_refused(self, invoke: Invoke, files: dict[str, Any]) -> None:
+        (files["folder"] / "none.json").write_text('{"keys":[]}')
+
+        result = invoke("receipt", "verify", "receipt.json", "--keys", "none.json", "--json")
+
+        assert result.exit_code == 1
+        assert json.loads(result.output)["reason"] == "unknown_key"
+
+    def test_standard_input_works(self, invoke: Invoke, files: dict[str, Any]) -> None:
+        result = invoke("receipt", "verify", "-", "--keys", "keys.json", input=json.dumps(files["envelope"]))
+
+        assert result.exit_code == 0
+
+    @pytest.mark.parametrize("text", ["", "[]", "\x00", '{"payload":1}'])
+    def test_something_else_is_refused(self, invoke: Invoke, files: dict[str, Any], text: str) -> None:
+        result = invoke("receipt", "verify", "-", "--keys", "keys.json", input=text)
+
+        assert result.exit_code == 1
+        assert "not_an_envelope" in result.output
+
+    def test_a_missing_file_is_named(self, invoke: Invoke) -> None:
+        result = invoke("receipt", "verify", "nothing.json", "--keys", "keys.json")
+
+        assert result.exit_code == 2
+        assert "nothing.json can't be read" in result.output
+
+    def test_a_broken_registry_says_so(self, invoke: Invoke, files: dict[str, Any]) -> None:
+        (files["folder"] / "bad.json").write_text("{}")
+
+        result = invoke("receipt", "verify", "receipt.json", "--keys", "bad.json")
+
+        assert result.exit_code == 1
+        assert "not a key registry" in result.output

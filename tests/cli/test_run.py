@@ -1,0 +1,258 @@
+"""``comptoir run``: against the real thing, and against servers that misbehave."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comptoir.cli.api import Api
+from comptoir.cli.screen import harmless
+from comptoir.cli.target import Target
+from tests.cli.conftest import ENGINE, Invoke, Program, Up, clean_environment
+
+Start = Callable[..., Any]
+
+
+def as_buyer(up: Up) -> dict[str, str]:
+    known = up.quickstart
+    return clean_environment(COMPTOIR_URL=known.url, COMPTOIR_KEY=known.key)
+
+
+class TestRun:
+    def test_the_answer_alone_is_on_standard_output(self, ask: Invoke) -> None:
+        result = ask("run", "--max-tokens", "3", "hi")
+
+        assert result.exit_code == 0
+        assert result.stdout == " tok tok tok\n"
+        # 3 tokens at $1 a million.
+        assert "1 + 3 tokens · 0.0003 credits · first token" in result.stderr
+        assert "receipt rcpt_" in result.stderr
+
+    def test_json_says_everything(self, ask: Invoke) -> None:
+        bill = json.loads(ask("run", "--json", "--max-tokens", "3", "hi").stdout)
+
+        assert (bill["text"], bill["model"], bill["finish_reason"]) == (" tok tok tok", "trivial", "stop")
+        assert (bill["prompt_tokens"], bill["completion_tokens"], bill["cost_uusd"]) == (1, 3, 3)
+        assert (bill["state"], bill["receipt"]) == ("completed", bill["job"].replace("job_", "rcpt_"))
+        assert bill["host"].startswith("host_")
+        assert 0 < bill["first_token_s"] <= bill["total_s"]
+
+    @pytest.mark.parametrize("arguments", [(), ("-",)])
+    def test_a_prompt_comes_through_a_pipe(self, ask: Invoke, arguments: tuple[str, ...]) -> None:
+        assert ask("run", "--max-tokens", "1", *arguments, input="a long prompt\n").stdout == " tok\n"
+
+    def test_what_was_bought_can_be_looked_at_and_proved(self, ask: Invoke, tmp_path: Path) -> None:
+        bill = json.loads(ask("run", "--json", "hi").stdout)
+
+        assert bill["job"] in ask("jobs").output
+        shown = ask("jobs", "show", bill["job"]).output
+        assert "completed" in shown and bill["receipt"] in shown and bill["host"] in shown
+        assert bill["host"] in ask("receipt", "show", bill["receipt"]).output
+        (tmp_path / "r.json").write_text(ask("receipt", "show", bill["receipt"], "--json").stdout)
+        (tmp_path / "k.json").write_text(ask("keys", "--json").stdout)
+        assert "good" in ask("receipt", "verify", "r.json", "--keys", "k.json").output
+        assert ask("receipt", "verify", "r.json").exit_code == 0
+
+    def test_ctrl_c_cancels_and_says_what_it_cost(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path, engine=ENGINE + ",per_s=50,tokens=5000").ready()
+        run = programs(Program, "run", "--max-tokens", "5000", "hi", cwd=tmp_path, env=as_buyer(up))
+        # A line ends only with the answer: what flows can be seen in the books.
+        api = Api(Target(up.quickstart.url, up.quickstart.key, ""))
+        deadline = threading.Event()
+        for _ in range(600):
+            jobs = api.get("/house/jobs").json()["jobs"]
+            if jobs and jobs[0]["completion_tokens"] > 3:
+                break
+            deadline.wait(0.05)
+
+        assert run.stop(signal.SIGINT) == 130
+        assert "■ cancelled" in run.text
+        assert "Traceback" not in run.text
+        (job,) = api.get("/house/jobs").json()["jobs"]
+        assert job["state"] == "cancelled"
+        assert 3 < job["completion_tokens"] < 5000
+        assert api.get("/house/me").json()["account"]["held_uusd"] == 0
+
+    def test_an_open_answer_survives_the_drain(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path, engine=ENGINE + ",per_s=50,tokens=5000").ready()
+        run = programs(Program, "run", "--json", "--max-tokens", "100", "hi", cwd=tmp_path, env=as_buyer(up))
+        api = Api(Target(up.quickstart.url, up.quickstart.key, ""))
+        waiting = threading.Event()
+        while not api.get("/house/jobs").json()["jobs"]:
+            waiting.wait(0.05)
+
+        up.process.send_signal(signal.SIGTERM)
+
+        up.until("draining: 1 open answers finish first")
+        assert up.process.wait(60) == 0
+        run.process.wait(60)
+        run._reader.join(60)
+        assert run.text.count("tok") >= 100, run.text
+
+    def test_a_second_signal_does_not_wait_for_it(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path, "--set", "drain_s=600", engine=ENGINE + ",per_s=50,tokens=50000").ready()
+        run = programs(Program, "run", "--max-tokens", "50000", "hi", cwd=tmp_path, env=as_buyer(up))
+        api = Api(Target(up.quickstart.url, up.quickstart.key, ""))
+        waiting = threading.Event()
+        while not api.get("/house/jobs").json()["jobs"]:
+            waiting.wait(0.05)
+
+        up.process.send_signal(signal.SIGINT)
+        up.until("draining: 1 open answers finish first")
+
+        assert up.stop(signal.SIGINT) == 0
+        assert "Traceback" not in up.text, up.text
+        assert run.process.wait(60) == 3
+        # What was open is found again by the next start, which ends it and gives the rest of its hold back.
+        again = programs(Up, tmp_path).ready()
+        api = Api(Target(again.quickstart.url, again.quickstart.key, ""))
+        assert api.get("/house/me").json()["account"]["held_uusd"] == 0
+        operator = Api(Target(again.quickstart.url, again.quickstart.admin_key, ""))
+        assert operator.get("/house/audit").json()["differences"] == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "words"),
+        [
+            (("--model", "nope", "hi"), 1, "trivial"),
+            (("--temperature", "9", "hi"), 2, "--temperature"),
+            (("--max-tokens", "0", "hi"), 2, "--max-tokens"),
+            (("",), 2, "the prompt is empty"),
+            (("  ",), 2, "the prompt is empty"),
+        ],
+    )
+    def test_what_can_not_be_is_said(self, ask: Invoke, arguments: tuple[str, ...], code: int, words: str) -> None:
+        result = ask("run", *arguments)
+
+        assert result.exit_code == code
+        assert words in result.output
+
+
+class TestDemo:
+    def test_a_first_start_answers_about_itself(self, tmp_path: Path, programs: Start) -> None:
+        up = Program("up", "--port", "0", "--data", str(tmp_path / "data"), "--no-discover", cwd=tmp_path)
+        try:
+            up.until("with the OpenAI SDK")
+            run = programs(Program, "run", "--data", str(tmp_path / "data"), "What is Comptoir?", cwd=tmp_path)
+            assert run.process.wait(60) == 0
+            run._reader.join(60)
+        finally:
+            up.end()
+
+        assert "trading post" in run.text
+
+
+def sse(*events: str) -> bytes:
+    return "".join(f"data: {event}\n\n" for event in events).encode()
+
+
+def delta(text: str) -> str:
+    return json.dumps({"model": "m", "choices": [{"index": 0, "delta": {"content": text}}]})
+
+
+class Odd(BaseHTTPRequestHandler):
+    """A server that answers every question with what the test put there."""
+
+    protocol_version = "HTTP/1.1"
+    stream = b""
+    length: int | None = None
+    models: Any = {"models": [{"name": "m", "kinds": ["chat"]}]}
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _send(self, body: bytes, *, length: int | None = None) -> None:
+        self.send_response(200)
+        self.send_header("content-length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self._send(json.dumps(self.models).encode())
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self._send(self.stream, length=self.length)
+        self.close_connection = True
+
+
+@pytest.fixture
+def odd() -> Iterator[tuple[type[Odd], str]]:
+    """A class to put answers on, and the address that gives them."""
+    kind = type("OddNow", (Odd,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield kind, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class TestOddServers:
+    def test_any_openai_compatible_server_will_do(self, odd: tuple[type[Odd], str], invoke: Invoke) -> None:
+        kind, url = odd
+        kind.stream = b": ping\n\n" + sse(
+            delta("a"), delta("b"), '{"choices":[],"usage":{"completion_tokens":2}}', "[DONE]"
+        )
+
+        result = invoke("run", "--url", url, "--model", "m", "hi")
+
+        assert (result.exit_code, result.stdout) == (0, "ab\n")
+
+    def test_an_error_event_ends_it_with_the_reason(self, odd: tuple[type[Odd], str], invoke: Invoke) -> None:
+        kind, url = odd
+        kind.stream = sse(delta("a"), '{"error":{"message":"the host was lost"}}', "[DONE]")
+
+        result = invoke("run", "--url", url, "hi")
+
+        assert result.exit_code == 1
+        assert "the answer ended early: the host was lost" in result.stderr
+        assert result.stdout == "a\n"
+
+    @pytest.mark.parametrize("missing", [0, 100])
+    def test_a_stream_that_breaks_off_is_never_taken_for_whole(
+        self, odd: tuple[type[Odd], str], invoke: Invoke, missing: int
+    ) -> None:
+        kind, url = odd
+        kind.stream = sse(delta("a"))
+        kind.length = len(kind.stream) + missing
+
+        result = invoke("run", "--url", url, "hi")
+
+        assert result.exit_code == 3
+        assert "✗ the connection" in result.stderr
+
+    def test_something_else_than_json_is_said(self, odd: tuple[type[Odd], str], invoke: Invoke) -> None:
+        kind, url = odd
+        kind.stream = sse("<html>")
+
+        assert "sent no JSON" in invoke("run", "--url", url, "hi").stderr
+
+    def test_no_model_says_how_to_add_one(self, odd: tuple[type[Odd], str], invoke: Invoke) -> None:
+        kind, url = odd
+        kind.models = {"models": [{"name": "e", "kinds": ["embedding"]}]}
+
+        result = invoke("run", "--url", url, "hi")
+
+        assert result.exit_code == 1
+        assert "comptoir host" in result.stderr
+
+
+class TestHarmless:
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("a\n\tb", "a\n\tb"),
+            ("\x1b]0;title\x07", "]0;title"),
+            ("\x1b[2Jx", "[2Jx"),
+            ("\x9b1m", "1m"),
+            ("é 漢", "é 漢"),
+        ],
+    )
+    def test_an_answer_never_steers_the_terminal(self, text: str, shown: str) -> None:
+        assert harmless(text) == shown

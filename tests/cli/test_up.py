@@ -1,0 +1,215 @@
+"""The newcomer's path: first start, second start, the way out, and what goes wrong on the way."""
+
+import os
+import select
+import signal
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import msgspec
+
+from comptoir.cli.api import Api
+from comptoir.cli.quickstart import Quickstart
+from comptoir.cli.target import Target
+from tests.cli.conftest import Invoke, Program, Up, clean_environment
+
+Start = Callable[..., Any]
+
+
+def ask(known: Quickstart, path: str, *, operator: bool = False) -> Any:
+    return Api(Target(known.url, known.admin_key if operator else known.key, "")).get(path).json()
+
+
+def worker_pid(up: Up) -> int:
+    """Return the process id of the local worker: the only child of the coordinator."""
+    (pid,) = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
+    return int(pid)
+
+
+class TestFirstStart:
+    def test_it_makes_people_money_and_keys(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path).ready()
+        known = up.quickstart
+
+        buyer, operator = ask(known, "/house/me"), ask(known, "/house/me", operator=True)
+        assert (buyer["name"], buyer["role"], buyer["account"]["free_uusd"]) == ("demo", "buyer", 1_000_000)
+        assert (operator["name"], operator["role"]) == ("operator", "admin")
+        assert stat.S_IMODE((up.data / "quickstart.env").stat().st_mode) == 0o600
+        assert stat.S_IMODE(up.data.stat().st_mode) == 0o700
+
+    def test_it_prints_where_it_listens_and_three_things_to_paste(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path).ready()
+        up.until("Ctrl-C drains")
+        known = up.quickstart
+
+        assert f"listening   {known.url}" in up.text
+        assert f'comptoir run --data {up.data} "What is Comptoir?"' in up.text
+        assert f"curl -N {known.url}/v1/chat/completions" in up.text
+        assert f'OpenAI(base_url="{known.url}/v1", api_key="{known.key}")' in up.text
+        assert known.admin_key not in up.text
+        assert "\x1b" not in up.text, "no colours where no terminal is"
+
+    def test_the_worker_is_the_operators(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path).ready()
+
+        (host,) = ask(up.quickstart, "/house/hosts?mine=true", operator=True)["hosts"]
+
+        assert (host["status"], host["models"][0]["name"]) == ("active", "trivial")
+
+    def test_keys_are_in_no_command_line(self, tmp_path: Path, programs: Start) -> None:
+        """Whoever has an account on the machine can read command lines."""
+        up = programs(Up, tmp_path).ready()
+
+        line = Path(f"/proc/{worker_pid(up)}/cmdline").read_bytes()
+
+        assert b"--supervised" in line
+        assert b"ck_" not in line
+
+
+class TestSecondStart:
+    def test_same_people_same_money_same_host_another_port(self, tmp_path: Path, programs: Start) -> None:
+        first = programs(Up, tmp_path).ready()
+        known, host = first.quickstart, ask(first.quickstart, "/house/hosts")["hosts"][0]["id"]
+        assert first.stop() == 0
+
+        second = programs(Up, tmp_path).ready()
+        again = second.quickstart
+
+        assert again.url != known.url
+        assert again[1:] == known[1:]
+        assert ask(again, "/house/me")["account"]["free_uusd"] == 1_000_000
+        assert [one["id"] for one in ask(again, "/house/hosts")["hosts"]] == [host]
+        assert "as you left it" in second.text
+
+    def test_a_lost_quickstart_file_comes_back_with_other_keys(self, tmp_path: Path, programs: Start) -> None:
+        first = programs(Up, tmp_path, "--no-worker")
+        first.until("ready in")
+        known = first.quickstart
+        first.stop()
+        (first.data / "quickstart.env").unlink()
+
+        second = programs(Up, tmp_path, "--no-worker")
+        second.until("ready in")
+
+        assert second.quickstart.key not in ("", known.key)
+        assert ask(second.quickstart, "/house/me")["account"]["balance_uusd"] == 1_000_000
+
+    def test_after_kill_the_books_are_in_order(self, tmp_path: Path, programs: Start) -> None:
+        first = programs(Up, tmp_path).ready()
+        first.stop(signal.SIGKILL)
+
+        second = programs(Up, tmp_path).ready()
+
+        assert ask(second.quickstart, "/house/audit", operator=True)["differences"] == []
+        assert second.quickstart.key == first.quickstart.key
+
+
+class TestWayOut:
+    def test_a_signal_drains_and_takes_the_worker_along(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path).ready()
+        pid = worker_pid(up)
+
+        assert up.stop(signal.SIGINT) == 0
+        assert "draining: no answers are open" in up.text
+        assert "nothing is lost" in up.text
+        assert "Traceback" not in up.text
+        assert not Path(f"/proc/{pid}").exists()
+
+    def test_a_worker_whose_coordinator_was_killed_ends_too(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path).ready()
+        worker = os.pidfd_open(worker_pid(up))
+
+        up.stop(signal.SIGKILL)
+
+        with open(worker, "rb", buffering=0) as handle:
+            # Readable once the process is gone.
+            assert select.select([handle], [], [], 30)[0]
+
+
+class TestWorker:
+    def test_one_that_is_killed_is_started_again(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path).ready()
+        before = worker_pid(up)
+
+        os.kill(before, signal.SIGKILL)
+        told = up.until("ended by signal 9; it starts again in 0.5 s")
+        up.until("● active", after=told.end())
+
+        assert worker_pid(up) != before
+
+    def test_one_without_engine_says_how_to_add_one(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path, engine="no.such:Engine")
+
+        up.until("the local worker gave up: .*no.such")
+        with urlopen(up.quickstart.url + "/house/status") as answer:
+            assert msgspec.json.decode(answer.read())["status"] == "open"
+
+    def test_without_any_engine_it_starts_and_says_how_to_add_one(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Bare, tmp_path)
+
+        up.until("No model answers here yet")
+        up.until("pip install 'comptoir.demo.'")
+        assert ask(up.quickstart, "/house/models") == {"models": []}
+        assert up.stop() == 0
+
+
+class Bare(Up):
+    """A post on a machine without llama.cpp and without servers on the usual ports."""
+
+    SITE = """\
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "xllamacpp" else found(name, package)
+"""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "sitecustomize.py").write_text(self.SITE)
+        self.data = folder / "data"
+        env = clean_environment()
+        env["PYTHONPATH"] = f"{folder}{os.pathsep}{env['PYTHONPATH']}"
+        Program.__init__(self, "up", "--port", "0", "--data", str(self.data), cwd=folder, env=env)
+
+
+class TestTroubles:
+    def test_a_taken_port_is_named(self, invoke: Invoke, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            result = invoke("up", "--port", str(port), "--data", str(tmp_path / "d"), "--no-worker")
+
+        assert result.exit_code == 1
+        assert f"port {port} on 127.0.0.1 is taken" in result.output
+        assert f"--port {port + 1}" in result.output
+        assert not (tmp_path / "d" / "comptoir.db").exists(), "the database was not touched"
+
+    def test_a_foreign_address_is_refused(self, invoke: Invoke, tmp_path: Path) -> None:
+        result = invoke("up", "--host", "192.0.2.1", "--port", "0", "--data", str(tmp_path / "d"), "--no-worker")
+
+        assert result.exit_code == 2
+        assert "192.0.2.1 is no address of this machine" in result.output
+
+    def test_two_coordinators_never_share_a_folder(self, tmp_path: Path, programs: Start) -> None:
+        first = programs(Up, tmp_path, "--no-worker")
+        first.until("ready in")
+
+        second = programs(Up, tmp_path, "--no-worker")
+
+        second.until("a coordinator is already running with")
+        assert second.process.wait(30) == 1
+
+    def test_an_unknown_setting_stops_the_start(self, invoke: Invoke) -> None:
+        result = invoke("up", "--set", "colour=blue")
+
+        assert result.exit_code == 2
+        assert "colour: is no setting" in result.output
+
+    def test_a_folder_that_can_not_be_made_is_named(self, invoke: Invoke, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+
+        result = invoke("up", "--data", str(tmp_path / "file" / "d"), "--port", "0")
+
+        assert result.exit_code == 1
+        assert "can't be used" in result.output

@@ -1,0 +1,280 @@
+"""Held polls: woken by a job, 204 at the end, no job lost to a poll that hung up, none given twice."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from msgspec.structs import replace
+
+from comptoir.app import open_house, running
+from comptoir.dispatch import House
+from comptoir.dispatch.poll import POLLS_PER_HOST_MAX, PollLine
+from comptoir.dispatch.submit import Order, submit
+from comptoir.hosts import Host
+from comptoir.jobs import JobState
+from comptoir.ledger import audit
+from comptoir.settings import Settings
+from tests.dialects.infrintia.caller import LLAMA, Caller
+from tests.dialects.infrintia.conftest import CHEAP_PASSWORDS, Market, market_of
+from tests.post import open_post
+
+
+def core(market: Market, host: Caller) -> Host:
+    """Return the host as the fleet sees it."""
+    return market.house.fleet.get(bytes.fromhex(host.host_id.removeprefix("host_")))
+
+
+async def until_waiting(market: Market, host: Caller, *, polls: int = 1) -> None:
+    """Wait until the host holds *polls* requests open."""
+    async with asyncio.timeout(5):
+        while core(market, host).slots.waiting != polls:
+            await asyncio.sleep(0.001)
+
+
+class TestNextJob:
+    async def test_a_held_poll_is_woken_by_the_job(self, market: Market) -> None:
+        host = await market.anyone.register()
+        woken_ms = []
+        for _ in range(5):
+            poll = asyncio.create_task(host.next_job())
+            await until_waiting(market, host)
+            before = time.monotonic()
+            bought = await market.buyer.run()
+            given = await poll
+            woken_ms.append((time.monotonic() - before) * 1000)
+            assert given.status == 200
+            assert given.body["job_id"] == bought.body["job_id"]
+        assert min(woken_ms) < 50
+
+    async def test_a_waiting_job_is_given_at_once(self, market: Market) -> None:
+        host = await market.anyone.register()
+        bought = await market.buyer.run()
+
+        given = await host.next_job(wait_s=0)
+
+        assert given.body["job_id"] == bought.body["job_id"]
+
+    async def test_without_a_job_it_ends_empty(self, market: Market) -> None:
+        host = await market.anyone.register()
+
+        given = await host.next_job(wait_s=0.05)
+
+        assert (given.status, given.text) == (204, "")
+        assert core(market, host).slots.waiting == 0
+
+    async def test_the_lease_is_durable_when_the_answer_leaves(self, market: Market) -> None:
+        host = await market.anyone.register()
+        await market.buyer.run()
+        job_id = (await host.next_job()).body["job_id"]
+
+        row = await market.house.jobs.get(bytes.fromhex(job_id[4:]))
+
+        assert (row.state, row.host_id) == (JobState.RUNNING, core(market, host).id)
+
+    async def test_a_host_is_free_only_while_it_polls(self, market: Market) -> None:
+        host = await market.anyone.register()
+        poll = asyncio.create_task(host.next_job(wait_s=0.2))
+        await until_waiting(market, host)
+        assert core(market, host).slots.free == 1
+        await poll
+
+        bought = await market.buyer.run()
+
+        assert core(market, host).slots.free == 0
+        shown = (await market.buyer.get(f"/jobs/{bought.body['job_id']}")).body
+        assert (shown["status"], shown["jobs_before"]) == ("queued", 0)
+
+    async def test_the_oldest_poll_gets_the_job(self, market: Market) -> None:
+        host = await market.anyone.register()
+        first = asyncio.create_task(host.next_job())
+        await until_waiting(market, host)
+        second = asyncio.create_task(host.next_job(wait_s=1))
+        await until_waiting(market, host, polls=2)
+        await market.buyer.run()
+
+        done, _ = await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
+
+        assert done == {first}
+        await market.buyer.run()
+        assert (await second).status == 200
+
+    async def test_jobs_bought_through_another_dialect_come_as_text(self, market: Market) -> None:
+        """A conversation is flattened; temperature and length come from the body."""
+        host = await market.anyone.register()
+        body = (
+            b'{"model":"%b","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":'
+            b'[{"type":"text","text":"Hi"},{"type":"image_url","image_url":{}}]}],"max_tokens":9,"temperature":0.25}'
+        )
+        await submit_body(market, body % LLAMA.encode(), kind="chat", max_tokens=9)
+        given = (await host.next_job()).body
+
+        assert given["input_text"] == "system: Be brief.\n\nuser: Hi\n[image_url]"
+        assert (given["max_tokens"], given["temperature"]) == (9, 0.25)
+
+    async def test_a_completion_comes_as_its_prompt(self, market: Market) -> None:
+        host = await market.anyone.register()
+        await submit_body(market, b'{"model":"m","prompt":"Once upon"}', kind="completion", max_tokens=16)
+        given = (await host.next_job()).body
+
+        assert (given["input_text"], given["max_tokens"], given["temperature"]) == ("Once upon", 16, 1.0)
+
+    async def test_too_many_polls_of_one_host_are_refused(self, market: Market) -> None:
+        host = await market.anyone.register()
+        line = PollLine(market.house, core(market, host).id)
+        market.house.lines[core(market, host).id] = line
+        line._polls.extend([object()] * POLLS_PER_HOST_MAX)  # type: ignore[list-item]
+
+        refused = await host.next_job(wait_s=0)
+
+        line._polls.clear()
+        assert refused.status == 429
+        assert refused.headers["retry-after"] == "1"
+
+    async def test_a_draining_coordinator_lets_polls_go(self, market: Market) -> None:
+        host = await market.anyone.register()
+        poll = asyncio.create_task(host.next_job())
+        await until_waiting(market, host)
+
+        market.house.draining = True
+
+        assert (await poll).status == 204
+        assert (await host.next_job()).status == 503
+
+    async def test_a_busy_heart_makes_a_silent_host_active_again(self, market: Market) -> None:
+        host = await market.anyone.register()
+        core(market, host).seen_s -= 1000
+        market.house.fleet.silent()
+        assert core(market, host).status == "offline"
+
+        beat = await host.post("/hosts/heartbeat", {"host_id": host.host_id, "gpu_utilization": 0.5})
+
+        assert beat.body == {"status": "acknowledged"}
+        assert core(market, host).status == "active"
+        assert core(market, host).gpu_utilization == 0.5
+
+
+async def submit_body(market: Market, body: bytes, *, kind: str, max_tokens: int) -> None:
+    """Submit an order as another dialect would."""
+    await submit(market.house, Order(market.post.buyer_id, "openai", kind, LLAMA, body, max_tokens, True))
+
+
+class TestHangUp:
+    async def test_a_poll_that_hung_up_takes_no_job(self, market: Market) -> None:
+        host = await market.anyone.register()
+        poll = asyncio.create_task(host.next_job())
+        await until_waiting(market, host)
+        poll.cancel()
+        await until_waiting(market, host, polls=0)
+
+        bought = await market.buyer.run()
+        given = await host.next_job()
+
+        assert given.body["job_id"] == bought.body["job_id"]
+        assert core(market, host).jobs_lost == 0
+
+    async def test_a_job_promised_to_a_poll_that_goes_is_given_to_the_next(self, market: Market) -> None:
+        """The poll ends between reservation and commit: nobody is blamed and the same host may have the job."""
+        host = await market.anyone.register()
+        poll = asyncio.create_task(host.next_job())
+        await until_waiting(market, host)
+        line = market.house.lines[core(market, host).id]
+        assert isinstance(line, PollLine)
+        submitting = asyncio.create_task(market.buyer.run())
+        while core(market, host).slots.waiting:
+            await asyncio.sleep(0)
+        line._hang_up(line._polls[0])
+
+        assert (await poll).status == 204
+        bought = await submitting
+        given = await host.next_job()
+
+        assert given.body["job_id"] == bought.body["job_id"]
+        assert core(market, host).jobs_lost == 0
+
+    async def test_a_poll_whose_promised_job_was_cancelled_is_counted_again(self, market: Market) -> None:
+        host = await market.anyone.register()
+        poll = asyncio.create_task(host.next_job())
+        await until_waiting(market, host)
+        fleet, id = market.house.fleet, core(market, host).id
+        fleet.reserve(id, LLAMA)
+        fleet.release(id)
+        assert core(market, host).slots.free == 0
+
+        bought = await market.buyer.run()
+
+        assert (await asyncio.wait_for(poll, 3)).body["job_id"] == bought.body["job_id"]
+
+    async def test_a_silent_host_loses_its_lease_and_reputation(self, market: Market) -> None:
+        silent, other = await market.anyone.register(), await market.anyone.register()
+        await market.buyer.run()
+        job_id = (await silent.next_job()).body["job_id"]
+        job = market.house.jobs.live.get(bytes.fromhex(job_id[4:]))
+        assert job is not None and job.lease is not None
+        job.lease.touched_s -= 1000
+
+        given = await other.next_job()
+
+        assert given.body["job_id"] == job_id
+        assert core(market, silent).jobs_lost == 1
+        assert (await silent.chunk(job_id, "late")).status == 409
+
+
+class TestTwoPollers:
+    @pytest.mark.parametrize("settings", [{"requests_per_minute_per_key": 100_000, "signup_credits_uusd": 10**9}])
+    async def test_no_job_is_ever_given_twice(self, market: Market) -> None:
+        """500 jobs, two hosts of eight pollers each, all at once; every job is answered once and the books agree."""
+        hosts = [await market.anyone.register(slots=8) for _ in range(2)]
+        left, given = 500, list[str]()
+
+        async def buy(count: int) -> None:
+            for _ in range(count):
+                assert (await market.buyer.run(max_tokens=4)).status == 202
+
+        async def work(host: Caller) -> None:
+            nonlocal left
+            while left > 0:
+                answer = await host.next_job(wait_s=0.2)
+                if answer.status == 204:
+                    continue
+                given.append(answer.body["job_id"])
+                left -= 1
+                assert (await host.complete(answer.body["job_id"], tokens=["a", "b"])).status == 200
+
+        await asyncio.gather(*(buy(50) for _ in range(10)), *(work(host) for host in hosts for _ in range(8)))
+
+        assert len(given) == len(set(given)) == 500
+        account = await market.house.ledger.account(market.post.buyer_id)
+        assert (account.held_uusd, account.balance_uusd) == (0, 10**9 - 500 * 2 * 100)
+        assert await audit(market.house.db) == []
+
+
+class TestRestart:
+    async def test_queued_and_polled_jobs_survive_it(self, tmp_path: Path) -> None:
+        """One job waits, one is with a host when the coordinator goes: both are given out after the restart."""
+        async with open_post(tmp_path, **CHEAP_PASSWORDS) as post, aiohttp.ClientSession() as session:
+            market = market_of(post, session)
+            host = await market.anyone.register()
+            bought = [(await market.buyer.run()).body["job_id"] for _ in range(2)]
+            assert (await host.next_job()).body["job_id"] == bought[0]
+            market.house.settings = replace(market.house.settings, drain_s=0.0)
+        async with reopened(tmp_path) as (url, house), aiohttp.ClientSession() as session:
+            again = Caller(session, url, host.key, host.host_id)
+            buyer = Caller(session, url, market.buyer.key)
+            given = [(await again.next_job()).body["job_id"] for _ in range(2)]
+            assert sorted(given) == sorted(bought)
+            for job_id in bought:
+                assert (await again.complete(job_id, tokens=["done"])).status == 200
+                assert (await buyer.get(f"/jobs/{job_id}")).body["output_text"] == "done"
+            assert await audit(house.db) == []
+
+
+@contextlib.asynccontextmanager
+async def reopened(folder: Path) -> AsyncIterator[tuple[str, House]]:
+    """Open the post's data again, without the people a new post gets."""
+    settings = Settings(data=str(folder / "data"), port=0, drain_s=0.0, **CHEAP_PASSWORDS)
+    async with open_house(settings) as house, running(house) as url:
+        yield url, house

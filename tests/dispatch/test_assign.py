@@ -1,0 +1,187 @@
+"""Assign: the oldest job that a free host may run goes to it; what a host loses goes to another, or ends honestly."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from comptoir.dispatch import assign
+from comptoir.dispatch.assign import ATTEMPTS_MAX, lose, start_verb
+from comptoir.hosts import POLL
+from comptoir.jobs import Fault, JobFinished, JobState, Lease, LiveJob, Start
+from comptoir.kit.errors import Unavailable
+from comptoir.kit.ids import new_id
+from comptoir.reports import audit
+from tests.street import SIGNUP_UUSD, Street, deliver, finish_well
+
+
+def lease_of(job: LiveJob) -> Lease:
+    assert job.lease is not None
+    return job.lease
+
+
+async def attempts(street: Street, job: LiveJob) -> list[tuple[str, str | None, int]]:
+    sql = "SELECT state, fault, paid_uusd FROM attempts WHERE job_id = ? ORDER BY id"
+    return [(row[0], row[1], row[2]) for row in await street.house.db.fetch(sql, [job.id])]
+
+
+class TestPump:
+    async def test_waiting_jobs_are_taken_oldest_first(self, street: Street) -> None:
+        _, line = await street.host()
+        jobs = [await street.submit() for _ in range(4)]
+
+        for job in jobs:
+            await finish_well(street.house, job)
+            await street.house.settle_down()
+
+        assert [job for job, _ in line.sent] == jobs
+        assert {job.state for job in jobs} == {JobState.COMPLETED}
+        assert await audit(street.house.db) == []
+
+
+class TestLose:
+    async def test_before_the_first_frame_another_host_takes_over(self, street: Street) -> None:
+        (bad, _), (good, line) = await street.host(), await street.host()
+        street.unlink(good)
+        job = await street.submit()
+        street.link(good, line)
+
+        await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+        assert (job.state, job.host_id) == (JobState.RUNNING, good)
+        await finish_well(street.house, job)
+
+        assert await attempts(street, job) == [("lost", "host", 0), ("done", None, 441)]
+        assert [event[0] for event in await street.house.jobs.events(job.id)] == ["queued", "running"] * 2 + [
+            "completed"
+        ]
+        assert street.house.fleet.get(bad).stored().jobs_lost == 1
+        assert await audit(street.house.db) == []
+
+    async def test_with_nobody_free_it_waits_at_the_head_of_the_line(self, street: Street) -> None:
+        (first, _), (second, _) = await street.host(), await street.host()
+        jobs = [await street.submit() for _ in range(3)]
+        lost = next(job for job in jobs if job.host_id == first)
+        other = next(job for job in jobs if job.host_id == second)
+
+        await lose(street.house, lost, lease_of(lost), "it broke", fault=Fault.NONE)
+        assert street.house.jobs.queue.before(lost.id) == 0
+        await finish_well(street.house, other)
+        await street.house.settle_down()
+
+        assert lost.host_id == second
+
+    async def test_after_the_first_frame_it_ends_and_what_came_is_paid(self, street: Street) -> None:
+        await street.host()
+        await street.host()
+        job = await street.submit()
+        deliver(street.house, job, 2)
+
+        await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+
+        assert (job.state, job.error_code, job.cost_uusd) == (JobState.FAILED, "host_lost", 200)
+        assert await audit(street.house.db) == []
+
+    async def test_with_nobody_else_it_ends_and_costs_nothing(self, street: Street) -> None:
+        await street.host()
+        job = await street.submit()
+
+        await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+
+        assert (job.state, job.error_code) == (JobState.FAILED, "no_host_left")
+        assert await street.free_uusd() == SIGNUP_UUSD
+
+    async def test_a_job_that_so_many_hosts_lost_is_tried_no_more(self, street: Street) -> None:
+        for _ in range(ATTEMPTS_MAX + 2):
+            await street.host()
+        job = await street.submit()
+
+        losses = 0
+        while not job.over:
+            losses += 1
+            await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+
+        assert losses == ATTEMPTS_MAX
+        assert len(await attempts(street, job)) == ATTEMPTS_MAX
+        assert await audit(street.house.db) == []
+
+    async def test_a_host_that_is_not_to_blame_may_get_the_job_again(
+        self, street: Street, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(assign, "SAME_HOST_AGAIN_S", 0.0)
+        host_id, line = await street.host()
+        job = await street.submit()
+
+        await lose(street.house, job, lease_of(job), "we restarted", fault=Fault.COORDINATOR)
+        async with asyncio.timeout(10):
+            while job.lease is None:
+                await asyncio.sleep(0)
+        await street.house.settle_down()
+
+        assert [sent for sent, _ in line.sent] == [job, job]
+        assert street.house.fleet.get(host_id).stored().jobs_lost == 0
+
+    async def test_a_lease_that_is_gone_is_left_alone(self, street: Street) -> None:
+        await street.host()
+        await street.host()
+        job = await street.submit()
+        stale = lease_of(job)
+        await lose(street.house, job, stale, "it broke", fault=Fault.HOST)
+        fresh = lease_of(job)
+
+        await lose(street.house, job, stale, "again", fault=Fault.HOST)
+
+        assert job.lease is fresh
+        assert len(await attempts(street, job)) == 2
+
+    async def test_a_poll_that_just_ended_is_found_out_at_once(self, street: Street) -> None:
+        first, gone = await street.host(transport=POLL)
+        gone.open = False
+        second, line = await street.host()
+        street.unlink(second)
+        job = await street.submit()
+        street.link(second, line)
+        await street.house.settle_down()
+
+        assert [sent for sent, _ in line.sent] == [job]
+        assert first not in job.tried
+        assert await audit(street.house.db) == []
+
+    async def test_while_the_database_is_away_the_lease_stands(
+        self, street: Street, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await street.host()
+        await street.host()
+        job = await street.submit()
+        lease = lease_of(job)
+
+        async def away(*args: Any, **named: Any) -> None:
+            raise Unavailable("the database is out of reach")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(street.house.db, "batch", away)
+            with pytest.raises(Unavailable):
+                await lose(street.house, job, lease, "it broke", fault=Fault.HOST)
+        assert (job.lease, job.state) == (lease, JobState.RUNNING)
+        await finish_well(street.house, job)
+
+        assert job.state == JobState.COMPLETED
+        assert await audit(street.house.db) == []
+
+
+class TestStartVerb:
+    async def test_a_job_is_leased_once_whoever_asks(self, street: Street) -> None:
+        host_id, _ = await street.host()
+        running, waiting = await street.submit(), await street.submit()
+
+        def start(job: LiveJob) -> Start:
+            return Start(job.id, new_id(), host_id, 0, 1, job.events)
+
+        batch = street.house.db.batch
+        done = await asyncio.gather(
+            batch(start_verb, start(running)), batch(start_verb, start(waiting)), return_exceptions=True
+        )
+        again = await asyncio.gather(batch(start_verb, start(waiting)), return_exceptions=True)
+
+        assert isinstance(done[0], JobFinished)
+        assert done[1] is None
+        assert isinstance(again[0], JobFinished)

@@ -1,0 +1,112 @@
+"""Settle: a job ends once; what was delivered is paid, at most what was held, and the rest goes back."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.settle import Ending, finish
+from comptoir.jobs import JobState
+from comptoir.kit.errors import Unavailable
+from comptoir.ledger import FEES, HoldMismatch
+from comptoir.receipts import read_registry, verify
+from comptoir.reports import audit
+from tests.street import SIGNUP_UUSD, Street, deliver, finish_well
+
+DONE = Ending(JobState.COMPLETED, finish_reason="stop")
+
+
+class TestFinish:
+    async def test_host_and_house_are_paid_and_the_rest_goes_back(self, street: Street) -> None:
+        host_id, line = await street.host()
+        job = await street.submit(max_tokens=10)
+
+        await finish_well(street.house, job, tokens=5)
+
+        # Five tokens at 100 and one of the prompt at 1; 12 % of it, half-even, is the house's.
+        assert job.cost_uusd == 501
+        accounts = await street.house.ledger.accounts([street.buyer_id, host_id, FEES])
+        assert [accounts[key].balance_uusd for key in (street.buyer_id, host_id, FEES)] == [SIGNUP_UUSD - 501, 441, 60]
+        assert await street.free_uusd() == SIGNUP_UUSD - 501
+        assert line.closed == [(line.sent[0][1].id, "done", 441)]
+
+    async def test_the_end_is_stored_whole(self, street: Street) -> None:
+        await street.host()
+        job = await street.submit()
+
+        await finish_well(street.house, job, tokens=3)
+
+        row = await street.house.jobs.get(job.id)
+        assert (row.state, row.completion_tokens, row.cost_uusd, row.finish_reason) == ("completed", 3, 301, "stop")
+        frames, _ = await street.house.jobs.answer(job.id)
+        assert "".join(frame.text for frame in frames) == "0 1 2 "
+        house = street.house
+        verdict = verify(await house.receipts.envelope_of(job.id), read_registry(await house.receipts.registry()))
+        assert verdict.ok, verdict
+        assert await audit(house.db) == []
+
+    async def test_tokens_past_the_limit_are_forgiven_and_never_billed(self, street: Street) -> None:
+        await street.host()
+        job = await street.submit(max_tokens=10)
+
+        await finish_well(street.house, job, tokens=12)
+
+        assert job.cost_uusd == 10 * 100 + 1 <= job.hold_uusd
+
+    async def test_a_job_without_a_token_costs_nothing(self, street: Street) -> None:
+        await street.host()
+        job = await street.submit()
+
+        await finish(street.house, job, Ending(JobState.FAILED, code="broken"))
+
+        assert (job.cost_uusd, await street.free_uusd()) == (0, SIGNUP_UUSD)
+        assert await audit(street.house.db) == []
+
+    async def test_ending_it_twice_at_once_ends_it_once(self, street: Street) -> None:
+        _, line = await street.host()
+        job = await street.submit()
+        deliver(street.house, job, 2)
+
+        await asyncio.gather(
+            finish(street.house, job, DONE), cancel(street.house, job), finish(street.house, job, DONE)
+        )
+
+        assert job.state == JobState.COMPLETED
+        assert len(line.closed) == 1
+        assert street.house.in_flight == {}
+        assert [host.slots.free for host in street.house.fleet] == [1]
+        assert await audit(street.house.db) == []
+
+    async def test_one_that_is_refused_stops_no_other(self, street: Street) -> None:
+        await street.host(slots=10)
+        jobs = [await street.submit() for _ in range(10)]
+        broken = jobs[3]
+        await street.house.db.run(lambda tx: tx.execute("DELETE FROM holds WHERE job_id = ?", (broken.id,)))
+
+        done = await asyncio.gather(*(finish_well(street.house, job) for job in jobs), return_exceptions=True)
+
+        assert [n for n, one in enumerate(done) if one is not None] == [3]
+        assert isinstance(done[3], HoldMismatch)
+        assert [job.over for job in jobs] == [job is not broken for job in jobs]
+        assert "settle_verb" in street.house.db.stats.by_verb
+
+    async def test_a_job_that_could_not_be_written_may_be_ended_again(
+        self, street: Street, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await street.host()
+        job = await street.submit()
+        deliver(street.house, job, 2)
+
+        async def away(*args: Any, **named: Any) -> None:
+            raise Unavailable("the database is out of reach")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(street.house.db, "batch", away)
+            with pytest.raises(Unavailable):
+                await finish(street.house, job, DONE)
+        assert job.lease is not None
+        await finish(street.house, job, DONE)
+
+        assert job.state == JobState.COMPLETED
+        assert await audit(street.house.db) == []

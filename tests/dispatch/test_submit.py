@@ -1,0 +1,164 @@
+"""Submit: accepted means durable and paid for; refused means that nothing happened."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
+from comptoir.dispatch.onboard import add_user
+from comptoir.dispatch.submit import Order, hold_for, submit
+from comptoir.jobs import JobExists, JobState
+from comptoir.kit.errors import Unavailable
+from comptoir.kit.ids import new_id
+from comptoir.ledger import InsufficientCredit
+from comptoir.reports import audit
+from tests.street import MODEL, SIGNUP_UUSD, Street, open_street, order
+
+
+@pytest.fixture
+async def narrow(tmp_path: Path) -> AsyncIterator[Street]:
+    """A house with small bounds."""
+    bounds: dict[str, Any] = {"queue_jobs_max": 1, "jobs_per_buyer_max": 3, "prompt_bytes_max": 1024}
+    async with open_street(tmp_path, **bounds) as opened:
+        yield opened
+
+
+async def nothing_happened(street: Street) -> bool:
+    jobs = await street.house.db.fetch("SELECT count(*) FROM jobs")
+    holds = await street.house.db.fetch("SELECT count(*) FROM holds")
+    free = [host.slots.free for host in street.house.fleet]
+    return (jobs, holds, street.house.in_flight, free) == ([(0,)], [(0,)], {}, [1] * len(free))
+
+
+class TestSubmit:
+    async def test_a_free_host_gets_the_job_once_it_is_durable(self, street: Street) -> None:
+        host_id, line = await street.host()
+
+        job = await street.submit()
+
+        assert (job.state, job.host_id) == (JobState.RUNNING, host_id)
+        assert [sent for sent, _ in line.sent] == [job]
+        row = await street.house.jobs.get(job.id)
+        assert (row.state, row.host_id, row.attempt_id) == ("running", host_id, line.sent[0][1].id)
+        assert [event[0] for event in await street.house.jobs.events(job.id)] == ["queued", "running"]
+
+    async def test_the_hold_covers_the_prompt_and_every_token_of_the_answer(self, street: Street) -> None:
+        await street.host()
+
+        job = await street.submit(max_tokens=10)
+
+        expected = hold_for(
+            prompt_tokens=job.prompt_tokens_max, max_tokens=10, price_in=1_000_000, price_out=100_000_000
+        )
+        assert job.hold_uusd == expected == job.prompt_tokens_max + 10 * 100
+        assert await street.free_uusd() == SIGNUP_UUSD - expected
+
+    async def test_without_a_free_host_it_waits_its_turn(self, street: Street) -> None:
+        await street.host()
+        first, second, third = [await street.submit() for _ in range(3)]
+
+        before = [street.house.jobs.queue.before(job.id) for job in (first, second, third)]
+
+        assert before == [None, 0, 1]
+        assert (await street.house.jobs.get(third.id)).state == "queued"
+
+    async def test_many_at_once_share_commits_and_one_without_credit_stops_no_other(self, street: Street) -> None:
+        await street.host(slots=50)
+        poor = await add_user(street.house, username="bob", email=None, password=None, credit_uusd=100)
+        before = street.house.db.stats.commits
+
+        orders = [order(poor.user.id if n == 7 else street.buyer_id) for n in range(40)]
+        done = await asyncio.gather(*(submit(street.house, one) for one in orders), return_exceptions=True)
+
+        assert isinstance(done[7], InsufficientCredit)
+        assert sum(not isinstance(one, Exception) for one in done) == 39
+        assert street.house.db.stats.commits - before < 20
+        assert await audit(street.house.db) == []
+
+
+class TestRefused:
+    async def test_a_model_nobody_offers(self, street: Street) -> None:
+        await street.host()
+
+        with pytest.raises(UnknownModel, match=MODEL):
+            await submit(street.house, Order(street.buyer_id, "test", "chat", "nope", b"{}", 1, True))
+
+        assert await nothing_happened(street)
+
+    async def test_a_job_that_no_host_could_ever_run(self, street: Street) -> None:
+        await street.host()
+
+        with pytest.raises(NoHostPossible):
+            await street.submit(max_tokens=200_000)
+
+        assert await nothing_happened(street)
+
+    async def test_too_little_credit(self, street: Street) -> None:
+        await street.host()
+
+        with pytest.raises(InsufficientCredit) as refused:
+            await street.submit(max_tokens=20_000)
+
+        assert refused.value.free_uusd == SIGNUP_UUSD
+        assert await nothing_happened(street)
+
+    async def test_a_prompt_past_the_bound(self, narrow: Street) -> None:
+        await narrow.host()
+
+        with pytest.raises(PromptTooLong):
+            await submit(narrow.house, Order(narrow.buyer_id, "test", "chat", MODEL, b" " * 1025, 1, True))
+
+        assert await nothing_happened(narrow)
+
+    async def test_a_full_line_and_then_one_job_too_many_of_one_buyer(self, narrow: Street) -> None:
+        await narrow.host()
+        for _ in range(2):
+            await narrow.submit()
+        with pytest.raises(QueueFull):
+            await narrow.submit()
+
+        await narrow.host()
+        await narrow.house.settle_down()
+        await narrow.submit()
+        with pytest.raises(TooManyJobs):
+            await narrow.submit()
+
+        assert narrow.house.in_flight == {narrow.buyer_id: 3}
+        assert await audit(narrow.house.db) == []
+
+    async def test_a_house_that_drains(self, street: Street) -> None:
+        await street.host()
+        street.house.draining = True
+
+        with pytest.raises(Unavailable):
+            await street.submit()
+
+        assert await nothing_happened(street)
+
+
+class TestChosenId:
+    async def test_the_second_job_of_an_id_is_refused_and_holds_nothing(self, street: Street) -> None:
+        await street.host(slots=2)
+        job_id = new_id()
+        first = await street.submit(job_id=job_id)
+
+        with pytest.raises(JobExists):
+            await street.submit(job_id=job_id)
+
+        assert street.house.jobs.live.get(job_id) is first
+        assert street.house.in_flight == {street.buyer_id: 1}
+        assert await audit(street.house.db) == []
+
+    async def test_side_by_side_one_of_them_makes_the_job(self, street: Street) -> None:
+        _, line = await street.host(slots=8)
+        job_id = new_id()
+
+        done = await asyncio.gather(*(street.submit(job_id=job_id) for _ in range(5)), return_exceptions=True)
+
+        assert sorted(type(one).__name__ for one in done) == ["JobExists"] * 4 + ["LiveJob"]
+        assert len(line.sent) == 1
+        assert [host.slots.free for host in street.house.fleet] == [7]
+        assert await audit(street.house.db) == []

@@ -1,0 +1,164 @@
+"""Live jobs and their readers: anybody may start anywhere, a slow reader holds up nobody."""
+
+import asyncio
+
+import pytest
+
+from comptoir.jobs import JobState, Lease, LiveJob, LiveJobs, Reader, decode_frames, live
+from comptoir.kit.ids import new_id
+from comptoir.link import Frame, chain_start, chain_step
+
+
+def make_job(*, owner_id: bytes = b"o" * 16) -> LiveJob:
+    return LiveJob(
+        id=new_id(), owner_id=owner_id, dialect="test", kind="chat", model="m", body=b"{}", max_tokens=100, prompt_tokens_max=10,
+        price_in=1, price_out=1, hold_uusd=100, detached=True, deadline_ms=1, created_ms=0, submitted_s=0.0,
+    )  # fmt: skip
+
+
+def make_lease(*, host_id: bytes = b"h" * 16) -> Lease:
+    return Lease(
+        id=new_id(), host_id=host_id, model="m", first_frame=0, price_in=1, price_out=1, started_ms=1, started_s=0.0
+    )
+
+
+def end(job: LiveJob) -> None:
+    job.state = JobState.COMPLETED
+    job.wake()
+
+
+async def texts(reader: Reader) -> list[str]:
+    found = []
+    while (frames := await reader.next()) is not None:
+        found += [frame.text for frame in frames]
+    return found
+
+
+class TestAppend:
+    def test_frames_tokens_and_chain_move_together(self) -> None:
+        job, frames = make_job(), [Frame("a"), Frame("b", tokens=2)]
+
+        assert job.append(frames)
+
+        chain = chain_start(job.id)
+        for frame in frames:
+            chain = chain_step(chain, frame)
+        assert (job.frames, job.tokens, job.chain) == (frames, 3, chain)
+
+    def test_past_the_bound_nothing_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(live, "FRAME_BYTES_MAX", 100)
+        job = make_job()
+        job.append([Frame("a" * 50)])
+        chain = job.chain
+
+        assert not job.append([Frame("b"), Frame("c" * 50)])
+
+        assert (len(job.frames), job.tokens, job.chain) == (1, 1, chain)
+
+    def test_stored_and_read_back_they_are_the_same(self) -> None:
+        job = make_job()
+        assert decode_frames(job.encode_frames()) == []
+        job.append([Frame("a"), Frame("é", tokens=0, extra=b'{"x":1}')])
+
+        assert decode_frames(job.encode_frames()) == job.frames
+
+
+class TestReader:
+    async def test_it_gets_what_is_there_and_what_comes(self) -> None:
+        job = make_job()
+        job.append([Frame("a")])
+        reading = asyncio.create_task(texts(Reader(job)))
+        await asyncio.sleep(0)
+        job.append([Frame("b"), Frame("c")])
+        await asyncio.sleep(0)
+        job.append([Frame("d")])
+        end(job)
+
+        assert await reading == ["a", "b", "c", "d"]
+
+    async def test_it_may_start_anywhere(self) -> None:
+        job = make_job()
+        job.append([Frame(text) for text in "abcd"])
+        end(job)
+
+        assert await texts(Reader(job, start=2)) == ["c", "d"]
+        assert await texts(Reader(job, start=4)) == []
+
+    async def test_a_slow_one_gets_all_at_once(self) -> None:
+        job = make_job()
+        slow = Reader(job)
+        for text in "abc":
+            job.append([Frame(text)])
+        end(job)
+
+        assert [frame.text for frame in await slow.next() or []] == ["a", "b", "c"]
+        assert await slow.next() is None
+
+    async def test_many_are_woken_by_one_frame(self) -> None:
+        job = make_job()
+        readings = [asyncio.create_task(texts(Reader(job))) for _ in range(50)]
+        await asyncio.sleep(0)
+        job.append([Frame("a")])
+        end(job)
+
+        assert await asyncio.gather(*readings) == [["a"]] * 50
+
+    async def test_after_a_while_without_news_it_says_so(self) -> None:
+        job = make_job()
+        reader = Reader(job)
+
+        assert await reader.next(timeout_s=0.001) == []
+        job.append([Frame("a")])
+        assert [frame.text for frame in await reader.next(timeout_s=10) or []] == ["a"]
+
+    async def test_leaving_ends_it_and_no_other(self) -> None:
+        job = make_job()
+        leaving, staying = Reader(job), Reader(job)
+        first, second = asyncio.create_task(leaving.next()), asyncio.create_task(staying.next())
+        await asyncio.sleep(0)
+
+        leaving.leave()
+
+        assert await first is None
+        job.append([Frame("a")])
+        assert await second is not None
+        assert await leaving.next() is None
+
+    async def test_a_cancelled_one_does_not_stop_the_waking_of_others(self) -> None:
+        job = make_job()
+        gone, staying = asyncio.create_task(Reader(job).next()), asyncio.create_task(Reader(job).next())
+        await asyncio.sleep(0)
+        gone.cancel()
+
+        job.append([Frame("a")])
+
+        assert await staying is not None
+
+
+class TestLiveJobs:
+    def test_a_job_is_found_by_id_and_by_lease(self) -> None:
+        jobs, job, lease = LiveJobs(), make_job(), make_lease()
+        jobs.add(job)
+        jobs.open_lease(job, lease)
+
+        assert (jobs.get(job.id), jobs.by_lease(lease.id), jobs.leases_of(lease.host_id)) == (job, job, [job])
+        assert (len(jobs), jobs.leased, job.host_id) == (1, 1, lease.host_id)
+
+    def test_a_closed_lease_opens_nothing(self) -> None:
+        jobs, job, lease = LiveJobs(), make_job(), make_lease()
+        jobs.add(job)
+        jobs.open_lease(job, lease)
+
+        assert jobs.close_lease(job) is lease
+        assert jobs.close_lease(job) is None
+
+        assert (jobs.by_lease(lease.id), jobs.leases_of(lease.host_id), jobs.leased, job.lease) == (None, [], 0, None)
+
+    def test_a_dropped_one_is_gone_and_its_readers_go_on(self) -> None:
+        jobs, job = LiveJobs(), make_job()
+        jobs.add(job)
+        reader = Reader(job)
+        jobs.drop(job)
+        jobs.drop(job)
+
+        assert (jobs.get(job.id), list(jobs), reader.job) == (None, [], job)

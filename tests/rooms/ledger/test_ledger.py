@@ -1,0 +1,252 @@
+"""The ledger: whole micro-dollars, double entry, holds; the same on both databases."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from comptoir.kit.clock import FakeClock
+from comptoir.kit.db import Database, Tx
+from comptoir.kit.ids import new_id
+from comptoir.ledger import (
+    FEES,
+    HOUSE_ACCOUNTS,
+    PAYMENTS_IN,
+    PROMOTIONS,
+    TABLES,
+    Book,
+    Difference,
+    HoldMismatch,
+    InsufficientCredit,
+    Ledger,
+    UnknownAccount,
+    audit,
+)
+from tests.conftest import MakeDatabase
+
+BUYER, HOST, JOB = b"b" * 16, b"h" * 16, b"j" * 16
+
+
+@pytest.fixture
+async def database(make_database: MakeDatabase) -> AsyncIterator[Database]:
+    async with make_database(TABLES) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def ledger(database: Database, clock: FakeClock) -> Ledger:
+    """A buyer with 1,000 micro-dollars and a host with none."""
+    room = Ledger(database, clock)
+    await room.open_house_accounts()
+
+    def people(tx: Tx) -> None:
+        room.open_account(tx, owner_id=BUYER, kind="buyer", at_ms=1)
+        room.open_account(tx, owner_id=HOST, kind="host", at_ms=1)
+
+    await database.run(people)
+    await room.deposit(owner_id=BUYER, amount_uusd=1000)
+    return room
+
+
+async def hold(database: Database, amount_uusd: int, job_id: bytes = JOB) -> None:
+    def command(tx: Tx) -> None:
+        book = Book.load(tx, [BUYER], [job_id])
+        book.hold(payer=BUYER, amount_uusd=amount_uusd, job_id=job_id)
+        book.apply(tx)
+
+    await database.run(command)
+
+
+async def settle(database: Database, *pays: tuple[bytes, int, str], job_id: bytes = JOB) -> tuple[bytes, ...]:
+    def command(tx: Tx) -> tuple[bytes, ...]:
+        book = Book.load(tx, [BUYER, *(account for account, _, _ in pays)], [job_id])
+        done = book.settle(job_id=job_id, pays=pays, at_ms=5)
+        book.apply(tx)
+        return done
+
+    return await database.run(command)
+
+
+async def figures(ledger: Ledger, owner_id: bytes) -> tuple[int, int]:
+    account = await ledger.account(owner_id)
+    return account.balance_uusd, account.held_uusd
+
+
+class TestAccounts:
+    async def test_opening_again_changes_nothing(self, ledger: Ledger, database: Database) -> None:
+        await database.run(lambda tx: ledger.open_account(tx, owner_id=BUYER, kind="host", at_ms=9))
+        await ledger.open_house_accounts()
+
+        account = await ledger.account(BUYER)
+        assert (account.kind, account.balance_uusd) == ("buyer", 1000)
+        assert set(await ledger.accounts([*HOUSE_ACCOUNTS, new_id()])) == {PAYMENTS_IN, PROMOTIONS, FEES}
+
+    async def test_nobody_has_none(self, ledger: Ledger) -> None:
+        with pytest.raises(UnknownAccount):
+            await ledger.account(new_id())
+        assert await ledger.accounts([]) == {}
+
+
+class TestDeposit:
+    async def test_it_comes_from_payments_in(self, ledger: Ledger) -> None:
+        await ledger.deposit(owner_id=BUYER, amount_uusd=234)
+
+        assert await figures(ledger, BUYER) == (1234, 0)
+        assert await figures(ledger, PAYMENTS_IN) == (-1234, 0)
+
+    async def test_to_nobody_nothing_is_written(self, ledger: Ledger, database: Database) -> None:
+        with pytest.raises(UnknownAccount):
+            await ledger.deposit(owner_id=new_id(), amount_uusd=1)
+
+        assert await figures(ledger, PAYMENTS_IN) == (-1000, 0)
+        assert await audit(database) == []
+
+
+class TestHold:
+    async def test_it_is_set_aside_and_no_longer_free(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 700)
+
+        account = await ledger.account(BUYER)
+        assert (account.balance_uusd, account.held_uusd, account.free_uusd) == (1000, 700, 300)
+
+    async def test_asking_twice_holds_once(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 700)
+        await hold(database, 700)
+
+        assert await figures(ledger, BUYER) == (1000, 700)
+
+    async def test_another_amount_for_the_same_job_is_refused(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 700)
+
+        with pytest.raises(HoldMismatch):
+            await hold(database, 100)
+
+        assert await figures(ledger, BUYER) == (1000, 700)
+
+    async def test_more_than_is_free_is_refused_with_both_figures(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 700)
+
+        with pytest.raises(InsufficientCredit) as refused:
+            await hold(database, 301, job_id=new_id())
+
+        assert (refused.value.needed_uusd, refused.value.free_uusd) == (301, 300)
+        await hold(database, 300, job_id=new_id())
+        assert await figures(ledger, BUYER) == (1000, 1000)
+
+    async def test_a_free_model_holds_nothing_and_still_has_its_hold(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 0)
+        await settle(database)
+
+        assert await database.fetch("SELECT state, amount_uusd FROM holds") == [("released", 0)]
+
+
+class TestSettle:
+    async def test_each_is_paid_and_the_rest_goes_back(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 700)
+
+        transfers = await settle(database, (HOST, 440, "pay"), (FEES, 60, "fee"))
+
+        assert len(transfers) == 2
+        assert await figures(ledger, BUYER) == (500, 0)
+        assert [(await figures(ledger, key))[0] for key in (HOST, FEES)] == [440, 60]
+        assert await audit(database) == []
+
+    async def test_twice_is_refused(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 700)
+        await settle(database, (HOST, 440, "pay"))
+
+        with pytest.raises(HoldMismatch, match="settled"):
+            await settle(database, (HOST, 440, "pay"))
+
+        assert await figures(ledger, HOST) == (440, 0)
+
+    async def test_more_than_is_held_is_refused(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 700)
+
+        with pytest.raises(HoldMismatch):
+            await settle(database, (HOST, 650, "pay"), (FEES, 51, "fee"))
+
+        assert await figures(ledger, BUYER) == (1000, 700)
+
+    async def test_without_pays_it_is_released(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 700)
+
+        assert await settle(database, (HOST, 0, "pay"), (FEES, 0, "fee")) == ()
+
+        assert await figures(ledger, BUYER) == (1000, 0)
+        assert await database.fetch("SELECT state, settled_uusd FROM holds") == [("released", 0)]
+
+    async def test_a_job_without_hold_is_refused(self, ledger: Ledger, database: Database) -> None:
+        with pytest.raises(HoldMismatch, match="missing"):
+            await settle(database, (HOST, 1, "pay"))
+
+    async def test_an_account_nobody_opened_stops_it_all(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 700)
+
+        with pytest.raises(UnknownAccount):
+            await settle(database, (HOST, 1, "pay"), (new_id(), 1, "fee"))
+
+        assert await figures(ledger, BUYER) == (1000, 700)
+        assert await audit(database) == []
+
+    async def test_held_and_settled_in_one_book(self, ledger: Ledger, database: Database) -> None:
+        def command(tx: Tx) -> None:
+            book = Book.load(tx, [BUYER, HOST])
+            book.hold(payer=BUYER, amount_uusd=900, job_id=JOB)
+            book.settle(job_id=JOB, pays=((HOST, 800, "pay"),), at_ms=5)
+            book.hold(payer=BUYER, amount_uusd=200, job_id=new_id())
+            assert (book.balance_uusd(BUYER), book.free_uusd(BUYER)) == (200, 0)
+            book.apply(tx)
+
+        await database.run(command)
+
+        assert await figures(ledger, BUYER) == (200, 200)
+        assert await audit(database) == []
+
+
+class TestStatement:
+    async def test_newest_first_page_by_page(self, ledger: Ledger) -> None:
+        for amount in (1, 2, 3, 4):
+            await ledger.deposit(owner_id=BUYER, amount_uusd=amount)
+
+        first = await ledger.statement(BUYER, limit=3)
+        second = await ledger.statement(BUYER, limit=3, before=first.transfers[-1].id)
+
+        assert [one.amount_uusd for one in first.transfers] == [4, 3, 2]
+        assert [one.amount_uusd for one in second.transfers] == [1, 1000]
+        assert first.account.balance_uusd == 1010
+
+    async def test_it_shows_both_sides(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 700)
+        await settle(database, (HOST, 440, "pay"))
+
+        (paid,) = (await ledger.statement(HOST)).transfers
+
+        assert (paid.debit_id, paid.credit_id, paid.kind, paid.job_id) == (BUYER, HOST, "pay", JOB)
+
+
+CORRUPTIONS = [
+    ("UPDATE accounts SET balance_uusd = balance_uusd + 5 WHERE kind = 'buyer'", {"balance", "sum"}),
+    ("UPDATE accounts SET held_uusd = 5 WHERE kind = 'buyer'", {"held"}),
+    ("UPDATE accounts SET held_uusd = 5000 WHERE kind = 'buyer'", {"held", "overdrawn"}),
+    ("UPDATE transfers SET amount_uusd = 1001 WHERE kind = 'deposit'", {"balance"}),
+    ("UPDATE holds SET settled_uusd = 441", {"settled"}),
+]
+
+
+class TestAudit:
+    @pytest.mark.parametrize(("sql", "wanted"), CORRUPTIONS)
+    async def test_each_corruption_is_named(
+        self, ledger: Ledger, database: Database, sql: str, wanted: set[str]
+    ) -> None:
+        await hold(database, 700)
+        await settle(database, (HOST, 440, "pay"))
+        assert await audit(database) == []
+
+        await database.run(lambda tx: tx.execute(sql))
+
+        assert {one.what for one in await audit(database)} == wanted
+
+    async def test_it_names_whom_and_both_figures(self, ledger: Ledger, database: Database) -> None:
+        await database.run(lambda tx: tx.execute("UPDATE accounts SET held_uusd = 5 WHERE kind = 'buyer'"))
+
+        assert await audit(database) == [Difference("held", BUYER.hex(), 5, 0)]

@@ -1,0 +1,127 @@
+"""The page in a real browser: it shows what is there, streams an answer, and asks no other machine for anything."""
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, async_playwright
+
+from comptoir.dispatch.onboard import add_host
+from comptoir.hosts import NewHost
+from comptoir.link import ModelOffer
+from tests.post import Post, open_post
+
+pytestmark = pytest.mark.browser
+
+WAIT_MS = 15_000
+
+
+@dataclass
+class Seen:
+    """A page of a running post, and everything that went wrong on it."""
+
+    post: Post
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+async def seen(tmp_path: Path, chromium: str) -> AsyncIterator[Seen]:
+    """Open the page of a post with one real worker; whatever the browser complains of fails the test."""
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    async with (
+        open_post(tmp_path) as post,
+        post.worker(options={"per_s": 200.0, "tokens": 40}),
+        async_playwright() as driver,
+    ):
+        browser = await driver.chromium.launch(executable_path=chromium, args=arguments)
+        context = await browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+        page = await context.new_page()
+        found = Seen(post, page)
+        page.on("console", lambda line: found.complaints.append(f"console {line.type}: {line.text}"))
+        page.on("pageerror", lambda error: found.complaints.append(f"error: {error}"))
+        page.on("request", lambda one: one.url.startswith(post.url) or found.complaints.append(f"off host: {one.url}"))
+        page.on("response", lambda one: one.status < 400 or found.complaints.append(f"{one.status}: {one.url}"))
+        await page.goto(post.url + "/")
+        yield found
+        await browser.close()
+
+
+class TestPage:
+    async def test_it_shows_models_and_hosts_and_fits_a_phone(self, seen: Seen) -> None:
+        assert await seen.page.locator("[data-model=trivial]").inner_text() != ""
+        assert await seen.page.locator("[data-host]").count() == 1
+        assert "1 host" in await seen.page.locator("#status").inner_text()
+        assert await seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert seen.complaints == []
+
+    async def test_it_streams_an_answer_with_cost_and_receipt(self, seen: Seen) -> None:
+        page = seen.page
+        await page.fill("#key", seen.post.buyer_key)
+        await page.fill("#prompt", "hi")
+        await page.click("#send")
+        await page.wait_for_selector("#facts:not([hidden])", timeout=WAIT_MS)
+
+        assert await page.locator("#answer").inner_text() == " ".join(["tok"] * 40)
+        # 40 tokens at $100 per million and the prompt's at $1.
+        facts = await page.locator("#facts-text").inner_text()
+        assert "40 tokens" in facts and "$0.004" in facts and "host_…" in facts
+        await page.click("#receipt")
+        await page.wait_for_selector("#receipt-text:not([hidden])", timeout=WAIT_MS)
+        assert '"model": "trivial"' in await page.locator("#receipt-text").inner_text()
+        assert seen.complaints == []
+
+    async def test_the_key_is_remembered_for_this_tab_and_nowhere_else(self, seen: Seen) -> None:
+        page = seen.page
+        await page.fill("#key", seen.post.buyer_key)
+        await page.click("#send")
+        await page.wait_for_selector("#facts:not([hidden])", timeout=WAIT_MS)
+        await page.reload()
+
+        assert await page.input_value("#key") == seen.post.buyer_key
+        assert await page.evaluate("localStorage.length") == 0 and await page.context.cookies() == []
+        other = await page.context.new_page()
+        await other.goto(seen.post.url + "/")
+        assert await other.input_value("#key") == ""
+
+    async def test_a_wrong_key_is_said_in_words(self, seen: Seen) -> None:
+        page = seen.page
+        await page.fill("#key", "ck_wrong")
+        await page.click("#send")
+        await page.wait_for_selector("#said.bad", timeout=WAIT_MS)
+
+        assert "key" in (await page.locator("#said").inner_text()).lower()
+        assert await page.is_enabled("#send")
+
+    async def test_stopping_cancels_the_job(self, seen: Seen) -> None:
+        page, post = seen.page, seen.post
+        await page.fill("#key", post.buyer_key)
+        # Slow enough that it can't be over before the button is pressed.
+        await page.evaluate("document.querySelector('#model').append(new Option('slow', 'slow', true, true))")
+        async with post.worker(options={"per_s": 5.0, "tokens": 500, "model": "slow"}, name="slow"):
+            await page.click("#send")
+            await page.locator("#answer:not(:empty)").wait_for(timeout=WAIT_MS)
+            await page.click("#stop")
+            await page.wait_for_selector("#facts:not([hidden])", timeout=WAIT_MS)
+
+        assert post.house.counts.get("cancelled") == 1
+        assert "Stopped" in await page.locator("#said").inner_text()
+
+    async def test_a_new_host_appears_by_itself_and_can_be_chosen(self, seen: Seen) -> None:
+        new = NewHost(gpu="<b>A100</b>", models=(ModelOffer("a<i>b", ["chat"]),))
+        await add_host(seen.post.house, new)
+
+        await seen.page.locator("[data-host]").nth(1).wait_for(timeout=WAIT_MS)
+        await seen.page.locator('#model option[value="a<i>b"]').wait_for(state="attached", timeout=WAIT_MS)
+        assert "2 hosts" in await seen.page.locator("#status").inner_text()
+        assert await seen.page.locator("#market b, #market i").count() == 0
+        assert seen.complaints == []
+
+    async def test_all_of_it_can_be_reached_by_keyboard(self, seen: Seen) -> None:
+        reached = []
+        for _ in range(12):
+            await seen.page.keyboard.press("Tab")
+            reached.append(await seen.page.evaluate("document.activeElement.id || document.activeElement.className"))
+        assert [one for one in reached if one][:5] == ["skip", "model", "key", "prompt", "send"]
