@@ -29,7 +29,7 @@ from comptoir.hosts.types import (
 )
 from comptoir.kit.clock import Clock
 from comptoir.link import ModelOffer, Pulse
-from comptoir.routing import Candidate, FreeList, NoHostPossible, Refused, Spec, explain, possible
+from comptoir.routing import Candidate, FreeList, Refused, Spec, explain, possible
 
 HOST_SILENT_S = 90.0
 """A host not heard of for this long is offline: three of the heartbeats that the published API asks for every 30 s."""
@@ -292,15 +292,6 @@ class Fleet:
         if hosts is None:
             return explain(spec, ())
         return explain(spec, hosts.all.values(), hosts=len(hosts.all))
-
-    def require_possible(self, spec: Spec) -> None:
-        """Do nothing if the job is possible.
-
-        Raises:
-            NoHostPossible: with the reason per filter.
-        """
-        if not self.possible(spec):
-            raise NoHostPossible(self.explain(spec))
 
     def by_status(self) -> dict[str, int]:
         """Return how many hosts have each status; costs nothing per host."""
