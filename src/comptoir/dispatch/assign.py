@@ -175,7 +175,12 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
         house.fleet.outcome(lease.host_id, "lost")
     try:
         await house.db.batch(requeue_verb, item, turn=Turn.REQUEUE)
-    except Unavailable:
+    except Refusal as refusal:
+        if job.refused:
+            house.fleet.release(lease.host_id)
+            return
+        if not isinstance(refusal, Unavailable):
+            raise
         # Not written: the lease stands until the next sweep tries again.
         house.jobs.live.open_lease(job, lease)
         job.state = JobState.RUNNING

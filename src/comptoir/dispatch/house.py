@@ -21,6 +21,9 @@ from comptoir.settings import Settings
 
 log = logging.getLogger(__name__)
 
+CREDIT_SEEN_MAX = 100_000
+"""Buyers whose credit is remembered; beyond it all are forgotten, and their next job waits for its commit."""
+
 WAITING_PRICE_S = 1.0
 """How long the median price of a model is reused: finding it looks at every host that offers the model."""
 
@@ -129,6 +132,7 @@ class House:
     when_empty: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever no job is leased; the drain waits for it."""
     _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
+    _credit: dict[bytes, int] = field(default_factory=dict)
     _waiting_prices: dict[tuple[str, str], tuple[float, int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -164,6 +168,20 @@ class House:
             self.in_flight[owner_id] = left
         else:
             del self.in_flight[owner_id]
+
+    def note_credit(self, owner_id: bytes, free_uusd: int) -> None:
+        """Remember what a buyer could still spend when the ledger last said so."""
+        if len(self._credit) >= CREDIT_SEEN_MAX:
+            self._credit.clear()
+        self._credit[owner_id] = free_uusd
+
+    def spend_seen_credit(self, owner_id: bytes, amount_uusd: int) -> bool:
+        """Tell whether the credit last seen covers *amount_uusd*, and count it as spent: a guess, the ledger decides."""
+        left = self._credit.get(owner_id, -1) - amount_uusd
+        if left < 0:
+            return False
+        self._credit[owner_id] = left
+        return True
 
     def waiting_prices(self, spec: Spec, known: FreeList) -> tuple[int, int]:
         """Return the median (in, out) prices of the hosts that could run *spec*; at most a second old."""

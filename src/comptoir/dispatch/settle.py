@@ -77,6 +77,8 @@ class Settled(msgspec.Struct, frozen=True):
     """What was written."""
 
     host_balance_uusd: int
+    buyer_free_uusd: int = -1
+    """Credit the buyer has left; below 0 when nothing was written."""
 
 
 async def finish(house: House, job: LiveJob, ending: Ending) -> None:
@@ -98,14 +100,20 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
     try:
         settled = await house.db.batch(settle_verb, item, turn=Turn.SETTLE)
     except JobFinished as stale:
+        if job.refused:
+            return
         log.error("job %s was already %s in the database", job.id.hex(), stale.state)
         settled = Settled(0)
     except Exception:
+        if job.refused:
+            return
         job.closing = False
         if lease is not None:
             house.jobs.live.open_lease(job, lease)
             house.fleet.adopt(lease.host_id)
         raise
+    if settled.buyer_free_uusd >= 0:
+        house.note_credit(job.owner_id, settled.buyer_free_uusd)
     _publish(house, job, lease, ending, row=item.finish, settled=settled)
 
 
@@ -260,7 +268,9 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
             continue
         good.append(row)
         receipts.append(item.receipts.build(_with_transfers(item, transfers)))
-        outcomes.append(Settled(book.balance_uusd(row.host_id) if row.host_id and item.pays else 0))
+        outcomes.append(
+            Settled(book.balance_uusd(row.host_id) if row.host_id and item.pays else 0, book.free_uusd(item.owner_id))
+        )
     if good:
         finish_rows(tx, good)
         book.apply(tx)

@@ -54,7 +54,8 @@ class LiveJob:
         "id", "owner_id", "dialect", "kind", "model", "body", "max_tokens", "prompt_tokens_max", "price_in", "price_out",
         "hold_uusd", "detached", "deadline_ms", "created_ms", "state", "events", "frames", "frame_bytes", "chain", "tokens",
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
-        "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing", "tried", "stored",
+        "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
+        "refused", "tried",
         "answers", "_waiters", "_enders",
     )  # fmt: skip
 
@@ -102,12 +103,12 @@ class LiveJob:
         self.receipt_id: bytes | None = None
         self.closing = False
         """Set while its end is being written, so that nobody ends it twice."""
+        self.refused = False
+        """Set when its submit was refused after a host had begun: nothing of it may be written or published."""
         self.tried: set[bytes] = set()
         """Hosts that lost or failed it."""
         self.answers = 1
         """Texts asked for; not stored, so after a restart the job needs a host with room for all of them in one."""
-        self.stored: asyncio.Future[None] | None = None
-        """Resolves when the job's row is on disk (submit)."""
         self._waiters: list[asyncio.Future[None]] = []
         self._enders: list[asyncio.Future[None]] = []
 
@@ -265,7 +266,8 @@ class LiveJobs:
 
     def drop(self, job: LiveJob) -> None:
         """Forget *job*; readers that hold it go on reading."""
-        self._jobs.pop(job.id, None)
+        if self._jobs.get(job.id) is job:
+            del self._jobs[job.id]
 
     def by_lease(self, lease: bytes) -> LiveJob | None:
         """Return the job that *lease* is open on, or None."""
