@@ -3,7 +3,7 @@
 import time
 
 from comptoir import __version__
-from comptoir.desk import claim, find_job, render_plain_error, status_of
+from comptoir.desk import PlainBody, claim, find_job, render_plain_error, status_of
 from comptoir.dialects.house import views
 from comptoir.dialects.house.wire import (
     AuditView,
@@ -324,4 +324,5 @@ DIALECT = Dialect(
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",
     at_root=False,
     error_statuses=status_of,
+    error_body=PlainBody,
 )
