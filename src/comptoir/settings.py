@@ -94,9 +94,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Most open event streams at once; one idle reader costs at most 50 KiB."""
     subscribers_per_job_max: Annotated[int, Meta(ge=1, le=100_000)] = 256
     """Most readers of one job's stream at once."""
-    subscriber_bytes_max: Annotated[int, Meta(ge=KIB, le=64 * MIB)] = 256 * KIB
-    """Bytes waiting in one reader's socket before it is no longer fed; it catches up by replay from the job's own
-    buffer, so a slow reader slows nobody."""
     window_frames: Annotated[int, Meta(ge=1, le=1_000_000)] = 4_096
     """Most unacknowledged frames of one lease; the worker stops reading its engine there (back-pressure)."""
     link_message_bytes_max: Annotated[int, Meta(ge=64 * KIB, le=GIB)] = 80 * MIB

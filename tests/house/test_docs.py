@@ -51,7 +51,28 @@ class TestMakefile:
         assert unphony(".PHONY: up\nup: ## Start.\ntest: ## Test.\n") == ["test"]
 
 
+def reachable(start: str) -> set[str]:
+    """Return the pages that a reader of *start* can come to by links."""
+    found, waiting = {start}, [start]
+    while waiting:
+        path = waiting.pop()
+        for target in LINK.findall(FENCE.sub("", (tree.ROOT / path).read_text())):
+            if "://" in target or not target.endswith(".md"):
+                continue
+            place = (tree.ROOT / path).parent.joinpath(target).resolve()
+            page = str(place.relative_to(tree.ROOT))
+            if page not in found and place.exists():
+                found.add(page)
+                waiting.append(page)
+    return found
+
+
 class TestLinks:
+    def test_every_page_of_docs_can_be_come_to_from_the_readme(self) -> None:
+        pages = {path for path in tree.files() if path.startswith("docs/") and path.endswith(".md")}
+
+        assert pages - reachable("README.md") == set()
+
     def test_every_link_leads_somewhere(self) -> None:
         pages = [path for path in tree.files() if path.endswith(".md")]
         dead = {path: dead_links(path, (tree.ROOT / path).read_text()) for path in pages}

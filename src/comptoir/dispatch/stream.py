@@ -54,7 +54,7 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
         tokens += frame.tokens
     if job.max_tokens and tokens > job.max_tokens + TOKENS_OVER_MAX:
         raise AnswerTooLarge(f"the host sent {tokens} tokens and {job.max_tokens} were asked for")
-    if not job.append(fresh):
+    if not job.append(fresh, bytes_max=house.settings.answer_bytes_max):
         raise AnswerTooLarge("the answer is larger than a job may hold")
     house.frames += len(fresh)
     house.tokens += tokens - before

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from comptoir.dispatch.assign import PROMPT_TOKENS_BASE, give, make_lease, prompt_tokens_expected, start, take
+from comptoir.dispatch.assign import PROMPT_TOKENS_BASE, give, make_lease, prompt_tokens_expected, spec_of, start, take
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.house import House, Turn
 from comptoir.jobs import JobExists, Lease, LiveJob, NewJob, Start, insert_jobs, load_states
@@ -102,7 +102,7 @@ async def submit(house: House, order: Order) -> LiveJob:
         job.events = 2
         give(house, job, lease)
     else:
-        queue_up(house, job, spec)
+        queue_up(house, job, spec_of(job))
     return job
 
 

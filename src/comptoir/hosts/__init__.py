@@ -18,7 +18,8 @@ from comptoir.hosts.check import (
     offers_of,
 )
 from comptoir.hosts.errors import HostRefusal, NoFreeSlot, UnknownHost
-from comptoir.hosts.fleet import HOST_SILENT_S, Fleet, Host
+from comptoir.hosts.fleet import HOST_SILENT_S, Fleet
+from comptoir.hosts.host import Host
 from comptoir.hosts.service import Hosts
 from comptoir.hosts.store import insert_host
 from comptoir.hosts.tables import TABLES

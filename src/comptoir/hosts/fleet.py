@@ -10,8 +10,9 @@ from dataclasses import replace
 from itertools import islice
 
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
+from comptoir.hosts.host import Host
 from comptoir.hosts.pace import PRIOR, Pace
-from comptoir.hosts.reputation import PRIOR_BAD, PRIOR_GOOD, Reputation
+from comptoir.hosts.reputation import PRIOR_BAD, PRIOR_GOOD
 from comptoir.hosts.tally import ModelTally
 from comptoir.hosts.types import (
     ACTIVE,
@@ -21,7 +22,6 @@ from comptoir.hosts.types import (
     LINK,
     LOST,
     OFFLINE,
-    POLL,
     HostRow,
     ModelSummary,
     PaceFigures,
@@ -29,70 +29,11 @@ from comptoir.hosts.types import (
 )
 from comptoir.kit.clock import Clock
 from comptoir.link import ModelOffer, Pulse
-from comptoir.routing import Candidate, FreeList, NoHostPossible, Refused, Slots, Spec, explain, possible
+from comptoir.routing import Candidate, FreeList, Refused, Spec, explain, possible
 
 HOST_SILENT_S = 90.0
 """A host not heard of for this long is offline: three of the heartbeats that the published API asks for every 30 s."""
 PUBLISH_SHARE = 0.05
-
-
-class Host:
-    """One host as it is now. Read freely; only the fleet changes it."""
-
-    __slots__ = (
-        "candidates",
-        "gpu_utilization",
-        "jobs_done",
-        "jobs_failed",
-        "jobs_lost",
-        "last_seen_ms",
-        "linked",
-        "paces",
-        "reputation",
-        "row",
-        "seen_s",
-        "slots",
-        "status",
-        "tokens_done",
-    )
-
-    def __init__(self, row: HostRow) -> None:
-        self.row = row
-        """As registered (models, slots, GPU up to date; statistics as loaded)."""
-        self.slots = Slots(row.slots)
-        self.slots.open = False
-        self.slots.waiting = 0 if row.transport == POLL else None
-        self.slots.count()
-        self.status = OFFLINE
-        self.linked = False
-        self.candidates: dict[str, Candidate] = {}
-        self.paces: dict[str, Pace] = {}
-        self.reputation = Reputation(row.good_milli / 1000, row.bad_milli / 1000, row.outcome_ms)
-        self.gpu_utilization = 0.0
-        self.seen_s = 0.0
-        self.last_seen_ms = row.last_seen_ms
-        self.jobs_done, self.jobs_failed, self.jobs_lost = row.jobs_done, row.jobs_failed, row.jobs_lost
-        self.tokens_done = row.tokens_done
-
-    @property
-    def id(self) -> bytes:
-        """The 16-byte id."""
-        return self.row.id
-
-    def stored(self) -> HostRow:
-        """Return the row that should be in the database now."""
-        return replace(
-            self.row,
-            status=self.status,
-            last_seen_ms=self.last_seen_ms,
-            jobs_done=self.jobs_done,
-            jobs_failed=self.jobs_failed,
-            jobs_lost=self.jobs_lost,
-            tokens_done=self.tokens_done,
-            good_milli=round(self.reputation.good * 1000),
-            bad_milli=round(self.reputation.bad * 1000),
-            outcome_ms=self.reputation.at_ms,
-        )
 
 
 class Fleet:
@@ -351,15 +292,6 @@ class Fleet:
         if hosts is None:
             return explain(spec, ())
         return explain(spec, hosts.all.values(), hosts=len(hosts.all))
-
-    def require_possible(self, spec: Spec) -> None:
-        """Do nothing if the job is possible.
-
-        Raises:
-            NoHostPossible: with the reason per filter.
-        """
-        if not self.possible(spec):
-            raise NoHostPossible(self.explain(spec))
 
     def by_status(self) -> dict[str, int]:
         """Return how many hosts have each status; costs nothing per host."""

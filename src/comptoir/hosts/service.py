@@ -5,7 +5,8 @@ from functools import partial
 from comptoir.hosts import store
 from comptoir.hosts.check import check_host
 from comptoir.hosts.errors import UnknownHost
-from comptoir.hosts.fleet import Fleet, Host
+from comptoir.hosts.fleet import Fleet
+from comptoir.hosts.host import Host
 from comptoir.hosts.types import OFFLINE, HostRow, NewHost
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database

@@ -1,6 +1,7 @@
 """Builders for tests of this room and of those who use it."""
 
-from comptoir.hosts.fleet import Fleet, Host
+from comptoir.hosts.fleet import Fleet
+from comptoir.hosts.host import Host
 from comptoir.hosts.types import LINK, OFFLINE, POLL, HostRow, NewHost
 from comptoir.kit.clock import Clock, FakeClock
 from comptoir.link import ModelOffer

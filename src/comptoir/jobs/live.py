@@ -13,7 +13,7 @@ from comptoir.jobs.types import FINAL, Fault, JobRow, JobState
 from comptoir.link import Frame, Usage, chain_start, chain_step
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
-"""Most bytes of text and extras that one answer may hold; more ends the job as a host fault."""
+"""Most bytes of text and extras that one answer may hold where the caller names no bound."""
 
 _encode_frames = msgspec.msgpack.Encoder().encode
 _decode_frames = msgspec.msgpack.Decoder(list[Frame]).decode
@@ -135,8 +135,8 @@ class LiveJob:
         """True once the job is in a final state and settled."""
         return self.state in FINAL
 
-    def append(self, items: list[Frame]) -> bool:
-        """Take frames in order; wake readers. False: the answer has grown past `FRAME_BYTES_MAX`, nothing taken."""
+    def append(self, items: list[Frame], *, bytes_max: int | None = None) -> bool:
+        """Take frames in order; wake readers. False: the answer would grow past *bytes_max* (`FRAME_BYTES_MAX`), nothing taken."""
         size = self.frame_bytes
         chain = self.chain
         tokens = self.tokens
@@ -144,7 +144,7 @@ class LiveJob:
             size += len(frame.text) + len(frame.extra) + 16
             chain = chain_step(chain, frame)
             tokens += frame.tokens
-        if size > FRAME_BYTES_MAX:
+        if size > (FRAME_BYTES_MAX if bytes_max is None else bytes_max):
             return False
         self.frame_bytes = size
         self.chain = chain

@@ -1,6 +1,7 @@
 """The fleet: who is here, who is free, what is learnt; every list agrees with the hosts at any time."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ from comptoir.hosts import (
 from comptoir.hosts.testing import bring, make_fleet, make_offer, make_row
 from comptoir.kit.clock import FakeClock
 from comptoir.link import Pulse
-from comptoir.routing import NoHostPossible, Spec, choose, preference_named, rank
+from comptoir.routing import Spec, choose, preference_named, rank
 from comptoir.routing.testing import rank_naively
 
 BALANCED = preference_named("balanced")
@@ -239,14 +240,16 @@ class TestPossible:
     def test_a_full_or_absent_host_makes_a_job_possible_and_nobody_makes_it_refused(self) -> None:
         fleet = make_fleet(make_row(slots=1))
         fleet.reserve(ONE, "m")
-        fleet.require_possible(Spec("m"))
+        assert fleet.possible(Spec("m"))
         fleet.unlinked(ONE)
-        fleet.require_possible(Spec("m"))
+        assert fleet.possible(Spec("m"))
 
-        with pytest.raises(NoHostPossible, match="context length turns away 1"):
-            fleet.require_possible(Spec("m", prompt_tokens=4096, max_tokens=1))
-        with pytest.raises(NoHostPossible, match="No registered host offers the model x"):
-            fleet.require_possible(Spec("x"))
+        for spec, why in (
+            (Spec("m", prompt_tokens=4096, max_tokens=1), "context length turns away 1"),
+            (Spec("x"), "No registered host offers the model x"),
+        ):
+            assert not fleet.possible(spec)
+            assert why in fleet.explain(spec).sentence()
 
 
 class TestLearning:
@@ -449,3 +452,20 @@ class TestAgreement:
                     preference = preference_named(name)
                     found = [each.candidate for each in rank(spec, hosts, preference, limit=4)]
                     assert found == rank_naively(spec, hosts, preference, limit=4)
+
+
+class TestModel:
+    def test_it_says_when_the_first_host_with_it_was_registered(self) -> None:
+        fleet = make_fleet(replace(make_row(), created_ms=2_000), replace(make_row(n=2), created_ms=1_000))
+
+        found = fleet.model("m")
+
+        assert found is not None and found.since_ms == 1_000
+        assert found in fleet.models()
+
+    def test_one_nobody_here_offers_is_none(self) -> None:
+        fleet = make_fleet(make_row())
+        fleet.unlinked(ONE)
+
+        assert fleet.model("m") is None
+        assert fleet.model("x") is None

@@ -73,6 +73,14 @@ class TestExplain:
         assert refused.filters[0].count == EXPLAINED_MAX
 
 
+class TestContext:
+    def test_each_of_several_answers_has_the_context_for_itself(self) -> None:
+        host = replace(make_candidate(), context_tokens=100)
+
+        assert passes(Spec("m", prompt_tokens=40, max_tokens=180, answers=3), host)
+        assert not passes(Spec("m", prompt_tokens=40, max_tokens=183, answers=3), host)
+
+
 class TestPossible:
     def test_a_full_or_absent_host_still_makes_a_job_possible(self) -> None:
         busy = make_candidate(slots=1, running=1)

@@ -1,0 +1,67 @@
+"""One host in memory: what it is, what it offers, how it has done."""
+
+from dataclasses import replace
+
+from comptoir.hosts.pace import Pace
+from comptoir.hosts.reputation import Reputation
+from comptoir.hosts.types import OFFLINE, POLL, HostRow
+from comptoir.routing import Candidate, Slots
+
+
+class Host:
+    """One host as it is now. Read freely; only the fleet changes it."""
+
+    __slots__ = (
+        "candidates",
+        "gpu_utilization",
+        "jobs_done",
+        "jobs_failed",
+        "jobs_lost",
+        "last_seen_ms",
+        "linked",
+        "paces",
+        "reputation",
+        "row",
+        "seen_s",
+        "slots",
+        "status",
+        "tokens_done",
+    )
+
+    def __init__(self, row: HostRow) -> None:
+        self.row = row
+        """As registered (models, slots, GPU up to date; statistics as loaded)."""
+        self.slots = Slots(row.slots)
+        self.slots.open = False
+        self.slots.waiting = 0 if row.transport == POLL else None
+        self.slots.count()
+        self.status = OFFLINE
+        self.linked = False
+        self.candidates: dict[str, Candidate] = {}
+        self.paces: dict[str, Pace] = {}
+        self.reputation = Reputation(row.good_milli / 1000, row.bad_milli / 1000, row.outcome_ms)
+        self.gpu_utilization = 0.0
+        self.seen_s = 0.0
+        self.last_seen_ms = row.last_seen_ms
+        self.jobs_done, self.jobs_failed, self.jobs_lost = row.jobs_done, row.jobs_failed, row.jobs_lost
+        self.tokens_done = row.tokens_done
+
+    @property
+    def id(self) -> bytes:
+        """The 16-byte id."""
+        return self.row.id
+
+    def stored(self) -> HostRow:
+        """Return the row that should be in the database now."""
+        return replace(
+            self.row,
+            status=self.status,
+            last_seen_ms=self.last_seen_ms,
+            jobs_done=self.jobs_done,
+            jobs_failed=self.jobs_failed,
+            jobs_lost=self.jobs_lost,
+            tokens_done=self.tokens_done,
+            good_milli=round(self.reputation.good * 1000),
+            bad_milli=round(self.reputation.bad * 1000),
+            outcome_ms=self.reputation.at_ms,
+        )

@@ -1,0 +1,42 @@
+"""A job that waits is held at the median host's price, and nobody dearer gets it."""
+
+import asyncio
+from pathlib import Path
+
+from comptoir.dispatch.onboard import add_host
+from comptoir.hosts import LINK, NewHost
+from comptoir.link import ModelOffer
+from tests.street import MODEL, FakeLine, Street, finish_well, open_street
+
+
+async def host_at(street: Street, price_out: int) -> FakeLine:
+    """Register a host of one slot at a price and link it."""
+    offer = ModelOffer(MODEL, ["chat"], 100_000, 0, price_out)
+    made = await add_host(street.house, NewHost(gpu="x", models=(offer,), transport=LINK))
+    line = FakeLine()
+    street.link(made.host_id, line)
+    return line
+
+
+class TestPriceCap:
+    async def test_a_host_dearer_than_the_hold_is_passed_over(self, tmp_path: Path) -> None:
+        async with open_street(tmp_path) as street:
+            lines = {price: await host_at(street, price) for price in (10_000_000, 20_000_000, 900_000_000)}
+            busy = [await street.submit() for _ in lines]
+            waiting = await street.submit()
+            # Ten tokens at the median price.
+            assert waiting.hold_uusd == 200
+            dear = lines[900_000_000].sent[0][0]
+            median = lines[20_000_000].sent[0][0]
+
+            await finish_well(street.house, dear)
+            await street.house.settle_down()
+            assert waiting.lease is None
+            await finish_well(street.house, median)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            await street.house.settle_down()
+
+            assert len(busy) == 3
+            assert [job for job, _ in lines[20_000_000].sent] == [median, waiting]
+            assert waiting.lease is not None
