@@ -44,8 +44,11 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
 
+LAST_BYTES_S = 2.0
+"""How long clients have, after the drain, to take the last bytes of their answers."""
+
 CUT_WITHIN_S = 1
-"""Most seconds that a stop without drain waits for handlers whose connections were cut."""
+"""Most seconds to wait for handlers whose connections were cut."""
 
 RECONNECT_AFTER_S = 0.5
 """What a stopping coordinator tells its workers to wait before they come back."""
@@ -172,12 +175,20 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._draining is not None:
             self._draining.cancel()
-        if self.force_exit:
-            # As if every client hung up: what was delivered is paid, and uvloop has nobody left to wait for.
-            self.config.timeout_graceful_shutdown = CUT_WITHIN_S
-            for connection in list(self.server_state.connections):
-                connection.transport.abort()
-        await super().shutdown(sockets=sockets)
+        # The answers of leased jobs are complete; what is still open after the last bytes follows a job that stays in line,
+        # or was told to stop at once. It would wait as long as drain_s, and uvloop for ever.
+        grace_s = 0.0 if self.force_exit else LAST_BYTES_S
+        self.config.timeout_graceful_shutdown = round(grace_s) + CUT_WITHIN_S
+        cutting = self._loop.call_later(grace_s, self._cut)
+        try:
+            await super().shutdown(sockets=sockets)
+        finally:
+            cutting.cancel()
+
+    def _cut(self) -> None:
+        """Close every connection as if its client hung up: what was delivered is paid."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     on_stopping: Callable[[int], None] = staticmethod(lambda open_answers: None)
     """Called when the drain begins, with the number of answers still open."""
@@ -212,7 +223,7 @@ def _server(house: House, on_url: Callable[[str], None]) -> _Server:
     config = uvicorn.Config(
         create_app(house), loop="none", http=CorkedHttpProtocol,
         ws="websockets-sansio", lifespan="off", access_log=False, log_config=None, server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain_s)), ws_max_size=settings.link_message_bytes_max,
+        ws_max_size=settings.link_message_bytes_max,
         ws_per_message_deflate=False, ws_ping_interval=20.0, ws_ping_timeout=20.0, backlog=BACKLOG, timeout_keep_alive=75,
     )  # fmt: skip
     return _Server(config, house, on_url)

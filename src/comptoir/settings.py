@@ -265,7 +265,7 @@ _REFERENCE_HEAD = """\
 
 Generated from `src/comptoir/settings.py` (`comptoir.settings.reference()`); a test compares the two.
 
-A setting is given as a flag (`--port 9000`), in the environment (`COMPTOIR_PORT=9000`) or in a TOML file
+A setting is given as a flag (`--port 9000`, or `--set fee_bps=500`), in the environment (`COMPTOIR_PORT=9000`) or in a TOML file
 (`port = 9000` in `comptoir.toml` in the data folder, or the file named by `--config` or `COMPTOIR_CONFIG`). A flag wins
 over the environment, the environment over the file, the file over the default. Names nobody knows and values out of
 bounds stop the start with a line that says which, why and where it came from. `comptoir config` prints what is in

@@ -115,6 +115,22 @@ class TestRun:
         operator = Api(Target(again.quickstart.url, again.quickstart.admin_key, ""))
         assert operator.get("/house/audit").json()["differences"] == []
 
+    def test_who_waits_in_line_does_not_hold_up_the_stop(self, tmp_path: Path, programs: Start) -> None:
+        up = programs(Up, tmp_path, "--set", "drain_s=600").ready()
+        state = ("--state", str(tmp_path / "gone"))
+        gone = programs(Program, "host", *state, "--engine", ENGINE + ",model=gone", cwd=tmp_path, env=as_buyer(up))
+        gone.until("connected, taking jobs")
+        gone.stop()
+        run = programs(Program, "run", "--model", "gone", "hi", cwd=tmp_path, env=as_buyer(up))
+        api = Api(Target(up.quickstart.url, up.quickstart.key, ""))
+        waiting = threading.Event()
+        while not api.get("/house/jobs").json()["jobs"]:
+            waiting.wait(0.05)
+
+        assert up.stop() == 0
+        assert "Traceback" not in up.text, up.text
+        assert run.process.wait(60) != 0
+
     @pytest.mark.parametrize(
         ("arguments", "code", "words"),
         [

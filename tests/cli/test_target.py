@@ -7,7 +7,7 @@ import click
 import pytest
 
 from comptoir.cli.failure import Failure
-from comptoir.cli.host import read_price
+from comptoir.cli.prices import read_price
 from comptoir.cli.quickstart import Quickstart, read_quickstart, write_quickstart
 from comptoir.cli.target import DEFAULT_URL, find_target
 

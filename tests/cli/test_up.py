@@ -141,6 +141,16 @@ class TestWorker:
 
         assert worker_pid(up) != before
 
+    def test_one_that_crashes_by_a_bug_is_started_again_ever_later(self, tmp_path: Path, programs: Start) -> None:
+        (tmp_path / "broken.py").write_text(
+            "class Engine:\n    def __init__(self):\n        raise LookupError('a bug')\n"
+        )
+        up = programs(Up, tmp_path, engine="broken:Engine")
+
+        told = up.until(r"the local worker crashed \(exit code 1\); it starts again in 0.5 s")
+        up.until(r"it starts again in 1 s", after=told.end())
+        assert up.stop() == 0
+
     def test_one_without_engine_says_how_to_add_one(self, tmp_path: Path, programs: Start) -> None:
         up = programs(Up, tmp_path, engine="no.such:Engine")
 
@@ -199,6 +209,12 @@ class TestTroubles:
 
         second.until("a coordinator is already running with")
         assert second.process.wait(30) == 1
+
+    def test_a_bad_price_stops_the_start(self, invoke: Invoke) -> None:
+        result = invoke("up", "--price-out", "cheap")
+
+        assert result.exit_code == 2
+        assert "is no price" in result.output
 
     def test_an_unknown_setting_stops_the_start(self, invoke: Invoke) -> None:
         result = invoke("up", "--set", "colour=blue")

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from comptoir import __version__
 from comptoir.cli.board import words
+from comptoir.cli.failure import Exit
 from comptoir.cli.screen import credits, facts, harmless, price, state, table
 from comptoir.hosts import Fleet
 
@@ -98,6 +99,8 @@ class Greeting:
             self.line("✗", f"the local worker gave up: {event['why']}", style="red")
             if event.get("hint"):
                 self.line(" ", event["hint"], style="dim")
+        elif kind == "WorkerEnded" and event["code"] == Exit.USAGE:
+            self.line("✗", "the local worker can't be started like this; what it says is above", style="red")
         elif kind == "WorkerCrashed":
             code = event["code"]
             how = f"was ended by signal {-code}" if code < 0 else f"crashed (exit code {code})"

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import Any
 
 import click
@@ -17,10 +16,10 @@ from rich.live import Live
 
 from comptoir.cli.board import Board, words
 from comptoir.cli.failure import Exit, Failure
+from comptoir.cli.prices import price_callback, read_price
 from comptoir.cli.screen import out
 from comptoir.cli.target import find_target
 from comptoir.kit.logs import set_up
-from comptoir.kit.money import PRICE_UUSD_PER_MTOK_MAX, UUSD_PER_CREDIT, UUSD_PER_USD
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.registry import EngineSpec, parse_spec
 from comptoir.worker.errors import KeyRefused
@@ -36,30 +35,6 @@ REFRESH_PER_S = 4
 NO_ENGINE_HINT = (
     "for example --engine http://127.0.0.1:8000/v1 (vLLM, Ollama, llama.cpp…), --engine model.gguf, or --discover"
 )
-
-
-def read_price(text: str) -> int:
-    """Read a price a million tokens as micro-dollars: ``0.50`` or ``$0.50`` are dollars, ``50cr`` are credits.
-
-    Raises:
-        BadParameter: it is something else, or out of bounds.
-    """
-    number = text.strip().removeprefix("$")
-    unit = UUSD_PER_CREDIT if number.endswith("cr") else UUSD_PER_USD
-    try:
-        uusd = Decimal(number.removesuffix("cr").strip()) * unit
-    except ArithmeticError as error:
-        raise click.BadParameter(
-            f"{text!r} is no price; write dollars per million tokens (0.50) or credits (50cr)"
-        ) from error
-    if not uusd.is_finite() or not 0 <= uusd <= PRICE_UUSD_PER_MTOK_MAX or uusd != int(uusd):
-        raise click.BadParameter(f"{text!r} must be 0 to $1,000,000 per million tokens, in whole micro-dollars")
-    return int(uusd)
-
-
-def price_callback(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    """Read a price option."""
-    return read_price(value)
 
 
 @click.command()

@@ -54,6 +54,7 @@ class LocalWorker:
         self._on_event = on_event
         self._process: Process | None = None
         self._stopping = False
+        self._gave_up = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -95,8 +96,8 @@ class LocalWorker:
         while not self._stopping:
             began_s = loop.time()
             code = await self._once()
-            if self._stopping or code in (Exit.OK, Exit.REFUSED, Exit.USAGE, Exit.KEY):
-                # It ended in order, or said why it can't run (event GaveUp): trying again won't change that.
+            if self._stopping or self._gave_up or code in (Exit.OK, Exit.USAGE):
+                # It ended in order, or said why it can't run: trying again won't change that.
                 self._on_event("WorkerEnded", {"code": code})
                 return
             if loop.time() - began_s > STEADY_S:
@@ -118,7 +119,9 @@ class LocalWorker:
             while line := await process.stdout.readline():
                 with contextlib.suppress(msgspec.DecodeError):
                     event = msgspec.json.decode(line, type=dict[str, Any])
-                    self._on_event(str(event.pop("event", "")), event)
+                    kind = str(event.pop("event", ""))
+                    self._gave_up = self._gave_up or kind == "GaveUp"
+                    self._on_event(kind, event)
             return await process.wait()
         finally:
             self._process = None

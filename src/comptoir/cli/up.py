@@ -24,6 +24,7 @@ from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.greeting import Greeting
 from comptoir.cli.local_worker import LocalWorker, move_state
 from comptoir.cli.people import People, settle_in, write_address
+from comptoir.cli.prices import checked_price
 from comptoir.cli.screen import out
 from comptoir.cli.target import DEFAULT_DATA
 from comptoir.dispatch import House
@@ -51,9 +52,19 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 @click.option("--log-format", type=click.Choice(("text", "json")), help="Log lines for people or for collectors.")
 @click.option("--worker/--no-worker", default=True, help="Also run a worker on this machine [yes].")
 @click.option("--discover/--no-discover", default=True, help="Let it offer OpenAI-compatible servers found here [yes].")
-@click.option("--price-in", default="0", metavar="PRICE", help="Its price per million prompt tokens, in dollars [0].")
 @click.option(
-    "--price-out", default="1.00", metavar="PRICE", help="Its price per million answer tokens, in dollars [1.00]."
+    "--price-in",
+    callback=checked_price,
+    default="0",
+    metavar="PRICE",
+    help="Dollars per million prompt tokens [0].",
+)
+@click.option(
+    "--price-out",
+    callback=checked_price,
+    default="1.00",
+    metavar="PRICE",
+    help="Dollars per million answer tokens [1.00].",
 )
 @click.option("--slots", type=click.IntRange(1, 4096), default=4, show_default=True, help="Its jobs at once.")
 @click.option(
