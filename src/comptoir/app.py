@@ -222,6 +222,8 @@ def _server(house: House, on_url: Callable[[str], None]) -> _Server:
     settings = house.settings
     config = uvicorn.Config(
         create_app(house), loop="none", http=CorkedHttpProtocol,
+        # The gate reads X-Forwarded-For by the setting trusted_proxies; uvicorn would believe anybody on loopback.
+        proxy_headers=False,
         ws="websockets-sansio", lifespan="off", access_log=False, log_config=None, server_header=False,
         ws_max_size=settings.link_message_bytes_max,
         ws_per_message_deflate=False, ws_ping_interval=20.0, ws_ping_timeout=20.0, backlog=BACKLOG, timeout_keep_alive=75,

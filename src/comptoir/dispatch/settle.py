@@ -4,7 +4,6 @@ What is paid: the tokens that were delivered, at the host's price, never more th
 the same command. A job that ends without a delivered token releases its hold.
 """
 
-import hashlib
 import logging
 
 import msgspec
@@ -214,7 +213,7 @@ def _facts(
         price_in_uusd_per_mtok=lease.price_in if lease else job.price_in,
         price_out_uusd_per_mtok=lease.price_out if lease else job.price_out, fee_bps=house.settings.fee_bps,
         held_uusd=job.hold_uusd, charged_uusd=row.cost_uusd, fee_uusd=fee, released_uusd=job.hold_uusd - row.cost_uusd,
-        transfers=[], input_sha256=hashlib.sha256(job.body).digest(), created_ms=job.created_ms, settled_ms=row.at_ms,
+        transfers=[], input_sha256=job.body_sha256, created_ms=job.created_ms, settled_ms=row.at_ms,
         started_ms=job.started_ms or None, fingerprint=_fingerprint(house, lease),
     )  # fmt: skip
 
@@ -230,7 +229,7 @@ def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> 
     """Return the statement that the host of *lease* has to have signed for what it delivered."""
     return Segment(
         job=public("job", job.id), attempt=public("att", lease.id), host=public("host", lease.host_id), model=lease.model,
-        input_sha256=hashlib.sha256(job.body).hexdigest(), first_frame=lease.first_frame, end_frame=len(job.frames),
+        input_sha256=job.body_sha256.hex(), first_frame=lease.first_frame, end_frame=len(job.frames),
         chain=job.chain.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=usage.billed(job.tokens),
         finish_reason=finish_reason,
     )  # fmt: skip

@@ -5,6 +5,7 @@ the host or another reader. Frames become one row when the job ends.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 
 import msgspec
@@ -56,7 +57,7 @@ class LiveJob:
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "tried",
-        "answers", "_waiters", "_enders",
+        "answers", "_waiters", "_enders", "_body_sha256",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +104,7 @@ class LiveJob:
         self.receipt_id: bytes | None = None
         self.closing = False
         """Set while its end is being written, so that nobody ends it twice."""
+        self._body_sha256 = b""
         self.refused = False
         """Set when its submit was refused after a host had begun: nothing of it may be written or published."""
         self.tried: set[bytes] = set()
@@ -130,6 +132,13 @@ class LiveJob:
         job.fault = Fault(row.fault or "")
         job.error_code, job.error_message = row.error_code or "", row.error_message or ""
         return job
+
+    @property
+    def body_sha256(self) -> bytes:
+        """SHA-256 of the request body as it goes over the link; worked out once."""
+        if not self._body_sha256:
+            self._body_sha256 = hashlib.sha256(self.body).digest()
+        return self._body_sha256
 
     @property
     def over(self) -> bool:

@@ -53,7 +53,6 @@ class Request:
         """Request id, as sent back in ``x-request-id``."""
         self.started_s = time.perf_counter()
         """When it came in, on `time.perf_counter`."""
-        self._headers: dict[bytes, bytes] | None = None
         self._gone: list[Callable[[], None]] | None = None
         self._watch: asyncio.Task[None] | asyncio.TimerHandle | None = None
 
@@ -75,11 +74,11 @@ class Request:
 
     def header(self, name: bytes) -> str:
         """Return a header (lower-case *name*) as text, empty when absent; of repeated ones the last."""
-        headers = self._headers
-        if headers is None:
-            headers = self._headers = dict(self.scope["headers"])
-        value = headers.get(name)
-        return value.decode("latin-1") if value else ""
+        found = b""
+        for offered, value in self.scope["headers"]:
+            if offered == name:
+                found = value
+        return found.decode("latin-1")
 
     def query_pairs(self) -> list[tuple[str, str]]:
         """Return the query string's pairs in order."""
