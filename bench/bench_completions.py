@@ -29,7 +29,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from bench.http_load import Result, load, percentile, post
-from comptoir.app import open_house, running
+from comptoir.app import open_house, running, tune_interpreter
 from comptoir.dispatch.onboard import add_user
 from comptoir.settings import Settings
 from comptoir.worker.engines.registry import EngineSpec
@@ -54,6 +54,7 @@ async def coordinator(folder: str) -> None:
     async with open_house(settings) as house:
         buyer = await add_user(house, username="bench", email="b@example.org", password="correct-horse")
         await house.ledger.deposit(owner_id=buyer.user.id, amount_uusd=10**14)
+        tune_interpreter()
         async with running(house) as url:
             print(url, buyer.key, flush=True)
             await asyncio.Event().wait()

@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
     async def ask(self, method: str, path: str, key: str, body: bytes = b"") -> tuple[int, bytes]:
         """Return status and body."""
         self._waiter = asyncio.get_running_loop().create_future()
-        head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\n" + (f"authorization: Bearer {key}\r\n" if key else "")
         self._transport.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
         return await self._waiter
 
@@ -140,6 +140,15 @@ class Load:
         return wall_s
 
 
+async def groups(port: int) -> tuple[float, float]:
+    """Return how many commits and commands the coordinator's writer has made so far."""
+    connection = await Connection.open(port)
+    _, page = await connection.ask("GET", "/metrics?format=prometheus", "")
+    connection.close()
+    found = dict(re.findall(rb"^comptoir_db_(commits|commands)_total ([0-9.e+]+)", page, re.MULTILINE))
+    return float(found[b"commits"]), float(found[b"commands"])
+
+
 def cpu_by_thread(pid: int) -> tuple[float, float]:
     """Return the CPU seconds of the main thread (event loop) and of all others (writer)."""
     loop_s = others_s = 0.0
@@ -155,23 +164,28 @@ def cpu_by_thread(pid: int) -> tuple[float, float]:
 async def measure(lives: int) -> None:
     """Print one line for each number of jobs in flight."""
     with tempfile.TemporaryDirectory() as folder, child("coordinator", folder, cpu=COORDINATOR_CPU) as (pid, words):
-        load = Load(urlsplit(words[0]).port or 80, words[1])
+        port = urlsplit(words[0]).port or 80
+        load = Load(port, words[1])
         await load.register()
         await load.run(in_flight=16, lives=200)
         print(
-            f"{'in flight':>9} {'lives/s':>8} {'CPU us':>7} {'loop us':>8} {'writer us':>10} {'submit p50 / p99 ms':>20}  /core-s"
+            f"{'in flight':>9} {'lives/s':>8} {'CPU us':>7} {'loop us':>8} {'writer us':>10} {'submit p50 / p99 ms':>20}"
+            "  /core-s  commands/commit"
         )
         for in_flight in IN_FLIGHT:
             count = max(200, lives // (4 if in_flight < 16 else 1))
+            commits, commands = await groups(port)
             loop_s, writer_s = cpu_by_thread(pid)
             wall_s = await load.run(in_flight=in_flight, lives=count)
             loop_after, writer_after = cpu_by_thread(pid)
+            commits_after, commands_after = await groups(port)
+            per_commit = (commands_after - commands) / max(1.0, commits_after - commits)
             loop_us, writer_us = (loop_after - loop_s) / count * 1e6, (writer_after - writer_s) / count * 1e6
             ordered = sorted(load.submit_s)
             p50, p99 = ordered[len(ordered) // 2] * 1e3, ordered[int(len(ordered) * 0.99)] * 1e3
             print(
                 f"{in_flight:>9} {count / wall_s:>8.0f} {loop_us + writer_us:>7.0f} {loop_us:>8.0f} {writer_us:>10.0f}"
-                f" {p50:>10.2f} / {p99:>7.2f}  {1e6 / (loop_us + writer_us):>9.0f}",
+                f" {p50:>10.2f} / {p99:>7.2f}  {1e6 / (loop_us + writer_us):>7.0f}  {per_commit:>10.1f}",
                 flush=True,
             )
 

@@ -78,6 +78,7 @@ class Settled(msgspec.Struct, frozen=True):
     host_balance_uusd: int
     buyer_free_uusd: int = -1
     """Credit the buyer has left; below 0 when nothing was written."""
+    receipt: Receipt | None = None
 
 
 async def finish(house: House, job: LiveJob, ending: Ending) -> None:
@@ -113,6 +114,8 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
         raise
     if settled.buyer_free_uusd >= 0:
         house.note_credit(job.owner_id, settled.buyer_free_uusd)
+    if settled.receipt is not None:
+        house.receipts.remember(settled.receipt)
     _publish(house, job, lease, ending, row=item.finish, settled=settled)
 
 
@@ -126,7 +129,7 @@ def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *,
     job.error_status, job.error_body, job.retry_after_s = ending.status, ending.body, ending.retry_after_s
     job.events += 1
     job.state = ending.state
-    house.jobs.live.drop(job)
+    house.jobs.live.retire(job)
     house.leave(job.owner_id)
     house.counts[ending.state] = house.counts.get(ending.state, 0) + 1
     if ending.state == JobState.COMPLETED:
@@ -266,10 +269,10 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
             outcomes.append(refusal)
             continue
         good.append(row)
-        receipts.append(item.receipts.build(_with_transfers(item, transfers)))
-        outcomes.append(
-            Settled(book.balance_uusd(row.host_id) if row.host_id and item.pays else 0, book.free_uusd(item.owner_id))
-        )
+        receipt = item.receipts.build(_with_transfers(item, transfers))
+        receipts.append(receipt)
+        balance = book.balance_uusd(row.host_id) if row.host_id and item.pays else 0
+        outcomes.append(Settled(balance, book.free_uusd(item.owner_id), receipt))
     if good:
         finish_rows(tx, good)
         book.apply(tx)

@@ -16,6 +16,10 @@ from comptoir.link import Frame, Usage, chain_start, chain_step
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of text and extras that one answer may hold where the caller names no bound."""
 
+RECENT_MAX = 1024
+RECENT_BYTES_MAX = 16 * 1024
+"""Jobs kept in memory after their end, and the largest of them (body and frames): 16 MiB at most."""
+
 _encode_frames = msgspec.msgpack.Encoder().encode
 _decode_frames = msgspec.msgpack.Decoder(list[Frame]).decode
 
@@ -258,6 +262,7 @@ class LiveJobs:
     def __init__(self) -> None:
         self._jobs: dict[bytes, LiveJob] = {}
         self._leases: dict[bytes, LiveJob] = {}
+        self._recent: dict[bytes, LiveJob] = {}
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -272,6 +277,24 @@ class LiveJobs:
     def get(self, job_id: bytes) -> LiveJob | None:
         """Return the live job, or None."""
         return self._jobs.get(job_id)
+
+    def recent(self, job_id: bytes) -> LiveJob | None:
+        """Return a job that is over since a moment ago, or None: then the database knows."""
+        return self._recent.get(job_id)
+
+    def retire(self, job: LiveJob) -> None:
+        """Forget *job* as live, and remember it among the recent ones: most are asked for right after their end."""
+        self.drop(job)
+        if job.frame_bytes + len(job.body) <= RECENT_BYTES_MAX:
+            recent = self._recent
+            recent[job.id] = job
+            if len(recent) > RECENT_MAX:
+                del recent[next(iter(recent))]
+
+    def forget_recent(self, *, older_than_ms: int) -> None:
+        """Let go of recent jobs created before *older_than_ms*; retention counts for them too."""
+        for job_id in [job_id for job_id, job in self._recent.items() if job.created_ms < older_than_ms]:
+            del self._recent[job_id]
 
     def drop(self, job: LiveJob) -> None:
         """Forget *job*; readers that hold it go on reading."""

@@ -16,6 +16,10 @@ LIST_MAX = 500
 """Most receipts of one page; about 1 MB of envelopes."""
 
 
+RECENT_MAX = 1024
+"""Receipts kept in memory after they were written, about 2 KiB each."""
+
+
 class Receipts:
     """Signs, keeps and shows receipts, and publishes the keys they are checked with."""
 
@@ -23,6 +27,7 @@ class Receipts:
         self._db = db
         self._clock = clock
         self._key = key
+        self._recent: dict[bytes, Receipt] = {}
 
     async def start(self) -> None:
         """Register the coordinator's key; call once before the first receipt. Idempotent.
@@ -57,10 +62,17 @@ class Receipts:
         Raises:
             UnknownReceipt: not settled yet, or not a job of ours.
         """
-        receipt = await store.receipt_of(self._db, job_id)
+        receipt = self._recent.get(job_id) or await store.receipt_of(self._db, job_id)
         if receipt is None:
             raise UnknownReceipt(job_id)
         return receipt
+
+    def remember(self, receipt: Receipt) -> None:
+        """Keep a receipt that was just written in memory for a while: most are asked for at once."""
+        recent = self._recent
+        recent[receipt.job_id] = receipt
+        if len(recent) > RECENT_MAX:
+            del recent[next(iter(recent))]
 
     async def envelope_of(self, job_id: bytes) -> bytes:
         """Return the receipt of a job as a DSSE envelope (JSON).

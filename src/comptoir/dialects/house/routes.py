@@ -140,8 +140,8 @@ async def cancel_job(house: House, request: Request) -> JobDetail:
 
 async def job_receipt(house: House, request: Request) -> Reply:
     """Give the receipt of a job as the signed envelope it is."""
-    row = await _row(house, request)
-    return Reply(200, await house.receipts.envelope_of(row.id))
+    found = await find_job(house, _sees(request.principal), request.params["id"])
+    return Reply(200, await house.receipts.envelope_of(found.id))
 
 
 async def receipt(house: House, request: Request) -> Reply:
