@@ -11,6 +11,7 @@ from comptoir.app import open_house, running
 from comptoir.dispatch import House
 from comptoir.dispatch.onboard import add_user
 from comptoir.identity import Role
+from comptoir.reports import audit
 from comptoir.settings import Settings
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.offering import Price
@@ -68,3 +69,5 @@ async def open_post(folder: Path, *, database: str = "", **settings: Any) -> Asy
         )
         async with running(house) as url:
             yield Post(house, url, buyer.user.id, buyer.key, admin.key, folder)
+        # Whatever a test did to this trading post, its books are exact afterwards.
+        assert await audit(house.db) == []

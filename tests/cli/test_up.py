@@ -162,7 +162,7 @@ class TestWorker:
         up = programs(Bare, tmp_path)
 
         up.until("No model answers here yet")
-        up.until("pip install 'comptoir.demo.'")
+        up.until("pip install xllamacpp")
         assert ask(up.quickstart, "/house/models") == {"models": []}
         assert up.stop() == 0
 

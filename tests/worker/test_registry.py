@@ -107,7 +107,7 @@ class TestMakeEngine:
 
         monkeypatch.setattr(importlib, "import_module", missing)
 
-        with pytest.raises(EngineError, match=r"needs xllamacpp.*pip install 'comptoir\[demo\]'"):
+        with pytest.raises(EngineError, match=r"needs xllamacpp.*pip install xllamacpp"):
             make_engine(EngineSpec("demo"), slots=1)
 
     def test_names_are_unique(self) -> None:

@@ -19,7 +19,7 @@ HOSTS_TOLD_MAX = 50
 
 NO_ENGINE = """\
 No model answers here yet. Add an engine in one of these ways:
-  pip install 'comptoir[demo]'                      the small model that ships with Comptoir, and any GGUF file
+  pip install xllamacpp                             the small model that ships with Comptoir, and any GGUF file
   start Ollama, vLLM, llama.cpp or LM Studio        found on its usual port by itself, within seconds
   comptoir host --engine http://127.0.0.1:8000/v1   any OpenAI-compatible server, in another terminal"""
 

@@ -11,7 +11,7 @@ from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refu
 from comptoir.kit.http import MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody
 from comptoir.ledger import HoldMismatch, InsufficientCredit, UnknownAccount
 from comptoir.receipts import BadRegistry, KeyTaken, UnknownKey, UnknownReceipt
-from comptoir.routing import NoHostPossible, UnknownPreference
+from comptoir.routing import UnknownPreference
 
 STATUSES: Mapping[type[Exception], int] = {
     UnsupportedBody: 400,
@@ -46,7 +46,6 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownPreference: 422,
     street.BadSegment: 422,
     street.NoHostPossible: 422,
-    NoHostPossible: 422,
     TooManyRequests: 429,
     street.TooManyJobs: 429,
     street.QueueFull: 503,

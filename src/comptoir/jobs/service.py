@@ -7,7 +7,7 @@ from comptoir.jobs.live import LiveJobs, decode_frames
 from comptoir.jobs.queue import Queue
 from comptoir.jobs.store import forget_contents
 from comptoir.jobs.tables import JOBS
-from comptoir.jobs.types import FINAL, AttemptRow, JobRow, JobState
+from comptoir.jobs.types import FINAL, AttemptRow, JobRow
 from comptoir.kit.db import Database
 from comptoir.kit.ids import oldest_id
 from comptoir.link import Frame
@@ -123,13 +123,11 @@ class Jobs:
         sql = f"SELECT owner_id, count(*) FROM jobs WHERE owner_id IN ({marks}) GROUP BY owner_id"
         return {bytes(row[0]): int(row[1]) for row in await self._db.fetch(sql, owner_ids)}
 
-    async def counts(self) -> dict[str, int]:
-        """Return how many jobs are in each state; reads the whole table, so callers cache it."""
-        found = {state.value: 0 for state in JobState}
-        found.update(
-            {row[0]: int(row[1]) for row in await self._db.fetch("SELECT state, count(*) FROM jobs GROUP BY state")}
-        )
-        return found
+    async def ended_counts(self, *, before_ms: int) -> dict[str, int]:
+        """Return how many jobs ended before *before_ms*, by final state; reads the whole table, in a thread."""
+        sql = f"SELECT state, count(*) FROM jobs WHERE finished_ms < {before_ms:d} GROUP BY state"
+        rows = await self._db.survey(lambda fetch: fetch(sql))
+        return {row[0]: int(row[1]) for row in rows}
 
 
 def _row(columns: tuple[object, ...]) -> JobRow:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from comptoir.routing import FILTERS, NoHostPossible, Spec, explain, passes, possible
+from comptoir.routing import FILTERS, Spec, explain, passes, possible
 from comptoir.routing.filters import EXPLAINED_MAX
 from comptoir.routing.testing import make_candidate, make_free_list, make_host_id, make_spec
 
@@ -61,10 +61,10 @@ class TestExplain:
         assert "None of 3 hosts offering m could run this: VRAM turns away 3 (for example host_" in refused.sentence()
 
     def test_says_when_nobody_offers_the_model(self) -> None:
-        refusal = NoHostPossible(explain(make_spec(model="x"), []))
+        refused = explain(make_spec(model="x"), [])
 
-        assert refusal.message == "No registered host offers the model x."
-        assert refusal.refused.hosts == 0
+        assert refused.sentence() == "No registered host offers the model x."
+        assert refused.hosts == 0
 
     def test_its_work_is_bounded_and_it_says_how_many_it_looked_at(self) -> None:
         refused = explain(make_spec(region="us"), [make_candidate(n=n) for n in range(1, EXPLAINED_MAX + 10)])

@@ -1,5 +1,6 @@
 """The embedded store: one SQLite file, WAL, synchronous=FULL, one writing and one reading connection."""
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -31,7 +32,9 @@ BUSY_TIMEOUT_S = 10.0
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open *path*; autocommit mode, so that BEGIN and COMMIT are ours."""
+    """Open *path*; autocommit mode, so that BEGIN and COMMIT are ours. A new file is its owner's only."""
+    if not read_only:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = sqlite3.connect(
         str(path),
         isolation_level=None,

@@ -28,9 +28,9 @@ class EngineEntry(msgspec.Struct, frozen=True):
 
 
 ENGINES: tuple[EngineEntry, ...] = (
-    EngineEntry("demo", "comptoir.worker.engines.demo:DemoEngine", "pip install 'comptoir[demo]'"),
-    EngineEntry("llamacpp", "comptoir.worker.engines.llamacpp:LlamaCppEngine", "pip install 'comptoir[demo]'"),
-    EngineEntry("openai", "comptoir.worker.engines.openai:OpenAIEngine", "pip install 'comptoir[worker]'"),
+    EngineEntry("demo", "comptoir.worker.engines.demo:DemoEngine", "pip install xllamacpp"),
+    EngineEntry("llamacpp", "comptoir.worker.engines.llamacpp:LlamaCppEngine", "pip install xllamacpp"),
+    EngineEntry("openai", "comptoir.worker.engines.openai:OpenAIEngine", "pip install aiohttp"),
 )
 
 
