@@ -31,6 +31,8 @@ class Post:
     buyer_key: str
     admin_key: str
     folder: Path
+    forged: bool = False
+    """Set by tests that forge the books, which are then not audited at the end."""
 
     async def until_linked(self, hosts: int = 1) -> None:
         """Wait until *hosts* workers are linked."""
@@ -68,6 +70,7 @@ async def open_post(folder: Path, *, database: str = "", **settings: Any) -> Asy
             house, username="root", email="root@example.org", password="correct-horse", role=Role.ADMIN
         )
         async with running(house) as url:
-            yield Post(house, url, buyer.user.id, buyer.key, admin.key, folder)
+            post = Post(house, url, buyer.user.id, buyer.key, admin.key, folder)
+            yield post
         # Whatever a test did to this trading post, its books are exact afterwards.
-        assert await audit(house.db) == []
+        assert post.forged or await audit(house.db) == []

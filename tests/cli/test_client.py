@@ -173,6 +173,7 @@ class TestConfig:
 class TestAuditOfForgedBooks:
     async def test_a_difference_is_named_and_ends_with_one(self, invoke: Invoke, tmp_path: Path) -> None:
         async with open_post(tmp_path) as post:
+            post.forged = True
             forged = "UPDATE accounts SET balance_uusd = balance_uusd + 7 WHERE id = ?"
             await post.house.db.run(lambda tx: tx.execute(forged, [post.buyer_id]))
 

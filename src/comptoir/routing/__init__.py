@@ -6,7 +6,7 @@ Invariant: `rank` returns exactly what looking at every host would, and changes 
 Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. Knows nobody.
 """
 
-from comptoir.routing.errors import RoutingRefusal, UnknownPreference
+from comptoir.routing.errors import UnknownPreference
 from comptoir.routing.filters import EXPLAINED_MAX, FILTERS, cost_scaled, explain, passes
 from comptoir.routing.freelist import FreeList
 from comptoir.routing.rank import choose, possible, rank
@@ -34,7 +34,6 @@ __all__ = [
     "Preference",
     "Ranked",
     "Refused",
-    "RoutingRefusal",
     "Slots",
     "Spec",
     "UnknownPreference",

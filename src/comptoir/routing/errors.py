@@ -1,10 +1,6 @@
 """What routing refuses."""
 
-from comptoir.kit.errors import InvalidField, Refusal
-
-
-class RoutingRefusal(Refusal):
-    """Root of this room's errors."""
+from comptoir.kit.errors import InvalidField
 
 
 class UnknownPreference(InvalidField):

@@ -106,6 +106,7 @@ class TestAudit:
         assert (status, found["ok"], found["differences"]) == (200, True, [])
 
     async def test_a_forged_balance_is_named(self, house: Caller) -> None:
+        house.post.forged = True
         await house.post.house.db.run(
             lambda tx: tx.execute("UPDATE accounts SET balance_uusd = balance_uusd + 7 WHERE id = ?", [FEES])
         )
