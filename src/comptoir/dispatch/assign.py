@@ -5,6 +5,7 @@ import logging
 from dataclasses import replace
 
 from comptoir.dispatch.house import House, Turn
+from comptoir.dispatch.plain import is_plain
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.hosts import LINK
 from comptoir.jobs import (
@@ -109,9 +110,11 @@ def prompt_tokens_expected(prompt_tokens_max: int) -> int:
 
 def spec_of(job: LiveJob) -> Spec:
     """Return what a job that is in line (again) asks of a host; its hold is its price cap."""
+    if job.plain is None:
+        job.plain = is_plain(job.body)
     return Spec(
         model=job.model, kind=job.kind, prompt_tokens=prompt_tokens_expected(job.prompt_tokens_max), max_tokens=job.max_tokens,
-        answers=job.answers, price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried),
+        answers=job.answers, price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried), plain=job.plain,
     )  # fmt: skip
 
 

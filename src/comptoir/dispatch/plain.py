@@ -3,7 +3,7 @@
 Jobs are kept as OpenAI-style bodies; such a host gets one text, a length and a temperature, and gives pieces of text back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -35,6 +35,28 @@ class _Body(msgspec.Struct):
     temperature: float | None = None
 
 
+NEUTRAL: Mapping[str, frozenset[bytes]] = {
+    "n": frozenset((b"1",)),
+    "best_of": frozenset((b"1",)),
+    "echo": frozenset((b"false",)),
+    "logprobs": frozenset((b"false",)),
+    "top_p": frozenset((b"1", b"1.0")),
+    "frequency_penalty": frozenset((b"0", b"0.0")),
+    "presence_penalty": frozenset((b"0", b"0.0")),
+    "tools": frozenset((b"[]",)),
+    "logit_bias": frozenset((b"{}",)),
+}
+"""Fields that such a host can't be told of, and the values that ask for nothing."""
+
+CARRIED = frozenset(
+    (
+        "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "stream", "stream_options",
+        "user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier",
+    )
+)  # fmt: skip
+"""Fields that such a host is given, or that are none of a host's business."""
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.Decoder(_Body, strict=False).decode
 
 
@@ -44,6 +66,21 @@ class PlainJob(msgspec.Struct, frozen=True):
     input_text: str
     max_tokens: int
     temperature: float
+
+
+def is_plain(body: bytes) -> bool:
+    """Tell whether an OpenAI-style *body* says nothing that a text-only host would have to leave out: no tools, no images,
+    one answer, and no setting but length and temperature.
+    """
+    for name, raw in _fields(body).items():
+        value = bytes(raw)
+        if name not in CARRIED and value != b"null" and value not in NEUTRAL.get(name, ()):
+            return False
+    messages = _decode(body).messages
+    return all(
+        isinstance(message.content, str) or all(part.text is not None for part in message.content or ())
+        for message in messages
+    )
 
 
 def plain_job(job: LiveJob) -> PlainJob:
@@ -68,8 +105,7 @@ def _conversation(messages: Sequence[_Message]) -> str:
 
 def _words(message: _Message) -> str:
     if isinstance(message.content, list):
-        # What is no text is named, not dropped without a word.
-        return "\n".join(part.text if part.text is not None else f"[{part.type}]" for part in message.content)
+        return "\n".join(part.text or "" for part in message.content)
     return message.content or ""
 
 

@@ -12,6 +12,7 @@ from comptoir.dispatch.assign import PROMPT_TOKENS_BASE, give, make_lease, promp
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.house import House, Turn
+from comptoir.dispatch.plain import is_plain
 from comptoir.hosts import LINK
 from comptoir.jobs import AttemptState, JobExists, Lease, LiveJob, NewJob, Start, insert_jobs, load_states
 from comptoir.kit.db import Tx
@@ -80,7 +81,7 @@ async def submit(house: House, order: Order) -> LiveJob:
     prompt_tokens = prompt_bytes // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
     spec = Spec(
         model=order.model, kind=order.kind, prompt_tokens=prompt_tokens_expected(prompt_tokens),
-        max_tokens=order.max_tokens, answers=order.answers,
+        max_tokens=order.max_tokens, answers=order.answers, plain=not house.fleet.plain_hosts or is_plain(order.body),
     )  # fmt: skip
     candidate = take(house, spec)
     if candidate is None:

@@ -49,6 +49,8 @@ class Fleet:
         """Hosts that are not offline, the longest silent first."""
         self._models: list[ModelSummary] | None = None
         self._since_ms: dict[str, int] = {}  # By model: when the first of its hosts was registered.
+        self.plain_hosts = 0
+        """Registered hosts without our worker, which take plain text only."""
         self.active_hosts = 0
         """Hosts that take jobs, free or busy."""
         self.changed: set[bytes] = set()
@@ -85,6 +87,7 @@ class Fleet:
         host = self._hosts.get(row.id)
         if host is None:
             host = self._hosts[row.id] = Host(row)
+            self.plain_hosts += row.transport != LINK
             self._offer(host, row.models)
         return host
 
@@ -97,6 +100,7 @@ class Fleet:
         for model in list(host.candidates):
             self._withdraw(host, model)
         del self._hosts[host_id]
+        self.plain_hosts -= host.row.transport != LINK
         self.changed.discard(host_id)
 
     def replace_offer(self, host_id: bytes, models: tuple[ModelOffer, ...], slots: int) -> None:
@@ -396,6 +400,7 @@ class Fleet:
             candidate.price_in_uusd_per_mtok = offer.price_in_uusd_per_mtok
             candidate.price_out_uusd_per_mtok = offer.price_out_uusd_per_mtok
             candidate.can_continue = offer.can_continue
+            candidate.plain_only = row.transport != LINK
             candidate.region, candidate.tier, candidate.vram_mib = row.region, row.tier, row.vram_mib
             if joins:
                 hosts.add(candidate)

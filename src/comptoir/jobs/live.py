@@ -60,7 +60,7 @@ class LiveJob:
         "hold_uusd", "detached", "deadline_ms", "created_ms", "state", "events", "frames", "frame_bytes", "chain", "tokens",
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
-        "refused", "tried",
+        "refused", "plain", "tried",
         "answers", "_waiters", "_enders", "_body_sha256",
     )  # fmt: skip
 
@@ -109,6 +109,8 @@ class LiveJob:
         self.closing = False
         """Set while its end is being written, so that nobody ends it twice."""
         self._body_sha256 = b""
+        self.plain: bool | None = None
+        """Whether a host that takes text only can be given it; None until somebody had to know."""
         self.refused = False
         """Set when its submit was refused after a host had begun: nothing of it may be written or published."""
         self.tried: set[bytes] = set()

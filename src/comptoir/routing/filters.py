@@ -28,6 +28,7 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
         or candidate.host_id in spec.deny
         or spec.min_reputation > candidate.reputation
         or (spec.must_continue and not candidate.can_continue)
+        or (candidate.plain_only and not spec.plain)
     )
 
 
@@ -76,6 +77,7 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
     ("allow list", lambda s, c: "not on it" if s.allow is not None and c.host_id not in s.allow else None),
     ("deny list", lambda s, c: "on it" if c.host_id in s.deny else None),
     ("reputation floor", _reputation),
+    ("plain text", lambda s, c: "takes one text, a length and a temperature" if c.plain_only and not s.plain else None),
     ("continuation", lambda s, c: "can't go on from frames" if s.must_continue and not c.can_continue else None),
 )
 """Name and check of every filter, in the order they are told; a check answers the figure that failed, or ``None``."""

@@ -32,6 +32,8 @@ class Spec:
     """None of these host ids."""
     min_reputation: float = 0.0
     """0..1."""
+    plain: bool = True
+    """The job is one text with a length and a temperature: all that a host without our worker is given."""
     must_continue: bool = False
     """The host has to be able to go on from delivered frames (a second attempt)."""
     preference: str = "balanced"
@@ -90,6 +92,8 @@ class Candidate:
     price_in_uusd_per_mtok: int = 0
     price_out_uusd_per_mtok: int = 0
     can_continue: bool = False
+    plain_only: bool = False
+    """The host takes plain jobs only (it polls or is pushed its jobs)."""
     region: str = ""
     tier: str = ""
     vram_mib: int = 0

@@ -107,12 +107,12 @@ class TestNextJob:
         host = await market.anyone.register()
         body = (
             b'{"model":"%b","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":'
-            b'[{"type":"text","text":"Hi"},{"type":"image_url","image_url":{}}]}],"max_tokens":9,"temperature":0.25}'
+            b'[{"type":"text","text":"Hi"},{"type":"text","text":"there"}]}],"max_tokens":9,"temperature":0.25}'
         )
         await submit_body(market, body % LLAMA.encode(), kind="chat", max_tokens=9)
         given = (await host.next_job()).body
 
-        assert given["input_text"] == "system: Be brief.\n\nuser: Hi\n[image_url]"
+        assert given["input_text"] == "system: Be brief.\n\nuser: Hi\nthere"
         assert (given["max_tokens"], given["temperature"]) == (9, 0.25)
 
     async def test_a_completion_comes_as_its_prompt(self, market: Market) -> None:
