@@ -228,8 +228,8 @@ class Fleet:
         host = self._hosts.get(host_id)
         if host is not None and model in host.candidates:
             pace = self._pace(host, model)
-            pace.first_frame(elapsed_ms)
-            self._publish_pace(host, model, pace)
+            if pace.first_frame(elapsed_ms):
+                self._publish_pace(host, model, pace)
 
     def frames(self, host_id: bytes, model: str, gap_ms: float, count: int = 1) -> None:
         """Learn that *count* (>= 1) frames came *gap_ms* (>= 0) apart; constant time per batch."""

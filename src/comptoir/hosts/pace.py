@@ -77,6 +77,10 @@ class LogHistogram:
         return found
 
 
+FIRST_EACH = 16
+"""The first so many first frames are each read at once, later ones every so many: a read costs 10 us a job."""
+
+
 class Pace:
     """The two histograms of one host with one model, and the figures last read from them."""
 
@@ -89,11 +93,12 @@ class Pace:
         self.figures = PRIOR
         """As of the last :meth:`read`."""
 
-    def first_frame(self, value_ms: float) -> None:
-        """Count one time from lease to first frame."""
+    def first_frame(self, value_ms: float) -> bool:
+        """Count one time from lease to first frame; ``True`` when enough is new to be worth a `read`."""
         if self._first is None:
             self._first = LogHistogram(HALF_LIFE_FIRST)
         self._first.add(value_ms)
+        return self._first.total <= FIRST_EACH or self._first.total % FIRST_EACH == 0
 
     def frames(self, gap_ms: float, count: int) -> bool:
         """Count *count* frames that came *gap_ms* apart; ``True`` when enough is new to be worth a `read`."""
