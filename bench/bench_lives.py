@@ -1,8 +1,8 @@
 """A whole durable job life over HTTP, four calls: submit, next-job, complete, receipt; everything on.
 
 Buyers and polling hosts are coroutines of one load process on one core, the coordinator has the other. CPU is the
-coordinator's alone, told apart by thread: event loop, and writer (SQL, signatures, fsync). Beside it, in the same run,
-stands a bare Starlette application that answers the same four calls with constants.
+coordinator's alone, told apart by thread: event loop, and writer (SQL, signatures, fsync). Beside it, in the same run and on
+the same core, stands a bare Starlette application that parses a body and answers a constant: four such requests are the reference.
 
 Usage: ``PYTHONPATH=src:. python -m bench.bench_lives [lives]``
 """
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 import uvloop
 
-from bench.bench_completions import COORDINATOR_CPU, child
+from bench.bench_completions import COORDINATOR_CPU, Server, child
 
 HOSTS = 16
 IN_FLIGHT = (1, 16, 64, 128, 256)
@@ -163,14 +163,19 @@ def cpu_by_thread(pid: int) -> tuple[float, float]:
 
 async def measure(lives: int) -> None:
     """Print one line for each number of jobs in flight."""
-    with tempfile.TemporaryDirectory() as folder, child("coordinator", folder, cpu=COORDINATOR_CPU) as (pid, words):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        child("coordinator", folder, cpu=COORDINATOR_CPU) as (pid, words),
+        child("reference", cpu=COORDINATOR_CPU) as (bare_pid, (bare_url, bare_key)),
+    ):
+        bare = Server(bare_pid, bare_url, bare_key)
         port = urlsplit(words[0]).port or 80
         load = Load(port, words[1])
         await load.register()
         await load.run(in_flight=16, lives=200)
         print(
             f"{'in flight':>9} {'lives/s':>8} {'CPU us':>7} {'loop us':>8} {'writer us':>10} {'submit p50 / p99 ms':>20}"
-            "  /core-s  commands/commit"
+            "  /core-s  commands/commit  4 x bare Starlette"
         )
         for in_flight in IN_FLIGHT:
             count = max(200, lives // (4 if in_flight < 16 else 1))
@@ -181,11 +186,14 @@ async def measure(lives: int) -> None:
             commits_after, commands_after = await groups(port)
             per_commit = (commands_after - commands) / max(1.0, commits_after - commits)
             loop_us, writer_us = (loop_after - loop_s) / count * 1e6, (writer_after - writer_s) / count * 1e6
+            _, bare_s = await bare.run(clients=in_flight, requests=count)
+            bare_us = 4 * bare_s / count * 1e6
             ordered = sorted(load.submit_s)
             p50, p99 = ordered[len(ordered) // 2] * 1e3, ordered[int(len(ordered) * 0.99)] * 1e3
             print(
                 f"{in_flight:>9} {count / wall_s:>8.0f} {loop_us + writer_us:>7.0f} {loop_us:>8.0f} {writer_us:>10.0f}"
-                f" {p50:>10.2f} / {p99:>7.2f}  {1e6 / (loop_us + writer_us):>7.0f}  {per_commit:>10.1f}",
+                f" {p50:>10.2f} / {p99:>7.2f}  {1e6 / (loop_us + writer_us):>7.0f}  {per_commit:>10.1f}"
+                f"  {bare_us:>6.0f} us, {(loop_us + writer_us) / bare_us:.1f}x",
                 flush=True,
             )
 
