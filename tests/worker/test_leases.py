@@ -59,20 +59,42 @@ class TestLease:
 
         assert (lease.base_seq, len(lease.frames)) == (0, 3)
 
-    def test_an_acknowledgement_lets_frames_go(self) -> None:
-        lease = make_lease("a", "bb", "c")
+    def test_what_is_acknowledged_is_not_sent_and_not_waited_for_again(self) -> None:
+        lease = make_lease("a", "bb", "c", window=2)
 
         lease.ack(2)
 
-        assert (lease.base_seq, lease.unacked_bytes, lease.frames) == (2, 1, [Frame("c")])
+        assert (lease.acked_seq, lease.unacked_bytes, lease.full) == (2, 1, False)
         assert texts(lease.take(1000)[0]) == (2, ["c"])
 
-    @pytest.mark.parametrize(("next_seq", "possible"), [(0, False), (1, True), (2, True), (3, True), (4, False)])
-    def test_it_rewinds_only_to_what_it_holds(self, next_seq: int, possible: bool) -> None:
+    @pytest.mark.parametrize("next_seq", [0, 1, 2, 3])
+    def test_a_coordinator_that_lost_its_memory_gets_all_of_it_again(self, next_seq: int) -> None:
         lease = make_lease("a", "b", "c")
         lease.take(1000)
-        lease.ack(1)
+        lease.ack(3)
 
+        assert lease.rewind(next_seq)
+
+        assert lease.unacked_bytes == 3 - next_seq
+        if next_seq < 3:
+            assert texts(lease.take(1000)[0]) == (next_seq, ["a", "b", "c"][next_seq:])
+        else:
+            assert lease.take(1000) == (None, 0)
+        lease.ack(3)
+        assert lease.unacked_bytes == 0
+
+    @pytest.mark.parametrize(
+        ("next_seq", "possible"), [(0, False), (4, False), (5, True), (9, True), (10, True), (11, False)]
+    )
+    def test_what_is_kept_is_bounded_and_it_rewinds_only_to_that(
+        self, next_seq: int, possible: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "FRAME_OVERHEAD_BYTES", 0)
+        monkeypatch.setattr(leases, "KEPT_BYTES_MAX", 9)
+        lease = make_lease(*"abcdefghij")
+        lease.ack(5)
+
+        assert (lease.base_seq, lease.kept_bytes) == (5, 5)
         assert lease.rewind(next_seq) is possible
 
     def test_after_a_rewind_the_rest_and_the_end_are_sent_again(self) -> None:

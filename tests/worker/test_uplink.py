@@ -8,6 +8,7 @@ import pytest
 from bench.trivial_engine import TrivialEngine
 
 from comptoir.link import Bye, Frame, ModelOffer, Usage
+from comptoir.worker import leases
 from comptoir.worker.engines.base import EngineError, Finish
 from comptoir.worker.errors import KeyRefused, LinkRefused
 from comptoir.worker.events import Connected, JobDone, JobFailed, Reconnecting
@@ -151,9 +152,10 @@ class TestResume:
             assert half.table.running == 0
 
     async def test_frames_that_were_acknowledged_and_lost_fail_the_lease(
-        self, coordinator: Coordinator, join: JoinWorker
+        self, coordinator: Coordinator, join: JoinWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A coordinator that goes back behind its own acknowledgement can't be served: nobody has those frames."""
+        """A coordinator that goes back behind what is still kept can't be served: nobody has those frames."""
+        monkeypatch.setattr(leases, "KEPT_BYTES_MAX", 0)
         engine = ScriptedEngine(Frame("a"), Frame("b"), asyncio.Event())
         async with join(engine):
             attempt = await coordinator.push(make_job(1))

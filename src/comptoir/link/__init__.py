@@ -2,7 +2,7 @@
 
 Both sides import this package and share nothing else. One WebSocket message is one msgpack array of
 messages (a batch of one loop tick). Loss and doubling are prevented per lease, not per connection: frames
-of a lease are numbered from 0, the coordinator acknowledges what it holds, the worker keeps a frame until
+of a lease are numbered from 0, the coordinator acknowledges what it holds, the worker keeps a frame at least until
 acknowledged, and after a reconnect both say where they are (`Hello.open`, `Welcome.have`).
 """
 

@@ -1,7 +1,8 @@
 """What the worker holds per lease until the coordinator has it, and the table of all leases.
 
-No I/O in here: the job loop puts frames in, the uplink takes batches out. A frame stays until it is acknowledged, the
-closing message (`Done` or `Fail`) until `Settled`; after a reconnect `Lease.rewind` says from where to send again.
+No I/O in here: the job loop puts frames in, the uplink takes batches out. A frame stays at least until it is acknowledged, and
+beyond that while there is room, so that a coordinator that was restarted gets the whole answer again; the closing message (`Done`
+or `Fail`) stays until `Settled`. After a reconnect `Lease.rewind` says from where to send again.
 """
 
 import asyncio
@@ -13,6 +14,12 @@ from comptoir.link import Done, Fail, Frame, Frames, Job, chain_start, chain_ste
 
 UNACKED_BYTES_MAX = 8 * 1024 * 1024
 """Most unacknowledged answer bytes of one lease; the engine is not read beyond (one larger frame may pass)."""
+
+KEPT_BYTES_MAX = 4 * 1024 * 1024
+"""Answer bytes of one lease that are kept after they were acknowledged; the oldest go first. An ordinary answer fits whole."""
+
+FRAME_OVERHEAD_BYTES = 120
+"""What a frame costs in memory beside its text and extra; counted with what is kept: about 30,000 tokens of a lease."""
 
 FRAME_BYTES_MAX = 60 * 1024 * 1024
 """Most bytes of one frame, a character counted as the four it may take: it must fit a message of 64 MiB."""
@@ -36,6 +43,7 @@ class Lease:
 
     __slots__ = (
         "_room",
+        "acked_seq",
         "base_seq",
         "chain",
         "closing",
@@ -45,6 +53,7 @@ class Lease:
         "frames",
         "input_sha256",
         "job_id",
+        "kept_bytes",
         "lease",
         "model",
         "sent_seq",
@@ -62,12 +71,16 @@ class Lease:
         start_seq = job.start_seq
         self.start_seq = start_seq
         self.base_seq = start_seq
+        """Number of the oldest frame still here."""
+        self.acked_seq = start_seq
+        """Number of the next frame the coordinator wants."""
         self.sent_seq = start_seq
         self.end_seq = start_seq
         self.frames: list[Frame] = []
         self.chain = job.chain or _chain_over(job)
         self.tokens = 0
         self.unacked_bytes = 0
+        self.kept_bytes = 0
         self.window = window
         self.closing: Done | Fail | None = None
         self.closing_sent = False
@@ -77,7 +90,7 @@ class Lease:
     @property
     def full(self) -> bool:
         """Whether the engine has to wait for acknowledgements."""
-        return len(self.frames) >= self.window or self.unacked_bytes >= UNACKED_BYTES_MAX
+        return self.end_seq - self.acked_seq >= self.window or self.unacked_bytes >= UNACKED_BYTES_MAX
 
     def add(self, frame: Frame) -> None:
         """Append the next frame.
@@ -93,6 +106,7 @@ class Lease:
         self.chain = chain_step(self.chain, frame)
         self.tokens += frame.tokens
         self.unacked_bytes += text_size + extra_size
+        self.kept_bytes += text_size + extra_size + FRAME_OVERHEAD_BYTES
         self.end_seq += 1
 
     async def room(self) -> None:
@@ -102,25 +116,37 @@ class Lease:
             await self._room
 
     def ack(self, next_seq: int) -> None:
-        """Let go of everything below *next_seq*; an older or impossible number changes nothing."""
-        count = next_seq - self.base_seq
-        if count <= 0 or next_seq > self.end_seq:
+        """Note that everything below *next_seq* arrived; an older or impossible number changes nothing."""
+        if not self.acked_seq < next_seq <= self.end_seq:
             return
-        frames = self.frames
-        self.unacked_bytes -= sum([len(frame.text) + len(frame.extra) for frame in frames[:count]])
-        del frames[:count]
-        self.base_seq = next_seq
+        at = self.acked_seq - self.base_seq
+        self.unacked_bytes -= _bytes_of(self.frames[at : next_seq - self.base_seq])
+        self.acked_seq = next_seq
         if self.sent_seq < next_seq:
             self.sent_seq = next_seq
+        if self.kept_bytes > KEPT_BYTES_MAX:
+            self._let_go()
         self._wake()
+
+    def _let_go(self) -> None:
+        """Drop the oldest acknowledged frames until half of `KEPT_BYTES_MAX` is free again."""
+        drop = 0
+        for frame in self.frames[: self.acked_seq - self.base_seq]:
+            if self.kept_bytes <= KEPT_BYTES_MAX // 2:
+                break
+            self.kept_bytes -= len(frame.text) + len(frame.extra) + FRAME_OVERHEAD_BYTES
+            drop += 1
+        del self.frames[:drop]
+        self.base_seq += drop
 
     def rewind(self, next_seq: int) -> bool:
         """Send again from *next_seq* on (and the closing message). False when those frames are gone or never were."""
         if not self.base_seq <= next_seq <= self.end_seq:
             return False
-        self.ack(next_seq)
-        self.sent_seq = next_seq
+        self.acked_seq = self.sent_seq = next_seq
+        self.unacked_bytes = _bytes_of(self.frames[next_seq - self.base_seq :])
         self.closing_sent = False
+        self._wake()
         return True
 
     def set_window(self, window: int) -> None:
@@ -156,6 +182,10 @@ class Lease:
     def _wake(self) -> None:
         if self._room is not None and not self._room.done() and not self.full:
             self._room.set_result(None)
+
+
+def _bytes_of(frames: list[Frame]) -> int:
+    return sum([len(frame.text) + len(frame.extra) for frame in frames])
 
 
 def _chain_over(job: Job) -> bytes:

@@ -1,0 +1,86 @@
+"""The coordinator is restarted in the middle of an answer: the worker brings all of it again, nothing starts over."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from comptoir.app import open_house, running
+from comptoir.dispatch import House
+from comptoir.dispatch.onboard import add_user
+from comptoir.dispatch.submit import Order, submit
+from comptoir.jobs import JobState, Reader
+from comptoir.receipts import read_registry, verify
+from comptoir.reports import audit
+from comptoir.settings import Settings
+from comptoir.worker import backoff
+from comptoir.worker.engines.registry import EngineSpec
+from comptoir.worker.run import WorkerConfig, run_worker
+
+TOKENS = 300
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@asynccontextmanager
+async def coordinator(settings: Settings) -> AsyncIterator[House]:
+    async with open_house(settings) as house, running(house):
+        yield house
+
+
+class TestRestart:
+    async def test_the_same_attempt_goes_on_with_the_same_answer(
+        self, tmp_path: Path, database_address: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(backoff, "BACKOFF_LAST_S", 0.1)
+        address = database_address if "://" in database_address else f"sqlite:{database_address}"
+        settings = Settings(data=str(tmp_path / "data"), database=address, port=free_port(), drain_s=0.0)
+        engine = EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": 200.0})
+        config = WorkerConfig(
+            url=f"http://127.0.0.1:{settings.port}",
+            engines=[engine],
+            measure=False,
+            state_dir=str(tmp_path / "worker"),
+            drain_s=2.0,
+        )
+        stop = asyncio.Event()
+        async with asyncio.timeout(60):
+            async with coordinator(settings) as house:
+                buyer = (await add_user(house, username="ada", email=None, password=None)).user.id
+                work = asyncio.create_task(run_worker(config, stop=stop))
+                while not house.lines:
+                    await asyncio.sleep(0.01)
+                body = b'{"messages":[{"role":"user","content":"hi"}],"max_tokens":%d}' % TOKENS
+                job = await submit(house, Order(buyer, "test", "chat", "trivial", body, TOKENS, True))
+                while len(job.frames) < 50:
+                    await asyncio.sleep(0.01)
+                assert job.lease is not None
+                lease = job.lease.id
+            assert not job.over
+
+            async with coordinator(settings) as house:
+                again = house.jobs.live.get(job.id)
+                assert again is not None
+                reader = Reader(again)
+                while await reader.next() is not None:
+                    pass
+                attempts = await house.jobs.attempts(job.id)
+                verdict = verify(
+                    await house.receipts.envelope_of(job.id), read_registry(await house.receipts.registry())
+                )
+                differences = await audit(house.db)
+                stop.set()
+                await work
+
+        assert again.state == JobState.COMPLETED
+        assert (len(again.frames), again.tokens) == (TOKENS, TOKENS)
+        assert [attempt.id for attempt in attempts] == [lease]
+        assert verdict.ok and verdict.unsigned_segments == 0
+        assert differences == []
