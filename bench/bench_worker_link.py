@@ -15,9 +15,9 @@ import sys
 import time
 
 from aiohttp import web
-from nacl.signing import SigningKey
 
 from bench.trivial_engine import TrivialEngine
+from comptoir.kit.signing import SigningKey
 from comptoir.link import (
     LINK_VERSION,
     Acks,

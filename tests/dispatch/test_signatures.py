@@ -11,25 +11,13 @@ from comptoir.dispatch.settle import segment_of
 from comptoir.dispatch.stream import complete, take_frames
 from comptoir.dispatch.submit import Order, submit
 from comptoir.hosts import LINK, NewHost
-from comptoir.jobs import JobState, Lease, LiveJob
+from comptoir.jobs import JobState, LiveJob
 from comptoir.kit.signing import SigningKey
 from comptoir.ledger import audit
 from comptoir.link import Frame, ModelOffer, Usage, segment_bytes
 from comptoir.receipts import read_registry, verify
 from tests.post import Post, open_post
-
-
-class SilentLine:
-    """A line that takes every job and says nothing."""
-
-    def send_job(self, job: LiveJob, lease: Lease) -> bool:
-        return True
-
-    def cancel(self, lease: Lease, reason: str) -> None:
-        """Nobody listens."""
-
-    def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
-        """Nobody listens."""
+from tests.street import FakeLine
 
 
 @pytest.fixture
@@ -42,7 +30,7 @@ async def delivered_job(post: Post, key: SigningKey) -> LiveJob:
     house = post.house
     offer = ModelOffer("m", ["chat"], 1000, 0, 100_000_000)
     host = await add_host(house, NewHost(gpu="x", models=(offer,), transport=LINK, public_key=key.public_key))
-    house.lines[host.host_id] = SilentLine()
+    house.lines[host.host_id] = FakeLine()
     house.fleet.mark_linked(host.host_id)
     job = await submit(house, Order(post.buyer_id, "test", "chat", "m", b"{}", 10, True))
     take_frames(house, job, 0, [Frame("a"), Frame("b")])

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -24,7 +23,7 @@ from comptoir.worker import backoff
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.house.tree import ROOT
-from tests.post import PRICE
+from tests.post import PRICE, free_port
 
 KILLS = 4
 BUYERS = 8
@@ -97,13 +96,6 @@ class Coordinator:
                 pass
             self.refused += 1
             await asyncio.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def first_people(coordinator: Coordinator) -> None:

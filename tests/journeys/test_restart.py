@@ -1,7 +1,6 @@
 """The coordinator is restarted in the middle of an answer: the worker brings all of it again, nothing starts over."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,14 +18,9 @@ from comptoir.settings import Settings
 from comptoir.worker import backoff
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig, run_worker
+from tests.post import free_port
 
 TOKENS = 300
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @asynccontextmanager

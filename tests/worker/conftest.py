@@ -7,9 +7,10 @@ from typing import TypeVar
 
 import pytest
 import pytest_asyncio
-from nacl.signing import SigningKey
+from nacl.signing import VerifyKey
 
 from comptoir.kit.clock import Clock
+from comptoir.kit.signing import SigningKey
 from comptoir.link import ModelOffer
 from comptoir.worker.backoff import Backoff
 from comptoir.worker.engines.base import Engine
@@ -31,7 +32,7 @@ class Half:
         self.events: list[Event] = []
         self.table = LeaseTable()
         signing_key = SigningKey.generate()
-        coordinator.verify_key = signing_key.verify_key
+        coordinator.verify_key = VerifyKey(signing_key.public_key)
         self.runner = JobRunner(
             table=self.table, signing_key=signing_key, slots=slots, clock=clock, on_event=self.events.append
         )

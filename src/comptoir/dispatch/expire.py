@@ -56,11 +56,13 @@ async def sweep_forever(house: House) -> None:
 
 
 async def sweep(house: House) -> None:
-    """Look once at every job in flight and every host."""
+    """Look once at every job past its deadline, every lease and every silent host; jobs that wait in line cost nothing."""
     for host in house.fleet.silent():
         log.info("host %s fell silent", host.id.hex())
     now_s, now_ms = house.clock.monotonic_s(), house.clock.now_ms()
-    due = [job for job in house.jobs.live if not job.closing and not job.over and _due(house, job, now_s, now_ms)]
+    live = house.jobs.live
+    looked_at = dict.fromkeys(live.due(now_ms) + live.under_lease())
+    due = [job for job in looked_at if not job.closing and not job.over and _due(house, job, now_s, now_ms)]
     for first in range(0, len(due), TOGETHER_MAX):
         await asyncio.gather(*(_end(house, job, now_s, now_ms) for job in due[first : first + TOGETHER_MAX]))
 

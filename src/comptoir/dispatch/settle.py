@@ -209,7 +209,7 @@ def _facts(
                 statement=statement, signature=ending.signature or None,
             )
         )  # fmt: skip
-    fee = fee_of(row.cost_uusd, house.settings.fee_bps)
+    fee = row.cost_uusd - row.paid_uusd
     return ReceiptFacts(
         job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind, model=job.model, state=ending.state,
         segments=segments, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,

@@ -18,7 +18,7 @@ from comptoir.jobs import AttemptState, JobExists, Lease, LiveJob, NewJob, Start
 from comptoir.kit.db import Tx
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
-from comptoir.kit.money import TOKENS_PER_MTOK
+from comptoir.kit.money import cost_up
 from comptoir.ledger import Book
 from comptoir.routing import Spec
 
@@ -180,7 +180,7 @@ def submit_verb(tx: Tx, items: list[_Item]) -> list[int | Exception]:
 
 def hold_for(*, prompt_tokens: int, max_tokens: int, price_in: int, price_out: int) -> int:
     """Return the micro-dollars that cover a job at these prices, rounded up once."""
-    return -(-(prompt_tokens * price_in + max_tokens * price_out) // TOKENS_PER_MTOK)
+    return cost_up(prompt_tokens * price_in + max_tokens * price_out)
 
 
 def _price_to_wait_for(house: House, spec: Spec) -> tuple[int, int]:

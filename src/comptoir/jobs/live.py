@@ -6,7 +6,6 @@ the host or another reader. Frames become one row when the job ends.
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
 
 import msgspec
 
@@ -264,17 +263,17 @@ class LiveJobs:
     def __init__(self) -> None:
         self._jobs: dict[bytes, LiveJob] = {}
         self._leases: dict[bytes, LiveJob] = {}
+        self._due: dict[int, set[LiveJob]] = {}
+        """By the second of their deadline, so that looking for those past it costs nothing per job that waits."""
         self._recent: dict[bytes, LiveJob] = {}
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def __iter__(self) -> Iterator[LiveJob]:
-        return iter(list(self._jobs.values()))
-
     def add(self, job: LiveJob) -> None:
         """Make *job* findable."""
         self._jobs[job.id] = job
+        self._due.setdefault(job.deadline_ms // 1000, set()).add(job)
 
     def get(self, job_id: bytes) -> LiveJob | None:
         """Return the live job, or None."""
@@ -302,6 +301,19 @@ class LiveJobs:
         """Forget *job*; readers that hold it go on reading."""
         if self._jobs.get(job.id) is job:
             del self._jobs[job.id]
+            second = self._due[job.deadline_ms // 1000]
+            second.discard(job)
+            if not second:
+                del self._due[job.deadline_ms // 1000]
+
+    def due(self, now_ms: int) -> list[LiveJob]:
+        """Return the jobs whose deadline has come; looks at one bucket a second of deadlines, not at every job."""
+        seconds = [second for second in self._due if second * 1000 <= now_ms]
+        return [job for second in seconds for job in self._due[second] if job.deadline_ms <= now_ms]
+
+    def under_lease(self) -> list[LiveJob]:
+        """Return the jobs that a host holds a lease on."""
+        return list(self._leases.values())
 
     def by_lease(self, lease: bytes) -> LiveJob | None:
         """Return the job that *lease* is open on, or None."""

@@ -18,10 +18,10 @@ PRICE_UUSD_PER_MTOK_MAX = 10**12
 """Upper bound of a price: one dollar a token."""
 
 
-def cost_up(tokens: int, price_uusd_per_mtok: int) -> int:
-    """Price *tokens* (>= 0) in micro-dollars, rounded up: what a hold sets aside."""
-    assert tokens >= 0 and price_uusd_per_mtok >= 0
-    return -(-tokens * price_uusd_per_mtok // TOKENS_PER_MTOK)
+def cost_up(scaled_uusd: int) -> int:
+    """Round *scaled_uusd* (tokens times price, summed; >= 0) up to micro-dollars: what a hold sets aside."""
+    assert scaled_uusd >= 0
+    return -(-scaled_uusd // TOKENS_PER_MTOK)
 
 
 def cost_half_even(scaled_uusd: int) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from comptoir.kit.ids import public
-from comptoir.kit.money import TOKENS_PER_MTOK
+from comptoir.kit.money import TOKENS_PER_MTOK, cost_up
 from comptoir.routing.types import Candidate, FilterCount, Refused, Spec
 
 EXPLAINED_MAX = 1_000
@@ -35,7 +35,7 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
 def _price(spec: Spec, candidate: Candidate) -> str | None:
     if spec.price_cap_uusd is None:
         return None
-    cost_uusd = -(-cost_scaled(spec, candidate) // TOKENS_PER_MTOK)
+    cost_uusd = cost_up(cost_scaled(spec, candidate))
     over = cost_uusd > spec.price_cap_uusd
     return f"up to {cost_uusd} micro-dollars against a cap of {spec.price_cap_uusd}" if over else None
 

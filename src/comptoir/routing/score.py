@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import log2
 from types import MappingProxyType
 
-from comptoir.kit.money import TOKENS_PER_MTOK, to_usd
+from comptoir.kit.money import cost_up, to_usd
 from comptoir.routing.errors import UnknownPreference
 from comptoir.routing.filters import cost_scaled
 from comptoir.routing.types import LOAD_STEPS, Candidate, Ranked, Size, Spec
@@ -177,7 +177,7 @@ def reasons_of(spec: Spec, candidate: Candidate, preference: Preference, *, bonu
         score += bonus
     if preference.measure is not None:
         reasons[preference.name] = float(preference.measure(candidate, size))
-    cost_uusd = -(-cost_scaled(spec, candidate) // TOKENS_PER_MTOK)
+    cost_uusd = cost_up(cost_scaled(spec, candidate))
     finish_ms = finish_ms_of(candidate, spec.max_tokens)
     slots = candidate.slots
     sentence = (

@@ -12,10 +12,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 
-from nacl.signing import SigningKey
-
 from comptoir.kit.clock import Clock
 from comptoir.kit.ids import public
+from comptoir.kit.signing import SigningKey
 from comptoir.link import Cancel, Done, Fail, Frame, Job, Segment, Settled, Usage, segment_bytes
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
 from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
@@ -233,7 +232,7 @@ class JobRunner:
             completion_tokens=usage.billed(held.tokens),
             finish_reason=finish.finish_reason,
         )
-        signature = self._signing_key.sign(segment_bytes(segment)).signature
+        signature = self._signing_key.sign(segment_bytes(segment))
         return Done(held.lease, held.end_seq, finish.finish_reason, usage, held.chain, signature)
 
 

@@ -4,8 +4,8 @@ import asyncio
 
 import aiohttp
 import msgspec
-from nacl.signing import SigningKey
 
+from comptoir.kit.signing import SigningKey
 from comptoir.link import ModelOffer
 from comptoir.worker.errors import RegistrationRefused
 from comptoir.worker.retry_after import read_retry_after
@@ -55,7 +55,7 @@ class _Refused(msgspec.Struct):
 
 def public_key_of(seed: str) -> str:
     """Return the verify key (hex) that belongs to a signing *seed* (hex)."""
-    return bytes(SigningKey(bytes.fromhex(seed)).verify_key).hex()
+    return SigningKey(bytes.fromhex(seed)).public_key.hex()
 
 
 def offer_json(offer: ModelOffer) -> dict[str, object]:

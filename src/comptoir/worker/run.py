@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from nacl.signing import SigningKey
 
 from comptoir import __version__
+from comptoir.kit.signing import SigningKey
 from comptoir.link import Pulse, PulseAnswer
 from comptoir.worker import health, register
 from comptoir.worker.backoff import Backoff

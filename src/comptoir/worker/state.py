@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 import msgspec
-from nacl.signing import SigningKey
 
+from comptoir.kit.signing import SigningKey
 from comptoir.worker.errors import StateUnusable
 
 STATE_BYTES_MAX = 64 * 1024
@@ -97,7 +97,7 @@ class StateFile:
                 state = msgspec.json.decode(file.read(STATE_BYTES_MAX), type=HostState)
             SigningKey(bytes.fromhex(state.seed))
         except FileNotFoundError:
-            return HostState(url=self._url, seed=bytes(SigningKey.generate()).hex())
+            return HostState(url=self._url, seed=SigningKey.generate().seed().hex())
         except (OSError, ValueError) as error:
             raise StateUnusable(f"{self.path} can't be read: {error}. Delete it to register as a new host.") from error
         if state.url != self._url:

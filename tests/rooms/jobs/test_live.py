@@ -161,4 +161,30 @@ class TestLiveJobs:
         jobs.drop(job)
         jobs.drop(job)
 
-        assert (jobs.get(job.id), list(jobs), reader.job) == (None, [], job)
+        assert (jobs.get(job.id), len(jobs), reader.job) == (None, 0, job)
+
+
+class TestDue:
+    def test_it_is_exactly_those_whose_deadline_has_come(self) -> None:
+        live = LiveJobs()
+        jobs = {deadline_ms: make_job() for deadline_ms in (999, 1000, 1001, 1999, 2000, 90_000)}
+        for deadline_ms, job in jobs.items():
+            job.deadline_ms = deadline_ms
+            live.add(job)
+
+        assert {job.deadline_ms for job in live.due(998)} == set()
+        assert {job.deadline_ms for job in live.due(1000)} == {999, 1000}
+        assert {job.deadline_ms for job in live.due(1999)} == {999, 1000, 1001, 1999}
+
+    def test_who_is_dropped_is_not_due(self) -> None:
+        live, first, second = LiveJobs(), make_job(), make_job()
+        first.deadline_ms = second.deadline_ms = 1000
+        live.add(first)
+        live.add(second)
+
+        live.drop(first)
+        live.drop(first)
+
+        assert live.due(5000) == [second]
+        live.drop(second)
+        assert live.due(5000) == []

@@ -1,8 +1,8 @@
 """The operator's lists."""
 
 from comptoir.dialects.infrintia import wire
-from comptoir.dialects.infrintia.render import when
 from comptoir.dispatch import House
+from comptoir.kit.clock import iso_utc
 from comptoir.kit.http import Request
 from comptoir.kit.ids import public
 from comptoir.kit.money import to_credits
@@ -20,7 +20,7 @@ async def users(house: House, request: Request) -> wire.AdminUsers:
         account = accounts.get(user.id)
         free = to_credits(account.free_uusd if account is not None else 0)
         lines.append(
-            wire.AdminUser(public("usr", user.id), user.username, free, jobs.get(user.id, 0), when(user.created_ms))
+            wire.AdminUser(public("usr", user.id), user.username, free, jobs.get(user.id, 0), iso_utc(user.created_ms))
         )
     return wire.AdminUsers(lines, total)
 
@@ -34,6 +34,6 @@ async def hosts(house: House, request: Request) -> wire.AdminHosts:
     for host in found:
         account = accounts.get(host.id)
         earned = to_credits(account.balance_uusd if account is not None else 0)
-        seen = when(host.last_seen_ms) if host.last_seen_ms else None
+        seen = iso_utc(host.last_seen_ms) if host.last_seen_ms else None
         lines.append(wire.AdminHost(public("host", host.id), host.row.gpu, host.status, host.jobs_done, earned, seen))
     return wire.AdminHosts(lines, total)

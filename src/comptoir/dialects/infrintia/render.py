@@ -1,10 +1,9 @@
 """From the core's values to Infrintia's: ids, times, credits and the words for states. Pure."""
 
-from datetime import UTC, datetime
-
 from comptoir.dialects.infrintia import wire
 from comptoir.hosts import Host, ModelSummary
 from comptoir.jobs import JobRow, JobState
+from comptoir.kit.clock import iso_utc
 from comptoir.kit.ids import public
 from comptoir.kit.money import price_to_usd_per_token, to_credits
 
@@ -20,11 +19,6 @@ WORDS = {
 
 STATES = {word: tuple(state.value for state, said in WORDS.items() if said == word) for word in set(WORDS.values())}
 """The states that a word of the filter means."""
-
-
-def when(at_ms: int) -> str:
-    """Spell a moment as the reference does: UTC, whole seconds, ``Z``."""
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def model(summary: ModelSummary) -> wire.Model:
@@ -46,7 +40,7 @@ def host_card(host: Host) -> wire.HostCard:
 def job_line(row: JobRow) -> wire.JobLine:
     """Render one line of a list."""
     return wire.JobLine(
-        public("job", row.id), row.model, WORDS[JobState(row.state)], to_credits(row.cost_uusd), when(row.created_ms)
+        public("job", row.id), row.model, WORDS[JobState(row.state)], to_credits(row.cost_uusd), iso_utc(row.created_ms)
     )
 
 

@@ -2,10 +2,10 @@
 
 from comptoir.desk import claim, once
 from comptoir.dialects.infrintia import wire
-from comptoir.dialects.infrintia.render import when
 from comptoir.dispatch import House
 from comptoir.dispatch.onboard import add_user
 from comptoir.identity import NewKey, OwnerKind, UnknownUser
+from comptoir.kit.clock import iso_utc
 from comptoir.kit.http import Request
 from comptoir.kit.ids import public
 from comptoir.kit.money import to_credits
@@ -23,7 +23,7 @@ async def create(house: House, request: Request) -> wire.UserMade:
         )  # fmt: skip
         user = made.user
         return wire.UserMade(
-            public("usr", user.id), user.username, body.email, to_credits(made.credit_uusd), when(user.created_ms), made.key
+            public("usr", user.id), user.username, body.email, to_credits(made.credit_uusd), iso_utc(user.created_ms), made.key
         )  # fmt: skip
 
     async def find() -> wire.UserMade | None:
@@ -35,7 +35,7 @@ async def create(house: House, request: Request) -> wire.UserMade:
         key = house.identity.new_key(OwnerKind.USER, user.id, secret=bound.secret)
         credits = to_credits(house.settings.signup_credits_uusd)
         return wire.UserMade(
-            public("usr", user.id), user.username, body.email, credits, when(user.created_ms), key.secret
+            public("usr", user.id), user.username, body.email, credits, iso_utc(user.created_ms), key.secret
         )  # fmt: skip
 
     return await once(house, bound, find=find, make=make)
@@ -46,7 +46,7 @@ async def me(house: House, request: Request) -> wire.Me:
     user = await house.identity.get_user(request.principal.id)
     account = await house.ledger.account(user.id)
     jobs = (await house.jobs.count_by_owner([user.id])).get(user.id, 0)
-    return wire.Me(public("usr", user.id), user.username, to_credits(account.free_uusd), jobs, when(user.created_ms))
+    return wire.Me(public("usr", user.id), user.username, to_credits(account.free_uusd), jobs, iso_utc(user.created_ms))
 
 
 async def rotate_key(house: House, request: Request) -> wire.KeyMade:
@@ -68,4 +68,4 @@ async def rotate_key(house: House, request: Request) -> wire.KeyMade:
         return None
 
     key = await once(house, bound, find=find, make=make)
-    return wire.KeyMade(key.secret, when(key.created_ms))
+    return wire.KeyMade(key.secret, iso_utc(key.created_ms))

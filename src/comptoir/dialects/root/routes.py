@@ -1,7 +1,6 @@
 """Endpoints at the root: the paths that several published APIs share, the page, and the references."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from comptoir import __version__
 from comptoir.dialects.root.errors import Detail, render_error, status_of
@@ -9,6 +8,7 @@ from comptoir.dialects.root.metrics import exposition
 from comptoir.dialects.root.wire import Checked, Health, Metrics, MetricsQuery, Platform
 from comptoir.dispatch import House
 from comptoir.jobs import JobState
+from comptoir.kit.clock import iso_utc
 from comptoir.kit.http import Access, Dialect, Endpoint, NoSuchPath, Reply, Request, encode_json
 from comptoir.web import Shop, asset, base_url, secured
 
@@ -46,10 +46,9 @@ class Root:
         if house.draining:
             checks["intake"] = Checked(False, 0.0, "the coordinator is shutting down")
         healthy = all(check.healthy for check in checks.values())
-        now = datetime.fromtimestamp(house.clock.now_ms() // 1000, UTC)
         body = Health(
             "healthy" if healthy else "unhealthy", house.fleet.active_hosts, len(house.jobs.queue),
-            now.strftime("%Y-%m-%dT%H:%M:%SZ"), checks,
+            iso_utc(house.clock.now_ms()), checks,
         )  # fmt: skip
         return Reply(200 if healthy else 503, encode_json(body), headers=((b"cache-control", b"no-store"),))
 

@@ -141,7 +141,7 @@ class HttpServer:
 
     async def _find(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        allowed = set(self._methods.get(path, ()))
+        others: set[str] = set()
         for offered, regex, converters, route in self._patterns.get(path.split("/", 2)[1], ()):
             match = regex.match(path)
             if match is None:
@@ -149,7 +149,8 @@ class HttpServer:
             if offered == method:
                 params = {name: converters[name].convert(value) for name, value in match.groupdict().items()}
                 return await self._serve(route, Request(scope, receive, params), send)
-            allowed.add(offered)
+            others.add(offered)
+        allowed = others | self._methods.get(path, set())
         if len(path) > 1 and path.endswith("/") and (method, path[:-1]) in self._exact:
             return await self._serve(self._exact[method, path[:-1]], Request(scope, receive, {}), send)
         request = Request(scope, receive, {})
