@@ -1,10 +1,12 @@
 """The desk: what every dialect does the same way before and after its own translation.
 
 Who is asking (`gate`), how often (`rates`), repeats of a request (`claim`, `once`, `submit_once`), finding a caller's job and
-following it (`find_job`, `follow`, `open_stream`), the HTTP status of each domain error (`status_of`), and the error body of
-the dialects that nobody published but us (`render_plain_error`). It knows HTTP and the street, and no dialect.
+following it (`find_job`, `follow`, `open_stream`), stopping it (`stop`, `until_over`), the HTTP status of each domain error
+(`status_of`), and the error body of the dialects that nobody published but us (`render_plain_error`). It knows HTTP and the
+street, and no dialect.
 """
 
+from comptoir.desk.ending import stop, until_over
 from comptoir.desk.follow import find_job, follow, job_by_id
 from comptoir.desk.gate import Gate
 from comptoir.desk.idempotent import claim
@@ -15,5 +17,5 @@ from comptoir.desk.statuses import STATUSES, status_of
 
 __all__ = [
     "STATUSES", "Gate", "PlainBody", "claim", "find_job", "follow", "job_by_id", "once", "open_stream", "render_plain_error",
-    "status_of", "submit_once",
+    "status_of", "stop", "submit_once", "until_over",
 ]  # fmt: skip

@@ -1,8 +1,9 @@
 """Find a caller's job and follow it, whether it is still alive or long over: one way for every dialect."""
 
 from comptoir.dispatch import House
-from comptoir.jobs import FINAL, JobState, LiveJob, UnknownJob
+from comptoir.jobs import LiveJob, UnknownJob
 from comptoir.kit.ids import parse
+from comptoir.link import Usage
 
 
 async def find_job(house: House, owner_id: bytes | None, text: str) -> LiveJob:
@@ -29,11 +30,7 @@ async def job_by_id(house: House, owner_id: bytes | None, job_id: bytes) -> Live
             raise UnknownJob
         return live
     row = await house.jobs.get(job_id, owner_id=owner_id)
-    job = LiveJob.revived(row, now_s=house.clock.monotonic_s())
-    if job.state not in FINAL:
-        # Stored but not live: its submit is committed and about to be published, or another coordinator has it.
-        job.state = JobState(row.state)
-    return job
+    return LiveJob.revived(row, now_s=house.clock.monotonic_s())
 
 
 async def follow(house: House, job: LiveJob) -> LiveJob:
@@ -42,5 +39,5 @@ async def follow(house: House, job: LiveJob) -> LiveJob:
         frames, details = await house.jobs.answer(job.id)
         if frames:
             job.append(frames)
-            job.usage = type(job.usage)(job.usage.prompt_tokens, job.usage.completion_tokens, details)
+            job.usage = Usage(job.usage.prompt_tokens, job.usage.completion_tokens, details)
     return job

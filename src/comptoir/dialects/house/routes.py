@@ -3,7 +3,7 @@
 import time
 
 from comptoir import __version__
-from comptoir.desk import PlainBody, claim, find_job, render_plain_error, status_of
+from comptoir.desk import PlainBody, claim, find_job, render_plain_error, status_of, stop
 from comptoir.dialects.house import views
 from comptoir.dialects.house.wire import (
     AuditView,
@@ -28,7 +28,6 @@ from comptoir.dialects.house.wire import (
     StatusView,
 )
 from comptoir.dispatch import House
-from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.onboard import host_of
 from comptoir.hosts import UnknownHost
 from comptoir.identity import OwnerKind, Principal, UnknownUser
@@ -133,8 +132,7 @@ async def job(house: House, request: Request) -> JobDetail:
 
 async def cancel_job(house: House, request: Request) -> JobDetail:
     """Stop a job; what was delivered is paid, the rest goes back."""
-    live = await find_job(house, _sees(request.principal), request.params["id"])
-    await cancel(house, live)
+    await stop(house, await find_job(house, _sees(request.principal), request.params["id"]))
     return await job(house, request)
 
 

@@ -1,11 +1,11 @@
 """Hosts: registering, staying in touch, asking for work and bringing the answer."""
 
-import hashlib
 from decimal import Decimal
 
-from comptoir.desk import claim, once
+from msgspec.structs import replace
+
+from comptoir.desk import claim, once, until_over
 from comptoir.dialects.infrintia import wire
-from comptoir.dialects.infrintia.jobs import until_over
 from comptoir.dispatch import House
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.errors import AnswerTooLarge
@@ -90,14 +90,8 @@ def _offer(house: House, host: Host, names: list[str]) -> None:
         return
     known = {offer.name: offer for offer in host.row.models}
     if set(names) != set(known):
-        price = host.row.models[0]
-        models = tuple(
-            known.get(name)
-            or type(price)(
-                name, price.kinds, price.context_tokens, price.price_in_uusd_per_mtok, price.price_out_uusd_per_mtok
-            )
-            for name in dict.fromkeys(names)
-        )
+        like = replace(host.row.models[0], can_continue=False, fingerprint="")
+        models = tuple(known.get(name) or replace(like, name=name) for name in dict.fromkeys(names))
         check_offer(models, host.row.slots)
         house.fleet.replace_offer(host.id, models, host.row.slots)
     house.fleet.resume(host.id)
@@ -120,7 +114,7 @@ async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
     assigned = wire.Assigned(public("job", job.id), job.model, plain.input_text, plain.max_tokens, plain.temperature)
     if lease.signs:
         assigned.attempt = public("att", lease.id)
-        assigned.input_sha256 = hashlib.sha256(job.body).hexdigest()
+        assigned.input_sha256 = job.body_sha256.hex()
     return assigned
 
 
@@ -152,7 +146,8 @@ async def complete_job(house: House, request: Request) -> wire.Completed:
     await until_over(job)
     if job.state != JobState.COMPLETED:
         raise NotYourLease
-    return _completed(house, job.id, tokens=job.tokens, cost_uusd=job.cost_uusd)
+    earned_uusd = job.cost_uusd - fee_of(job.cost_uusd, house.settings.fee_bps)
+    return wire.Completed(public("job", job.id), "completed", job.tokens, to_credits(earned_uusd))
 
 
 async def _completed_before(house: House, host: Host, text: str) -> wire.Completed:
@@ -171,12 +166,9 @@ async def _completed_before(house: House, host: Host, text: str) -> wire.Complet
         raise NotYourLease from None
     if row.state != JobState.COMPLETED or row.host_id != host.id:
         raise NotYourLease
-    return _completed(house, row.id, tokens=row.completion_tokens, cost_uusd=row.cost_uusd)
-
-
-def _completed(house: House, job_id: bytes, *, tokens: int, cost_uusd: int) -> wire.Completed:
-    earned_uusd = cost_uusd - fee_of(cost_uusd, house.settings.fee_bps)
-    return wire.Completed(public("job", job_id), "completed", tokens, to_credits(earned_uusd))
+    # As posted then: the fee may have another setting by now.
+    earned_uusd = sum(attempt.paid_uusd for attempt in await house.jobs.attempts(job_id) if attempt.host_id == host.id)
+    return wire.Completed(public("job", row.id), "completed", row.completion_tokens, to_credits(earned_uusd))
 
 
 async def fail_job(house: House, request: Request) -> wire.Failed:

@@ -1,15 +1,13 @@
 """Jobs as their buyer sees them: submit, list, look at, follow, cancel."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
-from comptoir.desk import claim, find_job, follow, open_stream, submit_once
+from comptoir.desk import claim, find_job, follow, open_stream, stop, submit_once
 from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line
 from comptoir.dispatch import House, Order
-from comptoir.dispatch.cancel import cancel as stop
 from comptoir.jobs import JobFinished, JobState, LiveJob, Reader
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.errors import InvalidField, Unavailable
@@ -21,9 +19,6 @@ from comptoir.link import Frame
 
 FRAMES_PER_PIECE = 2_048
 """Most tokens joined into one write, so that the replay of a long answer is sent as the client reads."""
-
-ENDING_S = 5.0
-"""How long a request waits for the end of a job that is being written by somebody else."""
 
 encode = msgspec.json.Encoder().encode
 
@@ -84,30 +79,10 @@ async def cancel(house: House, request: Request) -> wire.Job:
     if job.over and job.state != JobState.CANCELLED:
         raise JobFinished(WORDS[job.state])
     if not job.over:
-        live = house.jobs.live.get(job.id)
-        if live is None:
-            raise Unavailable("the job is just being taken up; try again")
-        await stop(house, live)
-        job = live
-        await until_over(job)
+        job = await stop(house, job)
         if job.state != JobState.CANCELLED:
             raise JobFinished(WORDS[job.state])
     return await _view(house, job)
-
-
-async def until_over(job: LiveJob) -> None:
-    """Wait until the end that is being written is written.
-
-    Raises:
-        Unavailable: it takes longer than `ENDING_S`.
-    """
-    reader = Reader(job, start=len(job.frames))
-    loop = asyncio.get_running_loop()
-    ends_s = loop.time() + ENDING_S
-    while not job.over:
-        if loop.time() >= ends_s:
-            raise Unavailable("the end of the job is still being written; try again")
-        await reader.next(timeout_s=ENDING_S)
 
 
 async def _view(house: House, job: LiveJob) -> wire.Job:

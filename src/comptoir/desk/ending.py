@@ -1,0 +1,39 @@
+"""Stop a job for its buyer, and wait for the end that is being written, by whomever."""
+
+import asyncio
+
+from comptoir.dispatch import House
+from comptoir.dispatch.cancel import cancel
+from comptoir.jobs import LiveJob
+from comptoir.kit.errors import Unavailable
+
+ENDING_S = 5.0
+"""How long a request waits for the end of a job that is being written by somebody else."""
+
+
+async def stop(house: House, job: LiveJob) -> LiveJob:
+    """Cancel *job*, which is not over, and return it once it is; it may have ended otherwise meanwhile.
+
+    Raises:
+        JobFinished: it is over.
+        Unavailable: it is just being taken up, its end takes longer than `ENDING_S`, or the database is out of reach.
+    """
+    live = job if job.over else house.jobs.live.get(job.id)
+    if live is None:
+        raise Unavailable("the job is just being taken up; try again")
+    await cancel(house, live)
+    await until_over(live)
+    return live
+
+
+async def until_over(job: LiveJob) -> None:
+    """Wait until the end that is being written is written.
+
+    Raises:
+        Unavailable: it takes longer than `ENDING_S`.
+    """
+    try:
+        async with asyncio.timeout(ENDING_S):
+            await job.ended()
+    except TimeoutError:
+        raise Unavailable("the end of the job is still being written; try again") from None
