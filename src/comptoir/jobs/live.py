@@ -116,7 +116,8 @@ class LiveJob:
         """Hosts that lost or failed it."""
         self.answers = 1
         """Texts asked for; not stored, so after a restart the job needs a host with room for all of them in one."""
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[bool]] = []
+        """Readers that wait; True tells one that it gave up, False that there is something to see."""
         self._enders: list[asyncio.Future[None]] = []
 
     @classmethod
@@ -175,7 +176,7 @@ class LiveJob:
             self._waiters = []
             for waiter in waiters:
                 if not waiter.done():
-                    waiter.set_result(None)
+                    waiter.set_result(False)
         if self._enders and self.state in FINAL:
             for ender in self._enders:
                 if not ender.done():
@@ -204,7 +205,7 @@ class Reader:
         self.at = start
         """Number of the next frame to read."""
         self._gone = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
 
     @property
     def job(self) -> LiveJob:
@@ -229,32 +230,30 @@ class Reader:
             loop = asyncio.get_running_loop()
             waiter = self._waiter = loop.create_future()
             job._waiters.append(waiter)
-            timer = loop.call_later(timeout_s, _expire, waiter) if timeout_s > 0 else None
+            timer = loop.call_later(timeout_s, _give_up, waiter) if timeout_s > 0 else None
+            gave_up = True
             try:
-                await waiter
+                gave_up = await waiter
             finally:
                 self._waiter = None
                 if timer is not None:
                     timer.cancel()
-            if (
-                timer is not None
-                and self.at >= len(job.frames)
-                and not job.over
-                and not self._gone
-                and timer.when() <= loop.time()
-            ):
+                # Whoever was woken is off the list already; who gave up must not stay on it for the life of the job.
+                if gave_up and waiter in job._waiters:
+                    job._waiters.remove(waiter)
+            if gave_up and not self._gone and self.at >= len(job.frames) and not job.over:
                 return []
 
     def leave(self) -> None:
         """End the reading; a waiting `next` returns None."""
         self._gone = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            _give_up(self._waiter)
 
 
-def _expire(waiter: "asyncio.Future[None]") -> None:
+def _give_up(waiter: "asyncio.Future[bool]") -> None:
     if not waiter.done():
-        waiter.set_result(None)
+        waiter.set_result(True)
 
 
 class LiveJobs:

@@ -84,6 +84,20 @@ class TestReader:
         assert await texts(Reader(job, start=2)) == ["c", "d"]
         assert await texts(Reader(job, start=4)) == []
 
+    async def test_one_that_waited_in_vain_leaves_nothing_behind(self) -> None:
+        """A reader pings every 15 s for the life of the job; the job must not remember each time."""
+        job = make_job()
+        reader = Reader(job)
+
+        assert [await reader.next(timeout_s=0.001) for _ in range(5)] == [[]] * 5
+
+        assert job._waiters == []
+        leaving = asyncio.create_task(reader.next())
+        await asyncio.sleep(0)
+        reader.leave()
+        assert await leaving is None
+        assert job._waiters == []
+
     async def test_a_slow_one_gets_all_at_once(self) -> None:
         job = make_job()
         slow = Reader(job)
