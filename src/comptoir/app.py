@@ -17,6 +17,7 @@ from types import FrameType
 
 import uvicorn
 
+from comptoir import __version__
 from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
 from comptoir.dialects.link.session import say_goodbye
@@ -33,10 +34,12 @@ from comptoir.jobs import Jobs
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, open_database
 from comptoir.kit.http import CorkedHttpProtocol, HttpServer
+from comptoir.kit.ids import new_id
 from comptoir.kit.signing import load_or_create
 from comptoir.kit.urlguard import UrlGuard
 from comptoir.ledger import Ledger
 from comptoir.migrations import upgrade
+from comptoir.nodes import Nodes
 from comptoir.receipts import Receipts
 from comptoir.routing import preference_named
 from comptoir.settings import Settings
@@ -77,6 +80,7 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
     try:
         await upgrade(db)
         house = await _rooms(settings, clock, data, db=db)
+        await house.nodes.join(version=__version__)
         house.fleet.on_free = lambda host: pump(house, host.id)
         house.spawn(_count_before(house, before_ms=clock.now_ms()))
         _, house.users = await house.identity.list_users(limit=1)
@@ -125,7 +129,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database) 
     secret = hashlib.sha256(b"comptoir-idempotency" + key.seed()).digest()
     house = House(
         settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=Jobs(db),
-        receipts=receipts, idempotency=Idempotency(db, clock, secret=secret),
+        receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=Nodes(db, new_id()),
         preference=preference_named(settings.routing), started_s=clock.monotonic_s(),
     )  # fmt: skip
     return house

@@ -174,7 +174,8 @@ class TestStartVerb:
         running, waiting = await street.submit(), await street.submit()
 
         def start(job: LiveJob) -> Start:
-            return Start(job.id, new_id(), host_id, 0, 1, job.events)
+            node_id = street.house.node_id
+            return Start(job.id, new_id(), host_id, 0, 1, job.events, node_id, node_id, 1, 2)
 
         batch = street.house.db.batch
         done = await asyncio.gather(

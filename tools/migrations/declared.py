@@ -5,10 +5,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from comptoir import hosts, idempotency, identity, jobs, ledger, receipts
+from comptoir import hosts, idempotency, identity, jobs, ledger, nodes, receipts
 from comptoir.kit.db import Table
 
-ROOMS = (identity, ledger, hosts, jobs, receipts, idempotency)
+ROOMS = (identity, ledger, hosts, jobs, receipts, idempotency, nodes)
 """Every room that owns tables."""
 
 TYPES: dict[str, sa.types.TypeEngine[Any]] = {

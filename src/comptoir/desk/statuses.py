@@ -6,7 +6,7 @@ from comptoir.dispatch import errors as street
 from comptoir.hosts import NoFreeSlot, UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import EmailTaken, UnknownAccessKey, UnknownUser, UsernameTaken
-from comptoir.jobs import JobExists, JobFinished, NotYourLease, UnknownJob
+from comptoir.jobs import JobExists, JobFinished, JobMoved, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody
 from comptoir.ledger import HoldMismatch, InsufficientCredit, UnknownAccount
@@ -33,6 +33,7 @@ STATUSES: Mapping[type[Exception], int] = {
     KeyTaken: 409,
     JobExists: 409,
     JobFinished: 409,
+    JobMoved: 503,
     NotYourLease: 409,
     HoldMismatch: 409,
     NoFreeSlot: 409,

@@ -13,6 +13,7 @@ from comptoir.jobs import (
     Fault,
     Finish,
     JobFinished,
+    JobMoved,
     JobState,
     Lease,
     LiveJob,
@@ -87,7 +88,7 @@ async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
         house.fleet.release(candidate.host_id)
         return
     lease = make_lease(house, job, candidate)
-    item = Start(job.id, lease.id, lease.host_id, lease.first_frame, lease.started_ms, job.events)
+    item = start_of(job, lease, node_id=house.node_id, from_id=house.node_id)
     job.events += 1
     try:
         await house.db.batch(start_verb, item, turn=Turn.START)
@@ -101,6 +102,14 @@ async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
                 house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec_of(job), first=True)
         return
     give(house, job, lease)
+
+
+def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> Start:
+    """Return what is written when *lease* begins."""
+    return Start(
+        job.id, lease.id, lease.host_id, lease.first_frame, lease.started_ms, job.events, node_id, from_id, lease.price_in,
+        lease.price_out,
+    )  # fmt: skip
 
 
 def prompt_tokens_expected(prompt_tokens_max: int) -> int:
@@ -169,7 +178,7 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
         job_id=job.id, state=JobState.QUEUED, at_ms=house.clock.now_ms(), event_seq=job.events, attempt_id=lease.id,
         attempt_state=AttemptState.LOST, host_id=lease.host_id, end_frame=len(job.frames), prompt_tokens=0,
         completion_tokens=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="", error_message=why[:500],
-        chain=b"", signature=b"", frames=b"", usage=b"",
+        chain=b"", signature=b"", frames=b"", usage=b"", node_id=house.node_id,
     )  # fmt: skip
     job.events += 1
     job.state = JobState.QUEUED
@@ -215,6 +224,9 @@ def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
         if stored is None or stored.state != JobState.QUEUED:
             outcomes.append(JobFinished(stored.state if stored else "unknown"))
             continue
+        if stored.node_id != item.from_id:
+            outcomes.append(JobMoved())
+            continue
         good.append(item)
         outcomes.append(None)
     if good:
@@ -229,6 +241,9 @@ def requeue_verb(tx: Tx, items: list[Finish]) -> list[None | Exception]:
     outcomes: list[Exception | None] = []
     for item in items:
         stored = states.get(item.job_id)
+        if stored is not None and stored.node_id != item.node_id:
+            outcomes.append(JobMoved())
+            continue
         if stored is None or stored.state != JobState.RUNNING or stored.attempt_id != item.attempt_id:
             outcomes.append(NotYourLease())
             continue

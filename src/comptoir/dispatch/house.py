@@ -15,6 +15,7 @@ from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 from comptoir.kit.vitals import Check, LoopLag
 from comptoir.ledger import Ledger
+from comptoir.nodes import Nodes
 from comptoir.receipts import Receipts
 from comptoir.routing import Candidate, FreeList, Preference, Spec, passes
 from comptoir.settings import Settings
@@ -94,6 +95,8 @@ class House:
     jobs: Jobs
     receipts: Receipts
     idempotency: Idempotency
+    nodes: Nodes
+    """The coordinators of this trading post; `node_id` is this one's."""
     preference: Preference
     """Routing strategy in force."""
     lines: dict[bytes, Line] = field(default_factory=dict)
@@ -134,6 +137,11 @@ class House:
     _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
     _credit: dict[bytes, int] = field(default_factory=dict)
     _waiting_prices: dict[tuple[str, str], tuple[float, int, int]] = field(default_factory=dict)
+
+    @property
+    def node_id(self) -> bytes:
+        """This coordinator."""
+        return self.nodes.node_id
 
     def __post_init__(self) -> None:
         self.database = Check(self._ask_writer, fresh_s=self.settings.health_cache_s, cap_s=CHECK_CAP_S)

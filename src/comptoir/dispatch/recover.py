@@ -1,6 +1,7 @@
 """Recover: take up after a restart what the database says is unfinished. No accepted job is lost, no hold forgotten."""
 
 import logging
+from collections.abc import Sequence
 
 from comptoir.dispatch.assign import lose, spec_of
 from comptoir.dispatch.house import House
@@ -13,12 +14,23 @@ log = logging.getLogger(__name__)
 
 
 async def recover(house: House) -> int:
-    """Take up every unfinished job; return how many there were. Call it once, before serving.
+    """Take up every unfinished job; return how many there were. Call it once, before serving, where no other coordinator is.
 
     A job whose buyer waited on the line is ended (its connection died with the old process) and its hold released. A detached job
     waits in line again; if a worker holds its lease, it may come back and re-send its frames until the lease runs out.
     """
-    rows = await house.jobs.unfinished()
+    taken = 0
+    owners = list(await house.jobs.owners())
+    while rows := await house.jobs.take_over(node_id=house.node_id, of=owners) if owners else []:
+        taken += len(rows)
+        await take_up(house, rows)
+    if taken:
+        log.info("took up %d unfinished jobs", taken)
+    return taken
+
+
+async def take_up(house: House, rows: Sequence[JobRow]) -> None:
+    """Go on with jobs that this coordinator has just become the owner of."""
     for row in rows:
         job = await _revive(house, row)
         house.jobs.live.add(job)
@@ -34,9 +46,6 @@ async def recover(house: House) -> int:
         elif not _keeps_frames(house, job.lease):
             # A polling or pushed host keeps no frames to send again: start over on whoever is free.
             await lose(house, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
-    if rows:
-        log.info("took up %d unfinished jobs", len(rows))
-    return len(rows)
 
 
 def _keeps_frames(house: House, lease: Lease) -> bool:

@@ -15,6 +15,7 @@ from comptoir.jobs import (
     Fault,
     Finish,
     JobFinished,
+    JobMoved,
     JobState,
     Lease,
     LiveJob,
@@ -173,6 +174,7 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
         finish_reason=ending.finish_reason, fault=ending.fault, error_code=ending.code,
         error_message=ending.message[:MESSAGE_CHARS_MAX], chain=job.chain if delivered else b"",
         signature=ending.signature, frames=job.encode_frames(), usage=ending.usage.details,
+        node_id=house.node_id,
     )  # fmt: skip
     signed = public_key = b""
     statement = None
@@ -256,6 +258,9 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
         stored = states.get(row.job_id)
         if stored is None or stored.state not in (JobState.QUEUED, JobState.RUNNING):
             outcomes.append(JobFinished(stored.state if stored else "unknown"))
+            continue
+        if stored.node_id != row.node_id:
+            outcomes.append(JobMoved())
             continue
         if stored.attempt_id != row.attempt_id:
             outcomes.append(NotYourLease())

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from comptoir.dispatch.assign import PROMPT_TOKENS_BASE, give, make_lease, prompt_tokens_expected, spec_of, start, take
+from comptoir.dispatch.assign import (
+    PROMPT_TOKENS_BASE,
+    give,
+    make_lease,
+    prompt_tokens_expected,
+    spec_of,
+    start,
+    start_of,
+    take,
+)
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.house import House, Turn
@@ -93,7 +102,9 @@ async def submit(house: House, order: Order) -> LiveJob:
     lease = make_lease(house, job, candidate) if candidate is not None else None
     early = lease is not None and order.job_id is None and _may_start_early(house, job, lease)
     house.enter(order.owner_id)
-    item = _Item(_row(job), _start(job, lease) if lease else None, order.job_id is not None)
+    item = _Item(
+        _row(job, house.node_id), _start(job, lease, house.node_id) if lease else None, order.job_id is not None
+    )
     written = house.db.batch(submit_verb, item, turn=Turn.SUBMIT)
     if early and lease is not None:
         house.jobs.live.add(job)
@@ -212,12 +223,12 @@ def _live(house: House, order: Order, *, prompt_tokens: int, price_in: int, pric
     )  # fmt: skip
 
 
-def _row(job: LiveJob) -> NewJob:
+def _row(job: LiveJob, node_id: bytes) -> NewJob:
     return NewJob(
         job.id, job.owner_id, job.dialect, job.kind, job.model, job.body, job.prompt_tokens_max, job.max_tokens,
-        job.price_in, job.price_out, job.hold_uusd, job.detached, job.deadline_ms, job.created_ms,
+        job.price_in, job.price_out, job.hold_uusd, job.detached, job.deadline_ms, job.created_ms, node_id, job.home_id,
     )  # fmt: skip
 
 
-def _start(job: LiveJob, lease: Lease) -> Start:
-    return Start(job.id, lease.id, lease.host_id, 0, lease.started_ms, 1)
+def _start(job: LiveJob, lease: Lease, node_id: bytes) -> Start:
+    return start_of(job, lease, node_id=node_id, from_id=node_id)

@@ -1,14 +1,14 @@
 """Jobs: units of bought work, their attempts, their frames while alive and their answers afterwards.
 
-Owns: tables ``jobs``, ``attempts``, ``job_events``, ``answers``; the live jobs in memory (`LiveJob`) and the waiting
+Owns: tables ``jobs``, ``attempts``, ``job_events``, ``answers``, ``journal``; the live jobs in memory (`LiveJob`) and the waiting
 queue (`Queue`).
 Invariant: a job is in exactly one state, moves only along `JobState`'s arrows, and every move is a row in
-``job_events``; at most one attempt of a job is open.
+``job_events``; at most one attempt of a job is open. An unfinished job has one owner, the coordinator that may write it.
 Units: times in milliseconds since 1970, money in micro-dollars, frames counted from 0.
 Knows: nobody (only the link's frame, which is what it stores).
 """
 
-from comptoir.jobs.errors import JobExists, JobFinished, JobRefusal, NotYourLease, UnknownJob
+from comptoir.jobs.errors import JobExists, JobFinished, JobMoved, JobRefusal, NotYourLease, UnknownJob
 from comptoir.jobs.live import Lease, LiveJob, LiveJobs, Reader, decode_frames
 from comptoir.jobs.queue import Queue, Waiting
 from comptoir.jobs.service import Jobs
@@ -35,6 +35,7 @@ __all__ = [
     "Finish",
     "JobExists",
     "JobFinished",
+    "JobMoved",
     "JobRefusal",
     "JobRow",
     "JobState",

@@ -29,6 +29,13 @@ class JobFinished(JobRefusal):
         self.state = state
 
 
+class JobMoved(JobRefusal):
+    """Another coordinator owns the job now; what this one knew of it is out of date."""
+
+    def __init__(self) -> None:
+        super().__init__("another coordinator has taken the job over")
+
+
 class NotYourLease(JobRefusal):
     """The host has no open lease on the job (never had, or lost it)."""
 

@@ -60,7 +60,7 @@ class LiveJob:
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "plain", "tried",
-        "answers", "_waiters", "_enders", "_body_sha256",
+        "answers", "home_id", "owner_node", "restarts", "_waiters", "_enders", "_body_sha256",
     )  # fmt: skip
 
     def __init__(
@@ -98,11 +98,8 @@ class LiveJob:
         self.usage = Usage()
         self.finish_reason = ""
         self.fault = Fault.NONE
-        self.error_code = ""
-        self.error_message = ""
-        self.error_status = 0
-        self.error_body = b""
-        self.retry_after_s = 0.0
+        self.error_code = self.error_message = ""
+        self.error_status, self.error_body, self.retry_after_s = 0, b"", 0.0
         self.cost_uusd = 0
         self.receipt_id: bytes | None = None
         self.closing = False
@@ -116,6 +113,12 @@ class LiveJob:
         """Hosts that lost or failed it."""
         self.answers = 1
         """Texts asked for; not stored, so after a restart the job needs a host with room for all of them in one."""
+        self.home_id: bytes | None = None
+        """Coordinator that the client of an attached job is connected to."""
+        self.owner_node = b""
+        """Coordinator that owns the job, where that is another one: then this is a mirror of it. Empty: ours."""
+        self.restarts = 0
+        """How often the answer began anew after some of it may have been seen."""
         self._waiters: list[asyncio.Future[bool]] = []
         """Readers that wait; True tells one that it gave up, False that there is something to see."""
         self._enders: list[asyncio.Future[None]] = []
@@ -137,6 +140,7 @@ class LiveJob:
         job.finish_reason = row.finish_reason or ""
         job.fault = Fault(row.fault or "")
         job.error_code, job.error_message = row.error_code or "", row.error_message or ""
+        job.home_id, job.restarts = row.home_id, row.restarts or 0
         return job
 
     @property

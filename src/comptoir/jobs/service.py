@@ -1,11 +1,12 @@
 """The jobs room's door for reads: one job, a buyer's list, stored answers, and what a restart takes up again."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from comptoir.jobs.errors import UnknownJob
 from comptoir.jobs.live import LiveJobs, decode_frames
 from comptoir.jobs.queue import Queue
-from comptoir.jobs.store import forget_contents
+from comptoir.jobs.store import claim_rows, forget_contents, job_row
 from comptoir.jobs.tables import JOBS
 from comptoir.jobs.types import FINAL, AttemptRow, JobRow
 from comptoir.kit.db import Database
@@ -14,6 +15,9 @@ from comptoir.link import Frame
 
 PAGE_MAX = 1000
 """Most rows of one page."""
+
+TAKE_OVER_MAX = 500
+"""Jobs taken over by one command."""
 
 COLUMNS = ",".join(JOBS.names)
 LIGHT = ",".join("NULL" if name == "body" else name for name in JOBS.names)
@@ -44,7 +48,7 @@ class Jobs:
         rows = await self._db.fetch(sql, params)
         if not rows:
             raise UnknownJob
-        return _row(rows[0])
+        return job_row(rows[0])
 
     async def page(
         self, *, owner_id: bytes | None, states: tuple[str, ...] = (), limit: int = 20, offset: int = 0
@@ -59,7 +63,7 @@ class Jobs:
             params += states
         ((total,),) = await self._db.fetch(f"SELECT count(*) FROM jobs WHERE {where}", params)
         sql = f"SELECT {LIGHT} FROM jobs WHERE {where} ORDER BY id DESC LIMIT {min(limit, PAGE_MAX)} OFFSET {offset}"
-        return [_row(row) for row in await self._db.fetch(sql, params)], int(total)
+        return [job_row(row) for row in await self._db.fetch(sql, params)], int(total)
 
     async def newest(
         self, *, owner_id: bytes | None, state: str | None = None, limit: int = 20, before: bytes | None = None
@@ -73,7 +77,7 @@ class Jobs:
             where += " AND state = ?"
             params.append(state)
         sql = f"SELECT {LIGHT} FROM jobs WHERE {where} ORDER BY id DESC LIMIT {min(limit, PAGE_MAX)}"
-        return [_row(row) for row in await self._db.fetch(sql, params)]
+        return [job_row(row) for row in await self._db.fetch(sql, params)]
 
     async def attempts(self, job_id: bytes) -> list[AttemptRow]:
         """Return every host's try at a job, the first first."""
@@ -87,10 +91,20 @@ class Jobs:
             return [], b""
         return decode_frames(rows[0][0]), bytes(rows[0][1])
 
-    async def unfinished(self) -> list[JobRow]:
-        """Return every job that is not final, oldest first: what a restart takes up again."""
-        sql = f"SELECT {COLUMNS} FROM jobs WHERE state IN ('queued', 'running') ORDER BY id"
-        return [_row(row) for row in await self._db.fetch(sql)]
+    async def owners(self) -> set[bytes | None]:
+        """Return the coordinators that own unfinished jobs; None stands for jobs of versions before there were several."""
+        sql = "SELECT DISTINCT node_id FROM jobs WHERE state IN ('queued', 'running')"
+        return {row[0] for row in await self._db.fetch(sql)}
+
+    async def take_over(
+        self, *, node_id: bytes, of: Sequence[bytes | None], limit: int = TAKE_OVER_MAX
+    ) -> list[JobRow]:
+        """Make *node_id* the owner of the oldest unfinished jobs of the coordinators *of*, which are gone; return them.
+
+        Jobs that another coordinator is just taking are passed over, so that several may take over side by side. Call it
+        until it returns none.
+        """
+        return await self._db.run(partial(claim_rows, node_id=node_id, of=of, limit=limit))
 
     async def forget(self, *, older_than_ms: int, after: bytes, limit: int = 500) -> tuple[int, bytes | None]:
         """Delete prompts and answers among the next *limit* jobs behind *after* that were finished before *older_than_ms*.
@@ -128,9 +142,3 @@ class Jobs:
         sql = f"SELECT state, count(*) FROM jobs WHERE finished_ms < {before_ms:d} GROUP BY state"
         rows = await self._db.survey(lambda fetch: fetch(sql))
         return {row[0]: int(row[1]) for row in rows}
-
-
-def _row(columns: tuple[object, ...]) -> JobRow:
-    values = dict(zip(JOBS.names, columns, strict=True))
-    values["body"] = values["body"] or b""
-    return JobRow(**values)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from comptoir.jobs.tables import ANSWERS, ATTEMPTS, JOB_EVENTS, JOBS
-from comptoir.jobs.types import AttemptState, Fault, JobState
+from comptoir.jobs.types import AttemptState, Fault, JobRow, JobState
 from comptoir.kit.db import Tx
 
 
@@ -26,6 +26,10 @@ class NewJob(msgspec.Struct, frozen=True):
     detached: bool
     deadline_ms: int
     created_ms: int
+    node_id: bytes
+    """Coordinator that owns it."""
+    home_id: bytes | None = None
+    """Coordinator that the client of an attached job is connected to."""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -37,6 +41,13 @@ class Start(msgspec.Struct, frozen=True):
     first_frame: int
     at_ms: int
     event_seq: int
+    node_id: bytes
+    """Coordinator that leases it, and owns it from then on."""
+    from_id: bytes
+    """Coordinator that owned it until now."""
+    price_in: int
+    """Micro-dollars per million tokens that the host was chosen for."""
+    price_out: int
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -63,6 +74,8 @@ class Finish(msgspec.Struct, frozen=True):
     frames: bytes
     """The whole answer, encoded by `LiveJob.encode_frames`; empty: nothing was delivered."""
     usage: bytes
+    node_id: bytes
+    """Coordinator that ends it: only its owner may."""
 
 
 class StoredState(msgspec.Struct, frozen=True):
@@ -71,9 +84,10 @@ class StoredState(msgspec.Struct, frozen=True):
     state: str
     attempt_id: bytes | None
     owner_id: bytes
+    node_id: bytes | None
 
 
-START_COLUMNS = ("state", "host_id", "attempt_id", "started_ms")
+START_COLUMNS = ("state", "host_id", "attempt_id", "started_ms", "node_id")
 FINISH_COLUMNS = (
     "state", "finished_ms", "prompt_tokens", "completion_tokens", "cost_uusd", "finish_reason", "fault", "error_code",
     "error_message",
@@ -84,8 +98,8 @@ ATTEMPT_END_COLUMNS = ("state", "end_frame", "tokens", "paid_uusd", "ended_ms", 
 def load_states(tx: Tx, job_ids: Sequence[bytes]) -> dict[bytes, StoredState]:
     """Return the stored state of each job of the batch that exists."""
     return {
-        row[0]: StoredState(row[1], row[2], row[3])
-        for row in tx.select(JOBS, ("id", "state", "attempt_id", "owner_id"), job_ids)
+        row[0]: StoredState(row[1], row[2], row[3], row[4])
+        for row in tx.select(JOBS, ("id", "state", "attempt_id", "owner_id", "node_id"), job_ids)
     }
 
 
@@ -101,7 +115,7 @@ def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None
                 job.body, job.prompt_tokens_max, job.max_tokens, job.price_in_uusd_per_mtok,
                 job.price_out_uusd_per_mtok, job.hold_uusd, int(job.detached), job.deadline_ms, job.created_ms,
                 start.at_ms if start else None, None, start.host_id if start else None,
-                start.attempt_id if start else None, 0, 0, 0, None, None, None, None,
+                start.attempt_id if start else None, 0, 0, 0, None, None, None, None, job.node_id, job.home_id, None,
             )
         )  # fmt: skip
         events.append((job.id, 0, JobState.QUEUED, job.created_ms, None))
@@ -115,7 +129,9 @@ def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None
 
 def start_rows(tx: Tx, starts: Sequence[Start]) -> None:
     """Write leases on jobs that waited."""
-    tx.update(JOBS, START_COLUMNS, [(s.job_id, JobState.RUNNING, s.host_id, s.attempt_id, s.at_ms) for s in starts])
+    tx.update(
+        JOBS, START_COLUMNS, [(s.job_id, JobState.RUNNING, s.host_id, s.attempt_id, s.at_ms, s.node_id) for s in starts]
+    )
     tx.insert(JOB_EVENTS, [(s.job_id, s.event_seq, JobState.RUNNING, s.at_ms, None) for s in starts])
     _insert_attempts(tx, starts)
 
@@ -148,6 +164,27 @@ def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
         tx.insert(ANSWERS, answers)
 
 
+def claim_rows(tx: Tx, *, node_id: bytes, of: Sequence[bytes | None], limit: int) -> list[JobRow]:
+    """Change the owner of unfinished jobs; see `Jobs.take_over`."""
+    marks = ",".join("?" * len(of))
+    whose = f"(node_id IN ({marks}){' OR node_id IS NULL' if None in of else ''})"
+    skip = " FOR UPDATE SKIP LOCKED" if tx.dialect == "postgresql" else ""
+    sql = (
+        f"SELECT {','.join(JOBS.names)} FROM jobs WHERE state IN ('queued', 'running') AND {whose} "
+        f"ORDER BY id LIMIT {limit:d}{skip}"
+    )
+    rows = [job_row(row) for row in tx.fetch(sql, list(of))]
+    tx.update(JOBS, ("node_id",), [(row.id, node_id) for row in rows])
+    return rows
+
+
+def job_row(columns: tuple[object, ...]) -> JobRow:
+    """Return all columns of ``jobs`` as a row; a body that was not asked for is empty."""
+    values = dict(zip(JOBS.names, columns, strict=True))
+    values["body"] = values["body"] or b""
+    return JobRow(**values)  # type: ignore[arg-type]
+
+
 def forget_contents(tx: Tx, job_ids: Sequence[bytes]) -> int:
     """Blank the prompts of jobs and delete their answers; return how many jobs had any of it."""
     marks = ",".join("?" * len(job_ids))
@@ -163,7 +200,7 @@ def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:
     rows = [
         (
             s.attempt_id, s.job_id, s.host_id, AttemptState.LEASED, s.first_frame, s.first_frame, 0, 0, s.at_ms,
-            None, None, None, None,
+            None, None, None, None, None, s.price_in, s.price_out,
         )
         for s in starts
     ]  # fmt: skip

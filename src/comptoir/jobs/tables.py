@@ -31,6 +31,9 @@ JOBS = Table(
         "fault": "text?",
         "error_code": "text?",
         "error_message": "text?",
+        "node_id": "id?",
+        "home_id": "id?",
+        "restarts": "int?",
     },
     key=("id",),
     indexes=(("owner_id", "id"),),
@@ -52,6 +55,9 @@ ATTEMPTS = Table(
         "fault": "text?",
         "chain": "bytes?",
         "signature": "bytes?",
+        "prompt_tokens": "int?",
+        "price_in_uusd_per_mtok": "int?",
+        "price_out_uusd_per_mtok": "int?",
     },
     key=("id",),
     indexes=(("job_id",),),
@@ -62,4 +68,5 @@ JOB_EVENTS = Table(
     key=("job_id", "seq"),
 )
 ANSWERS = Table("answers", {"job_id": "id", "frames": "bytes", "usage": "bytes"}, key=("job_id",))
-TABLES = (JOBS, ATTEMPTS, JOB_EVENTS, ANSWERS)
+JOURNAL = Table("journal", {"job_id": "id", "first_frame": "int", "frames": "bytes"}, key=("job_id", "first_frame"))
+TABLES = (JOBS, ATTEMPTS, JOB_EVENTS, ANSWERS, JOURNAL)

@@ -90,6 +90,12 @@ class JobRow(msgspec.Struct, frozen=True):
     fault: str | None
     error_code: str | None
     error_message: str | None
+    node_id: bytes | None
+    """Coordinator that owns it while it is unfinished."""
+    home_id: bytes | None
+    """Coordinator that the client of an attached job is connected to."""
+    restarts: int | None
+    """How often the answer had to begin anew after some of it may have been seen; None: never."""
 
 
 class AttemptRow(msgspec.Struct, frozen=True):

@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec import structs
 
 from comptoir.jobs import (
     TABLES,
     AttemptState,
     Fault,
     Finish,
+    JobRow,
     Jobs,
     JobState,
     NewJob,
@@ -28,7 +30,7 @@ from comptoir.link import Frame
 from tests.conftest import MakeDatabase
 from tests.rooms.jobs.test_live import make_job
 
-OWNER, OTHER, HOST = b"o" * 16, b"p" * 16, b"h" * 16
+OWNER, OTHER, HOST, NODE = b"o" * 16, b"p" * 16, b"h" * 16, b"n" * 16
 
 
 @pytest.fixture
@@ -37,17 +39,22 @@ async def database(make_database: MakeDatabase) -> AsyncIterator[Database]:
         yield opened
 
 
+async def unfinished(jobs: Jobs) -> list[JobRow]:
+    """Return the unfinished jobs, oldest first, by taking them over."""
+    return await jobs.take_over(node_id=NODE, of=[NODE], limit=10_000)
+
+
 @pytest.fixture
 async def jobs(database: Database) -> Jobs:
     return Jobs(database)
 
 
 def make_new(*, job_id: bytes | None = None, owner_id: bytes = OWNER, body: bytes = b"{}") -> NewJob:
-    return NewJob(job_id or new_id(), owner_id, "test", "chat", "m", body, 10, 20, 1, 2, 50, True, 99, 7)
+    return NewJob(job_id or new_id(), owner_id, "test", "chat", "m", body, 10, 20, 1, 2, 50, True, 99, 7, NODE)
 
 
 def make_start(job_id: bytes, *, event_seq: int = 1) -> Start:
-    return Start(job_id, new_id(), HOST, 0, 8, event_seq)
+    return Start(job_id, new_id(), HOST, 0, 8, event_seq, NODE, NODE, 1, 2)
 
 
 def make_finish(
@@ -57,7 +64,7 @@ def make_finish(
         job_id=start.job_id, state=state, at_ms=9, event_seq=event_seq, attempt_id=start.attempt_id,
         attempt_state=AttemptState.DONE, host_id=HOST, end_frame=3, prompt_tokens=4, completion_tokens=5, cost_uusd=6,
         paid_uusd=5, finish_reason="stop", fault=Fault.NONE, error_code="", error_message="", chain=b"c", signature=b"s",
-        frames=frames, usage=b"{}",
+        frames=frames, usage=b"{}", node_id=NODE,
     )  # fmt: skip
 
 
@@ -95,7 +102,7 @@ class TestInsert:
         new = [make_new() for _ in range(count)]
         await database.run(lambda tx: insert_jobs(tx, new, [make_start(job.id) for job in new[::2]]))
 
-        states = Counter(row.state for row in await jobs.unfinished())
+        states = Counter(row.state for row in await unfinished(jobs))
         assert (states["queued"], states["running"]) == (count // 2, count - count // 2)
         assert await jobs.ended_counts(before_ms=2**60) == {}
 
@@ -107,7 +114,7 @@ class TestInsert:
         done = await asyncio.gather(*(database.batch(insert_verb, item) for item in items), return_exceptions=True)
 
         assert [isinstance(one, Exception) for one in done] == [False, True, False]
-        assert len(await jobs.unfinished()) == 3
+        assert len(await unfinished(jobs)) == 3
         ((events,),) = await database.fetch("SELECT count(*) FROM job_events")
         assert events == 3
 
@@ -189,4 +196,30 @@ class TestReads:
         await database.run(lambda tx: insert_jobs(tx, new, starts))
         await database.run(lambda tx: finish_rows(tx, [make_finish(starts[0])]))
 
-        assert [row.id for row in await jobs.unfinished()] == [job.id for job in new[1:]]
+        assert [row.id for row in await unfinished(jobs)] == [job.id for job in new[1:]]
+
+
+class TestTakeOver:
+    async def test_only_the_jobs_of_those_who_are_gone_change_hands(self, jobs: Jobs, database: Database) -> None:
+        gone, here = b"g" * 16, b"h" * 16
+        new = [structs.replace(make_new(), node_id=node) for node in (gone, here, gone)]
+        await asyncio.gather(*(database.batch(insert_verb, (job, None)) for job in new))
+
+        taken = await jobs.take_over(node_id=NODE, of=[gone])
+
+        assert [row.id for row in taken] == [new[0].id, new[2].id]
+        assert await jobs.owners() == {NODE, here}
+        assert await jobs.take_over(node_id=NODE, of=[gone]) == []
+
+    async def test_jobs_from_before_there_were_owners_are_taken_by_none(self, jobs: Jobs, database: Database) -> None:
+        job = make_new()
+        await database.batch(insert_verb, (job, None))
+        await database.run(lambda tx: tx.execute("UPDATE jobs SET node_id = NULL"))
+
+        assert await jobs.owners() == {None}
+        assert [row.id for row in await jobs.take_over(node_id=NODE, of=[None])] == [job.id]
+
+    async def test_it_takes_no_more_than_asked_for(self, jobs: Jobs, database: Database) -> None:
+        await asyncio.gather(*(database.batch(insert_verb, (make_new(), None)) for _ in range(3)))
+
+        assert len(await jobs.take_over(node_id=b"m" * 16, of=[NODE], limit=2)) == 2

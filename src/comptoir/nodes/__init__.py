@@ -1,0 +1,13 @@
+"""The coordinators of one trading post: who is here, who fell silent, who left.
+
+Owns: table ``nodes``, one row a coordinator process.
+Invariant: a process has one row under an id of its own, made at its start and never used again; a slot belongs to at most one
+process that is here. Silence is measured by the database's clock, so coordinators need not agree on the time.
+Units: times are milliseconds of the database's clock; a slot is a small number from 0. Knows: nobody.
+"""
+
+from comptoir.nodes.service import NODE_SILENT_S, Nodes
+from comptoir.nodes.tables import TABLES
+from comptoir.nodes.types import Node
+
+__all__ = ["NODE_SILENT_S", "TABLES", "Node", "Nodes"]

@@ -1,0 +1,78 @@
+"""Join, give a sign of life every second, leave; and read who else does."""
+
+from collections.abc import Sequence
+
+from comptoir.kit.db import Database, Tx
+from comptoir.nodes.tables import NODES
+from comptoir.nodes.types import Node
+
+NODE_SILENT_S = 4.0
+"""A coordinator silent for so long is taken to be dead: four of its signs of life. What it does afterwards is refused by
+compare-and-set, so a wrong guess costs a move and nothing else."""
+
+FORGET_MS = 3_600_000
+"""Rows of coordinators gone for longer are deleted; whoever has no row is not here either."""
+
+NOW = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
+}
+"""The database's clock, in milliseconds."""
+
+LOCK = "SELECT pg_advisory_xact_lock(7164780238602)"
+"""Coordinators that start together choose their slots one after the other."""
+
+
+class Nodes:
+    """The coordinators of one database, as the one with *node_id* sees them."""
+
+    def __init__(self, db: Database, node_id: bytes) -> None:
+        self._db = db
+        self._now = NOW[db.dialect]
+        self.node_id = node_id
+
+    async def join(self, *, version: str) -> int:
+        """Write this coordinator's row; return its slot, the lowest that nobody here has. Idempotent."""
+
+        def command(tx: Tx) -> int:
+            if tx.dialect == "postgresql":
+                tx.fetch(LOCK)
+            tx.execute(f"DELETE FROM nodes WHERE seen_ms < {self._now} - {FORGET_MS}")
+            rows = _read(tx, self._now)
+            mine = next((node.slot for node in rows if node.id == self.node_id), None)
+            if mine is not None:
+                sql = f"UPDATE nodes SET seen_ms = {self._now}, left_ms = NULL WHERE id = ?"
+                tx.execute(sql, [self.node_id])
+                return mine
+            taken = {node.slot for node in rows if not node.left and node.silent_ms < NODE_SILENT_S * 1000}
+            slot = next(number for number in range(len(taken) + 1) if number not in taken)
+            ((now,),) = tx.fetch(f"SELECT {self._now}")
+            tx.insert(NODES, [(self.node_id, slot, version, now, now, None)])
+            return slot
+
+        return await self._db.run(command)
+
+    async def beat(self) -> list[Node]:
+        """Give a sign of life and return every coordinator known, this one included (unless its row was deleted).
+
+        Raises:
+            Unavailable: the database is out of reach; nobody knows then who is alive.
+        """
+
+        def command(tx: Tx) -> list[Node]:
+            tx.execute(f"UPDATE nodes SET seen_ms = {self._now} WHERE id = ? AND left_ms IS NULL", [self.node_id])
+            return _read(tx, self._now)
+
+        return await self._db.run(command)
+
+    async def leave(self) -> None:
+        """Say goodbye; what is still this coordinator's may be taken at once."""
+        sql = f"UPDATE nodes SET left_ms = {self._now} WHERE id = ?"
+        await self._db.run(lambda tx: tx.execute(sql, [self.node_id]))
+
+
+def _read(tx: Tx, now: str) -> list[Node]:
+    rows: Sequence[tuple[object, ...]] = tx.fetch(
+        f"SELECT id, slot, version, {now} - seen_ms, left_ms IS NOT NULL FROM nodes ORDER BY id"
+    )
+    return [Node(bytes(i), int(s), str(v), int(silent), bool(left)) for i, s, v, silent, left in rows]  # type: ignore[call-overload]
