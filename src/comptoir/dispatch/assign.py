@@ -20,11 +20,12 @@ from comptoir.jobs import (
     NotYourLease,
     Start,
     Waiting,
+    job_rows,
     load_states,
     requeue_rows,
     start_rows,
 )  # fmt: skip
-from comptoir.kit.db import Tx
+from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
 from comptoir.routing import Candidate, Spec, choose, passes
@@ -214,6 +215,11 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
             asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, house, lease.host_id)
 
 
+def _job_lock(item: Start | Finish) -> Rows:
+    return (job_rows((item.job_id,)),)
+
+
+@locking(_job_lock)
 def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
     """Lease jobs by compare-and-set: only those still queued; two coordinators never lease one job."""
     states = load_states(tx, [item.job_id for item in items])
@@ -234,6 +240,7 @@ def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
     return outcomes
 
 
+@locking(_job_lock)
 def requeue_verb(tx: Tx, items: list[Finish]) -> list[None | Exception]:
     """Put jobs back in line by compare-and-set on the lease: a stale one is refused, nothing of it is written."""
     states = load_states(tx, [item.job_id for item in items])

@@ -14,7 +14,7 @@ from comptoir.jobs import Jobs, Lease, LiveJob
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 from comptoir.kit.vitals import Check, LoopLag
-from comptoir.ledger import Ledger
+from comptoir.ledger import FEES, Ledger
 from comptoir.nodes import Nodes
 from comptoir.receipts import Receipts
 from comptoir.routing import Candidate, FreeList, Preference, Spec, passes
@@ -99,6 +99,8 @@ class House:
     """The coordinators of this trading post; `node_id` is this one's."""
     preference: Preference
     """Routing strategy in force."""
+    fee_account: bytes = FEES
+    """Where this coordinator books the platform's part (`ledger.fee_account` of its slot)."""
     lines: dict[bytes, Line] = field(default_factory=dict)
     """Line by host id; a host without one can't be given jobs."""
     reach: Callable[[Host], None] = lambda host: None

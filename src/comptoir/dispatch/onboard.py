@@ -9,7 +9,7 @@ from comptoir.identity import Identity, NewKey, OwnerKind, Principal, Role, User
 from comptoir.kit.db import Tx
 from comptoir.kit.errors import NotAllowed
 from comptoir.kit.ids import public
-from comptoir.ledger import PROMOTIONS, Book
+from comptoir.ledger import PROMOTIONS, Book, account_rows
 from comptoir.receipts import HolderKind, Receipts
 
 
@@ -61,7 +61,7 @@ async def add_user(
             book.move(debit=PROMOTIONS, credit=user.id, amount_uusd=credit, kind="signup", job_id=None, at_ms=now)
             book.apply(tx)
 
-    await house.db.run(command)
+    await house.db.run(command, locks=[account_rows((user.id, PROMOTIONS))] if credit else ())
     house.users += 1
     return NewBuyer(user, new.key.secret, credit)
 

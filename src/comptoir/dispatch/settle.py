@@ -21,14 +21,15 @@ from comptoir.jobs import (
     LiveJob,
     NotYourLease,
     finish_rows,
+    job_rows,
     load_states,
 )  # fmt: skip
-from comptoir.kit.db import Tx
+from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import public
 from comptoir.kit.money import cost_half_even, fee_of
 from comptoir.kit.signing import is_signed, keyid_of
-from comptoir.ledger import FEES, Book
+from comptoir.ledger import Book, account_rows
 from comptoir.link import SEGMENT_PAYLOAD_TYPE, Segment, Usage, pae
 from comptoir.receipts import Receipt, ReceiptFacts, Receipts, SegmentFacts, Transfer, statement_bytes
 
@@ -166,7 +167,7 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
     if lease is not None and paid:
         cost = min(job.hold_uusd, _price(job, lease, prompt, completion))
         fee = fee_of(cost, house.settings.fee_bps)
-        pays = ((lease.host_id, cost - fee, "pay"), (FEES, fee, "fee"))
+        pays = ((lease.host_id, cost - fee, "pay"), (house.fee_account, fee, "fee"))
     row = Finish(
         job_id=job.id, state=ending.state, at_ms=now, event_seq=job.events, attempt_id=lease.id if lease else None,
         attempt_state=ending.attempt_state, host_id=lease.host_id if lease else None, end_frame=len(job.frames),
@@ -245,11 +246,19 @@ def _holds(item: _Item) -> bool:
     return not item.signed or is_signed(item.signed, item.finish.signature, item.public_key)
 
 
+def _settle_locks(item: _Item) -> Rows:
+    return account_rows(_accounts(item)), job_rows((item.finish.job_id,))
+
+
+def _accounts(item: _Item) -> set[bytes]:
+    return {item.owner_id, *(account for account, _, _ in item.pays)}
+
+
+@locking(_settle_locks)
 def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
     """Close jobs by compare-and-set on their lease: load, decide each, apply all."""
+    book = Book.load(tx, set().union(*map(_accounts, items)), [item.finish.job_id for item in items])
     states = load_states(tx, [item.finish.job_id for item in items])
-    accounts = {item.owner_id for item in items} | {account for item in items for account, _, _ in item.pays}
-    book = Book.load(tx, accounts, [item.finish.job_id for item in items])
     outcomes: list[Settled | Exception] = []
     good: list[Finish] = []
     receipts: list[Receipt] = []
@@ -291,6 +300,6 @@ def _with_transfers(item: _Item, transfers: tuple[bytes, ...]) -> ReceiptFacts:
     posted = [pay for pay in item.pays if pay[1]]
     copied = []
     for transfer, (account, amount, kind) in zip(transfers, posted, strict=True):
-        payee = "fee" if account == FEES else public("host", account)
+        payee = "fee" if kind == "fee" else public("host", account)
         copied.append(Transfer(transfer.hex(), "host" if kind == "pay" else kind, payee, amount))
     return msgspec.structs.replace(item.facts, transfers=copied)

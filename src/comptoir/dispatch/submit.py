@@ -23,12 +23,12 @@ from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, T
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.plain import is_plain
 from comptoir.hosts import LINK
-from comptoir.jobs import AttemptState, JobExists, Lease, LiveJob, NewJob, Start, insert_jobs, load_states
-from comptoir.kit.db import Tx
+from comptoir.jobs import AttemptState, JobExists, Lease, LiveJob, NewJob, Start, insert_jobs, job_rows, load_states
+from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
 from comptoir.kit.money import cost_up
-from comptoir.ledger import Book
+from comptoir.ledger import Book, account_rows
 from comptoir.routing import Spec
 
 PROMPT_BYTES_PER_TOKEN = 3
@@ -161,6 +161,13 @@ def queue_up(house: House, job: LiveJob, spec: Spec) -> None:
         house.spawn(start(house, job, candidate))
 
 
+def _submit_locks(item: _Item) -> Rows:
+    yield account_rows((item.job.owner_id,))
+    if item.named:
+        yield job_rows((item.job.id,))
+
+
+@locking(_submit_locks)
 def submit_verb(tx: Tx, items: list[_Item]) -> list[int | Exception]:
     """Set aside credit and write jobs: load the buyers' accounts, decide each, apply all. Gives the credit that is left."""
     book = Book.load(tx, [item.job.owner_id for item in items])

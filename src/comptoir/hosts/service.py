@@ -110,7 +110,8 @@ class Hosts:
             ids = [self.fleet.changed.pop() for _ in range(min(FLUSH_ROWS_MAX, len(self.fleet.changed)))]
             rows = [host.stored() for host in map(self.fleet.find, ids) if host is not None]
             try:
-                written += await self._db.run(partial(store.write_behind, rows=rows))
+                command = partial(store.write_behind, rows=rows)
+                written += await self._db.run(command, locks=(store.host_rows(rows),))
             except BaseException:
                 # Cancelled or failed: the marks must not get lost with it.
                 self.fleet.changed.update(id_ for id_ in ids if self.fleet.find(id_) is not None)

@@ -8,7 +8,7 @@ import msgspec
 
 from comptoir.hosts.tables import HOSTS
 from comptoir.hosts.types import OFFLINE, HostRow
-from comptoir.kit.db import Database, Tx
+from comptoir.kit.db import Database, Table, Tx
 from comptoir.link import ModelOffer
 
 _encode = msgspec.json.Encoder().encode
@@ -43,7 +43,14 @@ def insert_host(tx: Tx, row: HostRow) -> None:
 
 def write_behind(tx: Tx, rows: Sequence[HostRow]) -> int:
     """Bring stored offers, times and statistics up to date; ids must differ. Return how many were there."""
+    # Locked in one order first: another coordinator may be writing some of the same hosts.
+    tx.select(HOSTS, ("id",), [row.id for row in rows], lock=True)
     return tx.update(HOSTS, WRITTEN_BEHIND, [(row.id, *_values(row, WRITTEN_BEHIND)) for row in rows])
+
+
+def host_rows(rows: Sequence[HostRow]) -> tuple[Table, list[bytes]]:
+    """Return what `write_behind` locks."""
+    return HOSTS, [row.id for row in rows]
 
 
 def retire(tx: Tx, host_id: bytes, now_ms: int) -> None:

@@ -1,12 +1,12 @@
 """SQL of the jobs room: multi-row writes for the street's batch verbs, and the columns each state change sets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from comptoir.jobs.tables import ANSWERS, ATTEMPTS, JOB_EVENTS, JOBS
 from comptoir.jobs.types import AttemptState, Fault, JobRow, JobState
-from comptoir.kit.db import Tx
+from comptoir.kit.db import Table, Tx
 
 
 class NewJob(msgspec.Struct, frozen=True):
@@ -96,11 +96,16 @@ ATTEMPT_END_COLUMNS = ("state", "end_frame", "tokens", "paid_uusd", "ended_ms", 
 
 
 def load_states(tx: Tx, job_ids: Sequence[bytes]) -> dict[bytes, StoredState]:
-    """Return the stored state of each job of the batch that exists."""
+    """Return the stored state of each job of the batch that exists, and lock it: another coordinator may take it over."""
     return {
         row[0]: StoredState(row[1], row[2], row[3], row[4])
-        for row in tx.select(JOBS, ("id", "state", "attempt_id", "owner_id", "node_id"), job_ids)
+        for row in tx.select(JOBS, ("id", "state", "attempt_id", "owner_id", "node_id"), job_ids, lock=True)
     }
+
+
+def job_rows(job_ids: Iterable[bytes]) -> tuple[Table, Iterable[bytes]]:
+    """Return the rows that `load_states` locks, for a verb to declare."""
+    return JOBS, job_ids
 
 
 def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None:

@@ -4,15 +4,25 @@ Owns: tables ``accounts``, ``transfers``, ``holds``.
 Invariant: every transfer takes from one account what it gives to another, so all balances sum to zero; an
 account's ``held_uusd`` is the sum of its open holds; a buyer's balance never falls below what is held.
 Knows: nobody. An account's id is its owner's id (a user or a host); the house's own accounts have fixed ids.
-Writes happen inside somebody's command: `load` the accounts of a batch, decide on `Book`, `apply` it.
+Writes happen inside somebody's command: `load` (and lock) the accounts of a batch, decide on `Book`, `apply` it.
 """
 
 from comptoir.ledger.audit import Difference, audit, differences
-from comptoir.ledger.book import Book
+from comptoir.ledger.book import Book, account_rows
 from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, LedgerRefusal, UnknownAccount
 from comptoir.ledger.service import Ledger
 from comptoir.ledger.tables import TABLES
-from comptoir.ledger.types import FEES, HOUSE_ACCOUNTS, PAYMENTS_IN, PROMOTIONS, Account, HoldState, Statement, Transfer
+from comptoir.ledger.types import (
+    FEES,
+    HOUSE_ACCOUNTS,
+    PAYMENTS_IN,
+    PROMOTIONS,
+    Account,
+    HoldState,
+    Statement,
+    Transfer,
+    fee_account,
+)
 
 __all__ = [
     "FEES",
@@ -31,6 +41,8 @@ __all__ = [
     "Statement",
     "Transfer",
     "UnknownAccount",
+    "account_rows",
     "audit",
     "differences",
+    "fee_account",
 ]

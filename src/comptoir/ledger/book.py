@@ -6,13 +6,19 @@ note; `apply` writes one multi-row statement per table. A refused item leaves no
 
 from collections.abc import Iterable
 
-from comptoir.kit.db import Tx
+from comptoir.kit.db import Table, Tx
 from comptoir.kit.ids import new_id
 from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, UnknownAccount
 from comptoir.ledger.tables import ACCOUNTS, HOLDS, TRANSFERS
 from comptoir.ledger.types import HoldState
 
+COLUMNS = ("id", "kind", "balance_uusd", "held_uusd")
 HOUSE_KINDS_THAT_MAY_OWE = ("payments_in", "promotions")
+
+
+def account_rows(accounts: Iterable[bytes]) -> tuple[Table, Iterable[bytes]]:
+    """Return the rows that `Book.load` locks, for a verb to declare."""
+    return ACCOUNTS, accounts
 
 
 class _Line:
@@ -38,10 +44,13 @@ class Book:
 
     @classmethod
     def load(cls, tx: Tx, accounts: Iterable[bytes], holds: Iterable[bytes] = ()) -> "Book":
-        """Read the accounts and the holds (by job id) that the batch may touch."""
+        """Read and lock the accounts, and read the holds (by job id) that the batch may touch.
+
+        A hold is guarded by its payer's account: whoever opens or closes it has that account among *accounts*.
+        """
         book = cls()
         wanted = list(set(accounts))
-        for key, kind, balance, held in tx.select(ACCOUNTS, ("id", "kind", "balance_uusd", "held_uusd"), wanted):
+        for key, kind, balance, held in tx.select(ACCOUNTS, COLUMNS, wanted, lock=True):
             book._lines[key] = _Line(kind, balance, held)
         jobs = list(set(holds))
         for job, account, amount, state in tx.select(HOLDS, ("job_id", "account_id", "amount_uusd", "state"), jobs):

@@ -3,10 +3,10 @@
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, Tx
 from comptoir.kit.money import AMOUNT_UUSD_MAX
-from comptoir.ledger.book import Book
+from comptoir.ledger.book import Book, account_rows
 from comptoir.ledger.errors import UnknownAccount
 from comptoir.ledger.tables import ACCOUNTS, TRANSFERS
-from comptoir.ledger.types import HOUSE_ACCOUNTS, PAYMENTS_IN, Account, Statement, Transfer
+from comptoir.ledger.types import FEES, HOUSE_ACCOUNTS, PAYMENTS_IN, Account, Statement, Transfer, fee_account
 
 STATEMENT_TRANSFERS_MAX = 1000
 """Most transfers of one page of a statement."""
@@ -19,10 +19,11 @@ class Ledger:
         self._db = db
         self._clock = clock
 
-    async def open_house_accounts(self) -> None:
-        """Make the house's own accounts; idempotent."""
+    async def open_house_accounts(self, *, fee_slot: int = 0) -> None:
+        """Make the house's own accounts, with the fee account of *fee_slot*; idempotent."""
         now = self._clock.now_ms()
-        rows = [(key, kind, 0, 0, now) for key, kind in HOUSE_ACCOUNTS.items()]
+        kinds = {**HOUSE_ACCOUNTS, fee_account(fee_slot): HOUSE_ACCOUNTS[FEES]}
+        rows = [(key, kind, 0, 0, now) for key, kind in kinds.items()]
         await self._db.run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
 
     def open_account(self, tx: Tx, *, owner_id: bytes, kind: str, at_ms: int) -> None:
@@ -72,7 +73,14 @@ class Ledger:
             book.apply(tx)
             return transfer
 
-        return await self._db.run(command)
+        return await self._db.run(command, locks=[account_rows((owner_id, PAYMENTS_IN))])
+
+    async def fees_uusd(self) -> int:
+        """Return the platform's part so far, over the fee accounts of all coordinators."""
+        ((total,),) = await self._db.fetch(
+            "SELECT SUM(balance_uusd) FROM accounts WHERE kind = ?", [HOUSE_ACCOUNTS[FEES]]
+        )
+        return int(total or 0)
 
     async def statement(self, owner_id: bytes, *, limit: int = 50, before: bytes | None = None) -> Statement:
         """Return the account and its newest transfers, newest first; *before* pages by transfer id.

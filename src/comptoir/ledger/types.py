@@ -9,10 +9,22 @@ PAYMENTS_IN = b"comptoir-paid-in"
 PROMOTIONS = b"comptoir-promote"
 """Account that sign-up credit comes from."""
 FEES = b"comptoir-fees-00"
-"""Account that the platform's part goes to (a later coordinator gets its own, so that no row is hot)."""
+"""Account that the platform's part goes to; of the coordinator in slot 0, which is the only one or the first of several."""
+
+FEE_SLOTS_MAX = 256
+"""Coordinators that can have a fee account of their own."""
 
 HOUSE_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees"}
 """The house's own accounts and their kinds. Ids are 16 ASCII bytes, as no time-ordered id is before year 5000."""
+
+
+def fee_account(slot: int) -> bytes:
+    """Return the fee account of the coordinator in *slot* (0..255): one each, so that none waits for another's commit.
+
+    All of them are of kind ``fees``; the house's fees are the sum over that kind.
+    """
+    assert 0 <= slot < FEE_SLOTS_MAX
+    return b"comptoir-fees-%02x" % slot
 
 
 class HoldState(StrEnum):

@@ -29,7 +29,7 @@ from comptoir.hosts import (
 from comptoir.hosts.service import FLUSH_ROWS_MAX
 from comptoir.hosts.testing import make_new_host, make_offer, make_row
 from comptoir.kit.clock import FakeClock
-from comptoir.kit.db import Database, Tx
+from comptoir.kit.db import Database, Rows, Tx
 from comptoir.kit.errors import InvalidField, Unavailable
 from comptoir.kit.urlguard import UrlGuard
 from tests.conftest import MakeDatabase
@@ -41,7 +41,7 @@ class Away(Database):
     def __init__(self) -> None:
         pass
 
-    def run(self, command: Callable[[Tx], Any]) -> "asyncio.Future[Any]":
+    def run(self, command: Callable[[Tx], Any], *, locks: Rows = ()) -> "asyncio.Future[Any]":
         raise Unavailable("away")
 
 

@@ -7,11 +7,24 @@ runs on SQLite (the embedded default) and on PostgreSQL.
 
 Commands handed over without awaiting the one before may run in another order. No network call, no
 `await` and no clock inside a command; a command may run twice (a lost connection, a deadlock), so it must not
-change anything outside its transaction.
+change anything outside its transaction. Several coordinators may write to one PostgreSQL: what a command decides on it
+selects with ``lock``, and says so beforehand (`locking`, or ``locks`` of `Database.run`).
 """
 
 from comptoir.kit.db.engine import COMMANDS_WAITING_MAX, Database, Fetch, WriterStats, open_database
+from comptoir.kit.db.locks import Rows, locking
 from comptoir.kit.db.schema import Table, ddl
 from comptoir.kit.db.tx import Tx
 
-__all__ = ["COMMANDS_WAITING_MAX", "Database", "Fetch", "Table", "Tx", "WriterStats", "ddl", "open_database"]
+__all__ = [
+    "COMMANDS_WAITING_MAX",
+    "Database",
+    "Fetch",
+    "Rows",
+    "Table",
+    "Tx",
+    "WriterStats",
+    "ddl",
+    "locking",
+    "open_database",
+]

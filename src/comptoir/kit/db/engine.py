@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from comptoir.kit.db.locks import Rows, rows_of_item
+from comptoir.kit.db.schema import Table
 from comptoir.kit.db.sqlite import SqliteStore
 from comptoir.kit.db.tx import Row, Tx
 from comptoir.kit.errors import Unavailable
@@ -50,6 +52,8 @@ class Store(Protocol):
 
     dialect: str
     inline_reads: bool
+    locks_rows: bool
+    """Whether others write too, so that rows which a group decides on have to be locked."""
     tx: Any
 
     def begin(self) -> None: ...
@@ -86,6 +90,11 @@ class _Command:
     batched: bool
     turn: int
     future: "asyncio.Future[Any]"
+    locks: Rows = ()
+
+    def rows(self) -> Rows:
+        """What it is going to lock."""
+        return rows_of_item(self.run, self.item) if self.batched else self.locks
 
 
 class Database:
@@ -102,13 +111,15 @@ class Database:
         self._thread = threading.Thread(target=self._work, name="comptoir-writer", daemon=True)
         self._thread.start()
 
-    def run(self, command: Callable[[Tx], T]) -> "asyncio.Future[T]":
+    def run(self, command: Callable[[Tx], T], *, locks: Rows = ()) -> "asyncio.Future[T]":
         """Run *command* in a savepoint of the next group; the future resolves after the commit.
+
+        *locks* are the rows that it selects with ``lock``: saying so beforehand keeps groups from waiting in a circle.
 
         Raises (in the future): whatever *command* raised, with nothing of it written; `Unavailable` when
         the database is out of order, too many commands wait, or the house is closing.
         """
-        return self._put(_Command(command, None, False, 0, self._loop.create_future()))
+        return self._put(_Command(command, None, False, 0, self._loop.create_future(), locks))
 
     def batch(
         self, verb: Callable[[Tx, list[I]], list[T | Exception]], item: I, *, turn: int = 0
@@ -116,7 +127,8 @@ class Database:
         """Run *item* together with all other waiting items of *verb* (load, decide, apply once for all).
 
         Verbs that meet in one group run in the order of *turn*: a step that may follow another before that one is
-        known to be written (a settlement after a start) has the higher number.
+        known to be written (a settlement after a start) has the higher number. A verb that decides on rows which other
+        coordinators may change too declares them with `locking`.
 
         *verb* returns one outcome per item in order; an exception in the list is raised for that item
         alone. If *verb* itself raises, each item runs alone, so one bad item never poisons the others.
@@ -265,6 +277,7 @@ class Database:
             log.warning("rollback failed", exc_info=True)
 
     def _run_group(self, group: list[_Command]) -> "list[tuple[_Command, Any, Exception | None]]":
+        self._lock(group)
         outcomes: list[tuple[_Command, Any, Exception | None]] = []
         verbs: dict[Callable[..., Any], list[_Command]] = {}
         for command in group:
@@ -279,6 +292,19 @@ class Database:
             outcomes += self._run_verb(verb, commands)
         return outcomes
 
+    def _lock(self, group: list[_Command], *, alone: bool = False) -> None:
+        """Lock what the commands of *group* declared, in the one order; one that is alone does so with its own look."""
+        if not self._store.locks_rows:
+            return
+        if not alone and len({command.run for command in group}) == 1:
+            return
+        wanted: dict[Table, set[bytes]] = {}
+        for command in group:
+            for table, keys in command.rows():
+                wanted.setdefault(table, set()).update(keys)
+        for table in sorted(wanted, key=_name):
+            self._store.tx.select(table, table.key[:1], sorted(wanted[table]), lock=True)
+
     def _run_verb(
         self, verb: Callable[..., Any], commands: list[_Command]
     ) -> "list[tuple[_Command, Any, Exception | None]]":
@@ -292,6 +318,8 @@ class Database:
                 raise
             self._store.rollback_to()
             log.warning("batch of %d %s failed, running one by one: %s", len(commands), verb.__qualname__, error)
+            # What the verb had locked went with its savepoint.
+            self._lock(commands, alone=True)
             return [self._run_one(c, partial(_alone, verb, c.item)) for c in commands]
         return [
             (command, None, result) if isinstance(result, Exception) else (command, result, None)
@@ -313,6 +341,10 @@ class Database:
 
 def _turn(verb: "tuple[Callable[..., Any], list[_Command]]") -> int:
     return verb[1][0].turn
+
+
+def _name(table: Table) -> str:
+    return table.name
 
 
 def _alone(verb: Callable[..., Any], item: Any, tx: Tx) -> Any:

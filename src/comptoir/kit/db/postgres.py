@@ -15,10 +15,17 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5
 
+IDLE_IN_TRANSACTION_MS_MAX = 3000
+"""How long a coordinator may hold its locks without a word (stopped, or its machine gone) before the server ends its
+transaction and lets the others go on. Far above the longest a group computes between two statements."""
+
 
 def connect(url: str) -> "psycopg.Connection[Row]":
     """Open *url*; transactions are ours (autocommit), every statement is prepared at its first use."""
-    connection: psycopg.Connection[Row] = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+    connection: psycopg.Connection[Row] = psycopg.connect(
+        url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S,
+        options=f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS_MAX}",
+    )  # fmt: skip
     connection.prepare_threshold = 0
     connection.prepared_max = 512
     return connection
@@ -68,11 +75,11 @@ class PostgresTx:
         return self._cursor.execute(sql, [list(column) for column in zip(*rows, strict=True)]).rowcount
 
     def select(
-        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None
+        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None, lock: bool = False
     ) -> list[Row]:
         if not keys:
             return []
-        sql = postgres_select(table, columns, by or table.key[0])
+        sql = postgres_select(table, columns, by or table.key[0], lock)
         return self._cursor.execute(sql, [list(keys)]).fetchall()
 
 
@@ -81,6 +88,7 @@ class PostgresStore:
 
     dialect = "postgresql"
     inline_reads = False
+    locks_rows = True
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -154,7 +162,7 @@ class PostgresStore:
 
     def away(self, error: Exception) -> bool:
         """Tell whether *error* means that the server is out of reach or out of order."""
-        return isinstance(error, psycopg.OperationalError)
+        return isinstance(error, psycopg.OperationalError | psycopg.errors.IdleInTransactionSessionTimeout)
 
     def close(self) -> None:
         self._reading.close()

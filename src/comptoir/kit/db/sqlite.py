@@ -100,7 +100,7 @@ class SqliteTx:
         return touched
 
     def select(
-        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None
+        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None, lock: bool = False
     ) -> list[Row]:
         found: list[Row] = []
         name = by or table.key[0]
@@ -118,6 +118,7 @@ class SqliteStore:
 
     dialect = "sqlite"
     inline_reads = True
+    locks_rows = False
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -43,9 +43,13 @@ class Tx(Protocol):
         ...
 
     def select(
-        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None
+        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, by: str | None = None, lock: bool = False
     ) -> list[Row]:
-        """Return *columns* of the rows whose key (or column *by*) is in *keys*, in no order."""
+        """Return *columns* of the rows whose key (or column *by*) is in *keys*, in no order.
+
+        *lock* keeps other coordinators from changing or locking them until the commit; rows are locked in the order of
+        their keys. On SQLite it changes nothing: the writer has the whole database to itself.
+        """
         ...
 
 
@@ -128,6 +132,7 @@ def postgres_update(table: Table, columns: tuple[str, ...], adding: bool) -> str
 
 
 @lru_cache(maxsize=512)
-def postgres_select(table: Table, columns: tuple[str, ...], by: str) -> str:
-    """Return a SELECT by any number of keys."""
-    return f"SELECT {','.join(columns)} FROM {table.name} WHERE {by} = ANY(%s::{table.cast(by)})"
+def postgres_select(table: Table, columns: tuple[str, ...], by: str, lock: bool) -> str:
+    """Return a SELECT by any number of keys; a locking one takes its rows in the order of *by*."""
+    tail = f" ORDER BY {by} FOR UPDATE" if lock else ""
+    return f"SELECT {','.join(columns)} FROM {table.name} WHERE {by} = ANY(%s::{table.cast(by)}){tail}"
