@@ -74,6 +74,8 @@ class Attempt:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.first = job.start_seq
+        """Number of the first of *frames*; 0 after `lose_everything`."""
         self.frames: list[Frame] = []
         self.sent = False
         self.cancelled = False
@@ -85,7 +87,12 @@ class Attempt:
 
     @property
     def next_seq(self) -> int:
-        return self.job.start_seq + len(self.frames)
+        return self.first + len(self.frames)
+
+    def lose_everything(self) -> None:
+        """Forget all frames, those before the job's start as well: another coordinator takes over with nothing."""
+        self.first = 0
+        self.frames.clear()
 
     @property
     def text(self) -> str:
@@ -244,7 +251,7 @@ class Coordinator:
             self.violations.append(f"gap: frames from {message.seq}, expected {attempt.next_seq}")
             return []
         repeated = attempt.next_seq - message.seq
-        for mine, theirs in zip(attempt.frames[message.seq - attempt.job.start_seq :], message.items, strict=False):
+        for mine, theirs in zip(attempt.frames[message.seq - attempt.first :], message.items, strict=False):
             if mine != theirs:
                 self.violations.append("a repeated frame differs from the first one")
         attempt.frames += message.items[repeated:]
@@ -255,7 +262,8 @@ class Coordinator:
         """Check the running hash over what arrived, and the host's signature over the statement."""
         job = attempt.job
         chain = chain_start(job.job_id)
-        for frame in [*job.prefix, *attempt.frames]:
+        own = attempt.frames[job.start_seq - attempt.first :]
+        for frame in [*job.prefix[: attempt.first], *attempt.frames]:
             chain = chain_step(chain, frame)
         if chain != done.chain:
             self.violations.append("the chain does not match the frames")
@@ -269,7 +277,7 @@ class Coordinator:
             end_frame=attempt.next_seq,
             chain=chain.hex(),
             prompt_tokens=done.usage.prompt_tokens,
-            completion_tokens=done.usage.billed(sum(frame.tokens for frame in attempt.frames)),
+            completion_tokens=done.usage.billed(sum(frame.tokens for frame in own)),
             finish_reason=done.finish_reason,
         )
         assert self.verify_key is not None
