@@ -127,6 +127,9 @@ class Coordinator:
         self.connected = asyncio.Event()
         self.cut_here: Callable[[int], bool] = lambda boundary: False
         self.boundary = 0
+        self.awake = asyncio.Event()
+        """Not set: new connections get no answer, see `freeze`."""
+        self.awake.set()
         self._socket: web.WebSocketResponse | None = None
         self._request: web.Request | None = None
 
@@ -155,7 +158,21 @@ class Coordinator:
         assert self._request is not None and self._request.transport is not None
         self._request.transport.abort()
 
+    def freeze(self) -> None:
+        """Read and answer nothing any more, pings neither, with all connections open: as a stopped process (SIGSTOP)."""
+        self.awake.clear()
+        if self._request is not None and self._request.transport is not None:
+            self._request.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def thaw(self) -> None:
+        """Go on as if nothing had been."""
+        self.awake.set()
+        transport = self._request.transport if self._request is not None else None
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()  # type: ignore[attr-defined]
+
     async def link(self, request: web.Request) -> web.StreamResponse:
+        await self.awake.wait()
         if self.handshake_status:
             return web.Response(status=self.handshake_status)
         if request.headers.get("Authorization") != f"Bearer {HOST_KEY}":
@@ -287,6 +304,7 @@ class Coordinator:
             self.violations.append("the signature does not match the statement")
 
     async def pulse(self, request: web.Request) -> web.Response:
+        await self.awake.wait()
         if request.headers.get("Authorization") != f"Bearer {HOST_KEY}":
             return web.Response(status=401)
         self.pulses.append(msgspec.json.decode(await request.read()))
@@ -294,6 +312,7 @@ class Coordinator:
         return web.Response(body=msgspec.json.encode(PulseAnswer(linked=self.linked)), content_type="application/json")
 
     async def register(self, request: web.Request) -> web.Response:
+        await self.awake.wait()
         self.authorizations.append(request.headers.get("Authorization", ""))
         status = self.register_statuses.pop(0) if self.register_statuses else 201
         if status != 201:
