@@ -34,6 +34,7 @@ from comptoir.link import (
     decode_from_worker,
     encode,
 )
+from comptoir.worker.addresses import Addresses
 from comptoir.worker.leases import LeaseTable
 from comptoir.worker.loop import JobRunner
 from comptoir.worker.uplink import Uplink
@@ -103,7 +104,8 @@ async def work(
     table = LeaseTable()
     runner = JobRunner(table=table, signing_key=SigningKey.generate(), slots=streams)
     runner.offer({"trivial": TrivialEngine()})
-    uplink = Uplink(url=f"http://127.0.0.1:{port}", key="hk", software="bench", table=table, jobs=runner)
+    addresses = Addresses([f"http://127.0.0.1:{port}"])
+    uplink = Uplink(addresses=addresses, key="hk", software="bench", table=table, jobs=runner)
     uplink.offer(await TrivialEngine().models(), streams)
     link = asyncio.create_task(uplink.run())
     while not uplink.connected:

@@ -1,7 +1,7 @@
 """A coordinator stand-in and a worker's inner half (loop and uplink) joined to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from nacl.signing import VerifyKey
 from comptoir.kit.clock import Clock
 from comptoir.kit.signing import SigningKey
 from comptoir.link import ModelOffer
+from comptoir.worker.addresses import Addresses
 from comptoir.worker.backoff import Backoff
 from comptoir.worker.engines.base import Engine
 from comptoir.worker.engines.openai import OpenAIEngine
@@ -28,7 +29,9 @@ Kind = TypeVar("Kind")
 class Half:
     """Loop and uplink of a worker, without engines to start and files to write."""
 
-    def __init__(self, coordinator: Coordinator, engine: Engine, *, slots: int, clock: Clock | None, key: str) -> None:
+    def __init__(
+        self, coordinator: Coordinator, engine: Engine, *, slots: int, clock: Clock | None, key: str, urls: list[str]
+    ) -> None:
         self.events: list[Event] = []
         self.table = LeaseTable()
         signing_key = SigningKey.generate()
@@ -38,7 +41,7 @@ class Half:
         )
         self.runner.offer({"trivial": engine})
         self.uplink = Uplink(
-            url=coordinator.url,
+            addresses=Addresses(urls, pick=lambda count: 0),
             key=key,
             software="test/1",
             table=self.table,
@@ -77,9 +80,18 @@ def join(coordinator: Coordinator) -> JoinWorker:
 
     @asynccontextmanager
     async def joined(
-        engine: Engine, *, slots: int = 8, clock: Clock | None = None, key: str = HOST_KEY, wait: bool = True
+        engine: Engine,
+        *,
+        slots: int = 8,
+        clock: Clock | None = None,
+        key: str = HOST_KEY,
+        wait: bool = True,
+        others: Sequence[Coordinator] = (),
     ) -> AsyncIterator[Half]:
-        half = Half(coordinator, engine, slots=slots, clock=clock, key=key)
+        urls = [coordinator.url, *(other.url for other in others)]
+        half = Half(coordinator, engine, slots=slots, clock=clock, key=key, urls=urls)
+        for other in others:
+            other.verify_key = coordinator.verify_key
         try:
             if wait:
                 async with asyncio.timeout(5):

@@ -74,6 +74,8 @@ class Attempt:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.first = job.start_seq
+        """Number of the first of *frames*; 0 after `lose_everything`."""
         self.frames: list[Frame] = []
         self.sent = False
         self.cancelled = False
@@ -85,7 +87,12 @@ class Attempt:
 
     @property
     def next_seq(self) -> int:
-        return self.job.start_seq + len(self.frames)
+        return self.first + len(self.frames)
+
+    def lose_everything(self) -> None:
+        """Forget all frames, those before the job's start as well: another coordinator takes over with nothing."""
+        self.first = 0
+        self.frames.clear()
 
     @property
     def text(self) -> str:
@@ -120,6 +127,9 @@ class Coordinator:
         self.connected = asyncio.Event()
         self.cut_here: Callable[[int], bool] = lambda boundary: False
         self.boundary = 0
+        self.awake = asyncio.Event()
+        """Not set: new connections get no answer, see `freeze`."""
+        self.awake.set()
         self._socket: web.WebSocketResponse | None = None
         self._request: web.Request | None = None
 
@@ -148,7 +158,21 @@ class Coordinator:
         assert self._request is not None and self._request.transport is not None
         self._request.transport.abort()
 
+    def freeze(self) -> None:
+        """Read and answer nothing any more, pings neither, with all connections open: as a stopped process (SIGSTOP)."""
+        self.awake.clear()
+        if self._request is not None and self._request.transport is not None:
+            self._request.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def thaw(self) -> None:
+        """Go on as if nothing had been."""
+        self.awake.set()
+        transport = self._request.transport if self._request is not None else None
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()  # type: ignore[attr-defined]
+
     async def link(self, request: web.Request) -> web.StreamResponse:
+        await self.awake.wait()
         if self.handshake_status:
             return web.Response(status=self.handshake_status)
         if request.headers.get("Authorization") != f"Bearer {HOST_KEY}":
@@ -244,7 +268,7 @@ class Coordinator:
             self.violations.append(f"gap: frames from {message.seq}, expected {attempt.next_seq}")
             return []
         repeated = attempt.next_seq - message.seq
-        for mine, theirs in zip(attempt.frames[message.seq - attempt.job.start_seq :], message.items, strict=False):
+        for mine, theirs in zip(attempt.frames[message.seq - attempt.first :], message.items, strict=False):
             if mine != theirs:
                 self.violations.append("a repeated frame differs from the first one")
         attempt.frames += message.items[repeated:]
@@ -255,7 +279,8 @@ class Coordinator:
         """Check the running hash over what arrived, and the host's signature over the statement."""
         job = attempt.job
         chain = chain_start(job.job_id)
-        for frame in [*job.prefix, *attempt.frames]:
+        own = attempt.frames[job.start_seq - attempt.first :]
+        for frame in [*job.prefix[: attempt.first], *attempt.frames]:
             chain = chain_step(chain, frame)
         if chain != done.chain:
             self.violations.append("the chain does not match the frames")
@@ -269,7 +294,7 @@ class Coordinator:
             end_frame=attempt.next_seq,
             chain=chain.hex(),
             prompt_tokens=done.usage.prompt_tokens,
-            completion_tokens=done.usage.billed(sum(frame.tokens for frame in attempt.frames)),
+            completion_tokens=done.usage.billed(sum(frame.tokens for frame in own)),
             finish_reason=done.finish_reason,
         )
         assert self.verify_key is not None
@@ -279,6 +304,7 @@ class Coordinator:
             self.violations.append("the signature does not match the statement")
 
     async def pulse(self, request: web.Request) -> web.Response:
+        await self.awake.wait()
         if request.headers.get("Authorization") != f"Bearer {HOST_KEY}":
             return web.Response(status=401)
         self.pulses.append(msgspec.json.decode(await request.read()))
@@ -286,6 +312,7 @@ class Coordinator:
         return web.Response(body=msgspec.json.encode(PulseAnswer(linked=self.linked)), content_type="application/json")
 
     async def register(self, request: web.Request) -> web.Response:
+        await self.awake.wait()
         self.authorizations.append(request.headers.get("Authorization", ""))
         status = self.register_statuses.pop(0) if self.register_statuses else 201
         if status != 201:

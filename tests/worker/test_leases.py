@@ -97,6 +97,37 @@ class TestLease:
         assert (lease.base_seq, lease.kept_bytes) == (5, 5)
         assert lease.rewind(next_seq) is possible
 
+    @pytest.mark.parametrize("next_seq", [0, 1, 2, 3, 4])
+    def test_a_coordinator_that_lost_the_prefix_gets_that_again_too(self, next_seq: int) -> None:
+        """Another host made those frames; this one is the only one left that has them."""
+        before = [Frame("a"), Frame("b")]
+        lease = Lease(make_job(1, start_seq=2, prefix=before), window=100)
+        assert lease.take(1000) == (None, 0)
+        lease.add(Frame("c"))
+        lease.add(Frame("d"))
+        lease.take(1000)
+        lease.ack(4)
+
+        assert lease.rewind(next_seq)
+
+        assert (lease.start_seq, lease.end_seq, lease.tokens) == (2, 4, 2)
+        if next_seq < 4:
+            assert texts(lease.take(1000)[0]) == (next_seq, ["a", "b", "c", "d"][next_seq:])
+
+    @pytest.mark.parametrize(
+        ("next_seq", "possible"), [(0, False), (5, False), (6, True), (10, True), (11, True), (12, False)]
+    )
+    def test_a_prefix_is_kept_as_far_as_there_is_room(
+        self, next_seq: int, possible: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "FRAME_OVERHEAD_BYTES", 0)
+        monkeypatch.setattr(leases, "KEPT_BYTES_MAX", 9)
+        lease = Lease(make_job(1, start_seq=10, prefix=[Frame(one) for one in "abcdefghij"]), window=100)
+        lease.add(Frame("k"))
+
+        assert (lease.base_seq, lease.kept_bytes, lease.unacked_bytes) == (6, 5, 1)
+        assert lease.rewind(next_seq) is possible
+
     def test_after_a_rewind_the_rest_and_the_end_are_sent_again(self) -> None:
         lease = make_lease("a", "b", "c")
         lease.closing = done(lease)

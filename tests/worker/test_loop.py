@@ -2,12 +2,14 @@
 
 import asyncio
 
+import msgspec
+import pytest
 from bench.trivial_engine import TrivialEngine
 
 from comptoir.kit.clock import FakeClock
 from comptoir.link import Frame, Settled, Usage
 from comptoir.worker.engines.base import Finish
-from comptoir.worker.events import JobDone, JobStarted
+from comptoir.worker.events import JobDone, JobFailed, JobStarted
 from tests.worker.conftest import JoinWorker
 from tests.worker.coordinator_stand_in import Attempt, Coordinator, make_job
 from tests.worker.scripted_engine import ScriptedEngine, answer
@@ -51,6 +53,23 @@ class TestAccept:
 
         assert attempt.fail is not None
         assert (attempt.fail.code, attempt.fail.fault) == ("deadline", "coordinator")
+        assert half.of(JobStarted) == []
+
+    @pytest.mark.parametrize(
+        ("prefix", "chain"),
+        [([], b""), ([Frame("a"), Frame("b")], b""), ([Frame("a")], b"\1" * 32)],
+        ids=["none came", "too many came", "their hash is another's"],
+    )
+    async def test_a_job_whose_prefix_is_not_its_own_is_not_started(
+        self, coordinator: Coordinator, join: JoinWorker, prefix: list[Frame], chain: bytes
+    ) -> None:
+        job = msgspec.structs.replace(make_job(1, start_seq=1, prefix=prefix), chain=chain)
+        async with join(TrivialEngine()) as half:
+            attempt = await coordinator.push(job)
+            await settled(coordinator)
+
+        assert attempt.fail is not None
+        assert (attempt.fail.code, attempt.fail.fault) == ("prefix_mismatch", "coordinator")
         assert half.of(JobStarted) == []
 
     async def test_an_engine_that_misses_the_deadline_is_stopped(
@@ -135,11 +154,29 @@ class TestSettled:
             attempt = await coordinator.push(make_job(1))
             await first_frame(attempt)
             lease = attempt.job.lease
+            await coordinator.cancel(attempt)
             await coordinator.send(Settled(lease, "", "lost", 0, 0, 0), Settled(lease, "job_1", "failed", 5, 1, 50))
             async with asyncio.timeout(5):
                 await half.table.empty()
 
         assert half.of(JobDone) == [JobDone("job_1", "failed", 5, 1, 50)]
+
+    async def test_a_lease_that_was_given_away_stops_its_engine_and_says_so(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        """As after a long pause of this process: what it had is another host's now."""
+        engine = ScriptedEngine(Frame("a"), asyncio.Event())
+        async with join(engine) as half:
+            attempt = await coordinator.push(make_job(1))
+            await first_frame(attempt)
+            attempt.forgotten = True
+            await coordinator.send(Settled(attempt.job.lease, "", "lost", 0, 0, 0))
+            async with asyncio.timeout(5):
+                await engine.ended.wait()
+                await half.table.empty()
+
+        assert [event.code for event in half.of(JobFailed)] == ["lease_lost"]
+        assert half.of(JobDone) == []
 
 
 class TestFairness:

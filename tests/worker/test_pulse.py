@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest_asyncio
 
 from comptoir.link import Pulse, PulseAnswer
+from comptoir.worker.addresses import Addresses
 from comptoir.worker.pulse import PulseThread
 from tests.worker.coordinator_stand_in import HOST_KEY, Coordinator, serve
 
@@ -20,12 +21,13 @@ async def start() -> AsyncIterator[Start]:
 
     def begin(
         url: str,
-        *,
+        *others: str,
         key: str = HOST_KEY,
         on_answer: Callable[[PulseAnswer], None] = lambda answer: None,
         snapshot: Callable[[], Pulse] = lambda: Pulse(0.5, 3, "GPU", 80),
     ) -> PulseThread:
-        thread = PulseThread(url=url, key=key, pulse_s=0.0, snapshot=snapshot, on_answer=on_answer)
+        addresses = Addresses([url, *others], pick=lambda count: 0)
+        thread = PulseThread(addresses=addresses, key=key, pulse_s=0.0, snapshot=snapshot, on_answer=on_answer)
         threads.append(thread)
         thread.start()
         return thread
@@ -118,3 +120,14 @@ class TestPulseThread:
             assert await asyncio.to_thread(asked.acquire, True, 5.0)
 
         assert answers == [] and coordinator.pulses == []
+
+    async def test_it_goes_to_another_when_the_links_own_is_down(self, coordinator: Coordinator, start: Start) -> None:
+        """The other coordinators hear that the host lives; what they say of its link does not count."""
+        answers: list[PulseAnswer] = []
+        async with serve(Coordinator()) as gone:
+            url = gone.url
+        coordinator.linked = False
+        start(url, coordinator.url, on_answer=answers.append)
+        await pulses(coordinator, 2)
+
+        assert answers == []

@@ -1,6 +1,7 @@
 """A whole worker against the coordinator stand-in: registration, restart, drain, refusals."""
 
 import asyncio
+import random
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from comptoir.worker import run as run_module
+from comptoir.worker.backoff import RELINK_FIRST_S
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.errors import KeyRefused, RegistrationRefused, StateUnusable
@@ -28,7 +30,7 @@ from comptoir.worker.events import (
 )
 from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
-from tests.worker.coordinator_stand_in import HOST_ID, HOST_KEY, Coordinator, make_job
+from tests.worker.coordinator_stand_in import HOST_ID, HOST_KEY, Coordinator, make_job, serve
 from tests.worker.openai_stand_in import OpenAIStandIn, serve_openai
 from tests.worker.test_uplink import settled
 
@@ -133,6 +135,20 @@ class TestFirstStart:
 
         assert coordinator.authorizations == [""]
         assert "region" not in coordinator.registrations[0] and "name" not in coordinator.registrations[0]
+
+    async def test_of_several_coordinators_one_that_answers_will_do(
+        self, coordinator: Coordinator, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Registration and link go to the next address at once."""
+        monkeypatch.setattr(random, "randrange", lambda count: 0)
+        async with serve(Coordinator()) as gone:
+            url = gone.url
+        async with start(url=f"{url},{coordinator.url}") as worker:
+            await worker.until(Connected)
+
+        (moved,) = worker.of(Reconnecting)
+        assert moved.in_s <= RELINK_FIRST_S
+        assert len(coordinator.registrations) == 1
 
     async def test_a_job_is_run_and_its_earnings_are_said(self, coordinator: Coordinator, start: Start) -> None:
         async with start() as worker:

@@ -8,14 +8,14 @@ import pytest
 from nacl.signing import SigningKey
 
 from comptoir.worker.errors import StateUnusable
-from comptoir.worker.state import HostState, StateFile, default_directory
+from comptoir.worker.state import HostState, StateFile, default_directory, kept_directory
 
 URL = "http://127.0.0.1:1"
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> StateFile:
-    return StateFile(tmp_path / "deep" / "state", URL)
+    return StateFile(tmp_path / "deep" / "state", [URL])
 
 
 class TestStateFile:
@@ -63,10 +63,10 @@ class TestStateFile:
         file.open()
 
         with pytest.raises(StateUnusable, match="another worker is running"):
-            StateFile(file.path.parent, URL).open()
+            StateFile(file.path.parent, [URL]).open()
 
         file.close()
-        again = StateFile(file.path.parent, URL)
+        again = StateFile(file.path.parent, [URL])
         again.open()
         again.close()
 
@@ -83,13 +83,22 @@ class TestStateFile:
         file.close()
 
         with pytest.raises(StateUnusable, match="belongs to"):
-            StateFile(file.path.parent, "http://127.0.0.1:2").open()
+            StateFile(file.path.parent, ["http://127.0.0.1:2"]).open()
+
+    def test_one_of_several_addresses_of_its_trading_post_will_do(self, file: StateFile) -> None:
+        state = file.open()
+        file.write(state)
+        file.close()
+        again = StateFile(file.path.parent, ["http://127.0.0.1:2", URL])
+
+        assert again.open() == state
+        again.close()
 
     def test_a_place_that_is_no_directory_is_explained(self, tmp_path: Path) -> None:
         (tmp_path / "x").write_text("")
 
         with pytest.raises(StateUnusable, match="--state"):
-            StateFile(tmp_path / "x", URL).open()
+            StateFile(tmp_path / "x", [URL]).open()
 
 
 class TestDefaultDirectory:
@@ -105,3 +114,17 @@ class TestDefaultDirectory:
         monkeypatch.setenv("HOME", str(tmp_path))
 
         assert default_directory("http://a").is_relative_to(tmp_path / ".local" / "state" / "comptoir")
+
+
+class TestKeptDirectory:
+    def test_of_several_addresses_the_one_with_a_state_is_used(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """So naming a second coordinator, or another first, makes no new host."""
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        assert kept_directory(["http://a", "http://b"]) == default_directory("http://a")
+        file = StateFile(kept_directory(["http://b"]), ["http://b"])
+        file.write(file.open())
+        file.close()
+
+        assert kept_directory(["http://a", "http://b"]) == default_directory("http://b")

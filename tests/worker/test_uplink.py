@@ -174,6 +174,26 @@ class TestResume:
         assert attempt.fail is not None
         assert (attempt.fail.code, attempt.fail.fault) == ("frames_gone", "coordinator")
 
+    async def test_a_coordinator_that_lost_everything_gets_the_other_hosts_frames_too(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        before = [Frame("Hello "), Frame("wor")]
+        gate = asyncio.Event()
+        engine = ScriptedEngine(Frame("ld"), gate, *answer("!"))
+        async with join(engine):
+            attempt = await coordinator.push(make_job(1, start_seq=2, prefix=before))
+            async with asyncio.timeout(5):
+                await attempt.grew.wait()
+            attempt.lose_everything()
+            coordinator.cut()
+            gate.set()
+            await settled(coordinator)
+
+        # The stand-in checks the hash over all frames, and the signature over the last segment alone.
+        assert coordinator.violations == []
+        assert attempt.text == "Hello world!"
+        assert attempt.done is not None and attempt.done.end_seq == 4
+
     async def test_done_is_repeated_until_settled(self, coordinator: Coordinator, join: JoinWorker) -> None:
         coordinator.settles = False
         async with join(ScriptedEngine(*answer("a"))) as half:

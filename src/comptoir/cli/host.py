@@ -18,8 +18,9 @@ from comptoir.cli.board import Board, words
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.prices import price_callback, read_price
 from comptoir.cli.screen import out
-from comptoir.cli.target import find_target
+from comptoir.cli.target import Target, find_target
 from comptoir.kit.logs import set_up
+from comptoir.worker.addresses import split_addresses
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.registry import EngineSpec, parse_spec
 from comptoir.worker.errors import KeyRefused
@@ -38,7 +39,13 @@ NO_ENGINE_HINT = (
 
 
 @click.command()
-@click.option("--url", metavar="URL", help="The coordinator [COMPTOIR_URL].")
+@click.option(
+    "--url",
+    "urls",
+    metavar="URL",
+    multiple=True,
+    help="The coordinator [COMPTOIR_URL]. Repeatable: several of one trading post.",
+)
 @click.option("--key", metavar="KEY", help="Your own key, so that the host is yours [COMPTOIR_KEY]. Needed once.")
 @click.option(
     "--engine",
@@ -90,7 +97,7 @@ NO_ENGINE_HINT = (
 @click.option("--skip-port", "skip_ports", type=int, multiple=True, hidden=True)
 @click.option("--supervised", is_flag=True, hidden=True, help="Events as JSON lines; stop when standard input ends.")
 def host(
-    *, url: str | None, key: str | None, engines: tuple[str, ...], discover: bool, price_in: int, price_out: int,
+    *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], discover: bool, price_in: int, price_out: int,
     model_prices: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None, name: str | None,
     region: str | None, measure: bool, drain_s: float, skip_ports: tuple[int, ...], supervised: bool,
 ) -> None:  # fmt: skip
@@ -99,14 +106,17 @@ def host(
     Works from behind NAT: the worker calls the coordinator, never the other way round. GPUs are found by nvidia-smi; none
     is fine. Host id and key are kept, so a restart is the same host. SIGTERM or Ctrl-C drains: running jobs finish first.
 
+    Of a trading post with several coordinators name some or all: when one is lost the next takes over, answers and all.
+
     \b
     Examples:
       comptoir host --url https://post.example --key ck_… --engine http://127.0.0.1:8000/v1
       comptoir host --url https://post.example --key ck_… --engine ./qwen2.5-7b-q4.gguf --price-out 0.30
       comptoir host --discover --price qwen2.5:7b=0.05/0.20 --slots 16
       comptoir host --engine demo --price-out 100cr
+      comptoir host --url https://a.post.example --url https://b.post.example --engine demo
     """
-    target = find_target(url, key, None)
+    target = _target(urls, key)
     if not engines and not discover:
         raise Failure("no engine was chosen", NO_ENGINE_HINT, code=Exit.USAGE)
     config = WorkerConfig(
@@ -117,6 +127,18 @@ def host(
     set_up(level="warning", form="text")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_supervised(config) if supervised else _alone(config))
+
+
+def _target(urls: Sequence[str], key: str | None) -> Target:
+    """Return the addresses, joined by commas, and the key.
+
+    Raises:
+        Failure: one of them is no http(s) URL.
+    """
+    target = find_target(",".join(urls) or None, key, None)
+    for address in split_addresses(target.url):
+        find_target(address, key, None)
+    return target
 
 
 def _specs(texts: Sequence[str]) -> list[EngineSpec]:

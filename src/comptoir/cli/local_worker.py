@@ -38,7 +38,7 @@ def move_state(folder: Path, url: str) -> None:
         # None yet; or broken, which the worker itself says best.
         return
     if state.url != url:
-        StateFile(folder, url).write(msgspec.structs.replace(state, url=url))
+        StateFile(folder, [url]).write(msgspec.structs.replace(state, url=url))
 
 
 class LocalWorker:

@@ -3,6 +3,9 @@
 import random
 from collections.abc import Callable
 
+RELINK_FIRST_S = 0.05
+"""Upper bound of the wait before the first attempt after a good connection was lost, and before an address not yet tried."""
+
 BACKOFF_FIRST_S = 0.1
 """Upper bound of the first wait; each further one may be twice as long."""
 
@@ -27,6 +30,10 @@ class Backoff:
         if bound < BACKOFF_LAST_S:
             self._attempt += 1
         return self._jitter(0.0, bound)
+
+    def soon_s(self) -> float:
+        """Return a wait between 0 and `RELINK_FIRST_S`; it does not count as an attempt."""
+        return self._jitter(0.0, RELINK_FIRST_S)
 
     def lived(self, seconds: float) -> None:
         """Say that a connection lasted *seconds*."""

@@ -1,8 +1,9 @@
 """What the worker holds per lease until the coordinator has it, and the table of all leases.
 
 No I/O in here: the job loop puts frames in, the uplink takes batches out. A frame stays at least until it is acknowledged, and
-beyond that while there is room, so that a coordinator that was restarted gets the whole answer again; the closing message (`Done`
-or `Fail`) stays until `Settled`. After a reconnect `Lease.rewind` says from where to send again.
+beyond that while there is room, so that a coordinator that was restarted gets the whole answer again; the frames of other hosts
+that a job came with (`Job.prefix`) are kept like the own ones, for a coordinator that has lost those too. The closing message
+(`Done` or `Fail`) stays until `Settled`. After a reconnect `Lease.rewind` says from where to send again.
 """
 
 import asyncio
@@ -70,22 +71,26 @@ class Lease:
         self.input_sha256 = hashlib.sha256(job.body).hexdigest()
         start_seq = job.start_seq
         self.start_seq = start_seq
-        self.base_seq = start_seq
+        """Number of the first frame this host makes; those before it came with the job."""
+        self.base_seq = start_seq - len(job.prefix)
         """Number of the oldest frame still here."""
         self.acked_seq = start_seq
         """Number of the next frame the coordinator wants."""
         self.sent_seq = start_seq
         self.end_seq = start_seq
-        self.frames: list[Frame] = []
-        self.chain = job.chain or _chain_over(job)
+        self.frames: list[Frame] = list(job.prefix)
+        self.chain = job.chain or chain_over(job)
         self.tokens = 0
+        """Tokens of the frames this host made."""
         self.unacked_bytes = 0
-        self.kept_bytes = 0
+        self.kept_bytes = _bytes_of(self.frames) + FRAME_OVERHEAD_BYTES * len(self.frames)
         self.window = window
         self.closing: Done | Fail | None = None
         self.closing_sent = False
         self.dirty = False
         self._room: asyncio.Future[None] | None = None
+        if self.kept_bytes > KEPT_BYTES_MAX:
+            self._let_go()
 
     @property
     def full(self) -> bool:
@@ -140,7 +145,10 @@ class Lease:
         self.base_seq += drop
 
     def rewind(self, next_seq: int) -> bool:
-        """Send again from *next_seq* on (and the closing message). False when those frames are gone or never were."""
+        """Send again from *next_seq* on (and the closing message). False when those frames are gone or never were.
+
+        *next_seq* may lie before `start_seq`: then the frames that came with the job are sent as ordinary ones.
+        """
         if not self.base_seq <= next_seq <= self.end_seq:
             return False
         self.acked_seq = self.sent_seq = next_seq
@@ -188,8 +196,8 @@ def _bytes_of(frames: list[Frame]) -> int:
     return sum([len(frame.text) + len(frame.extra) for frame in frames])
 
 
-def _chain_over(job: Job) -> bytes:
-    """Return the running hash before the first frame of *job* when the coordinator did not name it."""
+def chain_over(job: Job) -> bytes:
+    """Return the running hash over the frames that *job* came with."""
     chain = chain_start(job.job_id)
     for frame in job.prefix:
         chain = chain_step(chain, frame)

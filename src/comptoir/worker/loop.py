@@ -18,7 +18,7 @@ from comptoir.kit.signing import SigningKey
 from comptoir.link import Cancel, Done, Fail, Frame, Job, Segment, Settled, Usage, segment_bytes
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
 from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
-from comptoir.worker.leases import FrameTooBig, Lease, LeaseTable
+from comptoir.worker.leases import FrameTooBig, Lease, LeaseTable, chain_over
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +82,8 @@ class JobRunner:
         elif left_s <= 0:
             late = "the job arrived after its deadline (or the clocks of host and coordinator differ)"
             self._fail(held, EngineError("deadline", late, fault="coordinator"))
+        elif wrong := _wrong_prefix(job):
+            self._fail(held, EngineError("prefix_mismatch", wrong, fault="coordinator"))
         else:
             task = asyncio.get_running_loop().create_task(self._run(held, engine, job, left_s))
             self._tasks[job.lease] = task
@@ -105,6 +107,8 @@ class JobRunner:
         held = self._table.forget(message.lease)
         if held is not None:
             self._stop(message.lease)
+            if held.closing is None and not message.job_id:
+                self._lost(held, "the coordinator has given the job to another host")
         if message.job_id and (held is not None or message.earned_uusd):
             self._on_event(
                 JobDone(message.job_id, message.state, message.earned_uusd, message.tokens, message.balance_uusd)
@@ -118,8 +122,7 @@ class JobRunner:
         self._stop(lease)
         # A lease that had ended here was most likely settled while the link was down; only its news got lost.
         if held.closing is None:
-            lost = "the coordinator no longer knows the lease"
-            self._on_event(JobFailed(public("job", held.job_id), "lease_lost", lost, "host"))
+            self._lost(held, "the coordinator no longer knows the lease")
 
     def frames_gone(self, held: Lease) -> None:
         """End a lease whose coordinator asks for frames that it has acknowledged before: nobody has them any more."""
@@ -138,6 +141,9 @@ class JobRunner:
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=ENGINE_END_S)
         return count
+
+    def _lost(self, held: Lease, why: str) -> None:
+        self._on_event(JobFailed(public("job", held.job_id), "lease_lost", why, "host"))
 
     def _stop(self, lease: bytes) -> None:
         task = self._tasks.get(lease)
@@ -234,6 +240,18 @@ class JobRunner:
         )
         signature = self._signing_key.sign(segment_bytes(segment))
         return Done(held.lease, held.end_seq, finish.finish_reason, usage, held.chain, signature)
+
+
+def _wrong_prefix(job: Job) -> str:
+    """Say what is wrong with the frames that *job* came with; empty: nothing.
+
+    This host signs a running hash over them as well as over its own, so it makes sure that it is theirs.
+    """
+    if len(job.prefix) != job.start_seq:
+        return f"the job begins at frame {job.start_seq} and {len(job.prefix)} frames came with it"
+    if job.chain and job.chain != chain_over(job):
+        return "the running hash that came with the job is not that of its frames"
+    return ""
 
 
 def _left_of(job: Job) -> int:

@@ -1,20 +1,25 @@
-"""Heartbeats on a path of their own: a thread with its own blocking connection, so that no load can starve them."""
+"""Heartbeats on a path of their own: a thread with its own blocking connection, so that no load can starve them.
+
+They go where the link goes; when that coordinator does not take one, the others are asked at once, so that a trading post
+of several hears from the host even while its link is on the way from one to the next.
+"""
 
 import http.client
 import logging
 import ssl
 import threading
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 from comptoir.link import Pulse, PulseAnswer
+from comptoir.worker.addresses import Addresses
 
 _log = logging.getLogger(__name__)
 
 PULSE_TIMEOUT_S = 5.0
-"""Most seconds for one pulse; a pulse that takes longer is given up and the next one is sent when due."""
+"""Most seconds for one pulse at one coordinator; one that takes longer is given up."""
 
 PULSE_EVERY_MIN_S = 0.2
 PULSE_EVERY_MAX_S = 60.0
@@ -27,23 +32,22 @@ ANSWER_BYTES_MAX = 64 * 1024
 class PulseThread:
     """Posts a pulse now and then every *pulse_s* seconds.
 
-    *snapshot* is called in the thread and may block; *on_answer* is called in the thread with what came back.
+    *snapshot* is called in the thread and may block; *on_answer* is called in the thread with what came back from the
+    coordinator that the link is with (another one can't know of it as early).
     """
 
     def __init__(
         self,
         *,
-        url: str,
+        addresses: Addresses,
         key: str,
         pulse_s: float,
         snapshot: Callable[[], Pulse],
         on_answer: Callable[[PulseAnswer], None],
     ) -> None:
-        parts = urlsplit(url)
-        self._secure = parts.scheme == "https"
-        self._host = parts.hostname or ""
-        self._port = parts.port
-        self._path = parts.path.rstrip("/") + "/link/pulse"
+        self._addresses = addresses
+        self._address = ""
+        """Where the open connection leads."""
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._every_s = min(max(pulse_s, PULSE_EVERY_MIN_S), PULSE_EVERY_MAX_S)
         self._snapshot = snapshot
@@ -68,20 +72,34 @@ class PulseThread:
     def _run(self) -> None:
         while True:
             try:
-                answer = self._beat(msgspec.json.encode(self._snapshot()))
-                if answer is not None:
-                    self._on_answer(answer)
-            except (OSError, http.client.HTTPException) as error:
-                self._disconnect()
-                _log.info("pulse failed: %s", error)
-            except Exception:  # The heart must not stop because of one bad beat, whatever a snapshot or listener does.
+                self._beat_somewhere(msgspec.json.encode(self._snapshot()))
+            except Exception:  # The thread must not stop because of one bad beat, whatever a snapshot or listener does.
                 _log.exception("pulse failed")
             if self._stop.wait(self._every_s):
                 self._disconnect()
                 return
 
-    def _beat(self, body: bytes) -> PulseAnswer | None:
+    def _beat_somewhere(self, body: bytes) -> None:
+        """Post to the link's coordinator, else to the first of the others that takes it."""
+        addresses = self._addresses.in_turn()
+        for address in addresses:
+            if self._stop.is_set():
+                return
+            try:
+                answer = self._beat(address, body)
+            except (OSError, http.client.HTTPException) as error:
+                self._disconnect()
+                _log.info("pulse to %s failed: %s", address, error)
+                continue
+            if answer is not None and address == self._addresses.current:
+                self._on_answer(answer)
+            return
+
+    def _beat(self, address: str, body: bytes) -> PulseAnswer | None:
         """Post once, and once more when a kept connection turns out to be closed (servers do that after seconds)."""
+        if address != self._address:
+            self._disconnect()
+            self._address = address
         kept = self._connection is not None
         try:
             return self._post(body)
@@ -93,10 +111,11 @@ class PulseThread:
 
     def _post(self, body: bytes) -> PulseAnswer | None:
         """Post one pulse; None when the coordinator answered with an error (the link reports what it means)."""
+        parts = urlsplit(self._address)
         connection = self._connection
         if connection is None:
-            connection = self._connection = self._connect()
-        connection.request("POST", self._path, body=body, headers=self._headers)
+            connection = self._connection = _connect(parts)
+        connection.request("POST", parts.path + "/link/pulse", body=body, headers=self._headers)
         response = connection.getresponse()
         data = response.read(ANSWER_BYTES_MAX)
         if response.status != 200 or not response.isclosed():
@@ -111,13 +130,15 @@ class PulseThread:
             _log.info("pulse answer is not understood: %s", error)
             return None
 
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._secure:
-            context = ssl.create_default_context()
-            return http.client.HTTPSConnection(self._host, self._port, timeout=PULSE_TIMEOUT_S, context=context)
-        return http.client.HTTPConnection(self._host, self._port, timeout=PULSE_TIMEOUT_S)
-
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _connect(address: SplitResult) -> http.client.HTTPConnection:
+    host = address.hostname or ""
+    if address.scheme == "https":
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(host, address.port, timeout=PULSE_TIMEOUT_S, context=context)
+    return http.client.HTTPConnection(host, address.port, timeout=PULSE_TIMEOUT_S)

@@ -12,6 +12,7 @@ from comptoir import __version__
 from comptoir.kit.signing import SigningKey
 from comptoir.link import Pulse, PulseAnswer
 from comptoir.worker import health, register
+from comptoir.worker.addresses import Addresses, split_addresses
 from comptoir.worker.backoff import Backoff
 from comptoir.worker.engines.base import Engine, EngineError
 from comptoir.worker.engines.discovery import discover_local
@@ -33,7 +34,7 @@ from comptoir.worker.leases import LeaseTable
 from comptoir.worker.loop import JobRunner
 from comptoir.worker.offering import Offering, Price
 from comptoir.worker.pulse import PulseThread
-from comptoir.worker.state import HostState, StateFile, default_directory
+from comptoir.worker.state import HostState, StateFile, kept_directory
 from comptoir.worker.uplink import Uplink
 
 _log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker is told by its owner."""
 
     url: str
-    """The coordinator, ``https://host[:port][/prefix]``."""
+    """The coordinator, ``https://host[:port][/prefix]``; several of one trading post are separated by commas."""
     key: str | None = None
     """The owner's ``ck_…`` key, needed only to register."""
     engines: list[EngineSpec] = []
@@ -96,8 +97,10 @@ class _Worker:
         self._config = config
         self._on_event = on_event
         self._stop = stop
-        directory = Path(config.state_dir) if config.state_dir else default_directory(config.url)
-        self._state_file = StateFile(directory, config.url)
+        urls = split_addresses(config.url)
+        self._addresses = Addresses(urls)
+        directory = Path(config.state_dir) if config.state_dir else kept_directory(urls)
+        self._state_file = StateFile(directory, urls)
         self._offering = Offering(price=config.price, model_prices=config.model_prices, on_event=on_event)
         self._table = LeaseTable()
         self._hardware = health.Hardware("", 0, 0)
@@ -154,9 +157,10 @@ class _Worker:
         backoff = Backoff()
         while not self._stop.is_set():
             try:
-                answer = await register.register(config.url, registration, owner_key=config.key)
+                answer = await register.register(self._addresses.current, registration, owner_key=config.key)
             except register.RegistrationLater as later:
-                wait_s = max(backoff.next_s(), later.wait_s)
+                at_once = self._addresses.failed()
+                wait_s = backoff.soon_s() if at_once else max(backoff.next_s(), later.wait_s)
                 self._on_event(Reconnecting(wait_s, str(later)))
                 await self._unless_stopped(asyncio.sleep(wait_s))
                 continue
@@ -173,7 +177,7 @@ class _Worker:
         runner.host_id = state.host_id
         runner.offer(self._offering.routes)
         uplink = Uplink(
-            url=config.url,
+            addresses=self._addresses,
             key=state.api_key,
             software=SOFTWARE,
             table=self._table,
@@ -249,7 +253,7 @@ class _Worker:
             if pulse_s.cancelled():
                 return
             pulse = PulseThread(
-                url=self._config.url,
+                addresses=self._addresses,
                 key=state.api_key,
                 pulse_s=pulse_s.result(),
                 snapshot=self._snapshot,

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,12 +36,21 @@ def default_directory(url: str) -> Path:
     return Path(base) / "comptoir" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
-class StateFile:
-    """``host.json`` in *directory*, held exclusively between `open` and `close`."""
+def kept_directory(urls: Sequence[str]) -> Path:
+    """Return the directory for a trading post at any of *urls*: the first that holds a state, else that of the first."""
+    directories = [default_directory(url) for url in urls]
+    return next((one for one in directories if (one / "host.json").exists()), directories[0])
 
-    def __init__(self, directory: Path, url: str) -> None:
+
+class StateFile:
+    """``host.json`` in *directory*, held exclusively between `open` and `close`.
+
+    *urls* are the addresses of the one trading post that it belongs to; the first is written down.
+    """
+
+    def __init__(self, directory: Path, urls: Sequence[str]) -> None:
         self.path = directory / "host.json"
-        self._url = url.rstrip("/")
+        self._urls = [url.rstrip("/") for url in urls]
         self._lock: int | None = None
 
     def open(self) -> HostState:
@@ -97,11 +107,12 @@ class StateFile:
                 state = msgspec.json.decode(file.read(STATE_BYTES_MAX), type=HostState)
             SigningKey(bytes.fromhex(state.seed))
         except FileNotFoundError:
-            return HostState(url=self._url, seed=SigningKey.generate().seed().hex())
+            return HostState(url=self._urls[0], seed=SigningKey.generate().seed().hex())
         except (OSError, ValueError) as error:
             raise StateUnusable(f"{self.path} can't be read: {error}. Delete it to register as a new host.") from error
-        if state.url != self._url:
+        if state.url not in self._urls:
             raise StateUnusable(
-                f"{self.path} belongs to {state.url}, not to {self._url}; choose another directory with --state DIR"
+                f"{self.path} belongs to {state.url}, not to {', '.join(self._urls)}; choose another directory with "
+                "--state DIR"
             )
         return state

@@ -1,5 +1,8 @@
 """The worker's end of the link: one WebSocket, kept up with back-off, and resumed without losing or doubling a frame.
 
+A trading post may have several coordinators (`Addresses`): when one is lost, refuses, or falls silent, the next is called
+within `RELINK_FIRST_S`, and the leases are taken up there.
+
 Outgoing messages of one event-loop turn leave as one WebSocket message. While the socket is slow nothing is queued
 here: frames stay in their `LeaseTable` until taken, and a full lease stops its engine.
 """
@@ -33,10 +36,13 @@ from comptoir.link import (
     decode_from_coordinator,
     encode,
 )
+from comptoir.worker import link_watch
+from comptoir.worker.addresses import Addresses
 from comptoir.worker.backoff import Backoff
 from comptoir.worker.errors import KeyRefused, LinkRefused
 from comptoir.worker.events import Connected, OnEvent, Reconnecting, ignore
 from comptoir.worker.leases import Lease, LeaseTable
+from comptoir.worker.link_watch import LinkWatch
 
 _log = logging.getLogger(__name__)
 
@@ -54,16 +60,19 @@ BATCH_BYTES_MAX = 1024 * 1024
 """Answer bytes put into one WebSocket message, unless a single frame is larger."""
 
 CONNECT_TIMEOUT_S = 10.0
-"""Most seconds for TCP, TLS and the WebSocket handshake together."""
+"""Most seconds for TCP, TLS and the WebSocket handshake together, and again between `Hello` and `Welcome`."""
 
-WELCOME_TIMEOUT_S = 10.0
-"""Most seconds between `Hello` and `Welcome`."""
+CONNECT_SOON_S = 3.0
+"""The same where another address can be called instead; doubled after every round of all addresses in vain."""
 
-PING_EVERY_S = 20.0
-"""WebSocket pings find a dead path (a NAT that forgot us); the pong has half of this time."""
+STEADY_AFTER_S = 1.0
+"""A connection that lived this long is made anew at once when it is lost; a shorter one waits as after a refusal."""
 
 CLOSE_TIMEOUT_S = 1.0
 """Most seconds to wait for the other side's close frame."""
+
+LEAVE_S = 0.05
+"""The same for a coordinator that has fallen silent: it will not answer."""
 
 
 class Jobs(Protocol):
@@ -92,7 +101,7 @@ class Uplink:
     def __init__(
         self,
         *,
-        url: str,
+        addresses: Addresses,
         key: str,
         software: str,
         table: LeaseTable,
@@ -105,7 +114,8 @@ class Uplink:
         self.connected = False
         self.pulse_s = asyncio.get_running_loop().create_future()
         """Resolves with the pulse interval of the first `Welcome`."""
-        self._address = url.rstrip("/") + "/link"
+        self._addresses = addresses
+        self._patience_s = CONNECT_SOON_S if len(addresses.all) > 1 else CONNECT_TIMEOUT_S
         self._key = key
         self._software = software
         self._table = table
@@ -122,6 +132,8 @@ class Uplink:
         self._closing = asyncio.Event()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._connected_at_s = 0.0
+        self._lived_s = 0.0
+        self._silent = False
         self._cutting: asyncio.Task[bool] | None = None
 
     def offer(self, models: list[ModelOffer], slots: int) -> None:
@@ -164,10 +176,21 @@ class Uplink:
                     if self._closing.is_set():
                         return
                     # A restarting coordinator tells all its workers the same time; the jitter spreads them.
-                    wait_s = lost.wait_s + self._backoff.next_s()
-                    _log.info("link lost (%s), trying again in %.2f s", lost, wait_s)
+                    wait_s = lost.wait_s + self._until_next_s()
+                    _log.info("link lost (%s), trying %s in %.2f s", lost, self._addresses.current, wait_s)
                     self._on_event(Reconnecting(wait_s, str(lost)))
                     await self._pause(wait_s)
+
+    def _until_next_s(self) -> float:
+        """Turn to the next address and return how long to wait before it is called."""
+        lived = self._lived_s >= STEADY_AFTER_S
+        self._backoff.lived(self._lived_s)
+        if lived and len(self._addresses.all) > 1:
+            self._patience_s = CONNECT_SOON_S
+        if self._addresses.failed(lived=lived):
+            return self._backoff.soon_s()
+        self._patience_s = min(CONNECT_TIMEOUT_S, 2 * self._patience_s)
+        return self._backoff.next_s()
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but no longer than until `close`."""
@@ -181,64 +204,91 @@ class Uplink:
 
     async def _connection(self, session: aiohttp.ClientSession) -> None:
         """Run one connection to its end, which is always an exception."""
-        socket = await self._connect(session)
+        self._lived_s = 0.0
+        self._silent = False
+        address = self._addresses.current + "/link"
+        socket = await self._connect(session, address)
         self._socket = socket
-        sender: asyncio.Task[None] | None = None
+        watch = LinkWatch(self._clock.monotonic_s)
+        tasks: list[asyncio.Task[None]] = []
         try:
             if self._closing.is_set():
                 raise _Lost("the worker stops")
-            messages = await self._greet(socket)
+            messages = await self._greet(socket, watch)
             self.connected = True
             self._connected_at_s = self._clock.monotonic_s()
-            sender = asyncio.get_running_loop().create_task(self._send_all(socket))
-            while True:
-                for message in messages:
-                    self._receive(message)
-                messages = await _next_batch(socket)
+            async with asyncio.timeout(None) as silence:
+                loop = asyncio.get_running_loop()
+                tasks += [
+                    loop.create_task(self._send_all(socket)),
+                    loop.create_task(self._watch(socket, watch, silence)),
+                ]
+                while True:
+                    for message in messages:
+                        self._receive(message)
+                    messages = await _next_batch(socket, watch)
+        except TimeoutError as error:
+            raise _Lost(f"the coordinator at {address} was silent for {watch.patience_s:g} s") from error
         finally:
             if self.connected:
-                self._backoff.lived(self._clock.monotonic_s() - self._connected_at_s)
+                self._lived_s = self._clock.monotonic_s() - self._connected_at_s
             self.connected = False
             self._socket = None
-            if sender is not None:
-                sender.cancel()
-                await asyncio.wait((sender,))
-            await socket.close()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            await _leave(socket, CLOSE_TIMEOUT_S + LEAVE_S if not self._silent else LEAVE_S)
 
-    async def _connect(self, session: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
+    async def _watch(self, socket: aiohttp.ClientWebSocketResponse, watch: LinkWatch, silence: asyncio.Timeout) -> None:
+        """Ping a quiet coordinator; end the connection when it stays silent."""
+        while True:
+            await asyncio.sleep(link_watch.TICK_S)
+            if watch.tick():
+                # A socket that can't even take a ping is watched all the same.
+                with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                    async with asyncio.timeout(link_watch.TICK_S):
+                        await socket.ping()
+            if watch.silent:
+                self._silent = True
+                silence.reschedule(asyncio.get_running_loop().time())
+                return
+
+    async def _connect(self, session: aiohttp.ClientSession, address: str) -> aiohttp.ClientWebSocketResponse:
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(self._patience_s):
                 return await session.ws_connect(
-                    self._address,
+                    address,
                     headers={"Authorization": f"Bearer {self._key}"},
                     compress=0,
                     max_msg_size=MESSAGE_BYTES_MAX,
-                    heartbeat=PING_EVERY_S,
+                    autoping=False,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
                 )
         except aiohttp.WSServerHandshakeError as error:
             if error.status in (401, 403):
                 raise KeyRefused(
-                    f"{self._address} does not accept this host's key (HTTP {error.status}). The host was removed or "
+                    f"{address} does not accept this host's key (HTTP {error.status}). The host was removed or "
                     "its key replaced: delete the state file and start again to register as a new host."
                 ) from error
             raise _Lost(f"the coordinator answered HTTP {error.status}") from error
         except TimeoutError as error:
-            raise _Lost(f"no connection within {CONNECT_TIMEOUT_S:g} s") from error
+            raise _Lost(f"no connection within {self._patience_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise _Lost(f"no connection: {error}") from error
 
-    async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> list[FromCoordinator]:
+    async def _greet(self, socket: aiohttp.ClientWebSocketResponse, watch: LinkWatch) -> list[FromCoordinator]:
         """Send `Hello`, take up the leases from `Welcome`; return the messages that came along with it."""
         opened = [OpenAttempt(held.lease, held.end_seq) for held in self._table]
         self._offer_changed = False
         self._drain_sent = False
         await _send(socket, [Hello(LINK_VERSION, self._software, self._slots, self._models, opened)])
         try:
-            async with asyncio.timeout(WELCOME_TIMEOUT_S):
-                batch = await _next_batch(socket)
+            async with asyncio.timeout(self._patience_s):
+                batch = await _next_batch(socket, watch)
         except TimeoutError as error:
-            raise _Lost(f"no Welcome within {WELCOME_TIMEOUT_S:g} s") from error
+            self._silent = True
+            raise _Lost(f"no Welcome within {self._patience_s:g} s") from error
         first = batch[0] if batch else None
         if isinstance(first, Bye):
             self._receive(first)
@@ -355,10 +405,27 @@ async def _send(socket: aiohttp.ClientWebSocketResponse, messages: list[FromWork
         raise _Lost(f"sending failed: {error}") from error
 
 
-async def _next_batch(socket: aiohttp.ClientWebSocketResponse) -> list[FromCoordinator]:
-    message = await socket.receive()
-    if message.type is not aiohttp.WSMsgType.BINARY:
-        raise _Lost(_why_closed(socket, message))
+async def _leave(socket: aiohttp.ClientWebSocketResponse, within_s: float) -> None:
+    """Close *socket*, politely if it answers; aborted when that takes longer than *within_s*."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await socket.close()
+
+
+async def _next_batch(socket: aiohttp.ClientWebSocketResponse, watch: LinkWatch) -> list[FromCoordinator]:
+    while True:
+        message = await socket.receive()
+        if message.type is aiohttp.WSMsgType.BINARY:
+            watch.heard()
+            break
+        if message.type is aiohttp.WSMsgType.PONG:
+            watch.ponged()
+        elif message.type is aiohttp.WSMsgType.PING:
+            watch.heard()
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                await socket.pong(message.data)
+        else:
+            raise _Lost(_why_closed(socket, message))
     try:
         return decode_from_coordinator(message.data)
     except msgspec.DecodeError as error:
