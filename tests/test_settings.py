@@ -85,6 +85,9 @@ REFUSED = [
     ({}, {}, "lease_s = inf", "lease_s", "number"),
     ({"log_format": "xml"}, {}, "", "log_format", "text or json"),
     ({"database": "mysql://a"}, {}, "", "database", "form described"),
+    ({"bus": "amqp://a"}, {}, "", "bus", "form described"),
+    ({"bus": "redis://a"}, {}, "", "bus", "several coordinators need PostgreSQL"),
+    ({"bus": "unix:///a", "database": "sqlite:a.db"}, {}, "", "bus", "several coordinators need PostgreSQL"),
     ({}, {"COMPTOIR_ALLOW_QUERY_KEYS": "perhaps"}, "", "allow_query_keys", "true or false"),
     ({}, {}, "port = ", "config", "is not TOML"),
     ({}, {}, "data = 'elsewhere'", "data", "cannot be set in the file"),
@@ -133,6 +136,11 @@ class TestDescribe:
 
         shown = next(row.value for row in rows if row.name == "database")
         assert shown == '"postgresql://me:***@there/db"'
+
+    def test_masks_the_password_of_the_bus(self) -> None:
+        rows = load({"database": "postgresql://there/db", "bus": "redis://:hunter2@there:6379/0"}, {}, None).describe()
+
+        assert next(row.value for row in rows if row.name == "bus") == '"redis://:***@there:6379/0"'
 
     def test_masked_leaves_other_text_alone(self) -> None:
         assert masked("https://there:8080/a and b@c") == "https://there:8080/a and b@c"

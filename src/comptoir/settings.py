@@ -46,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Folder for database, signing key and quickstart.env; created with mode 0700."""
     database: Annotated[str, Meta(max_length=4096, pattern=r"^$|^sqlite:.+|^postgres(ql)?://.+")] = ""
     """Empty: SQLite file comptoir.db in the data folder. Else sqlite:PATH or postgresql://USER:PASSWORD@HOST/NAME."""
+    bus: Annotated[str, Meta(max_length=4096, pattern=r"^$|^rediss?://.+|^unix:///.+")] = ""
+    """Empty: this coordinator is alone on its database. Else the Redis or Valkey that several coordinators of one trading post
+    share: redis://:PASSWORD@HOST:PORT/NUMBER, rediss:// for TLS, or unix:///PATH. Needs PostgreSQL."""
     public_url: Annotated[str, Meta(max_length=1024, pattern=r"^$|^https?://[^\s/]+(/[^\s]*)?$")] = ""
     """Address buyers reach this server at, for links in answers and pages; empty uses the request's own Host."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -341,6 +344,9 @@ def _check_together(settings: Settings, origin: Mapping[str, str]) -> None:
                 f"{getattr(settings, high)} (from {origin[high]})",
                 origin[low],
             )
+    if settings.bus and not settings.database.startswith(("postgresql://", "postgres://")):
+        reason = "several coordinators need PostgreSQL: give database = postgresql://… too, or no bus"
+        raise SettingsError("bus", reason, origin["bus"])
     for network in settings.trusted_proxies:
         try:
             ipaddress.ip_network(network)

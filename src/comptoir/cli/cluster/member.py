@@ -1,0 +1,41 @@
+"""``comptoir up --member``: a coordinator without a face. It says its news as JSON lines to the launcher that started it."""
+
+import asyncio
+import os
+from typing import Any
+
+import msgspec
+import uvloop
+
+from comptoir.app import Listening, serve
+from comptoir.cli.people import settle_in
+from comptoir.dispatch import House
+from comptoir.settings import Settings
+
+
+def run_member(settings: Settings) -> None:
+    """Serve until a signal, draining first.
+
+    Raises:
+        OSError: the address is taken.
+    """
+
+    async def people(house: House) -> None:
+        await settle_in(house, settings.data_path())
+
+    def ready(listening: Listening) -> None:
+        _say("Listening", url=listening.url)
+
+    async def run() -> None:
+        await serve(settings, on_open=people, on_ready=ready, on_stopping=lambda count: _say("Draining", open=count))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def _say(kind: str, **facts: Any) -> None:
+    try:
+        os.write(1, msgspec.json.encode({"event": kind, **facts}) + b"\n")
+    except BrokenPipeError:
+        # The launcher is gone; the kernel ends us in the same moment.
+        return
