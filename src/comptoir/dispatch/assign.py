@@ -43,8 +43,14 @@ PROMPT_TOKENS_BASE = 32
 """Tokens that a chat template may add to a prompt."""
 
 
-def take(house: House, spec: Spec) -> Candidate | None:
-    """Choose the best free host for *spec* and reserve its slot; None: the job has to wait."""
+def take(house: House, spec: Spec, *, here: bool = False) -> Candidate | None:
+    """Choose the best free host for *spec* and reserve its slot; None: the job has to wait.
+
+    Args:
+        here: look only at hosts of this coordinator.
+    """
+    if here:
+        spec = replace(spec, here=True)
     free = house.fleet.free_list(spec.model)
     candidate = choose(spec, free, house.preference) if free is not None else None
     if candidate is not None:
@@ -84,25 +90,45 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
 
 
 async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
-    """Lease a queued job to a reserved host: durable first, then down the line."""
+    """Lease a queued job to a reserved host: durable first, then down the line. To a host of another coordinator it is offered."""
+    if candidate.away:
+        house.peers.offer(job, candidate)
+        return
     if job.closing:
         house.fleet.release(candidate.host_id)
         return
+    try:
+        lease = await lease_on(house, job, candidate, from_id=house.node_id)
+    except JobMoved:
+        house.peers.moved(job)
+    except JobFinished as refusal:
+        log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
+    except Refusal as refusal:
+        log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
+        if job.lease is None and not job.closing and job.id not in house.jobs.queue:
+            house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec_of(job), first=True)
+    else:
+        give(house, job, lease)
+
+
+async def lease_on(house: House, job: LiveJob, candidate: Candidate, *, from_id: bytes) -> Lease:
+    """Write a lease on a queued job for a reserved host; whoever owned the job (*from_id*), this coordinator does now.
+
+    Raises (the slot is free again then, and the job without a lease):
+        JobMoved: it is no longer *from_id*'s. JobFinished: it is not queued any more. Unavailable: the database is away.
+    """
     lease = make_lease(house, job, candidate)
-    item = start_of(job, lease, node_id=house.node_id, from_id=house.node_id)
+    item = start_of(job, lease, node_id=house.node_id, from_id=from_id)
     job.events += 1
     try:
         await house.db.batch(start_verb, item, turn=Turn.START)
-    except Refusal as refusal:
-        log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
+    except Refusal:
         if job.lease is lease:
             house.jobs.live.close_lease(job)
             house.fleet.release(candidate.host_id)
             job.events -= 1
-            if not isinstance(refusal, JobFinished):
-                house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec_of(job), first=True)
-        return
-    give(house, job, lease)
+        raise
+    return lease
 
 
 def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> Start:
@@ -131,9 +157,15 @@ def spec_of(job: LiveJob) -> Spec:
 def pump(house: House, host_id: bytes) -> None:
     """Give a host with free slots the oldest waiting jobs that it may run, until one of both runs out."""
     queue = house.jobs.queue
-    while len(queue):
+    while True:
         host = house.fleet.find(host_id)
-        if host is None or host.slots.free < 1 or host_id not in house.lines:
+        if (
+            host is None
+            or host.slots.free < 1
+            or host_id not in house.lines
+            or house.peers.yields(host)
+            or not len(queue)
+        ):
             return
         candidates = host.candidates
 
@@ -191,6 +223,10 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
     except Refusal as refusal:
         if job.refused:
             house.fleet.release(lease.host_id)
+            return
+        if isinstance(refusal, JobMoved):
+            house.fleet.release(lease.host_id)
+            house.peers.moved(job)
             return
         if not isinstance(refusal, Unavailable):
             raise

@@ -125,6 +125,7 @@ class Session:
             await self._refuse(reason, reconnect_after_s=-1.0)
             return False
         house, host = self._house, self._host
+        await house.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
         earlier = house.lines.get(host.id)
         if isinstance(earlier, Session):
             earlier.post(Bye("another connection of this host took over", -1.0))
