@@ -31,14 +31,15 @@ async def recover(house: House) -> int:
 
 async def take_up(house: House, rows: Sequence[JobRow]) -> None:
     """Go on with jobs that this coordinator has just become the owner of."""
+    journal = await house.jobs.journal([row.id for row in rows])
     for row in rows:
-        job = await _revive(house, row)
+        job = await _revive(house, row, journal=journal.get(row.id, []))
         house.jobs.live.add(job)
         house.enter(job.owner_id)
         if not job.detached:
             ending = Ending(
                 JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="coordinator_restarted",
-                message="the coordinator restarted while the client was waiting; nothing was charged", status=503,
+                message="the coordinator restarted while the client was waiting; nothing was charged", status=503, free=True,
             )  # fmt: skip
             await finish(house, job, ending)
         elif job.lease is None:
@@ -52,19 +53,29 @@ def _keeps_frames(house: House, lease: Lease) -> bool:
     return house.fleet.get(lease.host_id).row.transport == LINK
 
 
-async def _revive(house: House, row: JobRow) -> LiveJob:
+def _signs(house: House, host_id: bytes) -> bool:
+    host = house.fleet.find(host_id)
+    return host is not None and host.row.public_key is not None
+
+
+async def _revive(house: House, row: JobRow, *, journal: Sequence[bytes]) -> LiveJob:
     now_s = house.clock.monotonic_s()
     job = LiveJob.revived(row, now_s=now_s)
     job.state = JobState.QUEUED
     job.events = await house.jobs.events_count(row.id)
     host = house.fleet.find(row.host_id) if row.host_id is not None else None
-    if row.state == JobState.RUNNING and row.attempt_id is not None and host is not None:
-        candidate = host.candidates.get(row.model)
+    leased = row.state == JobState.RUNNING and row.attempt_id is not None and host is not None
+    attempts = await house.jobs.attempts(row.id) if leased or journal else []
+    if journal:
+        signing = frozenset([each.host_id for each in attempts if _signs(house, each.host_id)])
+        job.revive_segments(attempts, journal, signing=signing)
+    attempt = next((each for each in attempts if each.id == row.attempt_id), None)
+    if leased and host is not None and attempt is not None:
         lease = Lease(
-            id=row.attempt_id, host_id=host.id, model=row.model, first_frame=0,
-            price_in=candidate.price_in_uusd_per_mtok if candidate else row.price_in_uusd_per_mtok,
-            price_out=candidate.price_out_uusd_per_mtok if candidate else row.price_out_uusd_per_mtok,
-            started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=host.row.public_key is not None,
+            id=attempt.id, host_id=host.id, model=row.model, first_frame=len(job.frames), chain=job.chain,
+            price_in=row.price_in_uusd_per_mtok if attempt.price_in is None else attempt.price_in,
+            price_out=row.price_out_uusd_per_mtok if attempt.price_out is None else attempt.price_out,
+            started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=_signs(house, host.id),
         )  # fmt: skip
         lease.revived = True
         job.state = JobState.RUNNING
