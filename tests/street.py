@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from comptoir.app import open_house
 from comptoir.dispatch import House
 from comptoir.dispatch.onboard import add_host, add_user
@@ -21,6 +23,9 @@ from comptoir.settings import Settings
 MODEL = "m"
 OFFER = ModelOffer(MODEL, ["chat"], 100_000, 1_000_000, 100_000_000)
 """$1 in and $100 out per million tokens: a token of the answer costs 100 micro-dollars."""
+
+GOES_ON = msgspec.structs.replace(OFFER, can_continue=True)
+"""The same from a host that can go on from another one's frames."""
 
 SIGNUP_UUSD = 1_000_000
 
@@ -56,9 +61,11 @@ class Street:
     buyer_id: bytes
     folder: Path
 
-    async def host(self, *, slots: int = 1, transport: str = LINK) -> tuple[bytes, FakeLine]:
+    async def host(
+        self, *, slots: int = 1, transport: str = LINK, offer: ModelOffer = OFFER, public_key: bytes | None = None
+    ) -> tuple[bytes, FakeLine]:
         """Register a host and link it (or have it poll)."""
-        new = NewHost(gpu="x", models=(OFFER,), slots=slots, transport=transport)
+        new = NewHost(gpu="x", models=(offer,), slots=slots, transport=transport, public_key=public_key)
         made = await add_host(self.house, new)
         line = FakeLine()
         self.link(made.host_id, line)

@@ -74,6 +74,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The platform's part of each settled amount, basis points (1200 = 12 %), rounded down in the host's favour."""
     signup_credits_uusd: Annotated[int, Meta(ge=0, le=10**12)] = 1_000_000
     """Promotion for a new user, micro-dollars; 1,000,000 are 100 credits, as the published reference shows."""
+    charge_for_broken_answers: bool = True
+    """An answer that ends before its end, because its host was lost and none could go on: pay what arrived (true), or
+    nothing, which its hosts then do not earn (false)."""
 
     # -- limits --------------------------------------------------------------------------------------------------------
     body_bytes_max: Annotated[int, Meta(ge=KIB, le=GIB)] = 32 * MIB
@@ -109,6 +112,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Longest silence on an event stream before a comment line keeps proxies from closing it, seconds."""
     lease_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 60.0
     """How long a host may hold a job without sending a frame, seconds; then the lease goes to another host."""
+    broken_wait_s: Annotated[float, Meta(ge=0.0, le=DAY_S)] = 30.0
+    """How long a stream may stand still after its host was lost, while every host that could go on is busy, seconds; then
+    it ends as failed."""
     pulse_s: Annotated[float, Meta(ge=0.1, le=300.0)] = 10.0
     """How often a worker sends its pulse, seconds."""
     host_silent_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 90.0

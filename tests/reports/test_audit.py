@@ -48,6 +48,8 @@ PLANTED = [
     ("UPDATE jobs SET state = 'queued' WHERE id = {job}", "cancelled",
      {"hold of an unfinished job is closed", "receipt of an unfinished job", "last event"}),
     ("UPDATE answers SET job_id = {job} WHERE job_id = {done}", "running", {"answer of an unfinished job"}),
+    ("INSERT INTO journal (job_id, first_frame, frames) SELECT id, 0, body FROM jobs WHERE id = {job}", "completed",
+     {"journal of a finished job"}),
     ("UPDATE holds SET job_id = {nobody} WHERE job_id = {job}", "cancelled", {"job without hold", "hold without job"}),
 ]  # fmt: skip
 

@@ -15,7 +15,7 @@ from comptoir.cluster.messages import Ask, Declined, Offer, Took
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
-from comptoir.dispatch.assign import give, lease_on, pump, spec_of, start, take
+from comptoir.dispatch.assign import give, lease_on, line_up, pump, spec_of, start, take
 from comptoir.hosts import Host
 from comptoir.jobs import JobState, LiveJob, Waiting
 from comptoir.kit.errors import Refusal
@@ -105,7 +105,7 @@ class Offers:
         if candidate is not None:
             house.spawn(start(house, job, candidate))
         else:
-            house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=True)
+            line_up(house, job, spec, first=True)
 
     # -- taking --------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from dataclasses import replace
 
+import msgspec
+
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.plain import is_plain
 from comptoir.dispatch.settle import Ending, finish
@@ -62,7 +64,7 @@ def make_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
     """Open a lease on *job* for the reserved host, in memory; the caller writes it."""
     host = house.fleet.get(candidate.host_id)
     lease = Lease(
-        id=new_id(), host_id=candidate.host_id, model=candidate.model, first_frame=len(job.frames),
+        id=new_id(), host_id=candidate.host_id, model=candidate.model, first_frame=len(job.frames), chain=job.chain,
         price_in=candidate.price_in_uusd_per_mtok, price_out=candidate.price_out_uusd_per_mtok,
         started_ms=house.clock.now_ms(), started_s=house.clock.monotonic_s(), signs=host.row.public_key is not None,
     )  # fmt: skip
@@ -106,7 +108,7 @@ async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
     except Refusal as refusal:
         log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
         if job.lease is None and not job.closing and job.id not in house.jobs.queue:
-            house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec_of(job), first=True)
+            line_up(house, job, spec_of(job), first=True)
     else:
         give(house, job, lease)
 
@@ -145,13 +147,25 @@ def prompt_tokens_expected(prompt_tokens_max: int) -> int:
 
 
 def spec_of(job: LiveJob) -> Spec:
-    """Return what a job that is in line (again) asks of a host; its hold is its price cap."""
+    """Return what a job that is in line (again) asks of a host; its hold is its price cap.
+
+    Once some of the answer was delivered, only a host that can go on from there will do.
+    """
     if job.plain is None:
         job.plain = is_plain(job.body)
     return Spec(
         model=job.model, kind=job.kind, prompt_tokens=prompt_tokens_expected(job.prompt_tokens_max), max_tokens=job.max_tokens,
-        answers=job.answers, price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried), plain=job.plain,
+        answers=job.answers, price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried | job.unable), plain=job.plain,
+        must_continue=bool(job.frames),
     )  # fmt: skip
+
+
+def line_up(house: House, job: LiveJob, spec: Spec, *, first: bool = False) -> None:
+    """Put a durably queued job in line; one whose stream stands still is not to wait there for long (`dispatch.expire`)."""
+    if job.frames:
+        job.broken_s = job.broken_s or house.clock.monotonic_s()
+        house.jobs.live.broken[job] = None
+    house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=first)
 
 
 def pump(house: House, host_id: bytes) -> None:
@@ -185,39 +199,100 @@ def pump(house: House, host_id: bytes) -> None:
         house.spawn(start(house, job, candidate))
 
 
-async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault) -> None:
-    """Take the lease away from a host that fell silent or broke; the job goes to another host, or ends honestly.
+async def lose(
+    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None = None, unpaid: bool = False,
+    again: bool = False,
+) -> None:  # fmt: skip
+    """Take the lease away from a host that fell silent or broke; the job goes on at another host, or ends honestly.
 
-    It can go on as long as nothing was delivered; after the first frame it ends as failed and what arrived is paid.
-    A host that is not to blame (the job never reached it, or the coordinator restarted) may get the job again, later.
-    Idempotent: a lease that is already closed is left alone.
+    What the host delivered stays delivered, and the next one goes on after it. A host that is not to blame (the job never reached
+    it, or the coordinator restarted) may get the job again, later. Idempotent: a lease that is already closed is left alone.
+
+    Args:
+        ending: how the job ends if nobody can go on with it.
+        unpaid: the host does not stand by what it delivered, so it earns nothing.
+        again: the host is to blame and may be given the job again all the same (it is back).
     """
     if job.lease is not lease or job.closing:
         return
     blamed = fault in (Fault.HOST, Fault.CAPACITY)
     if blamed:
-        job.tried.add(lease.host_id)
+        job.losses += 1
+        if not again:
+            job.tried.add(lease.host_id)
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
-    if job.frames or len(job.tried) >= ATTEMPTS_MAX or not _somebody_else(house, job):
-        code = "host_lost" if job.frames else "no_host_left"
-        ending = Ending(
-            JobState.FAILED, attempt_state=AttemptState.LOST, fault=fault or Fault.HOST, code=code, status=502,
-            message=f"the host was lost: {why}" if job.frames else f"no host could run the job: {why}",
-        )  # fmt: skip
-        await finish(house, job, ending)
+    state = ending.attempt_state if ending is not None else AttemptState.LOST
+    reason = whole_already(job)
+    if reason and not unpaid:
+        await finish(house, job, Ending(JobState.COMPLETED, attempt_state=state, fault=fault, finish_reason=reason))
         return
-    house.jobs.live.close_lease(job)
+    if reason or job.losses >= ATTEMPTS_MAX or not house.fleet.possible(spec_of(job)):
+        await finish(house, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
+        return
+    await _requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
+    if job.refused or job.owner_node:
+        return
+    spec = spec_of(job)
+    candidate = take(house, replace(spec, deny=spec.deny | {lease.host_id}))
+    if candidate is not None:
+        await start(house, job, candidate)
+    elif not job.closing:
+        line_up(house, job, spec, first=True)
+        if lease.host_id not in spec.deny:
+            # Not at once: a line that refuses everything would have the job going round and round.
+            asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, house, lease.host_id)
+
+
+def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = AttemptState.LOST) -> Ending:
+    """Return the honest end of a job that no host can go on with."""
+    code = "host_lost" if job.frames else "no_host_left"
+    message = f"the host was lost: {why}" if job.frames else f"no host could run the job: {why}"
+    return Ending(JobState.FAILED, attempt_state=state, fault=fault, code=code, status=502, message=message)
+
+
+class _Extra(msgspec.Struct):
+    finish_reason: str | None = None
+    index: int = 0
+
+
+_extra_of = msgspec.json.Decoder(_Extra).decode
+
+
+def whole_already(job: LiveJob) -> str:
+    """Return the finish reason of an answer that is complete although its host did not say so; empty: it is not."""
+    if job.max_tokens and job.tokens >= job.max_tokens:
+        return "length"
+    if job.answers == 1 and job.frames and job.frames[-1].extra:
+        return _extra_of(job.frames[-1].extra).finish_reason or ""
+    return ""
+
+
+async def _requeue(
+    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, state: AttemptState, unpaid: bool
+) -> None:  # fmt: skip
+    """Close the attempt and put the job back in line, durably, with what was delivered in the journal.
+
+    Raises:
+        Unavailable: the database is out of reach; the lease stands, until the next sweep tries again.
+    """
+    live = house.jobs.live
+    live.close_lease(job)
+    # Its process before this one may have shown frames that are gone now.
+    anew = lease.revived and len(job.frames) < (lease.end_there if lease.end_there >= 0 else len(job.frames) + 1)
+    tokens = job.segment_tokens
+    piece = job.close_segment(lease, unpaid=unpaid)
     item = Finish(
         job_id=job.id, state=JobState.QUEUED, at_ms=house.clock.now_ms(), event_seq=job.events, attempt_id=lease.id,
-        attempt_state=AttemptState.LOST, host_id=lease.host_id, end_frame=len(job.frames), prompt_tokens=0,
+        attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), prompt_tokens=0,
         completion_tokens=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="", error_message=why[:500],
-        chain=b"", signature=b"", frames=b"", usage=b"", node_id=house.node_id,
+        chain=job.chain if piece and not unpaid else b"", signature=b"", frames=piece, usage=b"", node_id=house.node_id,
+        tokens=tokens, first_frame=lease.first_frame, restarts=job.restarts + anew,
     )  # fmt: skip
     job.events += 1
     job.state = JobState.QUEUED
     job.host_id = None
     if fault == Fault.HOST:
-        house.fleet.outcome(lease.host_id, "lost")
+        house.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
     try:
         await house.db.batch(requeue_verb, item, turn=Turn.REQUEUE)
     except Refusal as refusal:
@@ -231,24 +306,19 @@ async def lose(house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fau
         if not isinstance(refusal, Unavailable):
             raise
         # Not written: the lease stands until the next sweep tries again.
-        house.jobs.live.open_lease(job, lease)
+        if piece:
+            job.segments.pop()
+        live.open_lease(job, lease)
         job.state = JobState.RUNNING
         job.events -= 1
         raise
+    if anew:
+        job.begin_anew()
     house.fleet.release(lease.host_id)
     line = house.lines.get(lease.host_id)
     if line is not None:
         # It may stop and forget the lease; a worker that is never told holds it until it drains.
         line.settled(job, lease, state=AttemptState.LOST, earned_uusd=0, balance_uusd=0)
-    spec = spec_of(job)
-    candidate = take(house, replace(spec, deny=spec.deny | {lease.host_id}))
-    if candidate is not None:
-        await start(house, job, candidate)
-    elif not job.closing:
-        house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=True)
-        if not blamed:
-            # Not at once: a line that refuses everything would have the job going round and round.
-            asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, house, lease.host_id)
 
 
 def _job_lock(item: Start | Finish) -> Rows:
@@ -295,7 +365,3 @@ def requeue_verb(tx: Tx, items: list[Finish]) -> list[None | Exception]:
     if good:
         requeue_rows(tx, good)
     return outcomes
-
-
-def _somebody_else(house: House, job: LiveJob) -> bool:
-    return house.fleet.possible(spec_of(job))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import lose, nobody_left
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import Ending, finish
@@ -61,14 +61,18 @@ async def sweep(house: House) -> None:
         log.info("host %s fell silent", host.id.hex())
     now_s, now_ms = house.clock.monotonic_s(), house.clock.now_ms()
     live = house.jobs.live
-    looked_at = dict.fromkeys(live.due(now_ms) + live.under_lease())
+    looked_at = dict.fromkeys(live.due(now_ms) + live.under_lease() + list(live.broken))
     due = [job for job in looked_at if not job.closing and not job.over and _due(house, job, now_s, now_ms)]
     for first in range(0, len(due), TOGETHER_MAX):
         await asyncio.gather(*(_end(house, job, now_s, now_ms) for job in due[first : first + TOGETHER_MAX]))
 
 
 def _due(house: House, job: LiveJob, now_s: float, now_ms: int) -> bool:
-    return now_ms >= job.deadline_ms or (job.lease is not None and bool(_silence(house, job.lease, now_s)))
+    if now_ms >= job.deadline_ms:
+        return True
+    if job.lease is None:
+        return job in house.jobs.live.broken and now_s - job.broken_s > house.settings.broken_wait_s
+    return bool(_silence(house, job.lease, now_s))
 
 
 def _silence(house: House, lease: Lease, now_s: float) -> str:
@@ -95,6 +99,9 @@ async def _end(house: House, job: LiveJob, now_s: float, now_ms: int) -> None:
         elif lease is not None:
             tell_host_to_stop(house, job, "the lease has run out")
             await lose(house, job, lease, _silence(house, lease, now_s), fault=Fault.HOST)
+        else:
+            why = f"no host was free to go on for {house.settings.broken_wait_s:g} s"
+            await finish(house, job, nobody_left(job, why, fault=Fault.CAPACITY))
     except Refusal as refusal:
         log.warning("job %s could not be ended: %s", job.id.hex(), refusal)
 

@@ -44,7 +44,7 @@ async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tr
     if not job.detached and not (job.home_id is not None and house.peers.lives(job.home_id)):
         ending = Ending(
             JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="coordinator_restarted",
-            message="the coordinator restarted while the client was waiting; nothing was charged", status=503,
+            message="the coordinator restarted while the client was waiting; nothing was charged", status=503, free=True,
         )  # fmt: skip
         await finish(house, job, ending)
     elif job.lease is None:
@@ -60,27 +60,44 @@ def _keeps_frames(house: House, lease: Lease) -> bool:
     return host is not None and host.row.transport == LINK
 
 
+def _signs(house: House, host_id: bytes) -> bool:
+    host = house.fleet.find(host_id)
+    return host is not None and host.row.public_key is not None
+
+
 async def _revive(house: House, row: JobRow, known: LiveJob | None) -> LiveJob:
+    """Return the job as stored, its closed segments with their frames, and under lease if a host has one.
+
+    It is *known* if what that holds is how the answer goes; if not, the readers of *known* have to be told by whoever gave it.
+    """
     now_s = house.clock.monotonic_s()
-    job = known or LiveJob.revived(row, now_s=now_s)
-    job.body = row.body
+    job = LiveJob.revived(row, now_s=now_s)
     job.state = JobState.QUEUED
     job.events = await house.jobs.events_count(row.id)
-    if row.state == JobState.RUNNING and row.attempt_id is not None and row.host_id is not None:
-        host = house.fleet.find(row.host_id)
-        if host is None and await house.hosts.meet(row.host_id):
-            host = house.fleet.get(row.host_id)
-        candidate = host.candidates.get(row.model) if host is not None else None
+    journal = (await house.jobs.journal([row.id])).get(row.id, [])
+    leased = row.state == JobState.RUNNING and row.host_id is not None
+    attempts = await house.jobs.attempts(row.id) if leased or journal else []
+    for host_id in {each.host_id for each in attempts}:
+        if house.fleet.find(host_id) is None:
+            await house.hosts.meet(host_id)
+    if journal:
+        signing = frozenset([each.host_id for each in attempts if _signs(house, each.host_id)])
+        job.revive_segments(attempts, journal, signing=signing)
+    attempt = next((each for each in attempts if each.id == row.attempt_id), None) if leased else None
+    first_frame, chain = len(job.frames), job.chain
+    if known is not None and known.takes_after(job, open_attempt=attempt is not None):
+        job = known
+    if attempt is not None:
         lease = Lease(
-            id=row.attempt_id, host_id=row.host_id, model=row.model, first_frame=0,
-            price_in=candidate.price_in_uusd_per_mtok if candidate else row.price_in_uusd_per_mtok,
-            price_out=candidate.price_out_uusd_per_mtok if candidate else row.price_out_uusd_per_mtok,
-            started_ms=row.started_ms or row.created_ms, started_s=now_s, 
-            signs=host is not None and host.row.public_key is not None,
+            id=attempt.id, host_id=attempt.host_id, model=row.model, first_frame=first_frame, chain=chain,
+            price_in=row.price_in_uusd_per_mtok if attempt.price_in is None else attempt.price_in,
+            price_out=row.price_out_uusd_per_mtok if attempt.price_out is None else attempt.price_out,
+            started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=_signs(house, attempt.host_id),
         )  # fmt: skip
         lease.revived = True
         job.state = JobState.RUNNING
         house.jobs.live.open_lease(job, lease)
+        host = house.fleet.find(attempt.host_id)
         if host is not None and not host.node_id:
             house.fleet.adopt(host.id)
     return job

@@ -1,13 +1,14 @@
 """Settle: end a job exactly once. One command closes the attempt, posts the transfers, writes answer and receipt.
 
-What is paid: the tokens that were delivered, at the host's price, never more than the hold; the rest of the hold goes back in
-the same command. A job that ends without a delivered token releases its hold.
+What is paid: the tokens that were delivered, each host's at its own price, never more than the hold; the rest of the hold goes
+back in the same command (`dispatch.bill`). A job that ends without a delivered token releases its hold.
 """
 
 import logging
 
 import msgspec
 
+from comptoir.dispatch.bill import NOTHING, Part, Share, shares
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.house import House, Turn
 from comptoir.jobs import (
@@ -27,7 +28,6 @@ from comptoir.jobs import (
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import public
-from comptoir.kit.money import cost_half_even, fee_of
 from comptoir.kit.signing import is_signed, keyid_of
 from comptoir.ledger import Book, account_rows
 from comptoir.link import SEGMENT_PAYLOAD_TYPE, Segment, Usage, pae
@@ -59,6 +59,8 @@ class Ending(msgspec.Struct, frozen=True):
     """The host's signature over its segment; verified in the command that settles."""
     unpaid: bool = False
     """The host gets nothing for what it delivered: it can't or won't vouch for it."""
+    free: bool = False
+    """The buyer pays nothing, whoever delivered whatever."""
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -77,7 +79,8 @@ class _Item(msgspec.Struct, frozen=True):
 class Settled(msgspec.Struct, frozen=True):
     """What was written."""
 
-    host_balance_uusd: int
+    balances_uusd: dict[bytes, int] = {}
+    """Of the hosts that were paid."""
     buyer_free_uusd: int = -1
     """Credit the buyer has left; below 0 when nothing was written."""
     receipt: Receipt | None = None
@@ -105,7 +108,7 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
         if job.refused:
             return
         log.error("job %s was already %s in the database", job.id.hex(), stale.state)
-        settled = Settled(0)
+        settled = Settled()
     except JobMoved:
         job.closing = False
         house.peers.moved(job)
@@ -123,6 +126,8 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
     if settled.receipt is not None:
         house.receipts.remember(settled.receipt)
     _publish(house, job, lease, ending, row=item.finish, settled=settled)
+    for attempt_id, earned_uusd in item.finish.earlier:
+        _tell_earlier(house, job, attempt_id, earned_uusd=earned_uusd, settled=settled)
 
 
 def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, row: Finish, settled: Settled) -> None:
@@ -130,7 +135,7 @@ def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *,
     job.receipt_id = job.id
     job.usage = Usage(row.prompt_tokens, row.completion_tokens, row.usage)
     job.finish_reason = ending.finish_reason
-    job.fault = ending.fault
+    job.fault = ending.fault if ending.state != JobState.COMPLETED else Fault.NONE
     job.error_code, job.error_message = ending.code, row.error_message
     job.error_status, job.error_body, job.retry_after_s = ending.status, ending.body, ending.retry_after_s
     job.events += 1
@@ -155,74 +160,107 @@ def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, *, row:
     line = house.lines.get(lease.host_id)
     if line is not None:
         line.settled(
-            job, lease, state=ending.attempt_state, earned_uusd=row.paid_uusd, balance_uusd=settled.host_balance_uusd
+            job, lease, state=ending.attempt_state, earned_uusd=row.paid_uusd,
+            balance_uusd=settled.balances_uusd.get(lease.host_id, 0),
         )  # fmt: skip
+
+
+def _tell_earlier(house: House, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: Settled) -> None:
+    """Tell a host that lost its lease, and heard so then, what its part earned it all the same."""
+    lease = next(segment.lease for segment in job.segments if segment.lease.id == attempt_id)
+    line = house.lines.get(lease.host_id)
+    if line is not None and earned_uusd:
+        balance_uusd = settled.balances_uusd.get(lease.host_id, 0)
+        line.settled(job, lease, state=AttemptState.LOST, earned_uusd=earned_uusd, balance_uusd=balance_uusd)
 
 
 def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _Item:
     now = house.clock.now_ms()
-    delivered = lease is not None and (bool(job.frames) or ending.state == JobState.COMPLETED)
-    paid = delivered and not ending.unpaid
+    parts = _parts(job, lease, ending)
+    last = parts[-1] if lease is not None and parts and parts[-1].lease is lease else None
+    usage = ending.usage
     # Counted as the host signed it; charged at most up to what the hold covers of each.
-    completion = ending.usage.billed(job.tokens) if delivered else 0
-    prompt = ending.usage.prompt_tokens if delivered else 0
-    cost = fee = 0
-    pays: tuple[tuple[bytes, int, str], ...] = ()
-    if lease is not None and paid:
-        cost = min(job.hold_uusd, _price(job, lease, prompt, completion))
-        fee = fee_of(cost, house.settings.fee_bps)
-        pays = ((lease.host_id, cost - fee, "pay"), (house.fee_account, fee, "fee"))
+    prompt = usage.prompt_tokens if last is not None else 0
+    bill = [NOTHING] * len(parts)
+    if not (ending.free or _is_free(house, ending)):
+        bill = shares(
+            parts, prompt_tokens=min(prompt, job.prompt_tokens_max), max_tokens=job.max_tokens, hold_uusd=job.hold_uusd,
+            fee_bps=house.settings.fee_bps,
+        )  # fmt: skip
+    last_share = bill[-1] if last is not None else NOTHING
     row = Finish(
         job_id=job.id, state=ending.state, at_ms=now, event_seq=job.events, attempt_id=lease.id if lease else None,
         attempt_state=ending.attempt_state, host_id=lease.host_id if lease else None, end_frame=len(job.frames),
-        prompt_tokens=prompt, completion_tokens=completion, cost_uusd=cost, paid_uusd=cost - fee,
+        prompt_tokens=prompt, completion_tokens=sum([part.tokens for part in parts]),
+        cost_uusd=sum([share.cost_uusd for share in bill]), paid_uusd=last_share.earned_uusd,
         finish_reason=ending.finish_reason, fault=ending.fault, error_code=ending.code,
-        error_message=ending.message[:MESSAGE_CHARS_MAX], chain=job.chain if delivered else b"",
-        signature=ending.signature, frames=job.encode_frames(), usage=ending.usage.details,
-        node_id=house.node_id,
+        error_message=ending.message[:MESSAGE_CHARS_MAX], chain=last.chain if last is not None else b"",
+        signature=ending.signature, frames=job.encode_frames(), node_id=house.node_id,
+        # An engine that went on from another host's frames tells the details of its own part only.
+        usage=b"" if job.segments else usage.details,
+        tokens=last.tokens if last is not None else 0, attempt_prompt_tokens=prompt or None,
+        earlier=tuple([(segment.lease.id, share.earned_uusd) for segment, share in zip(job.segments, bill, strict=False)]),
     )  # fmt: skip
     signed = public_key = b""
     statement = None
     if lease is not None and ending.signature:
         public_key = house.fleet.get(lease.host_id).row.public_key or b""
-        statement = statement_bytes(segment_of(job, lease, ending.finish_reason, ending.usage))
+        statement = statement_bytes(segment_of(job, lease, ending.finish_reason, usage))
         signed = pae(SEGMENT_PAYLOAD_TYPE, statement)
-    facts = _facts(house, job, lease, ending, row=row, statement=statement, public_key=public_key)
-    return _Item(row, pays, facts, house.receipts, job.owner_id, signed, public_key)
-
-
-def _price(job: LiveJob, lease: Lease, prompt: int, completion: int) -> int:
-    billed_in, billed_out = min(prompt, job.prompt_tokens_max), min(completion, job.max_tokens)
-    return cost_half_even(billed_in * lease.price_in + billed_out * lease.price_out)
-
-
-def _facts(
-    house: House,
-    job: LiveJob,
-    lease: Lease | None,
-    ending: Ending,
-    *,
-    row: Finish,
-    statement: bytes | None,
-    public_key: bytes,
-) -> ReceiptFacts:
-    segments = []
-    if lease is not None and row.chain:
-        segments.append(
-            SegmentFacts(
-                attempt_id=lease.id, host_id=lease.host_id, first_frame=lease.first_frame, end_frame=row.end_frame,
-                chain=row.chain, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,
-                finish_reason=ending.finish_reason, keyid=keyid_of(public_key) if statement else None,
-                statement=statement, signature=ending.signature or None,
-            )
+    facts = _facts(house, job, lease, parts=parts, row=row)
+    if last is not None:
+        facts.segments[-1] = msgspec.structs.replace(
+            facts.segments[-1], prompt_tokens=prompt, finish_reason=ending.finish_reason, statement=statement,
+            keyid=keyid_of(public_key) if statement else None, signature=ending.signature or None,
         )  # fmt: skip
-    fee = row.cost_uusd - row.paid_uusd
+    return _Item(row, _pays(house, parts, bill), facts, house.receipts, job.owner_id, signed, public_key)
+
+
+def _is_free(house: House, ending: Ending) -> bool:
+    """Tell whether the buyer pays nothing for an answer that broke off through nobody's wish."""
+    broken = ending.state in (JobState.FAILED, JobState.EXPIRED) and ending.fault != Fault.BUYER
+    return broken and not house.settings.charge_for_broken_answers
+
+
+def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[Part]:
+    """Return what each host delivered, in frame order; that of *lease*, if it delivered anything or completed the job, last."""
+    parts = [
+        Part(segment.lease, segment.lease.first_frame, segment.end_frame, segment.chain, segment.tokens, segment.unpaid)
+        for segment in job.segments
+    ]
+    if lease is not None and (len(job.frames) > lease.first_frame or ending.state == JobState.COMPLETED):
+        tokens = ending.usage.billed(job.segment_tokens)
+        parts.append(Part(lease, lease.first_frame, len(job.frames), job.chain, tokens, ending.unpaid))
+    return parts
+
+
+def _pays(house: House, parts: list[Part], bill: list[Share]) -> tuple[tuple[bytes, int, str], ...]:
+    """Return what is transferred: to each host, and the fees of all of them together to the house."""
+    pays = [(part.lease.host_id, share.earned_uusd, "pay") for part, share in zip(parts, bill, strict=True)]
+    return (*pays, (house.fee_account, sum([share.fee_uusd for share in bill]), "fee")) if pays else ()
+
+
+def _facts(house: House, job: LiveJob, lease: Lease | None, *, parts: list[Part], row: Finish) -> ReceiptFacts:
+    several = len(parts) > 1
+    segments = [
+        SegmentFacts(
+            attempt_id=part.lease.id, host_id=part.lease.host_id, first_frame=part.first_frame, end_frame=part.end_frame,
+            chain=part.chain, prompt_tokens=0, completion_tokens=part.tokens, has_key=part.lease.signs,
+            price_in_uusd_per_mtok=part.lease.price_in if several else None,
+            price_out_uusd_per_mtok=part.lease.price_out if several else None,
+        )
+        for part in parts
+    ]  # fmt: skip
+    leases = [part.lease for part in parts] or ([lease] if lease is not None else [])
+    fee_uusd = row.cost_uusd - row.paid_uusd - sum([earned for _, earned in row.earlier])
     return ReceiptFacts(
-        job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind, model=job.model, state=ending.state,
+        job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind, model=job.model, state=row.state,
         segments=segments, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,
-        price_in_uusd_per_mtok=lease.price_in if lease else job.price_in,
-        price_out_uusd_per_mtok=lease.price_out if lease else job.price_out, fee_bps=house.settings.fee_bps,
-        held_uusd=job.hold_uusd, charged_uusd=row.cost_uusd, fee_uusd=fee, released_uusd=job.hold_uusd - row.cost_uusd,
+        price_in_uusd_per_mtok=max([each.price_in for each in leases], default=job.price_in),
+        price_out_uusd_per_mtok=max([each.price_out for each in leases], default=job.price_out),
+        fee_bps=house.settings.fee_bps,
+        held_uusd=job.hold_uusd, charged_uusd=row.cost_uusd, fee_uusd=fee_uusd,
+        released_uusd=job.hold_uusd - row.cost_uusd,
         transfers=[], input_sha256=job.body_sha256, created_ms=job.created_ms, settled_ms=row.at_ms,
         started_ms=job.started_ms or None, fingerprint=_fingerprint(house, lease),
     )  # fmt: skip
@@ -240,7 +278,7 @@ def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> 
     return Segment(
         job=public("job", job.id), attempt=public("att", lease.id), host=public("host", lease.host_id), model=lease.model,
         input_sha256=job.body_sha256.hex(), first_frame=lease.first_frame, end_frame=len(job.frames),
-        chain=job.chain.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=usage.billed(job.tokens),
+        chain=job.chain.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=usage.billed(job.segment_tokens),
         finish_reason=finish_reason,
     )  # fmt: skip
 
@@ -289,8 +327,8 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
         good.append(row)
         receipt = item.receipts.build(_with_transfers(item, transfers))
         receipts.append(receipt)
-        balance = book.balance_uusd(row.host_id) if row.host_id and item.pays else 0
-        outcomes.append(Settled(balance, book.free_uusd(item.owner_id), receipt))
+        balances = {account: book.balance_uusd(account) for account, _, kind in item.pays if kind == "pay"}
+        outcomes.append(Settled(balances, book.free_uusd(item.owner_id), receipt))
     if good:
         finish_rows(tx, good)
         book.apply(tx)

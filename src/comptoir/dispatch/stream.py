@@ -2,7 +2,7 @@
 
 import logging
 
-from comptoir.dispatch.assign import ATTEMPTS_MAX, lose, spec_of
+from comptoir.dispatch.assign import lose, nobody_left
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import Ending, finish
@@ -10,6 +10,9 @@ from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
 from comptoir.link import Frame, Usage
 
 log = logging.getLogger(__name__)
+
+CANNOT_CONTINUE = "cannot_continue"
+"""Code of an engine that can't go on from another host's frames, and said so before its first own."""
 
 TOKENS_OVER_MAX = 8
 """Tokens past the job's limit that are forgiven (engines count differently); they are never billed."""
@@ -61,6 +64,7 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
     fleet = house.fleet
     if held == lease.first_frame:
         job.first_frame_s = job.first_frame_s or now
+        job.broken_s = 0.0
         fleet.first_frame(lease.host_id, lease.model, (now - lease.started_s) * 1000)
     else:
         fleet.frames(lease.host_id, lease.model, (now - lease.touched_s) * 1000 / len(fresh), len(fresh))
@@ -98,27 +102,29 @@ async def fail(
 ) -> None:  # fmt: skip
     """End the attempt as failed.
 
-    The job goes to another host if nothing was delivered and the buyer is not to blame. *unpaid* keeps what was delivered
-    from being paid.
+    If the buyer is not to blame the job goes on at another host, after what was delivered. *unpaid* keeps what this host
+    delivered from being paid.
 
     Raises:
         Unavailable: the database is out of reach; call again.
     """
     lease = job.lease
     assert lease is not None, "a failure comes through a lease"
-    if fault == Fault.COORDINATOR and lease.revived and not job.frames:
-        # The frames it had delivered died with the process before this one: it starts over, on this host or another.
-        await lose(house, job, lease, message, fault=fault)
+    if code == CANNOT_CONTINUE and 0 < lease.first_frame == len(job.frames):
+        # It says so at once, which is all that can be asked of it: the job goes on elsewhere, and nobody is blamed.
+        job.unable.add(lease.host_id)
+        over = nobody_left(job, message, fault=Fault.CAPACITY, state=AttemptState.FAILED)
+        await lose(house, job, lease, message, fault=Fault.NONE, ending=over)
         return
-    retry = fault in (Fault.HOST, Fault.CAPACITY) and not job.frames and len(job.tried) + 1 < ATTEMPTS_MAX
-    if retry:
-        job.tried.add(lease.host_id)
-        retry = house.fleet.possible(spec_of(job))
-    if retry:
+    if fault == Fault.COORDINATOR and lease.revived and len(job.frames) == lease.first_frame:
+        # The frames it had delivered died with the process before this one: it starts over, on this host or another.
         await lose(house, job, lease, message, fault=fault)
         return
     ending = Ending(
         JobState.FAILED, attempt_state=AttemptState.FAILED, fault=fault, code=code, message=message, status=status, body=body,
         retry_after_s=retry_after_s, unpaid=unpaid,
     )  # fmt: skip
-    await finish(house, job, ending)
+    if fault in (Fault.HOST, Fault.CAPACITY):
+        await lose(house, job, lease, message, fault=fault, ending=ending, unpaid=unpaid)
+    else:
+        await finish(house, job, ending)

@@ -11,6 +11,7 @@ import msgspec
 from comptoir.dispatch.assign import (
     PROMPT_TOKENS_BASE,
     give,
+    line_up,
     make_lease,
     prompt_tokens_expected,
     spec_of,
@@ -160,7 +161,7 @@ def queue_up(house: House, job: LiveJob, spec: Spec) -> None:
     """Put a durably queued job in line, or give it to a host that became free while it was written."""
     candidate = take(house, spec)
     if candidate is None:
-        house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec)
+        line_up(house, job, spec)
     else:
         house.spawn(start(house, job, candidate))
 

@@ -6,10 +6,12 @@ the host or another reader. Frames become one row when the job ends.
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 
-from comptoir.jobs.types import FINAL, Fault, JobRow, JobState
+from comptoir.jobs.lease import ClosedSegment, Lease
+from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState
 from comptoir.link import Frame, Usage, chain_start, chain_step
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
@@ -23,34 +25,6 @@ _encode_frames = msgspec.msgpack.Encoder().encode
 _decode_frames = msgspec.msgpack.Decoder(list[Frame]).decode
 
 
-class Lease:
-    """One attempt's right to act on a job, and what routing promised for it."""
-
-    __slots__ = (
-        "id", "host_id", "first_frame", "price_in", "price_out", "started_ms", "started_s", "touched_s",
-        "model", "signs", "revived",
-    )  # fmt: skip
-
-    def __init__(
-        self, *, id: bytes, host_id: bytes, model: str, first_frame: int, price_in: int, price_out: int, started_ms: int,
-        started_s: float, signs: bool = False,
-    ) -> None:  # fmt: skip
-        self.id = id
-        self.host_id = host_id
-        self.model = model
-        self.first_frame = first_frame
-        self.price_in = price_in
-        self.price_out = price_out
-        self.started_ms = started_ms
-        self.started_s = started_s
-        self.touched_s = started_s
-        """Monotonic time of the last sign of life."""
-        self.signs = signs
-        """Whether the host signs its segment."""
-        self.revived = False
-        """Whether it was opened by the process before this one, whose frames are gone."""
-
-
 class LiveJob:
     """A job that is not final, or only just so."""
 
@@ -60,7 +34,8 @@ class LiveJob:
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "plain", "tried",
-        "answers", "home_id", "owner_node", "restarts", "_waiters", "_enders", "_body_sha256",
+        "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "anew", "_waiters",
+        "_enders", "_body_sha256",
     )  # fmt: skip
 
     def __init__(
@@ -117,11 +92,25 @@ class LiveJob:
         """Coordinator that the client of an attached job is connected to."""
         self.owner_node = b""
         """Coordinator that owns the job, where that is another one: then this is a mirror of it. Empty: ours."""
-        self.restarts = 0
-        """How often the answer began anew after some of it may have been seen."""
+        self._begin_unbroken()
         self._waiters: list[asyncio.Future[bool]] = []
         """Readers that wait; True tells one that it gave up, False that there is something to see."""
         self._enders: list[asyncio.Future[None]] = []
+
+    def _begin_unbroken(self) -> None:
+        """Set what tells of hosts that were lost on the way: nothing so far."""
+        self.restarts = 0
+        """How often the answer began anew after some of it may have been seen."""
+        self.segments: list[ClosedSegment] = []
+        """What hosts delivered that lost their lease, in frame order; the open lease's part is not among them."""
+        self.unable: set[bytes] = set()
+        """Hosts that said they can't go on from its frames; nobody blames them."""
+        self.losses = 0
+        """Hosts that were to blame for losing it."""
+        self.broken_s = 0.0
+        """Monotonic time since which its stream stands still because a host was lost; 0: it does not."""
+        self.anew: list[tuple[int, int]] = []
+        """Of each restart that this process saw: its number, and the frame at which the answer began anew."""
 
     @classmethod
     def revived(cls, row: JobRow, *, now_s: float) -> "LiveJob":
@@ -165,6 +154,79 @@ class LiveJob:
         if not self._body_sha256:
             self._body_sha256 = hashlib.sha256(self.body).digest()
         return self._body_sha256
+
+    @property
+    def segment_tokens(self) -> int:
+        """Tokens of the frames that came since the last closed segment: those of the open lease."""
+        return self.tokens - sum([segment.tokens for segment in self.segments]) if self.segments else self.tokens
+
+    @property
+    def segment_start(self) -> int:
+        """Number of the first frame that belongs to no closed segment."""
+        return self.segments[-1].end_frame if self.segments else 0
+
+    def close_segment(self, lease: Lease, *, unpaid: bool) -> bytes:
+        """Close what *lease* delivered, if it is anything; return its frames, encoded for the journal."""
+        start = self.segment_start
+        if len(self.frames) == start:
+            return b""
+        self.segments.append(ClosedSegment(lease, len(self.frames), self.chain, self.segment_tokens, unpaid))
+        return _encode_frames(self.frames[start:])
+
+    def begin_anew(self, *, keep: int | None = None) -> None:
+        """Count that the answer begins anew at frame *keep* (behind those that are here) after more of it may have been seen.
+
+        Frames from *keep* on are dropped. Readers that have seen beyond it are ended (`Reader.misled`), as what comes now does not
+        go on from there; those that have not read on.
+        """
+        self.restarts += 1
+        at = len(self.frames) if keep is None else keep
+        if at < len(self.frames):
+            assert at >= self.segment_start, "what the journal has is kept"
+            kept, self.frames = self.frames[:at], []
+            self.frame_bytes, self.tokens, self.chain = 0, 0, chain_start(self.id)
+            self.append(kept)
+        self.anew.append((self.restarts, at))
+        self.wake()
+
+    def revive_segments(
+        self, attempts: Sequence[AttemptRow], pieces: Sequence[bytes], *, signing: frozenset[bytes]
+    ) -> None:
+        """Take back from the journal what hosts delivered before another process took the job over.
+
+        Args:
+            attempts: of this job, oldest first.
+            pieces: the journal's rows in frame order; together they hold all frames of the closed segments.
+            signing: hosts that sign their segments.
+        """
+        closed = [row for row in attempts if row.ended_ms is not None and row.end_frame > row.first_frame]
+        for row, piece in zip(closed, pieces, strict=True):
+            lease = Lease(
+                id=row.id, host_id=row.host_id, model=self.model, first_frame=row.first_frame, chain=self.chain,
+                price_in=self.price_in if row.price_in is None else row.price_in,
+                price_out=self.price_out if row.price_out is None else row.price_out,
+                started_ms=row.started_ms, started_s=self.submitted_s, signs=row.host_id in signing,
+            )  # fmt: skip
+            self.append(_decode_frames(piece))
+            # A host that did not stand by its frames has no hash stored.
+            self.close_segment(lease, unpaid=row.chain is None)
+
+    def takes_after(self, stored: "LiveJob", *, open_attempt: bool) -> bool:
+        """Become the job that *stored* was just read as, keeping the frames that were shown here; False: they are none of its.
+
+        Args:
+            open_attempt: a host holds a lease, so that more frames than those stored may be known.
+        """
+        held, common = len(self.frames), min(len(self.frames), len(stored.frames))
+        if held > len(stored.frames) and not open_attempt:
+            return False
+        if chain_over(self.id, self.frames[:common]) != chain_over(self.id, stored.frames[:common]):
+            return False
+        self.append(stored.frames[held:])
+        self.body, self.state, self.events, self.restarts = stored.body, stored.state, stored.events, stored.restarts
+        self.segments, self.started_ms = stored.segments, stored.started_ms
+        self.closing = False
+        return True
 
     @property
     def over(self) -> bool:
@@ -218,13 +280,16 @@ class LiveJob:
 class Reader:
     """One follower of a job's frames, from *start* on."""
 
-    __slots__ = ("_job", "_gone", "at", "_waiter")
+    __slots__ = ("_job", "_gone", "_restarts", "at", "_waiter", "misled")
 
     def __init__(self, job: LiveJob, *, start: int = 0) -> None:
         self._job = job
         self.at = start
         """Number of the next frame to read."""
         self._gone = False
+        self._restarts = job.restarts
+        self.misled = False
+        """Set when the answer began anew before what this reader has seen: what it has is not part of the answer any more."""
         self._waiter: asyncio.Future[bool] | None = None
 
     @property
@@ -235,10 +300,13 @@ class Reader:
     async def next(self, *, timeout_s: float = 0.0) -> list[Frame] | None:
         """Return the frames that came since, waiting for at least one.
 
-        An empty list means that *timeout_s* (> 0) passed; ``None`` that the job is over and all was read, or `leave` was called.
+        An empty list means that *timeout_s* (> 0) passed; ``None`` that the job is over and all was read, that `leave` was
+        called, or that the reader is `misled`.
         """
         job = self._job
         while True:
+            if self._restarts != job.restarts:
+                self._notice_restart()
             if self._gone:
                 return None
             if self.at < len(job.frames):
@@ -264,6 +332,12 @@ class Reader:
             if gave_up and not self._gone and self.at >= len(job.frames) and not job.over:
                 return []
 
+    def _notice_restart(self) -> None:
+        job = self._job
+        if any(number > self._restarts and at < self.at for number, at in job.anew):
+            self.misled = self._gone = True
+        self._restarts = job.restarts
+
     def leave(self) -> None:
         """End the reading; a waiting `next` returns None."""
         self._gone = True
@@ -287,6 +361,8 @@ class LiveJobs:
         self._recent: dict[bytes, LiveJob] = {}
         self.mirrors: dict[bytes, LiveJob] = {}
         """Jobs of other coordinators that are read here; `comptoir.cluster` keeps them."""
+        self.broken: dict[LiveJob, None] = {}
+        """Jobs in line whose stream stands still: some of the answer was delivered, and no host is going on with it."""
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -328,6 +404,7 @@ class LiveJobs:
 
     def drop(self, job: LiveJob) -> None:
         """Forget *job*; readers that hold it go on reading."""
+        self.broken.pop(job, None)
         if self._jobs.get(job.id) is job:
             del self._jobs[job.id]
             second = self._due[job.deadline_ms // 1000]
@@ -352,6 +429,7 @@ class LiveJobs:
         """Give *lease* the right to act on *job*."""
         job.lease = lease
         job.host_id = lease.host_id
+        self.broken.pop(job, None)
         self._leases[lease.id] = job
 
     def close_lease(self, job: LiveJob) -> Lease | None:
@@ -370,6 +448,14 @@ class LiveJobs:
     def leased(self) -> int:
         """Number of open leases."""
         return len(self._leases)
+
+
+def chain_over(job_id: bytes, frames: Sequence[Frame]) -> bytes:
+    """Return the running hash after *frames*, the first of the job's."""
+    chain = chain_start(job_id)
+    for frame in frames:
+        chain = chain_step(chain, frame)
+    return chain
 
 
 def decode_frames(stored: bytes) -> list[Frame]:

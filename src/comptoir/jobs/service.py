@@ -23,7 +23,9 @@ COLUMNS = ",".join(JOBS.names)
 LIGHT = ",".join("NULL" if name == "body" else name for name in JOBS.names)
 """All columns but the body, which may be megabytes."""
 
-ATTEMPT_COLUMNS = ",".join(AttemptRow.__struct_fields__)
+ATTEMPT_COLUMNS = ",".join(
+    f"{name}_uusd_per_mtok" if name.startswith("price_") else name for name in AttemptRow.__struct_fields__
+)
 
 
 class Jobs:
@@ -83,6 +85,15 @@ class Jobs:
         """Return every host's try at a job, the first first."""
         sql = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE job_id = ? ORDER BY id"
         return [AttemptRow(*row) for row in await self._db.fetch(sql, [job_id])]
+
+    async def journal(self, job_ids: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+        """Return what was delivered by hosts that lost their leases, encoded, in frame order, of the jobs that have any."""
+        marks = ",".join("?" * len(job_ids))
+        sql = f"SELECT job_id, frames FROM journal WHERE job_id IN ({marks}) ORDER BY job_id, first_frame"
+        found: dict[bytes, list[bytes]] = {}
+        for job_id, frames in await self._db.fetch(sql, list(job_ids)) if job_ids else []:
+            found.setdefault(bytes(job_id), []).append(bytes(frames))
+        return found
 
     async def answer(self, job_id: bytes) -> tuple[list[Frame], bytes]:
         """Return a finished job's frames and its engine's usage JSON; empty when nothing was delivered."""

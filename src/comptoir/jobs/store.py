@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from comptoir.jobs.tables import ANSWERS, ATTEMPTS, JOB_EVENTS, JOBS
+from comptoir.jobs.tables import ANSWERS, ATTEMPTS, JOB_EVENTS, JOBS, JOURNAL
 from comptoir.jobs.types import AttemptState, Fault, JobRow, JobState
 from comptoir.kit.db import Table, Tx
 
@@ -51,7 +51,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """A job ends, with what its last attempt delivered."""
+    """A job ends, or an attempt at it; with what that attempt delivered."""
 
     job_id: bytes
     state: JobState
@@ -62,9 +62,12 @@ class Finish(msgspec.Struct, frozen=True):
     host_id: bytes | None
     end_frame: int
     prompt_tokens: int
+    """Billed for the whole job."""
     completion_tokens: int
+    """Of the whole answer."""
     cost_uusd: int
     paid_uusd: int
+    """To the host of this attempt."""
     finish_reason: str
     fault: Fault
     error_code: str
@@ -72,10 +75,21 @@ class Finish(msgspec.Struct, frozen=True):
     chain: bytes
     signature: bytes
     frames: bytes
-    """The whole answer, encoded by `LiveJob.encode_frames`; empty: nothing was delivered."""
+    """The whole answer, encoded by `LiveJob.encode_frames`; of an attempt that ends alone, its part. Empty: nothing was
+    delivered."""
     usage: bytes
     node_id: bytes
     """Coordinator that ends it: only its owner may."""
+    tokens: int
+    """Delivered by this attempt."""
+    first_frame: int = 0
+    """Where this attempt's part begins."""
+    attempt_prompt_tokens: int | None = None
+    """The prompt as this attempt's host counted it; None: it did not say."""
+    earlier: tuple[tuple[bytes, int], ...] = ()
+    """Attempts that lost their leases after they had delivered something, and what each earns."""
+    restarts: int = 0
+    """How often the answer began anew."""
 
 
 class StoredState(msgspec.Struct, frozen=True):
@@ -92,7 +106,9 @@ FINISH_COLUMNS = (
     "state", "finished_ms", "prompt_tokens", "completion_tokens", "cost_uusd", "finish_reason", "fault", "error_code",
     "error_message",
 )  # fmt: skip
-ATTEMPT_END_COLUMNS = ("state", "end_frame", "tokens", "paid_uusd", "ended_ms", "fault", "chain", "signature")
+ATTEMPT_END_COLUMNS = (
+    "state", "end_frame", "tokens", "paid_uusd", "ended_ms", "fault", "chain", "signature", "prompt_tokens",
+)  # fmt: skip
 
 
 def load_states(tx: Tx, job_ids: Sequence[bytes]) -> dict[bytes, StoredState]:
@@ -142,22 +158,26 @@ def start_rows(tx: Tx, starts: Sequence[Start]) -> None:
 
 
 def requeue_rows(tx: Tx, lost: Sequence[Finish]) -> None:
-    """Write jobs whose host lost its lease: back to the queue, the attempt closed as it says."""
-    columns = ("state", "host_id", "attempt_id")
-    tx.update(JOBS, columns, [(item.job_id, JobState.QUEUED, None, None) for item in lost])
+    """Write jobs whose host lost its lease: back to the queue, the attempt closed as it says, its frames kept."""
+    columns = ("state", "host_id", "attempt_id", "restarts")
+    tx.update(JOBS, columns, [(item.job_id, JobState.QUEUED, None, None, item.restarts or None) for item in lost])
     tx.insert(JOB_EVENTS, [(i.job_id, i.event_seq, JobState.QUEUED, i.at_ms, i.error_message or None) for i in lost])
     _end_attempts(tx, lost)
+    pieces = [(item.job_id, item.first_frame, item.frames) for item in lost if item.frames]
+    if pieces:
+        tx.insert(JOURNAL, pieces)
 
 
 def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
-    """Write final states, attempts' ends and whole answers."""
+    """Write final states, attempts' ends and whole answers; what the journal kept of them goes."""
     tx.update(
         JOBS,
         FINISH_COLUMNS,
         [
             (
                 f.job_id, f.state, f.at_ms, f.prompt_tokens, f.completion_tokens, f.cost_uusd, f.finish_reason or None,
-                f.fault or None, f.error_code or None, f.error_message or None,
+                # One that ended well may have an attempt that did not: its host died before it could say so.
+                None if f.state == JobState.COMPLETED else f.fault or None, f.error_code or None, f.error_message or None,
             )
             for f in finishes
         ],
@@ -167,6 +187,11 @@ def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
     answers = [(f.job_id, f.frames, f.usage) for f in finishes if f.frames]
     if answers:
         tx.insert(ANSWERS, answers)
+    continued = [f for f in finishes if f.earlier]
+    if continued:
+        tx.update(ATTEMPTS, ("paid_uusd",), [earned for f in continued for earned in f.earlier])
+        marks = ",".join("?" * len(continued))
+        tx.execute(f"DELETE FROM journal WHERE job_id IN ({marks})", [f.job_id for f in continued])
 
 
 def claim_rows(tx: Tx, *, node_id: bytes, of: Sequence[bytes | None], limit: int) -> list[JobRow]:
@@ -253,8 +278,8 @@ def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:
 def _end_attempts(tx: Tx, ends: Sequence[Finish]) -> None:
     rows = [
         (
-            f.attempt_id, f.attempt_state, f.end_frame, f.completion_tokens, f.paid_uusd, f.at_ms, f.fault or None,
-            f.chain or None, f.signature or None,
+            f.attempt_id, f.attempt_state, f.end_frame, f.tokens, f.paid_uusd, f.at_ms, f.fault or None,
+            f.chain or None, f.signature or None, f.attempt_prompt_tokens,
         )
         for f in ends
         if f.attempt_id is not None

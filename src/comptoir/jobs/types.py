@@ -112,3 +112,10 @@ class AttemptRow(msgspec.Struct, frozen=True):
     started_ms: int
     ended_ms: int | None
     fault: str | None
+    chain: bytes | None
+    """Running hash after its last frame; None: it delivered nothing, or did not stand by what it delivered."""
+    prompt_tokens: int | None
+    """As it counted them; None: it did not say."""
+    price_in: int | None
+    """Micro-dollars per million tokens; None: written by a version that did not keep it."""
+    price_out: int | None

@@ -90,7 +90,15 @@ def _entry(segment: SegmentFacts) -> SegmentEntry:
         segment.prompt_tokens,
         segment.completion_tokens,
         segment.finish_reason,
-        AuthenticatedBy.SIGNATURE if signed else AuthenticatedBy.HOST_KEY,
+        _authenticated_by(segment),
         segment.statement,
         segment.signature,
+        segment.price_in_uusd_per_mtok,
+        segment.price_out_uusd_per_mtok,
     )
+
+
+def _authenticated_by(segment: SegmentFacts) -> AuthenticatedBy:
+    if segment.signature is not None:
+        return AuthenticatedBy.SIGNATURE
+    return AuthenticatedBy.RUNNING_HASH if segment.has_key else AuthenticatedBy.HOST_KEY

@@ -30,7 +30,10 @@ class AuthenticatedBy(StrEnum):
     """The host signed the segment's statement."""
     HOST_KEY = "host_key"
     """The frames came over a connection opened with the host's key; only the coordinator vouches for them. So it is
-    with hosts that do not sign, and with one that died before it could."""
+    with hosts that do not sign."""
+    RUNNING_HASH = "running_hash"
+    """The host signs, and was lost or stopped before it could: the running hash after the last frame that was taken from it
+    stands in for its signature. The next host signed a hash that goes on from it."""
 
 
 # -- what settlement hands over ------------------------------------------------------------------------------------
@@ -54,6 +57,11 @@ class SegmentFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     statement: bytes | None = None
     """The JSON bytes of `link.Segment` as the host encoded them, see :func:`comptoir.receipts.statement_bytes`."""
     signature: bytes | None = None
+    has_key: bool = False
+    """Whether the host signs its segments when it gets to their end."""
+    price_in_uusd_per_mtok: int | None = None
+    """This host's price; ``None``: the receipt's."""
+    price_out_uusd_per_mtok: int | None = None
 
 
 class Transfer(msgspec.Struct, frozen=True, gc=False):
@@ -104,7 +112,7 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
 # -- what is signed ------------------------------------------------------------------------------------------------
 
 
-class SegmentEntry(msgspec.Struct, frozen=True, gc=False):
+class SegmentEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One attempt's part in the signed receipt."""
 
     attempt: str
@@ -121,6 +129,9 @@ class SegmentEntry(msgspec.Struct, frozen=True, gc=False):
     """Base64 of the JSON the host signed (under DSSE's pre-authentication encoding)."""
     signature: bytes | None
     """Base64 of the host's Ed25519 signature."""
+    price_in_uusd_per_mtok: int | None = None
+    """This host's price, at most the receipt's; absent: the receipt's, as with every answer of one host."""
+    price_out_uusd_per_mtok: int | None = None
 
 
 class Units(msgspec.Struct, frozen=True, gc=False):
@@ -251,7 +262,7 @@ class Check(StrEnum):
     UNITS = "units"
     """Tokens add up over the segments."""
     AMOUNTS = "amounts"
-    """Money adds up, pays only hosts that delivered, and is within the agreed prices."""
+    """Money adds up, pays only hosts that delivered, none more than its part costs, and is within the agreed prices."""
 
 
 class Reason(StrEnum):
@@ -291,7 +302,7 @@ class Verdict(msgspec.Struct, frozen=True):
     statement: Statement | None = None
     """The receipt, only when it is good, so that nobody reads a refused one by mistake."""
     unsigned_segments: int = 0
-    """Segments that only the coordinator vouches for."""
+    """Segments without a signature of their host: `AuthenticatedBy` says of each what stands for it."""
 
     @property
     def ok(self) -> bool:

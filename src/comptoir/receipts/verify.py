@@ -206,7 +206,7 @@ def _statement(payload: bytes) -> Statement:
 
 
 def _check_segment(entry: SegmentEntry, predicate: Predicate, registry: KeyRegistry) -> None:
-    if entry.authenticated_by is AuthenticatedBy.HOST_KEY:
+    if entry.authenticated_by is not AuthenticatedBy.SIGNATURE:
         if not (entry.keyid is None and entry.statement is None and entry.signature is None):
             raise _Refused(Reason.SEGMENT_MISMATCH, f"{entry.attempt} is said to be unsigned and has a signature")
         return
@@ -275,14 +275,34 @@ def _check_units(predicate: Predicate) -> None:
         )
 
 
+def _costs(predicate: Predicate) -> dict[str, int]:
+    """Return what each host's segments cost at its prices. The prompt is paid once, to the first host that is paid at all."""
+    prices = predicate.prices
+    paid = {row.payee for row in predicate.amounts.transfers if row.kind == "host"}
+    prompt_tokens = predicate.units.prompt_tokens
+    found: dict[str, int] = {}
+    for entry in predicate.segments:
+        price_in, price_out = entry.price_in_uusd_per_mtok, entry.price_out_uusd_per_mtok
+        price_in = prices.in_uusd_per_mtok if price_in is None else price_in
+        price_out = prices.out_uusd_per_mtok if price_out is None else price_out
+        if not (0 <= price_in <= prices.in_uusd_per_mtok and 0 <= price_out <= prices.out_uusd_per_mtok):
+            raise _Refused(
+                Reason.AMOUNTS_DO_NOT_ADD_UP, f"the prices of {entry.attempt} are not within the agreed ones"
+            )
+        scaled = entry.completion_tokens * price_out
+        if entry.host in paid:
+            scaled += prompt_tokens * price_in
+            prompt_tokens = 0
+        found[entry.host] = found.get(entry.host, 0) + cost_half_even(scaled)
+    return found
+
+
 def _check_amounts(predicate: Predicate) -> None:
-    amounts, prices, units = predicate.amounts, predicate.prices, predicate.units
-    hosts = {entry.host for entry in predicate.segments}
+    amounts, prices = predicate.amounts, predicate.prices
     earned = sum(row.amount_uusd for row in amounts.transfers if row.kind == "host")
     fees = sum(row.amount_uusd for row in amounts.transfers if row.kind == "fee")
-    cost = cost_half_even(
-        max(0, units.prompt_tokens * prices.in_uusd_per_mtok + units.completion_tokens * prices.out_uusd_per_mtok)
-    )
+    costs = _costs(predicate)
+    cost = sum(costs.values())
     least = min(
         amounts.held_uusd,
         amounts.charged_uusd,
@@ -296,8 +316,12 @@ def _check_amounts(predicate: Predicate) -> None:
         (least >= 0, "an amount is negative"),
         (all(row.kind in ("host", "fee") for row in amounts.transfers), "a transfer is neither to a host nor the fee"),
         (
-            all(row.payee in hosts for row in amounts.transfers if row.kind == "host"),
+            all(row.payee in costs for row in amounts.transfers if row.kind == "host"),
             "a host is paid that delivered nothing",
+        ),
+        (
+            all(_earned(predicate, host) <= most for host, most in costs.items()),
+            "a host is paid more than what it delivered costs",
         ),
         (len({row.transfer for row in amounts.transfers}) == len(amounts.transfers), "a transfer is listed twice"),
         (
@@ -314,3 +338,7 @@ def _check_amounts(predicate: Predicate) -> None:
     for holds, words in rules:
         if not holds:
             raise _Refused(Reason.AMOUNTS_DO_NOT_ADD_UP, words)
+
+
+def _earned(predicate: Predicate, host: str) -> int:
+    return sum(row.amount_uusd for row in predicate.amounts.transfers if row.kind == "host" and row.payee == host)

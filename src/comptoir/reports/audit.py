@@ -103,6 +103,10 @@ SELECT job_id, COUNT(*), 1 FROM job_events WHERE state IN ({FINAL_STATES}) GROUP
 SELECT a.job_id, 'an answer', 'none' FROM answers a LEFT JOIN jobs j ON j.id = a.job_id
 WHERE j.id IS NULL OR j.state NOT IN ({FINAL_STATES})
 """,
+    "journal of a finished job": f"""
+SELECT x.job_id, 'frames', 'none' FROM journal x LEFT JOIN jobs j ON j.id = x.job_id
+WHERE j.id IS NULL OR j.state IN ({FINAL_STATES})
+""",
 }
 """Check by name: a statement that gives (job id, recorded, recomputed) of each difference."""
 

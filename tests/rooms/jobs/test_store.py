@@ -64,7 +64,7 @@ def make_finish(
         job_id=start.job_id, state=state, at_ms=9, event_seq=event_seq, attempt_id=start.attempt_id,
         attempt_state=AttemptState.DONE, host_id=HOST, end_frame=3, prompt_tokens=4, completion_tokens=5, cost_uusd=6,
         paid_uusd=5, finish_reason="stop", fault=Fault.NONE, error_code="", error_message="", chain=b"c", signature=b"s",
-        frames=frames, usage=b"{}", node_id=NODE,
+        frames=frames, usage=b"{}", node_id=NODE, tokens=5,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from comptoir.dispatch.assign import pump
+from comptoir.dispatch.assign import lose, pump
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.house import House
 from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
@@ -151,15 +151,24 @@ class Session:
             assert job.lease is not None
             mine[job.lease.id] = job
             job.lease.touched_s = house.clock.monotonic_s()
-        held = {attempt.lease for attempt in hello.open}
+        held = {attempt.lease: attempt.end_seq for attempt in hello.open}
         have = [
             Have(lease, len(mine[lease].frames), True) if lease in mine else Have(lease, 0, known=False)
             for lease in held
         ]
         unsent: list[FromCoordinator] = []
         for lease_id, job in mine.items():
-            if lease_id not in held and job.lease is not None and not job.closing:
-                unsent.append(_job_message(job, job.lease))
+            lease = job.lease
+            if lease is None or job.closing:
+                continue
+            if lease_id in held:
+                lease.end_there = held[lease_id]
+            elif len(job.frames) > lease.first_frame or lease.revived:
+                # Another process of this host began the answer, which can't be begun again under the same lease.
+                fault = Fault.COORDINATOR if lease.revived else Fault.HOST
+                house.spawn(lose(house, job, lease, "the host came back without the job", fault=fault, again=True))
+            else:
+                unsent.append(_job_message(job, lease))
         return have, unsent
 
     def _leave(self) -> None:
@@ -310,7 +319,7 @@ class ProtocolBroken(Exception):
 def _job_message(job: LiveJob, lease: Lease) -> Job:
     return Job(
         lease.id, job.id, job.kind, job.model, job.body, job.deadline_ms, lease.first_frame,
-        job.frames[: lease.first_frame], job.chain if lease.first_frame else b"", job.max_tokens,
+        job.frames[: lease.first_frame], lease.chain if lease.first_frame else b"", job.max_tokens,
     )  # fmt: skip
 
 

@@ -1,0 +1,70 @@
+"""Bill: what each host earns of a job, and what the buyer pays. Pure, in whole micro-dollars.
+
+Each host is paid at its own price for the tokens that it delivered. The prompt is paid once, to the first host that is paid at
+all: it is the one that had to read it. The sum never exceeds the hold; where prices differ so much that it would, the last
+hosts get what is left.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from comptoir.jobs import Lease
+from comptoir.kit.money import cost_half_even, fee_of
+
+
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """What one host delivered."""
+
+    lease: Lease
+    first_frame: int
+    end_frame: int
+    """Exclusive."""
+    chain: bytes
+    """Running hash after its last frame."""
+    tokens: int
+    """Billed as far as the job's bound allows."""
+    unpaid: bool = False
+    """It does not stand by what it delivered."""
+
+
+class Share(msgspec.Struct, frozen=True, gc=False):
+    """What one host earns, in the order of the parts."""
+
+    cost_uusd: int
+    """What the buyer pays for the part."""
+    fee_uusd: int
+    """The platform's part of it."""
+
+    @property
+    def earned_uusd(self) -> int:
+        """What the host gets."""
+        return self.cost_uusd - self.fee_uusd
+
+
+NOTHING = Share(0, 0)
+
+
+def shares(
+    parts: Sequence[Part], *, prompt_tokens: int, max_tokens: int, hold_uusd: int, fee_bps: int
+) -> list[Share]:  # fmt: skip
+    """Return what each of *parts* costs; each amount is rounded once, half to even, and the fee down.
+
+    Args:
+        prompt_tokens: of the prompt, bounded by what the hold covers; paid once.
+        max_tokens: of the whole answer; what was delivered beyond is free.
+    """
+    found: list[Share] = []
+    tokens_left, hold_left = max_tokens, hold_uusd
+    for part in parts:
+        billed = min(part.tokens, tokens_left)
+        tokens_left -= billed
+        if part.unpaid:
+            found.append(NOTHING)
+            continue
+        lease = part.lease
+        cost = min(hold_left, cost_half_even(prompt_tokens * lease.price_in + billed * lease.price_out))
+        hold_left -= cost
+        prompt_tokens = 0
+        found.append(Share(cost, fee_of(cost, fee_bps)))
+    return found

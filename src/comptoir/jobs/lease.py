@@ -1,0 +1,50 @@
+"""Leases, and what stays of one that was lost after it had delivered something."""
+
+import msgspec
+
+
+class Lease:
+    """One attempt's right to act on a job, and what routing promised for it."""
+
+    __slots__ = (
+        "id", "host_id", "first_frame", "chain", "price_in", "price_out", "started_ms", "started_s", "touched_s",
+        "model", "signs", "revived", "end_there",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, id: bytes, host_id: bytes, model: str, first_frame: int, price_in: int, price_out: int,
+        started_ms: int, started_s: float, signs: bool = False, chain: bytes = b"",
+    ) -> None:  # fmt: skip
+        self.id = id
+        self.host_id = host_id
+        self.model = model
+        self.first_frame = first_frame
+        """Number of the first frame that this host is to make."""
+        self.chain = chain
+        """Running hash before it; may be empty where it is frame 0."""
+        self.price_in = price_in
+        self.price_out = price_out
+        self.started_ms = started_ms
+        self.started_s = started_s
+        self.touched_s = started_s
+        """Monotonic time of the last sign of life."""
+        self.signs = signs
+        """Whether the host signs its segment."""
+        self.revived = False
+        """Whether it was opened by another process, whose frames are gone until the worker has sent them again."""
+        self.end_there = -1
+        """Frames that the worker of a revived lease said it has; below 0: it has not come back."""
+
+
+class ClosedSegment(msgspec.Struct, frozen=True, gc=False):
+    """What a host delivered of an answer before it lost its lease."""
+
+    lease: Lease
+    end_frame: int
+    """Exclusive."""
+    chain: bytes
+    """Running hash after its last frame."""
+    tokens: int
+    """As its frames count them."""
+    unpaid: bool = False
+    """It does not stand by what it sent (wrong hash or signature), so it earns nothing."""
