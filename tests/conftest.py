@@ -17,7 +17,7 @@ from comptoir.kit.db import Database, Table, ddl, open_database
 hypothesis.settings.register_profile("comptoir", deadline=None)
 hypothesis.settings.load_profile("comptoir")
 
-pytest_plugins = ["tests.offline", "tests.programs", "tests.redis_server"]
+pytest_plugins = ["tests.offline", "tests.programs", "tests.redis_server", "tests.servers"]
 
 
 @pytest.fixture(scope="session")
