@@ -72,7 +72,8 @@ class Identity:
         self._by_login: BoundedCache[bytes, Principal] = BoundedCache(
             entries_max=LOGIN_CACHE_SIZE, ttl_s=LOGIN_CACHE_S, clock=clock
         )
-        self._logins = RateLimiter(per_minute=logins_per_minute, clock=clock)
+        self.logins = RateLimiter(per_minute=logins_per_minute, clock=clock)
+        """Tries of passwords, by address and by username."""
         self._salt = os.urandom(32)
         self._revocations = 0
         """Counts up with every revocation, so that a look-up begun before one is not remembered after it."""
@@ -302,8 +303,8 @@ class Identity:
         login = _sha256(self._salt + name.lower().encode() + b":" + password.encode()).digest()
         principal = self._by_login.get(login)
         if principal is None:
-            self._logins.check(("ip", address_key(ip)), "too many passwords tried from this address")
-            self._logins.check(("name", name.lower()), "too many passwords tried for this username")
+            self.logins.check(f"ip:{address_key(ip)}", "too many passwords tried from this address")
+            self.logins.check(f"name:{name.lower()}", "too many passwords tried for this username")
             found = await store.login_of(self._db, name)
             user, hashed = found if found is not None else (None, None)
             if not await self._passwords.matches(hashed, password) or user is None:
