@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import os
 import re
+from collections.abc import Callable, Sequence
 
 from comptoir.identity import store
 from comptoir.identity.errors import UnknownAccessKey, UnknownUser
@@ -32,7 +33,7 @@ from comptoir.kit.ratelimit import RateLimiter, address_key
 
 KEY_CACHE_S = 60.0
 """How long a looked-up key is believed without asking the database. Here a revoked key ends at once; on the other
-coordinators of one database it works for at most this long."""
+coordinators of one database as soon as they hear of it (`Identity.forget_keys`), and within this time if they don't."""
 
 LOGIN_CACHE_S = 60.0
 """How long a checked password is believed, so that a client that sends Basic with every request costs one hash a
@@ -77,6 +78,8 @@ class Identity:
         self._salt = os.urandom(32)
         self._revocations = 0
         """Counts up with every revocation, so that a look-up begun before one is not remembered after it."""
+        self.on_revoked: Callable[[list[bytes]], None] = lambda digests: None
+        """Called with the SHA-256 of keys that were revoked here, once that is durable; others have to forget them."""
 
     def close(self) -> None:
         """Let the password threads end."""
@@ -222,7 +225,7 @@ class Identity:
             store.insert_key(tx, key)
             return digests
 
-        self._forget(await self._db.run(command))
+        self._revoked(await self._db.run(command))
         return key
 
     async def revoke_key(self, key_id: bytes, *, owner_id: bytes) -> None:
@@ -235,16 +238,27 @@ class Identity:
         digest = await self._db.run(lambda tx: store.revoke_key(tx, key_id, owner_id, at_ms))
         if digest is None:
             raise UnknownAccessKey(key_id)
-        self._forget([digest])
+        self._revoked([digest])
 
     async def keys_of(self, owner_id: bytes) -> list[Key]:
         """Return an owner's keys, revoked ones included, oldest first."""
         return await store.keys_of(self._db, owner_id)
 
-    def _forget(self, digests: list[bytes]) -> None:
+    def forget_keys(self, digests: Sequence[bytes]) -> None:
+        """Ask the database again about these keys: another coordinator revoked them."""
         self._revocations += 1
         for digest in digests:
             self._by_digest.discard(digest)
+
+    def forget_all_keys(self) -> None:
+        """Ask the database again about every key: what other coordinators revoked may have gone unheard."""
+        self._revocations += 1
+        self._by_digest.clear()
+
+    def _revoked(self, digests: list[bytes]) -> None:
+        self.forget_keys(digests)
+        if digests:
+            self.on_revoked(digests)
 
     # -- who is asking -------------------------------------------------------------------------------------------
 
