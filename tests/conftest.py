@@ -38,6 +38,14 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture
+def place() -> Iterator[Path]:
+    """Give a folder, not there yet, for parts of a cluster: none of pytest's, which PostgreSQL could not reach when run as root."""
+    with tempfile.TemporaryDirectory(prefix="comptoir-place-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "data"
+
+
+@pytest.fixture
 def postgres_address(postgres_url: str) -> str:
     """Give the address of an empty PostgreSQL database."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:
