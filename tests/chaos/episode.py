@@ -78,22 +78,21 @@ async def _play(stage: Stage, outcome: Outcome) -> None:
         group.create_task(buyers.play())
     outcome.struck = killer.struck
     violations = outcome.violations
-    violations += [
-        Violation("processes live until they are struck", "", f"{process.name} ended by itself; see {process.log}")
-        for process in stage.processes
-        if not process.pid
-    ]
+    for part in stage.parts:
+        if part.down():
+            violations.append(
+                Violation("processes live until they are struck", "", f"{part.name} ended by itself; see {part.log}")
+            )
     outcome.states = await _until_over(stage)
     outcome.jobs = sum(outcome.states.values())
     for poller in stage.pollers:
         await poller.stop()
     # In order, so that what is written behind is written; the books are read when nobody writes any more.
     for coordinator in stage.coordinators:
-        status = await coordinator.process.terminate() if coordinator.process.pid else 1
-        if status:
-            violations.append(
-                Violation("a coordinator stops in order", "", f"{coordinator.process.name} ended with {status}")
-            )
+        await coordinator.process.stop()
+        if coordinator.process.status:
+            facts = f"{coordinator.process.name} ended with {coordinator.process.status}"
+            violations.append(Violation("a coordinator stops in order", "", facts))
     database = stage.database or str(stage.folder / "data" / "comptoir.db")
     witness = Witness(plan, buyers.seen, buyers.deposited, stage.accounts)
     violations += await check(witness, database)

@@ -3,22 +3,21 @@
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 from collections.abc import Sequence
 from typing import TypeVar
 
+from comptoir.cli.cluster.child import Part
 from tests.chaos.buyers import Buyers
 from tests.chaos.coordinator import write_clock
 from tests.chaos.plan import Blow
-from tests.chaos.postgres import backends
-from tests.chaos.processes import Process
+from tests.chaos.processes import backends, limit_files
 from tests.chaos.proxy import Trouble
 from tests.chaos.stage import Coordinator, Stage
 
 T = TypeVar("T")
 
-FULL_DISK_BYTES = 1024
+FULL_DISK_BYTES = "1024"
 """A process with a full disk can write no further into any file than this."""
 
 
@@ -46,8 +45,9 @@ class Killer:
         elif victim == "worker":
             await self._process(_one(stage.workers, blow), deed, blow.for_s)
         elif victim == "postgres":
-            assert stage.postgres is not None
-            await self._process(stage.postgres, deed, blow.for_s)
+            await self._process(_there(stage.postgres), deed, blow.for_s)
+        elif victim == "redis":
+            await self._process(_there(stage.redis), deed, blow.for_s)
         elif victim == "backend":
             await self._backend(blow)
         elif victim == "poller":
@@ -62,24 +62,23 @@ class Killer:
         else:
             write_clock(_one(stage.coordinators, blow).clock, blow.amount)
 
-    async def _process(self, process: Process, deed: str, for_s: float) -> None:
+    async def _process(self, part: Part, deed: str, for_s: float) -> None:
         if deed == "pause":
-            process.pause()
+            part.pause()
             await asyncio.sleep(for_s)
-            process.resume()
+            part.resume()
             return
         if deed == "term":
-            await process.terminate()
+            await part.stop()
         else:
-            await process.kill()
+            part.kill()
+            await part.ended()
         await asyncio.sleep(for_s)
-        await process.start()
+        await part.start()
 
     async def _backend(self, blow: Blow) -> None:
         """Kill one process of PostgreSQL's: the server ends all others, recovers, and goes on."""
-        stage = self._stage
-        assert stage.postgres is not None
-        serving = backends(stage.postgres)
+        serving = backends(_there(self._stage.postgres))
         if serving:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(serving[blow.target % len(serving)], signal.SIGKILL)
@@ -95,20 +94,19 @@ class Killer:
         """Let a process write nothing for a while: the coordinator itself on SQLite, else PostgreSQL's backends."""
         stage = self._stage
         if stage.postgres is None:
-            victims = [_one(stage.coordinators, blow).process.pid]
+            victims, user = [_one(stage.coordinators, blow).process.pid], ""
         else:
-            victims = backends(stage.postgres)
+            victims, user = backends(stage.postgres), stage.postgres.user
         for pid in victims:
-            _limit(pid, FULL_DISK_BYTES)
+            await asyncio.to_thread(limit_files, pid, FULL_DISK_BYTES, user=user)
         await asyncio.sleep(blow.for_s)
         for pid in victims:
-            _limit(pid, resource.RLIM_INFINITY)
+            await asyncio.to_thread(limit_files, pid, "unlimited", user=user)
 
 
-def _limit(pid: int, file_bytes: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (file_bytes, hard))
+def _there(part: T | None) -> T:
+    assert part is not None, "this topology has none"
+    return part
 
 
 def _one(several: Sequence[T], blow: Blow) -> T:

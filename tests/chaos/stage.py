@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-import signal
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,10 @@ import aiohttp
 import msgspec
 
 from comptoir.app import open_house
+from comptoir.cli.cluster.balancer import Balancer
+from comptoir.cli.cluster.child import Part
+from comptoir.cli.cluster.postgres import LocalPostgres
+from comptoir.cli.cluster.redis import LocalRedis
 from comptoir.dispatch.onboard import add_user
 from comptoir.identity import Role
 from comptoir.settings import Settings
@@ -20,8 +24,7 @@ from comptoir.worker.run import WorkerConfig
 from tests.chaos.coordinator import write_clock
 from tests.chaos.plan import BUYERS, CREDIT_UUSD, POOR_CREDIT_UUSD, SLOTS, WORKERS, Plan
 from tests.chaos.pollers import Poller
-from tests.chaos.postgres import Postgres, make_postgres
-from tests.chaos.processes import Process, python
+from tests.chaos.processes import Program
 from tests.chaos.proxy import LinkProxy, serve_proxy
 from tests.post import free_port
 
@@ -36,14 +39,18 @@ LEASE_S = 5.0
 class Coordinator:
     """One coordinator process, its clock, and the proxy that links to it go through."""
 
-    process: Process
+    process: Program
     settings: Settings
     clock: Path
     proxy: LinkProxy
 
     @property
+    def port(self) -> int:
+        return self.settings.port
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.settings.port}"
+        return f"http://127.0.0.1:{self.port}"
 
 
 @dataclass
@@ -54,9 +61,11 @@ class Stage:
     plan: Plan
     database: str
     coordinators: list[Coordinator] = field(default_factory=list)
-    workers: list[Process] = field(default_factory=list)
+    workers: list[Program] = field(default_factory=list)
     pollers: list[Poller] = field(default_factory=list)
-    postgres: Postgres | None = None
+    postgres: LocalPostgres | None = None
+    redis: LocalRedis | None = None
+    balancer: Balancer | None = None
     keys: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     accounts: dict[str, int] = field(default_factory=dict)
@@ -64,22 +73,30 @@ class Stage:
     admin_key: str = ""
 
     @property
-    def processes(self) -> list[Process]:
-        """All of them, in the order in which they have to start."""
-        servers: list[Process] = [self.postgres] if self.postgres is not None else []
+    def parts(self) -> list[Part]:
+        """All processes, in the order in which they have to start."""
+        servers = [part for part in (self.postgres, self.redis) if part is not None]
         return [*servers, *(one.process for one in self.coordinators), *self.workers]
 
+    @property
+    def bus(self) -> str:
+        """Address of the bus; empty for a coordinator alone."""
+        return self.redis.url if self.redis is not None else ""
+
     def choose(self, dice: random.Random) -> str:
-        """Return the address of some coordinator."""
-        return dice.choice(self.coordinators).url
+        """Return an address to ask: the balancer's, or some coordinator's own."""
+        urls = [one.url for one in self.coordinators]
+        if self.balancer is not None:
+            urls.append(self.balancer.url)
+        return dice.choice(urls)
 
 
-def _settings(plan: Plan, folder: Path, database: str) -> Settings:
+def _settings(stage: Stage) -> Settings:
     return Settings(
-        data=str(folder / "data"), database=database, port=free_port(), drain_s=3.0, job_ttl_s=JOB_TTL_S, lease_s=LEASE_S,
-        pulse_s=2.0, sse_ping_s=2.0, next_job_wait_s=2.0, requests_per_minute_per_ip=10_000_000,
-        requests_per_minute_per_key=10_000_000, argon2_memory_kib=8, argon2_passes=1, retention_days=0,
-        idempotency_ttl_s=30 * 86_400.0,
+        data=str(stage.folder / "data"), database=stage.database, bus=stage.bus, port=free_port(), drain_s=3.0,
+        job_ttl_s=JOB_TTL_S, lease_s=LEASE_S, pulse_s=2.0, sse_ping_s=2.0, next_job_wait_s=2.0,
+        requests_per_minute_per_ip=10_000_000, requests_per_minute_per_key=10_000_000, argon2_memory_kib=8, argon2_passes=1,
+        retention_days=0, idempotency_ttl_s=30 * 86_400.0,
     )  # fmt: skip
 
 
@@ -88,18 +105,23 @@ async def set_up(plan: Plan, folder: Path) -> AsyncIterator[Stage]:
     """Make and start everything that *plan* needs in *folder*; stop it all at the end, whatever happened."""
     async with contextlib.AsyncExitStack() as stack:
         stage = Stage(folder, plan, "")
-        if plan.topology != "sqlite":
-            port = free_port()
-            stage.postgres = make_postgres(folder / "postgres", port)
-            stage.database = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         stack.push_async_callback(_stop, stage)
-        if stage.postgres is not None:
+        if plan.topology != "sqlite":
+            stage.postgres = LocalPostgres(folder / "postgres", log=folder / "postgres.log", fsync=False)
             await stage.postgres.start()
+            stage.database = stage.postgres.url
+        if plan.topology == "cluster":
+            stage.redis = LocalRedis(folder / "redis", log=folder / "redis.log")
+            await stage.redis.start()
         for number in range(plan.coordinators):
             await _add_coordinator(stage, stack, number)
         await _people(stage)
         for coordinator in stage.coordinators:
             await coordinator.process.start()
+        if plan.topology == "cluster":
+            backends = [("127.0.0.1", one.port) for one in stage.coordinators]
+            stage.balancer = Balancer(socket.create_server(("127.0.0.1", 0)), backends)
+            await stage.balancer.start()
         for number in range(WORKERS):
             await _add_worker(stage, number)
         stage.pollers.append(Poller("poller0", stage.choose, seed=plan.seed))
@@ -109,7 +131,7 @@ async def set_up(plan: Plan, folder: Path) -> AsyncIterator[Stage]:
 
 
 async def _add_coordinator(stage: Stage, stack: contextlib.AsyncExitStack, number: int) -> None:
-    settings = _settings(stage.plan, stage.folder, stage.database)
+    settings = _settings(stage)
     given, clock = stage.folder / f"coordinator{number}.json", stage.folder / f"coordinator{number}.clock"
     given.write_bytes(msgspec.json.encode(settings))
     write_clock(clock, 0)
@@ -122,10 +144,9 @@ async def _add_coordinator(stage: Stage, stack: contextlib.AsyncExitStack, numbe
         except (aiohttp.ClientError, OSError):
             return False
 
-    name = f"coordinator{number}"
-    process = Process(
-        name, python("tests.chaos.coordinator", str(given), str(clock)), log=stage.folder / f"{name}.log", ready=ready
-    )
+    process = Program(
+        f"coordinator{number}", "tests.chaos.coordinator", (str(given), str(clock)), folder=stage.folder, ready=ready
+    )  # fmt: skip
     port = settings.port
     proxy = await stack.enter_async_context(serve_proxy(lambda: ("127.0.0.1", port)))
     stage.coordinators.append(Coordinator(process, settings, clock, proxy))
@@ -147,9 +168,12 @@ async def _add_worker(stage: Stage, number: int) -> None:
     name = f"worker{number}"
     # Each at a price of its own; the link goes through a proxy of some coordinator.
     price = Price(in_uusd_per_mtok=1_000_000, out_uusd_per_mtok=80_000_000 + 10_000_000 * number)
+    proxies = [one.proxy.url for one in stage.coordinators]
+    # Each prefers another coordinator, and has the rest to fall back on.
+    first = number % len(proxies)
     config = WorkerConfig(
-        url=stage.coordinators[number % len(stage.coordinators)].proxy.url, engines=[EngineSpec(ENGINE)], slots=SLOTS, price=price,
-        measure=False, state_dir=str(stage.folder / name), drain_s=2.0, name=name,
+        url=",".join(proxies[first:] + proxies[:first]), engines=[EngineSpec(ENGINE)], slots=SLOTS, price=price, measure=False,
+        state_dir=str(stage.folder / name), drain_s=2.0, name=name,
     )  # fmt: skip
     given = stage.folder / f"{name}.json"
     given.write_bytes(msgspec.json.encode(config))
@@ -158,7 +182,7 @@ async def _add_worker(stage: Stage, number: int) -> None:
         # The link may be disturbed at that moment; that the process lives is all there is to wait for.
         return True
 
-    process = Process(name, python("tests.chaos.worker", str(given)), log=stage.folder / f"{name}.log", ready=ready)
+    process = Program(name, "tests.chaos.worker", (str(given),), folder=stage.folder, ready=ready)
     stage.workers.append(process)
     await process.start()
 
@@ -166,11 +190,12 @@ async def _add_worker(stage: Stage, number: int) -> None:
 async def _stop(stage: Stage) -> None:
     for poller in stage.pollers:
         await poller.stop()
-    for process in reversed(stage.processes):
-        if process.pid:
-            process.resume()
-            if process is stage.postgres:
-                process.signal(signal.SIGINT)
-                await process.gone()
-            else:
-                await process.kill()
+    if stage.balancer is not None:
+        await stage.balancer.stop()
+    servers = (stage.postgres, stage.redis)
+    for part in reversed(stage.parts):
+        if part in servers:
+            await part.stop()
+        elif part.pid:
+            part.kill()
+            await part.ended()
