@@ -15,6 +15,10 @@ from comptoir.kit.db import Database, Table, ddl, open_database
 
 # Machines here are noisy: an example is never too slow, only wrong.
 hypothesis.settings.register_profile("comptoir", deadline=None)
+# The same with many more examples, and new ones each time: see tests/machines.py.
+hypothesis.settings.register_profile("long", deadline=None, max_examples=1000)
+# For who only wants to know whether it fails: the steps that did are not made fewer first.
+hypothesis.settings.register_profile("unshrunk", deadline=None, phases=[hypothesis.Phase.generate])
 hypothesis.settings.load_profile("comptoir")
 
 pytest_plugins = ["tests.offline", "tests.programs", "tests.redis_server", "tests.servers"]
