@@ -77,7 +77,7 @@ class TestHostElsewhere:
             for job in jobs:
                 assert await read(job) == " tok" * TOKENS
         for house in posts.houses:
-            await posts.until(lambda house=house: not house.in_flight)
+            await posts.until(lambda house=house: not house.in_flight.counts())
             assert (len(house.jobs.live), house.jobs.live.leased, len(house.jobs.queue)) == (0, 0, 0)
             assert house.jobs.live.mirrors == {}
 

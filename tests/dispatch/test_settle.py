@@ -74,7 +74,7 @@ class TestFinish:
 
         assert job.state == JobState.COMPLETED
         assert len(line.closed) == 1
-        assert street.house.in_flight == {}
+        assert street.house.in_flight.counts() == {}
         assert [host.slots.free for host in street.house.fleet] == [1]
         assert await audit(street.house.db) == []
 

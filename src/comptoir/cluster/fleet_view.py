@@ -44,7 +44,6 @@ class FleetView:
         house.fleet.stirred = set()
         house.fleet.chosen = []
         switchboard.on(View, self._heard)
-        switchboard.on(Hail, lambda sender, _: self.tell_whole(sender))
         switchboard.on(Outcome, self._outcome)
         switchboard.on_gap.append(lambda sender: switchboard.send(sender, Hail()))
         switchboard.on_change.append(self._bus_changed)

@@ -14,6 +14,7 @@ from comptoir.jobs import Jobs, Lease, LiveJob
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 from comptoir.kit.errors import Unavailable
+from comptoir.kit.shares import Held
 from comptoir.kit.vitals import Check, LoopLag
 from comptoir.ledger import FEES, Ledger
 from comptoir.nodes import Nodes
@@ -100,10 +101,6 @@ class Peers(Protocol):
         """Tell whether a coordinator is alive, this one included."""
         ...
 
-    def in_flight(self, owner_id: bytes) -> int:
-        """Return how many unfinished jobs of a buyer other coordinators own, as last heard."""
-        ...
-
 
 class Alone:
     """No other coordinators."""
@@ -131,9 +128,6 @@ class Alone:
 
     def lives(self, node_id: bytes) -> bool:
         return False
-
-    def in_flight(self, owner_id: bytes) -> int:
-        return 0
 
 
 @dataclass
@@ -183,7 +177,7 @@ class House:
     """Line by host id; a host without one can't be given jobs."""
     reach: Callable[[Host], None] = lambda host: None
     """Opens the line to a host that jobs are pushed to; the composition root sets it (`dispatch.push`)."""
-    in_flight: dict[bytes, int] = field(default_factory=dict)
+    in_flight: Held = field(default_factory=Held)
     """Unfinished jobs by buyer."""
     readers: dict[bytes, int] = field(default_factory=dict)
     """Open event streams by job."""
@@ -247,15 +241,11 @@ class House:
 
     def enter(self, owner_id: bytes) -> None:
         """Count one more unfinished job of a buyer."""
-        self.in_flight[owner_id] = self.in_flight.get(owner_id, 0) + 1
+        self.in_flight.enter(owner_id)
 
     def leave(self, owner_id: bytes) -> None:
         """Count one unfinished job of a buyer less."""
-        left = self.in_flight[owner_id] - 1
-        if left:
-            self.in_flight[owner_id] = left
-        else:
-            del self.in_flight[owner_id]
+        self.in_flight.leave(owner_id)
 
     def note_credit(self, owner_id: bytes, free_uusd: int) -> None:
         """Remember what a buyer could still spend when the ledger last said so."""
