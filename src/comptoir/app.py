@@ -18,10 +18,11 @@ from types import FrameType
 import uvicorn
 
 from comptoir import __version__
+from comptoir.cluster import Cluster, joined
 from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
 from comptoir.dialects.link.session import say_goodbye
-from comptoir.dispatch import House, Served
+from comptoir.dispatch import Alone, House, Served
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.expire import sweep_forever
@@ -31,6 +32,7 @@ from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
 from comptoir.jobs import Jobs
+from comptoir.kit.bus import open_bus
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, open_database
 from comptoir.kit.http import CorkedHttpProtocol, HttpServer
@@ -61,6 +63,9 @@ RECONNECT_AFTER_S = 0.5
 GC_THRESHOLDS = (50_000, 20, 100)
 SWITCH_INTERVAL_S = 0.02
 
+POST_CHARS = 32
+"""Of the signing key's id, which names the trading post on the bus."""
+
 DATA_MODE = 0o700
 """The data folder holds keys and people's prompts: its owner's only."""
 
@@ -88,8 +93,10 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
         _, house.users = await house.identity.list_users(limit=1)
         house.lag.start()
         try:
-            async with pushing(house, UrlGuard(allow_private=settings.allow_private_endpoint_urls)):
-                await recover(house)
+            async with (
+                pushing(house, UrlGuard(allow_private=settings.allow_private_endpoint_urls)),
+                _among_others(house, settings),
+            ):
                 sweeper = asyncio.create_task(sweep_forever(house))
                 try:
                     yield house
@@ -105,6 +112,19 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
             house.identity.close()
     finally:
         await db.close()
+
+
+@contextlib.asynccontextmanager
+async def _among_others(house: House, settings: Settings) -> AsyncIterator[None]:
+    """Take up what is unfinished: all of it where this coordinator is alone, with a bus what no living one owns."""
+    if not settings.bus:
+        await recover(house)
+        yield
+        return
+    # All coordinators of a post sign with one key, and nobody else does.
+    bus = open_bus(settings.bus, house.node_id, post=house.receipts.keyid[:POST_CHARS])
+    async with joined(house, bus):
+        yield
 
 
 async def _count_before(house: House, *, before_ms: int) -> None:
@@ -131,7 +151,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database) 
     secret = hashlib.sha256(b"comptoir-idempotency" + key.seed()).digest()
     house = House(
         settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=Jobs(db),
-        receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=Nodes(db, new_id()),
+        receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=Nodes(db, new_id()), peers=Alone(),
         preference=preference_named(settings.routing), started_s=clock.monotonic_s(),
     )  # fmt: skip
     return house
@@ -158,6 +178,9 @@ def create_app(house: House) -> HttpServer:
         house, DIALECTS, gate=Gate(house.identity, settings, house.clock), body_bytes_max=settings.body_bytes_max,
         cors_origins=settings.cors_origins,
     )  # fmt: skip
+    if isinstance(house.peers, Cluster):
+        house.peers.handing_on.server = server
+        server.hand_on = house.peers.handing_on.hand_on
     house.served = lambda: [
         Served(
             route.dialect.name, route.endpoint.method, route.endpoint.path, route.counts.by_status, route.counts.seconds

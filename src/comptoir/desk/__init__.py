@@ -6,7 +6,7 @@ following it (`find_job`, `follow`, `open_stream`), stopping it (`stop`, `until_
 street, and no dialect.
 """
 
-from comptoir.desk.ending import stop, until_over
+from comptoir.desk.ending import elsewhere, stop, until_over
 from comptoir.desk.follow import find_job, follow, job_by_id
 from comptoir.desk.gate import Gate
 from comptoir.desk.idempotent import claim
@@ -16,6 +16,6 @@ from comptoir.desk.readers import open_stream
 from comptoir.desk.statuses import STATUSES, status_of
 
 __all__ = [
-    "STATUSES", "Gate", "PlainBody", "claim", "find_job", "follow", "job_by_id", "once", "open_stream", "render_plain_error",
-    "status_of", "stop", "submit_once", "until_over",
+    "STATUSES", "Gate", "PlainBody", "claim", "elsewhere", "find_job", "follow", "job_by_id", "once", "open_stream",
+    "render_plain_error", "status_of", "stop", "submit_once", "until_over",
 ]  # fmt: skip

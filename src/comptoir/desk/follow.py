@@ -24,7 +24,7 @@ async def job_by_id(house: House, owner_id: bytes | None, job_id: bytes) -> Live
     Raises:
         UnknownJob: as `find_job`.
     """
-    live = house.jobs.live.get(job_id) or house.jobs.live.recent(job_id)
+    live = house.jobs.live.seen(job_id)
     if live is not None:
         if owner_id is not None and live.owner_id != owner_id:
             raise UnknownJob
@@ -34,7 +34,13 @@ async def job_by_id(house: House, owner_id: bytes | None, job_id: bytes) -> Live
 
 
 async def follow(house: House, job: LiveJob) -> LiveJob:
-    """Return *job* with all its frames, so that a `Reader` can start anywhere in it."""
+    """Return *job* with all its frames, or following its owner, so that a `Reader` can start anywhere in it.
+
+    Raises:
+        Unavailable: nobody owns it just now; try again in a moment.
+    """
+    if not job.over and house.jobs.live.seen(job.id) is not job:
+        return await house.peers.mirror(job)
     if job.over and not job.frames:
         frames, details = await house.jobs.answer(job.id)
         if frames:

@@ -45,8 +45,14 @@ PROMPT_TOKENS_BASE = 32
 """Tokens that a chat template may add to a prompt."""
 
 
-def take(house: House, spec: Spec) -> Candidate | None:
-    """Choose the best free host for *spec* and reserve its slot; None: the job has to wait."""
+def take(house: House, spec: Spec, *, here: bool = False) -> Candidate | None:
+    """Choose the best free host for *spec* and reserve its slot; None: the job has to wait.
+
+    Args:
+        here: look only at hosts of this coordinator.
+    """
+    if here:
+        spec = replace(spec, here=True)
     free = house.fleet.free_list(spec.model)
     candidate = choose(spec, free, house.preference) if free is not None else None
     if candidate is not None:
@@ -86,25 +92,45 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
 
 
 async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
-    """Lease a queued job to a reserved host: durable first, then down the line."""
+    """Lease a queued job to a reserved host: durable first, then down the line. To a host of another coordinator it is offered."""
+    if candidate.away:
+        house.peers.offer(job, candidate)
+        return
     if job.closing:
         house.fleet.release(candidate.host_id)
         return
+    try:
+        lease = await lease_on(house, job, candidate, from_id=house.node_id)
+    except JobMoved:
+        house.peers.moved(job)
+    except JobFinished as refusal:
+        log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
+    except Refusal as refusal:
+        log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
+        if job.lease is None and not job.closing and job.id not in house.jobs.queue:
+            line_up(house, job, spec_of(job), first=True)
+    else:
+        give(house, job, lease)
+
+
+async def lease_on(house: House, job: LiveJob, candidate: Candidate, *, from_id: bytes) -> Lease:
+    """Write a lease on a queued job for a reserved host; whoever owned the job (*from_id*), this coordinator does now.
+
+    Raises (the slot is free again then, and the job without a lease):
+        JobMoved: it is no longer *from_id*'s. JobFinished: it is not queued any more. Unavailable: the database is away.
+    """
     lease = make_lease(house, job, candidate)
-    item = start_of(job, lease, node_id=house.node_id, from_id=house.node_id)
+    item = start_of(job, lease, node_id=house.node_id, from_id=from_id)
     job.events += 1
     try:
         await house.db.batch(start_verb, item, turn=Turn.START)
-    except Refusal as refusal:
-        log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
+    except Refusal:
         if job.lease is lease:
             house.jobs.live.close_lease(job)
             house.fleet.release(candidate.host_id)
             job.events -= 1
-            if not isinstance(refusal, JobFinished):
-                line_up(house, job, spec_of(job), first=True)
-        return
-    give(house, job, lease)
+        raise
+    return lease
 
 
 def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> Start:
@@ -145,9 +171,15 @@ def line_up(house: House, job: LiveJob, spec: Spec, *, first: bool = False) -> N
 def pump(house: House, host_id: bytes) -> None:
     """Give a host with free slots the oldest waiting jobs that it may run, until one of both runs out."""
     queue = house.jobs.queue
-    while len(queue):
+    while True:
         host = house.fleet.find(host_id)
-        if host is None or host.slots.free < 1 or host_id not in house.lines:
+        if (
+            host is None
+            or host.slots.free < 1
+            or host_id not in house.lines
+            or house.peers.yields(host)
+            or not len(queue)
+        ):
             return
         candidates = host.candidates
 
@@ -184,21 +216,19 @@ async def lose(
     if job.lease is not lease or job.closing:
         return
     blamed = fault in (Fault.HOST, Fault.CAPACITY)
-    if blamed:
-        job.losses += 1
-        if not again:
-            job.tried.add(lease.host_id)
+    tried = set(job.tried)
+    job.losses += blamed
+    if blamed and not again:
+        job.tried.add(lease.host_id)
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
-    state = ending.attempt_state if ending is not None else AttemptState.LOST
-    reason = whole_already(job)
-    if reason and not unpaid:
-        await finish(house, job, Ending(JobState.COMPLETED, attempt_state=state, fault=fault, finish_reason=reason))
-        return
-    if reason or job.losses >= ATTEMPTS_MAX or not house.fleet.possible(spec_of(job)):
-        await finish(house, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
-        return
-    await _requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
-    if job.refused:
+    try:
+        await _end_or_requeue(house, job, lease, why, fault=fault, ending=ending, unpaid=unpaid)
+    except Unavailable:
+        # Not written: the lease stands until the next sweep tries again, and nobody has lost anything yet.
+        job.losses -= blamed
+        job.tried = tried
+        raise
+    if job.refused or job.over or job.owner_node:
         return
     spec = spec_of(job)
     candidate = take(house, replace(spec, deny=spec.deny | {lease.host_id}))
@@ -209,6 +239,20 @@ async def lose(
         if lease.host_id not in spec.deny:
             # Not at once: a line that refuses everything would have the job going round and round.
             asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, house, lease.host_id)
+
+
+async def _end_or_requeue(
+    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool
+) -> None:  # fmt: skip
+    state = ending.attempt_state if ending is not None else AttemptState.LOST
+    reason = whole_already(job)
+    if reason and not unpaid:
+        await finish(house, job, Ending(JobState.COMPLETED, attempt_state=state, fault=fault, finish_reason=reason))
+        return
+    if reason or job.losses >= ATTEMPTS_MAX or not house.fleet.possible(spec_of(job)):
+        await finish(house, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
+        return
+    await _requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
 
 
 def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = AttemptState.LOST) -> Ending:
@@ -259,23 +303,26 @@ async def _requeue(
     job.events += 1
     job.state = JobState.QUEUED
     job.host_id = None
-    if fault == Fault.HOST:
-        house.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
     try:
         await house.db.batch(requeue_verb, item, turn=Turn.REQUEUE)
     except Refusal as refusal:
         if job.refused:
             house.fleet.release(lease.host_id)
             return
+        if isinstance(refusal, JobMoved):
+            house.fleet.release(lease.host_id)
+            house.peers.moved(job)
+            return
         if not isinstance(refusal, Unavailable):
             raise
-        # Not written: the lease stands until the next sweep tries again.
         if piece:
             job.segments.pop()
         live.open_lease(job, lease)
         job.state = JobState.RUNNING
         job.events -= 1
         raise
+    if fault == Fault.HOST:
+        house.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
     if anew:
         job.begin_anew()
     house.fleet.release(lease.host_id)

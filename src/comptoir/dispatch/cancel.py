@@ -16,12 +16,18 @@ async def cancel(house: House, job: LiveJob, *, reason: str = "cancelled by the 
     """
     if job.over:
         raise JobFinished(job.state)
+    if is_elsewhere(job):
+        house.peers.stop(job, reason)
+        return
     tell_host_to_stop(house, job, reason)
     ending = Ending(
         JobState.CANCELLED, attempt_state=AttemptState.FAILED, fault=Fault.BUYER, code="cancelled", message=reason,
         finish_reason="cancelled",
     )  # fmt: skip
     await finish(house, job, ending)
+    if is_elsewhere(job):
+        # It moved to another coordinator in the same moment.
+        house.peers.stop(job, reason)
 
 
 def hang_up(house: House, job: LiveJob) -> None:
@@ -43,3 +49,8 @@ def tell_host_to_stop(house: House, job: LiveJob, reason: str) -> None:
 async def _cancel_quietly(house: House, job: LiveJob) -> None:
     if not job.over:
         await cancel(house, job, reason="the client hung up")
+
+
+def is_elsewhere(job: LiveJob) -> bool:
+    """Tell whether another coordinator owns *job*, now: it may move whenever something is written."""
+    return bool(job.owner_node)

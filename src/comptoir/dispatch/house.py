@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +14,7 @@ from comptoir.identity import Identity
 from comptoir.jobs import Jobs, Lease, LiveJob
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
+from comptoir.kit.errors import Unavailable
 from comptoir.kit.vitals import Check, LoopLag
 from comptoir.ledger import FEES, Ledger
 from comptoir.nodes import Nodes
@@ -60,6 +62,81 @@ class Line(Protocol):
         ...
 
 
+class Peers(Protocol):
+    """The other coordinators of this trading post; `Alone` where there are none, `comptoir.cluster` where there are."""
+
+    def offer(self, job: LiveJob, candidate: Candidate) -> None:
+        """Offer a waiting job of ours to the coordinator that *candidate* is linked to; declined, it waits in line."""
+        ...
+
+    def moved(self, job: LiveJob) -> None:
+        """Another coordinator owns *job* now: what is here of it becomes a mirror, and its readers go on."""
+        ...
+
+    def stop(self, job: LiveJob, reason: str) -> None:
+        """Ask the owner of a mirrored job to cancel it."""
+        ...
+
+    async def mirror(self, job: LiveJob) -> LiveJob:
+        """Return what follows the unfinished job *job* (as read from the database) at its owner, from frame 0 on.
+
+        Raises:
+            Unavailable: nobody owns it right now; try again.
+        """
+        ...
+
+    async def owner_of(self, job_id: bytes) -> bytes | None:
+        """Return the other coordinator that owns an unfinished job; None: it is over, unknown, or ours."""
+        ...
+
+    async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
+        """A host came here: learn of it what others wrote, and take over the jobs that it brings leases on."""
+        ...
+
+    def yields(self, host: Host) -> bool:
+        """Tell whether a job elsewhere waits longer for *host* than any here; it was asked for, and comes or not."""
+        ...
+
+    def lives(self, node_id: bytes) -> bool:
+        """Tell whether a coordinator is alive, this one included."""
+        ...
+
+    def in_flight(self, owner_id: bytes) -> int:
+        """Return how many unfinished jobs of a buyer other coordinators own, as last heard."""
+        ...
+
+
+class Alone:
+    """No other coordinators."""
+
+    def offer(self, job: LiveJob, candidate: Candidate) -> None:
+        raise AssertionError("no host is linked to another coordinator, where there is none")
+
+    def moved(self, job: LiveJob) -> None:
+        log.error("job %s was taken over by a coordinator that this one does not know of", job.id.hex())
+
+    def stop(self, job: LiveJob, reason: str) -> None:
+        raise AssertionError("nothing is mirrored where there is no other coordinator")
+
+    async def mirror(self, job: LiveJob) -> LiveJob:
+        raise Unavailable("the job is just being taken up; try again")
+
+    async def owner_of(self, job_id: bytes) -> bytes | None:
+        return None
+
+    async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
+        return
+
+    def yields(self, host: Host) -> bool:
+        return False
+
+    def lives(self, node_id: bytes) -> bool:
+        return False
+
+    def in_flight(self, owner_id: bytes) -> int:
+        return 0
+
+
 @dataclass
 class Retention:
     """How far the walk over old jobs has come."""
@@ -97,10 +174,14 @@ class House:
     idempotency: Idempotency
     nodes: Nodes
     """The coordinators of this trading post; `node_id` is this one's."""
+    peers: Peers
+    """The other coordinators."""
     preference: Preference
     """Routing strategy in force."""
     fee_account: bytes = FEES
     """Where this coordinator books the platform's part (`ledger.fee_account` of its slot)."""
+    drops: deque[float] = field(default_factory=deque)
+    """Monotonic times at which links dropped lately."""
     lines: dict[bytes, Line] = field(default_factory=dict)
     """Line by host id; a host without one can't be given jobs."""
     reach: Callable[[Host], None] = lambda host: None

@@ -1,7 +1,7 @@
 """Recover: take up after a restart what the database says is unfinished. No accepted job is lost, no hold forgotten."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from comptoir.dispatch.assign import lose, spec_of
 from comptoir.dispatch.house import House
@@ -23,34 +23,42 @@ async def recover(house: House) -> int:
     owners = list(await house.jobs.owners())
     while rows := await house.jobs.take_over(node_id=house.node_id, of=owners) if owners else []:
         taken += len(rows)
-        await take_up(house, rows)
+        for row in rows:
+            await take_up(house, row)
     if taken:
         log.info("took up %d unfinished jobs", taken)
     return taken
 
 
-async def take_up(house: House, rows: Sequence[JobRow]) -> None:
-    """Go on with jobs that this coordinator has just become the owner of."""
-    journal = await house.jobs.journal([row.id for row in rows])
-    for row in rows:
-        job = await _revive(house, row, journal=journal.get(row.id, []))
-        house.jobs.live.add(job)
-        house.enter(job.owner_id)
-        if not job.detached:
-            ending = Ending(
-                JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="coordinator_restarted",
-                message="the coordinator restarted while the client was waiting; nothing was charged", status=503, free=True,
-            )  # fmt: skip
-            await finish(house, job, ending)
-        elif job.lease is None:
-            queue_up(house, job, spec_of(job))
-        elif not _keeps_frames(house, job.lease):
-            # A polling or pushed host keeps no frames to send again: start over on whoever is free.
-            await lose(house, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
+async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tried: Iterable[bytes] = ()) -> LiveJob:
+    """Go on with a job that this coordinator has just become the owner of.
+
+    Args:
+        known: what readers here hold of it; its frames were shown and stay.
+        tried: hosts that failed it, as far as known.
+    """
+    job = await _revive(house, row, known)
+    job.tried.update(tried)
+    job.losses = max(job.losses, len(job.tried))
+    house.jobs.live.add(job)
+    house.enter(job.owner_id)
+    if not job.detached and not (job.home_id is not None and house.peers.lives(job.home_id)):
+        ending = Ending(
+            JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="coordinator_restarted",
+            message="the coordinator restarted while the client was waiting; nothing was charged", status=503, free=True,
+        )  # fmt: skip
+        await finish(house, job, ending)
+    elif job.lease is None:
+        queue_up(house, job, spec_of(job))
+    elif not _keeps_frames(house, job.lease):
+        # A polling or pushed host keeps no frames to send again: start over on whoever is free.
+        await lose(house, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
+    return job
 
 
 def _keeps_frames(house: House, lease: Lease) -> bool:
-    return house.fleet.get(lease.host_id).row.transport == LINK
+    host = house.fleet.find(lease.host_id)
+    return host is not None and host.row.transport == LINK
 
 
 def _signs(house: House, host_id: bytes) -> bool:
@@ -58,27 +66,32 @@ def _signs(house: House, host_id: bytes) -> bool:
     return host is not None and host.row.public_key is not None
 
 
-async def _revive(house: House, row: JobRow, *, journal: Sequence[bytes]) -> LiveJob:
+async def _revive(house: House, row: JobRow, known: LiveJob | None) -> LiveJob:
     now_s = house.clock.monotonic_s()
-    job = LiveJob.revived(row, now_s=now_s)
+    job = known or LiveJob.revived(row, now_s=now_s)
+    job.body = row.body
     job.state = JobState.QUEUED
     job.events = await house.jobs.events_count(row.id)
-    host = house.fleet.find(row.host_id) if row.host_id is not None else None
-    leased = row.state == JobState.RUNNING and row.attempt_id is not None and host is not None
-    attempts = await house.jobs.attempts(row.id) if leased or journal else []
-    if journal:
-        signing = frozenset([each.host_id for each in attempts if _signs(house, each.host_id)])
-        job.revive_segments(attempts, journal, signing=signing)
+    attempts = await house.jobs.attempts(row.id) if row.started_ms is not None else []
+    for host_id in {each.host_id for each in attempts}:
+        if house.fleet.find(host_id) is None:
+            await house.hosts.meet(host_id)
+    delivered = any(each.ended_ms is not None and each.end_frame > each.first_frame for each in attempts)
+    pieces = await house.jobs.journal(row.id) if delivered else []
+    signing = frozenset([each.host_id for each in attempts if _signs(house, each.host_id)])
+    job.revive_segments(attempts, pieces, signing=signing)
     attempt = next((each for each in attempts if each.id == row.attempt_id), None)
-    if leased and host is not None and attempt is not None:
+    if row.state == JobState.RUNNING and attempt is not None:
         lease = Lease(
-            id=attempt.id, host_id=host.id, model=row.model, first_frame=len(job.frames), chain=job.chain,
+            id=attempt.id, host_id=attempt.host_id, model=row.model, first_frame=job.segment_start, chain=job.segment_chain,
             price_in=row.price_in_uusd_per_mtok if attempt.price_in is None else attempt.price_in,
             price_out=row.price_out_uusd_per_mtok if attempt.price_out is None else attempt.price_out,
-            started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=_signs(house, host.id),
+            started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=attempt.host_id in signing,
         )  # fmt: skip
         lease.revived = True
         job.state = JobState.RUNNING
         house.jobs.live.open_lease(job, lease)
-        house.fleet.adopt(host.id)
+        host = house.fleet.find(attempt.host_id)
+        if host is not None and not host.node_id:
+            house.fleet.adopt(host.id)
     return job

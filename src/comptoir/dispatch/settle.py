@@ -109,6 +109,10 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
             return
         log.error("job %s was already %s in the database", job.id.hex(), stale.state)
         settled = Settled()
+    except JobMoved:
+        job.closing = False
+        house.peers.moved(job)
+        return
     except Exception:
         if job.refused:
             return

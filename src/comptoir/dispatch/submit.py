@@ -85,7 +85,7 @@ async def submit(house: House, order: Order) -> LiveJob:
         raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
     if len(order.body) > settings.prompt_bytes_max:
         raise PromptTooLong(settings.prompt_bytes_max)
-    if house.in_flight.get(order.owner_id, 0) >= settings.jobs_per_buyer_max:
+    if house.in_flight.get(order.owner_id, 0) + house.peers.in_flight(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
     prompt_bytes = order.prompt_bytes or len(order.body)
     prompt_tokens = prompt_bytes // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
@@ -100,7 +100,9 @@ async def submit(house: House, order: Order) -> LiveJob:
         price_in, price_out = candidate.price_in_uusd_per_mtok, candidate.price_out_uusd_per_mtok
     job = _live(house, order, prompt_tokens=prompt_tokens, price_in=price_in, price_out=price_out)
     job.answers = order.answers
-    lease = make_lease(house, job, candidate) if candidate is not None else None
+    if not order.detached:
+        job.home_id = house.node_id
+    lease = make_lease(house, job, candidate) if candidate is not None and not candidate.away else None
     early = lease is not None and order.job_id is None and _may_start_early(house, job, lease)
     house.enter(order.owner_id)
     item = _Item(
@@ -121,6 +123,8 @@ async def submit(house: House, order: Order) -> LiveJob:
         if lease is not None:
             job.events = 2
             give(house, job, lease)
+        elif candidate is not None:
+            house.spawn(start(house, job, candidate))
         else:
             queue_up(house, job, spec_of(job))
     return job

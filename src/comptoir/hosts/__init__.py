@@ -8,6 +8,7 @@ Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. Wha
 Knows `routing` (its door only), whose candidates and free lists the fleet keeps; nobody else.
 """
 
+from comptoir.hosts.away import Away
 from comptoir.hosts.check import (
     GPU_CHARS_MAX,
     MODEL_CHARS_MAX,
@@ -62,6 +63,7 @@ __all__ = [
     "STATUSES",
     "TABLES",
     "TRANSPORTS",
+    "Away",
     "Fleet",
     "Host",
     "HostRefusal",

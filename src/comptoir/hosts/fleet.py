@@ -57,6 +57,14 @@ class Fleet:
         """Hosts whose stored row is out of date; `Hosts.flush` empties it."""
         self.on_free: Callable[[Host], None] = lambda host: None
         """Called whenever a host can take a job more than before; waiting jobs may now go there."""
+        self.stirred: set[bytes] | None = None
+        """Hosts whose status, slots, offer or figures changed since somebody last took note; None: nobody does."""
+        self.chosen: list[tuple[bytes, str]] | None = None
+        """Host and model of each job given since somebody last took note; None: nobody does."""
+        self.on_away_outcome: Callable[[Host, str, int], None] = lambda host, outcome, tokens: None
+        """Told the outcomes of hosts that are at another coordinator by now, which keeps their reputation."""
+        self.leases_here: Callable[[bytes], int] = lambda host_id: 0
+        """Tells how many jobs of this coordinator a host has, when it comes back from another one."""
 
     # -- who is registered ---------------------------------------------------------------------------------------
 
@@ -124,6 +132,8 @@ class Fleet:
     def seen(self, host_id: bytes, pulse: Pulse | None = None) -> None:
         """Note a sign of life (heartbeat, poll, frames); a host without link of ours becomes active by it."""
         host = self.get(host_id)
+        if host.node_id and host.row.transport != LINK:
+            self._bring_home(host)
         host.seen_s = self._clock.monotonic_s()
         host.last_seen_ms = self._clock.now_ms()
         self.changed.add(host_id)
@@ -139,6 +149,7 @@ class Fleet:
     def mark_linked(self, host_id: bytes) -> None:
         """The host's link is up: it takes jobs, also after having drained."""
         host = self.get(host_id)
+        self._bring_home(host)
         host.linked = True
         self.seen(host_id)
         self._set_status(host, ACTIVE)
@@ -204,6 +215,8 @@ class Fleet:
         if host.slots.waiting is not None:
             host.slots.waiting -= 1
         self._lists[model].took(candidate, prefix_key)
+        if self.chosen is not None:
+            self.chosen.append((host_id, model))
         self._place(host)
 
     def release(self, host_id: bytes) -> None:
@@ -211,6 +224,8 @@ class Fleet:
         host = self._hosts.get(host_id)
         if host is None:
             return
+        if host.node_id:
+            return  # It has moved to another coordinator, which counts its slots.
         assert host.slots.running > 0, "a slot is released once for every time it was reserved"
         host.slots.running -= 1
         self._place(host)
@@ -244,6 +259,9 @@ class Fleet:
         host = self._hosts.get(host_id)
         if host is None:
             return
+        if host.node_id:
+            self.on_away_outcome(host, outcome, tokens)
+            return
         host.jobs_done += outcome == DONE
         host.jobs_failed += outcome == FAILED
         host.jobs_lost += outcome == LOST
@@ -256,7 +274,7 @@ class Fleet:
         """Publish the host's reputation as of now if it has moved; call now and then for hosts without jobs."""
         score = host.reputation.score(self._clock.now_ms())
         for model, candidate in host.candidates.items():
-            if _moved(candidate.reputation, score):
+            if has_moved(candidate.reputation, score):
                 candidate.reputation = score
                 self._lists[model].moved(candidate)
 
@@ -265,6 +283,12 @@ class Fleet:
         host = self._hosts.get(host_id)
         pace = host.paces.get(model) if host is not None else None
         return pace.figures if pace is not None else PRIOR
+
+    def longest_gap_ms(self, host_id: bytes, model: str) -> float:
+        """Return the longest pause between two arrivals of a host's frames, lately; 0 when nothing is known."""
+        host = self._hosts.get(host_id)
+        pace = host.paces.get(model) if host is not None else None
+        return pace.longest_gap_ms if pace is not None else 0.0
 
     def explain_reputation(self, host_id: bytes) -> ReputationStory:
         """Say why a host has its reputation."""
@@ -336,6 +360,17 @@ class Fleet:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    def _bring_home(self, host: Host) -> None:
+        """The host is reached from here now: its slots are ours to count, from what runs here."""
+        if host.node_id:
+            host.node_id = b""
+            for candidate in host.candidates.values():
+                candidate.away = False
+            host.slots.total = host.row.slots
+            host.slots.running = self.leases_here(host.id)
+            if host.slots.waiting is not None:
+                host.slots.waiting = 0
+
     def _set_status(self, host: Host, status: str) -> None:
         if host.status == status:
             return
@@ -374,12 +409,14 @@ class Fleet:
         before = host.slots.free
         host.slots.open = host.status == ACTIVE
         free = host.slots.count()
+        if self.stirred is not None and not host.node_id:
+            self.stirred.add(host.id)
         for model, candidate in host.candidates.items():
             if rejoins:
                 self._lists[model].rejoin(candidate)
             else:
                 self._lists[model].place(candidate)
-        if free > before:
+        if free > before and not host.node_id:
             self.on_free(host)
 
     def _offer(self, host: Host, models: tuple[ModelOffer, ...]) -> None:
@@ -400,7 +437,7 @@ class Fleet:
             candidate.price_in_uusd_per_mtok = offer.price_in_uusd_per_mtok
             candidate.price_out_uusd_per_mtok = offer.price_out_uusd_per_mtok
             candidate.can_continue = offer.can_continue
-            candidate.plain_only = row.transport != LINK
+            candidate.plain_only, candidate.away = row.transport != LINK, bool(host.node_id)
             candidate.region, candidate.tier, candidate.vram_mib = row.region, row.tier, row.vram_mib
             if joins:
                 hosts.add(candidate)
@@ -432,11 +469,14 @@ class Fleet:
     def _publish_pace(self, host: Host, model: str, pace: Pace) -> None:
         figures = pace.read()
         candidate = host.candidates[model]
+        if self.stirred is not None:
+            self.stirred.add(host.id)
         first, inter = figures.first_frame_p50_ms, figures.inter_frame_p50_ms
-        if _moved(candidate.first_frame_ms, first) or _moved(candidate.inter_frame_ms, inter):
+        if has_moved(candidate.first_frame_ms, first) or has_moved(candidate.inter_frame_ms, inter):
             candidate.first_frame_ms, candidate.inter_frame_ms = first, inter
             self._lists[model].moved(candidate)
 
 
-def _moved(published: float, truth: float) -> bool:
+def has_moved(published: float, truth: float) -> bool:
+    """Tell whether *truth* is more than `PUBLISH_SHARE` away from what was published."""
     return abs(truth - published) > PUBLISH_SHARE * published

@@ -19,6 +19,7 @@ class Host:
         "jobs_lost",
         "last_seen_ms",
         "linked",
+        "node_id",
         "paces",
         "reputation",
         "row",
@@ -37,6 +38,8 @@ class Host:
         self.slots.count()
         self.status = OFFLINE
         self.linked = False
+        self.node_id = b""
+        """The other coordinator that it is linked to or was last heard by; empty: none, or this one."""
         self.candidates: dict[str, Candidate] = {}
         self.paces: dict[str, Pace] = {}
         self.reputation = Reputation(row.good_milli / 1000, row.bad_milli / 1000, row.outcome_ms)
@@ -45,6 +48,13 @@ class Host:
         self.last_seen_ms = row.last_seen_ms
         self.jobs_done, self.jobs_failed, self.jobs_lost = row.jobs_done, row.jobs_failed, row.jobs_lost
         self.tokens_done = row.tokens_done
+
+    def remember(self, row: HostRow) -> None:
+        """Take over the statistics of *row*, which another coordinator wrote since they were loaded here."""
+        self.reputation = Reputation(row.good_milli / 1000, row.bad_milli / 1000, row.outcome_ms)
+        self.jobs_done, self.jobs_failed, self.jobs_lost = row.jobs_done, row.jobs_failed, row.jobs_lost
+        self.tokens_done = row.tokens_done
+        self.last_seen_ms = max(self.last_seen_ms, row.last_seen_ms)
 
     @property
     def id(self) -> bytes:

@@ -88,6 +88,22 @@ class Hosts:
             raise UnknownHost(host_id)
         return row
 
+    async def meet(self, host_id: bytes) -> bool:
+        """Take a host into the fleet that another coordinator registered, or bring what is remembered of it up to date;
+        False when there is none.
+
+        Call it before the host is served here: its statistics were written by the coordinator it comes from.
+        """
+        row = await store.read_one(self._db, host_id)
+        if row is None or row.retired_ms is not None:
+            return False
+        host = self.fleet.find(host_id)
+        if host is None:
+            self.fleet.add(row)
+        elif host.node_id or not host.linked:
+            host.remember(row)
+        return True
+
     async def retire(self, host_id: bytes) -> None:
         """Take a host out for good; its record stays. Jobs it runs are the caller's to move.
 
@@ -108,7 +124,7 @@ class Hosts:
         written = 0
         while self.fleet.changed:
             ids = [self.fleet.changed.pop() for _ in range(min(FLUSH_ROWS_MAX, len(self.fleet.changed)))]
-            rows = [host.stored() for host in map(self.fleet.find, ids) if host is not None]
+            rows = [host.stored() for host in map(self.fleet.find, ids) if host is not None and not host.node_id]
             try:
                 command = partial(store.write_behind, rows=rows)
                 written += await self._db.run(command, locks=(store.host_rows(rows),))

@@ -122,15 +122,31 @@ class LiveJob:
             deadline_ms=row.deadline_ms, created_ms=row.created_ms, submitted_s=now_s,
         )  # fmt: skip
         job.state = JobState(row.state)
-        job.host_id = row.host_id
-        job.started_ms = row.started_ms or 0
-        job.cost_uusd = row.cost_uusd
-        job.usage = Usage(row.prompt_tokens, row.completion_tokens)
-        job.finish_reason = row.finish_reason or ""
-        job.fault = Fault(row.fault or "")
-        job.error_code, job.error_message = row.error_code or "", row.error_message or ""
         job.home_id, job.restarts = row.home_id, row.restarts or 0
+        job.note_end(row, b"")
         return job
+
+    def note_end(self, row: JobRow, details: bytes) -> None:
+        """Take over how the stored job stands or ended, but for its state; *details* is its engine's usage JSON."""
+        self.host_id = row.host_id
+        self.started_ms = row.started_ms or 0
+        self.cost_uusd = row.cost_uusd
+        self.usage = Usage(row.prompt_tokens, row.completion_tokens, details)
+        self.finish_reason = row.finish_reason or ""
+        self.fault = Fault(row.fault or "")
+        self.error_code, self.error_message = row.error_code or "", row.error_message or ""
+
+    def as_row(self) -> JobRow:
+        """Return the unfinished job as the database has it, for whoever takes it over from here."""
+        return JobRow(
+            id=self.id, owner_id=self.owner_id, dialect=self.dialect, kind=self.kind, model=self.model, state=self.state,
+            body=self.body, prompt_tokens_max=self.prompt_tokens_max, max_tokens=self.max_tokens,
+            price_in_uusd_per_mtok=self.price_in, price_out_uusd_per_mtok=self.price_out, hold_uusd=self.hold_uusd,
+            detached=int(self.detached), deadline_ms=self.deadline_ms, created_ms=self.created_ms, started_ms=None,
+            finished_ms=None, host_id=None, attempt_id=None, prompt_tokens=0, completion_tokens=0, cost_uusd=0,
+            finish_reason=None, fault=None, error_code=None, error_message=None, node_id=None, home_id=self.home_id,
+            restarts=self.restarts,
+        )  # fmt: skip
 
     @property
     def body_sha256(self) -> bytes:
@@ -157,6 +173,11 @@ class LiveJob:
         self.segments.append(ClosedSegment(lease, len(self.frames), self.chain, self.segment_tokens, unpaid))
         return _encode_frames(self.frames[start:])
 
+    @property
+    def segment_chain(self) -> bytes:
+        """Running hash before the first frame that belongs to no closed segment."""
+        return self.segments[-1].chain if self.segments else chain_start(self.id)
+
     def begin_anew(self, *, keep: int | None = None) -> None:
         """Count that the answer begins anew at frame *keep* (behind those that are here) after more of it may have been seen.
 
@@ -167,22 +188,31 @@ class LiveJob:
         at = len(self.frames) if keep is None else keep
         if at < len(self.frames):
             assert at >= self.segment_start, "what the journal has is kept"
-            kept, self.frames = self.frames[:at], []
-            self.frame_bytes, self.tokens, self.chain = 0, 0, chain_start(self.id)
+            kept = self._take_frames()[:at]
             self.append(kept)
         self.anew.append((self.restarts, at))
         self.wake()
 
+    def _take_frames(self) -> list[Frame]:
+        """Take all frames away and return them."""
+        frames, self.frames = self.frames, []
+        self.frame_bytes, self.tokens, self.chain = 0, 0, chain_start(self.id)
+        return frames
+
     def revive_segments(
         self, attempts: Sequence[AttemptRow], pieces: Sequence[bytes], *, signing: frozenset[bytes]
-    ) -> None:
-        """Take back from the journal what hosts delivered before another process took the job over.
+    ) -> None:  # fmt: skip
+        """Take back from the journal what hosts delivered before this process took the job over.
+
+        Frames that were shown here already stay, and those behind the journal's end too: they are the open attempt's.
 
         Args:
             attempts: of this job, oldest first.
             pieces: the journal's rows in frame order; together they hold all frames of the closed segments.
             signing: hosts that sign their segments.
         """
+        shown = self._take_frames()
+        self.segments = []
         closed = [row for row in attempts if row.ended_ms is not None and row.end_frame > row.first_frame]
         for row, piece in zip(closed, pieces, strict=True):
             lease = Lease(
@@ -194,6 +224,14 @@ class LiveJob:
             self.append(_decode_frames(piece))
             # A host that did not stand by its frames has no hash stored.
             self.close_segment(lease, unpaid=row.chain is None)
+        common = min(len(shown), len(self.frames))
+        if shown[:common] == self.frames[:common]:
+            self.append(shown[common:])
+        else:
+            same = next(at for at in range(common) if shown[at] != self.frames[at])
+            self.restarts += 1
+            self.anew.append((self.restarts, same))
+            self.wake()
 
     @property
     def over(self) -> bool:
@@ -326,6 +364,8 @@ class LiveJobs:
         self._due: dict[int, set[LiveJob]] = {}
         """By the second of their deadline, so that looking for those past it costs nothing per job that waits."""
         self._recent: dict[bytes, LiveJob] = {}
+        self.mirrors: dict[bytes, LiveJob] = {}
+        """Jobs of other coordinators that are read here; `comptoir.cluster` keeps them."""
         self.broken: dict[LiveJob, None] = {}
         """Jobs in line whose stream stands still: some of the answer was delivered, and no host is going on with it."""
 
@@ -337,9 +377,17 @@ class LiveJobs:
         self._jobs[job.id] = job
         self._due.setdefault(job.deadline_ms // 1000, set()).add(job)
 
+    def all(self) -> list[LiveJob]:
+        """Return every live job."""
+        return list(self._jobs.values())
+
     def get(self, job_id: bytes) -> LiveJob | None:
         """Return the live job, or None."""
         return self._jobs.get(job_id)
+
+    def seen(self, job_id: bytes) -> LiveJob | None:
+        """Return the job if it is in memory: live, a mirror of one elsewhere, or over since a moment ago."""
+        return self._jobs.get(job_id) or self.mirrors.get(job_id) or self._recent.get(job_id)
 
     def recent(self, job_id: bytes) -> LiveJob | None:
         """Return a job that is over since a moment ago, or None: then the database knows."""

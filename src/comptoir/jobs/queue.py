@@ -118,6 +118,17 @@ class Queue:
             line.entries.popleft()
         return best
 
+    def heads(self) -> dict[str, bytes]:
+        """Return the job that waits longest, by model; costs nothing per job that waits."""
+        found = {}
+        for model, line in self._lines.items():
+            entries = line.entries
+            while entries and entries[0].gone:
+                entries.popleft()
+            if entries:
+                found[model] = entries[0].job_id
+        return found
+
     def models(self) -> dict[str, int]:
         """Return the number of waiting jobs by model."""
         return {model: line.alive for model, line in self._lines.items() if line.alive}

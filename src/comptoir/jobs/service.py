@@ -6,7 +6,7 @@ from functools import partial
 from comptoir.jobs.errors import UnknownJob
 from comptoir.jobs.live import LiveJobs, decode_frames
 from comptoir.jobs.queue import Queue
-from comptoir.jobs.store import claim_rows, forget_contents, job_row
+from comptoir.jobs.store import claim_leases, claim_row, claim_rows, claim_waiting_rows, forget_contents, job_row
 from comptoir.jobs.tables import JOBS
 from comptoir.jobs.types import FINAL, AttemptRow, JobRow
 from comptoir.kit.db import Database
@@ -86,14 +86,10 @@ class Jobs:
         sql = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE job_id = ? ORDER BY id"
         return [AttemptRow(*row) for row in await self._db.fetch(sql, [job_id])]
 
-    async def journal(self, job_ids: Sequence[bytes]) -> dict[bytes, list[bytes]]:
-        """Return what was delivered by hosts that lost their leases, encoded, in frame order, of the jobs that have any."""
-        marks = ",".join("?" * len(job_ids))
-        sql = f"SELECT job_id, frames FROM journal WHERE job_id IN ({marks}) ORDER BY job_id, first_frame"
-        found: dict[bytes, list[bytes]] = {}
-        for job_id, frames in await self._db.fetch(sql, list(job_ids)) if job_ids else []:
-            found.setdefault(bytes(job_id), []).append(bytes(frames))
-        return found
+    async def journal(self, job_id: bytes) -> list[bytes]:
+        """Return what was delivered of an unfinished job by hosts that lost their leases: each's frames, encoded, in order."""
+        sql = "SELECT frames FROM journal WHERE job_id = ? ORDER BY first_frame"
+        return [bytes(row[0]) for row in await self._db.fetch(sql, [job_id])]
 
     async def answer(self, job_id: bytes) -> tuple[list[Frame], bytes]:
         """Return a finished job's frames and its engine's usage JSON; empty when nothing was delivered."""
@@ -116,6 +112,25 @@ class Jobs:
         until it returns none.
         """
         return await self._db.run(partial(claim_rows, node_id=node_id, of=of, limit=limit))
+
+    async def claim(self, job_id: bytes, *, node_id: bytes, from_id: bytes) -> JobRow | None:
+        """Make *node_id* the owner of one waiting job of *from_id*; None: it is no longer that one's, or no longer waits."""
+        return await self._db.run(partial(claim_row, job_id=job_id, node_id=node_id, from_id=from_id))
+
+    async def claim_waiting(self, *, node_id: bytes, models: Sequence[str], limit: int) -> list[JobRow]:
+        """Make *node_id* the owner of the jobs that wait longest for one of *models* at other coordinators; return them."""
+        return await self._db.run(partial(claim_waiting_rows, node_id=node_id, models=models, limit=limit))
+
+    async def claim_leases(self, leases: Sequence[bytes], *, node_id: bytes, host_id: bytes) -> list[JobRow]:
+        """Make *node_id* the owner of the jobs that *host_id* brings open *leases* on, whoever owned them; return them."""
+        return await self._db.run(partial(claim_leases, leases=leases, node_id=node_id, host_id=host_id))
+
+    async def whereabouts(self, job_ids: Sequence[bytes]) -> dict[bytes, tuple[str, bytes | None]]:
+        """Return state and owner of each job that exists."""
+        if not job_ids:
+            return {}
+        sql = f"SELECT id, state, node_id FROM jobs WHERE id IN ({','.join('?' * len(job_ids))})"
+        return {bytes(row[0]): (row[1], row[2]) for row in await self._db.fetch(sql, list(job_ids))}
 
     async def forget(self, *, older_than_ms: int, after: bytes, limit: int = 500) -> tuple[int, bytes | None]:
         """Delete prompts and answers among the next *limit* jobs behind *after* that were finished before *older_than_ms*.

@@ -198,14 +198,52 @@ def claim_rows(tx: Tx, *, node_id: bytes, of: Sequence[bytes | None], limit: int
     """Change the owner of unfinished jobs; see `Jobs.take_over`."""
     marks = ",".join("?" * len(of))
     whose = f"(node_id IN ({marks}){' OR node_id IS NULL' if None in of else ''})"
-    skip = " FOR UPDATE SKIP LOCKED" if tx.dialect == "postgresql" else ""
+    skip = f"{_lock(tx)} SKIP LOCKED" if tx.dialect == "postgresql" else ""
     sql = (
         f"SELECT {','.join(JOBS.names)} FROM jobs WHERE state IN ('queued', 'running') AND {whose} "
         f"ORDER BY id LIMIT {limit:d}{skip}"
     )
-    rows = [job_row(row) for row in tx.fetch(sql, list(of))]
-    tx.update(JOBS, ("node_id",), [(row.id, node_id) for row in rows])
-    return rows
+    return _claimed(tx, tx.fetch(sql, list(of)), node_id)
+
+
+def claim_row(tx: Tx, *, job_id: bytes, node_id: bytes, from_id: bytes) -> JobRow | None:
+    """Change the owner of one waiting job; see `Jobs.claim`."""
+    where = f"id = ? AND state = 'queued' AND node_id = ?{_lock(tx)}"
+    rows = tx.fetch(f"SELECT {','.join(JOBS.names)} FROM jobs WHERE {where}", [job_id, from_id])
+    return _claimed(tx, rows, node_id)[0] if rows else None
+
+
+def claim_waiting_rows(tx: Tx, *, node_id: bytes, models: Sequence[str], limit: int) -> list[JobRow]:
+    """Change the owner of waiting jobs; see `Jobs.claim_waiting`. Jobs that somebody else is just taking are passed over."""
+    marks = ",".join("?" * len(models))
+    where = f"state = 'queued' AND node_id <> ? AND model IN ({marks}) ORDER BY id LIMIT {limit:d}{_lock(tx)}"
+    skip = " SKIP LOCKED" if tx.dialect == "postgresql" else ""
+    rows = tx.fetch(f"SELECT {','.join(JOBS.names)} FROM jobs WHERE {where}{skip}", [node_id, *models])
+    return _claimed(tx, rows, node_id)
+
+
+def claim_leases(tx: Tx, *, leases: Sequence[bytes], node_id: bytes, host_id: bytes) -> list[JobRow]:
+    """Change the owner of running jobs; see `Jobs.claim_leases`."""
+    job_ids = [row[0] for row in tx.select(ATTEMPTS, ("job_id",), leases)]
+    if not job_ids:
+        return []
+    marks, held = ",".join("?" * len(job_ids)), ",".join("?" * len(leases))
+    where = (
+        f"id IN ({marks}) AND state = 'running' AND host_id = ? AND attempt_id IN ({held}) AND node_id <> ? "
+        f"ORDER BY id{_lock(tx)}"
+    )
+    rows = tx.fetch(f"SELECT {','.join(JOBS.names)} FROM jobs WHERE {where}", [*job_ids, host_id, *leases, node_id])
+    return _claimed(tx, rows, node_id)
+
+
+def _lock(tx: Tx) -> str:
+    return " FOR UPDATE" if tx.dialect == "postgresql" else ""
+
+
+def _claimed(tx: Tx, rows: Sequence[tuple[object, ...]], node_id: bytes) -> list[JobRow]:
+    found = [job_row(row) for row in rows]
+    tx.update(JOBS, ("node_id",), [(row.id, node_id) for row in found])
+    return found
 
 
 def job_row(columns: tuple[object, ...]) -> JobRow:

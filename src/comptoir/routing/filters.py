@@ -29,6 +29,7 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
         or spec.min_reputation > candidate.reputation
         or (spec.must_continue and not candidate.can_continue)
         or (candidate.plain_only and not spec.plain)
+        or (spec.here and candidate.away)
     )
 
 
@@ -79,6 +80,7 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
     ("reputation floor", _reputation),
     ("plain text", lambda s, c: "takes one text, a length and a temperature" if c.plain_only and not s.plain else None),
     ("continuation", lambda s, c: "can't go on from frames" if s.must_continue and not c.can_continue else None),
+    ("place", lambda s, c: "linked to another coordinator" if s.here and c.away else None),
 )
 """Name and check of every filter, in the order they are told; a check answers the figure that failed, or ``None``."""
 

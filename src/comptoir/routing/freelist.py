@@ -88,6 +88,10 @@ class FreeList:
         """How many sorted lists are kept up to date: what a change costs grows with it."""
         return len(self._indexes)
 
+    def free(self) -> Iterator[Candidate]:
+        """Go through the hosts with a free slot, in no order."""
+        return iter(self._free)
+
     def next_order(self) -> int:
         """Return the `order` for the next candidate to join."""
         self._order += 1

@@ -36,6 +36,8 @@ class Spec:
     """The job is one text with a length and a temperature: all that a host without our worker is given."""
     must_continue: bool = False
     """The host has to be able to go on from delivered frames (a second attempt)."""
+    here: bool = False
+    """The host has to be one of this coordinator's own."""
     preference: str = "balanced"
     """Name of a strategy, see `PREFERENCES`."""
     answers: int = 1
@@ -94,6 +96,8 @@ class Candidate:
     can_continue: bool = False
     plain_only: bool = False
     """The host takes plain jobs only (it polls or is pushed its jobs)."""
+    away: bool = False
+    """The host is linked to another coordinator, which decides about its slots."""
     region: str = ""
     tier: str = ""
     vram_mib: int = 0

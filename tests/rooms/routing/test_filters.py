@@ -28,6 +28,7 @@ CASES: list[tuple[dict[str, object], str | None]] = [
     ({"min_reputation": 0.5}, None),
     ({"min_reputation": 0.51}, "reputation floor"),
     ({"must_continue": True}, "continuation"),
+    ({"here": True}, "place"),
     ({"plain": True}, None),
     ({"plain": False}, "plain text"),
 ]
@@ -40,7 +41,7 @@ def asked(changes: dict[str, object]) -> Spec:
 class TestPasses:
     @pytest.mark.parametrize(("changes", "filter_name"), CASES)
     def test_each_filter_at_its_limit(self, changes: dict[str, object], filter_name: str | None) -> None:
-        candidate = replace(make_candidate(), plain_only=True)  # 25 + 256 micro-dollars for the plain job
+        candidate = replace(make_candidate(), plain_only=True, away=True)  # 25 + 256 micro-dollars for the plain job
         spec = asked(changes)
 
         failed = [name for name, check in FILTERS if check(spec, candidate) is not None]

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from comptoir.desk import claim, once, until_over
+from comptoir.desk import claim, elsewhere, once, until_over
 from comptoir.dialects.infrintia import wire
 from comptoir.dispatch import House
 from comptoir.dispatch.assign import pump
@@ -122,7 +122,7 @@ async def chunk(house: House, request: Request) -> wire.ChunkTaken:
     """Take pieces of an answer, in order; pieces that are here already are skipped."""
     body: wire.Chunk = request.body
     host = _caller(house, request, body.host_id)
-    job = _leased(house, host, request.params["id"])
+    job = await _leased(house, host, request.params["id"])
     pieces = _pieces(body.token, body.tokens)
     if pieces is None:
         raise InvalidField("token", "is required (or tokens)")
@@ -134,7 +134,7 @@ async def complete_job(house: House, request: Request) -> wire.Completed:
     body: wire.Complete = request.body
     host = _caller(house, request, body.host_id)
     try:
-        job = _leased(house, host, request.params["id"])
+        job = await _leased(house, host, request.params["id"])
     except NotYourLease:
         return await _completed_before(house, host, request.params["id"])
     usage = Usage(body.usage.prompt_tokens, body.usage.completion_tokens) if body.usage is not None else Usage()
@@ -175,7 +175,7 @@ async def fail_job(house: House, request: Request) -> wire.Failed:
     """Give a job back: it goes to another host if nothing was delivered, else it ends and the rest is refunded."""
     body: wire.Fail = request.body
     host = _caller(house, request, body.host_id)
-    job = _leased(house, host, request.params["id"])
+    job = await _leased(house, host, request.params["id"])
     await fail(
         house, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
         status=422 if body.fault == "buyer" else 502,
@@ -207,14 +207,18 @@ def _job_id(text: str) -> bytes:
     return job_id
 
 
-def _leased(house: House, host: Host, text: str) -> LiveJob:
+async def _leased(house: House, host: Host, text: str) -> LiveJob:
     """Return the job that *host* holds the lease on.
 
     Raises:
         UnknownJob: that is no job id.
+        Elsewhere: another coordinator owns it.
         NotYourLease: the host has no lease on it (any more).
     """
-    job = house.jobs.live.get(_job_id(text))
+    job_id = _job_id(text)
+    job = house.jobs.live.get(job_id)
+    if job is None:
+        await elsewhere(house, job_id)
     if job is None or job.closing or job.lease is None or job.lease.host_id != host.id:
         raise NotYourLease
     return job

@@ -10,7 +10,7 @@ from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_lin
 from comptoir.dispatch import House, Order
 from comptoir.jobs import JobFinished, JobState, LiveJob, Reader
 from comptoir.kit.clock import iso_utc
-from comptoir.kit.errors import InvalidField, Unavailable
+from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request, Stream
 from comptoir.kit.ids import public
 from comptoir.kit.money import to_credits
@@ -117,8 +117,6 @@ async def stream(house: House, request: Request) -> Stream:
     except ValueError as error:
         raise InvalidField("Last-Event-ID", str(error)) from error
     job = await find_job(house, request.principal.id, request.params["id"])
-    if not job.over and house.jobs.live.get(job.id) is not job:
-        raise Unavailable("the job is just being taken up; try again")
     job = await follow(house, job)
     close = open_stream(house, job.id)
     reader = Reader(job, start=0 if last is None else last + 1)

@@ -9,7 +9,6 @@ from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.house import House
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import LiveJob
-from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import Request
 
 
@@ -18,7 +17,7 @@ async def place(house: House, request: Request, order: Order) -> LiveJob:
 
     With an Idempotency-Key the job goes on when the client is gone, because it may come back and ask again.
 
-    Raises: as `submit` and `claim`; Unavailable when the first request is being answered by another coordinator.
+    Raises: as `submit` and `claim`; Unavailable while nobody owns the first request's job.
     """
     claimed = await claim(house, request)
     if claimed is None:
@@ -26,6 +25,4 @@ async def place(house: House, request: Request, order: Order) -> LiveJob:
         request.when_gone(partial(hang_up, house, job))
         return job
     job = await submit_once(house, msgspec.structs.replace(order, detached=True), claimed)
-    if not job.over and house.jobs.live.get(job.id) is None:
-        raise Unavailable("the first request with this Idempotency-Key is being answered elsewhere")
     return await follow(house, job)

@@ -19,7 +19,7 @@ The contract, which tests/kit/test_bus.py holds against every implementation:
 Two implementations:
 
 - `LocalBus`: nodes of one event loop that meet at an `Exchange`, which tests cut and mend.
-- Redis or Valkey Streams, 6.2 or newer (`open_bus`; needs the extra ``comptoir[cluster]``). One stream per inbox,
+- Redis or Valkey Streams, 6.2 or newer (`open_bus`; needs the extra ``comptoir[bus]``). One stream per inbox,
   ``comptoir:<post>:inbox:<node id>``. The receiver makes it, reads it with a blocking XREAD, cuts off what it read and
   keeps it alive; senders only add to one that exists, so nothing collects behind a dead node, and its inbox expires after
   `INBOX_TTL_S`. Everything of one turn of the event loop is written at once, as one entry per receiver. A server that

@@ -82,7 +82,7 @@ def open_bus(address: str, node_id: bytes, *, post: str) -> Bus:
 
     Raises:
         ValueError: the address or the name is malformed; the message does not repeat the address.
-        ModuleNotFoundError: the extra ``comptoir[cluster]`` is not installed.
+        ModuleNotFoundError: the extra ``comptoir[bus]`` is not installed.
     """
     if len(node_id) != NODE_ID_BYTES:
         raise ValueError(f"a node id has {NODE_ID_BYTES} bytes")

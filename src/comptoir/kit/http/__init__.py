@@ -7,15 +7,24 @@ Starlette's path patterns.
 
 from comptoir.kit.http.cork import CorkedHttpProtocol
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
-from comptoir.kit.http.errors import MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody, field_error
+from comptoir.kit.http.errors import (
+    Elsewhere,
+    MethodNotAllowed,
+    NoSuchPath,
+    PayloadTooLarge,
+    UnsupportedBody,
+    field_error,
+)
 from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
 from comptoir.kit.http.request import Reply, Request, Stream
-from comptoir.kit.http.server import HttpServer, RequestCounts, encode_json
+from comptoir.kit.http.server import FORWARDED, HttpServer, RequestCounts, encode_json
 
 __all__ = [
+    "FORWARDED",
     "Access",
     "CorkedHttpProtocol",
     "Dialect",
+    "Elsewhere",
     "Endpoint",
     "HttpServer",
     "MethodNotAllowed",

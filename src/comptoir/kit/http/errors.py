@@ -7,6 +7,14 @@ import msgspec
 from comptoir.kit.errors import InvalidField, Refusal
 
 
+class Elsewhere(Refusal):
+    """Only another server can answer this request; it is handed on there, and nobody sees this."""
+
+    def __init__(self, server: bytes) -> None:
+        super().__init__("only another server can answer this")
+        self.server = server
+
+
 class NoSuchPath(Refusal):
     """Nothing is served at this path."""
 

@@ -11,9 +11,16 @@ import msgspec
 from starlette.routing import compile_path
 from starlette.websockets import WebSocket
 
-from comptoir.kit.errors import InvalidField, Refusal
+from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
-from comptoir.kit.http.errors import MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody, field_error
+from comptoir.kit.http.errors import (
+    Elsewhere,
+    MethodNotAllowed,
+    NoSuchPath,
+    PayloadTooLarge,
+    UnsupportedBody,
+    field_error,
+)
 from comptoir.kit.http.request import Receive, Reply, Request, Scope, Send, Stream
 
 log = logging.getLogger(__name__)
@@ -23,6 +30,9 @@ encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 """What keeps proxies from holding a stream back."""
+
+FORWARDED = "comptoir.forwarded"
+"""Set in the scope of a request that another server handed on: it is answered here or not at all."""
 
 EXPOSED_HEADERS = (
     b"x-request-id, retry-after, retry-after-ms, x-should-retry, x-ratelimit-limit-requests, "
@@ -101,6 +111,8 @@ class HttpServer:
         self._ids = count(1)
         self._id_head = "req_" + os.urandom(6).hex()
         self.routes: list[_Route] = []
+        self.hand_on: Callable[[Request, bytes], Awaitable[Reply]] = _nobody
+        """Has another server answer a request that raised `Elsewhere`; the composition root sets it where there are others."""
         for dialect in dialects:
             # The root's own dialect has no prefix; it is mounted once.
             for prefix in {"": None, dialect.prefix: None} if dialect.at_root else (dialect.prefix,):
@@ -207,7 +219,7 @@ class HttpServer:
                     request, route.dialect, send, status=status, body=body, content_type=route.json_header
                 )
         except Refusal as refusal:
-            reply = route.dialect.render_error(refusal, request)
+            reply = await self._refused(route, request, refusal)
             status = reply.status
             await self._send(reply, request, route.dialect, send)
         except StreamBroken:
@@ -229,6 +241,16 @@ class HttpServer:
                     "request_id": request.id,
                 }
                 access_log.debug("%s %s", request.method, request.path, extra=fields)
+
+    async def _refused(self, route: _Route, request: Request, refusal: Refusal) -> Reply:
+        if isinstance(refusal, Elsewhere):
+            try:
+                if request.scope.get(FORWARDED):
+                    raise Unavailable("what was asked about has just moved on; try again")
+                return await self.hand_on(request, refusal.server)
+            except Refusal as failed:
+                refusal = failed
+        return route.dialect.render_error(refusal, request)
 
     def _next_id(self) -> str:
         return f"{self._id_head}{next(self._ids):x}"
@@ -341,6 +363,10 @@ class HttpServer:
             await _deny(scope, send, reply)
             return
         await declared.handler(self._house, request, socket)
+
+
+async def _nobody(request: Request, server: bytes) -> Reply:
+    raise Unavailable("only another server can answer this, and none is known")
 
 
 async def _deny(scope: Scope, send: Send, reply: Reply) -> None:

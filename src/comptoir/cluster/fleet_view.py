@@ -1,0 +1,192 @@
+"""The fleet of all coordinators in each one's memory: what is here is announced, what is elsewhere is taken as announced.
+
+The coordinator that a host is linked to counts its slots; the others know them some 20 ms late. A wrong guess is declined
+(`comptoir.cluster.offers`), never acted on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from comptoir.cluster.messages import Figures, Hail, HostView, Outcome, View
+from comptoir.cluster.switchboard import Switchboard
+from comptoir.dispatch import House
+from comptoir.hosts import LINK, OFFLINE, Away, Host
+
+log = logging.getLogger(__name__)
+
+ANNOUNCE_S = 0.02
+"""How long changes are gathered before they are told: a hundredth of a short answer, and 50 messages a second at most."""
+
+WHOLE_S = 10.0
+"""How often everything is told again, so that a host that nothing happens to is not taken to be gone."""
+
+HOSTS_A_MESSAGE = 500
+
+
+class FleetView:
+    """Tells the other coordinators of the hosts here, and notes what they tell."""
+
+    def __init__(self, house: House, switchboard: Switchboard) -> None:
+        self._house = house
+        self._board = switchboard
+        self._away = Away(house.fleet)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._heads: dict[str, bytes] = {}
+        self._of: dict[bytes, set[bytes]] = {}
+        """Hosts by the coordinator that announced them."""
+        self._unknown: set[bytes] = set()
+        self.heads: dict[bytes, dict[str, bytes]] = {}
+        """By coordinator and model: the job that waits longest there."""
+        self.on_heads: Callable[[bytes], None] = lambda node_id: None
+        """Called when another coordinator has jobs waiting; set by `comptoir.cluster.service`."""
+        house.fleet.stirred = set()
+        house.fleet.chosen = []
+        switchboard.on(View, self._heard)
+        switchboard.on(Hail, lambda sender, _: self.tell_whole(sender))
+        switchboard.on(Outcome, self._outcome)
+        switchboard.on_gap.append(lambda sender: switchboard.send(sender, Hail()))
+        switchboard.on_change.append(self._bus_changed)
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin to announce."""
+        self._timer = self._loop.call_later(ANNOUNCE_S, self._tell_changes)
+
+    def stop(self) -> None:
+        """Announce nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def tell_whole(self, node_id: bytes) -> None:
+        """Tell one coordinator of every host here."""
+        if not self._board.up:
+            return
+        hosts = [self._seen(host) for host in self._house.fleet if self._is_here(host)]
+        for first in range(0, max(1, len(hosts)), HOSTS_A_MESSAGE):
+            part = hosts[first : first + HOSTS_A_MESSAGE]
+            self._board.send(node_id, View(first == 0, part, [], self._heads))
+
+    def _tell_changes(self) -> None:
+        self._timer = self._loop.call_later(ANNOUNCE_S, self._tell_changes)
+        fleet = self._house.fleet
+        stirred, fleet.stirred = fleet.stirred or set(), set()
+        chosen, fleet.chosen = fleet.chosen or [], []
+        heads = self._house.jobs.queue.heads()
+        for node_id, waiting in self.heads.items():
+            if waiting:
+                self.on_heads(node_id)
+        if not (stirred or chosen or heads != self._heads) or not self._board.here:
+            self._heads = heads
+            return
+        self._heads = heads
+        found = [host for host in map(fleet.find, stirred) if host is not None and not host.node_id]
+        hosts = [self._seen(host) for host in found]
+        for first in range(0, max(1, len(hosts)), HOSTS_A_MESSAGE):
+            self._board.tell_all(
+                View(False, hosts[first : first + HOSTS_A_MESSAGE], chosen if not first else [], heads)
+            )
+
+    def _is_here(self, host: Host) -> bool:
+        return not host.node_id and host.status != OFFLINE
+
+    def _seen(self, host: Host) -> HostView:
+        # A host that polls or is called can be heard by any coordinator; one with a link is there only where the link is.
+        status = host.status if host.linked or host.row.transport != LINK else OFFLINE
+        reputation = next((candidate.reputation for candidate in host.candidates.values()), 0.0)
+        figures = [
+            Figures(model, pace.figures.first_frame_p50_ms, pace.figures.inter_frame_p50_ms)
+            for model, pace in host.paces.items()
+        ]
+        return HostView(
+            host.id, status, host.slots.free, host.slots.total, list(host.row.models), figures, reputation
+        )  # fmt: skip
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def _heard(self, sender: bytes, view: View) -> None:
+        of = self._of.setdefault(sender, set())
+        if view.full:
+            for host_id in of - {host.id for host in view.hosts}:
+                self._forget(host_id, sender)
+            of.clear()
+        for host in view.hosts:
+            of.add(host.id)
+            if self._house.fleet.find(host.id) is None:
+                self._meet(host, sender)
+            else:
+                self._note(host, sender)
+        for host_id, model in view.chosen:
+            self._away.note_chosen(host_id, model)
+        self.heads[sender] = view.heads
+        if view.heads:
+            self.on_heads(sender)
+
+    def _note(self, seen: HostView, sender: bytes) -> None:
+        fleet = self._house.fleet
+        host = fleet.get(seen.id)
+        if host.linked or (seen.status == OFFLINE and host.node_id != sender):
+            return  # It left the sender, and is here or with somebody else by now.
+        if host.node_id not in (b"", sender) and host.row.transport != LINK and host.slots.free and not seen.free:
+            return  # Heard of by two; whoever can give it jobs has it.
+        if tuple(seen.models) != host.row.models or seen.total != host.row.slots:
+            fleet.replace_offer(seen.id, tuple(seen.models), seen.total)
+        if seen.status == OFFLINE:
+            self._forget(seen.id, sender)
+            return
+        self._away.note_away(
+            seen.id, node_id=sender, status=seen.status, free=seen.free, total=max(1, seen.total)
+        )  # fmt: skip
+        self._away.note_reputation(seen.id, seen.reputation)
+        for figures in seen.figures:
+            self._away.note_figures(seen.id, figures.model, figures.first_frame_ms, figures.inter_frame_ms)
+
+    def _forget(self, host_id: bytes, sender: bytes) -> None:
+        host = self._house.fleet.find(host_id)
+        if host is not None and host.node_id == sender:
+            self._away.forget(host_id)
+
+    def _meet(self, seen: HostView, sender: bytes) -> None:
+        if seen.id in self._unknown:
+            return
+        self._unknown.add(seen.id)
+        self._house.spawn(self._look_up(seen, sender))
+
+    async def _look_up(self, seen: HostView, sender: bytes) -> None:
+        try:
+            if await self._house.hosts.meet(seen.id):
+                self._note(seen, sender)
+        finally:
+            self._unknown.discard(seen.id)
+
+    # -- who is gone ---------------------------------------------------------------------------------------------
+
+    def forget_node(self, node_id: bytes) -> None:
+        """A coordinator is gone: its hosts are offline until they come here or are announced by another."""
+        self.heads.pop(node_id, None)
+        for host_id in self._of.pop(node_id, ()):
+            self._forget(host_id, node_id)
+
+    def _bus_changed(self, up: bool) -> None:
+        if up:
+            for node_id in self._board.here:
+                self._board.send(node_id, Hail())
+                self.tell_whole(node_id)
+        else:
+            self.heads.clear()
+            for host in self._house.fleet:
+                if host.node_id:
+                    self._away.unreachable(host.id)
+
+    # -- outcomes ------------------------------------------------------------------------------------------------
+
+    def outcome(self, host: Host, outcome: str, tokens: int) -> None:
+        """An attempt ended for a host that is at another coordinator by now: its reputation is kept there."""
+        self._board.send(host.node_id, Outcome(host.id, outcome, tokens))
+
+    def _outcome(self, sender: bytes, message: Outcome) -> None:
+        host = self._house.fleet.find(message.host_id)
+        if host is not None and not host.node_id:
+            self._house.fleet.outcome(message.host_id, message.outcome, tokens=message.tokens)

@@ -1,0 +1,107 @@
+"""Requests that only another coordinator can answer: a host that polls brings a piece of a job that is owned elsewhere, a buyer
+cancels one. The request is handed on as it came, credentials included, and its answer handed back.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from comptoir.cluster.messages import HttpAnswer, HttpCall
+from comptoir.cluster.switchboard import Switchboard
+from comptoir.dispatch import House
+from comptoir.kit.errors import Unavailable
+from comptoir.kit.http import FORWARDED, HttpServer, Reply, Request
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 10.0
+"""How long the other coordinator has: longer than the end of a job may take to be written."""
+
+WAITING_MAX = 10_000
+"""Requests handed on and unanswered at once."""
+
+HEADERS_DROPPED = (b"content-length", b"connection", b"transfer-encoding", b"content-type")
+
+
+class HandingOn:
+    """Hands requests on, and answers those that others hand here."""
+
+    def __init__(self, house: House, switchboard: Switchboard) -> None:
+        self._house = house
+        self._board = switchboard
+        self._calls: dict[int, asyncio.Future[HttpAnswer]] = {}
+        self._next = 0
+        self.server: HttpServer | None = None
+        """Answers what is handed here; the composition root sets it."""
+        switchboard.on(HttpCall, self._called)
+        switchboard.on(HttpAnswer, self._answered)
+
+    async def hand_on(self, request: Request, node_id: bytes) -> Reply:
+        """Have another coordinator answer *request*.
+
+        Raises:
+            Unavailable: it is not here, the bus is down, or no answer came in time; safe to repeat.
+        """
+        if not self._board.up or node_id not in self._board.here or len(self._calls) >= WAITING_MAX:
+            raise Unavailable("the coordinator that has this job can't be asked just now; try again")
+        self._next += 1
+        call_id = self._next
+        future = self._calls[call_id] = asyncio.get_running_loop().create_future()
+        scope = request.scope
+        call = HttpCall(
+            call_id,
+            request.method,
+            request.path,
+            scope["query_string"],
+            list(scope["headers"]),
+            request.raw,
+            request.peer,
+        )
+        self._board.send(node_id, call)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                answer = await future
+        except TimeoutError:
+            raise Unavailable("the coordinator that has this job does not answer; try again") from None
+        finally:
+            self._calls.pop(call_id, None)
+        media = next((value for name, value in answer.headers if name == b"content-type"), b"application/json")
+        headers = tuple((name, value) for name, value in answer.headers if name not in HEADERS_DROPPED)
+        return Reply(answer.status, answer.body, media=media.decode("latin-1"), headers=headers)
+
+    def _answered(self, sender: bytes, answer: HttpAnswer) -> None:
+        future = self._calls.get(answer.call_id)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def _called(self, sender: bytes, call: HttpCall) -> None:
+        self._house.spawn(self._answer(sender, call))
+
+    async def _answer(self, sender: bytes, call: HttpCall) -> None:
+        assert self.server is not None, "the composition root sets the server before anybody can call"
+        status, headers, pieces = 503, list[tuple[bytes, bytes]](), list[bytes]()
+        unread = True
+
+        async def receive() -> dict[str, Any]:
+            nonlocal unread
+            if unread:
+                unread = False
+                return {"type": "http.request", "body": call.body, "more_body": False}
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+        async def send(message: Any) -> None:
+            nonlocal status, headers
+            if message["type"] == "http.response.start":
+                status, headers = message["status"], list(message["headers"])
+            else:
+                pieces.append(message.get("body", b""))
+
+        scope = {
+            "type": "http", "method": call.method, "path": call.path, "query_string": call.query, "headers": call.headers,
+            "client": (call.peer, 0), "server": None, "scheme": "http", "root_path": "", FORWARDED: True,
+        }  # fmt: skip
+        try:
+            await self.server(scope, receive, send)
+        finally:
+            self._board.send(sender, HttpAnswer(call.call_id, status, headers, b"".join(pieces)))

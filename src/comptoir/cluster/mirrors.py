@@ -1,0 +1,367 @@
+"""Jobs of other coordinators as readers here see them, and the other way round: our jobs for readers elsewhere.
+
+A mirror is a `LiveJob` that nothing is decided on: frames and the end come from its owner. It may be made of a job that was ours
+(it went to a host elsewhere, or was taken over), and may become ours again; its readers notice neither. What the owner
+sends has to go on from the very frames that were shown here, compared by their running hash.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from functools import partial
+
+from comptoir.cluster.messages import Batch, Differs, Ended, Follow, Gone, Owned, Stop, Unfollow
+from comptoir.cluster.switchboard import Switchboard
+from comptoir.dispatch import House
+from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.recover import take_up
+from comptoir.jobs import Fault, JobFinished, JobRow, JobState, LiveJob, Reader, UnknownJob
+from comptoir.kit.errors import Refusal, Unavailable
+from comptoir.link import Frame, chain_start, chain_step
+
+log = logging.getLogger(__name__)
+
+FRAMES_A_MESSAGE = 2_048
+"""Most frames of one message."""
+
+LOOK_S = 0.5
+"""How often the database is asked what became of mirrored jobs that nothing was heard of, while the bus is down or unsure."""
+
+QUIET_S = 5.0
+"""A mirror that nothing came for so long is asked about, also while the bus is up: news may have been lost."""
+
+OWNER_WAIT_S = 10.0
+"""How long somebody who wants to follow a job waits for it to have an owner: longer than a dead one is noticed and replaced."""
+
+
+class Mirrors:
+    """The jobs of others that are read here, and the readers elsewhere of ours."""
+
+    def __init__(self, house: House, switchboard: Switchboard) -> None:
+        self._house = house
+        self._board = switchboard
+        self._loop = asyncio.get_running_loop()
+        self._jobs: dict[bytes, LiveJob] = house.jobs.live.mirrors
+        self._heard_s: dict[bytes, float] = {}
+        self._stops: dict[bytes, str] = {}
+        """Why a mirrored job is to be stopped, until it is over: told its owner, whoever that becomes."""
+        self._served: dict[tuple[bytes, bytes], asyncio.Task[None]] = {}
+        """Readers elsewhere: by coordinator and job."""
+        switchboard.on(Batch, self._batch)
+        switchboard.on(Ended, self._ended)
+        switchboard.on(Gone, self._gone)
+        switchboard.on(Differs, self._differs)
+        switchboard.on(Owned, self._owned)
+        switchboard.on(Follow, self._follow)
+        switchboard.on(Unfollow, self._unfollow)
+        switchboard.on(Stop, self._stop)
+        switchboard.on_gap.append(self._follow_again)
+        switchboard.on_change.append(self._bus_changed)
+
+    # -- becoming and ceasing to be a mirror ---------------------------------------------------------------------
+
+    def become(self, job: LiveJob, owner: bytes) -> None:
+        """Make a mirror of *job*, which was ours and is *owner*'s now (empty: nobody knows yet); its readers stay."""
+        house = self._house
+        if job.over or self._jobs.get(job.id) is job:
+            if not job.over:
+                self._attach(job, owner)
+            return
+        house.jobs.queue.remove(job.id)
+        lease = house.jobs.live.close_lease(job)
+        if lease is not None:
+            house.fleet.release(lease.host_id)
+        house.jobs.live.drop(job)
+        house.leave(job.owner_id)
+        job.closing = False
+        self._jobs[job.id] = job
+        if not house.jobs.live.leased:
+            house.when_empty.set()
+        self._attach(job, owner)
+
+    def known(self, job_id: bytes) -> LiveJob | None:
+        """Return the mirror of a job that is about to become ours, with the frames that were shown here."""
+        return self._jobs.get(job_id)
+
+    async def take_up(self, row: JobRow, *, tried: Iterable[bytes] = ()) -> None:
+        """Go on with a job that has just become ours, with the frames that readers here have of it."""
+        known = self._jobs.get(row.id)
+        reason = self.adopt(known) if known is not None else ""
+        job = await take_up(self._house, row, known=known, tried=tried)
+        if reason and not job.over:
+            self._house.spawn(self._cancel(job, reason))
+
+    def adopt(self, job: LiveJob) -> str:
+        """A job is ours now, and no longer a mirror. Returns why it is to be stopped, empty if it is not."""
+        reason = self._stops.get(job.id, "")
+        self._forget(job)
+        job.owner_node = b""
+        return reason
+
+    async def follow(self, job: LiveJob) -> LiveJob:
+        """Return a mirror of an unfinished job, as read from the database; made now if there is none yet.
+
+        Raises:
+            Unavailable: it has no owner that is alive, and none took it over in `OWNER_WAIT_S`.
+        """
+        known = self._jobs.get(job.id)
+        if known is not None:
+            return known
+        self._jobs[job.id] = job
+        self._attach(job, await self._owner(job))
+        return job
+
+    async def _owner(self, job: LiveJob) -> bytes:
+        try:
+            async with asyncio.timeout(OWNER_WAIT_S):
+                while True:
+                    found = await self._house.jobs.whereabouts([job.id])
+                    state, owner = found.get(job.id, ("", None))
+                    if owner in self._board.here or state not in (JobState.QUEUED, JobState.RUNNING):
+                        return owner or b""
+                    if owner == self._house.node_id and self._house.jobs.live.get(job.id) is not None:
+                        return b""
+                    await asyncio.sleep(LOOK_S / 5)
+        except TimeoutError:
+            self._jobs.pop(job.id, None)
+            raise Unavailable("the job is just being taken over; try again") from None
+
+    # -- following -----------------------------------------------------------------------------------------------
+
+    def _attach(self, job: LiveJob, owner: bytes) -> None:
+        # Never empty while it is a mirror: that is what tells it from a job of ours.
+        job.owner_node = owner or b"?"
+        self._heard_s[job.id] = self._loop.time() if owner else 0.0
+        if owner:
+            self._board.send(owner, Follow(job.id, len(job.frames), job.chain))
+            if job.id in self._stops:
+                self._board.send(owner, Stop(job.id, self._stops[job.id]))
+
+    def stop(self, job: LiveJob, reason: str) -> None:
+        """Have the owner of a mirrored job cancel it, whoever that is by then."""
+        self._stops[job.id] = reason
+        if job.owner_node in self._board.here:
+            self._board.send(job.owner_node, Stop(job.id, reason))
+
+    def _mine(self, sender: bytes, job_id: bytes) -> LiveJob | None:
+        job = self._jobs.get(job_id)
+        if job is None or job.owner_node != sender:
+            return None
+        self._heard_s[job_id] = self._loop.time()
+        return job
+
+    def _batch(self, sender: bytes, message: Batch) -> None:
+        job = self._mine(sender, message.job_id)
+        if job is None:
+            if message.job_id not in self._jobs:
+                self._board.send(sender, Unfollow(message.job_id))
+            return
+        held = len(job.frames)
+        job.state, job.host_id, job.started_ms = JobState(message.state), message.host_id, message.started_ms
+        if message.seq > held:
+            self._attach(job, sender)
+        elif message.seq + len(message.items) > held:
+            job.append(message.items[held - message.seq :])
+
+    def _ended(self, sender: bytes, message: Ended) -> None:
+        job = self._mine(sender, message.job_id)
+        if job is None:
+            return
+        if message.frames != len(job.frames):
+            self._attach(job, sender)
+            return
+        job.cost_uusd, job.usage, job.finish_reason = message.cost_uusd, message.usage, message.finish_reason
+        job.fault, job.error_code, job.error_message = Fault(message.fault), message.error_code, message.error_message
+        job.error_status, job.error_body = message.error_status, message.error_body
+        job.retry_after_s, job.host_id = message.retry_after_s, message.host_id
+        self._is_over(job, message.state)
+
+    def _is_over(self, job: LiveJob, state: str) -> None:
+        job.receipt_id = job.id
+        job.owner_node = b""
+        self._forget(job)
+        job.state = JobState(state)
+        self._house.jobs.live.retire(job)
+        job.wake()
+
+    def _forget(self, job: LiveJob) -> None:
+        self._jobs.pop(job.id, None)
+        self._heard_s.pop(job.id, None)
+        self._stops.pop(job.id, None)
+
+    def _break_off(self, job: LiveJob) -> None:
+        """End the readers of an answer that began anew: nothing can be added honestly to what they have. The job goes on."""
+        self._forget(job)
+        job.error_code, job.error_status = "answer_restarted", 502
+        job.error_message = "the answer had to begin anew on another host; read it again from its start"
+        job.state = JobState.FAILED
+        job.wake()
+
+    def _gone(self, sender: bytes, message: Gone) -> None:
+        job = self._jobs.get(message.job_id)
+        if job is not None and job.owner_node == sender:
+            self._house.spawn(self._look([job]))
+
+    def _differs(self, sender: bytes, message: Differs) -> None:
+        job = self._mine(sender, message.job_id)
+        if job is not None:
+            self._break_off(job)
+
+    def _owned(self, sender: bytes, message: Owned) -> None:
+        for job_id in message.job_ids:
+            live = self._house.jobs.live.get(job_id)
+            if live is not None:
+                self.become(live, sender)
+            elif job_id in self._jobs:
+                self._attach(self._jobs[job_id], sender)
+
+    def _follow_again(self, sender: bytes) -> None:
+        for job in list(self._jobs.values()):
+            if job.owner_node == sender:
+                self._attach(job, sender)
+
+    def _bus_changed(self, up: bool) -> None:
+        if up:
+            for job in list(self._jobs.values()):
+                if job.owner_node in self._board.here:
+                    self._attach(job, job.owner_node)
+
+    async def look(self) -> None:
+        """Ask the database about the mirrors that nothing was heard of for a while; call it every `LOOK_S`."""
+        before = self._loop.time() - (QUIET_S if self._board.up else LOOK_S)
+        quiet = [job for job_id, job in self._jobs.items() if self._heard_s.get(job_id, 0.0) < before]
+        for first in range(0, len(quiet), 500):
+            await self._look(quiet[first : first + 500])
+
+    async def _look(self, jobs: list[LiveJob]) -> None:
+        found = await self._house.jobs.whereabouts([job.id for job in jobs])
+        for job in jobs:
+            state, owner = found.get(job.id, ("", None))
+            if self._jobs.get(job.id) is not job:
+                continue
+            if state not in (JobState.QUEUED, JobState.RUNNING):
+                await self._read_end(job)
+            elif owner is not None and owner != self._house.node_id and owner in self._board.here:
+                self._attach(job, owner)
+            elif owner == self._house.node_id:
+                self._heard_s[job.id] = self._loop.time()
+
+    async def _read_end(self, job: LiveJob) -> None:
+        """Learn the end of a job from the database: nobody told it, or nobody is left who could."""
+        try:
+            row = await self._house.jobs.get(job.id)
+        except UnknownJob:
+            self._forget(job)
+            return
+        frames, details = await self._house.jobs.answer(job.id)
+        if self._jobs.get(job.id) is not job:
+            return
+        held = len(job.frames)
+        if len(frames) < held or chain_over(job.id, frames[:held]) != job.chain:
+            self._break_off(job)
+            return
+        job.append(frames[held:])
+        job.note_end(row, details)
+        self._is_over(job, row.state)
+
+    # -- serving readers elsewhere -------------------------------------------------------------------------------
+
+    def serve(self, node_id: bytes, job: LiveJob, *, start: int, chain: bytes) -> None:
+        """Send the frames of *job* from *start* on to a coordinator, and its end."""
+        key = node_id, job.id
+        earlier = self._served.pop(key, None)
+        if earlier is not None:
+            earlier.cancel()
+        task = self._loop.create_task(self._serve(node_id, job, start, chain))
+        self._served[key] = task
+        task.add_done_callback(partial(self._served_out, key))
+
+    def _served_out(self, key: tuple[bytes, bytes], task: "asyncio.Task[None]") -> None:
+        if self._served.get(key) is task:
+            del self._served[key]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("following job %s failed", key[1].hex(), exc_info=task.exception())
+
+    async def _serve(self, node_id: bytes, job: LiveJob, start: int, chain: bytes) -> None:
+        send = self._board.send
+        if not await self._goes_on(job, start, chain):
+            send(node_id, Differs(job.id))
+            return
+        reader = Reader(job, start=start)
+        while (fresh := await reader.next()) is not None:
+            seq = reader.at - len(fresh)
+            for first in range(0, len(fresh), FRAMES_A_MESSAGE):
+                part = fresh[first : first + FRAMES_A_MESSAGE]
+                send(node_id, Batch(job.id, seq + first, part, job.state, job.host_id, job.started_ms))
+        if job.over:
+            send(node_id, _end_of(job))
+
+    async def _goes_on(self, job: LiveJob, start: int, chain: bytes) -> bool:
+        """Tell whether the reader's frames are the job's; a reader that is ahead waits until the job is as far."""
+        while len(job.frames) < start and not job.over:
+            await Reader(job, start=len(job.frames)).next()
+        if len(job.frames) == start:
+            return job.chain == chain
+        return len(job.frames) > start and (not start or chain_over(job.id, job.frames[:start]) == chain)
+
+    def _follow(self, sender: bytes, message: Follow) -> None:
+        live = self._house.jobs.live
+        job = live.get(message.job_id) or live.recent(message.job_id)
+        if job is None:
+            self._board.send(sender, Gone(message.job_id))
+        elif job.over and message.start == len(job.frames):
+            self._board.send(sender, _end_of(job) if job.chain == message.chain else Differs(job.id))
+        else:
+            self.serve(sender, job, start=message.start, chain=message.chain)
+
+    def _unfollow(self, sender: bytes, message: Unfollow) -> None:
+        task = self._served.pop((sender, message.job_id), None)
+        if task is not None:
+            task.cancel()
+
+    def _stop(self, sender: bytes, message: Stop) -> None:
+        job = self._house.jobs.live.get(message.job_id)
+        if job is not None and not job.over and not job.closing:
+            self._house.spawn(self._cancel(job, message.reason))
+        elif job is None:
+            self._board.send(sender, Gone(message.job_id))
+
+    async def _cancel(self, job: LiveJob, reason: str) -> None:
+        try:
+            await cancel(self._house, job, reason=reason)
+        except JobFinished:
+            return  # Whoever asked for it hears of that end.
+        except Refusal as refusal:
+            log.warning("job %s could not be stopped: %s", job.id.hex(), refusal)
+
+    # -- who is gone ---------------------------------------------------------------------------------------------
+
+    def forget_node(self, node_id: bytes) -> None:
+        """A coordinator is gone: nothing is sent there; its jobs are looked for in the database until somebody has them."""
+        for key in [key for key in self._served if key[0] == node_id]:
+            self._served.pop(key).cancel()
+        for job in self._jobs.values():
+            if job.owner_node == node_id:
+                self._heard_s[job.id] = 0.0
+
+    async def close(self) -> None:
+        """Send nothing more."""
+        tasks = list(self._served.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def chain_over(job_id: bytes, frames: list[Frame]) -> bytes:
+    """Return the running hash after *frames*, the first of the job's."""
+    chain = chain_start(job_id)
+    for frame in frames:
+        chain = chain_step(chain, frame)
+    return chain
+
+
+def _end_of(job: LiveJob) -> Ended:
+    return Ended(
+        job.id, job.state, len(job.frames), job.cost_uusd, job.usage, job.finish_reason, job.fault, job.error_code,
+        job.error_message, job.error_status, job.error_body, job.retry_after_s, job.host_id, job.started_ms,
+    )  # fmt: skip

@@ -1,0 +1,243 @@
+"""Jobs that go to a host of another coordinator: offered by whoever owns them, leased there by one compare-and-set.
+
+A job is offered when routing chose a host elsewhere, or when another coordinator asks because it has free slots and nothing waits
+longer there. Until the lease is written the job stays the offerer's; if no answer comes, it goes back in line, and whoever
+writes first has it.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from itertools import islice
+
+from comptoir.cluster.fleet_view import FleetView
+from comptoir.cluster.messages import Ask, Declined, Offer, Took
+from comptoir.cluster.mirrors import Mirrors
+from comptoir.cluster.switchboard import Switchboard
+from comptoir.dispatch import House
+from comptoir.dispatch.assign import give, lease_on, line_up, pump, spec_of, start, take
+from comptoir.hosts import Host
+from comptoir.jobs import JobState, LiveJob, Waiting
+from comptoir.kit.errors import Refusal
+from comptoir.routing import Candidate, Spec, passes
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 1.0
+"""How long an offer may stay unanswered: some hundred times what a lease takes; a stopped coordinator costs its jobs so much."""
+
+HOLD_S = 0.03
+"""How long a freed slot waits for a job that waits longer elsewhere, before a job from here gets it."""
+
+ASK_AGAIN_S = 0.25
+"""How soon the same coordinator is asked again for jobs of a model, if nothing came."""
+
+FRESH_BODY_MAX = 256 * 1024
+"""Largest body that travels with its offer; a larger one is read from the database by whoever takes the job."""
+
+ASK_MAX = 64
+"""Most jobs asked for at once."""
+
+
+class Offers:
+    """Offers made and taken."""
+
+    def __init__(self, house: House, switchboard: Switchboard, view: FleetView, mirrors: Mirrors) -> None:
+        self._house = house
+        self._board = switchboard
+        self._view = view
+        self._mirrors = mirrors
+        self._loop = asyncio.get_running_loop()
+        self._made: dict[bytes, tuple[LiveJob, bytes, asyncio.TimerHandle]] = {}
+        """Unanswered, by job."""
+        self._asked: dict[tuple[bytes, str], float] = {}
+        self._held: set[bytes] = set()
+        """Hosts here whose freed slot waits for a job from elsewhere."""
+        switchboard.on(Offer, self._offered)
+        switchboard.on(Took, self._took)
+        switchboard.on(Declined, self._declined)
+        switchboard.on(Ask, self._was_asked)
+        view.on_heads = self._heads_came
+
+    # -- making --------------------------------------------------------------------------------------------------
+
+    def offer(self, job: LiveJob, candidate: Candidate) -> None:
+        """Offer *job*, which is in no line, to the coordinator of *candidate*."""
+        host = self._house.fleet.find(candidate.host_id)
+        if host is None or not host.node_id or not self._board.up:
+            self._back_in_line(job)
+            return
+        self._send(job, host.node_id)
+
+    def _send(self, job: LiveJob, node_id: bytes) -> None:
+        timer = self._loop.call_later(ANSWER_S, self._unanswered, job.id)
+        self._made[job.id] = (job, node_id, timer)
+        row = job.as_row() if not job.frames and len(job.body) <= FRESH_BODY_MAX else None
+        self._board.send(node_id, Offer(job.id, job.events, row, list(job.tried), job.answers))
+
+    def _took(self, sender: bytes, message: Took) -> None:
+        made = self._made.pop(message.job_id, None)
+        if made is not None:
+            made[2].cancel()
+        job = self._house.jobs.live.get(message.job_id)
+        if job is not None:
+            self._mirrors.become(job, sender)
+
+    def _declined(self, sender: bytes, message: Declined) -> None:
+        made = self._made.pop(message.job_id, None)
+        if made is not None:
+            made[2].cancel()
+            self._back_in_line(made[0])
+
+    def _unanswered(self, job_id: bytes) -> None:
+        made = self._made.pop(job_id, None)
+        if made is not None:
+            log.info("coordinator %s did not answer an offer", made[1].hex())
+            self._back_in_line(made[0])
+
+    def _back_in_line(self, job: LiveJob) -> None:
+        """Let the job wait here: a host of ours that is free takes it at once, one elsewhere when it is asked for."""
+        house = self._house
+        if job.closing or job.over or job.owner_node or job.lease is not None or job.id in house.jobs.queue:
+            return
+        spec = spec_of(job)
+        candidate = take(house, spec, here=True)
+        if candidate is not None:
+            house.spawn(start(house, job, candidate))
+        else:
+            line_up(house, job, spec, first=True)
+
+    # -- taking --------------------------------------------------------------------------------------------------
+
+    def _offered(self, sender: bytes, message: Offer) -> None:
+        for key in [key for key in self._asked if key[0] == sender]:
+            del self._asked[key]
+        if self._house.draining:
+            self._board.send(sender, Declined(message.job_id))
+        else:
+            self._house.spawn(self._consider(sender, message))
+
+    async def _consider(self, sender: bytes, message: Offer) -> None:
+        taken = False
+        try:
+            if message.row is not None:
+                taken = await self._lease(sender, message)
+            else:
+                taken = await self._claim(sender, message)
+        except Refusal as refusal:
+            log.info("an offered job could not be taken: %s", refusal)
+        if not taken:
+            self._board.send(sender, Declined(message.job_id))
+
+    async def _lease(self, sender: bytes, message: Offer) -> bool:
+        """Lease a fresh job to a free host: one command, which makes this coordinator its owner."""
+        house, row = self._house, message.row
+        assert row is not None
+        job = self._mirrors.known(row.id) or LiveJob.revived(row, now_s=house.clock.monotonic_s())
+        job.body = row.body
+        job.state, job.events, job.answers = JobState.QUEUED, message.events, message.answers
+        job.tried.update(message.tried)
+        spec = spec_of(job)
+        candidate = take(house, spec, here=True)
+        if candidate is None:
+            return False
+        lease = await lease_on(house, job, candidate, from_id=sender)
+        self._mirrors.adopt(job)
+        house.jobs.live.add(job)
+        house.enter(job.owner_id)
+        # First, so that frames come behind it.
+        self._board.send(sender, Took(job.id))
+        self._mirrors.serve(sender, job, start=0, chain=job.chain)
+        give(house, job, lease)
+        return True
+
+    async def _claim(self, sender: bytes, message: Offer) -> bool:
+        """Become the owner of a job that has a history, read it, and give it to a host here."""
+        house = self._house
+        row = await house.jobs.claim(message.job_id, node_id=house.node_id, from_id=sender)
+        if row is None:
+            return False
+        self._board.send(sender, Took(row.id))
+        await self._mirrors.take_up(row, tried=message.tried)
+        return True
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def _was_asked(self, sender: bytes, message: Ask) -> None:
+        house = self._house
+        # Also of hosts that were full when they were last announced: whoever asks knows better.
+        there = self._candidates_of(sender, message.model)
+
+        def accept(entry: Waiting) -> bool:
+            assert isinstance(entry.terms, Spec)
+            return any(passes(entry.terms, candidate) for candidate in there)
+
+        for _ in range(min(message.count, ASK_MAX)):
+            entry = house.jobs.queue.take((message.model,), accept)
+            job = house.jobs.live.get(entry.job_id) if entry is not None else None
+            if job is None:
+                return
+            self._send(job, sender)
+
+    def _candidates_of(self, node_id: bytes, model: str) -> list[Candidate]:
+        fleet = self._house.fleet
+        known = fleet.free_list(model)
+        every = known.all.values() if known is not None else ()
+        of = (candidate for candidate in every if candidate.away and fleet.get(candidate.host_id).node_id == node_id)
+        return list(islice(of, ASK_MAX))
+
+    def _heads_came(self, sender: bytes) -> None:
+        """Jobs wait at *sender*: ask for those that a host here could take at once."""
+        queue = self._house.jobs.queue
+        own = queue.heads() if len(queue) else {}
+        for model, head in self._view.heads.get(sender, {}).items():
+            if own.get(model, b"\xff") > head:
+                self._ask(sender, model, self._free_here(model))
+
+    def _ask(self, node_id: bytes, model: str, count: int) -> bool:
+        now = self._loop.time()
+        if not count or not self._board.up or self._asked.get((node_id, model), 0.0) > now:
+            return False
+        self._asked[node_id, model] = now + ASK_AGAIN_S
+        self._board.send(node_id, Ask(model, count))
+        return True
+
+    def _free_here(self, model: str) -> int:
+        fleet, lines = self._house.fleet, self._house.lines
+        known = fleet.free_list(model)
+        count = 0
+        for candidate in known.free() if known is not None else ():
+            host = fleet.get(candidate.host_id)
+            if not host.node_id and host.id in lines:
+                count += host.slots.free
+                if count >= ASK_MAX:
+                    return ASK_MAX
+        return count
+
+    def yields(self, host: Host) -> bool:
+        """Tell whether a slot of *host* is to wait a moment for a job elsewhere that waits longer than any here."""
+        if host.id in self._held:
+            return True
+        if not self._view.heads:
+            return False
+        heads = self._house.jobs.queue.heads()
+        for model in host.candidates:
+            elder = min(
+                ((heads_there[model], node) for node, heads_there in self._view.heads.items() if model in heads_there),
+                default=None,
+            )
+            if elder is not None and elder[0] < heads.get(model, b"\xff") and self._asks_for(elder[1], model, host):
+                return True
+        return False
+
+    def _asks_for(self, node_id: bytes, model: str, host: Host) -> bool:
+        if not self._ask(node_id, model, host.slots.free):
+            return False
+        self._held.add(host.id)
+        self._loop.call_later(HOLD_S, partial(self._let_go, host.id))
+        return True
+
+    def _let_go(self, host_id: bytes) -> None:
+        self._held.discard(host_id)
+        if host_id in self._house.lines:
+            pump(self._house, host_id)

@@ -1,0 +1,108 @@
+"""One coordinator among several: joins the others, and is what the street calls its peers."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+from comptoir.cluster.fleet_view import FleetView
+from comptoir.cluster.handing_on import HandingOn
+from comptoir.cluster.mirrors import Mirrors
+from comptoir.cluster.offers import Offers
+from comptoir.cluster.switchboard import Switchboard
+from comptoir.cluster.take_over import TakeOver
+from comptoir.dispatch import House
+from comptoir.hosts import Host
+from comptoir.jobs import JobState, LiveJob
+from comptoir.kit.bus import Bus
+from comptoir.routing import Candidate
+
+log = logging.getLogger(__name__)
+
+
+class Cluster:
+    """`dispatch.Peers` over a bus."""
+
+    def __init__(self, house: House, bus: Bus) -> None:
+        self._house = house
+        self.board = Switchboard(bus)
+        self.view = FleetView(house, self.board)
+        self.mirrors = Mirrors(house, self.board)
+        self.offers = Offers(house, self.board, self.view, self.mirrors)
+        self.handing_on = HandingOn(house, self.board)
+        self.take_over = TakeOver(house, self.board, self.mirrors, forget_node=self._forget_node)
+        house.fleet.leases_here = lambda host_id: len(house.jobs.live.leases_of(host_id))
+        house.fleet.on_away_outcome = self.view.outcome
+
+    def _forget_node(self, node_id: bytes) -> None:
+        self.view.forget_node(node_id)
+        self.mirrors.forget_node(node_id)
+
+    # -- Peers ---------------------------------------------------------------------------------------------------
+
+    def offer(self, job: LiveJob, candidate: Candidate) -> None:
+        """Offer a waiting job of ours to the coordinator that *candidate* is linked to."""
+        self.offers.offer(job, candidate)
+
+    def moved(self, job: LiveJob) -> None:
+        """Another coordinator owns *job* now; whose it is comes out by looking."""
+        self.mirrors.become(job, b"")
+
+    def stop(self, job: LiveJob, reason: str) -> None:
+        """Ask the owner of a mirrored job to cancel it."""
+        self.mirrors.stop(job, reason)
+
+    async def mirror(self, job: LiveJob) -> LiveJob:
+        """Follow an unfinished job at its owner.
+
+        Raises:
+            Unavailable: nobody owns it right now.
+        """
+        return await self.mirrors.follow(job)
+
+    async def owner_of(self, job_id: bytes) -> bytes | None:
+        """Return the other coordinator that owns an unfinished job."""
+        state, owner = (await self._house.jobs.whereabouts([job_id])).get(job_id, ("", None))
+        return owner if state in (JobState.QUEUED, JobState.RUNNING) and owner in self.board.here else None
+
+    async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
+        """A host came here: learn what others wrote of it, and take over the jobs it brings leases on."""
+        await self._house.hosts.meet(host_id)
+        await self.take_over.bring(host_id, list(leases))
+
+    def yields(self, host: Host) -> bool:
+        """Tell whether a slot of *host* waits a moment for a job elsewhere that waits longer."""
+        return self.offers.yields(host)
+
+    def lives(self, node_id: bytes) -> bool:
+        """Tell whether a coordinator is alive, this one included."""
+        return node_id == self._house.node_id or node_id in self.board.here
+
+    def in_flight(self, owner_id: bytes) -> int:
+        """Return how many unfinished jobs of a buyer others own."""
+        return 0
+
+
+@contextlib.asynccontextmanager
+async def joined(house: House, bus: Bus) -> AsyncIterator[Cluster]:
+    """Make *house* one coordinator of several until the block ends; then its jobs are left to the others.
+
+    Raises:
+        Unavailable: the database is out of reach.
+    """
+    cluster = Cluster(house, bus)
+    house.peers = cluster
+    await cluster.board.start()
+    await cluster.take_over.begin()
+    cluster.view.begin()
+    running = asyncio.create_task(cluster.take_over.run())
+    try:
+        yield cluster
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        cluster.view.stop()
+        await cluster.mirrors.close()
+        await cluster.take_over.leave()
+        await cluster.board.close()

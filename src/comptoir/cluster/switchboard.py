@@ -1,0 +1,104 @@
+"""Who is here, and messages to and from them: gathered per turn of the event loop, handed to whoever asked for their kind."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from comptoir.cluster.messages import Message, decode, encode
+from comptoir.kit.bus import MESSAGE_BYTES_MAX, Bus
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M")
+
+Handler = Callable[[bytes, Any], None]
+"""Is given the sender's node id and the message; must return at once."""
+
+
+class Switchboard:
+    """One coordinator's place on the bus."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._handlers: dict[type, Handler] = {}
+        self._outbox: dict[bytes, list[Message]] = {}
+        self._loop = asyncio.get_running_loop()
+        self.here: frozenset[bytes] = frozenset()
+        """The other coordinators that are alive, as the database last said."""
+        self.on_change: list[Callable[[bool], None]] = []
+        """Called when the bus goes (False) or comes back (True)."""
+        self.on_gap: list[Callable[[bytes], None]] = []
+        """Called with a sender some of whose messages were lost."""
+
+    @property
+    def up(self) -> bool:
+        """Whether messages can be sent now."""
+        return self._bus.up
+
+    def on(self, kind: type[M], handler: Callable[[bytes, M], None]) -> None:
+        """Have *handler* called with every message of *kind*; one handler a kind."""
+        assert kind not in self._handlers
+        self._handlers[kind] = handler
+
+    async def start(self) -> None:
+        """Open the bus."""
+        await self._bus.start(on_message=self._received, on_change=self._changed, on_gap=self._missed)
+
+    async def close(self) -> None:
+        """Send what waits, then close the bus."""
+        self._flush()
+        await self._bus.close()
+
+    def send(self, node_id: bytes, message: Message) -> None:
+        """Send *message*; never waits, and may be lost."""
+        if not self._outbox:
+            self._loop.call_soon(self._flush)
+        self._outbox.setdefault(node_id, []).append(message)
+
+    def tell_all(self, message: Message) -> None:
+        """Send *message* to every coordinator that is here."""
+        for node_id in self.here:
+            self.send(node_id, message)
+
+    def _flush(self) -> None:
+        waiting, self._outbox = self._outbox, {}
+        for node_id, messages in waiting.items():
+            self._send(node_id, messages)
+
+    def _send(self, node_id: bytes, messages: list[Message]) -> None:
+        data = encode(messages)
+        if len(data) > MESSAGE_BYTES_MAX and len(messages) > 1:
+            middle = len(messages) // 2
+            self._send(node_id, messages[:middle])
+            self._send(node_id, messages[middle:])
+        else:
+            self._bus.send(node_id, data)
+
+    def _received(self, sender: bytes, data: bytes) -> None:
+        try:
+            messages = decode(data)
+        except msgspec.DecodeError as error:
+            # Another version speaks: what it said is lost to us, as if the bus had dropped it.
+            log.warning("coordinator %s said something this version does not know: %s", sender.hex(), error)
+            self._missed(sender)
+            return
+        for message in messages:
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                continue
+            try:
+                handler(sender, message)
+            except Exception:  # A loop's edge: one message must not cost those behind it.
+                log.exception("a %s of coordinator %s failed", type(message).__name__, sender.hex())
+
+    def _changed(self, up: bool) -> None:
+        log.log(logging.INFO if up else logging.WARNING, "the bus is %s", "there" if up else "lost; nothing else is")
+        for call in self.on_change:
+            call(up)
+
+    def _missed(self, sender: bytes) -> None:
+        for call in self.on_gap:
+            call(sender)

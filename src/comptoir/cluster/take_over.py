@@ -1,0 +1,200 @@
+"""Signs of life, and what is done when somebody's stop: their jobs are taken over, their hosts and clients taken to be gone.
+
+Who is alive the database says, by its own clock. A coordinator judges others only after it has been regular itself for as long as
+it asks of them: back from a pause, or from a time without database, it sees everybody silent and knows nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from comptoir.cluster.messages import Hail, Owned
+from comptoir.cluster.mirrors import Mirrors
+from comptoir.cluster.switchboard import Switchboard
+from comptoir.dispatch import House
+from comptoir.dispatch.cancel import hang_up
+from comptoir.jobs import LiveJob
+from comptoir.kit.errors import Refusal, Unavailable
+from comptoir.nodes import NODE_SILENT_S, Node
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+"""Between two signs of life."""
+
+POLL_S = 1.0
+"""How often waiting jobs of others are looked for in the database while the bus is down."""
+
+SEARCH_EVERY = 10
+"""Beats between two searches for jobs without a living owner, though nobody is known to have died."""
+
+CLAIM_MAX = 64
+"""Most waiting jobs taken from others at once."""
+
+
+class TakeOver:
+    """Knows who is alive, and takes over what the dead owned."""
+
+    def __init__(
+        self, house: House, switchboard: Switchboard, mirrors: Mirrors, *, forget_node: Callable[[bytes], None]
+    ) -> None:  # fmt: skip
+        self._house = house
+        self._board = switchboard
+        self._mirrors = mirrors
+        self._forget_node = forget_node
+        self._loop = asyncio.get_running_loop()
+        self._regular_since_s = 0.0
+        self._beaten_s = self._loop.time()
+        self._beats = 0
+        self._strangers: set[bytes] = set()
+        self._searching = asyncio.Lock()
+        self.nodes: list[Node] = []
+        """Everybody known, as of the last beat."""
+
+    async def begin(self) -> None:
+        """Learn who is here, and take over what nobody here owns. Call it once, before serving.
+
+        Raises:
+            Unavailable: the database is out of reach.
+        """
+        now = self._loop.time()
+        # Nothing was missed by a process that has just begun: what the database says of the others is all there is.
+        self._regular_since_s = now - NODE_SILENT_S
+        await self._beat()
+        await self.search()
+
+    async def run(self) -> None:
+        """Beat and look around until cancelled."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self._beat()
+                await self._mirrors.look()
+                if not self._board.up:
+                    await self._take_waiting()
+            except Refusal as refusal:
+                log.warning("no sign of life could be given: %s", refusal)
+            except Exception:  # A loop's edge: one failed look must not be the last.
+                log.exception("looking after the other coordinators failed")
+
+    # -- beating -------------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        now = self._loop.time()
+        missed = now - self._beaten_s > NODE_SILENT_S
+        self.nodes = await self._house.nodes.beat()
+        after = self._loop.time()
+        if missed or after - now > NODE_SILENT_S / 2:
+            self._regular_since_s = after
+        self._beaten_s = after
+        me = next((node for node in self.nodes if node.id == self._house.node_id), None)
+        if me is None:
+            # Taken to be gone for good: the row is made anew, and what was taken meanwhile is looked up.
+            await self._house.nodes.join(version="")
+            missed = True
+        self._note(self._judge())
+        if missed:
+            await self._check_own()
+        self._beats += 1
+        if self._strangers or self._beats % SEARCH_EVERY == 0:
+            await self.search()
+
+    def _judge(self) -> frozenset[bytes]:
+        """Return who is alive; who was and fell silent stays so as long as our own silence may be the reason."""
+        sure = self._loop.time() - self._regular_since_s >= NODE_SILENT_S
+        alive = set()
+        for node in self.nodes:
+            if node.id == self._house.node_id or node.left:
+                continue
+            if node.silent_ms < NODE_SILENT_S * 1000 or (not sure and node.id in self._board.here):
+                alive.add(node.id)
+        return frozenset(alive)
+
+    def _note(self, alive: frozenset[bytes]) -> None:
+        before, self._board.here = self._board.here, alive
+        for node_id in alive - before:
+            log.info("coordinator %s is here", node_id.hex())
+            self._board.send(node_id, Hail())
+        for node_id in before - alive:
+            log.warning("coordinator %s is gone", node_id.hex())
+            self._strangers.add(node_id)
+            self._forget_node(node_id)
+            for job in self._of_home(node_id):
+                hang_up(self._house, job)
+
+    def _of_home(self, node_id: bytes) -> list[LiveJob]:
+        """Return our jobs whose client was connected to a coordinator that is gone: it hung up with it."""
+        return [job for job in self._house.jobs.live.all() if not job.detached and job.home_id == node_id]
+
+    # -- taking over ---------------------------------------------------------------------------------------------
+
+    async def search(self) -> int:
+        """Take over every unfinished job whose owner is not alive; return how many. Several may do so side by side."""
+        async with self._searching:
+            house, taken = self._house, 0
+            owners = await house.jobs.owners()
+            if owners <= {house.node_id} | self._board.here:
+                self._strangers.clear()
+                return 0
+            # Read again, and later than the owners: whoever joined in between is alive.
+            self.nodes = await house.nodes.beat()
+            gone = list(owners - self._judge() - {house.node_id})
+            while gone and (rows := await house.jobs.take_over(node_id=house.node_id, of=gone)):
+                taken += len(rows)
+                self._board.tell_all(Owned([row.id for row in rows]))
+                for row in rows:
+                    await self._mirrors.take_up(row)
+            self._strangers.clear()
+            if taken:
+                log.info("took over %d jobs of coordinators that are gone", taken)
+            return taken
+
+    async def bring(self, host_id: bytes, leases: list[bytes]) -> None:
+        """A worker came here with open leases: own their jobs, whoever did until now."""
+        house = self._house
+        unknown = [lease for lease in leases if house.jobs.live.by_lease(lease) is None]
+        if not unknown:
+            return
+        rows = await house.jobs.claim_leases(unknown, node_id=house.node_id, host_id=host_id)
+        if rows:
+            log.info("a worker brought %d jobs from another coordinator", len(rows))
+            self._board.tell_all(Owned([row.id for row in rows]))
+        for row in rows:
+            await self._mirrors.take_up(row)
+
+    async def _check_own(self) -> None:
+        """After a silence of our own: find out which of our jobs were taken over meanwhile."""
+        live = self._house.jobs.live
+        mine = live.all()
+        for first in range(0, len(mine), 500):
+            part = mine[first : first + 500]
+            found = await self._house.jobs.whereabouts([job.id for job in part])
+            for job in part:
+                owner = found.get(job.id, ("", None))[1]
+                if owner is not None and owner != self._house.node_id and live.get(job.id) is job:
+                    self._mirrors.become(job, owner)
+
+    async def _take_waiting(self) -> None:
+        """Without bus: take jobs that wait elsewhere for the hosts that are free here."""
+        house = self._house
+        if house.draining or len(house.jobs.queue):
+            return
+        free = {
+            model: host.slots.free
+            for host in house.fleet
+            if not host.node_id and host.slots.free and host.id in house.lines
+            for model in host.candidates
+        }
+        if not free:
+            return
+        limit = min(CLAIM_MAX, sum(free.values()))
+        rows = await house.jobs.claim_waiting(node_id=house.node_id, models=list(free), limit=limit)
+        for row in rows:
+            await self._mirrors.take_up(row)
+
+    async def leave(self) -> None:
+        """Say goodbye: what is still ours may be taken at once."""
+        try:
+            await self._house.nodes.leave()
+        except Unavailable as away:
+            log.warning("the goodbye could not be written: %s", away)

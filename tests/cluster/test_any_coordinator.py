@@ -1,0 +1,225 @@
+"""Any coordinator takes any request, any host's link, any reader."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from comptoir.dispatch.submit import Order, submit
+from comptoir.jobs import JobState, LiveJob, Reader
+from comptoir.kit.ids import public
+from comptoir.receipts import read_registry, verify
+from tests.cluster.posts import Posts, open_posts
+from tests.post import Post
+from tests.redis_server import RedisServer
+
+TOKENS = 20
+
+
+@pytest.fixture
+async def posts(tmp_path: Path, postgres_address: str, redis_server: RedisServer) -> AsyncIterator[Posts]:
+    async with open_posts(tmp_path, database=postgres_address, bus=redis_server.url) as opened:
+        yield opened
+
+
+def order(post: Post, *, tokens: int = TOKENS, detached: bool = True) -> Order:
+    body = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":%d}' % tokens
+    return Order(post.buyer_id, "infrintia", "chat", "trivial", body, tokens, detached)
+
+
+async def read(job: LiveJob) -> str:
+    """Read a job to its end."""
+    reader, text = Reader(job), ""
+    while (frames := await reader.next()) is not None:
+        text += "".join(frame.text for frame in frames)
+    return text
+
+
+@contextlib.asynccontextmanager
+async def calling(post: Post, *, key: str = "") -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of one coordinator."""
+    headers = {"authorization": f"Bearer {key or post.buyer_key}"}
+    async with aiohttp.ClientSession(post.url, headers=headers) as session:
+        yield session
+
+
+async def events(post: Post, job_id: str, *, after: int | None = None) -> list[str]:
+    """Read a job's event stream at one coordinator to its end; the lines that are not empty."""
+    headers = {} if after is None else {"last-event-id": str(after)}
+    async with calling(post) as session, session.get(f"/jobs/{job_id}/stream", headers=headers) as response:
+        assert response.status == 200
+        return [line for line in (await response.text()).split("\n") if line]
+
+
+class TestHostElsewhere:
+    async def test_a_buyer_here_is_answered_by_a_host_there(self, posts: Posts) -> None:
+        async with posts[1].worker():
+            await posts.until_seen(posts[0], free=8)
+            job = await submit(posts[0].house, order(posts[0], detached=False))
+
+            assert await read(job) == " tok" * TOKENS
+            assert job.state == JobState.COMPLETED
+            assert job.cost_uusd == TOKENS * 100 + 1
+            assert job.usage.completion_tokens == TOKENS
+        account = await posts[0].house.ledger.account(posts[0].buyer_id)
+        assert (account.balance_uusd, account.held_uusd) == (1_000_000 - job.cost_uusd, 0)
+        registry = read_registry(await posts[0].house.receipts.registry())
+        assert verify(await posts[1].house.receipts.envelope_of(job.id), registry).ok
+
+    async def test_nothing_of_it_is_left_where_it_was_bought(self, posts: Posts) -> None:
+        async with posts[1].worker():
+            await posts.until_seen(posts[0], free=8)
+            jobs = [await submit(posts[0].house, order(posts[0])) for _ in range(30)]
+            for job in jobs:
+                assert await read(job) == " tok" * TOKENS
+        for house in posts.houses:
+            await posts.until(lambda house=house: not house.in_flight)
+            assert (len(house.jobs.live), house.jobs.live.leased, len(house.jobs.queue)) == (0, 0, 0)
+            assert house.jobs.live.mirrors == {}
+
+    async def test_the_market_shows_hosts_of_all(self, posts: Posts) -> None:
+        async with posts[1].worker():
+            await posts.until_seen(posts[0], free=8)
+            async with calling(posts[0]) as session, session.get("/v1/models") as response:
+                models = await response.json()
+
+            assert [model["id"] for model in models["data"]] == ["trivial"]
+        await posts.until(lambda: not posts[0].house.fleet.models())
+
+    async def test_more_than_all_slots_wait_and_are_all_answered(self, posts: Posts) -> None:
+        async with posts[1].worker(slots=2, options={"per_s": 400.0}):
+            await posts.until_seen(posts[0], free=2)
+            jobs = await asyncio.gather(*(submit(posts[0].house, order(posts[0])) for _ in range(40)))
+
+            texts = await asyncio.wait_for(asyncio.gather(*map(read, jobs)), 30)
+
+            assert texts == [" tok" * TOKENS] * 40
+
+    async def test_a_job_that_waits_goes_to_a_host_that_comes_to_another(self, posts: Posts) -> None:
+        async with posts[0].worker(name="gone"):
+            await posts.until_seen(posts[0], free=8)
+        await posts.until(lambda: posts[0].house.fleet.active_hosts == 0)
+        job = await submit(posts[0].house, order(posts[0]))
+
+        async with posts[1].worker(name="comes"):
+            assert await asyncio.wait_for(read(job), 20) == " tok" * TOKENS
+
+
+class TestTurns:
+    async def test_who_waits_longer_elsewhere_is_not_passed_over(self, posts: Posts) -> None:
+        """All hosts are at the other coordinator, whose own buyers keep it busy: jobs from here get their turn."""
+        async with posts[1].worker(slots=1, options={"per_s": 2000.0}):
+            await posts.until_seen(posts[0])
+            first = [await submit(posts[1].house, order(posts[1])) for _ in range(5)]
+            mine = await submit(posts[0].house, order(posts[0]))
+            later = [await submit(posts[1].house, order(posts[1])) for _ in range(30)]
+
+            await asyncio.wait_for(read(mine), 20)
+
+            assert sum(not job.over for job in later) > 15
+            for job in first + later:
+                await read(job)
+
+
+class TestReaderElsewhere:
+    async def test_a_stream_is_followed_at_any_coordinator(self, posts: Posts) -> None:
+        async with posts[1].worker(options={"per_s": 200.0}):
+            await posts.until_seen(posts[0], free=8)
+            job = await submit(posts[1].house, order(posts[1]))
+            job_id = public("job", job.id)
+
+            here, there = await asyncio.gather(events(posts[0], job_id), events(posts[1], job_id))
+
+            assert here == there
+            assert here.count('data: {"token": " tok"}') == TOKENS
+            assert here[-1] == "data: [DONE]"
+
+    async def test_it_goes_on_elsewhere_where_it_broke_off(self, posts: Posts) -> None:
+        async with posts[1].worker(options={"per_s": 200.0}):
+            await posts.until_seen(posts[0], free=8)
+            job = await submit(posts[1].house, order(posts[1]))
+            await posts.until(lambda: len(job.frames) > 5)
+
+            rest = await events(posts[0], public("job", job.id), after=4)
+
+            assert rest[0] == "id: 5"
+            assert rest.count('data: {"token": " tok"}') == TOKENS - 5
+            # And after its end, from what is stored.
+            assert await events(posts[0], public("job", job.id), after=4) == rest
+
+    async def test_one_that_only_asks_is_told_its_state(self, posts: Posts) -> None:
+        async with posts[1].worker(options={"per_s": 50.0}):
+            await posts.until_seen(posts[0], free=8)
+            job = await submit(posts[1].house, order(posts[1]))
+            await posts.until(lambda: job.frames)
+            async with calling(posts[0]) as session, session.get(f"/jobs/{public('job', job.id)}") as response:
+                found = await response.json()
+
+            assert found["status"] in ("running", "processing", "in_progress"), found
+            await read(job)
+
+
+class TestCancelElsewhere:
+    async def test_a_job_is_cancelled_at_any_coordinator(self, posts: Posts) -> None:
+        async with posts[1].worker(options={"per_s": 20.0}):
+            await posts.until_seen(posts[0], free=8)
+            job = await submit(posts[1].house, order(posts[1], tokens=500))
+            await posts.until(lambda: job.frames)
+
+            async with calling(posts[0]) as session, session.post(f"/jobs/{public('job', job.id)}/cancel") as response:
+                assert response.status == 200, await response.text()
+                found: dict[str, Any] = await response.json()
+
+            assert found["status"] == "cancelled"
+            assert job.state == JobState.CANCELLED
+
+    async def test_a_client_that_hangs_up_stops_the_host_there(self, posts: Posts) -> None:
+        async with posts[1].worker(options={"per_s": 20.0}):
+            await posts.until_seen(posts[0], free=8)
+            body = {
+                "model": "trivial",
+                "messages": [{"role": "user", "content": "hi"}],
+                "stream": True,
+                "max_tokens": 500,
+            }
+            async with calling(posts[0]) as session:
+                response = await session.post("/v1/chat/completions", json=body)
+                await response.content.readline()
+                response.close()
+
+            await posts.until(lambda: posts[1].house.counts.get(JobState.CANCELLED) == 1)
+            assert posts[1].house.jobs.live.leased == 0
+
+
+class TestPollingElsewhere:
+    async def test_a_host_that_polls_may_speak_to_any_coordinator(self, posts: Posts) -> None:
+        machine = {
+            "gpu": "x", "models": ["poem"], "price_per_token": 0.0001, "endpoint_url": None, "backend": "vllm",
+        }  # fmt: skip
+        async with calling(posts[0]) as session, session.post("/hosts/register", json=machine) as response:
+            registered = await response.json()
+            assert response.status == 201, registered
+        host, key = registered["host_id"], registered["api_key"]
+        body = b'{"model":"poem","messages":[{"role":"user","content":"hi"}],"max_tokens":9}'
+        async with calling(posts[0], key=key) as here, calling(posts[1], key=key) as there:
+            polling = asyncio.create_task(here.post("/hosts/next-job", json={"host_id": host}))
+            await posts.until_seen(posts[1])
+            job = await submit(
+                posts[1].house, Order(posts[1].buyer_id, "infrintia", "chat", "poem", body, 9, True)
+            )  # fmt: skip
+            given = await (await polling).json()
+            assert given["job_id"] == public("job", job.id)
+            for seq, token in enumerate(("one ", "two ", "three")):
+                caller = (here, there)[seq % 2]
+                chunk = {"host_id": host, "token": token, "seq": seq}
+                async with caller.post(f"/hosts/jobs/{given['job_id']}/chunk", json=chunk) as response:
+                    assert response.status in (200, 202), await response.text()
+            async with there.post(f"/hosts/complete-job/{given['job_id']}", json={"host_id": host}) as response:
+                assert response.status == 200, await response.text()
+
+        assert await asyncio.wait_for(read(job), 10) == "one two three"
+        assert job.state == JobState.COMPLETED
