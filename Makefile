@@ -8,6 +8,9 @@ DATA = ./comptoir-data
 VENV ?= .venv
 JOBS ?= 2
 TESTS ?= tests
+KILLS = 200
+SEED = 1
+TOPOLOGY = sqlite,postgres
 ARGS ?=
 
 export VENV
@@ -16,7 +19,7 @@ PYTEST = $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test check fmt size bench openapi migration wheel lock upgrade hooks clean venv-run venv-dev
+.PHONY: help up test check fmt size bench chaos openapi migration wheel lock upgrade hooks clean venv-run venv-dev
 
 help: ## Say what each word does (this list).
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +49,9 @@ size: venv-dev ## Install the wheel and its locked base in an empty folder; fail
 
 bench: venv-dev ## Run the benchmarks; figures go to bench/out.
 	$(PY) -m bench $(ARGS)
+
+chaos: venv-dev ## Kill things under load, episode after episode (JOBS=10000 KILLS=200 SEED=1 TOPOLOGY=sqlite,postgres).
+	$(PY) -m tests.chaos --jobs $(if $(findstring command,$(origin JOBS)),$(JOBS),10000) --kills $(KILLS) --seed $(SEED) --topology $(TOPOLOGY) $(ARGS)
 
 openapi: venv-dev ## Write openapi/<dialect>.json from the endpoint declarations.
 	$(PY) tools/openapi.py

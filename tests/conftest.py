@@ -15,9 +15,13 @@ from comptoir.kit.db import Database, Table, ddl, open_database
 
 # Machines here are noisy: an example is never too slow, only wrong.
 hypothesis.settings.register_profile("comptoir", deadline=None)
+# The same with many more examples, and new ones each time: see tests/machines.py.
+hypothesis.settings.register_profile("long", deadline=None, max_examples=1000)
+# For who only wants to know whether it fails: the steps that did are not made fewer first.
+hypothesis.settings.register_profile("unshrunk", deadline=None, phases=[hypothesis.Phase.generate])
 hypothesis.settings.load_profile("comptoir")
 
-pytest_plugins = ["tests.offline", "tests.programs", "tests.redis_server"]
+pytest_plugins = ["tests.offline", "tests.programs", "tests.redis_server", "tests.servers"]
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +39,14 @@ def postgres_url() -> Iterator[str]:
             connection.execute("SELECT pg_reload_conf()")
         yield server.get_uri()
         server.cleanup()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Give a folder, not there yet, for parts of a cluster: none of pytest's, which PostgreSQL could not reach when run as root."""
+    with tempfile.TemporaryDirectory(prefix="comptoir-place-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "data"
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Folder for database, signing key and quickstart.env; created with mode 0700."""
     database: Annotated[str, Meta(max_length=4096, pattern=r"^$|^sqlite:.+|^postgres(ql)?://.+")] = ""
     """Empty: SQLite file comptoir.db in the data folder. Else sqlite:PATH or postgresql://USER:PASSWORD@HOST/NAME."""
-    bus: Annotated[str, Meta(max_length=4096, pattern=r"^$|^rediss?://.+|^unix:///.+")] = ""
+    bus: Annotated[str, Meta(max_length=4096, pattern=r"^$|^(rediss?|valkeys?|unix)://.+")] = ""
     """Empty: this coordinator is alone on its database. Else the Redis or Valkey that several coordinators of one trading post
     share: redis://:PASSWORD@HOST:PORT/NUMBER, rediss:// for TLS, or unix:///PATH. Needs PostgreSQL."""
     public_url: Annotated[str, Meta(max_length=1024, pattern=r"^$|^https?://[^\s/]+(/[^\s]*)?$")] = ""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.errors import TooManyRequests
-from comptoir.kit.ratelimit import RateLimiter, address_key
+from comptoir.kit.ratelimit import SHARED_KEYS_MAX, RateLimiter, address_key
 
 
 class TestTake:
@@ -74,7 +74,7 @@ class TestTake:
         limiter = RateLimiter(per_minute=60, clock=clock, keys_max=100)
 
         for number in range(10_000):
-            limiter.take(number)
+            limiter.take(f"{number}")
 
         assert len(limiter) <= 100
 
@@ -88,6 +88,92 @@ class TestCheck:
             limiter.check("a", "slow down")
 
         assert refused.value.retry_after_s == pytest.approx(60.0)
+
+
+class TestCharge:
+    def test_what_was_taken_elsewhere_is_gone_here(self, clock: FakeClock) -> None:
+        limiter = RateLimiter(per_minute=20, clock=clock)
+
+        limiter.charge("a", 15)
+
+        assert [limiter.take("a").allowed for _ in range(6)] == [True] * 5 + [False]
+        assert limiter.take("b").remaining == 19
+
+    def test_an_overdrawn_bucket_pays_back_before_it_gives_again(self, clock: FakeClock) -> None:
+        limiter = RateLimiter(per_minute=20, clock=clock)
+        for _ in range(20):
+            limiter.take("a")
+
+        limiter.charge("a", 10)
+
+        assert limiter.take("a").retry_after_s == pytest.approx(33.0)
+        clock.advance(seconds=33.0)
+        assert limiter.take("a").allowed
+
+    def test_a_debt_has_an_end(self, clock: FakeClock) -> None:
+        limiter = RateLimiter(per_minute=20, clock=clock)
+
+        limiter.charge("a", 1_000_000)
+
+        assert limiter.take("a").retry_after_s == pytest.approx(63.0)
+
+    def test_memory_is_bounded(self, clock: FakeClock) -> None:
+        limiter = RateLimiter(per_minute=60, clock=clock, keys_max=100)
+
+        for number in range(10_000):
+            limiter.charge(b"%d" % number, 1)
+
+        assert len(limiter) <= 100
+
+    @given(
+        asks=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=120), per_minute=st.integers(1, 600)
+    )
+    def test_two_together_give_what_one_would_and_one_interval_more(
+        self, asks: list[tuple[int, int]], per_minute: int
+    ) -> None:
+        """Both are asked within each interval and hear of each other at its end: what was too much is paid back."""
+        clock = FakeClock()
+        limiters = [RateLimiter(per_minute=per_minute, clock=clock) for _ in range(2)]
+        for limiter in limiters:
+            limiter.drain_taken()
+
+        allowed = 0
+        for asked in asks:
+            for limiter, times in zip(limiters, asked, strict=True):
+                allowed += sum(limiter.take("a").allowed for _ in range(times))
+            told = [limiter.drain_taken() for limiter in limiters]
+            for limiter, taken in zip(limiters, reversed(told), strict=True):
+                for key, count in taken.items():
+                    limiter.charge(key, count)
+            clock.advance(seconds=0.1)
+
+        assert allowed <= 2 * per_minute + len(asks) * 0.1 * per_minute / 60 + 1e-3
+
+
+class TestDrainTaken:
+    def test_counts_from_the_first_call_on_and_only_what_was_allowed(self, clock: FakeClock) -> None:
+        limiter = RateLimiter(per_minute=3, clock=clock)
+        limiter.take("a")
+
+        assert limiter.drain_taken() == {}
+        for _ in range(5):
+            limiter.take("a")
+        limiter.take(b"b")
+        limiter.charge("c", 2)
+        assert limiter.drain_taken() == {"a": 2, b"b": 1}
+        assert limiter.drain_taken() == {}
+
+    def test_notes_a_bounded_number_of_keys(self, clock: FakeClock) -> None:
+        limiter = RateLimiter(per_minute=3, clock=clock)
+        limiter.drain_taken()
+
+        for number in range(SHARED_KEYS_MAX + 10):
+            limiter.take(f"{number}")
+        limiter.take("0")
+
+        taken = limiter.drain_taken()
+        assert len(taken) == SHARED_KEYS_MAX
+        assert taken["0"] == 2
 
 
 class TestAddressKey:

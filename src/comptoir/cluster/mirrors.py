@@ -15,9 +15,8 @@ from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.recover import take_up
-from comptoir.jobs import Fault, JobFinished, JobRow, JobState, LiveJob, Reader, UnknownJob
+from comptoir.jobs import Fault, JobFinished, JobRow, JobState, LiveJob, Reader, UnknownJob, chain_over
 from comptoir.kit.errors import Refusal, Unavailable
-from comptoir.link import Frame, chain_start, chain_step
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +87,8 @@ class Mirrors:
         known = self._jobs.get(row.id)
         reason = self.adopt(known) if known is not None else ""
         job = await take_up(self._house, row, known=known, tried=tried)
+        if known is not None and job is not known:
+            self._break_off(known)
         if reason and not job.over:
             self._house.spawn(self._cancel(job, reason))
 
@@ -350,14 +351,6 @@ class Mirrors:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def chain_over(job_id: bytes, frames: list[Frame]) -> bytes:
-    """Return the running hash after *frames*, the first of the job's."""
-    chain = chain_start(job_id)
-    for frame in frames:
-        chain = chain_step(chain, frame)
-    return chain
 
 
 def _end_of(job: LiveJob) -> Ended:

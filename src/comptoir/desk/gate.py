@@ -17,8 +17,10 @@ class Gate:
     def __init__(self, identity: Identity, settings: Settings, clock: Clock) -> None:
         self._identity = identity
         self._settings = settings
-        self._by_key = RateLimiter(per_minute=settings.requests_per_minute_per_key, clock=clock)
-        self._by_ip = RateLimiter(per_minute=settings.requests_per_minute_per_ip, clock=clock)
+        self.by_key = RateLimiter(per_minute=settings.requests_per_minute_per_key, clock=clock)
+        """Requests by owner of the key."""
+        self.by_ip = RateLimiter(per_minute=settings.requests_per_minute_per_ip, clock=clock)
+        """Requests without a key, by address."""
         self._proxies = [ip_network(text, strict=False) for text in settings.trusted_proxies]
 
     def __call__(self, request: Request, access: Access, dialect: Dialect) -> Awaitable[None] | None:
@@ -62,10 +64,10 @@ class Gate:
             raise NotAllowed("this needs an operator's key")
         request.principal = principal
         if principal.kind is not OwnerKind.HOST:
-            request.rate = self._checked(self._by_key.take(principal.id))
+            request.rate = self._checked(self.by_key.take(principal.id))
 
     def _limit_ip(self, request: Request) -> None:
-        request.rate = self._checked(self._by_ip.take(address_key(self.peer(request))))
+        request.rate = self._checked(self.by_ip.take(address_key(self.peer(request))))
 
     def _checked(self, allowance: Allowance) -> Allowance:
         if not allowance.allowed:

@@ -67,26 +67,33 @@ def _signs(house: House, host_id: bytes) -> bool:
 
 
 async def _revive(house: House, row: JobRow, known: LiveJob | None) -> LiveJob:
+    """Return the job as stored, its closed segments with their frames, and under lease if a host has one.
+
+    It is *known* if what that holds is how the answer goes; if not, the readers of *known* have to be told by whoever gave it.
+    """
     now_s = house.clock.monotonic_s()
-    job = known or LiveJob.revived(row, now_s=now_s)
-    job.body = row.body
+    job = LiveJob.revived(row, now_s=now_s)
     job.state = JobState.QUEUED
     job.events = await house.jobs.events_count(row.id)
-    attempts = await house.jobs.attempts(row.id) if row.started_ms is not None else []
+    journal = (await house.jobs.journal([row.id])).get(row.id, [])
+    leased = row.state == JobState.RUNNING and row.host_id is not None
+    attempts = await house.jobs.attempts(row.id) if leased or journal else []
     for host_id in {each.host_id for each in attempts}:
         if house.fleet.find(host_id) is None:
             await house.hosts.meet(host_id)
-    delivered = any(each.ended_ms is not None and each.end_frame > each.first_frame for each in attempts)
-    pieces = await house.jobs.journal(row.id) if delivered else []
-    signing = frozenset([each.host_id for each in attempts if _signs(house, each.host_id)])
-    job.revive_segments(attempts, pieces, signing=signing)
-    attempt = next((each for each in attempts if each.id == row.attempt_id), None)
-    if row.state == JobState.RUNNING and attempt is not None:
+    if journal:
+        signing = frozenset([each.host_id for each in attempts if _signs(house, each.host_id)])
+        job.revive_segments(attempts, journal, signing=signing)
+    attempt = next((each for each in attempts if each.id == row.attempt_id), None) if leased else None
+    first_frame, chain = len(job.frames), job.chain
+    if known is not None and known.takes_after(job, open_attempt=attempt is not None):
+        job = known
+    if attempt is not None:
         lease = Lease(
-            id=attempt.id, host_id=attempt.host_id, model=row.model, first_frame=job.segment_start, chain=job.segment_chain,
+            id=attempt.id, host_id=attempt.host_id, model=row.model, first_frame=first_frame, chain=chain,
             price_in=row.price_in_uusd_per_mtok if attempt.price_in is None else attempt.price_in,
             price_out=row.price_out_uusd_per_mtok if attempt.price_out is None else attempt.price_out,
-            started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=attempt.host_id in signing,
+            started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=_signs(house, attempt.host_id),
         )  # fmt: skip
         lease.revived = True
         job.state = JobState.RUNNING

@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import os
 import re
+from collections.abc import Callable, Sequence
 
 from comptoir.identity import store
 from comptoir.identity.errors import UnknownAccessKey, UnknownUser
@@ -32,7 +33,7 @@ from comptoir.kit.ratelimit import RateLimiter, address_key
 
 KEY_CACHE_S = 60.0
 """How long a looked-up key is believed without asking the database. Here a revoked key ends at once; on the other
-coordinators of one database it works for at most this long."""
+coordinators of one database as soon as they hear of it (`Identity.forget_keys`), and within this time if they don't."""
 
 LOGIN_CACHE_S = 60.0
 """How long a checked password is believed, so that a client that sends Basic with every request costs one hash a
@@ -72,10 +73,13 @@ class Identity:
         self._by_login: BoundedCache[bytes, Principal] = BoundedCache(
             entries_max=LOGIN_CACHE_SIZE, ttl_s=LOGIN_CACHE_S, clock=clock
         )
-        self._logins = RateLimiter(per_minute=logins_per_minute, clock=clock)
+        self.logins = RateLimiter(per_minute=logins_per_minute, clock=clock)
+        """Tries of passwords, by address and by username."""
         self._salt = os.urandom(32)
         self._revocations = 0
         """Counts up with every revocation, so that a look-up begun before one is not remembered after it."""
+        self.on_revoked: Callable[[list[bytes]], None] = lambda digests: None
+        """Called with the SHA-256 of keys that were revoked here, once that is durable; others have to forget them."""
 
     def close(self) -> None:
         """Let the password threads end."""
@@ -221,7 +225,7 @@ class Identity:
             store.insert_key(tx, key)
             return digests
 
-        self._forget(await self._db.run(command))
+        self._revoked(await self._db.run(command))
         return key
 
     async def revoke_key(self, key_id: bytes, *, owner_id: bytes) -> None:
@@ -234,16 +238,27 @@ class Identity:
         digest = await self._db.run(lambda tx: store.revoke_key(tx, key_id, owner_id, at_ms))
         if digest is None:
             raise UnknownAccessKey(key_id)
-        self._forget([digest])
+        self._revoked([digest])
 
     async def keys_of(self, owner_id: bytes) -> list[Key]:
         """Return an owner's keys, revoked ones included, oldest first."""
         return await store.keys_of(self._db, owner_id)
 
-    def _forget(self, digests: list[bytes]) -> None:
+    def forget_keys(self, digests: Sequence[bytes]) -> None:
+        """Ask the database again about these keys: another coordinator revoked them."""
         self._revocations += 1
         for digest in digests:
             self._by_digest.discard(digest)
+
+    def forget_all_keys(self) -> None:
+        """Ask the database again about every key: what other coordinators revoked may have gone unheard."""
+        self._revocations += 1
+        self._by_digest.clear()
+
+    def _revoked(self, digests: list[bytes]) -> None:
+        self.forget_keys(digests)
+        if digests:
+            self.on_revoked(digests)
 
     # -- who is asking -------------------------------------------------------------------------------------------
 
@@ -302,8 +317,8 @@ class Identity:
         login = _sha256(self._salt + name.lower().encode() + b":" + password.encode()).digest()
         principal = self._by_login.get(login)
         if principal is None:
-            self._logins.check(("ip", address_key(ip)), "too many passwords tried from this address")
-            self._logins.check(("name", name.lower()), "too many passwords tried for this username")
+            self.logins.check(f"ip:{address_key(ip)}", "too many passwords tried from this address")
+            self.logins.check(f"name:{name.lower()}", "too many passwords tried for this username")
             found = await store.login_of(self._db, name)
             user, hashed = found if found is not None else (None, None)
             if not await self._passwords.matches(hashed, password) or user is None:

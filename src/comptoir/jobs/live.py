@@ -173,11 +173,6 @@ class LiveJob:
         self.segments.append(ClosedSegment(lease, len(self.frames), self.chain, self.segment_tokens, unpaid))
         return _encode_frames(self.frames[start:])
 
-    @property
-    def segment_chain(self) -> bytes:
-        """Running hash before the first frame that belongs to no closed segment."""
-        return self.segments[-1].chain if self.segments else chain_start(self.id)
-
     def begin_anew(self, *, keep: int | None = None) -> None:
         """Count that the answer begins anew at frame *keep* (behind those that are here) after more of it may have been seen.
 
@@ -188,31 +183,22 @@ class LiveJob:
         at = len(self.frames) if keep is None else keep
         if at < len(self.frames):
             assert at >= self.segment_start, "what the journal has is kept"
-            kept = self._take_frames()[:at]
+            kept, self.frames = self.frames[:at], []
+            self.frame_bytes, self.tokens, self.chain = 0, 0, chain_start(self.id)
             self.append(kept)
         self.anew.append((self.restarts, at))
         self.wake()
 
-    def _take_frames(self) -> list[Frame]:
-        """Take all frames away and return them."""
-        frames, self.frames = self.frames, []
-        self.frame_bytes, self.tokens, self.chain = 0, 0, chain_start(self.id)
-        return frames
-
     def revive_segments(
         self, attempts: Sequence[AttemptRow], pieces: Sequence[bytes], *, signing: frozenset[bytes]
     ) -> None:  # fmt: skip
-        """Take back from the journal what hosts delivered before this process took the job over.
-
-        Frames that were shown here already stay, and those behind the journal's end too: they are the open attempt's.
+        """Take back from the journal what hosts delivered before another process took the job over.
 
         Args:
             attempts: of this job, oldest first.
             pieces: the journal's rows in frame order; together they hold all frames of the closed segments.
             signing: hosts that sign their segments.
         """
-        shown = self._take_frames()
-        self.segments = []
         closed = [row for row in attempts if row.ended_ms is not None and row.end_frame > row.first_frame]
         for row, piece in zip(closed, pieces, strict=True):
             lease = Lease(
@@ -224,14 +210,23 @@ class LiveJob:
             self.append(_decode_frames(piece))
             # A host that did not stand by its frames has no hash stored.
             self.close_segment(lease, unpaid=row.chain is None)
-        common = min(len(shown), len(self.frames))
-        if shown[:common] == self.frames[:common]:
-            self.append(shown[common:])
-        else:
-            same = next(at for at in range(common) if shown[at] != self.frames[at])
-            self.restarts += 1
-            self.anew.append((self.restarts, same))
-            self.wake()
+
+    def takes_after(self, stored: "LiveJob", *, open_attempt: bool) -> bool:
+        """Become the job that *stored* was just read as, keeping the frames that were shown here; False: they are none of its.
+
+        Args:
+            open_attempt: a host holds a lease, so that more frames than those stored may be known.
+        """
+        held, common = len(self.frames), min(len(self.frames), len(stored.frames))
+        if held > len(stored.frames) and not open_attempt:
+            return False
+        if chain_over(self.id, self.frames[:common]) != chain_over(self.id, stored.frames[:common]):
+            return False
+        self.append(stored.frames[held:])
+        self.body, self.state, self.events, self.restarts = stored.body, stored.state, stored.events, stored.restarts
+        self.segments, self.started_ms = stored.segments, stored.started_ms
+        self.closing = False
+        return True
 
     @property
     def over(self) -> bool:
@@ -453,6 +448,14 @@ class LiveJobs:
     def leased(self) -> int:
         """Number of open leases."""
         return len(self._leases)
+
+
+def chain_over(job_id: bytes, frames: Sequence[Frame]) -> bytes:
+    """Return the running hash after *frames*, the first of the job's."""
+    chain = chain_start(job_id)
+    for frame in frames:
+        chain = chain_step(chain, frame)
+    return chain
 
 
 def decode_frames(stored: bytes) -> list[Frame]:

@@ -86,10 +86,14 @@ class Jobs:
         sql = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE job_id = ? ORDER BY id"
         return [AttemptRow(*row) for row in await self._db.fetch(sql, [job_id])]
 
-    async def journal(self, job_id: bytes) -> list[bytes]:
-        """Return what was delivered of an unfinished job by hosts that lost their leases: each's frames, encoded, in order."""
-        sql = "SELECT frames FROM journal WHERE job_id = ? ORDER BY first_frame"
-        return [bytes(row[0]) for row in await self._db.fetch(sql, [job_id])]
+    async def journal(self, job_ids: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+        """Return what was delivered by hosts that lost their leases, encoded, in frame order, of the jobs that have any."""
+        marks = ",".join("?" * len(job_ids))
+        sql = f"SELECT job_id, frames FROM journal WHERE job_id IN ({marks}) ORDER BY job_id, first_frame"
+        found: dict[bytes, list[bytes]] = {}
+        for job_id, frames in await self._db.fetch(sql, list(job_ids)) if job_ids else []:
+            found.setdefault(bytes(job_id), []).append(bytes(frames))
+        return found
 
     async def answer(self, job_id: bytes) -> tuple[list[Frame], bytes]:
         """Return a finished job's frames and its engine's usage JSON; empty when nothing was delivered."""

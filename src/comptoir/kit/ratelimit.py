@@ -2,9 +2,12 @@
 
 A bucket is one number, the moment it will be full again (the generic cell rate algorithm), so an unused bucket and
 no bucket are the same thing and old ones can be dropped.
+
+Several processes that limit the same keys tell each other what was taken (`RateLimiter.drain_taken`) and charge it
+(`RateLimiter.charge`); `kit.shares` makes messages of that. A bucket that was overdrawn meanwhile owes up to one filling
+more, so the lasting rate holds over all of them together; one alone keeps no such book and pays nothing for it.
 """
 
-from collections.abc import Hashable
 from ipaddress import IPv6Address
 
 import msgspec
@@ -14,6 +17,11 @@ from comptoir.kit.errors import TooManyRequests
 
 KEYS_MAX = 200_000
 """Buckets kept by one limiter, about 150 bytes each. Beyond it, within one filling time, the oldest are forgotten."""
+
+SHARED_KEYS_MAX = 5_000
+"""Keys of which is noted between two `drain_taken` what was taken; further ones are counted here alone until then."""
+
+Key = str | bytes
 
 
 class Allowance(msgspec.Struct, frozen=True, gc=False):
@@ -33,7 +41,9 @@ class Allowance(msgspec.Struct, frozen=True, gc=False):
 class RateLimiter:
     """A bucket of *per_minute* requests for every key; it fills evenly within a minute."""
 
-    __slots__ = ("_fill_s", "_half", "_monotonic_s", "_old", "_step_s", "_turned_s", "_young", "limit")
+    __slots__ = (
+        "_fill_s", "_half", "_keep_s", "_monotonic_s", "_old", "_step_s", "_taken", "_turned_s", "_young", "limit"
+    )  # fmt: skip
 
     def __init__(self, *, per_minute: int, clock: Clock, burst: int | None = None, keys_max: int = KEYS_MAX) -> None:
         """Make an empty limiter.
@@ -48,13 +58,17 @@ class RateLimiter:
         self.limit = burst if burst is not None else per_minute
         self._step_s = 60.0 / per_minute
         self._fill_s = self._step_s * self.limit
+        self._keep_s = self._fill_s
+        """How long after its last use a bucket may still not be full."""
+        self._taken: dict[Key, int] | None = None
+        """What was taken since the last `drain_taken`; None: nobody asked yet."""
         self._half = keys_max // 2
         self._monotonic_s = clock.monotonic_s
-        self._young: dict[Hashable, float] = {}
-        self._old: dict[Hashable, float] = {}
+        self._young: dict[Key, float] = {}
+        self._old: dict[Key, float] = {}
         self._turned_s = clock.monotonic_s()
 
-    def take(self, key: Hashable) -> Allowance:
+    def take(self, key: Key) -> Allowance:
         """Take one request out of the bucket of *key*; a refused one takes nothing."""
         now = self._monotonic_s()
         full_at = self._young.get(key)
@@ -66,12 +80,18 @@ class RateLimiter:
         # A millionth of a step keeps float dust from refusing the last request of a full bucket.
         if after > self._fill_s + self._step_s * 1e-6:
             return Allowance(False, self.limit, 0, full_at - now, after - self._fill_s)
-        if len(self._young) >= self._half or now - self._turned_s > self._fill_s:
+        if len(self._young) >= self._half or now - self._turned_s > self._keep_s:
             self._turn(now)
         self._young[key] = full_at + self._step_s
+        taken = self._taken
+        if taken is not None:
+            if key in taken:
+                taken[key] += 1
+            elif len(taken) < SHARED_KEYS_MAX:
+                taken[key] = 1
         return Allowance(True, self.limit, int((self._fill_s - after) / self._step_s + 1e-6), after, 0.0)
 
-    def check(self, key: Hashable, message: str) -> Allowance:
+    def check(self, key: Key, message: str) -> Allowance:
         """Take one request, or refuse.
 
         Raises:
@@ -81,6 +101,25 @@ class RateLimiter:
         if not allowance.allowed:
             raise TooManyRequests(message, retry_after_s=allowance.retry_after_s)
         return allowance
+
+    def drain_taken(self) -> dict[Key, int]:
+        """Return what was taken here for each key since the last call; the first one begins the counting."""
+        taken, self._taken = self._taken, {}
+        if taken is None:
+            self._keep_s = self._fill_s * 2
+            return {}
+        return taken
+
+    def charge(self, key: Key, count: int) -> None:
+        """Take *count* (>= 1) requests that were allowed elsewhere; the bucket may then owe up to one filling."""
+        assert count >= 1
+        now = self._monotonic_s()
+        full_at = self._young.get(key)
+        if full_at is None:
+            full_at = self._old.get(key, now)
+        if len(self._young) >= self._half or now - self._turned_s > self._keep_s:
+            self._turn(now)
+        self._young[key] = min(max(full_at, now) + self._step_s * count, now + self._fill_s * 2)
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

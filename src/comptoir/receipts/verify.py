@@ -32,6 +32,10 @@ from comptoir.receipts.types import (
     Verdict,
 )
 
+CLOCK_SLACK_MS = 24 * 3_600_000
+"""How much earlier than its key a receipt may say it was settled. Both times are wall clocks': one that steps back, or two
+coordinators' that differ, must not make good receipts worthless. Who could misuse the day holds the key anyway."""
+
 ENVELOPE_BYTES_MAX = 16 * 1024 * 1024
 """A receipt is 2 KB and 1 KB more per resumed attempt; this bounds what a verifier will parse."""
 
@@ -183,7 +187,7 @@ def _held(registry: KeyRegistry, keyid: str, kind: HolderKind, holder: str) -> P
 
 
 def _check_time(key: PublishedKey, at_ms: int) -> None:
-    if at_ms < key.valid_from_ms:
+    if at_ms < key.valid_from_ms - CLOCK_SLACK_MS:
         raise _Refused(Reason.KEY_NOT_YET_VALID, f"key {key.keyid} is valid from {key.valid_from_ms}, not at {at_ms}")
     if key.revoked_ms is not None and at_ms >= key.revoked_ms:
         raise _Refused(Reason.KEY_REVOKED, f"key {key.keyid} was revoked at {key.revoked_ms}, before {at_ms}")

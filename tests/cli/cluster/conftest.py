@@ -1,21 +1,8 @@
-"""Places for clusters, and a way to see that processes are gone."""
+"""A way to see that processes are gone."""
 
 import os
 import select
-import tempfile
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-
-import pytest
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """Give a folder for a cluster. It can't be one of pytest's: run as root, PostgreSQL is another user and must reach it."""
-    with tempfile.TemporaryDirectory(prefix="comptoir-c-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder) / "data"
 
 
 class Watched:

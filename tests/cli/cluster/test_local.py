@@ -60,6 +60,8 @@ class TestCluster:
             heard = len(news.heard)
 
             victim.kill()
+            # What it had accepted is cut; from now on nobody is sent to it.
+            await victim.ended()
             for _ in range(10):
                 assert (await fetch(cluster.url + "/house/status"))["status"] == "open"
             await news.until(victim.name, "Started", after=heard)
@@ -68,21 +70,22 @@ class TestCluster:
             assert (victim.pid != pid, victim.url) == (True, url)
             assert (await fetch(url + "/house/status"))["status"] == "open"
 
-    async def test_all_coordinators_sign_with_one_key(self, place: Path) -> None:
-        async with cluster_in(place) as (cluster, _):
-            keys = [await fetch(one.url + "/house/keys") for one in cluster.coordinators]
-
-            coordinators = [[key for key in one["keys"] if key["holder"] == "coordinator"] for one in keys]
-            assert len(coordinators[0]) == 1
-            assert coordinators[0] == coordinators[1]
-
     async def test_people_and_keys_are_made_once_and_survive_a_restart(self, place: Path) -> None:
-        async with cluster_in(place):
-            first = read_quickstart(place)
         async with cluster_in(place) as (cluster, _):
+            first = read_quickstart(place)
+            keys = [await fetch(one.url + "/house/keys") for one in cluster.coordinators]
+            parts = cluster.parts()
+            assert len(parts) == 4 and all(part.pid for part in parts)
+        assert [part.name for part in parts if part.pid] == [], "nothing is left behind"
+
+        async with cluster_in(place) as (cluster, _):
+            keys += [await fetch(one.url + "/house/keys") for one in cluster.coordinators]
             assert read_quickstart(place) == first
-            assert (await fetch(cluster.url + "/house/status"))["status"] == "open"
             assert first is not None and first.key and first.admin_key
+
+        coordinators = [[key for key in one["keys"] if key["holder"] == "coordinator"] for one in keys]
+        assert len(coordinators[0]) == 1
+        assert all(one == coordinators[0] for one in coordinators), "all of them sign with one key"
 
     async def test_a_coordinator_that_drains_gets_no_new_connections(self, place: Path) -> None:
         async with cluster_in(place, supervised=False) as (cluster, news):
@@ -98,6 +101,29 @@ class TestCluster:
             after = {one.address: one.served - before[one.address] for one in cluster.balancer.backends}
             assert after == {leaving.address: 0, staying.address: 4}
 
+    async def test_one_that_stands_still_is_passed_by_until_it_goes_on(self, place: Path) -> None:
+        """Its connections are still accepted, by the kernel, so only a question shows it."""
+        async with cluster_in(place) as (cluster, _):
+            still, alive = cluster.coordinators
+            still.pause()
+            assert not await still.answers(0.2)
+            backends = {one.address: one for one in cluster.balancer.backends}
+            now_s = asyncio.get_running_loop().time
+            async with asyncio.timeout(20):
+                while backends[still.address].skipped_until_s < now_s():
+                    await asyncio.sleep(0.01)
+
+            served = backends[still.address].served
+            for _ in range(4):
+                assert (await fetch(cluster.url + "/house/status"))["status"] == "open"
+            assert backends[still.address].served == served
+
+            still.resume()
+            async with asyncio.timeout(20):
+                while backends[still.address].skipped_until_s > now_s():
+                    await asyncio.sleep(0.01)
+            assert await alive.answers() and await still.answers()
+
     async def test_redis_and_postgresql_come_back_too(self, place: Path) -> None:
         async with cluster_in(place) as (cluster, news):
             assert cluster.postgres is not None and cluster.redis is not None
@@ -105,11 +131,3 @@ class TestCluster:
                 heard = len(news.heard)
                 server.kill()
                 await news.until(server.name, "Started", after=heard)
-
-    async def test_nothing_is_left_behind(self, place: Path) -> None:
-        async with cluster_in(place) as (cluster, _):
-            parts = cluster.parts()
-            assert all(part.pid for part in parts)
-
-        assert [part.name for part in parts if part.pid] == []
-        assert len(parts) == 4

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -252,6 +253,66 @@ class TestKeys:
         await identity.resolve(bearer(secret_of(ann)))
 
         assert identity.resolve_cached(b"Bearer " + secret_of(ann).encode()) is None
+
+
+class TestForgetKeys:
+    """Two coordinators over one database."""
+
+    @pytest.fixture
+    async def other(self, database: Database, clock: FakeClock) -> AsyncIterator[Identity]:
+        room = make_identity(database, clock)
+        yield room
+        room.close()
+
+    async def test_a_key_revoked_elsewhere_ends_when_it_is_heard_of(self, identity: Identity, other: Identity) -> None:
+        ann, bob = await make_user(identity, "ann"), await make_user(identity, "bob")
+        assert ann.key is not None
+        for one in (ann, bob):
+            await other.resolve(bearer(secret_of(one)))
+        identity.on_revoked = other.forget_keys
+
+        await identity.revoke_key(ann.key.id, owner_id=ann.user.id)
+
+        assert other.resolve_cached(b"Bearer " + secret_of(ann).encode()) is None
+        with pytest.raises(NotAuthenticated):
+            await other.resolve(bearer(secret_of(ann)))
+        assert other.resolve_cached(b"Bearer " + secret_of(bob).encode()) is not None
+
+    async def test_every_key_that_a_rotation_ends_is_told_as_bytes(self, identity: Identity) -> None:
+        ann = await make_user(identity)
+        second = await identity.create_key(OwnerKind.USER, ann.user.id)
+        told: list[bytes] = []
+        identity.on_revoked = told.extend
+
+        await identity.rotate_key(OwnerKind.USER, ann.user.id)
+
+        assert set(told) == {hashlib.sha256(secret.encode()).digest() for secret in (secret_of(ann), second.secret)}
+        assert {type(digest) for digest in told} == {bytes}
+
+    async def test_a_look_up_under_way_is_not_remembered(
+        self, identity: Identity, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ann = await make_user(identity)
+        fetch = database.fetch
+
+        async def slow(*args: object) -> list[tuple[object, ...]]:
+            rows = await fetch(*args)  # type: ignore[arg-type]
+            identity.forget_keys([bytes(32)])
+            return rows
+
+        monkeypatch.setattr(database, "fetch", slow)
+        await identity.resolve(bearer(secret_of(ann)))
+
+        assert identity.resolve_cached(b"Bearer " + secret_of(ann).encode()) is None
+
+    async def test_when_news_was_lost_every_key_is_asked_for_again(self, identity: Identity) -> None:
+        ann = await make_user(identity)
+        await identity.resolve(bearer(secret_of(ann)))
+
+        identity.forget_all_keys()
+
+        assert identity.resolve_cached(b"Bearer " + secret_of(ann).encode()) is None
+        assert isinstance(await identity.resolve(bearer(secret_of(ann))), Principal)
 
 
 class TestResolve:

@@ -37,6 +37,7 @@ from comptoir.receipts import (
 from comptoir.receipts.testing import JOB_ID, NOW_MS, make_facts, make_key, make_published_key, make_segment
 
 COORDINATOR_KEY, HOST_KEY, OTHER_HOST_KEY, STRANGER_KEY = make_key(1), make_key(2), make_key(3), make_key(4)
+DAY_MS = 24 * 3_600_000
 FIRST = make_segment(number=1, frames=3, key=HOST_KEY)
 SECOND = make_segment(number=2, frames=2, before=FIRST, key=OTHER_HOST_KEY)
 """The answer of a job that went on at a second host after the first died."""
@@ -112,6 +113,9 @@ class TestGoodReceipts:
 
     def test_a_key_revoked_after_the_settlement_still_counts(self) -> None:
         assert verify(sealed(make_facts()), registry(revoked_ms=NOW_MS + 1)).ok
+
+    def test_a_clock_that_stepped_back_a_day_makes_no_receipt_worthless(self) -> None:
+        assert verify(sealed(make_facts()), registry(valid_from_ms=NOW_MS + DAY_MS)).ok
 
 
 class TestOtherImplementation:
@@ -256,7 +260,7 @@ REFUSED: list[tuple[str, bytes, KeyRegistry, Reason]] = [
     ),
     ("short signature", reworded(_first_signature(sig="AAAA")), registry(), Reason.BAD_COORDINATOR_SIGNATURE),
     ("key revoked before", sealed(make_facts()), registry(revoked_ms=NOW_MS), Reason.KEY_REVOKED),
-    ("key not yet valid", sealed(make_facts()), registry(valid_from_ms=NOW_MS + 1), Reason.KEY_NOT_YET_VALID),
+    ("key not yet valid", sealed(make_facts()), registry(valid_from_ms=NOW_MS + DAY_MS + 1), Reason.KEY_NOT_YET_VALID),
     # -- the statement
     (
         "altered payload",

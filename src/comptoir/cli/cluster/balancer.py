@@ -1,8 +1,8 @@
 """A TCP balancer for development and tests: connections go to the backend with the fewest, bytes go both ways untouched.
 
-It knows no HTTP. A backend that refuses a connection is skipped for a second and the next one is tried; bytes wait in the
-sender's socket, not here (`HIGH_WATER_BYTES`); a half-closed connection stays open the other way; a reset is passed on as one.
-In production take HAProxy, nginx or your cloud's (docs/operating.md): they also see a coordinator that accepts and never answers.
+It knows no HTTP; who does may tell it whom to pass by. A backend that refuses a connection is skipped for a second and the next
+one is tried; bytes wait in the sender's socket, not here (`HIGH_WATER_BYTES`); a half-closed connection stays open the other way;
+a reset is passed on as one. In production take HAProxy, nginx or your cloud's (docs/operating.md).
 """
 
 import asyncio
@@ -100,6 +100,12 @@ class Balancer:
             return
         backend.open = open
         backend.skipped_until_s = 0.0
+
+    def pass_by(self, address: Address, *, for_s: float) -> None:
+        """Give a backend no connections for *for_s* seconds while there are others; 0 forgets that there was a reason."""
+        for one in self.backends:
+            if one.address == address:
+                one.skipped_until_s = asyncio.get_running_loop().time() + for_s
 
     def remove(self, address: Address) -> None:
         """Forget a backend; its connections go on."""

@@ -17,6 +17,8 @@ from comptoir.cli.failure import Exit
 
 START_WITHIN_S = 60.0
 """Most seconds to the first answer: migrations may be applied, jobs taken over."""
+ANSWER_WITHIN_S = 1.0
+"""An answer from memory takes a millisecond; one that takes a second comes from a process that stands still."""
 AFTER_DRAIN_S = 10.0
 """Most seconds to end after the drain: the last bytes, what still waits for the database."""
 
@@ -96,6 +98,19 @@ class Coordinator(Part):
             # Perhaps somebody else has its port by now; another costs nothing.
             self.port = 0
         raise self.failure("did not start")
+
+    async def answers(self, within_s: float = ANSWER_WITHIN_S) -> bool:
+        """Say whether it answers that it is open; one that drains, stands still or is down does not."""
+        try:
+            async with asyncio.timeout(within_s):
+                reader, writer = await asyncio.open_connection(*self.address)
+                try:
+                    writer.write(b"GET /house/status HTTP/1.1\r\nHost: comptoir\r\nConnection: close\r\n\r\n")
+                    return b'"status":"open"' in await reader.read()
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
 
     def drain(self) -> None:
         """Tell it to end in order (SIGTERM) and do not wait; supervised, it is started again."""

@@ -16,6 +16,8 @@ from comptoir.cli.failure import Failure
 from comptoir.kit.signing import load_or_create
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0
+CHECKED_EVERY_S, PASSED_BY_S = 1.0, 3.0
+"""How often coordinators are asked whether they are well, and for how long one that is not gets no connections while others do."""
 STEADY_S = 60.0
 """A part that ran this long has recovered: its next crash starts with a short wait again."""
 
@@ -100,6 +102,7 @@ class LocalCluster:
         await self._start(first)
         await asyncio.gather(*map(self._start, others))
         await self.balancer.start()
+        self._keepers.append(asyncio.create_task(self._check()))
 
     async def stop(self) -> None:
         """End everything in order: coordinators drain, all at once, then the balancer, Redis and PostgreSQL."""
@@ -159,6 +162,15 @@ class LocalCluster:
             if isinstance(part, Coordinator):
                 self.balancer.offer(part.address)
             self._on_event(part.name, "Started", {"pid": part.pid, "took_s": loop.time() - began_s})
+
+    async def _check(self) -> None:
+        """Look for coordinators that accept and do not answer (SIGSTOP, a machine that swaps): the balancer can't see it."""
+        while True:
+            asked = [one for one in self.coordinators if not one.down()]
+            well = await asyncio.gather(*(one.answers() for one in asked))
+            for one, fine in zip(asked, well, strict=True):
+                self.balancer.pass_by(one.address, for_s=0.0 if fine else PASSED_BY_S)
+            await asyncio.sleep(CHECKED_EVERY_S)
 
     def _said(self, name: str, kind: str, facts: dict[str, Any]) -> None:
         if kind == "Draining":

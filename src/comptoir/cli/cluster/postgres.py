@@ -107,7 +107,7 @@ class LocalPostgres(Part):
         return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self._socket), safe='/')}"
 
     def _make(self) -> None:
-        programs = self._programs()
+        programs = self.programs()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._socket = socket_folder(self.folder, SOCKET)
         if self.user:
@@ -138,8 +138,8 @@ class LocalPostgres(Part):
                     "start as an ordinary user, or with another --data",
                 )
 
-    def _programs(self) -> Path:
-        """Return where the wheel has the programs of the version that made the folder; for a new one the newest.
+    def programs(self) -> Path:
+        """Return where the wheel has the programs of the version that made the folder (``pg_dump`` too); for a new one the newest.
 
         Raises:
             Failure: the wheel has no such version.
@@ -165,7 +165,7 @@ class LocalPostgres(Part):
             "fsync": "on" if self._fsync else "off",
         }
         settings = [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
-        return [str(self._programs() / "postgres"), "-D", str(self.folder), *settings]
+        return [str(self.programs() / "postgres"), "-D", str(self.folder), *settings]
 
     async def _answers(self, deadline: Deadline) -> bool:
         while not self.down() and not deadline.over:

@@ -1,6 +1,7 @@
 """The writer thread with group commit, and the database as the rest of the house sees it."""
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import queue
@@ -11,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from comptoir.kit.db.locks import Rows, rows_of_item
 from comptoir.kit.db.schema import Table
 from comptoir.kit.db.sqlite import SqliteStore
+from comptoir.kit.db.store import Look, Store
 from comptoir.kit.db.tx import Row, Tx
 from comptoir.kit.errors import Unavailable
 
@@ -23,6 +25,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
+
+OUT_OF_REACH = "the database is out of reach; try again in a moment"
+OUT_OF_ORDER = "the database is out of order"
 
 COMMANDS_WAITING_MAX = 20_000
 """Commands that may wait for the writer; more are refused with `Unavailable`. At 10,000 a second, 2 s of work."""
@@ -33,41 +38,14 @@ BATCH_MAX = 512
 RETRIES_MAX = 3
 """Times a batch runs again after a deadlock or a lost connection."""
 
-OUTCOME_WAIT_S = 30.0
-"""How long the writer tries to learn whether a commit happened whose answer never came; a restart of PostgreSQL takes less."""
+AGAIN_S = 0.2
+"""Pause between two tries to reach a database that is away."""
 
-OUTCOME_PAUSE_S = 0.1
-"""Pause between two such tries."""
+ANSWER_S = 5.0
+"""A group or a read that takes longer has the server asked for a sign of life; until it is done new commands are refused."""
 
-
-Fetch = Callable[[str], list[Row]]
-"""Runs one query of a survey."""
-
-Look = Callable[[Fetch], T]
-"""A survey: any number of queries, all of which see one moment."""
-
-
-class Store(Protocol):
-    """What the writer needs from a database; implemented by `SqliteStore` and `PostgresStore`."""
-
-    dialect: str
-    inline_reads: bool
-    locks_rows: bool
-    """Whether others write too, so that rows which a group decides on have to be locked."""
-    tx: Any
-
-    def begin(self) -> None: ...
-    def commit(self) -> None: ...
-    def rollback(self) -> None: ...
-    def savepoint(self) -> None: ...
-    def release(self) -> None: ...
-    def rollback_to(self) -> None: ...
-    def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]: ...
-    def survey(self, look: "Look[T]") -> T: ...
-    def retryable(self, error: Exception) -> bool: ...
-    def committed(self) -> bool | None: ...
-    def away(self, error: Exception) -> bool: ...
-    def close(self) -> None: ...
+WATCH_S = 0.5
+"""How often the event loop looks how long the writer has been at it."""
 
 
 @dataclass(slots=True)
@@ -107,7 +85,15 @@ class Database:
         self._queue: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closing = False
-        self._readers = None if store.inline_reads else ThreadPoolExecutor(1, thread_name_prefix="comptoir-reader")
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="comptoir-reader") if store.remote else None
+        self._out = False
+        """Set and cleared by the writer: it can't reach the database, and tries again and again."""
+        self._slow = False
+        """Set and cleared by the watch: what the writer is at takes too long."""
+        self._writing_s = self._reading_s = 0.0
+        """When the statement or group began that a thread is at; 0 when it is at none."""
+        self._asking: threading.Thread | None = None
+        self._timer = self._loop.call_later(WATCH_S, self._watch) if store.remote else None
         self._thread = threading.Thread(target=self._work, name="comptoir-writer", daemon=True)
         self._thread.start()
 
@@ -117,7 +103,7 @@ class Database:
         *locks* are the rows that it selects with ``lock``: saying so beforehand keeps groups from waiting in a circle.
 
         Raises (in the future): whatever *command* raised, with nothing of it written; `Unavailable` when
-        the database is out of order, too many commands wait, or the house is closing.
+        the database is away (then at once), too many commands wait, or the house is closing.
         """
         return self._put(_Command(command, None, False, 0, self._loop.create_future(), locks))
 
@@ -139,16 +125,28 @@ class Database:
         """Run one query on the reading connection: inline on SQLite (5 us), in a thread on PostgreSQL.
 
         Raises:
-            Unavailable: the database is out of reach.
+            Unavailable: the database is out of reach; at once when that is known.
         """
         try:
             if self._readers is None:
                 return self._store.read(sql, params)
-            return await self._loop.run_in_executor(self._readers, self._store.read, sql, params)
+            return await self._loop.run_in_executor(self._readers, self._read, sql, params)
         except Exception as error:
-            if self._store.away(error):
-                raise Unavailable("the database is out of reach") from error
-            raise
+            if not self._store.away(error):
+                raise
+            if not self.away:
+                # Perhaps the writer has nothing to do, and does not know yet.
+                self.run(_nothing).add_done_callback(_heard)
+            raise Unavailable(OUT_OF_REACH) from error
+
+    def _read(self, sql: str, params: Sequence[Any]) -> list[Row]:
+        if self.away:
+            raise Unavailable(OUT_OF_REACH)
+        self._reading_s = time.monotonic()
+        try:
+            return self._store.read(sql, params)
+        finally:
+            self._reading_s = 0.0
 
     async def survey(self, look: Look[T]) -> T:
         """Run *look* in a thread, over one read-only snapshot on a connection of its own: for questions that take long.
@@ -158,12 +156,24 @@ class Database:
         Raises:
             Unavailable: the database is out of reach.
         """
+        if self.away and self._store.remote:
+            raise Unavailable(OUT_OF_REACH)
         try:
             return await asyncio.to_thread(self._store.survey, look)
         except Exception as error:
             if self._store.away(error):
-                raise Unavailable("the database is out of reach") from error
+                raise Unavailable(OUT_OF_REACH) from error
             raise
+
+    @property
+    def away(self) -> bool:
+        """Whether the database is known to be out of reach, or to take too long: commands and reads are refused at once."""
+        return self._out or self._slow
+
+    async def present(self) -> None:
+        """Wait until the database is not away."""
+        while self.away:  # noqa: ASYNC110 (the writer, another thread, says so; nothing here can be awaited)
+            await asyncio.sleep(AGAIN_S)
 
     @property
     def waiting(self) -> int:
@@ -178,18 +188,60 @@ class Database:
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         if self._readers is not None:
-            self._readers.shutdown()
+            await asyncio.to_thread(self._readers.shutdown)
+        if self._timer is not None:
+            self._timer.cancel()
         self._store.close()
 
     def _put(self, command: _Command) -> "asyncio.Future[Any]":
         future = command.future
         if self._closing:
             future.set_exception(Unavailable("the house is closing"))
+        elif self.away:
+            future.set_exception(Unavailable(OUT_OF_REACH))
         elif self._queue.qsize() >= COMMANDS_WAITING_MAX:
             future.set_exception(Unavailable("too many commands wait for the database"))
         else:
             self._queue.put(command)
         return future
+
+    def _refuse_waiting(self) -> None:
+        """Answer what was put in line before the database was known to be away."""
+        last = False
+        while True:
+            try:
+                command = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if command is None:
+                last = True
+            elif not command.future.done():
+                command.future.set_exception(Unavailable(OUT_OF_REACH))
+        if last:
+            self._queue.put(None)
+
+    def _watch(self) -> None:
+        """Look how long the threads have been at it, and have the server asked whether it still answers."""
+        self._timer = self._loop.call_later(WATCH_S, self._watch)
+        now = time.monotonic()
+        writing, reading = ((now - since if since else 0.0) for since in (self._writing_s, self._reading_s))
+        if writing > ANSWER_S and not self._slow:
+            log.error("the database has not answered for %.0f s: commands are refused until it does", writing)
+            self._slow = True
+            self._refuse_waiting()
+        elif writing <= ANSWER_S:
+            self._slow = False
+        if max(writing, reading) > ANSWER_S and (self._asking is None or not self._asking.is_alive()):
+            self._asking = threading.Thread(target=self._ask, name="comptoir-asking", daemon=True)
+            self._asking.start()
+
+    def _ask(self) -> None:
+        """Break the connections of a server that gives no sign of life; one that does is at work or waits for a lock."""
+        if not self._store.answers():
+            log.error("the database server does not answer: its connections are cut")
+            self._store.cut()
+        else:
+            time.sleep(ANSWER_S)
 
     # -- the writer thread ---------------------------------------------------------------------------------------
 
@@ -211,22 +263,66 @@ class Database:
                     break
             if group:
                 cpu = time.thread_time()
+                self._writing_s = time.monotonic()
                 outcomes = self._commit(group)
+                self._writing_s = 0.0
                 self.stats.cpu_s += time.thread_time() - cpu
                 self._deliver(outcomes)
+            if self._out:
+                self._try_again()
+
+    def _go_out(self, error: Exception) -> None:
+        """Note that the database can't be reached; whoever waits is refused, in the event loop."""
+        if not self._out:
+            log.error("the database is out of reach, commands are refused: %s", error)
+            self._out = True
+            with contextlib.suppress(RuntimeError):  # The event loop is gone, and with it all who wait.
+                self._loop.call_soon_threadsafe(self._refuse_waiting)
+
+    def _try_again(self) -> None:
+        """Try until the database can be reached or the house closes."""
+        began = time.monotonic()
+        while not self._closing:
+            self._writing_s = time.monotonic()
+            try:
+                self._store.begin()
+                self._store.rollback()
+            except Exception as error:  # A loop's edge: it is away, in whatever way; logged once, and asked again.
+                log.debug("the database is still out of reach: %s", error, exc_info=True)
+                self._writing_s = 0.0
+                time.sleep(AGAIN_S)
+                continue
+            log.warning("the database is back after %.1f s", time.monotonic() - began)
+            break
+        self._writing_s = 0.0
+        self._out = False
 
     def _deliver(self, outcomes: "list[tuple[_Command, Any, Exception | None]]") -> None:
         try:
-            self._loop.call_soon_threadsafe(_resolve, outcomes)
+            self._loop.call_soon_threadsafe(self._resolve, outcomes)
         except RuntimeError:
             log.warning("the event loop is gone; %d committed commands had nobody waiting", len(outcomes))
+
+    def _resolve(self, outcomes: "list[tuple[_Command, Any, Exception | None]]") -> None:
+        """Answer the callers, in the event loop."""
+        if not self._writing_s:
+            self._slow = False
+        for command, result, error in outcomes:
+            future = command.future
+            if future.done():  # The caller was cancelled; what was written stays written.
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
 
     def _commit(self, group: list[_Command]) -> "list[tuple[_Command, Any, Exception | None]]":
         store = self._store
         for attempt in range(RETRIES_MAX + 1):
-            outcomes = None
+            outcomes, begun = None, False
             try:
                 store.begin()
+                begun = True
                 outcomes = self._run_group(group)
                 before = time.perf_counter()
                 store.commit()
@@ -234,7 +330,9 @@ class Database:
                 return self._counted(outcomes)
             except Exception as error:  # The loop's edge: whatever the database says must reach the callers.
                 self._rollback()
-                again = store.retryable(error)
+                again = begun and store.retryable(error)
+                if not begun and store.remote:
+                    self._go_out(error)
                 if again and outcomes is not None:
                     happened = self._happened()
                     if happened:
@@ -243,7 +341,7 @@ class Database:
                 if attempt < RETRIES_MAX and again:
                     continue
                 log.error("the group of %d commands was not written: %s", len(group), error, exc_info=error)
-                refusal = Unavailable("the database is out of order") if store.away(error) else error
+                refusal = Unavailable(OUT_OF_REACH if store.remote else OUT_OF_ORDER) if store.away(error) else error
                 return [(command, None, refusal) for command in group]
         raise AssertionError("unreachable: the last attempt returns")
 
@@ -255,20 +353,23 @@ class Database:
         return outcomes
 
     def _happened(self) -> bool | None:
-        """Tell whether the commit happened that no answer came to; None: nobody could say in `OUTCOME_WAIT_S`.
+        """Tell whether the commit happened that no answer came to; None: the house closed before anybody could say.
 
-        Running the group again without knowing would pay people twice.
+        Running the group again without knowing would pay people twice, and refusing it would leave jobs behind that nobody
+        knows of. Others are refused meanwhile.
         """
-        deadline = time.monotonic() + OUTCOME_WAIT_S
-        while True:
+        while not self._closing:
+            self._writing_s = time.monotonic()
             try:
                 happened = self._store.committed()
             except Exception as error:  # A loop's edge: the database is away, and what it is asked can wait.
-                log.warning("a commit was sent and its outcome is not known yet: %s", error)
+                self._go_out(error)
                 happened = None
-            if happened is not None or time.monotonic() > deadline:
+            if happened is not None:
+                self._out = False
                 return happened
-            time.sleep(OUTCOME_PAUSE_S)
+            time.sleep(AGAIN_S)
+        return None
 
     def _rollback(self) -> None:
         try:
@@ -294,7 +395,7 @@ class Database:
 
     def _lock(self, group: list[_Command], *, alone: bool = False) -> None:
         """Lock what the commands of *group* declared, in the one order; one that is alone does so with its own look."""
-        if not self._store.locks_rows:
+        if not self._store.remote:
             return
         if not alone and len({command.run for command in group}) == 1:
             return
@@ -354,15 +455,14 @@ def _alone(verb: Callable[..., Any], item: Any, tx: Tx) -> Any:
     return result
 
 
-def _resolve(outcomes: "list[tuple[_Command, Any, Exception | None]]") -> None:
-    for command, result, error in outcomes:
-        future = command.future
-        if future.done():  # The caller was cancelled; what was written stays written.
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+def _nothing(tx: Tx) -> None:
+    """Only has the writer reach for the database."""
+
+
+def _heard(future: "asyncio.Future[None]") -> None:
+    """Nobody waits for *future*: what it says, the writer knows."""
+    if not future.cancelled():
+        future.exception()
 
 
 def open_database(address: str) -> Database:

@@ -3,6 +3,9 @@
 Needs the extra ``comptoir[postgres]``. Imported only when a postgresql:// address is configured.
 """
 
+import contextlib
+import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -13,7 +16,20 @@ from comptoir.kit.db.tx import Row, placeholders_percent, postgres_insert, postg
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT_S = 5
+CONNECT_TIMEOUT_S = 2
+"""The shortest that libpq knows; a server that lives takes milliseconds."""
+
+GONE_MS = 10_000
+"""What was sent and is not acknowledged for so long ends a connection: a machine that is gone without a word (TCP only)."""
+
+MARKS_LOCK = 7164780238603
+MARKS = """
+CREATE TABLE IF NOT EXISTS commit_marks (writer bytea PRIMARY KEY, number bigint NOT NULL, made_ms bigint NOT NULL)
+"""
+"""A row for each process that writes: the number of the last of its groups that was committed. No room's table: the store
+needs it before the first migration."""
+NOW_MS = "CAST(extract(epoch FROM now()) * 1000 AS bigint)"
+MARKS_KEPT_MS = 30 * 24 * 3_600_000
 
 IDLE_IN_TRANSACTION_MS_MAX = 3000
 """How long a coordinator may hold its locks without a word (stopped, or its machine gone) before the server ends its
@@ -23,7 +39,7 @@ transaction and lets the others go on. Far above the longest a group computes be
 def connect(url: str) -> "psycopg.Connection[Row]":
     """Open *url*; transactions are ours (autocommit), every statement is prepared at its first use."""
     connection: psycopg.Connection[Row] = psycopg.connect(
-        url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S,
+        url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, tcp_user_timeout=GONE_MS,
         options=f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS_MAX}",
     )  # fmt: skip
     connection.prepare_threshold = 0
@@ -84,41 +100,71 @@ class PostgresTx:
 
 
 class PostgresStore:
-    """The two connections of a coordinator to its PostgreSQL server."""
+    """The two connections of a coordinator to its PostgreSQL server, and how to learn what became of a commit."""
 
     dialect = "postgresql"
-    inline_reads = False
-    locks_rows = True
+    remote = True
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._writing = connect(url)
-        self._reading = connect(url)
-        self._transaction = ""
+        self._open: set[psycopg.Connection[Row]] = set()
+        self._me = f"'\\x{os.urandom(16).hex()}'"
+        self._group = 0
+        self._writing = self._connect()
+        self._reading = self._connect()
         self.tx = PostgresTx(self._writing)
+        self._make_mark()
+
+    def _connect(self) -> "psycopg.Connection[Row]":
+        for connection in [one for one in self._open.copy() if _gone(one)]:
+            self._open.discard(connection)
+        connection = connect(self._url)
+        self._open.add(connection)
+        return connection
+
+    def _make_mark(self) -> None:
+        with self._writing.transaction():
+            # Coordinators that start together would both find that there is no table, and one would fail.
+            self._writing.execute("SELECT pg_advisory_xact_lock(%s)", (MARKS_LOCK,))
+            self._writing.execute(MARKS)
+            self._writing.execute(f"DELETE FROM commit_marks WHERE made_ms < {NOW_MS} - {MARKS_KEPT_MS}")
+            self._writing.execute(f"INSERT INTO commit_marks VALUES ({self._me}, 0, {NOW_MS})")
 
     def begin(self) -> None:
-        if _gone(self._writing):
-            self._writing = connect(self._url)
-            self.tx = PostgresTx(self._writing)
-        # One message for both; the number answers `committed` should the connection break during COMMIT.
-        cursor = self._writing.execute("BEGIN; SELECT pg_current_xact_id()::text", prepare=False)
+        if not _gone(self._writing):
+            try:
+                self._begin()
+                return
+            except psycopg.OperationalError:
+                if not _gone(self._writing):
+                    raise
+        # The server restarted since the last group, or has been cut off.
+        self._writing = self._connect()
+        self.tx = PostgresTx(self._writing)
+        self._begin()
+
+    def _begin(self) -> None:
+        # One message for both; the mark answers `committed` should the connection break during COMMIT.
+        self._group += 1
+        mark = f"UPDATE commit_marks SET number = {self._group:d}, made_ms = {NOW_MS} WHERE writer = {self._me}"
+        cursor = self._writing.execute(f"BEGIN; {mark}", prepare=False)
         cursor.nextset()
-        ((self._transaction,),) = cursor.fetchall()
+        if cursor.rowcount != 1:  # An older state of the database was restored under us.
+            sql = f"INSERT INTO commit_marks VALUES ({self._me}, {self._group:d}, {NOW_MS})"
+            self._writing.execute(sql, prepare=False)
 
     def commit(self) -> None:
         self._writing.execute("COMMIT")
 
     def committed(self) -> bool | None:
-        """Ask the server what became of the last transaction; None: its old process has not ended it yet.
+        """Ask what became of the last transaction: its mark is there or not. Waits until the server has ended it.
 
         Raises:
             psycopg.OperationalError: the server is out of reach.
         """
-        with connect(self._url) as connection:
-            row = connection.execute("SELECT pg_xact_status(%s::xid8)", (self._transaction,)).fetchone()
-        status = row[0] if row is not None else None
-        return None if status == "in progress" else status == "committed"
+        with contextlib.closing(self._connect()) as connection:
+            row = connection.execute(f"SELECT number FROM commit_marks WHERE writer = {self._me} FOR UPDATE").fetchone()
+        return row is not None and row[0] == self._group
 
     def rollback(self) -> None:
         if not _gone(self._writing):
@@ -145,12 +191,12 @@ class PostgresStore:
 
     def _read(self, sql: str, params: Sequence[Any]) -> list[Row]:
         if _gone(self._reading):
-            self._reading = connect(self._url)
+            self._reading = self._connect()
         return self._reading.cursor(binary=True).execute(placeholders_percent(sql), params).fetchall()
 
     def survey(self, look: Callable[[Callable[[str], list[Row]]], T]) -> T:
         """Run *look* over one snapshot, on a connection of its own."""
-        with connect(self._url) as connection:
+        with contextlib.closing(self._connect()) as connection:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             return look(lambda sql: connection.execute(sql).fetchall())
 
@@ -164,6 +210,25 @@ class PostgresStore:
         """Tell whether *error* means that the server is out of reach or out of order."""
         return isinstance(error, psycopg.OperationalError | psycopg.errors.IdleInTransactionSessionTimeout)
 
+    def answers(self) -> bool:
+        """Ask the server for a sign of life; it has `CONNECT_TIMEOUT_S` for it. A refusal is one too."""
+        try:
+            connect(self._url).close()
+        except psycopg.errors.ConnectionTimeout:
+            return False
+        except psycopg.OperationalError:
+            return True
+        return True
+
+    def cut(self) -> None:
+        """Break every connection: whoever waits on one hears at once that it is gone."""
+        for connection in self._open.copy():
+            # One that was closed meanwhile needs no cutting.
+            with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+                line.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._writing.execute(f"DELETE FROM commit_marks WHERE writer = {self._me}")
         self._reading.close()
         self._writing.close()

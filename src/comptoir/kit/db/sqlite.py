@@ -117,8 +117,7 @@ class SqliteStore:
     """The two connections of an embedded database."""
 
     dialect = "sqlite"
-    inline_reads = True
-    locks_rows = False
+    remote = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -167,6 +166,13 @@ class SqliteStore:
         """Tell whether *error* means that the store itself is out of order (full disk, I/O, locked), not a statement."""
         code = getattr(error, "sqlite_errorcode", None)
         return isinstance(error, sqlite3.Error) and code is not None and code & PRIMARY_CODE in OUT_OF_ORDER
+
+    def answers(self) -> bool:
+        """Never asked: a file is no server."""
+        return True
+
+    def cut(self) -> None:
+        """Nothing to cut."""
 
     def close(self) -> None:
         self._reading.close()

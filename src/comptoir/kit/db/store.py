@@ -1,0 +1,64 @@
+"""What the writer needs from a database; implemented by `SqliteStore` and `PostgresStore`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from comptoir.kit.db.tx import Row
+
+T = TypeVar("T")
+
+Fetch = Callable[[str], list[Row]]
+"""Runs one query of a survey."""
+
+Look = Callable[[Fetch], T]
+"""A survey: any number of queries, all of which see one moment."""
+
+
+class Store(Protocol):
+    """A connection for writes, one for reads, and what their errors mean. Used by the writer thread unless it says otherwise."""
+
+    dialect: str
+    remote: bool
+    """Whether it is a server: reads need a thread, others write too, so rows that are decided on have to be locked, and it
+    can be out of reach."""
+    tx: Any
+
+    def begin(self) -> None:
+        """Open a transaction, on a new connection if the old one is gone; raising means that it is out of reach."""
+        ...
+
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+    def savepoint(self) -> None: ...
+    def release(self) -> None: ...
+    def rollback_to(self) -> None: ...
+
+    def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run one query on the reading connection; called by the reader."""
+        ...
+
+    def survey(self, look: "Look[T]") -> T:
+        """Run *look* over one snapshot, on a connection of its own; called in any thread."""
+        ...
+
+    def retryable(self, error: Exception) -> bool:
+        """Tell whether the group may run again if it was not committed."""
+        ...
+
+    def committed(self) -> bool | None:
+        """Tell whether the last transaction, whose COMMIT was not answered, happened; None: it has not ended yet."""
+        ...
+
+    def away(self, error: Exception) -> bool:
+        """Tell whether *error* means that the database is out of reach or out of order, not that a statement is wrong."""
+        ...
+
+    def answers(self) -> bool:
+        """Ask on a new connection for a sign of life; called in a thread of its own, and takes a few seconds at most."""
+        ...
+
+    def cut(self) -> None:
+        """Break every connection, so that whoever waits on one hears at once; called in any thread."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,171 @@
+"""The model of what must be true after an episode, whatever was killed in it: the books by themselves, and what clients saw."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from comptoir.kit.db import open_database
+from comptoir.receipts import HolderKind, PublishedKey, registry_of, verify
+from comptoir.reports import audit
+from tests.chaos.books import Violation, check_books, envelope
+from tests.chaos.engine import is_frame, wanted_of
+from tests.chaos.plan import Order, Plan
+from tests.chaos.tables import Record, Tables, read
+from tests.chaos.wire import Seen
+
+WORDS = {"expired": "failed"}
+"""Where Infrintia's word for a state is not ours."""
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What those outside know of an episode."""
+
+    plan: Plan
+    seen: list[Seen]
+    deposited: dict[int, bool]
+    """Of each deposit that was sent, whether somebody was told that it is there."""
+    accounts: dict[str, int]
+    """Of each buyer's account (hex), its number in the plan."""
+
+
+async def check(witness: Witness, database: str) -> list[Violation]:
+    """Return everything that is not as it must be; *database* is an address as settings have it."""
+    tables = await asyncio.to_thread(read, database)
+    found = list(check_books(tables))
+    found += _receipts_verify(tables)
+    found += _orders(witness.plan, witness.seen, tables)
+    found += _deposits(witness, tables)
+    db = open_database(database)
+    try:
+        found += [
+            Violation(f"audit: {one.what}", one.subject.removeprefix("job_"), f"{one.recorded}, not {one.recomputed}")
+            for one in await audit(db)
+        ]
+    finally:
+        await db.close()
+    return found
+
+
+def _receipts_verify(tables: Tables) -> Iterator[Violation]:
+    registry = registry_of([_published(key) for key in tables.rows["signing_keys"]])
+    for receipt in tables.rows["receipts"]:
+        verdict = verify(envelope(receipt), registry)
+        if not verdict.ok:
+            yield Violation("receipts verify offline", receipt["job_id"], f"{verdict.reason}: {verdict.detail}")
+
+
+def _published(key: Record) -> PublishedKey:
+    times = (key["valid_from_ms"], key["revoked_ms"])
+    return PublishedKey(key["keyid"], key["public_key"], HolderKind(key["holder_kind"]), key["holder"], *times)
+
+
+def _orders(plan: Plan, seen: list[Seen], tables: Tables) -> Iterator[Violation]:
+    jobs = {job["id"]: job for job in tables.rows["jobs"]}
+    bought = Counter(wanted_of(bytes(job["body"])).tag for job in jobs.values())
+    orders = {order.wanted.tag: order for order in plan.orders}
+    for tag, count in bought.items():
+        if tag not in orders:
+            yield Violation("jobs are orders of somebody", "", f"{tag} is nobody's")
+        elif count > 1:
+            yield Violation("an order is bought once", "", f"{tag} was bought {count} times ({orders[tag].way})")
+    for one in seen:
+        order = plan.orders[one.number]
+        for problem in one.problems:
+            yield Violation(
+                "clients see nothing odd",
+                one.job.removeprefix("job_"),
+                f"order {one.number} ({order.way}, {order.habit}): {problem}",
+            )
+        job = jobs.get(one.job.removeprefix("job_")) if one.job else None
+        if one.accepted and job is None:
+            yield Violation(
+                "an accepted job is there", one.job.removeprefix("job_"), f"order {one.number} ({order.way})"
+            )
+        if one.refusal and one.refusal != 503 and not one.job and bought[order.wanted.tag]:
+            yield Violation(
+                "a refused order buys nothing", "", f"order {one.number} was refused with {one.refusal}, and is there"
+            )
+        if job is not None:
+            yield from _seen_is_recorded(order, one, job, tables)
+
+
+def _seen_is_recorded(order: Order, one: Seen, job: Record, tables: Tables) -> Iterator[Violation]:
+    if wanted_of(bytes(job["body"])).tag != order.wanted.tag:
+        yield Violation(
+            "a job is its order's", job["id"], f"order {one.number} was given {wanted_of(bytes(job['body'])).tag}"
+        )
+        return
+    if one.status and one.status != WORDS.get(job["state"], job["state"]):
+        yield Violation("a final state stays", job["id"], f"its buyer was told {one.status}, it is {job['state']}")
+    if one.ended and job["state"] != "completed":
+        yield Violation(
+            "only a completed job ends without an error", job["id"], f"its reader saw the end, it is {job['state']}"
+        )
+    if one.error and job["state"] == "completed":
+        yield Violation("a completed job ends without an error", job["id"], f"its reader was told {one.error}")
+    if one.told:
+        cost, state = float(str(one.told["credits_used"])) * 10_000, job["state"]
+        if round(cost) != job["cost_uusd"]:
+            yield Violation(
+                "the buyer is told what it cost", job["id"], f"told {cost}, it was {job['cost_uusd']} ({state})"
+            )
+    frames = [frame.text for frame in tables.frames(job["id"])]
+    if _was_free_and_forgotten(job, frames):
+        yield from _is_its_orders(order, one, job)
+        return
+    for piece in one.pieces:
+        if piece.text and (piece.number >= len(frames) or frames[piece.number] != piece.text):
+            recorded = frames[piece.number] if piece.number < len(frames) else f"nothing ({len(frames)} frames)"
+            yield Violation(
+                "a stream is a prefix of the answer",
+                job["id"],
+                f"frame {piece.number} was {piece.text!r}, recorded is {recorded!r}",
+            )
+            break
+    if one.ended and one.pieces and one.pieces[-1].number != len(frames) - 1:
+        yield Violation(
+            "a stream that ended was read whole", job["id"], f"up to frame {one.pieces[-1].number} of {len(frames)}"
+        )
+    whole = "".join(frames)
+    for number, text in enumerate(one.texts):
+        last = one.ended and number == len(one.texts) - 1
+        if not whole.startswith(text) or (last and text != whole):
+            yield Violation(
+                "a stream is a prefix of the answer",
+                job["id"],
+                f"read {text[-80:]!r} ({len(text)} characters), recorded {whole[-80:]!r} ({len(whole)})",
+            )
+
+
+def _was_free_and_forgotten(job: Record, frames: list[str]) -> bool:
+    """A job that ended without an answer on record and without a price, though its reader had seen some of it.
+
+    Frames of open jobs are in the coordinator's memory and at the worker: when the first dies and the job ends before the second
+    is back, nobody has them any more. Nobody pays for them either (docs/chaos.md).
+    """
+    return job["state"] != "completed" and not job["cost_uusd"] and not frames
+
+
+def _is_its_orders(order: Order, one: Seen, job: Record) -> Iterator[Violation]:
+    """Nothing is recorded to hold it against: what was read must at least be the order's own."""
+    for piece in one.pieces:
+        if piece.text and not is_frame(piece.text, order.wanted.tag, piece.number):
+            yield Violation("a stream is the order's own", job["id"], f"frame {piece.number} was {piece.text!r}")
+
+
+def _deposits(witness: Witness, tables: Tables) -> Iterator[Violation]:
+    posted = Counter(
+        (witness.accounts.get(transfer["credit_id"]), transfer["amount_uusd"])
+        for transfer in tables.rows["transfers"]
+        if transfer["kind"] == "deposit"
+    )
+    told = witness.deposited
+    for deposit in witness.plan.deposits:
+        times = posted.pop((deposit.buyer, deposit.amount_uusd), 0)
+        if times > 1 or (told.get(deposit.number) and times != 1) or (deposit.number not in told and times):
+            facts = f"deposit {deposit.number} of {deposit.amount_uusd} is there {times} times"
+            yield Violation("a deposit is posted once", "", facts)
+    for stray, times in posted.items():
+        yield Violation("deposits are somebody's", "", f"{stray} is there {times} times")

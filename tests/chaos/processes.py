@@ -1,0 +1,83 @@
+"""The processes of an episode that are ours: started, struck by their own id, started again; none outlives the episode."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from comptoir.cli.cluster.child import Part
+from comptoir.cli.cluster.postgres import LocalPostgres
+from tests.house.tree import ROOT
+
+READY_S_MAX = 60.0
+"""A bound against hanging, no measurement: machines that run tests are noisy."""
+
+STOP_S_MAX = 30.0
+
+LOOK_S = 0.02
+
+
+class Program(Part):
+    """One of our modules, run as a process."""
+
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], *, folder: Path, ready: Callable[[], Awaitable[bool]]
+    ) -> None:
+        super().__init__(name, folder / f"{name}.log")
+        self.starts = 0
+        self._command = [sys.executable, "-m", module, *arguments]
+        self._ready = ready
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready.
+
+        Raises:
+            Failure: it ended, or was not ready in `READY_S_MAX`.
+        """
+        self.starts += 1
+        env = {"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": os.environ.get("PATH", "")}
+        await self._spawn(self._command, env=env, cwd=ROOT)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S_MAX):
+                while self.pid:
+                    if await self._ready():
+                        return
+                    await asyncio.sleep(LOOK_S)
+        raise self.failure("did not start")
+
+    async def stop(self) -> None:
+        """Ask it to end in order, and wait."""
+        await self._end((signal.SIGTERM, STOP_S_MAX))
+
+    @property
+    def status(self) -> int:
+        """Exit status of the last process; negative: the signal that ended it."""
+        code = self._process.returncode if self._process is not None else None
+        return -signal.SIGCONT if code is None else code
+
+
+def backends(server: LocalPostgres) -> list[int]:
+    """Return the process ids of *server* that serve a client now."""
+    found = []
+    for pid in server._pids()[1:]:
+        with contextlib.suppress(OSError):
+            if b"[local]" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def limit_files(pid: int, size: str, *, user: str) -> None:
+    """Let process *pid* of *user* (empty: ours) write no further into any file than *size* bytes; ``unlimited`` lifts it.
+
+    A write beyond is refused by the kernel as one to a full disk is, with another number. No privilege is needed, but one has to
+    be that user.
+    """
+    program = shutil.which("prlimit")
+    if program is not None:
+        command = [program, "--pid", str(pid), f"--fsize={size}:unlimited"]
+        subprocess.run(command, check=False, capture_output=True, user=user or None, cwd="/")

@@ -1,0 +1,421 @@
+"""The ledger against a model of forty lines: whatever is asked in whatever order, alone, in one group or by two coordinators
+at once, both say the same.
+
+Every step goes through a real `Database` (writer thread, groups, savepoints) and the verbs a house would use: load the
+batch, decide on a `Book`, apply it. After every step the tables are compared with the model and audited.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import note
+from hypothesis.stateful import initialize, invariant, precondition, rule
+
+from comptoir.kit.clock import FakeClock
+from comptoir.kit.db import Database, Tx, ddl, open_database
+from comptoir.kit.errors import Refusal
+from comptoir.ledger import (
+    FEES,
+    PAYMENTS_IN,
+    TABLES,
+    Book,
+    HoldMismatch,
+    InsufficientCredit,
+    Ledger,
+    differences,
+)
+from comptoir.ledger.tables import ACCOUNTS
+from tests.machines import Gate, LoopMachine, check
+
+BUYERS = [bytes([65 + n]) * 16 for n in range(3)]
+HOSTS = [b"h" * 16, b"i" * 16]
+KINDS = dict.fromkeys(BUYERS, "buyer") | dict.fromkeys(HOSTS, "host") | {FEES: "fees", PAYMENTS_IN: "payments_in"}
+JOBS = [bytes([n]) * 16 for n in range(1, 7)]
+OWNER = {job: BUYERS[n % len(BUYERS)] for n, job in enumerate(JOBS)}
+"""A job has one buyer for ever, whose account guards its hold."""
+NAMED = [bytes([200 + n]) * 16 for n in range(3)]
+"""Transfer ids that an Idempotency-Key would be bound to."""
+
+
+class Op(NamedTuple):
+    """One thing that is asked of the ledger."""
+
+    verb: str
+    """``deposit``, ``refund``, ``hold`` or ``settle`` (with nothing to pay: a release)."""
+    buyer: bytes
+    amount: int
+    job: bytes = b""
+    fee: int = 0
+    host: bytes = HOSTS[0]
+    transfer: bytes | None = None
+
+
+class Poison(NamedTuple):
+    """An item whose command breaks: its neighbours in the group must not notice."""
+
+    verb: str
+
+
+class Broken(Exception):
+    """What a poisoned item raises."""
+
+
+Asked = Op | Poison
+
+
+class Model:
+    """What a ledger is, said as plainly as possible."""
+
+    def __init__(self) -> None:
+        self.balance = dict.fromkeys(KINDS, 0)
+        self.open: dict[bytes, tuple[bytes, int]] = {}
+        self.closed: dict[bytes, int] = {}
+        self.posted: set[bytes] = set()
+
+    def copy(self) -> "Model":
+        twin = Model()
+        twin.balance, twin.open, twin.closed = dict(self.balance), dict(self.open), dict(self.closed)
+        twin.posted = set(self.posted)
+        return twin
+
+    def rows(self) -> tuple[object, ...]:
+        return self.balance, {key: self.held(key) for key in KINDS}, self.open, self.closed
+
+    def held(self, account: bytes) -> int:
+        return sum(amount for payer, amount in self.open.values() if payer == account)
+
+    def free(self, account: bytes) -> int:
+        return self.balance[account] - self.held(account)
+
+    def do(self, asked: Asked) -> type[Exception] | None:
+        """Do what is asked; return what it is refused with."""
+        if isinstance(asked, Poison):
+            return Broken
+        does: Callable[[Op], type[Exception] | None] = getattr(self, asked.verb)
+        return does(asked)
+
+    def _move(self, giver: bytes, taker: bytes, amount: int) -> None:
+        self.balance[giver] -= amount
+        self.balance[taker] += amount
+
+    def deposit(self, op: Op) -> type[Exception] | None:
+        if op.transfer is None or op.transfer not in self.posted:
+            self._move(PAYMENTS_IN, op.buyer, op.amount)
+        self.posted |= {op.transfer} if op.transfer else set()
+        return None
+
+    def refund(self, op: Op) -> type[Exception] | None:
+        if op.amount > self.free(op.buyer):
+            return InsufficientCredit
+        self._move(op.buyer, PAYMENTS_IN, op.amount)
+        return None
+
+    def hold(self, op: Op) -> type[Exception] | None:
+        if op.job in self.closed or self.open.get(op.job, (op.buyer, op.amount)) != (op.buyer, op.amount):
+            return HoldMismatch
+        if op.job not in self.open and op.amount > self.free(op.buyer):
+            return InsufficientCredit
+        self.open[op.job] = (op.buyer, op.amount)
+        return None
+
+    def settle(self, op: Op) -> type[Exception] | None:
+        if op.job not in self.open or op.amount + op.fee > self.open[op.job][1]:
+            return HoldMismatch
+        payer, _ = self.open.pop(op.job)
+        self.closed[op.job] = op.amount + op.fee
+        self._move(payer, op.host, op.amount)
+        self._move(payer, FEES, op.fee)
+        return None
+
+
+Decide = Callable[[Book, Op], object]
+
+
+def _verb(decide: Decide) -> Callable[[Tx, list[Asked]], list[Any]]:
+    """Return a batch verb as the street writes them: load, decide each, apply all."""
+
+    def verb(tx: Tx, items: list[Asked]) -> list[Any]:
+        if any(isinstance(item, Poison) for item in items):
+            raise Broken
+        ops = [item for item in items if isinstance(item, Op)]
+        accounts = {key for op in ops for key in (op.buyer, op.host, FEES, PAYMENTS_IN)}
+        book = Book.load(tx, accounts, [op.job for op in ops if op.job])
+        outcomes: list[Any] = []
+        for op in ops:
+            try:
+                outcomes.append(decide(book, op))
+            except Refusal as refusal:
+                outcomes.append(refusal)
+        book.apply(tx)
+        return outcomes
+
+    return verb
+
+
+def _refund(book: Book, op: Op) -> object:
+    return book.move(
+        debit=op.buyer, credit=PAYMENTS_IN, amount_uusd=op.amount, kind="refund", job_id=None, at_ms=1
+    )  # fmt: skip
+
+
+def _hold(book: Book, op: Op) -> object:
+    return book.hold(payer=op.buyer, amount_uusd=op.amount, job_id=op.job)
+
+
+def _settle(book: Book, op: Op) -> object:
+    pays = ((op.host, op.amount, "pay"), (FEES, op.fee, "fee"))
+    transfers = book.settle(job_id=op.job, pays=pays, at_ms=1)
+    assert len(transfers) == (op.amount > 0) + (op.fee > 0)
+    return transfers
+
+
+VERBS = {"refund": _verb(_refund), "hold": _verb(_hold), "settle": _verb(_settle)}
+TURNS = ["deposit", "refund", "hold", "settle"]
+"""The order in which one group runs them: plain commands first, verbs by their turn."""
+
+AMOUNTS = st.sampled_from([0, 1, 10, 20, 30, 60])
+SOME = st.sampled_from([1, 10, 20, 30, 60])
+
+
+def a_deposit(buyer: bytes, amount: int, transfer: bytes | None) -> Op:
+    return Op("deposit", buyer, amount, transfer=transfer)
+
+
+def a_refund(buyer: bytes, amount: int) -> Op:
+    return Op("refund", buyer, amount)
+
+
+def a_hold(job: bytes, amount: int) -> Op:
+    return Op("hold", OWNER[job], amount, job)
+
+
+def a_settlement(job: bytes, amount: int, fee: int, host: bytes) -> Op:
+    return Op("settle", OWNER[job], amount, job, fee, host)
+
+
+OPS = st.one_of(
+    st.builds(a_deposit, st.sampled_from(BUYERS), SOME, st.sampled_from([None, *NAMED])),
+    st.builds(a_refund, st.sampled_from(BUYERS), SOME),
+    st.builds(a_hold, st.sampled_from(JOBS), AMOUNTS),
+    st.builds(a_settlement, st.sampled_from(JOBS), AMOUNTS, st.sampled_from([0, 1, 10]), st.sampled_from(HOSTS)),
+)
+ASKED: st.SearchStrategy[Asked] = st.one_of(OPS, OPS, OPS, st.builds(Poison, st.sampled_from(list(VERBS))))
+
+
+class LedgerMachine(LoopMachine):
+    """One ledger, written to by one coordinator or two."""
+
+    fresh_address: Callable[[], str]
+    """Gives the address of an empty ledger."""
+    writers = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.asked: list[Asked] = []
+        self.databases: list[Database] = []
+
+    @initialize()
+    def open(self) -> None:
+        self.address = type(self).fresh_address()
+        self.wait(self._open())
+
+    async def _open(self) -> None:
+        self.databases = [open_database(self.address) for _ in range(self.writers)]
+        rows = [(key, kind, 0, 0, 1) for key, kind in KINDS.items()]
+        await self.databases[0].run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
+
+    async def _close(self) -> None:
+        for database in self.databases:
+            await database.close()
+        self.databases = []
+
+    def teardown(self) -> None:
+        self.wait(self._close())
+        super().teardown()
+
+    # -- what is asked -------------------------------------------------------------------------------------------
+
+    @rule(asked=OPS, by=st.integers(0, 1))
+    def one(self, asked: Asked, by: int) -> None:
+        self._together([asked], by)
+
+    @rule(asked=st.lists(ASKED, min_size=2, max_size=8), by=st.integers(0, 1))
+    def several_in_one_group(self, asked: list[Asked], by: int) -> None:
+        self._together(asked, by)
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), by=st.integers(0, 1))
+    def the_same_again(self, data: st.DataObject, by: int) -> None:
+        self._together([data.draw(st.sampled_from(self.asked))], by)
+
+    @precondition(lambda self: self.model.open)
+    @rule(data=st.data(), share=st.sampled_from(["all", "nothing"]), by=st.integers(0, 1))
+    def end_a_hold(self, data: st.DataObject, share: str, by: int) -> None:
+        job = data.draw(st.sampled_from(sorted(self.model.open)))
+        amount = self.model.open[job][1] if share == "all" else 0
+        self._together([a_settlement(job, amount, 0, HOSTS[0])], by)
+
+    @precondition(lambda self: self.writers > 1)
+    @rule(left=st.lists(ASKED, min_size=1, max_size=6), right=st.lists(ASKED, min_size=1, max_size=6))
+    def two_coordinators_at_once(self, left: list[Asked], right: list[Asked]) -> None:
+        groups = [left, right]
+        said = self.wait(self._race(groups))
+        stored = self.wait(self._stored())
+        ways = []
+        for order in ((0, 1), (1, 0)):
+            twin, wanted = self.model.copy(), [list[Any](), list[Any]()]
+            for index in order:
+                wanted[index] = self._model_says(twin, groups[index])
+            ways.append((wanted, twin))
+        for wanted, twin in ways:
+            if wanted == said and twin.rows() == stored:
+                self.model = twin
+                return
+        note(f"said {said}, stored {stored}")
+        raise AssertionError("two coordinators together did what neither order of the two explains")
+
+    @rule()
+    def restart(self) -> None:
+        self.wait(self._close())
+        self.wait(self._open())
+
+    # -- how it is asked -----------------------------------------------------------------------------------------
+
+    def _together(self, asked: Sequence[Asked], by: int) -> None:
+        said = self.wait(self._ask(self.databases[by % self.writers], asked))
+        assert said == self._model_says(self.model, asked)
+        self.asked += asked
+
+    def _model_says(self, model: Model, asked: Sequence[Asked]) -> list[type[Exception] | None]:
+        """Ask *model* in the order in which a group runs; the outcomes are in the order of *asked*."""
+        said: dict[int, type[Exception] | None] = {}
+        for index in sorted(range(len(asked)), key=lambda index: TURNS.index(asked[index].verb)):
+            said[index] = model.do(asked[index])
+        return [said[index] for index in range(len(asked))]
+
+    async def _ask(self, database: Database, asked: Sequence[Asked]) -> list[Any]:
+        gate = Gate(database)
+        await gate.entered()
+        put = self._put(database, asked)
+        await asyncio.sleep(0)  # A deposit is handed over by a task of its own.
+        gate.open()
+        await gate.passed()
+        return await self._outcomes(put)
+
+    async def _race(self, groups: Sequence[Sequence[Asked]]) -> list[list[Any]]:
+        gates = [Gate(database) for database in self.databases]
+        for gate in gates:
+            await gate.entered()
+        puts = [self._put(database, group) for database, group in zip(self.databases, groups, strict=True)]
+        await asyncio.sleep(0)
+        for gate in gates:
+            gate.open()
+        for gate in gates:
+            await gate.passed()
+        return [await self._outcomes(put) for put in puts]
+
+    def _put(self, database: Database, asked: Sequence[Asked]) -> "list[asyncio.Future[Any]]":
+        ledger = Ledger(database, FakeClock())
+        put: list[asyncio.Future[Any]] = []
+        for one in asked:
+            if isinstance(one, Op) and one.verb == "deposit":
+                work = ledger.deposit(owner_id=one.buyer, amount_uusd=one.amount, transfer_id=one.transfer)
+                put.append(asyncio.ensure_future(work))
+            else:
+                put.append(database.batch(VERBS[one.verb], one, turn=TURNS.index(one.verb)))
+        return put
+
+    async def _outcomes(self, put: "list[asyncio.Future[Any]]") -> list[Any]:
+        results = await asyncio.gather(*put, return_exceptions=True)
+        return [type(result) if isinstance(result, Exception) else None for result in results]
+
+    async def _stored(self) -> tuple[object, ...]:
+        def look(tx: Tx) -> tuple[object, ...]:
+            assert differences(tx.fetch) == []
+            accounts = tx.fetch("SELECT id, balance_uusd, held_uusd FROM accounts")
+            holds = tx.fetch("SELECT job_id, account_id, amount_uusd, settled_uusd, state FROM holds")
+            return (
+                {bytes(row[0]): row[1] for row in accounts},
+                {bytes(row[0]): row[2] for row in accounts},
+                {bytes(row[0]): (bytes(row[1]), row[2]) for row in holds if row[4] == "open"},
+                {bytes(row[0]): row[3] for row in holds if row[4] != "open"},
+            )
+
+        return await self.databases[0].run(look)
+
+    @invariant()
+    def the_tables_say_what_the_model_says(self) -> None:
+        if self.databases:
+            assert self.wait(self._stored()) == self.model.rows()
+            assert sum(self.model.balance.values()) == 0
+            assert all(self.model.free(key) >= 0 for key in [*BUYERS, *HOSTS])
+
+
+def machine(fresh_address: Callable[[], str], *, writers: int = 1) -> type[LedgerMachine]:
+    return type("Machine", (LedgerMachine,), {"fresh_address": staticmethod(fresh_address), "writers": writers})
+
+
+@pytest.fixture
+def fresh_sqlite(tmp_path: Path) -> Callable[[], str]:
+    """Give a function that makes an empty ledger and gives its address."""
+    numbers = itertools.count()
+
+    def fresh() -> str:
+        path = tmp_path / f"{next(numbers)}.db"
+        asyncio.run(_make_tables(str(path)))
+        return str(path)
+
+    return fresh
+
+
+@pytest.fixture
+def fresh_postgres(postgres_address: str) -> Callable[[], str]:
+    """The same on PostgreSQL: one database, emptied."""
+
+    async def empty() -> None:
+        database = open_database(postgres_address)
+        await database.run(lambda tx: tx.execute("TRUNCATE accounts, transfers, holds"))
+        await database.close()
+
+    def fresh() -> str:
+        asyncio.run(empty())
+        return postgres_address
+
+    asyncio.run(_make_tables(postgres_address))
+    return fresh
+
+
+async def _make_tables(address: str) -> None:
+    database = open_database(address)
+    for table in TABLES:
+        for statement in ddl(table, database.dialect):
+            await database.run(lambda tx, s=statement: tx.execute(s))
+    await database.close()
+
+
+class TestLedger:
+    def test_it_agrees_with_the_model_on_sqlite(self, fresh_sqlite: Callable[[], str]) -> None:
+        check(machine(fresh_sqlite), examples=25, steps=30)
+
+    def test_it_agrees_with_the_model_on_postgresql(self, fresh_postgres: Callable[[], str]) -> None:
+        check(machine(fresh_postgres), examples=10, steps=30)
+
+    def test_a_wrong_book_is_found(self, fresh_sqlite: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The model must be able to disagree: a book that forgets to give back the rest is caught."""
+        settle = Book.settle
+
+        def stingy(self: Book, **named: Any) -> tuple[bytes, ...]:
+            done = settle(self, **named)
+            for line in self._lines.values():
+                line.set_aside += line.kind == "buyer"
+            return done
+
+        monkeypatch.setattr(Book, "settle", stingy)
+        with pytest.raises(AssertionError):
+            check(machine(fresh_sqlite), examples=25, steps=30)
