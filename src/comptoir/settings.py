@@ -112,6 +112,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Longest silence on an event stream before a comment line keeps proxies from closing it, seconds."""
     lease_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 60.0
     """How long a host may hold a job without sending a frame, seconds; then the lease goes to another host."""
+    stall_factor: Annotated[float, Meta(ge=1.0, le=1000.0)] = 8.0
+    """A linked host that is silent for so many times its own 99th percentile (between frames; before the first one, from
+    lease to first frame) loses the job to one that is free to go on; at most lease_s."""
+    stall_floor_s: Annotated[float, Meta(ge=0.05, le=HOUR_S)] = 1.0
+    """Silence between two frames below which no host is taken for lost, however fast it was, seconds."""
+    stall_first_floor_s: Annotated[float, Meta(ge=0.05, le=HOUR_S)] = 10.0
+    """The same before a host's first frame, beside the time that a slow host needs to read the prompt, seconds."""
     broken_wait_s: Annotated[float, Meta(ge=0.0, le=DAY_S)] = 30.0
     """How long a stream may stand still after its host was lost, while every host that could go on is busy, seconds; then
     it ends as failed."""

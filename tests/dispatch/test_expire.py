@@ -3,8 +3,9 @@
 import asyncio
 from pathlib import Path
 
-from comptoir.dispatch.expire import RELINK_S, forget, sweep
+from comptoir.dispatch.expire import forget, sweep
 from comptoir.dispatch.submit import Order, submit
+from comptoir.dispatch.watch import RELINK_S
 from comptoir.idempotency import Idempotency
 from comptoir.jobs import JobState
 from comptoir.reports import audit

@@ -182,6 +182,13 @@ class ScriptedWorker:
         assert self._socket is not None
         await self._socket.send_bytes(encode(list(messages)))
 
+    def forget(self) -> None:
+        """Forget every lease, as a process that was started anew."""
+        for play in self._plays.values():
+            play.cancel()
+        self._plays.clear()
+        self._sent.clear()
+
     def drop(self) -> None:
         """Break the connection the hard way."""
         assert self._socket is not None

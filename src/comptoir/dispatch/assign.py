@@ -216,21 +216,19 @@ async def lose(
     if job.lease is not lease or job.closing:
         return
     blamed = fault in (Fault.HOST, Fault.CAPACITY)
-    if blamed:
-        job.losses += 1
-        if not again:
-            job.tried.add(lease.host_id)
+    tried = set(job.tried)
+    job.losses += blamed
+    if blamed and not again:
+        job.tried.add(lease.host_id)
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
-    state = ending.attempt_state if ending is not None else AttemptState.LOST
-    reason = whole_already(job)
-    if reason and not unpaid:
-        await finish(house, job, Ending(JobState.COMPLETED, attempt_state=state, fault=fault, finish_reason=reason))
-        return
-    if reason or job.losses >= ATTEMPTS_MAX or not house.fleet.possible(spec_of(job)):
-        await finish(house, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
-        return
-    await _requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
-    if job.refused or job.owner_node:
+    try:
+        await _end_or_requeue(house, job, lease, why, fault=fault, ending=ending, unpaid=unpaid)
+    except Unavailable:
+        # Not written: the lease stands until the next sweep tries again, and nobody has lost anything yet.
+        job.losses -= blamed
+        job.tried = tried
+        raise
+    if job.refused or job.over or job.owner_node:
         return
     spec = spec_of(job)
     candidate = take(house, replace(spec, deny=spec.deny | {lease.host_id}))
@@ -241,6 +239,20 @@ async def lose(
         if lease.host_id not in spec.deny:
             # Not at once: a line that refuses everything would have the job going round and round.
             asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, house, lease.host_id)
+
+
+async def _end_or_requeue(
+    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool
+) -> None:  # fmt: skip
+    state = ending.attempt_state if ending is not None else AttemptState.LOST
+    reason = whole_already(job)
+    if reason and not unpaid:
+        await finish(house, job, Ending(JobState.COMPLETED, attempt_state=state, fault=fault, finish_reason=reason))
+        return
+    if reason or job.losses >= ATTEMPTS_MAX or not house.fleet.possible(spec_of(job)):
+        await finish(house, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
+        return
+    await _requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
 
 
 def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = AttemptState.LOST) -> Ending:
@@ -291,8 +303,6 @@ async def _requeue(
     job.events += 1
     job.state = JobState.QUEUED
     job.host_id = None
-    if fault == Fault.HOST:
-        house.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
     try:
         await house.db.batch(requeue_verb, item, turn=Turn.REQUEUE)
     except Refusal as refusal:
@@ -305,13 +315,14 @@ async def _requeue(
             return
         if not isinstance(refusal, Unavailable):
             raise
-        # Not written: the lease stands until the next sweep tries again.
         if piece:
             job.segments.pop()
         live.open_lease(job, lease)
         job.state = JobState.RUNNING
         job.events -= 1
         raise
+    if fault == Fault.HOST:
+        house.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
     if anew:
         job.begin_anew()
     house.fleet.release(lease.host_id)

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 
-from comptoir.dispatch.assign import lose, nobody_left
+from comptoir.dispatch.assign import nobody_left
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import Ending, finish
+from comptoir.dispatch.watch import RELINK_S, ours, take_away, why_lost
 from comptoir.jobs import AttemptState, Fault, JobState, Lease, LiveJob
 from comptoir.kit.errors import Refusal
 
@@ -20,12 +21,11 @@ WALK_AGAIN_S = 3600.0
 SWEEP_S = 0.5
 """How often; the lease of a host that fell silent is taken away at most this late."""
 
+LATE_S = 0.25
+"""A sweep that comes so late says that this process stood still."""
+
 FLUSH_EVERY = 10
 """Sweeps between two write-behinds of the fleet's statistics."""
-
-RELINK_S = 10.0
-"""How long a host whose link dropped may take to come back with its frames, before its leases are taken away."""
-
 
 FORGET_EVERY = 20
 """Sweeps between two looks for what is old enough to be forgotten."""
@@ -40,9 +40,17 @@ TOGETHER_MAX = 256
 async def sweep_forever(house: House) -> None:
     """Run until cancelled."""
     turns = 0
+    before_s = house.clock.monotonic_s()
     while True:
         await asyncio.sleep(SWEEP_S)
         turns += 1
+        late_s = house.clock.monotonic_s() - before_s - SWEEP_S
+        before_s += SWEEP_S + late_s
+        if late_s > LATE_S:
+            # This process stood still, and what the hosts sent meanwhile waits to be read: their silence was not theirs.
+            for job in house.jobs.live.under_lease():
+                if job.lease is not None:
+                    job.lease.touched_s += late_s
         try:
             await sweep(house)
             if turns % FLUSH_EVERY == 0:
@@ -61,34 +69,38 @@ async def sweep(house: House) -> None:
         log.info("host %s fell silent", host.id.hex())
     now_s, now_ms = house.clock.monotonic_s(), house.clock.now_ms()
     live = house.jobs.live
-    looked_at = dict.fromkeys(live.due(now_ms) + live.under_lease() + list(live.broken))
-    due = [job for job in looked_at if not job.closing and not job.over and _due(house, job, now_s, now_ms)]
+    due = [job for job in dict.fromkeys(live.due(now_ms) + list(live.broken)) if _due(house, job, now_s, now_ms)]
     for first in range(0, len(due), TOGETHER_MAX):
-        await asyncio.gather(*(_end(house, job, now_s, now_ms) for job in due[first : first + TOGETHER_MAX]))
+        await asyncio.gather(*(_end(house, job, now_ms) for job in due[first : first + TOGETHER_MAX]))
+    silent = [
+        (job, lease, why)
+        for job in live.under_lease()
+        if (lease := job.lease) is not None and not job.closing and (why := why_lost(house, job, lease, now_s))
+    ]
+    if silent:
+        await _take_away(house, silent, now_s)
+
+
+async def _take_away(house: House, silent: list[tuple[LiveJob, Lease, str]], now_s: float) -> None:
+    leased = {job.lease.host_id for job in house.jobs.live.under_lease() if job.lease is not None}
+    if ours({lease.host_id for _, lease, _ in silent}, leased):
+        log.warning("most hosts are silent: their leases get the whole time")
+        lease_s = house.settings.lease_s
+        silent = [each for each in silent if now_s - each[1].touched_s > (RELINK_S if each[1].dropped_s else lease_s)]
+    for first in range(0, len(silent), TOGETHER_MAX):
+        await asyncio.gather(*(take_away(house, *each) for each in silent[first : first + TOGETHER_MAX]))
 
 
 def _due(house: House, job: LiveJob, now_s: float, now_ms: int) -> bool:
-    if now_ms >= job.deadline_ms:
-        return True
-    if job.lease is None:
-        return job in house.jobs.live.broken and now_s - job.broken_s > house.settings.broken_wait_s
-    return bool(_silence(house, job.lease, now_s))
+    if job.closing or job.over:
+        return False
+    waits = job in house.jobs.live.broken
+    return now_ms >= job.deadline_ms or (waits and now_s - job.broken_s > house.settings.broken_wait_s)
 
 
-def _silence(house: House, lease: Lease, now_s: float) -> str:
-    """Return why a lease must be taken away, or nothing."""
-    silent_s = now_s - lease.touched_s
-    if silent_s > house.settings.lease_s:
-        return f"no frame for {silent_s:.0f} s"
-    if silent_s > RELINK_S and lease.host_id not in house.lines:
-        return "its link dropped and did not come back"
-    return ""
-
-
-async def _end(house: House, job: LiveJob, now_s: float, now_ms: int) -> None:
+async def _end(house: House, job: LiveJob, now_ms: int) -> None:
     """End what is due of one job; what fails is tried again by the next sweep, and holds up no other job."""
     try:
-        lease = job.lease
         if now_ms >= job.deadline_ms:
             tell_host_to_stop(house, job, "the job's deadline has passed")
             ending = Ending(
@@ -96,9 +108,6 @@ async def _end(house: House, job: LiveJob, now_s: float, now_ms: int) -> None:
                 message="nobody answered the job before its deadline", status=504,
             )  # fmt: skip
             await finish(house, job, ending)
-        elif lease is not None:
-            tell_host_to_stop(house, job, "the lease has run out")
-            await lose(house, job, lease, _silence(house, lease, now_s), fault=Fault.HOST)
         else:
             why = f"no host was free to go on for {house.settings.broken_wait_s:g} s"
             await finish(house, job, nobody_left(job, why, fault=Fault.CAPACITY))

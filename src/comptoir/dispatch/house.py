@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -173,6 +174,8 @@ class House:
     """Routing strategy in force."""
     fee_account: bytes = FEES
     """Where this coordinator books the platform's part (`ledger.fee_account` of its slot)."""
+    drops: deque[float] = field(default_factory=deque)
+    """Monotonic times at which links dropped lately."""
     lines: dict[bytes, Line] = field(default_factory=dict)
     """Line by host id; a host without one can't be given jobs."""
     reach: Callable[[Host], None] = lambda host: None

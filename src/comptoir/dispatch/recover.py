@@ -39,6 +39,7 @@ async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tr
     """
     job = await _revive(house, row, known)
     job.tried.update(tried)
+    job.losses = max(job.losses, len(job.tried))
     house.jobs.live.add(job)
     house.enter(job.owner_id)
     if not job.detached and not (job.home_id is not None and house.peers.lives(job.home_id)):

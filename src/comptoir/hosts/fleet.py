@@ -284,6 +284,12 @@ class Fleet:
         pace = host.paces.get(model) if host is not None else None
         return pace.figures if pace is not None else PRIOR
 
+    def longest_gap_ms(self, host_id: bytes, model: str) -> float:
+        """Return the longest pause between two arrivals of a host's frames, lately; 0 when nothing is known."""
+        host = self._hosts.get(host_id)
+        pace = host.paces.get(model) if host is not None else None
+        return pace.longest_gap_ms if pace is not None else 0.0
+
     def explain_reputation(self, host_id: bytes) -> ReputationStory:
         """Say why a host has its reputation."""
         host = self.get(host_id)

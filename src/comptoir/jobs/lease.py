@@ -8,7 +8,7 @@ class Lease:
 
     __slots__ = (
         "id", "host_id", "first_frame", "chain", "price_in", "price_out", "started_ms", "started_s", "touched_s",
-        "model", "signs", "revived", "end_there",
+        "model", "signs", "revived", "end_there", "dropped_s",
     )  # fmt: skip
 
     def __init__(
@@ -28,6 +28,8 @@ class Lease:
         self.started_s = started_s
         self.touched_s = started_s
         """Monotonic time of the last sign of life."""
+        self.dropped_s = 0.0
+        """Monotonic time at which the host's link dropped; 0: it did not, or is back."""
         self.signs = signs
         """Whether the host signs its segment."""
         self.revived = False

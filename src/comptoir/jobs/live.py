@@ -191,7 +191,7 @@ class LiveJob:
 
     def revive_segments(
         self, attempts: Sequence[AttemptRow], pieces: Sequence[bytes], *, signing: frozenset[bytes]
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Take back from the journal what hosts delivered before another process took the job over.
 
         Args:

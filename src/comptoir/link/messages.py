@@ -1,6 +1,7 @@
 """Messages of the link, as msgpack arrays: tag first, fields by position, new fields only at the end."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -13,7 +14,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     text: str = ""
     """Text delta of choice 0 (or of ``index`` in *extra*); always whole characters."""
-    tokens: int = 1
+    tokens: Annotated[int, msgspec.Meta(ge=0)] = 1
     """LLM tokens this piece stands for; 0 for pieces that carry none (role, finish)."""
     extra: bytes = b""
     """JSON object with what else the engine sent for this piece: ``delta`` (fields beside ``content``, for example

@@ -12,6 +12,7 @@ from comptoir.dispatch.assign import lose, pump
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.house import House
 from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
+from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import Host
 from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
 from comptoir.kit.errors import Refusal
@@ -150,7 +151,7 @@ class Session:
         for job in house.jobs.live.leases_of(self._host.id):
             assert job.lease is not None
             mine[job.lease.id] = job
-            job.lease.touched_s = house.clock.monotonic_s()
+            job.lease.touched_s, job.lease.dropped_s = house.clock.monotonic_s(), 0.0
         held = {attempt.lease: attempt.end_seq for attempt in hello.open}
         have = [
             Have(lease, len(mine[lease].frames), True) if lease in mine else Have(lease, 0, known=False)
@@ -177,10 +178,7 @@ class Session:
         if house.lines.get(host.id) is self:
             del house.lines[host.id]
             house.fleet.unlinked(host.id)
-            now = house.clock.monotonic_s()
-            for job in house.jobs.live.leases_of(host.id):
-                if job.lease is not None:
-                    job.lease.touched_s = now
+            link_dropped(house, host.id)
             log.info("host %s lost its link", public("host", host.id))
 
     async def _refuse(self, reason: str, *, reconnect_after_s: float = 1.0) -> None:

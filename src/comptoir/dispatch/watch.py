@@ -1,0 +1,132 @@
+"""Watch: tell a host that is lost from one that is slow, by what it is known to be like.
+
+A lease is taken away early only where another host is free to go on with the job: moving costs the buyer a pause of some
+milliseconds and the host its pay for the rest, waiting costs nothing when nobody else could do it. Where most hosts fall silent at
+the same moment it is not them but the line, or this process; then all get the long time.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from comptoir.dispatch.assign import lose, spec_of
+from comptoir.dispatch.cancel import tell_host_to_stop
+from comptoir.dispatch.house import House
+from comptoir.hosts import LINK
+from comptoir.jobs import Fault, Lease, LiveJob
+from comptoir.kit.errors import Refusal
+from comptoir.routing import choose
+
+log = logging.getLogger(__name__)
+
+RELINK_S = 10.0
+"""How long a host whose link dropped may take to come back with its frames, before its leases are taken away."""
+
+RELINK_BRIEF_S = 0.2
+"""The same where another host is free to go on: a worker whose line broke dials again within 50 ms, a killed one never."""
+
+TOGETHER_MIN = 4
+"""As many hosts, and more than half of those concerned, that go at the same moment are not to blame."""
+
+TOGETHER_S = 1.0
+"""Links that drop within this time drop together."""
+
+PREFILL_S_PER_TOKEN = 0.02
+"""What a slow host may need for one token of a prompt before its first frame."""
+
+GAPS = 2.0
+"""A pause of so many times the longest that was lately seen of the host is still believed."""
+
+TOOLS_S = 20.0
+"""Least patience with an answer that may hold tool calls: engines put a call together before they send it."""
+
+
+def why_lost(house: House, job: LiveJob, lease: Lease, now_s: float) -> str:
+    """Return why *lease* must be taken away now, or nothing."""
+    settings = house.settings
+    silent_s = now_s - lease.touched_s
+    if silent_s > settings.lease_s:
+        return f"no frame for {silent_s:.0f} s"
+    if lease.host_id not in house.lines:
+        if silent_s > RELINK_S:
+            return "its link dropped and did not come back"
+        gone_s = now_s - lease.dropped_s
+        if (
+            lease.dropped_s
+            and gone_s >= RELINK_BRIEF_S
+            and not _all_dropped(house, now_s)
+            and _somebody_free(house, job)
+        ):
+            return f"its link dropped and was not back after {gone_s:.1f} s"
+    elif silent_s > settings.stall_floor_s and silent_s > patience_s(house, job, lease) and _somebody_free(house, job):
+        return f"no frame for {silent_s:.1f} s, which is not its way"
+    return ""
+
+
+def patience_s(house: House, job: LiveJob, lease: Lease) -> float:
+    """Return how long the host of *lease* may be silent without being taken for lost, at most ``lease_s``."""
+    settings, fleet = house.settings, house.fleet
+    host = fleet.find(lease.host_id)
+    if host is None or host.row.transport != LINK:
+        return settings.lease_s  # It sends as it likes, perhaps all at the end.
+    pace = fleet.pace(lease.host_id, lease.model)
+    if len(job.frames) == lease.first_frame:
+        reading_s = job.prompt_tokens_max * PREFILL_S_PER_TOKEN
+        usual_s = max(settings.stall_first_floor_s, settings.stall_factor * pace.first_frame_p99_ms / 1000) + reading_s
+    else:
+        usual_s = max(settings.stall_floor_s, settings.stall_factor * pace.inter_frame_p99_ms / 1000)
+        usual_s = max(usual_s, GAPS * fleet.longest_gap_ms(lease.host_id, lease.model) / 1000)
+        if b'"tools"' in job.body:
+            usual_s = max(usual_s, TOOLS_S)
+    return min(usual_s, settings.lease_s)
+
+
+def link_dropped(house: House, host_id: bytes) -> None:
+    """Note that a host's link is gone; if it is not back in a moment its jobs go on where somebody is free for them."""
+    now_s = house.clock.monotonic_s()
+    drops = house.drops
+    drops.append(now_s)
+    while now_s - drops[0] > TOGETHER_S:
+        drops.popleft()
+    jobs = house.jobs.live.leases_of(host_id)
+    for job in jobs:
+        assert job.lease is not None
+        job.lease.touched_s = job.lease.dropped_s = now_s
+    if jobs:
+        asyncio.get_running_loop().call_later(RELINK_BRIEF_S * 1.02, _look_again, house, host_id)
+
+
+def _look_again(house: House, host_id: bytes) -> None:
+    now_s = house.clock.monotonic_s()
+    for job in house.jobs.live.leases_of(host_id):
+        lease = job.lease
+        if lease is not None and not job.closing and (why := why_lost(house, job, lease, now_s)):
+            house.spawn(take_away(house, job, lease, why))
+
+
+async def take_away(house: House, job: LiveJob, lease: Lease, why: str) -> None:
+    """Take the lease of a silent host; what can't be written now is tried again by the next sweep."""
+    try:
+        tell_host_to_stop(house, job, "the lease has run out")
+        await lose(house, job, lease, why, fault=Fault.HOST)
+    except Refusal as refusal:
+        log.warning("job %s could not be taken from its host: %s", job.id.hex(), refusal)
+
+
+def ours(silent: set[bytes], leased: set[bytes]) -> bool:
+    """Tell whether so many of the hosts under lease are silent that the cause must be on this side."""
+    return len(silent) >= TOGETHER_MIN and 2 * len(silent) > len(leased)
+
+
+def _all_dropped(house: House, now_s: float) -> bool:
+    """Tell whether so many links dropped together that it was not the hosts: a balancer, a network, this machine."""
+    together = sum([now_s - at_s <= TOGETHER_S for at_s in house.drops])
+    return together >= TOGETHER_MIN and together > len(house.lines)
+
+
+def _somebody_free(house: House, job: LiveJob) -> bool:
+    spec = spec_of(job)
+    assert job.lease is not None
+    free = house.fleet.free_list(job.model)
+    spec = replace(spec, deny=spec.deny | {job.lease.host_id})
+    return free is not None and choose(spec, free, house.preference) is not None
