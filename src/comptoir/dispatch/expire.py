@@ -43,6 +43,9 @@ async def sweep_forever(house: House) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         turns += 1
+        if house.db.away:
+            # Nothing can be taken from anybody now; who is silent is judged when it is back.
+            continue
         try:
             await sweep(house)
             if turns % FLUSH_EVERY == 0:

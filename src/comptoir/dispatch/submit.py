@@ -83,6 +83,8 @@ async def submit(house: House, order: Order) -> LiveJob:
     settings = house.settings
     if house.draining:
         raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
+    if house.db.away:
+        raise Unavailable("the database is out of reach; try again in a moment")
     if len(order.body) > settings.prompt_bytes_max:
         raise PromptTooLong(settings.prompt_bytes_max)
     if house.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
