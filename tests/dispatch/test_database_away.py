@@ -181,6 +181,30 @@ class TestEnds:
         assert await audit(street.house.db) == []
 
 
+class TestEarlyStart:
+    async def test_an_answer_that_was_faster_than_its_refused_submit_leaves_nothing(
+        self, street: Street, own_server: OwnServer
+    ) -> None:
+        """The host began beside the commit (ADR 0014), and the commit never came."""
+        host_id, line = await street.host()
+        await finish_well(street.house, await street.submit())
+        own_server.kill()
+
+        submitting = asyncio.ensure_future(street.submit())
+        await asyncio.sleep(0)
+        job, _ = line.sent[-1]
+        ending = asyncio.ensure_future(finish_well(street.house, job))
+        outcomes = await asyncio.gather(submitting, ending, return_exceptions=True)
+
+        assert isinstance(outcomes[0], Unavailable)
+        assert street.house.fleet.get(host_id).slots.free == 1
+        own_server.start()
+        await until_written(street)
+        await finish_well(street.house, await street.submit())
+        assert await street.free_uusd() == SIGNUP_UUSD - 2 * 501
+        assert await audit(street.house.db) == []
+
+
 class TestClosing:
     async def test_a_house_closes_without_its_database(self, tmp_path: Path, own_server: OwnServer) -> None:
         async with asyncio.timeout(BACK_S), open_street(tmp_path, database=own_server.url) as street:

@@ -150,7 +150,8 @@ def _take_back(house: House, job: LiveJob, *, early: bool) -> None:
     lease = house.jobs.live.close_lease(job)
     if lease is None:
         return
-    house.fleet.release(lease.host_id)
+    if not job.closing:  # One that has answered already, and whose end waits for the database, has its slot free.
+        house.fleet.release(lease.host_id)
     line = house.lines.get(lease.host_id)
     if early and line is not None:
         line.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)
