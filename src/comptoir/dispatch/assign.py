@@ -241,7 +241,12 @@ async def lose(
     if reason or job.losses >= ATTEMPTS_MAX or not house.fleet.possible(spec_of(job)):
         await finish(house, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
         return
-    await _requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
+    try:
+        await _requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
+    except Unavailable:
+        # It will be lost again; that is one loss.
+        job.losses -= blamed
+        raise
     if job.refused or job.owner_node:
         return
     spec = spec_of(job)

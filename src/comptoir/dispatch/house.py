@@ -227,6 +227,17 @@ class House:
     async def _ask_writer(self) -> None:
         await self.db.run(lambda tx: tx.fetch("SELECT 1"))
 
+    def check_open(self) -> None:
+        """Refuse what is new while that is the only honest answer.
+
+        Raises:
+            Unavailable: the house is draining, or its database is known to be out of reach.
+        """
+        if self.draining:
+            raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
+        if self.db.away:
+            raise Unavailable("the database is out of reach; try again in a moment")
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run *work* in the background; a failure is logged, never silent."""
         task = asyncio.get_running_loop().create_task(work)
