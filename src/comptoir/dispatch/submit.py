@@ -26,7 +26,7 @@ from comptoir.dispatch.plain import is_plain
 from comptoir.hosts import LINK
 from comptoir.jobs import AttemptState, JobExists, Lease, LiveJob, NewJob, Start, insert_jobs, job_rows, load_states
 from comptoir.kit.db import Rows, Tx, locking
-from comptoir.kit.errors import Refusal, Unavailable
+from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
 from comptoir.kit.money import cost_up
 from comptoir.ledger import Book, account_rows
@@ -81,8 +81,7 @@ async def submit(house: House, order: Order) -> LiveJob:
         InsufficientCredit: the buyer's free credit does not cover the hold.
     """
     settings = house.settings
-    if house.draining:
-        raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
+    house.check_open()
     if len(order.body) > settings.prompt_bytes_max:
         raise PromptTooLong(settings.prompt_bytes_max)
     if house.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
@@ -148,7 +147,8 @@ def _take_back(house: House, job: LiveJob, *, early: bool) -> None:
     lease = house.jobs.live.close_lease(job)
     if lease is None:
         return
-    house.fleet.release(lease.host_id)
+    if not job.closing:  # One that has answered already, and whose end waits for the database, has its slot free.
+        house.fleet.release(lease.host_id)
     line = house.lines.get(lease.host_id)
     if early and line is not None:
         line.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)

@@ -1,6 +1,7 @@
 """Hosts: registering, staying in touch, asking for work and bringing the answer."""
 
 from decimal import Decimal
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -176,10 +177,11 @@ async def fail_job(house: House, request: Request) -> wire.Failed:
     body: wire.Fail = request.body
     host = _caller(house, request, body.host_id)
     job = await _leased(house, host, request.params["id"])
-    await fail(
-        house, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
+    failed = partial(
+        fail, house, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
         status=422 if body.fault == "buyer" else 502,
     )  # fmt: skip
+    await house.or_later(job, failed)
     if job.over or job.closing:
         await until_over(job)
     return wire.Failed(public("job", job.id), "failed" if job.over else "queued")
@@ -237,5 +239,7 @@ async def _take(house: House, job: LiveJob, frames: list[Frame], *, seq: int | N
     try:
         return take_frames(house, job, len(job.frames) if seq is None else seq, frames)
     except AnswerTooLarge as large:
-        await fail(house, job, code="answer_too_large", message=large.message, fault=Fault.HOST)
+        await house.or_later(
+            job, partial(fail, house, job, code="answer_too_large", message=large.message, fault=Fault.HOST)
+        )
         raise
