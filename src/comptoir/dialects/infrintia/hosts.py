@@ -55,7 +55,10 @@ async def register(house: House, request: Request) -> wire.Registered:
 
     async def find() -> NewcomerHost | None:
         assert bound is not None
-        if house.fleet.find(bound.resource_id) is None:
+        try:
+            # From the database: another coordinator may have taken it in.
+            await house.hosts.read(bound.resource_id)
+        except UnknownHost:
             return None
         key = house.identity.new_key(OwnerKind.HOST, bound.resource_id, secret=bound.secret)
         return NewcomerHost(bound.resource_id, key.secret)
