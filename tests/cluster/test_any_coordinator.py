@@ -195,6 +195,21 @@ class TestCancelElsewhere:
             assert posts[1].house.jobs.live.leased == 0
 
 
+class TestNewHostElsewhere:
+    async def test_one_that_registered_a_moment_ago_is_known_everywhere(self, posts: Posts) -> None:
+        """A worker registers through a balancer, and links through it: to another coordinator, most likely."""
+        machine = {"gpu": "x", "models": ["poem"], "price_per_token": 0.0001, "backend": "vllm"}
+        async with calling(posts[0]) as session, session.post("/hosts/register", json=machine) as response:
+            registered = await response.json()
+
+        async with calling(posts[1], key=registered["api_key"]) as there:
+            beat = {"host_id": registered["host_id"], "gpu_utilization": 0.0}
+            async with there.post("/hosts/heartbeat", json=beat) as response:
+                assert response.status == 200, await response.text()
+            async with there.ws_connect("/link") as link:
+                assert not link.closed
+
+
 class TestPollingElsewhere:
     async def test_a_host_that_polls_may_speak_to_any_coordinator(self, posts: Posts) -> None:
         machine = {
