@@ -34,13 +34,18 @@ class Cluster:
         self.handing_on = HandingOn(house, self.board)
         self.sharing = Sharing(house, self.board)
         self.board.on(Hail, self._hailed)
-        self.take_over = TakeOver(house, self.board, self.mirrors, forget_node=self._forget_node)
+        self.take_over = TakeOver(
+            house, self.board, self.mirrors, meet_node=self._tell_whole, forget_node=self._forget_node
+        )  # fmt: skip
         house.fleet.leases_here = lambda host_id: len(house.jobs.live.leases_of(host_id))
         house.fleet.on_away_outcome = self.view.outcome
 
     def _hailed(self, sender: bytes, message: Hail) -> None:
-        self.view.tell_whole(sender)
-        self.sharing.tell_whole(sender)
+        self._tell_whole(sender)
+
+    def _tell_whole(self, node_id: bytes) -> None:
+        self.view.tell_whole(node_id)
+        self.sharing.tell_whole(node_id)
 
     def _forget_node(self, node_id: bytes) -> None:
         self.view.forget_node(node_id)

@@ -36,11 +36,13 @@ class TakeOver:
     """Knows who is alive, and takes over what the dead owned."""
 
     def __init__(
-        self, house: House, switchboard: Switchboard, mirrors: Mirrors, *, forget_node: Callable[[bytes], None]
+        self, house: House, switchboard: Switchboard, mirrors: Mirrors, *, meet_node: Callable[[bytes], None],
+        forget_node: Callable[[bytes], None],
     ) -> None:  # fmt: skip
         self._house = house
         self._board = switchboard
         self._mirrors = mirrors
+        self._meet_node = meet_node
         self._forget_node = forget_node
         self._loop = asyncio.get_running_loop()
         self._regular_since_s = 0.0
@@ -117,6 +119,8 @@ class TakeOver:
         for node_id in alive - before:
             log.info("coordinator %s is here", node_id.hex())
             self._board.send(node_id, Hail())
+            # It may have hailed us a second ago, and what happened since was told only to those we knew.
+            self._meet_node(node_id)
         for node_id in before - alive:
             log.warning("coordinator %s is gone", node_id.hex())
             self._strangers.add(node_id)

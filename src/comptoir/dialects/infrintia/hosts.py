@@ -80,7 +80,7 @@ def _new_host(body: wire.Register, *, owner_id: bytes | None) -> NewHost:
 async def heartbeat(house: House, request: Request) -> wire.Acknowledged:
     """Note that a host is there, how busy it is, and which models it has; a model keeps its price."""
     body: wire.Heartbeat = request.body
-    host = _caller(house, request, body.host_id)
+    host = await _caller(house, request, body.host_id)
     house.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
     if body.available_models is not None and host.row.transport != LINK:
         _offer(house, host, body.available_models)
@@ -105,7 +105,7 @@ def _offer(house: House, host: Host, names: list[str]) -> None:
 async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
     """Wait for a job; 204 when none came in time. The job is leased, durably, when the answer leaves."""
     body: wire.NextJob = request.body
-    host = _caller(house, request, body.host_id)
+    host = await _caller(house, request, body.host_id)
     if house.draining:
         raise Unavailable("this coordinator is shutting down; ask again in a moment", retry_after_s=2.0)
     longest = house.settings.next_job_wait_s
@@ -125,7 +125,7 @@ async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
 async def chunk(house: House, request: Request) -> wire.ChunkTaken:
     """Take pieces of an answer, in order; pieces that are here already are skipped."""
     body: wire.Chunk = request.body
-    host = _caller(house, request, body.host_id)
+    host = await _caller(house, request, body.host_id)
     job = await _leased(house, host, request.params["id"])
     pieces = _pieces(body.token, body.tokens)
     if pieces is None:
@@ -136,7 +136,7 @@ async def chunk(house: House, request: Request) -> wire.ChunkTaken:
 async def complete_job(house: House, request: Request) -> wire.Completed:
     """End a job as answered, with its last pieces if they come in the same call. A repeat gets the same answer."""
     body: wire.Complete = request.body
-    host = _caller(house, request, body.host_id)
+    host = await _caller(house, request, body.host_id)
     try:
         job = await _leased(house, host, request.params["id"])
     except NotYourLease:
@@ -178,7 +178,7 @@ async def _completed_before(house: House, host: Host, text: str) -> wire.Complet
 async def fail_job(house: House, request: Request) -> wire.Failed:
     """Give a job back: it goes to another host if nothing was delivered, else it ends and the rest is refunded."""
     body: wire.Fail = request.body
-    host = _caller(house, request, body.host_id)
+    host = await _caller(house, request, body.host_id)
     job = await _leased(house, host, request.params["id"])
     failed = partial(
         fail, house, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
@@ -193,7 +193,7 @@ async def fail_job(house: House, request: Request) -> wire.Failed:
 # -- shared --------------------------------------------------------------------------------------------------------
 
 
-def _caller(house: House, request: Request, host_id: str) -> Host:
+async def _caller(house: House, request: Request, host_id: str) -> Host:
     """Return the host that calls; the id in the body has to be its own.
 
     Raises:
@@ -202,7 +202,7 @@ def _caller(house: House, request: Request, host_id: str) -> Host:
     named = parse("host", host_id)
     if named is None:
         raise UnknownHost(request.principal.id)
-    return host_of(house, request.principal, named)
+    return await host_of(house, request.principal, named)
 
 
 def _job_id(text: str) -> bytes:

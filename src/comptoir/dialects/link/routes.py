@@ -33,7 +33,7 @@ async def register(house: House, request: Request) -> Registered:
 
 async def pulse(house: House, request: Request) -> PulseAnswer:
     """Note that a worker is alive, on a path of its own that frames can't hold up."""
-    host = host_of(house, request.principal, None)
+    host = await host_of(house, request.principal, None)
     house.fleet.seen(host.id, request.body)
     return PulseAnswer(linked=host.id in house.lines)
 
@@ -41,7 +41,7 @@ async def pulse(house: House, request: Request) -> PulseAnswer:
 async def link(house: House, request: Request, socket: WebSocket) -> None:
     """Serve one worker's connection until it ends."""
     try:
-        host = host_of(house, request.principal, None)
+        host = await host_of(house, request.principal, None)
     except UnknownHost:
         await socket.close(1008, "this host has been retired")
         return
