@@ -9,7 +9,7 @@ from comptoir.desk import claim, elsewhere, once, until_over
 from comptoir.dialects.infrintia import wire
 from comptoir.dispatch import House
 from comptoir.dispatch.assign import pump
-from comptoir.dispatch.errors import AnswerTooLarge
+from comptoir.dispatch.errors import AnswerTooLarge, FramesOutOfOrder
 from comptoir.dispatch.onboard import NewcomerHost, add_host, host_of
 from comptoir.dispatch.plain import frames_of, plain_job
 from comptoir.dispatch.poll import poll_line
@@ -145,6 +145,8 @@ async def complete_job(house: House, request: Request) -> wire.Completed:
     pieces = _pieces(body.token, body.tokens)
     if pieces is not None:
         await _take(house, job, frames_of(pieces, job=job, counted=usage.completion_tokens), seq=body.seq)
+    else:
+        _check_all_here(job, seq=body.seq, counted=usage.completion_tokens)
     signature = bytes.fromhex(body.signature) if body.signature is not None else b""
     await complete(house, job, finish_reason=body.finish_reason, usage=usage, signature=signature)
     await until_over(job)
@@ -152,6 +154,18 @@ async def complete_job(house: House, request: Request) -> wire.Completed:
         raise NotYourLease
     earned_uusd = job.cost_uusd - fee_of(job.cost_uusd, house.settings.fee_bps)
     return wire.Completed(public("job", job.id), "completed", job.tokens, to_credits(earned_uusd))
+
+
+def _check_all_here(job: LiveJob, *, seq: int | None, counted: int) -> None:
+    """Refuse an end that comes without its pieces: after a restart a host may get a job anew that it is just completing.
+
+    Raises:
+        FramesOutOfOrder: the host has brought more, or less, than is here.
+    """
+    here = len(job.frames)
+    said = seq if seq is not None else here or counted
+    if said != here:
+        raise FramesOutOfOrder(expected=here, got=said)
 
 
 async def _completed_before(house: House, host: Host, text: str) -> wire.Completed:
