@@ -63,9 +63,10 @@ class Ledger:
         now = self._clock.now_ms()
 
         def command(tx: Tx) -> bytes:
+            book = Book.load(tx, (owner_id, PAYMENTS_IN))
+            # Behind the lock on payments-in, which every deposit takes: another coordinator may be posting the same one.
             if transfer_id is not None and tx.select(TRANSFERS, ("id",), [transfer_id]):
                 return transfer_id
-            book = Book.load(tx, (owner_id, PAYMENTS_IN))
             transfer = book.move(
                 debit=PAYMENTS_IN, credit=owner_id, amount_uusd=amount_uusd, kind=kind, job_id=None, at_ms=now,
                 transfer_id=transfer_id,
