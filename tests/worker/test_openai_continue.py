@@ -243,6 +243,14 @@ class TestChat:
 
         assert (error.code, error.fault, offer.can_continue) == ("cannot_continue", "capacity", False)
 
+    async def test_a_stop_string_across_the_cut_ends_it_with_the_prompt_counted(self) -> None:
+        async with serving(servers.Vllm) as (_, engine):
+            frames, finish = await play(engine, asked(stop=["dies in the"]))
+
+        assert (frames, finish.finish_reason) == ([], "stop")
+        prompt = servers.tokens_of(servers.template(MESSAGES, open_end=False))
+        assert finish.usage == Usage(len(prompt), 0)
+
     async def test_an_answer_that_was_complete_is_only_finished(self) -> None:
         async with serving(servers.Vllm) as (speaking, engine):
             frames, finish = await play(engine, asked(max_tokens=3))

@@ -212,7 +212,7 @@ class OpenAIEngine:
                             given += fresh.tokens
                             yield fresh
                         if reader.stopped:
-                            yield Finish("stop", Usage(completion_tokens=given))
+                            yield Finish("stop", Usage(seam.prompt_tokens, given))
                             return
             for fresh in reader.end():
                 given += fresh.tokens
@@ -246,7 +246,8 @@ class OpenAIEngine:
             bound = min(bound, room) if bound else room
         if bound:
             fields["max_tokens"] = bound
-        return msgspec.structs.replace(seam, fields=fields, forced=len(own))
+        counted = len(ids) if found.tokenizer.counts_prompt else 0
+        return msgspec.structs.replace(seam, fields=fields, forced=len(own), prompt_tokens=counted)
 
     def _probe_soon(self, model: str) -> None:
         if model not in self._probes:

@@ -90,6 +90,8 @@ class Seam(msgspec.Struct, frozen=True):
     """Whether the buyer wants the stop string itself."""
     forced: int = 0
     """Delivered tokens that the server counts as prompt."""
+    prompt_tokens: int = 0
+    """The buyer's prompt, where it was counted before; 0: only the server's usage will say."""
 
 
 _EXTRA_REFUSED = {

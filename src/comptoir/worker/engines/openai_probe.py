@@ -52,6 +52,11 @@ class Tokenizer(msgspec.Struct, frozen=True):
     context_tokens: int = 0
     """The longest context as the server says it with its ids; 0: it does not."""
 
+    @property
+    def counts_prompt(self) -> bool:
+        """Whether a prompt comes back as token ids, and not as text."""
+        return self.kind == "vllm"
+
     async def prompt(self, upstream: Upstream, model: str, fields: dict[str, Any]) -> list[Any]:
         """Return the prompt of a chat request: token ids, or one text and nothing else.
 
