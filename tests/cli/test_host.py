@@ -62,6 +62,7 @@ class TestHost:
             (("--engine", "demo", "--price", "m=1"), "MODEL=IN/OUT"),
             (("--engine", "demo", "--price-out", "cheap"), "is no price"),
             (("--engine", "demo", "--slots", "0"), "--slots"),
+            (("--engine", "demo", "--url", "ftp://b.example"), "'ftp://b.example' is no address"),
         ],
     )
     def test_bad_options_are_usage_errors(self, invoke: Invoke, options: tuple[str, ...], words: str) -> None:

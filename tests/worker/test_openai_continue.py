@@ -357,6 +357,10 @@ class TestRefused:
         with pytest.raises(EngineError, match="no text"):
             read_cut([Frame("", 5)])
 
+    def test_half_a_character(self) -> None:
+        with pytest.raises(EngineError, match="inside of a character"):
+            read_cut([Frame("Look: "), Frame("\ufffd")])
+
     def test_what_another_engine_says_of_its_frames_does_not_matter(self) -> None:
         assert read_cut([Frame("a", 2, b'{"ids":[1,2]}'), Frame(" ")]) == Cut("a ", 3, 2)
 

@@ -1,19 +1,17 @@
 """What every engine that offers `can_continue` owes, held at every cut: see `comptoir.worker.engines.base`."""
 
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
-import xllamacpp
 
 from comptoir.link import Frame
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
-from comptoir.worker.engines.demo import MODEL as DEMO_MODEL
 from comptoir.worker.engines.demo import DemoEngine
 from comptoir.worker.engines.openai import OpenAIEngine
+from tests.worker.engines.llama_cpp_http import serve_llama_cpp
 from tests.worker.language_servers import ANSWERS, GOING_ON, LanguageServer
 from tests.worker.openai_stand_in import serve_openai
 
@@ -39,23 +37,13 @@ async def demo() -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def llama_cpp_server() -> AsyncIterator[Subject]:
-    """llama.cpp's own HTTP server, with the demo model."""
-    params = xllamacpp.CommonParams()
-    params.model.path = str(DEMO_MODEL)
-    params.model_alias = {"real"}
-    params.n_ctx = 4096
-    params.n_parallel = 2
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.api_keys = [key := secrets.token_urlsafe(8)]
-    params.ui = params.endpoint_slots = params.warmup = False
-    params.verbosity = params.cache_ram_mib = 0
-    server: Any = xllamacpp.Server(params)
-    engine = OpenAIEngine(base_url=str(server.listening_address), api_key=key)
-    await engine.start()
-    await engine.detect()
-    (model, *_) = await engine.models()
-    yield Subject(engine, model.name, DEMO_QUESTIONS)
-    await engine.close()
+    with serve_llama_cpp() as (url, key):
+        engine = OpenAIEngine(base_url=url, api_key=key)
+        await engine.start()
+        await engine.detect()
+        (model, *_) = await engine.models()
+        yield Subject(engine, model.name, DEMO_QUESTIONS)
+        await engine.close()
 
 
 def book(kind: Callable[[], LanguageServer]) -> Callable[[], Any]:

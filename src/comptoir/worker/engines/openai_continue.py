@@ -142,6 +142,9 @@ def read_cut(prefix: Sequence[Frame]) -> Cut:
     text = "".join(texts)
     if not text:
         raise cannot_continue("tokens were counted, but no text was delivered")
+    if text.endswith("\ufffd"):
+        # Some servers send one for the bytes of a character that is not complete yet.
+        raise cannot_continue("it ends inside of a character")
     return Cut(text, tokens, sent_tokens)
 
 
