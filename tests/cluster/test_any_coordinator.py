@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,21 @@ class TestHostElsewhere:
 
         async with posts[1].worker(name="comes"):
             assert await asyncio.wait_for(read(job), 20) == " tok" * TOKENS
+
+
+class TestPulseElsewhere:
+    async def test_a_link_with_another_coordinator_is_known_here(self, posts: Posts) -> None:
+        """Through a balancer a worker's pulses come anywhere; told that it has no link, it would make it anew."""
+        async with posts[1].worker():
+            await posts.until_seen(posts[0], free=8)
+            state = json.loads((posts.folder / "worker" / "host.json").read_bytes())
+            for post in posts.each:
+                async with calling(post, key=state["api_key"]) as session:
+                    assert (await (await session.post("/link/pulse", json={})).json())["linked"]
+
+        await posts.until(lambda: not posts[0].house.fleet.active_hosts)
+        async with calling(posts[0], key=state["api_key"]) as session:
+            assert not (await (await session.post("/link/pulse", json={})).json())["linked"]
 
 
 class TestTurns:

@@ -290,7 +290,9 @@ class StreetMachine(LoopMachine):
         model = self.model
         stored = {bytes(row[0]): row[1:] for row in tx.fetch("SELECT id, state, cost_uusd FROM jobs")}
         assert stored == {job.id: (job.state, job.cost) for job in model.jobs.values()}
-        accounts = {bytes(row[0]): row[1:] for row in tx.fetch("SELECT id, balance_uusd, held_uusd, kind FROM accounts")}
+        accounts = {
+            bytes(row[0]): row[1:] for row in tx.fetch("SELECT id, balance_uusd, held_uusd, kind FROM accounts")
+        }
         for buyer, balance in model.buyers.items():
             assert accounts[buyer] == (balance, model.held(buyer), "buyer")
             assert 0 <= model.free(buyer)

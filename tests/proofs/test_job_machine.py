@@ -138,7 +138,11 @@ class JobMachine(StreetMachine):
     # -- several at once -----------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.model.running())
-    @rule(data=st.data(), ends=st.lists(st.sampled_from(["complete", "cancel"]), min_size=1, max_size=3), buys=st.integers(0, 2))
+    @rule(
+        data=st.data(),
+        ends=st.lists(st.sampled_from(["complete", "cancel"]), min_size=1, max_size=3),
+        buys=st.integers(0, 2),
+    )
     def many_things_in_one_group(self, data: st.DataObject, ends: list[str], buys: int) -> None:
         jobs = data.draw(st.permutations(self.model.running()))[: len(ends)]
         buyers = list(self.model.buyers)[:buys]
@@ -175,7 +179,11 @@ class JobMachine(StreetMachine):
     def the_database_refuses_an_end(self, data: st.DataObject, what: str) -> None:
         job = self.pick(data, self.model.running())
         self.bring_the_rest(job)
-        works = {"complete": self.completion, "cancel": self.cancellation, "fail": lambda job: self.failure(job, "buyer")}
+        works = {
+            "complete": self.completion,
+            "cancel": self.cancellation,
+            "fail": lambda job: self.failure(job, "buyer"),
+        }
         work = works[what](job)
         self.street.refuse = "any"
         self.refused(Unavailable, work)
