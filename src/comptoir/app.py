@@ -18,7 +18,7 @@ from types import FrameType
 import uvicorn
 
 from comptoir import __version__
-from comptoir.cluster import Cluster, joined
+from comptoir.cluster import Cluster, alone, joined
 from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
 from comptoir.dialects.link.session import say_goodbye
@@ -27,7 +27,6 @@ from comptoir.dispatch.assign import pump, pump_all
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.push import pushing
-from comptoir.dispatch.recover import recover
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
@@ -78,6 +77,7 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
     Raises:
         ModuleNotFoundError: PostgreSQL is configured and ``comptoir[postgres]`` is not installed.
         KeyFileError: the signing key's file is readable by others.
+        FolderTaken: another process uses the data folder. NotAlone: another coordinator uses the database, and there is no bus.
     """
     clock = clock or Clock()
     data = settings.data_path()
@@ -122,8 +122,8 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
 async def _among_others(house: House, settings: Settings) -> AsyncIterator[None]:
     """Take up what is unfinished: all of it where this coordinator is alone, with a bus what no living one owns."""
     if not settings.bus:
-        await recover(house)
-        yield
+        async with alone(house, settings.data_path()):
+            yield
         return
     # All coordinators of a post sign with one key, and nobody else does.
     bus = open_bus(settings.bus, house.node_id, post=house.receipts.keyid[:POST_CHARS])
