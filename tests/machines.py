@@ -9,7 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from comptoir.kit.db import Database
@@ -23,12 +23,16 @@ GATE_S = 30.0
 """How long a writer is held at most; a machine that forgot to let it go must fail, not hang."""
 
 
-def check(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int) -> None:
-    """Run *machine*: *examples* runs of at most *steps* steps, or `LONG_TIMES` as many in the long form."""
+def check(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int, shrink: bool = True) -> None:
+    """Run *machine*: *examples* runs of at most *steps* steps, or `LONG_TIMES` as many in the long form.
+
+    Without *shrink* the first failure will do: where it is expected, nobody reads it.
+    """
     long = settings.get_current_profile_name() == "long"
     run_state_machine_as_test(
         machine,
         settings=settings(
+            phases=settings().phases if shrink else [Phase.generate],
             max_examples=examples * LONG_TIMES if long else examples, stateful_step_count=steps, deadline=None,
             database=None, derandomize=not long, print_blob=True, suppress_health_check=list(HealthCheck),
         ),

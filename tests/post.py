@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,17 +44,18 @@ class Post:
     @contextlib.asynccontextmanager
     async def worker(
         self, *, engine: str = "bench.trivial_engine:TrivialEngine", options: dict[str, Any] | None = None, slots: int = 8,
-        price: Price = PRICE, name: str = "worker",
+        price: Price = PRICE, name: str = "worker", urls: Sequence[str] = (),
     ) -> AsyncIterator["asyncio.Event"]:  # fmt: skip
-        """Run a worker until the block ends; gives the event that stops it."""
+        """Run a worker until the block ends; gives the event that stops it. *urls*: it goes to any of these, and is not waited for."""
         stop = asyncio.Event()
         config = WorkerConfig(
-            url=self.url, engines=[EngineSpec(engine, options or {})], slots=slots, price=price, measure=False,
+            url=",".join(urls) or self.url, engines=[EngineSpec(engine, options or {})], slots=slots, price=price, measure=False,
             state_dir=str(self.folder / name), drain_s=2.0,
         )  # fmt: skip
         task = asyncio.create_task(run_worker(config, stop=stop))
         try:
-            await self.until_linked(len(self.house.lines) + 1)
+            if not urls:
+                await self.until_linked(len(self.house.lines) + 1)
             yield stop
         finally:
             stop.set()

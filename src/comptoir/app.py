@@ -23,7 +23,7 @@ from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
 from comptoir.dialects.link.session import say_goodbye
 from comptoir.dispatch import Alone, House, Served
-from comptoir.dispatch.assign import pump
+from comptoir.dispatch.assign import pump, pump_all
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.push import pushing
@@ -35,6 +35,7 @@ from comptoir.jobs import Jobs
 from comptoir.kit.bus import open_bus
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, open_database
+from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import CorkedHttpProtocol, HttpServer
 from comptoir.kit.ids import new_id
 from comptoir.kit.signing import load_or_create
@@ -89,6 +90,7 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
         await house.ledger.open_house_accounts(fee_slot=slot)
         house.fee_account = fee_account(slot)
         house.fleet.on_free = lambda host: pump(house, host.id)
+        house.later.on_back = lambda: pump_all(house)
         house.spawn(_count_before(house, before_ms=clock.now_ms()))
         _, house.users = await house.identity.list_users(limit=1)
         house.lag.start()
@@ -104,11 +106,13 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
                     sweeper.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await sweeper
+                    await house.later.close()
                     await house.settle_down()
         finally:
             house.lag.stop()
             house.database.close()
-            await house.hosts.flush()
+            with contextlib.suppress(Unavailable):  # Statistics of the last seconds, and the database is away.
+                await house.hosts.flush()
             house.identity.close()
     finally:
         await db.close()
@@ -174,13 +178,15 @@ def tune_interpreter() -> None:
 def create_app(house: House) -> HttpServer:
     """Return the ASGI application that serves every dialect over *house*."""
     settings = house.settings
+    gate = Gate(house.identity, settings, house.clock)
     server = HttpServer(
-        house, DIALECTS, gate=Gate(house.identity, settings, house.clock), body_bytes_max=settings.body_bytes_max,
+        house, DIALECTS, gate=gate, body_bytes_max=settings.body_bytes_max,
         cors_origins=settings.cors_origins,
     )  # fmt: skip
     if isinstance(house.peers, Cluster):
         house.peers.handing_on.server = server
         server.hand_on = house.peers.handing_on.hand_on
+        house.peers.sharing.begin({"key": gate.by_key, "ip": gate.by_ip, "login": house.identity.logins})
     house.served = lambda: [
         Served(
             route.dialect.name, route.endpoint.method, route.endpoint.path, route.counts.by_status, route.counts.seconds

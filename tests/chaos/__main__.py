@@ -7,8 +7,8 @@ import sys
 from tests.chaos.episode import Outcome, run_episode
 from tests.chaos.plan import TOPOLOGIES, draw
 
-EPISODE_JOBS = 400
-EPISODE_BLOWS = 16
+EPISODE_JOBS = 600
+EPISODE_BLOWS = 26
 
 
 def main() -> int:

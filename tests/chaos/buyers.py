@@ -11,7 +11,7 @@ from tests.chaos.engine import MODEL, prompt_of
 from tests.chaos.plan import Deposit, Order, Plan
 from tests.chaos.wire import GONE, Asking, Choose, Event, Patience, Piece, Seen, events, parse_id, pause
 
-CLIENTS = 20
+CLIENTS = 32
 """Orders that are played at once."""
 
 REQUEST_S_MAX = 25.0

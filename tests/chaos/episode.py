@@ -14,6 +14,7 @@ import psycopg
 from tests.chaos.books import Violation
 from tests.chaos.buyers import Buyers
 from tests.chaos.killer import Killer
+from tests.chaos.logs import check_logs
 from tests.chaos.model import Witness, check
 from tests.chaos.plan import KILLS, Plan
 from tests.chaos.stage import Stage, set_up
@@ -96,6 +97,7 @@ async def _play(stage: Stage, outcome: Outcome) -> None:
     database = stage.database or str(stage.folder / "data" / "comptoir.db")
     witness = Witness(plan, buyers.seen, buyers.deposited, stage.accounts)
     violations += await check(witness, database)
+    violations += check_logs(stage.folder)
     _write_report(stage, buyers, outcome)
 
 

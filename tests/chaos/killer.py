@@ -17,25 +17,50 @@ from tests.chaos.stage import Coordinator, Stage
 
 T = TypeVar("T")
 
+AT_ONCE = 2
+"""Blows that may be falling at the same time."""
+
 FULL_DISK_BYTES = "1024"
 """A process with a full disk can write no further into any file than this."""
 
 
 class Killer:
-    """Lets the blows of a plan fall one after another, each when its number of orders has begun."""
+    """Lets the blows of a plan fall, each when its number of orders has begun; up to `AT_ONCE` at a time, on different victims."""
 
     def __init__(self, stage: Stage, buyers: Buyers) -> None:
         self.struck: dict[str, int] = {}
         """Blows that fell, by kind."""
         self._stage = stage
         self._buyers = buyers
+        self._lanes = asyncio.Semaphore(AT_ONCE)
+        self._victims: dict[str, asyncio.Lock] = {}
 
     async def run(self) -> None:
-        """Strike until nothing is left of the plan."""
-        for blow in self._stage.plan.blows:
-            await self._buyers.until_begun(blow.at_order)
-            await self._strike(blow)
+        """Strike until nothing is left of the plan and everything struck is back."""
+        async with asyncio.TaskGroup() as group:
+            for blow in self._stage.plan.blows:
+                await self._buyers.until_begun(blow.at_order)
+                await self._lanes.acquire()
+                group.create_task(self._fall(blow))
+
+    async def _fall(self, blow: Blow) -> None:
+        try:
+            # Locks are fair: of two blows at one victim the earlier falls first, whatever else goes on.
+            async with self._victims.setdefault(self._victim(blow), asyncio.Lock()):
+                await self._strike(blow)
             self.struck[blow.kind] = self.struck.get(blow.kind, 0) + 1
+        finally:
+            self._lanes.release()
+
+    def _victim(self, blow: Blow) -> str:
+        """Name what a blow falls on: nothing is paused that somebody else has just killed."""
+        kind = blow.kind.partition("-")[0]
+        if kind == "disk":
+            kind = "coordinator" if self._stage.postgres is None else "postgres"
+        if kind in ("postgres", "backend"):
+            return "postgres"
+        several = {"coordinator": len(self._stage.coordinators), "worker": len(self._stage.workers)}
+        return f"{kind}{blow.target % several.get(kind, 1)}"
 
     async def _strike(self, blow: Blow) -> None:
         stage = self._stage

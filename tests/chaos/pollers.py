@@ -99,7 +99,7 @@ class Poller:
             at = end
         usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": wanted.frames}
         status, _ = await asking.until(
-            "POST", f"/hosts/complete-job/{job}", good=(200, *LOST), body={**who, "usage": usage}
+            "POST", f"/hosts/complete-job/{job}", good=(200, *LOST), body={**who, "usage": usage, "seq": wanted.frames}
         )
         if status == 200:
             self.completed.add(job)

@@ -20,18 +20,27 @@ READY_S_MAX = 60.0
 STOP_S_MAX = 30.0
 
 LOOK_S = 0.02
+AGAIN_S = 0.2
 
 
 class Program(Part):
     """One of our modules, run as a process."""
 
     def __init__(
-        self, name: str, module: str, arguments: Sequence[str], *, folder: Path, ready: Callable[[], Awaitable[bool]]
-    ) -> None:
+        self, name: str, module: str, arguments: Sequence[str], *, folder: Path, ready: Callable[[], Awaitable[bool]],
+        supervised: bool = False,
+    ) -> None:  # fmt: skip
+        """Describe it.
+
+        Args:
+            supervised: one that ends before it is ready is started again, as an operator's supervisor does: its database may
+                just be away.
+        """
         super().__init__(name, folder / f"{name}.log")
         self.starts = 0
         self._command = [sys.executable, "-m", module, *arguments]
         self._ready = ready
+        self._supervised = supervised
 
     async def start(self) -> None:
         """Start it and wait until it is ready.
@@ -39,16 +48,25 @@ class Program(Part):
         Raises:
             Failure: it ended, or was not ready in `READY_S_MAX`.
         """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S_MAX):
+                while not await self._started():
+                    if not self._supervised:
+                        break
+                    await asyncio.sleep(AGAIN_S)
+                else:
+                    return
+        raise self.failure("did not start")
+
+    async def _started(self) -> bool:
         self.starts += 1
         env = {"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": os.environ.get("PATH", "")}
         await self._spawn(self._command, env=env, cwd=ROOT)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(READY_S_MAX):
-                while self.pid:
-                    if await self._ready():
-                        return
-                    await asyncio.sleep(LOOK_S)
-        raise self.failure("did not start")
+        while self.pid:
+            if await self._ready():
+                return True
+            await asyncio.sleep(LOOK_S)
+        return False
 
     async def stop(self) -> None:
         """Ask it to end in order, and wait."""

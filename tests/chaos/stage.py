@@ -144,8 +144,9 @@ async def _add_coordinator(stage: Stage, stack: contextlib.AsyncExitStack, numbe
         except (aiohttp.ClientError, OSError):
             return False
 
+    arguments = (str(given), str(clock))
     process = Program(
-        f"coordinator{number}", "tests.chaos.coordinator", (str(given), str(clock)), folder=stage.folder, ready=ready
+        f"coordinator{number}", "tests.chaos.coordinator", arguments, folder=stage.folder, ready=ready, supervised=True
     )  # fmt: skip
     port = settings.port
     proxy = await stack.enter_async_context(serve_proxy(lambda: ("127.0.0.1", port)))

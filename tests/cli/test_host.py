@@ -62,6 +62,7 @@ class TestHost:
             (("--engine", "demo", "--price", "m=1"), "MODEL=IN/OUT"),
             (("--engine", "demo", "--price-out", "cheap"), "is no price"),
             (("--engine", "demo", "--slots", "0"), "--slots"),
+            (("--engine", "demo", "--url", "ftp://b.example"), "'ftp://b.example' is no address"),
         ],
     )
     def test_bad_options_are_usage_errors(self, invoke: Invoke, options: tuple[str, ...], words: str) -> None:
@@ -75,6 +76,19 @@ EVENTS = [
     # kind, facts, a part of what is said
     ("HardwareFound", {"gpu": "2x H100", "vram_mib": 163_840}, "runs on 2x H100, 163,840 MiB"),
     ("EngineReady", {"engine": "openai", "models": ["m"], "first_token_s": 0.05, "tokens_per_s": 80.0}, "80 tokens/s"),
+    (
+        "EngineReady",
+        {
+            "engine": "openai", "models": ["m"], "first_token_s": 0.0, "tokens_per_s": 0.0,
+            "goes_on_by": "prompt token ids (vLLM 0.11.0)",
+        },
+        "ready: m; goes on with others' answers by prompt token ids (vLLM 0.11.0)",
+    ),
+    (
+        "EngineReady",
+        {"engine": "openai", "models": ["m"], "first_token_s": 0.0, "tokens_per_s": 0.0, "goes_on_by": ""},
+        "can't go on",
+    ),
     ("EngineSkipped", {"engine": "demo", "why": "no library"}, "left out: no library"),
     ("Registered", {"host_id": "host_1", "new": True, "state_file": "f"}, "registered as host_1"),
     ("Connected", {"host_id": "host_1", "resumed": 2}, "2 jobs taken up again"),

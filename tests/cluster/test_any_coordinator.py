@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
+from comptoir.cluster.messages import View
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import JobState, LiveJob, Reader
 from comptoir.kit.ids import public
 from comptoir.receipts import read_registry, verify
-from tests.cluster.posts import Posts, open_posts
+from tests.cluster.posts import Posts, open_posts, peers_of
 from tests.post import Post
 from tests.redis_server import RedisServer
 
@@ -77,7 +80,7 @@ class TestHostElsewhere:
             for job in jobs:
                 assert await read(job) == " tok" * TOKENS
         for house in posts.houses:
-            await posts.until(lambda house=house: not house.in_flight)
+            await posts.until(lambda house=house: not house.in_flight.counts())
             assert (len(house.jobs.live), house.jobs.live.leased, len(house.jobs.queue)) == (0, 0, 0)
             assert house.jobs.live.mirrors == {}
 
@@ -107,6 +110,21 @@ class TestHostElsewhere:
 
         async with posts[1].worker(name="comes"):
             assert await asyncio.wait_for(read(job), 20) == " tok" * TOKENS
+
+
+class TestPulseElsewhere:
+    async def test_a_link_with_another_coordinator_is_known_here(self, posts: Posts) -> None:
+        """Through a balancer a worker's pulses come anywhere; told that it has no link, it would make it anew."""
+        async with posts[1].worker():
+            await posts.until_seen(posts[0], free=8)
+            state = json.loads((posts.folder / "worker" / "host.json").read_bytes())
+            for post in posts.each:
+                async with calling(post, key=state["api_key"]) as session:
+                    assert (await (await session.post("/link/pulse", json={})).json())["linked"]
+
+        await posts.until(lambda: not posts[0].house.fleet.active_hosts)
+        async with calling(posts[0], key=state["api_key"]) as session:
+            assert not (await (await session.post("/link/pulse", json={})).json())["linked"]
 
 
 class TestTurns:
@@ -193,6 +211,51 @@ class TestCancelElsewhere:
 
             await posts.until(lambda: posts[1].house.counts.get(JobState.CANCELLED) == 1)
             assert posts[1].house.jobs.live.leased == 0
+
+
+class TestNewHostElsewhere:
+    async def test_one_that_registered_a_moment_ago_is_known_everywhere(self, posts: Posts) -> None:
+        """A worker registers through a balancer, and links through it: to another coordinator, most likely."""
+        machine = {"gpu": "x", "models": ["poem"], "price_per_token": 0.0001, "backend": "vllm"}
+        async with calling(posts[0]) as session, session.post("/hosts/register", json=machine) as response:
+            registered = await response.json()
+
+        async with calling(posts[1], key=registered["api_key"]) as there:
+            beat = {"host_id": registered["host_id"], "gpu_utilization": 0.0}
+            async with there.post("/hosts/heartbeat", json=beat) as response:
+                assert response.status == 200, await response.text()
+            async with there.ws_connect("/link") as link:
+                assert not link.closed
+
+    async def test_a_coordinator_that_is_met_late_hears_what_happened_since_it_hailed(
+        self, posts: Posts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The newer one knows us at once and hails; we know of it a second later, and hosts come meanwhile."""
+        early, late = peers_of(posts[0].house), posts[1]
+        monkeypatch.setattr(early.take_over, "_note", lambda alive: None)
+        early.board.here = frozenset()
+        async with posts[0].worker():
+            await posts.until(lambda: posts[0].house.fleet.active_hosts == 1 and not posts[0].house.fleet.stirred)
+            assert late.house.fleet.active_hosts == 0
+
+            monkeypatch.undo()
+            await posts.until_seen(late)
+
+    async def test_the_newest_news_of_a_host_that_is_being_looked_up_counts(self, posts: Posts) -> None:
+        """It registers and links within the time that a question to the database takes."""
+        view = peers_of(posts[1].house).view
+        async with posts[0].worker():
+            await posts.until_seen(posts[1])
+            await posts.until(lambda: not posts[0].house.fleet.stirred)
+            (host,) = posts[0].house.fleet
+            (sender,) = peers_of(posts[1].house).board.here
+            posts[1].house.fleet.remove(host.id)
+            now = peers_of(posts[0].house).view._seen(host)
+            for status in ("offline", "active"):
+                view._heard(sender, View(False, [msgspec.structs.replace(now, status=status)], [], {}))
+
+            await posts.until(lambda: posts[1].house.fleet.find(host.id) is not None)
+            assert posts[1].house.fleet.get(host.id).status == "active"
 
 
 class TestPollingElsewhere:

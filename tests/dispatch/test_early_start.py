@@ -68,7 +68,7 @@ class TestEarlyStart:
             assert (await house.ledger.account(host_id)).balance_uusd == before.balance_uusd
             assert house.jobs.live.leased == 0
             assert len(house.jobs.live) == 0
-            assert house.in_flight == {}
+            assert house.in_flight.counts() == {}
             assert house.fleet.get(host_id).slots.running == 0
             if meanwhile in ("nothing", "frames"):
                 assert line.cancelled[-1][0] == line.sent[1][1].id

@@ -25,7 +25,7 @@ class TestRecover:
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
             queue, live = street.house.jobs.queue, street.house.jobs.live
             assert [queue.before(job_id) for job_id in ids] == [None, 0, 1, 2]
-            assert street.house.in_flight == {buyer: 4}
+            assert street.house.in_flight.counts() == {buyer: 4}
             line = FakeLine()
             street.link(host_id, line)
             for job_id in ids:
@@ -34,7 +34,7 @@ class TestRecover:
                 await finish_well(street.house, job)
                 await street.house.settle_down()
             assert [job.id for job, _ in line.sent] == ids[1:]
-            assert street.house.in_flight == {}
+            assert street.house.in_flight.counts() == {}
             assert await audit(street.house.db) == []
 
     async def test_a_linked_host_keeps_its_lease_and_may_send_all_again(
@@ -116,7 +116,7 @@ class TestRecover:
             row = await street.house.jobs.get(job.id)
             assert (row.state, row.error_code, row.fault) == ("failed", "coordinator_restarted", "coordinator")
             assert await street.free_uusd() == SIGNUP_UUSD
-            assert street.house.in_flight == {}
+            assert street.house.in_flight.counts() == {}
             assert await audit(street.house.db) == []
 
     async def test_restarting_again_and_again_changes_nothing(self, tmp_path: Path, database_address: str) -> None:

@@ -240,12 +240,15 @@ class TestRequest:
 
         assert error.fault == "buyer"
 
-    async def test_a_prefix_is_refused(self, engine: OpenAIEngine) -> None:
-        asked = EngineRequest(kind="chat", model=MODEL, body=b"{}", prefix=(Frame("a"),))
+    async def test_a_prefix_is_refused(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        """A server of which nothing was found out is not tried on a buyer's answer."""
+        body = msgspec.json.encode({"messages": [{"role": "user", "content": "x"}]})
+        asked = EngineRequest(kind="chat", model=MODEL, body=body, prefix=(Frame("a"),))
 
         _, error = await fail(engine, asked)
 
-        assert (error.code, error.fault) == ("continuation_unsupported", "coordinator")
+        assert (error.code, error.fault) == ("cannot_continue", "capacity")
+        assert server.requests == []
 
     async def test_the_api_key_is_sent(self, server: OpenAIStandIn) -> None:
         engine = OpenAIEngine(base_url=server.base_url + "/v1/", api_key="sk-x")
@@ -254,6 +257,25 @@ class TestRequest:
         await engine.close()
 
         assert server.requests[0].headers["authorization"] == "Bearer sk-x"
+
+    async def test_a_kept_connection_that_is_closed_as_it_is_used_costs_nothing(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        """Servers close theirs after a time or a number of requests, and a request may be on its way by then."""
+        await play(engine)
+        answering, calls = server.handler, []
+
+        async def closing(request: Request, answer: Answer) -> None:
+            calls.append(request.path)
+            if len(calls) == 1:
+                answer.reset()
+            else:
+                await answering(request, answer)
+
+        server.handler = closing
+        frames, _ = await play(engine)
+
+        assert (frames, len(calls), server.connections) == ([Frame("hi")], 2, 2)
 
     async def test_a_connection_is_used_again(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
         for _ in range(5):

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from comptoir.link import Frame
-from comptoir.worker.engines import openai as openai_engine
+from comptoir.worker.engines import openai_upstream
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.openai import OpenAIEngine
 from tests.worker.openai_play import STOP, fail, play, request
@@ -80,7 +80,7 @@ class TestRefusal:
         await engine.start()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            engine._base = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+            engine._upstream.base = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
             _, error = await fail(engine)
         await engine.close()
 
@@ -103,7 +103,7 @@ class TestRefusal:
             await asyncio.Event().wait()
 
         server.handler = handle
-        monkeypatch.setattr(openai_engine, "FIRST_BYTE_TIMEOUT_S", 0.02)
+        monkeypatch.setattr(openai_upstream, "FIRST_BYTE_TIMEOUT_S", 0.02)
 
         _, error = await fail(engine)
 
@@ -193,7 +193,7 @@ class TestBrokenStream:
             await asyncio.Event().wait()
 
         server.handler = handle
-        monkeypatch.setattr(openai_engine, "IDLE_TIMEOUT_S", 0.02)
+        monkeypatch.setattr(openai_upstream, "IDLE_TIMEOUT_S", 0.02)
 
         text, error = await fail(engine)
 

@@ -23,7 +23,9 @@ def words(kind: str, event: dict[str, Any]) -> str:
             speed = ""
             if event["tokens_per_s"]:
                 speed = f" ({event['tokens_per_s']:.0f} tokens/s, first after {span(event['first_token_s'] * 1000)})"
-            return f"engine {event['engine']} is ready: {', '.join(event['models'])}{speed}"
+            how = event.get("goes_on_by")
+            others = f"goes on with others' answers by {how}" if how else "can't go on with others' answers"
+            return f"engine {event['engine']} is ready: {', '.join(event['models'])}{speed}; {others}"
         case "EngineSkipped":
             return f"engine {event['engine']} is left out: {event['why']}"
         case "Registered":

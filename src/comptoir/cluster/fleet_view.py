@@ -36,7 +36,8 @@ class FleetView:
         self._heads: dict[str, bytes] = {}
         self._of: dict[bytes, set[bytes]] = {}
         """Hosts by the coordinator that announced them."""
-        self._unknown: set[bytes] = set()
+        self._unknown: dict[bytes, tuple[HostView, bytes]] = {}
+        """The newest that was heard, and from whom, of hosts that are being looked up."""
         self.heads: dict[bytes, dict[str, bytes]] = {}
         """By coordinator and model: the job that waits longest there."""
         self.on_heads: Callable[[bytes], None] = lambda node_id: None
@@ -44,7 +45,6 @@ class FleetView:
         house.fleet.stirred = set()
         house.fleet.chosen = []
         switchboard.on(View, self._heard)
-        switchboard.on(Hail, lambda sender, _: self.tell_whole(sender))
         switchboard.on(Outcome, self._outcome)
         switchboard.on_gap.append(lambda sender: switchboard.send(sender, Hail()))
         switchboard.on_change.append(self._bus_changed)
@@ -149,17 +149,16 @@ class FleetView:
             self._away.forget(host_id)
 
     def _meet(self, seen: HostView, sender: bytes) -> None:
-        if seen.id in self._unknown:
-            return
-        self._unknown.add(seen.id)
-        self._house.spawn(self._look_up(seen, sender))
+        if seen.id not in self._unknown:
+            self._house.spawn(self._look_up(seen.id))
+        self._unknown[seen.id] = seen, sender
 
-    async def _look_up(self, seen: HostView, sender: bytes) -> None:
+    async def _look_up(self, host_id: bytes) -> None:
         try:
-            if await self._house.hosts.meet(seen.id):
-                self._note(seen, sender)
+            if await self._house.hosts.meet(host_id):
+                self._note(*self._unknown[host_id])
         finally:
-            self._unknown.discard(seen.id)
+            self._unknown.pop(host_id)
 
     # -- who is gone ---------------------------------------------------------------------------------------------
 

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 
 from comptoir.cluster.fleet_view import FleetView
 from comptoir.cluster.handing_on import HandingOn
+from comptoir.cluster.messages import Hail
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.offers import Offers
+from comptoir.cluster.sharing import Sharing
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.cluster.take_over import TakeOver
 from comptoir.dispatch import House
@@ -30,13 +32,25 @@ class Cluster:
         self.mirrors = Mirrors(house, self.board)
         self.offers = Offers(house, self.board, self.view, self.mirrors)
         self.handing_on = HandingOn(house, self.board)
-        self.take_over = TakeOver(house, self.board, self.mirrors, forget_node=self._forget_node)
+        self.sharing = Sharing(house, self.board)
+        self.board.on(Hail, self._hailed)
+        self.take_over = TakeOver(
+            house, self.board, self.mirrors, meet_node=self._tell_whole, forget_node=self._forget_node
+        )  # fmt: skip
         house.fleet.leases_here = lambda host_id: len(house.jobs.live.leases_of(host_id))
         house.fleet.on_away_outcome = self.view.outcome
+
+    def _hailed(self, sender: bytes, message: Hail) -> None:
+        self._tell_whole(sender)
+
+    def _tell_whole(self, node_id: bytes) -> None:
+        self.view.tell_whole(node_id)
+        self.sharing.tell_whole(node_id)
 
     def _forget_node(self, node_id: bytes) -> None:
         self.view.forget_node(node_id)
         self.mirrors.forget_node(node_id)
+        self.sharing.forget_node(node_id)
 
     # -- Peers ---------------------------------------------------------------------------------------------------
 
@@ -78,10 +92,6 @@ class Cluster:
         """Tell whether a coordinator is alive, this one included."""
         return node_id == self._house.node_id or node_id in self.board.here
 
-    def in_flight(self, owner_id: bytes) -> int:
-        """Return how many unfinished jobs of a buyer others own."""
-        return 0
-
 
 @contextlib.asynccontextmanager
 async def joined(house: House, bus: Bus) -> AsyncIterator[Cluster]:
@@ -103,6 +113,7 @@ async def joined(house: House, bus: Bus) -> AsyncIterator[Cluster]:
         with contextlib.suppress(asyncio.CancelledError):
             await running
         cluster.view.stop()
+        cluster.sharing.stop()
         await cluster.mirrors.close()
         await cluster.take_over.leave()
         await cluster.board.close()

@@ -36,11 +36,13 @@ class TakeOver:
     """Knows who is alive, and takes over what the dead owned."""
 
     def __init__(
-        self, house: House, switchboard: Switchboard, mirrors: Mirrors, *, forget_node: Callable[[bytes], None]
+        self, house: House, switchboard: Switchboard, mirrors: Mirrors, *, meet_node: Callable[[bytes], None],
+        forget_node: Callable[[bytes], None],
     ) -> None:  # fmt: skip
         self._house = house
         self._board = switchboard
         self._mirrors = mirrors
+        self._meet_node = meet_node
         self._forget_node = forget_node
         self._loop = asyncio.get_running_loop()
         self._regular_since_s = 0.0
@@ -48,6 +50,7 @@ class TakeOver:
         self._beats = 0
         self._strangers: set[bytes] = set()
         self._searching = asyncio.Lock()
+        switchboard.on_change.append(self._bus_changed)
         self.nodes: list[Node] = []
         """Everybody known, as of the last beat."""
 
@@ -71,6 +74,7 @@ class TakeOver:
                 await self._beat()
                 await self._mirrors.look()
                 if not self._board.up:
+                    await self._check_own([job for job in self._house.jobs.live.all() if job.watched])
                     await self._take_waiting()
             except Refusal as refusal:
                 log.warning("no sign of life could be given: %s", refusal)
@@ -94,7 +98,7 @@ class TakeOver:
             missed = True
         self._note(self._judge())
         if missed:
-            await self._check_own()
+            await self._check_own(self._house.jobs.live.all())
         self._beats += 1
         if self._strangers or self._beats % SEARCH_EVERY == 0:
             await self.search()
@@ -115,6 +119,8 @@ class TakeOver:
         for node_id in alive - before:
             log.info("coordinator %s is here", node_id.hex())
             self._board.send(node_id, Hail())
+            # It may have hailed us a second ago, and what happened since was told only to those we knew.
+            self._meet_node(node_id)
         for node_id in before - alive:
             log.warning("coordinator %s is gone", node_id.hex())
             self._strangers.add(node_id)
@@ -162,17 +168,20 @@ class TakeOver:
         for row in rows:
             await self._mirrors.take_up(row)
 
-    async def _check_own(self) -> None:
-        """After a silence of our own: find out which of our jobs were taken over meanwhile."""
+    async def _check_own(self, mine: list[LiveJob]) -> None:
+        """Find out which of our jobs others have taken over, while nobody could tell us or we could not hear it."""
         live = self._house.jobs.live
-        mine = live.all()
         for first in range(0, len(mine), 500):
             part = mine[first : first + 500]
             found = await self._house.jobs.whereabouts([job.id for job in part])
             for job in part:
                 owner = found.get(job.id, ("", None))[1]
-                if owner is not None and owner != self._house.node_id and live.get(job.id) is job:
+                if owner is not None and owner != self._house.node_id and live.get(job.id) is job and not job.closing:
                     self._mirrors.become(job, owner)
+
+    def _bus_changed(self, up: bool) -> None:
+        if up:
+            self._house.spawn(self._check_own(self._house.jobs.live.all()))
 
     async def _take_waiting(self) -> None:
         """Without bus: take jobs that wait elsewhere for the hosts that are free here."""

@@ -15,12 +15,20 @@ from comptoir.jobs import LiveJob, UnknownJob
 T = TypeVar("T")
 
 
+LOOK_AGAIN_S = (0.0, 0.02, 0.08, 0.15, 0.25)
+"""Pauses before each look for what another coordinator may be making: half a second in all."""
+
+YOUNG_MS = 2_000
+"""A key bound longer ago than this is not being served for the first time any more; a refusal then stands at once."""
+
+
 async def once(
     house: House, claim: Claim | None, *, find: Callable[[], Awaitable[T | None]], make: Callable[[], Coroutine[Any, Any, T]]
 ) -> T:  # fmt: skip
     """Return what *claim* is bound to: found, being made right now, or made here. Without a claim just make it.
 
-    A first request that was refused leaves nothing behind, so its repeat is tried again.
+    A first request that was refused leaves nothing behind, so its repeat is tried again. Another coordinator may get the
+    same request at the same moment; the database lets one of them make it, and the other finds what was made.
 
     Raises:
         Whatever *make* raises; requests that wait for the same making get the same refusal.
@@ -35,10 +43,30 @@ async def once(
             return found
         task = house.pending.get(key)
     if task is None:
-        task = house.pending[key] = asyncio.get_running_loop().create_task(make())
+        making = _make_or_find(house, claim, find=find, make=make)
+        task = house.pending[key] = asyncio.get_running_loop().create_task(making)
         task.add_done_callback(lambda _: house.pending.pop(key, None))
     # Shielded: the client that asked first may hang up, those that repeat still want the answer.
     return await asyncio.shield(task)
+
+
+async def _make_or_find(
+    house: House, claim: Claim, *, find: Callable[[], Awaitable[T | None]], make: Callable[[], Coroutine[Any, Any, T]]
+) -> T:  # fmt: skip
+    """Make it; if that is refused, whatever the words, look whether another coordinator made it meanwhile.
+
+    The words don't tell: who is second may hear that the name is taken or that the credit is gone, for the first has both.
+    """
+    try:
+        return await make()
+    except Exception:
+        repeat = not claim.first and house.clock.now_ms() - claim.bound_ms < YOUNG_MS
+        for pause_s in LOOK_AGAIN_S if repeat else LOOK_AGAIN_S[:1]:
+            await asyncio.sleep(pause_s)
+            found = await find()
+            if found is not None:
+                return found
+        raise
 
 
 async def submit_once(house: House, order: Order, claim: Claim | None) -> LiveJob:

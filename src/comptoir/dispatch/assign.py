@@ -88,7 +88,9 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
         return
     host = house.fleet.find(lease.host_id)
     if host is None or host.row.transport != LINK:
-        house.spawn(lose(house, job, lease, "the line to the host was gone", fault=Fault.NONE))
+        house.spawn(
+            house.or_later(job, lambda: lose(house, job, lease, "the line to the host was gone", fault=Fault.NONE))
+        )
 
 
 async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
@@ -125,6 +127,7 @@ async def lease_on(house: House, job: LiveJob, candidate: Candidate, *, from_id:
     try:
         await house.db.batch(start_verb, item, turn=Turn.START)
     except Refusal:
+        house.later.look()
         if job.lease is lease:
             house.jobs.live.close_lease(job)
             house.fleet.release(candidate.host_id)
@@ -171,6 +174,9 @@ def line_up(house: House, job: LiveJob, spec: Spec, *, first: bool = False) -> N
 def pump(house: House, host_id: bytes) -> None:
     """Give a host with free slots the oldest waiting jobs that it may run, until one of both runs out."""
     queue = house.jobs.queue
+    if house.db.away:
+        house.later.look()
+        return
     while True:
         host = house.fleet.find(host_id)
         if (
@@ -197,6 +203,12 @@ def pump(house: House, host_id: bytes) -> None:
             house.fleet.release(host_id)
             continue
         house.spawn(start(house, job, candidate))
+
+
+def pump_all(house: House) -> None:
+    """Give every host with free slots what it may run: the database is back, and jobs have waited for it."""
+    for host_id in list(house.lines):
+        pump(house, host_id)
 
 
 async def lose(

@@ -12,7 +12,7 @@ async def cancel(house: House, job: LiveJob, *, reason: str = "cancelled by the 
 
     Raises:
         JobFinished: it is over.
-        Unavailable: the database is out of reach; call again.
+        Unavailable: the database is out of reach; it is cancelled when it is back.
     """
     if job.over:
         raise JobFinished(job.state)

@@ -51,6 +51,9 @@ async def sweep_forever(house: House) -> None:
             for job in house.jobs.live.under_lease():
                 if job.lease is not None:
                     job.lease.touched_s += late_s
+        if house.db.away:
+            # Nothing can be taken from anybody now; who is silent is judged when it is back.
+            continue
         try:
             await sweep(house)
             if turns % FLUSH_EVERY == 0:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
+from comptoir.dispatch.ending_later import Later
 from comptoir.hosts import Fleet, Host, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity
@@ -15,6 +16,7 @@ from comptoir.jobs import Jobs, Lease, LiveJob
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 from comptoir.kit.errors import Unavailable
+from comptoir.kit.shares import Held
 from comptoir.kit.vitals import Check, LoopLag
 from comptoir.ledger import FEES, Ledger
 from comptoir.nodes import Nodes
@@ -101,10 +103,6 @@ class Peers(Protocol):
         """Tell whether a coordinator is alive, this one included."""
         ...
 
-    def in_flight(self, owner_id: bytes) -> int:
-        """Return how many unfinished jobs of a buyer other coordinators own, as last heard."""
-        ...
-
 
 class Alone:
     """No other coordinators."""
@@ -132,9 +130,6 @@ class Alone:
 
     def lives(self, node_id: bytes) -> bool:
         return False
-
-    def in_flight(self, owner_id: bytes) -> int:
-        return 0
 
 
 @dataclass
@@ -186,7 +181,7 @@ class House:
     """Line by host id; a host without one can't be given jobs."""
     reach: Callable[[Host], None] = lambda host: None
     """Opens the line to a host that jobs are pushed to; the composition root sets it (`dispatch.push`)."""
-    in_flight: dict[bytes, int] = field(default_factory=dict)
+    in_flight: Held = field(default_factory=Held)
     """Unfinished jobs by buyer."""
     readers: dict[bytes, int] = field(default_factory=dict)
     """Open event streams by job."""
@@ -206,6 +201,8 @@ class House:
     """Frames taken from hosts since the start."""
     tokens: int = 0
     """LLM tokens in them."""
+    later: Later = field(init=False)
+    """Ends that wait for the database."""
     database: Check = field(init=False)
     """Whether the database takes commands, cached for ``health_cache_s``."""
     lag: LoopLag = field(default_factory=LoopLag)
@@ -227,10 +224,22 @@ class House:
         return self.nodes.node_id
 
     def __post_init__(self) -> None:
+        self.later = Later(self.db)
         self.database = Check(self._ask_writer, fresh_s=self.settings.health_cache_s, cap_s=CHECK_CAP_S)
 
     async def _ask_writer(self) -> None:
         await self.db.run(lambda tx: tx.fetch("SELECT 1"))
+
+    def check_open(self) -> None:
+        """Refuse what is new while that is the only honest answer.
+
+        Raises:
+            Unavailable: the house is draining, or its database is known to be out of reach.
+        """
+        if self.draining:
+            raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
+        if self.db.away:
+            raise Unavailable("the database is out of reach; try again in a moment")
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run *work* in the background; a failure is logged, never silent."""
@@ -240,8 +249,32 @@ class House:
 
     def _done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled():
+            return
+        if isinstance(task.exception(), Unavailable):
+            log.warning("background work of the street waits for the database: %s", task.exception())
+        elif task.exception() is not None:
             log.error("background work of the street failed", exc_info=task.exception())
+
+    async def or_later(self, job: LiveJob, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run *verb* on *job*; if the database is away run it again when it is back, unless the job has gone on meanwhile.
+
+        Raises:
+            Unavailable: the database is out of reach; nothing has to be called again.
+        """
+        lease = job.lease
+        try:
+            await verb()
+        except Unavailable:
+
+            async def again() -> None:
+                if job.lease is lease and not job.closing and not job.over:
+                    await self.or_later(job, verb)
+
+            # An end that was decided on is kept by whoever did.
+            if not job.closing:
+                self.later.keep(job.id, again)
+            raise
 
     async def settle_down(self) -> None:
         """Wait for all background work."""
@@ -250,15 +283,11 @@ class House:
 
     def enter(self, owner_id: bytes) -> None:
         """Count one more unfinished job of a buyer."""
-        self.in_flight[owner_id] = self.in_flight.get(owner_id, 0) + 1
+        self.in_flight.enter(owner_id)
 
     def leave(self, owner_id: bytes) -> None:
         """Count one unfinished job of a buyer less."""
-        left = self.in_flight[owner_id] - 1
-        if left:
-            self.in_flight[owner_id] = left
-        else:
-            del self.in_flight[owner_id]
+        self.in_flight.leave(owner_id)
 
     def note_credit(self, owner_id: bytes, free_uusd: int) -> None:
         """Remember what a buyer could still spend when the ledger last said so."""

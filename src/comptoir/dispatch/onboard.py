@@ -103,13 +103,18 @@ async def add_host(
     return NewcomerHost(row.id, key.secret)
 
 
-def host_of(house: House, principal: Principal, host_id: bytes | None) -> Host:
+async def host_of(house: House, principal: Principal, host_id: bytes | None) -> Host:
     """Return the host that *principal* speaks for; *host_id*, when it is named in the request, has to be the same.
+
+    One that registered at another coordinator a moment ago is taken into the fleet here.
 
     Raises:
         NotAllowed: the key is another host's.
         UnknownHost: it has been retired.
+        Unavailable: it is unknown here and the database is out of reach.
     """
     if host_id is not None and host_id != principal.id:
         raise NotAllowed("this key belongs to another host")
+    if house.fleet.find(principal.id) is None:
+        await house.hosts.meet(principal.id)
     return house.fleet.get(principal.id)

@@ -8,6 +8,7 @@ takes no job with it.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from comptoir.dispatch.assign import lose
 from comptoir.dispatch.house import House
@@ -105,7 +106,8 @@ class PollLine:
             poll.timer.cancel()
         if answer is not None and poll.gone:
             job, lease = answer
-            self._house.spawn(lose(self._house, job, lease, "its poll hung up", fault=Fault.NONE))
+            gone = partial(lose, self._house, job, lease, "its poll hung up", fault=Fault.NONE)
+            self._house.spawn(self._house.or_later(job, gone))
             return None
         return answer
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -179,7 +180,7 @@ class PushLine:
         except Refusal as refusal:
             if not isinstance(refusal, InvalidField):
                 log.warning("job %s could not be settled: %s", public("job", job.id), refusal)
-                return  # The database is away: the sweep ends the job when its lease has run out.
+                return  # The database is away: the end is written when it is back.
             why = PushFailed(f"its address may not be called: {refusal}")
         except (aiohttp.ClientError, OSError) as error:
             why = PushFailed(f"the connection failed: {type(error).__name__}")
@@ -193,10 +194,11 @@ class PushLine:
         fault = Fault.CAPACITY if why.status in BUSY else Fault.HOST
         log.info("host %s: %s", public("host", self._host.id), why)
         try:
-            await fail(
-                self._house, job, code="host_busy" if fault is Fault.CAPACITY else "push_failed", message=f"the host: {why}",
-                fault=fault, status=502, retry_after_s=why.retry_after_s,
+            failed = partial(
+                fail, self._house, job, code="host_busy" if fault is Fault.CAPACITY else "push_failed",
+                message=f"the host: {why}", fault=fault, status=502, retry_after_s=why.retry_after_s,
             )  # fmt: skip
+            await self._house.or_later(job, failed)
         except Refusal as refusal:
             log.warning("the failure of job %s could not be written: %s", public("job", job.id), refusal)
 

@@ -5,6 +5,8 @@ back in the same command (`dispatch.bill`). A job that ends without a delivered 
 """
 
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 
@@ -26,7 +28,7 @@ from comptoir.jobs import (
     load_states,
 )  # fmt: skip
 from comptoir.kit.db import Rows, Tx, locking
-from comptoir.kit.errors import Refusal
+from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import public
 from comptoir.kit.signing import is_signed, keyid_of
 from comptoir.ledger import Book, account_rows
@@ -86,12 +88,18 @@ class Settled(msgspec.Struct, frozen=True):
     receipt: Receipt | None = None
 
 
-async def finish(house: House, job: LiveJob, ending: Ending) -> None:
+async def finish(
+    house: House, job: LiveJob, ending: Ending, *, dishonest: Callable[[BadSegment], Awaitable[None]] | None = None
+) -> None:
     """End *job*: durable when this returns, readers woken, host told, slot free. A second call does nothing.
+
+    Args:
+        dishonest: what to do about a bad signature that is found when nobody waits for this call any more.
 
     Raises:
         BadSegment: the host's signature is not its own over what it delivered; the job stays as it was.
-        Unavailable: the database is out of reach; the job stays as it was and may be ended again.
+        Unavailable: the database is out of reach. The end is kept and written when it is back (`dispatch.ending_later`); until
+            then the slot is free and readers wait. Only while the house closes does the job stay as it was.
     """
     if job.closing:
         return
@@ -101,7 +109,13 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
     if lease is not None:
         # The slot is free as soon as the host has stopped, not when the books are written.
         house.fleet.release(lease.host_id)
-    item = _item(house, job, lease, ending)
+    await _write(house, job, lease, ending, item=_item(house, job, lease, ending), dishonest=dishonest)
+
+
+async def _write(
+    house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item,
+    dishonest: Callable[[BadSegment], Awaitable[None]] | None,
+) -> None:  # fmt: skip
     try:
         settled = await house.db.batch(settle_verb, item, turn=Turn.SETTLE)
     except JobFinished as stale:
@@ -111,16 +125,23 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
         settled = Settled()
     except JobMoved:
         job.closing = False
+        house.jobs.live.close_lease(job)
         house.peers.moved(job)
         return
-    except Exception:
+    except Exception as error:
         if job.refused:
             return
+        if lease is not None:
+            # Also while the end is kept: a worker that comes back with the lease must not be told that nobody knows it.
+            house.jobs.live.open_lease(job, lease)
+        again = partial(_write_later, house, job, lease, ending, item=item, dishonest=dishonest)
+        if isinstance(error, Unavailable) and house.later.keep(job.id, again):
+            raise
         job.closing = False
         if lease is not None:
-            house.jobs.live.open_lease(job, lease)
             house.fleet.adopt(lease.host_id)
         raise
+    house.jobs.live.close_lease(job)
     if settled.buyer_free_uusd >= 0:
         house.note_credit(job.owner_id, settled.buyer_free_uusd)
     if settled.receipt is not None:
@@ -128,6 +149,18 @@ async def finish(house: House, job: LiveJob, ending: Ending) -> None:
     _publish(house, job, lease, ending, row=item.finish, settled=settled)
     for attempt_id, earned_uusd in item.finish.earlier:
         _tell_earlier(house, job, attempt_id, earned_uusd=earned_uusd, settled=settled)
+
+
+async def _write_later(
+    house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item,
+    dishonest: Callable[[BadSegment], Awaitable[None]] | None,
+) -> None:  # fmt: skip
+    try:
+        await _write(house, job, lease, ending, item=item, dishonest=dishonest)
+    except BadSegment as bad:
+        if dishonest is None:
+            raise
+        await dishonest(bad)
 
 
 def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, row: Finish, settled: Settled) -> None:

@@ -79,19 +79,23 @@ async def complete(
 
     Raises:
         BadSegment: they don't match; the attempt is ended as the host's fault.
-        Unavailable: the database is out of reach; call again.
+        Unavailable: the database is out of reach; the end is written when it is back.
     """
     lease = job.lease
     assert lease is not None, "an end comes through a lease"
+
+    async def dishonest(bad: BadSegment) -> None:
+        await fail(house, job, code="bad_segment", message=str(bad), fault=Fault.HOST, unpaid=True)
+
     try:
         if chain and chain != job.chain:
             raise BadSegment("the host's running hash differs from the frames it sent")
         if chain and lease.signs and not signature:
             raise BadSegment("the host has a key and did not sign")
         ending = Ending(JobState.COMPLETED, finish_reason=finish_reason, usage=usage, signature=signature)
-        await finish(house, job, ending)
+        await finish(house, job, ending, dishonest=dishonest)
     except BadSegment as bad:
-        await fail(house, job, code="bad_segment", message=str(bad), fault=Fault.HOST, unpaid=True)
+        await dishonest(bad)
         raise
 
 

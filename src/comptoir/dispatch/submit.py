@@ -26,7 +26,7 @@ from comptoir.dispatch.plain import is_plain
 from comptoir.hosts import LINK
 from comptoir.jobs import AttemptState, JobExists, Lease, LiveJob, NewJob, Start, insert_jobs, job_rows, load_states
 from comptoir.kit.db import Rows, Tx, locking
-from comptoir.kit.errors import Refusal, Unavailable
+from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
 from comptoir.kit.money import cost_up
 from comptoir.ledger import Book, account_rows
@@ -81,11 +81,10 @@ async def submit(house: House, order: Order) -> LiveJob:
         InsufficientCredit: the buyer's free credit does not cover the hold.
     """
     settings = house.settings
-    if house.draining:
-        raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
+    house.check_open()
     if len(order.body) > settings.prompt_bytes_max:
         raise PromptTooLong(settings.prompt_bytes_max)
-    if house.in_flight.get(order.owner_id, 0) + house.peers.in_flight(order.owner_id) >= settings.jobs_per_buyer_max:
+    if house.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
     prompt_bytes = order.prompt_bytes or len(order.body)
     prompt_tokens = prompt_bytes // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
@@ -99,9 +98,6 @@ async def submit(house: House, order: Order) -> LiveJob:
     else:
         price_in, price_out = candidate.price_in_uusd_per_mtok, candidate.price_out_uusd_per_mtok
     job = _live(house, order, prompt_tokens=prompt_tokens, price_in=price_in, price_out=price_out)
-    job.answers = order.answers
-    if not order.detached:
-        job.home_id = house.node_id
     lease = make_lease(house, job, candidate) if candidate is not None and not candidate.away else None
     early = lease is not None and order.job_id is None and _may_start_early(house, job, lease)
     house.enter(order.owner_id)
@@ -151,7 +147,8 @@ def _take_back(house: House, job: LiveJob, *, early: bool) -> None:
     lease = house.jobs.live.close_lease(job)
     if lease is None:
         return
-    house.fleet.release(lease.host_id)
+    if not job.closing:  # One that has answered already, and whose end waits for the database, has its slot free.
+        house.fleet.release(lease.host_id)
     line = house.lines.get(lease.host_id)
     if early and line is not None:
         line.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)
@@ -227,12 +224,15 @@ def _live(house: House, order: Order, *, prompt_tokens: int, price_in: int, pric
     hold = hold_for(
         prompt_tokens=prompt_tokens, max_tokens=order.max_tokens, price_in=price_in, price_out=price_out
     )  # fmt: skip
-    return LiveJob(
+    job = LiveJob(
         id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=order.kind, model=order.model,
         body=order.body, max_tokens=order.max_tokens, prompt_tokens_max=prompt_tokens, price_in=price_in,
         price_out=price_out, hold_uusd=hold, detached=order.detached,
         deadline_ms=now + int(house.settings.job_ttl_s * 1000), created_ms=now, submitted_s=house.clock.monotonic_s(),
     )  # fmt: skip
+    job.answers = order.answers
+    job.home_id = None if order.detached else house.node_id
+    return job
 
 
 def _row(job: LiveJob, node_id: bytes) -> NewJob:

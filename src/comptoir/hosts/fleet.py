@@ -188,13 +188,21 @@ class Fleet:
             self._place(host)
 
     def silent(self) -> list[Host]:
-        """Put hosts that were silent for too long offline, and return them; costs nothing per host that was not."""
+        """Put hosts that were silent for too long offline, and return them; costs nothing per host that was not.
+
+        Where there are several coordinators, a host whose link is here is not silent.
+        """
         limit_s = self._clock.monotonic_s() - self._host_silent_s
         gone = []
         while self._seen:
             host = self._hosts[next(iter(self._seen))]
             if host.seen_s > limit_s:
                 break
+            if host.linked and self.stirred is not None:
+                # One of several coordinators: the pulses may be heard by another, through a balancer, and the link is here.
+                # It is pinged and ends within 40 s of a host that is gone.
+                self.seen(host.id)
+                continue
             self._set_status(host, OFFLINE)
             gone.append(host)
         return gone

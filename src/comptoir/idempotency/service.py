@@ -31,6 +31,8 @@ class Claim(msgspec.Struct, frozen=True):
     resource_id: bytes
     first: bool
     """True for the request that bound the key; a repeat answers from what exists."""
+    bound_ms: int
+    """When the key was bound."""
     secret: bytes
     """32 bytes that only this (caller, key, request) gets; makes shown-once keys come out the same in a repeat."""
 
@@ -39,17 +41,17 @@ Row = tuple[bytes, str, bytes, bytes, int]
 """A key as stored: owner, name, fingerprint, resource id, time."""
 
 
-def claim_verb(tx: Tx, rows: list[Row]) -> list[tuple[bytes, bytes] | Exception]:
-    """Bind keys that are free; give each one's (fingerprint, resource id), which is another's if it was bound before.
+def claim_verb(tx: Tx, rows: list[Row]) -> list[tuple[bytes, bytes, int] | Exception]:
+    """Bind keys that are free; give each one's (fingerprint, resource id, time), another's if it was bound before.
 
     Inserted in one order: a coordinator that meets a key which another is just binding waits for its commit, and two must
     not wait for each other.
     """
     if tx.insert(IDEMPOTENCY, sorted(rows), ignore_conflicts=True) == len(rows):
-        return [(row[2], row[3]) for row in rows]
-    sql = "SELECT fingerprint, resource_id FROM idempotency WHERE owner_id = ? AND name = ?"
+        return [row[2:] for row in rows]
+    sql = "SELECT fingerprint, resource_id, created_ms FROM idempotency WHERE owner_id = ? AND name = ?"
     found = [tx.fetch(sql, row[:2])[0] for row in rows]
-    return [(bytes(fingerprint), bytes(resource)) for fingerprint, resource in found]
+    return [(bytes(fingerprint), bytes(resource), int(at_ms)) for fingerprint, resource, at_ms in found]
 
 
 class Idempotency:
@@ -77,11 +79,11 @@ class Idempotency:
         owner = owner_id or NOBODY
         name = key if owner_id else f"{key}:{fingerprint.hex()}"
         row = (owner, name, fingerprint, new_id(), self._clock.now_ms())
-        bound, resource = await self._db.batch(claim_verb, row)
+        bound, resource, bound_ms = await self._db.batch(claim_verb, row)
         if bound != fingerprint:
             raise IdempotencyMismatch
         secret = hmac.digest(self._secret, b"\0".join((b"idempotency", owner, name.encode(), fingerprint)), "sha256")
-        return Claim(resource, resource == row[3], secret)
+        return Claim(resource, resource == row[3], bound_ms, secret)
 
     async def forget(self, *, older_than_ms: int, limit: int = 1000) -> int:
         """Delete at most *limit* keys bound before *older_than_ms*, oldest first; return how many."""

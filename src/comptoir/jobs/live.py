@@ -214,6 +214,11 @@ class LiveJob:
             # A host that did not stand by its frames has no hash stored.
             self.close_segment(lease, unpaid=row.chain is None)
 
+    @property
+    def watched(self) -> bool:
+        """Whether somebody here waits for its frames or its end."""
+        return bool(self._waiters or self._enders)
+
     def takes_after(self, stored: "LiveJob", *, open_attempt: bool) -> bool:
         """Become the job that *stored* was just read as, keeping the frames that were shown here; False: they are none of its.
 

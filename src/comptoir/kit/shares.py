@@ -59,6 +59,10 @@ class Held:
         if self._changed is not None:
             self._changed[key] = None
 
+    def counts(self) -> dict[bytes, int]:
+        """Return how many each key holds at this node."""
+        return dict(self._here)
+
     def here(self, key: bytes) -> int:
         """Return how many *key* holds at this node."""
         return self._here.get(key, 0)

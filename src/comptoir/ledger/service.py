@@ -63,9 +63,10 @@ class Ledger:
         now = self._clock.now_ms()
 
         def command(tx: Tx) -> bytes:
+            # The accounts are locked first: another coordinator that is posting the same transfer is waited for, then seen.
+            book = Book.load(tx, (owner_id, PAYMENTS_IN))
             if transfer_id is not None and tx.select(TRANSFERS, ("id",), [transfer_id]):
                 return transfer_id
-            book = Book.load(tx, (owner_id, PAYMENTS_IN))
             transfer = book.move(
                 debit=PAYMENTS_IN, credit=owner_id, amount_uusd=amount_uusd, kind=kind, job_id=None, at_ms=now,
                 transfer_id=transfer_id,

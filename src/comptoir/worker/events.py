@@ -13,6 +13,8 @@ class EngineReady(msgspec.Struct, frozen=True):
     first_token_s: float
     """Time to the first token of a short prompt; 0 when there was nothing to measure (embedding models)."""
     tokens_per_s: float
+    goes_on_by: str = ""
+    """How it goes on with an answer that another host began; empty: it can't."""
 
 
 class EngineSkipped(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from comptoir.link import ModelOffer
-from comptoir.worker.engines.base import Engine, EngineError
+from comptoir.worker.engines.base import Continues, Engine, EngineError
 from comptoir.worker.events import EngineReady, EngineSkipped, OnEvent
 from comptoir.worker.health import measure
 
@@ -99,11 +99,15 @@ class Offering:
         if not models:
             raise EngineError("no_models", f"engine {engine.name} serves no model")
         speed = await measure(engine, models[0]) if measured else None
+        if isinstance(engine, Continues):
+            # After the measure, which warms a server up: what is asked now is answered at once.
+            await engine.detect()
+            models = await engine.models()
         self._listed[len(self._engines)] = models
         self._engines.append(engine)
         names = [model.name for model in models]
         first_token_s, tokens_per_s = (speed.first_token_s, speed.tokens_per_s) if speed else (0.0, 0.0)
-        self._on_event(EngineReady(engine.name, names, first_token_s, tokens_per_s))
+        self._on_event(EngineReady(engine.name, names, first_token_s, tokens_per_s, _continuation(engine, names)))
 
     def _merge(self) -> None:
         """Put all models into one list, `MODELS_MAX` at most; of two with one name the earlier engine's stays."""
@@ -127,3 +131,10 @@ class Offering:
                 )
         self.models = models
         self.routes = routes
+
+
+def _continuation(engine: Engine, names: Sequence[str]) -> str:
+    """Say how the first model that does goes on from another host's frames; empty without any."""
+    if not isinstance(engine, Continues):
+        return ""
+    return next((how for how in map(engine.continuation, names) if how), "")

@@ -114,6 +114,33 @@ class TestCompleteJob:
         assert account.balance_uusd == 88
         assert await audit(shared.house.db) == []
 
+    @pytest.mark.parametrize(
+        ("here", "fields", "status"),
+        [
+            (("a", "b"), {"seq": 2}, 200),
+            (("a", "b"), {"seq": 3}, 409),
+            (("a", "b"), {"seq": 0}, 409),
+            (("a", "b"), {"usage": {"completion_tokens": 60}}, 200),
+            ((), {"usage": {"completion_tokens": 60}}, 409),
+            ((), {"usage": {"prompt_tokens": 5}}, 200),
+            ((), {}, 200),
+        ],
+    )
+    async def test_an_end_without_its_pieces_is_refused(
+        self, shared: Market, here: tuple[str, ...], fields: dict[str, object], status: int
+    ) -> None:
+        """After a restart the job starts over, at the same host: what it brought before is not an empty answer."""
+        host, job_id = await leased(shared)
+        if here:
+            await host.chunk(job_id, *here, seq=0)
+
+        answer = await host.complete(job_id, **fields)
+
+        assert answer.status == status
+        if status == 409:
+            assert answer.body["expected"] == len(here)
+            await host.fail(job_id)
+
     async def test_a_text_in_one_piece_counts_as_the_host_counted(self, shared: Market) -> None:
         host, job_id = await leased(shared)
 

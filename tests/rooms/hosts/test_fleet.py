@@ -98,6 +98,17 @@ class TestPresence:
         fleet.seen(TWO)
         assert fleet.active_hosts == 2
 
+    def test_among_several_coordinators_a_link_is_a_sign_of_life(self) -> None:
+        """The pulses of a host that is linked here may be heard by another, through a balancer."""
+        clock = FakeClock()
+        fleet = make_fleet(make_row(n=1), make_row(n=2, transport=PUSH), clock=clock)
+        fleet.stirred = set()
+        clock.advance(seconds=91)
+
+        assert [host.id for host in fleet.silent()] == [TWO]
+        fleet.unlinked(ONE)
+        assert fleet.active_hosts == 0
+
     def test_who_was_away_is_not_given_all_that_was_missed(self) -> None:
         fleet = make_fleet(make_row(n=1), make_row(n=2))
         fleet.unlinked(ONE)

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import note
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from comptoir.kit.clock import FakeClock
-from comptoir.kit.db import Database, Tx, ddl, open_database
+from comptoir.kit.db import Database, Rows, Tx, ddl, locking, open_database
 from comptoir.kit.errors import Refusal
 from comptoir.ledger import (
     FEES,
@@ -27,6 +26,7 @@ from comptoir.ledger import (
     HoldMismatch,
     InsufficientCredit,
     Ledger,
+    account_rows,
     differences,
 )
 from comptoir.ledger.tables import ACCOUNTS
@@ -136,15 +136,26 @@ class Model:
 Decide = Callable[[Book, Op], object]
 
 
+def _accounts(asked: Asked) -> list[bytes]:
+    """Return the accounts that deciding on *asked* looks at."""
+    if isinstance(asked, Poison) or asked.verb == "hold":
+        return [asked.buyer] if isinstance(asked, Op) else []
+    return [asked.buyer, PAYMENTS_IN] if asked.verb == "refund" else [asked.buyer, asked.host, FEES]
+
+
+def _locks(asked: Asked) -> Rows:
+    return (account_rows(_accounts(asked)),)
+
+
 def _verb(decide: Decide) -> Callable[[Tx, list[Asked]], list[Any]]:
     """Return a batch verb as the street writes them: load, decide each, apply all."""
 
+    @locking(_locks)
     def verb(tx: Tx, items: list[Asked]) -> list[Any]:
         if any(isinstance(item, Poison) for item in items):
             raise Broken
         ops = [item for item in items if isinstance(item, Op)]
-        accounts = {key for op in ops for key in (op.buyer, op.host, FEES, PAYMENTS_IN)}
-        book = Book.load(tx, accounts, [op.job for op in ops if op.job])
+        book = Book.load(tx, {key for op in ops for key in _accounts(op)}, [op.job for op in ops if op.job])
         outcomes: list[Any] = []
         for op in ops:
             try:
@@ -254,16 +265,15 @@ class LedgerMachine(LoopMachine):
     def the_same_again(self, data: st.DataObject, by: int) -> None:
         self._together([data.draw(st.sampled_from(self.asked))], by)
 
-    @precondition(lambda self: self.model.open)
-    @rule(data=st.data(), share=st.sampled_from(["all", "nothing"]), by=st.integers(0, 1))
-    def end_a_hold(self, data: st.DataObject, share: str, by: int) -> None:
-        job = data.draw(st.sampled_from(sorted(self.model.open)))
-        amount = self.model.open[job][1] if share == "all" else 0
+    @rule(job=st.sampled_from(JOBS), share=st.sampled_from(["all", "nothing"]), by=st.integers(0, 1))
+    def end_a_hold(self, job: bytes, share: str, by: int) -> None:
+        """What is drawn never depends on what two coordinators raced for: a run must be the same when it is run again."""
+        amount = self.model.open[job][1] if share == "all" and job in self.model.open else 0
         self._together([a_settlement(job, amount, 0, HOSTS[0])], by)
 
     @precondition(lambda self: self.writers > 1)
-    @rule(left=st.lists(ASKED, min_size=1, max_size=6), right=st.lists(ASKED, min_size=1, max_size=6))
-    def two_coordinators_at_once(self, left: list[Asked], right: list[Asked]) -> None:
+    @rule(left=st.lists(OPS, min_size=1, max_size=6), right=st.lists(OPS, min_size=1, max_size=6))
+    def two_coordinators_at_once(self, left: list[Op], right: list[Op]) -> None:
         groups = [left, right]
         said = self.wait(self._race(groups))
         stored = self.wait(self._stored())
@@ -277,8 +287,10 @@ class LedgerMachine(LoopMachine):
             if wanted == said and twin.rows() == stored:
                 self.model = twin
                 return
-        note(f"said {said}, stored {stored}")
-        raise AssertionError("two coordinators together did what neither order of the two explains")
+        # All of it in the words of the failure: a race need not happen again when the steps are run again.
+        raise AssertionError(
+            f"neither order explains two coordinators: {groups} said {said}; stored {stored} after {self.model.rows()}"
+        )
 
     @rule()
     def restart(self) -> None:
@@ -401,10 +413,33 @@ async def _make_tables(address: str) -> None:
 
 class TestLedger:
     def test_it_agrees_with_the_model_on_sqlite(self, fresh_sqlite: Callable[[], str]) -> None:
-        check(machine(fresh_sqlite), examples=25, steps=30)
+        check(machine(fresh_sqlite), examples=20, steps=30)
 
     def test_it_agrees_with_the_model_on_postgresql(self, fresh_postgres: Callable[[], str]) -> None:
-        check(machine(fresh_postgres), examples=10, steps=30)
+        check(machine(fresh_postgres), examples=8, steps=30)
+
+    def test_it_agrees_with_the_model_under_two_coordinators(self, fresh_postgres: Callable[[], str]) -> None:
+        check(machine(fresh_postgres, writers=2), examples=8, steps=30)
+
+    async def test_two_coordinators_post_one_deposit_once(self, fresh_postgres: Callable[[], str]) -> None:
+        """A repeat under one Idempotency-Key may reach another coordinator while the first is being written."""
+        address = await asyncio.to_thread(fresh_postgres)
+        databases = [open_database(address) for _ in range(2)]
+        rows = [(key, kind, 0, 0, 1) for key, kind in KINDS.items()]
+        await databases[0].run(lambda tx: tx.insert(ACCOUNTS, rows))
+
+        for n in range(20):
+            deposits = [
+                Ledger(database, FakeClock()).deposit(
+                    owner_id=BUYERS[0], amount_uusd=7, transfer_id=n.to_bytes(16, "big")
+                )
+                for database in databases
+            ]
+            assert await asyncio.gather(*deposits) == [n.to_bytes(16, "big")] * 2
+
+        assert (await Ledger(databases[0], FakeClock()).account(BUYERS[0])).balance_uusd == 20 * 7
+        for database in databases:
+            await database.close()
 
     def test_a_wrong_book_is_found(self, fresh_sqlite: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
         """The model must be able to disagree: a book that forgets to give back the rest is caught."""
@@ -418,4 +453,4 @@ class TestLedger:
 
         monkeypatch.setattr(Book, "settle", stingy)
         with pytest.raises(AssertionError):
-            check(machine(fresh_sqlite), examples=25, steps=30)
+            check(machine(fresh_sqlite), examples=25, steps=30, shrink=False)

@@ -224,7 +224,28 @@ class TestContinuation:
         with pytest.raises(EngineError) as caught:
             await ask(engine, chat("Return JSON", response_format=JSON_FORMAT, prefix=foreign))
 
-        assert (caught.value.code, caught.value.fault) == ("cannot_continue", "coordinator")
+        assert (caught.value.code, caught.value.fault) == ("cannot_continue", "capacity")
+
+    @pytest.mark.parametrize("question", ["What is Comptoir?", "Say hello in Chinese", "Send me an emoji"])
+    async def test_it_goes_on_from_another_engines_frames(self, engine: DemoEngine, question: str) -> None:
+        """Frames that name no tokens, several in one piece: a server that sends what it has every so often."""
+        whole = await ask(engine, chat(question))
+        for cut in range(2, len(whole.frames)):
+            before = whole.frames[:cut]
+            text, tokens = "".join(frame.text for frame in before), sum(frame.tokens for frame in before)
+            rest = await ask(engine, chat(question, prefix=[Frame(text, tokens)]))
+
+            assert text + rest.text == whole.text
+            assert rest.finish.usage.prompt_tokens == whole.finish.usage.prompt_tokens
+            assert rest.finish.usage.completion_tokens == rest.tokens
+
+    async def test_parts_beside_text_are_refused(self, engine: DemoEngine) -> None:
+        prefix = [Frame("Two words", 2), Frame("", 1, b'{"delta":{"reasoning_content":"Hm"}}')]
+
+        with pytest.raises(EngineError) as caught:
+            await ask(engine, chat("What is Comptoir?", prefix=prefix))
+
+        assert (caught.value.code, caught.value.fault) == ("cannot_continue", "capacity")
 
     async def test_a_completion_goes_on_too(self, engine: DemoEngine) -> None:
         whole = await ask(engine, completion("What is Comptoir?\n"))

@@ -186,7 +186,7 @@ async def hosts(house: House, request: Request) -> HostsView:
 
 async def own_host(house: House, request: Request) -> OwnHostView:
     """Give the calling host: record, reputation, money."""
-    host = host_of(house, request.principal, None)
+    host = await host_of(house, request.principal, None)
     found = await house.ledger.statement(host.id, limit=OWN_TRANSFERS)
     owner_id = host.row.owner_id
     return OwnHostView(

@@ -1,6 +1,7 @@
 """Hosts: registering, staying in touch, asking for work and bringing the answer."""
 
 from decimal import Decimal
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -8,7 +9,7 @@ from comptoir.desk import claim, elsewhere, once, until_over
 from comptoir.dialects.infrintia import wire
 from comptoir.dispatch import House
 from comptoir.dispatch.assign import pump
-from comptoir.dispatch.errors import AnswerTooLarge
+from comptoir.dispatch.errors import AnswerTooLarge, FramesOutOfOrder
 from comptoir.dispatch.onboard import NewcomerHost, add_host, host_of
 from comptoir.dispatch.plain import frames_of, plain_job
 from comptoir.dispatch.poll import poll_line
@@ -54,7 +55,10 @@ async def register(house: House, request: Request) -> wire.Registered:
 
     async def find() -> NewcomerHost | None:
         assert bound is not None
-        if house.fleet.find(bound.resource_id) is None:
+        try:
+            # From the database: another coordinator may have taken it in.
+            await house.hosts.read(bound.resource_id)
+        except UnknownHost:
             return None
         key = house.identity.new_key(OwnerKind.HOST, bound.resource_id, secret=bound.secret)
         return NewcomerHost(bound.resource_id, key.secret)
@@ -76,7 +80,7 @@ def _new_host(body: wire.Register, *, owner_id: bytes | None) -> NewHost:
 async def heartbeat(house: House, request: Request) -> wire.Acknowledged:
     """Note that a host is there, how busy it is, and which models it has; a model keeps its price."""
     body: wire.Heartbeat = request.body
-    host = _caller(house, request, body.host_id)
+    host = await _caller(house, request, body.host_id)
     house.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
     if body.available_models is not None and host.row.transport != LINK:
         _offer(house, host, body.available_models)
@@ -101,7 +105,7 @@ def _offer(house: House, host: Host, names: list[str]) -> None:
 async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
     """Wait for a job; 204 when none came in time. The job is leased, durably, when the answer leaves."""
     body: wire.NextJob = request.body
-    host = _caller(house, request, body.host_id)
+    host = await _caller(house, request, body.host_id)
     if house.draining:
         raise Unavailable("this coordinator is shutting down; ask again in a moment", retry_after_s=2.0)
     longest = house.settings.next_job_wait_s
@@ -121,7 +125,7 @@ async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
 async def chunk(house: House, request: Request) -> wire.ChunkTaken:
     """Take pieces of an answer, in order; pieces that are here already are skipped."""
     body: wire.Chunk = request.body
-    host = _caller(house, request, body.host_id)
+    host = await _caller(house, request, body.host_id)
     job = await _leased(house, host, request.params["id"])
     pieces = _pieces(body.token, body.tokens)
     if pieces is None:
@@ -132,7 +136,7 @@ async def chunk(house: House, request: Request) -> wire.ChunkTaken:
 async def complete_job(house: House, request: Request) -> wire.Completed:
     """End a job as answered, with its last pieces if they come in the same call. A repeat gets the same answer."""
     body: wire.Complete = request.body
-    host = _caller(house, request, body.host_id)
+    host = await _caller(house, request, body.host_id)
     try:
         job = await _leased(house, host, request.params["id"])
     except NotYourLease:
@@ -141,6 +145,8 @@ async def complete_job(house: House, request: Request) -> wire.Completed:
     pieces = _pieces(body.token, body.tokens)
     if pieces is not None:
         await _take(house, job, frames_of(pieces, job=job, counted=usage.completion_tokens), seq=body.seq)
+    else:
+        _check_all_here(job, seq=body.seq, counted=usage.completion_tokens)
     signature = bytes.fromhex(body.signature) if body.signature is not None else b""
     await complete(house, job, finish_reason=body.finish_reason, usage=usage, signature=signature)
     await until_over(job)
@@ -148,6 +154,18 @@ async def complete_job(house: House, request: Request) -> wire.Completed:
         raise NotYourLease
     earned_uusd = job.cost_uusd - fee_of(job.cost_uusd, house.settings.fee_bps)
     return wire.Completed(public("job", job.id), "completed", job.tokens, to_credits(earned_uusd))
+
+
+def _check_all_here(job: LiveJob, *, seq: int | None, counted: int) -> None:
+    """Refuse an end that comes without its pieces: after a restart a host may get a job anew that it is just completing.
+
+    Raises:
+        FramesOutOfOrder: the host has brought more, or less, than is here.
+    """
+    here = len(job.frames)
+    said = seq if seq is not None else here or counted
+    if said != here:
+        raise FramesOutOfOrder(expected=here, got=said)
 
 
 async def _completed_before(house: House, host: Host, text: str) -> wire.Completed:
@@ -174,12 +192,13 @@ async def _completed_before(house: House, host: Host, text: str) -> wire.Complet
 async def fail_job(house: House, request: Request) -> wire.Failed:
     """Give a job back: it goes to another host if nothing was delivered, else it ends and the rest is refunded."""
     body: wire.Fail = request.body
-    host = _caller(house, request, body.host_id)
+    host = await _caller(house, request, body.host_id)
     job = await _leased(house, host, request.params["id"])
-    await fail(
-        house, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
+    failed = partial(
+        fail, house, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
         status=422 if body.fault == "buyer" else 502,
     )  # fmt: skip
+    await house.or_later(job, failed)
     if job.over or job.closing:
         await until_over(job)
     return wire.Failed(public("job", job.id), "failed" if job.over else "queued")
@@ -188,7 +207,7 @@ async def fail_job(house: House, request: Request) -> wire.Failed:
 # -- shared --------------------------------------------------------------------------------------------------------
 
 
-def _caller(house: House, request: Request, host_id: str) -> Host:
+async def _caller(house: House, request: Request, host_id: str) -> Host:
     """Return the host that calls; the id in the body has to be its own.
 
     Raises:
@@ -197,7 +216,7 @@ def _caller(house: House, request: Request, host_id: str) -> Host:
     named = parse("host", host_id)
     if named is None:
         raise UnknownHost(request.principal.id)
-    return host_of(house, request.principal, named)
+    return await host_of(house, request.principal, named)
 
 
 def _job_id(text: str) -> bytes:
@@ -237,5 +256,7 @@ async def _take(house: House, job: LiveJob, frames: list[Frame], *, seq: int | N
     try:
         return take_frames(house, job, len(job.frames) if seq is None else seq, frames)
     except AnswerTooLarge as large:
-        await fail(house, job, code="answer_too_large", message=large.message, fault=Fault.HOST)
+        await house.or_later(
+            job, partial(fail, house, job, code="answer_too_large", message=large.message, fault=Fault.HOST)
+        )
         raise

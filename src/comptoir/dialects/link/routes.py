@@ -32,16 +32,20 @@ async def register(house: House, request: Request) -> Registered:
 
 
 async def pulse(house: House, request: Request) -> PulseAnswer:
-    """Note that a worker is alive, on a path of its own that frames can't hold up."""
-    host = host_of(house, request.principal, None)
+    """Note that a worker is alive, on a path of its own that frames can't hold up.
+
+    Through a balancer the pulse may come here and the link be with another coordinator.
+    """
+    host = await host_of(house, request.principal, None)
     house.fleet.seen(host.id, request.body)
-    return PulseAnswer(linked=host.id in house.lines)
+    elsewhere = bool(host.node_id) and house.peers.lives(host.node_id)
+    return PulseAnswer(linked=host.id in house.lines or elsewhere)
 
 
 async def link(house: House, request: Request, socket: WebSocket) -> None:
     """Serve one worker's connection until it ends."""
     try:
-        host = host_of(house, request.principal, None)
+        host = await host_of(house, request.principal, None)
     except UnknownHost:
         await socket.close(1008, "this host has been retired")
         return

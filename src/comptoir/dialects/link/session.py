@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -237,7 +238,8 @@ class Session:
             raise ProtocolBroken(str(gap)) from gap
         except AnswerTooLarge as large:
             self.post(Cancel(message.lease, str(large)))
-            self._house.spawn(fail(self._house, job, code="answer_too_large", message=str(large), fault=Fault.HOST))
+            failed = partial(fail, self._house, job, code="answer_too_large", message=str(large), fault=Fault.HOST)
+            self._house.spawn(self._house.or_later(job, failed))
 
     def _done(self, message: Done) -> None:
         job = self._ended(message.lease)
@@ -256,20 +258,22 @@ class Session:
         except BadSegment as bad:
             log.warning("host %s: %s", public("host", self._host.id), bad)
         except Refusal as refusal:
-            # Not written: the worker keeps its Done and repeats it after a reconnect.
             log.warning("job %s could not be settled: %s", public("job", job.id), refusal)
+            if job.closing:
+                return  # It is written when the database is back; the worker's other answers go on meanwhile.
+            # Not written, nor going to be: the worker keeps its Done and repeats it after a reconnect.
             self.open = False
             await self._socket.close(1013, "try again")
 
     def _fail(self, message: Fail) -> None:
         job = self._ended(message.lease)
         if job is not None:
-            self._house.spawn(
-                fail(
-                    self._house, job, code=message.code, message=message.message, fault=FAULTS.get(message.fault, Fault.HOST),
-                    status=message.status, body=message.body, retry_after_s=message.retry_after_s,
-                )
+            failed = partial(
+                fail, self._house, job, code=message.code, message=message.message,
+                fault=FAULTS.get(message.fault, Fault.HOST), status=message.status, body=message.body,
+                retry_after_s=message.retry_after_s,
             )  # fmt: skip
+            self._house.spawn(self._house.or_later(job, failed))
 
     def _ended(self, lease: bytes) -> LiveJob | None:
         try:

@@ -82,6 +82,8 @@ class HouseCollector(Collector):
         yield CounterMetricFamily("comptoir_db_commit_seconds", "Seconds spent in COMMIT.", stats.commit_s)
         yield CounterMetricFamily("comptoir_db_writer_cpu_seconds", "CPU of the writer thread.", stats.cpu_s)
         yield GaugeMetricFamily("comptoir_db_commands_waiting", "Commands that wait for the writer.", db.waiting)
+        yield GaugeMetricFamily("comptoir_db_away", "1 while the database is out of reach.", float(db.away))
+        yield GaugeMetricFamily("comptoir_ends_waiting", "Ends of jobs that wait for it.", len(self._house.later))
 
     def _loop(self) -> Iterator[Metric]:
         house, lag = self._house, self._house.lag

@@ -1,11 +1,23 @@
 """What an engine is: something that turns one OpenAI-style request body into numbered frames.
 
+Going on from another host's frames (`EngineRequest.prefix`), for engines that offer ``can_continue``:
+
+- The first frame is what follows the last delivered one, to the character: nothing again, nothing left out, no character
+  in two pieces. Bounds and stop strings hold for the whole answer, prefix included.
+- What can't be gone on with is refused before the first frame: `cannot_continue`, whose fault is nobody's (``capacity``), so
+  that the coordinator can ask another host or end the answer honestly. Never a guess, never a new beginning.
+- `Finish.finish_reason` is that of the whole answer. `Finish.usage` is of this segment: ``completion_tokens`` those of its
+  own frames, ``prompt_tokens`` the buyer's prompt without the prefix, whatever the engine had to read again.
+- An answer that was complete with its prefix gets its `Finish` alone.
+
+`tests/worker/engines/test_continuation_contract.py` holds every engine to it.
+
 Add an engine: one module here with a class that satisfies `Engine`, one line in `registry.ENGINES`
 (docs/adding/an-engine.md).
 """
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -31,8 +43,8 @@ class EngineRequest(msgspec.Struct, frozen=True):
     prefix: tuple[Frame, ...] = ()
     """Frames already delivered by another host; the engine goes on after them. Only if ``can_continue``."""
     max_tokens: int = 0
-    """Most tokens of the answer over all its choices; the loop cuts it there, an engine that stops by itself can say
-    what it counted. 0: the body alone says."""
+    """Most tokens of the whole answer over all its choices, those of *prefix* included; the loop cuts it there, an engine that
+    stops by itself can say what it counted. 0: the body alone says."""
 
 
 class EngineError(Exception):
@@ -57,6 +69,11 @@ class EngineError(Exception):
         self.retry_after_s = retry_after_s
 
 
+def cannot_continue(why: str) -> EngineError:
+    """Return the refusal of an engine that can't go on from the frames delivered by another host."""
+    return EngineError("cannot_continue", f"the answer can't be gone on with here: {why}", fault="capacity")
+
+
 class Engine(Protocol):
     """One source of answers. All methods are called on one event loop; long work belongs in a thread."""
 
@@ -79,4 +96,20 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Free everything; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """What an engine has beside `Engine` that knows how it goes on from another host's frames."""
+
+    async def detect(self) -> None:
+        """Find it out, once the engine has started and answered; `Engine.models` says afterwards what was found.
+
+        Never raises for a server that can't.
+        """
+        ...
+
+    def continuation(self, model: str) -> str:
+        """Return how *model* goes on, in words for the host's owner; empty when it does not."""
         ...

@@ -7,7 +7,7 @@ import aiohttp
 import msgspec
 
 from comptoir.worker.engines.base import EngineError
-from comptoir.worker.engines.openai import fetch_models
+from comptoir.worker.engines.openai_upstream import fetch_models
 
 PORTS: tuple[tuple[int, str], ...] = (
     (8000, "vLLM"),

@@ -91,6 +91,13 @@ class LlamaCppEngine:
         """Return the one model of the file."""
         return [self._offer] if self._offer is not None else []
 
+    async def detect(self) -> None:
+        """Nothing is to be found out: the file says it all."""
+
+    def continuation(self, model: str) -> str:
+        """Return how the model goes on; see `Continues`."""
+        return "token ids" if self._offer is not None and self._offer.can_continue else ""
+
     async def run(self, request: EngineRequest) -> AsyncIterator[Frame | Finish]:
         """Yield frames, then one Finish. Raises EngineError."""
         server, pool = self._server, self._pool

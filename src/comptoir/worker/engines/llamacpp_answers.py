@@ -1,8 +1,9 @@
 """One request on its way through llama.cpp: what is asked, what comes back, and what was delivered before.
 
 Plain answers go on token-exactly after another host's frames: the prompt is given as text and the delivered tokens as
-ids. Answers under a grammar (``response_format``, ``tools``) can't begin in the middle; they are made again from the
-start and compared with what was delivered.
+ids (of another engine's frames, which don't tell them, the ids of their text). Answers under a grammar
+(``response_format``, ``tools``) can't begin in the middle; they are made again from the start and compared with what was
+delivered.
 """
 
 import asyncio
@@ -14,9 +15,9 @@ import msgspec
 
 from comptoir.link import Frame, Usage
 
-from .base import EngineError, Finish
+from .base import EngineError, Finish, cannot_continue
 from .gguf_metadata import TokenBytes
-from .llamacpp_pieces import Framer, Piece, StopScanner, ended_by_stop, prefix_ids, same_frame
+from .llamacpp_pieces import Framer, Piece, StopScanner, ended_by_stop, prefix_ids, prefix_text, same_frame
 from .llamacpp_request import Ask
 from .llamacpp_server import Choice, Chunk, LlamaServer
 
@@ -61,7 +62,9 @@ class PlainAnswer:
         self._prefix = prefix
         self._server = server
         self._table = table
-        self._stops = StopScanner(ask.stops)
+        # An answer that is made again is scanned from its beginning.
+        again = "json_schema" in ask.options
+        self._stops = StopScanner(ask.stops, before="" if again else "".join(frame.text for frame in prefix))
         self._framer = Framer(
             table, kind=ask.kind, top_logprobs=ask.top_logprobs, offset=sum(len(frame.text) for frame in prefix)
         )
@@ -93,10 +96,14 @@ class PlainAnswer:
     def _body(self, prompt: str | list[int]) -> Json:
         ask = self._ask
         before = sum(frame.tokens for frame in self._prefix)
-        ids = prefix_ids(self._prefix, self._table) if "json_schema" not in ask.options else None
-        if ids is None:
+        ids: list[int] = []
+        if "json_schema" in ask.options:
             self._replay = Replay(self._prefix)
-            before, ids = 0, []
+            before = 0
+        else:
+            known = prefix_ids(self._prefix, self._table)
+            # Frames of a host with another engine don't name their tokens.
+            ids = known if known is not None else self._server.tokens(prefix_text(self._prefix))
         self._given = len(ids)
         parts: list[str | int] = [prompt, *ids] if isinstance(prompt, str) else [*prompt, *ids]
         body = ask.options | {
@@ -229,8 +236,4 @@ class Replay:
 
 
 def _differs(place: int) -> EngineError:
-    return EngineError(
-        "cannot_continue",
-        f"made again, the answer differs at frame {place}; it can't go on from another host",
-        fault="coordinator",
-    )
+    return cannot_continue(f"made again, it differs at frame {place}")

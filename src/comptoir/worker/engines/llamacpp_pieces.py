@@ -11,6 +11,7 @@ import msgspec
 
 from comptoir.link import Frame
 
+from .base import cannot_continue
 from .gguf_metadata import TokenBytes
 
 Json = dict[str, Any]
@@ -51,11 +52,17 @@ class Piece(msgspec.Struct):
 
 
 class StopScanner:
-    """Holds back pieces that may be the beginning of a stop string; delivers whole pieces only."""
+    """Holds back pieces that may be the beginning of a stop string; delivers whole pieces only.
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    *before* is what was delivered before by a host that may not have held anything back: a stop string that begins in it
+    ends the answer too, though its beginning can't be taken back.
+    """
+
+    def __init__(self, stops: Sequence[str], *, before: str = "") -> None:
         self._stops = stops
         self._held: list[Piece] = []
+        longest = max((len(stop) for stop in stops), default=0)
+        self._before = before[-(longest - 1) :] if longest > 1 else ""
         self.hit = False
 
     def feed(self, piece: Piece) -> list[Piece]:
@@ -63,12 +70,18 @@ class StopScanner:
         if not self._stops:
             return [piece]
         self._held.append(piece)
-        text = "".join(held.text for held in self._held)
-        found = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        old = len(self._before)
+        text = self._before + "".join(held.text for held in self._held)
+        # One that ends before the new text had been passed by already.
+        found = [place for stop in self._stops if (place := text.find(stop, max(0, old - len(stop) + 1))) >= 0]
         if found:
             self.hit = True
-            return self._cut(min(found))
-        return self._release(len(text) - self._beginning(text))
+            return self._cut(max(0, min(found) - old))
+        ready = self._release(len(text) - self._beginning(text) - old)
+        if ready:
+            # What may still become a stop string begins after this.
+            self._before = ""
+        return ready
 
     def rest(self) -> list[Piece]:
         """Return what is still held when the answer ends by itself."""
@@ -156,6 +169,19 @@ def prefix_ids(prefix: Sequence[Frame], table: TokenBytes | None) -> list[int] |
             return None
         ids.extend(known)
     return ids
+
+
+def prefix_text(prefix: Sequence[Frame]) -> str:
+    """Return the text of delivered frames.
+
+    Raises:
+        EngineError: ``cannot_continue``: there is more in them than text.
+    """
+    for frame in prefix:
+        extra = _read_extra(frame.extra) if frame.extra else Extra()
+        if extra.delta:
+            raise cannot_continue("it has parts beside text")
+    return "".join(frame.text for frame in prefix)
 
 
 def _named(frame: Frame, table: TokenBytes | None) -> Iterator[int]:

@@ -175,6 +175,11 @@ class LlamaServer:
         """Return how many tokens *prompt* has, the beginning-of-text token included."""
         return len(self._post("/tokenize", {"content": prompt, "add_special": True, "parse_special": True})["tokens"])
 
+    def tokens(self, text: str) -> list[int]:
+        """Return the token ids of a piece of an answer; what looks like a special token in it is text."""
+        body = {"content": text, "add_special": False, "parse_special": False}
+        return [int(token) for token in self._post("/tokenize", body)["tokens"]]
+
     def embed(self, request: Json) -> Json:
         """Return llama.cpp's answer to an embeddings request."""
         answer: Json = msgspec.json.decode(self._server.handle_embeddings(_encode(request).decode()))

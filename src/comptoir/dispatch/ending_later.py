@@ -1,0 +1,82 @@
+"""Ending later: what could not be written because the database is away is written as soon as it is back.
+
+A job's frames need no database, so streams flow on; only an end has to wait. It is kept here, one a job, while readers stay
+connected and the worker's line stays open. In memory only: if the coordinator dies meanwhile the jobs are as they are
+stored, and whoever takes them up ends them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from comptoir.kit.db import Database
+from comptoir.kit.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 0.1
+"""Pause before what was refused is tried again; the database says itself when it is back."""
+
+TOGETHER_MAX = 256
+"""Ends written side by side, so that they share commits."""
+
+Again = Callable[[], Awaitable[object]]
+
+
+class Later:
+    """Ends that wait for the database, by job: never more than there are unfinished jobs."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._kept: dict[bytes, Again] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self.on_back: Callable[[], None] = lambda: None
+        """Called when the database is back and nothing is kept any more."""
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, job_id: bytes, again: Again) -> bool:
+        """Have *again* called when the database is back, instead of what was kept for the job before; False: the house closes."""
+        if self._closed:
+            return False
+        self._kept[job_id] = again
+        self.look()
+        return True
+
+    def look(self) -> None:
+        """Wait for the database in the background, also with nothing kept: `on_back` is called then."""
+        if self._task is None and not self._closed:
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def close(self) -> None:
+        """Keep nothing any more."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _work(self) -> None:
+        while True:
+            await asyncio.sleep(PAUSE_S)
+            await self._db.present()
+            kept = list(self._kept.items())
+            if not kept:
+                break
+            log.info("writing %d ends that waited for the database", len(kept))
+            for first in range(0, len(kept), TOGETHER_MAX):
+                await asyncio.gather(*(self._write(*one) for one in kept[first : first + TOGETHER_MAX]))
+        self._task = None
+        self.on_back()
+
+    async def _write(self, job_id: bytes, again: Again) -> None:
+        try:
+            await again()
+        except Unavailable as away:
+            log.debug("an end has to wait for longer: %s", away)  # It was kept anew.
+        except Exception:  # The loop's edge: one job's end must not hold up all others.
+            log.exception("an end that had waited for the database could not be written")
+        finally:
+            if self._kept.get(job_id) is again:
+                del self._kept[job_id]

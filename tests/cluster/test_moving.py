@@ -1,0 +1,145 @@
+"""What moves between coordinators: workers with open leases, the jobs of those who fell silent, readers of both."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from comptoir.dialects.link.session import say_goodbye
+from comptoir.dispatch.assign import lose
+from comptoir.dispatch.submit import submit
+from comptoir.jobs import Fault, JobState
+from comptoir.kit.errors import Unavailable
+from comptoir.kit.ids import public
+from comptoir.nodes import NODE_SILENT_S
+from tests.cluster.posts import Posts, open_posts, peers_of
+from tests.cluster.test_any_coordinator import events, order, read
+from tests.post import Post
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture
+async def posts(tmp_path: Path, postgres_address: str, redis_server: RedisServer) -> AsyncIterator[Posts]:
+    async with open_posts(tmp_path, database=postgres_address, bus=redis_server.url) as opened:
+        yield opened
+
+
+def fall_silent(post: Post) -> Callable[[], None]:
+    """Let a coordinator give no sign of life, as one that is stopped or cut from the database; returns what ends it."""
+    nodes = post.house.nodes
+    beat = nodes.beat
+
+    async def no_beat() -> None:
+        raise Unavailable("cut off")
+
+    nodes.beat = no_beat  # type: ignore[method-assign, assignment]
+
+    def again() -> None:
+        nodes.beat = beat  # type: ignore[method-assign]
+
+    return again
+
+
+async def linked_first(posts: Posts) -> list[Post]:
+    """Wait for the worker's link; return the coordinators, the one it is linked to first."""
+    await posts.until(lambda: any(post.house.lines for post in posts.each))
+    return sorted(posts.each, key=lambda post: not post.house.lines)
+
+
+class TestWorkerMoves:
+    async def test_its_open_answers_come_along(self, posts: Posts) -> None:
+        """The worker leaves one coordinator in the middle of answers and links to the other: nothing is lost or doubled."""
+        both = (posts[0].url, posts[1].url)
+        async with posts[0].worker(options={"per_s": 100.0}, urls=both):
+            first, second = await linked_first(posts)
+            jobs = [await submit(first.house, order(first, tokens=80)) for _ in range(4)]
+            reading = [asyncio.create_task(read(job)) for job in jobs]
+            await posts.until(lambda: all(len(job.frames) > 10 for job in jobs))
+
+            await say_goodbye(first.house, reason="go to the other", reconnect_after_s=0.0)
+
+            assert await asyncio.wait_for(asyncio.gather(*reading), 20) == [" tok" * 80] * 4
+            assert len(second.house.lines) == 1
+        for job in jobs:
+            attempts = await posts[1].house.jobs.attempts(job.id)
+            assert [attempt.state for attempt in attempts] == ["done"]
+            assert job.state == JobState.COMPLETED
+
+    async def test_who_reads_at_the_second_goes_on_too(self, posts: Posts) -> None:
+        both = (posts[0].url, posts[1].url)
+        async with posts[0].worker(options={"per_s": 100.0}, urls=both):
+            first, second = await linked_first(posts)
+            job = await submit(first.house, order(first, tokens=80))
+            here = asyncio.create_task(events(first, public("job", job.id)))
+            there = asyncio.create_task(events(second, public("job", job.id)))
+            await posts.until(lambda: len(job.frames) > 20)
+
+            await say_goodbye(first.house, reason="go to the other", reconnect_after_s=0.0)
+
+            told_here, told_there = await asyncio.wait_for(asyncio.gather(here, there), 20)
+        assert told_here == told_there
+        assert told_here.count('data: {"token": " tok"}') == 80
+
+
+class TestSilence:
+    async def test_its_waiting_jobs_are_taken_over_and_its_readers_served(self, posts: Posts) -> None:
+        async with posts[0].worker(name="gone"):
+            pass
+        job = await submit(posts[0].house, order(posts[0]))
+        reading = asyncio.create_task(read(job))
+        again = fall_silent(posts[0])
+        async with posts[1].worker(name="comes"):
+            # Still alive on the bus, it would hand the job over; a stopped one could not.
+            text = await asyncio.wait_for(reading, 20 + NODE_SILENT_S)
+        again()
+        assert text == " tok" * 20
+        assert job.state == JobState.COMPLETED
+
+    async def test_back_from_a_pause_it_finds_what_was_taken_and_writes_nothing_of_it(self, posts: Posts) -> None:
+        async with posts[0].worker(options={"per_s": 5.0}, slots=1, name="first"):
+            running = await submit(posts[0].house, order(posts[0], tokens=2000))
+            await posts.until(lambda: running.frames)
+            lease = running.lease
+            again = fall_silent(posts[0])
+            await posts.until(lambda: posts[1].house.jobs.live.get(running.id) is not None, within_s=15)
+
+            # What it would still write is refused by the database, whatever it believes.
+            if running.lease is lease and lease is not None:
+                await lose(posts[0].house, running, lease, "a test", fault=Fault.HOST)
+
+            assert posts[0].house.jobs.live.get(running.id) is None
+            assert posts[0].house.jobs.live.seen(running.id) is running
+            again()
+            taken = posts[1].house.jobs.live.get(running.id)
+            assert taken is not None
+            reading = asyncio.create_task(read(running))
+            await peers_of(posts[0].house).mirrors.look()
+            async with posts[1].worker(name="second"):
+                await asyncio.wait_for(reading, 30)
+
+
+class TestWithoutBus:
+    async def test_waiting_jobs_and_ends_are_found_in_the_database(
+        self, posts: Posts, redis_server: RedisServer
+    ) -> None:
+        async with posts[0].worker(name="gone"):
+            pass
+        redis_server.kill()
+        await posts.until(lambda: not any(peers_of(house).board.up for house in posts.houses))
+        job = await submit(posts[0].house, order(posts[0]))
+        reading = asyncio.create_task(read(job))
+
+        async with posts[1].worker(name="comes"):
+            assert await asyncio.wait_for(reading, 20) == " tok" * 20
+
+        assert job.state == JobState.COMPLETED
+        redis_server.start()
+        await posts.until(lambda: all(peers_of(house).board.up for house in posts.houses))
+
+    async def test_own_hosts_answer_as_always(self, posts: Posts, redis_server: RedisServer) -> None:
+        async with posts[0].worker():
+            redis_server.kill()
+            await posts.until(lambda: not peers_of(posts[0].house).board.up)
+
+            assert await read(await submit(posts[0].house, order(posts[0]))) == " tok" * 20

@@ -1,0 +1,1 @@
+"""Proofs: the job machine against a reference model, and bugs planted on purpose that the tests have to catch."""

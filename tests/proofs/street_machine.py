@@ -1,0 +1,315 @@
+"""The job machine: a real house over a real database, driven step by step beside the reference model.
+
+Hosts are fakes, time moves by hand, and every command that was written is remembered so that it can come a second time.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from comptoir.app import open_house
+from comptoir.dispatch import House
+from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.onboard import add_host, add_user
+from comptoir.dispatch.stream import complete, fail, leased_job, take_frames
+from comptoir.dispatch.submit import submit
+from comptoir.hosts import LINK, POLL, NewHost
+from comptoir.jobs import Fault, LiveJob
+from comptoir.kit.clock import FakeClock
+from comptoir.kit.db import Tx
+from comptoir.kit.errors import Unavailable
+from comptoir.link import Frame, Usage, chain_start, chain_step
+from comptoir.reports.audit import differences
+from comptoir.settings import Settings
+from tests.machines import Gate, LoopMachine
+from tests.proofs.model import FEE_BPS, LEASE_S, TTL_S, Model, ModelHost, ModelJob
+from tests.street import OFFER, FakeLine, order
+
+T = TypeVar("T")
+
+Command = tuple[Callable[[Tx, list[Any]], list[Any]], Any, int]
+"""Verb, item and turn of something written."""
+
+HOSTS = (("linked", 1), ("linked", 2), ("polling", 2))
+
+
+class Street:
+    """The house under test; it can be closed and opened again over the same data."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        self.clock = FakeClock()
+        self._settings = Settings(
+            data=str(folder), database=database, fee_bps=FEE_BPS, lease_s=LEASE_S, job_ttl_s=TTL_S,
+            host_silent_s=86_400.0, retention_days=0,
+        )  # fmt: skip
+        self._opened = AsyncExitStack()
+        self.house: House
+        self.lines: dict[bytes, FakeLine] = {}
+        self.written: list[Command] = []
+        self.refuse = ""
+        """Name of the verb whose next command the database refuses; ``any`` for whichever comes first."""
+
+    async def open(self) -> None:
+        self.house = await self._opened.enter_async_context(open_house(self._settings, clock=self.clock))
+        self._watch(self.house)
+
+    async def close(self) -> None:
+        self.refuse = ""
+        await self._opened.aclose()
+        self._opened = AsyncExitStack()
+        self.lines.clear()
+
+    def _watch(self, house: House) -> None:
+        batch = house.db.batch
+
+        def watched(verb: Any, item: Any, *, turn: int = 0) -> "asyncio.Future[Any]":
+            if self.refuse in ("any", verb.__name__):
+                self.refuse = ""
+                refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                refused.set_exception(Unavailable("the database is out of order"))
+                return refused
+            done = batch(verb, item, turn=turn)
+            done.add_done_callback(partial(self._note, (verb, item, turn)))
+            return done
+
+        self.batch = batch
+        house.db.batch = watched  # type: ignore[method-assign]
+
+    def _note(self, command: Command, done: "asyncio.Future[Any]") -> None:
+        if not done.cancelled() and done.exception() is None:
+            self.written.append(command)
+
+    async def quiet(self) -> None:
+        """Wait until nothing goes on by itself any more."""
+        for _ in range(4):
+            await asyncio.sleep(0)
+            await self.house.settle_down()
+
+
+class StreetMachine(LoopMachine):
+    """What rules and invariants need: the house, the model, and both doing the same."""
+
+    fresh: Callable[[], tuple[Path, str]]
+    """Gives an empty folder and the address of an empty database."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.street = Street(*type(self).fresh())
+        self.numbers = itertools.count()
+        self.agreed = False
+        """Whether house and model agreed after the last step; if not, the end of the run has nothing to add."""
+        self.wait(self._begin())
+
+    async def _begin(self) -> None:
+        await self.street.open()
+        house = self.street.house
+        for name in ("ada", "bob"):
+            self.model.join((await add_user(house, username=name, email=None, password=None)).user.id)
+        for transport, slots in HOSTS:
+            new = NewHost(gpu="x", models=(OFFER,), slots=slots, transport=LINK if transport == "linked" else POLL)
+            host_id = (await add_host(house, new)).host_id
+            self.model.hosts[host_id] = ModelHost(host_id, slots, transport != "linked")
+
+    def teardown(self) -> None:
+        try:
+            if self.agreed:
+                self.wait(self._everything_adds_up())
+        finally:
+            self.wait(self.street.close())
+            super().teardown()
+
+    @property
+    def house(self) -> House:
+        return self.street.house
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do *work*, wait until the house is quiet, and have the model take over who got what."""
+
+        async def whole() -> T:
+            try:
+                return await work
+            finally:
+                await self.street.quiet()
+
+        return self.wait(whole())
+
+    async def now(self, act: Callable[[], None]) -> None:
+        """Do something that needs the event loop and does not wait."""
+        act()
+
+    def refused(self, kind: type[Exception], work: Coroutine[Any, Any, Any]) -> None:
+        """Do *work*, which has to be refused with *kind*."""
+        with pytest.raises(kind):
+            self.do(work)
+
+    async def together(self, *works: Coroutine[Any, Any, Any]) -> list[Any]:
+        """Do *works* side by side, what they write in one group."""
+        gate = Gate(self.house.db)
+        await gate.entered()
+        tasks = [asyncio.ensure_future(work) for work in works]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        gate.open()
+        await gate.passed()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- what hosts and buyers do --------------------------------------------------------------------------------
+
+    def live(self, job: ModelJob) -> LiveJob:
+        """Return the job as the house has it under the lease that the model knows."""
+        assert job.host is not None
+        return leased_job(self.house, job.host.id, job.lease)
+
+    async def submit(self, buyer: bytes, max_tokens: int, detached: bool) -> LiveJob:
+        return await submit(self.house, order(buyer, max_tokens=max_tokens, detached=detached))
+
+    def accepted(self, live: LiveJob) -> ModelJob:
+        """Tell the model of a job that was accepted."""
+        job = ModelJob(live.id, live.owner_id, live.max_tokens, live.detached, self.model.now_s + TTL_S)
+        assert live.hold_uusd == job.hold
+        self.model.accept(job)
+        return job
+
+    def write(self, job: ModelJob, count: int) -> None:
+        """Have the host write *count* tokens more, each unlike any other."""
+        job.written += [f"{next(self.numbers)} " for _ in range(count)]
+
+    def send(self, job: ModelJob, first: int, last: int) -> int:
+        """Send frames *first* to *last* (exclusive) of what the host has written."""
+        return take_frames(self.house, self.live(job), first, [Frame(text) for text in job.written[first:last]])
+
+    def chain(self, job: ModelJob) -> bytes:
+        """Return the running hash as the host has it."""
+        chain = chain_start(job.id)
+        for text in job.written:
+            chain = chain_step(chain, Frame(text))
+        return chain
+
+    def completion(self, job: ModelJob, *, wrong: bool = False) -> Coroutine[Any, Any, None]:
+        chain = b"\0" * 32 if wrong else self.chain(job)
+        usage = Usage(1, len(job.written))
+        return complete(self.house, self.live(job), finish_reason="stop", usage=usage, chain=chain)
+
+    def failure(self, job: ModelJob, fault: str) -> Coroutine[Any, Any, None]:
+        return fail(self.house, self.live(job), code="broke", message="it broke", fault=Fault(fault))
+
+    def cancellation(self, job: ModelJob) -> Coroutine[Any, Any, None]:
+        live = self.house.jobs.live.get(job.id)
+        assert live is not None
+        return cancel(self.house, live)
+
+    def link(self, host: ModelHost) -> None:
+        line = self.street.lines.setdefault(host.id, FakeLine())
+        self.house.lines[host.id] = line
+        if host.polls:
+            self.house.fleet.poll_began(host.id)
+            host.waiting += 1
+        else:
+            self.house.fleet.mark_linked(host.id)
+        host.linked = True
+
+    def unlink(self, host: ModelHost) -> None:
+        del self.house.lines[host.id]
+        self.house.fleet.unlinked(host.id)
+        host.linked = False
+
+    def pass_time(self, seconds: float) -> None:
+        self.street.clock.advance(seconds=seconds)
+        self.model.now_s += seconds
+
+    def bring_the_rest(self, job: ModelJob) -> None:
+        """Have the host send what it wrote and the house has not: after a restart it begins at 0."""
+        if len(job.frames) < len(job.written):
+            self.send(job, len(job.frames), len(job.written))
+            self.model.deliver(job, job.written[len(job.frames) :])
+
+    async def hasty(self, buyer: bytes, max_tokens: int, meanwhile: str) -> LiveJob:
+        """Buy, while the host that was given the job before its commit goes on already."""
+        before = {host_id: len(line.sent) for host_id, line in self.street.lines.items()}
+        buying = asyncio.ensure_future(self.submit(buyer, max_tokens, True))
+        await asyncio.sleep(0)
+        for host_id, line in self.street.lines.items():
+            for live, _ in line.sent[before[host_id] :]:
+                if meanwhile == "frames":
+                    take_frames(self.house, live, 0, [Frame("early ")])
+                elif meanwhile == "done":
+                    await complete(self.house, live, finish_reason="stop", usage=Usage(1, 0))
+        return await buying
+
+    def recount_polls(self) -> None:
+        """A polling host's request may have been used up by a job that was refused after all; it asks again when it likes."""
+        for host in self.model.hosts.values():
+            if host.polls:
+                waiting = self.house.fleet.get(host.id).slots.waiting
+                assert waiting is not None and host.waiting - 1 <= waiting <= host.waiting
+                host.waiting = waiting
+
+    # -- both say the same ---------------------------------------------------------------------------------------
+
+    def adopt(self, *, beside: ModelJob | None = None) -> None:
+        """Take over which hosts the house chose; insist that they were allowed and that nothing waits that could run.
+
+        *beside* is a job whose host has stopped, and whose end could not be written: its slot may have been given away.
+        """
+        for job in self.model.jobs.values():
+            live = self.house.jobs.live.get(job.id)
+            if job.state == "queued" and live is not None and live.lease is not None:
+                host = self.model.hosts[live.lease.host_id]
+                self.model.start(job, host, live.lease.id, spare=beside is not None and beside.host is host)
+        for job in self.model.jobs.values():
+            idle = [host.id.hex() for host in self.model.hosts.values() if self.model.may_run(job, host)]
+            assert not idle, f"job {job.id.hex()} waits while {idle} could run it"
+
+    def compare_memory(self) -> None:
+        """The house's memory against the model."""
+        house, running = self.house, self.model.running()
+        assert {job.id for job in self.model.open_jobs()} == set(house.jobs.live._jobs)
+        assert house.jobs.live.leased == len(running)
+        for host in self.model.hosts.values():
+            assert house.fleet.get(host.id).slots.running == self.model.busy(host), "slots are not what leases say"
+        for job in self.model.open_jobs():
+            live = house.jobs.live.get(job.id)
+            assert live is not None
+            assert [frame.text for frame in live.frames] == job.frames
+            assert live.state == job.state
+            assert (live.lease.id if live.lease else b"") == job.lease
+            assert (job.id in house.jobs.queue) == (job.state == "queued")
+        waiting = {buyer: sum(job.buyer == buyer for job in self.model.open_jobs()) for buyer in self.model.buyers}
+        assert house.in_flight == {buyer: count for buyer, count in waiting.items() if count}
+
+    def compare_tables(self, tx: Tx) -> None:
+        """What is stored against the model, and against itself."""
+        assert differences(tx.fetch) == []
+        model = self.model
+        stored = {bytes(row[0]): row[1:] for row in tx.fetch("SELECT id, state, cost_uusd FROM jobs")}
+        assert stored == {job.id: (job.state, job.cost) for job in model.jobs.values()}
+        accounts = {
+            bytes(row[0]): row[1:] for row in tx.fetch("SELECT id, balance_uusd, held_uusd, kind FROM accounts")
+        }
+        for buyer, balance in model.buyers.items():
+            assert accounts[buyer] == (balance, model.held(buyer), "buyer")
+            assert 0 <= model.free(buyer)
+        assert {host.id: host.earned for host in model.hosts.values()} == {
+            key: balance for key, (balance, _, kind) in accounts.items() if kind == "host"
+        }
+        assert sum(balance for balance, _, kind in accounts.values() if kind == "fees") == model.fees
+
+    async def _everything_adds_up(self) -> None:
+        await self.house.db.run(self.compare_tables)
+        for job in self.model.jobs.values():
+            if job.over:
+                frames, _ = await self.house.jobs.answer(job.id)
+                assert [frame.text for frame in frames] == job.frames
+
+    async def run_again(self, commands: Sequence[Command]) -> None:
+        """Run commands that were written a second time, as if a message had been doubled: each must be refused."""
+        for verb, item, turn in commands:
+            with pytest.raises(Exception):  # noqa: B017 (a refusal of the room, or the database's own of a doubled key)
+                await self.street.batch(verb, item, turn=turn)

@@ -1,0 +1,277 @@
+"""Whatever buyers, hosts, time, restarts and a failing database do to jobs, in whatever order: house and model say the same.
+
+After every step: one final state a job, at most one open attempt, slots equal open leases, events without gaps, holds closed
+and receipts written exactly for what is over, all sums zero, and nothing waits that could run.
+"""
+
+import asyncio
+import itertools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis.strategies as st
+import psycopg
+import pytest
+from hypothesis.stateful import invariant, precondition, rule
+
+from comptoir.dispatch import assign, expire
+from comptoir.dispatch.cancel import hang_up
+from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.expire import sweep
+from comptoir.dispatch.stream import leased_job
+from comptoir.jobs import NotYourLease
+from comptoir.kit.errors import Unavailable
+from comptoir.ledger import InsufficientCredit
+from tests.machines import check
+from tests.proofs.model import BODY_TOKENS, TOKEN_UUSD, TOKENS_OVER, ModelJob
+from tests.proofs.street_machine import StreetMachine
+
+TOKENS = st.sampled_from([0, 1, 3, 10, 4_000])
+"""Most tokens of an answer; two of the largest are nearly all of a buyer's credit."""
+
+FAULTS = st.sampled_from(["buyer", "host", "capacity", "coordinator"])
+
+
+class JobMachine(StreetMachine):
+    """The rules."""
+
+    def pick(self, data: st.DataObject, jobs: list[ModelJob]) -> ModelJob:
+        return jobs[data.draw(st.integers(0, len(jobs) - 1), label="job")]
+
+    # -- buyers --------------------------------------------------------------------------------------------------
+
+    @rule(who=st.integers(0, 1), max_tokens=TOKENS, detached=st.booleans())
+    def buy(self, who: int, max_tokens: int, detached: bool) -> None:
+        buyer = list(self.model.buyers)[who]
+        hold = BODY_TOKENS + TOKEN_UUSD * max_tokens
+        if hold > self.model.free(buyer):
+            self.refused(InsufficientCredit, self.submit(buyer, max_tokens, detached))
+        else:
+            self.accepted(self.do(self.submit(buyer, max_tokens, detached)))
+
+    @rule(who=st.integers(0, 1), meanwhile=st.sampled_from(["nothing", "frames", "done"]))
+    def buy_too_much_while_the_house_believes_in_credit(self, who: int, meanwhile: str) -> None:
+        """A linked host begins before the commit, and the commit is refused."""
+        buyer = list(self.model.buyers)[who]
+        too_much = self.model.free(buyer) // TOKEN_UUSD + 1
+        self.house.note_credit(buyer, 10**12)
+        self.refused(InsufficientCredit, self.hasty(buyer, too_much, meanwhile))
+        self.recount_polls()
+
+    @precondition(lambda self: self.model.open_jobs())
+    @rule(data=st.data(), hangs_up=st.booleans())
+    def cancel(self, data: st.DataObject, hangs_up: bool) -> None:
+        job = self.pick(data, self.model.open_jobs())
+        live = self.house.jobs.live.get(job.id)
+        assert live is not None
+        self.do(self.now(lambda: hang_up(self.house, live)) if hangs_up else self.cancellation(job))
+        self.model.cancel(job)
+
+    # -- hosts ---------------------------------------------------------------------------------------------------
+
+    @rule(which=st.integers(0, 2))
+    def come(self, which: int) -> None:
+        host = list(self.model.hosts.values())[which]
+        self.do(self.now(lambda: self.link(host)))
+
+    @precondition(lambda self: any(host.linked and not host.polls for host in self.model.hosts.values()))
+    @rule(data=st.data())
+    def drop_the_link(self, data: st.DataObject) -> None:
+        linked = [host for host in self.model.hosts.values() if host.linked and not host.polls]
+        self.unlink(linked[data.draw(st.integers(0, len(linked) - 1))])
+
+    @precondition(lambda self: self.model.running())
+    @rule(data=st.data(), count=st.integers(1, 4), again=st.integers(0, 3))
+    def frames(self, data: st.DataObject, count: int, again: int) -> None:
+        """New frames, with some of those before once more."""
+        job = self.pick(data, self.model.running())
+        had = len(job.written)
+        self.write(job, count)
+        first = max(0, len(job.frames) - again)
+        if job.max_tokens and len(job.written) > job.max_tokens + TOKENS_OVER:
+            with pytest.raises(AnswerTooLarge):
+                self.send(job, first, len(job.written))
+            del job.written[had:]
+            return
+        assert self.send(job, first, len(job.written)) == len(job.written)
+        self.model.deliver(job, job.written[len(job.frames) :])
+
+    @precondition(lambda self: self.model.running())
+    @rule(data=st.data())
+    def frames_with_a_gap(self, data: st.DataObject) -> None:
+        job = self.pick(data, self.model.running())
+        self.write(job, 2)
+        with pytest.raises(FramesOutOfOrder):
+            self.send(job, len(job.frames) + 1, len(job.written))
+        del job.written[-2:]
+
+    @precondition(lambda self: self.model.running())
+    @rule(data=st.data())
+    def complete(self, data: st.DataObject) -> None:
+        job = self.pick(data, self.model.running())
+        self.bring_the_rest(job)
+        self.do(self.completion(job))
+        self.model.complete(job)
+
+    @precondition(lambda self: self.model.running())
+    @rule(data=st.data())
+    def complete_with_another_hash(self, data: st.DataObject) -> None:
+        job = self.pick(data, self.model.running())
+        self.refused(BadSegment, self.completion(job, wrong=True))
+        self.model.fail(job, "host", unpaid=True)
+
+    @precondition(lambda self: self.model.running())
+    @rule(data=st.data(), fault=FAULTS)
+    def fail(self, data: st.DataObject, fault: str) -> None:
+        job = self.pick(data, self.model.running())
+        self.do(self.failure(job, fault))
+        self.model.fail(job, fault)
+
+    @precondition(lambda self: self.model.stale)
+    @rule(data=st.data())
+    def act_on_a_closed_lease(self, data: st.DataObject) -> None:
+        host, lease = data.draw(st.sampled_from(self.model.stale))
+        with pytest.raises(NotYourLease):
+            leased_job(self.house, host, lease)
+
+    # -- several at once -----------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.running())
+    @rule(
+        data=st.data(),
+        ends=st.lists(st.sampled_from(["complete", "cancel"]), min_size=1, max_size=3),
+        buys=st.integers(0, 2),
+    )
+    def many_things_in_one_group(self, data: st.DataObject, ends: list[str], buys: int) -> None:
+        jobs = data.draw(st.permutations(self.model.running()))[: len(ends)]
+        buyers = list(self.model.buyers)[:buys]
+        sure = [buyer for buyer in buyers if self.model.free(buyer) >= BODY_TOKENS + TOKEN_UUSD]
+        for job in jobs:
+            self.bring_the_rest(job)
+        ending = [self.completion(job) if end == "complete" else self.cancellation(job) for job, end in zip(jobs, ends)]
+        done = self.do(self.together(*(self.submit(buyer, 1, True) for buyer in sure), *ending))
+        for live in done[: len(sure)]:
+            self.accepted(live)
+        assert done[len(sure) :] == [None] * len(ending)
+        for job, end in zip(jobs, ends):
+            (self.model.complete if end == "complete" else self.model.cancel)(job)
+
+    @precondition(lambda self: self.model.running())
+    @rule(data=st.data())
+    def two_ends_of_one_job(self, data: st.DataObject) -> None:
+        job = self.pick(data, self.model.running())
+        self.bring_the_rest(job)
+        self.do(self.together(self.completion(job), self.cancellation(job)))
+        self.model.complete(job)
+
+    @precondition(lambda self: self.street.written)
+    @rule(data=st.data())
+    def a_command_comes_twice(self, data: st.DataObject) -> None:
+        written = self.street.written
+        first = data.draw(st.integers(0, len(written) - 1))
+        self.do(self.run_again(written[first : first + 3]))
+
+    # -- what goes wrong at home ---------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.running())
+    @rule(data=st.data(), what=st.sampled_from(["complete", "cancel", "fail"]))
+    def the_database_refuses_an_end(self, data: st.DataObject, what: str) -> None:
+        job = self.pick(data, self.model.running())
+        self.bring_the_rest(job)
+        works = {
+            "complete": self.completion,
+            "cancel": self.cancellation,
+            "fail": lambda job: self.failure(job, "buyer"),
+        }
+        work = works[what](job)
+        self.street.refuse = "any"
+        self.refused(Unavailable, work)
+        self.adopt(beside=job)
+
+    @rule(who=st.integers(0, 1))
+    def the_database_refuses_a_purchase(self, who: int) -> None:
+        self.street.refuse = "any"
+        self.refused(Unavailable, self.submit(list(self.model.buyers)[who], 1, True))
+        self.recount_polls()
+
+    @precondition(lambda self: self.model.waiting() and self.model.running())
+    @rule(data=st.data())
+    def the_database_refuses_a_start(self, data: st.DataObject) -> None:
+        """A job that could not be leased goes back in line, and is tried again without anybody asking."""
+        job = self.pick(data, self.model.running())
+        self.street.refuse = "start_verb"
+        self.do(self.cancellation(job))
+        self.street.refuse = ""
+        self.model.cancel(job)
+
+    @rule(seconds=st.sampled_from([1.0, 9.0, 11.0, 61.0, 901.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.pass_time(seconds)
+        self.do(sweep(self.house))
+        self.model.sweep()
+
+    @rule()
+    def restart(self) -> None:
+        self.wait(self.street.close())
+        self.street.written.clear()
+        self.wait(self.street.open())
+        self.model.restart()
+        self.do(asyncio.sleep(0))
+
+    # -- always --------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def house_and_model_say_the_same(self) -> None:
+        self.agreed = False
+        self.adopt()
+        self.compare_memory()
+        self.wait(self.house.db.run(self.compare_tables))
+        self.agreed = True
+
+
+Fresh = Callable[[], tuple[Path, str]]
+
+
+@pytest.fixture
+def fresh_sqlite(tmp_path: Path) -> Fresh:
+    numbers = itertools.count()
+
+    def fresh() -> tuple[Path, str]:
+        folder = tmp_path / str(next(numbers))
+        shutil.rmtree(tmp_path / str(next(numbers) - 3), ignore_errors=True)
+        return folder, ""
+
+    return fresh
+
+
+@pytest.fixture
+def fresh_postgres(tmp_path: Path, postgres_address: str) -> Fresh:
+    def fresh() -> tuple[Path, str]:
+        with psycopg.connect(postgres_address, autocommit=True) as connection:
+            rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            names = [name for (name,) in rows if name != "alembic_version"]
+            if names:
+                connection.execute(f"TRUNCATE {', '.join(names)}")
+        return tmp_path, postgres_address
+
+    return fresh
+
+
+@pytest.fixture(autouse=True)
+def no_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing happens because real time passes: the test sweeps, and what may be given again is given at once."""
+    monkeypatch.setattr(expire, "SWEEP_S", 10**6)
+    monkeypatch.setattr(assign, "SAME_HOST_AGAIN_S", 0.0)
+
+
+def machine(fresh: Fresh) -> type[JobMachine]:
+    return type("Machine", (JobMachine,), {"fresh": staticmethod(fresh)})
+
+
+class TestJobMachine:
+    def test_it_agrees_with_the_model_on_sqlite(self, fresh_sqlite: Fresh) -> None:
+        check(machine(fresh_sqlite), examples=25, steps=40)
+
+    def test_it_agrees_with_the_model_on_postgresql(self, fresh_postgres: Fresh) -> None:
+        check(machine(fresh_postgres), examples=8, steps=40)
