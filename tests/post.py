@@ -46,7 +46,7 @@ class Post:
         self, *, engine: str = "bench.trivial_engine:TrivialEngine", options: dict[str, Any] | None = None, slots: int = 8,
         price: Price = PRICE, name: str = "worker", urls: Sequence[str] = (),
     ) -> AsyncIterator["asyncio.Event"]:  # fmt: skip
-        """Run a worker until the block ends; gives the event that stops it. *urls*: it goes to any of these, and is not waited for."""
+        """Run a worker until the block ends; gives the event that stops it. With *urls* it goes to any, and is not waited for."""
         stop = asyncio.Event()
         config = WorkerConfig(
             url=",".join(urls) or self.url, engines=[EngineSpec(engine, options or {})], slots=slots, price=price, measure=False,

@@ -117,6 +117,22 @@ class TestServer:
 
         assert there.heard == []
 
+    async def test_what_was_under_way_when_the_line_broke_is_told_though_nothing_more_is_said(
+        self, redis: RedisWire
+    ) -> None:
+        async with nodes(redis) as (one, two):
+            one.bus.send(two.node_id, b"before")
+            await two.until_heard(1)
+            line = one.bus._writing  # type: ignore[attr-defined]
+            line.send = lambda data, answers: None
+            one.bus.send(two.node_id, b"lost on the way")
+            await asyncio.sleep(0)
+            line.end("cut")
+
+            await two.until(lambda: two.gaps == [one.node_id])
+            assert one.changes == [True, False, True]
+            assert two.changes == [True]
+
     async def test_repeats_are_dropped(self, redis: RedisWire) -> None:
         """A server that hung may run commands of a connection that was given up, beside those of the new one."""
         async with nodes(redis) as (one, two):

@@ -80,21 +80,15 @@ class TestScriptedWorker:
             assert worker.closed.is_set()
         assert attempt.frames == words()[:3]
 
-    @pytest.mark.parametrize(
-        ("misdeed", "frame"),
-        [(Misdeed.NEGATIVE_TOKENS, Frame("cheap ", -1_000_000)), (Misdeed.TOO_MANY_TOKENS, Frame("dear ", 1_000_000))],
-    )
-    async def test_counts_that_nobody_can_pay_arrive(
-        self, coordinator: Coordinator, misdeed: Misdeed, frame: Frame
-    ) -> None:
-        async with misbehaving(coordinator.url, misdeed):
+    async def test_a_count_that_nobody_can_pay_arrives(self, coordinator: Coordinator) -> None:
+        async with misbehaving(coordinator.url, Misdeed.TOO_MANY_TOKENS):
             attempt = await coordinator.push(make_job(1))
             async with asyncio.timeout(5):
                 while attempt.next_seq < 4:
                     attempt.grew.clear()
                     await attempt.grew.wait()
 
-        assert attempt.frames == [*words()[:3], frame]
+        assert attempt.frames == [*words()[:3], Frame("dear ", 1_000_000)]
 
     async def test_a_stalled_one_goes_on_when_it_is_let(self, coordinator: Coordinator) -> None:
         async with misbehaving(coordinator.url, Misdeed.STALL) as worker:

@@ -190,8 +190,16 @@ class Revoked(msgspec.Struct, array_like=True, frozen=True, tag="revoked"):
     keys: list[bytes]
 
 
+class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
+    """Part of a message that is too large for the bus; put together behind the *last* one."""
+
+    data: bytes
+    first: bool
+    last: bool
+
+
 Message = (
-    View | Hail | Offer | Took | Declined | Ask | Follow | Unfollow | Batch | Ended | Gone | Differs | Owned | Stop | Outcome
+    Piece | View | Hail | Offer | Took | Declined | Ask | Follow | Unfollow | Batch | Ended | Gone | Differs | Owned | Stop | Outcome
     | HttpCall | HttpAnswer | Spent | Revoked
 )  # fmt: skip
 

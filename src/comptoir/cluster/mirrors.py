@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 FRAMES_A_MESSAGE = 2_048
 """Most frames of one message."""
 
+SENT_BYTES_MAX = 8 * 1024 * 1024
+"""Largest frame that goes over the bus; an answer with a larger one (many embeddings) is read from the database at its end."""
+
 LOOK_S = 0.5
 """How often the database is asked what became of mirrored jobs that nothing was heard of, while the bus is down or unsure."""
 
@@ -289,6 +292,10 @@ class Mirrors:
             return
         reader = Reader(job, start=start)
         while (fresh := await reader.next()) is not None:
+            if max(len(frame.text) + len(frame.extra) for frame in fresh) > SENT_BYTES_MAX:
+                await job.ended()
+                send(node_id, Gone(job.id))
+                return
             seq = reader.at - len(fresh)
             for first in range(0, len(fresh), FRAMES_A_MESSAGE):
                 part = fresh[first : first + FRAMES_A_MESSAGE]

@@ -7,12 +7,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from comptoir.cluster.messages import Message, decode, encode
+from comptoir.cluster.messages import Message, Piece, decode, encode
 from comptoir.kit.bus import MESSAGE_BYTES_MAX, Bus
 
 log = logging.getLogger(__name__)
 
 M = TypeVar("M")
+
+PIECE_BYTES = MESSAGE_BYTES_MAX - 64
+"""Of a message that is too large in one; what msgpack adds around it is less than the rest."""
 
 Handler = Callable[[bytes, Any], None]
 """Is given the sender's node id and the message; must return at once."""
@@ -25,7 +28,10 @@ class Switchboard:
         self._bus = bus
         self._handlers: dict[type, Handler] = {}
         self._outbox: dict[bytes, list[Message]] = {}
+        self._pieces: dict[bytes, list[bytes]] = {}
+        """Of messages that came in part, by sender."""
         self._loop = asyncio.get_running_loop()
+        self.on(Piece, self._piece)
         self.here: frozenset[bytes] = frozenset()
         """The other coordinators that are alive, as the database last said."""
         self.on_change: list[Callable[[bool], None]] = []
@@ -70,12 +76,23 @@ class Switchboard:
 
     def _send(self, node_id: bytes, messages: list[Message]) -> None:
         data = encode(messages)
-        if len(data) > MESSAGE_BYTES_MAX and len(messages) > 1:
-            middle = len(messages) // 2
-            self._send(node_id, messages[:middle])
-            self._send(node_id, messages[middle:])
-        else:
+        if len(data) <= MESSAGE_BYTES_MAX:
             self._bus.send(node_id, data)
+            return
+        for at in range(0, len(data), PIECE_BYTES):
+            part = data[at : at + PIECE_BYTES]
+            self._bus.send(node_id, encode([Piece(part, at == 0, at + PIECE_BYTES >= len(data))]))
+
+    def _piece(self, sender: bytes, piece: Piece) -> None:
+        if piece.first:
+            self._pieces[sender] = []
+        held = self._pieces.get(sender)
+        if held is None:
+            return  # Its beginning was lost, and a gap was told.
+        held.append(piece.data)
+        if piece.last:
+            del self._pieces[sender]
+            self._received(sender, b"".join(held))
 
     def _received(self, sender: bytes, data: bytes) -> None:
         try:
@@ -100,5 +117,6 @@ class Switchboard:
             call(up)
 
     def _missed(self, sender: bytes) -> None:
+        self._pieces.pop(sender, None)
         for call in self.on_gap:
             call(sender)
