@@ -295,7 +295,7 @@ class StreetMachine(LoopMachine):
         }
         for buyer, balance in model.buyers.items():
             assert accounts[buyer] == (balance, model.held(buyer), "buyer")
-            assert 0 <= model.free(buyer)
+            assert model.free(buyer) >= 0
         assert {host.id: host.earned for host in model.hosts.values()} == {
             key: balance for key, (balance, _, kind) in accounts.items() if kind == "host"
         }

@@ -15,7 +15,7 @@ from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.recover import take_up
-from comptoir.jobs import Fault, JobFinished, JobRow, JobState, LiveJob, Reader, UnknownJob, chain_over
+from comptoir.jobs import RESTARTED, Fault, JobFinished, JobRow, JobState, LiveJob, Reader, UnknownJob, chain_over
 from comptoir.kit.errors import Refusal, Unavailable
 
 log = logging.getLogger(__name__)
@@ -196,8 +196,7 @@ class Mirrors:
     def _break_off(self, job: LiveJob) -> None:
         """End the readers of an answer that began anew: nothing can be added honestly to what they have. The job goes on."""
         self._forget(job)
-        job.error_code, job.error_status = "answer_restarted", 502
-        job.error_message = "the answer had to begin anew on another host; read it again from its start"
+        (job.error_code, job.error_message), job.error_status = RESTARTED, 502
         job.state = JobState.FAILED
         job.wake()
 

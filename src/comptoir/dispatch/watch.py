@@ -10,7 +10,6 @@ import logging
 from dataclasses import replace
 
 from comptoir.dispatch.assign import lose, spec_of
-from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.house import House
 from comptoir.hosts import LINK
 from comptoir.jobs import Fault, Lease, LiveJob
@@ -107,7 +106,6 @@ def _look_again(house: House, host_id: bytes) -> None:
 async def take_away(house: House, job: LiveJob, lease: Lease, why: str) -> None:
     """Take the lease of a silent host; what can't be written now is tried again by the next sweep."""
     try:
-        tell_host_to_stop(house, job, "the lease has run out")
         await lose(house, job, lease, why, fault=Fault.HOST)
     except Refusal as refusal:
         log.warning("job %s could not be taken from its host: %s", job.id.hex(), refusal)

@@ -10,7 +10,7 @@ Knows: nobody (only the link's frame, which is what it stores).
 
 from comptoir.jobs.errors import JobExists, JobFinished, JobMoved, JobRefusal, NotYourLease, UnknownJob
 from comptoir.jobs.lease import ClosedSegment, Lease
-from comptoir.jobs.live import LiveJob, LiveJobs, Reader, chain_over, decode_frames
+from comptoir.jobs.live import RESTARTED, LiveJob, LiveJobs, Reader, chain_over, decode_frames
 from comptoir.jobs.queue import Queue, Waiting
 from comptoir.jobs.service import Jobs
 from comptoir.jobs.store import (
@@ -30,6 +30,7 @@ from comptoir.jobs.types import FINAL, AttemptRow, AttemptState, Fault, JobRow, 
 
 __all__ = [
     "FINAL",
+    "RESTARTED",
     "TABLES",
     "AttemptRow",
     "AttemptState",

@@ -21,6 +21,9 @@ RECENT_MAX = 1024
 RECENT_BYTES_MAX = 16 * 1024
 """Jobs kept in memory after their end, and the largest of them (body and frames): 16 MiB at most."""
 
+RESTARTED = "answer_restarted", "the answer had to begin anew on another host; read it again from its start"
+"""Code and message for a reader that has seen what is no longer part of the answer."""
+
 _encode_frames = msgspec.msgpack.Encoder().encode
 _decode_frames = msgspec.msgpack.Decoder(list[Frame]).decode
 

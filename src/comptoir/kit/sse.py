@@ -16,14 +16,20 @@ def event(data: bytes, *, name: str = "", id: int | None = None) -> bytes:
     return head + b"data: " + data + b"\n\n"
 
 
-def last_event_id(text: str) -> int | None:
-    """Read a ``Last-Event-ID`` header: the number of the last event seen, None when absent.
+def numbering(restarts: int) -> bytes:
+    """Return what stands before the numbers of a stream that began anew *restarts* times: nothing, or ``<restarts>.``."""
+    return b"%d." % restarts if restarts else b""
+
+
+def last_event_id(text: str) -> tuple[int, int] | None:
+    """Read a ``Last-Event-ID`` header: how often the stream had begun anew, and the number of the event; None when absent.
 
     Raises:
-        ValueError: it is not one of ours (a whole number >= 0).
+        ValueError: it is not one of ours (``7``, or ``2.7`` in a stream that began anew twice).
     """
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 12:
+    restarts, _, number = text.rpartition(".")
+    if not all(part.isascii() and part.isdigit() and len(part) <= 12 for part in (restarts or "0", number)):
         raise ValueError("must be the number of an event of this stream")
-    return int(text)
+    return int(restarts or 0), int(number)

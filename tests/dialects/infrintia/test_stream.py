@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from comptoir.dialects.infrintia.jobs import FRAMES_PER_PIECE, render_tokens
+from comptoir.kit.ids import parse
 from comptoir.link import Frame
 from tests.dialects.infrintia.caller import Caller, events
 from tests.dialects.infrintia.conftest import Market
@@ -65,6 +66,28 @@ class TestStream:
                 *((at, f'{{"token": "{tokens[at]}"}}') for at in range(start, len(tokens))), (None, "[DONE]")
             ]  # fmt: skip
         await ending
+
+    async def test_an_answer_that_began_anew_is_numbered_anew_and_older_numbers_are_refused(
+        self, shared: Market
+    ) -> None:
+        host, job_id = await leased(shared)
+        await host.chunk(job_id, "a", "b", "c")
+        raw = parse("job", job_id)
+        job = shared.house.jobs.live.get(raw) if raw is not None else None
+        assert job is not None
+        async with followed(shared.buyer, job_id) as ahead:
+            assert await read_event(ahead) == 'id: 0\ndata: {"token": "a"}\n\n'
+            job.begin_anew(keep=1)
+            assert "answer_restarted" in (await ahead.text())
+        await host.chunk(job_id, "B", seq=1)
+        await host.complete(job_id)
+
+        for last in ("0", "2", "3.0"):
+            answer = await shared.buyer.get(f"/jobs/{job_id}/stream", last_event_id=last)
+            assert "answer_restarted" in answer.text
+            assert "token" not in answer.text
+        answer = await shared.buyer.get(f"/jobs/{job_id}/stream", last_event_id="1.0")
+        assert answer.text == 'id: 1.1\ndata: {"token": "B"}\n\ndata: [DONE]\n\n'
 
     async def test_a_long_answer_is_replayed_whole(self, shared: Market) -> None:
         host, job_id = await leased(shared, max_tokens=2 * FRAMES_PER_PIECE + 100 - 1000)

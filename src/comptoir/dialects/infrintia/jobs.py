@@ -8,13 +8,13 @@ from comptoir.desk import claim, find_job, follow, open_stream, stop, submit_onc
 from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line
 from comptoir.dispatch import House, Order
-from comptoir.jobs import JobFinished, JobState, LiveJob, Reader
+from comptoir.jobs import RESTARTED, JobFinished, JobState, LiveJob, Reader
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request, Stream
 from comptoir.kit.ids import public
 from comptoir.kit.money import to_credits
-from comptoir.kit.sse import DONE, PING, event, last_event_id
+from comptoir.kit.sse import DONE, PING, event, last_event_id, numbering
 from comptoir.link import Frame
 
 FRAMES_PER_PIECE = 2_048
@@ -111,6 +111,7 @@ async def stream(house: House, request: Request) -> Stream:
     """Follow a job from its first token, or from the one after ``Last-Event-ID``, to its end.
 
     Events are numbered, so that a browser's EventSource goes on where its connection broke. Leaving does not stop the job.
+    Should the answer have begun anew since, which the numbers tell, an error says so instead.
     """
     try:
         last = last_event_id(request.header(b"last-event-id"))
@@ -119,7 +120,8 @@ async def stream(house: House, request: Request) -> Stream:
     job = await find_job(house, request.principal.id, request.params["id"])
     job = await follow(house, job)
     close = open_stream(house, job.id)
-    reader = Reader(job, start=0 if last is None else last + 1)
+    reader = Reader(job, start=0 if last is None else last[1] + 1)
+    reader.misled = last is not None and last[0] != job.restarts
 
     def gone() -> None:
         reader.leave()
@@ -132,24 +134,28 @@ async def stream(house: House, request: Request) -> Stream:
 async def _events(reader: Reader, *, ping_s: float, close: Callable[[], None]) -> AsyncIterator[bytes]:
     job = reader.job
     try:
-        while (fresh := await reader.next(timeout_s=ping_s)) is not None:
+        while not reader.misled and (fresh := await reader.next(timeout_s=ping_s)) is not None:
             if not fresh:
                 yield PING
             number = reader.at - len(fresh)
             for start in range(0, len(fresh), FRAMES_PER_PIECE):
-                yield render_tokens(fresh[start : start + FRAMES_PER_PIECE], number=number + start)
-        if job.over:
+                piece = fresh[start : start + FRAMES_PER_PIECE]
+                yield render_tokens(piece, number=number + start, restarts=job.restarts)
+        if reader.misled:
+            yield event(encode({"error": wire.JobError(*RESTARTED)}), name="error") + DONE
+        elif job.over:
             error = job_error(job.state, code=job.error_code, message=job.error_message)
             yield (event(encode({"error": error}), name="error") if error is not None else b"") + DONE
     finally:
         close()
 
 
-def render_tokens(frames: list[Frame], *, number: int) -> bytes:
+def render_tokens(frames: list[Frame], *, number: int, restarts: int = 0) -> bytes:
     """Return the events of *frames*, the first of which is frame *number*, as one write; frames without text have none."""
+    before = numbering(restarts)
     return b"".join(
         [
-            b'id: %d\ndata: {"token": %b}\n\n' % (at, encode(frame.text))
+            b'id: %b%d\ndata: {"token": %b}\n\n' % (before, at, encode(frame.text))
             for at, frame in enumerate(frames, number)
             if frame.text
         ]

@@ -11,7 +11,7 @@ import msgspec
 from comptoir.desk import status_of as desk_status_of
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, TooManyJobs, UnknownModel
 from comptoir.idempotency import IdempotencyMismatch
-from comptoir.jobs import Fault, JobState, LiveJob
+from comptoir.jobs import RESTARTED, Fault, JobState, LiveJob
 from comptoir.kit.errors import InvalidField, NotAuthenticated, Refusal
 from comptoir.kit.http import Reply, Request, UnsupportedBody
 from comptoir.ledger import InsufficientCredit
@@ -118,6 +118,12 @@ def failure_of(job: LiveJob) -> tuple[int, dict[str, Any]]:
         if own is not None:
             return status, own
     return status, error_object(job.error_message or job.state, status=status, code=job.error_code or None)
+
+
+def restarted() -> dict[str, Any]:
+    """Return the error object for a reader that has seen what is no longer part of the answer."""
+    code, message = RESTARTED
+    return error_object(message, status=502, code=code)
 
 
 def render_failure(job: LiveJob) -> Reply:

@@ -2,7 +2,15 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from comptoir.dialects.openai.errors import Header, failure_of, render_broken, render_error, render_failure, status_of
+from comptoir.dialects.openai.errors import (
+    Header,
+    failure_of,
+    render_broken,
+    render_error,
+    render_failure,
+    restarted,
+    status_of,
+)
 from comptoir.dialects.openai.headers import answer_headers
 from comptoir.dialects.openai.placing import place
 from comptoir.dialects.openai.render import CHAT, COMPLETION, Form, StreamWriter, error_event, whole
@@ -105,6 +113,9 @@ async def _pieces(
             yield piece
         batch = await reader.next(timeout_s=ping_s)
     job = reader.job
+    if reader.misled:
+        yield error_event(restarted())
+        return
     yield writer.end(job) if job.state is JobState.COMPLETED else error_event(failure_of(job)[1])
 
 

@@ -1,0 +1,271 @@
+"""Attribution: for all that can happen to an answer, whose fault is stored, whose reputation moves, who is paid, how it ends.
+
+The table is the one in docs/lifecycle.md; a test compares the two.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from comptoir.dispatch import expire, watch
+from comptoir.dispatch.cancel import cancel, hang_up
+from comptoir.dispatch.errors import AnswerTooLarge, BadSegment
+from comptoir.dispatch.expire import sweep
+from comptoir.dispatch.stream import complete, fail, take_frames
+from comptoir.jobs import Fault, LiveJob
+from comptoir.link import Frame, Usage
+from comptoir.reports import audit
+from tests.dispatch.continuing import lease_of, lost
+from tests.street import GOES_ON, FakeLine, Street, deliver, open_street
+
+DOCS = Path(__file__).parents[2] / "docs" / "lifecycle.md"
+
+
+@dataclass
+class Scene:
+    """A host has delivered two tokens of an answer, and another that could go on with it is free."""
+
+    street: Street
+    folder: Path
+    job: LiveJob
+    host_id: bytes
+    spare: bytes
+    lines: dict[bytes, FakeLine]
+    before: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
+
+    def outcomes(self, host_id: bytes) -> tuple[int, int, int]:
+        stored = self.street.house.fleet.get(host_id).stored()
+        return stored.jobs_done, stored.jobs_failed, stored.jobs_lost
+
+    async def silent(self, seconds: float) -> None:
+        self.street.clock.advance(seconds=seconds)
+        for host in self.street.house.fleet:
+            if host.id in self.street.house.lines:
+                self.street.house.fleet.seen(host.id)
+        await sweep(self.street.house)
+
+
+Act = Callable[[Scene], Awaitable[None]]
+
+
+# -- what happens ------------------------------------------------------------------------------------------------
+
+
+async def answered(scene: Scene) -> None:
+    await complete(scene.street.house, scene.job, finish_reason="stop", usage=Usage(0, 2))
+
+
+async def cancelled(scene: Scene) -> None:
+    await cancel(scene.street.house, scene.job)
+
+
+async def hung_up(scene: Scene) -> None:
+    hang_up(scene.street.house, scene.job)
+    await scene.street.house.settle_down()
+
+
+def failing(code: str, fault: Fault) -> Act:
+    async def act(scene: Scene) -> None:
+        await fail(scene.street.house, scene.job, code=code, message="as it says", fault=fault)
+
+    return act
+
+
+async def can_not_go_on(scene: Scene) -> None:
+    """The spare host is the one in question: the first is lost to it."""
+    await lost(scene.street, scene.job)
+    scene.host_id, scene.before[scene.spare] = scene.spare, scene.outcomes(scene.spare)
+    await scene.street.host(offer=GOES_ON)
+    await fail(scene.street.house, scene.job, code="cannot_continue", message="no", fault=Fault.COORDINATOR)
+
+
+async def fell_silent(scene: Scene) -> None:
+    await scene.silent(10)
+
+
+async def dropped(scene: Scene) -> None:
+    scene.street.unlink(scene.host_id)
+    watch.link_dropped(scene.street.house, scene.host_id)
+    await scene.silent(0.5)
+
+
+async def came_back_empty(scene: Scene) -> None:
+    from_it = lease_of(scene.job)
+    await watch.lose(scene.street.house, scene.job, from_it, "it came back without", fault=Fault.HOST, again=True)
+
+
+async def too_much(scene: Scene) -> None:
+    house, job = scene.street.house, scene.job
+    with pytest.raises(AnswerTooLarge) as large:
+        take_frames(house, job, 2, [Frame("x", 1_000_000)])
+    await fail(house, job, code="answer_too_large", message=str(large.value), fault=Fault.HOST)
+
+
+async def other_hash(scene: Scene) -> None:
+    with pytest.raises(BadSegment):
+        await complete(scene.street.house, scene.job, finish_reason="stop", usage=Usage(1, 2), chain=b"c" * 32)
+
+
+async def too_late(scene: Scene) -> None:
+    scene.street.clock.advance(seconds=scene.street.house.settings.job_ttl_s)
+    await sweep(scene.street.house)
+
+
+async def nobody_free(scene: Scene) -> None:
+    """The wait is what is looked at, not the loss that began it."""
+    scene.street.house.fleet.reserve(scene.spare, "m")
+    await lost(scene.street, scene.job)
+    scene.before[scene.host_id] = scene.outcomes(scene.host_id)
+    await scene.silent(scene.street.house.settings.broken_wait_s + 1)
+    scene.street.house.fleet.release(scene.spare)
+
+
+async def all_silent(scene: Scene) -> None:
+    street = scene.street
+    scene.street.house.fleet.reserve(scene.spare, "m")
+    others = []
+    for _ in range(4):
+        await street.host(offer=GOES_ON)
+        others.append(await street.submit(max_tokens=10))
+        deliver(street.house, others[-1], 1)
+    scene.street.house.fleet.release(scene.spare)
+    lease_of(scene.job).touched_s = street.clock.monotonic_s()
+    await scene.silent(10)
+    for job in others:
+        await cancel(street.house, job)
+
+
+async def stood_still(scene: Scene) -> None:
+    """The sweep comes ten seconds late, as after SIGSTOP of the coordinator."""
+    sweeping = asyncio.create_task(expire.sweep_forever(scene.street.house))
+    await asyncio.sleep(0)
+    scene.street.clock.advance(seconds=10)
+    commits = scene.street.house.db.stats.commits
+    async with asyncio.timeout(10):
+        while lease_of(scene.job).touched_s < scene.street.clock.monotonic_s() - 1:
+            await asyncio.sleep(0.01)
+    sweeping.cancel()
+    assert scene.street.house.db.stats.commits == commits
+
+
+async def restarted(scene: Scene) -> None:
+    """Done by the scene itself, which opens the house again."""
+
+
+async def frames_gone(scene: Scene) -> None:
+    await fail(scene.street.house, scene.job, code="frames_gone", message="gone", fault=Fault.COORDINATOR)
+
+
+NEXT = "goes on at the next host, else failed"
+PART, NOTHING = "its part", "nothing"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    act: Act
+    fault: str
+    """As stored with the attempt, or with the job where that ends."""
+    reputation: str
+    """What the host in question is taken for; "–": nothing moves."""
+    ends: str
+    earns: str
+    attached: bool = False
+    again: bool = False
+    """The house is closed and opened again before the act."""
+
+    def cells(self) -> str:
+        """Return the line as the documentation has it."""
+        return f"| {self.what} | {self.fault} | {self.reputation} | {self.ends} | {self.earns} |"
+
+
+TABLE = (
+    Row("answered", answered, "–", "done", "completed", PART),
+    Row("the buyer cancels", cancelled, "buyer", "–", "cancelled", PART),
+    Row("the client of an attached job hangs up", hung_up, "buyer", "–", "cancelled", PART, attached=True),
+    Row("the engine says the request is bad", failing("bad_request", Fault.BUYER), "buyer", "–", "failed", PART),
+    Row("the engine or worker fails", failing("engine_failed", Fault.HOST), "host", "failed", NEXT, PART),
+    Row("the engine says it is busy (429, 503)", failing("engine_busy", Fault.CAPACITY), "capacity", "–", NEXT, PART),
+    Row("the engine can't go on from another host's frames", can_not_go_on, "–", "–", NEXT, NOTHING),
+    Row("the host is silent for longer than is its way", fell_silent, "host", "lost", NEXT, PART),
+    Row("its link drops and is not back in time", dropped, "host", "lost", NEXT, PART),
+    Row("its link comes back without the job", came_back_empty, "host", "lost", NEXT, PART),
+    Row("more text or tokens than the job may have", too_much, "host", "failed", NEXT, PART),
+    Row("signature or running hash do not match the frames", other_hash, "host", "failed", NEXT, NOTHING),
+    Row("nobody finished it before its deadline", too_late, "capacity", "–", "expired", PART),
+    Row("all that could go on stay busy for `broken_wait_s`", nobody_free, "capacity", "–", "failed", PART),
+    Row("most hosts fall silent at once", all_silent, "–", "–", "stays with its host", PART),
+    Row("the coordinator stood still", stood_still, "–", "–", "stays with its host", PART),
+    Row("the coordinator restarted under an attached job", restarted, "coordinator", "–", "failed", NOTHING, True, True),
+    Row("the coordinator restarted, and the worker let go of frames", frames_gone, "coordinator", "–",
+        "begins anew", NOTHING, again=True),
+    Row("the job came too late, or with a wrong prefix", failing("deadline", Fault.COORDINATOR), "coordinator", "–",
+        "failed", PART),
+)  # fmt: skip
+
+
+@asynccontextmanager
+async def opened(folder: Path, row: Row) -> AsyncIterator[Scene]:
+    """Set the scene of *row*."""
+    async with open_street(folder) as street:
+        host_id, line = await street.host(offer=GOES_ON)
+        job = await street.submit(max_tokens=10, detached=not row.attached)
+        spare, other = await street.host(offer=GOES_ON)
+        deliver(street.house, job, 2)
+        scene = Scene(street, folder, job, host_id, spare, {host_id: line, spare: other})
+        scene.before = {each: scene.outcomes(each) for each in (host_id, spare)}
+        if not row.again:
+            yield scene
+            return
+    async with open_street(folder, buyer=street.buyer_id) as again:
+        again.link(spare, FakeLine())
+        live = again.house.jobs.live.get(job.id)
+        yield Scene(again, folder, live or job, host_id, spare, scene.lines, scene.before)
+
+
+async def stored_fault(scene: Scene) -> str:
+    """Return the fault of the host's attempt, or of the job where that ended otherwise than well."""
+    row = await scene.street.house.jobs.get(scene.job.id)
+    attempts = await scene.street.house.jobs.attempts(scene.job.id)
+    of_attempt = next(each.fault for each in reversed(attempts) if each.host_id == scene.host_id)
+    return (row.fault if row.state not in ("running", "queued") else of_attempt) or "–"
+
+
+class TestTable:
+    @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.what)
+    async def test_it_is_what_happens(self, tmp_path: Path, row: Row) -> None:
+        async with opened(tmp_path, row) as scene:
+            house, job = scene.street.house, scene.job
+            await row.act(scene)
+
+            fault = await stored_fault(scene)
+            state = (await house.jobs.get(job.id)).state
+            ends = state
+            if state == "running":
+                went_on = job.host_id != scene.host_id
+                ends = NEXT if went_on and job.frames else "begins anew" if job.restarts else "stays with its host"
+                deliver(house, job, 1)
+                await complete(house, job, finish_reason="stop", usage=Usage(0, 1))
+            before, after = scene.before[scene.host_id], scene.outcomes(scene.host_id)
+            moved = [name for name, a, b in zip(("done", "failed", "lost"), before, after, strict=True) if b > a]
+            if ends == "stays with its host":
+                # Its own good end, which this test wrote.
+                moved.remove("done")
+            earned = (await house.ledger.account(scene.host_id)).balance_uusd
+
+            assert (fault, moved or ["–"], ends) == (row.fault, [row.reputation], row.ends)
+            assert (PART if earned else NOTHING) == row.earns
+            assert await audit(house.db) == []
+
+    def test_it_is_the_one_in_the_documentation(self) -> None:
+        text = DOCS.read_text().split("## Whose fault")[1].split("\n## ")[0]
+        told = re.findall(r"^\|.*\|$", text, re.MULTILINE)[2:]
+
+        assert told == [row.cells() for row in TABLE]
