@@ -259,7 +259,7 @@ class _Server(uvicorn.Server):
     def _begin(self) -> None:
         if self._draining is None:
             self._draining = asyncio.get_running_loop().create_task(self._drain())
-            self.on_stopping(self._house.jobs.live.leased)
+            self.on_stopping(self._house.jobs.live.open_answers)
 
     async def _drain(self) -> None:
         await drain(self._house)

@@ -265,7 +265,7 @@ class _Post:
             if self._news is not None:
                 self._news.cancel()
             if self._worker is not None:
-                if self._house is not None and self._house.jobs.live.leased:
+                if self._house is not None and self._house.jobs.live.open_answers:
                     # Told to stop at once, or out of time: what it still does has nowhere to go.
                     self._worker.kill()
                 await self._worker.stop()

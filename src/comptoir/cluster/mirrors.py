@@ -192,6 +192,8 @@ class Mirrors:
         self._jobs.pop(job.id, None)
         self._heard_s.pop(job.id, None)
         self._stops.pop(job.id, None)
+        if not self._house.jobs.live.open_answers:
+            self._house.when_empty.set()
 
     def _break_off(self, job: LiveJob) -> None:
         """End the readers of an answer that began anew: nothing can be added honestly to what they have. The job goes on."""

@@ -213,7 +213,7 @@ class House:
     started_s: float = 0.0
     retention: Retention = field(default_factory=Retention)
     when_empty: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set whenever no job is leased; the drain waits for it."""
+    """Set when the last lease or the last mirror ends: a drain then looks whether answers are still open."""
     _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
     _credit: dict[bytes, int] = field(default_factory=dict)
     _waiting_prices: dict[tuple[str, str], tuple[float, int, int]] = field(default_factory=dict)
