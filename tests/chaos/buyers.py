@@ -160,9 +160,12 @@ class Client:
                 pass
             await pause(asking.dice)
 
+    def _still_patient(self) -> None:
+        self._asking.check_patience(f"the end of a stream of {self._seen.job} that only pings")
+
     async def _read(self, answer: aiohttp.ClientResponse, stop_after: int | None) -> None:
         seen = self._seen
-        async for event in events(answer):
+        async for event in events(answer, self._still_patient):
             if event.data == "[DONE]":
                 seen.ended = not seen.error
                 return
@@ -225,7 +228,7 @@ class Client:
         seen.connections += 1
         seen.texts.append("")
         count = 0
-        async for event in events(answer):
+        async for event in events(answer, self._still_patient):
             if event.data == "[DONE]":
                 seen.ended = not seen.error
                 return
