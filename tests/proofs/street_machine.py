@@ -5,27 +5,31 @@ Hosts are fakes, time moves by hand, and every command that was written is remem
 
 import asyncio
 import itertools
+import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
 
 from comptoir.app import open_house
 from comptoir.dispatch import House
+from comptoir.dispatch.assign import requeue_verb, start_verb
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.house import Turn
 from comptoir.dispatch.onboard import add_host, add_user
 from comptoir.dispatch.settle import Ending, _item, settle_verb
 from comptoir.dispatch.stream import complete, fail, leased_job, take_frames
-from comptoir.dispatch.submit import submit
+from comptoir.dispatch.submit import submit, submit_verb
 from comptoir.hosts import LINK, POLL, NewHost
-from comptoir.jobs import Fault, JobFinished, JobMoved, JobState, LiveJob, decode_frames
+from comptoir.jobs import Fault, JobFinished, JobMoved, JobState, LiveJob, NotYourLease, decode_frames
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Tx
 from comptoir.kit.errors import Unavailable
+from comptoir.ledger import InsufficientCredit
 from comptoir.link import Frame, Usage, chain_start, chain_step
 from comptoir.reports.audit import differences
 from comptoir.settings import Settings
@@ -37,6 +41,17 @@ T = TypeVar("T")
 
 Command = tuple[Callable[[Tx, list[Any]], list[Any]], Any, int]
 """Verb, item and turn of something written."""
+
+DOUBLED_KEY = (sqlite3.IntegrityError, psycopg.errors.UniqueViolation)
+TWICE: dict[Callable[..., Any], tuple[type[Exception], ...]] = {
+    # An order without an Idempotency-Key has an id of its own; a buyer may have no credit for it by now.
+    submit_verb: (*DOUBLED_KEY, InsufficientCredit),
+    # A job that was put back in line is queued again: then it is the lease that exists already.
+    start_verb: (*DOUBLED_KEY, JobFinished, JobMoved),
+    requeue_verb: (NotYourLease, JobMoved),
+    settle_verb: (JobFinished,),
+}
+"""What each verb says to a command that comes twice."""
 
 HOSTS = ((LINK, 1, True), (LINK, 2, True), (POLL, 2, False), (LINK, 1, True))
 """Transport, slots, and whether it can go on from another host's frames."""
@@ -354,7 +369,7 @@ class StreetMachine(LoopMachine):
                 await self.street.batch(verb, item, turn=turn)
 
     async def run_again(self, commands: Sequence[Command]) -> None:
-        """Run commands that were written a second time, as if a message had been doubled: each must be refused."""
+        """Run commands that were written a second time, as if a message had been doubled: each must be refused, and say why."""
         for verb, item, turn in commands:
-            with pytest.raises(Exception):  # noqa: B017 (a refusal of the room, or the database's own of a doubled key)
+            with pytest.raises(TWICE[verb]):
                 await self.street.batch(verb, item, turn=turn)
