@@ -89,7 +89,7 @@ class Misdeed(enum.StrEnum):
     NOT_UTF8 = "not_utf8"
     """Sends a frame whose text is no UTF-8."""
     NEGATIVE_TOKENS = "negative_tokens"
-    """Sends a frame that stands for fewer than no tokens."""
+    """Sends a frame that stands for fewer than no tokens, which is no message of the link."""
     TOO_MANY_TOKENS = "too_many_tokens"
     """Sends a frame that stands for a million tokens."""
     HELLO_AGAIN = "hello_again"

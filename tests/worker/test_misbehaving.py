@@ -71,7 +71,7 @@ class TestScriptedWorker:
         assert coordinator.violations[0] == violation
         assert attempt.frames[:3] == words()[:3]
 
-    @pytest.mark.parametrize("misdeed", [Misdeed.DROP, Misdeed.NOT_MSGPACK, Misdeed.NOT_UTF8])
+    @pytest.mark.parametrize("misdeed", [Misdeed.DROP, Misdeed.NOT_MSGPACK, Misdeed.NOT_UTF8, Misdeed.NEGATIVE_TOKENS])
     async def test_the_connection_ends(self, coordinator: Coordinator, misdeed: Misdeed) -> None:
         async with misbehaving(coordinator.url, misdeed) as worker:
             attempt = await coordinator.push(make_job(1))
