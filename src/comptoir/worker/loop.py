@@ -165,6 +165,8 @@ class JobRunner:
                 return
             if finish is None:
                 raise EngineError("engine_protocol", "the engine ended without saying how the answer finished")
+            if finish.usage.prompt_tokens < 0 or finish.usage.completion_tokens < 0:
+                raise EngineError("engine_protocol", f"the engine counted below 0: {finish.usage}")
             self._table.close(held, self._signed(held, finish))
             await _end(stream, engine.name)
         except EngineError as error:
