@@ -321,8 +321,8 @@ class TestFailure:
         assert (attempt.fail.code, attempt.fail.fault, attempt.text) == ("engine_bug", "host", "a")
         assert (coordinator.connections, coordinator.violations) == (1, [])
 
-    @pytest.mark.parametrize("usage", [Usage(-1, 1), Usage(1, -1)])
-    async def test_an_end_that_counts_below_zero_fails(
+    @pytest.mark.parametrize("usage", [Usage(-1, 1), Usage(1, -1), Usage(1 << 31, 1), Usage(1, 1, b" " * 65_537)])
+    async def test_an_end_whose_counts_no_message_can_say_fails(
         self, coordinator: Coordinator, join: JoinWorker, usage: Usage
     ) -> None:
         async with join(ScriptedEngine(Frame("a"), Finish("stop", usage))):
