@@ -14,9 +14,9 @@ from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrde
 from comptoir.dispatch.house import House
 from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
 from comptoir.dispatch.watch import link_dropped
-from comptoir.hosts import Host
+from comptoir.hosts import SLOTS_MAX, Host, check_offer
 from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
-from comptoir.kit.errors import Refusal
+from comptoir.kit.errors import InvalidField, Refusal
 from comptoir.kit.ids import public
 from comptoir.link import (
     LINK_VERSION,
@@ -125,6 +125,11 @@ class Session:
         if hello.version != LINK_VERSION:
             reason = f"this coordinator speaks version {LINK_VERSION} of the link, you speak {hello.version}"
             await self._refuse(reason, reconnect_after_s=-1.0)
+            return False
+        try:
+            _check_offer(hello)
+        except InvalidField as invalid:
+            await self._refuse(f"the offer can't be taken: {invalid}", reconnect_after_s=-1.0)
             return False
         house, host = self._house, self._host
         await house.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
@@ -286,6 +291,10 @@ class Session:
         return None if job.closing else job
 
     def _models(self, message: Models) -> None:
+        try:
+            _check_offer(message)
+        except InvalidField as invalid:
+            raise ProtocolBroken(f"the offer can't be taken: {invalid}") from invalid
         self._house.fleet.replace_offer(self._host.id, tuple(message.models), message.slots)
         pump(self._house, self._host.id)
 
@@ -316,6 +325,18 @@ class Session:
 
 class ProtocolBroken(Exception):
     """The worker sent something the link does not allow; the connection is closed with the reason."""
+
+
+def _check_offer(message: Hello | Models) -> None:
+    """Do nothing if the offer may be taken; one of no models is a host whose engines are away.
+
+    Raises:
+        InvalidField: a price, a length or a count is out of bounds.
+    """
+    if message.models:
+        check_offer(tuple(message.models), message.slots)
+    elif not 1 <= message.slots <= SLOTS_MAX:
+        raise InvalidField("slots", f"must be 1 to {SLOTS_MAX}")
 
 
 def _job_message(job: LiveJob, lease: Lease) -> Job:
