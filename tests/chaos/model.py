@@ -117,8 +117,6 @@ def _seen_is_recorded(order: Order, one: Seen, job: Record, tables: Tables) -> I
         return
     restarts = job["restarts"] or 0
     for piece in one.pieces:
-        if piece.epoch != restarts and restarts:
-            continue  # Of an answer that was given up; its readers were told, and begin anew.
         recorded = frames[piece.number] if piece.number < len(frames) else f"nothing ({len(frames)} frames)"
         if piece.text and recorded != piece.text:
             facts = f"frame {piece.number} was {piece.text!r}, recorded is {recorded!r}"

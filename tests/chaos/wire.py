@@ -11,7 +11,7 @@ LINE_BYTES_MAX = 1 << 20
 AGAIN_S = (0.02, 0.3)
 """A client that was refused or cut off waits between these before it asks again."""
 
-PATIENCE_S = 45.0
+PATIENCE_S = 100.0
 """Longest that a client waits for one answer before it calls it lost; everything it waits for takes far less."""
 
 GONE = (aiohttp.ClientError, ConnectionError, TimeoutError)

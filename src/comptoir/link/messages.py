@@ -176,6 +176,9 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
     max_tokens: int = 0
     """Most tokens of the answer over all its choices, as the hold covers them; the worker ends the answer there with
     ``length``. 0: the body alone says."""
+    left_ms: int = 0
+    """Milliseconds to the deadline when this was sent: what a worker goes by, as its clock may be hours from the
+    coordinator's. 0: an older coordinator, which gives *deadline_ms* alone."""
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="cancel"):

@@ -84,7 +84,7 @@ class JobRunner:
         full = self._table.running >= self.slots
         held = self._table.open(job)
         engine = self._engines.get(job.model)
-        left_s = (job.deadline_ms - self._clock.now_ms()) / 1000
+        left_s = (job.left_ms or job.deadline_ms - self._clock.now_ms()) / 1000
         if self.draining:
             self._fail(held, EngineError("draining", "the host takes no new jobs", fault="capacity"))
         elif full:
@@ -92,7 +92,7 @@ class JobRunner:
         elif engine is None:
             self._fail(held, EngineError("model_not_served", f"no engine here serves {job.model!r} now"))
         elif left_s <= 0:
-            late = "the job arrived after its deadline (or the clocks of host and coordinator differ)"
+            late = "the job arrived after its deadline, or this host's clock differs from that of an older coordinator"
             self._fail(held, EngineError("deadline", late, fault="coordinator"))
         elif wrong := _wrong_prefix(job):
             self._fail(held, EngineError("prefix_mismatch", wrong, fault="coordinator"))

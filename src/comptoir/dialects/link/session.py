@@ -74,7 +74,7 @@ class Session:
         """Put the job in the outbox; False when the socket is gone."""
         if not self.open:
             return False
-        self.post(_job_message(job, lease))
+        self.post(_job_message(job, lease, now_ms=self._house.clock.now_ms()))
         return True
 
     def cancel(self, lease: Lease, reason: str) -> None:
@@ -175,7 +175,7 @@ class Session:
                 fault = Fault.COORDINATOR if lease.revived else Fault.HOST
                 house.spawn(lose(house, job, lease, "the host came back without the job", fault=fault, again=True))
             else:
-                unsent.append(_job_message(job, lease))
+                unsent.append(_job_message(job, lease, now_ms=house.clock.now_ms()))
         return have, unsent
 
     def _leave(self) -> None:
@@ -339,10 +339,11 @@ def _check_offer(message: Hello | Models) -> None:
         raise InvalidField("slots", f"must be 1 to {SLOTS_MAX}")
 
 
-def _job_message(job: LiveJob, lease: Lease) -> Job:
+def _job_message(job: LiveJob, lease: Lease, *, now_ms: int) -> Job:
     return Job(
         lease.id, job.id, job.kind, job.model, job.body, job.deadline_ms, lease.first_frame,
         job.frames[: lease.first_frame], lease.chain if lease.first_frame else b"", job.max_tokens,
+        max(1, job.deadline_ms - now_ms),
     )  # fmt: skip
 
 
