@@ -92,7 +92,11 @@ class Peers(Protocol):
         ...
 
     async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
-        """A host came here: learn of it what others wrote, and take over the jobs that it brings leases on."""
+        """A host came here: learn of it what others wrote, and take over the jobs that it brings leases on.
+
+        Raises:
+            Unavailable: the database is away, and whose its leases are can't be known; it must come again, with its frames.
+        """
         ...
 
     def yields(self, host: Host) -> bool:

@@ -16,7 +16,7 @@ from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_fr
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
 from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
-from comptoir.kit.errors import InvalidField, Refusal
+from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.ids import public
 from comptoir.link import (
     LINK_VERSION,
@@ -132,7 +132,12 @@ class Session:
             await self._refuse(f"the offer can't be taken: {invalid}", reconnect_after_s=-1.0)
             return False
         house, host = self._house, self._host
-        await house.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
+        try:
+            await house.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
+        except Unavailable as away:
+            # Told that a lease is not known, it would throw away frames that nobody else has.
+            await self._refuse(away.message, reconnect_after_s=away.retry_after_s)
+            return False
         earlier = house.lines.get(host.id)
         if isinstance(earlier, Session):
             earlier.post(Bye("another connection of this host took over", -1.0))
