@@ -13,7 +13,7 @@ from comptoir.cluster.offers import Offers
 from comptoir.cluster.sharing import Sharing
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.cluster.take_over import TakeOver
-from comptoir.dispatch import House
+from comptoir.dispatch import House, Standing
 from comptoir.hosts import Host
 from comptoir.jobs import JobState, LiveJob
 from comptoir.kit.bus import Bus
@@ -98,6 +98,13 @@ class Cluster:
     def lives(self, node_id: bytes) -> bool:
         """Tell whether a coordinator is alive, this one included."""
         return node_id == self._house.node_id or node_id in self.board.here
+
+    def standing(self) -> Standing:
+        """Tell how it stands with the others."""
+        board = self.board
+        return Standing(
+            len(board.here), board.up, board.traffic.gaps, len(self._house.jobs.live.mirrors), self.take_over.taken
+        )  # fmt: skip
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from comptoir.cluster.messages import Message, Piece, decode, encode
-from comptoir.kit.bus import MESSAGE_BYTES_MAX, Bus
+from comptoir.kit.bus import MESSAGE_BYTES_MAX, Bus, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,11 @@ class Switchboard:
     def up(self) -> bool:
         """Whether messages can be sent now."""
         return self._bus.up
+
+    @property
+    def traffic(self) -> Traffic:
+        """What went over the bus so far."""
+        return self._bus.traffic
 
     def on(self, kind: type[M], handler: Callable[[bytes, M], None]) -> None:
         """Have *handler* called with every message of *kind*; one handler a kind."""

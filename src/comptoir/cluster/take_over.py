@@ -51,6 +51,8 @@ class TakeOver:
         self._strangers: set[bytes] = set()
         self._searching = asyncio.Lock()
         switchboard.on_change.append(self._bus_changed)
+        self.taken = 0
+        """Jobs taken over so far."""
         self.nodes: list[Node] = []
         """Everybody known, as of the last beat."""
 
@@ -151,6 +153,7 @@ class TakeOver:
                 for row in rows:
                     await self._mirrors.take_up(row)
             self._strangers.clear()
+            self.taken += taken
             if taken:
                 log.info("took over %d jobs of coordinators that are gone", taken)
             return taken
@@ -163,6 +166,7 @@ class TakeOver:
             return
         rows = await house.jobs.claim_leases(unknown, node_id=house.node_id, host_id=host_id)
         if rows:
+            self.taken += len(rows)
             log.info("a worker brought %d jobs from another coordinator", len(rows))
             self._board.tell_all(Owned([row.id for row in rows]))
         for row in rows:

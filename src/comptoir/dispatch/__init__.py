@@ -4,7 +4,7 @@ Read it in this order: `submit` (accept and hold) -> `assign` (give to a host) -
 beside them `cancel`, `expire`, `recover`, `drain` and `onboard`. No SQL, no HTTP in here. `House` is what every verb works on.
 """
 
-from comptoir.dispatch.house import Alone, House, Line, Peers, Served
+from comptoir.dispatch.house import Alone, House, Line, Peers, Served, Standing
 from comptoir.dispatch.submit import Order
 
-__all__ = ["Alone", "House", "Line", "Order", "Peers", "Served"]
+__all__ = ["Alone", "House", "Line", "Order", "Peers", "Served", "Standing"]

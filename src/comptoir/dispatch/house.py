@@ -64,6 +64,20 @@ class Line(Protocol):
         ...
 
 
+class Standing(NamedTuple):
+    """How it stands with the other coordinators, for metrics."""
+
+    others: int
+    """That are alive."""
+    bus_up: bool
+    gaps: int
+    """Times that messages of one of them were found lost."""
+    mirrors: int
+    """Jobs of others that are read here."""
+    taken_over: int
+    """Jobs taken over from others since the start."""
+
+
 class Peers(Protocol):
     """The other coordinators of this trading post; `Alone` where there are none, `comptoir.cluster` where there are."""
 
@@ -107,6 +121,10 @@ class Peers(Protocol):
         """Tell whether a coordinator is alive, this one included."""
         ...
 
+    def standing(self) -> Standing | None:
+        """Tell how it stands with the others; None where there are none."""
+        ...
+
 
 class Alone:
     """No other coordinators."""
@@ -134,6 +152,9 @@ class Alone:
 
     def lives(self, node_id: bytes) -> bool:
         return False
+
+    def standing(self) -> Standing | None:
+        return None
 
 
 @dataclass

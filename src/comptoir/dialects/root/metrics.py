@@ -29,6 +29,7 @@ class HouseCollector(Collector):
         yield from self._jobs()
         yield from self._fleet()
         yield from self._writer()
+        yield from self._others()
         yield from self._loop()
 
     def _requests(self) -> Iterator[Metric]:
@@ -84,6 +85,20 @@ class HouseCollector(Collector):
         yield GaugeMetricFamily("comptoir_db_commands_waiting", "Commands that wait for the writer.", db.waiting)
         yield GaugeMetricFamily("comptoir_db_away", "1 while the database is out of reach.", float(db.away))
         yield GaugeMetricFamily("comptoir_ends_waiting", "Ends of jobs that wait for it.", len(self._house.later))
+
+    def _others(self) -> Iterator[Metric]:
+        standing = self._house.peers.standing()
+        if standing is None:
+            return
+        yield GaugeMetricFamily(
+            "comptoir_coordinators", "Coordinators that are alive, this one included.", 1 + standing.others
+        )
+        yield GaugeMetricFamily(
+            "comptoir_bus_up", "1 while the others can be reached over the bus.", float(standing.bus_up)
+        )
+        yield CounterMetricFamily("comptoir_bus_gaps", "Times that messages of another were found lost.", standing.gaps)
+        yield GaugeMetricFamily("comptoir_jobs_mirrored", "Jobs of others that are read here.", standing.mirrors)
+        yield CounterMetricFamily("comptoir_jobs_taken_over", "Jobs taken over from others.", standing.taken_over)
 
     def _loop(self) -> Iterator[Metric]:
         house, lag = self._house, self._house.lag
