@@ -193,3 +193,20 @@ class TestSameHost:
             segments = (await receipt(post, job)).predicate.segments
             assert [(each.first_frame, each.end_frame) for each in segments] == [(0, AFTER), (AFTER, WORDS)]
             assert await audit(post.house.db) == []
+
+
+class TestHedge:
+    async def test_a_host_that_does_not_begin_loses_to_a_second_one(self, tmp_path: Path) -> None:
+        async with (
+            open_post(tmp_path, hedge=True) as post,
+            workers(post, Misdeed.STALL, Misdeed.NONE, after=0) as (slow, good),
+        ):
+            for _ in range(40):
+                post.house.fleet.first_frame(host_of(slow), "trivial", 1.0)
+            job = await given_to(post, slow, [good])
+
+            assert await text_of(job) == WHOLE
+            assert [each.host for each in (await receipt(post, job)).predicate.segments] == [good.host_id]
+            stored = post.house.fleet.get(host_of(slow)).stored()
+            assert (stored.jobs_done, stored.jobs_failed, stored.jobs_lost) == (0, 0, 0)
+            assert await audit(post.house.db) == []
