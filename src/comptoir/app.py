@@ -19,7 +19,7 @@ from types import FrameType
 import uvicorn
 
 from comptoir import __version__
-from comptoir.cluster import Cluster, joined
+from comptoir.cluster import Cluster, alone, joined
 from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
 from comptoir.dialects.link.session import say_goodbye
@@ -29,7 +29,6 @@ from comptoir.dispatch.drain import drain
 from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedge_later
 from comptoir.dispatch.push import pushing
-from comptoir.dispatch.recover import recover
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
@@ -80,6 +79,7 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
     Raises:
         ModuleNotFoundError: PostgreSQL is configured and ``comptoir[postgres]`` is not installed.
         KeyFileError: the signing key's file is readable by others.
+        FolderTaken: another process uses the data folder. NotAlone: another coordinator uses the database, and there is no bus.
     """
     clock = clock or Clock()
     data = settings.data_path()
@@ -125,8 +125,8 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
 async def _among_others(house: House, settings: Settings) -> AsyncIterator[None]:
     """Take up what is unfinished: all of it where this coordinator is alone, with a bus what no living one owns."""
     if not settings.bus:
-        await recover(house)
-        yield
+        async with alone(house, settings.data_path()):
+            yield
         return
     # All coordinators of a post sign with one key, and nobody else does.
     bus = open_bus(settings.bus, house.node_id, post=house.receipts.keyid[:POST_CHARS])
@@ -262,7 +262,7 @@ class _Server(uvicorn.Server):
     def _begin(self) -> None:
         if self._draining is None:
             self._draining = asyncio.get_running_loop().create_task(self._drain())
-            self.on_stopping(self._house.jobs.live.leased)
+            self.on_stopping(self._house.jobs.live.open_answers)
 
     async def _drain(self) -> None:
         await drain(self._house)

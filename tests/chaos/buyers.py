@@ -17,6 +17,9 @@ CLIENTS = 32
 REQUEST_S_MAX = 25.0
 """Longest silence of one connection before its client tries another: a paused coordinator says nothing at all."""
 
+RESTARTED = "answer_restarted"
+"""What a reader is told of an answer that began anew before what it has read."""
+
 FINAL = ("completed", "failed", "cancelled")
 """The words of Infrintia for final states."""
 
@@ -160,33 +163,34 @@ class Client:
                 pass
             await pause(asking.dice)
 
+    def _still_patient(self) -> None:
+        self._asking.check_patience(f"the end of a stream of {self._seen.job} that only pings")
+
     async def _read(self, answer: aiohttp.ClientResponse, stop_after: int | None) -> None:
         seen = self._seen
-        async for event in events(answer):
+        async for event in events(answer, self._still_patient):
             if event.data == "[DONE]":
                 seen.ended = not seen.error
                 return
             if event.name == "error":
-                seen.error = str(json.loads(event.data)["error"]["code"])
-                continue
-            if event.name:
-                self._restarted(event)
+                code = str(json.loads(event.data)["error"]["code"])
+                if code == RESTARTED:
+                    # Said instead of another answer's second half: what was read is thrown away, and all is read again.
+                    seen.restarts += 1
+                    seen.pieces.clear()
+                    return
+                seen.error = code
                 continue
             self._take(event)
             if stop_after is not None and len(seen.pieces) >= stop_after:
                 return
 
-    def _restarted(self, event: Event) -> None:
-        """The answer begins anew, and the reader is told so."""
-        self._seen.restarts += 1
-        self._seen.pieces.clear()
-
     def _take(self, event: Event) -> None:
         seen = self._seen
         epoch, number = parse_id(event.id)
         last = seen.pieces[-1] if seen.pieces else Piece(epoch, -1, "")
-        if epoch != last.epoch:
-            seen.problems.append(f"event {event.id} came after {last.epoch}.{last.number} and nobody said why")
+        if epoch < last.epoch:
+            seen.problems.append(f"event {event.id} came after {last.epoch}.{last.number}")
         elif number != last.number + 1:
             seen.problems.append(f"event {event.id} came after {last.number}")
         seen.pieces.append(Piece(epoch, number, json.loads(event.data)["token"]))
@@ -225,13 +229,17 @@ class Client:
         seen.connections += 1
         seen.texts.append("")
         count = 0
-        async for event in events(answer):
+        async for event in events(answer, self._still_patient):
             if event.data == "[DONE]":
                 seen.ended = not seen.error
                 return
             chunk = json.loads(event.data)
             if "error" in chunk:
-                seen.error = str(chunk["error"].get("code") or chunk["error"]["type"])
+                code = str(chunk["error"].get("code") or chunk["error"]["type"])
+                if code == RESTARTED and self._order.keyed:
+                    seen.restarts += 1
+                    return
+                seen.error = code
                 continue
             for choice in chunk["choices"]:
                 text = choice["delta"].get("content") or ""

@@ -102,7 +102,7 @@ async def _play(stage: Stage, outcome: Outcome) -> None:
 
 
 async def _until_over(stage: Stage) -> dict[str, int]:
-    """Wait until no job is open, or `OVER_S_MAX`; return how many jobs are in which state."""
+    """Wait until no job is open, or `OVER_S_MAX`; return how many jobs are in which state, with why."""
     deadline = time.monotonic() + OVER_S_MAX
     while True:
         states = await asyncio.to_thread(_states, stage)
@@ -112,7 +112,7 @@ async def _until_over(stage: Stage) -> dict[str, int]:
 
 
 def _states(stage: Stage) -> dict[str, int]:
-    sql = "SELECT state, count(*) FROM jobs GROUP BY state"
+    sql = "SELECT CASE WHEN error_code IS NULL THEN state ELSE state || ' ' || error_code END, count(*) FROM jobs GROUP BY 1"
     if stage.database:
         with psycopg.connect(stage.database) as connection:
             return {str(state): int(count) for state, count in connection.execute(sql)}

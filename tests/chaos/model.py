@@ -115,28 +115,22 @@ def _seen_is_recorded(order: Order, one: Seen, job: Record, tables: Tables) -> I
     if _was_free_and_forgotten(job, frames):
         yield from _is_its_orders(order, one, job)
         return
+    restarts = job["restarts"] or 0
     for piece in one.pieces:
-        if piece.text and (piece.number >= len(frames) or frames[piece.number] != piece.text):
-            recorded = frames[piece.number] if piece.number < len(frames) else f"nothing ({len(frames)} frames)"
-            yield Violation(
-                "a stream is a prefix of the answer",
-                job["id"],
-                f"frame {piece.number} was {piece.text!r}, recorded is {recorded!r}",
-            )
+        recorded = frames[piece.number] if piece.number < len(frames) else f"nothing ({len(frames)} frames)"
+        if piece.text and recorded != piece.text:
+            facts = f"frame {piece.number} was {piece.text!r}, recorded is {recorded!r}"
+            yield Violation("a stream is a prefix of the answer", job["id"], facts)
             break
     if one.ended and one.pieces and one.pieces[-1].number != len(frames) - 1:
-        yield Violation(
-            "a stream that ended was read whole", job["id"], f"up to frame {one.pieces[-1].number} of {len(frames)}"
-        )
+        facts = f"up to frame {one.pieces[-1].number} of {len(frames)}"
+        yield Violation("a stream that ended was read whole", job["id"], facts)
     whole = "".join(frames)
     for number, text in enumerate(one.texts):
         last = one.ended and number == len(one.texts) - 1
-        if not whole.startswith(text) or (last and text != whole):
-            yield Violation(
-                "a stream is a prefix of the answer",
-                job["id"],
-                f"read {text[-80:]!r} ({len(text)} characters), recorded {whole[-80:]!r} ({len(whole)})",
-            )
+        if (last and text != whole) or not (whole.startswith(text) or restarts):
+            facts = f"read {text[-60:]!r} ({len(text)} characters), recorded {whole[-60:]!r} ({len(whole)})"
+            yield Violation("a stream is a prefix of the answer", job["id"], facts)
 
 
 def _was_free_and_forgotten(job: Record, frames: list[str]) -> bool:

@@ -11,7 +11,7 @@ LINE_BYTES_MAX = 1 << 20
 AGAIN_S = (0.02, 0.3)
 """A client that was refused or cut off waits between these before it asks again."""
 
-PATIENCE_S = 240.0
+PATIENCE_S = 100.0
 """Longest that a client waits for one answer before it calls it lost; everything it waits for takes far less."""
 
 GONE = (aiohttp.ClientError, ConnectionError, TimeoutError)
@@ -86,10 +86,11 @@ class Event:
     data: str
 
 
-async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
-    """Yield the whole events of *response*; a last one that was cut is not one."""
+async def events(response: aiohttp.ClientResponse, each_line: Callable[[], None]) -> AsyncIterator[Event]:
+    """Yield the whole events of *response*, a last one that was cut is not one; *each_line* is called for pings, too."""
     found = Event("", "", "")
     while line := await response.content.readline():
+        each_line()
         text = line.decode()
         if not text.endswith("\n"):
             return

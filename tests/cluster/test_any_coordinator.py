@@ -11,9 +11,11 @@ import aiohttp
 import msgspec
 import pytest
 
+from comptoir.cluster import offers
 from comptoir.cluster.messages import View
+from comptoir.dispatch.assign import lease_on
 from comptoir.dispatch.submit import Order, submit
-from comptoir.jobs import JobState, LiveJob, Reader
+from comptoir.jobs import JobState, Lease, LiveJob, Reader
 from comptoir.kit.ids import public
 from comptoir.receipts import read_registry, verify
 from tests.cluster.posts import Posts, open_posts, peers_of
@@ -155,6 +157,30 @@ class TestReaderElsewhere:
             assert here == there
             assert here.count('data: {"token": " tok"}') == TOKENS
             assert here[-1] == "data: [DONE]"
+
+    async def test_who_asks_while_the_job_is_being_leased_here_reads_all_of_it(
+        self, posts: Posts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A reader at the second coordinator, in the moment in which that one becomes the owner, waited for ever."""
+        leasing, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*arguments: Any, **named: Any) -> Lease:
+            leasing.set()
+            await go_on.wait()
+            return await lease_on(*arguments, **named)
+
+        monkeypatch.setattr(offers, "lease_on", slowly)
+        async with posts[1].worker(options={"per_s": 200.0}):
+            await posts.until_seen(posts[0], free=8)
+            job = await submit(posts[0].house, order(posts[0]))
+            await leasing.wait()
+
+            reading = asyncio.create_task(events(posts[1], public("job", job.id)))
+            await posts.until(lambda: posts[1].house.readers.get(job.id))
+            go_on.set()
+
+            async with asyncio.timeout(20):
+                assert (await reading).count('data: {"token": " tok"}') == TOKENS
 
     async def test_it_goes_on_elsewhere_where_it_broke_off(self, posts: Posts) -> None:
         async with posts[1].worker(options={"per_s": 200.0}):

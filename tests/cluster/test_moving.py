@@ -143,3 +143,28 @@ class TestWithoutBus:
             await posts.until(lambda: not peers_of(posts[0].house).board.up)
 
             assert await read(await submit(posts[0].house, order(posts[0]))) == " tok" * 20
+
+
+class TestWithoutDatabase:
+    async def test_a_worker_with_answers_of_another_coordinator_comes_again(self, posts: Posts) -> None:
+        """Whose they are can't be known just now; told that they are nobody's, it would throw its frames away."""
+        both = (posts[0].url, posts[1].url)
+        async with posts[0].worker(options={"per_s": 50.0}, urls=both):
+            first, second = await linked_first(posts)
+            job = await submit(first.house, order(first, tokens=100))
+            reading = asyncio.create_task(read(job))
+            await posts.until(lambda: len(job.frames) > 5)
+            asked = asyncio.Event()
+            claim = second.house.jobs.claim_leases
+
+            async def away(*given: object, **named: object) -> None:
+                asked.set()
+                raise Unavailable("the database is out of reach", retry_after_s=0.1)
+
+            second.house.jobs.claim_leases = away  # type: ignore[method-assign, assignment]
+            await say_goodbye(first.house, reason="go to the other", reconnect_after_s=0.0)
+            await asyncio.wait_for(asked.wait(), 10)
+            second.house.jobs.claim_leases = claim  # type: ignore[method-assign]
+
+            assert await asyncio.wait_for(reading, 20) == " tok" * 100
+        assert [attempt.state for attempt in await first.house.jobs.attempts(job.id)] == ["done"]

@@ -15,6 +15,7 @@ from comptoir.identity import Role
 from comptoir.reports import audit
 from comptoir.settings import Settings
 from tests.dialects.infrintia.caller import LLAMA, Answer, Caller
+from tests.redis_server import RedisServer
 
 ROUNDS = 12
 """Who is first is chance; over so many rounds both orders, and both at once, come up."""
@@ -35,9 +36,10 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(tmp_path: Path, postgres_address: str) -> AsyncIterator[Pair]:
+async def pair(tmp_path: Path, postgres_address: str, redis_server: RedisServer) -> AsyncIterator[Pair]:
     settings = Settings(
-        data=str(tmp_path / "data"), database=postgres_address, port=0, drain_s=0.0, argon2_memory_kib=64, argon2_passes=1
+        data=str(tmp_path / "data"), database=postgres_address, bus=redis_server.url, port=0, drain_s=0.0, argon2_memory_kib=64,
+        argon2_passes=1,
     )  # fmt: skip
     async with contextlib.AsyncExitStack() as stack:
         one = await stack.enter_async_context(open_house(settings))

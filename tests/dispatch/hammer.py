@@ -60,11 +60,11 @@ async def _end(street: Street, dice: random.Random, job: LiveJob) -> str:
     return "finished"
 
 
-async def main(folder: str, database: str, seed: str, rounds: str, *buyers: str) -> None:
+async def main(folder: str, database: str, bus: str, seed: str, rounds: str, *buyers: str) -> None:
     """Open, wait for the word, hammer."""
     dice, did = random.Random(int(seed)), Counter[str]()
     ids = [bytes.fromhex(one) for one in buyers]
-    async with open_street(Path(folder), database=database, buyer=ids[0]) as street:
+    async with open_street(Path(folder), database=database, bus=bus, buyer=ids[0]) as street:
         house = street.house
         for host in list(house.fleet):
             street.link(host.id, FakeLine())

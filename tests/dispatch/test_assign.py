@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from comptoir.dispatch import assign
+from comptoir.dispatch import assign, ending_later
 from comptoir.dispatch.assign import ATTEMPTS_MAX, lose, start_verb
 from comptoir.hosts import POLL
 from comptoir.jobs import Fault, JobFinished, JobState, Lease, LiveJob, Start
@@ -36,6 +36,32 @@ class TestPump:
 
         assert [job for job, _ in line.sent] == jobs
         assert {job.state for job in jobs} == {JobState.COMPLETED}
+        assert await audit(street.house.db) == []
+
+    async def test_a_job_that_could_not_be_leased_is_tried_again_unasked(
+        self, street: Street, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With nobody else coming or ending, no other event would ever look at the line."""
+        monkeypatch.setattr(ending_later, "PAUSE_S", 0.0)
+        _, line = await street.host()
+        running, waiting = await street.submit(), await street.submit()
+        batch = street.house.db.batch
+        refused: list[Any] = []
+
+        async def away_once(verb: Any, item: Any, **named: Any) -> Any:
+            if verb is start_verb and not refused:
+                refused.append(item)
+                raise Unavailable("the database is out of reach")
+            return await batch(verb, item, **named)
+
+        monkeypatch.setattr(street.house.db, "batch", away_once)
+        await finish_well(street.house, running)
+        async with asyncio.timeout(10):
+            while len(line.sent) < 2:
+                await asyncio.sleep(0)
+
+        assert len(refused) == 1
+        assert waiting.state == JobState.RUNNING
         assert await audit(street.house.db) == []
 
 

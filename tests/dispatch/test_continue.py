@@ -42,6 +42,22 @@ class TestGoingOn:
         assert await reader.next() is None
         assert await audit(street.house.db) == []
 
+    async def test_a_host_that_was_told_to_stop_has_not_answered(self, street: Street) -> None:
+        """The coordinator told it to stop, and died before it could write that the lease was gone."""
+        await street.host(offer=GOES_ON), await street.host(offer=GOES_ON)
+        job = await street.submit(max_tokens=10)
+        deliver(street.house, job, 3)
+        first = lease_of(job).host_id
+
+        await complete(street.house, job, finish_reason="cancelled", usage=Usage(0, 3), chain=job.chain)
+
+        assert (job.state, lease_of(job).first_frame, lease_of(job).host_id != first) == (JobState.RUNNING, 3, True)
+        await done(street, job, 4)
+        assert (job.state, len(job.frames)) == (JobState.COMPLETED, 7)
+        attempts = await street.house.jobs.attempts(job.id)
+        assert [(attempt.state, attempt.fault) for attempt in attempts] == [("lost", "coordinator"), ("done", None)]
+        assert await audit(street.house.db) == []
+
     async def test_each_is_paid_its_part_and_the_prompt_is_paid_once(self, street: Street) -> None:
         lines = dict([await street.host(offer=GOES_ON), await street.host(offer=GOES_ON)])
         job = await street.submit(max_tokens=10)

@@ -12,6 +12,7 @@ from comptoir.dispatch.onboard import add_user
 from comptoir.kit.db import open_database
 from comptoir.reports import audit
 from tests.house.tree import ROOT
+from tests.redis_server import RedisServer
 from tests.street import open_street
 
 PROCESSES = 4
@@ -26,9 +27,12 @@ ENDED_S = 90.0
 """A bound against hanging; it takes a few seconds."""
 
 
-async def _start(folder: Path, database: str, number: int, buyers: list[bytes]) -> asyncio.subprocess.Process:
+async def _start(
+    folder: Path, database: str, bus: str, *, number: int, buyers: list[bytes]
+) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.dispatch.hammer", str(folder / str(number)), database, str(number), str(ROUNDS),
+        sys.executable, "-m", "tests.dispatch.hammer", str(folder / str(number)), database, bus, str(number),
+        str(ROUNDS),
         *(buyer.hex() for buyer in buyers), cwd=ROOT, env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
@@ -53,7 +57,9 @@ def deadlocks(database: str) -> int:
 
 
 class TestSeveralWriters:
-    async def test_money_is_exact_and_nobody_waits_in_a_circle(self, tmp_path: Path, postgres_address: str) -> None:
+    async def test_money_is_exact_and_nobody_waits_in_a_circle(
+        self, tmp_path: Path, postgres_address: str, redis_server: RedisServer
+    ) -> None:
         async with open_street(tmp_path, database=postgres_address) as street:
             buyers = [
                 (
@@ -65,7 +71,10 @@ class TestSeveralWriters:
                 await street.host(slots=64)
         before = deadlocks(postgres_address)
 
-        processes = [await _start(tmp_path, postgres_address, n, buyers) for n in range(PROCESSES)]
+        processes = [
+            await _start(tmp_path, postgres_address, redis_server.url, number=n, buyers=buyers)
+            for n in range(PROCESSES)
+        ]
         async with asyncio.timeout(ENDED_S):
             did = sum(await asyncio.gather(*map(_did, processes)), Counter[str]())
 

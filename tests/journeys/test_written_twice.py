@@ -1,6 +1,7 @@
 """A command that runs again (a neighbour failed, a deadlock) writes what it would have written the first time."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ BODY = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tok
 Batch = Callable[..., Awaitable[Any]]
 
 
-def failing_first(batch: Batch, runs: list[int]) -> Batch:
+def failing_first(batch: Batch, runs: list[int], run: Callable[..., Awaitable[Any]]) -> Batch:
     """Let the settlement run once, fail as if by a neighbour's fault, and run again alone."""
 
     def batched(verb: Callable[..., Any], item: Any, *, turn: int) -> Awaitable[Any]:
@@ -31,9 +32,21 @@ def failing_first(batch: Batch, runs: list[int]) -> Batch:
                 raise LookupError("a neighbour in the batch failed")
             return outcome
 
-        return batch(again if verb is settle_verb else verb, item, turn=turn)
+        if verb is not settle_verb:
+            return batch(verb, item, turn=turn)
+        # The writer is kept busy for a moment, so that the settlement has company in its group, as under load.
+        busy = run(lambda tx: time.sleep(0.05))
+        settled = batch(again, item, turn=turn)
+        company = run(lambda tx: None)
+        return _first_of(settled, busy, company)
 
     return batched
+
+
+async def _first_of(first: Awaitable[Any], *others: Awaitable[Any]) -> Any:
+    """Wait for all; return what the first gives."""
+    found, *_ = await asyncio.gather(first, *others)
+    return found
 
 
 class TestSettle:
@@ -42,7 +55,7 @@ class TestSettle:
     ) -> None:
         async with open_post(tmp_path) as post, post.worker():
             house, runs = post.house, list[int]()
-            monkeypatch.setattr(house.db, "batch", failing_first(house.db.batch, runs))
+            monkeypatch.setattr(house.db, "batch", failing_first(house.db.batch, runs, house.db.run))
 
             job = await submit(house, Order(post.buyer_id, "test", "chat", "trivial", BODY, 20, False))
             reader = Reader(job)

@@ -170,6 +170,7 @@ class TestStoppedServer:
         def busy(tx: Tx) -> None:
             began.set()
             assert go.wait(10)
+            tx.fetch("SELECT 1")
 
         asked = [away.run(busy)]
         assert await asyncio.to_thread(began.wait, 10)

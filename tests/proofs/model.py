@@ -12,6 +12,8 @@ ATTEMPTS_MAX = 4
 LEASE_S = 60.0
 RELINK_S = 10.0
 TTL_S = 900.0
+STALL_FLOOR_S = 1.0
+BROKEN_WAIT_S = 30.0
 FEE_BPS = 1_200
 BODY_TOKENS = 15 // 3 + 32
 """Prompt tokens that the hold of a street's order covers: three bytes a token, and the chat template."""
@@ -29,9 +31,25 @@ class ModelHost:
     id: bytes
     slots: int
     polls: bool
+    goes_on: bool
+    """Whether its engine can go on from another host's frames."""
     linked: bool = False
     waiting: int = 0
     """Requests that a polling host holds open: each is good for one job."""
+    earned: int = 0
+
+
+@dataclass(eq=False)
+class Part:
+    """What one host delivered of an answer."""
+
+    host: ModelHost
+    lease: bytes
+    first: int
+    end: int
+    """Exclusive."""
+    unpaid: bool = False
+    """It does not stand by it."""
     earned: int = 0
 
 
@@ -53,8 +71,16 @@ class ModelJob:
     frames: list[str] = field(default_factory=list)
     """What the coordinator has of the answer."""
     written: list[str] = field(default_factory=list)
-    """What the host has written so far; a worker keeps it until the end."""
+    """The answer as the host with the lease knows it: what it was given, and what it has written; kept until the end."""
+    first: int = 0
+    """Number of the first frame that the host with the lease is to make."""
+    parts: list[Part] = field(default_factory=list)
+    """Of hosts whose lease is closed, those that delivered something."""
     tried: set[bytes] = field(default_factory=set)
+    losses: int = 0
+    broken_s: float | None = None
+    """Since when the stream stands still, in line, for want of a host that goes on."""
+    restarts: int = 0
     cost: int = 0
 
     @property
@@ -65,9 +91,10 @@ class ModelJob:
     def over(self) -> bool:
         return self.state in FINAL
 
-    def delivered_uusd(self, prompt: int) -> int:
-        """What the frames are worth, and *prompt* tokens of the question: never more than the hold."""
-        return min(self.hold, prompt + TOKEN_UUSD * min(len(self.frames), self.max_tokens))
+    @property
+    def journal(self) -> list[str]:
+        """Frames that survive the coordinator: those of closed leases."""
+        return self.frames[: self.parts[-1].end] if self.parts else []
 
 
 class Model:
@@ -103,11 +130,14 @@ class Model:
     def busy(self, host: ModelHost) -> int:
         return sum(job.host is host for job in self.running())
 
-    def has_room(self, host: ModelHost, *, spare: int = 0) -> bool:
-        return host.linked and self.busy(host) < host.slots + spare and (not host.polls or host.waiting > 0)
+    def has_room(self, host: ModelHost) -> bool:
+        return host.linked and self.busy(host) < host.slots and (not host.polls or host.waiting > 0)
 
     def may_run(self, job: ModelJob, host: ModelHost) -> bool:
-        return job.state == "queued" and host.id not in job.tried and self.has_room(host)
+        return self._suits(job, host) and job.state == "queued" and self.has_room(host)
+
+    def _suits(self, job: ModelJob, host: ModelHost) -> bool:
+        return host.id not in job.tried and (host.goes_on or not job.frames)
 
     # -- what happens --------------------------------------------------------------------------------------------
 
@@ -118,87 +148,121 @@ class Model:
         assert job.hold <= self.free(job.buyer)
         self.jobs[job.id] = job
 
-    def start(self, job: ModelJob, host: ModelHost, lease: bytes, *, spare: int = 0) -> None:
+    def start(self, job: ModelJob, host: ModelHost, lease: bytes) -> None:
         """The house gave *job* to *host*: it must have been allowed to."""
-        assert job.state == "queued" and host.id not in job.tried, "a job was given to a host that had lost it"
-        assert self.has_room(host, spare=spare), "a job was given to a host without room"
+        assert job.state == "queued" and self._suits(job, host), "a job was given to a host that lost it or can't go on"
+        assert self.has_room(host), "a job was given to a host without room"
         host.waiting -= host.polls
         job.state, job.host, job.lease, job.touched_s, job.revived = "running", host, lease, self.now_s, False
-        job.written = list(job.frames)
+        job.written, job.first = list(job.frames), len(job.frames)
+
+    def wait_in_line(self, job: ModelJob) -> None:
+        """The house found nobody for *job* yet."""
+        if job.frames and job.broken_s is None:
+            job.broken_s = self.now_s
 
     def deliver(self, job: ModelJob, texts: list[str]) -> None:
+        if texts and len(job.frames) == job.first:
+            job.broken_s = None
         job.frames += texts
         job.touched_s = self.now_s
 
-    def requeue(self, job: ModelJob) -> None:
-        """The attempt is closed; the job waits for another."""
-        self._close(job)
-        job.state = "queued"
-
-    def finish(self, job: ModelJob, state: str, cost: int) -> None:
-        """The job ends: what is paid goes from buyer to host and house, the rest of the hold is free again."""
+    def finish(self, job: ModelJob, state: str, *, prompt: int = 0, unpaid: bool = False, free: bool = False) -> None:
+        """The job ends: who delivered is paid, whoever is paid first for *prompt* too; the rest of the hold is free again."""
         assert not job.over, "a job ends once"
-        host = job.host
-        self._close(job)
-        job.state, job.cost = state, cost
-        fee = cost * FEE_BPS // 10_000
-        self.buyers[job.buyer] -= cost
-        self.fees += fee
-        if host is not None:
-            host.earned += cost - fee
+        if job.host is not None and (len(job.frames) > job.first or state == "completed"):
+            job.parts.append(Part(job.host, job.lease, job.first, len(job.frames), unpaid))
         else:
-            assert cost == 0, "nobody is paid for a job that nobody ran"
+            prompt = 0
+        self._close(job)
+        tokens_left = job.max_tokens
+        for part in job.parts:
+            billed = min(tokens_left, part.end - part.first)
+            tokens_left -= billed
+            if part.unpaid or free:
+                continue
+            cost = min(job.hold - job.cost, prompt + TOKEN_UUSD * billed)
+            prompt = 0
+            fee = cost * FEE_BPS // 10_000
+            part.earned = cost - fee
+            part.host.earned += part.earned
+            job.cost += cost
+            self.fees += fee
+        job.state = state
+        self.buyers[job.buyer] -= job.cost
 
-    def lose(self, job: ModelJob, *, blamed: bool) -> None:
-        """A host falls silent, breaks, or is not to blame: on to the next one, or an honest end."""
+    def lose(self, job: ModelJob, *, blamed: bool, unpaid: bool = False) -> None:
+        """A host falls silent, breaks, or is not to blame: on to the next one after what was delivered, or an honest end."""
         assert job.host is not None
         if blamed:
+            job.losses += 1
             job.tried.add(job.host.id)
-        if job.frames or not self._goes_on(job):
-            self.finish(job, "failed", job.delivered_uusd(0) if job.frames else 0)
+        whole = 0 < job.max_tokens <= len(job.frames)
+        if whole and not unpaid:
+            self.finish(job, "completed")
+        elif whole or job.losses >= ATTEMPTS_MAX or not any(self._suits(job, host) for host in self.hosts.values()):
+            self.finish(job, "failed", unpaid=unpaid)
         else:
-            self.requeue(job)
+            if len(job.frames) > job.first:
+                job.parts.append(Part(job.host, job.lease, job.first, len(job.frames), unpaid))
+            job.restarts += job.revived
+            self._close(job)
+            job.state = "queued"
 
     def fail(self, job: ModelJob, fault: str, *, unpaid: bool = False) -> None:
         """The host says that it can't."""
         assert job.host is not None
-        if fault == "coordinator" and job.revived and not job.frames:
-            self.requeue(job)
-        elif fault in ("host", "capacity") and not job.frames:
-            self.lose(job, blamed=True)
+        if fault == "coordinator" and job.revived and len(job.frames) == job.first:
+            self.lose(job, blamed=False)
+        elif fault in ("host", "capacity"):
+            self.lose(job, blamed=True, unpaid=unpaid)
         else:
-            self.finish(job, "failed", job.delivered_uusd(0) if job.frames and not unpaid else 0)
+            self.finish(job, "failed", unpaid=unpaid)
+
+    def can_not_go_on(self, job: ModelJob) -> None:
+        """The host says so before its first frame; nobody blames it, nobody asks it again."""
+        assert job.host is not None
+        job.tried.add(job.host.id)
+        self.lose(job, blamed=False)
 
     def complete(self, job: ModelJob) -> None:
-        self.finish(job, "completed", job.delivered_uusd(1))
+        self.finish(job, "completed", prompt=1)
 
     def cancel(self, job: ModelJob) -> None:
-        self.finish(job, "cancelled", job.delivered_uusd(0) if job.frames and job.host else 0)
+        self.finish(job, "cancelled")
 
-    def sweep(self) -> None:
-        """Time has passed: deadlines first, then silent hosts."""
+    def sweep(self, taken_away: set[bytes]) -> None:
+        """Time has passed: deadlines, streams that stood still for too long, then silent hosts.
+
+        A host that is silent for longer than is its way, or whose link dropped, may lose its lease long before the last
+        moment if somebody else is free: *taken_away* are jobs of which the house says that it was so.
+        """
         for job in self.open_jobs():
+            waits_s = 0.0 if job.broken_s is None or job.host is not None else self.now_s - job.broken_s
             if self.now_s >= job.deadline_s:
-                self.finish(job, "expired", job.delivered_uusd(0) if job.frames and job.host else 0)
-            elif job.host is not None:
-                silent_s = self.now_s - job.touched_s
-                if silent_s > LEASE_S or (silent_s > RELINK_S and not job.host.linked):
-                    self.lose(job, blamed=True)
+                self.finish(job, "expired")
+            elif waits_s > BROKEN_WAIT_S:
+                self.finish(job, "failed")
+        for job in self.running():
+            assert job.host is not None
+            silent_s = self.now_s - job.touched_s
+            must = silent_s > LEASE_S or (silent_s > RELINK_S and not job.host.linked)
+            may = not job.host.polls and silent_s > (STALL_FLOOR_S if job.host.linked else 0)
+            assert must <= (job.id in taken_away) <= (must or may), "a lease was taken away too early, or too late"
+            if must or job.id in taken_away:
+                self.lose(job, blamed=True)
 
     def restart(self) -> None:
-        """The coordinator is another process: frames and lines are gone, accepted jobs are not."""
+        """The coordinator is another process: lines are gone, and frames that no journal has; accepted jobs are not."""
         for host in self.hosts.values():
             host.linked, host.waiting = False, 0
         for job in self.open_jobs():
-            job.frames, job.tried = [], set()
-            job.touched_s, job.revived = self.now_s, True
+            job.frames, job.tried, job.losses, job.broken_s = job.journal, set(), 0, None
+            job.first, job.touched_s, job.revived = len(job.frames), self.now_s, True
             if not job.detached:
-                self.finish(job, "failed", 0)
+                self.finish(job, "failed", free=True)
             elif job.host is not None and job.host.polls:
-                self.requeue(job)
-
-    def _goes_on(self, job: ModelJob) -> bool:
-        return len(job.tried) < ATTEMPTS_MAX and any(host not in job.tried for host in self.hosts)
+                self.lose(job, blamed=False)
 
     def _close(self, job: ModelJob) -> None:
         if job.host is not None:

@@ -5,38 +5,56 @@ Hosts are fakes, time moves by hand, and every command that was written is remem
 
 import asyncio
 import itertools
+import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
 
 from comptoir.app import open_house
 from comptoir.dispatch import House
+from comptoir.dispatch.assign import requeue_verb, start_verb
 from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.house import Turn
 from comptoir.dispatch.onboard import add_host, add_user
+from comptoir.dispatch.settle import Ending, _item, settle_verb
 from comptoir.dispatch.stream import complete, fail, leased_job, take_frames
-from comptoir.dispatch.submit import submit
+from comptoir.dispatch.submit import submit, submit_verb
 from comptoir.hosts import LINK, POLL, NewHost
-from comptoir.jobs import Fault, LiveJob
+from comptoir.jobs import Fault, JobFinished, JobMoved, JobState, LiveJob, NotYourLease, decode_frames
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Tx
 from comptoir.kit.errors import Unavailable
+from comptoir.ledger import InsufficientCredit
 from comptoir.link import Frame, Usage, chain_start, chain_step
 from comptoir.reports.audit import differences
 from comptoir.settings import Settings
 from tests.machines import Gate, LoopMachine
-from tests.proofs.model import FEE_BPS, LEASE_S, TTL_S, Model, ModelHost, ModelJob
-from tests.street import OFFER, FakeLine, order
+from tests.proofs.model import BROKEN_WAIT_S, FEE_BPS, LEASE_S, TTL_S, Model, ModelHost, ModelJob
+from tests.street import GOES_ON, OFFER, FakeLine, order
 
 T = TypeVar("T")
 
 Command = tuple[Callable[[Tx, list[Any]], list[Any]], Any, int]
 """Verb, item and turn of something written."""
 
-HOSTS = (("linked", 1), ("linked", 2), ("polling", 2))
+DOUBLED_KEY = (sqlite3.IntegrityError, psycopg.errors.UniqueViolation)
+TWICE: dict[Callable[..., Any], tuple[type[Exception], ...]] = {
+    # An order without an Idempotency-Key has an id of its own; a buyer may have no credit for it by now.
+    submit_verb: (*DOUBLED_KEY, InsufficientCredit),
+    # A job that was put back in line is queued again: then it is the lease that exists already.
+    start_verb: (*DOUBLED_KEY, JobFinished, JobMoved),
+    requeue_verb: (NotYourLease, JobMoved),
+    settle_verb: (JobFinished,),
+}
+"""What each verb says to a command that comes twice."""
+
+HOSTS = ((LINK, 1, True), (LINK, 2, True), (POLL, 2, False), (LINK, 1, True))
+"""Transport, slots, and whether it can go on from another host's frames."""
 
 
 class Street:
@@ -46,7 +64,7 @@ class Street:
         self.clock = FakeClock()
         self._settings = Settings(
             data=str(folder), database=database, fee_bps=FEE_BPS, lease_s=LEASE_S, job_ttl_s=TTL_S,
-            host_silent_s=86_400.0, retention_days=0,
+            broken_wait_s=BROKEN_WAIT_S, host_silent_s=86_400.0, retention_days=0,
         )  # fmt: skip
         self._opened = AsyncExitStack()
         self.house: House
@@ -90,6 +108,8 @@ class Street:
         for _ in range(4):
             await asyncio.sleep(0)
             await self.house.settle_down()
+            while len(self.house.later) or self.house.later._task is not None:
+                await asyncio.sleep(0)
 
 
 class StreetMachine(LoopMachine):
@@ -112,10 +132,10 @@ class StreetMachine(LoopMachine):
         house = self.street.house
         for name in ("ada", "bob"):
             self.model.join((await add_user(house, username=name, email=None, password=None)).user.id)
-        for transport, slots in HOSTS:
-            new = NewHost(gpu="x", models=(OFFER,), slots=slots, transport=LINK if transport == "linked" else POLL)
+        for transport, slots, goes_on in HOSTS:
+            new = NewHost(gpu="x", models=(GOES_ON if goes_on else OFFER,), slots=slots, transport=transport)
             host_id = (await add_host(house, new)).host_id
-            self.model.hosts[host_id] = ModelHost(host_id, slots, transport != "linked")
+            self.model.hosts[host_id] = ModelHost(host_id, slots, transport == POLL, goes_on)
 
     def teardown(self) -> None:
         try:
@@ -197,8 +217,8 @@ class StreetMachine(LoopMachine):
         usage = Usage(1, len(job.written))
         return complete(self.house, self.live(job), finish_reason="stop", usage=usage, chain=chain)
 
-    def failure(self, job: ModelJob, fault: str) -> Coroutine[Any, Any, None]:
-        return fail(self.house, self.live(job), code="broke", message="it broke", fault=Fault(fault))
+    def failure(self, job: ModelJob, fault: str, code: str = "broke") -> Coroutine[Any, Any, None]:
+        return fail(self.house, self.live(job), code=code, message="it broke", fault=Fault(fault))
 
     def cancellation(self, job: ModelJob) -> Coroutine[Any, Any, None]:
         live = self.house.jobs.live.get(job.id)
@@ -219,6 +239,13 @@ class StreetMachine(LoopMachine):
         del self.house.lines[host.id]
         self.house.fleet.unlinked(host.id)
         host.linked = False
+        for live in self.house.jobs.live.leases_of(host.id):
+            assert live.lease is not None
+            # As `link_dropped` does, without its timer of real time.
+            live.lease.touched_s = live.lease.dropped_s = self.house.clock.monotonic_s()
+        for job in self.model.running():
+            if job.host is host:
+                job.touched_s = self.model.now_s
 
     def pass_time(self, seconds: float) -> None:
         self.street.clock.advance(seconds=seconds)
@@ -253,19 +280,23 @@ class StreetMachine(LoopMachine):
 
     # -- both say the same ---------------------------------------------------------------------------------------
 
-    def adopt(self, *, beside: ModelJob | None = None) -> None:
-        """Take over which hosts the house chose; insist that they were allowed and that nothing waits that could run.
+    def still_there(self, job: ModelJob) -> bool:
+        """Tell whether the house has *job* under the lease that the model knows."""
+        live = self.house.jobs.live.by_lease(job.lease)
+        return live is not None and live.id == job.id
 
-        *beside* is a job whose host has stopped, and whose end could not be written: its slot may have been given away.
-        """
+    def adopt(self) -> None:
+        """Take over which hosts the house chose; insist that they were allowed and that nothing waits that could run."""
         for job in self.model.jobs.values():
             live = self.house.jobs.live.get(job.id)
             if job.state == "queued" and live is not None and live.lease is not None:
                 host = self.model.hosts[live.lease.host_id]
-                self.model.start(job, host, live.lease.id, spare=beside is not None and beside.host is host)
+                self.model.start(job, host, live.lease.id)
         for job in self.model.jobs.values():
             idle = [host.id.hex() for host in self.model.hosts.values() if self.model.may_run(job, host)]
             assert not idle, f"job {job.id.hex()} waits while {idle} could run it"
+            if job.state == "queued":
+                self.model.wait_in_line(job)
 
     def compare_memory(self) -> None:
         """The house's memory against the model."""
@@ -282,14 +313,15 @@ class StreetMachine(LoopMachine):
             assert (live.lease.id if live.lease else b"") == job.lease
             assert (job.id in house.jobs.queue) == (job.state == "queued")
         waiting = {buyer: sum(job.buyer == buyer for job in self.model.open_jobs()) for buyer in self.model.buyers}
-        assert house.in_flight == {buyer: count for buyer, count in waiting.items() if count}
+        assert house.in_flight.counts() == {buyer: count for buyer, count in waiting.items() if count}
 
     def compare_tables(self, tx: Tx) -> None:
         """What is stored against the model, and against itself."""
         assert differences(tx.fetch) == []
         model = self.model
-        stored = {bytes(row[0]): row[1:] for row in tx.fetch("SELECT id, state, cost_uusd FROM jobs")}
-        assert stored == {job.id: (job.state, job.cost) for job in model.jobs.values()}
+        stored = {bytes(row[0]): row[1:] for row in tx.fetch("SELECT id, state, cost_uusd, restarts FROM jobs")}
+        assert stored == {job.id: (job.state, job.cost, job.restarts or None) for job in model.jobs.values()}
+        self._compare_parts(tx)
         accounts = {
             bytes(row[0]): row[1:] for row in tx.fetch("SELECT id, balance_uusd, held_uusd, kind FROM accounts")
         }
@@ -301,6 +333,23 @@ class StreetMachine(LoopMachine):
         }
         assert sum(balance for balance, _, kind in accounts.values() if kind == "fees") == model.fees
 
+    def _compare_parts(self, tx: Tx) -> None:
+        """Who delivered which frames, without gap or overlap, and earned what; and the frames kept of unfinished answers."""
+        closed: dict[bytes, list[tuple[object, ...]]] = {job_id: [] for job_id in self.model.jobs}
+        sql = "SELECT job_id, id, first_frame, end_frame, paid_uusd, ended_ms FROM attempts ORDER BY id"
+        for job_id, lease, first, end, paid, ended_ms in tx.fetch(sql):
+            if ended_ms is not None and (end > first or paid):
+                closed[bytes(job_id)].append((bytes(lease), first, end, paid))
+        kept: dict[bytes, list[str]] = {}
+        for job_id, frames in tx.fetch("SELECT job_id, frames FROM journal ORDER BY job_id, first_frame"):
+            kept.setdefault(bytes(job_id), []).extend(frame.text for frame in decode_frames(frames))
+        for job in self.model.jobs.values():
+            parts = [part for part in job.parts if part.end > part.first or part.earned]
+            assert closed[job.id] == [(part.lease, part.first, part.end, part.earned) for part in parts]
+            assert kept.get(job.id, []) == ([] if job.over else job.journal)
+            ends = [0, *(part.end for part in parts)]
+            assert [part.first for part in parts] == ends[:-1], "segments leave a gap or overlap"
+
     async def _everything_adds_up(self) -> None:
         await self.house.db.run(self.compare_tables)
         for job in self.model.jobs.values():
@@ -308,8 +357,19 @@ class StreetMachine(LoopMachine):
                 frames, _ = await self.house.jobs.answer(job.id)
                 assert [frame.text for frame in frames] == job.frames
 
-    async def run_again(self, commands: Sequence[Command]) -> None:
-        """Run commands that were written a second time, as if a message had been doubled: each must be refused."""
+    def end_of(self, job: ModelJob) -> Command:
+        """Return the command that would end *job* now, as this coordinator would write it."""
+        live = self.live(job)
+        return settle_verb, _item(self.house, live, live.lease, Ending(JobState.COMPLETED)), Turn.SETTLE
+
+    async def run_late(self, commands: Sequence[Command]) -> None:
+        """Run commands of a coordinator that lost its jobs to another in the meantime."""
         for verb, item, turn in commands:
-            with pytest.raises(Exception):  # noqa: B017 (a refusal of the room, or the database's own of a doubled key)
+            with pytest.raises((JobMoved, JobFinished)):
+                await self.street.batch(verb, item, turn=turn)
+
+    async def run_again(self, commands: Sequence[Command]) -> None:
+        """Run commands that were written a second time, as if a message had been doubled: each must be refused, and say why."""
+        for verb, item, turn in commands:
+            with pytest.raises(TWICE[verb]):
                 await self.street.batch(verb, item, turn=turn)

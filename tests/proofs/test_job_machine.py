@@ -4,22 +4,22 @@ After every step: one final state a job, at most one open attempt, slots equal o
 and receipts written exactly for what is over, all sums zero, and nothing waits that could run.
 """
 
-import asyncio
 import itertools
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import hypothesis.strategies as st
 import psycopg
 import pytest
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from comptoir.dispatch import assign, expire
+from comptoir.dispatch import assign, ending_later, expire, watch
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.expire import sweep
-from comptoir.dispatch.stream import leased_job
+from comptoir.dispatch.stream import CANNOT_CONTINUE, leased_job
 from comptoir.jobs import NotYourLease
 from comptoir.kit.errors import Unavailable
 from comptoir.ledger import InsufficientCredit
@@ -27,7 +27,7 @@ from tests.machines import check
 from tests.proofs.model import BODY_TOKENS, TOKEN_UUSD, TOKENS_OVER, ModelJob
 from tests.proofs.street_machine import StreetMachine
 
-TOKENS = st.sampled_from([0, 1, 3, 10, 4_000])
+TOKENS = st.sampled_from([10, 10, 10, 3, 1, 0, 4_000])
 """Most tokens of an answer; two of the largest are nearly all of a buyer's credit."""
 
 FAULTS = st.sampled_from(["buyer", "host", "capacity", "coordinator"])
@@ -41,14 +41,19 @@ class JobMachine(StreetMachine):
 
     # -- buyers --------------------------------------------------------------------------------------------------
 
-    @rule(who=st.integers(0, 1), max_tokens=TOKENS, detached=st.booleans())
-    def buy(self, who: int, max_tokens: int, detached: bool) -> None:
-        buyer = list(self.model.buyers)[who]
-        hold = BODY_TOKENS + TOKEN_UUSD * max_tokens
-        if hold > self.model.free(buyer):
-            self.refused(InsufficientCredit, self.submit(buyer, max_tokens, detached))
-        else:
-            self.accepted(self.do(self.submit(buyer, max_tokens, detached)))
+    @rule(
+        orders=st.lists(
+            st.tuples(st.integers(0, 1), TOKENS, st.sampled_from([True, True, False])), min_size=1, max_size=4
+        )
+    )
+    def buy(self, orders: list[tuple[int, int, bool]]) -> None:
+        for who, max_tokens, detached in orders:
+            buyer = list(self.model.buyers)[who]
+            if BODY_TOKENS + TOKEN_UUSD * max_tokens > self.model.free(buyer):
+                self.refused(InsufficientCredit, self.submit(buyer, max_tokens, detached))
+            else:
+                self.accepted(self.do(self.submit(buyer, max_tokens, detached)))
+            self.adopt()
 
     @rule(who=st.integers(0, 1), meanwhile=st.sampled_from(["nothing", "frames", "done"]))
     def buy_too_much_while_the_house_believes_in_credit(self, who: int, meanwhile: str) -> None:
@@ -70,10 +75,21 @@ class JobMachine(StreetMachine):
 
     # -- hosts ---------------------------------------------------------------------------------------------------
 
-    @rule(which=st.integers(0, 2))
+    @rule(which=st.integers(0, 3))
     def come(self, which: int) -> None:
         host = list(self.model.hosts.values())[which]
         self.do(self.now(lambda: self.link(host)))
+
+    @initialize(buys=st.integers(0, 4))
+    def begin(self, buys: int) -> None:
+        self.everybody_comes()
+        self.buy([(0, 10, True)] * buys)
+
+    @rule()
+    def everybody_comes(self) -> None:
+        for host in self.model.hosts.values():
+            for _ in range(host.slots if host.polls else not host.linked):
+                self.do(self.now(partial(self.link, host)))
 
     @precondition(lambda self: any(host.linked and not host.polls for host in self.model.hosts.values()))
     @rule(data=st.data())
@@ -96,6 +112,23 @@ class JobMachine(StreetMachine):
             return
         assert self.send(job, first, len(job.written)) == len(job.written)
         self.model.deliver(job, job.written[len(job.frames) :])
+
+    @precondition(lambda self: self.model.running())
+    @rule(count=st.integers(1, 3))
+    def frames_of_everybody(self, count: int) -> None:
+        for job in self.model.running():
+            if not job.max_tokens or len(job.written) + count <= job.max_tokens:
+                self.write(job, count)
+            self.bring_the_rest(job)
+
+    @precondition(lambda self: self.model.running())
+    @rule(data=st.data(), count=st.integers(1, 3), fault=st.sampled_from(["host", "capacity"]))
+    def break_in_the_middle(self, data: st.DataObject, count: int, fault: str) -> None:
+        job = self.pick(data, self.model.running())
+        self.write(job, min(count, job.max_tokens - len(job.written)) if job.max_tokens else count)
+        self.bring_the_rest(job)
+        self.do(self.failure(job, fault))
+        self.model.fail(job, fault)
 
     @precondition(lambda self: self.model.running())
     @rule(data=st.data())
@@ -128,6 +161,17 @@ class JobMachine(StreetMachine):
         self.do(self.failure(job, fault))
         self.model.fail(job, fault)
 
+    @precondition(lambda self: self.in_the_middle())
+    @rule(data=st.data())
+    def it_can_not_go_on_after_all(self, data: st.DataObject) -> None:
+        job = self.pick(data, self.in_the_middle())
+        self.do(self.failure(job, "host", CANNOT_CONTINUE))
+        self.model.can_not_go_on(job)
+
+    def in_the_middle(self) -> list[ModelJob]:
+        """Jobs whose host was given another one's frames, and has added none."""
+        return [job for job in self.model.running() if 0 < job.first == len(job.frames)]
+
     @precondition(lambda self: self.model.stale)
     @rule(data=st.data())
     def act_on_a_closed_lease(self, data: st.DataObject) -> None:
@@ -149,12 +193,15 @@ class JobMachine(StreetMachine):
         sure = [buyer for buyer in buyers if self.model.free(buyer) >= BODY_TOKENS + TOKEN_UUSD]
         for job in jobs:
             self.bring_the_rest(job)
-        ending = [self.completion(job) if end == "complete" else self.cancellation(job) for job, end in zip(jobs, ends)]
+        ending = [
+            self.completion(job) if end == "complete" else self.cancellation(job)
+            for job, end in zip(jobs, ends, strict=False)
+        ]
         done = self.do(self.together(*(self.submit(buyer, 1, True) for buyer in sure), *ending))
         for live in done[: len(sure)]:
             self.accepted(live)
         assert done[len(sure) :] == [None] * len(ending)
-        for job, end in zip(jobs, ends):
+        for job, end in zip(jobs, ends, strict=False):
             (self.model.complete if end == "complete" else self.model.cancel)(job)
 
     @precondition(lambda self: self.model.running())
@@ -177,6 +224,7 @@ class JobMachine(StreetMachine):
     @precondition(lambda self: self.model.running())
     @rule(data=st.data(), what=st.sampled_from(["complete", "cancel", "fail"]))
     def the_database_refuses_an_end(self, data: st.DataObject, what: str) -> None:
+        """It is kept, and written when the database is back."""
         job = self.pick(data, self.model.running())
         self.bring_the_rest(job)
         works = {
@@ -184,10 +232,28 @@ class JobMachine(StreetMachine):
             "cancel": self.cancellation,
             "fail": lambda job: self.failure(job, "buyer"),
         }
-        work = works[what](job)
-        self.street.refuse = "any"
-        self.refused(Unavailable, work)
-        self.adopt(beside=job)
+        self.street.refuse = "settle_verb"
+        self.refused(Unavailable, works[what](job))
+        {
+            "complete": self.model.complete,
+            "cancel": self.model.cancel,
+            "fail": lambda job: self.model.fail(job, "buyer"),
+        }[what](job)
+
+    @precondition(lambda self: self.model.running())
+    @rule(data=st.data())
+    def the_database_refuses_to_put_it_back_in_line(self, data: st.DataObject) -> None:
+        """The lease stands, and nobody has lost anything yet."""
+        job = self.pick(data, self.model.running())
+        self.street.refuse = "requeue_verb"
+        try:
+            self.do(self.failure(job, "host"))
+        except Unavailable:
+            assert self.still_there(job)
+        else:
+            self.street.refuse = ""
+            self.model.fail(job, "host")
+            assert job.over, "a job that goes on was put back in line"
 
     @rule(who=st.integers(0, 1))
     def the_database_refuses_a_purchase(self, who: int) -> None:
@@ -205,19 +271,20 @@ class JobMachine(StreetMachine):
         self.street.refuse = ""
         self.model.cancel(job)
 
-    @rule(seconds=st.sampled_from([1.0, 9.0, 11.0, 61.0, 901.0]))
+    @rule(seconds=st.sampled_from([1.0, 1.0, 9.0, 9.0, 11.0, 31.0, 61.0, 901.0]))
     def time_passes(self, seconds: float) -> None:
         self.pass_time(seconds)
         self.do(sweep(self.house))
-        self.model.sweep()
+        self.model.sweep({job.id for job in self.model.running() if not self.still_there(job)})
 
     @rule()
     def restart(self) -> None:
+        """The next coordinator takes everything over; what the one before was about to write comes too late."""
+        late = [self.end_of(job) for job in self.model.running()[:1]]
         self.wait(self.street.close())
-        self.street.written.clear()
         self.wait(self.street.open())
         self.model.restart()
-        self.do(asyncio.sleep(0))
+        self.do(self.run_late(late))
 
     # -- always --------------------------------------------------------------------------------------------------
 
@@ -263,6 +330,9 @@ def no_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing happens because real time passes: the test sweeps, and what may be given again is given at once."""
     monkeypatch.setattr(expire, "SWEEP_S", 10**6)
     monkeypatch.setattr(assign, "SAME_HOST_AGAIN_S", 0.0)
+    monkeypatch.setattr(ending_later, "PAUSE_S", 0.0)
+    # Four links that drop at one moment are taken for the house's own fault; with four hosts in all that is too often.
+    monkeypatch.setattr(watch, "TOGETHER_MIN", 100)
 
 
 def machine(fresh: Fresh) -> type[JobMachine]:
@@ -271,7 +341,7 @@ def machine(fresh: Fresh) -> type[JobMachine]:
 
 class TestJobMachine:
     def test_it_agrees_with_the_model_on_sqlite(self, fresh_sqlite: Fresh) -> None:
-        check(machine(fresh_sqlite), examples=25, steps=40)
+        check(machine(fresh_sqlite), examples=60, steps=50)
 
     def test_it_agrees_with_the_model_on_postgresql(self, fresh_postgres: Fresh) -> None:
-        check(machine(fresh_postgres), examples=8, steps=40)
+        check(machine(fresh_postgres), examples=15, steps=50)

@@ -55,6 +55,7 @@ def make_job(
     start_seq: int = 0,
     prefix: list[Frame] | None = None,
     max_tokens: int = 0,
+    left_ms: int = 0,
 ) -> Job:
     return Job(
         lease=b"L" + number.to_bytes(15, "big"),
@@ -66,6 +67,7 @@ def make_job(
         start_seq=start_seq,
         prefix=prefix or [],
         max_tokens=max_tokens,
+        left_ms=left_ms,
     )
 
 

@@ -89,9 +89,13 @@ class Misdeed(enum.StrEnum):
     NOT_UTF8 = "not_utf8"
     """Sends a frame whose text is no UTF-8."""
     NEGATIVE_TOKENS = "negative_tokens"
-    """Sends a frame that stands for fewer than no tokens."""
+    """Sends a frame that stands for fewer than no tokens, which is no message of the link."""
     TOO_MANY_TOKENS = "too_many_tokens"
     """Sends a frame that stands for a million tokens."""
+    BELOW_ZERO = "below_zero"
+    """Ends with a prompt of fewer than no tokens."""
+    TOO_MANY = "too_many"
+    """Ends with a prompt of more tokens than any database takes."""
     HELLO_AGAIN = "hello_again"
     """Says hello a second time."""
     OTHERS_LEASE = "others_lease"
@@ -158,7 +162,10 @@ class ScriptedWorker:
         self.host_id, self._api_key = answer.host_id, answer.api_key
 
     async def link(self) -> None:
-        """Link (again), naming the leases it still plays, and go on from where the coordinator is."""
+        """Link (again), naming the leases it still plays, and go on from where the coordinator is.
+
+        A coordinator that says goodbye instead is noted in *goodbyes*.
+        """
         if self._session is None:
             self._session = aiohttp.ClientSession()
         address = self.url.rstrip("/") + "/link"
@@ -169,6 +176,10 @@ class ScriptedWorker:
         await self.send(Hello(LINK_VERSION, "scripted/1", self.slots, self.models, opened))
         batch = decode_from_coordinator(await self._socket.receive_bytes())
         welcome = batch[0]
+        if isinstance(welcome, Bye):
+            self.goodbyes.append(welcome)
+            self.closed.set()
+            return
         assert isinstance(welcome, Welcome), welcome
         known = {have.lease: have.next_seq for have in welcome.have if have.known}
         for lease in [lease for lease in self._sent if lease not in known]:
@@ -319,6 +330,10 @@ class ScriptedWorker:
                 await self.send(self._done(job, sent, key=SigningKey.generate()))
             case Misdeed.WRONG_END:
                 await self.send(msgspec.structs.replace(self._done(job, sent), end_seq=at + 1))
+            case Misdeed.BELOW_ZERO:
+                await self.send(msgspec.structs.replace(self._done(job, sent), usage=Usage(-1_000_000, len(sent))))
+            case Misdeed.TOO_MANY:
+                await self.send(msgspec.structs.replace(self._done(job, sent), usage=Usage(1 << 63, len(sent))))
             case Misdeed.TEXT:
                 await socket.send_str('["frames"]')
             case Misdeed.NOT_MSGPACK:

@@ -1,6 +1,7 @@
 """The bookkeeping of frames without any I/O."""
 
 import asyncio
+import struct
 
 import pytest
 
@@ -149,6 +150,17 @@ class TestLease:
             lease.add(frame)
 
         assert lease.end_seq == 1
+
+    @pytest.mark.parametrize("frame", [Frame("a", -1), Frame("a", 1 << 32), Frame("\ud83d")])
+    def test_a_frame_no_message_can_say_leaves_nothing_behind(self, frame: Frame) -> None:
+        """The coordinator would end the connection over it, and every other answer with that."""
+        lease = make_lease("x")
+        before = lease.chain
+
+        with pytest.raises((struct.error, UnicodeEncodeError)):
+            lease.add(frame)
+
+        assert (lease.frames, lease.end_seq, lease.chain) == ([Frame("x")], 1, before)
 
     async def test_room_comes_with_an_acknowledgement(self) -> None:
         lease = make_lease("a", "b", window=2)

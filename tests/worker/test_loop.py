@@ -55,6 +55,15 @@ class TestAccept:
         assert (attempt.fail.code, attempt.fail.fault) == ("deadline", "coordinator")
         assert half.of(JobStarted) == []
 
+    async def test_a_clock_hours_from_the_coordinators_fails_no_job(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        async with join(TrivialEngine(tokens=3), clock=FakeClock(now_ms=20_000_000)):
+            attempt = await coordinator.push(make_job(1, deadline_ms=1_000_000, left_ms=60_000))
+            await settled(coordinator)
+
+        assert attempt.fail is None and attempt.done is not None
+
     @pytest.mark.parametrize(
         ("prefix", "chain"),
         [([], b""), ([Frame("a"), Frame("b")], b""), ([Frame("a")], b"\1" * 32)],

@@ -2,15 +2,17 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from comptoir.dispatch.submit import submit
-from comptoir.link import Frame
+from comptoir.link import Frame, Models
 from tests.journeys.test_cut_link import order
 from tests.post import open_post
 from tests.worker.coordinator_stand_in import Attempt, Coordinator, make_job
-from tests.worker.misbehaving import Misdeed, ScriptedWorker, misbehaving, words
+from tests.worker.misbehaving import MODEL, Misdeed, ScriptedWorker, misbehaving, words
 
 WHOLE = "".join(frame.text for frame in words())
 
@@ -71,7 +73,17 @@ class TestScriptedWorker:
         assert coordinator.violations[0] == violation
         assert attempt.frames[:3] == words()[:3]
 
-    @pytest.mark.parametrize("misdeed", [Misdeed.DROP, Misdeed.NOT_MSGPACK, Misdeed.NOT_UTF8])
+    @pytest.mark.parametrize(
+        "misdeed",
+        [
+            Misdeed.DROP,
+            Misdeed.NOT_MSGPACK,
+            Misdeed.NOT_UTF8,
+            Misdeed.NEGATIVE_TOKENS,
+            Misdeed.BELOW_ZERO,
+            Misdeed.TOO_MANY,
+        ],
+    )
     async def test_the_connection_ends(self, coordinator: Coordinator, misdeed: Misdeed) -> None:
         async with misbehaving(coordinator.url, misdeed) as worker:
             attempt = await coordinator.push(make_job(1))
@@ -148,3 +160,46 @@ class TestAtARealPost:
 
             assert "".join(frame.text for frame in job.frames) == WHOLE
             assert (worker.settled[0].state, worker.settled[0].tokens) == ("done", 12)
+
+    @pytest.mark.parametrize("misdeed", [Misdeed.BELOW_ZERO, Misdeed.TOO_MANY, Misdeed.NEGATIVE_TOKENS])
+    async def test_counts_that_nobody_can_pay_are_no_message(self, tmp_path: Path, misdeed: Misdeed) -> None:
+        async with open_post(tmp_path) as post, misbehaving(post.url, misdeed) as worker:
+            job = await submit(post.house, order(post.buyer_id, max_tokens=100))
+            async with asyncio.timeout(5):
+                await worker.closed.wait()
+
+            assert "not a message of the link" in worker.goodbyes[0].reason
+            assert (len(job.frames), job.usage.prompt_tokens) == (3, 0)
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            {"price_out_uusd_per_mtok": -1},
+            {"price_in_uusd_per_mtok": -1},
+            {"context_tokens": 0},
+            {"name": ""},
+            {"kinds": []},
+        ],
+    )
+    async def test_an_offer_is_checked_on_the_link_as_at_registration(
+        self, tmp_path: Path, fault: dict[str, Any]
+    ) -> None:
+        """Else a host that registered well could ask less than nothing for its work."""
+        async with open_post(tmp_path) as post, misbehaving(post.url) as worker:
+            bad = msgspec.structs.replace(MODEL, **fault)
+            await worker.send(Models([bad], 8))
+            async with asyncio.timeout(5):
+                await worker.closed.wait()
+            worker.models = [bad]
+            await worker.link()
+
+            assert [bye.reconnect_after_s for bye in worker.goodbyes] == [1.0, -1.0]
+            assert all("offer" in bye.reason for bye in worker.goodbyes)
+
+    async def test_an_offer_of_nothing_is_a_host_whose_engines_are_away(self, tmp_path: Path) -> None:
+        async with open_post(tmp_path) as post, misbehaving(post.url) as worker:
+            await worker.send(Models([], 8))
+            worker.models = []
+            await worker.link()
+
+            assert worker.goodbyes == []

@@ -134,6 +134,15 @@ class TestDetect:
                 while not (await engine.models())[1].can_continue:
                     await asyncio.sleep(0)
 
+    async def test_a_server_that_is_not_to_be_tried_is_asked_nothing(self, server: OpenAIStandIn) -> None:
+        engine = OpenAIEngine(base_url=server.base_url, continues=False)
+        await engine.start()
+        await engine.detect()
+        await play(engine, msgspec.structs.replace(asked(), prefix=()))
+        await engine.close()
+
+        assert [request.path for request in server.requests] == ["/v1/chat/completions"]
+
     async def test_a_server_that_was_away_is_examined_again(self) -> None:
         async with serve_openai() as stand_in:
             speaking = servers.Vllm()

@@ -161,6 +161,16 @@ class TestStream:
         assert frames == [Frame("a"), Frame("b")]
         assert finish.usage == Usage(completion_tokens=2)
 
+    async def test_a_usage_object_of_any_length_is_its_counts(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        server.handler = stream_of(sse(delta({"content": "a"}), STOP, usage(7, 1, notes="x" * 70_000)))
+
+        _, finish = await play(engine)
+
+        assert (finish.usage.prompt_tokens, finish.usage.completion_tokens) == (7, 1)
+        assert msgspec.json.decode(finish.usage.details)["total_tokens"] == 8
+
     async def test_completions_are_text(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
         server.handler = stream_of(
             sse(

@@ -309,6 +309,28 @@ class TestFailure:
         assert attempt.fail is not None and attempt.fail.fault == "host"
         assert "ZeroDivisionError" in caplog.text and "Traceback" in caplog.text
 
+    @pytest.mark.parametrize("frame", [Frame("b", -1), Frame("\ud83d")], ids=["a negative count", "half a character"])
+    async def test_a_frame_that_can_not_be_said_costs_its_job_alone(
+        self, coordinator: Coordinator, join: JoinWorker, frame: Frame
+    ) -> None:
+        async with join(ScriptedEngine(Frame("a"), frame, *answer("c"))):
+            attempt = await coordinator.push(make_job(1))
+            await settled(coordinator)
+
+        assert attempt.fail is not None
+        assert (attempt.fail.code, attempt.fail.fault, attempt.text) == ("engine_bug", "host", "a")
+        assert (coordinator.connections, coordinator.violations) == (1, [])
+
+    @pytest.mark.parametrize("usage", [Usage(-1, 1), Usage(1, -1), Usage(1 << 31, 1), Usage(1, 1, b" " * 65_537)])
+    async def test_an_end_whose_counts_no_message_can_say_fails(
+        self, coordinator: Coordinator, join: JoinWorker, usage: Usage
+    ) -> None:
+        async with join(ScriptedEngine(Frame("a"), Finish("stop", usage))):
+            attempt = await coordinator.push(make_job(1))
+            await settled(coordinator)
+
+        assert attempt.fail is not None and attempt.fail.code == "engine_protocol"
+
     async def test_an_engine_that_ends_without_finish_fails(self, coordinator: Coordinator, join: JoinWorker) -> None:
         async with join(ScriptedEngine(Frame("a"))):
             attempt = await coordinator.push(make_job(1))

@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import errno
-import fcntl
 import importlib.util
 import logging
-import os
 import socket
 import sys
 import time
@@ -29,8 +27,10 @@ from comptoir.cli.people import People, settle_in, write_address
 from comptoir.cli.prices import checked_price
 from comptoir.cli.screen import out
 from comptoir.cli.target import DEFAULT_DATA
+from comptoir.cluster import LOCK_NAME, NotAlone
 from comptoir.dispatch import House
 from comptoir.hosts import Fleet
+from comptoir.kit.folderlock import FolderLock, FolderTaken
 from comptoir.kit.logs import set_up
 from comptoir.kit.signing import KeyFileError
 from comptoir.settings import Loaded, Settings
@@ -123,14 +123,18 @@ def up(
             _alone(settings, chosen)
     except OSError as error:
         raise _address_failure(settings, error) from error
+    except FolderTaken as error:
+        hint = "stop that one first, or choose another folder with --data"
+        raise Failure(f"a coordinator is already running with {error.folder}", hint) from error
+    except NotAlone as error:
+        raise Failure(error.message, "see docs/operating.md, several coordinators") from error
     except KeyFileError as error:
         raise Failure(str(error), f"the signing key is {settings.data_path() / 'signing.key'}") from error
 
 
 def _alone(settings: Settings, worker_arguments: list[str] | None) -> None:
-    # With a bus, several coordinators may share a folder: its signing key is all they need of it.
-    folder = contextlib.nullcontext() if settings.bus else _alone_in(settings.data_path())
-    with folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    _make(settings.data_path())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Post(settings, worker_arguments).run())
 
 
@@ -193,27 +197,32 @@ def _worker_arguments(settings: Settings, engines: Sequence[str], *, discover: b
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the data folder: two coordinators over one SQLite file would each lease the other's jobs.
+    """Hold the data folder for a whole cluster, whose members share it; a coordinator without bus holds it by itself.
 
     Raises:
-        Failure: another process holds it, or it can't be used.
+        FolderTaken: another process holds it. Failure: it can't be used.
     """
-    try:
-        folder.mkdir(mode=DATA_MODE, parents=True, exist_ok=True)
-        handle = os.open(folder / "coordinator.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        hint = "choose another folder with --data"
-        raise Failure(f"the data folder {folder} can't be used: {error.strerror}", hint) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        hint = "stop that one first, or choose another folder with --data"
-        raise Failure(f"a coordinator is already running with {folder}", hint) from error
+    _make(folder)
+    lock = FolderLock(folder, name=LOCK_NAME)
+    lock.take()
     try:
         yield
     finally:
-        os.close(handle)
+        lock.release()
+
+
+def _make(folder: Path) -> None:
+    """Make the data folder.
+
+    Raises:
+        Failure: it can't be made, or not be written.
+    """
+    try:
+        folder.mkdir(mode=DATA_MODE, parents=True, exist_ok=True)
+        (folder / LOCK_NAME).touch(mode=0o600)
+    except OSError as error:
+        hint = "choose another folder with --data"
+        raise Failure(f"the data folder {folder} can't be used: {error.strerror}", hint) from error
 
 
 def _address_failure(settings: Settings, error: OSError) -> Exception:
@@ -256,7 +265,7 @@ class _Post:
             if self._news is not None:
                 self._news.cancel()
             if self._worker is not None:
-                if self._house is not None and self._house.jobs.live.leased:
+                if self._house is not None and self._house.jobs.live.open_answers:
                     # Told to stop at once, or out of time: what it still does has nowhere to go.
                     self._worker.kill()
                 await self._worker.stop()

@@ -13,5 +13,6 @@ Units: seconds; ids are 16 bytes. Knows the street and the bus, no HTTP but what
 """
 
 from comptoir.cluster.service import Cluster, joined
+from comptoir.cluster.single import LOCK_NAME, NotAlone, alone
 
-__all__ = ["Cluster", "joined"]
+__all__ = ["LOCK_NAME", "Cluster", "NotAlone", "alone", "joined"]

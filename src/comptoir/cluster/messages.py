@@ -199,8 +199,8 @@ class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
 
 
 Message = (
-    Piece | View | Hail | Offer | Took | Declined | Ask | Follow | Unfollow | Batch | Ended | Gone | Differs | Owned | Stop | Outcome
-    | HttpCall | HttpAnswer | Spent | Revoked
+    Piece | View | Hail | Offer | Took | Declined | Ask | Follow | Unfollow | Batch | Ended | Gone | Differs | Owned | Stop
+    | Outcome | HttpCall | HttpAnswer | Spent | Revoked
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -86,6 +86,24 @@ class Mirrors:
         """Return the mirror of a job that is about to become ours, with the frames that were shown here."""
         return self._jobs.get(job_id)
 
+    def expect(self, row: JobRow, owner: bytes) -> LiveJob:
+        """Return the mirror of a job that this coordinator is about to lease; one is made if there is none yet.
+
+        Whoever asks for the job while that is being written reads this very object, so that it misses nothing of what comes.
+        """
+        known = self._jobs.get(row.id)
+        if known is not None:
+            return known
+        job = self._jobs[row.id] = LiveJob.revived(row, now_s=self._house.clock.monotonic_s())
+        job.owner_node = owner
+        self._heard_s[job.id] = self._loop.time()
+        return job
+
+    def leave_to(self, job: LiveJob, owner: bytes) -> None:
+        """The expected job stays *owner*'s: readers that came meanwhile follow it there."""
+        if self._jobs.get(job.id) is job:
+            self._attach(job, owner)
+
     async def take_up(self, row: JobRow, *, tried: Iterable[bytes] = ()) -> None:
         """Go on with a job that has just become ours, with the frames that readers here have of it."""
         known = self._jobs.get(row.id)
@@ -113,7 +131,14 @@ class Mirrors:
         if known is not None:
             return known
         self._jobs[job.id] = job
-        self._attach(job, await self._owner(job))
+        owner = await self._owner(job)
+        mine = self._house.jobs.live.get(job.id)
+        if mine is not None:
+            # It became ours while its owner was looked up: a mirror beside it would never be told anything.
+            if self._jobs.get(job.id) is job:
+                self._forget(job)
+            return mine
+        self._attach(job, owner)
         return job
 
     async def _owner(self, job: LiveJob) -> bytes:
@@ -193,6 +218,8 @@ class Mirrors:
         self._jobs.pop(job.id, None)
         self._heard_s.pop(job.id, None)
         self._stops.pop(job.id, None)
+        if not self._house.jobs.live.open_answers:
+            self._house.when_empty.set()
 
     def _break_off(self, job: LiveJob) -> None:
         """End the readers of an answer that began anew: nothing can be added honestly to what they have. The job goes on."""

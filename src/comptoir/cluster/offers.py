@@ -133,15 +133,20 @@ class Offers:
         """Lease a fresh job to a free host: one command, which makes this coordinator its owner."""
         house, row = self._house, message.row
         assert row is not None
-        job = self._mirrors.known(row.id) or LiveJob.revived(row, now_s=house.clock.monotonic_s())
+        job = self._mirrors.expect(row, sender)
         job.body = row.body
         job.state, job.events, job.answers = JobState.QUEUED, message.events, message.answers
         job.tried.update(message.tried)
         spec = spec_of(job)
         candidate = take(house, spec, here=True)
         if candidate is None:
+            self._mirrors.leave_to(job, sender)
             return False
-        lease = await lease_on(house, job, candidate, from_id=sender)
+        try:
+            lease = await lease_on(house, job, candidate, from_id=sender)
+        except Refusal:
+            self._mirrors.leave_to(job, sender)
+            raise
         self._mirrors.adopt(job)
         house.jobs.live.add(job)
         house.enter(job.owner_id)

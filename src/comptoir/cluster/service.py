@@ -17,6 +17,7 @@ from comptoir.dispatch import House
 from comptoir.hosts import Host
 from comptoir.jobs import JobState, LiveJob
 from comptoir.kit.bus import Bus
+from comptoir.kit.errors import Unavailable
 from comptoir.routing import Candidate
 
 log = logging.getLogger(__name__)
@@ -80,8 +81,14 @@ class Cluster:
         return owner if state in (JobState.QUEUED, JobState.RUNNING) and owner in self.board.here else None
 
     async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
-        """A host came here: learn what others wrote of it, and take over the jobs it brings leases on."""
-        await self._house.hosts.meet(host_id)
+        """A host came here: learn what others wrote of it, and take over the jobs it brings leases on.
+
+        Raises:
+            Unavailable: it brings leases of another coordinator, and the database is away; it must come again, with its frames.
+        """
+        # One that only lost its connection for a moment is let in without a database.
+        with contextlib.suppress(Unavailable):
+            await self._house.hosts.meet(host_id)
         await self.take_over.bring(host_id, list(leases))
 
     def yields(self, host: Host) -> bool:

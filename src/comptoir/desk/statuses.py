@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from comptoir.cluster import NotAlone
 from comptoir.dispatch import errors as street
 from comptoir.hosts import NoFreeSlot, UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
@@ -34,6 +35,7 @@ STATUSES: Mapping[type[Exception], int] = {
     JobExists: 409,
     JobFinished: 409,
     JobMoved: 503,
+    NotAlone: 503,
     Elsewhere: 503,
     NotYourLease: 409,
     HoldMismatch: 409,

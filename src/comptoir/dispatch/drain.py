@@ -9,19 +9,22 @@ log = logging.getLogger(__name__)
 
 
 async def drain(house: House) -> int:
-    """Refuse new jobs and wait up to ``drain_s`` for leased ones to end; return how many are still open.
+    """Refuse new jobs and wait up to ``drain_s`` for open answers to end; return how many are still open.
 
-    Those stay in the database as running or queued; the next start takes them up. Idempotent.
+    Open are the answers that hosts here work on, and those that come from another coordinator to a client that is connected to
+    this one. What is left stays in the database as running or queued: another coordinator takes it up, or the next start.
+    Idempotent.
     """
     house.draining = True
-    if house.jobs.live.leased:
-        house.when_empty.clear()
-        log.info("draining: %d answers are still open", house.jobs.live.leased)
+    live = house.jobs.live
+    if live.open_answers:
+        log.info("draining: %d answers are still open", live.open_answers)
         try:
-            await asyncio.wait_for(house.when_empty.wait(), house.settings.drain_s)
+            async with asyncio.timeout(house.settings.drain_s):
+                while live.open_answers:
+                    house.when_empty.clear()
+                    await house.when_empty.wait()
         except TimeoutError:
-            log.warning(
-                "%d answers did not finish in %g s and stay in line", house.jobs.live.leased, house.settings.drain_s
-            )
+            log.warning("%d answers did not finish in %g s and stay in line", live.open_answers, house.settings.drain_s)
     await house.settle_down()
-    return house.jobs.live.leased
+    return live.open_answers

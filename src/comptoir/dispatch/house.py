@@ -92,7 +92,11 @@ class Peers(Protocol):
         ...
 
     async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
-        """A host came here: learn of it what others wrote, and take over the jobs that it brings leases on."""
+        """A host came here: learn of it what others wrote, and take over the jobs that it brings leases on.
+
+        Raises:
+            Unavailable: the database is away, and whose its leases are can't be known; it must come again, with its frames.
+        """
         ...
 
     def yields(self, host: Host) -> bool:
@@ -229,7 +233,7 @@ class House:
     started_s: float = 0.0
     retention: Retention = field(default_factory=Retention)
     when_empty: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set whenever no job is leased; the drain waits for it."""
+    """Set when the last lease or the last mirror ends: a drain then looks whether answers are still open."""
     _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
     _credit: dict[bytes, int] = field(default_factory=dict)
     _waiting_prices: dict[tuple[str, str], tuple[float, int, int]] = field(default_factory=dict)

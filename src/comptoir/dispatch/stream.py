@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 CANNOT_CONTINUE = "cannot_continue"
 """Code of an engine that can't go on from another host's frames, and said so before its first own."""
 
+STOPPED = "cancelled"
+"""Finish reason of a worker that stopped because we told it to: how far it came, not that it is done."""
+
 TOKENS_OVER_MAX = 8
 """Tokens past the job's limit that are forgiven (engines count differently); they are never billed."""
 
@@ -79,6 +82,8 @@ async def complete(
 ) -> None:
     """End *job* as answered in full. *signature* and *chain* come from hosts that sign; they are checked first.
 
+    A worker that only stopped (`STOPPED`) ends its attempt and not the job, which goes on elsewhere.
+
     Raises:
         BadSegment: they don't match; the attempt is ended as the host's fault.
         Unavailable: the database is out of reach; the end is written when it is back.
@@ -94,6 +99,10 @@ async def complete(
             raise BadSegment("the host's running hash differs from the frames it sent")
         if chain and lease.signs and not signature:
             raise BadSegment("the host has a key and did not sign")
+        if finish_reason == STOPPED:
+            # Whoever told it to stop had died, or could not write why: the answer is no answer, and the host not to blame.
+            await lose(house, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
+            return
         ending = Ending(JobState.COMPLETED, finish_reason=finish_reason, usage=usage, signature=signature)
         await finish(house, job, ending, dishonest=dishonest)
     except BadSegment as bad:

@@ -459,6 +459,11 @@ class LiveJobs:
         """Number of open leases."""
         return len(self._leases)
 
+    @property
+    def open_answers(self) -> int:
+        """Answers that hosts here work on, and those from elsewhere that a client waits for on a connection to us."""
+        return len(self._leases) + sum(not job.detached for job in self.mirrors.values())
+
 
 def chain_over(job_id: bytes, frames: Sequence[Frame]) -> bytes:
     """Return the running hash after *frames*, the first of the job's."""

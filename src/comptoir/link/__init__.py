@@ -8,7 +8,9 @@ acknowledged, and after a reconnect both say where they are (`Hello.open`, `Welc
 
 from comptoir.link.chain import CHAIN_BYTES, chain_start, chain_step
 from comptoir.link.messages import (
+    COUNT_MAX,
     LINK_VERSION,
+    USAGE_BYTES_MAX,
     Acks,
     Bye,
     Cancel,
@@ -38,8 +40,10 @@ from comptoir.link.segment import SEGMENT_PAYLOAD_TYPE, Segment, pae, segment_by
 
 __all__ = [
     "CHAIN_BYTES",
+    "COUNT_MAX",
     "LINK_VERSION",
     "SEGMENT_PAYLOAD_TYPE",
+    "USAGE_BYTES_MAX",
     "Acks",
     "Bye",
     "Cancel",

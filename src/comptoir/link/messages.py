@@ -8,13 +8,21 @@ import msgspec
 LINK_VERSION = 1
 """Version of the wire. A coordinator refuses another major version with ``Bye``."""
 
+COUNT_MAX = 2**31 - 1
+"""Largest count of tokens and largest frame number in a message."""
+
+USAGE_BYTES_MAX = 64 * 1024
+"""Longest ``usage`` object of an engine; a usual one has 300 bytes."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One numbered piece of an answer (its number is its place, see `Frames.seq`)."""
 
     text: str = ""
     """Text delta of choice 0 (or of ``index`` in *extra*); always whole characters."""
-    tokens: Annotated[int, msgspec.Meta(ge=0)] = 1
+    tokens: Count = 1
     """LLM tokens this piece stands for; 0 for pieces that carry none (role, finish)."""
     extra: bytes = b""
     """JSON object with what else the engine sent for this piece: ``delta`` (fields beside ``content``, for example
@@ -25,9 +33,9 @@ class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Usage(msgspec.Struct, array_like=True, frozen=True):
     """What the engine counted."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    details: bytes = b""
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    details: Annotated[bytes, msgspec.Meta(max_length=USAGE_BYTES_MAX)] = b""
     """The engine's whole ``usage`` JSON object when it had one (cached tokens, reasoning tokens), else empty."""
 
     def billed(self, delivered: int) -> int:
@@ -58,7 +66,7 @@ class OpenAttempt(msgspec.Struct, array_like=True, frozen=True):
     """A lease the worker still holds frames for."""
 
     lease: bytes
-    end_seq: int
+    end_seq: Count
     """Sequence number after the last frame the worker has produced so far."""
 
 
@@ -88,7 +96,7 @@ class Frames(msgspec.Struct, array_like=True, frozen=True, tag="frames"):
     """Frames ``seq, seq+1, …`` of a lease. Repeats of frames already held are ignored; a gap is a protocol error."""
 
     lease: bytes
-    seq: int
+    seq: Count
     items: list[Frame]
 
 
@@ -96,7 +104,7 @@ class Done(msgspec.Struct, array_like=True, frozen=True, tag="done"):
     """The answer is complete; repeated after a reconnect until ``Settled`` comes."""
 
     lease: bytes
-    end_seq: int
+    end_seq: Count
     finish_reason: str
     usage: Usage
     chain: bytes
@@ -168,6 +176,9 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
     max_tokens: int = 0
     """Most tokens of the answer over all its choices, as the hold covers them; the worker ends the answer there with
     ``length``. 0: the body alone says."""
+    left_ms: int = 0
+    """Milliseconds to the deadline when this was sent: what a worker goes by, as its clock may be hours from the
+    coordinator's. 0: an older coordinator, which gives *deadline_ms* alone."""
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="cancel"):

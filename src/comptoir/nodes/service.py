@@ -65,10 +65,18 @@ class Nodes:
 
         return await self._db.run(command)
 
-    async def leave(self) -> None:
-        """Say goodbye; what is still this coordinator's may be taken at once."""
+    async def leave(self, node_id: bytes | None = None) -> None:
+        """Say goodbye; what is still this coordinator's may be taken at once. Or *node_id*'s, which is known to be gone."""
         sql = f"UPDATE nodes SET left_ms = {self._now} WHERE id = ?"
-        await self._db.run(lambda tx: tx.execute(sql, [self.node_id]))
+        await self._db.run(lambda tx: tx.execute(sql, [node_id or self.node_id]))
+
+    async def others(self) -> list[Node]:
+        """Give a sign of life; return the other coordinators that are here."""
+        return [
+            node
+            for node in await self.beat()
+            if node.id != self.node_id and not node.left and node.silent_ms < NODE_SILENT_S * 1000
+        ]
 
 
 def _read(tx: Tx, now: str) -> list[Node]:

@@ -102,13 +102,15 @@ class Lease:
 
         Raises:
             FrameTooBig: text and extra are beyond `FRAME_BYTES_MAX`; nothing is appended.
+            struct.error, UnicodeEncodeError: an engine's bug: it counts below 0, or its text is none; nothing is appended.
         """
         text_size = len(frame.text)
         extra_size = len(frame.extra)
         if 4 * text_size + extra_size > FRAME_BYTES_MAX:
             raise FrameTooBig(f"a frame of {text_size + extra_size} bytes does not fit a message of the link")
-        self.frames.append(frame)
+        # First, as it refuses what no message can say: a negative count, half a character (a lone surrogate).
         self.chain = chain_step(self.chain, frame)
+        self.frames.append(frame)
         self.tokens += frame.tokens
         self.unacked_bytes += text_size + extra_size
         self.kept_bytes += text_size + extra_size + FRAME_OVERHEAD_BYTES

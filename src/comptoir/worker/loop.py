@@ -15,7 +15,19 @@ from collections.abc import AsyncIterator, Mapping
 from comptoir.kit.clock import Clock
 from comptoir.kit.ids import public
 from comptoir.kit.signing import SigningKey
-from comptoir.link import Cancel, Done, Fail, Frame, Job, Segment, Settled, Usage, segment_bytes
+from comptoir.link import (
+    COUNT_MAX,
+    USAGE_BYTES_MAX,
+    Cancel,
+    Done,
+    Fail,
+    Frame,
+    Job,
+    Segment,
+    Settled,
+    Usage,
+    segment_bytes,
+)
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
 from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
 from comptoir.worker.leases import FrameTooBig, Lease, LeaseTable, chain_over
@@ -72,7 +84,7 @@ class JobRunner:
         full = self._table.running >= self.slots
         held = self._table.open(job)
         engine = self._engines.get(job.model)
-        left_s = (job.deadline_ms - self._clock.now_ms()) / 1000
+        left_s = (job.left_ms or job.deadline_ms - self._clock.now_ms()) / 1000
         if self.draining:
             self._fail(held, EngineError("draining", "the host takes no new jobs", fault="capacity"))
         elif full:
@@ -80,7 +92,7 @@ class JobRunner:
         elif engine is None:
             self._fail(held, EngineError("model_not_served", f"no engine here serves {job.model!r} now"))
         elif left_s <= 0:
-            late = "the job arrived after its deadline (or the clocks of host and coordinator differ)"
+            late = "the job arrived after its deadline, or this host's clock differs from that of an older coordinator"
             self._fail(held, EngineError("deadline", late, fault="coordinator"))
         elif wrong := _wrong_prefix(job):
             self._fail(held, EngineError("prefix_mismatch", wrong, fault="coordinator"))
@@ -165,6 +177,8 @@ class JobRunner:
                 return
             if finish is None:
                 raise EngineError("engine_protocol", "the engine ended without saying how the answer finished")
+            if wrong := _wrong_usage(finish.usage):
+                raise EngineError("engine_protocol", wrong)
             self._table.close(held, self._signed(held, finish))
             await _end(stream, engine.name)
         except EngineError as error:
@@ -251,6 +265,15 @@ def _wrong_prefix(job: Job) -> str:
         return f"the job begins at frame {job.start_seq} and {len(job.prefix)} frames came with it"
     if job.chain and job.chain != chain_over(job):
         return "the running hash that came with the job is not that of its frames"
+    return ""
+
+
+def _wrong_usage(usage: Usage) -> str:
+    """Say what of an engine's counts no message can carry; empty: nothing."""
+    if not (0 <= usage.prompt_tokens <= COUNT_MAX and 0 <= usage.completion_tokens <= COUNT_MAX):
+        return f"the engine counted {usage.prompt_tokens} and {usage.completion_tokens} tokens"
+    if len(usage.details) > USAGE_BYTES_MAX:
+        return f"the engine's usage object is longer than {USAGE_BYTES_MAX} bytes"
     return ""
 
 

@@ -60,15 +60,34 @@ class TestStart:
         second.until(r"as you left it")
         assert second.quickstart[1:] == known[1:]
 
+    def test_it_answers_also_after_a_coordinator_and_a_worker_were_killed(self, place: Path, programs: Start) -> None:
+        up = programs(Cluster, place, "--engine", "bench.trivial_engine:TrivialEngine", "--no-discover")
+        up.until("with the OpenAI SDK")
+        up.until(r"(● active.*\n[^●]*){2}")
+        ask = ("run", "--data", str(place), "hello")
+        first = programs(Program, *ask, cwd=place.parent)
+        first.until("receipt rcpt_")
+        workers = set(Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split())
+        workers -= {str(pid) for pid in up.pids().values()}
+
+        os.kill(up.pids()["coordinator 1"], signal.SIGKILL)
+        os.kill(int(workers.pop()), signal.SIGKILL)
+        up.until(r"✗ worker \d was ended by signal 9; it starts again")
+        up.until(r"✗ coordinator 1 was ended by signal 9")
+        second = programs(Program, *ask, cwd=place.parent)
+        second.until("receipt rcpt_")
+
+        assert (first.process.wait(30), second.process.wait(30)) == (0, 0)
+
     def test_when_it_is_killed_nothing_is_left(self, place: Path, programs: Start) -> None:
-        up = programs(Cluster, place, "--no-worker")
-        up.until("ready in")
+        up = programs(Cluster, place, "--engine", "bench.trivial_engine:TrivialEngine", "--no-discover")
+        up.until("with the OpenAI SDK")
         children = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
         watched = [Watched(int(pid)) for pid in children]
 
         up.stop(signal.SIGKILL)
 
-        assert len(watched) == 4, "two servers, two coordinators"
+        assert len(watched) == 6, "two servers, two coordinators, two workers"
         assert all(one.gone() for one in watched)
 
     def test_two_never_share_a_folder(self, place: Path, programs: Start) -> None:

@@ -15,9 +15,9 @@ from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.house import House
 from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
 from comptoir.dispatch.watch import link_dropped
-from comptoir.hosts import Host
+from comptoir.hosts import SLOTS_MAX, Host, check_offer
 from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
-from comptoir.kit.errors import Refusal
+from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.ids import public
 from comptoir.link import (
     LINK_VERSION,
@@ -75,7 +75,7 @@ class Session:
         """Put the job in the outbox; False when the socket is gone."""
         if not self.open:
             return False
-        self.post(_job_message(job, lease))
+        self.post(_job_message(job, lease, now_ms=self._house.clock.now_ms()))
         return True
 
     def cancel(self, lease: Lease, reason: str) -> None:
@@ -127,8 +127,18 @@ class Session:
             reason = f"this coordinator speaks version {LINK_VERSION} of the link, you speak {hello.version}"
             await self._refuse(reason, reconnect_after_s=-1.0)
             return False
+        try:
+            _check_offer(hello)
+        except InvalidField as invalid:
+            await self._refuse(f"the offer can't be taken: {invalid}", reconnect_after_s=-1.0)
+            return False
         house, host = self._house, self._host
-        await house.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
+        try:
+            await house.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
+        except Unavailable as away:
+            # Told that a lease is not known, it would throw away frames that nobody else has.
+            await self._refuse(away.message, reconnect_after_s=away.retry_after_s)
+            return False
         earlier = house.lines.get(host.id)
         if isinstance(earlier, Session):
             earlier.post(Bye("another connection of this host took over", -1.0))
@@ -171,7 +181,7 @@ class Session:
                 fault = Fault.COORDINATOR if lease.revived else Fault.HOST
                 house.spawn(lose(house, job, lease, "the host came back without the job", fault=fault, again=True))
             else:
-                unsent.append(_job_message(job, lease))
+                unsent.append(_job_message(job, lease, now_ms=house.clock.now_ms()))
         return have, unsent
 
     def _leave(self) -> None:
@@ -298,6 +308,10 @@ class Session:
         return None if job.closing else job
 
     def _models(self, message: Models) -> None:
+        try:
+            _check_offer(message)
+        except InvalidField as invalid:
+            raise ProtocolBroken(f"the offer can't be taken: {invalid}") from invalid
         self._house.fleet.replace_offer(self._host.id, tuple(message.models), message.slots)
         pump(self._house, self._host.id)
 
@@ -330,10 +344,23 @@ class ProtocolBroken(Exception):
     """The worker sent something the link does not allow; the connection is closed with the reason."""
 
 
-def _job_message(job: LiveJob, lease: Lease) -> Job:
+def _check_offer(message: Hello | Models) -> None:
+    """Do nothing if the offer may be taken; one of no models is a host whose engines are away.
+
+    Raises:
+        InvalidField: a price, a length or a count is out of bounds.
+    """
+    if message.models:
+        check_offer(tuple(message.models), message.slots)
+    elif not 1 <= message.slots <= SLOTS_MAX:
+        raise InvalidField("slots", f"must be 1 to {SLOTS_MAX}")
+
+
+def _job_message(job: LiveJob, lease: Lease, *, now_ms: int) -> Job:
     return Job(
         lease.id, job.id, job.kind, job.model, job.body, job.deadline_ms, lease.first_frame,
         job.frames[: lease.first_frame], lease.chain if lease.first_frame else b"", job.max_tokens,
+        max(1, job.deadline_ms - now_ms),
     )  # fmt: skip
 
 

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from comptoir.kit.db.locks import Rows, rows_of_item
-from comptoir.kit.db.schema import Table
+from comptoir.kit.db.group import Command, GroupRunner, Outcomes
+from comptoir.kit.db.locks import Rows
 from comptoir.kit.db.sqlite import SqliteStore
 from comptoir.kit.db.store import Look, Store
 from comptoir.kit.db.tx import Row, Tx
@@ -61,20 +60,6 @@ class WriterStats:
     by_verb: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
-class _Command:
-    run: Callable[..., Any]
-    item: Any
-    batched: bool
-    turn: int
-    future: "asyncio.Future[Any]"
-    locks: Rows = ()
-
-    def rows(self) -> Rows:
-        """What it is going to lock."""
-        return rows_of_item(self.run, self.item) if self.batched else self.locks
-
-
 class Database:
     """One writer, many readers. All methods are for the event loop that opened it."""
 
@@ -82,7 +67,8 @@ class Database:
         self.dialect = store.dialect
         self.stats = WriterStats()
         self._store = store
-        self._queue: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
+        self._group = GroupRunner(store, self.stats.by_verb)
+        self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="comptoir-reader") if store.remote else None
@@ -105,7 +91,7 @@ class Database:
         Raises (in the future): whatever *command* raised, with nothing of it written; `Unavailable` when
         the database is away (then at once), too many commands wait, or the house is closing.
         """
-        return self._put(_Command(command, None, False, 0, self._loop.create_future(), locks))
+        return self._put(Command(command, None, False, 0, self._loop.create_future(), locks))
 
     def batch(
         self, verb: Callable[[Tx, list[I]], list[T | Exception]], item: I, *, turn: int = 0
@@ -119,7 +105,7 @@ class Database:
         *verb* returns one outcome per item in order; an exception in the list is raised for that item
         alone. If *verb* itself raises, each item runs alone, so one bad item never poisons the others.
         """
-        return self._put(_Command(verb, item, True, turn, self._loop.create_future()))
+        return self._put(Command(verb, item, True, turn, self._loop.create_future()))
 
     async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         """Run one query on the reading connection: inline on SQLite (5 us), in a thread on PostgreSQL.
@@ -193,7 +179,7 @@ class Database:
             self._timer.cancel()
         self._store.close()
 
-    def _put(self, command: _Command) -> "asyncio.Future[Any]":
+    def _put(self, command: Command) -> "asyncio.Future[Any]":
         future = command.future
         if self._closing:
             future.set_exception(Unavailable("the house is closing"))
@@ -248,7 +234,7 @@ class Database:
     def _work(self) -> None:
         last = False
         while not last:
-            group: list[_Command] = []
+            group: list[Command] = []
             command = self._queue.get()
             while True:
                 if command is None:
@@ -297,13 +283,13 @@ class Database:
         self._writing_s = 0.0
         self._out = False
 
-    def _deliver(self, outcomes: "list[tuple[_Command, Any, Exception | None]]") -> None:
+    def _deliver(self, outcomes: Outcomes) -> None:
         try:
             self._loop.call_soon_threadsafe(self._resolve, outcomes)
         except RuntimeError:
             log.warning("the event loop is gone; %d committed commands had nobody waiting", len(outcomes))
 
-    def _resolve(self, outcomes: "list[tuple[_Command, Any, Exception | None]]") -> None:
+    def _resolve(self, outcomes: Outcomes) -> None:
         """Answer the callers, in the event loop."""
         if not self._writing_s:
             self._slow = False
@@ -316,14 +302,14 @@ class Database:
             else:
                 future.set_exception(error)
 
-    def _commit(self, group: list[_Command]) -> "list[tuple[_Command, Any, Exception | None]]":
+    def _commit(self, group: list[Command]) -> Outcomes:
         store = self._store
         for attempt in range(RETRIES_MAX + 1):
             outcomes, begun = None, False
             try:
                 store.begin()
                 begun = True
-                outcomes = self._run_group(group)
+                outcomes = self._group.run(group)
                 before = time.perf_counter()
                 store.commit()
                 self.stats.commit_s += time.perf_counter() - before
@@ -345,9 +331,7 @@ class Database:
                 return [(command, None, refusal) for command in group]
         raise AssertionError("unreachable: the last attempt returns")
 
-    def _counted(
-        self, outcomes: "list[tuple[_Command, Any, Exception | None]]"
-    ) -> "list[tuple[_Command, Any, Exception | None]]":
+    def _counted(self, outcomes: Outcomes) -> Outcomes:
         self.stats.commits += 1
         self.stats.commands += len(outcomes)
         return outcomes
@@ -376,83 +360,6 @@ class Database:
             self._store.rollback()
         except Exception:  # The connection is gone; begin() opens a new one.
             log.warning("rollback failed", exc_info=True)
-
-    def _run_group(self, group: list[_Command]) -> "list[tuple[_Command, Any, Exception | None]]":
-        self._lock(group)
-        outcomes: list[tuple[_Command, Any, Exception | None]] = []
-        verbs: dict[Callable[..., Any], list[_Command]] = {}
-        for command in group:
-            if command.batched:
-                verbs.setdefault(command.run, []).append(command)
-            else:
-                outcomes.append(self._run_one(command, command.run))
-        by_verb = self.stats.by_verb
-        for verb, commands in sorted(verbs.items(), key=_turn):
-            name = verb.__qualname__
-            by_verb[name] = by_verb.get(name, 0) + len(commands)
-            outcomes += self._run_verb(verb, commands)
-        return outcomes
-
-    def _lock(self, group: list[_Command], *, alone: bool = False) -> None:
-        """Lock what the commands of *group* declared, in the one order; one that is alone does so with its own look."""
-        if not self._store.remote:
-            return
-        if not alone and len({command.run for command in group}) == 1:
-            return
-        wanted: dict[Table, set[bytes]] = {}
-        for command in group:
-            for table, keys in command.rows():
-                wanted.setdefault(table, set()).update(keys)
-        for table in sorted(wanted, key=_name):
-            self._store.tx.select(table, table.key[:1], sorted(wanted[table]), lock=True)
-
-    def _run_verb(
-        self, verb: Callable[..., Any], commands: list[_Command]
-    ) -> "list[tuple[_Command, Any, Exception | None]]":
-        self._store.savepoint()
-        try:
-            results = verb(self._store.tx, [command.item for command in commands])
-            assert len(results) == len(commands), "a batch verb returns one outcome per item"
-            self._store.release()
-        except Exception as error:  # One bad item: undo the verb, then run each item alone to find it.
-            if self._store.retryable(error) or self._store.away(error):
-                raise
-            self._store.rollback_to()
-            log.warning("batch of %d %s failed, running one by one: %s", len(commands), verb.__qualname__, error)
-            # What the verb had locked went with its savepoint.
-            self._lock(commands, alone=True)
-            return [self._run_one(c, partial(_alone, verb, c.item)) for c in commands]
-        return [
-            (command, None, result) if isinstance(result, Exception) else (command, result, None)
-            for command, result in zip(commands, results, strict=True)
-        ]
-
-    def _run_one(self, command: _Command, run: Callable[[Tx], Any]) -> "tuple[_Command, Any, Exception | None]":
-        self._store.savepoint()
-        try:
-            result = run(self._store.tx)
-            self._store.release()
-            return command, result, None
-        except Exception as error:  # Handed to the caller through its future; the savepoint undoes the command.
-            if self._store.retryable(error) or self._store.away(error):
-                raise
-            self._store.rollback_to()
-            return command, None, error
-
-
-def _turn(verb: "tuple[Callable[..., Any], list[_Command]]") -> int:
-    return verb[1][0].turn
-
-
-def _name(table: Table) -> str:
-    return table.name
-
-
-def _alone(verb: Callable[..., Any], item: Any, tx: Tx) -> Any:
-    (result,) = verb(tx, [item])
-    if isinstance(result, Exception):
-        raise result
-    return result
 
 
 def _nothing(tx: Tx) -> None:

@@ -40,7 +40,8 @@ class OpenAIEngine:
 
     *aliases* maps offered names to the server's model ids; with it only those are offered. *kinds* (``chat``,
     ``completion``, ``embedding``, joined by ``+``) replaces the guess by model name; *context_tokens* is offered where
-    the server names no context length.
+    the server names no context length. *continues* false: it is not tried how the server goes on from other hosts' frames,
+    and it gets none (the trial is some 100 tokens a model, which a metered server charges for).
     """
 
     name = "openai"
@@ -53,6 +54,7 @@ class OpenAIEngine:
         aliases: Mapping[str, str] | None = None,
         kinds: str | None = None,
         context_tokens: int = CONTEXT_TOKENS_UNKNOWN,
+        continues: bool = True,
     ) -> None:
         self._upstream = Upstream(base_url, api_key=api_key)
         self._aliases = dict(aliases or {})
@@ -60,6 +62,7 @@ class OpenAIEngine:
         if unknown := set(self._kinds or ()) - set(_PATHS):
             raise EngineError("engine_spec", f"kinds are chat, completion, embedding; not {', '.join(sorted(unknown))}")
         self._context_tokens = context_tokens
+        self._continues = continues
         self._upstream_names: dict[str, str] = {}
         self._found: dict[str, openai_probe.Found] = {}
         """What is known of how each of the server's models goes on."""
@@ -116,7 +119,9 @@ class OpenAIEngine:
 
         So a server that loads models as they are asked for (Ollama) loads none for this.
         """
-        self._detects = True
+        self._detects = self._continues
+        if not self._continues:
+            return
         for model_id in self._upstream_names.values():
             if self._kinds_of(model_id) != ["embedding"]:
                 await self._probe(model_id)

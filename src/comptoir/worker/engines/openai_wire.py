@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from comptoir.link import Frame, Usage
+from comptoir.link import COUNT_MAX, USAGE_BYTES_MAX, Frame, Usage
 from comptoir.worker.engines.base import EngineError, Finish
 from comptoir.worker.retry_after import read_retry_after
 
@@ -214,7 +214,14 @@ def read_usage(raw: msgspec.Raw | None) -> Usage:
     except msgspec.DecodeError:
         # A count of null or text is no count; the frames' own stand.
         return Usage()
-    return Usage(max(0, counted.prompt_tokens), max(0, counted.completion_tokens), bytes(raw))
+    prompt, completion = (min(max(0, count), COUNT_MAX) for count in (counted.prompt_tokens, counted.completion_tokens))
+    details = bytes(raw)
+    if len(details) > USAGE_BYTES_MAX:
+        # The counts are what matters; the rest is for the buyer's interest.
+        details = _encode(
+            {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        )
+    return Usage(prompt, completion, details)
 
 
 def read_embeddings(data: bytes) -> tuple[Frame, Finish]:

@@ -1,0 +1,86 @@
+"""One coordinator and no bus: it takes up everything that is unfinished, so it has to be the only one on its database.
+
+A process with the same data folder is kept out by the folder's lock; what the lock's last holder left is known to be nobody's.
+One on another machine is found by its signs of life, and waited for as long as a dead one takes to fall silent.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from comptoir.cluster.take_over import BEAT_S
+from comptoir.dispatch import House
+from comptoir.dispatch.recover import recover
+from comptoir.kit.errors import Refusal, Unavailable
+from comptoir.kit.folderlock import FolderLock
+from comptoir.nodes import NODE_SILENT_S
+
+log = logging.getLogger(__name__)
+
+LOCK_NAME = "coordinator.lock"
+
+LOOK_S = 0.2
+
+
+class NotAlone(Refusal):
+    """Another coordinator is at work on this database, and no bus is configured."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another coordinator is at work on this database. Give all of them the same bus (--bus redis://…) and the same "
+            "signing.key, or stop the other one"
+        )
+
+
+@contextlib.asynccontextmanager
+async def alone(house: House, folder: Path) -> AsyncIterator[None]:
+    """Be the only coordinator until the block ends; takes up what is unfinished first.
+
+    Raises:
+        FolderTaken: another process uses *folder*.
+        NotAlone: another coordinator uses the database. Unavailable: it is out of reach.
+    """
+    lock = FolderLock(folder, name=LOCK_NAME)
+    before = lock.take()
+    try:
+        if before:
+            await house.nodes.leave(before)
+        if house.db.dialect == "postgresql":
+            await _until_alone(house)
+        lock.note(house.node_id)
+        await recover(house)
+        beating = asyncio.create_task(_beat_forever(house))
+        try:
+            yield
+        finally:
+            beating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await beating
+            with contextlib.suppress(Unavailable):  # The next start finds out by the lock.
+                await house.nodes.leave()
+    finally:
+        lock.release()
+
+
+async def _until_alone(house: House) -> None:
+    """Wait for whoever is here to fall silent; a living one does not.
+
+    Raises:
+        NotAlone: somebody still gives signs of life.
+    """
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + NODE_SILENT_S + BEAT_S
+    while await house.nodes.others():
+        if loop.time() > until_s:
+            raise NotAlone
+        await asyncio.sleep(LOOK_S)
+
+
+async def _beat_forever(house: House) -> None:
+    """Give signs of life, so that whoever comes to this database by mistake finds out."""
+    while house.db.dialect == "postgresql":
+        await asyncio.sleep(BEAT_S)
+        with contextlib.suppress(Refusal):  # The database is away; it is told by everything else.
+            await house.nodes.beat()

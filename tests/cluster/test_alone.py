@@ -1,0 +1,56 @@
+"""Without a bus there is one coordinator, and who comes second is told so."""
+
+from pathlib import Path
+
+import pytest
+
+from comptoir.app import open_house
+from comptoir.cluster import NotAlone
+from comptoir.kit.folderlock import FolderLock, FolderTaken
+from comptoir.kit.ids import new_id
+from comptoir.nodes import Nodes
+from comptoir.settings import Settings
+
+
+class TestAlone:
+    async def test_a_second_process_on_the_data_folder_is_refused(self, tmp_path: Path) -> None:
+        settings = Settings(data=str(tmp_path))
+        async with open_house(settings):
+            with pytest.raises(FolderTaken, match="stop it first"):
+                async with open_house(settings):
+                    raise AssertionError("it was let in")
+        async with open_house(settings):
+            pass
+
+    async def test_a_second_coordinator_on_the_database_is_refused(self, tmp_path: Path, postgres_address: str) -> None:
+        first = Settings(data=str(tmp_path / "a"), database=postgres_address)
+        second = Settings(data=str(tmp_path / "b"), database=postgres_address)
+        async with open_house(first):
+            with pytest.raises(NotAlone, match="--bus"):
+                async with open_house(second):
+                    raise AssertionError("it was let in")
+
+    async def test_one_that_died_is_waited_for_until_it_is_silent(self, tmp_path: Path, postgres_address: str) -> None:
+        settings = Settings(data=str(tmp_path), database=postgres_address)
+        async with open_house(settings) as house:
+            dead = Nodes(house.db, new_id())
+            await dead.join(version="x")
+        async with open_house(settings) as house:
+            assert [node.id for node in await house.nodes.others()] == []
+
+    async def test_its_own_folder_tells_that_the_one_before_is_gone(
+        self, tmp_path: Path, postgres_address: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After kill -9 nobody waits: whoever has the folder's lock knows that its last holder is dead."""
+        settings = Settings(data=str(tmp_path), database=postgres_address)
+        async with open_house(settings) as house:
+            killed = Nodes(house.db, new_id())
+            await killed.join(version="x")
+        lock = FolderLock(tmp_path, name="coordinator.lock")
+        lock.take()
+        lock.note(killed.node_id)
+        lock.release()
+        monkeypatch.setattr("comptoir.cluster.single.NODE_SILENT_S", -10.0)  # Whoever has to wait is refused.
+
+        async with open_house(settings) as house:
+            assert await house.nodes.others() == []
