@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +27,7 @@ from comptoir.dispatch import Alone, House, Served
 from comptoir.dispatch.assign import pump, pump_all
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.expire import sweep_forever
+from comptoir.dispatch.hedge import hedge_later
 from comptoir.dispatch.push import pushing
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
@@ -90,6 +92,7 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
         await house.ledger.open_house_accounts(fee_slot=slot)
         house.fee_account = fee_account(slot)
         house.fleet.on_free = lambda host: pump(house, host.id)
+        house.on_given = partial(hedge_later, house)
         house.later.on_back = lambda: pump_all(house)
         house.spawn(_count_before(house, before_ms=clock.now_ms()))
         _, house.users = await house.identity.list_users(limit=1)

@@ -112,6 +112,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Longest silence on an event stream before a comment line keeps proxies from closing it, seconds."""
     lease_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 60.0
     """How long a host may hold a job without sending a frame, seconds; then the lease goes to another host."""
+    hedge: bool = False
+    """When a linked host's first frame is later than its own 95th percentile, start a second host on the job; the first to
+    deliver has it, the other is stopped and not paid. Costs hosts work that nobody pays."""
     stall_factor: Annotated[float, Meta(ge=1.0, le=1000.0)] = 8.0
     """A linked host that is silent for so many times its own 99th percentile (between frames; before the first one, from
     lease to first frame) loses the job to one that is free to go on; at most lease_s."""

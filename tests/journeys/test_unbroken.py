@@ -1,16 +1,20 @@
 """Hosts break in every way there is, in the middle of an answer: the buyer reads one whole stream, and the books are exact."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import aiohttp
+import msgspec
 import pytest
 
 from comptoir.dispatch import watch
 from comptoir.dispatch.submit import submit
 from comptoir.jobs import JobState, LiveJob, Reader
 from comptoir.kit.ids import parse
+from comptoir.link import Frame
 from comptoir.receipts import Statement, read_registry, verify
 from comptoir.reports import audit
 from tests.journeys.test_first_job import order
@@ -192,4 +196,74 @@ class TestSameHost:
             assert await text_of(job) == WHOLE
             segments = (await receipt(post, job)).predicate.segments
             assert [(each.first_frame, each.end_frame) for each in segments] == [(0, AFTER), (AFTER, WORDS)]
+            assert await audit(post.house.db) == []
+
+
+class TestHedge:
+    async def test_a_host_that_does_not_begin_loses_to_a_second_one(self, tmp_path: Path) -> None:
+        async with (
+            open_post(tmp_path, hedge=True) as post,
+            workers(post, Misdeed.STALL, Misdeed.NONE, after=0) as (slow, good),
+        ):
+            for _ in range(40):
+                post.house.fleet.first_frame(host_of(slow), "trivial", 1.0)
+            job = await given_to(post, slow, [good])
+
+            assert await text_of(job) == WHOLE
+            assert [each.host for each in (await receipt(post, job)).predicate.segments] == [good.host_id]
+            stored = post.house.fleet.get(host_of(slow)).stored()
+            assert (stored.jobs_done, stored.jobs_failed, stored.jobs_lost) == (0, 0, 0)
+            assert await audit(post.house.db) == []
+
+
+TOOL_CALL = [
+    Frame("Grüße, 漢字 😀 ", 3),
+    Frame(
+        "",
+        1,
+        b'{"delta":{"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"f","arguments":""}}]}}',
+    ),
+    *(
+        Frame("", 1, msgspec.json.encode({"delta": {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}}))
+        for piece in ('{"ci', 'ty": "Kö', 'ln 😀"', "}")
+    ),
+    Frame("", 0, b'{"finish_reason":"tool_calls"}'),
+]
+
+
+class TestContents:
+    @pytest.mark.parametrize("after", range(len(TOOL_CALL) + 1))
+    async def test_characters_and_tool_calls_stay_whole_wherever_it_breaks(self, tmp_path: Path, after: int) -> None:
+        async with (
+            open_post(tmp_path) as post,
+            misbehaving(post.url, Misdeed.FAIL, after=after, answer=TOOL_CALL) as bad,
+            misbehaving(post.url, answer=TOOL_CALL) as good,
+        ):
+            post.house.fleet.drain(host_of(good))
+            asked = {"model": "trivial", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}
+            headers = {"authorization": f"Bearer {post.buyer_key}"}
+            async with aiohttp.ClientSession(headers=headers) as session, asyncio.timeout(20):
+                asking = asyncio.create_task(session.post(f"{post.url}/v1/chat/completions", json=asked))
+                await bad.misbehaved.wait()
+                post.house.fleet.resume(host_of(good))
+                async with await asking as response:
+                    choice = (await response.json())["choices"][0]
+
+            assert choice["message"]["content"] == "Grüße, 漢字 😀 "
+            (call,) = choice["message"]["tool_calls"]
+            assert json.loads(call["function"]["arguments"]) == {"city": "Köln 😀"}
+            assert choice["finish_reason"] == "tool_calls"
+            assert await audit(post.house.db) == []
+
+
+class TestDrain:
+    async def test_an_answer_that_loses_its_host_while_the_house_drains_still_ends_whole(self, tmp_path: Path) -> None:
+        async with (
+            open_post(tmp_path) as post,
+            workers(post, Misdeed.DROP, Misdeed.NONE) as (bad, good),
+        ):
+            job = await given_to(post, bad, [good])
+            post.house.draining = True
+
+            assert await text_of(job) == WHOLE
             assert await audit(post.house.db) == []

@@ -70,6 +70,7 @@ class Mirrors:
                 self._attach(job, owner)
             return
         house.jobs.queue.remove(job.id)
+        house.drop_hedge(job, "the job moved to another coordinator")
         lease = house.jobs.live.close_lease(job)
         if lease is not None:
             house.fleet.release(lease.host_id)

@@ -62,15 +62,20 @@ def take(house: House, spec: Spec, *, here: bool = False) -> Candidate | None:
 
 def make_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
     """Open a lease on *job* for the reserved host, in memory; the caller writes it."""
+    lease = new_lease(house, job, candidate)
+    house.jobs.live.open_lease(job, lease)
+    house.when_empty.clear()
+    return lease
+
+
+def new_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
+    """Return a lease that goes on where *job* stands; it is not open yet."""
     host = house.fleet.get(candidate.host_id)
-    lease = Lease(
+    return Lease(
         id=new_id(), host_id=candidate.host_id, model=candidate.model, first_frame=len(job.frames), chain=job.chain,
         price_in=candidate.price_in_uusd_per_mtok, price_out=candidate.price_out_uusd_per_mtok,
         started_ms=house.clock.now_ms(), started_s=house.clock.monotonic_s(), signs=host.row.public_key is not None,
     )  # fmt: skip
-    house.jobs.live.open_lease(job, lease)
-    house.when_empty.clear()
-    return lease
 
 
 def give(house: House, job: LiveJob, lease: Lease) -> None:
@@ -85,6 +90,7 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
     job.started_ms = job.started_ms or lease.started_ms
     line = house.lines.get(lease.host_id)
     if line is not None and line.send_job(job, lease):
+        house.on_given(job, lease)
         return
     host = house.fleet.find(lease.host_id)
     if host is None or host.row.transport != LINK:
@@ -227,6 +233,7 @@ async def lose(
     """
     if job.lease is not lease or job.closing:
         return
+    house.drop_hedge(job, "the job goes to another host")
     blamed = fault in (Fault.HOST, Fault.CAPACITY)
     tried = set(job.tried)
     job.losses += blamed
@@ -234,7 +241,7 @@ async def lose(
         job.tried.add(lease.host_id)
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
     try:
-        await _end_or_requeue(house, job, lease, why, fault=fault, ending=ending, unpaid=unpaid)
+        await _end_orrequeue(house, job, lease, why, fault=fault, ending=ending, unpaid=unpaid)
     except Unavailable:
         # Not written: the lease stands until the next sweep tries again, and nobody has lost anything yet.
         job.losses -= blamed
@@ -253,7 +260,7 @@ async def lose(
             asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, house, lease.host_id)
 
 
-async def _end_or_requeue(
+async def _end_orrequeue(
     house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool
 ) -> None:  # fmt: skip
     state = ending.attempt_state if ending is not None else AttemptState.LOST
@@ -264,7 +271,7 @@ async def _end_or_requeue(
     if reason or job.losses >= ATTEMPTS_MAX or not house.fleet.possible(spec_of(job)):
         await finish(house, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
         return
-    await _requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
+    await requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
 
 
 def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = AttemptState.LOST) -> Ending:
@@ -291,7 +298,7 @@ def whole_already(job: LiveJob) -> str:
     return ""
 
 
-async def _requeue(
+async def requeue(
     house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, state: AttemptState, unpaid: bool
 ) -> None:  # fmt: skip
     """Close the attempt and put the job back in line, durably, with what was delivered in the journal.

@@ -12,7 +12,7 @@ from comptoir.dispatch.ending_later import Later
 from comptoir.hosts import Fleet, Host, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity
-from comptoir.jobs import Jobs, Lease, LiveJob
+from comptoir.jobs import AttemptState, Jobs, Lease, LiveJob
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 from comptoir.kit.errors import Unavailable
@@ -158,6 +158,18 @@ class Alone:
 
 
 @dataclass
+class Hedge:
+    """A second host at work on a job that waits for its first frame (`dispatch.hedge`)."""
+
+    job: LiveJob
+    lease: Lease
+    winning: bool = False
+    """It has delivered, and the job is being handed over to it."""
+    waiting: list[Any] = field(default_factory=list)
+    """What it said meanwhile."""
+
+
+@dataclass
 class Retention:
     """How far the walk over old jobs has come."""
 
@@ -206,6 +218,10 @@ class House:
     """Line by host id; a host without one can't be given jobs."""
     reach: Callable[[Host], None] = lambda host: None
     """Opens the line to a host that jobs are pushed to; the composition root sets it (`dispatch.push`)."""
+    on_given: Callable[[LiveJob, Lease], None] = lambda job, lease: None
+    """Called when a job went down a line; the composition root sets it (`dispatch.hedge`)."""
+    hedged: dict[bytes, Hedge] = field(default_factory=dict)
+    """Second hosts by the lease they work on."""
     in_flight: Held = field(default_factory=Held)
     """Unfinished jobs by buyer."""
     readers: dict[bytes, int] = field(default_factory=dict)
@@ -313,6 +329,27 @@ class House:
     def leave(self, owner_id: bytes) -> None:
         """Count one unfinished job of a buyer less."""
         self.in_flight.leave(owner_id)
+
+    def drop_hedge(self, job: LiveJob, reason: str) -> None:
+        """Stop the second host of *job*, if it has one: it is not paid, and nobody is blamed."""
+        lease = job.hedge
+        if lease is None:
+            return
+        job.hedge = None
+        self.hedged.pop(lease.id, None)
+        self.fleet.release(lease.host_id)
+        line = self.lines.get(lease.host_id)
+        if line is not None:
+            line.cancel(lease, reason)
+            line.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)
+        if not job.refused:
+            self.spawn(self._note_loser(job, lease))
+
+    async def _note_loser(self, job: LiveJob, lease: Lease) -> None:
+        try:
+            await self.jobs.note_loser(job.id, lease, at_ms=self.clock.now_ms())
+        except Unavailable as away:
+            log.warning("the second host of job %s is not on record: %s", job.id.hex(), away)
 
     def note_credit(self, owner_id: bytes, free_uusd: int) -> None:
         """Remember what a buyer could still spend when the ledger last said so."""

@@ -105,6 +105,8 @@ async def finish(
         return
     job.closing = True
     house.jobs.queue.remove(job.id)
+    if job.hedge is not None:
+        house.drop_hedge(job, "the job is over")
     lease = house.jobs.live.close_lease(job)
     if lease is not None:
         # The slot is free as soon as the host has stopped, not when the books are written.

@@ -68,6 +68,8 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
     if held == lease.first_frame:
         job.first_frame_s = job.first_frame_s or now
         job.broken_s = 0.0
+        if job.hedge is not None:
+            house.drop_hedge(job, "the first host delivered")
         fleet.first_frame(lease.host_id, lease.model, (now - lease.started_s) * 1000)
     else:
         fleet.frames(lease.host_id, lease.model, (now - lease.touched_s) * 1000 / len(fresh), len(fresh))

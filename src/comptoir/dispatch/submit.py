@@ -142,6 +142,7 @@ def _take_back(house: House, job: LiveJob, *, early: bool) -> None:
     house.leave(job.owner_id)
     house.jobs.live.drop(job)
     job.refused = True
+    house.drop_hedge(job, "the job was refused")
     if early:
         tell_host_to_stop(house, job, "the job was refused")
     lease = house.jobs.live.close_lease(job)

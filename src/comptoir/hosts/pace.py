@@ -23,6 +23,8 @@ COUNT_MAX = 4096
 """More of one value at once add nothing: older ones are forgotten by then, and the weight must stay a float."""
 PRIOR_TAIL = 8.0
 """Before anything was measured, p99 is taken to be this many medians."""
+PRIOR_LATE = 4.0
+"""And p95 this many."""
 TAIL_NEEDS = 32
 """Observations before a measured p99 may fall below the prior: a tail is not known from three frames."""
 LONGEST_FADES = 0.999
@@ -35,6 +37,7 @@ PRIOR = PaceFigures(
     PRIOR_INTER_FRAME_MS,
     PRIOR_INTER_FRAME_MS * PRIOR_TAIL,
     False,
+    PRIOR_FIRST_FRAME_MS * PRIOR_LATE,
 )
 
 
@@ -116,15 +119,18 @@ class Pace:
     def read(self) -> PaceFigures:
         """Work the quantiles out anew (about 10 us) and remember them."""
         first_p50, first_p99 = _read(self._first, PRIOR.first_frame_p50_ms, PRIOR.first_frame_p99_ms)
+        _, first_p95 = _read(self._first, PRIOR.first_frame_p50_ms, PRIOR.first_frame_p95_ms, share=0.95)
         inter_p50, inter_p99 = _read(self._inter, PRIOR.inter_frame_p50_ms, PRIOR.inter_frame_p99_ms)
         self._read_at = self._inter.total if self._inter else 0
         measured = self._first is not None or self._inter is not None
-        self.figures = PaceFigures(first_p50, first_p99, inter_p50, inter_p99, measured)
+        self.figures = PaceFigures(first_p50, first_p99, inter_p50, inter_p99, measured, first_p95)
         return self.figures
 
 
-def _read(seen: LogHistogram | None, prior_p50_ms: float, prior_p99_ms: float) -> tuple[float, float]:
+def _read(
+    seen: LogHistogram | None, prior_p50_ms: float, prior_tail_ms: float, *, share: float = 0.99
+) -> tuple[float, float]:  # fmt: skip
     if seen is None:
-        return prior_p50_ms, prior_p99_ms
-    p50_ms, p99_ms = seen.quantiles(0.5, 0.99)
-    return p50_ms, (p99_ms if seen.total >= TAIL_NEEDS else max(p99_ms, prior_p99_ms))
+        return prior_p50_ms, prior_tail_ms
+    p50_ms, tail_ms = seen.quantiles(0.5, share)
+    return p50_ms, (tail_ms if seen.total >= TAIL_NEEDS else max(tail_ms, prior_tail_ms))

@@ -93,6 +93,7 @@ class PaceFigures:
     inter_frame_p50_ms: float
     inter_frame_p99_ms: float
     measured: bool
+    first_frame_p95_ms: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class LiveJob:
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "plain", "tried",
-        "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "anew", "_waiters",
+        "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "anew", "_waiters",
         "_enders", "_body_sha256",
     )  # fmt: skip
 
@@ -112,6 +112,8 @@ class LiveJob:
         """Hosts that were to blame for losing it."""
         self.broken_s = 0.0
         """Monotonic time since which its stream stands still because a host was lost; 0: it does not."""
+        self.hedge: Lease | None = None
+        """Lease of a second host that was started because the first frame is late; in no table until it delivers."""
         self.anew: list[tuple[int, int]] = []
         """Of each restart that this process saw: its number, and the frame at which the answer began anew."""
 

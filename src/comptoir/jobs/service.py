@@ -4,9 +4,18 @@ from collections.abc import Sequence
 from functools import partial
 
 from comptoir.jobs.errors import UnknownJob
+from comptoir.jobs.lease import Lease
 from comptoir.jobs.live import LiveJobs, decode_frames
 from comptoir.jobs.queue import Queue
-from comptoir.jobs.store import claim_leases, claim_row, claim_rows, claim_waiting_rows, forget_contents, job_row
+from comptoir.jobs.store import (
+    claim_leases,
+    claim_row,
+    claim_rows,
+    claim_waiting_rows,
+    forget_contents,
+    insert_loser,
+    job_row,
+)
 from comptoir.jobs.tables import JOBS
 from comptoir.jobs.types import FINAL, AttemptRow, JobRow
 from comptoir.kit.db import Database
@@ -94,6 +103,10 @@ class Jobs:
         for job_id, frames in await self._db.fetch(sql, list(job_ids)) if job_ids else []:
             found.setdefault(bytes(job_id), []).append(bytes(frames))
         return found
+
+    async def note_loser(self, job_id: bytes, lease: Lease, *, at_ms: int) -> None:
+        """Write the attempt of a second host that was not the first to deliver: closed, unpaid, nobody to blame."""
+        await self._db.run(partial(insert_loser, job_id=job_id, lease=lease, at_ms=at_ms))
 
     async def answer(self, job_id: bytes) -> tuple[list[Frame], bytes]:
         """Return a finished job's frames and its engine's usage JSON; empty when nothing was delivered."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from comptoir.jobs.lease import Lease
 from comptoir.jobs.tables import ANSWERS, ATTEMPTS, JOB_EVENTS, JOBS, JOURNAL
 from comptoir.jobs.types import AttemptState, Fault, JobRow, JobState
 from comptoir.kit.db import Table, Tx
@@ -262,6 +263,15 @@ def forget_contents(tx: Tx, job_ids: Sequence[bytes]) -> int:
     tx.execute(f"DELETE FROM answers WHERE job_id IN ({marks})", job_ids)
     tx.update(JOBS, ("body",), [(job_id, b"") for job_id in prompts])
     return len(touched.union(prompts))
+
+
+def insert_loser(tx: Tx, *, job_id: bytes, lease: Lease, at_ms: int) -> None:
+    """Write the closed attempt of a second host; see `Jobs.note_loser`."""
+    row = (
+        lease.id, job_id, lease.host_id, AttemptState.FAILED, lease.first_frame, lease.first_frame, 0, 0, lease.started_ms,
+        at_ms, None, None, None, None, lease.price_in, lease.price_out,
+    )  # fmt: skip
+    tx.insert(ATTEMPTS, [row])
 
 
 def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:

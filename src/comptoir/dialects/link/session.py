@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from comptoir.dispatch.assign import lose, pump
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.house import House
 from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
 from comptoir.dispatch.watch import link_dropped
@@ -222,7 +223,9 @@ class Session:
 
     def _act(self, message: FromWorker) -> None:
         kind = type(message)
-        if kind is Frames:
+        if self._house.hedged and isinstance(message, Frames | Done | Fail) and message.lease in self._house.hedged:
+            heard(self._house, self._host.id, message, self._act_late)
+        elif kind is Frames:
             self._frames(message)  # type: ignore[arg-type]
         elif kind is Done:
             self._done(message)  # type: ignore[arg-type]
@@ -234,6 +237,15 @@ class Session:
             self._house.fleet.drain(self._host.id)
         else:
             raise ProtocolBroken("hello comes once")
+
+    def _act_late(self, message: Frames | Done | Fail) -> None:
+        """Act on what was held up while a job was handed over to this host."""
+        try:
+            self._act(message)
+        except ProtocolBroken as broken:
+            log.warning("host %s broke the protocol: %s", public("host", self._host.id), broken)
+            self.post(Bye(str(broken), 1.0))
+            self.open = False
 
     def _frames(self, message: Frames) -> None:
         try:

@@ -1,0 +1,122 @@
+"""Hedge: start a second host on a job whose first frame is late; whoever delivers first has the job, the other stops unpaid.
+
+The second host works on a lease that is in no table: until it delivers, the job is the first one's, in the database as well. When
+it does, its frames wait while two commands hand the job over (the first attempt is closed, nobody being blamed, and the second
+begins), so that no reader sees a frame of a host that does not have the job. Off by default (`Settings.hedge`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from comptoir.dispatch.assign import line_up, new_lease, requeue, spec_of, start_of, start_verb, take
+from comptoir.dispatch.house import Hedge, House, Turn
+from comptoir.hosts import LINK
+from comptoir.jobs import AttemptState, Fault, JobMoved, JobState, Lease, LiveJob
+from comptoir.kit.errors import Refusal, Unavailable
+from comptoir.link import Done, Fail, Frames
+
+FASTER = "another host was faster"
+
+
+def hedge_later(house: House, job: LiveJob, lease: Lease) -> None:
+    """Have a second host started if the first frame is later than the 95th percentile of this host's."""
+    if not house.settings.hedge:
+        return
+    host = house.fleet.find(lease.host_id)
+    if host is not None and host.row.transport == LINK:
+        wait_s = house.fleet.pace(lease.host_id, lease.model).first_frame_p95_ms / 1000
+        asyncio.get_running_loop().call_later(wait_s, begin, house, job, lease)
+
+
+def begin(house: House, job: LiveJob, lease: Lease) -> None:
+    """Start a second host beside *lease*, if that still waits for its first frame and one is free here."""
+    if job.lease is not lease or job.closing or job.hedge is not None or len(job.frames) > lease.first_frame:
+        return
+    spec = spec_of(job)
+    # Only hosts with our worker can be stopped at once, so it is looked for as for a job that is no plain text.
+    wanted = replace(spec, deny=spec.deny | {lease.host_id}, plain=False)
+    candidate = take(house, wanted, here=True)
+    if candidate is None:
+        return
+    second = new_lease(house, job, candidate)
+    line = house.lines.get(second.host_id)
+    if line is None or not line.send_job(job, second):
+        house.fleet.release(second.host_id)
+        return
+    job.hedge = second
+    house.hedged[second.id] = Hedge(job, second)
+
+
+def heard(
+    house: House, host_id: bytes, message: Frames | Done | Fail, replay: Callable[[Frames | Done | Fail], None]
+) -> None:
+    """Take what the second host says: its first frames win it the job, an end without any gives it up.
+
+    Args:
+        replay: is given the messages again, in order, once the job is its own.
+    """
+    hedge = house.hedged[message.lease]
+    if hedge.lease.host_id != host_id:
+        return
+    if hedge.winning:
+        hedge.waiting.append(message)
+    elif isinstance(message, Frames) and message.items:
+        hedge.winning = True
+        hedge.waiting.append(message)
+        house.spawn(_win(house, hedge, replay))
+    else:
+        house.drop_hedge(hedge.job, "it ended without a frame")
+
+
+async def _win(house: House, hedge: Hedge, replay: Callable[[Frames | Done | Fail], None]) -> None:
+    job, second = hedge.job, hedge.lease
+    try:
+        if not await _hand_over(house, hedge):
+            house.drop_hedge(job, "the job was not to be had")
+            return
+    finally:
+        house.hedged.pop(second.id, None)
+    for message in hedge.waiting:
+        replay(message)
+
+
+async def _hand_over(house: House, hedge: Hedge) -> bool:
+    """Close the first host's attempt and begin the second's, durably; False: the job ended or moved, or could not be written."""
+    job, first, second = hedge.job, hedge.job.lease, hedge.lease
+    if first is None or job.closing or job.hedge is not second or len(job.frames) > first.first_frame:
+        return False
+    try:
+        await requeue(house, job, first, FASTER, fault=Fault.NONE, state=AttemptState.FAILED, unpaid=False)
+    except Unavailable:
+        return False
+    if job.hedge is not second or job.closing or job.over or job.refused or job.owner_node:
+        return False
+    # From here on its slot is the lease's.
+    job.hedge = None
+    live = house.jobs.live
+    live.open_lease(job, second)
+    item = start_of(job, second, node_id=house.node_id, from_id=house.node_id)
+    job.events += 1
+    try:
+        await house.db.batch(start_verb, item, turn=Turn.START)
+    except Refusal as refusal:
+        house.later.look()
+        if job.lease is second:
+            live.close_lease(job)
+            house.fleet.release(second.host_id)
+            job.events -= 1
+        if isinstance(refusal, JobMoved):
+            house.peers.moved(job)
+        elif (
+            isinstance(refusal, Unavailable)
+            and job.lease is None
+            and not job.closing
+            and job.id not in house.jobs.queue
+        ):
+            line_up(house, job, spec_of(job), first=True)
+        return False
+    if job.lease is not second or job.closing:
+        return False
+    job.state = JobState.RUNNING
+    return True
