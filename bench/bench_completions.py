@@ -60,10 +60,10 @@ async def coordinator(folder: str, database: str = "") -> None:
             await asyncio.Event().wait()
 
 
-async def worker(url: str, folder: str, options: str) -> None:
+async def worker(url: str, folder: str, options: str, slots: str = "256") -> None:
     """Serve the trivial engine until killed."""
     config = WorkerConfig(
-        url=url, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", msgspec.json.decode(options))], slots=256,
+        url=url, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", msgspec.json.decode(options))], slots=int(slots),
         price=Price(in_uusd_per_mtok=1_000_000, out_uusd_per_mtok=1_000_000), measure=False, state_dir=folder, drain_s=1.0,
     )  # fmt: skip
     await run_worker(config, stop=asyncio.Event(), on_event=lambda event: None)

@@ -271,7 +271,8 @@ class StreetMachine(LoopMachine):
         return await buying
 
     def recount_polls(self) -> None:
-        """A polling host's request may have been used up by a job that was refused after all; it asks again when it likes."""
+        """A polling host's request may have been used up by a job that was refused after all; it counts again within a second."""
+        self._adopt_starts()
         for host in self.model.hosts.values():
             if host.polls:
                 waiting = self.house.fleet.get(host.id).slots.waiting
@@ -287,16 +288,18 @@ class StreetMachine(LoopMachine):
 
     def adopt(self) -> None:
         """Take over which hosts the house chose; insist that they were allowed and that nothing waits that could run."""
-        for job in self.model.jobs.values():
-            live = self.house.jobs.live.get(job.id)
-            if job.state == "queued" and live is not None and live.lease is not None:
-                host = self.model.hosts[live.lease.host_id]
-                self.model.start(job, host, live.lease.id)
+        self._adopt_starts()
         for job in self.model.jobs.values():
             idle = [host.id.hex() for host in self.model.hosts.values() if self.model.may_run(job, host)]
             assert not idle, f"job {job.id.hex()} waits while {idle} could run it"
             if job.state == "queued":
                 self.model.wait_in_line(job)
+
+    def _adopt_starts(self) -> None:
+        for job in self.model.waiting():
+            live = self.house.jobs.live.get(job.id)
+            if live is not None and live.lease is not None:
+                self.model.start(job, self.model.hosts[live.lease.host_id], live.lease.id)
 
     def compare_memory(self) -> None:
         """The house's memory against the model."""
