@@ -6,6 +6,7 @@ The coordinator that a host is linked to counts its slots; the others know them 
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from comptoir.cluster.messages import Figures, Hail, HostView, Outcome, View
@@ -38,6 +39,8 @@ class FleetView:
         """Hosts by the coordinator that announced them."""
         self._unknown: dict[bytes, tuple[HostView, bytes]] = {}
         """The newest that was heard, and from whom, of hosts that are being looked up."""
+        self._counted: Counter[tuple[bytes, str]] = Counter()
+        """Turns counted here when a job was offered; whoever takes it tells of them too."""
         self.heads: dict[bytes, dict[str, bytes]] = {}
         """By coordinator and model: the job that waits longest there."""
         self.on_heads: Callable[[bytes], None] = lambda node_id: None
@@ -104,6 +107,10 @@ class FleetView:
             host.id, status, host.slots.free, host.slots.total, list(host.row.models), figures, reputation
         )  # fmt: skip
 
+    def counted(self, host_id: bytes, model: str, times: int) -> None:
+        """Note that routing here has counted a turn of a host elsewhere (or, with -1, that it is not to come of it)."""
+        self._counted[host_id, model] = max(0, self._counted[host_id, model] + times)
+
     # -- in ------------------------------------------------------------------------------------------------------
 
     def _heard(self, sender: bytes, view: View) -> None:
@@ -119,7 +126,10 @@ class FleetView:
             else:
                 self._note(host, sender)
         for host_id, model in view.chosen:
-            self._away.note_chosen(host_id, model)
+            if self._counted[host_id, model]:
+                self._counted[host_id, model] -= 1
+            else:
+                self._away.note_chosen(host_id, model)
         self.heads[sender] = view.heads
         if view.heads:
             self.on_heads(sender)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 from comptoir.cluster.fleet_view import FleetView
 from comptoir.cluster.messages import Ask, Declined, Offer, Took
@@ -39,6 +40,16 @@ ASK_MAX = 64
 """Most jobs asked for at once."""
 
 
+class _Made(NamedTuple):
+    """An offer that was not answered yet."""
+
+    job: LiveJob
+    node_id: bytes
+    host_id: bytes
+    """The host that routing chose; empty: the other coordinator asked for a job."""
+    timer: asyncio.TimerHandle
+
+
 class Offers:
     """Offers made and taken."""
 
@@ -48,7 +59,7 @@ class Offers:
         self._view = view
         self._mirrors = mirrors
         self._loop = asyncio.get_running_loop()
-        self._made: dict[bytes, tuple[LiveJob, bytes, asyncio.TimerHandle]] = {}
+        self._made: dict[bytes, _Made] = {}
         """Unanswered, by job."""
         self._asked: dict[tuple[bytes, str], float] = {}
         self._held: set[bytes] = set()
@@ -67,33 +78,37 @@ class Offers:
         if host is None or not host.node_id or not self._board.up:
             self._back_in_line(job)
             return
-        self._send(job, host.node_id)
+        self._view.counted(host.id, job.model, 1)
+        self._send(job, host.node_id, host_id=host.id)
 
-    def _send(self, job: LiveJob, node_id: bytes) -> None:
+    def _send(self, job: LiveJob, node_id: bytes, *, host_id: bytes = b"") -> None:
         timer = self._loop.call_later(ANSWER_S, self._unanswered, job.id)
-        self._made[job.id] = (job, node_id, timer)
+        self._made[job.id] = _Made(job, node_id, host_id, timer)
         row = job.as_row() if not job.frames and len(job.body) <= FRESH_BODY_MAX else None
         self._board.send(node_id, Offer(job.id, job.events, row, list(job.tried), job.answers))
 
     def _took(self, sender: bytes, message: Took) -> None:
         made = self._made.pop(message.job_id, None)
         if made is not None:
-            made[2].cancel()
+            made.timer.cancel()
         job = self._house.jobs.live.get(message.job_id)
         if job is not None:
             self._mirrors.become(job, sender)
 
     def _declined(self, sender: bytes, message: Declined) -> None:
-        made = self._made.pop(message.job_id, None)
-        if made is not None:
-            made[2].cancel()
-            self._back_in_line(made[0])
+        self._failed(message.job_id)
 
     def _unanswered(self, job_id: bytes) -> None:
+        log.info("an offer was not answered")
+        self._failed(job_id)
+
+    def _failed(self, job_id: bytes) -> None:
         made = self._made.pop(job_id, None)
         if made is not None:
-            log.info("coordinator %s did not answer an offer", made[1].hex())
-            self._back_in_line(made[0])
+            made.timer.cancel()
+            if made.host_id:
+                self._view.counted(made.host_id, made.job.model, -1)
+            self._back_in_line(made.job)
 
     def _back_in_line(self, job: LiveJob) -> None:
         """Let the job wait here: a host of ours that is free takes it at once, one elsewhere when it is asked for."""

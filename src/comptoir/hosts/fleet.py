@@ -223,7 +223,7 @@ class Fleet:
         if host.slots.waiting is not None:
             host.slots.waiting -= 1
         self._lists[model].took(candidate, prefix_key)
-        if self.chosen is not None:
+        if self.chosen is not None and not host.node_id:
             self.chosen.append((host_id, model))
         self._place(host)
 
