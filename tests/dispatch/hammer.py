@@ -60,8 +60,9 @@ async def _end(street: Street, dice: random.Random, job: LiveJob) -> str:
     return "finished"
 
 
-async def main(folder: str, database: str, bus: str, seed: str, rounds: str, *buyers: str) -> None:
+async def main(folder: str, database: str, bus: str, *numbers_and_buyers: str) -> None:
     """Open, wait for the word, hammer."""
+    seed, rounds, *buyers = numbers_and_buyers
     dice, did = random.Random(int(seed)), Counter[str]()
     ids = [bytes.fromhex(one) for one in buyers]
     async with open_street(Path(folder), database=database, bus=bus, buyer=ids[0]) as street:
