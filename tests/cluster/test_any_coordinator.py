@@ -13,13 +13,15 @@ import pytest
 
 from comptoir.cluster import offers
 from comptoir.cluster.messages import View
+from comptoir.desk import stop
 from comptoir.dispatch.assign import lease_on
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.errors import TooManyJobs
 from comptoir.dispatch.submit import Order, submit
 from comptoir.identity import OwnerKind
-from comptoir.jobs import JobState, Lease, LiveJob, Reader
-from comptoir.kit.ids import public
+from comptoir.jobs import JobFinished, JobRow, JobState, Lease, LiveJob, Reader
+from comptoir.kit.ids import new_id, public
+from comptoir.link import Frame
 from comptoir.receipts import read_registry, verify
 from tests.cluster.posts import Posts, open_posts, peers_of
 from tests.post import Post
@@ -209,6 +211,24 @@ class TestReaderElsewhere:
             async with asyncio.timeout(20):
                 assert (await reading).count('data: {"token": " tok"}') == TOKENS
 
+    async def test_who_read_of_an_answer_that_was_given_up_is_told_and_the_new_one_is_whole(self, posts: Posts) -> None:
+        """The second coordinator still showed two frames of a host that is lost; they are no part of what it leases now."""
+        async with posts[1].worker(options={"per_s": 200.0}):
+            await posts.until_seen(posts[0], free=8)
+            job_id = new_id()
+            stale = LiveJob.revived(as_row(posts[0], job_id), now_s=0.0)
+            stale.append([Frame("old "), Frame("frames ")])
+            stale.owner_node = posts[0].house.node_id
+            peers_of(posts[1].house).mirrors._jobs[job_id] = stale
+
+            job = await submit(posts[0].house, msgspec.structs.replace(order(posts[0]), job_id=job_id))
+
+            assert await read(job) == " tok" * TOKENS
+            assert (stale.state, stale.error_code) == (JobState.FAILED, "answer_restarted")
+            house = posts[1].house
+            registry = read_registry(await house.receipts.registry())
+            assert verify(await house.receipts.envelope_of(job_id), registry).ok
+
     async def test_it_goes_on_elsewhere_where_it_broke_off(self, posts: Posts) -> None:
         async with posts[1].worker(options={"per_s": 200.0}):
             await posts.until_seen(posts[0], free=8)
@@ -234,7 +254,34 @@ class TestReaderElsewhere:
             await read(job)
 
 
+def as_row(post: Post, job_id: bytes) -> JobRow:
+    """A job as its owner would offer it."""
+    return LiveJob(
+        id=job_id, owner_id=post.buyer_id, dialect="infrintia", kind="chat", model="trivial", body=order(post).body,
+        max_tokens=TOKENS, prompt_tokens_max=50, price_in=0, price_out=0, hold_uusd=0, detached=True,
+        deadline_ms=post.house.clock.now_ms() + 60_000, created_ms=post.house.clock.now_ms(), submitted_s=0.0,
+    ).as_row()  # fmt: skip
+
+
 class TestCancelElsewhere:
+    async def test_one_that_was_completed_elsewhere_unheard_of_is_not_cancelled(self, posts: Posts) -> None:
+        """The bus stood still: the first coordinator took the job for its own, and told its buyer that it was cancelled."""
+        async with posts[1].worker():
+            await posts.until_seen(posts[0], free=8)
+            peers_of(posts[1].house).board.send = lambda *message: None  # type: ignore[method-assign]
+            job = await submit(posts[0].house, order(posts[0]))
+            async with asyncio.timeout(20):
+                while (await posts[0].house.jobs.get(job.id)).state != JobState.COMPLETED:
+                    await asyncio.sleep(0.01)
+            assert not job.over
+
+            with contextlib.suppress(JobFinished):
+                await stop(posts[0].house, job)
+
+            async with asyncio.timeout(20):
+                assert await read(job) == " tok" * TOKENS
+            assert job.state == JobState.COMPLETED
+
     async def test_a_job_is_cancelled_at_any_coordinator(self, posts: Posts) -> None:
         async with posts[1].worker(options={"per_s": 20.0}):
             await posts.until_seen(posts[0], free=8)

@@ -189,6 +189,22 @@ class TestFirstStart:
 
         assert caught.value.status == status
 
+    async def test_one_that_was_killed_while_it_registered_comes_as_a_new_host(
+        self, coordinator: Coordinator, start: Start
+    ) -> None:
+        """The coordinator knows its key, and it knows no host id: nobody would ever have let it in again."""
+        coordinator.register_statuses = [409]
+        async with start() as worker:
+            await worker.until(Connected)
+
+        assert len(coordinator.registrations) == 1
+
+    async def test_one_that_is_refused_with_a_new_key_too_says_so(self, coordinator: Coordinator, start: Start) -> None:
+        coordinator.register_statuses = [409, 409]
+        async with start() as worker:
+            with pytest.raises(RegistrationRefused, match="refused the registration"):
+                await worker.ended()
+
     async def test_stop_ends_the_waiting(self, coordinator: Coordinator, start: Start) -> None:
         async with start(url="http://127.0.0.1:1") as worker:
             await worker.until(Reconnecting)

@@ -87,13 +87,17 @@ class Mirrors:
         return self._jobs.get(job_id)
 
     def expect(self, row: JobRow, owner: bytes) -> LiveJob:
-        """Return the mirror of a job that this coordinator is about to lease; one is made if there is none yet.
+        """Return the mirror of a job without frames that this coordinator is about to lease; one is made if there is none yet.
 
         Whoever asks for the job while that is being written reads this very object, so that it misses nothing of what comes.
         """
         known = self._jobs.get(row.id)
-        if known is not None:
+        if known is not None and not known.frames:
+            known.restarts = row.restarts or 0
             return known
+        if known is not None:
+            # Frames were shown here of an answer that was given up since.
+            self._break_off(known)
         job = self._jobs[row.id] = LiveJob.revived(row, now_s=self._house.clock.monotonic_s())
         job.owner_node = owner
         self._heard_s[job.id] = self._loop.time()

@@ -342,11 +342,12 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
     for item in items:
         row = item.finish
         stored = states.get(row.job_id)
+        if stored is not None and stored.node_id != row.node_id:
+            # Also of a job that is over: how it ended is another coordinator's to say, whatever is to be written here.
+            outcomes.append(JobMoved())
+            continue
         if stored is None or stored.state not in (JobState.QUEUED, JobState.RUNNING):
             outcomes.append(JobFinished(stored.state if stored else "unknown"))
-            continue
-        if stored.node_id != row.node_id:
-            outcomes.append(JobMoved())
             continue
         if stored.attempt_id != row.attempt_id:
             outcomes.append(NotYourLease())

@@ -18,7 +18,7 @@ from comptoir.worker.engines.base import Engine, EngineError
 from comptoir.worker.engines.discovery import discover_local
 from comptoir.worker.engines.openai import OpenAIEngine
 from comptoir.worker.engines.registry import EngineSpec, make_engine
-from comptoir.worker.errors import KeyRefused
+from comptoir.worker.errors import KeyRefused, RegistrationRefused
 from comptoir.worker.events import (
     Draining,
     Event,
@@ -43,6 +43,9 @@ SOFTWARE = f"comptoir/{__version__}"
 
 MODELS_REFRESH_S = 30.0
 """How often the engines are asked what they serve now."""
+
+CONFLICT = 409
+"""HTTP status of a registration whose signing key is another host's."""
 
 FLUSH_S = 1.0
 """After the time to drain is over: most seconds for the last failures to reach the coordinator."""
@@ -141,23 +144,24 @@ class _Worker:
         if state.api_key:
             self._on_event(Registered(state.host_id, False, path))
             return state
-        registration = register.Registration(
-            gpu=self._hardware.gpu,
-            vram_mib=self._hardware.vram_mib,
-            slots=config.slots,
-            models=[register.offer_json(model) for model in self._offering.models],
-            public_key=register.public_key_of(state.seed),
-            backend=self._offering.backend,
-            software=SOFTWARE,
-            region=config.region,
-            name=config.name,
-        )
         # Written before the call, so that a directory which can't be written makes no orphan at the coordinator.
         self._state_file.write(state)
-        backoff = Backoff()
+        backoff, anew = Backoff(), False
         while not self._stop.is_set():
             try:
-                answer = await register.register(self._addresses.current, registration, owner_key=config.key)
+                answer = await register.register(
+                    self._addresses.current, self._registration(state), owner_key=config.key
+                )
+            except RegistrationRefused as refused:
+                if refused.status != CONFLICT or anew:
+                    raise
+                anew = True
+                # The key is known there and its host is not known here: an earlier process ended between the answer and
+                # the file. Whoever lost a host's key can't have it back, so this machine comes as a new one.
+                _log.warning("%s; registering as a new host", refused)
+                state = self._state_file.fresh()
+                self._state_file.write(state)
+                continue
             except register.RegistrationLater as later:
                 at_once = self._addresses.failed()
                 wait_s = backoff.soon_s() if at_once else max(backoff.next_s(), later.wait_s)
@@ -169,6 +173,20 @@ class _Worker:
             self._on_event(Registered(state.host_id, True, path))
             return state
         return None
+
+    def _registration(self, state: HostState) -> register.Registration:
+        config = self._config
+        return register.Registration(
+            gpu=self._hardware.gpu,
+            vram_mib=self._hardware.vram_mib,
+            slots=config.slots,
+            models=[register.offer_json(model) for model in self._offering.models],
+            public_key=register.public_key_of(state.seed),
+            backend=self._offering.backend,
+            software=SOFTWARE,
+            region=config.region,
+            name=config.name,
+        )
 
     async def _serve(self, state: HostState) -> None:
         config = self._config

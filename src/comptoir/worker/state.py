@@ -95,6 +95,10 @@ class StateFile:
                 Path(temporary).unlink(missing_ok=True)
             raise StateUnusable(f"{self.path} can't be written: {error}") from error
 
+    def fresh(self) -> HostState:
+        """Return the state of a host that has not registered, with a new seed (not yet written)."""
+        return HostState(url=self._urls[0], seed=SigningKey.generate().seed().hex())
+
     def close(self) -> None:
         """Unlock; idempotent."""
         if self._lock is not None:
@@ -107,7 +111,7 @@ class StateFile:
                 state = msgspec.json.decode(file.read(STATE_BYTES_MAX), type=HostState)
             SigningKey(bytes.fromhex(state.seed))
         except FileNotFoundError:
-            return HostState(url=self._urls[0], seed=SigningKey.generate().seed().hex())
+            return self.fresh()
         except (OSError, ValueError) as error:
             raise StateUnusable(f"{self.path} can't be read: {error}. Delete it to register as a new host.") from error
         if state.url not in self._urls:

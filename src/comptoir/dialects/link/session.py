@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -261,7 +262,12 @@ class Session:
         except AnswerTooLarge as large:
             self.post(Cancel(message.lease, str(large)))
             failed = partial(fail, self._house, job, code="answer_too_large", message=str(large), fault=Fault.HOST)
-            self._house.spawn(self._house.or_later(job, failed))
+            self._house.spawn(self._if_held(job, message.lease, failed))
+
+    async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run *verb* unless the lease was closed between the message and this task: what the host said of it is moot then."""
+        if job.lease is not None and job.lease.id == lease:
+            await self._house.or_later(job, verb)
 
     def _done(self, message: Done) -> None:
         job = self._ended(message.lease)
@@ -272,6 +278,8 @@ class Session:
         self._house.spawn(self._complete(job, message))
 
     async def _complete(self, job: LiveJob, message: Done) -> None:
+        if job.lease is None or job.lease.id != message.lease:
+            return  # Closed since the message came, in the same turn.
         try:
             await complete(
                 self._house, job, finish_reason=message.finish_reason, usage=message.usage, signature=message.signature,
@@ -295,7 +303,7 @@ class Session:
                 fault=FAULTS.get(message.fault, Fault.HOST), status=message.status, body=message.body,
                 retry_after_s=message.retry_after_s,
             )  # fmt: skip
-            self._house.spawn(self._house.or_later(job, failed))
+            self._house.spawn(self._if_held(job, message.lease, failed))
 
     def _ended(self, lease: bytes) -> LiveJob | None:
         try:
