@@ -4,6 +4,7 @@
 # Plain assignments: `make up PORT=9000` sets them, a HOST or PORT that the shell happens to export does not.
 HOST = 127.0.0.1
 PORT = 8080
+N = 3
 DATA = ./comptoir-data
 VENV ?= .venv
 JOBS ?= 2
@@ -19,13 +20,16 @@ PYTEST = $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test check fmt size bench chaos openapi migration wheel lock upgrade hooks clean venv-run venv-dev
+.PHONY: help up cluster test check fmt size bench chaos openapi migration wheel lock upgrade hooks clean venv-run venv-dev
 
 help: ## Say what each word does (this list).
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: venv-run ## Start coordinator and local worker, ready to answer (HOST=127.0.0.1 PORT=8080 DATA=./comptoir-data).
 	@exec $(VENV)/bin/comptoir up --host $(HOST) --port $(PORT) --data $(DATA) $(ARGS)
+
+cluster: venv-dev ## Start N=3 coordinators with PostgreSQL, Redis, a balancer and a worker, all here, to try and to break.
+	@exec $(VENV)/bin/comptoir up --cluster $(N) --host $(HOST) --port $(PORT) --data $(DATA)-cluster $(ARGS)
 
 test: venv-dev ## Run every test on JOBS=2 processes (TESTS=path and ARGS="-k word" narrow it).
 	@tools/chromium.sh
