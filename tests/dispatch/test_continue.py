@@ -195,6 +195,16 @@ class TestGoingOn:
 
         assert (job.state, job.finish_reason) == (JobState.COMPLETED, "tool_calls")
 
+    async def test_nonsense_beside_the_last_frame_is_no_finish_reason(self, street: Street) -> None:
+        await street.host(offer=GOES_ON)
+        await street.host(offer=GOES_ON)
+        job = await street.submit()
+        take_frames(street.house, job, 0, [Frame("a"), Frame("b", 1, b"{\"finish_reason\":\"\xff\"}")])
+
+        await lost(street, job)
+
+        assert (job.state, lease_of(job).first_frame) == (JobState.RUNNING, 2)
+
 
 class TestNobodyCan:
     async def test_an_answer_that_nobody_can_go_on_with_ends_and_what_came_is_paid(self, street: Street) -> None:

@@ -283,7 +283,6 @@ def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = A
 
 class _Extra(msgspec.Struct):
     finish_reason: str | None = None
-    index: int = 0
 
 
 _extra_of = msgspec.json.Decoder(_Extra).decode
@@ -293,9 +292,12 @@ def whole_already(job: LiveJob) -> str:
     """Return the finish reason of an answer that is complete although its host did not say so; empty: it is not."""
     if job.max_tokens and job.tokens >= job.max_tokens:
         return "length"
-    if job.answers == 1 and job.frames and job.frames[-1].extra:
+    if job.answers > 1 or not job.frames or not job.frames[-1].extra:
+        return ""
+    try:
         return _extra_of(job.frames[-1].extra).finish_reason or ""
-    return ""
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""  # A host may send anything there; it says nothing that is understood.
 
 
 async def requeue(
