@@ -136,7 +136,8 @@ async def _among_others(house: House, settings: Settings) -> AsyncIterator[None]
 
 async def _count_before(house: House, *, before_ms: int) -> None:
     """Count what ended before this start, beside serving: the whole table is read, and only totals wait for it."""
-    house.ended_before = await house.jobs.ended_counts(before_ms=before_ms)
+    for state, count in (await house.jobs.ended_counts(before_ms=before_ms)).items():
+        house.ended_before[state] = house.ended_before.get(state, 0) + count
 
 
 async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database) -> House:

@@ -398,6 +398,23 @@ class TestMetrics:
         assert "comptoir_jobs_mirrored 0.0" in lines
 
 
+class TestTotals:
+    async def test_what_ended_anywhere_is_counted_everywhere(self, posts: Posts) -> None:
+        async with posts[1].worker():
+            await posts.until_seen(posts[0], free=8)
+            for number in range(6):
+                await read(await submit(posts[number % 2].house, order(posts[0], tokens=1)))
+
+            for post in posts.each:
+                async with calling(post) as session, asyncio.timeout(15):
+                    while True:
+                        async with session.get("/infrintia/metrics") as response:
+                            told = await response.json()
+                        if told["total_jobs_completed"] == 6:
+                            break
+                        await asyncio.sleep(0.1)
+
+
 class TestLimits:
     async def test_a_buyers_unfinished_jobs_count_everywhere(
         self, tmp_path: Path, postgres_address: str, redis_server: RedisServer

@@ -199,7 +199,7 @@ class TestGoingOn:
         await street.host(offer=GOES_ON)
         await street.host(offer=GOES_ON)
         job = await street.submit()
-        take_frames(street.house, job, 0, [Frame("a"), Frame("b", 1, b"{\"finish_reason\":\"\xff\"}")])
+        take_frames(street.house, job, 0, [Frame("a"), Frame("b", 1, b'{"finish_reason":"\xff"}')])
 
         await lost(street, job)
 

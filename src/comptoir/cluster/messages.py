@@ -190,6 +190,14 @@ class Revoked(msgspec.Struct, array_like=True, frozen=True, tag="revoked"):
     keys: list[bytes]
 
 
+class Totals(msgspec.Struct, array_like=True, frozen=True, tag="totals"):
+    """What the sender has counted since its start; whoever heard an earlier count adds the difference."""
+
+    ended: dict[str, int]
+    """Jobs by final state."""
+    users: int
+
+
 class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
     """Part of a message that is too large for the bus; put together behind the *last* one."""
 
@@ -200,7 +208,7 @@ class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
 
 Message = (
     Piece | View | Hail | Offer | Took | Declined | Ask | Follow | Unfollow | Batch | Ended | Gone | Differs | Owned | Stop
-    | Outcome | HttpCall | HttpAnswer | Spent | Revoked
+    | Outcome | Totals | HttpCall | HttpAnswer | Spent | Revoked
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from comptoir.cluster.messages import Revoked, Spent
+from comptoir.cluster.messages import Revoked, Spent, Totals
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
 from comptoir.kit.ratelimit import RateLimiter
@@ -17,6 +17,9 @@ from comptoir.kit.shares import Share, Shares
 
 TELL_S = 0.1
 """How often."""
+
+TOTALS_EVERY = 10
+"""Of these, how often totals are told, for the numbers that a page shows."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Share).decode
@@ -31,9 +34,13 @@ class Sharing:
         self._loop = asyncio.get_running_loop()
         self._shares: Shares | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._turns = 0
+        self._told: Totals | None = None
+        self._heard: dict[bytes, Totals] = {}
         self._known: set[bytes] = set()
         """Coordinators that were told everything."""
         switchboard.on(Spent, self._spent)
+        switchboard.on(Totals, self._totals)
         switchboard.on(Revoked, lambda sender, message: house.identity.forget_keys(message.keys))
         switchboard.on_gap.append(self._missed)
         house.identity.on_revoked = lambda digests: switchboard.tell_all(Revoked(digests))
@@ -60,7 +67,26 @@ class Sharing:
             data = _encode(share)
             for node_id in here:
                 self._board.send(node_id, Spent(data))
+        self._turns += 1
+        if self._turns % TOTALS_EVERY == 0 or here - self._known:
+            self._tell_totals(here - self._known)
         self._known = set(here)
+
+    def _tell_totals(self, new: frozenset[bytes]) -> None:
+        """Tell everybody what changed, and who is new where the counting begins."""
+        totals = Totals(dict(self._house.counts), self._house.newcomers)
+        for node_id in new if totals == self._told else self._board.here:
+            self._board.send(node_id, totals)
+        self._told = totals
+
+    def _totals(self, sender: bytes, totals: Totals) -> None:
+        before, house = self._heard.get(sender), self._house
+        self._heard[sender] = totals
+        if before is None:
+            return  # What ended before this one came is in the database that it counted.
+        house.users += totals.users - before.users
+        for state, count in totals.ended.items():
+            house.ended_before[state] = house.ended_before.get(state, 0) + count - before.ended.get(state, 0)
 
     def _spent(self, sender: bytes, message: Spent) -> None:
         if self._shares is not None:
@@ -76,5 +102,6 @@ class Sharing:
 
     def forget_node(self, node_id: bytes) -> None:
         """A coordinator is gone: its jobs are others' by now, which count them."""
+        self._heard.pop(node_id, None)
         if self._shares is not None:
             self._shares.forget(node_id)

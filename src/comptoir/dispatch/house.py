@@ -235,9 +235,11 @@ class House:
     counts: dict[str, int] = field(default_factory=dict)
     """Jobs that ended since the start, by final state, for metrics."""
     ended_before: dict[str, int] = field(default_factory=dict)
-    """Jobs that had ended when this process started, by final state."""
+    """Jobs that had ended when this process started, or that ended at other coordinators since, by final state."""
     users: int = 0
     """People with an account."""
+    newcomers: int = 0
+    """Those of them that came in here, since the start."""
     frames: int = 0
     """Frames taken from hosts since the start."""
     tokens: int = 0

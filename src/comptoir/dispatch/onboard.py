@@ -63,6 +63,7 @@ async def add_user(
 
     await house.db.run(command, locks=[account_rows((user.id, PROMOTIONS))] if credit else ())
     house.users += 1
+    house.newcomers += 1
     return NewBuyer(user, new.key.secret, credit)
 
 

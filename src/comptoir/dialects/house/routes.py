@@ -192,7 +192,8 @@ async def own_host(house: House, request: Request) -> OwnHostView:
     return OwnHostView(
         **views.host_fields(house, host),  # type: ignore[arg-type]
         earned_uusd=found.account.balance_uusd, owner=public("usr", owner_id) if owner_id is not None else None,
-        linked=host.id in house.lines, open_jobs=[public("job", one.id) for one in house.jobs.live.leases_of(host.id)],
+        linked=host.id in house.lines or house.peers.lives(host.node_id),
+        open_jobs=[public("job", one.id) for one in house.jobs.live.leases_of(host.id)],
         account=views.balance(found.account),
         transfers=[views.transfer(row, seen_by=host.id) for row in found.transfers],
     )  # fmt: skip
