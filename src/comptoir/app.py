@@ -59,6 +59,7 @@ LAST_BYTES_S = 2.0
 CUT_WITHIN_S = 1
 """Most seconds to wait for handlers whose connections were cut."""
 
+STOPPING = "the coordinator is stopping"
 RECONNECT_AFTER_S = 0.5
 """What a stopping coordinator tells its workers to wait before they come back."""
 
@@ -212,8 +213,11 @@ class Listening:
 class _Server(uvicorn.Server):
     """Uvicorn that drains before it stops: the first signal refuses new jobs and waits, the second stops at once."""
 
-    def __init__(self, config: uvicorn.Config, house: House, ready: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: HttpServer, house: House, ready: Callable[[str], None]
+    ) -> None:  # fmt: skip
         super().__init__(config)
+        self._app = app
         self._house = house
         self._ready = ready
         self._loop = asyncio.get_running_loop()
@@ -262,12 +266,21 @@ class _Server(uvicorn.Server):
 
     def _begin(self) -> None:
         if self._draining is None:
+            self._house.leaving = True
+            self._app.closing = True
             self._draining = asyncio.get_running_loop().create_task(self._drain())
             self.on_stopping(self._house.jobs.live.open_answers)
 
     async def _drain(self) -> None:
-        await drain(self._house)
-        await say_goodbye(self._house, reason="the coordinator is stopping", reconnect_after_s=RECONNECT_AFTER_S)
+        house = self._house
+        await asyncio.sleep(house.settings.drain_notice_s)
+        house.draining = True
+        standing = house.peers.standing()
+        if standing is not None and standing.others:
+            # Workers serve there while answers finish here; what they are at they bring along, and its readers here follow it.
+            await say_goodbye(house, reason=STOPPING, reconnect_after_s=0.0)
+        await drain(house)
+        await say_goodbye(house, reason=STOPPING, reconnect_after_s=RECONNECT_AFTER_S)
         self.should_exit = True
 
 
@@ -283,15 +296,16 @@ def bind(settings: Settings) -> socket.socket:
 
 def _server(house: House, on_url: Callable[[str], None]) -> _Server:
     settings = house.settings
+    app = create_app(house)
     config = uvicorn.Config(
-        create_app(house), loop="none", http=CorkedHttpProtocol,
+        app, loop="none", http=CorkedHttpProtocol,
         # The gate reads X-Forwarded-For by the setting trusted_proxies; uvicorn would believe anybody on loopback.
         proxy_headers=False,
         ws="websockets-sansio", lifespan="off", access_log=False, log_config=None, server_header=False,
         ws_max_size=settings.link_message_bytes_max,
         ws_per_message_deflate=False, ws_ping_interval=20.0, ws_ping_timeout=20.0, backlog=BACKLOG, timeout_keep_alive=75,
     )  # fmt: skip
-    return _Server(config, house, on_url)
+    return _Server(config, app, house, on_url)
 
 
 async def serve(

@@ -141,6 +141,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ever."""
     drain_s: Annotated[float, Meta(ge=0.0, le=HOUR_S)] = 10.0
     """How long a stopping server lets open streams finish before jobs are requeued, seconds."""
+    drain_notice_s: Annotated[float, Meta(ge=0.0, le=HOUR_S)] = 0.0
+    """How long a stopping server still takes jobs after it has begun to say that it drains (GET /health, /house/status),
+    seconds. Behind a balancer: a little more than its check takes to notice, so that nobody is refused."""
 
     # -- rates ---------------------------------------------------------------------------------------------------------
     requests_per_minute_per_key: Annotated[int, Meta(ge=1, le=100_000_000)] = 6_000

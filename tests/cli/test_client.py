@@ -116,6 +116,14 @@ class TestAudit:
         assert result.exit_code == 1
         assert "holds no trading post" in result.output
 
+    def test_a_clusters_folder_says_where_its_books_are(self, invoke: Invoke, tmp_path: Path) -> None:
+        (tmp_path / "c" / "postgres").mkdir(parents=True)
+
+        result = invoke("audit", "--data", str(tmp_path / "c"))
+
+        assert result.exit_code == 1
+        assert "COMPTOIR_DATABASE=postgresql://" in result.output
+
     def test_a_buyer_may_not(self, invoke: Invoke, post: Up) -> None:
         assert invoke("audit", "--url", post.quickstart.url, "--key", post.quickstart.key).exit_code == 4
 

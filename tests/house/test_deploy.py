@@ -110,7 +110,7 @@ class TestCompose:
     def test_the_drain_fits_into_the_time_before_the_kill(self) -> None:
         for name in ("coordinator-1", "coordinator-2", "coordinator-3"):
             service = self.whole["services"][name]
-            drain_s = float(service["environment"]["COMPTOIR_DRAIN_S"])
+            drain_s = sum(float(service["environment"][f"COMPTOIR_{one}"]) for one in ("DRAIN_S", "DRAIN_NOTICE_S"))
             found = DURATION.fullmatch(service["stop_grace_period"])
 
             assert found is not None and int(found[1]) >= drain_s + 10
@@ -224,6 +224,17 @@ class TestHaproxy:
         assert min(times_s["client"], times_s["server"], times_s["tunnel"]) > 2 * Settings().sse_ping_s
         assert times_s["server"] > Settings().next_job_wait_s + 10
 
+    def test_its_check_notices_a_drain_before_jobs_are_refused(self) -> None:
+        checks = re.search(r"check inter (\d+)s fastinter (\d+)ms fall (\d+)", self.text)
+        notice_s = float(compose()["services"]["coordinator-1"]["environment"]["COMPTOIR_DRAIN_NOTICE_S"])
+
+        assert checks is not None
+        assert int(checks[1]) + int(checks[2]) / 1000 * (int(checks[3]) - 1) < notice_s
+
+    def test_what_it_looks_for_keeps_its_quotes(self) -> None:
+        """HAProxy takes double quotes away: unquoted, the check matched nothing and every coordinator was down."""
+        assert """http-check expect string '"status":"open"'""" in self.text
+
     def test_nothing_is_sent_twice(self) -> None:
         """A request that a coordinator may have seen could buy a second answer."""
         assert re.findall(r"retry-on (.*)", self.text) == ["conn-failure"]
@@ -260,7 +271,10 @@ class TestSystemd:
         stop = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
 
         assert drain is not None and stop is not None
-        assert int(stop[1]) >= int(drain[1] or drain[2]) + 10
+        notice = re.search(r"COMPTOIR_DRAIN_NOTICE_S=(\d+)", text)
+        notice_s = int(notice[1]) if notice else 0
+        assert bool(notice) is (unit == "comptoir@.service")
+        assert int(stop[1]) >= int(drain[1] or drain[2]) + notice_s + 10
         assert "KillSignal=SIGTERM" in text and "Restart=always" in text
 
     @pytest.mark.parametrize("unit", UNITS)

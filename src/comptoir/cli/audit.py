@@ -49,7 +49,13 @@ def audit(*, data: str | None, url: str | None, key: str | None, as_json: bool) 
 async def _local(data: str) -> dict[str, Any]:
     settings = settings_from({"data": data}, (), None).settings
     if not settings.database and not (settings.data_path() / "comptoir.db").is_file():
-        raise Failure(f"{settings.data_path()} holds no trading post", "name the folder that 'comptoir up' uses")
+        folder = settings.data_path()
+        if (folder / "postgres").is_dir():
+            raise Failure(
+                f"{folder} is a cluster's, whose books are in PostgreSQL",
+                "while it runs, name the database that it says: COMPTOIR_DATABASE=postgresql://… comptoir audit --data …",
+            )
+        raise Failure(f"{folder} holds no trading post", "name the folder that 'comptoir up' uses")
     began = time.monotonic()
     db = open_database(settings.database_address())
     try:

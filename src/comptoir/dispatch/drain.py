@@ -15,7 +15,7 @@ async def drain(house: House) -> int:
     this one. What is left stays in the database as running or queued: another coordinator takes it up, or the next start.
     Idempotent.
     """
-    house.draining = True
+    house.leaving = house.draining = True
     live = house.jobs.live
     if live.open_answers:
         log.info("draining: %d answers are still open", live.open_answers)

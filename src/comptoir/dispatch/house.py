@@ -230,8 +230,10 @@ class House:
     """Open event streams in all."""
     pending: dict[bytes, "asyncio.Task[Any]"] = field(default_factory=dict)
     """Requests with an Idempotency-Key under way, by the resource they make."""
+    leaving: bool = False
+    """Set once, when a stop begins: it is said to whoever asks, so that a balancer looks elsewhere."""
     draining: bool = False
-    """Set once: no new jobs are accepted."""
+    """Set once, ``drain_notice_s`` later: no new jobs are accepted."""
     counts: dict[str, int] = field(default_factory=dict)
     """Jobs that ended since the start, by final state, for metrics."""
     ended_before: dict[str, int] = field(default_factory=dict)

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import re
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,11 +15,16 @@ from comptoir.cli.cluster.coordinator import Coordinator
 from comptoir.cli.cluster.local import LocalCluster
 from comptoir.cli.quickstart import Quickstart, read_quickstart
 from comptoir.worker.engines.registry import EngineSpec
+from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
-from tests.post import PRICE
+from tests.house.tree import ROOT
+from tests.post import free_port
 
 TOKENS, PER_S = 140, 40.0
 """Three and a half seconds: longer than a stopping server waits for the last bytes of what it takes to be over."""
+
+CHEAP = Price(in_uusd_per_mtok=0, out_uusd_per_mtok=1_000)
+"""A hundred credits last for all that is bought here."""
 
 BODY = {
     "model": "trivial", "stream": True, "max_tokens": TOKENS, "messages": [{"role": "user", "content": "hi"}],
@@ -25,9 +32,12 @@ BODY = {
 
 
 @contextlib.asynccontextmanager
-async def cluster_in(place: Path) -> AsyncIterator[tuple[LocalCluster, Quickstart]]:
+async def cluster_in(place: Path, *, notice_s: float = 0.0) -> AsyncIterator[tuple[LocalCluster, Quickstart]]:
     """Run two coordinators that nobody starts again."""
-    cluster = LocalCluster(place, coordinators=2, fsync=False, drain_s=10.0, supervised=False)
+    cluster = LocalCluster(
+        place, coordinators=2, fsync=False, drain_s=10.0, supervised=False,
+        options=("--set", f"drain_notice_s={notice_s}"),
+    )  # fmt: skip
     try:
         await cluster.start()
         known = read_quickstart(place)
@@ -38,13 +48,13 @@ async def cluster_in(place: Path) -> AsyncIterator[tuple[LocalCluster, Quickstar
 
 
 @contextlib.asynccontextmanager
-async def worker(url: str, known: Quickstart, state: Path) -> AsyncIterator[list[str]]:
+async def worker(url: str, known: Quickstart, state: Path, *, per_s: float = PER_S) -> AsyncIterator[list[str]]:
     """Run a worker; gives the kinds of its events as they come."""
     stop = asyncio.Event()
     said: list[str] = []
     config = WorkerConfig(
-        url=url, key=known.admin_key, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": PER_S})], slots=8,
-        price=PRICE, measure=False, state_dir=str(state), drain_s=2.0,
+        url=url, key=known.admin_key, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": per_s})], slots=8,
+        price=CHEAP, measure=False, state_dir=str(state), drain_s=2.0,
     )  # fmt: skip
     task = asyncio.create_task(run_worker(config, on_event=lambda event: said.append(type(event).__name__), stop=stop))
     try:
@@ -65,6 +75,16 @@ async def until_offered(session: aiohttp.ClientSession, at: Coordinator) -> None
                 if found.get("models"):
                     return
             await asyncio.sleep(0.02)
+
+
+async def until_asked(session: aiohttp.ClientSession, at: Coordinator) -> None:
+    """Wait until buyers come to a coordinator that was started just now."""
+    async with asyncio.timeout(30):
+        while True:
+            async with session.get(f"{at.url}/metrics", headers={"accept": "text/plain"}) as answer:
+                if '/v1/chat/completions"' in await answer.text():
+                    return
+            await asyncio.sleep(0.05)
 
 
 async def stream(session: aiohttp.ClientSession, url: str, begun: asyncio.Event) -> str:
@@ -113,3 +133,89 @@ class TestDrain:
                 assert await stream(session, cluster.url, asyncio.Event()) == " tok" * TOKENS
                 assert said.count("Connected") == (2 if at == "the drained" else 1)
                 assert "JobFailed" not in said
+
+
+def haproxy_config(port: int, alive: int, coordinators: list[Coordinator]) -> str:
+    """Return deploy/haproxy.cfg with the addresses of here, and nobody asked for names."""
+    text = (ROOT / "deploy" / "haproxy.cfg").read_text()
+    text = text.replace("bind :8080", f"bind 127.0.0.1:{port}").replace(
+        "bind 127.0.0.1:8404", f"bind 127.0.0.1:{alive}"
+    )
+    text = re.sub(r"^resolvers.*?(?=^frontend)", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = text.replace(" resolvers docker init-addr last,libc,none", "")
+    text = re.sub(r"^    server .*\n", "", text, flags=re.MULTILINE)
+    servers = "".join(f"    server {one.number} 127.0.0.1:{one.port}\n" for one in coordinators)
+    return re.sub(r"(?=^frontend alive)", servers + "\n", text, flags=re.MULTILINE)
+
+
+@contextlib.asynccontextmanager
+async def haproxy(folder: Path, coordinators: list[Coordinator]) -> AsyncIterator[str]:
+    """Run HAProxy before *coordinators*; gives its address."""
+    program = shutil.which("haproxy")
+    if program is None:
+        pytest.skip(
+            "HAPROXY IS NOT INSTALLED: no upgrade was tried behind deploy/haproxy.cfg (apt-get install haproxy)"
+        )
+    port = free_port()
+    file = folder / "haproxy.cfg"
+    file.write_text(haproxy_config(port, free_port(), coordinators))
+    process = await asyncio.create_subprocess_exec(program, "-db", "-q", "-f", file, start_new_session=True)
+    try:
+        async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+            while True:
+                assert process.returncode is None, "HAProxy ended"
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"http://127.0.0.1:{port}/house/status") as answer:
+                        if answer.status == 200:
+                            break
+                await asyncio.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+class TestUpgrade:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("balancer", ["ours", "HAProxy"])
+    async def test_coordinators_are_restarted_one_by_one_and_nobody_notices(
+        self, place: Path, tmp_path: Path, balancer: str
+    ) -> None:
+        """As docs/operating.md has it. Four buyers on connections they keep, through all of it: each answer comes whole."""
+        async with contextlib.AsyncExitStack() as stack:
+            # HAProxy asks every second, twice; our own balancer is told.
+            notice_s = 3.0 if balancer == "HAProxy" else 0.5
+            cluster, known = await stack.enter_async_context(cluster_in(place, notice_s=notice_s))
+            url = cluster.url
+            if balancer == "HAProxy":
+                url = await stack.enter_async_context(haproxy(tmp_path, cluster.coordinators))
+            session = await stack.enter_async_context(
+                aiohttp.ClientSession(headers={"authorization": f"Bearer {known.key}"})
+            )
+            for number in range(2):
+                await stack.enter_async_context(worker(url, known, place / f"worker-{number}", per_s=400.0))
+            for one in cluster.coordinators:
+                await until_offered(session, one)
+            whole = 0
+
+            async def buy() -> None:
+                nonlocal whole
+                while True:
+                    assert await stream(session, url, asyncio.Event()) == " tok" * TOKENS
+                    whole += 1
+
+            async with asyncio.TaskGroup() as group:
+                buyers = [group.create_task(buy()) for _ in range(4)]
+                for one in cluster.coordinators:
+                    one.drain()
+                    assert await one.ended() == 0
+                    await one.start()
+                    cluster.balancer.offer(one.address)
+                    await until_offered(session, one)
+                    if balancer == "HAProxy":
+                        # The next one only when it sends buyers here again; ours is told, and its buyers keep connections.
+                        await until_asked(session, one)
+                assert whole > 8
+                for buyer in buyers:
+                    buyer.cancel()

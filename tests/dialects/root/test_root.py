@@ -146,7 +146,7 @@ class TestHealth:
                 await asyncio.sleep(0.05)
 
     async def test_it_is_unhealthy_while_it_drains(self, post: Post) -> None:
-        post.house.draining = True
+        post.house.leaving = True
         status, body = await get_json(post, "/health")
         assert (status, body["status"], body["checks"]["database"]["healthy"]) == (503, "unhealthy", True)
 

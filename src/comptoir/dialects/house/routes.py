@@ -255,7 +255,7 @@ async def audited(house: House, request: Request) -> AuditView:
 async def status(house: House, request: Request) -> StatusView:
     """Give the trading post in numbers; all from memory, so it is never slow."""
     return StatusView(
-        "draining" if house.draining else "open", __version__, round(house.clock.monotonic_s() - house.started_s, 3),
+        "draining" if house.leaving else "open", __version__, round(house.clock.monotonic_s() - house.started_s, 3),
         house.fleet.active_hosts, len(house.fleet), len(house.fleet.models()), len(house.jobs.queue),
         house.jobs.live.leased, {str(state): count for state, count in house.counts.items()}, house.preference.name,
         house.settings.fee_bps, house.receipts.keyid,

@@ -21,7 +21,7 @@ async def platform(house: House, request: Request) -> wire.Platform:
 
 async def health(house: House, request: Request) -> wire.Health | Reply:
     """Say how it is: 503 and ``unhealthy`` while shutting down or without the database."""
-    healthy = (await house.database.read()).healthy and not house.draining
+    healthy = (await house.database.read()).healthy and not house.leaving
     body = wire.Health("healthy" if healthy else "unhealthy", house.fleet.active_hosts, len(house.jobs.queue))
     return body if healthy else Reply(503, encode(body))
 

@@ -106,7 +106,7 @@ class HouseCollector(Collector):
         yield GaugeMetricFamily("comptoir_loop_lag_worst_seconds", "The worst since the start.", lag.worst_s)
         up_s = house.clock.monotonic_s() - house.started_s
         yield GaugeMetricFamily("comptoir_uptime_seconds", "Seconds since the start.", up_s)
-        yield GaugeMetricFamily("comptoir_draining", "1 while no new jobs are taken.", float(house.draining))
+        yield GaugeMetricFamily("comptoir_draining", "1 from the beginning of a stop on.", float(house.leaving))
 
 
 def exposition(house: House, *, openmetrics: bool) -> tuple[bytes, str]:

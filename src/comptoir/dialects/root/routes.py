@@ -43,7 +43,7 @@ class Root:
         checks = {"database": Checked(found.healthy, round(found.took_ms, 3))}
         if not found.healthy:
             checks["database"].error = found.words
-        if house.draining:
+        if house.leaving:
             checks["intake"] = Checked(False, 0.0, "the coordinator is shutting down")
         healthy = all(check.healthy for check in checks.values())
         body = Health(

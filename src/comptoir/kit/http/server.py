@@ -59,6 +59,9 @@ class RequestCounts:
         self.seconds = 0.0
 
 
+CLOSE = (b"connection", b"close")
+
+
 class _Route:
     __slots__ = (
         "access",
@@ -113,6 +116,8 @@ class HttpServer:
         self.routes: list[_Route] = []
         self.hand_on: Callable[[Request, bytes], Awaitable[Reply]] = _nobody
         """Has another server answer a request that raised `Elsewhere`; the composition root sets it where there are others."""
+        self.closing = False
+        """Set when a stop begins: a connection ends with its answer, and the client's next request goes past a balancer again."""
         for dialect in dialects:
             # The root's own dialect has no prefix; it is mounted once.
             for prefix in {"": None, dialect.prefix: None} if dialect.at_root else (dialect.prefix,):
@@ -294,6 +299,8 @@ class HttpServer:
             headers += dialect.headers(request)
         if self._cors_origins:
             headers += self._cors(request)
+        if self.closing:
+            headers.append(CLOSE)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -309,6 +316,8 @@ class HttpServer:
             headers += dialect.headers(request)
         if self._cors_origins:
             headers += self._cors(request)
+        if self.closing:
+            headers.append(CLOSE)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
@@ -318,6 +327,8 @@ class HttpServer:
             headers += dialect.headers(request)
         if self._cors_origins:
             headers += self._cors(request)
+        if self.closing:
+            headers.append(CLOSE)
         await send({"type": "http.response.start", "status": stream.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": True})
         try:
