@@ -11,7 +11,7 @@ JOBS ?= 2
 TESTS ?= tests
 KILLS = 200
 SEED = 1
-TOPOLOGY = sqlite,postgres
+TOPOLOGY = sqlite,postgres,cluster
 ARGS ?=
 
 export VENV
@@ -54,7 +54,7 @@ size: venv-dev ## Install the wheel and its locked base in an empty folder; fail
 bench: venv-dev ## Run the benchmarks; figures go to bench/out.
 	$(PY) -m bench $(ARGS)
 
-chaos: venv-dev ## Kill things under load, episode after episode (JOBS=10000 KILLS=200 SEED=1 TOPOLOGY=sqlite,postgres).
+chaos: venv-dev ## Kill things under load, episode after episode (JOBS=10000 KILLS=200 SEED=1 TOPOLOGY=sqlite,postgres,cluster).
 	$(PY) -m tests.chaos --jobs $(if $(findstring command,$(origin JOBS)),$(JOBS),10000) --kills $(KILLS) --seed $(SEED) --topology $(TOPOLOGY) $(ARGS)
 
 openapi: venv-dev ## Write openapi/<dialect>.json from the endpoint declarations.

@@ -113,7 +113,7 @@ def _seen_is_recorded(order: Order, one: Seen, job: Record, tables: Tables) -> I
             )
     frames = [frame.text for frame in tables.frames(job["id"])]
     if _was_free_and_forgotten(job, frames):
-        yield from _is_its_orders(order, one, job)
+        yield from _is_its_orders(order, one, job, frames)
         return
     restarts = job["restarts"] or 0
     for piece in one.pieces:
@@ -134,19 +134,24 @@ def _seen_is_recorded(order: Order, one: Seen, job: Record, tables: Tables) -> I
 
 
 def _was_free_and_forgotten(job: Record, frames: list[str]) -> bool:
-    """A job that ended without an answer on record and without a price, though its reader had seen some of it.
+    """A job that was not answered and has no price, though its reader may have seen more of it than is on record.
 
     Frames of open jobs are in the coordinator's memory and at the worker: when the first dies and the job ends before the second
     is back, nobody has them any more. Nobody pays for them either (docs/chaos.md).
     """
-    return job["state"] != "completed" and not job["cost_uusd"] and not frames
+    return job["state"] != "completed" and not job["cost_uusd"] and (not frames or job["fault"] == "coordinator")
 
 
-def _is_its_orders(order: Order, one: Seen, job: Record) -> Iterator[Violation]:
-    """Nothing is recorded to hold it against: what was read must at least be the order's own."""
+def _is_its_orders(order: Order, one: Seen, job: Record, frames: list[str]) -> Iterator[Violation]:
+    """What was read has to go on from what is recorded, and beyond that to be the order's own."""
     for piece in one.pieces:
-        if piece.text and not is_frame(piece.text, order.wanted.tag, piece.number):
+        recorded = frames[piece.number] if piece.number < len(frames) else piece.text
+        if piece.text and (recorded != piece.text or not is_frame(piece.text, order.wanted.tag, piece.number)):
             yield Violation("a stream is the order's own", job["id"], f"frame {piece.number} was {piece.text!r}")
+    whole = "".join(frames)
+    for text in one.texts:
+        if not (whole.startswith(text) or text.startswith(whole) or job["restarts"]):
+            yield Violation("a stream is the order's own", job["id"], f"read {text[-60:]!r}, recorded {whole[-60:]!r}")
 
 
 def _deposits(witness: Witness, tables: Tables) -> Iterator[Violation]:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from comptoir.cluster import offers
-from comptoir.cluster.messages import View
+from comptoir.cluster.messages import Offer, View
 from comptoir.desk import stop
 from comptoir.dispatch.assign import lease_on
 from comptoir.dispatch.cancel import cancel
@@ -228,6 +228,34 @@ class TestReaderElsewhere:
             house = posts[1].house
             registry = read_registry(await house.receipts.registry())
             assert verify(await house.receipts.envelope_of(job_id), registry).ok
+
+    async def test_an_offer_that_comes_twice_is_leased_once(
+        self, posts: Posts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The database was slow, so the job was offered again: the second try undid the first one's lease."""
+        leasing, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*arguments: Any, **named: Any) -> Lease:
+            leasing.set()
+            await go_on.wait()
+            return await lease_on(*arguments, **named)
+
+        monkeypatch.setattr(offers, "lease_on", slowly)
+        async with posts[1].worker():
+            await posts.until_seen(posts[0], free=8)
+            board, sent = peers_of(posts[0].house).board, []
+            send = board.send
+            monkeypatch.setattr(board, "send", lambda node_id, message: (sent.append(message), send(node_id, message)))
+            job = await submit(posts[0].house, order(posts[0]))
+            await leasing.wait()
+            (offer,) = [message for message in sent if isinstance(message, Offer)]
+            send(posts[1].house.node_id, offer)
+            await asyncio.sleep(0.3)
+            go_on.set()
+
+            async with asyncio.timeout(20):
+                assert await read(job) == " tok" * TOKENS
+            assert job.state == JobState.COMPLETED
 
     async def test_it_goes_on_elsewhere_where_it_broke_off(self, posts: Posts) -> None:
         async with posts[1].worker(options={"per_s": 200.0}):

@@ -22,6 +22,24 @@ from tests.dispatch.continuing import PROMPT, dearer, done, earned, journal, lea
 from tests.street import GOES_ON, SIGNUP_UUSD, Street, deliver, open_street
 
 
+class TestSlots:
+    async def test_a_host_that_comes_while_its_lease_is_being_closed_is_counted_once(self, street: Street) -> None:
+        """One of several coordinators counts the slots of a host anew when it comes; the closing lease still has one."""
+        host_id, _ = await street.host(slots=2)
+        job = await street.submit(max_tokens=10)
+        fleet = street.house.fleet
+        fleet.leases_here = street.house.jobs.live.slots_of
+
+        losing = asyncio.create_task(lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST))
+        await asyncio.sleep(0)
+        assert job.lease is None and not losing.done()
+        fleet.get(host_id).node_id = b"another"
+        fleet.mark_linked(host_id)
+        await losing
+
+        assert fleet.get(host_id).slots.running == (0 if job.lease is None else 1)
+
+
 class TestGoingOn:
     async def test_another_host_gets_what_was_delivered_and_goes_on_after_it(self, street: Street) -> None:
         lines = dict([await street.host(offer=GOES_ON), await street.host(offer=GOES_ON)])

@@ -58,6 +58,8 @@ class Offers:
         self._board = switchboard
         self._view = view
         self._mirrors = mirrors
+        self._considered: set[bytes] = set()
+        """Offered jobs that are being leased or claimed now."""
         self._loop = asyncio.get_running_loop()
         self._made: dict[bytes, _Made] = {}
         """Unanswered, by job."""
@@ -133,7 +135,14 @@ class Offers:
             self._house.spawn(self._consider(sender, message))
 
     async def _consider(self, sender: bytes, message: Offer) -> None:
+        job_id = message.job_id
+        if job_id in self._considered:
+            return  # Offered again while the first time is being written, which answers both.
+        if self._house.jobs.live.get(job_id) is not None:
+            self._board.send(sender, Took(job_id))
+            return
         taken = False
+        self._considered.add(job_id)
         try:
             if message.row is not None:
                 taken = await self._lease(sender, message)
@@ -141,6 +150,8 @@ class Offers:
                 taken = await self._claim(sender, message)
         except Refusal as refusal:
             log.info("an offered job could not be taken: %s", refusal)
+        finally:
+            self._considered.discard(job_id)
         if not taken:
             self._board.send(sender, Declined(message.job_id))
 

@@ -324,6 +324,7 @@ async def requeue(
     job.events += 1
     job.state = JobState.QUEUED
     job.host_id = None
+    live.leaving.append(lease)
     try:
         await house.db.batch(requeue_verb, item, turn=Turn.REQUEUE)
     except Refusal as refusal:
@@ -342,6 +343,9 @@ async def requeue(
         job.state = JobState.RUNNING
         job.events -= 1
         raise
+    finally:
+        # Whatever follows gives the slot back in the same turn of the loop.
+        live.leaving.remove(lease)
     if fault == Fault.HOST:
         house.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
     if anew:

@@ -369,6 +369,8 @@ class LiveJobs:
         self._due: dict[int, set[LiveJob]] = {}
         """By the second of their deadline, so that looking for those past it costs nothing per job that waits."""
         self._recent: dict[bytes, LiveJob] = {}
+        self.leaving: list[Lease] = []
+        """Closed leases whose hosts' slots are given back when the database knows."""
         self.mirrors: dict[bytes, LiveJob] = {}
         """Jobs of other coordinators that are read here; `comptoir.cluster` keeps them."""
         self.broken: dict[LiveJob, None] = {}
@@ -449,6 +451,10 @@ class LiveJobs:
             job.lease = None
             self._leases.pop(lease.id, None)
         return lease
+
+    def slots_of(self, host_id: bytes) -> int:
+        """Return how many slots of a host are taken from here: by open leases, and by those whose end is being written."""
+        return len(self.leases_of(host_id)) + sum([lease.host_id == host_id for lease in self.leaving])
 
     def leases_of(self, host_id: bytes) -> list[LiveJob]:
         """Return the jobs that a host has leases on."""
