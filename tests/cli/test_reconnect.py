@@ -16,9 +16,10 @@ import pytest
 from comptoir.cli.answer import Reply
 from comptoir.cli.api import Api
 from comptoir.cli.cluster.local import LocalCluster
-from comptoir.cli.failure import Failure
+from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.quickstart import read_quickstart
 from comptoir.cli.target import Target
+from comptoir.jobs import RESTARTED
 from tests.chaos.engine import MODEL, Wanted, prompt_of
 from tests.cli.conftest import WITHIN_S, Program, Up, clean_environment
 from tests.post import free_port
@@ -210,3 +211,9 @@ class TestReply:
     def test_an_error_ends_it(self) -> None:
         with pytest.raises(Failure, match="the host was lost"):
             Reply().take('{"error": {"message": "the host was lost"}}')
+
+    def test_one_that_began_anew_is_worth_asking_again(self) -> None:
+        with pytest.raises(Failure) as failure:
+            Reply().take(json.dumps({"error": {"message": "lost", "code": RESTARTED[0]}}))
+
+        assert failure.value.code == Exit.UNREACHABLE

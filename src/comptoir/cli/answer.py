@@ -22,6 +22,9 @@ from comptoir.cli.screen import harmless
 PAUSES_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 """Before each further try to go on; the last one repeats."""
 
+RESTARTED = "answer_restarted"
+"""Code of the error that ends a stream whose beginning is no longer part of the answer; asked again, it is told from its start."""
+
 PASSING = frozenset((429, 502, 503, 504))
 """Refusals of a repeated request that pass: a balancer without a coordinator, one that is just taking the job up."""
 
@@ -73,6 +76,8 @@ class Reply:
         except ValueError as error:
             raise Failure(f"the server sent no JSON: {data[:100]!r}", "is this an OpenAI-compatible server?") from error
         if isinstance(chunk.get("error"), dict):
+            if chunk["error"].get("code") == RESTARTED:
+                raise Failure("the answer began anew", self.paid_hint(), code=Exit.UNREACHABLE)
             raise Failure(f"the answer ended early: {chunk['error'].get('message', 'unknown error')}", self.paid_hint())
         self.usage = chunk.get("usage") or self.usage
         self.model = chunk.get("model") or self.model
