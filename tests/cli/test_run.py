@@ -96,7 +96,9 @@ class TestRun:
 
     def test_a_second_signal_does_not_wait_for_it(self, tmp_path: Path, programs: Start) -> None:
         up = programs(Up, tmp_path, "--set", "drain_s=600", engine=ENGINE + ",per_s=50,tokens=50000").ready()
-        run = programs(Program, "run", "--max-tokens", "50000", "hi", cwd=tmp_path, env=as_buyer(up))
+        run = programs(
+            Program, "run", "--reconnect", "0", "--max-tokens", "50000", "hi", cwd=tmp_path, env=as_buyer(up)
+        )
         api = Api(Target(up.quickstart.url, up.quickstart.key, ""))
         waiting = threading.Event()
         while not api.get("/house/jobs").json()["jobs"]:
@@ -121,7 +123,7 @@ class TestRun:
         gone = programs(Program, "host", *state, "--engine", ENGINE + ",model=gone", cwd=tmp_path, env=as_buyer(up))
         gone.until("connected, taking jobs")
         gone.stop()
-        run = programs(Program, "run", "--model", "gone", "hi", cwd=tmp_path, env=as_buyer(up))
+        run = programs(Program, "run", "--reconnect", "0", "--model", "gone", "hi", cwd=tmp_path, env=as_buyer(up))
         api = Api(Target(up.quickstart.url, up.quickstart.key, ""))
         waiting = threading.Event()
         while not api.get("/house/jobs").json()["jobs"]:

@@ -1,18 +1,22 @@
-"""A job is claimed once, though two coordinators ask at the same moment, group against group, on one PostgreSQL."""
+"""A job is claimed once, though two coordinators ask at the same moment on one PostgreSQL."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from comptoir.dispatch.assign import start_verb
 from comptoir.dispatch.house import Turn
 from comptoir.dispatch.settle import Ending, Settled, _item, settle_verb
-from comptoir.jobs import JobFinished, JobMoved, Jobs, JobState, Start
-from comptoir.kit.db import Database, open_database
+from comptoir.jobs import JobFinished, JobMoved, JobRow, Jobs, JobState, Start
+from comptoir.jobs.store import claim_rows
+from comptoir.kit.db import Database, Tx, open_database
 from comptoir.kit.ids import new_id
+from comptoir.receipts import Receipt, ReceiptFacts, Receipts
 from comptoir.reports import audit
 from tests.machines import Gate
 from tests.street import Street, open_street
@@ -22,6 +26,13 @@ JOBS = 120
 
 GROUP = 6
 """Jobs of one race: few, so that many races are run."""
+
+
+STILL_S = 20.0
+"""A bound against hanging."""
+
+NOTICED_S = 0.5
+"""How long a take-over that should not wait may take before it is let wait."""
 
 
 @pytest.fixture
@@ -56,6 +67,76 @@ async def race(databases: Sequence[Database], asks: Sequence[Any]) -> list[list[
     for gate in gates:
         gate.open()
     return [await asyncio.gather(*futures, return_exceptions=True) for futures in put]
+
+
+class Standstill:
+    """A point in the writer thread that stands still until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self._entered, self._released = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self._entered.set()
+        assert self._released.wait(STILL_S), "nobody let it go on"
+
+    async def entered(self) -> None:
+        while not self._entered.is_set():
+            await asyncio.sleep(0.001)
+
+    def release(self) -> None:
+        self._released.set()
+
+
+class StandingReceipts:
+    """Receipts whose making stands still: what a verb decides on was read by then, and nothing is written yet."""
+
+    def __init__(self, receipts: Receipts, still: Standstill) -> None:
+        self._receipts, self._still = receipts, still
+
+    def build(self, facts: ReceiptFacts) -> Receipt:
+        self._still()
+        return self._receipts.build(facts)
+
+
+class TestStandstill:
+    """One of the two stands still between its look and its commit, the other one comes: no race has to be won."""
+
+    async def test_what_is_being_ended_is_not_taken_over(self, street: Street, databases: list[Database]) -> None:
+        await street.host()
+        job, still = await street.submit(), Standstill()
+        item = _item(street.house, job, job.lease, Ending(JobState.CANCELLED))
+        item = msgspec.structs.replace(item, receipts=StandingReceipts(street.house.receipts, still))
+
+        ending = databases[0].batch(settle_verb, item, turn=Turn.SETTLE)
+        await still.entered()
+        try:
+            taken = await Jobs(databases[1]).take_over(node_id=new_id(), of=[street.house.node_id])
+        finally:
+            still.release()
+
+        assert taken == []
+        assert isinstance(await ending, Settled)
+        assert await audit(street.house.db) == []
+
+    async def test_what_is_being_taken_over_is_passed_by(self, street: Street, databases: list[Database]) -> None:
+        await waiting_jobs(street)
+        still, nodes, dead = Standstill(), [new_id(), new_id()], street.house.node_id
+
+        def slowly(tx: Tx) -> list[JobRow]:
+            rows = claim_rows(tx, node_id=nodes[0], of=[dead], limit=GROUP)
+            still()
+            return rows
+
+        first = databases[0].run(slowly)
+        await still.entered()
+        second = asyncio.ensure_future(Jobs(databases[1]).take_over(node_id=nodes[1], of=[dead], limit=GROUP))
+        # One that took no notice of the first would now wait for its commit, and then take the same jobs.
+        await asyncio.wait([second], timeout=NOTICED_S)
+        still.release()
+
+        taken = [{row.id for row in rows} for rows in (await first, await second)]
+        assert [len(each) for each in taken] == [GROUP, GROUP]
+        assert not taken[0] & taken[1]
 
 
 class TestClaims:

@@ -66,13 +66,15 @@ class Api:
             return Answer(response, response.read(ANSWER_BYTES_MAX))
 
     @contextmanager
-    def stream(self, path: str, body: object) -> Iterator[http.client.HTTPResponse]:
+    def stream(
+        self, path: str, body: object, *, headers: dict[str, str] | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
         """POST *body*; the answer is read as it comes. Leaving the block hangs up.
 
         Raises:
             Failure: not reachable, refused, or broken off.
         """
-        with self._open("POST", path, body=body, headers={}, timeout_s=STREAM_TIMEOUT_S) as response:
+        with self._open("POST", path, body=body, headers=headers or {}, timeout_s=STREAM_TIMEOUT_S) as response:
             yield response
 
     @contextmanager
@@ -122,17 +124,18 @@ class Api:
         if status == 401:
             hint = "give your key with --key or COMPTOIR_KEY"
             if not self.target.key:
-                return Failure(f"{self.target.url} needs a key", hint, code=Exit.KEY)
-            return Failure(f"{self.target.url} does not accept this key: {message}", hint, code=Exit.KEY)
+                return Failure(f"{self.target.url} needs a key", hint, code=Exit.KEY, status=status)
+            words = f"{self.target.url} does not accept this key: {message}"
+            return Failure(words, hint, code=Exit.KEY, status=status)
         if status == 403:
             hint = "an operator's key goes into --key or COMPTOIR_ADMIN_KEY" if "operator" in message else ""
-            return Failure(message, hint, code=Exit.KEY)
+            return Failure(message, hint, code=Exit.KEY, status=status)
         hints = {
             402: "see what you have with 'comptoir balance'; an operator adds credit with 'comptoir deposit'",
             429: "wait a moment and try again",
             503: "wait a moment and try again",
         }
-        return Failure(message, hints.get(status, ""))
+        return Failure(message, hints.get(status, ""), status=status)
 
 
 def _message(body: bytes) -> str:

@@ -25,10 +25,12 @@ class Exit(IntEnum):
 class Failure(click.ClickException):
     """What happened, and what the person can do about it."""
 
-    def __init__(self, message: str, hint: str = "", *, code: Exit = Exit.REFUSED) -> None:
+    def __init__(self, message: str, hint: str = "", *, code: Exit = Exit.REFUSED, status: int = 0) -> None:
         super().__init__(message)
         self.hint = hint
         self.code = code
+        self.status = status
+        """HTTP status of the refusal; 0: it was none."""
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]

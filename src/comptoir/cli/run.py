@@ -1,22 +1,35 @@
 """``comptoir run``: ask a model, stream the answer, say what it cost."""
 
-import json
+import signal
 import sys
+import threading
 import time
-from http.client import HTTPResponse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
 from rich.markup import escape
 from rich.status import Status
 
-from comptoir.cli.api import Api, sse_events
+from comptoir.cli.answer import Answer, Reply
+from comptoir.cli.api import Api
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.screen import credits, err, harmless, note, print_json, short, span
+from comptoir.cli.screen import credits, err, note, print_json, short, span
 from comptoir.cli.target import find_target, json_option, server_options
 
 PROMPT_BYTES_MAX = 16 * 1024 * 1024
 """Largest prompt read from standard input; the server's own limit is the same unless it was changed."""
+
+RECONNECT_S = 30.0
+"""Twice what the others take to notice that a coordinator is dead, and what one takes to start again."""
+
+BROKEN_SAID_S = 2.0
+"""A break that is mended sooner is not worth a line between the words of an answer."""
+
+ENDING = (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
+"""Besides Ctrl-C; without a terminal that can hang up there is no SIGHUP."""
 
 SETTLE_WAIT_S = 3.0
 """Most seconds to wait for the books after the last token: settlement takes milliseconds."""
@@ -35,6 +48,8 @@ class Progress:
         self._alone = alone
         """Standard output goes elsewhere, so the line may stay while tokens come."""
         self._status = Status("", console=err(), spinner="dots") if shown else None
+        self._shown = shown
+        self._said_broken = False
         self.began_s = time.monotonic()
         self.first_token_s: float | None = None
         self.pieces = 0
@@ -48,6 +63,7 @@ class Progress:
     def piece(self) -> None:
         """Note one more piece of the answer."""
         self.pieces += 1
+        self._said_broken = False
         if self.first_token_s is None:
             self.first_token_s = time.monotonic() - self.began_s
             if not self._alone:
@@ -58,48 +74,20 @@ class Progress:
                 f"[bold]{escape(self._model)}[/] [dim]{self.pieces} pieces · {self.pieces / spent:.0f}/s[/]"
             )
 
+    def broke(self, *, for_s: float) -> None:
+        """Say that the connection is broken and that the answer will go on."""
+        words = f"the connection broke {for_s:.0f} s ago, going on as soon as somebody answers… Ctrl-C cancels"
+        if self._status is not None:
+            self._status.update(f"[bold]{escape(self._model)}[/] [dim]{words}[/]")
+        elif self._shown and for_s > BROKEN_SAID_S and not self._said_broken:
+            click.echo(f"\n{click.style(words, dim=True)}", err=True)
+            self._said_broken = True
+
     def stop(self) -> None:
         """Take the line away."""
         if self._status is not None:
             self._status.stop()
             self._status = None
-
-
-class Reply:
-    """What the stream said."""
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.finish_reason = ""
-        self.usage: dict[str, Any] = {}
-        self.job = ""
-        self.model = ""
-
-    def take(self, data: str) -> str:
-        """Take one event; return the text to print.
-
-        Raises:
-            Failure: the event says that the answer ends with an error.
-        """
-        try:
-            chunk = json.loads(data)
-        except ValueError as error:
-            raise Failure(f"the server sent no JSON: {data[:100]!r}", "is this an OpenAI-compatible server?") from error
-        if isinstance(chunk.get("error"), dict):
-            raise Failure(f"the answer ended early: {chunk['error'].get('message', 'unknown error')}", self.paid_hint())
-        self.usage = chunk.get("usage") or self.usage
-        self.model = chunk.get("model") or self.model
-        text = ""
-        for choice in chunk.get("choices") or ():
-            text += (choice.get("delta") or {}).get("content") or ""
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        if text:
-            self.text.append(text)
-        return text
-
-    def paid_hint(self) -> str:
-        """Say where to look what an unfinished answer cost."""
-        return f"what arrived is paid, the rest is not: comptoir jobs show {self.job}" if self.job else ""
 
 
 @click.command()
@@ -108,16 +96,25 @@ class Reply:
 @click.option("--system", metavar="TEXT", help="Instruction that comes before the prompt.")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Longest answer, in tokens.")
 @click.option("--temperature", type=click.FloatRange(0, 2), metavar="T", help="0 is sober, 2 is wild.")
+@click.option(
+    "--reconnect",
+    type=click.FloatRange(0, 3600),
+    default=RECONNECT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to try again when the connection breaks; 0: never, and the job ends with the connection.",
+)
 @json_option
 @server_options
 def run(
     *, prompt: str | None, model: str | None, system: str | None, max_tokens: int | None, temperature: float | None,
-    as_json: bool, url: str | None, key: str | None, data: str | None,
+    reconnect: float, as_json: bool, url: str | None, key: str | None, data: str | None,
 ) -> None:  # fmt: skip
     """Ask a model; the answer is streamed, then what it cost.
 
     Without PROMPT (or with '-') the prompt is read from standard input. Ctrl-C cancels at the host within a moment; what
-    arrived is paid, the rest of the hold goes back.
+    arrived is paid, the rest of the hold goes back. When the connection or its coordinator breaks, the answer goes on where it
+    stopped, at whichever coordinator answers next.
 
     \b
     Examples:
@@ -141,13 +138,16 @@ def run(
     if temperature is not None:
         body["temperature"] = temperature
     progress = Progress(chosen, shown=sys.stderr.isatty(), alone=as_json or not sys.stdout.isatty())
-    reply = Reply()
+    answer = Answer(api, body, watcher=progress, shown=not as_json, again_for_s=reconnect)
+    reply = answer.reply
     interrupted = False
     progress.start()
     try:
-        _stream(api, body, reply=reply, progress=progress, shown=not as_json)
+        with _ended_by_signals():
+            answer.read()
     except KeyboardInterrupt:
         interrupted = True
+        answer.cancel()
     finally:
         progress.stop()
         if reply.text and not as_json:
@@ -160,6 +160,24 @@ def run(
         _say(bill, interrupted=interrupted)
     if interrupted:
         raise click.exceptions.Exit(Exit.INTERRUPTED)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP (the terminal is gone) do as Ctrl-C does: the job must not go on for nobody."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread may listen to signals.
+        return
+    before = {number: signal.signal(number, end) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _prompt(given: str | None) -> str:
@@ -184,37 +202,12 @@ def _first_model(api: Api) -> str:
     return chat[0]
 
 
-def _stream(api: Api, body: dict[str, Any], *, reply: Reply, progress: Progress, shown: bool) -> None:
-    """Read the answer to its end into *reply*; print it as it comes if *shown*.
-
-    Raises:
-        Failure: refused, ended by an error, or broken off.
-    """
-    watched = sys.stdout.isatty()
-    with api.stream("/v1/chat/completions", body) as response:
-        reply.job = _header(response, "x-comptoir-job")
-        for _, data in sse_events(response):
-            if data == "[DONE]":
-                return
-            text = reply.take(data)
-            if text:
-                progress.piece()
-                if shown:
-                    sys.stdout.write(harmless(text) if watched else text)
-                    sys.stdout.flush()
-    raise Failure("the connection broke off before the answer was complete", reply.paid_hint(), code=Exit.UNREACHABLE)
-
-
-def _header(response: HTTPResponse, name: str) -> str:
-    return response.getheader(name) or ""
-
-
 def _bill(api: Api, reply: Reply, progress: Progress, *, total_s: float) -> dict[str, Any]:
     """Say what came and what it cost, as the books have it."""
     job = _settled(api, reply.job) if reply.job else {}
     usage = reply.usage
     return {
-        "text": "".join(reply.text),
+        "text": reply.text,
         "model": reply.model,
         "finish_reason": job.get("finish_reason") or reply.finish_reason or None,
         "prompt_tokens": job.get("prompt_tokens", usage.get("prompt_tokens")),

@@ -1,7 +1,7 @@
 """Find a caller's job and follow it, whether it is still alive or long over: one way for every dialect."""
 
 from comptoir.dispatch import House
-from comptoir.jobs import LiveJob, UnknownJob
+from comptoir.jobs import AnswerForgotten, LiveJob, UnknownJob
 from comptoir.kit.ids import parse
 from comptoir.link import Usage
 
@@ -38,6 +38,7 @@ async def follow(house: House, job: LiveJob) -> LiveJob:
 
     Raises:
         Unavailable: nobody owns it just now; try again in a moment.
+        AnswerForgotten: it is over for so long that its answer was removed.
     """
     if not job.over and house.jobs.live.seen(job.id) is not job:
         return await house.peers.mirror(job)
@@ -46,4 +47,6 @@ async def follow(house: House, job: LiveJob) -> LiveJob:
         if frames:
             job.append(frames)
             job.usage = Usage(job.usage.prompt_tokens, job.usage.completion_tokens, details)
+        elif await house.jobs.is_forgotten(job.id):
+            raise AnswerForgotten
     return job

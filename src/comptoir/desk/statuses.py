@@ -7,7 +7,7 @@ from comptoir.dispatch import errors as street
 from comptoir.hosts import NoFreeSlot, UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import EmailTaken, UnknownAccessKey, UnknownUser, UsernameTaken
-from comptoir.jobs import JobExists, JobFinished, JobMoved, NotYourLease, UnknownJob
+from comptoir.jobs import AnswerForgotten, JobExists, JobFinished, JobMoved, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import Elsewhere, MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody
 from comptoir.ledger import HoldMismatch, InsufficientCredit, UnknownAccount
@@ -41,6 +41,7 @@ STATUSES: Mapping[type[Exception], int] = {
     HoldMismatch: 409,
     NoFreeSlot: 409,
     street.FramesOutOfOrder: 409,
+    AnswerForgotten: 410,
     PayloadTooLarge: 413,
     street.PromptTooLong: 413,
     street.AnswerTooLarge: 413,

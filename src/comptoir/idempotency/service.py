@@ -85,6 +85,12 @@ class Idempotency:
         secret = hmac.digest(self._secret, b"\0".join((b"idempotency", owner, name.encode(), fingerprint)), "sha256")
         return Claim(resource, resource == row[3], bound_ms, secret)
 
+    async def bound_to(self, *, owner_id: bytes, key: str) -> bytes | None:
+        """Return the resource id that *owner_id* has bound *key* to, whether or not it was made; None: the key is free."""
+        sql = "SELECT resource_id FROM idempotency WHERE owner_id = ? AND name = ?"
+        rows = await self._db.fetch(sql, [owner_id, key])
+        return bytes(rows[0][0]) if rows else None
+
     async def forget(self, *, older_than_ms: int, limit: int = 1000) -> int:
         """Delete at most *limit* keys bound before *older_than_ms*, oldest first; return how many."""
         sql = (

@@ -8,7 +8,15 @@ Units: times in milliseconds since 1970, money in micro-dollars, frames counted 
 Knows: nobody (only the link's frame, which is what it stores).
 """
 
-from comptoir.jobs.errors import JobExists, JobFinished, JobMoved, JobRefusal, NotYourLease, UnknownJob
+from comptoir.jobs.errors import (
+    AnswerForgotten,
+    JobExists,
+    JobFinished,
+    JobMoved,
+    JobRefusal,
+    NotYourLease,
+    UnknownJob,
+)
 from comptoir.jobs.lease import ClosedSegment, Lease
 from comptoir.jobs.live import RESTARTED, LiveJob, LiveJobs, Reader, chain_over, decode_frames
 from comptoir.jobs.queue import Queue, Waiting
@@ -32,6 +40,7 @@ __all__ = [
     "FINAL",
     "RESTARTED",
     "TABLES",
+    "AnswerForgotten",
     "AttemptRow",
     "AttemptState",
     "ClosedSegment",

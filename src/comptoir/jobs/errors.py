@@ -14,6 +14,13 @@ class UnknownJob(JobRefusal):
         super().__init__("no such job")
 
 
+class AnswerForgotten(JobRefusal):
+    """The job is over and its answer was removed after ``retention_days``; its figures and its receipt stay."""
+
+    def __init__(self) -> None:
+        super().__init__("the answer is no longer kept; the job's figures and its receipt are")
+
+
 class JobExists(JobRefusal):
     """A job with this id is there already: two requests with one Idempotency-Key ran side by side."""
 

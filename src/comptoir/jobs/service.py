@@ -115,6 +115,11 @@ class Jobs:
             return [], b""
         return decode_frames(rows[0][0]), bytes(rows[0][1])
 
+    async def is_forgotten(self, job_id: bytes) -> bool:
+        """Tell whether prompt and answer of a job were removed (`forget`)."""
+        rows = await self._db.fetch("SELECT 1 FROM jobs WHERE id = ? AND length(body) = 0", [job_id])
+        return bool(rows)
+
     async def owners(self) -> set[bytes | None]:
         """Return the coordinators that own unfinished jobs; None stands for jobs of versions before there were several."""
         sql = "SELECT DISTINCT node_id FROM jobs WHERE state IN ('queued', 'running')"

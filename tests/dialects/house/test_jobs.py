@@ -1,5 +1,6 @@
 """Jobs, their life, and their receipts; another's job is one that does not exist."""
 
+import aiohttp
 import pytest
 
 from comptoir.jobs import JobState
@@ -30,6 +31,28 @@ class TestJobs:
         assert (await house.get("/jobs", key="stranger"))[1]["jobs"] == []
         assert (await house.get("/jobs?everyone=true", key="stranger"))[0] == 403
         assert len((await house.get("/jobs?everyone=true", key="admin"))[1]["jobs"]) == 1
+
+    async def test_the_key_of_a_request_names_its_job(self, house: Caller) -> None:
+        """For who lost the answer that does, and wants to stop it."""
+        url, key = house.post.url, house.post.buyer_key
+        body = {"model": "trivial", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+        headers = {"authorization": f"Bearer {key}", "idempotency-key": "mine"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.post(f"{url}/v1/chat/completions", json=body) as answer,
+        ):
+            made = answer.headers["x-comptoir-job"]
+
+        assert [job["id"] for job in (await house.get("/jobs?idempotency_key=mine"))[1]["jobs"]] == [made]
+        assert (await house.get("/jobs?idempotency_key=mine", key="stranger"))[1]["jobs"] == []
+        assert (await house.get("/jobs?idempotency_key=other"))[1]["jobs"] == []
+
+    async def test_a_key_that_made_no_job_names_none(self, house: Caller) -> None:
+        deposit = {"owner": "ada", "credits": 1}
+        headers = {"idempotency-key": "paid"}
+        assert (await house.call("POST", "/deposit", key="admin", body=deposit, headers=headers))[0] < 300
+
+        assert (await house.get("/jobs?idempotency_key=paid", key="admin"))[1]["jobs"] == []
 
     async def test_a_host_key_buys_nothing(self, house: Caller) -> None:
         assert (await house.get("/jobs", key="host"))[0] == 403

@@ -112,6 +112,27 @@ class TestStream:
             "data: [DONE]\n\n"
         )
 
+    @pytest.mark.parametrize("last", ["", "1"])
+    async def test_an_answer_that_is_no_longer_kept_says_so(self, shared: Market, last: str) -> None:
+        """Silence would look like an answer without words, or like one that was read to its end."""
+        host, job_id = await leased(shared)
+        await host.chunk(job_id, "a", "b", "c")
+        await host.complete(job_id)
+        house, in_a_month = shared.house, shared.house.clock.now_ms() + 40 * 86_400_000
+        house.jobs.live.forget_recent(older_than_ms=in_a_month)
+        after: bytes | None = b""
+        while after is not None:
+            _, after = await house.jobs.forget(older_than_ms=in_a_month, after=after)
+
+        answer = await shared.buyer.get(f"/jobs/{job_id}/stream", **({"last_event_id": last} if last else {}))
+        job = (await shared.buyer.get(f"/jobs/{job_id}")).body
+
+        assert (answer.status, answer.body) == (
+            410, {"detail": "the answer is no longer kept; the job's figures and its receipt are"}
+        )  # fmt: skip
+        assert (job["status"], job["output_text"], job["tokens"]) == ("completed", None, 3)
+        assert job["receipt_id"]
+
     async def test_leaving_does_not_stop_the_job(self, shared: Market) -> None:
         host, job_id = await leased(shared)
         async with followed(shared.buyer, job_id) as response:

@@ -347,6 +347,24 @@ class TestIdempotency:
         assert again.headers["x-comptoir-job"] == first.headers["x-comptoir-job"]
         assert (await shop.balance(), len(seen)) == (before, 1)
 
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_a_repeat_after_the_answer_was_removed_says_so(self, shop: Shop, stream: bool) -> None:
+        """Never an empty answer, and never a second one."""
+        seen = shop.answers(GOOD)
+        body, headers = shop.chat(stream=stream), self.headers(f"old-{stream}")
+        await shop.ask(body, headers=headers)
+        before = await shop.balance()
+        house, in_a_month = shop.post.house, shop.post.house.clock.now_ms() + 40 * 86_400_000
+        house.jobs.live.forget_recent(older_than_ms=in_a_month)
+        after: bytes | None = b""
+        while after is not None:
+            _, after = await house.jobs.forget(older_than_ms=in_a_month, after=after)
+
+        again = await shop.ask(body, headers=headers)
+
+        assert (again.status, again.json["error"]["code"]) == (410, "answer_forgotten")
+        assert (await shop.balance(), len(seen)) == (before, 1)
+
     async def test_repeats_at_the_same_time_share_one_job(self, shop: Shop) -> None:
         seen = shop.answers(GOOD)
 

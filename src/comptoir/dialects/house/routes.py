@@ -16,6 +16,7 @@ from comptoir.dialects.house.wire import (
     JobDetail,
     JobsQuery,
     JobsView,
+    JobView,
     Me,
     ModelsView,
     ModelView,
@@ -112,10 +113,23 @@ async def jobs(house: House, request: Request) -> JobsView:
     if query.everyone and not request.principal.is_admin:
         raise NotAllowed("only an operator sees everybody's jobs; leave 'everyone' out for your own")
     owner_id = None if query.everyone else request.principal.id
+    if query.idempotency_key:
+        return JobsView(await _made_under(house, request.principal.id, query.idempotency_key), None)
     before = parse("job", query.before) if query.before else None
     rows = await house.jobs.newest(owner_id=owner_id, state=query.state, limit=query.limit + 1, before=before)
     shown = [views.job(house, row) for row in rows[: query.limit]]
     return JobsView(shown, shown[-1].id if len(rows) > query.limit else None)
+
+
+async def _made_under(house: House, owner_id: bytes, key: str) -> list[JobView]:
+    """Return the job that a request under *key* made, for who lost the answer that names it."""
+    job_id = await house.idempotency.bound_to(owner_id=owner_id, key=key)
+    if job_id is None:
+        return []
+    try:
+        return [views.job(house, await house.jobs.get(job_id, owner_id=owner_id))]
+    except UnknownJob:
+        return []
 
 
 async def _row(house: House, request: Request) -> JobRow:

@@ -28,6 +28,9 @@ class JobsQuery(msgspec.Struct):
     before: Annotated[str, Meta(pattern="^(job_[0-9a-f]{32})?$", description="Id of the last job seen.")] = ""
     state: StateName | None = None
     everyone: Annotated[bool, Meta(description="All buyers' jobs; operators only.")] = False
+    idempotency_key: Annotated[
+        str, Meta(max_length=255, description="Only the job that the caller's request under this Idempotency-Key made.")
+    ] = ""
 
 
 class HostsQuery(msgspec.Struct):

@@ -8,7 +8,7 @@ from comptoir.desk import claim, find_job, follow, open_stream, stop, submit_onc
 from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line
 from comptoir.dispatch import House, Order
-from comptoir.jobs import RESTARTED, JobFinished, JobState, LiveJob, Reader
+from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob, Reader
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request, Stream
@@ -87,9 +87,13 @@ async def cancel(house: House, request: Request) -> wire.Job:
 
 async def _view(house: House, job: LiveJob) -> wire.Job:
     finished_ms = None
+    kept = job.over
     if job.over:
         finished_ms = (await house.jobs.get(job.id)).finished_ms
-        job = await follow(house, job)
+        try:
+            job = await follow(house, job)
+        except AnswerForgotten:
+            kept = False
     return wire.Job(
         job_id=public("job", job.id), model=job.model, status=WORDS[job.state],
         jobs_before=house.jobs.queue.before(job.id) if job.state == JobState.QUEUED else None,
@@ -98,7 +102,7 @@ async def _view(house: House, job: LiveJob) -> wire.Job:
         started_at=iso_utc(job.started_ms) if job.started_ms else None,
         finished_at=iso_utc(finished_ms) if finished_ms is not None else None,
         host_id=public("host", job.host_id) if job.host_id is not None else None, finish_reason=job.finish_reason or None,
-        output_text="".join(frame.text for frame in job.frames) if job.over else None,
+        output_text="".join(frame.text for frame in job.frames) if kept else None,
         error=job_error(job.state, code=job.error_code, message=job.error_message),
         receipt_id=public("rcpt", job.id) if job.over else None,
     )  # fmt: skip

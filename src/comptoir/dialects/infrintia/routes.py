@@ -15,7 +15,7 @@ from comptoir.dispatch.errors import (
 from comptoir.hosts import UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import EmailTaken, UsernameTaken
-from comptoir.jobs import JobFinished, NotYourLease, UnknownJob
+from comptoir.jobs import AnswerForgotten, JobFinished, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Access, Dialect, Endpoint
 from comptoir.ledger import InsufficientCredit
@@ -67,8 +67,10 @@ PUBLISHED = (
     ),
     Endpoint(
         "GET", "/jobs/{id}/stream", jobs.stream, Access.BUYER, "Stream job results via Server-Sent Events (SSE).",
-        media="text/event-stream", errors=(InvalidField, UnknownJob), tags=("jobs",),
-        description="From the first token, or from the one after `Last-Event-ID`; ends with `[DONE]`.",
+        media="text/event-stream", errors=(InvalidField, UnknownJob, AnswerForgotten), tags=("jobs",),
+        description=(
+            "From the first token, or from the one after `Last-Event-ID`; ends with `[DONE]`. 410: the answer is no longer kept."
+        ),
     ),
     Endpoint(
         "POST", "/hosts/register", hosts.register, Access.OPTIONAL, "Register a new GPU host on the marketplace.",

@@ -11,7 +11,7 @@ import msgspec
 from comptoir.desk import status_of as desk_status_of
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, TooManyJobs, UnknownModel
 from comptoir.idempotency import IdempotencyMismatch
-from comptoir.jobs import RESTARTED, Fault, JobState, LiveJob
+from comptoir.jobs import RESTARTED, AnswerForgotten, Fault, JobState, LiveJob
 from comptoir.kit.errors import InvalidField, NotAuthenticated, Refusal
 from comptoir.kit.http import Reply, Request, UnsupportedBody
 from comptoir.ledger import InsufficientCredit
@@ -36,6 +36,7 @@ CODES: dict[type[Exception], str] = {
     PromptTooLong: "context_length_exceeded",
     TooManyJobs: "too_many_jobs",
     IdempotencyMismatch: "idempotency_mismatch",
+    AnswerForgotten: "answer_forgotten",
 }
 
 TYPES: dict[int, str] = {

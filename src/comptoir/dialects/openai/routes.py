@@ -31,7 +31,7 @@ from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, T
 from comptoir.dispatch.house import House
 from comptoir.hosts import ModelSummary
 from comptoir.idempotency import IdempotencyMismatch
-from comptoir.jobs import JobState, LiveJob, Reader
+from comptoir.jobs import AnswerForgotten, JobState, LiveJob, Reader
 from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request, Stream
 from comptoir.kit.sse import PING
 from comptoir.ledger import InsufficientCredit
@@ -141,6 +141,7 @@ def _card(summary: ModelSummary) -> ModelCard:
 
 BUYING_ERRORS = (
     IdempotencyMismatch, PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, QueueFull, InsufficientCredit,
+    AnswerForgotten,
 )  # fmt: skip
 
 STREAMED = ("text/event-stream",)
