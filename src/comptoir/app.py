@@ -43,7 +43,7 @@ from comptoir.kit.signing import load_or_create
 from comptoir.kit.urlguard import UrlGuard
 from comptoir.ledger import Ledger, fee_account
 from comptoir.migrations import upgrade
-from comptoir.nodes import Nodes
+from comptoir.nodes import Nodes, connection_name
 from comptoir.receipts import Receipts
 from comptoir.routing import preference_named
 from comptoir.settings import Settings
@@ -85,10 +85,11 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
     clock = clock or Clock()
     data = settings.data_path()
     data.mkdir(mode=DATA_MODE, parents=True, exist_ok=True)
-    db = open_database(settings.database_address())
+    node_id = new_id()
+    db = open_database(settings.database_address(), name=connection_name(node_id))
     try:
         await upgrade(db)
-        house = await _rooms(settings, clock, data, db=db)
+        house = await _rooms(settings, clock, data, db=db, node_id=node_id)
         slot = await house.nodes.join(version=__version__)
         await house.ledger.open_house_accounts(fee_slot=slot)
         house.fee_account = fee_account(slot)
@@ -141,7 +142,7 @@ async def _count_before(house: House, *, before_ms: int) -> None:
         house.ended_before[state] = house.ended_before.get(state, 0) + count
 
 
-async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database) -> House:
+async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, node_id: bytes) -> House:
     key = load_or_create(data / "signing.key")
     receipts = Receipts(db, clock, key)
     await receipts.start()
@@ -160,7 +161,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database) 
     secret = hashlib.sha256(b"comptoir-idempotency" + key.seed()).digest()
     house = House(
         settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=Jobs(db),
-        receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=Nodes(db, new_id()), peers=Alone(),
+        receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=Nodes(db, node_id), peers=Alone(),
         preference=preference_named(settings.routing), started_s=clock.monotonic_s(),
     )  # fmt: skip
     return house

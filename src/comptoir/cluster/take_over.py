@@ -51,6 +51,9 @@ class TakeOver:
         self._strangers: set[bytes] = set()
         self._searching = asyncio.Lock()
         switchboard.on_change.append(self._bus_changed)
+        self._absent: set[bytes] = set()
+        """Coordinators that the database server saw no connection of at the last beat; twice in a row means killed: a living one
+        comes back within a fifth of a second."""
         self.taken = 0
         """Jobs taken over so far."""
         self.nodes: list[Node] = []
@@ -98,7 +101,9 @@ class TakeOver:
             # Taken to be gone for good: the row is made anew, and what was taken meanwhile is looked up.
             await self._house.nodes.join(version="")
             missed = True
-        self._note(self._judge())
+        alive = self._judge()
+        self._absent = {node.id for node in self.nodes if not node.connected}
+        self._note(alive)
         if missed:
             await self._check_own(self._house.jobs.live.all())
         self._beats += 1
@@ -112,7 +117,10 @@ class TakeOver:
         for node in self.nodes:
             if node.id == self._house.node_id or node.left:
                 continue
-            if node.silent_ms < NODE_SILENT_S * 1000 or (not sure and node.id in self._board.here):
+            absent = not node.connected and node.id in self._absent
+            if (node.silent_ms < NODE_SILENT_S * 1000 and not (absent and sure)) or (
+                not sure and node.id in self._board.here
+            ):
                 alive.add(node.id)
         return frozenset(alive)
 

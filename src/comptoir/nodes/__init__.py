@@ -6,8 +6,8 @@ process that is here. Silence is measured by the database's clock, so coordinato
 Units: times are milliseconds of the database's clock; a slot is a small number from 0. Knows: nobody.
 """
 
-from comptoir.nodes.service import NODE_SILENT_S, Nodes
+from comptoir.nodes.service import NODE_SILENT_S, Nodes, connection_name
 from comptoir.nodes.tables import TABLES
 from comptoir.nodes.types import Node
 
-__all__ = ["NODE_SILENT_S", "TABLES", "Node", "Nodes"]
+__all__ = ["NODE_SILENT_S", "TABLES", "Node", "Nodes", "connection_name"]

@@ -10,6 +10,8 @@ NODE_SILENT_S = 4.0
 """A coordinator silent for so long is taken to be dead: four of its signs of life. What it does afterwards is refused by
 compare-and-set, so a wrong guess costs a move and nothing else."""
 
+NAME_PREFIX = "comptoir-"
+
 FORGET_MS = 3_600_000
 """Rows of coordinators gone for longer are deleted; whoever has no row is not here either."""
 
@@ -61,9 +63,17 @@ class Nodes:
 
         def command(tx: Tx) -> list[Node]:
             tx.execute(f"UPDATE nodes SET seen_ms = {self._now} WHERE id = ? AND left_ms IS NULL", [self.node_id])
-            return _read(tx, self._now)
+            return _read(tx, self._now, connected=self._connected(tx))
 
         return await self._db.run(command)
+
+    def _connected(self, tx: Tx) -> frozenset[str] | None:
+        """Return the names of connected coordinators as the server shows them; None: it does not even show ours."""
+        if tx.dialect != "postgresql":
+            return None
+        sql = "SELECT DISTINCT application_name FROM pg_stat_activity WHERE starts_with(application_name, ?)"
+        names = frozenset(str(row[0]) for row in tx.fetch(sql, [NAME_PREFIX]))
+        return names if connection_name(self.node_id) in names else None
 
     async def leave(self, node_id: bytes | None = None) -> None:
         """Say goodbye; what is still this coordinator's may be taken at once. Or *node_id*'s, which is known to be gone."""
@@ -79,8 +89,19 @@ class Nodes:
         ]
 
 
-def _read(tx: Tx, now: str) -> list[Node]:
+def connection_name(node_id: bytes) -> str:
+    """Return what a coordinator calls its connections to PostgreSQL, by which others see when the kernel closed them."""
+    return NAME_PREFIX + node_id.hex()
+
+
+def _read(tx: Tx, now: str, *, connected: frozenset[str] | None = None) -> list[Node]:
     rows: Sequence[tuple[object, ...]] = tx.fetch(
         f"SELECT id, slot, version, {now} - seen_ms, left_ms IS NOT NULL FROM nodes ORDER BY id"
     )
-    return [Node(bytes(i), int(s), str(v), int(silent), bool(left)) for i, s, v, silent, left in rows]  # type: ignore[call-overload]
+    return [
+        Node(
+            bytes(node_id), int(slot), str(version), int(silent_ms),  # type: ignore[call-overload]
+            connected is None or connection_name(bytes(node_id)) in connected, bool(left),  # type: ignore[call-overload]
+        )
+        for node_id, slot, version, silent_ms, left in rows
+    ]  # fmt: skip

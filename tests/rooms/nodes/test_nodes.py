@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from comptoir.kit.db import Database
+from comptoir.kit.db import Database, ddl, open_database
 from comptoir.kit.ids import new_id
-from comptoir.nodes import TABLES, Nodes
+from comptoir.nodes import TABLES, Nodes, connection_name
 from tests.conftest import MakeDatabase
 
 
@@ -79,3 +79,32 @@ class TestBeat:
         await second.beat()
 
         assert [node.left for node in await first.beat()] == [False, True]
+
+
+class TestConnected:
+    async def test_one_that_was_killed_has_no_connection_left(self, postgres_address: str) -> None:
+        """The kernel closes them with the process, long before anybody could call it silent."""
+        ids = [new_id(), new_id()]
+        first, second = (open_database(postgres_address, name=connection_name(node_id)) for node_id in ids)
+        for table in TABLES:
+            for statement in ddl(table, "postgresql"):
+                await first.run(lambda tx, s=statement: tx.execute(s))
+        here, there = Nodes(first, ids[0]), Nodes(second, ids[1])
+        await here.join(version="1")
+        await there.join(version="1")
+        assert [node.connected for node in await here.beat()] == [True, True]
+
+        await second.close()
+
+        async with asyncio.timeout(10):
+            while [node.connected for node in await here.beat()] != [True, False]:
+                await asyncio.sleep(0.01)
+        await first.close()
+
+    async def test_where_the_server_does_not_show_us_nobody_is_taken_to_be_gone(self, database: Database) -> None:
+        """Behind a pooler connections bear its name; on SQLite there are none."""
+        first, second = Nodes(database, new_id()), Nodes(database, new_id())
+        await first.join(version="1")
+        await second.join(version="1")
+
+        assert [node.connected for node in await first.beat()] == [True, True]

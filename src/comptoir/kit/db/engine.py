@@ -372,14 +372,17 @@ def _heard(future: "asyncio.Future[None]") -> None:
         future.exception()
 
 
-def open_database(address: str) -> Database:
+def open_database(address: str, *, name: str = "comptoir") -> Database:
     """Open ``postgresql://…`` or a path to an SQLite file; call it on the running event loop.
+
+    Args:
+        name: what the server shows of our connections (``application_name``, at most 63 characters).
 
     Raises:
         ModuleNotFoundError: PostgreSQL was asked for without the extra ``comptoir[postgres]``.
     """
     if address.startswith(("postgresql://", "postgres://")):
         # Chosen by configuration: the driver is an extra and must not be imported without need.
-        store: Store = importlib.import_module("comptoir.kit.db.postgres").PostgresStore(address)
+        store: Store = importlib.import_module("comptoir.kit.db.postgres").PostgresStore(address, name=name)
         return Database(store)
     return Database(SqliteStore(Path(address)))

@@ -36,10 +36,10 @@ IDLE_IN_TRANSACTION_MS_MAX = 3000
 transaction and lets the others go on. Far above the longest a group computes between two statements."""
 
 
-def connect(url: str) -> "psycopg.Connection[Row]":
+def connect(url: str, name: str = "comptoir") -> "psycopg.Connection[Row]":
     """Open *url*; transactions are ours (autocommit), every statement is prepared at its first use."""
     connection: psycopg.Connection[Row] = psycopg.connect(
-        url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, tcp_user_timeout=GONE_MS,
+        url, autocommit=True, application_name=name, connect_timeout=CONNECT_TIMEOUT_S, tcp_user_timeout=GONE_MS,
         options=f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS_MAX}",
     )  # fmt: skip
     connection.prepare_threshold = 0
@@ -105,8 +105,9 @@ class PostgresStore:
     dialect = "postgresql"
     remote = True
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, name: str = "comptoir") -> None:
         self._url = url
+        self._name = name
         self._open: set[psycopg.Connection[Row]] = set()
         self._me = f"'\\x{os.urandom(16).hex()}'"
         self._group = 0
@@ -118,7 +119,7 @@ class PostgresStore:
     def _connect(self) -> "psycopg.Connection[Row]":
         for connection in [one for one in self._open.copy() if _gone(one)]:
             self._open.discard(connection)
-        connection = connect(self._url)
+        connection = connect(self._url, self._name)
         self._open.add(connection)
         return connection
 
