@@ -65,6 +65,22 @@ class TestPostgres:
             assert server.pid != pid
             assert one(server.url, "SELECT n FROM kept") == 42
 
+    async def test_it_waits_for_an_earlier_one_over_the_same_files_to_end(self, place: Path) -> None:
+        """Its launcher was killed, and another was started at once."""
+        earlier = LocalPostgres(place / "postgres", fsync=False)
+        later = LocalPostgres(place / "postgres", fsync=False, log=place / "later.log")
+        async with started(earlier):
+            starting = asyncio.create_task(later.start())
+            async with asyncio.timeout(30):
+                while "another postmaster" not in later.last_words():
+                    assert not starting.done()
+                    await asyncio.sleep(0.01)
+        try:
+            await starting
+            assert one(later.url, "SELECT 1") == 1
+        finally:
+            await later.stop()
+
     async def test_paused_it_answers_nobody_and_then_goes_on(self, place: Path) -> None:
         """Its backends stand still with it, or a coordinator that is connected would notice nothing."""
         server = LocalPostgres(place / "postgres", fsync=False)

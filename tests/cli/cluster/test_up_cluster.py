@@ -90,6 +90,18 @@ class TestStart:
         assert len(watched) == 6, "two servers, two coordinators, two workers"
         assert all(one.gone() for one in watched)
 
+    def test_killed_it_starts_again_at_once(self, place: Path, programs: Start) -> None:
+        """PostgreSQL ends in order even then, which takes longer than starting the next one."""
+        first = programs(Cluster, place, "--no-worker")
+        first.until("ready in")
+        known = first.quickstart
+        first.stop(signal.SIGKILL)
+
+        second = programs(Cluster, place, "--no-worker")
+
+        second.until("as you left it")
+        assert second.quickstart[1:] == known[1:]
+
     def test_two_never_share_a_folder(self, place: Path, programs: Start) -> None:
         first = programs(Cluster, place, "--no-worker")
         first.until("ready in")

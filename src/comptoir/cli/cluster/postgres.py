@@ -1,7 +1,6 @@
 """PostgreSQL from its PyPI wheel, on a socket in the data folder: nothing listens on the network, and no password exists."""
 
 import asyncio
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -25,6 +24,9 @@ SOCKET_PATH_BYTES_MAX = 100
 
 START_WITHIN_S = 60.0
 """Most seconds to answer, recovery after a crash included."""
+IN_THE_WAY = ("still in use", '"postmaster.pid" already exists', '"postmaster.pid" is empty')
+"""What the log says while an earlier server over the same files, or one of its backends, still ends."""
+LAST_WORDS = 500
 FAST_WITHIN_S, IMMEDIATE_WITHIN_S = 20.0, 5.0
 AS_ROOT = "nobody"
 """Whom it runs as when we are root, which it refuses to be."""
@@ -83,8 +85,9 @@ class LocalPostgres(Part):
             await self._spawn(self._command())
             if await self._answers(deadline):
                 break
-            # Backends of a killed server hold its memory for a moment: the next try finds them gone.
-            if deadline.over or "still in use" not in self.last_words() + self.log.read_text(errors="replace")[-500:]:
+            # A server that was killed, or whose launcher was, needs a moment to be gone: the next try finds it so.
+            last = self.log.read_text(errors="replace")[-LAST_WORDS:]
+            if deadline.over or not any(words in last for words in IN_THE_WAY):
                 raise self.failure("did not start")
             await asyncio.sleep(10 * LOOK_S)
         await asyncio.to_thread(self._make_database)
@@ -176,17 +179,21 @@ class LocalPostgres(Part):
 
     def _asked(self) -> bool:
         try:
+            # An earlier server over the same files may still answer at the same socket.
+            if (self.folder / "postmaster.pid").read_text().split("\n")[0] != str(self.pid):
+                return False
+        except FileNotFoundError:
+            return False
+        try:
             with psycopg.connect(self._url(SUPERUSER), connect_timeout=2):
                 return True
         except psycopg.OperationalError:
             return False
 
     def _make_database(self) -> None:
-        with (
-            psycopg.connect(self._url(SUPERUSER), autocommit=True) as connection,
-            contextlib.suppress(psycopg.errors.DuplicateDatabase),
-        ):
-            connection.execute(f"CREATE DATABASE {DATABASE}")
+        with psycopg.connect(self._url(SUPERUSER), autocommit=True) as connection:
+            if connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
+                connection.execute(f"CREATE DATABASE {DATABASE}")
 
 
 def _version(programs: Path) -> int:
