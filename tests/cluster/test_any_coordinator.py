@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from comptoir.cluster import offers
-from comptoir.cluster.messages import Offer, View
+from comptoir.cluster.messages import Batch, Offer, View
 from comptoir.desk import stop
 from comptoir.dispatch.assign import lease_on
 from comptoir.dispatch.cancel import cancel
@@ -228,6 +228,22 @@ class TestReaderElsewhere:
             house = posts[1].house
             registry = read_registry(await house.receipts.registry())
             assert verify(await house.receipts.envelope_of(job_id), registry).ok
+
+    async def test_who_brought_the_number_of_a_frame_of_an_answer_given_up_is_told(self, posts: Posts) -> None:
+        """Reconnected here with frame 4 of the first try, before anybody here knew that there was a second."""
+        house, owner = posts[0].house, posts[1].house.node_id
+        job = LiveJob.revived(as_row(posts[0], new_id()), now_s=0.0)
+        job.owner_node = owner
+        mirrors = peers_of(house).mirrors
+        mirrors._jobs[job.id] = job
+        brought, fresh = Reader(job, start=5), Reader(job)
+
+        items = [Frame(f"{number} ") for number in range(8)]
+        mirrors._batch(owner, Batch(job.id, 0, items, JobState.RUNNING, None, 0, 1))
+
+        assert await brought.next() is None and brought.misled
+        assert await fresh.next() == items and not fresh.misled
+        assert job.restarts == 1
 
     async def test_an_offer_that_comes_twice_is_leased_once(
         self, posts: Posts, monkeypatch: pytest.MonkeyPatch

@@ -102,6 +102,8 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, tag="batch"):
     state: str
     host_id: bytes | None
     started_ms: int
+    restarts: int = 0
+    """How often the answer had begun anew."""
 
 
 class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):

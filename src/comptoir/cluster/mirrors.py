@@ -93,7 +93,7 @@ class Mirrors:
         """
         known = self._jobs.get(row.id)
         if known is not None and not known.frames:
-            known.restarts = row.restarts or 0
+            known.learn_restarts(row.restarts or 0)
             return known
         if known is not None:
             # Frames were shown here of an answer that was given up since.
@@ -192,6 +192,7 @@ class Mirrors:
             return
         held = len(job.frames)
         job.state, job.host_id, job.started_ms = JobState(message.state), message.host_id, message.started_ms
+        job.learn_restarts(message.restarts)
         if message.seq > held:
             self._attach(job, sender)
         elif message.seq + len(message.items) > held:
@@ -295,6 +296,7 @@ class Mirrors:
         if len(frames) < held or chain_over(job.id, frames[:held]) != job.chain:
             self._break_off(job)
             return
+        job.learn_restarts(row.restarts or 0)
         job.append(frames[held:])
         job.note_end(row, details)
         self._is_over(job, row.state)
@@ -331,7 +333,7 @@ class Mirrors:
             seq = reader.at - len(fresh)
             for first in range(0, len(fresh), FRAMES_A_MESSAGE):
                 part = fresh[first : first + FRAMES_A_MESSAGE]
-                send(node_id, Batch(job.id, seq + first, part, job.state, job.host_id, job.started_ms))
+                send(node_id, Batch(job.id, seq + first, part, job.state, job.host_id, job.started_ms, job.restarts))
         if job.over:
             send(node_id, _end_of(job))
 

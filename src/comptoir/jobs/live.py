@@ -194,6 +194,13 @@ class LiveJob:
         self.anew.append((self.restarts, at))
         self.wake()
 
+    def learn_restarts(self, restarts: int) -> None:
+        """Note that the answer began anew elsewhere; what is here of it is its beginning, what a reader brought is not."""
+        if restarts > self.restarts:
+            self.restarts = restarts
+            self.anew.append((restarts, len(self.frames)))
+            self.wake()
+
     def revive_segments(
         self, attempts: Sequence[AttemptRow], pieces: Sequence[bytes], *, signing: frozenset[bytes]
     ) -> None:  # fmt: skip
@@ -232,8 +239,9 @@ class LiveJob:
             return False
         if chain_over(self.id, self.frames[:common]) != chain_over(self.id, stored.frames[:common]):
             return False
+        self.learn_restarts(stored.restarts)
         self.append(stored.frames[held:])
-        self.body, self.state, self.events, self.restarts = stored.body, stored.state, stored.events, stored.restarts
+        self.body, self.state, self.events = stored.body, stored.state, stored.events
         self.segments, self.started_ms = stored.segments, stored.started_ms
         self.closing = False
         return True
