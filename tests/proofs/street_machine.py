@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import psycopg
 import pytest
+from msgspec import structs
 
 from comptoir.app import open_house
 from comptoir.dispatch import House
@@ -25,10 +26,21 @@ from comptoir.dispatch.settle import Ending, _item, settle_verb
 from comptoir.dispatch.stream import complete, fail, leased_job, take_frames
 from comptoir.dispatch.submit import submit, submit_verb
 from comptoir.hosts import LINK, POLL, NewHost
-from comptoir.jobs import Fault, JobFinished, JobMoved, JobState, LiveJob, NotYourLease, decode_frames
+from comptoir.jobs import (
+    AttemptState,
+    Fault,
+    JobFinished,
+    JobMoved,
+    JobState,
+    LiveJob,
+    NotYourLease,
+    Start,
+    decode_frames,
+)
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Tx
 from comptoir.kit.errors import Unavailable
+from comptoir.kit.ids import new_id
 from comptoir.ledger import InsufficientCredit
 from comptoir.link import Frame, Usage, chain_start, chain_step
 from comptoir.reports.audit import differences
@@ -360,10 +372,19 @@ class StreetMachine(LoopMachine):
                 frames, _ = await self.house.jobs.answer(job.id)
                 assert [frame.text for frame in frames] == job.frames
 
-    def end_of(self, job: ModelJob) -> Command:
-        """Return the command that would end *job* now, as this coordinator would write it."""
-        live = self.live(job)
-        return settle_verb, _item(self.house, live, live.lease, Ending(JobState.COMPLETED)), Turn.SETTLE
+    def about_to_be_written(self) -> list[Command]:
+        """Return what this coordinator might write next: the end of a running job, its loss, the start of one that waits."""
+        late: list[Command] = []
+        for job in self.model.running()[:1]:
+            live = self.live(job)
+            item = _item(self.house, live, live.lease, Ending(JobState.COMPLETED))
+            lost = structs.replace(item.finish, state=JobState.QUEUED, attempt_state=AttemptState.LOST, frames=b"")
+            late += [(settle_verb, item, Turn.SETTLE), (requeue_verb, lost, Turn.REQUEUE)]
+        for job in self.model.waiting()[:1]:
+            node_id, host_id = self.house.node_id, next(iter(self.model.hosts))
+            item = Start(job.id, new_id(), host_id, len(job.frames), 1, 99, node_id, node_id, 1, 1)
+            late.append((start_verb, item, Turn.START))
+        return late
 
     async def run_late(self, commands: Sequence[Command]) -> None:
         """Run commands of a coordinator that lost its jobs to another in the meantime."""

@@ -281,7 +281,7 @@ class JobMachine(StreetMachine):
     @rule()
     def restart(self) -> None:
         """The next coordinator takes everything over; what the one before was about to write comes too late."""
-        late = [self.end_of(job) for job in self.model.running()[:1]]
+        late = self.about_to_be_written()
         self.wait(self.street.close())
         self.wait(self.street.open())
         self.model.restart()
