@@ -19,9 +19,6 @@ log = logging.getLogger(__name__)
 ANNOUNCE_S = 0.02
 """How long changes are gathered before they are told: a hundredth of a short answer, and 50 messages a second at most."""
 
-WHOLE_S = 10.0
-"""How often everything is told again, so that a host that nothing happens to is not taken to be gone."""
-
 HOSTS_A_MESSAGE = 500
 
 

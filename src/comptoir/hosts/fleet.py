@@ -190,7 +190,7 @@ class Fleet:
     def silent(self) -> list[Host]:
         """Put hosts that were silent for too long offline, and return them; costs nothing per host that was not.
 
-        Where there are several coordinators, a host whose link is here is not silent.
+        Where there are several coordinators, a host whose link is here is not silent, and of one elsewhere this one can't say.
         """
         limit_s = self._clock.monotonic_s() - self._host_silent_s
         gone = []
@@ -198,6 +198,11 @@ class Fleet:
             host = self._hosts[next(iter(self._seen))]
             if host.seen_s > limit_s:
                 break
+            if host.node_id:
+                # Its own coordinator tells when it is gone, and is missed itself when that one is.
+                host.seen_s = self._clock.monotonic_s()
+                self._seen.move_to_end(host.id)
+                continue
             if host.linked and self.stirred is not None:
                 # One of several coordinators: the pulses may be heard by another, through a balancer, and the link is here.
                 # It is pinged and ends within 40 s of a host that is gone.
@@ -378,6 +383,7 @@ class Fleet:
             host.slots.running = self.leases_here(host.id)
             if host.slots.waiting is not None:
                 host.slots.waiting = 0
+            self._place(host)
 
     def _set_status(self, host: Host, status: str) -> None:
         if host.status == status:
