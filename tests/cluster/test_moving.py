@@ -119,6 +119,26 @@ class TestSilence:
                 await asyncio.wait_for(reading, 30)
 
 
+class TestKeptEnd:
+    async def test_one_that_is_taken_over_meanwhile_gives_its_slot_back_once(self, posts: Posts) -> None:
+        """The end waits for the database with its lease open and its slot free; then the job is somebody else's."""
+        house = posts[0].house
+        async with posts[0].worker(options={"per_s": 5.0}, slots=1, name="first"):
+            job = await submit(house, order(posts[0], tokens=2000))
+            await posts.until(lambda: job.frames)
+            lease = job.lease
+            assert lease is not None
+            # As dispatch.settle leaves it while PostgreSQL is away.
+            job.closing = True
+            house.fleet.release(lease.host_id)
+            assert house.jobs.live.slots_of(lease.host_id) == 0
+
+            peers_of(house).mirrors.become(job, posts[1].house.node_id)
+
+            assert house.fleet.get(lease.host_id).slots.running == 0
+            assert job.lease is None and house.jobs.live.seen(job.id) is job
+
+
 class TestWithoutBus:
     async def test_waiting_jobs_and_ends_are_found_in_the_database(
         self, posts: Posts, redis_server: RedisServer

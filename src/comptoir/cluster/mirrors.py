@@ -72,7 +72,8 @@ class Mirrors:
         house.jobs.queue.remove(job.id)
         house.drop_hedge(job, "the job moved to another coordinator")
         lease = house.jobs.live.close_lease(job)
-        if lease is not None:
+        if lease is not None and not job.closing:
+            # Of a job whose end waits for the database the slot is free already.
             house.fleet.release(lease.host_id)
         house.jobs.live.drop(job)
         house.leave(job.owner_id)

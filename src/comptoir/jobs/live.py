@@ -461,8 +461,12 @@ class LiveJobs:
         return lease
 
     def slots_of(self, host_id: bytes) -> int:
-        """Return how many slots of a host are taken from here: by open leases, and by those whose end is being written."""
-        return len(self.leases_of(host_id)) + sum([lease.host_id == host_id for lease in self.leaving])
+        """Return how many slots of a host are taken from here: by open leases, and by those that are being given up.
+
+        Where the job's end is only waiting for the database (`LiveJob.closing`) the slot is free already.
+        """
+        open_here = [job for job in self.leases_of(host_id) if not job.closing]
+        return len(open_here) + sum([lease.host_id == host_id for lease in self.leaving])
 
     def leases_of(self, host_id: bytes) -> list[LiveJob]:
         """Return the jobs that a host has leases on."""

@@ -1,0 +1,125 @@
+"""Jobs that change hands while somebody asks for them: the reader of a mirror misses nothing, and is told what is not so."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from comptoir.cluster import offers
+from comptoir.cluster.messages import Batch, Offer
+from comptoir.dispatch.assign import lease_on
+from comptoir.dispatch.submit import submit
+from comptoir.jobs import JobRow, JobState, Lease, LiveJob, Reader
+from comptoir.kit.ids import new_id, public
+from comptoir.link import Frame
+from comptoir.receipts import read_registry, verify
+from tests.cluster.posts import Posts, open_posts, peers_of
+from tests.cluster.test_any_coordinator import TOKENS, events, order, read
+from tests.post import Post
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture
+async def posts(tmp_path: Path, postgres_address: str, redis_server: RedisServer) -> AsyncIterator[Posts]:
+    async with open_posts(tmp_path, database=postgres_address, bus=redis_server.url) as opened:
+        yield opened
+
+
+def as_row(post: Post, job_id: bytes) -> JobRow:
+    """A job as its owner would offer it."""
+    return LiveJob(
+        id=job_id, owner_id=post.buyer_id, dialect="infrintia", kind="chat", model="trivial", body=order(post).body,
+        max_tokens=TOKENS, prompt_tokens_max=50, price_in=0, price_out=0, hold_uusd=0, detached=True,
+        deadline_ms=post.house.clock.now_ms() + 60_000, created_ms=post.house.clock.now_ms(), submitted_s=0.0,
+    ).as_row()  # fmt: skip
+
+
+class TestChangingHands:
+    async def test_who_asks_while_the_job_is_being_leased_here_reads_all_of_it(
+        self, posts: Posts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A reader at the second coordinator, in the moment in which that one becomes the owner, waited for ever."""
+        leasing, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*arguments: Any, **named: Any) -> Lease:
+            leasing.set()
+            await go_on.wait()
+            return await lease_on(*arguments, **named)
+
+        monkeypatch.setattr(offers, "lease_on", slowly)
+        async with posts[1].worker(options={"per_s": 200.0}):
+            await posts.until_seen(posts[0], free=8)
+            job = await submit(posts[0].house, order(posts[0]))
+            await leasing.wait()
+
+            reading = asyncio.create_task(events(posts[1], public("job", job.id)))
+            await posts.until(lambda: posts[1].house.readers.get(job.id))
+            go_on.set()
+
+            async with asyncio.timeout(20):
+                assert (await reading).count('data: {"token": " tok"}') == TOKENS
+
+    async def test_who_read_of_an_answer_that_was_given_up_is_told_and_the_new_one_is_whole(self, posts: Posts) -> None:
+        """The second coordinator still showed two frames of a host that is lost; they are no part of what it leases now."""
+        async with posts[1].worker(options={"per_s": 200.0}):
+            await posts.until_seen(posts[0], free=8)
+            job_id = new_id()
+            stale = LiveJob.revived(as_row(posts[0], job_id), now_s=0.0)
+            stale.append([Frame("old "), Frame("frames ")])
+            stale.owner_node = posts[0].house.node_id
+            peers_of(posts[1].house).mirrors._jobs[job_id] = stale
+
+            job = await submit(posts[0].house, msgspec.structs.replace(order(posts[0]), job_id=job_id))
+
+            assert await read(job) == " tok" * TOKENS
+            assert (stale.state, stale.error_code) == (JobState.FAILED, "answer_restarted")
+            house = posts[1].house
+            registry = read_registry(await house.receipts.registry())
+            assert verify(await house.receipts.envelope_of(job_id), registry).ok
+
+    async def test_who_brought_the_number_of_a_frame_of_an_answer_given_up_is_told(self, posts: Posts) -> None:
+        """Reconnected here with frame 4 of the first try, before anybody here knew that there was a second."""
+        house, owner = posts[0].house, posts[1].house.node_id
+        job = LiveJob.revived(as_row(posts[0], new_id()), now_s=0.0)
+        job.owner_node = owner
+        mirrors = peers_of(house).mirrors
+        mirrors._jobs[job.id] = job
+        brought, fresh = Reader(job, start=5), Reader(job)
+
+        items = [Frame(f"{number} ") for number in range(8)]
+        mirrors._batch(owner, Batch(job.id, 0, items, JobState.RUNNING, None, 0, 1))
+
+        assert await brought.next() is None and brought.misled
+        assert await fresh.next() == items and not fresh.misled
+        assert job.restarts == 1
+
+    async def test_an_offer_that_comes_twice_is_leased_once(
+        self, posts: Posts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The database was slow, so the job was offered again: the second try undid the first one's lease."""
+        leasing, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*arguments: Any, **named: Any) -> Lease:
+            leasing.set()
+            await go_on.wait()
+            return await lease_on(*arguments, **named)
+
+        monkeypatch.setattr(offers, "lease_on", slowly)
+        async with posts[1].worker():
+            await posts.until_seen(posts[0], free=8)
+            board, sent = peers_of(posts[0].house).board, []
+            send = board.send
+            monkeypatch.setattr(board, "send", lambda node_id, message: (sent.append(message), send(node_id, message)))
+            job = await submit(posts[0].house, order(posts[0]))
+            await leasing.wait()
+            (offer,) = [message for message in sent if isinstance(message, Offer)]
+            send(posts[1].house.node_id, offer)
+            await asyncio.sleep(0.3)
+            go_on.set()
+
+            async with asyncio.timeout(20):
+                assert await read(job) == " tok" * TOKENS
+            assert job.state == JobState.COMPLETED
