@@ -99,7 +99,7 @@ class TakeOver:
         me = next((node for node in self.nodes if node.id == self._house.node_id), None)
         if me is None:
             # Taken to be gone for good: the row is made anew, and what was taken meanwhile is looked up.
-            await self._house.nodes.join(version="")
+            await self._house.nodes.join()
             missed = True
         alive = self._judge()
         self._absent = {node.id for node in self.nodes if not node.connected}

@@ -32,9 +32,15 @@ class Nodes:
         self._db = db
         self._now = NOW[db.dialect]
         self.node_id = node_id
+        self._version = ""
 
-    async def join(self, *, version: str) -> int:
-        """Write this coordinator's row; return its slot, the lowest that nobody here has. Idempotent."""
+    async def join(self, *, version: str = "") -> int:
+        """Write this coordinator's row; return its slot, the lowest that nobody here has. Idempotent.
+
+        Args:
+            version: told once; a row that was deleted is made again with it.
+        """
+        self._version = version = version or self._version
 
         def command(tx: Tx) -> int:
             if tx.dialect == "postgresql":
