@@ -239,6 +239,9 @@ class Fleet:
             return
         if host.node_id:
             return  # It has moved to another coordinator, which counts its slots.
+        if host.slots.running == 0 and self.stirred is not None:
+            # It went to another coordinator and came back while a lease was being closed, and was counted anew meanwhile.
+            return
         assert host.slots.running > 0, "a slot is released once for every time it was reserved"
         host.slots.running -= 1
         self._place(host)
