@@ -51,6 +51,7 @@ class JobMachine(StreetMachine):
             buyer = list(self.model.buyers)[who]
             if BODY_TOKENS + TOKEN_UUSD * max_tokens > self.model.free(buyer):
                 self.refused(InsufficientCredit, self.submit(buyer, max_tokens, detached))
+                self.recount_polls()
             else:
                 self.accepted(self.do(self.submit(buyer, max_tokens, detached)))
             self.adopt()

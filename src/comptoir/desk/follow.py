@@ -1,7 +1,7 @@
 """Find a caller's job and follow it, whether it is still alive or long over: one way for every dialect."""
 
 from comptoir.dispatch import House
-from comptoir.jobs import AnswerForgotten, LiveJob, UnknownJob
+from comptoir.jobs import AnswerForgotten, JobState, LiveJob, UnknownJob
 from comptoir.kit.ids import parse
 from comptoir.link import Usage
 
@@ -47,6 +47,6 @@ async def follow(house: House, job: LiveJob) -> LiveJob:
         if frames:
             job.append(frames)
             job.usage = Usage(job.usage.prompt_tokens, job.usage.completion_tokens, details)
-        elif await house.jobs.is_forgotten(job.id):
+        elif (job.state is JobState.COMPLETED or job.usage.completion_tokens) and await house.jobs.is_forgotten(job.id):
             raise AnswerForgotten
     return job

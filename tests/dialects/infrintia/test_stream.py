@@ -36,6 +36,15 @@ async def until_no_stream(market: Market) -> None:
             await asyncio.sleep(0.005)
 
 
+async def forget_everything(market: Market) -> None:
+    """Have a month pass for what is kept of jobs that are over."""
+    house, in_a_month = market.house, market.house.clock.now_ms() + 40 * 86_400_000
+    house.jobs.live.forget_recent(older_than_ms=in_a_month)
+    after: bytes | None = b""
+    while after is not None:
+        _, after = await house.jobs.forget(older_than_ms=in_a_month, after=after)
+
+
 @pytest.mark.asyncio(loop_scope="module")
 class TestStream:
     async def test_tokens_come_as_they_are_delivered(self, shared: Market) -> None:
@@ -118,11 +127,7 @@ class TestStream:
         host, job_id = await leased(shared)
         await host.chunk(job_id, "a", "b", "c")
         await host.complete(job_id)
-        house, in_a_month = shared.house, shared.house.clock.now_ms() + 40 * 86_400_000
-        house.jobs.live.forget_recent(older_than_ms=in_a_month)
-        after: bytes | None = b""
-        while after is not None:
-            _, after = await house.jobs.forget(older_than_ms=in_a_month, after=after)
+        await forget_everything(shared)
 
         answer = await shared.buyer.get(f"/jobs/{job_id}/stream", **({"last_event_id": last} if last else {}))
         job = (await shared.buyer.get(f"/jobs/{job_id}")).body
@@ -132,6 +137,15 @@ class TestStream:
         )  # fmt: skip
         assert (job["status"], job["output_text"], job["tokens"]) == ("completed", None, 3)
         assert job["receipt_id"]
+
+    async def test_one_that_never_had_an_answer_tells_its_error_for_ever(self, shared: Market) -> None:
+        _, job_id = await leased(shared)
+        await shared.buyer.post(f"/jobs/{job_id}/cancel")
+        before = (await shared.buyer.get(f"/jobs/{job_id}/stream")).text
+        await forget_everything(shared)
+
+        assert "event: error" in before
+        assert (await shared.buyer.get(f"/jobs/{job_id}/stream")).text == before
 
     async def test_leaving_does_not_stop_the_job(self, shared: Market) -> None:
         host, job_id = await leased(shared)
