@@ -17,7 +17,7 @@ from comptoir.kit.ids import new_id, public
 from comptoir.link import Frame
 from comptoir.receipts import read_registry, verify
 from tests.cluster.posts import Posts, open_posts, peers_of
-from tests.cluster.test_any_coordinator import TOKENS, events, order, read
+from tests.cluster.test_any_coordinator import TOKENS, calling, events, order, read
 from tests.post import Post
 from tests.redis_server import RedisServer
 
@@ -123,3 +123,22 @@ class TestChangingHands:
             async with asyncio.timeout(20):
                 assert await read(job) == " tok" * TOKENS
             assert job.state == JobState.COMPLETED
+
+
+class TestBegunAnew:
+    async def test_whoever_has_seen_nothing_of_it_is_given_the_new_answer(self, posts: Posts) -> None:
+        """A whole answer waits for its end; that the mirror it waits at was broken off is nothing to tell its buyer."""
+        async with posts[1].worker(options={"per_s": 40.0}):
+            await posts.until_seen(posts[0], free=8)
+            body = {"model": "trivial", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
+            async with calling(posts[0]) as session:
+                asked = asyncio.create_task(session.post("/v1/chat/completions", json=body))
+                mirrors = posts[0].house.jobs.live.mirrors
+                await posts.until(lambda: any(job.frames for job in mirrors.values()))
+
+                peers_of(posts[0].house).mirrors._break_off(next(iter(mirrors.values())))
+
+                answer = await asyncio.wait_for(asked, 20)
+                told = await answer.json()
+            assert answer.status == 200, told
+            assert told["choices"][0]["message"]["content"] == " tok" * 20

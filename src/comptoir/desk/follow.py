@@ -1,7 +1,7 @@
 """Find a caller's job and follow it, whether it is still alive or long over: one way for every dialect."""
 
 from comptoir.dispatch import House
-from comptoir.jobs import AnswerForgotten, JobState, LiveJob, UnknownJob
+from comptoir.jobs import RESTARTED, AnswerForgotten, JobState, LiveJob, UnknownJob
 from comptoir.kit.ids import parse
 from comptoir.link import Usage
 
@@ -49,4 +49,19 @@ async def follow(house: House, job: LiveJob) -> LiveJob:
             job.usage = Usage(job.usage.prompt_tokens, job.usage.completion_tokens, details)
         elif (job.state is JobState.COMPLETED or job.usage.completion_tokens) and await house.jobs.is_forgotten(job.id):
             raise AnswerForgotten
+    return job
+
+
+async def until_answered(house: House, job: LiveJob) -> LiveJob:
+    """Wait for the end of *job*, none of which was shown yet, and return it with all its frames.
+
+    A mirror whose answer began anew elsewhere is no end of the job: it is followed again, from its start.
+
+    Raises:
+        Unavailable, AnswerForgotten: as `follow`.
+    """
+    await job.ended()
+    while job.error_code == RESTARTED[0]:
+        job = await follow(house, await job_by_id(house, None, job.id))
+        await job.ended()
     return job

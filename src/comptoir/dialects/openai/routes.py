@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from comptoir.desk import until_answered
 from comptoir.dialects.openai.errors import (
     Header,
     failure_of,
@@ -57,8 +58,7 @@ async def completions(house: House, request: Request) -> Answer:
 
 async def embeddings(house: House, request: Request) -> Reply:
     """Turn texts into vectors."""
-    job = await place(house, request, embedding_order(request))
-    await job.ended()
+    job = await until_answered(house, await place(house, request, embedding_order(request)))
     if job.state is not JobState.COMPLETED:
         return render_failure(job)
     as_base64 = request.body.encoding_format == "base64"
@@ -87,7 +87,7 @@ async def _answered(house: House, form: Form, job: LiveJob, body: ChatBody | Com
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         writer = StreamWriter(form, job, choices=choices, include_usage=include_usage)
         return await _streamed(house, job, writer)
-    await job.ended()
+    job = await until_answered(house, job)
     if job.state is not JobState.COMPLETED:
         return render_failure(job)
     return Reply(200, whole(form, job, choices=choices), headers=_job_headers(job))
