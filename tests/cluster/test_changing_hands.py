@@ -142,3 +142,24 @@ class TestBegunAnew:
                 told = await answer.json()
             assert answer.status == 200, told
             assert told["choices"][0]["message"]["content"] == " tok" * 20
+
+    async def test_a_stream_that_has_shown_nothing_yet_begins_with_it(self, posts: Posts) -> None:
+        async with posts[1].worker(options={"per_s": 2.0}):
+            await posts.until_seen(posts[0], free=8)
+            body = {
+                "model": "trivial",
+                "messages": [{"role": "user", "content": "hi"}],
+                "max_tokens": 2,
+                "stream": True,
+            }
+            async with calling(posts[0]) as session:
+                asked = asyncio.create_task(session.post("/v1/chat/completions", json=body))
+                mirrors = posts[0].house.jobs.live.mirrors
+                await posts.until(lambda: any(job.watched for job in mirrors.values()))
+
+                peers_of(posts[0].house).mirrors._break_off(next(iter(mirrors.values())))
+
+                answer = await asyncio.wait_for(asked, 20)
+                told = await answer.text()
+            assert told.count(" tok") == 2
+            assert told.endswith("data: [DONE]\n\n")

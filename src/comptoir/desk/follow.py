@@ -61,7 +61,21 @@ async def until_answered(house: House, job: LiveJob) -> LiveJob:
         Unavailable, AnswerForgotten: as `follow`.
     """
     await job.ended()
-    while job.error_code == RESTARTED[0]:
-        job = await follow(house, await job_by_id(house, None, job.id))
+    while began_anew(job):
+        job = await follow_anew(house, job)
         await job.ended()
     return job
+
+
+def began_anew(job: LiveJob) -> bool:
+    """Tell whether *job* is a mirror that ended only because the answer began anew elsewhere."""
+    return job.over and job.error_code == RESTARTED[0]
+
+
+async def follow_anew(house: House, job: LiveJob) -> LiveJob:
+    """Return the job of a mirror that was broken off, to be read from its start.
+
+    Raises:
+        Unavailable, AnswerForgotten: as `follow`.
+    """
+    return await follow(house, await job_by_id(house, None, job.id))

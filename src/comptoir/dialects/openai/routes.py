@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from comptoir.desk import until_answered
+from comptoir.desk import began_anew, follow_anew, until_answered
 from comptoir.dialects.openai.errors import (
     Header,
     failure_of,
@@ -98,6 +98,11 @@ async def _streamed(house: House, job: LiveJob, writer: StreamWriter) -> Answer:
     ping_s = house.settings.sse_ping_s
     reader = Reader(job)
     first = await reader.next(timeout_s=ping_s)
+    while first is None and began_anew(job):
+        # Nothing of it was shown here yet.
+        job = await follow_anew(house, job)
+        reader = Reader(job)
+        first = await reader.next(timeout_s=ping_s)
     if first is None and job.state is not JobState.COMPLETED:
         return render_failure(job)
     return Stream(_pieces(reader, writer, first, ping_s), headers=((b"x-comptoir-job", _public(b"job_", job.id)),))
