@@ -16,6 +16,6 @@ from comptoir.desk.readers import open_stream
 from comptoir.desk.statuses import STATUSES, status_of
 
 __all__ = [
-    "STATUSES", "Gate", "PlainBody", "began_anew", "claim", "elsewhere", "find_job", "follow", "follow_anew", "job_by_id", "once", "open_stream",
-    "render_plain_error", "status_of", "stop", "submit_once", "until_answered", "until_over",
+    "STATUSES", "Gate", "PlainBody", "began_anew", "claim", "elsewhere", "find_job", "follow", "follow_anew", "job_by_id",
+    "once", "open_stream", "render_plain_error", "status_of", "stop", "submit_once", "until_answered", "until_over",
 ]  # fmt: skip
