@@ -8,6 +8,7 @@ import pytest
 
 from comptoir.dialects.link.session import say_goodbye
 from comptoir.dispatch.assign import lose
+from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.submit import submit
 from comptoir.jobs import Fault, JobState
 from comptoir.kit.errors import Unavailable
@@ -188,3 +189,20 @@ class TestWithoutDatabase:
 
             assert await asyncio.wait_for(reading, 20) == " tok" * 100
         assert [attempt.state for attempt in await first.house.jobs.attempts(job.id)] == ["done"]
+
+
+class TestClocks:
+    async def test_a_deadline_is_the_same_moment_for_all(self, posts: Posts, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One coordinator's clock is hours back: what it takes over still ends when its buyer was told it would."""
+        late = posts[1].house
+        now_ms = late.clock.now_ms
+        monkeypatch.setattr(late.clock, "now_ms", lambda: now_ms() - 6 * 3_600_000)
+
+        await late.nodes.measure(late.clock.now_ms)
+
+        assert abs(late.common_ms() - posts[0].house.common_ms()) < 2_000
+        async with posts[1].worker(name="gone"):
+            pass
+        job = await submit(late, order(posts[1]))
+        assert abs(job.deadline_ms - posts[0].house.common_ms() - 900_000) < 5_000
+        await cancel(late, job)

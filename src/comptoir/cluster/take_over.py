@@ -92,6 +92,7 @@ class TakeOver:
         now = self._loop.time()
         missed = now - self._beaten_s > NODE_SILENT_S
         self.nodes = await self._house.nodes.beat()
+        await self._house.nodes.measure(self._house.clock.now_ms)
         after = self._loop.time()
         if missed or after - now > NODE_SILENT_S / 2:
             self._regular_since_s = after

@@ -70,7 +70,7 @@ async def sweep(house: House) -> None:
     """Look once at every job past its deadline, every lease and every silent host; jobs that wait in line cost nothing."""
     for host in house.fleet.silent():
         log.info("host %s fell silent", host.id.hex())
-    now_s, now_ms = house.clock.monotonic_s(), house.clock.now_ms()
+    now_s, now_ms = house.clock.monotonic_s(), house.common_ms()
     live = house.jobs.live
     due = [job for job in dict.fromkeys(live.due(now_ms) + list(live.broken)) if _due(house, job, now_s, now_ms)]
     for first in range(0, len(due), TOGETHER_MAX):

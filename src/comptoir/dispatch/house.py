@@ -286,6 +286,10 @@ class House:
         if self.db.away:
             raise Unavailable("the database is out of reach; try again in a moment")
 
+    def common_ms(self) -> int:
+        """Return the wall clock that deadlines are told by: with several coordinators the database's, the same for all."""
+        return self.clock.now_ms() + self.nodes.ahead_ms
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run *work* in the background; a failure is logged, never silent."""
         task = asyncio.get_running_loop().create_task(work)

@@ -156,7 +156,7 @@ class PushLine:
     async def _call(self, job: LiveJob, lease: Lease) -> None:
         settings = self._house.settings
         url = self._host.row.endpoint_url or ""
-        left_s = max(1.0, (job.deadline_ms - self._house.clock.now_ms()) / 1000)
+        left_s = max(1.0, (job.deadline_ms - self._house.common_ms()) / 1000)
         why = PushFailed(f"no answer within {settings.push_timeout_s:g} s", status=504)
         try:
             async with asyncio.timeout(settings.push_timeout_s) as limit:

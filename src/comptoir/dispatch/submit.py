@@ -229,7 +229,7 @@ def _live(house: House, order: Order, *, prompt_tokens: int, price_in: int, pric
         id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=order.kind, model=order.model,
         body=order.body, max_tokens=order.max_tokens, prompt_tokens_max=prompt_tokens, price_in=price_in,
         price_out=price_out, hold_uusd=hold, detached=order.detached,
-        deadline_ms=now + int(house.settings.job_ttl_s * 1000), created_ms=now, submitted_s=house.clock.monotonic_s(),
+        deadline_ms=house.common_ms() + int(house.settings.job_ttl_s * 1000), created_ms=now, submitted_s=house.clock.monotonic_s(),
     )  # fmt: skip
     job.answers = order.answers
     job.home_id = None if order.detached else house.node_id

@@ -1,6 +1,6 @@
 """Join, give a sign of life every second, leave; and read who else does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from comptoir.kit.db import Database, Tx
 from comptoir.nodes.tables import NODES
@@ -33,6 +33,8 @@ class Nodes:
         self._now = NOW[db.dialect]
         self.node_id = node_id
         self._version = ""
+        self.ahead_ms = 0
+        """By how much the database's clock is ahead of ours, as of the last `measure`; 0 where nobody measured."""
 
     async def join(self, *, version: str = "") -> int:
         """Write this coordinator's row; return its slot, the lowest that nobody here has. Idempotent.
@@ -80,6 +82,12 @@ class Nodes:
         sql = "SELECT DISTINCT application_name FROM pg_stat_activity WHERE starts_with(application_name, ?)"
         names = frozenset(str(row[0]) for row in tx.fetch(sql, [NAME_PREFIX]))
         return names if connection_name(self.node_id) in names else None
+
+    async def measure(self, now_ms: Callable[[], int]) -> None:
+        """Compare our wall clock, *now_ms*, with the database's; right to half the time that the question takes."""
+        before_ms = now_ms()
+        ((theirs_ms,),) = await self._db.fetch(f"SELECT {self._now}")
+        self.ahead_ms = int(theirs_ms) - (before_ms + now_ms()) // 2
 
     async def leave(self, node_id: bytes | None = None) -> None:
         """Say goodbye; what is still this coordinator's may be taken at once. Or *node_id*'s, which is known to be gone."""

@@ -76,7 +76,7 @@ class Session:
         """Put the job in the outbox; False when the socket is gone."""
         if not self.open:
             return False
-        self.post(_job_message(job, lease, now_ms=self._house.clock.now_ms()))
+        self.post(_job_message(job, lease, now_ms=self._house.common_ms()))
         return True
 
     def cancel(self, lease: Lease, reason: str) -> None:
@@ -182,7 +182,7 @@ class Session:
                 fault = Fault.COORDINATOR if lease.revived else Fault.HOST
                 house.spawn(lose(house, job, lease, "the host came back without the job", fault=fault, again=True))
             else:
-                unsent.append(_job_message(job, lease, now_ms=house.clock.now_ms()))
+                unsent.append(_job_message(job, lease, now_ms=house.common_ms()))
         return have, unsent
 
     def _leave(self) -> None:
