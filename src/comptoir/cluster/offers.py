@@ -44,7 +44,6 @@ class _Made(NamedTuple):
     """An offer that was not answered yet."""
 
     job: LiveJob
-    node_id: bytes
     host_id: bytes
     """The host that routing chose; empty: the other coordinator asked for a job."""
     timer: asyncio.TimerHandle
@@ -85,7 +84,7 @@ class Offers:
 
     def _send(self, job: LiveJob, node_id: bytes, *, host_id: bytes = b"") -> None:
         timer = self._loop.call_later(ANSWER_S, self._unanswered, job.id)
-        self._made[job.id] = _Made(job, node_id, host_id, timer)
+        self._made[job.id] = _Made(job, host_id, timer)
         row = job.as_row() if not job.frames and len(job.body) <= FRESH_BODY_MAX else None
         self._board.send(node_id, Offer(job.id, job.events, row, list(job.tried), job.answers))
 

@@ -20,10 +20,7 @@ from comptoir.nodes import NODE_SILENT_S, Node
 log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
-"""Between two signs of life."""
-
-POLL_S = 1.0
-"""How often waiting jobs of others are looked for in the database while the bus is down."""
+"""Between two signs of life; while the bus is down, waiting jobs of others are looked for in the database as often."""
 
 SEARCH_EVERY = 10
 """Beats between two searches for jobs without a living owner, though nobody is known to have died."""

@@ -241,7 +241,7 @@ async def lose(
         job.tried.add(lease.host_id)
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
     try:
-        await _end_orrequeue(house, job, lease, why, fault=fault, ending=ending, unpaid=unpaid)
+        await _end_or_requeue(house, job, lease, why, fault=fault, ending=ending, unpaid=unpaid)
     except Unavailable:
         # Not written: the lease stands until the next sweep tries again, and nobody has lost anything yet.
         job.losses -= blamed
@@ -260,7 +260,7 @@ async def lose(
             asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, house, lease.host_id)
 
 
-async def _end_orrequeue(
+async def _end_or_requeue(
     house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool
 ) -> None:  # fmt: skip
     state = ending.attempt_state if ending is not None else AttemptState.LOST
