@@ -3,7 +3,6 @@
 ``host.json`` (mode 0600) in a directory per coordinator, locked while a worker runs, replaced atomically.
 """
 
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from comptoir.kit.folderlock import FolderLock, FolderTaken
 from comptoir.kit.signing import SigningKey
 from comptoir.worker.errors import StateUnusable
 
@@ -51,7 +51,7 @@ class StateFile:
     def __init__(self, directory: Path, urls: Sequence[str]) -> None:
         self.path = directory / "host.json"
         self._urls = [url.rstrip("/") for url in urls]
-        self._lock: int | None = None
+        self._lock = FolderLock(directory, name="host.lock")
 
     def open(self) -> HostState:
         """Lock the directory and return what is stored, or a fresh state with a new seed (not yet written).
@@ -61,10 +61,8 @@ class StateFile:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.close()
+            self._lock.take()
+        except FolderTaken as error:
             raise StateUnusable(
                 f"another worker is running with {self.path}; give this one a directory of its own (--state DIR)"
             ) from error
@@ -101,9 +99,7 @@ class StateFile:
 
     def close(self) -> None:
         """Unlock; idempotent."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     def _read(self) -> HostState:
         try:

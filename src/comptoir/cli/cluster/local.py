@@ -21,8 +21,6 @@ CHECKED_EVERY_S, PASSED_BY_S = 1.0, 3.0
 STEADY_S = 60.0
 """A part that ran this long has recovered: its next crash starts with a short wait again."""
 
-COORDINATORS_MIN, COORDINATORS_MAX = 2, 8
-
 
 def _quiet(part: str, kind: str, facts: dict[str, Any]) -> None:
     """Tell nobody."""
