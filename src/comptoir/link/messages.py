@@ -46,12 +46,35 @@ class Usage(msgspec.Struct, array_like=True, frozen=True):
         return min(delivered, self.completion_tokens) if self.details else delivered
 
 
+class ContainerCard(msgspec.Struct, array_like=True, frozen=True):
+    """What a host says of a container it serves, beside its name and price, and whom it lets in."""
+
+    description: str = ""
+    image: str = ""
+    external: bool = True
+    """Whether a job may begin with it; false: only what another container made goes in."""
+    generates_proofs: bool = False
+    allowed_ips: list[str] = []
+    """Networks (CIDR) whose callers may use it; empty: anybody."""
+    timeout_s: float = 180.0
+    """Longest run; a container says nothing before it is done, so its silence is no sign until then."""
+    rate_requests: int = 0
+    """Most jobs of one caller within *rate_period_s*; 0: no limit of its own."""
+    rate_period_s: float = 60.0
+    accepted_payments: dict[str, str] = {}
+    """Least wei (decimal text) of each token address for a job from a chain; empty: free there."""
+    allowed_addresses: list[str] = []
+    """Owners of on-chain subscriptions that may use it; empty: anybody."""
+    allowed_delegate_addresses: list[str] = []
+    """Owners of delegated subscriptions that may use it; empty: anybody."""
+
+
 class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
-    """One model a host serves, and its price."""
+    """One model (or container) a host serves, and its price."""
 
     name: str
     kinds: list[str]
-    """Job kinds served: ``chat``, ``completion``, ``embedding``."""
+    """Job kinds served: ``chat``, ``completion``, ``embedding``, or ``container`` alone."""
     context_tokens: int = 4096
     """Prompt and answer together."""
     price_in_uusd_per_mtok: int = 0
@@ -60,6 +83,8 @@ class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
     """True when the engine accepts delivered frames as a forced prefix (`Job.prefix`)."""
     fingerprint: str = ""
     """``sha256:<hex>`` of the weights when known."""
+    container: ContainerCard | None = None
+    """For kind ``container``: its unit is a run, and *price_out_uusd_per_mtok* the price of a million of them."""
 
 
 class OpenAttempt(msgspec.Struct, array_like=True, frozen=True):
@@ -139,6 +164,21 @@ class Drain(msgspec.Struct, array_like=True, frozen=True, tag="drain"):
     """The worker takes no new jobs; it finishes those it has, then closes."""
 
 
+class Resources(msgspec.Struct, array_like=True, frozen=True, tag="resources"):
+    """What the host's containers say of themselves, word for word; replaces the whole of what was said before."""
+
+    of: dict[str, bytes]
+    """JSON of ``GET /service-resources`` by container; one that did not answer is absent."""
+
+
+class Report(msgspec.Struct, array_like=True, frozen=True, tag="report"):
+    """Answer to `Inquire`."""
+
+    inquiry: int
+    body: bytes
+    """JSON of ``GET /service-resources?model_id=``; empty: the container did not answer."""
+
+
 # -- coordinator to worker ---------------------------------------------------------------------------------------
 
 
@@ -161,10 +201,11 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
     lease: bytes
     job_id: bytes
     kind: str
-    """``chat``, ``completion`` or ``embedding``."""
+    """``chat``, ``completion``, ``embedding`` or ``container``."""
     model: str
     body: bytes
-    """The OpenAI-style request body (JSON), unknown fields included, exactly as it will be hashed into the segment."""
+    """The request body (JSON), exactly as it will be hashed into the segment: OpenAI-style, unknown fields included, or
+    `ContainerRun`."""
     deadline_ms: int
     """Wall-clock time after which nobody waits any more."""
     start_seq: int = 0
@@ -179,6 +220,25 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
     left_ms: int = 0
     """Milliseconds to the deadline when this was sent: what a worker goes by, as its clock may be hours from the
     coordinator's. 0: an older coordinator, which gives *deadline_ms* alone."""
+
+
+class ContainerRun(msgspec.Struct, frozen=True):
+    """Body of a job of kind ``container``: the containers run one after the other, each given what the one before it made.
+
+    A container that does not stream answers with exactly one frame: *text* is its JSON, *tokens* 1 (one run),
+    *extra* ``{"finish_reason":"stop"}``. So the number of frames that a job comes with (`Job.prefix`) is the number of
+    the container to run, and the last of them its input; with none it is *data*.
+
+    The last container of a job with *stream* answers with the bytes that it sends: a frame's *text* where they are
+    UTF-8, else *extra* ``{"base64":"…"}``. The first frame counts as the run (*tokens* 1, the others 0), an
+    empty last frame says ``{"finish_reason":"stop"}``.
+    """
+
+    containers: list[str]
+    data: msgspec.Raw
+    """Any JSON, to the byte as the buyer sent it."""
+    requires_proof: bool = False
+    stream: bool = False
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="cancel"):
@@ -207,6 +267,15 @@ class Settled(msgspec.Struct, array_like=True, frozen=True, tag="settled"):
     """The host's account after this job."""
 
 
+class Inquire(msgspec.Struct, array_like=True, frozen=True, tag="inquire"):
+    """Ask a container whether it supports a model. Sent only to hosts that offer containers."""
+
+    inquiry: int
+    """Number of the question on this connection; the `Report` names it."""
+    container: str
+    model_id: str
+
+
 class Bye(msgspec.Struct, array_like=True, frozen=True, tag="bye"):
     """The coordinator closes; *reconnect_after_s* < 0 means do not come back with this version or key."""
 
@@ -214,8 +283,8 @@ class Bye(msgspec.Struct, array_like=True, frozen=True, tag="bye"):
     reconnect_after_s: float
 
 
-FromWorker = Hello | Frames | Done | Fail | Models | Drain
-FromCoordinator = Welcome | Job | Cancel | Acks | Settled | Bye
+FromWorker = Hello | Frames | Done | Fail | Models | Drain | Resources | Report
+FromCoordinator = Welcome | Job | Cancel | Acks | Settled | Bye | Inquire
 
 # -- the pulse: heartbeats on a path of their own (plain HTTP, JSON), so that frames can't starve them --------------
 

@@ -1,0 +1,52 @@
+"""A container as its owner describes it: where it is, or how to start it, and whom it lets in."""
+
+import msgspec
+
+RUN_TIMEOUT_S = 180.0
+"""Longest run of a container where its owner says nothing; Ritual's node has the same."""
+
+OUTPUT_BYTES_MAX = 8 * 1024 * 1024
+"""Largest output of one run where its owner says nothing; the outputs of a whole chain travel with its later steps."""
+
+
+class Managed(msgspec.Struct, frozen=True, kw_only=True):
+    """How to start a container with Docker or Podman; it has to listen on port 3000 inside."""
+
+    image: str
+    command: str = ""
+    env: dict[str, str] = {}
+    port: int
+    """Port on this machine that leads to the container's 3000."""
+    gpu: bool = False
+    """All of the machine's GPUs."""
+    volumes: tuple[str, ...] = ()
+    """``host path:container path[:ro]``."""
+    registry_user: str = ""
+    registry_password: str = ""
+
+
+class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One container that this host serves."""
+
+    id: str
+    url: str
+    """Address without ``/service_output``; of a managed one ``http://127.0.0.1:<port>``."""
+    bearer: str = ""
+    """Sent as ``Authorization: Bearer``; empty: none."""
+    description: str = ""
+    image: str = ""
+    """What it is made of, for buyers to see; may be empty for one that is not managed."""
+    external: bool = True
+    generates_proofs: bool = False
+    allowed_ips: tuple[str, ...] = ()
+    rate_requests: int = 0
+    rate_period_s: float = 60.0
+    accepted_payments: dict[str, int] = {}
+    allowed_addresses: tuple[str, ...] = ()
+    allowed_delegate_addresses: tuple[str, ...] = ()
+    timeout_s: float = RUN_TIMEOUT_S
+    output_bytes_max: int = OUTPUT_BYTES_MAX
+    concurrency: int = 0
+    """Runs at once; 0: as many as the worker has slots."""
+    managed: Managed | None = None
+    """None: somebody else keeps it running."""
