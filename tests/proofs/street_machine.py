@@ -18,7 +18,7 @@ from msgspec import structs
 
 from comptoir.app import open_house
 from comptoir.dispatch import House
-from comptoir.dispatch.assign import requeue_verb, start_verb
+from comptoir.dispatch.assign import Requeued, requeue_verb, start_verb
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.house import Turn
 from comptoir.dispatch.onboard import add_host, add_user
@@ -379,7 +379,7 @@ class StreetMachine(LoopMachine):
             live = self.live(job)
             item = _item(self.house, live, live.lease, Ending(JobState.COMPLETED))
             lost = structs.replace(item.finish, state=JobState.QUEUED, attempt_state=AttemptState.LOST, frames=b"")
-            late += [(settle_verb, item, Turn.SETTLE), (requeue_verb, lost, Turn.REQUEUE)]
+            late += [(settle_verb, item, Turn.SETTLE), (requeue_verb, Requeued(lost), Turn.REQUEUE)]
         for job in self.model.waiting()[:1]:
             node_id, host_id = self.house.node_id, next(iter(self.model.hosts))
             item = Start(job.id, new_id(), host_id, len(job.frames), 1, 99, node_id, node_id, 1, 1)

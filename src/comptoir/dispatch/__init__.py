@@ -1,7 +1,8 @@
 """The street: the verbs of a job's life, one file each, and the only code that touches two rooms.
 
-Read it in this order: `submit` (accept and hold) -> `assign` (give to a host) -> `stream` (take frames) -> `settle` (end and pay),
-beside them `cancel`, `expire`, `recover`, `drain` and `onboard`. No SQL, no HTTP in here. `House` is what every verb works on.
+Read it in this order: `submit` (accept and hold) -> `assign` (give to a host) -> `stream` (take frames) -> `advance` (on to the
+next container of a chain) -> `settle` (end and pay), beside them `cancel`, `expire`, `recover`, `drain` and `onboard`.
+No SQL, no HTTP in here. `House` is what every verb works on.
 """
 
 from comptoir.dispatch.house import Alone, House, Line, Peers, Served, Standing

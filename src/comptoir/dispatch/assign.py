@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import msgspec
 
+from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.house import House, Turn
+from comptoir.dispatch.output import wrong_output
 from comptoir.dispatch.plain import is_plain
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.hosts import LINK
@@ -30,6 +32,8 @@ from comptoir.jobs import (
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
+from comptoir.kit.money import cost_up
+from comptoir.kit.signing import is_signed
 from comptoir.routing import Candidate, Spec, choose, passes
 
 log = logging.getLogger(__name__)
@@ -158,8 +162,16 @@ def prompt_tokens_expected(prompt_tokens_max: int) -> int:
 def spec_of(job: LiveJob) -> Spec:
     """Return what a job that is in line (again) asks of a host; its hold is its price cap.
 
-    Once some of the answer was delivered, only a host that can go on from there will do.
+    Once some of the answer was delivered, only a host that can go on from there will do. Of a chain it is about the container
+    that is next: what those before it made is whole, and what it makes itself is begun anew unless a buyer has seen some.
     """
+    if job.steps:
+        step = job.steps[job.step]
+        return Spec(
+            model=step.model, kind=job.kind, max_tokens=1, price_cap_uusd=cost_up(step.price_out),
+            deny=frozenset(job.tried | job.unable), must_continue=len(job.frames) > job.segment_start, caller=job.caller,
+            enters=job.step == 0, proof=step.proof,
+        )  # fmt: skip
     if job.plain is None:
         job.plain = is_plain(job.body)
     return Spec(
@@ -264,11 +276,18 @@ async def _end_or_requeue(
     house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool
 ) -> None:  # fmt: skip
     state = ending.attempt_state if ending is not None else AttemptState.LOST
-    reason = whole_already(job)
-    if reason and not unpaid:
+    reason = "" if unpaid else whole_already(job)
+    if reason and job.steps and not job.on_last_step:
+        await requeue(house, job, lease, why, fault=fault, state=state, unpaid=False)
+        begin_step(job)
+        return
+    if reason:
         await finish(house, job, Ending(JobState.COMPLETED, attempt_state=state, fault=fault, finish_reason=reason))
         return
-    if reason or job.losses >= ATTEMPTS_MAX or not house.fleet.possible(spec_of(job)):
+    if not job.makes_pieces and len(job.frames) > job.segment_start:
+        # What it made of its step is no output; the next host gets the input again, and nobody has seen any of this.
+        job.begin_anew(keep=job.segment_start)
+    if whole_already(job) or job.losses >= ATTEMPTS_MAX or not house.fleet.possible(spec_of(job)):
         await finish(house, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
         return
     await requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
@@ -290,22 +309,44 @@ _extra_of = msgspec.json.Decoder(_Extra).decode
 
 def whole_already(job: LiveJob) -> str:
     """Return the finish reason of an answer that is complete although its host did not say so; empty: it is not."""
-    if job.max_tokens and job.tokens >= job.max_tokens:
+    if not job.steps and job.max_tokens and job.tokens >= job.max_tokens:
         return "length"
+    if job.steps and len(job.frames) == job.segment_start:
+        return ""  # The last frame is that of the container before.
     if job.answers > 1 or not job.frames or not job.frames[-1].extra:
         return ""
     try:
-        return _extra_of(job.frames[-1].extra).finish_reason or ""
+        reason = _extra_of(job.frames[-1].extra).finish_reason or ""
+        return "" if reason and job.steps and wrong_output(job, finish_reason=reason) else reason
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""  # A host may send anything there; it says nothing that is understood.
 
 
+def begin_step(job: LiveJob) -> None:
+    """Forget which hosts failed the container before: the next one is another matter."""
+    job.tried, job.unable, job.losses = set(), set(), 0
+
+
+class Delivered(msgspec.Struct, frozen=True, gc=False):
+    """What a host says of a step that it did whole, and its signature."""
+
+    signature: bytes
+    signed: bytes
+    """What has to be signed, pre-authentication encoded."""
+    public_key: bytes
+
+
 async def requeue(
-    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, state: AttemptState, unpaid: bool
+    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, state: AttemptState, unpaid: bool,
+    delivered: Delivered | None = None,
 ) -> None:  # fmt: skip
     """Close the attempt and put the job back in line, durably, with what was delivered in the journal.
 
+    Args:
+        delivered: the host did its step of a chain; why it lost the job is no matter then.
+
     Raises:
+        BadSegment: its signature is not its own; the lease stands.
         Unavailable: the database is out of reach; the lease stands, until the next sweep tries again.
     """
     live = house.jobs.live
@@ -313,20 +354,21 @@ async def requeue(
     # Its process before this one may have shown frames that are gone now.
     anew = lease.revived and len(job.frames) < (lease.end_there if lease.end_there >= 0 else len(job.frames) + 1)
     tokens = job.segment_tokens
-    piece = job.close_segment(lease, unpaid=unpaid)
+    signature = delivered.signature if delivered is not None else b""
+    piece = job.close_segment(lease, unpaid=unpaid, signature=signature)
     item = Finish(
         job_id=job.id, state=JobState.QUEUED, at_ms=house.clock.now_ms(), event_seq=job.events, attempt_id=lease.id,
         attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), prompt_tokens=0,
         completion_tokens=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="", error_message=why[:500],
-        chain=job.chain if piece and not unpaid else b"", signature=b"", frames=piece, usage=b"", node_id=house.node_id,
-        tokens=tokens, first_frame=lease.first_frame, restarts=job.restarts + anew,
+        chain=job.chain if piece and not unpaid else b"", signature=signature, frames=piece, usage=b"", node_id=house.node_id,
+        tokens=tokens, first_frame=lease.first_frame, restarts=job.restarts + anew, model=job.model,
     )  # fmt: skip
     job.events += 1
     job.state = JobState.QUEUED
     job.host_id = None
     live.leaving.append(lease)
     try:
-        await house.db.batch(requeue_verb, item, turn=Turn.REQUEUE)
+        await house.db.batch(requeue_verb, Requeued(item, delivered), turn=Turn.REQUEUE)
     except Refusal as refusal:
         if job.refused:
             house.fleet.release(lease.host_id)
@@ -335,10 +377,10 @@ async def requeue(
             house.fleet.release(lease.host_id)
             house.peers.moved(job)
             return
-        if not isinstance(refusal, Unavailable):
+        if not isinstance(refusal, Unavailable | BadSegment):
             raise
         if piece:
-            job.segments.pop()
+            job.open_segment()
         live.open_lease(job, lease)
         job.state = JobState.RUNNING
         job.events -= 1
@@ -354,11 +396,23 @@ async def requeue(
     line = house.lines.get(lease.host_id)
     if line is not None:
         # It may stop and forget the lease; a worker that is never told holds it until it drains.
-        line.settled(job, lease, state=AttemptState.LOST, earned_uusd=0, balance_uusd=0)
+        told = state if state is AttemptState.DONE else AttemptState.LOST
+        line.settled(job, lease, state=told, earned_uusd=0, balance_uusd=0)
 
 
-def _job_lock(item: Start | Finish) -> Rows:
+class Requeued(msgspec.Struct, frozen=True, gc=False):
+    """One job that goes on with another host, as the batch verb gets it."""
+
+    finish: Finish
+    delivered: Delivered | None = None
+
+
+def _job_lock(item: Start) -> Rows:
     return (job_rows((item.job_id,)),)
+
+
+def _requeued_lock(item: Requeued) -> Rows:
+    return (job_rows((item.finish.job_id,)),)
 
 
 @locking(_job_lock)
@@ -382,19 +436,23 @@ def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
     return outcomes
 
 
-@locking(_job_lock)
-def requeue_verb(tx: Tx, items: list[Finish]) -> list[None | Exception]:
+@locking(_requeued_lock)
+def requeue_verb(tx: Tx, items: list[Requeued]) -> list[None | Exception]:
     """Put jobs back in line by compare-and-set on the lease: a stale one is refused, nothing of it is written."""
-    states = load_states(tx, [item.job_id for item in items])
+    states = load_states(tx, [item.finish.job_id for item in items])
     good: list[Finish] = []
     outcomes: list[Exception | None] = []
-    for item in items:
+    for requeued in items:
+        item, delivered = requeued.finish, requeued.delivered
         stored = states.get(item.job_id)
         if stored is not None and stored.node_id != item.node_id:
             outcomes.append(JobMoved())
             continue
         if stored is None or stored.state != JobState.RUNNING or stored.attempt_id != item.attempt_id:
             outcomes.append(NotYourLease())
+            continue
+        if delivered is not None and not is_signed(delivered.signed, delivered.signature, delivered.public_key):
+            outcomes.append(BadSegment("the host's signature does not match what it delivered"))
             continue
         good.append(item)
         outcomes.append(None)

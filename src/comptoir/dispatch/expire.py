@@ -7,7 +7,7 @@ from comptoir.dispatch.assign import nobody_left
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import Ending, finish
-from comptoir.dispatch.watch import RELINK_S, ours, take_away, why_lost
+from comptoir.dispatch.watch import RELINK_S, ours, silence_max_s, take_away, why_lost
 from comptoir.jobs import AttemptState, Fault, JobState, Lease, LiveJob
 from comptoir.kit.errors import Refusal
 
@@ -88,8 +88,11 @@ async def _take_away(house: House, silent: list[tuple[LiveJob, Lease, str]], now
     leased = {job.lease.host_id for job in house.jobs.live.under_lease() if job.lease is not None}
     if ours({lease.host_id for _, lease, _ in silent}, leased):
         log.warning("most hosts are silent: their leases get the whole time")
-        lease_s = house.settings.lease_s
-        silent = [each for each in silent if now_s - each[1].touched_s > (RELINK_S if each[1].dropped_s else lease_s)]
+        silent = [
+            (job, lease, why)
+            for job, lease, why in silent
+            if now_s - lease.touched_s > (RELINK_S if lease.dropped_s else silence_max_s(house, job, lease))
+        ]
     for first in range(0, len(silent), TOGETHER_MAX):
         await asyncio.gather(*(take_away(house, *each) for each in silent[first : first + TOGETHER_MAX]))
 

@@ -21,7 +21,9 @@ FASTER = "another host was faster"
 
 def hedge_later(house: House, job: LiveJob, lease: Lease) -> None:
     """Have a second host started if the first frame is later than the 95th percentile of this host's."""
-    if not house.settings.hedge:
+    if (
+        not house.settings.hedge or job.steps
+    ):  # A container may do something in the world, which is not to be done twice.
         return
     host = house.fleet.find(lease.host_id)
     if host is not None and host.row.transport == LINK:

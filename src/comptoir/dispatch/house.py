@@ -261,7 +261,7 @@ class House:
     """Set when the last lease or the last mirror ends: a drain then looks whether answers are still open."""
     _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
     _credit: dict[bytes, int] = field(default_factory=dict)
-    _waiting_prices: dict[tuple[str, str], tuple[float, int, int]] = field(default_factory=dict)
+    _waiting_prices: dict[tuple[object, ...], tuple[float, int, int]] = field(default_factory=dict)
 
     @property
     def node_id(self) -> bytes:
@@ -375,7 +375,7 @@ class House:
 
     def waiting_prices(self, spec: Spec, known: FreeList) -> tuple[int, int]:
         """Return the median (in, out) prices of the hosts that could run *spec*; at most a second old."""
-        key = (spec.model, spec.kind)
+        key = (spec.model, spec.kind, spec.caller, spec.enters, spec.proof)
         now = self.clock.monotonic_s()
         cached = self._waiting_prices.get(key)
         if cached is None or cached[0] < now:

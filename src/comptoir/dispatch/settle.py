@@ -13,8 +13,10 @@ import msgspec
 from comptoir.dispatch.bill import NOTHING, Part, Share, shares
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.house import House, Turn
+from comptoir.dispatch.output import STOP
 from comptoir.jobs import (
     AttemptState,
+    ClosedSegment,
     Fault,
     Finish,
     JobFinished,
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 
 MESSAGE_CHARS_MAX = 500
 """Most characters of an error message that are kept."""
+
+CONTAINER_MESSAGE_CHARS_MAX = 16 * 1024
+"""The same of what a container said when it failed: it is its result."""
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -206,7 +211,9 @@ def _tell_earlier(house: House, job: LiveJob, attempt_id: bytes, *, earned_uusd:
     line = house.lines.get(lease.host_id)
     if line is not None and earned_uusd:
         balance_uusd = settled.balances_uusd.get(lease.host_id, 0)
-        line.settled(job, lease, state=AttemptState.LOST, earned_uusd=earned_uusd, balance_uusd=balance_uusd)
+        # What is closed of a chain was a whole step, though its host may have been lost before it could say so.
+        state = AttemptState.DONE if job.steps else AttemptState.LOST
+        line.settled(job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd)
 
 
 def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _Item:
@@ -229,7 +236,7 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
         prompt_tokens=prompt, completion_tokens=sum([part.tokens for part in parts]),
         cost_uusd=sum([share.cost_uusd for share in bill]), paid_uusd=last_share.earned_uusd,
         finish_reason=ending.finish_reason, fault=ending.fault, error_code=ending.code,
-        error_message=ending.message[:MESSAGE_CHARS_MAX], chain=last.chain if last is not None else b"",
+        error_message=_message(job, ending), chain=last.chain if last is not None else b"",
         signature=ending.signature, frames=job.encode_frames(), node_id=house.node_id,
         # An engine that went on from another host's frames tells the details of its own part only.
         usage=b"" if job.segments else usage.details,
@@ -251,6 +258,12 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
     return _Item(row, _pays(house, parts, bill), facts, house.receipts, job.owner_id, signed, public_key)
 
 
+def _message(job: LiveJob, ending: Ending) -> str:
+    """Return what is kept of an ending's message; NUL, which PostgreSQL refuses, as the sign for what can't be shown."""
+    most = CONTAINER_MESSAGE_CHARS_MAX if job.steps else MESSAGE_CHARS_MAX
+    return ending.message[:most].replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def _is_free(house: House, ending: Ending) -> bool:
     """Tell whether the buyer pays nothing for an answer that broke off through nobody's wish."""
     broken = ending.state in (JobState.FAILED, JobState.EXPIRED) and ending.fault != Fault.BUYER
@@ -265,8 +278,14 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[Part]:
     ]
     if lease is not None and (len(job.frames) > lease.first_frame or ending.state == JobState.COMPLETED):
         tokens = ending.usage.billed(job.segment_tokens)
-        parts.append(Part(lease, lease.first_frame, len(job.frames), job.chain, tokens, ending.unpaid))
+        unpaid = ending.unpaid or _did_not_run(job, ending)
+        parts.append(Part(lease, lease.first_frame, len(job.frames), job.chain, tokens, unpaid))
     return parts
+
+
+def _did_not_run(job: LiveJob, ending: Ending) -> bool:
+    """Tell whether the container that a chain was at broke off by itself: half a run is none, and nobody pays it."""
+    return bool(job.steps) and ending.state not in (JobState.COMPLETED, JobState.CANCELLED)
 
 
 def _pays(house: House, parts: list[Part], bill: list[Share]) -> tuple[tuple[bytes, int, str], ...]:
@@ -286,10 +305,13 @@ def _facts(house: House, job: LiveJob, lease: Lease | None, *, parts: list[Part]
         )
         for part in parts
     ]  # fmt: skip
+    for at, closed in enumerate(job.segments):
+        if closed.signature:
+            segments[at] = _signed(house, job, closed, segments[at])
     leases = [part.lease for part in parts] or ([lease] if lease is not None else [])
     fee_uusd = row.cost_uusd - row.paid_uusd - sum([earned for _, earned in row.earlier])
     return ReceiptFacts(
-        job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind, model=job.model, state=row.state,
+        job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind, model=_named(job), state=row.state,
         segments=segments, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,
         price_in_uusd_per_mtok=max([each.price_in for each in leases], default=job.price_in),
         price_out_uusd_per_mtok=max([each.price_out for each in leases], default=job.price_out),
@@ -298,6 +320,31 @@ def _facts(house: House, job: LiveJob, lease: Lease | None, *, parts: list[Part]
         released_uusd=job.hold_uusd - row.cost_uusd,
         transfers=[], input_sha256=job.body_sha256, created_ms=job.created_ms, settled_ms=row.at_ms,
         started_ms=job.started_ms or None, fingerprint=_fingerprint(house, lease),
+    )  # fmt: skip
+
+
+def _named(job: LiveJob) -> str:
+    """Return what was bought: the model, or the containers of a chain joined by commas, as contracts name them."""
+    return ",".join([step.model for step in job.steps]) or job.model
+
+
+def _signed(house: House, job: LiveJob, closed: ClosedSegment, facts: SegmentFacts) -> SegmentFacts:
+    """Return *facts* of a step of a chain with what its host signed when it was done.
+
+    A host that has gone for good since has no key here any more: its running hash stands for its signature.
+    """
+    host = house.fleet.find(closed.lease.host_id)
+    if host is None or host.row.public_key is None:
+        return facts
+    segment = Segment(
+        job=public("job", job.id), attempt=public("att", closed.lease.id), host=public("host", closed.lease.host_id),
+        model=closed.lease.model, input_sha256=job.body_sha256.hex(), first_frame=closed.lease.first_frame,
+        end_frame=closed.end_frame, chain=closed.chain.hex(), prompt_tokens=0, completion_tokens=closed.tokens,
+        finish_reason=STOP,
+    )  # fmt: skip
+    return msgspec.structs.replace(
+        facts, finish_reason=STOP, statement=statement_bytes(segment), keyid=keyid_of(host.row.public_key),
+        signature=closed.signature,
     )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 import logging
 
+from comptoir.dispatch.advance import advance
 from comptoir.dispatch.assign import lose, nobody_left
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.house import House
+from comptoir.dispatch.output import wrong_output
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
 from comptoir.link import Frame, Usage
@@ -80,7 +82,9 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
 async def complete(
     house: House, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes = b"", chain: bytes = b""
 ) -> None:
-    """End *job* as answered in full. *signature* and *chain* come from hosts that sign; they are checked first.
+    """End *job* as answered in full, or its step of a chain.
+
+    *signature* and *chain* come from hosts that sign; they are checked first.
 
     A worker that only stopped (`STOPPED`) ends its attempt and not the job, which goes on elsewhere.
 
@@ -102,6 +106,11 @@ async def complete(
         if finish_reason == STOPPED:
             # Whoever told it to stop had died, or could not write why: the answer is no answer, and the host not to blame.
             await lose(house, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
+            return
+        if job.steps and (wrong := wrong_output(job, finish_reason=finish_reason, usage=usage)):
+            raise BadSegment(wrong)
+        if job.steps and not job.on_last_step:
+            await advance(house, job, finish_reason=finish_reason, usage=usage, signature=signature)
             return
         ending = Ending(JobState.COMPLETED, finish_reason=finish_reason, usage=usage, signature=signature)
         await finish(house, job, ending, dishonest=dishonest)
@@ -135,6 +144,9 @@ async def fail(
         # The frames it had delivered died with the process before this one: it starts over, on this host or another.
         await lose(house, job, lease, message, fault=fault)
         return
+    if job.steps and body:
+        # What the container itself said is its result, as far as it has one.
+        message = body.decode(errors="replace")
     ending = Ending(
         JobState.FAILED, attempt_state=AttemptState.FAILED, fault=fault, code=code, message=message, status=status, body=body,
         retry_after_s=retry_after_s, unpaid=unpaid,

@@ -1,7 +1,8 @@
 """Submit: accept a job, set credit aside for it, and give it to a free host in the same command if there is one.
 
 The hold covers the whole prompt and every token that may come, at the price of the host that routing picked (or would
-pick, if it were free): that price is the cap for the life of the job.
+pick, if it were free): that price is the cap for the life of the job. Of a chain of containers each has a cap of its own, and the
+hold covers them all.
 """
 
 from dataclasses import dataclass
@@ -24,13 +25,26 @@ from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, T
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.plain import is_plain
 from comptoir.hosts import LINK
-from comptoir.jobs import AttemptState, JobExists, Lease, LiveJob, NewJob, Start, insert_jobs, job_rows, load_states
+from comptoir.jobs import (
+    AttemptState,
+    JobExists,
+    Lease,
+    LiveJob,
+    NewJob,
+    Start,
+    Step,
+    encode_steps,
+    insert_jobs,
+    job_rows,
+    load_states,
+)
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
 from comptoir.kit.money import cost_up
 from comptoir.ledger import Book, account_rows
-from comptoir.routing import Spec
+from comptoir.link import CONTAINER
+from comptoir.routing import Candidate, Spec
 
 PROMPT_BYTES_PER_TOKEN = 3
 """Bytes of request body counted as one prompt token for the hold: ordinary text has about four. A prompt with more tokens
@@ -43,12 +57,13 @@ class Order(msgspec.Struct, frozen=True):
     owner_id: bytes
     dialect: str
     kind: str
-    """``chat``, ``completion`` or ``embedding``."""
+    """``chat``, ``completion``, ``embedding`` or ``container``."""
     model: str
+    """Of a chain: its first container."""
     body: bytes
-    """OpenAI-style request body."""
+    """OpenAI-style request body; for containers `comptoir.link.ContainerRun`."""
     max_tokens: int
-    """Most tokens of the answer, over all its choices; 0 for embeddings."""
+    """Most tokens of the answer, over all its choices; 0 for embeddings. Of a chain: how many containers it has."""
     detached: bool
     """Whether the job goes on when nobody is connected."""
     job_id: bytes | None = None
@@ -57,6 +72,12 @@ class Order(msgspec.Struct, frozen=True):
     """Texts asked for, each with the whole context for itself."""
     prompt_bytes: int = 0
     """Bytes of *body* that weigh like text, where images or sound make the body itself a wrong measure; 0: all of it."""
+    containers: tuple[str, ...] = ()
+    """The chain, in order; empty: one model."""
+    proof: bool = False
+    """The last of them has to prove its result."""
+    caller: str = ""
+    """Address that asks, for containers, whose hosts may let in only some; kept with the job."""
 
 
 @dataclass(slots=True)
@@ -86,18 +107,7 @@ async def submit(house: House, order: Order) -> LiveJob:
         raise PromptTooLong(settings.prompt_bytes_max)
     if house.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
-    prompt_bytes = order.prompt_bytes or len(order.body)
-    prompt_tokens = prompt_bytes // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
-    spec = Spec(
-        model=order.model, kind=order.kind, prompt_tokens=prompt_tokens_expected(prompt_tokens),
-        max_tokens=order.max_tokens, answers=order.answers, plain=not house.fleet.plain_hosts or is_plain(order.body),
-    )  # fmt: skip
-    candidate = take(house, spec)
-    if candidate is None:
-        price_in, price_out = _price_to_wait_for(house, spec)
-    else:
-        price_in, price_out = candidate.price_in_uusd_per_mtok, candidate.price_out_uusd_per_mtok
-    job = _live(house, order, prompt_tokens=prompt_tokens, price_in=price_in, price_out=price_out)
+    job, candidate = _chain(house, order) if order.containers else _one(house, order)
     lease = make_lease(house, job, candidate) if candidate is not None and not candidate.away else None
     early = lease is not None and order.job_id is None and _may_start_early(house, job, lease)
     house.enter(order.owner_id)
@@ -124,6 +134,51 @@ async def submit(house: House, order: Order) -> LiveJob:
         else:
             queue_up(house, job, spec_of(job))
     return job
+
+
+def _one(house: House, order: Order) -> tuple[LiveJob, Candidate | None]:
+    """Return the job for one model, and the free host that was reserved for it."""
+    prompt_bytes = order.prompt_bytes or len(order.body)
+    prompt_tokens = prompt_bytes // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
+    spec = Spec(
+        model=order.model, kind=order.kind, prompt_tokens=prompt_tokens_expected(prompt_tokens),
+        max_tokens=order.max_tokens, answers=order.answers, plain=not house.fleet.plain_hosts or is_plain(order.body),
+    )  # fmt: skip
+    candidate = take(house, spec)
+    price_in, price_out = _prices(house, spec, candidate)
+    hold = hold_for(
+        prompt_tokens=prompt_tokens, max_tokens=order.max_tokens, price_in=price_in, price_out=price_out
+    )  # fmt: skip
+    job = _live(house, order, prompt_tokens=prompt_tokens, price_in=price_in, price_out=price_out, hold=hold)
+    return job, candidate
+
+
+def _chain(house: House, order: Order) -> tuple[LiveJob, Candidate | None]:
+    """Return the job for a chain of containers, and the free host that was reserved for the first of them.
+
+    A container that no host could run for this caller is refused now, not when the others before it have been paid.
+    """
+    last = len(order.containers) - 1
+    first, *rest = [
+        Spec(
+            model=model, kind=CONTAINER, max_tokens=1, caller=order.caller, enters=at == 0, proof=order.proof and at == last
+        )
+        for at, model in enumerate(order.containers)
+    ]  # fmt: skip
+    later = [_price_to_wait_for(house, spec)[1] for spec in rest]
+    candidate = take(house, first)
+    caps = [_prices(house, first, candidate)[1], *later]
+    hold = sum([cost_up(cap) for cap in caps])
+    job = _live(house, order, prompt_tokens=0, price_in=0, price_out=max(caps), hold=hold)
+    job.steps = tuple([Step(spec.model, cap, spec.proof) for spec, cap in zip((first, *rest), caps, strict=True)])
+    return job, candidate
+
+
+def _prices(house: House, spec: Spec, candidate: Candidate | None) -> tuple[int, int]:
+    """Return the prices (in, out) that are agreed on: those of the reserved host, or those that the job waits at."""
+    if candidate is None:
+        return _price_to_wait_for(house, spec)
+    return candidate.price_in_uusd_per_mtok, candidate.price_out_uusd_per_mtok
 
 
 def _may_start_early(house: House, job: LiveJob, lease: Lease) -> bool:
@@ -220,11 +275,8 @@ def _price_to_wait_for(house: House, spec: Spec) -> tuple[int, int]:
     return house.waiting_prices(spec, known)
 
 
-def _live(house: House, order: Order, *, prompt_tokens: int, price_in: int, price_out: int) -> LiveJob:
+def _live(house: House, order: Order, *, prompt_tokens: int, price_in: int, price_out: int, hold: int) -> LiveJob:
     now = house.clock.now_ms()
-    hold = hold_for(
-        prompt_tokens=prompt_tokens, max_tokens=order.max_tokens, price_in=price_in, price_out=price_out
-    )  # fmt: skip
     job = LiveJob(
         id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=order.kind, model=order.model,
         body=order.body, max_tokens=order.max_tokens, prompt_tokens_max=prompt_tokens, price_in=price_in,
@@ -232,6 +284,7 @@ def _live(house: House, order: Order, *, prompt_tokens: int, price_in: int, pric
         deadline_ms=house.common_ms() + int(house.settings.job_ttl_s * 1000), created_ms=now, submitted_s=house.clock.monotonic_s(),
     )  # fmt: skip
     job.answers = order.answers
+    job.caller = order.caller
     job.home_id = None if order.detached else house.node_id
     return job
 
@@ -240,6 +293,7 @@ def _row(job: LiveJob, node_id: bytes) -> NewJob:
     return NewJob(
         job.id, job.owner_id, job.dialect, job.kind, job.model, job.body, job.prompt_tokens_max, job.max_tokens,
         job.price_in, job.price_out, job.hold_uusd, job.detached, job.deadline_ms, job.created_ms, node_id, job.home_id,
+        job.caller or None, encode_steps(job.steps),
     )  # fmt: skip
 
 

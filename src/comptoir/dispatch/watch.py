@@ -36,6 +36,9 @@ PREFILL_S_PER_TOKEN = 0.02
 GAPS = 2.0
 """A pause of so many times the longest that was lately seen of the host is still believed."""
 
+RUN_END_S = 5.0
+"""How much later than a container's own time limit its worker may say that it was reached."""
+
 TOOLS_S = 20.0
 """Least patience with an answer that may hold tool calls: engines put a call together before they send it."""
 
@@ -44,7 +47,7 @@ def why_lost(house: House, job: LiveJob, lease: Lease, now_s: float) -> str:
     """Return why *lease* must be taken away now, or nothing."""
     settings = house.settings
     silent_s = now_s - lease.touched_s
-    if silent_s > settings.lease_s:
+    if silent_s > silence_max_s(house, job, lease):
         return f"no frame for {silent_s:.0f} s"
     if lease.host_id not in house.lines:
         if silent_s > RELINK_S:
@@ -62,10 +65,21 @@ def why_lost(house: House, job: LiveJob, lease: Lease, now_s: float) -> str:
     return ""
 
 
+def silence_max_s(house: House, job: LiveJob, lease: Lease) -> float:
+    """Return the longest silence of a lease: ``lease_s``, or as long as a container says that it may run."""
+    host = house.fleet.find(lease.host_id) if job.steps else None
+    if host is None:
+        return house.settings.lease_s
+    card = next((offer.container for offer in host.row.models if offer.name == lease.model), None)
+    return max(house.settings.lease_s, card.timeout_s + RUN_END_S if card is not None else 0.0)
+
+
 def patience_s(house: House, job: LiveJob, lease: Lease) -> float:
     """Return how long the host of *lease* may be silent without being taken for lost, at most ``lease_s``."""
     settings, fleet = house.settings, house.fleet
     host = fleet.find(lease.host_id)
+    if job.steps:
+        return silence_max_s(house, job, lease)  # A container says nothing before it is done, and each run is another.
     if host is None or host.row.transport != LINK:
         return settings.lease_s  # It sends as it likes, perhaps all at the end.
     pace = fleet.pace(lease.host_id, lease.model)

@@ -29,7 +29,7 @@ from comptoir.hosts.types import (
 )
 from comptoir.kit.clock import Clock
 from comptoir.link import ModelOffer, Pulse
-from comptoir.routing import Candidate, FreeList, Refused, Spec, explain, possible
+from comptoir.routing import Candidate, Door, FreeList, Refused, Spec, door, explain, possible
 
 HOST_SILENT_S = 90.0
 """A host not heard of for this long is offline: three of the heartbeats that the published API asks for every 30 s."""
@@ -455,6 +455,7 @@ class Fleet:
             candidate.price_out_uusd_per_mtok = offer.price_out_uusd_per_mtok
             candidate.can_continue = offer.can_continue
             candidate.plain_only, candidate.away = row.transport != LINK, bool(host.node_id)
+            candidate.door = _door_of(offer)
             candidate.region, candidate.tier, candidate.vram_mib = row.region, row.tier, row.vram_mib
             if joins:
                 hosts.add(candidate)
@@ -492,6 +493,13 @@ class Fleet:
         if has_moved(candidate.first_frame_ms, first) or has_moved(candidate.inter_frame_ms, inter):
             candidate.first_frame_ms, candidate.inter_frame_ms = first, inter
             self._lists[model].moved(candidate)
+
+
+def _door_of(offer: ModelOffer) -> Door | None:
+    card = offer.container
+    if card is None:
+        return None
+    return door(external=card.external, proofs=card.generates_proofs, networks=card.allowed_ips)
 
 
 def has_moved(published: float, truth: float) -> bool:

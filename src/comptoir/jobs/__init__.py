@@ -1,7 +1,7 @@
 """Jobs: units of bought work, their attempts, their frames while alive and their answers afterwards.
 
-Owns: tables ``jobs``, ``attempts``, ``job_events``, ``answers``, ``journal``; the live jobs in memory (`LiveJob`) and the waiting
-queue (`Queue`).
+Owns: tables ``jobs``, ``attempts``, ``job_events``, ``answers``, ``journal``, ``recorded``; the live jobs in memory (`LiveJob`) and
+the waiting queue (`Queue`).
 Invariant: a job is in exactly one state, moves only along `JobState`'s arrows, and every move is a row in
 ``job_events``; at most one attempt of a job is open. An unfinished job has one owner, the coordinator that may write it.
 Units: times in milliseconds since 1970, money in micro-dollars, frames counted from 0.
@@ -34,7 +34,7 @@ from comptoir.jobs.store import (
     start_rows,
 )
 from comptoir.jobs.tables import TABLES
-from comptoir.jobs.types import FINAL, AttemptRow, AttemptState, Fault, JobRow, JobState
+from comptoir.jobs.types import FINAL, AttemptRow, AttemptState, Fault, JobRow, JobState, Step, encode_steps
 
 __all__ = [
     "FINAL",
@@ -61,11 +61,13 @@ __all__ = [
     "Queue",
     "Reader",
     "Start",
+    "Step",
     "StoredState",
     "UnknownJob",
     "Waiting",
     "chain_over",
     "decode_frames",
+    "encode_steps",
     "finish_rows",
     "insert_jobs",
     "job_rows",

@@ -39,7 +39,7 @@ class Lease:
 
 
 class ClosedSegment(msgspec.Struct, frozen=True, gc=False):
-    """What a host delivered of an answer before it lost its lease."""
+    """What a host delivered of an answer that another goes on with: it lost its lease, or its container was not the last."""
 
     lease: Lease
     end_frame: int
@@ -50,3 +50,5 @@ class ClosedSegment(msgspec.Struct, frozen=True, gc=False):
     """As its frames count them."""
     unpaid: bool = False
     """It does not stand by what it sent (wrong hash or signature), so it earns nothing."""
+    signature: bytes = b""
+    """The host's, where it delivered all that it was asked for: one container of a chain. Empty: it lost its lease."""

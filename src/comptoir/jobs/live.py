@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from comptoir.jobs.lease import ClosedSegment, Lease
-from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState
+from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState, Step, decode_steps, encode_steps
 from comptoir.link import Frame, Usage, chain_start, chain_step
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
@@ -38,7 +38,7 @@ class LiveJob:
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "plain", "tried",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "anew", "_waiters",
-        "_enders", "_body_sha256",
+        "_enders", "_body_sha256", "caller", "steps",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +93,10 @@ class LiveJob:
         """Texts asked for; not stored, so after a restart the job needs a host with room for all of them in one."""
         self.home_id: bytes | None = None
         """Coordinator that the client of an attached job is connected to."""
+        self.caller = ""
+        """Address that asked, where that decides who may run or see the job."""
+        self.steps: tuple[Step, ...] = ()
+        """The containers of a chain, in order; empty: one model. `model` is then that of the step it is at."""
         self.owner_node = b""
         """Coordinator that owns the job, where that is another one: then this is a mirror of it. Empty: ours."""
         self._begin_unbroken()
@@ -128,6 +132,7 @@ class LiveJob:
         )  # fmt: skip
         job.state = JobState(row.state)
         job.home_id, job.restarts = row.home_id, row.restarts or 0
+        job.caller, job.steps = row.caller or "", decode_steps(row.steps)
         job.note_end(row, b"")
         return job
 
@@ -150,8 +155,23 @@ class LiveJob:
             detached=int(self.detached), deadline_ms=self.deadline_ms, created_ms=self.created_ms, started_ms=None,
             finished_ms=None, host_id=None, attempt_id=None, prompt_tokens=0, completion_tokens=0, cost_uusd=0,
             finish_reason=None, fault=None, error_code=None, error_message=None, node_id=None, home_id=self.home_id,
-            restarts=self.restarts,
+            restarts=self.restarts, caller=self.caller or None, steps=encode_steps(self.steps),
         )  # fmt: skip
+
+    @property
+    def step(self) -> int:
+        """Number of the container that a chain is at: every one before it left one segment of one frame."""
+        return min(self.segment_start, len(self.steps) - 1)
+
+    @property
+    def on_last_step(self) -> bool:
+        """Whether what is being made now ends the job."""
+        return self.step == len(self.steps) - 1
+
+    @property
+    def makes_pieces(self) -> bool:
+        """Whether a buyer follows, piece by piece, what is being made: of a chain the last container of a stream."""
+        return not self.steps or (not self.detached and self.on_last_step)
 
     @property
     def body_sha256(self) -> bytes:
@@ -170,13 +190,25 @@ class LiveJob:
         """Number of the first frame that belongs to no closed segment."""
         return self.segments[-1].end_frame if self.segments else 0
 
-    def close_segment(self, lease: Lease, *, unpaid: bool) -> bytes:
-        """Close what *lease* delivered, if it is anything; return its frames, encoded for the journal."""
+    def close_segment(self, lease: Lease, *, unpaid: bool, signature: bytes = b"") -> bytes:
+        """Close what *lease* delivered, if it is anything; return its frames, encoded for the journal.
+
+        Of a chain that was a whole step, and the job is at the next one.
+        """
         start = self.segment_start
         if len(self.frames) == start:
             return b""
-        self.segments.append(ClosedSegment(lease, len(self.frames), self.chain, self.segment_tokens, unpaid))
+        tokens = self.segment_tokens
+        self.segments.append(ClosedSegment(lease, len(self.frames), self.chain, tokens, unpaid, signature))
+        if self.steps:
+            self.model = self.steps[self.step].model
         return _encode_frames(self.frames[start:])
+
+    def open_segment(self) -> None:
+        """Take back the last closed segment: its end could not be written."""
+        self.segments.pop()
+        if self.steps:
+            self.model = self.steps[self.step].model
 
     def begin_anew(self, *, keep: int | None = None) -> None:
         """Count that the answer begins anew at frame *keep* (behind those that are here) after more of it may have been seen.
@@ -214,14 +246,15 @@ class LiveJob:
         closed = [row for row in attempts if row.ended_ms is not None and row.end_frame > row.first_frame]
         for row, piece in zip(closed, pieces, strict=True):
             lease = Lease(
-                id=row.id, host_id=row.host_id, model=self.model, first_frame=row.first_frame, chain=self.chain,
+                id=row.id, host_id=row.host_id, model=self.steps[self.step].model if self.steps else self.model,
+                first_frame=row.first_frame, chain=self.chain,
                 price_in=self.price_in if row.price_in is None else row.price_in,
                 price_out=self.price_out if row.price_out is None else row.price_out,
                 started_ms=row.started_ms, started_s=self.submitted_s, signs=row.host_id in signing,
             )  # fmt: skip
             self.append(_decode_frames(piece))
             # A host that did not stand by its frames has no hash stored.
-            self.close_segment(lease, unpaid=row.chain is None)
+            self.close_segment(lease, unpaid=row.chain is None, signature=row.signature or b"")
 
     @property
     def watched(self) -> bool:

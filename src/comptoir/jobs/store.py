@@ -31,6 +31,10 @@ class NewJob(msgspec.Struct, frozen=True):
     """Coordinator that owns it."""
     home_id: bytes | None = None
     """Coordinator that the client of an attached job is connected to."""
+    caller: str | None = None
+    """Address that asked, where that matters."""
+    steps: bytes | None = None
+    """The chain of containers, encoded."""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -91,6 +95,8 @@ class Finish(msgspec.Struct, frozen=True):
     """Attempts that lost their leases after they had delivered something, and what each earns."""
     restarts: int = 0
     """How often the answer began anew."""
+    model: str = ""
+    """Of a job that goes on: the model (or container) that it waits for."""
 
 
 class StoredState(msgspec.Struct, frozen=True):
@@ -138,6 +144,7 @@ def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None
                 job.price_out_uusd_per_mtok, job.hold_uusd, int(job.detached), job.deadline_ms, job.created_ms,
                 start.at_ms if start else None, None, start.host_id if start else None,
                 start.attempt_id if start else None, 0, 0, 0, None, None, None, None, job.node_id, job.home_id, None,
+                job.caller, job.steps,
             )
         )  # fmt: skip
         events.append((job.id, 0, JobState.QUEUED, job.created_ms, None))
@@ -159,9 +166,11 @@ def start_rows(tx: Tx, starts: Sequence[Start]) -> None:
 
 
 def requeue_rows(tx: Tx, lost: Sequence[Finish]) -> None:
-    """Write jobs whose host lost its lease: back to the queue, the attempt closed as it says, its frames kept."""
-    columns = ("state", "host_id", "attempt_id", "restarts")
-    tx.update(JOBS, columns, [(item.job_id, JobState.QUEUED, None, None, item.restarts or None) for item in lost])
+    """Write jobs that go on with another host: back to the queue, the attempt closed as it says, its frames kept."""
+    columns = ("state", "host_id", "attempt_id", "restarts", "model")
+    tx.update(
+        JOBS, columns, [(item.job_id, JobState.QUEUED, None, None, item.restarts or None, item.model) for item in lost]
+    )
     tx.insert(JOB_EVENTS, [(i.job_id, i.event_seq, JobState.QUEUED, i.at_ms, i.error_message or None) for i in lost])
     _end_attempts(tx, lost)
     pieces = [(item.job_id, item.first_frame, item.frames) for item in lost if item.frames]

@@ -34,10 +34,12 @@ JOBS = Table(
         "node_id": "id?",
         "home_id": "id?",
         "restarts": "int?",
+        "caller": "text?",
+        "steps": "bytes?",
     },
     key=("id",),
     indexes=(("owner_id", "id"),),
-    partial=((("id",), "state IN ('queued', 'running')"),),
+    partial=((("id",), "state IN ('queued', 'running')"), (("caller", "id"), "caller IS NOT NULL")),
 )
 ATTEMPTS = Table(
     "attempts",
@@ -69,4 +71,10 @@ JOB_EVENTS = Table(
 )
 ANSWERS = Table("answers", {"job_id": "id", "frames": "bytes", "usage": "bytes"}, key=("job_id",))
 JOURNAL = Table("journal", {"job_id": "id", "first_frame": "int", "frames": "bytes"}, key=("job_id", "first_frame"))
-TABLES = (JOBS, ATTEMPTS, JOB_EVENTS, ANSWERS, JOURNAL)
+RECORDED = Table(
+    "recorded",
+    {"scope": "text", "name": "text", "status": "text", "containers": "text", "updated_ms": "int"},
+    key=("scope", "name"),
+    indexes=(("scope", "updated_ms"), ("updated_ms",)),
+)
+TABLES = (JOBS, ATTEMPTS, JOB_EVENTS, ANSWERS, JOURNAL, RECORDED)

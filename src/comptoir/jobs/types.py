@@ -55,6 +55,31 @@ class Fault(StrEnum):
     """Ours: restarted, database away."""
 
 
+class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One container of a chain, as it was bought."""
+
+    model: str
+    """The container."""
+    price_out: int
+    """Price cap, micro-dollars per million runs; the hold covers it."""
+    proof: bool = False
+    """Its result has to be proved."""
+
+
+_encode_steps = msgspec.json.Encoder().encode
+_decode_steps = msgspec.json.Decoder(tuple[Step, ...]).decode
+
+
+def encode_steps(steps: tuple[Step, ...]) -> bytes | None:
+    """Return *steps* as stored; None: the job is no chain."""
+    return _encode_steps(steps) if steps else None
+
+
+def decode_steps(stored: bytes | None) -> tuple[Step, ...]:
+    """Read back what `encode_steps` wrote."""
+    return _decode_steps(stored) if stored else ()
+
+
 class JobRow(msgspec.Struct, frozen=True):
     """A job as stored; field order is the column order of ``jobs``."""
 
@@ -63,11 +88,12 @@ class JobRow(msgspec.Struct, frozen=True):
     dialect: str
     """Name of the dialect it was bought through."""
     kind: str
-    """``chat``, ``completion`` or ``embedding``."""
+    """``chat``, ``completion``, ``embedding`` or ``container``."""
     model: str
+    """Of a chain: the container it is at."""
     state: str
     body: bytes
-    """OpenAI-style request body, JSON, as it goes over the link."""
+    """Request body, JSON, as it goes over the link: OpenAI-style, or `comptoir.link.ContainerRun`."""
     prompt_tokens_max: int
     """Bound on prompt tokens that the hold covers."""
     max_tokens: int
@@ -96,6 +122,10 @@ class JobRow(msgspec.Struct, frozen=True):
     """Coordinator that the client of an attached job is connected to."""
     restarts: int | None
     """How often the answer had to begin anew after some of it may have been seen; None: never."""
+    caller: str | None = None
+    """Address that asked, where that decides who may run or see the job; None elsewhere."""
+    steps: bytes | None = None
+    """The chain of containers (`encode_steps`); None: one model."""
 
 
 class AttemptRow(msgspec.Struct, frozen=True):
@@ -119,3 +149,5 @@ class AttemptRow(msgspec.Struct, frozen=True):
     price_in: int | None
     """Micro-dollars per million tokens; None: written by a version that did not keep it."""
     price_out: int | None
+    signature: bytes | None = None
+    """The host's, over what it delivered; None: it gave none."""

@@ -8,6 +8,7 @@ acknowledged, and after a reconnect both say where they are (`Hello.open`, `Welc
 
 from comptoir.link.chain import CHAIN_BYTES, chain_start, chain_step
 from comptoir.link.messages import (
+    CONTAINER,
     COUNT_MAX,
     LINK_VERSION,
     USAGE_BYTES_MAX,
@@ -45,6 +46,7 @@ from comptoir.link.segment import SEGMENT_PAYLOAD_TYPE, Segment, pae, segment_by
 
 __all__ = [
     "CHAIN_BYTES",
+    "CONTAINER",
     "COUNT_MAX",
     "LINK_VERSION",
     "SEGMENT_PAYLOAD_TYPE",

@@ -14,6 +14,9 @@ COUNT_MAX = 2**31 - 1
 USAGE_BYTES_MAX = 64 * 1024
 """Longest ``usage`` object of an engine; a usual one has 300 bytes."""
 
+CONTAINER = "container"
+"""The job kind whose jobs are chains of containers (`ContainerRun`)."""
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 
 

@@ -6,6 +6,7 @@ Invariant: `rank` returns exactly what looking at every host would, and changes 
 Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. Knows nobody.
 """
 
+from comptoir.routing.door import Door, address_of, door
 from comptoir.routing.errors import UnknownPreference
 from comptoir.routing.filters import EXPLAINED_MAX, FILTERS, cost_scaled, explain, passes
 from comptoir.routing.freelist import FreeList
@@ -29,6 +30,7 @@ __all__ = [
     "PRIOR_FIRST_FRAME_MS",
     "PRIOR_INTER_FRAME_MS",
     "Candidate",
+    "Door",
     "FilterCount",
     "FreeList",
     "Preference",
@@ -37,8 +39,10 @@ __all__ = [
     "Slots",
     "Spec",
     "UnknownPreference",
+    "address_of",
     "choose",
     "cost_scaled",
+    "door",
     "explain",
     "passes",
     "possible",

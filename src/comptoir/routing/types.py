@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from comptoir.routing.door import Door
+
 PRIOR_FIRST_FRAME_MS = 500.0
 PRIOR_INTER_FRAME_MS = 30.0
 """What a host is taken to need before anything of its own was measured."""
@@ -38,6 +40,12 @@ class Spec:
     """The host has to be able to go on from delivered frames (a second attempt)."""
     here: bool = False
     """The host has to be one of this coordinator's own."""
+    caller: str = ""
+    """Address of whoever asked, for containers that let in only some."""
+    enters: bool = False
+    """A chain of containers begins with this one."""
+    proof: bool = False
+    """The container has to prove its result."""
     preference: str = "balanced"
     """Name of a strategy, see `PREFERENCES`."""
     answers: int = 1
@@ -98,6 +106,8 @@ class Candidate:
     """The host takes plain jobs only (it polls or is pushed its jobs)."""
     away: bool = False
     """The host is linked to another coordinator, which decides about its slots."""
+    door: Door | None = None
+    """Of a container: whom its host lets in. None: a model, open to everybody."""
     region: str = ""
     tier: str = ""
     vram_mib: int = 0

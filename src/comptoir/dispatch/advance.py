@@ -1,0 +1,40 @@
+"""Advance: a container of a chain is done; close its attempt, durably, and give the job to a host of the next one.
+
+What it made becomes a segment of one frame, with the host's signature, and waits in the journal for the end of the job, when all
+hosts of the chain are paid in one command. Whatever is lost from here on, the next container gets this output again; no
+container before it runs twice.
+"""
+
+from comptoir.dispatch.assign import Delivered, begin_step, line_up, requeue, spec_of, start, take
+from comptoir.dispatch.house import House
+from comptoir.dispatch.settle import segment_of
+from comptoir.jobs import AttemptState, Fault, LiveJob
+from comptoir.link import SEGMENT_PAYLOAD_TYPE, Usage, pae
+from comptoir.receipts import statement_bytes
+
+
+async def advance(house: House, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes) -> None:
+    """End the attempt of a container that was not the last, and start the next container on its output.
+
+    Raises:
+        BadSegment: the host's signature is not its own; the lease stands.
+        Unavailable: the database is out of reach; the lease stands, and the host repeats what it said.
+    """
+    lease = job.lease
+    assert lease is not None and job.steps and not job.on_last_step
+    delivered = None
+    if signature:
+        public_key = house.fleet.get(lease.host_id).row.public_key or b""
+        signed = pae(SEGMENT_PAYLOAD_TYPE, statement_bytes(segment_of(job, lease, finish_reason, usage)))
+        delivered = Delivered(signature, signed, public_key)
+    await requeue(house, job, lease, "", fault=Fault.NONE, state=AttemptState.DONE, unpaid=False, delivered=delivered)
+    if job.refused or job.over or job.owner_node or job.closing:
+        return
+    house.fleet.outcome(lease.host_id, "done", tokens=1)
+    begin_step(job)
+    spec = spec_of(job)
+    candidate = take(house, spec)
+    if candidate is not None:
+        await start(house, job, candidate)
+    else:
+        line_up(house, job, spec, first=True)

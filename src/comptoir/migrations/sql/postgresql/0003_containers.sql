@@ -1,0 +1,20 @@
+-- Compiled from tools/migrations/versions/0003_containers.py for postgresql. Never edit it; see docs/adding/a-migration.md.
+
+CREATE TABLE recorded (
+    scope TEXT NOT NULL,
+    name TEXT NOT NULL,
+    status TEXT NOT NULL,
+    containers TEXT NOT NULL,
+    updated_ms BIGINT NOT NULL,
+    PRIMARY KEY (scope, name)
+);
+
+CREATE INDEX ix_recorded_scope_updated_ms ON recorded (scope, updated_ms);
+
+CREATE INDEX ix_recorded_updated_ms ON recorded (updated_ms);
+
+ALTER TABLE jobs ADD COLUMN caller TEXT;
+
+ALTER TABLE jobs ADD COLUMN steps BYTEA;
+
+CREATE INDEX ix_jobs_caller_id_partial ON jobs (caller, id) WHERE caller IS NOT NULL;
