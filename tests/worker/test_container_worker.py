@@ -162,7 +162,7 @@ class TestLoop:
         async with serve_container(after(asyncio.Event())) as container:
             engine = await engine_at(container.url)
             async with join(engine):
-                attempt = await coordinator.push(make_job(1, kind="container", body=body(), left_ms=50))
+                attempt = await coordinator.push(make_job(1, kind="container", body=body(), left_ms=500))
                 async with asyncio.timeout(5):
                     await attempt.closed.wait()
                     await (await container.came()).ended.wait()

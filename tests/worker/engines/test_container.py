@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from comptoir.link import ContainerCard, Frame, ModelOffer, Usage
+from comptoir.worker.engines import container_http
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, Tells
 from comptoir.worker.engines.container import ContainerEngine, checked_spec
 from comptoir.worker.engines.container_spec import ContainerSpec
@@ -178,14 +179,14 @@ class TestFailures:
         assert (error.status, error.body) == (500, b'{"error":"boom"}')
 
     async def test_a_slow_one_times_out_and_is_hung_up_on(self) -> None:
-        async with serve_container(after(asyncio.Event())) as container, running(container, timeout_s=0.1) as engine:
+        async with serve_container(after(asyncio.Event())) as container, running(container, timeout_s=0.5) as engine:
             with pytest.raises(EngineError) as caught:
                 await run(engine, job())
             async with asyncio.timeout(5):
                 await container.runs[0].ended.wait()
 
         assert (caught.value.code, caught.value.fault) == ("container_timeout", "host")
-        assert caught.value.message == "the container was not done within 0.1 s"
+        assert caught.value.message == "the container was not done within 0.5 s"
 
     async def test_one_that_is_away_can_not_be_reached(self) -> None:
         async with serve_container() as container:
@@ -243,15 +244,19 @@ class TestStream:
             (streams(b"one", cut=True), "container_cut"),
             (streams(b"one", length=10), "container_cut"),
             (streams(b"x" * 1000), "container_output_too_large"),
-            (streams(asyncio.Event()), "container_timeout"),
             (says(b"boom", status=500), "container_failed"),
             (redirects, "container_failed"),
         ],
     )
     async def test_what_breaks_never_ends_cleanly(self, answer: Answer, code: str) -> None:
-        error = await failure(answer, stream=True, output_bytes_max=500, timeout_s=0.5)
+        error = await failure(answer, stream=True, output_bytes_max=500)
 
         assert (error.code, error.fault) == (code, "host")
+
+    async def test_one_that_falls_silent_times_out(self) -> None:
+        error = await failure(streams(b"one", asyncio.Event()), stream=True, timeout_s=0.5)
+
+        assert (error.code, error.fault) == ("container_timeout", "host")
 
     async def test_a_slow_reader_is_not_the_containers_slowness(self) -> None:
         async with (
@@ -371,6 +376,15 @@ class TestModels:
             await task
             assert await engine.resources() == {}
 
+    async def test_one_that_takes_connections_and_says_nothing_is_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with serve_container() as container, running(container) as engine:
+            monkeypatch.setattr(container_http, "PROBE_TIMEOUT_S", 0.05)
+            monkeypatch.setattr(container_http, "ABOUT_TIMEOUT_S", 0.05)
+            container.silent = True
+            offers, resources = await engine.models(), await engine.resources()
+
+        assert (offers, resources) == ([], {})
+
     async def test_nobody_there_is_said_at_the_start(self) -> None:
         engine = ContainerEngine(id="shout", url=f"http://127.0.0.1:{free_port()}")
         with pytest.raises(EngineError, match=r"no container answers \(shout at http://127.*start it first"):
@@ -435,6 +449,8 @@ class TestOptions:
             ("id=a,url=h:1", "url has to look like"),
             ("id=a,url=ftp://h:1", "url has to look like"),
             ("id=a,url=http://h:99999", "url has to look like"),
+            ("id=a,url=http://a..b:1", "url has to look like"),
+            ("id=a,url=http://[::1:1", "url has to look like"),
             ("id=a,url=http://u:p@h:1", "url has to look like"),
             ("id=a,url=http://h:1?x=1", "url has to look like"),
             ("id=a,url=http://h:1/service_output", "without /service_output"),

@@ -5,7 +5,7 @@ import itertools
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comptoir.link import Frame
@@ -143,13 +143,25 @@ class TestRefused:
         assert refused(503, {"Retry-After": "7"}, b"later", HIDDEN).retry_after_s == 7
 
     def test_what_it_said_is_bounded_and_its_address_and_bearer_are_not_in_it(self) -> None:
-        said = b"no route to http://10.1.2.3:3000/service_output (10.1.2.3:3000) with s3cret " + b"x" * 3000
+        said = b"no route to http://10.1.2.3:3000/service_output (10.1.2.3:3000, 10.1.2.3) with s3cret " + b"x" * 3000
 
         error = refused(500, {}, said, HIDDEN)
 
-        assert error.message.startswith("no route to …/service_output (…) with … xxx")
+        assert error.message.startswith("no route to …/service_output (…, …) with … xxx")
         assert len(error.message) == 2000
         assert b"10.1.2.3" not in error.body and b"s3cret" not in error.body and len(error.body) > 3000
+
+    @pytest.mark.parametrize(
+        ("url", "said", "told"),
+        [
+            ("http://shout", "shout! at http://shout/x", "shout! at …/x"),
+            ("http://shout:3000/a", "shout shout:3000 shout:3000/a", "shout … …"),
+            ("https://gpu.internal/a", "gpu.internal says gpu.internal/a", "… says …"),
+            ("http://[::1]:3000", "[::1]:3000 ::1", "… …"),
+        ],
+    )
+    def test_a_word_that_is_no_address_stays(self, url: str, said: str, told: str) -> None:
+        assert Hidden(ContainerSpec(id="a", url=url)).text(said) == told
 
     def test_a_body_that_is_too_long_is_not_kept_in_part(self) -> None:
         assert refused(500, {}, b"x" * (ERROR_BODY_MAX + 1), HIDDEN).body == b""
@@ -163,6 +175,7 @@ PIECES = st.lists(st.binary(max_size=8) | st.text(max_size=4).map(str.encode), m
 
 
 class TestStreamFrames:
+    @settings(deadline=None)
     @given(PIECES)
     def test_whatever_goes_in_comes_out(self, pieces: list[bytes]) -> None:
         frames = framed(pieces)
@@ -172,6 +185,7 @@ class TestStreamFrames:
         assert frames[-1] == Frame("", int(len(frames) == 1), STOPPED)
         assert all(frame.text or frame.extra for frame in frames)
 
+    @settings(deadline=None)
     @given(st.text(max_size=40), st.lists(st.integers(0, 200), max_size=12))
     def test_text_stays_text_wherever_it_is_cut(self, text: str, cuts: list[int]) -> None:
         data = text.encode()

@@ -191,10 +191,19 @@ def _check_id(id: str) -> None:
 def _checked_url(spec: ContainerSpec) -> str:
     try:
         parts = urlsplit(spec.url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        # What no resolver takes is a ValueError here, and would be one at every run.
+        host = (parts.hostname or "").encode("idna")
+        good = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
     except ValueError:
         good = False
-    if not good or parts.query or parts.fragment or parts.username is not None or not spec.url.isprintable():
+    if (
+        not good
+        or parts.query
+        or parts.fragment
+        or parts.username is not None
+        or not spec.url.isprintable()
+        or " " in spec.url
+    ):
         raise _wrong(spec, f"url has to look like http://HOST:PORT, not {spec.url!r}")
     url = spec.url.rstrip("/")
     if url.endswith("/service_output"):

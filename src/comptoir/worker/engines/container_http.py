@@ -83,6 +83,7 @@ class Container:
         self._places = asyncio.Semaphore(spec.concurrency or slots)
         self._headers = {"Authorization": f"Bearer {spec.bearer}"} if spec.bearer else {}
         self._session: aiohttp.ClientSession | None = None
+        self._reached = False
 
     def open(self, session: aiohttp.ClientSession) -> None:
         """Use *session* from now on."""
@@ -90,11 +91,12 @@ class Container:
 
     async def answers(self) -> bool:
         """Whether it is there: any HTTP answer will do. One that is at work is not asked; it may have one hand only."""
-        if self.running:
+        if self.running and self._reached:
             return True
         for path in ("/service-resources", "/"):
             try:
                 async with asyncio.timeout(PROBE_TIMEOUT_S), self._get(path):
+                    self._reached = True
                     return True
             except (*_BROKEN, TimeoutError):
                 # Away, or this path is not served in a way that HTTP knows.
@@ -153,8 +155,9 @@ class Container:
         response: aiohttp.ClientResponse | None = None
         try:
             response = await self._post(body, patience)
+            self._reached = True
             if response.status // 100 != 2:
-                raise await self._refused(response)
+                raise await self._refused(response, patience)
             yield response
         finally:
             self.running -= 1
@@ -175,6 +178,7 @@ class Container:
                         raise
                     return await self._post_once(body, [])
         except _UNREACHED as error:
+            self._reached = False
             raise EngineError("container_unreachable", "the container can't be reached") from error
         except TimeoutError as error:
             raise self._too_slow() from error
@@ -200,10 +204,10 @@ class Container:
             cut = "the container's connection broke before its output was complete"
             raise EngineError("container_cut", cut) from error
 
-    async def _refused(self, response: aiohttp.ClientResponse) -> EngineError:
+    async def _refused(self, response: aiohttp.ClientResponse, patience: "_Patience") -> EngineError:
         body = b""
         with contextlib.suppress(*_BROKEN, TimeoutError):
-            async with asyncio.timeout(ERROR_TIMEOUT_S):
+            async with asyncio.timeout(ERROR_TIMEOUT_S), patience.waiting():
                 body = await _up_to(response.content, wire.ERROR_BODY_MAX + 1)
         return wire.refused(response.status, response.headers, body, self._hidden)
 

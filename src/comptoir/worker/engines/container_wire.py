@@ -5,6 +5,7 @@ No I/O in here. What is said of a run goes to its buyer, so no message names the
 
 import base64
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -79,12 +80,16 @@ class Hidden:
     """Takes a container's address and bearer out of what it says."""
 
     def __init__(self, spec: ContainerSpec) -> None:
-        address = spec.url.partition("://")[2]
-        place = address.partition("/")[0]
+        parts = urlsplit(spec.url)
+        host = parts.hostname or ""
+        words = {spec.url, spec.bearer, spec.url.partition("://")[2] if parts.path else ""}
+        if parts.port is not None:
+            words.add(parts.netloc)
         # A bare name ("shout") is an ordinary word, which nobody can tell from the container's own.
-        self._words = [word for word in (spec.url, address if "/" in address else "", spec.bearer) if word]
-        if ":" in place:
-            self._words.append(place)
+        if host == "localhost" or "." in host or ":" in host:
+            words.add(host)
+        # The longest first: a part of one would leave its rest standing.
+        self._words = sorted(words - {""}, key=len, reverse=True)
 
     def text(self, text: str) -> str:
         """Return *text* without them."""
