@@ -9,6 +9,9 @@ import pytest
 from rich.console import Console
 
 from comptoir.cli.board import Board, words
+from comptoir.cli.host import _prices
+from comptoir.cli.prices import read_run_prices
+from comptoir.worker.offering import Price
 from tests.cli.conftest import ENGINE, Invoke, Program, Up, clean_environment
 
 Start = Callable[..., Any]
@@ -61,6 +64,10 @@ class TestHost:
             (("--engine", "demo,x"), "must look like option=value"),
             (("--engine", "demo", "--price", "m=1"), "MODEL=IN/OUT"),
             (("--engine", "demo", "--price-out", "cheap"), "is no price"),
+            (("--engine", "demo", "--price-run", "shout=dear"), "write dollars per run (0.002) or credits (0.2cr)"),
+            (("--engine", "demo", "--price-run", "1001"), "must be 0 to $1,000 per run"),
+            (("--engine", "demo", "--price-run", "0.0000001"), "in whole micro-dollars"),
+            (("--engine", "demo", "--price-run", "a=1", "--price-run", "a=2"), "was given already"),
             (("--engine", "demo", "--slots", "0"), "--slots"),
             (("--engine", "demo", "--url", "ftp://b.example"), "'ftp://b.example' is no address"),
         ],
@@ -70,6 +77,30 @@ class TestHost:
 
         assert result.exit_code == 2
         assert words in result.output
+
+
+class TestRunPrices:
+    @pytest.mark.parametrize(
+        ("texts", "found"),
+        [
+            ((), (1_000, {})),
+            (("0.002",), (2_000, {})),
+            (("$1000", "shout=0.2cr"), (10**9, {"shout": 2_000})),
+            (("a=b=0", "c=0.5"), (1_000, {"a=b": 0, "c": 500_000})),
+        ],
+    )
+    def test_one_for_all_and_some_by_name(self, texts: tuple[str, ...], found: tuple[int, dict[str, int]]) -> None:
+        assert read_run_prices(texts) == found
+
+    def test_a_container_named_in_both_ways_has_both_prices(self) -> None:
+        """What a name is, a model or a container, is known only once its engine runs."""
+        prices = _prices(("both=0.1/0.2", "chat=1/2"), {"both": 7, "shout": 9}, Price(1, 2, 3))
+
+        assert prices == {
+            "both": Price(100_000, 200_000, 7),
+            "chat": Price(1_000_000, 2_000_000, 3),
+            "shout": Price(1, 2, 9),
+        }
 
 
 EVENTS = [
@@ -88,6 +119,14 @@ EVENTS = [
         "EngineReady",
         {"engine": "openai", "models": ["m"], "first_token_s": 0.0, "tokens_per_s": 0.0, "goes_on_by": ""},
         "can't go on",
+    ),
+    (
+        "EngineReady",
+        {
+            "engine": "container", "models": ["shout", "gift"], "first_token_s": 0.0, "tokens_per_s": 0.0, "goes_on_by": "",
+            "run_prices_uusd": {"shout": 2000, "gift": 0},
+        },
+        "engine container is ready: shout (0.20 credits a run), gift (free)",
     ),
     ("EngineSkipped", {"engine": "demo", "why": "no library"}, "left out: no library"),
     ("Registered", {"host_id": "host_1", "new": True, "state_file": "f"}, "registered as host_1"),
@@ -130,6 +169,18 @@ class TestBoard:
         assert (board.jobs_done, board.jobs_failed, board.running, board.tokens) == (1, 1, set(), 5)
         assert (board.earned_uusd, board.balance_uusd) == (441, 1441)
         assert "0.0441 credits" in text and "2x H100" in text and "stopped" in text
+
+    def test_a_container_is_shown_by_its_runs(self) -> None:
+        board = Board("http://post")
+        done = {"job_id": "job_1", "state": "done", "earned_uusd": 2000, "tokens": 1, "balance_uusd": 2000}
+        board.take("EngineReady", {"engine": "container", "models": ["shout"], "run_prices_uusd": {"shout": 2000}})
+        board.take("JobDone", {**done, "kind": "container"})
+
+        text = shown(board)
+
+        assert "shout (0.20 credits a run)" in text and "1 run " in text and "runs" in text
+        assert "tokens" not in text
+        assert "1 run, +0.20 credits" in words("JobDone", {**done, "kind": "container"})
 
     def test_a_name_from_outside_is_no_markup(self) -> None:
         board = Board("http://post")

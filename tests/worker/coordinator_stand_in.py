@@ -30,6 +30,8 @@ from comptoir.link import (
     ModelOffer,
     Models,
     PulseAnswer,
+    Report,
+    Resources,
     Segment,
     Settled,
     Welcome,
@@ -111,6 +113,8 @@ class Coordinator:
         self.hellos: list[Hello] = []
         self.offers: list[list[ModelOffer]] = []
         self.drains = 0
+        self.resources: list[dict[str, bytes]] = []
+        self.reports: list[Report] = []
         self.connections = 0
         self.messages = 0
         self.verify_key: VerifyKey | None = None
@@ -229,6 +233,12 @@ class Coordinator:
             return []
         if isinstance(message, Drain):
             self.drains += 1
+            return []
+        if isinstance(message, Resources):
+            self.resources.append(message.of)
+            return []
+        if isinstance(message, Report):
+            self.reports.append(message)
             return []
         attempt = self.attempts.get(message.lease)
         if attempt is None or attempt.forgotten:

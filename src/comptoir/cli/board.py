@@ -23,6 +23,8 @@ def words(kind: str, event: dict[str, Any]) -> str:
             speed = ""
             if event["tokens_per_s"]:
                 speed = f" ({event['tokens_per_s']:.0f} tokens/s, first after {span(event['first_token_s'] * 1000)})"
+            if event.get("run_prices_uusd"):
+                return f"engine {event['engine']} is ready: {_offered(event)}"
             how = event.get("goes_on_by")
             others = f"goes on with others' answers by {how}" if how else "can't go on with others' answers"
             return f"engine {event['engine']} is ready: {', '.join(event['models'])}{speed}; {others}"
@@ -39,7 +41,7 @@ def words(kind: str, event: dict[str, Any]) -> str:
             return f"offers now: {', '.join(event['models']) or 'nothing'}"
         case "JobDone":
             return (
-                f"{event['job_id']} {ended(event)}: {event['tokens']} tokens, "
+                f"{event['job_id']} {ended(event)}: {_amount(event)}, "
                 f"+{credits(event['earned_uusd'])} credits, balance {credits(event['balance_uusd'])}"
             )
         case "JobFailed":
@@ -56,6 +58,25 @@ def ended(event: dict[str, Any]) -> str:
     return "cut short" if event["state"] == "failed" and event["earned_uusd"] else str(event["state"])
 
 
+def _offered(event: dict[str, Any]) -> str:
+    """List an engine's models, a container with what a run of it costs."""
+    prices = event.get("run_prices_uusd") or {}
+    return ", ".join(f"{name} ({_per_run(prices[name])})" if name in prices else name for name in event["models"])
+
+
+def _per_run(uusd: int) -> str:
+    return f"{credits(uusd)} credits a run" if uusd else "free"
+
+
+def _by_the_run(event: dict[str, Any]) -> bool:
+    return event.get("kind") == "container"
+
+
+def _amount(event: dict[str, Any]) -> str:
+    count = event["tokens"]
+    return f"{count} {'run' if count == 1 else 'runs'}" if _by_the_run(event) else f"{count} tokens"
+
+
 class Board:
     """Folds events into what is shown; keeps nothing but counts and the latest."""
 
@@ -69,9 +90,10 @@ class Board:
         self.jobs_failed = 0
         self.running: set[str] = set()
         self.tokens = 0
+        self.runs = 0
         self.earned_uusd = 0
         self.balance_uusd: int | None = None
-        self.recent: deque[tuple[str, str, int, int]] = deque(maxlen=RECENT_JOBS)
+        self.recent: deque[tuple[str, str, str, int]] = deque(maxlen=RECENT_JOBS)
         self.last_words = ""
         self._since_s = time.monotonic()
 
@@ -81,7 +103,7 @@ class Board:
             case "HardwareFound":
                 self.runs_on = event["gpu"] + (f" · {event['vram_mib']:,} MiB" if event["vram_mib"] else "")
             case "EngineReady":
-                self.engines[event["engine"]] = ", ".join(event["models"])
+                self.engines[event["engine"]] = _offered(event)
             case "EngineSkipped":
                 self.engines[event["engine"]] = f"left out: {event['why']}"
             case "Registered":
@@ -106,11 +128,14 @@ class Board:
     def _done(self, event: dict[str, Any]) -> None:
         self.running.discard(event["job_id"])
         self.jobs_done += event["state"] == "done"
-        self.tokens += event["tokens"]
+        if _by_the_run(event):
+            self.runs += event["tokens"]
+        else:
+            self.tokens += event["tokens"]
         self.earned_uusd += event["earned_uusd"]
         # A lease that earned nothing comes with no balance.
         self.balance_uusd = event["balance_uusd"] or self.balance_uusd
-        self.recent.appendleft((event["job_id"], ended(event), event["tokens"], event["earned_uusd"]))
+        self.recent.appendleft((event["job_id"], ended(event), _amount(event), event["earned_uusd"]))
 
     def render(self) -> RenderableType:
         """Return the board as of now."""
@@ -120,16 +145,17 @@ class Board:
                 ("coordinator", self.url), ("host", self.host_id or None), ("runs on", self.runs_on or None),
                 *((f"engine {name}", what) for name, what in self.engines.items()), ("status", state(self.status)),
                 ("jobs", f"{self.jobs_done} done, {len(self.running)} running, {self.jobs_failed} failed"),
-                ("tokens", f"{self.tokens:,} ({self.tokens / minutes:,.0f} a minute)"),
+                ("tokens", f"{self.tokens:,} ({self.tokens / minutes:,.0f} a minute)" if self.tokens or not self.runs else None),
+                ("runs", f"{self.runs:,} ({self.runs / minutes:,.0f} a minute)" if self.runs else None),
                 ("earned now", Text(credits_and_usd(self.earned_uusd), style="bold green")),
                 ("balance", credits_and_usd(self.balance_uusd) if self.balance_uusd is not None else None),
             ]
         )  # fmt: skip
         parts: list[RenderableType] = [head]
         if self.recent:
-            recent = table("job", "state", "tokens", "credits", right=("tokens", "credits"))
-            for job, how, tokens, earned in self.recent:
-                recent.add_row(job, state(how), str(tokens), f"+{credits(earned)}")
+            recent = table("job", "state", "made", "credits", right=("made", "credits"))
+            for job, how, made, earned in self.recent:
+                recent.add_row(job, state(how), made, f"+{credits(earned)}")
             parts += [Text(), recent]
         if self.last_words:
             parts += [Text(), Text(harmless(self.last_words), style="red")]

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -16,7 +16,7 @@ from rich.live import Live
 
 from comptoir.cli.board import Board, words
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.prices import price_callback, read_price
+from comptoir.cli.prices import price_callback, read_price, read_run_prices
 from comptoir.cli.screen import out
 from comptoir.cli.target import Target, find_target
 from comptoir.kit.logs import set_up
@@ -52,7 +52,7 @@ NO_ENGINE_HINT = (
     "engines",
     metavar="ENGINE",
     multiple=True,
-    help="demo, llamacpp,path=…, openai,base_url=…, a URL, a .gguf file. Repeatable.",
+    help="demo, llamacpp,path=…, openai,base_url=…, container,id=…,url=…, a URL, a .gguf file. Repeatable.",
 )
 @click.option(
     "--discover/--no-discover", default=False, help="Also offer OpenAI-compatible servers found on this machine."
@@ -78,6 +78,13 @@ NO_ENGINE_HINT = (
     multiple=True,
     help="Prices of one model, in the same units. Repeatable.",
 )
+@click.option(
+    "--price-run",
+    "run_prices",
+    metavar="[CONTAINER=]PRICE",
+    multiple=True,
+    help="Per run of a container: dollars (0.002) or credits (0.2cr) [0.001]. Repeatable: one container's own.",
+)
 @click.option("--slots", type=click.IntRange(1, 4096), default=4, show_default=True, help="Jobs at once.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of engines that compute in this process [all].")
 @click.option(
@@ -98,10 +105,11 @@ NO_ENGINE_HINT = (
 @click.option("--supervised", is_flag=True, hidden=True, help="Events as JSON lines; stop when standard input ends.")
 def host(
     *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], discover: bool, price_in: int, price_out: int,
-    model_prices: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None, name: str | None,
+    model_prices: tuple[str, ...], run_prices: tuple[str, ...],
+    slots: int, threads: int | None, state_dir: str | None, name: str | None,
     region: str | None, measure: bool, drain_s: float, skip_ports: tuple[int, ...], supervised: bool,
 ) -> None:  # fmt: skip
-    """Offer this machine's models and earn for every token.
+    """Offer this machine's models and containers, and earn for each token and run.
 
     Works from behind NAT: the worker calls the coordinator, never the other way round. GPUs are found by nvidia-smi; none
     is fine. Host id and key are kept, so a restart is the same host. SIGTERM or Ctrl-C drains: running jobs finish first.
@@ -114,15 +122,19 @@ def host(
       comptoir host --url https://post.example --key ck_… --engine ./qwen2.5-7b-q4.gguf --price-out 0.30
       comptoir host --discover --price qwen2.5:7b=0.05/0.20 --slots 16
       comptoir host --engine demo --price-out 100cr
+      comptoir host --engine container,id=shout,url=http://127.0.0.1:3000 --price-run shout=0.002
       comptoir host --url https://a.post.example --url https://b.post.example --engine demo
     """
     target = _target(urls, key)
     if not engines and not discover:
         raise Failure("no engine was chosen", NO_ENGINE_HINT, code=Exit.USAGE)
+    run_uusd, of_containers = read_run_prices(run_prices)
+    price = Price(price_in, price_out, run_uusd)
     config = WorkerConfig(
         url=target.url, key=target.key or None, engines=_specs(engines), discover=discover,
-        discover_skip_ports=list(skip_ports), slots=slots, threads=threads, price=Price(price_in, price_out),
-        model_prices=_prices(model_prices), state_dir=state_dir, name=name, region=region, measure=measure, drain_s=drain_s,
+        discover_skip_ports=list(skip_ports), slots=slots, threads=threads, price=price,
+        model_prices=_prices(model_prices, of_containers, price), state_dir=state_dir, name=name, region=region,
+        measure=measure, drain_s=drain_s,
     )  # fmt: skip
     set_up(level="warning", form="text")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -148,8 +160,8 @@ def _specs(texts: Sequence[str]) -> list[EngineSpec]:
         raise Failure(error.message, "see 'comptoir host --help'", code=Exit.USAGE) from error
 
 
-def _prices(texts: Sequence[str]) -> dict[str, Price]:
-    found = {}
+def _prices(texts: Sequence[str], of_containers: Mapping[str, int], price: Price) -> dict[str, Price]:
+    found = {name: msgspec.structs.replace(price, run_uusd=run_uusd) for name, run_uusd in of_containers.items()}
     for text in texts:
         model, equals, prices = text.rpartition("=")
         into, slash, outof = prices.partition("/")
@@ -157,7 +169,8 @@ def _prices(texts: Sequence[str]) -> dict[str, Price]:
             raise Failure(
                 f"--price {text!r} must look like MODEL=IN/OUT", "for example qwen2.5:7b=0.05/0.20", code=Exit.USAGE
             )
-        found[model] = Price(read_price(into), read_price(outof))
+        run_uusd = of_containers.get(model, price.run_uusd)
+        found[model] = Price(read_price(into), read_price(outof), run_uusd)
     return found
 
 

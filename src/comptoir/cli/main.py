@@ -30,7 +30,12 @@ COMMANDS = (
     Entry("balance", "comptoir.cli.money:balance", "Show what your account holds.", BUY),
     Entry("statement", "comptoir.cli.money:statement", "Show every transfer of your account.", BUY),
     Entry("deposit", "comptoir.cli.money:deposit", "Credit an account (operators).", BUY),
-    Entry("host", "comptoir.cli.host:host", "Offer this machine's models and earn for every token.", EARN),
+    Entry(
+        "host",
+        "comptoir.cli.host:host",
+        "Offer this machine's models and containers, and earn for each token and run.",
+        EARN,
+    ),
     Entry("hosts", "comptoir.cli.market:hosts", "List hosts with pace and reputation.", CHECK),
     Entry("models", "comptoir.cli.market:models", "List models that can be bought now.", CHECK),
     Entry("receipt", "comptoir.cli.receipt:receipt", "Show a receipt, or verify one offline.", CHECK),

@@ -1,12 +1,21 @@
 """What a registration or an offer must satisfy; the first fault is named with its limit."""
 
+import ipaddress
+import math
+import re
+from collections.abc import Iterable
 from decimal import Decimal
 
 from comptoir.hosts.types import PUSH, TRANSPORTS, NewHost
 from comptoir.kit.errors import InvalidField
-from comptoir.kit.money import PRICE_UUSD_PER_MTOK_MAX, price_from_usd_per_token
+from comptoir.kit.money import (
+    PRICE_UUSD_PER_MTOK_MAX,
+    RUN_PRICE_UUSD_MAX,
+    TOKENS_PER_MTOK,
+    price_from_usd_per_token,
+)
 from comptoir.kit.urlguard import UrlGuard
-from comptoir.link import ModelOffer
+from comptoir.link import ContainerCard, ModelOffer
 
 GPU_CHARS_MAX = 200
 WORD_CHARS_MAX = 64
@@ -19,6 +28,20 @@ CONTEXT_TOKENS_MAX = 100_000_000
 VRAM_MIB_MAX = 1 << 30
 PUBLIC_KEY_BYTES = 32
 KINDS_DEFAULT = ("chat", "completion")
+CONTAINER_KINDS = ["container"]
+"""Kinds of a container's offer: a thing that is paid by the run can't be paid by the token as well."""
+
+CARD_CHARS_MAX = 2000
+"""Description, image."""
+CARD_LIST_MAX = 1000
+"""Networks, addresses, assets."""
+NETWORK_CHARS_MAX = 64
+ADDRESS_CHARS_MAX = 64
+RUN_TIMEOUT_S_MAX = 86_400.0
+RATE_REQUESTS_MAX = 1_000_000
+RATE_PERIOD_S_MAX = 86_400.0
+_AMOUNT = re.compile(r"[0-9]{1,78}")
+"""Decimal text of an unsigned number of 256 bits, as far as its length tells."""
 
 
 def check_host(new: NewHost, guard: UrlGuard) -> None:
@@ -46,7 +69,7 @@ def check_offer(models: tuple[ModelOffer, ...], slots: int) -> None:
     """Do nothing if a host may offer *models* on *slots*.
 
     Raises:
-        InvalidField: too few, too many, named twice, or a price or a length out of bounds.
+        InvalidField: too few, too many, named twice, a price or a length out of bounds, or a container that is none.
     """
     _between("slots", slots, 1, SLOTS_MAX)
     if not 1 <= len(models) <= MODELS_MAX:
@@ -60,8 +83,40 @@ def check_offer(models: tuple[ModelOffer, ...], slots: int) -> None:
             raise InvalidField(field, f"must have 1 to {KINDS_MAX} kinds of 1 to {WORD_CHARS_MAX} characters")
         _between(f"{field}.context_tokens", offer.context_tokens, 1, CONTEXT_TOKENS_MAX)
         _between(f"{field}.price_in", offer.price_in_uusd_per_mtok, 0, PRICE_UUSD_PER_MTOK_MAX)
-        _between(f"{field}.price_out", offer.price_out_uusd_per_mtok, 0, PRICE_UUSD_PER_MTOK_MAX)
+        by_the_run = offer.kinds == CONTAINER_KINDS
+        price_out_max = RUN_PRICE_UUSD_MAX * TOKENS_PER_MTOK if by_the_run else PRICE_UUSD_PER_MTOK_MAX
+        _between(f"{field}.price_out", offer.price_out_uusd_per_mtok, 0, price_out_max)
         _length(f"{field}.fingerprint", offer.fingerprint, least=0, most=MODEL_CHARS_MAX)
+        _check_container(field, offer)
+
+
+def _check_container(field: str, offer: ModelOffer) -> None:
+    if offer.container is None and CONTAINER_KINDS[0] not in offer.kinds:
+        return
+    if offer.container is None or offer.kinds != CONTAINER_KINDS:
+        raise InvalidField(field, "must have a container's card with the kind container alone, and only with that")
+    if "," in offer.name:
+        raise InvalidField(field, "must have no comma in a container's name: jobs name several with commas between")
+    _check_card(f"{field}.container", offer.container)
+
+
+def _check_card(field: str, card: ContainerCard) -> None:
+    _length(f"{field}.description", card.description, least=0, most=CARD_CHARS_MAX)
+    _length(f"{field}.image", card.image, least=0, most=CARD_CHARS_MAX)
+    _above_zero(f"{field}.timeout_s", card.timeout_s, RUN_TIMEOUT_S_MAX)
+    _between(f"{field}.rate_requests", card.rate_requests, 0, RATE_REQUESTS_MAX)
+    _above_zero(f"{field}.rate_period_s", card.rate_period_s, RATE_PERIOD_S_MAX)
+    _texts(f"{field}.allowed_ips", card.allowed_ips, most=NETWORK_CHARS_MAX)
+    for text in card.allowed_ips:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError as error:
+            raise InvalidField(f"{field}.allowed_ips", f"must be networks: {error}") from error
+    _texts(f"{field}.accepted_payments", card.accepted_payments, most=ADDRESS_CHARS_MAX)
+    if not all(_AMOUNT.fullmatch(amount) for amount in card.accepted_payments.values()):
+        raise InvalidField(f"{field}.accepted_payments", "must be amounts as decimal text")
+    _texts(f"{field}.allowed_addresses", card.allowed_addresses, most=ADDRESS_CHARS_MAX)
+    _texts(f"{field}.allowed_delegate_addresses", card.allowed_delegate_addresses, most=ADDRESS_CHARS_MAX)
 
 
 def offers_of(names: list[str], price_usd_per_token: Decimal, *, context_tokens: int = 4096) -> tuple[ModelOffer, ...]:
@@ -83,6 +138,19 @@ def _length(field: str, value: str, *, least: int, most: int) -> None:
     if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in value):
         # PostgreSQL refuses NUL, terminals obey the others, and half a surrogate pair has no UTF-8.
         raise InvalidField(field, "must not contain control characters")
+
+
+def _texts(field: str, values: Iterable[str], *, most: int) -> None:
+    listed = list(values)
+    if len(listed) > CARD_LIST_MAX:
+        raise InvalidField(field, f"must be at most {CARD_LIST_MAX}, not {len(listed)}")
+    for value in listed:
+        _length(field, value, least=1, most=most)
+
+
+def _above_zero(field: str, value: float, most: float) -> None:
+    if not (math.isfinite(value) and 0 < value <= most):
+        raise InvalidField(field, f"must be above 0 and at most {most:g}, not {value:g}")
 
 
 def _between(field: str, value: int, least: int, most: int) -> None:

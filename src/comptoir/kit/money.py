@@ -17,6 +17,9 @@ AMOUNT_UUSD_MAX = 10**15
 PRICE_UUSD_PER_MTOK_MAX = 10**12
 """Upper bound of a price: one dollar a token."""
 
+RUN_PRICE_UUSD_MAX = 10**9
+"""Upper bound of the price of one run of a container: 1,000 dollars. As a price of a million runs it still fits 64 bits."""
+
 
 def cost_up(scaled_uusd: int) -> int:
     """Round *scaled_uusd* (tokens times price, summed; >= 0) up to micro-dollars: what a hold sets aside."""

@@ -15,6 +15,8 @@ class EngineReady(msgspec.Struct, frozen=True):
     tokens_per_s: float
     goes_on_by: str = ""
     """How it goes on with an answer that another host began; empty: it can't."""
+    run_prices_uusd: dict[str, int] = {}
+    """Of an engine of containers: what a run of each costs."""
 
 
 class EngineSkipped(msgspec.Struct, frozen=True):
@@ -77,7 +79,10 @@ class JobDone(msgspec.Struct, frozen=True):
     """``done``, ``failed`` or ``lost``."""
     earned_uusd: int
     tokens: int
+    """Of a container: runs."""
     balance_uusd: int
+    kind: str = ""
+    """Of the job; empty when its lease was forgotten before."""
 
 
 class JobFailed(msgspec.Struct, frozen=True):

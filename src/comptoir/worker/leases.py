@@ -55,6 +55,7 @@ class Lease:
         "input_sha256",
         "job_id",
         "kept_bytes",
+        "kind",
         "lease",
         "model",
         "sent_seq",
@@ -67,6 +68,7 @@ class Lease:
     def __init__(self, job: Job, *, window: int) -> None:
         self.lease = job.lease
         self.job_id = job.job_id
+        self.kind = job.kind
         self.model = job.model
         self.input_sha256 = hashlib.sha256(job.body).hexdigest()
         start_seq = job.start_seq

@@ -122,9 +122,9 @@ class JobRunner:
             if held.closing is None and not message.job_id:
                 self._lost(held, "the coordinator has given the job to another host")
         if message.job_id and (held is not None or message.earned_uusd):
-            self._on_event(
-                JobDone(message.job_id, message.state, message.earned_uusd, message.tokens, message.balance_uusd)
-            )
+            earned, balance = message.earned_uusd, message.balance_uusd
+            kind = held.kind if held is not None else ""
+            self._on_event(JobDone(message.job_id, message.state, earned, message.tokens, balance, kind))
 
     def drop(self, lease: bytes) -> None:
         """Forget a lease that the coordinator does not know (any more) and stop its engine."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from comptoir.kit.money import TOKENS_PER_MTOK
 from comptoir.link import ModelOffer
 from comptoir.worker.engines.base import Continues, Engine, EngineError
 from comptoir.worker.events import EngineReady, EngineSkipped, OnEvent
@@ -24,10 +25,20 @@ MODELS_MAX = 256
 
 
 class Price(msgspec.Struct, frozen=True):
-    """Micro-dollars per million tokens."""
+    """Micro-dollars per million tokens, and for a container per run."""
 
     in_uusd_per_mtok: int = 0
     out_uusd_per_mtok: int = 0
+    run_uusd: int = 0
+
+    def on(self, offer: ModelOffer) -> ModelOffer:
+        """Return *offer* at this price; a run counts as a token on the link."""
+        by_the_run = offer.container is not None
+        return msgspec.structs.replace(
+            offer,
+            price_in_uusd_per_mtok=0 if by_the_run else self.in_uusd_per_mtok,
+            price_out_uusd_per_mtok=self.run_uusd * TOKENS_PER_MTOK if by_the_run else self.out_uusd_per_mtok,
+        )
 
 
 class Offering:
@@ -107,7 +118,11 @@ class Offering:
         self._engines.append(engine)
         names = [model.name for model in models]
         first_token_s, tokens_per_s = (speed.first_token_s, speed.tokens_per_s) if speed else (0.0, 0.0)
-        self._on_event(EngineReady(engine.name, names, first_token_s, tokens_per_s, _continuation(engine, names)))
+        runs = {model.name: self._price_of(model).run_uusd for model in models if model.container is not None}
+        self._on_event(EngineReady(engine.name, names, first_token_s, tokens_per_s, _continuation(engine, names), runs))
+
+    def _price_of(self, model: ModelOffer) -> Price:
+        return self._model_prices.get(model.name, self._price)
 
     def _merge(self) -> None:
         """Put all models into one list, `MODELS_MAX` at most; of two with one name the earlier engine's stays."""
@@ -120,15 +135,8 @@ class Offering:
                 if len(models) == MODELS_MAX:
                     _log.warning("only the first %d models are offered; choose with the engine's aliases", MODELS_MAX)
                     break
-                price = self._model_prices.get(model.name, self._price)
                 routes[model.name] = engine
-                models.append(
-                    msgspec.structs.replace(
-                        model,
-                        price_in_uusd_per_mtok=price.in_uusd_per_mtok,
-                        price_out_uusd_per_mtok=price.out_uusd_per_mtok,
-                    )
-                )
+                models.append(self._price_of(model).on(model))
         self.models = models
         self.routes = routes
 

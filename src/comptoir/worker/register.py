@@ -60,7 +60,10 @@ def public_key_of(seed: str) -> str:
 
 def offer_json(offer: ModelOffer) -> dict[str, object]:
     """Spell an offer as a JSON object (on the link it is an array)."""
-    return msgspec.structs.asdict(offer)
+    spelled = msgspec.structs.asdict(offer)
+    # A coordinator that knows no containers never reads of one.
+    del spelled["container"]
+    return spelled if offer.container is None else {**spelled, "container": msgspec.structs.asdict(offer.container)}
 
 
 async def register(url: str, registration: Registration, *, owner_key: str | None = None) -> Registered:

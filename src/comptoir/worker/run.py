@@ -203,6 +203,7 @@ class _Worker:
             on_event=self._on_event,
         )
         uplink.offer(self._offering.models, config.slots)
+        uplink.telling.offer(self._offering.routes)
         link = asyncio.create_task(uplink.run())
         refresh = asyncio.create_task(self._refresh(runner, uplink))
         stopping = asyncio.create_task(self._stop.wait())
@@ -245,6 +246,7 @@ class _Worker:
 
     async def _refresh(self, runner: JobRunner, uplink: Uplink) -> None:
         while True:
+            await self._look(uplink)
             await asyncio.sleep(MODELS_REFRESH_S)
             try:
                 changed = await self._offering.refresh()
@@ -254,7 +256,14 @@ class _Worker:
             if changed:
                 runner.offer(self._offering.routes)
                 uplink.offer(self._offering.models, self._config.slots)
+                uplink.telling.offer(self._offering.routes)
                 self._on_event(OfferChanged([model.name for model in self._offering.models]))
+
+    async def _look(self, uplink: Uplink) -> None:
+        try:
+            await uplink.telling.look()
+        except Exception:  # A third-party engine's bug in telling must not end the refreshing.
+            _log.exception("asking the containers for their resources failed")
 
     def _pulse_starter(
         self, state: HostState, uplink: Uplink, pulses: list[PulseThread]

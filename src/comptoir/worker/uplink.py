@@ -27,6 +27,7 @@ from comptoir.link import (
     FromWorker,
     Have,
     Hello,
+    Inquire,
     Job,
     ModelOffer,
     Models,
@@ -43,6 +44,7 @@ from comptoir.worker.errors import KeyRefused, LinkRefused
 from comptoir.worker.events import Connected, OnEvent, Reconnecting, ignore
 from comptoir.worker.leases import Lease, LeaseTable
 from comptoir.worker.link_watch import LinkWatch
+from comptoir.worker.telling import Telling
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +121,8 @@ class Uplink:
         self._key = key
         self._software = software
         self._table = table
+        self.telling = Telling(wake=table.nudge)
+        """What the containers say of themselves, for this link."""
         self._jobs = jobs
         self._on_event = on_event
         self._backoff = backoff or Backoff()
@@ -158,6 +162,7 @@ class Uplink:
     async def close(self) -> None:
         """Close the connection; `run` returns."""
         self._closing.set()
+        await self.telling.close()
         if self._socket is not None:
             await self._socket.close()
 
@@ -306,6 +311,7 @@ class Uplink:
         known = {have.lease: have for have in first.have}
         resumed = sum([self._resume(attempt.lease, known.get(attempt.lease)) for attempt in opened])
         self._on_event(Connected(first.host_id, resumed))
+        self.telling.connected()
         if self._draining:
             self._table.nudge()
         return batch[1:]
@@ -334,6 +340,8 @@ class Uplink:
             self._jobs.settled(message)
         elif isinstance(message, Cancel):
             self._jobs.cancel(message)
+        elif isinstance(message, Inquire):
+            self.telling.inquire(message)
         elif isinstance(message, Bye):
             if message.reconnect_after_s < 0:
                 raise LinkRefused(f"the coordinator ended the link for good: {message.reason}")
@@ -361,6 +369,7 @@ class Uplink:
                 if self._draining and not self._drain_sent:
                     self._drain_sent = True
                     batch.append(Drain())
+                batch += self.telling.take()
                 batch += self._table.take(BATCH_BYTES_MAX)
                 if batch:
                     await _send(socket, batch)

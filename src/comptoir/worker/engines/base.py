@@ -36,12 +36,13 @@ class EngineRequest(msgspec.Struct, frozen=True):
     """One request as the engine sees it."""
 
     kind: str
-    """``chat``, ``completion`` or ``embedding``."""
+    """``chat``, ``completion``, ``embedding`` or ``container``."""
     model: str
     body: bytes
-    """The buyer's JSON body (OpenAI shape), unknown fields included; never changed by the house."""
+    """The buyer's JSON body (OpenAI shape), unknown fields included; never changed by the house. Or `link.ContainerRun`."""
     prefix: tuple[Frame, ...] = ()
-    """Frames already delivered by another host; the engine goes on after them. Only if ``can_continue``."""
+    """Frames already delivered by another host; the engine goes on after them. Only if ``can_continue``, or, for a container,
+    the outputs of those before it."""
     max_tokens: int = 0
     """Most tokens of the whole answer over all its choices, those of *prefix* included; the loop cuts it there, an engine that
     stops by itself can say what it counted. 0: the body alone says."""
@@ -112,4 +113,23 @@ class Continues(Protocol):
 
     def continuation(self, model: str) -> str:
         """Return how *model* goes on, in words for the host's owner; empty when it does not."""
+        ...
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """What an engine of containers has beside `Engine`: what they say of themselves, word for word."""
+
+    async def resources(self) -> dict[str, bytes]:
+        """Return the JSON of ``GET /service-resources`` by container, without those that don't answer well.
+
+        Bounded in time (5 s) and size (64 KiB each). Never raises for a container that is away.
+        """
+        ...
+
+    async def supports(self, container: str, model_id: str) -> bytes:
+        """Return the JSON of ``GET /service-resources?model_id=``; empty when *container* did not answer well.
+
+        Bounded as `resources`.
+        """
         ...

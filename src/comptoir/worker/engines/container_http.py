@@ -1,0 +1,251 @@
+"""One container over HTTP: its runs, and what it says of itself. Every wait and every body is bounded.
+
+Connections are kept and used again. A run is posted once: only where a kept connection turns out to be closed already is it
+posted again, on a new one. Redirects are not followed, cookies not kept.
+"""
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncGenerator, AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from comptoir.worker.engines import container_wire as wire
+from comptoir.worker.engines.base import EngineError
+from comptoir.worker.engines.container_spec import ContainerSpec
+
+CONNECT_TIMEOUT_S = 5.0
+"""Most seconds to reach a container."""
+
+PROBE_TIMEOUT_S = 2.5
+"""Most seconds for an answer to each of the two paths by which it is found out whether a container is there."""
+
+ABOUT_TIMEOUT_S = 4.0
+"""Most seconds for what a container says of itself; who asks waits for 5 s."""
+
+ABOUT_BYTES_MAX = 64 * 1024
+"""Longest ``/service-resources``; that of Ritual's services has some 5 kB."""
+
+ERROR_TIMEOUT_S = 5.0
+"""Most seconds for the body of an error, whose status says enough."""
+
+CONNECTIONS_MAX = 512
+"""Most connections over all containers; their places are the real bound."""
+
+KEEP_CONNECTION_S = 1.5
+"""How long an unused connection is kept: below the 2 s after which gunicorn closes it on its side."""
+
+READ_BUFFER_BYTES = 256 * 1024
+"""Bytes of an answer read ahead; beyond, TCP holds the container back."""
+
+LARGE_BODY_BYTES = 1024 * 1024
+"""Inputs from here on are written in pieces, so that they don't hold up the event loop."""
+
+_UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_BROKEN = (aiohttp.ClientError, OSError)
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Return the connections that all containers of a worker share; the caller closes it."""
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_CONNECTION_S),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+        # The bytes of an output are the container's own, not those of its compression.
+        headers={"Accept-Encoding": "identity"},
+        # What one buyer's run is told to remember is none of another's business.
+        cookie_jar=aiohttp.DummyCookieJar(),
+        read_bufsize=READ_BUFFER_BYTES,
+        trace_configs=[trace],
+    )
+
+
+async def _note_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx.append(True)
+
+
+class Container:
+    """One container at *spec*'s address; *slots* runs at once where the spec does not say."""
+
+    def __init__(self, spec: ContainerSpec, *, slots: int) -> None:
+        self.spec = spec
+        self.running = 0
+        self.about_last = b""
+        """What it last said of itself, for the time that it is too busy to say it again."""
+        self._hidden = wire.Hidden(spec)
+        self._places = asyncio.Semaphore(spec.concurrency or slots)
+        self._headers = {"Authorization": f"Bearer {spec.bearer}"} if spec.bearer else {}
+        self._session: aiohttp.ClientSession | None = None
+        self._reached = False
+
+    def open(self, session: aiohttp.ClientSession) -> None:
+        """Use *session* from now on."""
+        self._session = session
+
+    async def answers(self) -> bool:
+        """Whether it is there: any HTTP answer will do. One that is at work is not asked; it may have one hand only."""
+        if self.running and self._reached:
+            return True
+        for path in ("/service-resources", "/"):
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT_S), self._get(path):
+                    self._reached = True
+                    return True
+            except (*_BROKEN, TimeoutError):
+                # Away, or this path is not served in a way that HTTP knows.
+                continue
+        return False
+
+    async def about(self, model_id: str | None = None) -> bytes:
+        """Return ``GET /service-resources[?model_id=]`` word for word; empty when that is no good JSON of a good size."""
+        query = f"?model_id={quote(model_id, safe='')}" if model_id is not None else ""
+        try:
+            async with asyncio.timeout(ABOUT_TIMEOUT_S), self._get("/service-resources" + query) as response:
+                if response.status // 100 != 2:
+                    return b""
+                body = await _up_to(response.content, ABOUT_BYTES_MAX + 1)
+        except (*_BROKEN, TimeoutError):
+            # No answer is an answer here.
+            return b""
+        return body if len(body) <= ABOUT_BYTES_MAX and wire.is_json(body) else b""
+
+    async def output(self, body: bytes) -> str:
+        """Run it on *body* and return its output, JSON word for word.
+
+        Raises:
+            EngineError: it can't be reached, fails, is too slow, says too much, or not JSON.
+        """
+        patience = _Patience(self.spec.timeout_s)
+        pieces = [piece async for piece in self.stream(body, patience)]
+        return wire.read_output(b"".join(pieces), self._hidden)
+
+    async def stream(self, body: bytes, patience: "_Patience | None" = None) -> AsyncGenerator[bytes, None]:
+        """Run it on *body* and yield the bytes of its output as they come.
+
+        Raises:
+            EngineError: as `output`; a connection that ends before the output is complete is never a clean end.
+        """
+        patience = patience or _Patience(self.spec.timeout_s)
+        size = 0
+        async with self._answer(body, patience) as response:
+            while piece := await self._piece(response, patience):
+                size += len(piece)
+                if size > self.spec.output_bytes_max:
+                    most = f"the container's output is larger than the {self.spec.output_bytes_max} bytes allowed here"
+                    raise EngineError("container_output_too_large", most)
+                yield piece
+
+    @contextlib.asynccontextmanager
+    async def _answer(self, body: bytes, patience: "_Patience") -> AsyncIterator[aiohttp.ClientResponse]:
+        """Hold a place, and the good answer to *body*, until the block ends; what is not read by then is broken off."""
+        try:
+            async with patience.waiting():
+                await self._places.acquire()
+        except TimeoutError as error:
+            busy = f"the container was busy with other runs for {self.spec.timeout_s:g} s"
+            raise EngineError("container_busy", busy, fault="capacity") from error
+        self.running += 1
+        response: aiohttp.ClientResponse | None = None
+        try:
+            response = await self._post(body, patience)
+            self._reached = True
+            if response.status // 100 != 2:
+                raise await self._refused(response, patience)
+            yield response
+        finally:
+            self.running -= 1
+            self._places.release()
+            if response is not None:
+                # One that was read to its end has given its connection back already; any other is aborted here.
+                response.close()
+
+    async def _post(self, body: bytes, patience: "_Patience") -> aiohttp.ClientResponse:
+        try:
+            async with patience.waiting():
+                reused: list[bool] = []
+                try:
+                    return await self._post_once(body, reused)
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    # The far side closed a kept connection just as we used it: nothing was run.
+                    if not reused:
+                        raise
+                    return await self._post_once(body, [])
+        except _UNREACHED as error:
+            self._reached = False
+            raise EngineError("container_unreachable", "the container can't be reached") from error
+        except TimeoutError as error:
+            raise self._too_slow() from error
+        except _BROKEN as error:
+            raise EngineError("container_cut", "the container's connection broke before it answered") from error
+
+    async def _post_once(self, body: bytes, reused: list[bool]) -> aiohttp.ClientResponse:
+        return await self._opened().post(
+            self.spec.url + "/service_output",
+            data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
+            headers={"Content-Type": "application/json", **self._headers},
+            allow_redirects=False,
+            trace_request_ctx=reused,
+        )
+
+    async def _piece(self, response: aiohttp.ClientResponse, patience: "_Patience") -> bytes:
+        try:
+            async with patience.waiting():
+                return await response.content.readany()
+        except TimeoutError as error:
+            raise self._too_slow() from error
+        except _BROKEN as error:
+            cut = "the container's connection broke before its output was complete"
+            raise EngineError("container_cut", cut) from error
+
+    async def _refused(self, response: aiohttp.ClientResponse, patience: "_Patience") -> EngineError:
+        body = b""
+        with contextlib.suppress(*_BROKEN, TimeoutError):
+            async with asyncio.timeout(ERROR_TIMEOUT_S), patience.waiting():
+                body = await _up_to(response.content, wire.ERROR_BODY_MAX + 1)
+        return wire.refused(response.status, response.headers, body, self._hidden)
+
+    def _too_slow(self) -> EngineError:
+        return EngineError("container_timeout", f"the container was not done within {self.spec.timeout_s:g} s")
+
+    def _get(self, path_and_query: str) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        # Encoded here: what a buyer asks for goes over the wire as asked.
+        address = URL(self.spec.url + path_and_query, encoded=True)
+        return self._opened().get(address, headers=self._headers, allow_redirects=False)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise EngineError("engine_closed", "the engine is not started")
+        return self._session
+
+
+class _Patience:
+    """The time that a run has: only what is waited for the container counts, not what its reader takes."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left_s = seconds
+
+    @contextlib.asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """Count the block. Raises TimeoutError in it when the time is over."""
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        try:
+            async with asyncio.timeout(self._left_s):
+                yield
+        finally:
+            self._left_s -= clock() - began_s
+
+
+async def _up_to(content: aiohttp.StreamReader, bytes_max: int) -> bytes:
+    """Read a body, or its first *bytes_max* bytes."""
+    read = b""
+    while len(read) < bytes_max and (piece := await content.readany()):
+        read += piece
+    return read[:bytes_max]
