@@ -184,7 +184,7 @@ def tune_interpreter() -> None:
 def create_app(house: House) -> HttpServer:
     """Return the ASGI application that serves every dialect over *house*."""
     settings = house.settings
-    gate = Gate(house.identity, settings, house.clock)
+    gate = Gate(house.identity, settings, house.clock, dialects=DIALECTS)
     server = HttpServer(
         house, DIALECTS, gate=gate, body_bytes_max=settings.body_bytes_max,
         cors_origins=settings.cors_origins,
@@ -192,7 +192,8 @@ def create_app(house: House) -> HttpServer:
     if isinstance(house.peers, Cluster):
         house.peers.handing_on.server = server
         server.hand_on = house.peers.handing_on.hand_on
-        house.peers.sharing.begin({"key": gate.by_key, "ip": gate.by_ip, "login": house.identity.logins})
+        shared = {"key": gate.by_key, "ip": gate.by_ip, "login": house.identity.logins, **gate.by_path}
+        house.peers.sharing.begin(shared)
     house.served = lambda: [
         Served(
             route.dialect.name, route.endpoint.method, route.endpoint.path, route.counts.by_status, route.counts.seconds

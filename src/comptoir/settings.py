@@ -154,6 +154,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Password attempts a minute for one username, and for one address. Guards passwords and the processor: one attempt
     costs an argon2id hash."""
 
+    # -- infernet ------------------------------------------------------------------------------------------------------
+    infernet_anonymous: Literal["off", "loopback", "any"] = "off"
+    """Who may buy through the Infernet API without a key, as its published clients do: nobody, programs on this machine, or
+    anybody. Jobs then belong to the caller's address, and the house pays. The quickstart (comptoir up on loopback) has
+    loopback."""
+    infernet_anonymous_uusd_per_day: Annotated[int, Meta(ge=0, le=10**12)] = 1_000_000
+    """Most that all callers without a key may spend a day (UTC) together, micro-dollars; it is given to the house account
+    unnamed-callers day by day, and the ledger refuses what is beyond."""
+    infernet_requests_per_minute: Annotated[int, Meta(ge=1, le=100_000_000)] = 60
+    """Requests a minute of one address without a key to each path of the Infernet API; Ritual's node allows 60."""
+    infernet_chain_id: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """Chain that delegated requests have to be signed for; 0: none is known, and none is checked. Needs
+    infernet_coordinator and comptoir[chain]."""
+    infernet_coordinator: Annotated[str, Meta(max_length=42, pattern=r"^$|^0x[0-9a-fA-F]{40}$")] = ""
+    """Address of the coordinator contract that delegated requests have to be signed for."""
+
     # -- security ------------------------------------------------------------------------------------------------------
     allow_open_host_registration: bool = True
     """Anybody may register a host, as the published reference has it; false asks for an operator's key."""
@@ -363,6 +379,9 @@ def _check_together(settings: Settings, origin: Mapping[str, str]) -> None:
                 f"{getattr(settings, high)} (from {origin[high]})",
                 origin[low],
             )
+    if bool(settings.infernet_chain_id) != bool(settings.infernet_coordinator):
+        given = "infernet_chain_id" if settings.infernet_chain_id else "infernet_coordinator"
+        raise SettingsError(given, "needs both infernet_chain_id and infernet_coordinator", origin[given])
     if settings.bus and not settings.database.startswith(("postgresql://", "postgres://")):
         reason = "several coordinators need PostgreSQL: give database = postgresql://… too, or no bus"
         raise SettingsError("bus", reason, origin["bus"])

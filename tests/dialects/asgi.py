@@ -65,7 +65,7 @@ def standing_in(house: House, answer: Callable[[Dialect, Endpoint], bytes] = lam
         sockets: list[Socket] = [dataclasses.replace(one, handler=socket_stand_in) for one in dialect.sockets]
         return dataclasses.replace(dialect, endpoints=tuple(endpoints), sockets=tuple(sockets))
 
-    gate = Gate(house.identity, house.settings, house.clock)
+    gate = Gate(house.identity, house.settings, house.clock, dialects=DIALECTS)
     return HttpServer(house, [emptied(one) for one in DIALECTS], gate=gate, body_bytes_max=1 << 20)
 
 

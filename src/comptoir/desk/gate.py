@@ -1,6 +1,6 @@
 """Who is asking, and how often: the one place where credentials and rate limits are looked at."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from ipaddress import ip_address, ip_network
 
 from comptoir.identity import Anonymous, Credentials, Identity, OwnerKind, Principal
@@ -14,13 +14,21 @@ from comptoir.settings import Settings
 class Gate:
     """Sets `Request.principal` and `Request.rate`, or refuses."""
 
-    def __init__(self, identity: Identity, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, identity: Identity, settings: Settings, clock: Clock, *, dialects: Iterable[Dialect] = ()
+    ) -> None:  # fmt: skip
         self._identity = identity
         self._settings = settings
         self.by_key = RateLimiter(per_minute=settings.requests_per_minute_per_key, clock=clock)
         """Requests by owner of the key."""
         self.by_ip = RateLimiter(per_minute=settings.requests_per_minute_per_ip, clock=clock)
         """Requests without a key, by address."""
+        self.by_path = {
+            dialect.name: RateLimiter(per_minute=getattr(settings, dialect.own_rate), clock=clock)
+            for dialect in dialects
+            if dialect.own_rate
+        }
+        """The same for dialects with limits of their own: by path and address."""
         self._proxies = [ip_network(text, strict=False) for text in settings.trusted_proxies]
 
     def __call__(self, request: Request, access: Access, dialect: Dialect) -> Awaitable[None] | None:
@@ -29,8 +37,9 @@ class Gate:
         Raises:
             NotAuthenticated, NotAllowed, TooManyRequests: in the order they are checked.
         """
+        request.address = self.peer(request) if self._proxies else request.peer
         if access is Access.PUBLIC:
-            self._limit_ip(request)
+            self._limit_ip(request, dialect)
             return None
         for name, value in request.scope["headers"]:
             if name == b"authorization":
@@ -39,17 +48,17 @@ class Gate:
                     self._admit(request, access, principal)
                     return None
                 break
-        return self._look_up(request, access)
+        return self._look_up(request, access, dialect)
 
-    async def _look_up(self, request: Request, access: Access) -> None:
+    async def _look_up(self, request: Request, access: Access, dialect: Dialect) -> None:
         try:
             found = await self._identity.resolve(self._credentials(request))
         except NotAuthenticated:
             # Guessing keys costs a look-up each and is counted like asking without one.
-            self._limit_ip(request)
+            self._limit_ip(request, dialect)
             raise
         if isinstance(found, Anonymous):
-            self._limit_ip(request)
+            self._limit_ip(request, dialect)
             if access is not Access.OPTIONAL:
                 raise NotAuthenticated("a credential is needed: send 'Authorization: Bearer <key>'")
             return
@@ -66,8 +75,16 @@ class Gate:
         if principal.kind is not OwnerKind.HOST:
             request.rate = self._checked(self.by_key.take(principal.id))
 
-    def _limit_ip(self, request: Request) -> None:
-        request.rate = self._checked(self.by_ip.take(address_key(self.peer(request))))
+    def _limit_ip(self, request: Request, dialect: Dialect) -> None:
+        address = address_key(request.address)
+        limiter = self.by_path.get(dialect.name)
+        if limiter is not None:
+            # The same path alone under the dialect's prefix is no other one.
+            path = request.path.removeprefix(dialect.prefix)
+            if path not in dialect.unlimited:
+                request.rate = self._checked(limiter.take(f"{path} {address}"))
+                return
+        request.rate = self._checked(self.by_ip.take(address))
 
     def _checked(self, allowance: Allowance) -> Allowance:
         if not allowance.allowed:
@@ -99,6 +116,6 @@ class Gate:
         if self._settings.allow_query_keys and b"api_key=" in request.scope["query_string"]:
             query_key = dict(request.query_pairs()).get("api_key", "").encode() or None
         return Credentials(
-            ip=self.peer(request), authorization=headers.get(b"authorization"), x_api_key=headers.get(b"x-api-key"),
+            ip=request.address, authorization=headers.get(b"authorization"), x_api_key=headers.get(b"x-api-key"),
             x_admin_key=headers.get(b"x-admin-key"), query_key=query_key,
         )  # fmt: skip

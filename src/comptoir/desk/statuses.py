@@ -51,6 +51,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownPreference: 422,
     street.BadSegment: 422,
     street.NoHostPossible: 422,
+    street.ContainerRefused: 422,
     TooManyRequests: 429,
     street.TooManyJobs: 429,
     street.QueueFull: 503,

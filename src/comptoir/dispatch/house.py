@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 from comptoir.dispatch.ending_later import Later
+from comptoir.dispatch.support import SupportCache
 from comptoir.hosts import Fleet, Host, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity
@@ -16,6 +17,7 @@ from comptoir.jobs import AttemptState, Jobs, Lease, LiveJob
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 from comptoir.kit.errors import Unavailable
+from comptoir.kit.ratelimit import RateLimiter
 from comptoir.kit.shares import Held
 from comptoir.kit.vitals import Check, LoopLag
 from comptoir.ledger import FEES, Ledger
@@ -220,6 +222,14 @@ class House:
     """Opens the line to a host that jobs are pushed to; the composition root sets it (`dispatch.push`)."""
     on_given: Callable[[LiveJob, Lease], None] = lambda job, lease: None
     """Called when a job went down a line; the composition root sets it (`dispatch.hedge`)."""
+    on_resources: Callable[[bytes, Mapping[str, bytes]], None] = lambda host_id, of: None
+    """Called when a host here told what its containers say of themselves; the cluster sets it."""
+    support: SupportCache = field(default_factory=SupportCache)
+    """What containers said of models (`dispatch.inquire`)."""
+    unnamed_until_ms: int = 0
+    """When the account of callers without a key is to be filled up again (`dispatch.unnamed`)."""
+    container_rates: dict[tuple[str, int, float], RateLimiter] = field(default_factory=dict)
+    """What hosts let one caller ask of a container, by container, requests and seconds (`desk.containers`)."""
     hedged: dict[bytes, Hedge] = field(default_factory=dict)
     """Second hosts by the lease they work on."""
     in_flight: Held = field(default_factory=Held)

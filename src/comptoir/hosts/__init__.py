@@ -9,6 +9,7 @@ Knows `routing` (its door only), whose candidates and free lists the fleet keeps
 """
 
 from comptoir.hosts.away import Away
+from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.check import (
     GPU_CHARS_MAX,
     MODEL_CHARS_MAX,
@@ -37,6 +38,7 @@ from comptoir.hosts.types import (
     PUSH,
     STATUSES,
     TRANSPORTS,
+    ContainerSummary,
     HostRow,
     ModelSummary,
     NewHost,
@@ -64,6 +66,8 @@ __all__ = [
     "TABLES",
     "TRANSPORTS",
     "Away",
+    "Catalog",
+    "ContainerSummary",
     "Fleet",
     "Host",
     "HostRefusal",

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 
+from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
-from comptoir.hosts.host import Host
+from comptoir.hosts.host import Host, door_of
 from comptoir.hosts.pace import PRIOR, Pace
 from comptoir.hosts.reputation import PRIOR_BAD, PRIOR_GOOD
-from comptoir.hosts.tally import ModelTally
 from comptoir.hosts.types import (
     ACTIVE,
     DONE,
@@ -29,7 +29,7 @@ from comptoir.hosts.types import (
 )
 from comptoir.kit.clock import Clock
 from comptoir.link import ModelOffer, Pulse
-from comptoir.routing import Candidate, Door, FreeList, Refused, Spec, door, explain, possible
+from comptoir.routing import Candidate, FreeList, Refused, Spec, explain, possible
 
 HOST_SILENT_S = 90.0
 """A host not heard of for this long is offline: three of the heartbeats that the published API asks for every 30 s."""
@@ -44,11 +44,10 @@ class Fleet:
         self._host_silent_s = host_silent_s
         self._hosts: dict[bytes, Host] = {}
         self._lists: dict[str, FreeList] = {}
-        self._tallies: dict[str, ModelTally] = {}
+        self.catalog = Catalog()
+        """What active hosts offer."""
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         """Hosts that are not offline, the longest silent first."""
-        self._models: list[ModelSummary] | None = None
-        self._since_ms: dict[str, int] = {}  # By model: when the first of its hosts was registered.
         self.plain_hosts = 0
         """Registered hosts without our worker, which take plain text only."""
         self.active_hosts = 0
@@ -107,6 +106,7 @@ class Fleet:
         self._set_status(host, OFFLINE)
         for model in list(host.candidates):
             self._withdraw(host, model)
+        self.catalog.set_resources(host_id, {})
         del self._hosts[host_id]
         self.plain_hosts -= host.row.transport != LINK
         self.changed.discard(host_id)
@@ -344,14 +344,24 @@ class Fleet:
 
     def models(self) -> list[ModelSummary]:
         """Return the models that active hosts offer, by name; made anew only after an offer or a status changed."""
-        if self._models is None:
-            self._models = [tally.summary(self._since_ms[name]) for name, tally in sorted(self._tallies.items())]
-        return self._models
+        return self.catalog.models()
 
     def model(self, name: str) -> ModelSummary | None:
         """Return one of `models`, or ``None`` when no active host offers it."""
-        tally = self._tallies.get(name)
-        return tally.summary(self._since_ms[name]) if tally is not None else None
+        return self.catalog.model(name)
+
+    def with_container(self, name: str) -> list[Candidate]:
+        """Return every registered host that has offered this container, here now or not."""
+        known = self._lists.get(name)
+        return [one for one in known.all.values() if one.door is not None] if known is not None else []
+
+    def resources(self) -> dict[str, bytes]:
+        """Return what each container on offer says of itself, as JSON, by name."""
+        return self.catalog.resources(self._serves)
+
+    def _serves(self, host_id: bytes, name: str) -> bool:
+        host = self._hosts.get(host_id)
+        return host is not None and host.status == ACTIVE and name in host.candidates
 
     def list_hosts(
         self,
@@ -395,7 +405,7 @@ class Fleet:
         if ACTIVE in (was, status):
             self.active_hosts += 1 if status == ACTIVE else -1
             # Counting happens while the status says active: before leaving it, after entering it.
-            self._tally(host, 1 if status == ACTIVE else -1)
+            self.catalog.count(host.row.models, 1 if status == ACTIVE else -1)
         if status == OFFLINE:
             self._seen.pop(host.id, None)
             if host.slots.waiting is not None:
@@ -405,21 +415,7 @@ class Fleet:
 
     def _count(self, host: Host, sign: int) -> None:
         if host.status == ACTIVE:
-            self._tally(host, sign)
-
-    def _tally(self, host: Host, sign: int) -> None:
-        self._models = None
-        for offer in host.row.models:
-            tally = self._tallies.get(offer.name)
-            if sign > 0:
-                if tally is None:
-                    tally = self._tallies[offer.name] = ModelTally(offer.name)
-                tally.add(offer)
-            else:
-                assert tally is not None, "what is taken away was counted"
-                tally.remove(offer)
-                if not tally.hosts:
-                    del self._tallies[offer.name]
+            self.catalog.count(host.row.models, sign)
 
     def _place(self, host: Host, *, rejoins: bool = False) -> None:
         """Recount the host's free slots and bring all its lists up to date."""
@@ -442,7 +438,8 @@ class Fleet:
             hosts = self._lists.get(offer.name)
             if hosts is None:
                 hosts = self._lists[offer.name] = FreeList(offer.name)
-            self._since_ms[offer.name] = min(row.created_ms, self._since_ms.get(offer.name, row.created_ms))
+            since_ms = self.catalog.since_ms
+            since_ms[offer.name] = min(row.created_ms, since_ms.get(offer.name, row.created_ms))
             candidate = host.candidates.get(offer.name)
             joins = candidate is None
             if candidate is None:
@@ -455,7 +452,7 @@ class Fleet:
             candidate.price_out_uusd_per_mtok = offer.price_out_uusd_per_mtok
             candidate.can_continue = offer.can_continue
             candidate.plain_only, candidate.away = row.transport != LINK, bool(host.node_id)
-            candidate.door = _door_of(offer)
+            candidate.door = door_of(offer)
             candidate.region, candidate.tier, candidate.vram_mib = row.region, row.tier, row.vram_mib
             if joins:
                 hosts.add(candidate)
@@ -469,7 +466,7 @@ class Fleet:
         hosts.remove(host.id)
         if not hosts.all:
             del self._lists[model]
-            del self._since_ms[model]
+            del self.catalog.since_ms[model]
 
     def _note_pulse(self, host: Host, pulse: Pulse) -> None:
         host.gpu_utilization = pulse.gpu_utilization
@@ -493,13 +490,6 @@ class Fleet:
         if has_moved(candidate.first_frame_ms, first) or has_moved(candidate.inter_frame_ms, inter):
             candidate.first_frame_ms, candidate.inter_frame_ms = first, inter
             self._lists[model].moved(candidate)
-
-
-def _door_of(offer: ModelOffer) -> Door | None:
-    card = offer.container
-    if card is None:
-        return None
-    return door(external=card.external, proofs=card.generates_proofs, networks=card.allowed_ips)
 
 
 def has_moved(published: float, truth: float) -> bool:

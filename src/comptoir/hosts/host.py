@@ -5,7 +5,8 @@ from dataclasses import replace
 from comptoir.hosts.pace import Pace
 from comptoir.hosts.reputation import Reputation
 from comptoir.hosts.types import OFFLINE, POLL, HostRow
-from comptoir.routing import Candidate, Slots
+from comptoir.link import ModelOffer
+from comptoir.routing import Candidate, Door, Slots, door
 
 
 class Host:
@@ -75,3 +76,11 @@ class Host:
             bad_milli=round(self.reputation.bad * 1000),
             outcome_ms=self.reputation.at_ms,
         )
+
+
+def door_of(offer: ModelOffer) -> Door | None:
+    """Return whom a host lets in to a container that it offers; None: it is a model."""
+    card = offer.container
+    if card is None:
+        return None
+    return door(external=card.external, proofs=card.generates_proofs, networks=card.allowed_ips)

@@ -1,7 +1,10 @@
 """Counts kept up to date with every change, so that listing the models never looks at the hosts."""
 
-from comptoir.hosts.types import ModelSummary
-from comptoir.link import ModelOffer
+from comptoir.hosts.types import ContainerSummary, ModelSummary
+from comptoir.link import ContainerCard, ModelOffer
+
+Face = tuple[bool, bool, str, str]
+"""What is told of a container: external, proofs, description, image."""
 
 
 class Tally:
@@ -34,6 +37,48 @@ class Tally:
         if self._ends is None:
             self._ends = (min(self._counts), max(self._counts))
         return self._ends
+
+
+class ContainerTally:
+    """What the active hosts offer of one container."""
+
+    __slots__ = ("faces", "hosts", "name", "prices")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.hosts = 0
+        self.prices = Tally()
+        self.faces: dict[Face, int] = {}
+
+    def add(self, offer: ModelOffer) -> None:
+        """A host with this offer became active."""
+        self.hosts += 1
+        self.prices.add(offer.price_out_uusd_per_mtok)
+        face = _face(offer.container)
+        self.faces[face] = self.faces.get(face, 0) + 1
+
+    def remove(self, offer: ModelOffer) -> None:
+        """A host with this offer is no longer active."""
+        self.hosts -= 1
+        self.prices.remove(offer.price_out_uusd_per_mtok)
+        face = _face(offer.container)
+        self.faces[face] -= 1
+        if not self.faces[face]:
+            del self.faces[face]
+
+    def summary(self) -> ContainerSummary:
+        """Say it to the outside; there must be an active host. Where hosts differ, most of them are believed."""
+        best = max(self.faces, key=lambda face: (self.faces[face], face))
+        return ContainerSummary(
+            name=self.name, available_hosts=self.hosts, external=any(external for external, *_ in self.faces),
+            generates_proofs=any(proofs for _, proofs, *_ in self.faces), description=best[2], image=best[3],
+            min_price_uusd_per_mrun=self.prices.ends()[0],
+        )  # fmt: skip
+
+
+def _face(card: ContainerCard | None) -> Face:
+    assert card is not None, "a container comes with a card"
+    return card.external, card.generates_proofs, card.description, card.image
 
 
 class ModelTally:

@@ -84,6 +84,21 @@ class ModelSummary:
     """When the first of its hosts was registered, also one that is not here now."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSummary:
+    """One container as the market sees it now, over all active hosts that offer it."""
+
+    name: str
+    available_hosts: int
+    external: bool
+    """Whether a job may begin with it at some host."""
+    generates_proofs: bool
+    description: str
+    image: str
+    min_price_uusd_per_mrun: int
+    """Micro-dollars per million runs at the cheapest host."""
+
+
 @dataclass(frozen=True, slots=True)
 class PaceFigures:
     """Measured times of one host with one model, in milliseconds; priors before anything was measured."""

@@ -18,8 +18,10 @@ from comptoir.jobs.errors import (
     UnknownJob,
 )
 from comptoir.jobs.lease import ClosedSegment, Lease
-from comptoir.jobs.live import RESTARTED, LiveJob, LiveJobs, Reader, chain_over, decode_frames
+from comptoir.jobs.live import RESTARTED, LiveJob, LiveJobs, chain_over, decode_frames
 from comptoir.jobs.queue import Queue, Waiting
+from comptoir.jobs.reader import Reader
+from comptoir.jobs.recorded import RECORDED_CONTAINERS_MAX, RECORDED_NAME_CHARS_MAX
 from comptoir.jobs.service import Jobs
 from comptoir.jobs.store import (
     Finish,
@@ -38,6 +40,8 @@ from comptoir.jobs.types import FINAL, AttemptRow, AttemptState, Fault, JobRow, 
 
 __all__ = [
     "FINAL",
+    "RECORDED_CONTAINERS_MAX",
+    "RECORDED_NAME_CHARS_MAX",
     "RESTARTED",
     "TABLES",
     "AnswerForgotten",

@@ -7,6 +7,7 @@ from comptoir.jobs.errors import UnknownJob
 from comptoir.jobs.lease import Lease
 from comptoir.jobs.live import LiveJobs, decode_frames
 from comptoir.jobs.queue import Queue
+from comptoir.jobs.recorded import Recorded
 from comptoir.jobs.store import (
     claim_leases,
     claim_row,
@@ -44,6 +45,7 @@ class Jobs:
         self._db = db
         self.live = LiveJobs()
         self.queue = Queue()
+        self.recorded = Recorded(db)
 
     async def get(self, job_id: bytes, *, owner_id: bytes | None = None, light: bool = True) -> JobRow:
         """Return a stored job; *owner_id* makes another's job unknown; *light* leaves the body empty.
@@ -75,6 +77,47 @@ class Jobs:
         ((total,),) = await self._db.fetch(f"SELECT count(*) FROM jobs WHERE {where}", params)
         sql = f"SELECT {LIGHT} FROM jobs WHERE {where} ORDER BY id DESC LIMIT {min(limit, PAGE_MAX)} OFFSET {offset}"
         return [job_row(row) for row in await self._db.fetch(sql, params)], int(total)
+
+    async def chains(self, job_ids: Sequence[bytes], *, owner_id: bytes, caller: str | None) -> dict[bytes, JobRow]:
+        """Return those of *job_ids* (at most 1,000) that are chains of containers of this owner, without bodies.
+
+        Args:
+            caller: only those that were asked for from this address; None: from any.
+        """
+        if not job_ids:
+            return {}
+        marks = ",".join("?" * len(job_ids))
+        sql = f"SELECT {LIGHT} FROM jobs WHERE id IN ({marks}) AND owner_id = ? AND caller IS NOT NULL"
+        params: list[object] = [*job_ids, owner_id]
+        if caller is not None:
+            sql += " AND caller = ?"
+            params.append(caller)
+        return {row.id: row for row in map(job_row, await self._db.fetch(sql, params))}
+
+    async def chain_ids(
+        self, *, owner_id: bytes, caller: str | None, over: bool | None, limit: int, before: bytes | None
+    ) -> list[bytes]:
+        """Return the ids of an owner's chains, the newest first, below *before*; *over* true or false: only those that are, or not.
+
+        Read in a thread: it may be thousands of rows.
+        """
+        where, params = (
+            "owner_id = ? AND caller IS NOT NULL AND id < ?",
+            list[object]([owner_id, before or b"\xff" * 16]),
+        )
+        if caller is not None:
+            where += " AND caller = ?"
+            params.append(caller)
+        if over is not None:
+            where += f" AND state {'NOT ' if over else ''}IN ('queued', 'running')"
+        # Unfinished jobs are few beside those that an owner ever bought; SQLite would go through the latter.
+        hint = " INDEXED BY ix_jobs_id_partial" if over is False and self._db.dialect == "sqlite" else ""
+        sql = f"SELECT id FROM jobs{hint} WHERE {where} ORDER BY id DESC LIMIT {limit:d}"
+        if self._db.dialect == "sqlite":  # Where `fetch` reads in the event loop.
+            rows = await self._db.survey(lambda fetch: fetch(sql, params))
+        else:
+            rows = await self._db.fetch(sql, params)
+        return [bytes(row[0]) for row in rows]
 
     async def newest(
         self, *, owner_id: bytes | None, state: str | None = None, limit: int = 20, before: bytes | None = None
@@ -114,6 +157,13 @@ class Jobs:
         if not rows:
             return [], b""
         return decode_frames(rows[0][0]), bytes(rows[0][1])
+
+    async def answers(self, job_ids: Sequence[bytes]) -> dict[bytes, list[Frame]]:
+        """Return the frames of finished jobs (at most 1,000), of those that have any."""
+        if not job_ids:
+            return {}
+        sql = f"SELECT job_id, frames FROM answers WHERE job_id IN ({','.join('?' * len(job_ids))})"
+        return {bytes(row[0]): decode_frames(row[1]) for row in await self._db.fetch(sql, list(job_ids))}
 
     async def is_forgotten(self, job_id: bytes) -> bool:
         """Tell whether prompt and answer of a job were removed (`forget`)."""

@@ -39,7 +39,11 @@ JOBS = Table(
     },
     key=("id",),
     indexes=(("owner_id", "id"),),
-    partial=((("id",), "state IN ('queued', 'running')"), (("caller", "id"), "caller IS NOT NULL")),
+    partial=(
+        (("id",), "state IN ('queued', 'running')"),
+        (("owner_id", "id"), "caller IS NOT NULL"),
+        (("owner_id", "caller", "id"), "caller IS NOT NULL"),
+    ),
 )
 ATTEMPTS = Table(
     "attempts",

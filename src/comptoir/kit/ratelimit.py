@@ -39,24 +39,26 @@ class Allowance(msgspec.Struct, frozen=True, gc=False):
 
 
 class RateLimiter:
-    """A bucket of *per_minute* requests for every key; it fills evenly within a minute."""
+    """A bucket of *per_minute* requests for every key; it fills evenly within a minute (or another *window_s*)."""
 
     __slots__ = (
         "_fill_s", "_half", "_keep_s", "_monotonic_s", "_old", "_step_s", "_taken", "_turned_s", "_young", "limit"
     )  # fmt: skip
 
-    def __init__(self, *, per_minute: int, clock: Clock, burst: int | None = None, keys_max: int = KEYS_MAX) -> None:
+    def __init__(
+        self, *, per_minute: int, clock: Clock, burst: int | None = None, keys_max: int = KEYS_MAX, window_s: float = 60.0
+    ) -> None:  # fmt: skip
         """Make an empty limiter.
 
         Args:
-            per_minute: lasting rate, >= 1.
+            per_minute: lasting rate, >= 1, within *window_s* (> 0).
             burst: size of the bucket; *per_minute* by default.
             keys_max: buckets remembered, >= 2.
         """
         assert per_minute >= 1
         assert keys_max >= 2
         self.limit = burst if burst is not None else per_minute
-        self._step_s = 60.0 / per_minute
+        self._step_s = window_s / per_minute
         self._fill_s = self._step_s * self.limit
         self._keep_s = self._fill_s
         """How long after its last use a bucket may still not be full."""

@@ -2,11 +2,21 @@
 
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, Tx
+from comptoir.kit.ids import oldest_id
 from comptoir.kit.money import AMOUNT_UUSD_MAX
 from comptoir.ledger.book import Book, account_rows
 from comptoir.ledger.errors import UnknownAccount
 from comptoir.ledger.tables import ACCOUNTS, TRANSFERS
-from comptoir.ledger.types import FEES, HOUSE_ACCOUNTS, PAYMENTS_IN, Account, Statement, Transfer, fee_account
+from comptoir.ledger.types import (
+    FEES,
+    HOUSE_ACCOUNTS,
+    PAYMENTS_IN,
+    PROMOTIONS,
+    Account,
+    Statement,
+    Transfer,
+    fee_account,
+)
 
 STATEMENT_TRANSFERS_MAX = 1000
 """Most transfers of one page of a statement."""
@@ -75,6 +85,31 @@ class Ledger:
             return transfer
 
         return await self._db.run(command, locks=[account_rows((owner_id, PAYMENTS_IN))])
+
+    async def allow(self, owner_id: bytes, *, most_uusd: int, since_ms: int) -> int:
+        """Fill an account up from promotions so that with what it has spent since *since_ms* it has *most_uusd*; return the rest.
+
+        Idempotent, and exact however often and wherever it is called: what was spent since then is counted, not remembered.
+
+        Raises:
+            UnknownAccount: the owner has no account; nothing is written.
+        """
+        assert 0 <= most_uusd <= AMOUNT_UUSD_MAX
+        now = self._clock.now_ms()
+
+        def command(tx: Tx) -> int:
+            book = Book.load(tx, (owner_id, PROMOTIONS))
+            sql = "SELECT COALESCE(SUM(amount_uusd), 0) FROM transfers WHERE debit_id = ? AND id >= ?"
+            ((spent,),) = tx.fetch(sql, [owner_id, oldest_id(since_ms)])
+            missing = most_uusd - int(spent) - book.balance_uusd(owner_id)
+            if missing > 0:
+                book.move(
+                    debit=PROMOTIONS, credit=owner_id, amount_uusd=missing, kind="allowance", job_id=None, at_ms=now
+                )  # fmt: skip
+                book.apply(tx)
+            return book.free_uusd(owner_id)
+
+        return await self._db.run(command, locks=[account_rows((owner_id, PROMOTIONS))])
 
     async def fees_uusd(self) -> int:
         """Return the platform's part so far, over the fee accounts of all coordinators."""

@@ -11,10 +11,13 @@ PROMOTIONS = b"comptoir-promote"
 FEES = b"comptoir-fees-00"
 """Account that the platform's part goes to; of the coordinator in slot 0, which is the only one or the first of several."""
 
+UNNAMED = b"comptoir-unnamed"
+"""Account that pays for callers without a key, where the operator allows them: ``unnamed-callers``."""
+
 FEE_SLOTS_MAX = 256
 """Coordinators that can have a fee account of their own."""
 
-HOUSE_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees"}
+HOUSE_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees", UNNAMED: "unnamed"}
 """The house's own accounts and their kinds. Ids are 16 ASCII bytes, as no time-ordered id is before year 5000."""
 
 
@@ -43,7 +46,7 @@ class Account(msgspec.Struct, frozen=True):
 
     id: bytes
     kind: str
-    """``buyer``, ``host``, ``fees``, ``payments_in`` or ``promotions``."""
+    """``buyer``, ``host``, ``fees``, ``payments_in``, ``promotions`` or ``unnamed`` (who pays for callers without a key)."""
     balance_uusd: int
     held_uusd: int
 
@@ -64,7 +67,7 @@ class Transfer(msgspec.Struct, frozen=True):
     amount_uusd: int
     """> 0."""
     kind: str
-    """``signup``, ``deposit``, ``pay`` (buyer to host), ``fee`` (buyer to house)."""
+    """``signup``, ``deposit``, ``allowance`` (for callers without a key), ``pay`` (buyer to host), ``fee`` (buyer to house)."""
     job_id: bytes | None
     created_ms: int
 

@@ -13,6 +13,7 @@ from comptoir.ledger import (
     PAYMENTS_IN,
     PROMOTIONS,
     TABLES,
+    UNNAMED,
     Book,
     Difference,
     HoldMismatch,
@@ -78,7 +79,7 @@ class TestAccounts:
 
         account = await ledger.account(BUYER)
         assert (account.kind, account.balance_uusd) == ("buyer", 1000)
-        assert set(await ledger.accounts([*HOUSE_ACCOUNTS, new_id()])) == {PAYMENTS_IN, PROMOTIONS, FEES}
+        assert set(await ledger.accounts([*HOUSE_ACCOUNTS, new_id()])) == {PAYMENTS_IN, PROMOTIONS, FEES, UNNAMED}
 
     async def test_nobody_has_none(self, ledger: Ledger) -> None:
         with pytest.raises(UnknownAccount):

@@ -27,11 +27,6 @@ def upgrade() -> None:
     op.create_index("ix_recorded_updated_ms", "recorded", ["updated_ms"], unique=False)
     op.add_column("jobs", sa.Column("caller", sa.Text(), nullable=True))
     op.add_column("jobs", sa.Column("steps", sa.LargeBinary(), nullable=True))
-    op.create_index(
-        "ix_jobs_caller_id_partial",
-        "jobs",
-        ["caller", "id"],
-        unique=False,
-        sqlite_where=CALLER,
-        postgresql_where=CALLER,
-    )
+    for columns in (["owner_id", "id"], ["owner_id", "caller", "id"]):
+        name = f"ix_jobs_{'_'.join(columns)}_partial"
+        op.create_index(name, "jobs", columns, unique=False, sqlite_where=CALLER, postgresql_where=CALLER)

@@ -14,6 +14,7 @@ from comptoir.dispatch.assign import lose, pump
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.house import House
+from comptoir.dispatch.inquire import is_said
 from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
@@ -33,8 +34,11 @@ from comptoir.link import (
     FromWorker,
     Have,
     Hello,
+    Inquire,
     Job,
     Models,
+    Report,
+    Resources,
     Settled,
     Welcome,
     decode_from_worker,
@@ -48,6 +52,9 @@ OUTBOX_MESSAGES_MAX = 100_000
 
 ACK_EVERY_S = 0.05
 """Acknowledgements are gathered this long: far shorter than it takes a worker to fill its window."""
+
+INQUIRIES_MAX = 1_000
+"""Questions to one host's containers that wait for an answer; further ones are not asked."""
 
 HELLO_WITHIN_S = 10.0
 """How long a new connection may stay silent."""
@@ -69,6 +76,8 @@ class Session:
         self._ack_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.open = False
+        self._inquiries: dict[int, asyncio.Future[bytes]] = {}
+        self._inquired = 0
 
     # -- Line ----------------------------------------------------------------------------------------------------
 
@@ -89,6 +98,17 @@ class Session:
         self.post(
             Settled(lease.id, public("job", job.id), state, earned_uusd, job.usage.completion_tokens, balance_uusd)
         )
+
+    def inquire(self, container: str, model_id: str) -> "asyncio.Future[bytes]":
+        """Ask a container of this host whether it supports a model; the answer is JSON, empty if it gave none."""
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        if not self.open or len(self._inquiries) >= INQUIRIES_MAX:
+            answer.set_result(b"")
+            return answer
+        self._inquired += 1
+        self._inquiries[self._inquired] = answer
+        self.post(Inquire(self._inquired, container, model_id))
+        return answer
 
     def post(self, message: FromCoordinator) -> None:
         """Queue one message; all of one loop tick leave as one WebSocket message."""
@@ -187,6 +207,10 @@ class Session:
 
     def _leave(self) -> None:
         self.open = False
+        for answer in self._inquiries.values():
+            if not answer.done():
+                answer.set_result(b"")
+        self._inquiries.clear()
         house, host = self._house, self._host
         if house.lines.get(host.id) is self:
             del house.lines[host.id]
@@ -234,6 +258,10 @@ class Session:
             self._fail(message)  # type: ignore[arg-type]
         elif kind is Models:
             self._models(message)  # type: ignore[arg-type]
+        elif kind is Resources:
+            self._resources(message)  # type: ignore[arg-type]
+        elif kind is Report:
+            self._report(message)  # type: ignore[arg-type]
         elif kind is Drain:
             self._house.fleet.drain(self._host.id)
         else:
@@ -322,6 +350,17 @@ class Session:
             raise ProtocolBroken(f"the offer can't be taken: {invalid}") from invalid
         self._house.fleet.replace_offer(self._host.id, tuple(message.models), message.slots)
         pump(self._house, self._host.id)
+
+    def _resources(self, message: Resources) -> None:
+        offered = {offer.name for offer in self._host.row.models if offer.container is not None}
+        of = {name: body for name, body in message.of.items() if name in offered and is_said(body)}
+        self._house.fleet.catalog.set_resources(self._host.id, of)
+        self._house.on_resources(self._host.id, of)
+
+    def _report(self, message: Report) -> None:
+        answer = self._inquiries.pop(message.inquiry, None)
+        if answer is not None and not answer.done():
+            answer.set_result(message.body if is_said(message.body) else b"")
 
     # -- out -----------------------------------------------------------------------------------------------------
 

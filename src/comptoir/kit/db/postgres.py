@@ -6,12 +6,13 @@ Needs the extra ``comptoir[postgres]``. Imported only when a postgresql:// addre
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import psycopg
 
 from comptoir.kit.db.schema import Table
+from comptoir.kit.db.store import Look
 from comptoir.kit.db.tx import Row, placeholders_percent, postgres_insert, postgres_select, postgres_update
 
 T = TypeVar("T")
@@ -195,11 +196,11 @@ class PostgresStore:
             self._reading = self._connect()
         return self._reading.cursor(binary=True).execute(placeholders_percent(sql), params).fetchall()
 
-    def survey(self, look: Callable[[Callable[[str], list[Row]]], T]) -> T:
+    def survey(self, look: Look[T]) -> T:
         """Run *look* over one snapshot, on a connection of its own."""
         with contextlib.closing(self._connect()) as connection:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            return look(lambda sql: connection.execute(sql).fetchall())
+            return look(lambda sql, params=(): connection.execute(placeholders_percent(sql), params or None).fetchall())
 
     def retryable(self, error: Exception) -> bool:
         """Deadlock, serialisation failure or a lost connection: the batch may run again if it was not committed."""

@@ -2,13 +2,14 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from comptoir.kit.db.schema import Table
+from comptoir.kit.db.store import Look
 from comptoir.kit.db.tx import ROWS_PER_STATEMENT_MAX, Row, powers_of_two, sqlite_insert, sqlite_select, sqlite_update
 
 T = TypeVar("T")
@@ -148,11 +149,11 @@ class SqliteStore:
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         return self._reading.execute(sql, params).fetchall()
 
-    def survey(self, look: Callable[[Callable[[str], list[Row]]], T]) -> T:
+    def survey(self, look: Look[T]) -> T:
         """Run *look* over one snapshot, on a connection of its own."""
         with closing(connect(self.path, read_only=True)) as connection:
             connection.execute("BEGIN")
-            return look(lambda sql: connection.execute(sql).fetchall())
+            return look(lambda sql, params=(): connection.execute(sql, params).fetchall())
 
     def retryable(self, error: Exception) -> bool:
         """SQLite has one writer: nothing to run again but a lock that somebody outside held too long."""

@@ -7,8 +7,12 @@ from comptoir.kit.db.tx import Row
 
 T = TypeVar("T")
 
-Fetch = Callable[[str], list[Row]]
-"""Runs one query of a survey."""
+
+class Fetch(Protocol):
+    """Runs one query of a survey."""
+
+    def __call__(self, sql: str, params: Sequence[Any] = (), /) -> list[Row]: ...
+
 
 Look = Callable[[Fetch], T]
 """A survey: any number of queries, all of which see one moment."""

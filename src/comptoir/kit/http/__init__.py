@@ -17,7 +17,7 @@ from comptoir.kit.http.errors import (
 )
 from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
 from comptoir.kit.http.request import Reply, Request, Stream
-from comptoir.kit.http.server import FORWARDED, HttpServer, RequestCounts, encode_json
+from comptoir.kit.http.server import FORWARDED, HttpServer, RequestCounts, StreamAborted, encode_json
 
 __all__ = [
     "FORWARDED",
@@ -35,6 +35,7 @@ __all__ = [
     "RequestCounts",
     "Socket",
     "Stream",
+    "StreamAborted",
     "UnsupportedBody",
     "document_bytes",
     "encode_json",

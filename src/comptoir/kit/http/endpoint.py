@@ -40,6 +40,8 @@ class Endpoint:
     """One sentence for the reference."""
     request: Any = None
     """msgspec type of the JSON body; None: no body is read."""
+    decodes: bool = True
+    """False: the handler reads `Request.raw` itself, and *request* only documents it."""
     query: Any = None
     """msgspec struct of the query string; None: ignored."""
     response: Any = None
@@ -102,3 +104,7 @@ class Dialect:
     """Status of an error class, for the reference and the tests."""
     error_body: Any = None
     """msgspec type of what *render_error* answers, for the reference."""
+    own_rate: str = ""
+    """Setting that says how many requests a minute an address without a key may make to each path; empty: the house's."""
+    unlimited: frozenset[str] = frozenset()
+    """Paths that *own_rate* does not count; the house's limit holds for them."""

@@ -28,6 +28,7 @@ class Request:
         "raw",
         "rate",
         "id",
+        "address",
         "started_s",
         "_headers",
         "_gone",
@@ -49,6 +50,8 @@ class Request:
         """The body as sent."""
         self.rate: Any = None
         """State of the caller's rate limit after this request."""
+        self.address = ""
+        """The caller's address: the socket's other end, or what a trusted proxy says of it."""
         self.id = ""
         """Request id, as sent back in ``x-request-id``."""
         self.started_s = time.perf_counter()

@@ -49,6 +49,10 @@ class StreamBroken(RuntimeError):
     """Raised through to the server so that it aborts the connection: a broken stream must never look complete."""
 
 
+class StreamAborted(Exception):
+    """Raised by a stream's source that has to end before its end: the connection is cut, and no bug is looked for."""
+
+
 class RequestCounts:
     """Requests, errors and seconds of one endpoint, for metrics."""
 
@@ -73,6 +77,7 @@ class _Route:
         "headers",
         "json_header",
         "needs_body",
+        "repeated",
         "status",
     )
 
@@ -82,8 +87,11 @@ class _Route:
         self.handler = endpoint.handler
         self.access = endpoint.access
         self.needs_body = endpoint.request is not None or endpoint.raw
-        self.decode = msgspec.json.Decoder(endpoint.request).decode if endpoint.request is not None else None
+        decodes = endpoint.request is not None and endpoint.decodes
+        self.decode = msgspec.json.Decoder(endpoint.request).decode if decodes else None
         self.headers = dialect.headers
+        self.repeated = _repeated(endpoint.query) if endpoint.query is not None else frozenset()
+        """Query parameters that may be given several times."""
         self.status = endpoint.status
         self.json_header = (b"content-type", endpoint.media.encode())
         self.counts = RequestCounts()
@@ -209,7 +217,7 @@ class HttpServer:
             if route.needs_body:
                 await self._read_body(request, route)
             if route.endpoint.query is not None:
-                request.query = _decode_query(route.endpoint.query, request)
+                request.query = _decode_query(route.endpoint.query, request, route.repeated)
             result = await route.handler(self._house, request)
             if type(result) is Stream:
                 status = result.status
@@ -334,6 +342,9 @@ class HttpServer:
         try:
             async for piece in stream.pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except StreamAborted as aborted:
+            log.info("stream of %s is cut: %s (%s)", request.path, aborted, request.id)
+            raise StreamBroken from None
         except Exception:  # The headers are out: the only honest end is an aborted connection, and a log line.
             log.exception("stream of %s broke (%s)", request.path, request.id)
             raise StreamBroken from None
@@ -399,9 +410,27 @@ def _without_body(send: Send) -> Send:
     return bodiless
 
 
-def _decode_query(struct: Any, request: Request) -> Any:
+def _repeated(struct: Any) -> frozenset[str]:
+    """Return the fields of a query struct that are lists."""
+    found = set()
+    info = msgspec.inspect.type_info(struct)
+    assert isinstance(info, msgspec.inspect.StructType)
+    for field in info.fields:
+        kinds = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
+        if any(isinstance(kind, msgspec.inspect.ListType) for kind in kinds):
+            found.add(field.encode_name)
+    return frozenset(found)
+
+
+def _decode_query(struct: Any, request: Request, repeated: frozenset[str]) -> Any:
+    given: dict[str, Any] = {}
+    for name, value in request.query_pairs():
+        if name in repeated:
+            given.setdefault(name, []).append(value)
+        else:
+            given[name] = value
     try:
-        return msgspec.convert(dict(request.query_pairs()), struct, strict=False)
+        return msgspec.convert(given, struct, strict=False)
     except msgspec.ValidationError as error:
         refusal = field_error(error)
         raise (refusal if isinstance(refusal, InvalidField) else InvalidField("query", str(error))) from error

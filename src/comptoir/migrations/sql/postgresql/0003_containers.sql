@@ -17,4 +17,6 @@ ALTER TABLE jobs ADD COLUMN caller TEXT;
 
 ALTER TABLE jobs ADD COLUMN steps BYTEA;
 
-CREATE INDEX ix_jobs_caller_id_partial ON jobs (caller, id) WHERE caller IS NOT NULL;
+CREATE INDEX ix_jobs_owner_id_id_partial ON jobs (owner_id, id) WHERE caller IS NOT NULL;
+
+CREATE INDEX ix_jobs_owner_id_caller_id_partial ON jobs (owner_id, caller, id) WHERE caller IS NOT NULL;

@@ -1,0 +1,87 @@
+"""Whose jobs: the owner of the key that came with a request, or without one the address that it came from.
+
+What a body says of ``ip`` or ``id`` counts for nothing.
+"""
+
+from ipaddress import ip_address
+
+import msgspec
+
+from comptoir.dispatch import House
+from comptoir.dispatch.unnamed import allow_unnamed
+from comptoir.identity import OwnerKind
+from comptoir.kit.errors import NotAllowed, NotAuthenticated
+from comptoir.kit.http import Request
+from comptoir.kit.ids import public
+from comptoir.ledger import UNNAMED
+from comptoir.routing import address_of
+
+FORWARDING = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
+"""Headers that a proxy adds: what comes with one is no program of this machine, whatever its socket says."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks."""
+
+    owner_id: bytes
+    """Who pays, and whose the jobs are."""
+    address: str
+    """Where the request came from; containers may be open to some addresses only."""
+    keyed: bool
+
+    @property
+    def of(self) -> str | None:
+        """The address that jobs have to be of for this caller to see them; None: any, the key says whose they are."""
+        return None if self.keyed else self.address
+
+    @property
+    def scope(self) -> str:
+        """Whose the statuses are that this caller reports."""
+        return public("usr", self.owner_id) if self.keyed else f"ip:{self.address}"
+
+
+def caller_of(house: House, request: Request) -> Caller:
+    """Return who asks.
+
+    Raises:
+        NotAllowed: the key is a host's.
+        NotAuthenticated: no key came, and callers without one are not let in (``infernet_anonymous``).
+    """
+    address = _spelled(request.address)
+    principal = request.principal
+    if principal is not None:
+        if principal.kind is not OwnerKind.USER:
+            raise NotAllowed("this needs a user's key (ck_…); yours is a host's")
+        return Caller(principal.id, address, keyed=True)
+    allowed = house.settings.infernet_anonymous
+    if allowed == "any" or (allowed == "loopback" and is_local(request)):
+        return Caller(UNNAMED, address, keyed=False)
+    raise NotAuthenticated("a key is needed here: send 'Authorization: Bearer <key>'")
+
+
+async def buyer_of(house: House, request: Request) -> Caller:
+    """Return who asks and is going to buy; the account of callers without a key has its allowance then.
+
+    Raises:
+        What `caller_of` raises. Unavailable: the database is out of reach.
+    """
+    caller = caller_of(house, request)
+    if not caller.keyed:
+        await allow_unnamed(house)
+    return caller
+
+
+def is_local(request: Request) -> bool:
+    """Tell whether a program of this machine asks, itself: the socket's other end is loopback and no proxy speaks for others."""
+    try:
+        peer = ip_address(request.peer)
+    except ValueError:
+        return False
+    mapped = getattr(peer, "ipv4_mapped", None)
+    return (mapped or peer).is_loopback and not any(request.header(name) for name in FORWARDING)
+
+
+def _spelled(address: str) -> str:
+    """Spell an address the one way it is stored."""
+    found = address_of(address)
+    return str(found) if found is not None else address

@@ -1,0 +1,145 @@
+"""Jobs: bought one by one or in a batch, and how they stand."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from comptoir.desk import claim, submit_once
+from comptoir.dialects.infernet import wire
+from comptoir.dialects.infernet.callers import Caller, buyer_of, caller_of
+from comptoir.dialects.infernet.delegated import delegate
+from comptoir.dialects.infernet.errors import body_of
+from comptoir.dialects.infernet.render import result_of
+from comptoir.dialects.infernet.translate import asked_of, items_of, job_id_of, job_uuid, order_of
+from comptoir.dispatch import House
+from comptoir.dispatch.admit import admit
+from comptoir.idempotency import Claim
+from comptoir.jobs import JobRow, LiveJob
+from comptoir.kit.errors import InvalidField, Refusal
+from comptoir.kit.http import Reply, Request
+
+encode = msgspec.json.Encoder().encode
+
+TOGETHER_MAX = 256
+"""Jobs of a batch that are submitted side by side, so that they share commits."""
+
+
+async def create(house: House, request: Request) -> wire.JobResponse:
+    """Buy a job, which goes on by itself; or take a delegated subscription."""
+    caller = await buyer_of(house, request)
+    return await _one(house, caller, request.raw, bound=await claim(house, request))
+
+
+async def create_batch(house: House, request: Request) -> list[wire.JobResponse]:
+    """Buy several; each is answered for itself, in the order of the list."""
+    caller = await buyer_of(house, request)
+    items = items_of(request.raw)
+    if len(items) > wire.BATCH_MAX:
+        raise InvalidField("body", f"must be at most {wire.BATCH_MAX} jobs, not {len(items)}")
+    bound = await claim(house, request)
+    left = iter(enumerate(items))
+    answers: list[wire.JobResponse] = []
+    while some := list(islice(left, TOGETHER_MAX)):
+        work = [_item(house, caller, item, bound=_part(bound, at)) for at, item in some]
+        answers += await asyncio.gather(*work)
+    return answers
+
+
+async def _item(house: House, caller: Caller, item: bytes, *, bound: Claim | None) -> wire.JobResponse:
+    try:
+        return await _one(house, caller, item, bound=bound)
+    except Refusal as refusal:
+        error = body_of(refusal)
+        return wire.JobResponse(error=error.error, params=error.params)
+
+
+async def _one(house: House, caller: Caller, body: bytes, *, bound: Claim | None) -> wire.JobResponse:
+    asked = asked_of(body)
+    if asked.subscription is not None:
+        delegate(house, body)
+        return wire.JobResponse()
+    admit(house, asked.containers or (), proof=bool(asked.requires_proof), caller=caller.address)
+    job = await submit_once(house, order_of(asked, caller, stream=False), bound)
+    return wire.JobResponse(job_uuid(job.id))
+
+
+def _part(bound: Claim | None, at: int) -> Claim | None:
+    """Return what an Idempotency-Key of a batch is bound to for the item numbered *at*: ids that follow on the key's own."""
+    if bound is None:
+        return None
+    number = int.from_bytes(bound.resource_id, "big") + at
+    return msgspec.structs.replace(bound, resource_id=(number % (1 << 128)).to_bytes(16, "big"))
+
+
+async def look(house: House, request: Request) -> Reply:
+    """Show the caller's jobs that are named; without a name list the ids of all."""
+    caller = caller_of(house, request)
+    query: wire.JobsQuery = request.query
+    if query.id is None:
+        return Reply(200, encode(await _list(house, caller, query)))
+    found = await _named(house, caller, query.id)
+    intermediate = query.intermediate is not None and query.intermediate.lower() == "true"
+    answers = [
+        one if intermediate else msgspec.structs.replace(one, intermediate_results=msgspec.UNSET) for one in found
+    ]
+    return Reply(200, encode(answers))
+
+
+async def _list(house: House, caller: Caller, query: wire.JobsQuery) -> list[str]:
+    pending = {"true": True, "false": False}.get((query.pending or "").lower())
+    before = job_id_of(query.before) if query.before is not None else None
+    if query.before is not None and before is None:
+        raise InvalidField("before", "must be the id of a job")
+    over = None if pending is None else not pending
+    ids = await house.jobs.chain_ids(
+        owner_id=caller.owner_id, caller=caller.of, over=over, limit=query.limit, before=before
+    )  # fmt: skip
+    found = [job_uuid(job_id) for job_id in ids]
+    if before is None and len(found) < query.limit:
+        left = query.limit - len(found)
+        found += await house.jobs.recorded.names(caller.scope, running=pending, limit=left)
+    return found
+
+
+async def _named(house: House, caller: Caller, names: Sequence[str]) -> list[wire.JobResult]:
+    """Return how each of *names* stands, in their order; what is not the caller's is left out."""
+    wanted = {name: job_id for name in dict.fromkeys(names) if (job_id := job_id_of(name)) is not None}
+    jobs: dict[bytes, LiveJob] = {}
+    for job_id in wanted.values():
+        live = house.jobs.live.seen(job_id)
+        if live is not None and live.steps and _is_callers(caller, live):
+            jobs[job_id] = live
+    # What is over and no longer in memory, or was seen here only in part, is read; all of it by two questions.
+    asked = [job_id for job_id in wanted.values() if job_id not in jobs or _is_partial(jobs[job_id])]
+    rows = await house.jobs.chains(asked, owner_id=caller.owner_id, caller=caller.of)
+    answers = await house.jobs.answers(list(rows))
+    results: dict[str, wire.JobResult] = {}
+    for name, job_id in wanted.items():
+        row = rows.get(job_id)
+        if row is not None:
+            results[name] = _stored(house, row, answers)
+        elif job_id in jobs:
+            results[name] = result_of(jobs[job_id], jobs[job_id].frames, intermediate=True)
+    reported = await house.jobs.recorded.statuses(
+        caller.scope, [name for name in dict.fromkeys(names) if name not in results]
+    )
+    for name, status in reported.items():
+        results[name] = wire.JobResult(name, status, None, [])
+    return [results[name] for name in names if name in results]
+
+
+def _is_callers(caller: Caller, job: LiveJob) -> bool:
+    return job.owner_id == caller.owner_id and caller.of in (None, job.caller)
+
+
+def _is_partial(job: LiveJob) -> bool:
+    """Tell whether only the database knows how *job* stands: it is another coordinator's, or its frames are not kept here."""
+    return bool(job.owner_node) or (job.over and not job.frames)
+
+
+def _stored(house: House, row: JobRow, answers: dict[bytes, Any]) -> wire.JobResult:
+    job = LiveJob.revived(row, now_s=house.clock.monotonic_s())
+    return result_of(job, answers.get(row.id, ()), intermediate=True)

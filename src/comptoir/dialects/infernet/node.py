@@ -1,0 +1,83 @@
+"""What the node is: health, info, resources; all from memory, and the statuses that other programs of this machine report."""
+
+import msgspec
+
+from comptoir import __version__
+from comptoir.dialects.infernet import wire
+from comptoir.dialects.infernet.callers import caller_of, is_local
+from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood
+from comptoir.dialects.infernet.translate import job_id_of
+from comptoir.dispatch import House
+from comptoir.dispatch.inquire import model_support
+from comptoir.jobs import UnknownJob
+from comptoir.kit.http import Reply, Request
+
+NODE_VERSION = "1.4.0"
+"""Version of Ritual's node whose API this is."""
+
+NULL = b"null"
+
+UNKNOWN_YET = msgspec.json.encode(
+    {"supported": False, "error": "the container has not answered yet; ask again in a moment"}
+)
+
+STATUSES = ("success", "failed", "running")
+
+encode = msgspec.json.Encoder().encode
+
+
+async def health(house: House, request: Request) -> wire.Health | Reply:
+    """Say whether the node works: 503 and ``unhealthy`` while it is shutting down or its database is away."""
+    healthy = (await house.database.read()).healthy and not house.leaving
+    body = wire.Health("healthy" if healthy else "unhealthy")
+    return body if healthy else Reply(503, encode(body))
+
+
+async def info(house: House, request: Request) -> wire.NodeInfo:
+    """Say what the node is and which containers are on offer."""
+    containers = [
+        wire.Container(one.name, one.description, one.external, one.image) for one in house.fleet.catalog.containers()
+    ]
+    pending = wire.Pending(offchain=house.jobs.live.chains, onchain=0)
+    return wire.NodeInfo(f"{NODE_VERSION}+comptoir.{__version__}", containers, pending, wire.Chain(False, ""))
+
+
+async def resources(house: House, request: Request) -> Reply:
+    """Give what each container says of itself, or of a model, word for word."""
+    query: wire.ResourcesQuery = request.query
+    if query.model_id is None:
+        return Reply(200, _joined(house.fleet.resources()))
+    said = await model_support(house, query.model_id)
+    return Reply(200, _joined({name: body or UNKNOWN_YET for name, body in said.items()}))
+
+
+def _joined(of: dict[str, bytes]) -> bytes:
+    return b"{" + b",".join([encode(name) + b":" + body for name, body in of.items()]) + b"}"
+
+
+async def record(house: House, request: Request) -> Reply:
+    """Note the status of work that a container of this machine does by itself."""
+    if not is_local(request):
+        raise NotLocal
+    caller = caller_of(house, request)
+    body: wire.Status = request.body
+    if body.status not in STATUSES:
+        raise NotUnderstood("Status is invalid", {"status": body.status})
+    if await _is_job(house, body.id):
+        raise NotUnderstood("The job is run here, which says how it stands", {"id": body.id})
+    await house.jobs.recorded.put(
+        caller.scope, body.id, status=body.status, containers=body.containers, at_ms=house.clock.now_ms()
+    )  # fmt: skip
+    return Reply(200, NULL)
+
+
+async def _is_job(house: House, name: str) -> bool:
+    """Tell whether *name* is a job that was bought here, by whomever: no report may stand for it."""
+    job_id = job_id_of(name)
+    if job_id is None:
+        return False
+    try:
+        await house.jobs.get(job_id)
+    except UnknownJob:
+        return False
+    return True

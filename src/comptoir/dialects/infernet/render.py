@@ -1,0 +1,66 @@
+"""Results as the reference has them, from a job's frames."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from comptoir.dialects.infernet.translate import WORDS, job_uuid
+from comptoir.dialects.infernet.wire import ContainerResult, JobResult
+from comptoir.jobs import FINAL, JobState, LiveJob
+from comptoir.link import Frame
+
+
+class _Extra(msgspec.Struct):
+    base64: str = ""
+
+
+_extra = msgspec.json.Decoder(_Extra).decode
+
+
+def piece_of(frame: Frame) -> bytes:
+    """Return the bytes of a stream that a frame stands for; empty where it holds something else, or nothing."""
+    if frame.text:
+        return frame.text.encode()
+    if not frame.extra:
+        return b""
+    try:
+        return base64.b64decode(_extra(frame.extra).base64, validate=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        return b""
+
+
+def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> JobResult:
+    """Return how *job* stands.
+
+    Args:
+        frames: of the whole answer, as far as it goes; a chain has one for every container but the last of a stream.
+    """
+    last = len(job.steps) - 1
+    outputs = [ContainerResult(step.model, output=_json(frame)) for step, frame in zip(job.steps, frames, strict=False)]
+    before = outputs[:last]
+    result: ContainerResult | None = None
+    if job.state is JobState.COMPLETED:
+        result = outputs[last] if job.detached and len(outputs) > last else _streamed(job, frames[last:])
+    elif job.state in FINAL:
+        failed = job.steps[min(len(before), last)].model if job.steps else ""
+        result = ContainerResult(failed, error=job.error_message or job.state)
+    words = WORDS.get(job.state, "failed")
+    shown: list[ContainerResult] | Any = before if intermediate else msgspec.UNSET
+    return JobResult(job_uuid(job.id), words, result, shown)
+
+
+def _json(frame: Frame) -> msgspec.Raw:
+    """Return what a container answered, to the byte; it was read as JSON when it came."""
+    return msgspec.Raw(frame.text.encode())
+
+
+def _streamed(job: LiveJob, frames: Sequence[Frame]) -> ContainerResult:
+    """Return a stream's result: its text; bytes that are none are in base64, so that nothing of them is lost."""
+    content = b"".join(map(piece_of, frames))
+    try:
+        output = {"output": content.decode()}
+    except UnicodeDecodeError:
+        output = {"output_base64": base64.b64encode(content).decode()}
+    return ContainerResult(job.steps[-1].model if job.steps else job.model, output=output)

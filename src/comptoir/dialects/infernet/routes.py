@@ -1,0 +1,105 @@
+"""Endpoints of the Infernet API: the eight published ones."""
+
+from comptoir.dialects.infernet import jobs, node, stream, wire
+from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood, render_error, status_of
+from comptoir.dispatch.errors import (
+    ContainerRefused,
+    NoHostPossible,
+    PromptTooLong,
+    QueueFull,
+    TooManyJobs,
+    UnknownModel,
+)
+from comptoir.idempotency import IdempotencyMismatch
+from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
+from comptoir.kit.http import Access, Dialect, Endpoint, Request, UnsupportedBody
+from comptoir.ledger import InsufficientCredit
+
+CALLER_ERRORS = (NotAllowed, NotAuthenticated)
+ITEM_ERRORS = (
+    UnsupportedBody, InvalidField, ContainerRefused, PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, QueueFull,
+    InsufficientCredit,
+)  # fmt: skip
+
+JOB = {"containers": ["classify", "summarize"], "data": {"text": "Ritual Infernet"}, "requires_proof": False}
+JOB_UUID = "1548865f-e806-41df-a756-f427c1d2e395"
+
+ENDPOINTS = (
+    Endpoint(
+        "GET", "/health", node.health, Access.PUBLIC, "Retrieves server health.", response=wire.Health, also=(503,),
+        tags=("node",),
+    ),
+    Endpoint(
+        "GET", "/info", node.info, Access.PUBLIC,
+        "Retrieves information about the node, including which containers are running and the number of jobs pending.",
+        response=wire.NodeInfo, tags=("node",),
+    ),
+    Endpoint(
+        "GET", "/resources", node.resources, Access.PUBLIC,
+        "Retrieves resources of the running containers, or whether they support a model.", query=wire.ResourcesQuery,
+        response=dict[str, dict[str, object]], errors=(InvalidField,), tags=("node",),
+    ),
+    Endpoint(
+        "POST", "/api/jobs", jobs.create, Access.OPTIONAL, "Creates a new off-chain job.", request=wire.AnyRequest,
+        response=wire.JobResponse, errors=(*CALLER_ERRORS, IdempotencyMismatch, *ITEM_ERRORS), idempotent=True, raw=True,
+        decodes=False, example=JOB, answer_example={"id": JOB_UUID}, tags=("jobs",),
+        description="The job is durable when it is answered. Delegated subscriptions are refused while no chain is enabled.",
+    ),
+    Endpoint(
+        "POST", "/api/jobs/batch", jobs.create_batch, Access.OPTIONAL, "Creates jobs in batch.",
+        request=list[wire.AnyRequest], response=list[wire.JobResponse],
+        errors=(*CALLER_ERRORS, NotUnderstood, UnsupportedBody, InvalidField, IdempotencyMismatch), idempotent=True,
+        raw=True, decodes=False, example=[JOB], answer_example=[{"id": JOB_UUID}], tags=("jobs",),
+        description="Each item is answered for itself, in order: 200 also where some or all of them were refused.",
+    ),
+    Endpoint(
+        "POST", "/api/jobs/stream", stream.create_stream, Access.OPTIONAL, "Creates a new off-chain streaming job.",
+        request=wire.JobRequest, media="application/octet-stream",
+        errors=(*CALLER_ERRORS, IdempotencyMismatch, *ITEM_ERRORS), idempotent=True, raw=True, decodes=False,
+        example={"containers": ["summarize"], "data": {"text": "Ritual Infernet"}}, tags=("jobs",),
+        description=(
+            "The id and a line feed come first, alone; then the bytes of the last container. A job that fails ends the "
+            "connection abnormally. Hanging up cancels."
+        ),
+    ),
+    Endpoint(
+        "GET", "/api/jobs", jobs.look, Access.OPTIONAL, "Retrieves the results of jobs, or lists the caller's job ids.",
+        query=wire.JobsQuery, response=list[wire.JobResult], errors=(*CALLER_ERRORS, InvalidField), tags=("jobs",),
+        answer_example=[
+            {"id": JOB_UUID, "status": "success", "result": {"container": "classify", "output": {"label": "news"}}}
+        ],
+    ),
+    Endpoint(
+        "PUT", "/api/status", node.record, Access.OPTIONAL, "Registers job ID and status with the node; from localhost only.",
+        request=wire.Status, response=None, errors=(NotLocal, *CALLER_ERRORS, NotUnderstood, InvalidField), tags=("jobs",),
+        example={"id": JOB_UUID, "status": "success", "containers": ["classify"]},
+    ),
+)  # fmt: skip
+
+
+def rate_headers(request: Request) -> list[tuple[bytes, bytes]]:
+    """Return the state of the caller's rate limit, as the node tells it."""
+    rate = request.rate
+    if rate is None:
+        return []
+    return [
+        (b"ratelimit-limit", b"%d" % rate.limit),
+        (b"ratelimit-remaining", b"%d" % rate.remaining),
+        (b"ratelimit-reset", b"%d" % max(0, round(rate.reset_s))),
+    ]
+
+
+DIALECT = Dialect(
+    name="infernet",
+    title="Ritual Infernet node",
+    prefix="/infernet",
+    endpoints=ENDPOINTS,
+    render_error=render_error,
+    description="The REST API of Ritual's Infernet node, over chains of containers that hosts of this trading post run.",
+    headers=rate_headers,
+    owns=("/api", "/info", "/resources"),
+    error_statuses=status_of,
+    error_body=wire.Error,
+    own_rate="infernet_requests_per_minute",
+    unlimited=frozenset(("/api/status",)),
+)

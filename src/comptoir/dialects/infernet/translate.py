@@ -1,0 +1,96 @@
+"""Published bodies to what the street buys, and back; pure."""
+
+import uuid
+
+import msgspec
+
+from comptoir.dialects.infernet.callers import Caller
+from comptoir.dialects.infernet.errors import NotUnderstood
+from comptoir.dialects.infernet.wire import CONTAINERS_MAX, ContainerId
+from comptoir.dispatch import Order
+from comptoir.jobs import JobState
+from comptoir.kit.errors import InvalidField
+from comptoir.kit.http import field_error
+from comptoir.link import CONTAINER, ContainerRun
+
+WORDS = {JobState.QUEUED: "running", JobState.RUNNING: "running", JobState.COMPLETED: "success"}
+"""Published word by state; what ended otherwise is ``failed``."""
+
+
+class Asked(msgspec.Struct):
+    """A request as far as it has to be understood; *data* stays as it was sent, 256-bit integers and all."""
+
+    data: msgspec.Raw
+    containers: list[ContainerId] | None = None
+    requires_proof: bool | None = None
+    subscription: msgspec.Raw | None = None
+
+
+_asked = msgspec.json.Decoder(Asked).decode
+_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_is_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def asked_of(body: bytes) -> Asked:
+    """Read one request.
+
+    Raises:
+        UnsupportedBody, InvalidField: it is no JSON, or a field is missing or of the wrong type; ``data`` has to be an object.
+    """
+    try:
+        asked = _asked(body)
+    except msgspec.DecodeError as error:
+        raise field_error(error) from error
+    except RecursionError as error:
+        raise NotUnderstood("the body is nested too deeply") from error
+    if asked.subscription is None and asked.containers is None:
+        raise InvalidField("containers", "is required")
+    if asked.subscription is None:
+        try:
+            _is_object(asked.data)
+        except msgspec.ValidationError as error:
+            raise InvalidField("data", "must be an object") from error
+    if asked.containers is not None and len(asked.containers) > CONTAINERS_MAX:
+        raise InvalidField("containers", f"must be at most {CONTAINERS_MAX}, not {len(asked.containers)}")
+    return asked
+
+
+def items_of(body: bytes) -> list[bytes]:
+    """Read a batch: its items, each as it was sent.
+
+    Raises:
+        NotUnderstood: it is no list. UnsupportedBody: it is no JSON.
+    """
+    try:
+        return [bytes(item) for item in _items(body)]
+    except msgspec.ValidationError as error:
+        raise NotUnderstood("Expected a list") from error
+    except msgspec.DecodeError as error:
+        raise field_error(error) from error
+
+
+def order_of(asked: Asked, caller: Caller, *, stream: bool) -> Order:
+    """Return what to buy; a stream is waited for on its connection, any other job goes on by itself."""
+    containers = tuple(asked.containers or ())
+    proof = bool(asked.requires_proof)
+    body = _encode(ContainerRun(list(containers), asked.data, proof, stream))
+    return Order(
+        owner_id=caller.owner_id, dialect="infernet", kind=CONTAINER, model=containers[0], body=body,
+        max_tokens=len(containers), detached=not stream, containers=containers, proof=proof, caller=caller.address,
+    )  # fmt: skip
+
+
+def job_uuid(job_id: bytes) -> str:
+    """Spell a job's id as this API does."""
+    return str(uuid.UUID(bytes=job_id))
+
+
+def job_id_of(text: str) -> bytes | None:
+    """Read a job's id; None: it is none of ours."""
+    if len(text) != 36:
+        return None
+    try:
+        return uuid.UUID(text).bytes
+    except ValueError:
+        return None

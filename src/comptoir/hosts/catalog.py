@@ -1,0 +1,75 @@
+"""The catalog: what active hosts offer, models and containers, told without looking at the hosts."""
+
+from collections.abc import Callable
+
+from comptoir.hosts.tally import ContainerTally, ModelTally
+from comptoir.hosts.types import ContainerSummary, ModelSummary
+from comptoir.link import ModelOffer
+
+
+class Catalog:
+    """Counts of what active hosts offer, and what their containers say of themselves. The fleet keeps it."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, ModelTally] = {}
+        self._containers: dict[str, ContainerTally] = {}
+        self._resources: dict[str, dict[bytes, bytes]] = {}
+        """By container and host: what the container says of itself."""
+        self._model_list: list[ModelSummary] | None = None
+        self._container_list: list[ContainerSummary] | None = None
+        self.since_ms: dict[str, int] = {}
+        """By name: when the first of its hosts was registered."""
+
+    def count(self, offers: tuple[ModelOffer, ...], sign: int) -> None:
+        """Count the offers of a host that became active (1) or is no longer (-1)."""
+        self._model_list = self._container_list = None
+        for offer in offers:
+            if offer.container is not None:
+                if sign > 0:
+                    self._containers.setdefault(offer.name, ContainerTally(offer.name)).add(offer)
+                else:
+                    self._containers[offer.name].remove(offer)
+                    if not self._containers[offer.name].hosts:
+                        del self._containers[offer.name]
+            elif sign > 0:
+                self._models.setdefault(offer.name, ModelTally(offer.name)).add(offer)
+            else:
+                self._models[offer.name].remove(offer)
+                if not self._models[offer.name].hosts:
+                    del self._models[offer.name]
+
+    def models(self) -> list[ModelSummary]:
+        """Return the models on offer, by name; made anew only after an offer or a status changed."""
+        if self._model_list is None:
+            self._model_list = [tally.summary(self.since_ms[name]) for name, tally in sorted(self._models.items())]
+        return self._model_list
+
+    def model(self, name: str) -> ModelSummary | None:
+        """Return one of `models`, or ``None`` when no active host offers it."""
+        tally = self._models.get(name)
+        return tally.summary(self.since_ms[name]) if tally is not None else None
+
+    def containers(self) -> list[ContainerSummary]:
+        """Return the containers on offer, by name, as `models`."""
+        if self._container_list is None:
+            self._container_list = [tally.summary() for _, tally in sorted(self._containers.items())]
+        return self._container_list
+
+    def set_resources(self, host_id: bytes, of: dict[str, bytes]) -> None:
+        """Note what a host's containers say of themselves (JSON, as they wrote it); replaces what it said before."""
+        for name in list(self._resources):
+            self._resources[name].pop(host_id, None)
+            if not self._resources[name]:
+                del self._resources[name]
+        for name, body in of.items():
+            self._resources.setdefault(name, {})[host_id] = body
+
+    def resources(self, serves: Callable[[bytes, str], bool]) -> dict[str, bytes]:
+        """Return what each container on offer says of itself: the words of the first host that *serves* it now."""
+        found: dict[str, bytes] = {}
+        for name in sorted(self._containers):
+            said = self._resources.get(name, {})
+            body = next((body for host_id, body in said.items() if serves(host_id, name)), None)
+            if body is not None:
+                found[name] = body
+        return found

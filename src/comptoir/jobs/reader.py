@@ -1,0 +1,79 @@
+"""Readers: whoever follows a live job's frames, each at its own pace, from wherever it likes."""
+
+import asyncio
+
+from comptoir.jobs.live import LiveJob
+from comptoir.link import Frame
+
+
+class Reader:
+    """One follower of a job's frames, from *start* on."""
+
+    __slots__ = ("_job", "_gone", "_restarts", "at", "_waiter", "misled")
+
+    def __init__(self, job: LiveJob, *, start: int = 0) -> None:
+        self._job = job
+        self.at = start
+        """Number of the next frame to read."""
+        self._gone = False
+        self._restarts = job.restarts
+        self.misled = False
+        """Set when the answer began anew before what this reader has seen: what it has is not part of the answer any more."""
+        self._waiter: asyncio.Future[bool] | None = None
+
+    @property
+    def job(self) -> LiveJob:
+        """The job that is read."""
+        return self._job
+
+    async def next(self, *, timeout_s: float = 0.0) -> list[Frame] | None:
+        """Return the frames that came since, waiting for at least one.
+
+        An empty list means that *timeout_s* (> 0) passed; ``None`` that the job is over and all was read, that `leave` was
+        called, or that the reader is `misled`.
+        """
+        job = self._job
+        while True:
+            if self._restarts != job.restarts:
+                self._notice_restart()
+            if self._gone:
+                return None
+            if self.at < len(job.frames):
+                fresh = job.frames[self.at :]
+                self.at = len(job.frames)
+                return fresh
+            if job.over:
+                return None
+            loop = asyncio.get_running_loop()
+            waiter = self._waiter = loop.create_future()
+            job._waiters.append(waiter)
+            timer = loop.call_later(timeout_s, _give_up, waiter) if timeout_s > 0 else None
+            gave_up = True
+            try:
+                gave_up = await waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+                # Whoever was woken is off the list already; who gave up must not stay on it for the life of the job.
+                if gave_up and waiter in job._waiters:
+                    job._waiters.remove(waiter)
+            if gave_up and not self._gone and self.at >= len(job.frames) and not job.over:
+                return []
+
+    def _notice_restart(self) -> None:
+        job = self._job
+        if any(number > self._restarts and at < self.at for number, at in job.anew):
+            self.misled = self._gone = True
+        self._restarts = job.restarts
+
+    def leave(self) -> None:
+        """End the reading; a waiting `next` returns None."""
+        self._gone = True
+        if self._waiter is not None:
+            _give_up(self._waiter)
+
+
+def _give_up(waiter: "asyncio.Future[bool]") -> None:
+    if not waiter.done():
+        waiter.set_result(True)

@@ -1,0 +1,67 @@
+"""Statuses that programs of this machine report of work of their own, so that it can be asked about beside the jobs bought here.
+
+They are words, nothing more: no money, no host, no receipt. Each belongs to a scope (who reported it), which alone sees it.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from comptoir.kit.db import Database, Tx
+
+RECORDED_MAX = 10_000
+"""Most statuses kept of one scope; the longest untouched go first."""
+
+RECORDED_NAME_CHARS_MAX = 256
+"""Longest id that such a program may give its work."""
+
+RECORDED_CONTAINERS_MAX = 32
+"""Most containers named with it."""
+
+UPSERT = """
+INSERT INTO recorded (scope, name, status, containers, updated_ms) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (scope, name) DO UPDATE
+SET status = excluded.status, containers = excluded.containers, updated_ms = excluded.updated_ms
+"""
+
+TRIM = """
+DELETE FROM recorded WHERE scope = ? AND updated_ms < (
+    SELECT updated_ms FROM recorded WHERE scope = ? ORDER BY updated_ms DESC LIMIT 1 OFFSET ?
+)
+"""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Recorded:
+    """Statuses by scope and name."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def put(self, scope: str, name: str, *, status: str, containers: Sequence[str], at_ms: int) -> None:
+        """Note a status, whatever was noted before; durable when it returns."""
+
+        def command(tx: Tx) -> None:
+            tx.execute(UPSERT, [scope, name, status, _encode(list(containers)).decode(), at_ms])
+            tx.execute(TRIM, [scope, scope, RECORDED_MAX - 1])
+
+        await self._db.run(command)
+
+    async def statuses(self, scope: str, names: Sequence[str]) -> dict[str, str]:
+        """Return the status of each of *names* (at most 1,000) that was reported."""
+        if not names:
+            return {}
+        marks = ",".join("?" * len(names))
+        sql = f"SELECT name, status FROM recorded WHERE scope = ? AND name IN ({marks})"
+        return {row[0]: row[1] for row in await self._db.fetch(sql, [scope, *names])}
+
+    async def names(self, scope: str, *, running: bool | None, limit: int) -> list[str]:
+        """Return what was reported, the newest first; *running* true or false: only what is, or is no longer, so."""
+        where = {None: "", True: " AND status = 'running'", False: " AND status <> 'running'"}[running]
+        sql = f"SELECT name FROM recorded WHERE scope = ?{where} ORDER BY updated_ms DESC LIMIT {limit:d}"
+        return [row[0] for row in await self._db.fetch(sql, [scope])]
+
+    async def forget(self, *, older_than_ms: int) -> None:
+        """Delete what was not touched since."""
+        await self._db.run(lambda tx: tx.execute("DELETE FROM recorded WHERE updated_ms < ?", [older_than_ms]))
