@@ -50,6 +50,7 @@ class Recorded:
 
     async def statuses(self, scope: str, names: Sequence[str]) -> dict[str, str]:
         """Return the status of each of *names* (at most 1,000) that was reported."""
+        names = [name for name in names if "\0" not in name]  # PostgreSQL knows no such text.
         if not names:
             return {}
         marks = ",".join("?" * len(names))

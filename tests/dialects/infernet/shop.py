@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,11 @@ from tests.worker.engines.container_stand_in import Answer, ContainerStandIn, ap
 RUN_UUSD = 1_000
 """What a run costs here."""
 
-PLENTY = {"infernet_requests_per_minute": 1_000_000, "requests_per_minute_per_key": 1_000_000, "infernet_anonymous": "loopback"}
+PLENTY = {
+    "infernet_requests_per_minute": 1_000_000,
+    "requests_per_minute_per_key": 1_000_000,
+    "infernet_anonymous": "loopback",
+}
 
 
 @dataclass
@@ -33,7 +38,7 @@ class Said:
 
     @property
     def json(self) -> Any:
-        return msgspec.json.decode(self.body)
+        return json.loads(self.body)  # Reads numbers of any size.
 
 
 @dataclass
@@ -123,7 +128,9 @@ async def open_node(
         node = Node(post, session, prefix)
         for name, answer in does.items():
             node.containers[name] = await enter(serve_container(answer))
-        specs = [ContainerSpec(id=name, url=one.url, **(cards or {}).get(name, {})) for name, one in node.containers.items()]
+        specs = [
+            ContainerSpec(id=name, url=one.url, **(cards or {}).get(name, {})) for name, one in node.containers.items()
+        ]
         if specs:
             await enter(node.host(*specs))
         yield node

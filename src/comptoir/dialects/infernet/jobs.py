@@ -58,7 +58,7 @@ async def _item(house: House, caller: Caller, item: bytes, *, bound: Claim | Non
 
 async def _one(house: House, caller: Caller, body: bytes, *, bound: Claim | None) -> wire.JobResponse:
     asked = asked_of(body)
-    if asked.subscription is not None:
+    if asked.is_delegated:
         delegate(house, body)
         return wire.JobResponse()
     admit(house, asked.containers or (), proof=bool(asked.requires_proof), caller=caller.address)

@@ -63,6 +63,8 @@ async def record(house: House, request: Request) -> Reply:
     body: wire.Status = request.body
     if body.status not in STATUSES:
         raise NotUnderstood("Status is invalid", {"status": body.status})
+    if "\0" in "".join((body.id, *body.containers)):
+        raise NotUnderstood("NUL can't be part of a name", {"id": body.id})
     if await _is_job(house, body.id):
         raise NotUnderstood("The job is run here, which says how it stands", {"id": body.id})
     await house.jobs.recorded.put(

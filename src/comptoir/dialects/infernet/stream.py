@@ -32,7 +32,7 @@ async def create_stream(house: House, request: Request) -> Stream:
     """Buy a job and follow it on this connection; hanging up cancels it."""
     caller = await buyer_of(house, request)
     asked = asked_of(request.raw)
-    if asked.subscription is not None:
+    if asked.is_delegated:
         raise ContainerRefused("Streaming only supported for OffchainJob requests.")
     admit(house, asked.containers or (), proof=bool(asked.requires_proof), caller=caller.address)
     bound = await claim(house, request)

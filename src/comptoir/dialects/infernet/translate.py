@@ -10,7 +10,7 @@ from comptoir.dialects.infernet.wire import CONTAINERS_MAX, ContainerId
 from comptoir.dispatch import Order
 from comptoir.jobs import JobState
 from comptoir.kit.errors import InvalidField
-from comptoir.kit.http import field_error
+from comptoir.kit.http import read_json
 from comptoir.link import CONTAINER, ContainerRun
 
 WORDS = {JobState.QUEUED: "running", JobState.RUNNING: "running", JobState.COMPLETED: "success"}
@@ -23,7 +23,12 @@ class Asked(msgspec.Struct):
     data: msgspec.Raw
     containers: list[ContainerId] | None = None
     requires_proof: bool | None = None
-    subscription: msgspec.Raw | None = None
+    subscription: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def is_delegated(self) -> bool:
+        """Whether it is a delegated subscription, and no job."""
+        return bool(bytes(self.subscription)) and bytes(self.subscription) != b"null"
 
 
 _asked = msgspec.json.Decoder(Asked).decode
@@ -38,15 +43,12 @@ def asked_of(body: bytes) -> Asked:
     Raises:
         UnsupportedBody, InvalidField: it is no JSON, or a field is missing or of the wrong type; ``data`` has to be an object.
     """
-    try:
-        asked = _asked(body)
-    except msgspec.DecodeError as error:
-        raise field_error(error) from error
-    except RecursionError as error:
-        raise NotUnderstood("the body is nested too deeply") from error
-    if asked.subscription is None and asked.containers is None:
+    asked = read_json(_asked, body)
+    # What is only passed on was not looked at, and has to be text all the same.
+    read_json(bytes.decode, body)
+    if not asked.is_delegated and asked.containers is None:
         raise InvalidField("containers", "is required")
-    if asked.subscription is None:
+    if not asked.is_delegated:
         try:
             _is_object(asked.data)
         except msgspec.ValidationError as error:
@@ -63,11 +65,9 @@ def items_of(body: bytes) -> list[bytes]:
         NotUnderstood: it is no list. UnsupportedBody: it is no JSON.
     """
     try:
-        return [bytes(item) for item in _items(body)]
-    except msgspec.ValidationError as error:
+        return [bytes(item) for item in read_json(_items, body)]
+    except InvalidField as error:
         raise NotUnderstood("Expected a list") from error
-    except msgspec.DecodeError as error:
-        raise field_error(error) from error
 
 
 def order_of(asked: Asked, caller: Caller, *, stream: bool) -> Order:

@@ -14,6 +14,7 @@ from comptoir.kit.http.errors import (
     PayloadTooLarge,
     UnsupportedBody,
     field_error,
+    read_json,
 )
 from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
 from comptoir.kit.http.request import Reply, Request, Stream
@@ -42,4 +43,5 @@ __all__ = [
     "endpoint_errors",
     "field_error",
     "openapi_document",
+    "read_json",
 ]

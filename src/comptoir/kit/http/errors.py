@@ -1,6 +1,8 @@
 """Errors that HTTP itself raises, before any room is asked."""
 
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -37,6 +39,26 @@ class PayloadTooLarge(Refusal):
 
 class UnsupportedBody(Refusal):
     """The body is not JSON."""
+
+
+T = TypeVar("T")
+
+
+def read_json(decode: Callable[[bytes], T], body: bytes) -> T:
+    """Decode *body*.
+
+    Raises:
+        UnsupportedBody: it is no JSON in UTF-8, or nested too deeply.
+        InvalidField: a field is missing, of the wrong type or out of bounds.
+    """
+    try:
+        return decode(body)
+    except msgspec.DecodeError as error:
+        raise field_error(error) from error
+    except UnicodeDecodeError as error:
+        raise UnsupportedBody(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
+    except RecursionError as error:
+        raise UnsupportedBody("the body is nested too deeply") from error
 
 
 _AT = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)

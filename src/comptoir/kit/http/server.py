@@ -18,8 +18,8 @@ from comptoir.kit.http.errors import (
     MethodNotAllowed,
     NoSuchPath,
     PayloadTooLarge,
-    UnsupportedBody,
     field_error,
+    read_json,
 )
 from comptoir.kit.http.request import Receive, Reply, Request, Scope, Send, Stream
 
@@ -285,12 +285,7 @@ class HttpServer:
             raise PayloadTooLarge(limit)
         request.raw = body
         if route.decode is not None:
-            try:
-                request.body = route.decode(body)
-            except msgspec.DecodeError as error:
-                raise field_error(error) from error
-            except RecursionError as error:
-                raise UnsupportedBody("the body is nested too deeply") from error
+            request.body = read_json(route.decode, body)
 
     async def _send_plain(
         self,
