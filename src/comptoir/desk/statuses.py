@@ -2,6 +2,15 @@
 
 from collections.abc import Mapping
 
+from comptoir.chain import (
+    BadContainerSet,
+    BadRecoveryId,
+    ChainExtraMissing,
+    NotRecoverable,
+    OldSubscription,
+    ScalarOutOfRange,
+    SignatureExpired,
+)
 from comptoir.cluster import NotAlone
 from comptoir.dispatch import errors as street
 from comptoir.hosts import NoFreeSlot, UnknownHost
@@ -47,13 +56,20 @@ STATUSES: Mapping[type[Exception], int] = {
     street.AnswerTooLarge: 413,
     InvalidField: 422,
     IdempotencyMismatch: 422,
+    BadContainerSet: 422,
+    BadRecoveryId: 422,
     BadRegistry: 422,
+    NotRecoverable: 422,
+    OldSubscription: 422,
+    ScalarOutOfRange: 422,
+    SignatureExpired: 422,
     UnknownPreference: 422,
     street.BadSegment: 422,
     street.NoHostPossible: 422,
     street.ContainerRefused: 422,
     TooManyRequests: 429,
     street.TooManyJobs: 429,
+    ChainExtraMissing: 503,
     street.QueueFull: 503,
     Unavailable: 503,
 }

@@ -1,0 +1,50 @@
+"""The chain room: what a blockchain's words mean, and who signed them. Off the chain only: nothing here makes a call.
+
+Owns no table: values (`Subscription`, `Signature`, `Domain`), the ids of container sets, EIP-712 digests and signers, and
+the reading of delegated requests as Infernet's clients send them.
+Invariant: integers are exact up to 256 bits, never a float; what is in a value fits its Solidity type; a digest is the one
+that the coordinator contract computes. A signature is no identity (it can be changed and stay valid): (owner, nonce) is.
+Units: seconds since 1970 for times, the payment token's smallest unit for amounts, 32 raw bytes for hashes; addresses are
+``0x`` and 40 lower-case digits inside values, checksummed where a signer is returned.
+Knows: nobody. Hashing and recovering need the extra ``comptoir[chain]``; without it they refuse, and reading works.
+"""
+
+from comptoir.chain.containers import SET_BYTES_MAX, SETS_MAX, KnownSets, containers_id
+from comptoir.chain.delegated import DelegatedRequest, parse_delegated
+from comptoir.chain.eip712 import digest, domain_separator, recover, struct_hash
+from comptoir.chain.errors import (
+    BadContainerSet,
+    BadRecoveryId,
+    ChainExtraMissing,
+    ChainRefusal,
+    NotRecoverable,
+    OldSubscription,
+    ScalarOutOfRange,
+    SignatureExpired,
+)
+from comptoir.chain.types import NOBODY, Domain, Signature, Subscription
+
+__all__ = [
+    "NOBODY",
+    "SETS_MAX",
+    "SET_BYTES_MAX",
+    "BadContainerSet",
+    "BadRecoveryId",
+    "ChainExtraMissing",
+    "ChainRefusal",
+    "DelegatedRequest",
+    "Domain",
+    "KnownSets",
+    "NotRecoverable",
+    "OldSubscription",
+    "ScalarOutOfRange",
+    "Signature",
+    "SignatureExpired",
+    "Subscription",
+    "containers_id",
+    "digest",
+    "domain_separator",
+    "parse_delegated",
+    "recover",
+    "struct_hash",
+]

@@ -1,0 +1,66 @@
+"""Refusals of the chain room. A value that does not fit its type is `InvalidField` of the kit."""
+
+from comptoir.kit.errors import Refusal
+
+
+class ChainRefusal(Refusal):
+    """Root of what this room refuses."""
+
+
+class ChainExtraMissing(ChainRefusal):
+    """Hashing or recovering was asked for where the extra ``comptoir[chain]`` is not installed; *package* is what is missing."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(f"chain work needs the package {package}: pip install 'comptoir[chain]'")
+        self.package = package
+
+
+class BadContainerSet(ChainRefusal):
+    """Container ids that have no hash of their own: none at all, an empty one, one with a comma, or too much text."""
+
+    def __init__(self, ids: tuple[str, ...], reason: str) -> None:
+        super().__init__(f"containers: {reason}")
+        self.ids = ids
+        self.reason = reason
+
+
+class SignatureExpired(ChainRefusal):
+    """The signature's last second is over: the contract takes it before *expiry_s* only, and now is *now_s*."""
+
+    def __init__(self, *, expiry_s: int, now_s: int) -> None:
+        super().__init__(f"the signature expired at {expiry_s}, {now_s - expiry_s} seconds ago")
+        self.expiry_s = expiry_s
+        self.now_s = now_s
+
+
+class BadRecoveryId(ChainRefusal):
+    """The recovery id *v* is neither 27 nor 28; the contract does not take 0 and 1."""
+
+    def __init__(self, v: int) -> None:
+        super().__init__(f"signature.v: must be 27 or 28, not {v}")
+        self.v = v
+
+
+class ScalarOutOfRange(ChainRefusal):
+    """*r* or *s* of a signature, as *name* says, is 0 or not below the order of secp256k1."""
+
+    def __init__(self, name: str, value: int) -> None:
+        super().__init__(f"signature.{name}: must be from 1 to the order of secp256k1 less 1, not {value}")
+        self.name = name
+        self.value = value
+
+
+class NotRecoverable(ChainRefusal):
+    """No public key can have made this signature."""
+
+    def __init__(self) -> None:
+        super().__init__("signature: no key can have made it (r is on no point of the curve)")
+
+
+class OldSubscription(ChainRefusal):
+    """A subscription in the shape of before 1.0; *replaced* names each of its old fields and what stands in its place."""
+
+    def __init__(self, replaced: dict[str, str]) -> None:
+        words = "; ".join(f"{old}: {now}" for old, now in replaced.items())
+        super().__init__(f"subscription has the fields of before Infernet 1.0. {words}")
+        self.replaced = replaced
