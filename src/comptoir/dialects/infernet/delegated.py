@@ -1,13 +1,40 @@
 """Delegated subscriptions: read exactly, their signature checked, and refused while this trading post delivers on no chain."""
 
+from comptoir.chain import Domain, SignatureExpired, containers_id, parse_delegated, recover
+from comptoir.dialects.infernet.wire import ContainerSet, ContainerSetQuery
 from comptoir.dispatch import House
 from comptoir.dispatch.errors import ContainerRefused
+from comptoir.kit.http import Request
 
 
 def delegate(house: House, body: bytes) -> None:
-    """Take a delegated subscription.
+    """Take a delegated subscription: never, so far.
 
-    Raises:
+    Raises, in the order they are checked:
+        InvalidField: a field is missing, of the wrong type or beyond its limit.
+        OldSubscription: the fields are those of before Infernet 1.0.
+        ContainerRefused: the signature has expired. ChainRefusal: no key can have made it; both only where a domain is known.
         ContainerRefused: no chain is enabled.
     """
+    asked = parse_delegated(body)
+    domain = _domain(house)
+    if domain is not None:
+        try:
+            recover(domain, asked.subscription, asked.signature, now_s=house.clock.now_ms() // 1000)
+        except SignatureExpired as expired:
+            raise ContainerRefused("Signature expired") from expired
     raise ContainerRefused("Chain not enabled")
+
+
+def _domain(house: House) -> Domain | None:
+    settings = house.settings
+    if not settings.infernet_chain_id:
+        return None
+    return Domain(chain_id=settings.infernet_chain_id, verifying_contract=settings.infernet_coordinator)
+
+
+async def container_set(house: House, request: Request) -> ContainerSet:
+    """Work out the hash that contracts name a set of containers by; no list of all sets is kept."""
+    query: ContainerSetQuery = request.query
+    names = query.containers.split(",")
+    return ContainerSet(names, "0x" + containers_id(names).hex())

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from comptoir.chain import ChainExtraMissing, ChainRefusal, OldSubscription
 from comptoir.desk import status_of as desk_status_of
 from comptoir.dialects.infernet.wire import Error
 from comptoir.dispatch.errors import ContainerRefused, NoHostPossible, UnknownModel
@@ -33,6 +34,8 @@ class NotLocal(NotAllowed):
 
 STATUSES: Mapping[type[Exception], int] = {
     InvalidField: 400,
+    ChainRefusal: 400,
+    ChainExtraMissing: 503,
     ContainerRefused: 405,
     UnknownModel: 405,
     NoHostPossible: 405,
@@ -52,6 +55,8 @@ def body_of(error: Refusal) -> Error:
     """Return what is said of a refusal."""
     if isinstance(error, ContainerRefused | NotUnderstood):
         return Error(error.message, error.params) if error.params else Error(error.message)
+    if isinstance(error, OldSubscription):
+        return Error(error.message, {"replaced": error.replaced})
     if isinstance(error, InvalidField):
         return Error(error.message, {"field": error.field})
     if isinstance(error, UnknownModel):

@@ -1,6 +1,7 @@
-"""Endpoints of the Infernet API: the eight published ones."""
+"""Endpoints of the Infernet API: the eight published ones, and the hash that contracts name containers by."""
 
-from comptoir.dialects.infernet import jobs, node, stream, wire
+from comptoir.chain import BadContainerSet, ChainExtraMissing, ChainRefusal, OldSubscription
+from comptoir.dialects.infernet import delegated, jobs, node, stream, wire
 from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood, render_error, status_of
 from comptoir.dispatch.errors import (
     ContainerRefused,
@@ -24,7 +25,7 @@ ITEM_ERRORS = (
 JOB = {"containers": ["classify", "summarize"], "data": {"text": "Ritual Infernet"}, "requires_proof": False}
 JOB_UUID = "1548865f-e806-41df-a756-f427c1d2e395"
 
-ENDPOINTS = (
+PUBLISHED = (
     Endpoint(
         "GET", "/health", node.health, Access.PUBLIC, "Retrieves server health.", response=wire.Health, also=(503,),
         tags=("node",),
@@ -41,8 +42,8 @@ ENDPOINTS = (
     ),
     Endpoint(
         "POST", "/api/jobs", jobs.create, Access.OPTIONAL, "Creates a new off-chain job.", request=wire.AnyRequest,
-        response=wire.JobResponse, errors=(*CALLER_ERRORS, IdempotencyMismatch, *ITEM_ERRORS), idempotent=True, raw=True,
-        decodes=False, example=JOB, answer_example={"id": JOB_UUID}, tags=("jobs",),
+        response=wire.JobResponse, errors=(*CALLER_ERRORS, IdempotencyMismatch, *ITEM_ERRORS, OldSubscription, ChainRefusal), idempotent=True,
+        raw=True, decodes=False, example=JOB, answer_example={"id": JOB_UUID}, tags=("jobs",),
         description="The job is durable when it is answered. Delegated subscriptions are refused while no chain is enabled.",
     ),
     Endpoint(
@@ -77,6 +78,16 @@ ENDPOINTS = (
 )  # fmt: skip
 
 
+BESIDE = (
+    Endpoint(
+        "GET", "/api/containers/hash", delegated.container_set, Access.PUBLIC,
+        "Works out the hash that contracts name a set of containers by.", query=wire.ContainerSetQuery,
+        response=wire.ContainerSet, errors=(InvalidField, BadContainerSet, ChainExtraMissing), tags=("node",),
+    ),
+)  # fmt: skip
+"""Of ours: the published node keeps a table of all permutations instead."""
+
+
 def rate_headers(request: Request) -> list[tuple[bytes, bytes]]:
     """Return the state of the caller's rate limit, as the node tells it."""
     rate = request.rate
@@ -93,7 +104,7 @@ DIALECT = Dialect(
     name="infernet",
     title="Ritual Infernet node",
     prefix="/infernet",
-    endpoints=ENDPOINTS,
+    endpoints=PUBLISHED + BESIDE,
     render_error=render_error,
     description="The REST API of Ritual's Infernet node, over chains of containers that hosts of this trading post run.",
     headers=rate_headers,

@@ -156,6 +156,21 @@ class Status(msgspec.Struct):
     containers: Annotated[list[ContainerId], Meta(max_length=RECORDED_CONTAINERS_MAX)]
 
 
+class ContainerSetQuery(msgspec.Struct):
+    """Query of ``GET /api/containers/hash``."""
+
+    containers: Annotated[str, Meta(min_length=1, max_length=CONTAINERS_MAX * CONTAINER_CHARS_MAX)]
+    """Container ids, in order, separated by commas."""
+
+
+class ContainerSet(msgspec.Struct):
+    """A chain of containers as contracts name it."""
+
+    containers: list[str]
+    hash: str
+    """0x and 64 hexadecimal digits: keccak256(abi.encode(string)) of the ids joined by commas."""
+
+
 class Error(msgspec.Struct):
     """Every refusal."""
 
