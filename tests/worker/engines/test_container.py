@@ -412,7 +412,7 @@ class TestTells:
             assert await engine.resources() == {}
 
     async def test_a_model_id_is_asked_for_as_it_is(self) -> None:
-        model_id = "storage/owner/a b&c=d:x,y?é#"
+        model_id = "storage/owner/a b&c=d:x,y?é#%2F+"
         async with serve_container() as container, running(container) as engine:
             container.models = (model_id,)
             assert await engine.supports("shout", model_id) == b'{"supported":true}'
@@ -421,7 +421,7 @@ class TestTells:
             container.resources = None
             assert await engine.supports("shout", model_id) == b""
 
-        assert "model_id=storage%2Fowner%2Fa%20b%26c%3Dd%3Ax%2Cy%3F%C3%A9%23" in container.asked[-3]
+        assert container.asked[0] == "/service-resources" and "a+b%26c%3Dd:x,y?%C3%A9%23%252F%2B" in container.asked[1]
 
 
 class TestOptions:

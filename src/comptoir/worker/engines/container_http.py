@@ -7,13 +7,11 @@ posted again, on a new one. Redirects are not followed, cookies not kept.
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
 
 import aiohttp
-from yarl import URL
 
 from comptoir.worker.engines import container_wire as wire
 from comptoir.worker.engines.base import EngineError
@@ -105,9 +103,9 @@ class Container:
 
     async def about(self, model_id: str | None = None) -> bytes:
         """Return ``GET /service-resources[?model_id=]`` word for word; empty when that is no good JSON of a good size."""
-        query = f"?model_id={quote(model_id, safe='')}" if model_id is not None else ""
+        query = {"model_id": model_id} if model_id is not None else {}
         try:
-            async with asyncio.timeout(ABOUT_TIMEOUT_S), self._get("/service-resources" + query) as response:
+            async with asyncio.timeout(ABOUT_TIMEOUT_S), self._get("/service-resources", query) as response:
                 if response.status // 100 != 2:
                     return b""
                 body = await _up_to(response.content, ABOUT_BYTES_MAX + 1)
@@ -214,10 +212,11 @@ class Container:
     def _too_slow(self) -> EngineError:
         return EngineError("container_timeout", f"the container was not done within {self.spec.timeout_s:g} s")
 
-    def _get(self, path_and_query: str) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        # Encoded here: what a buyer asks for goes over the wire as asked.
-        address = URL(self.spec.url + path_and_query, encoded=True)
-        return self._opened().get(address, headers=self._headers, allow_redirects=False)
+    def _get(
+        self, path: str, query: Mapping[str, str] | None = None
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        address = self.spec.url + path
+        return self._opened().get(address, params=query, headers=self._headers, allow_redirects=False)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
