@@ -21,6 +21,7 @@ ITEM_ERRORS = (
     UnsupportedBody, InvalidField, ContainerRefused, PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, QueueFull,
     InsufficientCredit,
 )  # fmt: skip
+DELEGATED_ERRORS = (OldSubscription, ChainRefusal)
 
 JOB = {"containers": ["classify", "summarize"], "data": {"text": "Ritual Infernet"}, "requires_proof": False}
 JOB_UUID = "1548865f-e806-41df-a756-f427c1d2e395"
@@ -42,8 +43,8 @@ PUBLISHED = (
     ),
     Endpoint(
         "POST", "/api/jobs", jobs.create, Access.OPTIONAL, "Creates a new off-chain job.", request=wire.AnyRequest,
-        response=wire.JobResponse, errors=(*CALLER_ERRORS, IdempotencyMismatch, *ITEM_ERRORS, OldSubscription, ChainRefusal), idempotent=True,
-        raw=True, decodes=False, example=JOB, answer_example={"id": JOB_UUID}, tags=("jobs",),
+        response=wire.JobResponse, errors=(*CALLER_ERRORS, IdempotencyMismatch, *ITEM_ERRORS, *DELEGATED_ERRORS),
+        idempotent=True, raw=True, decodes=False, example=JOB, answer_example={"id": JOB_UUID}, tags=("jobs",),
         description="The job is durable when it is answered. Delegated subscriptions are refused while no chain is enabled.",
     ),
     Endpoint(
