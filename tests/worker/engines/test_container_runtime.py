@@ -382,6 +382,19 @@ class TestAdoption:
 
         assert engine.named("comptoir-one") is before and before.stops == []
 
+    async def test_it_goes_on_too_if_the_engine_is_away_at_first(self, engine: FakeEngine, kept: Any) -> None:
+        spec = spec_of()
+        await kept(spec).start()
+        before = engine.named("comptoir-one")
+        engine.away = True
+        containers = kept(spec)
+        assert await containers.start() == []
+
+        engine.away = False
+        await containers.look()
+
+        assert containers.serving == [spec] and engine.named("comptoir-one") is before
+
     async def test_one_that_changed_is_replaced(self, engine: FakeEngine, kept: Any) -> None:
         spec = spec_of()
         await kept(spec).start()

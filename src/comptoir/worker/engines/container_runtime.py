@@ -130,9 +130,7 @@ class Containers:
             return self.serving
         try:
             self._http = aiohttp.ClientSession()
-            api = await self._connected()
-            if api is not None:
-                await self._adopt(api)
+            await self._connected()
             self._watches = [asyncio.create_task(self._keep(one)) for one in self._ones.values()]
             await self._first_tries()
         except BaseException:
@@ -191,6 +189,7 @@ class Containers:
                     self._withdraw(one, error.message)
                 return None
             self._api = api
+            await self._remove_strays(api)
             return api
 
     async def _ours(self, api: ContainerApi) -> dict[str, str]:
@@ -198,19 +197,17 @@ class Containers:
         left = await api.labelled(f"{OWNER_LABEL}={self.owner}")
         return {found.id: (found.labels or {}).get(ID_LABEL, "") for found in left}
 
-    async def _adopt(self, api: ContainerApi) -> None:
-        """Find what an earlier start of ours left; what is no longer wanted is stopped and removed."""
+    async def _remove_strays(self, api: ContainerApi) -> None:
+        """Stop and remove what an earlier start of ours left and nobody wants any more."""
         try:
             left = await self._ours(api)
         except ContainerApiError as error:
             _log.warning("what an earlier start left can't be listed: %s", error.message)
             return
         for container, name in left.items():
-            if name in self._ones:
-                self._ones[name].container = container
-                continue
-            _log.info("container %s is no longer wanted and is removed", name)
-            await self._end(api, container, name)
+            if name not in self._ones:
+                _log.info("container %s is no longer wanted and is removed", name)
+                await self._end(api, container, name)
 
     async def _bring_up(self, api: ContainerApi, one: _One) -> None:
         """Make *one* run and wait for its first answer; what goes wrong withdraws it."""
@@ -251,7 +248,8 @@ class Containers:
     async def _container(self, api: ContainerApi, one: _One) -> None:
         """Adopt the container that is there if it is what it should be, else make it; then start it."""
         image, body = await api.image_id(one.managed.image), self._body(one)
-        found = await api.inspect(one.container) if one.container else None
+        left = next((container for container, name in (await self._ours(api)).items() if name == one.spec.id), None)
+        found = await api.inspect(left) if left else None
         if found is not None:
             if found.labels.get(DIGEST_LABEL) == body["Labels"][DIGEST_LABEL] and found.image == image:
                 _log.info("container %s: the one of an earlier start goes on", one.spec.id)
@@ -264,9 +262,9 @@ class Containers:
             await self._has_gpus(api, one)
             await api.start(one.container)
         except ContainerApiError:
-            left, one.container = one.container, None
+            useless, one.container = one.container, None
             with contextlib.suppress(ContainerApiError):
-                await api.remove(left)
+                await api.remove(useless)
             raise
 
     async def _has_gpus(self, api: ContainerApi, one: _One) -> None:
