@@ -15,8 +15,10 @@ from comptoir.worker.engines import container_api
 from comptoir.worker.engines.base import EngineError, EngineRequest
 from comptoir.worker.engines.infernet import InfernetEngine
 from comptoir.worker.engines.registry import EngineSpec, make_engine
-from tests.post import free_port, open_post
-from tests.worker.engines.container_stand_in import serve_container
+from comptoir.worker.offering import Price
+from tests.dialects.infernet.shop import RUN_UUSD, open_node
+from tests.post import free_port
+from tests.worker.engines.container_stand_in import appends, serve_container
 from tests.worker.engines.engine_api import FakeEngine, Image, serve_engine
 
 IMAGE = "example/image:1"
@@ -102,15 +104,31 @@ class TestInfernetEngine:
         with pytest.raises(EngineError, match="no container in it can be offered"):
             InfernetEngine(config=write_config(tmp_path, {"id": "a b"}))
 
-    async def test_a_worker_offers_them_at_the_trading_post(self, engine: FakeEngine, tmp_path: Path) -> None:
-        path = write_config(tmp_path, {"id": "echo"}, {"id": "refused", "secret_door": 1})
+    async def test_a_buyer_gets_a_chain_of_them_through_the_trading_post(
+        self, engine: FakeEngine, tmp_path: Path
+    ) -> None:
+        """From the operator's file to the node's own API, and what the file protects stays protected there."""
+        engine.registry |= {f"example/{word}:1": Image(answer=appends(word)) for word in "ab"}
+        path = write_config(
+            tmp_path,
+            {"id": "first", "image": "example/a:1"},
+            {"id": "second", "image": "example/b:1", "external": False},
+            {"id": "far", "allowed_ips": ["192.0.2.0/24"]},
+            {"id": "refused", "secret_door": 1},
+        )
 
-        async with open_post(tmp_path) as post:
-            async with post.worker(engine="infernet", options={"config": str(path)}):
-                names = [summary.name for summary in post.house.fleet.models()]
+        async with open_node(tmp_path, answers={}) as node:
+            async with node.post.worker(engine="infernet", options={"config": str(path)}, price=Price(0, 0, RUN_UUSD)):
+                result = await node.result(await node.job("first", "second"))
+                far = await node.ask("POST", "/api/jobs", {"containers": ["far"], "data": {}})
+                inner = await node.ask("POST", "/api/jobs", {"containers": ["second"], "data": {}})
+                info = await node.ask("GET", "/info")
             assert engine.containers == {}
 
-        assert names == ["echo"]
+        assert (result["status"], result["result"]["output"]) == ("success", {"said": ["a", "b"]})
+        assert (far.status, far.json["error"]) == (405, "Container not allowed for address")
+        assert (inner.status, inner.json["error"]) == (405, "First container must be external")
+        assert {one["id"] for one in info.json["containers"]} == {"first", "second", "far"}
 
 
 class TestRealEngine:
