@@ -95,7 +95,8 @@ def up(
     """Start a coordinator and a local worker, ready to answer.
 
     The first start makes an operator and a demo buyer with 100 credits, and writes address and keys to quickstart.env in the
-    data folder. Later starts find the same people and the same money. Ctrl-C drains: open answers finish first.
+    data folder. Later starts find the same people and the same money. Ctrl-C drains: open answers finish first. Where only this
+    machine can reach it, its programs may use the Infernet API without a key (--set infernet_anonymous=off ends that).
 
     Several coordinators over one PostgreSQL and one Redis are one trading post; any balancer goes in front. --cluster 3 starts
     all of that here, to develop with and to break: it says every process id, and what is killed comes back.

@@ -98,7 +98,7 @@ class TransferView(msgspec.Struct):
 
     id: str
     kind: str
-    """``signup``, ``deposit``, ``pay`` or ``fee``."""
+    """``signup``, ``deposit``, ``allowance``, ``pay`` or ``fee``."""
     amount_uusd: int
     """Below zero: it left the account."""
     with_: str = msgspec.field(name="with")
