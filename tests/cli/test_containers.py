@@ -81,9 +81,9 @@ class TestGreeting:
         assert run_snippet(url=known.url, key=known.key, container="shout") in post.text
 
     def test_it_says_who_needs_no_key_and_up_to_how_much(self, post: Up) -> None:
-        line = next(line for line in post.text.splitlines() if line.startswith("no key "))
+        line = next(line for line in post.text.splitlines() if line.startswith("keyless "))
 
-        assert "programs on this machine may use the Infernet API without one, for 100.00 credits a day" in line
+        assert "programs on this machine may use the Infernet API, for 100.00 credits a day" in line
         buy(post, "shout", key=False)
 
     def test_a_name_that_a_shell_would_obey_stays_a_name(self) -> None:

@@ -61,7 +61,7 @@ class TestFirstStart:
         up = programs(Up, tmp_path, "--no-worker", "--set", "infernet_anonymous=off")
         up.until("ready in")
 
-        assert "\nno key" not in up.text
+        assert "\nkeyless" not in up.text
 
     def test_the_worker_is_the_operators(self, tmp_path: Path, programs: Start) -> None:
         up = programs(Up, tmp_path).ready()

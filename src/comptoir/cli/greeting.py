@@ -96,7 +96,7 @@ class Greeting:
                     ("data", f"{data}  ({kept})"),
                     ("keys", f"{data}/quickstart.env  (only you can read it)"),
                     ("demo buyer", f"{credits(balance_uusd)} credits"),
-                    ("no key", without_key),
+                    ("keyless", without_key),
                     ("ready in", f"{took_s * 1000:.0f} ms"),
                 ]
             ),
@@ -202,7 +202,7 @@ def keyless(settings: Settings) -> str | None:
     if who is None:
         return None
     most = credits(settings.infernet_anonymous_uusd_per_day)
-    return f"{who} may use the Infernet API without one, for {most} credits a day in all  (infernet_anonymous)"
+    return f"{who} may use the Infernet API, for {most} credits a day in all  (infernet_anonymous)"
 
 
 def run_snippet(*, url: str, key: str, container: str) -> str:

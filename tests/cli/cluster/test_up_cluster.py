@@ -41,7 +41,7 @@ class TestStart:
         assert re.search(rf"coordinator 2 +http://127.0.0.1:\d+  pid {pids['coordinator 2']}", up.text)
         assert re.search(rf"database +postgresql://\S+  pid {pids['PostgreSQL']}", up.text)
         assert up.quickstart.admin_key not in up.text
-        assert "\nno key " in up.text, "members are on loopback, and so is their balancer"
+        assert "\nkeyless " in up.text, "members are on loopback, and so is their balancer"
         assert Api(Target(up.quickstart.url, "", "")).get("/api/jobs").json() == []
 
         os.kill(pids["coordinator 2"], signal.SIGKILL)

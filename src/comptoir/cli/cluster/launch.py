@@ -202,7 +202,7 @@ class Said(Greeting):
             ("data", f"{folder}  ({kept})"),
             ("keys", f"{folder}/quickstart.env  (only you can read it)"),
             ("logs", f"{folder}/logs"),
-            ("no key", without_key),
+            ("keyless", without_key),
             ("ready in", f"{took_s:.1f} s"),
         ]
         console.print(facts(rows), soft_wrap=True)
