@@ -13,6 +13,9 @@ WAIT_S = 0.04
 SAID_BYTES_MAX = 64 * 1024
 """Most bytes of what a container says of itself or of a model."""
 
+SAID_OF_HOST_BYTES_MAX = 1024 * 1024
+"""Most bytes of what all containers of one host say of themselves; anybody may register a host."""
+
 _is_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 

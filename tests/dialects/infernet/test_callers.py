@@ -66,6 +66,16 @@ class TestWithoutAKey:
             assert (await ask_from(node, "192.0.2.2", f"GET /api/jobs?id={job}")).json == []
             assert len((await ask_from(node, "192.0.2.1", f"GET /api/jobs?id={job}")).json) == 1
 
+    async def test_a_repeat_of_anothers_request_is_no_repeat(self, tmp_path: Path) -> None:
+        async with open_node(tmp_path, infernet_anonymous="any", trusted_proxies=("127.0.0.1",)) as node:
+            repeat = {"Idempotency-Key": "same"}
+            said = [
+                await ask_from(node, address, "POST /api/jobs", body=JOB, **repeat)
+                for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1")
+            ]
+            ids = [one.json["id"] for one in said]
+            assert ids[0] == ids[2] != ids[1]
+
     async def test_an_ipv6_address_is_spelled_one_way(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, infernet_anonymous="any", trusted_proxies=("127.0.0.1",)) as node:
             job = (await ask_from(node, "2001:DB8:0:0::1", "POST /api/jobs", body=JOB)).json["id"]

@@ -30,7 +30,7 @@ TOGETHER_MAX = 256
 async def create(house: House, request: Request) -> wire.JobResponse:
     """Buy a job, which goes on by itself; or take a delegated subscription."""
     caller = await buyer_of(house, request)
-    return await _one(house, caller, request.raw, bound=await claim(house, request))
+    return await _one(house, caller, request.raw, bound=await claim(house, request, scope=caller.scope))
 
 
 async def create_batch(house: House, request: Request) -> list[wire.JobResponse]:
@@ -39,7 +39,7 @@ async def create_batch(house: House, request: Request) -> list[wire.JobResponse]
     items = items_of(request.raw)
     if len(items) > wire.BATCH_MAX:
         raise InvalidField("body", f"must be at most {wire.BATCH_MAX} jobs, not {len(items)}")
-    bound = await claim(house, request)
+    bound = await claim(house, request, scope=caller.scope)
     left = iter(enumerate(items))
     answers: list[wire.JobResponse] = []
     while some := list(islice(left, TOGETHER_MAX)):
