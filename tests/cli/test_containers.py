@@ -1,5 +1,6 @@
 """Containers as people at a terminal meet them: told of, listed, bought by the run, looked at, proved."""
 
+import io
 import json
 import shlex
 import threading
@@ -9,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from comptoir.cli.api import Api
-from comptoir.cli.greeting import run_snippet
+from comptoir.cli.greeting import ByTheRun, Greeting, run_snippet
 from comptoir.cli.target import Target
 from tests.cli.conftest import Invoke, Up
 
@@ -85,6 +87,19 @@ class TestGreeting:
 
         assert "programs on this machine may use the Infernet API, for 100.00 credits a day" in line
         buy(post, "shout", key=False)
+
+    def test_the_first_that_can_begin_a_job_shows_how_and_no_other(self) -> None:
+        said = io.StringIO()
+        greeting = Greeting(Console(file=said, width=200))
+        inside, first, other = (ByTheRun(name, name != "inside", 1, 2_000) for name in ("inside", "first", "other"))
+
+        for offered in ([inside], [inside, first], [inside, first, other], [inside], [inside, first]):
+            greeting.containers_changed(offered, url="http://x", key="ck_1")
+
+        text = said.getvalue()
+        assert "● container inside  $0.002 a run, private" in text
+        assert text.count("/api/jobs") == 1 and '"containers": ["first"]' in text
+        assert text.count("● container first ") == 2, "one that went and came again is told again"
 
     def test_a_name_that_a_shell_would_obey_stays_a_name(self) -> None:
         """A host chose it, and people paste what they see."""

@@ -165,8 +165,7 @@ class Greeting:
         self._hosts = {host.id: host.status for host in hosts}
 
     def containers_changed(self, containers: Sequence[ByTheRun], *, url: str, key: str) -> None:
-        """Tell which containers came on offer since the last call; with the first of all, how a run is bought."""
-        first = not self._containers and "run" not in self._told
+        """Tell which containers came on offer since the last call; with the first that can begin a job, how a run is bought."""
         came = [one for one in containers[:CONTAINERS_TOLD_MAX] if one.name not in self._containers]
         for one in came:
             entry = "" if one.external else ", private"
@@ -174,9 +173,9 @@ class Greeting:
             self.line("●", text, style="green")
         self._containers = {one.name for one in containers}
         chosen = next((one.name for one in came if one.external), None)
-        if first and chosen is not None:
+        if chosen is not None and "run" not in self._told:
             self._told.add("run")
-            self._console.print(Text("a run of it, with curl", style="dim"))
+            self._console.print(Text(f"a run of {harmless(chosen)}, with curl", style="dim"))
             self._console.print(Text(run_snippet(url=url, key=key, container=chosen)), soft_wrap=True)
             self._console.print()
 
