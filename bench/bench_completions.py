@@ -94,9 +94,11 @@ async def reference() -> None:
 
 
 @contextlib.contextmanager
-def child(*args: str, cpu: int, said: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """Run this module with *args* on one core; give its process id and the words of its first line."""
-    command = [sys.executable, "-m", "bench.bench_completions", *args]
+def child(
+    *args: str, cpu: int, said: bool = True, module: str = "bench.bench_completions"
+) -> Iterator[tuple[int, list[str]]]:
+    """Run *module* with *args* on one core; give its process id and the words of its first line."""
+    command = [sys.executable, "-m", module, *args]
     process = subprocess.Popen(command, stdout=subprocess.PIPE if said else None, text=True)
     os.sched_setaffinity(process.pid, {cpu})
     try:

@@ -65,7 +65,8 @@ class Connection(asyncio.Protocol):
         """Return status and body."""
         self._waiter = asyncio.get_running_loop().create_future()
         head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\n" + (f"authorization: Bearer {key}\r\n" if key else "")
-        self._transport.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+        sent = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body if body else b"\r\n"
+        self._transport.write(head.encode() + sent)
         return await self._waiter
 
     def close(self) -> None:

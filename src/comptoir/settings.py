@@ -213,7 +213,7 @@ class Row(msgspec.Struct, frozen=True):
     value: str
     """As JSON; a password in an address is shown as ``***``."""
     origin: str
-    """``flag``, ``environment COMPTOIR_<NAME>``, ``file <path>`` or ``default``."""
+    """``flag``, ``environment COMPTOIR_<NAME>``, ``file <path>``, ``default``, or ``default on loopback``."""
     doc: str
 
 

@@ -165,6 +165,34 @@ class TestConfig:
     def test_only_what_changed(self, invoke: Invoke) -> None:
         assert list(read(invoke("config", "--changed", "--set", "fee_bps=1", "--json"))) == ["fee_bps"]
 
+    @pytest.mark.parametrize(
+        ("more", "value", "origin"),
+        [
+            ((), "loopback", "default on loopback"),
+            (("--set", "host=::1"), "loopback", "default on loopback"),
+            (("--set", "host=localhost"), "loopback", "default on loopback"),
+            (("--set", "host=0.0.0.0"), "off", "default"),
+            (("--set", "host=post.example"), "off", "default"),
+            (("--set", "infernet_anonymous=off"), "off", "flag"),
+            (("--set", "infernet_anonymous=any"), "any", "flag"),
+            # What says that something stands before it: its callers would all look like programs of this machine.
+            (("--set", "public_url=https://post.example"), "off", "default"),
+            (("--set", "trusted_proxies=127.0.0.1"), "off", "default"),
+            (("--set", "bus=redis://bus:6379", "--set", "database=postgresql://db/post"), "off", "default"),
+        ],
+    )
+    def test_callers_without_a_key_are_let_in_only_where_nobody_else_can_come(
+        self, invoke: Invoke, more: tuple[str, ...], value: str, origin: str
+    ) -> None:
+        row = read(invoke("config", "--json", *more))["infernet_anonymous"]
+
+        assert (row["value"], row["origin"]) == (value, origin)
+
+    def test_what_the_environment_says_of_them_stands(self, invoke: Invoke) -> None:
+        rows = read(invoke("config", "--json", COMPTOIR_INFERNET_ANONYMOUS="off"))
+
+        assert rows["infernet_anonymous"]["origin"] == "environment COMPTOIR_INFERNET_ANONYMOUS"
+
     def test_a_table_for_people(self, invoke: Invoke) -> None:
         result = invoke("config")
 

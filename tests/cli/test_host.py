@@ -1,7 +1,9 @@
 """``comptoir host``: joins, tells what it earns, and leaves in order."""
 
 import io
+import threading
 from collections.abc import Callable
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,60 @@ class TestHost:
 
         assert result.exit_code == 2
         assert words in result.output
+
+    def test_an_infernet_config_says_what_becomes_of_it(self, invoke: Invoke, tmp_path: Path) -> None:
+        config = tmp_path / "config.json"
+        config.write_text(
+            '{"redis": {}, "containers": [{"id": "a", "image": "example/i", "doors": 1, "bearer": "hush"}]}'
+        )
+
+        result = invoke("host", "--url", "http://127.0.0.1:9", "--infernet-config", str(config))
+
+        assert result.exit_code == 2
+        assert "config.json: not needed: redis: the coordinator's database keeps the jobs" in result.output
+        assert "config.json: refused: containers[0].doors: unknown here" in result.output
+        assert "no container in it can be offered" in result.output
+        assert "hush" not in result.output
+
+    @pytest.mark.parametrize(("text", "words"), [("{", "no JSON"), ('{"containers": 1}', "containers: must be a list")])
+    def test_an_infernet_config_that_is_none_is_a_usage_error(
+        self, invoke: Invoke, tmp_path: Path, text: str, words: str
+    ) -> None:
+        (tmp_path / "c.json").write_text(text)
+
+        result = invoke("host", "--url", "http://127.0.0.1:9", "--infernet-config", str(tmp_path / "c.json"))
+
+        assert result.exit_code == 2
+        assert words in result.output
+
+    def test_an_infernet_config_is_served(self, post: Up, tmp_path: Path, programs: Start) -> None:
+        with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as container:
+            threading.Thread(target=container.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{container.server_port}"
+            config = tmp_path / "config.json"
+            config.write_text(f'{{"manage_containers": false, "containers": [{{"id": "shout", "url": "{url}"}}]}}')
+            env = clean_environment(COMPTOIR_URL=post.quickstart.url, COMPTOIR_KEY=post.quickstart.key)
+
+            host = programs(
+                Program, "host", "--infernet-config", str(config), "--state", str(tmp_path / "s"), cwd=tmp_path, env=env
+            )
+            host.until(r"config\.json: taken: containers\[0\]: id, url")
+            host.until("engine infernet is ready: shout")
+            host.until("connected, taking jobs")
+            assert host.stop() == 0
+            container.shutdown()
+
+    def test_containers_without_an_engine_are_named_and_end_it(self, invoke: Invoke, tmp_path: Path) -> None:
+        config = tmp_path / "config.json"
+        config.write_text('{"containers": [{"id": "a", "image": "example/i"}]}')
+
+        result = invoke(
+            "host", "--url", "http://127.0.0.1:9", "--infernet-config", str(config), "--state", str(tmp_path),
+            DOCKER_HOST="tcp://127.0.0.1:2375",
+        )  # fmt: skip
+
+        assert result.exit_code == 1
+        assert "a: DOCKER_HOST is tcp://…: only unix:// is used" in result.output
 
 
 class TestRunPrices:

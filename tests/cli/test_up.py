@@ -55,6 +55,14 @@ class TestFirstStart:
         assert known.admin_key not in up.text
         assert "\x1b" not in up.text, "no colours where no terminal is"
 
+    def test_an_operator_who_lets_nobody_in_without_a_key_is_told_of_nobody(
+        self, tmp_path: Path, programs: Start
+    ) -> None:
+        up = programs(Up, tmp_path, "--no-worker", "--set", "infernet_anonymous=off")
+        up.until("ready in")
+
+        assert "\nkeyless" not in up.text
+
     def test_the_worker_is_the_operators(self, tmp_path: Path, programs: Start) -> None:
         up = programs(Up, tmp_path).ready()
 

@@ -13,7 +13,14 @@ from comptoir.cli.main import COMMANDS
 from comptoir.dialects import DIALECTS
 from comptoir.jobs import AttemptState, Fault, JobState
 from comptoir.kit.http import Dialect
-from comptoir.kit.money import UUSD_PER_CREDIT, cost_half_even, fee_of, price_from_usd_per_token
+from comptoir.kit.money import (
+    TOKENS_PER_MTOK,
+    UUSD_PER_CREDIT,
+    cost_half_even,
+    fee_of,
+    price_from_usd_per_token,
+    run_price,
+)
 from comptoir.link import FromCoordinator, FromWorker
 from comptoir.settings import Settings
 from tests.house import tree
@@ -196,3 +203,19 @@ class TestMoney:
         for row, amount in told.items():
             sums = rf"\| {amount:,} \| {amount / UUSD_PER_CREDIT:g} \|$"
             assert re.search(rf"^\|[^|]*{row}[^|]*\|[^|]*{sums}", page, re.MULTILINE), row
+
+    def test_the_chain_is_what_the_code_computes(self) -> None:
+        page = text_of("docs/money.md")
+        prices = [2_000, 5_000, 1_000]
+        caps = [run_price(price * TOKENS_PER_MTOK) for price in prices]
+        costs = [cost_half_even(price * TOKENS_PER_MTOK) for price in prices]
+        fees = [fee_of(cost, Settings().fee_bps) for cost in costs]
+
+        told = {
+            "hold": sum(caps), "all three run: cost": sum(costs), "to the hosts": sum(costs) - sum(fees),
+            "all fees": sum(fees), "the third fails for good: cost": sum(costs[:2]), "its fees": sum(fees[:2]),
+            "free again then": sum(caps) - sum(costs[:2]),
+        }  # fmt: skip
+        for row, amount in told.items():
+            sums = rf"\| {amount:,} \| {amount / UUSD_PER_CREDIT:g} \|$"
+            assert re.search(rf"^\| {row} \|[^|]*{sums}", page, re.MULTILINE), row

@@ -10,7 +10,7 @@ from playwright.async_api import Page, async_playwright
 
 from comptoir.dispatch.onboard import add_host
 from comptoir.hosts import NewHost
-from comptoir.link import ModelOffer
+from comptoir.link import ContainerCard, ModelOffer
 from tests.post import Post, open_post
 
 pytestmark = pytest.mark.browser
@@ -119,6 +119,21 @@ class TestPage:
         await seen.page.locator('#model option[value="a<i>b"]').wait_for(state="attached", timeout=WAIT_MS)
         assert "2 hosts" in await seen.page.locator("#status").inner_text()
         assert await seen.page.locator("#market b, #market i").count() == 0
+        assert seen.complaints == []
+
+    async def test_a_new_container_appears_by_itself_with_the_command_that_buys_a_run(self, seen: Seen) -> None:
+        assert await seen.page.locator("#run").is_hidden()
+        card = ContainerCard("Says it <b>louder</b>.")
+        offers = (ModelOffer("shout", ["container"], price_out_uusd_per_mtok=2_000_000_000, container=card),)
+        await add_host(seen.post.house, NewHost(gpu="H100", models=offers))
+
+        row = seen.page.locator("[data-container=shout]")
+        await row.wait_for(timeout=WAIT_MS)
+        assert "$0.002" in await row.inner_text() and "Says it <b>louder</b>." in await row.inner_text()
+        await seen.page.locator("#run").wait_for(timeout=WAIT_MS)
+        assert '{"containers": ["shout"]' in await seen.page.locator("#run code").inner_text()
+        assert await seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert await seen.page.locator('#model option[value="shout"]').count() == 0
         assert seen.complaints == []
 
     async def test_all_of_it_can_be_reached_by_keyboard(self, seen: Seen) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 import click
@@ -13,9 +14,12 @@ from comptoir.cli.screen import out, print_json, table
 from comptoir.cli.target import json_option
 from comptoir.settings import Loaded, SettingsError, load
 
+ON_LOOPBACK = "default on loopback"
+"""Origin of a setting that nobody gave, where only this machine can reach the trading post."""
+
 
 def settings_from(flags: dict[str, object], pairs: Sequence[str], config_file: str | None) -> Loaded:
-    """Merge flags, ``--set`` pairs, environment and file.
+    """Merge flags, ``--set`` pairs, environment and file; on loopback with the quickstart's default for callers without a key.
 
     Raises:
         Failure: a setting is unknown or out of bounds.
@@ -28,9 +32,30 @@ def settings_from(flags: dict[str, object], pairs: Sequence[str], config_file: s
             )
         flags[name.strip().replace("-", "_")] = value
     try:
-        return load(flags, dict(os.environ), Path(config_file).expanduser() if config_file else None)
+        return at_home(load(flags, dict(os.environ), Path(config_file).expanduser() if config_file else None))
     except SettingsError as error:
         raise Failure(str(error), "'comptoir config' lists all settings", code=Exit.USAGE) from error
+
+
+def at_home(loaded: Loaded) -> Loaded:
+    """Return *loaded*, with the Infernet API open to programs of this machine where nobody said anything about that.
+
+    Only where nobody but they can come: the address is loopback, and no setting says that a proxy or a balancer stands before it,
+    whose callers would all look as if they were of this machine.
+    """
+    settings, origin = loaded.settings, loaded.origin
+    before_it = settings.public_url or settings.trusted_proxies or settings.bus
+    if origin["infernet_anonymous"] != "default" or before_it or not _is_loopback(settings.host):
+        return loaded
+    chosen = msgspec.structs.replace(settings, infernet_anonymous="loopback")
+    return Loaded(chosen, {**origin, "infernet_anonymous": ON_LOOPBACK})
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @click.command()
@@ -42,7 +67,8 @@ def settings_from(flags: dict[str, object], pairs: Sequence[str], config_file: s
 def config(*, data: str | None, config_file: str | None, pairs: tuple[str, ...], changed: bool, as_json: bool) -> None:
     """Print the settings in force and where each came from.
 
-    Flags win over the environment (COMPTOIR_<NAME>), the environment over the file, the file over the default.
+    Flags win over the environment (COMPTOIR_<NAME>), the environment over the file, the file over the default. "default on
+    loopback" is what 'comptoir up' takes where only this machine can reach it.
 
     \b
     Examples:
@@ -52,7 +78,7 @@ def config(*, data: str | None, config_file: str | None, pairs: tuple[str, ...],
     """
     rows = settings_from({"data": data}, pairs, config_file).describe()
     if changed:
-        rows = [row for row in rows if row.origin != "default"]
+        rows = [row for row in rows if not row.origin.startswith("default")]
     if as_json:
         print_json(
             {row.name: {"value": msgspec.json.decode(row.value), "origin": row.origin, "doc": row.doc} for row in rows}
@@ -60,6 +86,6 @@ def config(*, data: str | None, config_file: str | None, pairs: tuple[str, ...],
         return
     made = table("setting", "value", "from", "meaning")
     for row in rows:
-        style = "dim" if row.origin == "default" else "cyan"
+        style = "dim" if row.origin.startswith("default") else "cyan"
         made.add_row(Text(row.name, style="bold"), row.value, Text(row.origin, style=style), Text(row.doc, style="dim"))
     out().print(made)

@@ -1,5 +1,6 @@
 """What ``comptoir up`` prints: where it listens, who is there, three things to paste, and what happens later."""
 
+import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from rich.text import Text
 from comptoir import __version__
 from comptoir.cli.board import words
 from comptoir.cli.failure import Exit
-from comptoir.cli.screen import credits, facts, harmless, price, state, table
+from comptoir.cli.screen import credits, facts, harmless, price, run_price_words, state, table
+from comptoir.settings import Settings
 
 QUESTION = "What is Comptoir?"
 HOSTS_TOLD_MAX = 50
@@ -22,6 +24,9 @@ No model answers here yet. Add an engine in one of these ways:
   pip install xllamacpp                             the small model that ships with Comptoir, and any GGUF file
   start Ollama, vLLM, llama.cpp or LM Studio        found on its usual port by itself, within seconds
   comptoir host --engine http://127.0.0.1:8000/v1   any OpenAI-compatible server, in another terminal"""
+
+CONTAINERS_TOLD_MAX = 50
+"""Containers that are told one by one; 'comptoir models' has them all."""
 
 MARKS = {
     "EngineReady": ("●", "green"), "EngineSkipped": ("○", "yellow"), "JobFailed": ("✗", "red"),
@@ -40,6 +45,16 @@ class OnOffer(NamedTuple):
     price_out_uusd_per_mtok: int
 
 
+class ByTheRun(NamedTuple):
+    """A container that can be bought now."""
+
+    name: str
+    external: bool
+    """Whether a job may begin with it."""
+    hosts: int
+    price_uusd_per_run: int
+
+
 class Seen(NamedTuple):
     """A host as it is now."""
 
@@ -56,6 +71,7 @@ class Greeting:
         self._console = console
         self._told: set[str] = set()
         self._hosts: dict[str, str] = {}
+        self._containers: set[str] = set()
         self._pasted = False
         self._stopping = False
 
@@ -63,8 +79,10 @@ class Greeting:
         """Print one line of news."""
         self._console.print(Text.assemble((mark, style), " ", harmless(text)), soft_wrap=True)
 
-    def listening(self, *, url: str, data: str, fresh: bool, took_s: float, balance_uusd: int) -> None:
-        """Say where the post is."""
+    def listening(
+        self, *, url: str, data: str, fresh: bool, took_s: float, balance_uusd: int, without_key: str | None
+    ) -> None:
+        """Say where the post is, and who needs no key (`keyless`)."""
         console = self._console
         console.print(
             Text.assemble(("comptoir", "bold"), (f" {__version__}", "dim"), "  a trading post for AI compute")
@@ -78,6 +96,7 @@ class Greeting:
                     ("data", f"{data}  ({kept})"),
                     ("keys", f"{data}/quickstart.env  (only you can read it)"),
                     ("demo buyer", f"{credits(balance_uusd)} credits"),
+                    ("keyless", without_key),
                     ("ready in", f"{took_s * 1000:.0f} ms"),
                 ]
             ),
@@ -145,6 +164,21 @@ class Greeting:
                 self._console.print(text, soft_wrap=True)
         self._hosts = {host.id: host.status for host in hosts}
 
+    def containers_changed(self, containers: Sequence[ByTheRun], *, url: str, key: str) -> None:
+        """Tell which containers came on offer since the last call; with the first that can begin a job, how a run is bought."""
+        came = [one for one in containers[:CONTAINERS_TOLD_MAX] if one.name not in self._containers]
+        for one in came:
+            entry = "" if one.external else ", private"
+            text = f"container {one.name}  {run_price_words(one.price_uusd_per_run)}{entry}"
+            self.line("●", text, style="green")
+        self._containers = {one.name for one in containers}
+        chosen = next((one.name for one in came if one.external), None)
+        if chosen is not None and "run" not in self._told:
+            self._told.add("run")
+            self._console.print(Text(f"a run of {harmless(chosen)}, with curl", style="dim"))
+            self._console.print(Text(run_snippet(url=url, key=key, container=chosen)), soft_wrap=True)
+            self._console.print()
+
     def draining_began(self) -> None:
         """Keep what goes with stopping to itself from now on."""
         self._stopping = True
@@ -159,6 +193,27 @@ class Greeting:
         """Say that it is over."""
         up_s = time.monotonic() - began_s
         self.line("■", f"stopped after {up_s:,.0f} s; nothing is lost, 'comptoir up' goes on from here", style="dim")
+
+
+def keyless(settings: Settings) -> str | None:
+    """Say who may use the Infernet API without a key, and for how much; None: nobody."""
+    who = {"loopback": "programs on this machine", "any": "anybody"}.get(settings.infernet_anonymous)
+    if who is None:
+        return None
+    most = credits(settings.infernet_anonymous_uusd_per_day)
+    return f"{who} may use the Infernet API, for {most} credits a day in all  (infernet_anonymous)"
+
+
+def run_snippet(*, url: str, key: str, container: str) -> str:
+    """Return how a run of *container* is bought, as it can be pasted."""
+    # A host chose the name; in single quotes a shell obeys none of it.
+    body = shlex.quote(json.dumps({"containers": [container], "data": {"text": "hello"}}))
+    return (
+        f"curl {url}/api/jobs \\\n"
+        f"  -H 'Authorization: Bearer {key}' \\\n"
+        "  -H 'Content-Type: application/json' \\\n"
+        f"  -d {body}"
+    )
 
 
 def snippets(*, url: str, key: str, model: str, data: str) -> list[tuple[str, str]]:

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,6 +24,7 @@ from comptoir.cli.target import Target, find_target
 from comptoir.kit.logs import set_up
 from comptoir.worker.addresses import split_addresses
 from comptoir.worker.engines.base import EngineError
+from comptoir.worker.engines.infernet_config import read_config
 from comptoir.worker.engines.registry import EngineSpec, parse_spec
 from comptoir.worker.errors import KeyRefused
 from comptoir.worker.events import Event
@@ -53,6 +56,14 @@ NO_ENGINE_HINT = (
     metavar="ENGINE",
     multiple=True,
     help="demo, llamacpp,path=…, openai,base_url=…, container,id=…,url=…, a URL, a .gguf file. Repeatable.",
+)
+@click.option(
+    "--infernet-config",
+    "infernet_configs",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Serve the containers of a Ritual node's config.json, as it is; says what becomes of each key. Repeatable.",
 )
 @click.option(
     "--discover/--no-discover", default=False, help="Also offer OpenAI-compatible servers found on this machine."
@@ -104,8 +115,8 @@ NO_ENGINE_HINT = (
 @click.option("--skip-port", "skip_ports", type=int, multiple=True, hidden=True)
 @click.option("--supervised", is_flag=True, hidden=True, help="Events as JSON lines; stop when standard input ends.")
 def host(
-    *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], discover: bool, price_in: int, price_out: int,
-    model_prices: tuple[str, ...], run_prices: tuple[str, ...],
+    *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], infernet_configs: tuple[Path, ...],
+    discover: bool, price_in: int, price_out: int, model_prices: tuple[str, ...], run_prices: tuple[str, ...],
     slots: int, threads: int | None, state_dir: str | None, name: str | None,
     region: str | None, measure: bool, drain_s: float, skip_ports: tuple[int, ...], supervised: bool,
 ) -> None:  # fmt: skip
@@ -123,16 +134,17 @@ def host(
       comptoir host --discover --price qwen2.5:7b=0.05/0.20 --slots 16
       comptoir host --engine demo --price-out 100cr
       comptoir host --engine container,id=shout,url=http://127.0.0.1:3000 --price-run shout=0.002
+      comptoir host --infernet-config config.json --price-run 0.002
       comptoir host --url https://a.post.example --url https://b.post.example --engine demo
     """
     target = _target(urls, key)
-    if not engines and not discover:
+    if not engines and not infernet_configs and not discover:
         raise Failure("no engine was chosen", NO_ENGINE_HINT, code=Exit.USAGE)
     run_uusd, of_containers = read_run_prices(run_prices)
     price = Price(price_in, price_out, run_uusd)
     config = WorkerConfig(
-        url=target.url, key=target.key or None, engines=_specs(engines), discover=discover,
-        discover_skip_ports=list(skip_ports), slots=slots, threads=threads, price=price,
+        url=target.url, key=target.key or None, engines=[*_specs(engines), *_infernet(infernet_configs)],
+        discover=discover, discover_skip_ports=list(skip_ports), slots=slots, threads=threads, price=price,
         model_prices=_prices(model_prices, of_containers, price), state_dir=state_dir, name=name, region=region,
         measure=measure, drain_s=drain_s,
     )  # fmt: skip
@@ -158,6 +170,29 @@ def _specs(texts: Sequence[str]) -> list[EngineSpec]:
         return [parse_spec(text) for text in texts]
     except EngineError as error:
         raise Failure(error.message, "see 'comptoir host --help'", code=Exit.USAGE) from error
+
+
+def _infernet(paths: Sequence[Path]) -> list[EngineSpec]:
+    """Say what becomes of each key of each file, on standard error, and return the engines.
+
+    Raises:
+        Failure: a file is unusable, or nothing in it can be offered.
+    """
+    for path in paths:
+        try:
+            translation = read_config(path)
+        except EngineError as error:
+            raise Failure(error.message, "see docs/containers.md", code=Exit.USAGE) from error
+        for line in translation.lines():
+            click.echo(f"{path.name}: {line}", err=True)
+        if not translation.specs:
+            raise Failure(
+                f"{path}: no container in it can be offered", "the refused keys above say why", code=Exit.USAGE
+            )
+    if paths:
+        # Pulls take minutes, and each is said as it goes on.
+        logging.getLogger("comptoir.worker.engines.container_runtime").setLevel(logging.INFO)
+    return [EngineSpec("infernet", {"config": str(path)}) for path in paths]
 
 
 def _prices(texts: Sequence[str], of_containers: Mapping[str, int], price: Price) -> dict[str, Price]:

@@ -4,6 +4,7 @@ from typing import Any
 from urllib.parse import quote
 
 import click
+from rich.table import Table
 from rich.text import Text
 
 from comptoir.cli.api import Api
@@ -16,6 +17,8 @@ from comptoir.cli.screen import (
     note,
     out,
     print_json,
+    run_price_words,
+    runs,
     short,
     span,
     state,
@@ -40,6 +43,9 @@ def jobs(
 ) -> None:  # fmt: skip
     """List your jobs, show one with its life, or cancel it.
 
+    A chain of containers is one job: it is listed under their names with commas between, counts runs instead of tokens, and
+    'jobs show' has the host and the pay of each.
+
     \b
     Examples:
       comptoir jobs                       the newest twenty
@@ -63,12 +69,18 @@ def jobs(
     made = table("job", "state", "model", "tokens", "credits", "host", "when", right=("tokens", "credits"))
     for job in page["jobs"]:
         made.add_row(
-            job["id"], _state(job), job["model"], f"{job['prompt_tokens']}+{job['completion_tokens']}",
+            job["id"], _state(job), job["model"], _units(job),
             credits(job["cost_uusd"]), short(job["host"]), ago(job["created_ms"]),
         )  # fmt: skip
     console.print(made)
     if page["next"]:
         console.print(f"[dim]older ones: comptoir jobs --before {page['next']}[/]", soft_wrap=True)
+
+
+def _units(job: dict[str, Any]) -> str:
+    if job["containers"]:
+        return runs(job["completion_tokens"])
+    return f"{job['prompt_tokens']}+{job['completion_tokens']}"
 
 
 def _target(ctx: click.Context, url: str | None, key: str | None, data: str | None) -> Target:
@@ -124,10 +136,10 @@ def _show(job: dict[str, Any]) -> None:
     console.print(
         facts(
             [
-                ("job", job["id"]), ("state", _state(job)), ("wrong", wrong), ("model", job["model"]),
+                ("job", job["id"]), ("state", _state(job)), ("wrong", wrong), _bought(job),
                 ("bought", f"{moment(job['created_ms'])} through {job['dialect']}"), ("host", job["host"]),
                 ("times", f"waited {span(job['waited_ms'])}, ran {span(job['ran_ms'])}"),
-                ("tokens", f"{job['prompt_tokens']} in, {job['completion_tokens']} out (at most {job['max_tokens']})"),
+                _delivered(job),
                 ("cost", credits_and_usd(job["cost_uusd"])), ("set aside", credits_and_usd(job["hold_uusd"])),
                 ("finish", job["finish_reason"]), ("receipt", job["receipt"]),
             ]
@@ -141,9 +153,39 @@ def _show(job: dict[str, Any]) -> None:
     console.print(events)
     if job["attempts"]:
         console.print("\n[bold]attempts[/]")
-        made = table("host", "state", "frames", "tokens", "paid", "took", right=("tokens", "paid"))
-        for one in job["attempts"]:
-            took = span(one["ended_ms"] - one["started_ms"]) if one["ended_ms"] else "—"
-            frames = f"{one['first_frame']}…{one['end_frame']}"
-            made.add_row(one["host"], state(one["state"]), frames, str(one["tokens"]), credits(one["paid_uusd"]), took)
-        console.print(made)
+        console.print(_steps(job["attempts"]) if job["containers"] else _attempts(job["attempts"]))
+
+
+def _bought(job: dict[str, Any]) -> tuple[str, object]:
+    names = job["containers"]
+    return {0: "model", 1: "container"}.get(len(names), "chain"), job["model"]
+
+
+def _delivered(job: dict[str, Any]) -> tuple[str, object]:
+    if job["containers"]:
+        return "runs", f"{job['completion_tokens']} of {job['max_tokens']}"
+    return "tokens", f"{job['prompt_tokens']} in, {job['completion_tokens']} out (at most {job['max_tokens']})"
+
+
+def _attempts(attempts: list[dict[str, Any]]) -> Table:
+    made = table("host", "state", "frames", "tokens", "paid", "took", right=("tokens", "paid"))
+    for one in attempts:
+        frames = f"{one['first_frame']}…{one['end_frame']}"
+        made.add_row(
+            one["host"], state(one["state"]), frames, str(one["tokens"]), credits(one["paid_uusd"]), _took(one)
+        )
+    return made
+
+
+def _steps(attempts: list[dict[str, Any]]) -> Table:
+    """Return the attempts of a chain: which container ran where, for how much, and what its host earned."""
+    made = table("container", "host", "state", "price", "paid", "took", right=("paid",))
+    for one in attempts:
+        asked = run_price_words(one["price_uusd_per_run"]) if one["price_uusd_per_run"] is not None else "—"
+        paid = credits(one["paid_uusd"])
+        made.add_row(one["container"], one["host"], state(one["state"]), asked, paid, _took(one))
+    return made
+
+
+def _took(attempt: dict[str, Any]) -> str:
+    return span(attempt["ended_ms"] - attempt["started_ms"]) if attempt["ended_ms"] else "—"

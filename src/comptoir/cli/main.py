@@ -37,7 +37,7 @@ COMMANDS = (
         EARN,
     ),
     Entry("hosts", "comptoir.cli.market:hosts", "List hosts with pace and reputation.", CHECK),
-    Entry("models", "comptoir.cli.market:models", "List models that can be bought now.", CHECK),
+    Entry("models", "comptoir.cli.market:models", "List models and containers that can be bought now.", CHECK),
     Entry("receipt", "comptoir.cli.receipt:receipt", "Show a receipt, or verify one offline.", CHECK),
     Entry("keys", "comptoir.cli.receipt:keys", "Print the keys that receipts are verified with.", CHECK),
     Entry("audit", "comptoir.cli.audit:audit", "Recompute the books; exit code 1 on any difference.", CHECK),

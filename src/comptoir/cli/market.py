@@ -1,12 +1,13 @@
 """``comptoir hosts`` and ``comptoir models``."""
 
+from typing import Any
 from urllib.parse import quote
 
 import click
 from rich.text import Text
 
 from comptoir.cli.api import Api
-from comptoir.cli.screen import ago, credits, harmless, note, out, price, print_json, state, table
+from comptoir.cli.screen import ago, credits, harmless, note, out, price, print_json, run_price_words, state, table
 from comptoir.cli.target import find_target, json_option, server_options
 
 
@@ -64,28 +65,54 @@ def hosts(
 @json_option
 @server_options
 def models(*, as_json: bool, url: str | None, key: str | None, data: str | None) -> None:
-    """List models that can be bought now.
+    """List models and containers that can be bought now.
+
+    Models are asked with 'comptoir run' and paid by the token. Containers are bought by the run, through the Infernet API: POST
+    /api/jobs with {"containers": ["NAME"], "data": {…}}, then GET /api/jobs?id=….
 
     \b
     Examples:
       comptoir models
       comptoir models --json | jq -r '.models[].name'
+      comptoir models --json | jq -r '.containers[].name'
     """
     target = find_target(url, key, data)
-    page = Api(target).get("/house/models").json()
+    api = Api(target)
+    page = api.get("/house/models").json() | api.get("/house/containers").json()
     if as_json:
         print_json(page)
         return
     note(target.said)
     console = out()
-    if not page["models"]:
-        console.print("[dim]no models now; offer one with:[/] comptoir host --help")
-        return
+    if page["models"]:
+        _list_models(page["models"])
+    if page["models"] and page["containers"]:
+        console.print()
+    if page["containers"]:
+        _list_containers(page["containers"])
+    if not page["models"] and not page["containers"]:
+        console.print("[dim]nothing on offer now; offer a model or a container with:[/] comptoir host --help")
+
+
+def _list_models(offered: list[dict[str, Any]]) -> None:
+    console = out()
     made = table("model", "serves", "hosts", "context", "in", "out", "waiting", right=("hosts", "context", "waiting"))
-    for one in page["models"]:
+    for one in offered:
         made.add_row(
             Text(harmless(one["name"]), style="bold"), ", ".join(one["kinds"]), str(one["hosts"]), f"{one['context_tokens']:,}",
             price(one["price_in_uusd_per_mtok"]), price(one["price_out_uusd_per_mtok"]), str(one["waiting"]),
         )  # fmt: skip
     console.print(made)
     console.print("[dim]prices are dollars per million tokens[/]")
+
+
+def _list_containers(offered: list[dict[str, Any]]) -> None:
+    console = out()
+    made = table("container", "begins a job", "says of itself", "hosts", "price", "waiting", right=("hosts", "waiting"))
+    for one in offered:
+        made.add_row(
+            Text(harmless(one["name"]), style="bold"), "yes" if one["external"] else "no",
+            one["description"] or one["image"], str(one["hosts"]), run_price_words(one["price_uusd_per_run"]), str(one["waiting"]),
+        )  # fmt: skip
+    console.print(made)
+    console.print("[dim]containers are bought by the run: POST /api/jobs, see comptoir models --help[/]")

@@ -1,5 +1,7 @@
 """``comptoir run``: ask a model, stream the answer, say what it cost."""
 
+import json
+import shlex
 import signal
 import sys
 import threading
@@ -112,6 +114,8 @@ def run(
 ) -> None:  # fmt: skip
     """Ask a model; the answer is streamed, then what it cost.
 
+    Models only: a run of a container is bought through the Infernet API, see 'comptoir models --help'.
+
     Without PROMPT (or with '-') the prompt is read from standard input. Ctrl-C cancels at the host within a moment; what
     arrived is paid, the rest of the hold goes back. When the connection or its coordinator breaks, the answer goes on where it
     stopped, at whichever coordinator answers next.
@@ -145,6 +149,8 @@ def run(
     try:
         with _ended_by_signals():
             answer.read()
+    except Failure as failure:
+        raise _by_the_run(api, chosen, failure) from failure
     except KeyboardInterrupt:
         interrupted = True
         answer.cancel()
@@ -191,6 +197,21 @@ def _prompt(given: str | None) -> str:
     if not given.strip():
         raise Failure("the prompt is empty", 'try: comptoir run "Explain quantum computing."', code=Exit.USAGE)
     return given
+
+
+def _by_the_run(api: Api, name: str, failure: Failure) -> Failure:
+    """Return *failure*, or what is wrong where *name* is a container: nobody can ask it a question."""
+    if not 400 <= failure.status < 500 or failure.code == Exit.KEY:
+        return failure
+    try:
+        found = api.get("/house/containers").json()["containers"]
+    except (Failure, KeyError, ValueError):
+        return failure  # No trading post, or gone: what went wrong first is what counts.
+    if all(one["name"] != name for one in found):
+        return failure
+    body = json.dumps({"containers": [name], "data": {}})
+    hint = f"buy a run: curl {api.target.url}/api/jobs -H 'Authorization: Bearer ck_…' -d {shlex.quote(body)}"
+    return Failure(f"{name} is a container: it is bought by the run, not asked", hint, status=failure.status)
 
 
 def _first_model(api: Api) -> str:

@@ -112,6 +112,16 @@ def price(uusd_per_mtok: int) -> str:
     return "free" if uusd_per_mtok == 0 else f"${money(to_usd(uusd_per_mtok))}/M"
 
 
+def run_price_words(uusd_per_run: int) -> str:
+    """Spell the price of a run: ``$0.002 a run``."""
+    return "free" if uusd_per_run == 0 else f"${money(to_usd(uusd_per_run))} a run"
+
+
+def runs(count: int) -> str:
+    """Spell a count of runs."""
+    return f"{count:,} {'run' if count == 1 else 'runs'}"
+
+
 def ago(at_ms: int | None, *, now_ms: int | None = None) -> str:
     """Spell a past moment as a time span: ``3 s ago``."""
     if not at_ms:

@@ -19,9 +19,9 @@ import uvloop
 from comptoir.app import DATA_MODE, Listening, serve
 from comptoir.cli import STARTED_S
 from comptoir.cli.cluster.member import run_member
-from comptoir.cli.config import settings_from
+from comptoir.cli.config import ON_LOOPBACK, settings_from
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.greeting import HOSTS_TOLD_MAX, Greeting, OnOffer, Seen
+from comptoir.cli.greeting import HOSTS_TOLD_MAX, ByTheRun, Greeting, OnOffer, Seen, keyless
 from comptoir.cli.local_worker import LocalWorker, move_state
 from comptoir.cli.people import People, settle_in, write_address
 from comptoir.cli.prices import checked_price
@@ -32,6 +32,7 @@ from comptoir.dispatch import House
 from comptoir.hosts import Fleet
 from comptoir.kit.folderlock import FolderLock, FolderTaken
 from comptoir.kit.logs import set_up
+from comptoir.kit.money import run_price
 from comptoir.kit.signing import KeyFileError
 from comptoir.settings import Loaded, Settings
 
@@ -94,7 +95,8 @@ def up(
     """Start a coordinator and a local worker, ready to answer.
 
     The first start makes an operator and a demo buyer with 100 credits, and writes address and keys to quickstart.env in the
-    data folder. Later starts find the same people and the same money. Ctrl-C drains: open answers finish first.
+    data folder. Later starts find the same people and the same money. Ctrl-C drains: open answers finish first. Where only this
+    machine can reach it, its programs may use the Infernet API without a key (--set infernet_anonymous=off ends that).
 
     Several coordinators over one PostgreSQL and one Redis are one trading post; any balancer goes in front. --cluster 3 starts
     all of that here, to develop with and to break: it says every process id, and what is killed comes back.
@@ -121,7 +123,8 @@ def up(
             run_member(settings)
         elif coordinators is not None:
             with _alone_in(settings.data_path()):
-                _cluster(loaded, coordinators, chosen, _for_members(pairs, config_file, log_level, log_format))
+                options = _for_members(pairs, config_file, log_level, log_format)
+                _cluster(loaded, coordinators, chosen, options + _at_home_too(loaded))
         else:
             _alone(settings, chosen)
     except OSError as error:
@@ -180,6 +183,13 @@ def _for_members(
     for name, value in (("--config", config_file), ("--log-level", log_level), ("--log-format", log_format)):
         options += [name, value] if value else []
     return options
+
+
+def _at_home_too(loaded: Loaded) -> list[str]:
+    """Return what tells members, who can't know what listens before them, that only this machine can reach them."""
+    if loaded.origin["infernet_anonymous"] != ON_LOOPBACK:
+        return []
+    return ["--set", f"infernet_anonymous={loaded.settings.infernet_anonymous}"]
 
 
 def _start_logs(loaded: Loaded) -> None:
@@ -291,7 +301,7 @@ class _Post:
         write_address(self._folder, self._url, people)
         self._greeting.listening(
             url=listening.url, data=_short_path(self._folder), fresh=people.fresh, balance_uusd=self._balance_uusd,
-            took_s=time.monotonic() - STARTED_S,
+            took_s=time.monotonic() - STARTED_S, without_key=keyless(self._settings),
         )  # fmt: skip
         self._news = asyncio.get_running_loop().create_task(self._tell_news(listening.house))
         if self._arguments is not None:
@@ -312,6 +322,7 @@ class _Post:
         while True:
             self._greeting.hosts_changed(_seen(house.fleet))
             self._greeting.paste(url=self._url, key=people.key, models=_on_offer(house.fleet), data=self._data_flag)
+            self._greeting.containers_changed(_by_the_run(house.fleet), url=self._url, key=people.key)
             await asyncio.sleep(LOOK_S)
 
 
@@ -330,6 +341,13 @@ def _on_offer(fleet: Fleet) -> list[OnOffer]:
             one.name, one.kinds, one.available_hosts, one.min_price_in_uusd_per_mtok, one.min_price_out_uusd_per_mtok
         )
         for one in fleet.models()
+    ]
+
+
+def _by_the_run(fleet: Fleet) -> list[ByTheRun]:
+    return [
+        ByTheRun(one.name, one.external, one.available_hosts, run_price(one.min_price_uusd_per_mrun))
+        for one in fleet.catalog.containers()
     ]
 
 

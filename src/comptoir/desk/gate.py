@@ -24,9 +24,9 @@ class Gate:
         self.by_ip = RateLimiter(per_minute=settings.requests_per_minute_per_ip, clock=clock)
         """Requests without a key, by address."""
         self.by_path = {
-            dialect.name: RateLimiter(per_minute=getattr(settings, dialect.own_rate), clock=clock)
+            dialect.name: RateLimiter(per_minute=dialect.own_rate(settings), clock=clock)
             for dialect in dialects
-            if dialect.own_rate
+            if dialect.own_rate is not None
         }
         """The same for dialects with limits of their own: by path and address."""
         self._proxies = [ip_network(text, strict=False) for text in settings.trusted_proxies]

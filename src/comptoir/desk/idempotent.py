@@ -5,8 +5,11 @@ from comptoir.idempotency import Claim
 from comptoir.kit.http import Request
 
 
-async def claim(house: House, request: Request) -> Claim | None:
+async def claim(house: House, request: Request, *, scope: str = "") -> Claim | None:
     """Bind the request's ``Idempotency-Key``; None when it has none.
+
+    Args:
+        scope: sets callers without a credential apart, where they are not one and the same.
 
     Raises:
         InvalidField: the key is malformed.
@@ -17,4 +20,6 @@ async def claim(house: House, request: Request) -> Claim | None:
         return None
     owner = request.principal.id if request.principal is not None else None
     whole = b"\n".join((request.method.encode(), request.path.encode(), request.raw))
+    if scope:
+        whole = scope.encode() + b"\n" + whole
     return await house.idempotency.claim(owner_id=owner, key=key, request=whole)

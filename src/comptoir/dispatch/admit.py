@@ -8,11 +8,9 @@ from collections.abc import Sequence
 
 from comptoir.dispatch.errors import ContainerRefused
 from comptoir.dispatch.house import House
-from comptoir.hosts import Host
 from comptoir.kit.errors import TooManyRequests
 from comptoir.kit.ratelimit import RateLimiter, address_key
-from comptoir.link import ContainerCard
-from comptoir.routing import Candidate, Door
+from comptoir.routing import Door
 
 RATES_MAX = 10_000
 """Limits that are counted at once; beyond it all counts begin anew."""
@@ -28,32 +26,26 @@ def admit(house: House, containers: Sequence[str], *, proof: bool, caller: str) 
     """
     if not containers:
         raise ContainerRefused("No containers specified")
-    offered = [house.fleet.with_container(name) for name in containers]
-    for name, hosts in zip(containers, offered, strict=True):
-        if not hosts:
+    every = [house.fleet.catalog.doors(name) for name in containers]
+    for name, doors in zip(containers, every, strict=True):
+        if not doors:
             raise ContainerRefused("Container not supported", {"container": name})
-    if not any(_door(host).external for host in offered[0]):
+    if not any(door.external for door in every[0]):
         raise ContainerRefused("First container must be external", {"first_container": containers[0]})
-    if proof and not any(_door(host).proofs for host in offered[-1]):
+    if proof and not any(door.proofs for door in every[-1]):
         raise ContainerRefused("Container does not generate proof", {"container": containers[-1]})
-    for name, hosts in zip(containers, offered, strict=True):
-        if not any(_door(host).admits(caller) for host in hosts):
+    for name, doors in zip(containers, every, strict=True):
+        if not any(door.admits(caller) for door in doors):
             raise ContainerRefused("Container not allowed for address", {"container": name, "address": caller})
-    for name, hosts in zip(containers, offered, strict=True):
-        _count(house, name, [host for host in hosts if _door(host).admits(caller)], caller)
+    for name, doors in zip(containers, every, strict=True):
+        _count(house, name, [door for door in doors if door.admits(caller)], caller)
 
 
-def _door(candidate: Candidate) -> Door:
-    assert candidate.door is not None, "a container has a door"
-    return candidate.door
-
-
-def _count(house: House, name: str, hosts: Sequence[Candidate], caller: str) -> None:
-    """Count one job of *caller* against the most generous of the limits that *hosts* have of their own."""
-    cards = [_card(house.fleet.get(host.host_id), name) for host in hosts]
-    if any(card is None or not card.rate_requests for card in cards):
+def _count(house: House, name: str, doors: Sequence[Door], caller: str) -> None:
+    """Count one job of *caller* against the most generous of the limits that hosts have of their own."""
+    if not all(door.rate_requests for door in doors):
         return
-    best = max([card for card in cards if card is not None], key=lambda card: card.rate_requests / card.rate_period_s)
+    best = max(doors, key=lambda door: door.rate_requests / door.rate_period_s)
     key = name, best.rate_requests, best.rate_period_s
     limiter = house.container_rates.get(key)
     if limiter is None:
@@ -66,7 +58,3 @@ def _count(house: House, name: str, hosts: Sequence[Candidate], caller: str) -> 
         limit = f"container {name!r} takes {best.rate_requests} jobs of one caller in {best.rate_period_s:g} s"
         again = f"come back in {allowance.retry_after_s:.2f} s"
         raise TooManyRequests(f"{limit}; {again}", retry_after_s=allowance.retry_after_s)
-
-
-def _card(host: Host, name: str) -> ContainerCard | None:
-    return next((offer.container for offer in host.row.models if offer.name == name), None)

@@ -396,11 +396,14 @@ async def requeue(
     if anew:
         job.begin_anew()
     house.fleet.release(lease.host_id)
+    _tell_host(house, job, lease, state if state is AttemptState.DONE else AttemptState.LOST)
+
+
+def _tell_host(house: House, job: LiveJob, lease: Lease, state: AttemptState) -> None:
+    """Tell a host that it may stop and forget the lease; a worker that is never told holds it until it drains."""
     line = house.lines.get(lease.host_id)
     if line is not None:
-        # It may stop and forget the lease; a worker that is never told holds it until it drains.
-        told = state if state is AttemptState.DONE else AttemptState.LOST
-        line.settled(job, lease, state=told, earned_uusd=0, balance_uusd=0)
+        line.settled(job, lease, state=state, earned_uusd=0, balance_uusd=0)
 
 
 class Requeued(msgspec.Struct, frozen=True, gc=False):

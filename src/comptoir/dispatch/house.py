@@ -34,6 +34,9 @@ CREDIT_SEEN_MAX = 100_000
 WAITING_PRICE_S = 1.0
 """How long the median price of a model is reused: finding it looks at every host that offers the model."""
 
+WAITING_PRICES_MAX = 10_000
+"""Median prices remembered; beyond it all are worked out anew."""
+
 CHECK_CAP_S = 0.5
 """Longest wait of a health check; clients of GET /health (infernet-client) give up after one second."""
 
@@ -396,7 +399,9 @@ class House:
 
     def waiting_prices(self, spec: Spec, known: FreeList) -> tuple[int, int]:
         """Return the median (in, out) prices of the hosts that could run *spec*; at most a second old."""
-        key = (spec.model, spec.kind, spec.caller, spec.enters, spec.proof)
+        # Callers count only where some host tells them apart.
+        walled = any(door.networks for door in self.fleet.catalog.doors(spec.model)) if spec.caller else False
+        key = (spec.model, spec.kind, spec.caller if walled else "", spec.enters, spec.proof)
         now = self.clock.monotonic_s()
         cached = self._waiting_prices.get(key)
         if cached is None or cached[0] < now:
@@ -404,6 +409,8 @@ class House:
             fitting.sort(key=_by_price)
             middle = fitting[len(fitting) // 2]
             cached = (now + WAITING_PRICE_S, middle.price_in_uusd_per_mtok, middle.price_out_uusd_per_mtok)
+            if len(self._waiting_prices) >= WAITING_PRICES_MAX:
+                self._waiting_prices.clear()
             self._waiting_prices[key] = cached
         return cached[1], cached[2]
 

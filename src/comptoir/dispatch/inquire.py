@@ -22,6 +22,9 @@ HOSTS_ASKED_MAX = 4
 SAID_BYTES_MAX = 64 * 1024
 """Most bytes of what a container says of itself or of a model."""
 
+SAID_OF_HOST_BYTES_MAX = 1024 * 1024
+"""Most bytes of what all containers of one host say of themselves; anybody may register a host."""
+
 _is_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 

@@ -1,10 +1,12 @@
 """The catalog: what active hosts offer, models and containers, told without looking at the hosts."""
 
+from collections import Counter
 from collections.abc import Callable
 
 from comptoir.hosts.tally import ContainerTally, ModelTally
 from comptoir.hosts.types import ContainerSummary, ModelSummary
 from comptoir.link import ModelOffer
+from comptoir.routing import Door
 
 
 class Catalog:
@@ -13,6 +15,8 @@ class Catalog:
     def __init__(self) -> None:
         self._models: dict[str, ModelTally] = {}
         self._containers: dict[str, ContainerTally] = {}
+        self._doors: dict[str, Counter[Door]] = {}
+        """By container: whom its registered hosts let in, here now or not; hosts that say the same count as one."""
         self._resources: dict[str, dict[bytes, bytes]] = {}
         """By container and host: what the container says of itself."""
         self._model_list: list[ModelSummary] | None = None
@@ -54,6 +58,24 @@ class Catalog:
         if self._container_list is None:
             self._container_list = [tally.summary() for _, tally in sorted(self._containers.items())]
         return self._container_list
+
+    def change_door(self, name: str, before: Door | None, now: Door | None) -> None:
+        """Note whom a registered host lets in to *name*, and whom it did *before*; None: it has no such container."""
+        if before == now:
+            return
+        doors = self._doors.setdefault(name, Counter())
+        if now is not None:
+            doors[now] += 1
+        if before is not None:
+            doors[before] -= 1
+            if not doors[before]:
+                del doors[before]
+        if not doors:
+            del self._doors[name]
+
+    def doors(self, name: str) -> list[Door]:
+        """Return whom the hosts of a container let in; empty: no registered host has it."""
+        return list(self._doors.get(name, ()))
 
     def set_resources(self, host_id: bytes, of: dict[str, bytes]) -> None:
         """Note what a host's containers say of themselves (JSON, as they wrote it); replaces what it said before."""

@@ -452,7 +452,8 @@ class Fleet:
             candidate.price_out_uusd_per_mtok = offer.price_out_uusd_per_mtok
             candidate.can_continue = offer.can_continue
             candidate.plain_only, candidate.away = row.transport != LINK, bool(host.node_id)
-            candidate.door = door_of(offer)
+            before, candidate.door = candidate.door, door_of(offer)
+            self.catalog.change_door(offer.name, before, candidate.door)
             candidate.region, candidate.tier, candidate.vram_mib = row.region, row.tier, row.vram_mib
             if joins:
                 hosts.add(candidate)
@@ -460,7 +461,7 @@ class Fleet:
                 hosts.moved(candidate)
 
     def _withdraw(self, host: Host, model: str) -> None:
-        del host.candidates[model]
+        self.catalog.change_door(model, host.candidates.pop(model).door, None)
         host.paces.pop(model, None)
         hosts = self._lists[model]
         hosts.remove(host.id)

@@ -83,4 +83,7 @@ def door_of(offer: ModelOffer) -> Door | None:
     card = offer.container
     if card is None:
         return None
-    return door(external=card.external, proofs=card.generates_proofs, networks=card.allowed_ips)
+    return door(
+        external=card.external, proofs=card.generates_proofs, networks=card.allowed_ips, rate_requests=card.rate_requests,
+        rate_period_s=card.rate_period_s,
+    )  # fmt: skip

@@ -36,7 +36,17 @@ from comptoir.jobs.store import (
     start_rows,
 )
 from comptoir.jobs.tables import TABLES
-from comptoir.jobs.types import FINAL, AttemptRow, AttemptState, Fault, JobRow, JobState, Step, encode_steps
+from comptoir.jobs.types import (
+    FINAL,
+    AttemptRow,
+    AttemptState,
+    Fault,
+    JobRow,
+    JobState,
+    Step,
+    decode_steps,
+    encode_steps,
+)
 
 __all__ = [
     "FINAL",
@@ -71,6 +81,7 @@ __all__ = [
     "Waiting",
     "chain_over",
     "decode_frames",
+    "decode_steps",
     "encode_steps",
     "finish_rows",
     "insert_jobs",

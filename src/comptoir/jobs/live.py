@@ -93,16 +93,20 @@ class LiveJob:
         """Texts asked for; not stored, so after a restart the job needs a host with room for all of them in one."""
         self.home_id: bytes | None = None
         """Coordinator that the client of an attached job is connected to."""
-        self.caller = ""
-        """Address that asked, where that decides who may run or see the job."""
-        self.steps: tuple[Step, ...] = ()
-        """The containers of a chain, in order; empty: one model. `model` is then that of the step it is at."""
         self.owner_node = b""
         """Coordinator that owns the job, where that is another one: then this is a mirror of it. Empty: ours."""
+        self._begin_chain()
         self._begin_unbroken()
         self._waiters: list[asyncio.Future[bool]] = []
         """Readers that wait; True tells one that it gave up, False that there is something to see."""
         self._enders: list[asyncio.Future[None]] = []
+
+    def _begin_chain(self) -> None:
+        """Set what tells of a chain of containers: it is none."""
+        self.caller = ""
+        """Address that asked, where that decides who may run or see the job."""
+        self.steps: tuple[Step, ...] = ()
+        """The containers of a chain, in order; empty: one model. `model` is then that of the step it is at."""
 
     def _begin_unbroken(self) -> None:
         """Set what tells of hosts that were lost on the way: nothing so far."""

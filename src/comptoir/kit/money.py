@@ -27,6 +27,11 @@ def cost_up(scaled_uusd: int) -> int:
     return -(-scaled_uusd // TOKENS_PER_MTOK)
 
 
+def run_price(uusd_per_mrun: int) -> int:
+    """Return what one run costs at most at the price of a million: micro-dollars, rounded up."""
+    return cost_up(uusd_per_mrun)
+
+
 def cost_half_even(scaled_uusd: int) -> int:
     """Round *scaled_uusd* (tokens times price, summed; >= 0) to micro-dollars, half to even: settlement."""
     assert scaled_uusd >= 0

@@ -17,6 +17,9 @@ class Door:
     """Whether the container proves what it computed."""
     networks: tuple[Network, ...] = ()
     """Where callers may be; empty: anywhere."""
+    rate_requests: int = 0
+    """Most jobs of one caller within *rate_period_s*; 0: no limit."""
+    rate_period_s: float = 60.0
 
     def opens(self, *, caller: str, enters: bool, proof: bool) -> bool:
         """Tell whether a job may come in.
@@ -36,13 +39,16 @@ class Door:
         return address is not None and any(address in network for network in self.networks)
 
 
-def door(*, external: bool, proofs: bool, networks: Iterable[str]) -> Door:
+def door(
+    *, external: bool, proofs: bool, networks: Iterable[str], rate_requests: int = 0, rate_period_s: float = 60.0
+) -> Door:  # fmt: skip
     """Return a door for networks as they are written (CIDR, host bits allowed).
 
     Raises:
         ValueError: one of them is no network.
     """
-    return Door(external, proofs, tuple([ip_network(text, strict=False) for text in networks]))
+    read = tuple([ip_network(text, strict=False) for text in networks])
+    return Door(external, proofs, read, rate_requests, rate_period_s)
 
 
 def address_of(text: str) -> IPv4Address | IPv6Address | None:

@@ -2,12 +2,25 @@
 
 from decimal import Decimal
 
-from comptoir.kit.money import to_usd
+from comptoir.kit.money import run_price, to_credits, to_usd
 
 
 def price(uusd_per_mtok: int) -> str:
     """Spell a price in dollars per million tokens: whole cents, more digits only where they say something."""
-    if uusd_per_mtok == 0:
+    return _dollars(to_usd(uusd_per_mtok))
+
+
+def run_dollars(uusd_per_mrun: int) -> str:
+    """Spell the price of one run in dollars, from that of a million."""
+    return _dollars(to_usd(run_price(uusd_per_mrun)))
+
+
+def run_credits(uusd_per_mrun: int) -> str:
+    """Spell the price of one run in credits."""
+    return f"{to_credits(run_price(uusd_per_mrun)).normalize():,f}"
+
+
+def _dollars(usd: Decimal) -> str:
+    if not usd:
         return "free"
-    usd = to_usd(uusd_per_mtok)
     return f"${usd:,.2f}" if usd == usd.quantize(Decimal("0.01")) else f"${usd.normalize():,f}"

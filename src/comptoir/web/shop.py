@@ -12,23 +12,26 @@ import msgspec
 
 from comptoir import __version__
 from comptoir.dispatch import House
-from comptoir.hosts import ACTIVE, DRAINING, Host, ModelSummary, ReputationStory
+from comptoir.hosts import ACTIVE, DRAINING, ContainerSummary, Host, ModelSummary, ReputationStory
 from comptoir.kit.http import Dialect, document_bytes
 from comptoir.kit.ids import public
 from comptoir.web import reference
 from comptoir.web.assets import address
 from comptoir.web.markup import Html, fill, template
-from comptoir.web.prices import price
+from comptoir.web.prices import price, run_credits, run_dollars
 
 FRESH_S = 1.0
 """How long a rendered fragment is handed to everybody who asks; bounds the work whatever the number of open pages."""
 
 HOSTS_SHOWN = 40
 MODELS_SHOWN = 60
+CONTAINERS_SHOWN = 60
 MODELS_OF_A_HOST = 3
 
+PROVES = Html(' <span class="mark" title="It can prove its results">proofs</span>')
+
 _PASTEABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
-"""Model names that may stand in a command for a shell; hosts choose names, and people paste what they see."""
+"""Names of models and containers that may stand in a command for a shell; hosts choose names, and people paste what they see."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,15 @@ class Shop:
     def front(self, house: House, base: str) -> bytes:
         """Return the page, with commands that name *base* as the server."""
         models, live = house.fleet.models(), self.market(house)
+        containers = house.fleet.catalog.containers()
         model = next((one.name for one in models if "chat" in one.kinds and _PASTEABLE.fullmatch(one.name)), "MODEL")
+        container = next(
+            (one.name for one in containers if one.external and _PASTEABLE.fullmatch(one.name)), "CONTAINER"
+        )
         return fill(
             template("front.html"), css=address("page.css"), icon=address("icon.svg"), htmx=address("htmx.js"),
             script=address("page.js"), status=live.status, options=options(models), market=Html(live.tables), base=base,
-            model=model, version=__version__,
+            model=model, container=container, run_hidden=Html("" if containers else " hidden"), version=__version__,
         ).encode()  # fmt: skip
 
     def market(self, house: House) -> Fragment:
@@ -76,9 +83,12 @@ class Shop:
         if kept is not None and now_s - kept[0] < FRESH_S:
             return kept[1]
         models, waiting = house.fleet.models(), house.jobs.queue.models()
+        containers = house.fleet.catalog.containers()
         status = status_line(house)
         tables = fill(
             template("market.html"), models=model_rows(models, waiting), hosts=host_rows(house),
+            containers=containers_section(containers, waiting),
+            offers="Models and containers" if containers else "Models",
             more_models=more(len(models) - MODELS_SHOWN), more_hosts=more(len(house.fleet) - HOSTS_SHOWN),
         )  # fmt: skip
         fingerprint = hashlib.sha256((status + tables).encode()).hexdigest()[:16]
@@ -109,12 +119,14 @@ class Shop:
 def status_line(house: House) -> Html:
     """Say in a line how the house stands."""
     hosts, models, waiting = house.fleet.active_hosts, len(house.fleet.models()), len(house.jobs.queue)
+    containers = len(house.fleet.catalog.containers())
     state, words = ("ok", "Open") if hosts else ("idle", "Open, no host yet")
     if house.draining:
         state, words = "bad", "Closing"
     facts = [
         _count(hosts, "host"),
         _count(models, "model"),
+        *((_count(containers, "container"),) if containers else ()),
         _count(house.jobs.live.leased, "job running", "jobs running"),
     ]
     if waiting:
@@ -150,6 +162,24 @@ def model_rows(models: list[ModelSummary], waiting: dict[str, int]) -> list[Html
         for one in models[:MODELS_SHOWN]
     ]  # fmt: skip
     return rows or [Html('<tr><td colspan="6" class="none">No host offers a model yet.</td></tr>')]
+
+
+def containers_section(containers: list[ContainerSummary], waiting: dict[str, int]) -> Html:
+    """Return the section of containers; nothing where none is on offer."""
+    if not containers:
+        return Html("")
+    rows = [
+        fill(
+            template("container.html"), name=one.name, description=one.description or one.image,
+            entry="first" if one.external else "private", first="yes" if one.external else "no",
+            entry_says="A job may begin with it" if one.external else "It only takes what another container made",
+            proofs=PROVES if one.generates_proofs else "", price=run_dollars(one.min_price_uusd_per_mrun),
+            credits=run_credits(one.min_price_uusd_per_mrun), hosts=one.available_hosts,
+            waiting=f"{waiting.get(one.name, 0):,}",
+        )
+        for one in containers[:CONTAINERS_SHOWN]
+    ]  # fmt: skip
+    return fill(template("containers.html"), rows=rows, more=more(len(containers) - CONTAINERS_SHOWN))
 
 
 def host_rows(house: House) -> list[Html]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from comptoir.cli.api import Api
+from comptoir.cli.target import Target
 from tests.cli.cluster.conftest import Watched
 from tests.cli.conftest import Invoke, Program, Up, clean_environment
 
@@ -39,6 +41,8 @@ class TestStart:
         assert re.search(rf"coordinator 2 +http://127.0.0.1:\d+  pid {pids['coordinator 2']}", up.text)
         assert re.search(rf"database +postgresql://\S+  pid {pids['PostgreSQL']}", up.text)
         assert up.quickstart.admin_key not in up.text
+        assert "\nkeyless " in up.text, "members are on loopback, and so is their balancer"
+        assert Api(Target(up.quickstart.url, "", "")).get("/api/jobs").json() == []
 
         os.kill(pids["coordinator 2"], signal.SIGKILL)
         up.until(r"✗ coordinator 2 was ended by signal 9; it starts again in 0.5 s", after=banner.end())

@@ -17,10 +17,10 @@ from tests.worker.engines.container_stand_in import appends
 JOB = {"containers": ["a"], "data": {}}
 
 
-async def ask_from(node: Node, address: str, method: str, path: str, body: Any = None, **headers: str) -> Said:
+async def ask_from(node: Node, address: str, request: str, *, body: Any = None, **headers: str) -> Said:
     """Send a request as if it came through a trusted proxy from *address*."""
-    given = {"X-Forwarded-For": address, **headers}
-    return await node.ask(method, path, body, headers=given)
+    method, _, path = request.partition(" ")
+    return await node.ask(method, path, body, headers={"X-Forwarded-For": address, **headers})
 
 
 class TestWithoutAKey:
@@ -49,7 +49,7 @@ class TestWithoutAKey:
 
     async def test_jobs_belong_to_the_address_and_another_sees_nothing(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, infernet_anonymous="any", trusted_proxies=("127.0.0.1",)) as node:
-            job = (await ask_from(node, "192.0.2.1", "POST", "/api/jobs", JOB)).json["id"]
+            job = (await ask_from(node, "192.0.2.1", "POST /api/jobs", body=JOB)).json["id"]
 
             for address, ids in (
                 ("192.0.2.1", [job]),
@@ -57,28 +57,38 @@ class TestWithoutAKey:
                 ("::ffff:192.0.2.1", [job]),
                 ("2001:db8::1", []),
             ):
-                assert (await ask_from(node, address, "GET", "/api/jobs")).json == ids
-                assert len((await ask_from(node, address, "GET", f"/api/jobs?id={job}")).json) == len(ids)
+                assert (await ask_from(node, address, "GET /api/jobs")).json == ids
+                assert len((await ask_from(node, address, f"GET /api/jobs?id={job}")).json) == len(ids)
             assert (await node.ask("GET", "/api/jobs", key=node.post.buyer_key)).json == []
-            while (await ask_from(node, "192.0.2.1", "GET", f"/api/jobs?id={job}")).json[0]["status"] == "running":
+            while (await ask_from(node, "192.0.2.1", f"GET /api/jobs?id={job}")).json[0]["status"] == "running":
                 pass
             node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
-            assert (await ask_from(node, "192.0.2.2", "GET", f"/api/jobs?id={job}")).json == []
-            assert len((await ask_from(node, "192.0.2.1", "GET", f"/api/jobs?id={job}")).json) == 1
+            assert (await ask_from(node, "192.0.2.2", f"GET /api/jobs?id={job}")).json == []
+            assert len((await ask_from(node, "192.0.2.1", f"GET /api/jobs?id={job}")).json) == 1
+
+    async def test_a_repeat_of_anothers_request_is_no_repeat(self, tmp_path: Path) -> None:
+        async with open_node(tmp_path, infernet_anonymous="any", trusted_proxies=("127.0.0.1",)) as node:
+            repeat = {"Idempotency-Key": "same"}
+            said = [
+                await ask_from(node, address, "POST /api/jobs", body=JOB, **repeat)
+                for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1")
+            ]
+            ids = [one.json["id"] for one in said]
+            assert ids[0] == ids[2] != ids[1]
 
     async def test_an_ipv6_address_is_spelled_one_way(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, infernet_anonymous="any", trusted_proxies=("127.0.0.1",)) as node:
-            job = (await ask_from(node, "2001:DB8:0:0::1", "POST", "/api/jobs", JOB)).json["id"]
-            assert (await ask_from(node, "2001:db8::1", "GET", "/api/jobs")).json == [job]
+            job = (await ask_from(node, "2001:DB8:0:0::1", "POST /api/jobs", body=JOB)).json["id"]
+            assert (await ask_from(node, "2001:db8::1", "GET /api/jobs")).json == [job]
 
     async def test_containers_open_to_some_addresses_go_by_the_peers(self, tmp_path: Path) -> None:
         cards = {"a": {"allowed_ips": ("192.0.2.0/24",)}}
         settings = {"infernet_anonymous": "any", "trusted_proxies": ("127.0.0.1",)}
         async with open_node(tmp_path, cards=cards, **settings) as node:
-            assert (await ask_from(node, "192.0.2.9", "POST", "/api/jobs", JOB)).status == 200
-            assert (await ask_from(node, "192.0.3.9", "POST", "/api/jobs", JOB)).status == 405
+            assert (await ask_from(node, "192.0.2.9", "POST /api/jobs", body=JOB)).status == 200
+            assert (await ask_from(node, "192.0.3.9", "POST /api/jobs", body=JOB)).status == 405
             # Whoever writes the header himself is not believed.
-            said = await ask_from(node, "192.0.2.9, 192.0.3.9", "POST", "/api/jobs", JOB)
+            said = await ask_from(node, "192.0.2.9, 192.0.3.9", "POST /api/jobs", body=JOB)
             assert said.json["params"] == {"container": "a", "address": "192.0.3.9"}
 
 
@@ -127,12 +137,12 @@ class TestKeys:
         settings = {"infernet_anonymous": "any", "trusted_proxies": ("127.0.0.1",)}
         async with open_node(tmp_path, **settings) as node:
             bearer = {"Authorization": f"Bearer {node.post.buyer_key}"}
-            job = (await ask_from(node, "192.0.2.1", "POST", "/api/jobs", JOB, **bearer)).json["id"]
+            job = (await ask_from(node, "192.0.2.1", "POST /api/jobs", body=JOB, **bearer)).json["id"]
 
-            assert (await ask_from(node, "192.0.2.2", "GET", "/api/jobs", **bearer)).json == [job]
-            assert (await ask_from(node, "192.0.2.1", "GET", "/api/jobs")).json == []
+            assert (await ask_from(node, "192.0.2.2", "GET /api/jobs", **bearer)).json == [job]
+            assert (await ask_from(node, "192.0.2.1", "GET /api/jobs")).json == []
             other = {"Authorization": f"Bearer {node.post.admin_key}"}
-            assert (await ask_from(node, "192.0.2.1", "GET", f"/api/jobs?id={job}", **other)).json == []
+            assert (await ask_from(node, "192.0.2.1", f"GET /api/jobs?id={job}", **other)).json == []
 
     async def test_jobs_of_other_apis_are_none_of_this_one(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={"a": appends("a")}) as node, node.post.worker(name="model"):

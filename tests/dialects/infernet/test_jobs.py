@@ -103,6 +103,16 @@ class TestRun:
 
         assert await node.results(job, intermediate=True) == [before]
 
+    async def test_a_result_that_is_no_longer_kept_is_said_to_be_so(self, node: Node) -> None:
+        job = await node.job("a", "b")
+        await node.result(job)
+        node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
+        await node.house.jobs.forget(older_than_ms=node.house.clock.now_ms() + 60_000, after=b"")
+
+        (found,) = await node.results(job)
+        assert found["status"] == "success"
+        assert found["result"] == {"container": "b", "error": "the result is no longer kept"}
+
 
 class TestPay:
     async def test_each_run_is_paid_to_the_host_that_did_it(self, tmp_path: Path) -> None:

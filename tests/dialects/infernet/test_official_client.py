@@ -5,7 +5,6 @@ import contextlib
 import re
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,17 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from eth_account import Account
 
-from comptoir.worker.offering import Price
+from comptoir.chain.testing import make_item
+from tests.dialects.infernet.shop import Node, open_node
 from tests.infernet_client.client import ClientError, OfficialClient
 from tests.infernet_client.stand_in import CHAIN_ID
-from tests.post import Post, open_post
-from tests.rooms.chain.test_eip712 import DEV_WORDS, GOLDEN
+from tests.rooms.chain.test_eip712 import DEV_WORDS, GOLDEN, GOLDEN_SIGNATURE
 from tests.worker.engines.container_stand_in import (
     RESOURCES,
-    Answer,
-    ContainerStandIn,
     after,
     appends,
     echo,
     says,
-    serve_container,
     streams,
 )
 
@@ -41,60 +37,20 @@ LARGE = 64 * (1024 * b"0123456789abcdef",)
 STREAMS = 300
 STREAMS_AT_ONCE = 30
 
-GENEROUS: dict[str, Any] = {
-    "infernet_anonymous": "loopback", "infernet_anonymous_uusd_per_day": 10**9, "infernet_requests_per_minute": 1_000_000,
-}  # fmt: skip
-RUN = Price(run_uusd=10)
-
 BETWEEN_S = 0.01
 """Between two looks of a test at what comes by itself."""
-
-
-@dataclass
-class Node:
-    """A trading post that serves containers, as its callers see it."""
-
-    post: Post
-    containers: dict[str, ContainerStandIn]
-
-    @property
-    def url(self) -> str:
-        return self.post.url
-
-
-@contextlib.asynccontextmanager
-async def open_node(
-    folder: Path, containers: dict[str, tuple[Answer, dict[str, Any]]], **more: Any
-) -> AsyncIterator[Node]:
-    """Start a trading post with a host for each of *containers*: how it answers, and what the host says of it."""
-    async with contextlib.AsyncExitStack() as stack:
-        served = {name: await stack.enter_async_context(serve_container(how)) for name, (how, _) in containers.items()}
-        post = await stack.enter_async_context(open_post(folder, **{**GENEROUS, **more}))
-        for name, (_, options) in containers.items():
-            said = {"id": name, "url": served[name].url, **options}
-            work = post.worker(engine="container", options=said, name=name, price=RUN, slots=STREAMS_AT_ONCE)
-            await stack.enter_async_context(work)
-        yield Node(post, served)
 
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     """Give a node with a container for each way to be used."""
-    containers: dict[str, tuple[Answer, dict[str, Any]]] = {
-        "echo": (echo, {"description": "Says it again."}),
-        "second": (appends("second"), {}),
-        "inner": (echo, {"external": False}),
-        "far": (echo, {"allowed_ips": "10.0.0.0/8"}),
-        "pieces": (streams(*PIECES), {}),
+    answers = {"echo": echo, "second": appends("second"), "inner": echo, "far": echo, "pieces": streams(*PIECES)}
+    cards: dict[str, dict[str, Any]] = {
+        "echo": {"description": "Says it again."},
+        "inner": {"external": False},
+        "far": {"allowed_ips": ("10.0.0.0/8",)},
     }
-    async with open_node(tmp_path, containers) as node:
-        yield node
-
-
-@contextlib.asynccontextmanager
-async def one_container(folder: Path, answer: Answer, **more: Any) -> AsyncIterator[Node]:
-    """Start a node whose one container, ``it``, answers so."""
-    async with open_node(folder, {"it": (answer, {})}, **more) as node:
+    async with open_node(tmp_path, answers=answers, cards=cards) as node:
         yield node
 
 
@@ -160,6 +116,14 @@ class TestJobs:
             {"id": made, "status": "success", "result": {"container": "echo", "output": {"text": "hi"}}}
         ]
 
+    async def test_the_client_may_be_sent_below_the_prefix(
+        self, official_client: OfficialClient, tmp_path: Path
+    ) -> None:
+        async with open_node(tmp_path, answers={"it": echo}, prefix="/infernet") as node:
+            made = await official_client(node.url, "request_job", job=job("it"))
+
+            assert (await over(official_client, node, made))["status"] == "success"
+
     async def test_results_between(self, official_client: OfficialClient, node: Node) -> None:
         made = await official_client(node.url, "request_job", job=job("echo", "second", "inner", said=["first"]))
 
@@ -181,7 +145,7 @@ class TestJobs:
     async def test_waiting_for_a_result(self, official_client: OfficialClient, tmp_path: Path) -> None:
         """The client looks again after a second: once with our answer ``running``, once with the result."""
         release = asyncio.Event()
-        async with one_container(tmp_path, after(release)) as node:
+        async with open_node(tmp_path, answers={"it": after(release)}) as node:
             made = await official_client(node.url, "request_job", job=job("it", x=1))
             (running,) = await official_client(node.url, "get_job_results", job_ids=[made])
             pending = [await official_client(node.url, "get_jobs", pending=flag) for flag in (True, False, None)]
@@ -198,13 +162,26 @@ class TestJobs:
         assert await official_client(node.url, "get_job_results", job_ids=["no-uuid", str(uuid.uuid4())]) == []
 
     async def test_a_failed_job_says_why_and_not_where(self, official_client: OfficialClient, tmp_path: Path) -> None:
-        async with one_container(tmp_path, says(b'{"reason": "no mood"}', status=500)) as node:
+        async with open_node(tmp_path, answers={"it": says(b'{"reason": "no mood"}', status=500)}) as node:
             made = await official_client(node.url, "request_job", job=job("it"))
             found = await over(official_client, node, made)
-            inner = node.containers["it"].url.removeprefix("http://")
+            inside = node.containers["it"].url.removeprefix("http://")
 
         assert found["status"] == "failed" and found["result"]["container"] == "it"
-        assert "no mood" in found["result"]["error"] and inner not in found["result"]["error"]
+        assert "no mood" in found["result"]["error"] and inside not in found["result"]["error"]
+
+    async def test_a_chain_that_breaks_keeps_what_came_before(
+        self, official_client: OfficialClient, tmp_path: Path
+    ) -> None:
+        answers = {"first": appends("first"), "bad": says(b'"no"', status=500), "last": echo}
+        async with open_node(tmp_path, answers=answers) as node:
+            made = await official_client(node.url, "request_job", job=job("first", "bad", "last"))
+            found = await over(official_client, node, made)
+            reached = node.containers["last"].runs
+
+        assert (found["status"], found["result"]["container"]) == ("failed", "bad")
+        assert found["intermediate_results"] == [{"container": "first", "output": {"said": ["first"]}}]
+        assert reached == []
 
     async def test_a_batch_keeps_its_order(self, official_client: OfficialClient, node: Node) -> None:
         items = [
@@ -269,7 +246,7 @@ class TestJobs:
 
     async def test_too_many_requests_are_an_api_error(self, official_client: OfficialClient, tmp_path: Path) -> None:
         """The original answers HTML, which its own client takes for a ContentTypeError."""
-        async with one_container(tmp_path, echo, infernet_requests_per_minute=2) as node:
+        async with open_node(tmp_path, answers={"it": echo}, infernet_requests_per_minute=2) as node:
             outcomes = await official_client.repeat(node.url, "request_job", job=job("it"), times=4, at_once=1)
 
         refused = [one for one in outcomes if isinstance(one, ClientError)]
@@ -319,13 +296,13 @@ class TestStreams:
         assert str(uuid.UUID(made)) == made and "".join(pieces) == "one two three"
 
     async def test_nothing_is_a_stream_too(self, official_client: OfficialClient, tmp_path: Path) -> None:
-        async with one_container(tmp_path, streams()) as node:
+        async with open_node(tmp_path, answers={"it": streams()}) as node:
             streamed = await official_client(node.url, "request_stream", job=job("it"))
 
         assert len(streamed) == 1 and str(uuid.UUID(streamed[0])) == streamed[0]
 
     async def test_a_large_one_comes_whole(self, official_client: OfficialClient, tmp_path: Path) -> None:
-        async with one_container(tmp_path, streams(*LARGE)) as node:
+        async with open_node(tmp_path, answers={"it": streams(*LARGE)}) as node:
             _, *pieces = await official_client(node.url, "request_stream", job=job("it"))
 
         assert "".join(pieces) == b"".join(LARGE).decode()
@@ -334,7 +311,7 @@ class TestStreams:
         self, official_client: OfficialClient, tmp_path: Path
     ) -> None:
         """The original ends it well, so that half an answer passes for a whole one."""
-        async with one_container(tmp_path, streams(b"half", cut=True)) as node:
+        async with open_node(tmp_path, answers={"it": streams(b"half", cut=True)}) as node:
             broken = await official_client(node.url, "request_stream", job=job("it"))
             assert isinstance(broken, ClientError)
             found = await over(official_client, node, broken.yielded[0])
@@ -359,17 +336,34 @@ async def open_rpc() -> AsyncIterator[str]:
         yield str(server.make_url(""))
 
 
+DELEGATED = {name: getattr(GOLDEN, name) for name in type(GOLDEN).__slots__}
+"""The arguments of the client's `Subscription`, the ids of its containers aside."""
+
+
 class TestDelegated:
     async def test_it_is_refused_while_no_chain_is_enabled(self, official_client: OfficialClient, node: Node) -> None:
         Account.enable_unaudited_hdwallet_features()
         account = Account.from_mnemonic(DEV_WORDS, account_path="m/44'/60'/0'/0/2")
-        fields = {name: getattr(GOLDEN, name) for name in type(GOLDEN).__slots__} | {"containers": ["echo"]}
 
         async with open_rpc() as rpc_url:
             refused = await official_client(
-                node.url, "request_delegated_subscription", subscription=fields, rpc_url=rpc_url, nonce=1,
-                coordinator_address="0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512", expiry=1_800_000_000,
-                private_key=account.key.hex(), data={"text": "hi"},
+                node.url, "request_delegated_subscription", subscription=DELEGATED | {"containers": ["echo"]},
+                rpc_url=rpc_url, coordinator_address="0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512", nonce=1,
+                expiry=1_800_000_000, private_key=account.key.hex(), data={"text": "hi"},
             )  # fmt: skip
 
         assert refused == ClientError("APIError", 405, "Chain not enabled", {})
+
+    async def test_in_a_batch_it_is_refused_for_itself(self, official_client: OfficialClient, node: Node) -> None:
+        delegated = msgspec.json.decode(make_item(GOLDEN, GOLDEN_SIGNATURE))
+
+        first, second = await official_client(node.url, "request_jobs", jobs=[delegated, job("echo")])
+
+        assert first == {"error": "Chain not enabled"} and "id" in second
+
+    async def test_it_is_no_stream(self, official_client: OfficialClient, node: Node) -> None:
+        delegated = msgspec.json.decode(make_item(GOLDEN, GOLDEN_SIGNATURE))
+
+        refused = await official_client(node.url, "request_stream", job=delegated)
+
+        assert refused == ClientError("APIError", 405, "Streaming only supported for OffchainJob requests.", {})

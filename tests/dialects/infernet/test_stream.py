@@ -193,6 +193,18 @@ class TestRefused:
 
         assert (said.status, said.json) == (405, {"error": "Streaming only supported for OffchainJob requests."})
 
+    async def test_a_job_that_nobody_can_follow_is_not_run(self, tmp_path: Path) -> None:
+        never = asyncio.Event()
+        async with open_node(tmp_path, answers={"a": streams(b"x", never)}, streams_max=1) as node:
+            key = node.post.buyer_key
+            body, bearer = {"containers": ["a"], "data": {}}, {"Authorization": f"Bearer {key}"}
+            async with node.session.post(node.url + "/api/jobs/stream", json=body, headers=bearer) as first:
+                await anext(pieces_of(first))
+                said = await node.ask("POST", "/api/jobs/stream", body, key=key)
+                assert (said.status, list(said.json)) == (503, ["error"])
+                newest = (await node.ask("GET", "/api/jobs?limit=1", key=key)).json[0]
+                assert (await node.result(newest, key=key))["status"] == "failed"
+
     async def test_what_is_refused_has_no_id(self, node: Node) -> None:
         said = await node.ask("POST", "/api/jobs/stream", {"containers": ["x"], "data": {}})
 

@@ -18,7 +18,7 @@ from comptoir.dispatch.submit import Order, submit
 from comptoir.hosts import NewHost
 from comptoir.jobs import Reader
 from comptoir.kit.db import Tx
-from comptoir.link import ModelOffer
+from comptoir.link import ContainerCard, ModelOffer
 from tests.post import Post, open_post
 
 EVIL = "x</td><script>alert(1)</script>' \"$(reboot)"
@@ -43,6 +43,12 @@ async def get_json(post: Post, path: str, **headers: str) -> tuple[int, Any]:
 
 async def register(post: Post, name: str) -> None:
     await add_host(post.house, NewHost(gpu=name, models=(ModelOffer(name, ["chat"]),)))
+
+
+async def register_container(post: Post, name: str, *, external: bool = True) -> None:
+    card = ContainerCard(f"Says <b>{name}</b>.", external=external)
+    offer = ModelOffer(name, ["container"], price_out_uusd_per_mtok=2_500 * 1_000_000, container=card)
+    await add_host(post.house, NewHost(gpu=name, models=(offer,)))
 
 
 class TestHome:
@@ -79,6 +85,32 @@ class TestHome:
 
         commands = "".join(re.findall(r"<pre.*?</pre>", text, re.DOTALL))
         assert "reboot" not in commands and "MODEL" in commands
+
+    async def test_without_containers_nothing_speaks_of_them(self, tmp_path: Path) -> None:
+        async with open_post(tmp_path) as post:
+            await register(post, "model")
+            _, _, text = await get(post, "/", accept="text/html")
+
+        assert "containers-title" not in text and '<figure id="run" hidden>' in text
+        assert "1 model · 0 jobs" in text
+
+    async def test_a_container_has_its_price_its_mark_and_a_command(self, tmp_path: Path) -> None:
+        async with open_post(tmp_path) as post:
+            await register_container(post, "inside", external=False)
+            await register_container(post, "shout")
+            _, _, text = await get(post, "/", accept="text/html")
+
+        row = next(line for line in text.split("<tr ") if line.startswith('data-container="shout"'))
+        assert "$0.0025" in row and "0.25" in row and ">first<" in row and "Says &lt;b&gt;shout&lt;/b&gt;." in row
+        assert text.count(">private<") == 1 and "2 containers" in text
+        assert f"curl {post.url}/api/jobs" in text and '<span id="run-name">shout</span>' in text
+
+    async def test_no_container_that_a_shell_would_read_is_put_into_a_command(self, tmp_path: Path) -> None:
+        async with open_post(tmp_path) as post:
+            await register_container(post, EVIL.replace(",", ""))
+            _, _, text = await get(post, "/", accept="text/html")
+
+        assert '<span id="run-name">CONTAINER</span>' in text and "<script>alert" not in text
 
     async def test_a_forged_host_header_does_not_reach_the_commands(self, post: Post) -> None:
         _, _, text = await get(post, "/", accept="text/html", host="a'$(reboot).example")

@@ -43,7 +43,7 @@ class TestShout:
                     except EngineError:
                         await engine.close()
                         await asyncio.sleep(0.05)
-            body = msgspec.json.encode({"containers": ["shout"], "data": "hello"})
+            body = msgspec.json.encode({"containers": ["shout"], "data": {"text": "hello"}})
             items = [item async for item in engine.run(EngineRequest("container", "shout", body))]
         finally:
             await engine.close()

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -17,7 +17,7 @@ from comptoir.app import bind
 from comptoir.cli import STARTED_S
 from comptoir.cli.cluster.local import LocalCluster
 from comptoir.cli.failure import Failure
-from comptoir.cli.greeting import Greeting, OnOffer, Seen
+from comptoir.cli.greeting import ByTheRun, Greeting, OnOffer, Seen, keyless
 from comptoir.cli.local_worker import STOP_WITHIN_S, LocalWorker, move_state
 from comptoir.cli.quickstart import Quickstart, read_quickstart, write_quickstart
 from comptoir.cli.screen import facts, out
@@ -30,6 +30,9 @@ ANSWER_WITHIN_S = 2.0
 """A coordinator that takes longer (paused, perhaps) has no news this time."""
 WORKERS = 2
 """Two, so that one can be killed while it answers, and the other goes on."""
+
+
+Offered = TypeVar("Offered", OnOffer, ByTheRun)
 
 
 class Launch:
@@ -66,7 +69,9 @@ class Launch:
         try:
             if await self._started(cluster):
                 known = self._known(cluster)
-                self._said.standing(cluster, self._folder, fresh=fresh, took_s=time.monotonic() - STARTED_S)
+                self._said.standing(
+                    cluster, self._folder, fresh=fresh, took_s=time.monotonic() - STARTED_S, without_key=keyless(settings)
+                )  # fmt: skip
                 news = asyncio.create_task(self._tell_news(cluster, known))
                 self._start_workers(cluster, known)
                 await self._signalled.wait()
@@ -143,10 +148,13 @@ class Launch:
             while True:
                 urls = [one.url for one in cluster.coordinators if one.pid]
                 found = await asyncio.gather(*(_asked(session, url) for url in urls))
-                self._said.hosts_changed(_hosts([hosts for hosts, _ in found]))
+                self._said.hosts_changed(_hosts([one.hosts for one in found]))
                 self._said.paste(
-                    url=known.url, key=known.key, models=_models([models for _, models in found]), data=self._data_flag
+                    url=known.url, key=known.key, models=_most([one.models for one in found]), data=self._data_flag
                 )
+                if any(one.hosts for one in found):
+                    containers = _most([one.containers for one in found])
+                    self._said.containers_changed(containers, url=known.url, key=known.key)
                 await asyncio.sleep(LOOK_S)
 
 
@@ -170,7 +178,9 @@ class Said(Greeting):
         """Return the listener of one worker."""
         return lambda kind, event: self.worker_event(kind, event, name=name)
 
-    def standing(self, cluster: LocalCluster, folder: Path, *, fresh: bool, took_s: float) -> None:
+    def standing(
+        self, cluster: LocalCluster, folder: Path, *, fresh: bool, took_s: float, without_key: str | None
+    ) -> None:
         """Say where everything is."""
         console = self._console
         console.print()
@@ -192,6 +202,7 @@ class Said(Greeting):
             ("data", f"{folder}  ({kept})"),
             ("keys", f"{folder}/quickstart.env  (only you can read it)"),
             ("logs", f"{folder}/logs"),
+            ("keyless", without_key),
             ("ready in", f"{took_s:.1f} s"),
         ]
         console.print(facts(rows), soft_wrap=True)
@@ -215,25 +226,44 @@ def _from_here(url: str) -> str:
     return url
 
 
-async def _asked(session: aiohttp.ClientSession, url: str) -> tuple[list[Seen], list[OnOffer]]:
-    """Return hosts and models as one coordinator sees them; nothing when it doesn't answer."""
+class View(NamedTuple):
+    """What one coordinator sees."""
+
+    hosts: Sequence[Seen] = ()
+    models: Sequence[OnOffer] = ()
+    containers: Sequence[ByTheRun] = ()
+
+
+async def _asked(session: aiohttp.ClientSession, url: str) -> View:
+    """Return what one coordinator sees; nothing when it doesn't answer."""
     try:
-        async with session.get(f"{url}/house/hosts") as answer:
-            hosts = await answer.json()
-        async with session.get(f"{url}/house/models") as answer:
-            models = await answer.json()
-        return [
-            Seen(one["id"], one["status"], one["gpu"], [offer["name"] for offer in one["models"]])
-            for one in hosts["hosts"]
-        ], [
-            OnOffer(
-                one["name"], one["kinds"], one["hosts"], one["price_in_uusd_per_mtok"], one["price_out_uusd_per_mtok"]
-            )
-            for one in models["models"]
+        hosts, models, containers = [
+            await _json(session, f"{url}/house/{what}") for what in ("hosts", "models", "containers")
         ]
+        return View(
+            [
+                Seen(one["id"], one["status"], one["gpu"], [offer["name"] for offer in one["models"]])
+                for one in hosts["hosts"]
+            ],
+            [
+                OnOffer(
+                    one["name"], one["kinds"], one["hosts"], one["price_in_uusd_per_mtok"], one["price_out_uusd_per_mtok"]
+                )
+                for one in models["models"]
+            ],
+            [
+                ByTheRun(one["name"], one["external"], one["hosts"], one["price_uusd_per_run"])
+                for one in containers["containers"]
+            ],
+        )  # fmt: skip
     except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
         # It starts, stops, or was paused by somebody who tries what happens then.
-        return [], []
+        return View()
+
+
+async def _json(session: aiohttp.ClientSession, url: str) -> Any:
+    async with session.get(url) as answer:
+        return await answer.json()
 
 
 def _hosts(views: Sequence[Sequence[Seen]]) -> list[Seen]:
@@ -246,10 +276,11 @@ def _hosts(views: Sequence[Sequence[Seen]]) -> list[Seen]:
     return list(found.values())
 
 
-def _models(views: Sequence[Sequence[OnOffer]]) -> list[OnOffer]:
-    found: dict[str, OnOffer] = {}
+def _most(views: Sequence[Sequence[Offered]]) -> list[Offered]:
+    """Put together what coordinators see on offer, by name; of one name the view with most hosts."""
+    found: dict[str, Offered] = {}
     for view in views:
-        for model in view:
-            if model.name not in found or model.hosts > found[model.name].hosts:
-                found[model.name] = model
+        for one in view:
+            if one.name not in found or one.hosts > found[one.name].hosts:
+                found[one.name] = one
     return sorted(found.values())

@@ -7,6 +7,7 @@ from comptoir.desk import PlainBody, claim, find_job, render_plain_error, status
 from comptoir.dialects.house import views
 from comptoir.dialects.house.wire import (
     AuditView,
+    ContainersView,
     DepositBody,
     Deposited,
     DifferenceView,
@@ -214,7 +215,7 @@ async def own_host(house: House, request: Request) -> OwnHostView:
 
 
 async def models(house: House, request: Request) -> ModelsView:
-    """List what can be bought now."""
+    """List the models that can be bought now."""
     waiting = house.jobs.queue.models()
     return ModelsView(
         [
@@ -225,6 +226,13 @@ async def models(house: House, request: Request) -> ModelsView:
             for one in house.fleet.models()
         ]
     )  # fmt: skip
+
+
+async def containers(house: House, request: Request) -> ContainersView:
+    """List the containers that can be bought now."""
+    waiting = house.jobs.queue.models()
+    offered = house.fleet.catalog.containers()
+    return ContainersView([views.container_view(one, waiting=waiting.get(one.name, 0)) for one in offered])
 
 
 async def routing(house: House, request: Request) -> RoutingView:
@@ -270,7 +278,8 @@ async def status(house: House, request: Request) -> StatusView:
     """Give the trading post in numbers; all from memory, so it is never slow."""
     return StatusView(
         "draining" if house.leaving else "open", __version__, round(house.clock.monotonic_s() - house.started_s, 3),
-        house.fleet.active_hosts, len(house.fleet), len(house.fleet.models()), len(house.jobs.queue),
+        house.fleet.active_hosts, len(house.fleet), len(house.fleet.models()),
+        len(house.fleet.catalog.containers()), len(house.jobs.queue),
         house.jobs.live.leased, {str(state): count for state, count in house.counts.items()}, house.preference.name,
         house.settings.fee_bps, house.receipts.keyid,
     )  # fmt: skip
@@ -316,7 +325,11 @@ ENDPOINTS = (
         "GET", "/host", own_host, Access.HOST, "Give the calling host: record, reputation, earnings.",
         response=OwnHostView, errors=(UnknownHost, UnknownAccount),
     ),
-    Endpoint("GET", "/models", models, Access.PUBLIC, "List what can be bought now.", response=ModelsView),
+    Endpoint("GET", "/models", models, Access.PUBLIC, "List the models that can be bought now.", response=ModelsView),
+    Endpoint(
+        "GET", "/containers", containers, Access.PUBLIC, "List the containers that can be bought now.",
+        response=ContainersView, description="A run is bought through the Infernet API: POST /api/jobs.",
+    ),
     Endpoint(
         "GET", "/routing", routing, Access.ANY, "Say who would get a job, and why; buys nothing.", query=RoutingQuery,
         response=RoutingView, errors=(UnknownPreference,),

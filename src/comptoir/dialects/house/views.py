@@ -3,6 +3,7 @@
 from comptoir.dialects.house.wire import (
     AttemptView,
     Balance,
+    ContainerView,
     EventView,
     HostView,
     JobDetail,
@@ -13,9 +14,10 @@ from comptoir.dialects.house.wire import (
     TransferView,
 )
 from comptoir.dispatch import House
-from comptoir.hosts import Host
-from comptoir.jobs import FINAL, AttemptRow, JobRow
+from comptoir.hosts import ContainerSummary, Host
+from comptoir.jobs import FINAL, AttemptRow, JobRow, Step, decode_steps
 from comptoir.kit.ids import public
+from comptoir.kit.money import run_price
 from comptoir.ledger import HOUSE_ACCOUNTS, Account, Transfer
 from comptoir.link import ModelOffer
 
@@ -46,8 +48,10 @@ def _account_name(account_id: bytes, kind: str, *, left: bool) -> str:
 def _fields(house: House, row: JobRow) -> dict[str, object]:
     live = house.jobs.live.get(row.id)
     over = row.state in FINAL
+    containers = [step.model for step in decode_steps(row.steps)]
     return {
-        "id": public("job", row.id), "state": row.state, "model": row.model, "kind": row.kind, "dialect": row.dialect,
+        "id": public("job", row.id), "state": row.state, "model": ",".join(containers) or row.model, "kind": row.kind,
+        "dialect": row.dialect, "containers": containers,
         "owner": public("usr", row.owner_id), "host": public("host", row.host_id) if row.host_id else None,
         "created_ms": row.created_ms, "started_ms": row.started_ms, "finished_ms": row.finished_ms,
         "prompt_tokens": row.prompt_tokens,
@@ -73,14 +77,17 @@ async def job_detail(house: House, row: JobRow) -> JobDetail:
         deadline_ms=row.deadline_ms, ran_ms=ran_ms,
         waited_ms=row.started_ms - row.created_ms if row.started_ms is not None else None,
         events=[EventView(state, at_ms, detail) for state, at_ms, detail in await house.jobs.events(row.id)],
-        attempts=[_attempt(attempt) for attempt in await house.jobs.attempts(row.id)],
+        attempts=[_attempt(attempt, decode_steps(row.steps)) for attempt in await house.jobs.attempts(row.id)],
     )  # fmt: skip
 
 
-def _attempt(row: AttemptRow) -> AttemptView:
+def _attempt(row: AttemptRow, steps: tuple[Step, ...]) -> AttemptView:
+    # Each container but the last makes exactly one frame, so the number of the first frame is the number of the container.
+    container = steps[min(row.first_frame, len(steps) - 1)].model if steps else None
     return AttemptView(
         public("att", row.id), public("host", row.host_id), row.state, row.first_frame, row.end_frame, row.tokens,
-        row.paid_uusd, row.started_ms, row.ended_ms, row.fault or None,
+        row.paid_uusd, row.started_ms, row.ended_ms, row.fault or None, container,
+        run_price(row.price_out) if steps and row.price_out is not None else None,
     )  # fmt: skip
 
 
@@ -113,4 +120,13 @@ def _offer(house: House, host: Host, offer: ModelOffer) -> OfferView:
             pace.measured, round(pace.first_frame_p50_ms, 2), round(pace.first_frame_p99_ms, 2),
             round(pace.inter_frame_p50_ms, 3), round(pace.inter_frame_p99_ms, 3),
         ),
+        run_price(offer.price_out_uusd_per_mtok) if offer.container is not None else None,
+    )  # fmt: skip
+
+
+def container_view(one: ContainerSummary, *, waiting: int) -> ContainerView:
+    """Spell a container on offer, with the jobs that wait in line for it."""
+    return ContainerView(
+        one.name, one.description, one.image, one.external, one.generates_proofs, one.available_hosts,
+        run_price(one.min_price_uusd_per_mrun), waiting,
     )  # fmt: skip

@@ -98,7 +98,7 @@ class TransferView(msgspec.Struct):
 
     id: str
     kind: str
-    """``signup``, ``deposit``, ``pay`` or ``fee``."""
+    """``signup``, ``deposit``, ``allowance``, ``pay`` or ``fee``."""
     amount_uusd: int
     """Below zero: it left the account."""
     with_: str = msgspec.field(name="with")
@@ -131,7 +131,9 @@ class JobView(msgspec.Struct, kw_only=True):
     id: str
     state: StateName
     model: str
+    """Of a chain: its containers, joined by commas."""
     kind: str
+    """``chat``, ``completion``, ``embedding`` or ``container``."""
     dialect: str
     owner: str
     host: str | None
@@ -140,8 +142,9 @@ class JobView(msgspec.Struct, kw_only=True):
     finished_ms: int | None
     prompt_tokens: int
     completion_tokens: int
-    """So far, while it runs."""
+    """So far, while it runs. Of a chain: runs."""
     max_tokens: int
+    """Of a chain: the runs that were bought."""
     hold_uusd: int
     cost_uusd: int
     finish_reason: str | None
@@ -153,6 +156,8 @@ class JobView(msgspec.Struct, kw_only=True):
     """Id of the receipt, once the job is over."""
     queue_position: int | None
     """Jobs before it in line; null when it does not wait."""
+    containers: list[str]
+    """The chain, in order; empty for a model."""
 
 
 class JobsView(msgspec.Struct):
@@ -179,10 +184,15 @@ class AttemptView(msgspec.Struct):
     first_frame: int
     end_frame: int
     tokens: int
+    """Of a chain: 1 for a whole run."""
     paid_uusd: int
     started_ms: int
     ended_ms: int | None
     fault: str | None
+    container: str | None
+    """Which of a chain it ran; null for a model."""
+    price_uusd_per_run: int | None
+    """What its host asked for a run, rounded up; null for a model."""
 
 
 class JobDetail(JobView, kw_only=True):
@@ -211,16 +221,19 @@ class PaceView(msgspec.Struct):
 
 
 class OfferView(msgspec.Struct):
-    """One model of a host."""
+    """One model or container of a host."""
 
     name: str
     kinds: list[str]
     context_tokens: int
     price_in_uusd_per_mtok: int
     price_out_uusd_per_mtok: int
+    """Of a container: the price of a million runs."""
     can_continue: bool
     fingerprint: str
     pace: PaceView
+    price_uusd_per_run: int | None
+    """For a container, rounded up to the micro-dollar; null for a model."""
 
 
 class ReputationView(msgspec.Struct):
@@ -294,6 +307,29 @@ class ModelsView(msgspec.Struct):
     models: list[ModelView]
 
 
+class ContainerView(msgspec.Struct):
+    """One container that can be bought now."""
+
+    name: str
+    description: str
+    """As most of its hosts have it; may be empty."""
+    image: str
+    external: bool
+    """Whether a job may begin with it."""
+    generates_proofs: bool
+    hosts: int
+    price_uusd_per_run: int
+    """Cheapest host's, rounded up to the micro-dollar."""
+    waiting: int
+    """Jobs in line for it."""
+
+
+class ContainersView(msgspec.Struct):
+    """All containers, by name."""
+
+    containers: list[ContainerView]
+
+
 class DifferenceView(msgspec.Struct):
     """One thing in the books that does not add up."""
 
@@ -349,6 +385,7 @@ class StatusView(msgspec.Struct):
     hosts_active: int
     hosts_registered: int
     models: int
+    containers: int
     jobs_waiting: int
     jobs_running: int
     jobs_ended: dict[str, int]

@@ -3,6 +3,7 @@
 What a body says of ``ip`` or ``id`` counts for nothing.
 """
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 import msgspec
@@ -18,6 +19,9 @@ from comptoir.routing import address_of
 
 FORWARDING = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
 """Headers that a proxy adds: what comes with one is no program of this machine, whatever its socket says."""
+
+ADDRESSES_MAX = 1024
+"""Addresses whose reading is remembered: a caller asks more than once, and reading one takes 3 µs."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -73,14 +77,20 @@ async def buyer_of(house: House, request: Request) -> Caller:
 
 def is_local(request: Request) -> bool:
     """Tell whether a program of this machine asks, itself: the socket's other end is loopback and no proxy speaks for others."""
+    return _is_loopback(request.peer) and not any(request.header(name) for name in FORWARDING)
+
+
+@lru_cache(ADDRESSES_MAX)
+def _is_loopback(peer: str) -> bool:
     try:
-        peer = ip_address(request.peer)
+        address = ip_address(peer)
     except ValueError:
         return False
-    mapped = getattr(peer, "ipv4_mapped", None)
-    return (mapped or peer).is_loopback and not any(request.header(name) for name in FORWARDING)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
 
 
+@lru_cache(ADDRESSES_MAX)
 def _spelled(address: str) -> str:
     """Spell an address the one way it is stored."""
     found = address_of(address)

@@ -11,6 +11,9 @@ from comptoir.dialects.infernet.wire import ContainerResult, JobResult
 from comptoir.jobs import FINAL, JobState, LiveJob
 from comptoir.link import Frame
 
+FORGOTTEN = "the result is no longer kept"
+"""What is said in the place of a result that was removed after ``retention_days``."""
+
 
 class _Extra(msgspec.Struct):
     base64: str = ""
@@ -41,7 +44,9 @@ def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> J
     outputs = [ContainerResult(step.model, output=_json(frame)) for step, frame in zip(job.steps, frames, strict=False)]
     before = outputs[:last]
     result: ContainerResult | None = None
-    if job.state is JobState.COMPLETED:
+    if job.state is JobState.COMPLETED and not frames:
+        result = ContainerResult(job.steps[last].model if job.steps else job.model, error=FORGOTTEN)
+    elif job.state is JobState.COMPLETED:
         result = outputs[last] if job.detached and len(outputs) > last else _streamed(job, frames[last:])
     elif job.state in FINAL:
         failed = job.steps[min(len(before), last)].model if job.steps else ""

@@ -1,5 +1,7 @@
 """Endpoints of the Infernet API: the eight published ones, and the hash that contracts name containers by."""
 
+from typing import Any
+
 from comptoir.chain import BadContainerSet, ChainExtraMissing, ChainRefusal, OldSubscription
 from comptoir.dialects.infernet import delegated, jobs, node, stream, wire
 from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood, render_error, status_of
@@ -39,7 +41,7 @@ PUBLISHED = (
     Endpoint(
         "GET", "/resources", node.resources, Access.PUBLIC,
         "Retrieves resources of the running containers, or whether they support a model.", query=wire.ResourcesQuery,
-        response=dict[str, dict[str, object]], errors=(InvalidField,), tags=("node",),
+        response=dict[str, dict[str, Any]], errors=(InvalidField,), tags=("node",),
     ),
     Endpoint(
         "POST", "/api/jobs", jobs.create, Access.OPTIONAL, "Creates a new off-chain job.", request=wire.AnyRequest,
@@ -112,6 +114,6 @@ DIALECT = Dialect(
     owns=("/api", "/info", "/resources"),
     error_statuses=status_of,
     error_body=wire.Error,
-    own_rate="infernet_requests_per_minute",
+    own_rate=lambda settings: settings.infernet_requests_per_minute,
     unlimited=frozenset(("/api/status",)),
 )

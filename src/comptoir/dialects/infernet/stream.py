@@ -16,6 +16,7 @@ from comptoir.dispatch.admit import admit
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.errors import ContainerRefused
 from comptoir.jobs import JobState, LiveJob, Reader
+from comptoir.kit.errors import Refusal
 from comptoir.kit.http import Request, Stream, StreamAborted
 from comptoir.link import Frame
 
@@ -35,9 +36,13 @@ async def create_stream(house: House, request: Request) -> Stream:
     if asked.is_delegated:
         raise ContainerRefused("Streaming only supported for OffchainJob requests.")
     admit(house, asked.containers or (), proof=bool(asked.requires_proof), caller=caller.address)
-    bound = await claim(house, request)
+    bound = await claim(house, request, scope=caller.scope)
     job = await submit_once(house, order_of(asked, caller, stream=True), bound)
-    close = open_stream(house, job.id)
+    try:
+        close = open_stream(house, job.id)
+    except Refusal:
+        hang_up(house, job)
+        raise
 
     def gone() -> None:
         hang_up(house, job)

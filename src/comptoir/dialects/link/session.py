@@ -14,7 +14,7 @@ from comptoir.dispatch.assign import lose, pump
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.house import House
-from comptoir.dispatch.inquire import is_said
+from comptoir.dispatch.inquire import SAID_OF_HOST_BYTES_MAX, is_said
 from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
@@ -353,7 +353,11 @@ class Session:
 
     def _resources(self, message: Resources) -> None:
         offered = {offer.name for offer in self._host.row.models if offer.container is not None}
-        of = {name: body for name, body in message.of.items() if name in offered and is_said(body)}
+        of, size = {}, 0
+        for name, body in message.of.items():
+            size += len(body)
+            if name in offered and size <= SAID_OF_HOST_BYTES_MAX and is_said(body):
+                of[name] = body
         self._house.fleet.catalog.set_resources(self._host.id, of)
         self._house.on_resources(self._host.id, of)
 

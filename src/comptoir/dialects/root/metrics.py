@@ -66,6 +66,7 @@ class HouseCollector(Collector):
             by_model.add_metric((model,), count)
         yield by_model
         yield GaugeMetricFamily("comptoir_jobs_leased", "Jobs that hosts work on.", house.jobs.live.leased)
+        yield GaugeMetricFamily("comptoir_chains", "Chains of containers that are not over.", house.jobs.live.chains)
         yield CounterMetricFamily("comptoir_frames", "Frames taken from hosts.", house.frames)
         yield CounterMetricFamily("comptoir_tokens", "LLM tokens in them.", house.tokens)
 
@@ -74,7 +75,11 @@ class HouseCollector(Collector):
         for status, count in self._house.fleet.by_status().items():
             hosts.add_metric((status,), count)
         yield hosts
-        yield GaugeMetricFamily("comptoir_models", "Models that can be bought now.", len(self._house.fleet.models()))
+        fleet = self._house.fleet
+        yield GaugeMetricFamily("comptoir_models", "Models that can be bought now.", len(fleet.models()))
+        yield GaugeMetricFamily(
+            "comptoir_containers", "Containers that can be bought now.", len(fleet.catalog.containers())
+        )
 
     def _writer(self) -> Iterator[Metric]:
         db, stats = self._house.db, self._house.db.stats

@@ -104,7 +104,7 @@ class Dialect:
     """Status of an error class, for the reference and the tests."""
     error_body: Any = None
     """msgspec type of what *render_error* answers, for the reference."""
-    own_rate: str = ""
-    """Setting that says how many requests a minute an address without a key may make to each path; empty: the house's."""
+    own_rate: Callable[[Any], int] | None = None
+    """How many requests a minute an address without a key may make to each path, by the settings; None: the house's limit."""
     unlimited: frozenset[str] = frozenset()
     """Paths that *own_rate* does not count; the house's limit holds for them."""

@@ -182,6 +182,16 @@ function refreshModels() {
   choice.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
 }
 
+// The command that buys a run is there while there is a container; it names one that a job may begin with.
+const PASTEABLE = /^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$/; // As the server has it: others choose these names.
+function refreshRun() {
+  const rows = [...document.querySelectorAll("#market [data-container]")];
+  const names = rows.filter((row) => row.dataset.first === "yes").map((row) => row.dataset.container);
+  $("run").hidden = rows.length === 0;
+  const known = $("run-name").textContent;
+  if (!names.includes(known)) $("run-name").textContent = names.find((name) => PASTEABLE.test(name)) ?? "CONTAINER";
+}
+
 function copy(button) {
   const text = button.closest("figure").querySelector("code").textContent;
   const select = () => getSelection().selectAllChildren(button.closest("figure").querySelector("code"));
@@ -202,6 +212,7 @@ function start() {
   });
   for (const button of document.querySelectorAll("button.copy")) button.addEventListener("click", () => copy(button));
   document.body.addEventListener("htmx:afterSettle", refreshModels);
+  document.body.addEventListener("htmx:afterSettle", refreshRun);
   // A page nobody looks at asks for nothing; neither does one whose table somebody is selecting from.
   document.body.addEventListener("htmx:beforeRequest", (event) => {
     const selection = getSelection();

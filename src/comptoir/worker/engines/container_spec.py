@@ -24,6 +24,10 @@ class Managed(msgspec.Struct, frozen=True, kw_only=True):
     registry_user: str = ""
     registry_password: str = ""
 
+    def __repr__(self) -> str:
+        """Leave out what may be secret: environment, command and credentials."""
+        return f"Managed(image={self.image!r}, port={self.port}, gpu={self.gpu})"
+
 
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One container that this host serves."""
@@ -50,3 +54,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Runs at once; 0: as many as the worker has slots."""
     managed: Managed | None = None
     """None: somebody else keeps it running."""
+
+    def __repr__(self) -> str:
+        """Leave out what may be secret, as a bearer is."""
+        return f"ContainerSpec(id={self.id!r}, url={self.url!r}, managed={self.managed!r})"

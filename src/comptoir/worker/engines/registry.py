@@ -30,6 +30,7 @@ class EngineEntry(msgspec.Struct, frozen=True):
 ENGINES: tuple[EngineEntry, ...] = (
     EngineEntry("container", "comptoir.worker.engines.container:ContainerEngine", "pip install aiohttp"),
     EngineEntry("demo", "comptoir.worker.engines.demo:DemoEngine", "pip install xllamacpp"),
+    EngineEntry("infernet", "comptoir.worker.engines.infernet:InfernetEngine", "pip install aiohttp"),
     EngineEntry("llamacpp", "comptoir.worker.engines.llamacpp:LlamaCppEngine", "pip install xllamacpp"),
     EngineEntry("openai", "comptoir.worker.engines.openai:OpenAIEngine", "pip install aiohttp"),
 )

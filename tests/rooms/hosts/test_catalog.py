@@ -1,0 +1,76 @@
+"""The catalog: what hosts say of their containers, counted as they come, change and go."""
+
+from comptoir.hosts import Catalog
+from comptoir.link import ContainerCard, ModelOffer
+from comptoir.routing import Door, door
+
+OPEN = Door()
+NEAR = door(external=True, proofs=False, networks=["10.0.0.0/8"])
+
+
+def offer(name: str, price: int = 1, **card: object) -> ModelOffer:
+    return ModelOffer(name, ["container"], 1, 0, price, container=ContainerCard(**card))  # type: ignore[arg-type]
+
+
+class TestContainers:
+    def test_what_hosts_say_is_put_together(self) -> None:
+        catalog = Catalog()
+        catalog.count((offer("a", 5, description="one", external=False), ModelOffer("m", ["chat"])), 1)
+        catalog.since_ms["m"] = 0
+        catalog.count((offer("a", 3, description="two", image="i"),), 1)
+        catalog.count((offer("a", 9, description="two", image="i", generates_proofs=True),), 1)
+        catalog.count((offer("a", 9, description="two", image="i"),), 1)
+
+        (found,) = catalog.containers()
+
+        assert (found.name, found.available_hosts, found.min_price_uusd_per_mrun) == ("a", 4, 3)
+        assert (found.description, found.image) == ("two", "i")
+        assert (found.external, found.generates_proofs) == (True, True)
+        assert [one.name for one in catalog.models()] == ["m"]
+
+    def test_who_leaves_takes_his_words_along(self) -> None:
+        catalog = Catalog()
+        dear, cheap = (offer("a", 5, external=False),), (offer("a", 3),)
+        catalog.count(dear, 1)
+        catalog.count(cheap, 1)
+        catalog.count(cheap, -1)
+
+        (found,) = catalog.containers()
+        assert (found.min_price_uusd_per_mrun, found.external) == (5, False)
+        catalog.count(dear, -1)
+        assert catalog.containers() == []
+
+
+class TestDoors:
+    def test_hosts_that_say_the_same_count_as_one(self) -> None:
+        catalog = Catalog()
+        for now in (OPEN, OPEN, NEAR):
+            catalog.change_door("a", None, now)
+        assert catalog.doors("a") == [OPEN, NEAR]
+
+        catalog.change_door("a", OPEN, NEAR)
+        catalog.change_door("a", OPEN, OPEN)
+        assert catalog.doors("a") == [OPEN, NEAR]
+        catalog.change_door("a", OPEN, None)
+        assert catalog.doors("a") == [NEAR]
+        catalog.change_door("a", NEAR, None)
+        catalog.change_door("a", NEAR, None)
+        assert catalog.doors("a") == [] == catalog.doors("never")
+
+    def test_a_model_has_none(self) -> None:
+        catalog = Catalog()
+        catalog.change_door("m", None, None)
+        assert catalog.doors("m") == []
+
+
+class TestResources:
+    def test_the_first_host_that_serves_it_is_quoted(self) -> None:
+        catalog = Catalog()
+        catalog.count((offer("a"), offer("b")), 1)
+        catalog.set_resources(b"1", {"a": b"{}", "gone": b"{}"})
+        catalog.set_resources(b"2", {"a": b'{"x":1}', "b": b'{"y":1}'})
+
+        assert catalog.resources(lambda host_id, name: True) == {"a": b"{}", "b": b'{"y":1}'}
+        assert catalog.resources(lambda host_id, name: host_id == b"2") == {"a": b'{"x":1}', "b": b'{"y":1}'}
+        catalog.set_resources(b"2", {"b": b"{}"})
+        assert catalog.resources(lambda host_id, name: host_id == b"2") == {"b": b"{}"}
