@@ -139,6 +139,16 @@ class TestPay:
             assert (await node.ask("GET", "/api/jobs", key=key)).json == []
             assert node.containers["a"].runs == []
 
+    async def test_a_repeat_is_answered_though_it_would_not_be_admitted_any_more(self, tmp_path: Path) -> None:
+        """The first answer was lost on its way, and the caller has had all that the container gives him for now."""
+        async with open_node(tmp_path, cards={"a": {"rate_requests": 1, "rate_period_s": 3600.0}}) as node:
+            headers, body = {"Idempotency-Key": "once"}, {"containers": ["a"], "data": {}}
+            first = await node.ask("POST", "/api/jobs", body, headers=headers)
+            again = await node.ask("POST", "/api/jobs", body, headers=headers)
+
+            assert (first.status, again.status, again.body) == (200, 200, first.body)
+            assert (await node.ask("POST", "/api/jobs", body)).status == 429
+
     async def test_a_repeat_under_an_idempotency_key_is_the_same_job(self, node: Node) -> None:
         headers = {"Idempotency-Key": "once"}
         body = {"containers": ["a"], "data": {}}

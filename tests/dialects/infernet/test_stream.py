@@ -186,6 +186,18 @@ class TestRepeat:
             assert said[0].body == said[1].body
             assert len(node.containers["a"].runs) == 1
 
+    async def test_one_that_is_over_for_long_is_given_whole(self, tmp_path: Path) -> None:
+        """It was the id and a clean end: what is no longer in memory has to be read."""
+        async with open_node(tmp_path, answers={"a": streams(b"once")}) as node:
+            body, headers = {"containers": ["a"], "data": {}}, {"Idempotency-Key": "k"}
+            first = await node.ask("POST", "/api/jobs/stream", body, headers=headers)
+            node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
+
+            again = await node.ask("POST", "/api/jobs/stream", body, headers=headers)
+
+            assert again.body == first.body
+            assert first.body.endswith(b"\nonce")
+
 
 class TestRefused:
     async def test_delegated_subscriptions_can_not_be_streamed(self, node: Node) -> None:
