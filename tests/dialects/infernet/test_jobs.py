@@ -3,9 +3,12 @@
 import asyncio
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from comptoir.dispatch.assign import requeue_verb
+from comptoir.kit.errors import Unavailable
 from comptoir.reports import audit
 from comptoir.worker.engines.container_spec import ContainerSpec
 from tests.dialects.infernet.shop import RUN_UUSD, Node, open_node
@@ -112,6 +115,34 @@ class TestRun:
         (found,) = await node.results(job)
         assert found["status"] == "success"
         assert found["result"] == {"container": "b", "error": "the result is no longer kept"}
+
+
+class TestDatabaseAway:
+    async def test_steps_that_can_not_be_written_are_said_again_and_not_run_again(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Each of them has the link made anew; only the first can close it."""
+        gate = asyncio.Event()
+        async with open_node(tmp_path, answers={"a": after(gate, appends("a")), "b": appends("b")}) as node:
+            jobs = [await node.job("a", "b") for _ in range(3)]
+            await node.containers["a"].came(3)
+            batch, refused = node.house.db.batch, []
+
+            def away(verb: Any, item: Any, *, turn: int = 0) -> "asyncio.Future[Any]":
+                if verb is not requeue_verb or len(refused) == 3:
+                    return batch(verb, item, turn=turn)
+                refused.append(item)
+                done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                asyncio.get_running_loop().call_later(0.02, done.set_exception, Unavailable("it is out of reach"))
+                return done
+
+            node.house.db.batch = away  # type: ignore[method-assign]
+            gate.set()
+
+            for job in jobs:
+                assert (await node.result(job))["result"] == {"container": "b", "output": {"said": ["a", "b"]}}
+            assert (len(refused), len(node.containers["a"].runs), len(node.containers["b"].runs)) == (3, 3, 3)
+        assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 class TestPay:
