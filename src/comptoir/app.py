@@ -37,7 +37,7 @@ from comptoir.kit.bus import open_bus
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, open_database
 from comptoir.kit.errors import Unavailable
-from comptoir.kit.http import CorkedHttpProtocol, HttpServer
+from comptoir.kit.http import CorkedHttpProtocol, HttpServer, is_news
 from comptoir.kit.ids import new_id
 from comptoir.kit.signing import load_or_create
 from comptoir.kit.urlguard import UrlGuard
@@ -58,6 +58,10 @@ LAST_BYTES_S = 2.0
 
 CUT_WITHIN_S = 1
 """Most seconds to wait for handlers whose connections were cut."""
+
+LINK_PING_S = LINK_PONG_S = 20.0
+"""How often a worker's connection is asked whether it is there, and how long it has to say so: a machine that stands still keeps
+its connections open, and a container says nothing before it is done."""
 
 STOPPING = "the coordinator is stopping"
 RECONNECT_AFTER_S = 0.5
@@ -305,8 +309,10 @@ def _server(house: House, on_url: Callable[[str], None]) -> _Server:
         proxy_headers=False,
         ws="websockets-sansio", lifespan="off", access_log=False, log_config=None, server_header=False,
         ws_max_size=settings.link_message_bytes_max,
-        ws_per_message_deflate=False, ws_ping_interval=20.0, ws_ping_timeout=20.0, backlog=BACKLOG, timeout_keep_alive=75,
+        ws_per_message_deflate=False, ws_ping_interval=LINK_PING_S, ws_ping_timeout=LINK_PONG_S, backlog=BACKLOG,
+        timeout_keep_alive=75,
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(is_news)
     return _Server(config, app, house, on_url)
 
 

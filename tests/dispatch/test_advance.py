@@ -111,6 +111,25 @@ class TestChain:
         await done(street, job)
         assert job.state == JobState.COMPLETED
 
+    async def test_a_step_may_wait_for_as_long_as_its_job(self, street: Street) -> None:
+        """It is no broken stream, which is given up after ``broken_wait_s``: nobody has seen any of what is to come."""
+        await street.host(offer=container("a")), await street.host(offer=container("b"))
+        other = await submit(street.house, chain_order(street, "b"))
+        job = await submit(street.house, chain_order(street, "a", "b"))
+        await done(street, job)
+
+        for _ in range(5):
+            street.clock.advance(seconds=street.house.settings.broken_wait_s / 4)
+            for host in street.house.fleet:
+                street.house.fleet.seen(host.id)
+            await sweep(street.house)
+        assert (job.state, job.id in street.house.jobs.queue) == (JobState.QUEUED, True)
+        await done(street, other)
+        await street.house.settle_down()
+        await done(street, job)
+
+        assert job.state == JobState.COMPLETED
+
     async def test_hosts_sign_their_steps_and_the_receipt_shows_it(self, street: Street) -> None:
         keys = {name: SigningKey.generate() for name in "ab"}
         for name, key in keys.items():

@@ -1,5 +1,5 @@
-"""Five bugs (one of them in two places), planted one by one in a copy of the code: each must make those tests fail that
-are there to find it.
+"""Bugs, five of single jobs (one of them in two places) and four of chains of containers, planted one by one in a copy of the
+code: each must make those tests fail that are there to find it.
 
 A patch names the code that it changes word for word, and fails loudly when that code has moved: then look whether the patch
 still breaks what it is meant to break.
@@ -19,6 +19,7 @@ import pytest
 from tests.house.tree import ROOT
 
 MACHINE = "tests/proofs/test_job_machine.py::TestJobMachine::test_it_agrees_with_the_model_on_sqlite"
+CHAINS = "tests/proofs/test_chain_machine.py::TestChainMachine::test_it_agrees_with_the_model_on_sqlite"
 CLAIMS = "tests/proofs/test_claims.py"
 
 ENDED_S = 240.0
@@ -55,6 +56,15 @@ BUGS = {
     "off-by-one frame": Bug("dispatch/stream.py", "items[held - seq :] if", "items[held - seq + 1 :] if", MACHINE),
     "unlocked claim": Bug("jobs/store.py", 'f"{_lock(tx)} SKIP LOCKED" if tx.dialect', '"" if tx.dialect', CLAIMS),
     "unlocked state": Bug("jobs/store.py", "job_ids, lock=True)", "job_ids)", CLAIMS),
+    "step not advanced": Bug("dispatch/stream.py", "if job.steps and not job.on_last_step:", "if False:", CHAINS),
+    "step paid twice": Bug(
+        "dispatch/settle.py",
+        "segment.unpaid)\n        for segment in job.segments",
+        "segment.unpaid)\n        for segment in (*job.segments[:1], *job.segments)",
+        CHAINS,
+    ),
+    "half a run paid": Bug("dispatch/settle.py", "return bool(job.steps) and ending", "return not job.steps and ending", CHAINS),
+    "first container run again": Bug("dispatch/assign.py", "step = job.steps[job.step]", "step = job.steps[0]", CHAINS),
 }  # fmt: skip
 
 
@@ -112,6 +122,6 @@ class TestPlantedBugs:
         """The same tests pass on an untouched copy."""
         source = copy_of_the_code(tmp_path)
 
-        status, output = await run_tests(source, [MACHINE, CLAIMS])
+        status, output = await run_tests(source, [MACHINE, CHAINS, CLAIMS])
 
         assert status == 0, output

@@ -4,8 +4,8 @@ PostgreSQL decides: an unfinished job has one owner, and changes it by compare-a
 be lost.
 Read it in this order: `switchboard` (messages, who is here) -> `fleet_view` (whose hosts have free slots) -> `offers` (a job
 goes to a host elsewhere) -> `mirrors` (readers here of jobs there, and the other way round) -> `take_over` (signs of life, jobs of
-the dead, workers that come over) -> `handing_on` (requests that only the owner can answer) -> `service` (all of it as the
-street's `Peers`).
+the dead, workers that come over) -> `handing_on` (requests that only the owner can answer) -> `container_talk` (what containers
+say of themselves) -> `service` (all of it as the street's `Peers`).
 
 Invariants: what is decided here is decided by the owner, and written comparing the owner; a wrong view of the others costs an offer
 that is declined. Losing the bus: only own hosts are chosen, waiting jobs and ends are looked for in the database every second.

@@ -198,6 +198,34 @@ class Totals(msgspec.Struct, array_like=True, frozen=True, tag="totals"):
     ended: dict[str, int]
     """Jobs by final state."""
     users: int
+    chains: int = 0
+    """Unfinished chains of containers, as they are now."""
+
+
+class Said(msgspec.Struct, array_like=True, frozen=True, tag="said"):
+    """What the containers of a host here say of themselves; replaces the whole of what was told of it before."""
+
+    host_id: bytes
+    of: dict[str, bytes]
+    """JSON by container."""
+
+
+class Inquired(msgspec.Struct, array_like=True, frozen=True, tag="inquired"):
+    """Ask a container of a host of the receiver whether it supports a model."""
+
+    inquiry: int
+    """Number of the question at the sender; the `Supports` names it."""
+    host_id: bytes
+    container: str
+    model_id: str
+
+
+class Supports(msgspec.Struct, array_like=True, frozen=True, tag="supports"):
+    """The answer to an `Inquired`."""
+
+    inquiry: int
+    body: bytes
+    """JSON; empty: the container gave no answer, or the host is not here."""
 
 
 class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
@@ -210,7 +238,7 @@ class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
 
 Message = (
     Piece | View | Hail | Offer | Took | Declined | Ask | Follow | Unfollow | Batch | Ended | Gone | Differs | Owned | Stop
-    | Outcome | Totals | HttpCall | HttpAnswer | Spent | Revoked
+    | Outcome | Totals | HttpCall | HttpAnswer | Spent | Revoked | Said | Inquired | Supports
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

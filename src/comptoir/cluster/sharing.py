@@ -74,7 +74,7 @@ class Sharing:
 
     def _tell_totals(self, new: frozenset[bytes]) -> None:
         """Tell everybody what changed, and who is new where the counting begins."""
-        totals = Totals(dict(self._house.counts), self._house.newcomers)
+        totals = Totals(dict(self._house.counts), self._house.newcomers, self._house.jobs.live.chains)
         for node_id in new if totals == self._told else self._board.here:
             self._board.send(node_id, totals)
         self._told = totals
@@ -82,6 +82,7 @@ class Sharing:
     def _totals(self, sender: bytes, totals: Totals) -> None:
         before, house = self._heard.get(sender), self._house
         self._heard[sender] = totals
+        house.chains_elsewhere = sum([heard.chains for heard in self._heard.values()])
         if before is None:
             return  # What ended before this one came is in the database that it counted.
         house.users += totals.users - before.users
@@ -103,5 +104,6 @@ class Sharing:
     def forget_node(self, node_id: bytes) -> None:
         """A coordinator is gone: its jobs are others' by now, which count them."""
         self._heard.pop(node_id, None)
+        self._house.chains_elsewhere = sum([heard.chains for heard in self._heard.values()])
         if self._shares is not None:
             self._shares.forget(node_id)

@@ -118,6 +118,10 @@ class Peers(Protocol):
         """
         ...
 
+    def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
+        """Ask a container of a host elsewhere whether it supports a model; the answer is JSON, empty if none came."""
+        ...
+
     def yields(self, host: Host) -> bool:
         """Tell whether a job elsewhere waits longer for *host* than any here; it was asked for, and comes or not."""
         ...
@@ -151,6 +155,11 @@ class Alone:
 
     async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
         return
+
+    def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        answer.set_result(b"")
+        return answer
 
     def yields(self, host: Host) -> bool:
         return False
@@ -251,6 +260,8 @@ class House:
     """Jobs that ended since the start, by final state, for metrics."""
     ended_before: dict[str, int] = field(default_factory=dict)
     """Jobs that had ended when this process started, or that ended at other coordinators since, by final state."""
+    chains_elsewhere: int = 0
+    """Unfinished chains of containers that other coordinators own, as they last told."""
     users: int = 0
     """People with an account."""
     newcomers: int = 0

@@ -1,4 +1,7 @@
-"""Inquire: ask the containers on offer whether they support a model, through their hosts' links, and answer from memory."""
+"""Inquire: ask the containers on offer whether they support a model, through their hosts' links, and answer from memory.
+
+Containers that only hosts of other coordinators serve are asked through those.
+"""
 
 import asyncio
 from typing import Protocol, runtime_checkable
@@ -9,6 +12,12 @@ from comptoir.dispatch.house import House
 
 WAIT_S = 0.04
 """How long an answer is waited for; Infernet's own client gives up after one second, and what comes later is remembered."""
+
+HOST_ANSWERS_S = 5.0
+"""How long a host has to say what its container answered; a worker gives the container half a second less."""
+
+HOSTS_ASKED_MAX = 4
+"""Most hosts of a container that are asked one after the other, until one of them gives an answer."""
 
 SAID_BYTES_MAX = 64 * 1024
 """Most bytes of what a container says of itself or of a model."""
@@ -64,10 +73,33 @@ def _asking(house: House, container: str, model_id: str) -> "asyncio.Task[None]"
 
 
 async def _ask(house: House, container: str, model_id: str) -> None:
-    for candidate in house.fleet.with_container(container):
-        line: object = house.lines.get(candidate.host_id)
-        if isinstance(line, Asks):
-            body = await line.inquire(container, model_id)
-            if body:
-                house.support.note(container, model_id, body, now_s=house.clock.monotonic_s())
-                return
+    hosts = sorted(house.fleet.with_container(container), key=lambda each: each.away)
+    reached = [candidate for candidate in hosts if candidate.away or candidate.host_id in house.lines]
+    for candidate in reached[:HOSTS_ASKED_MAX]:
+        if candidate.away:
+            body = await house.peers.inquire(candidate.host_id, container, model_id)
+        else:
+            body = await _host_says(house, candidate.host_id, container, model_id)
+        if body:
+            house.support.note(container, model_id, body, now_s=house.clock.monotonic_s())
+            return
+
+
+async def ask_here(house: House, host_id: bytes, container: str, model_id: str) -> bytes:
+    """Return what a container of a host that is linked here says of a model; empty: nothing, or the host is not here."""
+    if house.support.is_fresh(container, model_id, now_s=house.clock.monotonic_s()):
+        return house.support.known(container, model_id)
+    body = await _host_says(house, host_id, container, model_id)
+    if body:
+        house.support.note(container, model_id, body, now_s=house.clock.monotonic_s())
+    return body
+
+
+async def _host_says(house: House, host_id: bytes, container: str, model_id: str) -> bytes:
+    line: object = house.lines.get(host_id)
+    if not isinstance(line, Asks):
+        return b""
+    try:
+        return await asyncio.wait_for(line.inquire(container, model_id), HOST_ANSWERS_S)
+    except TimeoutError:
+        return b""

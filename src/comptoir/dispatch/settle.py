@@ -138,6 +138,11 @@ async def _write(
     except Exception as error:
         if job.refused:
             return
+        if isinstance(error, NotYourLease) and lease is None and job.lease is not None:
+            # An attempt was just being closed, and was not after all (`dispatch.assign.requeue`): it is ended with the job.
+            job.closing = False
+            await finish(house, job, ending, dishonest=dishonest)
+            return
         if lease is not None:
             # Also while the end is kept: a worker that comes back with the lease must not be told that nobody knows it.
             house.jobs.live.open_lease(job, lease)

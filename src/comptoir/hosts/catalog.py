@@ -86,6 +86,14 @@ class Catalog:
         for name, body in of.items():
             self._resources.setdefault(name, {})[host_id] = body
 
+    def said(self) -> dict[bytes, dict[str, bytes]]:
+        """Return what containers say of themselves, by host."""
+        by_host: dict[bytes, dict[str, bytes]] = {}
+        for name, said in self._resources.items():
+            for host_id, body in said.items():
+                by_host.setdefault(host_id, {})[name] = body
+        return by_host
+
     def resources(self, serves: Callable[[bytes, str], bool]) -> dict[str, bytes]:
         """Return what each container on offer says of itself: the words of the first host that *serves* it now."""
         found: dict[str, bytes] = {}

@@ -165,6 +165,11 @@ class Jobs:
         sql = f"SELECT job_id, frames FROM answers WHERE job_id IN ({','.join('?' * len(job_ids))})"
         return {bytes(row[0]): decode_frames(row[1]) for row in await self._db.fetch(sql, list(job_ids))}
 
+    async def steps_done(self, job_ids: Sequence[bytes]) -> dict[bytes, list[Frame]]:
+        """Return what containers of unfinished chains (at most 1,000) made, of those that are past their first."""
+        pieces = await self.journal(job_ids)
+        return {job_id: [frame for piece in of for frame in decode_frames(piece)] for job_id, of in pieces.items()}
+
     async def is_forgotten(self, job_id: bytes) -> bool:
         """Tell whether prompt and answer of a job were removed (`forget`)."""
         rows = await self._db.fetch("SELECT 1 FROM jobs WHERE id = ? AND length(body) = 0", [job_id])

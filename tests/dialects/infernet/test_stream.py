@@ -125,6 +125,13 @@ class TestBrokenOff:
             assert (found["status"], found["result"]["container"]) == ("failed", "a")
             assert node.containers["a"].url.rsplit(":", 1)[1] not in found["result"]["error"]
 
+    async def test_that_is_no_error_of_ours(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """It is noted in one line; the server behind it would log a bug with its stack for every stream that is cut."""
+        async with open_node(tmp_path, answers={"a": dies}) as node:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await self._read(node, [])
+            assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
     async def _read(self, node: Node, got: list[bytes]) -> None:
         body = {"containers": ["a"], "data": {}}
         async with node.session.post(node.url + "/api/jobs/stream", json=body) as stream:

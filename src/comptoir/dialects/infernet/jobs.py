@@ -17,7 +17,7 @@ from comptoir.dialects.infernet.translate import asked_of, items_of, job_id_of, 
 from comptoir.dispatch import House
 from comptoir.dispatch.admit import admit
 from comptoir.idempotency import Claim
-from comptoir.jobs import JobRow, LiveJob
+from comptoir.jobs import FINAL, JobRow, LiveJob
 from comptoir.kit.errors import InvalidField, Refusal
 from comptoir.kit.http import Reply, Request
 
@@ -118,10 +118,11 @@ async def _named(house: House, caller: Caller, names: Sequence[str]) -> list[wir
         live = house.jobs.live.seen(job_id)
         if live is not None and live.steps and _is_callers(caller, live):
             jobs[job_id] = live
-    # What is over and no longer in memory, or was seen here only in part, is read; all of it by two questions.
+    # What is over and no longer in memory, or was seen here only in part, is read; all of it by three questions.
     asked = [job_id for job_id in wanted.values() if job_id not in jobs or _is_partial(jobs[job_id])]
     rows = await house.jobs.chains(asked, owner_id=caller.owner_id, caller=caller.of)
     answers = await house.jobs.answers(list(rows))
+    answers.update(await house.jobs.steps_done([row.id for row in rows.values() if row.state not in FINAL]))
     results: dict[str, wire.JobResult] = {}
     for name, job_id in wanted.items():
         row = rows.get(job_id)

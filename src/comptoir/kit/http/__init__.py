@@ -18,7 +18,7 @@ from comptoir.kit.http.errors import (
 )
 from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
 from comptoir.kit.http.request import Reply, Request, Stream
-from comptoir.kit.http.server import FORWARDED, HttpServer, RequestCounts, StreamAborted, encode_json
+from comptoir.kit.http.server import FORWARDED, HttpServer, RequestCounts, StreamAborted, encode_json, is_news
 
 __all__ = [
     "FORWARDED",
@@ -42,6 +42,7 @@ __all__ = [
     "encode_json",
     "endpoint_errors",
     "field_error",
+    "is_news",
     "openapi_document",
     "read_json",
 ]

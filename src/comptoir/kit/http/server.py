@@ -49,6 +49,11 @@ class StreamBroken(RuntimeError):
     """Raised through to the server so that it aborts the connection: a broken stream must never look complete."""
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a line of the server's log says something new: a cut stream was noted here, with its cause."""
+    return not (record.exc_info and isinstance(record.exc_info[1], StreamBroken))
+
+
 class StreamAborted(Exception):
     """Raised by a stream's source that has to end before its end: the connection is cut, and no bug is looked for."""
 

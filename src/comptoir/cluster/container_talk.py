@@ -1,0 +1,98 @@
+"""What containers of hosts elsewhere say of themselves, told when it changes; and whether they support a model, asked there."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+
+from comptoir.cluster.messages import Inquired, Said, Supports
+from comptoir.cluster.switchboard import Switchboard
+from comptoir.dispatch import House
+from comptoir.dispatch.inquire import ask_here
+
+ANSWER_S = 6.0
+"""How long another coordinator has: longer than it gives its host. A buyer is not kept so long (`dispatch.inquire.WAIT_S`)."""
+
+OPEN_MAX = 1_000
+"""Most questions without an answer, those asked and those asked here, each; further ones get none."""
+
+
+class ContainerTalk:
+    """Tells the other coordinators what containers here say, and asks theirs."""
+
+    def __init__(self, house: House, switchboard: Switchboard) -> None:
+        self._house = house
+        self._board = switchboard
+        self._loop = asyncio.get_running_loop()
+        self._asked: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
+        """Whom, and what waits for it, by number."""
+        self._number = 0
+        self._answering = 0
+        switchboard.on(Said, self._said)
+        switchboard.on(Inquired, self._inquired)
+        switchboard.on(Supports, self._supports)
+        house.on_resources = self._tell
+
+    # -- what they say of themselves -----------------------------------------------------------------------------
+
+    def _tell(self, host_id: bytes, of: Mapping[str, bytes]) -> None:
+        self._board.tell_all(Said(host_id, dict(of)))
+
+    def tell_whole(self, node_id: bytes) -> None:
+        """Tell one coordinator what the containers of all hosts here say."""
+        for host_id, of in self._house.fleet.catalog.said().items():
+            if host_id in self._house.lines:
+                self._board.send(node_id, Said(host_id, of))
+
+    def _said(self, sender: bytes, message: Said) -> None:
+        # Of a host that is linked here by now, its own words are newer.
+        if message.host_id not in self._house.lines:
+            self._house.fleet.catalog.set_resources(message.host_id, message.of)
+
+    # -- whether they support a model ----------------------------------------------------------------------------
+
+    def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
+        """Ask the coordinator that the host is linked to; the answer is JSON, empty if none came in time."""
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        host = self._house.fleet.find(host_id)
+        node_id = host.node_id if host is not None else b""
+        if node_id not in self._board.here or not self._board.up or len(self._asked) >= OPEN_MAX:
+            answer.set_result(b"")
+            return answer
+        self._number += 1
+        number = self._number
+        self._asked[number] = node_id, answer
+        late = self._loop.call_later(ANSWER_S, self._answer, number, b"")
+        answer.add_done_callback(lambda _: late.cancel())
+        self._board.send(node_id, Inquired(number, host_id, container, model_id))
+        return answer
+
+    def _answer(self, number: int, body: bytes) -> None:
+        _, answer = self._asked.pop(number, (b"", None))
+        if answer is not None and not answer.done():
+            answer.set_result(body)
+
+    def _supports(self, sender: bytes, message: Supports) -> None:
+        if message.inquiry in self._asked and self._asked[message.inquiry][0] == sender:
+            self._answer(message.inquiry, message.body)
+
+    def _inquired(self, sender: bytes, message: Inquired) -> None:
+        if self._answering >= OPEN_MAX:
+            self._board.send(sender, Supports(message.inquiry, b""))
+            return
+        self._answering += 1
+        asking = self._loop.create_task(
+            ask_here(self._house, message.host_id, message.container, message.model_id)
+        )  # fmt: skip
+        asking.add_done_callback(partial(self._heard, sender, message.inquiry))
+
+    def _heard(self, sender: bytes, number: int, asking: "asyncio.Task[bytes]") -> None:
+        self._answering -= 1
+        body = asking.result() if not asking.cancelled() and asking.exception() is None else b""
+        self._board.send(sender, Supports(number, body))
+
+    # -- who is gone ---------------------------------------------------------------------------------------------
+
+    def forget_node(self, node_id: bytes) -> None:
+        """A coordinator is gone: it answers nothing more."""
+        for number in [number for number, (asked, _) in self._asked.items() if asked == node_id]:
+            self._answer(number, b"")
