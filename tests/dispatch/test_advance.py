@@ -111,6 +111,22 @@ class TestChain:
         await done(street, job)
         assert job.state == JobState.COMPLETED
 
+    async def test_the_next_step_may_wait_until_the_deadline(self, street: Street) -> None:
+        """What is paid already is not thrown away because a container was busy for longer than a stream may stand still."""
+        await street.host(offer=container("a"))
+        b, _ = await street.host(offer=container("b"))
+        other = await submit(street.house, chain_order(street, "b", caller="10.0.0.1"))
+        job = await submit(street.house, chain_order(street, "a", "b"))
+        await done(street, job)
+
+        street.clock.advance(seconds=street.house.settings.broken_wait_s + 1)
+        street.house.fleet.seen(b)
+        await sweep(street.house)
+
+        assert (job.state, job.id in street.house.jobs.queue) == (JobState.QUEUED, True)
+        await cancel(street.house, other)
+        await cancel(street.house, job)
+
     async def test_hosts_sign_their_steps_and_the_receipt_shows_it(self, street: Street) -> None:
         keys = {name: SigningKey.generate() for name in "ab"}
         for name, key in keys.items():

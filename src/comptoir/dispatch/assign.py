@@ -182,8 +182,11 @@ def spec_of(job: LiveJob) -> Spec:
 
 
 def line_up(house: House, job: LiveJob, spec: Spec, *, first: bool = False) -> None:
-    """Put a durably queued job in line; one whose stream stands still is not to wait there for long (`dispatch.expire`)."""
-    if job.frames:
+    """Put a durably queued job in line; one whose stream stands still is not to wait there for long (`dispatch.expire`).
+
+    Of a chain nothing stands still there: what it has are whole outputs, and its next container is waited for as the first was.
+    """
+    if job.frames and not job.steps:
         job.broken_s = job.broken_s or house.clock.monotonic_s()
         house.jobs.live.broken[job] = None
     house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=first)
