@@ -248,11 +248,12 @@ class TestLost:
         "frames",
         [
             [Frame("{", 1, STOPPED)],
+            [Frame("[" * 100_000, 1, STOPPED)],
             [Frame("{}", 0, STOPPED)],
             [Frame("{}", 1), Frame("{}", 0, STOPPED)],
             [],
         ],
-        ids=["no JSON", "no run", "two frames", "nothing"],
+        ids=["no JSON", "nested too deeply", "no run", "two frames", "nothing"],
     )
     async def test_what_is_no_output_is_the_hosts_fault_and_made_anew(
         self, street: Street, frames: list[Frame]
@@ -272,6 +273,20 @@ class TestLost:
         await done(street, job)
         await done(street, job)
         assert (job.state, job.cost_uusd, await earned(street, first.host_id)) == (JobState.COMPLETED, 2 * RUN_UUSD, 0)
+
+    @pytest.mark.parametrize("extra", [b"{", b"\xff", b'{"x":' + b"[" * 100_000], ids=["no JSON", "no text", "deep"])
+    async def test_an_extra_that_is_not_understood_says_nothing(self, street: Street, extra: bytes) -> None:
+        """Nor does it stop the sweep, which looks after all other jobs as well."""
+        for _ in range(2):
+            await street.host(offer=container("a"))
+        job = await submit(street.house, chain_order(street, "a"))
+        take_frames(street.house, job, 0, [Frame("{}", 1, extra)])
+        first = lease_of(job)
+
+        await lose(street.house, job, first, "it died", fault=Fault.HOST)
+
+        assert (job.frames, lease_of(job).host_id != first.host_id) == ([], True)
+        await cancel(street.house, job)
 
     async def test_a_container_that_fails_everywhere_ends_the_job_with_what_it_said(self, street: Street) -> None:
         a, _ = await street.host(offer=container("a"))

@@ -30,7 +30,7 @@ def piece_of(frame: Frame) -> bytes:
         return b""
     try:
         return base64.b64decode(_extra(frame.extra).base64, validate=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
         return b""
 
 
