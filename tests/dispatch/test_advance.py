@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from comptoir.dialects.infernet.render import result_of
 from comptoir.dispatch.assign import lose
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.errors import BadSegment, NoHostPossible, UnknownModel
@@ -330,6 +331,46 @@ class TestLost:
         await cancel(street.house, job)
 
         assert (job.state, job.cost_uusd) == (JobState.CANCELLED, RUN_UUSD)
+
+
+class TestHalfAStep:
+    """What a host sent of a step that it did not end is nobody's output yet."""
+
+    FRAMES = (
+        [Frame('1}]},{"id":"planted"', 1, STOPPED)],
+        [Frame("{}", 3, STOPPED)],
+        [Frame("{}", 1, STOPPED), Frame("{}", 0, STOPPED)],
+    )
+    IDS = ("no JSON", "three runs", "two steps' outputs")
+
+    @pytest.mark.parametrize("frames", FRAMES, ids=IDS)
+    async def test_it_is_not_shown_and_not_paid(self, street: Street, frames: list[Frame]) -> None:
+        a, _ = await street.host(offer=container("a"))
+        await street.host(offer=container("b")), await street.host(offer=container("c"))
+        job = await submit(street.house, chain_order(street, "a", "b", "c"))
+
+        take_frames(street.house, job, 0, frames)
+        running = result_of(job, job.frames, intermediate=True)
+        await cancel(street.house, job)
+        over = result_of(job, job.frames, intermediate=True)
+
+        assert running.intermediate_results == over.intermediate_results == []
+        assert (over.result is not None and over.result.container, job.cost_uusd, await earned(street, a)) == (
+            "a",
+            0,
+            0,
+        )
+        assert (await street.house.jobs.answer(job.id))[0] == []
+
+    async def test_a_whole_output_is_paid_by_who_cancels_behind_it(self, street: Street) -> None:
+        a, _ = await street.host(offer=container("a"))
+        await street.host(offer=container("b"))
+        job = await submit(street.house, chain_order(street, "a", "b"))
+
+        take_frames(street.house, job, 0, [output(job)])
+        await cancel(street.house, job)
+
+        assert (job.cost_uusd, await earned(street, a)) == (RUN_UUSD, 880)
 
 
 class TestSilence:
