@@ -419,3 +419,19 @@ class TestRestart:
             assert (again.state, again.cost_uusd) == (JobState.COMPLETED, 2 * RUN_UUSD)
             assert [each.authenticated_by for each in predicate.segments] == [AuthenticatedBy.SIGNATURE] * 2
             assert await audit(street.house.db) == []
+
+    async def test_a_mirror_that_is_taken_up_is_at_the_step_that_is_stored(self, street: Street) -> None:
+        """It was made when the chain was at its first container, and would look for another host of that one."""
+        await street.host(offer=container("a")), await street.host(offer=container("b"))
+        job = await submit(street.house, chain_order(street, "a", "b"))
+        mirror = LiveJob.revived(job.as_row(), now_s=0.0)
+        await done(street, job)
+        mirror.append(job.frames[:])
+        stored = LiveJob.revived(await street.house.jobs.get(job.id, light=False), now_s=0.0)
+        attempts, journal = await street.house.jobs.attempts(job.id), await street.house.jobs.journal([job.id])
+        stored.revive_segments(attempts, journal[job.id], signing=frozenset())
+
+        assert mirror.takes_after(stored, open_attempt=True)
+
+        assert (mirror.step, mirror.model) == (1, "b")
+        await cancel(street.house, job)

@@ -278,7 +278,7 @@ class LiveJob:
             return False
         self.learn_restarts(stored.restarts)
         self.append(stored.frames[held:])
-        self.body, self.state, self.events = stored.body, stored.state, stored.events
+        self.body, self.state, self.events, self.model = stored.body, stored.state, stored.events, stored.model
         self.segments, self.started_ms = stored.segments, stored.started_ms
         self.closing = False
         return True
