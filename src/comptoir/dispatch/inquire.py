@@ -1,6 +1,7 @@
 """Inquire: ask the containers on offer whether they support a model, through their hosts' links, and answer from memory."""
 
 import asyncio
+import contextlib
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -9,6 +10,9 @@ from comptoir.dispatch.house import House
 
 WAIT_S = 0.04
 """How long an answer is waited for; Infernet's own client gives up after one second, and what comes later is remembered."""
+
+ASK_S = 5.0
+"""How long a host's answer is waited for before the next one is asked; its worker says at the latest then that there is none."""
 
 SAID_BYTES_MAX = 64 * 1024
 """Most bytes of what a container says of itself or of a model."""
@@ -67,7 +71,9 @@ async def _ask(house: House, container: str, model_id: str) -> None:
     for candidate in house.fleet.with_container(container):
         line: object = house.lines.get(candidate.host_id)
         if isinstance(line, Asks):
-            body = await line.inquire(container, model_id)
+            body = b""
+            with contextlib.suppress(TimeoutError):
+                body = await asyncio.wait_for(line.inquire(container, model_id), ASK_S)
             if body:
                 house.support.note(container, model_id, body, now_s=house.clock.monotonic_s())
                 return
