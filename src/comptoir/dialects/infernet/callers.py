@@ -78,7 +78,8 @@ def is_local(request: Request) -> bool:
     except ValueError:
         return False
     mapped = getattr(peer, "ipv4_mapped", None)
-    return (mapped or peer).is_loopback and not any(request.header(name) for name in FORWARDING)
+    # A header that says nothing came through a proxy all the same.
+    return (mapped or peer).is_loopback and not any(name in FORWARDING for name, _ in request.scope["headers"])
 
 
 def _spelled(address: str) -> str:
