@@ -7,7 +7,7 @@ follows not before the client has had time to read it.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from comptoir.desk import began_anew, claim, follow_anew, open_stream, submit_once
+from comptoir.desk import began_anew, claim, follow, follow_anew, open_stream, submit_once
 from comptoir.dialects.infernet.callers import buyer_of
 from comptoir.dialects.infernet.render import piece_of
 from comptoir.dialects.infernet.translate import asked_of, job_uuid, order_of
@@ -38,6 +38,9 @@ async def create_stream(house: House, request: Request) -> Stream:
     admit(house, asked.containers or (), proof=bool(asked.requires_proof), caller=caller.address)
     bound = await claim(house, request, scope=caller.scope)
     job = await submit_once(house, order_of(asked, caller, stream=True), bound)
+    if bound is not None:
+        # A repeat: what it asks about may be over and out of memory, or another coordinator's.
+        job = await follow(house, job)
     try:
         close = open_stream(house, job.id)
     except Refusal:
