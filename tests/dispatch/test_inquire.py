@@ -28,7 +28,7 @@ class TestModelSupport:
         self, street: Street, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Anybody may register a host that offers the same container."""
-        monkeypatch.setattr(inquire, "ASK_S", 0.0)
+        monkeypatch.setattr(inquire, "HOST_ANSWERS_S", 0.0)
         for _ in range(2):
             await street.host(offer=container("a"))
         mute, good = (one.host_id for one in street.house.fleet.with_container("a"))
