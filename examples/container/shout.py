@@ -6,7 +6,7 @@ from aiohttp import web
 
 
 async def shout(request: web.Request) -> web.Response:
-    return web.json_response({"output": str((await request.json())["data"]["text"]).upper()})
+    return web.json_response({"text": str((await request.json())["data"]["text"]).upper()})
 
 
 app = web.Application()

@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import shlex
-import threading
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -16,34 +18,31 @@ from comptoir.cli.api import Api
 from comptoir.cli.greeting import ByTheRun, Greeting, run_snippet
 from comptoir.cli.target import Target
 from tests.cli.conftest import Invoke, Up
+from tests.post import free_port
 
-
-class Shout(BaseHTTPRequestHandler):
-    """A container that says its input louder."""
-
-    def do_POST(self) -> None:
-        data = json.loads(self.rfile.read(int(self.headers["content-length"])))["data"]
-        body = json.dumps({"text": data["text"].upper()}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        self.send_error(404)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep quiet."""
+SHOUT = Path(__file__).resolve().parents[2] / "examples" / "container" / "shout.py"
 
 
 @pytest.fixture(scope="module")
 def container() -> Iterator[str]:
-    """A container on a port of its own; gives its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Shout) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    """The container of ``examples/`` on a port of its own; gives its address once it answers."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, str(SHOUT)], env={**os.environ, "PORT": str(port)}, stdout=subprocess.DEVNULL
+    )
+    try:
+        until = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from comptoir.dialects.infernet.render import result_of
 from comptoir.dispatch.assign import lose
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.errors import BadSegment, NoHostPossible, UnknownModel
@@ -251,11 +252,12 @@ class TestLost:
         "frames",
         [
             [Frame("{", 1, STOPPED)],
+            [Frame("[" * 100_000, 1, STOPPED)],
             [Frame("{}", 0, STOPPED)],
             [Frame("{}", 1), Frame("{}", 0, STOPPED)],
             [],
         ],
-        ids=["no JSON", "no run", "two frames", "nothing"],
+        ids=["no JSON", "nested too deeply", "no run", "two frames", "nothing"],
     )
     async def test_what_is_no_output_is_the_hosts_fault_and_made_anew(
         self, street: Street, frames: list[Frame]
@@ -275,6 +277,20 @@ class TestLost:
         await done(street, job)
         await done(street, job)
         assert (job.state, job.cost_uusd, await earned(street, first.host_id)) == (JobState.COMPLETED, 2 * RUN_UUSD, 0)
+
+    @pytest.mark.parametrize("extra", [b"{", b"\xff", b'{"x":' + b"[" * 100_000], ids=["no JSON", "no text", "deep"])
+    async def test_an_extra_that_is_not_understood_says_nothing(self, street: Street, extra: bytes) -> None:
+        """Nor does it stop the sweep, which looks after all other jobs as well."""
+        for _ in range(2):
+            await street.host(offer=container("a"))
+        job = await submit(street.house, chain_order(street, "a"))
+        take_frames(street.house, job, 0, [Frame("{}", 1, extra)])
+        first = lease_of(job)
+
+        await lose(street.house, job, first, "it died", fault=Fault.HOST)
+
+        assert (job.frames, lease_of(job).host_id != first.host_id) == ([], True)
+        await cancel(street.house, job)
 
     async def test_a_container_that_fails_everywhere_ends_the_job_with_what_it_said(self, street: Street) -> None:
         a, _ = await street.host(offer=container("a"))
@@ -318,6 +334,46 @@ class TestLost:
         await cancel(street.house, job)
 
         assert (job.state, job.cost_uusd) == (JobState.CANCELLED, RUN_UUSD)
+
+
+class TestHalfAStep:
+    """What a host sent of a step that it did not end is nobody's output yet."""
+
+    FRAMES = (
+        [Frame('1}]},{"id":"planted"', 1, STOPPED)],
+        [Frame("{}", 3, STOPPED)],
+        [Frame("{}", 1, STOPPED), Frame("{}", 0, STOPPED)],
+    )
+    IDS = ("no JSON", "three runs", "two steps' outputs")
+
+    @pytest.mark.parametrize("frames", FRAMES, ids=IDS)
+    async def test_it_is_not_shown_and_not_paid(self, street: Street, frames: list[Frame]) -> None:
+        a, _ = await street.host(offer=container("a"))
+        await street.host(offer=container("b")), await street.host(offer=container("c"))
+        job = await submit(street.house, chain_order(street, "a", "b", "c"))
+
+        take_frames(street.house, job, 0, frames)
+        running = result_of(job, job.frames, intermediate=True)
+        await cancel(street.house, job)
+        over = result_of(job, job.frames, intermediate=True)
+
+        assert running.intermediate_results == over.intermediate_results == []
+        assert (over.result is not None and over.result.container, job.cost_uusd, await earned(street, a)) == (
+            "a",
+            0,
+            0,
+        )
+        assert (await street.house.jobs.answer(job.id))[0] == []
+
+    async def test_a_whole_output_is_paid_by_who_cancels_behind_it(self, street: Street) -> None:
+        a, _ = await street.host(offer=container("a"))
+        await street.host(offer=container("b"))
+        job = await submit(street.house, chain_order(street, "a", "b"))
+
+        take_frames(street.house, job, 0, [output(job)])
+        await cancel(street.house, job)
+
+        assert (job.cost_uusd, await earned(street, a)) == (RUN_UUSD, 880)
 
 
 class TestSilence:
@@ -366,3 +422,19 @@ class TestRestart:
             assert (again.state, again.cost_uusd) == (JobState.COMPLETED, 2 * RUN_UUSD)
             assert [each.authenticated_by for each in predicate.segments] == [AuthenticatedBy.SIGNATURE] * 2
             assert await audit(street.house.db) == []
+
+    async def test_a_mirror_that_is_taken_up_is_at_the_step_that_is_stored(self, street: Street) -> None:
+        """It was made when the chain was at its first container, and would look for another host of that one."""
+        await street.host(offer=container("a")), await street.host(offer=container("b"))
+        job = await submit(street.house, chain_order(street, "a", "b"))
+        mirror = LiveJob.revived(job.as_row(), now_s=0.0)
+        await done(street, job)
+        mirror.append(job.frames[:])
+        stored = LiveJob.revived(await street.house.jobs.get(job.id, light=False), now_s=0.0)
+        attempts, journal = await street.house.jobs.attempts(job.id), await street.house.jobs.journal([job.id])
+        stored.revive_segments(attempts, journal[job.id], signing=frozenset())
+
+        assert mirror.takes_after(stored, open_attempt=True)
+
+        assert (mirror.step, mirror.model) == (1, "b")
+        await cancel(street.house, job)

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from comptoir.dispatch.errors import AnswerTooLarge
-from comptoir.dispatch.stream import take_frames
+from comptoir.dispatch.stream import complete, fail, take_frames
+from comptoir.jobs import Fault, JobState
 from comptoir.kit.errors import NotAllowed
-from comptoir.link import Frame
-from tests.street import open_street
+from comptoir.link import Frame, Usage
+from tests.street import Street, open_street
 
 
 class TestHostsMax:
@@ -33,3 +34,36 @@ class TestAnswerBytesMax:
                 take_frames(street.house, job, 1, [Frame("x" * 100)])
 
             assert len(job.frames) == 1
+
+
+class TestNul:
+    """PostgreSQL has no text with NUL in it, and a host may say anything: the job must be written all the same."""
+
+    async def test_in_why_a_host_failed_it_goes_on(self, street: Street) -> None:
+        for _ in range(2):
+            await street.host()
+        job = await street.submit()
+        first = job.lease
+
+        await fail(street.house, job, code="a\0b", message="c\0d", fault=Fault.HOST)
+
+        assert job.state == JobState.RUNNING
+        assert job.lease is not first
+
+    async def test_in_the_code_it_ends_with_it_ends(self, street: Street) -> None:
+        await street.host()
+        job = await street.submit()
+
+        await fail(street.house, job, code="a\0b", message="c\0d", fault=Fault.BUYER)
+
+        stored = await street.house.jobs.get(job.id)
+        assert (stored.state, stored.error_code, stored.error_message) == (JobState.FAILED, "a\ufffdb", "c\ufffdd")
+
+    async def test_in_its_finish_reason_it_ends(self, street: Street) -> None:
+        await street.host()
+        job = await street.submit()
+        take_frames(street.house, job, 0, [Frame("x")])
+
+        await complete(street.house, job, finish_reason="st\0p", usage=Usage(1, 1))
+
+        assert (await street.house.jobs.get(job.id)).finish_reason == "st\ufffdp"

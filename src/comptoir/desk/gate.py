@@ -79,8 +79,8 @@ class Gate:
         address = address_key(request.address)
         limiter = self.by_path.get(dialect.name)
         if limiter is not None:
-            # The same path alone under the dialect's prefix is no other one.
-            path = request.path.removeprefix(dialect.prefix)
+            # The same path alone under the dialect's prefix, or with a slash behind it, is no other one.
+            path = request.path.removeprefix(dialect.prefix).rstrip("/")
             if path not in dialect.unlimited:
                 request.rate = self._checked(limiter.take(f"{path} {address}"))
                 return

@@ -321,7 +321,7 @@ def whole_already(job: LiveJob) -> str:
     try:
         reason = _extra_of(job.frames[-1].extra).finish_reason or ""
         return "" if reason and job.steps and wrong_output(job, finish_reason=reason) else reason
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""  # A host may send anything there; it says nothing that is understood.
 
 

@@ -30,6 +30,6 @@ def wrong_output(job: LiveJob, *, finish_reason: str = STOP, usage: Usage = NOTH
         return f"a container's output is one frame, not {len(frames)}"
     try:
         _is_json(frames[0].text.encode())
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         return f"a container's output is JSON: {error}"
     return ""

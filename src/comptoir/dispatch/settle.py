@@ -13,7 +13,7 @@ import msgspec
 from comptoir.dispatch.bill import NOTHING, Part, Share, shares
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.house import House, Turn
-from comptoir.dispatch.output import STOP
+from comptoir.dispatch.output import STOP, wrong_output
 from comptoir.jobs import (
     AttemptState,
     ClosedSegment,
@@ -116,7 +116,19 @@ async def finish(
     if lease is not None:
         # The slot is free as soon as the host has stopped, not when the books are written.
         house.fleet.release(lease.host_id)
+    _drop_half_a_step(job, ending)
     await _write(house, job, lease, ending, item=_item(house, job, lease, ending), dishonest=dishonest)
+
+
+def _drop_half_a_step(job: LiveJob, ending: Ending) -> None:
+    """Drop what a container's host sent of a step that it did not end, unless the buyer cancelled behind a whole output.
+
+    Nobody has looked at it: it may be no JSON, several frames, or count as more than the one run that it is.
+    """
+    if not job.steps or job.makes_pieces or ending.state is JobState.COMPLETED or len(job.frames) == job.segment_start:
+        return
+    if ending.state is not JobState.CANCELLED or wrong_output(job):
+        job.begin_anew(keep=job.segment_start)
 
 
 async def _write(

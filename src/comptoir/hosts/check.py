@@ -95,6 +95,8 @@ def _check_container(field: str, offer: ModelOffer) -> None:
         return
     if offer.container is None or offer.kinds != CONTAINER_KINDS:
         raise InvalidField(field, "must have a container's card with the kind container alone, and only with that")
+    if offer.can_continue:
+        raise InvalidField(field, "can't go on with half a run of a container")
     if "," in offer.name:
         raise InvalidField(field, "must have no comma in a container's name: jobs name several with commas between")
     _check_card(f"{field}.container", offer.container)

@@ -171,7 +171,7 @@ def requeue_rows(tx: Tx, lost: Sequence[Finish]) -> None:
     tx.update(
         JOBS, columns, [(item.job_id, JobState.QUEUED, None, None, item.restarts or None, item.model) for item in lost]
     )
-    tx.insert(JOB_EVENTS, [(i.job_id, i.event_seq, JobState.QUEUED, i.at_ms, i.error_message or None) for i in lost])
+    tx.insert(JOB_EVENTS, [(i.job_id, i.event_seq, JobState.QUEUED, i.at_ms, _said(i.error_message)) for i in lost])
     _end_attempts(tx, lost)
     pieces = [(item.job_id, item.first_frame, item.frames) for item in lost if item.frames]
     if pieces:
@@ -185,14 +185,14 @@ def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
         FINISH_COLUMNS,
         [
             (
-                f.job_id, f.state, f.at_ms, f.prompt_tokens, f.completion_tokens, f.cost_uusd, f.finish_reason or None,
+                f.job_id, f.state, f.at_ms, f.prompt_tokens, f.completion_tokens, f.cost_uusd, _said(f.finish_reason),
                 # One that ended well may have an attempt that did not: its host died before it could say so.
-                None if f.state == JobState.COMPLETED else f.fault or None, f.error_code or None, f.error_message or None,
+                None if f.state == JobState.COMPLETED else f.fault or None, _said(f.error_code), _said(f.error_message),
             )
             for f in finishes
         ],
     )  # fmt: skip
-    tx.insert(JOB_EVENTS, [(f.job_id, f.event_seq, f.state, f.at_ms, f.error_code or None) for f in finishes])
+    tx.insert(JOB_EVENTS, [(f.job_id, f.event_seq, f.state, f.at_ms, _said(f.error_code)) for f in finishes])
     _end_attempts(tx, finishes)
     answers = [(f.job_id, f.frames, f.usage) for f in finishes if f.frames]
     if answers:
@@ -202,6 +202,11 @@ def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
         tx.update(ATTEMPTS, ("paid_uusd",), [earned for f in continued for earned in f.earlier])
         marks = ",".join("?" * len(continued))
         tx.execute(f"DELETE FROM journal WHERE job_id IN ({marks})", [f.job_id for f in continued])
+
+
+def _said(text: str) -> str | None:
+    """Return a host's word as it is stored: NUL, which PostgreSQL refuses, as the sign for what can't be shown."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") or None
 
 
 def claim_rows(tx: Tx, *, node_id: bytes, of: Sequence[bytes | None], limit: int) -> list[JobRow]:

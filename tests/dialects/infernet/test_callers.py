@@ -178,6 +178,8 @@ class TestIsLocal:
             ("", [], False),
             ("127.0.0.1", [(b"x-forwarded-for", b"127.0.0.1")], False),
             ("127.0.0.1", [(b"forwarded", b"for=127.0.0.1")], False),
+            ("127.0.0.1", [(b"x-forwarded-for", b"")], False),
+            ("127.0.0.1", [(b"x-forwarded-for", b"192.0.2.1"), (b"x-forwarded-for", b"")], False),
         ],
     )
     def test_loopback_itself_and_nothing_else(self, peer: str, headers: list[tuple[bytes, bytes]], local: bool) -> None:

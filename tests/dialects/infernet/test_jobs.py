@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from comptoir.dialects.infernet import wire
 from comptoir.dispatch.assign import requeue_verb
 from comptoir.kit.errors import Unavailable
 from comptoir.reports import audit
@@ -44,6 +45,18 @@ class TestRun:
         runs = [one.runs[0].json for one in node.containers.values()]
         assert [(run["source"], run["destination"], run["requires_proof"]) for run in runs] == [(1, 1, False)] * 3
         assert [run["data"] for run in runs] == [{"said": []}, {"said": ["a"]}, {"said": ["a", "b"]}]
+
+    async def test_results_asked_for_at_once_are_bounded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One small request must not have the coordinator write gigabytes: an id may be repeated."""
+        monkeypatch.setattr(wire, "RESULTS_BYTES_MAX", 30_000)
+        async with open_node(tmp_path, answers={"a": says(b'"' + b"x" * 20_000 + b'"')}) as node:
+            job = await node.job("a")
+            assert len((await node.result(job))["result"]["output"]) == 20_000
+
+            said = await node.ask("GET", f"/api/jobs?id={job}&id={job}")
+            assert (said.status, said.json["params"]) == (400, {"field": "id"})
+            monkeypatch.setattr(wire, "RESULTS_BYTES_MAX", 10)
+            assert (await node.ask("GET", f"/api/jobs?id={job}")).status == 200
 
     async def test_intermediate_results_come_only_when_asked_for(self, node: Node) -> None:
         job = await node.job("a", "b")

@@ -157,6 +157,10 @@ class TestRates:
         async with open_node(tmp_path, answers={}, **(PLENTY | {"infernet_requests_per_minute": 1})) as node:
             assert [(await node.ask("POST", "/api/jobs", b"{")).status for _ in range(2)] == [400, 429]
 
+    async def test_a_path_with_a_slash_behind_it_is_no_other_one(self, tmp_path: Path) -> None:
+        async with open_node(tmp_path, answers={}, **(PLENTY | {"infernet_requests_per_minute": 1})) as node:
+            assert [(await node.ask("GET", path)).status for path in ("/resources", "/resources/")] == [200, 429]
+
     async def test_a_key_has_the_houses_limit(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={}, **(PLENTY | {"infernet_requests_per_minute": 1})) as node:
             key = node.post.buyer_key

@@ -42,6 +42,7 @@ class TestCheckOffer:
             (make_container(kinds=("container", "chat"), card=None, price=10**12), "models[0]"),
             (make_container(kinds=("container", "chat"), price=10**12 + 1), "models[0].price_out"),
             (make_container(name="a,b"), "models[0]"),
+            (msgspec.structs.replace(make_container(), can_continue=True), "models[0]"),
             (make_carded(description="x" * 2001), "models[0].container.description"),
             (make_carded(image="a\x00"), "models[0].container.image"),
             (make_carded(timeout_s=0.0), "models[0].container.timeout_s"),

@@ -50,7 +50,7 @@ class TestShout:
             process.terminate()
             await process.wait()
 
-        assert isinstance(items[0], Frame) and msgspec.json.decode(items[0].text) == {"output": "HELLO"}
+        assert isinstance(items[0], Frame) and msgspec.json.decode(items[0].text) == {"text": "HELLO"}
 
 
 class TestReadme:

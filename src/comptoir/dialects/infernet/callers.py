@@ -77,7 +77,8 @@ async def buyer_of(house: House, request: Request) -> Caller:
 
 def is_local(request: Request) -> bool:
     """Tell whether a program of this machine asks, itself: the socket's other end is loopback and no proxy speaks for others."""
-    return _is_loopback(request.peer) and not any(request.header(name) for name in FORWARDING)
+    # A header that says nothing came through a proxy all the same.
+    return _is_loopback(request.peer) and not any(name in FORWARDING for name, _ in request.scope["headers"])
 
 
 @lru_cache(ADDRESSES_MAX)

@@ -110,7 +110,11 @@ async def _list(house: House, caller: Caller, query: wire.JobsQuery) -> list[str
 
 
 async def _named(house: House, caller: Caller, names: Sequence[str]) -> list[wire.JobResult]:
-    """Return how each of *names* stands, in their order; what is not the caller's is left out."""
+    """Return how each of *names* stands, in their order; what is not the caller's is left out.
+
+    Raises:
+        InvalidField: their results are more than one answer holds; one alone is answered whatever its size.
+    """
     wanted = {name: job_id for name in dict.fromkeys(names) if (job_id := job_id_of(name)) is not None}
     jobs: dict[bytes, LiveJob] = {}
     for job_id in wanted.values():
@@ -120,6 +124,10 @@ async def _named(house: House, caller: Caller, names: Sequence[str]) -> list[wir
     # What is over and no longer in memory, or was seen here only in part, is read; all of it by three questions.
     asked = [job_id for job_id in wanted.values() if job_id not in jobs or _is_partial(jobs[job_id])]
     rows = await house.jobs.chains(asked, owner_id=caller.owner_id, caller=caller.of)
+    sizes = {job_id: job.frame_bytes for job_id, job in jobs.items()} | await house.jobs.answer_bytes(list(rows))
+    total = sum([sizes.get(wanted[name], 0) for name in names if name in wanted])
+    if len(names) > 1 and total > wire.RESULTS_BYTES_MAX:
+        raise InvalidField("id", f"must name results of at most {wire.RESULTS_BYTES_MAX} bytes together, not {total}")
     answers = await house.jobs.answers(list(rows))
     answers.update(await house.jobs.steps_done([row.id for row in rows.values() if row.state not in FINAL]))
     results: dict[str, wire.JobResult] = {}

@@ -19,6 +19,9 @@ BATCH_MAX = 1_000
 IDS_MAX = 1_000
 """Most ids asked for at once."""
 
+RESULTS_BYTES_MAX = 64 * 1024 * 1024
+"""Most bytes of results asked for at once: two of the largest that a job may have; a repeated id counts each time."""
+
 LIST_MAX = 10_000
 """Most ids of one list; ``limit`` and ``before`` page through more."""
 

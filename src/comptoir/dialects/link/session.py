@@ -105,9 +105,11 @@ class Session:
         if not self.open or len(self._inquiries) >= INQUIRIES_MAX:
             answer.set_result(b"")
             return answer
-        self._inquired += 1
-        self._inquiries[self._inquired] = answer
-        self.post(Inquire(self._inquired, container, model_id))
+        self._inquired = number = self._inquired + 1
+        self._inquiries[number] = answer
+        # Also of one that nobody waits for any more.
+        answer.add_done_callback(lambda _: self._inquiries.pop(number, None))
+        self.post(Inquire(number, container, model_id))
         return answer
 
     def post(self, message: FromCoordinator) -> None:
