@@ -159,6 +159,8 @@ class TestChain:
         await shop.host(1, a=appends("a"), b=after(gate, appends("b")))
         job = await shop.nodes[0].job("a", "b")
         await shop.containers["b"][0].came()
+        # Where it was bought that is news, some milliseconds late.
+        await shop.posts.until(lambda: shop.nodes[0].house.jobs.live.mirrors)
 
         for node in shop.nodes:
             (found,) = await node.results(job, intermediate=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from comptoir.dialects.infernet.render import result_of
+from comptoir.dialects.infernet.render import done_frames, result_of
 from comptoir.dispatch.assign import lose
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.errors import BadSegment, NoHostPossible, UnknownModel
@@ -353,9 +353,9 @@ class TestHalfAStep:
         job = await submit(street.house, chain_order(street, "a", "b", "c"))
 
         take_frames(street.house, job, 0, frames)
-        running = result_of(job, job.frames, intermediate=True)
+        running = result_of(job, done_frames(job), intermediate=True)
         await cancel(street.house, job)
-        over = result_of(job, job.frames, intermediate=True)
+        over = result_of(job, done_frames(job), intermediate=True)
 
         assert running.intermediate_results == over.intermediate_results == []
         assert (over.result is not None and over.result.container, job.cost_uusd, await earned(street, a)) == (

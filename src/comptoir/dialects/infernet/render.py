@@ -34,16 +34,21 @@ def piece_of(frame: Frame) -> bytes:
         return b""
 
 
+def done_frames(job: LiveJob) -> Sequence[Frame]:
+    """Return what containers of a job in memory made.
+
+    What the open lease has sent is no output before its host has said so and it was looked at.
+    """
+    return job.frames if job.over else job.frames[: job.segment_start]
+
+
 def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> JobResult:
     """Return how *job* stands.
 
     Args:
-        frames: of the whole answer, as far as it goes; a chain has one for every container but the last of a stream.
+        frames: of the whole answer, as far as containers are done; a chain has one for every container but the last of a stream.
     """
     last = len(job.steps) - 1
-    if not job.over:
-        # What the open lease has sent is no output before its host has said so and it was looked at.
-        frames = frames[: job.segment_start]
     outputs = [ContainerResult(step.model, output=_json(frame)) for step, frame in zip(job.steps, frames, strict=False)]
     before = outputs[:last]
     result: ContainerResult | None = None
