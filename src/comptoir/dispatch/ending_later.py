@@ -45,6 +45,10 @@ class Later:
         self.look()
         return True
 
+    def keeps(self, job_id: bytes) -> bool:
+        """Tell whether something of the job waits for the database."""
+        return job_id in self._kept
+
     def look(self) -> None:
         """Wait for the database in the background, also with nothing kept: `on_back` is called then."""
         if self._task is None and not self._closed:

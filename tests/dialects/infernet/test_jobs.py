@@ -10,6 +10,7 @@ import pytest
 from comptoir.dialects.infernet import wire
 from comptoir.dispatch.assign import requeue_verb
 from comptoir.kit.errors import Unavailable
+from comptoir.link import Bye
 from comptoir.reports import audit
 from comptoir.worker.engines.container_spec import ContainerSpec
 from tests.dialects.infernet.shop import RUN_UUSD, Node, open_node
@@ -131,10 +132,11 @@ class TestRun:
 
 
 class TestDatabaseAway:
-    async def test_steps_that_can_not_be_written_are_said_again_and_not_run_again(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize("reconnects", [False, True])
+    async def test_steps_that_can_not_be_written_are_written_later_and_not_run_again(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, reconnects: bool
     ) -> None:
-        """Each of them has the link made anew; only the first can close it."""
+        """Nor is a host that comes back meanwhile told that its lease is not known: it would forget what it has made."""
         gate = asyncio.Event()
         async with open_node(tmp_path, answers={"a": after(gate, appends("a")), "b": appends("b")}) as node:
             jobs = [await node.job("a", "b") for _ in range(3)]
@@ -145,8 +147,12 @@ class TestDatabaseAway:
                 if verb is not requeue_verb or len(refused) == 3:
                     return batch(verb, item, turn=turn)
                 refused.append(item)
-                done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-                asyncio.get_running_loop().call_later(0.02, done.set_exception, Unavailable("it is out of reach"))
+                loop = asyncio.get_running_loop()
+                done: asyncio.Future[Any] = loop.create_future()
+                if reconnects and len(refused) == 1:
+                    (line,) = node.house.lines.values()
+                    loop.call_later(0.05, line.post, Bye("come again", 0.0))  # type: ignore[attr-defined]
+                loop.call_later(1.0 if reconnects else 0.02, done.set_exception, Unavailable("it is out of reach"))
                 return done
 
             node.house.db.batch = away  # type: ignore[method-assign]

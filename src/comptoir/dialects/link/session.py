@@ -188,10 +188,13 @@ class Session:
             mine[job.lease.id] = job
             job.lease.touched_s, job.lease.dropped_s = house.clock.monotonic_s(), 0.0
         held = {attempt.lease: attempt.end_seq for attempt in hello.open}
+        leaving = {lease.id for lease in house.jobs.live.leaving}
         have = [
-            Have(lease, len(mine[lease].frames), True) if lease in mine else Have(lease, 0, known=False)
+            Have(lease, len(mine[lease].frames), True) if lease in mine
+            # What is just being written of it may fail: then it is this host's still.
+            else Have(lease, held[lease] if lease in leaving else 0, known=lease in leaving)
             for lease in held
-        ]
+        ]  # fmt: skip
         unsent: list[FromCoordinator] = []
         for lease_id, job in mine.items():
             lease = job.lease
@@ -311,21 +314,25 @@ class Session:
         if job.lease is None or job.lease.id != message.lease:
             return  # Closed since the message came, in the same turn.
         try:
-            await complete(
-                self._house, job, finish_reason=message.finish_reason, usage=message.usage, signature=message.signature,
-                chain=message.chain or b"-",
-            )  # fmt: skip
-        except BadSegment as bad:
-            log.warning("host %s: %s", public("host", self._host.id), bad)
+            await self._house.or_later(job, partial(self._take_done, job, message))
         except Refusal as refusal:
             log.warning("job %s could not be settled: %s", public("job", job.id), refusal)
-            if job.closing:
+            if job.closing or self._house.later.keeps(job.id):
                 return  # It is written when the database is back; the worker's other answers go on meanwhile.
             # Not written, nor going to be: the worker keeps its Done and repeats it after a reconnect.
             if self.open:  # Of several, the first closes for all of them.
                 self.open = False
                 with contextlib.suppress(WebSocketDisconnect):
                     await self._socket.close(1013, "try again")
+
+    async def _take_done(self, job: LiveJob, message: Done) -> None:
+        try:
+            await complete(
+                self._house, job, finish_reason=message.finish_reason, usage=message.usage, signature=message.signature,
+                chain=message.chain or b"-",
+            )  # fmt: skip
+        except BadSegment as bad:
+            log.warning("host %s: %s", public("host", self._host.id), bad)
 
     def _fail(self, message: Fail) -> None:
         job = self._ended(message.lease)
@@ -341,6 +348,8 @@ class Session:
         try:
             job = leased_job(self._house, self._host.id, lease)
         except NotYourLease:
+            if any(each.id == lease for each in self._house.jobs.live.leaving):
+                return None  # It is just being written, and told then.
             # Settled or taken away before (then the real answer is on its way or was lost with an old connection): the
             # worker repeats its end until it hears so.
             self.post(Settled(lease, "", "lost", 0, 0, 0))
