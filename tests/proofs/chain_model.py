@@ -107,6 +107,9 @@ class ChainModel(Model):
         """The job ends: each container that ran is paid once; half a run is none, unless its buyer broke it off."""
         assert isinstance(job, ModelChain)
         assert not job.over, "a job ends once"
+        if not job.streams and state != "completed" and not (state == "cancelled" and job.whole):
+            # Nobody has looked at what was sent of a step that its host did not end.
+            del job.frames[job.closed :]
         if job.host is not None and (len(job.frames) > job.first or state == "completed"):
             broke = state not in ("completed", "cancelled")
             job.parts.append(Part(job.host, job.lease, job.first, len(job.frames), unpaid or broke))
