@@ -216,6 +216,16 @@ class TestFailure:
 
                 assert {(await node.result(one))["status"] for one in jobs} == {"success"}
 
+    async def test_outputs_that_are_too_much_together_are_no_hosts_fault(self, tmp_path: Path) -> None:
+        answers = {"a": says(b'"' + b"x" * 600 + b'"')}
+        async with open_node(tmp_path, answers=answers, answer_bytes_max=1024) as node:
+            job = await node.job("a", "a", "a")
+
+            found = await node.result(job)
+            stored = await node.house.jobs.get(uuid.UUID(job).bytes)
+            assert (found["status"], stored.error_code, stored.fault) == ("failed", "answer_too_large", "buyer")
+            assert len(node.containers["a"].runs) == 2
+
 
 class TestBatch:
     async def test_each_item_is_answered_for_itself_in_order(self, node: Node) -> None:

@@ -291,7 +291,9 @@ class Session:
             raise ProtocolBroken(str(gap)) from gap
         except AnswerTooLarge as large:
             self.post(Cancel(message.lease, str(large)))
-            failed = partial(fail, self._house, job, code="answer_too_large", message=str(large), fault=Fault.HOST)
+            # Of a chain the outputs before count too, which this host has not made; no other host could help it.
+            fault = Fault.BUYER if job.steps and job.segment_start else Fault.HOST
+            failed = partial(fail, self._house, job, code="answer_too_large", message=str(large), fault=fault)
             self._house.spawn(self._if_held(job, message.lease, failed))
 
     async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
