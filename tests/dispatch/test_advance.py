@@ -90,6 +90,18 @@ class TestChain:
         told = [state for _, state, _ in line_a.closed]
         assert (told, line_a.closed[-1][2]) == (["done", "done"], 880)
 
+    async def test_what_it_has_made_so_far_is_measured_before_it_is_read(self, street: Street) -> None:
+        await street.host(offer=container("a")), await street.host(offer=container("b"))
+        job = await submit(street.house, chain_order(street, "a", "b"))
+        jobs = street.house.jobs
+
+        assert await jobs.answer_bytes([job.id]) == {}
+        await done(street, job)
+        ((piece,),) = (await jobs.journal([job.id])).values()
+        assert await jobs.answer_bytes([job.id]) == {job.id: len(piece)}
+        await done(street, job)
+        assert await jobs.answer_bytes([job.id]) == {job.id: len(job.encode_frames())}
+
     async def test_a_host_may_do_several_steps(self, street: Street) -> None:
         host, _ = await street.host(offer=container("a"))
         job = await submit(street.house, chain_order(street, "a", "a", "a"))
