@@ -9,6 +9,10 @@ import pytest
 from comptoir.dialects.infernet import wire
 from comptoir.reports import audit
 from comptoir.worker.engines.container_spec import ContainerSpec
+from comptoir.worker.engines.registry import EngineSpec
+from comptoir.worker.events import Event, JobDone
+from comptoir.worker.offering import Price
+from comptoir.worker.run import WorkerConfig, run_worker
 from tests.dialects.infernet.shop import RUN_UUSD, Node, open_node
 from tests.worker.engines.container_stand_in import after, appends, dies, echo, says, serve_container
 
@@ -143,6 +147,25 @@ class TestPay:
                 assert [attempt.state for attempt in attempts] == ["done", "done"]
             assert await audit(node.house.db) == []
 
+    async def test_a_host_hears_of_each_run_once_and_of_its_pay_once(self, tmp_path: Path) -> None:
+        events: list[Event] = []
+        stop = asyncio.Event()
+        async with open_node(tmp_path, answers={}) as node, serve_container(appends("a")) as one:
+            config = WorkerConfig(
+                url=node.post.url, engines=[EngineSpec("container", {"id": "a", "url": one.url})], price=Price(0, 0, RUN_UUSD),
+                measure=False, state_dir=str(tmp_path / "worker"), drain_s=2.0,
+            )  # fmt: skip
+            working = asyncio.create_task(run_worker(config, on_event=events.append, stop=stop))
+            await node.post.until_linked(1)
+            await node.result(await node.job("a", "a", "a"))
+            stop.set()
+            await working
+
+        told = [event for event in events if isinstance(event, JobDone)]
+        assert [(event.state, event.tokens) for event in told[:3]] == [("done", 1)] * 3
+        assert [(event.state, event.tokens) for event in told[3:]] == [("paid", 0)] * 2
+        assert sum(event.earned_uusd for event in told) == 3 * 880
+
     async def test_what_is_not_covered_is_refused_and_nothing_is_written(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, signup_credits_uusd=2 * RUN_UUSD) as node:
             key = node.post.buyer_key
@@ -215,6 +238,16 @@ class TestFailure:
                 jobs = [await node.job("a") for _ in range(4)]
 
                 assert {(await node.result(one))["status"] for one in jobs} == {"success"}
+
+    async def test_outputs_that_are_too_much_together_are_no_hosts_fault(self, tmp_path: Path) -> None:
+        answers = {"a": says(b'"' + b"x" * 600 + b'"')}
+        async with open_node(tmp_path, answers=answers, answer_bytes_max=1024) as node:
+            job = await node.job("a", "a", "a")
+
+            found = await node.result(job)
+            stored = await node.house.jobs.get(uuid.UUID(job).bytes)
+            assert (found["status"], stored.error_code, stored.fault) == ("failed", "answer_too_large", "buyer")
+            assert len(node.containers["a"].runs) == 2
 
 
 class TestBatch:

@@ -41,7 +41,7 @@ def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> J
         frames: of the whole answer, as far as it goes; a chain has one for every container but the last of a stream.
     """
     last = len(job.steps) - 1
-    if not job.over:
+    if job.lease is not None:
         # What the open lease has sent is no output before its host has said so and it was looked at.
         frames = frames[: job.segment_start]
     outputs = [ContainerResult(step.model, output=_json(frame)) for step, frame in zip(job.steps, frames, strict=False)]
