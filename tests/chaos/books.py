@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
+from tests.chaos.chains import is_chain, wrong_outputs
 from tests.chaos.engine import PROMPT_TOKENS, is_frame, wanted_of
 from tests.chaos.tables import Record, Tables
 
@@ -168,6 +169,10 @@ def _prices(tables: Tables, host: str, model: str) -> tuple[int, int]:
 
 
 def _answer(tables: Tables, job: Record) -> Iterator[Violation]:
+    if is_chain(job):
+        for wrong in wrong_outputs(job, tables.frames(job["id"])):
+            yield Violation("a chain's output says each container once", job["id"], wrong)
+        return
     wanted = wanted_of(bytes(job["body"]))
     frames = tables.frames(job["id"])
     for number, frame in enumerate(frames):

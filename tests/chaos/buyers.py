@@ -4,9 +4,12 @@ import asyncio
 import json
 import random
 from collections import deque
+from typing import Any
 
 import aiohttp
+import msgspec
 
+from tests.chaos.chains import containers_of, infernet_id, public_id
 from tests.chaos.engine import MODEL, prompt_of
 from tests.chaos.plan import Deposit, Order, Plan
 from tests.chaos.wire import GONE, Asking, Choose, Event, Patience, Piece, Seen, events, parse_id, pause
@@ -93,6 +96,8 @@ class Client:
         order = self._order
         if order.way == "detached":
             await self._detached()
+        elif order.way == "chain":
+            await self._chain()
         elif order.way.startswith("streamed"):
             await self._streamed()
         else:
@@ -194,6 +199,31 @@ class Client:
         elif number != last.number + 1:
             seen.problems.append(f"event {event.id} came after {last.number}")
         seen.pieces.append(Piece(epoch, number, json.loads(event.data)["token"]))
+
+    # -- Infernet --------------------------------------------------------------------------------------------------
+
+    async def _chain(self) -> None:
+        order, seen, asking = self._order, self._seen, self._asking
+        names = containers_of(order.dice)
+        body = {"containers": names, "data": {"tag": order.wanted.tag}}
+        accepted = await self._post("/infernet/api/jobs", body, wanted=200)
+        if accepted is None:
+            return
+        seen.accepted = True
+        seen.is_job(public_id(str(accepted["id"])))
+        while order.habit != "leaves":
+            _, found = await asking.until("GET", f"/infernet/api/jobs?id={infernet_id(seen.job)}", good=(200,))
+            if not found:
+                seen.problems.append(f"the accepted chain {seen.job} is unknown")
+                return
+            said: dict[str, Any] = msgspec.convert(found, list[dict[str, Any]])[0]
+            if said["status"] != "running":
+                seen.status = {"success": "completed"}.get(said["status"], "failed")
+                if seen.status == "completed" and said["result"]["output"]["said"] != names:
+                    seen.problems.append(f"{names} gave {said}")
+                return
+            asking.check_patience(f"the end of the chain {seen.job}")
+            await asyncio.sleep(0.2)
 
     # -- OpenAI ----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from comptoir.kit.db import open_database
 from comptoir.receipts import HolderKind, PublishedKey, registry_of, verify
 from comptoir.reports import audit
 from tests.chaos.books import Violation, check_books, envelope
+from tests.chaos.chains import is_chain, tag_of_chain
 from tests.chaos.engine import is_frame, wanted_of
 from tests.chaos.plan import Order, Plan
 from tests.chaos.tables import Record, Tables, read
@@ -61,9 +62,14 @@ def _published(key: Record) -> PublishedKey:
     return PublishedKey(key["keyid"], key["public_key"], HolderKind(key["holder_kind"]), key["holder"], *times)
 
 
+def _tag_of(job: Record) -> str:
+    """Return the name of the order that a stored job is of."""
+    return tag_of_chain(job) if is_chain(job) else wanted_of(bytes(job["body"])).tag
+
+
 def _orders(plan: Plan, seen: list[Seen], tables: Tables) -> Iterator[Violation]:
     jobs = {job["id"]: job for job in tables.rows["jobs"]}
-    bought = Counter(wanted_of(bytes(job["body"])).tag for job in jobs.values())
+    bought = Counter(_tag_of(job) for job in jobs.values())
     orders = {order.wanted.tag: order for order in plan.orders}
     for tag, count in bought.items():
         if tag not in orders:
@@ -92,10 +98,8 @@ def _orders(plan: Plan, seen: list[Seen], tables: Tables) -> Iterator[Violation]
 
 
 def _seen_is_recorded(order: Order, one: Seen, job: Record, tables: Tables) -> Iterator[Violation]:
-    if wanted_of(bytes(job["body"])).tag != order.wanted.tag:
-        yield Violation(
-            "a job is its order's", job["id"], f"order {one.number} was given {wanted_of(bytes(job['body'])).tag}"
-        )
+    if _tag_of(job) != order.wanted.tag:
+        yield Violation("a job is its order's", job["id"], f"order {one.number} was given {_tag_of(job)}")
         return
     if one.status and one.status != WORDS.get(job["state"], job["state"]):
         yield Violation("a final state stays", job["id"], f"its buyer was told {one.status}, it is {job['state']}")

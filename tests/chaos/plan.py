@@ -26,6 +26,7 @@ WAYS = (
     ("whole", 10),  # OpenAI, not streamed
     ("streamed-again", 16),  # OpenAI with an Idempotency-Key, asked again until it ends
     ("whole-again", 10),
+    ("chain", 8),  # Infernet: POST /api/jobs, up to three containers in a row
 )
 HABITS = {
     # How the client of each way behaves, and how often.
@@ -34,6 +35,7 @@ HABITS = {
     "whole": (("follows", 85), ("hangs-up", 15)),
     "streamed-again": (("follows", 60), ("reconnects", 40)),
     "whole-again": (("follows", 100),),
+    "chain": (("follows", 80), ("leaves", 20)),
 }
 TROUBLES = (("", 88), ("fails", 4), ("busy", 3), ("refuses", 2), ("stalls", 3))
 
@@ -157,7 +159,7 @@ def _order(dice: random.Random, prefix: str, number: int, *, marked: bool) -> Or
         tag=f"{prefix}-{number}", frames=frames, per_s=dice.choice((0.0, 60.0, 150.0, 400.0)), trouble=trouble, at=at,
         marked=marked, runs=0 if trouble == "refuses" else dice.choice((1, 1, 2)),
     )  # fmt: skip
-    keyed = way.endswith("-again") or (way == "detached" and dice.random() < 0.6)
+    keyed = way.endswith("-again") or (way in ("detached", "chain") and dice.random() < 0.6)
     return Order(
         number, dice.randrange(BUYERS), way, habit, wanted, dice.randint(0, frames), keyed, dice.getrandbits(32)
     )

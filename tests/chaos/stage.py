@@ -28,7 +28,7 @@ from tests.chaos.processes import Program
 from tests.chaos.proxy import LinkProxy, serve_proxy
 from tests.post import free_port
 
-ENGINE = "tests.chaos.engine:NumberedEngine"
+ENGINES = ("tests.chaos.engine:NumberedEngine", "tests.chaos.chains:AppendingEngine")
 
 JOB_TTL_S = 60.0
 LEASE_S = 5.0
@@ -95,7 +95,8 @@ def _settings(stage: Stage) -> Settings:
     return Settings(
         data=str(stage.folder / "data"), database=stage.database, bus=stage.bus, port=free_port(), drain_s=3.0,
         job_ttl_s=JOB_TTL_S, lease_s=LEASE_S, pulse_s=2.0, sse_ping_s=2.0, next_job_wait_s=2.0,
-        requests_per_minute_per_ip=10_000_000, requests_per_minute_per_key=10_000_000, argon2_memory_kib=8, argon2_passes=1,
+        requests_per_minute_per_ip=10_000_000, requests_per_minute_per_key=10_000_000,
+        infernet_requests_per_minute=10_000_000, argon2_memory_kib=8, argon2_passes=1,
         retention_days=0, idempotency_ttl_s=30 * 86_400.0,
     )  # fmt: skip
 
@@ -168,12 +169,13 @@ async def _people(stage: Stage) -> None:
 async def _add_worker(stage: Stage, number: int) -> None:
     name = f"worker{number}"
     # Each at a price of its own; the link goes through a proxy of some coordinator.
-    price = Price(in_uusd_per_mtok=1_000_000, out_uusd_per_mtok=80_000_000 + 10_000_000 * number)
+    price = Price(in_uusd_per_mtok=1_000_000, out_uusd_per_mtok=80_000_000 + 10_000_000 * number, run_uusd=100 + number)
     proxies = [one.proxy.url for one in stage.coordinators]
     # Each prefers another coordinator, and has the rest to fall back on.
     first = number % len(proxies)
     config = WorkerConfig(
-        url=",".join(proxies[first:] + proxies[:first]), engines=[EngineSpec(ENGINE)], slots=SLOTS, price=price, measure=False,
+        url=",".join(proxies[first:] + proxies[:first]), engines=[EngineSpec(one) for one in ENGINES], slots=SLOTS, price=price,
+        measure=False,
         state_dir=str(stage.folder / name), drain_s=2.0, name=name,
     )  # fmt: skip
     given = stage.folder / f"{name}.json"

@@ -163,3 +163,27 @@ class TestBegunAnew:
                 told = await answer.text()
             assert told.count(" tok") == 2
             assert told.endswith("data: [DONE]\n\n")
+
+    async def test_a_stream_that_has_shown_some_is_told_and_nobody_pays_for_the_new_one(self, posts: Posts) -> None:
+        """It can't be asked for again, so what the job goes on to be has no reader: it is cancelled where it is."""
+        async with posts[1].worker(options={"per_s": 10.0}):
+            await posts.until_seen(posts[0], free=8)
+            body = {
+                "model": "trivial",
+                "messages": [{"role": "user", "content": "hi"}],
+                "max_tokens": 200,
+                "stream": True,
+            }
+            async with calling(posts[0]) as session:
+                answer = await session.post("/v1/chat/completions", json=body)
+                while b" tok" not in await answer.content.readline():
+                    pass
+                mirrors = posts[0].house.jobs.live.mirrors
+                (job_id,) = mirrors
+                peers_of(posts[0].house).mirrors._break_off(mirrors[job_id])
+
+                assert "answer_restarted" in await asyncio.wait_for(answer.text(), 20)
+                job = posts[1].house.jobs.live.get(job_id)
+                assert job is not None
+                await asyncio.wait_for(job.ended(), 10)
+        assert (job.state, len(job.frames) < 100) == (JobState.CANCELLED, True)

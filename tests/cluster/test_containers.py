@@ -246,6 +246,21 @@ class TestStream:
         for node in shop.nodes:
             assert (await node.result(job))["status"] == "failed"
 
+    async def test_it_is_cut_when_its_frames_are_lost_and_nobody_pays_for_what_follows(self, shop: Shop) -> None:
+        await shop.host(1, a=streams(b"half", asyncio.Event()))
+        body = {"containers": ["a"], "data": {}}
+        async with shop.nodes[0].session.post(shop.nodes[0].url + "/api/jobs/stream", json=body) as answer:
+            job = (await answer.content.readline()).decode().strip()
+            assert await answer.content.readany() == b"half"
+            (mirror,) = shop.nodes[0].house.jobs.live.mirrors.values()
+            peers_of(shop.nodes[0].house).mirrors._break_off(mirror)
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.content.readany()
+
+        async with asyncio.timeout(10):
+            await shop.containers["a"][0].runs[0].ended.wait()
+        assert (await shop.nodes[1].result(job))["result"]["error"] == "the client hung up"
+
     async def test_who_hangs_up_here_stops_the_container_there(self, shop: Shop) -> None:
         never = asyncio.Event()
         await shop.host(1, a=streams(b"half", never))

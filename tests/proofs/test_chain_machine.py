@@ -256,6 +256,15 @@ class ChainMachine(StreetMachine):
         self.do(self.failure(job, fault))
         self.model.fail(job, fault)
 
+    @precondition(lambda self: self.untouched())
+    @rule(data=st.data(), fault=st.sampled_from(["host", "buyer"]))
+    def breaks_in_the_middle(self, data: st.DataObject, fault: str) -> None:
+        """Half a run is none, and nobody pays it."""
+        job = self.pick(data, self.untouched())
+        self.made(job, "a piece" if job.streams else HALF)
+        self.do(self.failure(job, fault))
+        self.model.fail(job, fault)
+
     @precondition(lambda self: any(job.first for job in self.untouched()))
     @rule(data=st.data())
     def it_can_not_go_on(self, data: st.DataObject) -> None:

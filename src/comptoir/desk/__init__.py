@@ -7,7 +7,7 @@ street, and no dialect.
 """
 
 from comptoir.desk.ending import elsewhere, stop, until_over
-from comptoir.desk.follow import began_anew, find_job, follow, follow_anew, job_by_id, until_answered
+from comptoir.desk.follow import began_anew, find_job, follow, follow_anew, job_by_id, leave, until_answered
 from comptoir.desk.gate import Gate
 from comptoir.desk.idempotent import claim
 from comptoir.desk.once import once, submit_once
@@ -17,5 +17,5 @@ from comptoir.desk.statuses import STATUSES, status_of
 
 __all__ = [
     "STATUSES", "Gate", "PlainBody", "began_anew", "claim", "elsewhere", "find_job", "follow", "follow_anew", "job_by_id",
-    "once", "open_stream", "render_plain_error", "status_of", "stop", "submit_once", "until_answered", "until_over",
+    "leave",    "once", "open_stream", "render_plain_error", "status_of", "stop", "submit_once", "until_answered", "until_over",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Find a caller's job and follow it, whether it is still alive or long over: one way for every dialect."""
 
 from comptoir.dispatch import House
+from comptoir.dispatch.cancel import hang_up
 from comptoir.jobs import RESTARTED, AnswerForgotten, JobState, LiveJob, UnknownJob
 from comptoir.kit.ids import parse
 from comptoir.link import Usage
@@ -79,3 +80,16 @@ async def follow_anew(house: House, job: LiveJob) -> LiveJob:
         Unavailable, AnswerForgotten: as `follow`.
     """
     return await follow(house, await job_by_id(house, None, job.id))
+
+
+def leave(house: House, job: LiveJob) -> None:
+    """The client that waited for *job* was told that what it has seen is no part of the answer any more, and is gone.
+
+    If nobody can ask again the job is cancelled, wherever it goes on by now: nobody pays for an answer that nobody gets.
+    """
+    if not job.detached and (began_anew(job) or not job.over):
+        house.spawn(_leave(house, job))
+
+
+async def _leave(house: House, job: LiveJob) -> None:
+    hang_up(house, await follow_anew(house, job) if began_anew(job) else job)

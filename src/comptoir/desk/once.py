@@ -69,13 +69,19 @@ async def _make_or_find(
         raise
 
 
-async def submit_once(house: House, order: Order, claim: Claim | None) -> LiveJob:
+async def submit_once(
+    house: House, order: Order, claim: Claim | None, *, check: Callable[[], None] = lambda: None
+) -> LiveJob:  # fmt: skip
     """Submit *order*; a repeat gets the job that the first request made and never holds twice.
 
+    Args:
+        check: raises what forbids the order; a repeat of one that was taken is not forbidden any more.
+
     Raises:
-        What `submit` raises.
+        What *check* and `submit` raise.
     """
     if claim is None:
+        check()
         return await submit(house, order)
     named = msgspec.structs.replace(order, job_id=claim.resource_id)
 
@@ -85,4 +91,8 @@ async def submit_once(house: House, order: Order, claim: Claim | None) -> LiveJo
         except UnknownJob:
             return None
 
-    return await once(house, claim, find=find, make=lambda: submit(house, named))
+    async def make() -> LiveJob:
+        check()
+        return await submit(house, named)
+
+    return await once(house, claim, find=find, make=make)

@@ -3,10 +3,13 @@
 import asyncio
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from comptoir.dialects.infernet import wire
+from comptoir.dispatch.assign import requeue_verb
+from comptoir.kit.errors import Unavailable
 from comptoir.reports import audit
 from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.registry import EngineSpec
@@ -131,6 +134,34 @@ class TestRun:
         assert found["result"] == {"container": "b", "error": "the result is no longer kept"}
 
 
+class TestDatabaseAway:
+    async def test_steps_that_can_not_be_written_are_said_again_and_not_run_again(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Each of them has the link made anew; only the first can close it."""
+        gate = asyncio.Event()
+        async with open_node(tmp_path, answers={"a": after(gate, appends("a")), "b": appends("b")}) as node:
+            jobs = [await node.job("a", "b") for _ in range(3)]
+            await node.containers["a"].came(3)
+            batch, refused = node.house.db.batch, []
+
+            def away(verb: Any, item: Any, *, turn: int = 0) -> "asyncio.Future[Any]":
+                if verb is not requeue_verb or len(refused) == 3:
+                    return batch(verb, item, turn=turn)
+                refused.append(item)
+                done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                asyncio.get_running_loop().call_later(0.02, done.set_exception, Unavailable("it is out of reach"))
+                return done
+
+            node.house.db.batch = away  # type: ignore[method-assign]
+            gate.set()
+
+            for job in jobs:
+                assert (await node.result(job))["result"] == {"container": "b", "output": {"said": ["a", "b"]}}
+            assert (len(refused), len(node.containers["a"].runs), len(node.containers["b"].runs)) == (3, 3, 3)
+        assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 class TestPay:
     async def test_each_run_is_paid_to_the_host_that_did_it(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={"a": appends("a")}) as node, serve_container(appends("b")) as other:
@@ -174,6 +205,16 @@ class TestPay:
             assert (said.status, said.json["params"]) == (402, {"needed_uusd": 3000, "free_uusd": 2000})
             assert (await node.ask("GET", "/api/jobs", key=key)).json == []
             assert node.containers["a"].runs == []
+
+    async def test_a_repeat_is_answered_though_it_would_not_be_admitted_any_more(self, tmp_path: Path) -> None:
+        """The first answer was lost on its way, and the caller has had all that the container gives him for now."""
+        async with open_node(tmp_path, cards={"a": {"rate_requests": 1, "rate_period_s": 3600.0}}) as node:
+            headers, body = {"Idempotency-Key": "once"}, {"containers": ["a"], "data": {}}
+            first = await node.ask("POST", "/api/jobs", body, headers=headers)
+            again = await node.ask("POST", "/api/jobs", body, headers=headers)
+
+            assert (first.status, again.status, again.body) == (200, 200, first.body)
+            assert (await node.ask("POST", "/api/jobs", body)).status == 429
 
     async def test_a_repeat_under_an_idempotency_key_is_the_same_job(self, node: Node) -> None:
         headers = {"Idempotency-Key": "once"}

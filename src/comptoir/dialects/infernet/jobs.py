@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from comptoir.desk import claim, submit_once
+from comptoir.desk import claim
 from comptoir.dialects.infernet import wire
+from comptoir.dialects.infernet.buying import buy
 from comptoir.dialects.infernet.callers import Caller, buyer_of, caller_of
 from comptoir.dialects.infernet.delegated import delegate
 from comptoir.dialects.infernet.errors import body_of
 from comptoir.dialects.infernet.render import result_of
-from comptoir.dialects.infernet.translate import asked_of, items_of, job_id_of, job_uuid, order_of
+from comptoir.dialects.infernet.translate import asked_of, items_of, job_id_of, job_uuid
 from comptoir.dispatch import House
-from comptoir.dispatch.admit import admit
 from comptoir.idempotency import Claim
 from comptoir.jobs import FINAL, JobRow, LiveJob
 from comptoir.kit.errors import InvalidField, Refusal
@@ -64,8 +64,7 @@ async def _one(house: House, caller: Caller, body: bytes, *, bound: Claim | None
     if asked.is_delegated:
         delegate(house, body)
         return wire.JobResponse()
-    admit(house, asked.containers or (), proof=bool(asked.requires_proof), caller=caller.address)
-    job = await submit_once(house, order_of(asked, caller, stream=False), bound)
+    job = await buy(house, asked, caller, stream=False, bound=bound)
     return wire.JobResponse(job_uuid(job.id))
 
 

@@ -7,12 +7,12 @@ follows not before the client has had time to read it.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from comptoir.desk import began_anew, claim, follow, follow_anew, open_stream, submit_once
+from comptoir.desk import began_anew, claim, follow, follow_anew, leave, open_stream
+from comptoir.dialects.infernet.buying import buy
 from comptoir.dialects.infernet.callers import buyer_of
 from comptoir.dialects.infernet.render import piece_of
-from comptoir.dialects.infernet.translate import asked_of, job_uuid, order_of
+from comptoir.dialects.infernet.translate import asked_of, job_uuid
 from comptoir.dispatch import House
-from comptoir.dispatch.admit import admit
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.errors import ContainerRefused
 from comptoir.jobs import JobState, LiveJob, Reader
@@ -35,12 +35,10 @@ async def create_stream(house: House, request: Request) -> Stream:
     asked = asked_of(request.raw)
     if asked.is_delegated:
         raise ContainerRefused("Streaming only supported for OffchainJob requests.")
-    admit(house, asked.containers or (), proof=bool(asked.requires_proof), caller=caller.address)
     bound = await claim(house, request, scope=caller.scope)
-    job = await submit_once(house, order_of(asked, caller, stream=True), bound)
+    job = await buy(house, asked, caller, stream=True, bound=bound)
     if bound is not None:
-        # A repeat: what it asks about may be over and out of memory, or another coordinator's.
-        job = await follow(house, job)
+        job = await follow(house, job)  # A repeat may be of one that is over, or another coordinator's.
     try:
         close = open_stream(house, job.id)
     except Refusal:
@@ -99,4 +97,5 @@ async def _shown(house: House, job: LiveJob) -> AsyncIterator[list[Frame]]:
         if fresh:
             yield fresh
     if reader.misled or job.state is not JobState.COMPLETED:
+        leave(house, job)
         raise StreamAborted(f"job {job_uuid(job.id)} is {job.state}: {job.error_code}")

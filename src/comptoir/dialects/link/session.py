@@ -324,8 +324,10 @@ class Session:
             if job.closing:
                 return  # It is written when the database is back; the worker's other answers go on meanwhile.
             # Not written, nor going to be: the worker keeps its Done and repeats it after a reconnect.
-            self.open = False
-            await self._socket.close(1013, "try again")
+            if self.open:  # Of several, the first closes for all of them.
+                self.open = False
+                with contextlib.suppress(WebSocketDisconnect):
+                    await self._socket.close(1013, "try again")
 
     def _fail(self, message: Fail) -> None:
         job = self._ended(message.lease)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from comptoir.desk import began_anew, follow_anew, until_answered
+from comptoir.desk import began_anew, follow_anew, leave, until_answered
 from comptoir.dialects.openai.errors import (
     Header,
     failure_of,
@@ -105,20 +105,22 @@ async def _streamed(house: House, job: LiveJob, writer: StreamWriter) -> Answer:
         first = await reader.next(timeout_s=ping_s)
     if first is None and job.state is not JobState.COMPLETED:
         return render_failure(job)
-    return Stream(_pieces(reader, writer, first, ping_s), headers=((b"x-comptoir-job", _public(b"job_", job.id)),))
+    return Stream(_pieces(house, reader, writer, first), headers=((b"x-comptoir-job", _public(b"job_", job.id)),))
 
 
 async def _pieces(
-    reader: Reader, writer: StreamWriter, batch: list[Frame] | None, ping_s: float
+    house: House, reader: Reader, writer: StreamWriter, batch: list[Frame] | None
 ) -> AsyncIterator[bytes]:
     """Yield all that waits as one piece, each time something does; the end says how it ended, always."""
+    ping_s = house.settings.sse_ping_s
     while batch is not None:
         piece = writer.frames(batch) if batch else PING
         if piece:
             yield piece
         batch = await reader.next(timeout_s=ping_s)
     job = reader.job
-    if reader.misled:
+    if reader.misled or began_anew(job):
+        leave(house, job)
         yield error_event(restarted())
         return
     yield writer.end(job) if job.state is JobState.COMPLETED else error_event(failure_of(job)[1])
