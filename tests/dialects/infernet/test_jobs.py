@@ -17,7 +17,7 @@ from comptoir.worker.events import Event, JobDone
 from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.dialects.infernet.shop import RUN_UUSD, Node, open_node
-from tests.worker.engines.container_stand_in import after, appends, dies, echo, says, serve_container
+from tests.worker.engines.container_stand_in import Answer, after, appends, dies, echo, says, serve_container
 
 OFFCHAIN = 1
 
@@ -124,12 +124,13 @@ class TestRun:
         assert await node.results(job, intermediate=True) == [before]
 
     async def test_a_result_that_is_no_longer_kept_is_said_to_be_so(self, node: Node) -> None:
-        job = await node.job("a", "b")
-        await node.result(job)
+        key = node.post.buyer_key
+        job = await node.job("a", "b", key=key)
+        await node.result(job, key=key)
         node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
         await node.house.jobs.forget(older_than_ms=node.house.clock.now_ms() + 60_000, after=b"")
 
-        (found,) = await node.results(job)
+        (found,) = await node.results(job, key=key)
         assert found["status"] == "success"
         assert found["result"] == {"container": "b", "error": "the result is no longer kept"}
 
@@ -160,6 +161,26 @@ class TestDatabaseAway:
                 assert (await node.result(job))["result"] == {"container": "b", "output": {"said": ["a", "b"]}}
             assert (len(refused), len(node.containers["a"].runs), len(node.containers["b"].runs)) == (3, 3, 3)
         assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+    async def test_with_a_result_go_a_failed_containers_words_and_the_callers_address(
+        self, tmp_path: Path, database_address: str
+    ) -> None:
+        answers: dict[str, Answer] = {"a": says(b'{"your":"prompt"}', status=422)}
+        async with open_node(tmp_path, answers=answers, database=database_address) as node:
+            house, key = node.house, node.post.buyer_key
+            jobs = [await node.job("a", key=key), await node.job("a")]
+            for job, asked in zip(jobs, (key, ""), strict=True):
+                assert (await node.result(job, key=asked))["result"]["error"] == '{"your":"prompt"}'
+            house.jobs.live.forget_recent(older_than_ms=1 << 60)
+            await house.jobs.forget(older_than_ms=house.clock.now_ms() + 60_000, after=b"")
+
+            (found,) = await node.results(jobs[0], key=key)
+            assert found["result"] == {"container": "a", "error": "the result is no longer kept"}
+            assert await node.results(jobs[1]) == []
+            for table, column in (("jobs", "error_message"), ("jobs", "caller"), ("job_events", "detail")):
+                rows = await house.db.fetch(f"SELECT {column} FROM {table} WHERE {column} <> ''")
+                assert [row[0] for row in rows] == [], column
+            assert await audit(house.db) == []
 
 
 class TestPay:

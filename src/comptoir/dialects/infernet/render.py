@@ -53,7 +53,7 @@ def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> J
         result = outputs[last] if job.detached and len(outputs) > last else _streamed(job, frames[last:])
     elif job.state in FINAL:
         failed = job.steps[min(len(before), last)].model if job.steps else ""
-        result = ContainerResult(failed, error=job.error_message or job.state)
+        result = ContainerResult(failed, error=job.error_message or FORGOTTEN)
     words = WORDS.get(job.state, "failed")
     shown: list[ContainerResult] | Any = before if intermediate else msgspec.UNSET
     return JobResult(job_uuid(job.id), words, result, shown)
