@@ -156,9 +156,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # -- infernet ------------------------------------------------------------------------------------------------------
     infernet_anonymous: Literal["off", "loopback", "any"] = "off"
-    """Who may buy through the Infernet API without a key, as its published clients do: nobody, programs on this machine, or
-    anybody. Jobs then belong to the caller's address, and the house pays. The quickstart (comptoir up on loopback) has
-    loopback."""
+    """Who may buy through the Infernet API without a key, as its published clients do: nobody, programs on this machine (no
+    proxies, no web pages), or anybody. Jobs then belong to the caller's address, and the house pays. The quickstart (comptoir up
+    on loopback) has loopback."""
     infernet_anonymous_uusd_per_day: Annotated[int, Meta(ge=0, le=10**12)] = 1_000_000
     """Most that all callers without a key may spend a day (UTC) together, micro-dollars; it is given to the house account
     unnamed-callers day by day, and the ledger refuses what is beyond."""

@@ -190,6 +190,8 @@ class TestIsLocal:
             ("127.0.0.1", [(b"x-forwarded-for", b"127.0.0.1")], False),
             ("127.0.0.1", [(b"forwarded", b"for=127.0.0.1")], False),
             ("127.0.0.1", [(b"x-forwarded-for", b"")], False),
+            ("127.0.0.1", [(b"origin", b"https://page.example")], False),
+            ("127.0.0.1", [(b"sec-fetch-site", b"cross-site")], False),
             ("127.0.0.1", [(b"x-forwarded-for", b"192.0.2.1"), (b"x-forwarded-for", b"")], False),
         ],
     )
