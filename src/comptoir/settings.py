@@ -137,8 +137,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     idempotency_ttl_s: Annotated[float, Meta(ge=MINUTE_S, le=30.0 * DAY_S)] = float(DAY_S)
     """How long an Idempotency-Key returns the first answer, seconds."""
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30
-    """Days after which prompts and answers of finished jobs are deleted; 0 keeps them. Money and receipts are kept for
-    ever."""
+    """Days after which prompts and answers of finished jobs are deleted, of chains of containers also what a failed one said and
+    the caller's address; 0 keeps them. Money and receipts are kept for ever."""
     drain_s: Annotated[float, Meta(ge=0.0, le=HOUR_S)] = 10.0
     """How long a stopping server lets open streams finish before jobs are requeued, seconds."""
     drain_notice_s: Annotated[float, Meta(ge=0.0, le=HOUR_S)] = 0.0
@@ -156,9 +156,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # -- infernet ------------------------------------------------------------------------------------------------------
     infernet_anonymous: Literal["off", "loopback", "any"] = "off"
-    """Who may buy through the Infernet API without a key, as its published clients do: nobody, programs on this machine, or
-    anybody. Jobs then belong to the caller's address, and the house pays. The quickstart (comptoir up on loopback) has
-    loopback."""
+    """Who may buy through the Infernet API without a key, as its published clients do: nobody, programs on this machine (no
+    proxies, no web pages), or anybody. Jobs then belong to the caller's address, and the house pays. The quickstart (comptoir up
+    on loopback) has loopback."""
     infernet_anonymous_uusd_per_day: Annotated[int, Meta(ge=0, le=10**12)] = 1_000_000
     """Most that all callers without a key may spend a day (UTC) together, micro-dollars; it is given to the house account
     unnamed-callers day by day, and the ledger refuses what is beyond."""

@@ -238,6 +238,23 @@ class TestBoard:
         assert "tokens" not in text
         assert "1 run, +0.20 credits" in words("JobDone", {**done, "kind": "container"})
 
+    def test_the_pay_of_a_step_is_no_second_run(self) -> None:
+        board = Board("http://post")
+        done = {
+            "job_id": "job_1",
+            "state": "done",
+            "earned_uusd": 0,
+            "tokens": 1,
+            "balance_uusd": 0,
+            "kind": "container",
+        }
+        paid = {"job_id": "job_1", "state": "paid", "earned_uusd": 2000, "tokens": 0, "balance_uusd": 2000}
+        board.take("JobDone", done)
+        board.take("JobDone", paid)
+
+        assert (board.jobs_done, board.runs, board.tokens, board.earned_uusd) == (1, 1, 0, 2000)
+        assert words("JobDone", paid) == "job_1 paid: +0.20 credits, balance 0.20"
+
     def test_a_name_from_outside_is_no_markup(self) -> None:
         board = Board("http://post")
         board.take("HardwareFound", {"gpu": "[bold]GPU[/oops]\x1b[31m", "vram_mib": 0})

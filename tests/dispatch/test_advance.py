@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from comptoir.dialects.infernet.render import done_frames, result_of
+from comptoir.dialects.infernet.render import result_of
 from comptoir.dispatch.assign import lose
 from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.drain import drain
 from comptoir.dispatch.errors import BadSegment, NoHostPossible, UnknownModel
 from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.settle import segment_of
@@ -88,6 +89,18 @@ class TestChain:
         assert await earned(street, b) == 2 * (RUN_UUSD - RUN_UUSD * 12 // 100)
         told = [state for _, state, _ in line_a.closed]
         assert (told, line_a.closed[-1][2]) == (["done", "done"], 880)
+
+    async def test_what_it_has_made_so_far_is_measured_before_it_is_read(self, street: Street) -> None:
+        await street.host(offer=container("a")), await street.host(offer=container("b"))
+        job = await submit(street.house, chain_order(street, "a", "b"))
+        jobs = street.house.jobs
+
+        assert await jobs.answer_bytes([job.id]) == {}
+        await done(street, job)
+        ((piece,),) = (await jobs.journal([job.id])).values()
+        assert await jobs.answer_bytes([job.id]) == {job.id: len(piece)}
+        await done(street, job)
+        assert await jobs.answer_bytes([job.id]) == {job.id: len(job.encode_frames())}
 
     async def test_a_host_may_do_several_steps(self, street: Street) -> None:
         host, _ = await street.host(offer=container("a"))
@@ -353,9 +366,9 @@ class TestHalfAStep:
         job = await submit(street.house, chain_order(street, "a", "b", "c"))
 
         take_frames(street.house, job, 0, frames)
-        running = result_of(job, done_frames(job), intermediate=True)
+        running = result_of(job, job.frames, intermediate=True)
         await cancel(street.house, job)
-        over = result_of(job, done_frames(job), intermediate=True)
+        over = result_of(job, job.frames, intermediate=True)
 
         assert running.intermediate_results == over.intermediate_results == []
         assert (over.result is not None and over.result.container, job.cost_uusd, await earned(street, a)) == (
@@ -438,3 +451,32 @@ class TestRestart:
 
         assert (mirror.step, mirror.model) == (1, "b")
         await cancel(street.house, job)
+
+    async def test_a_drain_does_not_wait_for_a_step_that_is_in_line(self, street: Street) -> None:
+        """The host of the next container is away: nothing is open, and the job is durable where it stands."""
+        await street.host(offer=container("a"))
+        b, _ = await street.host(offer=container("b"))
+        job = await submit(street.house, chain_order(street, "a", "b"))
+        street.unlink(b)
+        draining = asyncio.create_task(drain(street.house))
+        await asyncio.sleep(0)
+
+        await done(street, job)
+
+        assert await asyncio.wait_for(draining, 5) == 0
+        assert (job.state, job.lease) == (JobState.QUEUED, None)
+        await cancel(street.house, job)
+
+    async def test_a_drain_waits_for_a_chain_that_goes_on(self, street: Street) -> None:
+        await street.host(offer=container("a")), await street.host(offer=container("b"))
+        job = await submit(street.house, chain_order(street, "a", "b"))
+        draining = asyncio.create_task(drain(street.house))
+        await asyncio.sleep(0)
+
+        await done(street, job)
+        await asyncio.sleep(0)
+        assert not draining.done()
+        await done(street, job)
+
+        assert await asyncio.wait_for(draining, 5) == 0
+        assert job.state == JobState.COMPLETED

@@ -35,6 +35,15 @@ class TestAnswerBytesMax:
 
             assert len(job.frames) == 1
 
+    async def test_it_counts_bytes_and_not_characters(self, tmp_path: Path) -> None:
+        """Whoever goes on gets all frames in one message of the link, which is bounded in bytes."""
+        async with open_street(tmp_path, answer_bytes_max=1024) as street:
+            await street.host()
+            job = await street.submit(max_tokens=100)
+
+            with pytest.raises(AnswerTooLarge):
+                take_frames(street.house, job, 0, [Frame("\u6f22" * 400)])
+
 
 class TestNul:
     """PostgreSQL has no text with NUL in it, and a host may say anything: the job must be written all the same."""

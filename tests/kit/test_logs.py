@@ -61,6 +61,15 @@ class TestSetUp:
 
         assert len(stream.getvalue().splitlines()) == 1
 
+    def test_a_terminal_obeys_nothing_that_is_quoted(self) -> None:
+        """Hosts and containers say what they like when they fail, and the log quotes them."""
+        stream = io.StringIO()
+        logs.set_up(level="info", form="text", stream=stream)
+
+        logging.getLogger("a").info("it said \x1b]0;mine\x07 \x9b2J", extra={"peer": "\x1b[2J"})
+
+        assert stream.getvalue().endswith("it said \\x1b]0;mine\\x07 \\x9b2J  peer=\\x1b[2J\n")
+
     def test_a_second_set_up_replaces_the_first(self) -> None:
         first, second = io.StringIO(), io.StringIO()
         logs.set_up(level="info", form="text", stream=first)

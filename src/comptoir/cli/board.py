@@ -40,8 +40,9 @@ def words(kind: str, event: dict[str, Any]) -> str:
         case "OfferChanged":
             return f"offers now: {', '.join(event['models']) or 'nothing'}"
         case "JobDone":
+            made = "" if event["state"] == "paid" else f"{_amount(event)}, "
             return (
-                f"{event['job_id']} {ended(event)}: {_amount(event)}, "
+                f"{event['job_id']} {ended(event)}: {made}"
                 f"+{credits(event['earned_uusd'])} credits, balance {credits(event['balance_uusd'])}"
             )
         case "JobFailed":
@@ -74,6 +75,8 @@ def _by_the_run(event: dict[str, Any]) -> bool:
 
 def _amount(event: dict[str, Any]) -> str:
     count = event["tokens"]
+    if event["state"] == "paid":
+        return "–"
     return f"{count} {'run' if count == 1 else 'runs'}" if _by_the_run(event) else f"{count} tokens"
 
 

@@ -18,8 +18,9 @@ from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
 from comptoir.dispatch.assign import give, lease_on, line_up, pump, spec_of, start, take
 from comptoir.hosts import Host
-from comptoir.jobs import JobState, LiveJob, Waiting
+from comptoir.jobs import JobRow, JobState, LiveJob, Waiting
 from comptoir.kit.errors import Refusal
+from comptoir.link import CONTAINER
 from comptoir.routing import Candidate, Spec, passes
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,11 @@ class _Made(NamedTuple):
     host_id: bytes
     """The host that routing chose; empty: the other coordinator asked for a job."""
     timer: asyncio.TimerHandle
+
+
+def _is_cut(row: JobRow) -> bool:
+    """Tell whether a chain of containers came without its steps: an older coordinator sent it, and the database has the whole."""
+    return row.kind == CONTAINER and not row.steps
 
 
 class Offers:
@@ -143,7 +149,7 @@ class Offers:
         taken = False
         self._considered.add(job_id)
         try:
-            if message.row is not None:
+            if message.row is not None and not _is_cut(message.row):
                 taken = await self._lease(sender, message)
             else:
                 taken = await self._claim(sender, message)

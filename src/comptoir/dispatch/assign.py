@@ -396,6 +396,8 @@ async def requeue(
     if anew:
         job.begin_anew()
     house.fleet.release(lease.host_id)
+    if not live.leased:
+        house.when_empty.set()  # A drain looks again; whoever gives the job on in this turn of the loop clears it.
     _tell_host(house, job, lease, state if state is AttemptState.DONE else AttemptState.LOST)
 
 

@@ -241,7 +241,7 @@ class House:
     unnamed_until_ms: int = 0
     """When the account of callers without a key is to be filled up again (`dispatch.unnamed`)."""
     container_rates: dict[tuple[str, int, float], RateLimiter] = field(default_factory=dict)
-    """What hosts let one caller ask of a container, by container, requests and seconds (`desk.containers`)."""
+    """What hosts let one caller ask of a container, by container, requests and seconds (`dispatch.admit`)."""
     hedged: dict[bytes, Hedge] = field(default_factory=dict)
     """Second hosts by the lease they work on."""
     in_flight: Held = field(default_factory=Held)

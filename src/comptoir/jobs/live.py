@@ -294,7 +294,9 @@ class LiveJob:
         chain = self.chain
         tokens = self.tokens
         for frame in items:
-            size += len(frame.text) + len(frame.extra) + 16
+            text = frame.text
+            # Bytes, as the next host gets all of it in one message; ASCII, as most is, is told at once.
+            size += (len(text) if text.isascii() else len(text.encode())) + len(frame.extra) + 16
             chain = chain_step(chain, frame)
             tokens += frame.tokens
         if size > (FRAME_BYTES_MAX if bytes_max is None else bytes_max):

@@ -159,11 +159,15 @@ class Jobs:
         return decode_frames(rows[0][0]), bytes(rows[0][1])
 
     async def answer_bytes(self, job_ids: Sequence[bytes]) -> dict[bytes, int]:
-        """Return how many bytes `answers` would read of each of *job_ids* (at most 1,000) that has any."""
+        """Return how many bytes `answers` or `steps_done` would read of each of *job_ids* (at most 1,000) that has any."""
         if not job_ids:
             return {}
-        sql = f"SELECT job_id, length(frames) FROM answers WHERE job_id IN ({','.join('?' * len(job_ids))})"
-        return {bytes(row[0]): int(row[1]) for row in await self._db.fetch(sql, list(job_ids))}
+        found: dict[bytes, int] = {}
+        for table in ("answers", "journal"):
+            sql = f"SELECT job_id, length(frames) FROM {table} WHERE job_id IN ({','.join('?' * len(job_ids))})"
+            for row in await self._db.fetch(sql, list(job_ids)):
+                found[bytes(row[0])] = found.get(bytes(row[0]), 0) + int(row[1])
+        return found
 
     async def answers(self, job_ids: Sequence[bytes]) -> dict[bytes, list[Frame]]:
         """Return the frames of finished jobs (at most 1,000), of those that have any."""

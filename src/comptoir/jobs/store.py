@@ -269,13 +269,21 @@ def job_row(columns: tuple[object, ...]) -> JobRow:
 
 
 def forget_contents(tx: Tx, job_ids: Sequence[bytes]) -> int:
-    """Blank the prompts of jobs and delete their answers; return how many jobs had any of it."""
+    """Blank the prompts of jobs and delete their answers, of chains also who asked and what failed; return how many had any."""
     marks = ",".join("?" * len(job_ids))
     touched = {bytes(row[0]) for row in tx.fetch(f"SELECT job_id FROM answers WHERE job_id IN ({marks})", job_ids)}
     sql = f"SELECT id FROM jobs WHERE id IN ({marks}) AND length(body) > 0"
     prompts = [bytes(row[0]) for row in tx.fetch(sql, job_ids)]
     tx.execute(f"DELETE FROM answers WHERE job_id IN ({marks})", job_ids)
     tx.update(JOBS, ("body",), [(job_id, b"") for job_id in prompts])
+    sql = f"SELECT id FROM jobs WHERE id IN ({marks}) AND caller <> ''"
+    chains = [bytes(row[0]) for row in tx.fetch(sql, job_ids)]
+    if chains:
+        # What a container said when it failed is part of its answer, and an address is somebody's. That there was one stays:
+        # it is what makes a chain one.
+        tx.update(JOBS, ("caller", "error_message"), [(job_id, "", None) for job_id in chains])
+        marks = ",".join("?" * len(chains))
+        tx.execute(f"UPDATE job_events SET detail = NULL WHERE detail IS NOT NULL AND job_id IN ({marks})", chains)
     return len(touched.union(prompts))
 
 

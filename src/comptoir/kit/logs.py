@@ -21,6 +21,9 @@ LINE_BYTES_MAX = 64 * 1024
 
 _context: contextvars.ContextVar[dict[str, object] | None] = contextvars.ContextVar("log_context", default=None)
 
+_SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "\\n", 13: "\\r", 9: "\t"}
+"""Control characters as a person reads them: a terminal would obey them, and hosts and containers are quoted in messages."""
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 _SECRET = re.compile(
@@ -74,8 +77,8 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        message = record.getMessage()[:LINE_BYTES_MAX].replace("\r", "\\r").replace("\n", "\\n")
-        fields = "".join(f"  {name}={value!s}" for name, value in fields_of(record).items())
+        message = record.getMessage()[:LINE_BYTES_MAX].translate(_SHOWN)
+        fields = "".join(f"  {name}={value!s}" for name, value in fields_of(record).items()).translate(_SHOWN)
         line = f"{clock}.{int(record.msecs):03d} {record.levelname:<7} {record.name}: {message}{fields}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)[-LINE_BYTES_MAX:]

@@ -89,23 +89,26 @@ class Ledger:
     async def allow(self, owner_id: bytes, *, most_uusd: int, since_ms: int) -> int:
         """Fill an account up from promotions so that with what it has spent since *since_ms* it has *most_uusd*; return the rest.
 
+        What it has beyond that, because *most_uusd* was more before, goes back as far as it is free.
+
         Idempotent, and exact however often and wherever it is called: what was spent since then is counted, not remembered.
 
         Raises:
             UnknownAccount: the owner has no account; nothing is written.
         """
         assert 0 <= most_uusd <= AMOUNT_UUSD_MAX
-        now = self._clock.now_ms()
+        now, kind = self._clock.now_ms(), "allowance"
 
         def command(tx: Tx) -> int:
             book = Book.load(tx, (owner_id, PROMOTIONS))
-            sql = "SELECT COALESCE(SUM(amount_uusd), 0) FROM transfers WHERE debit_id = ? AND id >= ?"
-            ((spent,),) = tx.fetch(sql, [owner_id, oldest_id(since_ms)])
+            sql = "SELECT COALESCE(SUM(amount_uusd), 0) FROM transfers WHERE debit_id = ? AND id >= ? AND kind <> ?"
+            ((spent,),) = tx.fetch(sql, [owner_id, oldest_id(since_ms), kind])
             missing = most_uusd - int(spent) - book.balance_uusd(owner_id)
-            if missing > 0:
-                book.move(
-                    debit=PROMOTIONS, credit=owner_id, amount_uusd=missing, kind="allowance", job_id=None, at_ms=now
-                )  # fmt: skip
+            giver, taker, amount = PROMOTIONS, owner_id, missing
+            if missing < 0:
+                giver, taker, amount = owner_id, PROMOTIONS, min(-missing, book.free_uusd(owner_id))
+            if amount > 0:
+                book.move(debit=giver, credit=taker, amount_uusd=amount, kind=kind, job_id=None, at_ms=now)
                 book.apply(tx)
             return book.free_uusd(owner_id)
 

@@ -76,7 +76,7 @@ class JobDone(msgspec.Struct, frozen=True):
 
     job_id: str
     state: str
-    """``done``, ``failed`` or ``lost``."""
+    """``done``, ``failed`` or ``lost``; ``paid`` for what was done, and told of, before."""
     earned_uusd: int
     tokens: int
     """Of a container: runs."""

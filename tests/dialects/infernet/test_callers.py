@@ -118,6 +118,17 @@ class TestAllowance:
             assert await ledger.allow(UNNAMED, most_uusd=2 * RUN_UUSD, since_ms=midnight_ms + day_ms) == 2 * RUN_UUSD
             assert -(await ledger.account(PROMOTIONS)).balance_uusd == given + RUN_UUSD
 
+    async def test_a_lower_one_holds_at_once(self, tmp_path: Path) -> None:
+        """What was given under the higher one, and is not spent, is taken back: the setting is what may be spent."""
+        async with open_node(tmp_path, infernet_anonymous_uusd_per_day=10 * RUN_UUSD) as node:
+            await node.result(await node.job("a"))
+            midnight_ms = node.house.clock.now_ms() // 86_400_000 * 86_400_000
+
+            for _ in range(2):
+                rest = await node.house.ledger.allow(UNNAMED, most_uusd=2 * RUN_UUSD, since_ms=midnight_ms)
+                assert rest == RUN_UUSD
+            assert await audit(node.house.db) == []
+
     async def test_free_containers_need_none(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={}, infernet_anonymous_uusd_per_day=0) as node:
             from_none = await node.ask("POST", "/api/jobs", JOB)
@@ -179,6 +190,8 @@ class TestIsLocal:
             ("127.0.0.1", [(b"x-forwarded-for", b"127.0.0.1")], False),
             ("127.0.0.1", [(b"forwarded", b"for=127.0.0.1")], False),
             ("127.0.0.1", [(b"x-forwarded-for", b"")], False),
+            ("127.0.0.1", [(b"origin", b"https://page.example")], False),
+            ("127.0.0.1", [(b"sec-fetch-site", b"cross-site")], False),
             ("127.0.0.1", [(b"x-forwarded-for", b"192.0.2.1"), (b"x-forwarded-for", b"")], False),
         ],
     )

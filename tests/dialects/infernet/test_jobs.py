@@ -13,8 +13,12 @@ from comptoir.kit.errors import Unavailable
 from comptoir.link import Bye
 from comptoir.reports import audit
 from comptoir.worker.engines.container_spec import ContainerSpec
+from comptoir.worker.engines.registry import EngineSpec
+from comptoir.worker.events import Event, JobDone
+from comptoir.worker.offering import Price
+from comptoir.worker.run import WorkerConfig, run_worker
 from tests.dialects.infernet.shop import RUN_UUSD, Node, open_node
-from tests.worker.engines.container_stand_in import after, appends, dies, echo, says, serve_container
+from tests.worker.engines.container_stand_in import Answer, after, appends, dies, echo, says, serve_container
 
 OFFCHAIN = 1
 
@@ -121,12 +125,13 @@ class TestRun:
         assert await node.results(job, intermediate=True) == [before]
 
     async def test_a_result_that_is_no_longer_kept_is_said_to_be_so(self, node: Node) -> None:
-        job = await node.job("a", "b")
-        await node.result(job)
+        key = node.post.buyer_key
+        job = await node.job("a", "b", key=key)
+        await node.result(job, key=key)
         node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
         await node.house.jobs.forget(older_than_ms=node.house.clock.now_ms() + 60_000, after=b"")
 
-        (found,) = await node.results(job)
+        (found,) = await node.results(job, key=key)
         assert found["status"] == "success"
         assert found["result"] == {"container": "b", "error": "the result is no longer kept"}
 
@@ -163,6 +168,26 @@ class TestDatabaseAway:
             assert (len(refused), len(node.containers["a"].runs), len(node.containers["b"].runs)) == (3, 3, 3)
         assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
+    async def test_with_a_result_go_a_failed_containers_words_and_the_callers_address(
+        self, tmp_path: Path, database_address: str
+    ) -> None:
+        answers: dict[str, Answer] = {"a": says(b'{"your":"prompt"}', status=422)}
+        async with open_node(tmp_path, answers=answers, database=database_address) as node:
+            house, key = node.house, node.post.buyer_key
+            jobs = [await node.job("a", key=key), await node.job("a")]
+            for job, asked in zip(jobs, (key, ""), strict=True):
+                assert (await node.result(job, key=asked))["result"]["error"] == '{"your":"prompt"}'
+            house.jobs.live.forget_recent(older_than_ms=1 << 60)
+            await house.jobs.forget(older_than_ms=house.clock.now_ms() + 60_000, after=b"")
+
+            (found,) = await node.results(jobs[0], key=key)
+            assert found["result"] == {"container": "a", "error": "the result is no longer kept"}
+            assert await node.results(jobs[1]) == []
+            for table, column in (("jobs", "error_message"), ("jobs", "caller"), ("job_events", "detail")):
+                rows = await house.db.fetch(f"SELECT {column} FROM {table} WHERE {column} <> ''")
+                assert [row[0] for row in rows] == [], column
+            assert await audit(house.db) == []
+
 
 class TestPay:
     async def test_each_run_is_paid_to_the_host_that_did_it(self, tmp_path: Path) -> None:
@@ -179,6 +204,25 @@ class TestPay:
                 attempts = await node.house.jobs.attempts(uuid.UUID(job).bytes)
                 assert [attempt.state for attempt in attempts] == ["done", "done"]
             assert await audit(node.house.db) == []
+
+    async def test_a_host_hears_of_each_run_once_and_of_its_pay_once(self, tmp_path: Path) -> None:
+        events: list[Event] = []
+        stop = asyncio.Event()
+        async with open_node(tmp_path, answers={}) as node, serve_container(appends("a")) as one:
+            config = WorkerConfig(
+                url=node.post.url, engines=[EngineSpec("container", {"id": "a", "url": one.url})], price=Price(0, 0, RUN_UUSD),
+                measure=False, state_dir=str(tmp_path / "worker"), drain_s=2.0,
+            )  # fmt: skip
+            working = asyncio.create_task(run_worker(config, on_event=events.append, stop=stop))
+            await node.post.until_linked(1)
+            await node.result(await node.job("a", "a", "a"))
+            stop.set()
+            await working
+
+        told = [event for event in events if isinstance(event, JobDone)]
+        assert [(event.state, event.tokens) for event in told[:3]] == [("done", 1)] * 3
+        assert [(event.state, event.tokens) for event in told[3:]] == [("paid", 0)] * 2
+        assert sum(event.earned_uusd for event in told) == 3 * 880
 
     async def test_what_is_not_covered_is_refused_and_nothing_is_written(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, signup_credits_uusd=2 * RUN_UUSD) as node:
@@ -262,6 +306,16 @@ class TestFailure:
                 jobs = [await node.job("a") for _ in range(4)]
 
                 assert {(await node.result(one))["status"] for one in jobs} == {"success"}
+
+    async def test_outputs_that_are_too_much_together_are_no_hosts_fault(self, tmp_path: Path) -> None:
+        answers = {"a": says(b'"' + b"x" * 600 + b'"')}
+        async with open_node(tmp_path, answers=answers, answer_bytes_max=1024) as node:
+            job = await node.job("a", "a", "a")
+
+            found = await node.result(job)
+            stored = await node.house.jobs.get(uuid.UUID(job).bytes)
+            assert (found["status"], stored.error_code, stored.fault) == ("failed", "answer_too_large", "buyer")
+            assert len(node.containers["a"].runs) == 2
 
 
 class TestBatch:

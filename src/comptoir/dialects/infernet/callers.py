@@ -20,6 +20,11 @@ from comptoir.routing import address_of
 FORWARDING = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
 """Headers that a proxy adds: what comes with one is no program of this machine, whatever its socket says."""
 
+BY_A_PAGE = (b"origin", b"sec-fetch-site")
+"""Headers that browsers add to what a page asks for: any page that is open on this machine could buy at the house's cost."""
+
+SPOKEN_FOR = frozenset((*FORWARDING, *BY_A_PAGE))
+
 ADDRESSES_MAX = 1024
 """Addresses whose reading is remembered: a caller asks more than once, and reading one takes 3 µs."""
 
@@ -76,9 +81,9 @@ async def buyer_of(house: House, request: Request) -> Caller:
 
 
 def is_local(request: Request) -> bool:
-    """Tell whether a program of this machine asks, itself: the socket's other end is loopback and no proxy speaks for others."""
+    """Tell whether a program of this machine asks, itself: over loopback, neither a proxy for others nor a browser for a page."""
     # A header that says nothing came through a proxy all the same.
-    return _is_loopback(request.peer) and not any(name in FORWARDING for name, _ in request.scope["headers"])
+    return _is_loopback(request.peer) and not any(name in SPOKEN_FOR for name, _ in request.scope["headers"])
 
 
 @lru_cache(ADDRESSES_MAX)

@@ -13,7 +13,7 @@ from comptoir.dialects.infernet.buying import buy
 from comptoir.dialects.infernet.callers import Caller, buyer_of, caller_of
 from comptoir.dialects.infernet.delegated import delegate
 from comptoir.dialects.infernet.errors import body_of
-from comptoir.dialects.infernet.render import done_frames, result_of
+from comptoir.dialects.infernet.render import result_of
 from comptoir.dialects.infernet.translate import asked_of, items_of, job_id_of, job_uuid
 from comptoir.dispatch import House
 from comptoir.idempotency import Claim
@@ -136,7 +136,7 @@ async def _named(house: House, caller: Caller, names: Sequence[str]) -> list[wir
         if row is not None:
             results[name] = _stored(house, row, answers)
         elif job_id in jobs:
-            results[name] = result_of(jobs[job_id], done_frames(jobs[job_id]), intermediate=True)
+            results[name] = result_of(jobs[job_id], jobs[job_id].frames, intermediate=True)
     reported = await house.jobs.recorded.statuses(
         caller.scope, [name for name in dict.fromkeys(names) if name not in results]
     )

@@ -34,21 +34,16 @@ def piece_of(frame: Frame) -> bytes:
         return b""
 
 
-def done_frames(job: LiveJob) -> Sequence[Frame]:
-    """Return what containers of a job in memory made.
-
-    What the open lease has sent is no output before its host has said so and it was looked at.
-    """
-    return job.frames if job.over else job.frames[: job.segment_start]
-
-
 def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> JobResult:
     """Return how *job* stands.
 
     Args:
-        frames: of the whole answer, as far as containers are done; a chain has one for every container but the last of a stream.
+        frames: of the whole answer, as far as it goes; a chain has one for every container but the last of a stream.
     """
     last = len(job.steps) - 1
+    if job.lease is not None:
+        # What the open lease has sent is no output before its host has said so and it was looked at.
+        frames = frames[: job.segment_start]
     outputs = [ContainerResult(step.model, output=_json(frame)) for step, frame in zip(job.steps, frames, strict=False)]
     before = outputs[:last]
     result: ContainerResult | None = None
@@ -58,7 +53,7 @@ def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> J
         result = outputs[last] if job.detached and len(outputs) > last else _streamed(job, frames[last:])
     elif job.state in FINAL:
         failed = job.steps[min(len(before), last)].model if job.steps else ""
-        result = ContainerResult(failed, error=job.error_message or job.state)
+        result = ContainerResult(failed, error=job.error_message or FORGOTTEN)
     words = WORDS.get(job.state, "failed")
     shown: list[ContainerResult] | Any = before if intermediate else msgspec.UNSET
     return JobResult(job_uuid(job.id), words, result, shown)

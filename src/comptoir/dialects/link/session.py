@@ -18,7 +18,7 @@ from comptoir.dispatch.inquire import SAID_OF_HOST_BYTES_MAX, is_said
 from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
-from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
+from comptoir.jobs import AttemptState, Fault, Lease, LiveJob, NotYourLease
 from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.ids import public
 from comptoir.link import (
@@ -95,9 +95,9 @@ class Session:
     def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
         """Tell the worker that it may forget a lease, and what it earned."""
         self._acks.pop(lease.id, None)
-        self.post(
-            Settled(lease.id, public("job", job.id), state, earned_uusd, job.usage.completion_tokens, balance_uusd)
-        )
+        # A lease of a chain is one run, however many the job has.
+        made = int(state == AttemptState.DONE or earned_uusd > 0) if job.steps else job.usage.completion_tokens
+        self.post(Settled(lease.id, public("job", job.id), state, earned_uusd, made, balance_uusd))
 
     def inquire(self, container: str, model_id: str) -> "asyncio.Future[bytes]":
         """Ask a container of this host whether it supports a model; the answer is JSON, empty if it gave none."""
@@ -294,7 +294,9 @@ class Session:
             raise ProtocolBroken(str(gap)) from gap
         except AnswerTooLarge as large:
             self.post(Cancel(message.lease, str(large)))
-            failed = partial(fail, self._house, job, code="answer_too_large", message=str(large), fault=Fault.HOST)
+            # Of a chain the outputs before count too, which this host has not made; no other host could help it.
+            fault = Fault.BUYER if job.steps and job.segment_start else Fault.HOST
+            failed = partial(fail, self._house, job, code="answer_too_large", message=str(large), fault=fault)
             self._house.spawn(self._if_held(job, message.lease, failed))
 
     async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
