@@ -49,8 +49,8 @@ BUGS = {
     ),
     "lost release": Bug(
         "dispatch/settle.py",
-        "        house.fleet.release(lease.host_id)\n    await _write(",
-        "        pass\n    await _write(",
+        "        house.fleet.release(lease.host_id)\n    _drop_half_a_step(",
+        "        pass\n    _drop_half_a_step(",
         MACHINE,
     ),
     "off-by-one frame": Bug("dispatch/stream.py", "items[held - seq :] if", "items[held - seq + 1 :] if", MACHINE),
