@@ -161,7 +161,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     on loopback) has loopback."""
     infernet_anonymous_uusd_per_day: Annotated[int, Meta(ge=0, le=10**12)] = 1_000_000
     """Most that all callers without a key may spend a day (UTC) together, micro-dollars; it is given to the house account
-    unnamed-callers day by day, and the ledger refuses what is beyond."""
+    unnamed day by day, and the ledger refuses what is beyond."""
     infernet_requests_per_minute: Annotated[int, Meta(ge=1, le=100_000_000)] = 60
     """Requests a minute of one address without a key to each path of the Infernet API; Ritual's node allows 60."""
     infernet_chain_id: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0

@@ -12,7 +12,7 @@ FEES = b"comptoir-fees-00"
 """Account that the platform's part goes to; of the coordinator in slot 0, which is the only one or the first of several."""
 
 UNNAMED = b"comptoir-unnamed"
-"""Account that pays for callers without a key, where the operator allows them: ``unnamed-callers``."""
+"""Account that pays for callers without a key, where the operator allows them: ``unnamed``."""
 
 FEE_SLOTS_MAX = 256
 """Coordinators that can have a fee account of their own."""

@@ -120,6 +120,15 @@ class TestWholeFile:
         assert f"not needed: redis: {NOT_NEEDED['redis']}" in lines
         assert lines[-1] == "refused: extra: unknown here"
 
+    def test_a_container_that_is_refused_is_said_to_be_so(self) -> None:
+        """What of it was taken is said, too, and would look as if it were served."""
+        containers = [{"id": "good", "image": "i"}, {"id": "bad", "image": "i", "odd": 1, "even": 2}]
+
+        lines = translate({"manage_containers": True, "containers": containers}).lines()
+
+        assert lines[-1] == "refused: containers[1]: so this container is not offered"
+        assert sum(line.endswith("not offered") for line in lines) == 1
+
 
 DEFAULTS = [
     # field of the specification, what it is where the file says nothing

@@ -6,6 +6,7 @@ reads the file. No finding, error or ``repr`` holds a value that may be secret (
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ CHAIN_KEYS = (
 
 CHAIN_REFUSED = "this host delivers nothing on a chain yet; its containers serve off-chain jobs"
 
+_CONTAINER = re.compile(r"containers\[\d+\]")
+
 
 class Translation(msgspec.Struct, frozen=True):
     """What a file comes to."""
@@ -60,8 +63,16 @@ class Translation(msgspec.Struct, frozen=True):
     """One for each key of the file, sections that are not needed as a whole once."""
 
     def lines(self) -> list[str]:
-        """Return the findings for a person to read: a line for the taken keys of each section, one for each other key."""
+        """Return the findings for a person to read: a line for the taken keys of each section, one for each other key.
+
+        A container that is refused has a line of its own, last: what was taken of it changes nothing.
+        """
         said, taken = [], dict[str, list[str]]()
+        gone = dict.fromkeys(
+            match[0]
+            for finding in self.findings
+            if finding.verdict is Verdict.REFUSED and (match := _CONTAINER.match(finding.path))
+        )
         for finding in self.findings:
             if finding.verdict is Verdict.TAKEN and not finding.why:
                 section, _, key = finding.path.rpartition(".")
@@ -70,6 +81,7 @@ class Translation(msgspec.Struct, frozen=True):
             said.append(f"{finding.verdict}: {finding.path}: {finding.why}")
         plain = [f"{Verdict.TAKEN}: {name + ': ' if name else ''}{', '.join(keys)}" for name, keys in taken.items()]
         order = [str(verdict) for verdict in Verdict]
+        said += [f"{Verdict.REFUSED}: {section}: so this container is not offered" for section in gone]
         return sorted(plain + said, key=lambda line: order.index(line.partition(":")[0]))
 
 
