@@ -25,6 +25,7 @@ from comptoir.jobs import (
     Lease,
     LiveJob,
     NotYourLease,
+    bought,
     finish_rows,
     job_rows,
     load_states,
@@ -328,8 +329,9 @@ def _facts(house: House, job: LiveJob, lease: Lease | None, *, parts: list[Part]
     leases = [part.lease for part in parts] or ([lease] if lease is not None else [])
     fee_uusd = row.cost_uusd - row.paid_uusd - sum([earned for _, earned in row.earlier])
     return ReceiptFacts(
-        job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind, model=_named(job), state=row.state,
-        segments=segments, prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,
+        job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind,
+        model=bought(job.model, job.steps), state=row.state, segments=segments,
+        prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,
         price_in_uusd_per_mtok=max([each.price_in for each in leases], default=job.price_in),
         price_out_uusd_per_mtok=max([each.price_out for each in leases], default=job.price_out),
         fee_bps=house.settings.fee_bps,
@@ -338,11 +340,6 @@ def _facts(house: House, job: LiveJob, lease: Lease | None, *, parts: list[Part]
         transfers=[], input_sha256=job.body_sha256, created_ms=job.created_ms, settled_ms=row.at_ms,
         started_ms=job.started_ms or None, fingerprint=_fingerprint(house, lease),
     )  # fmt: skip
-
-
-def _named(job: LiveJob) -> str:
-    """Return what was bought: the model, or the containers of a chain joined by commas, as contracts name them."""
-    return ",".join([step.model for step in job.steps]) or job.model
 
 
 def _signed(house: House, job: LiveJob, closed: ClosedSegment, facts: SegmentFacts) -> SegmentFacts:

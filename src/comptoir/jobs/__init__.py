@@ -44,6 +44,7 @@ from comptoir.jobs.types import (
     JobRow,
     JobState,
     Step,
+    bought,
     decode_steps,
     encode_steps,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "StoredState",
     "UnknownJob",
     "Waiting",
+    "bought",
     "chain_over",
     "decode_frames",
     "decode_steps",

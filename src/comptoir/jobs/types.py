@@ -80,6 +80,11 @@ def decode_steps(stored: bytes | None) -> tuple[Step, ...]:
     return _decode_steps(stored) if stored else ()
 
 
+def bought(model: str, steps: tuple[Step, ...]) -> str:
+    """Return the name of what a job buys: its model, or the containers of its chain joined by commas, as contracts name them."""
+    return ",".join([step.model for step in steps]) or model
+
+
 class JobRow(msgspec.Struct, frozen=True):
     """A job as stored; field order is the column order of ``jobs``."""
 

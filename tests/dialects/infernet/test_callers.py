@@ -174,6 +174,16 @@ class TestKeys:
             said = await node.ask("POST", "/api/jobs", JOB, key=host_key)
             assert (said.status, list(said.json)) == (403, ["error"])
 
+    async def test_other_apis_call_a_chain_by_all_its_containers(self, tmp_path: Path) -> None:
+        async with open_node(tmp_path) as node:
+            key = node.post.buyer_key
+            job = await node.job("a", "b", key=key)
+            await node.result(job, key=key)
+
+            shown = await node.ask("GET", f"/jobs/job_{job.replace('-', '')}", key=key)
+            listed = await node.ask("GET", "/jobs", key=key)
+            assert (shown.json["model"], listed.json["jobs"][0]["model"]) == ("a,b", "a,b")
+
 
 class TestIsLocal:
     @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from comptoir.dialects.house.wire import (
 )
 from comptoir.dispatch import House
 from comptoir.hosts import ContainerSummary, Host
-from comptoir.jobs import FINAL, AttemptRow, JobRow, Step, decode_steps
+from comptoir.jobs import FINAL, AttemptRow, JobRow, Step, bought, decode_steps
 from comptoir.kit.ids import public
 from comptoir.kit.money import run_price
 from comptoir.ledger import HOUSE_ACCOUNTS, Account, Transfer
@@ -48,9 +48,10 @@ def _account_name(account_id: bytes, kind: str, *, left: bool) -> str:
 def _fields(house: House, row: JobRow) -> dict[str, object]:
     live = house.jobs.live.get(row.id)
     over = row.state in FINAL
-    containers = [step.model for step in decode_steps(row.steps)]
+    steps = decode_steps(row.steps)
+    containers = [step.model for step in steps]
     return {
-        "id": public("job", row.id), "state": row.state, "model": ",".join(containers) or row.model, "kind": row.kind,
+        "id": public("job", row.id), "state": row.state, "model": bought(row.model, steps), "kind": row.kind,
         "dialect": row.dialect, "containers": containers,
         "owner": public("usr", row.owner_id), "host": public("host", row.host_id) if row.host_id else None,
         "created_ms": row.created_ms, "started_ms": row.started_ms, "finished_ms": row.finished_ms,

@@ -8,7 +8,7 @@ from comptoir.desk import claim, find_job, follow, open_stream, stop, submit_onc
 from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line
 from comptoir.dispatch import House, Order
-from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob, Reader
+from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob, Reader, bought
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request, Stream
@@ -95,7 +95,7 @@ async def _view(house: House, job: LiveJob) -> wire.Job:
         except AnswerForgotten:
             kept = False
     return wire.Job(
-        job_id=public("job", job.id), model=job.model, status=WORDS[job.state],
+        job_id=public("job", job.id), model=bought(job.model, job.steps), status=WORDS[job.state],
         jobs_before=house.jobs.queue.before(job.id) if job.state == JobState.QUEUED else None,
         credits_reserved=to_credits(job.hold_uusd), credits_used=to_credits(job.cost_uusd),
         tokens=job.tokens or job.usage.completion_tokens, created_at=iso_utc(job.created_ms),
