@@ -20,7 +20,7 @@ from comptoir.receipts import read_registry, verify
 from comptoir.reports import audit
 from tests.dialects.infernet.shop import PLENTY, Node
 from tests.journeys.container_host import RUN_UUSD, HostProcess, slowly
-from tests.journeys.test_kill import Coordinator, first_people, states, until_all_over
+from tests.journeys.test_kill import BUYERS, Coordinator, first_people, keep_buying, states, until_all_over
 from tests.post import free_port, open_post
 from tests.worker.engines.container_stand_in import (
     ContainerStandIn,
@@ -34,7 +34,6 @@ from tests.worker.engines.container_stand_in import (
 CHAIN = ["a", "b", "c"]
 JOBS = 90
 """Answered submits wanted."""
-BUYERS = 8
 RUN_S = 0.02
 
 
@@ -94,19 +93,6 @@ class Buyers:
                     self.streamed[job] = None
                 else:
                     self.refused += 1
-
-    @contextlib.asynccontextmanager
-    async def buying(self) -> AsyncIterator[None]:
-        """Keep `BUYERS` buying."""
-        async with aiohttp.ClientSession() as session:
-            tasks = [asyncio.create_task(self.buy_forever(session, f"b{n}")) for n in range(BUYERS)]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-                for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-                    assert isinstance(outcome, asyncio.CancelledError), outcome
 
     async def results(self, ids: list[str]) -> dict[str, dict[str, Any]]:
         """Fetch results as Infernet's client does, a hundred at a time."""
@@ -174,7 +160,7 @@ class TestKilledUnderLoad:
                 for host in hosts:
                     await host.start()
                     stack.push_async_callback(host.kill)
-                async with buyers.buying():
+                async with keep_buying(buyers.buy_forever):
                     await self._strike(coordinator, hosts, buyers, dice)
                 await until_all_over(db)
                 await buyers.check()

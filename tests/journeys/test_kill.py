@@ -6,9 +6,10 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -123,10 +124,12 @@ async def worker(coordinator: Coordinator, folder: Path) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def buyers(coordinator: Coordinator) -> AsyncIterator[None]:
-    """Keep `BUYERS` buying."""
+async def keep_buying(
+    buy_forever: Callable[[aiohttp.ClientSession, str], Coroutine[Any, Any, None]],
+) -> AsyncIterator[None]:
+    """Keep `BUYERS` buying: each with a name of its own, until the block ends; none may end before."""
     async with aiohttp.ClientSession() as session:
-        tasks = [asyncio.create_task(coordinator.buy_forever(session, f"b{n}")) for n in range(BUYERS)]
+        tasks = [asyncio.create_task(buy_forever(session, f"b{n}")) for n in range(BUYERS)]
         try:
             yield
         finally:
@@ -152,7 +155,7 @@ async def kill_again_and_again(coordinator: Coordinator, folder: Path, *, db: Da
     starts_s = [await coordinator.start()]
     try:
         async with worker(coordinator, folder):
-            async with buyers(coordinator):
+            async with keep_buying(coordinator.buy_forever):
                 for _ in range(KILLS):
                     await asyncio.sleep(dice.uniform(0.15, 0.8))
                     assert await coordinator.end(signal.SIGKILL) == -signal.SIGKILL

@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 
 import psycopg
 import pytest
+from hypothesis.stateful import rule
 from msgspec import structs
 
 from comptoir.app import open_house
 from comptoir.dispatch import House
 from comptoir.dispatch.assign import Requeued, requeue_verb, start_verb
 from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.house import Turn
 from comptoir.dispatch.onboard import add_host, add_user
 from comptoir.dispatch.settle import Ending, _item, settle_verb
@@ -260,8 +262,20 @@ class StreetMachine(LoopMachine):
                 job.touched_s = self.model.now_s
 
     def pass_time(self, seconds: float) -> None:
+        """Advance both clocks, and have the house and the model look for what is overdue."""
         self.street.clock.advance(seconds=seconds)
         self.model.now_s += seconds
+        self.do(sweep(self.house))
+        self.model.sweep({job.id for job in self.model.running() if not self.still_there(job)})
+
+    @rule()
+    def restart(self) -> None:
+        """The next coordinator takes everything over; what the one before was about to write comes too late."""
+        late = self.about_to_be_written()
+        self.wait(self.street.close())
+        self.wait(self.street.open())
+        self.model.restart()
+        self.do(self.run_late(late))
 
     def bring_the_rest(self, job: ModelJob) -> None:
         """Have the host send what it wrote and the house has not: after a restart it begins at 0."""

@@ -14,7 +14,6 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from comptoir.dispatch import assign, ending_later, expire, watch
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.errors import BadSegment
-from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.onboard import add_host, add_user
 from comptoir.dispatch.settle import segment_of
 from comptoir.dispatch.stream import CANNOT_CONTINUE, complete, leased_job, take_frames
@@ -340,17 +339,6 @@ class ChainMachine(StreetMachine):
     @rule(seconds=st.sampled_from([1.0, 1.0, 9.0, 11.0, 61.0, 104.0, 106.0, 901.0]))
     def time_passes(self, seconds: float) -> None:
         self.pass_time(seconds)
-        self.do(sweep(self.house))
-        self.model.sweep({job.id for job in self.model.running() if not self.still_there(job)})
-
-    @rule()
-    def restart(self) -> None:
-        """The next coordinator takes everything over; what the one before was about to write comes too late."""
-        late = self.about_to_be_written()
-        self.wait(self.street.close())
-        self.wait(self.street.open())
-        self.model.restart()
-        self.do(self.run_late(late))
 
     # -- always --------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from comptoir.cli.screen import credits, credits_and_usd, facts, harmless, span, state, table
+from comptoir.link import CONTAINER
 
 RECENT_JOBS = 8
 """Jobs shown on the board."""
@@ -70,7 +71,7 @@ def _per_run(uusd: int) -> str:
 
 
 def _by_the_run(event: dict[str, Any]) -> bool:
-    return event.get("kind") == "container"
+    return event.get("kind") == CONTAINER
 
 
 def _amount(event: dict[str, Any]) -> str:

@@ -17,5 +17,5 @@ from comptoir.desk.statuses import STATUSES, status_of
 
 __all__ = [
     "STATUSES", "Gate", "PlainBody", "began_anew", "claim", "elsewhere", "find_job", "follow", "follow_anew", "job_by_id",
-    "leave",    "once", "open_stream", "render_plain_error", "status_of", "stop", "submit_once", "until_answered", "until_over",
+    "leave", "once", "open_stream", "render_plain_error", "status_of", "stop", "submit_once", "until_answered", "until_over",
 ]  # fmt: skip

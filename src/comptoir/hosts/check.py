@@ -15,7 +15,7 @@ from comptoir.kit.money import (
     price_from_usd_per_token,
 )
 from comptoir.kit.urlguard import UrlGuard
-from comptoir.link import ContainerCard, ModelOffer
+from comptoir.link import CONTAINER, ContainerCard, ModelOffer
 
 GPU_CHARS_MAX = 200
 WORD_CHARS_MAX = 64
@@ -28,7 +28,7 @@ CONTEXT_TOKENS_MAX = 100_000_000
 VRAM_MIB_MAX = 1 << 30
 PUBLIC_KEY_BYTES = 32
 KINDS_DEFAULT = ("chat", "completion")
-CONTAINER_KINDS = ["container"]
+CONTAINER_KINDS = [CONTAINER]
 """Kinds of a container's offer: a thing that is paid by the run can't be paid by the token as well."""
 
 CARD_CHARS_MAX = 2000

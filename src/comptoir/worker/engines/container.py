@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from comptoir.link import ContainerCard, Frame, ModelOffer, Usage
+from comptoir.link import CONTAINER, ContainerCard, Frame, ModelOffer, Usage
 from comptoir.worker.engines import container_wire as wire
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
 from comptoir.worker.engines.container_http import Container, open_session
@@ -108,7 +108,7 @@ class ContainerEngine:
     async def run(self, request: EngineRequest) -> AsyncIterator[Frame | Finish]:
         """Run the container whose step it is; see `Engine.run`. Closing the iterator breaks the request off at once."""
         container = self._containers.get(request.model)
-        if request.kind != "container" or container is None:
+        if request.kind != CONTAINER or container is None:
             raise EngineError("model_not_served", f"no {request.kind} with {request.model!r} here")
         step = wire.read_step(request)
         if step.stream:
@@ -154,7 +154,7 @@ def _offer(spec: ContainerSpec) -> ModelOffer:
         allowed_addresses=list(spec.allowed_addresses),
         allowed_delegate_addresses=list(spec.allowed_delegate_addresses),
     )  # fmt: skip
-    return ModelOffer(spec.id, ["container"], CONTEXT_TOKENS, container=card)
+    return ModelOffer(spec.id, [CONTAINER], CONTEXT_TOKENS, container=card)
 
 
 def checked_spec(spec: ContainerSpec) -> ContainerSpec:
