@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,10 @@ class Post:
     forged: bool = False
     """Set by tests that forge the books, which are then not audited at the end."""
 
-    async def until_linked(self, hosts: int = 1) -> None:
-        """Wait until *hosts* workers are linked."""
+    async def until_linked(self, hosts: int = 1, *, beside: Collection[object] = ()) -> None:
+        """Wait until *hosts* workers are linked, not counting the lines *beside*, which may end meanwhile."""
         async with asyncio.timeout(20):
-            while len(self.house.lines) < hosts:
+            while sum(line not in beside for line in self.house.lines.values()) < hosts:
                 await asyncio.sleep(0.01)
 
     @contextlib.asynccontextmanager
@@ -52,10 +52,11 @@ class Post:
             url=",".join(urls) or self.url, engines=[EngineSpec(engine, options or {})], slots=slots, price=price, measure=False,
             state_dir=str(self.folder / name), drain_s=2.0,
         )  # fmt: skip
+        before = list(self.house.lines.values())
         task = asyncio.create_task(run_worker(config, stop=stop))
         try:
             if not urls:
-                await self.until_linked(len(self.house.lines) + 1)
+                await self.until_linked(beside=before)
             yield stop
         finally:
             stop.set()

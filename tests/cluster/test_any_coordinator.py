@@ -14,6 +14,7 @@ import pytest
 from comptoir.cluster.messages import View
 from comptoir.desk import stop
 from comptoir.dispatch.submit import Order, submit
+from comptoir.hosts import OFFLINE
 from comptoir.jobs import JobFinished, JobState, LiveJob, Reader
 from comptoir.kit.ids import public
 from comptoir.receipts import read_registry, verify
@@ -123,7 +124,7 @@ class TestPulseElsewhere:
                 async with calling(post, key=state["api_key"]) as session:
                     assert (await (await session.post("/link/pulse", json={})).json())["linked"]
 
-        await posts.until(lambda: not posts[0].house.fleet.active_hosts)
+        await posts.until(lambda: posts[0].house.fleet.by_status()[OFFLINE] == 1)
         async with calling(posts[0], key=state["api_key"]) as session:
             assert not (await (await session.post("/link/pulse", json={})).json())["linked"]
 

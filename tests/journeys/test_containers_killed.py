@@ -208,9 +208,9 @@ class Shop:
         urls = {one: container.url for one, container in served.items()}
         host = HostProcess(self.folder, name, self.node.post.url, urls, timeout_s=timeout_s)
         self.stack.push_async_callback(host.kill)
-        before = len(self.node.house.lines)
+        before = list(self.node.house.lines.values())
         await host.start()
-        await self.node.post.until_linked(before + 1)
+        await self.node.post.until_linked(beside=before)
         return host
 
     async def finished(self, job: str) -> tuple[str, object]:

@@ -76,7 +76,6 @@ class TestScriptedWorker:
     @pytest.mark.parametrize(
         "misdeed",
         [
-            Misdeed.DROP,
             Misdeed.NOT_MSGPACK,
             Misdeed.NOT_UTF8,
             Misdeed.NEGATIVE_TOKENS,
@@ -91,6 +90,15 @@ class TestScriptedWorker:
 
             assert worker.closed.is_set()
         assert attempt.frames == words()[:3]
+
+    async def test_a_dropped_connection_may_take_its_last_frames_along(self, coordinator: Coordinator) -> None:
+        async with misbehaving(coordinator.url, Misdeed.DROP) as worker:
+            attempt = await coordinator.push(make_job(1))
+            await over(attempt, worker)
+
+            assert worker.closed.is_set()
+        assert attempt.frames == words()[: len(attempt.frames)] and len(attempt.frames) <= 3
+        assert coordinator.violations == []
 
     async def test_a_count_that_nobody_can_pay_arrives(self, coordinator: Coordinator) -> None:
         async with misbehaving(coordinator.url, Misdeed.TOO_MANY_TOKENS):
@@ -120,6 +128,9 @@ class TestScriptedWorker:
             attempt = await coordinator.push(make_job(1))
             async with asyncio.timeout(5):
                 await worker.misbehaved.wait()
+                while attempt.next_seq < 3:
+                    attempt.grew.clear()
+                    await attempt.grew.wait()
                 worker.drop()
                 await worker.closed.wait()
                 await worker.link()
@@ -199,7 +210,12 @@ class TestAtARealPost:
     async def test_an_offer_of_nothing_is_a_host_whose_engines_are_away(self, tmp_path: Path) -> None:
         async with open_post(tmp_path) as post, misbehaving(post.url) as worker:
             await worker.send(Models([], 8))
+            async with asyncio.timeout(5):
+                while post.house.fleet.models():
+                    await asyncio.sleep(0.01)
+            assert worker.goodbyes == []
             worker.models = []
             await worker.link()
 
-            assert worker.goodbyes == []
+            # Said on the first link, if it was heard by now.
+            assert {bye.reason for bye in worker.goodbyes} <= {"another connection of this host took over"}

@@ -69,6 +69,12 @@ class Node:
         async with self.session.request(method, self.url + path, data=data, headers=given) as answer:
             return Said(answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.read())
 
+    async def until(self, path: str, expected: object) -> None:
+        """Wait until ``GET`` *path* answers *expected*, which is to be told apart from what it answered before."""
+        async with asyncio.timeout(10):
+            while (await self.ask("GET", path)).json != expected:
+                await asyncio.sleep(0.01)
+
     async def job(self, *containers: str, key: str = "", **fields: Any) -> str:
         """Buy a job that is taken; return its id."""
         said = await self.ask("POST", "/api/jobs", {"containers": containers, "data": {}} | fields, key=key)
@@ -112,13 +118,14 @@ def several(*, specs: Any, slots: int = 8) -> ContainerEngine:
 @contextlib.asynccontextmanager
 async def open_node(
     folder: Path, *, answers: Mapping[str, Answer] | None = None, cards: Mapping[str, Mapping[str, Any]] | None = None,
-    prefix: str = "", database: str = "", **settings: Any,
+    resources: Mapping[str, bytes] | None = None, prefix: str = "", database: str = "", **settings: Any,
 ) -> AsyncIterator[Node]:  # fmt: skip
     """Start a trading post with one host that serves a container for each of *answers*.
 
     Args:
         answers: what each container does; ``a``, ``b`` and ``c`` append their names unless given.
         cards: further fields of their `ContainerSpec`.
+        resources: what each says of itself from the start, where that matters; one that is not named says nothing.
     """
     does = answers if answers is not None else {name: appends(name) for name in "abc"}
     async with contextlib.AsyncExitStack() as stack:
@@ -128,6 +135,8 @@ async def open_node(
         node = Node(post, session, prefix)
         for name, answer in does.items():
             node.containers[name] = await enter(serve_container(answer))
+            if resources is not None:
+                node.containers[name].resources = resources.get(name)
         specs = [
             ContainerSpec(id=name, url=one.url, **(cards or {}).get(name, {})) for name, one in node.containers.items()
         ]

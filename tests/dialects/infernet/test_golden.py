@@ -48,7 +48,6 @@ ANSWERS: dict[str, Answer] = {
 async def play(node: Node) -> dict[str, Said]:
     """Ask every example of a node, in order; jobs are waited for."""
     said: dict[str, Said] = {}
-    node.containers["classify"].resources = json.dumps(EXAMPLES["03_get_resources"]["response"]["classify"]).encode()
     for name, example in EXAMPLES.items():
         if "{failed}" in example["path"]:
             example = example | {"path": example["path"].replace("{failed}", await node.job("fails"))}
@@ -101,22 +100,18 @@ class TestExamples:
             assert said.body[UUID_LINE_BYTES - 1 :] == STREAM[UUID_LINE_BYTES - 1 :]
 
     async def test_resources_are_the_containers_own(self, tmp_path: Path) -> None:
-        async with open_node(tmp_path, answers=ANSWERS) as node:
-            own = EXAMPLES["03_get_resources"]["response"]["classify"]
-            (host,) = node.house.fleet
-            node.house.fleet.catalog.set_resources(host.id, {"classify": json.dumps(own).encode()})
-            assert (await node.ask("GET", "/resources")).json == {"classify": own}
+        published = EXAMPLES["03_get_resources"]["response"]
+        resources = {name: json.dumps(one).encode() for name, one in published.items()}
+        async with open_node(tmp_path, answers=ANSWERS, resources=resources) as node:
+            await node.until("/resources", published)
 
     async def test_model_support_is_the_containers_own(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers=ANSWERS) as node:
             example = EXAMPLES["04_get_resources_model_id"]
             model_id = example["path"].partition("model_id=")[2]
-            now_s = node.house.clock.monotonic_s()
             for name, body in MODEL_SUPPORT.items():
-                node.house.support.note(name, model_id, json.dumps(body).encode(), now_s=now_s)
-            node.house.support.note("fails", model_id, b'{"supported":false}', now_s=now_s)
-            said = await node.ask("GET", example["path"])
-            assert said.json == MODEL_SUPPORT | {"fails": {"supported": False}}
+                node.containers[name].supports = {model_id: json.dumps(body).encode()}
+            await node.until(example["path"], MODEL_SUPPORT | {"fails": {"supported": False}})
 
 
 def test_every_published_endpoint_has_an_example() -> None:

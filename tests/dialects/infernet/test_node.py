@@ -13,13 +13,6 @@ from tests.worker.engines.container_stand_in import RESOURCES, appends, serve_co
 MODEL = "storage/owner/name:file"
 
 
-async def until(node: Node, path: str, expected: object) -> None:
-    """Wait until *path* answers *expected*."""
-    async with asyncio.timeout(10):
-        while (await node.ask("GET", path)).json != expected:
-            await asyncio.sleep(0.01)
-
-
 class TestInfo:
     async def test_containers_are_told_as_their_hosts_describe_them(self, tmp_path: Path) -> None:
         cards = {
@@ -40,22 +33,19 @@ class TestInfo:
     async def test_a_container_is_told_once_however_many_hosts_have_it(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={"a": appends("a")}) as node, serve_container() as other:
             spec = ContainerSpec(id="a", url=other.url, external=False)
-            async with node.host(spec, name="second") as stop:
+            async with node.host(spec, name="second"):
                 assert [one["external"] for one in (await node.ask("GET", "/info")).json["containers"]] == [True]
-                stop.set()
-                await until(node, "/info", (await node.ask("GET", "/info")).json)
+            async with asyncio.timeout(10):
+                while len(node.house.lines) > 1:
+                    await asyncio.sleep(0.01)
             assert [one["id"] for one in (await node.ask("GET", "/info")).json["containers"]] == ["a"]
 
     async def test_a_host_that_left_takes_its_containers_along(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={}) as node, serve_container() as one:
             async with node.host(ContainerSpec(id="a", url=one.url)):
-                await until(
-                    node,
-                    "/resources",
-                    {"a": json.loads(RESOURCES)},
-                )
+                await node.until("/resources", {"a": json.loads(RESOURCES)})
+            await node.until("/resources", {})
             assert (await node.ask("GET", "/info")).json["containers"] == []
-            assert (await node.ask("GET", "/resources")).json == {}
 
     async def test_models_are_no_containers(self, node: Node) -> None:
         async with node.post.worker(name="model"):
@@ -88,8 +78,8 @@ class TestResources:
 class TestModelSupport:
     async def test_containers_are_asked_and_the_answer_remembered(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={"a": appends("a")}) as node:
-            await until(node, f"/resources?model_id={MODEL}", {"a": {"supported": True}})
-            await until(node, "/resources?model_id=a%26b%20c", {"a": {"supported": False}})
+            await node.until(f"/resources?model_id={MODEL}", {"a": {"supported": True}})
+            await node.until("/resources?model_id=a%26b%20c", {"a": {"supported": False}})
             asked = [path for path in node.containers["a"].asked if "model_id" in path]
             for _ in range(5):
                 await node.ask("GET", f"/resources?model_id={MODEL}")

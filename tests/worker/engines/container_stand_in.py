@@ -127,7 +127,8 @@ class ContainerStandIn:
         self.bearer = bearer
         self.resources: bytes | None = RESOURCES
         """Of ``GET /service-resources``; None: that path is not there."""
-        self.models: tuple[str, ...] = ("storage/owner/name:file",)
+        self.supports: dict[str, bytes] = {"storage/owner/name:file": b'{"supported":true}'}
+        """What it says of a model that it is asked about; of any other, that it does not support it."""
         self.silent = False
         """True: nothing is answered to anything but a run."""
         self.runs: list[Run] = []
@@ -160,7 +161,7 @@ class ContainerStandIn:
             return web.json_response({"message": "hello"})
         if request.path == "/service-resources" and self.resources is not None:
             model_id = request.query.get("model_id")
-            body = self.resources if model_id is None else msgspec.json.encode({"supported": model_id in self.models})
+            body = self.resources if model_id is None else self.supports.get(model_id, b'{"supported":false}')
             return web.Response(body=body, content_type="application/json")
         return web.Response(status=404)
 

@@ -414,7 +414,7 @@ class TestTells:
     async def test_a_model_id_is_asked_for_as_it_is(self) -> None:
         model_id = "storage/owner/a b&c=d:x,y?é#%2F+"
         async with serve_container() as container, running(container) as engine:
-            container.models = (model_id,)
+            container.supports = {model_id: b'{"supported":true}'}
             assert await engine.supports("shout", model_id) == b'{"supported":true}'
             assert await engine.supports("shout", "other") == b'{"supported":false}'
             assert await engine.supports("nobody", "other") == b""
