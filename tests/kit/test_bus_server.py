@@ -10,6 +10,7 @@ import pytest
 
 from comptoir.kit.bus import open_bus, streams
 from comptoir.kit.bus.resp import parse_address
+from tests.at_once import at_once
 from tests.kit.bus_nodes import Ear, RedisWire, nodes
 from tests.post import free_port
 from tests.redis_server import RedisServer
@@ -27,7 +28,8 @@ class TestServer:
         async with nodes(redis) as (one, two):
             began = asyncio.get_running_loop().time()
             redis.server.stop_still()
-            await one.until(lambda: not one.bus.up)
+            async with at_once(ms=1500):
+                await one.until(lambda: not one.bus.up)
             took_s = asyncio.get_running_loop().time() - began
             redis.server.go_on()
             await one.until(lambda: one.bus.up)
@@ -35,7 +37,7 @@ class TestServer:
             one.bus.send(two.node_id, b"again")
             await two.until_heard(1)
 
-        assert 0.5 < took_s < 1.5
+        assert took_s > 0.5, "a server may be slow for a moment"
 
     async def test_a_server_that_is_emptied_is_a_gap_and_the_inbox_comes_back(self, redis: RedisWire) -> None:
         async with nodes(redis) as (one, two):

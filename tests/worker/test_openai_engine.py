@@ -10,6 +10,7 @@ from comptoir.link import Frame, Usage
 from comptoir.worker.engines import sse as sse_parser
 from comptoir.worker.engines.base import EngineRequest
 from comptoir.worker.engines.openai import OpenAIEngine
+from tests.at_once import at_once
 from tests.worker.openai_play import MODEL, ROLE, STOP, extra, fail, play, request
 from tests.worker.openai_stand_in import Answer, OpenAIStandIn, Request, delta, sse, stream_of, usage
 
@@ -340,7 +341,7 @@ class TestCancel:
 
         await stream.aclose()  # type: ignore[attr-defined]
 
-        async with asyncio.timeout(0.1):
+        async with at_once():
             await server.gone.wait()
 
     async def test_cancelling_while_the_prompt_is_read_cuts_it_too(
@@ -358,5 +359,5 @@ class TestCancel:
 
         playing.cancel()
 
-        async with asyncio.timeout(0.1):
+        async with at_once():
             await server.gone.wait()

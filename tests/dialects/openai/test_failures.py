@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from comptoir.ledger import audit
+from tests.at_once import at_once
 from tests.dialects.openai.shop import ROLE, STOP, Response, Shop, open_shop
 from tests.worker.openai_stand_in import Answer, Handler, Request, delta, serve_openai, sse, stream_of, usage
 
@@ -38,8 +39,8 @@ def endless(tokens: list[float]) -> Handler:
     return handle
 
 
-async def hang_up_after(shop: Shop, body: dict[str, Any], *, until: bytes, wait_s: float = 0.0) -> float:
-    """Send *body* over a bare socket, read until *until* (or wait), close; return when."""
+async def hang_up_after(shop: Shop, body: dict[str, Any], *, until: bytes, wait_s: float = 0.0) -> None:
+    """Send *body* over a bare socket, read until *until* (or wait), close."""
     url = urlsplit(shop.url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     data = msgspec.json.encode(body)
@@ -51,9 +52,7 @@ async def hang_up_after(shop: Shop, body: dict[str, Any], *, until: bytes, wait_
         async with asyncio.timeout(5):
             await reader.readuntil(until)
     await asyncio.sleep(wait_s)
-    at = asyncio.get_running_loop().time()
     writer.transport.abort()
-    return at
 
 
 class TestHangUp:
@@ -64,11 +63,10 @@ class TestHangUp:
         before, _ = await shop.balance()
 
         body = shop.chat(stream=stream, max_tokens=100_000)
-        at = await hang_up_after(shop, body, until=b'"x"' if stream else b"", wait_s=0.0 if stream else 0.1)
-        async with asyncio.timeout(2):
+        await hang_up_after(shop, body, until=b'"x"' if stream else b"", wait_s=0.0 if stream else 0.1)
+        async with at_once():
             await shop.upstream.gone.wait()
 
-        assert asyncio.get_running_loop().time() - at < 0.1
         await shop.idle()
         balance, held = await shop.balance()
         paid = (before - balance) // 100
@@ -86,11 +84,10 @@ class TestHangUp:
         shop.answers(mute)
         before = await shop.balance()
 
-        at = await hang_up_after(shop, shop.chat(stream=True), until=b"", wait_s=0.1)
-        async with asyncio.timeout(2):
+        await hang_up_after(shop, shop.chat(stream=True), until=b"", wait_s=0.1)
+        async with at_once():
             await shop.upstream.gone.wait()
 
-        assert asyncio.get_running_loop().time() - at < 0.1
         await shop.idle()
         assert await shop.balance() == before
 
@@ -387,9 +384,13 @@ class TestIdempotency:
             answer.end_stream()
 
         seen = shop.answers(handle)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await shop.ask(headers=self.headers("lost"))
+        lost = asyncio.create_task(shop.ask(headers=self.headers("lost")))
+        async with asyncio.timeout(20):
+            while not seen:
+                await asyncio.sleep(0.01)
+        lost.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await lost
         asyncio.get_running_loop().call_later(0.05, go_on.set)
 
         again = await shop.ask(headers=self.headers("lost"))

@@ -214,7 +214,7 @@ class TestErrors:
         async def handle(request: Request, answer: Answer) -> None:
             tries.append(asyncio.get_running_loop().time())
             if len(tries) == 1:
-                await refuses(429, {"error": {"message": "busy"}}, retry_after_ms="150")(request, answer)
+                await refuses(429, {"error": {"message": "busy"}}, retry_after_ms="700")(request, answer)
             else:
                 await GOOD(request, answer)
 
@@ -223,14 +223,19 @@ class TestErrors:
         made = await client.with_options(max_retries=2).chat.completions.create(model=MODEL, messages=MESSAGES)
 
         assert made.choices[0].message.content == "ok"
-        assert len(tries) == 2 and 0.14 < tries[1] - tries[0] < 0.45
+        assert len(tries) == 2
+        assert tries[1] - tries[0] > 0.65, "by itself the SDK waits half a second at most"
 
     async def test_missing_money_is_not_tried_again(self, shop: Shop, client: AsyncOpenAI) -> None:
-        poor = client.with_options(api_key=shop.post.admin_key, max_retries=2)
-        started = asyncio.get_running_loop().time()
+        tries = []
 
-        with pytest.raises(openai.APIStatusError) as raised:
-            await poor.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=100_000, n=5)
+        async def note(request: Any) -> None:
+            tries.append(request.url.path)
+
+        async with openai.DefaultAsyncHttpxClient(event_hooks={"request": [note]}) as http:
+            poor = client.with_options(api_key=shop.post.admin_key, max_retries=2, http_client=http)
+            with pytest.raises(openai.APIStatusError) as raised:
+                await poor.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=100_000, n=5)
 
         assert (raised.value.status_code, raised.value.code) == (402, "insufficient_quota")
-        assert asyncio.get_running_loop().time() - started < 0.4
+        assert tries == ["/v1/chat/completions"]
