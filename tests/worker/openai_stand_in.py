@@ -118,6 +118,7 @@ class OpenAIStandIn:
         self.requests: list[Request] = []
         self.connections = 0
         self.gone = asyncio.Event()
+        """Set when a client hung up in the middle of an answer."""
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -141,12 +142,18 @@ class OpenAIStandIn:
                 if watching is not None and not watching.done():
                     watching.cancel()
                     await asyncio.wait((watching,))
-                elif not handling.done():
+                elif watching is not None:
+                    watching.exception()  # Ended or reset, it is over.
+                if not handling.done():
                     self.gone.set()
                     handling.cancel()
                     await asyncio.wait((handling,))
                     return
-                await handling
+                try:
+                    await handling
+                except ConnectionError:
+                    self.gone.set()  # A write noticed it before the read did.
+                    raise
                 if writer.is_closing():
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
