@@ -67,7 +67,7 @@ class TestStart:
     def test_it_answers_also_after_a_coordinator_and_a_worker_were_killed(self, place: Path, programs: Start) -> None:
         up = programs(Cluster, place, "--engine", "bench.trivial_engine:TrivialEngine", "--no-discover")
         up.until("with the OpenAI SDK")
-        up.until(r"(● active.*\n[^●]*){2}")
+        up.until(r"● active[\s\S]*● active")
         ask = ("run", "--data", str(place), "hello")
         first = programs(Program, *ask, cwd=place.parent)
         first.until("receipt rcpt_")
