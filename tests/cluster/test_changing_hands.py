@@ -70,7 +70,10 @@ class TestChangingHands:
             stale = LiveJob.revived(as_row(posts[0], job_id), now_s=0.0)
             stale.append([Frame("old "), Frame("frames ")])
             stale.owner_node = posts[0].house.node_id
-            peers_of(posts[1].house).mirrors._jobs[job_id] = stale
+            mirrors = peers_of(posts[1].house).mirrors
+            mirrors._jobs[job_id] = stale
+            # Just heard of, or it is looked up in the database, which has no such job yet, and forgotten.
+            mirrors._heard_s[job_id] = asyncio.get_running_loop().time() + 60
 
             job = await submit(posts[0].house, msgspec.structs.replace(order(posts[0]), job_id=job_id))
 
