@@ -370,9 +370,7 @@ class TestModelSupport:
     async def test_it_is_asked_at_the_coordinator_that_has_the_host_and_remembered(self, shop: Shop) -> None:
         await shop.host(1, a=appends("a"))
         node, (container,) = shop.nodes[0], shop.containers["a"]
-        async with asyncio.timeout(10):
-            while (await node.ask("GET", f"/resources?model_id={MODEL}")).json != {"a": {"supported": True}}:
-                await asyncio.sleep(0.02)
+        await node.until(f"/resources?model_id={MODEL}", {"a": {"supported": True}})
 
         asked = [path for path in container.asked if "model_id" in path]
         for each in shop.nodes * 3:

@@ -1,5 +1,6 @@
 """nvidia-smi is read as real ones print it, and its absence or failure costs nothing."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -86,11 +87,13 @@ class TestMeasure:
     async def test_first_token_and_speed(self) -> None:
         engine = TrivialEngine(per_s=1000.0)
 
+        began_s = time.monotonic()
         speed = await measure(engine, (await engine.models())[0])
+        took_s = time.monotonic() - began_s
 
         assert speed is not None
-        assert 0 < speed.first_token_s < 20
-        assert 0 < speed.tokens_per_s <= 1500
+        assert 0 < speed.first_token_s < took_s
+        assert (health.MEASURE_TOKENS_MAX - 1) / took_s < speed.tokens_per_s <= 1500
 
     async def test_embedding_models_are_not_measured(self) -> None:
         engine = ScriptedEngine(*answer("a"))

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import uvloop
 
-from comptoir.cli.cluster import balancer as balancer_module
 from comptoir.cli.cluster.balancer import HIGH_WATER_BYTES, Balancer
 from tests.post import free_port
 
@@ -303,7 +302,7 @@ class TestDeath:
 class TestMany:
     def test_a_thousand_connections_at_once(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         # A busy machine may take longer than a second for all of them, and nobody is to be passed by here.
-        monkeypatch.setattr(balancer_module, "CONNECT_WITHIN_S", 60.0)
+        monkeypatch.setattr("comptoir.cli.cluster.balancer.CONNECT_WITHIN_S", 60.0)
 
         async def one(balancer: Balancer, number: int, all_here: asyncio.Barrier) -> None:
             reader, writer = await asyncio.open_connection(*balancer.address)
