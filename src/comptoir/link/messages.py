@@ -88,6 +88,11 @@ class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
     """``sha256:<hex>`` of the weights when known."""
     container: ContainerCard | None = None
     """For kind ``container``: its unit is a run, and *price_out_uusd_per_mtok* the price of a million of them."""
+    prices: dict[str, int] = {}
+    """Micro-dollars per million of each unit that the kinds are sold in (`comptoir.kinds`); empty: an older worker, whose two
+    prices above are meant."""
+    text_only: bool = False
+    """The host takes one text with a length and a temperature, and nothing else (published APIs that carry no more)."""
 
 
 class OpenAttempt(msgspec.Struct, array_like=True, frozen=True):
