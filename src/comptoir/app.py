@@ -22,13 +22,11 @@ from comptoir import __version__
 from comptoir.cluster import Cluster, alone, joined
 from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
-from comptoir.dialects.link.session import say_goodbye
 from comptoir.dispatch import Alone, House, Served
 from comptoir.dispatch.assign import pump, pump_all
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedge_later
-from comptoir.dispatch.push import pushing
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
@@ -47,6 +45,8 @@ from comptoir.nodes import Nodes, connection_name
 from comptoir.receipts import Receipts
 from comptoir.routing import preference_named
 from comptoir.settings import Settings
+from comptoir.transports.link import say_goodbye
+from comptoir.transports.push import pushing
 
 log = logging.getLogger(__name__)
 

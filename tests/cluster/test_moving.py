@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from comptoir.dialects.link.session import say_goodbye
 from comptoir.dispatch.assign import lose
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.submit import submit
@@ -14,6 +13,7 @@ from comptoir.jobs import Fault, JobState
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import public
 from comptoir.nodes import NODE_SILENT_S
+from comptoir.transports.link import say_goodbye
 from tests.cluster.posts import Posts, open_posts, peers_of
 from tests.cluster.test_any_coordinator import events, order, read
 from tests.post import Post

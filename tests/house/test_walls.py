@@ -27,7 +27,10 @@ FORBIDDEN = [
     ("doors", "dispatch/fake.py", "from comptoir.ledger.testing import make_account"),
     ("dialects", "dialects/openai/meeting.py", "import comptoir.dialects.aitbc"),
     ("worker", "dispatch/starter.py", "import comptoir.worker"),
+    ("floors", "dispatch/upwards.py", "import comptoir.transports"),
     ("http", "jobs/pages.py", "import starlette.responses"),
+    ("verbs", "dispatch/called.py", "import aiohttp"),
+    ("verbs", "dispatch/served.py", "import starlette.websockets"),
     ("routing", "routing/impure.py", "import time"),
     ("routing", "routing/stored.py", "import comptoir.kit.db"),
     ("workshop", "kit/orm.py", "import sqlalchemy"),
@@ -41,6 +44,7 @@ WELCOME = [
     ("dispatch/submit.py", "import comptoir.ledger, comptoir.jobs, comptoir.kit.db"),
     ("cli/host.py", "import comptoir.worker"),
     ("dialects/openai/routes.py", "import comptoir.dispatch, starlette"),
+    ("transports/push/line.py", "import comptoir.dispatch, aiohttp"),
     ("worker/loop.py", "import comptoir.link, aiohttp"),
 ]
 

@@ -12,7 +12,6 @@ from comptoir.dispatch.assign import pump
 from comptoir.dispatch.errors import AnswerTooLarge, FramesOutOfOrder
 from comptoir.dispatch.onboard import NewcomerHost, add_host, host_of
 from comptoir.dispatch.plain import frames_of, plain_job
-from comptoir.dispatch.poll import poll_line
 from comptoir.dispatch.stream import FAULTS, complete, fail, take_frames
 from comptoir.hosts import LINK, POLL, PUSH, Host, NewHost, UnknownHost, check_offer, offers_of
 from comptoir.identity import OwnerKind
@@ -22,6 +21,7 @@ from comptoir.kit.http import Reply, Request
 from comptoir.kit.ids import parse, public
 from comptoir.kit.money import fee_of, to_credits
 from comptoir.link import Frame, Pulse, Usage
+from comptoir.transports.poll import poll_line
 
 POLL_SLOTS_DEFAULT = 16
 """Jobs at once of a host that polls and does not say: it never gets more than it has requests waiting."""

@@ -3,7 +3,6 @@
 from starlette.websockets import WebSocket
 
 from comptoir.desk import PlainBody, render_plain_error, status_of
-from comptoir.dialects.link.session import Session
 from comptoir.dialects.link.wire import RegisterBody, Registered
 from comptoir.dispatch.house import House
 from comptoir.dispatch.onboard import add_host, host_of
@@ -14,6 +13,7 @@ from comptoir.kit.http import Access, Dialect, Endpoint, Request, Socket
 from comptoir.kit.ids import public
 from comptoir.link import Pulse, PulseAnswer
 from comptoir.receipts import KeyTaken
+from comptoir.transports.link import Session
 
 
 async def register(house: House, request: Request) -> Registered:

@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from comptoir.app import open_house, running
 from comptoir.dispatch import House
-from comptoir.dispatch.poll import POLLS_PER_HOST_MAX, PollLine
 from comptoir.dispatch.submit import Order, submit
 from comptoir.hosts import Host
 from comptoir.jobs import JobState
 from comptoir.ledger import audit
 from comptoir.settings import Settings
+from comptoir.transports.poll import POLLS_PER_HOST_MAX, PollLine
 from tests.at_once import at_once
 from tests.dialects.infrintia.caller import LLAMA, Caller
 from tests.dialects.infrintia.conftest import CHEAP_PASSWORDS, Market, market_of

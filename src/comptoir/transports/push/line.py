@@ -17,7 +17,6 @@ import msgspec
 from comptoir.dispatch.errors import AnswerTooLarge
 from comptoir.dispatch.house import House
 from comptoir.dispatch.plain import frames_of, plain_job, whole_answer
-from comptoir.dispatch.poll import PollLine
 from comptoir.dispatch.stream import complete, fail, take_frames
 from comptoir.hosts import PUSH, Host
 from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
@@ -25,6 +24,7 @@ from comptoir.kit.errors import InvalidField, Refusal
 from comptoir.kit.ids import public
 from comptoir.kit.urlguard import AnswerTooLong, UrlGuard, read_bounded
 from comptoir.link import Frame, Usage
+from comptoir.transports.poll import PollLine
 
 log = logging.getLogger(__name__)
 
