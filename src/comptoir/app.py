@@ -20,6 +20,7 @@ import uvicorn
 
 from comptoir import __version__
 from comptoir.cluster import Cluster, alone, joined
+from comptoir.containers import forgetting
 from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
 from comptoir.dispatch import Alone, House, Served
@@ -111,6 +112,7 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
             async with (
                 pushing(house, UrlGuard(allow_private=settings.allow_private_endpoint_urls)),
                 _among_others(house, settings),
+                forgetting(house),
             ):
                 sweeper = asyncio.create_task(sweep_forever(house))
                 try:

@@ -388,13 +388,13 @@ class TestModelSupport:
 
         assert "has not answered yet" in said.json["a"]["error"]
         (host,) = node.house.fleet
-        assert await asyncio.wait_for(peers_of(node.house).inquire(host.id, "a", MODEL), 5) == b""
+        assert await asyncio.wait_for(peers_of(node.house).talk.inquire(host.id, "a", MODEL), 5) == b""
 
     async def test_hosts_that_are_not_there_are_not_asked(self, shop: Shop) -> None:
         await shop.host(1, a=appends("a"))
         peers, here = peers_of(shop.nodes[0].house), peers_of(shop.nodes[1].house)
         (host,) = shop.nodes[1].house.fleet
-        assert await here.inquire(host.id, "a", MODEL) == b""
-        assert await peers.inquire(b"?" * 16, "a", MODEL) == b""
-        assert json.loads(await asyncio.wait_for(peers.inquire(host.id, "a", MODEL), 5)) == {"supported": True}
+        assert await here.talk.inquire(host.id, "a", MODEL) == b""
+        assert await peers.talk.inquire(b"?" * 16, "a", MODEL) == b""
+        assert json.loads(await asyncio.wait_for(peers.talk.inquire(host.id, "a", MODEL), 5)) == {"supported": True}
         assert not peers.talk._asked

@@ -6,17 +6,17 @@ from functools import partial
 
 from comptoir.cluster.messages import Inquired, Said, Supports
 from comptoir.cluster.switchboard import Switchboard
+from comptoir.containers import ContainersElsewhere, ask_here
 from comptoir.dispatch import House
-from comptoir.dispatch.inquire import ask_here
 
 ANSWER_S = 6.0
-"""How long another coordinator has: longer than it gives its host. A buyer is not kept so long (`dispatch.inquire.WAIT_S`)."""
+"""How long another coordinator has: longer than it gives its host. A buyer is not kept so long (`containers.inquire.WAIT_S`)."""
 
 OPEN_MAX = 1_000
 """Most questions without an answer, those asked and those asked here, each; further ones get none."""
 
 
-class ContainerTalk:
+class BusContainerTalk:
     """Tells the other coordinators what containers here say, and asks theirs."""
 
     def __init__(self, house: House, switchboard: Switchboard) -> None:
@@ -30,11 +30,12 @@ class ContainerTalk:
         switchboard.on(Said, self._said)
         switchboard.on(Inquired, self._inquired)
         switchboard.on(Supports, self._supports)
-        house.on_resources = self._tell
+        house.state(ContainersElsewhere).talk = self
 
     # -- what they say of themselves -----------------------------------------------------------------------------
 
-    def _tell(self, host_id: bytes, of: Mapping[str, bytes]) -> None:
+    def tell(self, host_id: bytes, of: Mapping[str, bytes]) -> None:
+        """Tell all what the containers of a host here say."""
         self._board.tell_all(Said(host_id, dict(of)))
 
     def tell_whole(self, node_id: bytes) -> None:

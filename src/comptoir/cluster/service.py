@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 
-from comptoir.cluster.container_talk import ContainerTalk
+from comptoir.cluster.container_talk import BusContainerTalk
 from comptoir.cluster.fleet_view import FleetView
 from comptoir.cluster.handing_on import HandingOn
 from comptoir.cluster.messages import Hail
@@ -35,7 +35,7 @@ class Cluster:
         self.offers = Offers(house, self.board, self.view, self.mirrors)
         self.handing_on = HandingOn(house, self.board)
         self.sharing = Sharing(house, self.board)
-        self.talk = ContainerTalk(house, self.board)
+        self.talk = BusContainerTalk(house, self.board)
         self.board.on(Hail, self._hailed)
         self.take_over = TakeOver(
             house, self.board, self.mirrors, meet_node=self._tell_whole, forget_node=self._forget_node
@@ -94,10 +94,6 @@ class Cluster:
         with contextlib.suppress(Unavailable):
             await self._house.hosts.meet(host_id)
         await self.take_over.bring(host_id, list(leases))
-
-    def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
-        """Ask a container of a host elsewhere whether it supports a model."""
-        return self.talk.inquire(host_id, container, model_id)
 
     def yields(self, host: Host) -> bool:
         """Tell whether a slot of *host* waits a moment for a job elsewhere that waits longer."""

@@ -11,6 +11,7 @@ import msgspec
 
 from comptoir.cluster.messages import Revoked, Spent, Totals
 from comptoir.cluster.switchboard import Switchboard
+from comptoir.containers import ContainersElsewhere
 from comptoir.dispatch import House
 from comptoir.kit.ratelimit import RateLimiter
 from comptoir.kit.shares import Share, Shares
@@ -82,7 +83,7 @@ class Sharing:
     def _totals(self, sender: bytes, totals: Totals) -> None:
         before, house = self._heard.get(sender), self._house
         self._heard[sender] = totals
-        house.chains_elsewhere = sum([heard.chains for heard in self._heard.values()])
+        house.state(ContainersElsewhere).chains = sum([heard.chains for heard in self._heard.values()])
         if before is None:
             return  # What ended before this one came is in the database that it counted.
         house.users += totals.users - before.users
@@ -104,6 +105,6 @@ class Sharing:
     def forget_node(self, node_id: bytes) -> None:
         """A coordinator is gone: its jobs are others' by now, which count them."""
         self._heard.pop(node_id, None)
-        self._house.chains_elsewhere = sum([heard.chains for heard in self._heard.values()])
+        self._house.state(ContainersElsewhere).chains = sum([heard.chains for heard in self._heard.values()])
         if self._shares is not None:
             self._shares.forget(node_id)

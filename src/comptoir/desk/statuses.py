@@ -12,6 +12,7 @@ from comptoir.chain import (
     SignatureExpired,
 )
 from comptoir.cluster import NotAlone
+from comptoir.containers import ContainerRefused
 from comptoir.dispatch import errors as street
 from comptoir.hosts import NoFreeSlot, UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
@@ -66,7 +67,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownPreference: 422,
     street.BadSegment: 422,
     street.NoHostPossible: 422,
-    street.ContainerRefused: 422,
+    ContainerRefused: 422,
     TooManyRequests: 429,
     street.TooManyJobs: 429,
     ChainExtraMissing: 503,

@@ -11,7 +11,7 @@ from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.output import wrong_output
 from comptoir.dispatch.plain import is_plain
 from comptoir.dispatch.settle import Ending, finish
-from comptoir.hosts import LINK
+from comptoir.hosts import LINK, Entry
 from comptoir.jobs import (
     AttemptState,
     Fault,
@@ -169,8 +169,8 @@ def spec_of(job: LiveJob) -> Spec:
         step = job.steps[job.step]
         return Spec(
             model=step.model, kind=job.kind, max_tokens=1, price_cap_uusd=cost_up(step.price_out),
-            deny=frozenset(job.tried | job.unable), must_continue=len(job.frames) > job.segment_start, caller=job.caller,
-            enters=job.step == 0, proof=step.proof,
+            deny=frozenset(job.tried | job.unable), must_continue=len(job.frames) > job.segment_start,
+            entry=Entry(job.caller, enters=job.step == 0, proof=step.proof),
         )  # fmt: skip
     if job.plain is None:
         job.plain = is_plain(job.body)

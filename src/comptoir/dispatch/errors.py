@@ -1,7 +1,5 @@
 """What the street refuses; each error carries its facts."""
 
-from typing import Any
-
 from comptoir.kit.errors import Refusal
 
 
@@ -20,14 +18,6 @@ class UnknownModel(DispatchRefusal):
 
 class NoHostPossible(DispatchRefusal):
     """Hosts offer the model, but none could ever run this job; the message says which filter turned away how many."""
-
-
-class ContainerRefused(DispatchRefusal):
-    """A chain of containers is not for this caller; the words and *params* are those of Ritual's node."""
-
-    def __init__(self, message: str, params: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.params = params or {}
 
 
 class QueueFull(DispatchRefusal):

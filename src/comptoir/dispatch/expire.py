@@ -136,7 +136,6 @@ async def forget(house: House) -> tuple[int, int]:
     if settings.retention_days and house.clock.monotonic_s() >= house.retention.again_s:
         older_than_ms = now_ms - settings.retention_days * DAY_MS
         house.jobs.live.forget_recent(older_than_ms=older_than_ms)
-        await house.jobs.recorded.forget(older_than_ms=older_than_ms)
         for _ in range(FORGET_BATCHES_MAX):
             touched, after = await house.jobs.forget(older_than_ms=older_than_ms, after=house.retention.after)
             jobs += touched

@@ -6,10 +6,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from comptoir.dispatch.ending_later import Later
-from comptoir.dispatch.support import SupportCache
 from comptoir.hosts import Fleet, Host, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity
@@ -17,7 +16,6 @@ from comptoir.jobs import AttemptState, Jobs, Lease, LiveJob
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 from comptoir.kit.errors import Unavailable
-from comptoir.kit.ratelimit import RateLimiter
 from comptoir.kit.shares import Held
 from comptoir.kit.vitals import Check, LoopLag
 from comptoir.ledger import FEES, Ledger
@@ -118,10 +116,6 @@ class Peers(Protocol):
         """
         ...
 
-    def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
-        """Ask a container of a host elsewhere whether it supports a model; the answer is JSON, empty if none came."""
-        ...
-
     def yields(self, host: Host) -> bool:
         """Tell whether a job elsewhere waits longer for *host* than any here; it was asked for, and comes or not."""
         ...
@@ -155,11 +149,6 @@ class Alone:
 
     async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
         return
-
-    def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        answer.set_result(b"")
-        return answer
 
     def yields(self, host: Host) -> bool:
         return False
@@ -204,6 +193,16 @@ class Served(NamedTuple):
     """Time spent on all of them together."""
 
 
+class State:
+    """What a verb keeps between its calls, declared beside that verb; each coordinator has one (`House.state`)."""
+
+    def __init__(self, house: "House") -> None:
+        """Begin empty, on *house*."""
+
+
+StateT = TypeVar("StateT", bound=State)
+
+
 @dataclass(eq=False)
 class House:
     """One coordinator."""
@@ -234,14 +233,6 @@ class House:
     """Opens the line to a host that jobs are pushed to; the composition root sets it (`transports.push`)."""
     on_given: Callable[[LiveJob, Lease], None] = lambda job, lease: None
     """Called when a job went down a line; the composition root sets it (`dispatch.hedge`)."""
-    on_resources: Callable[[bytes, Mapping[str, bytes]], None] = lambda host_id, of: None
-    """Called when a host here told what its containers say of themselves; the cluster sets it."""
-    support: SupportCache = field(default_factory=SupportCache)
-    """What containers said of models (`dispatch.inquire`)."""
-    unnamed_until_ms: int = 0
-    """When the account of callers without a key is to be filled up again (`dispatch.unnamed`)."""
-    container_rates: dict[tuple[str, int, float], RateLimiter] = field(default_factory=dict)
-    """What hosts let one caller ask of a container, by container, requests and seconds (`dispatch.admit`)."""
     hedged: dict[bytes, Hedge] = field(default_factory=dict)
     """Second hosts by the lease they work on."""
     in_flight: Held = field(default_factory=Held)
@@ -260,8 +251,6 @@ class House:
     """Jobs that ended since the start, by final state, for metrics."""
     ended_before: dict[str, int] = field(default_factory=dict)
     """Jobs that had ended when this process started, or that ended at other coordinators since, by final state."""
-    chains_elsewhere: int = 0
-    """Unfinished chains of containers that other coordinators own, as they last told."""
     users: int = 0
     """People with an account."""
     newcomers: int = 0
@@ -286,6 +275,15 @@ class House:
     _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
     _credit: dict[bytes, int] = field(default_factory=dict)
     _waiting_prices: dict[tuple[object, ...], tuple[float, int, int]] = field(default_factory=dict)
+
+    _states: dict[type["State"], Any] = field(default_factory=dict)
+
+    def state(self, kind: type[StateT]) -> StateT:
+        """Return this coordinator's one *kind*, made when it is first asked for; a look into a dict by class."""
+        found: StateT | None = self._states.get(kind)
+        if found is None:
+            found = self._states[kind] = kind(self)
+        return found
 
     @property
     def node_id(self) -> bytes:
@@ -399,9 +397,7 @@ class House:
 
     def waiting_prices(self, spec: Spec, known: FreeList) -> tuple[int, int]:
         """Return the median (in, out) prices of the hosts that could run *spec*; at most a second old."""
-        # Callers count only where some host tells them apart.
-        walled = any(door.networks for door in self.fleet.catalog.doors(spec.model)) if spec.caller else False
-        key = (spec.model, spec.kind, spec.caller if walled else "", spec.enters, spec.proof)
+        key = (spec.model, spec.kind, self.fleet.catalog.told_apart(spec.model, spec.entry))
         now = self.clock.monotonic_s()
         cached = self._waiting_prices.get(key)
         if cached is None or cached[0] < now:

@@ -24,7 +24,7 @@ from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.plain import is_plain
-from comptoir.hosts import LINK
+from comptoir.hosts import LINK, Entry
 from comptoir.jobs import (
     AttemptState,
     JobExists,
@@ -159,18 +159,17 @@ def _chain(house: House, order: Order) -> tuple[LiveJob, Candidate | None]:
     A container that no host could run for this caller is refused now, not when the others before it have been paid.
     """
     last = len(order.containers) - 1
+    proofs = [order.proof and at == last for at in range(last + 1)]
     first, *rest = [
-        Spec(
-            model=model, kind=CONTAINER, max_tokens=1, caller=order.caller, enters=at == 0, proof=order.proof and at == last
-        )
+        Spec(model=model, kind=CONTAINER, max_tokens=1, entry=Entry(order.caller, enters=at == 0, proof=proofs[at]))
         for at, model in enumerate(order.containers)
-    ]  # fmt: skip
+    ]
     later = [_price_to_wait_for(house, spec)[1] for spec in rest]
     candidate = take(house, first)
     caps = [_prices(house, first, candidate)[1], *later]
     hold = sum([cost_up(cap) for cap in caps])
     job = _live(house, order, prompt_tokens=0, price_in=0, price_out=max(caps), hold=hold)
-    job.steps = tuple([Step(spec.model, cap, spec.proof) for spec, cap in zip((first, *rest), caps, strict=True)])
+    job.steps = tuple([Step(*each) for each in zip(order.containers, caps, proofs, strict=True)])
     return job, candidate
 
 

@@ -19,6 +19,7 @@ from comptoir.hosts.check import (
     check_offer,
     offers_of,
 )
+from comptoir.hosts.door import Door, Entry, address_of, door
 from comptoir.hosts.errors import HostRefusal, NoFreeSlot, UnknownHost
 from comptoir.hosts.fleet import HOST_SILENT_S, Fleet
 from comptoir.hosts.host import Host
@@ -68,6 +69,8 @@ __all__ = [
     "Away",
     "Catalog",
     "ContainerSummary",
+    "Door",
+    "Entry",
     "Fleet",
     "Host",
     "HostRefusal",
@@ -79,8 +82,10 @@ __all__ = [
     "PaceFigures",
     "ReputationStory",
     "UnknownHost",
+    "address_of",
     "check_host",
     "check_offer",
+    "door",
     "insert_host",
     "offers_of",
 ]

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Callable
 
+from comptoir.hosts.door import Door, Entry
 from comptoir.hosts.tally import ContainerTally, ModelTally
 from comptoir.hosts.types import ContainerSummary, ModelSummary
 from comptoir.link import ModelOffer
-from comptoir.routing import Door
 
 
 class Catalog:
@@ -76,6 +76,12 @@ class Catalog:
     def doors(self, name: str) -> list[Door]:
         """Return whom the hosts of a container let in; empty: no registered host has it."""
         return list(self._doors.get(name, ()))
+
+    def told_apart(self, name: str, entry: object | None) -> object | None:
+        """Return what of *entry* matters to the hosts of a container: the caller only where some host lets in only some."""
+        if isinstance(entry, Entry) and entry.caller and not any(door.networks for door in self._doors.get(name, ())):
+            return entry._replace(caller="")
+        return entry
 
     def set_resources(self, host_id: bytes, of: dict[str, bytes]) -> None:
         """Note what a host's containers say of themselves (JSON, as they wrote it); replaces what it said before."""

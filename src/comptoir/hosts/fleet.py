@@ -11,7 +11,7 @@ from itertools import islice
 
 from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
-from comptoir.hosts.host import Host, door_of
+from comptoir.hosts.host import Host, door_at, door_of
 from comptoir.hosts.pace import PRIOR, Pace
 from comptoir.hosts.reputation import PRIOR_BAD, PRIOR_GOOD
 from comptoir.hosts.types import (
@@ -353,7 +353,7 @@ class Fleet:
     def with_container(self, name: str) -> list[Candidate]:
         """Return every registered host that has offered this container, here now or not."""
         known = self._lists.get(name)
-        return [one for one in known.all.values() if one.door is not None] if known is not None else []
+        return [one for one in known.all.values() if door_at(one) is not None] if known is not None else []
 
     def resources(self) -> dict[str, bytes]:
         """Return what each container on offer says of itself, as JSON, by name."""
@@ -452,8 +452,9 @@ class Fleet:
             candidate.price_out_uusd_per_mtok = offer.price_out_uusd_per_mtok
             candidate.can_continue = offer.can_continue
             candidate.plain_only, candidate.away = row.transport != LINK, bool(host.node_id)
-            before, candidate.door = candidate.door, door_of(offer)
-            self.catalog.change_door(offer.name, before, candidate.door)
+            before, now = door_at(candidate), door_of(offer)
+            self.catalog.change_door(offer.name, before, now)
+            candidate.access = now
             candidate.region, candidate.tier, candidate.vram_mib = row.region, row.tier, row.vram_mib
             if joins:
                 hosts.add(candidate)
@@ -461,7 +462,7 @@ class Fleet:
                 hosts.moved(candidate)
 
     def _withdraw(self, host: Host, model: str) -> None:
-        self.catalog.change_door(model, host.candidates.pop(model).door, None)
+        self.catalog.change_door(model, door_at(host.candidates.pop(model)), None)
         host.paces.pop(model, None)
         hosts = self._lists[model]
         hosts.remove(host.id)

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+from comptoir.hosts.door import Door, door
 from comptoir.hosts.pace import Pace
 from comptoir.hosts.reputation import Reputation
 from comptoir.hosts.types import OFFLINE, POLL, HostRow
 from comptoir.link import ModelOffer
-from comptoir.routing import Candidate, Door, Slots, door
+from comptoir.routing import Candidate, Slots
 
 
 class Host:
@@ -87,3 +88,8 @@ def door_of(offer: ModelOffer) -> Door | None:
         external=card.external, proofs=card.generates_proofs, networks=card.allowed_ips, rate_requests=card.rate_requests,
         rate_period_s=card.rate_period_s,
     )  # fmt: skip
+
+
+def door_at(candidate: Candidate) -> Door | None:
+    """Return the door that an offer has by now; None: it is a model."""
+    return candidate.access if isinstance(candidate.access, Door) else None

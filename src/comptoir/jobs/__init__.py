@@ -1,6 +1,6 @@
 """Jobs: units of bought work, their attempts, their frames while alive and their answers afterwards.
 
-Owns: tables ``jobs``, ``attempts``, ``job_events``, ``answers``, ``journal``, ``recorded``; the live jobs in memory (`LiveJob`) and
+Owns: tables ``jobs``, ``attempts``, ``job_events``, ``answers``, ``journal``; the live jobs in memory (`LiveJob`) and
 the waiting queue (`Queue`).
 Invariant: a job is in exactly one state, moves only along `JobState`'s arrows, and every move is a row in
 ``job_events``; at most one attempt of a job is open. An unfinished job has one owner, the coordinator that may write it.
@@ -21,7 +21,6 @@ from comptoir.jobs.lease import ClosedSegment, Lease
 from comptoir.jobs.live import RESTARTED, LiveJob, LiveJobs, chain_over, decode_frames
 from comptoir.jobs.queue import Queue, Waiting
 from comptoir.jobs.reader import Reader
-from comptoir.jobs.recorded import RECORDED_CONTAINERS_MAX, RECORDED_NAME_CHARS_MAX
 from comptoir.jobs.service import Jobs
 from comptoir.jobs.store import (
     Finish,
@@ -51,8 +50,6 @@ from comptoir.jobs.types import (
 
 __all__ = [
     "FINAL",
-    "RECORDED_CONTAINERS_MAX",
-    "RECORDED_NAME_CHARS_MAX",
     "RESTARTED",
     "TABLES",
     "AnswerForgotten",

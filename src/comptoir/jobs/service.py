@@ -7,7 +7,6 @@ from comptoir.jobs.errors import UnknownJob
 from comptoir.jobs.lease import Lease
 from comptoir.jobs.live import LiveJobs, decode_frames
 from comptoir.jobs.queue import Queue
-from comptoir.jobs.recorded import Recorded
 from comptoir.jobs.store import (
     claim_leases,
     claim_row,
@@ -45,7 +44,6 @@ class Jobs:
         self._db = db
         self.live = LiveJobs()
         self.queue = Queue()
-        self.recorded = Recorded(db)
 
     async def get(self, job_id: bytes, *, owner_id: bytes | None = None, light: bool = True) -> JobRow:
         """Return a stored job; *owner_id* makes another's job unknown; *light* leaves the body empty.

@@ -75,10 +75,4 @@ JOB_EVENTS = Table(
 )
 ANSWERS = Table("answers", {"job_id": "id", "frames": "bytes", "usage": "bytes"}, key=("job_id",))
 JOURNAL = Table("journal", {"job_id": "id", "first_frame": "int", "frames": "bytes"}, key=("job_id", "first_frame"))
-RECORDED = Table(
-    "recorded",
-    {"scope": "text", "name": "text", "status": "text", "containers": "text", "updated_ms": "int"},
-    key=("scope", "name"),
-    indexes=(("scope", "updated_ms"), ("updated_ms",)),
-)
-TABLES = (JOBS, ATTEMPTS, JOB_EVENTS, ANSWERS, JOURNAL, RECORDED)
+TABLES = (JOBS, ATTEMPTS, JOB_EVENTS, ANSWERS, JOURNAL)

@@ -6,7 +6,6 @@ Invariant: `rank` returns exactly what looking at every host would, and changes 
 Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. Knows nobody.
 """
 
-from comptoir.routing.door import Door, address_of, door
 from comptoir.routing.errors import UnknownPreference
 from comptoir.routing.filters import EXPLAINED_MAX, FILTERS, cost_scaled, explain, passes
 from comptoir.routing.freelist import FreeList
@@ -15,6 +14,7 @@ from comptoir.routing.score import PREFERENCES, Preference, preference_named
 from comptoir.routing.types import (
     PRIOR_FIRST_FRAME_MS,
     PRIOR_INTER_FRAME_MS,
+    AccessPolicy,
     Candidate,
     FilterCount,
     Ranked,
@@ -29,8 +29,8 @@ __all__ = [
     "PREFERENCES",
     "PRIOR_FIRST_FRAME_MS",
     "PRIOR_INTER_FRAME_MS",
+    "AccessPolicy",
     "Candidate",
-    "Door",
     "FilterCount",
     "FreeList",
     "Preference",
@@ -39,10 +39,8 @@ __all__ = [
     "Slots",
     "Spec",
     "UnknownPreference",
-    "address_of",
     "choose",
     "cost_scaled",
-    "door",
     "explain",
     "passes",
     "possible",

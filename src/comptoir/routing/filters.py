@@ -30,7 +30,7 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
         or (spec.must_continue and not candidate.can_continue)
         or (candidate.plain_only and not spec.plain)
         or (spec.here and candidate.away)
-        or (candidate.door is not None and _door(spec, candidate) is not None)
+        or (candidate.access is not None and candidate.access.refuses(spec.entry) is not None)
     )
 
 
@@ -69,15 +69,6 @@ def _reputation(spec: Spec, candidate: Candidate) -> str | None:
     return f"{candidate.reputation:.2f} of {spec.min_reputation:.2f}" if short else None
 
 
-def _door(spec: Spec, candidate: Candidate) -> str | None:
-    door = candidate.door
-    if door is None or door.opens(caller=spec.caller, enters=spec.enters, proof=spec.proof):
-        return None
-    if spec.enters and not door.external:
-        return "no job may begin with it"
-    return "proves nothing" if spec.proof and not door.proofs else "not open to this address"
-
-
 FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
     ("kind", _kind),
     ("context length", _context),
@@ -90,7 +81,7 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
     ("reputation floor", _reputation),
     ("plain text", lambda s, c: "takes one text, a length and a temperature" if c.plain_only and not s.plain else None),
     ("continuation", lambda s, c: "can't go on from frames" if s.must_continue and not c.can_continue else None),
-    ("container's door", _door),
+    ("container's door", lambda s, c: c.access.refuses(s.entry) if c.access is not None else None),
     ("place", lambda s, c: "linked to another coordinator" if s.here and c.away else None),
 )
 """Name and check of every filter, in the order they are told; a check answers the figure that failed, or ``None``."""

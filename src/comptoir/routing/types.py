@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from comptoir.routing.door import Door
+from typing import Protocol
 
 PRIOR_FIRST_FRAME_MS = 500.0
 PRIOR_INTER_FRAME_MS = 30.0
@@ -40,18 +39,22 @@ class Spec:
     """The host has to be able to go on from delivered frames (a second attempt)."""
     here: bool = False
     """The host has to be one of this coordinator's own."""
-    caller: str = ""
-    """Address of whoever asked, for containers that let in only some."""
-    enters: bool = False
-    """A chain of containers begins with this one."""
-    proof: bool = False
-    """The container has to prove its result."""
+    entry: object | None = None
+    """What the `AccessPolicy` of an offer has to know of the job; read by nothing else. Hashable."""
     preference: str = "balanced"
     """Name of a strategy, see `PREFERENCES`."""
     answers: int = 1
     """Texts asked for, >= 1: each has the context for itself."""
     prefix_key: bytes | None = None
     """Names the beginning of the prompt: a host that lately served the same one may still have it cached."""
+
+
+class AccessPolicy(Protocol):
+    """Which jobs may be run under an offer that is not open to every one; whoever offers it says so."""
+
+    def refuses(self, entry: object | None) -> str | None:
+        """Say why a job that comes with this `Spec.entry` is not let in; None: it is. Called for every host looked at."""
+        ...
 
 
 class Slots:
@@ -106,8 +109,8 @@ class Candidate:
     """The host takes plain jobs only (it polls or is pushed its jobs)."""
     away: bool = False
     """The host is linked to another coordinator, which decides about its slots."""
-    door: Door | None = None
-    """Of a container: whom its host lets in. None: a model, open to everybody."""
+    access: AccessPolicy | None = None
+    """Which jobs the offer is open to; None: to every one."""
     region: str = ""
     tier: str = ""
     vram_mib: int = 0

@@ -4,8 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
+from comptoir.containers.inquire import WAIT_S
 from comptoir.dialects.infernet.node import NODE_VERSION
-from comptoir.dispatch.inquire import WAIT_S
 from comptoir.worker.engines.container_spec import ContainerSpec
 from tests.at_once import at_once
 from tests.dialects.infernet.shop import Node, open_node

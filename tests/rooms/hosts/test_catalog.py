@@ -1,8 +1,7 @@
 """The catalog: what hosts say of their containers, counted as they come, change and go."""
 
-from comptoir.hosts import Catalog
+from comptoir.hosts import Catalog, Door, Entry, door
 from comptoir.link import ContainerCard, ModelOffer
-from comptoir.routing import Door, door
 
 OPEN = Door()
 NEAR = door(external=True, proofs=False, networks=["10.0.0.0/8"])
@@ -74,3 +73,16 @@ class TestResources:
         assert catalog.resources(lambda host_id, name: host_id == b"2") == {"a": b'{"x":1}', "b": b'{"y":1}'}
         catalog.set_resources(b"2", {"b": b"{}"})
         assert catalog.resources(lambda host_id, name: host_id == b"2") == {"b": b"{}"}
+
+
+class TestToldApart:
+    def test_callers_count_only_where_some_host_lets_in_only_some(self) -> None:
+        catalog, near, far = Catalog(), Entry("10.1.1.1", enters=True), Entry("11.1.1.1", enters=True)
+        catalog.change_door("a", None, OPEN)
+        assert catalog.told_apart("a", near) == catalog.told_apart("a", far) == Entry(enters=True)
+
+        catalog.change_door("a", None, NEAR)
+        assert (catalog.told_apart("a", near), catalog.told_apart("a", far)) == (near, far)
+
+    def test_what_is_no_entry_of_a_container_stays(self) -> None:
+        assert Catalog().told_apart("m", None) is None

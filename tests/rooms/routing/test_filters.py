@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from comptoir.routing import FILTERS, Spec, door, explain, passes, possible
+from comptoir.routing import FILTERS, Spec, explain, passes, possible
 from comptoir.routing.filters import EXPLAINED_MAX
 from comptoir.routing.testing import make_candidate, make_free_list, make_host_id, make_spec
 
@@ -31,25 +31,29 @@ CASES: list[tuple[dict[str, object], str | None]] = [
     ({"here": True}, "place"),
     ({"plain": True}, None),
     ({"plain": False}, "plain text"),
-    ({"enters": True}, "container's door"),
-    ({"proof": True}, "container's door"),
-    ({"caller": "10.1.2.4"}, "container's door"),
-    ({"caller": "::ffff:10.1.2.3"}, None),
+    ({"entry": "somebody"}, None),
+    ({"entry": "somebody else"}, "container's door"),
+    ({"entry": None}, "container's door"),
 ]
-"""Asked of a host whose container lets in one address, begins no job and proves nothing."""
+"""Asked of a host whose offer is open to somebody."""
 
-ASKING = "10.1.2.3"
+
+class OpenToSomebody:
+    """Lets in one entry."""
+
+    def refuses(self, entry: object | None) -> str | None:
+        return None if entry == "somebody" else "not open to you"
 
 
 def asked(changes: dict[str, object]) -> Spec:
-    return replace(make_spec(), **{"caller": ASKING, **changes})  # type: ignore[arg-type]
+    return replace(make_spec(), **{"entry": "somebody", **changes})  # type: ignore[arg-type]
 
 
 class TestPasses:
     @pytest.mark.parametrize(("changes", "filter_name"), CASES)
     def test_each_filter_at_its_limit(self, changes: dict[str, object], filter_name: str | None) -> None:
         candidate = replace(
-            make_candidate(), plain_only=True, away=True, door=door(external=False, proofs=False, networks=(ASKING,))
+            make_candidate(), plain_only=True, away=True, access=OpenToSomebody()
         )  # 25 + 256 micro-dollars for the plain job
         spec = asked(changes)
 

@@ -1,10 +1,10 @@
 """Buying: admitted as Ritual's node admits, once under one Idempotency-Key."""
 
+from comptoir.containers import admit
 from comptoir.desk import submit_once
 from comptoir.dialects.infernet.callers import Caller
 from comptoir.dialects.infernet.translate import Asked, order_of
 from comptoir.dispatch import House
-from comptoir.dispatch.admit import admit
 from comptoir.idempotency import Claim
 from comptoir.jobs import LiveJob
 

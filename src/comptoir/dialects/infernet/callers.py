@@ -8,14 +8,14 @@ from ipaddress import ip_address
 
 import msgspec
 
+from comptoir.dialects.infernet.allowance import allow_unnamed
 from comptoir.dispatch import House
-from comptoir.dispatch.unnamed import allow_unnamed
+from comptoir.hosts import address_of
 from comptoir.identity import OwnerKind
 from comptoir.kit.errors import NotAllowed, NotAuthenticated
 from comptoir.kit.http import Request
 from comptoir.kit.ids import public
 from comptoir.ledger import UNNAMED
-from comptoir.routing import address_of
 
 FORWARDING = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
 """Headers that a proxy adds: what comes with one is no program of this machine, whatever its socket says."""

@@ -1,9 +1,9 @@
 """Delegated subscriptions: read exactly, their signature checked, and refused while this trading post delivers on no chain."""
 
 from comptoir.chain import Domain, SignatureExpired, containers_id, parse_delegated, recover
+from comptoir.containers import ContainerRefused
 from comptoir.dialects.infernet.wire import ContainerSet, ContainerSetQuery
 from comptoir.dispatch import House
-from comptoir.dispatch.errors import ContainerRefused
 from comptoir.kit.http import Request
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from comptoir.chain import ChainExtraMissing, ChainRefusal, OldSubscription
+from comptoir.containers import ContainerRefused
 from comptoir.desk import status_of as desk_status_of
 from comptoir.dialects.infernet.wire import Error
-from comptoir.dispatch.errors import ContainerRefused, NoHostPossible, UnknownModel
+from comptoir.dispatch.errors import NoHostPossible, UnknownModel
 from comptoir.kit.errors import InvalidField, NotAllowed, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import Reply, Request, UnsupportedBody
 from comptoir.ledger import InsufficientCredit

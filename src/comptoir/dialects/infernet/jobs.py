@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from comptoir.containers import RecordedStatuses
 from comptoir.desk import claim
 from comptoir.dialects.infernet import wire
 from comptoir.dialects.infernet.buying import buy
@@ -105,7 +106,7 @@ async def _list(house: House, caller: Caller, query: wire.JobsQuery) -> list[str
         await asyncio.sleep(0)
     if before is None and len(found) < query.limit:
         left = query.limit - len(found)
-        found += await house.jobs.recorded.names(caller.scope, running=pending, limit=left)
+        found += await house.state(RecordedStatuses).names(caller.scope, running=pending, limit=left)
     return found
 
 
@@ -137,7 +138,7 @@ async def _named(house: House, caller: Caller, names: Sequence[str]) -> list[wir
             results[name] = _stored(house, row, answers)
         elif job_id in jobs:
             results[name] = result_of(jobs[job_id], jobs[job_id].frames, intermediate=True)
-    reported = await house.jobs.recorded.statuses(
+    reported = await house.state(RecordedStatuses).statuses(
         caller.scope, [name for name in dict.fromkeys(names) if name not in results]
     )
     for name, status in reported.items():

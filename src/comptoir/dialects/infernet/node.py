@@ -3,12 +3,12 @@
 import msgspec
 
 from comptoir import __version__
+from comptoir.containers import ContainersElsewhere, RecordedStatuses, model_support
 from comptoir.dialects.infernet import wire
 from comptoir.dialects.infernet.callers import caller_of, is_local
 from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood
 from comptoir.dialects.infernet.translate import job_id_of
 from comptoir.dispatch import House
-from comptoir.dispatch.inquire import model_support
 from comptoir.jobs import UnknownJob
 from comptoir.kit.http import Reply, Request
 
@@ -38,7 +38,7 @@ async def info(house: House, request: Request) -> wire.NodeInfo:
     containers = [
         wire.Container(one.name, one.description, one.external, one.image) for one in house.fleet.catalog.containers()
     ]
-    pending = wire.Pending(offchain=house.jobs.live.chains + house.chains_elsewhere, onchain=0)
+    pending = wire.Pending(offchain=house.jobs.live.chains + house.state(ContainersElsewhere).chains, onchain=0)
     return wire.NodeInfo(f"{NODE_VERSION}+comptoir.{__version__}", containers, pending, wire.Chain(False, ""))
 
 
@@ -67,7 +67,7 @@ async def record(house: House, request: Request) -> Reply:
         raise NotUnderstood("NUL can't be part of a name", {"id": body.id})
     if await _is_job(house, body.id):
         raise NotUnderstood("The job is run here, which says how it stands", {"id": body.id})
-    await house.jobs.recorded.put(
+    await house.state(RecordedStatuses).put(
         caller.scope, body.id, status=body.status, containers=body.containers, at_ms=house.clock.now_ms()
     )  # fmt: skip
     return Reply(200, NULL)

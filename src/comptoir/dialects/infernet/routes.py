@@ -3,16 +3,10 @@
 from typing import Any
 
 from comptoir.chain import BadContainerSet, ChainExtraMissing, ChainRefusal, OldSubscription
+from comptoir.containers import ContainerRefused
 from comptoir.dialects.infernet import delegated, jobs, node, stream, wire
 from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood, render_error, status_of
-from comptoir.dispatch.errors import (
-    ContainerRefused,
-    NoHostPossible,
-    PromptTooLong,
-    QueueFull,
-    TooManyJobs,
-    UnknownModel,
-)
+from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
 from comptoir.kit.http import Access, Dialect, Endpoint, Request, UnsupportedBody

@@ -7,6 +7,7 @@ follows not before the client has had time to read it.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+from comptoir.containers import ContainerRefused
 from comptoir.desk import began_anew, claim, follow, follow_anew, leave, open_stream
 from comptoir.dialects.infernet.buying import buy
 from comptoir.dialects.infernet.callers import buyer_of
@@ -14,7 +15,6 @@ from comptoir.dialects.infernet.render import piece_of
 from comptoir.dialects.infernet.translate import asked_of, job_uuid
 from comptoir.dispatch import House
 from comptoir.dispatch.cancel import hang_up
-from comptoir.dispatch.errors import ContainerRefused
 from comptoir.jobs import JobState, LiveJob, Reader
 from comptoir.kit.errors import Refusal
 from comptoir.kit.http import Request, Stream, StreamAborted

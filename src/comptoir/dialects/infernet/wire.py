@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from comptoir.jobs import RECORDED_CONTAINERS_MAX, RECORDED_NAME_CHARS_MAX
+from comptoir.containers import RECORDED_CONTAINERS_MAX, RECORDED_NAME_CHARS_MAX
 
 CONTAINERS_MAX = 32
 """Longest chain: each container holds money and keeps its output until the end."""

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from comptoir.containers import is_said, note_said
 from comptoir.dispatch.assign import lose, pump
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.house import House
-from comptoir.dispatch.inquire import SAID_OF_HOST_BYTES_MAX, is_said
 from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
@@ -367,14 +367,7 @@ class Session:
         pump(self._house, self._host.id)
 
     def _resources(self, message: Resources) -> None:
-        offered = {offer.name for offer in self._host.row.models if offer.container is not None}
-        of, size = {}, 0
-        for name, body in message.of.items():
-            size += len(body)
-            if name in offered and size <= SAID_OF_HOST_BYTES_MAX and is_said(body):
-                of[name] = body
-        self._house.fleet.catalog.set_resources(self._host.id, of)
-        self._house.on_resources(self._host.id, of)
+        note_said(self._house, self._host, message.of)
 
     def _report(self, message: Report) -> None:
         answer = self._inquiries.pop(message.inquiry, None)

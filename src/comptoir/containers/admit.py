@@ -6,14 +6,32 @@ a container is there if any host offers it, and open to a caller if any of those
 
 from collections.abc import Sequence
 
-from comptoir.dispatch.errors import ContainerRefused
-from comptoir.dispatch.house import House
+from comptoir.containers.errors import ContainerRefused
+from comptoir.dispatch import House, State
+from comptoir.hosts import Door
 from comptoir.kit.errors import TooManyRequests
 from comptoir.kit.ratelimit import RateLimiter, address_key
-from comptoir.routing import Door
 
 RATES_MAX = 10_000
 """Limits that are counted at once; beyond it all counts begin anew."""
+
+
+class ContainerRates(State):
+    """What hosts let one caller ask of a container."""
+
+    def __init__(self, house: House) -> None:
+        self._clock = house.clock
+        self._limiters: dict[tuple[str, int, float], RateLimiter] = {}
+
+    def limiter(self, container: str, requests: int, period_s: float) -> RateLimiter:
+        """Return who counts against *requests* in *period_s* of a container."""
+        key = container, requests, period_s
+        found = self._limiters.get(key)
+        if found is None:
+            if len(self._limiters) >= RATES_MAX:
+                self._limiters.clear()
+            found = self._limiters[key] = RateLimiter(per_minute=requests, window_s=period_s, clock=self._clock)
+        return found
 
 
 def admit(house: House, containers: Sequence[str], *, proof: bool, caller: str) -> None:
@@ -46,13 +64,7 @@ def _count(house: House, name: str, doors: Sequence[Door], caller: str) -> None:
     if not all(door.rate_requests for door in doors):
         return
     best = max(doors, key=lambda door: door.rate_requests / door.rate_period_s)
-    key = name, best.rate_requests, best.rate_period_s
-    limiter = house.container_rates.get(key)
-    if limiter is None:
-        if len(house.container_rates) >= RATES_MAX:
-            house.container_rates.clear()
-        limiter = RateLimiter(per_minute=best.rate_requests, window_s=best.rate_period_s, clock=house.clock)
-        house.container_rates[key] = limiter
+    limiter = house.state(ContainerRates).limiter(name, best.rate_requests, best.rate_period_s)
     allowance = limiter.take(address_key(caller))
     if not allowance.allowed:
         limit = f"container {name!r} takes {best.rate_requests} jobs of one caller in {best.rate_period_s:g} s"

@@ -1,10 +1,29 @@
-"""Doors: whom a container lets in. A host says it, routing keeps to it; what a buyer claims of himself opens nothing."""
+"""Doors: whom a container lets in (`routing.AccessPolicy`). A host says it, routing keeps to it.
+
+What a buyer claims of himself opens nothing.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 
 Network = IPv4Network | IPv6Network
+
+
+class Entry(NamedTuple):
+    """What a door has to know of a job (`routing.Spec.entry`)."""
+
+    caller: str = ""
+    """Address of whoever asked; one that is none (empty) is in no network."""
+    enters: bool = False
+    """A chain of containers begins with this one."""
+    proof: bool = False
+    """The container has to prove its result."""
+
+
+NOBODY = Entry()
+"""A job that says nothing of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +40,14 @@ class Door:
     """Most jobs of one caller within *rate_period_s*; 0: no limit."""
     rate_period_s: float = 60.0
 
-    def opens(self, *, caller: str, enters: bool, proof: bool) -> bool:
-        """Tell whether a job may come in.
-
-        Args:
-            caller: the caller's address; one that is none (empty) is in no network.
-            enters: it would begin here.
-            proof: its result has to be proved here.
-        """
-        return (self.external or not enters) and (self.proofs or not proof) and self.admits(caller)
+    def refuses(self, entry: object | None) -> str | None:
+        """Say why a job may not come in; None: it may."""
+        job = entry if isinstance(entry, Entry) else NOBODY
+        if job.enters and not self.external:
+            return "no job may begin with it"
+        if job.proof and not self.proofs:
+            return "proves nothing"
+        return None if self.admits(job.caller) else "not open to this address"
 
     def admits(self, caller: str) -> bool:
         """Tell whether callers from this address may use the container."""

@@ -3,11 +3,18 @@
 They are words, nothing more: no money, no host, no receipt. Each belongs to a scope (who reported it), which alone sees it.
 """
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from comptoir.kit.db import Database, Tx
+from comptoir.dispatch import House, State
+from comptoir.kit.db import Tx
+from comptoir.kit.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 RECORDED_MAX = 10_000
 """Most statuses kept of one scope; the longest untouched go first."""
@@ -17,6 +24,11 @@ RECORDED_NAME_CHARS_MAX = 256
 
 RECORDED_CONTAINERS_MAX = 32
 """Most containers named with it."""
+
+FORGET_EVERY_S = 3600.0
+"""How often old statuses are looked for; a day's retention is kept to the hour."""
+
+DAY_MS = 24 * 3600 * 1000
 
 UPSERT = """
 INSERT INTO recorded (scope, name, status, containers, updated_ms) VALUES (?, ?, ?, ?, ?)
@@ -33,11 +45,11 @@ DELETE FROM recorded WHERE scope = ? AND updated_ms < (
 _encode = msgspec.json.Encoder().encode
 
 
-class Recorded:
+class RecordedStatuses(State):
     """Statuses by scope and name."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, house: House) -> None:
+        self._db = house.db
 
     async def put(self, scope: str, name: str, *, status: str, containers: Sequence[str], at_ms: int) -> None:
         """Note a status, whatever was noted before; durable when it returns."""
@@ -66,3 +78,34 @@ class Recorded:
     async def forget(self, *, older_than_ms: int) -> None:
         """Delete what was not touched since."""
         await self._db.run(lambda tx: tx.execute("DELETE FROM recorded WHERE updated_ms < ?", [older_than_ms]))
+
+
+@contextlib.asynccontextmanager
+async def forgetting(house: House) -> AsyncIterator[None]:
+    """Forget statuses that nobody touched for ``retention_days``, every hour until the block ends; 0 keeps them."""
+    task = asyncio.create_task(_forget_forever(house))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _forget_forever(house: House) -> None:
+    while house.settings.retention_days:
+        try:
+            await forget_old(house)
+        except Unavailable as away:
+            log.warning("old statuses are kept until the database is back: %s", away)
+        await asyncio.sleep(FORGET_EVERY_S)
+
+
+async def forget_old(house: House) -> None:
+    """Forget statuses past ``retention_days``.
+
+    Raises:
+        Unavailable: the database is out of reach.
+    """
+    older_than_ms = house.clock.now_ms() - house.settings.retention_days * DAY_MS
+    await house.state(RecordedStatuses).forget(older_than_ms=older_than_ms)

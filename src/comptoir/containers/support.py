@@ -4,6 +4,8 @@ import asyncio
 from collections import OrderedDict
 from typing import NamedTuple
 
+from comptoir.dispatch import House, State
+
 FRESH_S = 30.0
 """How long an answer is given without asking again."""
 
@@ -11,7 +13,7 @@ ANSWERS_MAX = 10_000
 """Answers remembered; who asks about more models than that is answered anew."""
 
 
-class Answer(NamedTuple):
+class SupportAnswer(NamedTuple):
     """What a container said."""
 
     body: bytes
@@ -19,11 +21,11 @@ class Answer(NamedTuple):
     at_s: float
 
 
-class SupportCache:
+class SupportCache(State):
     """Answers by container and model; the oldest are forgotten first."""
 
-    def __init__(self) -> None:
-        self._answers: OrderedDict[tuple[str, str], Answer] = OrderedDict()
+    def __init__(self, house: House) -> None:
+        self._answers: OrderedDict[tuple[str, str], SupportAnswer] = OrderedDict()
         self.asking: dict[tuple[str, str], asyncio.Task[None]] = {}
         """Questions under way: one container is not asked the same twice at a time."""
 
@@ -33,7 +35,7 @@ class SupportCache:
     def note(self, container: str, model_id: str, body: bytes, *, now_s: float) -> None:
         """Remember an answer."""
         key = container, model_id
-        self._answers[key] = Answer(body, now_s)
+        self._answers[key] = SupportAnswer(body, now_s)
         self._answers.move_to_end(key)
         if len(self._answers) > ANSWERS_MAX:
             self._answers.popitem(last=False)

@@ -6,9 +6,9 @@ Containers that only hosts of other coordinators serve are asked through those.
 import asyncio
 from typing import Protocol, runtime_checkable
 
-import msgspec
-
-from comptoir.dispatch.house import House
+from comptoir.containers.elsewhere import ContainersElsewhere
+from comptoir.containers.support import SupportCache
+from comptoir.dispatch import House
 
 WAIT_S = 0.04
 """How long an answer is waited for; Infernet's own client gives up after one second, and what comes later is remembered."""
@@ -18,25 +18,6 @@ HOST_ANSWERS_S = 5.0
 
 HOSTS_ASKED_MAX = 4
 """Most hosts of a container that are asked one after the other, until one of them gives an answer."""
-
-SAID_BYTES_MAX = 64 * 1024
-"""Most bytes of what a container says of itself or of a model."""
-
-SAID_OF_HOST_BYTES_MAX = 1024 * 1024
-"""Most bytes of what all containers of one host say of themselves; anybody may register a host."""
-
-_is_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-def is_said(body: bytes) -> bool:
-    """Tell whether *body* can be handed on as a container's words: a JSON object of a size that fits."""
-    if not body or len(body) > SAID_BYTES_MAX:
-        return False
-    try:
-        _is_object(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 @runtime_checkable
@@ -56,15 +37,15 @@ async def model_support(house: House, model_id: str) -> dict[str, bytes]:
     """
     now_s = house.clock.monotonic_s()
     names = [summary.name for summary in house.fleet.catalog.containers()]
-    stale = [name for name in names if not house.support.is_fresh(name, model_id, now_s=now_s)]
+    stale = [name for name in names if not house.state(SupportCache).is_fresh(name, model_id, now_s=now_s)]
     asked = [_asking(house, name, model_id) for name in stale]
     if asked:
         await asyncio.wait(asked, timeout=WAIT_S)
-    return {name: house.support.known(name, model_id) for name in names}
+    return {name: house.state(SupportCache).known(name, model_id) for name in names}
 
 
 def _asking(house: House, container: str, model_id: str) -> "asyncio.Task[None]":
-    asking, key = house.support.asking, (container, model_id)
+    asking, key = house.state(SupportCache).asking, (container, model_id)
     task = asking.get(key)
     if task is None:
         task = asking[key] = asyncio.get_running_loop().create_task(_ask(house, container, model_id))
@@ -77,21 +58,21 @@ async def _ask(house: House, container: str, model_id: str) -> None:
     reached = [candidate for candidate in hosts if candidate.away or candidate.host_id in house.lines]
     for candidate in reached[:HOSTS_ASKED_MAX]:
         if candidate.away:
-            body = await house.peers.inquire(candidate.host_id, container, model_id)
+            body = await house.state(ContainersElsewhere).talk.inquire(candidate.host_id, container, model_id)
         else:
             body = await _host_says(house, candidate.host_id, container, model_id)
         if body:
-            house.support.note(container, model_id, body, now_s=house.clock.monotonic_s())
+            house.state(SupportCache).note(container, model_id, body, now_s=house.clock.monotonic_s())
             return
 
 
 async def ask_here(house: House, host_id: bytes, container: str, model_id: str) -> bytes:
     """Return what a container of a host that is linked here says of a model; empty: nothing, or the host is not here."""
-    if house.support.is_fresh(container, model_id, now_s=house.clock.monotonic_s()):
-        return house.support.known(container, model_id)
+    if house.state(SupportCache).is_fresh(container, model_id, now_s=house.clock.monotonic_s()):
+        return house.state(SupportCache).known(container, model_id)
     body = await _host_says(house, host_id, container, model_id)
     if body:
-        house.support.note(container, model_id, body, now_s=house.clock.monotonic_s())
+        house.state(SupportCache).note(container, model_id, body, now_s=house.clock.monotonic_s())
     return body
 
 

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from comptoir.dispatch import inquire
+from comptoir.containers import inquire
+from comptoir.containers.support import SupportCache
 from tests.dispatch.test_advance import container
 from tests.street import FakeLine, Street
 
@@ -36,4 +37,4 @@ class TestModelSupport:
         street.house.lines[mute].body = None  # type: ignore[attr-defined]
 
         assert await inquire.model_support(street.house, "m") == {"a": YES}
-        assert not street.house.support.asking
+        assert not street.house.state(SupportCache).asking

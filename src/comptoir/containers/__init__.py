@@ -1,0 +1,37 @@
+"""Containers: what selling runs of containers needs beyond the life of a job, and only that.
+
+Owns: table ``recorded``; admission to a chain (`admit`), what containers say of themselves and of models (`note_said`,
+`model_support`), and the statuses that other programs report (`RecordedStatuses`).
+Invariant: nothing below knows that it is there: a job of containers is an order, a hold and a settlement like any other.
+Units: times in milliseconds since 1970 and monotonic seconds, sizes in bytes.
+Knows: the street and the hosts; the cluster tells it what is elsewhere (`ContainersElsewhere`).
+"""
+
+from comptoir.containers.admit import admit
+from comptoir.containers.elsewhere import ContainersElsewhere, ContainerTalk
+from comptoir.containers.errors import ContainerRefused
+from comptoir.containers.inquire import ask_here, model_support
+from comptoir.containers.recorded import (
+    RECORDED_CONTAINERS_MAX,
+    RECORDED_NAME_CHARS_MAX,
+    RecordedStatuses,
+    forgetting,
+)
+from comptoir.containers.said import is_said, note_said
+from comptoir.containers.tables import TABLES
+
+__all__ = [
+    "RECORDED_CONTAINERS_MAX",
+    "RECORDED_NAME_CHARS_MAX",
+    "TABLES",
+    "ContainerRefused",
+    "ContainerTalk",
+    "ContainersElsewhere",
+    "RecordedStatuses",
+    "admit",
+    "ask_here",
+    "forgetting",
+    "is_said",
+    "model_support",
+    "note_said",
+]

@@ -1,0 +1,40 @@
+"""What the containers of a host here say of themselves: taken as far as it can be handed on word for word."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from comptoir.containers.elsewhere import ContainersElsewhere
+from comptoir.dispatch import House
+from comptoir.hosts import Host
+
+SAID_BYTES_MAX = 64 * 1024
+"""Most bytes of what a container says of itself or of a model."""
+
+SAID_OF_HOST_BYTES_MAX = 1024 * 1024
+"""Most bytes of what all containers of one host say of themselves; anybody may register a host."""
+
+_is_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def is_said(body: bytes) -> bool:
+    """Tell whether *body* can be handed on as a container's words: a JSON object of a size that fits."""
+    if not body or len(body) > SAID_BYTES_MAX:
+        return False
+    try:
+        _is_object(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def note_said(house: House, host: Host, of: Mapping[str, bytes]) -> None:
+    """Take what the containers of a host here say of themselves, in place of what they said before, and tell the others."""
+    offered = {offer.name for offer in host.row.models if offer.container is not None}
+    said, size = {}, 0
+    for name, body in of.items():
+        size += len(body)
+        if name in offered and size <= SAID_OF_HOST_BYTES_MAX and is_said(body):
+            said[name] = body
+    house.fleet.catalog.set_resources(host.id, said)
+    house.state(ContainersElsewhere).talk.tell(host.id, said)

@@ -1,0 +1,28 @@
+"""Doors: a container lets in whom its host let in, and says why not."""
+
+import pytest
+
+from comptoir.hosts import Entry, door
+
+DOOR = door(external=False, proofs=False, networks=("10.1.2.3",))
+
+
+class TestRefuses:
+    @pytest.mark.parametrize(
+        ("entry", "why"),
+        [
+            (Entry("10.1.2.3"), None),
+            (Entry("::ffff:10.1.2.3"), None),
+            (Entry("10.1.2.4"), "not open to this address"),
+            (Entry("no address"), "not open to this address"),
+            (Entry("10.1.2.3", enters=True), "no job may begin with it"),
+            (Entry("10.1.2.3", proof=True), "proves nothing"),
+            (Entry("10.1.2.4", enters=True, proof=True), "no job may begin with it"),
+            (None, "not open to this address"),
+        ],
+    )  # fmt: skip
+    def test_it_says_what_it_looks_at_in_one_order(self, entry: Entry | None, why: str | None) -> None:
+        assert DOOR.refuses(entry) == why
+
+    def test_one_without_conditions_lets_in_everybody(self) -> None:
+        assert door(external=True, proofs=True, networks=()).refuses(None) is None
