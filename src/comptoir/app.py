@@ -25,9 +25,11 @@ from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
 from comptoir.dispatch import Alone, House, Served
 from comptoir.dispatch.assign import pump, pump_all
-from comptoir.dispatch.drain import drain
+from comptoir.dispatch.drain import Shutdown, drain
+from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedge_later
+from comptoir.dispatch.meters import Meters
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
@@ -99,15 +101,16 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
     try:
         await upgrade(db)
         house = await _rooms(settings, clock, data, db=db, node_id=node_id)
+        meters = house.state(Meters)
         slot = await house.nodes.join(version=__version__)
         await house.ledger.open_house_accounts(fee_slot=slot)
         house.fee_account = fee_account(slot)
         house.fleet.on_free = lambda host: pump(house, host.id)
         house.on_given = partial(hedge_later, house)
-        house.later.on_back = lambda: pump_all(house)
-        house.spawn(_count_before(house, before_ms=clock.now_ms()))
-        _, house.users = await house.identity.list_users(limit=1)
-        house.lag.start()
+        house.state(Later).on_back = lambda: pump_all(house)
+        house.background.spawn(_count_before(house, before_ms=clock.now_ms()))
+        _, meters.users = await house.identity.list_users(limit=1)
+        meters.lag.start()
         try:
             async with (
                 pushing(house, UrlGuard(allow_private=settings.allow_private_endpoint_urls)),
@@ -121,11 +124,11 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
                     sweeper.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await sweeper
-                    await house.later.close()
-                    await house.settle_down()
+                    await house.state(Later).close()
+                    await house.background.settle_down()
         finally:
-            house.lag.stop()
-            house.database.close()
+            meters.lag.stop()
+            meters.database.close()
             with contextlib.suppress(Unavailable):  # Statistics of the last seconds, and the database is away.
                 await house.hosts.flush()
             house.identity.close()
@@ -148,8 +151,9 @@ async def _among_others(house: House, settings: Settings) -> AsyncIterator[None]
 
 async def _count_before(house: House, *, before_ms: int) -> None:
     """Count what ended before this start, beside serving: the whole table is read, and only totals wait for it."""
+    before = house.state(Meters).ended_before
     for state, count in (await house.jobs.ended_counts(before_ms=before_ms)).items():
-        house.ended_before[state] = house.ended_before.get(state, 0) + count
+        before[state] = before.get(state, 0) + count
 
 
 async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, node_id: bytes) -> House:
@@ -172,7 +176,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
     house = House(
         settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=Jobs(db),
         receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=Nodes(db, node_id), peers=Alone(),
-        preference=preference_named(settings.routing), started_s=clock.monotonic_s(),
+        preference=preference_named(settings.routing),
     )  # fmt: skip
     return house
 
@@ -279,7 +283,7 @@ class _Server(uvicorn.Server):
 
     def _begin(self) -> None:
         if self._draining is None:
-            self._house.leaving = True
+            self._house.state(Shutdown).leaving = True
             self._app.closing = True
             self._draining = asyncio.get_running_loop().create_task(self._drain())
             self.on_stopping(self._house.jobs.live.open_answers)
@@ -287,7 +291,7 @@ class _Server(uvicorn.Server):
     async def _drain(self) -> None:
         house = self._house
         await asyncio.sleep(house.settings.drain_notice_s)
-        house.draining = True
+        house.state(Shutdown).draining = True
         standing = house.peers.standing()
         if standing is not None and standing.others:
             # Workers serve there while answers finish here; what they are at they bring along, and its readers here follow it.

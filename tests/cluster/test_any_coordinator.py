@@ -13,6 +13,8 @@ import pytest
 
 from comptoir.cluster.messages import View
 from comptoir.desk import stop
+from comptoir.dispatch.buyers import Buyers
+from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.submit import Order, submit
 from comptoir.hosts import OFFLINE
 from comptoir.jobs import JobFinished, JobState, LiveJob, Reader
@@ -82,7 +84,7 @@ class TestHostElsewhere:
             for job in jobs:
                 assert await read(job) == " tok" * TOKENS
         for house in posts.houses:
-            await posts.until(lambda house=house: not house.in_flight.counts())
+            await posts.until(lambda house=house: not house.state(Buyers).in_flight.counts())
             assert (len(house.jobs.live), house.jobs.live.leased, len(house.jobs.queue)) == (0, 0, 0)
             assert house.jobs.live.mirrors == {}
 
@@ -253,7 +255,7 @@ class TestCancelElsewhere:
                 await response.content.readline()
                 response.close()
 
-            await posts.until(lambda: posts[1].house.counts.get(JobState.CANCELLED) == 1)
+            await posts.until(lambda: posts[1].house.state(Meters).ended.get(JobState.CANCELLED) == 1)
             assert posts[1].house.jobs.live.leased == 0
 
 

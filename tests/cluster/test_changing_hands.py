@@ -10,6 +10,7 @@ import pytest
 
 from comptoir.cluster import offers
 from comptoir.cluster.messages import Batch, Offer
+from comptoir.desk.readers import OpenStreams
 from comptoir.dispatch.assign import lease_on
 from comptoir.dispatch.submit import submit
 from comptoir.jobs import JobRow, JobState, Lease, LiveJob, Reader
@@ -56,7 +57,7 @@ class TestChangingHands:
             await leasing.wait()
 
             reading = asyncio.create_task(events(posts[1], public("job", job.id)))
-            await posts.until(lambda: posts[1].house.readers.get(job.id))
+            await posts.until(lambda: posts[1].house.state(OpenStreams).of_job.get(job.id))
             go_on.set()
 
             async with asyncio.timeout(20):

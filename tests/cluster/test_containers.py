@@ -13,6 +13,7 @@ import pytest
 
 from comptoir.cluster import container_talk
 from comptoir.dispatch import watch
+from comptoir.dispatch.buyers import Buyers
 from comptoir.ledger import UNNAMED
 from comptoir.receipts import AuthenticatedBy, Statement, read_registry, verify
 from comptoir.worker.engines.container_spec import ContainerSpec
@@ -141,7 +142,7 @@ class TestChain:
             assert predicate.model == "a,b,c"
             assert [each.authenticated_by for each in predicate.segments] == [AuthenticatedBy.SIGNATURE] * 3
             for house in shop.posts.houses:
-                await shop.posts.until(lambda house=house: not house.in_flight.counts())
+                await shop.posts.until(lambda house=house: not house.state(Buyers).in_flight.counts())
                 assert (len(house.jobs.live), house.jobs.live.leased, house.jobs.live.mirrors) == (0, 0, {})
 
     async def test_a_step_may_come_back_to_where_the_job_was_bought(self, shop: Shop) -> None:
@@ -312,7 +313,7 @@ class TestShared:
 
             assert (statuses.count(200), statuses.count(402)) == (7, 13)
             for house in shop.posts.houses:
-                await shop.posts.until(lambda house=house: not house.in_flight.counts())
+                await shop.posts.until(lambda house=house: not house.state(Buyers).in_flight.counts())
             account = await shop.nodes[0].house.ledger.account(UNNAMED)
             assert (account.balance_uusd, account.held_uusd) == (RUN_UUSD // 2, 0)
 

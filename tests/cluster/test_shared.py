@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.errors import TooManyJobs
 from comptoir.dispatch.submit import submit
@@ -57,13 +58,13 @@ class TestLimits:
         ) as narrow, narrow[0].worker(options={"per_s": 5.0}):  # fmt: skip
             await narrow.until_seen(narrow[1], free=8)
             jobs = [await submit(narrow[0].house, order(narrow[0])) for _ in range(3)]
-            await narrow.until(lambda: narrow[1].house.in_flight.total(narrow[1].buyer_id) == 3)
+            await narrow.until(lambda: narrow[1].house.state(Buyers).in_flight.total(narrow[1].buyer_id) == 3)
 
             with pytest.raises(TooManyJobs):
                 await submit(narrow[1].house, order(narrow[1]))
 
             await cancel(narrow[0].house, jobs[0])
-            await narrow.until(lambda: narrow[1].house.in_flight.total(narrow[1].buyer_id) == 2)
+            await narrow.until(lambda: narrow[1].house.state(Buyers).in_flight.total(narrow[1].buyer_id) == 2)
             last = await submit(narrow[1].house, order(narrow[1]))
             for job in (*jobs[1:], last):
                 await read(job)

@@ -72,7 +72,7 @@ async def main(folder: str, database: str, bus: str, *numbers_and_buyers: str) -
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         await asyncio.gather(*(hammer(street, dice, ids, int(rounds), did=did) for _ in range(TASKS)))
-        await house.settle_down()
+        await house.background.settle_down()
     print(json.dumps(did), flush=True)
 
 

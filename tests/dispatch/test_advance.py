@@ -139,7 +139,7 @@ class TestChain:
             await sweep(street.house)
         assert (job.state, job.id in street.house.jobs.queue) == (JobState.QUEUED, True)
         await done(street, other)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
         await done(street, job)
 
         assert job.state == JobState.COMPLETED
@@ -405,7 +405,7 @@ class TestSilence:
             for host_id, _ in hosts:
                 street.house.fleet.seen(host_id)
         await sweep(street.house)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert (lease_of(job) is first) is kept
         await cancel(street.house, job)

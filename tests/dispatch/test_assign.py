@@ -32,7 +32,7 @@ class TestPump:
 
         for job in jobs:
             await finish_well(street.house, job)
-            await street.house.settle_down()
+            await street.house.background.settle_down()
 
         assert [job for job, _ in line.sent] == jobs
         assert {job.state for job in jobs} == {JobState.COMPLETED}
@@ -92,7 +92,7 @@ class TestLose:
         await lose(street.house, lost, lease_of(lost), "it broke", fault=Fault.NONE)
         assert street.house.jobs.queue.before(lost.id) == 0
         await finish_well(street.house, other)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert lost.host_id == second
 
@@ -141,7 +141,7 @@ class TestLose:
         async with asyncio.timeout(10):
             while job.lease is None:
                 await asyncio.sleep(0)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert [sent for sent, _ in line.sent] == [job, job]
         assert street.house.fleet.get(host_id).stored().jobs_lost == 0
@@ -166,7 +166,7 @@ class TestLose:
         street.unlink(second)
         job = await street.submit()
         street.link(second, line)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert [sent for sent, _ in line.sent] == [job]
         assert first not in job.tried

@@ -66,7 +66,7 @@ async def cancelled(scene: Scene) -> None:
 
 async def hung_up(scene: Scene) -> None:
     hang_up(scene.street.house, scene.job)
-    await scene.street.house.settle_down()
+    await scene.street.house.background.settle_down()
 
 
 def failing(code: str, fault: Fault) -> Act:

@@ -38,7 +38,7 @@ class TestCancel:
         first, second = await street.submit(), await street.submit()
 
         await cancel(street.house, first)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert [job for job, _ in line.sent] == [first, second]
         assert second.state == JobState.RUNNING
@@ -73,7 +73,7 @@ class TestCancel:
                 await asyncio.sleep(0)
 
         await asyncio.gather(*(cancel(street.house, job) for job in waiting), *ends)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert {job.state for job in waiting} == {JobState.CANCELLED}
         assert [host.slots.free for host in street.house.fleet] == [4]
@@ -97,7 +97,7 @@ class TestHangUp:
 
         hang_up(street.house, job)
         hang_up(street.house, job)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
         hang_up(street.house, job)
 
         assert job.state == JobState.CANCELLED

@@ -262,12 +262,12 @@ class TestNobodyCan:
 
         first = await lost(street, job)
         # The host that lost it is not asked again, but may have the next one in line.
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert (job.state, street.house.jobs.queue.before(job.id)) == (JobState.QUEUED, 0)
         assert waiting.host_id == first
         await done(street, other, 1)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
         assert (job.state, lease_of(job).first_frame) == (JobState.RUNNING, 2)
 
     async def test_but_not_for_ever(self, street: Street) -> None:

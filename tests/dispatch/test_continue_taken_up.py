@@ -57,7 +57,7 @@ class TestTakenUp:
             assert revived is not None
             assert revived in street.house.jobs.live.broken
             street.link(other, FakeLine())
-            await street.house.settle_down()
+            await street.house.background.settle_down()
             assert lease_of(revived).first_frame == 3
 
     async def test_what_a_liar_delivered_stays_unpaid(self, tmp_path: Path) -> None:

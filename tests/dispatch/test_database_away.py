@@ -9,6 +9,7 @@ import pytest
 
 from comptoir.dispatch.assign import lose
 from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.ending_later import Later, or_later
 from comptoir.dispatch.stream import complete, fail
 from comptoir.hosts import POLL
 from comptoir.jobs import Fault, JobState
@@ -41,9 +42,9 @@ async def kill(street: Street, server: OwnServer) -> None:
 async def until_written(street: Street) -> None:
     async with asyncio.timeout(BACK_S):
         await street.house.db.present()
-        while len(street.house.later):
+        while len(street.house.state(Later)):
             await asyncio.sleep(0.01)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
 
 class TestNothingNew:
@@ -71,7 +72,7 @@ class TestNothingNew:
 
         with pytest.raises(Unavailable):
             await finish_well(street.house, first)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
         assert street.house.fleet.get(host_id).slots.free == 1
         assert [job for job, _ in line.sent] == [first]
 
@@ -130,8 +131,8 @@ class TestEnds:
         await kill(street, own_server)
 
         with pytest.raises(Unavailable):
-            await street.house.or_later(
-                job, lambda: fail(street.house, job, code="broken", message="it broke", fault=Fault.HOST)
+            await or_later(
+                street.house, job, lambda: fail(street.house, job, code="broken", message="it broke", fault=Fault.HOST)
             )
         assert job.state == JobState.RUNNING
 
@@ -153,8 +154,8 @@ class TestEnds:
         await kill(street, own_server)
 
         with pytest.raises(Unavailable):
-            await street.house.or_later(
-                job, lambda: lose(street.house, job, lease, "its poll hung up", fault=Fault.NONE)
+            await or_later(
+                street.house, job, lambda: lose(street.house, job, lease, "its poll hung up", fault=Fault.NONE)
             )
 
         own_server.start()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.stream import complete, fail
 from comptoir.jobs import Fault, JobState
 from comptoir.ledger import InsufficientCredit, audit
@@ -51,7 +52,7 @@ class TestEarlyStart:
             host_id, line = await street.host()
             await bought_once(street)
             before = await house.ledger.account(host_id)
-            house.note_credit(street.buyer_id, 10**12)
+            house.state(Buyers).note_credit(street.buyer_id, 10**12)
 
             task = asyncio.create_task(street.submit(max_tokens=50_000))
             await asyncio.sleep(0)
@@ -68,7 +69,7 @@ class TestEarlyStart:
             assert (await house.ledger.account(host_id)).balance_uusd == before.balance_uusd
             assert house.jobs.live.leased == 0
             assert len(house.jobs.live) == 0
-            assert house.in_flight.counts() == {}
+            assert house.state(Buyers).in_flight.counts() == {}
             assert house.fleet.get(host_id).slots.running == 0
             if meanwhile in ("nothing", "frames"):
                 assert line.cancelled[-1][0] == line.sent[1][1].id

@@ -19,7 +19,7 @@ class TestSweep:
         await street.host()
         running, waiting = await street.submit(), await street.submit()
         await finish_well(street.house, running)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
         waiting_again = await street.submit()
         street.clock.advance(seconds=street.house.settings.job_ttl_s - 1)
         await sweep(street.house)

@@ -10,6 +10,7 @@ import pytest
 from comptoir.dispatch.assign import lose
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.hedge import begin, heard
+from comptoir.dispatch.second_host import Hedges
 from comptoir.dispatch.stream import complete, take_frames
 from comptoir.hosts import POLL
 from comptoir.jobs import Fault, JobState, Lease, LiveJob
@@ -70,9 +71,9 @@ class TestFirstWins:
         assert two.running() == [1, 1]
 
         deliver(street.house, two.job, 2)
-        assert (two.job.hedge, street.house.hedged, two.running()) == (None, {}, [1, 0])
+        assert (two.job.hedge, street.house.state(Hedges).by_lease, two.running()) == (None, {}, [1, 0])
         await complete(street.house, two.job, finish_reason="stop", usage=Usage(0, 2))
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert two.lines[two.second.host_id].cancelled == [(two.second.id, "the first host delivered")]
         assert await two.attempts() == sorted(
@@ -89,7 +90,7 @@ class TestFirstWins:
 
         deliver(street.house, two.job, 1)
         await complete(street.house, two.job, finish_reason="stop", usage=Usage(0, 1))
-        await street.house.settle_down()
+        await street.house.background.settle_down()
         assert blamed(street) == 0
         assert await audit(street.house.db) == []
 
@@ -101,7 +102,7 @@ class TestSecondWins:
         two.says(Frames(two.second.id, 0, [Frame("a")]))
         two.says(Frames(two.second.id, 1, [Frame("b")]))
         assert two.job.frames == []
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert (two.job.lease, two.job.state, two.running()) == (two.second, JobState.RUNNING, [0, 1])
         assert [frame.text for frame in two.job.frames] == ["a", "b"]
@@ -111,7 +112,7 @@ class TestSecondWins:
             [(two.first.host_id, "failed", None, 0), (two.second.host_id, "done", None, 176)]
         )
         assert await earned(street, two.first.host_id) == 0
-        assert (blamed(street), two.running(), street.house.hedged) == (0, [0, 0], {})
+        assert (blamed(street), two.running(), street.house.state(Hedges).by_lease) == (0, [0, 0], {})
         assert await audit(street.house.db) == []
 
     async def test_a_job_that_ends_while_it_is_handed_over_ends_once(self, street: Street) -> None:
@@ -119,10 +120,10 @@ class TestSecondWins:
 
         two.says(Frames(two.second.id, 0, [Frame("a")]))
         await cancel(street.house, two.job)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert two.job.state == JobState.CANCELLED
-        assert (two.running(), street.house.hedged, two.job.hedge) == ([0, 0], {}, None)
+        assert (two.running(), street.house.state(Hedges).by_lease, two.job.hedge) == ([0, 0], {}, None)
         assert await audit(street.house.db) == []
 
     async def test_while_the_database_is_away_the_first_keeps_it(
@@ -139,10 +140,10 @@ class TestSecondWins:
             for _ in range(10):
                 await asyncio.sleep(0)
 
-        assert (two.job.lease, two.running(), street.house.hedged) == (two.first, [1, 0], {})
+        assert (two.job.lease, two.running(), street.house.state(Hedges).by_lease) == (two.first, [1, 0], {})
         deliver(street.house, two.job, 1)
         await complete(street.house, two.job, finish_reason="stop", usage=Usage(0, 1))
-        await street.house.settle_down()
+        await street.house.background.settle_down()
         assert await audit(street.house.db) == []
 
 
@@ -151,7 +152,7 @@ class TestNeither:
         two = await pair(street)
 
         await cancel(street.house, two.job)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert two.running() == [0, 0]
         assert [len(line.cancelled) for line in two.lines.values()] == [1, 1]
@@ -161,7 +162,7 @@ class TestNeither:
         two = await pair(street)
 
         await lose(street.house, two.job, two.first, "it broke", fault=Fault.HOST)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         # A fresh lease, on the host that had been the second: durable like any other.
         assert lease_of(two.job).host_id == two.second.host_id

@@ -47,7 +47,7 @@ class TestLostCommit:
         first, second = await street.submit(), await street.submit()
         await cancel(street.house, first)
         cut_next(street, side)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert [sent for sent, _ in line.sent] == [first, second]
         assert (second.state, second.lease is not None) == (JobState.RUNNING, True)

@@ -61,7 +61,7 @@ class TestRouting:
             waiting = await submit(street.house, Order(street.buyer_id, "test", "chat", MODEL, NOT_PLAIN[2], 5, True))
 
             _, polling = await street.host(transport=POLL)
-            await street.house.settle_down()
+            await street.house.background.settle_down()
 
             assert polling.sent == []
             assert waiting.lease is None

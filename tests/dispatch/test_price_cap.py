@@ -30,12 +30,12 @@ class TestPriceCap:
             median = lines[20_000_000].sent[0][0]
 
             await finish_well(street.house, dear)
-            await street.house.settle_down()
+            await street.house.background.settle_down()
             assert waiting.lease is None
             await finish_well(street.house, median)
             for _ in range(100):
                 await asyncio.sleep(0)
-            await street.house.settle_down()
+            await street.house.background.settle_down()
 
             assert len(busy) == 3
             assert [job for job, _ in lines[20_000_000].sent] == [median, waiting]

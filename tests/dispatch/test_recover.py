@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from comptoir.dispatch import assign
+from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.stream import fail
 from comptoir.hosts import POLL
@@ -25,16 +26,16 @@ class TestRecover:
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
             queue, live = street.house.jobs.queue, street.house.jobs.live
             assert [queue.before(job_id) for job_id in ids] == [None, 0, 1, 2]
-            assert street.house.in_flight.counts() == {buyer: 4}
+            assert street.house.state(Buyers).in_flight.counts() == {buyer: 4}
             line = FakeLine()
             street.link(host_id, line)
             for job_id in ids:
                 job = live.get(job_id)
                 assert job is not None
                 await finish_well(street.house, job)
-                await street.house.settle_down()
+                await street.house.background.settle_down()
             assert [job.id for job, _ in line.sent] == ids[1:]
-            assert street.house.in_flight.counts() == {}
+            assert street.house.state(Buyers).in_flight.counts() == {}
             assert await audit(street.house.db) == []
 
     async def test_a_linked_host_keeps_its_lease_and_may_send_all_again(
@@ -116,7 +117,7 @@ class TestRecover:
             row = await street.house.jobs.get(job.id)
             assert (row.state, row.error_code, row.fault) == ("failed", "coordinator_restarted", "coordinator")
             assert await street.free_uusd() == SIGNUP_UUSD
-            assert street.house.in_flight.counts() == {}
+            assert street.house.state(Buyers).in_flight.counts() == {}
             assert await audit(street.house.db) == []
 
     async def test_restarting_again_and_again_changes_nothing(self, tmp_path: Path, database_address: str) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import JobState
 from comptoir.kit.errors import Unavailable
@@ -74,7 +76,7 @@ class TestFinish:
 
         assert job.state == JobState.COMPLETED
         assert len(line.closed) == 1
-        assert street.house.in_flight.counts() == {}
+        assert street.house.state(Buyers).in_flight.counts() == {}
         assert [host.slots.free for host in street.house.fleet] == [1]
         assert await audit(street.house.db) == []
 
@@ -110,5 +112,5 @@ class TestFinish:
             await job.ended()
 
         assert job.state == JobState.COMPLETED
-        assert len(street.house.later) == 0
+        assert len(street.house.state(Later)) == 0
         assert await audit(street.house.db) == []

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from comptoir.dispatch.buyers import Buyers
+from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.onboard import add_user
 from comptoir.dispatch.submit import Order, hold_for, submit
@@ -30,7 +32,7 @@ async def nothing_happened(street: Street) -> bool:
     jobs = await street.house.db.fetch("SELECT count(*) FROM jobs")
     holds = await street.house.db.fetch("SELECT count(*) FROM holds")
     free = [host.slots.free for host in street.house.fleet]
-    return (jobs, holds, street.house.in_flight.counts(), free) == ([(0,)], [(0,)], {}, [1] * len(free))
+    return (jobs, holds, street.house.state(Buyers).in_flight.counts(), free) == ([(0,)], [(0,)], {}, [1] * len(free))
 
 
 class TestSubmit:
@@ -121,17 +123,17 @@ class TestRefused:
             await narrow.submit()
 
         await narrow.host()
-        await narrow.house.settle_down()
+        await narrow.house.background.settle_down()
         await narrow.submit()
         with pytest.raises(TooManyJobs):
             await narrow.submit()
 
-        assert narrow.house.in_flight.counts() == {narrow.buyer_id: 3}
+        assert narrow.house.state(Buyers).in_flight.counts() == {narrow.buyer_id: 3}
         assert await audit(narrow.house.db) == []
 
     async def test_a_house_that_drains(self, street: Street) -> None:
         await street.host()
-        street.house.draining = True
+        street.house.state(Shutdown).draining = True
 
         with pytest.raises(Unavailable):
             await street.submit()
@@ -149,7 +151,7 @@ class TestChosenId:
             await street.submit(job_id=job_id)
 
         assert street.house.jobs.live.get(job_id) is first
-        assert street.house.in_flight.counts() == {street.buyer_id: 1}
+        assert street.house.state(Buyers).in_flight.counts() == {street.buyer_id: 1}
         assert await audit(street.house.db) == []
 
     async def test_side_by_side_one_of_them_makes_the_job(self, street: Street) -> None:

@@ -186,7 +186,7 @@ class TestDroppedLink:
         async with asyncio.timeout(10):
             while not job.segments or job.lease is None:
                 await asyncio.sleep(0)
-        await street.house.settle_down()
+        await street.house.background.settle_down()
 
         assert job.host_id != first
 

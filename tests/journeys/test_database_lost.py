@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from comptoir.dispatch.ending_later import Later
 from comptoir.kit.db import engine
 from tests.at_once import at_once
 from tests.post import Post, open_post
@@ -95,7 +96,7 @@ async def _outage(post: Post, *, lose: Callable[[], None], heal: Callable[[], No
         await _refused_at_once(session)
 
         await _until(lambda: all(one.text == " tok" * TOKENS for one in seen))
-        await _until(lambda: len(post.house.later) == STREAMS)
+        await _until(lambda: len(post.house.state(Later)) == STREAMS)
         assert len(seen[0].text) > shown
         assert [one.ends for one in seen] == [[]] * STREAMS
         assert len(post.house.lines) == 1, "the worker's link stays open"

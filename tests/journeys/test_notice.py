@@ -7,6 +7,7 @@ from pathlib import Path
 import aiohttp
 
 from comptoir.app import open_house, running
+from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.onboard import add_user
 from comptoir.settings import Settings
 from tests.post import Post
@@ -30,16 +31,16 @@ class TestNotice:
                     assert "connection" not in before.headers
 
                 stopping = asyncio.create_task(server.aclose())
-                while not house.leaving:
+                while not house.state(Shutdown).leaving:
                     await asyncio.sleep(0)
-                assert not house.draining
+                assert not house.state(Shutdown).draining
                 async with session.get("/house/status") as status, session.get("/health") as health:
                     assert (await status.json())["status"] == "draining"
                     assert (status.headers["connection"], health.status) == ("close", 503)
                 async with session.post("/run/model", json=BODY) as taken:
                     assert taken.status == 202
                 async with asyncio.timeout(10):
-                    while not house.draining:
+                    while not house.state(Shutdown).draining:
                         await asyncio.sleep(0.01)
                 # Answered or already gone: nothing new is taken in either case.
                 with contextlib.suppress(aiohttp.ClientError):

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from comptoir.dispatch import watch
+from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.submit import submit
 from comptoir.jobs import JobState, LiveJob, Reader
 from comptoir.kit.ids import parse
@@ -263,7 +264,7 @@ class TestDrain:
             workers(post, Misdeed.DROP, Misdeed.NONE) as (bad, good),
         ):
             job = await given_to(post, bad, [good])
-            post.house.draining = True
+            post.house.state(Shutdown).draining = True
 
             assert await text_of(job) == WHOLE
             assert await audit(post.house.db) == []

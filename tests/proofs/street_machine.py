@@ -20,7 +20,9 @@ from msgspec import structs
 from comptoir.app import open_house
 from comptoir.dispatch import House
 from comptoir.dispatch.assign import Requeued, requeue_verb, start_verb
+from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.house import Turn
 from comptoir.dispatch.onboard import add_host, add_user
@@ -121,8 +123,8 @@ class Street:
         """Wait until nothing goes on by itself any more."""
         for _ in range(4):
             await asyncio.sleep(0)
-            await self.house.settle_down()
-            while len(self.house.later) or self.house.later._task is not None:
+            await self.house.background.settle_down()
+            while len(self.house.state(Later)) or self.house.state(Later)._task is not None:
                 await asyncio.sleep(0)
 
 
@@ -342,7 +344,7 @@ class StreetMachine(LoopMachine):
             assert (live.lease.id if live.lease else b"") == job.lease
             assert (job.id in house.jobs.queue) == (job.state == "queued")
         waiting = {buyer: sum(job.buyer == buyer for job in self.model.open_jobs()) for buyer in self.model.buyers}
-        assert house.in_flight.counts() == {buyer: count for buyer, count in waiting.items() if count}
+        assert house.state(Buyers).in_flight.counts() == {buyer: count for buyer, count in waiting.items() if count}
 
     def compare_tables(self, tx: Tx) -> None:
         """What is stored against the model, and against itself."""

@@ -16,6 +16,7 @@ import pytest
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from comptoir.dispatch import assign, ending_later, expire, watch
+from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.stream import CANNOT_CONTINUE, leased_job
@@ -60,7 +61,7 @@ class JobMachine(StreetMachine):
         """A linked host begins before the commit, and the commit is refused."""
         buyer = list(self.model.buyers)[who]
         too_much = self.model.free(buyer) // TOKEN_UUSD + 1
-        self.house.note_credit(buyer, 10**12)
+        self.house.state(Buyers).note_credit(buyer, 10**12)
         self.refused(InsufficientCredit, self.hasty(buyer, too_much, meanwhile))
         self.recount_polls()
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from comptoir.app import open_house, running
 from comptoir.dispatch import House
+from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.submit import Order, submit
 from comptoir.hosts import Host
 from comptoir.jobs import JobState
@@ -136,7 +137,7 @@ class TestNextJob:
         poll = asyncio.create_task(host.next_job())
         await until_waiting(market, host)
 
-        market.house.draining = True
+        market.house.state(Shutdown).draining = True
 
         assert (await poll).status == 204
         assert (await host.next_job()).status == 503

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, async_playwright
 
+from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import add_host
 from comptoir.hosts import NewHost
 from comptoir.link import ContainerCard, ModelOffer
@@ -106,7 +107,7 @@ class TestPage:
             await page.click("#stop")
             await page.wait_for_selector("#facts:not([hidden])", timeout=WAIT_MS)
 
-        assert post.house.counts.get("cancelled") == 1
+        assert post.house.state(Meters).ended.get("cancelled") == 1
         assert "Stopped" in await page.locator("#said").inner_text()
         facts = await page.locator("#facts-text").inner_text()
         assert "$" in facts and await page.is_visible("#receipt"), "what had arrived is paid for, and receipted"

@@ -157,7 +157,7 @@ class FleetView:
 
     def _meet(self, seen: HostView, sender: bytes) -> None:
         if seen.id not in self._unknown:
-            self._house.spawn(self._look_up(seen.id))
+            self._house.background.spawn(self._look_up(seen.id))
         self._unknown[seen.id] = seen, sender
 
     async def _look_up(self, host_id: bytes) -> None:

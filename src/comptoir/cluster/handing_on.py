@@ -75,7 +75,7 @@ class HandingOn:
             future.set_result(answer)
 
     def _called(self, sender: bytes, call: HttpCall) -> None:
-        self._house.spawn(self._answer(sender, call))
+        self._house.background.spawn(self._answer(sender, call))
 
     async def _answer(self, sender: bytes, call: HttpCall) -> None:
         assert self.server is not None, "the composition root sets the server before anybody can call"

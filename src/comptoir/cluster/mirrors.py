@@ -13,8 +13,11 @@ from functools import partial
 from comptoir.cluster.messages import Batch, Differs, Ended, Follow, Gone, Owned, Stop, Unfollow
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
+from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.recover import take_up
+from comptoir.dispatch.second_host import drop_hedge
 from comptoir.jobs import RESTARTED, Fault, JobFinished, JobRow, JobState, LiveJob, Reader, UnknownJob, chain_over
 from comptoir.kit.errors import Refusal, Unavailable
 
@@ -70,17 +73,17 @@ class Mirrors:
                 self._attach(job, owner)
             return
         house.jobs.queue.remove(job.id)
-        house.drop_hedge(job, "the job moved to another coordinator")
+        drop_hedge(house, job, "the job moved to another coordinator")
         lease = house.jobs.live.close_lease(job)
         if lease is not None and not job.closing:
             # Of a job whose end waits for the database the slot is free already.
             house.fleet.release(lease.host_id)
         house.jobs.live.drop(job)
-        house.leave(job.owner_id)
+        house.state(Buyers).in_flight.leave(job.owner_id)
         job.closing = False
         self._jobs[job.id] = job
         if not house.jobs.live.leased:
-            house.when_empty.set()
+            house.state(Shutdown).when_empty.set()
         self._attach(job, owner)
 
     def known(self, job_id: bytes) -> LiveJob | None:
@@ -117,7 +120,7 @@ class Mirrors:
         if known is not None and job is not known:
             self._break_off(known)
         if reason and not job.over:
-            self._house.spawn(self._cancel(job, reason))
+            self._house.background.spawn(self._cancel(job, reason))
 
     def adopt(self, job: LiveJob) -> str:
         """A job is ours now, and no longer a mirror. Returns why it is to be stopped, empty if it is not."""
@@ -225,7 +228,7 @@ class Mirrors:
         self._heard_s.pop(job.id, None)
         self._stops.pop(job.id, None)
         if not self._house.jobs.live.open_answers:
-            self._house.when_empty.set()
+            self._house.state(Shutdown).when_empty.set()
 
     def _break_off(self, job: LiveJob) -> None:
         """End the readers of an answer that began anew: nothing can be added honestly to what they have. The job goes on."""
@@ -237,7 +240,7 @@ class Mirrors:
     def _gone(self, sender: bytes, message: Gone) -> None:
         job = self._jobs.get(message.job_id)
         if job is not None and job.owner_node == sender:
-            self._house.spawn(self._look([job]))
+            self._house.background.spawn(self._look([job]))
 
     def _differs(self, sender: bytes, message: Differs) -> None:
         job = self._mine(sender, message.job_id)
@@ -364,7 +367,7 @@ class Mirrors:
     def _stop(self, sender: bytes, message: Stop) -> None:
         job = self._house.jobs.live.get(message.job_id)
         if job is not None and not job.over and not job.closing:
-            self._house.spawn(self._cancel(job, message.reason))
+            self._house.background.spawn(self._cancel(job, message.reason))
         elif job is None:
             self._board.send(sender, Gone(message.job_id))
 

@@ -17,6 +17,8 @@ from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
 from comptoir.dispatch.assign import give, lease_on, line_up, pump, spec_of, start, take
+from comptoir.dispatch.buyers import Buyers
+from comptoir.dispatch.drain import Shutdown
 from comptoir.hosts import Host
 from comptoir.jobs import JobRow, JobState, LiveJob, Waiting
 from comptoir.kit.errors import Refusal
@@ -125,7 +127,7 @@ class Offers:
         spec = spec_of(job)
         candidate = take(house, spec, here=True)
         if candidate is not None:
-            house.spawn(start(house, job, candidate))
+            house.background.spawn(start(house, job, candidate))
         else:
             line_up(house, job, spec, first=True)
 
@@ -134,10 +136,10 @@ class Offers:
     def _offered(self, sender: bytes, message: Offer) -> None:
         for key in [key for key in self._asked if key[0] == sender]:
             del self._asked[key]
-        if self._house.draining:
+        if self._house.state(Shutdown).draining:
             self._board.send(sender, Declined(message.job_id))
         else:
-            self._house.spawn(self._consider(sender, message))
+            self._house.background.spawn(self._consider(sender, message))
 
     async def _consider(self, sender: bytes, message: Offer) -> None:
         job_id = message.job_id
@@ -180,7 +182,7 @@ class Offers:
             raise
         self._mirrors.adopt(job)
         house.jobs.live.add(job)
-        house.enter(job.owner_id)
+        house.state(Buyers).in_flight.enter(job.owner_id)
         # First, so that frames come behind it.
         self._board.send(sender, Took(job.id))
         self._mirrors.serve(sender, job, start=0, chain=job.chain)

@@ -13,6 +13,8 @@ from comptoir.cluster.messages import Revoked, Spent, Totals
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.containers import ContainersElsewhere
 from comptoir.dispatch import House
+from comptoir.dispatch.buyers import Buyers
+from comptoir.dispatch.meters import Meters
 from comptoir.kit.ratelimit import RateLimiter
 from comptoir.kit.shares import Share, Shares
 
@@ -48,7 +50,7 @@ class Sharing:
 
     def begin(self, limiters: Mapping[str, RateLimiter]) -> None:
         """Share *limiters*, by the name they have everywhere, and the buyers' unfinished jobs."""
-        self._shares = Shares(limiters, self._house.in_flight)
+        self._shares = Shares(limiters, self._house.state(Buyers).in_flight)
         self._timer = self._loop.call_later(TELL_S, self._tell)
 
     def stop(self) -> None:
@@ -75,7 +77,8 @@ class Sharing:
 
     def _tell_totals(self, new: frozenset[bytes]) -> None:
         """Tell everybody what changed, and who is new where the counting begins."""
-        totals = Totals(dict(self._house.counts), self._house.newcomers, self._house.jobs.live.chains)
+        meters = self._house.state(Meters)
+        totals = Totals(dict(meters.ended), meters.newcomers, self._house.jobs.live.chains)
         for node_id in new if totals == self._told else self._board.here:
             self._board.send(node_id, totals)
         self._told = totals
@@ -86,9 +89,10 @@ class Sharing:
         house.state(ContainersElsewhere).chains = sum([heard.chains for heard in self._heard.values()])
         if before is None:
             return  # What ended before this one came is in the database that it counted.
-        house.users += totals.users - before.users
+        meters = house.state(Meters)
+        meters.users += totals.users - before.users
         for state, count in totals.ended.items():
-            house.ended_before[state] = house.ended_before.get(state, 0) + count - before.ended.get(state, 0)
+            meters.ended_before[state] = meters.ended_before.get(state, 0) + count - before.ended.get(state, 0)
 
     def _spent(self, sender: bytes, message: Spent) -> None:
         if self._shares is not None:

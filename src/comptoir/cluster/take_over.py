@@ -13,6 +13,7 @@ from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
 from comptoir.dispatch.cancel import hang_up
+from comptoir.dispatch.drain import Shutdown
 from comptoir.jobs import LiveJob
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.nodes import NODE_SILENT_S, Node
@@ -191,12 +192,12 @@ class TakeOver:
 
     def _bus_changed(self, up: bool) -> None:
         if up:
-            self._house.spawn(self._check_own(self._house.jobs.live.all()))
+            self._house.background.spawn(self._check_own(self._house.jobs.live.all()))
 
     async def _take_waiting(self) -> None:
         """Without bus: take jobs that wait elsewhere for the hosts that are free here."""
         house = self._house
-        if house.draining or len(house.jobs.queue):
+        if house.state(Shutdown).draining or len(house.jobs.queue):
             return
         free = {
             model: host.slots.free

@@ -88,7 +88,7 @@ def leave(house: House, job: LiveJob) -> None:
     If nobody can ask again the job is cancelled, wherever it goes on by now: nobody pays for an answer that nobody gets.
     """
     if not job.detached and (began_anew(job) or not job.over):
-        house.spawn(_leave(house, job))
+        house.background.spawn(_leave(house, job))
 
 
 async def _leave(house: House, job: LiveJob) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from comptoir.desk.follow import job_by_id
-from comptoir.dispatch import House, Order
+from comptoir.dispatch import House, Order, State
 from comptoir.dispatch.submit import submit
 from comptoir.idempotency import Claim
 from comptoir.jobs import LiveJob, UnknownJob
@@ -20,6 +20,14 @@ LOOK_AGAIN_S = (0.0, 0.02, 0.08, 0.15, 0.25)
 
 YOUNG_MS = 2_000
 """A key bound longer ago than this is not being served for the first time any more; a refusal then stands at once."""
+
+
+class Making(State):
+    """Requests with an Idempotency-Key under way."""
+
+    def __init__(self, house: House) -> None:
+        self.tasks: dict[bytes, asyncio.Task[Any]] = {}
+        """By the resource they make."""
 
 
 async def once(
@@ -35,17 +43,17 @@ async def once(
     """
     if claim is None:
         return await make()
-    key = claim.resource_id
-    task: asyncio.Task[T] | None = house.pending.get(key)
+    key, tasks = claim.resource_id, house.state(Making).tasks
+    task: asyncio.Task[T] | None = tasks.get(key)
     if task is None and not claim.first:
         found = await find()
         if found is not None:
             return found
-        task = house.pending.get(key)
+        task = tasks.get(key)
     if task is None:
         making = _make_or_find(house, claim, find=find, make=make)
-        task = house.pending[key] = asyncio.get_running_loop().create_task(making)
-        task.add_done_callback(lambda _: house.pending.pop(key, None))
+        task = tasks[key] = asyncio.get_running_loop().create_task(making)
+        task.add_done_callback(lambda _: tasks.pop(key, None))
     # Shielded: the client that asked first may hang up, those that repeat still want the answer.
     return await asyncio.shield(task)
 

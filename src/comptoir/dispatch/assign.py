@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import msgspec
 
+from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.ending_later import Later, or_later
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.output import wrong_output
 from comptoir.dispatch.plain import is_plain
+from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.hosts import LINK, Entry
 from comptoir.jobs import (
@@ -68,7 +71,6 @@ def make_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
     """Open a lease on *job* for the reserved host, in memory; the caller writes it."""
     lease = new_lease(house, job, candidate)
     house.jobs.live.open_lease(job, lease)
-    house.when_empty.clear()
     return lease
 
 
@@ -98,8 +100,8 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
         return
     host = house.fleet.find(lease.host_id)
     if host is None or host.row.transport != LINK:
-        house.spawn(
-            house.or_later(job, lambda: lose(house, job, lease, "the line to the host was gone", fault=Fault.NONE))
+        house.background.spawn(
+            or_later(house, job, lambda: lose(house, job, lease, "the line to the host was gone", fault=Fault.NONE))
         )
 
 
@@ -137,7 +139,7 @@ async def lease_on(house: House, job: LiveJob, candidate: Candidate, *, from_id:
     try:
         await house.db.batch(start_verb, item, turn=Turn.START)
     except Refusal:
-        house.later.look()
+        house.state(Later).look()
         if job.lease is lease:
             house.jobs.live.close_lease(job)
             house.fleet.release(candidate.host_id)
@@ -196,7 +198,7 @@ def pump(house: House, host_id: bytes) -> None:
     """Give a host with free slots the oldest waiting jobs that it may run, until one of both runs out."""
     queue = house.jobs.queue
     if house.db.away:
-        house.later.look()
+        house.state(Later).look()
         return
     while True:
         host = house.fleet.find(host_id)
@@ -223,7 +225,7 @@ def pump(house: House, host_id: bytes) -> None:
         if job is None or job.closing:
             house.fleet.release(host_id)
             continue
-        house.spawn(start(house, job, candidate))
+        house.background.spawn(start(house, job, candidate))
 
 
 def pump_all(house: House) -> None:
@@ -248,7 +250,7 @@ async def lose(
     """
     if job.lease is not lease or job.closing:
         return
-    house.drop_hedge(job, "the job goes to another host")
+    drop_hedge(house, job, "the job goes to another host")
     blamed = fault in (Fault.HOST, Fault.CAPACITY)
     tried = set(job.tried)
     job.losses += blamed
@@ -397,7 +399,7 @@ async def requeue(
         job.begin_anew()
     house.fleet.release(lease.host_id)
     if not live.leased:
-        house.when_empty.set()  # A drain looks again; whoever gives the job on in this turn of the loop clears it.
+        house.state(Shutdown).when_empty.set()  # A drain looks again.
     _tell_host(house, job, lease, state if state is AttemptState.DONE else AttemptState.LOST)
 
 

@@ -34,7 +34,7 @@ def hang_up(house: House, job: LiveJob) -> None:
     """The client of an attached job is gone: cancel it in the background, the host being told right away."""
     if not job.over and not job.closing:
         tell_host_to_stop(house, job, "the client hung up")
-        house.spawn(_cancel_quietly(house, job))
+        house.background.spawn(_cancel_quietly(house, job))
 
 
 def tell_host_to_stop(house: House, job: LiveJob, reason: str) -> None:

@@ -7,9 +7,11 @@ stored, and whoever takes them up ends them.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-from comptoir.kit.db import Database
+from comptoir.dispatch.house import House, State
+from comptoir.jobs import LiveJob
 from comptoir.kit.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -23,11 +25,11 @@ TOGETHER_MAX = 256
 Again = Callable[[], Awaitable[object]]
 
 
-class Later:
+class Later(State):
     """Ends that wait for the database, by job: never more than there are unfinished jobs."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, house: House) -> None:
+        self._db = house.db
         self._kept: dict[bytes, Again] = {}
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -84,3 +86,24 @@ class Later:
         finally:
             if self._kept.get(job_id) is again:
                 del self._kept[job_id]
+
+
+async def or_later(house: House, job: LiveJob, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run *verb* on *job*; if the database is away run it again when it is back, unless the job has gone on meanwhile.
+
+    Raises:
+        Unavailable: the database is out of reach; nothing has to be called again.
+    """
+    lease = job.lease
+    try:
+        await verb()
+    except Unavailable:
+
+        async def again() -> None:
+            if job.lease is lease and not job.closing and not job.over:
+                await or_later(house, job, verb)
+
+        # An end that was decided on is kept by whoever did.
+        if not job.closing:
+            house.state(Later).keep(job.id, again)
+        raise

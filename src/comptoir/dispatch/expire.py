@@ -5,7 +5,7 @@ import logging
 
 from comptoir.dispatch.assign import nobody_left
 from comptoir.dispatch.cancel import tell_host_to_stop
-from comptoir.dispatch.house import House
+from comptoir.dispatch.house import House, State
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.watch import RELINK_S, ours, silence_max_s, take_away, why_lost
 from comptoir.jobs import AttemptState, Fault, JobState, Lease, LiveJob
@@ -35,6 +35,16 @@ FORGET_BATCHES_MAX = 20
 
 TOGETHER_MAX = 256
 """Jobs ended side by side, so that they share commits."""
+
+
+class Retention(State):
+    """How far the walk over old jobs has come."""
+
+    def __init__(self, house: House) -> None:
+        self.after = b""
+        """Id of the last job looked at."""
+        self.again_s = 0.0
+        """Monotonic time before which no new walk begins."""
 
 
 async def sweep_forever(house: House) -> None:
@@ -127,21 +137,22 @@ async def forget(house: House) -> tuple[int, int]:
     Bounded: the rest is for the next call. Money and receipts are kept for ever.
     """
     settings, now_ms = house.settings, house.clock.now_ms()
+    walk = house.state(Retention)
     keys = jobs = 0
     for _ in range(FORGET_BATCHES_MAX):
         gone = await house.idempotency.forget(older_than_ms=now_ms - int(settings.idempotency_ttl_s * 1000))
         keys += gone
         if not gone:
             break
-    if settings.retention_days and house.clock.monotonic_s() >= house.retention.again_s:
+    if settings.retention_days and house.clock.monotonic_s() >= walk.again_s:
         older_than_ms = now_ms - settings.retention_days * DAY_MS
         house.jobs.live.forget_recent(older_than_ms=older_than_ms)
         for _ in range(FORGET_BATCHES_MAX):
-            touched, after = await house.jobs.forget(older_than_ms=older_than_ms, after=house.retention.after)
+            touched, after = await house.jobs.forget(older_than_ms=older_than_ms, after=walk.after)
             jobs += touched
-            house.retention.after = after or b""
+            walk.after = after or b""
             if after is None:
-                house.retention.again_s = house.clock.monotonic_s() + WALK_AGAIN_S
+                walk.again_s = house.clock.monotonic_s() + WALK_AGAIN_S
                 break
     if keys or jobs:
         log.info("forgot %d idempotency keys and the contents of %d jobs", keys, jobs)

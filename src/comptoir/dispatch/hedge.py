@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from comptoir.dispatch.assign import line_up, new_lease, requeue, spec_of, start_of, start_verb, take
-from comptoir.dispatch.house import Hedge, House, Turn
+from comptoir.dispatch.ending_later import Later
+from comptoir.dispatch.house import House, Turn
+from comptoir.dispatch.second_host import Hedge, Hedges, drop_hedge
 from comptoir.hosts import LINK
 from comptoir.jobs import AttemptState, Fault, JobMoved, JobState, Lease, LiveJob
 from comptoir.kit.errors import Refusal, Unavailable
@@ -47,7 +49,7 @@ def begin(house: House, job: LiveJob, lease: Lease) -> None:
         house.fleet.release(second.host_id)
         return
     job.hedge = second
-    house.hedged[second.id] = Hedge(job, second)
+    house.state(Hedges).by_lease[second.id] = Hedge(job, second)
 
 
 def heard(
@@ -58,7 +60,7 @@ def heard(
     Args:
         replay: is given the messages again, in order, once the job is its own.
     """
-    hedge = house.hedged[message.lease]
+    hedge = house.state(Hedges).by_lease[message.lease]
     if hedge.lease.host_id != host_id:
         return
     if hedge.winning:
@@ -66,19 +68,19 @@ def heard(
     elif isinstance(message, Frames) and message.items:
         hedge.winning = True
         hedge.waiting.append(message)
-        house.spawn(_win(house, hedge, replay))
+        house.background.spawn(_win(house, hedge, replay))
     else:
-        house.drop_hedge(hedge.job, "it ended without a frame")
+        drop_hedge(house, hedge.job, "it ended without a frame")
 
 
 async def _win(house: House, hedge: Hedge, replay: Callable[[Frames | Done | Fail], None]) -> None:
     job, second = hedge.job, hedge.lease
     try:
         if not await _hand_over(house, hedge):
-            house.drop_hedge(job, "the job was not to be had")
+            drop_hedge(house, job, "the job was not to be had")
             return
     finally:
-        house.hedged.pop(second.id, None)
+        house.state(Hedges).by_lease.pop(second.id, None)
     for message in hedge.waiting:
         replay(message)
 
@@ -103,7 +105,7 @@ async def _hand_over(house: House, hedge: Hedge) -> bool:
     try:
         await house.db.batch(start_verb, item, turn=Turn.START)
     except Refusal as refusal:
-        house.later.look()
+        house.state(Later).look()
         if job.lease is second:
             live.close_lease(job)
             house.fleet.release(second.host_id)

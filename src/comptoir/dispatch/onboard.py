@@ -4,6 +4,7 @@ import msgspec
 
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.house import House
+from comptoir.dispatch.meters import Meters
 from comptoir.hosts import PUSH, Host, NewHost, insert_host
 from comptoir.identity import Identity, NewKey, OwnerKind, Principal, Role, User
 from comptoir.kit.db import Tx
@@ -62,8 +63,9 @@ async def add_user(
             book.apply(tx)
 
     await house.db.run(command, locks=[account_rows((user.id, PROMOTIONS))] if credit else ())
-    house.users += 1
-    house.newcomers += 1
+    meters = house.state(Meters)
+    meters.users += 1
+    meters.newcomers += 1
     return NewBuyer(user, new.key.secret, credit)
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 
 from comptoir.dispatch.assign import lose, spec_of
+from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.submit import queue_up
@@ -41,7 +42,7 @@ async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tr
     job.tried.update(tried)
     job.losses = max(job.losses, len(job.tried))
     house.jobs.live.add(job)
-    house.enter(job.owner_id)
+    house.state(Buyers).in_flight.enter(job.owner_id)
     if not job.detached and not (job.home_id is not None and house.peers.lives(job.home_id)):
         ending = Ending(
             JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="coordinator_restarted",

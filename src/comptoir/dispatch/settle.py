@@ -11,9 +11,14 @@ from functools import partial
 import msgspec
 
 from comptoir.dispatch.bill import NOTHING, Part, Share, shares
+from comptoir.dispatch.buyers import Buyers
+from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.house import House, Turn
+from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.output import STOP, wrong_output
+from comptoir.dispatch.second_host import drop_hedge
 from comptoir.jobs import (
     AttemptState,
     ClosedSegment,
@@ -112,7 +117,7 @@ async def finish(
     job.closing = True
     house.jobs.queue.remove(job.id)
     if job.hedge is not None:
-        house.drop_hedge(job, "the job is over")
+        drop_hedge(house, job, "the job is over")
     lease = house.jobs.live.close_lease(job)
     if lease is not None:
         # The slot is free as soon as the host has stopped, not when the books are written.
@@ -160,7 +165,7 @@ async def _write(
             # Also while the end is kept: a worker that comes back with the lease must not be told that nobody knows it.
             house.jobs.live.open_lease(job, lease)
         again = partial(_write_later, house, job, lease, ending, item=item, dishonest=dishonest)
-        if isinstance(error, Unavailable) and house.later.keep(job.id, again):
+        if isinstance(error, Unavailable) and house.state(Later).keep(job.id, again):
             raise
         job.closing = False
         if lease is not None:
@@ -168,7 +173,7 @@ async def _write(
         raise
     house.jobs.live.close_lease(job)
     if settled.buyer_free_uusd >= 0:
-        house.note_credit(job.owner_id, settled.buyer_free_uusd)
+        house.state(Buyers).note_credit(job.owner_id, settled.buyer_free_uusd)
     if settled.receipt is not None:
         house.receipts.remember(settled.receipt)
     _publish(house, job, lease, ending, row=item.finish, settled=settled)
@@ -199,14 +204,15 @@ def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *,
     job.events += 1
     job.state = ending.state
     house.jobs.live.retire(job)
-    house.leave(job.owner_id)
-    house.counts[ending.state] = house.counts.get(ending.state, 0) + 1
+    house.state(Buyers).in_flight.leave(job.owner_id)
+    meters = house.state(Meters)
+    meters.ended[ending.state] = meters.ended.get(ending.state, 0) + 1
     if ending.state == JobState.COMPLETED:
-        house.latency_ms_sum += row.at_ms - job.created_ms
+        meters.latency_ms_sum += row.at_ms - job.created_ms
     if lease is not None:
         _tell_host(house, job, lease, ending, row=row, settled=settled)
     if not house.jobs.live.leased:
-        house.when_empty.set()
+        house.state(Shutdown).when_empty.set()
     job.wake()
 
 

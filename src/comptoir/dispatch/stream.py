@@ -6,7 +6,9 @@ from comptoir.dispatch.advance import advance
 from comptoir.dispatch.assign import lose, nobody_left
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.house import House
+from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.output import wrong_output
+from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
 from comptoir.link import Frame, Usage
@@ -64,14 +66,15 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
         raise AnswerTooLarge(f"the host sent {tokens} tokens and {job.max_tokens} were asked for")
     if not job.append(fresh, bytes_max=house.settings.answer_bytes_max):
         raise AnswerTooLarge("the answer is larger than a job may hold")
-    house.frames += len(fresh)
-    house.tokens += tokens - before
+    meters = house.state(Meters)
+    meters.frames += len(fresh)
+    meters.tokens += tokens - before
     fleet = house.fleet
     if held == lease.first_frame:
         job.first_frame_s = job.first_frame_s or now
         job.broken_s = 0.0
         if job.hedge is not None:
-            house.drop_hedge(job, "the first host delivered")
+            drop_hedge(house, job, "the first host delivered")
         fleet.first_frame(lease.host_id, lease.model, (now - lease.started_s) * 1000)
     else:
         fleet.frames(lease.host_id, lease.model, (now - lease.touched_s) * 1000 / len(fresh), len(fresh))

@@ -20,10 +20,14 @@ from comptoir.dispatch.assign import (
     start_of,
     take,
 )
+from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import tell_host_to_stop
+from comptoir.dispatch.drain import check_open
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.plain import is_plain
+from comptoir.dispatch.second_host import drop_hedge
+from comptoir.dispatch.waiting_price import waiting_prices
 from comptoir.hosts import LINK, Entry
 from comptoir.jobs import (
     AttemptState,
@@ -102,15 +106,16 @@ async def submit(house: House, order: Order) -> LiveJob:
         InsufficientCredit: the buyer's free credit does not cover the hold.
     """
     settings = house.settings
-    house.check_open()
+    check_open(house)
     if len(order.body) > settings.prompt_bytes_max:
         raise PromptTooLong(settings.prompt_bytes_max)
-    if house.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
+    buyers = house.state(Buyers)
+    if buyers.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
     job, candidate = _chain(house, order) if order.containers else _one(house, order)
     lease = make_lease(house, job, candidate) if candidate is not None and not candidate.away else None
     early = lease is not None and order.job_id is None and _may_start_early(house, job, lease)
-    house.enter(order.owner_id)
+    buyers.in_flight.enter(order.owner_id)
     item = _Item(
         _row(job, house.node_id), _start(job, lease, house.node_id) if lease else None, order.job_id is not None
     )
@@ -120,7 +125,7 @@ async def submit(house: House, order: Order) -> LiveJob:
         job.events = 2
         give(house, job, lease)
     try:
-        house.note_credit(order.owner_id, await written)
+        buyers.note_credit(order.owner_id, await written)
     except BaseException:
         _take_back(house, job, early=early)
         raise
@@ -130,7 +135,7 @@ async def submit(house: House, order: Order) -> LiveJob:
             job.events = 2
             give(house, job, lease)
         elif candidate is not None:
-            house.spawn(start(house, job, candidate))
+            house.background.spawn(start(house, job, candidate))
         else:
             queue_up(house, job, spec_of(job))
     return job
@@ -188,15 +193,16 @@ def _may_start_early(house: House, job: LiveJob, lease: Lease) -> bool:
     nobody gets a host to work by asking without money.
     """
     host = house.fleet.find(lease.host_id)
-    return host is not None and host.row.transport == LINK and house.spend_seen_credit(job.owner_id, job.hold_uusd)
+    linked = host is not None and host.row.transport == LINK
+    return linked and house.state(Buyers).spend_seen_credit(job.owner_id, job.hold_uusd)
 
 
 def _take_back(house: House, job: LiveJob, *, early: bool) -> None:
     """Undo in memory a job that was refused; a host that began already stops and is not paid."""
-    house.leave(job.owner_id)
+    house.state(Buyers).in_flight.leave(job.owner_id)
     house.jobs.live.drop(job)
     job.refused = True
-    house.drop_hedge(job, "the job was refused")
+    drop_hedge(house, job, "the job was refused")
     if early:
         tell_host_to_stop(house, job, "the job was refused")
     lease = house.jobs.live.close_lease(job)
@@ -215,7 +221,7 @@ def queue_up(house: House, job: LiveJob, spec: Spec) -> None:
     if candidate is None:
         line_up(house, job, spec)
     else:
-        house.spawn(start(house, job, candidate))
+        house.background.spawn(start(house, job, candidate))
 
 
 def _submit_locks(item: _Item) -> Rows:
@@ -271,7 +277,7 @@ def _price_to_wait_for(house: House, spec: Spec) -> tuple[int, int]:
         raise NoHostPossible(house.fleet.explain(spec).sentence())
     if len(house.jobs.queue) >= house.settings.queue_jobs_max:
         raise QueueFull(len(house.jobs.queue))
-    return house.waiting_prices(spec, known)
+    return waiting_prices(house, spec, known)
 
 
 def _live(house: House, order: Order, *, prompt_tokens: int, price_in: int, price_out: int, hold: int) -> LiveJob:

@@ -7,10 +7,11 @@ the same moment it is not them but the line, or this process; then all get the l
 
 import asyncio
 import logging
+from collections import deque
 from dataclasses import replace
 
 from comptoir.dispatch.assign import lose, spec_of
-from comptoir.dispatch.house import House
+from comptoir.dispatch.house import House, State
 from comptoir.hosts import LINK
 from comptoir.jobs import Fault, Lease, LiveJob
 from comptoir.kit.errors import Refusal
@@ -41,6 +42,14 @@ RUN_END_S = 5.0
 
 TOOLS_S = 20.0
 """Least patience with an answer that may hold tool calls: engines put a call together before they send it."""
+
+
+class Drops(State):
+    """Links that dropped lately."""
+
+    def __init__(self, house: House) -> None:
+        self.at_s: deque[float] = deque()
+        """Monotonic times, oldest first."""
 
 
 def why_lost(house: House, job: LiveJob, lease: Lease, now_s: float) -> str:
@@ -97,7 +106,7 @@ def patience_s(house: House, job: LiveJob, lease: Lease) -> float:
 def link_dropped(house: House, host_id: bytes) -> None:
     """Note that a host's link is gone; if it is not back in a moment its jobs go on where somebody is free for them."""
     now_s = house.clock.monotonic_s()
-    drops = house.drops
+    drops = house.state(Drops).at_s
     drops.append(now_s)
     while now_s - drops[0] > TOGETHER_S:
         drops.popleft()
@@ -114,7 +123,7 @@ def _look_again(house: House, host_id: bytes) -> None:
     for job in house.jobs.live.leases_of(host_id):
         lease = job.lease
         if lease is not None and not job.closing and (why := why_lost(house, job, lease, now_s)):
-            house.spawn(take_away(house, job, lease, why))
+            house.background.spawn(take_away(house, job, lease, why))
 
 
 async def take_away(house: House, job: LiveJob, lease: Lease, why: str) -> None:
@@ -132,7 +141,7 @@ def ours(silent: set[bytes], leased: set[bytes]) -> bool:
 
 def _all_dropped(house: House, now_s: float) -> bool:
     """Tell whether so many links dropped together that it was not the hosts: a balancer, a network, this machine."""
-    together = sum([now_s - at_s <= TOGETHER_S for at_s in house.drops])
+    together = sum([now_s - at_s <= TOGETHER_S for at_s in house.state(Drops).at_s])
     return together >= TOGETHER_MIN and together > len(house.lines)
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from comptoir import __version__
 from comptoir.dispatch import House
+from comptoir.dispatch.drain import Shutdown
 from comptoir.hosts import ACTIVE, DRAINING, ContainerSummary, Host, ModelSummary, ReputationStory
 from comptoir.kit.http import Dialect, document_bytes
 from comptoir.kit.ids import public
@@ -121,7 +122,7 @@ def status_line(house: House) -> Html:
     hosts, models, waiting = house.fleet.active_hosts, len(house.fleet.models()), len(house.jobs.queue)
     containers = len(house.fleet.catalog.containers())
     state, words = ("ok", "Open") if hosts else ("idle", "Open, no host yet")
-    if house.draining:
+    if house.state(Shutdown).draining:
         state, words = "bad", "Closing"
     facts = [
         _count(hosts, "host"),

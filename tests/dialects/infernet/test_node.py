@@ -6,6 +6,7 @@ from pathlib import Path
 
 from comptoir.containers.inquire import WAIT_S
 from comptoir.dialects.infernet.node import NODE_VERSION
+from comptoir.dispatch.drain import Shutdown
 from comptoir.worker.engines.container_spec import ContainerSpec
 from tests.at_once import at_once
 from tests.dialects.infernet.shop import Node, open_node
@@ -106,10 +107,10 @@ class TestHealth:
     async def test_alone_it_is_the_published_one(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={}, prefix="/infernet") as node:
             assert (await node.ask("GET", "/health")).json == {"status": "healthy"}
-            node.house.leaving = True
+            node.house.state(Shutdown).leaving = True
             said = await node.ask("GET", "/health")
             assert (said.status, said.json) == (503, {"status": "unhealthy"})
-            node.house.leaving = False
+            node.house.state(Shutdown).leaving = False
 
     async def test_at_the_root_it_is_healthy_in_its_clients_word(self, node: Node) -> None:
         assert (await node.ask("GET", "/health")).json["status"] == "healthy"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from comptoir.desk.readers import OpenStreams
 from comptoir.dialects.infrintia.jobs import FRAMES_PER_PIECE, render_tokens
 from comptoir.kit.ids import parse
 from comptoir.link import Frame
@@ -32,7 +33,7 @@ async def read_event(response: aiohttp.ClientResponse) -> str:
 async def until_no_stream(market: Market) -> None:
     """Wait until nobody reads."""
     async with asyncio.timeout(5):
-        while market.house.streams:
+        while market.house.state(OpenStreams).count:
             await asyncio.sleep(0.005)
 
 
@@ -57,7 +58,7 @@ class TestStream:
             assert await read_event(response) == 'id: 2\ndata: {"token": "é"}\n\n'
             await host.complete(job_id)
             assert await response.text() == "data: [DONE]\n\n"
-        assert shared.house.streams == 0
+        assert shared.house.state(OpenStreams).count == 0
 
     @pytest.mark.parametrize("over", [False, True])
     async def test_it_replays_from_any_event(self, shared: Market, over: bool) -> None:

@@ -13,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from comptoir import __version__
 from comptoir.app import open_house
 from comptoir.dialects import DIALECTS
+from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import add_host
 from comptoir.dispatch.submit import Order, submit
 from comptoir.hosts import NewHost
@@ -177,7 +179,7 @@ class TestHealth:
                 await asyncio.sleep(0.05)
 
     async def test_it_is_unhealthy_while_it_drains(self, post: Post) -> None:
-        post.house.leaving = True
+        post.house.state(Shutdown).leaving = True
         status, body = await get_json(post, "/health")
         assert (status, body["status"], body["checks"]["database"]["healthy"]) == (503, "unhealthy", True)
 
@@ -230,9 +232,9 @@ class TestMetrics:
                 pass
             settings = post.house.settings
         async with open_house(settings) as again:
-            await again.settle_down()
-            assert again.ended_before["completed"] == 1
-            assert again.users == 2
+            await again.background.settle_down()
+            assert again.state(Meters).ended_before["completed"] == 1
+            assert again.state(Meters).users == 2
 
 
 class TestReferences:

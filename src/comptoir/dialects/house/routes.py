@@ -30,6 +30,8 @@ from comptoir.dialects.house.wire import (
     StatusView,
 )
 from comptoir.dispatch import House
+from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import host_of
 from comptoir.hosts import UnknownHost
 from comptoir.identity import OwnerKind, Principal, UnknownUser
@@ -276,11 +278,13 @@ async def audited(house: House, request: Request) -> AuditView:
 
 async def status(house: House, request: Request) -> StatusView:
     """Give the trading post in numbers; all from memory, so it is never slow."""
+    meters = house.state(Meters)
     return StatusView(
-        "draining" if house.leaving else "open", __version__, round(house.clock.monotonic_s() - house.started_s, 3),
+        "draining" if house.state(Shutdown).leaving else "open", __version__,
+        round(house.clock.monotonic_s() - meters.started_s, 3),
         house.fleet.active_hosts, len(house.fleet), len(house.fleet.models()),
         len(house.fleet.catalog.containers()), len(house.jobs.queue),
-        house.jobs.live.leased, {str(state): count for state, count in house.counts.items()}, house.preference.name,
+        house.jobs.live.leased, {str(state): count for state, count in meters.ended.items()}, house.preference.name,
         house.settings.fee_bps, house.receipts.keyid,
     )  # fmt: skip
 

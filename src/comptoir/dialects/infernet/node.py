@@ -9,6 +9,8 @@ from comptoir.dialects.infernet.callers import caller_of, is_local
 from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood
 from comptoir.dialects.infernet.translate import job_id_of
 from comptoir.dispatch import House
+from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.meters import Meters
 from comptoir.jobs import UnknownJob
 from comptoir.kit.http import Reply, Request
 
@@ -28,7 +30,7 @@ encode = msgspec.json.Encoder().encode
 
 async def health(house: House, request: Request) -> wire.Health | Reply:
     """Say whether the node works: 503 and ``unhealthy`` while it is shutting down or its database is away."""
-    healthy = (await house.database.read()).healthy and not house.leaving
+    healthy = (await house.state(Meters).database.read()).healthy and not house.state(Shutdown).leaving
     body = wire.Health("healthy" if healthy else "unhealthy")
     return body if healthy else Reply(503, encode(body))
 

@@ -9,6 +9,8 @@ from comptoir.desk import claim, elsewhere, once, until_over
 from comptoir.dialects.infrintia import wire
 from comptoir.dispatch import House
 from comptoir.dispatch.assign import pump
+from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.ending_later import or_later
 from comptoir.dispatch.errors import AnswerTooLarge, FramesOutOfOrder
 from comptoir.dispatch.onboard import NewcomerHost, add_host, host_of
 from comptoir.dispatch.plain import frames_of, plain_job
@@ -106,7 +108,7 @@ async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
     """Wait for a job; 204 when none came in time. The job is leased, durably, when the answer leaves."""
     body: wire.NextJob = request.body
     host = await _caller(house, request, body.host_id)
-    if house.draining:
+    if house.state(Shutdown).draining:
         raise Unavailable("this coordinator is shutting down; ask again in a moment", retry_after_s=2.0)
     longest = house.settings.next_job_wait_s
     wait_s = longest if body.wait_s is None else min(body.wait_s, longest)
@@ -198,7 +200,7 @@ async def fail_job(house: House, request: Request) -> wire.Failed:
         fail, house, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
         status=422 if body.fault == "buyer" else 502,
     )  # fmt: skip
-    await house.or_later(job, failed)
+    await or_later(house, job, failed)
     if job.over or job.closing:
         await until_over(job)
     return wire.Failed(public("job", job.id), "failed" if job.over else "queued")
@@ -256,7 +258,7 @@ async def _take(house: House, job: LiveJob, frames: list[Frame], *, seq: int | N
     try:
         return take_frames(house, job, len(job.frames) if seq is None else seq, frames)
     except AnswerTooLarge as large:
-        await house.or_later(
-            job, partial(fail, house, job, code="answer_too_large", message=large.message, fault=Fault.HOST)
+        await or_later(
+            house, job, partial(fail, house, job, code="answer_too_large", message=large.message, fault=Fault.HOST)
         )
         raise

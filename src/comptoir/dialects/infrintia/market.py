@@ -4,7 +4,9 @@ from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.errors import encode
 from comptoir.dialects.infrintia.render import host_card, model
 from comptoir.dispatch import House
+from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import UnknownModel
+from comptoir.dispatch.meters import Meters
 from comptoir.jobs import JobState
 from comptoir.kit.http import Reply, Request
 
@@ -21,7 +23,7 @@ async def platform(house: House, request: Request) -> wire.Platform:
 
 async def health(house: House, request: Request) -> wire.Health | Reply:
     """Say how it is: 503 and ``unhealthy`` while shutting down or without the database."""
-    healthy = (await house.database.read()).healthy and not house.leaving
+    healthy = (await house.state(Meters).database.read()).healthy and not house.state(Shutdown).leaving
     body = wire.Health("healthy" if healthy else "unhealthy", house.fleet.active_hosts, len(house.jobs.queue))
     return body if healthy else Reply(503, encode(body))
 
@@ -49,7 +51,8 @@ async def hosts(house: House, request: Request) -> wire.Hosts:
 
 async def metrics(house: House, request: Request) -> wire.Metrics:
     """Give the platform's figures; the mean latency is over the jobs completed since this coordinator started."""
-    done = house.counts.get(JobState.COMPLETED, 0)
-    mean_ms = house.latency_ms_sum // done if done else 0
-    completed = house.ended_before.get(JobState.COMPLETED, 0) + done
-    return wire.Metrics(completed, house.fleet.active_hosts, house.users, mean_ms)
+    meters = house.state(Meters)
+    done = meters.ended.get(JobState.COMPLETED, 0)
+    mean_ms = meters.latency_ms_sum // done if done else 0
+    completed = meters.ended_before.get(JobState.COMPLETED, 0) + done
+    return wire.Metrics(completed, house.fleet.active_hosts, meters.users, mean_ms)

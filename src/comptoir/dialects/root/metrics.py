@@ -11,6 +11,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from comptoir.dispatch import House
+from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.ending_later import Later
+from comptoir.dispatch.meters import Meters
 from comptoir.jobs import FINAL
 
 MODELS_MAX = 50
@@ -53,10 +56,10 @@ class HouseCollector(Collector):
         yield seconds
 
     def _jobs(self) -> Iterator[Metric]:
-        house = self._house
+        house, meters = self._house, self._house.state(Meters)
         ended = CounterMetricFamily("comptoir_jobs_ended", "Jobs that ended since the start.", labels=("state",))
         for state in sorted(FINAL):
-            ended.add_metric((state,), house.counts.get(state, 0))
+            ended.add_metric((state,), meters.ended.get(state, 0))
         yield ended
         yield GaugeMetricFamily("comptoir_jobs_waiting", "Jobs in line for a host.", len(house.jobs.queue))
         by_model = GaugeMetricFamily(
@@ -67,8 +70,8 @@ class HouseCollector(Collector):
         yield by_model
         yield GaugeMetricFamily("comptoir_jobs_leased", "Jobs that hosts work on.", house.jobs.live.leased)
         yield GaugeMetricFamily("comptoir_chains", "Chains of containers that are not over.", house.jobs.live.chains)
-        yield CounterMetricFamily("comptoir_frames", "Frames taken from hosts.", house.frames)
-        yield CounterMetricFamily("comptoir_tokens", "LLM tokens in them.", house.tokens)
+        yield CounterMetricFamily("comptoir_frames", "Frames taken from hosts.", meters.frames)
+        yield CounterMetricFamily("comptoir_tokens", "LLM tokens in them.", meters.tokens)
 
     def _fleet(self) -> Iterator[Metric]:
         hosts = GaugeMetricFamily("comptoir_hosts", "Registered hosts.", labels=("status",))
@@ -89,7 +92,8 @@ class HouseCollector(Collector):
         yield CounterMetricFamily("comptoir_db_writer_cpu_seconds", "CPU of the writer thread.", stats.cpu_s)
         yield GaugeMetricFamily("comptoir_db_commands_waiting", "Commands that wait for the writer.", db.waiting)
         yield GaugeMetricFamily("comptoir_db_away", "1 while the database is out of reach.", float(db.away))
-        yield GaugeMetricFamily("comptoir_ends_waiting", "Ends of jobs that wait for it.", len(self._house.later))
+        waiting = len(self._house.state(Later))
+        yield GaugeMetricFamily("comptoir_ends_waiting", "Ends of jobs that wait for it.", waiting)
 
     def _others(self) -> Iterator[Metric]:
         standing = self._house.peers.standing()
@@ -106,12 +110,14 @@ class HouseCollector(Collector):
         yield CounterMetricFamily("comptoir_jobs_taken_over", "Jobs taken over from others.", standing.taken_over)
 
     def _loop(self) -> Iterator[Metric]:
-        house, lag = self._house, self._house.lag
+        house, meters = self._house, self._house.state(Meters)
+        lag = meters.lag
         yield GaugeMetricFamily("comptoir_loop_lag_seconds", "How late the event loop ran, last sample.", lag.last_s)
         yield GaugeMetricFamily("comptoir_loop_lag_worst_seconds", "The worst since the start.", lag.worst_s)
-        up_s = house.clock.monotonic_s() - house.started_s
+        up_s = house.clock.monotonic_s() - meters.started_s
         yield GaugeMetricFamily("comptoir_uptime_seconds", "Seconds since the start.", up_s)
-        yield GaugeMetricFamily("comptoir_draining", "1 from the beginning of a stop on.", float(house.leaving))
+        leaving = house.state(Shutdown).leaving
+        yield GaugeMetricFamily("comptoir_draining", "1 from the beginning of a stop on.", float(leaving))
 
 
 def exposition(house: House, *, openmetrics: bool) -> tuple[bytes, str]:

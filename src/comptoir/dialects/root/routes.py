@@ -7,6 +7,8 @@ from comptoir.dialects.root.errors import Detail, render_error, status_of
 from comptoir.dialects.root.metrics import exposition
 from comptoir.dialects.root.wire import Checked, Health, Metrics, MetricsQuery, Platform
 from comptoir.dispatch import House
+from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.meters import Meters
 from comptoir.jobs import JobState
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.http import Access, Dialect, Endpoint, NoSuchPath, Reply, Request, encode_json
@@ -39,11 +41,11 @@ class Root:
 
     async def health(self, house: House, request: Request) -> Reply:
         """Say whether the house works; from checks at most ``health_cache_s`` old."""
-        found = await house.database.read()
+        found = await house.state(Meters).database.read()
         checks = {"database": Checked(found.healthy, round(found.took_ms, 3))}
         if not found.healthy:
             checks["database"].error = found.words
-        if house.leaving:
+        if house.state(Shutdown).leaving:
             checks["intake"] = Checked(False, 0.0, "the coordinator is shutting down")
         healthy = all(check.healthy for check in checks.values())
         body = Health(
@@ -61,10 +63,11 @@ class Root:
         if as_text:
             body, media = exposition(house, openmetrics=openmetrics)
             return Reply(200, body, media=media, headers=((b"vary", b"accept"),))
-        completed = house.counts.get(JobState.COMPLETED, 0)
+        meters = house.state(Meters)
+        completed = meters.ended.get(JobState.COMPLETED, 0)
         numbers = Metrics(
-            house.ended_before.get(JobState.COMPLETED, 0) + completed, house.fleet.active_hosts, house.users,
-            round(house.latency_ms_sum / completed) if completed else 0,
+            meters.ended_before.get(JobState.COMPLETED, 0) + completed, house.fleet.active_hosts, meters.users,
+            round(meters.latency_ms_sum / completed) if completed else 0,
         )  # fmt: skip
         return Reply(200, encode_json(numbers), headers=((b"vary", b"accept"),))
 

@@ -12,9 +12,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from comptoir.containers import is_said, note_said
 from comptoir.dispatch.assign import lose, pump
+from comptoir.dispatch.ending_later import Later, or_later
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.house import House
+from comptoir.dispatch.second_host import Hedges
 from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
@@ -76,6 +78,7 @@ class Session:
         self._ack_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.open = False
+        self._hedged = house.state(Hedges).by_lease
         self._inquiries: dict[int, asyncio.Future[bytes]] = {}
         self._inquired = 0
 
@@ -205,7 +208,9 @@ class Session:
             elif len(job.frames) > lease.first_frame or lease.revived:
                 # Another process of this host began the answer, which can't be begun again under the same lease.
                 fault = Fault.COORDINATOR if lease.revived else Fault.HOST
-                house.spawn(lose(house, job, lease, "the host came back without the job", fault=fault, again=True))
+                house.background.spawn(
+                    lose(house, job, lease, "the host came back without the job", fault=fault, again=True)
+                )
             else:
                 unsent.append(_job_message(job, lease, now_ms=house.common_ms()))
         return have, unsent
@@ -253,7 +258,7 @@ class Session:
 
     def _act(self, message: FromWorker) -> None:
         kind = type(message)
-        if self._house.hedged and isinstance(message, Frames | Done | Fail) and message.lease in self._house.hedged:
+        if self._hedged and isinstance(message, Frames | Done | Fail) and message.lease in self._hedged:
             heard(self._house, self._host.id, message, self._act_late)
         elif kind is Frames:
             self._frames(message)  # type: ignore[arg-type]
@@ -297,12 +302,12 @@ class Session:
             # Of a chain the outputs before count too, which this host has not made; no other host could help it.
             fault = Fault.BUYER if job.steps and job.segment_start else Fault.HOST
             failed = partial(fail, self._house, job, code="answer_too_large", message=str(large), fault=fault)
-            self._house.spawn(self._if_held(job, message.lease, failed))
+            self._house.background.spawn(self._if_held(job, message.lease, failed))
 
     async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *verb* unless the lease was closed between the message and this task: what the host said of it is moot then."""
         if job.lease is not None and job.lease.id == lease:
-            await self._house.or_later(job, verb)
+            await or_later(self._house, job, verb)
 
     def _done(self, message: Done) -> None:
         job = self._ended(message.lease)
@@ -310,16 +315,16 @@ class Session:
             return
         if message.end_seq != len(job.frames):
             raise ProtocolBroken(f"done after frame {message.end_seq}, and {len(job.frames)} arrived")
-        self._house.spawn(self._complete(job, message))
+        self._house.background.spawn(self._complete(job, message))
 
     async def _complete(self, job: LiveJob, message: Done) -> None:
         if job.lease is None or job.lease.id != message.lease:
             return  # Closed since the message came, in the same turn.
         try:
-            await self._house.or_later(job, partial(self._take_done, job, message))
+            await or_later(self._house, job, partial(self._take_done, job, message))
         except Refusal as refusal:
             log.warning("job %s could not be settled: %s", public("job", job.id), refusal)
-            if job.closing or self._house.later.keeps(job.id):
+            if job.closing or self._house.state(Later).keeps(job.id):
                 return  # It is written when the database is back; the worker's other answers go on meanwhile.
             # Not written, nor going to be: the worker keeps its Done and repeats it after a reconnect.
             if self.open:  # Of several, the first closes for all of them.
@@ -344,7 +349,7 @@ class Session:
                 fault=FAULTS.get(message.fault, Fault.HOST), status=message.status, body=message.body,
                 retry_after_s=message.retry_after_s,
             )  # fmt: skip
-            self._house.spawn(self._if_held(job, message.lease, failed))
+            self._house.background.spawn(self._if_held(job, message.lease, failed))
 
     def _ended(self, lease: bytes) -> LiveJob | None:
         try:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 
 from comptoir.dispatch.assign import lose
+from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.ending_later import or_later
 from comptoir.dispatch.house import House
 from comptoir.hosts import LINK, OFFLINE, Host
 from comptoir.jobs import Fault, Lease, LiveJob
@@ -107,7 +109,7 @@ class PollLine:
         if answer is not None and poll.gone:
             job, lease = answer
             gone = partial(lose, self._house, job, lease, "its poll hung up", fault=Fault.NONE)
-            self._house.spawn(self._house.or_later(job, gone))
+            self._house.background.spawn(or_later(self._house, job, gone))
             return None
         return answer
 
@@ -129,7 +131,7 @@ class PollLine:
         now_s = self._loop.time()
         left_s = poll.ends_s - now_s
         host = self._house.fleet.find(self._host_id)
-        if host is None or self._house.draining:
+        if host is None or self._house.state(Shutdown).draining:
             self._withdraw(poll)
             return
         if left_s <= 0 and (left_s <= -PROMISED_S or not self._all_promised(host)):

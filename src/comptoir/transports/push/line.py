@@ -14,6 +14,7 @@ from functools import partial
 import aiohttp
 import msgspec
 
+from comptoir.dispatch.ending_later import or_later
 from comptoir.dispatch.errors import AnswerTooLarge
 from comptoir.dispatch.house import House
 from comptoir.dispatch.plain import frames_of, plain_job, whole_answer
@@ -198,7 +199,7 @@ class PushLine:
                 fail, self._house, job, code="host_busy" if fault is Fault.CAPACITY else "push_failed",
                 message=f"the host: {why}", fault=fault, status=502, retry_after_s=why.retry_after_s,
             )  # fmt: skip
-            await self._house.or_later(job, failed)
+            await or_later(self._house, job, failed)
         except Refusal as refusal:
             log.warning("the failure of job %s could not be written: %s", public("job", job.id), refusal)
 

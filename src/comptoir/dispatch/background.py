@@ -1,0 +1,37 @@
+"""Background: tasks that nobody awaits, whose failures are logged all the same, and that a stop waits for."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from comptoir.kit.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+
+class Background:
+    """Tasks of one coordinator that run beside whatever started them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run *work* in the background; a failure is logged, never silent."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        if isinstance(task.exception(), Unavailable):
+            log.warning("background work of the street waits for the database: %s", task.exception())
+        elif task.exception() is not None:
+            log.error("background work of the street failed", exc_info=task.exception())
+
+    async def settle_down(self) -> None:
+        """Wait until nothing runs any more, what was spawned meanwhile included."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,37 @@
+"""Meters: what a coordinator counted since its start, and how well it feels, for health and metrics. Nothing is decided by it."""
+
+from comptoir.dispatch.house import House, State
+from comptoir.kit.vitals import Check, LoopLag
+
+CHECK_CAP_S = 0.5
+"""Longest wait of a health check; clients of GET /health (infernet-client) give up after one second."""
+
+
+class Meters(State):
+    """Counters of one coordinator; each counts from its start unless it says otherwise."""
+
+    def __init__(self, house: House) -> None:
+        self._db = house.db
+        self.started_s = house.clock.monotonic_s()
+        """Monotonic time of the start."""
+        self.ended: dict[str, int] = {}
+        """Jobs that ended, by final state."""
+        self.ended_before: dict[str, int] = {}
+        """Jobs that had ended when this process started, or that ended at other coordinators since, by final state."""
+        self.latency_ms_sum = 0
+        """Milliseconds from submit to end of completed jobs."""
+        self.frames = 0
+        """Frames taken from hosts."""
+        self.tokens = 0
+        """LLM tokens in them."""
+        self.users = 0
+        """People with an account, at whatever coordinator and whenever they came."""
+        self.newcomers = 0
+        """Those of them that came in here."""
+        self.database = Check(self._ask_writer, fresh_s=house.settings.health_cache_s, cap_s=CHECK_CAP_S)
+        """Whether the database takes commands, cached for ``health_cache_s``."""
+        self.lag = LoopLag()
+        """How late the event loop runs."""
+
+    async def _ask_writer(self) -> None:
+        await self._db.run(lambda tx: tx.fetch("SELECT 1"))

@@ -1,0 +1,54 @@
+"""Second hosts: which lease has a second host at work beside it (`dispatch.hedge` starts them), and how one is stopped."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from comptoir.dispatch.house import House, State
+from comptoir.jobs import AttemptState, Lease, LiveJob
+from comptoir.kit.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Hedge:
+    """A second host at work on a job that waits for its first frame (`dispatch.hedge`)."""
+
+    job: LiveJob
+    lease: Lease
+    winning: bool = False
+    """It has delivered, and the job is being handed over to it."""
+    waiting: list[Any] = field(default_factory=list)
+    """What it said meanwhile."""
+
+
+class Hedges(State):
+    """All second hosts at work."""
+
+    def __init__(self, house: House) -> None:
+        self.by_lease: dict[bytes, Hedge] = {}
+        """By the lease they work on."""
+
+
+def drop_hedge(house: House, job: LiveJob, reason: str) -> None:
+    """Stop the second host of *job*, if it has one: it is not paid, and nobody is blamed."""
+    lease = job.hedge
+    if lease is None:
+        return
+    job.hedge = None
+    house.state(Hedges).by_lease.pop(lease.id, None)
+    house.fleet.release(lease.host_id)
+    line = house.lines.get(lease.host_id)
+    if line is not None:
+        line.cancel(lease, reason)
+        line.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)
+    if not job.refused:
+        house.background.spawn(_note_loser(house, job, lease))
+
+
+async def _note_loser(house: House, job: LiveJob, lease: Lease) -> None:
+    try:
+        await house.jobs.note_loser(job.id, lease, at_ms=house.clock.now_ms())
+    except Unavailable as away:
+        log.warning("the second host of job %s is not on record: %s", job.id.hex(), away)

@@ -1,0 +1,38 @@
+"""Waiting price: what a job that no host is free for waits at, the median of those that could run it."""
+
+from comptoir.dispatch.house import House, State
+from comptoir.routing import Candidate, FreeList, Spec, passes
+
+WAITING_PRICE_S = 1.0
+"""How long the median price of a model is reused: finding it looks at every host that offers the model."""
+
+WAITING_PRICES_MAX = 10_000
+"""Median prices remembered; beyond it all are worked out anew."""
+
+
+class WaitingPrices(State):
+    """Median prices (in, out) lately worked out, with the time until which they hold."""
+
+    def __init__(self, house: House) -> None:
+        self.cached: dict[tuple[object, ...], tuple[float, int, int]] = {}
+
+
+def waiting_prices(house: House, spec: Spec, known: FreeList) -> tuple[int, int]:
+    """Return the median (in, out) prices of the hosts that could run *spec*; at most a second old."""
+    key = (spec.model, spec.kind, house.fleet.catalog.told_apart(spec.model, spec.entry))
+    prices = house.state(WaitingPrices).cached
+    now = house.clock.monotonic_s()
+    cached = prices.get(key)
+    if cached is None or cached[0] < now:
+        fitting = [c for c in known.all.values() if passes(spec, c)]
+        fitting.sort(key=_by_price)
+        middle = fitting[len(fitting) // 2]
+        cached = (now + WAITING_PRICE_S, middle.price_in_uusd_per_mtok, middle.price_out_uusd_per_mtok)
+        if len(prices) >= WAITING_PRICES_MAX:
+            prices.clear()
+        prices[key] = cached
+    return cached[1], cached[2]
+
+
+def _by_price(candidate: Candidate) -> tuple[int, int]:
+    return candidate.price_out_uusd_per_mtok, candidate.price_in_uusd_per_mtok
