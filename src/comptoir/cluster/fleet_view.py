@@ -12,7 +12,7 @@ from collections.abc import Callable
 from comptoir.cluster.messages import Figures, Hail, HostView, Outcome, View
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
-from comptoir.hosts import LINK, OFFLINE, Away, Host
+from comptoir.hosts import OFFLINE, Away, Host
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class FleetView:
 
     def _seen(self, host: Host) -> HostView:
         # A host that polls or is called can be heard by any coordinator; one with a link is there only where the link is.
-        status = host.status if host.linked or host.row.transport != LINK else OFFLINE
+        status = host.status if host.linked or not host.reach.one_place else OFFLINE
         reputation = next((candidate.reputation for candidate in host.candidates.values()), 0.0)
         figures = [
             Figures(model, pace.figures.first_frame_p50_ms, pace.figures.inter_frame_p50_ms)
@@ -136,7 +136,7 @@ class FleetView:
         host = fleet.get(seen.id)
         if host.linked or (seen.status == OFFLINE and host.node_id != sender):
             return  # It left the sender, and is here or with somebody else by now.
-        if host.node_id not in (b"", sender) and host.row.transport != LINK and host.slots.free and not seen.free:
+        if host.node_id not in (b"", sender) and not host.reach.one_place and host.slots.free and not seen.free:
             return  # Heard of by two; whoever can give it jobs has it.
         if tuple(seen.models) != host.row.models or seen.total != host.row.slots:
             fleet.replace_offer(seen.id, tuple(seen.models), seen.total)

@@ -14,7 +14,7 @@ from comptoir.dispatch.output import wrong_output
 from comptoir.dispatch.plain import is_plain
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
-from comptoir.hosts import LINK, Entry
+from comptoir.hosts import Entry
 from comptoir.jobs import (
     AttemptState,
     Fault,
@@ -87,7 +87,7 @@ def new_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
 def give(house: House, job: LiveJob, lease: Lease) -> None:
     """Send a durably leased job down its host's line.
 
-    A linked host whose connection just dropped keeps the lease and gets the job when it is back, within `RELINK_S`; from
+    A host that comes back (`Reach`) keeps the lease and gets the job when it is back, within `RELINK_S`; from
     any other host without a line the job goes on to the next at once, and nobody is blamed.
     """
     if job.closing or job.lease is not lease:
@@ -99,7 +99,7 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
         house.on_given(job, lease)
         return
     host = house.fleet.find(lease.host_id)
-    if host is None or host.row.transport != LINK:
+    if host is None or not host.reach.comes_back:
         house.background.spawn(
             or_later(house, job, lambda: lose(house, job, lease, "the line to the host was gone", fault=Fault.NONE))
         )

@@ -13,7 +13,6 @@ from comptoir.dispatch.assign import line_up, new_lease, requeue, spec_of, start
 from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.second_host import Hedge, Hedges, drop_hedge
-from comptoir.hosts import LINK
 from comptoir.jobs import AttemptState, Fault, JobMoved, JobState, Lease, LiveJob
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.link import Done, Fail, Frames
@@ -28,7 +27,7 @@ def hedge_later(house: House, job: LiveJob, lease: Lease) -> None:
     ):  # A container may do something in the world, which is not to be done twice.
         return
     host = house.fleet.find(lease.host_id)
-    if host is not None and host.row.transport == LINK:
+    if host is not None and host.reach.stops_at_once:
         wait_s = house.fleet.pace(lease.host_id, lease.model).first_frame_p95_ms / 1000
         asyncio.get_running_loop().call_later(wait_s, begin, house, job, lease)
 
@@ -38,8 +37,7 @@ def begin(house: House, job: LiveJob, lease: Lease) -> None:
     if job.lease is not lease or job.closing or job.hedge is not None or len(job.frames) > lease.first_frame:
         return
     spec = spec_of(job)
-    # Only hosts with our worker can be stopped at once, so it is looked for as for a job that is no plain text.
-    wanted = replace(spec, deny=spec.deny | {lease.host_id}, plain=False)
+    wanted = replace(spec, deny=spec.deny | {lease.host_id}, stoppable=True)
     candidate = take(house, wanted, here=True)
     if candidate is None:
         return

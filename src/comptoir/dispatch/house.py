@@ -192,7 +192,7 @@ class House:
     lines: dict[bytes, Line] = field(default_factory=dict)
     """Line by host id; a host without one can't be given jobs."""
     reach: Callable[[Host], None] = lambda host: None
-    """Opens the line to a host that jobs are pushed to; the composition root sets it (`transports.push`)."""
+    """Opens the line to a host if that is one whose jobs are pushed to it; the composition root sets it (`transports.push`)."""
     on_given: Callable[[LiveJob, Lease], None] = lambda job, lease: None
     """Called when a job went down a line; the composition root sets it (`dispatch.hedge`)."""
     served: Callable[[], Iterable[Served]] = tuple

@@ -5,7 +5,7 @@ import msgspec
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.house import House
 from comptoir.dispatch.meters import Meters
-from comptoir.hosts import PUSH, Host, NewHost, insert_host
+from comptoir.hosts import Host, NewHost, insert_host
 from comptoir.identity import Identity, NewKey, OwnerKind, Principal, Role, User
 from comptoir.kit.db import Tx
 from comptoir.kit.errors import NotAllowed
@@ -100,9 +100,8 @@ async def add_host(
 
     await house.db.run(command)
     host = house.hosts.admit(row)
-    if row.transport == PUSH:
-        house.reach(host)
-        pump(house, row.id)
+    house.reach(host)
+    pump(house, row.id)
     return NewcomerHost(row.id, key.secret)
 
 

@@ -8,7 +8,6 @@ from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.submit import queue_up
-from comptoir.hosts import LINK
 from comptoir.jobs import AttemptState, Fault, JobRow, JobState, Lease, LiveJob
 
 log = logging.getLogger(__name__)
@@ -52,14 +51,14 @@ async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tr
     elif job.lease is None:
         queue_up(house, job, spec_of(job))
     elif not _keeps_frames(house, job.lease):
-        # A polling or pushed host keeps no frames to send again: start over on whoever is free.
+        # Its frames are gone with the coordinator that had them: start over on whoever is free.
         await lose(house, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
     return job
 
 
 def _keeps_frames(house: House, lease: Lease) -> bool:
     host = house.fleet.find(lease.host_id)
-    return host is not None and host.row.transport == LINK
+    return host is not None and host.reach.keeps_frames
 
 
 def _signs(house: House, host_id: bytes) -> bool:

@@ -28,7 +28,7 @@ from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.plain import is_plain
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.waiting_price import waiting_prices
-from comptoir.hosts import LINK, Entry
+from comptoir.hosts import Entry
 from comptoir.jobs import (
     AttemptState,
     JobExists,
@@ -186,15 +186,15 @@ def _prices(house: House, spec: Spec, candidate: Candidate | None) -> tuple[int,
 
 
 def _may_start_early(house: House, job: LiveJob, lease: Lease) -> bool:
-    """Tell whether a linked host may begin while the job is still being written.
+    """Tell whether a host may begin while the job is still being written.
 
     The buyer sees nothing before the commit either way, and a crash in between leaves no trace but a lease that the worker
     drops. It saves the commit's time to the first token. Only for buyers whose credit, as last seen, covers the hold:
     nobody gets a host to work by asking without money.
     """
     host = house.fleet.find(lease.host_id)
-    linked = host is not None and host.row.transport == LINK
-    return linked and house.state(Buyers).spend_seen_credit(job.owner_id, job.hold_uusd)
+    stops = host is not None and host.reach.stops_at_once
+    return stops and house.state(Buyers).spend_seen_credit(job.owner_id, job.hold_uusd)
 
 
 def _take_back(house: House, job: LiveJob, *, early: bool) -> None:

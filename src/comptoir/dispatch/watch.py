@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from comptoir.dispatch.assign import lose, spec_of
 from comptoir.dispatch.house import House, State
-from comptoir.hosts import LINK
 from comptoir.jobs import Fault, Lease, LiveJob
 from comptoir.kit.errors import Refusal
 from comptoir.routing import choose
@@ -89,7 +88,7 @@ def patience_s(house: House, job: LiveJob, lease: Lease) -> float:
     host = fleet.find(lease.host_id)
     if job.steps:
         return silence_max_s(house, job, lease)  # A container says nothing before it is done, and each run is another.
-    if host is None or host.row.transport != LINK:
+    if host is None or not host.reach.sends_as_made:
         return settings.lease_s  # It sends as it likes, perhaps all at the end.
     pace = fleet.pace(lease.host_id, lease.model)
     if len(job.frames) == lease.first_frame:

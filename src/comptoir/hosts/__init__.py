@@ -23,6 +23,7 @@ from comptoir.hosts.door import Door, Entry, address_of, door
 from comptoir.hosts.errors import HostRefusal, NoFreeSlot, UnknownHost
 from comptoir.hosts.fleet import HOST_SILENT_S, Fleet
 from comptoir.hosts.host import Host
+from comptoir.hosts.reach import REACHES, Reach
 from comptoir.hosts.service import Hosts
 from comptoir.hosts.store import insert_host
 from comptoir.hosts.tables import TABLES
@@ -31,6 +32,7 @@ from comptoir.hosts.types import (
     DONE,
     DRAINING,
     FAILED,
+    INFRINTIA,
     LINK,
     LOST,
     OFFLINE,
@@ -54,6 +56,7 @@ __all__ = [
     "FAILED",
     "GPU_CHARS_MAX",
     "HOST_SILENT_S",
+    "INFRINTIA",
     "LINK",
     "LOST",
     "MODELS_MAX",
@@ -62,6 +65,7 @@ __all__ = [
     "OUTCOMES",
     "POLL",
     "PUSH",
+    "REACHES",
     "SLOTS_MAX",
     "STATUSES",
     "TABLES",
@@ -80,6 +84,7 @@ __all__ = [
     "NewHost",
     "NoFreeSlot",
     "PaceFigures",
+    "Reach",
     "ReputationStory",
     "UnknownHost",
     "address_of",

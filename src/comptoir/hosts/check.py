@@ -52,7 +52,12 @@ def check_host(new: NewHost, guard: UrlGuard) -> None:
     """
     _length("gpu", new.gpu, least=1, most=GPU_CHARS_MAX)
     check_offer(new.models, new.slots)
-    for field, value in (("backend", new.backend), ("region", new.region), ("tier", new.tier)):
+    for field, value in (
+        ("backend", new.backend),
+        ("region", new.region),
+        ("tier", new.tier),
+        ("speaks", new.speaks or ""),
+    ):
         _length(field, value, least=0, most=WORD_CHARS_MAX)
     _between("vram_mib", new.vram_mib, 0, VRAM_MIB_MAX)
     if new.transport not in TRANSPORTS:
@@ -122,7 +127,7 @@ def _check_card(field: str, card: ContainerCard) -> None:
 
 
 def offers_of(names: list[str], price_usd_per_token: Decimal, *, context_tokens: int = 4096) -> tuple[ModelOffer, ...]:
-    """Make offers from bare model names and one price per answer token, as the published registrations have it.
+    """Make offers from bare model names and one price per answer token, as the published registrations have it: text only.
 
     Raises:
         InvalidField: the price is negative, above one dollar, or too fine. Names are checked by `check_host`.
@@ -131,7 +136,10 @@ def offers_of(names: list[str], price_usd_per_token: Decimal, *, context_tokens:
         price = price_from_usd_per_token(price_usd_per_token)
     except ValueError as error:
         raise InvalidField("price_per_token", str(error)) from error
-    return tuple(ModelOffer(name, list(KINDS_DEFAULT), context_tokens, price_out_uusd_per_mtok=price) for name in names)
+    return tuple(
+        ModelOffer(name, list(KINDS_DEFAULT), context_tokens, price_out_uusd_per_mtok=price, text_only=True)
+        for name in names
+    )
 
 
 def _length(field: str, value: str, *, least: int, most: int) -> None:

@@ -13,7 +13,7 @@ from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.host import Host, door_at, door_of
 from comptoir.hosts.pace import PRIOR, Pace
-from comptoir.hosts.reputation import PRIOR_BAD, PRIOR_GOOD
+from comptoir.hosts.speaks import as_spoken
 from comptoir.hosts.types import (
     ACTIVE,
     DONE,
@@ -49,7 +49,7 @@ class Fleet:
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         """Hosts that are not offline, the longest silent first."""
         self.plain_hosts = 0
-        """Registered hosts without our worker, which take plain text only."""
+        """Registered hosts with an offer that is for plain text only."""
         self.active_hosts = 0
         """Hosts that take jobs, free or busy."""
         self.changed: set[bytes] = set()
@@ -94,7 +94,7 @@ class Fleet:
         host = self._hosts.get(row.id)
         if host is None:
             host = self._hosts[row.id] = Host(row)
-            self.plain_hosts += row.transport != LINK
+            self.plain_hosts += _has_plain(row)
             self._offer(host, row.models)
         return host
 
@@ -108,16 +108,19 @@ class Fleet:
             self._withdraw(host, model)
         self.catalog.set_resources(host_id, {})
         del self._hosts[host_id]
-        self.plain_hosts -= host.row.transport != LINK
+        self.plain_hosts -= _has_plain(host.row)
         self.changed.discard(host_id)
 
     def replace_offer(self, host_id: bytes, models: tuple[ModelOffer, ...], slots: int) -> None:
         """Replace what a host offers; what runs goes on, and what was measured of the models that stay is kept."""
         host = self.get(host_id)
+        models = as_spoken(host.row.speaks, models)
         if models == host.row.models and slots == host.row.slots:
             return
         self._count(host, -1)
+        self.plain_hosts -= _has_plain(host.row)
         host.row = replace(host.row, models=models, slots=slots)
+        self.plain_hosts += _has_plain(host.row)
         self._count(host, 1)
         host.slots.total = slots
         names = {offer.name for offer in models}
@@ -309,15 +312,7 @@ class Fleet:
     def explain_reputation(self, host_id: bytes) -> ReputationStory:
         """Say why a host has its reputation."""
         host = self.get(host_id)
-        score = host.reputation.score(self._clock.now_ms())
-        good, bad = host.reputation.good, host.reputation.bad
-        total = host.jobs_done + host.jobs_failed + host.jobs_lost
-        sentence = (
-            f"{score:.2f}: {total} jobs ended here, {host.jobs_done} answered, {host.jobs_failed} failed by the host's "
-            f"fault, {host.jobs_lost} lost in silence. Faded by age they weigh {good:.1f} good and {bad:.1f} bad, "
-            f"beside the {PRIOR_GOOD:.0f} good and {PRIOR_BAD:.0f} bad every host starts with."
-        )
-        return ReputationStory(score, good, bad, host.jobs_done, host.jobs_failed, host.jobs_lost, sentence)
+        return host.reputation.story(host.jobs_done, host.jobs_failed, host.jobs_lost, now_ms=self._clock.now_ms())
 
     # -- what can run, and what there is -------------------------------------------------------------------------
 
@@ -451,7 +446,8 @@ class Fleet:
             candidate.price_in_uusd_per_mtok = offer.price_in_uusd_per_mtok
             candidate.price_out_uusd_per_mtok = offer.price_out_uusd_per_mtok
             candidate.can_continue = offer.can_continue
-            candidate.plain_only, candidate.away = row.transport != LINK, bool(host.node_id)
+            candidate.text_only, candidate.away = offer.text_only, bool(host.node_id)
+            candidate.stops_at_once = host.reach.stops_at_once
             before, now = door_at(candidate), door_of(offer)
             self.catalog.change_door(offer.name, before, now)
             candidate.access = now
@@ -492,6 +488,10 @@ class Fleet:
         if has_moved(candidate.first_frame_ms, first) or has_moved(candidate.inter_frame_ms, inter):
             candidate.first_frame_ms, candidate.inter_frame_ms = first, inter
             self._lists[model].moved(candidate)
+
+
+def _has_plain(row: HostRow) -> bool:
+    return any(offer.text_only for offer in row.models)
 
 
 def has_moved(published: float, truth: float) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from comptoir.hosts.door import Door, door
 from comptoir.hosts.pace import Pace
+from comptoir.hosts.reach import REACHES
 from comptoir.hosts.reputation import Reputation
 from comptoir.hosts.types import OFFLINE, POLL, HostRow
 from comptoir.link import ModelOffer
@@ -23,6 +24,7 @@ class Host:
         "linked",
         "node_id",
         "paces",
+        "reach",
         "reputation",
         "row",
         "seen_s",
@@ -34,6 +36,7 @@ class Host:
     def __init__(self, row: HostRow) -> None:
         self.row = row
         """As registered (models, slots, GPU up to date; statistics as loaded)."""
+        self.reach = REACHES[row.transport]
         self.slots = Slots(row.slots)
         self.slots.open = False
         self.slots.waiting = 0 if row.transport == POLL else None

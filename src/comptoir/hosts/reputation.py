@@ -6,7 +6,7 @@ it. All evidence loses half its weight in two weeks, so an old fault is forgiven
 
 from dataclasses import dataclass
 
-from comptoir.hosts.types import DONE, FAILED, LOST
+from comptoir.hosts.types import DONE, FAILED, LOST, ReputationStory
 
 PRIOR_GOOD, PRIOR_BAD = 1.0, 3.0
 WEIGHTS = {DONE: (1.0, 0.0), FAILED: (0.0, 2.0), LOST: (0.0, 4.0)}
@@ -40,3 +40,13 @@ class Reputation:
         """Return the reputation, 0..1."""
         self.decay(now_ms)
         return (PRIOR_GOOD + self.good) / (PRIOR_GOOD + PRIOR_BAD + self.good + self.bad)
+
+    def story(self, done: int, failed: int, lost: int, *, now_ms: int) -> ReputationStory:
+        """Say why a host has its reputation, from the jobs that ended there."""
+        score, good, bad = self.score(now_ms), self.good, self.bad
+        sentence = (
+            f"{score:.2f}: {done + failed + lost} jobs ended here, {done} answered, {failed} failed by the host's "
+            f"fault, {lost} lost in silence. Faded by age they weigh {good:.1f} good and {bad:.1f} bad, "
+            f"beside the {PRIOR_GOOD:.0f} good and {PRIOR_BAD:.0f} bad every host starts with."
+        )
+        return ReputationStory(score, good, bad, done, failed, lost, sentence)

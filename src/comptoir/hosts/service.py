@@ -7,6 +7,7 @@ from comptoir.hosts.check import check_host
 from comptoir.hosts.errors import UnknownHost
 from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
+from comptoir.hosts.speaks import as_spoken, spoken
 from comptoir.hosts.types import OFFLINE, HostRow, NewHost
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
@@ -43,6 +44,7 @@ class Hosts:
             InvalidField: see `check_host`.
         """
         check_host(new, self._guard)
+        speaks = spoken(new.transport, new.speaks)
         return HostRow(
             id=host_id or new_id(),
             owner_id=new.owner_id,
@@ -53,12 +55,13 @@ class Hosts:
             backend=new.backend,
             transport=new.transport,
             endpoint_url=new.endpoint_url,
-            models=new.models,
+            models=as_spoken(speaks, new.models),
             slots=new.slots,
             status=OFFLINE,
             public_key=new.public_key,
             created_ms=self._clock.now_ms(),
             last_seen_ms=0,
+            speaks=speaks,
         )
 
     def admit(self, row: HostRow) -> Host:

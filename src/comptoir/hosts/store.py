@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from comptoir.hosts.speaks import as_spoken, spoken
 from comptoir.hosts.tables import HOSTS
 from comptoir.hosts.types import OFFLINE, HostRow
 from comptoir.kit.db import Database, Table, Tx
@@ -72,6 +73,7 @@ async def read_one(db: Database, host_id: bytes) -> HostRow | None:
 
 def _row(row: tuple[Any, ...]) -> HostRow:
     values = dict(zip(HOSTS.names, row, strict=True))
-    values["models"] = _decode_models(values["models"])
+    values["speaks"] = spoken(values["transport"], values["speaks"])
+    values["models"] = as_spoken(values["speaks"], _decode_models(values["models"]))
     values["status"] = OFFLINE
     return HostRow(**values)

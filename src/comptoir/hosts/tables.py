@@ -28,10 +28,12 @@ HOSTS = Table(
         "bad_milli": "int",
         "outcome_ms": "int",
         "retired_ms": "int?",
+        "speaks": "text?",
     },
     key=("id",),
     indexes=(("owner_id",),),
 )
-"""``models`` is JSON, a list of `link.ModelOffer`. What a host earned is the ledger's to say."""
+"""``models`` is JSON, a list of `link.ModelOffer`. ``speaks`` is NULL for hosts with a link, and for those that a coordinator
+before it registered, which speak `INFRINTIA`. What a host earned is the ledger's to say."""
 
 TABLES = (HOSTS,)

@@ -15,9 +15,10 @@ def make_offer(
     price_in: int = 0,
     price_out: int = 1_000_000,
     can_continue: bool = True,
+    text_only: bool = False,
 ) -> ModelOffer:
     """Return an offer at $1 per million answer tokens."""
-    return ModelOffer(name, list(kinds), context_tokens, price_in, price_out, can_continue)
+    return ModelOffer(name, list(kinds), context_tokens, price_in, price_out, can_continue, text_only=text_only)
 
 
 def make_new_host(
@@ -32,6 +33,7 @@ def make_new_host(
     owner_id: bytes | None = None,
     public_key: bytes | None = None,
     vram_mib: int = 81_920,
+    speaks: str | None = None,
 ) -> NewHost:
     """Return a registration that is in order."""
     return NewHost(
@@ -45,6 +47,7 @@ def make_new_host(
         endpoint_url=endpoint_url,
         owner_id=owner_id,
         public_key=public_key,
+        speaks=speaks,
     )
 
 
@@ -56,6 +59,7 @@ def make_row(
     transport: str = LINK,
     region: str = "eu",
     owner_id: bytes | None = None,
+    speaks: str | None = None,
 ) -> HostRow:
     """Return a stored host; *n* is its id."""
     return HostRow(
@@ -74,6 +78,7 @@ def make_row(
         public_key=bytes(32),
         created_ms=1_750_000_000_000,
         last_seen_ms=0,
+        speaks=speaks,
     )
 
 

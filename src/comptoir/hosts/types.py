@@ -8,6 +8,9 @@ LINK, POLL, PUSH = "link", "poll", "push"
 TRANSPORTS = (LINK, POLL, PUSH)
 """How a job gets there: our worker's WebSocket, a long poll the host holds, or a POST to the host's URL."""
 
+INFRINTIA = "infrintia"
+"""The shape of the published Infrintia API: one text, a length and a temperature. Without a link and a word it is this one."""
+
 ACTIVE, DRAINING, OFFLINE = "active", "draining", "offline"
 STATUSES = (ACTIVE, DRAINING, OFFLINE)
 """offline -> active -> draining -> offline."""
@@ -34,6 +37,8 @@ class NewHost:
     public_key: bytes | None = None
     """Ed25519, 32 bytes; the host signs its part of receipts with it."""
     owner_id: bytes | None = None
+    speaks: str | None = None
+    """The shape in which it is given jobs (`HostRow.speaks`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,8 @@ class HostRow:
     outcome_ms: int = 0
     retired_ms: int | None = None
     """When it left for good. Its record stays, because receipts name it."""
+    speaks: str | None = None
+    """The shape in which a host that polls or is pushed is given jobs and answers (`comptoir.transports`); None: it has a link."""
 
 
 @dataclass(frozen=True, slots=True)

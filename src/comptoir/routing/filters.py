@@ -28,7 +28,8 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
         or candidate.host_id in spec.deny
         or spec.min_reputation > candidate.reputation
         or (spec.must_continue and not candidate.can_continue)
-        or (candidate.plain_only and not spec.plain)
+        or (candidate.text_only and not spec.plain)
+        or (spec.stoppable and not candidate.stops_at_once)
         or (spec.here and candidate.away)
         or (candidate.access is not None and candidate.access.refuses(spec.entry) is not None)
     )
@@ -79,7 +80,8 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
     ("allow list", lambda s, c: "not on it" if s.allow is not None and c.host_id not in s.allow else None),
     ("deny list", lambda s, c: "on it" if c.host_id in s.deny else None),
     ("reputation floor", _reputation),
-    ("plain text", lambda s, c: "takes one text, a length and a temperature" if c.plain_only and not s.plain else None),
+    ("plain text", lambda s, c: "takes one text, a length and a temperature" if c.text_only and not s.plain else None),
+    ("stopping", lambda s, c: "can't be stopped at once" if s.stoppable and not c.stops_at_once else None),
     ("continuation", lambda s, c: "can't go on from frames" if s.must_continue and not c.can_continue else None),
     ("container's door", lambda s, c: c.access.refuses(s.entry) if c.access is not None else None),
     ("place", lambda s, c: "linked to another coordinator" if s.here and c.away else None),

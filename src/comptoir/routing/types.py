@@ -34,11 +34,13 @@ class Spec:
     min_reputation: float = 0.0
     """0..1."""
     plain: bool = True
-    """The job is one text with a length and a temperature: all that a host without our worker is given."""
+    """The job is one text with a length and a temperature: all that a host with a text-only offer is given."""
     must_continue: bool = False
     """The host has to be able to go on from delivered frames (a second attempt)."""
     here: bool = False
     """The host has to be one of this coordinator's own."""
+    stoppable: bool = False
+    """The host has to hear at once that the job is cancelled (it begins beside another one)."""
     entry: object | None = None
     """What the `AccessPolicy` of an offer has to know of the job; read by nothing else. Hashable."""
     preference: str = "balanced"
@@ -105,8 +107,10 @@ class Candidate:
     price_in_uusd_per_mtok: int = 0
     price_out_uusd_per_mtok: int = 0
     can_continue: bool = False
-    plain_only: bool = False
-    """The host takes plain jobs only (it polls or is pushed its jobs)."""
+    text_only: bool = False
+    """The host takes plain jobs only (`link.ModelOffer.text_only`)."""
+    stops_at_once: bool = True
+    """The host hears at once that a job is cancelled."""
     away: bool = False
     """The host is linked to another coordinator, which decides about its slots."""
     access: AccessPolicy | None = None

@@ -12,6 +12,7 @@ import pytest
 from comptoir.hosts import (
     ACTIVE,
     DONE,
+    INFRINTIA,
     LINK,
     LOST,
     OFFLINE,
@@ -64,7 +65,9 @@ def restart(database: Database) -> Restart:
 class TestRegister:
     async def test_stores_the_host_and_lets_it_work(self, restart: Restart) -> None:
         hosts = restart()
-        new = make_new_host(models=(make_offer(name="é/ü", price_in=3),), owner_id=b"o" * 16, public_key=b"k" * 32)
+        new = make_new_host(
+            models=(make_offer(name="é/ü", price_in=3, text_only=True),), owner_id=b"o" * 16, public_key=b"k" * 32
+        )
 
         host = await hosts.register(new)
 
@@ -84,6 +87,65 @@ class TestRegister:
             await hosts.register(make_new_host(gpu=""))
 
         assert len(hosts.fleet) == 0 and await database.fetch("SELECT count(*) FROM hosts") == [(0,)]
+
+
+class TestSpeaks:
+    """What a host without a link speaks decides whether its offer is text only; so does nothing, which is the published API."""
+
+    @pytest.mark.parametrize(
+        ("transport", "speaks", "stored", "text_only"),
+        [
+            (LINK, None, None, False),
+            (POLL, None, INFRINTIA, True),
+            (PUSH, INFRINTIA, INFRINTIA, True),
+            (POLL, "native", "native", False),
+            (PUSH, "another", "another", False),
+        ],
+    )
+    async def test_is_said_by_the_registration(
+        self, restart: Restart, transport: str, speaks: str | None, stored: str | None, text_only: bool
+    ) -> None:
+        url = "https://host.example/run" if transport == PUSH else None
+        host = await restart().register(make_new_host(transport=transport, speaks=speaks, endpoint_url=url))
+
+        again = restart()
+        await again.load()
+        kept = again.fleet.get(host.id)
+
+        assert (kept.row.speaks, kept.row.models) == (stored, (make_offer(text_only=text_only),)) == (
+            host.row.speaks, host.row.models,
+        )  # fmt: skip
+        assert (kept.candidates["m"].text_only, again.fleet.plain_hosts) == (text_only, int(text_only))
+
+    @pytest.mark.parametrize(("transport", "speaks"), [(LINK, None), (POLL, INFRINTIA), (PUSH, INFRINTIA)])
+    async def test_a_row_of_the_version_before_is_read_as_it_was_meant(
+        self, restart: Restart, database: Database, transport: str, speaks: str | None
+    ) -> None:
+        """It has no such column, and offers of eight fields."""
+        url = "https://host.example/run" if transport == PUSH else None
+        host = await restart().register(make_new_host(transport=transport, endpoint_url=url))
+        old = b'[["m",["chat"],4096,0,1000000,false,"",null]]'
+        await database.run(lambda tx: tx.execute("UPDATE hosts SET speaks = NULL, models = ?", [old]))
+
+        again = restart()
+        await again.load()
+
+        row = again.fleet.get(host.id).row
+        assert (row.speaks, [offer.text_only for offer in row.models]) == (speaks, [transport != LINK])
+
+    async def test_what_another_coordinator_says_of_the_offer_is_read_the_same(self, restart: Restart) -> None:
+        """One of the version before announces polling hosts without the word."""
+        hosts = restart()
+        published = await hosts.register(make_new_host())
+        native = await hosts.register(make_new_host(speaks="native"))
+
+        for host in (published, native):
+            hosts.fleet.replace_offer(host.id, (make_offer(name="n"),), 2)
+
+        assert [host.candidates["n"].text_only for host in (published, native)] == [True, False]
+        assert hosts.fleet.plain_hosts == 1
+        hosts.fleet.remove(published.id)
+        assert hosts.fleet.plain_hosts == 0
 
 
 class TestFlush:

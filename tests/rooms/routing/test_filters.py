@@ -31,6 +31,7 @@ CASES: list[tuple[dict[str, object], str | None]] = [
     ({"here": True}, "place"),
     ({"plain": True}, None),
     ({"plain": False}, "plain text"),
+    ({"stoppable": True}, "stopping"),
     ({"entry": "somebody"}, None),
     ({"entry": "somebody else"}, "container's door"),
     ({"entry": None}, "container's door"),
@@ -53,7 +54,7 @@ class TestPasses:
     @pytest.mark.parametrize(("changes", "filter_name"), CASES)
     def test_each_filter_at_its_limit(self, changes: dict[str, object], filter_name: str | None) -> None:
         candidate = replace(
-            make_candidate(), plain_only=True, away=True, access=OpenToSomebody()
+            make_candidate(), text_only=True, stops_at_once=False, away=True, access=OpenToSomebody()
         )  # 25 + 256 micro-dollars for the plain job
         spec = asked(changes)
 

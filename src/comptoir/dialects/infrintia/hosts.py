@@ -15,7 +15,7 @@ from comptoir.dispatch.errors import AnswerTooLarge, FramesOutOfOrder
 from comptoir.dispatch.onboard import NewcomerHost, add_host, host_of
 from comptoir.dispatch.plain import frames_of, plain_job
 from comptoir.dispatch.stream import FAULTS, complete, fail, take_frames
-from comptoir.hosts import LINK, POLL, PUSH, Host, NewHost, UnknownHost, check_offer, offers_of
+from comptoir.hosts import INFRINTIA, POLL, PUSH, Host, NewHost, UnknownHost, check_offer, offers_of
 from comptoir.identity import OwnerKind
 from comptoir.jobs import Fault, JobState, LiveJob, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed, Unavailable
@@ -74,7 +74,7 @@ def _new_host(body: wire.Register, *, owner_id: bytes | None) -> NewHost:
     return NewHost(
         gpu=body.gpu, models=offers_of(body.models, body.price_per_token, context_tokens=body.context_tokens),
         slots=body.slots or (PUSH_SLOTS_DEFAULT if pushed else POLL_SLOTS_DEFAULT), backend=body.backend,
-        transport=PUSH if pushed else POLL, endpoint_url=body.endpoint_url, owner_id=owner_id,
+        transport=PUSH if pushed else POLL, endpoint_url=body.endpoint_url, owner_id=owner_id, speaks=INFRINTIA,
         public_key=bytes.fromhex(body.public_key) if body.public_key is not None else None,
     )  # fmt: skip
 
@@ -84,7 +84,7 @@ async def heartbeat(house: House, request: Request) -> wire.Acknowledged:
     body: wire.Heartbeat = request.body
     host = await _caller(house, request, body.host_id)
     house.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
-    if body.available_models is not None and host.row.transport != LINK:
+    if body.available_models is not None and host.row.speaks == INFRINTIA:
         _offer(house, host, body.available_models)
     return wire.Acknowledged("acknowledged")
 

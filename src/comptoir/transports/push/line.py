@@ -296,12 +296,12 @@ async def pushing(house: House, guard: UrlGuard) -> AsyncIterator[None]:
     )
 
     def reach(host: Host) -> None:
-        house.lines[host.id] = PushLine(house, host, session=session, guard=guard)
+        if host.row.transport == PUSH:
+            house.lines[host.id] = PushLine(house, host, session=session, guard=guard)
 
     house.reach = reach
     for host in house.fleet:
-        if host.row.transport == PUSH:
-            reach(host)
+        reach(host)
     try:
         yield
     finally:
