@@ -70,9 +70,8 @@ class TestChangingHands:
             job_id = new_id()
             stale = LiveJob.revived(as_row(posts[0], job_id), now_s=0.0)
             stale.append([Frame("old "), Frame("frames ")])
-            stale.owner_node = posts[0].house.node_id
             mirrors = peers_of(posts[1].house).mirrors
-            mirrors._jobs[job_id] = stale
+            posts[1].house.jobs.live.add_mirror(stale, posts[0].house.node_id)
             # Just heard of, or it is looked up in the database, which has no such job yet, and forgotten.
             mirrors._heard_s[job_id] = asyncio.get_running_loop().time() + 60
 
@@ -88,9 +87,8 @@ class TestChangingHands:
         """Reconnected here with frame 4 of the first try, before anybody here knew that there was a second."""
         house, owner = posts[0].house, posts[1].house.node_id
         job = LiveJob.revived(as_row(posts[0], new_id()), now_s=0.0)
-        job.owner_node = owner
         mirrors = peers_of(house).mirrors
-        mirrors._jobs[job.id] = job
+        house.jobs.live.add_mirror(job, owner)
         brought, fresh = Reader(job, start=5), Reader(job)
 
         items = [Frame(f"{number} ") for number in range(8)]

@@ -130,7 +130,7 @@ class TestKeptEnd:
             lease = job.lease
             assert lease is not None
             # As dispatch.settle leaves it while PostgreSQL is away.
-            job.closing = True
+            job.begin_closing()
             house.fleet.release(lease.host_id)
             assert house.jobs.live.slots_of(lease.host_id) == 0
 

@@ -18,7 +18,7 @@ from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.recover import take_up
 from comptoir.dispatch.second_host import drop_hedge
-from comptoir.jobs import RESTARTED, Fault, JobFinished, JobRow, JobState, LiveJob, Reader, UnknownJob, chain_over
+from comptoir.jobs import FINAL, Fault, JobFinished, JobRow, JobState, LiveJob, Reader, UnknownJob, chain_over
 from comptoir.kit.errors import Refusal, Unavailable
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Mirrors:
         self._house = house
         self._board = switchboard
         self._loop = asyncio.get_running_loop()
-        self._jobs: dict[bytes, LiveJob] = house.jobs.live.mirrors
+        self._jobs = house.jobs.live.mirrors
         self._heard_s: dict[bytes, float] = {}
         self._stops: dict[bytes, str] = {}
         """Why a mirrored job is to be stopped, until it is over: told its owner, whoever that becomes."""
@@ -74,14 +74,10 @@ class Mirrors:
             return
         house.jobs.queue.remove(job.id)
         drop_hedge(house, job, "the job moved to another coordinator")
-        lease = house.jobs.live.close_lease(job)
-        if lease is not None and not job.closing:
-            # Of a job whose end waits for the database the slot is free already.
+        lease = house.jobs.live.become_mirror(job, owner)
+        if lease is not None:
             house.fleet.release(lease.host_id)
-        house.jobs.live.drop(job)
         house.state(Buyers).in_flight.leave(job.owner_id)
-        job.closing = False
-        self._jobs[job.id] = job
         if not house.jobs.live.leased:
             house.state(Shutdown).when_empty.set()
         self._attach(job, owner)
@@ -102,8 +98,8 @@ class Mirrors:
         if known is not None:
             # Frames were shown here of an answer that was given up since.
             self._break_off(known)
-        job = self._jobs[row.id] = LiveJob.revived(row, now_s=self._house.clock.monotonic_s())
-        job.owner_node = owner
+        job = LiveJob.revived(row, now_s=self._house.clock.monotonic_s())
+        self._house.jobs.live.add_mirror(job, owner)
         self._heard_s[job.id] = self._loop.time()
         return job
 
@@ -126,7 +122,7 @@ class Mirrors:
         """A job is ours now, and no longer a mirror. Returns why it is to be stopped, empty if it is not."""
         reason = self._stops.get(job.id, "")
         self._forget(job)
-        job.owner_node = b""
+        self._house.jobs.live.adopt(job)
         return reason
 
     async def follow(self, job: LiveJob) -> LiveJob:
@@ -138,7 +134,7 @@ class Mirrors:
         known = self._jobs.get(job.id)
         if known is not None:
             return known
-        self._jobs[job.id] = job
+        self._house.jobs.live.add_mirror(job, b"")
         owner = await self._owner(job)
         mine = self._house.jobs.live.get(job.id)
         if mine is not None:
@@ -146,7 +142,8 @@ class Mirrors:
             if self._jobs.get(job.id) is job:
                 self._forget(job)
             return mine
-        self._attach(job, owner)
+        if not job.over:
+            self._attach(job, owner)
         return job
 
     async def _owner(self, job: LiveJob) -> bytes:
@@ -161,14 +158,13 @@ class Mirrors:
                         return b""
                     await asyncio.sleep(LOOK_S / 5)
         except TimeoutError:
-            self._jobs.pop(job.id, None)
+            self._house.jobs.live.drop_mirror(job.id)
             raise Unavailable("the job is just being taken over; try again") from None
 
     # -- following -----------------------------------------------------------------------------------------------
 
     def _attach(self, job: LiveJob, owner: bytes) -> None:
-        # Never empty while it is a mirror: that is what tells it from a job of ours.
-        job.owner_node = owner or b"?"
+        job.owned_by(owner)
         self._heard_s[job.id] = self._loop.time() if owner else 0.0
         if owner:
             self._board.send(owner, Follow(job.id, len(job.frames), job.chain))
@@ -195,8 +191,9 @@ class Mirrors:
                 self._board.send(sender, Unfollow(message.job_id))
             return
         held = len(job.frames)
-        job.state, job.host_id, job.started_ms = JobState(message.state), message.host_id, message.started_ms
-        job.learn_restarts(message.restarts)
+        job.follow_owner(
+            JobState(message.state), host_id=message.host_id, started_ms=message.started_ms, restarts=message.restarts
+        )
         if message.seq > held:
             self._attach(job, sender)
         elif message.seq + len(message.items) > held:
@@ -209,22 +206,21 @@ class Mirrors:
         if message.frames != len(job.frames):
             self._attach(job, sender)
             return
-        job.cost_uusd, job.usage, job.finish_reason = message.cost_uusd, message.usage, message.finish_reason
-        job.fault, job.error_code, job.error_message = Fault(message.fault), message.error_code, message.error_message
-        job.error_status, job.error_body = message.error_status, message.error_body
-        job.retry_after_s, job.host_id = message.retry_after_s, message.host_id
-        self._is_over(job, message.state)
+        job.end(
+            JobState(message.state), cost_uusd=message.cost_uusd, usage=message.usage, finish_reason=message.finish_reason,
+            fault=Fault(message.fault), error_code=message.error_code, error_message=message.error_message,
+            error_status=message.error_status, error_body=message.error_body, retry_after_s=message.retry_after_s,
+            host_id=message.host_id,
+        )  # fmt: skip
+        self._is_over(job)
 
-    def _is_over(self, job: LiveJob, state: str) -> None:
-        job.receipt_id = job.id
-        job.owner_node = b""
+    def _is_over(self, job: LiveJob) -> None:
         self._forget(job)
-        job.state = JobState(state)
         self._house.jobs.live.retire(job)
         job.wake()
 
     def _forget(self, job: LiveJob) -> None:
-        self._jobs.pop(job.id, None)
+        self._house.jobs.live.drop_mirror(job.id)
         self._heard_s.pop(job.id, None)
         self._stops.pop(job.id, None)
         if not self._house.jobs.live.open_answers:
@@ -233,9 +229,7 @@ class Mirrors:
     def _break_off(self, job: LiveJob) -> None:
         """End the readers of an answer that began anew: nothing can be added honestly to what they have. The job goes on."""
         self._forget(job)
-        (job.error_code, job.error_message), job.error_status = RESTARTED, 502
-        job.state = JobState.FAILED
-        job.wake()
+        job.break_off()
 
     def _gone(self, sender: bytes, message: Gone) -> None:
         job = self._jobs.get(message.job_id)
@@ -294,7 +288,7 @@ class Mirrors:
             self._forget(job)
             return
         frames, details = await self._house.jobs.answer(job.id)
-        if self._jobs.get(job.id) is not job:
+        if self._jobs.get(job.id) is not job or row.state not in FINAL:
             return
         held = len(job.frames)
         if len(frames) < held or chain_over(job.id, frames[:held]) != job.chain:
@@ -302,8 +296,8 @@ class Mirrors:
             return
         job.learn_restarts(row.restarts or 0)
         job.append(frames[held:])
-        job.note_end(row, details)
-        self._is_over(job, row.state)
+        job.end_as_stored(row, details)
+        self._is_over(job)
 
     # -- serving readers elsewhere -------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from comptoir.dispatch.assign import give, lease_on, line_up, pump, spec_of, sta
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.drain import Shutdown
 from comptoir.hosts import Host
-from comptoir.jobs import JobRow, JobState, LiveJob, Waiting
+from comptoir.jobs import JobRow, LiveJob, Waiting
 from comptoir.kit.errors import Refusal
 from comptoir.link import CONTAINER
 from comptoir.routing import Candidate, Spec, passes
@@ -167,9 +167,7 @@ class Offers:
         house, row = self._house, message.row
         assert row is not None
         job = self._mirrors.expect(row, sender)
-        job.body = row.body
-        job.state, job.events, job.answers = JobState.QUEUED, message.events, message.answers
-        job.tried.update(message.tried)
+        job.accept_offer(row.body, events=message.events, answers=message.answers, tried=message.tried)
         spec = spec_of(job)
         candidate = take(house, spec, here=True)
         if candidate is None:

@@ -4,7 +4,6 @@ from comptoir.dispatch import House
 from comptoir.dispatch.cancel import hang_up
 from comptoir.jobs import RESTARTED, AnswerForgotten, JobState, LiveJob, UnknownJob
 from comptoir.kit.ids import parse
-from comptoir.link import Usage
 
 
 async def find_job(house: House, owner_id: bytes | None, text: str) -> LiveJob:
@@ -46,8 +45,7 @@ async def follow(house: House, job: LiveJob) -> LiveJob:
     if job.over and not job.frames:
         frames, details = await house.jobs.answer(job.id)
         if frames:
-            job.append(frames)
-            job.usage = Usage(job.usage.prompt_tokens, job.usage.completion_tokens, details)
+            job.recall(frames, details)
         elif (job.state is JobState.COMPLETED or job.usage.completion_tokens) and await house.jobs.is_forgotten(job.id):
             raise AnswerForgotten
     return job

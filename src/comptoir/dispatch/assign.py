@@ -67,15 +67,8 @@ def take(house: House, spec: Spec, *, here: bool = False) -> Candidate | None:
     return candidate
 
 
-def make_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
-    """Open a lease on *job* for the reserved host, in memory; the caller writes it."""
-    lease = new_lease(house, job, candidate)
-    house.jobs.live.open_lease(job, lease)
-    return lease
-
-
 def new_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
-    """Return a lease that goes on where *job* stands; it is not open yet."""
+    """Return a lease for the reserved host that goes on where *job* stands; it is not open yet."""
     host = house.fleet.get(candidate.host_id)
     return Lease(
         id=new_id(), host_id=candidate.host_id, model=candidate.model, first_frame=len(job.frames), chain=job.chain,
@@ -92,8 +85,7 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
     """
     if job.closing or job.lease is not lease:
         return
-    job.state = JobState.RUNNING
-    job.started_ms = job.started_ms or lease.started_ms
+    job.begin_running(lease)
     line = house.lines.get(lease.host_id)
     if line is not None and line.send_job(job, lease):
         house.on_given(job, lease)
@@ -110,7 +102,7 @@ async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
     if candidate.away:
         house.peers.offer(job, candidate)
         return
-    if job.closing:
+    if not job.may_be_leased:
         house.fleet.release(candidate.host_id)
         return
     try:
@@ -133,25 +125,27 @@ async def lease_on(house: House, job: LiveJob, candidate: Candidate, *, from_id:
     Raises (the slot is free again then, and the job without a lease):
         JobMoved: it is no longer *from_id*'s. JobFinished: it is not queued any more. Unavailable: the database is away.
     """
-    lease = make_lease(house, job, candidate)
-    item = start_of(job, lease, node_id=house.node_id, from_id=from_id)
-    job.events += 1
-    try:
-        await house.db.batch(start_verb, item, turn=Turn.START)
-    except Refusal:
-        house.state(Later).look()
-        if job.lease is lease:
-            house.jobs.live.close_lease(job)
-            house.fleet.release(candidate.host_id)
-            job.events -= 1
-        raise
+    lease = new_lease(house, job, candidate)
+    await write_lease(house, job, lease, from_id=from_id)
     return lease
 
 
+async def write_lease(house: House, job: LiveJob, lease: Lease, *, from_id: bytes) -> None:
+    """Open and write *lease* on a queued job; raises and undoes as `lease_on`."""
+    change = house.jobs.live.lease_to(job, lease)
+    try:
+        await house.db.batch(start_verb, start_of(job, lease, node_id=house.node_id, from_id=from_id), turn=Turn.START)
+    except Refusal:
+        house.state(Later).look()
+        if change.undo():
+            house.fleet.release(lease.host_id)
+        raise
+
+
 def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> Start:
-    """Return what is written when *lease* begins."""
+    """Return what is written when *lease* begins, which is the last event of *job* as it is counted here."""
     return Start(
-        job.id, lease.id, lease.host_id, lease.first_frame, lease.started_ms, job.events, node_id, from_id, lease.price_in,
+        job.id, lease.id, lease.host_id, lease.first_frame, lease.started_ms, job.events - 1, node_id, from_id, lease.price_in,
         lease.price_out,
     )  # fmt: skip
 
@@ -189,8 +183,7 @@ def line_up(house: House, job: LiveJob, spec: Spec, *, first: bool = False) -> N
     A chain of containers between two of them has no such stream: what the next one makes begins when it runs.
     """
     if job.frames and not job.steps:
-        job.broken_s = job.broken_s or house.clock.monotonic_s()
-        house.jobs.live.broken[job] = None
+        house.jobs.live.stand_still(job, house.clock.monotonic_s())
     house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=first)
 
 
@@ -251,18 +244,14 @@ async def lose(
     if job.lease is not lease or job.closing:
         return
     drop_hedge(house, job, "the job goes to another host")
-    blamed = fault in (Fault.HOST, Fault.CAPACITY)
-    tried = set(job.tried)
-    job.losses += blamed
-    if blamed and not again:
-        job.tried.add(lease.host_id)
+    blame = job.blame(lease.host_id, again=again) if fault in (Fault.HOST, Fault.CAPACITY) else None
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
     try:
         await _end_or_requeue(house, job, lease, why, fault=fault, ending=ending, unpaid=unpaid)
     except Unavailable:
         # Not written: the lease stands until the next sweep tries again, and nobody has lost anything yet.
-        job.losses -= blamed
-        job.tried = tried
+        if blame is not None:
+            blame.undo()
         raise
     if job.refused or job.over or job.owner_node:
         return
@@ -355,44 +344,31 @@ async def requeue(
         Unavailable: the database is out of reach; the lease stands, until the next sweep tries again.
     """
     live = house.jobs.live
-    live.close_lease(job)
     # Its process before this one may have shown frames that are gone now.
     anew = lease.revived and len(job.frames) < (lease.end_there if lease.end_there >= 0 else len(job.frames) + 1)
     tokens = job.segment_tokens
     signature = delivered.signature if delivered is not None else b""
-    piece = job.close_segment(lease, unpaid=unpaid, signature=signature)
-    item = Finish(
-        job_id=job.id, state=JobState.QUEUED, at_ms=house.clock.now_ms(), event_seq=job.events, attempt_id=lease.id,
-        attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), prompt_tokens=0,
-        completion_tokens=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="", error_message=why[:500],
-        chain=job.chain if piece and not unpaid else b"", signature=signature, frames=piece, usage=b"", node_id=house.node_id,
-        tokens=tokens, first_frame=lease.first_frame, restarts=job.restarts + anew, model=job.model,
-    )  # fmt: skip
-    job.events += 1
-    job.state = JobState.QUEUED
-    job.host_id = None
-    live.leaving.append(lease)
-    try:
-        await house.db.batch(requeue_verb, Requeued(item, delivered), turn=Turn.REQUEUE)
-    except Refusal as refusal:
-        if job.refused:
+    with live.requeue(job, lease, unpaid=unpaid, signature=signature) as (change, piece):
+        item = Finish(
+            job_id=job.id, state=JobState.QUEUED, at_ms=house.clock.now_ms(), event_seq=job.events - 1, attempt_id=lease.id,
+            attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), prompt_tokens=0,
+            completion_tokens=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="",
+            error_message=why[:500], chain=job.chain if piece and not unpaid else b"", signature=signature, frames=piece,
+            usage=b"", node_id=house.node_id, tokens=tokens, first_frame=lease.first_frame, restarts=job.restarts + anew,
+            model=job.model,
+        )  # fmt: skip
+        try:
+            await house.db.batch(requeue_verb, Requeued(item, delivered), turn=Turn.REQUEUE)
+        except Refusal as refusal:
+            if isinstance(refusal, Unavailable | BadSegment) and change.undo():
+                raise
+            # The job is no longer ours to write, or it was refused and there is nothing to write to.
             house.fleet.release(lease.host_id)
+            if isinstance(refusal, JobMoved) and not job.refused:
+                house.peers.moved(job)
+            elif not (job.refused or job.owner_node):
+                raise
             return
-        if isinstance(refusal, JobMoved):
-            house.fleet.release(lease.host_id)
-            house.peers.moved(job)
-            return
-        if not isinstance(refusal, Unavailable | BadSegment):
-            raise
-        if piece:
-            job.open_segment()
-        live.open_lease(job, lease)
-        job.state = JobState.RUNNING
-        job.events -= 1
-        raise
-    finally:
-        # Whatever follows gives the slot back in the same turn of the loop.
-        live.leaving.remove(lease)
     if fault == Fault.HOST:
         house.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
     if anew:

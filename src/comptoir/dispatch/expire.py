@@ -60,7 +60,7 @@ async def sweep_forever(house: House) -> None:
             # This process stood still, and what the hosts sent meanwhile waits to be read: their silence was not theirs.
             for job in house.jobs.live.under_lease():
                 if job.lease is not None:
-                    job.lease.touched_s += late_s
+                    job.lease.forgive(late_s)
         if house.db.away:
             # Nothing can be taken from anybody now; who is silent is judged when it is back.
             continue

@@ -9,11 +9,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from comptoir.dispatch.assign import line_up, new_lease, requeue, spec_of, start_of, start_verb, take
-from comptoir.dispatch.ending_later import Later
-from comptoir.dispatch.house import House, Turn
+from comptoir.dispatch.assign import line_up, new_lease, requeue, spec_of, take, write_lease
+from comptoir.dispatch.house import House
 from comptoir.dispatch.second_host import Hedge, Hedges, drop_hedge
-from comptoir.jobs import AttemptState, Fault, JobMoved, JobState, Lease, LiveJob
+from comptoir.jobs import AttemptState, Fault, JobMoved, Lease, LiveJob
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.link import Done, Fail, Frames
 
@@ -46,7 +45,7 @@ def begin(house: House, job: LiveJob, lease: Lease) -> None:
     if line is None or not line.send_job(job, second):
         house.fleet.release(second.host_id)
         return
-    job.hedge = second
+    job.begin_hedge(second)
     house.state(Hedges).by_lease[second.id] = Hedge(job, second)
 
 
@@ -95,19 +94,10 @@ async def _hand_over(house: House, hedge: Hedge) -> bool:
     if job.hedge is not second or job.closing or job.over or job.refused or job.owner_node:
         return False
     # From here on its slot is the lease's.
-    job.hedge = None
-    live = house.jobs.live
-    live.open_lease(job, second)
-    item = start_of(job, second, node_id=house.node_id, from_id=house.node_id)
-    job.events += 1
+    job.end_hedge()
     try:
-        await house.db.batch(start_verb, item, turn=Turn.START)
+        await write_lease(house, job, second, from_id=house.node_id)
     except Refusal as refusal:
-        house.state(Later).look()
-        if job.lease is second:
-            live.close_lease(job)
-            house.fleet.release(second.host_id)
-            job.events -= 1
         if isinstance(refusal, JobMoved):
             house.peers.moved(job)
         elif (
@@ -120,5 +110,5 @@ async def _hand_over(house: House, hedge: Hedge) -> bool:
         return False
     if job.lease is not second or job.closing:
         return False
-    job.state = JobState.RUNNING
+    job.begin_running(second)
     return True

@@ -38,8 +38,7 @@ async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tr
         tried: hosts that failed it, as far as known.
     """
     job = await _revive(house, row, known)
-    job.tried.update(tried)
-    job.losses = max(job.losses, len(job.tried))
+    job.note_tried(tried)
     house.jobs.live.add(job)
     house.state(Buyers).in_flight.enter(job.owner_id)
     if not job.detached and not (job.home_id is not None and house.peers.lives(job.home_id)):
@@ -73,8 +72,7 @@ async def _revive(house: House, row: JobRow, known: LiveJob | None) -> LiveJob:
     """
     now_s = house.clock.monotonic_s()
     job = LiveJob.revived(row, now_s=now_s)
-    job.state = JobState.QUEUED
-    job.events = await house.jobs.events_count(row.id)
+    job.take_up(events=await house.jobs.events_count(row.id))
     journal = (await house.jobs.journal([row.id])).get(row.id, [])
     leased = row.state == JobState.RUNNING and row.host_id is not None
     attempts = await house.jobs.attempts(row.id) if leased or journal else []
@@ -94,10 +92,9 @@ async def _revive(house: House, row: JobRow, known: LiveJob | None) -> LiveJob:
             price_in=row.price_in_uusd_per_mtok if attempt.price_in is None else attempt.price_in,
             price_out=row.price_out_uusd_per_mtok if attempt.price_out is None else attempt.price_out,
             started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=_signs(house, attempt.host_id),
+            revived=True,
         )  # fmt: skip
-        lease.revived = True
-        job.state = JobState.RUNNING
-        house.jobs.live.open_lease(job, lease)
+        house.jobs.live.reattach(job, lease)
         host = house.fleet.find(attempt.host_id)
         if host is not None and not host.node_id:
             house.fleet.adopt(host.id)

@@ -33,10 +33,9 @@ class Hedges(State):
 
 def drop_hedge(house: House, job: LiveJob, reason: str) -> None:
     """Stop the second host of *job*, if it has one: it is not paid, and nobody is blamed."""
-    lease = job.hedge
+    lease = job.end_hedge()
     if lease is None:
         return
-    job.hedge = None
     house.state(Hedges).by_lease.pop(lease.id, None)
     house.fleet.release(lease.host_id)
     line = house.lines.get(lease.host_id)

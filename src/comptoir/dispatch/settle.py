@@ -21,6 +21,7 @@ from comptoir.dispatch.output import STOP, wrong_output
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.jobs import (
     AttemptState,
+    Change,
     ClosedSegment,
     Fault,
     Finish,
@@ -114,16 +115,17 @@ async def finish(
     """
     if job.closing:
         return
-    job.closing = True
+    closing = job.begin_closing()
     house.jobs.queue.remove(job.id)
     if job.hedge is not None:
         drop_hedge(house, job, "the job is over")
-    lease = house.jobs.live.close_lease(job)
+    lease, taken = job.lease, house.jobs.live.close_lease(job)
     if lease is not None:
         # The slot is free as soon as the host has stopped, not when the books are written.
         house.fleet.release(lease.host_id)
     _drop_half_a_step(job, ending)
-    await _write(house, job, lease, ending, item=_item(house, job, lease, ending), dishonest=dishonest)
+    item = _item(house, job, lease, ending)
+    await _write(house, job, lease, ending, item=item, undo=(closing, taken), dishonest=dishonest)
 
 
 def _drop_half_a_step(job: LiveJob, ending: Ending) -> None:
@@ -138,9 +140,10 @@ def _drop_half_a_step(job: LiveJob, ending: Ending) -> None:
 
 
 async def _write(
-    house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item,
+    house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item, undo: tuple[Change, Change],
     dishonest: Callable[[BadSegment], Awaitable[None]] | None,
 ) -> None:  # fmt: skip
+    closing, taken = undo
     try:
         settled = await house.db.batch(settle_verb, item, turn=Turn.SETTLE)
     except JobFinished as stale:
@@ -149,8 +152,8 @@ async def _write(
         log.error("job %s was already %s in the database", job.id.hex(), stale.state)
         settled = Settled()
     except JobMoved:
-        job.closing = False
         house.jobs.live.close_lease(job)
+        closing.undo()
         house.peers.moved(job)
         return
     except Exception as error:
@@ -158,17 +161,16 @@ async def _write(
             return
         if isinstance(error, NotYourLease) and lease is None and job.lease is not None:
             # An attempt was just being closed, and was not after all (`dispatch.assign.requeue`): it is ended with the job.
-            job.closing = False
+            closing.undo()
             await finish(house, job, ending, dishonest=dishonest)
             return
-        if lease is not None:
-            # Also while the end is kept: a worker that comes back with the lease must not be told that nobody knows it.
-            house.jobs.live.open_lease(job, lease)
-        again = partial(_write_later, house, job, lease, ending, item=item, dishonest=dishonest)
+        # Also while the end is kept: a worker that comes back with the lease must not be told that nobody knows it.
+        taken.undo()
+        again = partial(_write_later, house, job, lease, ending, item=item, undo=undo, dishonest=dishonest)
         if isinstance(error, Unavailable) and house.state(Later).keep(job.id, again):
             raise
-        job.closing = False
-        if lease is not None:
+        closing.undo()
+        if lease is not None and job.lease is lease:
             house.fleet.adopt(lease.host_id)
         raise
     house.jobs.live.close_lease(job)
@@ -182,11 +184,11 @@ async def _write(
 
 
 async def _write_later(
-    house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item,
+    house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item, undo: tuple[Change, Change],
     dishonest: Callable[[BadSegment], Awaitable[None]] | None,
 ) -> None:  # fmt: skip
     try:
-        await _write(house, job, lease, ending, item=item, dishonest=dishonest)
+        await _write(house, job, lease, ending, item=item, undo=undo, dishonest=dishonest)
     except BadSegment as bad:
         if dishonest is None:
             raise
@@ -194,15 +196,12 @@ async def _write_later(
 
 
 def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, row: Finish, settled: Settled) -> None:
-    job.cost_uusd = row.cost_uusd
-    job.receipt_id = job.id
-    job.usage = Usage(row.prompt_tokens, row.completion_tokens, row.usage)
-    job.finish_reason = ending.finish_reason
-    job.fault = ending.fault if ending.state != JobState.COMPLETED else Fault.NONE
-    job.error_code, job.error_message = ending.code, row.error_message
-    job.error_status, job.error_body, job.retry_after_s = ending.status, ending.body, ending.retry_after_s
-    job.events += 1
-    job.state = ending.state
+    job.end(
+        ending.state, cost_uusd=row.cost_uusd, usage=Usage(row.prompt_tokens, row.completion_tokens, row.usage),
+        finish_reason=ending.finish_reason, fault=ending.fault if ending.state != JobState.COMPLETED else Fault.NONE,
+        error_code=ending.code, error_message=row.error_message, error_status=ending.status, error_body=ending.body,
+        retry_after_s=ending.retry_after_s, host_id=job.host_id,
+    )  # fmt: skip
     house.jobs.live.retire(job)
     house.state(Buyers).in_flight.leave(job.owner_id)
     meters = house.state(Meters)

@@ -57,7 +57,7 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
     fresh = items[held - seq :] if seq < held else items
     now = house.clock.monotonic_s()
     if not fresh:
-        lease.touched_s = now
+        lease.touch(now)
         return held
     before = tokens = job.tokens
     for frame in fresh:
@@ -71,14 +71,13 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
     meters.tokens += tokens - before
     fleet = house.fleet
     if held == lease.first_frame:
-        job.first_frame_s = job.first_frame_s or now
-        job.broken_s = 0.0
+        job.note_first_frame(now)
         if job.hedge is not None:
             drop_hedge(house, job, "the first host delivered")
         fleet.first_frame(lease.host_id, lease.model, (now - lease.started_s) * 1000)
     else:
         fleet.frames(lease.host_id, lease.model, (now - lease.touched_s) * 1000 / len(fresh), len(fresh))
-    lease.touched_s = now
+    lease.touch(now)
     return held + len(fresh)
 
 
@@ -139,7 +138,7 @@ async def fail(
     assert lease is not None, "a failure comes through a lease"
     if code == CANNOT_CONTINUE and 0 < lease.first_frame == len(job.frames):
         # It says so at once, which is all that can be asked of it: the job goes on elsewhere, and nobody is blamed.
-        job.unable.add(lease.host_id)
+        job.note_unable(lease.host_id)
         over = nobody_left(job, message, fault=Fault.CAPACITY, state=AttemptState.FAILED)
         await lose(house, job, lease, message, fault=Fault.NONE, ending=over)
         return

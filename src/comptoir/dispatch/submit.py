@@ -13,7 +13,7 @@ from comptoir.dispatch.assign import (
     PROMPT_TOKENS_BASE,
     give,
     line_up,
-    make_lease,
+    new_lease,
     prompt_tokens_expected,
     spec_of,
     start,
@@ -31,6 +31,7 @@ from comptoir.dispatch.waiting_price import waiting_prices
 from comptoir.hosts import Entry
 from comptoir.jobs import (
     AttemptState,
+    Change,
     JobExists,
     Lease,
     LiveJob,
@@ -113,7 +114,8 @@ async def submit(house: House, order: Order) -> LiveJob:
     if buyers.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
     job, candidate = _chain(house, order) if order.containers else _one(house, order)
-    lease = make_lease(house, job, candidate) if candidate is not None and not candidate.away else None
+    lease = new_lease(house, job, candidate) if candidate is not None and not candidate.away else None
+    leased = house.jobs.live.lease_to(job, lease) if lease is not None else None
     early = lease is not None and order.job_id is None and _may_start_early(house, job, lease)
     buyers.in_flight.enter(order.owner_id)
     item = _Item(
@@ -122,17 +124,15 @@ async def submit(house: House, order: Order) -> LiveJob:
     written = house.db.batch(submit_verb, item, turn=Turn.SUBMIT)
     if early and lease is not None:
         house.jobs.live.add(job)
-        job.events = 2
         give(house, job, lease)
     try:
         buyers.note_credit(order.owner_id, await written)
     except BaseException:
-        _take_back(house, job, early=early)
+        _take_back(house, job, leased, early=early)
         raise
     if not early:
         house.jobs.live.add(job)
         if lease is not None:
-            job.events = 2
             give(house, job, lease)
         elif candidate is not None:
             house.background.spawn(start(house, job, candidate))
@@ -197,16 +197,15 @@ def _may_start_early(house: House, job: LiveJob, lease: Lease) -> bool:
     return stops and house.state(Buyers).spend_seen_credit(job.owner_id, job.hold_uusd)
 
 
-def _take_back(house: House, job: LiveJob, *, early: bool) -> None:
+def _take_back(house: House, job: LiveJob, leased: Change | None, *, early: bool) -> None:
     """Undo in memory a job that was refused; a host that began already stops and is not paid."""
     house.state(Buyers).in_flight.leave(job.owner_id)
-    house.jobs.live.drop(job)
-    job.refused = True
+    house.jobs.live.refuse(job)
     drop_hedge(house, job, "the job was refused")
     if early:
         tell_host_to_stop(house, job, "the job was refused")
-    lease = house.jobs.live.close_lease(job)
-    if lease is None:
+    lease = job.lease
+    if lease is None or leased is None or not leased.undo():
         return
     if not job.closing:  # One that has answered already, and whose end waits for the database, has its slot free.
         house.fleet.release(lease.host_id)

@@ -112,7 +112,7 @@ def link_dropped(house: House, host_id: bytes) -> None:
     jobs = house.jobs.live.leases_of(host_id)
     for job in jobs:
         assert job.lease is not None
-        job.lease.touched_s = job.lease.dropped_s = now_s
+        job.lease.drop_link(now_s)
     if jobs:
         asyncio.get_running_loop().call_later(RELINK_BRIEF_S * 1.02, _look_again, house, host_id)
 

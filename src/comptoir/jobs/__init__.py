@@ -8,6 +8,7 @@ Units: times in milliseconds since 1970, money in micro-dollars, frames counted 
 Knows: nobody (only the link's frame, which is what it stores).
 """
 
+from comptoir.jobs.change import Change
 from comptoir.jobs.errors import (
     AnswerForgotten,
     JobExists,
@@ -18,7 +19,8 @@ from comptoir.jobs.errors import (
     UnknownJob,
 )
 from comptoir.jobs.lease import ClosedSegment, Lease
-from comptoir.jobs.live import RESTARTED, LiveJob, LiveJobs, chain_over, decode_frames
+from comptoir.jobs.live import RESTARTED, LiveJob, chain_over, decode_frames
+from comptoir.jobs.live_jobs import LiveJobs
 from comptoir.jobs.queue import Queue, Waiting
 from comptoir.jobs.reader import Reader
 from comptoir.jobs.service import Jobs
@@ -55,6 +57,7 @@ __all__ = [
     "AnswerForgotten",
     "AttemptRow",
     "AttemptState",
+    "Change",
     "ClosedSegment",
     "Fault",
     "Finish",

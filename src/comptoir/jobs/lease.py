@@ -13,7 +13,7 @@ class Lease:
 
     def __init__(
         self, *, id: bytes, host_id: bytes, model: str, first_frame: int, price_in: int, price_out: int,
-        started_ms: int, started_s: float, signs: bool = False, chain: bytes = b"",
+        started_ms: int, started_s: float, signs: bool = False, chain: bytes = b"", revived: bool = False,
     ) -> None:  # fmt: skip
         self.id = id
         self.host_id = host_id
@@ -32,10 +32,30 @@ class Lease:
         """Monotonic time at which the host's link dropped; 0: it did not, or is back."""
         self.signs = signs
         """Whether the host signs its segment."""
-        self.revived = False
+        self.revived = revived
         """Whether it was opened by another process, whose frames are gone until the worker has sent them again."""
         self.end_there = -1
         """Frames that the worker of a revived lease said it has; below 0: it has not come back."""
+
+    def touch(self, now_s: float) -> None:
+        """Its host gave a sign of life."""
+        self.touched_s = now_s
+
+    def drop_link(self, now_s: float) -> None:
+        """The host's link dropped; how long it may stay away counts from here."""
+        self.touched_s = self.dropped_s = now_s
+
+    def relink(self, now_s: float) -> None:
+        """The host's link is back."""
+        self.touched_s, self.dropped_s = now_s, 0.0
+
+    def forgive(self, late_s: float) -> None:
+        """This process did not listen for *late_s*: as much of the silence was not the host's."""
+        self.touched_s += late_s
+
+    def bring(self, frames: int) -> None:
+        """The host's worker came back with so many frames, its own and those before them."""
+        self.end_there = frames
 
 
 class ClosedSegment(msgspec.Struct, frozen=True, gc=False):

@@ -1,15 +1,19 @@
-"""Jobs in flight: their frames in memory, and the readers that follow them.
+"""A job in flight: its frames in memory, and its transitions, which nobody else makes.
 
 A live job knows its frames from 0 on, so any reader may start anywhere and replay; a slow reader only falls behind, it never slows
 the host or another reader. Frames become one row when the job ends.
+
+Every slot is written here and in `comptoir.jobs.live_jobs` alone. A transition asserts where it may start; one that is made before
+the database has said yes returns a `Change`, which can undo it.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from comptoir.jobs.change import Change, Touches
 from comptoir.jobs.lease import ClosedSegment, Lease
 from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState, Step, decode_steps, encode_steps
 from comptoir.link import Frame, Usage, chain_start, chain_step
@@ -17,12 +21,14 @@ from comptoir.link import Frame, Usage, chain_start, chain_step
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of text and extras that one answer may hold where the caller names no bound."""
 
-RECENT_MAX = 1024
-RECENT_BYTES_MAX = 16 * 1024
-"""Jobs kept in memory after their end, and the largest of them (body and frames): 16 MiB at most."""
-
 RESTARTED = "answer_restarted", "the answer had to begin anew on another host; read it again from its start"
 """Code and message for a reader that has seen what is no longer part of the answer."""
+
+OWNER_UNKNOWN = b"?"
+"""Stands in `LiveJob.owner_node` of a mirror for an owner that has yet to be found."""
+
+_CLOSING = Touches("closing", relied_on=("closing", "owner_node", "refused"))
+_BLAMED = Touches("tried", "losses", relied_on=("tried", "losses"))
 
 _encode_frames = msgspec.msgpack.Encoder().encode
 _decode_frames = msgspec.msgpack.Decoder(list[Frame]).decode
@@ -203,16 +209,11 @@ class LiveJob:
         if len(self.frames) == start:
             return b""
         tokens = self.segment_tokens
-        self.segments.append(ClosedSegment(lease, len(self.frames), self.chain, tokens, unpaid, signature))
+        # A new list, so that whoever undoes this has the old one.
+        self.segments = [*self.segments, ClosedSegment(lease, len(self.frames), self.chain, tokens, unpaid, signature)]
         if self.steps:
             self.model = self.steps[self.step].model
         return _encode_frames(self.frames[start:])
-
-    def open_segment(self) -> None:
-        """Take back the last closed segment: its end could not be written."""
-        self.segments.pop()
-        if self.steps:
-            self.model = self.steps[self.step].model
 
     def begin_anew(self, *, keep: int | None = None) -> None:
         """Count that the answer begins anew at frame *keep* (behind those that are here) after more of it may have been seen.
@@ -259,6 +260,125 @@ class LiveJob:
             self.append(_decode_frames(piece))
             # A host that did not stand by its frames has no hash stored.
             self.close_segment(lease, unpaid=row.chain is None, signature=row.signature or b"")
+
+    # -- transitions ---------------------------------------------------------------------------------------------
+
+    def begin_running(self, lease: Lease) -> None:
+        """queued -> running: the host of *lease*, which is written, has been given the job."""
+        assert self.state is JobState.QUEUED and self.lease is lease and not self.closing
+        self.state = JobState.RUNNING
+        self.started_ms = self.started_ms or lease.started_ms
+
+    def begin_closing(self) -> Change:
+        """An end of the job is being written: nobody else may end it, or move it. Undone it may be ended again."""
+        assert not self.closing and not self.over
+        change = Change(self, _CLOSING)
+        self.closing = True
+        return change.made()
+
+    def end(
+        self, state: JobState, *, cost_uusd: int, usage: Usage, finish_reason: str, fault: Fault, error_code: str,
+        error_message: str, error_status: int, error_body: bytes, retry_after_s: float, host_id: bytes | None,
+    ) -> None:  # fmt: skip
+        """queued or running -> completed, failed, cancelled or expired: it is written. Call `wake` when all else is done."""
+        assert state in FINAL and not self.over
+        self.host_id = host_id
+        self.cost_uusd, self.usage, self.finish_reason = cost_uusd, usage, finish_reason
+        self.fault, self.error_code, self.error_message = fault, error_code, error_message
+        self.error_status, self.error_body, self.retry_after_s = error_status, error_body, retry_after_s
+        self.events += 1
+        self._final(state)
+
+    def _final(self, state: JobState) -> None:
+        self.receipt_id = self.id
+        self.owner_node = b""
+        self.state = state
+
+    def note_first_frame(self, now_s: float) -> None:
+        """The host under lease delivers: the stream stands still no more."""
+        self.first_frame_s = self.first_frame_s or now_s
+        self.broken_s = 0.0
+
+    def begin_hedge(self, lease: Lease) -> None:
+        """A second host begins on the job, beside the one under lease."""
+        assert self.lease is not None and self.hedge is None and not self.closing
+        self.hedge = lease
+
+    def end_hedge(self) -> Lease | None:
+        """Forget the second host, which won or lost; return its lease, None where there is no second host."""
+        lease, self.hedge = self.hedge, None
+        return lease
+
+    def blame(self, host_id: bytes, *, again: bool) -> Change:
+        """A host is to blame for losing the job, and won't get it any more unless *again* says that it may."""
+        change = Change(self, _BLAMED)
+        self.losses += 1
+        if not again:
+            self.tried = self.tried | {host_id}
+        return change.made()
+
+    def note_tried(self, hosts: Iterable[bytes]) -> None:
+        """Hosts failed it before it came here: each counts as one that lost it."""
+        self.tried = self.tried.union(hosts)
+        self.losses = max(self.losses, len(self.tried))
+
+    def note_unable(self, host_id: bytes) -> None:
+        """A host can't go on from its frames, and is not to blame."""
+        self.unable = self.unable | {host_id}
+
+    def recall(self, frames: list[Frame], details: bytes) -> None:
+        """Take the stored answer of a job that is over and was read without it; *details* is its engine's usage JSON."""
+        assert self.over and not self.frames
+        self.append(frames)
+        self.usage = Usage(self.usage.prompt_tokens, self.usage.completion_tokens, details)
+
+    # -- of jobs that another coordinator owns, or owned ---------------------------------------------------------
+
+    def owned_by(self, node_id: bytes) -> None:
+        """The mirror follows this owner from now on; empty: it has to be found."""
+        assert not self.over
+        # Never empty while it is a mirror: that is what tells it from a job of ours.
+        self.owner_node = node_id or OWNER_UNKNOWN
+
+    def follow_owner(self, state: JobState, *, host_id: bytes | None, started_ms: int, restarts: int) -> None:
+        """The mirror stands as its owner says; that it is over is said by `end_as_stored` or `end` alone, with how it ended."""
+        if state not in FINAL:
+            self.state = state
+        self.host_id, self.started_ms = host_id, started_ms
+        self.learn_restarts(restarts)
+
+    def end_as_stored(self, row: JobRow, details: bytes) -> None:
+        """The mirror is over, as its row says; *details* is its engine's usage JSON."""
+        assert not self.over and row.state in FINAL
+        self.note_end(row, details)
+        self._final(JobState(row.state))
+
+    def break_off(self) -> None:
+        """End a mirror's readers, whose frames are no part of the answer any more; the job goes on without this object."""
+        assert not self.over
+        (self.error_code, self.error_message), self.error_status = RESTARTED, 502
+        self.state = JobState.FAILED
+        self.wake()
+
+    def accept_offer(self, body: bytes, *, events: int, answers: int, tried: Iterable[bytes]) -> None:
+        """The mirror of a job that is offered here, and about to be leased, is queued and stands as its owner says."""
+        assert self.owner_node and self.lease is None and not self.frames
+        self.state = JobState.QUEUED
+        self.body, self.events, self.answers = body, events, answers
+        self.tried = self.tried.union(tried)
+
+    def take_up(self, *, events: int) -> None:
+        """The job is ours since now, read from the database: queued until its lease is found (`LiveJobs.reattach`)."""
+        assert self.lease is None
+        self.state = JobState.QUEUED
+        self.events = events
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def may_be_leased(self) -> bool:
+        """Whether a host may be given it: it is queued, none has it, and no end of it is being written."""
+        return self.state is JobState.QUEUED and self.lease is None and not self.closing
 
     @property
     def watched(self) -> bool:
@@ -332,125 +452,6 @@ class LiveJob:
     def encode_frames(self) -> bytes:
         """Return all frames as stored in ``answers``; empty when there are none."""
         return _encode_frames(self.frames) if self.frames else b""
-
-
-class LiveJobs:
-    """The jobs in flight, by id and by lease."""
-
-    def __init__(self) -> None:
-        self._jobs: dict[bytes, LiveJob] = {}
-        self._leases: dict[bytes, LiveJob] = {}
-        self._due: dict[int, set[LiveJob]] = {}
-        """By the second of their deadline, so that looking for those past it costs nothing per job that waits."""
-        self._recent: dict[bytes, LiveJob] = {}
-        self.chains = 0
-        """Unfinished chains of containers."""
-        self.leaving: list[Lease] = []
-        """Closed leases whose hosts' slots are given back when the database knows."""
-        self.mirrors: dict[bytes, LiveJob] = {}
-        """Jobs of other coordinators that are read here; `comptoir.cluster` keeps them."""
-        self.broken: dict[LiveJob, None] = {}
-        """Jobs in line whose stream stands still: some of the answer was delivered, and no host is going on with it."""
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def add(self, job: LiveJob) -> None:
-        """Make *job* findable."""
-        self.chains += bool(job.steps) and job.id not in self._jobs
-        self._jobs[job.id] = job
-        self._due.setdefault(job.deadline_ms // 1000, set()).add(job)
-
-    def all(self) -> list[LiveJob]:
-        """Return every live job."""
-        return list(self._jobs.values())
-
-    def get(self, job_id: bytes) -> LiveJob | None:
-        """Return the live job, or None."""
-        return self._jobs.get(job_id)
-
-    def seen(self, job_id: bytes) -> LiveJob | None:
-        """Return the job if it is in memory: live, a mirror of one elsewhere, or over since a moment ago."""
-        return self._jobs.get(job_id) or self.mirrors.get(job_id) or self._recent.get(job_id)
-
-    def recent(self, job_id: bytes) -> LiveJob | None:
-        """Return a job that is over since a moment ago, or None: then the database knows."""
-        return self._recent.get(job_id)
-
-    def retire(self, job: LiveJob) -> None:
-        """Forget *job* as live, and remember it among the recent ones: most are asked for right after their end."""
-        self.drop(job)
-        if job.frame_bytes + len(job.body) <= RECENT_BYTES_MAX:
-            recent = self._recent
-            recent[job.id] = job
-            if len(recent) > RECENT_MAX:
-                del recent[next(iter(recent))]
-
-    def forget_recent(self, *, older_than_ms: int) -> None:
-        """Let go of recent jobs created before *older_than_ms*; retention counts for them too."""
-        for job_id in [job_id for job_id, job in self._recent.items() if job.created_ms < older_than_ms]:
-            del self._recent[job_id]
-
-    def drop(self, job: LiveJob) -> None:
-        """Forget *job*; readers that hold it go on reading."""
-        self.broken.pop(job, None)
-        if self._jobs.get(job.id) is job:
-            del self._jobs[job.id]
-            self.chains -= bool(job.steps)
-            second = self._due[job.deadline_ms // 1000]
-            second.discard(job)
-            if not second:
-                del self._due[job.deadline_ms // 1000]
-
-    def due(self, now_ms: int) -> list[LiveJob]:
-        """Return the jobs whose deadline has come; looks at one bucket a second of deadlines, not at every job."""
-        seconds = [second for second in self._due if second * 1000 <= now_ms]
-        return [job for second in seconds for job in self._due[second] if job.deadline_ms <= now_ms]
-
-    def under_lease(self) -> list[LiveJob]:
-        """Return the jobs that a host holds a lease on."""
-        return list(self._leases.values())
-
-    def by_lease(self, lease: bytes) -> LiveJob | None:
-        """Return the job that *lease* is open on, or None."""
-        return self._leases.get(lease)
-
-    def open_lease(self, job: LiveJob, lease: Lease) -> None:
-        """Give *lease* the right to act on *job*."""
-        job.lease = lease
-        job.host_id = lease.host_id
-        self.broken.pop(job, None)
-        self._leases[lease.id] = job
-
-    def close_lease(self, job: LiveJob) -> Lease | None:
-        """Take the lease away; returns it."""
-        lease = job.lease
-        if lease is not None:
-            job.lease = None
-            self._leases.pop(lease.id, None)
-        return lease
-
-    def slots_of(self, host_id: bytes) -> int:
-        """Return how many slots of a host are taken from here: by open leases, and by those that are being given up.
-
-        Where the job's end is only waiting for the database (`LiveJob.closing`) the slot is free already.
-        """
-        open_here = [job for job in self.leases_of(host_id) if not job.closing]
-        return len(open_here) + sum([lease.host_id == host_id for lease in self.leaving])
-
-    def leases_of(self, host_id: bytes) -> list[LiveJob]:
-        """Return the jobs that a host has leases on."""
-        return [job for job in self._leases.values() if job.lease is not None and job.lease.host_id == host_id]
-
-    @property
-    def leased(self) -> int:
-        """Number of open leases."""
-        return len(self._leases)
-
-    @property
-    def open_answers(self) -> int:
-        """Answers that hosts here work on, and those from elsewhere that a client waits for on a connection to us."""
-        return len(self._leases) + sum(not job.detached for job in self.mirrors.values())
 
 
 def chain_over(job_id: bytes, frames: Sequence[Frame]) -> bytes:

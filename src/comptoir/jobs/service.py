@@ -5,7 +5,8 @@ from functools import partial
 
 from comptoir.jobs.errors import UnknownJob
 from comptoir.jobs.lease import Lease
-from comptoir.jobs.live import LiveJobs, decode_frames
+from comptoir.jobs.live import decode_frames
+from comptoir.jobs.live_jobs import LiveJobs
 from comptoir.jobs.queue import Queue
 from comptoir.jobs.store import (
     claim_leases,

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from comptoir.jobs import JobState, Lease, LiveJob, LiveJobs, Reader, decode_frames, live
+from comptoir.jobs import Fault, JobState, Lease, LiveJob, LiveJobs, Reader, decode_frames, live
 from comptoir.kit.ids import new_id
-from comptoir.link import Frame, chain_start, chain_step
+from comptoir.link import Frame, Usage, chain_start, chain_step
 
 
 def make_job(*, owner_id: bytes = b"o" * 16) -> LiveJob:
@@ -23,7 +23,10 @@ def make_lease(*, host_id: bytes = b"h" * 16) -> Lease:
 
 
 def end(job: LiveJob) -> None:
-    job.state = JobState.COMPLETED
+    job.end(
+        JobState.COMPLETED, cost_uusd=0, usage=Usage(), finish_reason="stop", fault=Fault.NONE, error_code="",
+        error_message="", error_status=0, error_body=b"", retry_after_s=0.0, host_id=None,
+    )  # fmt: skip
     job.wake()
 
 
@@ -153,7 +156,7 @@ class TestLiveJobs:
     def test_a_job_is_found_by_id_and_by_lease(self) -> None:
         jobs, job, lease = LiveJobs(), make_job(), make_lease()
         jobs.add(job)
-        jobs.open_lease(job, lease)
+        jobs.lease_to(job, lease)
 
         assert (jobs.get(job.id), jobs.by_lease(lease.id), jobs.leases_of(lease.host_id)) == (job, job, [job])
         assert (len(jobs), jobs.leased, job.host_id) == (1, 1, lease.host_id)
@@ -161,10 +164,10 @@ class TestLiveJobs:
     def test_a_closed_lease_opens_nothing(self) -> None:
         jobs, job, lease = LiveJobs(), make_job(), make_lease()
         jobs.add(job)
-        jobs.open_lease(job, lease)
+        jobs.lease_to(job, lease)
 
-        assert jobs.close_lease(job) is lease
-        assert jobs.close_lease(job) is None
+        jobs.close_lease(job)
+        jobs.close_lease(job)
 
         assert (jobs.by_lease(lease.id), jobs.leases_of(lease.host_id), jobs.leased, job.lease) == (None, [], 0, None)
 

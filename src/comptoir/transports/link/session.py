@@ -189,7 +189,7 @@ class Session:
         for job in house.jobs.live.leases_of(self._host.id):
             assert job.lease is not None
             mine[job.lease.id] = job
-            job.lease.touched_s, job.lease.dropped_s = house.clock.monotonic_s(), 0.0
+            job.lease.relink(house.clock.monotonic_s())
         held = {attempt.lease: attempt.end_seq for attempt in hello.open}
         leaving = {lease.id for lease in house.jobs.live.leaving}
         have = [
@@ -204,7 +204,7 @@ class Session:
             if lease is None or job.closing:
                 continue
             if lease_id in held:
-                lease.end_there = held[lease_id]
+                lease.bring(held[lease_id])
             elif len(job.frames) > lease.first_frame or lease.revived:
                 # Another process of this host began the answer, which can't be begun again under the same lease.
                 fault = Fault.COORDINATOR if lease.revived else Fault.HOST

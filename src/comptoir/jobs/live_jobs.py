@@ -1,0 +1,239 @@
+"""The jobs in flight, by id and by lease, and those transitions of theirs that move a lease."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from comptoir.jobs.change import Change, Touches
+from comptoir.jobs.lease import Lease
+from comptoir.jobs.live import LiveJob
+from comptoir.jobs.types import JobState
+
+_LEASED = Touches("lease", "host_id", "events", relied_on=("lease",))
+_UNLEASED = Touches("lease", relied_on=("lease", "owner_node", "refused"))
+_REQUEUED = Touches(
+    "state", "lease", "host_id", "events", "segments", "model",
+    relied_on=("state", "lease", "segments", "owner_node", "refused"),
+)  # fmt: skip
+
+RECENT_MAX = 1024
+RECENT_BYTES_MAX = 16 * 1024
+"""Jobs kept in memory after their end, and the largest of them (body and frames): 16 MiB at most."""
+
+
+class LiveJobs:
+    """The jobs in flight, by id and by lease."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[bytes, LiveJob] = {}
+        self._leases: dict[bytes, LiveJob] = {}
+        self._due: dict[int, set[LiveJob]] = {}
+        """By the second of their deadline, so that looking for those past it costs nothing per job that waits."""
+        self._recent: dict[bytes, LiveJob] = {}
+        self.chains = 0
+        """Unfinished chains of containers."""
+        self._leaving: list[Lease] = []
+        self._mirrors: dict[bytes, LiveJob] = {}
+        self._broken: dict[LiveJob, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def leaving(self) -> Sequence[Lease]:
+        """Closed leases whose hosts' slots are given back when the database knows."""
+        return self._leaving
+
+    @property
+    def mirrors(self) -> Mapping[bytes, LiveJob]:
+        """Jobs of other coordinators that are read here, by id; `comptoir.cluster` follows them."""
+        return self._mirrors
+
+    @property
+    def broken(self) -> Mapping[LiveJob, None]:
+        """Jobs in line whose stream stands still: some of the answer was delivered, and no host is going on with it."""
+        return self._broken
+
+    def add(self, job: LiveJob) -> None:
+        """Make *job* findable."""
+        self.chains += bool(job.steps) and job.id not in self._jobs
+        self._jobs[job.id] = job
+        self._due.setdefault(job.deadline_ms // 1000, set()).add(job)
+
+    def all(self) -> list[LiveJob]:
+        """Return every live job."""
+        return list(self._jobs.values())
+
+    def get(self, job_id: bytes) -> LiveJob | None:
+        """Return the live job, or None."""
+        return self._jobs.get(job_id)
+
+    def seen(self, job_id: bytes) -> LiveJob | None:
+        """Return the job if it is in memory: live, a mirror of one elsewhere, or over since a moment ago."""
+        return self._jobs.get(job_id) or self._mirrors.get(job_id) or self._recent.get(job_id)
+
+    def recent(self, job_id: bytes) -> LiveJob | None:
+        """Return a job that is over since a moment ago, or None: then the database knows."""
+        return self._recent.get(job_id)
+
+    def retire(self, job: LiveJob) -> None:
+        """Forget *job* as live, and remember it among the recent ones: most are asked for right after their end."""
+        self.drop(job)
+        if self._mirrors.get(job.id) is job:
+            del self._mirrors[job.id]
+        if job.frame_bytes + len(job.body) <= RECENT_BYTES_MAX:
+            recent = self._recent
+            recent[job.id] = job
+            if len(recent) > RECENT_MAX:
+                del recent[next(iter(recent))]
+
+    def forget_recent(self, *, older_than_ms: int) -> None:
+        """Let go of recent jobs created before *older_than_ms*; retention counts for them too."""
+        for job_id in [job_id for job_id, job in self._recent.items() if job.created_ms < older_than_ms]:
+            del self._recent[job_id]
+
+    def drop(self, job: LiveJob) -> None:
+        """Forget *job*; readers that hold it go on reading."""
+        self._broken.pop(job, None)
+        if self._jobs.get(job.id) is job:
+            del self._jobs[job.id]
+            self.chains -= bool(job.steps)
+            second = self._due[job.deadline_ms // 1000]
+            second.discard(job)
+            if not second:
+                del self._due[job.deadline_ms // 1000]
+
+    def due(self, now_ms: int) -> list[LiveJob]:
+        """Return the jobs whose deadline has come; looks at one bucket a second of deadlines, not at every job."""
+        seconds = [second for second in self._due if second * 1000 <= now_ms]
+        return [job for second in seconds for job in self._due[second] if job.deadline_ms <= now_ms]
+
+    def under_lease(self) -> list[LiveJob]:
+        """Return the jobs that a host holds a lease on."""
+        return list(self._leases.values())
+
+    def by_lease(self, lease: bytes) -> LiveJob | None:
+        """Return the job that *lease* is open on, or None."""
+        return self._leases.get(lease)
+
+    def lease_to(self, job: LiveJob, lease: Lease) -> Change:
+        """Give *lease* the right to act on a queued job, and count the event that says so; the job runs when its host has it."""
+        assert job.may_be_leased
+        change = Change(job, _LEASED)
+        stood_still = job in self._broken
+        self._open(job, lease)
+        job.events += 1
+        return change.made(partial(self._unlease, job, lease, stood_still))
+
+    def _open(self, job: LiveJob, lease: Lease) -> None:
+        job.lease = lease
+        job.host_id = lease.host_id
+        self._broken.pop(job, None)
+        self._leases[lease.id] = job
+
+    def _unlease(self, job: LiveJob, lease: Lease, stood_still: bool) -> None:
+        self._leases.pop(lease.id, None)
+        if stood_still:
+            self._broken[job] = None
+
+    def reattach(self, job: LiveJob, lease: Lease) -> None:
+        """queued -> running: the host of *lease*, which another process opened, has the job and may bring its frames."""
+        assert job.state is JobState.QUEUED and job.lease is None and lease.revived
+        self._open(job, lease)
+        job.state = JobState.RUNNING
+
+    def close_lease(self, job: LiveJob) -> Change:
+        """Take the lease away, if there is one: the job ends, or is ours no more. Undone the host has it again."""
+        change = Change(job, _UNLEASED)
+        lease, job.lease = job.lease, None
+        if lease is None:
+            return change.made()
+        self._leases.pop(lease.id, None)
+        return change.made(partial(self._leases.__setitem__, lease.id, job))
+
+    @contextmanager
+    def requeue(
+        self, job: LiveJob, lease: Lease, *, unpaid: bool, signature: bytes = b""
+    ) -> Iterator[tuple[Change, bytes]]:  # fmt: skip
+        """running -> queued: close the lease and what it delivered, and count the event. For as long as that is being written.
+
+        Meanwhile the lease is among those that are `leaving`. Gives the change, and the closed frames for the journal.
+        """
+        assert job.lease is lease and not job.over
+        change = Change(job, _REQUEUED)
+        job.lease = job.host_id = None
+        self._leases.pop(lease.id, None)
+        piece = job.close_segment(lease, unpaid=unpaid, signature=signature)
+        job.events += 1
+        job.state = JobState.QUEUED
+        change.made(partial(self._leases.__setitem__, lease.id, job))
+        self._leaving.append(lease)
+        try:
+            yield change, piece
+        finally:
+            self._leaving.remove(lease)
+
+    def stand_still(self, job: LiveJob, now_s: float) -> None:
+        """The stream of a job that goes in line stands still, until a host delivers."""
+        assert job.state is JobState.QUEUED and job.lease is None
+        job.broken_s = job.broken_s or now_s
+        self._broken[job] = None
+
+    def refuse(self, job: LiveJob) -> None:
+        """The job was not accepted: forget it. A host may have begun; nothing of it may be written or published."""
+        assert not job.over and not job.owner_node
+        self.drop(job)
+        job.refused = True
+
+    # -- mirrors -------------------------------------------------------------------------------------------------
+
+    def become_mirror(self, job: LiveJob, owner: bytes) -> Lease | None:
+        """A job that was ours is *owner*'s now (empty: nobody knows yet); it loses its lease, its readers stay.
+
+        Returns the lease whose slot is to be given back: that of one whose end waits for the database is free already.
+        """
+        assert not job.over and not job.refused
+        lease = None if job.closing else job.lease
+        self.close_lease(job)
+        self.drop(job)
+        job.closing = False
+        self.add_mirror(job, owner)
+        return lease
+
+    def add_mirror(self, job: LiveJob, owner: bytes) -> None:
+        """Make findable what follows a job of *owner*; empty: it has to be found."""
+        job.owned_by(owner)
+        self._mirrors[job.id] = job
+
+    def adopt(self, job: LiveJob) -> None:
+        """A mirror is our job from now on."""
+        self.drop_mirror(job.id)
+        job.owner_node = b""
+
+    def drop_mirror(self, job_id: bytes) -> None:
+        """Forget the mirror of a job, if there is one."""
+        self._mirrors.pop(job_id, None)
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    def slots_of(self, host_id: bytes) -> int:
+        """Return how many slots of a host are taken from here: by open leases, and by those that are being given up.
+
+        Where the job's end is only waiting for the database (`LiveJob.closing`) the slot is free already.
+        """
+        open_here = [job for job in self.leases_of(host_id) if not job.closing]
+        return len(open_here) + sum([lease.host_id == host_id for lease in self._leaving])
+
+    def leases_of(self, host_id: bytes) -> list[LiveJob]:
+        """Return the jobs that a host has leases on."""
+        return [job for job in self._leases.values() if job.lease is not None and job.lease.host_id == host_id]
+
+    @property
+    def leased(self) -> int:
+        """Number of open leases."""
+        return len(self._leases)
+
+    @property
+    def open_answers(self) -> int:
+        """Answers that hosts here work on, and those from elsewhere that a client waits for on a connection to us."""
+        return len(self._leases) + sum(not job.detached for job in self._mirrors.values())
