@@ -342,6 +342,7 @@ class LiveJob:
 
     def follow_owner(self, state: JobState, *, host_id: bytes | None, started_ms: int, restarts: int) -> None:
         """The mirror stands as its owner says; that it is over is said by `end_as_stored` or `end` alone, with how it ended."""
+        assert self.owner_node and not self.over
         if state not in FINAL:
             self.state = state
         self.host_id, self.started_ms = host_id, started_ms
@@ -349,7 +350,7 @@ class LiveJob:
 
     def end_as_stored(self, row: JobRow, details: bytes) -> None:
         """The mirror is over, as its row says; *details* is its engine's usage JSON."""
-        assert not self.over and row.state in FINAL
+        assert self.owner_node and not self.over and row.state in FINAL
         self.note_end(row, details)
         self._final(JobState(row.state))
 

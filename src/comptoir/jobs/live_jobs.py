@@ -192,7 +192,7 @@ class LiveJobs:
 
         Returns the lease whose slot is to be given back: that of one whose end waits for the database is free already.
         """
-        assert not job.over and not job.refused
+        assert not job.over and not job.refused and not job.owner_node
         lease = None if job.closing else job.lease
         self.close_lease(job)
         self.drop(job)
@@ -202,11 +202,13 @@ class LiveJobs:
 
     def add_mirror(self, job: LiveJob, owner: bytes) -> None:
         """Make findable what follows a job of *owner*; empty: it has to be found."""
+        assert job.lease is None and not job.over
         job.owned_by(owner)
         self._mirrors[job.id] = job
 
     def adopt(self, job: LiveJob) -> None:
         """A mirror is our job from now on."""
+        assert job.owner_node and not job.over
         self.drop_mirror(job.id)
         job.owner_node = b""
 

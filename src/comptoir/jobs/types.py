@@ -6,7 +6,22 @@ import msgspec
 
 
 class JobState(StrEnum):
-    """queued -> running -> completed | failed | cancelled | expired; running -> queued when a host is lost."""
+    """queued -> running -> completed | failed | cancelled | expired; running -> queued when a host is lost.
+
+    In memory, where a job has some stations more, each arrow is one method, and no slot of a job is written elsewhere. Those with a
+    star are made before they are written, and return a `comptoir.jobs.Change` that undoes them if the database refuses:
+
+        queued -> queued under lease       `LiveJobs.lease_to` *       a host gets it; also a second one that delivered first
+        queued under lease -> running      `LiveJob.begin_running`     that is written (or about to be: an early start)
+        queued | running -> queued         `LiveJobs.requeue` *        its host lost it, or did its step of a chain
+        queued -> queued, standing still   `LiveJobs.stand_still`      some was delivered, and no host is free to go on
+        queued | running -> closing        `LiveJob.begin_closing` *, `LiveJobs.close_lease` *
+        closing -> one of the four ends    `LiveJob.end`               it is written
+        queued | running -> refused        `LiveJobs.refuse`           it was not accepted after all
+        ours -> mirror                     `LiveJobs.become_mirror`    another coordinator owns it
+        mirror -> ours                     `LiveJobs.adopt`, then `LiveJob.take_up` and `LiveJobs.reattach`, or `lease_to`
+        mirror -> one of the four ends     `LiveJob.end`, `LiveJob.end_as_stored`; `LiveJob.break_off`: it is followed no more
+    """
 
     QUEUED = "queued"
     """Accepted and paid for by a hold; no host has it."""
