@@ -42,8 +42,8 @@ OTHERS = {
     ("src/comptoir/chain/types.py", "object.__setattr__"),
     ("src/comptoir/cli/answer.py", "self.reply.anew"),
     ("src/comptoir/dispatch/settle.py", "facts.segments[-1]"),
-    ("src/comptoir/dispatch/stream.py", "house.frames"),
-    ("src/comptoir/dispatch/stream.py", "house.tokens"),
+    ("src/comptoir/dispatch/stream.py", "meters.frames"),
+    ("src/comptoir/dispatch/stream.py", "meters.tokens"),
 }
 """The same names on something that is neither a job nor a lease."""
 
