@@ -12,7 +12,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -23,13 +22,14 @@ from comptoir.cluster import Cluster, alone, joined
 from comptoir.containers import forgetting
 from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
-from comptoir.dispatch import Alone, House, Served
+from comptoir.dispatch import Alone, House
 from comptoir.dispatch.assign import pump, pump_all
 from comptoir.dispatch.drain import Shutdown, drain
 from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.expire import sweep_forever
-from comptoir.dispatch.hedge import hedge_later
+from comptoir.dispatch.hedge import hedging
 from comptoir.dispatch.meters import Meters
+from comptoir.events import DatabaseReturned, Draining, EventHub, HostFree
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
@@ -105,9 +105,9 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
         slot = await house.nodes.join(version=__version__)
         await house.ledger.open_house_accounts(fee_slot=slot)
         house.fee_account = fee_account(slot)
-        house.fleet.on_free = lambda host: pump(house, host.id)
-        house.on_given = partial(hedge_later, house)
-        house.state(Later).on_back = lambda: pump_all(house)
+        house.events.subscribe(HostFree, lambda event: pump(house, event.host_id))
+        house.events.subscribe(DatabaseReturned, lambda event: pump_all(house))
+        hedging(house)
         house.background.spawn(_count_before(house, before_ms=clock.now_ms()))
         _, meters.users = await house.identity.list_users(limit=1)
         meters.lag.start()
@@ -162,21 +162,22 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
     await receipts.start()
     ledger = Ledger(db, clock)
     await ledger.open_house_accounts()
-    fleet = Fleet(clock, host_silent_s=settings.host_silent_s)
+    events, jobs = EventHub(), Jobs(db)
+    fleet = Fleet(clock, events=events, leases_here=jobs.live.slots_of, host_silent_s=settings.host_silent_s)
     hosts = Hosts(db, clock, fleet, UrlGuard(allow_private=settings.allow_private_endpoint_urls))
     await hosts.load()
     passwords = Passwords(
         memory_kib=settings.argon2_memory_kib, passes=settings.argon2_passes, threads_max=settings.argon2_threads_max
     )
     identity = Identity(
-        db, clock, passwords=passwords, logins_per_minute=settings.logins_per_minute,
+        db, clock, events=events, passwords=passwords, logins_per_minute=settings.logins_per_minute,
         key_cache_size=settings.key_cache_size,
     )  # fmt: skip
     secret = hashlib.sha256(b"comptoir-idempotency" + key.seed()).digest()
     house = House(
-        settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=Jobs(db),
+        settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=jobs,
         receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=Nodes(db, node_id), peers=Alone(),
-        preference=preference_named(settings.routing),
+        preference=preference_named(settings.routing), events=events,
     )  # fmt: skip
     return house
 
@@ -200,22 +201,16 @@ def create_app(house: House) -> HttpServer:
     """Return the ASGI application that serves every dialect over *house*."""
     settings = house.settings
     gate = Gate(house.identity, settings, house.clock, dialects=DIALECTS)
+    cluster = house.peers if isinstance(house.peers, Cluster) else None
     server = HttpServer(
         house, DIALECTS, gate=gate, body_bytes_max=settings.body_bytes_max,
-        cors_origins=settings.cors_origins,
+        cors_origins=settings.cors_origins, hand_on=cluster.handing_on.hand_on if cluster else None,
+        served=house.state(Meters).served,
     )  # fmt: skip
-    if isinstance(house.peers, Cluster):
-        house.peers.handing_on.server = server
-        server.hand_on = house.peers.handing_on.hand_on
+    if cluster is not None:
+        cluster.handing_on.begin(server)
         shared = {"key": gate.by_key, "ip": gate.by_ip, "login": house.identity.logins, **gate.by_path}
-        house.peers.sharing.begin(shared)
-    house.served = lambda: [
-        Served(
-            route.dialect.name, route.endpoint.method, route.endpoint.path, route.counts.by_status, route.counts.seconds
-        )
-        for route in server.routes
-        if route.counts.by_status
-    ]
+        cluster.sharing.begin(shared)
     return server
 
 
@@ -274,9 +269,6 @@ class _Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
-    on_stopping: Callable[[int], None] = staticmethod(lambda open_answers: None)
-    """Called when the drain begins, with the number of answers still open."""
-
     def stop(self) -> None:
         """Drain, then stop."""
         self._begin()
@@ -286,7 +278,7 @@ class _Server(uvicorn.Server):
             self._house.state(Shutdown).leaving = True
             self._app.closing = True
             self._draining = asyncio.get_running_loop().create_task(self._drain())
-            self.on_stopping(self._house.jobs.live.open_answers)
+            self._house.events.publish(Draining(self._house.jobs.live.open_answers))
 
     async def _drain(self) -> None:
         house = self._house
@@ -329,14 +321,13 @@ def _server(house: House, on_url: Callable[[str], None]) -> _Server:
 
 async def serve(
     settings: Settings, *, on_open: Callable[[House], Awaitable[None]] | None = None,
-    on_ready: Callable[[Listening], None] | None = None, on_stopping: Callable[[int], None] | None = None,
+    on_ready: Callable[[Listening], None] | None = None,
 ) -> None:  # fmt: skip
     """Serve until SIGTERM or SIGINT; drains first, so that no answer is cut and nothing is lost. A second signal stops at once.
 
     Args:
-        on_open: awaited when the rooms are open and nobody is served yet.
+        on_open: awaited when the rooms are open and nobody is served yet; a place to subscribe to events.
         on_ready: called when the first request can be answered.
-        on_stopping: called when the drain begins, with the number of answers still open.
 
     Raises:
         OSError: the address is taken; the database was not touched.
@@ -347,8 +338,6 @@ async def serve(
                 await on_open(house)
             tune_interpreter()
             server = _server(house, lambda url: on_ready(Listening(house, url)) if on_ready else None)
-            if on_stopping is not None:
-                server.on_stopping = on_stopping
             await server.serve(sockets=[listener])
 
 

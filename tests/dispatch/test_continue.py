@@ -28,7 +28,6 @@ class TestSlots:
         host_id, _ = await street.host(slots=2)
         job = await street.submit(max_tokens=10)
         fleet = street.house.fleet
-        fleet.leases_here = street.house.jobs.live.slots_of
 
         losing = asyncio.create_task(lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST))
         await asyncio.sleep(0)

@@ -69,6 +69,27 @@ PLANTED = [
     ("float-money", "a.py", "price_uusd_per_mtok = 0.5\n"),
     ("float-money", "a.py", "a.cost_uusd = b / 2\n"),
     ("float-money", "a.py", "pay(cost_uusd=1.5)\n"),
+    ("settable-callback", "src/a.py", "class A:\n    def __init__(self):\n        self.told = lambda host: None\n"),
+    (
+        "settable-callback",
+        "src/a.py",
+        "class A:\n    def __init__(self):\n        self.tell: Callable[[int], None] = nobody\n",
+    ),
+    ("settable-callback", "src/a.py", "class A:\n    tell: Callable[[int], None] = nobody\n"),
+    (
+        "settable-callback",
+        "src/a.py",
+        "@dataclass(eq=False)\nclass A:\n    tell: Callable[[int], None] = lambda host: None\n",
+    ),
+    ("settable-callback", "src/a.py", "house.fleet.tell = lambda host: pump(host)\n"),
+    ("settable-callback", "src/a.py", "house.tell = partial(pump, house)\n"),
+    ("settable-callback", "src/a.py", "def f(server, on_stop):\n    server.on_stop = on_stop\n"),
+    ("settable-callback", "src/a.py", "def f(house):\n    def reach(host):\n        pass\n    house.reach = reach\n"),
+    (
+        "settable-callback",
+        "src/a.py",
+        "class A:\n    def f(self, a):\n        a.reach = self.reach\n    def reach(self): ...\n",
+    ),
 ]
 
 ALLOWED = [
@@ -81,6 +102,12 @@ ALLOWED = [
     ("a broad except that raises", '"""A."""\ntry:\n    f()\nexcept BaseException:\n    a = None\n    raise\n'),
     ("a broad except that hands on", '"""A."""\ntry:\n    f()\nexcept Exception as e:  # Why.\n    future.fail(e)\n'),
     ("a narrow except", '"""A."""\ntry:\n    f()\nexcept OSError:\n    pass\n'),
+    (
+        "a constructor's argument",
+        '"""A."""\nclass A:\n    def __init__(self, tell: Callable[[], None]):\n        self.tell: Callable[[], None] = tell\n',
+    ),
+    ("a frozen default", '"""A."""\nclass A(Struct, frozen=True):\n    tell: Callable[[], None] = nobody\n'),
+    ("its own behaviour", '"""A."""\nclass A:\n    def f(self):\n        self._now = lambda: 1\n'),
     ("whole money", '"""A."""\ncost_uusd: int = a // 2\nratio: float = 0.5\n'),
 ]
 
@@ -92,7 +119,7 @@ class TestRules:
 
     @pytest.mark.parametrize(("what", "code"), ALLOWED)
     def test_good_code_passes(self, what: str, code: str) -> None:
-        assert tidy.findings("a.py", code) == [], what
+        assert tidy.findings("src/a.py", code) == [], what
 
     def test_every_rule_is_proved(self) -> None:
         """A rule that nothing breaks may be no rule at all."""

@@ -209,6 +209,63 @@ def _walk(node: ast.expr | None) -> Iterator[ast.AST]:
         yield from ast.walk(node)
 
 
+def settable_callback(source: Source) -> Iterator[Finding]:
+    """No behaviour is hung on from outside: what happens is told as an event, what is needed comes in by the constructor."""
+    if not source.path.startswith("src/"):
+        return
+    functions = {node.name for node in source.functions}
+    for cls in [node for node in source.nodes if isinstance(node, ast.ClassDef)]:
+        # A frozen class takes its behaviour when it is made, a default included; so does a constructor's parameter.
+        for node in [] if _is_frozen(cls) else cls.body:
+            yield from _declared(source, node, given=set())
+        for method in [node for node in cls.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]:
+            given = {arg.arg for arg in (*method.args.args, *method.args.kwonlyargs)}
+            for node in ast.walk(method):
+                yield from _declared(source, node, given=given)
+    for node in source.nodes:
+        if not isinstance(node, ast.Assign):
+            continue
+        for target in node.targets:
+            if not isinstance(target, ast.Attribute) or _is_self(target.value):
+                continue
+            if target.attr.startswith("on_") or _is_behaviour(node.value, functions):
+                words = f"{ast.unparse(target)} is assigned from outside"
+                yield source.finding("settable-callback", node.lineno, words, name=target.attr)
+
+
+def _declared(source: Source, node: ast.AST, *, given: set[str]) -> Iterator[Finding]:
+    """Find what *node* declares as an attribute that anybody may set: a public one, callable, with a stand-in as value."""
+    if not isinstance(node, ast.AnnAssign | ast.Assign) or node.value is None:
+        return
+    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+    inside = isinstance(target, ast.Attribute) and _is_self(target.value)
+    name = _last_name(target)
+    if name.startswith("_") or (given and not inside) or (isinstance(node.value, ast.Name) and node.value.id in given):
+        return
+    typed = isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation).startswith("Callable[")
+    if typed or isinstance(node.value, ast.Lambda):
+        yield source.finding("settable-callback", node.lineno, f"anybody may set {name}", name=name)
+
+
+def _is_self(value: ast.expr) -> bool:
+    return isinstance(value, ast.Name) and value.id in ("self", "cls")
+
+
+def _is_frozen(cls: ast.ClassDef) -> bool:
+    calls = [one for one in cls.decorator_list if isinstance(one, ast.Call)]
+    keywords = [*cls.keywords, *(keyword for call in calls for keyword in call.keywords)]
+    return any(keyword.arg == "frozen" for keyword in keywords)
+
+
+def _is_behaviour(value: ast.expr, functions: set[str]) -> bool:
+    if isinstance(value, ast.Call):
+        return ast.unparse(value.func).rpartition(".")[2] == "partial"
+    if isinstance(value, ast.Name | ast.Attribute):
+        name = value.id if isinstance(value, ast.Name) else value.attr
+        return name in functions
+    return isinstance(value, ast.Lambda)
+
+
 RULES: tuple[Callable[[Source], Iterator[Finding]], ...] = (
     function_length,
     file_length,
@@ -219,6 +276,7 @@ RULES: tuple[Callable[[Source], Iterator[Finding]], ...] = (
     global_statement,
     broad_except,
     float_money,
+    settable_callback,
 )
 
 

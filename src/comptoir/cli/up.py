@@ -29,6 +29,7 @@ from comptoir.cli.screen import out
 from comptoir.cli.target import DEFAULT_DATA
 from comptoir.cluster import LOCK_NAME, NotAlone
 from comptoir.dispatch import House
+from comptoir.events import Draining
 from comptoir.hosts import Fleet
 from comptoir.kit.folderlock import FolderLock, FolderTaken
 from comptoir.kit.logs import set_up
@@ -278,7 +279,7 @@ class _Post:
             OSError: the address is taken.
         """
         try:
-            await serve(self._settings, on_open=self._open, on_ready=self._ready, on_stopping=self._greeting.draining)
+            await serve(self._settings, on_open=self._open, on_ready=self._ready)
         finally:
             if self._news is not None:
                 self._news.cancel()
@@ -290,6 +291,7 @@ class _Post:
         self._greeting.stopped(STARTED_S)
 
     async def _open(self, house: House) -> None:
+        house.events.subscribe(Draining, lambda event: self._greeting.draining(event.open_answers))
         self._people = await settle_in(house, self._folder)
         self._balance_uusd = (await house.ledger.account(self._people.buyer_id)).free_uusd
 

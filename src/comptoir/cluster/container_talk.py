@@ -1,13 +1,13 @@
 """What containers of hosts elsewhere say of themselves, told when it changes; and whether they support a model, asked there."""
 
 import asyncio
-from collections.abc import Mapping
 from functools import partial
 
 from comptoir.cluster.messages import Inquired, Said, Supports
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.containers import ContainersElsewhere, ask_here
 from comptoir.dispatch import House
+from comptoir.events import HostResources
 
 ANSWER_S = 6.0
 """How long another coordinator has: longer than it gives its host. A buyer is not kept so long (`containers.inquire.WAIT_S`)."""
@@ -31,12 +31,12 @@ class BusContainerTalk:
         switchboard.on(Inquired, self._inquired)
         switchboard.on(Supports, self._supports)
         house.state(ContainersElsewhere).talk = self
+        house.events.subscribe(HostResources, self._tell)
 
     # -- what they say of themselves -----------------------------------------------------------------------------
 
-    def tell(self, host_id: bytes, of: Mapping[str, bytes]) -> None:
-        """Tell all what the containers of a host here say."""
-        self._board.tell_all(Said(host_id, dict(of)))
+    def _tell(self, event: HostResources) -> None:
+        self._board.tell_all(Said(event.host_id, dict(event.of)))
 
     def tell_whole(self, node_id: bytes) -> None:
         """Tell one coordinator what the containers of all hosts here say."""

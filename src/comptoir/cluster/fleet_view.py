@@ -7,11 +7,11 @@ The coordinator that a host is linked to counts its slots; the others know them 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
 
 from comptoir.cluster.messages import Figures, Hail, HostView, Outcome, View
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
+from comptoir.events import RemoteHostOutcome, RemoteJobsWaiting
 from comptoir.hosts import OFFLINE, Away, Host
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,11 @@ class FleetView:
         """Turns counted here when a job was offered; whoever takes it tells of them too."""
         self.heads: dict[bytes, dict[str, bytes]] = {}
         """By coordinator and model: the job that waits longest there."""
-        self.on_heads: Callable[[bytes], None] = lambda node_id: None
-        """Called when another coordinator has jobs waiting; set by `comptoir.cluster.service`."""
         house.fleet.stirred = set()
         house.fleet.chosen = []
         switchboard.on(View, self._heard)
         switchboard.on(Outcome, self._outcome)
+        house.events.subscribe(RemoteHostOutcome, self._tell_outcome)
         switchboard.on_gap.append(lambda sender: switchboard.send(sender, Hail()))
         switchboard.on_change.append(self._bus_changed)
 
@@ -77,7 +76,7 @@ class FleetView:
         heads = self._house.jobs.queue.heads()
         for node_id, waiting in self.heads.items():
             if waiting:
-                self.on_heads(node_id)
+                self._house.events.publish(RemoteJobsWaiting(node_id))
         if not (stirred or chosen or heads != self._heads) or not self._board.here:
             self._heads = heads
             return
@@ -129,7 +128,7 @@ class FleetView:
                 self._away.note_chosen(host_id, model)
         self.heads[sender] = view.heads
         if view.heads:
-            self.on_heads(sender)
+            self._house.events.publish(RemoteJobsWaiting(sender))
 
     def _note(self, seen: HostView, sender: bytes) -> None:
         fleet = self._house.fleet
@@ -188,9 +187,8 @@ class FleetView:
 
     # -- outcomes ------------------------------------------------------------------------------------------------
 
-    def outcome(self, host: Host, outcome: str, tokens: int) -> None:
-        """An attempt ended for a host that is at another coordinator by now: its reputation is kept there."""
-        self._board.send(host.node_id, Outcome(host.id, outcome, tokens))
+    def _tell_outcome(self, event: RemoteHostOutcome) -> None:
+        self._board.send(event.node_id, Outcome(event.host_id, event.outcome, event.tokens))
 
     def _outcome(self, sender: bytes, message: Outcome) -> None:
         host = self._house.fleet.find(message.host_id)

@@ -31,10 +31,13 @@ class HandingOn:
         self._board = switchboard
         self._calls: dict[int, asyncio.Future[HttpAnswer]] = {}
         self._next = 0
-        self.server: HttpServer | None = None
-        """Answers what is handed here; the composition root sets it."""
+        self._server: HttpServer | None = None
         switchboard.on(HttpCall, self._called)
         switchboard.on(HttpAnswer, self._answered)
+
+    def begin(self, server: HttpServer) -> None:
+        """Have *server* answer what others hand here."""
+        self._server = server
 
     async def hand_on(self, request: Request, node_id: bytes) -> Reply:
         """Have another coordinator answer *request*.
@@ -78,7 +81,7 @@ class HandingOn:
         self._house.background.spawn(self._answer(sender, call))
 
     async def _answer(self, sender: bytes, call: HttpCall) -> None:
-        assert self.server is not None, "the composition root sets the server before anybody can call"
+        assert self._server is not None, "there is a server before anybody can call"
         status, headers, pieces = 503, list[tuple[bytes, bytes]](), list[bytes]()
         unread = True
 
@@ -102,6 +105,6 @@ class HandingOn:
             "client": (call.peer, 0), "server": None, "scheme": "http", "root_path": "", FORWARDED: True,
         }  # fmt: skip
         try:
-            await self.server(scope, receive, send)
+            await self._server(scope, receive, send)
         finally:
             self._board.send(sender, HttpAnswer(call.call_id, status, headers, b"".join(pieces)))

@@ -19,6 +19,7 @@ from comptoir.dispatch import House
 from comptoir.dispatch.assign import give, lease_on, line_up, pump, spec_of, start, take
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.drain import Shutdown
+from comptoir.events import RemoteJobsWaiting
 from comptoir.hosts import Host
 from comptoir.jobs import JobRow, LiveJob, Waiting
 from comptoir.kit.errors import Refusal
@@ -77,7 +78,7 @@ class Offers:
         switchboard.on(Took, self._took)
         switchboard.on(Declined, self._declined)
         switchboard.on(Ask, self._was_asked)
-        view.on_heads = self._heads_came
+        house.events.subscribe(RemoteJobsWaiting, lambda event: self._heads_came(event.node_id))
 
     # -- making --------------------------------------------------------------------------------------------------
 

@@ -40,8 +40,6 @@ class Cluster:
         self.take_over = TakeOver(
             house, self.board, self.mirrors, meet_node=self._tell_whole, forget_node=self._forget_node
         )  # fmt: skip
-        house.fleet.leases_here = house.jobs.live.slots_of
-        house.fleet.on_away_outcome = self.view.outcome
 
     def _hailed(self, sender: bytes, message: Hail) -> None:
         self._tell_whole(sender)

@@ -15,6 +15,7 @@ from comptoir.containers import ContainersElsewhere
 from comptoir.dispatch import House
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.meters import Meters
+from comptoir.events import KeysRevoked
 from comptoir.kit.ratelimit import RateLimiter
 from comptoir.kit.shares import Share, Shares
 
@@ -46,7 +47,7 @@ class Sharing:
         switchboard.on(Totals, self._totals)
         switchboard.on(Revoked, lambda sender, message: house.identity.forget_keys(message.keys))
         switchboard.on_gap.append(self._missed)
-        house.identity.on_revoked = lambda digests: switchboard.tell_all(Revoked(digests))
+        house.events.subscribe(KeysRevoked, lambda event: switchboard.tell_all(Revoked(event.digests)))
 
     def begin(self, limiters: Mapping[str, RateLimiter]) -> None:
         """Share *limiters*, by the name they have everywhere, and the buyers' unfinished jobs."""

@@ -1,18 +1,13 @@
-"""Containers of other coordinators' hosts: how many chains are under way there, and how to hear and tell what they say."""
+"""Containers of other coordinators' hosts: how many chains are under way there, and how to ask what they say."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Protocol
 
 from comptoir.dispatch import House, State
 
 
 class ContainerTalk(Protocol):
-    """What is told to, and asked of, the other coordinators; `comptoir.cluster` where there are any."""
-
-    def tell(self, host_id: bytes, of: Mapping[str, bytes]) -> None:
-        """A host here told what its containers say of themselves."""
-        ...
+    """What is asked of the other coordinators; `comptoir.cluster` where there are any."""
 
     def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
         """Ask a container of a host elsewhere whether it supports a model; the answer is JSON, empty if none came."""
@@ -21,9 +16,6 @@ class ContainerTalk(Protocol):
 
 class NoContainerTalk:
     """No other coordinators."""
-
-    def tell(self, host_id: bytes, of: Mapping[str, bytes]) -> None:
-        return
 
     def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from comptoir.containers.elsewhere import ContainersElsewhere
 from comptoir.dispatch import House
+from comptoir.events import HostResources
 from comptoir.hosts import Host
 
 SAID_BYTES_MAX = 64 * 1024
@@ -29,7 +29,7 @@ def is_said(body: bytes) -> bool:
 
 
 def note_said(house: House, host: Host, of: Mapping[str, bytes]) -> None:
-    """Take what the containers of a host here say of themselves, in place of what they said before, and tell the others."""
+    """Take what the containers of a host here say of themselves, in place of what they said before, and say so."""
     offered = {offer.name for offer in host.row.models if offer.container is not None}
     said, size = {}, 0
     for name, body in of.items():
@@ -37,4 +37,4 @@ def note_said(house: House, host: Host, of: Mapping[str, bytes]) -> None:
         if name in offered and size <= SAID_OF_HOST_BYTES_MAX and is_said(body):
             said[name] = body
     house.fleet.catalog.set_resources(host.id, said)
-    house.state(ContainersElsewhere).talk.tell(host.id, said)
+    house.events.publish(HostResources(host.id, said))

@@ -5,7 +5,7 @@ next container of a chain) -> `settle` (end and pay), beside them `cancel`, `exp
 No SQL, no HTTP in here. `House` is what every verb works on.
 """
 
-from comptoir.dispatch.house import Alone, House, Line, Peers, Served, Standing, State
+from comptoir.dispatch.house import Alone, House, Line, Peers, Standing, State
 from comptoir.dispatch.submit import Order
 
-__all__ = ["Alone", "House", "Line", "Order", "Peers", "Served", "Standing", "State"]
+__all__ = ["Alone", "House", "Line", "Order", "Peers", "Standing", "State"]

@@ -14,6 +14,7 @@ from comptoir.dispatch.output import wrong_output
 from comptoir.dispatch.plain import is_plain
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
+from comptoir.events import JobAssigned
 from comptoir.hosts import Entry
 from comptoir.jobs import (
     AttemptState,
@@ -88,7 +89,8 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
     job.begin_running(lease)
     line = house.lines.get(lease.host_id)
     if line is not None and line.send_job(job, lease):
-        house.on_given(job, lease)
+        if house.events.heard(JobAssigned):
+            house.events.publish(JobAssigned(job.owner_id, house.clock.now_ms(), job.id, lease.id, lease.host_id))
         return
     host = house.fleet.find(lease.host_id)
     if host is None or not host.reach.comes_back:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from comptoir.dispatch.house import House, State
+from comptoir.events import DatabaseReturned
 from comptoir.jobs import LiveJob
 from comptoir.kit.errors import Unavailable
 
@@ -30,11 +31,10 @@ class Later(State):
 
     def __init__(self, house: House) -> None:
         self._db = house.db
+        self._events = house.events
         self._kept: dict[bytes, Again] = {}
         self._task: asyncio.Task[None] | None = None
         self._closed = False
-        self.on_back: Callable[[], None] = lambda: None
-        """Called when the database is back and nothing is kept any more."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -52,7 +52,7 @@ class Later(State):
         return job_id in self._kept
 
     def look(self) -> None:
-        """Wait for the database in the background, also with nothing kept: `on_back` is called then."""
+        """Wait for the database in the background, also with nothing kept: `DatabaseReturned` is told then."""
         if self._task is None and not self._closed:
             self._task = asyncio.get_running_loop().create_task(self._work())
 
@@ -74,7 +74,7 @@ class Later(State):
             for first in range(0, len(kept), TOGETHER_MAX):
                 await asyncio.gather(*(self._write(*one) for one in kept[first : first + TOGETHER_MAX]))
         self._task = None
-        self.on_back()
+        self._events.publish(DatabaseReturned())
 
     async def _write(self, job_id: bytes, again: Again) -> None:
         try:

@@ -12,11 +12,24 @@ from dataclasses import replace
 from comptoir.dispatch.assign import line_up, new_lease, requeue, spec_of, take, write_lease
 from comptoir.dispatch.house import House
 from comptoir.dispatch.second_host import Hedge, Hedges, drop_hedge
+from comptoir.events import JobAssigned
 from comptoir.jobs import AttemptState, Fault, JobMoved, Lease, LiveJob
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.link import Done, Fail, Frames
 
 FASTER = "another host was faster"
+
+
+def hedging(house: House) -> None:
+    """Have second hosts started from now on, where the settings ask for it."""
+
+    def assigned(event: JobAssigned) -> None:
+        job = house.jobs.live.get(event.job_id)
+        if job is not None and job.lease is not None and job.lease.id == event.lease_id:
+            hedge_later(house, job, job.lease)
+
+    if house.settings.hedge:
+        house.events.subscribe(JobAssigned, assigned)
 
 
 def hedge_later(house: House, job: LiveJob, lease: Lease) -> None:

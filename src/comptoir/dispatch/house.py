@@ -1,12 +1,13 @@
 """The house: every room and every line to a host, as the verbs of the street get it; and where they keep their own state."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from comptoir.dispatch.background import Background
+from comptoir.events import EventHub
 from comptoir.hosts import Fleet, Host, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity
@@ -144,17 +145,6 @@ class Alone:
         return None
 
 
-class Served(NamedTuple):
-    """Requests of one endpoint since the start."""
-
-    dialect: str
-    method: str
-    path: str
-    by_status: Mapping[int, int]
-    seconds: float
-    """Time spent on all of them together."""
-
-
 class State:
     """What a verb keeps between its calls, declared beside that verb; each coordinator has one (`House.state`)."""
 
@@ -185,18 +175,14 @@ class House:
     """The other coordinators."""
     preference: Preference
     """Routing strategy in force."""
+    events: EventHub
+    """What happens is told here, and heard."""
     fee_account: bytes = FEES
     """Where this coordinator books the platform's part (`ledger.fee_account` of its slot)."""
     background: Background = field(default_factory=Background)
     """Tasks that nobody awaits; a stop waits for them."""
     lines: dict[bytes, Line] = field(default_factory=dict)
     """Line by host id; a host without one can't be given jobs."""
-    reach: Callable[[Host], None] = lambda host: None
-    """Opens the line to a host if that is one whose jobs are pushed to it; the composition root sets it (`transports.push`)."""
-    on_given: Callable[[LiveJob, Lease], None] = lambda job, lease: None
-    """Called when a job went down a line; the composition root sets it (`dispatch.hedge`)."""
-    served: Callable[[], Iterable[Served]] = tuple
-    """What was served so far, for metrics; the HTTP server over this house sets it."""
 
     _states: dict[type["State"], Any] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """Meters: what a coordinator counted since its start, and how well it feels, for health and metrics. Nothing is decided by it."""
 
 from comptoir.dispatch.house import House, State
-from comptoir.kit.vitals import Check, LoopLag
+from comptoir.kit.vitals import Check, LoopLag, RequestCounts
 
 CHECK_CAP_S = 0.5
 """Longest wait of a health check; clients of GET /health (infernet-client) give up after one second."""
@@ -28,6 +28,8 @@ class Meters(State):
         """People with an account, at whatever coordinator and whenever they came."""
         self.newcomers = 0
         """Those of them that came in here."""
+        self.served: list[RequestCounts] = []
+        """Requests by endpoint; the HTTP server over this house counts."""
         self.database = Check(self._ask_writer, fresh_s=house.settings.health_cache_s, cap_s=CHECK_CAP_S)
         """Whether the database takes commands, cached for ``health_cache_s``."""
         self.lag = LoopLag()

@@ -5,6 +5,7 @@ import msgspec
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.house import House
 from comptoir.dispatch.meters import Meters
+from comptoir.events import HostRegistered
 from comptoir.hosts import Host, NewHost, insert_host
 from comptoir.identity import Identity, NewKey, OwnerKind, Principal, Role, User
 from comptoir.kit.db import Tx
@@ -99,8 +100,9 @@ async def add_host(
             Receipts.register_key(tx, row.public_key, holder_kind=HolderKind.HOST, holder=holder, at_ms=now)
 
     await house.db.run(command)
-    host = house.hosts.admit(row)
-    house.reach(host)
+    house.hosts.admit(row)
+    # Whoever reaches it by itself (`transports.push`) has a line to it when this returns.
+    house.events.publish(HostRegistered(row.id, now))
     pump(house, row.id)
     return NewcomerHost(row.id, key.secret)
 

@@ -74,7 +74,7 @@ class Away:
         host = self._fleet.get(host_id)
         host.node_id = b""
         self._mark(host_id, away=False)
-        host.slots.running = self._fleet.leases_here(host_id)
+        host.slots.running = self._fleet._leases_here(host_id)
         self._fleet._set_status(host, OFFLINE)
 
     def _mark(self, host_id: bytes, *, away: bool) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 
+from comptoir.events import EventHub, HostChanged, HostFree, OfferChanged, RemoteHostOutcome
 from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.host import Host, door_at, door_of
@@ -39,9 +40,13 @@ PUBLISH_SHARE = 0.05
 class Fleet:
     """All hosts that are registered and not retired."""
 
-    def __init__(self, clock: Clock, *, host_silent_s: float = HOST_SILENT_S) -> None:
-        self._clock = clock
-        self._host_silent_s = host_silent_s
+    def __init__(
+        self, clock: Clock, *, events: EventHub | None = None, leases_here: Callable[[bytes], int] = lambda host_id: 0,
+        host_silent_s: float = HOST_SILENT_S,
+    ) -> None:  # fmt: skip
+        """*leases_here* tells how many jobs of this coordinator a host has, when it comes back from another one."""
+        self._clock, self._host_silent_s = clock, host_silent_s
+        self._events, self._leases_here = events or EventHub(), leases_here
         self._hosts: dict[bytes, Host] = {}
         self._lists: dict[str, FreeList] = {}
         self.catalog = Catalog()
@@ -54,16 +59,10 @@ class Fleet:
         """Hosts that take jobs, free or busy."""
         self.changed: set[bytes] = set()
         """Hosts whose stored row is out of date; `Hosts.flush` empties it."""
-        self.on_free: Callable[[Host], None] = lambda host: None
-        """Called whenever a host can take a job more than before; waiting jobs may now go there."""
         self.stirred: set[bytes] | None = None
         """Hosts whose status, slots, offer or figures changed since somebody last took note; None: nobody does."""
         self.chosen: list[tuple[bytes, str]] | None = None
         """Host and model of each job given since somebody last took note; None: nobody does."""
-        self.on_away_outcome: Callable[[Host, str, int], None] = lambda host, outcome, tokens: None
-        """Told the outcomes of hosts that are at another coordinator by now, which keeps their reputation."""
-        self.leases_here: Callable[[bytes], int] = lambda host_id: 0
-        """Tells how many jobs of this coordinator a host has, when it comes back from another one."""
 
     # -- who is registered ---------------------------------------------------------------------------------------
 
@@ -129,6 +128,8 @@ class Fleet:
         self._offer(host, models)
         self.changed.add(host_id)
         self._place(host)
+        if self._events.heard(OfferChanged):
+            self._events.publish(OfferChanged(host_id, self._clock.now_ms()))
 
     # -- who is here ---------------------------------------------------------------------------------------------
 
@@ -238,10 +239,8 @@ class Fleet:
     def release(self, host_id: bytes) -> None:
         """Give one slot back, whatever became of the job; a host that was retired meanwhile is ignored."""
         host = self._hosts.get(host_id)
-        if host is None:
-            return
-        if host.node_id:
-            return  # It has moved to another coordinator, which counts its slots.
+        if host is None or host.node_id:
+            return  # One that has moved to another coordinator has its slots counted there.
         if host.slots.running == 0 and self.stirred is not None:
             # It went to another coordinator and came back while a lease was being closed, and was counted anew meanwhile.
             return
@@ -279,7 +278,7 @@ class Fleet:
         if host is None:
             return
         if host.node_id:
-            self.on_away_outcome(host, outcome, tokens)
+            self._events.publish(RemoteHostOutcome(host_id, host.node_id, outcome, tokens))
             return
         host.jobs_done += outcome == DONE
         host.jobs_failed += outcome == FAILED
@@ -388,7 +387,7 @@ class Fleet:
             for candidate in host.candidates.values():
                 candidate.away = False
             host.slots.total = host.row.slots
-            host.slots.running = self.leases_here(host.id)
+            host.slots.running = self._leases_here(host.id)
             if host.slots.waiting is not None:
                 host.slots.waiting = 0
             self._place(host)
@@ -407,6 +406,8 @@ class Fleet:
                 host.slots.waiting = 0
         self.changed.add(host.id)
         self._place(host, rejoins=was == OFFLINE)
+        if self._events.heard(HostChanged):
+            self._events.publish(HostChanged(host.id, self._clock.now_ms(), status))
 
     def _count(self, host: Host, sign: int) -> None:
         if host.status == ACTIVE:
@@ -425,7 +426,7 @@ class Fleet:
             else:
                 self._lists[model].place(candidate)
         if free > before and not host.node_id:
-            self.on_free(host)
+            self._events.publish(HostFree(host.id))
 
     def _offer(self, host: Host, models: tuple[ModelOffer, ...]) -> None:
         row, now_ms = host.row, self._clock.now_ms()

@@ -4,7 +4,7 @@ Owns: ``users`` and ``access_keys``. Passwords are argon2id; keys are 256 random
 
 Invariant: usernames and email addresses are unique without regard to case; a key has one owner for ever and is revoked,
 never deleted; once a revocation returns, the key opens nothing on this coordinator; on others as soon as they hear of it
-(`Identity.on_revoked`, `Identity.forget_keys`), and within `KEY_CACHE_S` if they don't.
+(`KeysRevoked`, `Identity.forget_keys`), and within `KEY_CACHE_S` if they don't.
 
 Units: ids raw 16 bytes, times milliseconds since 1970 UTC. Knows: nobody. A host's id is only a number here.
 """

@@ -5,8 +5,9 @@ import binascii
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from comptoir.events import EventHub, KeysRevoked
 from comptoir.identity import store
 from comptoir.identity.errors import UnknownAccessKey, UnknownUser
 from comptoir.identity.passwords import Passwords
@@ -60,12 +61,14 @@ class Identity:
         db: Database,
         clock: Clock,
         *,
+        events: EventHub | None = None,
         passwords: Passwords | None = None,
         logins_per_minute: int = 20,
         key_cache_size: int = 100_000,
     ) -> None:
         self._db = db
         self._clock = clock
+        self._events = events or EventHub()
         self._passwords = passwords or Passwords()
         self._by_digest: BoundedCache[bytes, Principal] = BoundedCache(
             entries_max=key_cache_size, ttl_s=KEY_CACHE_S, clock=clock
@@ -78,8 +81,6 @@ class Identity:
         self._salt = os.urandom(32)
         self._revocations = 0
         """Counts up with every revocation, so that a look-up begun before one is not remembered after it."""
-        self.on_revoked: Callable[[list[bytes]], None] = lambda digests: None
-        """Called with the SHA-256 of keys that were revoked here, once that is durable; others have to forget them."""
 
     def close(self) -> None:
         """Let the password threads end."""
@@ -258,7 +259,7 @@ class Identity:
     def _revoked(self, digests: list[bytes]) -> None:
         self.forget_keys(digests)
         if digests:
-            self.on_revoked(digests)
+            self._events.publish(KeysRevoked(digests))
 
     # -- who is asking -------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import base64
 
+from comptoir.events import EventHub
 from comptoir.identity.passwords import Passwords
 from comptoir.identity.service import Identity
 from comptoir.identity.types import Credentials, OwnerKind, Principal, Role
@@ -17,12 +18,14 @@ def make_passwords() -> Passwords:
 
 
 def make_identity(
-    db: Database, clock: Clock, *, logins_per_minute: int = 1_000, key_cache_size: int = 1_000
-) -> Identity:
+    db: Database, clock: Clock, *, events: EventHub | None = None, logins_per_minute: int = 1_000,
+    key_cache_size: int = 1_000,
+) -> Identity:  # fmt: skip
     """Return the room with quick password hashing."""
     return Identity(
-        db, clock, passwords=make_passwords(), logins_per_minute=logins_per_minute, key_cache_size=key_cache_size
-    )
+        db, clock, events=events, passwords=make_passwords(), logins_per_minute=logins_per_minute,
+        key_cache_size=key_cache_size,
+    )  # fmt: skip
 
 
 def make_principal(

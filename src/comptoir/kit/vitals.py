@@ -1,9 +1,10 @@
-"""Vital signs that are cheap to read at any moment: a check that is cached and capped, and how late the event loop runs."""
+"""Vital signs that are cheap to read at any moment: a check that is cached and capped, what was served, how late the loop runs."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -72,6 +73,18 @@ class Check:
         """Stop a probe that still runs."""
         if self._task is not None:
             self._task.cancel()
+
+
+@dataclass(slots=True, eq=False)
+class RequestCounts:
+    """Requests of one endpoint since the start; whoever serves it counts on."""
+
+    dialect: str
+    method: str
+    path: str
+    by_status: dict[int, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    """Time spent on all of them together."""
 
 
 class LoopLag:

@@ -1,5 +1,6 @@
 """Hosts that are linked to other coordinators: in the same lists, with the slots that were announced, and never counted twice."""
 
+from comptoir.events import EventHub, RemoteHostOutcome
 from comptoir.hosts import ACTIVE, LINK, OFFLINE, POLL, Away, Fleet
 from comptoir.hosts.testing import make_row
 from comptoir.kit.clock import FakeClock
@@ -9,9 +10,11 @@ ONE, TWO = (n.to_bytes(16, "big") for n in (1, 2))
 NODE, OTHER = b"n" * 16, b"o" * 16
 
 
-def make(*, transport: str = LINK, slots: int = 4) -> tuple[Fleet, Away, FakeClock]:
+def make(
+    *, transport: str = LINK, slots: int = 4, leases_here: int = 0, events: EventHub | None = None
+) -> tuple[Fleet, Away, FakeClock]:
     clock = FakeClock()
-    fleet = Fleet(clock)
+    fleet = Fleet(clock, events=events, leases_here=lambda host_id: leases_here)
     fleet.add(make_row(transport=transport, slots=slots))
     return fleet, Away(fleet), clock
 
@@ -69,9 +72,8 @@ class TestNoteAway:
 
 class TestComingAndGoing:
     def test_it_comes_here_with_what_runs_here(self) -> None:
-        fleet, away, _ = make()
+        fleet, away, _ = make(leases_here=1)
         away.note_away(ONE, node_id=NODE, status=ACTIVE, free=0, total=4)
-        fleet.leases_here = lambda host_id: 1
 
         fleet.mark_linked(ONE)
 
@@ -130,12 +132,12 @@ class TestFigures:
         assert (candidate.first_frame_ms, candidate.inter_frame_ms, candidate.reputation) == (1234.0, 56.0, 0.9)
 
     def test_an_outcome_is_told_to_its_coordinator(self) -> None:
-        fleet, away, _ = make()
+        events, told = EventHub(), list[RemoteHostOutcome]()
+        fleet, away, _ = make(events=events)
         away.note_away(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
-        told: list[tuple[bytes, str, int]] = []
-        fleet.on_away_outcome = lambda host, outcome, tokens: told.append((host.id, outcome, tokens))
+        events.subscribe(RemoteHostOutcome, told.append)
 
         fleet.outcome(ONE, "lost", tokens=3)
 
-        assert told == [(ONE, "lost", 3)]
+        assert told == [RemoteHostOutcome(ONE, NODE, "lost", 3)]
         assert fleet.get(ONE).jobs_lost == 0

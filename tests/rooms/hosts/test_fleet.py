@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from comptoir.events import EventHub, HostChanged, HostFree, OfferChanged
 from comptoir.hosts import (
     ACTIVE,
     DONE,
@@ -128,9 +129,10 @@ class TestPresence:
         assert 5 <= given[20:].count(ONE) <= 6
 
     def test_says_when_a_host_can_take_more(self) -> None:
-        fleet = Fleet(FakeClock())
+        events = EventHub()
+        fleet = Fleet(FakeClock(), events=events)
         told: list[bytes] = []
-        fleet.on_free = lambda host: told.append(host.id)
+        events.subscribe(HostFree, lambda event: told.append(event.host_id))
 
         bring(fleet, make_row(slots=1))
         assert told == [ONE]
@@ -138,6 +140,21 @@ class TestPresence:
         assert told == [ONE]
         fleet.release(ONE)
         assert told == [ONE, ONE]
+
+    def test_says_what_changes_of_a_host_and_of_what_it_offers(self) -> None:
+        events, clock = EventHub(), FakeClock()
+        fleet = Fleet(clock, events=events)
+        told: list[object] = []
+        events.subscribe(HostChanged, told.append)
+        events.subscribe(OfferChanged, told.append)
+
+        bring(fleet, make_row(slots=1))
+        fleet.replace_offer(ONE, (make_offer(),), 2)
+        fleet.replace_offer(ONE, (make_offer(),), 2)
+        fleet.drain(ONE)
+
+        now = clock.now_ms()
+        assert told == [HostChanged(ONE, now, ACTIVE), OfferChanged(ONE, now), HostChanged(ONE, now, DRAINING)]
 
     def test_unknown_hosts_are_refused(self) -> None:
         with pytest.raises(UnknownHost):

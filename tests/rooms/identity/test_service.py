@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from comptoir.events import EventHub, KeysRevoked
 from comptoir.identity import (
     KEY_CACHE_S,
     TABLES,
@@ -39,8 +40,13 @@ async def database(make_database: MakeDatabase) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def identity(database: Database, clock: FakeClock) -> AsyncIterator[Identity]:
-    room = make_identity(database, clock)
+def events() -> EventHub:
+    return EventHub()
+
+
+@pytest.fixture
+async def identity(database: Database, clock: FakeClock, events: EventHub) -> AsyncIterator[Identity]:
+    room = make_identity(database, clock, events=events)
     yield room
     room.close()
 
@@ -264,12 +270,14 @@ class TestForgetKeys:
         yield room
         room.close()
 
-    async def test_a_key_revoked_elsewhere_ends_when_it_is_heard_of(self, identity: Identity, other: Identity) -> None:
+    async def test_a_key_revoked_elsewhere_ends_when_it_is_heard_of(
+        self, identity: Identity, other: Identity, events: EventHub
+    ) -> None:
         ann, bob = await make_user(identity, "ann"), await make_user(identity, "bob")
         assert ann.key is not None
         for one in (ann, bob):
             await other.resolve(bearer(secret_of(one)))
-        identity.on_revoked = other.forget_keys
+        events.subscribe(KeysRevoked, lambda event: other.forget_keys(event.digests))
 
         await identity.revoke_key(ann.key.id, owner_id=ann.user.id)
 
@@ -278,11 +286,11 @@ class TestForgetKeys:
             await other.resolve(bearer(secret_of(ann)))
         assert other.resolve_cached(b"Bearer " + secret_of(bob).encode()) is not None
 
-    async def test_every_key_that_a_rotation_ends_is_told_as_bytes(self, identity: Identity) -> None:
+    async def test_every_key_that_a_rotation_ends_is_told_as_bytes(self, identity: Identity, events: EventHub) -> None:
         ann = await make_user(identity)
         second = await identity.create_key(OwnerKind.USER, ann.user.id)
         told: list[bytes] = []
-        identity.on_revoked = told.extend
+        events.subscribe(KeysRevoked, lambda event: told.extend(event.digests))
 
         await identity.rotate_key(OwnerKind.USER, ann.user.id)
 

@@ -10,6 +10,7 @@ import uvloop
 from comptoir.app import Listening, serve
 from comptoir.cli.people import settle_in
 from comptoir.dispatch import House
+from comptoir.events import Draining
 from comptoir.settings import Settings
 
 
@@ -21,13 +22,14 @@ def run_member(settings: Settings) -> None:
     """
 
     async def people(house: House) -> None:
+        house.events.subscribe(Draining, lambda event: _say("Draining", open=event.open_answers))
         await settle_in(house, settings.data_path())
 
     def ready(listening: Listening) -> None:
         _say("Listening", url=listening.url)
 
     async def run() -> None:
-        await serve(settings, on_open=people, on_ready=ready, on_stopping=lambda count: _say("Draining", open=count))
+        await serve(settings, on_open=people, on_ready=ready)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

@@ -43,7 +43,9 @@ class HouseCollector(Collector):
         )
         # An endpoint served at the root and under its prefix is one endpoint.
         totals: dict[tuple[str, str, str], tuple[dict[int, int], float]] = {}
-        for one in self._house.served():
+        for one in self._house.state(Meters).served:
+            if not one.by_status:
+                continue
             by_status, spent_s = totals.setdefault((one.dialect, one.method, one.path), ({}, 0.0))
             for status, count in one.by_status.items():
                 by_status[status] = by_status.get(status, 0) + count

@@ -18,7 +18,7 @@ from comptoir.kit.http.errors import (
 )
 from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
 from comptoir.kit.http.request import Reply, Request, Stream
-from comptoir.kit.http.server import FORWARDED, HttpServer, RequestCounts, StreamAborted, encode_json, is_news
+from comptoir.kit.http.server import FORWARDED, HttpServer, StreamAborted, encode_json, is_news
 
 __all__ = [
     "FORWARDED",
@@ -33,7 +33,6 @@ __all__ = [
     "PayloadTooLarge",
     "Reply",
     "Request",
-    "RequestCounts",
     "Socket",
     "Stream",
     "StreamAborted",

@@ -22,6 +22,7 @@ from comptoir.kit.http.errors import (
     read_json,
 )
 from comptoir.kit.http.request import Receive, Reply, Request, Scope, Send, Stream
+from comptoir.kit.vitals import RequestCounts
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("comptoir.access")
@@ -45,6 +46,10 @@ Gate = Callable[[Request, Access, Dialect], "Awaitable[None] | None"]
 look further."""
 
 
+HandOn = Callable[[Request, bytes], Awaitable[Reply]]
+"""Has the server with this id answer a request."""
+
+
 class StreamBroken(RuntimeError):
     """Raised through to the server so that it aborts the connection: a broken stream must never look complete."""
 
@@ -56,16 +61,6 @@ def is_news(record: logging.LogRecord) -> bool:
 
 class StreamAborted(Exception):
     """Raised by a stream's source that has to end before its end: the connection is cut, and no bug is looked for."""
-
-
-class RequestCounts:
-    """Requests, errors and seconds of one endpoint, for metrics."""
-
-    __slots__ = ("by_status", "seconds")
-
-    def __init__(self) -> None:
-        self.by_status: dict[int, int] = {}
-        self.seconds = 0.0
 
 
 CLOSE = (b"connection", b"close")
@@ -99,7 +94,7 @@ class _Route:
         """Query parameters that may be given several times."""
         self.status = endpoint.status
         self.json_header = (b"content-type", endpoint.media.encode())
-        self.counts = RequestCounts()
+        self.counts = RequestCounts(dialect.name, endpoint.method, endpoint.path)
 
 
 class HttpServer:
@@ -113,7 +108,15 @@ class HttpServer:
         gate: Gate,
         body_bytes_max: int,
         cors_origins: tuple[str, ...] = (),
+        hand_on: HandOn | None = None,
+        served: list[RequestCounts] | None = None,
     ) -> None:
+        """Route to *dialects*.
+
+        Args:
+            hand_on: has another server answer a request that raised `Elsewhere`; None: there are no others.
+            served: the counts of every endpoint are put here, for metrics.
+        """
         self._house = house
         self._gate = gate
         self._body_bytes_max = body_bytes_max
@@ -126,9 +129,8 @@ class HttpServer:
         self._dialects = tuple(dialects)
         self._ids = count(1)
         self._id_head = "req_" + os.urandom(6).hex()
-        self.routes: list[_Route] = []
-        self.hand_on: Callable[[Request, bytes], Awaitable[Reply]] = _nobody
-        """Has another server answer a request that raised `Elsewhere`; the composition root sets it where there are others."""
+        self._hand_on = hand_on or _nobody
+        self._served = served if served is not None else []
         self.closing = False
         """Set when a stop begins: a connection ends with its answer, and the client's next request goes past a balancer again."""
         for dialect in dialects:
@@ -139,7 +141,7 @@ class HttpServer:
     def _mount(self, dialect: Dialect, prefix: str) -> None:
         for endpoint in dialect.endpoints:
             route = _Route(endpoint, dialect)
-            self.routes.append(route)
+            self._served.append(route.counts)
             path = (prefix + endpoint.path) if endpoint.path != "/" or not prefix else prefix
             if "{" in path:
                 regex, _, converters = compile_path(path)
@@ -265,7 +267,7 @@ class HttpServer:
             try:
                 if request.scope.get(FORWARDED):
                     raise Unavailable("what was asked about has just moved on; try again")
-                return await self.hand_on(request, refusal.server)
+                return await self._hand_on(request, refusal.server)
             except Refusal as failed:
                 refusal = failed
         return route.dialect.render_error(refusal, request)

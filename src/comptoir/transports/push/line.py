@@ -19,6 +19,7 @@ from comptoir.dispatch.errors import AnswerTooLarge
 from comptoir.dispatch.house import House
 from comptoir.dispatch.plain import frames_of, plain_job, whole_answer
 from comptoir.dispatch.stream import complete, fail, take_frames
+from comptoir.events import HostRegistered
 from comptoir.hosts import PUSH, Host
 from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
 from comptoir.kit.errors import InvalidField, Refusal
@@ -299,7 +300,7 @@ async def pushing(house: House, guard: UrlGuard) -> AsyncIterator[None]:
         if host.row.transport == PUSH:
             house.lines[host.id] = PushLine(house, host, session=session, guard=guard)
 
-    house.reach = reach
+    house.events.subscribe(HostRegistered, lambda event: reach(house.fleet.get(event.host_id)))
     for host in house.fleet:
         reach(host)
     try:
