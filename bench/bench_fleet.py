@@ -54,7 +54,7 @@ def job(fleet: Fleet) -> Callable[[int], None]:
     def once(n: int) -> None:
         hosts = fleet.free_list("m")
         assert hosts is not None
-        candidate = choose(Spec("m", prompt_tokens=100, max_tokens=200), hosts, BALANCED)
+        candidate = choose(Spec("m", input_units=100, output_units=200), hosts, BALANCED)
         assert candidate is not None
         host_id = candidate.host_id
         fleet.reserve(host_id, "m")
@@ -81,7 +81,7 @@ def measure(hosts: int) -> list[str]:
         fleet.unlinked(ids[n % hosts])
         fleet.mark_linked(ids[n % hosts])
 
-    impossible = Spec("m", price_cap_uusd=0, max_tokens=100)
+    impossible = Spec("m", price_cap_uusd=0, output_units=100)
     figures = [
         made_us,
         each_bytes,
@@ -91,7 +91,7 @@ def measure(hosts: int) -> list[str]:
         median_us(blink),
         median_us(lambda n: fleet.silent()),
         median_us(lambda n: fleet.models()),
-        median_us(lambda n: fleet.possible(Spec("m", max_tokens=100))),
+        median_us(lambda n: fleet.possible(Spec("m", output_units=100))),
         median_us(lambda n: (fleet.possible(impossible), fleet.explain(impossible)), 5),
     ]
     return [f"{hosts:,}", *(f"{figure:,.1f}" for figure in figures)]

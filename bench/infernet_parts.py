@@ -15,7 +15,8 @@ from bench.free_containers import RESOURCES
 from bench.infernet_reference import serve_reference
 from comptoir.app import open_house, running, tune_interpreter
 from comptoir.dispatch import House
-from comptoir.jobs import JobState, NewJob, Step, encode_steps, insert_jobs
+from comptoir.jobs import JobState, NewJob, insert_jobs
+from comptoir.kinds import Stage, Terms, encode_stages
 from comptoir.kit.ids import new_id
 from comptoir.ledger import UNNAMED
 from comptoir.settings import Settings
@@ -53,12 +54,12 @@ async def coordinator(folder: str, stored: str = "0") -> None:
 
 async def store(house: House, jobs: int) -> None:
     """Write *jobs* of the caller at 127.0.0.1; all but `UNFINISHED` are over."""
-    steps = encode_steps((Step("c0", 10**9),))
+    steps = encode_stages((Stage("c0", 10**9),))
     body, later = b'{"containers":["c0"],"data":{}}', house.common_ms() + 10**9
     for _ in range(0, jobs, 1000):
         some = [
             NewJob(
-                new_id(), UNNAMED, "infernet", "container", "c0", body, 0, 1, 0, 10**9, 0, True, later, later, house.node_id,
+                new_id(), UNNAMED, "infernet", "container", "c0", body, Terms(0, 1, 0, 10**9), True, later, later, house.node_id,
                 None, "127.0.0.1", steps,
             )
             for _ in range(1000)

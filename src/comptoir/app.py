@@ -34,6 +34,7 @@ from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
 from comptoir.jobs import Jobs
+from comptoir.kinds import load_kinds
 from comptoir.kit.bus import open_bus
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, open_database
@@ -162,8 +163,11 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
     await receipts.start()
     ledger = Ledger(db, clock)
     await ledger.open_house_accounts()
-    events, jobs = EventHub(), Jobs(db)
-    fleet = Fleet(clock, events=events, leases_here=jobs.live.slots_of, host_silent_s=settings.host_silent_s)
+    kinds, events = load_kinds(settings.kinds), EventHub()
+    jobs = Jobs(db, kinds)
+    fleet = Fleet(
+        clock, kinds=kinds, events=events, leases_here=jobs.live.slots_of, host_silent_s=settings.host_silent_s
+    )  # fmt: skip
     hosts = Hosts(db, clock, fleet, UrlGuard(allow_private=settings.allow_private_endpoint_urls))
     await hosts.load()
     passwords = Passwords(

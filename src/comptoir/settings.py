@@ -34,6 +34,9 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 
 
+KindTarget = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is in force; immutable for the life of the process. A field's docstring is its documentation."""
 
@@ -63,6 +66,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits see. Comma-separated in the environment."""
     health_cache_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 1.0
     """How long a health check's result is reused, seconds, so that GET /health is never slow."""
+    kinds: Annotated[tuple[KindTarget, ...], Meta(max_length=64)] = ()
+    """Kinds of work that are sold beside the built-in ones, each as package.module:Class (docs/adding/a-kind.md). The same for
+    all coordinators of a post. Comma-separated in the environment."""
     hosts_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
     """Most registered hosts; registration beyond it is refused. Each costs about 2 KiB of memory."""
     routing: Annotated[str, Meta(max_length=64)] = "balanced"

@@ -14,6 +14,7 @@ from comptoir.desk.readers import OpenStreams
 from comptoir.dispatch.assign import lease_on
 from comptoir.dispatch.submit import submit
 from comptoir.jobs import JobRow, JobState, Lease, LiveJob, Reader
+from comptoir.kinds import Chat, Terms
 from comptoir.kit.ids import new_id, public
 from comptoir.link import Frame
 from comptoir.receipts import read_registry, verify
@@ -32,8 +33,8 @@ async def posts(tmp_path: Path, postgres_address: str, redis_server: RedisServer
 def as_row(post: Post, job_id: bytes) -> JobRow:
     """A job as its owner would offer it."""
     return LiveJob(
-        id=job_id, owner_id=post.buyer_id, dialect="infrintia", kind="chat", model="trivial", body=order(post).body,
-        max_tokens=TOKENS, prompt_tokens_max=50, price_in=0, price_out=0, hold_uusd=0, detached=True,
+        id=job_id, owner_id=post.buyer_id, dialect="infrintia", kind=Chat(), model="trivial", body=order(post).body,
+        terms=Terms(50, TOKENS), detached=True,
         deadline_ms=post.house.clock.now_ms() + 60_000, created_ms=post.house.clock.now_ms(), submitted_s=0.0,
     ).as_row()  # fmt: skip
 
@@ -68,7 +69,7 @@ class TestChangingHands:
         async with posts[1].worker(options={"per_s": 200.0}):
             await posts.until_seen(posts[0], free=8)
             job_id = new_id()
-            stale = LiveJob.revived(as_row(posts[0], job_id), now_s=0.0)
+            stale = posts[0].house.jobs.revived(as_row(posts[0], job_id), now_s=0.0)
             stale.append([Frame("old "), Frame("frames ")])
             mirrors = peers_of(posts[1].house).mirrors
             posts[1].house.jobs.live.add_mirror(stale, posts[0].house.node_id)
@@ -86,7 +87,7 @@ class TestChangingHands:
     async def test_who_brought_the_number_of_a_frame_of_an_answer_given_up_is_told(self, posts: Posts) -> None:
         """Reconnected here with frame 4 of the first try, before anybody here knew that there was a second."""
         house, owner = posts[0].house, posts[1].house.node_id
-        job = LiveJob.revived(as_row(posts[0], new_id()), now_s=0.0)
+        job = posts[0].house.jobs.revived(as_row(posts[0], new_id()), now_s=0.0)
         mirrors = peers_of(house).mirrors
         house.jobs.live.add_mirror(job, owner)
         brought, fresh = Reader(job, start=5), Reader(job)

@@ -16,8 +16,8 @@ from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.settle import segment_of
 from comptoir.dispatch.stream import complete, fail, take_frames
 from comptoir.dispatch.submit import Order, submit
-from comptoir.dispatch.watch import RUN_END_S
 from comptoir.jobs import Fault, JobState, LiveJob
+from comptoir.kinds.containers import RUN_END_S
 from comptoir.kit.signing import SigningKey
 from comptoir.link import CONTAINER, ContainerCard, Frame, ModelOffer, Usage, segment_bytes
 from comptoir.receipts import AuthenticatedBy
@@ -43,13 +43,13 @@ def chain_order(
     """Return an order for a chain."""
     return Order(
         street.buyer_id, "test", CONTAINER, names[0], b'{"containers":[],"data":1}', len(names), detached,
-        containers=names, proof=proof, caller=caller,
+        stages=names, proof=proof, caller=caller,
     )  # fmt: skip
 
 
 def output(job: LiveJob) -> Frame:
     """Return what a step is answered with here."""
-    return Frame(f'{{"step":{job.step}}}', 1, STOPPED)
+    return Frame(f'{{"step":{job.kind.stage(job)}}}', 1, STOPPED)
 
 
 async def done(street: Street, job: LiveJob, *, signed_by: SigningKey | None = None) -> None:
@@ -75,7 +75,7 @@ class TestChain:
             await street.host(offer=container("b", runs=2)),
         )
         job = await submit(street.house, chain_order(street, "a", "b"))
-        assert (job.hold_uusd, lease_of(job).host_id) == (3 * RUN_UUSD, a)
+        assert (job.terms.hold_uusd, lease_of(job).host_id) == (3 * RUN_UUSD, a)
 
         await done(street, job)
         second = lease_of(job)
@@ -164,14 +164,14 @@ class TestChain:
         hosts = [await street.host(offer=container("a"), public_key=key.public_key) for _ in range(1)]
         await street.host(offer=container("a", runs=2)), await street.host(offer=container("b"))
         job = await submit(street.house, chain_order(street, "a", "b"))
-        job.steps = tuple(msgspec.structs.replace(step, price_out=10**10) for step in job.steps)
+        job.stages = tuple(msgspec.structs.replace(stage, rate_out=10**10) for stage in job.stages)
         first = lease_of(job).host_id
         assert first == hosts[0][0]
 
         with pytest.raises(BadSegment):
             await done(street, job, signed_by=SigningKey.generate())
 
-        assert (job.state, job.frames, job.step) == (JobState.RUNNING, [], 0)
+        assert (job.state, job.frames, job.kind.stage(job)) == (JobState.RUNNING, [], 0)
         assert lease_of(job).host_id != first
         assert await earned(street, first) == 0
         await cancel(street.house, job)
@@ -241,7 +241,7 @@ class TestLost:
         await lose(street.house, job, first, "it died", fault=Fault.HOST)
 
         second = lease_of(job)
-        assert (second.host_id != first.host_id, second.first_frame, job.step) == (True, 1, 1)
+        assert (second.host_id != first.host_id, second.first_frame, job.kind.stage(job)) == (True, 1, 1)
         assert lines[second.host_id].sent == [(job, second)]
         await done(street, job)
         assert (job.state, job.cost_uusd, len(job.frames)) == (JobState.COMPLETED, 2 * RUN_UUSD, 2)
@@ -255,7 +255,7 @@ class TestLost:
 
         await lose(street.house, job, lease_of(job), "it died", fault=Fault.HOST)
 
-        assert (job.step, lease_of(job).first_frame) == (1, 1)
+        assert (job.kind.stage(job), lease_of(job).first_frame) == (1, 1)
         await done(street, job)
         assert (job.state, await earned(street, host)) == (JobState.COMPLETED, 880)
         predicate = await receipt(street, job)
@@ -286,7 +286,7 @@ class TestLost:
         with pytest.raises(BadSegment):
             await complete(street.house, job, finish_reason="stop", usage=Usage(0, 1), chain=job.chain)
 
-        assert (job.frames, job.step, lease_of(job).host_id != first.host_id) == ([], 0, True)
+        assert (job.frames, job.kind.stage(job), lease_of(job).host_id != first.host_id) == ([], 0, True)
         await done(street, job)
         await done(street, job)
         assert (job.state, job.cost_uusd, await earned(street, first.host_id)) == (JobState.COMPLETED, 2 * RUN_UUSD, 0)
@@ -425,7 +425,12 @@ class TestRestart:
         async with open_street(tmp_path, buyer=buyer) as street:
             again = street.house.jobs.live.get(job.id)
             assert again is not None and again is not job
-            assert (again.step, again.model, again.caller, again.steps) == (1, "b", "10.0.0.9", job.steps)
+            assert (again.kind.stage(again), again.model, again.caller, again.stages) == (
+                1,
+                "b",
+                "10.0.0.9",
+                job.stages,
+            )
             assert [frame.text for frame in again.frames] == ['{"step":0}']
             street.link(last.host_id, FakeLine())
             assert lease_of(again).id == last.id
@@ -440,16 +445,16 @@ class TestRestart:
         """It was made when the chain was at its first container, and would look for another host of that one."""
         await street.host(offer=container("a")), await street.host(offer=container("b"))
         job = await submit(street.house, chain_order(street, "a", "b"))
-        mirror = LiveJob.revived(job.as_row(), now_s=0.0)
+        mirror = street.house.jobs.revived(job.as_row(), now_s=0.0)
         await done(street, job)
         mirror.append(job.frames[:])
-        stored = LiveJob.revived(await street.house.jobs.get(job.id, light=False), now_s=0.0)
+        stored = street.house.jobs.revived(await street.house.jobs.get(job.id, light=False), now_s=0.0)
         attempts, journal = await street.house.jobs.attempts(job.id), await street.house.jobs.journal([job.id])
         stored.revive_segments(attempts, journal[job.id], signing=frozenset())
 
         assert mirror.takes_after(stored, open_attempt=True)
 
-        assert (mirror.step, mirror.model) == (1, "b")
+        assert (mirror.kind.stage(mirror), mirror.model) == (1, "b")
         await cancel(street.house, job)
 
     async def test_a_drain_does_not_wait_for_a_step_that_is_in_line(self, street: Street) -> None:

@@ -19,7 +19,7 @@ class TestCancel:
 
         assert (waiting.state, waiting.cost_uusd) == (JobState.CANCELLED, 0)
         assert waiting.id not in street.house.jobs.queue
-        assert await street.free_uusd() == SIGNUP_UUSD - running.hold_uusd
+        assert await street.free_uusd() == SIGNUP_UUSD - running.terms.hold_uusd
         assert await audit(street.house.db) == []
 
     async def test_a_running_job_is_stopped_at_the_host_and_paid_as_far_as_it_came(self, street: Street) -> None:

@@ -126,7 +126,7 @@ class TestGoingOn:
         ]
         assert [(entry.first_frame, entry.end_frame) for entry in predicate.segments] == [(0, 3), (3, 5)]
         assert hosts.index(first) != hosts.index(lease.host_id)
-        assert predicate.units.completion_tokens == 5
+        assert predicate.units[1].count == 5
 
     async def test_prices_may_differ_and_the_hold_is_never_exceeded(self, street: Street) -> None:
         await street.host(offer=dearer(0))
@@ -136,13 +136,13 @@ class TestGoingOn:
         await lost(street, job)
 
         # The hold has room for the longest prompt, so a host that is one percent dearer still fits below it.
-        assert lease_of(job).price_out == 101_000_000
+        assert lease_of(job).rate_out == 101_000_000
         await done(street, job, 6)
 
-        assert job.cost_uusd == 4 * 100 + PROMPT + 6 * 101 <= job.hold_uusd
+        assert job.cost_uusd == 4 * 100 + PROMPT + 6 * 101 <= job.terms.hold_uusd
         predicate = await receipt(street, job)
-        assert [entry.price_out_uusd_per_mtok for entry in predicate.segments] == [100_000_000, 101_000_000]
-        assert predicate.prices.out_uusd_per_mtok == 101_000_000
+        assert [entry.units[1].rate for entry in predicate.segments] == [100_000_000, 101_000_000]
+        assert predicate.units[1].rate == 101_000_000
         assert await audit(street.house.db) == []
 
     async def test_three_hosts_die_one_after_the_other(self, street: Street) -> None:
@@ -349,7 +349,7 @@ class TestGarbage:
         # The prompt goes to the first that is paid at all.
         assert (job.state, job.cost_uusd) == (JobState.COMPLETED, 100 + PROMPT)
         assert await earned(street, bad) == 0
-        assert (await receipt(street, job)).units.completion_tokens == 4
+        assert (await receipt(street, job)).units[1].count == 4
         assert street.house.fleet.get(bad).stored().jobs_failed == 1
         assert await audit(street.house.db) == []
 

@@ -30,8 +30,8 @@ class TestTakenUp:
             revived = street.house.jobs.live.get(job.id)
             assert revived is not None
             again = lease_of(revived)
-            assert (len(revived.frames), revived.chain, revived.tokens) == (3, chain, 3)
-            assert (again.id, again.host_id, again.first_frame, again.price_out) == (lease.id, second, 3, 101_000_000)
+            assert (len(revived.frames), revived.chain, revived.count) == (3, chain, 3)
+            assert (again.id, again.host_id, again.first_frame, again.rate_out) == (lease.id, second, 3, 101_000_000)
             assert again.chain == chain
             await done(street, revived, 4)
 

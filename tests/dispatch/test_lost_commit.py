@@ -39,7 +39,7 @@ class TestLostCommit:
         job = await street.submit()
 
         assert [sent for sent, _ in line.sent] == [job]
-        assert await street.free_uusd() == SIGNUP_UUSD - job.hold_uusd
+        assert await street.free_uusd() == SIGNUP_UUSD - job.terms.hold_uusd
         assert await audit(street.house.db) == []
 
     async def test_start(self, street: Street, side: str) -> None:

@@ -25,7 +25,7 @@ class TestPriceCap:
             busy = [await street.submit() for _ in lines]
             waiting = await street.submit()
             # Ten tokens at the median price.
-            assert waiting.hold_uusd == 200
+            assert waiting.terms.hold_uusd == 200
             dear = lines[900_000_000].sent[0][0]
             median = lines[20_000_000].sent[0][0]
 

@@ -54,7 +54,7 @@ class TestFinish:
 
         await finish_well(street.house, job, tokens=12)
 
-        assert job.cost_uusd == 10 * 100 + 1 <= job.hold_uusd
+        assert job.cost_uusd == 10 * 100 + 1 <= job.terms.hold_uusd
 
     async def test_a_job_without_a_token_costs_nothing(self, street: Street) -> None:
         await street.host()

@@ -11,8 +11,9 @@ from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.onboard import add_user
-from comptoir.dispatch.submit import Order, hold_for, submit
+from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import JobExists, JobState
+from comptoir.kinds import Part, hold_of
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import new_id
 from comptoir.ledger import InsufficientCredit
@@ -52,10 +53,8 @@ class TestSubmit:
 
         job = await street.submit(max_tokens=10)
 
-        expected = hold_for(
-            prompt_tokens=job.prompt_tokens_max, max_tokens=10, price_in=1_000_000, price_out=100_000_000
-        )
-        assert job.hold_uusd == expected == job.prompt_tokens_max + 10 * 100
+        expected = hold_of(Part(MODEL, job.terms.input_max, output_max=10), (1_000_000, 100_000_000))
+        assert job.terms.hold_uusd == expected == job.terms.input_max + 10 * 100
         assert await street.free_uusd() == SIGNUP_UUSD - expected
 
     async def test_without_a_free_host_it_waits_its_turn(self, street: Street) -> None:

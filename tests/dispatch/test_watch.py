@@ -9,9 +9,10 @@ import pytest
 from comptoir.dispatch import watch
 from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.submit import Order, submit
-from comptoir.dispatch.watch import RELINK_S, TOOLS_S, link_dropped, patience_s
+from comptoir.dispatch.watch import RELINK_S, link_dropped, patience_s
 from comptoir.hosts import POLL
 from comptoir.jobs import Fault, JobState, LiveJob
+from comptoir.kinds.tokens import TOOLS_S
 from tests.dispatch.continuing import lease_of
 from tests.street import GOES_ON, MODEL, FakeLine, Street, deliver, open_street
 

@@ -13,19 +13,7 @@ from tests.house import tree
 CORE = tuple(f"src/comptoir/{room}/" for room in ("dispatch", "jobs", "routing"))
 WORDS = ("container", "infernet")
 
-LEFT: frozenset[tuple[str, str]] = frozenset(
-    {
-        ("src/comptoir/dispatch/output.py", "a container ends with "),
-        ("src/comptoir/dispatch/output.py", "a container is one run, not "),
-        ("src/comptoir/dispatch/output.py", "a container's output is JSON: "),
-        ("src/comptoir/dispatch/output.py", "a container's output is one frame, not "),
-        ("src/comptoir/dispatch/settle.py", "CONTAINER_MESSAGE_CHARS_MAX"),
-        ("src/comptoir/dispatch/submit.py", "CONTAINER"),
-        ("src/comptoir/dispatch/submit.py", "containers"),
-        ("src/comptoir/dispatch/watch.py", "container"),
-        ("src/comptoir/routing/filters.py", "container's door"),
-    }
-)
+LEFT = frozenset({("src/comptoir/routing/filters.py", "container's door")})
 """File and name or string that still says it. Nothing is added."""
 
 

@@ -208,8 +208,8 @@ class StreetMachine(LoopMachine):
 
     def accepted(self, live: LiveJob) -> ModelJob:
         """Tell the model of a job that was accepted."""
-        job = ModelJob(live.id, live.owner_id, live.max_tokens, live.detached, self.model.now_s + TTL_S)
-        assert live.hold_uusd == job.hold
+        job = ModelJob(live.id, live.owner_id, live.terms.output_max, live.detached, self.model.now_s + TTL_S)
+        assert live.terms.hold_uusd == job.hold
         self.model.accept(job)
         return job
 

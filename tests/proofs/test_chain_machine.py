@@ -87,13 +87,13 @@ class ChainMachine(StreetMachine):
     async def chain_of(self, buyer: bytes, names: tuple[str, ...], detached: bool) -> LiveJob:
         body = b'{"containers":[],"data":1}'
         return await submit(
-            self.house, Order(buyer, "test", CONTAINER, names[0], body, len(names), detached, containers=names)
+            self.house, Order(buyer, "test", CONTAINER, names[0], body, len(names), detached, stages=names)
         )
 
     def took(self, live: LiveJob) -> None:
-        names = tuple(step.model for step in live.steps)
+        names = tuple(stage.model for stage in live.stages)
         job = ModelChain(live.id, live.owner_id, len(names), live.detached, self.model.now_s + TTL_S, names=names)
-        assert live.hold_uusd == job.hold
+        assert live.terms.hold_uusd == job.hold
         self.model.accept(job)
 
     def frame(self, job: ModelJob, number: int) -> Frame:
@@ -351,7 +351,7 @@ class ChainMachine(StreetMachine):
             assert isinstance(job, ModelChain)
             live = self.house.jobs.live.get(job.id)
             assert live is not None
-            assert (live.step, live.model) == (job.step, job.names[job.step])
+            assert (live.kind.stage(live), live.model) == (job.step, job.names[job.step])
             if live.lease is not None:
                 assert (live.lease.model, live.lease.first_frame) == (live.model, job.closed)
         self.wait(self.house.db.run(self.compare_tables))

@@ -49,22 +49,22 @@ BUGS = {
     ),
     "lost release": Bug(
         "dispatch/settle.py",
-        "        house.fleet.release(lease.host_id)\n    _drop_half_a_step(",
-        "        pass\n    _drop_half_a_step(",
+        "        house.fleet.release(lease.host_id)\n    _drop_half_a_stage(",
+        "        pass\n    _drop_half_a_stage(",
         MACHINE,
     ),
     "off-by-one frame": Bug("dispatch/stream.py", "items[held - seq :] if", "items[held - seq + 1 :] if", MACHINE),
     "unlocked claim": Bug("jobs/store.py", 'f"{_lock(tx)} SKIP LOCKED" if tx.dialect', '"" if tx.dialect', CLAIMS),
     "unlocked state": Bug("jobs/store.py", "job_ids, lock=True)", "job_ids)", CLAIMS),
-    "step not advanced": Bug("dispatch/stream.py", "if job.steps and not job.on_last_step:", "if False:", CHAINS),
+    "step not advanced": Bug("dispatch/stream.py", "if not job.on_last_stage:", "if False:", CHAINS),
     "step paid twice": Bug(
         "dispatch/settle.py",
         "segment.unpaid)\n        for segment in job.segments",
         "segment.unpaid)\n        for segment in (*job.segments[:1], *job.segments)",
         CHAINS,
     ),
-    "half a run paid": Bug("dispatch/settle.py", "return bool(job.steps) and ending", "return not job.steps and ending", CHAINS),
-    "first container run again": Bug("dispatch/assign.py", "step = job.steps[job.step]", "step = job.steps[0]", CHAINS),
+    "half a run paid": Bug("kinds/containers.py", "pays_half = False", "pays_half = True", CHAINS),
+    "first container run again": Bug("kinds/containers.py", "stage = job.stages[at]", "stage = job.stages[0]", CHAINS),
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from comptoir.dialects.link.wire import Offer, RegisterBody
 from comptoir.hosts import check_offer
+from comptoir.kinds import Kinds
 from comptoir.link import Cancel, ContainerCard, Frame, ModelOffer, Usage
 from comptoir.worker import leases, register
 from comptoir.worker.engines.container import ContainerEngine
@@ -41,7 +42,7 @@ class TestRegistration:
         sent = msgspec.json.encode(register.offer_json(offer))
 
         assert msgspec.json.decode(sent, type=Offer).offer() == offer
-        check_offer((offer,), 1)
+        check_offer((offer,), 1, Kinds())
 
     def test_a_model_is_registered_as_before(self) -> None:
         assert "container" not in register.offer_json(ModelOffer("m", ["chat"]))

@@ -11,10 +11,13 @@ from comptoir.cli.api import Api
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import credits_and_usd, facts, moment, note, out, print_json, table
 from comptoir.cli.target import Target, find_target, json_option, server_options
-from comptoir.link import CONTAINER
-from comptoir.receipts import ENVELOPE_BYTES_MAX, Check, Statement, Verdict, read_registry, verify
+from comptoir.kinds import Kinds
+from comptoir.receipts import ENVELOPE_BYTES_MAX, Check, Statement, UnitEntry, Verdict, read_registry, verify
 
 REGISTRY_BYTES_MAX = 64 * 1024 * 1024
+
+_KINDS = Kinds()
+"""Those that ship, for the words of their units."""
 
 CHECKS = {
     Check.ENVELOPE: "a DSSE envelope with one signature",
@@ -24,7 +27,7 @@ CHECKS = {
     Check.COORDINATOR_KEY_TIME: "the key was valid when the job was settled",
     Check.SEGMENT_SIGNATURES: "every host signed exactly what it delivered",
     Check.FRAMES: "the parts of the answer follow each other without gap",
-    Check.UNITS: "the tokens or runs add up",
+    Check.UNITS: "the units that were counted add up",
     Check.AMOUNTS: "the money adds up, within the agreed prices",
 }
 
@@ -140,17 +143,21 @@ def _say(verdict: Verdict, *, whose: str) -> None:
         console.print(Text.assemble(("refused", "bold red"), f": {verdict.detail} ({verdict.reason})"), soft_wrap=True)
 
 
+def _counted(units: list[UnitEntry]) -> str:
+    """Say what was counted: ``12 prompt tokens, 34 tokens``; a unit of a kind that does not ship is said by its name."""
+    return ", ".join([_KINDS.unit(each.unit).said(each.count) for each in units])
+
+
 def _show(statement: Statement) -> None:
     one = statement.predicate
-    by_the_run, made = one.kind == CONTAINER, one.units.completion_tokens
     console = out()
     console.print(
         facts(
             [
                 ("receipt", one.receipt), ("job", one.job), ("buyer", one.buyer),
-                ("containers" if by_the_run else "model", one.model),
+                (_KINDS.stored(one.kind).noun, one.model),
                 ("weights", one.fingerprint or None), ("state", one.state), ("settled", moment(one.times.settled_ms)),
-                ("runs", str(made)) if by_the_run else ("tokens", f"{one.units.prompt_tokens} in, {made} out"),
+                ("counted", _counted(one.units)),
                 ("charged", credits_and_usd(one.amounts.charged_uusd)),
                 ("of which fee", credits_and_usd(one.amounts.fee_uusd)),
                 ("given back", credits_and_usd(one.amounts.released_uusd)), ("input", f"sha256 {one.input_sha256}"),
@@ -158,10 +165,10 @@ def _show(statement: Statement) -> None:
             ]
         )
     )  # fmt: skip
-    parts = table("host", "frames", "runs" if by_the_run else "tokens", "believed because")
+    parts = table("host", "frames", "counted", "believed because")
     for part in one.segments:
         why = "the host signed it" if part.signature is not None else "it came with the host's key"
-        parts.add_row(part.host, f"{part.first_frame}…{part.end_frame}", str(part.completion_tokens), why)
+        parts.add_row(part.host, f"{part.first_frame}…{part.end_frame}", _counted(part.units), why)
     console.print(parts)
     console.print()
 

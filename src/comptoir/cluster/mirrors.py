@@ -98,7 +98,7 @@ class Mirrors:
         if known is not None:
             # Frames were shown here of an answer that was given up since.
             self._break_off(known)
-        job = LiveJob.revived(row, now_s=self._house.clock.monotonic_s())
+        job = self._house.jobs.revived(row, now_s=self._house.clock.monotonic_s())
         self._house.jobs.live.add_mirror(job, owner)
         self._heard_s[job.id] = self._loop.time()
         return job

@@ -23,7 +23,6 @@ from comptoir.events import RemoteJobsWaiting
 from comptoir.hosts import Host
 from comptoir.jobs import JobRow, LiveJob, Waiting
 from comptoir.kit.errors import Refusal
-from comptoir.link import CONTAINER
 from comptoir.routing import Candidate, Spec, passes
 
 log = logging.getLogger(__name__)
@@ -51,11 +50,6 @@ class _Made(NamedTuple):
     host_id: bytes
     """The host that routing chose; empty: the other coordinator asked for a job."""
     timer: asyncio.TimerHandle
-
-
-def _is_cut(row: JobRow) -> bool:
-    """Tell whether a chain of containers came without its steps: an older coordinator sent it, and the database has the whole."""
-    return row.kind == CONTAINER and not row.steps
 
 
 class Offers:
@@ -142,6 +136,10 @@ class Offers:
         else:
             self._house.background.spawn(self._consider(sender, message))
 
+    def _is_cut(self, row: JobRow) -> bool:
+        """Tell whether a job came without its stages: an older coordinator sent it, and the database has the whole."""
+        return self._house.jobs.kinds.stored(row.kind).staged and not row.stages
+
     async def _consider(self, sender: bytes, message: Offer) -> None:
         job_id = message.job_id
         if job_id in self._considered:
@@ -152,7 +150,7 @@ class Offers:
         taken = False
         self._considered.add(job_id)
         try:
-            if message.row is not None and not _is_cut(message.row):
+            if message.row is not None and not self._is_cut(message.row):
                 taken = await self._lease(sender, message)
             else:
                 taken = await self._claim(sender, message)

@@ -79,7 +79,7 @@ class Sharing:
     def _tell_totals(self, new: frozenset[bytes]) -> None:
         """Tell everybody what changed, and who is new where the counting begins."""
         meters = self._house.state(Meters)
-        totals = Totals(dict(meters.ended), meters.newcomers, self._house.jobs.live.chains)
+        totals = Totals(dict(meters.ended), meters.newcomers, self._house.jobs.live.staged)
         for node_id in new if totals == self._told else self._board.here:
             self._board.send(node_id, totals)
         self._told = totals

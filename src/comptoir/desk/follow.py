@@ -30,7 +30,7 @@ async def job_by_id(house: House, owner_id: bytes | None, job_id: bytes) -> Live
             raise UnknownJob
         return live
     row = await house.jobs.get(job_id, owner_id=owner_id)
-    return LiveJob.revived(row, now_s=house.clock.monotonic_s())
+    return house.jobs.revived(row, now_s=house.clock.monotonic_s())
 
 
 async def follow(house: House, job: LiveJob) -> LiveJob:

@@ -1,11 +1,11 @@
-"""Advance: a container of a chain is done; close its attempt, durably, and give the job to a host of the next one.
+"""Advance: a stage of a job is done; close its attempt, durably, and give the job to a host of the next one.
 
 What it made becomes a segment of one frame, with the host's signature, and waits in the journal for the end of the job, when all
-hosts of the chain are paid in one command. Whatever is lost from here on, the next container gets this output again; no
-container before it runs twice.
+its hosts are paid in one command. Whatever is lost from here on, the next stage gets this output again; none before it runs
+twice.
 """
 
-from comptoir.dispatch.assign import Delivered, begin_step, line_up, requeue, spec_of, start, take
+from comptoir.dispatch.assign import Delivered, line_up, requeue, spec_of, start, take
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import segment_of
 from comptoir.jobs import AttemptState, Fault, LiveJob
@@ -14,14 +14,14 @@ from comptoir.receipts import statement_bytes
 
 
 async def advance(house: House, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes) -> None:
-    """End the attempt of a container that was not the last, and start the next container on its output.
+    """End the attempt at a stage that was not the last, and start the next one on its output.
 
     Raises:
         BadSegment: the host's signature is not its own; the lease stands.
         Unavailable: the database is out of reach; the lease stands, and the host repeats what it said.
     """
     lease = job.lease
-    assert lease is not None and job.steps and not job.on_last_step
+    assert lease is not None and not job.on_last_stage
     delivered = None
     if signature:
         public_key = house.fleet.get(lease.host_id).row.public_key or b""
@@ -30,8 +30,8 @@ async def advance(house: House, job: LiveJob, *, finish_reason: str, usage: Usag
     await requeue(house, job, lease, "", fault=Fault.NONE, state=AttemptState.DONE, unpaid=False, delivered=delivered)
     if job.refused or job.over or job.owner_node or job.closing:
         return
-    house.fleet.outcome(lease.host_id, "done", tokens=1)
-    begin_step(job)
+    house.fleet.outcome(lease.host_id, "done", tokens=job.segments[-1].count)
+    job.begin_stage()
     spec = spec_of(job)
     candidate = take(house, spec)
     if candidate is not None:

@@ -10,8 +10,6 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.ending_later import Later, or_later
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.house import House, Turn
-from comptoir.dispatch.output import wrong_output
-from comptoir.dispatch.plain import is_plain
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import JobAssigned
@@ -33,10 +31,10 @@ from comptoir.jobs import (
     requeue_rows,
     start_rows,
 )  # fmt: skip
+from comptoir.kinds import Kind, Part, Resume
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
-from comptoir.kit.money import cost_up
 from comptoir.kit.signing import is_signed
 from comptoir.routing import Candidate, Spec, choose, passes
 
@@ -47,10 +45,6 @@ SAME_HOST_AGAIN_S = 0.05
 
 ATTEMPTS_MAX = 4
 """Hosts that one job is tried on; one that four hosts lost is more likely a bad job than bad luck."""
-
-
-PROMPT_TOKENS_BASE = 32
-"""Tokens that a chat template may add to a prompt."""
 
 
 def take(house: House, spec: Spec, *, here: bool = False) -> Candidate | None:
@@ -73,7 +67,7 @@ def new_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
     host = house.fleet.get(candidate.host_id)
     return Lease(
         id=new_id(), host_id=candidate.host_id, model=candidate.model, first_frame=len(job.frames), chain=job.chain,
-        price_in=candidate.price_in_uusd_per_mtok, price_out=candidate.price_out_uusd_per_mtok,
+        rate_in=candidate.rate_in, rate_out=candidate.rate_out,
         started_ms=house.clock.now_ms(), started_s=house.clock.monotonic_s(), signs=host.row.public_key is not None,
     )  # fmt: skip
 
@@ -147,44 +141,43 @@ async def write_lease(house: House, job: LiveJob, lease: Lease, *, from_id: byte
 def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> Start:
     """Return what is written when *lease* begins, which is the last event of *job* as it is counted here."""
     return Start(
-        job.id, lease.id, lease.host_id, lease.first_frame, lease.started_ms, job.events - 1, node_id, from_id, lease.price_in,
-        lease.price_out,
+        job.id, lease.id, lease.host_id, lease.first_frame, lease.started_ms, job.events - 1, node_id, from_id, lease.rate_in,
+        lease.rate_out,
     )  # fmt: skip
-
-
-def prompt_tokens_expected(prompt_tokens_max: int) -> int:
-    """Return what routing takes a prompt to be: half of the bound that its hold covers."""
-    return (prompt_tokens_max - PROMPT_TOKENS_BASE) // 2
 
 
 def spec_of(job: LiveJob) -> Spec:
     """Return what a job that is in line (again) asks of a host; its hold is its price cap.
 
-    Once some of the answer was delivered, only a host that can go on from there will do. Of a chain it is about the container
-    that is next: what those before it made is whole, and what it makes itself is begun anew unless a buyer has seen some.
+    Once some of its stage was delivered, and is to stay, only a host that can go on from there will do.
     """
-    if job.steps:
-        step = job.steps[job.step]
-        return Spec(
-            model=step.model, kind=job.kind, max_tokens=1, price_cap_uusd=cost_up(step.price_out),
-            deny=frozenset(job.tried | job.unable), must_continue=len(job.frames) > job.segment_start,
-            entry=Entry(job.caller, enters=job.step == 0, proof=step.proof),
-        )  # fmt: skip
-    if job.plain is None:
-        job.plain = is_plain(job.body)
+    kind, part = job.kind, job.kind.part(job)
     return Spec(
-        model=job.model, kind=job.kind, prompt_tokens=prompt_tokens_expected(job.prompt_tokens_max), max_tokens=job.max_tokens,
-        answers=job.answers, price_cap_uusd=job.hold_uusd, deny=frozenset(job.tried | job.unable), plain=job.plain,
-        must_continue=bool(job.frames),
+        model=part.model, kind=kind.name, input_units=part.input_expected, output_units=part.output_max,
+        context_tokens=part.context_tokens, price_cap_uusd=part.hold_uusd, deny=frozenset(job.tried | job.unable),
+        plain=job.text_only, must_continue=job.has_loose_frames, entry=_entry(kind, part, job.caller),
     )  # fmt: skip
+
+
+def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool) -> Spec:
+    """Return what a part of an order asks of a host; there is no price cap yet."""
+    return Spec(
+        model=part.model, kind=kind.name, input_units=part.input_expected, output_units=part.output_max,
+        context_tokens=part.context_tokens, plain=text_only, entry=_entry(kind, part, caller),
+    )  # fmt: skip
+
+
+def _entry(kind: Kind, part: Part, caller: str) -> Entry | None:
+    """Return what a host that lets in only some is asked; None: hosts of this kind let in everybody."""
+    return Entry(caller, enters=part.enters, proof=part.proof) if kind.asks_entry else None
 
 
 def line_up(house: House, job: LiveJob, spec: Spec, *, first: bool = False) -> None:
     """Put a durably queued job in line; one whose stream stands still is not to wait there for long (`dispatch.expire`).
 
-    A chain of containers between two of them has no such stream: what the next one makes begins when it runs.
+    A job between two stages has no such stream: what the next one makes begins when it runs.
     """
-    if job.frames and not job.steps:
+    if job.has_loose_frames:
         house.jobs.live.stand_still(job, house.clock.monotonic_s())
     house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=first)
 
@@ -272,18 +265,24 @@ async def _end_or_requeue(
     house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool
 ) -> None:  # fmt: skip
     state = ending.attempt_state if ending is not None else AttemptState.LOST
-    reason = "" if unpaid else whole_already(job)
-    if reason and job.steps and not job.on_last_step:
+    reason = "" if unpaid else job.kind.finished_already(job)
+    if reason and not job.on_last_stage:
         await requeue(house, job, lease, why, fault=fault, state=state, unpaid=False)
-        begin_step(job)
+        job.begin_stage()
         return
     if reason:
         await finish(house, job, Ending(JobState.COMPLETED, attempt_state=state, fault=fault, finish_reason=reason))
         return
-    if not job.makes_pieces and len(job.frames) > job.segment_start:
-        # What it made of its step is no output; the next host gets the input again, and nobody has seen any of this.
+    resume = job.kind.resume(job)
+    if resume is Resume.FROM_STAGE and len(job.frames) > job.segment_start:
+        # What it made of its stage is no output; the next host gets the input again.
         job.begin_anew(keep=job.segment_start)
-    if whole_already(job) or job.losses >= ATTEMPTS_MAX or not house.fleet.possible(spec_of(job)):
+    if (
+        resume is Resume.NEVER
+        or job.kind.finished_already(job)
+        or job.losses >= ATTEMPTS_MAX
+        or not house.fleet.possible(spec_of(job))
+    ):
         await finish(house, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
         return
     await requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
@@ -296,35 +295,8 @@ def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = A
     return Ending(JobState.FAILED, attempt_state=state, fault=fault, code=code, status=502, message=message)
 
 
-class _Extra(msgspec.Struct):
-    finish_reason: str | None = None
-
-
-_extra_of = msgspec.json.Decoder(_Extra).decode
-
-
-def whole_already(job: LiveJob) -> str:
-    """Return the finish reason of an answer that is complete although its host did not say so; empty: it is not."""
-    if not job.steps and job.max_tokens and job.tokens >= job.max_tokens:
-        return "length"
-    if job.steps and len(job.frames) == job.segment_start:
-        return ""  # The last frame is that of the container before.
-    if job.answers > 1 or not job.frames or not job.frames[-1].extra:
-        return ""
-    try:
-        reason = _extra_of(job.frames[-1].extra).finish_reason or ""
-        return "" if reason and job.steps and wrong_output(job, finish_reason=reason) else reason
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""  # A host may send anything there; it says nothing that is understood.
-
-
-def begin_step(job: LiveJob) -> None:
-    """Forget which hosts failed the container before: the next one is another matter."""
-    job.tried, job.unable, job.losses = set(), set(), 0
-
-
 class Delivered(msgspec.Struct, frozen=True, gc=False):
-    """What a host says of a step that it did whole, and its signature."""
+    """What a host says of a stage that it did whole, and its signature."""
 
     signature: bytes
     signed: bytes
@@ -339,7 +311,7 @@ async def requeue(
     """Close the attempt and put the job back in line, durably, with what was delivered in the journal.
 
     Args:
-        delivered: the host did its step of a chain; why it lost the job is no matter then.
+        delivered: the host did its stage of the job; why it lost the job is no matter then.
 
     Raises:
         BadSegment: its signature is not its own; the lease stands.
@@ -348,15 +320,15 @@ async def requeue(
     live = house.jobs.live
     # Its process before this one may have shown frames that are gone now.
     anew = lease.revived and len(job.frames) < (lease.end_there if lease.end_there >= 0 else len(job.frames) + 1)
-    tokens = job.segment_tokens
+    count = job.segment_count
     signature = delivered.signature if delivered is not None else b""
     with live.requeue(job, lease, unpaid=unpaid, signature=signature) as (change, piece):
         item = Finish(
             job_id=job.id, state=JobState.QUEUED, at_ms=house.clock.now_ms(), event_seq=job.events - 1, attempt_id=lease.id,
-            attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), prompt_tokens=0,
-            completion_tokens=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="",
+            attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), input_count=0,
+            output_count=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="",
             error_message=why[:500], chain=job.chain if piece and not unpaid else b"", signature=signature, frames=piece,
-            usage=b"", node_id=house.node_id, tokens=tokens, first_frame=lease.first_frame, restarts=job.restarts + anew,
+            usage=b"", node_id=house.node_id, count=count, first_frame=lease.first_frame, restarts=job.restarts + anew,
             model=job.model,
         )  # fmt: skip
         try:

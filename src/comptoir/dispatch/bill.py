@@ -1,7 +1,7 @@
 """Bill: what each host earns of a job, and what the buyer pays. Pure, in whole micro-dollars.
 
-Each host is paid at its own price for the tokens that it delivered. The prompt is paid once, to the first host that is paid at
-all: it is the one that had to read it. The sum never exceeds the hold; where prices differ so much that it would, the last
+Each host is paid at its own price for the units that it delivered. What goes in is paid once, to the first host that is paid at
+all: it is the one that had to take it in. The sum never exceeds the hold; where prices differ so much that it would, the last
 hosts get what is left.
 """
 
@@ -22,8 +22,8 @@ class Part(msgspec.Struct, frozen=True, gc=False):
     """Exclusive."""
     chain: bytes
     """Running hash after its last frame."""
-    tokens: int
-    """Billed as far as the job's bound allows."""
+    count: int
+    """Units delivered; billed as far as the job's bound allows."""
     unpaid: bool = False
     """It does not stand by what it delivered."""
 
@@ -46,25 +46,25 @@ NOTHING = Share(0, 0)
 
 
 def shares(
-    parts: Sequence[Part], *, prompt_tokens: int, max_tokens: int, hold_uusd: int, fee_bps: int
+    parts: Sequence[Part], *, input_count: int, output_max: int, hold_uusd: int, fee_bps: int
 ) -> list[Share]:  # fmt: skip
     """Return what each of *parts* costs; each amount is rounded once, half to even, and the fee down.
 
     Args:
-        prompt_tokens: of the prompt, bounded by what the hold covers; paid once.
-        max_tokens: of the whole answer; what was delivered beyond is free.
+        input_count: units of the input, bounded by what the hold covers; paid once.
+        output_max: of the whole answer; what was delivered beyond is free.
     """
     found: list[Share] = []
-    tokens_left, hold_left = max_tokens, hold_uusd
+    left, hold_left = output_max, hold_uusd
     for part in parts:
-        billed = min(part.tokens, tokens_left)
-        tokens_left -= billed
+        billed = min(part.count, left)
+        left -= billed
         if part.unpaid:
             found.append(NOTHING)
             continue
         lease = part.lease
-        cost = min(hold_left, cost_half_even(prompt_tokens * lease.price_in + billed * lease.price_out))
+        cost = min(hold_left, cost_half_even(input_count * lease.rate_in + billed * lease.rate_out))
         hold_left -= cost
-        prompt_tokens = 0
+        input_count = 0
         found.append(Share(cost, fee_of(cost, fee_bps)))
     return found

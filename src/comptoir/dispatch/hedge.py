@@ -34,9 +34,7 @@ def hedging(house: House) -> None:
 
 def hedge_later(house: House, job: LiveJob, lease: Lease) -> None:
     """Have a second host started if the first frame is later than the 95th percentile of this host's."""
-    if (
-        not house.settings.hedge or job.steps
-    ):  # A container may do something in the world, which is not to be done twice.
+    if not house.settings.hedge or not job.kind.may_hedge:
         return
     host = house.fleet.find(lease.host_id)
     if host is not None and host.reach.stops_at_once:

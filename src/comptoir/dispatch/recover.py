@@ -71,7 +71,7 @@ async def _revive(house: House, row: JobRow, known: LiveJob | None) -> LiveJob:
     It is *known* if what that holds is how the answer goes; if not, the readers of *known* have to be told by whoever gave it.
     """
     now_s = house.clock.monotonic_s()
-    job = LiveJob.revived(row, now_s=now_s)
+    job = house.jobs.revived(row, now_s=now_s)
     job.take_up(events=await house.jobs.events_count(row.id))
     journal = (await house.jobs.journal([row.id])).get(row.id, [])
     leased = row.state == JobState.RUNNING and row.host_id is not None
@@ -89,8 +89,8 @@ async def _revive(house: House, row: JobRow, known: LiveJob | None) -> LiveJob:
     if attempt is not None:
         lease = Lease(
             id=attempt.id, host_id=attempt.host_id, model=row.model, first_frame=first_frame, chain=chain,
-            price_in=row.price_in_uusd_per_mtok if attempt.price_in is None else attempt.price_in,
-            price_out=row.price_out_uusd_per_mtok if attempt.price_out is None else attempt.price_out,
+            rate_in=row.terms.rate_in if attempt.price_in is None else attempt.price_in,
+            rate_out=row.terms.rate_out if attempt.price_out is None else attempt.price_out,
             started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=_signs(house, attempt.host_id),
             revived=True,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Settle: end a job exactly once. One command closes the attempt, posts the transfers, writes answer and receipt.
 
-What is paid: the tokens that were delivered, each host's at its own price, never more than the hold; the rest of the hold goes
-back in the same command (`dispatch.bill`). A job that ends without a delivered token releases its hold.
+What is paid: the units that were delivered, each host's at its own price, never more than the hold; the rest of the hold goes
+back in the same command (`dispatch.bill`). A job that ends with nothing delivered releases its hold.
 """
 
 import logging
@@ -17,7 +17,6 @@ from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.meters import Meters
-from comptoir.dispatch.output import STOP, wrong_output
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.jobs import (
     AttemptState,
@@ -31,11 +30,11 @@ from comptoir.jobs import (
     Lease,
     LiveJob,
     NotYourLease,
-    bought,
     finish_rows,
     job_rows,
     load_states,
 )  # fmt: skip
+from comptoir.kinds import Resume, bought
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import public
@@ -45,12 +44,6 @@ from comptoir.link import SEGMENT_PAYLOAD_TYPE, Segment, Usage, pae
 from comptoir.receipts import Receipt, ReceiptFacts, Receipts, SegmentFacts, Transfer, statement_bytes
 
 log = logging.getLogger(__name__)
-
-MESSAGE_CHARS_MAX = 500
-"""Most characters of an error message that are kept."""
-
-CONTAINER_MESSAGE_CHARS_MAX = 16 * 1024
-"""The same of what a container said when it failed: it is its result."""
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -123,19 +116,22 @@ async def finish(
     if lease is not None:
         # The slot is free as soon as the host has stopped, not when the books are written.
         house.fleet.release(lease.host_id)
-    _drop_half_a_step(job, ending)
+    _drop_half_a_stage(job, ending)
     item = _item(house, job, lease, ending)
     await _write(house, job, lease, ending, item=item, undo=(closing, taken), dishonest=dishonest)
 
 
-def _drop_half_a_step(job: LiveJob, ending: Ending) -> None:
-    """Drop what a container's host sent of a step that it did not end, unless the buyer cancelled behind a whole output.
+def _drop_half_a_stage(job: LiveJob, ending: Ending) -> None:
+    """Drop what a host sent of a stage that counts whole or not at all, unless the buyer cancelled behind a whole one.
 
-    Nobody has looked at it: it may be no JSON, several frames, or count as more than the one run that it is.
+    Nobody has looked at it: it may be no output, or count as more than it is.
     """
-    if not job.steps or job.makes_pieces or ending.state is JobState.COMPLETED or len(job.frames) == job.segment_start:
+    kind = job.kind
+    if kind.resume(job) is not Resume.FROM_STAGE or ending.state is JobState.COMPLETED:
         return
-    if ending.state is not JobState.CANCELLED or wrong_output(job):
+    if len(job.frames) == job.segment_start:
+        return
+    if ending.state is not JobState.CANCELLED or kind.wrong_output(job, finish_reason=kind.stage_finish, usage=Usage()):
         job.begin_anew(keep=job.segment_start)
 
 
@@ -197,7 +193,7 @@ async def _write_later(
 
 def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, row: Finish, settled: Settled) -> None:
     job.end(
-        ending.state, cost_uusd=row.cost_uusd, usage=Usage(row.prompt_tokens, row.completion_tokens, row.usage),
+        ending.state, cost_uusd=row.cost_uusd, usage=Usage(row.input_count, row.output_count, row.usage),
         finish_reason=ending.finish_reason, fault=ending.fault if ending.state != JobState.COMPLETED else Fault.NONE,
         error_code=ending.code, error_message=row.error_message, error_status=ending.status, error_body=ending.body,
         retry_after_s=ending.retry_after_s, host_id=job.host_id,
@@ -217,7 +213,7 @@ def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *,
 
 def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, *, row: Finish, settled: Settled) -> None:
     if ending.attempt_state == AttemptState.DONE:
-        house.fleet.outcome(lease.host_id, "done", tokens=row.completion_tokens)
+        house.fleet.outcome(lease.host_id, "done", tokens=row.output_count)
     elif ending.fault == Fault.HOST:
         house.fleet.outcome(lease.host_id, "lost" if ending.attempt_state == AttemptState.LOST else "failed")
     line = house.lines.get(lease.host_id)
@@ -234,8 +230,8 @@ def _tell_earlier(house: House, job: LiveJob, attempt_id: bytes, *, earned_uusd:
     line = house.lines.get(lease.host_id)
     if line is not None and earned_uusd:
         balance_uusd = settled.balances_uusd.get(lease.host_id, 0)
-        # What is closed of a chain was a whole step, though its host may have been lost before it could say so.
-        state = AttemptState.DONE if job.steps else AttemptState.LOST
+        # What is closed of a job with stages was a whole one, though its host may have been lost before it could say so.
+        state = AttemptState.DONE if job.kind.staged else AttemptState.LOST
         line.settled(job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd)
 
 
@@ -245,25 +241,25 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
     last = parts[-1] if lease is not None and parts and parts[-1].lease is lease else None
     usage = ending.usage
     # Counted as the host signed it; charged at most up to what the hold covers of each.
-    prompt = usage.prompt_tokens if last is not None else 0
+    taken_in = usage.prompt_tokens if last is not None else 0
     bill = [NOTHING] * len(parts)
     if not (ending.free or _is_free(house, ending)):
         bill = shares(
-            parts, prompt_tokens=min(prompt, job.prompt_tokens_max), max_tokens=job.max_tokens, hold_uusd=job.hold_uusd,
-            fee_bps=house.settings.fee_bps,
+            parts, input_count=min(taken_in, job.terms.input_max), output_max=job.terms.output_max,
+            hold_uusd=job.terms.hold_uusd, fee_bps=house.settings.fee_bps,
         )  # fmt: skip
     last_share = bill[-1] if last is not None else NOTHING
     row = Finish(
         job_id=job.id, state=ending.state, at_ms=now, event_seq=job.events, attempt_id=lease.id if lease else None,
         attempt_state=ending.attempt_state, host_id=lease.host_id if lease else None, end_frame=len(job.frames),
-        prompt_tokens=prompt, completion_tokens=sum([part.tokens for part in parts]),
+        input_count=taken_in, output_count=sum([part.count for part in parts]),
         cost_uusd=sum([share.cost_uusd for share in bill]), paid_uusd=last_share.earned_uusd,
         finish_reason=ending.finish_reason, fault=ending.fault, error_code=ending.code,
         error_message=_message(job, ending), chain=last.chain if last is not None else b"",
         signature=ending.signature, frames=job.encode_frames(), node_id=house.node_id,
         # An engine that went on from another host's frames tells the details of its own part only.
         usage=b"" if job.segments else usage.details,
-        tokens=last.tokens if last is not None else 0, attempt_prompt_tokens=prompt or None,
+        count=last.count if last is not None else 0, attempt_input_count=taken_in or None,
         earlier=tuple([(segment.lease.id, share.earned_uusd) for segment, share in zip(job.segments, bill, strict=False)]),
     )  # fmt: skip
     signed = public_key = b""
@@ -275,7 +271,7 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
     facts = _facts(house, job, lease, parts=parts, row=row)
     if last is not None:
         facts.segments[-1] = msgspec.structs.replace(
-            facts.segments[-1], prompt_tokens=prompt, finish_reason=ending.finish_reason, statement=statement,
+            facts.segments[-1], input_count=taken_in, finish_reason=ending.finish_reason, statement=statement,
             keyid=keyid_of(public_key) if statement else None, signature=ending.signature or None,
         )  # fmt: skip
     return _Item(row, _pays(house, parts, bill), facts, house.receipts, job.owner_id, signed, public_key)
@@ -283,8 +279,7 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
 
 def _message(job: LiveJob, ending: Ending) -> str:
     """Return what is kept of an ending's message; NUL, which PostgreSQL refuses, as the sign for what can't be shown."""
-    most = CONTAINER_MESSAGE_CHARS_MAX if job.steps else MESSAGE_CHARS_MAX
-    return ending.message[:most].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return ending.message[: job.kind.message_chars_max].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _is_free(house: House, ending: Ending) -> bool:
@@ -296,19 +291,19 @@ def _is_free(house: House, ending: Ending) -> bool:
 def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[Part]:
     """Return what each host delivered, in frame order; that of *lease*, if it delivered anything or completed the job, last."""
     parts = [
-        Part(segment.lease, segment.lease.first_frame, segment.end_frame, segment.chain, segment.tokens, segment.unpaid)
+        Part(segment.lease, segment.lease.first_frame, segment.end_frame, segment.chain, segment.count, segment.unpaid)
         for segment in job.segments
     ]
     if lease is not None and (len(job.frames) > lease.first_frame or ending.state == JobState.COMPLETED):
-        tokens = ending.usage.billed(job.segment_tokens)
-        unpaid = ending.unpaid or _did_not_run(job, ending)
-        parts.append(Part(lease, lease.first_frame, len(job.frames), job.chain, tokens, unpaid))
+        count = ending.usage.billed(job.segment_count)
+        unpaid = ending.unpaid or _is_half(job, ending)
+        parts.append(Part(lease, lease.first_frame, len(job.frames), job.chain, count, unpaid))
     return parts
 
 
-def _did_not_run(job: LiveJob, ending: Ending) -> bool:
-    """Tell whether the container that a chain was at broke off by itself: half a run is none, and nobody pays it."""
-    return bool(job.steps) and ending.state not in (JobState.COMPLETED, JobState.CANCELLED)
+def _is_half(job: LiveJob, ending: Ending) -> bool:
+    """Tell whether what came last of *job* broke off by itself and counts whole or not at all: nobody pays it."""
+    return not job.kind.pays_half and ending.state not in (JobState.COMPLETED, JobState.CANCELLED)
 
 
 def _pays(house: House, parts: list[Part], bill: list[Share]) -> tuple[tuple[bytes, int, str], ...]:
@@ -318,13 +313,11 @@ def _pays(house: House, parts: list[Part], bill: list[Share]) -> tuple[tuple[byt
 
 
 def _facts(house: House, job: LiveJob, lease: Lease | None, *, parts: list[Part], row: Finish) -> ReceiptFacts:
-    several = len(parts) > 1
     segments = [
         SegmentFacts(
             attempt_id=part.lease.id, host_id=part.lease.host_id, first_frame=part.first_frame, end_frame=part.end_frame,
-            chain=part.chain, prompt_tokens=0, completion_tokens=part.tokens, has_key=part.lease.signs,
-            price_in_uusd_per_mtok=part.lease.price_in if several else None,
-            price_out_uusd_per_mtok=part.lease.price_out if several else None,
+            chain=part.chain, output_count=part.count, has_key=part.lease.signs, rate_in=part.lease.rate_in,
+            rate_out=part.lease.rate_out,
         )
         for part in parts
     ]  # fmt: skip
@@ -334,21 +327,22 @@ def _facts(house: House, job: LiveJob, lease: Lease | None, *, parts: list[Part]
     leases = [part.lease for part in parts] or ([lease] if lease is not None else [])
     fee_uusd = row.cost_uusd - row.paid_uusd - sum([earned for _, earned in row.earlier])
     return ReceiptFacts(
-        job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind,
-        model=bought(job.model, job.steps), state=row.state, segments=segments,
-        prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens,
-        price_in_uusd_per_mtok=max([each.price_in for each in leases], default=job.price_in),
-        price_out_uusd_per_mtok=max([each.price_out for each in leases], default=job.price_out),
+        job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind.name,
+        model=bought(job.model, job.stages), state=row.state, segments=segments,
+        input_unit=job.kind.input.name if job.kind.input is not None else "", output_unit=job.kind.output.name,
+        input_count=row.input_count, output_count=row.output_count,
+        rate_in=max([each.rate_in for each in leases], default=job.terms.rate_in),
+        rate_out=max([each.rate_out for each in leases], default=job.terms.rate_out),
         fee_bps=house.settings.fee_bps,
-        held_uusd=job.hold_uusd, charged_uusd=row.cost_uusd, fee_uusd=fee_uusd,
-        released_uusd=job.hold_uusd - row.cost_uusd,
+        held_uusd=job.terms.hold_uusd, charged_uusd=row.cost_uusd, fee_uusd=fee_uusd,
+        released_uusd=job.terms.hold_uusd - row.cost_uusd,
         transfers=[], input_sha256=job.body_sha256, created_ms=job.created_ms, settled_ms=row.at_ms,
         started_ms=job.started_ms or None, fingerprint=_fingerprint(house, lease),
     )  # fmt: skip
 
 
 def _signed(house: House, job: LiveJob, closed: ClosedSegment, facts: SegmentFacts) -> SegmentFacts:
-    """Return *facts* of a step of a chain with what its host signed when it was done.
+    """Return *facts* of a stage with what its host signed when it was done.
 
     A host that has gone for good since has no key here any more: its running hash stands for its signature.
     """
@@ -358,11 +352,11 @@ def _signed(house: House, job: LiveJob, closed: ClosedSegment, facts: SegmentFac
     segment = Segment(
         job=public("job", job.id), attempt=public("att", closed.lease.id), host=public("host", closed.lease.host_id),
         model=closed.lease.model, input_sha256=job.body_sha256.hex(), first_frame=closed.lease.first_frame,
-        end_frame=closed.end_frame, chain=closed.chain.hex(), prompt_tokens=0, completion_tokens=closed.tokens,
-        finish_reason=STOP,
+        end_frame=closed.end_frame, chain=closed.chain.hex(), prompt_tokens=0, completion_tokens=closed.count,
+        finish_reason=job.kind.stage_finish,
     )  # fmt: skip
     return msgspec.structs.replace(
-        facts, finish_reason=STOP, statement=statement_bytes(segment), keyid=keyid_of(host.row.public_key),
+        facts, finish_reason=job.kind.stage_finish, statement=statement_bytes(segment), keyid=keyid_of(host.row.public_key),
         signature=closed.signature,
     )  # fmt: skip
 
@@ -379,7 +373,7 @@ def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> 
     return Segment(
         job=public("job", job.id), attempt=public("att", lease.id), host=public("host", lease.host_id), model=lease.model,
         input_sha256=job.body_sha256.hex(), first_frame=lease.first_frame, end_frame=len(job.frames),
-        chain=job.chain.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=usage.billed(job.segment_tokens),
+        chain=job.chain.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=usage.billed(job.segment_count),
         finish_reason=finish_reason,
     )  # fmt: skip
 

@@ -7,7 +7,6 @@ from comptoir.dispatch.assign import lose, nobody_left
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.house import House
 from comptoir.dispatch.meters import Meters
-from comptoir.dispatch.output import wrong_output
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
@@ -20,9 +19,6 @@ CANNOT_CONTINUE = "cannot_continue"
 
 STOPPED = "cancelled"
 """Finish reason of a worker that stopped because we told it to: how far it came, not that it is done."""
-
-TOKENS_OVER_MAX = 8
-"""Tokens past the job's limit that are forgiven (engines count differently); they are never billed."""
 
 FAULTS = {"buyer": Fault.BUYER, "host": Fault.HOST, "capacity": Fault.CAPACITY, "coordinator": Fault.COORDINATOR}
 """Attribution as workers spell it; anything else is the host's."""
@@ -47,7 +43,7 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
 
     Raises:
         FramesOutOfOrder: *seq* leaves a gap; nothing is taken.
-        AnswerTooLarge: more text or tokens than the job may have; nothing is taken, the attempt should be failed.
+        AnswerTooLarge: more text or units than the job may have; nothing is taken, the attempt should be failed.
     """
     lease = job.lease
     assert lease is not None, "frames come through a lease"
@@ -59,16 +55,18 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
     if not fresh:
         lease.touch(now)
         return held
-    before = tokens = job.tokens
+    before = count = job.count
     for frame in fresh:
-        tokens += frame.tokens
-    if job.max_tokens and tokens > job.max_tokens + TOKENS_OVER_MAX:
-        raise AnswerTooLarge(f"the host sent {tokens} tokens and {job.max_tokens} were asked for")
+        count += frame.tokens
+    most = job.terms.output_max
+    if most and count > most + job.kind.output_over_max:
+        many = job.kind.output.many
+        raise AnswerTooLarge(f"the host sent {count} {many} and {most} were asked for")
     if not job.append(fresh, bytes_max=house.settings.answer_bytes_max):
         raise AnswerTooLarge("the answer is larger than a job may hold")
     meters = house.state(Meters)
     meters.frames += len(fresh)
-    meters.tokens += tokens - before
+    meters.tokens += count - before
     fleet = house.fleet
     if held == lease.first_frame:
         job.note_first_frame(now)
@@ -84,7 +82,7 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
 async def complete(
     house: House, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes = b"", chain: bytes = b""
 ) -> None:
-    """End *job* as answered in full, or its step of a chain.
+    """End *job* as answered in full, or its stage.
 
     *signature* and *chain* come from hosts that sign; they are checked first.
 
@@ -109,9 +107,9 @@ async def complete(
             # Whoever told it to stop had died, or could not write why: the answer is no answer, and the host not to blame.
             await lose(house, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
             return
-        if job.steps and (wrong := wrong_output(job, finish_reason=finish_reason, usage=usage)):
+        if wrong := job.kind.wrong_output(job, finish_reason=finish_reason, usage=usage):
             raise BadSegment(wrong)
-        if job.steps and not job.on_last_step:
+        if not job.on_last_stage:
             await advance(house, job, finish_reason=finish_reason, usage=usage, signature=signature)
             return
         ending = Ending(JobState.COMPLETED, finish_reason=finish_reason, usage=usage, signature=signature)
@@ -146,9 +144,7 @@ async def fail(
         # The frames it had delivered died with the process before this one: it starts over, on this host or another.
         await lose(house, job, lease, message, fault=fault)
         return
-    if job.steps and body:
-        # What the container itself said is its result, as far as it has one.
-        message = body.decode(errors="replace")
+    message = job.kind.failure(message, body)
     ending = Ending(
         JobState.FAILED, attempt_state=AttemptState.FAILED, fault=fault, code=code, message=message, status=status, body=body,
         retry_after_s=retry_after_s, unpaid=unpaid,

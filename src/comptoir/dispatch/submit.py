@@ -1,21 +1,21 @@
 """Submit: accept a job, set credit aside for it, and give it to a free host in the same command if there is one.
 
-The hold covers the whole prompt and every token that may come, at the price of the host that routing picked (or would
-pick, if it were free): that price is the cap for the life of the job. Of a chain of containers each has a cap of its own, and the
-hold covers them all.
+The hold covers every unit that may be counted, of what goes in and of what comes out, at the price of the host that routing
+picked (or would pick, if it were free): that price is the cap for the life of the job. Of several stages each has a cap of its
+own, and the hold covers them all.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from comptoir.dispatch.assign import (
-    PROMPT_TOKENS_BASE,
     give,
     line_up,
     new_lease,
-    prompt_tokens_expected,
     spec_of,
+    spec_of_part,
     start,
     start_of,
     take,
@@ -25,10 +25,8 @@ from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.drain import check_open
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.house import House, Turn
-from comptoir.dispatch.plain import is_plain
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.waiting_price import waiting_prices
-from comptoir.hosts import Entry
 from comptoir.jobs import (
     AttemptState,
     Change,
@@ -37,23 +35,16 @@ from comptoir.jobs import (
     LiveJob,
     NewJob,
     Start,
-    Step,
-    encode_steps,
     insert_jobs,
     job_rows,
     load_states,
 )
+from comptoir.kinds import Ask, Kind, Part, Stage, Terms, encode_stages, hold_of
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
-from comptoir.kit.money import cost_up
 from comptoir.ledger import Book, account_rows
-from comptoir.link import CONTAINER
 from comptoir.routing import Candidate, Spec
-
-PROMPT_BYTES_PER_TOKEN = 3
-"""Bytes of request body counted as one prompt token for the hold: ordinary text has about four. A prompt with more tokens
-than that is charged for no more than its hold."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -62,27 +53,27 @@ class Order(msgspec.Struct, frozen=True):
     owner_id: bytes
     dialect: str
     kind: str
-    """``chat``, ``completion``, ``embedding`` or ``container``."""
+    """Name of a kind that is sold here (`comptoir.kinds`)."""
     model: str
-    """Of a chain: its first container."""
+    """Of several stages: the first."""
     body: bytes
-    """OpenAI-style request body; for containers `comptoir.link.ContainerRun`."""
-    max_tokens: int
-    """Most tokens of the answer, over all its choices; 0 for embeddings. Of a chain: how many containers it has."""
+    """As it goes over the link; what is in it, the kind says."""
+    output_max: int
+    """Most units of the kind's output, over all answers and stages; 0: the output is not paid."""
     detached: bool
     """Whether the job goes on when nobody is connected."""
     job_id: bytes | None = None
     """Chosen before, when an Idempotency-Key names it."""
     answers: int = 1
     """Texts asked for, each with the whole context for itself."""
-    prompt_bytes: int = 0
+    input_bytes: int = 0
     """Bytes of *body* that weigh like text, where images or sound make the body itself a wrong measure; 0: all of it."""
-    containers: tuple[str, ...] = ()
-    """The chain, in order; empty: one model."""
+    stages: tuple[str, ...] = ()
+    """What is run one after the other, in order; empty: *model* alone."""
     proof: bool = False
     """The last of them has to prove its result."""
     caller: str = ""
-    """Address that asks, for containers, whose hosts may let in only some; kept with the job."""
+    """Address that asks, where hosts may let in only some; kept with the job."""
 
 
 @dataclass(slots=True)
@@ -100,6 +91,7 @@ async def submit(house: House, order: Order) -> LiveJob:
         Unavailable: the house is draining, or its database is out of reach.
         PromptTooLong: the body is larger than ``prompt_bytes_max``.
         TooManyJobs: the buyer has too many unfinished jobs.
+        UnknownKind: the kind is not sold here.
         UnknownModel: no host offers the model.
         NoHostPossible: none of the hosts that offer it could ever run this job.
         QueueFull: it would have to wait and the line is full.
@@ -113,7 +105,7 @@ async def submit(house: House, order: Order) -> LiveJob:
     buyers = house.state(Buyers)
     if buyers.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
-    job, candidate = _chain(house, order) if order.containers else _one(house, order)
+    job, candidate = _reserve(house, order)
     lease = new_lease(house, job, candidate) if candidate is not None and not candidate.away else None
     leased = house.jobs.live.lease_to(job, lease) if lease is not None else None
     early = lease is not None and order.job_id is None and _may_start_early(house, job, lease)
@@ -141,48 +133,29 @@ async def submit(house: House, order: Order) -> LiveJob:
     return job
 
 
-def _one(house: House, order: Order) -> tuple[LiveJob, Candidate | None]:
-    """Return the job for one model, and the free host that was reserved for it."""
-    prompt_bytes = order.prompt_bytes or len(order.body)
-    prompt_tokens = prompt_bytes // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
-    spec = Spec(
-        model=order.model, kind=order.kind, prompt_tokens=prompt_tokens_expected(prompt_tokens),
-        max_tokens=order.max_tokens, answers=order.answers, plain=not house.fleet.plain_hosts or is_plain(order.body),
-    )  # fmt: skip
-    candidate = take(house, spec)
-    price_in, price_out = _prices(house, spec, candidate)
-    hold = hold_for(
-        prompt_tokens=prompt_tokens, max_tokens=order.max_tokens, price_in=price_in, price_out=price_out
-    )  # fmt: skip
-    job = _live(house, order, prompt_tokens=prompt_tokens, price_in=price_in, price_out=price_out, hold=hold)
-    return job, candidate
+def _reserve(house: House, order: Order) -> tuple[LiveJob, Candidate | None]:
+    """Return the job, and the free host that was reserved for it, or for its first stage.
 
-
-def _chain(house: House, order: Order) -> tuple[LiveJob, Candidate | None]:
-    """Return the job for a chain of containers, and the free host that was reserved for the first of them.
-
-    A container that no host could run for this caller is refused now, not when the others before it have been paid.
+    A later stage that no host could run for this caller is refused now, not when those before it have been paid.
     """
-    last = len(order.containers) - 1
-    proofs = [order.proof and at == last for at in range(last + 1)]
-    first, *rest = [
-        Spec(model=model, kind=CONTAINER, max_tokens=1, entry=Entry(order.caller, enters=at == 0, proof=proofs[at]))
-        for at, model in enumerate(order.containers)
-    ]
-    later = [_price_to_wait_for(house, spec)[1] for spec in rest]
-    candidate = take(house, first)
-    caps = [_prices(house, first, candidate)[1], *later]
-    hold = sum([cost_up(cap) for cap in caps])
-    job = _live(house, order, prompt_tokens=0, price_in=0, price_out=max(caps), hold=hold)
-    job.steps = tuple([Step(*each) for each in zip(order.containers, caps, proofs, strict=True)])
-    return job, candidate
+    kind = house.jobs.kinds.get(order.kind)
+    ask = Ask(
+        order.model, order.body, order.output_max, order.input_bytes, order.answers, order.stages, order.proof
+    )  # fmt: skip
+    parts = kind.parts(ask)
+    text_only = bool(house.fleet.plain_hosts) and kind.text_only(order.body)
+    specs = [spec_of_part(kind, part, caller=order.caller, text_only=text_only) for part in parts]
+    later = [_price_to_wait_for(house, spec) for spec in specs[1:]]
+    candidate = take(house, specs[0])
+    rates = [_prices(house, specs[0], candidate), *later]
+    return _live(house, order, kind, parts=parts, rates=rates), candidate
 
 
 def _prices(house: House, spec: Spec, candidate: Candidate | None) -> tuple[int, int]:
     """Return the prices (in, out) that are agreed on: those of the reserved host, or those that the job waits at."""
     if candidate is None:
         return _price_to_wait_for(house, spec)
-    return candidate.price_in_uusd_per_mtok, candidate.price_out_uusd_per_mtok
+    return candidate.rate_in, candidate.rate_out
 
 
 def _may_start_early(house: House, job: LiveJob, lease: Lease) -> bool:
@@ -194,7 +167,7 @@ def _may_start_early(house: House, job: LiveJob, lease: Lease) -> bool:
     """
     host = house.fleet.find(lease.host_id)
     stops = host is not None and host.reach.stops_at_once
-    return stops and house.state(Buyers).spend_seen_credit(job.owner_id, job.hold_uusd)
+    return stops and house.state(Buyers).spend_seen_credit(job.owner_id, job.terms.hold_uusd)
 
 
 def _take_back(house: House, job: LiveJob, leased: Change | None, *, early: bool) -> None:
@@ -243,7 +216,7 @@ def submit_verb(tx: Tx, items: list[_Item]) -> list[int | Exception]:
             outcomes.append(JobExists())
             continue
         try:
-            book.hold(payer=job.owner_id, amount_uusd=job.hold_uusd, job_id=job.id)
+            book.hold(payer=job.owner_id, amount_uusd=job.terms.hold_uusd, job_id=job.id)
         except Refusal as refusal:
             outcomes.append(refusal)
             continue
@@ -256,11 +229,6 @@ def submit_verb(tx: Tx, items: list[_Item]) -> list[int | Exception]:
         insert_jobs(tx, jobs, starts)
         book.apply(tx)
     return outcomes
-
-
-def hold_for(*, prompt_tokens: int, max_tokens: int, price_in: int, price_out: int) -> int:
-    """Return the micro-dollars that cover a job at these prices, rounded up once."""
-    return cost_up(prompt_tokens * price_in + max_tokens * price_out)
 
 
 def _price_to_wait_for(house: House, spec: Spec) -> tuple[int, int]:
@@ -279,25 +247,27 @@ def _price_to_wait_for(house: House, spec: Spec) -> tuple[int, int]:
     return waiting_prices(house, spec, known)
 
 
-def _live(house: House, order: Order, *, prompt_tokens: int, price_in: int, price_out: int, hold: int) -> LiveJob:
-    now = house.clock.now_ms()
-    job = LiveJob(
-        id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=order.kind, model=order.model,
-        body=order.body, max_tokens=order.max_tokens, prompt_tokens_max=prompt_tokens, price_in=price_in,
-        price_out=price_out, hold_uusd=hold, detached=order.detached,
-        deadline_ms=house.common_ms() + int(house.settings.job_ttl_s * 1000), created_ms=now, submitted_s=house.clock.monotonic_s(),
+def _live(
+    house: House, order: Order, kind: Kind, *, parts: Sequence[Part], rates: list[tuple[int, int]]
+) -> LiveJob:  # fmt: skip
+    terms = Terms(
+        sum([part.input_max for part in parts]), order.output_max, max([rate for rate, _ in rates]),
+        max([rate for _, rate in rates]), sum(map(hold_of, parts, rates)),
     )  # fmt: skip
-    job.answers = order.answers
-    job.caller = order.caller
-    job.home_id = None if order.detached else house.node_id
-    return job
+    stages = tuple([Stage(part.model, rate, part.proof) for part, (_, rate) in zip(parts, rates, strict=True)])
+    return LiveJob(
+        id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=kind, model=order.model,
+        body=order.body, terms=terms, stages=stages if kind.staged else (), detached=order.detached,
+        deadline_ms=house.common_ms() + int(house.settings.job_ttl_s * 1000), created_ms=house.clock.now_ms(),
+        submitted_s=house.clock.monotonic_s(), answers=order.answers, caller=order.caller,
+        home_id=None if order.detached else house.node_id,
+    )  # fmt: skip
 
 
 def _row(job: LiveJob, node_id: bytes) -> NewJob:
     return NewJob(
-        job.id, job.owner_id, job.dialect, job.kind, job.model, job.body, job.prompt_tokens_max, job.max_tokens,
-        job.price_in, job.price_out, job.hold_uusd, job.detached, job.deadline_ms, job.created_ms, node_id, job.home_id,
-        job.caller or None, encode_steps(job.steps),
+        job.id, job.owner_id, job.dialect, job.kind.name, job.model, job.body, job.terms, job.detached, job.deadline_ms,
+        job.created_ms, node_id, job.home_id, job.caller or None, encode_stages(job.stages),
     )  # fmt: skip
 
 

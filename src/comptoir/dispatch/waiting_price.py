@@ -27,7 +27,7 @@ def waiting_prices(house: House, spec: Spec, known: FreeList) -> tuple[int, int]
         fitting = [c for c in known.all.values() if passes(spec, c)]
         fitting.sort(key=_by_price)
         middle = fitting[len(fitting) // 2]
-        cached = (now + WAITING_PRICE_S, middle.price_in_uusd_per_mtok, middle.price_out_uusd_per_mtok)
+        cached = (now + WAITING_PRICE_S, middle.rate_in, middle.rate_out)
         if len(prices) >= WAITING_PRICES_MAX:
             prices.clear()
         prices[key] = cached
@@ -35,4 +35,4 @@ def waiting_prices(house: House, spec: Spec, known: FreeList) -> tuple[int, int]
 
 
 def _by_price(candidate: Candidate) -> tuple[int, int]:
-    return candidate.price_out_uusd_per_mtok, candidate.price_in_uusd_per_mtok
+    return candidate.rate_out, candidate.rate_in

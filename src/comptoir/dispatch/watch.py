@@ -30,17 +30,8 @@ TOGETHER_MIN = 4
 TOGETHER_S = 1.0
 """Links that drop within this time drop together."""
 
-PREFILL_S_PER_TOKEN = 0.02
-"""What a slow host may need for one token of a prompt before its first frame."""
-
 GAPS = 2.0
 """A pause of so many times the longest that was lately seen of the host is still believed."""
-
-RUN_END_S = 5.0
-"""How much later than a container's own time limit its worker may say that it was reached."""
-
-TOOLS_S = 20.0
-"""Least patience with an answer that may hold tool calls: engines put a call together before they send it."""
 
 
 class Drops(State):
@@ -74,31 +65,31 @@ def why_lost(house: House, job: LiveJob, lease: Lease, now_s: float) -> str:
 
 
 def silence_max_s(house: House, job: LiveJob, lease: Lease) -> float:
-    """Return the longest silence of a lease: ``lease_s``, or as long as a container says that it may run."""
-    host = house.fleet.find(lease.host_id) if job.steps else None
-    if host is None:
+    """Return the longest silence of a lease: ``lease_s``, or what is normal for its kind where that is longer."""
+    if job.kind.steady:
         return house.settings.lease_s
-    card = next((offer.container for offer in host.row.models if offer.name == lease.model), None)
-    return max(house.settings.lease_s, card.timeout_s + RUN_END_S if card is not None else 0.0)
+    host = house.fleet.find(lease.host_id)
+    offers = host.row.models if host is not None else ()
+    offer = next((offer for offer in offers if offer.name == lease.model), None)
+    return max(house.settings.lease_s, job.kind.silence_max_s(offer))
 
 
 def patience_s(house: House, job: LiveJob, lease: Lease) -> float:
     """Return how long the host of *lease* may be silent without being taken for lost, at most ``lease_s``."""
     settings, fleet = house.settings, house.fleet
     host = fleet.find(lease.host_id)
-    if job.steps:
-        return silence_max_s(house, job, lease)  # A container says nothing before it is done, and each run is another.
+    if not job.kind.steady:
+        return silence_max_s(house, job, lease)
     if host is None or not host.reach.sends_as_made:
         return settings.lease_s  # It sends as it likes, perhaps all at the end.
     pace = fleet.pace(lease.host_id, lease.model)
     if len(job.frames) == lease.first_frame:
-        reading_s = job.prompt_tokens_max * PREFILL_S_PER_TOKEN
+        reading_s = job.kind.reading_s(job.terms)
         usual_s = max(settings.stall_first_floor_s, settings.stall_factor * pace.first_frame_p99_ms / 1000) + reading_s
     else:
         usual_s = max(settings.stall_floor_s, settings.stall_factor * pace.inter_frame_p99_ms / 1000)
         usual_s = max(usual_s, GAPS * fleet.longest_gap_ms(lease.host_id, lease.model) / 1000)
-        if b'"tools"' in job.body:
-            usual_s = max(usual_s, TOOLS_S)
+        usual_s = max(usual_s, job.kind.gap_s(job.body))
     return min(usual_s, settings.lease_s)
 
 

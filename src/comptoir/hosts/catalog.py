@@ -6,13 +6,15 @@ from collections.abc import Callable
 from comptoir.hosts.door import Door, Entry
 from comptoir.hosts.tally import ContainerTally, ModelTally
 from comptoir.hosts.types import ContainerSummary, ModelSummary
+from comptoir.kinds import Kinds
 from comptoir.link import ModelOffer
 
 
 class Catalog:
     """Counts of what active hosts offer, and what their containers say of themselves. The fleet keeps it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Kinds) -> None:
+        self._kinds = kinds
         self._models: dict[str, ModelTally] = {}
         self._containers: dict[str, ContainerTally] = {}
         self._doors: dict[str, Counter[Door]] = {}
@@ -30,15 +32,17 @@ class Catalog:
         for offer in offers:
             if offer.container is not None:
                 if sign > 0:
-                    self._containers.setdefault(offer.name, ContainerTally(offer.name)).add(offer)
+                    self._containers.setdefault(offer.name, ContainerTally(offer.name)).add(
+                        offer, self._kinds.rates(offer)
+                    )
                 else:
-                    self._containers[offer.name].remove(offer)
+                    self._containers[offer.name].remove(offer, self._kinds.rates(offer))
                     if not self._containers[offer.name].hosts:
                         del self._containers[offer.name]
             elif sign > 0:
-                self._models.setdefault(offer.name, ModelTally(offer.name)).add(offer)
+                self._models.setdefault(offer.name, ModelTally(offer.name)).add(offer, self._kinds.rates(offer))
             else:
-                self._models[offer.name].remove(offer)
+                self._models[offer.name].remove(offer, self._kinds.rates(offer))
                 if not self._models[offer.name].hosts:
                     del self._models[offer.name]
 

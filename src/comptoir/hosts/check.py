@@ -7,15 +7,14 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from comptoir.hosts.types import PUSH, TRANSPORTS, NewHost
+from comptoir.kinds import Kinds
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.money import (
     PRICE_UUSD_PER_MTOK_MAX,
-    RUN_PRICE_UUSD_MAX,
-    TOKENS_PER_MTOK,
     price_from_usd_per_token,
 )
 from comptoir.kit.urlguard import UrlGuard
-from comptoir.link import CONTAINER, ContainerCard, ModelOffer
+from comptoir.link import ContainerCard, ModelOffer
 
 GPU_CHARS_MAX = 200
 WORD_CHARS_MAX = 64
@@ -28,9 +27,6 @@ CONTEXT_TOKENS_MAX = 100_000_000
 VRAM_MIB_MAX = 1 << 30
 PUBLIC_KEY_BYTES = 32
 KINDS_DEFAULT = ("chat", "completion")
-CONTAINER_KINDS = [CONTAINER]
-"""Kinds of a container's offer: a thing that is paid by the run can't be paid by the token as well."""
-
 CARD_CHARS_MAX = 2000
 """Description, image."""
 CARD_LIST_MAX = 1000
@@ -44,14 +40,14 @@ _AMOUNT = re.compile(r"[0-9]{1,78}")
 """Decimal text of an unsigned number of 256 bits, as far as its length tells."""
 
 
-def check_host(new: NewHost, guard: UrlGuard) -> None:
+def check_host(new: NewHost, guard: UrlGuard, kinds: Kinds) -> None:
     """Do nothing if *new* may be registered.
 
     Raises:
         InvalidField: a field is out of bounds, or the endpoint URL may not be called (its name is resolved at connect).
     """
     _length("gpu", new.gpu, least=1, most=GPU_CHARS_MAX)
-    check_offer(new.models, new.slots)
+    check_offer(new.models, new.slots, kinds)
     for field, value in (
         ("backend", new.backend),
         ("region", new.region),
@@ -70,11 +66,12 @@ def check_host(new: NewHost, guard: UrlGuard) -> None:
         raise InvalidField("public_key", f"must be {PUBLIC_KEY_BYTES} bytes")
 
 
-def check_offer(models: tuple[ModelOffer, ...], slots: int) -> None:
+def check_offer(models: tuple[ModelOffer, ...], slots: int, kinds: Kinds) -> None:
     """Do nothing if a host may offer *models* on *slots*.
 
     Raises:
-        InvalidField: too few, too many, named twice, a price or a length out of bounds, or a container that is none.
+        InvalidField: too few, too many, named twice, a price or a length out of bounds, or an offer that a kind
+            can't be sold by.
     """
     _between("slots", slots, 1, SLOTS_MAX)
     if not 1 <= len(models) <= MODELS_MAX:
@@ -87,24 +84,23 @@ def check_offer(models: tuple[ModelOffer, ...], slots: int) -> None:
         if not 1 <= len(offer.kinds) <= KINDS_MAX or not all(1 <= len(k) <= WORD_CHARS_MAX for k in offer.kinds):
             raise InvalidField(field, f"must have 1 to {KINDS_MAX} kinds of 1 to {WORD_CHARS_MAX} characters")
         _between(f"{field}.context_tokens", offer.context_tokens, 1, CONTEXT_TOKENS_MAX)
-        _between(f"{field}.price_in", offer.price_in_uusd_per_mtok, 0, PRICE_UUSD_PER_MTOK_MAX)
-        by_the_run = offer.kinds == CONTAINER_KINDS
-        price_out_max = RUN_PRICE_UUSD_MAX * TOKENS_PER_MTOK if by_the_run else PRICE_UUSD_PER_MTOK_MAX
-        _between(f"{field}.price_out", offer.price_out_uusd_per_mtok, 0, price_out_max)
+        _check_prices(field, offer, kinds)
         _length(f"{field}.fingerprint", offer.fingerprint, least=0, most=MODEL_CHARS_MAX)
-        _check_container(field, offer)
+        if offer.container is not None:
+            _check_card(f"{field}.container", offer.container)
 
 
-def _check_container(field: str, offer: ModelOffer) -> None:
-    if offer.container is None and CONTAINER_KINDS[0] not in offer.kinds:
-        return
-    if offer.container is None or offer.kinds != CONTAINER_KINDS:
-        raise InvalidField(field, "must have a container's card with the kind container alone, and only with that")
-    if offer.can_continue:
-        raise InvalidField(field, "can't go on with half a run of a container")
-    if "," in offer.name:
-        raise InvalidField(field, "must have no comma in a container's name: jobs name several with commas between")
-    _check_card(f"{field}.container", offer.container)
+def _check_prices(field: str, offer: ModelOffer, kinds: Kinds) -> None:
+    sold = kinds.sold(offer)
+    # A kind that is not sold here is not bought, whatever it costs.
+    most_out = min([kind.output.rate_max for kind in sold], default=PRICE_UUSD_PER_MTOK_MAX)
+    rate_in, rate_out = kinds.rates(offer)
+    for price_in in (offer.price_in_uusd_per_mtok, rate_in):
+        _between(f"{field}.price_in", price_in, 0, PRICE_UUSD_PER_MTOK_MAX)
+    for price_out in (offer.price_out_uusd_per_mtok, rate_out):
+        _between(f"{field}.price_out", price_out, 0, most_out)
+    if fault := kinds.offer_fault(offer):
+        raise InvalidField(field, fault)
 
 
 def _check_card(field: str, card: ContainerCard) -> None:

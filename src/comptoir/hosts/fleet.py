@@ -28,6 +28,7 @@ from comptoir.hosts.types import (
     PaceFigures,
     ReputationStory,
 )
+from comptoir.kinds import Kinds
 from comptoir.kit.clock import Clock
 from comptoir.link import ModelOffer, Pulse
 from comptoir.routing import Candidate, FreeList, Refused, Spec, explain, possible
@@ -41,15 +42,17 @@ class Fleet:
     """All hosts that are registered and not retired."""
 
     def __init__(
-        self, clock: Clock, *, events: EventHub | None = None, leases_here: Callable[[bytes], int] = lambda host_id: 0,
-        host_silent_s: float = HOST_SILENT_S,
+        self, clock: Clock, *, kinds: Kinds | None = None, events: EventHub | None = None,
+        leases_here: Callable[[bytes], int] = lambda host_id: 0, host_silent_s: float = HOST_SILENT_S,
     ) -> None:  # fmt: skip
         """*leases_here* tells how many jobs of this coordinator a host has, when it comes back from another one."""
         self._clock, self._host_silent_s = clock, host_silent_s
+        self.kinds = kinds or Kinds()
+        """What is sold here; offers are priced by its units."""
         self._events, self._leases_here = events or EventHub(), leases_here
         self._hosts: dict[bytes, Host] = {}
         self._lists: dict[str, FreeList] = {}
-        self.catalog = Catalog()
+        self.catalog = Catalog(self.kinds)
         """What active hosts offer."""
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         """Hosts that are not offline, the longest silent first."""
@@ -360,12 +363,8 @@ class Fleet:
     def list_hosts(
         self,
         *,
-        limit: int,
-        offset: int = 0,
-        status: str | None = None,
-        model: str | None = None,
-        owner_id: bytes | None = None,
-    ) -> tuple[list[Host], int]:
+        limit: int, offset: int = 0, status: str | None = None, model: str | None = None, owner_id: bytes | None = None,
+    ) -> tuple[list[Host], int]:  # fmt: skip
         """Return a page of hosts in the order they came, and how many match in all."""
         if status is None and model is None and owner_id is None:
             return list(islice(self._hosts.values(), offset, offset + limit)), len(self._hosts)
@@ -444,8 +443,7 @@ class Fleet:
                 host.candidates[offer.name] = candidate
             candidate.kinds = frozenset(offer.kinds)
             candidate.context_tokens = offer.context_tokens
-            candidate.price_in_uusd_per_mtok = offer.price_in_uusd_per_mtok
-            candidate.price_out_uusd_per_mtok = offer.price_out_uusd_per_mtok
+            candidate.rate_in, candidate.rate_out = self.kinds.rates(offer)
             candidate.can_continue = offer.can_continue
             candidate.text_only, candidate.away = offer.text_only, bool(host.node_id)
             candidate.stops_at_once = host.reach.stops_at_once

@@ -43,7 +43,7 @@ class Hosts:
         Raises:
             InvalidField: see `check_host`.
         """
-        check_host(new, self._guard)
+        check_host(new, self._guard, self.fleet.kinds)
         speaks = spoken(new.transport, new.speaks)
         return HostRow(
             id=host_id or new_id(),

@@ -50,17 +50,17 @@ class ContainerTally:
         self.prices = Tally()
         self.faces: dict[Face, int] = {}
 
-    def add(self, offer: ModelOffer) -> None:
+    def add(self, offer: ModelOffer, rates: tuple[int, int]) -> None:
         """A host with this offer became active."""
         self.hosts += 1
-        self.prices.add(offer.price_out_uusd_per_mtok)
+        self.prices.add(rates[1])
         face = _face(offer.container)
         self.faces[face] = self.faces.get(face, 0) + 1
 
-    def remove(self, offer: ModelOffer) -> None:
+    def remove(self, offer: ModelOffer, rates: tuple[int, int]) -> None:
         """A host with this offer is no longer active."""
         self.hosts -= 1
-        self.prices.remove(offer.price_out_uusd_per_mtok)
+        self.prices.remove(rates[1])
         face = _face(offer.container)
         self.faces[face] -= 1
         if not self.faces[face]:
@@ -92,20 +92,20 @@ class ModelTally:
         self.prices_in, self.prices_out, self.contexts = Tally(), Tally(), Tally()
         self.kinds: dict[str, int] = {}
 
-    def add(self, offer: ModelOffer) -> None:
+    def add(self, offer: ModelOffer, rates: tuple[int, int]) -> None:
         """A host with this offer became active."""
         self.hosts += 1
-        self.prices_in.add(offer.price_in_uusd_per_mtok)
-        self.prices_out.add(offer.price_out_uusd_per_mtok)
+        self.prices_in.add(rates[0])
+        self.prices_out.add(rates[1])
         self.contexts.add(offer.context_tokens)
         for kind in offer.kinds:
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
-    def remove(self, offer: ModelOffer) -> None:
+    def remove(self, offer: ModelOffer, rates: tuple[int, int]) -> None:
         """A host with this offer is no longer active."""
         self.hosts -= 1
-        self.prices_in.remove(offer.price_in_uusd_per_mtok)
-        self.prices_out.remove(offer.price_out_uusd_per_mtok)
+        self.prices_in.remove(rates[0])
+        self.prices_out.remove(rates[1])
         self.contexts.remove(offer.context_tokens)
         for kind in offer.kinds:
             self.kinds[kind] -= 1

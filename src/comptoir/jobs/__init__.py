@@ -5,7 +5,7 @@ the waiting queue (`Queue`).
 Invariant: a job is in exactly one state, moves only along `JobState`'s arrows, and every move is a row in
 ``job_events``; at most one attempt of a job is open. An unfinished job has one owner, the coordinator that may write it.
 Units: times in milliseconds since 1970, money in micro-dollars, frames counted from 0.
-Knows: nobody (only the link's frame, which is what it stores).
+Knows: `kinds` (what is sold says how a job goes on) and the link's frame, which is what it stores.
 """
 
 from comptoir.jobs.change import Change
@@ -44,10 +44,6 @@ from comptoir.jobs.types import (
     Fault,
     JobRow,
     JobState,
-    Step,
-    bought,
-    decode_steps,
-    encode_steps,
 )
 
 __all__ = [
@@ -76,15 +72,11 @@ __all__ = [
     "Queue",
     "Reader",
     "Start",
-    "Step",
     "StoredState",
     "UnknownJob",
     "Waiting",
-    "bought",
     "chain_over",
     "decode_frames",
-    "decode_steps",
-    "encode_steps",
     "finish_rows",
     "insert_jobs",
     "job_rows",

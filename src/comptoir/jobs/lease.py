@@ -7,12 +7,12 @@ class Lease:
     """One attempt's right to act on a job, and what routing promised for it."""
 
     __slots__ = (
-        "id", "host_id", "first_frame", "chain", "price_in", "price_out", "started_ms", "started_s", "touched_s",
+        "id", "host_id", "first_frame", "chain", "rate_in", "rate_out", "started_ms", "started_s", "touched_s",
         "model", "signs", "revived", "end_there", "dropped_s",
     )  # fmt: skip
 
     def __init__(
-        self, *, id: bytes, host_id: bytes, model: str, first_frame: int, price_in: int, price_out: int,
+        self, *, id: bytes, host_id: bytes, model: str, first_frame: int, rate_in: int, rate_out: int,
         started_ms: int, started_s: float, signs: bool = False, chain: bytes = b"", revived: bool = False,
     ) -> None:  # fmt: skip
         self.id = id
@@ -22,8 +22,9 @@ class Lease:
         """Number of the first frame that this host is to make."""
         self.chain = chain
         """Running hash before it; may be empty where it is frame 0."""
-        self.price_in = price_in
-        self.price_out = price_out
+        self.rate_in = rate_in
+        """The host's price for a million units of the input, micro-dollars."""
+        self.rate_out = rate_out
         self.started_ms = started_ms
         self.started_s = started_s
         self.touched_s = started_s
@@ -59,16 +60,16 @@ class Lease:
 
 
 class ClosedSegment(msgspec.Struct, frozen=True, gc=False):
-    """What a host delivered of an answer that another goes on with: it lost its lease, or its container was not the last."""
+    """What a host delivered of an answer that another goes on with: it lost its lease, or its stage was not the last."""
 
     lease: Lease
     end_frame: int
     """Exclusive."""
     chain: bytes
     """Running hash after its last frame."""
-    tokens: int
-    """As its frames count them."""
+    count: int
+    """Units of the output, as its frames count them."""
     unpaid: bool = False
     """It does not stand by what it sent (wrong hash or signature), so it earns nothing."""
     signature: bytes = b""
-    """The host's, where it delivered all that it was asked for: one container of a chain. Empty: it lost its lease."""
+    """The host's, where it delivered all that it was asked for: a whole stage. Empty: it lost its lease."""

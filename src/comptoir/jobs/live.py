@@ -15,7 +15,8 @@ import msgspec
 
 from comptoir.jobs.change import Change, Touches
 from comptoir.jobs.lease import ClosedSegment, Lease
-from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState, Step, decode_steps, encode_steps
+from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState
+from comptoir.kinds import Kind, Kinds, Stage, Terms, decode_stages, encode_stages
 from comptoir.link import Frame, Usage, chain_start, chain_step
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
@@ -38,31 +39,31 @@ class LiveJob:
     """A job that is not final, or only just so."""
 
     __slots__ = (
-        "id", "owner_id", "dialect", "kind", "model", "body", "max_tokens", "prompt_tokens_max", "price_in", "price_out",
-        "hold_uusd", "detached", "deadline_ms", "created_ms", "state", "events", "frames", "frame_bytes", "chain", "tokens",
+        "id", "owner_id", "dialect", "kind", "model", "body", "terms", "stages", "detached", "deadline_ms", "created_ms", "state",
+        "events", "frames", "frame_bytes", "chain", "count",
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
-        "refused", "plain", "tried",
+        "refused", "_text_only", "tried",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "anew", "_waiters",
-        "_enders", "_body_sha256", "caller", "steps",
+        "_enders", "_body_sha256", "caller",
     )  # fmt: skip
 
     def __init__(
-        self, *, id: bytes, owner_id: bytes, dialect: str, kind: str, model: str, body: bytes, max_tokens: int,
-        prompt_tokens_max: int, price_in: int, price_out: int, hold_uusd: int, detached: bool, deadline_ms: int,
-        created_ms: int, submitted_s: float,
+        self, *, id: bytes, owner_id: bytes, dialect: str, kind: Kind, model: str, body: bytes, terms: Terms, detached: bool,
+        deadline_ms: int, created_ms: int, submitted_s: float, stages: tuple[Stage, ...] = (), answers: int = 1,
+        caller: str = "", home_id: bytes | None = None,
     ) -> None:  # fmt: skip
         self.id = id
         self.owner_id = owner_id
         self.dialect = dialect
         self.kind = kind
+        """What is bought: it says how the work is counted, checked and gone on with."""
         self.model = model
+        """Of several stages: that of the stage it is at."""
         self.body = body
-        self.max_tokens = max_tokens
-        self.prompt_tokens_max = prompt_tokens_max
-        self.price_in = price_in
-        self.price_out = price_out
-        self.hold_uusd = hold_uusd
+        self.terms = terms
+        self.stages = stages
+        """What is done one after the other, each whole and by a host of its own; empty: one model."""
         self.detached = detached
         self.deadline_ms = deadline_ms
         self.created_ms = created_ms
@@ -73,8 +74,8 @@ class LiveJob:
         self.frames: list[Frame] = []
         self.frame_bytes = 0
         self.chain = chain_start(id)
-        self.tokens = 0
-        """Tokens delivered so far, as frames count them."""
+        self.count = 0
+        """Units of the kind's output delivered so far, as frames count them."""
         self.lease: Lease | None = None
         self.host_id: bytes | None = None
         self.first_frame_s = 0.0
@@ -89,30 +90,23 @@ class LiveJob:
         self.closing = False
         """Set while its end is being written, so that nobody ends it twice."""
         self._body_sha256 = b""
-        self.plain: bool | None = None
-        """Whether a host that takes text only can be given it; None until somebody had to know."""
+        self._text_only: bool | None = None
         self.refused = False
         """Set when its submit was refused after a host had begun: nothing of it may be written or published."""
         self.tried: set[bytes] = set()
         """Hosts that lost or failed it."""
-        self.answers = 1
+        self.answers = answers
         """Texts asked for; not stored, so after a restart the job needs a host with room for all of them in one."""
-        self.home_id: bytes | None = None
+        self.home_id = home_id
         """Coordinator that the client of an attached job is connected to."""
         self.owner_node = b""
         """Coordinator that owns the job, where that is another one: then this is a mirror of it. Empty: ours."""
-        self._begin_chain()
+        self.caller = caller
+        """Address that asked, where that decides who may run or see the job."""
         self._begin_unbroken()
         self._waiters: list[asyncio.Future[bool]] = []
         """Readers that wait; True tells one that it gave up, False that there is something to see."""
         self._enders: list[asyncio.Future[None]] = []
-
-    def _begin_chain(self) -> None:
-        """Set what tells of a chain of containers: it is none."""
-        self.caller = ""
-        """Address that asked, where that decides who may run or see the job."""
-        self.steps: tuple[Step, ...] = ()
-        """The containers of a chain, in order; empty: one model. `model` is then that of the step it is at."""
 
     def _begin_unbroken(self) -> None:
         """Set what tells of hosts that were lost on the way: nothing so far."""
@@ -132,17 +126,15 @@ class LiveJob:
         """Of each restart that this process saw: its number, and the frame at which the answer began anew."""
 
     @classmethod
-    def revived(cls, row: JobRow, *, now_s: float) -> "LiveJob":
+    def revived(cls, row: JobRow, *, kinds: Kinds, now_s: float) -> "LiveJob":
         """Return the job of a stored row, without frames and lease; what it was quoted and how it ended are kept."""
         job = cls(
-            id=row.id, owner_id=row.owner_id, dialect=row.dialect, kind=row.kind, model=row.model, body=row.body,
-            max_tokens=row.max_tokens, prompt_tokens_max=row.prompt_tokens_max, price_in=row.price_in_uusd_per_mtok,
-            price_out=row.price_out_uusd_per_mtok, hold_uusd=row.hold_uusd, detached=bool(row.detached),
-            deadline_ms=row.deadline_ms, created_ms=row.created_ms, submitted_s=now_s,
+            id=row.id, owner_id=row.owner_id, dialect=row.dialect, kind=kinds.stored(row.kind), model=row.model, body=row.body,
+            terms=row.terms, stages=decode_stages(row.steps), detached=bool(row.detached), deadline_ms=row.deadline_ms,
+            created_ms=row.created_ms, submitted_s=now_s, caller=row.caller or "", home_id=row.home_id,
         )  # fmt: skip
         job.state = JobState(row.state)
-        job.home_id, job.restarts = row.home_id, row.restarts or 0
-        job.caller, job.steps = row.caller or "", decode_steps(row.steps)
+        job.restarts = row.restarts or 0
         job.note_end(row, b"")
         return job
 
@@ -159,29 +151,32 @@ class LiveJob:
     def as_row(self) -> JobRow:
         """Return the unfinished job as the database has it, for whoever takes it over from here."""
         return JobRow(
-            id=self.id, owner_id=self.owner_id, dialect=self.dialect, kind=self.kind, model=self.model, state=self.state,
-            body=self.body, prompt_tokens_max=self.prompt_tokens_max, max_tokens=self.max_tokens,
-            price_in_uusd_per_mtok=self.price_in, price_out_uusd_per_mtok=self.price_out, hold_uusd=self.hold_uusd,
+            id=self.id, owner_id=self.owner_id, dialect=self.dialect, kind=self.kind.name, model=self.model, state=self.state,
+            body=self.body, prompt_tokens_max=self.terms.input_max, max_tokens=self.terms.output_max,
+            price_in_uusd_per_mtok=self.terms.rate_in, price_out_uusd_per_mtok=self.terms.rate_out,
+            hold_uusd=self.terms.hold_uusd,
             detached=int(self.detached), deadline_ms=self.deadline_ms, created_ms=self.created_ms, started_ms=None,
             finished_ms=None, host_id=None, attempt_id=None, prompt_tokens=0, completion_tokens=0, cost_uusd=0,
             finish_reason=None, fault=None, error_code=None, error_message=None, node_id=None, home_id=self.home_id,
-            restarts=self.restarts, caller=self.caller or None, steps=encode_steps(self.steps),
+            restarts=self.restarts, caller=self.caller or None, steps=encode_stages(self.stages),
         )  # fmt: skip
 
     @property
-    def step(self) -> int:
-        """Number of the container that a chain is at: every one before it left one segment of one frame."""
-        return min(self.segment_start, len(self.steps) - 1)
+    def text_only(self) -> bool:
+        """Whether a host that takes text only can be given it; worked out once."""
+        if self._text_only is None:
+            self._text_only = self.kind.text_only(self.body)
+        return self._text_only
 
     @property
-    def on_last_step(self) -> bool:
+    def on_last_stage(self) -> bool:
         """Whether what is being made now ends the job."""
-        return self.step == len(self.steps) - 1
+        return not self.stages or self.kind.stage(self) == len(self.stages) - 1
 
     @property
-    def makes_pieces(self) -> bool:
-        """Whether a buyer follows, piece by piece, what is being made: of a chain the last container of a stream."""
-        return not self.steps or (not self.detached and self.on_last_step)
+    def has_loose_frames(self) -> bool:
+        """Whether some of the stage it is at was delivered: it has to be gone on with, or run again."""
+        return len(self.frames) > self.kind.stage_start(self)
 
     @property
     def body_sha256(self) -> bytes:
@@ -191,9 +186,9 @@ class LiveJob:
         return self._body_sha256
 
     @property
-    def segment_tokens(self) -> int:
-        """Tokens of the frames that came since the last closed segment: those of the open lease."""
-        return self.tokens - sum([segment.tokens for segment in self.segments]) if self.segments else self.tokens
+    def segment_count(self) -> int:
+        """Units in the frames that came since the last closed segment: those of the open lease."""
+        return self.count - sum([segment.count for segment in self.segments]) if self.segments else self.count
 
     @property
     def segment_start(self) -> int:
@@ -203,17 +198,24 @@ class LiveJob:
     def close_segment(self, lease: Lease, *, unpaid: bool, signature: bytes = b"") -> bytes:
         """Close what *lease* delivered, if it is anything; return its frames, encoded for the journal.
 
-        Of a chain that was a whole step, and the job is at the next one.
+        Of a job with stages that was a whole one, and the job is at the next.
         """
         start = self.segment_start
         if len(self.frames) == start:
             return b""
-        tokens = self.segment_tokens
+        count = self.segment_count
         # A new list, so that whoever undoes this has the old one.
-        self.segments = [*self.segments, ClosedSegment(lease, len(self.frames), self.chain, tokens, unpaid, signature)]
-        if self.steps:
-            self.model = self.steps[self.step].model
+        self.segments = [*self.segments, ClosedSegment(lease, len(self.frames), self.chain, count, unpaid, signature)]
+        self._note_stage()
         return _encode_frames(self.frames[start:])
+
+    def begin_stage(self) -> None:
+        """Forget which hosts failed the stage before: the next one is another matter."""
+        self.tried, self.unable, self.losses = set(), set(), 0
+
+    def _note_stage(self) -> None:
+        if self.stages:
+            self.model = self.stages[self.kind.stage(self)].model
 
     def begin_anew(self, *, keep: int | None = None) -> None:
         """Count that the answer begins anew at frame *keep* (behind those that are here) after more of it may have been seen.
@@ -226,7 +228,7 @@ class LiveJob:
         if at < len(self.frames):
             assert at >= self.segment_start, "what the journal has is kept"
             kept, self.frames = self.frames[:at], []
-            self.frame_bytes, self.tokens, self.chain = 0, 0, chain_start(self.id)
+            self.frame_bytes, self.count, self.chain = 0, 0, chain_start(self.id)
             self.append(kept)
         self.anew.append((self.restarts, at))
         self.wake()
@@ -248,13 +250,14 @@ class LiveJob:
             pieces: the journal's rows in frame order; together they hold all frames of the closed segments.
             signing: hosts that sign their segments.
         """
+        self._note_stage()
         closed = [row for row in attempts if row.ended_ms is not None and row.end_frame > row.first_frame]
         for row, piece in zip(closed, pieces, strict=True):
             lease = Lease(
-                id=row.id, host_id=row.host_id, model=self.steps[self.step].model if self.steps else self.model,
+                id=row.id, host_id=row.host_id, model=self.model,
                 first_frame=row.first_frame, chain=self.chain,
-                price_in=self.price_in if row.price_in is None else row.price_in,
-                price_out=self.price_out if row.price_out is None else row.price_out,
+                rate_in=self.terms.rate_in if row.price_in is None else row.price_in,
+                rate_out=self.terms.rate_out if row.price_out is None else row.price_out,
                 started_ms=row.started_ms, started_s=self.submitted_s, signs=row.host_id in signing,
             )  # fmt: skip
             self.append(_decode_frames(piece))
@@ -413,18 +416,18 @@ class LiveJob:
         """Take frames in order; wake readers. False: the answer would grow past *bytes_max* (`FRAME_BYTES_MAX`), nothing taken."""
         size = self.frame_bytes
         chain = self.chain
-        tokens = self.tokens
+        count = self.count
         for frame in items:
             text = frame.text
             # Bytes, as the next host gets all of it in one message; ASCII, as most is, is told at once.
             size += (len(text) if text.isascii() else len(text.encode())) + len(frame.extra) + 16
             chain = chain_step(chain, frame)
-            tokens += frame.tokens
+            count += frame.tokens
         if size > (FRAME_BYTES_MAX if bytes_max is None else bytes_max):
             return False
         self.frame_bytes = size
         self.chain = chain
-        self.tokens = tokens
+        self.count = count
         self.frames += items
         self.wake()
         return True

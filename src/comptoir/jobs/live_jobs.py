@@ -30,8 +30,8 @@ class LiveJobs:
         self._due: dict[int, set[LiveJob]] = {}
         """By the second of their deadline, so that looking for those past it costs nothing per job that waits."""
         self._recent: dict[bytes, LiveJob] = {}
-        self.chains = 0
-        """Unfinished chains of containers."""
+        self.staged = 0
+        """Unfinished jobs that have stages: chains of containers."""
         self._leaving: list[Lease] = []
         self._mirrors: dict[bytes, LiveJob] = {}
         self._broken: dict[LiveJob, None] = {}
@@ -56,7 +56,7 @@ class LiveJobs:
 
     def add(self, job: LiveJob) -> None:
         """Make *job* findable."""
-        self.chains += bool(job.steps) and job.id not in self._jobs
+        self.staged += bool(job.stages) and job.id not in self._jobs
         self._jobs[job.id] = job
         self._due.setdefault(job.deadline_ms // 1000, set()).add(job)
 
@@ -97,7 +97,7 @@ class LiveJobs:
         self._broken.pop(job, None)
         if self._jobs.get(job.id) is job:
             del self._jobs[job.id]
-            self.chains -= bool(job.steps)
+            self.staged -= bool(job.stages)
             second = self._due[job.deadline_ms // 1000]
             second.discard(job)
             if not second:

@@ -5,7 +5,7 @@ from functools import partial
 
 from comptoir.jobs.errors import UnknownJob
 from comptoir.jobs.lease import Lease
-from comptoir.jobs.live import decode_frames
+from comptoir.jobs.live import LiveJob, decode_frames
 from comptoir.jobs.live_jobs import LiveJobs
 from comptoir.jobs.queue import Queue
 from comptoir.jobs.store import (
@@ -19,6 +19,7 @@ from comptoir.jobs.store import (
 )
 from comptoir.jobs.tables import JOBS
 from comptoir.jobs.types import FINAL, AttemptRow, JobRow
+from comptoir.kinds import Kinds
 from comptoir.kit.db import Database
 from comptoir.kit.ids import oldest_id
 from comptoir.link import Frame
@@ -41,8 +42,10 @@ ATTEMPT_COLUMNS = ",".join(
 class Jobs:
     """Reads over stored jobs, beside the live ones and the queue."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, kinds: Kinds | None = None) -> None:
         self._db = db
+        self.kinds = kinds or Kinds()
+        """What is sold here: what ships, where nothing else is said."""
         self.live = LiveJobs()
         self.queue = Queue()
 
@@ -61,6 +64,10 @@ class Jobs:
         if not rows:
             raise UnknownJob
         return job_row(rows[0])
+
+    def revived(self, row: JobRow, *, now_s: float) -> LiveJob:
+        """Return the job of a stored row, see `LiveJob.revived`."""
+        return LiveJob.revived(row, kinds=self.kinds, now_s=now_s)
 
     async def page(
         self, *, owner_id: bytes | None, states: tuple[str, ...] = (), limit: int = 20, offset: int = 0

@@ -7,6 +7,7 @@ import msgspec
 from comptoir.jobs.lease import Lease
 from comptoir.jobs.tables import ANSWERS, ATTEMPTS, JOB_EVENTS, JOBS, JOURNAL
 from comptoir.jobs.types import AttemptState, Fault, JobRow, JobState
+from comptoir.kinds import Terms
 from comptoir.kit.db import Table, Tx
 
 
@@ -19,11 +20,7 @@ class NewJob(msgspec.Struct, frozen=True):
     kind: str
     model: str
     body: bytes
-    prompt_tokens_max: int
-    max_tokens: int
-    price_in_uusd_per_mtok: int
-    price_out_uusd_per_mtok: int
-    hold_uusd: int
+    terms: Terms
     detached: bool
     deadline_ms: int
     created_ms: int
@@ -34,7 +31,7 @@ class NewJob(msgspec.Struct, frozen=True):
     caller: str | None = None
     """Address that asked, where that matters."""
     steps: bytes | None = None
-    """The chain of containers, encoded."""
+    """The stages, encoded."""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -50,9 +47,9 @@ class Start(msgspec.Struct, frozen=True):
     """Coordinator that leases it, and owns it from then on."""
     from_id: bytes
     """Coordinator that owned it until now."""
-    price_in: int
-    """Micro-dollars per million tokens that the host was chosen for."""
-    price_out: int
+    rate_in: int
+    """Micro-dollars per million units that the host was chosen for."""
+    rate_out: int
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -66,9 +63,9 @@ class Finish(msgspec.Struct, frozen=True):
     attempt_state: AttemptState
     host_id: bytes | None
     end_frame: int
-    prompt_tokens: int
-    """Billed for the whole job."""
-    completion_tokens: int
+    input_count: int
+    """Units of the input, as counted; of the whole job."""
+    output_count: int
     """Of the whole answer."""
     cost_uusd: int
     paid_uusd: int
@@ -85,18 +82,18 @@ class Finish(msgspec.Struct, frozen=True):
     usage: bytes
     node_id: bytes
     """Coordinator that ends it: only its owner may."""
-    tokens: int
-    """Delivered by this attempt."""
+    count: int
+    """Units delivered by this attempt."""
     first_frame: int = 0
     """Where this attempt's part begins."""
-    attempt_prompt_tokens: int | None = None
-    """The prompt as this attempt's host counted it; None: it did not say."""
+    attempt_input_count: int | None = None
+    """The input as this attempt's host counted it; None: it did not say."""
     earlier: tuple[tuple[bytes, int], ...] = ()
     """Attempts that lost their leases after they had delivered something, and what each earns."""
     restarts: int = 0
     """How often the answer began anew."""
     model: str = ""
-    """Of a job that goes on: the model (or container) that it waits for."""
+    """Of a job that goes on: the model (or that of the stage) that it waits for."""
 
 
 class StoredState(msgspec.Struct, frozen=True):
@@ -140,8 +137,8 @@ def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None
         rows.append(
             (
                 job.id, job.owner_id, job.dialect, job.kind, job.model, JobState.RUNNING if start else JobState.QUEUED,
-                job.body, job.prompt_tokens_max, job.max_tokens, job.price_in_uusd_per_mtok,
-                job.price_out_uusd_per_mtok, job.hold_uusd, int(job.detached), job.deadline_ms, job.created_ms,
+                job.body, job.terms.input_max, job.terms.output_max, job.terms.rate_in, job.terms.rate_out, job.terms.hold_uusd,
+                int(job.detached), job.deadline_ms, job.created_ms,
                 start.at_ms if start else None, None, start.host_id if start else None,
                 start.attempt_id if start else None, 0, 0, 0, None, None, None, None, job.node_id, job.home_id, None,
                 job.caller, job.steps,
@@ -185,7 +182,7 @@ def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
         FINISH_COLUMNS,
         [
             (
-                f.job_id, f.state, f.at_ms, f.prompt_tokens, f.completion_tokens, f.cost_uusd, _said(f.finish_reason),
+                f.job_id, f.state, f.at_ms, f.input_count, f.output_count, f.cost_uusd, _said(f.finish_reason),
                 # One that ended well may have an attempt that did not: its host died before it could say so.
                 None if f.state == JobState.COMPLETED else f.fault or None, _said(f.error_code), _said(f.error_message),
             )
@@ -291,7 +288,7 @@ def insert_loser(tx: Tx, *, job_id: bytes, lease: Lease, at_ms: int) -> None:
     """Write the closed attempt of a second host; see `Jobs.note_loser`."""
     row = (
         lease.id, job_id, lease.host_id, AttemptState.FAILED, lease.first_frame, lease.first_frame, 0, 0, lease.started_ms,
-        at_ms, None, None, None, None, lease.price_in, lease.price_out,
+        at_ms, None, None, None, None, lease.rate_in, lease.rate_out,
     )  # fmt: skip
     tx.insert(ATTEMPTS, [row])
 
@@ -300,7 +297,7 @@ def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:
     rows = [
         (
             s.attempt_id, s.job_id, s.host_id, AttemptState.LEASED, s.first_frame, s.first_frame, 0, 0, s.at_ms,
-            None, None, None, None, None, s.price_in, s.price_out,
+            None, None, None, None, None, s.rate_in, s.rate_out,
         )
         for s in starts
     ]  # fmt: skip
@@ -310,8 +307,8 @@ def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:
 def _end_attempts(tx: Tx, ends: Sequence[Finish]) -> None:
     rows = [
         (
-            f.attempt_id, f.attempt_state, f.end_frame, f.tokens, f.paid_uusd, f.at_ms, f.fault or None,
-            f.chain or None, f.signature or None, f.attempt_prompt_tokens,
+            f.attempt_id, f.attempt_state, f.end_frame, f.count, f.paid_uusd, f.at_ms, f.fault or None,
+            f.chain or None, f.signature or None, f.attempt_input_count,
         )
         for f in ends
         if f.attempt_id is not None

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from comptoir.kinds import Stage, Terms, decode_stages
+
 
 class JobState(StrEnum):
     """queued -> running -> completed | failed | cancelled | expired; running -> queued when a host is lost.
@@ -70,36 +72,6 @@ class Fault(StrEnum):
     """Ours: restarted, database away."""
 
 
-class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One container of a chain, as it was bought."""
-
-    model: str
-    """The container."""
-    price_out: int
-    """Price cap, micro-dollars per million runs; the hold covers it."""
-    proof: bool = False
-    """Its result has to be proved."""
-
-
-_encode_steps = msgspec.json.Encoder().encode
-_decode_steps = msgspec.json.Decoder(tuple[Step, ...]).decode
-
-
-def encode_steps(steps: tuple[Step, ...]) -> bytes | None:
-    """Return *steps* as stored; None: the job is no chain."""
-    return _encode_steps(steps) if steps else None
-
-
-def decode_steps(stored: bytes | None) -> tuple[Step, ...]:
-    """Read back what `encode_steps` wrote."""
-    return _decode_steps(stored) if stored else ()
-
-
-def bought(model: str, steps: tuple[Step, ...]) -> str:
-    """Return the name of what a job buys: its model, or the containers of its chain joined by commas, as contracts name them."""
-    return ",".join([step.model for step in steps]) or model
-
-
 class JobRow(msgspec.Struct, frozen=True):
     """A job as stored; field order is the column order of ``jobs``."""
 
@@ -108,17 +80,16 @@ class JobRow(msgspec.Struct, frozen=True):
     dialect: str
     """Name of the dialect it was bought through."""
     kind: str
-    """``chat``, ``completion``, ``embedding`` or ``container``."""
+    """Name of its kind (`comptoir.kinds`)."""
     model: str
-    """Of a chain: the container it is at."""
+    """Of several stages: that of the stage it is at."""
     state: str
     body: bytes
-    """Request body, JSON, as it goes over the link: OpenAI-style, or `comptoir.link.ContainerRun`."""
+    """Request body as it goes over the link; what is in it, its kind says."""
     prompt_tokens_max: int
-    """Bound on prompt tokens that the hold covers."""
+    """`Terms.input_max`, and so on: columns keep the names they had when tokens were all that was sold."""
     max_tokens: int
     price_in_uusd_per_mtok: int
-    """Price cap for prompt tokens; what is charged is the host's price, at most this."""
     price_out_uusd_per_mtok: int
     hold_uusd: int
     detached: int
@@ -145,7 +116,19 @@ class JobRow(msgspec.Struct, frozen=True):
     caller: str | None = None
     """Address that asked, where that decides who may run or see the job; None elsewhere."""
     steps: bytes | None = None
-    """The chain of containers (`encode_steps`); None: one model."""
+    """The stages (`comptoir.kinds.encode_stages`); None: one model."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What is done one after the other; empty: one model."""
+        return decode_stages(self.steps)
+
+    @property
+    def terms(self) -> Terms:
+        """What its buyer agreed to."""
+        return Terms(
+            self.prompt_tokens_max, self.max_tokens, self.price_in_uusd_per_mtok, self.price_out_uusd_per_mtok, self.hold_uusd
+        )  # fmt: skip
 
 
 class AttemptRow(msgspec.Struct, frozen=True):
@@ -167,7 +150,7 @@ class AttemptRow(msgspec.Struct, frozen=True):
     prompt_tokens: int | None
     """As it counted them; None: it did not say."""
     price_in: int | None
-    """Micro-dollars per million tokens; None: written by a version that did not keep it."""
+    """Micro-dollars per million units; None: written by a version that did not keep it."""
     price_out: int | None
     signature: bytes | None = None
     """The host's, over what it delivered; None: it gave none."""

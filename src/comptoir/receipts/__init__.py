@@ -4,9 +4,10 @@ Owns: ``receipts`` and ``signing_keys``. A receipt is an in-toto Statement (JSON
 its segment of the answer, the coordinator the whole. It names amounts, hashes and times, never a prompt or an answer.
 
 Invariant: one receipt a job, never changed; its public id is the job's with the prefix ``rcpt``. One signing key has
-one holder for ever; keys are revoked and never deleted. Verification trusts the registry, never a key in a receipt.
+one holder for ever; keys are revoked and never deleted. New receipts are of version 2, counted in the units of what was sold;
+those of version 1 verify for ever. Verification trusts the registry, never a key in a receipt.
 
-Units: micro-dollars, tokens, milliseconds since 1970 UTC; hashes and key ids are hex, signatures Ed25519.
+Units: micro-dollars, units of a kind, milliseconds since 1970 UTC; hashes and key ids are hex, signatures Ed25519.
 Knows: nobody. Settlement hands it the facts; `verify` works offline.
 """
 
@@ -32,6 +33,7 @@ from comptoir.receipts.types import (
     SegmentFacts,
     Statement,
     Transfer,
+    UnitEntry,
     Verdict,
 )
 from comptoir.receipts.verify import ENVELOPE_BYTES_MAX, envelope, read_registry, registry_json, registry_of, verify
@@ -60,6 +62,7 @@ __all__ = [
     "SegmentFacts",
     "Statement",
     "Transfer",
+    "UnitEntry",
     "UnknownKey",
     "UnknownReceipt",
     "Verdict",

@@ -13,7 +13,6 @@ from comptoir.receipts.types import (
     AuthenticatedBy,
     Digest,
     Predicate,
-    Prices,
     Receipt,
     ReceiptFacts,
     SegmentEntry,
@@ -21,7 +20,7 @@ from comptoir.receipts.types import (
     Statement,
     Subject,
     Times,
-    Units,
+    UnitEntry,
 )
 
 _encode = msgspec.json.Encoder().encode
@@ -67,9 +66,9 @@ def _statement(facts: ReceiptFacts) -> Statement:
             facts.model,
             facts.fingerprint,
             facts.state,
-            [_entry(segment) for segment in segments],
-            Units(facts.prompt_tokens, facts.completion_tokens),
-            Prices(facts.price_in_uusd_per_mtok, facts.price_out_uusd_per_mtok, facts.fee_bps),
+            [_entry(segment, facts) for segment in segments],
+            _units(facts, facts.input_count, facts.output_count, (facts.rate_in, facts.rate_out)),
+            facts.fee_bps,
             Amounts(facts.held_uusd, facts.charged_uusd, facts.fee_uusd, facts.released_uusd, facts.transfers),
             facts.input_sha256.hex(),
             Times(facts.created_ms, facts.started_ms, facts.settled_ms),
@@ -77,7 +76,12 @@ def _statement(facts: ReceiptFacts) -> Statement:
     )
 
 
-def _entry(segment: SegmentFacts) -> SegmentEntry:
+def _units(facts: ReceiptFacts, into: int, out: int, rates: tuple[int, int]) -> list[UnitEntry]:
+    paid = UnitEntry(facts.output_unit, out, rates[1])
+    return [UnitEntry(facts.input_unit, into, rates[0], True), paid] if facts.input_unit else [paid]
+
+
+def _entry(segment: SegmentFacts, facts: ReceiptFacts) -> SegmentEntry:
     signed = segment.signature is not None
     assert signed == (segment.keyid is not None) == (segment.statement is not None), "a signature comes whole or not"
     return SegmentEntry(
@@ -87,14 +91,11 @@ def _entry(segment: SegmentFacts) -> SegmentEntry:
         segment.first_frame,
         segment.end_frame,
         segment.chain.hex(),
-        segment.prompt_tokens,
-        segment.completion_tokens,
+        _units(facts, segment.input_count, segment.output_count, (segment.rate_in, segment.rate_out)),
         segment.finish_reason,
         _authenticated_by(segment),
         segment.statement,
         segment.signature,
-        segment.price_in_uusd_per_mtok,
-        segment.price_out_uusd_per_mtok,
     )
 
 

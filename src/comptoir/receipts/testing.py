@@ -39,6 +39,7 @@ def make_segment(
     before: SegmentFacts | None = None,
     key: SigningKey | None = None,
     prompt_tokens: int = 10,
+    price_out: int = 1_000_000,
 ) -> SegmentFacts:
     """Return what attempt *number* delivered after *before*, signed when a *key* is given. One token a frame."""
     first = before.end_frame if before else 0
@@ -65,8 +66,10 @@ def make_segment(
         first_frame=first,
         end_frame=first + frames,
         chain=chain,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=frames,
+        input_count=prompt_tokens,
+        output_count=frames,
+        rate_in=0,
+        rate_out=price_out,
         finish_reason="stop",
         keyid=key.keyid if key else None,
         statement=statement_bytes(segment) if key else None,
@@ -83,10 +86,10 @@ def make_facts(
     fee_bps: int = 1_200,
 ) -> ReceiptFacts:
     """Return facts that add up: each host earns its share of the tokens, less the fee."""
-    segments = [make_segment(job_id=job_id)] if segments is None else segments
+    segments = [make_segment(job_id=job_id, price_out=price_out)] if segments is None else segments
     transfers, charged = [], 0
     for number, segment in enumerate(segments):
-        amount = cost_half_even(segment.completion_tokens * price_out)
+        amount = cost_half_even(segment.output_count * price_out)
         fee = fee_of(amount, fee_bps)
         charged += amount
         transfers.append(Transfer(f"t{2 * number}", "host", ids.public("host", segment.host_id), amount - fee))
@@ -100,10 +103,12 @@ def make_facts(
         model="demo",
         state="completed",
         segments=segments,
-        prompt_tokens=segments[0].prompt_tokens if segments else 0,
-        completion_tokens=sum(segment.completion_tokens for segment in segments),
-        price_in_uusd_per_mtok=0,
-        price_out_uusd_per_mtok=price_out,
+        input_unit="token_in",
+        output_unit="token_out",
+        input_count=segments[0].input_count if segments else 0,
+        output_count=sum(segment.output_count for segment in segments),
+        rate_in=0,
+        rate_out=price_out,
         fee_bps=fee_bps,
         held_uusd=charged + 50,
         charged_uusd=charged,

@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "urn:comptoir:receipt:v1"
+PREDICATE_TYPE = "urn:comptoir:receipt:v2"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 COORDINATOR = "coordinator"
 """Holder of the coordinator's keys in the registry."""
@@ -49,8 +49,12 @@ class SegmentFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Exclusive."""
     chain: bytes
     """Running hash after the last frame, 32 bytes."""
-    prompt_tokens: int
-    completion_tokens: int
+    input_count: int = 0
+    """Units of the input as its host counted them; 0: it did not say, or another had counted them."""
+    output_count: int
+    rate_in: int
+    """This host's prices, micro-dollars per million units."""
+    rate_out: int
     finish_reason: str = ""
     keyid: str | None = None
     """Key the host signed with; ``None``, like the next two, when there is no signature."""
@@ -59,9 +63,6 @@ class SegmentFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     signature: bytes | None = None
     has_key: bool = False
     """Whether the host signs its segments when it gets to their end."""
-    price_in_uusd_per_mtok: int | None = None
-    """This host's price; ``None``: the receipt's."""
-    price_out_uusd_per_mtok: int | None = None
 
 
 class Transfer(msgspec.Struct, frozen=True, gc=False):
@@ -89,10 +90,14 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Final state of the job: ``completed``, ``failed``, ``cancelled`` or ``expired``."""
     segments: list[SegmentFacts]
     """In frame order, without gaps; attempts that delivered nothing are left out."""
-    prompt_tokens: int
-    completion_tokens: int
-    price_in_uusd_per_mtok: int
-    price_out_uusd_per_mtok: int
+    input_unit: str
+    """Name of the unit that what goes in is counted in; empty: it is not paid."""
+    output_unit: str
+    input_count: int
+    output_count: int
+    rate_in: int
+    """The agreed prices, micro-dollars per million units."""
+    rate_out: int
     fee_bps: int
     held_uusd: int
     charged_uusd: int
@@ -112,7 +117,19 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
 # -- what is signed ------------------------------------------------------------------------------------------------
 
 
-class SegmentEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class UnitEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """So many of a unit, at a price."""
+
+    unit: str
+    """Its name (`comptoir.kinds`): ``token_out``, ``run``, …"""
+    count: int
+    rate: int
+    """Micro-dollars per million."""
+    once: bool = False
+    """Of what goes in: every host that took it in counts it, and it is paid once. Absent: each host's part is paid."""
+
+
+class SegmentEntry(msgspec.Struct, frozen=True, gc=False):
     """One attempt's part in the signed receipt."""
 
     attempt: str
@@ -121,32 +138,14 @@ class SegmentEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     first_frame: int
     end_frame: int
     chain: str
-    prompt_tokens: int
-    completion_tokens: int
+    units: list[UnitEntry]
+    """What this host counted, at its own prices, none above the receipt's."""
     finish_reason: str
     authenticated_by: AuthenticatedBy
     statement: bytes | None
     """Base64 of the JSON the host signed (under DSSE's pre-authentication encoding)."""
     signature: bytes | None
     """Base64 of the host's Ed25519 signature."""
-    price_in_uusd_per_mtok: int | None = None
-    """This host's price, at most the receipt's; absent: the receipt's, as with every answer of one host."""
-    price_out_uusd_per_mtok: int | None = None
-
-
-class Units(msgspec.Struct, frozen=True, gc=False):
-    """What the buyer pays for."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class Prices(msgspec.Struct, frozen=True, gc=False):
-    """The agreed prices; the charge is never above units times these."""
-
-    in_uusd_per_mtok: int
-    out_uusd_per_mtok: int
-    fee_bps: int
 
 
 class Amounts(msgspec.Struct, frozen=True):
@@ -179,8 +178,9 @@ class Predicate(msgspec.Struct, frozen=True):
     fingerprint: str
     state: str
     segments: list[SegmentEntry]
-    units: Units
-    prices: Prices
+    units: list[UnitEntry]
+    """What the buyer pays for, at the agreed prices; the charge is never above their sum."""
+    fee_bps: int
     amounts: Amounts
     input_sha256: str
     times: Times
@@ -252,7 +252,7 @@ class Check(StrEnum):
     """The signature names a key of the registry that belongs to a coordinator."""
     COORDINATOR_SIGNATURE = "coordinator_signature"
     STATEMENT = "statement"
-    """An in-toto Statement of our predicate type, about one job."""
+    """An in-toto Statement of one of our predicate types, about one job."""
     COORDINATOR_KEY_TIME = "coordinator_key_time"
     """The key was valid when the job was settled."""
     SEGMENT_SIGNATURES = "segment_signatures"
@@ -260,7 +260,7 @@ class Check(StrEnum):
     FRAMES = "frames"
     """Segments follow each other without gap or overlap from frame 0, and the last hash is the subject's."""
     UNITS = "units"
-    """Tokens add up over the segments."""
+    """Units add up over the segments."""
     AMOUNTS = "amounts"
     """Money adds up, pays only hosts that delivered, none more than its part costs, and is within the agreed prices."""
 

@@ -29,8 +29,10 @@ from comptoir.receipts.types import (
     Receipt,
     SegmentEntry,
     Statement,
+    UnitEntry,
     Verdict,
 )
+from comptoir.receipts.first_version import PREDICATE_TYPE_V1, StatementV1, lifted
 
 CLOCK_SLACK_MS = 24 * 3_600_000
 """How much earlier than its key a receipt may say it was settled. Both times are wall clocks': one that steps back, or two
@@ -65,7 +67,15 @@ class _Refused(Exception):
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+class _Typed(msgspec.Struct, rename={"predicate_type": "predicateType"}):
+    predicate_type: str
+
+
+_decode_type = msgspec.json.Decoder(_Typed).decode
 _decode_statement = msgspec.json.Decoder(Statement).decode
+_decode_statement_v1 = msgspec.json.Decoder(StatementV1).decode
 _decode_segment = msgspec.json.Decoder(Segment).decode
 _decode_registry = msgspec.json.Decoder(_RegistryFile).decode
 
@@ -195,10 +205,11 @@ def _check_time(key: PublishedKey, at_ms: int) -> None:
 
 def _statement(payload: bytes) -> Statement:
     try:
-        statement = _decode_statement(payload)
+        old = _decode_type(payload).predicate_type == PREDICATE_TYPE_V1
+        statement = lifted(_decode_statement_v1(payload)) if old else _decode_statement(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _Refused(Reason.NOT_A_RECEIPT, f"the payload is not a receipt: {error}") from error
-    if statement.type != STATEMENT_TYPE or statement.predicate_type != PREDICATE_TYPE:
+    if statement.type != STATEMENT_TYPE or statement.predicate_type not in (PREDICATE_TYPE, PREDICATE_TYPE_V1):
         raise _Refused(Reason.NOT_A_RECEIPT, f"a {statement.predicate_type!r} in a {statement.type!r}")
     job = statement.predicate.job
     raw = ids.parse("job", job)
@@ -232,8 +243,8 @@ def _check_segment(entry: SegmentEntry, predicate: Predicate, registry: KeyRegis
         "first_frame": entry.first_frame,
         "end_frame": entry.end_frame,
         "chain": entry.chain,
-        "prompt_tokens": entry.prompt_tokens,
-        "completion_tokens": entry.completion_tokens,
+        "prompt_tokens": _count(entry.units, once=True),
+        "completion_tokens": _count(entry.units, once=False),
         "finish_reason": entry.finish_reason,
     }
     for name, value in said.items():
@@ -262,47 +273,60 @@ def _check_frames(statement: Statement) -> None:
         raise _Refused(Reason.CHAIN_MISMATCH, "the hash after the last segment is not the answer's")
 
 
+def _count(units: list[UnitEntry], *, once: bool) -> int:
+    return sum([unit.count for unit in units if unit.once is once])
+
+
+def _rate(units: list[UnitEntry], *, once: bool) -> int:
+    return max([unit.rate for unit in units if unit.once is once], default=0)
+
+
 def _check_units(predicate: Predicate) -> None:
-    units = predicate.units
-    delivered = sum(entry.completion_tokens for entry in predicate.segments)
-    counts = [units.prompt_tokens, units.completion_tokens]
-    counts += [count for entry in predicate.segments for count in (entry.prompt_tokens, entry.completion_tokens)]
-    if min(counts) < 0:
-        raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, "a count of tokens is negative")
-    if delivered != units.completion_tokens:
+    names = [(unit.unit, unit.once) for unit in predicate.units]
+    sides = [once for _, once in names]
+    if len(set(sides)) < len(sides) or False not in sides:
         raise _Refused(
-            Reason.UNITS_DO_NOT_ADD_UP, f"segments delivered {delivered} tokens, {units.completion_tokens} are billed"
+            Reason.UNITS_DO_NOT_ADD_UP, "there is not one unit of what comes out, and at most one of what goes in"
         )
-    if units.prompt_tokens > max((entry.prompt_tokens for entry in predicate.segments), default=0):
+    for entry in predicate.segments:
+        if [(unit.unit, unit.once) for unit in entry.units] != names:
+            raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, f"{entry.attempt} is counted in other units than the receipt")
+    every = [*predicate.units, *(unit for entry in predicate.segments for unit in entry.units)]
+    if min([unit.count for unit in every]) < 0:
+        raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, "a count of units is negative")
+    delivered = sum([_count(entry.units, once=False) for entry in predicate.segments])
+    billed = _count(predicate.units, once=False)
+    if delivered != billed:
+        raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, f"segments delivered {delivered} units, {billed} are billed")
+    taken_in = _count(predicate.units, once=True)
+    if taken_in > max([_count(entry.units, once=True) for entry in predicate.segments], default=0):
         raise _Refused(
-            Reason.UNITS_DO_NOT_ADD_UP, f"{units.prompt_tokens} prompt tokens are billed, more than any host counted"
+            Reason.UNITS_DO_NOT_ADD_UP, f"{taken_in} units of the input are billed, more than any host counted"
         )
 
 
 def _costs(predicate: Predicate) -> dict[str, int]:
-    """Return what each host's segments cost at its prices. The prompt is paid once, to the first host that is paid at all."""
-    prices = predicate.prices
+    """Return what each host's segments cost at its prices. The input is paid once, to the first host that is paid at all."""
+    most_in, most_out = _rate(predicate.units, once=True), _rate(predicate.units, once=False)
     paid = {row.payee for row in predicate.amounts.transfers if row.kind == "host"}
-    prompt_tokens = predicate.units.prompt_tokens
+    taken_in = _count(predicate.units, once=True)
     found: dict[str, int] = {}
     for entry in predicate.segments:
-        price_in, price_out = entry.price_in_uusd_per_mtok, entry.price_out_uusd_per_mtok
-        price_in = prices.in_uusd_per_mtok if price_in is None else price_in
-        price_out = prices.out_uusd_per_mtok if price_out is None else price_out
-        if not (0 <= price_in <= prices.in_uusd_per_mtok and 0 <= price_out <= prices.out_uusd_per_mtok):
+        rate_in, rate_out = _rate(entry.units, once=True), _rate(entry.units, once=False)
+        if not (0 <= rate_in <= most_in and 0 <= rate_out <= most_out):
             raise _Refused(
                 Reason.AMOUNTS_DO_NOT_ADD_UP, f"the prices of {entry.attempt} are not within the agreed ones"
             )
-        scaled = entry.completion_tokens * price_out
+        scaled = _count(entry.units, once=False) * rate_out
         if entry.host in paid:
-            scaled += prompt_tokens * price_in
-            prompt_tokens = 0
+            scaled += taken_in * rate_in
+            taken_in = 0
         found[entry.host] = found.get(entry.host, 0) + cost_half_even(scaled)
     return found
 
 
 def _check_amounts(predicate: Predicate) -> None:
-    amounts, prices = predicate.amounts, predicate.prices
+    amounts = predicate.amounts
     earned = sum(row.amount_uusd for row in amounts.transfers if row.kind == "host")
     fees = sum(row.amount_uusd for row in amounts.transfers if row.kind == "fee")
     costs = _costs(predicate)
@@ -312,8 +336,7 @@ def _check_amounts(predicate: Predicate) -> None:
         amounts.charged_uusd,
         amounts.fee_uusd,
         amounts.released_uusd,
-        prices.in_uusd_per_mtok,
-        prices.out_uusd_per_mtok,
+        *(unit.rate for unit in predicate.units),
         *(row.amount_uusd for row in amounts.transfers),
     )
     rules = (

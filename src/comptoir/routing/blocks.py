@@ -21,7 +21,7 @@ Entry = tuple[float, float, int, Candidate]
 class Block:
     """Neighbouring entries, and bounds on what any of them can do. Bounds only widen until the block is rebuilt."""
 
-    __slots__ = ("context", "entries", "price_in", "price_out", "regions", "reputation", "tiers", "vram")
+    __slots__ = ("context", "entries", "rate_in", "rate_out", "regions", "reputation", "tiers", "vram")
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
@@ -29,7 +29,7 @@ class Block:
 
     def summarise(self) -> None:
         """Work the bounds out anew from the entries."""
-        self.price_in = self.price_out = 1 << 62
+        self.rate_in = self.rate_out = 1 << 62
         self.context = self.vram = 0
         self.reputation = 0.0
         self.regions: set[str] = set()
@@ -39,10 +39,10 @@ class Block:
 
     def widen(self, candidate: Candidate) -> None:
         """Make the bounds include *candidate*."""
-        if candidate.price_in_uusd_per_mtok < self.price_in:
-            self.price_in = candidate.price_in_uusd_per_mtok
-        if candidate.price_out_uusd_per_mtok < self.price_out:
-            self.price_out = candidate.price_out_uusd_per_mtok
+        if candidate.rate_in < self.rate_in:
+            self.rate_in = candidate.rate_in
+        if candidate.rate_out < self.rate_out:
+            self.rate_out = candidate.rate_out
         if candidate.context_tokens > self.context:
             self.context = candidate.context_tokens
         if candidate.vram_mib > self.vram:
@@ -56,14 +56,14 @@ class Block:
         """Say whether an entry could pass the filters; ``False`` is certain."""
         cap = spec.price_cap_uusd
         return not (
-            spec.prompt_tokens + spec.max_tokens // spec.answers > self.context
+            spec.context_tokens > self.context
             or spec.min_vram_mib > self.vram
             or spec.min_reputation > self.reputation
             or (spec.region and spec.region not in self.regions)
             or (spec.tier and spec.tier not in self.tiers)
             or (
                 cap is not None
-                and spec.prompt_tokens * self.price_in + spec.max_tokens * self.price_out > cap * TOKENS_PER_MTOK
+                and spec.input_units * self.rate_in + spec.output_units * self.rate_out > cap * TOKENS_PER_MTOK
             )
         )
 

@@ -12,14 +12,14 @@ EXPLAINED_MAX = 1_000
 
 def cost_scaled(spec: Spec, candidate: Candidate) -> int:
     """Return the most the job can cost, in micro-dollars times a million (exact)."""
-    return spec.prompt_tokens * candidate.price_in_uusd_per_mtok + spec.max_tokens * candidate.price_out_uusd_per_mtok
+    return spec.input_units * candidate.rate_in + spec.output_units * candidate.rate_out
 
 
 def passes(spec: Spec, candidate: Candidate) -> bool:
     """Say whether every filter lets *candidate* through; free slots are not looked at."""
     return not (
         spec.kind not in candidate.kinds
-        or spec.prompt_tokens + spec.max_tokens // spec.answers > candidate.context_tokens
+        or spec.context_tokens > candidate.context_tokens
         or (spec.tier and spec.tier != candidate.tier)
         or spec.min_vram_mib > candidate.vram_mib
         or (spec.region and spec.region != candidate.region)
@@ -44,7 +44,7 @@ def _price(spec: Spec, candidate: Candidate) -> str | None:
 
 
 def _context(spec: Spec, candidate: Candidate) -> str | None:
-    asked = spec.prompt_tokens + spec.max_tokens // spec.answers
+    asked = spec.context_tokens
     return f"{asked} tokens asked, {candidate.context_tokens} fit" if asked > candidate.context_tokens else None
 
 

@@ -52,28 +52,26 @@ NOMINAL = SIZES[PROMPT_SIZES[0], ANSWER_SIZES[1]]
 
 def size_of(spec: Spec) -> Size:
     """Return the size class of a job."""
-    return SIZES[_class_of(spec.prompt_tokens, PROMPT_SIZES), _class_of(spec.max_tokens, ANSWER_SIZES)]
+    return SIZES[_class_of(spec.input_units, PROMPT_SIZES), _class_of(spec.output_units, ANSWER_SIZES)]
 
 
 def price_of(candidate: Candidate, size: Size) -> int:
     """Return the price of a job of that class, in micro-dollars times a million."""
-    return (
-        size.prompt_tokens * candidate.price_in_uusd_per_mtok + size.answer_tokens * candidate.price_out_uusd_per_mtok
-    )
+    return size.input_units * candidate.rate_in + size.output_units * candidate.rate_out
 
 
-def finish_ms_of(candidate: Candidate, answer_tokens: int) -> float:
+def finish_ms_of(candidate: Candidate, output_units: int) -> float:
     """Predict milliseconds from lease to last frame, from the host's own medians."""
-    return candidate.first_frame_ms + candidate.inter_frame_ms * answer_tokens
+    return candidate.first_frame_ms + candidate.inter_frame_ms * output_units
 
 
 def _price_term(candidate: Candidate, size: Size) -> float:
-    per_mtok = price_of(candidate, size) / (size.prompt_tokens + size.answer_tokens)
+    per_mtok = price_of(candidate, size) / (size.input_units + size.output_units)
     return max(0.0, 1.0 - log2(1 + per_mtok / PRICE_LOW_UUSD_PER_MTOK) / _PRICE_SPAN)
 
 
 def _finish_term(candidate: Candidate, size: Size) -> float:
-    return max(0.0, 1.0 - log2(1 + finish_ms_of(candidate, size.answer_tokens) / FINISH_LOW_MS) / _FINISH_SPAN)
+    return max(0.0, 1.0 - log2(1 + finish_ms_of(candidate, size.output_units) / FINISH_LOW_MS) / _FINISH_SPAN)
 
 
 def terms(candidate: Candidate, size: Size) -> dict[str, float]:
@@ -125,7 +123,7 @@ class Preference:
 
 
 def _finish(candidate: Candidate, size: Size) -> float:
-    return finish_ms_of(candidate, size.answer_tokens)
+    return finish_ms_of(candidate, size.output_units)
 
 
 PREFERENCES: Mapping[str, Preference] = MappingProxyType(
@@ -178,7 +176,7 @@ def reasons_of(spec: Spec, candidate: Candidate, preference: Preference, *, bonu
     if preference.measure is not None:
         reasons[preference.name] = float(preference.measure(candidate, size))
     cost_uusd = cost_up(cost_scaled(spec, candidate))
-    finish_ms = finish_ms_of(candidate, spec.max_tokens)
+    finish_ms = finish_ms_of(candidate, spec.output_units)
     slots = candidate.slots
     sentence = (
         f"{preference.name} ({preference.promise}): costs at most ${to_usd(cost_uusd)}, "

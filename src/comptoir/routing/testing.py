@@ -37,8 +37,8 @@ def make_candidate(
         places,
         n,
         context_tokens=context_tokens,
-        price_in_uusd_per_mtok=price // 4,
-        price_out_uusd_per_mtok=price,
+        rate_in=price // 4,
+        rate_out=price,
         region=region,
         vram_mib=vram_mib,
         reputation=reputation,
@@ -63,8 +63,9 @@ def make_spec(
     """Return a small chat job without wishes."""
     return Spec(
         model,
-        prompt_tokens=prompt_tokens,
-        max_tokens=max_tokens,
+        input_units=prompt_tokens,
+        output_units=max_tokens,
+        context_tokens=prompt_tokens + max_tokens,
         price_cap_uusd=price_cap_uusd,
         region=region,
         min_vram_mib=min_vram_mib,

@@ -18,12 +18,14 @@ class Spec:
 
     model: str
     kind: str = "chat"
-    prompt_tokens: int = 0
-    """Estimate, >= 0."""
-    max_tokens: int = 0
-    """Most tokens of the answer, over all its choices, >= 0."""
+    input_units: int = 0
+    """Estimate of the units of the kind's input, >= 0."""
+    output_units: int = 0
+    """Most units of its output, over all answers, >= 0."""
+    context_tokens: int = 0
+    """What each answer needs of a host's context; 0: the kind knows none."""
     price_cap_uusd: int | None = None
-    """Most the whole job may cost: prompt and *max_tokens* at the host's prices."""
+    """Most the whole job may cost: input and *output_units* at the host's prices."""
     region: str = ""
     tier: str = ""
     min_vram_mib: int = 0
@@ -45,8 +47,6 @@ class Spec:
     """What the `AccessPolicy` of an offer has to know of the job; read by nothing else. Hashable."""
     preference: str = "balanced"
     """Name of a strategy, see `PREFERENCES`."""
-    answers: int = 1
-    """Texts asked for, >= 1: each has the context for itself."""
     prefix_key: bytes | None = None
     """Names the beginning of the prompt: a host that lately served the same one may still have it cached."""
 
@@ -104,8 +104,10 @@ class Candidate:
     """Unique within the model, ascending by joining; breaks ties, so that the same question has one answer."""
     kinds: frozenset[str] = frozenset(("chat", "completion"))
     context_tokens: int = 4096
-    price_in_uusd_per_mtok: int = 0
-    price_out_uusd_per_mtok: int = 0
+    rate_in: int = 0
+    """Micro-dollars per million units of the input of the offer's kinds."""
+    rate_out: int = 0
+    """The same of the output."""
     can_continue: bool = False
     text_only: bool = False
     """The host takes plain jobs only (`link.ModelOffer.text_only`)."""
@@ -142,8 +144,8 @@ class Candidate:
 class Size:
     """The size class of a job: hosts are kept sorted for these, not for every pair of numbers."""
 
-    prompt_tokens: int
-    answer_tokens: int
+    input_units: int
+    output_units: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class Ranked:
     sentence: str
     """The same for people."""
     cost_max_uusd: int
-    """The job's price here if every token of *max_tokens* is used, rounded up."""
+    """The job's price here if all of *output_units* is used, rounded up."""
     finish_ms: float
     """Predicted time to the last frame if every token is used."""
 

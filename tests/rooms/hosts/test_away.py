@@ -21,7 +21,7 @@ def make(
 
 def chosen(fleet: Fleet, *, here: bool = False) -> bytes | None:
     hosts = fleet.free_list("m")
-    spec = Spec("m", max_tokens=10, here=here)
+    spec = Spec("m", output_units=10, here=here)
     candidate = choose(spec, hosts, preference_named("balanced")) if hosts is not None else None
     return candidate.host_id if candidate is not None else None
 

@@ -1,6 +1,7 @@
 """The catalog: what hosts say of their containers, counted as they come, change and go."""
 
 from comptoir.hosts import Catalog, Door, Entry, door
+from comptoir.kinds import Kinds
 from comptoir.link import ContainerCard, ModelOffer
 
 OPEN = Door()
@@ -13,7 +14,7 @@ def offer(name: str, price: int = 1, **card: object) -> ModelOffer:
 
 class TestContainers:
     def test_what_hosts_say_is_put_together(self) -> None:
-        catalog = Catalog()
+        catalog = Catalog(Kinds())
         catalog.count((offer("a", 5, description="one", external=False), ModelOffer("m", ["chat"])), 1)
         catalog.since_ms["m"] = 0
         catalog.count((offer("a", 3, description="two", image="i"),), 1)
@@ -28,7 +29,7 @@ class TestContainers:
         assert [one.name for one in catalog.models()] == ["m"]
 
     def test_who_leaves_takes_his_words_along(self) -> None:
-        catalog = Catalog()
+        catalog = Catalog(Kinds())
         dear, cheap = (offer("a", 5, external=False),), (offer("a", 3),)
         catalog.count(dear, 1)
         catalog.count(cheap, 1)
@@ -42,7 +43,7 @@ class TestContainers:
 
 class TestDoors:
     def test_hosts_that_say_the_same_count_as_one(self) -> None:
-        catalog = Catalog()
+        catalog = Catalog(Kinds())
         for now in (OPEN, OPEN, NEAR):
             catalog.change_door("a", None, now)
         assert catalog.doors("a") == [OPEN, NEAR]
@@ -57,14 +58,14 @@ class TestDoors:
         assert catalog.doors("a") == [] == catalog.doors("never")
 
     def test_a_model_has_none(self) -> None:
-        catalog = Catalog()
+        catalog = Catalog(Kinds())
         catalog.change_door("m", None, None)
         assert catalog.doors("m") == []
 
 
 class TestResources:
     def test_the_first_host_that_serves_it_is_quoted(self) -> None:
-        catalog = Catalog()
+        catalog = Catalog(Kinds())
         catalog.count((offer("a"), offer("b")), 1)
         catalog.set_resources(b"1", {"a": b"{}", "gone": b"{}"})
         catalog.set_resources(b"2", {"a": b'{"x":1}', "b": b'{"y":1}'})
@@ -77,7 +78,7 @@ class TestResources:
 
 class TestToldApart:
     def test_callers_count_only_where_some_host_lets_in_only_some(self) -> None:
-        catalog, near, far = Catalog(), Entry("10.1.1.1", enters=True), Entry("11.1.1.1", enters=True)
+        catalog, near, far = Catalog(Kinds()), Entry("10.1.1.1", enters=True), Entry("11.1.1.1", enters=True)
         catalog.change_door("a", None, OPEN)
         assert catalog.told_apart("a", near) == catalog.told_apart("a", far) == Entry(enters=True)
 
@@ -85,4 +86,4 @@ class TestToldApart:
         assert (catalog.told_apart("a", near), catalog.told_apart("a", far)) == (near, far)
 
     def test_what_is_no_entry_of_a_container_stays(self) -> None:
-        assert Catalog().told_apart("m", None) is None
+        assert Catalog(Kinds()).told_apart("m", None) is None

@@ -7,6 +7,7 @@ import pytest
 
 from comptoir.hosts import check_offer
 from comptoir.hosts.testing import make_offer
+from comptoir.kinds import Kinds
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.money import RUN_PRICE_UUSD_MAX
 from comptoir.link import ContainerCard, ModelOffer
@@ -30,7 +31,7 @@ def make_carded(**fields: Any) -> ModelOffer:
 
 class TestCheckOffer:
     def test_the_limits_themselves_are_allowed(self) -> None:
-        check_offer((make_container(price=RUN_PRICE_UUSD_MAX * 1_000_000),), 1)
+        check_offer((make_container(price=RUN_PRICE_UUSD_MAX * 1_000_000),), 1, Kinds())
 
     @pytest.mark.parametrize(
         ("offer", "field"),
@@ -60,6 +61,6 @@ class TestCheckOffer:
     )
     def test_names_the_field_that_is_out_of_bounds(self, offer: ModelOffer, field: str) -> None:
         with pytest.raises(InvalidField) as caught:
-            check_offer((offer,), 1)
+            check_offer((offer,), 1, Kinds())
 
         assert caught.value.field == field

@@ -35,7 +35,7 @@ ONE, TWO = (n.to_bytes(16, "big") for n in (1, 2))
 
 def chosen(fleet: Fleet, model: str = "m") -> bytes | None:
     hosts = fleet.free_list(model)
-    candidate = choose(Spec(model, max_tokens=10), hosts, BALANCED) if hosts is not None else None
+    candidate = choose(Spec(model, output_units=10), hosts, BALANCED) if hosts is not None else None
     return candidate.host_id if candidate is not None else None
 
 
@@ -212,7 +212,7 @@ class TestReplaceOffer:
 
         assert fleet.free_list("b") is None and chosen(fleet, "c") == ONE
         offered = fleet.get(ONE).candidates["a"]
-        assert (offered.price_out_uusd_per_mtok, offered.context_tokens) == (5, 99)
+        assert (offered.rate_out, offered.context_tokens) == (5, 99)
         assert offered.first_frame_ms == pytest.approx(40, rel=0.13)
         assert (fleet.get(ONE).slots.free, fleet.get(ONE).slots.running) == (1, 1)
         assert ONE in fleet.changed
@@ -273,7 +273,7 @@ class TestPossible:
         assert fleet.possible(Spec("m"))
 
         for spec, why in (
-            (Spec("m", prompt_tokens=4096, max_tokens=1), "context length turns away 1"),
+            (Spec("m", context_tokens=4097), "context length turns away 1"),
             (Spec("x"), "No registered host offers the model x"),
         ):
             assert not fleet.possible(spec)
@@ -475,7 +475,7 @@ class TestAgreement:
                 assert set(hosts.all) == {host.id for host in offering}
                 free = [h for h in offering if h.status == ACTIVE and h.slots.free > 0]
                 assert hosts.free_hosts == len(free)
-                spec = Spec(model, prompt_tokens=20, max_tokens=20, prefix_key=b"p")
+                spec = Spec(model, input_units=20, output_units=20, prefix_key=b"p")
                 for name in ("balanced", "weighted_round_robin"):
                     preference = preference_named(name)
                     found = [each.candidate for each in rank(spec, hosts, preference, limit=4)]

@@ -29,6 +29,7 @@ from comptoir.hosts import (
 )
 from comptoir.hosts.service import FLUSH_ROWS_MAX
 from comptoir.hosts.testing import make_new_host, make_offer, make_row
+from comptoir.kinds import Kinds
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Rows, Tx
 from comptoir.kit.errors import InvalidField, Unavailable
@@ -243,7 +244,7 @@ class TestCheckHost:
     )
     def test_names_the_field_that_is_out_of_bounds(self, new: NewHost, field: str) -> None:
         with pytest.raises(InvalidField) as caught:
-            check_host(new, UrlGuard())
+            check_host(new, UrlGuard(), Kinds())
 
         assert caught.value.field == field
 
@@ -252,8 +253,8 @@ class TestCheckHost:
         url = "https://a.example/infer"
         new = make_new_host(gpu="x" * 200, models=models, slots=4096, transport=PUSH, endpoint_url=url)
 
-        check_host(new, UrlGuard())
-        check_host(replace(new, gpu="é"), UrlGuard())
+        check_host(new, UrlGuard(), Kinds())
+        check_host(replace(new, gpu="é"), UrlGuard(), Kinds())
 
 
 class TestOffersOf:

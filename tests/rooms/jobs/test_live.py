@@ -5,20 +5,21 @@ import asyncio
 import pytest
 
 from comptoir.jobs import Fault, JobState, Lease, LiveJob, LiveJobs, Reader, decode_frames, live
+from comptoir.kinds import Chat, Terms
 from comptoir.kit.ids import new_id
 from comptoir.link import Frame, Usage, chain_start, chain_step
 
 
 def make_job(*, owner_id: bytes = b"o" * 16) -> LiveJob:
     return LiveJob(
-        id=new_id(), owner_id=owner_id, dialect="test", kind="chat", model="m", body=b"{}", max_tokens=100, prompt_tokens_max=10,
-        price_in=1, price_out=1, hold_uusd=100, detached=True, deadline_ms=1, created_ms=0, submitted_s=0.0,
+        id=new_id(), owner_id=owner_id, dialect="test", kind=Chat(), model="m", body=b"{}",
+        terms=Terms(10, 100, 1, 1, 100), detached=True, deadline_ms=1, created_ms=0, submitted_s=0.0,
     )  # fmt: skip
 
 
 def make_lease(*, host_id: bytes = b"h" * 16) -> Lease:
     return Lease(
-        id=new_id(), host_id=host_id, model="m", first_frame=0, price_in=1, price_out=1, started_ms=1, started_s=0.0
+        id=new_id(), host_id=host_id, model="m", first_frame=0, rate_in=1, rate_out=1, started_ms=1, started_s=0.0
     )
 
 
@@ -46,7 +47,7 @@ class TestAppend:
         chain = chain_start(job.id)
         for frame in frames:
             chain = chain_step(chain, frame)
-        assert (job.frames, job.tokens, job.chain) == (frames, 3, chain)
+        assert (job.frames, job.count, job.chain) == (frames, 3, chain)
 
     def test_past_the_bound_nothing_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(live, "FRAME_BYTES_MAX", 100)
@@ -56,7 +57,7 @@ class TestAppend:
 
         assert not job.append([Frame("b"), Frame("c" * 50)])
 
-        assert (len(job.frames), job.tokens, job.chain) == (1, 1, chain)
+        assert (len(job.frames), job.count, job.chain) == (1, 1, chain)
 
     def test_stored_and_read_back_they_are_the_same(self) -> None:
         job = make_job()

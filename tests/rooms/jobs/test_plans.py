@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from comptoir.jobs import TABLES, Jobs, JobState, NewJob, insert_jobs
+from comptoir.kinds import Terms
 from comptoir.kit.db import Database, Tx
 from comptoir.kit.ids import new_id
 from tests.conftest import MakeDatabase
@@ -42,7 +43,7 @@ class Asked:
 
 def make_chain(*, owner_id: bytes, caller: str | None) -> NewJob:
     return NewJob(
-        new_id(), owner_id, "infernet", "container", "a", b"{}", 0, 1, 0, 1, 1, True, 99, 7, NODE, None, caller
+        new_id(), owner_id, "infernet", "container", "a", b"{}", Terms(0, 1, 0, 1, 1), True, 99, 7, NODE, None, caller
     )
 
 

@@ -24,6 +24,7 @@ from comptoir.jobs import (
     requeue_rows,
     start_rows,
 )
+from comptoir.kinds import Terms
 from comptoir.kit.db import Database, Tx
 from comptoir.kit.ids import new_id
 from comptoir.link import Frame
@@ -50,7 +51,7 @@ async def jobs(database: Database) -> Jobs:
 
 
 def make_new(*, job_id: bytes | None = None, owner_id: bytes = OWNER, body: bytes = b"{}") -> NewJob:
-    return NewJob(job_id or new_id(), owner_id, "test", "chat", "m", body, 10, 20, 1, 2, 50, True, 99, 7, NODE)
+    return NewJob(job_id or new_id(), owner_id, "test", "chat", "m", body, Terms(10, 20, 1, 2, 50), True, 99, 7, NODE)
 
 
 def make_start(job_id: bytes, *, event_seq: int = 1) -> Start:
@@ -62,9 +63,9 @@ def make_finish(
 ) -> Finish:
     return Finish(
         job_id=start.job_id, state=state, at_ms=9, event_seq=event_seq, attempt_id=start.attempt_id,
-        attempt_state=AttemptState.DONE, host_id=HOST, end_frame=3, prompt_tokens=4, completion_tokens=5, cost_uusd=6,
+        attempt_state=AttemptState.DONE, host_id=HOST, end_frame=3, input_count=4, output_count=5, cost_uusd=6,
         paid_uusd=5, finish_reason="stop", fault=Fault.NONE, error_code="", error_message="", chain=b"c", signature=b"s",
-        frames=frames, usage=b"{}", node_id=NODE, tokens=5,
+        frames=frames, usage=b"{}", node_id=NODE, count=5,
     )  # fmt: skip
 
 

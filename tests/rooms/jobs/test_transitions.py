@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from comptoir.jobs import Change, Fault, JobState, Lease, LiveJob, LiveJobs, Step
+from comptoir.jobs import Change, Fault, JobState, Lease, LiveJob, LiveJobs
+from comptoir.kinds import ContainerChain, Stage
 from comptoir.kit.ids import new_id
 from comptoir.link import Frame, Usage
 from tests.rooms.jobs.test_live import make_job
@@ -18,7 +19,7 @@ Room = tuple[LiveJobs, LiveJob]
 
 def make_lease(job: LiveJob, *, revived: bool = False) -> Lease:
     return Lease(
-        id=new_id(), host_id=b"h" * 16, model="m", first_frame=len(job.frames), price_in=1, price_out=1, started_ms=7,
+        id=new_id(), host_id=b"h" * 16, model="m", first_frame=len(job.frames), rate_in=1, rate_out=1, started_ms=7,
         started_s=0.0, chain=job.chain, revived=revived,
     )  # fmt: skip
 
@@ -247,7 +248,7 @@ class TestUndo:
 
     def test_of_a_chain_the_step_and_its_container_too(self) -> None:
         live, job = queued()
-        job.steps, job.model = (Step("m", 1), Step("n", 1)), "m"
+        job.kind, job.stages, job.model = ContainerChain(), (Stage("m", 1), Stage("n", 1)), "m"
         live.lease_to(job, lease := make_lease(job))
         job.begin_running(lease)
         job.append([Frame("{}")])

@@ -152,6 +152,34 @@ def _predicate(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda statement: statement["predicate"].update(changes)
 
 
+def _units(into: int, out: int) -> Callable[[dict[str, Any]], None]:
+    def change(statement: dict[str, Any]) -> None:
+        units = statement["predicate"]["units"]
+        units[0]["count"], units[1]["count"] = into, out
+
+    return change
+
+
+def _count_segment(statement: dict[str, Any], number: int, *, out: int) -> None:
+    statement["predicate"]["segments"][number]["units"][1]["count"] = out
+
+
+def _other_unit(statement: dict[str, Any]) -> None:
+    statement["predicate"]["segments"][0]["units"][1]["unit"] = "run"
+
+
+def _input_twice(statement: dict[str, Any]) -> None:
+    unsigned = {"authenticated_by": "host_key", "keyid": None, "statement": None, "signature": None}
+    for segment in statement["predicate"]["segments"]:
+        segment.update(unsigned)
+    for one in (statement["predicate"], *statement["predicate"]["segments"]):
+        one["units"].append({**one["units"][0], "unit": "byte"})
+
+
+def _dearer_host(statement: dict[str, Any]) -> None:
+    statement["predicate"]["segments"][1]["units"][1]["rate"] += 1
+
+
 def _amounts(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda statement: statement["predicate"]["amounts"].update(changes)
 
@@ -205,7 +233,8 @@ def _negative(statement: dict[str, Any]) -> None:
 
 def _empty_first_changes_hash(statement: dict[str, Any]) -> None:
     _unsign_first(statement)
-    statement["predicate"]["segments"][0].update(end_frame=0, completion_tokens=0)
+    statement["predicate"]["segments"][0].update(end_frame=0)
+    _count_segment(statement, 0, out=0)
 
 
 def _flip_trailing_bits(outer: dict[str, Any]) -> None:
@@ -331,7 +360,7 @@ REFUSED: list[tuple[str, bytes, KeyRegistry, Reason]] = [
         Reason.SEGMENT_MISMATCH,
     ),
     ("another attempt", resealed(_segment(0, attempt="att_" + "0" * 32)), registry(), Reason.SEGMENT_MISMATCH),
-    ("more tokens than signed", resealed(_segment(0, completion_tokens=4)), registry(), Reason.SEGMENT_MISMATCH),
+    ("more tokens than signed", resealed(lambda s: _count_segment(s, 0, out=4)), registry(), Reason.SEGMENT_MISMATCH),
     ("longer range than signed", resealed(_segment(1, end_frame=9)), registry(), Reason.SEGMENT_MISMATCH),
     ("other hash than signed", resealed(_segment(1, chain="0" * 64)), registry(), Reason.SEGMENT_MISMATCH),
     ("other input than signed", resealed(_predicate(input_sha256="0" * 64)), registry(), Reason.SEGMENT_MISMATCH),
@@ -347,22 +376,26 @@ REFUSED: list[tuple[str, bytes, KeyRegistry, Reason]] = [
     ),
     (
         "more tokens billed",
-        resealed(_predicate(units={"prompt_tokens": 10, "completion_tokens": 6})),
+        resealed(_units(10, 6)),
         registry(),
         Reason.UNITS_DO_NOT_ADD_UP,
     ),
     (
         "longer prompt billed",
-        resealed(_predicate(units={"prompt_tokens": 11, "completion_tokens": 5})),
+        resealed(_units(11, 5)),
         registry(),
         Reason.UNITS_DO_NOT_ADD_UP,
     ),
     (
         "negative tokens",
-        resealed(_predicate(units={"prompt_tokens": -1, "completion_tokens": 5})),
+        resealed(_units(-1, 5)),
         registry(),
         Reason.UNITS_DO_NOT_ADD_UP,
     ),
+    ("a segment in another unit", resealed(_other_unit), registry(), Reason.UNITS_DO_NOT_ADD_UP),
+    ("two units of the input", resealed(_input_twice), registry(), Reason.UNITS_DO_NOT_ADD_UP),
+    ("no unit", resealed(_predicate(units=[])), registry(), Reason.UNITS_DO_NOT_ADD_UP),
+    ("a host dearer than agreed", resealed(_dearer_host), registry(), Reason.AMOUNTS_DO_NOT_ADD_UP),
     ("less released", resealed(_amounts(released_uusd=49)), registry(), Reason.AMOUNTS_DO_NOT_ADD_UP),
     ("fee not posted", resealed(_amounts(fee_uusd=1)), registry(), Reason.AMOUNTS_DO_NOT_ADD_UP),
     ("transfers dropped", resealed(_amounts(transfers=[])), registry(), Reason.AMOUNTS_DO_NOT_ADD_UP),

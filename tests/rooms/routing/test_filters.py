@@ -12,8 +12,8 @@ HERE = make_host_id(1)
 CASES: list[tuple[dict[str, object], str | None]] = [
     ({}, None),
     ({"kind": "embedding"}, "kind"),
-    ({"prompt_tokens": 8000, "max_tokens": 192}, None),
-    ({"prompt_tokens": 8000, "max_tokens": 193}, "context length"),
+    ({"context_tokens": 8192}, None),
+    ({"context_tokens": 8193}, "context length"),
     ({"tier": "secure"}, "tier"),
     ({"min_vram_mib": 24_000}, None),
     ({"min_vram_mib": 24_001}, "VRAM"),
@@ -94,8 +94,8 @@ class TestContext:
     def test_each_of_several_answers_has_the_context_for_itself(self) -> None:
         host = replace(make_candidate(), context_tokens=100)
 
-        assert passes(Spec("m", prompt_tokens=40, max_tokens=180, answers=3), host)
-        assert not passes(Spec("m", prompt_tokens=40, max_tokens=183, answers=3), host)
+        assert passes(Spec("m", input_units=40, output_units=180, context_tokens=40 + 180 // 3), host)
+        assert not passes(Spec("m", input_units=40, output_units=183, context_tokens=40 + 183 // 3), host)
 
 
 class TestPossible:

@@ -334,7 +334,7 @@ class TestSizeOf:
     def test_takes_the_nearest_by_ratio(self, prompt: int, answer: int, expected: tuple[int, int]) -> None:
         size = size_of(make_spec(prompt_tokens=prompt, max_tokens=answer))
 
-        assert (size.prompt_tokens, size.answer_tokens) == expected
+        assert (size.input_units, size.output_units) == expected
         assert expected[0] in PROMPT_SIZES and expected[1] in ANSWER_SIZES
 
 

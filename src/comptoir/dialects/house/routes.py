@@ -242,7 +242,8 @@ async def routing(house: House, request: Request) -> RoutingView:
     query: RoutingQuery = request.query
     preference = preference_named(query.preference) if query.preference else house.preference
     spec = Spec(
-        model=query.model, kind=query.kind, prompt_tokens=query.prompt_tokens, max_tokens=query.max_tokens,
+        model=query.model, kind=query.kind, input_units=query.prompt_tokens, output_units=query.max_tokens,
+        context_tokens=query.prompt_tokens + query.max_tokens,
         preference=preference.name,
     )  # fmt: skip
     free = house.fleet.free_list(query.model)

@@ -15,7 +15,8 @@ from comptoir.dialects.house.wire import (
 )
 from comptoir.dispatch import House
 from comptoir.hosts import ContainerSummary, Host
-from comptoir.jobs import FINAL, AttemptRow, JobRow, Step, bought, decode_steps
+from comptoir.jobs import FINAL, AttemptRow, JobRow
+from comptoir.kinds import Stage, bought
 from comptoir.kit.ids import public
 from comptoir.kit.money import run_price
 from comptoir.ledger import HOUSE_ACCOUNTS, Account, Transfer
@@ -48,15 +49,15 @@ def _account_name(account_id: bytes, kind: str, *, left: bool) -> str:
 def _fields(house: House, row: JobRow) -> dict[str, object]:
     live = house.jobs.live.get(row.id)
     over = row.state in FINAL
-    steps = decode_steps(row.steps)
-    containers = [step.model for step in steps]
+    stages = row.stages
+    containers = [stage.model for stage in stages]
     return {
-        "id": public("job", row.id), "state": row.state, "model": bought(row.model, steps), "kind": row.kind,
+        "id": public("job", row.id), "state": row.state, "model": bought(row.model, stages), "kind": row.kind,
         "dialect": row.dialect, "containers": containers,
         "owner": public("usr", row.owner_id), "host": public("host", row.host_id) if row.host_id else None,
         "created_ms": row.created_ms, "started_ms": row.started_ms, "finished_ms": row.finished_ms,
         "prompt_tokens": row.prompt_tokens,
-        "completion_tokens": live.tokens if live is not None and not over else row.completion_tokens,
+        "completion_tokens": live.count if live is not None and not over else row.completion_tokens,
         "max_tokens": row.max_tokens, "hold_uusd": row.hold_uusd, "cost_uusd": row.cost_uusd,
         "finish_reason": row.finish_reason, "fault": row.fault, "error_code": row.error_code,
         "error_message": row.error_message, "receipt": public("rcpt", row.id) if over else None,
@@ -78,17 +79,17 @@ async def job_detail(house: House, row: JobRow) -> JobDetail:
         deadline_ms=row.deadline_ms, ran_ms=ran_ms,
         waited_ms=row.started_ms - row.created_ms if row.started_ms is not None else None,
         events=[EventView(state, at_ms, detail) for state, at_ms, detail in await house.jobs.events(row.id)],
-        attempts=[_attempt(attempt, decode_steps(row.steps)) for attempt in await house.jobs.attempts(row.id)],
+        attempts=[_attempt(attempt, row.stages) for attempt in await house.jobs.attempts(row.id)],
     )  # fmt: skip
 
 
-def _attempt(row: AttemptRow, steps: tuple[Step, ...]) -> AttemptView:
-    # Each container but the last makes exactly one frame, so the number of the first frame is the number of the container.
-    container = steps[min(row.first_frame, len(steps) - 1)].model if steps else None
+def _attempt(row: AttemptRow, stages: tuple[Stage, ...]) -> AttemptView:
+    # Each stage but the last makes exactly one frame, so the number of the first frame is the number of the stage.
+    container = stages[min(row.first_frame, len(stages) - 1)].model if stages else None
     return AttemptView(
         public("att", row.id), public("host", row.host_id), row.state, row.first_frame, row.end_frame, row.tokens,
         row.paid_uusd, row.started_ms, row.ended_ms, row.fault or None, container,
-        run_price(row.price_out) if steps and row.price_out is not None else None,
+        run_price(row.price_out) if stages and row.price_out is not None else None,
     )  # fmt: skip
 
 

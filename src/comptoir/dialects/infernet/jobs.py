@@ -120,7 +120,7 @@ async def _named(house: House, caller: Caller, names: Sequence[str]) -> list[wir
     jobs: dict[bytes, LiveJob] = {}
     for job_id in wanted.values():
         live = house.jobs.live.seen(job_id)
-        if live is not None and live.steps and _is_callers(caller, live):
+        if live is not None and live.stages and _is_callers(caller, live):
             jobs[job_id] = live
     # What is over and no longer in memory, or was seen here only in part, is read; all of it by three questions.
     asked = [job_id for job_id in wanted.values() if job_id not in jobs or _is_partial(jobs[job_id])]
@@ -156,5 +156,5 @@ def _is_partial(job: LiveJob) -> bool:
 
 
 def _stored(house: House, row: JobRow, answers: dict[bytes, Any]) -> wire.JobResult:
-    job = LiveJob.revived(row, now_s=house.clock.monotonic_s())
+    job = house.jobs.revived(row, now_s=house.clock.monotonic_s())
     return result_of(job, answers.get(row.id, ()), intermediate=True)

@@ -40,7 +40,7 @@ async def info(house: House, request: Request) -> wire.NodeInfo:
     containers = [
         wire.Container(one.name, one.description, one.external, one.image) for one in house.fleet.catalog.containers()
     ]
-    pending = wire.Pending(offchain=house.jobs.live.chains + house.state(ContainersElsewhere).chains, onchain=0)
+    pending = wire.Pending(offchain=house.jobs.live.staged + house.state(ContainersElsewhere).chains, onchain=0)
     return wire.NodeInfo(f"{NODE_VERSION}+comptoir.{__version__}", containers, pending, wire.Chain(False, ""))
 
 

@@ -40,19 +40,21 @@ def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> J
     Args:
         frames: of the whole answer, as far as it goes; a chain has one for every container but the last of a stream.
     """
-    last = len(job.steps) - 1
+    last = len(job.stages) - 1
     if job.lease is not None:
         # What the open lease has sent is no output before its host has said so and it was looked at.
         frames = frames[: job.segment_start]
-    outputs = [ContainerResult(step.model, output=_json(frame)) for step, frame in zip(job.steps, frames, strict=False)]
+    outputs = [
+        ContainerResult(stage.model, output=_json(frame)) for stage, frame in zip(job.stages, frames, strict=False)
+    ]
     before = outputs[:last]
     result: ContainerResult | None = None
     if job.state is JobState.COMPLETED and not frames:
-        result = ContainerResult(job.steps[last].model if job.steps else job.model, error=FORGOTTEN)
+        result = ContainerResult(job.stages[last].model if job.stages else job.model, error=FORGOTTEN)
     elif job.state is JobState.COMPLETED:
         result = outputs[last] if job.detached and len(outputs) > last else _streamed(job, frames[last:])
     elif job.state in FINAL:
-        failed = job.steps[min(len(before), last)].model if job.steps else ""
+        failed = job.stages[min(len(before), last)].model if job.stages else ""
         result = ContainerResult(failed, error=job.error_message or FORGOTTEN)
     words = WORDS.get(job.state, "failed")
     shown: list[ContainerResult] | Any = before if intermediate else msgspec.UNSET
@@ -71,4 +73,4 @@ def _streamed(job: LiveJob, frames: Sequence[Frame]) -> ContainerResult:
         output = {"output": content.decode()}
     except UnicodeDecodeError:
         output = {"output_base64": base64.b64encode(content).decode()}
-    return ContainerResult(job.steps[-1].model if job.steps else job.model, output=output)
+    return ContainerResult(job.stages[-1].model if job.stages else job.model, output=output)

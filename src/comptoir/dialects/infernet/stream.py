@@ -80,7 +80,7 @@ async def _shown(house: House, job: LiveJob) -> AsyncIterator[list[Frame]]:
     Raises:
         StreamAborted: as `_pieces`.
     """
-    hidden = len(job.steps) - 1
+    hidden = len(job.stages) - 1
     shown = False
     reader = Reader(job)
     while True:

@@ -9,9 +9,10 @@ from comptoir.dialects.infernet.errors import NotUnderstood
 from comptoir.dialects.infernet.wire import CONTAINERS_MAX, ContainerId
 from comptoir.dispatch import Order
 from comptoir.jobs import JobState
+from comptoir.kinds import ContainerChain
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import read_json
-from comptoir.link import CONTAINER, ContainerRun
+from comptoir.link import ContainerRun
 
 WORDS = {JobState.QUEUED: "running", JobState.RUNNING: "running", JobState.COMPLETED: "success"}
 """Published word by state; what ended otherwise is ``failed``."""
@@ -76,8 +77,8 @@ def order_of(asked: Asked, caller: Caller, *, stream: bool) -> Order:
     proof = bool(asked.requires_proof)
     body = _encode(ContainerRun(list(containers), asked.data, proof, stream))
     return Order(
-        owner_id=caller.owner_id, dialect="infernet", kind=CONTAINER, model=containers[0], body=body,
-        max_tokens=len(containers), detached=not stream, containers=containers, proof=proof, caller=caller.address,
+        owner_id=caller.owner_id, dialect="infernet", kind=ContainerChain.name, model=containers[0], body=body,
+        output_max=len(containers), detached=not stream, stages=containers, proof=proof, caller=caller.address,
     )  # fmt: skip
 
 

@@ -13,11 +13,11 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.ending_later import or_later
 from comptoir.dispatch.errors import AnswerTooLarge, FramesOutOfOrder
 from comptoir.dispatch.onboard import NewcomerHost, add_host, host_of
-from comptoir.dispatch.plain import frames_of, plain_job
 from comptoir.dispatch.stream import FAULTS, complete, fail, take_frames
 from comptoir.hosts import INFRINTIA, POLL, PUSH, Host, NewHost, UnknownHost, check_offer, offers_of
 from comptoir.identity import OwnerKind
 from comptoir.jobs import Fault, JobState, LiveJob, NotYourLease, UnknownJob
+from comptoir.kinds.tokens.text import frames_of, text_of
 from comptoir.kit.errors import InvalidField, NotAllowed, Unavailable
 from comptoir.kit.http import Reply, Request
 from comptoir.kit.ids import parse, public
@@ -98,7 +98,7 @@ def _offer(house: House, host: Host, names: list[str]) -> None:
     if set(names) != set(known):
         like = replace(host.row.models[0], can_continue=False, fingerprint="")
         models = tuple(known.get(name) or replace(like, name=name) for name in dict.fromkeys(names))
-        check_offer(models, host.row.slots)
+        check_offer(models, host.row.slots, house.jobs.kinds)
         house.fleet.replace_offer(host.id, models, host.row.slots)
     house.fleet.resume(host.id)
     pump(house, host.id)
@@ -116,7 +116,7 @@ async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
     if answer is None:
         return Reply(204)
     job, lease = answer
-    plain = plain_job(job)
+    plain = text_of(job)
     assigned = wire.Assigned(public("job", job.id), job.model, plain.input_text, plain.max_tokens, plain.temperature)
     if lease.signs:
         assigned.attempt = public("att", lease.id)
@@ -155,7 +155,7 @@ async def complete_job(house: House, request: Request) -> wire.Completed:
     if job.state != JobState.COMPLETED:
         raise NotYourLease
     earned_uusd = job.cost_uusd - fee_of(job.cost_uusd, house.settings.fee_bps)
-    return wire.Completed(public("job", job.id), "completed", job.tokens, to_credits(earned_uusd))
+    return wire.Completed(public("job", job.id), "completed", job.count, to_credits(earned_uusd))
 
 
 def _check_all_here(job: LiveJob, *, seq: int | None, counted: int) -> None:

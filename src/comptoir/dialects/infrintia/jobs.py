@@ -8,7 +8,8 @@ from comptoir.desk import claim, find_job, follow, open_stream, stop, submit_onc
 from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line
 from comptoir.dispatch import House, Order
-from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob, Reader, bought
+from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob, Reader
+from comptoir.kinds import bought
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request, Stream
@@ -48,13 +49,13 @@ async def run_model(house: House, request: Request) -> wire.Accepted:
     bound = await claim(house, request)
     asked = encode(_Body(body.model, [_Message("user", body.input_text)], max_tokens, body.temperature))
     order = Order(
-        owner_id=request.principal.id, dialect="infrintia", kind="chat", model=body.model, body=asked, max_tokens=max_tokens,
+        owner_id=request.principal.id, dialect="infrintia", kind="chat", model=body.model, body=asked, output_max=max_tokens,
         detached=True,
     )  # fmt: skip
     job = await submit_once(house, order, bound)
     # "queued" is what the reference answers; a free host may have the job already, GET /jobs/{id} says so.
     return wire.Accepted(
-        public("job", job.id), "queued", job.model, to_credits(job.hold_uusd), iso_utc(job.created_ms)
+        public("job", job.id), "queued", job.model, to_credits(job.terms.hold_uusd), iso_utc(job.created_ms)
     )  # fmt: skip
 
 
@@ -95,10 +96,10 @@ async def _view(house: House, job: LiveJob) -> wire.Job:
         except AnswerForgotten:
             kept = False
     return wire.Job(
-        job_id=public("job", job.id), model=bought(job.model, job.steps), status=WORDS[job.state],
+        job_id=public("job", job.id), model=bought(job.model, job.stages), status=WORDS[job.state],
         jobs_before=house.jobs.queue.before(job.id) if job.state == JobState.QUEUED else None,
-        credits_reserved=to_credits(job.hold_uusd), credits_used=to_credits(job.cost_uusd),
-        tokens=job.tokens or job.usage.completion_tokens, created_at=iso_utc(job.created_ms),
+        credits_reserved=to_credits(job.terms.hold_uusd), credits_used=to_credits(job.cost_uusd),
+        tokens=job.count or job.usage.completion_tokens, created_at=iso_utc(job.created_ms),
         started_at=iso_utc(job.started_ms) if job.started_ms else None,
         finished_at=iso_utc(finished_ms) if finished_ms is not None else None,
         host_id=public("host", job.host_id) if job.host_id is not None else None, finish_reason=job.finish_reason or None,

@@ -2,7 +2,8 @@
 
 from comptoir.dialects.infrintia import wire
 from comptoir.hosts import Host, ModelSummary
-from comptoir.jobs import JobRow, JobState, bought, decode_steps
+from comptoir.jobs import JobRow, JobState
+from comptoir.kinds import bought
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.ids import public
 from comptoir.kit.money import price_to_usd_per_token, to_credits
@@ -41,7 +42,7 @@ def job_line(row: JobRow) -> wire.JobLine:
     """Render one line of a list."""
     return wire.JobLine(
         public("job", row.id),
-        bought(row.model, decode_steps(row.steps)),
+        bought(row.model, row.stages),
         WORDS[JobState(row.state)],
         to_credits(row.cost_uusd),
         iso_utc(row.created_ms),

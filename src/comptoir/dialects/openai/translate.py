@@ -4,7 +4,8 @@ import msgspec
 
 from comptoir.dialects.openai.wire import ChatBody, CompletionBody, EmbeddingBody, Part
 from comptoir.dispatch.house import House
-from comptoir.dispatch.submit import PROMPT_BYTES_PER_TOKEN, Order
+from comptoir.dispatch.submit import Order
+from comptoir.kinds.tokens import PROMPT_BYTES_PER_TOKEN
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request
 

@@ -71,7 +71,7 @@ class HouseCollector(Collector):
             by_model.add_metric((model,), count)
         yield by_model
         yield GaugeMetricFamily("comptoir_jobs_leased", "Jobs that hosts work on.", house.jobs.live.leased)
-        yield GaugeMetricFamily("comptoir_chains", "Chains of containers that are not over.", house.jobs.live.chains)
+        yield GaugeMetricFamily("comptoir_chains", "Chains of containers that are not over.", house.jobs.live.staged)
         yield CounterMetricFamily("comptoir_frames", "Frames taken from hosts.", meters.frames)
         yield CounterMetricFamily("comptoir_tokens", "LLM tokens in them.", meters.tokens)
 

@@ -21,6 +21,7 @@ from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_fr
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
 from comptoir.jobs import AttemptState, Fault, Lease, LiveJob, NotYourLease
+from comptoir.kinds import Kinds
 from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.ids import public
 from comptoir.link import (
@@ -99,7 +100,8 @@ class Session:
         """Tell the worker that it may forget a lease, and what it earned."""
         self._acks.pop(lease.id, None)
         # A lease of a chain is one run, however many the job has.
-        made = int(state == AttemptState.DONE or earned_uusd > 0) if job.steps else job.usage.completion_tokens
+        whole = int(state == AttemptState.DONE or earned_uusd > 0)
+        made = whole if job.kind.staged else job.usage.completion_tokens
         self.post(Settled(lease.id, public("job", job.id), state, earned_uusd, made, balance_uusd))
 
     def inquire(self, container: str, model_id: str) -> "asyncio.Future[bytes]":
@@ -154,7 +156,7 @@ class Session:
             await self._refuse(reason, reconnect_after_s=-1.0)
             return False
         try:
-            _check_offer(hello)
+            _check_offer(hello, self._house.jobs.kinds)
         except InvalidField as invalid:
             await self._refuse(f"the offer can't be taken: {invalid}", reconnect_after_s=-1.0)
             return False
@@ -299,8 +301,8 @@ class Session:
             raise ProtocolBroken(str(gap)) from gap
         except AnswerTooLarge as large:
             self.post(Cancel(message.lease, str(large)))
-            # Of a chain the outputs before count too, which this host has not made; no other host could help it.
-            fault = Fault.BUYER if job.steps and job.segment_start else Fault.HOST
+            # The outputs of stages before count too, which this host has not made; no other host could help it.
+            fault = Fault.BUYER if job.kind.stage(job) else Fault.HOST
             failed = partial(fail, self._house, job, code="answer_too_large", message=str(large), fault=fault)
             self._house.background.spawn(self._if_held(job, message.lease, failed))
 
@@ -365,7 +367,7 @@ class Session:
 
     def _models(self, message: Models) -> None:
         try:
-            _check_offer(message)
+            _check_offer(message, self._house.jobs.kinds)
         except InvalidField as invalid:
             raise ProtocolBroken(f"the offer can't be taken: {invalid}") from invalid
         self._house.fleet.replace_offer(self._host.id, tuple(message.models), message.slots)
@@ -408,22 +410,22 @@ class ProtocolBroken(Exception):
     """The worker sent something the link does not allow; the connection is closed with the reason."""
 
 
-def _check_offer(message: Hello | Models) -> None:
+def _check_offer(message: Hello | Models, kinds: Kinds) -> None:
     """Do nothing if the offer may be taken; one of no models is a host whose engines are away.
 
     Raises:
         InvalidField: a price, a length or a count is out of bounds.
     """
     if message.models:
-        check_offer(tuple(message.models), message.slots)
+        check_offer(tuple(message.models), message.slots, kinds)
     elif not 1 <= message.slots <= SLOTS_MAX:
         raise InvalidField("slots", f"must be 1 to {SLOTS_MAX}")
 
 
 def _job_message(job: LiveJob, lease: Lease, *, now_ms: int) -> Job:
     return Job(
-        lease.id, job.id, job.kind, job.model, job.body, job.deadline_ms, lease.first_frame,
-        job.frames[: lease.first_frame], lease.chain if lease.first_frame else b"", job.max_tokens,
+        lease.id, job.id, job.kind.name, job.model, job.body, job.deadline_ms, lease.first_frame,
+        job.frames[: lease.first_frame], lease.chain if lease.first_frame else b"", job.terms.output_max,
         max(1, job.deadline_ms - now_ms),
     )  # fmt: skip
 

@@ -17,11 +17,11 @@ import msgspec
 from comptoir.dispatch.ending_later import or_later
 from comptoir.dispatch.errors import AnswerTooLarge
 from comptoir.dispatch.house import House
-from comptoir.dispatch.plain import frames_of, plain_job, whole_answer
 from comptoir.dispatch.stream import complete, fail, take_frames
 from comptoir.events import HostRegistered
 from comptoir.hosts import PUSH, Host
 from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
+from comptoir.kinds.tokens.text import frames_of, text_of, whole_answer
 from comptoir.kit.errors import InvalidField, Refusal
 from comptoir.kit.ids import public
 from comptoir.kit.urlguard import AnswerTooLong, UrlGuard, read_bounded
@@ -205,7 +205,7 @@ class PushLine:
             log.warning("the failure of job %s could not be written: %s", public("job", job.id), refusal)
 
     def _body(self, job: LiveJob) -> bytes:
-        plain = plain_job(job)
+        plain = text_of(job)
         return msgspec.json.encode(
             {
                 "job_id": public("job", job.id),

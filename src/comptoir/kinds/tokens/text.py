@@ -1,13 +1,13 @@
-"""Plain: jobs and answers for hosts that speak text only, the ones that poll or are pushed their jobs.
+"""Jobs and answers as text, for hosts that take one text, a length and a temperature, and nothing else.
 
-Jobs are kept as OpenAI-style bodies; such a host gets one text, a length and a temperature, and gives pieces of text back.
+Jobs are kept as OpenAI-style bodies; such a host gives pieces of text back.
 """
 
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from comptoir.jobs import LiveJob
+from comptoir.kinds.kind import Progress
 from comptoir.link import Frame
 
 TEMPERATURE_DEFAULT = 1.0
@@ -60,7 +60,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.Decoder(_Body, strict=False).decode
 
 
-class PlainJob(msgspec.Struct, frozen=True):
+class TextJob(msgspec.Struct, frozen=True):
     """A job as text."""
 
     input_text: str
@@ -68,7 +68,7 @@ class PlainJob(msgspec.Struct, frozen=True):
     temperature: float
 
 
-def is_plain(body: bytes) -> bool:
+def is_text_only(body: bytes) -> bool:
     """Tell whether an OpenAI-style *body* says nothing that a text-only host would have to leave out: no tools, no images,
     one answer, and no setting but length and temperature.
     """
@@ -83,10 +83,11 @@ def is_plain(body: bytes) -> bool:
     )
 
 
-def plain_job(job: LiveJob) -> PlainJob:
+def text_of(job: Progress) -> TextJob:
     """Return *job* as text: a lone message word for word, several as ``role: text`` paragraphs."""
     body = _decode(job.body)
-    asked = body.max_tokens or body.max_completion_tokens or job.max_tokens
+    most = job.terms.output_max
+    asked = body.max_tokens or body.max_completion_tokens or most
     temperature = TEMPERATURE_DEFAULT if body.temperature is None else body.temperature
     if body.messages:
         text = _conversation(body.messages)
@@ -94,7 +95,7 @@ def plain_job(job: LiveJob) -> PlainJob:
         text = "\n".join(str(each) for each in body.prompt)
     else:
         text = body.prompt or ""
-    return PlainJob(text, min(asked, job.max_tokens), temperature)
+    return TextJob(text, min(asked, most), temperature)
 
 
 def _conversation(messages: Sequence[_Message]) -> str:
@@ -109,7 +110,7 @@ def _words(message: _Message) -> str:
     return message.content or ""
 
 
-def frames_of(pieces: Sequence[str], *, job: LiveJob, counted: int = 0) -> list[Frame]:
+def frames_of(pieces: Sequence[str], *, job: Progress, counted: int = 0) -> list[Frame]:
     """Return a host's pieces of text as frames, one token each; empty ones carry none.
 
     Args:
@@ -117,14 +118,14 @@ def frames_of(pieces: Sequence[str], *, job: LiveJob, counted: int = 0) -> list[
             pieces leave over goes to the last one, which never stands for more tokens than it has bytes.
     """
     frames = [Frame(piece, 1 if piece else 0) for piece in pieces]
-    missing = min(counted, job.max_tokens) - job.tokens - len(frames)
+    missing = min(counted, job.terms.output_max) - job.count - len(frames)
     if missing > 0 and frames and frames[-1].text:
         text = frames[-1].text
         frames[-1] = Frame(text, min(1 + missing, len(text.encode())))
     return frames
 
 
-def whole_answer(text: str, *, job: LiveJob, counted: int = 0) -> list[Frame]:
+def whole_answer(text: str, *, job: Progress, counted: int = 0) -> list[Frame]:
     """Return an answer that came in one piece; without a count it is taken to have a token every four bytes."""
-    guess = counted or job.tokens + max(1, len(text.encode()) // BYTES_PER_TOKEN)
+    guess = counted or job.count + max(1, len(text.encode()) // BYTES_PER_TOKEN)
     return frames_of([text], job=job, counted=guess) if text else []

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from comptoir.dispatch.errors import NoHostPossible
-from comptoir.dispatch.plain import is_plain
 from comptoir.dispatch.submit import Order, submit
 from comptoir.hosts import POLL
+from comptoir.kinds.tokens.text import is_text_only
 from tests.street import MODEL, open_street
 
 PLAIN = [
@@ -30,11 +30,11 @@ NOT_PLAIN = [
 class TestIsPlain:
     @pytest.mark.parametrize("body", PLAIN)
     def test_text_length_and_temperature_are(self, body: bytes) -> None:
-        assert is_plain(body)
+        assert is_text_only(body)
 
     @pytest.mark.parametrize("body", NOT_PLAIN)
     def test_whatever_a_text_only_host_would_drop_is_not(self, body: bytes) -> None:
-        assert not is_plain(body)
+        assert not is_text_only(body)
 
 
 class TestRouting:

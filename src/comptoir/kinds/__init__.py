@@ -1,0 +1,45 @@
+"""Kinds: what is sold here. A kind says in one place how its work is counted, priced, checked, gone on with and described.
+
+Owns nothing stored. A kind is a stateless object of a subclass of `Kind`; the trading post sells those of its `Kinds`, which are
+`BUILT_IN` and what the setting ``kinds`` names. Nothing outside this package asks which kind a job is: it asks the job's kind.
+Invariant: one offer's kinds are sold in the same units; a kind has at most one unit of what goes in, counted once a job, and one
+unit of what comes out, counted by the frames that carry it (docs/decisions/0024).
+Units: prices are micro-dollars per million of a kind's unit, counts are whole.
+Knows: `link` and `kit` only. Both sides of the link use it. How to add one: docs/adding/a-kind.md.
+"""
+
+from comptoir.kinds.containers import ContainerChain
+from comptoir.kinds.errors import KindsError, UnknownKind
+from comptoir.kinds.kind import Kind, Progress, Resume
+from comptoir.kinds.registry import BUILT_IN, Kinds, UnsoldKind, load_kinds
+from comptoir.kinds.terms import Ask, Part, Stage, Terms, bought, decode_stages, encode_stages, hold_of
+from comptoir.kinds.tokens import Chat, Completion, Embedding
+from comptoir.kinds.units import RUN, TOKEN_IN, TOKEN_OUT, Unit
+
+__all__ = [
+    "BUILT_IN",
+    "RUN",
+    "TOKEN_IN",
+    "TOKEN_OUT",
+    "Ask",
+    "Chat",
+    "Completion",
+    "ContainerChain",
+    "Embedding",
+    "Kind",
+    "Kinds",
+    "KindsError",
+    "Part",
+    "Progress",
+    "Resume",
+    "Stage",
+    "Terms",
+    "Unit",
+    "UnknownKind",
+    "UnsoldKind",
+    "bought",
+    "decode_stages",
+    "encode_stages",
+    "hold_of",
+    "load_kinds",
+]

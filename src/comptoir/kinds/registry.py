@@ -1,0 +1,138 @@
+"""The kinds that are sold: one tuple, and what the setting ``kinds`` adds to it by name."""
+
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+
+from comptoir.kinds.containers import ContainerChain
+from comptoir.kinds.errors import KindsError, UnknownKind
+from comptoir.kinds.kind import Kind, Progress, Resume
+from comptoir.kinds.tokens import Chat, Completion, Embedding
+from comptoir.kinds.units import Unit
+from comptoir.link import ModelOffer
+
+BUILT_IN: tuple[type[Kind], ...] = (Chat, Completion, Embedding, ContainerChain)
+"""Kinds that ship with Comptoir; a new one is its folder and a line here."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_UNIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+class UnsoldKind(Kind):
+    """The kind of a stored job that is no longer sold here: it is shown as it is, and can't go on."""
+
+    output = Unit("unit", "unit", "units", 1)
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # type: ignore[misc]  # Every other kind has its name in its class.
+
+    def resume(self, job: Progress) -> Resume:
+        """Return that it does not: nobody here knows how."""
+        return Resume.NEVER
+
+
+class Kinds:
+    """The kinds of one trading post (or worker), by name. Immutable."""
+
+    def __init__(self, kinds: Sequence[type[Kind]] = BUILT_IN) -> None:
+        """Make an object of each of *kinds*.
+
+        Raises:
+            KindsError: a name or a unit's name is malformed, a kind is there twice, or two units of one name differ.
+        """
+        self._kinds: dict[str, Kind] = {}
+        self._units: dict[str, Unit] = {}
+        for kind in kinds:
+            if not _NAME.fullmatch(kind.name) or kind.name in self._kinds:
+                raise KindsError(f"the kind {kind.name!r} is there twice, or its name is none")
+            made = self._kinds[kind.name] = kind()
+            for unit in made.units:
+                if not _UNIT_NAME.fullmatch(unit.name) or unit.per < 1:
+                    raise KindsError(f"the unit {unit.name!r} of the kind {kind.name!r} is none")
+                if self._units.setdefault(unit.name, unit) != unit:
+                    raise KindsError(f"the unit {unit.name!r} of the kind {kind.name!r} is another kind's, and differs")
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(self._kinds.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._kinds
+
+    def get(self, name: str) -> Kind:
+        """Return a kind that is to be bought.
+
+        Raises:
+            UnknownKind: it is not sold here.
+        """
+        kind = self._kinds.get(name)
+        if kind is None:
+            raise UnknownKind(name, self._kinds)
+        return kind
+
+    def stored(self, name: str) -> Kind:
+        """Return the kind of a stored job, `UnsoldKind` if it is no longer sold."""
+        return self._kinds.get(name) or UnsoldKind(name)
+
+    def unit(self, name: str) -> Unit:
+        """Return a unit by its name; one that no kind here has counts as itself, one by one."""
+        return self._units.get(name) or Unit(name, name, name, 1)
+
+    def of_offer(self, offer: ModelOffer) -> Kind | None:
+        """Return the first kind of *offer* that is sold here; its units are the offer's. None: none is."""
+        return next((self._kinds[name] for name in offer.kinds if name in self._kinds), None)
+
+    def sold(self, offer: ModelOffer) -> list[Kind]:
+        """Return the kinds of *offer* that are sold here, in its order."""
+        return [self._kinds[name] for name in offer.kinds if name in self._kinds]
+
+    def rates(self, offer: ModelOffer) -> tuple[int, int]:
+        """Return an offer's prices (in, out), micro-dollars per million units of its kinds; of kinds not sold here as they are."""
+        kind = self.of_offer(offer)
+        return kind.rates(offer) if kind is not None else (offer.price_in_uusd_per_mtok, offer.price_out_uusd_per_mtok)
+
+    def prices(self, offer: ModelOffer) -> dict[str, int]:
+        """Return an offer's prices by unit, micro-dollars per million; empty: none of its kinds is sold here."""
+        kind = self.of_offer(offer)
+        if kind is None:
+            return {}
+        rate_in, rate_out = kind.rates(offer)
+        return (
+            {kind.output.name: rate_out}
+            if kind.input is None
+            else {kind.input.name: rate_in, kind.output.name: rate_out}
+        )
+
+    def offer_fault(self, offer: ModelOffer) -> str:
+        """Say what is wrong with an offer's kinds and prices; empty: nothing. Kinds that are not sold here are not looked at."""
+        sold = self.sold(offer)
+        if not sold:
+            return "must not have a container's card without the kind container" if offer.container is not None else ""
+        units = sold[0].units
+        if any(kind.units != units for kind in sold):
+            return f"must offer kinds that are sold in the same units, not {', '.join(offer.kinds)}"
+        unknown = set(offer.prices) - {unit.name for unit in units}
+        if unknown:
+            return f"must be priced by {' and '.join(unit.name for unit in units)}, not by {sorted(unknown)[0][:32]!r}"
+        return next((fault for kind in sold if (fault := kind.offer_fault(offer))), "")
+
+
+def load_kinds(names: Sequence[str]) -> Kinds:
+    """Return the built-in kinds and those that *names* give as ``package.module:Class``.
+
+    Raises:
+        KindsError: one can't be loaded, is no kind, or contradicts another.
+    """
+    return Kinds((*BUILT_IN, *map(_load, names)))
+
+
+def _load(target: str) -> type[Kind]:
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise KindsError(
+            f"the kind {target!r} can't be loaded: {error} (it looks like package.module:Class)"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Kind)):
+        raise KindsError(f"{target!r} is no kind: it has to be a subclass of comptoir.kinds.Kind")
+    return found

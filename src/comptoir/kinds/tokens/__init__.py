@@ -1,0 +1,81 @@
+"""Chat, completion and embedding: answers of a model, sold by the token of the prompt and by the token of the answer."""
+
+import msgspec
+
+from comptoir.kinds.kind import Kind, Progress, finish_reason_in
+from comptoir.kinds.terms import Ask, Part, Terms
+from comptoir.kinds.tokens.text import is_text_only
+from comptoir.kinds.units import TOKEN_IN, TOKEN_OUT
+
+PROMPT_BYTES_PER_TOKEN = 3
+"""Bytes of request body counted as one prompt token for the hold: ordinary text has about four. A prompt with more tokens
+than that is charged for no more than its hold."""
+
+PROMPT_TOKENS_BASE = 32
+"""Tokens that a chat template may add to a prompt."""
+
+PREFILL_S_PER_TOKEN = 0.02
+"""What a slow host may need for one token of a prompt before its first frame."""
+
+TOOLS_S = 20.0
+"""Least patience with an answer that may hold tool calls: engines put a call together before they send it."""
+
+
+class _Tokens(Kind):
+    """What the three have in common."""
+
+    input = TOKEN_IN
+    output = TOKEN_OUT
+
+    def parts(self, ask: Ask) -> tuple[Part, ...]:
+        """Return the whole answer, its prompt bounded by the bytes of the body."""
+        prompt_bytes = ask.input_bytes or len(ask.body)
+        prompt_tokens = prompt_bytes // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
+        return (self._part(ask.model, prompt_tokens, ask.output_max, ask.answers),)
+
+    def part(self, job: Progress) -> Part:
+        """Return the whole answer again: whoever goes on with it reads the prompt as well."""
+        terms = job.terms
+        part = self._part(job.model, terms.input_max, terms.output_max, job.answers)
+        return msgspec.structs.replace(part, hold_uusd=terms.hold_uusd)
+
+    def _part(self, model: str, prompt_tokens: int, output_max: int, answers: int) -> Part:
+        # Routing takes a prompt for half of the bound that its hold covers.
+        expected = (prompt_tokens - PROMPT_TOKENS_BASE) // 2
+        return Part(model, prompt_tokens, expected, output_max, expected + output_max // answers)
+
+    def text_only(self, body: bytes) -> bool:
+        """Tell whether the body is one text with a length and a temperature."""
+        return is_text_only(body)
+
+    def finished_already(self, job: Progress) -> str:
+        """Return ``length`` at the bound, or the reason that the last frame of a single answer gives."""
+        if reason := super().finished_already(job):
+            return reason
+        return finish_reason_in(job.frames) if job.answers == 1 else ""
+
+    def reading_s(self, terms: Terms) -> float:
+        """Return what a slow host may need to read the prompt."""
+        return terms.input_max * PREFILL_S_PER_TOKEN
+
+    def gap_s(self, body: bytes) -> float:
+        """Return more patience where tools may be called."""
+        return TOOLS_S if b'"tools"' in body else 0.0
+
+
+class Chat(_Tokens):
+    """A conversation, answered."""
+
+    name = "chat"
+
+
+class Completion(_Tokens):
+    """A text, gone on with."""
+
+    name = "completion"
+
+
+class Embedding(_Tokens):
+    """Texts, as vectors; only the input is paid."""
+
+    name = "embedding"
