@@ -14,6 +14,7 @@ from comptoir.kit.money import cost_half_even
 from comptoir.kit.signing import PUBLIC_KEY_BYTES, is_signed, keyid_of
 from comptoir.link import SEGMENT_PAYLOAD_TYPE, Segment, chain_start, pae
 from comptoir.receipts.errors import BadRegistry
+from comptoir.receipts.first_version import PREDICATE_TYPE_V1, StatementV1, lifted
 from comptoir.receipts.types import (
     COORDINATOR,
     PAYLOAD_TYPE,
@@ -32,7 +33,6 @@ from comptoir.receipts.types import (
     UnitEntry,
     Verdict,
 )
-from comptoir.receipts.first_version import PREDICATE_TYPE_V1, StatementV1, lifted
 
 CLOCK_SLACK_MS = 24 * 3_600_000
 """How much earlier than its key a receipt may say it was settled. Both times are wall clocks': one that steps back, or two
