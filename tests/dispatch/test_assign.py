@@ -8,8 +8,8 @@ import pytest
 from comptoir.dispatch import assign, ending_later
 from comptoir.dispatch.assign import ATTEMPTS_MAX, lose, start_verb
 from comptoir.hosts import POLL
-from comptoir.jobs import Fault, JobFinished, JobState, Lease, LiveJob, Start
-from comptoir.kit.errors import Unavailable
+from comptoir.jobs import Fault, JobFinished, JobState, Lease, LiveJob, NotYourLease, Start
+from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
 from comptoir.reports import audit
 from tests.street import SIGNUP_UUSD, Street, deliver, finish_well
@@ -192,6 +192,44 @@ class TestLose:
 
         assert job.state == JobState.COMPLETED
         assert await audit(street.house.db) == []
+
+    @pytest.mark.parametrize("refusal", [Unavailable("the database is out of reach"), NotYourLease()])
+    async def test_a_job_that_moved_while_its_lease_was_being_closed_does_not_get_it_back(
+        self, street: Street, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+    ) -> None:
+        """Another coordinator said so first; the host's slot is free, whatever the database then says."""
+        await street.host()
+        await street.host()
+        job = await street.submit()
+        live = street.house.jobs.live
+
+        async def moved(*args: Any, **named: Any) -> None:
+            assert live.become_mirror(job, b"p" * 16) is None
+            raise refusal
+
+        monkeypatch.setattr(street.house.db, "batch", moved)
+        lease = lease_of(job)
+        await lose(street.house, job, lease, "it broke", fault=Fault.NONE)
+
+        assert (job.lease, live.leased, list(live.leaving), live.get(job.id)) == (None, 0, [], None)
+        assert street.house.fleet.get(lease.host_id).slots.running == 0
+
+    async def test_a_lease_that_the_database_does_not_know_gives_its_slot_back(
+        self, street: Street, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await street.host()
+        await street.host()
+        job = await street.submit()
+        lease = lease_of(job)
+
+        async def stale(*args: Any, **named: Any) -> None:
+            raise NotYourLease
+
+        monkeypatch.setattr(street.house.db, "batch", stale)
+        with pytest.raises(NotYourLease):
+            await lose(street.house, job, lease, "it broke", fault=Fault.HOST)
+
+        assert (job.lease, street.house.fleet.get(lease.host_id).slots.running) == (None, 0)
 
 
 class TestStartVerb:

@@ -1,22 +1,29 @@
 """Changes: what a transition did to a job in memory while the database has yet to say yes, and how it is undone if it says no."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
+
+Values = tuple[Any, ...]
 
 
 class Touches:
     """The slots that a kind of transition touches."""
 
-    __slots__ = ("restored", "relied_on")
+    __slots__ = ("names", "values", "relied_on")
 
-    def __init__(self, *restored: str, relied_on: tuple[str, ...] = ()) -> None:
-        """Name what is restored when the transition is undone.
+    def __init__(self, *restored: str, relied_on: tuple[str, ...]) -> None:
+        """Name what is restored when the transition is undone, and what has to be as it left it, or it is not undone."""
+        self.names = restored
+        self.values = _reader(restored)
+        """Gives the values of what is restored."""
+        self.relied_on = _reader(relied_on)
+        """Gives the values of what is relied on."""
 
-        Args:
-            relied_on: slots that have to be as the transition left them, or it is not undone.
-        """
-        self.restored = restored
-        self.relied_on = relied_on
+
+def _reader(names: tuple[str, ...]) -> Callable[[object], Values]:
+    # Of one name alone it would give no tuple.
+    return operator.attrgetter(*names, *names[:1])
 
 
 class Change:
@@ -24,28 +31,27 @@ class Change:
 
     __slots__ = ("_job", "_touches", "_before", "_after", "_tables")
 
-    def __init__(self, job: object, touches: Touches) -> None:
-        """Note how *job* stands before the transition."""
+    def __init__(
+        self, job: object, touches: Touches, before: Values, tables: Callable[[], None] | None = None
+    ) -> None:  # fmt: skip
+        """Remember a transition that was just made.
+
+        Args:
+            before: what `Touches.values` gave before it.
+            tables: undoes what it did to the tables of `LiveJobs`.
+        """
         self._job = job
         self._touches = touches
-        self._before = [getattr(job, name) for name in touches.restored]
-        self._after: list[Any] = []
-        self._tables: Callable[[], None] | None = None
-
-    def made(self, tables: Callable[[], None] | None = None) -> "Change":
-        """Note how the job stands after it; *tables* undoes what the transition did to the tables of `LiveJobs`."""
-        job = self._job
-        self._after = [getattr(job, name) for name in self._touches.relied_on]
+        self._before = before
+        self._after = touches.relied_on(job)
         self._tables = tables
-        return self
 
     def undo(self) -> bool:
         """Restore every slot exactly; False, and nothing is touched, where the job has gone on from here meanwhile."""
         job, touches = self._job, self._touches
-        for name, value in zip(touches.relied_on, self._after, strict=True):
-            if getattr(job, name) is not value:
-                return False
-        for name, value in zip(touches.restored, self._before, strict=True):
+        if not all(map(operator.is_, touches.relied_on(job), self._after)):
+            return False
+        for name, value in zip(touches.names, self._before, strict=False):
             setattr(job, name, value)
         if self._tables is not None:
             self._tables()

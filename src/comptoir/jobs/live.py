@@ -275,9 +275,9 @@ class LiveJob:
     def begin_closing(self) -> Change:
         """An end of the job is being written: nobody else may end it, or move it. Undone it may be ended again."""
         assert not self.closing and not self.over
-        change = Change(self, _CLOSING)
+        before = _CLOSING.values(self)
         self.closing = True
-        return change.made()
+        return Change(self, _CLOSING, before)
 
     def end(
         self, state: JobState, *, cost_uusd: int, usage: Usage, finish_reason: str, fault: Fault, error_code: str,
@@ -314,11 +314,11 @@ class LiveJob:
 
     def blame(self, host_id: bytes, *, again: bool) -> Change:
         """A host is to blame for losing the job, and won't get it any more unless *again* says that it may."""
-        change = Change(self, _BLAMED)
+        before = _BLAMED.values(self)
         self.losses += 1
         if not again:
             self.tried = self.tried | {host_id}
-        return change.made()
+        return Change(self, _BLAMED, before)
 
     def note_tried(self, hosts: Iterable[bytes]) -> None:
         """Hosts failed it before it came here: each counts as one that lost it."""

@@ -119,11 +119,10 @@ class LiveJobs:
     def lease_to(self, job: LiveJob, lease: Lease) -> Change:
         """Give *lease* the right to act on a queued job, and count the event that says so; the job runs when its host has it."""
         assert job.may_be_leased
-        change = Change(job, _LEASED)
-        stood_still = job in self._broken
+        before, stood_still = _LEASED.values(job), job in self._broken
         self._open(job, lease)
         job.events += 1
-        return change.made(partial(self._unlease, job, lease, stood_still))
+        return Change(job, _LEASED, before, partial(self._unlease, job, lease, stood_still))
 
     def _open(self, job: LiveJob, lease: Lease) -> None:
         job.lease = lease
@@ -144,12 +143,12 @@ class LiveJobs:
 
     def close_lease(self, job: LiveJob) -> Change:
         """Take the lease away, if there is one: the job ends, or is ours no more. Undone the host has it again."""
-        change = Change(job, _UNLEASED)
-        lease, job.lease = job.lease, None
+        before, lease = _UNLEASED.values(job), job.lease
         if lease is None:
-            return change.made()
+            return Change(job, _UNLEASED, before)
+        job.lease = None
         self._leases.pop(lease.id, None)
-        return change.made(partial(self._leases.__setitem__, lease.id, job))
+        return Change(job, _UNLEASED, before, partial(self._leases.__setitem__, lease.id, job))
 
     @contextmanager
     def requeue(
@@ -160,13 +159,13 @@ class LiveJobs:
         Meanwhile the lease is among those that are `leaving`. Gives the change, and the closed frames for the journal.
         """
         assert job.lease is lease and not job.over
-        change = Change(job, _REQUEUED)
+        before = _REQUEUED.values(job)
         job.lease = job.host_id = None
         self._leases.pop(lease.id, None)
         piece = job.close_segment(lease, unpaid=unpaid, signature=signature)
         job.events += 1
         job.state = JobState.QUEUED
-        change.made(partial(self._leases.__setitem__, lease.id, job))
+        change = Change(job, _REQUEUED, before, partial(self._leases.__setitem__, lease.id, job))
         self._leaving.append(lease)
         try:
             yield change, piece
