@@ -29,7 +29,7 @@ from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedging
 from comptoir.dispatch.meters import Meters
-from comptoir.events import DatabaseReturned, Draining, EventHub, HostFree
+from comptoir.events import DatabaseReturned, Draining, Events, HostFree
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
@@ -161,10 +161,10 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
     key = load_or_create(data / "signing.key")
     receipts = Receipts(db, clock, key)
     await receipts.start()
-    ledger = Ledger(db, clock)
-    await ledger.open_house_accounts()
-    kinds, events = load_kinds(settings.kinds), EventHub()
+    kinds, events = load_kinds(settings.kinds), Events(db)
     jobs = Jobs(db, kinds)
+    ledger = Ledger(db, clock, events=events)
+    await ledger.open_house_accounts()
     fleet = Fleet(
         clock, kinds=kinds, events=events, leases_here=jobs.live.slots_of, host_silent_s=settings.host_silent_s
     )  # fmt: skip

@@ -144,7 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long an Idempotency-Key returns the first answer, seconds."""
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30
     """Days after which prompts and answers of finished jobs are deleted, of chains of containers also what a failed one said and
-    the caller's address; 0 keeps them. Money and receipts are kept for ever."""
+    the caller's address, and events but each owner's newest; 0 keeps them. Money and receipts are kept for ever."""
     drain_s: Annotated[float, Meta(ge=0.0, le=HOUR_S)] = 10.0
     """How long a stopping server lets open streams finish before jobs are requeued, seconds."""
     drain_notice_s: Annotated[float, Meta(ge=0.0, le=HOUR_S)] = 0.0

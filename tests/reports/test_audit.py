@@ -8,7 +8,7 @@ from comptoir.kit.db import Tx
 from comptoir.kit.ids import new_id, public
 from comptoir.ledger import FEES
 from comptoir.reports import audit
-from comptoir.reports.audit import CHECKS, differences
+from comptoir.reports.audit import ACCOUNT_CHECKS, CHECKS, differences
 from tests.street import Street, deliver, finish_well, open_street
 
 PLANTED = [
@@ -46,11 +46,15 @@ PLANTED = [
     ("DELETE FROM job_events WHERE job_id = {job}", "completed", {"job without events"}),
     ("UPDATE job_events SET state = 'failed' WHERE job_id = {job} AND seq = 1", "completed", {"several ends"}),
     ("UPDATE jobs SET state = 'queued' WHERE id = {job}", "cancelled",
-     {"hold of an unfinished job is closed", "receipt of an unfinished job", "last event"}),
+     {"hold of an unfinished job is closed", "receipt of an unfinished job", "last event", "end told of an unfinished job"}),
     ("UPDATE answers SET job_id = {job} WHERE job_id = {done}", "running", {"answer of an unfinished job"}),
     ("INSERT INTO journal (job_id, first_frame, frames) SELECT id, 0, body FROM jobs WHERE id = {job}", "completed",
      {"journal of a finished job"}),
     ("UPDATE holds SET job_id = {nobody} WHERE job_id = {job}", "cancelled", {"job without hold", "hold without job"}),
+    ("DELETE FROM events WHERE subject_id = {job}", "cancelled", {"events told"}),
+    ("DELETE FROM events WHERE subject_id = {job}", "completed", {"events told with gaps"}),
+    ("UPDATE events SET subject_id = {job} WHERE subject_id = {done}", "cancelled", {"several ends told"}),
+    ("UPDATE events SET subject_id = {job} WHERE subject_id = {done}", "running", {"end told of an unfinished job"}),
 ]  # fmt: skip
 
 
@@ -120,7 +124,7 @@ class TestAudit:
     def test_every_check_has_a_planted_difference(self) -> None:
         planted = set().union(*(wanted for _, _, wanted in PLANTED))
 
-        assert planted == {*CHECKS, "balance", "held", "overdrawn", "settled", "sum"}
+        assert planted == {*CHECKS, *ACCOUNT_CHECKS, "balance", "held", "overdrawn", "settled", "sum"}
 
     async def test_a_difference_names_the_job_and_both_figures(self, tmp_path: Path, database_address: str) -> None:
         async with open_street(tmp_path, database=database_address) as street:

@@ -14,6 +14,7 @@ from comptoir.chain import (
 from comptoir.cluster import NotAlone
 from comptoir.containers import ContainerRefused
 from comptoir.dispatch import errors as street
+from comptoir.events import EventsForgotten
 from comptoir.hosts import NoFreeSlot, UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import EmailTaken, UnknownAccessKey, UnknownUser, UsernameTaken
@@ -52,6 +53,7 @@ STATUSES: Mapping[type[Exception], int] = {
     NoFreeSlot: 409,
     street.FramesOutOfOrder: 409,
     AnswerForgotten: 410,
+    EventsForgotten: 410,
     PayloadTooLarge: 413,
     street.PromptTooLong: 413,
     street.AnswerTooLarge: 413,

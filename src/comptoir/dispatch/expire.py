@@ -31,7 +31,7 @@ FORGET_EVERY = 20
 """Sweeps between two looks for what is old enough to be forgotten."""
 
 FORGET_BATCHES_MAX = 20
-"""Batches of one such look, 500 jobs or 1,000 keys each: 1,000 jobs a second, and never long in the writer's way."""
+"""Batches of one such look, 500 jobs, 1,000 keys or 1,000 events each: 1,000 jobs a second, and never long in the writer's way."""
 
 TOGETHER_MAX = 256
 """Jobs ended side by side, so that they share commits."""
@@ -45,6 +45,8 @@ class Retention(State):
         """Id of the last job looked at."""
         self.again_s = 0.0
         """Monotonic time before which no new walk begins."""
+        self.events_again_s = 0.0
+        """The same of the walk over old events."""
 
 
 async def sweep_forever(house: House) -> None:
@@ -132,7 +134,7 @@ async def _end(house: House, job: LiveJob, now_ms: int) -> None:
 
 
 async def forget(house: House) -> tuple[int, int]:
-    """Forget old idempotency keys, and prompts and answers past ``retention_days``; return how many keys and jobs.
+    """Forget old idempotency keys, and prompts, answers and events past ``retention_days``; return how many keys and jobs.
 
     Bounded: the rest is for the next call. Money and receipts are kept for ever.
     """
@@ -154,6 +156,20 @@ async def forget(house: House) -> tuple[int, int]:
             if after is None:
                 walk.again_s = house.clock.monotonic_s() + WALK_AGAIN_S
                 break
+    if settings.retention_days and house.clock.monotonic_s() >= walk.events_again_s:
+        await _forget_events(house, walk, older_than_ms=now_ms - settings.retention_days * DAY_MS)
     if keys or jobs:
         log.info("forgot %d idempotency keys and the contents of %d jobs", keys, jobs)
     return keys, jobs
+
+
+async def _forget_events(house: House, walk: Retention, *, older_than_ms: int) -> None:
+    forgotten = 0
+    for _ in range(FORGET_BATCHES_MAX):
+        gone, through = await house.events.forget(older_than_ms=older_than_ms)
+        forgotten += gone
+        if through:
+            walk.events_again_s = house.clock.monotonic_s() + WALK_AGAIN_S
+            break
+    if forgotten:
+        log.info("forgot %d events", forgotten)

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from comptoir.dispatch.background import Background
-from comptoir.events import EventHub
+from comptoir.events import Events
 from comptoir.hosts import Fleet, Host, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity
@@ -175,8 +175,8 @@ class House:
     """The other coordinators."""
     preference: Preference
     """Routing strategy in force."""
-    events: EventHub
-    """What happens is told here, and heard."""
+    events: Events
+    """What happens is told here, and heard; and read again, by owner."""
     fee_account: bytes = FEES
     """Where this coordinator books the platform's part (`ledger.fee_account` of its slot)."""
     background: Background = field(default_factory=Background)

@@ -5,7 +5,7 @@ import msgspec
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.house import House
 from comptoir.dispatch.meters import Meters
-from comptoir.events import HostRegistered
+from comptoir.events import CreditAdded, Events, HostRegistered
 from comptoir.hosts import Host, NewHost, insert_host
 from comptoir.identity import Identity, NewKey, OwnerKind, Principal, Role, User
 from comptoir.kit.db import Tx
@@ -55,15 +55,21 @@ async def add_user(
         credit_uusd = house.settings.signup_credits_uusd if role == Role.BUYER else 0
     user, now, credit = new.user, house.clock.now_ms(), credit_uusd
 
-    def command(tx: Tx) -> None:
+    def command(tx: Tx) -> CreditAdded | None:
         Identity.insert_user(tx, new)
         house.ledger.open_account(tx, owner_id=user.id, kind="buyer", at_ms=now)
-        if credit:
-            book = Book.load(tx, (user.id, PROMOTIONS))
-            book.move(debit=PROMOTIONS, credit=user.id, amount_uusd=credit, kind="signup", job_id=None, at_ms=now)
-            book.apply(tx)
+        if not credit:
+            return None
+        book = Book.load(tx, (user.id, PROMOTIONS))
+        given = book.move(debit=PROMOTIONS, credit=user.id, amount_uusd=credit, kind="signup", job_id=None, at_ms=now)
+        added = CreditAdded(user.id, now, book.number(user.id), given, credit, "signup")
+        book.apply(tx)
+        Events.insert_rows(tx, [added])
+        return added
 
-    await house.db.run(command, locks=[account_rows((user.id, PROMOTIONS))] if credit else ())
+    added = await house.db.run(command, locks=[account_rows((user.id, PROMOTIONS))] if credit else ())
+    if added is not None:
+        house.events.publish(added)
     meters = house.state(Meters)
     meters.users += 1
     meters.newcomers += 1

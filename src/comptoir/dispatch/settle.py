@@ -18,6 +18,7 @@ from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
+from comptoir.events import Events, JobEnded, ReceiptIssued
 from comptoir.jobs import (
     AttemptState,
     Change,
@@ -91,6 +92,7 @@ class Settled(msgspec.Struct, frozen=True):
     buyer_free_uusd: int = -1
     """Credit the buyer has left; below 0 when nothing was written."""
     receipt: Receipt | None = None
+    ended: JobEnded | None = None
 
 
 async def finish(
@@ -209,6 +211,10 @@ def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *,
     if not house.jobs.live.leased:
         house.state(Shutdown).when_empty.set()
     job.wake()
+    if settled.ended is not None:
+        house.events.publish(settled.ended)
+        if house.events.heard(ReceiptIssued):
+            house.events.publish(ReceiptIssued(job.owner_id, row.at_ms, job.id))
 
 
 def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, *, row: Finish, settled: Settled) -> None:
@@ -399,6 +405,7 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
     outcomes: list[Settled | Exception] = []
     good: list[Finish] = []
     receipts: list[Receipt] = []
+    ends: list[JobEnded] = []
     for item in items:
         row = item.finish
         stored = states.get(row.job_id)
@@ -424,11 +431,15 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
         receipt = item.receipts.build(_with_transfers(item, transfers))
         receipts.append(receipt)
         balances = {account: book.balance_uusd(account) for account, _, kind in item.pays if kind == "pay"}
-        outcomes.append(Settled(balances, book.free_uusd(item.owner_id), receipt))
+        number = book.number(item.owner_id)
+        ended = JobEnded(item.owner_id, row.at_ms, number, row.job_id, row.state, row.cost_uusd, row.error_code)
+        ends.append(ended)
+        outcomes.append(Settled(balances, book.free_uusd(item.owner_id), receipt, ended))
     if good:
         finish_rows(tx, good)
         book.apply(tx)
         Receipts.insert_rows(tx, receipts)
+        Events.insert_rows(tx, ends)
     return outcomes
 
 

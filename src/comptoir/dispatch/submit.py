@@ -27,6 +27,7 @@ from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, T
 from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.waiting_price import waiting_prices
+from comptoir.events import JobAccepted
 from comptoir.jobs import (
     AttemptState,
     Change,
@@ -122,6 +123,8 @@ async def submit(house: House, order: Order) -> LiveJob:
     except BaseException:
         _take_back(house, job, leased, early=early)
         raise
+    if house.events.heard(JobAccepted):
+        house.events.publish(JobAccepted(job.owner_id, job.created_ms, job.id, job.model))
     if not early:
         house.jobs.live.add(job)
         if lease is not None:

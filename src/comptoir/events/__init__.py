@@ -1,47 +1,72 @@
 """Events: what happened, to whom, when. One typed stream in place of callbacks between rooms.
 
-Owns: the event types and the hub of one process.
+Owns: the event types, the hub of one process, table ``events``.
 Invariant: an event is published after what it tells of is true (durable, where it can be), and before the publisher does
 anything else; a subscriber that fails or reads slowly costs nobody else an event, and never slows the publisher down.
+Numbered events are rows, written in the command that makes them true; an owner's numbers ascend without a gap, and none can
+appear behind one that was read. The number is handed out under the lock of the owner's account (`ledger.Book.number`).
 Units: milliseconds; ids are 16 bytes. Knows: nobody.
 """
 
+from comptoir.events.errors import EventsForgotten
 from comptoir.events.hub import WAITING_MAX, EventHub, Subscription
+from comptoir.events.service import LOOK_S, PAGE_MAX, Events, Follower
+from comptoir.events.tables import TABLES
 from comptoir.events.types import (
+    NUMBERED,
+    CreditAdded,
     DatabaseReturned,
     Draining,
     Event,
+    FollowingBegan,
     HostChanged,
     HostFree,
     HostRegistered,
     HostResources,
     JobAccepted,
     JobAssigned,
+    JobEnded,
     KeysRevoked,
     Missed,
+    NumberedEvent,
     OfferChanged,
     OwnedEvent,
+    ReceiptIssued,
     RemoteHostOutcome,
     RemoteJobsWaiting,
+    UnknownEvent,
 )
 
 __all__ = [
+    "LOOK_S",
+    "NUMBERED",
+    "PAGE_MAX",
+    "TABLES",
     "WAITING_MAX",
+    "CreditAdded",
     "DatabaseReturned",
     "Draining",
     "Event",
     "EventHub",
+    "Events",
+    "EventsForgotten",
+    "Follower",
+    "FollowingBegan",
     "HostChanged",
     "HostFree",
     "HostRegistered",
     "HostResources",
     "JobAccepted",
     "JobAssigned",
+    "JobEnded",
     "KeysRevoked",
     "Missed",
+    "NumberedEvent",
     "OfferChanged",
     "OwnedEvent",
+    "ReceiptIssued",
     "RemoteHostOutcome",
     "RemoteJobsWaiting",
     "Subscription",
+    "UnknownEvent",
 ]

@@ -22,6 +22,15 @@ class Missed(Event, frozen=True, gc=False, tag="missed"):
     count: int
 
 
+class NumberedEvent(OwnedEvent, frozen=True, gc=False):
+    """An event that no reader must miss: a row, written in the command that makes it true, numbered 1, 2, 3, … by owner.
+
+    A subclass begins with the id of what it is about; further fields come at the end, with a default. It stands in `NUMBERED`.
+    """
+
+    number: int
+
+
 # -- jobs ----------------------------------------------------------------------------------------------------------
 
 
@@ -38,6 +47,19 @@ class JobAssigned(OwnedEvent, frozen=True, gc=False, tag="job.assigned"):
     job_id: bytes
     lease_id: bytes
     host_id: bytes
+
+
+class JobEnded(NumberedEvent, frozen=True, gc=False, tag="job.ended"):
+    """A job is over and settled."""
+
+    job_id: bytes
+    """Its receipt has the same id."""
+    state: str
+    """``completed``, ``failed``, ``cancelled`` or ``expired``."""
+    cost_uusd: int
+    """What the buyer paid; the rest of the hold is free again."""
+    error_code: str = ""
+    """Empty when it went well."""
 
 
 # -- hosts ---------------------------------------------------------------------------------------------------------
@@ -93,6 +115,25 @@ class OfferChanged(Event, frozen=True, gc=False, tag="market.offer"):
     at_ms: int
 
 
+# -- receipts and money --------------------------------------------------------------------------------------------
+
+
+class ReceiptIssued(OwnedEvent, frozen=True, gc=False, tag="receipt.issued"):
+    """A receipt is signed and stored; the job's end is told beside it."""
+
+    job_id: bytes
+    """And the receipt's id."""
+
+
+class CreditAdded(NumberedEvent, frozen=True, gc=False, tag="money.added"):
+    """Somebody can spend more: what was paid in, or given by the house."""
+
+    transfer_id: bytes
+    amount_uusd: int
+    kind: str
+    """Of the transfer: ``deposit`` or ``signup``."""
+
+
 # -- this coordinator ----------------------------------------------------------------------------------------------
 
 
@@ -117,3 +158,24 @@ class Draining(Event, frozen=True, gc=False, tag="coordinator.draining"):
     """A stop began: what is open is finished, nothing new is taken."""
 
     open_answers: int
+
+
+class FollowingBegan(Event, frozen=True, gc=False, tag="events.followed"):
+    """Somebody here follows an owner's numbered events; before, nobody did."""
+
+
+# -- numbered events -----------------------------------------------------------------------------------------------
+
+
+class UnknownEvent(NumberedEvent, frozen=True, gc=False, tag="unknown"):
+    """A row that a newer coordinator wrote, of a type that this version does not know."""
+
+    subject_id: bytes
+    kind: str
+    """The type."""
+    data: str
+    """JSON."""
+
+
+NUMBERED: tuple[type[NumberedEvent], ...] = (JobEnded, CreditAdded)
+"""Every type that is stored."""

@@ -12,7 +12,8 @@ from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, UnknownAcco
 from comptoir.ledger.tables import ACCOUNTS, HOLDS, TRANSFERS
 from comptoir.ledger.types import HoldState
 
-COLUMNS = ("id", "kind", "balance_uusd", "held_uusd")
+COLUMNS = ("id", "kind", "balance_uusd", "held_uusd", "last_event")
+CHANGED = ("balance_uusd", "held_uusd", "last_event")
 HOUSE_KINDS_THAT_MAY_OWE = ("payments_in", "promotions")
 
 
@@ -22,14 +23,16 @@ def account_rows(accounts: Iterable[bytes]) -> tuple[Table, Iterable[bytes]]:
 
 
 class _Line:
-    __slots__ = ("balance", "held", "kind", "moved", "set_aside")
+    __slots__ = ("balance", "held", "kind", "last_event", "moved", "numbered", "set_aside")
 
-    def __init__(self, kind: str, balance: int, held: int) -> None:
+    def __init__(self, kind: str, balance: int, held: int, last_event: int) -> None:
         self.kind = kind
         self.balance = balance
         self.held = held
+        self.last_event = last_event
         self.moved = 0
         self.set_aside = 0
+        self.numbered = 0
 
 
 class Book:
@@ -50,8 +53,8 @@ class Book:
         """
         book = cls()
         wanted = list(set(accounts))
-        for key, kind, balance, held in tx.select(ACCOUNTS, COLUMNS, wanted, lock=True):
-            book._lines[key] = _Line(kind, balance, held)
+        for key, kind, balance, held, last_event in tx.select(ACCOUNTS, COLUMNS, wanted, lock=True):
+            book._lines[key] = _Line(kind, balance, held, last_event or 0)
         jobs = list(set(holds))
         for job, account, amount, state in tx.select(HOLDS, ("job_id", "account_id", "amount_uusd", "state"), jobs):
             book._holds[job] = (account, amount, state)
@@ -157,6 +160,17 @@ class Book:
         self._transfers.append((transfer, debit, credit, amount_uusd, kind, job_id, at_ms))
         return transfer
 
+    def number(self, account: bytes) -> int:
+        """Count one more event of the account's owner (`comptoir.events`), and return its number.
+
+        Nobody else can number until the commit, since the account is locked: numbers have no gap, and a higher one is
+        never to be seen before a lower one.
+        """
+        line = self._line(account)
+        line.last_event += 1
+        line.numbered += 1
+        return line.last_event
+
     def apply(self, tx: Tx) -> None:
         """Write everything noted; call it once, last."""
         assert sum(line.moved for line in self._lines.values()) == 0, "transfers must sum to zero"
@@ -168,8 +182,10 @@ class Book:
         if self._transfers:
             tx.insert(TRANSFERS, self._transfers)
         changes = [
-            (key, line.moved, line.set_aside) for key, line in self._lines.items() if line.moved or line.set_aside
+            (key, line.moved, line.set_aside, line.numbered)
+            for key, line in self._lines.items()
+            if line.moved or line.set_aside or line.numbered
         ]
         if changes:
-            touched = tx.add(ACCOUNTS, ("balance_uusd", "held_uusd"), changes)
+            touched = tx.add(ACCOUNTS, CHANGED, changes)
             assert touched == len(changes), "an account vanished"

@@ -1,5 +1,6 @@
 """The ledger's door: open accounts, pay in, read balances and statements."""
 
+from comptoir.events import CreditAdded, EventHub, Events
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, Tx
 from comptoir.kit.ids import oldest_id
@@ -25,20 +26,21 @@ STATEMENT_TRANSFERS_MAX = 1000
 class Ledger:
     """Accounts by owner id. Reads see what is committed."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, *, events: EventHub | None = None) -> None:
         self._db = db
         self._clock = clock
+        self._events = events or EventHub()
 
     async def open_house_accounts(self, *, fee_slot: int = 0) -> None:
         """Make the house's own accounts, with the fee account of *fee_slot*; idempotent."""
         now = self._clock.now_ms()
         kinds = {**HOUSE_ACCOUNTS, fee_account(fee_slot): HOUSE_ACCOUNTS[FEES]}
-        rows = [(key, kind, 0, 0, now) for key, kind in kinds.items()]
+        rows = [(key, kind, 0, 0, now, None) for key, kind in kinds.items()]
         await self._db.run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
 
     def open_account(self, tx: Tx, *, owner_id: bytes, kind: str, at_ms: int) -> None:
         """Open an empty account inside somebody's command; idempotent."""
-        tx.insert(ACCOUNTS, [(owner_id, kind, 0, 0, at_ms)], ignore_conflicts=True)
+        tx.insert(ACCOUNTS, [(owner_id, kind, 0, 0, at_ms, None)], ignore_conflicts=True)
 
     async def account(self, owner_id: bytes) -> Account:
         """Return the account of *owner_id*.
@@ -72,19 +74,26 @@ class Ledger:
         assert 0 < amount_uusd <= AMOUNT_UUSD_MAX
         now = self._clock.now_ms()
 
-        def command(tx: Tx) -> bytes:
+        def command(tx: Tx) -> CreditAdded | None:
             # The accounts are locked first: another coordinator that is posting the same transfer is waited for, then seen.
             book = Book.load(tx, (owner_id, PAYMENTS_IN))
             if transfer_id is not None and tx.select(TRANSFERS, ("id",), [transfer_id]):
-                return transfer_id
+                return None
             transfer = book.move(
                 debit=PAYMENTS_IN, credit=owner_id, amount_uusd=amount_uusd, kind=kind, job_id=None, at_ms=now,
                 transfer_id=transfer_id,
             )  # fmt: skip
+            added = CreditAdded(owner_id, now, book.number(owner_id), transfer, amount_uusd, kind)
             book.apply(tx)
-            return transfer
+            Events.insert_rows(tx, [added])
+            return added
 
-        return await self._db.run(command, locks=[account_rows((owner_id, PAYMENTS_IN))])
+        added = await self._db.run(command, locks=[account_rows((owner_id, PAYMENTS_IN))])
+        if added is None:
+            assert transfer_id is not None
+            return transfer_id
+        self._events.publish(added)
+        return added.transfer_id
 
     async def allow(self, owner_id: bytes, *, most_uusd: int, since_ms: int) -> int:
         """Fill an account up from promotions so that with what it has spent since *since_ms* it has *most_uusd*; return the rest.

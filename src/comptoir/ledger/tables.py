@@ -4,7 +4,7 @@ from comptoir.kit.db import Table
 
 ACCOUNTS = Table(
     "accounts",
-    {"id": "id", "kind": "text", "balance_uusd": "int", "held_uusd": "int", "created_ms": "int"},
+    {"id": "id", "kind": "text", "balance_uusd": "int", "held_uusd": "int", "created_ms": "int", "last_event": "int?"},
     key=("id",),
 )
 TRANSFERS = Table(

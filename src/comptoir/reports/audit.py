@@ -1,4 +1,4 @@
-"""The whole audit: the ledger by itself, then jobs against holds, transfers, attempts, events and receipts.
+"""The whole audit: the ledger by itself, then jobs against holds, transfers, attempts, events and receipts, then what was told.
 
 Every check is one statement over whole tables, the same on both databases, and gives what does not add up: the id of the
 job, what is recorded, what it should be.
@@ -107,8 +107,27 @@ WHERE j.id IS NULL OR j.state NOT IN ({FINAL_STATES})
 SELECT x.job_id, 'frames', 'none' FROM journal x LEFT JOIN jobs j ON j.id = x.job_id
 WHERE j.id IS NULL OR j.state IN ({FINAL_STATES})
 """,
+    "several ends told": """
+SELECT subject_id, COUNT(*), 1 FROM events WHERE type = 'job.ended' GROUP BY subject_id HAVING COUNT(*) > 1
+""",
+    "end told of an unfinished job": f"""
+SELECT e.subject_id, 'ended', COALESCE(j.state, 'no job') FROM events e LEFT JOIN jobs j ON j.id = e.subject_id
+WHERE e.type = 'job.ended' AND (j.id IS NULL OR j.state NOT IN ({FINAL_STATES}))
+""",
 }
 """Check by name: a statement that gives (job id, recorded, recomputed) of each difference."""
+
+ACCOUNT_CHECKS = {
+    "events told": """
+SELECT e.owner_id, MAX(e.number), COALESCE(a.last_event, 0) FROM events e LEFT JOIN accounts a ON a.id = e.owner_id
+GROUP BY e.owner_id, a.last_event HAVING MAX(e.number) <> COALESCE(a.last_event, 0)
+""",
+    "events told with gaps": """
+SELECT owner_id, COUNT(*), MAX(number) - MIN(number) + 1 FROM events
+GROUP BY owner_id HAVING COUNT(*) <> MAX(number) - MIN(number) + 1
+""",
+}
+"""The same of accounts: (account's id, recorded, recomputed)."""
 
 
 async def audit(db: Database) -> list[Difference]:
@@ -132,6 +151,11 @@ def differences(fetch: Fetch) -> list[Difference]:
     for what, sql in CHECKS.items():
         found += [
             Difference(what, public("job", bytes(row[0])), str(row[1]), str(row[2]))
+            for row in fetch(f"{sql.strip()} LIMIT {DIFFERENCES_MAX}")
+        ]
+    for what, sql in ACCOUNT_CHECKS.items():
+        found += [
+            Difference(what, bytes(row[0]).hex(), str(row[1]), str(row[2]))
             for row in fetch(f"{sql.strip()} LIMIT {DIFFERENCES_MAX}")
         ]
     return found

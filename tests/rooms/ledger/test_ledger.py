@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from comptoir.events import TABLES as EVENT_TABLES
+from comptoir.events import CreditAdded, EventHub, Events
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Tx
 from comptoir.kit.ids import new_id
@@ -29,7 +31,7 @@ BUYER, HOST, JOB = b"b" * 16, b"h" * 16, b"j" * 16
 
 @pytest.fixture
 async def database(make_database: MakeDatabase) -> AsyncIterator[Database]:
-    async with make_database(TABLES) as opened:
+    async with make_database((*TABLES, *EVENT_TABLES)) as opened:
         yield opened
 
 
@@ -100,6 +102,24 @@ class TestDeposit:
 
         assert await figures(ledger, PAYMENTS_IN) == (-1000, 0)
         assert await audit(database) == []
+        assert await database.fetch("SELECT count(*) FROM events WHERE number > 1") == [(0,)]
+
+    async def test_it_is_told_and_numbered_once_however_often_it_is_asked_for(
+        self, ledger: Ledger, database: Database, clock: FakeClock
+    ) -> None:
+        events, told = EventHub(), list[CreditAdded]()
+        events.subscribe(CreditAdded, told.append)
+        room, transfer_id = Ledger(database, clock, events=events), new_id()
+
+        for _ in range(3):
+            assert await room.deposit(owner_id=BUYER, amount_uusd=5, transfer_id=transfer_id) == transfer_id
+        other = await room.deposit(owner_id=BUYER, amount_uusd=6)
+
+        now = clock.now_ms()
+        assert told == [
+            CreditAdded(BUYER, now, 2, transfer_id, 5, "deposit"), CreditAdded(BUYER, now, 3, other, 6, "deposit"),
+        ]  # fmt: skip
+        assert await Events(database).after(BUYER, 1) == told
 
 
 class TestHold:

@@ -15,6 +15,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from comptoir.events import TABLES as EVENT_TABLES
+from comptoir.events import Events, JobEnded
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Rows, Tx, ddl, locking, open_database
 from comptoir.kit.errors import Refusal
@@ -76,15 +78,18 @@ class Model:
         self.open: dict[bytes, tuple[bytes, int]] = {}
         self.closed: dict[bytes, int] = {}
         self.posted: set[bytes] = set()
+        self.told: dict[bytes, list[str]] = {}
+        """Types of the numbered events, by owner."""
 
     def copy(self) -> "Model":
         twin = Model()
         twin.balance, twin.open, twin.closed = dict(self.balance), dict(self.open), dict(self.closed)
         twin.posted = set(self.posted)
+        twin.told = {owner: list(told) for owner, told in self.told.items()}
         return twin
 
     def rows(self) -> tuple[object, ...]:
-        return self.balance, {key: self.held(key) for key in KINDS}, self.open, self.closed
+        return self.balance, {key: self.held(key) for key in KINDS}, self.open, self.closed, self.told
 
     def held(self, account: bytes) -> int:
         return sum(amount for payer, amount in self.open.values() if payer == account)
@@ -106,6 +111,7 @@ class Model:
     def deposit(self, op: Op) -> type[Exception] | None:
         if op.transfer is None or op.transfer not in self.posted:
             self._move(PAYMENTS_IN, op.buyer, op.amount)
+            self.told.setdefault(op.buyer, []).append("money.added")
         self.posted |= {op.transfer} if op.transfer else set()
         return None
 
@@ -130,6 +136,7 @@ class Model:
         self.closed[op.job] = op.amount + op.fee
         self._move(payer, op.host, op.amount)
         self._move(payer, FEES, op.fee)
+        self.told.setdefault(payer, []).append("job.ended")
         return None
 
 
@@ -157,12 +164,17 @@ def _verb(decide: Decide) -> Callable[[Tx, list[Asked]], list[Any]]:
         ops = [item for item in items if isinstance(item, Op)]
         book = Book.load(tx, {key for op in ops for key in _accounts(op)}, [op.job for op in ops if op.job])
         outcomes: list[Any] = []
+        ends: list[JobEnded] = []
         for op in ops:
             try:
                 outcomes.append(decide(book, op))
             except Refusal as refusal:
                 outcomes.append(refusal)
+                continue
+            if op.verb == "settle":
+                ends.append(JobEnded(op.buyer, 1, book.number(op.buyer), op.job, "completed", op.amount + op.fee))
         book.apply(tx)
+        Events.insert_rows(tx, ends)
         return outcomes
 
     return verb
@@ -238,7 +250,7 @@ class LedgerMachine(LoopMachine):
 
     async def _open(self) -> None:
         self.databases = [open_database(self.address) for _ in range(self.writers)]
-        rows = [(key, kind, 0, 0, 1) for key, kind in KINDS.items()]
+        rows = [(key, kind, 0, 0, 1, None) for key, kind in KINDS.items()]
         await self.databases[0].run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
 
     async def _close(self) -> None:
@@ -352,11 +364,18 @@ class LedgerMachine(LoopMachine):
             assert differences(tx.fetch) == []
             accounts = tx.fetch("SELECT id, balance_uusd, held_uusd FROM accounts")
             holds = tx.fetch("SELECT job_id, account_id, amount_uusd, settled_uusd, state FROM holds")
+            told: dict[bytes, list[str]] = {}
+            for owner_id, number, kind in tx.fetch(
+                "SELECT owner_id, number, type FROM events ORDER BY owner_id, number"
+            ):
+                told.setdefault(bytes(owner_id), []).append(kind)
+                assert number == len(told[bytes(owner_id)]), "numbers have no gap"
             return (
                 {bytes(row[0]): row[1] for row in accounts},
                 {bytes(row[0]): row[2] for row in accounts},
                 {bytes(row[0]): (bytes(row[1]), row[2]) for row in holds if row[4] == "open"},
                 {bytes(row[0]): row[3] for row in holds if row[4] != "open"},
+                told,
             )
 
         return await self.databases[0].run(look)
@@ -392,7 +411,7 @@ def fresh_postgres(postgres_address: str) -> Callable[[], str]:
 
     async def empty() -> None:
         database = open_database(postgres_address)
-        await database.run(lambda tx: tx.execute("TRUNCATE accounts, transfers, holds"))
+        await database.run(lambda tx: tx.execute("TRUNCATE accounts, transfers, holds, events"))
         await database.close()
 
     def fresh() -> str:
@@ -405,7 +424,7 @@ def fresh_postgres(postgres_address: str) -> Callable[[], str]:
 
 async def _make_tables(address: str) -> None:
     database = open_database(address)
-    for table in TABLES:
+    for table in (*TABLES, *EVENT_TABLES):
         for statement in ddl(table, database.dialect):
             await database.run(lambda tx, s=statement: tx.execute(s))
     await database.close()
@@ -425,7 +444,7 @@ class TestLedger:
         """A repeat under one Idempotency-Key may reach another coordinator while the first is being written."""
         address = await asyncio.to_thread(fresh_postgres)
         databases = [open_database(address) for _ in range(2)]
-        rows = [(key, kind, 0, 0, 1) for key, kind in KINDS.items()]
+        rows = [(key, kind, 0, 0, 1, None) for key, kind in KINDS.items()]
         await databases[0].run(lambda tx: tx.insert(ACCOUNTS, rows))
 
         for n in range(20):
@@ -452,5 +471,13 @@ class TestLedger:
             return done
 
         monkeypatch.setattr(Book, "settle", stingy)
+        with pytest.raises(AssertionError):
+            check(machine(fresh_sqlite), examples=25, steps=30, shrink=False)
+
+    def test_a_gap_in_the_numbers_is_found(
+        self, fresh_sqlite: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        number = Book.number
+        monkeypatch.setattr(Book, "number", lambda self, account: number(self, account) and number(self, account))
         with pytest.raises(AssertionError):
             check(machine(fresh_sqlite), examples=25, steps=30, shrink=False)

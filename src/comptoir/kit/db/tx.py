@@ -39,7 +39,7 @@ class Tx(Protocol):
         ...
 
     def add(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row]) -> int:
-        """Like `update`, but adds the values (negative takes away). Keys must differ within one call."""
+        """Like `update`, but adds the values (negative takes away; NULL counts as 0). Keys must differ within one call."""
         ...
 
     def select(
@@ -80,17 +80,25 @@ def sqlite_insert(table: Table, columns: tuple[str, ...], count: int, ignore: bo
     return f"INSERT INTO {table.name} ({','.join(columns)}) VALUES {values}{tail}"
 
 
+def _before(table: Table, name: str) -> str:
+    """Return what is added to."""
+    column = f"{table.name}.{name}"
+    return f"COALESCE({column},0)+" if table.columns[name].endswith("?") else f"{column}+"
+
+
 @lru_cache(maxsize=4096)
 def sqlite_update(table: Table, columns: tuple[str, ...], count: int, adding: bool) -> str:
     """Return a multi-row UPDATE by primary key of *count* rows."""
     width = len(table.key) + len(columns)
     first = len(table.key) + 1
     sets = ",".join(
-        f"{name}={f'{table.name}.{name}+' if adding else ''}v.column{first + i}" for i, name in enumerate(columns)
+        f"{name}={_before(table, name) if adding else ''}v.column{first + i}" for i, name in enumerate(columns)
     )
     where = " AND ".join(f"{table.name}.{name}=v.column{i + 1}" for i, name in enumerate(table.key))
     if count == 1:
-        sets = ",".join(f"{name}={f'{name}+' if adding else ''}?{first + i}" for i, name in enumerate(columns))
+        sets = ",".join(
+            f"{name}={_before(table, name) if adding else ''}?{first + i}" for i, name in enumerate(columns)
+        )
         where = " AND ".join(f"{name}=?{i + 1}" for i, name in enumerate(table.key))
         return f"UPDATE {table.name} SET {sets} WHERE {where}"
     values = ",".join(["(" + ",".join("?" * width) + ")"] * count)
@@ -126,7 +134,7 @@ def postgres_update(table: Table, columns: tuple[str, ...], adding: bool) -> str
     """Return an UPDATE by primary key of any number of rows."""
     names = table.key + columns
     arrays = ",".join(f"%s::{table.cast(name)}" for name in names)
-    sets = ",".join(f"{name}={f'{table.name}.{name}+' if adding else ''}v.{name}" for name in columns)
+    sets = ",".join(f"{name}={_before(table, name) if adding else ''}v.{name}" for name in columns)
     where = " AND ".join(f"{table.name}.{name}=v.{name}" for name in table.key)
     return f"UPDATE {table.name} SET {sets} FROM unnest({arrays}) AS v({','.join(names)}) WHERE {where}"
 

@@ -1,0 +1,107 @@
+"""Rows of numbered events: the tag is the type, the id it is about has a column, the other fields are JSON."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from comptoir.events.tables import EVENTS
+from comptoir.events.types import NUMBERED, NumberedEvent, UnknownEvent
+from comptoir.kit.db import Database, Tx
+
+COLUMNS = ",".join(EVENTS.names)
+
+FORGET_ROWS_MAX = 500
+"""Deleted rows after which one command of `forget` stops; it deletes fewer than twice as many."""
+
+FORGET_OWNERS_MAX = 50
+"""Owners that it looks at."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class _Shape(NamedTuple):
+    """How a type is stored."""
+
+    kind: type[NumberedEvent]
+    tag: str
+    subject: str
+    """Its field that holds the id it is about: the first of its own."""
+    facts: tuple[str, ...]
+    """Those that are stored as JSON."""
+
+
+def _shape(kind: type[NumberedEvent]) -> _Shape:
+    own = kind.__struct_fields__[len(NumberedEvent.__struct_fields__) :]
+    return _Shape(kind, str(kind.__struct_config__.tag), own[0], own[1:])
+
+
+BY_KIND = {kind: _shape(kind) for kind in NUMBERED}
+BY_TAG = {shape.tag: shape for shape in BY_KIND.values()}
+
+
+def insert_rows(tx: Tx, events: Sequence[NumberedEvent]) -> None:
+    """Store *events*; their numbers are not taken."""
+    tx.insert(EVENTS, [_row(event) for event in events])
+
+
+def _row(event: NumberedEvent) -> tuple[Any, ...]:
+    _, tag, subject, facts = BY_KIND[type(event)]
+    data = _encode({name: getattr(event, name) for name in facts}).decode()
+    return event.owner_id, event.number, event.at_ms, tag, getattr(event, subject), data
+
+
+def _event(row: tuple[Any, ...]) -> NumberedEvent:
+    owner_id, number, at_ms, tag, subject_id, data = row
+    shape = BY_TAG.get(tag)
+    if shape is None:  # A newer coordinator wrote it: the reader goes on after it.
+        return UnknownEvent(owner_id, at_ms, number, subject_id, tag, data)
+    facts = _decode(data)
+    known = {name: facts[name] for name in shape.facts if name in facts}
+    return shape.kind(owner_id, at_ms, number, subject_id, **known)  # type: ignore[call-arg]
+
+
+async def page(db: Database, owner_id: bytes, *, after: int, limit: int) -> list[NumberedEvent]:
+    """Return the owner's next *limit* events, by number."""
+    sql = f"SELECT {COLUMNS} FROM events WHERE owner_id = ? AND number > ? ORDER BY number LIMIT ?"
+    return [_event(row) for row in await db.fetch(sql, [owner_id, after, limit])]
+
+
+async def newest(db: Database, owner_id: bytes) -> int:
+    """Return the owner's highest number; 0: nothing happened yet."""
+    sql = "SELECT number FROM events WHERE owner_id = ? ORDER BY number DESC LIMIT 1"
+    rows = await db.fetch(sql, [owner_id])
+    return int(rows[0][0]) if rows else 0
+
+
+def forget(tx: Tx, *, older_than_ms: int, after: bytes) -> tuple[int, bytes | None]:
+    """Delete old events of some owners that come after *after*; return how many, and the owner to go on after, None at the end.
+
+    Of each owner a beginning goes, so that what is left has no gap; and never its newest, from which a reader learns how
+    far the numbers have come.
+    """
+    gone = 0
+    for _ in range(FORGET_OWNERS_MAX):
+        sql = "SELECT owner_id, number, at_ms FROM events WHERE owner_id > ? ORDER BY owner_id, number LIMIT 1"
+        found = tx.fetch(sql, [after])
+        if not found:
+            return gone, None
+        ((owner_id, _, first_ms),) = found
+        if first_ms < older_than_ms:
+            gone += _forget_of(tx, owner_id, older_than_ms=older_than_ms)
+            if gone >= FORGET_ROWS_MAX:
+                return gone, after  # This owner may have more.
+        after = owner_id
+    return gone, after
+
+
+def _forget_of(tx: Tx, owner_id: bytes, *, older_than_ms: int) -> int:
+    sql = "SELECT number, at_ms FROM events WHERE owner_id = ? ORDER BY number LIMIT ?"
+    rows = tx.fetch(sql, [owner_id, FORGET_ROWS_MAX + 1])
+    last = 0
+    for number, at_ms in rows[:-1]:
+        if at_ms >= older_than_ms:
+            break
+        last = number
+    return tx.execute("DELETE FROM events WHERE owner_id = ? AND number <= ?", [owner_id, last])
