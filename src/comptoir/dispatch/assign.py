@@ -154,7 +154,7 @@ def spec_of(job: LiveJob) -> Spec:
     kind, part = job.kind, job.kind.part(job)
     return Spec(
         model=part.model, kind=kind.name, input_units=part.input_expected, output_units=part.output_max,
-        context_tokens=part.context_tokens, price_cap_uusd=part.hold_uusd, deny=frozenset(job.tried | job.unable),
+        context_tokens=part.context_tokens, price_cap_uusd=part.hold_uusd, deny=job.tried | job.unable,
         plain=job.text_only, must_continue=job.has_loose_frames, entry=_entry(kind, part, job.caller),
     )  # fmt: skip
 

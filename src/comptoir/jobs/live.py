@@ -93,7 +93,7 @@ class LiveJob:
         self._text_only: bool | None = None
         self.refused = False
         """Set when its submit was refused after a host had begun: nothing of it may be written or published."""
-        self.tried: set[bytes] = set()
+        self.tried: frozenset[bytes] = frozenset()
         """Hosts that lost or failed it."""
         self.answers = answers
         """Texts asked for; not stored, so after a restart the job needs a host with room for all of them in one."""
@@ -114,7 +114,7 @@ class LiveJob:
         """How often the answer began anew after some of it may have been seen."""
         self.segments: list[ClosedSegment] = []
         """What hosts delivered that lost their lease, in frame order; the open lease's part is not among them."""
-        self.unable: set[bytes] = set()
+        self.unable: frozenset[bytes] = frozenset()
         """Hosts that said they can't go on from its frames; nobody blames them."""
         self.losses = 0
         """Hosts that were to blame for losing it."""
@@ -211,7 +211,7 @@ class LiveJob:
 
     def begin_stage(self) -> None:
         """Forget which hosts failed the stage before: the next one is another matter."""
-        self.tried, self.unable, self.losses = set(), set(), 0
+        self.tried, self.unable, self.losses = frozenset(), frozenset(), 0
 
     def _note_stage(self) -> None:
         if self.stages:
@@ -273,7 +273,7 @@ class LiveJob:
         self.started_ms = self.started_ms or lease.started_ms
 
     def begin_closing(self) -> Change:
-        """An end of the job is being written: nobody else may end it, or move it. Undone it may be ended again."""
+        """Its end is being written, so nobody else may end it. Undone, it can be ended again."""
         assert not self.closing and not self.over
         before = _CLOSING.values(self)
         self.closing = True
@@ -298,7 +298,7 @@ class LiveJob:
         self.state = state
 
     def note_first_frame(self, now_s: float) -> None:
-        """The host under lease delivers: the stream stands still no more."""
+        """The host under lease has begun to deliver, so the stream no longer stands still."""
         self.first_frame_s = self.first_frame_s or now_s
         self.broken_s = 0.0
 
@@ -313,7 +313,7 @@ class LiveJob:
         return lease
 
     def blame(self, host_id: bytes, *, again: bool) -> Change:
-        """A host is to blame for losing the job, and won't get it any more unless *again* says that it may."""
+        """A host is to blame for losing the job; it won't get the job again, unless *again* says that it may."""
         before = _BLAMED.values(self)
         self.losses += 1
         if not again:
@@ -321,7 +321,7 @@ class LiveJob:
         return Change(self, _BLAMED, before)
 
     def note_tried(self, hosts: Iterable[bytes]) -> None:
-        """Hosts failed it before it came here: each counts as one that lost it."""
+        """These hosts failed it before it came here, and each counts as one that lost it."""
         self.tried = self.tried.union(hosts)
         self.losses = max(self.losses, len(self.tried))
 
@@ -330,21 +330,26 @@ class LiveJob:
         self.unable = self.unable | {host_id}
 
     def recall(self, frames: list[Frame], details: bytes) -> None:
-        """Take the stored answer of a job that is over and was read without it; *details* is its engine's usage JSON."""
-        assert self.over and not self.frames
+        """Take the stored answer of a job that is over and was read without it; *details* is its engine's usage JSON.
+
+        Idempotent: two readers of one job may have read it at the same time.
+        """
+        assert self.over
+        if self.frames:
+            return
         self.append(frames)
         self.usage = Usage(self.usage.prompt_tokens, self.usage.completion_tokens, details)
 
     # -- of jobs that another coordinator owns, or owned ---------------------------------------------------------
 
     def owned_by(self, node_id: bytes) -> None:
-        """The mirror follows this owner from now on; empty: it has to be found."""
+        """The mirror follows this owner from now on; empty: the owner has yet to be found."""
         assert not self.over
         # Never empty while it is a mirror: that is what tells it from a job of ours.
         self.owner_node = node_id or OWNER_UNKNOWN
 
     def follow_owner(self, state: JobState, *, host_id: bytes | None, started_ms: int, restarts: int) -> None:
-        """The mirror stands as its owner says; that it is over is said by `end_as_stored` or `end` alone, with how it ended."""
+        """Take over how the owner's job stands, unless it is over: that comes with how it ended (`end`, `end_as_stored`)."""
         assert self.owner_node and not self.over
         if state not in FINAL:
             self.state = state
@@ -365,14 +370,14 @@ class LiveJob:
         self.wake()
 
     def accept_offer(self, body: bytes, *, events: int, answers: int, tried: Iterable[bytes]) -> None:
-        """The mirror of a job that is offered here, and about to be leased, is queued and stands as its owner says."""
+        """The mirror's job is offered here and about to be leased: it is queued, and stands as its owner says."""
         assert self.owner_node and self.lease is None and not self.frames
         self.state = JobState.QUEUED
         self.body, self.events, self.answers = body, events, answers
         self.tried = self.tried.union(tried)
 
     def take_up(self, *, events: int) -> None:
-        """The job is ours since now, read from the database: queued until its lease is found (`LiveJobs.reattach`)."""
+        """The job is ours from now on, as read from the database: queued until its lease is found (`LiveJobs.reattach`)."""
         assert self.lease is None
         self.state = JobState.QUEUED
         self.events = events

@@ -142,7 +142,7 @@ class LiveJobs:
         job.state = JobState.RUNNING
 
     def close_lease(self, job: LiveJob) -> Change:
-        """Take the lease away, if there is one: the job ends, or is ours no more. Undone the host has it again."""
+        """Take the lease away, if there is one: the job ends, or is no longer ours. Undone, the host has it again."""
         before, lease = _UNLEASED.values(job), job.lease
         if lease is None:
             return Change(job, _UNLEASED, before)
@@ -156,7 +156,7 @@ class LiveJobs:
     ) -> Iterator[tuple[Change, bytes]]:  # fmt: skip
         """running -> queued: close the lease and what it delivered, and count the event. For as long as that is being written.
 
-        Meanwhile the lease is among those that are `leaving`. Gives the change, and the closed frames for the journal.
+        Meanwhile the lease is among those that are `leaving`. Gives the change, and the closed frames encoded for the journal.
         """
         assert job.lease is lease and not job.over
         before = _REQUEUED.values(job)
@@ -173,7 +173,7 @@ class LiveJobs:
             self._leaving.remove(lease)
 
     def stand_still(self, job: LiveJob, now_s: float) -> None:
-        """The stream of a job that goes in line stands still, until a host delivers."""
+        """The stream of a job that goes in line stands still until a host delivers."""
         assert job.state is JobState.QUEUED and job.lease is None
         job.broken_s = job.broken_s or now_s
         self._broken[job] = None

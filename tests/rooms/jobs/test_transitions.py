@@ -300,6 +300,18 @@ class TestUndo:
         assert not job.closing
 
 
+class TestRecall:
+    def test_two_readers_that_read_an_answer_at_once_have_it_once(self) -> None:
+        _, job = queued()
+        job.begin_closing()
+        end((LiveJobs(), job))
+
+        job.recall([Frame("a")], b"{}")
+        job.recall([Frame("a")], b"{}")
+
+        assert [frame.text for frame in job.frames] == ["a"] and job.usage.details == b"{}"
+
+
 class TestLeaving:
     def test_a_lease_is_leaving_for_as_long_as_its_end_is_written(self) -> None:
         live, job = running()
