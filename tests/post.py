@@ -73,7 +73,7 @@ def free_port() -> int:
 @contextlib.asynccontextmanager
 async def open_post(folder: Path, *, database: str = "", **settings: Any) -> AsyncIterator[Post]:
     """Start a trading post in *folder* with one buyer (100 credits) and one operator."""
-    chosen = Settings(data=str(folder / "data"), database=database, port=0, drain_s=2.0, **settings)
+    chosen = Settings(data=str(folder / "data"), database=database, port=0, **({"drain_s": 2.0} | settings))
     async with open_house(chosen) as house:
         buyer = await add_user(house, username="ada", email="ada@example.org", password="correct-horse")
         admin = await add_user(

@@ -22,7 +22,7 @@ from comptoir.cluster import Cluster, alone, joined
 from comptoir.containers import forgetting
 from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
-from comptoir.dispatch import Alone, House
+from comptoir.dispatch import House
 from comptoir.dispatch.assign import pump, pump_all
 from comptoir.dispatch.drain import Shutdown, drain
 from comptoir.dispatch.ending_later import Later
@@ -103,9 +103,6 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
         await upgrade(db)
         house = await _rooms(settings, clock, data, db=db, node_id=node_id)
         meters = house.state(Meters)
-        slot = await house.nodes.join(version=__version__)
-        await house.ledger.open_house_accounts(fee_slot=slot)
-        house.fee_account = fee_account(slot)
         house.events.subscribe(HostFree, lambda event: pump(house, event.host_id))
         house.events.subscribe(DatabaseReturned, lambda event: pump_all(house))
         hedging(house)
@@ -164,7 +161,6 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
     kinds, events = load_kinds(settings.kinds), Events(db)
     jobs = Jobs(db, kinds)
     ledger = Ledger(db, clock, events=events)
-    await ledger.open_house_accounts()
     fleet = Fleet(
         clock, kinds=kinds, events=events, leases_here=jobs.live.slots_of, host_silent_s=settings.host_silent_s
     )  # fmt: skip
@@ -178,12 +174,14 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
         key_cache_size=settings.key_cache_size,
     )  # fmt: skip
     secret = hashlib.sha256(b"comptoir-idempotency" + key.seed()).digest()
-    house = House(
+    nodes = Nodes(db, node_id)
+    slot = await nodes.join(version=__version__)
+    await ledger.open_house_accounts(fee_slot=slot)
+    return House(
         settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=jobs,
-        receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=Nodes(db, node_id), peers=Alone(),
-        preference=preference_named(settings.routing), events=events,
+        receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=nodes, events=events,
+        preference=preference_named(settings.routing), fee_account=fee_account(slot),
     )  # fmt: skip
-    return house
 
 
 def tune_interpreter() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from msgspec.structs import replace
 
 from comptoir.app import open_house, running
 from comptoir.dispatch import House
@@ -20,7 +19,7 @@ from comptoir.settings import Settings
 from comptoir.transports.poll import POLLS_PER_HOST_MAX, PollLine
 from tests.at_once import at_once
 from tests.dialects.infrintia.caller import LLAMA, Caller
-from tests.dialects.infrintia.conftest import CHEAP_PASSWORDS, Market, market_of
+from tests.dialects.infrintia.conftest import CHEAP_PASSWORDS, QUICK, Market, market_of
 from tests.post import open_post
 
 
@@ -284,12 +283,11 @@ class TestTwoPollers:
 class TestRestart:
     async def test_queued_and_polled_jobs_survive_it(self, tmp_path: Path) -> None:
         """One job waits, one is with a host when the coordinator goes: both are given out after the restart."""
-        async with open_post(tmp_path, **CHEAP_PASSWORDS) as post, aiohttp.ClientSession() as session:
+        async with open_post(tmp_path, **QUICK) as post, aiohttp.ClientSession() as session:
             market = market_of(post, session)
             host = await market.anyone.register()
             bought = [(await market.buyer.run()).body["job_id"] for _ in range(2)]
             assert (await host.next_job()).body["job_id"] == bought[0]
-            market.house.settings = replace(market.house.settings, drain_s=0.0)
         async with reopened(tmp_path) as (url, house), aiohttp.ClientSession() as session:
             again = Caller(session, url, host.key, host.host_id)
             buyer = Caller(session, url, market.buyer.key)

@@ -16,7 +16,7 @@ from comptoir.cluster.messages import Ask, Declined, Offer, Took
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
-from comptoir.dispatch.assign import give, lease_on, line_up, pump, spec_of, start, take
+from comptoir.dispatch.assign import give, lease_on, pump, spec_of, take, wait_here
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.drain import Shutdown
 from comptoir.events import RemoteJobsWaiting
@@ -76,14 +76,14 @@ class Offers:
 
     # -- making --------------------------------------------------------------------------------------------------
 
-    def offer(self, job: LiveJob, candidate: Candidate) -> None:
-        """Offer *job*, which is in no line, to the coordinator of *candidate*."""
+    def offer(self, job: LiveJob, candidate: Candidate) -> bool:
+        """Offer *job*, which is in no line, to the coordinator of *candidate*; False: that one can't be reached now."""
         host = self._house.fleet.find(candidate.host_id)
         if host is None or not host.node_id or not self._board.up:
-            self._back_in_line(job)
-            return
+            return False
         self._view.counted(host.id, job.model, 1)
         self._send(job, host.node_id, host_id=host.id)
+        return True
 
     def _send(self, job: LiveJob, node_id: bytes, *, host_id: bytes = b"") -> None:
         timer = self._loop.call_later(ANSWER_S, self._unanswered, job.id)
@@ -112,19 +112,7 @@ class Offers:
             made.timer.cancel()
             if made.host_id:
                 self._view.counted(made.host_id, made.job.model, -1)
-            self._back_in_line(made.job)
-
-    def _back_in_line(self, job: LiveJob) -> None:
-        """Let the job wait here: a host of ours that is free takes it at once, one elsewhere when it is asked for."""
-        house = self._house
-        if job.closing or job.over or job.owner_node or job.lease is not None or job.id in house.jobs.queue:
-            return
-        spec = spec_of(job)
-        candidate = take(house, spec, here=True)
-        if candidate is not None:
-            house.background.spawn(start(house, job, candidate))
-        else:
-            line_up(house, job, spec, first=True)
+            wait_here(self._house, made.job)
 
     # -- taking --------------------------------------------------------------------------------------------------
 

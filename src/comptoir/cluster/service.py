@@ -14,7 +14,7 @@ from comptoir.cluster.offers import Offers
 from comptoir.cluster.sharing import Sharing
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.cluster.take_over import TakeOver
-from comptoir.dispatch import House, Standing
+from comptoir.dispatch import House, Membership, Peers, Standing
 from comptoir.hosts import Host
 from comptoir.jobs import JobState, LiveJob
 from comptoir.kit.bus import Bus
@@ -24,8 +24,8 @@ from comptoir.routing import Candidate
 log = logging.getLogger(__name__)
 
 
-class Cluster:
-    """`dispatch.Peers` over a bus."""
+class Cluster(Peers):
+    """The other coordinators, over a bus."""
 
     def __init__(self, house: House, bus: Bus) -> None:
         self._house = house
@@ -57,9 +57,9 @@ class Cluster:
 
     # -- Peers ---------------------------------------------------------------------------------------------------
 
-    def offer(self, job: LiveJob, candidate: Candidate) -> None:
+    def offer(self, job: LiveJob, candidate: Candidate) -> bool:
         """Offer a waiting job of ours to the coordinator that *candidate* is linked to."""
-        self.offers.offer(job, candidate)
+        return self.offers.offer(job, candidate)
 
     def moved(self, job: LiveJob) -> None:
         """Another coordinator owns *job* now; whose it is comes out by looking."""
@@ -117,7 +117,7 @@ async def joined(house: House, bus: Bus) -> AsyncIterator[Cluster]:
         Unavailable: the database is out of reach.
     """
     cluster = Cluster(house, bus)
-    house.peers = cluster
+    house.state(Membership).peers = cluster
     await cluster.board.start()
     await cluster.take_over.begin()
     cluster.view.begin()

@@ -96,7 +96,8 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
 async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
     """Lease a queued job to a reserved host: durable first, then down the line. To a host of another coordinator it is offered."""
     if candidate.away:
-        house.peers.offer(job, candidate)
+        if not house.peers.offer(job, candidate):
+            wait_here(house, job)
         return
     if not job.may_be_leased:
         house.fleet.release(candidate.host_id)
@@ -113,6 +114,18 @@ async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
             line_up(house, job, spec_of(job), first=True)
     else:
         give(house, job, lease)
+
+
+def wait_here(house: House, job: LiveJob) -> None:
+    """Let a queued job that nobody elsewhere took wait here, or give it to a free host of this coordinator."""
+    if job.closing or job.over or job.owner_node or job.lease is not None or job.id in house.jobs.queue:
+        return
+    spec = spec_of(job)
+    candidate = take(house, spec, here=True)
+    if candidate is not None:
+        house.background.spawn(start(house, job, candidate))
+    else:
+        line_up(house, job, spec, first=True)
 
 
 async def lease_on(house: House, job: LiveJob, candidate: Candidate, *, from_id: bytes) -> Lease:

@@ -1,27 +1,23 @@
 """The house: every room and every line to a host, as the verbs of the street get it; and where they keep their own state."""
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from comptoir.dispatch.background import Background
+from comptoir.dispatch.peers import Peers
 from comptoir.events import Events
-from comptoir.hosts import Fleet, Host, Hosts
+from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity
 from comptoir.jobs import Jobs, Lease, LiveJob
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
-from comptoir.kit.errors import Unavailable
-from comptoir.ledger import FEES, Ledger
+from comptoir.ledger import Ledger
 from comptoir.nodes import Nodes
 from comptoir.receipts import Receipts
-from comptoir.routing import Candidate, Preference
+from comptoir.routing import Preference
 from comptoir.settings import Settings
-
-log = logging.getLogger(__name__)
 
 
 class Turn(IntEnum):
@@ -52,99 +48,6 @@ class Line(Protocol):
         ...
 
 
-class Standing(NamedTuple):
-    """How it stands with the other coordinators, for metrics."""
-
-    others: int
-    """That are alive."""
-    bus_up: bool
-    gaps: int
-    """Times that messages of one of them were found lost."""
-    mirrors: int
-    """Jobs of others that are read here."""
-    taken_over: int
-    """Jobs taken over from others since the start."""
-
-
-class Peers(Protocol):
-    """The other coordinators of this trading post; `Alone` where there are none, `comptoir.cluster` where there are."""
-
-    def offer(self, job: LiveJob, candidate: Candidate) -> None:
-        """Offer a waiting job of ours to the coordinator that *candidate* is linked to; declined, it waits in line."""
-        ...
-
-    def moved(self, job: LiveJob) -> None:
-        """Another coordinator owns *job* now: what is here of it becomes a mirror, and its readers go on."""
-        ...
-
-    def stop(self, job: LiveJob, reason: str) -> None:
-        """Ask the owner of a mirrored job to cancel it."""
-        ...
-
-    async def mirror(self, job: LiveJob) -> LiveJob:
-        """Return what follows the unfinished job *job* (as read from the database) at its owner, from frame 0 on.
-
-        Raises:
-            Unavailable: nobody owns it right now; try again.
-        """
-        ...
-
-    async def owner_of(self, job_id: bytes) -> bytes | None:
-        """Return the other coordinator that owns an unfinished job; None: it is over, unknown, or ours."""
-        ...
-
-    async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
-        """A host came here: learn of it what others wrote, and take over the jobs that it brings leases on.
-
-        Raises:
-            Unavailable: the database is away, and whose its leases are can't be known; it must come again, with its frames.
-        """
-        ...
-
-    def yields(self, host: Host) -> bool:
-        """Tell whether a job elsewhere waits longer for *host* than any here; it was asked for, and comes or not."""
-        ...
-
-    def lives(self, node_id: bytes) -> bool:
-        """Tell whether a coordinator is alive, this one included."""
-        ...
-
-    def standing(self) -> Standing | None:
-        """Tell how it stands with the others; None where there are none."""
-        ...
-
-
-class Alone:
-    """No other coordinators."""
-
-    def offer(self, job: LiveJob, candidate: Candidate) -> None:
-        raise AssertionError("no host is linked to another coordinator, where there is none")
-
-    def moved(self, job: LiveJob) -> None:
-        log.error("job %s was taken over by a coordinator that this one does not know of", job.id.hex())
-
-    def stop(self, job: LiveJob, reason: str) -> None:
-        raise AssertionError("nothing is mirrored where there is no other coordinator")
-
-    async def mirror(self, job: LiveJob) -> LiveJob:
-        raise Unavailable("the job is just being taken up; try again")
-
-    async def owner_of(self, job_id: bytes) -> bytes | None:
-        return None
-
-    async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
-        return
-
-    def yields(self, host: Host) -> bool:
-        return False
-
-    def lives(self, node_id: bytes) -> bool:
-        return False
-
-    def standing(self) -> Standing | None:
-        return None
-
-
 class State:
     """What a verb keeps between its calls, declared beside that verb; each coordinator has one (`House.state`)."""
 
@@ -155,9 +58,16 @@ class State:
 StateT = TypeVar("StateT", bound=State)
 
 
-@dataclass(eq=False)
+class Membership(State):
+    """Whom this coordinator works beside: nobody, until it joins others (`cluster.joined`)."""
+
+    def __init__(self, house: "House") -> None:
+        self.peers = Peers()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class House:
-    """One coordinator: its rooms and its lines. What only one verb needs is not here but with that verb (`State`)."""
+    """One coordinator: its rooms and its lines, set when it is made. What only one verb needs lives with that verb (`State`)."""
 
     settings: Settings
     clock: Clock
@@ -171,27 +81,31 @@ class House:
     idempotency: Idempotency
     nodes: Nodes
     """The coordinators of this trading post; `node_id` is this one's."""
-    peers: Peers
-    """The other coordinators."""
     preference: Preference
     """Routing strategy in force."""
     events: Events
     """What happens is told here, and heard; and read again, by owner."""
-    fee_account: bytes = FEES
+    fee_account: bytes
     """Where this coordinator books the platform's part (`ledger.fee_account` of its slot)."""
     background: Background = field(default_factory=Background)
     """Tasks that nobody awaits; a stop waits for them."""
     lines: dict[bytes, Line] = field(default_factory=dict)
     """Line by host id; a host without one can't be given jobs."""
 
-    _states: dict[type["State"], Any] = field(default_factory=dict)
+    _states: dict[type[State], Any] = field(default_factory=dict, init=False, repr=False)
 
     def state(self, kind: type[StateT]) -> StateT:
         """Return this coordinator's one *kind*, made when it is first asked for; a look into a dict by class."""
-        found: StateT | None = self._states.get(kind)
-        if found is None:
-            found = self._states[kind] = kind(self)
-        return found
+        try:
+            return self._states[kind]  # type: ignore[no-any-return]
+        except KeyError:
+            made = self._states[kind] = kind(self)
+            return made
+
+    @property
+    def peers(self) -> Peers:
+        """The other coordinators, or what stands for them where there are none."""
+        return self.state(Membership).peers
 
     @property
     def node_id(self) -> bytes:

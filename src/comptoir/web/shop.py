@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from weakref import WeakKeyDictionary
 
 import msgspec
 
 from comptoir import __version__
-from comptoir.dispatch import House
+from comptoir.dispatch import House, State
 from comptoir.dispatch.drain import Shutdown
 from comptoir.hosts import ACTIVE, DRAINING, ContainerSummary, Host, ModelSummary, ReputationStory
 from comptoir.kit.http import Dialect, document_bytes
@@ -51,12 +50,19 @@ class Fragment:
         return (self.tables + line).encode()
 
 
+class LivePart(State):
+    """The live part as it was last rendered."""
+
+    def __init__(self, house: House) -> None:
+        self.kept: tuple[float, Fragment] | None = None
+        """With its monotonic time."""
+
+
 class Shop:
     """Pages over a house, and about *dialects*."""
 
     def __init__(self, dialects: tuple[Dialect, ...]) -> None:
         self._dialects = dialects
-        self._fragments: WeakKeyDictionary[House, tuple[float, Fragment]] = WeakKeyDictionary()
         # Declarations do not change while a process lives: each document and page is made once.
         self._document = cache(lambda dialect: document_bytes(dialect, version=__version__))
         self._reference = cache(lambda dialect: reference.page(dialect, msgspec.json.decode(self._document(dialect))))
@@ -79,10 +85,9 @@ class Shop:
 
     def market(self, house: House) -> Fragment:
         """Return the live part, at most `FRESH_S` old."""
-        now_s = house.clock.monotonic_s()
-        kept = self._fragments.get(house)
-        if kept is not None and now_s - kept[0] < FRESH_S:
-            return kept[1]
+        now_s, live = house.clock.monotonic_s(), house.state(LivePart)
+        if live.kept is not None and now_s - live.kept[0] < FRESH_S:
+            return live.kept[1]
         models, waiting = house.fleet.models(), house.jobs.queue.models()
         containers = house.fleet.catalog.containers()
         status = status_line(house)
@@ -94,7 +99,7 @@ class Shop:
         )  # fmt: skip
         fingerprint = hashlib.sha256((status + tables).encode()).hexdigest()[:16]
         made = Fragment(status, tables.replace("?seen=SEEN", f"?seen={fingerprint}", 1), fingerprint)
-        self._fragments[house] = now_s, made
+        live.kept = now_s, made
         return made
 
     # -- references ----------------------------------------------------------------------------------------------

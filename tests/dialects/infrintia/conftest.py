@@ -8,13 +8,15 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from msgspec.structs import replace
 
 from comptoir.dispatch import House
 from tests.dialects.infrintia.caller import Caller
 from tests.post import Post, open_post
 
 CHEAP_PASSWORDS: dict[str, Any] = {"argon2_memory_kib": 64, "argon2_passes": 1}
+
+QUICK = CHEAP_PASSWORDS | {"drain_s": 0.0}
+"""The same, and nobody waits at the end for what a test left open."""
 
 
 @dataclass
@@ -51,10 +53,8 @@ def settings() -> dict[str, Any]:
 @pytest.fixture
 async def market(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Market]:
     """A running post."""
-    async with open_post(tmp_path, **(CHEAP_PASSWORDS | settings)) as post, aiohttp.ClientSession() as session:
+    async with open_post(tmp_path, **(QUICK | settings)) as post, aiohttp.ClientSession() as session:
         yield market_of(post, session)
-        # Nobody ends what a test left open: do not wait for it.
-        post.house.settings = replace(post.house.settings, drain_s=0.0)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -62,6 +62,5 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mark
     """A running post for all tests of a module that leave nothing behind that another would trip over."""
     folder = tmp_path_factory.mktemp("shared")
     plenty = {"signup_credits_uusd": 10**9, "allow_private_endpoint_urls": True, "push_timeout_s": 5.0}
-    async with open_post(folder, **(CHEAP_PASSWORDS | plenty)) as post, aiohttp.ClientSession() as session:
+    async with open_post(folder, **(QUICK | plenty)) as post, aiohttp.ClientSession() as session:
         yield market_of(post, session)
-        post.house.settings = replace(post.house.settings, drain_s=0.0)

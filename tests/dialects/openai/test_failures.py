@@ -308,7 +308,7 @@ class TestBound:
 
 
 class TestPings:
-    async def test_a_long_silence_is_filled_with_comments(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_long_silence_is_filled_with_comments(self, tmp_path: Path) -> None:
         async def slow(_: Request, answer: Answer) -> None:
             answer.begin_stream()
             await answer.piece(sse(ROLE, delta({"content": "a"}), done=False))
@@ -316,11 +316,9 @@ class TestPings:
             await answer.piece(sse(delta({"content": "b"}), STOP, usage(1, 2)))
             answer.end_stream()
 
-        shop.answers(slow)
-        house = shop.post.house
-        monkeypatch.setattr(house, "settings", msgspec.structs.replace(house.settings, sse_ping_s=0.1))
-
-        response = await shop.ask(shop.chat(stream=True))
+        async with open_shop(tmp_path, sse_ping_s=0.1) as shop:
+            shop.answers(slow)
+            response = await shop.ask(shop.chat(stream=True))
 
         first, second = response.body.index(b'"a"'), response.body.index(b'"b"')
         assert response.body[first:second].count(b": ping\n\n") in (2, 3)

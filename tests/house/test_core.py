@@ -1,0 +1,99 @@
+"""The core is small and nobody changes it: `House` is frozen, has few members, and a verb's state lives with that verb."""
+
+import ast
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from comptoir.dispatch import House
+from tests.house import tree
+
+MEMBERS_MAX = 20
+"""Public fields, properties and methods of House. It had 56, and 233 functions take it: each sees all of them."""
+
+HOUSES = ("house", "_house")
+"""Names under which the core is known, alone or behind a dot."""
+
+
+def public_members(core: type) -> set[str]:
+    """Return what a reader of *core* has to know."""
+    fields = {field.name for field in dataclasses.fields(core)}
+    return {name for name in fields | set(dir(core)) if not name.startswith("_")}
+
+
+def is_house(node: ast.AST) -> bool:
+    """Tell whether *node* reads the core: ``house``, ``self._house``, ``post.house``, ``posts[1].house``."""
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    return name in HOUSES
+
+
+def changed(text: str) -> Iterator[str]:
+    """Yield the members of the core that *text* assigns to or deletes, in whatever way."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load) and is_house(node.value):
+            yield node.attr
+        if isinstance(node, ast.Call) and node.args and is_house(node.args[0]):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("setattr", "__setattr__", "delattr", "__delattr__"):
+                yield ast.unparse(node.args[1])
+
+
+class TestCore:
+    def test_it_is_frozen(self) -> None:
+        params = House.__dataclass_params__  # type: ignore[attr-defined]
+
+        assert (params.frozen, params.eq) == (True, False)
+
+    def test_it_has_few_members(self) -> None:
+        members = public_members(House)
+
+        assert len(members) <= MEMBERS_MAX, (
+            f"{len(members)} members: state that belongs to a verb is a State of its module"
+        )
+
+    def test_a_member_too_many_is_found(self) -> None:
+        @dataclasses.dataclass(frozen=True)
+        class Planted(House):
+            planted: int = 0
+
+            def plant(self) -> None: ...
+
+        assert public_members(Planted) == public_members(House) | {"planted", "plant"}
+
+    def test_nobody_assigns_to_it(self) -> None:
+        """Frozen already says so where mypy or the interpreter looks; tests are neither typed nor all run at once."""
+        found = [f"{path}: {name}" for path in tree.python_files() for name in changed((tree.ROOT / path).read_text())]
+
+        assert found == []
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "house.lines = {}",
+            "self._house.frames += 1",
+            "post.house.settings: object = None",
+            "posts[1].house.fleet, other = a, b",
+            "del house.lines",
+            "for house.lines in a: pass",
+            "with a as house.lines: pass",
+            "monkeypatch.setattr(post.house, 'lines', {})",
+            "object.__setattr__(house, 'lines', {})",
+            "setattr(self._house, name, {})",
+        ],
+    )
+    def test_a_planted_assignment_is_found(self, code: str) -> None:
+        assert list(changed(code)) != []
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "house.lines[host_id] = line",
+            "self._house = house",
+            "a = house.lines",
+            "house.state(Meters).frames += 1",
+            "monkeypatch.setattr(house.db, 'batch', away)",
+        ],
+    )
+    def test_what_is_no_assignment_to_it_is_not_found(self, code: str) -> None:
+        assert list(changed(code)) == []
