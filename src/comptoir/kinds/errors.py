@@ -1,7 +1,5 @@
 """What the kinds refuse."""
 
-from collections.abc import Iterable
-
 from comptoir.kit.errors import InvalidField
 
 
@@ -12,5 +10,5 @@ class KindsError(Exception):
 class UnknownKind(InvalidField):
     """A kind is named that is not sold here."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
         super().__init__("kind", f"must be one of {', '.join(sorted(known))}, not {name[:64]!r}")

@@ -109,6 +109,9 @@ class Kind:
     message_chars_max: ClassVar[int] = MESSAGE_CHARS_MAX
     """Longest message of a failure that is kept."""
 
+    paid_by_output: ClassVar[bool] = True
+    """Whether its output costs anything, so that an order needs a bound of it."""
+
     # -- buying --------------------------------------------------------------------------------------------------
 
     def parts(self, ask: Ask) -> tuple[Part, ...]:

@@ -66,7 +66,7 @@ class Kinds:
         """
         kind = self._kinds.get(name)
         if kind is None:
-            raise UnknownKind(name, self._kinds)
+            raise UnknownKind(name, tuple(self._kinds))
         return kind
 
     def stored(self, name: str) -> Kind:

@@ -8,7 +8,8 @@ import aiohttp
 import pytest
 
 from comptoir.desk.readers import OpenStreams
-from comptoir.dialects.infrintia.jobs import FRAMES_PER_PIECE, render_tokens
+from comptoir.desk.streaming import FRAMES_PER_PIECE
+from comptoir.dialects.infrintia.jobs import render_tokens
 from comptoir.kit.ids import parse
 from comptoir.link import Frame
 from tests.dialects.infrintia.caller import Caller, events

@@ -4,7 +4,7 @@ import time
 
 from comptoir import __version__
 from comptoir.desk import PlainBody, claim, find_job, render_plain_error, status_of, stop
-from comptoir.dialects.house import views
+from comptoir.dialects.house import buying, views
 from comptoir.dialects.house.wire import (
     AuditView,
     ContainersView,
@@ -304,6 +304,7 @@ ENDPOINTS = (
         response=Deposited, status=201, idempotent=True, errors=(UnknownUser, UnknownAccount),
         example={"owner": "demo", "credits": 50},
     ),
+    *buying.ENDPOINTS,
     Endpoint("GET", "/jobs", jobs, Access.BUYER, "List jobs, newest first.", query=JobsQuery, response=JobsView),
     Endpoint(
         "GET", "/jobs/{id}", job, Access.BUYER, "Give one job with its events and attempts.", response=JobDetail,

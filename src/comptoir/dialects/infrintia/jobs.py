@@ -1,25 +1,22 @@
 """Jobs as their buyer sees them: submit, list, look at, follow, cancel."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence
 
 import msgspec
 
-from comptoir.desk import claim, find_job, follow, open_stream, stop, submit_once
+from comptoir.desk import claim, find_job, follow, stop, stream_job, submit_once
 from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line
 from comptoir.dispatch import House, Order
-from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob, Reader
+from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob
 from comptoir.kinds import bought
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request, Stream
 from comptoir.kit.ids import public
 from comptoir.kit.money import to_credits
-from comptoir.kit.sse import DONE, PING, event, last_event_id, numbering
+from comptoir.kit.sse import DONE, event, numbering
 from comptoir.link import Frame
-
-FRAMES_PER_PIECE = 2_048
-"""Most tokens joined into one write, so that the replay of a long answer is sent as the client reads."""
 
 encode = msgspec.json.Encoder().encode
 
@@ -118,44 +115,19 @@ async def stream(house: House, request: Request) -> Stream:
     Events are numbered, so that a browser's EventSource goes on where its connection broke. Leaving does not stop the job.
     Should the answer have begun anew since, which the numbers tell, an error says so instead.
     """
-    try:
-        last = last_event_id(request.header(b"last-event-id"))
-    except ValueError as error:
-        raise InvalidField("Last-Event-ID", str(error)) from error
-    job = await find_job(house, request.principal.id, request.params["id"])
-    job = await follow(house, job)
-    close = open_stream(house, job.id)
-    reader = Reader(job, start=0 if last is None else last[1] + 1)
-    reader.misled = last is not None and last[0] != job.restarts
-
-    def gone() -> None:
-        reader.leave()
-        close()
-
-    request.when_gone(gone)
-    return Stream(_events(reader, ping_s=house.settings.sse_ping_s, close=close))
+    return await stream_job(
+        house, request, request.params["id"], owner_id=request.principal.id, render=render_tokens, end=_end
+    )  # fmt: skip
 
 
-async def _events(reader: Reader, *, ping_s: float, close: Callable[[], None]) -> AsyncIterator[bytes]:
-    job = reader.job
-    try:
-        while not reader.misled and (fresh := await reader.next(timeout_s=ping_s)) is not None:
-            if not fresh:
-                yield PING
-            number = reader.at - len(fresh)
-            for start in range(0, len(fresh), FRAMES_PER_PIECE):
-                piece = fresh[start : start + FRAMES_PER_PIECE]
-                yield render_tokens(piece, number=number + start, restarts=job.restarts)
-        if reader.misled:
-            yield event(encode({"error": wire.JobError(*RESTARTED)}), name="error") + DONE
-        elif job.over:
-            error = job_error(job.state, code=job.error_code, message=job.error_message)
-            yield (event(encode({"error": error}), name="error") if error is not None else b"") + DONE
-    finally:
-        close()
+def _end(job: LiveJob, misled: bool) -> bytes:
+    if misled:
+        return event(encode({"error": wire.JobError(*RESTARTED)}), name="error") + DONE
+    error = job_error(job.state, code=job.error_code, message=job.error_message)
+    return (event(encode({"error": error}), name="error") if error is not None else b"") + DONE
 
 
-def render_tokens(frames: list[Frame], *, number: int, restarts: int = 0) -> bytes:
+def render_tokens(frames: Sequence[Frame], number: int, restarts: int = 0) -> bytes:
     """Return the events of *frames*, the first of which is frame *number*, as one write; frames without text have none."""
     before = numbering(restarts)
     return b"".join(

@@ -21,6 +21,9 @@ TOOLS_S = 20.0
 """Least patience with an answer that may hold tool calls: engines put a call together before they send it."""
 
 
+_is_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
 class _Tokens(Kind):
     """What the three have in common."""
 
@@ -43,6 +46,14 @@ class _Tokens(Kind):
         # Routing takes a prompt for half of the bound that its hold covers.
         expected = (prompt_tokens - PROMPT_TOKENS_BASE) // 2
         return Part(model, prompt_tokens, expected, output_max, expected + output_max // answers)
+
+    def check(self, body: bytes) -> str:
+        """Say what keeps a body from being an OpenAI-style request; empty: nothing."""
+        try:
+            _is_object(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return f"must be an OpenAI-style request body: {error}"
+        return ""
 
     def text_only(self, body: bytes) -> bool:
         """Tell whether the body is one text with a length and a temperature."""
@@ -79,3 +90,4 @@ class Embedding(_Tokens):
     """Texts, as vectors; only the input is paid."""
 
     name = "embedding"
+    paid_by_output = False

@@ -1,0 +1,73 @@
+"""Follow a job over server-sent events, numbered so that a client goes on where its connection broke: one way for every dialect.
+
+Events carry the numbers of frames; a reader that comes again with ``Last-Event-ID`` gets what follows. Should the answer have begun
+anew since, which the numbers tell, the stream ends by saying so. Leaving does not stop the job.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from comptoir.desk.follow import find_job, follow
+from comptoir.desk.readers import open_stream
+from comptoir.dispatch import House
+from comptoir.jobs import LiveJob, Reader
+from comptoir.kit.errors import InvalidField
+from comptoir.kit.http import Request, Stream
+from comptoir.kit.sse import PING, last_event_id
+from comptoir.link import Frame
+
+FRAMES_PER_PIECE = 2_048
+"""Most frames joined into one write, so that the replay of a long answer is sent as the client reads."""
+
+Render = Callable[[Sequence[Frame], int, int], bytes]
+"""Frames, the number of the first of them, and how often the answer had begun anew: the events, as one write."""
+
+End = Callable[[LiveJob, bool], bytes]
+"""The job, and whether what the reader has seen is no part of the answer any more: the last events."""
+
+
+async def stream_job(
+    house: House, request: Request, job_id: str, *, owner_id: bytes | None, render: Render, end: End
+) -> Stream:  # fmt: skip
+    """Return the stream of a job from its first frame, or from the one after ``Last-Event-ID``, to its end.
+
+    Args:
+        job_id: the public id.
+        owner_id: whose it has to be; None: anybody's.
+
+    Raises:
+        InvalidField: ``Last-Event-ID`` is none of ours.
+        UnknownJob, Unavailable, AnswerForgotten: as `find_job` and `follow`.
+        TooManyRequests, Unavailable: too many streams are open.
+    """
+    try:
+        last = last_event_id(request.header(b"last-event-id"))
+    except ValueError as error:
+        raise InvalidField("Last-Event-ID", str(error)) from error
+    job = await follow(house, await find_job(house, owner_id, job_id))
+    close = open_stream(house, job.id)
+    reader = Reader(job, start=0 if last is None else last[1] + 1)
+    reader.misled = last is not None and last[0] != job.restarts
+
+    def gone() -> None:
+        reader.leave()
+        close()
+
+    request.when_gone(gone)
+    return Stream(_events(reader, ping_s=house.settings.sse_ping_s, close=close, render=render, end=end))
+
+
+async def _events(
+    reader: Reader, *, ping_s: float, close: Callable[[], None], render: Render, end: End
+) -> AsyncIterator[bytes]:  # fmt: skip
+    job = reader.job
+    try:
+        while not reader.misled and (fresh := await reader.next(timeout_s=ping_s)) is not None:
+            if not fresh:
+                yield PING
+            number = reader.at - len(fresh)
+            for start in range(0, len(fresh), FRAMES_PER_PIECE):
+                yield render(fresh[start : start + FRAMES_PER_PIECE], number + start, job.restarts)
+        if reader.misled or job.over:
+            yield end(job, reader.misled)
+    finally:
+        close()

@@ -1,0 +1,140 @@
+"""Buy work of any kind that is sold here, and follow it: what the published APIs do for the kinds that they know."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from comptoir.desk import claim, stream_job, submit_once
+from comptoir.dialects.house import views
+from comptoir.dialects.house.wire import JobView
+from comptoir.dispatch import House, Order
+from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
+from comptoir.idempotency import IdempotencyMismatch
+from comptoir.identity import Principal
+from comptoir.jobs import RESTARTED, AnswerForgotten, LiveJob, UnknownJob
+from comptoir.kinds import UnknownKind
+from comptoir.kit.errors import InvalidField
+from comptoir.kit.http import Access, Endpoint, Request, Stream
+from comptoir.kit.ids import public
+from comptoir.kit.sse import event, numbering
+from comptoir.ledger import InsufficientCredit
+from comptoir.link import COUNT_MAX, Frame
+
+DIALECT_NAME = "house"
+
+_encode = msgspec.json.Encoder().encode
+_is_json = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class BuyBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Work to be bought. It goes on by itself; `GET /house/jobs/{id}/frames` follows it."""
+
+    kind: Annotated[str, Meta(min_length=1, max_length=64)]
+    """Name of a kind that is sold here."""
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    """What hosts offer it under."""
+    body: msgspec.Raw
+    """What the host is given, to the byte; what has to be in it, the kind says (docs/kinds)."""
+    output_max: Annotated[int, Meta(ge=1, le=COUNT_MAX)] | None = None
+    """Most units of the kind's output; the hold covers them. Left out: as many as the body can lead to, where that is known."""
+
+
+class FrameView(msgspec.Struct, omit_defaults=True):
+    """One piece of the output; the number of its event is its own."""
+
+    text: str = ""
+    count: int = 0
+    """Units of the kind's output that it stands for."""
+    extra: msgspec.Raw = msgspec.Raw()
+    """What else the host's engine sent for it, as JSON; absent: nothing, or nothing that is JSON."""
+
+
+class EndView(msgspec.Struct):
+    """How the job ended; the last event, called ``end``."""
+
+    state: str
+    finish_reason: str | None
+    error_code: str | None
+    error_message: str | None
+    cost_uusd: int
+    receipt: str | None
+
+
+async def buy(house: House, request: Request) -> JobView:
+    """Buy work of any kind. What is not used of the hold goes back."""
+    body: BuyBody = request.body
+    kind = house.jobs.kinds.get(body.kind)
+    asked = bytes(body.body)
+    if wrong := kind.check(asked):
+        raise InvalidField("body", wrong)
+    output_max = body.output_max or kind.output_max(asked)
+    if not output_max and kind.paid_by_output:
+        raise InvalidField("output_max", f"is needed: the most {kind.output.many} that may be made and paid")
+    bound = await claim(house, request)
+    order = Order(
+        owner_id=request.principal.id, dialect=DIALECT_NAME, kind=kind.name, model=body.model, body=asked,
+        output_max=output_max, detached=True,
+    )  # fmt: skip
+    job = await submit_once(house, order, bound)
+    return views.job(house, await house.jobs.get(job.id))
+
+
+async def frames(house: House, request: Request) -> Stream:
+    """Follow a job's output from its first piece, or from the one after ``Last-Event-ID``, to its end."""
+    who: Principal = request.principal
+    owner_id = None if who.is_admin else who.id
+    return await stream_job(house, request, request.params["id"], owner_id=owner_id, render=render_frames, end=_end)
+
+
+def render_frames(pieces: Sequence[Frame], number: int, restarts: int = 0) -> bytes:
+    """Return the events of *pieces*, the first of which is frame *number*, as one write."""
+    before = numbering(restarts)
+    return b"".join(
+        [b"id: %b%d\ndata: %b\n\n" % (before, at, _encode(_shown(frame))) for at, frame in enumerate(pieces, number)]
+    )
+
+
+def _shown(frame: Frame) -> FrameView:
+    view = FrameView(frame.text, frame.tokens)
+    if frame.extra:
+        try:
+            _is_json(frame.extra)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return view  # A host may send anything there.
+        # An event is one line; JSON that was sent over several is the same without their ends.
+        view.extra = msgspec.Raw(frame.extra.replace(b"\n", b" ").replace(b"\r", b" "))
+    return view
+
+
+def _end(job: LiveJob, misled: bool) -> bytes:
+    if misled:
+        code, message = RESTARTED
+        return event(_encode({"code": code, "message": message}), name="error")
+    view = EndView(
+        job.state, job.finish_reason or None, job.error_code or None, job.error_message or None, job.cost_uusd,
+        public("rcpt", job.id),
+    )  # fmt: skip
+    return event(_encode(view), name="end")
+
+
+ENDPOINTS = (
+    Endpoint(
+        "POST", "/jobs", buy, Access.BUYER, "Buy work of any kind that is sold here.", request=BuyBody, response=JobView,
+        status=201, idempotent=True,
+        errors=(
+            IdempotencyMismatch, PromptTooLong, TooManyJobs, UnknownKind, UnknownModel, NoHostPossible, QueueFull,
+            InsufficientCredit,
+        ),
+        example={
+            "kind": "chat", "model": "comptoir-demo", "output_max": 64,
+            "body": {"messages": [{"role": "user", "content": "What is Comptoir?"}]},
+        },
+    ),
+    Endpoint(
+        "GET", "/jobs/{id}/frames", frames, Access.BUYER, "Follow a job's output, piece by piece.",
+        errors=(UnknownJob, AnswerForgotten), media="text/event-stream",
+        description="Server-sent events: one a piece, numbered, and an `end` that says how it went; read on with Last-Event-ID.",
+    ),
+)  # fmt: skip

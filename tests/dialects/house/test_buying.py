@@ -1,0 +1,95 @@
+"""Work of any kind, bought over the house API and followed piece by piece."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from comptoir.dialects.house.buying import render_frames
+from comptoir.link import Frame
+from tests.dialects.house.conftest import Caller
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+ORDER = {"kind": "chat", "model": "trivial", "body": CHAT, "output_max": 5}
+
+
+async def buy(house: Caller, **fields: Any) -> tuple[int, Any]:
+    return await house.call("POST", "/jobs", body=ORDER | fields)
+
+
+async def events(house: Caller, job_id: str, **headers: str) -> list[tuple[str, str, Any]]:
+    """Return the events of a job's stream: name, number, data."""
+    sent = {"authorization": f"Bearer {house.post.buyer_key}"} | headers
+    found = []
+    async with house._session.get(f"{house.post.url}/house/jobs/{job_id}/frames", headers=sent) as answer:
+        assert answer.status == 200, await answer.text()
+        for block in (await answer.text()).split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+            if fields:
+                found.append((fields.get("event", ""), fields.get("id", ""), msgspec.json.decode(fields["data"])))
+    return found
+
+
+class TestBuy:
+    async def test_it_is_streamed_paid_and_receipted(self, house: Caller) -> None:
+        status, job = await buy(house)
+        assert (status, job["kind"], job["dialect"], job["max_tokens"]) == (201, "chat", "house", 5)
+
+        *pieces, (name, _, end) = await events(house, job["id"])
+
+        assert [number for _, number, _ in pieces] == [str(at) for at in range(len(pieces))]
+        assert sum(piece.get("count", 0) for _, _, piece in pieces) == 5
+        assert (name, end["state"], end["finish_reason"], end["receipt"]) == (
+            "end", "completed", "length", "rcpt" + job["id"][3:],
+        )  # fmt: skip
+        assert (await house.get(f"/jobs/{job['id']}"))[1]["cost_uusd"] == end["cost_uusd"] > 0
+
+    async def test_who_comes_again_gets_what_follows(self, house: Caller) -> None:
+        _, job = await buy(house)
+        whole = await events(house, job["id"])
+
+        assert await events(house, job["id"], **{"last-event-id": "2"}) == whole[3:]
+
+    async def test_a_repeat_under_one_key_buys_once(self, house: Caller) -> None:
+        headers = {"idempotency-key": "once"}
+        (_, first), (_, second) = [await house.call("POST", "/jobs", body=ORDER, headers=headers) for _ in range(2)]
+
+        assert first["id"] == second["id"]
+
+    @pytest.mark.parametrize(
+        ("fields", "status", "field"),
+        [
+            ({"kind": "nope"}, 422, "kind"),
+            ({"model": "nope"}, 404, None),
+            ({"body": [1]}, 422, "body"),
+            ({"output_max": None}, 422, "output_max"),
+            ({"output_max": 0}, 422, "output_max"),
+            ({"kind": "container", "body": {"containers": ["a"], "data": {}}}, 422, "body"),
+            ({"kind": "embedding", "output_max": None}, 422, None),
+            ({"else": 1}, 422, None),
+        ],
+    )
+    async def test_what_can_not_be_bought_is_refused_by_its_field(
+        self, house: Caller, fields: dict[str, Any], status: int, field: str | None
+    ) -> None:
+        answer = await buy(house, **fields)
+
+        assert answer[0] == status, answer
+        assert field is None or answer[1]["error"]["field"] == field
+        assert (await house.get("/jobs"))[1]["jobs"] == []
+
+    async def test_anothers_job_is_not_shown(self, house: Caller) -> None:
+        _, job = await buy(house)
+
+        assert (await house.get(f"/jobs/{job['id']}/frames", key="stranger"))[0] == 404
+
+
+class TestRenderFrames:
+    def test_what_a_host_sent_beside_the_text_is_shown_where_it_is_json(self) -> None:
+        rendered = render_frames([Frame("a", 2, b'{"b":\n1}'), Frame("", 0, b"{no"), Frame("c", 1)], 4, 1)
+
+        assert rendered == (
+            b'id: 1.4\ndata: {"text":"a","count":2,"extra":{"b": 1}}\n\n'
+            b"id: 1.5\ndata: {}\n\n"
+            b'id: 1.6\ndata: {"text":"c","count":1}\n\n'
+        )
