@@ -122,6 +122,9 @@ class TestFirstStart:
             }
         ]
         assert (body["slots"], body["backend"], body["region"], body["name"]) == (3, "trivial", "eu", "box")
+        for field in ("cpu_millis", "memory_mib", "disk_mib"):
+            amount = body[field]
+            assert isinstance(amount, int) and amount > 0, field
         assert (body["vram_mib"], len(str(body["public_key"]))) == (0, 64) and body["gpu"]
         assert str(body["software"]).startswith("comptoir/")
         assert (registered.host_id, registered.new) == (HOST_ID, True)

@@ -36,7 +36,7 @@ from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
 from comptoir.kit.signing import is_signed
-from comptoir.routing import Candidate, Spec, choose, passes
+from comptoir.routing import Candidate, Needs, Spec, choose, decode_needs, passes
 
 log = logging.getLogger(__name__)
 
@@ -169,14 +169,15 @@ def spec_of(job: LiveJob) -> Spec:
         model=part.model, kind=kind.name, input_units=part.input_expected, output_units=part.output_max,
         context_tokens=part.context_tokens, price_cap_uusd=part.hold_uusd, deny=job.tried | job.unable,
         plain=job.text_only, must_continue=job.has_loose_frames, entry=_entry(kind, part, job.caller),
+        needs=decode_needs(job.needs),
     )  # fmt: skip
 
 
-def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool) -> Spec:
+def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool, needs: Needs | None) -> Spec:
     """Return what a part of an order asks of a host; there is no price cap yet."""
     return Spec(
         model=part.model, kind=kind.name, input_units=part.input_expected, output_units=part.output_max,
-        context_tokens=part.context_tokens, plain=text_only, entry=_entry(kind, part, caller),
+        context_tokens=part.context_tokens, needs=needs, plain=text_only, entry=_entry(kind, part, caller),
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
 from comptoir.ledger import Book, account_rows
-from comptoir.routing import Candidate, Spec
+from comptoir.routing import Candidate, Needs, Spec, encode_needs
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -75,6 +75,8 @@ class Order(msgspec.Struct, frozen=True):
     """The last of them has to prove its result."""
     caller: str = ""
     """Address that asks, where hosts may let in only some; kept with the job."""
+    needs: Needs | None = None
+    """What it asks of a host and its machine, of that of every stage alike; kept with the job."""
 
 
 @dataclass(slots=True)
@@ -147,7 +149,7 @@ def _reserve(house: House, order: Order) -> tuple[LiveJob, Candidate | None]:
     )  # fmt: skip
     parts = kind.parts(ask)
     text_only = bool(house.fleet.plain_hosts) and kind.text_only(order.body)
-    specs = [spec_of_part(kind, part, caller=order.caller, text_only=text_only) for part in parts]
+    specs = [spec_of_part(kind, part, caller=order.caller, text_only=text_only, needs=order.needs) for part in parts]
     later = [_price_to_wait_for(house, spec) for spec in specs[1:]]
     candidate = take(house, specs[0])
     rates = [_prices(house, specs[0], candidate), *later]
@@ -263,14 +265,14 @@ def _live(
         body=order.body, terms=terms, stages=stages if kind.staged else (), detached=order.detached,
         deadline_ms=house.common_ms() + int(house.settings.job_ttl_s * 1000), created_ms=house.clock.now_ms(),
         submitted_s=house.clock.monotonic_s(), answers=order.answers, caller=order.caller,
-        home_id=None if order.detached else house.node_id,
+        home_id=None if order.detached else house.node_id, needs=encode_needs(order.needs),
     )  # fmt: skip
 
 
 def _row(job: LiveJob, node_id: bytes) -> NewJob:
     return NewJob(
         job.id, job.owner_id, job.dialect, job.kind.name, job.model, job.body, job.terms, job.detached, job.deadline_ms,
-        job.created_ms, node_id, job.home_id, job.caller or None, encode_stages(job.stages),
+        job.created_ms, node_id, job.home_id, job.caller or None, encode_stages(job.stages), job.needs,
     )  # fmt: skip
 
 

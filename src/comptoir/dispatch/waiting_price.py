@@ -19,7 +19,7 @@ class WaitingPrices(State):
 
 def waiting_prices(house: House, spec: Spec, known: FreeList) -> tuple[int, int]:
     """Return the median (in, out) prices of the hosts that could run *spec*; at most a second old."""
-    key = (spec.model, spec.kind, house.fleet.catalog.told_apart(spec.model, spec.entry))
+    key = (spec.model, spec.kind, house.fleet.catalog.told_apart(spec.model, spec.entry), spec.needs)
     prices = house.state(WaitingPrices).cached
     now = house.clock.monotonic_s()
     cached = prices.get(key)

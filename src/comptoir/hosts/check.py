@@ -15,6 +15,7 @@ from comptoir.kit.money import (
 )
 from comptoir.kit.urlguard import UrlGuard
 from comptoir.link import ContainerCard, ModelOffer
+from comptoir.routing import Capacity
 
 GPU_CHARS_MAX = 200
 WORD_CHARS_MAX = 64
@@ -25,6 +26,7 @@ KINDS_MAX = 16
 SLOTS_MAX = 4096
 CONTEXT_TOKENS_MAX = 100_000_000
 VRAM_MIB_MAX = 1 << 30
+CAPACITY_MAX = 1 << 40
 PUBLIC_KEY_BYTES = 32
 KINDS_DEFAULT = ("chat", "completion")
 CARD_CHARS_MAX = 2000
@@ -56,6 +58,8 @@ def check_host(new: NewHost, guard: UrlGuard, kinds: Kinds) -> None:
     ):
         _length(field, value, least=0, most=WORD_CHARS_MAX)
     _between("vram_mib", new.vram_mib, 0, VRAM_MIB_MAX)
+    for field in Capacity.__struct_fields__:
+        _between(field, getattr(new.capacity, field), 0, CAPACITY_MAX)
     if new.transport not in TRANSPORTS:
         raise InvalidField("transport", f"must be one of {', '.join(TRANSPORTS)}")
     if new.endpoint_url is not None:

@@ -450,7 +450,8 @@ class Fleet:
             before, now = door_at(candidate), door_of(offer)
             self.catalog.change_door(offer.name, before, now)
             candidate.access = now
-            candidate.region, candidate.tier, candidate.vram_mib = row.region, row.tier, row.vram_mib
+            candidate.rates = self.kinds.prices(offer)
+            host.describe_machine(candidate)
             if joins:
                 hosts.add(candidate)
             else:

@@ -66,6 +66,12 @@ class Host:
         """The 16-byte id."""
         return self.row.id
 
+    def describe_machine(self, candidate: Candidate) -> None:
+        """Copy to one of its candidates what filters ask of the machine."""
+        row = self.row
+        candidate.region, candidate.tier = row.region, row.tier
+        candidate.gpu, candidate.vram_mib, candidate.capacity = row.gpu, row.vram_mib, row.capacity
+
     def stored(self) -> HostRow:
         """Return the row that should be in the database now."""
         return replace(

@@ -62,6 +62,7 @@ class Hosts:
             created_ms=self._clock.now_ms(),
             last_seen_ms=0,
             speaks=speaks,
+            capacity=new.capacity,
         )
 
     def admit(self, row: HostRow) -> Host:

@@ -11,10 +11,13 @@ from comptoir.hosts.tables import HOSTS
 from comptoir.hosts.types import OFFLINE, HostRow
 from comptoir.kit.db import Database, Table, Tx
 from comptoir.link import ModelOffer
+from comptoir.routing import NO_CAPACITY, Capacity
 
 _encode = msgspec.json.Encoder().encode
+_decode_capacity = msgspec.json.Decoder(Capacity).decode
 _decode_models = msgspec.json.Decoder(tuple[ModelOffer, ...]).decode
 
+JSON = frozenset(("models", "capacity"))
 WRITTEN_BEHIND = (
     "gpu",
     "vram_mib",
@@ -34,7 +37,7 @@ assert tuple(field.name for field in fields(HostRow)) == ("id", "owner_id", *HOS
 
 
 def _values(row: HostRow, columns: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(_encode(row.models) if name == "models" else getattr(row, name) for name in columns)
+    return tuple(_encode(getattr(row, name)) if name in JSON else getattr(row, name) for name in columns)
 
 
 def insert_host(tx: Tx, row: HostRow) -> None:
@@ -75,5 +78,6 @@ def _row(row: tuple[Any, ...]) -> HostRow:
     values = dict(zip(HOSTS.names, row, strict=True))
     values["speaks"] = spoken(values["transport"], values["speaks"])
     values["models"] = as_spoken(values["speaks"], _decode_models(values["models"]))
+    values["capacity"] = _decode_capacity(values["capacity"]) if values["capacity"] else NO_CAPACITY
     values["status"] = OFFLINE
     return HostRow(**values)

@@ -29,11 +29,12 @@ HOSTS = Table(
         "outcome_ms": "int",
         "retired_ms": "int?",
         "speaks": "text?",
+        "capacity": "bytes?",
     },
     key=("id",),
     indexes=(("owner_id",),),
 )
-"""``models`` is JSON, a list of `link.ModelOffer`. ``speaks`` is NULL for hosts with a link, and for those that a coordinator
-before it registered, which speak `INFRINTIA`. What a host earned is the ledger's to say."""
+"""``models`` (a list of `link.ModelOffer`) and ``capacity`` (`routing.Capacity`) are JSON. ``speaks`` is NULL for hosts with a
+link, and for those that a coordinator before it registered, which speak `INFRINTIA`. What a host earned is the ledger's to say."""
 
 TABLES = (HOSTS,)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from comptoir.link import ModelOffer
+from comptoir.routing import NO_CAPACITY, Capacity
 
 LINK, POLL, PUSH = "link", "poll", "push"
 TRANSPORTS = (LINK, POLL, PUSH)
@@ -31,6 +32,7 @@ class NewHost:
     region: str = ""
     tier: str = ""
     vram_mib: int = 0
+    capacity: Capacity = NO_CAPACITY
     transport: str = POLL
     endpoint_url: str | None = None
     """Where jobs are posted; needed for ``push``."""
@@ -73,6 +75,7 @@ class HostRow:
     """When it left for good. Its record stays, because receipts name it."""
     speaks: str | None = None
     """The shape in which a host that polls or is pushed is given jobs and answers (`comptoir.transports`); None: it has a link."""
+    capacity: Capacity = NO_CAPACITY
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,13 +45,13 @@ class LiveJob:
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "_text_only", "tried",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "anew", "_waiters",
-        "_enders", "_body_sha256", "caller",
+        "_enders", "_body_sha256", "caller", "needs",
     )  # fmt: skip
 
     def __init__(
         self, *, id: bytes, owner_id: bytes, dialect: str, kind: Kind, model: str, body: bytes, terms: Terms, detached: bool,
         deadline_ms: int, created_ms: int, submitted_s: float, stages: tuple[Stage, ...] = (), answers: int = 1,
-        caller: str = "", home_id: bytes | None = None,
+        caller: str = "", home_id: bytes | None = None, needs: bytes | None = None,
     ) -> None:  # fmt: skip
         self.id = id
         self.owner_id = owner_id
@@ -101,8 +101,8 @@ class LiveJob:
         """Coordinator that the client of an attached job is connected to."""
         self.owner_node = b""
         """Coordinator that owns the job, where that is another one: then this is a mirror of it. Empty: ours."""
-        self.caller = caller
-        """Address that asked, where that decides who may run or see the job."""
+        self.caller, self.needs = caller, needs
+        """Address that asked, where that decides who may run or see the job; and what its order asks of a host, as stored."""
         self._begin_unbroken()
         self._waiters: list[asyncio.Future[bool]] = []
         """Readers that wait; True tells one that it gave up, False that there is something to see."""
@@ -132,6 +132,7 @@ class LiveJob:
             id=row.id, owner_id=row.owner_id, dialect=row.dialect, kind=kinds.stored(row.kind), model=row.model, body=row.body,
             terms=row.terms, stages=decode_stages(row.steps), detached=bool(row.detached), deadline_ms=row.deadline_ms,
             created_ms=row.created_ms, submitted_s=now_s, caller=row.caller or "", home_id=row.home_id,
+            needs=row.needs,
         )  # fmt: skip
         job.state = JobState(row.state)
         job.restarts = row.restarts or 0
@@ -158,7 +159,7 @@ class LiveJob:
             detached=int(self.detached), deadline_ms=self.deadline_ms, created_ms=self.created_ms, started_ms=None,
             finished_ms=None, host_id=None, attempt_id=None, prompt_tokens=0, completion_tokens=0, cost_uusd=0,
             finish_reason=None, fault=None, error_code=None, error_message=None, node_id=None, home_id=self.home_id,
-            restarts=self.restarts, caller=self.caller or None, steps=encode_stages(self.stages),
+            restarts=self.restarts, caller=self.caller or None, steps=encode_stages(self.stages), needs=self.needs,
         )  # fmt: skip
 
     @property

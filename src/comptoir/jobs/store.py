@@ -32,6 +32,8 @@ class NewJob(msgspec.Struct, frozen=True):
     """Address that asked, where that matters."""
     steps: bytes | None = None
     """The stages, encoded."""
+    needs: bytes | None = None
+    """What its order asks of a host, encoded."""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -141,7 +143,7 @@ def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None
                 int(job.detached), job.deadline_ms, job.created_ms,
                 start.at_ms if start else None, None, start.host_id if start else None,
                 start.attempt_id if start else None, 0, 0, 0, None, None, None, None, job.node_id, job.home_id, None,
-                job.caller, job.steps,
+                job.caller, job.steps, job.needs,
             )
         )  # fmt: skip
         events.append((job.id, 0, JobState.QUEUED, job.created_ms, None))

@@ -36,6 +36,7 @@ JOBS = Table(
         "restarts": "int?",
         "caller": "text?",
         "steps": "bytes?",
+        "needs": "bytes?",
     },
     key=("id",),
     indexes=(("owner_id", "id"),),

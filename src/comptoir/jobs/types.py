@@ -117,6 +117,8 @@ class JobRow(msgspec.Struct, frozen=True):
     """Address that asked, where that decides who may run or see the job; None elsewhere."""
     steps: bytes | None = None
     """The stages (`comptoir.kinds.encode_stages`); None: one model."""
+    needs: bytes | None = None
+    """What its order asks of a host, JSON, as `comptoir.routing.Needs` reads it; None: nothing."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -9,6 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 
 from comptoir.kit.money import TOKENS_PER_MTOK
+from comptoir.routing.needs import Needs
 from comptoir.routing.types import Candidate, Spec
 
 BLOCK_MAX = 1024
@@ -21,7 +22,7 @@ Entry = tuple[float, float, int, Candidate]
 class Block:
     """Neighbouring entries, and bounds on what any of them can do. Bounds only widen until the block is rebuilt."""
 
-    __slots__ = ("context", "entries", "rate_in", "rate_out", "regions", "reputation", "tiers", "vram")
+    __slots__ = ("context", "entries", "gpus", "rate_in", "rate_out", "regions", "reputation", "tiers", "vram")
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
@@ -34,6 +35,7 @@ class Block:
         self.reputation = 0.0
         self.regions: set[str] = set()
         self.tiers: set[str] = set()
+        self.gpus: set[str] = set()
         for entry in self.entries:
             self.widen(entry[3])
 
@@ -51,20 +53,27 @@ class Block:
             self.reputation = candidate.reputation
         self.regions.add(candidate.region)
         self.tiers.add(candidate.tier)
+        self.gpus.add(candidate.gpu)
 
     def may_pass(self, spec: Spec) -> bool:
         """Say whether an entry could pass the filters; ``False`` is certain."""
         cap = spec.price_cap_uusd
         return not (
             spec.context_tokens > self.context
-            or spec.min_vram_mib > self.vram
-            or spec.min_reputation > self.reputation
-            or (spec.region and spec.region not in self.regions)
-            or (spec.tier and spec.tier not in self.tiers)
+            or (spec.needs is not None and not self._may_meet(spec.needs))
             or (
                 cap is not None
                 and spec.input_units * self.rate_in + spec.output_units * self.rate_out > cap * TOKENS_PER_MTOK
             )
+        )
+
+    def _may_meet(self, needs: Needs) -> bool:
+        return not (
+            needs.vram_mib > self.vram
+            or needs.min_reputation > self.reputation
+            or (needs.region and needs.region not in self.regions)
+            or (needs.tier and needs.tier not in self.tiers)
+            or (needs.gpu and not any(needs.gpu.casefold() in gpu.casefold() for gpu in self.gpus))
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from comptoir.kit.ids import public
 from comptoir.kit.money import TOKENS_PER_MTOK, cost_up
+from comptoir.routing.needs import Needs
 from comptoir.routing.types import Candidate, FilterCount, Refused, Spec
 
 EXPLAINED_MAX = 1_000
@@ -20,18 +21,33 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
     return not (
         spec.kind not in candidate.kinds
         or spec.context_tokens > candidate.context_tokens
-        or (spec.tier and spec.tier != candidate.tier)
-        or spec.min_vram_mib > candidate.vram_mib
-        or (spec.region and spec.region != candidate.region)
         or (spec.price_cap_uusd is not None and cost_scaled(spec, candidate) > spec.price_cap_uusd * TOKENS_PER_MTOK)
-        or (spec.allow is not None and candidate.host_id not in spec.allow)
         or candidate.host_id in spec.deny
-        or spec.min_reputation > candidate.reputation
+        or (spec.needs is not None and not meets(spec.needs, candidate))
         or (spec.must_continue and not candidate.can_continue)
         or (candidate.text_only and not spec.plain)
         or (spec.stoppable and not candidate.stops_at_once)
         or (spec.here and candidate.away)
         or (candidate.access is not None and candidate.access.refuses(spec.entry) is not None)
+    )
+
+
+def meets(needs: Needs, candidate: Candidate) -> bool:
+    """Say whether *candidate* has all that an order needs."""
+    has = candidate.capacity
+    return not (
+        (needs.region and needs.region != candidate.region)
+        or (needs.tier and needs.tier != candidate.tier)
+        or needs.vram_mib > candidate.vram_mib
+        or (needs.gpu and needs.gpu.casefold() not in candidate.gpu.casefold())
+        or needs.gpus > has.gpus
+        or needs.cpu_millis > has.cpu_millis
+        or needs.memory_mib > has.memory_mib
+        or needs.disk_mib > has.disk_mib
+        or (needs.allow is not None and candidate.host_id not in needs.allow)
+        or candidate.host_id in needs.deny
+        or needs.min_reputation > candidate.reputation
+        or (needs.rate_caps and _rate(needs, candidate) is not None)
     )
 
 
@@ -52,34 +68,73 @@ def _kind(spec: Spec, candidate: Candidate) -> str | None:
     return f"serves {', '.join(sorted(candidate.kinds))}" if spec.kind not in candidate.kinds else None
 
 
-def _tier(spec: Spec, candidate: Candidate) -> str | None:
-    return f"tier {candidate.tier or 'unknown'}" if spec.tier and spec.tier != candidate.tier else None
+def _tier(needs: Needs, candidate: Candidate) -> str | None:
+    return f"tier {candidate.tier or 'unknown'}" if needs.tier and needs.tier != candidate.tier else None
 
 
-def _vram(spec: Spec, candidate: Candidate) -> str | None:
-    short = spec.min_vram_mib > candidate.vram_mib
-    return f"{candidate.vram_mib} MiB of {spec.min_vram_mib}" if short else None
+def _vram(needs: Needs, candidate: Candidate) -> str | None:
+    short = needs.vram_mib > candidate.vram_mib
+    return f"{candidate.vram_mib} MiB of {needs.vram_mib}" if short else None
 
 
-def _region(spec: Spec, candidate: Candidate) -> str | None:
-    return f"region {candidate.region or 'unknown'}" if spec.region and spec.region != candidate.region else None
+def _gpu(needs: Needs, candidate: Candidate) -> str | None:
+    other = needs.gpu and needs.gpu.casefold() not in candidate.gpu.casefold()
+    return f"{candidate.gpu or 'unknown'} is no {needs.gpu}" if other else None
 
 
-def _reputation(spec: Spec, candidate: Candidate) -> str | None:
-    short = spec.min_reputation > candidate.reputation
-    return f"{candidate.reputation:.2f} of {spec.min_reputation:.2f}" if short else None
+def _short(needed: int, has: int, unit: str) -> str | None:
+    """Say that *has* does not reach; 0 is what nobody told."""
+    if needed <= has:
+        return None
+    return f"{has} of {needed}{unit}" if has else f"unknown, {needed}{unit} needed"
+
+
+def _region(needs: Needs, candidate: Candidate) -> str | None:
+    other = needs.region and needs.region != candidate.region
+    return f"region {candidate.region or 'unknown'}" if other else None
+
+
+def _rate(needs: Needs, candidate: Candidate) -> str | None:
+    for unit, most in needs.rate_caps:
+        rate = candidate.rates.get(unit)
+        if rate is None:
+            return f"not sold by the {unit}"
+        if rate > most:
+            return f"{rate} micro-dollars per million {unit} against a cap of {most}"
+    return None
+
+
+def _reputation(needs: Needs, candidate: Candidate) -> str | None:
+    short = needs.min_reputation > candidate.reputation
+    return f"{candidate.reputation:.2f} of {needs.min_reputation:.2f}" if short else None
+
+
+def _denied(spec: Spec, candidate: Candidate) -> str | None:
+    named = candidate.host_id in spec.deny or (spec.needs is not None and candidate.host_id in spec.needs.deny)
+    return "on it" if named else None
+
+
+def _need(check: Callable[[Needs, Candidate], str | None]) -> Callable[[Spec, Candidate], str | None]:
+    """Return *check* as a filter: an order without needs passes it."""
+    return lambda spec, candidate: check(spec.needs, candidate) if spec.needs is not None else None
 
 
 FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
     ("kind", _kind),
     ("context length", _context),
-    ("tier", _tier),
-    ("VRAM", _vram),
-    ("region", _region),
+    ("tier", _need(_tier)),
+    ("VRAM", _need(_vram)),
+    ("GPU", _need(_gpu)),
+    ("GPU count", _need(lambda n, c: _short(n.gpus, c.capacity.gpus, ""))),
+    ("CPU", _need(lambda n, c: _short(n.cpu_millis, c.capacity.cpu_millis, " thousandths of a core"))),
+    ("memory", _need(lambda n, c: _short(n.memory_mib, c.capacity.memory_mib, " MiB"))),
+    ("disk", _need(lambda n, c: _short(n.disk_mib, c.capacity.disk_mib, " MiB"))),
+    ("region", _need(_region)),
     ("price cap", _price),
-    ("allow list", lambda s, c: "not on it" if s.allow is not None and c.host_id not in s.allow else None),
-    ("deny list", lambda s, c: "on it" if c.host_id in s.deny else None),
-    ("reputation floor", _reputation),
+    ("rate cap", _need(_rate)),
+    ("allow list", _need(lambda n, c: "not on it" if n.allow is not None and c.host_id not in n.allow else None)),
+    ("deny list", _denied),
+    ("reputation floor", _need(_reputation)),
     ("plain text", lambda s, c: "takes one text, a length and a temperature" if c.text_only and not s.plain else None),
     ("stopping", lambda s, c: "can't be stopped at once" if s.stoppable and not c.stops_at_once else None),
     ("continuation", lambda s, c: "can't go on from frames" if s.must_continue and not c.can_continue else None),

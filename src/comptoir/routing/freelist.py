@@ -156,8 +156,9 @@ class FreeList:
         to pass in list order is the best, and nobody behind it can be better.
         """
         size = size_of(spec) if preference.sized else NOMINAL
-        if spec.allow is not None:
-            named = (self.all[host_id] for host_id in spec.allow if host_id in self.all)
+        allow = spec.needs.allow if spec.needs is not None else None
+        if allow is not None:
+            named = (self.all[host_id] for host_id in allow if host_id in self.all)
             found = [(preference.key(c, size), c) for c in named if c.slots.free > 0 and passes(spec, c)]
         else:
             found = self._first(spec, self._index(preference, size), limit)
@@ -174,8 +175,8 @@ class FreeList:
 
     def possible(self, spec: Spec) -> bool:
         """Say whether any host passes every filter, free or not, open or not; whole blocks are leapt over."""
-        if spec.allow is not None:
-            return any(passes(spec, self.all[host_id]) for host_id in spec.allow if host_id in self.all)
+        if spec.needs is not None and spec.needs.allow is not None:
+            return any(passes(spec, self.all[host_id]) for host_id in spec.needs.allow if host_id in self.all)
         blocks = (block for block in self._everyone.blocks if block.may_pass(spec))
         return any(passes(spec, entry[3]) for block in blocks for entry in block.entries)
 

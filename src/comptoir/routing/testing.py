@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from comptoir.routing.filters import passes
 from comptoir.routing.freelist import FreeList
+from comptoir.routing.needs import NOTHING, Needs
 from comptoir.routing.score import BONUS_PREFIX, NOMINAL, Preference, size_of
 from comptoir.routing.types import Candidate, Slots, Spec
 
@@ -54,23 +55,21 @@ def make_spec(
     max_tokens: int = 256,
     price_cap_uusd: int | None = None,
     region: str = "",
-    min_vram_mib: int = 0,
+    vram_mib: int = 0,
     min_reputation: float = 0.0,
     allow: frozenset[bytes] | None = None,
     deny: frozenset[bytes] = frozenset(),
     prefix_key: bytes | None = None,
 ) -> Spec:
     """Return a small chat job without wishes."""
+    needs = Needs(region=region, vram_mib=vram_mib, min_reputation=min_reputation, allow=allow)
     return Spec(
         model,
         input_units=prompt_tokens,
         output_units=max_tokens,
         context_tokens=prompt_tokens + max_tokens,
         price_cap_uusd=price_cap_uusd,
-        region=region,
-        min_vram_mib=min_vram_mib,
-        min_reputation=min_reputation,
-        allow=allow,
+        needs=needs if needs != NOTHING else None,
         deny=deny,
         prefix_key=prefix_key,
     )

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from comptoir.routing.needs import NO_CAPACITY, Capacity, Needs
+
 PRIOR_FIRST_FRAME_MS = 500.0
 PRIOR_INTER_FRAME_MS = 30.0
 """What a host is taken to need before anything of its own was measured."""
@@ -26,15 +28,10 @@ class Spec:
     """What each answer needs of a host's context; 0: the kind knows none."""
     price_cap_uusd: int | None = None
     """Most the whole job may cost: input and *output_units* at the host's prices."""
-    region: str = ""
-    tier: str = ""
-    min_vram_mib: int = 0
-    allow: frozenset[bytes] | None = None
-    """Only these host ids."""
+    needs: Needs | None = None
+    """What its order asks of the machine and the host; None: nothing."""
     deny: frozenset[bytes] = frozenset()
-    """None of these host ids."""
-    min_reputation: float = 0.0
-    """0..1."""
+    """Host ids that have tried it, or can't go on with it."""
     plain: bool = True
     """The job is one text with a length and a temperature: all that a host with a text-only offer is given."""
     must_continue: bool = False
@@ -119,7 +116,11 @@ class Candidate:
     """Which jobs the offer is open to; None: to every one."""
     region: str = ""
     tier: str = ""
+    gpu: str = ""
     vram_mib: int = 0
+    capacity: Capacity = NO_CAPACITY
+    rates: Mapping[str, int] = field(default_factory=dict)
+    """Micro-dollars per million of each unit that the offer is sold by."""
     reputation: float = 0.25
     first_frame_ms: float = PRIOR_FIRST_FRAME_MS
     """Median time from lease to the first frame."""

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import csv
 import logging
+import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import AsyncGenerator
@@ -53,6 +55,16 @@ class Hardware(msgspec.Struct, frozen=True):
     gpus: int
 
 
+class MachineCapacity(msgspec.Struct, frozen=True):
+    """What the machine has for jobs beside its GPUs, as the operating system tells it. 0: it does not."""
+
+    cpu_millis: int
+    """Thousandths of a core that this process may use."""
+    memory_mib: int
+    disk_mib: int
+    """Free where the worker keeps its state."""
+
+
 class Measure(msgspec.Struct, frozen=True):
     """How fast an engine answered a short prompt."""
 
@@ -87,6 +99,16 @@ def describe(gpus: list[Gpu]) -> Hardware:
         counts[gpu.name] = counts.get(gpu.name, 0) + 1
     line = " + ".join(name if count == 1 else f"{count}x {name}" for name, count in counts.items())
     return Hardware(line[:NAME_CHARS_MAX], sum(gpu.vram_mib for gpu in gpus), len(gpus))
+
+
+def measure_capacity(folder: Path) -> MachineCapacity:
+    """Ask the operating system; *folder* is on the disk that counts."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        memory = 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+    return MachineCapacity(cores * 1000, memory >> 20, shutil.disk_usage(folder).free >> 20)
 
 
 def utilization(gpus: list[Gpu]) -> float:

@@ -36,6 +36,11 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     """Ed25519 verify key, 64 hexadecimal digits."""
     backend: str
     software: str
+    gpus: int = 0
+    cpu_millis: int = 0
+    """Thousandths of a processor core; a coordinator that does not know of this and what follows leaves it unread."""
+    memory_mib: int = 0
+    disk_mib: int = 0
     region: str | None = None
     name: str | None = None
 

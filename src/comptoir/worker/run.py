@@ -176,9 +176,14 @@ class _Worker:
 
     def _registration(self, state: HostState) -> register.Registration:
         config = self._config
+        has = health.measure_capacity(self._state_file.path.parent)
         return register.Registration(
             gpu=self._hardware.gpu,
             vram_mib=self._hardware.vram_mib,
+            gpus=self._hardware.gpus,
+            cpu_millis=has.cpu_millis,
+            memory_mib=has.memory_mib,
+            disk_mib=has.disk_mib,
             slots=config.slots,
             models=[register.offer_json(model) for model in self._offering.models],
             public_key=register.public_key_of(state.seed),

@@ -85,6 +85,30 @@ class TestRouting:
         assert (page["possible"], page["ranked"]) == (False, [])
         assert "kind turns away 1" in page["why_not"]
 
+    async def test_needs_can_be_tried_and_each_reason_is_told(self, house: Caller) -> None:
+        nobody = "host_" + 32 * "0"
+        wishes = (
+            "gpu=h100&gpus=8&vram_mib=1&cpu_millis=2000000000&memory_mib=2000000000&disk_mib=2000000000&region=mars&tier=secure&min_reputation=1"
+            f"&rate_cap=token_out:99&rate_cap=token_in:1000000&allow={nobody}"
+        )
+
+        _, page = await house.get(f"/routing?model=trivial&{wishes}")
+
+        assert (page["possible"], page["ranked"]) == (False, [])
+        for name in (
+            "tier", "VRAM", "GPU", "GPU count", "CPU", "memory", "disk", "region", "rate cap", "allow list", "reputation floor"
+        ):  # fmt: skip
+            assert f"{name} turns away 1 (for example host_" in page["why_not"]
+        assert "token_in" not in page["why_not"]
+        _, page = await house.get(f"/routing?model=trivial&deny={nobody}&rate_cap=token_out:100000000")
+        assert page["possible"] and page["ranked"]
+
+    @pytest.mark.parametrize("wish", ["rate_cap=token_out", "allow=me", "min_reputation=2", "gpus=-1"])
+    async def test_a_wish_that_is_none_is_refused(self, house: Caller, wish: str) -> None:
+        status, _ = await house.get(f"/routing?model=trivial&{wish}")
+
+        assert status == 422
+
     async def test_an_unknown_model_has_no_host(self, house: Caller) -> None:
         _, page = await house.get("/routing?model=gpt")
 

@@ -26,7 +26,7 @@ from comptoir.hosts import (
 from comptoir.hosts.testing import bring, make_fleet, make_offer, make_row
 from comptoir.kit.clock import FakeClock
 from comptoir.link import Pulse
-from comptoir.routing import Spec, choose, preference_named, rank
+from comptoir.routing import Needs, Spec, choose, preference_named, rank
 from comptoir.routing.testing import rank_naively
 
 BALANCED = preference_named("balanced")
@@ -219,7 +219,7 @@ class TestReplaceOffer:
 
     def test_the_filters_see_what_a_pulse_tells_of_the_gpu(self) -> None:
         fleet = make_fleet(make_row())
-        wants = Spec("m", min_vram_mib=100_000)
+        wants = Spec("m", needs=Needs(vram_mib=100_000))
         assert not fleet.possible(wants)
 
         fleet.seen(ONE, Pulse(gpu="NVIDIA H200", vram_mib=144_000, gpu_utilization=0.5))

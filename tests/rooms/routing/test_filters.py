@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from comptoir.routing import FILTERS, Spec, explain, passes, possible
+from comptoir.routing import (
+    FILTERS,
+    Candidate,
+    Capacity,
+    Needs,
+    Spec,
+    decode_needs,
+    encode_needs,
+    explain,
+    passes,
+    possible,
+)
 from comptoir.routing.filters import EXPLAINED_MAX
 from comptoir.routing.testing import make_candidate, make_free_list, make_host_id, make_spec
 
@@ -14,19 +25,9 @@ CASES: list[tuple[dict[str, object], str | None]] = [
     ({"kind": "embedding"}, "kind"),
     ({"context_tokens": 8192}, None),
     ({"context_tokens": 8193}, "context length"),
-    ({"tier": "secure"}, "tier"),
-    ({"min_vram_mib": 24_000}, None),
-    ({"min_vram_mib": 24_001}, "VRAM"),
-    ({"region": "us"}, "region"),
-    ({"region": "eu"}, None),
     ({"price_cap_uusd": 281}, None),
     ({"price_cap_uusd": 280}, "price cap"),
-    ({"allow": frozenset([HERE])}, None),
-    ({"allow": frozenset([make_host_id(2)])}, "allow list"),
-    ({"allow": frozenset()}, "allow list"),
     ({"deny": frozenset([HERE])}, "deny list"),
-    ({"min_reputation": 0.5}, None),
-    ({"min_reputation": 0.51}, "reputation floor"),
     ({"must_continue": True}, "continuation"),
     ({"here": True}, "place"),
     ({"plain": True}, None),
@@ -37,6 +38,48 @@ CASES: list[tuple[dict[str, object], str | None]] = [
     ({"entry": None}, "container's door"),
 ]
 """Asked of a host whose offer is open to somebody."""
+
+NEEDS: list[tuple[Needs, str, str]] = [
+    (Needs(), "", ""),
+    (Needs(tier="secure"), "tier", "tier unknown"),
+    (Needs(vram_mib=24_000), "", ""),
+    (Needs(vram_mib=24_001), "VRAM", "24000 MiB of 24001"),
+    (Needs(gpu="a100"), "", ""),
+    (Needs(gpu="NVIDIA A100 80GB"), "", ""),
+    (Needs(gpu="H100"), "GPU", "NVIDIA A100 80GB is no H100"),
+    (Needs(gpus=2), "", ""),
+    (Needs(gpus=3), "GPU count", "2 of 3"),
+    (Needs(cpu_millis=16_000), "", ""),
+    (Needs(cpu_millis=16_001), "CPU", "16000 of 16001 thousandths of a core"),
+    (Needs(memory_mib=65_536), "", ""),
+    (Needs(memory_mib=65_537), "memory", "65536 of 65537 MiB"),
+    (Needs(disk_mib=1), "disk", "unknown, 1 MiB needed"),
+    (Needs(region="us"), "region", "region eu"),
+    (Needs(region="eu"), "", ""),
+    (Needs(rate_caps=(("token_in", 250_000), ("token_out", 1_000_000))), "", ""),
+    (
+        Needs(rate_caps=(("token_in", 250_000), ("token_out", 999_999))),
+        "rate cap", "1000000 micro-dollars per million token_out against a cap of 999999",
+    ),
+    (Needs(rate_caps=(("second", 10**12),)), "rate cap", "not sold by the second"),
+    (Needs(allow=frozenset([HERE])), "", ""),
+    (Needs(allow=frozenset([make_host_id(2)])), "allow list", "not on it"),
+    (Needs(allow=frozenset()), "allow list", "not on it"),
+    (Needs(deny=frozenset([HERE])), "deny list", "on it"),
+    (Needs(deny=frozenset([make_host_id(2)])), "", ""),
+    (Needs(min_reputation=0.5), "", ""),
+    (Needs(min_reputation=0.51), "reputation floor", "0.50 of 0.51"),
+]  # fmt: skip
+"""What an order needs, the filter that turns the same host away, and its words."""
+
+
+def candidate() -> Candidate:
+    """Return a host that lacks something of everything; a plain job costs 25 + 256 micro-dollars there."""
+    return replace(
+        make_candidate(), text_only=True, stops_at_once=False, away=True, access=OpenToSomebody(), gpu="NVIDIA A100 80GB",
+        capacity=Capacity(gpus=2, cpu_millis=16_000, memory_mib=65_536),
+        rates={"token_in": 250_000, "token_out": 1_000_000},
+    )  # fmt: skip
 
 
 class OpenToSomebody:
@@ -53,25 +96,36 @@ def asked(changes: dict[str, object]) -> Spec:
 class TestPasses:
     @pytest.mark.parametrize(("changes", "filter_name"), CASES)
     def test_each_filter_at_its_limit(self, changes: dict[str, object], filter_name: str | None) -> None:
-        candidate = replace(
-            make_candidate(), text_only=True, stops_at_once=False, away=True, access=OpenToSomebody()
-        )  # 25 + 256 micro-dollars for the plain job
-        spec = asked(changes)
+        spec, host = asked(changes), candidate()
 
-        failed = [name for name, check in FILTERS if check(spec, candidate) is not None]
+        failed = [name for name, check in FILTERS if check(spec, host) is not None]
 
         assert failed == ([filter_name] if filter_name else [])
-        assert passes(spec, candidate) is (filter_name is None)
+        assert passes(spec, host) is (filter_name is None)
+
+    @pytest.mark.parametrize(("needs", "filter_name", "words"), NEEDS)
+    def test_each_need_at_its_limit_with_the_figure_that_failed(
+        self, needs: Needs, filter_name: str, words: str
+    ) -> None:
+        spec, host = asked({"needs": needs}), candidate()
+
+        failed = {name: why for name, check in FILTERS if (why := check(spec, host)) is not None}
+
+        assert failed == ({filter_name: words} if filter_name else {})
+        assert passes(spec, host) is (not filter_name)
+        assert possible(spec, make_free_list([host])) is (not filter_name)
 
     def test_every_filter_has_a_case(self) -> None:
-        assert {name for name, _ in FILTERS} == {name for _, name in CASES if name}
+        proved = {name for _, name in CASES} | {name for _, name, _ in NEEDS}
+
+        assert {name for name, _ in FILTERS} == proved - {None, ""}
 
 
 class TestExplain:
     def test_counts_hosts_at_every_filter_they_fail_with_the_first_as_example(self) -> None:
         hosts = [make_candidate(n=n, region="us" if n < 3 else "eu", vram_mib=n * 1000) for n in (1, 2, 3)]
 
-        refused = explain(make_spec(region="eu", min_vram_mib=9000), hosts)
+        refused = explain(make_spec(region="eu", vram_mib=9000), hosts)
 
         assert [(each.filter, each.count) for each in refused.filters] == [("VRAM", 3), ("region", 2)]
         assert refused.filters[1].example == f"host_{make_host_id(1).hex()}: region us"
@@ -108,3 +162,15 @@ class TestPossible:
         assert possible(make_spec(allow=frozenset([HERE])), free)
         assert not possible(make_spec(region="us"), free)
         assert not possible(make_spec(allow=frozenset([make_host_id(9)])), free)
+
+
+class TestStored:
+    @pytest.mark.parametrize("needs", [needs for needs, _, _ in NEEDS if needs != Needs()])
+    def test_needs_are_read_back_as_they_were(self, needs: Needs) -> None:
+        stored = encode_needs(needs)
+
+        assert decode_needs(stored) == needs
+        assert decode_needs(stored) is decode_needs(stored)
+
+    def test_an_order_without_needs_keeps_none(self) -> None:
+        assert encode_needs(None) is encode_needs(Needs()) is decode_needs(None) is None

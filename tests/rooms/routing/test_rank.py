@@ -48,7 +48,7 @@ specs = st.builds(
     max_tokens=st.sampled_from([1, 64, 300, 3000]),
     price_cap_uusd=st.sampled_from([None, None, 0, 50, 3000]),
     region=st.sampled_from(["", "", "eu", "mars"]),
-    min_vram_mib=st.sampled_from([0, 0, 16_000]),
+    vram_mib=st.sampled_from([0, 0, 16_000]),
     min_reputation=st.sampled_from([0.0, 0.0, 0.3]),
     allow=st.one_of(st.none(), st.frozensets(st.integers(1, 12).map(make_host_id))),
     deny=st.frozensets(st.integers(1, 12).map(make_host_id), max_size=3),
@@ -175,7 +175,7 @@ class TestFreeList:
         wishes = [
             (make_spec(price_cap_uusd=10), {"price": 1000}),
             (make_spec(region="mars"), {"region": "mars"}),
-            (make_spec(min_vram_mib=90_000), {"vram_mib": 90_000}),
+            (make_spec(vram_mib=90_000), {"vram_mib": 90_000}),
             (make_spec(prompt_tokens=90_000), {"context_tokens": 100_000}),
             (make_spec(min_reputation=0.9), {"reputation": 0.9}),
         ]

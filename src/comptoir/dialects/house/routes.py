@@ -244,7 +244,7 @@ async def routing(house: House, request: Request) -> RoutingView:
     spec = Spec(
         model=query.model, kind=query.kind, input_units=query.prompt_tokens, output_units=query.max_tokens,
         context_tokens=query.prompt_tokens + query.max_tokens,
-        preference=preference.name,
+        preference=preference.name, needs=query.needs(),
     )  # fmt: skip
     free = house.fleet.free_list(query.model)
     found = rank(spec, free, preference, limit=query.limit) if free is not None else []

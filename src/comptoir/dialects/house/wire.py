@@ -6,8 +6,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from comptoir.routing import Needs
+
 PublicId = Annotated[str, Meta(max_length=64)]
 Limit = Annotated[int, Meta(ge=1, le=200)]
+Amount = Annotated[int, Meta(ge=0, le=2**31)]
+HostIds = Annotated[list[Annotated[str, Meta(pattern="^host_[0-9a-f]{32}$")]], Meta(max_length=100)]
 StateName = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
 
 
@@ -52,6 +56,35 @@ class RoutingQuery(msgspec.Struct):
     max_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 128
     preference: Annotated[str, Meta(max_length=64, description="A routing strategy; the server's own when empty.")] = ""
     limit: Annotated[int, Meta(ge=1, le=50)] = 10
+    gpu: Annotated[str, Meta(max_length=200, description="Part of the GPU's name, in any case.")] = ""
+    gpus: Amount = 0
+    vram_mib: Amount = 0
+    cpu_millis: Annotated[int, Meta(ge=0, le=2**31, description="Thousandths of a processor core.")] = 0
+    memory_mib: Amount = 0
+    disk_mib: Amount = 0
+    region: Annotated[str, Meta(max_length=64)] = ""
+    tier: Annotated[str, Meta(max_length=64)] = ""
+    rate_cap: Annotated[
+        list[Annotated[str, Meta(pattern="^[a-z0-9_]{1,32}:[0-9]{1,15}$")]],
+        Meta(
+            max_length=8, description="Unit and the most micro-dollars that a million of it may cost: token_out:300000."
+        ),
+    ] = []
+    allow: Annotated[HostIds, Meta(description="Only these hosts.")] | None = None
+    deny: Annotated[HostIds, Meta(description="None of these hosts.")] = []
+    min_reputation: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+    def needs(self) -> Needs:
+        """Return what of it is asked of a host."""
+        return Needs(
+            self.gpu, self.gpus, self.vram_mib, self.cpu_millis, self.memory_mib, self.disk_mib, self.region, self.tier,
+            tuple([(unit, int(most)) for unit, _, most in [cap.partition(":") for cap in self.rate_cap]]),
+            _ids(self.allow) if self.allow is not None else None, _ids(self.deny), self.min_reputation,
+        )  # fmt: skip
+
+
+def _ids(hosts: list[str]) -> frozenset[bytes]:
+    return frozenset([bytes.fromhex(host.removeprefix("host_")) for host in hosts])
 
 
 class DepositBody(msgspec.Struct, forbid_unknown_fields=True):

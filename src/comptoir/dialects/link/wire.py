@@ -11,6 +11,7 @@ Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
 
 Address = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Addresses = Annotated[list[Address], msgspec.Meta(max_length=1000)]
+Amount = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Wei = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,78}$")]
 
 
@@ -64,6 +65,12 @@ class RegisterBody(msgspec.Struct, kw_only=True):
     """Ed25519 verify key of the worker, hex; receipts are checked with it."""
     gpu: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "CPU"
     vram_mib: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    gpus: Amount = 0
+    cpu_millis: Amount = 0
+    """Thousandths of a processor core."""
+    memory_mib: Amount = 0
+    disk_mib: Amount = 0
+    """Free for jobs; of these four 0 is unknown, and turns away orders that need any."""
     slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
     region: Annotated[str, msgspec.Meta(max_length=64)] = ""
     backend: Annotated[str, msgspec.Meta(max_length=64)] = ""

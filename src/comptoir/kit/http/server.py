@@ -418,10 +418,16 @@ def _repeated(struct: Any) -> frozenset[str]:
     info = msgspec.inspect.type_info(struct)
     assert isinstance(info, msgspec.inspect.StructType)
     for field in info.fields:
-        kinds = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
-        if any(isinstance(kind, msgspec.inspect.ListType) for kind in kinds):
+        plain = _without_words(field.type)
+        kinds = plain.types if isinstance(plain, msgspec.inspect.UnionType) else (plain,)
+        if any(isinstance(_without_words(kind), msgspec.inspect.ListType) for kind in kinds):
             found.add(field.encode_name)
     return frozenset(found)
+
+
+def _without_words(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """Return a type without what is said of it (a description)."""
+    return _without_words(kind.type) if isinstance(kind, msgspec.inspect.Metadata) else kind
 
 
 def _decode_query(struct: Any, request: Request, repeated: frozenset[str]) -> Any:
