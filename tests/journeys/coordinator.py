@@ -1,4 +1,4 @@
-"""A coordinator as a process of its own, for tests that kill it: ``python -m tests.journeys.coordinator DATA DATABASE PORT``."""
+"""A coordinator as a process, for tests that kill it: ``python -m tests.journeys.coordinator DATA DATABASE PORT [BUS]``."""
 
 import asyncio
 import sys
@@ -9,10 +9,10 @@ from comptoir.app import serve
 from comptoir.settings import Settings
 
 
-def main(data: str, database: str, port: str) -> None:
+def main(data: str, database: str, port: str, bus: str = "") -> None:
     """Serve until a signal."""
     settings = Settings(
-        data=data, database=database, port=int(port), drain_s=5.0, requests_per_minute_per_ip=1_000_000,
+        data=data, database=database, port=int(port), bus=bus, drain_s=5.0, requests_per_minute_per_ip=1_000_000,
         requests_per_minute_per_key=1_000_000, infernet_requests_per_minute=1_000_000,
     )  # fmt: skip
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

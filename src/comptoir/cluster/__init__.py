@@ -5,7 +5,7 @@ be lost.
 Read it in this order: `switchboard` (messages, who is here) -> `fleet_view` (whose hosts have free slots) -> `offers` (a job
 goes to a host elsewhere) -> `mirrors` (readers here of jobs there, and the other way round) -> `take_over` (signs of life, jobs of
 the dead, workers that come over) -> `handing_on` (requests that only the owner can answer) -> `container_talk` (what containers
-say of themselves) -> `service` (all of it as the street's `Peers`).
+say of themselves) -> `event_news` (numbered events, to where somebody follows them) -> `service` (all of it as `Peers`).
 
 Invariants: what is decided here is decided by the owner, and written comparing the owner; a wrong view of the others costs an offer
 that is declined. Losing the bus: only own hosts are chosen, waiting jobs and ends are looked for in the database every second.

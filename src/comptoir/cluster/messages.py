@@ -200,6 +200,8 @@ class Totals(msgspec.Struct, array_like=True, frozen=True, tag="totals"):
     users: int
     chains: int = 0
     """Unfinished chains of containers, as they are now."""
+    followed: int = 0
+    """Owners whose numbered events somebody follows at the sender; 0 of a version that knows no `News`."""
 
 
 class Said(msgspec.Struct, array_like=True, frozen=True, tag="said"):
@@ -228,6 +230,12 @@ class Supports(msgspec.Struct, array_like=True, frozen=True, tag="supports"):
     """JSON; empty: the container gave no answer, or the host is not here."""
 
 
+class News(msgspec.Struct, array_like=True, frozen=True, tag="news"):
+    """Events were written at the sender: the highest number by owner. Sent only to whoever follows some (`Totals.followed`)."""
+
+    numbers: list[tuple[bytes, int]]
+
+
 class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
     """Part of a message that is too large for the bus; put together behind the *last* one."""
 
@@ -238,7 +246,7 @@ class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
 
 Message = (
     Piece | View | Hail | Offer | Took | Declined | Ask | Follow | Unfollow | Batch | Ended | Gone | Differs | Owned | Stop
-    | Outcome | Totals | HttpCall | HttpAnswer | Spent | Revoked | Said | Inquired | Supports
+    | Outcome | Totals | HttpCall | HttpAnswer | Spent | Revoked | Said | Inquired | Supports | News
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 
 from comptoir.cluster.container_talk import BusContainerTalk
+from comptoir.cluster.event_news import EventNews
 from comptoir.cluster.fleet_view import FleetView
 from comptoir.cluster.handing_on import HandingOn
 from comptoir.cluster.messages import Hail
@@ -35,6 +36,7 @@ class Cluster(Peers):
         self.offers = Offers(house, self.board, self.view, self.mirrors)
         self.handing_on = HandingOn(house, self.board)
         self.sharing = Sharing(house, self.board)
+        self.news = EventNews(house, self.board, self.sharing)
         self.talk = BusContainerTalk(house, self.board)
         self.board.on(Hail, self._hailed)
         self.take_over = TakeOver(
@@ -53,6 +55,7 @@ class Cluster(Peers):
         self.view.forget_node(node_id)
         self.mirrors.forget_node(node_id)
         self.sharing.forget_node(node_id)
+        self.news.forget_node(node_id)
         self.talk.forget_node(node_id)
 
     # -- Peers ---------------------------------------------------------------------------------------------------
@@ -130,6 +133,7 @@ async def joined(house: House, bus: Bus) -> AsyncIterator[Cluster]:
             await running
         cluster.view.stop()
         cluster.sharing.stop()
+        cluster.news.stop()
         await cluster.mirrors.close()
         await cluster.take_over.leave()
         await cluster.board.close()

@@ -15,7 +15,7 @@ from comptoir.containers import ContainersElsewhere
 from comptoir.dispatch import House
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.meters import Meters
-from comptoir.events import KeysRevoked
+from comptoir.events import FollowingBegan, KeysRevoked
 from comptoir.kit.ratelimit import RateLimiter
 from comptoir.kit.shares import Share, Shares
 
@@ -47,6 +47,8 @@ class Sharing:
         switchboard.on(Totals, self._totals)
         switchboard.on(Revoked, lambda sender, message: house.identity.forget_keys(message.keys))
         switchboard.on_gap.append(self._missed)
+        # Whoever follows events here is to hear of those elsewhere at once, not with the totals of the next second.
+        house.events.subscribe(FollowingBegan, lambda event: self._tell_totals(frozenset()))
         house.events.subscribe(KeysRevoked, lambda event: switchboard.tell_all(Revoked(event.digests)))
 
     def begin(self, limiters: Mapping[str, RateLimiter]) -> None:
@@ -79,7 +81,7 @@ class Sharing:
     def _tell_totals(self, new: frozenset[bytes]) -> None:
         """Tell everybody what changed, and who is new where the counting begins."""
         meters = self._house.state(Meters)
-        totals = Totals(dict(meters.ended), meters.newcomers, self._house.jobs.live.staged)
+        totals = Totals(dict(meters.ended), meters.newcomers, self._house.jobs.live.staged, self._house.events.followed)
         for node_id in new if totals == self._told else self._board.here:
             self._board.send(node_id, totals)
         self._told = totals
@@ -94,6 +96,10 @@ class Sharing:
         meters.users += totals.users - before.users
         for state, count in totals.ended.items():
             meters.ended_before[state] = meters.ended_before.get(state, 0) + count - before.ended.get(state, 0)
+
+    def followers(self) -> list[bytes]:
+        """Return the coordinators at which somebody follows events, as they last told."""
+        return [node_id for node_id in self._board.here if node_id in self._heard and self._heard[node_id].followed]
 
     def _spent(self, sender: bytes, message: Spent) -> None:
         if self._shares is not None:

@@ -1,0 +1,65 @@
+"""Numbered events of this coordinator, told to those at which somebody follows some: who has new numbers, not what they are.
+
+They are read from the table (`comptoir.events`). News that are lost cost a delay: whenever some may be, all followers look.
+"""
+
+import asyncio
+
+from comptoir.cluster.messages import News
+from comptoir.cluster.sharing import Sharing
+from comptoir.cluster.switchboard import Switchboard
+from comptoir.dispatch import House
+from comptoir.events import NUMBERED, FollowingBegan, NumberedEvent
+
+GATHER_S = 0.02
+"""How long numbers are gathered before they are told: 50 messages a second at most."""
+
+KNOWN_S = 1.0
+"""After so long all others know that somebody follows here."""
+
+
+class EventNews:
+    """Tells of events here, and wakes followers here when others tell."""
+
+    def __init__(self, house: House, switchboard: Switchboard, sharing: Sharing) -> None:
+        self._house = house
+        self._board = switchboard
+        self._sharing = sharing
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._fresh: dict[bytes, int] = {}
+        """Highest number that is not told yet, by owner: those of the last `GATHER_S`."""
+        switchboard.on(News, self._heard)
+        switchboard.on_gap.append(lambda sender: house.events.look_all())
+        switchboard.on_change.append(lambda up: house.events.look_all())
+        house.events.subscribe(FollowingBegan, self._look_soon)
+        for kind in NUMBERED:
+            house.events.subscribe(kind, self._note)
+
+    def _look_soon(self, event: FollowingBegan) -> None:
+        """Others are just being told that somebody follows; what they wrote before they knew, nobody tells."""
+        self._loop.call_later(KNOWN_S, self._house.events.look_all)
+
+    def _note(self, event: NumberedEvent) -> None:
+        self._fresh[event.owner_id] = event.number
+        if self._timer is None:
+            self._timer = self._loop.call_later(GATHER_S, self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
+        fresh, self._fresh = self._fresh, {}
+        for node_id in self._sharing.followers():
+            self._board.send(node_id, News(list(fresh.items())))
+
+    def _heard(self, sender: bytes, news: News) -> None:
+        for owner_id, number in news.numbers:
+            self._house.events.heard_elsewhere(owner_id, number)
+
+    def forget_node(self, node_id: bytes) -> None:
+        """A coordinator is gone, and may have written what it could not tell any more."""
+        self._house.events.look_all()
+
+    def stop(self) -> None:
+        """Tell nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
