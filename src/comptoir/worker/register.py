@@ -66,8 +66,10 @@ def public_key_of(seed: str) -> str:
 def offer_json(offer: ModelOffer) -> dict[str, object]:
     """Spell an offer as a JSON object (on the link it is an array)."""
     spelled = msgspec.structs.asdict(offer)
-    # A coordinator that knows no containers never reads of one.
-    del spelled["container"]
+    # A coordinator from before one of these never reads of it where it says nothing.
+    for field in ("container", "prices", "text_only"):
+        if not spelled[field]:
+            del spelled[field]
     return spelled if offer.container is None else {**spelled, "container": msgspec.structs.asdict(offer.container)}
 
 
