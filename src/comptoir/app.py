@@ -107,8 +107,8 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
         house.events.subscribe(DatabaseReturned, lambda event: pump_all(house))
         hedging(house)
         house.background.spawn(_count_before(house, before_ms=clock.now_ms()))
-        _, meters.users = await house.identity.list_users(limit=1)
-        meters.lag.start()
+        _, users = await house.identity.list_users(limit=1)
+        meters.begin(users=users)
         try:
             async with (
                 pushing(house, UrlGuard(allow_private=settings.allow_private_endpoint_urls)),
@@ -125,8 +125,7 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
                     await house.state(Later).close()
                     await house.background.settle_down()
         finally:
-            meters.lag.stop()
-            meters.database.close()
+            meters.close()
             with contextlib.suppress(Unavailable):  # Statistics of the last seconds, and the database is away.
                 await house.hosts.flush()
             house.identity.close()
@@ -149,9 +148,7 @@ async def _among_others(house: House, settings: Settings) -> AsyncIterator[None]
 
 async def _count_before(house: House, *, before_ms: int) -> None:
     """Count what ended before this start, beside serving: the whole table is read, and only totals wait for it."""
-    before = house.state(Meters).ended_before
-    for state, count in (await house.jobs.ended_counts(before_ms=before_ms)).items():
-        before[state] = before.get(state, 0) + count
+    house.state(Meters).count_elsewhere(await house.jobs.ended_counts(before_ms=before_ms))
 
 
 async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, node_id: bytes) -> House:
@@ -277,7 +274,7 @@ class _Server(uvicorn.Server):
 
     def _begin(self) -> None:
         if self._draining is None:
-            self._house.state(Shutdown).leaving = True
+            self._house.state(Shutdown).announce()
             self._app.closing = True
             self._draining = asyncio.get_running_loop().create_task(self._drain())
             self._house.events.publish(Draining(self._house.jobs.live.open_answers))
@@ -285,7 +282,7 @@ class _Server(uvicorn.Server):
     async def _drain(self) -> None:
         house = self._house
         await asyncio.sleep(house.settings.drain_notice_s)
-        house.state(Shutdown).draining = True
+        house.state(Shutdown).refuse_jobs()
         standing = house.peers.standing()
         if standing is not None and standing.others:
             # Workers serve there while answers finish here; what they are at they bring along, and its readers here follow it.

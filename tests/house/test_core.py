@@ -97,3 +97,71 @@ class TestCore:
     )
     def test_what_is_no_assignment_to_it_is_not_found(self, code: str) -> None:
         assert list(changed(code)) == []
+
+
+def declared(text: str) -> set[str]:
+    """Return the names of the classes of *text* that are a `State`."""
+    classes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+    return {
+        each.name for each in classes if any(isinstance(base, ast.Name) and base.id == "State" for base in each.bases)
+    }
+
+
+def state_of(node: ast.AST, known: dict[str, str]) -> str:
+    """Return the class of the State that *node* reads, ``house.state(Meters)`` or a name of *known*; empty: it reads none."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id, "")
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "state" and node.args:
+        return ast.unparse(node.args[0])
+    return ""
+
+
+def foreign_writes(text: str) -> Iterator[str]:
+    """Yield what *text* assigns to in a State that another module declares."""
+    module, own = ast.parse(text), declared(text)
+    known: dict[str, str] = {}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                pairs = [(target, node.value)]
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = list(zip(target.elts, node.value.elts, strict=False))
+                known.update({ast.unparse(name): kind for name, value in pairs if (kind := state_of(value, {}))})
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            kind = state_of(node.value, known)
+            if kind and kind not in own:
+                yield f"{kind}.{node.attr}"
+
+
+class TestState:
+    def test_only_its_own_verb_writes_it(self) -> None:
+        """Others call its methods, so that what may happen to it stands in one file."""
+        paths = [path for path in tree.python_files() if path.startswith("src/")]
+        found = [f"{path}: {what}" for path in paths for what in foreign_writes((tree.ROOT / path).read_text())]
+
+        assert found == []
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "house.state(Meters).frames += 1",
+            "meters = house.state(Meters)\nmeters.frames += 1",
+            "a, meters = b, self._house.state(Meters)\nmeters.frames, c = 1, 2",
+            "class Other(State): pass\nhouse.state(Meters).frames = 1",
+        ],
+    )
+    def test_a_planted_write_is_found(self, code: str) -> None:
+        assert list(foreign_writes(code)) == ["Meters.frames"]
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "class Meters(State): pass\nmeters = house.state(Meters)\nmeters.frames += 1",
+            "house.state(Meters).count(1)",
+            "frames = house.state(Meters).frames",
+            "job.state = house.state(Meters).frames",
+        ],
+    )
+    def test_what_is_its_own_or_only_read_is_not_found(self, code: str) -> None:
+        assert list(foreign_writes(code)) == []

@@ -32,7 +32,6 @@ OTHERS = {
     ("src/comptoir/chain/types.py", "object.__setattr__"),
     ("src/comptoir/cli/answer.py", "self.reply.anew"),
     ("src/comptoir/dispatch/settle.py", "facts.segments[-1]"),
-    ("src/comptoir/dispatch/stream.py", "meters.frames"),
     ("src/comptoir/hosts/fleet.py", "candidate.rate_in"),
     ("src/comptoir/hosts/fleet.py", "candidate.rate_out"),
     ("src/comptoir/desk/readers.py", "streams.count"),

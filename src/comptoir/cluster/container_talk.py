@@ -30,7 +30,7 @@ class BusContainerTalk:
         switchboard.on(Said, self._said)
         switchboard.on(Inquired, self._inquired)
         switchboard.on(Supports, self._supports)
-        house.state(ContainersElsewhere).talk = self
+        house.state(ContainersElsewhere).talk_over(self)
         house.events.subscribe(HostResources, self._tell)
 
     # -- what they say of themselves -----------------------------------------------------------------------------

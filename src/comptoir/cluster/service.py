@@ -120,7 +120,7 @@ async def joined(house: House, bus: Bus) -> AsyncIterator[Cluster]:
         Unavailable: the database is out of reach.
     """
     cluster = Cluster(house, bus)
-    house.state(Membership).peers = cluster
+    house.state(Membership).join(cluster)
     await cluster.board.start()
     await cluster.take_over.begin()
     cluster.view.begin()

@@ -87,15 +87,16 @@ class Sharing:
         self._told = totals
 
     def _totals(self, sender: bytes, totals: Totals) -> None:
-        before, house = self._heard.get(sender), self._house
+        before = self._heard.get(sender)
         self._heard[sender] = totals
-        house.state(ContainersElsewhere).chains = sum([heard.chains for heard in self._heard.values()])
+        self._tell_chains()
         if before is None:
             return  # What ended before this one came is in the database that it counted.
-        meters = house.state(Meters)
-        meters.users += totals.users - before.users
-        for state, count in totals.ended.items():
-            meters.ended_before[state] = meters.ended_before.get(state, 0) + count - before.ended.get(state, 0)
+        ended = {state: count - before.ended.get(state, 0) for state, count in totals.ended.items()}
+        self._house.state(Meters).count_elsewhere(ended, users=totals.users - before.users)
+
+    def _tell_chains(self) -> None:
+        self._house.state(ContainersElsewhere).count_chains(sum([heard.chains for heard in self._heard.values()]))
 
     def followers(self) -> list[bytes]:
         """Return the coordinators at which somebody follows events, as they last told."""
@@ -116,6 +117,6 @@ class Sharing:
     def forget_node(self, node_id: bytes) -> None:
         """A coordinator is gone: its jobs are others' by now, which count them."""
         self._heard.pop(node_id, None)
-        self._house.state(ContainersElsewhere).chains = sum([heard.chains for heard in self._heard.values()])
+        self._tell_chains()
         if self._shares is not None:
             self._shares.forget(node_id)

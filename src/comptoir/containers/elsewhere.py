@@ -28,6 +28,13 @@ class ContainersElsewhere(State):
 
     def __init__(self, house: House) -> None:
         self.talk: ContainerTalk = NoContainerTalk()
-        """The cluster puts its own here."""
         self.chains = 0
         """Unfinished chains that other coordinators own, as they last told."""
+
+    def talk_over(self, talk: ContainerTalk) -> None:
+        """Tell and ask the others over *talk* from now on."""
+        self.talk = talk
+
+    def count_chains(self, chains: int) -> None:
+        """Take over how many unfinished chains the others own now."""
+        self.chains = chains

@@ -20,6 +20,14 @@ class Shutdown(State):
         self.when_empty = asyncio.Event()
         """Set when the last lease or the last mirror ends: a drain then looks whether answers are still open."""
 
+    def announce(self) -> None:
+        """Say from now on that this coordinator is leaving; it still takes jobs."""
+        self.leaving = True
+
+    def refuse_jobs(self) -> None:
+        """Take no jobs from now on."""
+        self.leaving = self.draining = True
+
 
 def check_open(house: House) -> None:
     """Refuse what is new while that is the only honest answer.
@@ -41,7 +49,7 @@ async def drain(house: House) -> int:
     Idempotent.
     """
     stop = house.state(Shutdown)
-    stop.leaving = stop.draining = True
+    stop.refuse_jobs()
     live = house.jobs.live
     if live.open_answers:
         log.info("draining: %d answers are still open", live.open_answers)

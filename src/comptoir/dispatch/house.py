@@ -64,6 +64,10 @@ class Membership(State):
     def __init__(self, house: "House") -> None:
         self.peers = Peers()
 
+    def join(self, peers: Peers) -> None:
+        """Work beside *peers* from now on."""
+        self.peers = peers
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class House:

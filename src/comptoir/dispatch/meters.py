@@ -1,6 +1,9 @@
 """Meters: what a coordinator counted since its start, and how well it feels, for health and metrics. Nothing is decided by it."""
 
+from collections.abc import Mapping
+
 from comptoir.dispatch.house import House, State
+from comptoir.jobs import JobState
 from comptoir.kit.vitals import Check, LoopLag, RequestCounts
 
 CHECK_CAP_S = 0.5
@@ -34,6 +37,38 @@ class Meters(State):
         """Whether the database takes commands, cached for ``health_cache_s``."""
         self.lag = LoopLag()
         """How late the event loop runs."""
+
+    def begin(self, *, users: int) -> None:
+        """Measure the event loop from now on; there are so many people so far."""
+        self.users = users
+        self.lag.start()
+
+    def close(self) -> None:
+        """Measure and check nothing more."""
+        self.lag.stop()
+        self.database.close()
+
+    def count_frames(self, frames: int, tokens: int) -> None:
+        """Count what a host sent at once."""
+        self.frames += frames
+        self.tokens += tokens
+
+    def count_end(self, state: str, latency_ms: int) -> None:
+        """Count one job that ended; its *latency_ms* only if it was completed."""
+        self.ended[state] = self.ended.get(state, 0) + 1
+        if state == JobState.COMPLETED:
+            self.latency_ms_sum += latency_ms
+
+    def count_newcomer(self) -> None:
+        """Count somebody who just got an account here."""
+        self.users += 1
+        self.newcomers += 1
+
+    def count_elsewhere(self, ended: Mapping[str, int], *, users: int = 0) -> None:
+        """Count jobs that ended, and *users* who came, before this start or at other coordinators."""
+        self.users += users
+        for state, count in ended.items():
+            self.ended_before[state] = self.ended_before.get(state, 0) + count
 
     async def _ask_writer(self) -> None:
         await self._db.run(lambda tx: tx.fetch("SELECT 1"))

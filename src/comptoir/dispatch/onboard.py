@@ -70,9 +70,7 @@ async def add_user(
     added = await house.db.run(command, locks=[account_rows((user.id, PROMOTIONS))] if credit else ())
     if added is not None:
         house.events.publish(added)
-    meters = house.state(Meters)
-    meters.users += 1
-    meters.newcomers += 1
+    house.state(Meters).count_newcomer()
     return NewBuyer(user, new.key.secret, credit)
 
 

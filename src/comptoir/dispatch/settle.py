@@ -202,10 +202,7 @@ def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *,
     )  # fmt: skip
     house.jobs.live.retire(job)
     house.state(Buyers).in_flight.leave(job.owner_id)
-    meters = house.state(Meters)
-    meters.ended[ending.state] = meters.ended.get(ending.state, 0) + 1
-    if ending.state == JobState.COMPLETED:
-        meters.latency_ms_sum += row.at_ms - job.created_ms
+    house.state(Meters).count_end(ending.state, row.at_ms - job.created_ms)
     if lease is not None:
         _tell_host(house, job, lease, ending, row=row, settled=settled)
     if not house.jobs.live.leased:

@@ -64,9 +64,7 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
         raise AnswerTooLarge(f"the host sent {count} {many} and {most} were asked for")
     if not job.append(fresh, bytes_max=house.settings.answer_bytes_max):
         raise AnswerTooLarge("the answer is larger than a job may hold")
-    meters = house.state(Meters)
-    meters.frames += len(fresh)
-    meters.tokens += count - before
+    house.state(Meters).count_frames(len(fresh), count - before)
     fleet = house.fleet
     if held == lease.first_frame:
         job.note_first_frame(now)
