@@ -38,7 +38,6 @@ from comptoir.link import (
     Have,
     Hello,
     Inquire,
-    Job,
     Models,
     Report,
     Resources,
@@ -47,6 +46,7 @@ from comptoir.link import (
     decode_from_worker,
     encode,
 )  # fmt: skip
+from comptoir.transports.handing import job_message
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Session:
         """Put the job in the outbox; False when the socket is gone."""
         if not self.open:
             return False
-        self.post(_job_message(job, lease, now_ms=self._house.common_ms()))
+        self.post(job_message(job, lease, now_ms=self._house.common_ms()))
         return True
 
     def cancel(self, lease: Lease, reason: str) -> None:
@@ -214,7 +214,7 @@ class Session:
                     lose(house, job, lease, "the host came back without the job", fault=fault, again=True)
                 )
             else:
-                unsent.append(_job_message(job, lease, now_ms=house.common_ms()))
+                unsent.append(job_message(job, lease, now_ms=house.common_ms()))
         return have, unsent
 
     def _leave(self) -> None:
@@ -420,14 +420,6 @@ def _check_offer(message: Hello | Models, kinds: Kinds) -> None:
         check_offer(tuple(message.models), message.slots, kinds)
     elif not 1 <= message.slots <= SLOTS_MAX:
         raise InvalidField("slots", f"must be 1 to {SLOTS_MAX}")
-
-
-def _job_message(job: LiveJob, lease: Lease, *, now_ms: int) -> Job:
-    return Job(
-        lease.id, job.id, job.kind.name, job.model, job.body, job.deadline_ms, lease.first_frame,
-        job.frames[: lease.first_frame], lease.chain if lease.first_frame else b"", job.terms.output_max,
-        max(1, job.deadline_ms - now_ms),
-    )  # fmt: skip
 
 
 async def say_goodbye(house: House, *, reason: str, reconnect_after_s: float) -> None:

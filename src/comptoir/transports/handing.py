@@ -1,0 +1,13 @@
+"""Handing a job to a host: what every transport and shape makes its own words of."""
+
+from comptoir.jobs import Lease, LiveJob
+from comptoir.link import Job
+
+
+def job_message(job: LiveJob, lease: Lease, *, now_ms: int) -> Job:
+    """Return the job as the link has it; with what was delivered before, if it goes on from there."""
+    return Job(
+        lease.id, job.id, job.kind.name, job.model, job.body, job.deadline_ms, lease.first_frame,
+        job.frames[: lease.first_frame], lease.chain if lease.first_frame else b"", job.terms.output_max,
+        max(1, job.deadline_ms - now_ms),
+    )  # fmt: skip

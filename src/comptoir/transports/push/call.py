@@ -1,0 +1,123 @@
+"""One call to a host's address: what a shape takes from the answer, and how it tells what was wrong with it."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Protocol
+
+import aiohttp
+
+from comptoir.dispatch import House
+from comptoir.dispatch.ending_later import or_later
+from comptoir.dispatch.errors import FramesOutOfOrder
+from comptoir.dispatch.stream import complete, fail, take_frames
+from comptoir.hosts import Host
+from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
+from comptoir.link import Frame, Usage
+
+EVENT_BYTES_MAX = 1 << 20
+"""Longest line of a host's stream; a token is a few bytes."""
+
+ERROR_CHARS_MAX = 300
+"""How much of a host's refusal is quoted to the buyer."""
+
+
+class PushFailed(Exception):
+    """A host's answer is none of those understood."""
+
+    def __init__(self, message: str, *, status: int = 0, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class PushCall:
+    """One job at one host, for as long as the host has the lease."""
+
+    def __init__(self, house: House, host: Host, job: LiveJob, lease: Lease) -> None:
+        self.house = house
+        self.host = host
+        self.job = job
+        self.lease = lease
+
+    def check_leased(self) -> None:
+        """Do nothing while the host has the job.
+
+        Raises:
+            NotYourLease: it was cancelled or lost meanwhile.
+        """
+        if self.job.lease is not self.lease or self.job.closing:
+            raise NotYourLease
+
+    def give(self, frames: list[Frame], *, seq: int | None = None) -> None:
+        """Take frames, after those that are here where the host does not number them.
+
+        Raises:
+            NotYourLease, AnswerTooLarge: nothing is taken. PushFailed: *seq* leaves a gap.
+        """
+        self.check_leased()
+        try:
+            take_frames(self.house, self.job, len(self.job.frames) if seq is None else seq, frames)
+        except FramesOutOfOrder as gap:
+            raise PushFailed(f"its frames leave a gap: {gap.message}") from gap
+
+    async def complete(
+        self, *, finish_reason: str, usage: Usage, signature: bytes = b"", chain: bytes = b""
+    ) -> None:  # fmt: skip
+        """End the job as answered; raises as `dispatch.stream.complete`, and NotYourLease."""
+        self.check_leased()
+        await complete(
+            self.house, self.job, finish_reason=finish_reason, usage=usage, signature=signature, chain=chain
+        )  # fmt: skip
+
+    async def fail(
+        self, *, code: str, message: str, fault: Fault, status: int = 0, body: bytes = b"", retry_after_s: float = 0.0
+    ) -> None:  # fmt: skip
+        """End the attempt as failed; written later if the database is away, and then raises Unavailable."""
+        if self.job.lease is not self.lease or self.job.closing:
+            return
+        failed = partial(
+            fail, self.house, self.job, code=code, message=message, fault=fault, status=status, body=body,
+            retry_after_s=retry_after_s,
+        )  # fmt: skip
+        await or_later(self.house, self.job, failed)
+
+
+class Shape(Protocol):
+    """How a job is spelled to a host, and how its answer is read."""
+
+    name: str
+    """As `hosts.HostRow.speaks` has it."""
+    accept: str
+    """Media types of the answers it reads, for the ``accept`` header."""
+
+    def spell(self, call: PushCall) -> bytes:
+        """Return the JSON that is posted."""
+        ...
+
+    async def read(self, response: aiohttp.ClientResponse, call: PushCall) -> None:
+        """Take an answer of status 200, frames and end.
+
+        Raises:
+            PushFailed: it is not understood, or it stopped before its end.
+            NotYourLease, AnswerTooLarge, AnswerTooLong, BadSegment: by what it says.
+        """
+        ...
+
+
+async def lines_of(response: aiohttp.ClientResponse, *, rest_counts: bool = False) -> AsyncIterator[list[bytes]]:
+    """Give the lines of an answer as they come, all of one network read together.
+
+    Args:
+        rest_counts: a last line without its end is one too.
+
+    Raises:
+        PushFailed: a line is longer than `EVENT_BYTES_MAX`.
+    """
+    rest = b""
+    async for piece in response.content.iter_any():
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > EVENT_BYTES_MAX:
+            raise PushFailed(f"an event is longer than {EVENT_BYTES_MAX} bytes")
+        yield lines
+    if rest and rest_counts:
+        yield [rest]
