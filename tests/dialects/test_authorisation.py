@@ -120,7 +120,10 @@ class TestOwnership:
         path = dialect.prefix + sample(endpoint.path).replace("sample-1", people.job)
         body: dict[str, Any] | None = None
         if endpoint.request is not None:
-            body = {"host_id": people.host_ids.get(caller, ""), "token": "x", "error": "x"}
+            body = {
+                "host_id": people.host_ids.get(caller, ""), "token": "x", "error": "x", "lease": "att_" + "0" * 32, "seq": 0,
+                "items": [], "end_seq": 0, "code": "x",
+            }  # fmt: skip
         async with (
             aiohttp.ClientSession(people.post.url) as session,
             session.request(

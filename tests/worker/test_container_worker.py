@@ -5,7 +5,8 @@ import asyncio
 import msgspec
 import pytest
 
-from comptoir.dialects.link.wire import Offer, RegisterBody
+from comptoir.desk import Offer
+from comptoir.dialects.link.wire import RegisterBody
 from comptoir.hosts import check_offer
 from comptoir.kinds import Kinds
 from comptoir.link import Cancel, ContainerCard, Frame, ModelOffer, Usage
@@ -84,7 +85,8 @@ class TestWorker:
         assert coordinator.registrations[0]["models"] == [
             {
                 "name": "shout", "kinds": ["container"], "context_tokens": 10_000_000, "price_in_uusd_per_mtok": 0,
-                "price_out_uusd_per_mtok": 2_000_000_000, "can_continue": False, "fingerprint": "",
+                "price_out_uusd_per_mtok": 2_000_000_000, "can_continue": False, "fingerprint": "", "prices": {},
+                "text_only": False,
                 "container": msgspec.structs.asdict(ContainerCard(timeout_s=60.0)),
             }
         ]  # fmt: skip

@@ -1,23 +1,26 @@
 """The desk: what every dialect does the same way before and after its own translation.
 
 Who is asking (`gate`), how often (`rates`), repeats of a request (`claim`, `once`, `submit_once`), finding a caller's job and
-following it (`find_job`, `follow`, `open_stream`, `stream_job`), stopping it (`stop`, `until_over`), the HTTP status of each
-domain error (`status_of`), and the error body of the dialects that nobody published but us (`render_plain_error`). It knows
-HTTP and the street, and no dialect.
+following it (`find_job`, `follow`, `open_stream`, `stream_job`), stopping it (`stop`, `until_over`), registering a host and taking
+what it brings (`register_once`, `leased_to`, `bring`), the HTTP status of each domain error (`status_of`), and the error body of
+the dialects that nobody published but us (`render_plain_error`). It knows HTTP and the street, and no dialect.
 """
 
+from comptoir.desk.bringing import bring, job_named, leased_to
 from comptoir.desk.ending import elsewhere, stop, until_over
 from comptoir.desk.follow import began_anew, find_job, follow, follow_anew, job_by_id, leave, until_answered
 from comptoir.desk.gate import Gate
 from comptoir.desk.idempotent import claim
+from comptoir.desk.offers import Hex, Machine, Offer
 from comptoir.desk.once import once, submit_once
 from comptoir.desk.plain_errors import PlainBody, render_plain_error
 from comptoir.desk.readers import open_stream
+from comptoir.desk.registering import owner_of, register_once
 from comptoir.desk.statuses import STATUSES, status_of
 from comptoir.desk.streaming import stream_job
 
 __all__ = [
-    "STATUSES", "Gate", "PlainBody", "began_anew", "claim", "elsewhere", "find_job", "follow", "follow_anew", "job_by_id",
-    "leave", "once", "open_stream", "render_plain_error", "status_of", "stop", "stream_job", "submit_once",
-    "until_answered", "until_over",
+    "STATUSES", "Gate", "Hex", "Machine", "Offer", "PlainBody", "began_anew", "bring", "claim", "elsewhere", "find_job", "follow",
+    "follow_anew", "job_by_id", "job_named", "leased_to", "leave", "once", "open_stream", "owner_of", "register_once",
+    "render_plain_error", "status_of", "stop", "stream_job", "submit_once", "until_answered", "until_over",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ import msgspec
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.house import House
 from comptoir.dispatch.meters import Meters
-from comptoir.events import CreditAdded, Events, HostRegistered
+from comptoir.events import CreditAdded, Events, HostHeard, HostRegistered
 from comptoir.hosts import Host, NewHost, insert_host
 from comptoir.identity import Identity, NewKey, OwnerKind, Principal, Role, User
 from comptoir.kit.db import Tx
@@ -114,7 +114,7 @@ async def add_host(
 async def host_of(house: House, principal: Principal, host_id: bytes | None) -> Host:
     """Return the host that *principal* speaks for; *host_id*, when it is named in the request, has to be the same.
 
-    One that registered at another coordinator a moment ago is taken into the fleet here.
+    One that registered at another coordinator is taken into the fleet here, and its address is called from here too.
 
     Raises:
         NotAllowed: the key is another host's.
@@ -125,4 +125,7 @@ async def host_of(house: House, principal: Principal, host_id: bytes | None) -> 
         raise NotAllowed("this key belongs to another host")
     if house.fleet.find(principal.id) is None:
         await house.hosts.meet(principal.id)
-    return house.fleet.get(principal.id)
+    host = house.fleet.get(principal.id)
+    if host.id not in house.lines:
+        house.events.publish(HostHeard(host.id))
+    return host

@@ -36,6 +36,12 @@ def leased_job(house: House, host_id: bytes, lease: bytes) -> LiveJob:
     return job
 
 
+def fault_of_size(job: LiveJob) -> Fault:
+    """Return whose fault an answer is that is larger than its job may hold."""
+    # The outputs of stages before count too, which this host has not made; no other host could help it.
+    return Fault.BUYER if job.kind.stage(job) else Fault.HOST
+
+
 def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int:
     """Append frames ``seq, seq+1, …`` to the job; return the number of the next frame wanted.
 

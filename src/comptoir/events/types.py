@@ -72,6 +72,12 @@ class HostRegistered(Event, frozen=True, gc=False, tag="host.registered"):
     at_ms: int
 
 
+class HostHeard(Event, frozen=True, gc=False, tag="host.heard"):
+    """A host that has no line here spoke for itself by a request; whoever can reach it from here opens one."""
+
+    host_id: bytes
+
+
 class HostChanged(Event, frozen=True, gc=False, tag="host.changed"):
     """A host's status changed, as this coordinator sees it."""
 

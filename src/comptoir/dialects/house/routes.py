@@ -5,6 +5,7 @@ import time
 from comptoir import __version__
 from comptoir.desk import PlainBody, claim, find_job, render_plain_error, status_of, stop
 from comptoir.dialects.house import buying, views
+from comptoir.dialects.house.hosting import HOSTING
 from comptoir.dialects.house.wire import (
     AuditView,
     ContainersView,
@@ -350,7 +351,7 @@ DIALECT = Dialect(
     name="house",
     title="Comptoir house",
     prefix="/house",
-    endpoints=ENDPOINTS,
+    endpoints=(*ENDPOINTS, *HOSTING),
     render_error=render_plain_error,
     description="What command line, console and host owners need: accounts, jobs, receipts, hosts, audit. "
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",

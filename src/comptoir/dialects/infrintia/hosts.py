@@ -5,32 +5,27 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from comptoir.desk import claim, elsewhere, once, until_over
+from comptoir.desk import bring, job_named, leased_to, owner_of, register_once, until_over
 from comptoir.dialects.infrintia import wire
 from comptoir.dispatch import House
 from comptoir.dispatch.assign import pump
-from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.ending_later import or_later
-from comptoir.dispatch.errors import AnswerTooLarge, FramesOutOfOrder
-from comptoir.dispatch.onboard import NewcomerHost, add_host, host_of
-from comptoir.dispatch.stream import FAULTS, complete, fail, take_frames
+from comptoir.dispatch.errors import FramesOutOfOrder
+from comptoir.dispatch.onboard import host_of
+from comptoir.dispatch.stream import FAULTS, complete, fail
 from comptoir.hosts import INFRINTIA, POLL, PUSH, Host, NewHost, UnknownHost, check_offer, offers_of
-from comptoir.identity import OwnerKind
 from comptoir.jobs import Fault, JobState, LiveJob, NotYourLease, UnknownJob
 from comptoir.kinds.tokens.text import frames_of, text_of
-from comptoir.kit.errors import InvalidField, NotAllowed, Unavailable
+from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Reply, Request
 from comptoir.kit.ids import parse, public
 from comptoir.kit.money import fee_of, to_credits
-from comptoir.link import Frame, Pulse, Usage
-from comptoir.transports.poll import poll_line
+from comptoir.link import Pulse, Usage
+from comptoir.transports.poll import wait_for_job
 
 POLL_SLOTS_DEFAULT = 16
 """Jobs at once of a host that polls and does not say: it never gets more than it has requests waiting."""
 PUSH_SLOTS_DEFAULT = 1
-
-OPEN_KEY_CHARS_MIN = 16
-"""Shortest Idempotency-Key of a registration without a credential: whoever knows key and body gets the host's key again."""
 
 PRICE_MAX = Decimal(1)
 """Dollars a token; looked at before any arithmetic, which has no room for numbers like 1e999999."""
@@ -39,33 +34,10 @@ PRICE_MAX = Decimal(1)
 async def register(house: House, request: Request) -> wire.Registered:
     """Take in a machine; with a user's key it belongs to that user, without one to whoever holds the host's key."""
     body: wire.Register = request.body
-    principal = request.principal
-    if principal is not None and principal.kind is not OwnerKind.USER:
-        raise NotAllowed("a host can't register a host; send your own key, or none")
+    owner_id = owner_of(request)
     if not 0 <= body.price_per_token <= PRICE_MAX:
         raise InvalidField("price_per_token", "must be between 0 and 1 dollar a token")
-    key_header = request.header(b"idempotency-key")
-    if principal is None and key_header and len(key_header) < OPEN_KEY_CHARS_MIN:
-        raise InvalidField("Idempotency-Key", f"must be at least {OPEN_KEY_CHARS_MIN} characters without a credential")
-    new = _new_host(body, owner_id=principal.id if principal is not None else None)
-    bound = await claim(house, request)
-
-    async def make() -> NewcomerHost:
-        return await add_host(
-            house, new, host_id=bound.resource_id if bound else None, key_secret=bound.secret if bound else None
-        )  # fmt: skip
-
-    async def find() -> NewcomerHost | None:
-        assert bound is not None
-        try:
-            # From the database: another coordinator may have taken it in.
-            await house.hosts.read(bound.resource_id)
-        except UnknownHost:
-            return None
-        key = house.identity.new_key(OwnerKind.HOST, bound.resource_id, secret=bound.secret)
-        return NewcomerHost(bound.resource_id, key.secret)
-
-    made = await once(house, bound, find=find, make=make)
+    made = await register_once(house, request, _new_host(body, owner_id=owner_id))
     return wire.Registered(public("host", made.host_id), "active", made.key)
 
 
@@ -108,11 +80,7 @@ async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
     """Wait for a job; 204 when none came in time. The job is leased, durably, when the answer leaves."""
     body: wire.NextJob = request.body
     host = await _caller(house, request, body.host_id)
-    if house.state(Shutdown).draining:
-        raise Unavailable("this coordinator is shutting down; ask again in a moment", retry_after_s=2.0)
-    longest = house.settings.next_job_wait_s
-    wait_s = longest if body.wait_s is None else min(body.wait_s, longest)
-    answer = await poll_line(house, host).wait(wait_s=wait_s, watch=request.when_gone)
+    answer = await wait_for_job(house, host, speaks=INFRINTIA, wait_s=body.wait_s, watch=request.when_gone)
     if answer is None:
         return Reply(204)
     job, lease = answer
@@ -128,11 +96,11 @@ async def chunk(house: House, request: Request) -> wire.ChunkTaken:
     """Take pieces of an answer, in order; pieces that are here already are skipped."""
     body: wire.Chunk = request.body
     host = await _caller(house, request, body.host_id)
-    job = await _leased(house, host, request.params["id"])
+    job = await leased_to(house, host, job_named(request.params["id"]))
     pieces = _pieces(body.token, body.tokens)
     if pieces is None:
         raise InvalidField("token", "is required (or tokens)")
-    return wire.ChunkTaken(await _take(house, job, frames_of(pieces, job=job), seq=body.seq))
+    return wire.ChunkTaken(await bring(house, job, frames_of(pieces, job=job), seq=body.seq))
 
 
 async def complete_job(house: House, request: Request) -> wire.Completed:
@@ -140,13 +108,13 @@ async def complete_job(house: House, request: Request) -> wire.Completed:
     body: wire.Complete = request.body
     host = await _caller(house, request, body.host_id)
     try:
-        job = await _leased(house, host, request.params["id"])
+        job = await leased_to(house, host, job_named(request.params["id"]))
     except NotYourLease:
         return await _completed_before(house, host, request.params["id"])
     usage = Usage(body.usage.prompt_tokens, body.usage.completion_tokens) if body.usage is not None else Usage()
     pieces = _pieces(body.token, body.tokens)
     if pieces is not None:
-        await _take(house, job, frames_of(pieces, job=job, counted=usage.completion_tokens), seq=body.seq)
+        await bring(house, job, frames_of(pieces, job=job, counted=usage.completion_tokens), seq=body.seq)
     else:
         _check_all_here(job, seq=body.seq, counted=usage.completion_tokens)
     signature = bytes.fromhex(body.signature) if body.signature is not None else b""
@@ -176,7 +144,7 @@ async def _completed_before(house: House, host: Host, text: str) -> wire.Complet
     Raises:
         NotYourLease: this host did not complete the job.
     """
-    job_id = _job_id(text)
+    job_id = job_named(text)
     live = house.jobs.live.get(job_id)
     if live is not None and live.closing and live.host_id == host.id:
         await until_over(live)
@@ -195,7 +163,7 @@ async def fail_job(house: House, request: Request) -> wire.Failed:
     """Give a job back: it goes to another host if nothing was delivered, else it ends and the rest is refunded."""
     body: wire.Fail = request.body
     host = await _caller(house, request, body.host_id)
-    job = await _leased(house, host, request.params["id"])
+    job = await leased_to(house, host, job_named(request.params["id"]))
     failed = partial(
         fail, house, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
         status=422 if body.fault == "buyer" else 502,
@@ -221,44 +189,7 @@ async def _caller(house: House, request: Request, host_id: str) -> Host:
     return await host_of(house, request.principal, named)
 
 
-def _job_id(text: str) -> bytes:
-    job_id = parse("job", text)
-    if job_id is None:
-        raise UnknownJob
-    return job_id
-
-
-async def _leased(house: House, host: Host, text: str) -> LiveJob:
-    """Return the job that *host* holds the lease on.
-
-    Raises:
-        UnknownJob: that is no job id.
-        Elsewhere: another coordinator owns it.
-        NotYourLease: the host has no lease on it (any more).
-    """
-    job_id = _job_id(text)
-    job = house.jobs.live.get(job_id)
-    if job is None:
-        await elsewhere(house, job_id)
-    if job is None or job.closing or job.lease is None or job.lease.host_id != host.id:
-        raise NotYourLease
-    return job
-
-
 def _pieces(token: str | None, tokens: list[str] | None) -> list[str] | None:
     if token is not None and tokens is not None:
         raise InvalidField("tokens", "must not come together with token")
     return [token] if token is not None else tokens
-
-
-async def _take(house: House, job: LiveJob, frames: list[Frame], *, seq: int | None) -> int:
-    """Take frames; an answer that grows too large fails the attempt before it is refused."""
-    assert job.lease is not None, "pieces come through a lease"
-    house.fleet.seen(job.lease.host_id)
-    try:
-        return take_frames(house, job, len(job.frames) if seq is None else seq, frames)
-    except AnswerTooLarge as large:
-        await or_later(
-            house, job, partial(fail, house, job, code="answer_too_large", message=large.message, fault=Fault.HOST)
-        )
-        raise

@@ -13,7 +13,6 @@ from comptoir.kit.http import Access, Dialect, Endpoint, Request, Socket
 from comptoir.kit.ids import public
 from comptoir.link import Pulse, PulseAnswer
 from comptoir.receipts import KeyTaken
-from comptoir.routing import Capacity
 from comptoir.transports.link import Session
 
 
@@ -26,7 +25,7 @@ async def register(house: House, request: Request) -> Registered:
     new = NewHost(
         gpu=body.gpu, models=tuple(offer.offer() for offer in body.models), slots=body.slots, backend=body.backend,
         region=body.region, vram_mib=body.vram_mib, transport=LINK, public_key=bytes.fromhex(body.public_key),
-        capacity=Capacity(body.gpus, body.cpu_millis, body.memory_mib, body.disk_mib),
+        capacity=body.capacity(),
         owner_id=principal.id if principal is not None else None,
     )  # fmt: skip
     made = await add_host(house, new)

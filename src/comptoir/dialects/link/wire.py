@@ -4,76 +4,15 @@ from typing import Annotated
 
 import msgspec
 
-from comptoir.link import ContainerCard, ModelOffer
-
-Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
+from comptoir.desk import Hex, Machine, Offer
 
 
-Address = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Addresses = Annotated[list[Address], msgspec.Meta(max_length=1000)]
-Amount = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
-Wei = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,78}$")]
-
-
-class Card(msgspec.Struct, kw_only=True):
-    """What a worker says of a container at its registration; see `comptoir.link.ContainerCard`."""
-
-    description: Annotated[str, msgspec.Meta(max_length=2000)] = ""
-    image: Annotated[str, msgspec.Meta(max_length=2000)] = ""
-    external: bool = True
-    generates_proofs: bool = False
-    allowed_ips: Addresses = []
-    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 180.0
-    rate_requests: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
-    rate_period_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
-    accepted_payments: Annotated[dict[Address, Wei], msgspec.Meta(max_length=1000)] = {}
-    allowed_addresses: Addresses = []
-    allowed_delegate_addresses: Addresses = []
-
-    def card(self) -> ContainerCard:
-        """Return it in the link's own shape."""
-        return ContainerCard(**msgspec.structs.asdict(self))
-
-
-class Offer(msgspec.Struct, kw_only=True):
-    """One model as a worker registers it."""
-
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-    kinds: Annotated[list[str], msgspec.Meta(min_length=1, max_length=8)]
-    context_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 4096
-    price_in_uusd_per_mtok: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
-    price_out_uusd_per_mtok: Annotated[int, msgspec.Meta(ge=0, le=10**15)] = 0
-    """Of a container: of a million runs. Of anything else at most 10^12."""
-    can_continue: bool = False
-    fingerprint: Annotated[str, msgspec.Meta(max_length=128)] = ""
-    container: Card | None = None
-    """For kind ``container``, which stands alone."""
-
-    def offer(self) -> ModelOffer:
-        """Return it in the link's own shape."""
-        return ModelOffer(
-            self.name, self.kinds, self.context_tokens, self.price_in_uusd_per_mtok, self.price_out_uusd_per_mtok,
-            self.can_continue, self.fingerprint, self.container.card() if self.container is not None else None,
-        )  # fmt: skip
-
-
-class RegisterBody(msgspec.Struct, kw_only=True):
+class RegisterBody(Machine, kw_only=True):
     """Body of ``POST /link/register``."""
 
     models: Annotated[list[Offer], msgspec.Meta(max_length=256)]
     public_key: Hex
     """Ed25519 verify key of the worker, hex; receipts are checked with it."""
-    gpu: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "CPU"
-    vram_mib: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
-    gpus: Amount = 0
-    cpu_millis: Amount = 0
-    """Thousandths of a processor core."""
-    memory_mib: Amount = 0
-    disk_mib: Amount = 0
-    """Free for jobs; of these four 0 is unknown, and turns away orders that need any."""
-    slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
-    region: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    backend: Annotated[str, msgspec.Meta(max_length=64)] = ""
     software: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 

@@ -17,7 +17,7 @@ from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrde
 from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.house import House
 from comptoir.dispatch.second_host import Hedges
-from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames
+from comptoir.dispatch.stream import FAULTS, complete, fail, fault_of_size, leased_job, take_frames
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
 from comptoir.jobs import AttemptState, Fault, Lease, LiveJob, NotYourLease
@@ -301,8 +301,7 @@ class Session:
             raise ProtocolBroken(str(gap)) from gap
         except AnswerTooLarge as large:
             self.post(Cancel(message.lease, str(large)))
-            # The outputs of stages before count too, which this host has not made; no other host could help it.
-            fault = Fault.BUYER if job.kind.stage(job) else Fault.HOST
+            fault = fault_of_size(job)
             failed = partial(fail, self._house, job, code="answer_too_large", message=str(large), fault=fault)
             self._house.background.spawn(self._if_held(job, message.lease, failed))
 

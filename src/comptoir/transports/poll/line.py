@@ -16,7 +16,7 @@ from comptoir.dispatch.ending_later import or_later
 from comptoir.dispatch.house import House
 from comptoir.hosts import LINK, OFFLINE, Host
 from comptoir.jobs import Fault, Lease, LiveJob
-from comptoir.kit.errors import NotAllowed, TooManyRequests
+from comptoir.kit.errors import NotAllowed, TooManyRequests, Unavailable
 
 POLLS_PER_HOST_MAX = 256
 """Most requests one host may have waiting; each costs a connection and a few kilobytes."""
@@ -170,3 +170,22 @@ def poll_line(house: House, host: Host) -> PollLine:
     polls = line if isinstance(line, PollLine) else getattr(line, "polls", None)
     assert isinstance(polls, PollLine), "a host without a link has a line with room for polls"
     return polls
+
+
+async def wait_for_job(
+    house: House, host: Host, *, speaks: str, wait_s: float | None, watch: Callable[[Callable[[], None]], None]
+) -> tuple[LiveJob, Lease] | None:  # fmt: skip
+    """Wait until *host* is given a job, at most *wait_s* and ``next_job_wait_s``; None: none came. See `PollLine.wait`.
+
+    Raises:
+        Unavailable: this coordinator is shutting down.
+        NotAllowed: the host has a link of its own, or registered in another shape than *speaks*.
+        TooManyRequests: the host has too many requests waiting.
+    """
+    if house.state(Shutdown).draining:
+        raise Unavailable("this coordinator is shutting down; ask again in a moment", retry_after_s=2.0)
+    line = poll_line(house, host)
+    if host.row.speaks != speaks:
+        raise NotAllowed(f"this host registered for jobs in the shape {host.row.speaks}: ask where it registered")
+    longest = house.settings.next_job_wait_s
+    return await line.wait(wait_s=longest if wait_s is None else min(wait_s, longest), watch=watch)

@@ -14,7 +14,7 @@ import aiohttp
 
 from comptoir.dispatch import House
 from comptoir.dispatch.errors import AnswerTooLarge
-from comptoir.events import HostRegistered
+from comptoir.events import HostHeard, HostRegistered
 from comptoir.hosts import PUSH, Host
 from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
 from comptoir.kit.errors import InvalidField, Refusal
@@ -166,12 +166,18 @@ async def pushing(house: House, guard: UrlGuard) -> AsyncIterator[None]:
         if host.row.transport == PUSH and host.id not in house.lines and shape is not None:
             house.lines[host.id] = PushLine(house, host, shape, session=session, guard=guard)
 
-    house.events.subscribe(HostRegistered, lambda event: reach(house.fleet.get(event.host_id)))
+    ends = [
+        house.events.subscribe(HostRegistered, lambda event: reach(house.fleet.get(event.host_id))),
+        # It registered at another coordinator, and comes here now.
+        house.events.subscribe(HostHeard, lambda event: reach(house.fleet.get(event.host_id))),
+    ]
     for host in house.fleet:
         reach(host)
     try:
         yield
     finally:
+        for end in ends:
+            end()
         for line in house.lines.values():
             if isinstance(line, PushLine):
                 await line.close()

@@ -1,0 +1,86 @@
+"""A machine and its offers as a host registers them in JSON: our worker, and hosts of the native shape."""
+
+from typing import Annotated
+
+import msgspec
+
+from comptoir.link import ContainerCard, ModelOffer
+from comptoir.routing import Capacity
+
+Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
+"""An Ed25519 verify key."""
+
+Address = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Addresses = Annotated[list[Address], msgspec.Meta(max_length=1000)]
+Unit = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Price = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+Amount = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+Wei = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,78}$")]
+
+
+class Card(msgspec.Struct, kw_only=True):
+    """What a host says of a container at its registration; see `comptoir.link.ContainerCard`."""
+
+    description: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+    image: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+    external: bool = True
+    generates_proofs: bool = False
+    allowed_ips: Addresses = []
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 180.0
+    rate_requests: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    rate_period_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
+    accepted_payments: Annotated[dict[Address, Wei], msgspec.Meta(max_length=1000)] = {}
+    allowed_addresses: Addresses = []
+    allowed_delegate_addresses: Addresses = []
+
+    def card(self) -> ContainerCard:
+        """Return it in the link's own shape."""
+        return ContainerCard(**msgspec.structs.asdict(self))
+
+
+class Offer(msgspec.Struct, kw_only=True):
+    """One model (or container) as a host registers it."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    kinds: Annotated[list[str], msgspec.Meta(min_length=1, max_length=8)]
+    context_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 4096
+    price_in_uusd_per_mtok: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    price_out_uusd_per_mtok: Annotated[int, msgspec.Meta(ge=0, le=10**15)] = 0
+    """Of a container: of a million runs. Of anything else at most 10^12."""
+    can_continue: bool = False
+    fingerprint: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    container: Card | None = None
+    """For kind ``container``, which stands alone."""
+    prices: Annotated[dict[Unit, Price], msgspec.Meta(max_length=16)] = {}
+    """Micro-dollars per million of each unit that the kinds are sold in; empty: the two prices above."""
+    text_only: bool = False
+    """It takes one text with a length and a temperature, and nothing else."""
+
+    def offer(self) -> ModelOffer:
+        """Return it in the link's own shape."""
+        return ModelOffer(
+            self.name, self.kinds, self.context_tokens, self.price_in_uusd_per_mtok, self.price_out_uusd_per_mtok,
+            self.can_continue, self.fingerprint, self.container.card() if self.container is not None else None,
+            self.prices, self.text_only,
+        )  # fmt: skip
+
+
+class Machine(msgspec.Struct, kw_only=True):
+    """What a registration says of the machine."""
+
+    gpu: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "CPU"
+    vram_mib: Amount = 0
+    gpus: Amount = 0
+    cpu_millis: Amount = 0
+    """Thousandths of a processor core."""
+    memory_mib: Amount = 0
+    disk_mib: Amount = 0
+    """Free for jobs; of these four 0 is unknown, and turns away orders that need any."""
+    slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
+    """Jobs at once."""
+    region: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    backend: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+    def capacity(self) -> Capacity:
+        """Return what orders may ask of it."""
+        return Capacity(self.gpus, self.cpu_millis, self.memory_mib, self.disk_mib)

@@ -1,0 +1,56 @@
+"""Registering a host that polls or is pushed, whatever the dialect: whose it is, and repeats under an Idempotency-Key."""
+
+from comptoir.desk.idempotent import claim
+from comptoir.desk.once import once
+from comptoir.dispatch import House
+from comptoir.dispatch.onboard import NewcomerHost, add_host
+from comptoir.hosts import NewHost, UnknownHost
+from comptoir.identity import OwnerKind
+from comptoir.kit.errors import InvalidField, NotAllowed
+from comptoir.kit.http import Request
+
+OPEN_KEY_CHARS_MIN = 16
+"""Shortest Idempotency-Key of a registration without a credential: whoever knows key and body gets the host's key again."""
+
+
+def owner_of(request: Request) -> bytes | None:
+    """Return whose the host will be: the user's whose key came with the request; None: nobody's but its own.
+
+    Raises:
+        NotAllowed: the key is a host's.
+    """
+    principal = request.principal
+    if principal is not None and principal.kind is not OwnerKind.USER:
+        raise NotAllowed("a host can't register a host; send your own key, or none")
+    return principal.id if principal is not None else None
+
+
+async def register_once(house: House, request: Request, new: NewHost) -> NewcomerHost:
+    """Register *new*; a repeat under the same Idempotency-Key gets the same host and key.
+
+    Raises:
+        InvalidField: a field is out of bounds, or a request without a credential has too short an Idempotency-Key.
+        IdempotencyMismatch: the key was used with another request.
+        NotAllowed, KeyTaken: see `add_host`.
+    """
+    key_header = request.header(b"idempotency-key")
+    if request.principal is None and key_header and len(key_header) < OPEN_KEY_CHARS_MIN:
+        raise InvalidField("Idempotency-Key", f"must be at least {OPEN_KEY_CHARS_MIN} characters without a credential")
+    bound = await claim(house, request)
+
+    async def make() -> NewcomerHost:
+        return await add_host(
+            house, new, host_id=bound.resource_id if bound else None, key_secret=bound.secret if bound else None
+        )  # fmt: skip
+
+    async def find() -> NewcomerHost | None:
+        assert bound is not None
+        try:
+            # From the database: another coordinator may have taken it in.
+            await house.hosts.read(bound.resource_id)
+        except UnknownHost:
+            return None
+        key = house.identity.new_key(OwnerKind.HOST, bound.resource_id, secret=bound.secret)
+        return NewcomerHost(bound.resource_id, key.secret)
+
+    return await once(house, bound, find=find, make=make)

@@ -1,0 +1,280 @@
+"""Hosts in the native shape: registering, staying in touch, asking for work and bringing what it made.
+
+What is said of a job is the link's, in JSON (`transports.native`). A host that is pushed its jobs and answers ``202`` brings its
+frames here too.
+"""
+
+from functools import partial
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from comptoir.desk import (
+    Hex,
+    Machine,
+    Offer,
+    bring,
+    job_named,
+    leased_to,
+    owner_of,
+    register_once,
+    until_over,
+)  # fmt: skip
+from comptoir.dispatch import House
+from comptoir.dispatch.assign import pump
+from comptoir.dispatch.ending_later import or_later
+from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.onboard import host_of
+from comptoir.dispatch.stream import FAULTS, complete, fail
+from comptoir.hosts import SLOTS_MAX, Host, NewHost, UnknownHost, check_offer
+from comptoir.idempotency import IdempotencyMismatch
+from comptoir.jobs import AttemptState, Fault, NotYourLease, UnknownJob
+from comptoir.kit.errors import InvalidField, NotAllowed
+from comptoir.kit.http import Access, Endpoint, Reply, Request
+from comptoir.kit.ids import public
+from comptoir.link import Pulse
+from comptoir.receipts import KeyTaken
+from comptoir.transports.handing import job_message
+from comptoir.transports.native import (
+    NATIVE,
+    NativeDone,
+    NativeFail,
+    NativeFrames,
+    NativeJob,
+    lease_name,
+    lease_named,
+    spell,
+)
+from comptoir.transports.poll import wait_for_job
+
+Slots = Annotated[int, Meta(ge=1, le=SLOTS_MAX)]
+Offers = Annotated[list[Offer], Meta(max_length=256)]
+
+
+class HostingBody(Machine, kw_only=True):
+    """Body of ``POST /house/hosts``."""
+
+    transport: Literal["poll", "push"]
+    """It asks for work, or it is called at *endpoint_url*."""
+    models: Annotated[list[Offer], Meta(min_length=1, max_length=256)]
+    endpoint_url: Annotated[str, Meta(max_length=2048)] | None = None
+    tier: Annotated[str, Meta(max_length=64)] = ""
+    public_key: Hex | None = None
+    """Of a host that signs what it delivers."""
+
+
+class HostingMade(msgspec.Struct):
+    """Answer of ``POST /house/hosts``."""
+
+    host_id: str
+    api_key: str
+    """Shown once."""
+
+
+class HostPulseBody(msgspec.Struct, kw_only=True):
+    """Body of ``POST /house/host/pulse``."""
+
+    gpu_utilization: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    models: Offers | None = None
+    """The whole offer anew; none at all means that the host takes no new jobs for now."""
+    slots: Slots | None = None
+    """With *models*."""
+
+
+class HostPulsed(msgspec.Struct):
+    """Answer of ``POST /house/host/pulse``."""
+
+    status: str
+    """``active``, or ``draining`` while it takes no new jobs."""
+
+
+class NextJobBody(msgspec.Struct):
+    """Body of ``POST /house/host/jobs/next``."""
+
+    wait_s: Annotated[float, Meta(ge=0, le=300)] | None = None
+    """Wait at most this long; never longer than the setting ``next_job_wait_s``."""
+
+
+class FramesTaken(msgspec.Struct):
+    """Answer of ``POST /house/host/jobs/{id}/frames``."""
+
+    next_seq: int
+
+
+class LeaseEnded(msgspec.Struct):
+    """Answer of ``POST /house/host/jobs/{id}/done``."""
+
+    lease: str
+    job_id: str
+    tokens: int
+    earned_uusd: int
+    """0 also for one container of a chain that goes on: it is paid when the chain is over."""
+
+
+class LeaseGivenBack(msgspec.Struct):
+    """Answer of ``POST /house/host/jobs/{id}/fail``."""
+
+    lease: str
+    job_id: str
+    state: str
+    """``failed`` when the job is over, ``queued`` when it goes on at another host."""
+
+
+async def register(house: House, request: Request) -> HostingMade:
+    """Take in a machine; with a user's key it belongs to that user, without one to whoever holds the host's key."""
+    body: HostingBody = request.body
+    new = NewHost(
+        gpu=body.gpu, models=tuple([offer.offer() for offer in body.models]), slots=body.slots, backend=body.backend,
+        region=body.region, tier=body.tier, vram_mib=body.vram_mib, capacity=body.capacity(), transport=body.transport,
+        endpoint_url=body.endpoint_url, owner_id=owner_of(request), speaks=NATIVE,
+        public_key=bytes.fromhex(body.public_key) if body.public_key is not None else None,
+    )  # fmt: skip
+    made = await register_once(house, request, new)
+    return HostingMade(public("host", made.host_id), made.key)
+
+
+async def pulse(house: House, request: Request) -> HostPulsed:
+    """Note that a host is there, how busy it is, and what it offers now."""
+    body: HostPulseBody = request.body
+    host = await _caller(house, request)
+    if body.models:
+        models, slots = tuple([offer.offer() for offer in body.models]), body.slots or host.row.slots
+        check_offer(models, slots, house.jobs.kinds)
+        house.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
+        house.fleet.replace_offer(host.id, models, slots)
+        house.fleet.resume(host.id)
+        pump(house, host.id)
+    else:
+        house.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
+        if body.models is not None:
+            house.fleet.drain(host.id)
+    return HostPulsed(host.status)
+
+
+async def next_job(house: House, request: Request) -> NativeJob | Reply:
+    """Wait for a job; 204 when none came in time. The job is leased, durably, when the answer leaves."""
+    body: NextJobBody = request.body
+    host = await host_of(house, request.principal, None)
+    answer = await wait_for_job(house, host, speaks=NATIVE, wait_s=body.wait_s, watch=request.when_gone)
+    if answer is None:
+        return Reply(204)
+    job, lease = answer
+    return spell(job_message(job, lease, now_ms=house.common_ms()))
+
+
+async def frames(house: House, request: Request) -> FramesTaken:
+    """Take frames of a job, in order; those that are here already are skipped."""
+    body: NativeFrames = request.body
+    host = await _caller(house, request)
+    job = await leased_to(house, host, job_named(request.params["id"]), lease=_lease(body.lease))
+    return FramesTaken(await bring(house, job, body.frames(), seq=body.seq))
+
+
+async def done(house: House, request: Request) -> LeaseEnded:
+    """End a job as answered. A repeat gets the same answer."""
+    body: NativeDone = request.body
+    host = await _caller(house, request)
+    job_id, lease = job_named(request.params["id"]), _lease(body.lease)
+    try:
+        job = await leased_to(house, host, job_id, lease=lease)
+    except NotYourLease:
+        return await _ended(house, host, job_id, lease)
+    house.fleet.seen(host.id)
+    if body.end_seq != len(job.frames):
+        raise FramesOutOfOrder(expected=len(job.frames), got=body.end_seq)
+    await complete(
+        house, job, finish_reason=body.finish_reason, usage=body.counted(), signature=body.signature, chain=body.chain
+    )
+    return await _ended(house, host, job_id, lease)
+
+
+async def _ended(house: House, host: Host, job_id: bytes, lease: bytes) -> LeaseEnded:
+    """Say what came of a lease that is closed, as it was written.
+
+    Raises:
+        NotYourLease: this host never had it, or did not end it as done.
+    """
+    live = house.jobs.live.get(job_id)
+    if live is not None and live.closing:
+        await until_over(live)
+    for attempt in await house.jobs.attempts(job_id):
+        if attempt.id == lease and attempt.host_id == host.id and attempt.state == AttemptState.DONE:
+            return LeaseEnded(lease_name(lease), public("job", job_id), attempt.tokens, attempt.paid_uusd)
+    raise NotYourLease
+
+
+async def give_back(house: House, request: Request) -> LeaseGivenBack:
+    """Give a job back: it goes on at another host, after what was delivered, or ends and the rest is refunded."""
+    body: NativeFail = request.body
+    host = await _caller(house, request)
+    job = await leased_to(house, host, job_named(request.params["id"]), lease=_lease(body.lease))
+    failed = partial(
+        fail, house, job, code=body.code, message=body.message, fault=FAULTS.get(body.fault, Fault.HOST),
+        status=body.status, body=body.body, retry_after_s=body.retry_after_s,
+    )  # fmt: skip
+    await or_later(house, job, failed)
+    if job.over or job.closing:
+        await until_over(job)
+    return LeaseGivenBack(body.lease, public("job", job.id), "failed" if job.over else "queued")
+
+
+async def _caller(house: House, request: Request) -> Host:
+    """Return the host that calls.
+
+    Raises:
+        UnknownHost: it has been retired. NotAllowed: it registered elsewhere, and speaks another shape.
+    """
+    host = await host_of(house, request.principal, None)
+    if host.row.speaks != NATIVE:
+        raise NotAllowed("this host did not register here, and speaks another shape")
+    return host
+
+
+def _lease(text: str) -> bytes:
+    lease = lease_named(text)
+    if lease is None:
+        raise InvalidField("lease", "must be a lease's name (att_…)")
+    return lease
+
+
+OFFER_EXAMPLE = {
+    "name": "qwen3-8b", "kinds": ["chat", "completion"], "context_tokens": 32768, "price_in_uusd_per_mtok": 100_000,
+    "price_out_uusd_per_mtok": 400_000, "can_continue": True,
+}  # fmt: skip
+LEASE_EXAMPLE = "att_01981a2b3c4d7e8f9a0b1c2d3e4f5a6b"
+HOST_ERRORS = (UnknownHost, NotAllowed, UnknownJob, NotYourLease, InvalidField)
+
+HOSTING = (
+    Endpoint(
+        "POST", "/hosts", register, Access.OPTIONAL, "Register a host that polls or is pushed, in the native shape.",
+        request=HostingBody, response=HostingMade, status=201, errors=(IdempotencyMismatch, NotAllowed, KeyTaken),
+        idempotent=True, example={"transport": "poll", "gpu": "NVIDIA L40S", "slots": 4, "models": [OFFER_EXAMPLE]},
+    ),
+    Endpoint(
+        "POST", "/host/pulse", pulse, Access.HOST, "Say that a host is there, and what it offers now.",
+        request=HostPulseBody, response=HostPulsed, errors=(UnknownHost, NotAllowed, InvalidField),
+        example={"gpu_utilization": 0.4}, description="At least once in 60 s; asking for work is a sign of life too.",
+    ),
+    Endpoint(
+        "POST", "/host/jobs/next", next_job, Access.HOST, "Ask for a job.", request=NextJobBody, response=NativeJob,
+        also=(204,), errors=(UnknownHost, NotAllowed), example={"wait_s": 20},
+        description="Held until a job comes; 204 without a body when none came in time.",
+    ),
+    Endpoint(
+        "POST", "/host/jobs/{id}/frames", frames, Access.HOST, "Deliver pieces of an answer.", request=NativeFrames,
+        response=FramesTaken, errors=(*HOST_ERRORS, FramesOutOfOrder, AnswerTooLarge),
+        example={"lease": LEASE_EXAMPLE, "seq": 0, "items": [{"text": "Quantum"}, {"text": " computing"}]},
+    ),
+    Endpoint(
+        "POST", "/host/jobs/{id}/done", done, Access.HOST, "End a job as answered.", request=NativeDone,
+        response=LeaseEnded, errors=(*HOST_ERRORS, FramesOutOfOrder, BadSegment),
+        example={"lease": LEASE_EXAMPLE, "end_seq": 2, "finish_reason": "stop", "usage": {"prompt_tokens": 5}},
+    ),
+    Endpoint(
+        "POST", "/host/jobs/{id}/fail", give_back, Access.HOST, "Give up a job.", request=NativeFail,
+        response=LeaseGivenBack, errors=HOST_ERRORS,
+        example={"lease": LEASE_EXAMPLE, "code": "engine_error", "message": "CUDA out of memory", "fault": "host"},
+    ),
+)  # fmt: skip
+"""Endpoints of hosts without a link."""
