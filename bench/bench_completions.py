@@ -33,7 +33,6 @@ from comptoir.app import open_house, running, tune_interpreter
 from comptoir.dispatch.onboard import add_user
 from comptoir.settings import Settings
 from comptoir.worker.engines.registry import EngineSpec
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 
 TOKENS = 20
@@ -64,7 +63,7 @@ async def worker(url: str, folder: str, options: str, slots: str = "256") -> Non
     """Serve the trivial engine until killed."""
     config = WorkerConfig(
         url=url, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", msgspec.json.decode(options))], slots=int(slots),
-        price=Price(in_uusd_per_mtok=1_000_000, out_uusd_per_mtok=1_000_000), measure=False, state_dir=folder, drain_s=1.0,
+        prices={"token_in": 1_000_000, "token_out": 1_000_000}, measure=False, state_dir=folder, drain_s=1.0,
     )  # fmt: skip
     await run_worker(config, stop=asyncio.Event(), on_event=lambda event: None)
 

@@ -30,7 +30,6 @@ from bench.trivial_engine import TrivialEngine
 from comptoir.link import Frame, ModelOffer, Usage
 from comptoir.worker.engines.base import EngineRequest, Finish
 from comptoir.worker.engines.registry import EngineSpec
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 
 KILLS = 25
@@ -66,7 +65,7 @@ async def worker(url: str, folder: str) -> None:
     """Serve the steady engine until killed."""
     config = WorkerConfig(
         url=url, engines=[EngineSpec("bench.bench_failover:SteadyEngine", {})], slots=8, measure=False, state_dir=folder,
-        price=Price(in_uusd_per_mtok=1_000_000, out_uusd_per_mtok=1_000_000), drain_s=1.0,
+        prices={"token_in": 1_000_000, "token_out": 1_000_000}, drain_s=1.0,
     )  # fmt: skip
     await run_worker(config, stop=asyncio.Event(), on_event=lambda event: None)
 

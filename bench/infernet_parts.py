@@ -16,14 +16,13 @@ from bench.infernet_reference import serve_reference
 from comptoir.app import open_house, running, tune_interpreter
 from comptoir.dispatch import House
 from comptoir.jobs import JobState, NewJob, insert_jobs
-from comptoir.kinds import Stage, Terms, encode_stages
+from comptoir.kinds import MILLION, Stage, Terms, encode_stages
 from comptoir.kit.ids import new_id
 from comptoir.ledger import UNNAMED
 from comptoir.settings import Settings
 from comptoir.worker.engines.container import ContainerEngine
 from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.registry import EngineSpec
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 
 CONTAINERS = 20
@@ -72,7 +71,7 @@ async def store(house: House, jobs: int) -> None:
 async def worker(url: str, folder: str, target: str, options: str) -> None:
     """Serve the engine *target*."""
     config = WorkerConfig(
-        url=url, engines=[EngineSpec(target, msgspec.json.decode(options))], slots=512, price=Price(run_uusd=1_000),
+        url=url, engines=[EngineSpec(target, msgspec.json.decode(options))], slots=512, prices={"run": 1_000 * MILLION},
         measure=False, state_dir=folder, drain_s=1.0,
     )  # fmt: skip
     await run_worker(config, stop=asyncio.Event(), on_event=lambda event: None)

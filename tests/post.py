@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from comptoir.identity import Role
 from comptoir.reports import audit
 from comptoir.settings import Settings
 from comptoir.worker.engines.registry import EngineSpec
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 
-PRICE = Price(in_uusd_per_mtok=1_000_000, out_uusd_per_mtok=100_000_000)
+PRICE: Mapping[str, int] = {"token_in": 1_000_000, "token_out": 100_000_000}
 """$1 in and $100 out per million tokens: a token costs 100 micro-dollars, as in the published samples."""
 
 
@@ -44,12 +43,12 @@ class Post:
     @contextlib.asynccontextmanager
     async def worker(
         self, *, engine: str = "bench.trivial_engine:TrivialEngine", options: dict[str, Any] | None = None, slots: int = 8,
-        price: Price = PRICE, name: str = "worker", urls: Sequence[str] = (),
+        prices: Mapping[str, int] = PRICE, name: str = "worker", urls: Sequence[str] = (),
     ) -> AsyncIterator["asyncio.Event"]:  # fmt: skip
         """Run a worker until the block ends; gives the event that stops it. With *urls* it goes to any, and is not waited for."""
         stop = asyncio.Event()
         config = WorkerConfig(
-            url=",".join(urls) or self.url, engines=[EngineSpec(engine, options or {})], slots=slots, price=price, measure=False,
+            url=",".join(urls) or self.url, engines=[EngineSpec(engine, options or {})], slots=slots, prices=prices, measure=False,
             state_dir=str(self.folder / name), drain_s=2.0,
         )  # fmt: skip
         before = list(self.house.lines.values())

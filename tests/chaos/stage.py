@@ -17,9 +17,9 @@ from comptoir.cli.cluster.postgres import LocalPostgres
 from comptoir.cli.cluster.redis import LocalRedis
 from comptoir.dispatch.onboard import add_user
 from comptoir.identity import Role
+from comptoir.kinds import MILLION
 from comptoir.settings import Settings
 from comptoir.worker.engines.registry import EngineSpec
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig
 from tests.chaos.coordinator import write_clock
 from tests.chaos.plan import BUYERS, CREDIT_UUSD, POOR_CREDIT_UUSD, SLOTS, WORKERS, Plan
@@ -169,12 +169,12 @@ async def _people(stage: Stage) -> None:
 async def _add_worker(stage: Stage, number: int) -> None:
     name = f"worker{number}"
     # Each at a price of its own; the link goes through a proxy of some coordinator.
-    price = Price(in_uusd_per_mtok=1_000_000, out_uusd_per_mtok=80_000_000 + 10_000_000 * number, run_uusd=100 + number)
+    prices = {"token_in": 1_000_000, "token_out": 80_000_000 + 10_000_000 * number, "run": (100 + number) * MILLION}
     proxies = [one.proxy.url for one in stage.coordinators]
     # Each prefers another coordinator, and has the rest to fall back on.
     first = number % len(proxies)
     config = WorkerConfig(
-        url=",".join(proxies[first:] + proxies[:first]), engines=[EngineSpec(one) for one in ENGINES], slots=SLOTS, price=price,
+        url=",".join(proxies[first:] + proxies[:first]), engines=[EngineSpec(one) for one in ENGINES], slots=SLOTS, prices=prices,
         measure=False,
         state_dir=str(stage.folder / name), drain_s=2.0, name=name,
     )  # fmt: skip

@@ -7,16 +7,21 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from rich.console import Console
 
 from comptoir.cli.board import Board, words
 from comptoir.cli.host import _prices
-from comptoir.cli.prices import read_run_prices
-from comptoir.worker.offering import Price
+from comptoir.cli.prices import read_run_prices, read_unit_price, read_unit_prices
+from comptoir.kinds import Unit, load_kinds
 from tests.cli.conftest import ENGINE, Invoke, Program, Up, clean_environment
+from tests.selling import TARGET
 
 Start = Callable[..., Any]
+
+
+KINDS = load_kinds([TARGET])
 
 
 class TestHost:
@@ -71,6 +76,12 @@ class TestHost:
             (("--engine", "demo", "--price-run", "0.0000001"), "in whole micro-dollars"),
             (("--engine", "demo", "--price-run", "a=1", "--price-run", "a=2"), "was given already"),
             (("--engine", "demo", "--slots", "0"), "--slots"),
+            (("--engine", "demo", "--kind", "nowhere:Kind"), "can't be loaded"),
+            (("--engine", "demo", "--unit-price", "byte=1"), "a unit of token_in (per million prompt tokens), "),
+            (("--engine", "demo", "--unit-price", "m:7b=1"), "must look like [MODEL:]UNIT=PRICE"),
+            (("--engine", "demo", "--unit-price", "run=1", "--unit-price", "run=2"), "was given already"),
+            (("--engine", "demo", "--kind", TARGET, "--unit-price", "byte=dear"), "dollars per kilobyte (0.002) or"),
+            (("--engine", "demo", "--kind", TARGET, "--unit-price", "byte=1001"), "must be 0 to $1,000 per kilobyte"),
             (("--engine", "demo", "--url", "ftp://b.example"), "'ftp://b.example' is no address"),
         ],
     )
@@ -148,15 +159,39 @@ class TestRunPrices:
     def test_one_for_all_and_some_by_name(self, texts: tuple[str, ...], found: tuple[int, dict[str, int]]) -> None:
         assert read_run_prices(texts) == found
 
+    @pytest.mark.parametrize(
+        ("texts", "found"),
+        [
+            ((), {}),
+            (("byte=0.0002",), {"": {"byte": 200_000}}),
+            (("byte=0.02cr", "scribe:byte=0"), {"": {"byte": 200_000}, "scribe": {"byte": 0}}),
+            (("qwen2.5:7b:token_out=0.2", "run=$0.5"), {"qwen2.5:7b": {"token_out": 200_000}, "": {"run": 500_000_000_000}}),
+        ],
+    )  # fmt: skip
+    def test_any_unit_for_all_and_for_some(self, texts: tuple[str, ...], found: dict[str, dict[str, int]]) -> None:
+        assert read_unit_prices(texts, KINDS.units) == found
+
+    def test_the_price_of_an_hour_is_a_whole_number_a_million_seconds(self) -> None:
+        hour = Unit("second", "second", "seconds", 3600, "hour")
+
+        assert read_unit_price("1", hour) == 277_777_778
+        with pytest.raises(click.BadParameter, match="whole micro-dollars"):
+            read_unit_price("0.0000000001", hour)
+
     def test_a_container_named_in_both_ways_has_both_prices(self) -> None:
         """What a name is, a model or a container, is known only once its engine runs."""
-        prices = _prices(("both=0.1/0.2", "chat=1/2"), {"both": 7, "shout": 9}, Price(1, 2, 3))
+        prices = _prices(("both=0.1/0.2", "chat=1/2"), {"both": 7, "shout": 9}, {})
 
         assert prices == {
-            "both": Price(100_000, 200_000, 7),
-            "chat": Price(1_000_000, 2_000_000, 3),
-            "shout": Price(1, 2, 9),
+            "both": {"token_in": 100_000, "token_out": 200_000, "run": 7_000_000},
+            "chat": {"token_in": 1_000_000, "token_out": 2_000_000},
+            "shout": {"run": 9_000_000},
         }
+
+    def test_a_price_by_its_unit_has_the_last_word(self) -> None:
+        prices = _prices(("both=0.1/0.2",), {"both": 7}, {"both": {"run": 5}, "scribe": {"byte": 1}})
+
+        assert prices == {"both": {"token_in": 100_000, "token_out": 200_000, "run": 5}, "scribe": {"byte": 1}}
 
 
 EVENTS = [
@@ -180,7 +215,7 @@ EVENTS = [
         "EngineReady",
         {
             "engine": "container", "models": ["shout", "gift"], "first_token_s": 0.0, "tokens_per_s": 0.0, "goes_on_by": "",
-            "run_prices_uusd": {"shout": 2000, "gift": 0},
+            "prices": {"shout": {"run": 2_000_000_000}, "gift": {"run": 0}},
         },
         "engine container is ready: shout (0.20 credits a run), gift (free)",
     ),
@@ -222,14 +257,16 @@ class TestBoard:
 
         text = shown(board)
 
-        assert (board.jobs_done, board.jobs_failed, board.running, board.tokens) == (1, 1, set(), 5)
+        assert (board.jobs_done, board.jobs_failed, board.running, board.made) == (1, 1, set(), {"token_out": 5})
         assert (board.earned_uusd, board.balance_uusd) == (441, 1441)
         assert "0.0441 credits" in text and "2x H100" in text and "stopped" in text
 
     def test_a_container_is_shown_by_its_runs(self) -> None:
         board = Board("http://post")
         done = {"job_id": "job_1", "state": "done", "earned_uusd": 2000, "tokens": 1, "balance_uusd": 2000}
-        board.take("EngineReady", {"engine": "container", "models": ["shout"], "run_prices_uusd": {"shout": 2000}})
+        board.take(
+            "EngineReady", {"engine": "container", "models": ["shout"], "prices": {"shout": {"run": 2_000_000_000}}}
+        )
         board.take("JobDone", {**done, "kind": "container"})
 
         text = shown(board)
@@ -237,6 +274,23 @@ class TestBoard:
         assert "shout (0.20 credits a run)" in text and "1 run " in text and "runs" in text
         assert "tokens" not in text
         assert "1 run, +0.20 credits" in words("JobDone", {**done, "kind": "container"})
+
+    def test_a_kind_that_does_not_ship_is_shown_in_its_own_unit(self) -> None:
+        board = Board("http://post", KINDS)
+        ready = {
+            "engine": "scribe", "models": ["scribe"], "first_token_s": 0.5, "tokens_per_s": 80.0, "goes_on_by": "",
+            "prices": {"scribe": {"byte": 200_000}},
+        }  # fmt: skip
+        done = {"job_id": "job_1", "state": "done", "earned_uusd": 600, "tokens": 3000, "balance_uusd": 600}
+        board.take("EngineReady", ready)
+        board.take("JobDone", {**done, "kind": "letters"})
+
+        text = shown(board)
+
+        said = "scribe (0.02 credits per kilobyte)"
+        assert said in text and "3,000 bytes" in text and "tokens" not in text
+        assert words("EngineReady", ready, KINDS) == f"engine scribe is ready: {said} (80 bytes/s, first after 500 ms)"
+        assert "job_1 done: 3,000 bytes, +0.06 credits" in words("JobDone", {**done, "kind": "letters"}, KINDS)
 
     def test_the_pay_of_a_step_is_no_second_run(self) -> None:
         board = Board("http://post")
@@ -252,7 +306,7 @@ class TestBoard:
         board.take("JobDone", done)
         board.take("JobDone", paid)
 
-        assert (board.jobs_done, board.runs, board.tokens, board.earned_uusd) == (1, 1, 0, 2000)
+        assert (board.jobs_done, board.made, board.earned_uusd) == (1, {"run": 1}, 2000)
         assert words("JobDone", paid) == "job_1 paid: +0.20 credits, balance 0.20"
 
     def test_a_name_from_outside_is_no_markup(self) -> None:

@@ -14,11 +14,11 @@ import pytest
 from comptoir.cluster import container_talk
 from comptoir.dispatch import watch
 from comptoir.dispatch.buyers import Buyers
+from comptoir.kinds import MILLION
 from comptoir.ledger import UNNAMED
 from comptoir.receipts import AuthenticatedBy, Statement, read_registry, verify
 from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.registry import EngineSpec
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.at_once import at_once
 from tests.cluster.posts import Posts, coordinator, open_posts, peers_of
@@ -105,7 +105,7 @@ async def mortal_host(post: Post, spec: ContainerSpec) -> AsyncIterator["asyncio
     """Run a worker that a test may cancel, which is as if its process were killed."""
     engine = EngineSpec("tests.dialects.infernet.shop:several", {"specs": [spec]})
     config = WorkerConfig(
-        url=post.url, engines=[engine], slots=4, price=Price(0, 0, RUN_UUSD), measure=False,
+        url=post.url, engines=[engine], slots=4, prices={"run": RUN_UUSD * MILLION}, measure=False,
         state_dir=str(post.folder / f"mortal-{spec.id}"), drain_s=0.0,
     )  # fmt: skip
     task: asyncio.Task[None] = asyncio.create_task(run_worker(config, stop=asyncio.Event()))

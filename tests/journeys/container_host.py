@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
+from comptoir.kinds import MILLION
 from comptoir.worker.engines.container import ContainerEngine
 from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.registry import EngineSpec
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig
 from tests.house.tree import ROOT
 from tests.worker.engines.container_stand_in import Answer, Run, appends
@@ -56,7 +56,7 @@ class HostProcess:
         options: dict[str, str | int | float | bool] = {"urls": urls, "timeout_s": self.timeout_s, "slots": self.slots}
         config = WorkerConfig(
             url=self.url, engines=[EngineSpec("tests.journeys.container_host:containers", options)], slots=self.slots,
-            price=Price(0, 0, RUN_UUSD), measure=False, state_dir=str(self.folder / self.name), drain_s=1.0,
+            prices={"run": RUN_UUSD * MILLION}, measure=False, state_dir=str(self.folder / self.name), drain_s=1.0,
         )  # fmt: skip
         path = self.folder / f"{self.name}.json"
         path.write_bytes(msgspec.json.encode(config))

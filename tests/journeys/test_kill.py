@@ -112,7 +112,7 @@ async def worker(coordinator: Coordinator, folder: Path) -> AsyncIterator[None]:
     """Run a worker that stays up through all of it."""
     stop = asyncio.Event()
     config = WorkerConfig(
-        url=coordinator.url, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": 400.0})], slots=16, price=PRICE,
+        url=coordinator.url, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": 400.0})], slots=16, prices=PRICE,
         measure=False, state_dir=str(folder / "worker"), drain_s=1.0,
     )  # fmt: skip
     task = asyncio.create_task(run_worker(config, stop=stop))

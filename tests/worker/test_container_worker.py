@@ -8,14 +8,14 @@ import pytest
 from comptoir.desk import Offer
 from comptoir.dialects.link.wire import RegisterBody
 from comptoir.hosts import check_offer
-from comptoir.kinds import Kinds
+from comptoir.kinds import MILLION, Kinds
 from comptoir.link import Cancel, ContainerCard, Frame, ModelOffer, Usage
 from comptoir.worker import leases, register
 from comptoir.worker.engines.container import ContainerEngine
 from comptoir.worker.engines.container_wire import STOPPED
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.events import Connected, EngineReady, JobDone, JobFailed
-from comptoir.worker.offering import Offering, Price
+from comptoir.worker.offering import Offering
 from tests.worker.conftest import JoinWorker
 from tests.worker.coordinator_stand_in import Coordinator, make_job
 from tests.worker.engines.container_stand_in import RESOURCES, after, appends, says, serve_container, streams
@@ -71,8 +71,8 @@ class TestWorker:
     async def test_it_is_offered_by_the_run_and_told_of(self, coordinator: Coordinator, start: Start) -> None:  # noqa: F811
         async with serve_container(appends("one")) as container:
             spec = EngineSpec("container", {"id": "shout", "url": container.url, "timeout_s": 60})
-            prices = {"shout": Price(run_uusd=2_000)}
-            async with start(engines=[spec], model_prices=prices, price=Price(5, 5, 5), measure=True) as worker:
+            of_shout = {"shout": {"run": 2_000 * MILLION}}
+            async with start(engines=[spec], model_prices=of_shout, prices={"run": 5}, measure=True) as worker:
                 ready = await worker.until(EngineReady)
                 await worker.until(Connected)
                 async with asyncio.timeout(5):
@@ -85,9 +85,8 @@ class TestWorker:
         assert coordinator.registrations[0]["models"] == [
             {
                 "name": "shout", "kinds": ["container"], "context_tokens": 10_000_000, "price_in_uusd_per_mtok": 0,
-                "price_out_uusd_per_mtok": 2_000_000_000, "can_continue": False, "fingerprint": "", "prices": {},
-                "text_only": False,
-                "container": msgspec.structs.asdict(ContainerCard(timeout_s=60.0)),
+                "price_out_uusd_per_mtok": 2_000_000_000, "can_continue": False, "fingerprint": "",
+                "prices": {"run": 2_000_000_000}, "container": msgspec.structs.asdict(ContainerCard(timeout_s=60.0)),
             }
         ]  # fmt: skip
         assert coordinator.hellos[0].models[0].container == ContainerCard(timeout_s=60.0)
@@ -101,7 +100,9 @@ class TestWorker:
     async def test_one_that_goes_away_is_withdrawn_and_comes_back(self) -> None:
         async with serve_container() as container:
             port = int(container.url.rpartition(":")[2])
-            offering = Offering(price=Price(run_uusd=7), model_prices={}, on_event=lambda event: None)
+            offering = Offering(
+                kinds=Kinds(), prices={"run": 7 * MILLION}, model_prices={}, on_event=lambda event: None
+            )
             await offering.start([ContainerEngine(id="a", url=container.url)], measured=True)
             seen = [[offer.price_out_uusd_per_mtok for offer in offering.models]]
         assert await offering.refresh()

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from bench.trivial_engine import TrivialEngine
 
+from comptoir.kinds import Kinds
+from comptoir.kinds.tokens import SAMPLE_TOKENS_MAX
 from comptoir.link import Frame, ModelOffer
 from comptoir.worker import health
 from comptoir.worker.engines.base import EngineError
@@ -88,26 +90,28 @@ class TestMeasure:
         engine = TrivialEngine(per_s=1000.0)
 
         began_s = time.monotonic()
-        speed = await measure(engine, (await engine.models())[0])
+        speed = await measure(engine, (await engine.models())[0], Kinds())
         took_s = time.monotonic() - began_s
 
         assert speed is not None
         assert 0 < speed.first_token_s < took_s
-        assert (health.MEASURE_TOKENS_MAX - 1) / took_s < speed.tokens_per_s <= 1500
+        assert (SAMPLE_TOKENS_MAX - 1) / took_s < speed.tokens_per_s <= 1500
 
     async def test_embedding_models_are_not_measured(self) -> None:
         engine = ScriptedEngine(*answer("a"))
 
-        assert await measure(engine, ModelOffer(name="e", kinds=["embedding"])) is None
+        assert await measure(engine, ModelOffer(name="e", kinds=["embedding"]), Kinds()) is None
         assert engine.requests == []
 
     async def test_one_token_has_no_speed(self) -> None:
-        speed = await measure(ScriptedEngine(*answer("a")), ModelOffer(name="m", kinds=["completion"]))
+        speed = await measure(ScriptedEngine(*answer("a")), ModelOffer(name="m", kinds=["completion"]), Kinds())
 
         assert speed is not None and speed.tokens_per_s == 0.0
 
     async def test_an_engine_that_can_not_answer_says_so(self) -> None:
         with pytest.raises(EngineError, match="no memory"):
             await measure(
-                ScriptedEngine(Frame("a"), EngineError("oom", "no memory")), ModelOffer(name="m", kinds=["chat"])
+                ScriptedEngine(Frame("a"), EngineError("oom", "no memory")),
+                ModelOffer(name="m", kinds=["chat"]),
+                Kinds(),
             )

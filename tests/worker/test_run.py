@@ -28,7 +28,6 @@ from comptoir.worker.events import (
     Registered,
     Stopped,
 )
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.worker.coordinator_stand_in import HOST_ID, HOST_KEY, Coordinator, make_job, serve
 from tests.worker.openai_stand_in import OpenAIStandIn, serve_openai
@@ -103,8 +102,8 @@ class TestFirstStart:
     async def test_it_registers_with_everything_the_coordinator_wants(
         self, coordinator: Coordinator, start: Start, tmp_path: Path
     ) -> None:
-        price = Price(10, 1_000_000)
-        async with start(key="ck_owner", price=price, slots=3, region="eu", name="box") as worker:
+        prices = {"token_in": 10, "token_out": 1_000_000}
+        async with start(key="ck_owner", prices=prices, slots=3, region="eu", name="box") as worker:
             registered = await worker.until(Registered)
             await worker.until(Connected)
 
@@ -119,6 +118,7 @@ class TestFirstStart:
                 "price_out_uusd_per_mtok": 1_000_000,
                 "can_continue": False,
                 "fingerprint": "",
+                "prices": prices,
             }
         ]
         assert (body["slots"], body["backend"], body["region"], body["name"]) == (3, "trivial", "eu", "box")
@@ -253,8 +253,8 @@ class TestEngines:
     async def test_several_serve_side_by_side(self, coordinator: Coordinator, start: Start) -> None:
         async with serve_openai() as upstream:
             specs = [TRIVIAL, openai_at(upstream)]
-            prices = {"up/model-7b": Price(0, 5)}
-            async with start(engines=specs, price=Price(0, 9), model_prices=prices) as worker:
+            of_one = {"up/model-7b": {"token_out": 5}}
+            async with start(engines=specs, prices={"token_out": 9}, model_prices=of_one) as worker:
                 await worker.until(Connected)
                 attempt = await coordinator.push(make_job(1, model="up/model-7b"))
                 await settled(coordinator)

@@ -1,34 +1,31 @@
 """What a worker's owner sees: events put into words, and the live board with what was earned."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from comptoir.cli.screen import credits, credits_and_usd, facts, harmless, span, state, table
-from comptoir.link import CONTAINER
+from comptoir.cli.screen import credits, credits_and_usd, facts, harmless, span, state, table, unit_price
+from comptoir.kinds import TOKEN_OUT, Kinds, Unit
 
 RECENT_JOBS = 8
 """Jobs shown on the board."""
 
 
-def words(kind: str, event: dict[str, Any]) -> str:
-    """Say an event in one line; empty for those that are not worth one."""
+SHIPPED = Kinds()
+"""Kinds that ship, for whom no other is told."""
+
+
+def words(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> str:
+    """Say an event in one line; empty for those that are not worth one. *kinds* are those whose work is told of."""
     match kind:
         case "HardwareFound":
             vram = f", {event['vram_mib']:,} MiB" if event["vram_mib"] else ""
             return f"runs on {event['gpu']}{vram}"
         case "EngineReady":
-            speed = ""
-            if event["tokens_per_s"]:
-                speed = f" ({event['tokens_per_s']:.0f} tokens/s, first after {span(event['first_token_s'] * 1000)})"
-            if event.get("run_prices_uusd"):
-                return f"engine {event['engine']} is ready: {_offered(event)}"
-            how = event.get("goes_on_by")
-            others = f"goes on with others' answers by {how}" if how else "can't go on with others' answers"
-            return f"engine {event['engine']} is ready: {', '.join(event['models'])}{speed}; {others}"
+            return f"engine {event['engine']} is ready: {_ready(event, kinds)}"
         case "EngineSkipped":
             return f"engine {event['engine']} is left out: {event['why']}"
         case "Registered":
@@ -41,7 +38,7 @@ def words(kind: str, event: dict[str, Any]) -> str:
         case "OfferChanged":
             return f"offers now: {', '.join(event['models']) or 'nothing'}"
         case "JobDone":
-            made = "" if event["state"] == "paid" else f"{_amount(event)}, "
+            made = "" if event["state"] == "paid" else f"{_amount(event, kinds)}, "
             return (
                 f"{event['job_id']} {ended(event)}: {made}"
                 f"+{credits(event['earned_uusd'])} credits, balance {credits(event['balance_uusd'])}"
@@ -60,32 +57,51 @@ def ended(event: dict[str, Any]) -> str:
     return "cut short" if event["state"] == "failed" and event["earned_uusd"] else str(event["state"])
 
 
-def _offered(event: dict[str, Any]) -> str:
-    """List an engine's models, a container with what a run of it costs."""
-    prices = event.get("run_prices_uusd") or {}
-    return ", ".join(f"{name} ({_per_run(prices[name])})" if name in prices else name for name in event["models"])
+def _ready(event: dict[str, Any], kinds: Kinds) -> str:
+    prices = event.get("prices", {})
+    speed = ""
+    if event["tokens_per_s"]:
+        *_, unit = prices.get(event["models"][0]) or (TOKEN_OUT.name,)
+        speed = f" ({event['tokens_per_s']:.0f} {kinds.unit(unit).many}/s, first after {span(event['first_token_s'] * 1000)})"
+    how = event.get("goes_on_by")
+    others = f"; goes on with others' answers by {how}" if how else ""
+    if not how and any(not _told(prices.get(name)) for name in event["models"]):
+        others = "; can't go on with others' answers"
+    return f"{_offered(event, kinds)}{speed}{others}"
 
 
-def _per_run(uusd: int) -> str:
-    return f"{credits(uusd)} credits a run" if uusd else "free"
+def _offered(event: dict[str, Any], kinds: Kinds) -> str:
+    """List an engine's models, those that are not sold by the token with their prices."""
+    prices = event.get("prices", {})
+    return ", ".join(
+        f"{name} ({_price(prices[name], kinds)})" if _told(prices.get(name)) else name for name in event["models"]
+    )
 
 
-def _by_the_run(event: dict[str, Any]) -> bool:
-    return event.get("kind") == CONTAINER
+def _told(by_unit: dict[str, int] | None) -> bool:
+    return by_unit is not None and TOKEN_OUT.name not in by_unit
 
 
-def _amount(event: dict[str, Any]) -> str:
-    count = event["tokens"]
-    if event["state"] == "paid":
-        return "–"
-    return f"{count} {'run' if count == 1 else 'runs'}" if _by_the_run(event) else f"{count} tokens"
+def _price(by_unit: dict[str, int], kinds: Kinds) -> str:
+    charged = [unit_price(rate, kinds.unit(name)) for name, rate in by_unit.items() if rate]
+    return " and ".join(charged) or "free"
+
+
+def _unit(event: dict[str, Any], kinds: Kinds) -> Unit:
+    """Return the unit that a job's work is counted in; the kind of one that was forgotten before is not known."""
+    return kinds.stored(event["kind"]).output if event.get("kind") else TOKEN_OUT
+
+
+def _amount(event: dict[str, Any], kinds: Kinds) -> str:
+    return "–" if event["state"] == "paid" else _unit(event, kinds).said(event["tokens"])
 
 
 class Board:
     """Folds events into what is shown; keeps nothing but counts and the latest."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, kinds: Kinds = SHIPPED) -> None:
         self.url = url
+        self.kinds = kinds
         self.host_id = ""
         self.runs_on = ""
         self.status = "starting"
@@ -93,8 +109,8 @@ class Board:
         self.jobs_done = 0
         self.jobs_failed = 0
         self.running: set[str] = set()
-        self.tokens = 0
-        self.runs = 0
+        self.made: Counter[str] = Counter()
+        """Units of what was delivered, by their name."""
         self.earned_uusd = 0
         self.balance_uusd: int | None = None
         self.recent: deque[tuple[str, str, str, int]] = deque(maxlen=RECENT_JOBS)
@@ -107,7 +123,7 @@ class Board:
             case "HardwareFound":
                 self.runs_on = event["gpu"] + (f" · {event['vram_mib']:,} MiB" if event["vram_mib"] else "")
             case "EngineReady":
-                self.engines[event["engine"]] = _offered(event)
+                self.engines[event["engine"]] = _offered(event, self.kinds)
             case "EngineSkipped":
                 self.engines[event["engine"]] = f"left out: {event['why']}"
             case "Registered":
@@ -125,32 +141,30 @@ class Board:
             case "JobFailed":
                 self.running.discard(event["job_id"])
                 self.jobs_failed += 1
-                self.last_words = words(kind, event)
+                self.last_words = words(kind, event, self.kinds)
             case "JobDone":
                 self._done(event)
 
     def _done(self, event: dict[str, Any]) -> None:
         self.running.discard(event["job_id"])
         self.jobs_done += event["state"] == "done"
-        if _by_the_run(event):
-            self.runs += event["tokens"]
-        else:
-            self.tokens += event["tokens"]
+        if event["tokens"]:
+            self.made[_unit(event, self.kinds).name] += event["tokens"]
         self.earned_uusd += event["earned_uusd"]
         # A lease that earned nothing comes with no balance.
         self.balance_uusd = event["balance_uusd"] or self.balance_uusd
-        self.recent.appendleft((event["job_id"], ended(event), _amount(event), event["earned_uusd"]))
+        self.recent.appendleft((event["job_id"], ended(event), _amount(event, self.kinds), event["earned_uusd"]))
 
     def render(self) -> RenderableType:
         """Return the board as of now."""
         minutes = max((time.monotonic() - self._since_s) / 60, 1 / 60)
+        counted = self.made or {TOKEN_OUT.name: 0}
         head = facts(
             [
                 ("coordinator", self.url), ("host", self.host_id or None), ("runs on", self.runs_on or None),
                 *((f"engine {name}", what) for name, what in self.engines.items()), ("status", state(self.status)),
                 ("jobs", f"{self.jobs_done} done, {len(self.running)} running, {self.jobs_failed} failed"),
-                ("tokens", f"{self.tokens:,} ({self.tokens / minutes:,.0f} a minute)" if self.tokens or not self.runs else None),
-                ("runs", f"{self.runs:,} ({self.runs / minutes:,.0f} a minute)" if self.runs else None),
+                *((self.kinds.unit(name).many, f"{count:,} ({count / minutes:,.0f} a minute)") for name, count in counted.items()),
                 ("earned now", Text(credits_and_usd(self.earned_uusd), style="bold green")),
                 ("balance", credits_and_usd(self.balance_uusd) if self.balance_uusd is not None else None),
             ]

@@ -12,6 +12,7 @@ from rich.text import Text
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import out, print_json, table
 from comptoir.cli.target import json_option
+from comptoir.kinds import Kinds, KindsError, load_kinds
 from comptoir.settings import Loaded, SettingsError, load
 
 ON_LOOPBACK = "default on loopback"
@@ -35,6 +36,18 @@ def settings_from(flags: dict[str, object], pairs: Sequence[str], config_file: s
         return at_home(load(flags, dict(os.environ), Path(config_file).expanduser() if config_file else None))
     except SettingsError as error:
         raise Failure(str(error), "'comptoir config' lists all settings", code=Exit.USAGE) from error
+
+
+def kinds_from(targets: Sequence[str]) -> Kinds:
+    """Return the kinds that ship and those that *targets* name, as the setting ``kinds`` and the option ``--kind`` do.
+
+    Raises:
+        Failure: one can't be loaded.
+    """
+    try:
+        return load_kinds(targets)
+    except KindsError as error:
+        raise Failure(str(error), "see docs/adding/a-kind.md", code=Exit.USAGE) from error
 
 
 def at_home(loaded: Loaded) -> Loaded:

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from comptoir import __version__
-from comptoir.cli.board import words
+from comptoir.cli.board import SHIPPED, words
 from comptoir.cli.failure import Exit
 from comptoir.cli.screen import credits, facts, harmless, price, run_price_words, state, table
+from comptoir.kinds import Kinds
 from comptoir.settings import Settings
 
 QUESTION = "What is Comptoir?"
@@ -67,8 +68,9 @@ class Seen(NamedTuple):
 class Greeting:
     """Prints to one console; knows what it has said."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, kinds: Kinds = SHIPPED) -> None:
         self._console = console
+        self._kinds = kinds
         self._told: set[str] = set()
         self._hosts: dict[str, str] = {}
         self._containers: set[str] = set()
@@ -145,7 +147,7 @@ class Greeting:
             how = f"was ended by signal {-code}" if code < 0 else f"crashed (exit code {code})"
             self.line("✗", f"{name} {how}; it starts again in {event['in_s']:g} s", style="red")
         elif kind in MARKS and not (self._stopping and kind == "Reconnecting"):
-            text = words(kind, event)
+            text = words(kind, event, self._kinds)
             # A worker that looks for an engine again and again says the same each time.
             if kind != "EngineSkipped" or text not in self._told:
                 self._told.add(text)

@@ -17,10 +17,12 @@ import uvloop
 from rich.live import Live
 
 from comptoir.cli.board import Board, words
+from comptoir.cli.config import kinds_from
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.prices import price_callback, read_price, read_run_prices
+from comptoir.cli.prices import price_callback, read_price, read_run_prices, read_unit_prices
 from comptoir.cli.screen import out
 from comptoir.cli.target import Target, find_target
+from comptoir.kinds import MILLION, RUN, TOKEN_IN, TOKEN_OUT, Kinds
 from comptoir.kit.logs import set_up
 from comptoir.worker.addresses import split_addresses
 from comptoir.worker.engines.base import EngineError
@@ -28,7 +30,6 @@ from comptoir.worker.engines.infernet_config import read_config
 from comptoir.worker.engines.registry import EngineSpec, parse_spec
 from comptoir.worker.errors import KeyRefused
 from comptoir.worker.events import Event
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 
 LOOK_AGAIN_S = 10.0
@@ -96,6 +97,20 @@ NO_ENGINE_HINT = (
     multiple=True,
     help="Per run of a container: dollars (0.002) or credits (0.2cr) [0.001]. Repeatable: one container's own.",
 )
+@click.option(
+    "--unit-price",
+    "unit_prices",
+    metavar="[MODEL:]UNIT=PRICE",
+    multiple=True,
+    help="Price in any unit of a kind, for what its prices are told for: image=0.01, or m:image=1cr for one model. Repeatable.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    metavar="MODULE:CLASS",
+    multiple=True,
+    help="A kind of work beside those that ship, as the coordinator's setting 'kinds' has it. Repeatable.",
+)
 @click.option("--slots", type=click.IntRange(1, 4096), default=4, show_default=True, help="Jobs at once.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of engines that compute in this process [all].")
 @click.option(
@@ -117,7 +132,7 @@ NO_ENGINE_HINT = (
 def host(
     *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], infernet_configs: tuple[Path, ...],
     discover: bool, price_in: int, price_out: int, model_prices: tuple[str, ...], run_prices: tuple[str, ...],
-    slots: int, threads: int | None, state_dir: str | None, name: str | None,
+    unit_prices: tuple[str, ...], kinds: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None, name: str | None,
     region: str | None, measure: bool, drain_s: float, skip_ports: tuple[int, ...], supervised: bool,
 ) -> None:  # fmt: skip
     """Offer this machine's models and containers, and earn for each token and run.
@@ -135,22 +150,25 @@ def host(
       comptoir host --engine demo --price-out 100cr
       comptoir host --engine container,id=shout,url=http://127.0.0.1:3000 --price-run shout=0.002
       comptoir host --infernet-config config.json --price-run 0.002
+      comptoir host --kind studio.kinds:Image --engine studio.engine:Painter --unit-price image=0.01
       comptoir host --url https://a.post.example --url https://b.post.example --engine demo
     """
     target = _target(urls, key)
     if not engines and not infernet_configs and not discover:
         raise Failure("no engine was chosen", NO_ENGINE_HINT, code=Exit.USAGE)
+    sold = kinds_from(kinds)
     run_uusd, of_containers = read_run_prices(run_prices)
-    price = Price(price_in, price_out, run_uusd)
+    by_unit = read_unit_prices(unit_prices, sold.units)
+    prices = {TOKEN_IN.name: price_in, TOKEN_OUT.name: price_out, RUN.name: run_uusd * MILLION} | by_unit.pop("", {})
     config = WorkerConfig(
         url=target.url, key=target.key or None, engines=[*_specs(engines), *_infernet(infernet_configs)],
-        discover=discover, discover_skip_ports=list(skip_ports), slots=slots, threads=threads, price=price,
-        model_prices=_prices(model_prices, of_containers, price), state_dir=state_dir, name=name, region=region,
-        measure=measure, drain_s=drain_s,
+        discover=discover, discover_skip_ports=list(skip_ports), slots=slots, threads=threads,
+        kinds=list(kinds), prices=prices, model_prices=_prices(model_prices, of_containers, by_unit),
+        state_dir=state_dir, name=name, region=region, measure=measure, drain_s=drain_s,
     )  # fmt: skip
     set_up(level="warning", form="text")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_supervised(config) if supervised else _alone(config))
+        runner.run(_supervised(config) if supervised else _alone(config, sold))
 
 
 def _target(urls: Sequence[str], key: str | None) -> Target:
@@ -195,8 +213,11 @@ def _infernet(paths: Sequence[Path]) -> list[EngineSpec]:
     return [EngineSpec("infernet", {"config": str(path)}) for path in paths]
 
 
-def _prices(texts: Sequence[str], of_containers: Mapping[str, int], price: Price) -> dict[str, Price]:
-    found = {name: msgspec.structs.replace(price, run_uusd=run_uusd) for name, run_uusd in of_containers.items()}
+def _prices(
+    texts: Sequence[str], of_containers: Mapping[str, int], by_unit: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    """Return the prices of models that have some of their own, by unit; what *by_unit* says has the last word."""
+    found = {name: {RUN.name: run_uusd * MILLION} for name, run_uusd in of_containers.items()}
     for text in texts:
         model, equals, prices = text.rpartition("=")
         into, slash, outof = prices.partition("/")
@@ -204,15 +225,16 @@ def _prices(texts: Sequence[str], of_containers: Mapping[str, int], price: Price
             raise Failure(
                 f"--price {text!r} must look like MODEL=IN/OUT", "for example qwen2.5:7b=0.05/0.20", code=Exit.USAGE
             )
-        run_uusd = of_containers.get(model, price.run_uusd)
-        found[model] = Price(read_price(into), read_price(outof), run_uusd)
+        found.setdefault(model, {}).update({TOKEN_IN.name: read_price(into), TOKEN_OUT.name: read_price(outof)})
+    for model, told in by_unit.items():
+        found.setdefault(model, {}).update(told)
     return found
 
 
-async def _alone(config: WorkerConfig) -> None:
+async def _alone(config: WorkerConfig, kinds: Kinds) -> None:
     """Run for a person: a live board on a terminal, plain lines elsewhere."""
     console = out()
-    board = Board(config.url)
+    board = Board(config.url, kinds)
     stop = asyncio.Event()
     if not console.is_terminal:
         await _run(config, lambda event: _print_line(board, event), stop)
@@ -229,7 +251,7 @@ async def _alone(config: WorkerConfig) -> None:
 def _print_line(board: Board, event: Event) -> None:
     kind, facts = type(event).__name__, msgspec.structs.asdict(event)
     board.take(kind, facts)
-    line = words(kind, facts)
+    line = words(kind, facts, board.kinds)
     if line:
         click.echo(line)
         sys.stdout.flush()

@@ -1,45 +1,82 @@
 """Prices as hosts type them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import click
 
-from comptoir.kit.money import PRICE_UUSD_PER_MTOK_MAX, RUN_PRICE_UUSD_MAX, UUSD_PER_CREDIT, UUSD_PER_USD
+from comptoir.kinds import MILLION, RUN, TOKEN_OUT, Unit
+from comptoir.kit.money import UUSD_PER_CREDIT, UUSD_PER_USD, run_price
 
 RUN_PRICE_UUSD = 1_000
 """What a container's run costs where its owner says nothing: a tenth of a cent."""
 
+EXAMPLES = {TOKEN_OUT.name: ("0.50", "50cr")}
+"""A price in dollars and in credits by unit, for whom typed none; `EXAMPLE` for the others."""
 
-def read_price(text: str) -> int:
-    """Read a price a million tokens as micro-dollars: ``0.50`` or ``$0.50`` are dollars, ``50cr`` are credits.
+EXAMPLE = ("0.002", "0.2cr")
+
+
+def read_unit_price(text: str, unit: Unit) -> int:
+    """Read a price for what prices of *unit* are told for: ``0.50`` or ``$0.50`` are dollars, ``50cr`` are credits.
+
+    Returns:
+        Micro-dollars per million of the unit.
 
     Raises:
-        BadParameter: it is something else, or out of bounds.
+        BadParameter: it is something else, out of bounds, or finer than a micro-dollar per million.
     """
-    return _read(text, "per million tokens (0.50) or credits (50cr)", PRICE_UUSD_PER_MTOK_MAX)
+    number = text.strip().removeprefix("$")
+    in_uusd = UUSD_PER_CREDIT if number.endswith("cr") else UUSD_PER_USD
+    try:
+        rate = Decimal(number.removesuffix("cr").strip()) * in_uusd * MILLION / unit.per
+    except ArithmeticError as error:
+        dollars, cr = EXAMPLES.get(unit.name, EXAMPLE)
+        raise click.BadParameter(
+            f"{text!r} is no price; write dollars per {unit.quoted} ({dollars}) or credits ({cr})"
+        ) from error
+    # The price of an hour is not always a whole number for a million seconds; a millionth of it may be lost.
+    if not rate.is_finite() or not 0 <= rate <= unit.rate_max or abs(rate - round(rate)) * MILLION > rate:
+        most = unit.price_uusd(unit.rate_max) // UUSD_PER_USD
+        raise click.BadParameter(f"{text!r} must be 0 to ${most:,} per {unit.quoted}, in whole micro-dollars")
+    return round(rate)
+
+
+def read_price(text: str) -> int:
+    """Read a price a million tokens as micro-dollars; see `read_unit_price`."""
+    return read_unit_price(text, TOKEN_OUT)
 
 
 def read_run_price(text: str) -> int:
-    """Read a price a run of a container as micro-dollars: ``0.002`` or ``$0.002`` are dollars, ``0.2cr`` are credits.
+    """Read a price a run of a container as micro-dollars, of which it is a whole number; see `read_unit_price`."""
+    rate = read_unit_price(text, RUN)
+    if rate % MILLION:
+        raise click.BadParameter(f"{text!r} must be in whole micro-dollars")
+    return run_price(rate)
+
+
+def read_unit_prices(texts: Sequence[str], units: Mapping[str, Unit]) -> dict[str, dict[str, int]]:
+    """Read ``[MODEL:]UNIT=PRICE``, any number of them.
+
+    Returns:
+        By model (empty: all others) and unit, micro-dollars per million.
 
     Raises:
-        BadParameter: it is something else, or out of bounds.
+        BadParameter: a unit is none of *units*, a price is none, or one is said twice.
     """
-    return _read(text, "per run (0.002) or credits (0.2cr)", RUN_PRICE_UUSD_MAX)
-
-
-def _read(text: str, unit_words: str, most_uusd: int) -> int:
-    number = text.strip().removeprefix("$")
-    unit = UUSD_PER_CREDIT if number.endswith("cr") else UUSD_PER_USD
-    try:
-        uusd = Decimal(number.removesuffix("cr").strip()) * unit
-    except ArithmeticError as error:
-        raise click.BadParameter(f"{text!r} is no price; write dollars {unit_words}") from error
-    if not uusd.is_finite() or not 0 <= uusd <= most_uusd or uusd != int(uusd):
-        per = unit_words.partition(" (")[0]
-        raise click.BadParameter(f"{text!r} must be 0 to ${most_uusd // UUSD_PER_USD:,} {per}, in whole micro-dollars")
-    return int(uusd)
+    found: dict[str, dict[str, int]] = {}
+    for text in texts:
+        told, _, price = text.rpartition("=")
+        model, _, name = told.rpartition(":")  # Names of models have colons in them, those of units have none.
+        unit = units.get(name)
+        if unit is None:
+            known = ", ".join(f"{one.name} (per {one.quoted})" for one in units.values())
+            raise click.BadParameter(f"{text!r} must look like [MODEL:]UNIT=PRICE with a unit of {known}")
+        of_model = found.setdefault(model, {})
+        if name in of_model:
+            raise click.BadParameter(f"{text!r}: this price was given already")
+        of_model[name] = read_unit_price(price, unit)
+    return found
 
 
 def read_run_prices(texts: Sequence[str]) -> tuple[int, dict[str, int]]:

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comptoir.kit.money import to_credits, to_usd
+from comptoir.kinds import MILLION, Unit
+from comptoir.kit.money import UUSD_PER_CREDIT, to_credits, to_usd
 
 PIPE_COLUMNS = 200
 """Width of tables that go into a pipe or a file, where no terminal says how wide it is."""
@@ -110,6 +111,18 @@ def credits_and_usd(amount_uusd: int) -> str:
 def price(uusd_per_mtok: int) -> str:
     """Spell a price: dollars a million tokens."""
     return "free" if uusd_per_mtok == 0 else f"${money(to_usd(uusd_per_mtok))}/M"
+
+
+def unit_price(rate: int, unit: Unit) -> str:
+    """Spell a price of so many micro-dollars per million of *unit*: ``0.02 credits per kilobyte``."""
+    return rate_words(rate, per=unit.per, words=unit.priced)
+
+
+def rate_words(uusd_per_million: int, *, per: int, words: str) -> str:
+    """Spell a price as the server says it (`PriceView`), exactly: ``0.02 credits per kilobyte``."""
+    if not uusd_per_million:
+        return "free"
+    return f"{money(Decimal(uusd_per_million * per) / (MILLION * UUSD_PER_CREDIT))} credits {words}"
 
 
 def run_price_words(uusd_per_run: int) -> str:

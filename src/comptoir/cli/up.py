@@ -19,7 +19,7 @@ import uvloop
 from comptoir.app import DATA_MODE, Listening, serve
 from comptoir.cli import STARTED_S
 from comptoir.cli.cluster.member import run_member
-from comptoir.cli.config import ON_LOOPBACK, settings_from
+from comptoir.cli.config import ON_LOOPBACK, kinds_from, settings_from
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.greeting import HOSTS_TOLD_MAX, ByTheRun, Greeting, OnOffer, Seen, keyless
 from comptoir.cli.local_worker import LocalWorker, move_state
@@ -211,6 +211,8 @@ def _worker_arguments(settings: Settings, engines: Sequence[str], *, discover: b
     arguments = ["--supervised", "--state", str(settings.data_path() / "worker"), "--drain", f"{settings.drain_s:g}"]
     for engine in chosen:
         arguments += ["--engine", engine]
+    for kind in settings.kinds:
+        arguments += ["--kind", kind]
     return [*arguments, "--discover" if discover else "--no-discover"]
 
 
@@ -263,7 +265,7 @@ class _Post:
         self._settings = settings
         self._arguments = worker_arguments
         self._folder = settings.data_path()
-        self._greeting = Greeting(out())
+        self._greeting = Greeting(out(), kinds_from(settings.kinds))
         self._data_flag = "" if self._folder == Path(DEFAULT_DATA).resolve() else str(self._folder)
         self._people: People | None = None
         self._balance_uusd = 0

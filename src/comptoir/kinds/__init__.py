@@ -14,10 +14,11 @@ from comptoir.kinds.kind import Kind, Progress, Resume
 from comptoir.kinds.registry import BUILT_IN, Kinds, UnsoldKind, load_kinds
 from comptoir.kinds.terms import Ask, Part, Stage, Terms, bought, decode_stages, encode_stages, hold_of
 from comptoir.kinds.tokens import Chat, Completion, Embedding
-from comptoir.kinds.units import RUN, TOKEN_IN, TOKEN_OUT, Unit
+from comptoir.kinds.units import MILLION, RUN, TOKEN_IN, TOKEN_OUT, Unit
 
 __all__ = [
     "BUILT_IN",
+    "MILLION",
     "RUN",
     "TOKEN_IN",
     "TOKEN_OUT",

@@ -134,6 +134,10 @@ class Kind:
         """Say what an offer of this kind must not be; empty: it may stand."""
         return "must have no container's card, which goes with the kind container alone" if offer.container else ""
 
+    def sample(self, model: str) -> bytes:
+        """Return the body of a short order by which a worker measures its engine; empty: there is nothing to measure."""
+        return b""
+
     # -- while it runs -------------------------------------------------------------------------------------------
 
     def part(self, job: Progress) -> Part:

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from comptoir.kinds.containers import ContainerChain
 from comptoir.kinds.errors import KindsError, UnknownKind
@@ -72,6 +72,11 @@ class Kinds:
     def stored(self, name: str) -> Kind:
         """Return the kind of a stored job, `UnsoldKind` if it is no longer sold."""
         return self._kinds.get(name) or UnsoldKind(name)
+
+    @property
+    def units(self) -> Mapping[str, Unit]:
+        """All units that something is sold in here, by name."""
+        return self._units
 
     def unit(self, name: str) -> Unit:
         """Return a unit by its name; one that no kind here has counts as itself, one by one."""

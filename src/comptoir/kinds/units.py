@@ -1,5 +1,7 @@
 """Units: what work is counted in, and how a price for it is told to people."""
 
+from decimal import Decimal
+
 import msgspec
 
 from comptoir.kit.money import PRICE_UUSD_PER_MTOK_MAX, RUN_PRICE_UUSD_MAX
@@ -21,6 +23,8 @@ class Unit(msgspec.Struct, frozen=True):
     """How many of it a price is told for: a million tokens, one run, 1,000 bytes."""
     per_words: str = ""
     """How that is said: ``million tokens``. Empty: *one*."""
+    each: str = ""
+    """How a price for that is said after it: ``a run``. Empty: ``per`` and what it is told for: ``per million tokens``."""
     rate_max: int = PRICE_UUSD_PER_MTOK_MAX
     """Highest price, micro-dollars per million; with the largest count of a frame it fits 64 bits."""
 
@@ -29,6 +33,15 @@ class Unit(msgspec.Struct, frozen=True):
         """What a price is told for, in words."""
         return self.per_words or self.one
 
+    @property
+    def priced(self) -> str:
+        """What follows the amount where a price is said: ``a run``, ``per kilobyte``."""
+        return self.each or f"per {self.quoted}"
+
+    def price_uusd(self, rate: int) -> Decimal:
+        """Return the price of what prices are told for, in micro-dollars, exactly; *rate*: that of a million."""
+        return Decimal(rate * self.per) / MILLION
+
     def said(self, count: int) -> str:
         """Say a count of it: ``1 run``, ``1,234 tokens``."""
         return f"{count:,} {self.one if count == 1 else self.many}"
@@ -36,4 +49,4 @@ class Unit(msgspec.Struct, frozen=True):
 
 TOKEN_IN = Unit("token_in", "prompt token", "prompt tokens", MILLION, "million prompt tokens")
 TOKEN_OUT = Unit("token_out", "token", "tokens", MILLION, "million tokens")
-RUN = Unit("run", "run", "runs", 1, "run", rate_max=RUN_PRICE_UUSD_MAX * MILLION)
+RUN = Unit("run", "run", "runs", 1, "run", "a run", rate_max=RUN_PRICE_UUSD_MAX * MILLION)

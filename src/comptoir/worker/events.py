@@ -11,12 +11,15 @@ class EngineReady(msgspec.Struct, frozen=True):
     engine: str
     models: list[str]
     first_token_s: float
-    """Time to the first token of a short prompt; 0 when there was nothing to measure (embedding models)."""
+    """Time to the first piece of a short answer; 0 when there was nothing to measure (embedding models)."""
     tokens_per_s: float
+    """Units of its first model's output a second; of the kinds that ship, tokens."""
     goes_on_by: str = ""
     """How it goes on with an answer that another host began; empty: it can't."""
     run_prices_uusd: dict[str, int] = {}
-    """Of an engine of containers: what a run of each costs."""
+    """Of models that are sold by the run: what one costs, rounded up; *prices* says the same of every unit."""
+    prices: dict[str, dict[str, int]] = {}
+    """By model and unit, that of the input first: micro-dollars per million."""
 
 
 class EngineSkipped(msgspec.Struct, frozen=True):
@@ -79,7 +82,7 @@ class JobDone(msgspec.Struct, frozen=True):
     """``done``, ``failed`` or ``lost``; ``paid`` for what was done, and told of, before."""
     earned_uusd: int
     tokens: int
-    """Of a container: runs."""
+    """Units of the kind's output: tokens, runs, bytes."""
     balance_uusd: int
     kind: str = ""
     """Of the job; empty when its lease was forgotten before."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from comptoir.kinds import Kinds
 from comptoir.link import Frame, ModelOffer
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
 
@@ -25,13 +26,9 @@ NVIDIA_SMI_TIMEOUT_S = 5.0
 MEASURE_TIMEOUT_S = 120.0
 """Most seconds for the self-measure; the first request also warms a server up."""
 
-MEASURE_TOKENS_MAX = 32
-"""Tokens asked for in the self-measure."""
-
 NAME_CHARS_MAX = 200
 """Longest description of the hardware; the registration takes no more."""
 
-_MEASURE_PROMPT = "Count from one to twenty in words."
 _QUERY = "name,memory.total,utilization.gpu"
 
 
@@ -66,11 +63,12 @@ class MachineCapacity(msgspec.Struct, frozen=True):
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """How fast an engine answered a short prompt."""
+    """How fast an engine answered a short order."""
 
     first_token_s: float
+    """To the first frame that counts for something."""
     tokens_per_s: float
-    """After the first token; 0 when the answer was a single one."""
+    """Units of the output after that; 0 when the answer was a single one."""
 
 
 def detect_gpus() -> list[Gpu]:
@@ -116,21 +114,17 @@ def utilization(gpus: list[Gpu]) -> float:
     return sum(gpu.utilization for gpu in gpus) / len(gpus) if gpus else 0.0
 
 
-async def measure(engine: Engine, model: ModelOffer) -> Measure | None:
-    """Run a short prompt; None for a model that only makes embeddings.
+async def measure(engine: Engine, model: ModelOffer, kinds: Kinds) -> Measure | None:
+    """Run a short order of the first kind that has one (`Kind.sample`); None where none does.
 
     Raises:
         EngineError: the engine can't answer (or not within 120 s), so it should not be offered.
     """
-    kind = next((kind for kind in ("chat", "completion") if kind in model.kinds), None)
-    if kind is None:
+    samples = ((kind.name, kind.sample(model.name)) for kind in kinds.sold(model))
+    name, body = next((sample for sample in samples if sample[1]), ("", b""))
+    if not body:
         return None
-    body: dict[str, object] = {"model": model.name, "max_tokens": MEASURE_TOKENS_MAX, "temperature": 0}
-    if kind == "chat":
-        body["messages"] = [{"role": "user", "content": _MEASURE_PROMPT}]
-    else:
-        body["prompt"] = _MEASURE_PROMPT
-    request = EngineRequest(kind=kind, model=model.name, body=msgspec.json.encode(body))
+    request = EngineRequest(kind=name, model=model.name, body=body)
     started = time.monotonic()
     first = 0.0
     tokens = 0

@@ -124,7 +124,7 @@ class JobRunner:
         if message.job_id and (held is not None or message.earned_uusd):
             earned, balance = message.earned_uusd, message.balance_uusd
             if held is None and message.state == "done":
-                # A container's step, which was done and told of before: it is paid when its whole chain is over.
+                # A stage, which was done and told of before: it is paid when the whole job is over.
                 self._on_event(JobDone(message.job_id, "paid", earned, 0, balance))
                 return
             kind = held.kind if held is not None else ""

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from comptoir.kit.money import TOKENS_PER_MTOK
+from comptoir.kinds import RUN, TOKEN_IN, TOKEN_OUT, Kinds
+from comptoir.kit.money import run_price
 from comptoir.link import ModelOffer
 from comptoir.worker.engines.base import Continues, Engine, EngineError
 from comptoir.worker.events import EngineReady, EngineSkipped, OnEvent
@@ -24,35 +25,32 @@ MODELS_MAX = 256
 """Most models a host offers; a registration takes no more."""
 
 
-class Price(msgspec.Struct, frozen=True):
-    """Micro-dollars per million tokens, and for a container per run."""
-
-    in_uusd_per_mtok: int = 0
-    out_uusd_per_mtok: int = 0
-    run_uusd: int = 0
-
-    def on(self, offer: ModelOffer) -> ModelOffer:
-        """Return *offer* at this price; a run counts as a token on the link."""
-        by_the_run = offer.container is not None
-        return msgspec.structs.replace(
-            offer,
-            price_in_uusd_per_mtok=0 if by_the_run else self.in_uusd_per_mtok,
-            price_out_uusd_per_mtok=self.run_uusd * TOKENS_PER_MTOK if by_the_run else self.out_uusd_per_mtok,
-        )
+FREE: Mapping[str, int] = {unit.name: 0 for unit in (TOKEN_IN, TOKEN_OUT, RUN)}
+"""Prices of an owner who says none: nothing is charged for what the kinds that ship are sold in."""
 
 
 class Offering:
-    """What this host offers: *price* for every model that *model_prices* does not name."""
+    """What this host offers.
 
-    def __init__(self, *, price: Price, model_prices: Mapping[str, Price], on_event: OnEvent) -> None:
+    Args:
+        prices: micro-dollars per million of each unit. What is sold in a unit without a price is not offered: it would be
+            given away.
+        model_prices: by model; what they don't name costs what *prices* says.
+    """
+
+    def __init__(
+        self, *, kinds: Kinds, prices: Mapping[str, int], model_prices: Mapping[str, Mapping[str, int]], on_event: OnEvent
+    ) -> None:  # fmt: skip
         self.models: list[ModelOffer] = []
         self.routes: dict[str, Engine] = {}
-        self._price = price
+        self._kinds = kinds
+        self._prices = prices
         self._model_prices = model_prices
         self._on_event = on_event
         self._engines: list[Engine] = []
         self._listed: dict[int, list[ModelOffer]] = {}
         self._failures: dict[int, int] = {}
+        self._left_out: set[str] = set()
         self._failure = EngineError("no_engine", "no engine was given: choose one with --engine")
 
     @property
@@ -85,7 +83,7 @@ class Offering:
         """Ask the engines again what they serve; return whether the offer changed."""
         for place, engine in enumerate(self._engines):
             try:
-                self._listed[place] = await engine.models()
+                self._listed[place] = self._priced(engine.name, await engine.models())
                 self._failures[place] = 0
             except EngineError as error:
                 self._failures[place] = self._failures.get(place, 0) + 1
@@ -109,20 +107,57 @@ class Offering:
         models = await engine.models()
         if not models:
             raise EngineError("no_models", f"engine {engine.name} serves no model")
-        speed = await measure(engine, models[0]) if measured else None
+        models = self._priced(engine.name, models)
+        speed = await measure(engine, models[0], self._kinds) if measured else None
         if isinstance(engine, Continues):
             # After the measure, which warms a server up: what is asked now is answered at once.
             await engine.detect()
-            models = await engine.models()
+            models = self._priced(engine.name, await engine.models())
         self._listed[len(self._engines)] = models
         self._engines.append(engine)
         names = [model.name for model in models]
         first_token_s, tokens_per_s = (speed.first_token_s, speed.tokens_per_s) if speed else (0.0, 0.0)
-        runs = {model.name: self._price_of(model).run_uusd for model in models if model.container is not None}
-        self._on_event(EngineReady(engine.name, names, first_token_s, tokens_per_s, _continuation(engine, names), runs))
+        prices = {model.name: model.prices for model in models}
+        runs = {name: run_price(by_unit[RUN.name]) for name, by_unit in prices.items() if RUN.name in by_unit}
+        how = _continuation(engine, names)
+        self._on_event(EngineReady(engine.name, names, first_token_s, tokens_per_s, how, runs, prices))
 
-    def _price_of(self, model: ModelOffer) -> Price:
-        return self._model_prices.get(model.name, self._price)
+    def _priced(self, engine: str, models: Sequence[ModelOffer]) -> list[ModelOffer]:
+        """Return *models* with their prices, without those that can't be sold; that is logged once each.
+
+        Raises:
+            EngineError: none of them can; the reason of the first.
+        """
+        priced: list[ModelOffer] = []
+        failure: EngineError | None = None
+        for model in models:
+            try:
+                priced.append(self._with_prices(model))
+            except EngineError as error:
+                failure = failure or error
+                if model.name not in self._left_out:
+                    self._left_out.add(model.name)
+                    _log.warning("engine %s: %s", engine, error.message)
+        if failure is not None and not priced:
+            raise failure
+        return priced
+
+    def _with_prices(self, model: ModelOffer) -> ModelOffer:
+        """Return *model* at its prices by unit, and at the two that older coordinators read."""
+        kind = self._kinds.of_offer(model)
+        if kind is None:
+            known = f"{model.name!r} is of the kind {', '.join(model.kinds)}, which is not known here"
+            raise EngineError("kind_unknown", f"{known}: name it with --kind package.module:Class")
+        given = {**self._prices, **self._model_prices.get(model.name, {})}
+        unit = kind.output
+        if unit.name not in given:
+            words = f"{model.name!r} is sold by the {unit.one} and has no price"
+            raise EngineError(
+                "no_price", f"{words}: give one with --unit-price {unit.name}=PRICE {unit.priced} (0: free)"
+            )
+        priced = msgspec.structs.replace(model, prices={each.name: given.get(each.name, 0) for each in kind.units})
+        rate_in, rate_out = kind.rates(priced)
+        return msgspec.structs.replace(priced, price_in_uusd_per_mtok=rate_in, price_out_uusd_per_mtok=rate_out)
 
     def _merge(self) -> None:
         """Put all models into one list, `MODELS_MAX` at most; of two with one name the earlier engine's stays."""
@@ -136,7 +171,7 @@ class Offering:
                     _log.warning("only the first %d models are offered; choose with the engine's aliases", MODELS_MAX)
                     break
                 routes[model.name] = engine
-                models.append(self._price_of(model).on(model))
+                models.append(model)
         self.models = models
         self.routes = routes
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from comptoir import __version__
+from comptoir.kinds import load_kinds
 from comptoir.kit.signing import SigningKey
 from comptoir.link import Pulse, PulseAnswer
 from comptoir.worker import health, register
@@ -32,7 +33,7 @@ from comptoir.worker.events import (
 )
 from comptoir.worker.leases import LeaseTable
 from comptoir.worker.loop import JobRunner
-from comptoir.worker.offering import Offering, Price
+from comptoir.worker.offering import FREE, Offering
 from comptoir.worker.pulse import PulseThread
 from comptoir.worker.state import HostState, StateFile, kept_directory
 from comptoir.worker.uplink import Uplink
@@ -69,8 +70,13 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs at once, over all engines."""
     threads: int | None = None
     """Threads for engines that compute in this process; all processors when not given."""
-    price: Price = Price()
-    model_prices: dict[str, Price] = {}
+    kinds: list[str] = []
+    """Kinds of work beside those that ship, each as ``package.module:Class``; the coordinator's setting ``kinds`` names them
+    too."""
+    prices: Mapping[str, int] = msgspec.field(default_factory=lambda: FREE)
+    """By unit, micro-dollars per million."""
+    model_prices: dict[str, dict[str, int]] = {}
+    """The same by model, for models with prices of their own."""
     state_dir: str | None = None
     """Where the host key is kept; below ``~/.local/state/comptoir`` when not given."""
     name: str | None = None
@@ -91,6 +97,7 @@ async def run_worker(
     Raises:
         WorkerError: the coordinator refuses this host, or the state file is unusable; the message says what to do.
         EngineError: no engine works.
+        KindsError: a kind can't be loaded.
     """
     await _Worker(config, _guarded(on_event) if on_event else ignore, stop or asyncio.Event()).run()
 
@@ -104,7 +111,9 @@ class _Worker:
         self._addresses = Addresses(urls)
         directory = Path(config.state_dir) if config.state_dir else kept_directory(urls)
         self._state_file = StateFile(directory, urls)
-        self._offering = Offering(price=config.price, model_prices=config.model_prices, on_event=on_event)
+        self._offering = Offering(
+            kinds=load_kinds(config.kinds), prices=config.prices, model_prices=config.model_prices, on_event=on_event
+        )
         self._table = LeaseTable()
         self._hardware = health.Hardware("", 0, 0)
         self._unlinked = 0

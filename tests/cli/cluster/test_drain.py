@@ -15,7 +15,6 @@ from comptoir.cli.cluster.coordinator import Coordinator
 from comptoir.cli.cluster.local import LocalCluster
 from comptoir.cli.quickstart import Quickstart, read_quickstart
 from comptoir.worker.engines.registry import EngineSpec
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.house.tree import ROOT
 from tests.post import free_port
@@ -23,7 +22,7 @@ from tests.post import free_port
 TOKENS, PER_S = 140, 40.0
 """Three and a half seconds: longer than a stopping server waits for the last bytes of what it takes to be over."""
 
-CHEAP = Price(in_uusd_per_mtok=0, out_uusd_per_mtok=1_000)
+CHEAP = {"token_out": 1_000}
 """A hundred credits last for all that is bought here."""
 
 BODY = {
@@ -54,7 +53,7 @@ async def worker(url: str, known: Quickstart, state: Path, *, per_s: float = PER
     said: list[str] = []
     config = WorkerConfig(
         url=url, key=known.admin_key, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": per_s})], slots=8,
-        price=CHEAP, measure=False, state_dir=str(state), drain_s=2.0,
+        prices=CHEAP, measure=False, state_dir=str(state), drain_s=2.0,
     )  # fmt: skip
     task = asyncio.create_task(run_worker(config, on_event=lambda event: said.append(type(event).__name__), stop=stop))
     try:

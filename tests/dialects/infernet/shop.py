@@ -12,9 +12,9 @@ import aiohttp
 import msgspec
 
 from comptoir.dispatch import House
+from comptoir.kinds import MILLION
 from comptoir.worker.engines.container import ContainerEngine
 from comptoir.worker.engines.container_spec import ContainerSpec
-from comptoir.worker.offering import Price
 from tests.post import Post, open_post
 from tests.worker.engines.container_stand_in import Answer, ContainerStandIn, appends, serve_container
 
@@ -105,7 +105,7 @@ class Node:
         """Run a worker that serves containers."""
         async with self.post.worker(
             engine="tests.dialects.infernet.shop:several", options={"specs": specs}, name=name, slots=slots,
-            price=Price(0, 0, run_uusd),
+            prices={"run": run_uusd * MILLION},
         ) as stop:  # fmt: skip
             yield stop
 

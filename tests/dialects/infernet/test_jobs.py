@@ -9,13 +9,13 @@ import pytest
 
 from comptoir.dialects.infernet import wire
 from comptoir.dispatch.assign import requeue_verb
+from comptoir.kinds import MILLION
 from comptoir.kit.errors import Unavailable
 from comptoir.link import Bye
 from comptoir.reports import audit
 from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.events import Event, JobDone
-from comptoir.worker.offering import Price
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.dialects.infernet.shop import RUN_UUSD, Node, open_node
 from tests.worker.engines.container_stand_in import Answer, after, appends, dies, echo, says, serve_container
@@ -210,8 +210,8 @@ class TestPay:
         stop = asyncio.Event()
         async with open_node(tmp_path, answers={}) as node, serve_container(appends("a")) as one:
             config = WorkerConfig(
-                url=node.post.url, engines=[EngineSpec("container", {"id": "a", "url": one.url})], price=Price(0, 0, RUN_UUSD),
-                measure=False, state_dir=str(tmp_path / "worker"), drain_s=2.0,
+                url=node.post.url, engines=[EngineSpec("container", {"id": "a", "url": one.url})],
+                prices={"run": RUN_UUSD * MILLION}, measure=False, state_dir=str(tmp_path / "worker"), drain_s=2.0,
             )  # fmt: skip
             working = asyncio.create_task(run_worker(config, on_event=events.append, stop=stop))
             await node.post.until_linked(1)

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from comptoir.kinds import MILLION
 from comptoir.link import ContainerRun, Frame
 from comptoir.worker.engines import container_api
 from comptoir.worker.engines.base import EngineError, EngineRequest
 from comptoir.worker.engines.infernet import InfernetEngine
 from comptoir.worker.engines.registry import EngineSpec, make_engine
-from comptoir.worker.offering import Price
 from tests.dialects.infernet.shop import RUN_UUSD, open_node
 from tests.post import free_port
 from tests.worker.engines.container_stand_in import appends, serve_container
@@ -118,7 +118,9 @@ class TestInfernetEngine:
         )
 
         async with open_node(tmp_path, answers={}) as node:
-            async with node.post.worker(engine="infernet", options={"config": str(path)}, price=Price(0, 0, RUN_UUSD)):
+            async with node.post.worker(
+                engine="infernet", options={"config": str(path)}, prices={"run": RUN_UUSD * MILLION}
+            ):
                 result = await node.result(await node.job("first", "second"))
                 far = await node.ask("POST", "/api/jobs", {"containers": ["far"], "data": {}})
                 inner = await node.ask("POST", "/api/jobs", {"containers": ["second"], "data": {}})

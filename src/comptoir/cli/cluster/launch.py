@@ -16,6 +16,7 @@ from comptoir import __version__
 from comptoir.app import bind
 from comptoir.cli import STARTED_S
 from comptoir.cli.cluster.local import LocalCluster
+from comptoir.cli.config import kinds_from
 from comptoir.cli.failure import Failure
 from comptoir.cli.greeting import ByTheRun, Greeting, OnOffer, Seen, keyless
 from comptoir.cli.local_worker import STOP_WITHIN_S, LocalWorker, move_state
@@ -47,7 +48,7 @@ class Launch:
         self._options = member_options
         self._folder = settings.data_path()
         self._data_flag = "" if self._folder == Path(DEFAULT_DATA).resolve() else str(self._folder)
-        self._said = Said(out())
+        self._said = Said(out(), kinds_from(settings.kinds))
         self._workers: list[LocalWorker] = []
         self._signalled = asyncio.Event()
 

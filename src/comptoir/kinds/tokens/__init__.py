@@ -17,6 +17,11 @@ PROMPT_TOKENS_BASE = 32
 PREFILL_S_PER_TOKEN = 0.02
 """What a slow host may need for one token of a prompt before its first frame."""
 
+SAMPLE_TOKENS_MAX = 32
+"""Tokens asked for where an engine is measured."""
+
+SAMPLE_PROMPT = "Count from one to twenty in words."
+
 TOOLS_S = 20.0
 """Least patience with an answer that may hold tool calls: engines put a call together before they send it."""
 
@@ -79,11 +84,19 @@ class Chat(_Tokens):
 
     name = "chat"
 
+    def sample(self, model: str) -> bytes:
+        """Return a short question."""
+        return _sample(model, messages=[{"role": "user", "content": SAMPLE_PROMPT}])
+
 
 class Completion(_Tokens):
     """A text, gone on with."""
 
     name = "completion"
+
+    def sample(self, model: str) -> bytes:
+        """Return a short prompt."""
+        return _sample(model, prompt=SAMPLE_PROMPT)
 
 
 class Embedding(_Tokens):
@@ -91,3 +104,7 @@ class Embedding(_Tokens):
 
     name = "embedding"
     paid_by_output = False
+
+
+def _sample(model: str, **asked: object) -> bytes:
+    return msgspec.json.encode({"model": model, "max_tokens": SAMPLE_TOKENS_MAX, "temperature": 0, **asked})
