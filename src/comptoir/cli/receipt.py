@@ -143,21 +143,29 @@ def _say(verdict: Verdict, *, whose: str) -> None:
         console.print(Text.assemble(("refused", "bold red"), f": {verdict.detail} ({verdict.reason})"), soft_wrap=True)
 
 
+def _made(units: list[UnitEntry]) -> tuple[str, int]:
+    """Return what the output was counted in, and how much there was; a unit of a kind that does not ship is said by its name."""
+    entry = next((each for each in units if not each.once), None)
+    return (_KINDS.unit(entry.unit).many, entry.count) if entry is not None else ("counted", 0)
+
+
 def _counted(units: list[UnitEntry]) -> str:
-    """Say what was counted: ``12 prompt tokens, 34 tokens``; a unit of a kind that does not ship is said by its name."""
-    return ", ".join([_KINDS.unit(each.unit).said(each.count) for each in units])
+    """Say what was counted: ``12 in, 34 out``; a kind without an input, what there was: ``2``."""
+    taken, (_, made) = [each.count for each in units if each.once], _made(units)
+    return f"{taken[0]} in, {made} out" if taken else str(made)
 
 
 def _show(statement: Statement) -> None:
     one = statement.predicate
+    kind = _KINDS.stored(one.kind)
     console = out()
     console.print(
         facts(
             [
                 ("receipt", one.receipt), ("job", one.job), ("buyer", one.buyer),
-                (_KINDS.stored(one.kind).noun, one.model),
+                (f"{kind.noun}s" if kind.staged else kind.noun, one.model),
                 ("weights", one.fingerprint or None), ("state", one.state), ("settled", moment(one.times.settled_ms)),
-                ("counted", _counted(one.units)),
+                (_made(one.units)[0], _counted(one.units)),
                 ("charged", credits_and_usd(one.amounts.charged_uusd)),
                 ("of which fee", credits_and_usd(one.amounts.fee_uusd)),
                 ("given back", credits_and_usd(one.amounts.released_uusd)), ("input", f"sha256 {one.input_sha256}"),
@@ -165,10 +173,10 @@ def _show(statement: Statement) -> None:
             ]
         )
     )  # fmt: skip
-    parts = table("host", "frames", "counted", "believed because")
+    parts = table("host", "frames", _made(one.units)[0], "believed because")
     for part in one.segments:
         why = "the host signed it" if part.signature is not None else "it came with the host's key"
-        parts.add_row(part.host, f"{part.first_frame}…{part.end_frame}", _counted(part.units), why)
+        parts.add_row(part.host, f"{part.first_frame}…{part.end_frame}", str(_made(part.units)[1]), why)
     console.print(parts)
     console.print()
 
