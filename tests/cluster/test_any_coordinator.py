@@ -332,3 +332,32 @@ class TestPollingElsewhere:
 
         assert await asyncio.wait_for(read(job), 10) == "one two three"
         assert job.state == JobState.COMPLETED
+
+    async def test_so_may_one_in_the_native_shape(self, posts: Posts) -> None:
+        """What it brings goes to the coordinator that owns the job, and a repeat of the end is answered by any."""
+        offer = {"name": "poem", "kinds": ["chat"], "price_out_uusd_per_mtok": 100_000_000, "can_continue": True}
+        machine = {"transport": "poll", "models": [offer]}
+        async with calling(posts[0]) as session, session.post("/house/hosts", json=machine) as response:
+            registered = await response.json()
+            assert response.status == 201, registered
+        key = registered["api_key"]
+        body = b'{"model":"poem","messages":[{"role":"user","content":"hi"}],"max_tokens":9,"seed":1}'
+        async with calling(posts[0], key=key) as here, calling(posts[1], key=key) as there:
+            polling = asyncio.create_task(here.post("/house/host/jobs/next", json={}))
+            await posts.until_seen(posts[1])
+            job = await submit(posts[1].house, Order(posts[1].buyer_id, "openai", "chat", "poem", body, 9, True))
+            given = await (await polling).json()
+            path, lease = f"/house/host/jobs/{given['job_id']}", given["lease"]
+            for seq, text in enumerate(("one ", "two ", "three")):
+                frames = {"lease": lease, "seq": seq, "items": [{"text": text}]}
+                async with (here, there)[seq % 2].post(f"{path}/frames", json=frames) as response:
+                    assert await response.json() == {"next_seq": seq + 1}
+            ends = []
+            for caller in (there, here, there):
+                async with caller.post(f"{path}/done", json={"lease": lease, "end_seq": 3}) as response:
+                    ends.append((response.status, await response.json()))
+
+        assert ends == [ends[0]] * 3
+        assert (ends[0][0], ends[0][1]["tokens"]) == (200, 3)
+        assert await asyncio.wait_for(read(job), 10) == "one two three"
+        assert job.state == JobState.COMPLETED

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 
 from tests.dialects.infrintia.caller import LLAMA, Answer, Caller
@@ -106,8 +105,3 @@ def answering(
         return response
 
     return handler
-
-
-async def detail(session: aiohttp.ClientSession, market: Market, job_id: str) -> Any:
-    """Return the job with its attempts, as the house dialect shows it."""
-    return (await market.buyer.get(f"/house/jobs/{job_id}")).body

@@ -69,6 +69,31 @@ class TestAJob:
         assert job["kind"] == "embedding"
         assert (await asked).body["data"][0]["embedding"] == [0.5, 1.0]
 
+    async def test_of_a_chain_of_containers_reaches_one_host_after_the_other(self, market: Market) -> None:
+        """The second is given what the first made; the first is paid when the chain is over."""
+        made = {"kinds": ["container"], "container": {}, "price_out_uusd_per_mtok": 1_000_000_000}
+        first, second = [await register(market, models=[{"name": name} | made]) for name in ("a", "b")]
+        bought = await market.buyer.post("/api/jobs", {"containers": ["a", "b"], "data": {"x": 1}})
+        assert bought.status == 200, bought.text
+
+        earned = []
+        for host, start, output in ((first, 0, '{"y":2}'), (second, 1, '{"z":3}')):
+            job = await host.next()
+            assert (job["kind"], job["start_seq"], [frame["text"] for frame in job["prefix"]]) == (
+                "container", start, ['{"y":2}'][:start],
+            )  # fmt: skip
+            frame = {"text": output, "tokens": 1, "extra": b64('{"finish_reason":"stop"}')}
+            assert (await host.tell(job, "frames", seq=start, items=[frame])).body == {"next_seq": start + 1}
+            ended = await host.done(job, start + 1, usage={"completion_tokens": 1})
+            assert ended.status == 200, ended.text
+            earned.append(ended.body["earned_uusd"])
+
+        shown = (await market.buyer.get(f"/api/jobs?id={bought.body['id']}")).body[0]
+        assert (shown["status"], shown["result"]["output"]) == ("success", {"z": 3})
+        accounts = await market.house.ledger.accounts([first.id, second.id])
+        assert (earned, [accounts[host.id].balance_uusd for host in (first, second)]) == ([0, 880], [880, 880])
+        assert await audit(market.house.db) == []
+
     async def test_text_only_is_the_offers_word_and_not_the_ways(self, market: Market) -> None:
         await register(market, models=[OFFER | {"text_only": True}])
 
