@@ -12,6 +12,7 @@ TESTS ?= tests
 KILLS = 200
 SEED = 1
 TOPOLOGY = sqlite,postgres,cluster
+FROM ?= HEAD
 ARGS ?=
 
 export VENV
@@ -20,10 +21,10 @@ PYTEST = $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up cluster test check fmt size bench chaos openapi migration wheel lock upgrade hooks clean venv-run venv-dev
+.PHONY: help up cluster test check fmt size bench chaos openapi migration wheel lock upgrade upgrade-proof hooks clean venv-run venv-dev
 
 help: ## Say what each word does (this list).
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: venv-run ## Start coordinator and local worker, ready to answer (HOST=127.0.0.1 PORT=8080 DATA=./comptoir-data).
 	@exec $(VENV)/bin/comptoir up --host $(HOST) --port $(PORT) --data $(DATA) $(ARGS)
@@ -57,6 +58,9 @@ bench: venv-dev ## Run the benchmarks; figures go to bench/out.
 
 chaos: venv-dev ## Kill things under load, episode after episode (JOBS=10000 KILLS=200 SEED=1 TOPOLOGY=sqlite,postgres,cluster).
 	$(PY) -m tests.chaos --jobs $(if $(findstring command,$(origin JOBS)),$(JOBS),10000) --kills $(KILLS) --seed $(SEED) --topology $(TOPOLOGY) $(ARGS)
+
+upgrade-proof: venv-dev ## Upgrade from an earlier commit under load, on both databases, and check that nothing is lost (FROM=REV).
+	$(PY) -m tests.upgrade --from $(FROM) $(ARGS)
 
 openapi: venv-dev ## Write openapi/<dialect>.json from the endpoint declarations.
 	$(PY) tools/openapi.py

@@ -49,6 +49,11 @@ class Buyers:
         async with self._progress:
             await self._progress.wait_for(lambda: self.begun >= count)
 
+    def close(self) -> None:
+        """Begin no further order."""
+        self._orders.clear()
+        self._deposits.clear()
+
     async def play(self) -> None:
         """Play everything to its end."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=REQUEST_S_MAX)

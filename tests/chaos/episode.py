@@ -1,15 +1,11 @@
 """One episode: set the stage, let buyers buy and the killer kill, wait until everything is over, and check what must be true."""
 
 import asyncio
-import contextlib
 import shutil
-import sqlite3
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import psycopg
 
 from tests.chaos.books import Violation
 from tests.chaos.buyers import Buyers
@@ -18,6 +14,7 @@ from tests.chaos.logs import check_logs
 from tests.chaos.model import Witness, check
 from tests.chaos.plan import KILLS, Plan
 from tests.chaos.stage import Stage, set_up
+from tests.chaos.tables import count_states
 
 OVER_S_MAX = 180.0
 """How long jobs may take to end when nobody buys and nothing is struck any more; leases and deadlines are far shorter."""
@@ -84,7 +81,8 @@ async def _play(stage: Stage, outcome: Outcome) -> None:
             violations.append(
                 Violation("processes live until they are struck", "", f"{part.name} ended by itself; see {part.log}")
             )
-    outcome.states = await _until_over(stage)
+    database = stage.database or str(stage.folder / "data" / "comptoir.db")
+    outcome.states = await until_over(database)
     outcome.jobs = sum(outcome.states.values())
     for poller in stage.pollers:
         await poller.stop()
@@ -94,30 +92,20 @@ async def _play(stage: Stage, outcome: Outcome) -> None:
         if coordinator.process.status:
             facts = f"{coordinator.process.name} ended with {coordinator.process.status}"
             violations.append(Violation("a coordinator stops in order", "", facts))
-    database = stage.database or str(stage.folder / "data" / "comptoir.db")
     witness = Witness(plan, buyers.seen, buyers.deposited, stage.accounts)
     violations += await check(witness, database)
     violations += check_logs(stage.folder)
     _write_report(stage, buyers, outcome)
 
 
-async def _until_over(stage: Stage) -> dict[str, int]:
+async def until_over(database: str) -> dict[str, int]:
     """Wait until no job is open, or `OVER_S_MAX`; return how many jobs are in which state, with why."""
     deadline = time.monotonic() + OVER_S_MAX
     while True:
-        states = await asyncio.to_thread(_states, stage)
+        states = await asyncio.to_thread(count_states, database)
         if not states.keys() & {"queued", "running"} or time.monotonic() > deadline:
             return states
         await asyncio.sleep(0.25)
-
-
-def _states(stage: Stage) -> dict[str, int]:
-    sql = "SELECT CASE WHEN error_code IS NULL THEN state ELSE state || ' ' || error_code END, count(*) FROM jobs GROUP BY 1"
-    if stage.database:
-        with psycopg.connect(stage.database) as connection:
-            return {str(state): int(count) for state, count in connection.execute(sql)}
-    with contextlib.closing(sqlite3.connect(stage.folder / "data" / "comptoir.db")) as file:
-        return dict(file.execute(sql).fetchall())
 
 
 def _write_report(stage: Stage, buyers: Buyers, outcome: Outcome) -> None:

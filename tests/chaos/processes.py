@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from comptoir.cli.cluster.child import Part
@@ -23,8 +24,19 @@ LOOK_S = 0.02
 AGAIN_S = 0.2
 
 
+@dataclass(frozen=True)
+class Code:
+    """A source tree of ours, and the interpreter whose environment it runs in."""
+
+    python: str
+    root: Path
+
+
+TODAY = Code(sys.executable, ROOT)
+
+
 class Program(Part):
-    """One of our modules, run as a process."""
+    """One of our modules, run as a process: of `code`, which may be another at the next start."""
 
     def __init__(
         self, name: str, module: str, arguments: Sequence[str], *, folder: Path, ready: Callable[[], Awaitable[bool]],
@@ -38,7 +50,8 @@ class Program(Part):
         """
         super().__init__(name, folder / f"{name}.log")
         self.starts = 0
-        self._command = [sys.executable, "-m", module, *arguments]
+        self.code = TODAY
+        self._arguments = ["-m", module, *arguments]
         self._ready = ready
         self._supervised = supervised
 
@@ -60,8 +73,9 @@ class Program(Part):
 
     async def _started(self) -> bool:
         self.starts += 1
-        env = {"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": os.environ.get("PATH", "")}
-        await self._spawn(self._command, env=env, cwd=ROOT)
+        root = self.code.root
+        env = {"PYTHONPATH": f"{root}/src:{root}", "PATH": os.environ.get("PATH", "")}
+        await self._spawn([self.code.python, *self._arguments], env=env, cwd=root)
         while self.pid:
             if await self._ready():
                 return True

@@ -71,6 +71,16 @@ def read(database: str) -> Tables:
         return Tables({name: _records(file.execute(f"SELECT * FROM {name}"), name) for name in NAMES})
 
 
+def count_states(database: str) -> dict[str, int]:
+    """Count the jobs by state, and by the error of those that have one."""
+    sql = "SELECT CASE WHEN error_code IS NULL THEN state ELSE state || ' ' || error_code END, count(*) FROM jobs GROUP BY 1"
+    if database.startswith("postgresql"):
+        with psycopg.connect(database) as connection:
+            return {str(state): int(count) for state, count in connection.execute(sql)}
+    with closing(sqlite3.connect(Path(database))) as file:
+        return dict(file.execute(sql).fetchall())
+
+
 BYTES = {"answers": ("frames",), "jobs": ("body",), "receipts": ("payload", "signature"), "hosts": ("models",)}
 """Columns that are contents; all other bytes are ids, keys and hashes, and shown as hex."""
 

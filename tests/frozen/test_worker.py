@@ -22,7 +22,7 @@ from tests.post import PRICE, Post, open_post
 NUMBERED = "tests.chaos.engine:NumberedEngine"
 APPENDING = "tests.chaos.chains:AppendingEngine"
 
-CHAT = ModelOffer(MODEL, ["chat"], 100_000, PRICE.in_uusd_per_mtok, PRICE.out_uusd_per_mtok, True)
+CHAT = ModelOffer(MODEL, ["chat"], 100_000, PRICE["token_in"], PRICE["token_out"], True)
 RUN_UUSD = 1_000
 STAGE = ModelOffer("append-old", ["container"], 100_000, 0, RUN_UUSD * 1_000_000, container=ContainerCard("an old one"))
 
@@ -153,8 +153,8 @@ class TestChat:
 
     async def test_it_goes_on_with_what_a_new_worker_began(self, tmp_path: Path) -> None:
         wanted = Wanted("c", 12, trouble="fails", at=5, marked=False)
-        price = msgspec.structs.replace(PRICE, out_uusd_per_mtok=PRICE.out_uusd_per_mtok - 1)
-        async with open_post(tmp_path) as post, post.worker(engine=NUMBERED, price=price), frozen(post, CHAT) as old:
+        prices = {**PRICE, "token_out": PRICE["token_out"] - 1}
+        async with open_post(tmp_path) as post, post.worker(engine=NUMBERED, prices=prices), frozen(post, CHAT) as old:
             answer = await ask(post, wanted)
             receipt = (await receipt_of(post, answer.job)).predicate
 
@@ -215,10 +215,10 @@ class TestContainers:
             assert [(one.state, one.earned_uusd) for one in old.settled] == [("done", RUN_UUSD)]
 
     async def test_a_chain_runs_over_one_old_and_one_new_host(self, tmp_path: Path) -> None:
-        price = msgspec.structs.replace(PRICE, run_uusd=2 * RUN_UUSD)
+        prices = {"run": 2 * RUN_UUSD * 1_000_000}
         async with (
             open_post(tmp_path, fee_bps=0) as post,
-            post.worker(engine=APPENDING, price=price),
+            post.worker(engine=APPENDING, prices=prices),
             frozen(post, STAGE) as old,
         ):
             job, output = await run_chain(post, "append-x", "append-old", "append-y")
