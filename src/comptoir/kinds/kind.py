@@ -118,6 +118,10 @@ class Kind:
         """Return what an order asks of its host, or of the host of each of its stages, in order. No part has a hold yet."""
         return (Part(ask.model, output_max=ask.output_max),)
 
+    def context_tokens(self, *, input_units: int, output_units: int, answers: int = 1) -> int:
+        """Return what of a host's context each answer needs; 0: the kind knows no context."""
+        return 0
+
     def check(self, body: bytes) -> str:
         """Say what is wrong with an order's body; empty: nothing. For orders over the native API, before anything is held."""
         return ""

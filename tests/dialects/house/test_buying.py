@@ -78,6 +78,14 @@ class TestBuy:
         assert field is None or answer[1]["error"]["field"] == field
         assert (await house.get("/jobs"))[1]["jobs"] == []
 
+    async def test_what_it_needs_of_a_host_is_asked_of_all_of_them(self, house: Caller) -> None:
+        status, answer = await buy(house, needs={"gpu": "H100", "disk_mib": 2**30, "rate_cap": ["token_out:1"]})
+
+        assert status == 422 and all(word in answer["error"]["message"] for word in ("GPU", "disk", "token_out")), (
+            answer
+        )
+        assert (await buy(house, needs={"rate_cap": ["token_out:100000000"]}))[0] == 201
+
     async def test_anothers_job_is_not_shown(self, house: Caller) -> None:
         _, job = await buy(house)
 

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from comptoir.desk import claim, stream_job, submit_once
 from comptoir.dialects.house import views
-from comptoir.dialects.house.wire import JobView
+from comptoir.dialects.house.wire import JobView, NeedsFields
 from comptoir.dispatch import House, Order
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.idempotency import IdempotencyMismatch
@@ -39,6 +39,8 @@ class BuyBody(msgspec.Struct, forbid_unknown_fields=True):
     """What the host is given, to the byte; what has to be in it, the kind says (docs/kinds)."""
     output_max: Annotated[int, Meta(ge=1, le=COUNT_MAX)] | None = None
     """Most units of the kind's output; the hold covers them. Left out: as many as the body can lead to, where that is known."""
+    needs: NeedsFields | None = None
+    """What the host has to have; a host that has not is never given the job, whatever becomes of the first one."""
 
 
 class FrameView(msgspec.Struct, omit_defaults=True):
@@ -75,7 +77,7 @@ async def buy(house: House, request: Request) -> JobView:
     bound = await claim(house, request)
     order = Order(
         owner_id=request.principal.id, dialect=DIALECT_NAME, kind=kind.name, model=body.model, body=asked,
-        output_max=output_max, detached=True,
+        output_max=output_max, detached=True, needs=body.needs.needs() if body.needs is not None else None,
     )  # fmt: skip
     job = await submit_once(house, order, bound)
     return views.job(house, await house.jobs.get(job.id))

@@ -37,6 +37,7 @@ from comptoir.dispatch.onboard import host_of
 from comptoir.hosts import UnknownHost
 from comptoir.identity import OwnerKind, Principal, UnknownUser
 from comptoir.jobs import JobFinished, JobRow, UnknownJob
+from comptoir.kinds import UnknownKind
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
 from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request
 from comptoir.kit.ids import parse, public
@@ -242,9 +243,10 @@ async def routing(house: House, request: Request) -> RoutingView:
     """Say who would get a job, and why; buys nothing and reserves nothing."""
     query: RoutingQuery = request.query
     preference = preference_named(query.preference) if query.preference else house.preference
+    kind = house.jobs.kinds.get(query.kind)
     spec = Spec(
-        model=query.model, kind=query.kind, input_units=query.prompt_tokens, output_units=query.max_tokens,
-        context_tokens=query.prompt_tokens + query.max_tokens,
+        model=query.model, kind=kind.name, input_units=query.prompt_tokens, output_units=query.max_tokens,
+        context_tokens=kind.context_tokens(input_units=query.prompt_tokens, output_units=query.max_tokens),
         preference=preference.name, needs=query.needs(),
     )  # fmt: skip
     free = house.fleet.free_list(query.model)
@@ -339,7 +341,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET", "/routing", routing, Access.ANY, "Say who would get a job, and why; buys nothing.", query=RoutingQuery,
-        response=RoutingView, errors=(UnknownPreference,),
+        response=RoutingView, errors=(UnknownPreference, UnknownKind),
     ),
     Endpoint(
         "GET", "/audit", audited, Access.OPERATOR, "Recompute the books; any difference is named.", response=AuditView

@@ -47,15 +47,9 @@ class HostsQuery(msgspec.Struct):
     mine: Annotated[bool, Meta(description="Only the caller's own hosts, with what they earned.")] = False
 
 
-class RoutingQuery(msgspec.Struct):
-    """A job that might be bought, to see who would get it."""
+class NeedsFields(msgspec.Struct, kw_only=True):
+    """What an order asks of a host beyond its model and price; what is left out may be anything."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
-    kind: Literal["chat", "completion", "embedding"] = "chat"
-    prompt_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 100
-    max_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 128
-    preference: Annotated[str, Meta(max_length=64, description="A routing strategy; the server's own when empty.")] = ""
-    limit: Annotated[int, Meta(ge=1, le=50)] = 10
     gpu: Annotated[str, Meta(max_length=200, description="Part of the GPU's name, in any case.")] = ""
     gpus: Amount = 0
     vram_mib: Amount = 0
@@ -81,6 +75,17 @@ class RoutingQuery(msgspec.Struct):
             tuple([(unit, int(most)) for unit, _, most in [cap.partition(":") for cap in self.rate_cap]]),
             _ids(self.allow) if self.allow is not None else None, _ids(self.deny), self.min_reputation,
         )  # fmt: skip
+
+
+class RoutingQuery(NeedsFields, kw_only=True):
+    """A job that might be bought, to see who would get it."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    kind: Annotated[str, Meta(max_length=64, description="Name of a kind that is sold here.")] = "chat"
+    prompt_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 100
+    max_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 128
+    preference: Annotated[str, Meta(max_length=64, description="A routing strategy; the server's own when empty.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=50)] = 10
 
 
 def _ids(hosts: list[str]) -> frozenset[bytes]:

@@ -50,7 +50,12 @@ class _Tokens(Kind):
     def _part(self, model: str, prompt_tokens: int, output_max: int, answers: int) -> Part:
         # Routing takes a prompt for half of the bound that its hold covers.
         expected = (prompt_tokens - PROMPT_TOKENS_BASE) // 2
-        return Part(model, prompt_tokens, expected, output_max, expected + output_max // answers)
+        context = self.context_tokens(input_units=expected, output_units=output_max, answers=answers)
+        return Part(model, prompt_tokens, expected, output_max, context)
+
+    def context_tokens(self, *, input_units: int, output_units: int, answers: int = 1) -> int:
+        """Return the prompt and one answer: each has the context for itself."""
+        return input_units + output_units // answers
 
     def check(self, body: bytes) -> str:
         """Say what keeps a body from being an OpenAI-style request; empty: nothing."""
