@@ -40,7 +40,7 @@ from comptoir.jobs import (
     job_rows,
     load_states,
 )
-from comptoir.kinds import Ask, Kind, Part, Stage, Terms, encode_stages, hold_of
+from comptoir.kinds import Ask, Kind, Part, Stage, agree, encode_stages
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
@@ -255,14 +255,12 @@ def _price_to_wait_for(house: House, spec: Spec) -> tuple[int, int]:
 def _live(
     house: House, order: Order, kind: Kind, *, parts: Sequence[Part], rates: list[tuple[int, int]]
 ) -> LiveJob:  # fmt: skip
-    terms = Terms(
-        sum([part.input_max for part in parts]), order.output_max, max([rate for rate, _ in rates]),
-        max([rate for _, rate in rates]), sum(map(hold_of, parts, rates)),
-    )  # fmt: skip
-    stages = tuple([Stage(part.model, rate, part.proof) for part, (_, rate) in zip(parts, rates, strict=True)])
+    stages: tuple[Stage, ...] = ()
+    if kind.staged:
+        stages = tuple([Stage(part.model, rate, part.proof) for part, (_, rate) in zip(parts, rates, strict=True)])
     return LiveJob(
         id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=kind, model=order.model,
-        body=order.body, terms=terms, stages=stages if kind.staged else (), detached=order.detached,
+        body=order.body, terms=agree(parts, rates, output_max=order.output_max), stages=stages, detached=order.detached,
         deadline_ms=house.common_ms() + int(house.settings.job_ttl_s * 1000), created_ms=house.clock.now_ms(),
         submitted_s=house.clock.monotonic_s(), answers=order.answers, caller=order.caller,
         home_id=None if order.detached else house.node_id, needs=encode_needs(order.needs),

@@ -12,7 +12,7 @@ from comptoir.kinds.containers import ContainerChain
 from comptoir.kinds.errors import KindsError, UnknownKind
 from comptoir.kinds.kind import Kind, Progress, Resume
 from comptoir.kinds.registry import BUILT_IN, Kinds, UnsoldKind, load_kinds
-from comptoir.kinds.terms import Ask, Part, Stage, Terms, bought, decode_stages, encode_stages, hold_of
+from comptoir.kinds.terms import Ask, Part, Stage, Terms, agree, bought, decode_stages, encode_stages, hold_of
 from comptoir.kinds.tokens import Chat, Completion, Embedding
 from comptoir.kinds.units import MILLION, RUN, TOKEN_IN, TOKEN_OUT, Unit
 
@@ -38,6 +38,7 @@ __all__ = [
     "Unit",
     "UnknownKind",
     "UnsoldKind",
+    "agree",
     "bought",
     "decode_stages",
     "encode_stages",

@@ -1,5 +1,7 @@
 """Terms: what an order asks of each host, and what its buyer agreed to pay at most."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from comptoir.kit.money import cost_up
@@ -66,6 +68,17 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
 def hold_of(part: Part, rates: tuple[int, int]) -> int:
     """Return the micro-dollars that cover *part* at these prices (in, out), rounded up once."""
     return cost_up(part.input_max * rates[0] + part.output_max * rates[1])
+
+
+def agree(parts: Sequence[Part], rates: Sequence[tuple[int, int]], *, output_max: int) -> Terms:
+    """Return the terms of an order whose *parts* cost *rates* (in, out): the highest rates, and a hold that covers all parts."""
+    if len(parts) == 1:
+        (part,), (rate,) = parts, rates
+        return Terms(part.input_max, output_max, *rate, hold_of(part, rate))
+    return Terms(
+        sum([part.input_max for part in parts]), output_max, max([rate for rate, _ in rates]),
+        max([rate for _, rate in rates]), sum(map(hold_of, parts, rates)),
+    )  # fmt: skip
 
 
 _encode_stages = msgspec.json.Encoder().encode
