@@ -13,7 +13,7 @@ from comptoir import __version__
 from comptoir.cli.board import SHIPPED, words
 from comptoir.cli.failure import Exit
 from comptoir.cli.screen import credits, facts, harmless, price, run_price_words, state, table
-from comptoir.kinds import Kinds
+from comptoir.kinds import Kinds, answers_chat
 from comptoir.settings import Settings
 
 QUESTION = "What is Comptoir?"
@@ -111,7 +111,7 @@ class Greeting:
         if self._pasted or not models:
             return
         self._pasted = True
-        chat = next((one.name for one in models if "chat" in one.kinds), models[0].name)
+        chat = next((one.name for one in models if answers_chat(one.kinds)), models[0].name)
         console = self._console
         console.print()
         made = table("model", "hosts", "prompt", "answer", right=("hosts",))

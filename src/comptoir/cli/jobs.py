@@ -10,21 +10,22 @@ from rich.text import Text
 from comptoir.cli.api import Api
 from comptoir.cli.screen import (
     ago,
+    counted,
     credits,
     credits_and_usd,
     facts,
     moment,
     note,
     out,
+    price_words,
     print_json,
-    run_price_words,
-    runs,
     short,
     span,
     state,
     table,
 )
 from comptoir.cli.target import Target, find_target, json_option, server_options
+from comptoir.kinds import TOKEN_IN, TOKEN_OUT
 
 STATES = ("queued", "running", "completed", "failed", "cancelled", "expired")
 
@@ -43,8 +44,8 @@ def jobs(
 ) -> None:  # fmt: skip
     """List your jobs, show one with its life, or cancel it.
 
-    A chain of containers is one job: it is listed under their names with commas between, counts runs instead of tokens, and
-    'jobs show' has the host and the pay of each.
+    Each job counts what its kind is sold in: tokens of a chat (in+out), runs of a container. A chain of containers is one job: it
+    is listed under their names with commas between, and 'jobs show' has the host and the pay of each.
 
     \b
     Examples:
@@ -78,9 +79,11 @@ def jobs(
 
 
 def _units(job: dict[str, Any]) -> str:
-    if job["containers"]:
-        return runs(job["completion_tokens"])
-    return f"{job['prompt_tokens']}+{job['completion_tokens']}"
+    """Say in a word what was counted: ``34+12`` tokens, ``2 runs``, ``12 prompt tokens, 3 images``."""
+    units = job["units"]
+    if [one["unit"] for one in units] == [TOKEN_IN.name, TOKEN_OUT.name]:
+        return "+".join([str(one["count"]) for one in units])
+    return ", ".join([counted(one) for one in units])
 
 
 def _target(ctx: click.Context, url: str | None, key: str | None, data: str | None) -> Target:
@@ -153,37 +156,46 @@ def _show(job: dict[str, Any]) -> None:
     console.print(events)
     if job["attempts"]:
         console.print("\n[bold]attempts[/]")
-        console.print(_steps(job["attempts"]) if job["containers"] else _attempts(job["attempts"]))
+        console.print(_stages(job["attempts"], job["noun"]) if job["containers"] else _attempts(job["attempts"]))
 
 
 def _bought(job: dict[str, Any]) -> tuple[str, object]:
-    names = job["containers"]
-    return {0: "model", 1: "container"}.get(len(names), "chain"), job["model"]
+    return "chain" if len(job["containers"]) > 1 else job["noun"], job["model"]
 
 
 def _delivered(job: dict[str, Any]) -> tuple[str, object]:
-    if job["containers"]:
-        return "runs", f"{job['completion_tokens']} of {job['max_tokens']}"
-    return "tokens", f"{job['prompt_tokens']} in, {job['completion_tokens']} out (at most {job['max_tokens']})"
+    """Say how far the job came, under the name of what it makes."""
+    *taken, made = job["units"]
+    most = made["most"]
+    if taken:
+        into = f"{taken[0]['count']} in" if made["unit"] == TOKEN_OUT.name else f"{counted(taken[0])} in"
+        return made["many"], f"{into}, {made['count']} out" + (f" (at most {most})" if most else "")
+    return made["many"], f"{made['count']} of {most}" if most else str(made["count"])
 
 
 def _attempts(attempts: list[dict[str, Any]]) -> Table:
-    made = table("host", "state", "frames", "tokens", "paid", "took", right=("tokens", "paid"))
+    made = attempts[0]["units"][-1]["many"]
+    shown = table("host", "state", "frames", made, "paid", "took", right=(made, "paid"))
     for one in attempts:
         frames = f"{one['first_frame']}…{one['end_frame']}"
-        made.add_row(
-            one["host"], state(one["state"]), frames, str(one["tokens"]), credits(one["paid_uusd"]), _took(one)
+        shown.add_row(
+            one["host"],
+            state(one["state"]),
+            frames,
+            str(one["units"][-1]["count"]),
+            credits(one["paid_uusd"]),
+            _took(one),
         )
-    return made
+    return shown
 
 
-def _steps(attempts: list[dict[str, Any]]) -> Table:
-    """Return the attempts of a chain: which container ran where, for how much, and what its host earned."""
-    made = table("container", "host", "state", "price", "paid", "took", right=("paid",))
+def _stages(attempts: list[dict[str, Any]], noun: str) -> Table:
+    """Return the attempts of a job in stages: which ran where, for how much, and what its host earned."""
+    made = table(noun, "host", "state", "price", "paid", "took", right=("paid",))
     for one in attempts:
-        asked = run_price_words(one["price_uusd_per_run"]) if one["price_uusd_per_run"] is not None else "—"
+        asked = ", ".join([price_words(each) for each in one["prices"]]) or "—"
         paid = credits(one["paid_uusd"])
-        made.add_row(one["container"], one["host"], state(one["state"]), asked, paid, _took(one))
+        made.add_row(one["stage"], one["host"], state(one["state"]), asked, paid, _took(one))
     return made
 
 

@@ -7,8 +7,21 @@ import click
 from rich.text import Text
 
 from comptoir.cli.api import Api
-from comptoir.cli.screen import ago, credits, harmless, note, out, price, print_json, run_price_words, state, table
+from comptoir.cli.screen import (
+    ago,
+    credits,
+    harmless,
+    note,
+    out,
+    price,
+    price_words,
+    print_json,
+    run_price_words,
+    state,
+    table,
+)
 from comptoir.cli.target import find_target, json_option, server_options
+from comptoir.kinds import TOKEN_OUT, ContainerChain
 
 
 @click.command()
@@ -68,7 +81,8 @@ def models(*, as_json: bool, url: str | None, key: str | None, data: str | None)
     """List models and containers that can be bought now.
 
     Models are asked with 'comptoir run' and paid by the token. Containers are bought by the run, through the Infernet API: POST
-    /api/jobs with {"containers": ["NAME"], "data": {…}}, then GET /api/jobs?id=….
+    /api/jobs with {"containers": ["NAME"], "data": {…}}, then GET /api/jobs?id=…. What is sold in other units is listed with its
+    price in them, and bought with POST /house/jobs.
 
     \b
     Examples:
@@ -84,12 +98,13 @@ def models(*, as_json: bool, url: str | None, key: str | None, data: str | None)
         return
     note(target.said)
     console = out()
-    if page["models"]:
-        _list_models(page["models"])
-    if page["models"] and page["containers"]:
-        console.print()
-    if page["containers"]:
-        _list_containers(page["containers"])
+    by_the_token = [one for one in page["models"] if any(each["unit"] == TOKEN_OUT.name for each in one["prices"])]
+    others = [one for one in page["models"] if one not in by_the_token]
+    lists = ((_list_models, by_the_token), (_list_containers, page["containers"]), (_list_others, others))
+    for at, (show, offered) in enumerate([(show, offered) for show, offered in lists if offered]):
+        if at:
+            console.print()
+        show(offered)
     if not page["models"] and not page["containers"]:
         console.print("[dim]nothing on offer now; offer a model or a container with:[/] comptoir host --help")
 
@@ -106,9 +121,24 @@ def _list_models(offered: list[dict[str, Any]]) -> None:
     console.print("[dim]prices are dollars per million tokens[/]")
 
 
+def _list_others(offered: list[dict[str, Any]]) -> None:
+    """List what is sold in units of its own."""
+    console = out()
+    made = table("name", "what", "serves", "hosts", "price", "waiting", right=("hosts", "waiting"))
+    for one in offered:
+        made.add_row(
+            Text(harmless(one["name"]), style="bold"), one["noun"], ", ".join(one["kinds"]), str(one["hosts"]),
+            ", ".join([price_words(each) for each in one["prices"]]), str(one["waiting"]),
+        )  # fmt: skip
+    console.print(made)
+    console.print("[dim]bought through the native API: POST /house/jobs[/]")
+
+
 def _list_containers(offered: list[dict[str, Any]]) -> None:
     console = out()
-    made = table("container", "begins a job", "says of itself", "hosts", "price", "waiting", right=("hosts", "waiting"))
+    made = table(
+        ContainerChain.noun, "begins a job", "says of itself", "hosts", "price", "waiting", right=("hosts", "waiting")
+    )
     for one in offered:
         made.add_row(
             Text(harmless(one["name"]), style="bold"), "yes" if one["external"] else "no",

@@ -20,6 +20,7 @@ from comptoir.cli.api import Api
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import credits, err, note, print_json, short, span
 from comptoir.cli.target import find_target, json_option, server_options
+from comptoir.kinds import answers_chat
 
 PROMPT_BYTES_MAX = 16 * 1024 * 1024
 """Largest prompt read from standard input; the server's own limit is the same unless it was changed."""
@@ -216,7 +217,7 @@ def _by_the_run(api: Api, name: str, failure: Failure) -> Failure:
 
 def _first_model(api: Api) -> str:
     found = api.get("/house/models").json()["models"]
-    chat = [str(one["name"]) for one in found if "chat" in one["kinds"]]
+    chat = [str(one["name"]) for one in found if answers_chat(one["kinds"])]
     if not chat:
         hint = "offer one with 'comptoir host --help', or see 'comptoir hosts'"
         raise Failure(f"no model is here at {api.target.url}", hint)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from comptoir.kinds import MILLION, Unit
-from comptoir.kit.money import UUSD_PER_CREDIT, to_credits, to_usd
+from comptoir.kit.money import UUSD_PER_CREDIT, UUSD_PER_USD, to_credits, to_usd
 
 PIPE_COLUMNS = 200
 """Width of tables that go into a pipe or a file, where no terminal says how wide it is."""
@@ -115,14 +115,7 @@ def price(uusd_per_mtok: int) -> str:
 
 def unit_price(rate: int, unit: Unit) -> str:
     """Spell a price of so many micro-dollars per million of *unit*: ``0.02 credits per kilobyte``."""
-    return rate_words(rate, per=unit.per, words=unit.priced)
-
-
-def rate_words(uusd_per_million: int, *, per: int, words: str) -> str:
-    """Spell a price as the server says it (`PriceView`), exactly: ``0.02 credits per kilobyte``."""
-    if not uusd_per_million:
-        return "free"
-    return f"{money(Decimal(uusd_per_million * per) / (MILLION * UUSD_PER_CREDIT))} credits {words}"
+    return f"{money(unit.price_uusd(rate) / UUSD_PER_CREDIT)} credits {unit.priced}" if rate else "free"
 
 
 def run_price_words(uusd_per_run: int) -> str:
@@ -130,9 +123,15 @@ def run_price_words(uusd_per_run: int) -> str:
     return "free" if uusd_per_run == 0 else f"${money(to_usd(uusd_per_run))} a run"
 
 
-def runs(count: int) -> str:
-    """Spell a count of runs."""
-    return f"{count:,} {'run' if count == 1 else 'runs'}"
+def price_words(price: dict[str, Any]) -> str:
+    """Spell a price as the server says it (`PriceView`), in dollars: ``$0.0002 per kilobyte``."""
+    uusd = price["uusd_per_million"] * price["per"]
+    return f"${money(Decimal(uusd) / (MILLION * UUSD_PER_USD))} {price['words']}" if uusd else "free"
+
+
+def counted(unit: dict[str, Any]) -> str:
+    """Spell a count as the server says it (`UnitView`): ``1 run``, ``1,234 bytes``."""
+    return f"{unit['count']:,} {unit['one'] if unit['count'] == 1 else unit['many']}"
 
 
 def ago(at_ms: int | None, *, now_ms: int | None = None) -> str:

@@ -25,8 +25,8 @@ class Meters(State):
         """Milliseconds from submit to end of completed jobs."""
         self.frames = 0
         """Frames taken from hosts."""
-        self.tokens = 0
-        """LLM tokens in them."""
+        self.units: dict[str, int] = {}
+        """What they stand for, by the unit of their kind's output."""
         self.users = 0
         """People with an account, at whatever coordinator and whenever they came."""
         self.newcomers = 0
@@ -48,10 +48,10 @@ class Meters(State):
         self.lag.stop()
         self.database.close()
 
-    def count_frames(self, frames: int, tokens: int) -> None:
-        """Count what a host sent at once."""
+    def count_frames(self, frames: int, unit: str, count: int) -> None:
+        """Count what a host sent at once, and how many of *unit* it stands for."""
         self.frames += frames
-        self.tokens += tokens
+        self.units[unit] = self.units.get(unit, 0) + count
 
     def count_end(self, state: str, latency_ms: int) -> None:
         """Count one job that ended; its *latency_ms* only if it was completed."""

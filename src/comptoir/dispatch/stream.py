@@ -70,7 +70,7 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
         raise AnswerTooLarge(f"the host sent {count} {many} and {most} were asked for")
     if not job.append(fresh, bytes_max=house.settings.answer_bytes_max):
         raise AnswerTooLarge("the answer is larger than a job may hold")
-    house.state(Meters).count_frames(len(fresh), count - before)
+    house.state(Meters).count_frames(len(fresh), job.kind.output.name, count - before)
     fleet = house.fleet
     if held == lease.first_frame:
         job.note_first_frame(now)

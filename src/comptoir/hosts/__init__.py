@@ -47,6 +47,7 @@ from comptoir.hosts.types import (
     NewHost,
     PaceFigures,
     ReputationStory,
+    WorkSummary,
 )
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "Reach",
     "ReputationStory",
     "UnknownHost",
+    "WorkSummary",
     "address_of",
     "check_host",
     "check_offer",

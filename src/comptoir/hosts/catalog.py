@@ -2,12 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from comptoir.hosts.door import Door, Entry
-from comptoir.hosts.tally import ContainerTally, ModelTally
-from comptoir.hosts.types import ContainerSummary, ModelSummary
-from comptoir.kinds import Kinds
+from comptoir.hosts.tally import ContainerTally, ModelTally, WorkTally
+from comptoir.hosts.types import ContainerSummary, ModelSummary, WorkSummary
+from comptoir.kinds import TOKEN_OUT, Kinds
 from comptoir.link import ModelOffer
+
+Key = TypeVar("Key")
+Tallied = TypeVar("Tallied", ContainerTally, ModelTally, WorkTally)
 
 
 class Catalog:
@@ -21,33 +25,29 @@ class Catalog:
         """By container: whom its registered hosts let in, here now or not; hosts that say the same count as one."""
         self._resources: dict[str, dict[bytes, bytes]] = {}
         """By container and host: what the container says of itself."""
+        self._work: dict[tuple[str, ...], WorkTally] = {}
+        """By name and units."""
         self._model_list: list[ModelSummary] | None = None
+        self._work_list: list[WorkSummary] | None = None
         self._container_list: list[ContainerSummary] | None = None
         self.since_ms: dict[str, int] = {}
         """By name: when the first of its hosts was registered."""
 
     def count(self, offers: tuple[ModelOffer, ...], sign: int) -> None:
         """Count the offers of a host that became active (1) or is no longer (-1)."""
-        self._model_list = self._container_list = None
+        self._model_list = self._container_list = self._work_list = None
         for offer in offers:
+            prices = self._kinds.prices(offer)
             if offer.container is not None:
-                if sign > 0:
-                    self._containers.setdefault(offer.name, ContainerTally(offer.name)).add(
-                        offer, self._kinds.rates(offer)
-                    )
-                else:
-                    self._containers[offer.name].remove(offer, self._kinds.rates(offer))
-                    if not self._containers[offer.name].hosts:
-                        del self._containers[offer.name]
-            elif sign > 0:
-                self._models.setdefault(offer.name, ModelTally(offer.name)).add(offer, self._kinds.rates(offer))
+                _count(self._containers, offer.name, ContainerTally, (offer, self._kinds.rates(offer)), sign=sign)
+            elif prices and TOKEN_OUT.name not in prices:
+                # One name may be sold in several units, at different hosts.
+                _count(self._work, (offer.name, *prices), WorkTally, (offer, prices), sign=sign)
             else:
-                self._models[offer.name].remove(offer, self._kinds.rates(offer))
-                if not self._models[offer.name].hosts:
-                    del self._models[offer.name]
+                _count(self._models, offer.name, ModelTally, (offer, self._kinds.rates(offer)), sign=sign)
 
     def models(self) -> list[ModelSummary]:
-        """Return the models on offer, by name; made anew only after an offer or a status changed."""
+        """Return the models on offer that are sold by the token, by name; made anew only after an offer or a status changed."""
         if self._model_list is None:
             self._model_list = [tally.summary(self.since_ms[name]) for name, tally in sorted(self._models.items())]
         return self._model_list
@@ -62,6 +62,12 @@ class Catalog:
         if self._container_list is None:
             self._container_list = [tally.summary() for _, tally in sorted(self._containers.items())]
         return self._container_list
+
+    def work(self) -> list[WorkSummary]:
+        """Return what is on offer in other units, by name, as `models`."""
+        if self._work_list is None:
+            self._work_list = [tally.summary() for _, tally in sorted(self._work.items())]
+        return self._work_list
 
     def change_door(self, name: str, before: Door | None, now: Door | None) -> None:
         """Note whom a registered host lets in to *name*, and whom it did *before*; None: it has no such container."""
@@ -113,3 +119,17 @@ class Catalog:
             if body is not None:
                 found[name] = body
         return found
+
+
+def _count(
+    tallies: dict[Key, Tallied], key: Key, new: Callable[[str], Tallied], offered: tuple[ModelOffer, Any], *, sign: int
+) -> None:  # fmt: skip
+    """Count an offer and its prices in or out; a tally without hosts goes."""
+    offer, prices = offered
+    if sign > 0:
+        tallies.setdefault(key, new(offer.name)).add(offer, prices)
+        return
+    tally = tallies[key]
+    tally.remove(offer, prices)
+    if not tally.hosts:
+        del tallies[key]

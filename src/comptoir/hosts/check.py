@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from comptoir.hosts.types import PUSH, TRANSPORTS, NewHost
-from comptoir.kinds import Kinds
+from comptoir.kinds import Chat, Completion, Kinds
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.money import (
     PRICE_UUSD_PER_MTOK_MAX,
@@ -28,7 +28,7 @@ CONTEXT_TOKENS_MAX = 100_000_000
 VRAM_MIB_MAX = 1 << 30
 CAPACITY_MAX = 1 << 40
 PUBLIC_KEY_BYTES = 32
-KINDS_DEFAULT = ("chat", "completion")
+KINDS_DEFAULT = (Chat.name, Completion.name)
 CARD_CHARS_MAX = 2000
 """Description, image."""
 CARD_LIST_MAX = 1000

@@ -1,6 +1,8 @@
 """Counts kept up to date with every change, so that listing the models never looks at the hosts."""
 
-from comptoir.hosts.types import ContainerSummary, ModelSummary
+from collections import Counter
+
+from comptoir.hosts.types import ContainerSummary, ModelSummary, WorkSummary
 from comptoir.link import ContainerCard, ModelOffer
 
 Face = tuple[bool, bool, str, str]
@@ -116,4 +118,37 @@ class ModelTally:
         return ModelSummary(
             self.name, self.hosts, self.prices_in.ends()[0], self.prices_out.ends()[0], self.contexts.ends()[1], kinds,
             since_ms,
+        )  # fmt: skip
+
+
+class WorkTally:
+    """What the active hosts offer under one name in units that are no tokens."""
+
+    __slots__ = ("hosts", "kinds", "name", "prices")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.hosts = 0
+        self.prices: dict[str, Tally] = {}
+        self.kinds: Counter[str] = Counter()
+
+    def add(self, offer: ModelOffer, prices: dict[str, int]) -> None:
+        """A host with this offer became active."""
+        self.hosts += 1
+        self.kinds.update(offer.kinds)
+        for unit, rate in prices.items():
+            self.prices.setdefault(unit, Tally()).add(rate)
+
+    def remove(self, offer: ModelOffer, prices: dict[str, int]) -> None:
+        """A host with this offer is no longer active."""
+        self.hosts -= 1
+        self.kinds.subtract(offer.kinds)
+        for unit, rate in prices.items():
+            self.prices[unit].remove(rate)
+
+    def summary(self) -> WorkSummary:
+        """Say it to the outside; there must be an active host."""
+        return WorkSummary(
+            name=self.name, available_hosts=self.hosts,
+            prices={unit: tally.ends()[0] for unit, tally in self.prices.items()}, kinds=tuple(sorted(+self.kinds)),
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """Host records: what is registered, what is stored, and what the outside is told."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from comptoir.link import ModelOffer
@@ -67,6 +68,7 @@ class HostRow:
     jobs_failed: int = 0
     jobs_lost: int = 0
     tokens_done: int = 0
+    """Units of output that it delivered: tokens, runs, bytes, whatever its kinds are sold in."""
     good_milli: int = 0
     bad_milli: int = 0
     """Decayed weights of good and bad outcomes at *outcome_ms*, in thousandths."""
@@ -92,6 +94,17 @@ class ModelSummary:
     kinds: tuple[str, ...]
     since_ms: int
     """When the first of its hosts was registered, also one that is not here now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkSummary:
+    """What is sold under one name in another unit than tokens, as the market sees it now; containers have `ContainerSummary`."""
+
+    name: str
+    available_hosts: int
+    prices: Mapping[str, int]
+    """Micro-dollars per million of each unit at the cheapest host, that of the input first."""
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from comptoir.kinds.errors import KindsError, UnknownKind
 from comptoir.kinds.kind import Kind, Progress, Resume
 from comptoir.kinds.registry import BUILT_IN, Kinds, UnsoldKind, load_kinds
 from comptoir.kinds.terms import Ask, Part, Stage, Terms, agree, bought, decode_stages, encode_stages, hold_of
-from comptoir.kinds.tokens import Chat, Completion, Embedding
+from comptoir.kinds.tokens import Chat, Completion, Embedding, answers_chat
 from comptoir.kinds.units import MILLION, RUN, TOKEN_IN, TOKEN_OUT, Unit
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "UnknownKind",
     "UnsoldKind",
     "agree",
+    "answers_chat",
     "bought",
     "decode_stages",
     "encode_stages",

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from comptoir.kinds.containers import ContainerChain
 from comptoir.kinds.errors import KindsError, UnknownKind
@@ -89,6 +89,10 @@ class Kinds:
     def sold(self, offer: ModelOffer) -> list[Kind]:
         """Return the kinds of *offer* that are sold here, in its order."""
         return [self._kinds[name] for name in offer.kinds if name in self._kinds]
+
+    def noun(self, names: Iterable[str]) -> str:
+        """Return what an offer of the kinds *names* is called: the word of the first that is sold here."""
+        return next((self._kinds[name].noun for name in names if name in self._kinds), Kind.noun)
 
     def rates(self, offer: ModelOffer) -> tuple[int, int]:
         """Return an offer's prices (in, out), micro-dollars per million units of its kinds; of kinds not sold here as they are."""

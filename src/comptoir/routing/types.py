@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from comptoir.kinds import Chat, Completion
 from comptoir.routing.needs import NO_CAPACITY, Capacity, Needs
 
 PRIOR_FIRST_FRAME_MS = 500.0
@@ -19,7 +20,7 @@ class Spec:
     """What one job asks of a host. The hard limits come first; empty or ``None`` means "any"."""
 
     model: str
-    kind: str = "chat"
+    kind: str = Chat.name
     input_units: int = 0
     """Estimate of the units of the kind's input, >= 0."""
     output_units: int = 0
@@ -99,7 +100,7 @@ class Candidate:
     slots: Slots
     order: int
     """Unique within the model, ascending by joining; breaks ties, so that the same question has one answer."""
-    kinds: frozenset[str] = frozenset(("chat", "completion"))
+    kinds: frozenset[str] = frozenset((Chat.name, Completion.name))
     context_tokens: int = 4096
     rate_in: int = 0
     """Micro-dollars per million units of the input of the offer's kinds."""

@@ -2,7 +2,8 @@
 
 from decimal import Decimal
 
-from comptoir.kit.money import run_price, to_credits, to_usd
+from comptoir.kinds import Unit
+from comptoir.kit.money import UUSD_PER_CREDIT, run_price, to_credits, to_usd
 
 
 def price(uusd_per_mtok: int) -> str:
@@ -18,6 +19,11 @@ def run_dollars(uusd_per_mrun: int) -> str:
 def run_credits(uusd_per_mrun: int) -> str:
     """Spell the price of one run in credits."""
     return f"{to_credits(run_price(uusd_per_mrun)).normalize():,f}"
+
+
+def unit_credits(rate: int, unit: Unit) -> str:
+    """Spell a price of so many micro-dollars per million of *unit*: ``0.02 credits per kilobyte``."""
+    return f"{(unit.price_uusd(rate) / UUSD_PER_CREDIT).normalize():,f} credits {unit.priced}" if rate else "free"
 
 
 def _dollars(usd: Decimal) -> str:

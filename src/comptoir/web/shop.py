@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,12 +14,13 @@ from comptoir import __version__
 from comptoir.dispatch import House, State
 from comptoir.dispatch.drain import Shutdown
 from comptoir.hosts import ACTIVE, DRAINING, ContainerSummary, Host, ModelSummary, ReputationStory
+from comptoir.kinds import ContainerChain, answers_chat
 from comptoir.kit.http import Dialect, document_bytes
 from comptoir.kit.ids import public
 from comptoir.web import reference
 from comptoir.web.assets import address
 from comptoir.web.markup import Html, fill, template
-from comptoir.web.prices import price, run_credits, run_dollars
+from comptoir.web.prices import price, run_credits, run_dollars, unit_credits
 
 FRESH_S = 1.0
 """How long a rendered fragment is handed to everybody who asks; bounds the work whatever the number of open pages."""
@@ -73,7 +75,9 @@ class Shop:
         """Return the page, with commands that name *base* as the server."""
         models, live = house.fleet.models(), self.market(house)
         containers = house.fleet.catalog.containers()
-        model = next((one.name for one in models if "chat" in one.kinds and _PASTEABLE.fullmatch(one.name)), "MODEL")
+        model = next(
+            (one.name for one in models if answers_chat(one.kinds) and _PASTEABLE.fullmatch(one.name)), "MODEL"
+        )
         container = next(
             (one.name for one in containers if one.external and _PASTEABLE.fullmatch(one.name)), "CONTAINER"
         )
@@ -93,7 +97,7 @@ class Shop:
         status = status_line(house)
         tables = fill(
             template("market.html"), models=model_rows(models, waiting), hosts=host_rows(house),
-            containers=containers_section(containers, waiting),
+            containers=containers_section(containers, waiting), others=others_section(house, waiting),
             offers="Models and containers" if containers else "Models",
             more_models=more(len(models) - MODELS_SHOWN), more_hosts=more(len(house.fleet) - HOSTS_SHOWN),
         )  # fmt: skip
@@ -132,7 +136,8 @@ def status_line(house: House) -> Html:
     facts = [
         _count(hosts, "host"),
         _count(models, "model"),
-        *((_count(containers, "container"),) if containers else ()),
+        *((_count(containers, ContainerChain.noun),) if containers else ()),
+        *(_count(number, noun) for noun, number in _others(house).items()),
         _count(house.jobs.live.leased, "job running", "jobs running"),
     ]
     if waiting:
@@ -141,6 +146,11 @@ def status_line(house: House) -> Html:
         '<span class="dot {{state}}"></span><strong>{{words}}</strong> <span>{{facts}}</span>',
         state=state, words=words, facts=" · ".join(facts),
     )  # fmt: skip
+
+
+def _others(house: House) -> Counter[str]:
+    """Count what is sold in other units, by what it is called."""
+    return Counter([house.jobs.kinds.noun(one.kinds) for one in house.fleet.catalog.work()])
 
 
 def _count(number: int, one: str, many: str = "") -> str:
@@ -152,7 +162,7 @@ def options(models: list[ModelSummary]) -> list[Html]:
     return [
         fill('<option value="{{name}}">{{name}}</option>', name=one.name)
         for one in models[:MODELS_SHOWN]
-        if "chat" in one.kinds
+        if answers_chat(one.kinds)
     ]
 
 
@@ -163,7 +173,7 @@ def model_rows(models: list[ModelSummary], waiting: dict[str, int]) -> list[Html
             template("model.html"), name=one.name, kinds=", ".join(one.kinds), hosts=one.available_hosts,
             price_in=price(one.min_price_in_uusd_per_mtok), price_out=price(one.min_price_out_uusd_per_mtok),
             context=f"{one.max_tokens:,}", waiting=f"{waiting.get(one.name, 0):,}",
-            chat="yes" if "chat" in one.kinds else "no",
+            chat="yes" if answers_chat(one.kinds) else "no",
         )
         for one in models[:MODELS_SHOWN]
     ]  # fmt: skip
@@ -186,6 +196,22 @@ def containers_section(containers: list[ContainerSummary], waiting: dict[str, in
         for one in containers[:CONTAINERS_SHOWN]
     ]  # fmt: skip
     return fill(template("containers.html"), rows=rows, more=more(len(containers) - CONTAINERS_SHOWN))
+
+
+def others_section(house: House, waiting: dict[str, int]) -> Html:
+    """Return the section of what is sold in units of its own; nothing where there is none."""
+    offered, kinds = house.fleet.catalog.work(), house.jobs.kinds
+    if not offered:
+        return Html("")
+    rows = [
+        fill(
+            template("other.html"), name=one.name, kinds=", ".join(one.kinds), hosts=one.available_hosts,
+            price=", ".join([unit_credits(rate, kinds.unit(name)) for name, rate in one.prices.items()]),
+            waiting=f"{waiting.get(one.name, 0):,}",
+        )
+        for one in offered[:MODELS_SHOWN]
+    ]  # fmt: skip
+    return fill(template("others.html"), rows=rows, more=more(len(offered) - MODELS_SHOWN))
 
 
 def host_rows(house: House) -> list[Html]:

@@ -16,6 +16,9 @@ REGISTER_TIMEOUT_S = 15.0
 ANSWER_BYTES_MAX = 256 * 1024
 """Most bytes of the answer that are read."""
 
+FIRST_FIELDS = 7
+"""Fields of an offer that every coordinator knows; those behind them came later."""
+
 
 class RegistrationLater(Exception):
     """The coordinator can't be asked now; trying again (not before *wait_s*, when given) may work."""
@@ -67,10 +70,11 @@ def offer_json(offer: ModelOffer) -> dict[str, object]:
     """Spell an offer as a JSON object (on the link it is an array)."""
     spelled = msgspec.structs.asdict(offer)
     # A coordinator from before one of these never reads of it where it says nothing.
-    for field in ("container", "prices", "text_only"):
+    for field in ModelOffer.__struct_fields__[FIRST_FIELDS:]:
         if not spelled[field]:
             del spelled[field]
-    return spelled if offer.container is None else {**spelled, "container": msgspec.structs.asdict(offer.container)}
+    card = {name: msgspec.structs.asdict(said) for name, said in spelled.items() if isinstance(said, msgspec.Struct)}
+    return {**spelled, **card}
 
 
 async def register(url: str, registration: Registration, *, owner_key: str | None = None) -> Registered:

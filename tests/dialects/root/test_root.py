@@ -220,6 +220,7 @@ class TestMetrics:
             _, numbers = await get_json(post, "/metrics")
 
         assert "comptoir_tokens_total 7.0" in text
+        assert 'comptoir_units_total{unit="token_out"} 7.0' in text
         assert 'comptoir_jobs_ended_total{state="completed"} 1.0' in text
         assert 'comptoir_hosts{status="active"} 1.0' in text
         assert numbers["total_jobs_completed"] == 1

@@ -14,7 +14,7 @@ from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, T
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import Principal
 from comptoir.jobs import RESTARTED, AnswerForgotten, LiveJob, UnknownJob
-from comptoir.kinds import UnknownKind
+from comptoir.kinds import Chat, UnknownKind
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Access, Endpoint, Request, Stream
 from comptoir.kit.ids import public
@@ -130,7 +130,7 @@ ENDPOINTS = (
             InsufficientCredit,
         ),
         example={
-            "kind": "chat", "model": "comptoir-demo", "output_max": 64,
+            "kind": Chat.name, "model": "comptoir-demo", "output_max": 64,
             "body": {"messages": [{"role": "user", "content": "What is Comptoir?"}]},
         },
     ),

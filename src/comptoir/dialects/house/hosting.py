@@ -30,6 +30,7 @@ from comptoir.dispatch.stream import FAULTS, complete, fail
 from comptoir.hosts import SLOTS_MAX, Host, NewHost, UnknownHost, check_offer
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import AttemptState, Fault, NotYourLease, UnknownJob
+from comptoir.kinds import Chat, Completion
 from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Access, Endpoint, Reply, Request
 from comptoir.kit.ids import public
@@ -239,7 +240,7 @@ def _lease(text: str) -> bytes:
 
 
 OFFER_EXAMPLE = {
-    "name": "qwen3-8b", "kinds": ["chat", "completion"], "context_tokens": 32768, "price_in_uusd_per_mtok": 100_000,
+    "name": "qwen3-8b", "kinds": [Chat.name, Completion.name], "context_tokens": 32768, "price_in_uusd_per_mtok": 100_000,
     "price_out_uusd_per_mtok": 400_000, "can_continue": True,
 }  # fmt: skip
 LEASE_EXAMPLE = "att_01981a2b3c4d7e8f9a0b1c2d3e4f5a6b"

@@ -37,7 +37,7 @@ from comptoir.dispatch.onboard import host_of
 from comptoir.hosts import UnknownHost
 from comptoir.identity import OwnerKind, Principal, UnknownUser
 from comptoir.jobs import JobFinished, JobRow, UnknownJob
-from comptoir.kinds import UnknownKind
+from comptoir.kinds import TOKEN_IN, TOKEN_OUT, Kind, UnknownKind
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
 from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request
 from comptoir.kit.ids import parse, public
@@ -219,15 +219,25 @@ async def own_host(house: House, request: Request) -> OwnHostView:
 
 
 async def models(house: House, request: Request) -> ModelsView:
-    """List the models that can be bought now."""
-    waiting = house.jobs.queue.models()
+    """List the models that can be bought now, and what is sold in other units."""
+    waiting, kinds, catalog = house.jobs.queue.models(), house.jobs.kinds, house.fleet.catalog
     return ModelsView(
         [
             ModelView(
                 one.name, list(one.kinds), one.available_hosts, one.min_price_in_uusd_per_mtok,
-                one.min_price_out_uusd_per_mtok, one.max_tokens, waiting.get(one.name, 0),
+                one.min_price_out_uusd_per_mtok, one.max_tokens, waiting.get(one.name, 0), Kind.noun,
+                views.prices(
+                    kinds, {TOKEN_IN.name: one.min_price_in_uusd_per_mtok, TOKEN_OUT.name: one.min_price_out_uusd_per_mtok}
+                ),
             )
-            for one in house.fleet.models()
+            for one in catalog.models()
+        ]
+        + [
+            ModelView(
+                one.name, list(one.kinds), one.available_hosts, 0, 0, 0, waiting.get(one.name, 0), kinds.noun(one.kinds),
+                views.prices(kinds, one.prices),
+            )
+            for one in catalog.work()
         ]
     )  # fmt: skip
 

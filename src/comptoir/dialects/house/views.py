@@ -1,5 +1,7 @@
 """From the rooms' records to the wire: pure, but for what the fleet says of now."""
 
+from collections.abc import Mapping
+
 from comptoir.dialects.house.wire import (
     AttemptView,
     Balance,
@@ -10,13 +12,15 @@ from comptoir.dialects.house.wire import (
     JobView,
     OfferView,
     PaceView,
+    PriceView,
     ReputationView,
     TransferView,
+    UnitView,
 )
 from comptoir.dispatch import House
 from comptoir.hosts import ContainerSummary, Host
 from comptoir.jobs import FINAL, AttemptRow, JobRow
-from comptoir.kinds import Stage, bought
+from comptoir.kinds import Kind, Kinds, bought
 from comptoir.kit.ids import public
 from comptoir.kit.money import run_price
 from comptoir.ledger import HOUSE_ACCOUNTS, Account, Transfer
@@ -51,18 +55,37 @@ def _fields(house: House, row: JobRow) -> dict[str, object]:
     over = row.state in FINAL
     stages = row.stages
     containers = [stage.model for stage in stages]
+    kind, count = (
+        house.jobs.kinds.stored(row.kind),
+        live.count if live is not None and not over else row.completion_tokens,
+    )
     return {
-        "id": public("job", row.id), "state": row.state, "model": bought(row.model, stages), "kind": row.kind,
+        "id": public("job", row.id), "state": row.state, "model": bought(row.model, stages), "kind": row.kind, "noun": kind.noun,
         "dialect": row.dialect, "containers": containers,
         "owner": public("usr", row.owner_id), "host": public("host", row.host_id) if row.host_id else None,
         "created_ms": row.created_ms, "started_ms": row.started_ms, "finished_ms": row.finished_ms,
         "prompt_tokens": row.prompt_tokens,
-        "completion_tokens": live.count if live is not None and not over else row.completion_tokens,
+        "completion_tokens": count,
+        "units": _units(kind, (row.prompt_tokens, row.terms.input_max), (count, row.max_tokens)),
         "max_tokens": row.max_tokens, "hold_uusd": row.hold_uusd, "cost_uusd": row.cost_uusd,
         "finish_reason": row.finish_reason, "fault": row.fault, "error_code": row.error_code,
         "error_message": row.error_message, "receipt": public("rcpt", row.id) if over else None,
         "queue_position": house.jobs.queue.before(row.id),
     }  # fmt: skip
+
+
+def _units(kind: Kind, into: tuple[int | None, int | None], out: tuple[int, int | None]) -> list[UnitView]:
+    """Spell counts (and the most that is paid), by the units of *kind*; an input that nobody counted is left out."""
+    views = [UnitView(kind.output.name, kind.output.one, kind.output.many, out[0], out[1], False)]
+    if kind.input is not None and into[0] is not None:
+        views.insert(0, UnitView(kind.input.name, kind.input.one, kind.input.many, into[0], into[1], True))
+    return views
+
+
+def prices(kinds: Kinds, by_unit: Mapping[str, int]) -> list[PriceView]:
+    """Spell prices, micro-dollars per million of each unit."""
+    units = [(kinds.unit(name), rate) for name, rate in by_unit.items()]
+    return [PriceView(unit.name, rate, unit.per, unit.priced) for unit, rate in units]
 
 
 def job(house: House, row: JobRow) -> JobView:
@@ -79,17 +102,21 @@ async def job_detail(house: House, row: JobRow) -> JobDetail:
         deadline_ms=row.deadline_ms, ran_ms=ran_ms,
         waited_ms=row.started_ms - row.created_ms if row.started_ms is not None else None,
         events=[EventView(state, at_ms, detail) for state, at_ms, detail in await house.jobs.events(row.id)],
-        attempts=[_attempt(attempt, row.stages) for attempt in await house.jobs.attempts(row.id)],
+        attempts=[_attempt(house.jobs.kinds, row, attempt) for attempt in await house.jobs.attempts(row.id)],
     )  # fmt: skip
 
 
-def _attempt(row: AttemptRow, stages: tuple[Stage, ...]) -> AttemptView:
+def _attempt(kinds: Kinds, job: JobRow, row: AttemptRow) -> AttemptView:
+    kind, stages = kinds.stored(job.kind), job.stages
     # Each stage but the last makes exactly one frame, so the number of the first frame is the number of the stage.
     container = stages[min(row.first_frame, len(stages) - 1)].model if stages else None
+    asked = zip(reversed(kind.units), (row.price_out, row.price_in), strict=False)
     return AttemptView(
         public("att", row.id), public("host", row.host_id), row.state, row.first_frame, row.end_frame, row.tokens,
         row.paid_uusd, row.started_ms, row.ended_ms, row.fault or None, container,
         run_price(row.price_out) if stages and row.price_out is not None else None,
+        _units(kind, (row.prompt_tokens, None), (row.tokens, None)),
+        prices(kinds, {unit.name: rate for unit, rate in asked if rate is not None})[::-1], container,
     )  # fmt: skip
 
 
@@ -122,7 +149,8 @@ def _offer(house: House, host: Host, offer: ModelOffer) -> OfferView:
             pace.measured, round(pace.first_frame_p50_ms, 2), round(pace.first_frame_p99_ms, 2),
             round(pace.inter_frame_p50_ms, 3), round(pace.inter_frame_p99_ms, 3),
         ),
-        run_price(offer.price_out_uusd_per_mtok) if offer.container is not None else None,
+        run_price(house.jobs.kinds.rates(offer)[1]) if offer.container is not None else None,
+        prices(house.jobs.kinds, house.jobs.kinds.prices(offer)),
     )  # fmt: skip
 
 

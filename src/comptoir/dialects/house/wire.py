@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from comptoir.kinds import Chat
 from comptoir.routing import Needs
 
 PublicId = Annotated[str, Meta(max_length=64)]
@@ -81,7 +82,7 @@ class RoutingQuery(NeedsFields, kw_only=True):
     """A job that might be bought, to see who would get it."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
-    kind: Annotated[str, Meta(max_length=64, description="Name of a kind that is sold here.")] = "chat"
+    kind: Annotated[str, Meta(max_length=64, description="Name of a kind that is sold here.")] = Chat.name
     prompt_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 100
     max_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 128
     preference: Annotated[str, Meta(max_length=64, description="A routing strategy; the server's own when empty.")] = ""
@@ -163,6 +164,34 @@ class Deposited(msgspec.Struct):
     account: Balance
 
 
+class UnitView(msgspec.Struct):
+    """How much was counted of one unit that a kind is sold in."""
+
+    unit: str
+    """Its name: ``token_in``, ``token_out``, ``run``, or that of another kind's."""
+    one: str
+    """For people: ``token``."""
+    many: str
+    count: int
+    """So far, while the job runs."""
+    most: int | None
+    """What the hold covers; null where that is not told."""
+    once: bool
+    """Counted once a job, for what goes in; false: counted by the pieces that come out."""
+
+
+class PriceView(msgspec.Struct):
+    """A price of one unit."""
+
+    unit: str
+    uusd_per_million: int
+    """Micro-dollars per million of it, as all prices are kept."""
+    per: int
+    """How many of it a price is told for to people: a million tokens, one run, 1,000 bytes."""
+    words: str
+    """What follows the amount there: ``per kilobyte``, ``a run``."""
+
+
 class JobView(msgspec.Struct, kw_only=True):
     """One job."""
 
@@ -171,7 +200,9 @@ class JobView(msgspec.Struct, kw_only=True):
     model: str
     """Of a chain: its containers, joined by commas."""
     kind: str
-    """``chat``, ``completion``, ``embedding`` or ``container``."""
+    """``chat``, ``completion``, ``embedding``, ``container``, or another that is sold here."""
+    noun: str
+    """What its offers are called: ``model``, ``container``."""
     dialect: str
     owner: str
     host: str | None
@@ -196,6 +227,8 @@ class JobView(msgspec.Struct, kw_only=True):
     """Jobs before it in line; null when it does not wait."""
     containers: list[str]
     """The chain, in order; empty for a model."""
+    units: list[UnitView]
+    """What was counted, that of the input first."""
 
 
 class JobsView(msgspec.Struct):
@@ -231,6 +264,12 @@ class AttemptView(msgspec.Struct):
     """Which of a chain it ran; null for a model."""
     price_uusd_per_run: int | None
     """What its host asked for a run, rounded up; null for a model."""
+    units: list[UnitView]
+    """What it was counted for; the input is there only where its host counted it."""
+    prices: list[PriceView]
+    """What its host asked; empty for jobs of a version that did not keep it."""
+    stage: str | None
+    """Which stage of its job it did, as `containers` names them; null where there are none."""
 
 
 class JobDetail(JobView, kw_only=True):
@@ -272,6 +311,8 @@ class OfferView(msgspec.Struct):
     pace: PaceView
     price_uusd_per_run: int | None
     """For a container, rounded up to the micro-dollar; null for a model."""
+    prices: list[PriceView]
+    """By the units of its kinds; empty: none of them is sold here."""
 
 
 class ReputationView(msgspec.Struct):
@@ -299,6 +340,7 @@ class HostView(msgspec.Struct, kw_only=True):
     running: int
     gpu_utilization: float
     tokens_done: int
+    """Units of output that it delivered: tokens, runs, whatever its kinds are sold in."""
     created_ms: int
     last_seen_ms: int
     models: list[OfferView]
@@ -337,10 +379,14 @@ class ModelView(msgspec.Struct):
     context_tokens: int
     waiting: int
     """Jobs in line for it."""
+    noun: str
+    """What it is called: ``model``, or the word of another kind."""
+    prices: list[PriceView]
+    """Cheapest host's, by the units of its kinds; empty: none of them is sold here."""
 
 
 class ModelsView(msgspec.Struct):
-    """All models, by name."""
+    """All models, by name; then, by name, what is sold in other units than tokens, of which *prices* alone tell the price."""
 
     models: list[ModelView]
 

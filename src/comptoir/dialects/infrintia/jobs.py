@@ -9,7 +9,7 @@ from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line
 from comptoir.dispatch import House, Order
 from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob
-from comptoir.kinds import bought
+from comptoir.kinds import Chat, bought
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request, Stream
@@ -46,7 +46,7 @@ async def run_model(house: House, request: Request) -> wire.Accepted:
     bound = await claim(house, request)
     asked = encode(_Body(body.model, [_Message("user", body.input_text)], max_tokens, body.temperature))
     order = Order(
-        owner_id=request.principal.id, dialect="infrintia", kind="chat", model=body.model, body=asked, output_max=max_tokens,
+        owner_id=request.principal.id, dialect="infrintia", kind=Chat.name, model=body.model, body=asked, output_max=max_tokens,
         detached=True,
     )  # fmt: skip
     job = await submit_once(house, order, bound)

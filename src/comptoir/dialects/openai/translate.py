@@ -5,6 +5,7 @@ import msgspec
 from comptoir.dialects.openai.wire import ChatBody, CompletionBody, EmbeddingBody, Part
 from comptoir.dispatch.house import House
 from comptoir.dispatch.submit import Order
+from comptoir.kinds import Chat, Completion, Embedding
 from comptoir.kinds.tokens import PROMPT_BYTES_PER_TOKEN
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request
@@ -32,7 +33,7 @@ def chat_order(house: House, request: Request) -> Order:
     each = body.max_completion_tokens or body.max_tokens or _as_long_as_it_likes(house, body.model, weight)
     field = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     return Order(
-        request.principal.id, DIALECT_NAME, "chat", body.model, raw, _bounded(house, field, each) * choices, False,
+        request.principal.id, DIALECT_NAME, Chat.name, body.model, raw, _bounded(house, field, each) * choices, False,
         None, choices, weight,
     )  # fmt: skip
 
@@ -52,13 +53,15 @@ def completion_order(house: House, request: Request) -> Order:
     if body.echo:
         # The prompt comes back as part of the answer, and engines count it in.
         total += (len(request.raw) // PROMPT_BYTES_PER_TOKEN + 1) * (body.n or 1)
-    return Order(request.principal.id, DIALECT_NAME, "completion", body.model, request.raw, total, False, None, answers)
+    return Order(
+        request.principal.id, DIALECT_NAME, Completion.name, body.model, request.raw, total, False, None, answers
+    )
 
 
 def embedding_order(request: Request) -> Order:
     """Return the order of an embeddings request; only the input is paid."""
     body: EmbeddingBody = request.body
-    return Order(request.principal.id, DIALECT_NAME, "embedding", body.model, request.raw, 0, False)
+    return Order(request.principal.id, DIALECT_NAME, Embedding.name, body.model, request.raw, 0, False)
 
 
 def _bounded(house: House, field: str, tokens: int) -> int:

@@ -15,6 +15,7 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.meters import Meters
 from comptoir.jobs import FINAL
+from comptoir.kinds import TOKEN_OUT
 
 MODELS_MAX = 50
 """Models whose line is told one by one, the longest first: hosts choose their names, a scrape must stay bounded."""
@@ -73,7 +74,13 @@ class HouseCollector(Collector):
         yield GaugeMetricFamily("comptoir_jobs_leased", "Jobs that hosts work on.", house.jobs.live.leased)
         yield GaugeMetricFamily("comptoir_chains", "Chains of containers that are not over.", house.jobs.live.staged)
         yield CounterMetricFamily("comptoir_frames", "Frames taken from hosts.", meters.frames)
-        yield CounterMetricFamily("comptoir_tokens", "LLM tokens in them.", meters.tokens)
+        yield CounterMetricFamily("comptoir_tokens", "LLM tokens in them.", meters.units.get(TOKEN_OUT.name, 0))
+        units = CounterMetricFamily(
+            "comptoir_units", "What they stand for, in the units of their kinds.", labels=("unit",)
+        )
+        for unit, count in sorted(meters.units.items()):
+            units.add_metric((unit,), count)
+        yield units
 
     def _fleet(self) -> Iterator[Metric]:
         hosts = GaugeMetricFamily("comptoir_hosts", "Registered hosts.", labels=("status",))

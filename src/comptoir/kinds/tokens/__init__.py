@@ -1,5 +1,7 @@
 """Chat, completion and embedding: answers of a model, sold by the token of the prompt and by the token of the answer."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from comptoir.kinds.kind import Kind, Progress, finish_reason_in
@@ -92,6 +94,11 @@ class Chat(_Tokens):
     def sample(self, model: str) -> bytes:
         """Return a short question."""
         return _sample(model, messages=[{"role": "user", "content": SAMPLE_PROMPT}])
+
+
+def answers_chat(kinds: Iterable[str]) -> bool:
+    """Tell whether what serves *kinds* can be asked a question: in the page's box, by 'comptoir run', over /v1/chat/completions."""
+    return Chat.name in kinds
 
 
 class Completion(_Tokens):
