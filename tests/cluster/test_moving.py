@@ -120,6 +120,28 @@ class TestSilence:
                 await asyncio.wait_for(reading, 30)
 
 
+class TestNeverSent:
+    async def test_a_host_that_linked_here_without_the_job_may_have_it_at_once(
+        self, posts: Posts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its coordinator died between writing the lease and sending the job: nobody waits for frames that can't come."""
+        async with posts[0].worker(urls=(posts[0].url, posts[1].url)):
+            first, second = await linked_first(posts)
+            (line,) = first.house.lines.values()
+            monkeypatch.setattr(line, "send_job", lambda job, lease: True)
+            job = await submit(first.house, order(first))
+            again = fall_silent(first)
+            await say_goodbye(first.house, reason="go to the other", reconnect_after_s=0.0)
+
+            # Its lease alone would last for 30 s, and the only host there is be blamed.
+            async with asyncio.timeout(20):
+                while (await second.house.jobs.get(job.id)).state != JobState.COMPLETED:
+                    await asyncio.sleep(0.1)
+        again()
+        attempts = await second.house.jobs.attempts(job.id)
+        assert [(one.state, one.fault) for one in attempts] == [("lost", Fault.COORDINATOR), ("done", None)]
+
+
 class TestKeptEnd:
     async def test_one_that_is_taken_over_meanwhile_gives_its_slot_back_once(self, posts: Posts) -> None:
         """The end waits for the database with its lease open and its slot free; then the job is somebody else's."""

@@ -7,7 +7,7 @@ import pytest
 
 from comptoir.dispatch import assign
 from comptoir.dispatch.buyers import Buyers
-from comptoir.dispatch.drain import drain
+from comptoir.dispatch.drain import Shutdown, drain
 from comptoir.dispatch.stream import fail
 from comptoir.hosts import POLL
 from comptoir.jobs import Fault, JobState
@@ -161,6 +161,20 @@ class TestDrain:
             assert (await street.house.jobs.get(job.id)).state == "running"
             assert (await street.house.jobs.get(waiting.id)).state == "queued"
             assert await audit(street.house.db) == []
+
+    async def test_what_could_not_be_sent_any_more_waits_in_line_and_blames_nobody(self, street: Street) -> None:
+        """Its host was sent away while the lease was written: it links to another coordinator, and has nothing to bring there."""
+        host_id, line = await street.host()
+        running, waiting = await street.submit(), await street.submit()
+        street.house.state(Shutdown).refuse_jobs()
+        line.open = False
+        await finish_well(street.house, running)
+        await street.house.background.settle_down()
+
+        assert (waiting.state, waiting.lease, host_id in waiting.tried) == (JobState.QUEUED, None, False)
+        (attempt,) = await street.house.jobs.attempts(waiting.id)
+        assert (attempt.state, attempt.fault) == ("lost", None)
+        assert await audit(street.house.db) == []
 
     async def test_with_nothing_open_it_does_not_wait(self, street: Street) -> None:
         await street.host()

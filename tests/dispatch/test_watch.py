@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from comptoir.dispatch import watch
+from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.submit import Order, submit
 from comptoir.dispatch.watch import RELINK_S, link_dropped, patience_s
@@ -217,6 +218,18 @@ class TestDroppedLink:
 
         assert job.lease is None
         assert job.state == JobState.QUEUED
+
+    async def test_where_it_was_sent_away_it_is_not_to_blame(self, street: Street) -> None:
+        await street.host(offer=GOES_ON)
+        job = await running(street)
+        street.house.state(Shutdown).refuse_jobs()
+        host_id = drop(street, job)
+
+        await silent_for(street, RELINK_S + 1)
+
+        assert (job.state, host_id in job.tried) == (JobState.QUEUED, False)
+        (attempt,) = await street.house.jobs.attempts(job.id)
+        assert (attempt.state, attempt.fault) == ("lost", Fault.COORDINATOR)
 
     async def test_when_most_links_drop_together_all_have_the_long_time(self, street: Street) -> None:
         """A balancer that blinks must not send every job through the fleet."""

@@ -6,15 +6,17 @@ it asks of them: back from a pause, or from a time without database, it sees eve
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from comptoir.cluster.messages import Hail, Owned
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import House
+from comptoir.dispatch.assign import lose
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.drain import Shutdown
-from comptoir.jobs import LiveJob
+from comptoir.hosts import OFFLINE
+from comptoir.jobs import Fault, LiveJob
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.nodes import NODE_SILENT_S, Node
 
@@ -159,11 +161,24 @@ class TakeOver:
                 self._board.tell_all(Owned([row.id for row in rows]))
                 for row in rows:
                     await self._mirrors.take_up(row)
+                    self._check_host(row.id, gone)
             self._strangers.clear()
             self.taken += taken
             if taken:
                 log.info("took over %d jobs of coordinators that are gone", taken)
             return taken
+
+    def _check_host(self, job_id: bytes, gone: Collection[bytes | None]) -> None:
+        """Give on a job whose host linked to somebody alive since its lease began: it would have brought it, so it never got it."""
+        house = self._house
+        job = house.jobs.live.get(job_id)
+        lease = job.lease if job is not None and not job.closing else None
+        host = house.fleet.find(lease.host_id) if lease is not None else None
+        if job is None or lease is None or host is None or not host.reach.one_place or host.status == OFFLINE:
+            return
+        if host.node_id not in gone and lease.started_ms < host.came_ms:
+            why = "the host linked again without the job"
+            house.background.spawn(lose(house, job, lease, why, fault=Fault.COORDINATOR, again=True))
 
     async def bring(self, host_id: bytes, leases: list[bytes]) -> None:
         """A worker came here with open leases: own their jobs, whoever did until now."""

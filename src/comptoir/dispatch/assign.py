@@ -76,7 +76,8 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
     """Send a durably leased job down its host's line.
 
     A host that comes back (`Reach`) keeps the lease and gets the job when it is back, within `RELINK_S`; from
-    any other host without a line the job goes on to the next at once, and nobody is blamed.
+    any other host without a line the job goes on to the next at once, and nobody is blamed. Where this coordinator
+    drains nobody comes back: hosts were sent away, and link to others without what they were not sent.
     """
     if job.closing or job.lease is not lease:
         return
@@ -87,7 +88,7 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
             house.events.publish(JobAssigned(job.owner_id, house.clock.now_ms(), job.id, lease.id, lease.host_id))
         return
     host = house.fleet.find(lease.host_id)
-    if host is None or not host.reach.comes_back:
+    if host is None or not host.reach.comes_back or house.state(Shutdown).draining:
         house.background.spawn(
             or_later(house, job, lambda: lose(house, job, lease, "the line to the host was gone", fault=Fault.NONE))
         )

@@ -91,7 +91,7 @@ async def _revive(house: House, row: JobRow, known: LiveJob | None) -> LiveJob:
             id=attempt.id, host_id=attempt.host_id, model=row.model, first_frame=first_frame, chain=chain,
             rate_in=row.terms.rate_in if attempt.price_in is None else attempt.price_in,
             rate_out=row.terms.rate_out if attempt.price_out is None else attempt.price_out,
-            started_ms=row.started_ms or row.created_ms, started_s=now_s, signs=_signs(house, attempt.host_id),
+            started_ms=attempt.started_ms, started_s=now_s, signs=_signs(house, attempt.host_id),
             revived=True,
         )  # fmt: skip
         house.jobs.live.reattach(job, lease)

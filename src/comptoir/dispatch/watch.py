@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import replace
 
 from comptoir.dispatch.assign import lose, spec_of
+from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.house import House, State
 from comptoir.jobs import Fault, Lease, LiveJob
 from comptoir.kit.errors import Refusal
@@ -117,9 +118,13 @@ def _look_again(house: House, host_id: bytes) -> None:
 
 
 async def take_away(house: House, job: LiveJob, lease: Lease, why: str) -> None:
-    """Take the lease of a silent host; what can't be written now is tried again by the next sweep."""
+    """Take the lease of a silent host; what can't be written now is tried again by the next sweep.
+
+    One that this coordinator sent away, as it drains, is not to blame for being gone, and may be given the job where it is now.
+    """
+    sent_away = house.state(Shutdown).draining and lease.host_id not in house.lines
     try:
-        await lose(house, job, lease, why, fault=Fault.HOST)
+        await lose(house, job, lease, why, fault=Fault.COORDINATOR if sent_away else Fault.HOST)
     except Refusal as refusal:
         log.warning("job %s could not be taken from its host: %s", job.id.hex(), refusal)
 

@@ -22,7 +22,8 @@ class Away:
         host = self._fleet._hosts.get(host_id)
         if host is None or host.linked or (not host.node_id and host.slots.waiting):
             return
-        host.node_id = node_id
+        if host.node_id != node_id:
+            host.node_id, host.came_ms = node_id, self._fleet._clock.now_ms()
         self._mark(host_id, away=True)
         host.slots.total = total
         host.slots.running = max(0, total - free)

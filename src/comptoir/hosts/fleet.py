@@ -157,7 +157,7 @@ class Fleet:
         """The host's link is up: it takes jobs, also after having drained."""
         host = self.get(host_id)
         self._bring_home(host)
-        host.linked = True
+        host.linked, host.came_ms = True, self._clock.now_ms()
         self.seen(host_id)
         self._set_status(host, ACTIVE)
 
