@@ -76,6 +76,12 @@ class TestAnyKind:
         assert line == ["scribe", "writer", "letters", "1", "$0.0002", "per", "kilobyte", "0"]
         assert "trivial" in said and "prices are dollars per million tokens" in said
 
+    def test_it_is_not_asked_and_it_is_said_how_it_is_bought(self, host: Program, ask: Invoke) -> None:
+        result = ask("run", "--model", "scribe", "hi")
+
+        assert result.exit_code == 1 and "scribe is a writer: it is bought per kilobyte, not asked" in result.output
+        assert "/house/jobs" in result.output and '{"kind": "letters", "model": "scribe", "body": {}}' in result.output
+
     def test_its_job_is_shown_in_its_unit(self, ask: Invoke, job: dict[str, Any]) -> None:
         assert f"{BYTES} bytes" in ask("jobs").stdout
         shown = ask("jobs", "show", job["id"]).stdout

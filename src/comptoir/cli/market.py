@@ -21,7 +21,7 @@ from comptoir.cli.screen import (
     table,
 )
 from comptoir.cli.target import find_target, json_option, server_options
-from comptoir.kinds import TOKEN_OUT, ContainerChain
+from comptoir.kinds import ContainerChain
 
 
 @click.command()
@@ -98,14 +98,15 @@ def models(*, as_json: bool, url: str | None, key: str | None, data: str | None)
         return
     note(target.said)
     console = out()
-    by_the_token = [one for one in page["models"] if any(each["unit"] == TOKEN_OUT.name for each in one["prices"])]
-    others = [one for one in page["models"] if one not in by_the_token]
-    lists = ((_list_models, by_the_token), (_list_containers, page["containers"]), (_list_others, others))
+    # An older server knows no others.
+    lists = (
+        (_list_models, page["models"]), (_list_containers, page["containers"]), (_list_others, page.get("others", []))
+    )  # fmt: skip
     for at, (show, offered) in enumerate([(show, offered) for show, offered in lists if offered]):
         if at:
             console.print()
         show(offered)
-    if not page["models"] and not page["containers"]:
+    if not any(offered for _, offered in lists):
         console.print("[dim]nothing on offer now; offer a model or a container with:[/] comptoir host --help")
 
 

@@ -20,7 +20,7 @@ from comptoir.cli.api import Api
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import credits, err, note, print_json, short, span
 from comptoir.cli.target import find_target, json_option, server_options
-from comptoir.kinds import answers_chat
+from comptoir.kinds import ContainerChain, answers_chat
 
 PROMPT_BYTES_MAX = 16 * 1024 * 1024
 """Largest prompt read from standard input; the server's own limit is the same unless it was changed."""
@@ -151,7 +151,7 @@ def run(
         with _ended_by_signals():
             answer.read()
     except Failure as failure:
-        raise _by_the_run(api, chosen, failure) from failure
+        raise _not_asked(api, chosen, failure) from failure
     except KeyboardInterrupt:
         interrupted = True
         answer.cancel()
@@ -200,19 +200,35 @@ def _prompt(given: str | None) -> str:
     return given
 
 
-def _by_the_run(api: Api, name: str, failure: Failure) -> Failure:
-    """Return *failure*, or what is wrong where *name* is a container: nobody can ask it a question."""
+def _not_asked(api: Api, name: str, failure: Failure) -> Failure:
+    """Return *failure*, or what is wrong where *name* is no model: nobody can ask it a question."""
     if not 400 <= failure.status < 500 or failure.code == Exit.KEY:
         return failure
     try:
-        found = api.get("/house/containers").json()["containers"]
+        containers = api.get("/house/containers").json()["containers"]
+        others = api.get("/house/models").json().get("others", [])
     except (Failure, KeyError, ValueError):
         return failure  # No trading post, or gone: what went wrong first is what counts.
-    if all(one["name"] != name for one in found):
+    sold = [
+        (ContainerChain.noun, "by the run", "a run", "/api/jobs", {"containers": [name], "data": {}})
+        for one in containers
+        if one["name"] == name
+    ] + [
+        (
+            one["noun"],
+            one["prices"][-1]["words"],
+            "one",
+            "/house/jobs",
+            {"kind": one["kinds"][0], "model": name, "body": {}},
+        )
+        for one in others
+        if one["name"] == name
+    ]
+    if not sold:
         return failure
-    body = json.dumps({"containers": [name], "data": {}})
-    hint = f"buy a run: curl {api.target.url}/api/jobs -H 'Authorization: Bearer ck_…' -d {shlex.quote(body)}"
-    return Failure(f"{name} is a container: it is bought by the run, not asked", hint, status=failure.status)
+    noun, by, what, path, body = sold[0]
+    hint = f"buy {what}: curl {api.target.url}{path} -H 'Authorization: Bearer ck_…' -d {shlex.quote(json.dumps(body))}"
+    return Failure(f"{name} is a {noun}: it is bought {by}, not asked", hint, status=failure.status)
 
 
 def _first_model(api: Api) -> str:

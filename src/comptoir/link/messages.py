@@ -26,7 +26,8 @@ class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     text: str = ""
     """Text delta of choice 0 (or of ``index`` in *extra*); always whole characters."""
     tokens: Count = 1
-    """LLM tokens this piece stands for; 0 for pieces that carry none (role, finish)."""
+    """Units of the kind's output that this piece stands for (LLM tokens of a chat, one run of a container); 0 for pieces that carry
+    none (role, finish)."""
     extra: bytes = b""
     """JSON object with what else the engine sent for this piece: ``delta`` (fields beside ``content``, for example
     ``tool_calls`` or ``reasoning_content``), ``logprobs``, ``index`` (choice, when not 0), ``finish_reason`` (of a
@@ -77,7 +78,7 @@ class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
 
     name: str
     kinds: list[str]
-    """Job kinds served: ``chat``, ``completion``, ``embedding``, or ``container`` alone."""
+    """Job kinds served, all sold in the same units: ``chat``, ``completion``, ``embedding``; ``container`` alone; or another."""
     context_tokens: int = 4096
     """Prompt and answer together."""
     price_in_uusd_per_mtok: int = 0
@@ -209,7 +210,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
     lease: bytes
     job_id: bytes
     kind: str
-    """``chat``, ``completion``, ``embedding`` or ``container``."""
+    """``chat``, ``completion``, ``embedding``, ``container``, or another by name."""
     model: str
     body: bytes
     """The request body (JSON), exactly as it will be hashed into the segment: OpenAI-style, unknown fields included, or

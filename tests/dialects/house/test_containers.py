@@ -50,7 +50,7 @@ class TestOnOffer:
         assert {name: found[0][name] for name in WORDS} == WORDS
 
     async def test_they_are_no_models(self, node: Node) -> None:
-        assert await house(node, "/models") == {"models": []}
+        assert await house(node, "/models") == {"models": [], "others": []}
         now = await house(node, "/status")
         assert (now["models"], now["containers"]) == (0, 3)
 

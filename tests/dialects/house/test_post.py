@@ -63,7 +63,7 @@ class TestModels:
         assert page["models"] == [
             {
                 "name": "trivial", "kinds": ["chat", "completion"], "hosts": 1, "price_in_uusd_per_mtok": 1_000_000,
-                "price_out_uusd_per_mtok": 100_000_000, "context_tokens": 1_000_000, "waiting": 0, "noun": "model",
+                "price_out_uusd_per_mtok": 100_000_000, "context_tokens": 1_000_000, "waiting": 0,
                 "prices": [
                     {"unit": "token_in", "uusd_per_million": 1_000_000, "per": 1_000_000, "words": "per million prompt tokens"},
                     {"unit": "token_out", "uusd_per_million": 100_000_000, "per": 1_000_000, "words": "per million tokens"},

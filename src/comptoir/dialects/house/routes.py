@@ -29,6 +29,7 @@ from comptoir.dialects.house.wire import (
     StatementQuery,
     StatementView,
     StatusView,
+    WorkView,
 )
 from comptoir.dispatch import House
 from comptoir.dispatch.drain import Shutdown
@@ -37,7 +38,7 @@ from comptoir.dispatch.onboard import host_of
 from comptoir.hosts import UnknownHost
 from comptoir.identity import OwnerKind, Principal, UnknownUser
 from comptoir.jobs import JobFinished, JobRow, UnknownJob
-from comptoir.kinds import TOKEN_IN, TOKEN_OUT, Kind, UnknownKind
+from comptoir.kinds import TOKEN_IN, TOKEN_OUT, UnknownKind
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
 from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request
 from comptoir.kit.ids import parse, public
@@ -225,20 +226,20 @@ async def models(house: House, request: Request) -> ModelsView:
         [
             ModelView(
                 one.name, list(one.kinds), one.available_hosts, one.min_price_in_uusd_per_mtok,
-                one.min_price_out_uusd_per_mtok, one.max_tokens, waiting.get(one.name, 0), Kind.noun,
+                one.min_price_out_uusd_per_mtok, one.max_tokens, waiting.get(one.name, 0),
                 views.prices(
                     kinds, {TOKEN_IN.name: one.min_price_in_uusd_per_mtok, TOKEN_OUT.name: one.min_price_out_uusd_per_mtok}
                 ),
             )
             for one in catalog.models()
-        ]
-        + [
-            ModelView(
-                one.name, list(one.kinds), one.available_hosts, 0, 0, 0, waiting.get(one.name, 0), kinds.noun(one.kinds),
-                views.prices(kinds, one.prices),
+        ],
+        [
+            WorkView(
+                one.name, kinds.noun(one.kinds), list(one.kinds), one.available_hosts, views.prices(kinds, one.prices),
+                waiting.get(one.name, 0),
             )
             for one in catalog.work()
-        ]
+        ],
     )  # fmt: skip
 
 

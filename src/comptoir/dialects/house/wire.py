@@ -379,16 +379,29 @@ class ModelView(msgspec.Struct):
     context_tokens: int
     waiting: int
     """Jobs in line for it."""
-    noun: str
-    """What it is called: ``model``, or the word of another kind."""
     prices: list[PriceView]
-    """Cheapest host's, by the units of its kinds; empty: none of them is sold here."""
+    """Cheapest host's, by unit."""
+
+
+class WorkView(msgspec.Struct):
+    """What can be bought now in units that are no tokens; containers have a list of their own."""
+
+    name: str
+    noun: str
+    """What it is called by its kind: ``model``, or the kind's own word."""
+    kinds: list[str]
+    hosts: int
+    prices: list[PriceView]
+    """Cheapest host's, by unit."""
+    waiting: int
+    """Jobs in line for it."""
 
 
 class ModelsView(msgspec.Struct):
-    """All models, by name; then, by name, what is sold in other units than tokens, of which *prices* alone tell the price."""
+    """All that is sold by the token, and what is sold in other units; both by name."""
 
     models: list[ModelView]
+    others: list[WorkView]
 
 
 class ContainerView(msgspec.Struct):

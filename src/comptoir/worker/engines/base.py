@@ -36,7 +36,7 @@ class EngineRequest(msgspec.Struct, frozen=True):
     """One request as the engine sees it."""
 
     kind: str
-    """``chat``, ``completion``, ``embedding`` or ``container``."""
+    """``chat``, ``completion``, ``embedding``, ``container``, or another by name."""
     model: str
     body: bytes
     """The buyer's JSON body (OpenAI shape), unknown fields included; never changed by the house. Or `link.ContainerRun`."""
