@@ -17,7 +17,7 @@ from comptoir.cli.cluster.postgres import LocalPostgres
 from comptoir.cli.cluster.redis import LocalRedis
 from comptoir.cli.quickstart import read_quickstart
 from tests.chaos.pollers import Poller
-from tests.chaos.processes import Code, Program
+from tests.chaos.processes import READY_S_MAX, Code, Program
 from tests.chaos.tables import count_states
 from tests.post import free_port
 
@@ -124,6 +124,8 @@ async def set_up(folder: Path, *, old: Code, new: Code, several: bool, seed: int
             await stage.workers[-1].start()
         stage.pollers.append(Poller("poller0", stage.choose, seed=seed))
         await stage.pollers[0].start()
+        async with asyncio.timeout(READY_S_MAX):
+            await _all_seen(stage)
         yield stage
     finally:
         await _stop(stage)
@@ -153,8 +155,8 @@ def _worker(stage: Stage, number: int) -> Program:
     name, first = f"worker{number}", number % len(stage.urls)
     urls = [f"--url={url}" for url in stage.urls[first:] + stage.urls[:first]]
     engines = [f"--engine={engine}" for engine in ENGINES]
-    # Each at a price of its own.
-    prices = ("--price-in", "1", "--price-out", str(80 + 10 * number), "--price-run", f"0.000{number + 1}")
+    # At the price of the host that polls, so that the hold of any job covers any of them.
+    prices = ("--price-in", "0", "--price-out", "90", "--price-run", "0.0001")
     arguments = (
         "host", *urls, *engines, *prices, "--slots", str(SLOTS), "--state", str(stage.folder / name), "--no-measure",
         "--drain", "2", "--name", name,
@@ -170,6 +172,19 @@ def _program(stage: Stage, name: str, arguments: tuple[str, ...], ready) -> Prog
     program = Program(name, "comptoir", arguments, folder=stage.folder, ready=ready)
     program.code = stage.old
     return program
+
+
+async def _all_seen(stage: Stage) -> None:
+    """Wait until each coordinator knows of all others, and of all hosts."""
+    wanted = f'comptoir_hosts{{status="active"}} {len(stage.workers) + len(stage.pollers)}.0'
+    others = f"comptoir_coordinators {len(stage.coordinators)}.0"
+    async with aiohttp.ClientSession(headers={"accept": "text/plain"}) as session:
+        for url in stage.urls:
+            said = ""
+            while wanted not in said or (len(stage.coordinators) > 1 and others not in said):
+                await asyncio.sleep(0.1)
+                async with session.get(f"{url}/metrics") as answer:
+                    said = await answer.text()
 
 
 async def _people(stage: Stage) -> None:
