@@ -74,7 +74,7 @@ class TestRestart:
                 await work
 
         assert again.state == JobState.COMPLETED
-        assert (len(again.frames), again.tokens) == (TOKENS, TOKENS)
+        assert (len(again.frames), again.count) == (TOKENS, TOKENS)
         assert [attempt.id for attempt in attempts] == [lease]
         assert verdict.ok and verdict.unsigned_segments == 0
         assert differences == []

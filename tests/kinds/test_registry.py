@@ -9,7 +9,6 @@ from comptoir.kinds import (
     RUN,
     TOKEN_IN,
     TOKEN_OUT,
-    Chat,
     Kind,
     Kinds,
     KindsError,
@@ -123,4 +122,3 @@ class TestOffers:
 class TestUnits:
     def test_the_shipped_ones_are_named_as_receipts_name_them(self) -> None:
         assert [unit.name for unit in (TOKEN_IN, TOKEN_OUT, RUN)] == ["token_in", "token_out", "run"]
-        assert Chat().progress_words(count=3, most=1_000) == "3 of 1,000 tokens"

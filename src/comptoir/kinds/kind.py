@@ -201,7 +201,3 @@ class Kind:
             return offer.price_in_uusd_per_mtok, offer.price_out_uusd_per_mtok
         into = offer.prices.get(self.input.name, 0) if self.input is not None else 0
         return into, offer.prices.get(self.output.name, 0)
-
-    def progress_words(self, *, count: int, most: int) -> str:
-        """Say how far a job has come: ``12 of 40 tokens``."""
-        return f"{count:,} of {self.output.said(most)}" if most else self.output.said(count)

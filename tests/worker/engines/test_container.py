@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from comptoir.kinds import Kinds
 from comptoir.link import ContainerCard, Frame, ModelOffer, Usage
 from comptoir.worker.engines import container_http
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, Tells
@@ -394,7 +395,7 @@ class TestModels:
     async def test_it_is_not_run_to_be_measured(self) -> None:
         async with serve_container() as container, running(container) as engine:
             offer = (await engine.models())[0]
-            assert await measure(engine, offer) is None
+            assert await measure(engine, offer, Kinds()) is None
 
         assert container.runs == []
 
