@@ -191,6 +191,22 @@ class TestSettings:
         assert spoken - fields - NO_SETTINGS == set()
 
 
+WALK_FILES_MAX = 10
+"""Files that a newcomer opens to follow one job from its request to its receipt."""
+
+
+class TestWalk:
+    def test_one_job_is_told_in_few_files(self) -> None:
+        page = text_of("ARCHITECTURE.md")
+        walk = page[page.index("## One job from the OpenAI SDK") :]
+        rows = [line for line in walk[: walk.index("\n\nOn the way in")].splitlines() if re.match(r"\| \d", line)]
+        files = {
+            name for row in rows for name in re.findall(r"`([a-z_/]+\.py):", row.rpartition("|")[0].rpartition("|")[2])
+        }
+
+        assert len(rows) > 8 and 1 < len(files) <= WALK_FILES_MAX, sorted(files)
+
+
 class TestMoney:
     def test_the_worked_example_is_what_the_code_computes(self) -> None:
         page = text_of("docs/money.md")
