@@ -9,9 +9,12 @@ from comptoir.kinds import (
     RUN,
     TOKEN_IN,
     TOKEN_OUT,
+    Ask,
+    ContainerChain,
     Kind,
     Kinds,
     KindsError,
+    Part,
     Resume,
     Unit,
     UnknownKind,
@@ -122,3 +125,66 @@ class TestOffers:
 class TestUnits:
     def test_the_shipped_ones_are_named_as_receipts_name_them(self) -> None:
         assert [unit.name for unit in (TOKEN_IN, TOKEN_OUT, RUN)] == ["token_in", "token_out", "run"]
+
+
+class Nameless(Kind):
+    """Has no name."""
+
+    output = BYTE
+
+
+class Unitless(Kind):
+    """Has no unit of what comes out."""
+
+    name = "unitless"
+
+
+class Dear(Kind):
+    """A price of it, for as many as one message may count, would not fit the database."""
+
+    name = "dear"
+    output = Unit("pearl", "pearl", "pearls", 1, rate_max=10**16)
+
+
+class SameBothWays(Kind):
+    """An offer has one price for a unit, whichever way it goes."""
+
+    name = "same"
+    input = BYTE
+    output = BYTE
+
+
+class StagesWithInput(ContainerChain):
+    """Stages have no price of what goes in."""
+
+    name = "stages_in"
+    input = BYTE
+
+
+class HalfStaged(Kind):
+    """Has stages, and does not say at which a job is."""
+
+    name = "half_staged"
+    output = BYTE
+    staged = True
+
+    def parts(self, ask: Ask) -> tuple[Part, ...]:
+        return (Part("a"), Part("b"))
+
+
+class TestWhatNobodyCounts:
+    @pytest.mark.parametrize(
+        ("kind", "why"),
+        [
+            (Nameless, "has no name"),
+            (Unitless, "has no output"),
+            (Dear, "the unit 'pearl' of the kind 'dear' is none"),
+            (SameBothWays, "needs another unit for what goes in"),
+            (StagesWithInput, "is paid for what goes in"),
+            (HalfStaged, "does not say its part:"),
+        ],
+        ids=lambda value: getattr(value, "__name__", ""),
+    )
+    def test_it_is_refused_where_it_is_registered(self, kind: type[Kind], why: str) -> None:
+        with pytest.raises(KindsError, match=why):
+            load_kinds((f"tests.kinds.test_registry:{kind.__name__}",))

@@ -98,9 +98,11 @@ def _check_prices(field: str, offer: ModelOffer, kinds: Kinds) -> None:
     sold = kinds.sold(offer)
     # A kind that is not sold here is not bought, whatever it costs.
     most_out = min([kind.output.rate_max for kind in sold], default=PRICE_UUSD_PER_MTOK_MAX)
+    into = [kind.input.rate_max for kind in sold if kind.input is not None]
+    most_in = min(into, default=PRICE_UUSD_PER_MTOK_MAX)
     rate_in, rate_out = kinds.rates(offer)
     for price_in in (offer.price_in_uusd_per_mtok, rate_in):
-        _between(f"{field}.price_in", price_in, 0, PRICE_UUSD_PER_MTOK_MAX)
+        _between(f"{field}.price_in", price_in, 0, most_in)
     for price_out in (offer.price_out_uusd_per_mtok, rate_out):
         _between(f"{field}.price_out", price_out, 0, most_out)
     if fault := kinds.offer_fault(offer):

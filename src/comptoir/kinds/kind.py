@@ -91,16 +91,20 @@ class Kind:
     """Unit of what goes in: counted once, by the host that took it in, and paid to that one. None: it is not paid."""
     output: ClassVar[Unit]
     """Unit of what comes out: a frame says how many of it it stands for (`Frame.tokens`)."""
+    sold: ClassVar[bool] = True
+    """Whether it can be bought here. False: only what is stored of it is shown (`UnsoldKind`)."""
     noun: ClassVar[str] = "model"
     """What its offers are called."""
     staged: ClassVar[bool] = False
-    """Whether a job has stages, each done whole by a host of its own."""
+    """Whether a job has stages, each done whole by a host of its own, of as many units as its `Part` allows. Such a kind says
+    itself what its parts and stages are, and has no input that is paid: a stage has one price."""
     asks_entry: ClassVar[bool] = False
     """Whether its hosts may let in only some callers."""
     pays_half: ClassVar[bool] = True
-    """Whether what a host delivered is paid although it did not come to its end."""
+    """Whether what a host delivered is paid although the whole did not come to its end. What its buyer cancels is paid as far as it
+    came, unless another host would have begun it again (`Resume.FROM_STAGE`)."""
     may_hedge: ClassVar[bool] = True
-    """Whether a second host may be started on it while the first one is late."""
+    """Whether a second host may be started on it while the first one is late; one that must not run twice never is."""
     steady: ClassVar[bool] = True
     """Whether pieces come at a pace by which a lost host can be told from a slow one."""
     stage_finish: ClassVar[str] = "stop"

@@ -8,7 +8,8 @@ from comptoir.kinds.containers import ContainerChain
 from comptoir.kinds.errors import KindsError, UnknownKind
 from comptoir.kinds.kind import Kind, Progress, Resume
 from comptoir.kinds.tokens import Chat, Completion, Embedding
-from comptoir.kinds.units import Unit
+from comptoir.kinds.units import MILLION, Unit
+from comptoir.kit.money import RUN_PRICE_UUSD_MAX
 from comptoir.link import ModelOffer
 
 BUILT_IN: tuple[type[Kind], ...] = (Chat, Completion, Embedding, ContainerChain)
@@ -18,10 +19,30 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _UNIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
+RATE_MAX = RUN_PRICE_UUSD_MAX * MILLION
+"""Highest price that a unit may have, micro-dollars per million: with the largest count of a message, of what goes in and of what
+comes out, it fits 64 bits."""
+
+_OF_STAGES = ("parts", "part", "stage", "stage_start")
+
+
+def _fault(kind: type[Kind]) -> str:
+    """Say what a kind of work can't be, as nothing here counts it; empty: it can be sold."""
+    if kind.input is not None and kind.input.name == kind.output.name:
+        return f"needs another unit for what goes in than {kind.output.name!r}: offers name one price by unit"
+    if not kind.staged:
+        return ""
+    if kind.input is not None:
+        return "has stages, and is paid for what goes in: a stage has one price alone, for what comes out"
+    same = [each for each in _OF_STAGES if getattr(kind, each) is getattr(Kind, each)]
+    return f"has stages, and does not say its {same[0]}: the answer of a kind of one part is no stage's" if same else ""
+
+
 class UnsoldKind(Kind):
     """The kind of a stored job that is no longer sold here: it is shown as it is, and can't go on."""
 
     output = Unit("unit", "unit", "units", 1)
+    sold = False
 
     def __init__(self, name: str) -> None:
         self.name = name  # type: ignore[misc]  # Every other kind has its name in its class.
@@ -43,11 +64,15 @@ class Kinds:
         self._kinds: dict[str, Kind] = {}
         self._units: dict[str, Unit] = {}
         for kind in kinds:
+            if missing := [each for each in ("name", "output") if not hasattr(kind, each)]:
+                raise KindsError(f"the kind {kind.__name__} has no {missing[0]}")
             if not _NAME.fullmatch(kind.name) or kind.name in self._kinds:
                 raise KindsError(f"the kind {kind.name!r} is there twice, or its name is none")
+            if fault := _fault(kind):
+                raise KindsError(f"the kind {kind.name!r} {fault}")
             made = self._kinds[kind.name] = kind()
             for unit in made.units:
-                if not _UNIT_NAME.fullmatch(unit.name) or unit.per < 1:
+                if not _UNIT_NAME.fullmatch(unit.name) or unit.per < 1 or not 0 <= unit.rate_max <= RATE_MAX:
                     raise KindsError(f"the unit {unit.name!r} of the kind {kind.name!r} is none")
                 if self._units.setdefault(unit.name, unit) != unit:
                     raise KindsError(f"the unit {unit.name!r} of the kind {kind.name!r} is another kind's, and differs")
