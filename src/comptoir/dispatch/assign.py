@@ -77,7 +77,8 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
 
     A host that comes back (`Reach`) keeps the lease and gets the job when it is back, within `RELINK_S`; from
     any other host without a line the job goes on to the next at once, and nobody is blamed. Where this coordinator
-    drains nobody comes back: hosts were sent away, and link to others without what they were not sent.
+    drains nobody comes back: hosts were sent away, and link to others without what they were not sent. A job that must not
+    run twice goes on too: of a host that comes back without it nobody could tell whether it had had it.
     """
     if job.closing or job.lease is not lease:
         return
@@ -88,9 +89,11 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
             house.events.publish(JobAssigned(job.owner_id, house.clock.now_ms(), job.id, lease.id, lease.host_id))
         return
     host = house.fleet.find(lease.host_id)
-    if host is None or not host.reach.comes_back or house.state(Shutdown).draining:
+    gone = host is None or not host.reach.comes_back or house.state(Shutdown).draining
+    if gone or job.kind.resume(job) is Resume.NEVER:
+        why = "the line to the host was gone"
         house.background.spawn(
-            or_later(house, job, lambda: lose(house, job, lease, "the line to the host was gone", fault=Fault.NONE))
+            or_later(house, job, lambda: lose(house, job, lease, why, fault=Fault.NONE, reached=False))
         )
 
 
@@ -169,7 +172,7 @@ def spec_of(job: LiveJob) -> Spec:
     return Spec(
         model=part.model, kind=kind.name, input_units=part.input_expected, output_units=part.output_max,
         context_tokens=part.context_tokens, price_cap_uusd=part.hold_uusd, deny=job.tried | job.unable,
-        plain=job.text_only, must_continue=job.has_loose_frames, entry=_entry(kind, part, job.caller),
+        plain=job.text_only, must_continue=job.must_be_continued, entry=_entry(kind, part, job.caller),
         needs=decode_needs(job.needs),
     )  # fmt: skip
 
@@ -239,7 +242,7 @@ def pump_all(house: House) -> None:
 
 async def lose(
     house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None = None, unpaid: bool = False,
-    again: bool = False,
+    again: bool = False, reached: bool = True,
 ) -> None:  # fmt: skip
     """Take the lease away from a host that fell silent or broke; the job goes on at another host, or ends honestly.
 
@@ -250,6 +253,7 @@ async def lose(
         ending: how the job ends if nobody can go on with it.
         unpaid: the host does not stand by what it delivered, so it earns nothing.
         again: the host is to blame and may be given the job again all the same (it is back).
+        reached: the host may have had the job; false: it certainly never did, so that it has not begun.
     """
     if job.lease is not lease or job.closing:
         return
@@ -257,7 +261,9 @@ async def lose(
     blame = job.blame(lease.host_id, again=again) if fault in (Fault.HOST, Fault.CAPACITY) else None
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
     try:
-        await _end_or_requeue(house, job, lease, why, fault=fault, ending=ending, unpaid=unpaid)
+        await _end_or_requeue(
+            house, job, lease, why, fault=fault, ending=ending, unpaid=unpaid, reached=reached
+        )  # fmt: skip
     except Unavailable:
         # Not written: the lease stands until the next sweep tries again, and nobody has lost anything yet.
         if blame is not None:
@@ -277,10 +283,11 @@ async def lose(
 
 
 async def _end_or_requeue(
-    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool
+    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool,
+    reached: bool,
 ) -> None:  # fmt: skip
     state = ending.attempt_state if ending is not None else AttemptState.LOST
-    reason = "" if unpaid else job.kind.finished_already(job)
+    reason = "" if unpaid else job.finished_already()
     if reason and not job.on_last_stage:
         await requeue(house, job, lease, why, fault=fault, state=state, unpaid=False)
         job.begin_stage()
@@ -292,9 +299,10 @@ async def _end_or_requeue(
     if resume is Resume.FROM_STAGE and len(job.frames) > job.segment_start:
         # What it made of its stage is no output; the next host gets the input again.
         job.begin_anew(keep=job.segment_start)
+        lease.bring(len(job.frames))  # Of one that came back, what it had is counted with this.
     if (
-        resume is Resume.NEVER
-        or job.kind.finished_already(job)
+        (resume is Resume.NEVER and reached)
+        or job.finished_already()
         or job.losses >= ATTEMPTS_MAX
         or not house.fleet.possible(spec_of(job))
     ):

@@ -133,7 +133,7 @@ def _drop_half_a_stage(job: LiveJob, ending: Ending) -> None:
         return
     if len(job.frames) == job.segment_start:
         return
-    if ending.state is not JobState.CANCELLED or kind.wrong_output(job, finish_reason=kind.stage_finish, usage=Usage()):
+    if ending.state is not JobState.CANCELLED or not job.finished_already():
         job.begin_anew(keep=job.segment_start)
 
 
@@ -293,13 +293,19 @@ def _is_free(house: House, ending: Ending) -> bool:
 
 def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[Part]:
     """Return what each host delivered, in frame order; that of *lease*, if it delivered anything or completed the job, last."""
+    half = _is_half(job, ending)
+    # What is closed of a job with stages was a whole one.
+    broken = half and not job.stages
     parts = [
-        Part(segment.lease, segment.lease.first_frame, segment.end_frame, segment.chain, segment.count, segment.unpaid)
+        Part(
+            segment.lease, segment.lease.first_frame, segment.end_frame, segment.chain, segment.count,
+            segment.unpaid or broken,
+        )
         for segment in job.segments
-    ]
+    ]  # fmt: skip
     if lease is not None and (len(job.frames) > lease.first_frame or ending.state == JobState.COMPLETED):
         count = ending.usage.billed(job.segment_count)
-        unpaid = ending.unpaid or _is_half(job, ending)
+        unpaid = ending.unpaid or half
         parts.append(Part(lease, lease.first_frame, len(job.frames), job.chain, count, unpaid))
     return parts
 

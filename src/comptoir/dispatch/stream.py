@@ -111,7 +111,7 @@ async def complete(
             # Whoever told it to stop had died, or could not write why: the answer is no answer, and the host not to blame.
             await lose(house, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
             return
-        if wrong := job.kind.wrong_output(job, finish_reason=finish_reason, usage=usage):
+        if wrong := job.wrong_output(finish_reason=finish_reason, usage=usage):
             raise BadSegment(wrong)
         if not job.on_last_stage:
             await advance(house, job, finish_reason=finish_reason, usage=usage, signature=signature)

@@ -16,7 +16,7 @@ import msgspec
 from comptoir.jobs.change import Change, Touches
 from comptoir.jobs.lease import ClosedSegment, Lease
 from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState
-from comptoir.kinds import Kind, Kinds, Stage, Terms, decode_stages, encode_stages
+from comptoir.kinds import Kind, Kinds, Resume, Stage, Terms, decode_stages, encode_stages
 from comptoir.link import Frame, Usage, chain_start, chain_step
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
@@ -178,6 +178,28 @@ class LiveJob:
     def has_loose_frames(self) -> bool:
         """Whether some of the stage it is at was delivered: it has to be gone on with, or run again."""
         return len(self.frames) > self.kind.stage_start(self)
+
+    def wrong_output(self, *, finish_reason: str, usage: Usage) -> str:
+        """Say what of what the open lease delivered is no output of the job's kind, or could be no kind's; empty: nothing."""
+        kind = self.kind
+        if wrong := kind.wrong_output(self, finish_reason=finish_reason, usage=usage):
+            return wrong
+        if usage.prompt_tokens and kind.input is None:
+            return f"of a {kind.name} nothing is counted that goes in, not {usage.prompt_tokens}"
+        if self.stages and self.segment_count > (most := kind.part(self).output_max):
+            # What is paid of it would be taken from the hosts of the stages to come.
+            return f"this stage is at most {kind.output.said(most)}, not {self.segment_count:,}"
+        return ""
+
+    def finished_already(self) -> str:
+        """Return the finish reason of an answer or stage that is complete though its host did not say so; empty: it is not."""
+        reason = self.kind.finished_already(self)
+        return reason if reason and not self.wrong_output(finish_reason=reason, usage=Usage()) else ""
+
+    @property
+    def must_be_continued(self) -> bool:
+        """Whether only a host that goes on from its frames will do; where its stage is run again, any will."""
+        return self.has_loose_frames and self.kind.resume(self) is not Resume.FROM_STAGE
 
     @property
     def body_sha256(self) -> bytes:

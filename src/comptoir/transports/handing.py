@@ -6,8 +6,11 @@ from comptoir.link import Job
 
 def job_message(job: LiveJob, lease: Lease, *, now_ms: int) -> Job:
     """Return the job as the link has it; with what was delivered before, if it goes on from there."""
+    most = job.terms.output_max
+    if job.stages:  # A host is asked for its own stage, behind what those before it made.
+        most = job.count - job.segment_count + job.kind.part(job).output_max
     return Job(
         lease.id, job.id, job.kind.name, job.model, job.body, job.deadline_ms, lease.first_frame,
-        job.frames[: lease.first_frame], lease.chain if lease.first_frame else b"", job.terms.output_max,
+        job.frames[: lease.first_frame], lease.chain if lease.first_frame else b"", most,
         max(1, job.deadline_ms - now_ms),
     )  # fmt: skip
