@@ -135,6 +135,9 @@ class Offers:
         if self._house.jobs.live.get(job_id) is not None:
             self._board.send(sender, Took(job_id))
             return
+        if message.row is not None and not self._house.jobs.kinds.stored(message.row.kind).sold:
+            self._board.send(sender, Declined(job_id))  # Whoever sells it finds another host.
+            return
         taken = False
         self._considered.add(job_id)
         try:

@@ -14,6 +14,7 @@ from comptoir.dispatch.house import House
 from comptoir.dispatch.second_host import Hedge, Hedges, drop_hedge
 from comptoir.events import JobAssigned
 from comptoir.jobs import AttemptState, Fault, JobMoved, Lease, LiveJob
+from comptoir.kinds import Resume
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.link import Done, Fail, Frames
 
@@ -46,6 +47,8 @@ def begin(house: House, job: LiveJob, lease: Lease) -> None:
     """Start a second host beside *lease*, if that still waits for its first frame and one is free here."""
     if job.lease is not lease or job.closing or job.hedge is not None or len(job.frames) > lease.first_frame:
         return
+    if job.kind.resume(job) is Resume.NEVER:
+        return  # The first host may be acting in the world, late or not.
     spec = spec_of(job)
     wanted = replace(spec, deny=spec.deny | {lease.host_id}, stoppable=True)
     candidate = take(house, wanted, here=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from comptoir.dispatch.assign import lose, spec_of
 from comptoir.dispatch.buyers import Buyers
+from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.house import House
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.submit import queue_up
@@ -41,7 +42,9 @@ async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tr
     job.note_tried(tried)
     house.jobs.live.add(job)
     house.state(Buyers).in_flight.enter(job.owner_id)
-    if not job.detached and not (job.home_id is not None and house.peers.lives(job.home_id)):
+    if not job.kind.sold:
+        await _end_unsold(house, job)
+    elif not job.detached and not (job.home_id is not None and house.peers.lives(job.home_id)):
         ending = Ending(
             JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="coordinator_restarted",
             message="the coordinator restarted while the client was waiting; nothing was charged", status=503, free=True,
@@ -53,6 +56,16 @@ async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tr
         # Its frames are gone with the coordinator that had them: start over on whoever is free.
         await lose(house, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
     return job
+
+
+async def _end_unsold(house: House, job: LiveJob) -> None:
+    """End a job of a kind that is no longer sold: nobody here could count it, check it, or tell whether it may run again."""
+    tell_host_to_stop(house, job, "its kind is no longer sold here")
+    ending = Ending(
+        JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="unknown_kind",
+        message=f"the kind {job.kind.name} is no longer sold here; nothing was charged", status=503, free=True,
+    )  # fmt: skip
+    await finish(house, job, ending)
 
 
 def _keeps_frames(house: House, lease: Lease) -> bool:

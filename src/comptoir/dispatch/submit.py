@@ -40,7 +40,7 @@ from comptoir.jobs import (
     job_rows,
     load_states,
 )
-from comptoir.kinds import Ask, Kind, Part, Stage, agree, encode_stages
+from comptoir.kinds import Ask, Kind, Part, Resume, Stage, agree, encode_stages
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
@@ -168,8 +168,11 @@ def _may_start_early(house: House, job: LiveJob, lease: Lease) -> bool:
 
     The buyer sees nothing before the commit either way, and a crash in between leaves no trace but a lease that the worker
     drops. It saves the commit's time to the first token. Only for buyers whose credit, as last seen, covers the hold:
-    nobody gets a host to work by asking without money.
+    nobody gets a host to work by asking without money. Not of a kind that must not run twice: a buyer who is told that it was not
+    written asks again.
     """
+    if job.kind.resume(job) is Resume.NEVER:
+        return False
     host = house.fleet.find(lease.host_id)
     stops = host is not None and host.reach.stops_at_once
     return stops and house.state(Buyers).spend_seen_credit(job.owner_id, job.terms.hold_uusd)

@@ -14,6 +14,7 @@ from comptoir.dispatch.assign import lose, spec_of
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.house import House, State
 from comptoir.jobs import Fault, Lease, LiveJob
+from comptoir.kinds import Resume
 from comptoir.kit.errors import Refusal
 from comptoir.routing import choose
 
@@ -141,6 +142,9 @@ def _all_dropped(house: House, now_s: float) -> bool:
 
 
 def _somebody_free(house: House, job: LiveJob) -> bool:
+    """Tell whether the job would gain by losing its host: another one is free for it, and may have it."""
+    if job.kind.resume(job) is Resume.NEVER:
+        return False
     spec = spec_of(job)
     assert job.lease is not None
     free = house.fleet.free_list(job.model)

@@ -21,7 +21,7 @@ from comptoir.dispatch.stream import FAULTS, complete, fail, fault_of_size, leas
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
 from comptoir.jobs import AttemptState, Fault, Lease, LiveJob, NotYourLease
-from comptoir.kinds import Kinds
+from comptoir.kinds import Kinds, Resume
 from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.ids import public
 from comptoir.link import (
@@ -207,8 +207,9 @@ class Session:
                 continue
             if lease_id in held:
                 lease.bring(held[lease_id])
-            elif len(job.frames) > lease.first_frame or lease.revived:
-                # Another process of this host began the answer, which can't be begun again under the same lease.
+            elif len(job.frames) > lease.first_frame or lease.revived or job.kind.resume(job) is Resume.NEVER:
+                # Another process of this host began the answer (or may have, and acted), which can't be begun again
+                # under the same lease.
                 fault = Fault.COORDINATOR if lease.revived else Fault.HOST
                 house.background.spawn(
                     lose(house, job, lease, "the host came back without the job", fault=fault, again=True)

@@ -108,7 +108,7 @@ class PollLine:
             poll.timer.cancel()
         if answer is not None and poll.gone:
             job, lease = answer
-            gone = partial(lose, self._house, job, lease, "its poll hung up", fault=Fault.NONE)
+            gone = partial(lose, self._house, job, lease, "its poll hung up", fault=Fault.NONE, reached=False)
             self._house.background.spawn(or_later(self._house, job, gone))
             return None
         return answer
