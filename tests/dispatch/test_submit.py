@@ -11,7 +11,8 @@ from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.onboard import add_user
-from comptoir.dispatch.submit import Order, submit
+from comptoir.dispatch.submit import Order, submit, submit_verb
+from comptoir.hosts import ACTIVE, Away
 from comptoir.jobs import JobExists, JobState
 from comptoir.kinds import Part, hold_of
 from comptoir.kit.errors import Unavailable
@@ -78,6 +79,28 @@ class TestSubmit:
         assert sum(not isinstance(one, Exception) for one in done) == 39
         assert street.house.db.stats.commits - before < 20
         assert await audit(street.house.db) == []
+
+    async def test_a_host_that_comes_here_meanwhile_has_each_slot_taken_once(
+        self, street: Street, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Chosen where another coordinator has it, it links here while the job is written: its slots are counted anew then."""
+        host_id, line = await street.host()
+        street.unlink(host_id)
+        Away(street.house.fleet).note_away(host_id, node_id=b"another-16-bytes", status=ACTIVE, free=1, total=1)
+        batch = street.house.db.batch
+
+        async def comes_meanwhile(verb: Any, item: Any, **named: Any) -> Any:
+            written = await batch(verb, item, **named)
+            if verb is submit_verb:
+                street.link(host_id, line)
+            return written
+
+        monkeypatch.setattr(street.house.db, "batch", comes_meanwhile)
+        job = await street.submit()
+        await street.house.background.settle_down()
+
+        assert (job.state, job.host_id) == (JobState.RUNNING, host_id)
+        assert street.house.fleet.get(host_id).slots.free == 0
 
 
 class TestRefused:

@@ -131,9 +131,10 @@ async def submit(house: House, order: Order) -> LiveJob:
         house.jobs.live.add(job)
         if lease is not None:
             give(house, job, lease)
-        elif candidate is not None:
+        elif candidate is not None and candidate.away:
             house.background.spawn(start(house, job, candidate))
         else:
+            # Also where its host came here meanwhile: the slots were counted anew, and none is reserved any more.
             queue_up(house, job, spec_of(job))
     return job
 
