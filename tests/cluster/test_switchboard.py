@@ -5,7 +5,8 @@ import os
 
 from comptoir.cluster.messages import Declined, HttpAnswer, Took
 from comptoir.cluster.switchboard import Switchboard
-from comptoir.kit.bus import MESSAGE_BYTES_MAX, Exchange, LocalBus
+from comptoir.kit.bus import MESSAGE_BYTES_MAX
+from tests.kit.local_bus import Exchange, LocalBus
 
 ONE, TWO = b"1" * 16, b"2" * 16
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from comptoir.kit.bus import Bus, Exchange, LocalBus, open_bus
+from comptoir.kit.bus import Bus, open_bus
+from tests.kit.local_bus import Exchange, LocalBus
 from tests.redis_server import RedisServer
 
 

@@ -9,7 +9,7 @@ Units: seconds since 1970 for times, the payment token's smallest unit for amoun
 Knows: nobody. Hashing and recovering need the extra ``comptoir[chain]``; without it they refuse, and reading works.
 """
 
-from comptoir.chain.containers import SET_BYTES_MAX, SETS_MAX, KnownSets, containers_id
+from comptoir.chain.containers import SET_BYTES_MAX, KnownSets, containers_id
 from comptoir.chain.delegated import DelegatedRequest, parse_delegated
 from comptoir.chain.eip712 import digest, domain_separator, recover, struct_hash
 from comptoir.chain.errors import (
@@ -26,7 +26,6 @@ from comptoir.chain.types import NOBODY, Domain, Signature, Subscription
 
 __all__ = [
     "NOBODY",
-    "SETS_MAX",
     "SET_BYTES_MAX",
     "BadContainerSet",
     "BadRecoveryId",

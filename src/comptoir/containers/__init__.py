@@ -8,7 +8,7 @@ Knows: the street and the hosts; the cluster tells it what is elsewhere (`Contai
 """
 
 from comptoir.containers.admit import admit
-from comptoir.containers.elsewhere import ContainersElsewhere, ContainerTalk
+from comptoir.containers.elsewhere import ContainersElsewhere
 from comptoir.containers.errors import ContainerRefused
 from comptoir.containers.inquire import ask_here, model_support
 from comptoir.containers.recorded import (
@@ -25,7 +25,6 @@ __all__ = [
     "RECORDED_NAME_CHARS_MAX",
     "TABLES",
     "ContainerRefused",
-    "ContainerTalk",
     "ContainersElsewhere",
     "RecordedStatuses",
     "admit",

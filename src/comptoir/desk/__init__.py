@@ -7,8 +7,8 @@ the dialects that nobody published but us (`render_plain_error`). It knows HTTP 
 """
 
 from comptoir.desk.bringing import bring, job_named, leased_to
-from comptoir.desk.ending import elsewhere, stop, until_over
-from comptoir.desk.follow import began_anew, find_job, follow, follow_anew, job_by_id, leave, until_answered
+from comptoir.desk.ending import stop, until_over
+from comptoir.desk.follow import began_anew, find_job, follow, follow_anew, leave, until_answered
 from comptoir.desk.gate import Gate
 from comptoir.desk.idempotent import claim
 from comptoir.desk.offers import Hex, Machine, Offer
@@ -20,7 +20,7 @@ from comptoir.desk.statuses import STATUSES, status_of
 from comptoir.desk.streaming import stream_job
 
 __all__ = [
-    "STATUSES", "Gate", "Hex", "Machine", "Offer", "PlainBody", "began_anew", "bring", "claim", "elsewhere", "find_job", "follow",
-    "follow_anew", "job_by_id", "job_named", "leased_to", "leave", "once", "open_stream", "owner_of", "register_once",
+    "STATUSES", "Gate", "Hex", "Machine", "Offer", "PlainBody", "began_anew", "bring", "claim", "find_job", "follow",
+    "follow_anew", "job_named", "leased_to", "leave", "once", "open_stream", "owner_of", "register_once",
     "render_plain_error", "status_of", "stop", "stream_job", "submit_once", "until_answered", "until_over",
 ]  # fmt: skip

@@ -5,8 +5,8 @@ next container of a chain) -> `settle` (end and pay), beside them `cancel`, `exp
 No SQL, no HTTP in here. `House` is what every verb works on.
 """
 
-from comptoir.dispatch.house import House, Line, Membership, State
+from comptoir.dispatch.house import House, Membership, State
 from comptoir.dispatch.peers import Peers, Standing
 from comptoir.dispatch.submit import Order
 
-__all__ = ["House", "Line", "Membership", "Order", "Peers", "Standing", "State"]
+__all__ = ["House", "Membership", "Order", "Peers", "Standing", "State"]

@@ -9,8 +9,8 @@ Units: milliseconds; ids are 16 bytes. Knows: nobody.
 """
 
 from comptoir.events.errors import EventsForgotten
-from comptoir.events.hub import WAITING_MAX, EventHub, Subscription
-from comptoir.events.service import LOOK_S, PAGE_MAX, Events, Follower
+from comptoir.events.hub import EventHub
+from comptoir.events.service import Events, Follower
 from comptoir.events.tables import TABLES
 from comptoir.events.types import (
     NUMBERED,
@@ -31,7 +31,6 @@ from comptoir.events.types import (
     Missed,
     NumberedEvent,
     OfferChanged,
-    OwnedEvent,
     ReceiptIssued,
     RemoteHostOutcome,
     RemoteJobsWaiting,
@@ -39,11 +38,8 @@ from comptoir.events.types import (
 )
 
 __all__ = [
-    "LOOK_S",
     "NUMBERED",
-    "PAGE_MAX",
     "TABLES",
-    "WAITING_MAX",
     "CreditAdded",
     "DatabaseReturned",
     "Draining",
@@ -65,10 +61,8 @@ __all__ = [
     "Missed",
     "NumberedEvent",
     "OfferChanged",
-    "OwnedEvent",
     "ReceiptIssued",
     "RemoteHostOutcome",
     "RemoteJobsWaiting",
-    "Subscription",
     "UnknownEvent",
 ]

@@ -11,19 +11,15 @@ Knows `routing` (its door only), whose candidates and free lists the fleet keeps
 from comptoir.hosts.away import Away
 from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.check import (
-    GPU_CHARS_MAX,
-    MODEL_CHARS_MAX,
-    MODELS_MAX,
     SLOTS_MAX,
     check_host,
     check_offer,
     offers_of,
 )
 from comptoir.hosts.door import Door, Entry, address_of, door
-from comptoir.hosts.errors import HostRefusal, NoFreeSlot, UnknownHost
-from comptoir.hosts.fleet import HOST_SILENT_S, Fleet
+from comptoir.hosts.errors import NoFreeSlot, UnknownHost
+from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
-from comptoir.hosts.reach import REACHES, Reach
 from comptoir.hosts.service import Hosts
 from comptoir.hosts.store import insert_host
 from comptoir.hosts.tables import TABLES
@@ -36,18 +32,13 @@ from comptoir.hosts.types import (
     LINK,
     LOST,
     OFFLINE,
-    OUTCOMES,
     POLL,
     PUSH,
-    STATUSES,
-    TRANSPORTS,
     ContainerSummary,
     HostRow,
     ModelSummary,
     NewHost,
-    PaceFigures,
     ReputationStory,
-    WorkSummary,
 )
 
 __all__ = [
@@ -55,22 +46,14 @@ __all__ = [
     "DONE",
     "DRAINING",
     "FAILED",
-    "GPU_CHARS_MAX",
-    "HOST_SILENT_S",
     "INFRINTIA",
     "LINK",
     "LOST",
-    "MODELS_MAX",
-    "MODEL_CHARS_MAX",
     "OFFLINE",
-    "OUTCOMES",
     "POLL",
     "PUSH",
-    "REACHES",
     "SLOTS_MAX",
-    "STATUSES",
     "TABLES",
-    "TRANSPORTS",
     "Away",
     "Catalog",
     "ContainerSummary",
@@ -78,17 +61,13 @@ __all__ = [
     "Entry",
     "Fleet",
     "Host",
-    "HostRefusal",
     "HostRow",
     "Hosts",
     "ModelSummary",
     "NewHost",
     "NoFreeSlot",
-    "PaceFigures",
-    "Reach",
     "ReputationStory",
     "UnknownHost",
-    "WorkSummary",
     "address_of",
     "check_host",
     "check_offer",

@@ -6,7 +6,7 @@ under that id at most once, and the answer is rendered from it again.
 Units: keys are 1 to 255 printable characters; ids 16 bytes. Knows: nobody.
 """
 
-from comptoir.idempotency.service import KEY_CHARS_MAX, Claim, Idempotency, IdempotencyMismatch
+from comptoir.idempotency.service import Claim, Idempotency, IdempotencyMismatch
 from comptoir.idempotency.tables import TABLES
 
-__all__ = ["KEY_CHARS_MAX", "TABLES", "Claim", "Idempotency", "IdempotencyMismatch"]
+__all__ = ["TABLES", "Claim", "Idempotency", "IdempotencyMismatch"]

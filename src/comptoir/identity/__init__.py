@@ -9,16 +9,13 @@ never deleted; once a revocation returns, the key opens nothing on this coordina
 Units: ids raw 16 bytes, times milliseconds since 1970 UTC. Knows: nobody. A host's id is only a number here.
 """
 
-from comptoir.identity.errors import EmailTaken, IdentityRefusal, UnknownAccessKey, UnknownUser, UsernameTaken
+from comptoir.identity.errors import EmailTaken, UnknownAccessKey, UnknownUser, UsernameTaken
 from comptoir.identity.passwords import Passwords
-from comptoir.identity.service import KEY_CACHE_S, LIST_MAX, LOGIN_CACHE_S, Identity
+from comptoir.identity.service import KEY_CACHE_S, Identity
 from comptoir.identity.tables import TABLES
 from comptoir.identity.types import (
-    HOST_KEY_PREFIX,
-    USER_KEY_PREFIX,
     Anonymous,
     Credentials,
-    Key,
     NewKey,
     NewUser,
     OwnerKind,
@@ -28,18 +25,12 @@ from comptoir.identity.types import (
 )
 
 __all__ = [
-    "HOST_KEY_PREFIX",
     "KEY_CACHE_S",
-    "LIST_MAX",
-    "LOGIN_CACHE_S",
     "TABLES",
-    "USER_KEY_PREFIX",
     "Anonymous",
     "Credentials",
     "EmailTaken",
     "Identity",
-    "IdentityRefusal",
-    "Key",
     "NewKey",
     "NewUser",
     "OwnerKind",

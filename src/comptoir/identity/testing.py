@@ -5,7 +5,7 @@ import base64
 from comptoir.events import EventHub
 from comptoir.identity.passwords import Passwords
 from comptoir.identity.service import Identity
-from comptoir.identity.types import Credentials, OwnerKind, Principal, Role
+from comptoir.identity.types import Credentials
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 
@@ -26,13 +26,6 @@ def make_identity(
         db, clock, events=events, passwords=make_passwords(), logins_per_minute=logins_per_minute,
         key_cache_size=key_cache_size,
     )  # fmt: skip
-
-
-def make_principal(
-    *, kind: OwnerKind = OwnerKind.USER, number: int = 1, role: Role = Role.BUYER, name: str = "ann"
-) -> Principal:
-    """Return somebody who is asking."""
-    return Principal(kind, number.to_bytes(16, "big"), role, (number + (1 << 64)).to_bytes(16, "big"), name)
 
 
 def bearer(secret: str, *, ip: str = IP) -> Credentials:

@@ -43,12 +43,10 @@ FINAL = frozenset((JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobS
 
 
 class AttemptState(StrEnum):
-    """leased -> streaming -> done | failed | lost."""
+    """leased -> done | failed | lost."""
 
     LEASED = "leased"
     """The host has been given the job."""
-    STREAMING = "streaming"
-    """Its first frame arrived."""
     DONE = "done"
     """It delivered its part and was settled."""
     FAILED = "failed"

@@ -9,7 +9,7 @@ Writes happen inside somebody's command: `load` (and lock) the accounts of a bat
 
 from comptoir.ledger.audit import Difference, audit, differences
 from comptoir.ledger.book import Book, account_rows
-from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, LedgerRefusal, UnknownAccount
+from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, UnknownAccount
 from comptoir.ledger.service import Ledger
 from comptoir.ledger.tables import TABLES
 from comptoir.ledger.types import (
@@ -19,8 +19,6 @@ from comptoir.ledger.types import (
     PROMOTIONS,
     UNNAMED,
     Account,
-    HoldState,
-    Statement,
     Transfer,
     fee_account,
 )
@@ -36,11 +34,8 @@ __all__ = [
     "Book",
     "Difference",
     "HoldMismatch",
-    "HoldState",
     "InsufficientCredit",
     "Ledger",
-    "LedgerRefusal",
-    "Statement",
     "Transfer",
     "UnknownAccount",
     "account_rows",

@@ -123,13 +123,6 @@ class Ledger:
 
         return await self._db.run(command, locks=[account_rows((owner_id, PROMOTIONS))])
 
-    async def fees_uusd(self) -> int:
-        """Return the platform's part so far, over the fee accounts of all coordinators."""
-        ((total,),) = await self._db.fetch(
-            "SELECT SUM(balance_uusd) FROM accounts WHERE kind = ?", [HOUSE_ACCOUNTS[FEES]]
-        )
-        return int(total or 0)
-
     async def statement(self, owner_id: bytes, *, limit: int = 50, before: bytes | None = None) -> Statement:
         """Return the account and its newest transfers, newest first; *before* pages by transfer id.
 

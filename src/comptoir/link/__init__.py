@@ -6,7 +6,7 @@ of a lease are numbered from 0, the coordinator acknowledges what it holds, the 
 acknowledged, and after a reconnect both say where they are (`Hello.open`, `Welcome.have`).
 """
 
-from comptoir.link.chain import CHAIN_BYTES, chain_start, chain_step
+from comptoir.link.chain import chain_start, chain_step
 from comptoir.link.messages import (
     CONTAINER,
     COUNT_MAX,
@@ -45,7 +45,6 @@ from comptoir.link.messages import (
 from comptoir.link.segment import SEGMENT_PAYLOAD_TYPE, Segment, pae, segment_bytes
 
 __all__ = [
-    "CHAIN_BYTES",
     "CONTAINER",
     "COUNT_MAX",
     "LINK_VERSION",

@@ -12,8 +12,8 @@ Knows: nobody. Settlement hands it the facts; `verify` works offline.
 """
 
 from comptoir.receipts.build import build_and_sign, statement_bytes
-from comptoir.receipts.errors import BadRegistry, KeyTaken, ReceiptRefusal, UnknownKey, UnknownReceipt
-from comptoir.receipts.service import LIST_MAX, Receipts
+from comptoir.receipts.errors import BadRegistry, KeyTaken, UnknownKey, UnknownReceipt
+from comptoir.receipts.service import Receipts
 from comptoir.receipts.store import insert_rows
 from comptoir.receipts.tables import TABLES
 from comptoir.receipts.types import (
@@ -41,7 +41,6 @@ from comptoir.receipts.verify import ENVELOPE_BYTES_MAX, envelope, read_registry
 __all__ = [
     "COORDINATOR",
     "ENVELOPE_BYTES_MAX",
-    "LIST_MAX",
     "PAYLOAD_TYPE",
     "PREDICATE_TYPE",
     "TABLES",
@@ -56,7 +55,6 @@ __all__ = [
     "Reason",
     "Receipt",
     "ReceiptFacts",
-    "ReceiptRefusal",
     "Receipts",
     "SegmentEntry",
     "SegmentFacts",

@@ -5,6 +5,6 @@ Invariant: an audit sees one moment of the whole database, so work that goes on 
 Units: micro-dollars. Knows: the ledger's own audit.
 """
 
-from comptoir.reports.audit import DIFFERENCES_MAX, Difference, audit
+from comptoir.reports.audit import audit
 
-__all__ = ["DIFFERENCES_MAX", "Difference", "audit"]
+__all__ = ["audit"]

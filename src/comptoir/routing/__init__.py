@@ -7,7 +7,7 @@ Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. Kno
 """
 
 from comptoir.routing.errors import UnknownPreference
-from comptoir.routing.filters import EXPLAINED_MAX, FILTERS, cost_scaled, explain, passes
+from comptoir.routing.filters import FILTERS, explain, passes
 from comptoir.routing.freelist import FreeList
 from comptoir.routing.needs import NO_CAPACITY, Capacity, Needs, decode_needs, encode_needs
 from comptoir.routing.rank import choose, possible, rank
@@ -15,36 +15,28 @@ from comptoir.routing.score import PREFERENCES, Preference, preference_named
 from comptoir.routing.types import (
     PRIOR_FIRST_FRAME_MS,
     PRIOR_INTER_FRAME_MS,
-    AccessPolicy,
     Candidate,
-    FilterCount,
-    Ranked,
     Refused,
     Slots,
     Spec,
 )
 
 __all__ = [
-    "EXPLAINED_MAX",
     "FILTERS",
     "NO_CAPACITY",
     "PREFERENCES",
     "PRIOR_FIRST_FRAME_MS",
     "PRIOR_INTER_FRAME_MS",
-    "AccessPolicy",
     "Candidate",
     "Capacity",
-    "FilterCount",
     "FreeList",
     "Needs",
     "Preference",
-    "Ranked",
     "Refused",
     "Slots",
     "Spec",
     "UnknownPreference",
     "choose",
-    "cost_scaled",
     "decode_needs",
     "encode_needs",
     "explain",

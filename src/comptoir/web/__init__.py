@@ -7,7 +7,7 @@ Knows: what the street's `House` shows from memory; nothing here asks the databa
 """
 
 from comptoir.web.assets import asset
-from comptoir.web.replies import SECURITY_HEADERS, base_url, secured
-from comptoir.web.shop import Fragment, Shop
+from comptoir.web.replies import base_url, secured
+from comptoir.web.shop import Shop
 
-__all__ = ["SECURITY_HEADERS", "Fragment", "Shop", "asset", "base_url", "secured"]
+__all__ = ["Shop", "asset", "base_url", "secured"]

@@ -18,7 +18,7 @@ The contract, which tests/kit/test_bus.py holds against every implementation:
 
 Two implementations:
 
-- `LocalBus`: nodes of one event loop that meet at an `Exchange`, which tests cut and mend.
+- Nodes of one event loop that meet at an exchange, which tests cut and mend (tests/kit/local_bus.py).
 - Redis or Valkey Streams, 6.2 or newer (`open_bus`; needs the extra ``comptoir[bus]``). One stream per inbox,
   ``comptoir:<post>:inbox:<node id>``. The receiver makes it, reads it with a blocking XREAD, cuts off what it read and
   keeps it alive; senders only add to one that exists, so nothing collects behind a dead node, and its inbox expires after
@@ -31,30 +31,17 @@ Units: times in seconds, sizes in bytes. Knows: nobody.
 """
 
 from comptoir.kit.bus.bus import (
-    INBOX_TTL_S,
     MESSAGE_BYTES_MAX,
-    NODE_ID_BYTES,
     OUTGOING_BYTES_MAX,
     Bus,
-    OnChange,
-    OnGap,
-    OnMessage,
     Traffic,
     open_bus,
 )
-from comptoir.kit.bus.local import Exchange, LocalBus
 
 __all__ = [
-    "INBOX_TTL_S",
     "MESSAGE_BYTES_MAX",
-    "NODE_ID_BYTES",
     "OUTGOING_BYTES_MAX",
     "Bus",
-    "Exchange",
-    "LocalBus",
-    "OnChange",
-    "OnGap",
-    "OnMessage",
     "Traffic",
     "open_bus",
 ]

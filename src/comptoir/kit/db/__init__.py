@@ -11,20 +11,18 @@ change anything outside its transaction. Several coordinators may write to one P
 selects with ``lock``, and says so beforehand (`locking`, or ``locks`` of `Database.run`).
 """
 
-from comptoir.kit.db.engine import COMMANDS_WAITING_MAX, Database, WriterStats, open_database
+from comptoir.kit.db.engine import Database, open_database
 from comptoir.kit.db.locks import Rows, locking
 from comptoir.kit.db.schema import Table, ddl
 from comptoir.kit.db.store import Fetch
 from comptoir.kit.db.tx import Tx
 
 __all__ = [
-    "COMMANDS_WAITING_MAX",
     "Database",
     "Fetch",
     "Rows",
     "Table",
     "Tx",
-    "WriterStats",
     "ddl",
     "locking",
     "open_database",

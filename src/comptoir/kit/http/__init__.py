@@ -13,7 +13,6 @@ from comptoir.kit.http.errors import (
     NoSuchPath,
     PayloadTooLarge,
     UnsupportedBody,
-    field_error,
     read_json,
 )
 from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
@@ -40,7 +39,6 @@ __all__ = [
     "document_bytes",
     "encode_json",
     "endpoint_errors",
-    "field_error",
     "is_news",
     "openapi_document",
     "read_json",
