@@ -12,14 +12,14 @@ import pytest
 from comptoir.kinds import BUILT_IN
 from tests.house import tree
 
-AT_HOME = ("src/comptoir/kinds/", "src/comptoir/link/")
-"""The kinds themselves, and the wire, whose constant and shapes are those of the older workers."""
+AT_HOME = ("src/comptoir/kinds/", "src/comptoir/link/", "src/comptoir/worker/engines/")
+"""The kinds themselves, the wire, whose constant and shapes are those of the older workers, and engines, each of which is about the
+kinds that it runs."""
 NAMES = {kind.name for kind in BUILT_IN}
 CLASSES = {kind.__name__ for kind in BUILT_IN}
 
 INFERNET = "Infernet's published answers have a field of this name"
 STORED = "the column, and the field that coordinators tell each other, are called so; only the room itself reads it"
-ENGINE = "an engine is about the kinds that it runs"
 
 LEFT: Mapping[str, tuple[str, str]] = {
     "src/comptoir/containers/admit.py": ("'container'", INFERNET),
@@ -30,15 +30,6 @@ LEFT: Mapping[str, tuple[str, str]] = {
     "src/comptoir/jobs/store.py": (".steps", STORED),
     "src/comptoir/jobs/types.py": (".steps", STORED),
     "src/comptoir/receipts/first_version.py": ("'container'", "receipts of version 1 are read as they were written, for ever"),
-    "src/comptoir/worker/engines/container.py": ("'container' CONTAINER", ENGINE),
-    "src/comptoir/worker/engines/llamacpp.py": ("'chat' 'completion' 'embedding'", ENGINE),
-    "src/comptoir/worker/engines/llamacpp_answers.py": ("'completion'", ENGINE),
-    "src/comptoir/worker/engines/llamacpp_pieces.py": ("'chat'", ENGINE),
-    "src/comptoir/worker/engines/llamacpp_request.py": ("'chat' 'completion'", ENGINE),
-    "src/comptoir/worker/engines/openai.py": ("'chat' 'completion' 'embedding'", ENGINE),
-    "src/comptoir/worker/engines/openai_continue.py": ("'chat' 'completion'", ENGINE),
-    "src/comptoir/worker/engines/openai_probe.py": ("'chat' 'completion'", ENGINE),
-    "src/comptoir/worker/engines/registry.py": ("'container'", "the name of the engine for containers"),
 }  # fmt: skip
 """File, what it says, and why. Nothing is added."""
 
