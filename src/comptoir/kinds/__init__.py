@@ -10,7 +10,7 @@ Knows: `link` and `kit` only. Both sides of the link use it. How to add one: doc
 
 from comptoir.kinds.containers import ContainerChain
 from comptoir.kinds.errors import KindsError, UnknownKind
-from comptoir.kinds.kind import Kind, Resume
+from comptoir.kinds.kind import Kind, Progress, Resume
 from comptoir.kinds.registry import BUILT_IN, Kinds, load_kinds
 from comptoir.kinds.terms import Ask, Part, Stage, Terms, agree, bought, decode_stages, encode_stages, hold_of
 from comptoir.kinds.tokens import Chat, Completion, Embedding, answers_chat
@@ -31,6 +31,7 @@ __all__ = [
     "Kinds",
     "KindsError",
     "Part",
+    "Progress",
     "Resume",
     "Stage",
     "Terms",
