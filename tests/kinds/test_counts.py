@@ -21,8 +21,8 @@ from comptoir.transports.handing import job_message
 from tests.dispatch.continuing import earned, lease_of, receipt
 from tests.kinds.ends import adds_up, pay_of, pieces, sign
 from tests.kinds.toys import (
-    BYTE,
     EACH_UUSD,
+    GRAIN,
     LETTER,
     Dearest,
     Measured,
@@ -240,6 +240,6 @@ class TestExtremes:
             with pytest.raises(InvalidField, match="price_in") if refused else contextlib.nullcontext():
                 await street.host(offer=offer(Dearest, more=more))
 
-    @pytest.mark.parametrize(("count", "said"), [(0, "0 bytes"), (1, "1 byte"), (COUNT_MAX, "2,147,483,647 bytes")])
+    @pytest.mark.parametrize(("count", "said"), [(0, "0 grains"), (1, "1 grain"), (COUNT_MAX, "2,147,483,647 grains")])
     def test_a_count_is_said(self, count: int, said: str) -> None:
-        assert BYTE.said(count) == said
+        assert GRAIN.said(count) == said

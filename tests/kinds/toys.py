@@ -16,7 +16,7 @@ from tests.street import Street, open_street
 RENDER = Unit("render", "render", "renders", 1, "render", "a render")
 DEED = Unit("deed", "deed", "deeds", 1, "deed", "a deed")
 SECOND = Unit("audio_second", "second of audio", "seconds of audio", 60, "minute of audio")
-BYTE = Unit("byte", "byte", "bytes", 1_000, "kilobyte", rate_max=10**9 * 1_000_000)
+GRAIN = Unit("grain", "grain", "grains", 1_000, "1,000 grains", rate_max=10**9 * 1_000_000)
 """As dear as a unit may be."""
 LETTER = Unit("letter", "letter", "letters", 1_000, "1,000 letters")
 SHEET = Unit("sheet", "sheet", "sheets", 1, "sheet", "a sheet")
@@ -93,7 +93,7 @@ class Dearest(Kind):
 
     name = "dearest"
     input = Unit("scan", "scan", "scans", 1, rate_max=10**9 * 1_000_000)
-    output = BYTE
+    output = GRAIN
 
     def parts(self, ask: Ask) -> tuple[Part, ...]:
         return (Part(ask.model, COUNT_MAX, COUNT_MAX, ask.output_max),)
