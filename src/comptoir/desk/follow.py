@@ -2,7 +2,7 @@
 
 from comptoir.dispatch import House
 from comptoir.dispatch.cancel import hang_up
-from comptoir.jobs import RESTARTED, AnswerForgotten, JobState, LiveJob, UnknownJob
+from comptoir.jobs import AnswerForgotten, JobState, LiveJob, UnknownJob
 from comptoir.kit.ids import parse
 
 
@@ -68,7 +68,7 @@ async def until_answered(house: House, job: LiveJob) -> LiveJob:
 
 def began_anew(job: LiveJob) -> bool:
     """Tell whether *job* is a mirror that ended only because the answer began anew elsewhere."""
-    return job.over and job.error_code == RESTARTED[0]
+    return job.broken_off
 
 
 async def follow_anew(house: House, job: LiveJob) -> LiveJob:

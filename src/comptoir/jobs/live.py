@@ -45,7 +45,7 @@ class LiveJob:
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "_text_only", "tried",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "anew", "_waiters",
-        "_enders", "_body_sha256", "caller", "needs",
+        "_enders", "broken_off", "_body_sha256", "caller", "needs",
     )  # fmt: skip
 
     def __init__(
@@ -66,8 +66,7 @@ class LiveJob:
         """What is done one after the other, each whole and by a host of its own; empty: one model."""
         self.detached = detached
         self.deadline_ms = deadline_ms
-        self.created_ms = created_ms
-        self.submitted_s = submitted_s
+        self.created_ms, self.submitted_s = created_ms, submitted_s
         self.state = JobState.QUEUED
         self.events = 1
         """Number of the next row in job_events; row 0 says queued."""
@@ -124,6 +123,8 @@ class LiveJob:
         """Lease of a second host that was started because the first frame is late; in no table until it delivers."""
         self.anew: list[tuple[int, int]] = []
         """Of each restart that this process saw: its number, and the frame at which the answer began anew."""
+        self.broken_off = False
+        """Set by `break_off` alone. No error code tells it: a host chooses the code that its job ends with."""
 
     @classmethod
     def revived(cls, row: JobRow, *, kinds: Kinds, now_s: float) -> "LiveJob":
@@ -389,7 +390,7 @@ class LiveJob:
         """End a mirror's readers, whose frames are no part of the answer any more; the job goes on without this object."""
         assert not self.over
         (self.error_code, self.error_message), self.error_status = RESTARTED, 502
-        self.state = JobState.FAILED
+        self.state, self.broken_off = JobState.FAILED, True
         self.wake()
 
     def accept_offer(self, body: bytes, *, events: int, answers: int, tried: Iterable[bytes]) -> None:
