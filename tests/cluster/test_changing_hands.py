@@ -9,14 +9,15 @@ import msgspec
 import pytest
 
 from comptoir.cluster import offers
-from comptoir.cluster.messages import Batch, Offer
+from comptoir.cluster.messages import Batch, Ended, Gone, Offer
+from comptoir.desk import find_job, follow
 from comptoir.desk.readers import OpenStreams
 from comptoir.dispatch.assign import lease_on
 from comptoir.dispatch.submit import submit
-from comptoir.jobs import JobRow, JobState, Lease, LiveJob, Reader
+from comptoir.jobs import RESTARTED, JobRow, JobState, Lease, LiveJob, Reader
 from comptoir.kinds import Chat, Terms
 from comptoir.kit.ids import new_id, public
-from comptoir.link import Frame
+from comptoir.link import Frame, Usage
 from comptoir.receipts import read_registry, verify
 from tests.cluster.posts import Posts, open_posts, peers_of
 from tests.cluster.test_any_coordinator import TOKENS, calling, events, order, read
@@ -190,3 +191,50 @@ class TestBegunAnew:
                 assert job is not None
                 await asyncio.wait_for(job.ended(), 10)
         assert (job.state, len(job.frames) < 100) == (JobState.CANCELLED, True)
+
+
+class TestPassedOn:
+    """A job moves on while a third coordinator follows it at the second, whose own it was: a mirror is followed."""
+
+    @pytest.mark.parametrize("start", [0, 1, 9])
+    async def test_where_its_readers_are_ended_those_elsewhere_are_told_to_look_for_it(
+        self, posts: Posts, monkeypatch: pytest.MonkeyPatch, start: int
+    ) -> None:
+        house, elsewhere = posts[0].house, posts[1].house.node_id
+        job = house.jobs.revived(as_row(posts[0], new_id()), now_s=0.0)
+        job.append([Frame("one ")] * min(start, 1))
+        house.jobs.live.add_mirror(job, elsewhere)
+        cluster, said = peers_of(house), []
+        send = cluster.board.send
+
+        def heard(node_id: bytes, message: Any) -> None:
+            said.append(message) if getattr(message, "job_id", None) == job.id else send(node_id, message)
+
+        monkeypatch.setattr(cluster.board, "send", heard)
+        cluster.mirrors.serve(elsewhere, job, start=start, chain=job.chain)
+        await asyncio.sleep(0)
+
+        cluster.mirrors._break_off(job)
+        await posts.until(lambda: not cluster.mirrors._served)
+
+        assert said == [Gone(job.id)]
+
+    async def test_an_older_one_that_says_it_is_the_end_is_not_believed(self, posts: Posts) -> None:
+        """It was taken for the job's own end, and whoever waited for a whole answer asked for it again without a pause, for ever."""
+        async with posts[1].worker(options={"per_s": 100.0}):
+            await posts.until_seen(posts[1], free=8)
+            job = await submit(posts[1].house, order(posts[1]))
+            house, owner = posts[0].house, posts[1].house.node_id
+            mirror = await follow(house, await find_job(house, None, public("job", job.id)))
+            await posts.until(lambda: mirror.frames)
+
+            code, message = RESTARTED
+            ended = Ended(
+                job.id, "failed", len(mirror.frames), 0, Usage(), "", "", code, message, 502, b"", 0.0, None, 0
+            )  # fmt: skip
+            peers_of(house).mirrors._ended(owner, ended)
+
+            assert not mirror.over
+            async with asyncio.timeout(20):
+                assert await read(mirror) == " tok" * TOKENS
+            assert mirror.state == JobState.COMPLETED

@@ -18,7 +18,18 @@ from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.recover import take_up
 from comptoir.dispatch.second_host import drop_hedge
-from comptoir.jobs import FINAL, Fault, JobFinished, JobRow, JobState, LiveJob, Reader, UnknownJob, chain_over
+from comptoir.jobs import (
+    FINAL,
+    RESTARTED,
+    Fault,
+    JobFinished,
+    JobRow,
+    JobState,
+    LiveJob,
+    Reader,
+    UnknownJob,
+    chain_over,
+)
 from comptoir.kit.errors import Refusal, Unavailable
 
 log = logging.getLogger(__name__)
@@ -203,6 +214,10 @@ class Mirrors:
         job = self._mine(sender, message.job_id)
         if job is None:
             return
+        if message.error_code == RESTARTED[0]:
+            # A coordinator of before passes a mirror of its own on, and says that its readers' end is the job's.
+            self._gone(sender, Gone(job.id))
+            return
         if message.frames != len(job.frames):
             self._attach(job, sender)
             return
@@ -320,7 +335,7 @@ class Mirrors:
     async def _serve(self, node_id: bytes, job: LiveJob, start: int, chain: bytes) -> None:
         send = self._board.send
         if not await self._goes_on(job, start, chain):
-            send(node_id, Differs(job.id))
+            send(node_id, Gone(job.id) if job.broken_off else Differs(job.id))
             return
         reader = Reader(job, start=start)
         while (fresh := await reader.next()) is not None:
@@ -332,7 +347,10 @@ class Mirrors:
             for first in range(0, len(fresh), FRAMES_A_MESSAGE):
                 part = fresh[first : first + FRAMES_A_MESSAGE]
                 send(node_id, Batch(job.id, seq + first, part, job.state, job.host_id, job.started_ms, job.restarts))
-        if job.over:
+        if job.broken_off:
+            # It had become a mirror, whose readers here were ended; the job goes on, and those elsewhere look for its owner.
+            send(node_id, Gone(job.id))
+        elif job.over:
             send(node_id, _end_of(job))
 
     async def _goes_on(self, job: LiveJob, start: int, chain: bytes) -> bool:
