@@ -129,7 +129,7 @@ def _drop_half_a_stage(job: LiveJob, ending: Ending) -> None:
     Nobody has looked at it: it may be no output, or count as more than it is.
     """
     kind = job.kind
-    if kind.resume(job) is not Resume.FROM_STAGE or ending.state is JobState.COMPLETED:
+    if ending.state is JobState.COMPLETED or kind.resume(job) is not Resume.FROM_STAGE:
         return
     if len(job.frames) == job.segment_start:
         return

@@ -97,4 +97,4 @@ def decode_stages(stored: bytes | None) -> tuple[Stage, ...]:
 
 def bought(model: str, stages: tuple[Stage, ...]) -> str:
     """Return the name of what a job buys: its model, or its stages joined by commas, as contracts name them."""
-    return ",".join([stage.model for stage in stages]) or model
+    return ",".join([stage.model for stage in stages]) if stages else model
