@@ -173,7 +173,7 @@ class TestWorker:
 
         up.until("No model answers here yet")
         up.until("pip install xllamacpp")
-        assert ask(up.quickstart, "/house/models") == {"models": []}
+        assert ask(up.quickstart, "/house/models") == {"models": [], "others": []}
         assert up.stop() == 0
 
 
