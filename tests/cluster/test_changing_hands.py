@@ -220,7 +220,7 @@ class TestPassedOn:
         assert said == [Gone(job.id)]
 
     async def test_an_older_one_that_says_it_is_the_end_is_not_believed(self, posts: Posts) -> None:
-        """It was taken for the job's own end, and whoever waited for a whole answer asked for it again without a pause, for ever."""
+        """It was taken for the end of the job, and who waited for a whole answer asked for it again, without a pause, for ever."""
         async with posts[1].worker(options={"per_s": 100.0}):
             await posts.until_seen(posts[1], free=8)
             job = await submit(posts[1].house, order(posts[1]))
