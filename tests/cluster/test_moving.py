@@ -83,6 +83,29 @@ class TestWorkerMoves:
         assert told_here.count('data: {"token": " tok"}') == 80
 
 
+class TestNewcomer:
+    async def test_whose_client_waits_for_a_job_is_looked_up_where_it_is_not_known_yet(self, posts: Posts) -> None:
+        """Its first job moved on within its first second, and was ended where it came: "the coordinator restarted"."""
+        async with posts[0].worker(name="gone"):
+            await posts.until_seen(posts[0])
+        home, there = posts[0].house, posts[1].house
+        job = await submit(home, order(posts[0], detached=False))
+        cluster = peers_of(there)
+        row = await there.jobs.claim(job.id, node_id=there.node_id, from_id=home.node_id)
+        assert row is not None
+        # As before its first beat since the other began; the next one is up to a second away.
+        cluster.board.here = frozenset()
+        cluster.take_over.nodes = [node for node in cluster.take_over.nodes if node.id != home.node_id]
+
+        await cluster.mirrors.take_up(row)
+
+        taken = there.jobs.live.get(job.id)
+        assert taken is not None and taken.state == JobState.QUEUED
+        assert cluster.board.here == {home.node_id}
+        assert not await there.peers.meets(b"nobody".ljust(16))
+        await cancel(there, taken, reason="a test")
+
+
 class TestSilence:
     async def test_its_waiting_jobs_are_taken_over_and_its_readers_served(self, posts: Posts) -> None:
         async with posts[0].worker(name="gone"):
