@@ -102,7 +102,8 @@ class TestNewcomer:
         taken = there.jobs.live.get(job.id)
         assert taken is not None and taken.state == JobState.QUEUED
         assert cluster.board.here == {home.node_id}
-        assert not await there.peers.meets(b"nobody".ljust(16))
+        await there.peers.meet(nobody := b"nobody".ljust(16))
+        assert not there.peers.lives(nobody)
         await cancel(there, taken, reason="a test")
 
 

@@ -104,9 +104,10 @@ class Cluster(Peers):
         """Tell whether a coordinator is alive, this one included."""
         return node_id == self._house.node_id or node_id in self.board.here
 
-    async def meets(self, node_id: bytes) -> bool:
-        """Tell whether a coordinator is alive; one that is not known here is looked up."""
-        return self.lives(node_id) or await self.take_over.meet(node_id)
+    async def meet(self, node_id: bytes) -> None:
+        """Have `lives` know of a coordinator that may have just begun: one that is not known here is looked up."""
+        if not self.lives(node_id):
+            await self.take_over.meet(node_id)
 
     def standing(self) -> Standing:
         """Tell how it stands with the others."""

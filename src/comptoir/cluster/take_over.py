@@ -143,13 +143,11 @@ class TakeOver:
         """Return our jobs whose client was connected to a coordinator that is gone: it hung up with it."""
         return [job for job in self._house.jobs.live.all() if not job.detached and job.home_id == node_id]
 
-    async def meet(self, node_id: bytes) -> bool:
-        """Tell whether a coordinator that is not here is alive all the same: it may have begun since the last beat."""
+    async def meet(self, node_id: bytes) -> None:
+        """Look whether a coordinator that is not here is alive all the same: it may have begun since the last beat."""
         if all(node.id != node_id for node in self.nodes):
             self.nodes = await self._house.nodes.beat()
-        alive = self._judge()
-        self._note(alive | self._board.here)  # Who is gone is for a beat to say.
-        return node_id in alive
+        self._note(self._judge() | self._board.here)  # Who is gone is for a beat to say.
 
     # -- taking over ---------------------------------------------------------------------------------------------
 

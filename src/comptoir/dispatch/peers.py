@@ -71,13 +71,12 @@ class Peers:
         """Tell whether a coordinator is alive, this one included."""
         return False
 
-    async def meets(self, node_id: bytes) -> bool:
-        """Tell whether a coordinator is alive, also one that has just begun and is not known here yet.
+    async def meet(self, node_id: bytes) -> None:
+        """Have `lives` know of a coordinator that may have just begun.
 
         Raises:
             Unavailable: it is not known here, and the database is away.
         """
-        return self.lives(node_id)
 
     def standing(self) -> Standing | None:
         """Tell how it stands with the others; None where there are none."""

@@ -38,14 +38,15 @@ async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tr
         known: what readers here hold of it; its frames were shown and stay.
         tried: hosts that failed it, as far as known.
     """
-    wanted = row.detached or (row.home_id is not None and await house.peers.meets(row.home_id))
+    if not row.detached and row.home_id is not None:
+        await house.peers.meet(row.home_id)
     job = await _revive(house, row, known)
     job.note_tried(tried)
     house.jobs.live.add(job)
     house.state(Buyers).in_flight.enter(job.owner_id)
     if not job.kind.sold:
         await _end_unsold(house, job)
-    elif not wanted:
+    elif not job.detached and not (job.home_id is not None and house.peers.lives(job.home_id)):
         ending = Ending(
             JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="coordinator_restarted",
             message="the coordinator restarted while the client was waiting; nothing was charged", status=503, free=True,
