@@ -7,6 +7,7 @@ own, and the hold covers them all.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -150,10 +151,11 @@ def _reserve(house: House, order: Order) -> tuple[LiveJob, Candidate | None]:
     )  # fmt: skip
     parts = kind.parts(ask)
     text_only = bool(house.fleet.plain_hosts) and kind.text_only(order.body)
-    specs = [spec_of_part(kind, part, caller=order.caller, text_only=text_only, needs=order.needs) for part in parts]
-    later = [_price_to_wait_for(house, spec) for spec in specs[1:]]
-    candidate = take(house, specs[0])
-    rates = [_prices(house, specs[0], candidate), *later]
+    asked = partial(spec_of_part, kind, caller=order.caller, text_only=text_only, needs=order.needs)
+    first = asked(parts[0])
+    later = [_price_to_wait_for(house, asked(part)) for part in parts[1:]]
+    candidate = take(house, first)
+    rates = [_prices(house, first, candidate), *later]
     return _live(house, order, kind, parts=parts, rates=rates), candidate
 
 
