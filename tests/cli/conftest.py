@@ -29,6 +29,11 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "PYTHONUNBUFFERED": "1", **more}
 
 
+def _heed_interrupts() -> None:
+    """Take Ctrl-C as at a terminal: a shell that runs the tests in the background has its children ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Program:
     """A running ``comptoir …``; its output is read as it comes."""
 
@@ -36,6 +41,7 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "comptoir", *arguments], cwd=cwd, env=env or clean_environment(),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            preexec_fn=_heed_interrupts,
         )  # fmt: skip
         self.text = ""
         self._grown = threading.Condition()
