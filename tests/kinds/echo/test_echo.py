@@ -225,7 +225,7 @@ class TestMoney:
         [
             ({"body": {"text": "", "times": 1}}, 422), ({"body": {"text": "a", "times": 0}}, 422), ({"body": 7}, 422),
             ({"kind": "chat", "output_max": 5}, 422), ({"model": "cockatoo"}, 404),
-            ({"body": {"text": "a" * 1000, "times": 100_000}}, 402),
+            ({"body": {"text": "a" * 1000, "times": 100_000}}, 402), ({"body": {"text": "a" * 30_000, "times": 100_000}}, 422),
         ],
     )  # fmt: skip
     async def test_what_is_no_order_is_refused_before_anything_is_held(

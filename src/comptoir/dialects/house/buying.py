@@ -74,6 +74,8 @@ async def buy(house: House, request: Request) -> JobView:
     output_max = body.output_max or kind.output_max(asked)
     if not output_max and kind.paid_by_output:
         raise InvalidField("output_max", f"is needed: the most {kind.output.many} that may be made and paid")
+    if output_max > COUNT_MAX:
+        raise InvalidField("body", f"leads to {output_max} {kind.output.many}, and a job has at most {COUNT_MAX}")
     bound = await claim(house, request)
     order = Order(
         owner_id=request.principal.id, dialect=DIALECT_NAME, kind=kind.name, model=body.model, body=asked,
