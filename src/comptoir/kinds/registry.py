@@ -109,7 +109,10 @@ class Kinds:
 
     def of_offer(self, offer: ModelOffer) -> Kind | None:
         """Return the first kind of *offer* that is sold here; its units are the offer's. None: none is."""
-        return next((self._kinds[name] for name in offer.kinds if name in self._kinds), None)
+        return self._first(offer.kinds)
+
+    def _first(self, names: Iterable[str]) -> Kind | None:
+        return next((self._kinds[name] for name in names if name in self._kinds), None)
 
     def sold(self, offer: ModelOffer) -> list[Kind]:
         """Return the kinds of *offer* that are sold here, in its order."""
@@ -117,7 +120,8 @@ class Kinds:
 
     def noun(self, names: Iterable[str]) -> str:
         """Return what an offer of the kinds *names* is called: the word of the first that is sold here."""
-        return next((self._kinds[name].noun for name in names if name in self._kinds), Kind.noun)
+        kind = self._first(names)
+        return kind.noun if kind is not None else Kind.noun
 
     def rates(self, offer: ModelOffer) -> tuple[int, int]:
         """Return an offer's prices (in, out), micro-dollars per million units of its kinds; of kinds not sold here as they are."""
