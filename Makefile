@@ -21,7 +21,7 @@ PYTEST = $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up cluster test check fmt size bench chaos openapi migration wheel lock upgrade upgrade-proof hooks clean venv-run venv-dev
+.PHONY: help up cluster test check fmt size bench beside chaos openapi migration wheel lock upgrade upgrade-proof hooks clean venv-run venv-dev
 
 help: ## Say what each word does (this list).
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ size: venv-dev ## Install the wheel and its locked base in an empty folder; fail
 
 bench: venv-dev ## Run the benchmarks; figures go to bench/out.
 	$(PY) -m bench $(ARGS)
+
+beside: venv-dev ## Measure a job life and a completion beside an earlier commit, in alternating windows (FROM=REV).
+	PYTHONPATH=src:. $(PY) -m bench.beside $(FROM) $(ARGS)
 
 chaos: venv-dev ## Kill things under load, episode after episode (JOBS=10000 KILLS=200 SEED=1 TOPOLOGY=sqlite,postgres,cluster).
 	$(PY) -m tests.chaos --jobs $(if $(findstring command,$(origin JOBS)),$(JOBS),10000) --kills $(KILLS) --seed $(SEED) --topology $(TOPOLOGY) $(ARGS)

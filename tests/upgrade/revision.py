@@ -12,12 +12,25 @@ WHERE = "import pathlib, comptoir; print(pathlib.Path(comptoir.__file__).parents
 
 
 def build(rev: str) -> Code:
-    """Unpack *rev* in a folder of its own below the system's for temporary files, and make the environment that it locks.
+    """Unpack *rev*, and make the environment that it locks.
 
     A second call finds both there. `tools/venv.sh` of that commit does the work, a minute or two.
 
     Raises:
         subprocess.CalledProcessError: there is no such commit, or the packages can't be had.
+    """
+    root = unpack(rev)
+    environment = root / ".venv"
+    # Of an environment that is there and complete it changes nothing.
+    subprocess.run(["tools/venv.sh", "dev"], cwd=root, check=True, env=_environment(environment), capture_output=True)
+    return Code(str(environment / "bin" / "python"), root)
+
+
+def unpack(rev: str) -> Path:
+    """Return a folder below the system's for temporary files that holds *rev*; a second call finds it there.
+
+    Raises:
+        subprocess.CalledProcessError: there is no such commit.
     """
     commit = _git("rev-parse", "--verify", f"{rev}^{{commit}}").decode().strip()
     root = Path(tempfile.gettempdir()) / f"comptoir-upgrade-{commit[:12]}"
@@ -25,10 +38,7 @@ def build(rev: str) -> Code:
         root.mkdir(exist_ok=True)
         subprocess.run(["tar", "--extract", "--directory", str(root)], input=_git("archive", commit), check=True)
         (root / ".unpacked").touch()
-    environment = root / ".venv"
-    # Of an environment that is there and complete it changes nothing.
-    subprocess.run(["tools/venv.sh", "dev"], cwd=root, check=True, env=_environment(environment), capture_output=True)
-    return Code(str(environment / "bin" / "python"), root)
+    return root
 
 
 def found_at(python: str) -> Code:
