@@ -28,9 +28,9 @@ from comptoir.jobs import (
     LiveJob,
     Reader,
     UnknownJob,
-    chain_over,
 )
 from comptoir.kit.errors import Refusal, Unavailable
+from comptoir.link import chain_over, chain_start
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +306,7 @@ class Mirrors:
         if self._jobs.get(job.id) is not job or row.state not in FINAL:
             return
         held = len(job.frames)
-        if len(frames) < held or chain_over(job.id, frames[:held]) != job.chain:
+        if len(frames) < held or chain_over(chain_start(job.id), frames[:held]) != job.chain:
             self._break_off(job)
             return
         job.learn_restarts(row.restarts or 0)
@@ -359,7 +359,7 @@ class Mirrors:
             await Reader(job, start=len(job.frames)).next()
         if len(job.frames) == start:
             return job.chain == chain
-        return len(job.frames) > start and (not start or chain_over(job.id, job.frames[:start]) == chain)
+        return len(job.frames) > start and (not start or chain_over(chain_start(job.id), job.frames[:start]) == chain)
 
     def _follow(self, sender: bytes, message: Follow) -> None:
         live = self._house.jobs.live

@@ -1,6 +1,7 @@
 """Rows of numbered events: the tag is the type, the id it is about has a column, the other fields are JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,15 +27,15 @@ class _Shape(NamedTuple):
 
     kind: type[NumberedEvent]
     tag: str
-    subject: str
-    """Its field that holds the id it is about: the first of its own."""
     facts: tuple[str, ...]
-    """Those that are stored as JSON."""
+    """Its own fields but the first, which holds the id it is about: those that are stored as JSON."""
+    values: Callable[[NumberedEvent], tuple[Any, ...]]
+    """Gives the id, then those."""
 
 
 def _shape(kind: type[NumberedEvent]) -> _Shape:
     own = kind.__struct_fields__[len(NumberedEvent.__struct_fields__) :]
-    return _Shape(kind, str(kind.__struct_config__.tag), own[0], own[1:])
+    return _Shape(kind, str(kind.__struct_config__.tag), own[1:], attrgetter(*own))
 
 
 BY_KIND = {kind: _shape(kind) for kind in NUMBERED}
@@ -47,9 +48,10 @@ def insert_rows(tx: Tx, events: Sequence[NumberedEvent]) -> None:
 
 
 def _row(event: NumberedEvent) -> tuple[Any, ...]:
-    _, tag, subject, facts = BY_KIND[type(event)]
-    data = _encode({name: getattr(event, name) for name in facts}).decode()
-    return event.owner_id, event.number, event.at_ms, tag, getattr(event, subject), data
+    shape = BY_KIND[type(event)]
+    subject_id, *values = shape.values(event)
+    data = _encode(dict(zip(shape.facts, values, strict=True))).decode()
+    return event.owner_id, event.number, event.at_ms, shape.tag, subject_id, data
 
 
 def _event(row: tuple[Any, ...]) -> NumberedEvent:

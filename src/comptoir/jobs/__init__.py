@@ -18,7 +18,7 @@ from comptoir.jobs.errors import (
     UnknownJob,
 )
 from comptoir.jobs.lease import ClosedSegment, Lease
-from comptoir.jobs.live import RESTARTED, LiveJob, chain_over, decode_frames
+from comptoir.jobs.live import RESTARTED, LiveJob, decode_frames
 from comptoir.jobs.live_jobs import LiveJobs
 from comptoir.jobs.queue import Queue, Waiting
 from comptoir.jobs.reader import Reader
@@ -71,7 +71,6 @@ __all__ = [
     "Start",
     "UnknownJob",
     "Waiting",
-    "chain_over",
     "decode_frames",
     "finish_rows",
     "insert_jobs",

@@ -17,7 +17,7 @@ from comptoir.jobs.change import Change, Touches
 from comptoir.jobs.lease import ClosedSegment, Lease
 from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState
 from comptoir.kinds import Kind, Kinds, Resume, Stage, Terms, decode_stages, encode_stages
-from comptoir.link import Frame, Usage, chain_start, chain_step
+from comptoir.link import Frame, Usage, chain_over, chain_start
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of text and extras that one answer may hold where the caller names no bound."""
@@ -427,7 +427,7 @@ class LiveJob:
         held, common = len(self.frames), min(len(self.frames), len(stored.frames))
         if held > len(stored.frames) and not open_attempt:
             return False
-        if chain_over(self.id, self.frames[:common]) != chain_over(self.id, stored.frames[:common]):
+        if self.frames[:common] != stored.frames[:common]:
             return False
         self.learn_restarts(stored.restarts)
         self.append(stored.frames[held:])
@@ -444,18 +444,16 @@ class LiveJob:
     def append(self, items: list[Frame], *, bytes_max: int | None = None) -> bool:
         """Take frames in order; wake readers. False: the answer would grow past *bytes_max* (`FRAME_BYTES_MAX`), nothing taken."""
         size = self.frame_bytes
-        chain = self.chain
         count = self.count
         for frame in items:
             text = frame.text
             # Bytes, as the next host gets all of it in one message; ASCII, as most is, is told at once.
             size += (len(text) if text.isascii() else len(text.encode())) + len(frame.extra) + 16
-            chain = chain_step(chain, frame)
             count += frame.tokens
         if size > (FRAME_BYTES_MAX if bytes_max is None else bytes_max):
             return False
+        self.chain = chain_over(self.chain, items)  # First, as it refuses what no message can say.
         self.frame_bytes = size
-        self.chain = chain
         self.count = count
         self.frames += items
         self.wake()
@@ -485,14 +483,6 @@ class LiveJob:
     def encode_frames(self) -> bytes:
         """Return all frames as stored in ``answers``; empty when there are none."""
         return _encode_frames(self.frames) if self.frames else b""
-
-
-def chain_over(job_id: bytes, frames: Sequence[Frame]) -> bytes:
-    """Return the running hash after *frames*, the first of the job's."""
-    chain = chain_start(job_id)
-    for frame in frames:
-        chain = chain_step(chain, frame)
-    return chain
 
 
 def decode_frames(stored: bytes) -> list[Frame]:

@@ -6,7 +6,7 @@ of a lease are numbered from 0, the coordinator acknowledges what it holds, the 
 acknowledged, and after a reconnect both say where they are (`Hello.open`, `Welcome.have`).
 """
 
-from comptoir.link.chain import chain_start, chain_step
+from comptoir.link.chain import chain_over, chain_start, chain_step
 from comptoir.link.messages import (
     CONTAINER,
     COUNT_MAX,
@@ -77,6 +77,7 @@ __all__ = [
     "Settled",
     "Usage",
     "Welcome",
+    "chain_over",
     "chain_start",
     "chain_step",
     "decode_from_coordinator",

@@ -6,6 +6,7 @@ text + extra)`` with three big-endian unsigned 32-bit integers; *text* is UTF-8,
 
 import hashlib
 import struct
+from collections.abc import Iterable
 
 from comptoir.link.messages import Frame
 
@@ -20,6 +21,13 @@ def chain_start(job_id: bytes) -> bytes:
 
 def chain_step(chain: bytes, frame: Frame) -> bytes:
     """Return the chain value after *frame*."""
-    text = frame.text.encode()
-    extra = frame.extra
-    return hashlib.sha256(b"".join((chain, _header(len(text), frame.tokens, len(extra)), text, extra))).digest()
+    return chain_over(chain, (frame,))
+
+
+def chain_over(chain: bytes, frames: Iterable[Frame]) -> bytes:
+    """Return the chain value after *frames*, in order."""
+    sha256, header = hashlib.sha256, _header
+    for frame in frames:
+        text, extra = frame.text.encode(), frame.extra
+        chain = sha256(chain + header(len(text), frame.tokens, len(extra)) + text + extra).digest()
+    return chain

@@ -3,7 +3,7 @@
 from comptoir.kit import ids
 from comptoir.kit.money import cost_half_even, fee_of
 from comptoir.kit.signing import SigningKey
-from comptoir.link import Frame, Segment, chain_start, chain_step, segment_bytes
+from comptoir.link import Frame, Segment, chain_over, chain_start, segment_bytes
 from comptoir.receipts.build import statement_bytes
 from comptoir.receipts.types import COORDINATOR, HolderKind, PublishedKey, ReceiptFacts, SegmentFacts, Transfer
 
@@ -44,8 +44,7 @@ def make_segment(
     """Return what attempt *number* delivered after *before*, signed when a *key* is given. One token a frame."""
     first = before.end_frame if before else 0
     chain = before.chain if before else chain_start(job_id)
-    for _ in range(frames):
-        chain = chain_step(chain, Frame("word "))
+    chain = chain_over(chain, [Frame("word ")] * frames)
     attempt_id, host_id = (0xA000 + number).to_bytes(16, "big"), (0xB000 + number).to_bytes(16, "big")
     segment = Segment(
         job=ids.public("job", job_id),

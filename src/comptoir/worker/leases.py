@@ -11,7 +11,7 @@ import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
-from comptoir.link import Done, Fail, Frame, Frames, Job, chain_start, chain_step
+from comptoir.link import Done, Fail, Frame, Frames, Job, chain_over, chain_start, chain_step
 
 UNACKED_BYTES_MAX = 8 * 1024 * 1024
 """Most unacknowledged answer bytes of one lease; the engine is not read beyond (one larger frame may pass)."""
@@ -81,7 +81,7 @@ class Lease:
         self.sent_seq = start_seq
         self.end_seq = start_seq
         self.frames: list[Frame] = list(job.prefix)
-        self.chain = job.chain or chain_over(job)
+        self.chain = job.chain or chain_of(job)
         self.tokens = 0
         """Tokens of the frames this host made."""
         self.unacked_bytes = 0
@@ -200,12 +200,9 @@ def _bytes_of(frames: list[Frame]) -> int:
     return sum([len(frame.text) + len(frame.extra) for frame in frames])
 
 
-def chain_over(job: Job) -> bytes:
+def chain_of(job: Job) -> bytes:
     """Return the running hash over the frames that *job* came with."""
-    chain = chain_start(job.job_id)
-    for frame in job.prefix:
-        chain = chain_step(chain, frame)
-    return chain
+    return chain_over(chain_start(job.job_id), job.prefix)
 
 
 class LeaseTable:

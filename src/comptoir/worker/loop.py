@@ -30,7 +30,7 @@ from comptoir.link import (
 )
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
 from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
-from comptoir.worker.leases import FrameTooBig, Lease, LeaseTable, chain_over
+from comptoir.worker.leases import FrameTooBig, Lease, LeaseTable, chain_of
 
 _log = logging.getLogger(__name__)
 
@@ -267,7 +267,7 @@ def _wrong_prefix(job: Job) -> str:
     """
     if len(job.prefix) != job.start_seq:
         return f"the job begins at frame {job.start_seq} and {len(job.prefix)} frames came with it"
-    if job.chain and job.chain != chain_over(job):
+    if job.chain and job.chain != chain_of(job):
         return "the running hash that came with the job is not that of its frames"
     return ""
 

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from comptoir.kit.db.schema import Table
 from comptoir.kit.db.store import Look
-from comptoir.kit.db.tx import ROWS_PER_STATEMENT_MAX, Row, powers_of_two, sqlite_insert, sqlite_select, sqlite_update
+from comptoir.kit.db.tx import ROWS_PER_STATEMENT_MAX, Row, sqlite_insert, sqlite_select, sqlite_update, statement_sizes
 
 T = TypeVar("T")
 
 STATEMENTS_CACHED = 1024
-"""Prepared statements kept; multi-row verbs come in nine sizes each."""
+"""Prepared statements kept; multi-row verbs come in 28 sizes each (`statement_sizes`)."""
 
 OUT_OF_ORDER = frozenset(
     (
@@ -78,7 +78,7 @@ class SqliteTx:
     ) -> int:
         names = columns or table.names
         touched = at = 0
-        for size in powers_of_two(len(rows)):
+        for size in statement_sizes(len(rows)):
             part = rows[at : at + size]
             at += size
             sql = sqlite_insert(table, names, size, ignore_conflicts)
@@ -93,7 +93,7 @@ class SqliteTx:
 
     def _update(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row], *, adding: bool) -> int:
         touched = at = 0
-        for size in powers_of_two(len(rows)):
+        for size in statement_sizes(len(rows)):
             part = rows[at : at + size]
             at += size
             sql = sqlite_update(table, columns, size, adding)

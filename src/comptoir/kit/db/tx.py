@@ -59,17 +59,19 @@ ROWS_PER_STATEMENT_MAX = 256
 """Rows of one multi-row statement; with at most 32 columns it stays below SQLite's 32,766 variables."""
 
 
-def powers_of_two(count: int) -> list[int]:
-    """Split *count* into falling powers of two (37 -> 32, 4, 1), so that few distinct statements get prepared."""
+@lru_cache(maxsize=4096)
+def statement_sizes(count: int) -> tuple[int, ...]:
+    """Split *count* rows over statements of 1 to 8, 10, 12, 14, 16, 20, 24, 28, 32, … rows (37 -> 32, 5): three leading bits each.
+
+    So 28 distinct statements are prepared at most, and a group of up to 64 rows takes two where powers of two took up to six.
+    """
     sizes = [ROWS_PER_STATEMENT_MAX] * (count // ROWS_PER_STATEMENT_MAX)
     rest = count % ROWS_PER_STATEMENT_MAX
-    bit = ROWS_PER_STATEMENT_MAX >> 1
     while rest:
-        if rest & bit:
-            sizes.append(bit)
-            rest ^= bit
-        bit >>= 1
-    return sizes
+        bits_left = max(0, rest.bit_length() - 3)
+        sizes.append(rest >> bits_left << bits_left)
+        rest -= sizes[-1]
+    return tuple(sizes)
 
 
 @lru_cache(maxsize=4096)
