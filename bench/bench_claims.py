@@ -23,8 +23,8 @@ from pathlib import Path
 import uvloop
 
 from bench.bench_lives import postgres
-from comptoir.app import open_house
-from comptoir.dispatch import House
+from comptoir.app import open_core
+from comptoir.dispatch import Core
 from comptoir.dispatch.assign import start_verb
 from comptoir.dispatch.onboard import add_host, add_user
 from comptoir.dispatch.submit import Order, submit
@@ -147,26 +147,26 @@ def claimed(count: int, how: str, *args: str) -> tuple[Counter[str], float, list
     return Counter(job for each in won for job in each), wall_s, [len(each) for each in won]
 
 
-async def fill(house: House, jobs: int) -> None:
+async def fill(core: Core, jobs: int) -> None:
     """Have *jobs* jobs wait, bought as any are."""
-    buyer = (await add_user(house, username=f"b{new_id().hex()[:12]}", email=None, password=None)).user.id
-    await house.ledger.deposit(owner_id=buyer, amount_uusd=10**14)
+    buyer = (await add_user(core, username=f"b{new_id().hex()[:12]}", email=None, password=None)).user.id
+    await core.ledger.deposit(owner_id=buyer, amount_uusd=10**14)
     order = Order(buyer, "bench", "chat", MODEL, b'{"messages":[]}', 1, True)
     for first in range(0, jobs, 500):
-        await asyncio.gather(*(submit(house, order) for _ in range(min(500, jobs - first))))
+        await asyncio.gather(*(submit(core, order) for _ in range(min(500, jobs - first))))
 
 
 @contextlib.asynccontextmanager
 async def open_post(folder: Path, database: str):  # type: ignore[no-untyped-def]
     """Open a coordinator that has one host, which is away."""
     settings = Settings(data=str(folder), database=database, jobs_per_buyer_max=10_000_000)
-    async with open_house(settings) as house:
+    async with open_core(settings) as core:
         offer = ModelOffer(MODEL, ["chat"], 4096, 1_000_000, 1_000_000)
-        host = await add_host(house, NewHost(gpu="x", models=(offer,), slots=1, transport=LINK))
-        yield house, host.host_id
+        host = await add_host(core, NewHost(gpu="x", models=(offer,), slots=1, transport=LINK))
+        yield core, host.host_id
 
 
-async def verdict(house: House, name: str, jobs: int, found: tuple[Counter[str], float, list[int]]) -> float:
+async def verdict(core: Core, name: str, jobs: int, found: tuple[Counter[str], float, list[int]]) -> float:
     """Print what four processes did; end the run if anything was handed out twice, or not at all."""
     times, wall_s, shares = found
     twice = sum(count > 1 for count in times.values())
@@ -176,7 +176,7 @@ async def verdict(house: House, name: str, jobs: int, found: tuple[Counter[str],
     )
     if twice or len(times) != jobs:
         raise SystemExit(f"{twice} twice, {jobs - len(times)} not at all")
-    differences = await audit(house.db)
+    differences = await audit(core.db)
     if differences:
         raise SystemExit(f"the audit found {differences[:3]}")
     return jobs / wall_s
@@ -184,22 +184,22 @@ async def verdict(house: House, name: str, jobs: int, found: tuple[Counter[str],
 
 async def measure(folder: Path, database: str, jobs: int) -> None:
     """Run everything once."""
-    async with open_post(folder, database) as (house, host_id):
-        args = database, house.node_id.hex(), host_id.hex()
+    async with open_post(folder, database) as (core, host_id):
+        args = database, core.node_id.hex(), host_id.hex()
         few = jobs // SHARE_ALONE
-        await fill(house, few)
+        await fill(core, few)
         _, wall_s, _ = await asyncio.to_thread(claimed, 1, "lease", *args)
         alone = few / wall_s
-        await fill(house, jobs)
-        rate = await verdict(house, "leases", jobs, await asyncio.to_thread(claimed, PROCESSES, "lease", *args))
+        await fill(core, jobs)
+        rate = await verdict(core, "leases", jobs, await asyncio.to_thread(claimed, PROCESSES, "lease", *args))
         print(
             f"  one process alone: {alone:,.0f} claims/s, so {rate / alone:.2f} times that with everybody at every job"
         )
-        await fill(house, jobs)
-        rate = await verdict(house, "take-over", jobs, await asyncio.to_thread(claimed, PROCESSES, "take_over", *args))
+        await fill(core, jobs)
+        rate = await verdict(core, "take-over", jobs, await asyncio.to_thread(claimed, PROCESSES, "take_over", *args))
         print(f"  {rate / alone:.2f} times as many as leases by one process alone")
-        await house.db.run(lambda tx: tx.execute("CREATE TABLE bench_naive (id BIGINT PRIMARY KEY, free INT)"))
-        await house.db.run(
+        await core.db.run(lambda tx: tx.execute("CREATE TABLE bench_naive (id BIGINT PRIMARY KEY, free INT)"))
+        await core.db.run(
             lambda tx: tx.execute(f"INSERT INTO bench_naive SELECT n, 1 FROM generate_series(1, {few:d}) n")
         )
         times, wall_s, _ = await asyncio.to_thread(claimed, PROCESSES, "naive", *args)

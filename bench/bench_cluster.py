@@ -130,11 +130,11 @@ async def lives(clients: int = 48, requests: int = 4500) -> None:
 async def claims(jobs: int = 12_000) -> None:
     """Measure leases a second of one, two and three processes that each have jobs of their own."""
     with tempfile.TemporaryDirectory(prefix="comptoir-claims-") as folder, postgres() as database:
-        async with bench_claims.open_post(Path(folder) / "data", database) as (house, host_id):
-            args = database, house.node_id.hex(), host_id.hex()
+        async with bench_claims.open_post(Path(folder) / "data", database) as (core, host_id):
+            args = database, core.node_id.hex(), host_id.hex()
             alone = 0.0
             for count in COUNTS:
-                await bench_claims.fill(house, jobs)
+                await bench_claims.fill(core, jobs)
                 found, wall_s, _ = await asyncio.to_thread(bench_claims.claimed, count, "lease_share", *args)
                 assert len(found) == jobs and set(found.values()) == {1}
                 alone = alone or jobs / wall_s

@@ -29,7 +29,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from bench.http_load import Result, load, percentile, post
-from comptoir.app import open_house, running, tune_interpreter
+from comptoir.app import open_core, running, tune_interpreter
 from comptoir.dispatch.onboard import add_user
 from comptoir.settings import Settings
 from comptoir.worker.engines.registry import EngineSpec
@@ -50,11 +50,11 @@ STAMP = re.compile(rb'"content":"(\d{9,})"')
 async def coordinator(folder: str, database: str = "") -> None:
     """Serve until killed, on SQLite unless *database* says otherwise; the first line says port and key."""
     settings = Settings(data=folder, database=database, port=0, requests_per_minute_per_key=100_000_000)
-    async with open_house(settings) as house:
-        buyer = await add_user(house, username="bench", email="b@example.org", password="correct-horse")
-        await house.ledger.deposit(owner_id=buyer.user.id, amount_uusd=10**14)
+    async with open_core(settings) as core:
+        buyer = await add_user(core, username="bench", email="b@example.org", password="correct-horse")
+        await core.ledger.deposit(owner_id=buyer.user.id, amount_uusd=10**14)
         tune_interpreter()
-        async with running(house) as url:
+        async with running(core) as url:
             print(url, buyer.key, flush=True)
             await asyncio.Event().wait()
 

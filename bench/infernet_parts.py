@@ -13,8 +13,8 @@ from aiohttp import web
 
 from bench.free_containers import RESOURCES
 from bench.infernet_reference import serve_reference
-from comptoir.app import open_house, running, tune_interpreter
-from comptoir.dispatch import House
+from comptoir.app import open_core, running, tune_interpreter
+from comptoir.dispatch import Core
 from comptoir.jobs import JobState, NewJob, insert_jobs
 from comptoir.kinds import MILLION, Stage, Terms, encode_stages
 from comptoir.kit.ids import new_id
@@ -43,29 +43,29 @@ async def coordinator(folder: str, stored: str = "0") -> None:
         data=folder, port=0, requests_per_minute_per_key=100_000_000, requests_per_minute_per_ip=100_000_000,
         infernet_requests_per_minute=100_000_000, infernet_anonymous="loopback", infernet_anonymous_uusd_per_day=10**12,
     )  # fmt: skip
-    async with open_house(settings) as house:
-        await store(house, int(stored))
+    async with open_core(settings) as core:
+        await store(core, int(stored))
         tune_interpreter()
-        async with running(house) as url:
+        async with running(core) as url:
             print(url, flush=True)
             await asyncio.Event().wait()
 
 
-async def store(house: House, jobs: int) -> None:
+async def store(core: Core, jobs: int) -> None:
     """Write *jobs* of the caller at 127.0.0.1; all but `UNFINISHED` are over."""
     steps = encode_stages((Stage("c0", 10**9),))
-    body, later = b'{"containers":["c0"],"data":{}}', house.common_ms() + 10**9
+    body, later = b'{"containers":["c0"],"data":{}}', core.common_ms() + 10**9
     for _ in range(0, jobs, 1000):
         some = [
             NewJob(
-                new_id(), UNNAMED, "infernet", "container", "c0", body, Terms(0, 1, 0, 10**9), True, later, later, house.node_id,
+                new_id(), UNNAMED, "infernet", "container", "c0", body, Terms(0, 1, 0, 10**9), True, later, later, core.node_id,
                 None, "127.0.0.1", steps,
             )
             for _ in range(1000)
         ]  # fmt: skip
-        await house.db.run(lambda tx, some=some: insert_jobs(tx, some, []))  # type: ignore[misc]
+        await core.db.run(lambda tx, some=some: insert_jobs(tx, some, []))  # type: ignore[misc]
     sql = f"UPDATE jobs SET state = ? WHERE id NOT IN (SELECT id FROM jobs ORDER BY id DESC LIMIT {UNFINISHED})"
-    await house.db.run(lambda tx: tx.execute(sql, [JobState.COMPLETED]))
+    await core.db.run(lambda tx: tx.execute(sql, [JobState.COMPLETED]))
 
 
 async def worker(url: str, folder: str, target: str, options: str) -> None:

@@ -24,6 +24,7 @@ hypothesis.settings.register_profile("unshrunk", deadline=None, phases=[hypothes
 hypothesis.settings.load_profile("comptoir")
 
 pytest_plugins = [
+    "tests.budget",
     "tests.infernet_client.client",
     "tests.offline",
     "tests.programs",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comptoir.app import open_house, running
-from comptoir.dispatch import House
+from comptoir.app import open_core, running
+from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import add_user
 from comptoir.identity import Role
 from comptoir.reports import audit
@@ -25,7 +25,7 @@ PRICE: Mapping[str, int] = {"token_in": 1_000_000, "token_out": 100_000_000}
 class Post:
     """One running trading post."""
 
-    house: House
+    core: Core
     url: str
     buyer_id: bytes
     buyer_key: str
@@ -37,7 +37,7 @@ class Post:
     async def until_linked(self, hosts: int = 1, *, beside: Collection[object] = ()) -> None:
         """Wait until *hosts* workers are linked, not counting the lines *beside*, which may end meanwhile."""
         async with asyncio.timeout(20):
-            while sum(line not in beside for line in self.house.lines.values()) < hosts:
+            while sum(line not in beside for line in self.core.lines.values()) < hosts:
                 await asyncio.sleep(0.01)
 
     @contextlib.asynccontextmanager
@@ -51,7 +51,7 @@ class Post:
             url=",".join(urls) or self.url, engines=[EngineSpec(engine, options or {})], slots=slots, prices=prices, measure=False,
             state_dir=str(self.folder / name), drain_s=2.0,
         )  # fmt: skip
-        before = list(self.house.lines.values())
+        before = list(self.core.lines.values())
         task = asyncio.create_task(run_worker(config, stop=stop))
         try:
             if not urls:
@@ -73,13 +73,13 @@ def free_port() -> int:
 async def open_post(folder: Path, *, database: str = "", **settings: Any) -> AsyncIterator[Post]:
     """Start a trading post in *folder* with one buyer (100 credits) and one operator."""
     chosen = Settings(data=str(folder / "data"), database=database, port=0, **({"drain_s": 2.0} | settings))
-    async with open_house(chosen) as house:
-        buyer = await add_user(house, username="ada", email="ada@example.org", password="correct-horse")
+    async with open_core(chosen) as core:
+        buyer = await add_user(core, username="ada", email="ada@example.org", password="correct-horse")
         admin = await add_user(
-            house, username="root", email="root@example.org", password="correct-horse", role=Role.ADMIN
+            core, username="root", email="root@example.org", password="correct-horse", role=Role.ADMIN
         )
-        async with running(house) as url:
-            post = Post(house, url, buyer.user.id, buyer.key, admin.key, folder)
+        async with running(core) as url:
+            post = Post(core, url, buyer.user.id, buyer.key, admin.key, folder)
             yield post
         # Whatever a test did to this trading post, its books are exact afterwards.
-        assert post.forged or await audit(house.db) == []
+        assert post.forged or await audit(core.db) == []

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from comptoir.app import open_house
-from comptoir.dispatch import House
+from comptoir.app import open_core
+from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import add_host, add_user
 from comptoir.dispatch.stream import complete, take_frames
 from comptoir.dispatch.submit import Order, submit
@@ -56,7 +56,7 @@ class FakeLine:
 class Street:
     """One coordinator's core."""
 
-    house: House
+    core: Core
     clock: FakeClock
     buyer_id: bytes
     folder: Path
@@ -66,31 +66,31 @@ class Street:
     ) -> tuple[bytes, FakeLine]:
         """Register a host and link it (or have it poll)."""
         new = NewHost(gpu="x", models=(offer,), slots=slots, transport=transport, public_key=public_key)
-        made = await add_host(self.house, new)
+        made = await add_host(self.core, new)
         line = FakeLine()
         self.link(made.host_id, line)
         return made.host_id, line
 
     def link(self, host_id: bytes, line: FakeLine) -> None:
         """Say that *host_id* is reached by *line*."""
-        self.house.lines[host_id] = line
-        if self.house.fleet.get(host_id).row.transport == LINK:
-            self.house.fleet.mark_linked(host_id)
+        self.core.lines[host_id] = line
+        if self.core.fleet.get(host_id).row.transport == LINK:
+            self.core.fleet.mark_linked(host_id)
         else:
-            self.house.fleet.poll_began(host_id)
+            self.core.fleet.poll_began(host_id)
 
     def unlink(self, host_id: bytes) -> None:
         """Say that the line to *host_id* is gone."""
-        del self.house.lines[host_id]
-        self.house.fleet.unlinked(host_id)
+        del self.core.lines[host_id]
+        self.core.fleet.unlinked(host_id)
 
     async def submit(self, *, max_tokens: int = 10, detached: bool = True, job_id: bytes | None = None) -> LiveJob:
         """Buy a job."""
-        return await submit(self.house, order(self.buyer_id, max_tokens=max_tokens, detached=detached, job_id=job_id))
+        return await submit(self.core, order(self.buyer_id, max_tokens=max_tokens, detached=detached, job_id=job_id))
 
     async def free_uusd(self) -> int:
         """What the buyer can spend."""
-        return (await self.house.ledger.account(self.buyer_id)).free_uusd
+        return (await self.core.ledger.account(self.buyer_id)).free_uusd
 
 
 def order(owner_id: bytes, *, max_tokens: int = 10, detached: bool = True, job_id: bytes | None = None) -> Order:
@@ -98,15 +98,15 @@ def order(owner_id: bytes, *, max_tokens: int = 10, detached: bool = True, job_i
     return Order(owner_id, "test", "chat", MODEL, b'{"messages":[]}', max_tokens, detached, job_id)
 
 
-def deliver(house: House, job: LiveJob, count: int) -> None:
+def deliver(core: Core, job: LiveJob, count: int) -> None:
     """Have the job's host send *count* tokens more."""
-    take_frames(house, job, len(job.frames), [Frame(f"{n} ") for n in range(count)])
+    take_frames(core, job, len(job.frames), [Frame(f"{n} ") for n in range(count)])
 
 
-async def finish_well(house: House, job: LiveJob, *, tokens: int = 5) -> None:
+async def finish_well(core: Core, job: LiveJob, *, tokens: int = 5) -> None:
     """Have the job's host answer with *tokens* tokens."""
-    deliver(house, job, tokens)
-    await complete(house, job, finish_reason="stop", usage=Usage(1, tokens))
+    deliver(core, job, tokens)
+    await complete(core, job, finish_reason="stop", usage=Usage(1, tokens))
 
 
 async def until_over(job: LiveJob) -> None:
@@ -123,7 +123,7 @@ async def open_street(
     """Open a house in *folder* with one buyer, or over what is there for *buyer*."""
     clock = FakeClock(now_ms=time.time_ns() // 1_000_000)
     chosen = Settings(data=str(folder / "data"), database=database, **settings)
-    async with open_house(chosen, clock=clock) as house:
+    async with open_core(chosen, clock=clock) as core:
         if buyer is None:
-            buyer = (await add_user(house, username="ada", email=None, password=None)).user.id
-        yield Street(house, clock, buyer, folder)
+            buyer = (await add_user(core, username="ada", email=None, password=None)).user.id
+        yield Street(core, clock, buyer, folder)

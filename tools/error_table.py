@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import comptoir
-from comptoir.desk import STATUSES, status_of
 from comptoir.dialects import DIALECTS
+from comptoir.gateway import STATUSES, status_of
 from comptoir.kit.errors import InvalidField, Refusal
 from comptoir.kit.http import Dialect
 

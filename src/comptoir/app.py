@@ -1,6 +1,6 @@
 """The composition root: opens every room over one database, wires the street, and serves all dialects.
 
-Exports `open_house` (the core without HTTP), `create_app` (the ASGI application over it) and `serve` (both, until a signal).
+Exports `open_core` (the core without HTTP), `create_app` (the ASGI application over it) and `serve` (both, until a signal).
 """
 
 import asyncio
@@ -20,9 +20,8 @@ import uvicorn
 from comptoir import __version__
 from comptoir.cluster import Cluster, alone, joined
 from comptoir.containers import forgetting
-from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.assign import pump, pump_all
 from comptoir.dispatch.drain import Shutdown, drain
 from comptoir.dispatch.ending_later import Later
@@ -30,6 +29,7 @@ from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedging
 from comptoir.dispatch.meters import Meters
 from comptoir.events import DatabaseReturned, Draining, Events, HostFree
+from comptoir.gateway import Gate
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
@@ -86,7 +86,7 @@ DATA_MODE = 0o700
 
 
 @contextlib.asynccontextmanager
-async def open_house(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[House]:
+async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Core]:
     """Open the core: database brought up to date, rooms loaded, unfinished jobs taken up, sweeps running.
 
     Raises:
@@ -101,57 +101,57 @@ async def open_house(settings: Settings, *, clock: Clock | None = None) -> Async
     db = open_database(settings.database_address(), name=connection_name(node_id))
     try:
         await upgrade(db)
-        house = await _rooms(settings, clock, data, db=db, node_id=node_id)
-        meters = house.state(Meters)
-        house.events.subscribe(HostFree, lambda event: pump(house, event.host_id))
-        house.events.subscribe(DatabaseReturned, lambda event: pump_all(house))
-        hedging(house)
-        house.background.spawn(_count_before(house, before_ms=clock.now_ms()))
-        _, users = await house.identity.list_users(limit=1)
+        core = await _rooms(settings, clock, data, db=db, node_id=node_id)
+        meters = core.state(Meters)
+        core.events.subscribe(HostFree, lambda event: pump(core, event.host_id))
+        core.events.subscribe(DatabaseReturned, lambda event: pump_all(core))
+        hedging(core)
+        core.background.spawn(_count_before(core, before_ms=clock.now_ms()))
+        _, users = await core.identity.list_users(limit=1)
         meters.begin(users=users)
         try:
             async with (
-                pushing(house, UrlGuard(allow_private=settings.allow_private_endpoint_urls)),
-                _among_others(house, settings),
-                forgetting(house),
+                pushing(core, UrlGuard(allow_private=settings.allow_private_endpoint_urls)),
+                _among_others(core, settings),
+                forgetting(core),
             ):
-                sweeper = asyncio.create_task(sweep_forever(house))
+                sweeper = asyncio.create_task(sweep_forever(core))
                 try:
-                    yield house
+                    yield core
                 finally:
                     sweeper.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await sweeper
-                    await house.state(Later).close()
-                    await house.background.settle_down()
+                    await core.state(Later).close()
+                    await core.background.settle_down()
         finally:
             meters.close()
             with contextlib.suppress(Unavailable):  # Statistics of the last seconds, and the database is away.
-                await house.hosts.flush()
-            house.identity.close()
+                await core.hosts.flush()
+            core.identity.close()
     finally:
         await db.close()
 
 
 @contextlib.asynccontextmanager
-async def _among_others(house: House, settings: Settings) -> AsyncIterator[None]:
+async def _among_others(core: Core, settings: Settings) -> AsyncIterator[None]:
     """Take up what is unfinished: all of it where this coordinator is alone, with a bus what no living one owns."""
     if not settings.bus:
-        async with alone(house, settings.data_path()):
+        async with alone(core, settings.data_path()):
             yield
         return
     # All coordinators of a post sign with one key, and nobody else does.
-    bus = open_bus(settings.bus, house.node_id, post=house.receipts.keyid[:POST_CHARS])
-    async with joined(house, bus):
+    bus = open_bus(settings.bus, core.node_id, post=core.receipts.keyid[:POST_CHARS])
+    async with joined(core, bus):
         yield
 
 
-async def _count_before(house: House, *, before_ms: int) -> None:
+async def _count_before(core: Core, *, before_ms: int) -> None:
     """Count what ended before this start, beside serving: the whole table is read, and only totals wait for it."""
-    house.state(Meters).count_elsewhere(await house.jobs.ended_counts(before_ms=before_ms))
+    core.state(Meters).count_elsewhere(await core.jobs.ended_counts(before_ms=before_ms))
 
 
-async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, node_id: bytes) -> House:
+async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, node_id: bytes) -> Core:
     key = load_or_create(data / "signing.key")
     receipts = Receipts(db, clock, key)
     await receipts.start()
@@ -174,7 +174,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
     nodes = Nodes(db, node_id)
     slot = await nodes.join(version=__version__)
     await ledger.open_house_accounts(fee_slot=slot)
-    return House(
+    return Core(
         settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=jobs,
         receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=nodes, events=events,
         preference=preference_named(settings.routing), fee_account=fee_account(slot),
@@ -196,19 +196,19 @@ def tune_interpreter() -> None:
     sys.setrecursionlimit(RECURSION_LIMIT)
 
 
-def create_app(house: House) -> HttpServer:
+def create_app(core: Core) -> HttpServer:
     """Return the ASGI application that serves every dialect over *house*."""
-    settings = house.settings
-    gate = Gate(house.identity, settings, house.clock, dialects=DIALECTS)
-    cluster = house.peers if isinstance(house.peers, Cluster) else None
+    settings = core.settings
+    gate = Gate(core.identity, settings, core.clock, dialects=DIALECTS)
+    cluster = core.peers if isinstance(core.peers, Cluster) else None
     server = HttpServer(
-        house, DIALECTS, gate=gate, body_bytes_max=settings.body_bytes_max,
+        core, DIALECTS, gate=gate, body_bytes_max=settings.body_bytes_max,
         cors_origins=settings.cors_origins, hand_on=cluster.handing_on.hand_on if cluster else None,
-        served=house.state(Meters).served,
+        served=core.state(Meters).served,
     )  # fmt: skip
     if cluster is not None:
         cluster.handing_on.begin(server)
-        shared = {"key": gate.by_key, "ip": gate.by_ip, "login": house.identity.logins, **gate.by_path}
+        shared = {"key": gate.by_key, "ip": gate.by_ip, "login": core.identity.logins, **gate.by_path}
         cluster.sharing.begin(shared)
     return server
 
@@ -217,7 +217,7 @@ def create_app(house: House) -> HttpServer:
 class Listening:
     """Where the server listens, told once it does."""
 
-    house: House
+    core: Core
     url: str
 
 
@@ -225,11 +225,11 @@ class _Server(uvicorn.Server):
     """Uvicorn that drains before it stops: the first signal refuses new jobs and waits, the second stops at once."""
 
     def __init__(
-        self, config: uvicorn.Config, app: HttpServer, house: House, ready: Callable[[str], None]
+        self, config: uvicorn.Config, app: HttpServer, core: Core, ready: Callable[[str], None]
     ) -> None:  # fmt: skip
         super().__init__(config)
         self._app = app
-        self._house = house
+        self._core = core
         self._ready = ready
         self._loop = asyncio.get_running_loop()
         self._draining: asyncio.Task[None] | None = None
@@ -274,21 +274,21 @@ class _Server(uvicorn.Server):
 
     def _begin(self) -> None:
         if self._draining is None:
-            self._house.state(Shutdown).announce()
+            self._core.state(Shutdown).announce()
             self._app.closing = True
             self._draining = asyncio.get_running_loop().create_task(self._drain())
-            self._house.events.publish(Draining(self._house.jobs.live.open_answers))
+            self._core.events.publish(Draining(self._core.jobs.live.open_answers))
 
     async def _drain(self) -> None:
-        house = self._house
-        await asyncio.sleep(house.settings.drain_notice_s)
-        house.state(Shutdown).refuse_jobs()
-        standing = house.peers.standing()
+        core = self._core
+        await asyncio.sleep(core.settings.drain_notice_s)
+        core.state(Shutdown).refuse_jobs()
+        standing = core.peers.standing()
         if standing is not None and standing.others:
             # Workers serve there while answers finish here; what they are at they bring along, and its readers here follow it.
-            await say_goodbye(house, reason=STOPPING, reconnect_after_s=0.0)
-        await drain(house)
-        await say_goodbye(house, reason=STOPPING, reconnect_after_s=RECONNECT_AFTER_S)
+            await say_goodbye(core, reason=STOPPING, reconnect_after_s=0.0)
+        await drain(core)
+        await say_goodbye(core, reason=STOPPING, reconnect_after_s=RECONNECT_AFTER_S)
         self.should_exit = True
 
 
@@ -302,9 +302,9 @@ def bind(settings: Settings) -> socket.socket:
     return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
 
 
-def _server(house: House, on_url: Callable[[str], None]) -> _Server:
-    settings = house.settings
-    app = create_app(house)
+def _server(core: Core, on_url: Callable[[str], None]) -> _Server:
+    settings = core.settings
+    app = create_app(core)
     config = uvicorn.Config(
         app, loop="none", http=CorkedHttpProtocol,
         # The gate reads X-Forwarded-For by the setting trusted_proxies; uvicorn would believe anybody on loopback.
@@ -315,11 +315,11 @@ def _server(house: House, on_url: Callable[[str], None]) -> _Server:
         timeout_keep_alive=75,
     )  # fmt: skip
     logging.getLogger("uvicorn.error").addFilter(is_news)
-    return _Server(config, app, house, on_url)
+    return _Server(config, app, core, on_url)
 
 
 async def serve(
-    settings: Settings, *, on_open: Callable[[House], Awaitable[None]] | None = None,
+    settings: Settings, *, on_open: Callable[[Core], Awaitable[None]] | None = None,
     on_ready: Callable[[Listening], None] | None = None,
 ) -> None:  # fmt: skip
     """Serve until SIGTERM or SIGINT; drains first, so that no answer is cut and nothing is lost. A second signal stops at once.
@@ -332,21 +332,21 @@ async def serve(
         OSError: the address is taken; the database was not touched.
     """
     with contextlib.closing(bind(settings)) as listener:
-        async with open_house(settings) as house:
+        async with open_core(settings) as core:
             if on_open is not None:
-                await on_open(house)
+                await on_open(core)
             tune_interpreter()
-            server = _server(house, lambda url: on_ready(Listening(house, url)) if on_ready else None)
+            server = _server(core, lambda url: on_ready(Listening(core, url)) if on_ready else None)
             await server.serve(sockets=[listener])
 
 
 @contextlib.asynccontextmanager
-async def running(house: House) -> AsyncIterator[str]:
+async def running(core: Core) -> AsyncIterator[str]:
     """Serve *house* beside other work of this event loop, without touching signals; gives the address, drains at the end."""
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = _server(house, ready.set_result)
+    server = _server(core, ready.set_result)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
-    task = asyncio.create_task(server.serve(sockets=[bind(house.settings)]))
+    task = asyncio.create_task(server.serve(sockets=[bind(core.settings)]))
     try:
         await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
         yield ready.result()

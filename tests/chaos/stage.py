@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from comptoir.app import open_house
+from comptoir.app import open_core
 from comptoir.cli.cluster.balancer import Balancer
 from comptoir.cli.cluster.child import Part
 from comptoir.cli.cluster.postgres import LocalPostgres
@@ -156,14 +156,14 @@ async def _add_coordinator(stage: Stage, stack: contextlib.AsyncExitStack, numbe
 
 async def _people(stage: Stage) -> None:
     """Make buyers and operator before anybody serves."""
-    async with open_house(stage.coordinators[0].settings) as house:
+    async with open_core(stage.coordinators[0].settings) as core:
         for number in range(BUYERS):
             credit = POOR_CREDIT_UUSD if number == BUYERS - 1 else CREDIT_UUSD
-            made = await add_user(house, username=f"buyer{number}", email=None, password=None, credit_uusd=credit)
+            made = await add_user(core, username=f"buyer{number}", email=None, password=None, credit_uusd=credit)
             stage.keys.append(made.key)
             stage.accounts[made.user.id.hex()] = number
             stage.names.append(f"buyer{number}")
-        stage.admin_key = (await add_user(house, username="root", email=None, password=None, role=Role.ADMIN)).key
+        stage.admin_key = (await add_user(core, username="root", email=None, password=None, role=Role.ADMIN)).key
 
 
 async def _add_worker(stage: Stage, number: int) -> None:

@@ -211,7 +211,7 @@ class TestAuditOfForgedBooks:
         async with open_post(tmp_path) as post:
             post.forged = True
             forged = "UPDATE accounts SET balance_uusd = balance_uusd + 7 WHERE id = ?"
-            await post.house.db.run(lambda tx: tx.execute(forged, [post.buyer_id]))
+            await post.core.db.run(lambda tx: tx.execute(forged, [post.buyer_id]))
 
         result = await asyncio.to_thread(invoke, "audit", "--data", str(tmp_path / "data"))
 

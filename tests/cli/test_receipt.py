@@ -17,7 +17,7 @@ from tests.post import Post, open_post
 async def bought(post: Post) -> str:
     """Buy one job; return its id."""
     body = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":5}'
-    job = await submit(post.house, Order(post.buyer_id, "test", "chat", "trivial", body, 5, True))
+    job = await submit(post.core, Order(post.buyer_id, "test", "chat", "trivial", body, 5, True))
     reader = Reader(job)
     while await reader.next() is not None:
         pass
@@ -29,9 +29,9 @@ async def files(tmp_path: Path) -> dict[str, Any]:
     """A receipt and a key registry as files, and their server gone."""
     async with open_post(tmp_path) as post, post.worker():
         job = await bought(post)
-        receipt = await post.house.receipts.envelope_of(bytes.fromhex(job))
+        receipt = await post.core.receipts.envelope_of(bytes.fromhex(job))
         (tmp_path / "receipt.json").write_bytes(receipt)
-        (tmp_path / "keys.json").write_bytes(await post.house.receipts.registry())
+        (tmp_path / "keys.json").write_bytes(await post.core.receipts.registry())
     return {"job": job, "folder": tmp_path, "envelope": json.loads(receipt)}
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comptoir.app import open_house, running
+from comptoir.app import open_core, running
 from comptoir.cluster import Cluster
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import add_user
 from comptoir.identity import Role
 from comptoir.reports import audit
@@ -30,9 +30,9 @@ class Posts:
         return self.each[number]
 
     @property
-    def houses(self) -> list[House]:
+    def cores(self) -> list[Core]:
         """The core of each coordinator."""
-        return [post.house for post in self.each]
+        return [post.core for post in self.each]
 
     async def until(self, true: Any, *, within_s: float = 20.0) -> None:
         """Wait until *true* says so."""
@@ -42,43 +42,43 @@ class Posts:
 
     async def until_seen(self, at: Post, *, free: int = 1) -> None:
         """Wait until coordinator *at* knows of so many free slots, its own and others'."""
-        await self.until(lambda: sum(host.slots.free for host in at.house.fleet) >= free)
+        await self.until(lambda: sum(host.slots.free for host in at.core.fleet) >= free)
 
 
-def peers_of(house: House) -> Cluster:
+def peers_of(core: Core) -> Cluster:
     """Return the coordinator's place among the others."""
-    assert isinstance(house.peers, Cluster)
-    return house.peers
+    assert isinstance(core.peers, Cluster)
+    return core.peers
 
 
 @contextlib.asynccontextmanager
-async def coordinator(folder: Path, *, database: str, bus: str, **settings: Any) -> AsyncIterator[tuple[House, str]]:
+async def coordinator(folder: Path, *, database: str, bus: str, **settings: Any) -> AsyncIterator[tuple[Core, str]]:
     """Run one coordinator; all in *folder* share the signing key."""
     chosen = Settings(data=str(folder / "data"), database=database, bus=bus, port=0, drain_s=2.0, **settings)
-    async with open_house(chosen) as house, running(house) as url:
-        yield house, url
+    async with open_core(chosen) as core, running(core) as url:
+        yield core, url
 
 
 @contextlib.asynccontextmanager
 async def open_posts(folder: Path, *, database: str, bus: str, count: int = 2, **settings: Any) -> AsyncIterator[Posts]:
     """Start *count* coordinators with one buyer (100 credits) and one operator; audits the books at the end."""
     async with contextlib.AsyncExitStack() as stack:
-        houses = [
+        cores = [
             await stack.enter_async_context(coordinator(folder, database=database, bus=bus, **settings))
             for _ in range(count)
         ]
-        first = houses[0][0]
+        first = cores[0][0]
         buyer = await add_user(first, username="ada", email="ada@example.org", password="correct-horse")
         admin = await add_user(
             first, username="root", email="root@example.org", password="correct-horse", role=Role.ADMIN
         )
         posts = Posts(
             [
-                Post(house, url, buyer.user.id, buyer.key, admin.key, folder, forged=True)
-                for house, url in houses
+                Post(core, url, buyer.user.id, buyer.key, admin.key, folder, forged=True)
+                for core, url in cores
             ],
             folder,
         )  # fmt: skip
-        await posts.until(lambda: all(len(peers_of(house).board.here) == count - 1 for house in posts.houses))
+        await posts.until(lambda: all(len(peers_of(core).board.here) == count - 1 for core in posts.cores))
         yield posts
         assert posts.forged or await audit(first.db) == []

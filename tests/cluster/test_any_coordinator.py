@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from comptoir.cluster.messages import View
-from comptoir.desk import stop
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.submit import Order, submit
+from comptoir.gateway import stop
 from comptoir.hosts import OFFLINE
 from comptoir.jobs import JobFinished, JobState, LiveJob, Reader
 from comptoir.kit.ids import public
@@ -66,27 +66,27 @@ class TestHostElsewhere:
     async def test_a_buyer_here_is_answered_by_a_host_there(self, posts: Posts) -> None:
         async with posts[1].worker():
             await posts.until_seen(posts[0], free=8)
-            job = await submit(posts[0].house, order(posts[0], detached=False))
+            job = await submit(posts[0].core, order(posts[0], detached=False))
 
             assert await read(job) == " tok" * TOKENS
             assert job.state == JobState.COMPLETED
             assert job.cost_uusd == TOKENS * 100 + 1
             assert job.usage.completion_tokens == TOKENS
-        account = await posts[0].house.ledger.account(posts[0].buyer_id)
+        account = await posts[0].core.ledger.account(posts[0].buyer_id)
         assert (account.balance_uusd, account.held_uusd) == (1_000_000 - job.cost_uusd, 0)
-        registry = read_registry(await posts[0].house.receipts.registry())
-        assert verify(await posts[1].house.receipts.envelope_of(job.id), registry).ok
+        registry = read_registry(await posts[0].core.receipts.registry())
+        assert verify(await posts[1].core.receipts.envelope_of(job.id), registry).ok
 
     async def test_nothing_of_it_is_left_where_it_was_bought(self, posts: Posts) -> None:
         async with posts[1].worker():
             await posts.until_seen(posts[0], free=8)
-            jobs = [await submit(posts[0].house, order(posts[0])) for _ in range(30)]
+            jobs = [await submit(posts[0].core, order(posts[0])) for _ in range(30)]
             for job in jobs:
                 assert await read(job) == " tok" * TOKENS
-        for house in posts.houses:
-            await posts.until(lambda house=house: not house.state(Buyers).in_flight.counts())
-            assert (len(house.jobs.live), house.jobs.live.leased, len(house.jobs.queue)) == (0, 0, 0)
-            assert house.jobs.live.mirrors == {}
+        for core in posts.cores:
+            await posts.until(lambda core=core: not core.state(Buyers).in_flight.counts())
+            assert (len(core.jobs.live), core.jobs.live.leased, len(core.jobs.queue)) == (0, 0, 0)
+            assert core.jobs.live.mirrors == {}
 
     async def test_the_market_shows_hosts_of_all(self, posts: Posts) -> None:
         async with posts[1].worker():
@@ -95,12 +95,12 @@ class TestHostElsewhere:
                 models = await response.json()
 
             assert [model["id"] for model in models["data"]] == ["trivial"]
-        await posts.until(lambda: not posts[0].house.fleet.models())
+        await posts.until(lambda: not posts[0].core.fleet.models())
 
     async def test_more_than_all_slots_wait_and_are_all_answered(self, posts: Posts) -> None:
         async with posts[1].worker(slots=2, options={"per_s": 400.0}):
             await posts.until_seen(posts[0], free=2)
-            jobs = await asyncio.gather(*(submit(posts[0].house, order(posts[0])) for _ in range(40)))
+            jobs = await asyncio.gather(*(submit(posts[0].core, order(posts[0])) for _ in range(40)))
 
             texts = await asyncio.wait_for(asyncio.gather(*map(read, jobs)), 30)
 
@@ -109,8 +109,8 @@ class TestHostElsewhere:
     async def test_a_job_that_waits_goes_to_a_host_that_comes_to_another(self, posts: Posts) -> None:
         async with posts[0].worker(name="gone"):
             await posts.until_seen(posts[0], free=8)
-        await posts.until(lambda: posts[0].house.fleet.active_hosts == 0)
-        job = await submit(posts[0].house, order(posts[0]))
+        await posts.until(lambda: posts[0].core.fleet.active_hosts == 0)
+        job = await submit(posts[0].core, order(posts[0]))
 
         async with posts[1].worker(name="comes"):
             assert await asyncio.wait_for(read(job), 20) == " tok" * TOKENS
@@ -126,7 +126,7 @@ class TestPulseElsewhere:
                 async with calling(post, key=state["api_key"]) as session:
                     assert (await (await session.post("/link/pulse", json={})).json())["linked"]
 
-        await posts.until(lambda: posts[0].house.fleet.by_status()[OFFLINE] == 1)
+        await posts.until(lambda: posts[0].core.fleet.by_status()[OFFLINE] == 1)
         async with calling(posts[0], key=state["api_key"]) as session:
             assert not (await (await session.post("/link/pulse", json={})).json())["linked"]
 
@@ -136,9 +136,9 @@ class TestTurns:
         """All hosts are at the other coordinator, whose own buyers keep it busy: jobs from here get their turn."""
         async with posts[1].worker(slots=1, options={"per_s": 2000.0}):
             await posts.until_seen(posts[0])
-            first = [await submit(posts[1].house, order(posts[1])) for _ in range(5)]
-            mine = await submit(posts[0].house, order(posts[0]))
-            later = [await submit(posts[1].house, order(posts[1])) for _ in range(30)]
+            first = [await submit(posts[1].core, order(posts[1])) for _ in range(5)]
+            mine = await submit(posts[0].core, order(posts[0]))
+            later = [await submit(posts[1].core, order(posts[1])) for _ in range(30)]
 
             await asyncio.wait_for(read(mine), 20)
 
@@ -160,12 +160,12 @@ class TestStrategies:
                 await posts.until_seen(post, free=24)
             for number in range(30):
                 post = posts[number % 2]
-                await read(await submit(post.house, order(post, tokens=1)))
+                await read(await submit(post.core, order(post, tokens=1)))
                 # What was chosen is told every 20 ms; a buyer who is faster is answered all the same.
                 await asyncio.sleep(0.05)
 
             done = sorted(
-                host.jobs_done for post in posts.each for host in post.house.fleet if host.id in post.house.lines
+                host.jobs_done for post in posts.each for host in post.core.fleet if host.id in post.core.lines
             )
 
             assert done == [10, 10, 10]
@@ -175,7 +175,7 @@ class TestReaderElsewhere:
     async def test_a_stream_is_followed_at_any_coordinator(self, posts: Posts) -> None:
         async with posts[1].worker(options={"per_s": 200.0}):
             await posts.until_seen(posts[0], free=8)
-            job = await submit(posts[1].house, order(posts[1]))
+            job = await submit(posts[1].core, order(posts[1]))
             job_id = public("job", job.id)
 
             here, there = await asyncio.gather(events(posts[0], job_id), events(posts[1], job_id))
@@ -187,7 +187,7 @@ class TestReaderElsewhere:
     async def test_it_goes_on_elsewhere_where_it_broke_off(self, posts: Posts) -> None:
         async with posts[1].worker(options={"per_s": 200.0}):
             await posts.until_seen(posts[0], free=8)
-            job = await submit(posts[1].house, order(posts[1]))
+            job = await submit(posts[1].core, order(posts[1]))
             await posts.until(lambda: len(job.frames) > 5)
 
             rest = await events(posts[0], public("job", job.id), after=4)
@@ -200,7 +200,7 @@ class TestReaderElsewhere:
     async def test_one_that_only_asks_is_told_its_state(self, posts: Posts) -> None:
         async with posts[1].worker(options={"per_s": 50.0}):
             await posts.until_seen(posts[0], free=8)
-            job = await submit(posts[1].house, order(posts[1]))
+            job = await submit(posts[1].core, order(posts[1]))
             await posts.until(lambda: job.frames)
             async with calling(posts[0]) as session, session.get(f"/jobs/{public('job', job.id)}") as response:
                 found = await response.json()
@@ -214,15 +214,15 @@ class TestCancelElsewhere:
         """The bus stood still: the first coordinator took the job for its own, and told its buyer that it was cancelled."""
         async with posts[1].worker():
             await posts.until_seen(posts[0], free=8)
-            peers_of(posts[1].house).board.send = lambda *message: None  # type: ignore[method-assign]
-            job = await submit(posts[0].house, order(posts[0]))
+            peers_of(posts[1].core).board.send = lambda *message: None  # type: ignore[method-assign]
+            job = await submit(posts[0].core, order(posts[0]))
             async with asyncio.timeout(20):
-                while (await posts[0].house.jobs.get(job.id)).state != JobState.COMPLETED:
+                while (await posts[0].core.jobs.get(job.id)).state != JobState.COMPLETED:
                     await asyncio.sleep(0.01)
             assert not job.over
 
             with contextlib.suppress(JobFinished):
-                await stop(posts[0].house, job)
+                await stop(posts[0].core, job)
 
             async with asyncio.timeout(20):
                 assert await read(job) == " tok" * TOKENS
@@ -231,7 +231,7 @@ class TestCancelElsewhere:
     async def test_a_job_is_cancelled_at_any_coordinator(self, posts: Posts) -> None:
         async with posts[1].worker(options={"per_s": 20.0}):
             await posts.until_seen(posts[0], free=8)
-            job = await submit(posts[1].house, order(posts[1], tokens=500))
+            job = await submit(posts[1].core, order(posts[1], tokens=500))
             await posts.until(lambda: job.frames)
 
             async with calling(posts[0]) as session, session.post(f"/jobs/{public('job', job.id)}/cancel") as response:
@@ -255,8 +255,8 @@ class TestCancelElsewhere:
                 await response.content.readline()
                 response.close()
 
-            await posts.until(lambda: posts[1].house.state(Meters).ended.get(JobState.CANCELLED) == 1)
-            assert posts[1].house.jobs.live.leased == 0
+            await posts.until(lambda: posts[1].core.state(Meters).ended.get(JobState.CANCELLED) == 1)
+            assert posts[1].core.jobs.live.leased == 0
 
 
 class TestNewHostElsewhere:
@@ -277,31 +277,31 @@ class TestNewHostElsewhere:
         self, posts: Posts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The newer one knows us at once and hails; we know of it a second later, and hosts come meanwhile."""
-        early, late = peers_of(posts[0].house), posts[1]
+        early, late = peers_of(posts[0].core), posts[1]
         monkeypatch.setattr(early.take_over, "_note", lambda alive: None)
         early.board.here = frozenset()
         async with posts[0].worker():
-            await posts.until(lambda: posts[0].house.fleet.active_hosts == 1 and not posts[0].house.fleet.stirred)
-            assert late.house.fleet.active_hosts == 0
+            await posts.until(lambda: posts[0].core.fleet.active_hosts == 1 and not posts[0].core.fleet.stirred)
+            assert late.core.fleet.active_hosts == 0
 
             monkeypatch.undo()
             await posts.until_seen(late)
 
     async def test_the_newest_news_of_a_host_that_is_being_looked_up_counts(self, posts: Posts) -> None:
         """It registers and links within the time that a question to the database takes."""
-        view = peers_of(posts[1].house).view
+        view = peers_of(posts[1].core).view
         async with posts[0].worker():
             await posts.until_seen(posts[1])
-            await posts.until(lambda: not posts[0].house.fleet.stirred)
-            (host,) = posts[0].house.fleet
-            (sender,) = peers_of(posts[1].house).board.here
-            posts[1].house.fleet.remove(host.id)
-            now = peers_of(posts[0].house).view._seen(host)
+            await posts.until(lambda: not posts[0].core.fleet.stirred)
+            (host,) = posts[0].core.fleet
+            (sender,) = peers_of(posts[1].core).board.here
+            posts[1].core.fleet.remove(host.id)
+            now = peers_of(posts[0].core).view._seen(host)
             for status in ("offline", "active"):
                 view._heard(sender, View(False, [msgspec.structs.replace(now, status=status)], [], {}))
 
-            await posts.until(lambda: posts[1].house.fleet.find(host.id) is not None)
-            assert posts[1].house.fleet.get(host.id).status == "active"
+            await posts.until(lambda: posts[1].core.fleet.find(host.id) is not None)
+            assert posts[1].core.fleet.get(host.id).status == "active"
 
 
 class TestPollingElsewhere:
@@ -318,7 +318,7 @@ class TestPollingElsewhere:
             polling = asyncio.create_task(here.post("/hosts/next-job", json={"host_id": host}))
             await posts.until_seen(posts[1])
             job = await submit(
-                posts[1].house, Order(posts[1].buyer_id, "infrintia", "chat", "poem", body, 9, True)
+                posts[1].core, Order(posts[1].buyer_id, "infrintia", "chat", "poem", body, 9, True)
             )  # fmt: skip
             given = await (await polling).json()
             assert given["job_id"] == public("job", job.id)
@@ -345,7 +345,7 @@ class TestPollingElsewhere:
         async with calling(posts[0], key=key) as here, calling(posts[1], key=key) as there:
             polling = asyncio.create_task(here.post("/house/host/jobs/next", json={}))
             await posts.until_seen(posts[1])
-            job = await submit(posts[1].house, Order(posts[1].buyer_id, "openai", "chat", "poem", body, 9, True))
+            job = await submit(posts[1].core, Order(posts[1].buyer_id, "openai", "chat", "poem", body, 9, True))
             given = await (await polling).json()
             path, lease = f"/house/host/jobs/{given['job_id']}", given["lease"]
             for seq, text in enumerate(("one ", "two ", "three")):

@@ -10,10 +10,10 @@ import pytest
 
 from comptoir.cluster import offers
 from comptoir.cluster.messages import Batch, Ended, Gone, Offer
-from comptoir.desk import find_job, follow
-from comptoir.desk.readers import OpenStreams
 from comptoir.dispatch.assign import lease_on
 from comptoir.dispatch.submit import submit
+from comptoir.gateway import find_job, follow
+from comptoir.gateway.readers import OpenStreams
 from comptoir.jobs import RESTARTED, JobRow, JobState, Lease, LiveJob, Reader
 from comptoir.kinds import Chat, Terms
 from comptoir.kit.ids import new_id, public
@@ -36,7 +36,7 @@ def as_row(post: Post, job_id: bytes) -> JobRow:
     return LiveJob(
         id=job_id, owner_id=post.buyer_id, dialect="infrintia", kind=Chat(), model="trivial", body=order(post).body,
         terms=Terms(50, TOKENS), detached=True,
-        deadline_ms=post.house.clock.now_ms() + 60_000, created_ms=post.house.clock.now_ms(), submitted_s=0.0,
+        deadline_ms=post.core.clock.now_ms() + 60_000, created_ms=post.core.clock.now_ms(), submitted_s=0.0,
     ).as_row()  # fmt: skip
 
 
@@ -55,11 +55,11 @@ class TestChangingHands:
         monkeypatch.setattr(offers, "lease_on", slowly)
         async with posts[1].worker(options={"per_s": 200.0}):
             await posts.until_seen(posts[0], free=8)
-            job = await submit(posts[0].house, order(posts[0]))
+            job = await submit(posts[0].core, order(posts[0]))
             await leasing.wait()
 
             reading = asyncio.create_task(events(posts[1], public("job", job.id)))
-            await posts.until(lambda: posts[1].house.state(OpenStreams).of_job.get(job.id))
+            await posts.until(lambda: posts[1].core.state(OpenStreams).of_job.get(job.id))
             go_on.set()
 
             async with asyncio.timeout(20):
@@ -70,27 +70,27 @@ class TestChangingHands:
         async with posts[1].worker(options={"per_s": 200.0}):
             await posts.until_seen(posts[0], free=8)
             job_id = new_id()
-            stale = posts[0].house.jobs.revived(as_row(posts[0], job_id), now_s=0.0)
+            stale = posts[0].core.jobs.revived(as_row(posts[0], job_id), now_s=0.0)
             stale.append([Frame("old "), Frame("frames ")])
-            mirrors = peers_of(posts[1].house).mirrors
-            posts[1].house.jobs.live.add_mirror(stale, posts[0].house.node_id)
+            mirrors = peers_of(posts[1].core).mirrors
+            posts[1].core.jobs.live.add_mirror(stale, posts[0].core.node_id)
             # Just heard of, or it is looked up in the database, which has no such job yet, and forgotten.
             mirrors._heard_s[job_id] = asyncio.get_running_loop().time() + 60
 
-            job = await submit(posts[0].house, msgspec.structs.replace(order(posts[0]), job_id=job_id))
+            job = await submit(posts[0].core, msgspec.structs.replace(order(posts[0]), job_id=job_id))
 
             assert await read(job) == " tok" * TOKENS
             assert (stale.state, stale.error_code) == (JobState.FAILED, "answer_restarted")
-            house = posts[1].house
-            registry = read_registry(await house.receipts.registry())
-            assert verify(await house.receipts.envelope_of(job_id), registry).ok
+            core = posts[1].core
+            registry = read_registry(await core.receipts.registry())
+            assert verify(await core.receipts.envelope_of(job_id), registry).ok
 
     async def test_who_brought_the_number_of_a_frame_of_an_answer_given_up_is_told(self, posts: Posts) -> None:
         """Reconnected here with frame 4 of the first try, before anybody here knew that there was a second."""
-        house, owner = posts[0].house, posts[1].house.node_id
-        job = posts[0].house.jobs.revived(as_row(posts[0], new_id()), now_s=0.0)
-        mirrors = peers_of(house).mirrors
-        house.jobs.live.add_mirror(job, owner)
+        core, owner = posts[0].core, posts[1].core.node_id
+        job = posts[0].core.jobs.revived(as_row(posts[0], new_id()), now_s=0.0)
+        mirrors = peers_of(core).mirrors
+        core.jobs.live.add_mirror(job, owner)
         brought, fresh = Reader(job, start=5), Reader(job)
 
         items = [Frame(f"{number} ") for number in range(8)]
@@ -114,13 +114,13 @@ class TestChangingHands:
         monkeypatch.setattr(offers, "lease_on", slowly)
         async with posts[1].worker():
             await posts.until_seen(posts[0], free=8)
-            board, sent = peers_of(posts[0].house).board, []
+            board, sent = peers_of(posts[0].core).board, []
             send = board.send
             monkeypatch.setattr(board, "send", lambda node_id, message: (sent.append(message), send(node_id, message)))
-            job = await submit(posts[0].house, order(posts[0]))
+            job = await submit(posts[0].core, order(posts[0]))
             await leasing.wait()
             (offer,) = [message for message in sent if isinstance(message, Offer)]
-            send(posts[1].house.node_id, offer)
+            send(posts[1].core.node_id, offer)
             await asyncio.sleep(0.3)
             go_on.set()
 
@@ -137,10 +137,10 @@ class TestBegunAnew:
             body = {"model": "trivial", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
             async with calling(posts[0]) as session:
                 asked = asyncio.create_task(session.post("/v1/chat/completions", json=body))
-                mirrors = posts[0].house.jobs.live.mirrors
+                mirrors = posts[0].core.jobs.live.mirrors
                 await posts.until(lambda: any(job.frames for job in mirrors.values()))
 
-                peers_of(posts[0].house).mirrors._break_off(next(iter(mirrors.values())))
+                peers_of(posts[0].core).mirrors._break_off(next(iter(mirrors.values())))
 
                 answer = await asyncio.wait_for(asked, 20)
                 told = await answer.json()
@@ -158,10 +158,10 @@ class TestBegunAnew:
             }
             async with calling(posts[0]) as session:
                 asked = asyncio.create_task(session.post("/v1/chat/completions", json=body))
-                mirrors = posts[0].house.jobs.live.mirrors
+                mirrors = posts[0].core.jobs.live.mirrors
                 await posts.until(lambda: any(job.watched for job in mirrors.values()))
 
-                peers_of(posts[0].house).mirrors._break_off(next(iter(mirrors.values())))
+                peers_of(posts[0].core).mirrors._break_off(next(iter(mirrors.values())))
 
                 answer = await asyncio.wait_for(asked, 20)
                 told = await answer.text()
@@ -182,12 +182,12 @@ class TestBegunAnew:
                 answer = await session.post("/v1/chat/completions", json=body)
                 while b" tok" not in await answer.content.readline():
                     pass
-                mirrors = posts[0].house.jobs.live.mirrors
+                mirrors = posts[0].core.jobs.live.mirrors
                 (job_id,) = mirrors
-                peers_of(posts[0].house).mirrors._break_off(mirrors[job_id])
+                peers_of(posts[0].core).mirrors._break_off(mirrors[job_id])
 
                 assert "answer_restarted" in await asyncio.wait_for(answer.text(), 20)
-                job = posts[1].house.jobs.live.seen(job_id)  # It may be over by now.
+                job = posts[1].core.jobs.live.seen(job_id)  # It may be over by now.
                 assert job is not None
                 await asyncio.wait_for(job.ended(), 10)
         assert (job.state, len(job.frames) < 100) == (JobState.CANCELLED, True)
@@ -200,11 +200,11 @@ class TestPassedOn:
     async def test_where_its_readers_are_ended_those_elsewhere_are_told_to_look_for_it(
         self, posts: Posts, monkeypatch: pytest.MonkeyPatch, start: int
     ) -> None:
-        house, elsewhere = posts[0].house, posts[1].house.node_id
-        job = house.jobs.revived(as_row(posts[0], new_id()), now_s=0.0)
+        core, elsewhere = posts[0].core, posts[1].core.node_id
+        job = core.jobs.revived(as_row(posts[0], new_id()), now_s=0.0)
         job.append([Frame("one ")] * min(start, 1))
-        house.jobs.live.add_mirror(job, elsewhere)
-        cluster, said = peers_of(house), []
+        core.jobs.live.add_mirror(job, elsewhere)
+        cluster, said = peers_of(core), []
         send = cluster.board.send
 
         def heard(node_id: bytes, message: Any) -> None:
@@ -223,16 +223,16 @@ class TestPassedOn:
         """It was taken for the end of the job, and who waited for a whole answer asked for it again, without a pause, for ever."""
         async with posts[1].worker(options={"per_s": 100.0}):
             await posts.until_seen(posts[1], free=8)
-            job = await submit(posts[1].house, order(posts[1]))
-            house, owner = posts[0].house, posts[1].house.node_id
-            mirror = await follow(house, await find_job(house, None, public("job", job.id)))
+            job = await submit(posts[1].core, order(posts[1]))
+            core, owner = posts[0].core, posts[1].core.node_id
+            mirror = await follow(core, await find_job(core, None, public("job", job.id)))
             await posts.until(lambda: mirror.frames)
 
             code, message = RESTARTED
             ended = Ended(
                 job.id, "failed", len(mirror.frames), 0, Usage(), "", "", code, message, 502, b"", 0.0, None, 0
             )  # fmt: skip
-            peers_of(house).mirrors._ended(owner, ended)
+            peers_of(core).mirrors._ended(owner, ended)
 
             assert not mirror.over
             async with asyncio.timeout(20):

@@ -57,9 +57,9 @@ class Shop:
             specs.append(ContainerSpec(id=name, url=one.url, description=f"says {name}"))
         name = f"at{at}-{'-'.join(answers)}-{len(self.containers)}"
         await self.stack.enter_async_context(self.nodes[at].host(*specs, name=name))
-        for house in [self.nodes[one].house for one in seen_by]:
+        for core in [self.nodes[one].core for one in seen_by]:
             await self.posts.until(
-                lambda house=house: set(answers) <= {one.name for one in house.fleet.catalog.containers()}
+                lambda core=core: set(answers) <= {one.name for one in core.fleet.catalog.containers()}
             )
 
     def runs(self, name: str) -> int:
@@ -68,9 +68,9 @@ class Shop:
 
     async def receipt(self, job: str, *, at: int = 0) -> Statement:
         """Verify a job's receipt with nothing but the registry."""
-        house = self.nodes[at].house
-        envelope = await house.receipts.envelope_of(bytes.fromhex(job.replace("-", "")))
-        verdict = verify(envelope, read_registry(await house.receipts.registry()))
+        core = self.nodes[at].core
+        envelope = await core.receipts.envelope_of(bytes.fromhex(job.replace("-", "")))
+        verdict = verify(envelope, read_registry(await core.receipts.registry()))
         assert verdict.ok and verdict.statement is not None, verdict
         return verdict.statement
 
@@ -141,9 +141,9 @@ class TestChain:
             predicate = (await shop.receipt(jobs[0], at=2)).predicate
             assert predicate.model == "a,b,c"
             assert [each.authenticated_by for each in predicate.segments] == [AuthenticatedBy.SIGNATURE] * 3
-            for house in shop.posts.houses:
-                await shop.posts.until(lambda house=house: not house.state(Buyers).in_flight.counts())
-                assert (len(house.jobs.live), house.jobs.live.leased, house.jobs.live.mirrors) == (0, 0, {})
+            for core in shop.posts.cores:
+                await shop.posts.until(lambda core=core: not core.state(Buyers).in_flight.counts())
+                assert (len(core.jobs.live), core.jobs.live.leased, core.jobs.live.mirrors) == (0, 0, {})
 
     async def test_a_step_may_come_back_to_where_the_job_was_bought(self, shop: Shop) -> None:
         """What stood here as a mirror of the first step is the job again, and at another container."""
@@ -162,7 +162,7 @@ class TestChain:
         job = await shop.nodes[0].job("a", "b")
         await shop.containers["b"][0].came()
         # Where it was bought that is news, some milliseconds late.
-        await shop.posts.until(lambda: shop.nodes[0].house.jobs.live.mirrors)
+        await shop.posts.until(lambda: shop.nodes[0].core.jobs.live.mirrors)
 
         for node in shop.nodes:
             (found,) = await node.results(job, intermediate=True)
@@ -179,7 +179,7 @@ class TestChain:
             serve_container(after(never)) as stuck,
             mortal_host(shop.posts[0], ContainerSpec(id="b", url=stuck.url)) as dying,
         ):
-            await shop.posts.until(lambda: len(shop.nodes[0].house.lines) == 2)
+            await shop.posts.until(lambda: len(shop.nodes[0].core.lines) == 2)
             job = await shop.nodes[0].job("a", "b")
             await stuck.came()
             await shop.host(1, b=appends("b"))
@@ -201,14 +201,14 @@ class TestOwner:
                 async with shop.nodes[1].host(ContainerSpec(id="b", url=away.url), name="leaves"):
                     await shop.host(1, a=appends("a"))
                 # Known, and nowhere: the second step waits.
-                await shop.posts.until(lambda: len(shop.nodes[0].house.fleet.catalog.containers()) == 1)
+                await shop.posts.until(lambda: len(shop.nodes[0].core.fleet.catalog.containers()) == 1)
             job = await shop.nodes[0].job("a", "b")
             job_id = bytes.fromhex(job.replace("-", ""))
-            owner = shop.nodes[1].house
+            owner = shop.nodes[1].core
             await shop.posts.until(lambda: job_id in owner.jobs.queue)
             again = fall_silent(shop.posts[1])
-            taking = [shop.nodes[0].house, shop.nodes[2].house]
-            await shop.posts.until(lambda: any(house.jobs.live.get(job_id) for house in taking), within_s=15)
+            taking = [shop.nodes[0].core, shop.nodes[2].core]
+            await shop.posts.until(lambda: any(core.jobs.live.get(job_id) for core in taking), within_s=15)
 
             await shop.host(2, seen_by=(0, 2), b=appends("b"))
 
@@ -238,7 +238,7 @@ class TestStream:
             serve_container(streams(b"half", asyncio.Event())) as stuck,
             mortal_host(shop.posts[1], ContainerSpec(id="a", url=stuck.url)) as dying,
         ):
-            await shop.posts.until(shop.nodes[0].house.fleet.catalog.containers)
+            await shop.posts.until(shop.nodes[0].core.fleet.catalog.containers)
             async with shop.nodes[0].session.post(shop.nodes[0].url + "/api/jobs/stream", json=body) as answer:
                 job = (await answer.content.readline()).decode().strip()
                 assert await answer.content.readany() == b"half"
@@ -256,8 +256,8 @@ class TestStream:
         async with shop.nodes[0].session.post(shop.nodes[0].url + "/api/jobs/stream", json=body) as answer:
             job = (await answer.content.readline()).decode().strip()
             assert await answer.content.readany() == b"half"
-            (mirror,) = shop.nodes[0].house.jobs.live.mirrors.values()
-            peers_of(shop.nodes[0].house).mirrors._break_off(mirror)
+            (mirror,) = shop.nodes[0].core.jobs.live.mirrors.values()
+            peers_of(shop.nodes[0].core).mirrors._break_off(mirror)
             with pytest.raises(aiohttp.ClientPayloadError):
                 await answer.content.readany()
 
@@ -312,9 +312,9 @@ class TestShared:
             statuses = [said.status for said in await asyncio.gather(*asked)]
 
             assert (statuses.count(200), statuses.count(402)) == (7, 13)
-            for house in shop.posts.houses:
-                await shop.posts.until(lambda house=house: not house.state(Buyers).in_flight.counts())
-            account = await shop.nodes[0].house.ledger.account(UNNAMED)
+            for core in shop.posts.cores:
+                await shop.posts.until(lambda core=core: not core.state(Buyers).in_flight.counts())
+            account = await shop.nodes[0].core.ledger.account(UNNAMED)
             assert (account.balance_uusd, account.held_uusd) == (RUN_UUSD // 2, 0)
 
 
@@ -325,7 +325,7 @@ class TestNode:
         told = {"id": "a", "description": "says a", "external": True, "image": ""}
         assert (await node.ask("GET", "/info")).json["containers"] == [told]
 
-        await shop.posts.until(node.house.fleet.resources)
+        await shop.posts.until(node.core.fleet.resources)
 
         assert (await node.ask("GET", "/resources")).body == b'{"a":' + RESOURCES + b"}"
 
@@ -334,17 +334,17 @@ class TestNode:
     ) -> None:
         async with open_shop(tmp_path, postgres_address, redis_server) as shop:
             await shop.host(1, a=appends("a"))
-            await shop.posts.until(shop.nodes[1].house.fleet.resources)
-            async with coordinator(tmp_path, database=postgres_address, bus=redis_server.url, **PLENTY) as (house, _):
-                await shop.posts.until(house.fleet.resources)
-                assert house.fleet.resources() == {"a": RESOURCES}
+            await shop.posts.until(shop.nodes[1].core.fleet.resources)
+            async with coordinator(tmp_path, database=postgres_address, bus=redis_server.url, **PLENTY) as (core, _):
+                await shop.posts.until(core.fleet.resources)
+                assert core.fleet.resources() == {"a": RESOURCES}
 
     async def test_nothing_is_told_of_a_host_that_left(self, shop: Shop) -> None:
         node = shop.nodes[0]
         async with serve_container() as one:
             async with shop.nodes[1].host(ContainerSpec(id="a", url=one.url)):
-                await shop.posts.until(node.house.fleet.resources)
-            await shop.posts.until(lambda: not node.house.fleet.resources())
+                await shop.posts.until(node.core.fleet.resources)
+            await shop.posts.until(lambda: not node.core.fleet.resources())
         assert (await node.ask("GET", "/info")).json["containers"] == []
 
     async def test_jobs_under_way_are_counted_at_all_of_them(self, shop: Shop) -> None:
@@ -388,13 +388,13 @@ class TestModelSupport:
             said = await node.ask("GET", f"/resources?model_id={MODEL}")
 
         assert "has not answered yet" in said.json["a"]["error"]
-        (host,) = node.house.fleet
-        assert await asyncio.wait_for(peers_of(node.house).talk.inquire(host.id, "a", MODEL), 5) == b""
+        (host,) = node.core.fleet
+        assert await asyncio.wait_for(peers_of(node.core).talk.inquire(host.id, "a", MODEL), 5) == b""
 
     async def test_hosts_that_are_not_there_are_not_asked(self, shop: Shop) -> None:
         await shop.host(1, a=appends("a"))
-        peers, here = peers_of(shop.nodes[0].house), peers_of(shop.nodes[1].house)
-        (host,) = shop.nodes[1].house.fleet
+        peers, here = peers_of(shop.nodes[0].core), peers_of(shop.nodes[1].core)
+        (host,) = shop.nodes[1].core.fleet
         assert await here.talk.inquire(host.id, "a", MODEL) == b""
         assert await peers.talk.inquire(b"?" * 16, "a", MODEL) == b""
         assert json.loads(await asyncio.wait_for(peers.talk.inquire(host.id, "a", MODEL), 5)) == {"supported": True}

@@ -35,14 +35,14 @@ async def posts(tmp_path: Path, postgres_address: str, redis_server: RedisServer
 async def following(posts: Posts, number: int) -> Follower:
     """Follow the buyer at one coordinator from now on, and wait until the other knows."""
     at = posts[number]
-    follower = at.house.events.follow(at.buyer_id, after=await at.house.events.newest(at.buyer_id))
-    sharing = peers_of(posts[1 - number].house).sharing
-    await posts.until(lambda: at.house.node_id in sharing.followers())
+    follower = at.core.events.follow(at.buyer_id, after=await at.core.events.newest(at.buyer_id))
+    sharing = peers_of(posts[1 - number].core).sharing
+    await posts.until(lambda: at.core.node_id in sharing.followers())
     return follower
 
 
 async def deposit(posts: Posts, number: int) -> None:
-    await posts[number].house.ledger.deposit(owner_id=posts[number].buyer_id, amount_uusd=1)
+    await posts[number].core.ledger.deposit(owner_id=posts[number].buyer_id, amount_uusd=1)
 
 
 async def next_of(follower: Follower) -> int:
@@ -60,7 +60,7 @@ class TestNews:
 
     async def test_nothing_is_told_where_nobody_follows(self, posts: Posts, monkeypatch: pytest.MonkeyPatch) -> None:
         """So a coordinator of a version before, which never says that it does, is not sent what it can't read."""
-        board, said = peers_of(posts[0].house).board, list[Message]()
+        board, said = peers_of(posts[0].core).board, list[Message]()
         send = board.send
         monkeypatch.setattr(board, "send", lambda node_id, message: (said.append(message), send(node_id, message)))
 
@@ -79,10 +79,10 @@ class TestNews:
     ) -> None:
         with await following(posts, 1) as follower:
             with monkeypatch.context() as losing:
-                losing.setattr(peers_of(posts[0].house).sharing, "followers", list)
+                losing.setattr(peers_of(posts[0].core).sharing, "followers", list)
                 await deposit(posts, 0)
                 await asyncio.sleep(0.1)
-            peers_of(posts[1].house).board._missed(posts[0].house.node_id)
+            peers_of(posts[1].core).board._missed(posts[0].core.node_id)
             assert await next_of(follower) == 2
 
     def test_totals_are_read_by_a_version_that_knows_no_followers(self) -> None:
@@ -120,7 +120,7 @@ class TestNumbers:
 
     async def buy(self, posts: Posts, number: int, count: int) -> None:
         for _ in range(count):
-            await read(await submit(posts[number].house, order(posts[number], tokens=1)))
+            await read(await submit(posts[number].core, order(posts[number], tokens=1)))
 
     async def pay_in(self, posts: Posts, number: int, count: int) -> None:
         for _ in range(count):
@@ -192,11 +192,11 @@ class TestDeath:
         async with open_posts(
             tmp_path, database=postgres_address, bus=redis_server.url, count=1, requests_per_minute_per_key=1_000_000
         ) as posts:  # fmt: skip
-            house, buyer = posts[0].house, posts[0].buyer_id
+            core, buyer = posts[0].core, posts[0].buyer_id
             dying = Dying(posts, database=postgres_address, bus=redis_server.url)
             await dying.start()
             read = list[NumberedEvent]()
-            with house.events.follow(buyer, after=0) as follower:
+            with core.events.follow(buyer, after=0) as follower:
 
                 async def take() -> None:
                     async for event in follower:
@@ -208,11 +208,11 @@ class TestDeath:
                 await dying.kill()
                 await living
                 # What it left goes on here, where nobody can run it, until it is cancelled.
-                await posts.until(lambda: not peers_of(house).board.here)
+                await posts.until(lambda: not peers_of(core).board.here)
                 await asyncio.sleep(0.2)
-                for job in house.jobs.live.all():
-                    await cancel(house, job)
-                ended = await house.db.fetch("SELECT id FROM jobs WHERE state IN ('completed', 'cancelled')")
+                for job in core.jobs.live.all():
+                    await cancel(core, job)
+                ended = await core.db.fetch("SELECT id FROM jobs WHERE state IN ('completed', 'cancelled')")
                 ids = {bytes(row[0]) for row in ended}
                 await posts.until(lambda: len(read) > len(ids), within_s=SOON_S)
                 reading.cancel()
@@ -221,4 +221,4 @@ class TestDeath:
             assert [event.number for event in read] == list(range(1, len(ids) + 2))
             told = [event.job_id for event in read if isinstance(event, JobEnded)]
             assert len(told) == len(ids) and set(told) == ids
-            assert await audit(house.db) == []
+            assert await audit(core.db) == []

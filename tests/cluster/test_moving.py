@@ -28,7 +28,7 @@ async def posts(tmp_path: Path, postgres_address: str, redis_server: RedisServer
 
 def fall_silent(post: Post) -> Callable[[], None]:
     """Let a coordinator give no sign of life, as one that is stopped or cut from the database; returns what ends it."""
-    nodes = post.house.nodes
+    nodes = post.core.nodes
     beat = nodes.beat
 
     async def no_beat() -> None:
@@ -44,8 +44,8 @@ def fall_silent(post: Post) -> Callable[[], None]:
 
 async def linked_first(posts: Posts) -> list[Post]:
     """Wait for the worker's link; return the coordinators, the one it is linked to first."""
-    await posts.until(lambda: any(post.house.lines for post in posts.each))
-    return sorted(posts.each, key=lambda post: not post.house.lines)
+    await posts.until(lambda: any(post.core.lines for post in posts.each))
+    return sorted(posts.each, key=lambda post: not post.core.lines)
 
 
 class TestWorkerMoves:
@@ -54,16 +54,16 @@ class TestWorkerMoves:
         both = (posts[0].url, posts[1].url)
         async with posts[0].worker(options={"per_s": 100.0}, urls=both):
             first, second = await linked_first(posts)
-            jobs = [await submit(first.house, order(first, tokens=80)) for _ in range(4)]
+            jobs = [await submit(first.core, order(first, tokens=80)) for _ in range(4)]
             reading = [asyncio.create_task(read(job)) for job in jobs]
             await posts.until(lambda: all(len(job.frames) > 10 for job in jobs))
 
-            await say_goodbye(first.house, reason="go to the other", reconnect_after_s=0.0)
+            await say_goodbye(first.core, reason="go to the other", reconnect_after_s=0.0)
 
             assert await asyncio.wait_for(asyncio.gather(*reading), 20) == [" tok" * 80] * 4
-            assert len(second.house.lines) == 1
+            assert len(second.core.lines) == 1
         for job in jobs:
-            attempts = await posts[1].house.jobs.attempts(job.id)
+            attempts = await posts[1].core.jobs.attempts(job.id)
             assert [attempt.state for attempt in attempts] == ["done"]
             assert job.state == JobState.COMPLETED
 
@@ -71,12 +71,12 @@ class TestWorkerMoves:
         both = (posts[0].url, posts[1].url)
         async with posts[0].worker(options={"per_s": 100.0}, urls=both):
             first, second = await linked_first(posts)
-            job = await submit(first.house, order(first, tokens=80))
+            job = await submit(first.core, order(first, tokens=80))
             here = asyncio.create_task(events(first, public("job", job.id)))
             there = asyncio.create_task(events(second, public("job", job.id)))
             await posts.until(lambda: len(job.frames) > 20)
 
-            await say_goodbye(first.house, reason="go to the other", reconnect_after_s=0.0)
+            await say_goodbye(first.core, reason="go to the other", reconnect_after_s=0.0)
 
             told_here, told_there = await asyncio.wait_for(asyncio.gather(here, there), 20)
         assert told_here == told_there
@@ -88,7 +88,7 @@ class TestNewcomer:
         """Its first job moved on within its first second, and was ended where it came: "the coordinator restarted"."""
         async with posts[0].worker(name="gone"):
             await posts.until_seen(posts[0])
-        home, there = posts[0].house, posts[1].house
+        home, there = posts[0].core, posts[1].core
         job = await submit(home, order(posts[0], detached=False))
         cluster = peers_of(there)
         row = await there.jobs.claim(job.id, node_id=there.node_id, from_id=home.node_id)
@@ -111,7 +111,7 @@ class TestSilence:
     async def test_its_waiting_jobs_are_taken_over_and_its_readers_served(self, posts: Posts) -> None:
         async with posts[0].worker(name="gone"):
             pass
-        job = await submit(posts[0].house, order(posts[0]))
+        job = await submit(posts[0].core, order(posts[0]))
         reading = asyncio.create_task(read(job))
         again = fall_silent(posts[0])
         async with posts[1].worker(name="comes"):
@@ -123,23 +123,23 @@ class TestSilence:
 
     async def test_back_from_a_pause_it_finds_what_was_taken_and_writes_nothing_of_it(self, posts: Posts) -> None:
         async with posts[0].worker(options={"per_s": 5.0}, slots=1, name="first"):
-            running = await submit(posts[0].house, order(posts[0], tokens=2000))
+            running = await submit(posts[0].core, order(posts[0], tokens=2000))
             await posts.until(lambda: running.frames)
             lease = running.lease
             again = fall_silent(posts[0])
-            await posts.until(lambda: posts[1].house.jobs.live.get(running.id) is not None, within_s=15)
+            await posts.until(lambda: posts[1].core.jobs.live.get(running.id) is not None, within_s=15)
 
             # What it would still write is refused by the database, whatever it believes.
             if running.lease is lease and lease is not None:
-                await lose(posts[0].house, running, lease, "a test", fault=Fault.HOST)
+                await lose(posts[0].core, running, lease, "a test", fault=Fault.HOST)
 
-            assert posts[0].house.jobs.live.get(running.id) is None
-            assert posts[0].house.jobs.live.seen(running.id) is running
+            assert posts[0].core.jobs.live.get(running.id) is None
+            assert posts[0].core.jobs.live.seen(running.id) is running
             again()
-            taken = posts[1].house.jobs.live.get(running.id)
+            taken = posts[1].core.jobs.live.get(running.id)
             assert taken is not None
             reading = asyncio.create_task(read(running))
-            await peers_of(posts[0].house).mirrors.look()
+            await peers_of(posts[0].core).mirrors.look()
             async with posts[1].worker(name="second"):
                 await asyncio.wait_for(reading, 30)
 
@@ -151,39 +151,39 @@ class TestNeverSent:
         """Its coordinator died between writing the lease and sending the job: nobody waits for frames that can't come."""
         async with posts[0].worker(urls=(posts[0].url, posts[1].url)):
             first, second = await linked_first(posts)
-            (line,) = first.house.lines.values()
+            (line,) = first.core.lines.values()
             monkeypatch.setattr(line, "send_job", lambda job, lease: True)
-            job = await submit(first.house, order(first))
+            job = await submit(first.core, order(first))
             again = fall_silent(first)
-            await say_goodbye(first.house, reason="go to the other", reconnect_after_s=0.0)
+            await say_goodbye(first.core, reason="go to the other", reconnect_after_s=0.0)
 
             # Its lease alone would last for 30 s, and the only host there is be blamed.
             async with asyncio.timeout(20):
-                while (await second.house.jobs.get(job.id)).state != JobState.COMPLETED:
+                while (await second.core.jobs.get(job.id)).state != JobState.COMPLETED:
                     await asyncio.sleep(0.1)
         again()
-        attempts = await second.house.jobs.attempts(job.id)
+        attempts = await second.core.jobs.attempts(job.id)
         assert [(one.state, one.fault) for one in attempts] == [("lost", Fault.COORDINATOR), ("done", None)]
 
 
 class TestKeptEnd:
     async def test_one_that_is_taken_over_meanwhile_gives_its_slot_back_once(self, posts: Posts) -> None:
         """The end waits for the database with its lease open and its slot free; then the job is somebody else's."""
-        house = posts[0].house
+        core = posts[0].core
         async with posts[0].worker(options={"per_s": 5.0}, slots=1, name="first"):
-            job = await submit(house, order(posts[0], tokens=2000))
+            job = await submit(core, order(posts[0], tokens=2000))
             await posts.until(lambda: job.frames)
             lease = job.lease
             assert lease is not None
             # As dispatch.settle leaves it while PostgreSQL is away.
             job.begin_closing()
-            house.fleet.release(lease.host_id)
-            assert house.jobs.live.slots_of(lease.host_id) == 0
+            core.fleet.release(lease.host_id)
+            assert core.jobs.live.slots_of(lease.host_id) == 0
 
-            peers_of(house).mirrors.become(job, posts[1].house.node_id)
+            peers_of(core).mirrors.become(job, posts[1].core.node_id)
 
-            assert house.fleet.get(lease.host_id).slots.running == 0
-            assert job.lease is None and house.jobs.live.seen(job.id) is job
+            assert core.fleet.get(lease.host_id).slots.running == 0
+            assert job.lease is None and core.jobs.live.seen(job.id) is job
 
 
 class TestWithoutBus:
@@ -193,8 +193,8 @@ class TestWithoutBus:
         async with posts[0].worker(name="gone"):
             pass
         redis_server.kill()
-        await posts.until(lambda: not any(peers_of(house).board.up for house in posts.houses))
-        job = await submit(posts[0].house, order(posts[0]))
+        await posts.until(lambda: not any(peers_of(core).board.up for core in posts.cores))
+        job = await submit(posts[0].core, order(posts[0]))
         reading = asyncio.create_task(read(job))
 
         async with posts[1].worker(name="comes"):
@@ -202,14 +202,14 @@ class TestWithoutBus:
 
         assert job.state == JobState.COMPLETED
         redis_server.start()
-        await posts.until(lambda: all(peers_of(house).board.up for house in posts.houses))
+        await posts.until(lambda: all(peers_of(core).board.up for core in posts.cores))
 
     async def test_own_hosts_answer_as_always(self, posts: Posts, redis_server: RedisServer) -> None:
         async with posts[0].worker():
             redis_server.kill()
-            await posts.until(lambda: not peers_of(posts[0].house).board.up)
+            await posts.until(lambda: not peers_of(posts[0].core).board.up)
 
-            assert await read(await submit(posts[0].house, order(posts[0]))) == " tok" * 20
+            assert await read(await submit(posts[0].core, order(posts[0]))) == " tok" * 20
 
 
 class TestWithoutDatabase:
@@ -218,37 +218,37 @@ class TestWithoutDatabase:
         both = (posts[0].url, posts[1].url)
         async with posts[0].worker(options={"per_s": 50.0}, urls=both):
             first, second = await linked_first(posts)
-            job = await submit(first.house, order(first, tokens=100))
+            job = await submit(first.core, order(first, tokens=100))
             reading = asyncio.create_task(read(job))
             await posts.until(lambda: len(job.frames) > 5)
             asked = asyncio.Event()
-            claim = second.house.jobs.claim_leases
+            claim = second.core.jobs.claim_leases
 
             async def away(*given: object, **named: object) -> None:
                 asked.set()
                 raise Unavailable("the database is out of reach", retry_after_s=0.1)
 
-            second.house.jobs.claim_leases = away  # type: ignore[method-assign, assignment]
-            await say_goodbye(first.house, reason="go to the other", reconnect_after_s=0.0)
+            second.core.jobs.claim_leases = away  # type: ignore[method-assign, assignment]
+            await say_goodbye(first.core, reason="go to the other", reconnect_after_s=0.0)
             await asyncio.wait_for(asked.wait(), 10)
-            second.house.jobs.claim_leases = claim  # type: ignore[method-assign]
+            second.core.jobs.claim_leases = claim  # type: ignore[method-assign]
 
             assert await asyncio.wait_for(reading, 20) == " tok" * 100
-        assert [attempt.state for attempt in await first.house.jobs.attempts(job.id)] == ["done"]
+        assert [attempt.state for attempt in await first.core.jobs.attempts(job.id)] == ["done"]
 
 
 class TestClocks:
     async def test_a_deadline_is_the_same_moment_for_all(self, posts: Posts, monkeypatch: pytest.MonkeyPatch) -> None:
         """One coordinator's clock is hours back: what it takes over still ends when its buyer was told it would."""
-        late = posts[1].house
+        late = posts[1].core
         now_ms = late.clock.now_ms
         monkeypatch.setattr(late.clock, "now_ms", lambda: now_ms() - 6 * 3_600_000)
 
         await late.nodes.measure(late.clock.now_ms)
 
-        assert abs(late.common_ms() - posts[0].house.common_ms()) < 2_000
+        assert abs(late.common_ms() - posts[0].core.common_ms()) < 2_000
         async with posts[1].worker(name="gone"):
             pass
         job = await submit(late, order(posts[1]))
-        assert abs(job.deadline_ms - posts[0].house.common_ms() - 900_000) < 5_000
+        assert abs(job.deadline_ms - posts[0].core.common_ms() - 900_000) < 5_000
         await cancel(late, job)

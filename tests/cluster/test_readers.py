@@ -80,20 +80,20 @@ class TestReaders:
     async def test_one_that_hops_between_coordinators_has_the_whole_answer(self, posts: Posts) -> None:
         async with posts[1].worker(engine="tests.chaos.engine:NumberedEngine"):
             await posts.until_seen(posts[0], free=8)
-            job = await submit(posts[0].house, order(posts[0], Wanted("a", FRAMES, per_s=PER_S)))
+            job = await submit(posts[0].core, order(posts[0], Wanted("a", FRAMES, per_s=PER_S)))
             hoppers = [Hopper(posts, public("job", job.id), seed=seed) for seed in range(6)]
 
             texts = await asyncio.wait_for(asyncio.gather(*(hopper.read() for hopper in hoppers)), 30)
             await asyncio.wait_for(job.ended(), 20)
 
-            frames, _ = await posts[1].house.jobs.answer(job.id)
+            frames, _ = await posts[1].core.jobs.answer(job.id)
             assert texts == ["".join(frame.text for frame in frames)] * len(hoppers)
             assert min(hopper.visits for hopper in hoppers) > 2
             assert job.state == JobState.COMPLETED
 
     async def test_one_that_comes_after_the_end_has_it_from_any_event_at_any_coordinator(self, posts: Posts) -> None:
         async with posts[0].worker(engine="tests.chaos.engine:NumberedEngine"):
-            job = await submit(posts[0].house, order(posts[0], Wanted("a", 20)))
+            job = await submit(posts[0].core, order(posts[0], Wanted("a", 20)))
             await asyncio.wait_for(job.ended(), 20)
 
             text = await Hopper(posts, public("job", job.id), seed=1).read()

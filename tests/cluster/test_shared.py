@@ -37,7 +37,7 @@ class TestTotals:
         async with posts[1].worker():
             await posts.until_seen(posts[0], free=8)
             for number in range(6):
-                await read(await submit(posts[number % 2].house, order(posts[0], tokens=1)))
+                await read(await submit(posts[number % 2].core, order(posts[0], tokens=1)))
 
             for post in posts.each:
                 async with calling(post) as session, asyncio.timeout(15):
@@ -57,15 +57,15 @@ class TestLimits:
             tmp_path, database=postgres_address, bus=redis_server.url, jobs_per_buyer_max=3
         ) as narrow, narrow[0].worker(options={"per_s": 5.0}):  # fmt: skip
             await narrow.until_seen(narrow[1], free=8)
-            jobs = [await submit(narrow[0].house, order(narrow[0])) for _ in range(3)]
-            await narrow.until(lambda: narrow[1].house.state(Buyers).in_flight.total(narrow[1].buyer_id) == 3)
+            jobs = [await submit(narrow[0].core, order(narrow[0])) for _ in range(3)]
+            await narrow.until(lambda: narrow[1].core.state(Buyers).in_flight.total(narrow[1].buyer_id) == 3)
 
             with pytest.raises(TooManyJobs):
-                await submit(narrow[1].house, order(narrow[1]))
+                await submit(narrow[1].core, order(narrow[1]))
 
-            await cancel(narrow[0].house, jobs[0])
-            await narrow.until(lambda: narrow[1].house.state(Buyers).in_flight.total(narrow[1].buyer_id) == 2)
-            last = await submit(narrow[1].house, order(narrow[1]))
+            await cancel(narrow[0].core, jobs[0])
+            await narrow.until(lambda: narrow[1].core.state(Buyers).in_flight.total(narrow[1].buyer_id) == 2)
+            last = await submit(narrow[1].core, order(narrow[1]))
             for job in (*jobs[1:], last):
                 await read(job)
 
@@ -88,7 +88,7 @@ class TestLimits:
                     await asyncio.sleep(0.02)
 
     async def test_a_revoked_key_ends_everywhere(self, posts: Posts) -> None:
-        identity = posts[0].house.identity
+        identity = posts[0].core.identity
         new = await identity.create_key(OwnerKind.USER, posts[0].buyer_id)
         async with calling(posts[1], key=new.secret) as session:
             async with session.get("/v1/models") as response:

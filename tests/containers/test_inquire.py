@@ -32,9 +32,9 @@ class TestModelSupport:
         monkeypatch.setattr(inquire, "HOST_ANSWERS_S", 0.0)
         for _ in range(2):
             await street.host(offer=container("a"))
-        mute, good = (one.host_id for one in street.house.fleet.with_container("a"))
-        street.house.lines[mute], street.house.lines[good] = Asked(), Asked()
-        street.house.lines[mute].body = None  # type: ignore[attr-defined]
+        mute, good = (one.host_id for one in street.core.fleet.with_container("a"))
+        street.core.lines[mute], street.core.lines[good] = Asked(), Asked()
+        street.core.lines[mute].body = None  # type: ignore[attr-defined]
 
-        assert await inquire.model_support(street.house, "m") == {"a": YES}
-        assert not street.house.state(SupportCache).asking
+        assert await inquire.model_support(street.core, "m") == {"a": YES}
+        assert not street.core.state(SupportCache).asking

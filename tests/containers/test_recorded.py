@@ -10,7 +10,7 @@ DAY_S = 24 * 3600
 
 
 async def record(street: Street, name: str) -> RecordedStatuses:
-    statuses = street.house.state(RecordedStatuses)
+    statuses = street.core.state(RecordedStatuses)
     await statuses.put("ip:127.0.0.1", name, status="running", containers=["a"], at_ms=street.clock.now_ms())
     return statuses
 
@@ -18,10 +18,10 @@ async def record(street: Street, name: str) -> RecordedStatuses:
 class TestForgetting:
     async def test_what_nobody_touched_for_so_long_goes(self, street: Street) -> None:
         statuses = await record(street, "old")
-        street.clock.advance(seconds=street.house.settings.retention_days * DAY_S + 1)
+        street.clock.advance(seconds=street.core.settings.retention_days * DAY_S + 1)
         await record(street, "new")
 
-        async with forgetting(street.house), asyncio.timeout(10):
+        async with forgetting(street.core), asyncio.timeout(10):
             while await statuses.statuses("ip:127.0.0.1", ["old"]):
                 await asyncio.sleep(0)
 
@@ -32,7 +32,7 @@ class TestForgetting:
             statuses = await record(street, "old")
             street.clock.advance(seconds=1000 * DAY_S)
 
-            async with forgetting(street.house):
+            async with forgetting(street.core):
                 await asyncio.sleep(0)
 
             assert await statuses.names("ip:127.0.0.1", running=None, limit=9) == ["old"]

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from comptoir.desk import Gate
 from comptoir.dialects import DIALECTS
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
+from comptoir.gateway import Gate
 from comptoir.kit.http import Dialect, Endpoint, HttpServer, Reply, Socket
 
 LET_IN = 299
@@ -45,16 +45,16 @@ async def ask(app: HttpServer, method: str, path: str, *, key: str = "", socket:
     return Answer(status, given, b"".join(message.get("body", b"") for message in sent))
 
 
-def standing_in(house: House, answer: Callable[[Dialect, Endpoint], bytes] = lambda *_: b"") -> HttpServer:
+def standing_in(core: Core, answer: Callable[[Dialect, Endpoint], bytes] = lambda *_: b"") -> HttpServer:
     """Return a server with everybody's declarations and the real gate, whose handlers do nothing but say *answer*."""
 
     def handler(dialect: Dialect, endpoint: Endpoint) -> Any:
-        async def stand_in(_house: object, _request: object) -> Reply:
+        async def stand_in(_core: object, _request: object) -> Reply:
             return Reply(LET_IN, answer(dialect, endpoint))
 
         return stand_in
 
-    async def socket_stand_in(_house: object, _request: object, socket: Any) -> None:
+    async def socket_stand_in(_core: object, _request: object, socket: Any) -> None:
         await socket.close(1000)
 
     def emptied(dialect: Dialect) -> Dialect:
@@ -65,8 +65,8 @@ def standing_in(house: House, answer: Callable[[Dialect, Endpoint], bytes] = lam
         sockets: list[Socket] = [dataclasses.replace(one, handler=socket_stand_in) for one in dialect.sockets]
         return dataclasses.replace(dialect, endpoints=tuple(endpoints), sockets=tuple(sockets))
 
-    gate = Gate(house.identity, house.settings, house.clock, dialects=DIALECTS)
-    return HttpServer(house, [emptied(one) for one in DIALECTS], gate=gate, body_bytes_max=1 << 20)
+    gate = Gate(core.identity, core.settings, core.clock, dialects=DIALECTS)
+    return HttpServer(core, [emptied(one) for one in DIALECTS], gate=gate, body_bytes_max=1 << 20)
 
 
 def sample(path: str) -> str:

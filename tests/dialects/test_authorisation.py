@@ -54,12 +54,12 @@ class People:
 async def people(tmp_path: Path) -> AsyncIterator[People]:
     """Give a post with every kind of caller, and a job that the buyer bought."""
     async with open_post(tmp_path, **FAST) as post, post.worker(options={"per_s": 0}):
-        house = post.house
-        other = await add_user(house, username="eve", email=None, password=None)
+        core = post.core
+        other = await add_user(core, username="eve", email=None, password=None)
         new = [NewHost(gpu="A100", models=(ModelOffer(f"m{n}", ["chat"]),)) for n in (1, 2)]
-        hosts = [await add_host(house, one) for one in new]
+        hosts = [await add_host(core, one) for one in new]
         body = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":3}'
-        job = await submit(house, Order(post.buyer_id, "test", "chat", "trivial", body, 3, False))
+        job = await submit(core, Order(post.buyer_id, "test", "chat", "trivial", body, 3, False))
         reader = Reader(job)
         while await reader.next() is not None:
             pass
@@ -73,7 +73,7 @@ async def people(tmp_path: Path) -> AsyncIterator[People]:
 
 class TestMatrix:
     async def test_every_endpoint_lets_in_whom_it_declares_and_nobody_else(self, people: People) -> None:
-        app = standing_in(people.post.house)
+        app = standing_in(people.post.core)
         wrong = []
         for dialect in DIALECTS:
             for endpoint in dialect.endpoints:
@@ -85,7 +85,7 @@ class TestMatrix:
         assert wrong == []
 
     async def test_every_socket_too(self, people: People) -> None:
-        app = standing_in(people.post.house)
+        app = standing_in(people.post.core)
         wrong = []
         for dialect in DIALECTS:
             for socket in dialect.sockets:
@@ -97,7 +97,7 @@ class TestMatrix:
         assert wrong == []
 
     async def test_a_wrong_key_is_refused_even_where_none_is_needed(self, people: People) -> None:
-        app = standing_in(people.post.house)
+        app = standing_in(people.post.core)
         for dialect in DIALECTS:
             for endpoint in dialect.endpoints:
                 got = await ask(app, endpoint.method, dialect.prefix + sample(endpoint.path), key="ck_" + "A" * 43)
@@ -143,9 +143,9 @@ class TestOwnership:
                 assert await self.call(people, dialect, endpoint, "buyer") not in (401, 403, 404), endpoint.path
 
     async def test_a_host_can_do_nothing_to_a_job_that_is_not_its_own(self, people: People) -> None:
-        house = people.post.house
-        before = await house.db.fetch("SELECT * FROM jobs")
+        core = people.post.core
+        before = await core.db.fetch("SELECT * FROM jobs")
         for dialect, endpoint in job_endpoints():
             if endpoint.access in (Access.HOST, Access.ANY):
                 assert await self.call(people, dialect, endpoint, "other host") in (403, 404, 409), endpoint.path
-        assert await house.db.fetch("SELECT * FROM jobs") == before
+        assert await core.db.fetch("SELECT * FROM jobs") == before

@@ -12,8 +12,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import pytest
 
 import comptoir
-from comptoir.desk import STATUSES
 from comptoir.dialects import DIALECTS
+from comptoir.gateway import STATUSES
 from comptoir.kit.errors import Refusal
 from comptoir.kit.http import Dialect, Endpoint, endpoint_errors
 from comptoir.ledger import InsufficientCredit
@@ -114,7 +114,7 @@ class TestPaths:
     async def test_each_leads_to_the_endpoint_that_declares_it(self, tmp_path: Path) -> None:
         """At the root a shared path leads to the root's dialect; a path that two dialects want is not declared twice."""
         async with open_post(tmp_path, requests_per_minute_per_ip=1_000_000) as post:
-            app = standing_in(post.house, lambda d, e: f"{d.name} {e.method} {e.path}".encode())
+            app = standing_in(post.core, lambda d, e: f"{d.name} {e.method} {e.path}".encode())
             wrong = []
             for dialect, endpoint in all_endpoints():
                 for prefix in ([""] if dialect.at_root else []) + [dialect.prefix]:

@@ -62,11 +62,11 @@ class Running:
 
 async def _post(folder: Path, dialect: Dialect, started: Callable[[Running], None], stop: asyncio.Event) -> None:
     async with open_post(folder, **SETTINGS) as post, post.worker():
-        house = post.house
+        core = post.core
         # A host that only polls: its owner's calls are the fuzzer's.
-        host = await add_host(house, NewHost(gpu="A100", models=(ModelOffer("polled", ["chat"]),)))
+        host = await add_host(core, NewHost(gpu="A100", models=(ModelOffer("polled", ["chat"]),)))
         body = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":3}'
-        job = await submit(house, Order(post.buyer_id, "test", "chat", "trivial", body, 3, False))
+        job = await submit(core, Order(post.buyer_id, "test", "chat", "trivial", body, 3, False))
         reader = Reader(job)
         while await reader.next() is not None:
             pass

@@ -20,30 +20,30 @@ def lease_of(job: LiveJob) -> Lease:
 async def lost(street: Street, job: LiveJob, *, fault: Fault = Fault.HOST) -> bytes:
     """Lose the job's host; return its id."""
     host_id = lease_of(job).host_id
-    await lose(street.house, job, lease_of(job), "it broke", fault=fault)
+    await lose(street.core, job, lease_of(job), "it broke", fault=fault)
     return host_id
 
 
 async def done(street: Street, job: LiveJob, tokens: int) -> None:
-    deliver(street.house, job, tokens)
-    await complete(street.house, job, finish_reason="stop", usage=Usage(PROMPT, tokens))
+    deliver(street.core, job, tokens)
+    await complete(street.core, job, finish_reason="stop", usage=Usage(PROMPT, tokens))
 
 
 async def earned(street: Street, host_id: bytes) -> int:
-    return (await street.house.ledger.account(host_id)).balance_uusd
+    return (await street.core.ledger.account(host_id)).balance_uusd
 
 
 async def receipt(street: Street, job: LiveJob) -> Predicate:
     """Return the job's receipt, verified offline."""
-    house = street.house
-    verdict = verify(await house.receipts.envelope_of(job.id), read_registry(await house.receipts.registry()))
+    core = street.core
+    verdict = verify(await core.receipts.envelope_of(job.id), read_registry(await core.receipts.registry()))
     assert verdict.ok, verdict
     assert verdict.statement is not None
     return verdict.statement.predicate
 
 
 async def journal(street: Street) -> int:
-    ((count,),) = await street.house.db.fetch("SELECT count(*) FROM journal")
+    ((count,),) = await street.core.db.fetch("SELECT count(*) FROM journal")
     return int(count)
 
 

@@ -25,20 +25,20 @@ TASKS = 12
 
 async def hammer(street: Street, dice: random.Random, buyers: list[bytes], rounds: int, *, did: Counter[str]) -> None:
     """Do *rounds* things, each to one of *buyers*."""
-    house = street.house
+    core = street.core
     for number in range(rounds):
         buyer = dice.choice(buyers)
         chance = dice.random()
         if chance < 0.1:
-            await house.ledger.deposit(owner_id=buyer, amount_uusd=700)
+            await core.ledger.deposit(owner_id=buyer, amount_uusd=700)
             did["deposited"] += 1
             continue
         if chance < 0.13:
-            await add_user(house, username=f"u{dice.getrandbits(60):x}-{number}", email=None, password=None)
+            await add_user(core, username=f"u{dice.getrandbits(60):x}-{number}", email=None, password=None)
             did["signed up"] += 1
             continue
         try:
-            job = await submit(house, order(buyer, max_tokens=dice.randint(1, 10)))
+            job = await submit(core, order(buyer, max_tokens=dice.randint(1, 10)))
         except InsufficientCredit:
             did["refused"] += 1
             continue
@@ -48,15 +48,15 @@ async def hammer(street: Street, dice: random.Random, buyers: list[bytes], round
 async def _end(street: Street, dice: random.Random, job: LiveJob) -> str:
     chance = dice.random()
     if chance < 0.2:
-        await cancel(street.house, job)
+        await cancel(street.core, job)
         return "cancelled"
     if chance < 0.4 and job.lease is not None:
-        await lose(street.house, job, job.lease, "a fake fault", fault=Fault.HOST)
+        await lose(street.core, job, job.lease, "a fake fault", fault=Fault.HOST)
     while job.lease is None and not job.over:
         await asyncio.sleep(0)
     if job.over:
         return "failed"
-    await finish_well(street.house, job, tokens=1)
+    await finish_well(street.core, job, tokens=1)
     return "finished"
 
 
@@ -66,13 +66,13 @@ async def main(folder: str, database: str, bus: str, *numbers_and_buyers: str) -
     dice, did = random.Random(int(seed)), Counter[str]()
     ids = [bytes.fromhex(one) for one in buyers]
     async with open_street(Path(folder), database=database, bus=bus, buyer=ids[0]) as street:
-        house = street.house
-        for host in list(house.fleet):
+        core = street.core
+        for host in list(core.fleet):
             street.link(host.id, FakeLine())
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         await asyncio.gather(*(hammer(street, dice, ids, int(rounds), did=did) for _ in range(TASKS)))
-        await house.background.settle_down()
+        await core.background.settle_down()
     print(json.dumps(did), flush=True)
 
 

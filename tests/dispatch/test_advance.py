@@ -54,18 +54,18 @@ def output(job: LiveJob) -> Frame:
 
 async def done(street: Street, job: LiveJob, *, signed_by: SigningKey | None = None) -> None:
     """Have the host of the job's step deliver it."""
-    take_frames(street.house, job, len(job.frames), [output(job)])
+    take_frames(street.core, job, len(job.frames), [output(job)])
     usage, signature = Usage(0, 1), b""
     if signed_by is not None:
         signature = signed_by.sign(segment_bytes(segment_of(job, lease_of(job), "stop", usage)))
-    await complete(street.house, job, finish_reason="stop", usage=usage, signature=signature, chain=job.chain)
+    await complete(street.core, job, finish_reason="stop", usage=usage, signature=signature, chain=job.chain)
 
 
 @pytest.fixture
 async def street(street: Street) -> AsyncIterator[Street]:
     """Audit the books after every test."""
     yield street
-    assert await audit(street.house.db) == []
+    assert await audit(street.core.db) == []
 
 
 class TestChain:
@@ -74,7 +74,7 @@ class TestChain:
             await street.host(offer=container("a")),
             await street.host(offer=container("b", runs=2)),
         )
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
         assert (job.terms.hold_uusd, lease_of(job).host_id) == (3 * RUN_UUSD, a)
 
         await done(street, job)
@@ -92,8 +92,8 @@ class TestChain:
 
     async def test_what_it_has_made_so_far_is_measured_before_it_is_read(self, street: Street) -> None:
         await street.host(offer=container("a")), await street.host(offer=container("b"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
-        jobs = street.house.jobs
+        job = await submit(street.core, chain_order(street, "a", "b"))
+        jobs = street.core.jobs
 
         assert await jobs.answer_bytes([job.id]) == {}
         await done(street, job)
@@ -104,7 +104,7 @@ class TestChain:
 
     async def test_a_host_may_do_several_steps(self, street: Street) -> None:
         host, _ = await street.host(offer=container("a"))
-        job = await submit(street.house, chain_order(street, "a", "a", "a"))
+        job = await submit(street.core, chain_order(street, "a", "a", "a"))
 
         for _ in range(3):
             await done(street, job)
@@ -113,11 +113,11 @@ class TestChain:
 
     async def test_the_next_step_waits_in_line_where_its_hosts_are_busy(self, street: Street) -> None:
         await street.host(offer=container("a")), await street.host(offer=container("b"))
-        other = await submit(street.house, chain_order(street, "b", caller="10.0.0.1"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        other = await submit(street.core, chain_order(street, "b", caller="10.0.0.1"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
 
         await done(street, job)
-        assert (job.state, job.lease, job.id in street.house.jobs.queue) == (JobState.QUEUED, None, True)
+        assert (job.state, job.lease, job.id in street.core.jobs.queue) == (JobState.QUEUED, None, True)
         await done(street, other)
         while job.lease is None:
             await asyncio.sleep(0)
@@ -128,18 +128,18 @@ class TestChain:
     async def test_a_step_may_wait_for_as_long_as_its_job(self, street: Street) -> None:
         """It is no broken stream, which is given up after ``broken_wait_s``: nobody has seen any of what is to come."""
         await street.host(offer=container("a")), await street.host(offer=container("b"))
-        other = await submit(street.house, chain_order(street, "b"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        other = await submit(street.core, chain_order(street, "b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
         await done(street, job)
 
         for _ in range(5):
-            street.clock.advance(seconds=street.house.settings.broken_wait_s / 4)
-            for host in street.house.fleet:
-                street.house.fleet.seen(host.id)
-            await sweep(street.house)
-        assert (job.state, job.id in street.house.jobs.queue) == (JobState.QUEUED, True)
+            street.clock.advance(seconds=street.core.settings.broken_wait_s / 4)
+            for host in street.core.fleet:
+                street.core.fleet.seen(host.id)
+            await sweep(street.core)
+        assert (job.state, job.id in street.core.jobs.queue) == (JobState.QUEUED, True)
         await done(street, other)
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
         await done(street, job)
 
         assert job.state == JobState.COMPLETED
@@ -148,7 +148,7 @@ class TestChain:
         keys = {name: SigningKey.generate() for name in "ab"}
         for name, key in keys.items():
             await street.host(offer=container(name), public_key=key.public_key)
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
 
         for name in "ab":
             await done(street, job, signed_by=keys[name])
@@ -163,7 +163,7 @@ class TestChain:
         key = SigningKey.generate()
         hosts = [await street.host(offer=container("a"), public_key=key.public_key) for _ in range(1)]
         await street.host(offer=container("a", runs=2)), await street.host(offer=container("b"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
         job.stages = tuple(msgspec.structs.replace(stage, rate_out=10**10) for stage in job.stages)
         first = lease_of(job).host_id
         assert first == hosts[0][0]
@@ -174,7 +174,7 @@ class TestChain:
         assert (job.state, job.frames, job.kind.stage(job)) == (JobState.RUNNING, [], 0)
         assert lease_of(job).host_id != first
         assert await earned(street, first) == 0
-        await cancel(street.house, job)
+        await cancel(street.core, job)
 
 
 class TestSubmitting:
@@ -197,10 +197,10 @@ class TestSubmitting:
 
         if error is not None:
             with pytest.raises(error):
-                await submit(street.house, wanted)
+                await submit(street.core, wanted)
             assert await street.free_uusd() == 1_000_000
         else:
-            job = await submit(street.house, wanted)
+            job = await submit(street.core, wanted)
             await done(street, job)
             assert job.state == JobState.COMPLETED
 
@@ -210,13 +210,13 @@ class TestSubmitting:
         host, line = await street.host(offer=container("a"))
 
         with pytest.raises(UnknownModel):
-            await submit(street.house, chain_order(street, "a", "b"))
+            await submit(street.core, chain_order(street, "a", "b"))
 
-        assert (line.sent, street.house.fleet.get(host).slots.free) == ([], 1)
+        assert (line.sent, street.core.fleet.get(host).slots.free) == ([], 1)
 
     async def test_a_private_container_may_be_a_later_one(self, street: Street) -> None:
         await street.host(offer=container("a")), await street.host(offer=container("b", external=False))
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
 
         await done(street, job)
         await done(street, job)
@@ -227,18 +227,18 @@ class TestSubmitting:
         await street.host(offer=ModelOffer("a", ["chat"], 100, 0, 1))
 
         with pytest.raises(NoHostPossible):
-            await submit(street.house, chain_order(street, "a"))
+            await submit(street.core, chain_order(street, "a"))
 
 
 class TestLost:
     async def test_a_lost_step_begins_again_from_the_output_before_it(self, street: Street) -> None:
         await street.host(offer=container("a"))
         lines = dict([await street.host(offer=container("b")), await street.host(offer=container("b"))])
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
         await done(street, job)
         first = lease_of(job)
 
-        await lose(street.house, job, first, "it died", fault=Fault.HOST)
+        await lose(street.core, job, first, "it died", fault=Fault.HOST)
 
         second = lease_of(job)
         assert (second.host_id != first.host_id, second.first_frame, job.kind.stage(job)) == (True, 1, 1)
@@ -250,10 +250,10 @@ class TestLost:
     async def test_a_step_whose_host_dies_behind_its_output_is_done(self, street: Street) -> None:
         host, _ = await street.host(offer=container("a"))
         await street.host(offer=container("b"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
-        take_frames(street.house, job, 0, [output(job)])
+        job = await submit(street.core, chain_order(street, "a", "b"))
+        take_frames(street.core, job, 0, [output(job)])
 
-        await lose(street.house, job, lease_of(job), "it died", fault=Fault.HOST)
+        await lose(street.core, job, lease_of(job), "it died", fault=Fault.HOST)
 
         assert (job.kind.stage(job), lease_of(job).first_frame) == (1, 1)
         await done(street, job)
@@ -278,13 +278,13 @@ class TestLost:
         for _ in range(2):
             await street.host(offer=container("a"))
         await street.host(offer=container("b"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
         first = lease_of(job)
         if frames:
-            take_frames(street.house, job, 0, frames)
+            take_frames(street.core, job, 0, frames)
 
         with pytest.raises(BadSegment):
-            await complete(street.house, job, finish_reason="stop", usage=Usage(0, 1), chain=job.chain)
+            await complete(street.core, job, finish_reason="stop", usage=Usage(0, 1), chain=job.chain)
 
         assert (job.frames, job.kind.stage(job), lease_of(job).host_id != first.host_id) == ([], 0, True)
         await done(street, job)
@@ -296,55 +296,55 @@ class TestLost:
         """Nor does it stop the sweep, which looks after all other jobs as well."""
         for _ in range(2):
             await street.host(offer=container("a"))
-        job = await submit(street.house, chain_order(street, "a"))
-        take_frames(street.house, job, 0, [Frame("{}", 1, extra)])
+        job = await submit(street.core, chain_order(street, "a"))
+        take_frames(street.core, job, 0, [Frame("{}", 1, extra)])
         first = lease_of(job)
 
-        await lose(street.house, job, first, "it died", fault=Fault.HOST)
+        await lose(street.core, job, first, "it died", fault=Fault.HOST)
 
         assert (job.frames, lease_of(job).host_id != first.host_id) == ([], True)
-        await cancel(street.house, job)
+        await cancel(street.core, job)
 
     async def test_a_container_that_fails_everywhere_ends_the_job_with_what_it_said(self, street: Street) -> None:
         a, _ = await street.host(offer=container("a"))
         b, _ = await street.host(offer=container("b"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
         await done(street, job)
         said = b'{"error":"out of memory"}' + b" " * 600
 
-        await fail(street.house, job, code="container_failed", message="x", fault=Fault.HOST, status=500, body=said)
+        await fail(street.core, job, code="container_failed", message="x", fault=Fault.HOST, status=500, body=said)
 
         assert (job.state, job.error_message, len(job.frames)) == (JobState.FAILED, said.decode(), 1)
         assert (job.cost_uusd, await earned(street, a), await earned(street, b)) == (RUN_UUSD, 880, 0)
-        assert (await street.house.jobs.get(job.id)).error_message == said.decode()
+        assert (await street.core.jobs.get(job.id)).error_message == said.decode()
 
     async def test_a_stream_that_breaks_off_is_failed_and_half_a_run_is_free(self, street: Street) -> None:
         for _ in range(2):
             await street.host(offer=container("a"))
-        job = await submit(street.house, chain_order(street, "a", detached=False))
-        take_frames(street.house, job, 0, [Frame("half", 1)])
+        job = await submit(street.core, chain_order(street, "a", detached=False))
+        take_frames(street.core, job, 0, [Frame("half", 1)])
 
-        await lose(street.house, job, lease_of(job), "it died", fault=Fault.HOST)
+        await lose(street.core, job, lease_of(job), "it died", fault=Fault.HOST)
 
         assert (job.state, job.error_code, job.cost_uusd) == (JobState.FAILED, "host_lost", 0)
 
     async def test_a_stream_that_has_shown_nothing_is_made_by_another_host(self, street: Street) -> None:
         for _ in range(2):
             await street.host(offer=container("a"))
-        job = await submit(street.house, chain_order(street, "a", detached=False))
+        job = await submit(street.core, chain_order(street, "a", detached=False))
 
-        await lose(street.house, job, lease_of(job), "it died", fault=Fault.HOST)
-        take_frames(street.house, job, 0, [Frame("half", 1), Frame(" whole", 0), Frame("", 0, STOPPED)])
-        await complete(street.house, job, finish_reason="stop", usage=Usage(0, 1), chain=job.chain)
+        await lose(street.core, job, lease_of(job), "it died", fault=Fault.HOST)
+        take_frames(street.core, job, 0, [Frame("half", 1), Frame(" whole", 0), Frame("", 0, STOPPED)])
+        await complete(street.core, job, finish_reason="stop", usage=Usage(0, 1), chain=job.chain)
 
         assert (job.state, job.cost_uusd) == (JobState.COMPLETED, RUN_UUSD)
 
     async def test_whoever_hangs_up_on_a_stream_pays_its_run(self, street: Street) -> None:
         await street.host(offer=container("a"))
-        job = await submit(street.house, chain_order(street, "a", detached=False))
-        take_frames(street.house, job, 0, [Frame("half", 1)])
+        job = await submit(street.core, chain_order(street, "a", detached=False))
+        take_frames(street.core, job, 0, [Frame("half", 1)])
 
-        await cancel(street.house, job)
+        await cancel(street.core, job)
 
         assert (job.state, job.cost_uusd) == (JobState.CANCELLED, RUN_UUSD)
 
@@ -363,11 +363,11 @@ class TestHalfAStep:
     async def test_it_is_not_shown_and_not_paid(self, street: Street, frames: list[Frame]) -> None:
         a, _ = await street.host(offer=container("a"))
         await street.host(offer=container("b")), await street.host(offer=container("c"))
-        job = await submit(street.house, chain_order(street, "a", "b", "c"))
+        job = await submit(street.core, chain_order(street, "a", "b", "c"))
 
-        take_frames(street.house, job, 0, frames)
+        take_frames(street.core, job, 0, frames)
         running = result_of(job, job.frames, intermediate=True)
-        await cancel(street.house, job)
+        await cancel(street.core, job)
         over = result_of(job, job.frames, intermediate=True)
 
         assert running.intermediate_results == over.intermediate_results == []
@@ -376,15 +376,15 @@ class TestHalfAStep:
             0,
             0,
         )
-        assert (await street.house.jobs.answer(job.id))[0] == []
+        assert (await street.core.jobs.answer(job.id))[0] == []
 
     async def test_a_whole_output_is_paid_by_who_cancels_behind_it(self, street: Street) -> None:
         a, _ = await street.host(offer=container("a"))
         await street.host(offer=container("b"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
 
-        take_frames(street.house, job, 0, [output(job)])
-        await cancel(street.house, job)
+        take_frames(street.core, job, 0, [output(job)])
+        await cancel(street.core, job)
 
         assert (job.cost_uusd, await earned(street, a)) == (RUN_UUSD, 880)
 
@@ -397,18 +397,18 @@ class TestSilence:
         hosts: list[tuple[bytes, FakeLine]] = [
             await street.host(offer=container("a", timeout_s=180.0)) for _ in range(2)
         ]
-        job = await submit(street.house, chain_order(street, "a"))
+        job = await submit(street.core, chain_order(street, "a"))
         first = lease_of(job)
 
         for _ in range(10):
             street.clock.advance(seconds=silent_s / 10)
             for host_id, _ in hosts:
-                street.house.fleet.seen(host_id)
-        await sweep(street.house)
-        await street.house.background.settle_down()
+                street.core.fleet.seen(host_id)
+        await sweep(street.core)
+        await street.core.background.settle_down()
 
         assert (lease_of(job) is first) is kept
-        await cancel(street.house, job)
+        await cancel(street.core, job)
 
 
 class TestRestart:
@@ -417,13 +417,13 @@ class TestRestart:
         async with open_street(tmp_path) as street:
             for name, key in keys.items():
                 await street.host(offer=container(name), public_key=key.public_key)
-            job = await submit(street.house, chain_order(street, "a", "b", caller="10.0.0.9"))
+            job = await submit(street.core, chain_order(street, "a", "b", caller="10.0.0.9"))
             await done(street, job, signed_by=keys["a"])
             buyer, last = street.buyer_id, lease_of(job)
-            street.house.jobs.live.close_lease(job)
+            street.core.jobs.live.close_lease(job)
 
         async with open_street(tmp_path, buyer=buyer) as street:
-            again = street.house.jobs.live.get(job.id)
+            again = street.core.jobs.live.get(job.id)
             assert again is not None and again is not job
             assert (again.kind.stage(again), again.model, again.caller, again.stages) == (
                 1,
@@ -439,43 +439,43 @@ class TestRestart:
             predicate = await receipt(street, again)
             assert (again.state, again.cost_uusd) == (JobState.COMPLETED, 2 * RUN_UUSD)
             assert [each.authenticated_by for each in predicate.segments] == [AuthenticatedBy.SIGNATURE] * 2
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     async def test_a_mirror_that_is_taken_up_is_at_the_step_that_is_stored(self, street: Street) -> None:
         """It was made when the chain was at its first container, and would look for another host of that one."""
         await street.host(offer=container("a")), await street.host(offer=container("b"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
-        mirror = street.house.jobs.revived(job.as_row(), now_s=0.0)
+        job = await submit(street.core, chain_order(street, "a", "b"))
+        mirror = street.core.jobs.revived(job.as_row(), now_s=0.0)
         await done(street, job)
         mirror.append(job.frames[:])
-        stored = street.house.jobs.revived(await street.house.jobs.get(job.id, light=False), now_s=0.0)
-        attempts, journal = await street.house.jobs.attempts(job.id), await street.house.jobs.journal([job.id])
+        stored = street.core.jobs.revived(await street.core.jobs.get(job.id, light=False), now_s=0.0)
+        attempts, journal = await street.core.jobs.attempts(job.id), await street.core.jobs.journal([job.id])
         stored.revive_segments(attempts, journal[job.id], signing=frozenset())
 
         assert mirror.takes_after(stored, open_attempt=True)
 
         assert (mirror.kind.stage(mirror), mirror.model) == (1, "b")
-        await cancel(street.house, job)
+        await cancel(street.core, job)
 
     async def test_a_drain_does_not_wait_for_a_step_that_is_in_line(self, street: Street) -> None:
         """The host of the next container is away: nothing is open, and the job is durable where it stands."""
         await street.host(offer=container("a"))
         b, _ = await street.host(offer=container("b"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
         street.unlink(b)
-        draining = asyncio.create_task(drain(street.house))
+        draining = asyncio.create_task(drain(street.core))
         await asyncio.sleep(0)
 
         await done(street, job)
 
         assert await asyncio.wait_for(draining, 5) == 0
         assert (job.state, job.lease) == (JobState.QUEUED, None)
-        await cancel(street.house, job)
+        await cancel(street.core, job)
 
     async def test_a_drain_waits_for_a_chain_that_goes_on(self, street: Street) -> None:
         await street.host(offer=container("a")), await street.host(offer=container("b"))
-        job = await submit(street.house, chain_order(street, "a", "b"))
-        draining = asyncio.create_task(drain(street.house))
+        job = await submit(street.core, chain_order(street, "a", "b"))
+        draining = asyncio.create_task(drain(street.core))
         await asyncio.sleep(0)
 
         await done(street, job)

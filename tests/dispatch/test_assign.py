@@ -22,7 +22,7 @@ def lease_of(job: LiveJob) -> Lease:
 
 async def attempts(street: Street, job: LiveJob) -> list[tuple[str, str | None, int]]:
     sql = "SELECT state, fault, paid_uusd FROM attempts WHERE job_id = ? ORDER BY id"
-    return [(row[0], row[1], row[2]) for row in await street.house.db.fetch(sql, [job.id])]
+    return [(row[0], row[1], row[2]) for row in await street.core.db.fetch(sql, [job.id])]
 
 
 class TestPump:
@@ -31,12 +31,12 @@ class TestPump:
         jobs = [await street.submit() for _ in range(4)]
 
         for job in jobs:
-            await finish_well(street.house, job)
-            await street.house.background.settle_down()
+            await finish_well(street.core, job)
+            await street.core.background.settle_down()
 
         assert [job for job, _ in line.sent] == jobs
         assert {job.state for job in jobs} == {JobState.COMPLETED}
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_job_that_could_not_be_leased_is_tried_again_unasked(
         self, street: Street, monkeypatch: pytest.MonkeyPatch
@@ -45,7 +45,7 @@ class TestPump:
         monkeypatch.setattr(ending_later, "PAUSE_S", 0.0)
         _, line = await street.host()
         running, waiting = await street.submit(), await street.submit()
-        batch = street.house.db.batch
+        batch = street.core.db.batch
         refused: list[Any] = []
 
         async def away_once(verb: Any, item: Any, **named: Any) -> Any:
@@ -54,15 +54,15 @@ class TestPump:
                 raise Unavailable("the database is out of reach")
             return await batch(verb, item, **named)
 
-        monkeypatch.setattr(street.house.db, "batch", away_once)
-        await finish_well(street.house, running)
+        monkeypatch.setattr(street.core.db, "batch", away_once)
+        await finish_well(street.core, running)
         async with asyncio.timeout(10):
             while len(line.sent) < 2:
                 await asyncio.sleep(0)
 
         assert len(refused) == 1
         assert waiting.state == JobState.RUNNING
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
 
 class TestLose:
@@ -72,16 +72,16 @@ class TestLose:
         job = await street.submit()
         street.link(good, line)
 
-        await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+        await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
         assert (job.state, job.host_id) == (JobState.RUNNING, good)
-        await finish_well(street.house, job)
+        await finish_well(street.core, job)
 
         assert await attempts(street, job) == [("lost", "host", 0), ("done", None, 441)]
-        assert [event[0] for event in await street.house.jobs.events(job.id)] == ["queued", "running"] * 2 + [
+        assert [event[0] for event in await street.core.jobs.events(job.id)] == ["queued", "running"] * 2 + [
             "completed"
         ]
-        assert street.house.fleet.get(bad).stored().jobs_lost == 1
-        assert await audit(street.house.db) == []
+        assert street.core.fleet.get(bad).stored().jobs_lost == 1
+        assert await audit(street.core.db) == []
 
     async def test_with_nobody_free_it_waits_at_the_head_of_the_line(self, street: Street) -> None:
         (first, _), (second, _) = await street.host(), await street.host()
@@ -89,10 +89,10 @@ class TestLose:
         lost = next(job for job in jobs if job.host_id == first)
         other = next(job for job in jobs if job.host_id == second)
 
-        await lose(street.house, lost, lease_of(lost), "it broke", fault=Fault.NONE)
-        assert street.house.jobs.queue.before(lost.id) == 0
-        await finish_well(street.house, other)
-        await street.house.background.settle_down()
+        await lose(street.core, lost, lease_of(lost), "it broke", fault=Fault.NONE)
+        assert street.core.jobs.queue.before(lost.id) == 0
+        await finish_well(street.core, other)
+        await street.core.background.settle_down()
 
         assert lost.host_id == second
 
@@ -100,18 +100,18 @@ class TestLose:
         await street.host()
         await street.host()
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
 
-        await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+        await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
 
         assert (job.state, job.error_code, job.cost_uusd) == (JobState.FAILED, "host_lost", 200)
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_with_nobody_else_it_ends_and_costs_nothing(self, street: Street) -> None:
         await street.host()
         job = await street.submit()
 
-        await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+        await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
 
         assert (job.state, job.error_code) == (JobState.FAILED, "no_host_left")
         assert await street.free_uusd() == SIGNUP_UUSD
@@ -124,11 +124,11 @@ class TestLose:
         losses = 0
         while not job.over:
             losses += 1
-            await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
 
         assert losses == ATTEMPTS_MAX
         assert len(await attempts(street, job)) == ATTEMPTS_MAX
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_host_that_is_not_to_blame_may_get_the_job_again(
         self, street: Street, monkeypatch: pytest.MonkeyPatch
@@ -137,24 +137,24 @@ class TestLose:
         host_id, line = await street.host()
         job = await street.submit()
 
-        await lose(street.house, job, lease_of(job), "we restarted", fault=Fault.COORDINATOR)
+        await lose(street.core, job, lease_of(job), "we restarted", fault=Fault.COORDINATOR)
         async with asyncio.timeout(10):
             while job.lease is None:
                 await asyncio.sleep(0)
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
 
         assert [sent for sent, _ in line.sent] == [job, job]
-        assert street.house.fleet.get(host_id).stored().jobs_lost == 0
+        assert street.core.fleet.get(host_id).stored().jobs_lost == 0
 
     async def test_a_lease_that_is_gone_is_left_alone(self, street: Street) -> None:
         await street.host()
         await street.host()
         job = await street.submit()
         stale = lease_of(job)
-        await lose(street.house, job, stale, "it broke", fault=Fault.HOST)
+        await lose(street.core, job, stale, "it broke", fault=Fault.HOST)
         fresh = lease_of(job)
 
-        await lose(street.house, job, stale, "again", fault=Fault.HOST)
+        await lose(street.core, job, stale, "again", fault=Fault.HOST)
 
         assert job.lease is fresh
         assert len(await attempts(street, job)) == 2
@@ -166,11 +166,11 @@ class TestLose:
         street.unlink(second)
         job = await street.submit()
         street.link(second, line)
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
 
         assert [sent for sent, _ in line.sent] == [job]
         assert first not in job.tried
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_while_the_database_is_away_the_lease_stands(
         self, street: Street, monkeypatch: pytest.MonkeyPatch
@@ -184,14 +184,14 @@ class TestLose:
             raise Unavailable("the database is out of reach")
 
         with monkeypatch.context() as patched:
-            patched.setattr(street.house.db, "batch", away)
+            patched.setattr(street.core.db, "batch", away)
             with pytest.raises(Unavailable):
-                await lose(street.house, job, lease, "it broke", fault=Fault.HOST)
+                await lose(street.core, job, lease, "it broke", fault=Fault.HOST)
         assert (job.lease, job.state) == (lease, JobState.RUNNING)
-        await finish_well(street.house, job)
+        await finish_well(street.core, job)
 
         assert job.state == JobState.COMPLETED
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     @pytest.mark.parametrize("refusal", [Unavailable("the database is out of reach"), NotYourLease()])
     async def test_a_job_that_moved_while_its_lease_was_being_closed_does_not_get_it_back(
@@ -201,18 +201,18 @@ class TestLose:
         await street.host()
         await street.host()
         job = await street.submit()
-        live = street.house.jobs.live
+        live = street.core.jobs.live
 
         async def moved(*args: Any, **named: Any) -> None:
             assert live.become_mirror(job, b"p" * 16) is None
             raise refusal
 
-        monkeypatch.setattr(street.house.db, "batch", moved)
+        monkeypatch.setattr(street.core.db, "batch", moved)
         lease = lease_of(job)
-        await lose(street.house, job, lease, "it broke", fault=Fault.NONE)
+        await lose(street.core, job, lease, "it broke", fault=Fault.NONE)
 
         assert (job.lease, live.leased, list(live.leaving), live.get(job.id)) == (None, 0, [], None)
-        assert street.house.fleet.get(lease.host_id).slots.running == 0
+        assert street.core.fleet.get(lease.host_id).slots.running == 0
 
     async def test_a_lease_that_the_database_does_not_know_gives_its_slot_back(
         self, street: Street, monkeypatch: pytest.MonkeyPatch
@@ -225,11 +225,11 @@ class TestLose:
         async def stale(*args: Any, **named: Any) -> None:
             raise NotYourLease
 
-        monkeypatch.setattr(street.house.db, "batch", stale)
+        monkeypatch.setattr(street.core.db, "batch", stale)
         with pytest.raises(NotYourLease):
-            await lose(street.house, job, lease, "it broke", fault=Fault.HOST)
+            await lose(street.core, job, lease, "it broke", fault=Fault.HOST)
 
-        assert (job.lease, street.house.fleet.get(lease.host_id).slots.running) == (None, 0)
+        assert (job.lease, street.core.fleet.get(lease.host_id).slots.running) == (None, 0)
 
 
 class TestStartVerb:
@@ -238,10 +238,10 @@ class TestStartVerb:
         running, waiting = await street.submit(), await street.submit()
 
         def start(job: LiveJob) -> Start:
-            node_id = street.house.node_id
+            node_id = street.core.node_id
             return Start(job.id, new_id(), host_id, 0, 1, job.events, node_id, node_id, 1, 2)
 
-        batch = street.house.db.batch
+        batch = street.core.db.batch
         done = await asyncio.gather(
             batch(start_verb, start(running)), batch(start_verb, start(waiting)), return_exceptions=True
         )

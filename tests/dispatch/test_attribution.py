@@ -39,15 +39,15 @@ class Scene:
     before: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
 
     def outcomes(self, host_id: bytes) -> tuple[int, int, int]:
-        stored = self.street.house.fleet.get(host_id).stored()
+        stored = self.street.core.fleet.get(host_id).stored()
         return stored.jobs_done, stored.jobs_failed, stored.jobs_lost
 
     async def silent(self, seconds: float) -> None:
         self.street.clock.advance(seconds=seconds)
-        for host in self.street.house.fleet:
-            if host.id in self.street.house.lines:
-                self.street.house.fleet.seen(host.id)
-        await sweep(self.street.house)
+        for host in self.street.core.fleet:
+            if host.id in self.street.core.lines:
+                self.street.core.fleet.seen(host.id)
+        await sweep(self.street.core)
 
 
 Act = Callable[[Scene], Awaitable[None]]
@@ -57,21 +57,21 @@ Act = Callable[[Scene], Awaitable[None]]
 
 
 async def answered(scene: Scene) -> None:
-    await complete(scene.street.house, scene.job, finish_reason="stop", usage=Usage(0, 2))
+    await complete(scene.street.core, scene.job, finish_reason="stop", usage=Usage(0, 2))
 
 
 async def cancelled(scene: Scene) -> None:
-    await cancel(scene.street.house, scene.job)
+    await cancel(scene.street.core, scene.job)
 
 
 async def hung_up(scene: Scene) -> None:
-    hang_up(scene.street.house, scene.job)
-    await scene.street.house.background.settle_down()
+    hang_up(scene.street.core, scene.job)
+    await scene.street.core.background.settle_down()
 
 
 def failing(code: str, fault: Fault) -> Act:
     async def act(scene: Scene) -> None:
-        await fail(scene.street.house, scene.job, code=code, message="as it says", fault=fault)
+        await fail(scene.street.core, scene.job, code=code, message="as it says", fault=fault)
 
     return act
 
@@ -81,7 +81,7 @@ async def can_not_go_on(scene: Scene) -> None:
     await lost(scene.street, scene.job)
     scene.host_id, scene.before[scene.spare] = scene.spare, scene.outcomes(scene.spare)
     await scene.street.host(offer=GOES_ON)
-    await fail(scene.street.house, scene.job, code="cannot_continue", message="no", fault=Fault.COORDINATOR)
+    await fail(scene.street.core, scene.job, code="cannot_continue", message="no", fault=Fault.COORDINATOR)
 
 
 async def fell_silent(scene: Scene) -> None:
@@ -90,67 +90,67 @@ async def fell_silent(scene: Scene) -> None:
 
 async def dropped(scene: Scene) -> None:
     scene.street.unlink(scene.host_id)
-    watch.link_dropped(scene.street.house, scene.host_id)
+    watch.link_dropped(scene.street.core, scene.host_id)
     await scene.silent(0.5)
 
 
 async def came_back_empty(scene: Scene) -> None:
     from_it = lease_of(scene.job)
-    await watch.lose(scene.street.house, scene.job, from_it, "it came back without", fault=Fault.HOST, again=True)
+    await watch.lose(scene.street.core, scene.job, from_it, "it came back without", fault=Fault.HOST, again=True)
 
 
 async def too_much(scene: Scene) -> None:
-    house, job = scene.street.house, scene.job
+    core, job = scene.street.core, scene.job
     with pytest.raises(AnswerTooLarge) as large:
-        take_frames(house, job, 2, [Frame("x", 1_000_000)])
-    await fail(house, job, code="answer_too_large", message=str(large.value), fault=Fault.HOST)
+        take_frames(core, job, 2, [Frame("x", 1_000_000)])
+    await fail(core, job, code="answer_too_large", message=str(large.value), fault=Fault.HOST)
 
 
 async def other_hash(scene: Scene) -> None:
     with pytest.raises(BadSegment):
-        await complete(scene.street.house, scene.job, finish_reason="stop", usage=Usage(1, 2), chain=b"c" * 32)
+        await complete(scene.street.core, scene.job, finish_reason="stop", usage=Usage(1, 2), chain=b"c" * 32)
 
 
 async def too_late(scene: Scene) -> None:
-    scene.street.clock.advance(seconds=scene.street.house.settings.job_ttl_s)
-    await sweep(scene.street.house)
+    scene.street.clock.advance(seconds=scene.street.core.settings.job_ttl_s)
+    await sweep(scene.street.core)
 
 
 async def nobody_free(scene: Scene) -> None:
     """The wait is what is looked at, not the loss that began it."""
-    scene.street.house.fleet.reserve(scene.spare, "m")
+    scene.street.core.fleet.reserve(scene.spare, "m")
     await lost(scene.street, scene.job)
     scene.before[scene.host_id] = scene.outcomes(scene.host_id)
-    await scene.silent(scene.street.house.settings.broken_wait_s + 1)
-    scene.street.house.fleet.release(scene.spare)
+    await scene.silent(scene.street.core.settings.broken_wait_s + 1)
+    scene.street.core.fleet.release(scene.spare)
 
 
 async def all_silent(scene: Scene) -> None:
     street = scene.street
-    scene.street.house.fleet.reserve(scene.spare, "m")
+    scene.street.core.fleet.reserve(scene.spare, "m")
     others = []
     for _ in range(4):
         await street.host(offer=GOES_ON)
         others.append(await street.submit(max_tokens=10))
-        deliver(street.house, others[-1], 1)
-    scene.street.house.fleet.release(scene.spare)
+        deliver(street.core, others[-1], 1)
+    scene.street.core.fleet.release(scene.spare)
     lease_of(scene.job).touched_s = street.clock.monotonic_s()
     await scene.silent(10)
     for job in others:
-        await cancel(street.house, job)
+        await cancel(street.core, job)
 
 
 async def stood_still(scene: Scene) -> None:
     """The sweep comes ten seconds late, as after SIGSTOP of the coordinator."""
-    sweeping = asyncio.create_task(expire.sweep_forever(scene.street.house))
+    sweeping = asyncio.create_task(expire.sweep_forever(scene.street.core))
     await asyncio.sleep(0)
     scene.street.clock.advance(seconds=10)
-    commits = scene.street.house.db.stats.commits
+    commits = scene.street.core.db.stats.commits
     async with asyncio.timeout(10):
         while lease_of(scene.job).touched_s < scene.street.clock.monotonic_s() - 1:
             await asyncio.sleep(0.01)
     sweeping.cancel()
-    assert scene.street.house.db.stats.commits == commits
+    assert scene.street.core.db.stats.commits == commits
 
 
 async def restarted(scene: Scene) -> None:
@@ -158,7 +158,7 @@ async def restarted(scene: Scene) -> None:
 
 
 async def frames_gone(scene: Scene) -> None:
-    await fail(scene.street.house, scene.job, code="frames_gone", message="gone", fault=Fault.COORDINATOR)
+    await fail(scene.street.core, scene.job, code="frames_gone", message="gone", fault=Fault.COORDINATOR)
 
 
 NEXT = "goes on at the next host, else failed"
@@ -218,7 +218,7 @@ async def opened(folder: Path, row: Row) -> AsyncIterator[Scene]:
         host_id, line = await street.host(offer=GOES_ON)
         job = await street.submit(max_tokens=10, detached=not row.attached)
         spare, other = await street.host(offer=GOES_ON)
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         scene = Scene(street, folder, job, host_id, spare, {host_id: line, spare: other})
         scene.before = {each: scene.outcomes(each) for each in (host_id, spare)}
         if not row.again:
@@ -226,14 +226,14 @@ async def opened(folder: Path, row: Row) -> AsyncIterator[Scene]:
             return
     async with open_street(folder, buyer=street.buyer_id) as again:
         again.link(spare, FakeLine())
-        live = again.house.jobs.live.get(job.id)
+        live = again.core.jobs.live.get(job.id)
         yield Scene(again, folder, live or job, host_id, spare, scene.lines, scene.before)
 
 
 async def stored_fault(scene: Scene) -> str:
     """Return the fault of the host's attempt, or of the job where that ended otherwise than well."""
-    row = await scene.street.house.jobs.get(scene.job.id)
-    attempts = await scene.street.house.jobs.attempts(scene.job.id)
+    row = await scene.street.core.jobs.get(scene.job.id)
+    attempts = await scene.street.core.jobs.attempts(scene.job.id)
     of_attempt = next(each.fault for each in reversed(attempts) if each.host_id == scene.host_id)
     return (row.fault if row.state not in ("running", "queued") else of_attempt) or "–"
 
@@ -242,27 +242,27 @@ class TestTable:
     @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.what)
     async def test_it_is_what_happens(self, tmp_path: Path, row: Row) -> None:
         async with opened(tmp_path, row) as scene:
-            house, job = scene.street.house, scene.job
+            core, job = scene.street.core, scene.job
             await row.act(scene)
 
             fault = await stored_fault(scene)
-            state = (await house.jobs.get(job.id)).state
+            state = (await core.jobs.get(job.id)).state
             ends = state
             if state == "running":
                 went_on = job.host_id != scene.host_id
                 ends = NEXT if went_on and job.frames else "begins anew" if job.restarts else "stays with its host"
-                deliver(house, job, 1)
-                await complete(house, job, finish_reason="stop", usage=Usage(0, 1))
+                deliver(core, job, 1)
+                await complete(core, job, finish_reason="stop", usage=Usage(0, 1))
             before, after = scene.before[scene.host_id], scene.outcomes(scene.host_id)
             moved = [name for name, a, b in zip(("done", "failed", "lost"), before, after, strict=True) if b > a]
             if ends == "stays with its host":
                 # Its own good end, which this test wrote.
                 moved.remove("done")
-            earned = (await house.ledger.account(scene.host_id)).balance_uusd
+            earned = (await core.ledger.account(scene.host_id)).balance_uusd
 
             assert (fault, moved or ["–"], ends) == (row.fault, [row.reputation], row.ends)
             assert (PART if earned else NOTHING) == row.earns
-            assert await audit(house.db) == []
+            assert await audit(core.db) == []
 
     def test_it_is_the_one_in_the_documentation(self) -> None:
         text = DOCS.read_text().split("## Whose fault")[1].split("\n## ")[0]

@@ -20,7 +20,7 @@ class TestHostsMax:
             with pytest.raises(NotAllowed, match="takes 1 hosts"):
                 await street.host()
 
-            assert len(street.house.fleet) == 1
+            assert len(street.core.fleet) == 1
 
 
 class TestAnswerBytesMax:
@@ -28,10 +28,10 @@ class TestAnswerBytesMax:
         async with open_street(tmp_path, answer_bytes_max=1024) as street:
             await street.host()
             job = await street.submit(max_tokens=100)
-            take_frames(street.house, job, 0, [Frame("x" * 1000)])
+            take_frames(street.core, job, 0, [Frame("x" * 1000)])
 
             with pytest.raises(AnswerTooLarge):
-                take_frames(street.house, job, 1, [Frame("x" * 100)])
+                take_frames(street.core, job, 1, [Frame("x" * 100)])
 
             assert len(job.frames) == 1
 
@@ -42,7 +42,7 @@ class TestAnswerBytesMax:
             job = await street.submit(max_tokens=100)
 
             with pytest.raises(AnswerTooLarge):
-                take_frames(street.house, job, 0, [Frame("\u6f22" * 400)])
+                take_frames(street.core, job, 0, [Frame("\u6f22" * 400)])
 
 
 class TestNul:
@@ -54,7 +54,7 @@ class TestNul:
         job = await street.submit()
         first = job.lease
 
-        await fail(street.house, job, code="a\0b", message="c\0d", fault=Fault.HOST)
+        await fail(street.core, job, code="a\0b", message="c\0d", fault=Fault.HOST)
 
         assert job.state == JobState.RUNNING
         assert job.lease is not first
@@ -63,16 +63,16 @@ class TestNul:
         await street.host()
         job = await street.submit()
 
-        await fail(street.house, job, code="a\0b", message="c\0d", fault=Fault.BUYER)
+        await fail(street.core, job, code="a\0b", message="c\0d", fault=Fault.BUYER)
 
-        stored = await street.house.jobs.get(job.id)
+        stored = await street.core.jobs.get(job.id)
         assert (stored.state, stored.error_code, stored.error_message) == (JobState.FAILED, "a\ufffdb", "c\ufffdd")
 
     async def test_in_its_finish_reason_it_ends(self, street: Street) -> None:
         await street.host()
         job = await street.submit()
-        take_frames(street.house, job, 0, [Frame("x")])
+        take_frames(street.core, job, 0, [Frame("x")])
 
-        await complete(street.house, job, finish_reason="st\0p", usage=Usage(1, 1))
+        await complete(street.core, job, finish_reason="st\0p", usage=Usage(1, 1))
 
-        assert (await street.house.jobs.get(job.id)).finish_reason == "st\ufffdp"
+        assert (await street.core.jobs.get(job.id)).finish_reason == "st\ufffdp"

@@ -15,30 +15,30 @@ class TestCancel:
         await street.host()
         running, waiting = await street.submit(), await street.submit()
 
-        await cancel(street.house, waiting)
+        await cancel(street.core, waiting)
 
         assert (waiting.state, waiting.cost_uusd) == (JobState.CANCELLED, 0)
-        assert waiting.id not in street.house.jobs.queue
+        assert waiting.id not in street.core.jobs.queue
         assert await street.free_uusd() == SIGNUP_UUSD - running.terms.hold_uusd
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_running_job_is_stopped_at_the_host_and_paid_as_far_as_it_came(self, street: Street) -> None:
         _, line = await street.host()
         job = await street.submit()
-        deliver(street.house, job, 3)
+        deliver(street.core, job, 3)
 
-        await cancel(street.house, job)
+        await cancel(street.core, job)
 
         assert line.cancelled == [(line.sent[0][1].id, "cancelled by the buyer")]
         assert (job.state, job.cost_uusd) == (JobState.CANCELLED, 300)
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_the_freed_host_takes_the_next_in_line(self, street: Street) -> None:
         _, line = await street.host()
         first, second = await street.submit(), await street.submit()
 
-        await cancel(street.house, first)
-        await street.house.background.settle_down()
+        await cancel(street.core, first)
+        await street.core.background.settle_down()
 
         assert [job for job, _ in line.sent] == [first, second]
         assert second.state == JobState.RUNNING
@@ -46,10 +46,10 @@ class TestCancel:
     async def test_what_is_over_stays_as_it_is(self, street: Street) -> None:
         await street.host()
         job = await street.submit()
-        await finish_well(street.house, job)
+        await finish_well(street.core, job)
 
         with pytest.raises(JobFinished, match="completed"):
-            await cancel(street.house, job)
+            await cancel(street.core, job)
 
         assert job.state == JobState.COMPLETED
 
@@ -58,7 +58,7 @@ class TestCancel:
         job = await street.submit()
         reading = asyncio.create_task(Reader(job).next())
 
-        await cancel(street.house, job)
+        await cancel(street.core, job)
 
         assert await reading is None
 
@@ -67,17 +67,17 @@ class TestCancel:
         await street.host(slots=4)
         first = [await street.submit() for _ in range(4)]
         waiting = [await street.submit() for _ in range(4)]
-        ends = [asyncio.create_task(finish_well(street.house, job)) for job in first]
+        ends = [asyncio.create_task(finish_well(street.core, job)) for job in first]
         async with asyncio.timeout(10):
             while not any(job.lease for job in waiting):
                 await asyncio.sleep(0)
 
-        await asyncio.gather(*(cancel(street.house, job) for job in waiting), *ends)
-        await street.house.background.settle_down()
+        await asyncio.gather(*(cancel(street.core, job) for job in waiting), *ends)
+        await street.core.background.settle_down()
 
         assert {job.state for job in waiting} == {JobState.CANCELLED}
-        assert [host.slots.free for host in street.house.fleet] == [4]
-        assert await audit(street.house.db) == []
+        assert [host.slots.free for host in street.core.fleet] == [4]
+        assert await audit(street.core.db) == []
 
 
 class TestHangUp:
@@ -85,7 +85,7 @@ class TestHangUp:
         _, line = await street.host()
         job = await street.submit(detached=False)
 
-        hang_up(street.house, job)
+        hang_up(street.core, job)
 
         assert line.cancelled == [(line.sent[0][1].id, "the client hung up")]
         await until_over(job)
@@ -95,11 +95,11 @@ class TestHangUp:
         _, line = await street.host()
         job = await street.submit(detached=False)
 
-        hang_up(street.house, job)
-        hang_up(street.house, job)
-        await street.house.background.settle_down()
-        hang_up(street.house, job)
+        hang_up(street.core, job)
+        hang_up(street.core, job)
+        await street.core.background.settle_down()
+        hang_up(street.core, job)
 
         assert job.state == JobState.CANCELLED
         assert len(line.closed) == 1
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []

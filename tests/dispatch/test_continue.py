@@ -27,9 +27,9 @@ class TestSlots:
         """One of several coordinators counts the slots of a host anew when it comes; the closing lease still has one."""
         host_id, _ = await street.host(slots=2)
         job = await street.submit(max_tokens=10)
-        fleet = street.house.fleet
+        fleet = street.core.fleet
 
-        losing = asyncio.create_task(lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST))
+        losing = asyncio.create_task(lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST))
         await asyncio.sleep(0)
         assert job.lease is None and not losing.done()
         fleet.get(host_id).node_id = b"another"
@@ -44,7 +44,7 @@ class TestGoingOn:
         lines = dict([await street.host(offer=GOES_ON), await street.host(offer=GOES_ON)])
         job = await street.submit(max_tokens=10)
         reader = Reader(job)
-        deliver(street.house, job, 3)
+        deliver(street.core, job, 3)
         before = job.chain
 
         first = await lost(street, job)
@@ -57,28 +57,28 @@ class TestGoingOn:
         await done(street, job, 4)
         assert [frame.text for frame in await reader.next() or []] == ["0 ", "1 ", "2 ", "0 ", "1 ", "2 ", "3 "]
         assert await reader.next() is None
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_host_that_was_told_to_stop_has_not_answered(self, street: Street) -> None:
         """The coordinator told it to stop, and died before it could write that the lease was gone."""
         await street.host(offer=GOES_ON), await street.host(offer=GOES_ON)
         job = await street.submit(max_tokens=10)
-        deliver(street.house, job, 3)
+        deliver(street.core, job, 3)
         first = lease_of(job).host_id
 
-        await complete(street.house, job, finish_reason="cancelled", usage=Usage(0, 3), chain=job.chain)
+        await complete(street.core, job, finish_reason="cancelled", usage=Usage(0, 3), chain=job.chain)
 
         assert (job.state, lease_of(job).first_frame, lease_of(job).host_id != first) == (JobState.RUNNING, 3, True)
         await done(street, job, 4)
         assert (job.state, len(job.frames)) == (JobState.COMPLETED, 7)
-        attempts = await street.house.jobs.attempts(job.id)
+        attempts = await street.core.jobs.attempts(job.id)
         assert [(attempt.state, attempt.fault) for attempt in attempts] == [("lost", "coordinator"), ("done", None)]
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_each_is_paid_its_part_and_the_prompt_is_paid_once(self, street: Street) -> None:
         lines = dict([await street.host(offer=GOES_ON), await street.host(offer=GOES_ON)])
         job = await street.submit(max_tokens=10)
-        deliver(street.house, job, 3)
+        deliver(street.core, job, 3)
         first = await lost(street, job)
         second = lease_of(job).host_id
         await done(street, job, 4)
@@ -91,15 +91,15 @@ class TestGoingOn:
         assert lines[second].closed[-1][1:] == ("done", 400 - 48)
         assert await street.free_uusd() == SIGNUP_UUSD - 707
         assert (job.usage.prompt_tokens, job.usage.completion_tokens) == (PROMPT, 7)
-        row = await street.house.jobs.get(job.id)
+        row = await street.core.jobs.get(job.id)
         assert (row.state, row.fault, row.prompt_tokens, row.completion_tokens) == ("completed", None, PROMPT, 7)
-        attempts = await street.house.jobs.attempts(job.id)
+        attempts = await street.core.jobs.attempts(job.id)
         assert [(a.state, a.fault, a.first_frame, a.end_frame, a.tokens, a.paid_uusd, a.prompt_tokens) for a in attempts] == [
             ("lost", "host", 0, 3, 3, 271, None),
             ("done", None, 3, 7, 4, 352, PROMPT),
         ]  # fmt: skip
         assert await journal(street) == 0
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_the_receipt_names_both_and_says_what_stands_for_the_lost_ones_signature(
         self, street: Street
@@ -107,16 +107,16 @@ class TestGoingOn:
         keys = [SigningKey.generate(), SigningKey.generate()]
         hosts = [(await street.host(offer=GOES_ON, public_key=key.public_key))[0] for key in keys]
         job = await street.submit(max_tokens=10)
-        deliver(street.house, job, 3)
+        deliver(street.core, job, 3)
         first = await lost(street, job)
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         lease = lease_of(job)
         segment = segment_of(job, lease, "stop", Usage(PROMPT, 2))
         assert (segment.first_frame, segment.end_frame, segment.completion_tokens) == (3, 5, 2)
         signature = keys[hosts.index(lease.host_id)].sign(segment_bytes(segment))
 
         await complete(
-            street.house, job, finish_reason="stop", usage=Usage(PROMPT, 2), signature=signature, chain=job.chain
+            street.core, job, finish_reason="stop", usage=Usage(PROMPT, 2), signature=signature, chain=job.chain
         )
 
         predicate = await receipt(street, job)
@@ -132,7 +132,7 @@ class TestGoingOn:
         await street.host(offer=dearer(0))
         job = await street.submit(max_tokens=10)
         await street.host(offer=dearer(1))
-        deliver(street.house, job, 4)
+        deliver(street.core, job, 4)
         await lost(street, job)
 
         # The hold has room for the longest prompt, so a host that is one percent dearer still fits below it.
@@ -143,7 +143,7 @@ class TestGoingOn:
         predicate = await receipt(street, job)
         assert [entry.units[1].rate for entry in predicate.segments] == [100_000_000, 101_000_000]
         assert predicate.units[1].rate == 101_000_000
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_three_hosts_die_one_after_the_other(self, street: Street) -> None:
         for _ in range(4):
@@ -151,7 +151,7 @@ class TestGoingOn:
         job = await street.submit(max_tokens=20)
         gone = []
         for tokens in (1, 0, 5):
-            deliver(street.house, job, tokens)
+            deliver(street.core, job, tokens)
             gone.append(await lost(street, job))
         last = lease_of(job).host_id
         assert len({*gone, last}) == 4
@@ -160,8 +160,8 @@ class TestGoingOn:
         # The one that died without a frame of its own is in no segment and is paid nothing.
         assert [await earned(street, host_id) for host_id in [*gone, last]] == [107 - 12, 0, 500 - 60, 200 - 24]
         assert [(e.first_frame, e.end_frame) for e in (await receipt(street, job)).segments] == [(0, 1), (1, 6), (6, 8)]
-        assert [host.slots.running for host in street.house.fleet] == [0] * 4
-        assert await audit(street.house.db) == []
+        assert [host.slots.running for host in street.core.fleet] == [0] * 4
+        assert await audit(street.core.db) == []
 
     async def test_a_job_that_so_many_hosts_lost_ends_and_all_are_paid(self, street: Street) -> None:
         for _ in range(ATTEMPTS_MAX + 2):
@@ -171,42 +171,42 @@ class TestGoingOn:
         losses = 0
         while not job.over:
             losses += 1
-            deliver(street.house, job, 2)
+            deliver(street.core, job, 2)
             await lost(street, job)
 
         assert (losses, job.state, job.error_code) == (ATTEMPTS_MAX, JobState.FAILED, "host_lost")
         assert job.cost_uusd == ATTEMPTS_MAX * 200
         assert await journal(street) == 0
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_frames_that_a_lost_host_sends_late_belong_to_nobody(self, street: Street) -> None:
         await street.host(offer=GOES_ON)
         await street.host(offer=GOES_ON)
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         old = lease_of(job)
         await lost(street, job)
 
-        assert street.house.jobs.live.by_lease(old.id) is None
+        assert street.core.jobs.live.by_lease(old.id) is None
 
     async def test_all_tokens_that_were_asked_for_are_a_whole_answer(self, street: Street) -> None:
         """A host may die between its last frame and its last word: there is nothing left to go on with."""
         await street.host(offer=GOES_ON)
         await street.host(offer=GOES_ON)
         job = await street.submit(max_tokens=3)
-        deliver(street.house, job, 3)
+        deliver(street.core, job, 3)
 
         await lost(street, job)
 
         assert (job.state, job.finish_reason, job.cost_uusd) == (JobState.COMPLETED, "length", 300)
-        assert [(a.state, a.fault) for a in await street.house.jobs.attempts(job.id)] == [("lost", "host")]
-        assert await audit(street.house.db) == []
+        assert [(a.state, a.fault) for a in await street.core.jobs.attempts(job.id)] == [("lost", "host")]
+        assert await audit(street.core.db) == []
 
     async def test_a_last_frame_with_a_finish_reason_is_the_end(self, street: Street) -> None:
         await street.host(offer=GOES_ON)
         await street.host(offer=GOES_ON)
         job = await street.submit()
-        take_frames(street.house, job, 0, [Frame("a"), Frame("", 0, b'{"finish_reason":"tool_calls"}')])
+        take_frames(street.core, job, 0, [Frame("a"), Frame("", 0, b'{"finish_reason":"tool_calls"}')])
 
         await lost(street, job)
 
@@ -216,7 +216,7 @@ class TestGoingOn:
         await street.host(offer=GOES_ON)
         await street.host(offer=GOES_ON)
         job = await street.submit()
-        take_frames(street.house, job, 0, [Frame("a"), Frame("b", 1, b'{"finish_reason":"\xff"}')])
+        take_frames(street.core, job, 0, [Frame("a"), Frame("b", 1, b'{"finish_reason":"\xff"}')])
 
         await lost(street, job)
 
@@ -228,7 +228,7 @@ class TestNobodyCan:
         await street.host()
         await street.host()
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
 
         await lost(street, job)
 
@@ -239,9 +239,9 @@ class TestNobodyCan:
             first, _ = await street.host(offer=GOES_ON)
             job = await street.submit()
             second, _ = await street.host(offer=GOES_ON)
-            deliver(street.house, job, 2)
+            deliver(street.core, job, 2)
             await lost(street, job)
-            deliver(street.house, job, 2)
+            deliver(street.core, job, 2)
 
             await lost(street, job)
 
@@ -249,76 +249,76 @@ class TestNobodyCan:
             assert [await earned(street, host_id) for host_id in (first, second)] == [0, 0]
             assert await street.free_uusd() == SIGNUP_UUSD
             assert len((await receipt(street, job)).segments) == 2
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     async def test_while_all_who_could_are_busy_it_waits_at_the_head_of_the_line(self, street: Street) -> None:
         await street.host(offer=GOES_ON)
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         await street.host(offer=GOES_ON)
         other = await street.submit()
         waiting = await street.submit()
 
         first = await lost(street, job)
         # The host that lost it is not asked again, but may have the next one in line.
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
 
-        assert (job.state, street.house.jobs.queue.before(job.id)) == (JobState.QUEUED, 0)
+        assert (job.state, street.core.jobs.queue.before(job.id)) == (JobState.QUEUED, 0)
         assert waiting.host_id == first
         await done(street, other, 1)
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
         assert (job.state, lease_of(job).first_frame) == (JobState.RUNNING, 2)
 
     async def test_but_not_for_ever(self, street: Street) -> None:
         await street.host(offer=GOES_ON)
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         await street.host(offer=GOES_ON)
         await street.submit()
         await lost(street, job)
 
-        street.clock.advance(seconds=street.house.settings.broken_wait_s - 1)
-        await sweep(street.house)
+        street.clock.advance(seconds=street.core.settings.broken_wait_s - 1)
+        await sweep(street.core)
         assert job.state == JobState.QUEUED
         street.clock.advance(seconds=2)
-        await sweep(street.house)
+        await sweep(street.core)
 
         assert (job.state, job.error_code, job.cost_uusd, job.fault) == (
             JobState.FAILED, "host_lost", 200, Fault.CAPACITY,
         )  # fmt: skip
-        assert street.house.jobs.live.broken == {}
+        assert street.core.jobs.live.broken == {}
         assert await journal(street) == 0
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_one_that_says_it_can_not_go_on_is_passed_over_without_blame(self, street: Street) -> None:
         for _ in range(3):
             await street.host(offer=GOES_ON)
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         await lost(street, job)
         unable = lease_of(job).host_id
 
-        await fail(street.house, job, code="cannot_continue", message="no", fault=Fault.COORDINATOR)
+        await fail(street.core, job, code="cannot_continue", message="no", fault=Fault.COORDINATOR)
 
         assert job.state == JobState.RUNNING
         assert lease_of(job).host_id != unable
-        assert street.house.fleet.get(unable).stored().jobs_failed == 0
+        assert street.core.fleet.get(unable).stored().jobs_failed == 0
         await done(street, job, 1)
         assert await earned(street, unable) == 0
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_and_when_it_was_the_last_the_answer_ends_without_its_blame(self, street: Street) -> None:
         for _ in range(2):
             await street.host(offer=GOES_ON)
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         await lost(street, job)
         unable = lease_of(job).host_id
 
-        await fail(street.house, job, code="cannot_continue", message="no", fault=Fault.HOST)
+        await fail(street.core, job, code="cannot_continue", message="no", fault=Fault.HOST)
 
         assert (job.state, job.error_code, job.cost_uusd) == (JobState.FAILED, "host_lost", 200)
-        stored = street.house.fleet.get(unable).stored()
+        stored = street.core.fleet.get(unable).stored()
         assert (stored.jobs_failed, stored.jobs_lost) == (0, 0)
 
 
@@ -329,73 +329,73 @@ class TestGarbage:
         keys = [SigningKey.generate(), SigningKey.generate()]
         hosts = [(await street.host(offer=GOES_ON, public_key=key.public_key))[0] for key in keys]
         job = await street.submit()
-        deliver(street.house, job, 3)
+        deliver(street.core, job, 3)
         bad = lease_of(job).host_id
 
         with pytest.raises(BadSegment):
             await complete(
-                street.house, job, finish_reason="stop", usage=Usage(1, 3), signature=b"s" * 64, chain=job.chain
+                street.core, job, finish_reason="stop", usage=Usage(1, 3), signature=b"s" * 64, chain=job.chain
             )
 
         lease = lease_of(job)
         assert (lease.first_frame, lease.host_id != bad) == (3, True)
-        deliver(street.house, job, 1)
+        deliver(street.core, job, 1)
         signature = keys[hosts.index(lease.host_id)].sign(
             segment_bytes(segment_of(job, lease, "stop", Usage(PROMPT, 1)))
         )
         await complete(
-            street.house, job, finish_reason="stop", usage=Usage(PROMPT, 1), signature=signature, chain=job.chain
+            street.core, job, finish_reason="stop", usage=Usage(PROMPT, 1), signature=signature, chain=job.chain
         )
         # The prompt goes to the first that is paid at all.
         assert (job.state, job.cost_uusd) == (JobState.COMPLETED, 100 + PROMPT)
         assert await earned(street, bad) == 0
         assert (await receipt(street, job)).units[1].count == 4
-        assert street.house.fleet.get(bad).stored().jobs_failed == 1
-        assert await audit(street.house.db) == []
+        assert street.core.fleet.get(bad).stored().jobs_failed == 1
+        assert await audit(street.core.db) == []
 
 
 class TestEndingInBetween:
     async def test_a_cancellation_while_it_waits_pays_what_came(self, street: Street) -> None:
         first, _ = await street.host(offer=GOES_ON)
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         await street.host(offer=GOES_ON)
         await street.submit()
         await lost(street, job)
 
-        await cancel(street.house, job)
+        await cancel(street.core, job)
 
-        assert (job.state, job.cost_uusd, len(street.house.jobs.queue)) == (JobState.CANCELLED, 200, 0)
+        assert (job.state, job.cost_uusd, len(street.core.jobs.queue)) == (JobState.CANCELLED, 200, 0)
         assert await earned(street, first) == 200 - 24
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_cancellation_that_meets_the_loss_pays_what_came_once(self, street: Street) -> None:
         first, _ = await street.host(offer=GOES_ON)
         await street.host(offer=GOES_ON)
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         first = lease_of(job).host_id
 
-        await asyncio.gather(lost(street, job), cancel(street.house, job))
+        await asyncio.gather(lost(street, job), cancel(street.core, job))
 
         assert (job.state, job.cost_uusd) == (JobState.CANCELLED, 200)
         assert await earned(street, first) == 200 - 24
-        assert [host.slots.running for host in street.house.fleet] == [0, 0]
-        assert await audit(street.house.db) == []
+        assert [host.slots.running for host in street.core.fleet] == [0, 0]
+        assert await audit(street.core.db) == []
 
     async def test_the_deadline_counts_from_the_beginning(self, street: Street) -> None:
         await street.host(offer=GOES_ON)
         job = await street.submit()
         await street.host(offer=GOES_ON)
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         await lost(street, job)
-        deliver(street.house, job, 1)
-        street.clock.advance(seconds=street.house.settings.job_ttl_s)
+        deliver(street.core, job, 1)
+        street.clock.advance(seconds=street.core.settings.job_ttl_s)
 
-        await sweep(street.house)
+        await sweep(street.core)
 
         assert (job.state, job.cost_uusd) == (JobState.EXPIRED, 300)
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_while_the_database_is_away_the_lease_and_its_frames_stand(
         self, street: Street, monkeypatch: pytest.MonkeyPatch
@@ -403,19 +403,19 @@ class TestEndingInBetween:
         await street.host(offer=GOES_ON)
         await street.host(offer=GOES_ON)
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         lease = lease_of(job)
 
         async def away(*args: Any, **named: Any) -> None:
             raise Unavailable("the database is out of reach")
 
         with monkeypatch.context() as patched:
-            patched.setattr(street.house.db, "batch", away)
+            patched.setattr(street.core.db, "batch", away)
             with pytest.raises(Unavailable):
-                await lose(street.house, job, lease, "it broke", fault=Fault.HOST)
+                await lose(street.core, job, lease, "it broke", fault=Fault.HOST)
         assert (job.lease, job.segments, len(job.frames)) == (lease, [], 2)
-        await lose(street.house, job, lease, "it broke", fault=Fault.HOST)
+        await lose(street.core, job, lease, "it broke", fault=Fault.HOST)
         await done(street, job, 1)
 
         assert job.cost_uusd == 300 + PROMPT
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []

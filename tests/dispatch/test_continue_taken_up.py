@@ -21,13 +21,13 @@ class TestTakenUp:
             first, _ = await street.host(offer=GOES_ON, public_key=key.public_key)
             job = await street.submit()
             second, _ = await street.host(offer=dearer(1))
-            deliver(street.house, job, 3)
+            deliver(street.core, job, 3)
             await lost(street, job)
-            deliver(street.house, job, 2)
+            deliver(street.core, job, 2)
             buyer, chain, lease = street.buyer_id, job.segments[0].chain, lease_of(job)
 
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
-            revived = street.house.jobs.live.get(job.id)
+            revived = street.core.jobs.live.get(job.id)
             assert revived is not None
             again = lease_of(revived)
             assert (len(revived.frames), revived.chain, revived.count) == (3, chain, 3)
@@ -40,24 +40,24 @@ class TestTakenUp:
             assert [entry.authenticated_by for entry in entries] == ["running_hash", "host_key"]
             assert await earned(street, first) == 307 - 36
             assert await journal(street) == 0
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     async def test_one_that_waited_for_a_host_goes_on_where_it_stood(self, tmp_path: Path) -> None:
         async with open_street(tmp_path) as street:
             await street.host(offer=GOES_ON)
             job = await street.submit()
-            deliver(street.house, job, 3)
+            deliver(street.core, job, 3)
             other, _ = await street.host(offer=GOES_ON)
             street.unlink(other)
             await lost(street, job)
             buyer = street.buyer_id
 
         async with open_street(tmp_path, buyer=buyer) as street:
-            revived = street.house.jobs.live.get(job.id)
+            revived = street.core.jobs.live.get(job.id)
             assert revived is not None
-            assert revived in street.house.jobs.live.broken
+            assert revived in street.core.jobs.live.broken
             street.link(other, FakeLine())
-            await street.house.background.settle_down()
+            await street.core.background.settle_down()
             assert lease_of(revived).first_frame == 3
 
     async def test_what_a_liar_delivered_stays_unpaid(self, tmp_path: Path) -> None:
@@ -65,35 +65,35 @@ class TestTakenUp:
             for _ in range(2):
                 await street.host(offer=GOES_ON)
             job = await street.submit()
-            deliver(street.house, job, 3)
+            deliver(street.core, job, 3)
             bad = lease_of(job).host_id
             with pytest.raises(BadSegment):
-                await complete(street.house, job, finish_reason="stop", usage=Usage(1, 3), chain=b"c" * 32)
+                await complete(street.core, job, finish_reason="stop", usage=Usage(1, 3), chain=b"c" * 32)
             buyer = street.buyer_id
 
         async with open_street(tmp_path, buyer=buyer) as street:
-            revived = street.house.jobs.live.get(job.id)
+            revived = street.core.jobs.live.get(job.id)
             assert revived is not None
             await done(street, revived, 1)
             assert revived.cost_uusd == 100 + PROMPT
             assert await earned(street, bad) == 0
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     async def test_a_client_on_the_line_pays_nothing_for_any_part(self, tmp_path: Path) -> None:
         async with open_street(tmp_path) as street:
             for _ in range(2):
                 await street.host(offer=GOES_ON)
             job = await street.submit(detached=False)
-            deliver(street.house, job, 3)
+            deliver(street.core, job, 3)
             await lost(street, job)
-            deliver(street.house, job, 1)
+            deliver(street.core, job, 1)
             buyer = street.buyer_id
 
         async with open_street(tmp_path, buyer=buyer) as street:
-            row = await street.house.jobs.get(job.id)
+            row = await street.core.jobs.get(job.id)
             assert (row.state, row.cost_uusd) == ("failed", 0)
             assert await street.free_uusd() == SIGNUP_UUSD
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
 
 class TestBeginningAnew:
@@ -102,17 +102,17 @@ class TestBeginningAnew:
             for _ in range(2):
                 await street.host(offer=GOES_ON)
             job = await street.submit()
-            deliver(street.house, job, 5)
+            deliver(street.core, job, 5)
             buyer = street.buyer_id
 
         async with open_street(tmp_path, buyer=buyer) as street:
-            revived = street.house.jobs.live.get(job.id)
+            revived = street.core.jobs.live.get(job.id)
             assert revived is not None
             told = Reader(revived, start=4)
             fresh = Reader(revived)
             # The worker came back and had sent two of its five frames again when it died.
             lease_of(revived).end_there = 5
-            deliver(street.house, revived, 2)
+            deliver(street.core, revived, 2)
             await lost(street, revived)
 
             assert (revived.restarts, len(revived.frames)) == (1, 2)
@@ -120,21 +120,21 @@ class TestBeginningAnew:
             assert told.misled
             assert len(await fresh.next() or []) == 2
             assert not fresh.misled
-            assert (await street.house.jobs.get(job.id)).restarts == 1
+            assert (await street.core.jobs.get(job.id)).restarts == 1
 
     async def test_nothing_is_lost_once_the_worker_has_sent_all_again(self, tmp_path: Path) -> None:
         async with open_street(tmp_path) as street:
             for _ in range(2):
                 await street.host(offer=GOES_ON)
             job = await street.submit()
-            deliver(street.house, job, 5)
+            deliver(street.core, job, 5)
             buyer = street.buyer_id
 
         async with open_street(tmp_path, buyer=buyer) as street:
-            revived = street.house.jobs.live.get(job.id)
+            revived = street.core.jobs.live.get(job.id)
             assert revived is not None
             lease_of(revived).end_there = 5
-            deliver(street.house, revived, 5)
+            deliver(street.core, revived, 5)
             await lost(street, revived)
 
             assert revived.restarts == 0

@@ -35,16 +35,16 @@ async def kill(street: Street, server: OwnServer) -> None:
     """Kill the server, and have somebody notice."""
     server.kill()
     with pytest.raises(Unavailable):
-        await street.house.ledger.deposit(owner_id=street.buyer_id, amount_uusd=1)
-    assert street.house.db.away
+        await street.core.ledger.deposit(owner_id=street.buyer_id, amount_uusd=1)
+    assert street.core.db.away
 
 
 async def until_written(street: Street) -> None:
     async with asyncio.timeout(BACK_S):
-        await street.house.db.present()
-        while len(street.house.state(Later)):
+        await street.core.db.present()
+        while len(street.core.state(Later)):
             await asyncio.sleep(0.01)
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
 
 
 class TestNothingNew:
@@ -59,9 +59,9 @@ class TestNothingNew:
 
         own_server.start()
         await until_written(street)
-        await finish_well(street.house, await street.submit())
+        await finish_well(street.core, await street.submit())
         assert await street.free_uusd() == SIGNUP_UUSD - 501
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_waiting_job_stays_in_line_and_goes_when_it_is_back(
         self, street: Street, own_server: OwnServer
@@ -71,9 +71,9 @@ class TestNothingNew:
         await kill(street, own_server)
 
         with pytest.raises(Unavailable):
-            await finish_well(street.house, first)
-        await street.house.background.settle_down()
-        assert street.house.fleet.get(host_id).slots.free == 1
+            await finish_well(street.core, first)
+        await street.core.background.settle_down()
+        assert street.core.fleet.get(host_id).slots.free == 1
         assert [job for job, _ in line.sent] == [first]
 
         own_server.start()
@@ -81,21 +81,21 @@ class TestNothingNew:
         async with asyncio.timeout(BACK_S):
             while len(line.sent) < 2:
                 await asyncio.sleep(0.01)
-        await finish_well(street.house, second)
+        await finish_well(street.core, second)
         assert [first.state, second.state] == [JobState.COMPLETED] * 2
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
 
 class TestEnds:
     async def test_an_answer_flows_on_and_its_end_is_written_once(self, street: Street, own_server: OwnServer) -> None:
         _, line = await street.host()
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         await kill(street, own_server)
 
-        deliver(street.house, job, 3)
+        deliver(street.core, job, 3)
         with pytest.raises(Unavailable):
-            await complete(street.house, job, finish_reason="stop", usage=Usage(1, 5))
+            await complete(street.core, job, finish_reason="stop", usage=Usage(1, 5))
         assert not job.over
         assert line.closed == []
 
@@ -104,24 +104,24 @@ class TestEnds:
 
         assert job.state == JobState.COMPLETED
         assert [earned for _, _, earned in line.closed] == [441]
-        assert street.house.jobs.live.leased == 0
+        assert street.core.jobs.live.leased == 0
         assert await street.free_uusd() == SIGNUP_UUSD - 501
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_cancellation_is_written_too(self, street: Street, own_server: OwnServer) -> None:
         _, line = await street.host()
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         await kill(street, own_server)
 
         with pytest.raises(Unavailable):
-            await cancel(street.house, job)
+            await cancel(street.core, job)
         assert len(line.cancelled) == 1
 
         own_server.start()
         await until_written(street)
         assert job.state == JobState.CANCELLED
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_failure_before_the_first_frame_moves_the_job_on(
         self, street: Street, own_server: OwnServer
@@ -132,7 +132,7 @@ class TestEnds:
 
         with pytest.raises(Unavailable):
             await or_later(
-                street.house, job, lambda: fail(street.house, job, code="broken", message="it broke", fault=Fault.HOST)
+                street.core, job, lambda: fail(street.core, job, code="broken", message="it broke", fault=Fault.HOST)
             )
         assert job.state == JobState.RUNNING
 
@@ -141,9 +141,9 @@ class TestEnds:
         async with asyncio.timeout(BACK_S):
             while sum(len(line.sent) for line in lines) < 2:
                 await asyncio.sleep(0.01)
-        await finish_well(street.house, job)
+        await finish_well(street.core, job)
         assert [len(line.sent) for line in lines] == [1, 1]
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_lost_poll_is_taken_back_later(self, street: Street, own_server: OwnServer) -> None:
         _, line = await street.host(transport=POLL)
@@ -155,29 +155,29 @@ class TestEnds:
 
         with pytest.raises(Unavailable):
             await or_later(
-                street.house, job, lambda: lose(street.house, job, lease, "its poll hung up", fault=Fault.NONE)
+                street.core, job, lambda: lose(street.core, job, lease, "its poll hung up", fault=Fault.NONE)
             )
 
         own_server.start()
         await until_written(street)
         assert job.lease is not lease
         assert len(line.sent) + len(other.sent) == 2
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_signature_that_turns_out_bad_is_not_paid(self, street: Street, own_server: OwnServer) -> None:
         """It is verified in the command that settles, when nobody waits for the answer any more."""
         await street.host()
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         await kill(street, own_server)
 
         with pytest.raises(Unavailable):
-            await complete(street.house, job, finish_reason="stop", usage=Usage(1, 2), signature=b"forged" * 8)
+            await complete(street.core, job, finish_reason="stop", usage=Usage(1, 2), signature=b"forged" * 8)
 
         own_server.start()
         await until_written(street)
         assert (job.state, job.error_code, job.cost_uusd) == (JobState.FAILED, "bad_segment", 0)
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
 
 class TestEarlyStart:
@@ -186,22 +186,22 @@ class TestEarlyStart:
     ) -> None:
         """The host began beside the commit (ADR 0014), and the commit never came."""
         host_id, line = await street.host()
-        await finish_well(street.house, await street.submit())
+        await finish_well(street.core, await street.submit())
         own_server.kill()
 
         submitting = asyncio.ensure_future(street.submit())
         await asyncio.sleep(0)
         job, _ = line.sent[-1]
-        ending = asyncio.ensure_future(finish_well(street.house, job))
+        ending = asyncio.ensure_future(finish_well(street.core, job))
         outcomes = await asyncio.gather(submitting, ending, return_exceptions=True)
 
         assert isinstance(outcomes[0], Unavailable)
-        assert street.house.fleet.get(host_id).slots.free == 1
+        assert street.core.fleet.get(host_id).slots.free == 1
         own_server.start()
         await until_written(street)
-        await finish_well(street.house, await street.submit())
+        await finish_well(street.core, await street.submit())
         assert await street.free_uusd() == SIGNUP_UUSD - 2 * 501
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
 
 class TestClosing:
@@ -209,7 +209,7 @@ class TestClosing:
         async with asyncio.timeout(BACK_S), open_street(tmp_path, database=own_server.url) as street:
             await street.host()
             job = await street.submit()
-            deliver(street.house, job, 1)
+            deliver(street.core, job, 1)
             await kill(street, own_server)
             with pytest.raises(Unavailable):
-                await cancel(street.house, job)
+                await cancel(street.core, job)

@@ -15,7 +15,7 @@ from tests.street import Street, deliver, finish_well, open_street
 
 async def bought_once(street: Street) -> None:
     """Let the house see the buyer's credit once."""
-    await finish_well(street.house, await street.submit())
+    await finish_well(street.core, await street.submit())
 
 
 class TestEarlyStart:
@@ -40,40 +40,40 @@ class TestEarlyStart:
 
             assert len(line.sent) == 2
             assert not task.done()
-            await finish_well(street.house, line.sent[1][0])
+            await finish_well(street.core, line.sent[1][0])
             job = await task
             assert job.state == JobState.COMPLETED
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     @pytest.mark.parametrize("meanwhile", ["nothing", "frames", "done", "failed"])
     async def test_one_refused_after_all_is_stopped_and_unpaid(self, tmp_path: Path, meanwhile: str) -> None:
         async with open_street(tmp_path) as street:
-            house = street.house
+            core = street.core
             host_id, line = await street.host()
             await bought_once(street)
-            before = await house.ledger.account(host_id)
-            house.state(Buyers).note_credit(street.buyer_id, 10**12)
+            before = await core.ledger.account(host_id)
+            core.state(Buyers).note_credit(street.buyer_id, 10**12)
 
             task = asyncio.create_task(street.submit(max_tokens=50_000))
             await asyncio.sleep(0)
             job = line.sent[1][0]
             if meanwhile in ("frames", "done"):
-                deliver(house, job, 3)
+                deliver(core, job, 3)
             if meanwhile == "done":
-                await complete(house, job, finish_reason="stop", usage=Usage(1, 3))
+                await complete(core, job, finish_reason="stop", usage=Usage(1, 3))
             if meanwhile == "failed":
-                await fail(house, job, code="busy", message="busy", fault=Fault.CAPACITY)
+                await fail(core, job, code="busy", message="busy", fault=Fault.CAPACITY)
             with pytest.raises(InsufficientCredit):
                 await task
 
-            assert (await house.ledger.account(host_id)).balance_uusd == before.balance_uusd
-            assert house.jobs.live.leased == 0
-            assert len(house.jobs.live) == 0
-            assert house.state(Buyers).in_flight.counts() == {}
-            assert house.fleet.get(host_id).slots.running == 0
+            assert (await core.ledger.account(host_id)).balance_uusd == before.balance_uusd
+            assert core.jobs.live.leased == 0
+            assert len(core.jobs.live) == 0
+            assert core.state(Buyers).in_flight.counts() == {}
+            assert core.fleet.get(host_id).slots.running == 0
             if meanwhile in ("nothing", "frames"):
                 assert line.cancelled[-1][0] == line.sent[1][1].id
                 assert line.closed[-1] == (line.sent[1][1].id, "failed", 0)
-            assert await audit(house.db) == []
+            assert await audit(core.db) == []
             job = await street.submit()
             assert job.state == JobState.RUNNING

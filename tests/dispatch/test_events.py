@@ -29,18 +29,18 @@ from tests.street import SIGNUP_UUSD, Street, deliver, finish_well, open_street
 
 async def told(street: Street, *, after: int = 0) -> list[NumberedEvent]:
     """Return the buyer's numbered events."""
-    return await street.house.events.after(street.buyer_id, after)
+    return await street.core.events.after(street.buyer_id, after)
 
 
 class TestJob:
     async def test_its_life_is_told_in_order(self, street: Street) -> None:
         heard = list[Event]()
         for kind in (JobAccepted, JobAssigned, JobEnded, ReceiptIssued, HostRegistered):
-            street.house.events.subscribe(kind, heard.append)
+            street.core.events.subscribe(kind, heard.append)
         host_id, line = await street.host()
         job = await street.submit()
         ((_, lease),) = line.sent
-        await finish_well(street.house, job)
+        await finish_well(street.core, job)
 
         now = street.clock.now_ms()
         assert heard == [
@@ -56,9 +56,9 @@ class TestJob:
         _, _ = await street.host()
         job = await street.submit()
         free = list[bool]()
-        street.house.events.subscribe(HostFree, lambda event: free.append(job.over))
+        street.core.events.subscribe(HostFree, lambda event: free.append(job.over))
 
-        await finish_well(street.house, job)
+        await finish_well(street.core, job)
 
         assert free == [False]
 
@@ -76,30 +76,30 @@ class TestJob:
     ) -> None:
         await street.host()
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         await self.end(street, job, end)
 
         assert job.state == state
         wanted = JobEnded(street.buyer_id, street.clock.now_ms(), 2, job.id, state, job.cost_uusd, job.error_code)
         assert await told(street, after=1) == [wanted]
         assert job.error_code == code
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def end(self, street: Street, job: LiveJob, end: str) -> None:
         if end == "complete":
-            await finish_well(street.house, job, tokens=1)
+            await finish_well(street.core, job, tokens=1)
         elif end == "cancel":
-            await cancel(street.house, job)
+            await cancel(street.core, job)
         elif end == "fail":
-            await finish(street.house, job, Ending(JobState.FAILED, fault=Fault.BUYER, code="bad_request", status=400))
+            await finish(street.core, job, Ending(JobState.FAILED, fault=Fault.BUYER, code="bad_request", status=400))
         else:
-            street.clock.advance(seconds=street.house.settings.job_ttl_s + 1)
-            await sweep(street.house)
+            street.clock.advance(seconds=street.core.settings.job_ttl_s + 1)
+            await sweep(street.core)
 
     async def test_one_that_was_refused_is_not_told(self, street: Street) -> None:
         await street.host()
         heard = list[Event]()
-        street.house.events.subscribe(JobAccepted, heard.append)
+        street.core.events.subscribe(JobAccepted, heard.append)
         with pytest.raises(InsufficientCredit):
             await street.submit(max_tokens=50_000)
 
@@ -109,23 +109,23 @@ class TestJob:
     async def test_two_ends_at_once_are_told_once(self, street: Street) -> None:
         await street.host()
         job = await street.submit()
-        await finish_well(street.house, job)
-        await finish(street.house, job, Ending(JobState.CANCELLED))
+        await finish_well(street.core, job)
+        await finish(street.core, job, Ending(JobState.CANCELLED))
 
         assert [event.number for event in await told(street)] == [1, 2]
 
     async def test_many_ends_in_one_commit_have_numbers_without_gap(self, street: Street) -> None:
         await street.host(slots=20)
-        other = (await add_user(street.house, username="bob", email=None, password=None)).user.id
+        other = (await add_user(street.core, username="bob", email=None, password=None)).user.id
         jobs = [await street.submit() for _ in range(20)]
         for job in jobs:
-            street.house.background.spawn(finish_well(street.house, job, tokens=1))
-        await street.house.background.settle_down()
+            street.core.background.spawn(finish_well(street.core, job, tokens=1))
+        await street.core.background.settle_down()
 
         assert [event.number for event in await told(street)] == list(range(1, 22))
         assert {event.job_id for event in await told(street) if isinstance(event, JobEnded)} == {job.id for job in jobs}
-        assert [type(event) for event in await street.house.events.after(other, 0)] == [CreditAdded]
-        assert await audit(street.house.db) == []
+        assert [type(event) for event in await street.core.events.after(other, 0)] == [CreditAdded]
+        assert await audit(street.core.db) == []
 
     async def test_a_subscriber_that_fails_costs_nobody_the_end(
         self, street: Street, caplog: pytest.LogCaptureFixture
@@ -136,14 +136,14 @@ class TestJob:
             raise ValueError("planted")
 
         for kind in (HostFree, JobAccepted, JobAssigned, JobEnded, ReceiptIssued):
-            street.house.events.subscribe(kind, broken)
-        with street.house.events.follow(street.buyer_id, after=1) as reader, caplog.at_level(logging.CRITICAL):
+            street.core.events.subscribe(kind, broken)
+        with street.core.events.follow(street.buyer_id, after=1) as reader, caplog.at_level(logging.CRITICAL):
             job = await street.submit()
-            await finish_well(street.house, job)
+            await finish_well(street.core, job)
 
             assert job.state == JobState.COMPLETED
             assert (await reader.next()).number == 2
-        assert street.house.fleet.get(job.host_id or b"").slots.free == 1
+        assert street.core.fleet.get(job.host_id or b"").slots.free == 1
 
 
 class TestMoney:
@@ -154,12 +154,12 @@ class TestMoney:
         assert (given.number, given.amount_uusd, given.kind) == (1, SIGNUP_UUSD, "signup")
 
     async def test_who_is_given_nothing_hears_of_nothing(self, street: Street) -> None:
-        operator = await add_user(street.house, username="root", email=None, password=None, role=Role.ADMIN)
+        operator = await add_user(street.core, username="root", email=None, password=None, role=Role.ADMIN)
 
-        assert await street.house.events.after(operator.user.id, 0) == []
+        assert await street.core.events.after(operator.user.id, 0) == []
 
     async def test_a_deposit_is_told(self, street: Street) -> None:
-        transfer_id = await street.house.ledger.deposit(owner_id=street.buyer_id, amount_uusd=7)
+        transfer_id = await street.core.ledger.deposit(owner_id=street.buyer_id, amount_uusd=7)
 
         now = street.clock.now_ms()
         assert await told(street, after=1) == [CreditAdded(street.buyer_id, now, 2, transfer_id, 7, "deposit")]
@@ -169,19 +169,19 @@ class TestRetention:
     async def test_old_events_go_with_the_answers(self, street: Street) -> None:
         await street.host()
         for _ in range(3):
-            await finish_well(street.house, await street.submit())
-        street.clock.advance(seconds=street.house.settings.retention_days * DAY_MS / 1000 + 1)
+            await finish_well(street.core, await street.submit())
+        street.clock.advance(seconds=street.core.settings.retention_days * DAY_MS / 1000 + 1)
 
-        await forget(street.house)
+        await forget(street.core)
 
         assert [event.number for event in await told(street, after=3)] == [4]
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_without_retention_they_stay(self, tmp_path: Path) -> None:
         async with open_street(tmp_path, retention_days=0) as street:
             street.clock.advance(seconds=20_000 * DAY_MS / 1000)
-            await street.house.ledger.deposit(owner_id=street.buyer_id, amount_uusd=7)
+            await street.core.ledger.deposit(owner_id=street.buyer_id, amount_uusd=7)
 
-            await forget(street.house)
+            await forget(street.core)
 
             assert [event.number for event in await told(street)] == [1, 2]

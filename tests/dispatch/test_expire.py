@@ -18,28 +18,28 @@ class TestSweep:
     async def test_a_waiting_job_past_its_deadline_expires_and_costs_nothing(self, street: Street) -> None:
         await street.host()
         running, waiting = await street.submit(), await street.submit()
-        await finish_well(street.house, running)
-        await street.house.background.settle_down()
+        await finish_well(street.core, running)
+        await street.core.background.settle_down()
         waiting_again = await street.submit()
-        street.clock.advance(seconds=street.house.settings.job_ttl_s - 1)
-        await sweep(street.house)
+        street.clock.advance(seconds=street.core.settings.job_ttl_s - 1)
+        await sweep(street.core)
         assert waiting_again.state == JobState.QUEUED
 
         street.clock.advance(seconds=2)
-        await sweep(street.house)
+        await sweep(street.core)
 
         assert [waiting.over, waiting_again.state] == [True, JobState.EXPIRED]
         assert await street.free_uusd() == SIGNUP_UUSD - running.cost_uusd - waiting.cost_uusd
-        assert len(street.house.jobs.queue) == 0
-        assert await audit(street.house.db) == []
+        assert len(street.core.jobs.queue) == 0
+        assert await audit(street.core.db) == []
 
     async def test_a_running_one_is_stopped_at_the_host_and_paid_as_far_as_it_came(self, street: Street) -> None:
         _, line = await street.host()
         job = await street.submit()
-        street.clock.advance(seconds=street.house.settings.job_ttl_s)
-        deliver(street.house, job, 4)
+        street.clock.advance(seconds=street.core.settings.job_ttl_s)
+        deliver(street.core, job, 4)
 
-        await sweep(street.house)
+        await sweep(street.core)
 
         assert (job.state, job.cost_uusd) == (JobState.EXPIRED, 400)
         assert [lease for lease, _ in line.cancelled] == [line.sent[0][1].id]
@@ -48,11 +48,11 @@ class TestSweep:
         (_, silent), (_, other) = await street.host(), await street.host()
         job = await street.submit()
         first = job.host_id
-        street.clock.advance(seconds=street.house.settings.lease_s + 1)
-        for host in street.house.fleet:
-            street.house.fleet.seen(host.id)
+        street.clock.advance(seconds=street.core.settings.lease_s + 1)
+        for host in street.core.fleet:
+            street.core.fleet.seen(host.id)
 
-        await sweep(street.house)
+        await sweep(street.core)
 
         assert job.state == JobState.RUNNING
         assert job.host_id != first
@@ -64,12 +64,12 @@ class TestSweep:
         job = await street.submit()
         street.unlink(host_id)
         street.clock.advance(seconds=RELINK_S - 1)
-        await sweep(street.house)
+        await sweep(street.core)
         assert job.lease is not None
 
         street.link(host_id, line)
         street.clock.advance(seconds=2)
-        await sweep(street.house)
+        await sweep(street.core)
 
         assert (job.state, job.host_id) == (JobState.RUNNING, host_id)
 
@@ -81,20 +81,20 @@ class TestSweep:
         street.unlink(host_id)
         street.clock.advance(seconds=RELINK_S + 1)
 
-        await sweep(street.house)
+        await sweep(street.core)
 
         assert job.state == JobState.RUNNING
         assert job.host_id != host_id
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_job_that_can_not_be_ended_holds_up_no_other(self, street: Street) -> None:
         await street.host()
         jobs = [await street.submit() for _ in range(5)]
         broken = jobs[1]
-        await street.house.db.run(lambda tx: tx.execute("DELETE FROM holds WHERE job_id = ?", (broken.id,)))
-        street.clock.advance(seconds=street.house.settings.job_ttl_s)
+        await street.core.db.run(lambda tx: tx.execute("DELETE FROM holds WHERE job_id = ?", (broken.id,)))
+        street.clock.advance(seconds=street.core.settings.job_ttl_s)
 
-        await sweep(street.house)
+        await sweep(street.core)
 
         assert [job.state == JobState.EXPIRED for job in jobs] == [job is not broken for job in jobs]
 
@@ -102,19 +102,19 @@ class TestSweep:
         await street.host()
         for _ in range(30):
             await street.submit()
-        street.clock.advance(seconds=street.house.settings.job_ttl_s)
-        before = street.house.db.stats.commits
+        street.clock.advance(seconds=street.core.settings.job_ttl_s)
+        before = street.core.db.stats.commits
 
-        await sweep(street.house)
+        await sweep(street.core)
 
-        assert len(street.house.jobs.live) == 0
-        assert street.house.db.stats.commits - before < 10
-        assert await audit(street.house.db) == []
+        assert len(street.core.jobs.live) == 0
+        assert street.core.db.stats.commits - before < 10
+        assert await audit(street.core.db) == []
 
 
 async def finished_job(street: Street, prompt: bytes = b'{"messages":["secret"]}') -> bytes:
-    job = await submit(street.house, Order(street.buyer_id, "test", "chat", MODEL, prompt, 10, True))
-    await finish_well(street.house, job)
+    job = await submit(street.core, Order(street.buyer_id, "test", "chat", MODEL, prompt, 10, True))
+    await finish_well(street.core, job)
     return job.id
 
 
@@ -122,41 +122,41 @@ class TestForget:
     async def test_prompts_and_answers_go_after_their_days_and_the_books_stay(self, street: Street) -> None:
         await street.host()
         old = [await finished_job(street) for _ in range(3)]
-        street.clock.advance(seconds=street.house.settings.retention_days * DAY_S + 1)
+        street.clock.advance(seconds=street.core.settings.retention_days * DAY_S + 1)
         waiting = [await street.submit() for _ in range(2)]
 
-        assert await forget(street.house) == (0, 3)
+        assert await forget(street.core) == (0, 3)
 
         for job_id in old:
-            assert (await street.house.jobs.get(job_id, light=False)).body == b""
-            assert await street.house.jobs.answer(job_id) == ([], b"")
-            assert (await street.house.receipts.get(job_id)).payload
-        assert [(await street.house.jobs.get(job.id, light=False)).body for job in waiting] == [
+            assert (await street.core.jobs.get(job_id, light=False)).body == b""
+            assert await street.core.jobs.answer(job_id) == ([], b"")
+            assert (await street.core.receipts.get(job_id)).payload
+        assert [(await street.core.jobs.get(job.id, light=False)).body for job in waiting] == [
             job.body for job in waiting
         ]
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_what_is_not_old_or_not_over_stays(self, street: Street) -> None:
         await street.host()
         unfinished = await street.submit()
-        street.clock.advance(seconds=street.house.settings.retention_days * DAY_S - 60)
+        street.clock.advance(seconds=street.core.settings.retention_days * DAY_S - 60)
         await street.host()
         late = await finished_job(street)
         street.clock.advance(seconds=120)
 
-        assert await forget(street.house) == (0, 0)
+        assert await forget(street.core) == (0, 0)
 
-        assert (await street.house.jobs.get(unfinished.id, light=False)).body
-        assert (await street.house.jobs.answer(late))[0]
+        assert (await street.core.jobs.get(unfinished.id, light=False)).body
+        assert (await street.core.jobs.answer(late))[0]
 
     async def test_a_walk_is_bounded_and_goes_on_where_it_stopped(self, street: Street) -> None:
         await street.host()
         for _ in range(7):
             await finished_job(street)
-        street.clock.advance(seconds=street.house.settings.retention_days * DAY_S + 1)
+        street.clock.advance(seconds=street.core.settings.retention_days * DAY_S + 1)
         jobs, older_than_ms = (
-            street.house.jobs,
-            street.clock.now_ms() - street.house.settings.retention_days * 86_400_000,
+            street.core.jobs,
+            street.clock.now_ms() - street.core.settings.retention_days * 86_400_000,
         )
 
         found, after = [], b""
@@ -174,18 +174,18 @@ class TestForget:
             job_id = await finished_job(street)
             street.clock.advance(seconds=20_000 * DAY_S)
 
-            assert await forget(street.house) == (0, 0)
-            assert (await street.house.jobs.answer(job_id))[0]
+            assert await forget(street.core) == (0, 0)
+            assert (await street.core.jobs.answer(job_id))[0]
 
     async def test_idempotency_keys_go_after_their_time_and_no_sooner(self, street: Street) -> None:
-        keys: Idempotency = street.house.idempotency
+        keys: Idempotency = street.core.idempotency
         first = await keys.claim(owner_id=street.buyer_id, key="a", request=b"x")
-        street.clock.advance(seconds=street.house.settings.idempotency_ttl_s - 1)
-        assert await forget(street.house) == (0, 0)
+        street.clock.advance(seconds=street.core.settings.idempotency_ttl_s - 1)
+        assert await forget(street.core) == (0, 0)
         await asyncio.gather(*(keys.claim(owner_id=street.buyer_id, key=f"b{n}", request=b"x") for n in range(5)))
         street.clock.advance(seconds=2)
 
-        assert await forget(street.house) == (1, 0)
+        assert await forget(street.core) == (1, 0)
 
         again = await keys.claim(owner_id=street.buyer_id, key="a", request=b"y")
         assert again.first

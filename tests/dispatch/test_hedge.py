@@ -33,26 +33,26 @@ class Pair:
     def __init__(self, street: Street, job: LiveJob, lines: dict[bytes, FakeLine]) -> None:
         self.street, self.job, self.lines = street, job, lines
         self.first = lease_of(job)
-        begin(street.house, job, self.first)
+        begin(street.core, job, self.first)
         assert job.hedge is not None
         self.second: Lease = job.hedge
         assert lines[self.second.host_id].sent == [(job, self.second)]
 
     def says(self, message: Frames | Done | Fail) -> None:
         """Have the second host say *message*."""
-        heard(self.street.house, self.second.host_id, message, self._replay)
+        heard(self.street.core, self.second.host_id, message, self._replay)
 
     def _replay(self, message: Any) -> None:
         if isinstance(message, Frames):
-            take_frames(self.street.house, self.job, message.seq, message.items)
+            take_frames(self.street.core, self.job, message.seq, message.items)
 
     def running(self) -> list[int]:
         """Slots in use at the first host and the second."""
-        fleet = self.street.house.fleet
+        fleet = self.street.core.fleet
         return [fleet.get(lease.host_id).slots.running for lease in (self.first, self.second)]
 
     async def attempts(self) -> list[tuple[bytes, str, str | None, int]]:
-        rows = await self.street.house.jobs.attempts(self.job.id)
+        rows = await self.street.core.jobs.attempts(self.job.id)
         return sorted((row.host_id, row.state, row.fault, row.paid_uusd) for row in rows)
 
 
@@ -62,7 +62,7 @@ async def pair(street: Street) -> Pair:
 
 
 def blamed(street: Street) -> int:
-    return sum(host.stored().jobs_failed + host.stored().jobs_lost for host in street.house.fleet)
+    return sum(host.stored().jobs_failed + host.stored().jobs_lost for host in street.core.fleet)
 
 
 class TestFirstWins:
@@ -70,17 +70,17 @@ class TestFirstWins:
         two = await pair(street)
         assert two.running() == [1, 1]
 
-        deliver(street.house, two.job, 2)
-        assert (two.job.hedge, street.house.state(Hedges).by_lease, two.running()) == (None, {}, [1, 0])
-        await complete(street.house, two.job, finish_reason="stop", usage=Usage(0, 2))
-        await street.house.background.settle_down()
+        deliver(street.core, two.job, 2)
+        assert (two.job.hedge, street.core.state(Hedges).by_lease, two.running()) == (None, {}, [1, 0])
+        await complete(street.core, two.job, finish_reason="stop", usage=Usage(0, 2))
+        await street.core.background.settle_down()
 
         assert two.lines[two.second.host_id].cancelled == [(two.second.id, "the first host delivered")]
         assert await two.attempts() == sorted(
             [(two.first.host_id, "done", None, 176), (two.second.host_id, "failed", None, 0)]
         )
         assert blamed(street) == 0
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_second_that_ends_without_a_frame_changes_nothing(self, street: Street) -> None:
         two = await pair(street)
@@ -88,11 +88,11 @@ class TestFirstWins:
         two.says(Fail(two.second.id, "engine_failed", "it broke", "host"))
         assert (two.job.lease, two.job.hedge, two.running()) == (two.first, None, [1, 0])
 
-        deliver(street.house, two.job, 1)
-        await complete(street.house, two.job, finish_reason="stop", usage=Usage(0, 1))
-        await street.house.background.settle_down()
+        deliver(street.core, two.job, 1)
+        await complete(street.core, two.job, finish_reason="stop", usage=Usage(0, 1))
+        await street.core.background.settle_down()
         assert blamed(street) == 0
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
 
 class TestSecondWins:
@@ -102,29 +102,29 @@ class TestSecondWins:
         two.says(Frames(two.second.id, 0, [Frame("a")]))
         two.says(Frames(two.second.id, 1, [Frame("b")]))
         assert two.job.frames == []
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
 
         assert (two.job.lease, two.job.state, two.running()) == (two.second, JobState.RUNNING, [0, 1])
         assert [frame.text for frame in two.job.frames] == ["a", "b"]
         assert two.lines[two.first.host_id].closed == [(two.first.id, "lost", 0)]
-        await complete(street.house, two.job, finish_reason="stop", usage=Usage(0, 2))
+        await complete(street.core, two.job, finish_reason="stop", usage=Usage(0, 2))
         assert await two.attempts() == sorted(
             [(two.first.host_id, "failed", None, 0), (two.second.host_id, "done", None, 176)]
         )
         assert await earned(street, two.first.host_id) == 0
-        assert (blamed(street), two.running(), street.house.state(Hedges).by_lease) == (0, [0, 0], {})
-        assert await audit(street.house.db) == []
+        assert (blamed(street), two.running(), street.core.state(Hedges).by_lease) == (0, [0, 0], {})
+        assert await audit(street.core.db) == []
 
     async def test_a_job_that_ends_while_it_is_handed_over_ends_once(self, street: Street) -> None:
         two = await pair(street)
 
         two.says(Frames(two.second.id, 0, [Frame("a")]))
-        await cancel(street.house, two.job)
-        await street.house.background.settle_down()
+        await cancel(street.core, two.job)
+        await street.core.background.settle_down()
 
         assert two.job.state == JobState.CANCELLED
-        assert (two.running(), street.house.state(Hedges).by_lease, two.job.hedge) == ([0, 0], {}, None)
-        assert await audit(street.house.db) == []
+        assert (two.running(), street.core.state(Hedges).by_lease, two.job.hedge) == ([0, 0], {}, None)
+        assert await audit(street.core.db) == []
 
     async def test_while_the_database_is_away_the_first_keeps_it(
         self, street: Street, monkeypatch: pytest.MonkeyPatch
@@ -135,34 +135,34 @@ class TestSecondWins:
             raise Unavailable("the database is out of reach")
 
         with monkeypatch.context() as patched:
-            patched.setattr(street.house.db, "batch", away)
+            patched.setattr(street.core.db, "batch", away)
             two.says(Frames(two.second.id, 0, [Frame("a")]))
             for _ in range(10):
                 await asyncio.sleep(0)
 
-        assert (two.job.lease, two.running(), street.house.state(Hedges).by_lease) == (two.first, [1, 0], {})
-        deliver(street.house, two.job, 1)
-        await complete(street.house, two.job, finish_reason="stop", usage=Usage(0, 1))
-        await street.house.background.settle_down()
-        assert await audit(street.house.db) == []
+        assert (two.job.lease, two.running(), street.core.state(Hedges).by_lease) == (two.first, [1, 0], {})
+        deliver(street.core, two.job, 1)
+        await complete(street.core, two.job, finish_reason="stop", usage=Usage(0, 1))
+        await street.core.background.settle_down()
+        assert await audit(street.core.db) == []
 
 
 class TestNeither:
     async def test_a_cancellation_stops_both(self, street: Street) -> None:
         two = await pair(street)
 
-        await cancel(street.house, two.job)
-        await street.house.background.settle_down()
+        await cancel(street.core, two.job)
+        await street.core.background.settle_down()
 
         assert two.running() == [0, 0]
         assert [len(line.cancelled) for line in two.lines.values()] == [1, 1]
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_first_host_that_is_lost_leaves_the_job_to_the_line(self, street: Street) -> None:
         two = await pair(street)
 
-        await lose(street.house, two.job, two.first, "it broke", fault=Fault.HOST)
-        await street.house.background.settle_down()
+        await lose(street.core, two.job, two.first, "it broke", fault=Fault.HOST)
+        await street.core.background.settle_down()
 
         # A fresh lease, on the host that had been the second: durable like any other.
         assert lease_of(two.job).host_id == two.second.host_id
@@ -184,7 +184,7 @@ class TestBegin:
         monkeypatch.setattr(loop, "call_later", later)
         host_id, _ = await street.host(offer=GOES_ON)
         for _ in range(50):
-            street.house.fleet.first_frame(host_id, "m", 100.0)
+            street.core.fleet.first_frame(host_id, "m", 100.0)
 
         await street.submit()
 
@@ -195,7 +195,7 @@ class TestBegin:
         job = await street.submit()
         await street.host(transport=POLL)
 
-        begin(street.house, job, lease_of(job))
+        begin(street.core, job, lease_of(job))
 
         assert job.hedge is None
 
@@ -203,12 +203,12 @@ class TestBegin:
         await street.host(offer=GOES_ON)
         await street.host(offer=GOES_ON)
         job = await street.submit()
-        deliver(street.house, job, 1)
+        deliver(street.core, job, 1)
 
-        begin(street.house, job, lease_of(job))
+        begin(street.core, job, lease_of(job))
 
         assert job.hedge is None
 
     async def test_it_is_off_unless_asked_for(self, tmp_path: Path) -> None:
         async with open_street(tmp_path) as street:
-            assert street.house.settings.hedge is False
+            assert street.core.settings.hedge is False

@@ -27,7 +27,7 @@ async def street(tmp_path: Path, postgres_address: str, monkeypatch: pytest.Monk
 
 def cut_next(street: Street, side: str) -> None:
     """Break the connection around the next COMMIT."""
-    setattr(street.house.db._store, side, True)
+    setattr(street.core.db._store, side, True)
 
 
 @SIDES
@@ -40,31 +40,31 @@ class TestLostCommit:
 
         assert [sent for sent, _ in line.sent] == [job]
         assert await street.free_uusd() == SIGNUP_UUSD - job.terms.hold_uusd
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_start(self, street: Street, side: str) -> None:
         _, line = await street.host()
         first, second = await street.submit(), await street.submit()
-        await cancel(street.house, first)
+        await cancel(street.core, first)
         cut_next(street, side)
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
 
         assert [sent for sent, _ in line.sent] == [first, second]
         assert (second.state, second.lease is not None) == (JobState.RUNNING, True)
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_settle(self, street: Street, side: str) -> None:
         _, line = await street.host()
         job = await street.submit()
         cut_next(street, side)
 
-        await finish_well(street.house, job)
+        await finish_well(street.core, job)
 
         assert [earned for _, _, earned in line.closed] == [441]
         assert await street.free_uusd() == SIGNUP_UUSD - 501
-        ((transfers,),) = await street.house.db.fetch("SELECT count(*) FROM transfers WHERE job_id IS NOT NULL")
+        ((transfers,),) = await street.core.db.fetch("SELECT count(*) FROM transfers WHERE job_id IS NOT NULL")
         assert transfers == 2
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_requeue(self, street: Street, side: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(assign, "SAME_HOST_AGAIN_S", 0.0)
@@ -74,19 +74,19 @@ class TestLostCommit:
         assert job.lease is not None
         cut_next(street, side)
 
-        await lose(street.house, job, job.lease, "it broke", fault=Fault.HOST)
-        await finish_well(street.house, job)
+        await lose(street.core, job, job.lease, "it broke", fault=Fault.HOST)
+        await finish_well(street.core, job)
 
         assert job.state == JobState.COMPLETED
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_deposit_and_a_new_user(self, street: Street, side: str) -> None:
         """Plain commands that could not be run twice."""
         cut_next(street, side)
-        await street.house.ledger.deposit(owner_id=street.buyer_id, amount_uusd=77)
+        await street.core.ledger.deposit(owner_id=street.buyer_id, amount_uusd=77)
         cut_next(street, side)
-        made = await add_user(street.house, username="bob", email=None, password=None)
+        made = await add_user(street.core, username="bob", email=None, password=None)
 
         assert await street.free_uusd() == SIGNUP_UUSD + 77
-        assert (await street.house.ledger.account(made.user.id)).balance_uusd == SIGNUP_UUSD
-        assert await audit(street.house.db) == []
+        assert (await street.core.ledger.account(made.user.id)).balance_uusd == SIGNUP_UUSD
+        assert await audit(street.core.db) == []

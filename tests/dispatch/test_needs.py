@@ -30,14 +30,14 @@ async def add(street: Street, *, fits: bool, link: bool = True) -> tuple[bytes, 
         gpu="2x NVIDIA H100" if fits else "RTX 4090", models=(GOES_ON,), transport=LINK, vram_mib=160_000 if fits else 24_000,
         region="eu" if fits else "us", tier="secure" if fits else "", capacity=BIG if fits else SMALL,
     )  # fmt: skip
-    made, line = await add_host(street.house, new), FakeLine()
+    made, line = await add_host(street.core, new), FakeLine()
     if link:
         street.link(made.host_id, line)
     return made.host_id, line
 
 
 async def buy(street: Street, needs: Needs = NEEDS) -> LiveJob:
-    return await submit(street.house, msgspec.structs.replace(order(street.buyer_id), needs=needs))
+    return await submit(street.core, msgspec.structs.replace(order(street.buyer_id), needs=needs))
 
 
 class TestNeeds:
@@ -64,25 +64,25 @@ class TestNeeds:
         assert (job.state, other.sent) == (JobState.QUEUED, [])
 
         street.link(host_id, line)
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
         assert [sent for sent, _ in line.sent] == [job]
-        await finish_well(street.house, job)
+        await finish_well(street.core, job)
         assert (job.state, job.host_id) == (JobState.COMPLETED, host_id)
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_a_lost_host_is_followed_by_one_that_fits(self, street: Street) -> None:
         await add(street, fits=False)
         _, first = await add(street, fits=True)
         job = await buy(street)
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
         host_id, second = await add(street, fits=True)
         assert job.lease is not None
 
-        await lose(street.house, job, job.lease, "it fell silent", fault=Fault.HOST)
-        await street.house.background.settle_down()
+        await lose(street.core, job, job.lease, "it fell silent", fault=Fault.HOST)
+        await street.core.background.settle_down()
 
         assert ([sent for sent, _ in first.sent], [sent for sent, _ in second.sent]) == ([job], [job])
-        await finish_well(street.house, job)
+        await finish_well(street.core, job)
         assert (job.state, job.host_id) == (JobState.COMPLETED, host_id)
 
     async def test_it_keeps_them_over_a_restart(self, tmp_path: Path, database_address: str) -> None:
@@ -95,18 +95,18 @@ class TestNeeds:
             line, other = FakeLine(), FakeLine()
             street.link(other_id, other)
             street.link(host_id, line)
-            await street.house.background.settle_down()
-            revived = street.house.jobs.live.get(job.id)
+            await street.core.background.settle_down()
+            revived = street.core.jobs.live.get(job.id)
 
             assert revived is not None and revived.needs == job.needs is not None
             assert ([sent for sent, _ in line.sent], other.sent) == ([revived], [])
-            assert street.house.fleet.get(host_id).row.capacity == BIG
+            assert street.core.fleet.get(host_id).row.capacity == BIG
 
     async def test_the_price_to_wait_at_is_that_of_hosts_that_fit(self, street: Street) -> None:
         await add(street, fits=True, link=False)
         dear = msgspec.structs.replace(GOES_ON, price_out_uusd_per_mtok=2 * GOES_ON.price_out_uusd_per_mtok)
         for _ in range(2):
-            await add_host(street.house, NewHost(gpu="x", models=(dear,), transport=LINK))
+            await add_host(street.core, NewHost(gpu="x", models=(dear,), transport=LINK))
 
         assert [(await buy(street, needs)).terms.rate_out for needs in (NEEDS, Needs(), NEEDS)] == [
             GOES_ON.price_out_uusd_per_mtok, dear.price_out_uusd_per_mtok, GOES_ON.price_out_uusd_per_mtok,

@@ -12,7 +12,7 @@ from tests.street import MODEL, FakeLine, Street, finish_well, open_street
 async def host_at(street: Street, price_out: int) -> FakeLine:
     """Register a host of one slot at a price and link it."""
     offer = ModelOffer(MODEL, ["chat"], 100_000, 0, price_out)
-    made = await add_host(street.house, NewHost(gpu="x", models=(offer,), transport=LINK))
+    made = await add_host(street.core, NewHost(gpu="x", models=(offer,), transport=LINK))
     line = FakeLine()
     street.link(made.host_id, line)
     return line
@@ -29,13 +29,13 @@ class TestPriceCap:
             dear = lines[900_000_000].sent[0][0]
             median = lines[20_000_000].sent[0][0]
 
-            await finish_well(street.house, dear)
-            await street.house.background.settle_down()
+            await finish_well(street.core, dear)
+            await street.core.background.settle_down()
             assert waiting.lease is None
-            await finish_well(street.house, median)
+            await finish_well(street.core, median)
             for _ in range(100):
                 await asyncio.sleep(0)
-            await street.house.background.settle_down()
+            await street.core.background.settle_down()
 
             assert len(busy) == 3
             assert [job for job, _ in lines[20_000_000].sent] == [median, waiting]

@@ -24,19 +24,19 @@ class TestRecover:
             ids = [(await street.submit()).id for _ in range(4)]
 
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
-            queue, live = street.house.jobs.queue, street.house.jobs.live
+            queue, live = street.core.jobs.queue, street.core.jobs.live
             assert [queue.before(job_id) for job_id in ids] == [None, 0, 1, 2]
-            assert street.house.state(Buyers).in_flight.counts() == {buyer: 4}
+            assert street.core.state(Buyers).in_flight.counts() == {buyer: 4}
             line = FakeLine()
             street.link(host_id, line)
             for job_id in ids:
                 job = live.get(job_id)
                 assert job is not None
-                await finish_well(street.house, job)
-                await street.house.background.settle_down()
+                await finish_well(street.core, job)
+                await street.core.background.settle_down()
             assert [job.id for job, _ in line.sent] == ids[1:]
-            assert street.house.state(Buyers).in_flight.counts() == {}
-            assert await audit(street.house.db) == []
+            assert street.core.state(Buyers).in_flight.counts() == {}
+            assert await audit(street.core.db) == []
 
     async def test_a_linked_host_keeps_its_lease_and_may_send_all_again(
         self, tmp_path: Path, database_address: str
@@ -44,17 +44,17 @@ class TestRecover:
         async with open_street(tmp_path, database=database_address) as street:
             host_id, _ = await street.host()
             buyer, job = street.buyer_id, await street.submit()
-            deliver(street.house, job, 3)
+            deliver(street.core, job, 3)
             lease = job.lease
 
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
-            revived = street.house.jobs.live.get(job.id)
+            revived = street.core.jobs.live.get(job.id)
             assert revived is not None and revived.lease is not None and lease is not None
             assert (revived.lease.id, revived.host_id, revived.frames) == (lease.id, host_id, [])
-            assert street.house.fleet.get(host_id).slots.free == 0
-            await finish_well(street.house, revived, tokens=5)
+            assert street.core.fleet.get(host_id).slots.free == 0
+            await finish_well(street.core, revived, tokens=5)
             assert revived.cost_uusd == 501
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     async def test_one_that_forgot_acknowledged_frames_starts_over_without_blame(
         self, tmp_path: Path, database_address: str, monkeypatch: pytest.MonkeyPatch
@@ -67,17 +67,17 @@ class TestRecover:
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
             line = FakeLine()
             street.link(host_id, line)
-            revived = street.house.jobs.live.get(job.id)
+            revived = street.core.jobs.live.get(job.id)
             assert revived is not None
-            await fail(street.house, revived, code="frames_gone", message="gone", fault=Fault.COORDINATOR)
+            await fail(street.core, revived, code="frames_gone", message="gone", fault=Fault.COORDINATOR)
             async with asyncio.timeout(10):
                 while not line.sent:
                     await asyncio.sleep(0)
             assert [sent for sent, _ in line.sent] == [revived]
-            await finish_well(street.house, revived)
+            await finish_well(street.core, revived)
             assert revived.state == JobState.COMPLETED
-            assert street.house.fleet.get(host_id).stored().jobs_failed == 0
-            assert await audit(street.house.db) == []
+            assert street.core.fleet.get(host_id).stored().jobs_failed == 0
+            assert await audit(street.core.db) == []
 
     async def test_a_host_can_not_blame_us_to_get_the_same_job_for_ever(
         self, tmp_path: Path, database_address: str
@@ -86,7 +86,7 @@ class TestRecover:
             _, line = await street.host()
             job = await street.submit()
 
-            await fail(street.house, job, code="frames_gone", message="gone", fault=Fault.COORDINATOR)
+            await fail(street.core, job, code="frames_gone", message="gone", fault=Fault.COORDINATOR)
 
             assert job.state == JobState.FAILED
             assert len(line.sent) == 1
@@ -98,27 +98,27 @@ class TestRecover:
             host_id, _ = await street.host()
             buyer, job = street.buyer_id, await street.submit()
             sql = "UPDATE hosts SET transport = ?"
-            await street.house.db.run(lambda tx: tx.execute(sql, (POLL,)))
+            await street.core.db.run(lambda tx: tx.execute(sql, (POLL,)))
 
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
-            revived = street.house.jobs.live.get(job.id)
+            revived = street.core.jobs.live.get(job.id)
             assert revived is not None
             assert (revived.state, revived.lease) == (JobState.QUEUED, None)
             assert host_id not in revived.tried
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     async def test_a_buyer_who_waited_on_the_line_gets_all_back(self, tmp_path: Path, database_address: str) -> None:
         async with open_street(tmp_path, database=database_address) as street:
             await street.host()
             buyer, job = street.buyer_id, await street.submit(detached=False)
-            deliver(street.house, job, 3)
+            deliver(street.core, job, 3)
 
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
-            row = await street.house.jobs.get(job.id)
+            row = await street.core.jobs.get(job.id)
             assert (row.state, row.error_code, row.fault) == ("failed", "coordinator_restarted", "coordinator")
             assert await street.free_uusd() == SIGNUP_UUSD
-            assert street.house.state(Buyers).in_flight.counts() == {}
-            assert await audit(street.house.db) == []
+            assert street.core.state(Buyers).in_flight.counts() == {}
+            assert await audit(street.core.db) == []
 
     async def test_restarting_again_and_again_changes_nothing(self, tmp_path: Path, database_address: str) -> None:
         async with open_street(tmp_path, database=database_address) as street:
@@ -130,9 +130,9 @@ class TestRecover:
         events = set()
         for _ in range(3):
             async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
-                ((count,),) = await street.house.db.fetch("SELECT count(*) FROM job_events")
+                ((count,),) = await street.core.db.fetch("SELECT count(*) FROM job_events")
                 events.add(count)
-                assert await audit(street.house.db) == []
+                assert await audit(street.core.db) == []
 
         assert events == {4}
 
@@ -141,13 +141,13 @@ class TestDrain:
     async def test_it_takes_no_more_and_waits_for_open_answers(self, street: Street) -> None:
         await street.host()
         job = await street.submit()
-        draining = asyncio.create_task(drain(street.house))
+        draining = asyncio.create_task(drain(street.core))
         await asyncio.sleep(0)
 
         with pytest.raises(Unavailable):
             await street.submit()
         assert not draining.done()
-        await finish_well(street.house, job)
+        await finish_well(street.core, job)
 
         assert await draining == 0
 
@@ -156,27 +156,27 @@ class TestDrain:
             await street.host()
             job, waiting = await street.submit(), await street.submit()
 
-            assert await drain(street.house) == 1
+            assert await drain(street.core) == 1
 
-            assert (await street.house.jobs.get(job.id)).state == "running"
-            assert (await street.house.jobs.get(waiting.id)).state == "queued"
-            assert await audit(street.house.db) == []
+            assert (await street.core.jobs.get(job.id)).state == "running"
+            assert (await street.core.jobs.get(waiting.id)).state == "queued"
+            assert await audit(street.core.db) == []
 
     async def test_what_could_not_be_sent_any_more_waits_in_line_and_blames_nobody(self, street: Street) -> None:
         """Its host was sent away while the lease was written: it links to another coordinator, and has nothing to bring there."""
         host_id, line = await street.host()
         running, waiting = await street.submit(), await street.submit()
-        street.house.state(Shutdown).refuse_jobs()
+        street.core.state(Shutdown).refuse_jobs()
         line.open = False
-        await finish_well(street.house, running)
-        await street.house.background.settle_down()
+        await finish_well(street.core, running)
+        await street.core.background.settle_down()
 
         assert (waiting.state, waiting.lease, host_id in waiting.tried) == (JobState.QUEUED, None, False)
-        (attempt,) = await street.house.jobs.attempts(waiting.id)
+        (attempt,) = await street.core.jobs.attempts(waiting.id)
         assert (attempt.state, attempt.fault) == ("lost", None)
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_with_nothing_open_it_does_not_wait(self, street: Street) -> None:
         await street.host()
 
-        assert await asyncio.wait_for(drain(street.house), 5) == 0
+        assert await asyncio.wait_for(drain(street.core), 5) == 0

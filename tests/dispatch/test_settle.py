@@ -24,11 +24,11 @@ class TestFinish:
         host_id, line = await street.host()
         job = await street.submit(max_tokens=10)
 
-        await finish_well(street.house, job, tokens=5)
+        await finish_well(street.core, job, tokens=5)
 
         # Five tokens at 100 and one of the prompt at 1; 12 % of it, half-even, is the house's.
         assert job.cost_uusd == 501
-        accounts = await street.house.ledger.accounts([street.buyer_id, host_id, FEES])
+        accounts = await street.core.ledger.accounts([street.buyer_id, host_id, FEES])
         assert [accounts[key].balance_uusd for key in (street.buyer_id, host_id, FEES)] == [SIGNUP_UUSD - 501, 441, 60]
         assert await street.free_uusd() == SIGNUP_UUSD - 501
         assert line.closed == [(line.sent[0][1].id, "done", 441)]
@@ -37,22 +37,22 @@ class TestFinish:
         await street.host()
         job = await street.submit()
 
-        await finish_well(street.house, job, tokens=3)
+        await finish_well(street.core, job, tokens=3)
 
-        row = await street.house.jobs.get(job.id)
+        row = await street.core.jobs.get(job.id)
         assert (row.state, row.completion_tokens, row.cost_uusd, row.finish_reason) == ("completed", 3, 301, "stop")
-        frames, _ = await street.house.jobs.answer(job.id)
+        frames, _ = await street.core.jobs.answer(job.id)
         assert "".join(frame.text for frame in frames) == "0 1 2 "
-        house = street.house
-        verdict = verify(await house.receipts.envelope_of(job.id), read_registry(await house.receipts.registry()))
+        core = street.core
+        verdict = verify(await core.receipts.envelope_of(job.id), read_registry(await core.receipts.registry()))
         assert verdict.ok, verdict
-        assert await audit(house.db) == []
+        assert await audit(core.db) == []
 
     async def test_tokens_past_the_limit_are_forgiven_and_never_billed(self, street: Street) -> None:
         await street.host()
         job = await street.submit(max_tokens=10)
 
-        await finish_well(street.house, job, tokens=12)
+        await finish_well(street.core, job, tokens=12)
 
         assert job.cost_uusd == 10 * 100 + 1 <= job.terms.hold_uusd
 
@@ -60,57 +60,55 @@ class TestFinish:
         await street.host()
         job = await street.submit()
 
-        await finish(street.house, job, Ending(JobState.FAILED, code="broken"))
+        await finish(street.core, job, Ending(JobState.FAILED, code="broken"))
 
         assert (job.cost_uusd, await street.free_uusd()) == (0, SIGNUP_UUSD)
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_ending_it_twice_at_once_ends_it_once(self, street: Street) -> None:
         _, line = await street.host()
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
 
-        await asyncio.gather(
-            finish(street.house, job, DONE), cancel(street.house, job), finish(street.house, job, DONE)
-        )
+        await asyncio.gather(finish(street.core, job, DONE), cancel(street.core, job), finish(street.core, job, DONE))
 
         assert job.state == JobState.COMPLETED
         assert len(line.closed) == 1
-        assert street.house.state(Buyers).in_flight.counts() == {}
-        assert [host.slots.free for host in street.house.fleet] == [1]
-        assert await audit(street.house.db) == []
+        assert street.core.state(Buyers).in_flight.counts() == {}
+        assert [host.slots.free for host in street.core.fleet] == [1]
+        assert await audit(street.core.db) == []
 
     async def test_one_that_is_refused_stops_no_other(self, street: Street) -> None:
         await street.host(slots=10)
         jobs = [await street.submit() for _ in range(10)]
         broken = jobs[3]
-        await street.house.db.run(lambda tx: tx.execute("DELETE FROM holds WHERE job_id = ?", (broken.id,)))
+        await street.core.db.run(lambda tx: tx.execute("DELETE FROM holds WHERE job_id = ?", (broken.id,)))
 
-        done = await asyncio.gather(*(finish_well(street.house, job) for job in jobs), return_exceptions=True)
+        done = await asyncio.gather(*(finish_well(street.core, job) for job in jobs), return_exceptions=True)
 
         assert [n for n, one in enumerate(done) if one is not None] == [3]
         assert isinstance(done[3], HoldMismatch)
         assert [job.over for job in jobs] == [job is not broken for job in jobs]
-        assert "settle_verb" in street.house.db.stats.by_verb
+        assert "settle_verb" in street.core.db.stats.by_verb
 
     async def test_an_end_that_could_not_be_written_is_written_later(
         self, street: Street, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await street.host()
         job = await street.submit()
-        deliver(street.house, job, 2)
+        deliver(street.core, job, 2)
 
         async def away(*args: Any, **named: Any) -> None:
             raise Unavailable("the database is out of reach")
 
         with monkeypatch.context() as patched:
-            patched.setattr(street.house.db, "batch", away)
+            patched.setattr(street.core.db, "batch", away)
             with pytest.raises(Unavailable):
-                await finish(street.house, job, DONE)
-            await cancel(street.house, job)  # It is ending already.
+                await finish(street.core, job, DONE)
+            await cancel(street.core, job)  # It is ending already.
         async with asyncio.timeout(20):
             await job.ended()
 
         assert job.state == JobState.COMPLETED
-        assert len(street.house.state(Later)) == 0
-        assert await audit(street.house.db) == []
+        assert len(street.core.state(Later)) == 0
+        assert await audit(street.core.db) == []

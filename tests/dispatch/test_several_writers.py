@@ -63,7 +63,7 @@ class TestSeveralWriters:
         async with open_street(tmp_path, database=postgres_address) as street:
             buyers = [
                 (
-                    await add_user(street.house, username=f"bob{n}", email=None, password=None, credit_uusd=CREDIT_UUSD)
+                    await add_user(street.core, username=f"bob{n}", email=None, password=None, credit_uusd=CREDIT_UUSD)
                 ).user.id
                 for n in range(BUYERS)
             ]

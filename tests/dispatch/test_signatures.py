@@ -27,13 +27,13 @@ async def post(tmp_path: Path) -> AsyncIterator[Post]:
 
 
 async def delivered_job(post: Post, key: SigningKey) -> LiveJob:
-    house = post.house
+    core = post.core
     offer = ModelOffer("m", ["chat"], 1000, 0, 100_000_000)
-    host = await add_host(house, NewHost(gpu="x", models=(offer,), transport=LINK, public_key=key.public_key))
-    house.lines[host.host_id] = FakeLine()
-    house.fleet.mark_linked(host.host_id)
-    job = await submit(house, Order(post.buyer_id, "test", "chat", "m", b"{}", 10, True))
-    take_frames(house, job, 0, [Frame("a"), Frame("b")])
+    host = await add_host(core, NewHost(gpu="x", models=(offer,), transport=LINK, public_key=key.public_key))
+    core.lines[host.host_id] = FakeLine()
+    core.fleet.mark_linked(host.host_id)
+    job = await submit(core, Order(post.buyer_id, "test", "chat", "m", b"{}", 10, True))
+    take_frames(core, job, 0, [Frame("a"), Frame("b")])
     return job
 
 
@@ -44,11 +44,11 @@ class TestSignatures:
         assert job.lease is not None
         signature = key.sign(segment_bytes(segment_of(job, job.lease, "stop", Usage(3, 2))))
 
-        await complete(post.house, job, finish_reason="stop", usage=Usage(3, 2), signature=signature, chain=job.chain)
+        await complete(post.core, job, finish_reason="stop", usage=Usage(3, 2), signature=signature, chain=job.chain)
 
         assert (job.state, job.cost_uusd) == (JobState.COMPLETED, 200)
-        registry = read_registry(await post.house.receipts.registry())
-        verdict = verify(await post.house.receipts.envelope_of(job.id), registry)
+        registry = read_registry(await post.core.receipts.registry())
+        verdict = verify(await post.core.receipts.envelope_of(job.id), registry)
         assert verdict.ok
         assert verdict.unsigned_segments == 0
 
@@ -65,10 +65,10 @@ class TestSignatures:
         chain = bytes(32) if broken == "other_chain" else job.chain
 
         with pytest.raises(BadSegment):
-            await complete(post.house, job, finish_reason="stop", usage=usage, signature=signature, chain=chain)
+            await complete(post.core, job, finish_reason="stop", usage=usage, signature=signature, chain=chain)
 
         assert (job.state, job.fault, job.cost_uusd) == (JobState.FAILED, "host", 0)
-        account = await post.house.ledger.account(post.buyer_id)
+        account = await post.core.ledger.account(post.buyer_id)
         assert (account.balance_uusd, account.held_uusd) == (1_000_000, 0)
-        assert post.house.fleet.explain_reputation(host_id).jobs_failed == 1
-        assert await audit(post.house.db) == []
+        assert post.core.fleet.explain_reputation(host_id).jobs_failed == 1
+        assert await audit(post.core.db) == []

@@ -31,10 +31,10 @@ async def narrow(tmp_path: Path) -> AsyncIterator[Street]:
 
 
 async def nothing_happened(street: Street) -> bool:
-    jobs = await street.house.db.fetch("SELECT count(*) FROM jobs")
-    holds = await street.house.db.fetch("SELECT count(*) FROM holds")
-    free = [host.slots.free for host in street.house.fleet]
-    return (jobs, holds, street.house.state(Buyers).in_flight.counts(), free) == ([(0,)], [(0,)], {}, [1] * len(free))
+    jobs = await street.core.db.fetch("SELECT count(*) FROM jobs")
+    holds = await street.core.db.fetch("SELECT count(*) FROM holds")
+    free = [host.slots.free for host in street.core.fleet]
+    return (jobs, holds, street.core.state(Buyers).in_flight.counts(), free) == ([(0,)], [(0,)], {}, [1] * len(free))
 
 
 class TestSubmit:
@@ -45,9 +45,9 @@ class TestSubmit:
 
         assert (job.state, job.host_id) == (JobState.RUNNING, host_id)
         assert [sent for sent, _ in line.sent] == [job]
-        row = await street.house.jobs.get(job.id)
+        row = await street.core.jobs.get(job.id)
         assert (row.state, row.host_id, row.attempt_id) == ("running", host_id, line.sent[0][1].id)
-        assert [event[0] for event in await street.house.jobs.events(job.id)] == ["queued", "running"]
+        assert [event[0] for event in await street.core.jobs.events(job.id)] == ["queued", "running"]
 
     async def test_the_hold_covers_the_prompt_and_every_token_of_the_answer(self, street: Street) -> None:
         await street.host()
@@ -62,23 +62,23 @@ class TestSubmit:
         await street.host()
         first, second, third = [await street.submit() for _ in range(3)]
 
-        before = [street.house.jobs.queue.before(job.id) for job in (first, second, third)]
+        before = [street.core.jobs.queue.before(job.id) for job in (first, second, third)]
 
         assert before == [None, 0, 1]
-        assert (await street.house.jobs.get(third.id)).state == "queued"
+        assert (await street.core.jobs.get(third.id)).state == "queued"
 
     async def test_many_at_once_share_commits_and_one_without_credit_stops_no_other(self, street: Street) -> None:
         await street.host(slots=50)
-        poor = await add_user(street.house, username="bob", email=None, password=None, credit_uusd=100)
-        before = street.house.db.stats.commits
+        poor = await add_user(street.core, username="bob", email=None, password=None, credit_uusd=100)
+        before = street.core.db.stats.commits
 
         orders = [order(poor.user.id if n == 7 else street.buyer_id) for n in range(40)]
-        done = await asyncio.gather(*(submit(street.house, one) for one in orders), return_exceptions=True)
+        done = await asyncio.gather(*(submit(street.core, one) for one in orders), return_exceptions=True)
 
         assert isinstance(done[7], InsufficientCredit)
         assert sum(not isinstance(one, Exception) for one in done) == 39
-        assert street.house.db.stats.commits - before < 20
-        assert await audit(street.house.db) == []
+        assert street.core.db.stats.commits - before < 20
+        assert await audit(street.core.db) == []
 
     async def test_a_host_that_comes_here_meanwhile_has_each_slot_taken_once(
         self, street: Street, monkeypatch: pytest.MonkeyPatch
@@ -86,8 +86,8 @@ class TestSubmit:
         """Chosen where another coordinator has it, it links here while the job is written: its slots are counted anew then."""
         host_id, line = await street.host()
         street.unlink(host_id)
-        Away(street.house.fleet).note_away(host_id, node_id=b"another-16-bytes", status=ACTIVE, free=1, total=1)
-        batch = street.house.db.batch
+        Away(street.core.fleet).note_away(host_id, node_id=b"another-16-bytes", status=ACTIVE, free=1, total=1)
+        batch = street.core.db.batch
 
         async def comes_meanwhile(verb: Any, item: Any, **named: Any) -> Any:
             written = await batch(verb, item, **named)
@@ -95,12 +95,12 @@ class TestSubmit:
                 street.link(host_id, line)
             return written
 
-        monkeypatch.setattr(street.house.db, "batch", comes_meanwhile)
+        monkeypatch.setattr(street.core.db, "batch", comes_meanwhile)
         job = await street.submit()
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
 
         assert (job.state, job.host_id) == (JobState.RUNNING, host_id)
-        assert street.house.fleet.get(host_id).slots.free == 0
+        assert street.core.fleet.get(host_id).slots.free == 0
 
 
 class TestRefused:
@@ -108,7 +108,7 @@ class TestRefused:
         await street.host()
 
         with pytest.raises(UnknownModel, match=MODEL):
-            await submit(street.house, Order(street.buyer_id, "test", "chat", "nope", b"{}", 1, True))
+            await submit(street.core, Order(street.buyer_id, "test", "chat", "nope", b"{}", 1, True))
 
         assert await nothing_happened(street)
 
@@ -133,7 +133,7 @@ class TestRefused:
         await narrow.host()
 
         with pytest.raises(PromptTooLong):
-            await submit(narrow.house, Order(narrow.buyer_id, "test", "chat", MODEL, b" " * 1025, 1, True))
+            await submit(narrow.core, Order(narrow.buyer_id, "test", "chat", MODEL, b" " * 1025, 1, True))
 
         assert await nothing_happened(narrow)
 
@@ -145,17 +145,17 @@ class TestRefused:
             await narrow.submit()
 
         await narrow.host()
-        await narrow.house.background.settle_down()
+        await narrow.core.background.settle_down()
         await narrow.submit()
         with pytest.raises(TooManyJobs):
             await narrow.submit()
 
-        assert narrow.house.state(Buyers).in_flight.counts() == {narrow.buyer_id: 3}
-        assert await audit(narrow.house.db) == []
+        assert narrow.core.state(Buyers).in_flight.counts() == {narrow.buyer_id: 3}
+        assert await audit(narrow.core.db) == []
 
     async def test_a_house_that_drains(self, street: Street) -> None:
         await street.host()
-        street.house.state(Shutdown).draining = True
+        street.core.state(Shutdown).draining = True
 
         with pytest.raises(Unavailable):
             await street.submit()
@@ -172,9 +172,9 @@ class TestChosenId:
         with pytest.raises(JobExists):
             await street.submit(job_id=job_id)
 
-        assert street.house.jobs.live.get(job_id) is first
-        assert street.house.state(Buyers).in_flight.counts() == {street.buyer_id: 1}
-        assert await audit(street.house.db) == []
+        assert street.core.jobs.live.get(job_id) is first
+        assert street.core.state(Buyers).in_flight.counts() == {street.buyer_id: 1}
+        assert await audit(street.core.db) == []
 
     async def test_side_by_side_one_of_them_makes_the_job(self, street: Street) -> None:
         _, line = await street.host(slots=8)
@@ -184,5 +184,5 @@ class TestChosenId:
 
         assert sorted(type(one).__name__ for one in done) == ["JobExists"] * 4 + ["LiveJob"]
         assert len(line.sent) == 1
-        assert [host.slots.free for host in street.house.fleet] == [7]
-        assert await audit(street.house.db) == []
+        assert [host.slots.free for host in street.core.fleet] == [7]
+        assert await audit(street.core.db) == []

@@ -23,19 +23,19 @@ async def running(street: Street, *, frames: int = 3) -> LiveJob:
     job = await street.submit(max_tokens=1000)
     for _ in range(frames):
         street.clock.advance(seconds=0.1)
-        deliver(street.house, job, 1)
+        deliver(street.core, job, 1)
     return job
 
 
 def keep_alive(street: Street) -> None:
-    for host in street.house.fleet:
-        street.house.fleet.seen(host.id)
+    for host in street.core.fleet:
+        street.core.fleet.seen(host.id)
 
 
 async def silent_for(street: Street, seconds: float) -> None:
     street.clock.advance(seconds=seconds)
     keep_alive(street)
-    await sweep(street.house)
+    await sweep(street.core)
 
 
 class TestStall:
@@ -44,23 +44,23 @@ class TestStall:
         job = await running(street)
         first = lease_of(job)
         await street.host(offer=GOES_ON)
-        patience = patience_s(street.house, job, first)
+        patience = patience_s(street.core, job, first)
 
         await silent_for(street, patience - 0.1)
         assert job.lease is first
         await silent_for(street, 0.2)
 
         assert (job.state, lease_of(job).first_frame, lease_of(job) is first) == (JobState.RUNNING, 3, False)
-        attempts = await street.house.jobs.attempts(job.id)
+        attempts = await street.core.jobs.attempts(job.id)
         assert [(each.state, each.fault) for each in attempts] == [("lost", Fault.HOST), ("leased", None)]
-        assert street.house.fleet.get(first.host_id).stored().jobs_lost == 1
+        assert street.core.fleet.get(first.host_id).stored().jobs_lost == 1
 
     async def test_with_nobody_free_it_keeps_its_lease_to_the_end(self, street: Street) -> None:
         await street.host(offer=GOES_ON)
         job = await running(street)
         await street.host(offer=GOES_ON)
         await street.submit()
-        await silent_for(street, street.house.settings.lease_s - 1)
+        await silent_for(street, street.core.settings.lease_s - 1)
         assert job.lease is not None
         assert job.segments == []
 
@@ -74,7 +74,7 @@ class TestStall:
         first = lease_of(job)
         await street.host(offer=GOES_ON)
 
-        await silent_for(street, street.house.settings.stall_first_floor_s)
+        await silent_for(street, street.core.settings.stall_first_floor_s)
 
         assert job.lease is first
 
@@ -82,10 +82,10 @@ class TestStall:
         await street.host(offer=GOES_ON)
         body = b'{"messages":["%b"]}' % (b"x" * 3000)
         short = await street.submit()
-        street.house.fleet.release(lease_of(short).host_id)
-        long = await submit(street.house, Order(street.buyer_id, "test", "chat", MODEL, body, 10, True))
+        street.core.fleet.release(lease_of(short).host_id)
+        long = await submit(street.core, Order(street.buyer_id, "test", "chat", MODEL, body, 10, True))
 
-        more_s = patience_s(street.house, long, lease_of(long)) - patience_s(street.house, short, lease_of(short))
+        more_s = patience_s(street.core, long, lease_of(long)) - patience_s(street.core, short, lease_of(short))
 
         assert more_s == pytest.approx(1000 * 0.02, rel=0.05)
 
@@ -97,15 +97,15 @@ class TestPatience:
         async with open_street(tmp_path, stall_floor_s=1.0, stall_factor=8.0, lease_s=30.0) as street:
             host_id, _ = await street.host(offer=GOES_ON)
             job = await running(street, frames=1)
-            fleet, lease = street.house.fleet, lease_of(job)
+            fleet, lease = street.core.fleet, lease_of(job)
 
             def known_for(gap_ms: float) -> float:
                 for _ in range(20):
                     fleet.frames(host_id, MODEL, gap_ms, 1000)
                     fleet.get(host_id).paces[MODEL].longest_gap_ms = 0.0
-                return patience_s(street.house, job, lease)
+                return patience_s(street.core, job, lease)
 
-            unknown = patience_s(street.house, job, lease)
+            unknown = patience_s(street.core, job, lease)
             assert unknown == pytest.approx(8 * 0.24)
             assert known_for(1.0) == 1.0
             assert known_for(500.0) == pytest.approx(8 * 0.5, rel=0.3)
@@ -115,24 +115,24 @@ class TestPatience:
         host_id, _ = await street.host(offer=GOES_ON)
         job = await running(street, frames=1)
         for _ in range(50):
-            street.house.fleet.frames(host_id, MODEL, 20.0, 200)
+            street.core.fleet.frames(host_id, MODEL, 20.0, 200)
 
         # 200 frames every four seconds: 20 ms a frame, and silence in between.
-        assert patience_s(street.house, job, lease_of(job)) > 7.9
+        assert patience_s(street.core, job, lease_of(job)) > 7.9
 
     async def test_an_answer_with_tools_may_come_in_one_piece(self, street: Street) -> None:
         await street.host(offer=GOES_ON)
         body = b'{"messages":[],"tools":[{"type":"function"}]}'
-        job = await submit(street.house, Order(street.buyer_id, "test", "chat", MODEL, body, 10, True))
-        deliver(street.house, job, 1)
+        job = await submit(street.core, Order(street.buyer_id, "test", "chat", MODEL, body, 10, True))
+        deliver(street.core, job, 1)
 
-        assert patience_s(street.house, job, lease_of(job)) == TOOLS_S
+        assert patience_s(street.core, job, lease_of(job)) == TOOLS_S
 
     async def test_a_host_without_our_worker_sends_as_it_likes(self, street: Street) -> None:
         await street.host(offer=msgspec.structs.replace(GOES_ON, can_continue=False), transport=POLL)
         job = await running(street, frames=1)
 
-        assert patience_s(street.house, job, lease_of(job)) == street.house.settings.lease_s
+        assert patience_s(street.core, job, lease_of(job)) == street.core.settings.lease_s
 
 
 class TestTogether:
@@ -147,7 +147,7 @@ class TestTogether:
 
         await silent_for(street, 10)
         assert [job.lease for job in jobs] == leases
-        await silent_for(street, street.house.settings.lease_s)
+        await silent_for(street, street.core.settings.lease_s)
 
         assert all(job.lease not in leases for job in jobs)
 
@@ -159,7 +159,7 @@ class TestTogether:
         lease = lease_of(jobs[0])
         street.clock.advance(seconds=10)
         for job in jobs[1:]:
-            deliver(street.house, job, 1)
+            deliver(street.core, job, 1)
 
         await silent_for(street, 0.1)
 
@@ -171,7 +171,7 @@ def drop(street: Street, job: LiveJob) -> bytes:
     """Drop the link of the job's host as its session does."""
     host_id = lease_of(job).host_id
     street.unlink(host_id)
-    link_dropped(street.house, host_id)
+    link_dropped(street.core, host_id)
     return host_id
 
 
@@ -188,7 +188,7 @@ class TestDroppedLink:
         async with asyncio.timeout(10):
             while not job.segments or job.lease is None:
                 await asyncio.sleep(0)
-        await street.house.background.settle_down()
+        await street.core.background.settle_down()
 
         assert job.host_id != first
 
@@ -222,13 +222,13 @@ class TestDroppedLink:
     async def test_where_it_was_sent_away_it_is_not_to_blame(self, street: Street) -> None:
         await street.host(offer=GOES_ON)
         job = await running(street)
-        street.house.state(Shutdown).refuse_jobs()
+        street.core.state(Shutdown).refuse_jobs()
         host_id = drop(street, job)
 
         await silent_for(street, RELINK_S + 1)
 
         assert (job.state, host_id in job.tried) == (JobState.QUEUED, False)
-        (attempt,) = await street.house.jobs.attempts(job.id)
+        (attempt,) = await street.core.jobs.attempts(job.id)
         assert (attempt.state, attempt.fault) == ("lost", Fault.COORDINATOR)
 
     async def test_when_most_links_drop_together_all_have_the_long_time(self, street: Street) -> None:

@@ -1,4 +1,4 @@
-"""The core is small and nobody changes it: `House` is frozen, has few members, and a verb's state lives with that verb."""
+"""The core is small and nobody changes it: `Core` is frozen, has few members, and a verb's state lives with that verb."""
 
 import ast
 import dataclasses
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from tests.house import tree
 
 MEMBERS_MAX = 20
 """Public fields, properties and methods of House. It had 56, and 233 functions take it: each sees all of them."""
 
-HOUSES = ("house", "_house")
+CORES = ("core", "_core")
 """Names under which the core is known, alone or behind a dot."""
 
 
@@ -23,9 +23,9 @@ def public_members(core: type) -> set[str]:
 
 
 def is_house(node: ast.AST) -> bool:
-    """Tell whether *node* reads the core: ``house``, ``self._house``, ``post.house``, ``posts[1].house``."""
+    """Tell whether *node* reads the core: ``core``, ``self._core``, ``post.core``, ``posts[1].core``."""
     name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-    return name in HOUSES
+    return name in CORES
 
 
 def changed(text: str) -> Iterator[str]:
@@ -41,12 +41,12 @@ def changed(text: str) -> Iterator[str]:
 
 class TestCore:
     def test_it_is_frozen(self) -> None:
-        params = House.__dataclass_params__  # type: ignore[attr-defined]
+        params = Core.__dataclass_params__  # type: ignore[attr-defined]
 
         assert (params.frozen, params.eq) == (True, False)
 
     def test_it_has_few_members(self) -> None:
-        members = public_members(House)
+        members = public_members(Core)
 
         assert len(members) <= MEMBERS_MAX, (
             f"{len(members)} members: state that belongs to a verb is a State of its module"
@@ -54,12 +54,12 @@ class TestCore:
 
     def test_a_member_too_many_is_found(self) -> None:
         @dataclasses.dataclass(frozen=True)
-        class Planted(House):
+        class Planted(Core):
             planted: int = 0
 
             def plant(self) -> None: ...
 
-        assert public_members(Planted) == public_members(House) | {"planted", "plant"}
+        assert public_members(Planted) == public_members(Core) | {"planted", "plant"}
 
     def test_nobody_assigns_to_it(self) -> None:
         """Frozen already says so where mypy or the interpreter looks; tests are neither typed nor all run at once."""
@@ -70,16 +70,16 @@ class TestCore:
     @pytest.mark.parametrize(
         "code",
         [
-            "house.lines = {}",
-            "self._house.frames += 1",
-            "post.house.settings: object = None",
-            "posts[1].house.fleet, other = a, b",
-            "del house.lines",
-            "for house.lines in a: pass",
-            "with a as house.lines: pass",
-            "monkeypatch.setattr(post.house, 'lines', {})",
-            "object.__setattr__(house, 'lines', {})",
-            "setattr(self._house, name, {})",
+            "core.lines = {}",
+            "self._core.frames += 1",
+            "post.core.settings: object = None",
+            "posts[1].core.fleet, other = a, b",
+            "del core.lines",
+            "for core.lines in a: pass",
+            "with a as core.lines: pass",
+            "monkeypatch.setattr(post.core, 'lines', {})",
+            "object.__setattr__(core, 'lines', {})",
+            "setattr(self._core, name, {})",
         ],
     )
     def test_a_planted_assignment_is_found(self, code: str) -> None:
@@ -88,11 +88,11 @@ class TestCore:
     @pytest.mark.parametrize(
         "code",
         [
-            "house.lines[host_id] = line",
+            "core.lines[host_id] = line",
             "self._house = house",
-            "a = house.lines",
-            "house.state(Meters).frames += 1",
-            "monkeypatch.setattr(house.db, 'batch', away)",
+            "a = core.lines",
+            "core.state(Meters).frames += 1",
+            "monkeypatch.setattr(core.db, 'batch', away)",
         ],
     )
     def test_what_is_no_assignment_to_it_is_not_found(self, code: str) -> None:
@@ -108,7 +108,7 @@ def declared(text: str) -> set[str]:
 
 
 def state_of(node: ast.AST, known: dict[str, str]) -> str:
-    """Return the class of the State that *node* reads, ``house.state(Meters)`` or a name of *known*; empty: it reads none."""
+    """Return the class of the State that *node* reads, ``core.state(Meters)`` or a name of *known*; empty: it reads none."""
     if isinstance(node, ast.Name):
         return known.get(node.id, "")
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "state" and node.args:
@@ -145,9 +145,9 @@ class TestState:
     @pytest.mark.parametrize(
         "code",
         [
-            "house.state(Meters).frames += 1",
-            "meters = house.state(Meters)\nmeters.frames += 1",
-            "a, meters = b, self._house.state(Meters)\nmeters.frames, c = 1, 2",
+            "core.state(Meters).frames += 1",
+            "meters = core.state(Meters)\nmeters.frames += 1",
+            "a, meters = b, self._core.state(Meters)\nmeters.frames, c = 1, 2",
             "class Other(State): pass\nhouse.state(Meters).frames = 1",
         ],
     )
@@ -157,10 +157,10 @@ class TestState:
     @pytest.mark.parametrize(
         "code",
         [
-            "class Meters(State): pass\nmeters = house.state(Meters)\nmeters.frames += 1",
-            "house.state(Meters).count(1)",
-            "frames = house.state(Meters).frames",
-            "job.state = house.state(Meters).frames",
+            "class Meters(State): pass\nmeters = core.state(Meters)\nmeters.frames += 1",
+            "core.state(Meters).count(1)",
+            "frames = core.state(Meters).frames",
+            "job.state = core.state(Meters).frames",
         ],
     )
     def test_what_is_its_own_or_only_read_is_not_found(self, code: str) -> None:

@@ -34,7 +34,7 @@ OTHERS = {
     ("src/comptoir/dispatch/settle.py", "facts.segments[-1]"),
     ("src/comptoir/hosts/fleet.py", "candidate.rate_in"),
     ("src/comptoir/hosts/fleet.py", "candidate.rate_out"),
-    ("src/comptoir/desk/readers.py", "streams.count"),
+    ("src/comptoir/gateway/readers.py", "streams.count"),
 }
 """The same names on something that is neither a job nor a lease."""
 
@@ -88,15 +88,15 @@ PLANTED = [
     ("a, (job.lease.touched_s, *job.frames) = b", "job.lease.touched_s"),
     ("for job.state in states: pass", "job.state"),
     ("with a as job.hedge: pass", "job.hedge"),
-    ("house.jobs.live.get(job_id).closing = False", "house.jobs.live.get(job_id).closing"),
+    ("core.jobs.live.get(job_id).closing = False", "core.jobs.live.get(job_id).closing"),
     ("self._job.owner_node = b''", "self._job.owner_node"),
     ("lease.end_there = 5", "lease.end_there"),
     ("job.segments[-1] = segment", "job.segments[-1]"),
     ("del job.frames[3:]", "job.frames[3:]"),
     ("job.tried.add(host_id)", "job.tried.add"),
     ("job.unable.update(hosts)", "job.unable.update"),
-    ("house.jobs.live.leaving.append(lease)", "house.jobs.live.leaving.append"),
-    ("house.jobs.live.mirrors.pop(job_id)", "house.jobs.live.mirrors.pop"),
+    ("core.jobs.live.leaving.append(lease)", "core.jobs.live.leaving.append"),
+    ("core.jobs.live.mirrors.pop(job_id)", "core.jobs.live.mirrors.pop"),
     ("live.broken[job] = None", "live.broken[job]"),
     ("setattr(job, 'state', 1)", "setattr"),
     ("object.__setattr__(job, 'state', 1)", "object.__setattr__"),

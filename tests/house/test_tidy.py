@@ -81,10 +81,10 @@ PLANTED = [
         "src/a.py",
         "@dataclass(eq=False)\nclass A:\n    tell: Callable[[int], None] = lambda host: None\n",
     ),
-    ("settable-callback", "src/a.py", "house.fleet.tell = lambda host: pump(host)\n"),
-    ("settable-callback", "src/a.py", "house.tell = partial(pump, house)\n"),
+    ("settable-callback", "src/a.py", "core.fleet.tell = lambda host: pump(host)\n"),
+    ("settable-callback", "src/a.py", "core.tell = partial(pump, core)\n"),
     ("settable-callback", "src/a.py", "def f(server, on_stop):\n    server.on_stop = on_stop\n"),
-    ("settable-callback", "src/a.py", "def f(house):\n    def reach(host):\n        pass\n    house.reach = reach\n"),
+    ("settable-callback", "src/a.py", "def f(core):\n    def reach(host):\n        pass\n    core.reach = reach\n"),
     (
         "settable-callback",
         "src/a.py",

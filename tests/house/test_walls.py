@@ -88,7 +88,7 @@ def lint(root: Path, contract: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Path:
+def core(tmp_path: Path) -> Path:
     """Give a folder with a package on every floor, and only imports that are welcome."""
     for name in floors():
         plant(tmp_path, f"{name}/__init__.py")
@@ -103,21 +103,21 @@ def house(tmp_path: Path) -> Path:
 
 class TestContracts:
     @pytest.mark.parametrize(("contract", "path", "text"), FORBIDDEN)
-    def test_a_forbidden_import_breaks_its_contract(self, house: Path, contract: str, path: str, text: str) -> None:
+    def test_a_forbidden_import_breaks_its_contract(self, core: Path, contract: str, path: str, text: str) -> None:
         if contract == "doors":
-            plant(house, "attic/tables.py")  # A room that no contract names has its door all the same.
-        plant(house, path, text)
+            plant(core, "attic/tables.py")  # A room that no contract names has its door all the same.
+        plant(core, path, text)
 
-        result = lint(house, contract)
+        result = lint(core, contract)
 
         assert result.returncode == 1
         assert "BROKEN" in result.stdout
         assert path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") in result.stdout
 
-    def test_welcome_imports_break_none(self, house: Path) -> None:
+    def test_welcome_imports_break_none(self, core: Path) -> None:
         names = [section.rpartition(":")[2] for section in config().sections() if ":contract:" in section]
 
-        assert {name: lint(house, name).returncode for name in names} == dict.fromkeys(names, 0)
+        assert {name: lint(core, name).returncode for name in names} == dict.fromkeys(names, 0)
 
     def test_every_contract_is_proved(self) -> None:
         names = {section.rpartition(":")[2] for section in config().sections() if ":contract:" in section}

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from comptoir.app import open_house
+from comptoir.app import open_core
 from comptoir.cli.cluster.postgres import LocalPostgres
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import Reader
@@ -55,7 +55,7 @@ async def shell(lines: str, folder: Path, **env: str) -> str:
 async def buy_forever(post: Post) -> None:
     """Buy one answer after another, read each to its end."""
     while True:
-        job = await submit(post.house, Order(post.buyer_id, "test", "chat", "trivial", BODY, 20, False))
+        job = await submit(post.core, Order(post.buyer_id, "test", "chat", "trivial", BODY, 20, False))
         reader = Reader(job)
         while await reader.next() is not None:
             continue
@@ -63,7 +63,7 @@ async def buy_forever(post: Post) -> None:
 
 async def receipts(post: Post) -> int:
     """Count the receipts given out."""
-    ((count,),) = await post.house.db.fetch("SELECT count(*) FROM receipts")
+    ((count,),) = await post.core.db.fetch("SELECT count(*) FROM receipts")
     return int(count)
 
 
@@ -89,17 +89,17 @@ async def loaded_post(folder: Path, database: str) -> AsyncIterator[Post]:
     # What `comptoir up` writes; the documented lines copy it.
     (folder / "data" / "quickstart.env").write_text("COMPTOIR_URL=http://127.0.0.1:8080\n")
     async with open_post(folder, database=database) as post, post.worker(slots=BUYERS, options={"per_s": 400.0}):
-        await post.house.ledger.deposit(owner_id=post.buyer_id, amount_uusd=1_000_000_000)
+        await post.core.ledger.deposit(owner_id=post.buyer_id, amount_uusd=1_000_000_000)
         yield post
 
 
 async def check_restored(data: Path, database: str, *, total: int) -> None:
     """The audit finds nothing, every receipt verifies, and it is a picture of the middle."""
-    async with open_house(Settings(data=str(data), database=database)) as house:
-        assert await audit(house.db) == []
-        registry = read_registry(await house.receipts.registry())
-        ids = [row[0] for row in await house.db.fetch("SELECT job_id FROM receipts")]
-        verdicts = [verify(await house.receipts.envelope_of(job_id), registry) for job_id in ids]
+    async with open_core(Settings(data=str(data), database=database)) as core:
+        assert await audit(core.db) == []
+        registry = read_registry(await core.receipts.registry())
+        ids = [row[0] for row in await core.db.fetch("SELECT job_id FROM receipts")]
+        verdicts = [verify(await core.receipts.envelope_of(job_id), registry) for job_id in ids]
 
         assert BEFORE <= len(ids) < total
         assert [one for one in verdicts if not one.ok] == []

@@ -127,11 +127,11 @@ async def check_books(db: Database, data: Path, database: str) -> None:
     assert set((await states(db)).values()) <= {"completed", "failed", "cancelled"}
     twice = """SELECT job_id FROM attempts WHERE paid_uusd > 0 GROUP BY job_id, first_frame HAVING count(*) > 1"""
     assert await db.fetch(twice) == []
-    async with app.open_house(app.Settings(data=str(data), database=database)) as house:
-        registry = read_registry(await house.receipts.registry())
+    async with app.open_core(app.Settings(data=str(data), database=database)) as core:
+        registry = read_registry(await core.receipts.registry())
         rows = await db.fetch("SELECT id, state FROM jobs")
         for job_id, _ in rows:
-            assert verify(await house.receipts.envelope_of(bytes(job_id)), registry).ok
+            assert verify(await core.receipts.envelope_of(bytes(job_id)), registry).ok
     assert rows
 
 
@@ -208,7 +208,7 @@ class Shop:
         urls = {one: container.url for one, container in served.items()}
         host = HostProcess(self.folder, name, self.node.post.url, urls, timeout_s=timeout_s)
         self.stack.push_async_callback(host.kill)
-        before = list(self.node.house.lines.values())
+        before = list(self.node.core.lines.values())
         await host.start()
         await self.node.post.until_linked(beside=before)
         return host
@@ -220,7 +220,7 @@ class Shop:
 
     async def paid(self, job: str) -> list[tuple[str, int]]:
         """Return state and pay of a job's attempts."""
-        attempts = await self.node.house.jobs.attempts(bytes.fromhex(job.replace("-", "")))
+        attempts = await self.node.core.jobs.attempts(bytes.fromhex(job.replace("-", "")))
         return [(one.state, one.paid_uusd) for one in attempts]
 
 
@@ -259,8 +259,8 @@ class TestHostKilled:
             assert [len(one.runs) for one in (a, stuck, b, c)] == [3, 3, 3, 3]
             for job in jobs:
                 assert await shop.paid(job) == [("done", PAID), ("lost", 0), ("done", PAID), ("done", PAID)]
-                envelope = await shop.node.house.receipts.envelope_of(bytes.fromhex(job.replace("-", "")))
-                assert verify(envelope, read_registry(await shop.node.house.receipts.registry())).ok
+                envelope = await shop.node.core.receipts.envelope_of(bytes.fromhex(job.replace("-", "")))
+                assert verify(envelope, read_registry(await shop.node.core.receipts.registry())).ok
 
     async def test_back_with_the_same_state_it_is_given_the_step_again_and_not_the_chain(self, tmp_path: Path) -> None:
         """A host that came back without the job: nobody else has the container, and the step is its own again."""

@@ -44,7 +44,7 @@ class TestBadLine:
             serve_cutting(int(post.url.rsplit(":", 1)[1]), lambda: next(allowed)) as proxy,
             dataclasses.replace(post, url=proxy.url).worker(options={"per_s": 1000.0}),
         ):
-            jobs = [await submit(post.house, order(post.buyer_id, max_tokens=1000)) for _ in range(4)]
+            jobs = [await submit(post.core, order(post.buyer_id, max_tokens=1000)) for _ in range(4)]
             async with asyncio.timeout(30):
                 for job in jobs:
                     await Reader(job).next()
@@ -54,23 +54,23 @@ class TestBadLine:
             assert texts == [" tok" * 1000] * 4
             assert [job.state for job in jobs] == [JobState.COMPLETED] * 4
             assert proxy.cuts > 5
-            registry = read_registry(await post.house.receipts.registry())
+            registry = read_registry(await post.core.receipts.registry())
             for job in jobs:
-                verdict = verify(await post.house.receipts.envelope_of(job.id), registry)
+                verdict = verify(await post.core.receipts.envelope_of(job.id), registry)
                 assert verdict.ok and verdict.unsigned_segments == 0
-            assert await audit(post.house.db) == []
+            assert await audit(post.core.db) == []
 
 
 class TestCancel:
     async def test_the_worker_lets_go_and_goes_on(self, tmp_path: Path) -> None:
         async with open_post(tmp_path) as post, post.worker(options={"per_s": 500.0}, slots=1):
-            first = await submit(post.house, order(post.buyer_id, max_tokens=1000))
+            first = await submit(post.core, order(post.buyer_id, max_tokens=1000))
             async with asyncio.timeout(10):
                 await Reader(first).next()
-                await cancel(post.house, first)
-                second = await submit(post.house, order(post.buyer_id, max_tokens=5))
+                await cancel(post.core, first)
+                second = await submit(post.core, order(post.buyer_id, max_tokens=5))
                 text = await text_of(second)
 
             assert first.state == JobState.CANCELLED
             assert text == " tok" * 5
-            assert await audit(post.house.db) == []
+            assert await audit(post.core.db) == []

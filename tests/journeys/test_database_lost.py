@@ -91,15 +91,15 @@ async def _outage(post: Post, *, lose: Callable[[], None], heal: Callable[[], No
         lose()
         # Somebody has to ask before anybody can know.
         asking = clients.create_task(_status_of(session, "POST", "/v1/chat/completions", _chat(stream=False)))
-        await _until(lambda: post.house.db.away)
+        await _until(lambda: post.core.db.away)
         shown = len(seen[0].text)
         await _refused_at_once(session)
 
         await _until(lambda: all(one.text == " tok" * TOKENS for one in seen))
-        await _until(lambda: len(post.house.state(Later)) == STREAMS)
+        await _until(lambda: len(post.core.state(Later)) == STREAMS)
         assert len(seen[0].text) > shown
         assert [one.ends for one in seen] == [[]] * STREAMS
-        assert len(post.house.lines) == 1, "the worker's link stays open"
+        assert len(post.core.lines) == 1, "the worker's link stays open"
         assert await asking == 503
         assert await _status_of(session, "GET", "/health") == 503
 

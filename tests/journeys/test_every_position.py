@@ -49,7 +49,7 @@ class Demo:
 
     def only(self, *, scripted: bool) -> None:
         """Keep new jobs from the demo worker, or let it have them again."""
-        fleet = self.post.house.fleet
+        fleet = self.post.core.fleet
         if scripted:
             fleet.drain(self.host_id)
         else:
@@ -67,7 +67,7 @@ def body(*, stream: bool = False) -> dict[str, object]:
 
 async def buy(post: Post) -> LiveJob:
     raw = json.dumps(body()).encode()
-    return await submit(post.house, Order(post.buyer_id, "test", "chat", DEMO, raw, MAX_TOKENS, True))
+    return await submit(post.core, Order(post.buyer_id, "test", "chat", DEMO, raw, MAX_TOKENS, True))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -81,7 +81,7 @@ async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Demo]:
         assert job.state == JobState.COMPLETED
         assert job.host_id is not None
         yield Demo(post, job.host_id, list(job.frames), job.usage.prompt_tokens)
-        assert await audit(post.house.db) == []
+        assert await audit(post.core.db) == []
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ class TestEveryPosition:
     @pytest.mark.parametrize("misdeed", [Misdeed.FAIL, Misdeed.DROP], ids=str)
     async def test_the_answer_is_the_one_that_nothing_happened_to(self, demo: Demo, misdeed: Misdeed) -> None:
         post, whole = demo.post, demo.frames
-        registry = read_registry(await post.house.receipts.registry())
+        registry = read_registry(await post.core.receipts.registry())
         cuts = set()
         for after in range(len(whole) + 1):
             demo.only(scripted=True)
@@ -109,8 +109,8 @@ class TestEveryPosition:
                 assert (job.state, job.finish_reason) == (JobState.COMPLETED, "stop")
                 assert (job.usage.prompt_tokens, job.usage.completion_tokens) == (demo.prompt_tokens, len(whole))
                 assert host_of(bad) != demo.host_id
-            registry = read_registry(await post.house.receipts.registry())
-            verdict = verify(await post.house.receipts.envelope_of(job.id), registry)
+            registry = read_registry(await post.core.receipts.registry())
+            verdict = verify(await post.core.receipts.envelope_of(job.id), registry)
             assert verdict.ok, verdict
             assert verdict.statement is not None
             cuts.add(verdict.statement.predicate.segments[0].end_frame)

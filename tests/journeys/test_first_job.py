@@ -19,8 +19,8 @@ def order(owner: bytes, *, max_tokens: int = 20) -> Order:
 class TestFirstJob:
     async def test_it_is_streamed_paid_and_receipted(self, tmp_path: Path, database_address: str) -> None:
         async with open_post(tmp_path, database=database_address) as post, post.worker():
-            house = post.house
-            job = await submit(house, order(post.buyer_id))
+            core = post.core
+            job = await submit(core, order(post.buyer_id))
             reader, text = Reader(job), ""
             while (frames := await reader.next()) is not None:
                 text += "".join(frame.text for frame in frames)
@@ -29,16 +29,16 @@ class TestFirstJob:
             assert job.state == JobState.COMPLETED
             # 20 tokens at $100 per million, and one prompt token at $1.
             assert job.cost_uusd == 20 * 100 + 1
-            account = await house.ledger.account(post.buyer_id)
+            account = await core.ledger.account(post.buyer_id)
             assert (account.balance_uusd, account.held_uusd) == (1_000_000 - 2001, 0)
-            verdict = verify(await house.receipts.envelope_of(job.id), read_registry(await house.receipts.registry()))
+            verdict = verify(await core.receipts.envelope_of(job.id), read_registry(await core.receipts.registry()))
             assert verdict.ok, verdict
             assert verdict.unsigned_segments == 0
-            assert await audit(house.db) == []
+            assert await audit(core.db) == []
 
     async def test_a_model_nobody_offers_is_refused_with_those_offered(
         self, tmp_path: Path, database_address: str
     ) -> None:
         async with open_post(tmp_path, database=database_address) as post, post.worker():
             with pytest.raises(Exception, match="trivial"):
-                await submit(post.house, Order(post.buyer_id, "test", "chat", "nope", b"{}", 1, False))
+                await submit(post.core, Order(post.buyer_id, "test", "chat", "nope", b"{}", 1, False))

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from comptoir.app import open_house
+from comptoir.app import open_core
 from comptoir.dispatch.onboard import add_user
 from comptoir.jobs import FINAL
 from comptoir.kit.db import Database, open_database
@@ -102,8 +102,8 @@ class Coordinator:
 async def first_people(coordinator: Coordinator) -> None:
     """Make the buyer before the coordinator runs for the first time."""
     settings = Settings(data=str(coordinator.data), database=coordinator.database)
-    async with open_house(settings) as house:
-        made = await add_user(house, username="ada", email=None, password=None, credit_uusd=1_000_000_000)
+    async with open_core(settings) as core:
+        made = await add_user(core, username="ada", email=None, password=None, credit_uusd=1_000_000_000)
         coordinator.key = made.key
 
 

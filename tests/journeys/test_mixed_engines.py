@@ -60,13 +60,13 @@ class TestMixedEngines:
             ):
                 await post.until_linked(2)
                 order = Order(post.buyer_id, "openai", "chat", "comptoir-demo", BODY, 100, False)
-                job = await submit(post.house, order)
+                job = await submit(post.core, order)
                 async with asyncio.timeout(10):
                     text = await text_of(job)
 
                 assert first.misbehaved.is_set()
                 assert text == "".join(frame.text for frame in frames)
                 assert (job.state, job.finish_reason) == (JobState.COMPLETED, "stop")
-                registry = read_registry(await post.house.receipts.registry())
-                verdict = verify(await post.house.receipts.envelope_of(job.id), registry)
+                registry = read_registry(await post.core.receipts.registry())
+                verdict = verify(await post.core.receipts.envelope_of(job.id), registry)
                 assert verdict.ok

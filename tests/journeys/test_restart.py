@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from comptoir.app import open_house, running
-from comptoir.dispatch import House
+from comptoir.app import open_core, running
+from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import add_user
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import JobState, Reader
@@ -24,9 +24,9 @@ TOKENS = 300
 
 
 @asynccontextmanager
-async def coordinator(settings: Settings) -> AsyncIterator[House]:
-    async with open_house(settings) as house, running(house):
-        yield house
+async def coordinator(settings: Settings) -> AsyncIterator[Core]:
+    async with open_core(settings) as core, running(core):
+        yield core
 
 
 class TestRestart:
@@ -46,30 +46,28 @@ class TestRestart:
         )
         stop = asyncio.Event()
         async with asyncio.timeout(60):
-            async with coordinator(settings) as house:
-                buyer = (await add_user(house, username="ada", email=None, password=None)).user.id
+            async with coordinator(settings) as core:
+                buyer = (await add_user(core, username="ada", email=None, password=None)).user.id
                 work = asyncio.create_task(run_worker(config, stop=stop))
-                while not house.lines:
+                while not core.lines:
                     await asyncio.sleep(0.01)
                 body = b'{"messages":[{"role":"user","content":"hi"}],"max_tokens":%d}' % TOKENS
-                job = await submit(house, Order(buyer, "test", "chat", "trivial", body, TOKENS, True))
+                job = await submit(core, Order(buyer, "test", "chat", "trivial", body, TOKENS, True))
                 while len(job.frames) < 50:
                     await asyncio.sleep(0.01)
                 assert job.lease is not None
                 lease = job.lease.id
             assert not job.over
 
-            async with coordinator(settings) as house:
-                again = house.jobs.live.get(job.id)
+            async with coordinator(settings) as core:
+                again = core.jobs.live.get(job.id)
                 assert again is not None
                 reader = Reader(again)
                 while await reader.next() is not None:
                     pass
-                attempts = await house.jobs.attempts(job.id)
-                verdict = verify(
-                    await house.receipts.envelope_of(job.id), read_registry(await house.receipts.registry())
-                )
-                differences = await audit(house.db)
+                attempts = await core.jobs.attempts(job.id)
+                verdict = verify(await core.receipts.envelope_of(job.id), read_registry(await core.receipts.registry()))
+                differences = await audit(core.db)
                 stop.set()
                 await work
 

@@ -51,10 +51,10 @@ def host_of(worker: ScriptedWorker) -> bytes:
 
 async def given_to(post: Post, worker: ScriptedWorker, others: list[ScriptedWorker], *, tokens: int = WORDS) -> LiveJob:
     """Submit a job that *worker* gets, though *others* are there."""
-    fleet = post.house.fleet
+    fleet = post.core.fleet
     for other in others:
         fleet.drain(host_of(other))
-    job = await submit(post.house, order(post.buyer_id, max_tokens=tokens))
+    job = await submit(post.core, order(post.buyer_id, max_tokens=tokens))
     for other in others:
         fleet.resume(host_of(other))
     assert job.host_id == host_of(worker)
@@ -62,8 +62,8 @@ async def given_to(post: Post, worker: ScriptedWorker, others: list[ScriptedWork
 
 
 async def receipt(post: Post, job: LiveJob) -> Statement:
-    house = post.house
-    verdict = verify(await house.receipts.envelope_of(job.id), read_registry(await house.receipts.registry()))
+    core = post.core
+    verdict = verify(await core.receipts.envelope_of(job.id), read_registry(await core.receipts.registry()))
     assert verdict.ok, verdict
     assert verdict.statement is not None
     return verdict.statement
@@ -111,14 +111,14 @@ class TestMisbehaving:
 
             assert await text_of(job) == WHOLE
 
-            house = post.house
+            core = post.core
             assert (job.state, job.usage.prompt_tokens, job.usage.completion_tokens) == (
                 JobState.COMPLETED, PROMPT_TOKENS, WORDS,
             )  # fmt: skip
-            stored = house.fleet.get(host_of(bad)).stored()
+            stored = core.fleet.get(host_of(bad)).stored()
             told = {LOST: (0, 0, 1), FAILED: (0, 1, 0), UNPAID: (0, 1, 0), KEPT: (1, 0, 0)}
             assert (stored.jobs_done, stored.jobs_failed, stored.jobs_lost) == told[becomes]
-            paid = [(await house.ledger.account(host_of(each))).balance_uusd for each in (bad, good)]
+            paid = [(await core.ledger.account(host_of(each))).balance_uusd for each in (bad, good)]
             part = {UNPAID: 0, KEPT: WORDS * 100 + PROMPT_TOKENS}.get(becomes, AFTER * 100 + PROMPT_TOKENS)
             rest = {KEPT: 0, UNPAID: (WORDS - AFTER) * 100 + PROMPT_TOKENS}.get(becomes, (WORDS - AFTER) * 100)
             assert paid == [part - part * 12 // 100, rest - rest * 12 // 100]
@@ -126,7 +126,7 @@ class TestMisbehaving:
             assert [each.authenticated_by for each in segments] == (
                 ["signature"] if becomes == KEPT else ["running_hash", "signature"]
             )
-            assert await audit(house.db) == []
+            assert await audit(core.db) == []
 
     async def test_a_host_that_was_only_slow_hears_that_it_lost_the_job_and_what_it_earned(
         self, tmp_path: Path
@@ -153,32 +153,32 @@ class TestMisbehaving:
             open_post(tmp_path) as post,
             workers(post, Misdeed.DROP, Misdeed.CANNOT_CONTINUE, Misdeed.NONE) as (bad, unable, good),
         ):
-            post.house.fleet.drain(host_of(good))
+            post.core.fleet.drain(host_of(good))
             job = await given_to(post, bad, [unable])
             async with asyncio.timeout(10):
                 await unable.misbehaved.wait()
-            post.house.fleet.resume(host_of(good))
+            post.core.fleet.resume(host_of(good))
 
             assert await text_of(job) == WHOLE
-            assert post.house.fleet.get(host_of(unable)).stored().jobs_failed == 0
-            assert await audit(post.house.db) == []
+            assert post.core.fleet.get(host_of(unable)).stored().jobs_failed == 0
+            assert await audit(post.core.db) == []
 
     async def test_three_die_one_after_another(self, tmp_path: Path) -> None:
         async with (
             open_post(tmp_path) as post,
             workers(post, Misdeed.DROP, Misdeed.DROP, Misdeed.DROP, Misdeed.NONE) as (*bad, good),
         ):
-            post.house.fleet.drain(host_of(good))
-            job = await submit(post.house, order(post.buyer_id, max_tokens=WORDS))
+            post.core.fleet.drain(host_of(good))
+            job = await submit(post.core, order(post.buyer_id, max_tokens=WORDS))
             async with asyncio.timeout(10):
                 for worker in bad:
                     await worker.misbehaved.wait()
-            post.house.fleet.resume(host_of(good))
+            post.core.fleet.resume(host_of(good))
 
             assert await text_of(job) == WHOLE
             segments = (await receipt(post, job)).predicate.segments
             assert [(each.first_frame, each.end_frame) for each in segments] == [(0, 3), (3, 6), (6, 9), (9, 12)]
-            assert await audit(post.house.db) == []
+            assert await audit(post.core.db) == []
 
 
 class TestSameHost:
@@ -186,7 +186,7 @@ class TestSameHost:
         self, tmp_path: Path
     ) -> None:
         async with open_post(tmp_path) as post, workers(post, Misdeed.DROP) as (alone,):
-            job = await submit(post.house, order(post.buyer_id, max_tokens=WORDS))
+            job = await submit(post.core, order(post.buyer_id, max_tokens=WORDS))
             async with asyncio.timeout(10):
                 await alone.closed.wait()
             alone.misdeed = Misdeed.NONE
@@ -197,7 +197,7 @@ class TestSameHost:
             assert await text_of(job) == WHOLE
             segments = (await receipt(post, job)).predicate.segments
             assert [(each.first_frame, each.end_frame) for each in segments] == [(0, AFTER), (AFTER, WORDS)]
-            assert await audit(post.house.db) == []
+            assert await audit(post.core.db) == []
 
 
 class TestHedge:
@@ -207,14 +207,14 @@ class TestHedge:
             workers(post, Misdeed.STALL, Misdeed.NONE, after=0) as (slow, good),
         ):
             for _ in range(40):
-                post.house.fleet.first_frame(host_of(slow), "trivial", 1.0)
+                post.core.fleet.first_frame(host_of(slow), "trivial", 1.0)
             job = await given_to(post, slow, [good])
 
             assert await text_of(job) == WHOLE
             assert [each.host for each in (await receipt(post, job)).predicate.segments] == [good.host_id]
-            stored = post.house.fleet.get(host_of(slow)).stored()
+            stored = post.core.fleet.get(host_of(slow)).stored()
             assert (stored.jobs_done, stored.jobs_failed, stored.jobs_lost) == (0, 0, 0)
-            assert await audit(post.house.db) == []
+            assert await audit(post.core.db) == []
 
 
 TOOL_CALL = [
@@ -240,13 +240,13 @@ class TestContents:
             misbehaving(post.url, Misdeed.FAIL, after=after, answer=TOOL_CALL) as bad,
             misbehaving(post.url, answer=TOOL_CALL) as good,
         ):
-            post.house.fleet.drain(host_of(good))
+            post.core.fleet.drain(host_of(good))
             asked = {"model": "trivial", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}
             headers = {"authorization": f"Bearer {post.buyer_key}"}
             async with aiohttp.ClientSession(headers=headers) as session, asyncio.timeout(20):
                 asking = asyncio.create_task(session.post(f"{post.url}/v1/chat/completions", json=asked))
                 await bad.misbehaved.wait()
-                post.house.fleet.resume(host_of(good))
+                post.core.fleet.resume(host_of(good))
                 async with await asking as response:
                     choice = (await response.json())["choices"][0]
 
@@ -254,7 +254,7 @@ class TestContents:
             (call,) = choice["message"]["tool_calls"]
             assert json.loads(call["function"]["arguments"]) == {"city": "Köln 😀"}
             assert choice["finish_reason"] == "tool_calls"
-            assert await audit(post.house.db) == []
+            assert await audit(post.core.db) == []
 
 
 class TestDrain:
@@ -264,7 +264,7 @@ class TestDrain:
             workers(post, Misdeed.DROP, Misdeed.NONE) as (bad, good),
         ):
             job = await given_to(post, bad, [good])
-            post.house.state(Shutdown).draining = True
+            post.core.state(Shutdown).draining = True
 
             assert await text_of(job) == WHOLE
-            assert await audit(post.house.db) == []
+            assert await audit(post.core.db) == []

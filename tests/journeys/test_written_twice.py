@@ -54,10 +54,10 @@ class TestSettle:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async with open_post(tmp_path) as post, post.worker():
-            house, runs = post.house, list[int]()
-            monkeypatch.setattr(house.db, "batch", failing_first(house.db.batch, runs, house.db.run))
+            core, runs = post.core, list[int]()
+            monkeypatch.setattr(core.db, "batch", failing_first(core.db.batch, runs, core.db.run))
 
-            job = await submit(house, Order(post.buyer_id, "test", "chat", "trivial", BODY, 20, False))
+            job = await submit(core, Order(post.buyer_id, "test", "chat", "trivial", BODY, 20, False))
             reader = Reader(job)
             async with asyncio.timeout(10):
                 while await reader.next() is not None:
@@ -65,8 +65,8 @@ class TestSettle:
 
             assert runs == [1, 1]
             assert job.state == JobState.COMPLETED
-            verdict = verify(await house.receipts.envelope_of(job.id), read_registry(await house.receipts.registry()))
+            verdict = verify(await core.receipts.envelope_of(job.id), read_registry(await core.receipts.registry()))
             assert verdict.ok, verdict
             assert verdict.statement is not None
             assert len(verdict.statement.predicate.amounts.transfers) == 2
-            assert await audit(house.db) == []
+            assert await audit(core.db) == []

@@ -16,25 +16,25 @@ def pay_of(cost_uusd: int) -> int:
 
 
 def pieces(street: Street, job: LiveJob, *texts: str, count: int = 0) -> None:
-    take_frames(street.house, job, len(job.frames), [Frame(text, count) for text in texts])
+    take_frames(street.core, job, len(job.frames), [Frame(text, count) for text in texts])
 
 
 async def whole(street: Street, job: LiveJob) -> None:
     pieces(street, job, "whole", count=1)
-    await complete(street.house, job, finish_reason="stop", usage=Usage())
+    await complete(street.core, job, finish_reason="stop", usage=Usage())
 
 
 async def adds_up(
     street: Street, job: LiveJob, state: JobState, *, cost_uusd: int = 0, fault: Fault = Fault.NONE
 ) -> None:
     """Check the end of *job*: its state, cost and blame; that nothing is held any more, and that everything adds up."""
-    await street.house.background.settle_down()
+    await street.core.background.settle_down()
     assert (job.state, job.cost_uusd, job.fault) == (state, cost_uusd, fault)
-    account = await street.house.ledger.account(street.buyer_id)
+    account = await street.core.ledger.account(street.buyer_id)
     assert (account.free_uusd, account.held_uusd) == (SIGNUP_UUSD - cost_uusd, 0)
     assert (await receipt(street, job)).kind == job.kind.name
-    assert await audit(street.house.db) == []
-    assert [host.slots.running for host in street.house.fleet] == [0] * len(list(street.house.fleet))
+    assert await audit(street.core.db) == []
+    assert [host.slots.running for host in street.core.fleet] == [0] * len(list(street.core.fleet))
 
 
 def given(*lines: FakeLine) -> int:

@@ -46,7 +46,7 @@ class TestMeasured:
         usage = Usage(seconds, letters)
         signature = sign(job, key, usage) if key is not None else b""
         await complete(
-            street.house, job, finish_reason="stop", usage=usage, signature=signature, chain=job.chain if key else b""
+            street.core, job, finish_reason="stop", usage=usage, signature=signature, chain=job.chain if key else b""
         )
 
     @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ class TestMeasured:
             second, _ = await street.host(offer=said, public_key=key.public_key)
             job = await buy(street, Measured, most=5, body=self.SECONDS)
             pieces(street, job, "a", "b", count=1)
-            await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST, unpaid=liar)
+            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST, unpaid=liar)
             await self.done(street, job, seconds=90, letters=2, key=key)
             await adds_up(street, job, JobState.COMPLETED, cost_uusd=first_uusd + second_uusd)
             assert (await earned(street, first), await earned(street, second)) == (
@@ -106,7 +106,7 @@ class TestMeasured:
             usage = Usage(7, 1)
             with pytest.raises(BadSegment, match="nothing is counted that goes in"):
                 await complete(
-                    street.house,
+                    street.core,
                     job,
                     finish_reason="stop",
                     usage=usage,
@@ -127,7 +127,7 @@ class TestStaged:
     async def stage(self, street: Street, job: LiveJob, count: int) -> None:
         pieces(street, job, *["sheet"] * count, count=1)
         pieces(street, job, "end")
-        await complete(street.house, job, finish_reason="stop", usage=Usage(0, count))
+        await complete(street.core, job, finish_reason="stop", usage=Usage(0, count))
 
     async def test_each_is_bought_and_paid_at_its_own_price(self, tmp_path: Path) -> None:
         async with selling(tmp_path) as street:
@@ -146,7 +146,7 @@ class TestStaged:
             await self.stage(street, job, 2)
             message = job_message(job, lease_of(job), now_ms=0)
             assert message.max_tokens - sum([frame.tokens for frame in message.prefix]) == 2
-            await cancel(street.house, job)
+            await cancel(street.core, job)
 
     async def test_what_is_beyond_its_bound_is_not_taken_from_the_next_stages_host(self, tmp_path: Path) -> None:
         async with selling(tmp_path) as street:
@@ -169,9 +169,9 @@ class TestStaged:
             await street.host(offer=offer(Staged, name="a", uusd=10))
             pieces(street, job, *["sheet"] * count, count=1)
             pieces(street, job, "end")
-            await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
             assert (job.kind.stage(job), job.model, job.count) == ((1, "b", 3) if kept else (0, "a", 0))
-            await cancel(street.house, job)
+            await cancel(street.core, job)
             await adds_up(street, job, JobState.CANCELLED, cost_uusd=30 * kept, fault=Fault.BUYER)
 
     async def test_it_goes_on_at_its_stage_after_a_restart(self, tmp_path: Path, database_address: str) -> None:
@@ -182,7 +182,7 @@ class TestStaged:
             buyer = street.buyer_id
 
         async with selling(tmp_path, database=database_address, buyer=buyer) as street:
-            again = street.house.jobs.live.get(job.id)
+            again = street.core.jobs.live.get(job.id)
             assert again is not None
             street.link(second, FakeLine())
             assert (again.kind.stage(again), again.model, again.count, lease_of(again).host_id) == (1, "b", 2, second)
@@ -197,7 +197,7 @@ class TestExtremes:
             await street.host(offer=offer(Once))
             job = await buy(street, Once)
             pieces(street, job, "a", "b", count=0)
-            await complete(street.house, job, finish_reason="stop", usage=Usage())
+            await complete(street.core, job, finish_reason="stop", usage=Usage())
             await adds_up(street, job, JobState.COMPLETED)
 
     @pytest.mark.parametrize(("letters", "cost"), [(1, 0), (2, 1), (3, 2), (5, 2), (1_000, 500)])
@@ -211,19 +211,19 @@ class TestExtremes:
             job = await buy(street, WholeOrNothing, most=1_000)
             assert LETTER.price_uusd(500_000) == 500
             pieces(street, job, "x" * letters, count=letters)
-            await complete(street.house, job, finish_reason="stop", usage=Usage())
+            await complete(street.core, job, finish_reason="stop", usage=Usage())
             await adds_up(street, job, JobState.COMPLETED, cost_uusd=cost)
 
     async def test_the_most_of_the_dearest_fits_both_databases(self, tmp_path: Path, database_address: str) -> None:
         """What one deposit may pay is settled to the last unit, and what no credit covers is refused as that."""
         async with selling(tmp_path, database=database_address, fee_bps=0) as street:
-            await street.house.ledger.deposit(owner_id=street.buyer_id, amount_uusd=AMOUNT_UUSD_MAX)
+            await street.core.ledger.deposit(owner_id=street.buyer_id, amount_uusd=AMOUNT_UUSD_MAX)
             dear, _ = await street.host(offer=offer(Dearest, uusd=200_000, more=200_000))
             job = await buy(street, Dearest, most=COUNT_MAX)
             cost = 2 * COUNT_MAX * 200_000
             assert job.terms.hold_uusd == cost
             pieces(street, job, "all", count=COUNT_MAX)
-            await complete(street.house, job, finish_reason="stop", usage=Usage(COUNT_MAX, COUNT_MAX))
+            await complete(street.core, job, finish_reason="stop", usage=Usage(COUNT_MAX, COUNT_MAX))
             assert (job.state, job.cost_uusd, await earned(street, dear)) == (JobState.COMPLETED, cost, cost)
             assert (await receipt(street, job)).amounts.charged_uusd == cost
 
@@ -232,7 +232,7 @@ class TestExtremes:
             with pytest.raises(InsufficientCredit):
                 await buy(street, Dearest, name="dearest", most=COUNT_MAX)
             assert 2 * COUNT_MAX * 10**9 < 2**63
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     @pytest.mark.parametrize(("more", "refused"), [(10**9, False), (10**9 + 1, True)])
     async def test_what_goes_in_has_a_highest_price_of_its_own(self, tmp_path: Path, more: int, refused: bool) -> None:

@@ -54,7 +54,7 @@ class TestRunAgain:
             pieces(street, job, "10%", "20%")
             assert len(await reader.next() or []) == 2
 
-            await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
 
             assert (lease_of(job).host_id, lease_of(job).first_frame, job.frames, job.restarts) == (second, 0, [], 1)
             assert given(line) == 1
@@ -63,7 +63,7 @@ class TestRunAgain:
             assert [frame.text for frame in await late.next() or []] == ["whole"] and not late.misled
             await adds_up(street, job, JobState.COMPLETED, cost_uusd=EACH_UUSD)
             assert (await earned(street, first), await earned(street, second)) == (0, pay_of(EACH_UUSD))
-            assert (await street.house.jobs.get(job.id)).restarts == 1
+            assert (await street.core.jobs.get(job.id)).restarts == 1
 
     async def test_a_dropped_link_is_left_for_whoever_is_free_though_it_can_not_go_on(self, tmp_path: Path) -> None:
         """The pieces that are here bind nobody: the next host begins at the start."""
@@ -73,10 +73,10 @@ class TestRunAgain:
             job = await buy(street, RunAgain, most=1)
             pieces(street, job, "10%")
             street.unlink(first)
-            link_dropped(street.house, first)
+            link_dropped(street.core, first)
             street.clock.advance(seconds=1)
 
-            await sweep(street.house)
+            await sweep(street.core)
 
             assert lease_of(job).host_id == second
             await whole(street, job)
@@ -88,16 +88,16 @@ class TestRunAgain:
             await street.host(offer=offer(kind))
             job = await buy(street, kind, most=3)
             pieces(street, job, "10%", count=counted)
-            await cancel(street.house, job)
+            await cancel(street.core, job)
             await adds_up(street, job, JobState.CANCELLED, fault=Fault.BUYER)
-            assert (await street.house.jobs.answer(job.id))[0] == []
+            assert (await street.core.jobs.answer(job.id))[0] == []
 
     async def test_one_that_is_whole_is_paid_by_who_cancels_behind_it(self, tmp_path: Path) -> None:
         async with selling(tmp_path) as street:
             await street.host(offer=offer(RunAgain))
             job = await buy(street, RunAgain, most=1)
             pieces(street, job, "whole", count=1)
-            await cancel(street.house, job)
+            await cancel(street.core, job)
             await adds_up(street, job, JobState.CANCELLED, cost_uusd=EACH_UUSD, fault=Fault.BUYER)
 
     @pytest.mark.parametrize("charge", [True, False])
@@ -107,7 +107,7 @@ class TestRunAgain:
             job = await buy(street, RunAgain, most=3)
             pieces(street, job, "10%", count=1)
             street.clock.advance(seconds=61)
-            await sweep(street.house)
+            await sweep(street.core)
             await adds_up(street, job, JobState.EXPIRED, fault=Fault.CAPACITY)
 
     @pytest.mark.parametrize("fault", [Fault.BUYER, Fault.HOST, Fault.CAPACITY, Fault.COORDINATOR])
@@ -116,7 +116,7 @@ class TestRunAgain:
             await street.host(offer=offer(RunAgain))
             job = await buy(street, RunAgain, most=3)
             pieces(street, job, "10%", count=1)
-            await fail(street.house, job, code="broke", message="it broke", fault=fault)
+            await fail(street.core, job, code="broke", message="it broke", fault=fault)
             await adds_up(street, job, JobState.FAILED, fault=fault)
 
     async def test_a_wrong_output_is_no_output_and_another_host_makes_one(self, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ class TestRunAgain:
             job = await buy(street, RunAgain, most=1)
             pieces(street, job, "10%", count=1)
             with pytest.raises(BadSegment, match="not whole"):
-                await complete(street.house, job, finish_reason="stop", usage=Usage())
+                await complete(street.core, job, finish_reason="stop", usage=Usage())
             assert (lease_of(job).host_id, job.frames) == (second, [])
             await whole(street, job)
             await adds_up(street, job, JobState.COMPLETED, cost_uusd=EACH_UUSD)
@@ -140,9 +140,9 @@ class TestRunAgain:
             for silent_s, kept in ((119, True), (2, False)):
                 street.clock.advance(seconds=silent_s)
                 for host_id in hosts:
-                    street.house.fleet.seen(host_id)
-                await sweep(street.house)
-                await street.house.background.settle_down()
+                    street.core.fleet.seen(host_id)
+                await sweep(street.core)
+                await street.core.background.settle_down()
                 assert (lease_of(job) is first) is kept
             await whole(street, job)
 
@@ -162,7 +162,7 @@ class TestRunAgainWithoutDatabase:
             own_server.kill()
             with pytest.raises(Unavailable):
                 await or_later(
-                    street.house, job, lambda: lose(street.house, job, lease, "it broke", fault=Fault.HOST)
+                    street.core, job, lambda: lose(street.core, job, lease, "it broke", fault=Fault.HOST)
                 )  # fmt: skip
             assert (job.lease, job.frames) == (lease, [])
             if goes_on:
@@ -171,10 +171,10 @@ class TestRunAgainWithoutDatabase:
 
             own_server.start()
             async with asyncio.timeout(20):
-                await street.house.db.present()
-                while len(street.house.state(Later)):
+                await street.core.db.present()
+                while len(street.core.state(Later)):
                     await asyncio.sleep(0.01)
-            await street.house.background.settle_down()
+            await street.core.background.settle_down()
             if not goes_on:
                 assert (lease_of(job).host_id, job.restarts) == (second, 1)
                 await whole(street, job)
@@ -192,7 +192,7 @@ class TestRunAgainAfterARestart:
             pieces(street, job, "10%")
 
         async with selling(tmp_path, database=database_address, buyer=buyer) as street:
-            again = street.house.jobs.live.get(job.id)
+            again = street.core.jobs.live.get(job.id)
             assert again is not None and again.frames == []
             street.link(second, FakeLine())
             if back:
@@ -200,7 +200,7 @@ class TestRunAgainAfterARestart:
                 lease_of(again).bring(1)
                 pieces(street, again, "10%")
             else:
-                await lose(street.house, again, lease_of(again), "it did not come back", fault=Fault.HOST)
+                await lose(street.core, again, lease_of(again), "it did not come back", fault=Fault.HOST)
             assert lease_of(again).host_id == (first if back else second)
             await whole(street, again)
             await adds_up(street, again, JobState.COMPLETED, cost_uusd=EACH_UUSD)
@@ -213,14 +213,14 @@ class TestRunAgainAfterARestart:
             job, buyer = await buy(street, RunAgain, most=1), street.buyer_id
 
         async with selling(tmp_path, buyer=buyer) as street:
-            again = street.house.jobs.live.get(job.id)
+            again = street.core.jobs.live.get(job.id)
             assert again is not None
             street.link(second, FakeLine())
             pieces(street, again, "10%")
-            await lose(street.house, again, lease_of(again), "it broke", fault=Fault.HOST)
+            await lose(street.core, again, lease_of(again), "it broke", fault=Fault.HOST)
             assert (again.restarts, again.frames) == (1, [])
             await whole(street, again)
-            assert (await street.house.jobs.get(job.id)).restarts == 1
+            assert (await street.core.jobs.get(job.id)).restarts == 1
 
 
 class TestOnce:
@@ -233,7 +233,7 @@ class TestOnce:
             lines = [(await street.host(offer=offer(Once)))[1] for _ in range(2)]
             job = await buy(street, Once)
             pieces(street, job, *["done"] * sent, count=1)
-            await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
             await adds_up(street, job, JobState.FAILED, cost_uusd=sent * EACH_UUSD * charge, fault=Fault.HOST)
             assert given(*lines) == 1
 
@@ -242,7 +242,7 @@ class TestOnce:
         async with selling(tmp_path) as street:
             lines = [(await street.host(offer=offer(Once)))[1] for _ in range(2)]
             job = await buy(street, Once)
-            await fail(street.house, job, code="broke", message="it broke", fault=fault)
+            await fail(street.core, job, code="broke", message="it broke", fault=fault)
             await adds_up(street, job, JobState.FAILED, fault=fault)
             assert (given(*lines), job.error_code) == (1, "broke")
 
@@ -250,22 +250,22 @@ class TestOnce:
         async with selling(tmp_path, hedge=True) as street:
             lines = [(await street.host(offer=offer(Once)))[1] for _ in range(2)]
             job = await buy(street, Once)
-            begin(street.house, job, lease_of(job))
+            begin(street.core, job, lease_of(job))
             assert (job.hedge, given(*lines)) == (None, 1)
-            await cancel(street.house, job)
+            await cancel(street.core, job)
 
     async def test_no_host_begins_before_it_is_written(self, tmp_path: Path) -> None:
         """A buyer who is told that the order was not written orders again."""
         async with selling(tmp_path) as street:
             _, line = await street.host(offer=offer(Once, uusd=1))
             # From here on the buyer's credit is known.
-            await complete(street.house, await buy(street, Once, most=1), finish_reason="stop", usage=Usage())
+            await complete(street.core, await buy(street, Once, most=1), finish_reason="stop", usage=Usage())
             task = asyncio.create_task(buy(street, Once, most=1))
             await asyncio.sleep(0)
             assert given(line) == 1
             job = await task
             assert given(line) == 2
-            await cancel(street.house, job)
+            await cancel(street.core, job)
 
     @pytest.mark.parametrize("away_s", [1.0, 9.0])
     async def test_a_link_that_drops_is_waited_for_though_another_host_is_free(
@@ -277,14 +277,14 @@ class TestOnce:
             job = await buy(street, Once)
             lease = lease_of(job)
             street.unlink(first)
-            link_dropped(street.house, first)
+            link_dropped(street.core, first)
             street.clock.advance(seconds=away_s)
-            await sweep(street.house)
+            await sweep(street.core)
             assert job.lease is lease
             street.link(first, FakeLine())
             lease.relink(street.clock.monotonic_s())
             pieces(street, job, "done", count=1)
-            await complete(street.house, job, finish_reason="stop", usage=Usage())
+            await complete(street.core, job, finish_reason="stop", usage=Usage())
             await adds_up(street, job, JobState.COMPLETED, cost_uusd=EACH_UUSD)
             assert given(line) == 0
 
@@ -293,15 +293,15 @@ class TestOnce:
             first, shut = await street.host(offer=offer(Once))
             shut.open = False
             job = await buy(street, Once)
-            await street.house.background.settle_down()
+            await street.core.background.settle_down()
             street.unlink(first)
             second, line = await street.host(offer=offer(Once))
-            pump(street.house, second)
-            await street.house.background.settle_down()
+            pump(street.core, second)
+            await street.core.background.settle_down()
             assert (lease_of(job).host_id, given(shut, line)) == (second, 1)
-            assert street.house.fleet.get(first).stored().jobs_failed == 0
+            assert street.core.fleet.get(first).stored().jobs_failed == 0
             pieces(street, job, "done", count=1)
-            await complete(street.house, job, finish_reason="stop", usage=Usage())
+            await complete(street.core, job, finish_reason="stop", usage=Usage())
             await adds_up(street, job, JobState.COMPLETED, cost_uusd=EACH_UUSD)
 
     @pytest.mark.parametrize(("kind", "again"), [(Once, False), (WholeOrNothing, True)])
@@ -312,11 +312,11 @@ class TestOnce:
         async with selling(tmp_path) as street:
             host_id, _ = await street.host(offer=offer(kind))
             job = await buy(street, kind)
-            session = Session(street.house, street.house.fleet.get(host_id), None)  # type: ignore[arg-type]
+            session = Session(street.core, street.core.fleet.get(host_id), None)  # type: ignore[arg-type]
             _, unsent = session._compare(Hello(LINK_VERSION, "x", 1, [offer(kind)], []))
             assert bool(unsent) is again
             if again:
-                await cancel(street.house, job)
+                await cancel(street.core, job)
             else:
                 await adds_up(street, job, JobState.FAILED, fault=Fault.HOST)
 
@@ -335,31 +335,31 @@ class TestOnceAfterARestart:
         async with selling(tmp_path, database=database_address, buyer=buyer) as street:
             other = FakeLine()
             street.link(second, other)
-            again = street.house.jobs.live.get(job.id)
+            again = street.core.jobs.live.get(job.id)
             assert again is not None and again.lease is not None
             if back:
                 street.link(first, FakeLine())
                 pieces(street, again, "done", count=1)
-                await complete(street.house, again, finish_reason="stop", usage=Usage())
+                await complete(street.core, again, finish_reason="stop", usage=Usage())
                 await adds_up(street, again, JobState.COMPLETED, cost_uusd=EACH_UUSD)
             else:
                 street.clock.advance(seconds=60)
-                await sweep(street.house)
+                await sweep(street.core)
                 await adds_up(street, again, JobState.FAILED, fault=Fault.HOST)
             assert given(other) == 0
 
     async def test_a_host_that_keeps_nothing_ends_it_as_ours_to_blame(self, tmp_path: Path) -> None:
         async with selling(tmp_path) as street:
             new = NewHost(gpu="x", models=(offer(Once),), slots=1, transport=POLL, speaks=NATIVE)
-            first = (await add_host(street.house, new)).host_id
+            first = (await add_host(street.core, new)).host_id
             street.link(first, FakeLine())
             job, buyer = await buy(street, Once), street.buyer_id
             assert lease_of(job).host_id == first
 
         async with selling(tmp_path, buyer=buyer) as street:
-            again = await street.house.jobs.get(job.id)
+            again = await street.core.jobs.get(job.id)
             assert (again.state, again.fault, again.cost_uusd) == ("failed", "coordinator", 0)
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     async def test_one_that_waits_waits_on(self, tmp_path: Path) -> None:
         async with selling(tmp_path) as street:
@@ -369,10 +369,10 @@ class TestOnceAfterARestart:
 
         async with selling(tmp_path, buyer=buyer) as street:
             street.link(first, FakeLine())
-            await street.house.background.settle_down()
-            again = street.house.jobs.live.get(job.id)
+            await street.core.background.settle_down()
+            again = street.core.jobs.live.get(job.id)
             assert again is not None and lease_of(again).host_id == first
-            await cancel(street.house, again)
+            await cancel(street.core, again)
 
 
 class TestWholeOrNothing:
@@ -384,14 +384,14 @@ class TestWholeOrNothing:
             hosts = [(await street.host(offer=offer(WholeOrNothing, can_continue=True)))[0] for _ in range(2)]
             job = await buy(street, WholeOrNothing, most=5)
             pieces(street, job, "a", "b", count=1)
-            await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
             assert lease_of(job).first_frame == 2
             pieces(street, job, *"cde" if ends else "cd", count=1)
             if ends:
-                await complete(street.house, job, finish_reason="stop", usage=Usage())
+                await complete(street.core, job, finish_reason="stop", usage=Usage())
                 await adds_up(street, job, JobState.COMPLETED, cost_uusd=5 * EACH_UUSD)
             else:
-                await lose(street.house, job, lease_of(job), "it broke", fault=Fault.HOST)
+                await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
                 await adds_up(street, job, JobState.FAILED, fault=Fault.HOST)
             assert [await earned(street, host) > 0 for host in hosts] == [ends] * 2
 
@@ -412,23 +412,23 @@ class TestUnsold:
             if leased:
                 pieces(street, job, "sheet", "end", count=1)
                 if kind is Staged:
-                    await complete(street.house, job, finish_reason="stop", usage=Usage())
+                    await complete(street.core, job, finish_reason="stop", usage=Usage())
             buyer = street.buyer_id
 
         async with selling(tmp_path, database=database_address, buyer=buyer, kinds=()) as street:
-            row = await street.house.jobs.get(job.id)
+            row = await street.core.jobs.get(job.id)
             assert (row.kind, row.state, row.fault, row.error_code) == (
                 kind.name,
                 "failed",
                 "coordinator",
                 "unknown_kind",
             )
-            assert (len(street.house.jobs.live), street.house.jobs.live.leased) == (0, 0)
-            over = street.house.jobs.live.recent(job.id)
+            assert (len(street.core.jobs.live), street.core.jobs.live.leased) == (0, 0)
+            over = street.core.jobs.live.recent(job.id)
             assert over is not None
             await adds_up(street, over, JobState.FAILED, fault=Fault.COORDINATOR)
             # The worker that held the lease comes back, and is told that it is closed.
             street.link(hosts[-1][0], FakeLine())
-            assert street.house.jobs.live.leases_of(hosts[-1][0]) == []
-            (listed,), _ = await street.house.jobs.page(owner_id=buyer)
+            assert street.core.jobs.live.leases_of(hosts[-1][0]) == []
+            (listed,), _ = await street.core.jobs.page(owner_id=buyer)
             assert listed.kind == kind.name

@@ -43,14 +43,14 @@ class TestRouting:
             await street.host(transport=POLL)
 
             with pytest.raises(NoHostPossible, match="plain text turns away 1"):
-                await submit(street.house, Order(street.buyer_id, "test", "chat", MODEL, NOT_PLAIN[1], 5, False))
+                await submit(street.core, Order(street.buyer_id, "test", "chat", MODEL, NOT_PLAIN[1], 5, False))
 
     async def test_a_worker_is_and_a_polling_host_beside_it_is_not(self, tmp_path: Path) -> None:
         async with open_street(tmp_path) as street:
             _, polling = await street.host(transport=POLL)
             _, worker = await street.host()
 
-            await submit(street.house, Order(street.buyer_id, "test", "chat", MODEL, NOT_PLAIN[0], 5, False))
+            await submit(street.core, Order(street.buyer_id, "test", "chat", MODEL, NOT_PLAIN[0], 5, False))
 
             assert (len(polling.sent), len(worker.sent)) == (0, 1)
 
@@ -58,10 +58,10 @@ class TestRouting:
         async with open_street(tmp_path) as street:
             _, worker = await street.host(slots=1)
             await street.submit()
-            waiting = await submit(street.house, Order(street.buyer_id, "test", "chat", MODEL, NOT_PLAIN[2], 5, True))
+            waiting = await submit(street.core, Order(street.buyer_id, "test", "chat", MODEL, NOT_PLAIN[2], 5, True))
 
             _, polling = await street.host(transport=POLL)
-            await street.house.background.settle_down()
+            await street.core.background.settle_down()
 
             assert polling.sent == []
             assert waiting.lease is None

@@ -156,7 +156,7 @@ async def buy(
     order = Order(
         street.buyer_id, "test", kind.name, stages[0] if stages else name, body, most, True, job_id, stages=stages
     )  # fmt: skip
-    return await submit(street.house, order)
+    return await submit(street.core, order)
 
 
 @asynccontextmanager

@@ -17,14 +17,14 @@ import pytest
 from hypothesis.stateful import rule
 from msgspec import structs
 
-from comptoir.app import open_house
-from comptoir.dispatch import House
+from comptoir.app import open_core
+from comptoir.dispatch import Core
 from comptoir.dispatch.assign import Requeued, requeue_verb, start_verb
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.core import Turn
 from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.expire import sweep
-from comptoir.dispatch.house import Turn
 from comptoir.dispatch.onboard import add_host, add_user
 from comptoir.dispatch.settle import Ending, _item, settle_verb
 from comptoir.dispatch.stream import complete, fail, leased_job, take_frames
@@ -83,15 +83,15 @@ class Street:
             broken_wait_s=BROKEN_WAIT_S, host_silent_s=86_400.0, retention_days=0,
         )  # fmt: skip
         self._opened = AsyncExitStack()
-        self.house: House
+        self.core: Core
         self.lines: dict[bytes, FakeLine] = {}
         self.written: list[Command] = []
         self.refuse = ""
         """Name of the verb whose next command the database refuses; ``any`` for whichever comes first."""
 
     async def open(self) -> None:
-        self.house = await self._opened.enter_async_context(open_house(self._settings, clock=self.clock))
-        self._watch(self.house)
+        self.core = await self._opened.enter_async_context(open_core(self._settings, clock=self.clock))
+        self._watch(self.core)
 
     async def close(self) -> None:
         self.refuse = ""
@@ -99,8 +99,8 @@ class Street:
         self._opened = AsyncExitStack()
         self.lines.clear()
 
-    def _watch(self, house: House) -> None:
-        batch = house.db.batch
+    def _watch(self, core: Core) -> None:
+        batch = core.db.batch
 
         def watched(verb: Any, item: Any, *, turn: int = 0) -> "asyncio.Future[Any]":
             if self.refuse in ("any", verb.__name__):
@@ -113,7 +113,7 @@ class Street:
             return done
 
         self.batch = batch
-        house.db.batch = watched  # type: ignore[method-assign]
+        core.db.batch = watched  # type: ignore[method-assign]
 
     def _note(self, command: Command, done: "asyncio.Future[Any]") -> None:
         if not done.cancelled() and done.exception() is None:
@@ -123,8 +123,8 @@ class Street:
         """Wait until nothing goes on by itself any more."""
         for _ in range(4):
             await asyncio.sleep(0)
-            await self.house.background.settle_down()
-            while len(self.house.state(Later)) or self.house.state(Later)._task is not None:
+            await self.core.background.settle_down()
+            while len(self.core.state(Later)) or self.core.state(Later)._task is not None:
                 await asyncio.sleep(0)
 
 
@@ -145,12 +145,12 @@ class StreetMachine(LoopMachine):
 
     async def _begin(self) -> None:
         await self.street.open()
-        house = self.street.house
+        core = self.street.core
         for name in ("ada", "bob"):
-            self.model.join((await add_user(house, username=name, email=None, password=None)).user.id)
+            self.model.join((await add_user(core, username=name, email=None, password=None)).user.id)
         for transport, slots, goes_on in HOSTS:
             new = NewHost(gpu="x", models=(GOES_ON if goes_on else OFFER,), slots=slots, transport=transport)
-            host_id = (await add_host(house, new)).host_id
+            host_id = (await add_host(core, new)).host_id
             self.model.hosts[host_id] = ModelHost(host_id, slots, transport == POLL, goes_on)
 
     def teardown(self) -> None:
@@ -162,8 +162,8 @@ class StreetMachine(LoopMachine):
             super().teardown()
 
     @property
-    def house(self) -> House:
-        return self.street.house
+    def core(self) -> Core:
+        return self.street.core
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Do *work*, wait until the house is quiet, and have the model take over who got what."""
@@ -187,7 +187,7 @@ class StreetMachine(LoopMachine):
 
     async def together(self, *works: Coroutine[Any, Any, Any]) -> list[Any]:
         """Do *works* side by side, what they write in one group."""
-        gate = Gate(self.house.db)
+        gate = Gate(self.core.db)
         await gate.entered()
         tasks = [asyncio.ensure_future(work) for work in works]
         for _ in range(3):
@@ -201,10 +201,10 @@ class StreetMachine(LoopMachine):
     def live(self, job: ModelJob) -> LiveJob:
         """Return the job as the house has it under the lease that the model knows."""
         assert job.host is not None
-        return leased_job(self.house, job.host.id, job.lease)
+        return leased_job(self.core, job.host.id, job.lease)
 
     async def submit(self, buyer: bytes, max_tokens: int, detached: bool) -> LiveJob:
-        return await submit(self.house, order(buyer, max_tokens=max_tokens, detached=detached))
+        return await submit(self.core, order(buyer, max_tokens=max_tokens, detached=detached))
 
     def accepted(self, live: LiveJob) -> ModelJob:
         """Tell the model of a job that was accepted."""
@@ -219,7 +219,7 @@ class StreetMachine(LoopMachine):
 
     def send(self, job: ModelJob, first: int, last: int) -> int:
         """Send frames *first* to *last* (exclusive) of what the host has written."""
-        return take_frames(self.house, self.live(job), first, [Frame(text) for text in job.written[first:last]])
+        return take_frames(self.core, self.live(job), first, [Frame(text) for text in job.written[first:last]])
 
     def chain(self, job: ModelJob) -> bytes:
         """Return the running hash as the host has it."""
@@ -231,34 +231,34 @@ class StreetMachine(LoopMachine):
     def completion(self, job: ModelJob, *, wrong: bool = False) -> Coroutine[Any, Any, None]:
         chain = b"\0" * 32 if wrong else self.chain(job)
         usage = Usage(1, len(job.written))
-        return complete(self.house, self.live(job), finish_reason="stop", usage=usage, chain=chain)
+        return complete(self.core, self.live(job), finish_reason="stop", usage=usage, chain=chain)
 
     def failure(self, job: ModelJob, fault: str, code: str = "broke") -> Coroutine[Any, Any, None]:
-        return fail(self.house, self.live(job), code=code, message="it broke", fault=Fault(fault))
+        return fail(self.core, self.live(job), code=code, message="it broke", fault=Fault(fault))
 
     def cancellation(self, job: ModelJob) -> Coroutine[Any, Any, None]:
-        live = self.house.jobs.live.get(job.id)
+        live = self.core.jobs.live.get(job.id)
         assert live is not None
-        return cancel(self.house, live)
+        return cancel(self.core, live)
 
     def link(self, host: ModelHost) -> None:
         line = self.street.lines.setdefault(host.id, FakeLine())
-        self.house.lines[host.id] = line
+        self.core.lines[host.id] = line
         if host.polls:
-            self.house.fleet.poll_began(host.id)
+            self.core.fleet.poll_began(host.id)
             host.waiting += 1
         else:
-            self.house.fleet.mark_linked(host.id)
+            self.core.fleet.mark_linked(host.id)
         host.linked = True
 
     def unlink(self, host: ModelHost) -> None:
-        del self.house.lines[host.id]
-        self.house.fleet.unlinked(host.id)
+        del self.core.lines[host.id]
+        self.core.fleet.unlinked(host.id)
         host.linked = False
-        for live in self.house.jobs.live.leases_of(host.id):
+        for live in self.core.jobs.live.leases_of(host.id):
             assert live.lease is not None
             # As `link_dropped` does, without its timer of real time.
-            live.lease.touched_s = live.lease.dropped_s = self.house.clock.monotonic_s()
+            live.lease.touched_s = live.lease.dropped_s = self.core.clock.monotonic_s()
         for job in self.model.running():
             if job.host is host:
                 job.touched_s = self.model.now_s
@@ -267,7 +267,7 @@ class StreetMachine(LoopMachine):
         """Advance both clocks, and have the house and the model look for what is overdue."""
         self.street.clock.advance(seconds=seconds)
         self.model.now_s += seconds
-        self.do(sweep(self.house))
+        self.do(sweep(self.core))
         self.model.sweep({job.id for job in self.model.running() if not self.still_there(job)})
 
     @rule()
@@ -293,9 +293,9 @@ class StreetMachine(LoopMachine):
         for host_id, line in self.street.lines.items():
             for live, _ in line.sent[before[host_id] :]:
                 if meanwhile == "frames":
-                    take_frames(self.house, live, 0, [Frame("early ")])
+                    take_frames(self.core, live, 0, [Frame("early ")])
                 elif meanwhile == "done":
-                    await complete(self.house, live, finish_reason="stop", usage=Usage(1, 0))
+                    await complete(self.core, live, finish_reason="stop", usage=Usage(1, 0))
         return await buying
 
     def recount_polls(self) -> None:
@@ -303,7 +303,7 @@ class StreetMachine(LoopMachine):
         self._adopt_starts()
         for host in self.model.hosts.values():
             if host.polls:
-                waiting = self.house.fleet.get(host.id).slots.waiting
+                waiting = self.core.fleet.get(host.id).slots.waiting
                 assert waiting is not None and host.waiting - 1 <= waiting <= host.waiting
                 host.waiting = waiting
 
@@ -311,7 +311,7 @@ class StreetMachine(LoopMachine):
 
     def still_there(self, job: ModelJob) -> bool:
         """Tell whether the house has *job* under the lease that the model knows."""
-        live = self.house.jobs.live.by_lease(job.lease)
+        live = self.core.jobs.live.by_lease(job.lease)
         return live is not None and live.id == job.id
 
     def adopt(self) -> None:
@@ -325,26 +325,26 @@ class StreetMachine(LoopMachine):
 
     def _adopt_starts(self) -> None:
         for job in self.model.waiting():
-            live = self.house.jobs.live.get(job.id)
+            live = self.core.jobs.live.get(job.id)
             if live is not None and live.lease is not None:
                 self.model.start(job, self.model.hosts[live.lease.host_id], live.lease.id)
 
     def compare_memory(self) -> None:
         """The house's memory against the model."""
-        house, running = self.house, self.model.running()
-        assert {job.id for job in self.model.open_jobs()} == set(house.jobs.live._jobs)
-        assert house.jobs.live.leased == len(running)
+        core, running = self.core, self.model.running()
+        assert {job.id for job in self.model.open_jobs()} == set(core.jobs.live._jobs)
+        assert core.jobs.live.leased == len(running)
         for host in self.model.hosts.values():
-            assert house.fleet.get(host.id).slots.running == self.model.busy(host), "slots are not what leases say"
+            assert core.fleet.get(host.id).slots.running == self.model.busy(host), "slots are not what leases say"
         for job in self.model.open_jobs():
-            live = house.jobs.live.get(job.id)
+            live = core.jobs.live.get(job.id)
             assert live is not None
             assert [frame.text for frame in live.frames] == job.frames
             assert live.state == job.state
             assert (live.lease.id if live.lease else b"") == job.lease
-            assert (job.id in house.jobs.queue) == (job.state == "queued")
+            assert (job.id in core.jobs.queue) == (job.state == "queued")
         waiting = {buyer: sum(job.buyer == buyer for job in self.model.open_jobs()) for buyer in self.model.buyers}
-        assert house.state(Buyers).in_flight.counts() == {buyer: count for buyer, count in waiting.items() if count}
+        assert core.state(Buyers).in_flight.counts() == {buyer: count for buyer, count in waiting.items() if count}
 
     def compare_tables(self, tx: Tx) -> None:
         """What is stored against the model, and against itself."""
@@ -382,10 +382,10 @@ class StreetMachine(LoopMachine):
             assert [part.first for part in parts] == ends[:-1], "segments leave a gap or overlap"
 
     async def _everything_adds_up(self) -> None:
-        await self.house.db.run(self.compare_tables)
+        await self.core.db.run(self.compare_tables)
         for job in self.model.jobs.values():
             if job.over:
-                frames, _ = await self.house.jobs.answer(job.id)
+                frames, _ = await self.core.jobs.answer(job.id)
                 assert [frame.text for frame in frames] == job.frames
 
     def about_to_be_written(self) -> list[Command]:
@@ -393,11 +393,11 @@ class StreetMachine(LoopMachine):
         late: list[Command] = []
         for job in self.model.running()[:1]:
             live = self.live(job)
-            item = _item(self.house, live, live.lease, Ending(JobState.COMPLETED))
+            item = _item(self.core, live, live.lease, Ending(JobState.COMPLETED))
             lost = structs.replace(item.finish, state=JobState.QUEUED, attempt_state=AttemptState.LOST, frames=b"")
             late += [(settle_verb, item, Turn.SETTLE), (requeue_verb, Requeued(lost), Turn.REQUEUE)]
         for job in self.model.waiting()[:1]:
-            node_id, host_id = self.house.node_id, next(iter(self.model.hosts))
+            node_id, host_id = self.core.node_id, next(iter(self.model.hosts))
             item = Start(job.id, new_id(), host_id, len(job.frames), 1, 99, node_id, node_id, 1, 1)
             late.append((start_verb, item, Turn.START))
         return late

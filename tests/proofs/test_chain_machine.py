@@ -65,14 +65,14 @@ class ChainMachine(StreetMachine):
         self.keys: dict[bytes, SigningKey] = {}
         await self.street.open()
         for name in ("ada", "bob"):
-            self.model.join((await add_user(self.street.house, username=name, email=None, password=None)).user.id)
+            self.model.join((await add_user(self.street.core, username=name, email=None, password=None)).user.id)
         for names, slots, signs in HOSTS:
             key = SigningKey.generate() if signs else None
             new = NewHost(
                 gpu="x", models=tuple(map(offer, names)), slots=slots, transport=LINK,
                 public_key=key.public_key if key is not None else None,
             )  # fmt: skip
-            host_id = (await add_host(self.street.house, new)).host_id
+            host_id = (await add_host(self.street.core, new)).host_id
             if key is not None:
                 self.keys[host_id] = key
             self.model.hosts[host_id] = ChainHost(host_id, slots, False, False, offers=frozenset(names))
@@ -87,7 +87,7 @@ class ChainMachine(StreetMachine):
     async def chain_of(self, buyer: bytes, names: tuple[str, ...], detached: bool) -> LiveJob:
         body = b'{"containers":[],"data":1}'
         return await submit(
-            self.house, Order(buyer, "test", CONTAINER, names[0], body, len(names), detached, stages=names)
+            self.core, Order(buyer, "test", CONTAINER, names[0], body, len(names), detached, stages=names)
         )
 
     def took(self, live: LiveJob) -> None:
@@ -101,9 +101,7 @@ class ChainMachine(StreetMachine):
         return Frame(text, int(number == job.first), STOPPED if is_end(text) else b"")
 
     def send(self, job: ModelJob, first: int, last: int) -> int:
-        return take_frames(
-            self.house, self.live(job), first, [self.frame(job, number) for number in range(first, last)]
-        )
+        return take_frames(self.core, self.live(job), first, [self.frame(job, number) for number in range(first, last)])
 
     def made(self, job: ModelChain, *texts: str) -> None:
         """Have the host make frames, and send all that it has."""
@@ -129,7 +127,7 @@ class ChainMachine(StreetMachine):
         if key is not None:
             key = SigningKey.generate() if forged else key
             signature = key.sign(segment_bytes(segment_of(live, lease, "stop", RUN)))
-        return complete(self.house, live, finish_reason="stop", usage=RUN, signature=signature, chain=chain)
+        return complete(self.core, live, finish_reason="stop", usage=RUN, signature=signature, chain=chain)
 
     def finish_what_is_made(self, job: ModelChain) -> None:
         """Have the host make the rest of the step's output, and send it."""
@@ -168,9 +166,9 @@ class ChainMachine(StreetMachine):
     @rule(data=st.data(), hangs_up=st.booleans())
     def cancel(self, data: st.DataObject, hangs_up: bool) -> None:
         job = self.pick(data, self.model.open_jobs())
-        live = self.house.jobs.live.get(job.id)
+        live = self.core.jobs.live.get(job.id)
         assert live is not None
-        self.do(self.now(lambda: hang_up(self.house, live)) if hangs_up else self.cancellation(job))
+        self.do(self.now(lambda: hang_up(self.core, live)) if hangs_up else self.cancellation(job))
         self.model.cancel(job)
 
     # -- hosts ---------------------------------------------------------------------------------------------------
@@ -276,7 +274,7 @@ class ChainMachine(StreetMachine):
     def act_on_a_closed_lease(self, data: st.DataObject) -> None:
         host, lease = data.draw(st.sampled_from(self.model.stale))
         with pytest.raises(NotYourLease):
-            leased_job(self.house, host, lease)
+            leased_job(self.core, host, lease)
 
     # -- at once, and again --------------------------------------------------------------------------------------
 
@@ -349,12 +347,12 @@ class ChainMachine(StreetMachine):
         self.compare_memory()
         for job in self.model.open_jobs():
             assert isinstance(job, ModelChain)
-            live = self.house.jobs.live.get(job.id)
+            live = self.core.jobs.live.get(job.id)
             assert live is not None
             assert (live.kind.stage(live), live.model) == (job.step, job.names[job.step])
             if live.lease is not None:
                 assert (live.lease.model, live.lease.first_frame) == (live.model, job.closed)
-        self.wait(self.house.db.run(self.compare_tables))
+        self.wait(self.core.db.run(self.compare_tables))
         self.agreed = True
 
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from comptoir.dispatch.assign import start_verb
-from comptoir.dispatch.house import Turn
+from comptoir.dispatch.core import Turn
 from comptoir.dispatch.settle import Ending, Settled, _item, settle_verb
 from comptoir.jobs import JobFinished, JobMoved, JobRow, Jobs, JobState, Start
 from comptoir.jobs.store import claim_rows
@@ -45,7 +45,7 @@ async def street(tmp_path: Path, postgres_address: str) -> AsyncIterator[Street]
 async def databases(street: Street, postgres_address: str) -> AsyncIterator[list[Database]]:
     """Two coordinators' connections."""
     other = open_database(postgres_address)
-    yield [street.house.db, other]
+    yield [street.core.db, other]
     await other.close()
 
 
@@ -104,23 +104,23 @@ class TestStandstill:
     async def test_what_is_being_ended_is_not_taken_over(self, street: Street, databases: list[Database]) -> None:
         await street.host()
         job, still = await street.submit(), Standstill()
-        item = _item(street.house, job, job.lease, Ending(JobState.CANCELLED))
-        item = msgspec.structs.replace(item, receipts=StandingReceipts(street.house.receipts, still))
+        item = _item(street.core, job, job.lease, Ending(JobState.CANCELLED))
+        item = msgspec.structs.replace(item, receipts=StandingReceipts(street.core.receipts, still))
 
         ending = databases[0].batch(settle_verb, item, turn=Turn.SETTLE)
         await still.entered()
         try:
-            taken = await Jobs(databases[1]).take_over(node_id=new_id(), of=[street.house.node_id])
+            taken = await Jobs(databases[1]).take_over(node_id=new_id(), of=[street.core.node_id])
         finally:
             still.release()
 
         assert taken == []
         assert isinstance(await ending, Settled)
-        assert await audit(street.house.db) == []
+        assert await audit(street.core.db) == []
 
     async def test_what_is_being_taken_over_is_passed_by(self, street: Street, databases: list[Database]) -> None:
         await waiting_jobs(street)
-        still, nodes, dead = Standstill(), [new_id(), new_id()], street.house.node_id
+        still, nodes, dead = Standstill(), [new_id(), new_id()], street.core.node_id
 
         def slowly(tx: Tx) -> list[JobRow]:
             rows = claim_rows(tx, node_id=nodes[0], of=[dead], limit=GROUP)
@@ -142,7 +142,7 @@ class TestStandstill:
 class TestClaims:
     async def test_a_waiting_job_is_leased_by_one_of_two(self, street: Street, databases: list[Database]) -> None:
         host_id, jobs = await waiting_jobs(street)
-        owner, nodes = street.house.node_id, [street.house.node_id, new_id()]
+        owner, nodes = street.core.node_id, [street.core.node_id, new_id()]
 
         for first in range(0, JOBS, GROUP):
             group = jobs[first : first + GROUP]
@@ -159,14 +159,14 @@ class TestClaims:
                 assert any(isinstance(outcome, JobFinished | JobMoved) for outcome in outcomes), outcomes
 
         sql = "SELECT count(*), count(DISTINCT job_id) FROM attempts"
-        assert await street.house.db.fetch(sql) == [(JOBS, JOBS)]
-        assert await audit(street.house.db) == []
+        assert await street.core.db.fetch(sql) == [(JOBS, JOBS)]
+        assert await audit(street.core.db) == []
 
     async def test_a_job_of_a_dead_coordinator_is_taken_over_by_one_of_two(
         self, street: Street, databases: list[Database]
     ) -> None:
         _, jobs = await waiting_jobs(street)
-        dead, nodes = street.house.node_id, [new_id(), new_id()]
+        dead, nodes = street.core.node_id, [new_id(), new_id()]
         taken: list[tuple[bytes, bytes]] = []
 
         while True:
@@ -182,7 +182,7 @@ class TestClaims:
                 break
 
         assert sorted(job_id for job_id, _ in taken) == sorted(jobs), "taken twice, or not at all"
-        stored = await street.house.db.fetch("SELECT id, node_id FROM jobs")
+        stored = await street.core.db.fetch("SELECT id, node_id FROM jobs")
         assert sorted(stored) == sorted(taken)
 
     async def test_an_end_and_a_take_over_of_one_job_do_not_both_happen(
@@ -191,12 +191,12 @@ class TestClaims:
         """The coordinator that is taken for dead wakes up and ends its jobs while they are taken from it."""
         await street.host(slots=JOBS)
         jobs = await asyncio.gather(*(street.submit(max_tokens=1) for _ in range(JOBS)))
-        dead, heir = street.house.node_id, new_id()
+        dead, heir = street.core.node_id, new_id()
         taken: set[bytes] = set()
 
         for first in range(0, JOBS, GROUP):
             group = jobs[first : first + GROUP]
-            items = [_item(street.house, job, job.lease, Ending(JobState.CANCELLED)) for job in group]
+            items = [_item(street.core, job, job.lease, Ending(JobState.CANCELLED)) for job in group]
             asks = [
                 lambda database, items=items: [database.batch(settle_verb, item, turn=Turn.SETTLE) for item in items],
                 lambda database: [
@@ -209,5 +209,5 @@ class TestClaims:
                 assert isinstance(outcome, JobMoved if job.id in taken else Settled), outcome
 
         sql = "SELECT count(*) FROM jobs WHERE state = 'cancelled'"
-        assert await street.house.db.fetch(sql) == [(JOBS - len(taken),)]
-        assert await audit(street.house.db) == []
+        assert await street.core.db.fetch(sql) == [(JOBS - len(taken),)]
+        assert await audit(street.core.db) == []

@@ -61,7 +61,7 @@ class JobMachine(StreetMachine):
         """A linked host begins before the commit, and the commit is refused."""
         buyer = list(self.model.buyers)[who]
         too_much = self.model.free(buyer) // TOKEN_UUSD + 1
-        self.house.state(Buyers).note_credit(buyer, 10**12)
+        self.core.state(Buyers).note_credit(buyer, 10**12)
         self.refused(InsufficientCredit, self.hasty(buyer, too_much, meanwhile))
         self.recount_polls()
 
@@ -69,9 +69,9 @@ class JobMachine(StreetMachine):
     @rule(data=st.data(), hangs_up=st.booleans())
     def cancel(self, data: st.DataObject, hangs_up: bool) -> None:
         job = self.pick(data, self.model.open_jobs())
-        live = self.house.jobs.live.get(job.id)
+        live = self.core.jobs.live.get(job.id)
         assert live is not None
-        self.do(self.now(lambda: hang_up(self.house, live)) if hangs_up else self.cancellation(job))
+        self.do(self.now(lambda: hang_up(self.core, live)) if hangs_up else self.cancellation(job))
         self.model.cancel(job)
 
     # -- hosts ---------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class JobMachine(StreetMachine):
     def act_on_a_closed_lease(self, data: st.DataObject) -> None:
         host, lease = data.draw(st.sampled_from(self.model.stale))
         with pytest.raises(NotYourLease):
-            leased_job(self.house, host, lease)
+            leased_job(self.core, host, lease)
 
     # -- several at once -----------------------------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class JobMachine(StreetMachine):
         self.agreed = False
         self.adopt()
         self.compare_memory()
-        self.wait(self.house.db.run(self.compare_tables))
+        self.wait(self.core.db.run(self.compare_tables))
         self.agreed = True
 
 

@@ -49,7 +49,7 @@ BUGS = {
     ),
     "lost release": Bug(
         "dispatch/settle.py",
-        "        house.fleet.release(lease.host_id)\n    _drop_half_a_stage(",
+        "        core.fleet.release(lease.host_id)\n    _drop_half_a_stage(",
         "        pass\n    _drop_half_a_stage(",
         MACHINE,
     ),

@@ -64,13 +64,13 @@ class Undone(Exception):
 
 async def one_job_of_each_kind(street: Street) -> None:
     """Leave one completed job, one cancelled, one running and one queued."""
-    house = street.house
+    core = street.core
     _, line = await street.host()
     done = await street.submit()
-    await finish_well(house, done)
+    await finish_well(core, done)
     waiting = [await street.submit() for _ in range(3)]
-    await cancel(house, waiting[2])
-    deliver(house, waiting[0], 2)
+    await cancel(core, waiting[2])
+    deliver(core, waiting[0], 2)
     assert [job.state for job in waiting] == [JobState.RUNNING, JobState.QUEUED, JobState.CANCELLED]
     assert len(line.sent) == 2
 
@@ -81,7 +81,7 @@ def literal(raw: bytes, dialect: str) -> str:
 
 async def found_after(street: Street, sql: str, state: str) -> tuple[int, set[str]]:
     """Do *sql* in a transaction, audit inside it, take it back; return the rows touched and what was found."""
-    dialect = street.house.db.dialect
+    dialect = street.core.db.dialect
 
     def command(tx: Tx) -> None:
         ids = {str(row[1]): literal(bytes(row[0]), dialect) for row in tx.fetch("SELECT id, state FROM jobs")}
@@ -94,7 +94,7 @@ async def found_after(street: Street, sql: str, state: str) -> tuple[int, set[st
         raise Undone(touched, {one.what for one in differences(tx.fetch)})
 
     try:
-        await street.house.db.run(command)
+        await street.core.db.run(command)
     except Undone as undone:
         touched, found = undone.args
         return touched, found
@@ -106,7 +106,7 @@ class TestAudit:
         async with open_street(tmp_path, database=database_address) as street:
             await one_job_of_each_kind(street)
 
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     async def test_each_planted_difference_is_named_and_no_other(self, tmp_path: Path, database_address: str) -> None:
         async with open_street(tmp_path, database=database_address) as street:
@@ -119,7 +119,7 @@ class TestAudit:
                     wrong[sql] = (touched, found)
 
             assert wrong == {}
-            assert await audit(street.house.db) == []
+            assert await audit(street.core.db) == []
 
     def test_every_check_has_a_planted_difference(self) -> None:
         planted = set().union(*(wanted for _, _, wanted in PLANTED))
@@ -130,11 +130,11 @@ class TestAudit:
         async with open_street(tmp_path, database=database_address) as street:
             await street.host()
             job = await street.submit()
-            await finish_well(street.house, job)
+            await finish_well(street.core, job)
             cost = job.cost_uusd
-            await street.house.db.run(lambda tx: tx.execute("UPDATE jobs SET cost_uusd = cost_uusd + 7"))
+            await street.core.db.run(lambda tx: tx.execute("UPDATE jobs SET cost_uusd = cost_uusd + 7"))
 
-            (found,) = await audit(street.house.db)
+            (found,) = await audit(street.core.db)
 
             assert (found.what, found.subject) == ("cost", public("job", job.id))
             assert (found.recorded, found.recomputed) == (str(cost + 7), str(cost))
@@ -145,8 +145,8 @@ class TestAudit:
             found = []
             for _ in range(10):
                 job = await street.submit()
-                found += await audit(street.house.db)
-                await finish_well(street.house, job)
-                found += await audit(street.house.db)
+                found += await audit(street.core.db)
+                await finish_well(street.core, job)
+                found += await audit(street.core.db)
 
             assert found == []

@@ -55,7 +55,7 @@ class TestAJob:
         assert (answer["choices"][0]["finish_reason"], answer["usage"]["prompt_tokens"]) == ("tool_calls", 9)
         assert ended.body == {"lease": job["lease"], "job_id": job["job_id"], "tokens": 1, "earned_uusd": 88}
         assert (await host.done(job, 2)).body == ended.body, "a repeat gets the same answer"
-        assert await audit(market.house.db) == []
+        assert await audit(market.core.db) == []
 
     async def test_of_another_kind_reaches_a_host_too(self, market: Market) -> None:
         host = await register(market, models=[OFFER | {"name": "bge", "kinds": ["embedding"], "can_continue": False}])
@@ -90,9 +90,9 @@ class TestAJob:
 
         shown = (await market.buyer.get(f"/api/jobs?id={bought.body['id']}")).body[0]
         assert (shown["status"], shown["result"]["output"]) == ("success", {"z": 3})
-        accounts = await market.house.ledger.accounts([first.id, second.id])
+        accounts = await market.core.ledger.accounts([first.id, second.id])
         assert (earned, [accounts[host.id].balance_uusd for host in (first, second)]) == ([0, 880], [880, 880])
-        assert await audit(market.house.db) == []
+        assert await audit(market.core.db) == []
 
     async def test_text_only_is_the_offers_word_and_not_the_ways(self, market: Market) -> None:
         await register(market, models=[OFFER | {"text_only": True}])
@@ -133,7 +133,7 @@ class TestGoingOn:
             (0, 2, 176),
             (2, 3, 88),
         ]
-        assert await audit(market.house.db) == []
+        assert await audit(market.core.db) == []
 
     async def test_only_one_that_can_is_asked(self, market: Market) -> None:
         """An offer without can_continue gets nothing that was begun, and the job ends honestly."""
@@ -165,7 +165,7 @@ class TestFrames:
         assert (answer.status, answer.body) == (200, {"next_seq": next_seq})
         await host.done(job, next_seq)
         assert (await end)["output_text"] == "abc"[:next_seq]
-        await shared.house.hosts.retire(host.id)
+        await shared.core.hosts.retire(host.id)
 
     async def test_a_gap_is_refused_and_an_end_that_leaves_one(self, shared: Market) -> None:
         host, job, end = await leased(shared)
@@ -176,7 +176,7 @@ class TestFrames:
             assert "send from 1" in answer.body["error"]["message"]
         await host.done(job, 1)
         assert (await end)["output_text"] == "a"
-        await shared.house.hosts.retire(host.id)
+        await shared.core.hosts.retire(host.id)
 
     @pytest.mark.parametrize(
         ("what", "body", "status", "field"),
@@ -200,7 +200,7 @@ class TestFrames:
 
         assert answer.status == status
         assert answer.body["error"].get("field") == field
-        await shared.house.hosts.retire(host.id)
+        await shared.core.hosts.retire(host.id)
 
 
 class TestBounds:
@@ -243,14 +243,14 @@ class TestFail:
         )  # fmt: skip
 
         assert told.body == {"lease": job["lease"], "job_id": job["job_id"], "state": "failed"}
-        row = await market.house.jobs.get(bytes.fromhex(job["job_id"][4:]))
+        row = await market.core.jobs.get(bytes.fromhex(job["job_id"][4:]))
         assert (row.state, row.fault, row.error_code) == ("failed", stored, "engine_error")
         answer = await asked
         assert answer.status >= 400
         if fault == "buyer":
             assert (answer.status, answer.body["error"]["message"]) == (status, "too hot")
         assert (await host.tell(job, "fail", code="engine_error")).status == 409
-        assert market.house.fleet.get(host.id).jobs_failed == (fault == "host")
+        assert market.core.fleet.get(host.id).jobs_failed == (fault == "host")
 
 
 class TestWhoMay:
@@ -286,7 +286,7 @@ class TestRegistering:
     async def test_with_a_users_key_it_is_the_users(self, market: Market) -> None:
         host = await register(market, by=market.buyer, region="eu", tier="secure", gpu="L40S", vram_mib=46_068, gpus=2)
 
-        row = market.house.fleet.get(host.id).row
+        row = market.core.fleet.get(host.id).row
         assert (row.owner_id, row.region, row.tier, row.gpu, row.vram_mib, row.capacity.gpus) == (
             market.post.buyer_id, "eu", "secure", "L40S", 46_068, 2,
         )  # fmt: skip
@@ -333,7 +333,7 @@ class TestRegistering:
 class TestPulse:
     async def test_keeps_a_host_here_and_changes_its_offer(self, market: Market) -> None:
         host = await register(market)
-        kept = market.house.fleet.get(host.id)
+        kept = market.core.fleet.get(host.id)
         kept.seen_s -= 1000
 
         answer = await host.caller.post(
@@ -341,7 +341,7 @@ class TestPulse:
         )
 
         assert (answer.status, answer.body) == (200, {"status": "active"})
-        assert market.house.fleet.silent() == []
+        assert market.core.fleet.silent() == []
         assert ([*kept.candidates], kept.slots.total, kept.gpu_utilization) == (["other"], 2, 0.5)
         assert (await host.caller.post("/house/host/pulse", {"models": []})).body == {"status": "draining"}
         assert (await host.caller.post("/house/host/pulse", {})).body == {"status": "draining"}
@@ -350,12 +350,12 @@ class TestPulse:
 
     async def test_a_heartbeat_of_the_published_api_leaves_a_native_offer_alone(self, market: Market) -> None:
         host = await register(market)
-        before = market.house.fleet.get(host.id).row.models
+        before = market.core.fleet.get(host.id).row.models
 
         body = {"host_id": host.caller.host_id, "available_models": ["something else"]}
         assert (await host.caller.post("/hosts/heartbeat", body)).status == 200
 
-        assert market.house.fleet.get(host.id).row.models == before
+        assert market.core.fleet.get(host.id).row.models == before
 
 
 class TestSignatures:
@@ -371,8 +371,8 @@ class TestSignatures:
         chain = chain_start(bytes.fromhex(job_id[4:]))
         for text in ("one", " two"):
             chain = chain_step(chain, Frame(text))
-        row = await market.house.jobs.get(bytes.fromhex(job_id[4:]))
-        live = market.house.jobs.live.get(row.id)
+        row = await market.core.jobs.get(bytes.fromhex(job_id[4:]))
+        live = market.core.jobs.live.get(row.id)
         assert live is not None
         segment = Segment(
             job_id, job["lease"], host.caller.host_id, LLAMA, live.body_sha256.hex(), 0, 2, chain.hex(), 3, 2, "stop"

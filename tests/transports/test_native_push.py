@@ -80,8 +80,8 @@ class TestAnswers:
         shown, host = await bought_from(market, answering(make, media=media))
 
         assert (shown["status"], shown["output_text"], shown["tokens"]) == ("completed", "a b", 2)
-        assert market.house.fleet.get(host.id).jobs_done == 1
-        assert await audit(market.house.db) == []
+        assert market.core.fleet.get(host.id).jobs_done == 1
+        assert await audit(market.core.db) == []
 
     @pytest.mark.parametrize("status", [202, 204])
     async def test_a_host_that_accepts_brings_its_frames_itself(self, market: Market, status: int) -> None:
@@ -104,7 +104,7 @@ class TestAnswers:
         host = await register(market, endpoint_url="http://127.0.0.1:1/never")
         asking = asyncio.create_task(host.next())
         async with asyncio.timeout(5):
-            while not len(market.house.lines[host.id].polls):  # type: ignore[attr-defined]
+            while not len(market.core.lines[host.id].polls):  # type: ignore[attr-defined]
                 await asyncio.sleep(0.001)
         _, end = await bought(market)
         job = await asking
@@ -118,7 +118,7 @@ class TestAnswers:
         handler = answering(lambda job: [frames(job, 0, "a") + b"\n" + done(job, 1)])
         async with serving(handler) as url:
             host = await register(market, endpoint_url=url)
-            del market.house.lines[host.id]
+            del market.core.lines[host.id]
             assert (await host.caller.post("/house/host/pulse", {})).status == 200
             _, end = await bought(market)
 
@@ -149,7 +149,7 @@ class TestFailures:
 
         assert (shown["status"], shown["error"]["code"]) == ("failed", "push_failed")
         assert says in shown["error"]["message"]
-        kept = market.house.fleet.get(host.id)
+        kept = market.core.fleet.get(host.id)
         assert (kept.jobs_done, kept.jobs_failed) == (0, 1)
 
     @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ class TestFailures:
 
         shown, host = await bought_from(market, handler)
 
-        row = await market.house.jobs.get(bytes.fromhex(shown["job_id"][4:]))
+        row = await market.core.jobs.get(bytes.fromhex(shown["job_id"][4:]))
         assert (row.state, row.fault, shown["credits_used"]) == ("failed", fault, 0)
-        assert market.house.fleet.get(host.id).jobs_failed == (fault == Fault.HOST)
+        assert market.core.fleet.get(host.id).jobs_failed == (fault == Fault.HOST)
 
     @pytest.mark.parametrize("fault", [Fault.BUYER, Fault.HOST, Fault.CAPACITY, Fault.COORDINATOR])
     async def test_a_host_may_say_itself_what_went_wrong(self, market: Market, fault: Fault) -> None:
@@ -174,7 +174,7 @@ class TestFailures:
 
         shown, _ = await bought_from(market, answering(make))
 
-        row = await market.house.jobs.get(bytes.fromhex(shown["job_id"][4:]))
+        row = await market.core.jobs.get(bytes.fromhex(shown["job_id"][4:]))
         assert (row.state, row.fault, row.error_code) == ("failed", fault, "mine")
 
     async def test_another_host_goes_on_where_one_hung_up(self, market: Market) -> None:
@@ -183,12 +183,12 @@ class TestFailures:
             dies = await register(market, endpoint_url=url, models=[OFFER | {"price_out_uusd_per_mtok": 10_000_000}])
             goes_on = await register(market, models=[OFFER | {"price_out_uusd_per_mtok": 10_000_000}])
             asking = asyncio.create_task(goes_on.next())
-            market.house.fleet.drain(goes_on.id)
+            market.core.fleet.drain(goes_on.id)
             _, end = await bought(market)
             async with asyncio.timeout(5):
-                while not market.house.fleet.get(dies.id).slots.running:
+                while not market.core.fleet.get(dies.id).slots.running:
                     await asyncio.sleep(0.001)
-            market.house.fleet.resume(goes_on.id)
+            market.core.fleet.resume(goes_on.id)
             job = await asking
             assert (job["start_seq"], job["prefix"]) == (2, items("one", " two"))
             await goes_on.frames(job, 2, " three")
@@ -196,4 +196,4 @@ class TestFailures:
 
         shown = await end
         assert (shown["status"], shown["output_text"]) == ("completed", "one two three")
-        assert await audit(market.house.db) == []
+        assert await audit(market.core.db) == []

@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from comptoir.app import open_house, running
-from comptoir.dispatch import House
+from comptoir.app import open_core, running
+from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.submit import Order, submit
 from comptoir.hosts import Host
@@ -23,15 +23,15 @@ from tests.dialects.infrintia.conftest import CHEAP_PASSWORDS, QUICK, Market, ma
 from tests.post import open_post
 
 
-def core(market: Market, host: Caller) -> Host:
+def record_of(market: Market, host: Caller) -> Host:
     """Return the host as the fleet sees it."""
-    return market.house.fleet.get(bytes.fromhex(host.host_id.removeprefix("host_")))
+    return market.core.fleet.get(bytes.fromhex(host.host_id.removeprefix("host_")))
 
 
 async def until_waiting(market: Market, host: Caller, *, polls: int = 1) -> None:
     """Wait until the host holds *polls* requests open."""
     async with asyncio.timeout(5):
-        while core(market, host).slots.waiting != polls:
+        while record_of(market, host).slots.waiting != polls:
             await asyncio.sleep(0.001)
 
 
@@ -61,27 +61,27 @@ class TestNextJob:
         given = await host.next_job(wait_s=0.05)
 
         assert (given.status, given.text) == (204, "")
-        assert core(market, host).slots.waiting == 0
+        assert record_of(market, host).slots.waiting == 0
 
     async def test_the_lease_is_durable_when_the_answer_leaves(self, market: Market) -> None:
         host = await market.anyone.register()
         await market.buyer.run()
         job_id = (await host.next_job()).body["job_id"]
 
-        row = await market.house.jobs.get(bytes.fromhex(job_id[4:]))
+        row = await market.core.jobs.get(bytes.fromhex(job_id[4:]))
 
-        assert (row.state, row.host_id) == (JobState.RUNNING, core(market, host).id)
+        assert (row.state, row.host_id) == (JobState.RUNNING, record_of(market, host).id)
 
     async def test_a_host_is_free_only_while_it_polls(self, market: Market) -> None:
         host = await market.anyone.register()
         poll = asyncio.create_task(host.next_job(wait_s=0.2))
         await until_waiting(market, host)
-        assert core(market, host).slots.free == 1
+        assert record_of(market, host).slots.free == 1
         await poll
 
         bought = await market.buyer.run()
 
-        assert core(market, host).slots.free == 0
+        assert record_of(market, host).slots.free == 0
         shown = (await market.buyer.get(f"/jobs/{bought.body['job_id']}")).body
         assert (shown["status"], shown["jobs_before"]) == ("queued", 0)
 
@@ -121,8 +121,8 @@ class TestNextJob:
 
     async def test_too_many_polls_of_one_host_are_refused(self, market: Market) -> None:
         host = await market.anyone.register()
-        line = PollLine(market.house, core(market, host).id)
-        market.house.lines[core(market, host).id] = line
+        line = PollLine(market.core, record_of(market, host).id)
+        market.core.lines[record_of(market, host).id] = line
         line._polls.extend([object()] * POLLS_PER_HOST_MAX)  # type: ignore[list-item]
 
         refused = await host.next_job(wait_s=0)
@@ -136,27 +136,27 @@ class TestNextJob:
         poll = asyncio.create_task(host.next_job())
         await until_waiting(market, host)
 
-        market.house.state(Shutdown).draining = True
+        market.core.state(Shutdown).draining = True
 
         assert (await poll).status == 204
         assert (await host.next_job()).status == 503
 
     async def test_a_busy_heart_makes_a_silent_host_active_again(self, market: Market) -> None:
         host = await market.anyone.register()
-        core(market, host).seen_s -= 1000
-        market.house.fleet.silent()
-        assert core(market, host).status == "offline"
+        record_of(market, host).seen_s -= 1000
+        market.core.fleet.silent()
+        assert record_of(market, host).status == "offline"
 
         beat = await host.post("/hosts/heartbeat", {"host_id": host.host_id, "gpu_utilization": 0.5})
 
         assert beat.body == {"status": "acknowledged"}
-        assert core(market, host).status == "active"
-        assert core(market, host).gpu_utilization == 0.5
+        assert record_of(market, host).status == "active"
+        assert record_of(market, host).gpu_utilization == 0.5
 
 
 async def submit_body(market: Market, body: bytes, *, kind: str, max_tokens: int) -> None:
     """Submit an order as another dialect would."""
-    await submit(market.house, Order(market.post.buyer_id, "openai", kind, LLAMA, body, max_tokens, True))
+    await submit(market.core, Order(market.post.buyer_id, "openai", kind, LLAMA, body, max_tokens, True))
 
 
 class TestOpenAiBuyers:
@@ -202,17 +202,17 @@ class TestHangUp:
         given = await host.next_job()
 
         assert given.body["job_id"] == bought.body["job_id"]
-        assert core(market, host).jobs_lost == 0
+        assert record_of(market, host).jobs_lost == 0
 
     async def test_a_job_promised_to_a_poll_that_goes_is_given_to_the_next(self, market: Market) -> None:
         """The poll ends between reservation and commit: nobody is blamed and the same host may have the job."""
         host = await market.anyone.register()
         poll = asyncio.create_task(host.next_job())
         await until_waiting(market, host)
-        line = market.house.lines[core(market, host).id]
+        line = market.core.lines[record_of(market, host).id]
         assert isinstance(line, PollLine)
         submitting = asyncio.create_task(market.buyer.run())
-        while core(market, host).slots.waiting:
+        while record_of(market, host).slots.waiting:
             await asyncio.sleep(0)
         line._hang_up(line._polls[0])
 
@@ -221,16 +221,16 @@ class TestHangUp:
         given = await host.next_job()
 
         assert given.body["job_id"] == bought.body["job_id"]
-        assert core(market, host).jobs_lost == 0
+        assert record_of(market, host).jobs_lost == 0
 
     async def test_a_poll_whose_promised_job_was_cancelled_is_counted_again(self, market: Market) -> None:
         host = await market.anyone.register()
         poll = asyncio.create_task(host.next_job())
         await until_waiting(market, host)
-        fleet, id = market.house.fleet, core(market, host).id
+        fleet, id = market.core.fleet, record_of(market, host).id
         fleet.reserve(id, LLAMA)
         fleet.release(id)
-        assert core(market, host).slots.free == 0
+        assert record_of(market, host).slots.free == 0
 
         bought = await market.buyer.run()
 
@@ -240,14 +240,14 @@ class TestHangUp:
         silent, other = await market.anyone.register(), await market.anyone.register()
         await market.buyer.run()
         job_id = (await silent.next_job()).body["job_id"]
-        job = market.house.jobs.live.get(bytes.fromhex(job_id[4:]))
+        job = market.core.jobs.live.get(bytes.fromhex(job_id[4:]))
         assert job is not None and job.lease is not None
         job.lease.touched_s -= 1000
 
         given = await other.next_job()
 
         assert given.body["job_id"] == job_id
-        assert core(market, silent).jobs_lost == 1
+        assert record_of(market, silent).jobs_lost == 1
         assert (await silent.chunk(job_id, "late")).status == 409
 
 
@@ -275,9 +275,9 @@ class TestTwoPollers:
         await asyncio.gather(*(buy(50) for _ in range(10)), *(work(host) for host in hosts for _ in range(8)))
 
         assert len(given) == len(set(given)) == 500
-        account = await market.house.ledger.account(market.post.buyer_id)
+        account = await market.core.ledger.account(market.post.buyer_id)
         assert (account.held_uusd, account.balance_uusd) == (0, 10**9 - 500 * 2 * 100)
-        assert await audit(market.house.db) == []
+        assert await audit(market.core.db) == []
 
 
 class TestRestart:
@@ -288,7 +288,7 @@ class TestRestart:
             host = await market.anyone.register()
             bought = [(await market.buyer.run()).body["job_id"] for _ in range(2)]
             assert (await host.next_job()).body["job_id"] == bought[0]
-        async with reopened(tmp_path) as (url, house), aiohttp.ClientSession() as session:
+        async with reopened(tmp_path) as (url, core), aiohttp.ClientSession() as session:
             again = Caller(session, url, host.key, host.host_id)
             buyer = Caller(session, url, market.buyer.key)
             given = [(await again.next_job()).body["job_id"] for _ in range(2)]
@@ -296,12 +296,12 @@ class TestRestart:
             for job_id in bought:
                 assert (await again.complete(job_id, tokens=["done"])).status == 200
                 assert (await buyer.get(f"/jobs/{job_id}")).body["output_text"] == "done"
-            assert await audit(house.db) == []
+            assert await audit(core.db) == []
 
 
 @contextlib.asynccontextmanager
-async def reopened(folder: Path) -> AsyncIterator[tuple[str, House]]:
+async def reopened(folder: Path) -> AsyncIterator[tuple[str, Core]]:
     """Open the post's data again, without the people a new post gets."""
     settings = Settings(data=str(folder / "data"), port=0, drain_s=0.0, **CHEAP_PASSWORDS)
-    async with open_house(settings) as house, running(house) as url:
-        yield url, house
+    async with open_core(settings) as core, running(core) as url:
+        yield url, core

@@ -52,7 +52,7 @@ async def bought_from(market: Market, handler: Handler, **fields: Any) -> tuple[
         host = await market.anyone.register(endpoint_url=url)
         job_id = (await market.buyer.run(**fields)).body["job_id"]
         shown = await ended(market, job_id)
-    return shown, market.house.fleet.get(bytes.fromhex(host.host_id[5:]))
+    return shown, market.core.fleet.get(bytes.fromhex(host.host_id[5:]))
 
 
 def stream_of(*pieces: bytes, pause_s: float = 0.0) -> Handler:
@@ -117,12 +117,12 @@ class TestAnswers:
     )
     async def test_json_is_understood(self, shared: Market, body: Any, text: str, tokens: int) -> None:
         shown, host = await bought_from(shared, json_of(body))
-        await shared.house.hosts.retire(host.id)
+        await shared.core.hosts.retire(host.id)
 
         assert (shown["status"], shown["output_text"], shown["tokens"]) == ("completed", text, tokens)
         assert shown["credits_used"] == tokens / 100
         assert host.jobs_done == 1
-        assert await audit(shared.house.db) == []
+        assert await audit(shared.core.db) == []
 
     @pytest.mark.parametrize(
         "pieces",
@@ -139,7 +139,7 @@ class TestAnswers:
     )
     async def test_event_streams_are_understood(self, shared: Market, pieces: tuple[bytes, ...]) -> None:
         shown, host = await bought_from(shared, stream_of(*pieces))
-        await shared.house.hosts.retire(host.id)
+        await shared.core.hosts.retire(host.id)
 
         assert (shown["status"], shown["output_text"], shown["tokens"]) == ("completed", "a b", 2)
         assert shown["finish_reason"] == "stop"
@@ -189,12 +189,12 @@ class TestSignsOfLife:
     async def test_answering_is_one(self, market: Market) -> None:
         async def handler(request: web.Request) -> web.StreamResponse:
             host_id = bytes.fromhex((await request.json())["host_id"][5:])
-            market.house.fleet.get(host_id).seen_s -= 1000
+            market.core.fleet.get(host_id).seen_s -= 1000
             return web.json_response({"tokens": ["x"]})
 
         _, host = await bought_from(market, handler)
 
-        assert market.house.fleet.silent() == []
+        assert market.core.fleet.silent() == []
         assert host.status == "active"
 
 
@@ -219,7 +219,7 @@ class TestFailures:
         assert (shown["status"], shown["error"]["code"]) == ("failed", code)
         assert says in shown["error"]["message"]
         assert (host.jobs_done, host.jobs_failed) == (0, 1)
-        assert market.house.fleet.explain_reputation(host.id).score < 0.25
+        assert market.core.fleet.explain_reputation(host.id).score < 0.25
 
     @pytest.mark.parametrize(
         ("status", "fault"),
@@ -240,7 +240,7 @@ class TestFailures:
 
         shown, host = await bought_from(market, handler)
 
-        row = await market.house.jobs.get(bytes.fromhex(shown["job_id"][4:]))
+        row = await market.core.jobs.get(bytes.fromhex(shown["job_id"][4:]))
         assert (row.state, row.fault) == ("failed", fault)
         assert host.jobs_failed == (fault == Fault.HOST)
         assert shown["credits_used"] == 0
@@ -252,7 +252,7 @@ class TestFailures:
         shown = await ended(market, job_id)
 
         assert shown["status"] == "failed"
-        assert market.house.fleet.get(bytes.fromhex(host.host_id[5:])).jobs_failed == 1
+        assert market.core.fleet.get(bytes.fromhex(host.host_id[5:])).jobs_failed == 1
 
     async def test_silence_before_the_first_byte_is_cut_short(self, market: Market) -> None:
         async def handler(request: web.Request) -> web.StreamResponse:
@@ -344,7 +344,7 @@ class TestBounds:
         async with serving(handler) as url:
             host: Caller = await market.anyone.register(endpoint_url=url)
             poll = asyncio.create_task(host.next_job())
-            line = market.house.lines[bytes.fromhex(host.host_id[5:])]
+            line = market.core.lines[bytes.fromhex(host.host_id[5:])]
             while not line.polls:  # type: ignore[attr-defined]
                 await asyncio.sleep(0)
             bought = await market.buyer.run()

@@ -107,14 +107,14 @@ class TestPage:
             await page.click("#stop")
             await page.wait_for_selector("#facts:not([hidden])", timeout=WAIT_MS)
 
-        assert post.house.state(Meters).ended.get("cancelled") == 1
+        assert post.core.state(Meters).ended.get("cancelled") == 1
         assert "Stopped" in await page.locator("#said").inner_text()
         facts = await page.locator("#facts-text").inner_text()
         assert "$" in facts and await page.is_visible("#receipt"), "what had arrived is paid for, and receipted"
 
     async def test_a_new_host_appears_by_itself_and_can_be_chosen(self, seen: Seen) -> None:
         new = NewHost(gpu="<b>A100</b>", models=(ModelOffer("a<i>b", ["chat"]),))
-        await add_host(seen.post.house, new)
+        await add_host(seen.post.core, new)
 
         await seen.page.locator("[data-host]").nth(1).wait_for(timeout=WAIT_MS)
         await seen.page.locator('#model option[value="a<i>b"]').wait_for(state="attached", timeout=WAIT_MS)
@@ -126,7 +126,7 @@ class TestPage:
         assert await seen.page.locator("#run").is_hidden()
         card = ContainerCard("Says it <b>louder</b>.")
         offers = (ModelOffer("shout", ["container"], price_out_uusd_per_mtok=2_000_000_000, container=card),)
-        await add_host(seen.post.house, NewHost(gpu="H100", models=offers))
+        await add_host(seen.post.core, NewHost(gpu="H100", models=offers))
 
         row = seen.page.locator("[data-container=shout]")
         await row.wait_for(timeout=WAIT_MS)

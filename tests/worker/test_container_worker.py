@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import pytest
 
-from comptoir.desk import Offer
 from comptoir.dialects.link.wire import RegisterBody
+from comptoir.gateway import Offer
 from comptoir.hosts import check_offer
 from comptoir.kinds import MILLION, Kinds
 from comptoir.link import Cancel, ContainerCard, Frame, ModelOffer, Usage

@@ -165,7 +165,7 @@ class TestAtARealPost:
     async def test_an_honest_one_is_paid(self, tmp_path: Path) -> None:
         """So that what a test of the coordinator sees of the others is their misdeed, and not the script."""
         async with open_post(tmp_path) as post, misbehaving(post.url) as worker:
-            job = await submit(post.house, order(post.buyer_id, max_tokens=100))
+            job = await submit(post.core, order(post.buyer_id, max_tokens=100))
             async with asyncio.timeout(5):
                 await worker.until(lambda: bool(worker.settled))
 
@@ -175,7 +175,7 @@ class TestAtARealPost:
     @pytest.mark.parametrize("misdeed", [Misdeed.BELOW_ZERO, Misdeed.TOO_MANY, Misdeed.NEGATIVE_TOKENS])
     async def test_counts_that_nobody_can_pay_are_no_message(self, tmp_path: Path, misdeed: Misdeed) -> None:
         async with open_post(tmp_path) as post, misbehaving(post.url, misdeed) as worker:
-            job = await submit(post.house, order(post.buyer_id, max_tokens=100))
+            job = await submit(post.core, order(post.buyer_id, max_tokens=100))
             async with asyncio.timeout(5):
                 await worker.closed.wait()
 
@@ -211,7 +211,7 @@ class TestAtARealPost:
         async with open_post(tmp_path) as post, misbehaving(post.url) as worker:
             await worker.send(Models([], 8))
             async with asyncio.timeout(5):
-                while post.house.fleet.models():
+                while post.core.fleet.models():
                     await asyncio.sleep(0.01)
             assert worker.goodbyes == []
             worker.models = []

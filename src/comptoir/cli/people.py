@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from comptoir.cli.quickstart import Quickstart, read_quickstart, write_quickstart
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import add_user
 from comptoir.identity import Anonymous, Credentials, OwnerKind, Role, User, UsernameTaken
 from comptoir.kit.errors import Refusal
@@ -27,7 +27,7 @@ class People(NamedTuple):
     """They were made just now."""
 
 
-async def settle_in(house: House, folder: Path) -> People:
+async def settle_in(core: Core, folder: Path) -> People:
     """Make sure that operator and demo buyer exist and that quickstart.env opens for them; idempotent.
 
     Keys in the file that still open are kept. Where one does not (the file was deleted, the key revoked), its owner gets another.
@@ -35,13 +35,13 @@ async def settle_in(house: House, folder: Path) -> People:
     with (folder / LOCK).open("a") as lock:
         # Coordinators that share the folder come one after the other: the first makes the people, the others find them.
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-        return await _settle_in(house, folder)
+        return await _settle_in(core, folder)
 
 
-async def _settle_in(house: House, folder: Path) -> People:
+async def _settle_in(core: Core, folder: Path) -> People:
     known = read_quickstart(folder) or Quickstart()
-    admin, admin_key, _ = await _person(house, OPERATOR, Role.ADMIN, known.admin_key)
-    buyer, key, fresh = await _person(house, DEMO_BUYER, Role.BUYER, known.key)
+    admin, admin_key, _ = await _person(core, OPERATOR, Role.ADMIN, known.admin_key)
+    buyer, key, fresh = await _person(core, DEMO_BUYER, Role.BUYER, known.key)
     assert admin.role is Role.ADMIN
     if (key, admin_key) != (known.key, known.admin_key):
         # Written before anybody is served, so that no key exists only in memory; the address follows once it is known.
@@ -49,26 +49,26 @@ async def _settle_in(house: House, folder: Path) -> People:
     return People(key, admin_key, buyer.id, fresh)
 
 
-async def _person(house: House, name: str, role: Role, key: str) -> tuple[User, str, bool]:
-    user = await house.identity.find_user(name)
+async def _person(core: Core, name: str, role: Role, key: str) -> tuple[User, str, bool]:
+    user = await core.identity.find_user(name)
     if user is None:
         credit = DEMO_CREDIT_UUSD if role is Role.BUYER else 0
         try:
-            made = await add_user(house, username=name, email=None, password=None, role=role, credit_uusd=credit)
+            made = await add_user(core, username=name, email=None, password=None, role=role, credit_uusd=credit)
         except UsernameTaken:
             # A coordinator with a folder of its own was faster.
-            user = await house.identity.find_user(name)
+            user = await core.identity.find_user(name)
             assert user is not None
         else:
             return made.user, made.key, True
-    if not await _opens(house, key, user):
-        key = (await house.identity.create_key(OwnerKind.USER, user.id)).secret
+    if not await _opens(core, key, user):
+        key = (await core.identity.create_key(OwnerKind.USER, user.id)).secret
     return user, key, False
 
 
-async def _opens(house: House, key: str, user: User) -> bool:
+async def _opens(core: Core, key: str, user: User) -> bool:
     try:
-        found = await house.identity.resolve(Credentials(ip="", authorization=f"Bearer {key}".encode()))
+        found = await core.identity.resolve(Credentials(ip="", authorization=f"Bearer {key}".encode()))
     except Refusal:
         return False
     return not isinstance(found, Anonymous) and found.id == user.id

@@ -28,7 +28,7 @@ from comptoir.cli.prices import checked_price
 from comptoir.cli.screen import out
 from comptoir.cli.target import DEFAULT_DATA
 from comptoir.cluster import LOCK_NAME, NotAlone
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.events import Draining
 from comptoir.hosts import Fleet
 from comptoir.kit.folderlock import FolderLock, FolderTaken
@@ -270,7 +270,7 @@ class _Post:
         self._people: People | None = None
         self._balance_uusd = 0
         self._url = ""
-        self._house: House | None = None
+        self._core: Core | None = None
         self._worker: LocalWorker | None = None
         self._news: asyncio.Task[None] | None = None
 
@@ -286,28 +286,28 @@ class _Post:
             if self._news is not None:
                 self._news.cancel()
             if self._worker is not None:
-                if self._house is not None and self._house.jobs.live.open_answers:
+                if self._core is not None and self._core.jobs.live.open_answers:
                     # Told to stop at once, or out of time: what it still does has nowhere to go.
                     self._worker.kill()
                 await self._worker.stop()
         self._greeting.stopped(STARTED_S)
 
-    async def _open(self, house: House) -> None:
-        house.events.subscribe(Draining, lambda event: self._greeting.draining(event.open_answers))
-        self._people = await settle_in(house, self._folder)
-        self._balance_uusd = (await house.ledger.account(self._people.buyer_id)).free_uusd
+    async def _open(self, core: Core) -> None:
+        core.events.subscribe(Draining, lambda event: self._greeting.draining(event.open_answers))
+        self._people = await settle_in(core, self._folder)
+        self._balance_uusd = (await core.ledger.account(self._people.buyer_id)).free_uusd
 
     def _ready(self, listening: Listening) -> None:
         people = self._people
         assert people is not None, "people are settled in before anybody is served"
-        self._house = listening.house
+        self._core = listening.core
         self._url = _from_here(listening.url)
         write_address(self._folder, self._url, people)
         self._greeting.listening(
             url=listening.url, data=_short_path(self._folder), fresh=people.fresh, balance_uusd=self._balance_uusd,
             took_s=time.monotonic() - STARTED_S, without_key=keyless(self._settings),
         )  # fmt: skip
-        self._news = asyncio.get_running_loop().create_task(self._tell_news(listening.house))
+        self._news = asyncio.get_running_loop().create_task(self._tell_news(listening.core))
         if self._arguments is not None:
             # A local worker may not find its coordinator at the port of last time.
             move_state(self._folder / "worker", self._url)
@@ -320,13 +320,13 @@ class _Post:
     def _on_worker(self, kind: str, event: dict[str, Any]) -> None:
         self._greeting.worker_event(kind, event)
 
-    async def _tell_news(self, house: House) -> None:
+    async def _tell_news(self, core: Core) -> None:
         people = self._people
         assert people is not None
         while True:
-            self._greeting.hosts_changed(_seen(house.fleet))
-            self._greeting.paste(url=self._url, key=people.key, models=_on_offer(house.fleet), data=self._data_flag)
-            self._greeting.containers_changed(_by_the_run(house.fleet), url=self._url, key=people.key)
+            self._greeting.hosts_changed(_seen(core.fleet))
+            self._greeting.paste(url=self._url, key=people.key, models=_on_offer(core.fleet), data=self._data_flag)
+            self._greeting.containers_changed(_by_the_run(core.fleet), url=self._url, key=people.key)
             await asyncio.sleep(LOOK_S)
 
 

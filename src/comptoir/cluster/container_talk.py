@@ -6,7 +6,7 @@ from functools import partial
 from comptoir.cluster.messages import Inquired, Said, Supports
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.containers import ContainersElsewhere, ask_here
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.events import HostResources
 
 ANSWER_S = 6.0
@@ -19,8 +19,8 @@ OPEN_MAX = 1_000
 class BusContainerTalk:
     """Tells the other coordinators what containers here say, and asks theirs."""
 
-    def __init__(self, house: House, switchboard: Switchboard) -> None:
-        self._house = house
+    def __init__(self, core: Core, switchboard: Switchboard) -> None:
+        self._core = core
         self._board = switchboard
         self._loop = asyncio.get_running_loop()
         self._asked: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
@@ -30,8 +30,8 @@ class BusContainerTalk:
         switchboard.on(Said, self._said)
         switchboard.on(Inquired, self._inquired)
         switchboard.on(Supports, self._supports)
-        house.state(ContainersElsewhere).talk_over(self)
-        house.events.subscribe(HostResources, self._tell)
+        core.state(ContainersElsewhere).talk_over(self)
+        core.events.subscribe(HostResources, self._tell)
 
     # -- what they say of themselves -----------------------------------------------------------------------------
 
@@ -40,21 +40,21 @@ class BusContainerTalk:
 
     def tell_whole(self, node_id: bytes) -> None:
         """Tell one coordinator what the containers of all hosts here say."""
-        for host_id, of in self._house.fleet.catalog.said().items():
-            if host_id in self._house.lines:
+        for host_id, of in self._core.fleet.catalog.said().items():
+            if host_id in self._core.lines:
                 self._board.send(node_id, Said(host_id, of))
 
     def _said(self, sender: bytes, message: Said) -> None:
         # Of a host that is linked here by now, its own words are newer.
-        if message.host_id not in self._house.lines:
-            self._house.fleet.catalog.set_resources(message.host_id, message.of)
+        if message.host_id not in self._core.lines:
+            self._core.fleet.catalog.set_resources(message.host_id, message.of)
 
     # -- whether they support a model ----------------------------------------------------------------------------
 
     def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
         """Ask the coordinator that the host is linked to; the answer is JSON, empty if none came in time."""
         answer: asyncio.Future[bytes] = self._loop.create_future()
-        host = self._house.fleet.find(host_id)
+        host = self._core.fleet.find(host_id)
         node_id = host.node_id if host is not None else b""
         if node_id not in self._board.here or not self._board.up or len(self._asked) >= OPEN_MAX:
             answer.set_result(b"")
@@ -82,7 +82,7 @@ class BusContainerTalk:
             return
         self._answering += 1
         asking = self._loop.create_task(
-            ask_here(self._house, message.host_id, message.container, message.model_id)
+            ask_here(self._core, message.host_id, message.container, message.model_id)
         )  # fmt: skip
         asking.add_done_callback(partial(self._heard, sender, message.inquiry))
 

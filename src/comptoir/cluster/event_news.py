@@ -8,7 +8,7 @@ import asyncio
 from comptoir.cluster.messages import News
 from comptoir.cluster.sharing import Sharing
 from comptoir.cluster.switchboard import Switchboard
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.events import NUMBERED, FollowingBegan, NumberedEvent
 
 GATHER_S = 0.02
@@ -21,8 +21,8 @@ KNOWN_S = 1.0
 class EventNews:
     """Tells of events here, and wakes followers here when others tell."""
 
-    def __init__(self, house: House, switchboard: Switchboard, sharing: Sharing) -> None:
-        self._house = house
+    def __init__(self, core: Core, switchboard: Switchboard, sharing: Sharing) -> None:
+        self._core = core
         self._board = switchboard
         self._sharing = sharing
         self._loop = asyncio.get_running_loop()
@@ -30,15 +30,15 @@ class EventNews:
         self._fresh: dict[bytes, int] = {}
         """Highest number that is not told yet, by owner: those of the last `GATHER_S`."""
         switchboard.on(News, self._heard)
-        switchboard.on_gap.append(lambda sender: house.events.look_all())
-        switchboard.on_change.append(lambda up: house.events.look_all())
-        house.events.subscribe(FollowingBegan, self._look_soon)
+        switchboard.on_gap.append(lambda sender: core.events.look_all())
+        switchboard.on_change.append(lambda up: core.events.look_all())
+        core.events.subscribe(FollowingBegan, self._look_soon)
         for kind in NUMBERED:
-            house.events.subscribe(kind, self._note)
+            core.events.subscribe(kind, self._note)
 
     def _look_soon(self, event: FollowingBegan) -> None:
         """Others are just being told that somebody follows; what they wrote before they knew, nobody tells."""
-        self._loop.call_later(KNOWN_S, self._house.events.look_all)
+        self._loop.call_later(KNOWN_S, self._core.events.look_all)
 
     def _note(self, event: NumberedEvent) -> None:
         self._fresh[event.owner_id] = event.number
@@ -53,11 +53,11 @@ class EventNews:
 
     def _heard(self, sender: bytes, news: News) -> None:
         for owner_id, number in news.numbers:
-            self._house.events.heard_elsewhere(owner_id, number)
+            self._core.events.heard_elsewhere(owner_id, number)
 
     def forget_node(self, node_id: bytes) -> None:
         """A coordinator is gone, and may have written what it could not tell any more."""
-        self._house.events.look_all()
+        self._core.events.look_all()
 
     def stop(self) -> None:
         """Tell nothing more."""

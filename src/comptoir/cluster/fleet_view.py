@@ -10,7 +10,7 @@ from collections import Counter
 
 from comptoir.cluster.messages import Figures, Hail, HostView, Outcome, View
 from comptoir.cluster.switchboard import Switchboard
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.events import RemoteHostOutcome, RemoteJobsWaiting
 from comptoir.hosts import OFFLINE, Away, Host
 
@@ -25,10 +25,10 @@ HOSTS_A_MESSAGE = 500
 class FleetView:
     """Tells the other coordinators of the hosts here, and notes what they tell."""
 
-    def __init__(self, house: House, switchboard: Switchboard) -> None:
-        self._house = house
+    def __init__(self, core: Core, switchboard: Switchboard) -> None:
+        self._core = core
         self._board = switchboard
-        self._away = Away(house.fleet)
+        self._away = Away(core.fleet)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._heads: dict[str, bytes] = {}
@@ -40,11 +40,11 @@ class FleetView:
         """Turns counted here when a job was offered; whoever takes it tells of them too."""
         self.heads: dict[bytes, dict[str, bytes]] = {}
         """By coordinator and model: the job that waits longest there."""
-        house.fleet.stirred = set()
-        house.fleet.chosen = []
+        core.fleet.stirred = set()
+        core.fleet.chosen = []
         switchboard.on(View, self._heard)
         switchboard.on(Outcome, self._outcome)
-        house.events.subscribe(RemoteHostOutcome, self._tell_outcome)
+        core.events.subscribe(RemoteHostOutcome, self._tell_outcome)
         switchboard.on_gap.append(lambda sender: switchboard.send(sender, Hail()))
         switchboard.on_change.append(self._bus_changed)
 
@@ -63,20 +63,20 @@ class FleetView:
         """Tell one coordinator of every host here."""
         if not self._board.up:
             return
-        hosts = [self._seen(host) for host in self._house.fleet if self._is_here(host)]
+        hosts = [self._seen(host) for host in self._core.fleet if self._is_here(host)]
         for first in range(0, max(1, len(hosts)), HOSTS_A_MESSAGE):
             part = hosts[first : first + HOSTS_A_MESSAGE]
             self._board.send(node_id, View(first == 0, part, [], self._heads))
 
     def _tell_changes(self) -> None:
         self._timer = self._loop.call_later(ANNOUNCE_S, self._tell_changes)
-        fleet = self._house.fleet
+        fleet = self._core.fleet
         stirred, fleet.stirred = fleet.stirred or set(), set()
         chosen, fleet.chosen = fleet.chosen or [], []
-        heads = self._house.jobs.queue.heads()
+        heads = self._core.jobs.queue.heads()
         for node_id, waiting in self.heads.items():
             if waiting:
-                self._house.events.publish(RemoteJobsWaiting(node_id))
+                self._core.events.publish(RemoteJobsWaiting(node_id))
         if not (stirred or chosen or heads != self._heads) or not self._board.here:
             self._heads = heads
             return
@@ -117,7 +117,7 @@ class FleetView:
             of.clear()
         for host in view.hosts:
             of.add(host.id)
-            if self._house.fleet.find(host.id) is None:
+            if self._core.fleet.find(host.id) is None:
                 self._meet(host, sender)
             else:
                 self._note(host, sender)
@@ -128,10 +128,10 @@ class FleetView:
                 self._away.note_chosen(host_id, model)
         self.heads[sender] = view.heads
         if view.heads:
-            self._house.events.publish(RemoteJobsWaiting(sender))
+            self._core.events.publish(RemoteJobsWaiting(sender))
 
     def _note(self, seen: HostView, sender: bytes) -> None:
-        fleet = self._house.fleet
+        fleet = self._core.fleet
         host = fleet.get(seen.id)
         if host.linked or (seen.status == OFFLINE and host.node_id != sender):
             return  # It left the sender, and is here or with somebody else by now.
@@ -150,18 +150,18 @@ class FleetView:
             self._away.note_figures(seen.id, figures.model, figures.first_frame_ms, figures.inter_frame_ms)
 
     def _forget(self, host_id: bytes, sender: bytes) -> None:
-        host = self._house.fleet.find(host_id)
+        host = self._core.fleet.find(host_id)
         if host is not None and host.node_id == sender:
             self._away.forget(host_id)
 
     def _meet(self, seen: HostView, sender: bytes) -> None:
         if seen.id not in self._unknown:
-            self._house.background.spawn(self._look_up(seen.id))
+            self._core.background.spawn(self._look_up(seen.id))
         self._unknown[seen.id] = seen, sender
 
     async def _look_up(self, host_id: bytes) -> None:
         try:
-            if await self._house.hosts.meet(host_id):
+            if await self._core.hosts.meet(host_id):
                 self._note(*self._unknown[host_id])
         finally:
             self._unknown.pop(host_id)
@@ -181,7 +181,7 @@ class FleetView:
                 self.tell_whole(node_id)
         else:
             self.heads.clear()
-            for host in self._house.fleet:
+            for host in self._core.fleet:
                 if host.node_id:
                     self._away.unreachable(host.id)
 
@@ -191,6 +191,6 @@ class FleetView:
         self._board.send(event.node_id, Outcome(event.host_id, event.outcome, event.tokens))
 
     def _outcome(self, sender: bytes, message: Outcome) -> None:
-        host = self._house.fleet.find(message.host_id)
+        host = self._core.fleet.find(message.host_id)
         if host is not None and not host.node_id:
-            self._house.fleet.outcome(message.host_id, message.outcome, tokens=message.tokens)
+            self._core.fleet.outcome(message.host_id, message.outcome, tokens=message.tokens)

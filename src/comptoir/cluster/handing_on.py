@@ -8,7 +8,7 @@ from typing import Any
 
 from comptoir.cluster.messages import HttpAnswer, HttpCall
 from comptoir.cluster.switchboard import Switchboard
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import FORWARDED, HttpServer, Reply, Request
 
@@ -26,8 +26,8 @@ HEADERS_DROPPED = (b"content-length", b"connection", b"transfer-encoding", b"con
 class HandingOn:
     """Hands requests on, and answers those that others hand here."""
 
-    def __init__(self, house: House, switchboard: Switchboard) -> None:
-        self._house = house
+    def __init__(self, core: Core, switchboard: Switchboard) -> None:
+        self._core = core
         self._board = switchboard
         self._calls: dict[int, asyncio.Future[HttpAnswer]] = {}
         self._next = 0
@@ -78,7 +78,7 @@ class HandingOn:
             future.set_result(answer)
 
     def _called(self, sender: bytes, call: HttpCall) -> None:
-        self._house.background.spawn(self._answer(sender, call))
+        self._core.background.spawn(self._answer(sender, call))
 
     async def _answer(self, sender: bytes, call: HttpCall) -> None:
         assert self._server is not None, "there is a server before anybody can call"

@@ -12,7 +12,7 @@ from functools import partial
 
 from comptoir.cluster.messages import Batch, Differs, Ended, Follow, Gone, Owned, Stop, Unfollow
 from comptoir.cluster.switchboard import Switchboard
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.drain import Shutdown
@@ -53,11 +53,11 @@ OWNER_WAIT_S = 10.0
 class Mirrors:
     """The jobs of others that are read here, and the readers elsewhere of ours."""
 
-    def __init__(self, house: House, switchboard: Switchboard) -> None:
-        self._house = house
+    def __init__(self, core: Core, switchboard: Switchboard) -> None:
+        self._core = core
         self._board = switchboard
         self._loop = asyncio.get_running_loop()
-        self._jobs = house.jobs.live.mirrors
+        self._jobs = core.jobs.live.mirrors
         self._heard_s: dict[bytes, float] = {}
         self._stops: dict[bytes, str] = {}
         """Why a mirrored job is to be stopped, until it is over: told its owner, whoever that becomes."""
@@ -78,19 +78,19 @@ class Mirrors:
 
     def become(self, job: LiveJob, owner: bytes) -> None:
         """Make a mirror of *job*, which was ours and is *owner*'s now (empty: nobody knows yet); its readers stay."""
-        house = self._house
+        core = self._core
         if job.over or self._jobs.get(job.id) is job:
             if not job.over:
                 self._attach(job, owner)
             return
-        house.jobs.queue.remove(job.id)
-        drop_hedge(house, job, "the job moved to another coordinator")
-        lease = house.jobs.live.become_mirror(job, owner)
+        core.jobs.queue.remove(job.id)
+        drop_hedge(core, job, "the job moved to another coordinator")
+        lease = core.jobs.live.become_mirror(job, owner)
         if lease is not None:
-            house.fleet.release(lease.host_id)
-        house.state(Buyers).in_flight.leave(job.owner_id)
-        if not house.jobs.live.leased:
-            house.state(Shutdown).when_empty.set()
+            core.fleet.release(lease.host_id)
+        core.state(Buyers).in_flight.leave(job.owner_id)
+        if not core.jobs.live.leased:
+            core.state(Shutdown).when_empty.set()
         self._attach(job, owner)
 
     def known(self, job_id: bytes) -> LiveJob | None:
@@ -109,8 +109,8 @@ class Mirrors:
         if known is not None:
             # Frames were shown here of an answer that was given up since.
             self._break_off(known)
-        job = self._house.jobs.revived(row, now_s=self._house.clock.monotonic_s())
-        self._house.jobs.live.add_mirror(job, owner)
+        job = self._core.jobs.revived(row, now_s=self._core.clock.monotonic_s())
+        self._core.jobs.live.add_mirror(job, owner)
         self._heard_s[job.id] = self._loop.time()
         return job
 
@@ -123,17 +123,17 @@ class Mirrors:
         """Go on with a job that has just become ours, with the frames that readers here have of it."""
         known = self._jobs.get(row.id)
         reason = self.adopt(known) if known is not None else ""
-        job = await take_up(self._house, row, known=known, tried=tried)
+        job = await take_up(self._core, row, known=known, tried=tried)
         if known is not None and job is not known:
             self._break_off(known)
         if reason and not job.over:
-            self._house.background.spawn(self._cancel(job, reason))
+            self._core.background.spawn(self._cancel(job, reason))
 
     def adopt(self, job: LiveJob) -> str:
         """A job is ours now, and no longer a mirror. Returns why it is to be stopped, empty if it is not."""
         reason = self._stops.get(job.id, "")
         self._forget(job)
-        self._house.jobs.live.adopt(job)
+        self._core.jobs.live.adopt(job)
         return reason
 
     async def follow(self, job: LiveJob) -> LiveJob:
@@ -145,9 +145,9 @@ class Mirrors:
         known = self._jobs.get(job.id)
         if known is not None:
             return known
-        self._house.jobs.live.add_mirror(job, b"")
+        self._core.jobs.live.add_mirror(job, b"")
         owner = await self._owner(job)
-        mine = self._house.jobs.live.get(job.id)
+        mine = self._core.jobs.live.get(job.id)
         if mine is not None:
             # It became ours while its owner was looked up: a mirror beside it would never be told anything.
             if self._jobs.get(job.id) is job:
@@ -161,15 +161,15 @@ class Mirrors:
         try:
             async with asyncio.timeout(OWNER_WAIT_S):
                 while True:
-                    found = await self._house.jobs.whereabouts([job.id])
+                    found = await self._core.jobs.whereabouts([job.id])
                     state, owner = found.get(job.id, ("", None))
                     if owner in self._board.here or state not in (JobState.QUEUED, JobState.RUNNING):
                         return owner or b""
-                    if owner == self._house.node_id and self._house.jobs.live.get(job.id) is not None:
+                    if owner == self._core.node_id and self._core.jobs.live.get(job.id) is not None:
                         return b""
                     await asyncio.sleep(LOOK_S / 5)
         except TimeoutError:
-            self._house.jobs.live.drop_mirror(job.id)
+            self._core.jobs.live.drop_mirror(job.id)
             raise Unavailable("the job is just being taken over; try again") from None
 
     # -- following -----------------------------------------------------------------------------------------------
@@ -231,15 +231,15 @@ class Mirrors:
 
     def _is_over(self, job: LiveJob) -> None:
         self._forget(job)
-        self._house.jobs.live.retire(job)
+        self._core.jobs.live.retire(job)
         job.wake()
 
     def _forget(self, job: LiveJob) -> None:
-        self._house.jobs.live.drop_mirror(job.id)
+        self._core.jobs.live.drop_mirror(job.id)
         self._heard_s.pop(job.id, None)
         self._stops.pop(job.id, None)
-        if not self._house.jobs.live.open_answers:
-            self._house.state(Shutdown).when_empty.set()
+        if not self._core.jobs.live.open_answers:
+            self._core.state(Shutdown).when_empty.set()
 
     def _break_off(self, job: LiveJob) -> None:
         """End the readers of an answer that began anew: nothing can be added honestly to what they have. The job goes on."""
@@ -249,7 +249,7 @@ class Mirrors:
     def _gone(self, sender: bytes, message: Gone) -> None:
         job = self._jobs.get(message.job_id)
         if job is not None and job.owner_node == sender:
-            self._house.background.spawn(self._look([job]))
+            self._core.background.spawn(self._look([job]))
 
     def _differs(self, sender: bytes, message: Differs) -> None:
         job = self._mine(sender, message.job_id)
@@ -258,7 +258,7 @@ class Mirrors:
 
     def _owned(self, sender: bytes, message: Owned) -> None:
         for job_id in message.job_ids:
-            live = self._house.jobs.live.get(job_id)
+            live = self._core.jobs.live.get(job_id)
             if live is not None:
                 self.become(live, sender)
             elif job_id in self._jobs:
@@ -283,26 +283,26 @@ class Mirrors:
             await self._look(quiet[first : first + 500])
 
     async def _look(self, jobs: list[LiveJob]) -> None:
-        found = await self._house.jobs.whereabouts([job.id for job in jobs])
+        found = await self._core.jobs.whereabouts([job.id for job in jobs])
         for job in jobs:
             state, owner = found.get(job.id, ("", None))
             if self._jobs.get(job.id) is not job:
                 continue
             if state not in (JobState.QUEUED, JobState.RUNNING):
                 await self._read_end(job)
-            elif owner is not None and owner != self._house.node_id and owner in self._board.here:
+            elif owner is not None and owner != self._core.node_id and owner in self._board.here:
                 self._attach(job, owner)
-            elif owner == self._house.node_id:
+            elif owner == self._core.node_id:
                 self._heard_s[job.id] = self._loop.time()
 
     async def _read_end(self, job: LiveJob) -> None:
         """Learn the end of a job from the database: nobody told it, or nobody is left who could."""
         try:
-            row = await self._house.jobs.get(job.id)
+            row = await self._core.jobs.get(job.id)
         except UnknownJob:
             self._forget(job)
             return
-        frames, details = await self._house.jobs.answer(job.id)
+        frames, details = await self._core.jobs.answer(job.id)
         if self._jobs.get(job.id) is not job or row.state not in FINAL:
             return
         held = len(job.frames)
@@ -362,7 +362,7 @@ class Mirrors:
         return len(job.frames) > start and (not start or chain_over(chain_start(job.id), job.frames[:start]) == chain)
 
     def _follow(self, sender: bytes, message: Follow) -> None:
-        live = self._house.jobs.live
+        live = self._core.jobs.live
         job = live.get(message.job_id) or live.recent(message.job_id)
         if job is None:
             self._board.send(sender, Gone(message.job_id))
@@ -377,15 +377,15 @@ class Mirrors:
             task.cancel()
 
     def _stop(self, sender: bytes, message: Stop) -> None:
-        job = self._house.jobs.live.get(message.job_id)
+        job = self._core.jobs.live.get(message.job_id)
         if job is not None and not job.over and not job.closing:
-            self._house.background.spawn(self._cancel(job, message.reason))
+            self._core.background.spawn(self._cancel(job, message.reason))
         elif job is None:
             self._board.send(sender, Gone(message.job_id))
 
     async def _cancel(self, job: LiveJob, reason: str) -> None:
         try:
-            await cancel(self._house, job, reason=reason)
+            await cancel(self._core, job, reason=reason)
         except JobFinished:
             return  # Whoever asked for it hears of that end.
         except Refusal as refusal:

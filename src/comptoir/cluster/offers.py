@@ -15,7 +15,7 @@ from comptoir.cluster.fleet_view import FleetView
 from comptoir.cluster.messages import Ask, Declined, Offer, Took
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.assign import give, lease_on, pump, spec_of, take, wait_here
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.drain import Shutdown
@@ -55,8 +55,8 @@ class _Made(NamedTuple):
 class Offers:
     """Offers made and taken."""
 
-    def __init__(self, house: House, switchboard: Switchboard, view: FleetView, mirrors: Mirrors) -> None:
-        self._house = house
+    def __init__(self, core: Core, switchboard: Switchboard, view: FleetView, mirrors: Mirrors) -> None:
+        self._core = core
         self._board = switchboard
         self._view = view
         self._mirrors = mirrors
@@ -72,13 +72,13 @@ class Offers:
         switchboard.on(Took, self._took)
         switchboard.on(Declined, self._declined)
         switchboard.on(Ask, self._was_asked)
-        house.events.subscribe(RemoteJobsWaiting, lambda event: self._heads_came(event.node_id))
+        core.events.subscribe(RemoteJobsWaiting, lambda event: self._heads_came(event.node_id))
 
     # -- making --------------------------------------------------------------------------------------------------
 
     def offer(self, job: LiveJob, candidate: Candidate) -> bool:
         """Offer *job*, which is in no line, to the coordinator of *candidate*; False: that one can't be reached now."""
-        host = self._house.fleet.find(candidate.host_id)
+        host = self._core.fleet.find(candidate.host_id)
         if host is None or not host.node_id or not self._board.up:
             return False
         self._view.counted(host.id, job.model, 1)
@@ -95,7 +95,7 @@ class Offers:
         made = self._made.pop(message.job_id, None)
         if made is not None:
             made.timer.cancel()
-        job = self._house.jobs.live.get(message.job_id)
+        job = self._core.jobs.live.get(message.job_id)
         if job is not None:
             self._mirrors.become(job, sender)
 
@@ -112,30 +112,30 @@ class Offers:
             made.timer.cancel()
             if made.host_id:
                 self._view.counted(made.host_id, made.job.model, -1)
-            wait_here(self._house, made.job)
+            wait_here(self._core, made.job)
 
     # -- taking --------------------------------------------------------------------------------------------------
 
     def _offered(self, sender: bytes, message: Offer) -> None:
         for key in [key for key in self._asked if key[0] == sender]:
             del self._asked[key]
-        if self._house.state(Shutdown).draining:
+        if self._core.state(Shutdown).draining:
             self._board.send(sender, Declined(message.job_id))
         else:
-            self._house.background.spawn(self._consider(sender, message))
+            self._core.background.spawn(self._consider(sender, message))
 
     def _is_cut(self, row: JobRow) -> bool:
         """Tell whether a job came without its stages: an older coordinator sent it, and the database has the whole."""
-        return self._house.jobs.kinds.stored(row.kind).staged and not row.stages
+        return self._core.jobs.kinds.stored(row.kind).staged and not row.stages
 
     async def _consider(self, sender: bytes, message: Offer) -> None:
         job_id = message.job_id
         if job_id in self._considered:
             return  # Offered again while the first time is being written, which answers both.
-        if self._house.jobs.live.get(job_id) is not None:
+        if self._core.jobs.live.get(job_id) is not None:
             self._board.send(sender, Took(job_id))
             return
-        if message.row is not None and not self._house.jobs.kinds.stored(message.row.kind).sold:
+        if message.row is not None and not self._core.jobs.kinds.stored(message.row.kind).sold:
             self._board.send(sender, Declined(job_id))  # Whoever sells it finds another host.
             return
         taken = False
@@ -154,33 +154,33 @@ class Offers:
 
     async def _lease(self, sender: bytes, message: Offer) -> bool:
         """Lease a fresh job to a free host: one command, which makes this coordinator its owner."""
-        house, row = self._house, message.row
+        core, row = self._core, message.row
         assert row is not None
         job = self._mirrors.expect(row, sender)
         job.accept_offer(row.body, events=message.events, answers=message.answers, tried=message.tried)
         spec = spec_of(job)
-        candidate = take(house, spec, here=True)
+        candidate = take(core, spec, here=True)
         if candidate is None:
             self._mirrors.leave_to(job, sender)
             return False
         try:
-            lease = await lease_on(house, job, candidate, from_id=sender)
+            lease = await lease_on(core, job, candidate, from_id=sender)
         except Refusal:
             self._mirrors.leave_to(job, sender)
             raise
         self._mirrors.adopt(job)
-        house.jobs.live.add(job)
-        house.state(Buyers).in_flight.enter(job.owner_id)
+        core.jobs.live.add(job)
+        core.state(Buyers).in_flight.enter(job.owner_id)
         # First, so that frames come behind it.
         self._board.send(sender, Took(job.id))
         self._mirrors.serve(sender, job, start=0, chain=job.chain)
-        give(house, job, lease)
+        give(core, job, lease)
         return True
 
     async def _claim(self, sender: bytes, message: Offer) -> bool:
         """Become the owner of a job that has a history, read it, and give it to a host here."""
-        house = self._house
-        row = await house.jobs.claim(message.job_id, node_id=house.node_id, from_id=sender)
+        core = self._core
+        row = await core.jobs.claim(message.job_id, node_id=core.node_id, from_id=sender)
         if row is None:
             return False
         self._board.send(sender, Took(row.id))
@@ -190,7 +190,7 @@ class Offers:
     # -- asking --------------------------------------------------------------------------------------------------
 
     def _was_asked(self, sender: bytes, message: Ask) -> None:
-        house = self._house
+        core = self._core
         # Also of hosts that were full when they were last announced: whoever asks knows better.
         there = self._candidates_of(sender, message.model)
 
@@ -199,14 +199,14 @@ class Offers:
             return any(passes(entry.terms, candidate) for candidate in there)
 
         for _ in range(min(message.count, ASK_MAX)):
-            entry = house.jobs.queue.take((message.model,), accept)
-            job = house.jobs.live.get(entry.job_id) if entry is not None else None
+            entry = core.jobs.queue.take((message.model,), accept)
+            job = core.jobs.live.get(entry.job_id) if entry is not None else None
             if job is None:
                 return
             self._send(job, sender)
 
     def _candidates_of(self, node_id: bytes, model: str) -> list[Candidate]:
-        fleet = self._house.fleet
+        fleet = self._core.fleet
         known = fleet.free_list(model)
         every = known.all.values() if known is not None else ()
         of = (candidate for candidate in every if candidate.away and fleet.get(candidate.host_id).node_id == node_id)
@@ -214,7 +214,7 @@ class Offers:
 
     def _heads_came(self, sender: bytes) -> None:
         """Jobs wait at *sender*: ask for those that a host here could take at once."""
-        queue = self._house.jobs.queue
+        queue = self._core.jobs.queue
         own = queue.heads() if len(queue) else {}
         for model, head in self._view.heads.get(sender, {}).items():
             if own.get(model, b"\xff") > head:
@@ -229,7 +229,7 @@ class Offers:
         return True
 
     def _free_here(self, model: str) -> int:
-        fleet, lines = self._house.fleet, self._house.lines
+        fleet, lines = self._core.fleet, self._core.lines
         known = fleet.free_list(model)
         count = 0
         for candidate in known.free() if known is not None else ():
@@ -246,7 +246,7 @@ class Offers:
             return True
         if not self._view.heads:
             return False
-        heads = self._house.jobs.queue.heads()
+        heads = self._core.jobs.queue.heads()
         for model in host.candidates:
             elder = min(
                 ((heads_there[model], node) for node, heads_there in self._view.heads.items() if model in heads_there),
@@ -265,5 +265,5 @@ class Offers:
 
     def _let_go(self, host_id: bytes) -> None:
         self._held.discard(host_id)
-        if host_id in self._house.lines:
-            pump(self._house, host_id)
+        if host_id in self._core.lines:
+            pump(self._core, host_id)

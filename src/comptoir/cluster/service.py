@@ -15,7 +15,7 @@ from comptoir.cluster.offers import Offers
 from comptoir.cluster.sharing import Sharing
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.cluster.take_over import TakeOver
-from comptoir.dispatch import House, Membership, Peers, Standing
+from comptoir.dispatch import Core, Membership, Peers, Standing
 from comptoir.hosts import Host
 from comptoir.jobs import JobState, LiveJob
 from comptoir.kit.bus import Bus
@@ -28,19 +28,19 @@ log = logging.getLogger(__name__)
 class Cluster(Peers):
     """The other coordinators, over a bus."""
 
-    def __init__(self, house: House, bus: Bus) -> None:
-        self._house = house
+    def __init__(self, core: Core, bus: Bus) -> None:
+        self._core = core
         self.board = Switchboard(bus)
-        self.view = FleetView(house, self.board)
-        self.mirrors = Mirrors(house, self.board)
-        self.offers = Offers(house, self.board, self.view, self.mirrors)
-        self.handing_on = HandingOn(house, self.board)
-        self.sharing = Sharing(house, self.board)
-        self.news = EventNews(house, self.board, self.sharing)
-        self.talk = BusContainerTalk(house, self.board)
+        self.view = FleetView(core, self.board)
+        self.mirrors = Mirrors(core, self.board)
+        self.offers = Offers(core, self.board, self.view, self.mirrors)
+        self.handing_on = HandingOn(core, self.board)
+        self.sharing = Sharing(core, self.board)
+        self.news = EventNews(core, self.board, self.sharing)
+        self.talk = BusContainerTalk(core, self.board)
         self.board.on(Hail, self._hailed)
         self.take_over = TakeOver(
-            house, self.board, self.mirrors, meet_node=self._tell_whole, forget_node=self._forget_node
+            core, self.board, self.mirrors, meet_node=self._tell_whole, forget_node=self._forget_node
         )  # fmt: skip
 
     def _hailed(self, sender: bytes, message: Hail) -> None:
@@ -82,7 +82,7 @@ class Cluster(Peers):
 
     async def owner_of(self, job_id: bytes) -> bytes | None:
         """Return the other coordinator that owns an unfinished job."""
-        state, owner = (await self._house.jobs.whereabouts([job_id])).get(job_id, ("", None))
+        state, owner = (await self._core.jobs.whereabouts([job_id])).get(job_id, ("", None))
         return owner if state in (JobState.QUEUED, JobState.RUNNING) and owner in self.board.here else None
 
     async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
@@ -93,7 +93,7 @@ class Cluster(Peers):
         """
         # One that only lost its connection for a moment is let in without a database.
         with contextlib.suppress(Unavailable):
-            await self._house.hosts.meet(host_id)
+            await self._core.hosts.meet(host_id)
         await self.take_over.bring(host_id, list(leases))
 
     def yields(self, host: Host) -> bool:
@@ -102,7 +102,7 @@ class Cluster(Peers):
 
     def lives(self, node_id: bytes) -> bool:
         """Tell whether a coordinator is alive, this one included."""
-        return node_id == self._house.node_id or node_id in self.board.here
+        return node_id == self._core.node_id or node_id in self.board.here
 
     async def meet(self, node_id: bytes) -> None:
         """Have `lives` know of a coordinator that may have just begun: one that is not known here is looked up."""
@@ -113,19 +113,19 @@ class Cluster(Peers):
         """Tell how it stands with the others."""
         board = self.board
         return Standing(
-            len(board.here), board.up, board.traffic.gaps, len(self._house.jobs.live.mirrors), self.take_over.taken
+            len(board.here), board.up, board.traffic.gaps, len(self._core.jobs.live.mirrors), self.take_over.taken
         )  # fmt: skip
 
 
 @contextlib.asynccontextmanager
-async def joined(house: House, bus: Bus) -> AsyncIterator[Cluster]:
+async def joined(core: Core, bus: Bus) -> AsyncIterator[Cluster]:
     """Make *house* one coordinator of several until the block ends; then its jobs are left to the others.
 
     Raises:
         Unavailable: the database is out of reach.
     """
-    cluster = Cluster(house, bus)
-    house.state(Membership).join(cluster)
+    cluster = Cluster(core, bus)
+    core.state(Membership).join(cluster)
     await cluster.board.start()
     await cluster.take_over.begin()
     cluster.view.begin()

@@ -12,7 +12,7 @@ import msgspec
 from comptoir.cluster.messages import Revoked, Spent, Totals
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.containers import ContainersElsewhere
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.meters import Meters
 from comptoir.events import FollowingBegan, KeysRevoked
@@ -32,8 +32,8 @@ _decode = msgspec.msgpack.Decoder(Share).decode
 class Sharing:
     """Tells what happened here, and takes over what happened elsewhere."""
 
-    def __init__(self, house: House, switchboard: Switchboard) -> None:
-        self._house = house
+    def __init__(self, core: Core, switchboard: Switchboard) -> None:
+        self._core = core
         self._board = switchboard
         self._loop = asyncio.get_running_loop()
         self._shares: Shares | None = None
@@ -45,15 +45,15 @@ class Sharing:
         """Coordinators that were told everything."""
         switchboard.on(Spent, self._spent)
         switchboard.on(Totals, self._totals)
-        switchboard.on(Revoked, lambda sender, message: house.identity.forget_keys(message.keys))
+        switchboard.on(Revoked, lambda sender, message: core.identity.forget_keys(message.keys))
         switchboard.on_gap.append(self._missed)
         # Whoever follows events here is to hear of those elsewhere at once, not with the totals of the next second.
-        house.events.subscribe(FollowingBegan, lambda event: self._tell_totals(frozenset()))
-        house.events.subscribe(KeysRevoked, lambda event: switchboard.tell_all(Revoked(event.digests)))
+        core.events.subscribe(FollowingBegan, lambda event: self._tell_totals(frozenset()))
+        core.events.subscribe(KeysRevoked, lambda event: switchboard.tell_all(Revoked(event.digests)))
 
     def begin(self, limiters: Mapping[str, RateLimiter]) -> None:
         """Share *limiters*, by the name they have everywhere, and the buyers' unfinished jobs."""
-        self._shares = Shares(limiters, self._house.state(Buyers).in_flight)
+        self._shares = Shares(limiters, self._core.state(Buyers).in_flight)
         self._timer = self._loop.call_later(TELL_S, self._tell)
 
     def stop(self) -> None:
@@ -80,8 +80,8 @@ class Sharing:
 
     def _tell_totals(self, new: frozenset[bytes]) -> None:
         """Tell everybody what changed, and who is new where the counting begins."""
-        meters = self._house.state(Meters)
-        totals = Totals(dict(meters.ended), meters.newcomers, self._house.jobs.live.staged, self._house.events.followed)
+        meters = self._core.state(Meters)
+        totals = Totals(dict(meters.ended), meters.newcomers, self._core.jobs.live.staged, self._core.events.followed)
         for node_id in new if totals == self._told else self._board.here:
             self._board.send(node_id, totals)
         self._told = totals
@@ -93,10 +93,10 @@ class Sharing:
         if before is None:
             return  # What ended before this one came is in the database that it counted.
         ended = {state: count - before.ended.get(state, 0) for state, count in totals.ended.items()}
-        self._house.state(Meters).count_elsewhere(ended, users=totals.users - before.users)
+        self._core.state(Meters).count_elsewhere(ended, users=totals.users - before.users)
 
     def _tell_chains(self) -> None:
-        self._house.state(ContainersElsewhere).count_chains(sum([heard.chains for heard in self._heard.values()]))
+        self._core.state(ContainersElsewhere).count_chains(sum([heard.chains for heard in self._heard.values()]))
 
     def followers(self) -> list[bytes]:
         """Return the coordinators at which somebody follows events, as they last told."""
@@ -108,7 +108,7 @@ class Sharing:
 
     def _missed(self, sender: bytes) -> None:
         """What it revoked may have gone unheard; what it counts it tells anew when it is hailed."""
-        self._house.identity.forget_all_keys()
+        self._core.identity.forget_all_keys()
 
     def tell_whole(self, node_id: bytes) -> None:
         """Tell one coordinator everything with the next message: it is new, or missed some."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from comptoir.cluster.take_over import BEAT_S
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.recover import recover
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.folderlock import FolderLock
@@ -35,7 +35,7 @@ class NotAlone(Refusal):
 
 
 @contextlib.asynccontextmanager
-async def alone(house: House, folder: Path) -> AsyncIterator[None]:
+async def alone(core: Core, folder: Path) -> AsyncIterator[None]:
     """Be the only coordinator until the block ends; takes up what is unfinished first.
 
     Raises:
@@ -46,12 +46,12 @@ async def alone(house: House, folder: Path) -> AsyncIterator[None]:
     before = lock.take()
     try:
         if before:
-            await house.nodes.leave(before)
-        if house.db.dialect == "postgresql":
-            await _until_alone(house)
-        lock.note(house.node_id)
-        await recover(house)
-        beating = asyncio.create_task(_beat_forever(house))
+            await core.nodes.leave(before)
+        if core.db.dialect == "postgresql":
+            await _until_alone(core)
+        lock.note(core.node_id)
+        await recover(core)
+        beating = asyncio.create_task(_beat_forever(core))
         try:
             yield
         finally:
@@ -59,12 +59,12 @@ async def alone(house: House, folder: Path) -> AsyncIterator[None]:
             with contextlib.suppress(asyncio.CancelledError):
                 await beating
             with contextlib.suppress(Unavailable):  # The next start finds out by the lock.
-                await house.nodes.leave()
+                await core.nodes.leave()
     finally:
         lock.release()
 
 
-async def _until_alone(house: House) -> None:
+async def _until_alone(core: Core) -> None:
     """Wait for whoever is here to fall silent; a living one does not.
 
     Raises:
@@ -72,15 +72,15 @@ async def _until_alone(house: House) -> None:
     """
     loop = asyncio.get_running_loop()
     until_s = loop.time() + NODE_SILENT_S + BEAT_S
-    while await house.nodes.others():
+    while await core.nodes.others():
         if loop.time() > until_s:
             raise NotAlone
         await asyncio.sleep(LOOK_S)
 
 
-async def _beat_forever(house: House) -> None:
+async def _beat_forever(core: Core) -> None:
     """Give signs of life, so that whoever comes to this database by mistake finds out."""
-    while house.db.dialect == "postgresql":
+    while core.db.dialect == "postgresql":
         await asyncio.sleep(BEAT_S)
         with contextlib.suppress(Refusal):  # The database is away; it is told by everything else.
-            await house.nodes.beat()
+            await core.nodes.beat()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from comptoir.cluster.messages import Hail, Owned
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.assign import lose
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.drain import Shutdown
@@ -36,10 +36,10 @@ class TakeOver:
     """Knows who is alive, and takes over what the dead owned."""
 
     def __init__(
-        self, house: House, switchboard: Switchboard, mirrors: Mirrors, *, meet_node: Callable[[bytes], None],
+        self, core: Core, switchboard: Switchboard, mirrors: Mirrors, *, meet_node: Callable[[bytes], None],
         forget_node: Callable[[bytes], None],
     ) -> None:  # fmt: skip
-        self._house = house
+        self._core = core
         self._board = switchboard
         self._mirrors = mirrors
         self._meet_node = meet_node
@@ -79,7 +79,7 @@ class TakeOver:
                 await self._beat()
                 await self._mirrors.look()
                 if not self._board.up:
-                    await self._check_own([job for job in self._house.jobs.live.all() if job.watched])
+                    await self._check_own([job for job in self._core.jobs.live.all() if job.watched])
                     await self._take_waiting()
             except Refusal as refusal:
                 log.warning("no sign of life could be given: %s", refusal)
@@ -91,22 +91,22 @@ class TakeOver:
     async def _beat(self) -> None:
         now = self._loop.time()
         missed = now - self._beaten_s > NODE_SILENT_S
-        self.nodes = await self._house.nodes.beat()
-        await self._house.nodes.measure(self._house.clock.now_ms)
+        self.nodes = await self._core.nodes.beat()
+        await self._core.nodes.measure(self._core.clock.now_ms)
         after = self._loop.time()
         if missed or after - now > NODE_SILENT_S / 2:
             self._regular_since_s = after
         self._beaten_s = after
-        me = next((node for node in self.nodes if node.id == self._house.node_id), None)
+        me = next((node for node in self.nodes if node.id == self._core.node_id), None)
         if me is None:
             # Taken to be gone for good: the row is made anew, and what was taken meanwhile is looked up.
-            await self._house.nodes.join()
+            await self._core.nodes.join()
             missed = True
         alive = self._judge()
         self._absent = {node.id for node in self.nodes if not node.connected}
         self._note(alive)
         if missed:
-            await self._check_own(self._house.jobs.live.all())
+            await self._check_own(self._core.jobs.live.all())
         self._beats += 1
         if self._strangers or self._beats % SEARCH_EVERY == 0:
             await self.search()
@@ -116,7 +116,7 @@ class TakeOver:
         sure = self._loop.time() - self._regular_since_s >= NODE_SILENT_S
         alive = set()
         for node in self.nodes:
-            if node.id == self._house.node_id or node.left:
+            if node.id == self._core.node_id or node.left:
                 continue
             absent = not node.connected and node.id in self._absent
             if (node.silent_ms < NODE_SILENT_S * 1000 and not (absent and sure)) or (
@@ -137,16 +137,16 @@ class TakeOver:
             self._strangers.add(node_id)
             self._forget_node(node_id)
             for job in self._of_home(node_id):
-                hang_up(self._house, job)
+                hang_up(self._core, job)
 
     def _of_home(self, node_id: bytes) -> list[LiveJob]:
         """Return our jobs whose client was connected to a coordinator that is gone: it hung up with it."""
-        return [job for job in self._house.jobs.live.all() if not job.detached and job.home_id == node_id]
+        return [job for job in self._core.jobs.live.all() if not job.detached and job.home_id == node_id]
 
     async def meet(self, node_id: bytes) -> None:
         """Look whether a coordinator that is not here is alive all the same: it may have begun since the last beat."""
         if all(node.id != node_id for node in self.nodes):
-            self.nodes = await self._house.nodes.beat()
+            self.nodes = await self._core.nodes.beat()
         self._note(self._judge() | self._board.here)  # Who is gone is for a beat to say.
 
     # -- taking over ---------------------------------------------------------------------------------------------
@@ -154,15 +154,15 @@ class TakeOver:
     async def search(self) -> int:
         """Take over every unfinished job whose owner is not alive; return how many. Several may do so side by side."""
         async with self._searching:
-            house, taken = self._house, 0
-            owners = await house.jobs.owners()
-            if owners <= {house.node_id} | self._board.here:
+            core, taken = self._core, 0
+            owners = await core.jobs.owners()
+            if owners <= {core.node_id} | self._board.here:
                 self._strangers.clear()
                 return 0
             # Read again, and later than the owners: whoever joined in between is alive.
-            self.nodes = await house.nodes.beat()
-            gone = list(owners - self._judge() - {house.node_id})
-            while gone and (rows := await house.jobs.take_over(node_id=house.node_id, of=gone)):
+            self.nodes = await core.nodes.beat()
+            gone = list(owners - self._judge() - {core.node_id})
+            while gone and (rows := await core.jobs.take_over(node_id=core.node_id, of=gone)):
                 taken += len(rows)
                 self._board.tell_all(Owned([row.id for row in rows]))
                 for row in rows:
@@ -176,23 +176,23 @@ class TakeOver:
 
     def _check_host(self, job_id: bytes, gone: Collection[bytes | None]) -> None:
         """Give on a job whose host linked to somebody alive since its lease began: it would have brought it, so it never got it."""
-        house = self._house
-        job = house.jobs.live.get(job_id)
+        core = self._core
+        job = core.jobs.live.get(job_id)
         lease = job.lease if job is not None and not job.closing else None
-        host = house.fleet.find(lease.host_id) if lease is not None else None
+        host = core.fleet.find(lease.host_id) if lease is not None else None
         if job is None or lease is None or host is None or not host.reach.one_place or host.status == OFFLINE:
             return
         if host.node_id not in gone and lease.started_ms < host.came_ms:
             why = "the host linked again without the job"
-            house.background.spawn(lose(house, job, lease, why, fault=Fault.COORDINATOR, again=True))
+            core.background.spawn(lose(core, job, lease, why, fault=Fault.COORDINATOR, again=True))
 
     async def bring(self, host_id: bytes, leases: list[bytes]) -> None:
         """A worker came here with open leases: own their jobs, whoever did until now."""
-        house = self._house
-        unknown = [lease for lease in leases if house.jobs.live.by_lease(lease) is None]
+        core = self._core
+        unknown = [lease for lease in leases if core.jobs.live.by_lease(lease) is None]
         if not unknown:
             return
-        rows = await house.jobs.claim_leases(unknown, node_id=house.node_id, host_id=host_id)
+        rows = await core.jobs.claim_leases(unknown, node_id=core.node_id, host_id=host_id)
         if rows:
             self.taken += len(rows)
             log.info("a worker brought %d jobs from another coordinator", len(rows))
@@ -202,40 +202,40 @@ class TakeOver:
 
     async def _check_own(self, mine: list[LiveJob]) -> None:
         """Find out which of our jobs others have taken over, while nobody could tell us or we could not hear it."""
-        live = self._house.jobs.live
+        live = self._core.jobs.live
         for first in range(0, len(mine), 500):
             part = mine[first : first + 500]
-            found = await self._house.jobs.whereabouts([job.id for job in part])
+            found = await self._core.jobs.whereabouts([job.id for job in part])
             for job in part:
                 owner = found.get(job.id, ("", None))[1]
-                if owner is not None and owner != self._house.node_id and live.get(job.id) is job and not job.closing:
+                if owner is not None and owner != self._core.node_id and live.get(job.id) is job and not job.closing:
                     self._mirrors.become(job, owner)
 
     def _bus_changed(self, up: bool) -> None:
         if up:
-            self._house.background.spawn(self._check_own(self._house.jobs.live.all()))
+            self._core.background.spawn(self._check_own(self._core.jobs.live.all()))
 
     async def _take_waiting(self) -> None:
         """Without bus: take jobs that wait elsewhere for the hosts that are free here."""
-        house = self._house
-        if house.state(Shutdown).draining or len(house.jobs.queue):
+        core = self._core
+        if core.state(Shutdown).draining or len(core.jobs.queue):
             return
         free = {
             model: host.slots.free
-            for host in house.fleet
-            if not host.node_id and host.slots.free and host.id in house.lines
+            for host in core.fleet
+            if not host.node_id and host.slots.free and host.id in core.lines
             for model in host.candidates
         }
         if not free:
             return
         limit = min(CLAIM_MAX, sum(free.values()))
-        rows = await house.jobs.claim_waiting(node_id=house.node_id, models=list(free), limit=limit)
+        rows = await core.jobs.claim_waiting(node_id=core.node_id, models=list(free), limit=limit)
         for row in rows:
             await self._mirrors.take_up(row)
 
     async def leave(self) -> None:
         """Say goodbye: what is still ours may be taken at once."""
         try:
-            await self._house.nodes.leave()
+            await self._core.nodes.leave()
         except Unavailable as away:
             log.warning("the goodbye could not be written: %s", away)

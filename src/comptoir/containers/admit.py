@@ -7,7 +7,7 @@ a container is there if any host offers it, and open to a caller if any of those
 from collections.abc import Sequence
 
 from comptoir.containers.errors import ContainerRefused
-from comptoir.dispatch import House, State
+from comptoir.dispatch import Core, State
 from comptoir.hosts import Door
 from comptoir.kit.errors import TooManyRequests
 from comptoir.kit.ratelimit import RateLimiter, address_key
@@ -19,8 +19,8 @@ RATES_MAX = 10_000
 class ContainerRates(State):
     """What hosts let one caller ask of a container."""
 
-    def __init__(self, house: House) -> None:
-        self._clock = house.clock
+    def __init__(self, core: Core) -> None:
+        self._clock = core.clock
         self._limiters: dict[tuple[str, int, float], RateLimiter] = {}
 
     def limiter(self, container: str, requests: int, period_s: float) -> RateLimiter:
@@ -34,7 +34,7 @@ class ContainerRates(State):
         return found
 
 
-def admit(house: House, containers: Sequence[str], *, proof: bool, caller: str) -> None:
+def admit(core: Core, containers: Sequence[str], *, proof: bool, caller: str) -> None:
     """Do nothing if a job may run *containers* for *caller* (an address).
 
     Raises, in the order they are checked:
@@ -44,7 +44,7 @@ def admit(house: House, containers: Sequence[str], *, proof: bool, caller: str) 
     """
     if not containers:
         raise ContainerRefused("No containers specified")
-    every = [house.fleet.catalog.doors(name) for name in containers]
+    every = [core.fleet.catalog.doors(name) for name in containers]
     for name, doors in zip(containers, every, strict=True):
         if not doors:
             raise ContainerRefused("Container not supported", {"container": name})
@@ -56,15 +56,15 @@ def admit(house: House, containers: Sequence[str], *, proof: bool, caller: str) 
         if not any(door.admits(caller) for door in doors):
             raise ContainerRefused("Container not allowed for address", {"container": name, "address": caller})
     for name, doors in zip(containers, every, strict=True):
-        _count(house, name, [door for door in doors if door.admits(caller)], caller)
+        _count(core, name, [door for door in doors if door.admits(caller)], caller)
 
 
-def _count(house: House, name: str, doors: Sequence[Door], caller: str) -> None:
+def _count(core: Core, name: str, doors: Sequence[Door], caller: str) -> None:
     """Count one job of *caller* against the most generous of the limits that hosts have of their own."""
     if not all(door.rate_requests for door in doors):
         return
     best = max(doors, key=lambda door: door.rate_requests / door.rate_period_s)
-    limiter = house.state(ContainerRates).limiter(name, best.rate_requests, best.rate_period_s)
+    limiter = core.state(ContainerRates).limiter(name, best.rate_requests, best.rate_period_s)
     allowance = limiter.take(address_key(caller))
     if not allowance.allowed:
         limit = f"container {name!r} takes {best.rate_requests} jobs of one caller in {best.rate_period_s:g} s"

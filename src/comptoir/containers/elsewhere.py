@@ -3,7 +3,7 @@
 import asyncio
 from typing import Protocol
 
-from comptoir.dispatch import House, State
+from comptoir.dispatch import Core, State
 
 
 class ContainerTalk(Protocol):
@@ -26,7 +26,7 @@ class NoContainerTalk:
 class ContainersElsewhere(State):
     """What this coordinator knows of containers at others."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self.talk: ContainerTalk = NoContainerTalk()
         self.chains = 0
         """Unfinished chains that other coordinators own, as they last told."""

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from comptoir.containers.elsewhere import ContainersElsewhere
 from comptoir.containers.support import SupportCache
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 
 WAIT_S = 0.04
 """How long an answer is waited for; Infernet's own client gives up after one second, and what comes later is remembered."""
@@ -29,55 +29,55 @@ class Asks(Protocol):
         ...
 
 
-async def model_support(house: House, model_id: str) -> dict[str, bytes]:
+async def model_support(core: Core, model_id: str) -> dict[str, bytes]:
     """Return what each container on offer says of *model_id*: JSON by container, empty where it has not answered yet.
 
     Within some `WAIT_S`: what is older than `support.FRESH_S`, or not known, is asked for, and the last that was known is
     given where the answer is late.
     """
-    now_s = house.clock.monotonic_s()
-    names = [summary.name for summary in house.fleet.catalog.containers()]
-    stale = [name for name in names if not house.state(SupportCache).is_fresh(name, model_id, now_s=now_s)]
-    asked = [_asking(house, name, model_id) for name in stale]
+    now_s = core.clock.monotonic_s()
+    names = [summary.name for summary in core.fleet.catalog.containers()]
+    stale = [name for name in names if not core.state(SupportCache).is_fresh(name, model_id, now_s=now_s)]
+    asked = [_asking(core, name, model_id) for name in stale]
     if asked:
         await asyncio.wait(asked, timeout=WAIT_S)
-    return {name: house.state(SupportCache).known(name, model_id) for name in names}
+    return {name: core.state(SupportCache).known(name, model_id) for name in names}
 
 
-def _asking(house: House, container: str, model_id: str) -> "asyncio.Task[None]":
-    asking, key = house.state(SupportCache).asking, (container, model_id)
+def _asking(core: Core, container: str, model_id: str) -> "asyncio.Task[None]":
+    asking, key = core.state(SupportCache).asking, (container, model_id)
     task = asking.get(key)
     if task is None:
-        task = asking[key] = asyncio.get_running_loop().create_task(_ask(house, container, model_id))
+        task = asking[key] = asyncio.get_running_loop().create_task(_ask(core, container, model_id))
         task.add_done_callback(lambda _: asking.pop(key, None))
     return task
 
 
-async def _ask(house: House, container: str, model_id: str) -> None:
-    hosts = sorted(house.fleet.with_container(container), key=lambda each: each.away)
-    reached = [candidate for candidate in hosts if candidate.away or candidate.host_id in house.lines]
+async def _ask(core: Core, container: str, model_id: str) -> None:
+    hosts = sorted(core.fleet.with_container(container), key=lambda each: each.away)
+    reached = [candidate for candidate in hosts if candidate.away or candidate.host_id in core.lines]
     for candidate in reached[:HOSTS_ASKED_MAX]:
         if candidate.away:
-            body = await house.state(ContainersElsewhere).talk.inquire(candidate.host_id, container, model_id)
+            body = await core.state(ContainersElsewhere).talk.inquire(candidate.host_id, container, model_id)
         else:
-            body = await _host_says(house, candidate.host_id, container, model_id)
+            body = await _host_says(core, candidate.host_id, container, model_id)
         if body:
-            house.state(SupportCache).note(container, model_id, body, now_s=house.clock.monotonic_s())
+            core.state(SupportCache).note(container, model_id, body, now_s=core.clock.monotonic_s())
             return
 
 
-async def ask_here(house: House, host_id: bytes, container: str, model_id: str) -> bytes:
+async def ask_here(core: Core, host_id: bytes, container: str, model_id: str) -> bytes:
     """Return what a container of a host that is linked here says of a model; empty: nothing, or the host is not here."""
-    if house.state(SupportCache).is_fresh(container, model_id, now_s=house.clock.monotonic_s()):
-        return house.state(SupportCache).known(container, model_id)
-    body = await _host_says(house, host_id, container, model_id)
+    if core.state(SupportCache).is_fresh(container, model_id, now_s=core.clock.monotonic_s()):
+        return core.state(SupportCache).known(container, model_id)
+    body = await _host_says(core, host_id, container, model_id)
     if body:
-        house.state(SupportCache).note(container, model_id, body, now_s=house.clock.monotonic_s())
+        core.state(SupportCache).note(container, model_id, body, now_s=core.clock.monotonic_s())
     return body
 
 
-async def _host_says(house: House, host_id: bytes, container: str, model_id: str) -> bytes:
-    line: object = house.lines.get(host_id)
+async def _host_says(core: Core, host_id: bytes, container: str, model_id: str) -> bytes:
+    line: object = core.lines.get(host_id)
     if not isinstance(line, Asks):
         return b""
     try:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from comptoir.dispatch import House, State
+from comptoir.dispatch import Core, State
 from comptoir.kit.db import Tx
 from comptoir.kit.errors import Unavailable
 
@@ -48,8 +48,8 @@ _encode = msgspec.json.Encoder().encode
 class RecordedStatuses(State):
     """Statuses by scope and name."""
 
-    def __init__(self, house: House) -> None:
-        self._db = house.db
+    def __init__(self, core: Core) -> None:
+        self._db = core.db
 
     async def put(self, scope: str, name: str, *, status: str, containers: Sequence[str], at_ms: int) -> None:
         """Note a status, whatever was noted before; durable when it returns."""
@@ -81,9 +81,9 @@ class RecordedStatuses(State):
 
 
 @contextlib.asynccontextmanager
-async def forgetting(house: House) -> AsyncIterator[None]:
+async def forgetting(core: Core) -> AsyncIterator[None]:
     """Forget statuses that nobody touched for ``retention_days``, every hour until the block ends; 0 keeps them."""
-    task = asyncio.create_task(_forget_forever(house))
+    task = asyncio.create_task(_forget_forever(core))
     try:
         yield
     finally:
@@ -92,20 +92,20 @@ async def forgetting(house: House) -> AsyncIterator[None]:
             await task
 
 
-async def _forget_forever(house: House) -> None:
-    while house.settings.retention_days:
+async def _forget_forever(core: Core) -> None:
+    while core.settings.retention_days:
         try:
-            await forget_old(house)
+            await forget_old(core)
         except Unavailable as away:
             log.warning("old statuses are kept until the database is back: %s", away)
         await asyncio.sleep(FORGET_EVERY_S)
 
 
-async def forget_old(house: House) -> None:
+async def forget_old(core: Core) -> None:
     """Forget statuses past ``retention_days``.
 
     Raises:
         Unavailable: the database is out of reach.
     """
-    older_than_ms = house.clock.now_ms() - house.settings.retention_days * DAY_MS
-    await house.state(RecordedStatuses).forget(older_than_ms=older_than_ms)
+    older_than_ms = core.clock.now_ms() - core.settings.retention_days * DAY_MS
+    await core.state(RecordedStatuses).forget(older_than_ms=older_than_ms)

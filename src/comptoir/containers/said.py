@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.events import HostResources
 from comptoir.hosts import Host
 
@@ -28,7 +28,7 @@ def is_said(body: bytes) -> bool:
     return True
 
 
-def note_said(house: House, host: Host, of: Mapping[str, bytes]) -> None:
+def note_said(core: Core, host: Host, of: Mapping[str, bytes]) -> None:
     """Take what the containers of a host here say of themselves, in place of what they said before, and say so."""
     offered = {offer.name for offer in host.row.models if offer.container is not None}
     said, size = {}, 0
@@ -36,5 +36,5 @@ def note_said(house: House, host: Host, of: Mapping[str, bytes]) -> None:
         size += len(body)
         if name in offered and size <= SAID_OF_HOST_BYTES_MAX and is_said(body):
             said[name] = body
-    house.fleet.catalog.set_resources(host.id, said)
-    house.events.publish(HostResources(host.id, said))
+    core.fleet.catalog.set_resources(host.id, said)
+    core.events.publish(HostResources(host.id, said))

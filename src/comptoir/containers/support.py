@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from typing import NamedTuple
 
-from comptoir.dispatch import House, State
+from comptoir.dispatch import Core, State
 
 FRESH_S = 30.0
 """How long an answer is given without asking again."""
@@ -24,7 +24,7 @@ class SupportAnswer(NamedTuple):
 class SupportCache(State):
     """Answers by container and model; the oldest are forgotten first."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self._answers: OrderedDict[tuple[str, str], SupportAnswer] = OrderedDict()
         self.asking: dict[tuple[str, str], asyncio.Task[None]] = {}
         """Questions under way: one container is not asked the same twice at a time."""

@@ -2,11 +2,11 @@
 
 Read it in this order: `submit` (accept and hold) -> `assign` (give to a host) -> `stream` (take frames) -> `advance` (on to the
 next container of a chain) -> `settle` (end and pay), beside them `cancel`, `expire`, `recover`, `drain` and `onboard`.
-No SQL, no HTTP in here. `House` is what every verb works on.
+No SQL, no HTTP in here. `Core` is what every verb works on.
 """
 
-from comptoir.dispatch.house import House, Membership, State
+from comptoir.dispatch.core import Core, Membership, State
 from comptoir.dispatch.peers import Peers, Standing
 from comptoir.dispatch.submit import Order
 
-__all__ = ["House", "Membership", "Order", "Peers", "Standing", "State"]
+__all__ = ["Core", "Membership", "Order", "Peers", "Standing", "State"]

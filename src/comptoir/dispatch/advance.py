@@ -6,14 +6,14 @@ twice.
 """
 
 from comptoir.dispatch.assign import Delivered, line_up, requeue, spec_of, start, take
-from comptoir.dispatch.house import House
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.settle import segment_of
 from comptoir.jobs import AttemptState, Fault, LiveJob
 from comptoir.link import SEGMENT_PAYLOAD_TYPE, Usage, pae
 from comptoir.receipts import statement_bytes
 
 
-async def advance(house: House, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes) -> None:
+async def advance(core: Core, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes) -> None:
     """End the attempt at a stage that was not the last, and start the next one on its output.
 
     Raises:
@@ -24,17 +24,17 @@ async def advance(house: House, job: LiveJob, *, finish_reason: str, usage: Usag
     assert lease is not None and not job.on_last_stage
     delivered = None
     if signature:
-        public_key = house.fleet.get(lease.host_id).row.public_key or b""
+        public_key = core.fleet.get(lease.host_id).row.public_key or b""
         signed = pae(SEGMENT_PAYLOAD_TYPE, statement_bytes(segment_of(job, lease, finish_reason, usage)))
         delivered = Delivered(signature, signed, public_key)
-    await requeue(house, job, lease, "", fault=Fault.NONE, state=AttemptState.DONE, unpaid=False, delivered=delivered)
+    await requeue(core, job, lease, "", fault=Fault.NONE, state=AttemptState.DONE, unpaid=False, delivered=delivered)
     if job.refused or job.over or job.owner_node or job.closing:
         return
-    house.fleet.outcome(lease.host_id, "done", tokens=job.segments[-1].count)
+    core.fleet.outcome(lease.host_id, "done", tokens=job.segments[-1].count)
     job.begin_stage()
     spec = spec_of(job)
-    candidate = take(house, spec)
+    candidate = take(core, spec)
     if candidate is not None:
-        await start(house, job, candidate)
+        await start(core, job, candidate)
     else:
-        line_up(house, job, spec, first=True)
+        line_up(core, job, spec, first=True)

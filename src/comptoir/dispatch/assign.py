@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import msgspec
 
+from comptoir.dispatch.core import Core, Turn
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.ending_later import Later, or_later
 from comptoir.dispatch.errors import BadSegment
-from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import JobAssigned
@@ -47,7 +47,7 @@ ATTEMPTS_MAX = 4
 """Hosts that one job is tried on; one that four hosts lost is more likely a bad job than bad luck."""
 
 
-def take(house: House, spec: Spec, *, here: bool = False) -> Candidate | None:
+def take(core: Core, spec: Spec, *, here: bool = False) -> Candidate | None:
     """Choose the best free host for *spec* and reserve its slot; None: the job has to wait.
 
     Args:
@@ -55,24 +55,24 @@ def take(house: House, spec: Spec, *, here: bool = False) -> Candidate | None:
     """
     if here:
         spec = replace(spec, here=True)
-    free = house.fleet.free_list(spec.model)
-    candidate = choose(spec, free, house.preference) if free is not None else None
+    free = core.fleet.free_list(spec.model)
+    candidate = choose(spec, free, core.preference) if free is not None else None
     if candidate is not None:
-        house.fleet.reserve(candidate.host_id, candidate.model, prefix_key=spec.prefix_key)
+        core.fleet.reserve(candidate.host_id, candidate.model, prefix_key=spec.prefix_key)
     return candidate
 
 
-def new_lease(house: House, job: LiveJob, candidate: Candidate) -> Lease:
+def new_lease(core: Core, job: LiveJob, candidate: Candidate) -> Lease:
     """Return a lease for the reserved host that goes on where *job* stands; it is not open yet."""
-    host = house.fleet.get(candidate.host_id)
+    host = core.fleet.get(candidate.host_id)
     return Lease(
         id=new_id(), host_id=candidate.host_id, model=candidate.model, first_frame=len(job.frames), chain=job.chain,
         rate_in=candidate.rate_in, rate_out=candidate.rate_out,
-        started_ms=house.clock.now_ms(), started_s=house.clock.monotonic_s(), signs=host.row.public_key is not None,
+        started_ms=core.clock.now_ms(), started_s=core.clock.monotonic_s(), signs=host.row.public_key is not None,
     )  # fmt: skip
 
 
-def give(house: House, job: LiveJob, lease: Lease) -> None:
+def give(core: Core, job: LiveJob, lease: Lease) -> None:
     """Send a durably leased job down its host's line.
 
     A host that comes back (`Reach`) keeps the lease and gets the job when it is back, within `RELINK_S`; from
@@ -83,75 +83,73 @@ def give(house: House, job: LiveJob, lease: Lease) -> None:
     if job.closing or job.lease is not lease:
         return
     job.begin_running(lease)
-    line = house.lines.get(lease.host_id)
+    line = core.lines.get(lease.host_id)
     if line is not None and line.send_job(job, lease):
-        if house.events.heard(JobAssigned):
-            house.events.publish(JobAssigned(job.owner_id, house.clock.now_ms(), job.id, lease.id, lease.host_id))
+        if core.events.heard(JobAssigned):
+            core.events.publish(JobAssigned(job.owner_id, core.clock.now_ms(), job.id, lease.id, lease.host_id))
         return
-    host = house.fleet.find(lease.host_id)
-    gone = host is None or not host.reach.comes_back or house.state(Shutdown).draining
+    host = core.fleet.find(lease.host_id)
+    gone = host is None or not host.reach.comes_back or core.state(Shutdown).draining
     if gone or job.kind.resume(job) is Resume.NEVER:
         why = "the line to the host was gone"
-        house.background.spawn(
-            or_later(house, job, lambda: lose(house, job, lease, why, fault=Fault.NONE, reached=False))
-        )
+        core.background.spawn(or_later(core, job, lambda: lose(core, job, lease, why, fault=Fault.NONE, reached=False)))
 
 
-async def start(house: House, job: LiveJob, candidate: Candidate) -> None:
+async def start(core: Core, job: LiveJob, candidate: Candidate) -> None:
     """Lease a queued job to a reserved host: durable first, then down the line. To a host of another coordinator it is offered."""
     if candidate.away:
-        if not house.peers.offer(job, candidate):
-            wait_here(house, job)
+        if not core.peers.offer(job, candidate):
+            wait_here(core, job)
         return
     if not job.may_be_leased:
-        house.fleet.release(candidate.host_id)
+        core.fleet.release(candidate.host_id)
         return
     try:
-        lease = await lease_on(house, job, candidate, from_id=house.node_id)
+        lease = await lease_on(core, job, candidate, from_id=core.node_id)
     except JobMoved:
-        house.peers.moved(job)
+        core.peers.moved(job)
     except JobFinished as refusal:
         log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
     except Refusal as refusal:
         log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
-        if job.lease is None and not job.closing and job.id not in house.jobs.queue:
-            line_up(house, job, spec_of(job), first=True)
+        if job.lease is None and not job.closing and job.id not in core.jobs.queue:
+            line_up(core, job, spec_of(job), first=True)
     else:
-        give(house, job, lease)
+        give(core, job, lease)
 
 
-def wait_here(house: House, job: LiveJob) -> None:
+def wait_here(core: Core, job: LiveJob) -> None:
     """Let a queued job that nobody elsewhere took wait here, or give it to a free host of this coordinator."""
-    if job.closing or job.over or job.owner_node or job.lease is not None or job.id in house.jobs.queue:
+    if job.closing or job.over or job.owner_node or job.lease is not None or job.id in core.jobs.queue:
         return
     spec = spec_of(job)
-    candidate = take(house, spec, here=True)
+    candidate = take(core, spec, here=True)
     if candidate is not None:
-        house.background.spawn(start(house, job, candidate))
+        core.background.spawn(start(core, job, candidate))
     else:
-        line_up(house, job, spec, first=True)
+        line_up(core, job, spec, first=True)
 
 
-async def lease_on(house: House, job: LiveJob, candidate: Candidate, *, from_id: bytes) -> Lease:
+async def lease_on(core: Core, job: LiveJob, candidate: Candidate, *, from_id: bytes) -> Lease:
     """Write a lease on a queued job for a reserved host; whoever owned the job (*from_id*), this coordinator does now.
 
     Raises (the slot is free again then, and the job without a lease):
         JobMoved: it is no longer *from_id*'s. JobFinished: it is not queued any more. Unavailable: the database is away.
     """
-    lease = new_lease(house, job, candidate)
-    await write_lease(house, job, lease, from_id=from_id)
+    lease = new_lease(core, job, candidate)
+    await write_lease(core, job, lease, from_id=from_id)
     return lease
 
 
-async def write_lease(house: House, job: LiveJob, lease: Lease, *, from_id: bytes) -> None:
+async def write_lease(core: Core, job: LiveJob, lease: Lease, *, from_id: bytes) -> None:
     """Open and write *lease* on a queued job; raises and undoes as `lease_on`."""
-    change = house.jobs.live.lease_to(job, lease)
+    change = core.jobs.live.lease_to(job, lease)
     try:
-        await house.db.batch(start_verb, start_of(job, lease, node_id=house.node_id, from_id=from_id), turn=Turn.START)
+        await core.db.batch(start_verb, start_of(job, lease, node_id=core.node_id, from_id=from_id), turn=Turn.START)
     except Refusal:
-        house.state(Later).look()
+        core.state(Later).look()
         if change.undo():
-            house.fleet.release(lease.host_id)
+            core.fleet.release(lease.host_id)
         raise
 
 
@@ -190,29 +188,29 @@ def _entry(kind: Kind, part: Part, caller: str) -> Entry | None:
     return Entry(caller, enters=part.enters, proof=part.proof) if kind.asks_entry else None
 
 
-def line_up(house: House, job: LiveJob, spec: Spec, *, first: bool = False) -> None:
+def line_up(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> None:
     """Put a durably queued job in line; one whose stream stands still is not to wait there for long (`dispatch.expire`).
 
     A job between two stages has no such stream: what the next one makes begins when it runs.
     """
     if job.has_loose_frames:
-        house.jobs.live.stand_still(job, house.clock.monotonic_s())
-    house.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=first)
+        core.jobs.live.stand_still(job, core.clock.monotonic_s())
+    core.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=first)
 
 
-def pump(house: House, host_id: bytes) -> None:
+def pump(core: Core, host_id: bytes) -> None:
     """Give a host with free slots the oldest waiting jobs that it may run, until one of both runs out."""
-    queue = house.jobs.queue
-    if house.db.away:
-        house.state(Later).look()
+    queue = core.jobs.queue
+    if core.db.away:
+        core.state(Later).look()
         return
     while True:
-        host = house.fleet.find(host_id)
+        host = core.fleet.find(host_id)
         if (
             host is None
             or host.slots.free < 1
-            or host_id not in house.lines
-            or house.peers.yields(host)
+            or host_id not in core.lines
+            or core.peers.yields(host)
             or not len(queue)
         ):
             return
@@ -226,22 +224,22 @@ def pump(house: House, host_id: bytes) -> None:
         if entry is None:
             return
         candidate = candidates[entry.model]
-        house.fleet.reserve(host_id, entry.model)
-        job = house.jobs.live.get(entry.job_id)
+        core.fleet.reserve(host_id, entry.model)
+        job = core.jobs.live.get(entry.job_id)
         if job is None or job.closing:
-            house.fleet.release(host_id)
+            core.fleet.release(host_id)
             continue
-        house.background.spawn(start(house, job, candidate))
+        core.background.spawn(start(core, job, candidate))
 
 
-def pump_all(house: House) -> None:
+def pump_all(core: Core) -> None:
     """Give every host with free slots what it may run: the database is back, and jobs have waited for it."""
-    for host_id in list(house.lines):
-        pump(house, host_id)
+    for host_id in list(core.lines):
+        pump(core, host_id)
 
 
 async def lose(
-    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None = None, unpaid: bool = False,
+    core: Core, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None = None, unpaid: bool = False,
     again: bool = False, reached: bool = True,
 ) -> None:  # fmt: skip
     """Take the lease away from a host that fell silent or broke; the job goes on at another host, or ends honestly.
@@ -257,12 +255,12 @@ async def lose(
     """
     if job.lease is not lease or job.closing:
         return
-    drop_hedge(house, job, "the job goes to another host")
+    drop_hedge(core, job, "the job goes to another host")
     blame = job.blame(lease.host_id, again=again) if fault in (Fault.HOST, Fault.CAPACITY) else None
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
     try:
         await _end_or_requeue(
-            house, job, lease, why, fault=fault, ending=ending, unpaid=unpaid, reached=reached
+            core, job, lease, why, fault=fault, ending=ending, unpaid=unpaid, reached=reached
         )  # fmt: skip
     except Unavailable:
         # Not written: the lease stands until the next sweep tries again, and nobody has lost anything yet.
@@ -272,28 +270,28 @@ async def lose(
     if job.refused or job.over or job.owner_node:
         return
     spec = spec_of(job)
-    candidate = take(house, replace(spec, deny=spec.deny | {lease.host_id}))
+    candidate = take(core, replace(spec, deny=spec.deny | {lease.host_id}))
     if candidate is not None:
-        await start(house, job, candidate)
+        await start(core, job, candidate)
     elif not job.closing:
-        line_up(house, job, spec, first=True)
+        line_up(core, job, spec, first=True)
         if lease.host_id not in spec.deny:
             # Not at once: a line that refuses everything would have the job going round and round.
-            asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, house, lease.host_id)
+            asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, core, lease.host_id)
 
 
 async def _end_or_requeue(
-    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool,
+    core: Core, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool,
     reached: bool,
 ) -> None:  # fmt: skip
     state = ending.attempt_state if ending is not None else AttemptState.LOST
     reason = "" if unpaid else job.finished_already()
     if reason and not job.on_last_stage:
-        await requeue(house, job, lease, why, fault=fault, state=state, unpaid=False)
+        await requeue(core, job, lease, why, fault=fault, state=state, unpaid=False)
         job.begin_stage()
         return
     if reason:
-        await finish(house, job, Ending(JobState.COMPLETED, attempt_state=state, fault=fault, finish_reason=reason))
+        await finish(core, job, Ending(JobState.COMPLETED, attempt_state=state, fault=fault, finish_reason=reason))
         return
     resume = job.kind.resume(job)
     if resume is Resume.FROM_STAGE and len(job.frames) > job.segment_start:
@@ -304,11 +302,11 @@ async def _end_or_requeue(
         (resume is Resume.NEVER and reached)
         or job.finished_already()
         or job.losses >= ATTEMPTS_MAX
-        or not house.fleet.possible(spec_of(job))
+        or not core.fleet.possible(spec_of(job))
     ):
-        await finish(house, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
+        await finish(core, job, ending or nobody_left(job, why, fault=fault or Fault.HOST))
         return
-    await requeue(house, job, lease, why, fault=fault, state=state, unpaid=unpaid)
+    await requeue(core, job, lease, why, fault=fault, state=state, unpaid=unpaid)
 
 
 def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = AttemptState.LOST) -> Ending:
@@ -328,7 +326,7 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
 
 
 async def requeue(
-    house: House, job: LiveJob, lease: Lease, why: str, *, fault: Fault, state: AttemptState, unpaid: bool,
+    core: Core, job: LiveJob, lease: Lease, why: str, *, fault: Fault, state: AttemptState, unpaid: bool,
     delivered: Delivered | None = None,
 ) -> None:  # fmt: skip
     """Close the attempt and put the job back in line, durably, with what was delivered in the journal.
@@ -340,45 +338,45 @@ async def requeue(
         BadSegment: its signature is not its own; the lease stands.
         Unavailable: the database is out of reach; the lease stands, until the next sweep tries again.
     """
-    live = house.jobs.live
+    live = core.jobs.live
     # Its process before this one may have shown frames that are gone now.
     anew = lease.revived and len(job.frames) < (lease.end_there if lease.end_there >= 0 else len(job.frames) + 1)
     count = job.segment_count
     signature = delivered.signature if delivered is not None else b""
     with live.requeue(job, lease, unpaid=unpaid, signature=signature) as (change, piece):
         item = Finish(
-            job_id=job.id, state=JobState.QUEUED, at_ms=house.clock.now_ms(), event_seq=job.events - 1, attempt_id=lease.id,
+            job_id=job.id, state=JobState.QUEUED, at_ms=core.clock.now_ms(), event_seq=job.events - 1, attempt_id=lease.id,
             attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), input_count=0,
             output_count=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="",
             error_message=why[:500], chain=job.chain if piece and not unpaid else b"", signature=signature, frames=piece,
-            usage=b"", node_id=house.node_id, count=count, first_frame=lease.first_frame, restarts=job.restarts + anew,
+            usage=b"", node_id=core.node_id, count=count, first_frame=lease.first_frame, restarts=job.restarts + anew,
             model=job.model,
         )  # fmt: skip
         try:
-            await house.db.batch(requeue_verb, Requeued(item, delivered), turn=Turn.REQUEUE)
+            await core.db.batch(requeue_verb, Requeued(item, delivered), turn=Turn.REQUEUE)
         except Refusal as refusal:
             if isinstance(refusal, Unavailable | BadSegment) and change.undo():
                 raise
             # The job is no longer ours to write, or it was refused and there is nothing to write to.
-            house.fleet.release(lease.host_id)
+            core.fleet.release(lease.host_id)
             if isinstance(refusal, JobMoved) and not job.refused:
-                house.peers.moved(job)
+                core.peers.moved(job)
             elif not (job.refused or job.owner_node):
                 raise
             return
     if fault == Fault.HOST:
-        house.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
+        core.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
     if anew:
         job.begin_anew()
-    house.fleet.release(lease.host_id)
+    core.fleet.release(lease.host_id)
     if not live.leased:
-        house.state(Shutdown).when_empty.set()  # A drain looks again.
-    _tell_host(house, job, lease, state if state is AttemptState.DONE else AttemptState.LOST)
+        core.state(Shutdown).when_empty.set()  # A drain looks again.
+    _tell_host(core, job, lease, state if state is AttemptState.DONE else AttemptState.LOST)
 
 
-def _tell_host(house: House, job: LiveJob, lease: Lease, state: AttemptState) -> None:
+def _tell_host(core: Core, job: LiveJob, lease: Lease, state: AttemptState) -> None:
     """Tell a host that it may stop and forget the lease; a worker that is never told holds it until it drains."""
-    line = house.lines.get(lease.host_id)
+    line = core.lines.get(lease.host_id)
     if line is not None:
         line.settled(job, lease, state=state, earned_uusd=0, balance_uusd=0)
 

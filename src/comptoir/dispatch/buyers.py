@@ -1,6 +1,6 @@
 """Buyers: how many jobs each has under way, and what credit each was last seen to have."""
 
-from comptoir.dispatch.house import House, State
+from comptoir.dispatch.core import Core, State
 from comptoir.kit.shares import Held
 
 CREDIT_SEEN_MAX = 100_000
@@ -10,7 +10,7 @@ CREDIT_SEEN_MAX = 100_000
 class Buyers(State):
     """What is known of buyers without asking the ledger."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self.in_flight = Held()
         """Unfinished jobs by buyer, here and at other coordinators."""
         self._credit: dict[bytes, int] = {}

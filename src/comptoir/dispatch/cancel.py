@@ -1,11 +1,11 @@
 """Cancel: the buyer wants no more (or hung up). The host stops at once; what was delivered is paid, the rest goes back."""
 
-from comptoir.dispatch.house import House
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobFinished, JobState, LiveJob
 
 
-async def cancel(house: House, job: LiveJob, *, reason: str = "cancelled by the buyer") -> None:
+async def cancel(core: Core, job: LiveJob, *, reason: str = "cancelled by the buyer") -> None:
     """Stop *job* and settle what was delivered.
 
     Idempotent: a job that is ending already is left to end.
@@ -17,38 +17,38 @@ async def cancel(house: House, job: LiveJob, *, reason: str = "cancelled by the 
     if job.over:
         raise JobFinished(job.state)
     if is_elsewhere(job):
-        house.peers.stop(job, reason)
+        core.peers.stop(job, reason)
         return
-    tell_host_to_stop(house, job, reason)
+    tell_host_to_stop(core, job, reason)
     ending = Ending(
         JobState.CANCELLED, attempt_state=AttemptState.FAILED, fault=Fault.BUYER, code="cancelled", message=reason,
         finish_reason="cancelled",
     )  # fmt: skip
-    await finish(house, job, ending)
+    await finish(core, job, ending)
     if is_elsewhere(job):
         # It moved to another coordinator in the same moment.
-        house.peers.stop(job, reason)
+        core.peers.stop(job, reason)
 
 
-def hang_up(house: House, job: LiveJob) -> None:
+def hang_up(core: Core, job: LiveJob) -> None:
     """The client of an attached job is gone: cancel it in the background, the host being told right away."""
     if not job.over and not job.closing:
-        tell_host_to_stop(house, job, "the client hung up")
-        house.background.spawn(_cancel_quietly(house, job))
+        tell_host_to_stop(core, job, "the client hung up")
+        core.background.spawn(_cancel_quietly(core, job))
 
 
-def tell_host_to_stop(house: House, job: LiveJob, reason: str) -> None:
+def tell_host_to_stop(core: Core, job: LiveJob, reason: str) -> None:
     """Send Cancel down the line of the job's host, if it has one."""
     lease = job.lease
     if lease is not None:
-        line = house.lines.get(lease.host_id)
+        line = core.lines.get(lease.host_id)
         if line is not None:
             line.cancel(lease, reason)
 
 
-async def _cancel_quietly(house: House, job: LiveJob) -> None:
+async def _cancel_quietly(core: Core, job: LiveJob) -> None:
     if not job.over:
-        await cancel(house, job, reason="the client hung up")
+        await cancel(core, job, reason="the client hung up")
 
 
 def is_elsewhere(job: LiveJob) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from comptoir.dispatch.house import House, State
+from comptoir.dispatch.core import Core, State
 from comptoir.kit.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 class Shutdown(State):
     """How far the shutdown of this coordinator has come."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self.leaving = False
         """Set once, when a stop begins: it is said to whoever asks, so that a balancer looks elsewhere."""
         self.draining = False
@@ -29,36 +29,36 @@ class Shutdown(State):
         self.leaving = self.draining = True
 
 
-def check_open(house: House) -> None:
+def check_open(core: Core) -> None:
     """Refuse what is new while that is the only honest answer.
 
     Raises:
         Unavailable: the house is draining, or its database is known to be out of reach.
     """
-    if house.state(Shutdown).draining:
+    if core.state(Shutdown).draining:
         raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
-    if house.db.away:
+    if core.db.away:
         raise Unavailable("the database is out of reach; try again in a moment")
 
 
-async def drain(house: House) -> int:
+async def drain(core: Core) -> int:
     """Refuse new jobs and wait up to ``drain_s`` for open answers to end; return how many are still open.
 
     Open are the answers that hosts here work on, and those that come from another coordinator to a client that is connected to
     this one. What is left stays in the database as running or queued: another coordinator takes it up, or the next start.
     Idempotent.
     """
-    stop = house.state(Shutdown)
+    stop = core.state(Shutdown)
     stop.refuse_jobs()
-    live = house.jobs.live
+    live = core.jobs.live
     if live.open_answers:
         log.info("draining: %d answers are still open", live.open_answers)
         try:
-            async with asyncio.timeout(house.settings.drain_s):
+            async with asyncio.timeout(core.settings.drain_s):
                 while live.open_answers:
                     stop.when_empty.clear()
                     await stop.when_empty.wait()
         except TimeoutError:
-            log.warning("%d answers did not finish in %g s and stay in line", live.open_answers, house.settings.drain_s)
-    await house.background.settle_down()
+            log.warning("%d answers did not finish in %g s and stay in line", live.open_answers, core.settings.drain_s)
+    await core.background.settle_down()
     return live.open_answers

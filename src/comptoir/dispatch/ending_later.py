@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from comptoir.dispatch.house import House, State
+from comptoir.dispatch.core import Core, State
 from comptoir.events import DatabaseReturned
 from comptoir.jobs import LiveJob
 from comptoir.kit.errors import Unavailable
@@ -29,9 +29,9 @@ Again = Callable[[], Awaitable[object]]
 class Later(State):
     """Ends that wait for the database, by job: never more than there are unfinished jobs."""
 
-    def __init__(self, house: House) -> None:
-        self._db = house.db
-        self._events = house.events
+    def __init__(self, core: Core) -> None:
+        self._db = core.db
+        self._events = core.events
         self._kept: dict[bytes, Again] = {}
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -88,7 +88,7 @@ class Later(State):
                 del self._kept[job_id]
 
 
-async def or_later(house: House, job: LiveJob, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def or_later(core: Core, job: LiveJob, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run *verb* on *job*; if the database is away run it again when it is back, unless the job has gone on meanwhile.
 
     Raises:
@@ -101,9 +101,9 @@ async def or_later(house: House, job: LiveJob, verb: Callable[[], Coroutine[Any,
 
         async def again() -> None:
             if job.lease is lease and not job.closing and not job.over:
-                await or_later(house, job, verb)
+                await or_later(core, job, verb)
 
         # An end that was decided on is kept by whoever did.
         if not job.closing:
-            house.state(Later).keep(job.id, again)
+            core.state(Later).keep(job.id, again)
         raise

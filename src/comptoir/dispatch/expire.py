@@ -5,7 +5,7 @@ import logging
 
 from comptoir.dispatch.assign import nobody_left
 from comptoir.dispatch.cancel import tell_host_to_stop
-from comptoir.dispatch.house import House, State
+from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.watch import RELINK_S, ours, silence_max_s, take_away, why_lost
 from comptoir.jobs import AttemptState, Fault, JobState, Lease, LiveJob
@@ -40,7 +40,7 @@ TOGETHER_MAX = 256
 class Retention(State):
     """How far the walk over old jobs has come."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self.after = b""
         """Id of the last job looked at."""
         self.again_s = 0.0
@@ -49,127 +49,127 @@ class Retention(State):
         """The same of the walk over old events."""
 
 
-async def sweep_forever(house: House) -> None:
+async def sweep_forever(core: Core) -> None:
     """Run until cancelled."""
     turns = 0
-    before_s = house.clock.monotonic_s()
+    before_s = core.clock.monotonic_s()
     while True:
         await asyncio.sleep(SWEEP_S)
         turns += 1
-        late_s = house.clock.monotonic_s() - before_s - SWEEP_S
+        late_s = core.clock.monotonic_s() - before_s - SWEEP_S
         before_s += SWEEP_S + late_s
         if late_s > LATE_S:
             # This process stood still, and what the hosts sent meanwhile waits to be read: their silence was not theirs.
-            for job in house.jobs.live.under_lease():
+            for job in core.jobs.live.under_lease():
                 if job.lease is not None:
                     job.lease.forgive(late_s)
-        if house.db.away:
+        if core.db.away:
             # Nothing can be taken from anybody now; who is silent is judged when it is back.
             continue
         try:
-            await sweep(house)
+            await sweep(core)
             if turns % FLUSH_EVERY == 0:
-                await house.hosts.flush()
+                await core.hosts.flush()
             if turns % FORGET_EVERY == 0:
-                await forget(house)
+                await forget(core)
         except Refusal as refusal:
             log.warning("a sweep was cut short: %s", refusal)
         except Exception:  # The loop's edge: one failed look must not stop all later ones.
             log.exception("a sweep failed")
 
 
-async def sweep(house: House) -> None:
+async def sweep(core: Core) -> None:
     """Look once at every job past its deadline, every lease and every silent host; jobs that wait in line cost nothing."""
-    for host in house.fleet.silent():
+    for host in core.fleet.silent():
         log.info("host %s fell silent", host.id.hex())
-    now_s, now_ms = house.clock.monotonic_s(), house.common_ms()
-    live = house.jobs.live
-    due = [job for job in dict.fromkeys(live.due(now_ms) + list(live.broken)) if _due(house, job, now_s, now_ms)]
+    now_s, now_ms = core.clock.monotonic_s(), core.common_ms()
+    live = core.jobs.live
+    due = [job for job in dict.fromkeys(live.due(now_ms) + list(live.broken)) if _due(core, job, now_s, now_ms)]
     for first in range(0, len(due), TOGETHER_MAX):
-        await asyncio.gather(*(_end(house, job, now_ms) for job in due[first : first + TOGETHER_MAX]))
+        await asyncio.gather(*(_end(core, job, now_ms) for job in due[first : first + TOGETHER_MAX]))
     silent = [
         (job, lease, why)
         for job in live.under_lease()
-        if (lease := job.lease) is not None and not job.closing and (why := why_lost(house, job, lease, now_s))
+        if (lease := job.lease) is not None and not job.closing and (why := why_lost(core, job, lease, now_s))
     ]
     if silent:
-        await _take_away(house, silent, now_s)
+        await _take_away(core, silent, now_s)
 
 
-async def _take_away(house: House, silent: list[tuple[LiveJob, Lease, str]], now_s: float) -> None:
-    leased = {job.lease.host_id for job in house.jobs.live.under_lease() if job.lease is not None}
+async def _take_away(core: Core, silent: list[tuple[LiveJob, Lease, str]], now_s: float) -> None:
+    leased = {job.lease.host_id for job in core.jobs.live.under_lease() if job.lease is not None}
     if ours({lease.host_id for _, lease, _ in silent}, leased):
         log.warning("most hosts are silent: their leases get the whole time")
         silent = [
             (job, lease, why)
             for job, lease, why in silent
-            if now_s - lease.touched_s > (RELINK_S if lease.dropped_s else silence_max_s(house, job, lease))
+            if now_s - lease.touched_s > (RELINK_S if lease.dropped_s else silence_max_s(core, job, lease))
         ]
     for first in range(0, len(silent), TOGETHER_MAX):
-        await asyncio.gather(*(take_away(house, *each) for each in silent[first : first + TOGETHER_MAX]))
+        await asyncio.gather(*(take_away(core, *each) for each in silent[first : first + TOGETHER_MAX]))
 
 
-def _due(house: House, job: LiveJob, now_s: float, now_ms: int) -> bool:
+def _due(core: Core, job: LiveJob, now_s: float, now_ms: int) -> bool:
     if job.closing or job.over:
         return False
-    waits = job in house.jobs.live.broken
-    return now_ms >= job.deadline_ms or (waits and now_s - job.broken_s > house.settings.broken_wait_s)
+    waits = job in core.jobs.live.broken
+    return now_ms >= job.deadline_ms or (waits and now_s - job.broken_s > core.settings.broken_wait_s)
 
 
-async def _end(house: House, job: LiveJob, now_ms: int) -> None:
+async def _end(core: Core, job: LiveJob, now_ms: int) -> None:
     """End what is due of one job; what fails is tried again by the next sweep, and holds up no other job."""
     try:
         if now_ms >= job.deadline_ms:
-            tell_host_to_stop(house, job, "the job's deadline has passed")
+            tell_host_to_stop(core, job, "the job's deadline has passed")
             ending = Ending(
                 JobState.EXPIRED, attempt_state=AttemptState.FAILED, fault=Fault.CAPACITY, code="expired",
                 message="nobody answered the job before its deadline", status=504,
             )  # fmt: skip
-            await finish(house, job, ending)
+            await finish(core, job, ending)
         else:
-            why = f"no host was free to go on for {house.settings.broken_wait_s:g} s"
-            await finish(house, job, nobody_left(job, why, fault=Fault.CAPACITY))
+            why = f"no host was free to go on for {core.settings.broken_wait_s:g} s"
+            await finish(core, job, nobody_left(job, why, fault=Fault.CAPACITY))
     except Refusal as refusal:
         log.warning("job %s could not be ended: %s", job.id.hex(), refusal)
 
 
-async def forget(house: House) -> tuple[int, int]:
+async def forget(core: Core) -> tuple[int, int]:
     """Forget old idempotency keys, and prompts, answers and events past ``retention_days``; return how many keys and jobs.
 
     Bounded: the rest is for the next call. Money and receipts are kept for ever.
     """
-    settings, now_ms = house.settings, house.clock.now_ms()
-    walk = house.state(Retention)
+    settings, now_ms = core.settings, core.clock.now_ms()
+    walk = core.state(Retention)
     keys = jobs = 0
     for _ in range(FORGET_BATCHES_MAX):
-        gone = await house.idempotency.forget(older_than_ms=now_ms - int(settings.idempotency_ttl_s * 1000))
+        gone = await core.idempotency.forget(older_than_ms=now_ms - int(settings.idempotency_ttl_s * 1000))
         keys += gone
         if not gone:
             break
-    if settings.retention_days and house.clock.monotonic_s() >= walk.again_s:
+    if settings.retention_days and core.clock.monotonic_s() >= walk.again_s:
         older_than_ms = now_ms - settings.retention_days * DAY_MS
-        house.jobs.live.forget_recent(older_than_ms=older_than_ms)
+        core.jobs.live.forget_recent(older_than_ms=older_than_ms)
         for _ in range(FORGET_BATCHES_MAX):
-            touched, after = await house.jobs.forget(older_than_ms=older_than_ms, after=walk.after)
+            touched, after = await core.jobs.forget(older_than_ms=older_than_ms, after=walk.after)
             jobs += touched
             walk.after = after or b""
             if after is None:
-                walk.again_s = house.clock.monotonic_s() + WALK_AGAIN_S
+                walk.again_s = core.clock.monotonic_s() + WALK_AGAIN_S
                 break
-    if settings.retention_days and house.clock.monotonic_s() >= walk.events_again_s:
-        await _forget_events(house, walk, older_than_ms=now_ms - settings.retention_days * DAY_MS)
+    if settings.retention_days and core.clock.monotonic_s() >= walk.events_again_s:
+        await _forget_events(core, walk, older_than_ms=now_ms - settings.retention_days * DAY_MS)
     if keys or jobs:
         log.info("forgot %d idempotency keys and the contents of %d jobs", keys, jobs)
     return keys, jobs
 
 
-async def _forget_events(house: House, walk: Retention, *, older_than_ms: int) -> None:
+async def _forget_events(core: Core, walk: Retention, *, older_than_ms: int) -> None:
     forgotten = 0
     for _ in range(FORGET_BATCHES_MAX):
-        gone, through = await house.events.forget(older_than_ms=older_than_ms)
+        gone, through = await core.events.forget(older_than_ms=older_than_ms)
         forgotten += gone
         if through:
-            walk.events_again_s = house.clock.monotonic_s() + WALK_AGAIN_S
+            walk.events_again_s = core.clock.monotonic_s() + WALK_AGAIN_S
             break
     if forgotten:
         log.info("forgot %d events", forgotten)

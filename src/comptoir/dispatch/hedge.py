@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from comptoir.dispatch.assign import line_up, new_lease, requeue, spec_of, take, write_lease
-from comptoir.dispatch.house import House
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.second_host import Hedge, Hedges, drop_hedge
 from comptoir.events import JobAssigned
 from comptoir.jobs import AttemptState, Fault, JobMoved, Lease, LiveJob
@@ -21,29 +21,29 @@ from comptoir.link import Done, Fail, Frames
 FASTER = "another host was faster"
 
 
-def hedging(house: House) -> None:
+def hedging(core: Core) -> None:
     """Have second hosts started from now on, where the settings ask for it."""
 
     def assigned(event: JobAssigned) -> None:
-        job = house.jobs.live.get(event.job_id)
+        job = core.jobs.live.get(event.job_id)
         if job is not None and job.lease is not None and job.lease.id == event.lease_id:
-            hedge_later(house, job, job.lease)
+            hedge_later(core, job, job.lease)
 
-    if house.settings.hedge:
-        house.events.subscribe(JobAssigned, assigned)
+    if core.settings.hedge:
+        core.events.subscribe(JobAssigned, assigned)
 
 
-def hedge_later(house: House, job: LiveJob, lease: Lease) -> None:
+def hedge_later(core: Core, job: LiveJob, lease: Lease) -> None:
     """Have a second host started if the first frame is later than the 95th percentile of this host's."""
-    if not house.settings.hedge or not job.kind.may_hedge:
+    if not core.settings.hedge or not job.kind.may_hedge:
         return
-    host = house.fleet.find(lease.host_id)
+    host = core.fleet.find(lease.host_id)
     if host is not None and host.reach.stops_at_once:
-        wait_s = house.fleet.pace(lease.host_id, lease.model).first_frame_p95_ms / 1000
-        asyncio.get_running_loop().call_later(wait_s, begin, house, job, lease)
+        wait_s = core.fleet.pace(lease.host_id, lease.model).first_frame_p95_ms / 1000
+        asyncio.get_running_loop().call_later(wait_s, begin, core, job, lease)
 
 
-def begin(house: House, job: LiveJob, lease: Lease) -> None:
+def begin(core: Core, job: LiveJob, lease: Lease) -> None:
     """Start a second host beside *lease*, if that still waits for its first frame and one is free here."""
     if job.lease is not lease or job.closing or job.hedge is not None or len(job.frames) > lease.first_frame:
         return
@@ -51,27 +51,27 @@ def begin(house: House, job: LiveJob, lease: Lease) -> None:
         return  # The first host may be acting in the world, late or not.
     spec = spec_of(job)
     wanted = replace(spec, deny=spec.deny | {lease.host_id}, stoppable=True)
-    candidate = take(house, wanted, here=True)
+    candidate = take(core, wanted, here=True)
     if candidate is None:
         return
-    second = new_lease(house, job, candidate)
-    line = house.lines.get(second.host_id)
+    second = new_lease(core, job, candidate)
+    line = core.lines.get(second.host_id)
     if line is None or not line.send_job(job, second):
-        house.fleet.release(second.host_id)
+        core.fleet.release(second.host_id)
         return
     job.begin_hedge(second)
-    house.state(Hedges).by_lease[second.id] = Hedge(job, second)
+    core.state(Hedges).by_lease[second.id] = Hedge(job, second)
 
 
 def heard(
-    house: House, host_id: bytes, message: Frames | Done | Fail, replay: Callable[[Frames | Done | Fail], None]
+    core: Core, host_id: bytes, message: Frames | Done | Fail, replay: Callable[[Frames | Done | Fail], None]
 ) -> None:
     """Take what the second host says: its first frames win it the job, an end without any gives it up.
 
     Args:
         replay: is given the messages again, in order, once the job is its own.
     """
-    hedge = house.state(Hedges).by_lease[message.lease]
+    hedge = core.state(Hedges).by_lease[message.lease]
     if hedge.lease.host_id != host_id:
         return
     if hedge.winning:
@@ -79,30 +79,30 @@ def heard(
     elif isinstance(message, Frames) and message.items:
         hedge.winning = True
         hedge.waiting.append(message)
-        house.background.spawn(_win(house, hedge, replay))
+        core.background.spawn(_win(core, hedge, replay))
     else:
-        drop_hedge(house, hedge.job, "it ended without a frame")
+        drop_hedge(core, hedge.job, "it ended without a frame")
 
 
-async def _win(house: House, hedge: Hedge, replay: Callable[[Frames | Done | Fail], None]) -> None:
+async def _win(core: Core, hedge: Hedge, replay: Callable[[Frames | Done | Fail], None]) -> None:
     job, second = hedge.job, hedge.lease
     try:
-        if not await _hand_over(house, hedge):
-            drop_hedge(house, job, "the job was not to be had")
+        if not await _hand_over(core, hedge):
+            drop_hedge(core, job, "the job was not to be had")
             return
     finally:
-        house.state(Hedges).by_lease.pop(second.id, None)
+        core.state(Hedges).by_lease.pop(second.id, None)
     for message in hedge.waiting:
         replay(message)
 
 
-async def _hand_over(house: House, hedge: Hedge) -> bool:
+async def _hand_over(core: Core, hedge: Hedge) -> bool:
     """Close the first host's attempt and begin the second's, durably; False: the job ended or moved, or could not be written."""
     job, first, second = hedge.job, hedge.job.lease, hedge.lease
     if first is None or job.closing or job.hedge is not second or len(job.frames) > first.first_frame:
         return False
     try:
-        await requeue(house, job, first, FASTER, fault=Fault.NONE, state=AttemptState.FAILED, unpaid=False)
+        await requeue(core, job, first, FASTER, fault=Fault.NONE, state=AttemptState.FAILED, unpaid=False)
     except Unavailable:
         return False
     if job.hedge is not second or job.closing or job.over or job.refused or job.owner_node:
@@ -110,17 +110,14 @@ async def _hand_over(house: House, hedge: Hedge) -> bool:
     # From here on its slot is the lease's.
     job.end_hedge()
     try:
-        await write_lease(house, job, second, from_id=house.node_id)
+        await write_lease(core, job, second, from_id=core.node_id)
     except Refusal as refusal:
         if isinstance(refusal, JobMoved):
-            house.peers.moved(job)
+            core.peers.moved(job)
         elif (
-            isinstance(refusal, Unavailable)
-            and job.lease is None
-            and not job.closing
-            and job.id not in house.jobs.queue
+            isinstance(refusal, Unavailable) and job.lease is None and not job.closing and job.id not in core.jobs.queue
         ):
-            line_up(house, job, spec_of(job), first=True)
+            line_up(core, job, spec_of(job), first=True)
         return False
     if job.lease is not second or job.closing:
         return False

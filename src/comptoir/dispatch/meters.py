@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from comptoir.dispatch.house import House, State
+from comptoir.dispatch.core import Core, State
 from comptoir.jobs import JobState
 from comptoir.kit.vitals import Check, LoopLag, RequestCounts
 
@@ -13,9 +13,9 @@ CHECK_CAP_S = 0.5
 class Meters(State):
     """Counters of one coordinator; each counts from its start unless it says otherwise."""
 
-    def __init__(self, house: House) -> None:
-        self._db = house.db
-        self.started_s = house.clock.monotonic_s()
+    def __init__(self, core: Core) -> None:
+        self._db = core.db
+        self.started_s = core.clock.monotonic_s()
         """Monotonic time of the start."""
         self.ended: dict[str, int] = {}
         """Jobs that ended, by final state."""
@@ -33,7 +33,7 @@ class Meters(State):
         """Those of them that came in here."""
         self.served: list[RequestCounts] = []
         """Requests by endpoint; the HTTP server over this house counts."""
-        self.database = Check(self._ask_writer, fresh_s=house.settings.health_cache_s, cap_s=CHECK_CAP_S)
+        self.database = Check(self._ask_writer, fresh_s=core.settings.health_cache_s, cap_s=CHECK_CAP_S)
         """Whether the database takes commands, cached for ``health_cache_s``."""
         self.lag = LoopLag()
         """How late the event loop runs."""

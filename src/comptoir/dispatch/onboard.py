@@ -3,7 +3,7 @@
 import msgspec
 
 from comptoir.dispatch.assign import pump
-from comptoir.dispatch.house import House
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.meters import Meters
 from comptoir.events import CreditAdded, Events, HostHeard, HostRegistered
 from comptoir.hosts import Host, NewHost, insert_host
@@ -33,7 +33,7 @@ class NewcomerHost(msgspec.Struct, frozen=True):
 
 
 async def add_user(
-    house: House, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER,
+    core: Core, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER,
     credit_uusd: int | None = None, user_id: bytes | None = None, key_secret: bytes | None = None,
 ) -> NewBuyer:  # fmt: skip
     """Create a user with a key, an account and the sign-up credit, in one command.
@@ -47,17 +47,17 @@ async def add_user(
         TooManyRequests: too many passwords are being hashed.
         UsernameTaken, EmailTaken: nothing is written.
     """
-    new = await house.identity.prepare_user(
+    new = await core.identity.prepare_user(
         username=username, email=email, password=password, role=role, with_key=True, user_id=user_id, key_secret=key_secret
     )  # fmt: skip
     assert new.key is not None
     if credit_uusd is None:
-        credit_uusd = house.settings.signup_credits_uusd if role == Role.BUYER else 0
-    user, now, credit = new.user, house.clock.now_ms(), credit_uusd
+        credit_uusd = core.settings.signup_credits_uusd if role == Role.BUYER else 0
+    user, now, credit = new.user, core.clock.now_ms(), credit_uusd
 
     def command(tx: Tx) -> CreditAdded | None:
         Identity.insert_user(tx, new)
-        house.ledger.open_account(tx, owner_id=user.id, kind="buyer", at_ms=now)
+        core.ledger.open_account(tx, owner_id=user.id, kind="buyer", at_ms=now)
         if not credit:
             return None
         book = Book.load(tx, (user.id, PROMOTIONS))
@@ -67,15 +67,15 @@ async def add_user(
         Events.insert_rows(tx, [added])
         return added
 
-    added = await house.db.run(command, locks=[account_rows((user.id, PROMOTIONS))] if credit else ())
+    added = await core.db.run(command, locks=[account_rows((user.id, PROMOTIONS))] if credit else ())
     if added is not None:
-        house.events.publish(added)
-    house.state(Meters).count_newcomer()
+        core.events.publish(added)
+    core.state(Meters).count_newcomer()
     return NewBuyer(user, new.key.secret, credit)
 
 
 async def add_host(
-    house: House, new: NewHost, *, host_id: bytes | None = None, key_secret: bytes | None = None
+    core: Core, new: NewHost, *, host_id: bytes | None = None, key_secret: bytes | None = None
 ) -> NewcomerHost:
     """Register a host with a key, an account and its signing key, in one command; waiting jobs may go there at once.
 
@@ -87,31 +87,31 @@ async def add_host(
         NotAllowed: open registration is off and nobody's key came with the request, or there are ``hosts_max`` hosts.
         KeyTaken: its signing key is another host's.
     """
-    if new.owner_id is None and not house.settings.allow_open_host_registration:
+    if new.owner_id is None and not core.settings.allow_open_host_registration:
         raise NotAllowed("this trading post registers hosts of known users only: send a user's key")
-    if len(house.fleet) >= house.settings.hosts_max:
-        raise NotAllowed(f"this trading post takes {house.settings.hosts_max} hosts, and has as many")
-    row = house.hosts.prepare(new, host_id=host_id)
-    key: NewKey = house.identity.new_key(OwnerKind.HOST, row.id, secret=key_secret)
-    now = house.clock.now_ms()
+    if len(core.fleet) >= core.settings.hosts_max:
+        raise NotAllowed(f"this trading post takes {core.settings.hosts_max} hosts, and has as many")
+    row = core.hosts.prepare(new, host_id=host_id)
+    key: NewKey = core.identity.new_key(OwnerKind.HOST, row.id, secret=key_secret)
+    now = core.clock.now_ms()
 
     def command(tx: Tx) -> None:
         insert_host(tx, row)
         Identity.insert_key(tx, key)
-        house.ledger.open_account(tx, owner_id=row.id, kind="host", at_ms=now)
+        core.ledger.open_account(tx, owner_id=row.id, kind="host", at_ms=now)
         if row.public_key is not None:
             holder = public("host", row.id)
             Receipts.register_key(tx, row.public_key, holder_kind=HolderKind.HOST, holder=holder, at_ms=now)
 
-    await house.db.run(command)
-    house.hosts.admit(row)
+    await core.db.run(command)
+    core.hosts.admit(row)
     # Whoever reaches it by itself (`transports.push`) has a line to it when this returns.
-    house.events.publish(HostRegistered(row.id, now))
-    pump(house, row.id)
+    core.events.publish(HostRegistered(row.id, now))
+    pump(core, row.id)
     return NewcomerHost(row.id, key.secret)
 
 
-async def host_of(house: House, principal: Principal, host_id: bytes | None) -> Host:
+async def host_of(core: Core, principal: Principal, host_id: bytes | None) -> Host:
     """Return the host that *principal* speaks for; *host_id*, when it is named in the request, has to be the same.
 
     One that registered at another coordinator is taken into the fleet here, and its address is called from here too.
@@ -123,9 +123,9 @@ async def host_of(house: House, principal: Principal, host_id: bytes | None) -> 
     """
     if host_id is not None and host_id != principal.id:
         raise NotAllowed("this key belongs to another host")
-    if house.fleet.find(principal.id) is None:
-        await house.hosts.meet(principal.id)
-    host = house.fleet.get(principal.id)
-    if host.id not in house.lines:
-        house.events.publish(HostHeard(host.id))
+    if core.fleet.find(principal.id) is None:
+        await core.hosts.meet(principal.id)
+    host = core.fleet.get(principal.id)
+    if host.id not in core.lines:
+        core.events.publish(HostHeard(host.id))
     return host

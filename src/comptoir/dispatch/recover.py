@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from comptoir.dispatch.assign import lose, spec_of
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import tell_host_to_stop
-from comptoir.dispatch.house import House
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.submit import queue_up
 from comptoir.jobs import AttemptState, Fault, JobRow, JobState, Lease, LiveJob
@@ -14,24 +14,24 @@ from comptoir.jobs import AttemptState, Fault, JobRow, JobState, Lease, LiveJob
 log = logging.getLogger(__name__)
 
 
-async def recover(house: House) -> int:
+async def recover(core: Core) -> int:
     """Take up every unfinished job; return how many there were. Call it once, before serving, where no other coordinator is.
 
     A job whose buyer waited on the line is ended (its connection died with the old process) and its hold released. A detached job
     waits in line again; if a worker holds its lease, it may come back and re-send its frames until the lease runs out.
     """
     taken = 0
-    owners = list(await house.jobs.owners())
-    while rows := await house.jobs.take_over(node_id=house.node_id, of=owners) if owners else []:
+    owners = list(await core.jobs.owners())
+    while rows := await core.jobs.take_over(node_id=core.node_id, of=owners) if owners else []:
         taken += len(rows)
         for row in rows:
-            await take_up(house, row)
+            await take_up(core, row)
     if taken:
         log.info("took up %d unfinished jobs", taken)
     return taken
 
 
-async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tried: Iterable[bytes] = ()) -> LiveJob:
+async def take_up(core: Core, row: JobRow, *, known: LiveJob | None = None, tried: Iterable[bytes] = ()) -> LiveJob:
     """Go on with a job that this coordinator has just become the owner of.
 
     Args:
@@ -39,63 +39,63 @@ async def take_up(house: House, row: JobRow, *, known: LiveJob | None = None, tr
         tried: hosts that failed it, as far as known.
     """
     if not row.detached and row.home_id is not None:
-        await house.peers.meet(row.home_id)
-    job = await _revive(house, row, known)
+        await core.peers.meet(row.home_id)
+    job = await _revive(core, row, known)
     job.note_tried(tried)
-    house.jobs.live.add(job)
-    house.state(Buyers).in_flight.enter(job.owner_id)
+    core.jobs.live.add(job)
+    core.state(Buyers).in_flight.enter(job.owner_id)
     if not job.kind.sold:
-        await _end_unsold(house, job)
-    elif not job.detached and not (job.home_id is not None and house.peers.lives(job.home_id)):
+        await _end_unsold(core, job)
+    elif not job.detached and not (job.home_id is not None and core.peers.lives(job.home_id)):
         ending = Ending(
             JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="coordinator_restarted",
             message="the coordinator restarted while the client was waiting; nothing was charged", status=503, free=True,
         )  # fmt: skip
-        await finish(house, job, ending)
+        await finish(core, job, ending)
     elif job.lease is None:
-        queue_up(house, job, spec_of(job))
-    elif not _keeps_frames(house, job.lease):
+        queue_up(core, job, spec_of(job))
+    elif not _keeps_frames(core, job.lease):
         # Its frames are gone with the coordinator that had them: start over on whoever is free.
-        await lose(house, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
+        await lose(core, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
     return job
 
 
-async def _end_unsold(house: House, job: LiveJob) -> None:
+async def _end_unsold(core: Core, job: LiveJob) -> None:
     """End a job of a kind that is no longer sold: nobody here could count it, check it, or tell whether it may run again."""
-    tell_host_to_stop(house, job, "its kind is no longer sold here")
+    tell_host_to_stop(core, job, "its kind is no longer sold here")
     ending = Ending(
         JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="unknown_kind",
         message=f"the kind {job.kind.name} is no longer sold here; nothing was charged", status=503, free=True,
     )  # fmt: skip
-    await finish(house, job, ending)
+    await finish(core, job, ending)
 
 
-def _keeps_frames(house: House, lease: Lease) -> bool:
-    host = house.fleet.find(lease.host_id)
+def _keeps_frames(core: Core, lease: Lease) -> bool:
+    host = core.fleet.find(lease.host_id)
     return host is not None and host.reach.keeps_frames
 
 
-def _signs(house: House, host_id: bytes) -> bool:
-    host = house.fleet.find(host_id)
+def _signs(core: Core, host_id: bytes) -> bool:
+    host = core.fleet.find(host_id)
     return host is not None and host.row.public_key is not None
 
 
-async def _revive(house: House, row: JobRow, known: LiveJob | None) -> LiveJob:
+async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
     """Return the job as stored, its closed segments with their frames, and under lease if a host has one.
 
     It is *known* if what that holds is how the answer goes; if not, the readers of *known* have to be told by whoever gave it.
     """
-    now_s = house.clock.monotonic_s()
-    job = house.jobs.revived(row, now_s=now_s)
-    job.take_up(events=await house.jobs.events_count(row.id))
-    journal = (await house.jobs.journal([row.id])).get(row.id, [])
+    now_s = core.clock.monotonic_s()
+    job = core.jobs.revived(row, now_s=now_s)
+    job.take_up(events=await core.jobs.events_count(row.id))
+    journal = (await core.jobs.journal([row.id])).get(row.id, [])
     leased = row.state == JobState.RUNNING and row.host_id is not None
-    attempts = await house.jobs.attempts(row.id) if leased or journal else []
+    attempts = await core.jobs.attempts(row.id) if leased or journal else []
     for host_id in {each.host_id for each in attempts}:
-        if house.fleet.find(host_id) is None:
-            await house.hosts.meet(host_id)
+        if core.fleet.find(host_id) is None:
+            await core.hosts.meet(host_id)
     if journal:
-        signing = frozenset([each.host_id for each in attempts if _signs(house, each.host_id)])
+        signing = frozenset([each.host_id for each in attempts if _signs(core, each.host_id)])
         job.revive_segments(attempts, journal, signing=signing)
     attempt = next((each for each in attempts if each.id == row.attempt_id), None) if leased else None
     first_frame, chain = len(job.frames), job.chain
@@ -106,11 +106,11 @@ async def _revive(house: House, row: JobRow, known: LiveJob | None) -> LiveJob:
             id=attempt.id, host_id=attempt.host_id, model=row.model, first_frame=first_frame, chain=chain,
             rate_in=row.terms.rate_in if attempt.price_in is None else attempt.price_in,
             rate_out=row.terms.rate_out if attempt.price_out is None else attempt.price_out,
-            started_ms=attempt.started_ms, started_s=now_s, signs=_signs(house, attempt.host_id),
+            started_ms=attempt.started_ms, started_s=now_s, signs=_signs(core, attempt.host_id),
             revived=True,
         )  # fmt: skip
-        house.jobs.live.reattach(job, lease)
-        host = house.fleet.find(attempt.host_id)
+        core.jobs.live.reattach(job, lease)
+        host = core.fleet.find(attempt.host_id)
         if host is not None and not host.node_id:
-            house.fleet.adopt(host.id)
+            core.fleet.adopt(host.id)
     return job

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from comptoir.dispatch.house import House, State
+from comptoir.dispatch.core import Core, State
 from comptoir.jobs import AttemptState, Lease, LiveJob
 from comptoir.kit.errors import Unavailable
 
@@ -26,28 +26,28 @@ class Hedge:
 class Hedges(State):
     """All second hosts at work."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self.by_lease: dict[bytes, Hedge] = {}
         """By the lease they work on."""
 
 
-def drop_hedge(house: House, job: LiveJob, reason: str) -> None:
+def drop_hedge(core: Core, job: LiveJob, reason: str) -> None:
     """Stop the second host of *job*, if it has one: it is not paid, and nobody is blamed."""
     lease = job.end_hedge()
     if lease is None:
         return
-    house.state(Hedges).by_lease.pop(lease.id, None)
-    house.fleet.release(lease.host_id)
-    line = house.lines.get(lease.host_id)
+    core.state(Hedges).by_lease.pop(lease.id, None)
+    core.fleet.release(lease.host_id)
+    line = core.lines.get(lease.host_id)
     if line is not None:
         line.cancel(lease, reason)
         line.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)
     if not job.refused:
-        house.background.spawn(_note_loser(house, job, lease))
+        core.background.spawn(_note_loser(core, job, lease))
 
 
-async def _note_loser(house: House, job: LiveJob, lease: Lease) -> None:
+async def _note_loser(core: Core, job: LiveJob, lease: Lease) -> None:
     try:
-        await house.jobs.note_loser(job.id, lease, at_ms=house.clock.now_ms())
+        await core.jobs.note_loser(job.id, lease, at_ms=core.clock.now_ms())
     except Unavailable as away:
         log.warning("the second host of job %s is not on record: %s", job.id.hex(), away)

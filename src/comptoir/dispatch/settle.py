@@ -12,10 +12,10 @@ import msgspec
 
 from comptoir.dispatch.bill import NOTHING, Part, Share, shares
 from comptoir.dispatch.buyers import Buyers
+from comptoir.dispatch.core import Core, Turn
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.errors import BadSegment
-from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.events import Events, JobEnded, ReceiptIssued
@@ -96,7 +96,7 @@ class Settled(msgspec.Struct, frozen=True):
 
 
 async def finish(
-    house: House, job: LiveJob, ending: Ending, *, dishonest: Callable[[BadSegment], Awaitable[None]] | None = None
+    core: Core, job: LiveJob, ending: Ending, *, dishonest: Callable[[BadSegment], Awaitable[None]] | None = None
 ) -> None:
     """End *job*: durable when this returns, readers woken, host told, slot free. A second call does nothing.
 
@@ -111,16 +111,16 @@ async def finish(
     if job.closing:
         return
     closing = job.begin_closing()
-    house.jobs.queue.remove(job.id)
+    core.jobs.queue.remove(job.id)
     if job.hedge is not None:
-        drop_hedge(house, job, "the job is over")
-    lease, taken = job.lease, house.jobs.live.close_lease(job)
+        drop_hedge(core, job, "the job is over")
+    lease, taken = job.lease, core.jobs.live.close_lease(job)
     if lease is not None:
         # The slot is free as soon as the host has stopped, not when the books are written.
-        house.fleet.release(lease.host_id)
+        core.fleet.release(lease.host_id)
     _drop_half_a_stage(job, ending)
-    item = _item(house, job, lease, ending)
-    await _write(house, job, lease, ending, item=item, undo=(closing, taken), dishonest=dishonest)
+    item = _item(core, job, lease, ending)
+    await _write(core, job, lease, ending, item=item, undo=(closing, taken), dishonest=dishonest)
 
 
 def _drop_half_a_stage(job: LiveJob, ending: Ending) -> None:
@@ -138,21 +138,21 @@ def _drop_half_a_stage(job: LiveJob, ending: Ending) -> None:
 
 
 async def _write(
-    house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item, undo: tuple[Change, Change],
+    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item, undo: tuple[Change, Change],
     dishonest: Callable[[BadSegment], Awaitable[None]] | None,
 ) -> None:  # fmt: skip
     closing, taken = undo
     try:
-        settled = await house.db.batch(settle_verb, item, turn=Turn.SETTLE)
+        settled = await core.db.batch(settle_verb, item, turn=Turn.SETTLE)
     except JobFinished as stale:
         if job.refused:
             return
         log.error("job %s was already %s in the database", job.id.hex(), stale.state)
         settled = Settled()
     except JobMoved:
-        house.jobs.live.close_lease(job)
+        core.jobs.live.close_lease(job)
         closing.undo()
-        house.peers.moved(job)
+        core.peers.moved(job)
         return
     except Exception as error:
         if job.refused:
@@ -160,66 +160,66 @@ async def _write(
         if isinstance(error, NotYourLease) and lease is None and job.lease is not None:
             # An attempt was just being closed, and was not after all (`dispatch.assign.requeue`): it is ended with the job.
             closing.undo()
-            await finish(house, job, ending, dishonest=dishonest)
+            await finish(core, job, ending, dishonest=dishonest)
             return
         # Also while the end is kept: a worker that comes back with the lease must not be told that nobody knows it.
         taken.undo()
-        again = partial(_write_later, house, job, lease, ending, item=item, undo=undo, dishonest=dishonest)
-        if isinstance(error, Unavailable) and house.state(Later).keep(job.id, again):
+        again = partial(_write_later, core, job, lease, ending, item=item, undo=undo, dishonest=dishonest)
+        if isinstance(error, Unavailable) and core.state(Later).keep(job.id, again):
             raise
         closing.undo()
         if lease is not None and job.lease is lease:
-            house.fleet.adopt(lease.host_id)
+            core.fleet.adopt(lease.host_id)
         raise
-    house.jobs.live.close_lease(job)
+    core.jobs.live.close_lease(job)
     if settled.buyer_free_uusd >= 0:
-        house.state(Buyers).note_credit(job.owner_id, settled.buyer_free_uusd)
+        core.state(Buyers).note_credit(job.owner_id, settled.buyer_free_uusd)
     if settled.receipt is not None:
-        house.receipts.remember(settled.receipt)
-    _publish(house, job, lease, ending, row=item.finish, settled=settled)
+        core.receipts.remember(settled.receipt)
+    _publish(core, job, lease, ending, row=item.finish, settled=settled)
     for attempt_id, earned_uusd in item.finish.earlier:
-        _tell_earlier(house, job, attempt_id, earned_uusd=earned_uusd, settled=settled)
+        _tell_earlier(core, job, attempt_id, earned_uusd=earned_uusd, settled=settled)
 
 
 async def _write_later(
-    house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item, undo: tuple[Change, Change],
+    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item, undo: tuple[Change, Change],
     dishonest: Callable[[BadSegment], Awaitable[None]] | None,
 ) -> None:  # fmt: skip
     try:
-        await _write(house, job, lease, ending, item=item, undo=undo, dishonest=dishonest)
+        await _write(core, job, lease, ending, item=item, undo=undo, dishonest=dishonest)
     except BadSegment as bad:
         if dishonest is None:
             raise
         await dishonest(bad)
 
 
-def _publish(house: House, job: LiveJob, lease: Lease | None, ending: Ending, *, row: Finish, settled: Settled) -> None:
+def _publish(core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, row: Finish, settled: Settled) -> None:
     job.end(
         ending.state, cost_uusd=row.cost_uusd, usage=Usage(row.input_count, row.output_count, row.usage),
         finish_reason=ending.finish_reason, fault=ending.fault if ending.state != JobState.COMPLETED else Fault.NONE,
         error_code=ending.code, error_message=row.error_message, error_status=ending.status, error_body=ending.body,
         retry_after_s=ending.retry_after_s, host_id=job.host_id,
     )  # fmt: skip
-    house.jobs.live.retire(job)
-    house.state(Buyers).in_flight.leave(job.owner_id)
-    house.state(Meters).count_end(ending.state, row.at_ms - job.created_ms)
+    core.jobs.live.retire(job)
+    core.state(Buyers).in_flight.leave(job.owner_id)
+    core.state(Meters).count_end(ending.state, row.at_ms - job.created_ms)
     if lease is not None:
-        _tell_host(house, job, lease, ending, row=row, settled=settled)
-    if not house.jobs.live.leased:
-        house.state(Shutdown).when_empty.set()
+        _tell_host(core, job, lease, ending, row=row, settled=settled)
+    if not core.jobs.live.leased:
+        core.state(Shutdown).when_empty.set()
     job.wake()
     if settled.ended is not None:
-        house.events.publish(settled.ended)
-        if house.events.heard(ReceiptIssued):
-            house.events.publish(ReceiptIssued(job.owner_id, row.at_ms, job.id))
+        core.events.publish(settled.ended)
+        if core.events.heard(ReceiptIssued):
+            core.events.publish(ReceiptIssued(job.owner_id, row.at_ms, job.id))
 
 
-def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, *, row: Finish, settled: Settled) -> None:
+def _tell_host(core: Core, job: LiveJob, lease: Lease, ending: Ending, *, row: Finish, settled: Settled) -> None:
     if ending.attempt_state == AttemptState.DONE:
-        house.fleet.outcome(lease.host_id, "done", tokens=row.output_count)
+        core.fleet.outcome(lease.host_id, "done", tokens=row.output_count)
     elif ending.fault == Fault.HOST:
-        house.fleet.outcome(lease.host_id, "lost" if ending.attempt_state == AttemptState.LOST else "failed")
-    line = house.lines.get(lease.host_id)
+        core.fleet.outcome(lease.host_id, "lost" if ending.attempt_state == AttemptState.LOST else "failed")
+    line = core.lines.get(lease.host_id)
     if line is not None:
         line.settled(
             job, lease, state=ending.attempt_state, earned_uusd=row.paid_uusd,
@@ -227,10 +227,10 @@ def _tell_host(house: House, job: LiveJob, lease: Lease, ending: Ending, *, row:
         )  # fmt: skip
 
 
-def _tell_earlier(house: House, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: Settled) -> None:
+def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: Settled) -> None:
     """Tell a host that lost its lease, and heard so then, what its part earned it all the same."""
     lease = next(segment.lease for segment in job.segments if segment.lease.id == attempt_id)
-    line = house.lines.get(lease.host_id)
+    line = core.lines.get(lease.host_id)
     if line is not None and earned_uusd:
         balance_uusd = settled.balances_uusd.get(lease.host_id, 0)
         # What is closed of a job with stages was a whole one, though its host may have been lost before it could say so.
@@ -238,18 +238,18 @@ def _tell_earlier(house: House, job: LiveJob, attempt_id: bytes, *, earned_uusd:
         line.settled(job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd)
 
 
-def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _Item:
-    now = house.clock.now_ms()
+def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Item:
+    now = core.clock.now_ms()
     parts = _parts(job, lease, ending)
     last = parts[-1] if lease is not None and parts and parts[-1].lease is lease else None
     usage = ending.usage
     # Counted as the host signed it; charged at most up to what the hold covers of each.
     taken_in = usage.prompt_tokens if last is not None else 0
     bill = [NOTHING] * len(parts)
-    if not (ending.free or _is_free(house, ending)):
+    if not (ending.free or _is_free(core, ending)):
         bill = shares(
             parts, input_count=min(taken_in, job.terms.input_max), output_max=job.terms.output_max,
-            hold_uusd=job.terms.hold_uusd, fee_bps=house.settings.fee_bps,
+            hold_uusd=job.terms.hold_uusd, fee_bps=core.settings.fee_bps,
         )  # fmt: skip
     last_share = bill[-1] if last is not None else NOTHING
     row = Finish(
@@ -259,7 +259,7 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
         cost_uusd=sum([share.cost_uusd for share in bill]), paid_uusd=last_share.earned_uusd,
         finish_reason=ending.finish_reason, fault=ending.fault, error_code=ending.code,
         error_message=_message(job, ending), chain=last.chain if last is not None else b"",
-        signature=ending.signature, frames=job.encode_frames(), node_id=house.node_id,
+        signature=ending.signature, frames=job.encode_frames(), node_id=core.node_id,
         # An engine that went on from another host's frames tells the details of its own part only.
         usage=b"" if job.segments else usage.details,
         count=last.count if last is not None else 0, attempt_input_count=taken_in or None,
@@ -268,16 +268,16 @@ def _item(house: House, job: LiveJob, lease: Lease | None, ending: Ending) -> _I
     signed = public_key = b""
     statement = None
     if lease is not None and ending.signature:
-        public_key = house.fleet.get(lease.host_id).row.public_key or b""
+        public_key = core.fleet.get(lease.host_id).row.public_key or b""
         statement = statement_bytes(segment_of(job, lease, ending.finish_reason, usage))
         signed = pae(SEGMENT_PAYLOAD_TYPE, statement)
-    facts = _facts(house, job, lease, parts=parts, row=row)
+    facts = _facts(core, job, lease, parts=parts, row=row)
     if last is not None:
         facts.segments[-1] = msgspec.structs.replace(
             facts.segments[-1], input_count=taken_in, finish_reason=ending.finish_reason, statement=statement,
             keyid=keyid_of(public_key) if statement else None, signature=ending.signature or None,
         )  # fmt: skip
-    return _Item(row, _pays(house, parts, bill), facts, house.receipts, job.owner_id, signed, public_key)
+    return _Item(row, _pays(core, parts, bill), facts, core.receipts, job.owner_id, signed, public_key)
 
 
 def _message(job: LiveJob, ending: Ending) -> str:
@@ -285,10 +285,10 @@ def _message(job: LiveJob, ending: Ending) -> str:
     return ending.message[: job.kind.message_chars_max].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _is_free(house: House, ending: Ending) -> bool:
+def _is_free(core: Core, ending: Ending) -> bool:
     """Tell whether the buyer pays nothing for an answer that broke off through nobody's wish."""
     broken = ending.state in (JobState.FAILED, JobState.EXPIRED) and ending.fault != Fault.BUYER
-    return broken and not house.settings.charge_for_broken_answers
+    return broken and not core.settings.charge_for_broken_answers
 
 
 def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[Part]:
@@ -315,13 +315,13 @@ def _is_half(job: LiveJob, ending: Ending) -> bool:
     return not job.kind.pays_half and ending.state not in (JobState.COMPLETED, JobState.CANCELLED)
 
 
-def _pays(house: House, parts: list[Part], bill: list[Share]) -> tuple[tuple[bytes, int, str], ...]:
+def _pays(core: Core, parts: list[Part], bill: list[Share]) -> tuple[tuple[bytes, int, str], ...]:
     """Return what is transferred: to each host, and the fees of all of them together to the house."""
     pays = [(part.lease.host_id, share.earned_uusd, "pay") for part, share in zip(parts, bill, strict=True)]
-    return (*pays, (house.fee_account, sum([share.fee_uusd for share in bill]), "fee")) if pays else ()
+    return (*pays, (core.fee_account, sum([share.fee_uusd for share in bill]), "fee")) if pays else ()
 
 
-def _facts(house: House, job: LiveJob, lease: Lease | None, *, parts: list[Part], row: Finish) -> ReceiptFacts:
+def _facts(core: Core, job: LiveJob, lease: Lease | None, *, parts: list[Part], row: Finish) -> ReceiptFacts:
     segments = [
         SegmentFacts(
             attempt_id=part.lease.id, host_id=part.lease.host_id, first_frame=part.first_frame, end_frame=part.end_frame,
@@ -332,7 +332,7 @@ def _facts(house: House, job: LiveJob, lease: Lease | None, *, parts: list[Part]
     ]  # fmt: skip
     for at, closed in enumerate(job.segments):
         if closed.signature:
-            segments[at] = _signed(house, job, closed, segments[at])
+            segments[at] = _signed(core, job, closed, segments[at])
     leases = [part.lease for part in parts] or ([lease] if lease is not None else [])
     fee_uusd = row.cost_uusd - row.paid_uusd - sum([earned for _, earned in row.earlier])
     return ReceiptFacts(
@@ -342,20 +342,20 @@ def _facts(house: House, job: LiveJob, lease: Lease | None, *, parts: list[Part]
         input_count=row.input_count, output_count=row.output_count,
         rate_in=max([each.rate_in for each in leases], default=job.terms.rate_in),
         rate_out=max([each.rate_out for each in leases], default=job.terms.rate_out),
-        fee_bps=house.settings.fee_bps,
+        fee_bps=core.settings.fee_bps,
         held_uusd=job.terms.hold_uusd, charged_uusd=row.cost_uusd, fee_uusd=fee_uusd,
         released_uusd=job.terms.hold_uusd - row.cost_uusd,
         transfers=[], input_sha256=job.body_sha256, created_ms=job.created_ms, settled_ms=row.at_ms,
-        started_ms=job.started_ms or None, fingerprint=_fingerprint(house, lease),
+        started_ms=job.started_ms or None, fingerprint=_fingerprint(core, lease),
     )  # fmt: skip
 
 
-def _signed(house: House, job: LiveJob, closed: ClosedSegment, facts: SegmentFacts) -> SegmentFacts:
+def _signed(core: Core, job: LiveJob, closed: ClosedSegment, facts: SegmentFacts) -> SegmentFacts:
     """Return *facts* of a stage with what its host signed when it was done.
 
     A host that has gone for good since has no key here any more: its running hash stands for its signature.
     """
-    host = house.fleet.find(closed.lease.host_id)
+    host = core.fleet.find(closed.lease.host_id)
     if host is None or host.row.public_key is None:
         return facts
     segment = Segment(
@@ -370,8 +370,8 @@ def _signed(house: House, job: LiveJob, closed: ClosedSegment, facts: SegmentFac
     )  # fmt: skip
 
 
-def _fingerprint(house: House, lease: Lease | None) -> str:
-    host = house.fleet.find(lease.host_id) if lease is not None else None
+def _fingerprint(core: Core, lease: Lease | None) -> str:
+    host = core.fleet.find(lease.host_id) if lease is not None else None
     if host is None or lease is None:
         return ""
     return next((offer.fingerprint for offer in host.row.models if offer.name == lease.model), "")

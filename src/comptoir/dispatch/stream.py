@@ -4,8 +4,8 @@ import logging
 
 from comptoir.dispatch.advance import advance
 from comptoir.dispatch.assign import lose, nobody_left
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
-from comptoir.dispatch.house import House
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
@@ -24,13 +24,13 @@ FAULTS = {"buyer": Fault.BUYER, "host": Fault.HOST, "capacity": Fault.CAPACITY, 
 """Attribution as workers spell it; anything else is the host's."""
 
 
-def leased_job(house: House, host_id: bytes, lease: bytes) -> LiveJob:
+def leased_job(core: Core, host_id: bytes, lease: bytes) -> LiveJob:
     """Return the job that *host_id* holds *lease* on.
 
     Raises:
         NotYourLease: it never had it, or lost it.
     """
-    job = house.jobs.live.by_lease(lease)
+    job = core.jobs.live.by_lease(lease)
     if job is None or job.lease is None or job.lease.host_id != host_id:
         raise NotYourLease
     return job
@@ -42,7 +42,7 @@ def fault_of_size(job: LiveJob) -> Fault:
     return Fault.BUYER if job.kind.stage(job) else Fault.HOST
 
 
-def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int:
+def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     """Append frames ``seq, seq+1, …`` to the job; return the number of the next frame wanted.
 
     Idempotent: frames already held are skipped.
@@ -57,7 +57,7 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
     if seq > held:
         raise FramesOutOfOrder(expected=held, got=seq)
     fresh = items[held - seq :] if seq < held else items
-    now = house.clock.monotonic_s()
+    now = core.clock.monotonic_s()
     if not fresh:
         lease.touch(now)
         return held
@@ -68,14 +68,14 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
     if most and count > most + job.kind.output_over_max:
         many = job.kind.output.many
         raise AnswerTooLarge(f"the host sent {count} {many} and {most} were asked for")
-    if not job.append(fresh, bytes_max=house.settings.answer_bytes_max):
+    if not job.append(fresh, bytes_max=core.settings.answer_bytes_max):
         raise AnswerTooLarge("the answer is larger than a job may hold")
-    house.state(Meters).count_frames(len(fresh), job.kind.output.name, count - before)
-    fleet = house.fleet
+    core.state(Meters).count_frames(len(fresh), job.kind.output.name, count - before)
+    fleet = core.fleet
     if held == lease.first_frame:
         job.note_first_frame(now)
         if job.hedge is not None:
-            drop_hedge(house, job, "the first host delivered")
+            drop_hedge(core, job, "the first host delivered")
         fleet.first_frame(lease.host_id, lease.model, (now - lease.started_s) * 1000)
     else:
         fleet.frames(lease.host_id, lease.model, (now - lease.touched_s) * 1000 / len(fresh), len(fresh))
@@ -84,7 +84,7 @@ def take_frames(house: House, job: LiveJob, seq: int, items: list[Frame]) -> int
 
 
 async def complete(
-    house: House, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes = b"", chain: bytes = b""
+    core: Core, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes = b"", chain: bytes = b""
 ) -> None:
     """End *job* as answered in full, or its stage.
 
@@ -100,7 +100,7 @@ async def complete(
     assert lease is not None, "an end comes through a lease"
 
     async def dishonest(bad: BadSegment) -> None:
-        await fail(house, job, code="bad_segment", message=str(bad), fault=Fault.HOST, unpaid=True)
+        await fail(core, job, code="bad_segment", message=str(bad), fault=Fault.HOST, unpaid=True)
 
     try:
         if chain and chain != job.chain:
@@ -109,22 +109,22 @@ async def complete(
             raise BadSegment("the host has a key and did not sign")
         if finish_reason == STOPPED:
             # Whoever told it to stop had died, or could not write why: the answer is no answer, and the host not to blame.
-            await lose(house, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
+            await lose(core, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
             return
         if wrong := job.wrong_output(finish_reason=finish_reason, usage=usage):
             raise BadSegment(wrong)
         if not job.on_last_stage:
-            await advance(house, job, finish_reason=finish_reason, usage=usage, signature=signature)
+            await advance(core, job, finish_reason=finish_reason, usage=usage, signature=signature)
             return
         ending = Ending(JobState.COMPLETED, finish_reason=finish_reason, usage=usage, signature=signature)
-        await finish(house, job, ending, dishonest=dishonest)
+        await finish(core, job, ending, dishonest=dishonest)
     except BadSegment as bad:
         await dishonest(bad)
         raise
 
 
 async def fail(
-    house: House, job: LiveJob, *, code: str, message: str, fault: Fault, status: int = 0, body: bytes = b"",
+    core: Core, job: LiveJob, *, code: str, message: str, fault: Fault, status: int = 0, body: bytes = b"",
     retry_after_s: float = 0.0,
     unpaid: bool = False,
 ) -> None:  # fmt: skip
@@ -142,11 +142,11 @@ async def fail(
         # It says so at once, which is all that can be asked of it: the job goes on elsewhere, and nobody is blamed.
         job.note_unable(lease.host_id)
         over = nobody_left(job, message, fault=Fault.CAPACITY, state=AttemptState.FAILED)
-        await lose(house, job, lease, message, fault=Fault.NONE, ending=over)
+        await lose(core, job, lease, message, fault=Fault.NONE, ending=over)
         return
     if fault == Fault.COORDINATOR and lease.revived and len(job.frames) == lease.first_frame:
         # The frames it had delivered died with the process before this one: it starts over, on this host or another.
-        await lose(house, job, lease, message, fault=fault)
+        await lose(core, job, lease, message, fault=fault)
         return
     message = job.kind.failure(message, body)
     ending = Ending(
@@ -154,6 +154,6 @@ async def fail(
         retry_after_s=retry_after_s, unpaid=unpaid,
     )  # fmt: skip
     if fault in (Fault.HOST, Fault.CAPACITY):
-        await lose(house, job, lease, message, fault=fault, ending=ending, unpaid=unpaid)
+        await lose(core, job, lease, message, fault=fault, ending=ending, unpaid=unpaid)
     else:
-        await finish(house, job, ending)
+        await finish(core, job, ending)

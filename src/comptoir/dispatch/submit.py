@@ -23,9 +23,9 @@ from comptoir.dispatch.assign import (
 )
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import tell_host_to_stop
+from comptoir.dispatch.core import Core, Turn
 from comptoir.dispatch.drain import check_open
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
-from comptoir.dispatch.house import House, Turn
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.waiting_price import waiting_prices
 from comptoir.events import JobAccepted
@@ -88,7 +88,7 @@ class _Item:
     """Whether the job's id was chosen by an Idempotency-Key, so that another request may bring it too."""
 
 
-async def submit(house: House, order: Order) -> LiveJob:
+async def submit(core: Core, order: Order) -> LiveJob:
     """Accept *order*; the returned job is durable, and either leased to a host or waiting in line.
 
     Raises, in the order they are checked (nothing is written by any of them):
@@ -102,71 +102,69 @@ async def submit(house: House, order: Order) -> LiveJob:
         JobExists: another request with the same Idempotency-Key was faster.
         InsufficientCredit: the buyer's free credit does not cover the hold.
     """
-    settings = house.settings
-    check_open(house)
+    settings = core.settings
+    check_open(core)
     if len(order.body) > settings.prompt_bytes_max:
         raise PromptTooLong(settings.prompt_bytes_max)
-    buyers = house.state(Buyers)
+    buyers = core.state(Buyers)
     if buyers.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
-    job, candidate = _reserve(house, order)
-    lease = new_lease(house, job, candidate) if candidate is not None and not candidate.away else None
-    leased = house.jobs.live.lease_to(job, lease) if lease is not None else None
-    early = lease is not None and order.job_id is None and _may_start_early(house, job, lease)
+    job, candidate = _reserve(core, order)
+    lease = new_lease(core, job, candidate) if candidate is not None and not candidate.away else None
+    leased = core.jobs.live.lease_to(job, lease) if lease is not None else None
+    early = lease is not None and order.job_id is None and _may_start_early(core, job, lease)
     buyers.in_flight.enter(order.owner_id)
-    item = _Item(
-        _row(job, house.node_id), _start(job, lease, house.node_id) if lease else None, order.job_id is not None
-    )
-    written = house.db.batch(submit_verb, item, turn=Turn.SUBMIT)
+    item = _Item(_row(job, core.node_id), _start(job, lease, core.node_id) if lease else None, order.job_id is not None)
+    written = core.db.batch(submit_verb, item, turn=Turn.SUBMIT)
     if early and lease is not None:
-        house.jobs.live.add(job)
-        give(house, job, lease)
+        core.jobs.live.add(job)
+        give(core, job, lease)
     try:
         buyers.note_credit(order.owner_id, await written)
     except BaseException:
-        _take_back(house, job, leased, early=early)
+        _take_back(core, job, leased, early=early)
         raise
-    if house.events.heard(JobAccepted):
-        house.events.publish(JobAccepted(job.owner_id, job.created_ms, job.id, job.model))
+    if core.events.heard(JobAccepted):
+        core.events.publish(JobAccepted(job.owner_id, job.created_ms, job.id, job.model))
     if not early:
-        house.jobs.live.add(job)
+        core.jobs.live.add(job)
         if lease is not None:
-            give(house, job, lease)
+            give(core, job, lease)
         elif candidate is not None and candidate.away:
-            house.background.spawn(start(house, job, candidate))
+            core.background.spawn(start(core, job, candidate))
         else:
             # Also where its host came here meanwhile: the slots were counted anew, and none is reserved any more.
-            queue_up(house, job, spec_of(job))
+            queue_up(core, job, spec_of(job))
     return job
 
 
-def _reserve(house: House, order: Order) -> tuple[LiveJob, Candidate | None]:
+def _reserve(core: Core, order: Order) -> tuple[LiveJob, Candidate | None]:
     """Return the job, and the free host that was reserved for it, or for its first stage.
 
     A later stage that no host could run for this caller is refused now, not when those before it have been paid.
     """
-    kind = house.jobs.kinds.get(order.kind)
+    kind = core.jobs.kinds.get(order.kind)
     ask = Ask(
         order.model, order.body, order.output_max, order.input_bytes, order.answers, order.stages, order.proof
     )  # fmt: skip
     parts = kind.parts(ask)
-    text_only = bool(house.fleet.plain_hosts) and kind.text_only(order.body)
+    text_only = bool(core.fleet.plain_hosts) and kind.text_only(order.body)
     asked = partial(spec_of_part, kind, caller=order.caller, text_only=text_only, needs=order.needs)
     first = asked(parts[0])
-    later = [_price_to_wait_for(house, asked(part)) for part in parts[1:]]
-    candidate = take(house, first)
-    rates = [_prices(house, first, candidate), *later]
-    return _live(house, order, kind, parts=parts, rates=rates), candidate
+    later = [_price_to_wait_for(core, asked(part)) for part in parts[1:]]
+    candidate = take(core, first)
+    rates = [_prices(core, first, candidate), *later]
+    return _live(core, order, kind, parts=parts, rates=rates), candidate
 
 
-def _prices(house: House, spec: Spec, candidate: Candidate | None) -> tuple[int, int]:
+def _prices(core: Core, spec: Spec, candidate: Candidate | None) -> tuple[int, int]:
     """Return the prices (in, out) that are agreed on: those of the reserved host, or those that the job waits at."""
     if candidate is None:
-        return _price_to_wait_for(house, spec)
+        return _price_to_wait_for(core, spec)
     return candidate.rate_in, candidate.rate_out
 
 
-def _may_start_early(house: House, job: LiveJob, lease: Lease) -> bool:
+def _may_start_early(core: Core, job: LiveJob, lease: Lease) -> bool:
     """Tell whether a host may begin while the job is still being written.
 
     The buyer sees nothing before the commit either way, and a crash in between leaves no trace but a lease that the worker
@@ -176,35 +174,35 @@ def _may_start_early(house: House, job: LiveJob, lease: Lease) -> bool:
     """
     if job.kind.resume(job) is Resume.NEVER:
         return False
-    host = house.fleet.find(lease.host_id)
+    host = core.fleet.find(lease.host_id)
     stops = host is not None and host.reach.stops_at_once
-    return stops and house.state(Buyers).spend_seen_credit(job.owner_id, job.terms.hold_uusd)
+    return stops and core.state(Buyers).spend_seen_credit(job.owner_id, job.terms.hold_uusd)
 
 
-def _take_back(house: House, job: LiveJob, leased: Change | None, *, early: bool) -> None:
+def _take_back(core: Core, job: LiveJob, leased: Change | None, *, early: bool) -> None:
     """Undo in memory a job that was refused; a host that began already stops and is not paid."""
-    house.state(Buyers).in_flight.leave(job.owner_id)
-    house.jobs.live.refuse(job)
-    drop_hedge(house, job, "the job was refused")
+    core.state(Buyers).in_flight.leave(job.owner_id)
+    core.jobs.live.refuse(job)
+    drop_hedge(core, job, "the job was refused")
     if early:
-        tell_host_to_stop(house, job, "the job was refused")
+        tell_host_to_stop(core, job, "the job was refused")
     lease = job.lease
     if lease is None or leased is None or not leased.undo():
         return
     if not job.closing:  # One that has answered already, and whose end waits for the database, has its slot free.
-        house.fleet.release(lease.host_id)
-    line = house.lines.get(lease.host_id)
+        core.fleet.release(lease.host_id)
+    line = core.lines.get(lease.host_id)
     if early and line is not None:
         line.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)
 
 
-def queue_up(house: House, job: LiveJob, spec: Spec) -> None:
+def queue_up(core: Core, job: LiveJob, spec: Spec) -> None:
     """Put a durably queued job in line, or give it to a host that became free while it was written."""
-    candidate = take(house, spec)
+    candidate = take(core, spec)
     if candidate is None:
-        line_up(house, job, spec)
+        line_up(core, job, spec)
     else:
-        house.background.spawn(start(house, job, candidate))
+        core.background.spawn(start(core, job, candidate))
 
 
 def _submit_locks(item: _Item) -> Rows:
@@ -242,24 +240,24 @@ def submit_verb(tx: Tx, items: list[_Item]) -> list[int | Exception]:
     return outcomes
 
 
-def _price_to_wait_for(house: House, spec: Spec) -> tuple[int, int]:
+def _price_to_wait_for(core: Core, spec: Spec) -> tuple[int, int]:
     """Return the prices (in, out) that a job waits at: the median host's, so that half of those possible may take it.
 
     Raises:
         UnknownModel, NoHostPossible, QueueFull: as `submit`.
     """
-    known = house.fleet.free_list(spec.model)
+    known = core.fleet.free_list(spec.model)
     if known is None or not known.all:
-        raise UnknownModel(spec.model, tuple(summary.name for summary in house.fleet.models()))
-    if not house.fleet.possible(spec):
-        raise NoHostPossible(house.fleet.explain(spec).sentence())
-    if len(house.jobs.queue) >= house.settings.queue_jobs_max:
-        raise QueueFull(len(house.jobs.queue))
-    return waiting_prices(house, spec, known)
+        raise UnknownModel(spec.model, tuple(summary.name for summary in core.fleet.models()))
+    if not core.fleet.possible(spec):
+        raise NoHostPossible(core.fleet.explain(spec).sentence())
+    if len(core.jobs.queue) >= core.settings.queue_jobs_max:
+        raise QueueFull(len(core.jobs.queue))
+    return waiting_prices(core, spec, known)
 
 
 def _live(
-    house: House, order: Order, kind: Kind, *, parts: Sequence[Part], rates: list[tuple[int, int]]
+    core: Core, order: Order, kind: Kind, *, parts: Sequence[Part], rates: list[tuple[int, int]]
 ) -> LiveJob:  # fmt: skip
     stages: tuple[Stage, ...] = ()
     if kind.staged:
@@ -267,9 +265,9 @@ def _live(
     return LiveJob(
         id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=kind, model=order.model,
         body=order.body, terms=agree(parts, rates, output_max=order.output_max), stages=stages, detached=order.detached,
-        deadline_ms=house.common_ms() + int(house.settings.job_ttl_s * 1000), created_ms=house.clock.now_ms(),
-        submitted_s=house.clock.monotonic_s(), answers=order.answers, caller=order.caller,
-        home_id=None if order.detached else house.node_id, needs=encode_needs(order.needs),
+        deadline_ms=core.common_ms() + int(core.settings.job_ttl_s * 1000), created_ms=core.clock.now_ms(),
+        submitted_s=core.clock.monotonic_s(), answers=order.answers, caller=order.caller,
+        home_id=None if order.detached else core.node_id, needs=encode_needs(order.needs),
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Waiting price: what a job that no host is free for waits at, the median of those that could run it."""
 
-from comptoir.dispatch.house import House, State
+from comptoir.dispatch.core import Core, State
 from comptoir.routing import Candidate, FreeList, Spec, passes
 
 WAITING_PRICE_S = 1.0
@@ -13,15 +13,15 @@ WAITING_PRICES_MAX = 10_000
 class WaitingPrices(State):
     """Median prices (in, out) lately worked out, with the time until which they hold."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self.cached: dict[tuple[object, ...], tuple[float, int, int]] = {}
 
 
-def waiting_prices(house: House, spec: Spec, known: FreeList) -> tuple[int, int]:
+def waiting_prices(core: Core, spec: Spec, known: FreeList) -> tuple[int, int]:
     """Return the median (in, out) prices of the hosts that could run *spec*; at most a second old."""
-    key = (spec.model, spec.kind, house.fleet.catalog.told_apart(spec.model, spec.entry), spec.needs)
-    prices = house.state(WaitingPrices).cached
-    now = house.clock.monotonic_s()
+    key = (spec.model, spec.kind, core.fleet.catalog.told_apart(spec.model, spec.entry), spec.needs)
+    prices = core.state(WaitingPrices).cached
+    now = core.clock.monotonic_s()
     cached = prices.get(key)
     if cached is None or cached[0] < now:
         fitting = [c for c in known.all.values() if passes(spec, c)]

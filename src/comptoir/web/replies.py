@@ -2,7 +2,7 @@
 
 import re
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.kit.http import Reply, Request
 
 SECURITY_HEADERS = (
@@ -24,14 +24,14 @@ def secured(body: bytes, media: str, headers: tuple[tuple[bytes, bytes], ...] = 
     return Reply(200, body, media=media, headers=SECURITY_HEADERS + headers)
 
 
-def base_url(house: House, request: Request) -> str:
+def base_url(core: Core, request: Request) -> str:
     """Return the address that the caller reached this server at, without a slash at its end.
 
     A Host header is pasted into commands that people copy, so one that is more than a name and a port is not believed.
     """
-    if house.settings.public_url:
-        return house.settings.public_url.rstrip("/")
+    if core.settings.public_url:
+        return core.settings.public_url.rstrip("/")
     host = request.header(b"host")
     if not _HOST.fullmatch(host):
-        host = f"{house.settings.host}:{house.settings.port}"
+        host = f"{core.settings.host}:{core.settings.port}"
     return f"{request.scope.get('scheme', 'http')}://{host}"

@@ -11,7 +11,7 @@ from itertools import islice
 import msgspec
 
 from comptoir import __version__
-from comptoir.dispatch import House, State
+from comptoir.dispatch import Core, State
 from comptoir.dispatch.drain import Shutdown
 from comptoir.hosts import ACTIVE, DRAINING, ContainerSummary, Host, ModelSummary, ReputationStory
 from comptoir.kinds import ContainerChain, answers_chat
@@ -55,7 +55,7 @@ class Fragment:
 class LivePart(State):
     """The live part as it was last rendered."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self.kept: tuple[float, Fragment] | None = None
         """With its monotonic time."""
 
@@ -71,10 +71,10 @@ class Shop:
 
     # -- the page ------------------------------------------------------------------------------------------------
 
-    def front(self, house: House, base: str) -> bytes:
+    def front(self, core: Core, base: str) -> bytes:
         """Return the page, with commands that name *base* as the server."""
-        models, live = house.fleet.models(), self.market(house)
-        containers = house.fleet.catalog.containers()
+        models, live = core.fleet.models(), self.market(core)
+        containers = core.fleet.catalog.containers()
         model = next(
             (one.name for one in models if answers_chat(one.kinds) and _PASTEABLE.fullmatch(one.name)), "MODEL"
         )
@@ -87,19 +87,19 @@ class Shop:
             model=model, container=container, run_hidden=Html("" if containers else " hidden"), version=__version__,
         ).encode()  # fmt: skip
 
-    def market(self, house: House) -> Fragment:
+    def market(self, core: Core) -> Fragment:
         """Return the live part, at most `FRESH_S` old."""
-        now_s, live = house.clock.monotonic_s(), house.state(LivePart)
+        now_s, live = core.clock.monotonic_s(), core.state(LivePart)
         if live.kept is not None and now_s - live.kept[0] < FRESH_S:
             return live.kept[1]
-        models, waiting = house.fleet.models(), house.jobs.queue.models()
-        containers = house.fleet.catalog.containers()
-        status = status_line(house)
+        models, waiting = core.fleet.models(), core.jobs.queue.models()
+        containers = core.fleet.catalog.containers()
+        status = status_line(core)
         tables = fill(
-            template("market.html"), models=model_rows(models, waiting), hosts=host_rows(house),
-            containers=containers_section(containers, waiting), others=others_section(house, waiting),
+            template("market.html"), models=model_rows(models, waiting), hosts=host_rows(core),
+            containers=containers_section(containers, waiting), others=others_section(core, waiting),
             offers="Models and containers" if containers else "Models",
-            more_models=more(len(models) - MODELS_SHOWN), more_hosts=more(len(house.fleet) - HOSTS_SHOWN),
+            more_models=more(len(models) - MODELS_SHOWN), more_hosts=more(len(core.fleet) - HOSTS_SHOWN),
         )  # fmt: skip
         fingerprint = hashlib.sha256((status + tables).encode()).hexdigest()[:16]
         made = Fragment(status, tables.replace("?seen=SEEN", f"?seen={fingerprint}", 1), fingerprint)
@@ -126,19 +126,19 @@ class Shop:
         return next((dialect for dialect in self._dialects if dialect.name == name), None)
 
 
-def status_line(house: House) -> Html:
+def status_line(core: Core) -> Html:
     """Say in a line how the house stands."""
-    hosts, models, waiting = house.fleet.active_hosts, len(house.fleet.models()), len(house.jobs.queue)
-    containers = len(house.fleet.catalog.containers())
+    hosts, models, waiting = core.fleet.active_hosts, len(core.fleet.models()), len(core.jobs.queue)
+    containers = len(core.fleet.catalog.containers())
     state, words = ("ok", "Open") if hosts else ("idle", "Open, no host yet")
-    if house.state(Shutdown).draining:
+    if core.state(Shutdown).draining:
         state, words = "bad", "Closing"
     facts = [
         _count(hosts, "host"),
         _count(models, "model"),
         *((_count(containers, ContainerChain.noun),) if containers else ()),
-        *(_count(number, noun) for noun, number in _others(house).items()),
-        _count(house.jobs.live.leased, "job running", "jobs running"),
+        *(_count(number, noun) for noun, number in _others(core).items()),
+        _count(core.jobs.live.leased, "job running", "jobs running"),
     ]
     if waiting:
         facts.append(f"{waiting:,} waiting")
@@ -148,9 +148,9 @@ def status_line(house: House) -> Html:
     )  # fmt: skip
 
 
-def _others(house: House) -> Counter[str]:
+def _others(core: Core) -> Counter[str]:
     """Count what is sold in other units, by what it is called."""
-    return Counter([house.jobs.kinds.noun(one.kinds) for one in house.fleet.catalog.work()])
+    return Counter([core.jobs.kinds.noun(one.kinds) for one in core.fleet.catalog.work()])
 
 
 def _count(number: int, one: str, many: str = "") -> str:
@@ -198,9 +198,9 @@ def containers_section(containers: list[ContainerSummary], waiting: dict[str, in
     return fill(template("containers.html"), rows=rows, more=more(len(containers) - CONTAINERS_SHOWN))
 
 
-def others_section(house: House, waiting: dict[str, int]) -> Html:
+def others_section(core: Core, waiting: dict[str, int]) -> Html:
     """Return the section of what is sold in units of its own; nothing where there is none."""
-    offered, kinds = house.fleet.catalog.work(), house.jobs.kinds
+    offered, kinds = core.fleet.catalog.work(), core.jobs.kinds
     if not offered:
         return Html("")
     rows = [
@@ -214,23 +214,23 @@ def others_section(house: House, waiting: dict[str, int]) -> Html:
     return fill(template("others.html"), rows=rows, more=more(len(offered) - MODELS_SHOWN))
 
 
-def host_rows(house: House) -> list[Html]:
+def host_rows(core: Core) -> list[Html]:
     """Return a table row for each host, those that take jobs first."""
-    rows = [_host_row(house, host) for host in islice(_active_first(house), HOSTS_SHOWN)]
+    rows = [_host_row(core, host) for host in islice(_active_first(core), HOSTS_SHOWN)]
     return rows or [
         Html('<tr><td colspan="5" class="none">Nobody is here. <code>comptoir host</code> joins one.</td></tr>')
     ]
 
 
-def _active_first(house: House) -> Iterator[Host]:
-    yield from (host for host in house.fleet if host.status == ACTIVE)
-    yield from (host for host in house.fleet if host.status != ACTIVE)
+def _active_first(core: Core) -> Iterator[Host]:
+    yield from (host for host in core.fleet if host.status == ACTIVE)
+    yield from (host for host in core.fleet if host.status != ACTIVE)
 
 
-def _host_row(house: House, host: Host) -> Html:
+def _host_row(core: Core, host: Host) -> Html:
     names = [offer.name for offer in host.row.models]
     over = len(names) - MODELS_OF_A_HOST
-    story = house.fleet.explain_reputation(host.id)
+    story = core.fleet.explain_reputation(host.id)
     name = public("host", host.id)
     busy = f"{host.slots.running} of {host.slots.total} busy"
     return fill(

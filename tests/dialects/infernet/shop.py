@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.kinds import MILLION
 from comptoir.worker.engines.container import ContainerEngine
 from comptoir.worker.engines.container_spec import ContainerSpec
@@ -55,8 +55,8 @@ class Node:
         return self.post.url + self.prefix
 
     @property
-    def house(self) -> House:
-        return self.post.house
+    def core(self) -> Core:
+        return self.post.core
 
     async def ask(
         self, method: str, path: str, body: Any = None, *, key: str = "", headers: Mapping[str, str] | None = None

@@ -62,7 +62,7 @@ class TestWithoutAKey:
             assert (await node.ask("GET", "/api/jobs", key=node.post.buyer_key)).json == []
             while (await ask_from(node, "192.0.2.1", f"GET /api/jobs?id={job}")).json[0]["status"] == "running":
                 pass
-            node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
+            node.core.jobs.live.forget_recent(older_than_ms=1 << 60)
             assert (await ask_from(node, "192.0.2.2", f"GET /api/jobs?id={job}")).json == []
             assert len((await ask_from(node, "192.0.2.1", f"GET /api/jobs?id={job}")).json) == 1
 
@@ -101,15 +101,15 @@ class TestAllowance:
 
             assert [one.status for one in said] == [200, 200, 402]
             assert said[2].json["params"] == {"needed_uusd": RUN_UUSD, "free_uusd": 0}
-            account = await node.house.ledger.account(UNNAMED)
+            account = await node.core.ledger.account(UNNAMED)
             assert (account.kind, account.balance_uusd, account.held_uusd) == ("unnamed", 0, 0)
-            assert await audit(node.house.db) == []
+            assert await audit(node.core.db) == []
 
     async def test_it_is_filled_up_again_the_next_day_and_no_sooner(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, infernet_anonymous_uusd_per_day=2 * RUN_UUSD) as node:
             await node.result(await node.job("a"))
-            ledger, day_ms = node.house.ledger, 86_400_000
-            midnight_ms = node.house.clock.now_ms() // day_ms * day_ms
+            ledger, day_ms = node.core.ledger, 86_400_000
+            midnight_ms = node.core.clock.now_ms() // day_ms * day_ms
 
             # Asked again on the same day, by whichever coordinator, it gives nothing more.
             for _ in range(2):
@@ -122,12 +122,12 @@ class TestAllowance:
         """What was given under the higher one, and is not spent, is taken back: the setting is what may be spent."""
         async with open_node(tmp_path, infernet_anonymous_uusd_per_day=10 * RUN_UUSD) as node:
             await node.result(await node.job("a"))
-            midnight_ms = node.house.clock.now_ms() // 86_400_000 * 86_400_000
+            midnight_ms = node.core.clock.now_ms() // 86_400_000 * 86_400_000
 
             for _ in range(2):
-                rest = await node.house.ledger.allow(UNNAMED, most_uusd=2 * RUN_UUSD, since_ms=midnight_ms)
+                rest = await node.core.ledger.allow(UNNAMED, most_uusd=2 * RUN_UUSD, since_ms=midnight_ms)
                 assert rest == RUN_UUSD
-            assert await audit(node.house.db) == []
+            assert await audit(node.core.db) == []
 
     async def test_free_containers_need_none(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={}, infernet_anonymous_uusd_per_day=0) as node:
@@ -139,7 +139,7 @@ class TestAllowance:
             key = node.post.buyer_key
             await node.result(await node.job("a", key=key), key=key)
 
-            assert (await node.house.ledger.account(node.post.buyer_id)).balance_uusd == 1_000_000 - RUN_UUSD
+            assert (await node.core.ledger.account(node.post.buyer_id)).balance_uusd == 1_000_000 - RUN_UUSD
             assert (await node.ask("POST", "/api/jobs", JOB)).status == 402
 
 

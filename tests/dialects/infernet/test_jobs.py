@@ -120,7 +120,7 @@ class TestRun:
         """What is no longer kept in memory is read from the database, and is the same."""
         job = await node.job("a", "b")
         before = await node.result(job, intermediate=True)
-        node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
+        node.core.jobs.live.forget_recent(older_than_ms=1 << 60)
 
         assert await node.results(job, intermediate=True) == [before]
 
@@ -128,8 +128,8 @@ class TestRun:
         key = node.post.buyer_key
         job = await node.job("a", "b", key=key)
         await node.result(job, key=key)
-        node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
-        await node.house.jobs.forget(older_than_ms=node.house.clock.now_ms() + 60_000, after=b"")
+        node.core.jobs.live.forget_recent(older_than_ms=1 << 60)
+        await node.core.jobs.forget(older_than_ms=node.core.clock.now_ms() + 60_000, after=b"")
 
         (found,) = await node.results(job, key=key)
         assert found["status"] == "success"
@@ -146,7 +146,7 @@ class TestDatabaseAway:
         async with open_node(tmp_path, answers={"a": after(gate, appends("a")), "b": appends("b")}) as node:
             jobs = [await node.job("a", "b") for _ in range(3)]
             await node.containers["a"].came(3)
-            batch, refused = node.house.db.batch, []
+            batch, refused = node.core.db.batch, []
 
             def away(verb: Any, item: Any, *, turn: int = 0) -> "asyncio.Future[Any]":
                 if verb is not requeue_verb or len(refused) == 3:
@@ -155,12 +155,12 @@ class TestDatabaseAway:
                 loop = asyncio.get_running_loop()
                 done: asyncio.Future[Any] = loop.create_future()
                 if reconnects and len(refused) == 1:
-                    (line,) = node.house.lines.values()
+                    (line,) = node.core.lines.values()
                     loop.call_later(0.05, line.post, Bye("come again", 0.0))  # type: ignore[attr-defined]
                 loop.call_later(1.0 if reconnects else 0.02, done.set_exception, Unavailable("it is out of reach"))
                 return done
 
-            node.house.db.batch = away  # type: ignore[method-assign]
+            node.core.db.batch = away  # type: ignore[method-assign]
             gate.set()
 
             for job in jobs:
@@ -173,20 +173,20 @@ class TestDatabaseAway:
     ) -> None:
         answers: dict[str, Answer] = {"a": says(b'{"your":"prompt"}', status=422)}
         async with open_node(tmp_path, answers=answers, database=database_address) as node:
-            house, key = node.house, node.post.buyer_key
+            core, key = node.core, node.post.buyer_key
             jobs = [await node.job("a", key=key), await node.job("a")]
             for job, asked in zip(jobs, (key, ""), strict=True):
                 assert (await node.result(job, key=asked))["result"]["error"] == '{"your":"prompt"}'
-            house.jobs.live.forget_recent(older_than_ms=1 << 60)
-            await house.jobs.forget(older_than_ms=house.clock.now_ms() + 60_000, after=b"")
+            core.jobs.live.forget_recent(older_than_ms=1 << 60)
+            await core.jobs.forget(older_than_ms=core.clock.now_ms() + 60_000, after=b"")
 
             (found,) = await node.results(jobs[0], key=key)
             assert found["result"] == {"container": "a", "error": "the result is no longer kept"}
             assert await node.results(jobs[1]) == []
             for table, column in (("jobs", "error_message"), ("jobs", "caller"), ("job_events", "detail")):
-                rows = await house.db.fetch(f"SELECT {column} FROM {table} WHERE {column} <> ''")
+                rows = await core.db.fetch(f"SELECT {column} FROM {table} WHERE {column} <> ''")
                 assert [row[0] for row in rows] == [], column
-            assert await audit(house.db) == []
+            assert await audit(core.db) == []
 
 
 class TestPay:
@@ -197,13 +197,13 @@ class TestPay:
                 job = await node.job("a", "b", key=key)
                 await node.result(job, key=key)
 
-                hosts = {host.row.models[0].name: host.id for host in node.house.fleet}
-                earned = {name: (await node.house.ledger.account(host)).balance_uusd for name, host in hosts.items()}
+                hosts = {host.row.models[0].name: host.id for host in node.core.fleet}
+                earned = {name: (await node.core.ledger.account(host)).balance_uusd for name, host in hosts.items()}
                 assert earned == {"a": 880, "b": 2640}
-                assert (await node.house.ledger.account(node.post.buyer_id)).free_uusd == 1_000_000 - 4 * RUN_UUSD
-                attempts = await node.house.jobs.attempts(uuid.UUID(job).bytes)
+                assert (await node.core.ledger.account(node.post.buyer_id)).free_uusd == 1_000_000 - 4 * RUN_UUSD
+                attempts = await node.core.jobs.attempts(uuid.UUID(job).bytes)
                 assert [attempt.state for attempt in attempts] == ["done", "done"]
-            assert await audit(node.house.db) == []
+            assert await audit(node.core.db) == []
 
     async def test_a_host_hears_of_each_run_once_and_of_its_pay_once(self, tmp_path: Path) -> None:
         events: list[Event] = []
@@ -281,7 +281,7 @@ class TestFailure:
             assert found["status"] == "failed"
             assert found["result"] == {"container": "b", "error": error}
             assert found["intermediate_results"] == [{"container": "a", "output": {"said": ["a"]}}]
-            node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
+            node.core.jobs.live.forget_recent(older_than_ms=1 << 60)
             assert await node.results(job, intermediate=True) == [found]
 
     @pytest.mark.parametrize("answer", [dies, says(b"{", content_type="application/json")], ids=["dies", "no JSON"])
@@ -313,7 +313,7 @@ class TestFailure:
             job = await node.job("a", "a", "a")
 
             found = await node.result(job)
-            stored = await node.house.jobs.get(uuid.UUID(job).bytes)
+            stored = await node.core.jobs.get(uuid.UUID(job).bytes)
             assert (found["status"], stored.error_code, stored.fault) == ("failed", "answer_too_large", "buyer")
             assert len(node.containers["a"].runs) == 2
 
@@ -407,7 +407,7 @@ class TestPostgres:
         async with open_node(tmp_path, database=postgres_address) as node:
             job = await node.job("a", "b", "c")
             found = await node.result(job, intermediate=True)
-            node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
+            node.core.jobs.live.forget_recent(older_than_ms=1 << 60)
 
             assert await node.results(job, intermediate=True) == [found]
             for pending, ids in (("", [job]), ("?pending=true", []), ("?pending=false", [job])):

@@ -38,7 +38,7 @@ class TestInfo:
             async with node.host(spec, name="second"):
                 assert [one["external"] for one in (await node.ask("GET", "/info")).json["containers"]] == [True]
             async with asyncio.timeout(10):
-                while len(node.house.lines) > 1:
+                while len(node.core.lines) > 1:
                     await asyncio.sleep(0.01)
             assert [one["id"] for one in (await node.ask("GET", "/info")).json["containers"]] == ["a"]
 
@@ -60,7 +60,7 @@ class TestResources:
     async def test_each_containers_words_are_passed_on_to_the_byte(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={"a": appends("a"), "b": appends("b")}) as node:
             async with asyncio.timeout(10):
-                while len(node.house.fleet.resources()) < 2:
+                while len(node.core.fleet.resources()) < 2:
                     await asyncio.sleep(0.01)
             said = await node.ask("GET", "/resources")
 
@@ -71,7 +71,7 @@ class TestResources:
             mute.resources = b"no JSON"
             async with node.host(ContainerSpec(id="good", url=good.url), ContainerSpec(id="mute", url=mute.url)):
                 async with asyncio.timeout(10):
-                    while not node.house.fleet.resources():
+                    while not node.core.fleet.resources():
                         await asyncio.sleep(0.01)
                 assert list((await node.ask("GET", "/resources")).json) == ["good"]
                 assert len((await node.ask("GET", "/info")).json["containers"]) == 2
@@ -107,10 +107,10 @@ class TestHealth:
     async def test_alone_it_is_the_published_one(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers={}, prefix="/infernet") as node:
             assert (await node.ask("GET", "/health")).json == {"status": "healthy"}
-            node.house.state(Shutdown).leaving = True
+            node.core.state(Shutdown).leaving = True
             said = await node.ask("GET", "/health")
             assert (said.status, said.json) == (503, {"status": "unhealthy"})
-            node.house.state(Shutdown).leaving = False
+            node.core.state(Shutdown).leaving = False
 
     async def test_at_the_root_it_is_healthy_in_its_clients_word(self, node: Node) -> None:
         assert (await node.ask("GET", "/health")).json["status"] == "healthy"

@@ -144,8 +144,8 @@ class TestBrokenOff:
             with pytest.raises(aiohttp.ClientPayloadError):
                 await node.ask("POST", "/api/jobs/stream", {"containers": ["a"], "data": {}}, key=key)
 
-            assert (await node.house.ledger.account(node.post.buyer_id)).free_uusd == 1_000_000
-            assert await audit(node.house.db) == []
+            assert (await node.core.ledger.account(node.post.buyer_id)).free_uusd == 1_000_000
+            assert await audit(node.core.db) == []
 
     async def test_hanging_up_stops_the_container_and_pays_its_run(self, tmp_path: Path) -> None:
         never = asyncio.Event()
@@ -161,7 +161,7 @@ class TestBrokenOff:
             await asyncio.wait_for(node.containers["a"].runs[0].ended.wait(), 5)
             found = await node.result(job, key=node.post.buyer_key)
             assert (found["status"], found["result"]["container"]) == ("failed", "a")
-            assert (await node.house.ledger.account(node.post.buyer_id)).free_uusd == 1_000_000 - RUN_UUSD
+            assert (await node.core.ledger.account(node.post.buyer_id)).free_uusd == 1_000_000 - RUN_UUSD
 
     async def test_hanging_up_before_the_last_container_stops_the_one_at_work(self, tmp_path: Path) -> None:
         never = asyncio.Event()
@@ -191,7 +191,7 @@ class TestRepeat:
         async with open_node(tmp_path, answers={"a": streams(b"once")}) as node:
             body, headers = {"containers": ["a"], "data": {}}, {"Idempotency-Key": "k"}
             first = await node.ask("POST", "/api/jobs/stream", body, headers=headers)
-            node.house.jobs.live.forget_recent(older_than_ms=1 << 60)
+            node.core.jobs.live.forget_recent(older_than_ms=1 << 60)
 
             assert (await node.ask("POST", "/api/jobs/stream", body, headers=headers)).body == first.body
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from tests.dialects.infrintia.caller import Caller
 from tests.post import Post, open_post
 
@@ -29,9 +29,9 @@ class Market:
     anyone: Caller
 
     @property
-    def house(self) -> House:
+    def core(self) -> Core:
         """The core."""
-        return self.post.house
+        return self.post.core
 
 
 def market_of(post: Post, session: aiohttp.ClientSession) -> Market:

@@ -20,7 +20,7 @@ async def leased(market: Market, *, max_tokens: int = 256) -> tuple[Caller, str]
 
 async def text_of(market: Market, job_id: str) -> str:
     """Return the answer so far."""
-    job = market.house.jobs.live.get(bytes.fromhex(job_id[4:]))
+    job = market.core.jobs.live.get(bytes.fromhex(job_id[4:]))
     assert job is not None
     return "".join(frame.text for frame in job.frames)
 
@@ -110,9 +110,9 @@ class TestCompleteJob:
         again = await host.complete(job_id, tokens=["a"], seq=0)
 
         assert (again.status, again.body) == (200, first.body)
-        account = await shared.house.ledger.account(bytes.fromhex(host.host_id[5:]))
+        account = await shared.core.ledger.account(bytes.fromhex(host.host_id[5:]))
         assert account.balance_uusd == 88
-        assert await audit(shared.house.db) == []
+        assert await audit(shared.core.db) == []
 
     @pytest.mark.parametrize(
         ("here", "fields", "status"),
@@ -192,7 +192,7 @@ class TestSigning:
         )  # fmt: skip
 
         assert answer.status == 200
-        receipts = market.house.receipts
+        receipts = market.core.receipts
         envelope = await receipts.envelope_of(bytes.fromhex(job["job_id"][4:]))
         verdict = verify(envelope, read_registry(await receipts.registry()))
         assert (verdict.ok, verdict.unsigned_segments) == (True, 0), verdict
@@ -215,7 +215,7 @@ class TestFailJob:
         assert shown["error"] == {"code": "host_error", "message": "CUDA out of memory"}
         assert shown["credits_used"] == 0
         assert (await market.buyer.get("/users/me")).body["credits"] == 100.0
-        assert market.house.fleet.get(bytes.fromhex(host.host_id[5:])).jobs_failed == 1
+        assert market.core.fleet.get(bytes.fromhex(host.host_id[5:])).jobs_failed == 1
 
     async def test_another_host_takes_it_over(self, market: Market) -> None:
         host, job_id = await leased(market)
@@ -240,6 +240,6 @@ class TestFailJob:
 
         await host.fail(job_id, fault="buyer")
 
-        row = await market.house.jobs.get(bytes.fromhex(job_id[4:]))
+        row = await market.core.jobs.get(bytes.fromhex(job_id[4:]))
         assert (row.state, row.fault) == (JobState.FAILED, Fault.BUYER)
-        assert market.house.fleet.get(bytes.fromhex(host.host_id[5:])).jobs_failed == 0
+        assert market.core.fleet.get(bytes.fromhex(host.host_id[5:])).jobs_failed == 0

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from comptoir.desk import STATUSES
 from comptoir.dialects.infrintia import DIALECT
 from comptoir.dialects.infrintia.errors import render_error, status_of
 from comptoir.dispatch.errors import FramesOutOfOrder, QueueFull
+from comptoir.gateway import STATUSES
 from comptoir.kit.errors import InvalidField, NotAuthenticated, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import openapi_document
 from comptoir.ledger import InsufficientCredit

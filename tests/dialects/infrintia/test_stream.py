@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from comptoir.desk.readers import OpenStreams
-from comptoir.desk.streaming import FRAMES_PER_PIECE
 from comptoir.dialects.infrintia.jobs import render_tokens
+from comptoir.gateway.readers import OpenStreams
+from comptoir.gateway.streaming import FRAMES_PER_PIECE
 from comptoir.kit.ids import parse
 from comptoir.link import Frame
 from tests.dialects.infrintia.caller import Caller, events
@@ -34,17 +34,17 @@ async def read_event(response: aiohttp.ClientResponse) -> str:
 async def until_no_stream(market: Market) -> None:
     """Wait until nobody reads."""
     async with asyncio.timeout(5):
-        while market.house.state(OpenStreams).count:
+        while market.core.state(OpenStreams).count:
             await asyncio.sleep(0.005)
 
 
 async def forget_everything(market: Market) -> None:
     """Have a month pass for what is kept of jobs that are over."""
-    house, in_a_month = market.house, market.house.clock.now_ms() + 40 * 86_400_000
-    house.jobs.live.forget_recent(older_than_ms=in_a_month)
+    core, in_a_month = market.core, market.core.clock.now_ms() + 40 * 86_400_000
+    core.jobs.live.forget_recent(older_than_ms=in_a_month)
     after: bytes | None = b""
     while after is not None:
-        _, after = await house.jobs.forget(older_than_ms=in_a_month, after=after)
+        _, after = await core.jobs.forget(older_than_ms=in_a_month, after=after)
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -59,7 +59,7 @@ class TestStream:
             assert await read_event(response) == 'id: 2\ndata: {"token": "é"}\n\n'
             await host.complete(job_id)
             assert await response.text() == "data: [DONE]\n\n"
-        assert shared.house.state(OpenStreams).count == 0
+        assert shared.core.state(OpenStreams).count == 0
 
     @pytest.mark.parametrize("over", [False, True])
     async def test_it_replays_from_any_event(self, shared: Market, over: bool) -> None:
@@ -84,7 +84,7 @@ class TestStream:
         host, job_id = await leased(shared)
         await host.chunk(job_id, "a", "b", "c")
         raw = parse("job", job_id)
-        job = shared.house.jobs.live.get(raw) if raw is not None else None
+        job = shared.core.jobs.live.get(raw) if raw is not None else None
         assert job is not None
         async with followed(shared.buyer, job_id) as ahead:
             assert await read_event(ahead) == 'id: 0\ndata: {"token": "a"}\n\n'

@@ -80,7 +80,7 @@ class TestIdempotencyKey:
         assert {answer.status for answer in answers} == {202}
         assert len({answer.body["job_id"] for answer in answers}) == 1
         assert (await market.buyer.get("/users/me")).body["credits"] == 97.44
-        assert await audit(market.house.db) == []
+        assert await audit(market.core.db) == []
 
     async def test_so_it_is_when_the_job_is_over(self, market: Market) -> None:
         host = await market.anyone.register()
@@ -212,7 +212,7 @@ class TestHostsAndOwners:
     async def test_a_host_registered_with_a_users_key_is_that_users(self, market: Market) -> None:
         host = await market.buyer.register()
 
-        assert market.house.fleet.get(bytes.fromhex(host.host_id[5:])).row.owner_id == market.post.buyer_id
+        assert market.core.fleet.get(bytes.fromhex(host.host_id[5:])).row.owner_id == market.post.buyer_id
 
     @pytest.mark.parametrize("settings", [{"allow_open_host_registration": False}])
     async def test_open_registration_can_be_closed(self, market: Market) -> None:

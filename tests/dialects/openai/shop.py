@@ -85,13 +85,13 @@ class Shop:
         return await self.call("POST", "/v1/chat/completions", self.chat() if body is None else body, **kwargs)
 
     async def balance(self) -> tuple[int, int]:
-        account = await self.post.house.ledger.account(self.post.buyer_id)
+        account = await self.post.core.ledger.account(self.post.buyer_id)
         return account.balance_uusd, account.held_uusd
 
     async def idle(self) -> None:
         """Wait until no job is in flight."""
         async with asyncio.timeout(5):
-            while len(self.post.house.jobs.live):
+            while len(self.post.core.jobs.live):
                 await asyncio.sleep(0.005)
 
 
@@ -104,5 +104,5 @@ async def open_shop(folder: Path, **settings: Any) -> AsyncIterator[Shop]:
         post = await stack.enter_async_context(open_post(folder, **settings))
         await stack.enter_async_context(post.worker(engine="openai", options={"base_url": upstream.base_url}, slots=32))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        await post.house.ledger.deposit(owner_id=post.buyer_id, amount_uusd=1_000_000_000)
+        await post.core.ledger.deposit(owner_id=post.buyer_id, amount_uusd=1_000_000_000)
         yield Shop(post, upstream, session)

@@ -206,12 +206,12 @@ class TestRefusals:
 
     async def test_no_money_is_402_and_not_retried(self, tmp_path: Path) -> None:
         async with open_shop(tmp_path) as poor:
-            house = poor.post.house
+            core = poor.post.core
             seen = poor.says(ROLE, STOP)
             response = await poor.call(
                 "POST", "/v1/chat/completions", poor.chat(n=9, max_tokens=131_072), key=poor.post.admin_key
             )
-            assert len(house.jobs.live) == 0
+            assert len(core.jobs.live) == 0
 
         assert (response.status, response.json["error"]["code"]) == (402, "insufficient_quota")
         assert response.headers["x-should-retry"] == "false"

@@ -279,7 +279,7 @@ class TestBound:
 
         await shop.ask(body)
 
-        assert seen[0].json["max_tokens"] == shop.post.house.settings.chat_max_tokens_default
+        assert seen[0].json["max_tokens"] == shop.post.core.settings.chat_max_tokens_default
 
     async def test_a_server_that_goes_on_is_cut_off_with_length(self, shop: Shop) -> None:
         shop.says(ROLE, *(delta({"content": str(n)}) for n in range(9)), STOP, usage(5, 9))
@@ -349,11 +349,11 @@ class TestIdempotency:
         body, headers = shop.chat(stream=stream), self.headers(f"old-{stream}")
         await shop.ask(body, headers=headers)
         before = await shop.balance()
-        house, in_a_month = shop.post.house, shop.post.house.clock.now_ms() + 40 * 86_400_000
-        house.jobs.live.forget_recent(older_than_ms=in_a_month)
+        core, in_a_month = shop.post.core, shop.post.core.clock.now_ms() + 40 * 86_400_000
+        core.jobs.live.forget_recent(older_than_ms=in_a_month)
         after: bytes | None = b""
         while after is not None:
-            _, after = await house.jobs.forget(older_than_ms=in_a_month, after=after)
+            _, after = await core.jobs.forget(older_than_ms=in_a_month, after=after)
 
         again = await shop.ask(body, headers=headers)
 
@@ -416,4 +416,4 @@ class TestIdempotency:
 class TestAudit:
     async def test_the_books_agree_with_everything_above(self, shop: Shop) -> None:
         await shop.idle()
-        assert await audit(shop.post.house.db) == []
+        assert await audit(shop.post.core.db) == []

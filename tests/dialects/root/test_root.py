@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from comptoir import __version__
-from comptoir.app import open_house
+from comptoir.app import open_core
 from comptoir.dialects import DIALECTS
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
@@ -45,13 +45,13 @@ async def get_json(post: Post, path: str, **headers: str) -> tuple[int, Any]:
 
 
 async def register(post: Post, name: str) -> None:
-    await add_host(post.house, NewHost(gpu=name, models=(ModelOffer(name, ["chat"]),)))
+    await add_host(post.core, NewHost(gpu=name, models=(ModelOffer(name, ["chat"]),)))
 
 
 async def register_container(post: Post, name: str, *, external: bool = True) -> None:
     card = ContainerCard(f"Says <b>{name}</b>.", external=external)
     offer = ModelOffer(name, ["container"], price_out_uusd_per_mtok=2_500 * 1_000_000, container=card)
-    await add_host(post.house, NewHost(gpu=name, models=(offer,)))
+    await add_host(post.core, NewHost(gpu=name, models=(offer,)))
 
 
 class TestHome:
@@ -166,7 +166,7 @@ class TestHealth:
         def hang(_: Tx) -> None:
             asyncio.run_coroutine_threadsafe(let_go.wait(), loop).result(20)
 
-        hanging = post.house.db.run(hang)
+        hanging = post.core.db.run(hang)
         async with at_once(ms=1000):
             status, body = await get_json(post, "/health")
         let_go.set()
@@ -179,7 +179,7 @@ class TestHealth:
                 await asyncio.sleep(0.05)
 
     async def test_it_is_unhealthy_while_it_drains(self, post: Post) -> None:
-        post.house.state(Shutdown).leaving = True
+        post.core.state(Shutdown).leaving = True
         status, body = await get_json(post, "/health")
         assert (status, body["status"], body["checks"]["database"]["healthy"]) == (503, "unhealthy", True)
 
@@ -213,7 +213,7 @@ class TestMetrics:
     async def test_a_job_is_counted_with_its_tokens(self, post: Post) -> None:
         async with post.worker():
             body = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":7}'
-            reader = Reader(await submit(post.house, Order(post.buyer_id, "test", "chat", "trivial", body, 7, False)))
+            reader = Reader(await submit(post.core, Order(post.buyer_id, "test", "chat", "trivial", body, 7, False)))
             while await reader.next() is not None:
                 pass
             _, _, text = await get(post, "/metrics", accept="text/plain")
@@ -228,11 +228,11 @@ class TestMetrics:
     async def test_what_was_before_the_start_counts_too(self, tmp_path: Path) -> None:
         async with open_post(tmp_path) as post, post.worker():
             body = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":1}'
-            reader = Reader(await submit(post.house, Order(post.buyer_id, "test", "chat", "trivial", body, 1, False)))
+            reader = Reader(await submit(post.core, Order(post.buyer_id, "test", "chat", "trivial", body, 1, False)))
             while await reader.next() is not None:
                 pass
-            settings = post.house.settings
-        async with open_house(settings) as again:
+            settings = post.core.settings
+        async with open_core(settings) as again:
             await again.background.settle_down()
             assert again.state(Meters).ended_before["completed"] == 1
             assert again.state(Meters).users == 2

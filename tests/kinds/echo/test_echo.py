@@ -102,7 +102,7 @@ async def until_offered(post: Post, hosts: int = 1) -> None:
     """Wait until so many hosts that can be given a job offer echoes."""
     async with asyncio.timeout(20):
         while True:
-            found = post.house.fleet.free_list("parrot")
+            found = post.core.fleet.free_list("parrot")
             if found is not None and sum(1 for _ in found.free()) >= hosts:
                 return
             await asyncio.sleep(0.01)
@@ -111,7 +111,7 @@ async def until_offered(post: Post, hosts: int = 1) -> None:
 async def until_able(post: Post) -> None:
     """Wait until a second host is here."""
     async with asyncio.timeout(20):
-        while post.house.fleet.active_hosts < 2:
+        while post.core.fleet.active_hosts < 2:
             await asyncio.sleep(0.01)
 
 
@@ -148,7 +148,7 @@ async def shown(post: Post, session: aiohttp.ClientSession, path: str) -> Any:
 async def units_of(post: Post, job: dict[str, Any]) -> list[tuple[str, int, int]]:
     """Verify the job's receipt with nothing but the published keys; return what each host is said to have made."""
     job_id = bytes.fromhex(job["id"][4:])
-    verdict = verify(await post.house.receipts.envelope_of(job_id), read_registry(await post.house.receipts.registry()))
+    verdict = verify(await post.core.receipts.envelope_of(job_id), read_registry(await post.core.receipts.registry()))
     assert verdict.ok and verdict.statement is not None, verdict
     assert verdict.statement.predicate.kind == "echo"
     return [(unit.unit, unit.count, unit.rate) for part in verdict.statement.predicate.segments for unit in part.units]
@@ -168,7 +168,7 @@ class TestOneHost:
         assert text == TEXT * TIMES
         assert (end["state"], end["finish_reason"], end["cost_uusd"]) == ("completed", "stop", COST_UUSD)
         assert await units_of(post, job) == [("byte", BYTES, RATE)]
-        assert await audit(post.house.db) == []
+        assert await audit(post.core.db) == []
 
 
 class TestLostHost:
@@ -183,7 +183,7 @@ class TestLostHost:
             await until_offered(post)
             _, job = await buy(post, session)
             following = asyncio.create_task(follow(post, session, job["id"]))
-            live = post.house.jobs.live.get(bytes.fromhex(job["id"][4:]))
+            live = post.core.jobs.live.get(bytes.fromhex(job["id"][4:]))
             async with asyncio.timeout(20):
                 while live is not None and len(live.frames) < 4:
                     await asyncio.sleep(0.01)
@@ -198,7 +198,7 @@ class TestLostHost:
         attempts = (await shown(post, session, f"/house/jobs/{job['id']}"))["attempts"]
         earned = [4 * part * 20 - 4 * part * 20 * FEE_BPS // 10_000, 6 * part * 20 - 6 * part * 20 * FEE_BPS // 10_000]
         assert [one["paid_uusd"] for one in attempts] == earned
-        assert await audit(post.house.db) == []
+        assert await audit(post.core.db) == []
 
 
 class TestMoney:
@@ -207,7 +207,7 @@ class TestMoney:
         async with serving(host("link", post, session, lost_after=3)):
             await until_offered(post)
             _, job = await buy(post, session)
-            live = post.house.jobs.live.get(bytes.fromhex(job["id"][4:]))
+            live = post.core.jobs.live.get(bytes.fromhex(job["id"][4:]))
             async with asyncio.timeout(20):
                 while live is not None and len(live.frames) < 3:
                     await asyncio.sleep(0.01)

@@ -9,7 +9,7 @@ import uvloop
 
 from comptoir.app import Listening, serve
 from comptoir.cli.people import settle_in
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.events import Draining
 from comptoir.settings import Settings
 
@@ -21,9 +21,9 @@ def run_member(settings: Settings) -> None:
         OSError: the address is taken.
     """
 
-    async def people(house: House) -> None:
-        house.events.subscribe(Draining, lambda event: _say("Draining", open=event.open_answers))
-        await settle_in(house, settings.data_path())
+    async def people(core: Core) -> None:
+        core.events.subscribe(Draining, lambda event: _say("Draining", open=event.open_answers))
+        await settle_in(core, settings.data_path())
 
     def ready(listening: Listening) -> None:
         _say("Listening", url=listening.url)

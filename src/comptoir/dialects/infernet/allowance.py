@@ -4,7 +4,7 @@ The guardrail is money: the account never has more than what is left of ``infern
 refuses what is beyond, at however many coordinators.
 """
 
-from comptoir.dispatch import House, State
+from comptoir.dispatch import Core, State
 from comptoir.ledger import UNNAMED
 
 DAY_MS = 24 * 3600 * 1000
@@ -13,21 +13,21 @@ DAY_MS = 24 * 3600 * 1000
 class Allowance(State):
     """How far the day's allowance is given."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self.until_ms = 0
         """When the account is to be filled up again."""
 
 
-async def allow_unnamed(house: House) -> bytes:
+async def allow_unnamed(core: Core) -> bytes:
     """Return the account that pays for callers without a key, filled up for today (UTC).
 
     Raises:
         Unavailable: it has to be filled up, and the database is out of reach.
     """
-    given, now_ms = house.state(Allowance), house.clock.now_ms()
+    given, now_ms = core.state(Allowance), core.clock.now_ms()
     if now_ms >= given.until_ms:
         midnight_ms = now_ms - now_ms % DAY_MS
-        most_uusd = house.settings.infernet_anonymous_uusd_per_day
-        await house.ledger.allow(UNNAMED, most_uusd=most_uusd, since_ms=midnight_ms)
+        most_uusd = core.settings.infernet_anonymous_uusd_per_day
+        await core.ledger.allow(UNNAMED, most_uusd=most_uusd, since_ms=midnight_ms)
         given.until_ms = midnight_ms + DAY_MS
     return UNNAMED

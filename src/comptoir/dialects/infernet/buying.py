@@ -1,15 +1,15 @@
 """Buying: admitted as Ritual's node admits, once under one Idempotency-Key."""
 
 from comptoir.containers import admit
-from comptoir.desk import submit_once
 from comptoir.dialects.infernet.callers import Caller
 from comptoir.dialects.infernet.translate import Asked, order_of
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
+from comptoir.gateway import submit_once
 from comptoir.idempotency import Claim
 from comptoir.jobs import LiveJob
 
 
-async def buy(house: House, asked: Asked, caller: Caller, *, stream: bool, bound: Claim | None) -> LiveJob:
+async def buy(core: Core, asked: Asked, caller: Caller, *, stream: bool, bound: Claim | None) -> LiveJob:
     """Return the job that *asked* buys; a repeat is given the first one's, whether or not it would still be admitted.
 
     Raises:
@@ -18,8 +18,8 @@ async def buy(house: House, asked: Asked, caller: Caller, *, stream: bool, bound
     names = asked.containers or ()
 
     def check() -> None:
-        admit(house, names, proof=bool(asked.requires_proof), caller=caller.address)
+        admit(core, names, proof=bool(asked.requires_proof), caller=caller.address)
 
     if not names:
         check()
-    return await submit_once(house, order_of(asked, caller, stream=stream), bound, check=check)
+    return await submit_once(core, order_of(asked, caller, stream=stream), bound, check=check)

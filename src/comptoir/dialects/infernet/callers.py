@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import msgspec
 
 from comptoir.dialects.infernet.allowance import allow_unnamed
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.hosts import address_of
 from comptoir.identity import OwnerKind
 from comptoir.kit.errors import NotAllowed, NotAuthenticated
@@ -49,7 +49,7 @@ class Caller(msgspec.Struct, frozen=True):
         return public("usr", self.owner_id) if self.keyed else f"ip:{self.address}"
 
 
-def caller_of(house: House, request: Request) -> Caller:
+def caller_of(core: Core, request: Request) -> Caller:
     """Return who asks.
 
     Raises:
@@ -62,21 +62,21 @@ def caller_of(house: House, request: Request) -> Caller:
         if principal.kind is not OwnerKind.USER:
             raise NotAllowed("this needs a user's key (ck_…); yours is a host's")
         return Caller(principal.id, address, keyed=True)
-    allowed = house.settings.infernet_anonymous
+    allowed = core.settings.infernet_anonymous
     if allowed == "any" or (allowed == "loopback" and is_local(request)):
         return Caller(UNNAMED, address, keyed=False)
     raise NotAuthenticated("a key is needed here: send 'Authorization: Bearer <key>'")
 
 
-async def buyer_of(house: House, request: Request) -> Caller:
+async def buyer_of(core: Core, request: Request) -> Caller:
     """Return who asks and is going to buy; the account of callers without a key has its allowance then.
 
     Raises:
         What `caller_of` raises. Unavailable: the database is out of reach.
     """
-    caller = caller_of(house, request)
+    caller = caller_of(core, request)
     if not caller.keyed:
-        await allow_unnamed(house)
+        await allow_unnamed(core)
     return caller
 
 

@@ -3,11 +3,11 @@
 from comptoir.chain import Domain, SignatureExpired, containers_id, parse_delegated, recover
 from comptoir.containers import ContainerRefused
 from comptoir.dialects.infernet.wire import ContainerSet, ContainerSetQuery
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.kit.http import Request
 
 
-def delegate(house: House, body: bytes) -> None:
+def delegate(core: Core, body: bytes) -> None:
     """Take a delegated subscription: never, so far.
 
     Raises, in the order they are checked:
@@ -17,23 +17,23 @@ def delegate(house: House, body: bytes) -> None:
         ContainerRefused: no chain is enabled.
     """
     asked = parse_delegated(body)
-    domain = _domain(house)
+    domain = _domain(core)
     if domain is not None:
         try:
-            recover(domain, asked.subscription, asked.signature, now_s=house.clock.now_ms() // 1000)
+            recover(domain, asked.subscription, asked.signature, now_s=core.clock.now_ms() // 1000)
         except SignatureExpired as expired:
             raise ContainerRefused("Signature expired") from expired
     raise ContainerRefused("Chain not enabled")
 
 
-def _domain(house: House) -> Domain | None:
-    settings = house.settings
+def _domain(core: Core) -> Domain | None:
+    settings = core.settings
     if not settings.infernet_chain_id:
         return None
     return Domain(chain_id=settings.infernet_chain_id, verifying_contract=settings.infernet_coordinator)
 
 
-async def container_set(house: House, request: Request) -> ContainerSet:
+async def container_set(core: Core, request: Request) -> ContainerSet:
     """Work out the hash that contracts name a set of containers by; no list of all sets is kept."""
     query: ContainerSetQuery = request.query
     names = query.containers.split(",")

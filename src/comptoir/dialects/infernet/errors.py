@@ -10,9 +10,9 @@ import msgspec
 
 from comptoir.chain import ChainExtraMissing, ChainRefusal, OldSubscription
 from comptoir.containers import ContainerRefused
-from comptoir.desk import status_of as desk_status_of
 from comptoir.dialects.infernet.wire import Error
 from comptoir.dispatch.errors import NoHostPossible, UnknownModel
+from comptoir.gateway import status_of as desk_status_of
 from comptoir.kit.errors import InvalidField, NotAllowed, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import Reply, Request, UnsupportedBody
 from comptoir.ledger import InsufficientCredit
@@ -41,7 +41,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownModel: 405,
     NoHostPossible: 405,
 }
-"""Where the published node says something else than the desk."""
+"""Where the published node says something else than the gateway."""
 
 
 def status_of(error: type[Exception]) -> int:

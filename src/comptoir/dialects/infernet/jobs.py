@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from comptoir.containers import RecordedStatuses
-from comptoir.desk import claim
 from comptoir.dialects.infernet import wire
 from comptoir.dialects.infernet.buying import buy
 from comptoir.dialects.infernet.callers import Caller, buyer_of, caller_of
@@ -16,7 +15,8 @@ from comptoir.dialects.infernet.delegated import delegate
 from comptoir.dialects.infernet.errors import body_of
 from comptoir.dialects.infernet.render import result_of
 from comptoir.dialects.infernet.translate import asked_of, items_of, job_id_of, job_uuid
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
+from comptoir.gateway import claim
 from comptoir.idempotency import Claim
 from comptoir.jobs import FINAL, JobRow, LiveJob
 from comptoir.kit.errors import InvalidField, Refusal
@@ -31,41 +31,41 @@ SPELLED_AT_ONCE = 1_000
 """Ids of a list that are spelled in one go, half a millisecond; others have their turn in between."""
 
 
-async def create(house: House, request: Request) -> wire.JobResponse:
+async def create(core: Core, request: Request) -> wire.JobResponse:
     """Buy a job, which goes on by itself; or take a delegated subscription."""
-    caller = await buyer_of(house, request)
-    return await _one(house, caller, request.raw, bound=await claim(house, request, scope=caller.scope))
+    caller = await buyer_of(core, request)
+    return await _one(core, caller, request.raw, bound=await claim(core, request, scope=caller.scope))
 
 
-async def create_batch(house: House, request: Request) -> list[wire.JobResponse]:
+async def create_batch(core: Core, request: Request) -> list[wire.JobResponse]:
     """Buy several; each is answered for itself, in the order of the list."""
-    caller = await buyer_of(house, request)
+    caller = await buyer_of(core, request)
     items = items_of(request.raw)
     if len(items) > wire.BATCH_MAX:
         raise InvalidField("body", f"must be at most {wire.BATCH_MAX} jobs, not {len(items)}")
-    bound = await claim(house, request, scope=caller.scope)
+    bound = await claim(core, request, scope=caller.scope)
     left = iter(enumerate(items))
     answers: list[wire.JobResponse] = []
     while some := list(islice(left, TOGETHER_MAX)):
-        work = [_item(house, caller, item, bound=_part(bound, at)) for at, item in some]
+        work = [_item(core, caller, item, bound=_part(bound, at)) for at, item in some]
         answers += await asyncio.gather(*work)
     return answers
 
 
-async def _item(house: House, caller: Caller, item: bytes, *, bound: Claim | None) -> wire.JobResponse:
+async def _item(core: Core, caller: Caller, item: bytes, *, bound: Claim | None) -> wire.JobResponse:
     try:
-        return await _one(house, caller, item, bound=bound)
+        return await _one(core, caller, item, bound=bound)
     except Refusal as refusal:
         error = body_of(refusal)
         return wire.JobResponse(error=error.error, params=error.params)
 
 
-async def _one(house: House, caller: Caller, body: bytes, *, bound: Claim | None) -> wire.JobResponse:
+async def _one(core: Core, caller: Caller, body: bytes, *, bound: Claim | None) -> wire.JobResponse:
     asked = asked_of(body)
     if asked.is_delegated:
-        delegate(house, body)
+        delegate(core, body)
         return wire.JobResponse()
-    job = await buy(house, asked, caller, stream=False, bound=bound)
+    job = await buy(core, asked, caller, stream=False, bound=bound)
     return wire.JobResponse(job_uuid(job.id))
 
 
@@ -77,13 +77,13 @@ def _part(bound: Claim | None, at: int) -> Claim | None:
     return msgspec.structs.replace(bound, resource_id=(number % (1 << 128)).to_bytes(16, "big"))
 
 
-async def look(house: House, request: Request) -> Reply:
+async def look(core: Core, request: Request) -> Reply:
     """Show the caller's jobs that are named; without a name list the ids of all."""
-    caller = caller_of(house, request)
+    caller = caller_of(core, request)
     query: wire.JobsQuery = request.query
     if query.id is None:
-        return Reply(200, encode(await _list(house, caller, query)))
-    found = await _named(house, caller, query.id)
+        return Reply(200, encode(await _list(core, caller, query)))
+    found = await _named(core, caller, query.id)
     intermediate = query.intermediate is not None and query.intermediate.lower() == "true"
     answers = [
         one if intermediate else msgspec.structs.replace(one, intermediate_results=msgspec.UNSET) for one in found
@@ -91,13 +91,13 @@ async def look(house: House, request: Request) -> Reply:
     return Reply(200, encode(answers))
 
 
-async def _list(house: House, caller: Caller, query: wire.JobsQuery) -> list[str]:
+async def _list(core: Core, caller: Caller, query: wire.JobsQuery) -> list[str]:
     pending = {"true": True, "false": False}.get((query.pending or "").lower())
     before = job_id_of(query.before) if query.before is not None else None
     if query.before is not None and before is None:
         raise InvalidField("before", "must be the id of a job")
     over = None if pending is None else not pending
-    ids = await house.jobs.chain_ids(
+    ids = await core.jobs.chain_ids(
         owner_id=caller.owner_id, caller=caller.of, over=over, limit=query.limit, before=before
     )  # fmt: skip
     found: list[str] = []
@@ -106,11 +106,11 @@ async def _list(house: House, caller: Caller, query: wire.JobsQuery) -> list[str
         await asyncio.sleep(0)
     if before is None and len(found) < query.limit:
         left = query.limit - len(found)
-        found += await house.state(RecordedStatuses).names(caller.scope, running=pending, limit=left)
+        found += await core.state(RecordedStatuses).names(caller.scope, running=pending, limit=left)
     return found
 
 
-async def _named(house: House, caller: Caller, names: Sequence[str]) -> list[wire.JobResult]:
+async def _named(core: Core, caller: Caller, names: Sequence[str]) -> list[wire.JobResult]:
     """Return how each of *names* stands, in their order; what is not the caller's is left out.
 
     Raises:
@@ -119,26 +119,26 @@ async def _named(house: House, caller: Caller, names: Sequence[str]) -> list[wir
     wanted = {name: job_id for name in dict.fromkeys(names) if (job_id := job_id_of(name)) is not None}
     jobs: dict[bytes, LiveJob] = {}
     for job_id in wanted.values():
-        live = house.jobs.live.seen(job_id)
+        live = core.jobs.live.seen(job_id)
         if live is not None and live.stages and _is_callers(caller, live):
             jobs[job_id] = live
     # What is over and no longer in memory, or was seen here only in part, is read; all of it by three questions.
     asked = [job_id for job_id in wanted.values() if job_id not in jobs or _is_partial(jobs[job_id])]
-    rows = await house.jobs.chains(asked, owner_id=caller.owner_id, caller=caller.of)
-    sizes = {job_id: job.frame_bytes for job_id, job in jobs.items()} | await house.jobs.answer_bytes(list(rows))
+    rows = await core.jobs.chains(asked, owner_id=caller.owner_id, caller=caller.of)
+    sizes = {job_id: job.frame_bytes for job_id, job in jobs.items()} | await core.jobs.answer_bytes(list(rows))
     total = sum([sizes.get(wanted[name], 0) for name in names if name in wanted])
     if len(names) > 1 and total > wire.RESULTS_BYTES_MAX:
         raise InvalidField("id", f"must name results of at most {wire.RESULTS_BYTES_MAX} bytes together, not {total}")
-    answers = await house.jobs.answers(list(rows))
-    answers.update(await house.jobs.steps_done([row.id for row in rows.values() if row.state not in FINAL]))
+    answers = await core.jobs.answers(list(rows))
+    answers.update(await core.jobs.steps_done([row.id for row in rows.values() if row.state not in FINAL]))
     results: dict[str, wire.JobResult] = {}
     for name, job_id in wanted.items():
         row = rows.get(job_id)
         if row is not None:
-            results[name] = _stored(house, row, answers)
+            results[name] = _stored(core, row, answers)
         elif job_id in jobs:
             results[name] = result_of(jobs[job_id], jobs[job_id].frames, intermediate=True)
-    reported = await house.state(RecordedStatuses).statuses(
+    reported = await core.state(RecordedStatuses).statuses(
         caller.scope, [name for name in dict.fromkeys(names) if name not in results]
     )
     for name, status in reported.items():
@@ -155,6 +155,6 @@ def _is_partial(job: LiveJob) -> bool:
     return bool(job.owner_node) or (job.over and not job.frames)
 
 
-def _stored(house: House, row: JobRow, answers: dict[bytes, Any]) -> wire.JobResult:
-    job = house.jobs.revived(row, now_s=house.clock.monotonic_s())
+def _stored(core: Core, row: JobRow, answers: dict[bytes, Any]) -> wire.JobResult:
+    job = core.jobs.revived(row, now_s=core.clock.monotonic_s())
     return result_of(job, answers.get(row.id, ()), intermediate=True)

@@ -8,7 +8,7 @@ from comptoir.dialects.infernet import wire
 from comptoir.dialects.infernet.callers import caller_of, is_local
 from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood
 from comptoir.dialects.infernet.translate import job_id_of
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
 from comptoir.jobs import UnknownJob
@@ -28,28 +28,28 @@ STATUSES = ("success", "failed", "running")
 encode = msgspec.json.Encoder().encode
 
 
-async def health(house: House, request: Request) -> wire.Health | Reply:
+async def health(core: Core, request: Request) -> wire.Health | Reply:
     """Say whether the node works: 503 and ``unhealthy`` while it is shutting down or its database is away."""
-    healthy = (await house.state(Meters).database.read()).healthy and not house.state(Shutdown).leaving
+    healthy = (await core.state(Meters).database.read()).healthy and not core.state(Shutdown).leaving
     body = wire.Health("healthy" if healthy else "unhealthy")
     return body if healthy else Reply(503, encode(body))
 
 
-async def info(house: House, request: Request) -> wire.NodeInfo:
+async def info(core: Core, request: Request) -> wire.NodeInfo:
     """Say what the node is and which containers are on offer."""
     containers = [
-        wire.Container(one.name, one.description, one.external, one.image) for one in house.fleet.catalog.containers()
+        wire.Container(one.name, one.description, one.external, one.image) for one in core.fleet.catalog.containers()
     ]
-    pending = wire.Pending(offchain=house.jobs.live.staged + house.state(ContainersElsewhere).chains, onchain=0)
+    pending = wire.Pending(offchain=core.jobs.live.staged + core.state(ContainersElsewhere).chains, onchain=0)
     return wire.NodeInfo(f"{NODE_VERSION}+comptoir.{__version__}", containers, pending, wire.Chain(False, ""))
 
 
-async def resources(house: House, request: Request) -> Reply:
+async def resources(core: Core, request: Request) -> Reply:
     """Give what each container says of itself, or of a model, word for word."""
     query: wire.ResourcesQuery = request.query
     if query.model_id is None:
-        return Reply(200, _joined(house.fleet.resources()))
-    said = await model_support(house, query.model_id)
+        return Reply(200, _joined(core.fleet.resources()))
+    said = await model_support(core, query.model_id)
     return Reply(200, _joined({name: body or UNKNOWN_YET for name, body in said.items()}))
 
 
@@ -57,31 +57,31 @@ def _joined(of: dict[str, bytes]) -> bytes:
     return b"{" + b",".join([encode(name) + b":" + body for name, body in of.items()]) + b"}"
 
 
-async def record(house: House, request: Request) -> Reply:
+async def record(core: Core, request: Request) -> Reply:
     """Note the status of work that a container of this machine does by itself."""
     if not is_local(request):
         raise NotLocal
-    caller = caller_of(house, request)
+    caller = caller_of(core, request)
     body: wire.Status = request.body
     if body.status not in STATUSES:
         raise NotUnderstood("Status is invalid", {"status": body.status})
     if "\0" in "".join((body.id, *body.containers)):
         raise NotUnderstood("NUL can't be part of a name", {"id": body.id})
-    if await _is_job(house, body.id):
+    if await _is_job(core, body.id):
         raise NotUnderstood("The job is run here, which says how it stands", {"id": body.id})
-    await house.state(RecordedStatuses).put(
-        caller.scope, body.id, status=body.status, containers=body.containers, at_ms=house.clock.now_ms()
+    await core.state(RecordedStatuses).put(
+        caller.scope, body.id, status=body.status, containers=body.containers, at_ms=core.clock.now_ms()
     )  # fmt: skip
     return Reply(200, NULL)
 
 
-async def _is_job(house: House, name: str) -> bool:
+async def _is_job(core: Core, name: str) -> bool:
     """Tell whether *name* is a job that was bought here, by whomever: no report may stand for it."""
     job_id = job_id_of(name)
     if job_id is None:
         return False
     try:
-        await house.jobs.get(job_id)
+        await core.jobs.get(job_id)
     except UnknownJob:
         return False
     return True

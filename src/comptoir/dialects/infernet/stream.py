@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from comptoir.containers import ContainerRefused
-from comptoir.desk import began_anew, claim, follow, follow_anew, leave, open_stream
 from comptoir.dialects.infernet.buying import buy
 from comptoir.dialects.infernet.callers import buyer_of
 from comptoir.dialects.infernet.render import piece_of
 from comptoir.dialects.infernet.translate import asked_of, job_uuid
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.cancel import hang_up
+from comptoir.gateway import began_anew, claim, follow, follow_anew, leave, open_stream
 from comptoir.jobs import JobState, LiveJob, Reader
 from comptoir.kit.errors import Refusal
 from comptoir.kit.http import Request, Stream, StreamAborted
@@ -29,31 +29,31 @@ MEDIA = "application/octet-stream"
 HEADERS = ((b"x-content-type-options", b"nosniff"),)
 
 
-async def create_stream(house: House, request: Request) -> Stream:
+async def create_stream(core: Core, request: Request) -> Stream:
     """Buy a job and follow it on this connection; hanging up cancels it."""
-    caller = await buyer_of(house, request)
+    caller = await buyer_of(core, request)
     asked = asked_of(request.raw)
     if asked.is_delegated:
         raise ContainerRefused("Streaming only supported for OffchainJob requests.")
-    bound = await claim(house, request, scope=caller.scope)
-    job = await buy(house, asked, caller, stream=True, bound=bound)
+    bound = await claim(core, request, scope=caller.scope)
+    job = await buy(core, asked, caller, stream=True, bound=bound)
     if bound is not None:
-        job = await follow(house, job)  # A repeat may be of one that is over, or another coordinator's.
+        job = await follow(core, job)  # A repeat may be of one that is over, or another coordinator's.
     try:
-        close = open_stream(house, job.id)
+        close = open_stream(core, job.id)
     except Refusal:
-        hang_up(house, job)
+        hang_up(core, job)
         raise
 
     def gone() -> None:
-        hang_up(house, job)
+        hang_up(core, job)
         close()
 
     request.when_gone(gone)
-    return Stream(_pieces(house, job, close=close), media=MEDIA, headers=HEADERS)
+    return Stream(_pieces(core, job, close=close), media=MEDIA, headers=HEADERS)
 
 
-async def _pieces(house: House, job: LiveJob, *, close: Callable[[], None]) -> AsyncIterator[bytes]:
+async def _pieces(core: Core, job: LiveJob, *, close: Callable[[], None]) -> AsyncIterator[bytes]:
     """Yield the id, then what the last container sends.
 
     Raises:
@@ -63,7 +63,7 @@ async def _pieces(house: House, job: LiveJob, *, close: Callable[[], None]) -> A
     try:
         yield f"{job_uuid(job.id)}\n".encode()
         alone_until = loop.time() + ID_ALONE_S
-        async for frames in _shown(house, job):
+        async for frames in _shown(core, job):
             piece = b"".join(map(piece_of, frames))
             if not piece:
                 continue
@@ -74,7 +74,7 @@ async def _pieces(house: House, job: LiveJob, *, close: Callable[[], None]) -> A
         close()
 
 
-async def _shown(house: House, job: LiveJob) -> AsyncIterator[list[Frame]]:
+async def _shown(core: Core, job: LiveJob) -> AsyncIterator[list[Frame]]:
     """Yield the frames of the last container; those of the containers before it are its input, and not for the buyer's eye.
 
     Raises:
@@ -88,7 +88,7 @@ async def _shown(house: House, job: LiveJob) -> AsyncIterator[list[Frame]]:
         if frames is None:
             if not shown and (reader.misled or began_anew(job)):
                 # A container before the last was run again, here or elsewhere; nobody has seen any of it.
-                job = await follow_anew(house, job)
+                job = await follow_anew(core, job)
                 reader = Reader(job)
                 continue
             break
@@ -97,5 +97,5 @@ async def _shown(house: House, job: LiveJob) -> AsyncIterator[list[Frame]]:
         if fresh:
             yield fresh
     if reader.misled or job.state is not JobState.COMPLETED:
-        leave(house, job)
+        leave(core, job)
         raise StreamAborted(f"job {job_uuid(job.id)} is {job.state}: {job.error_code}")

@@ -1,20 +1,20 @@
 """The operator's lists."""
 
 from comptoir.dialects.infrintia import wire
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.http import Request
 from comptoir.kit.ids import public
 from comptoir.kit.money import to_credits
 
 
-async def users(house: House, request: Request) -> wire.AdminUsers:
+async def users(core: Core, request: Request) -> wire.AdminUsers:
     """List users, oldest first."""
     asked: wire.PageQuery = request.query
-    found, total = await house.identity.list_users(limit=asked.limit, offset=asked.offset)
+    found, total = await core.identity.list_users(limit=asked.limit, offset=asked.offset)
     ids = [user.id for user in found]
-    accounts = await house.ledger.accounts(ids)
-    jobs = await house.jobs.count_by_owner(ids)
+    accounts = await core.ledger.accounts(ids)
+    jobs = await core.jobs.count_by_owner(ids)
     lines = []
     for user in found:
         account = accounts.get(user.id)
@@ -25,11 +25,11 @@ async def users(house: House, request: Request) -> wire.AdminUsers:
     return wire.AdminUsers(lines, total)
 
 
-async def hosts(house: House, request: Request) -> wire.AdminHosts:
+async def hosts(core: Core, request: Request) -> wire.AdminHosts:
     """List hosts in the order they came; earnings are what the host's account holds."""
     asked: wire.PageQuery = request.query
-    found, total = house.fleet.list_hosts(limit=asked.limit, offset=asked.offset)
-    accounts = await house.ledger.accounts([host.id for host in found])
+    found, total = core.fleet.list_hosts(limit=asked.limit, offset=asked.offset)
+    accounts = await core.ledger.accounts([host.id for host in found])
     lines = []
     for host in found:
         account = accounts.get(host.id)

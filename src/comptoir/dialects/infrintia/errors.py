@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from comptoir.desk import status_of as usual_status_of
 from comptoir.dispatch.errors import FramesOutOfOrder
+from comptoir.gateway import status_of as usual_status_of
 from comptoir.kit.errors import InvalidField, NotAuthenticated, Refusal
 from comptoir.kit.http import MethodNotAllowed, NoSuchPath, Reply, Request, UnsupportedBody
 from comptoir.kit.money import to_credits
@@ -20,7 +20,7 @@ from comptoir.ledger import InsufficientCredit
 STATUSES: Mapping[type[Exception], int] = {
     UnsupportedBody: 422,
 }
-"""Where FastAPI differs from the desk's usual table: a body that is no JSON is a validation error."""
+"""Where FastAPI differs from the gateway's usual table: a body that is no JSON is a validation error."""
 
 HEADER_FIELDS = {"Idempotency-Key": "idempotency-key", "Last-Event-ID": "last-event-id"}
 

@@ -5,14 +5,14 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from comptoir.desk import bring, job_named, leased_to, owner_of, register_once, until_over
 from comptoir.dialects.infrintia import wire
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.assign import pump
 from comptoir.dispatch.ending_later import or_later
 from comptoir.dispatch.errors import FramesOutOfOrder
 from comptoir.dispatch.onboard import host_of
 from comptoir.dispatch.stream import FAULTS, complete, fail
+from comptoir.gateway import bring, job_named, leased_to, owner_of, register_once, until_over
 from comptoir.hosts import INFRINTIA, POLL, PUSH, Host, NewHost, UnknownHost, check_offer, offers_of
 from comptoir.jobs import Fault, JobState, LiveJob, NotYourLease, UnknownJob
 from comptoir.kinds.tokens.text import frames_of, text_of
@@ -31,13 +31,13 @@ PRICE_MAX = Decimal(1)
 """Dollars a token; looked at before any arithmetic, which has no room for numbers like 1e999999."""
 
 
-async def register(house: House, request: Request) -> wire.Registered:
+async def register(core: Core, request: Request) -> wire.Registered:
     """Take in a machine; with a user's key it belongs to that user, without one to whoever holds the host's key."""
     body: wire.Register = request.body
     owner_id = owner_of(request)
     if not 0 <= body.price_per_token <= PRICE_MAX:
         raise InvalidField("price_per_token", "must be between 0 and 1 dollar a token")
-    made = await register_once(house, request, _new_host(body, owner_id=owner_id))
+    made = await register_once(core, request, _new_host(body, owner_id=owner_id))
     return wire.Registered(public("host", made.host_id), "active", made.key)
 
 
@@ -51,36 +51,36 @@ def _new_host(body: wire.Register, *, owner_id: bytes | None) -> NewHost:
     )  # fmt: skip
 
 
-async def heartbeat(house: House, request: Request) -> wire.Acknowledged:
+async def heartbeat(core: Core, request: Request) -> wire.Acknowledged:
     """Note that a host is there, how busy it is, and which models it has; a model keeps its price."""
     body: wire.Heartbeat = request.body
-    host = await _caller(house, request, body.host_id)
-    house.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
+    host = await _caller(core, request, body.host_id)
+    core.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
     if body.available_models is not None and host.row.speaks == INFRINTIA:
-        _offer(house, host, body.available_models)
+        _offer(core, host, body.available_models)
     return wire.Acknowledged("acknowledged")
 
 
-def _offer(house: House, host: Host, names: list[str]) -> None:
+def _offer(core: Core, host: Host, names: list[str]) -> None:
     """Let *host* offer exactly *names*; none at all means that it takes no new jobs for now."""
     if not names:
-        house.fleet.drain(host.id)
+        core.fleet.drain(host.id)
         return
     known = {offer.name: offer for offer in host.row.models}
     if set(names) != set(known):
         like = replace(host.row.models[0], can_continue=False, fingerprint="")
         models = tuple(known.get(name) or replace(like, name=name) for name in dict.fromkeys(names))
-        check_offer(models, host.row.slots, house.jobs.kinds)
-        house.fleet.replace_offer(host.id, models, host.row.slots)
-    house.fleet.resume(host.id)
-    pump(house, host.id)
+        check_offer(models, host.row.slots, core.jobs.kinds)
+        core.fleet.replace_offer(host.id, models, host.row.slots)
+    core.fleet.resume(host.id)
+    pump(core, host.id)
 
 
-async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
+async def next_job(core: Core, request: Request) -> wire.Assigned | Reply:
     """Wait for a job; 204 when none came in time. The job is leased, durably, when the answer leaves."""
     body: wire.NextJob = request.body
-    host = await _caller(house, request, body.host_id)
-    answer = await wait_for_job(house, host, speaks=INFRINTIA, wait_s=body.wait_s, watch=request.when_gone)
+    host = await _caller(core, request, body.host_id)
+    answer = await wait_for_job(core, host, speaks=INFRINTIA, wait_s=body.wait_s, watch=request.when_gone)
     if answer is None:
         return Reply(204)
     job, lease = answer
@@ -92,37 +92,37 @@ async def next_job(house: House, request: Request) -> wire.Assigned | Reply:
     return assigned
 
 
-async def chunk(house: House, request: Request) -> wire.ChunkTaken:
+async def chunk(core: Core, request: Request) -> wire.ChunkTaken:
     """Take pieces of an answer, in order; pieces that are here already are skipped."""
     body: wire.Chunk = request.body
-    host = await _caller(house, request, body.host_id)
-    job = await leased_to(house, host, job_named(request.params["id"]))
+    host = await _caller(core, request, body.host_id)
+    job = await leased_to(core, host, job_named(request.params["id"]))
     pieces = _pieces(body.token, body.tokens)
     if pieces is None:
         raise InvalidField("token", "is required (or tokens)")
-    return wire.ChunkTaken(await bring(house, job, frames_of(pieces, job=job), seq=body.seq))
+    return wire.ChunkTaken(await bring(core, job, frames_of(pieces, job=job), seq=body.seq))
 
 
-async def complete_job(house: House, request: Request) -> wire.Completed:
+async def complete_job(core: Core, request: Request) -> wire.Completed:
     """End a job as answered, with its last pieces if they come in the same call. A repeat gets the same answer."""
     body: wire.Complete = request.body
-    host = await _caller(house, request, body.host_id)
+    host = await _caller(core, request, body.host_id)
     try:
-        job = await leased_to(house, host, job_named(request.params["id"]))
+        job = await leased_to(core, host, job_named(request.params["id"]))
     except NotYourLease:
-        return await _completed_before(house, host, request.params["id"])
+        return await _completed_before(core, host, request.params["id"])
     usage = Usage(body.usage.prompt_tokens, body.usage.completion_tokens) if body.usage is not None else Usage()
     pieces = _pieces(body.token, body.tokens)
     if pieces is not None:
-        await bring(house, job, frames_of(pieces, job=job, counted=usage.completion_tokens), seq=body.seq)
+        await bring(core, job, frames_of(pieces, job=job, counted=usage.completion_tokens), seq=body.seq)
     else:
         _check_all_here(job, seq=body.seq, counted=usage.completion_tokens)
     signature = bytes.fromhex(body.signature) if body.signature is not None else b""
-    await complete(house, job, finish_reason=body.finish_reason, usage=usage, signature=signature)
+    await complete(core, job, finish_reason=body.finish_reason, usage=usage, signature=signature)
     await until_over(job)
     if job.state != JobState.COMPLETED:
         raise NotYourLease
-    earned_uusd = job.cost_uusd - fee_of(job.cost_uusd, house.settings.fee_bps)
+    earned_uusd = job.cost_uusd - fee_of(job.cost_uusd, core.settings.fee_bps)
     return wire.Completed(public("job", job.id), "completed", job.count, to_credits(earned_uusd))
 
 
@@ -138,37 +138,37 @@ def _check_all_here(job: LiveJob, *, seq: int | None, counted: int) -> None:
         raise FramesOutOfOrder(expected=here, got=said)
 
 
-async def _completed_before(house: House, host: Host, text: str) -> wire.Completed:
+async def _completed_before(core: Core, host: Host, text: str) -> wire.Completed:
     """Answer the repeat of a completion.
 
     Raises:
         NotYourLease: this host did not complete the job.
     """
     job_id = job_named(text)
-    live = house.jobs.live.get(job_id)
+    live = core.jobs.live.get(job_id)
     if live is not None and live.closing and live.host_id == host.id:
         await until_over(live)
     try:
-        row = await house.jobs.get(job_id)
+        row = await core.jobs.get(job_id)
     except UnknownJob:
         raise NotYourLease from None
     if row.state != JobState.COMPLETED or row.host_id != host.id:
         raise NotYourLease
     # As posted then: the fee may have another setting by now.
-    earned_uusd = sum(attempt.paid_uusd for attempt in await house.jobs.attempts(job_id) if attempt.host_id == host.id)
+    earned_uusd = sum(attempt.paid_uusd for attempt in await core.jobs.attempts(job_id) if attempt.host_id == host.id)
     return wire.Completed(public("job", row.id), "completed", row.completion_tokens, to_credits(earned_uusd))
 
 
-async def fail_job(house: House, request: Request) -> wire.Failed:
+async def fail_job(core: Core, request: Request) -> wire.Failed:
     """Give a job back: it goes to another host if nothing was delivered, else it ends and the rest is refunded."""
     body: wire.Fail = request.body
-    host = await _caller(house, request, body.host_id)
-    job = await leased_to(house, host, job_named(request.params["id"]))
+    host = await _caller(core, request, body.host_id)
+    job = await leased_to(core, host, job_named(request.params["id"]))
     failed = partial(
-        fail, house, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
+        fail, core, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
         status=422 if body.fault == "buyer" else 502,
     )  # fmt: skip
-    await or_later(house, job, failed)
+    await or_later(core, job, failed)
     if job.over or job.closing:
         await until_over(job)
     return wire.Failed(public("job", job.id), "failed" if job.over else "queued")
@@ -177,7 +177,7 @@ async def fail_job(house: House, request: Request) -> wire.Failed:
 # -- shared --------------------------------------------------------------------------------------------------------
 
 
-async def _caller(house: House, request: Request, host_id: str) -> Host:
+async def _caller(core: Core, request: Request, host_id: str) -> Host:
     """Return the host that calls; the id in the body has to be its own.
 
     Raises:
@@ -186,7 +186,7 @@ async def _caller(house: House, request: Request, host_id: str) -> Host:
     named = parse("host", host_id)
     if named is None:
         raise UnknownHost(request.principal.id)
-    return await host_of(house, request.principal, named)
+    return await host_of(core, request.principal, named)
 
 
 def _pieces(token: str | None, tokens: list[str] | None) -> list[str] | None:

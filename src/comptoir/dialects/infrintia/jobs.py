@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from comptoir.desk import claim, find_job, follow, stop, stream_job, submit_once
 from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line
-from comptoir.dispatch import House, Order
+from comptoir.dispatch import Core, Order
+from comptoir.gateway import claim, find_job, follow, stop, stream_job, submit_once
 from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob
 from comptoir.kinds import Chat, bought
 from comptoir.kit.clock import iso_utc
@@ -36,65 +36,65 @@ class _Body(msgspec.Struct):
     stream: bool = True
 
 
-async def run_model(house: House, request: Request) -> wire.Accepted:
+async def run_model(core: Core, request: Request) -> wire.Accepted:
     """Buy an answer. The credits reserved cover every token that may come; what is not used goes back."""
     body: wire.RunModel = request.body
-    settings = house.settings
+    settings = core.settings
     max_tokens = body.max_tokens if body.max_tokens is not None else settings.max_tokens_default
     if max_tokens > settings.max_tokens_max:
         raise InvalidField("max_tokens", f"must be 1 to {settings.max_tokens_max}, not {max_tokens}")
-    bound = await claim(house, request)
+    bound = await claim(core, request)
     asked = encode(_Body(body.model, [_Message("user", body.input_text)], max_tokens, body.temperature))
     order = Order(
         owner_id=request.principal.id, dialect="infrintia", kind=Chat.name, model=body.model, body=asked, output_max=max_tokens,
         detached=True,
     )  # fmt: skip
-    job = await submit_once(house, order, bound)
+    job = await submit_once(core, order, bound)
     # "queued" is what the reference answers; a free host may have the job already, GET /jobs/{id} says so.
     return wire.Accepted(
         public("job", job.id), "queued", job.model, to_credits(job.terms.hold_uusd), iso_utc(job.created_ms)
     )  # fmt: skip
 
 
-async def page(house: House, request: Request) -> wire.Jobs:
+async def page(core: Core, request: Request) -> wire.Jobs:
     """List the caller's jobs, newest first."""
     asked: wire.JobsQuery = request.query
     states = STATES[asked.status] if asked.status is not None else ()
-    rows, total = await house.jobs.page(
+    rows, total = await core.jobs.page(
         owner_id=request.principal.id, states=states, limit=asked.limit, offset=asked.offset
     )  # fmt: skip
     return wire.Jobs([job_line(row) for row in rows], total)
 
 
-async def show(house: House, request: Request) -> wire.Job:
+async def show(core: Core, request: Request) -> wire.Job:
     """Show one job of the caller."""
-    return await _view(house, await find_job(house, request.principal.id, request.params["id"]))
+    return await _view(core, await find_job(core, request.principal.id, request.params["id"]))
 
 
-async def cancel(house: House, request: Request) -> wire.Job:
+async def cancel(core: Core, request: Request) -> wire.Job:
     """Stop a job: what was delivered is paid, the rest of the reserve goes back. A cancelled job stays cancelled."""
-    job = await find_job(house, request.principal.id, request.params["id"])
+    job = await find_job(core, request.principal.id, request.params["id"])
     if job.over and job.state != JobState.CANCELLED:
         raise JobFinished(WORDS[job.state])
     if not job.over:
-        job = await stop(house, job)
+        job = await stop(core, job)
         if job.state != JobState.CANCELLED:
             raise JobFinished(WORDS[job.state])
-    return await _view(house, job)
+    return await _view(core, job)
 
 
-async def _view(house: House, job: LiveJob) -> wire.Job:
+async def _view(core: Core, job: LiveJob) -> wire.Job:
     finished_ms = None
     kept = job.over
     if job.over:
-        finished_ms = (await house.jobs.get(job.id)).finished_ms
+        finished_ms = (await core.jobs.get(job.id)).finished_ms
         try:
-            job = await follow(house, job)
+            job = await follow(core, job)
         except AnswerForgotten:
             kept = False
     return wire.Job(
         job_id=public("job", job.id), model=bought(job.model, job.stages), status=WORDS[job.state],
-        jobs_before=house.jobs.queue.before(job.id) if job.state == JobState.QUEUED else None,
+        jobs_before=core.jobs.queue.before(job.id) if job.state == JobState.QUEUED else None,
         credits_reserved=to_credits(job.terms.hold_uusd), credits_used=to_credits(job.cost_uusd),
         tokens=job.count or job.usage.completion_tokens, created_at=iso_utc(job.created_ms),
         started_at=iso_utc(job.started_ms) if job.started_ms else None,
@@ -109,14 +109,14 @@ async def _view(house: House, job: LiveJob) -> wire.Job:
 # -- the stream ----------------------------------------------------------------------------------------------------
 
 
-async def stream(house: House, request: Request) -> Stream:
+async def stream(core: Core, request: Request) -> Stream:
     """Follow a job from its first token, or from the one after ``Last-Event-ID``, to its end.
 
     Events are numbered, so that a browser's EventSource goes on where its connection broke. Leaving does not stop the job.
     Should the answer have begun anew since, which the numbers tell, an error says so instead.
     """
     return await stream_job(
-        house, request, request.params["id"], owner_id=request.principal.id, render=render_tokens, end=_end
+        core, request, request.params["id"], owner_id=request.principal.id, render=render_tokens, end=_end
     )  # fmt: skip
 
 

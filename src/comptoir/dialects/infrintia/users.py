@@ -1,9 +1,9 @@
 """People: coming in, looking at oneself, changing keys."""
 
-from comptoir.desk import claim, once
 from comptoir.dialects.infrintia import wire
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import add_user
+from comptoir.gateway import claim, once
 from comptoir.identity import NewKey, OwnerKind, UnknownUser
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.http import Request
@@ -11,14 +11,14 @@ from comptoir.kit.ids import public
 from comptoir.kit.money import to_credits
 
 
-async def create(house: House, request: Request) -> wire.UserMade:
+async def create(core: Core, request: Request) -> wire.UserMade:
     """Take in a user with the sign-up credit; the key is shown once, and again only to a repeat of this very request."""
     body: wire.NewUser = request.body
-    bound = await claim(house, request)
+    bound = await claim(core, request)
 
     async def make() -> wire.UserMade:
         made = await add_user(
-            house, username=body.username, email=body.email, password=body.password,
+            core, username=body.username, email=body.email, password=body.password,
             user_id=bound.resource_id if bound else None, key_secret=bound.secret if bound else None,
         )  # fmt: skip
         user = made.user
@@ -29,43 +29,43 @@ async def create(house: House, request: Request) -> wire.UserMade:
     async def find() -> wire.UserMade | None:
         assert bound is not None
         try:
-            user = await house.identity.get_user(bound.resource_id)
+            user = await core.identity.get_user(bound.resource_id)
         except UnknownUser:
             return None
-        key = house.identity.new_key(OwnerKind.USER, user.id, secret=bound.secret)
-        credits = to_credits(house.settings.signup_credits_uusd)
+        key = core.identity.new_key(OwnerKind.USER, user.id, secret=bound.secret)
+        credits = to_credits(core.settings.signup_credits_uusd)
         return wire.UserMade(
             public("usr", user.id), user.username, body.email, credits, iso_utc(user.created_ms), key.secret
         )  # fmt: skip
 
-    return await once(house, bound, find=find, make=make)
+    return await once(core, bound, find=find, make=make)
 
 
-async def me(house: House, request: Request) -> wire.Me:
+async def me(core: Core, request: Request) -> wire.Me:
     """Show the caller; credits are what can be spent now, reserved ones are not among them."""
-    user = await house.identity.get_user(request.principal.id)
-    account = await house.ledger.account(user.id)
-    jobs = (await house.jobs.count_by_owner([user.id])).get(user.id, 0)
+    user = await core.identity.get_user(request.principal.id)
+    account = await core.ledger.account(user.id)
+    jobs = (await core.jobs.count_by_owner([user.id])).get(user.id, 0)
     return wire.Me(public("usr", user.id), user.username, to_credits(account.free_uusd), jobs, iso_utc(user.created_ms))
 
 
-async def rotate_key(house: House, request: Request) -> wire.KeyMade:
+async def rotate_key(core: Core, request: Request) -> wire.KeyMade:
     """Revoke all keys of the caller and give a new one."""
     owner_id = request.principal.id
-    bound = await claim(house, request)
+    bound = await claim(core, request)
 
     async def make() -> NewKey:
-        return await house.identity.rotate_key(
+        return await core.identity.rotate_key(
             OwnerKind.USER, owner_id, key_id=bound.resource_id if bound else None, secret=bound.secret if bound else None
         )  # fmt: skip
 
     async def find() -> NewKey | None:
         assert bound is not None
-        for key in await house.identity.keys_of(owner_id):
+        for key in await core.identity.keys_of(owner_id):
             if key.id == bound.resource_id:
-                same = house.identity.new_key(OwnerKind.USER, owner_id, key_id=key.id, secret=bound.secret)
+                same = core.identity.new_key(OwnerKind.USER, owner_id, key_id=key.id, secret=bound.secret)
                 return NewKey(key.id, OwnerKind.USER, owner_id, same.secret, key.created_ms)
         return None
 
-    key = await once(house, bound, find=find, make=make)
+    key = await once(core, bound, find=find, make=make)
     return wire.KeyMade(key.secret, iso_utc(key.created_ms))

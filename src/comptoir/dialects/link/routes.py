@@ -2,10 +2,10 @@
 
 from starlette.websockets import WebSocket
 
-from comptoir.desk import PlainBody, render_plain_error, status_of
 from comptoir.dialects.link.wire import RegisterBody, Registered
-from comptoir.dispatch.house import House
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.onboard import add_host, host_of
+from comptoir.gateway import PlainBody, render_plain_error, status_of
 from comptoir.hosts import LINK, NewHost, UnknownHost
 from comptoir.identity import OwnerKind
 from comptoir.kit.errors import NotAllowed
@@ -16,7 +16,7 @@ from comptoir.receipts import KeyTaken
 from comptoir.transports.link import Session
 
 
-async def register(house: House, request: Request) -> Registered:
+async def register(core: Core, request: Request) -> Registered:
     """Take in a worker's machine; it keeps the key and comes back with it."""
     body: RegisterBody = request.body
     principal = request.principal
@@ -28,29 +28,29 @@ async def register(house: House, request: Request) -> Registered:
         capacity=body.capacity(),
         owner_id=principal.id if principal is not None else None,
     )  # fmt: skip
-    made = await add_host(house, new)
-    return Registered(public("host", made.host_id), made.key, house.settings.pulse_s)
+    made = await add_host(core, new)
+    return Registered(public("host", made.host_id), made.key, core.settings.pulse_s)
 
 
-async def pulse(house: House, request: Request) -> PulseAnswer:
+async def pulse(core: Core, request: Request) -> PulseAnswer:
     """Note that a worker is alive, on a path of its own that frames can't hold up.
 
     Through a balancer the pulse may come here and the link be with another coordinator.
     """
-    host = await host_of(house, request.principal, None)
-    house.fleet.seen(host.id, request.body)
-    elsewhere = bool(host.node_id) and house.peers.lives(host.node_id)
-    return PulseAnswer(linked=host.id in house.lines or elsewhere)
+    host = await host_of(core, request.principal, None)
+    core.fleet.seen(host.id, request.body)
+    elsewhere = bool(host.node_id) and core.peers.lives(host.node_id)
+    return PulseAnswer(linked=host.id in core.lines or elsewhere)
 
 
-async def link(house: House, request: Request, socket: WebSocket) -> None:
+async def link(core: Core, request: Request, socket: WebSocket) -> None:
     """Serve one worker's connection until it ends."""
     try:
-        host = await host_of(house, request.principal, None)
+        host = await host_of(core, request.principal, None)
     except UnknownHost:
         await socket.close(1008, "this host has been retired")
         return
-    await Session(house, host, socket).run()
+    await Session(core, host, socket).run()
 
 
 ENDPOINTS = (

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from comptoir.desk import Hex, Machine, Offer
+from comptoir.gateway import Hex, Machine, Offer
 
 
 class RegisterBody(Machine, kw_only=True):

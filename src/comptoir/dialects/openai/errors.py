@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from comptoir.desk import status_of as desk_status_of
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, TooManyJobs, UnknownModel
+from comptoir.gateway import status_of as desk_status_of
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import RESTARTED, AnswerForgotten, Fault, JobState, LiveJob
 from comptoir.kit.errors import InvalidField, NotAuthenticated, Refusal
@@ -26,7 +26,7 @@ STATUSES: dict[type[Exception], int] = {
     UnsupportedBody: 400,
     IdempotencyMismatch: 400,
 }
-"""Where OpenAI's status is not the desk's: its SDKs know a bad request by 400."""
+"""Where OpenAI's status is not the gateway's: its SDKs know a bad request by 400."""
 
 CODES: dict[type[Exception], str] = {
     NotAuthenticated: "invalid_api_key",
@@ -56,7 +56,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def status_of(error: type[Exception]) -> int:
-    """Return the status of an error class: OpenAI's own, else the desk's."""
+    """Return the status of an error class: OpenAI's own, else the gateway's."""
     for parent in error.__mro__:
         if parent in STATUSES:
             return STATUSES[parent]

@@ -4,25 +4,25 @@ from functools import partial
 
 import msgspec
 
-from comptoir.desk import claim, follow, submit_once
 from comptoir.dispatch.cancel import hang_up
-from comptoir.dispatch.house import House
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.submit import Order, submit
+from comptoir.gateway import claim, follow, submit_once
 from comptoir.jobs import LiveJob
 from comptoir.kit.http import Request
 
 
-async def place(house: House, request: Request, order: Order) -> LiveJob:
+async def place(core: Core, request: Request, order: Order) -> LiveJob:
     """Submit *order* for the waiting client: hanging up cancels the job.
 
     With an Idempotency-Key the job goes on when the client is gone, because it may come back and ask again.
 
     Raises: as `submit` and `claim`; Unavailable while nobody owns the first request's job.
     """
-    claimed = await claim(house, request)
+    claimed = await claim(core, request)
     if claimed is None:
-        job = await submit(house, order)
-        request.when_gone(partial(hang_up, house, job))
+        job = await submit(core, order)
+        request.when_gone(partial(hang_up, core, job))
         return job
-    job = await submit_once(house, msgspec.structs.replace(order, detached=True), claimed)
-    return await follow(house, job)
+    job = await submit_once(core, msgspec.structs.replace(order, detached=True), claimed)
+    return await follow(core, job)

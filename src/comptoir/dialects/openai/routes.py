@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from comptoir.desk import began_anew, follow_anew, leave, until_answered
 from comptoir.dialects.openai.errors import (
     Header,
     failure_of,
@@ -28,8 +27,9 @@ from comptoir.dialects.openai.wire import (
     ModelCard,
     ModelList,
 )
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
-from comptoir.dispatch.house import House
+from comptoir.gateway import began_anew, follow_anew, leave, until_answered
 from comptoir.hosts import ModelSummary
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import AnswerForgotten, JobState, LiveJob, Reader
@@ -41,24 +41,24 @@ from comptoir.link import Frame
 Answer = Reply | Stream
 
 
-async def chat_completions(house: House, request: Request) -> Answer:
+async def chat_completions(core: Core, request: Request) -> Answer:
     """Answer a conversation, streamed or whole."""
-    job = await place(house, request, chat_order(house, request))
-    return await _answered(house, CHAT, job, request.body, choices=request.body.n or 1)
+    job = await place(core, request, chat_order(core, request))
+    return await _answered(core, CHAT, job, request.body, choices=request.body.n or 1)
 
 
-async def completions(house: House, request: Request) -> Answer:
+async def completions(core: Core, request: Request) -> Answer:
     """Complete one or several texts, streamed or whole."""
     body: CompletionBody = request.body
-    job = await place(house, request, completion_order(house, request))
+    job = await place(core, request, completion_order(core, request))
     prompt = body.prompt
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
-    return await _answered(house, COMPLETION, job, body, choices=prompts * (body.n or 1))
+    return await _answered(core, COMPLETION, job, body, choices=prompts * (body.n or 1))
 
 
-async def embeddings(house: House, request: Request) -> Reply:
+async def embeddings(core: Core, request: Request) -> Reply:
     """Turn texts into vectors."""
-    job = await until_answered(house, await place(house, request, embedding_order(request)))
+    job = await until_answered(core, await place(core, request, embedding_order(request)))
     if job.state is not JobState.COMPLETED:
         return render_failure(job)
     as_base64 = request.body.encoding_format == "base64"
@@ -69,50 +69,48 @@ async def embeddings(house: House, request: Request) -> Reply:
     return Reply(200, body, headers=_job_headers(job))
 
 
-async def list_models(house: House, request: Request) -> ModelList:
+async def list_models(core: Core, request: Request) -> ModelList:
     """List the models that hosts offer now."""
-    return ModelList([_card(summary) for summary in house.fleet.models()])
+    return ModelList([_card(summary) for summary in core.fleet.models()])
 
 
-async def get_model(house: House, request: Request) -> ModelCard:
+async def get_model(core: Core, request: Request) -> ModelCard:
     """Describe one model."""
-    summary = house.fleet.model(request.params["id"])
+    summary = core.fleet.model(request.params["id"])
     if summary is None:
-        raise UnknownModel(request.params["id"], tuple(offered.name for offered in house.fleet.models()))
+        raise UnknownModel(request.params["id"], tuple(offered.name for offered in core.fleet.models()))
     return _card(summary)
 
 
-async def _answered(house: House, form: Form, job: LiveJob, body: ChatBody | CompletionBody, *, choices: int) -> Answer:
+async def _answered(core: Core, form: Form, job: LiveJob, body: ChatBody | CompletionBody, *, choices: int) -> Answer:
     if body.stream:
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         writer = StreamWriter(form, job, choices=choices, include_usage=include_usage)
-        return await _streamed(house, job, writer)
-    job = await until_answered(house, job)
+        return await _streamed(core, job, writer)
+    job = await until_answered(core, job)
     if job.state is not JobState.COMPLETED:
         return render_failure(job)
     return Reply(200, whole(form, job, choices=choices), headers=_job_headers(job))
 
 
-async def _streamed(house: House, job: LiveJob, writer: StreamWriter) -> Answer:
+async def _streamed(core: Core, job: LiveJob, writer: StreamWriter) -> Answer:
     """Wait for the first frame, so that an error before it has a status of its own; for one ping's time at most."""
-    ping_s = house.settings.sse_ping_s
+    ping_s = core.settings.sse_ping_s
     reader = Reader(job)
     first = await reader.next(timeout_s=ping_s)
     while first is None and began_anew(job):
         # Nothing of it was shown here yet.
-        job = await follow_anew(house, job)
+        job = await follow_anew(core, job)
         reader = Reader(job)
         first = await reader.next(timeout_s=ping_s)
     if first is None and job.state is not JobState.COMPLETED:
         return render_failure(job)
-    return Stream(_pieces(house, reader, writer, first), headers=((b"x-comptoir-job", _public(b"job_", job.id)),))
+    return Stream(_pieces(core, reader, writer, first), headers=((b"x-comptoir-job", _public(b"job_", job.id)),))
 
 
-async def _pieces(
-    house: House, reader: Reader, writer: StreamWriter, batch: list[Frame] | None
-) -> AsyncIterator[bytes]:
+async def _pieces(core: Core, reader: Reader, writer: StreamWriter, batch: list[Frame] | None) -> AsyncIterator[bytes]:
     """Yield all that waits as one piece, each time something does; the end says how it ended, always."""
-    ping_s = house.settings.sse_ping_s
+    ping_s = core.settings.sse_ping_s
     while batch is not None:
         piece = writer.frames(batch) if batch else PING
         if piece:
@@ -120,7 +118,7 @@ async def _pieces(
         batch = await reader.next(timeout_s=ping_s)
     job = reader.job
     if reader.misled or began_anew(job):
-        leave(house, job)
+        leave(core, job)
         yield error_event(restarted())
         return
     yield writer.end(job) if job.state is JobState.COMPLETED else error_event(failure_of(job)[1])
@@ -167,7 +165,7 @@ ENGINE_STATUSES = (
 
 
 def _buys(
-    path: str, handler: Callable[[House, Request], Awaitable[Answer | Reply]], summary: str, *, request: type, response: type,
+    path: str, handler: Callable[[Core, Request], Awaitable[Answer | Reply]], summary: str, *, request: type, response: type,
     example: dict[str, object], streams: bool = True,
 ) -> Endpoint:  # fmt: skip
     return Endpoint(

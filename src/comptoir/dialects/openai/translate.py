@@ -3,7 +3,7 @@
 import msgspec
 
 from comptoir.dialects.openai.wire import ChatBody, CompletionBody, EmbeddingBody, Part
-from comptoir.dispatch.house import House
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.submit import Order
 from comptoir.kinds import Chat, Completion, Embedding
 from comptoir.kinds.tokens import PROMPT_BYTES_PER_TOKEN
@@ -19,7 +19,7 @@ MEDIA_TOKENS = 2_048
 """Tokens that one image, sound or file is taken for: its base64 says nothing about what the engine makes of it."""
 
 
-def chat_order(house: House, request: Request) -> Order:
+def chat_order(core: Core, request: Request) -> Order:
     """Return the order of a chat request.
 
     Raises:
@@ -30,15 +30,15 @@ def chat_order(house: House, request: Request) -> Order:
     weight = _text_bytes(body, raw)
     choices = body.n or 1
     # A bound of 0 makes no chat; servers differ in whether that is an error or none at all, so it counts as none.
-    each = body.max_completion_tokens or body.max_tokens or _as_long_as_it_likes(house, body.model, weight)
+    each = body.max_completion_tokens or body.max_tokens or _as_long_as_it_likes(core, body.model, weight)
     field = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     return Order(
-        request.principal.id, DIALECT_NAME, Chat.name, body.model, raw, _bounded(house, field, each) * choices, False,
+        request.principal.id, DIALECT_NAME, Chat.name, body.model, raw, _bounded(core, field, each) * choices, False,
         None, choices, weight,
     )  # fmt: skip
 
 
-def completion_order(house: House, request: Request) -> Order:
+def completion_order(core: Core, request: Request) -> Order:
     """Return the order of a completion request.
 
     Raises:
@@ -49,7 +49,7 @@ def completion_order(house: House, request: Request) -> Order:
     prompt = body.prompt
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
     answers = max(body.n or 1, body.best_of or 1) * prompts
-    total = _bounded(house, "max_tokens", each) * answers
+    total = _bounded(core, "max_tokens", each) * answers
     if body.echo:
         # The prompt comes back as part of the answer, and engines count it in.
         total += (len(request.raw) // PROMPT_BYTES_PER_TOKEN + 1) * (body.n or 1)
@@ -64,18 +64,18 @@ def embedding_order(request: Request) -> Order:
     return Order(request.principal.id, DIALECT_NAME, Embedding.name, body.model, request.raw, 0, False)
 
 
-def _bounded(house: House, field: str, tokens: int) -> int:
-    limit = house.settings.max_tokens_max
+def _bounded(core: Core, field: str, tokens: int) -> int:
+    limit = core.settings.max_tokens_max
     if tokens > limit:
         raise InvalidField(field, f"must be at most {limit}")
     return tokens
 
 
-def _as_long_as_it_likes(house: House, model: str, prompt_bytes: int) -> int:
+def _as_long_as_it_likes(core: Core, model: str, prompt_bytes: int) -> int:
     """Return the bound of a chat that names none: the house's default, or what the model's context leaves."""
-    settings = house.settings
+    settings = core.settings
     default = min(settings.chat_max_tokens_default, settings.max_tokens_max)
-    offered = house.fleet.model(model)
+    offered = core.fleet.model(model)
     if offered is not None:
         # Routing takes a prompt for half of the tokens that its hold covers; 1 lets it say that the prompt is too long.
         left = offered.max_tokens - prompt_bytes // (2 * PROMPT_BYTES_PER_TOKEN)

@@ -1,8 +1,8 @@
-"""Errors of the shared paths at the root: ``{"detail": …}``, statuses as the desk has them."""
+"""Errors of the shared paths at the root: ``{"detail": …}``, statuses as the gateway has them."""
 
 import msgspec
 
-from comptoir.desk import status_of
+from comptoir.gateway import status_of
 from comptoir.kit.errors import Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import Reply, Request
 

@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.meters import Meters
@@ -21,11 +21,11 @@ MODELS_MAX = 50
 """Models whose line is told one by one, the longest first: hosts choose their names, a scrape must stay bounded."""
 
 
-class HouseCollector(Collector):
+class CoreCollector(Collector):
     """Reads one house whenever it is scraped."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     def collect(self) -> Iterator[Metric]:
         """Give every family."""
@@ -44,7 +44,7 @@ class HouseCollector(Collector):
         )
         # An endpoint served at the root and under its prefix is one endpoint.
         totals: dict[tuple[str, str, str], tuple[dict[int, int], float]] = {}
-        for one in self._house.state(Meters).served:
+        for one in self._core.state(Meters).served:
             if not one.by_status:
                 continue
             by_status, spent_s = totals.setdefault((one.dialect, one.method, one.path), ({}, 0.0))
@@ -59,20 +59,20 @@ class HouseCollector(Collector):
         yield seconds
 
     def _jobs(self) -> Iterator[Metric]:
-        house, meters = self._house, self._house.state(Meters)
+        core, meters = self._core, self._core.state(Meters)
         ended = CounterMetricFamily("comptoir_jobs_ended", "Jobs that ended since the start.", labels=("state",))
         for state in sorted(FINAL):
             ended.add_metric((state,), meters.ended.get(state, 0))
         yield ended
-        yield GaugeMetricFamily("comptoir_jobs_waiting", "Jobs in line for a host.", len(house.jobs.queue))
+        yield GaugeMetricFamily("comptoir_jobs_waiting", "Jobs in line for a host.", len(core.jobs.queue))
         by_model = GaugeMetricFamily(
             "comptoir_jobs_waiting_by_model", f"The same, for the {MODELS_MAX} longest lines.", labels=("model",)
         )
-        for model, count in nlargest(MODELS_MAX, house.jobs.queue.models().items(), key=lambda line: line[1]):
+        for model, count in nlargest(MODELS_MAX, core.jobs.queue.models().items(), key=lambda line: line[1]):
             by_model.add_metric((model,), count)
         yield by_model
-        yield GaugeMetricFamily("comptoir_jobs_leased", "Jobs that hosts work on.", house.jobs.live.leased)
-        yield GaugeMetricFamily("comptoir_chains", "Chains of containers that are not over.", house.jobs.live.staged)
+        yield GaugeMetricFamily("comptoir_jobs_leased", "Jobs that hosts work on.", core.jobs.live.leased)
+        yield GaugeMetricFamily("comptoir_chains", "Chains of containers that are not over.", core.jobs.live.staged)
         yield CounterMetricFamily("comptoir_frames", "Frames taken from hosts.", meters.frames)
         yield CounterMetricFamily("comptoir_tokens", "LLM tokens in them.", meters.units.get(TOKEN_OUT.name, 0))
         units = CounterMetricFamily(
@@ -84,28 +84,28 @@ class HouseCollector(Collector):
 
     def _fleet(self) -> Iterator[Metric]:
         hosts = GaugeMetricFamily("comptoir_hosts", "Registered hosts.", labels=("status",))
-        for status, count in self._house.fleet.by_status().items():
+        for status, count in self._core.fleet.by_status().items():
             hosts.add_metric((status,), count)
         yield hosts
-        fleet = self._house.fleet
+        fleet = self._core.fleet
         yield GaugeMetricFamily("comptoir_models", "Models that can be bought now.", len(fleet.models()))
         yield GaugeMetricFamily(
             "comptoir_containers", "Containers that can be bought now.", len(fleet.catalog.containers())
         )
 
     def _writer(self) -> Iterator[Metric]:
-        db, stats = self._house.db, self._house.db.stats
+        db, stats = self._core.db, self._core.db.stats
         yield CounterMetricFamily("comptoir_db_commits", "Transactions committed.", stats.commits)
         yield CounterMetricFamily("comptoir_db_commands", "Commands written by them.", stats.commands)
         yield CounterMetricFamily("comptoir_db_commit_seconds", "Seconds spent in COMMIT.", stats.commit_s)
         yield CounterMetricFamily("comptoir_db_writer_cpu_seconds", "CPU of the writer thread.", stats.cpu_s)
         yield GaugeMetricFamily("comptoir_db_commands_waiting", "Commands that wait for the writer.", db.waiting)
         yield GaugeMetricFamily("comptoir_db_away", "1 while the database is out of reach.", float(db.away))
-        waiting = len(self._house.state(Later))
+        waiting = len(self._core.state(Later))
         yield GaugeMetricFamily("comptoir_ends_waiting", "Ends of jobs that wait for it.", waiting)
 
     def _others(self) -> Iterator[Metric]:
-        standing = self._house.peers.standing()
+        standing = self._core.peers.standing()
         if standing is None:
             return
         yield GaugeMetricFamily(
@@ -119,20 +119,20 @@ class HouseCollector(Collector):
         yield CounterMetricFamily("comptoir_jobs_taken_over", "Jobs taken over from others.", standing.taken_over)
 
     def _loop(self) -> Iterator[Metric]:
-        house, meters = self._house, self._house.state(Meters)
+        core, meters = self._core, self._core.state(Meters)
         lag = meters.lag
         yield GaugeMetricFamily("comptoir_loop_lag_seconds", "How late the event loop ran, last sample.", lag.last_s)
         yield GaugeMetricFamily("comptoir_loop_lag_worst_seconds", "The worst since the start.", lag.worst_s)
-        up_s = house.clock.monotonic_s() - meters.started_s
+        up_s = core.clock.monotonic_s() - meters.started_s
         yield GaugeMetricFamily("comptoir_uptime_seconds", "Seconds since the start.", up_s)
-        leaving = house.state(Shutdown).leaving
+        leaving = core.state(Shutdown).leaving
         yield GaugeMetricFamily("comptoir_draining", "1 from the beginning of a stop on.", float(leaving))
 
 
-def exposition(house: House, *, openmetrics: bool) -> tuple[bytes, str]:
+def exposition(core: Core, *, openmetrics: bool) -> tuple[bytes, str]:
     """Return the scrape of *house* and its content type."""
     registry = CollectorRegistry()
-    registry.register(HouseCollector(house))
+    registry.register(CoreCollector(core))
     ProcessCollector(registry=registry)
     if openmetrics:
         return generate_openmetrics(registry), OPENMETRICS_TYPE  # type: ignore[no-untyped-call]

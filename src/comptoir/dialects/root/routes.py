@@ -6,7 +6,7 @@ from comptoir import __version__
 from comptoir.dialects.root.errors import Detail, render_error, status_of
 from comptoir.dialects.root.metrics import exposition
 from comptoir.dialects.root.wire import Checked, Health, Metrics, MetricsQuery, Platform
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
 from comptoir.jobs import JobState
@@ -31,55 +31,55 @@ class Root:
         )  # fmt: skip
         self._shop = Shop((self.dialect, *others))
 
-    async def home(self, house: House, request: Request) -> Reply:
+    async def home(self, core: Core, request: Request) -> Reply:
         """Say what this is: the page for browsers, three fields for programs."""
-        base = base_url(house, request)
+        base = base_url(core, request)
         if wants_html(request.header(b"accept")):
-            return secured(self._shop.front(house, base), HTML, ((b"vary", b"accept"),))
+            return secured(self._shop.front(core, base), HTML, ((b"vary", b"accept"),))
         body = encode_json(Platform("Comptoir", __version__, f"{base}/docs"))
         return Reply(200, body, headers=((b"vary", b"accept"),))
 
-    async def health(self, house: House, request: Request) -> Reply:
+    async def health(self, core: Core, request: Request) -> Reply:
         """Say whether the house works; from checks at most ``health_cache_s`` old."""
-        found = await house.state(Meters).database.read()
+        found = await core.state(Meters).database.read()
         checks = {"database": Checked(found.healthy, round(found.took_ms, 3))}
         if not found.healthy:
             checks["database"].error = found.words
-        if house.state(Shutdown).leaving:
+        if core.state(Shutdown).leaving:
             checks["intake"] = Checked(False, 0.0, "the coordinator is shutting down")
         healthy = all(check.healthy for check in checks.values())
         body = Health(
-            "healthy" if healthy else "unhealthy", house.fleet.active_hosts, len(house.jobs.queue),
-            iso_utc(house.clock.now_ms()), checks,
+            "healthy" if healthy else "unhealthy", core.fleet.active_hosts, len(core.jobs.queue),
+            iso_utc(core.clock.now_ms()), checks,
         )  # fmt: skip
         return Reply(200 if healthy else 503, encode_json(body), headers=((b"cache-control", b"no-store"),))
 
-    async def metrics(self, house: House, request: Request) -> Reply:
+    async def metrics(self, core: Core, request: Request) -> Reply:
         """Give the house in numbers, in the form that was asked for."""
         query: MetricsQuery = request.query
         accept = request.header(b"accept")
         openmetrics = "application/openmetrics-text" in accept
         as_text = query.format == "prometheus" or (query.format is None and (openmetrics or "text/plain" in accept))
         if as_text:
-            body, media = exposition(house, openmetrics=openmetrics)
+            body, media = exposition(core, openmetrics=openmetrics)
             return Reply(200, body, media=media, headers=((b"vary", b"accept"),))
-        meters = house.state(Meters)
+        meters = core.state(Meters)
         completed = meters.ended.get(JobState.COMPLETED, 0)
         numbers = Metrics(
-            meters.ended_before.get(JobState.COMPLETED, 0) + completed, house.fleet.active_hosts, meters.users,
+            meters.ended_before.get(JobState.COMPLETED, 0) + completed, core.fleet.active_hosts, meters.users,
             round(meters.latency_ms_sum / completed) if completed else 0,
         )  # fmt: skip
         return Reply(200, encode_json(numbers), headers=((b"vary", b"accept"),))
 
-    async def market(self, house: House, request: Request) -> Reply:
+    async def market(self, core: Core, request: Request) -> Reply:
         """Give the page's live part; nothing (204) when it is what the page has already."""
-        fragment = self._shop.market(house)
+        fragment = self._shop.market(core)
         seen = dict(request.query_pairs()).get("seen", "")
         if seen == fragment.fingerprint:
             return Reply(204, headers=((b"cache-control", b"no-store"),))
         return secured(fragment.swap(), HTML, ((b"cache-control", b"no-store"),))
 
-    async def asset(self, house: House, request: Request) -> Reply:
+    async def asset(self, core: Core, request: Request) -> Reply:
         """Give a style, script or picture of the page; its name says its content, so it never changes."""
         found = asset(request.params["name"])
         if found is None:
@@ -90,18 +90,18 @@ class Root:
             return Reply(304, headers=headers)
         return secured(found.body, found.media, headers)
 
-    async def docs(self, house: House, request: Request) -> Reply:
+    async def docs(self, core: Core, request: Request) -> Reply:
         """List the dialects, each with its reference."""
         return secured(self._shop.index(), HTML)
 
-    async def reference(self, house: House, request: Request) -> Reply:
+    async def reference(self, core: Core, request: Request) -> Reply:
         """Give one dialect's reference to read."""
         page = self._shop.reference(request.params["dialect"])
         if page is None:
             raise NoSuchPath(f"no dialect is called {request.params['dialect']!r}; GET /docs lists them")
         return secured(page, HTML)
 
-    async def openapi(self, house: House, request: Request) -> Reply:
+    async def openapi(self, core: Core, request: Request) -> Reply:
         """Give one dialect's OpenAPI document."""
         name = request.params["file"].removesuffix(".json")
         document = self._shop.document(name)

@@ -102,7 +102,7 @@ class HttpServer:
 
     def __init__(
         self,
-        house: Any,
+        core: Any,
         dialects: Sequence[Dialect],
         *,
         gate: Gate,
@@ -117,7 +117,7 @@ class HttpServer:
             hand_on: has another server answer a request that raised `Elsewhere`; None: there are no others.
             served: the counts of every endpoint are put here, for metrics.
         """
-        self._house = house
+        self._core = core
         self._gate = gate
         self._body_bytes_max = body_bytes_max
         self._cors_origins = cors_origins
@@ -225,7 +225,7 @@ class HttpServer:
                 await self._read_body(request, route)
             if route.endpoint.query is not None:
                 request.query = _decode_query(route.endpoint.query, request, route.repeated)
-            result = await route.handler(self._house, request)
+            result = await route.handler(self._core, request)
             if type(result) is Stream:
                 status = result.status
                 await self._send_stream(result, request, route.dialect, send)
@@ -386,7 +386,7 @@ class HttpServer:
             reply = dialect.render_error(refusal, request)
             await _deny(scope, send, reply)
             return
-        await declared.handler(self._house, request, socket)
+        await declared.handler(self._core, request, socket)
 
 
 async def _nobody(request: Request, server: bytes) -> Reply:

@@ -12,10 +12,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from comptoir.containers import is_said, note_said
 from comptoir.dispatch.assign import lose, pump
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.ending_later import Later, or_later
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.hedge import heard
-from comptoir.dispatch.house import House
 from comptoir.dispatch.second_host import Hedges
 from comptoir.dispatch.stream import FAULTS, complete, fail, fault_of_size, leased_job, take_frames
 from comptoir.dispatch.watch import link_dropped
@@ -69,8 +69,8 @@ VIOLATION = 1002
 class Session:
     """The line to one linked host; the newest connection of a host replaces the one before."""
 
-    def __init__(self, house: House, host: Host, socket: WebSocket) -> None:
-        self._house = house
+    def __init__(self, core: Core, host: Host, socket: WebSocket) -> None:
+        self._core = core
         self._host = host
         self._socket = socket
         self._outbox: list[FromCoordinator] = []
@@ -79,7 +79,7 @@ class Session:
         self._ack_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.open = False
-        self._hedged = house.state(Hedges).by_lease
+        self._hedged = core.state(Hedges).by_lease
         self._inquiries: dict[int, asyncio.Future[bytes]] = {}
         self._inquired = 0
 
@@ -89,7 +89,7 @@ class Session:
         """Put the job in the outbox; False when the socket is gone."""
         if not self.open:
             return False
-        self.post(job_message(job, lease, now_ms=self._house.common_ms()))
+        self.post(job_message(job, lease, now_ms=self._core.common_ms()))
         return True
 
     def cancel(self, lease: Lease, reason: str) -> None:
@@ -156,44 +156,44 @@ class Session:
             await self._refuse(reason, reconnect_after_s=-1.0)
             return False
         try:
-            _check_offer(hello, self._house.jobs.kinds)
+            _check_offer(hello, self._core.jobs.kinds)
         except InvalidField as invalid:
             await self._refuse(f"the offer can't be taken: {invalid}", reconnect_after_s=-1.0)
             return False
-        house, host = self._house, self._host
+        core, host = self._core, self._host
         try:
-            await house.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
+            await core.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
         except Unavailable as away:
             # Told that a lease is not known, it would throw away frames that nobody else has.
             await self._refuse(away.message, reconnect_after_s=away.retry_after_s)
             return False
-        earlier = house.lines.get(host.id)
+        earlier = core.lines.get(host.id)
         if isinstance(earlier, Session):
             earlier.post(Bye("another connection of this host took over", -1.0))
             earlier.open = False
-        settings = house.settings
-        house.fleet.replace_offer(host.id, tuple(hello.models), hello.slots)
+        settings = core.settings
+        core.fleet.replace_offer(host.id, tuple(hello.models), hello.slots)
         have, unsent = self._compare(hello)
         welcome = Welcome(LINK_VERSION, public("host", host.id), have, settings.window_frames, settings.pulse_s)
         await self._socket.send_bytes(encode([welcome, *unsent]))
         self.open = True
-        house.lines[host.id] = self
-        house.fleet.mark_linked(host.id)
+        core.lines[host.id] = self
+        core.fleet.mark_linked(host.id)
         log.info(
             "host %s is linked: %s", public("host", host.id), ", ".join(m.name for m in hello.models) or "no model"
         )
-        pump(house, host.id)
+        pump(core, host.id)
         return True
 
     def _compare(self, hello: Hello) -> tuple[list[Have], list[FromCoordinator]]:
         """Say how far we have what the worker holds; find leases it never got."""
-        house, mine = self._house, {}
-        for job in house.jobs.live.leases_of(self._host.id):
+        core, mine = self._core, {}
+        for job in core.jobs.live.leases_of(self._host.id):
             assert job.lease is not None
             mine[job.lease.id] = job
-            job.lease.relink(house.clock.monotonic_s())
+            job.lease.relink(core.clock.monotonic_s())
         held = {attempt.lease: attempt.end_seq for attempt in hello.open}
-        leaving = {lease.id for lease in house.jobs.live.leaving}
+        leaving = {lease.id for lease in core.jobs.live.leaving}
         have = [
             Have(lease, len(mine[lease].frames), True) if lease in mine
             # What is just being written of it may fail: then it is this host's still.
@@ -211,11 +211,11 @@ class Session:
                 # Another process of this host began the answer (or may have, and acted), which can't be begun again
                 # under the same lease.
                 fault = Fault.COORDINATOR if lease.revived else Fault.HOST
-                house.background.spawn(
-                    lose(house, job, lease, "the host came back without the job", fault=fault, again=True)
+                core.background.spawn(
+                    lose(core, job, lease, "the host came back without the job", fault=fault, again=True)
                 )
             else:
-                unsent.append(job_message(job, lease, now_ms=house.common_ms()))
+                unsent.append(job_message(job, lease, now_ms=core.common_ms()))
         return have, unsent
 
     def _leave(self) -> None:
@@ -224,11 +224,11 @@ class Session:
             if not answer.done():
                 answer.set_result(b"")
         self._inquiries.clear()
-        house, host = self._house, self._host
-        if house.lines.get(host.id) is self:
-            del house.lines[host.id]
-            house.fleet.unlinked(host.id)
-            link_dropped(house, host.id)
+        core, host = self._core, self._host
+        if core.lines.get(host.id) is self:
+            del core.lines[host.id]
+            core.fleet.unlinked(host.id)
+            link_dropped(core, host.id)
             log.info("host %s lost its link", public("host", host.id))
 
     async def _refuse(self, reason: str, *, reconnect_after_s: float = 1.0) -> None:
@@ -262,7 +262,7 @@ class Session:
     def _act(self, message: FromWorker) -> None:
         kind = type(message)
         if self._hedged and isinstance(message, Frames | Done | Fail) and message.lease in self._hedged:
-            heard(self._house, self._host.id, message, self._act_late)
+            heard(self._core, self._host.id, message, self._act_late)
         elif kind is Frames:
             self._frames(message)  # type: ignore[arg-type]
         elif kind is Done:
@@ -276,7 +276,7 @@ class Session:
         elif kind is Report:
             self._report(message)  # type: ignore[arg-type]
         elif kind is Drain:
-            self._house.fleet.drain(self._host.id)
+            self._core.fleet.drain(self._host.id)
         else:
             raise ProtocolBroken("hello comes once")
 
@@ -291,25 +291,25 @@ class Session:
 
     def _frames(self, message: Frames) -> None:
         try:
-            job = leased_job(self._house, self._host.id, message.lease)
+            job = leased_job(self._core, self._host.id, message.lease)
         except NotYourLease:
             return  # Cancelled or lost meanwhile: what still arrives is ignored.
         if job.closing:
             return
         try:
-            self._ack(message.lease, take_frames(self._house, job, message.seq, message.items))
+            self._ack(message.lease, take_frames(self._core, job, message.seq, message.items))
         except FramesOutOfOrder as gap:
             raise ProtocolBroken(str(gap)) from gap
         except AnswerTooLarge as large:
             self.post(Cancel(message.lease, str(large)))
             fault = fault_of_size(job)
-            failed = partial(fail, self._house, job, code="answer_too_large", message=str(large), fault=fault)
-            self._house.background.spawn(self._if_held(job, message.lease, failed))
+            failed = partial(fail, self._core, job, code="answer_too_large", message=str(large), fault=fault)
+            self._core.background.spawn(self._if_held(job, message.lease, failed))
 
     async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *verb* unless the lease was closed between the message and this task: what the host said of it is moot then."""
         if job.lease is not None and job.lease.id == lease:
-            await or_later(self._house, job, verb)
+            await or_later(self._core, job, verb)
 
     def _done(self, message: Done) -> None:
         job = self._ended(message.lease)
@@ -317,16 +317,16 @@ class Session:
             return
         if message.end_seq != len(job.frames):
             raise ProtocolBroken(f"done after frame {message.end_seq}, and {len(job.frames)} arrived")
-        self._house.background.spawn(self._complete(job, message))
+        self._core.background.spawn(self._complete(job, message))
 
     async def _complete(self, job: LiveJob, message: Done) -> None:
         if job.lease is None or job.lease.id != message.lease:
             return  # Closed since the message came, in the same turn.
         try:
-            await or_later(self._house, job, partial(self._take_done, job, message))
+            await or_later(self._core, job, partial(self._take_done, job, message))
         except Refusal as refusal:
             log.warning("job %s could not be settled: %s", public("job", job.id), refusal)
-            if job.closing or self._house.state(Later).keeps(job.id):
+            if job.closing or self._core.state(Later).keeps(job.id):
                 return  # It is written when the database is back; the worker's other answers go on meanwhile.
             # Not written, nor going to be: the worker keeps its Done and repeats it after a reconnect.
             if self.open:  # Of several, the first closes for all of them.
@@ -337,7 +337,7 @@ class Session:
     async def _take_done(self, job: LiveJob, message: Done) -> None:
         try:
             await complete(
-                self._house, job, finish_reason=message.finish_reason, usage=message.usage, signature=message.signature,
+                self._core, job, finish_reason=message.finish_reason, usage=message.usage, signature=message.signature,
                 chain=message.chain or b"-",
             )  # fmt: skip
         except BadSegment as bad:
@@ -347,17 +347,17 @@ class Session:
         job = self._ended(message.lease)
         if job is not None:
             failed = partial(
-                fail, self._house, job, code=message.code, message=message.message,
+                fail, self._core, job, code=message.code, message=message.message,
                 fault=FAULTS.get(message.fault, Fault.HOST), status=message.status, body=message.body,
                 retry_after_s=message.retry_after_s,
             )  # fmt: skip
-            self._house.background.spawn(self._if_held(job, message.lease, failed))
+            self._core.background.spawn(self._if_held(job, message.lease, failed))
 
     def _ended(self, lease: bytes) -> LiveJob | None:
         try:
-            job = leased_job(self._house, self._host.id, lease)
+            job = leased_job(self._core, self._host.id, lease)
         except NotYourLease:
-            if any(each.id == lease for each in self._house.jobs.live.leaving):
+            if any(each.id == lease for each in self._core.jobs.live.leaving):
                 return None  # It is just being written, and told then.
             # Settled or taken away before (then the real answer is on its way or was lost with an old connection): the
             # worker repeats its end until it hears so.
@@ -367,14 +367,14 @@ class Session:
 
     def _models(self, message: Models) -> None:
         try:
-            _check_offer(message, self._house.jobs.kinds)
+            _check_offer(message, self._core.jobs.kinds)
         except InvalidField as invalid:
             raise ProtocolBroken(f"the offer can't be taken: {invalid}") from invalid
-        self._house.fleet.replace_offer(self._host.id, tuple(message.models), message.slots)
-        pump(self._house, self._host.id)
+        self._core.fleet.replace_offer(self._host.id, tuple(message.models), message.slots)
+        pump(self._core, self._host.id)
 
     def _resources(self, message: Resources) -> None:
-        note_said(self._house, self._host, message.of)
+        note_said(self._core, self._host, message.of)
 
     def _report(self, message: Report) -> None:
         answer = self._inquiries.pop(message.inquiry, None)
@@ -422,9 +422,9 @@ def _check_offer(message: Hello | Models, kinds: Kinds) -> None:
         raise InvalidField("slots", f"must be 1 to {SLOTS_MAX}")
 
 
-async def say_goodbye(house: House, *, reason: str, reconnect_after_s: float) -> None:
+async def say_goodbye(core: Core, *, reason: str, reconnect_after_s: float) -> None:
     """Close every worker's connection from our side; they come back by themselves."""
-    sessions: list[Any] = [line for line in house.lines.values() if isinstance(line, Session)]
+    sessions: list[Any] = [line for line in core.lines.values() if isinstance(line, Session)]
     for session in sessions:
         session.post(Bye(reason, reconnect_after_s))
         session.open = False

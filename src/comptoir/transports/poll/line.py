@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import partial
 
 from comptoir.dispatch.assign import lose
+from comptoir.dispatch.core import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.ending_later import or_later
-from comptoir.dispatch.house import House
 from comptoir.hosts import LINK, OFFLINE, Host
 from comptoir.jobs import Fault, Lease, LiveJob
 from comptoir.kit.errors import NotAllowed, TooManyRequests, Unavailable
@@ -47,8 +47,8 @@ class Poll:
 class PollLine:
     """The waiting requests of one host, oldest first."""
 
-    def __init__(self, house: House, host_id: bytes) -> None:
-        self._house = house
+    def __init__(self, core: Core, host_id: bytes) -> None:
+        self._core = core
         self._host_id = host_id
         self._polls: deque[Poll] = deque()
         self._handed: set[bytes] = set()
@@ -98,7 +98,7 @@ class PollLine:
         watch(lambda: self._hang_up(poll))
         poll.timer = self._loop.call_later(min(wait_s, TURN_S), self._turn, poll)
         try:
-            self._house.fleet.poll_began(self._host_id)
+            self._core.fleet.poll_began(self._host_id)
             answer = await poll.answer
         except BaseException:
             # The request was cancelled from outside (the server stops): it must not be given a job any more.
@@ -108,8 +108,8 @@ class PollLine:
             poll.timer.cancel()
         if answer is not None and poll.gone:
             job, lease = answer
-            gone = partial(lose, self._house, job, lease, "its poll hung up", fault=Fault.NONE, reached=False)
-            self._house.background.spawn(or_later(self._house, job, gone))
+            gone = partial(lose, self._core, job, lease, "its poll hung up", fault=Fault.NONE, reached=False)
+            self._core.background.spawn(or_later(self._core, job, gone))
             return None
         return answer
 
@@ -120,8 +120,8 @@ class PollLine:
 
     def _withdraw(self, poll: Poll) -> None:
         self._polls.remove(poll)
-        if self._house.fleet.find(self._host_id) is not None:
-            self._house.fleet.poll_ended(self._host_id)
+        if self._core.fleet.find(self._host_id) is not None:
+            self._core.fleet.poll_ended(self._host_id)
         if not poll.answer.done():
             poll.answer.set_result(None)
 
@@ -130,8 +130,8 @@ class PollLine:
             return
         now_s = self._loop.time()
         left_s = poll.ends_s - now_s
-        host = self._house.fleet.find(self._host_id)
-        if host is None or self._house.state(Shutdown).draining:
+        host = self._core.fleet.find(self._host_id)
+        if host is None or self._core.state(Shutdown).draining:
             self._withdraw(poll)
             return
         if left_s <= 0 and (left_s <= -PROMISED_S or not self._all_promised(host)):
@@ -149,14 +149,14 @@ class PollLine:
         """Count requests in again that a job was promised to which then never came (it was cancelled on the way)."""
         if host.slots.waiting is None:
             return
-        by_lease = self._house.jobs.live.by_lease
+        by_lease = self._core.jobs.live.by_lease
         self._handed = {lease for lease in self._handed if by_lease(lease) is not None}
         on_their_way = host.slots.running - len(self._handed)
         for _ in range(len(self._polls) - on_their_way - host.slots.waiting):
-            self._house.fleet.poll_began(host.id)
+            self._core.fleet.poll_began(host.id)
 
 
-def poll_line(house: House, host: Host) -> PollLine:
+def poll_line(core: Core, host: Host) -> PollLine:
     """Return where a host's requests wait; made with the first of them, and kept.
 
     Raises:
@@ -164,16 +164,16 @@ def poll_line(house: House, host: Host) -> PollLine:
     """
     if host.row.transport == LINK:
         raise NotAllowed("this host is given its jobs over its link")
-    line = house.lines.get(host.id)
+    line = core.lines.get(host.id)
     if line is None:
-        line = house.lines[host.id] = PollLine(house, host.id)
+        line = core.lines[host.id] = PollLine(core, host.id)
     polls = line if isinstance(line, PollLine) else getattr(line, "polls", None)
     assert isinstance(polls, PollLine), "a host without a link has a line with room for polls"
     return polls
 
 
 async def wait_for_job(
-    house: House, host: Host, *, speaks: str, wait_s: float | None, watch: Callable[[Callable[[], None]], None]
+    core: Core, host: Host, *, speaks: str, wait_s: float | None, watch: Callable[[Callable[[], None]], None]
 ) -> tuple[LiveJob, Lease] | None:  # fmt: skip
     """Wait until *host* is given a job, at most *wait_s* and ``next_job_wait_s``; None: none came. See `PollLine.wait`.
 
@@ -182,10 +182,10 @@ async def wait_for_job(
         NotAllowed: the host has a link of its own, or registered in another shape than *speaks*.
         TooManyRequests: the host has too many requests waiting.
     """
-    if house.state(Shutdown).draining:
+    if core.state(Shutdown).draining:
         raise Unavailable("this coordinator is shutting down; ask again in a moment", retry_after_s=2.0)
-    line = poll_line(house, host)
+    line = poll_line(core, host)
     if host.row.speaks != speaks:
         raise NotAllowed(f"this host registered for jobs in the shape {host.row.speaks}: ask where it registered")
-    longest = house.settings.next_job_wait_s
+    longest = core.settings.next_job_wait_s
     return await line.wait(wait_s=longest if wait_s is None else min(wait_s, longest), watch=watch)

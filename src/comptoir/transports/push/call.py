@@ -6,7 +6,7 @@ from typing import Protocol
 
 import aiohttp
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.ending_later import or_later
 from comptoir.dispatch.errors import FramesOutOfOrder
 from comptoir.dispatch.stream import complete, fail, take_frames
@@ -33,8 +33,8 @@ class PushFailed(Exception):
 class PushCall:
     """One job at one host, for as long as the host has the lease."""
 
-    def __init__(self, house: House, host: Host, job: LiveJob, lease: Lease) -> None:
-        self.house = house
+    def __init__(self, core: Core, host: Host, job: LiveJob, lease: Lease) -> None:
+        self.core = core
         self.host = host
         self.job = job
         self.lease = lease
@@ -56,7 +56,7 @@ class PushCall:
         """
         self.check_leased()
         try:
-            take_frames(self.house, self.job, len(self.job.frames) if seq is None else seq, frames)
+            take_frames(self.core, self.job, len(self.job.frames) if seq is None else seq, frames)
         except FramesOutOfOrder as gap:
             raise PushFailed(f"its frames leave a gap: {gap.message}") from gap
 
@@ -66,7 +66,7 @@ class PushCall:
         """End the job as answered; raises as `dispatch.stream.complete`, and NotYourLease."""
         self.check_leased()
         await complete(
-            self.house, self.job, finish_reason=finish_reason, usage=usage, signature=signature, chain=chain
+            self.core, self.job, finish_reason=finish_reason, usage=usage, signature=signature, chain=chain
         )  # fmt: skip
 
     async def fail(
@@ -76,10 +76,10 @@ class PushCall:
         if self.job.lease is not self.lease or self.job.closing:
             return
         failed = partial(
-            fail, self.house, self.job, code=code, message=message, fault=fault, status=status, body=body,
+            fail, self.core, self.job, code=code, message=message, fault=fault, status=status, body=body,
             retry_after_s=retry_after_s,
         )  # fmt: skip
-        await or_later(self.house, self.job, failed)
+        await or_later(self.core, self.job, failed)
 
 
 class Shape(Protocol):

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.errors import AnswerTooLarge
 from comptoir.events import HostHeard, HostRegistered
 from comptoir.hosts import PUSH, Host
@@ -45,15 +45,15 @@ class PushLine:
     """One host with an address. A host that polls all the same is answered there, and not called."""
 
     def __init__(
-        self, house: House, host: Host, shape: Shape, *, session: aiohttp.ClientSession, guard: UrlGuard
+        self, core: Core, host: Host, shape: Shape, *, session: aiohttp.ClientSession, guard: UrlGuard
     ) -> None:  # fmt: skip
-        self._house = house
+        self._core = core
         self._host = host
         self._shape = shape
         self._session = session
         self._guard = guard
         self._calls: dict[bytes, asyncio.Task[None]] = {}
-        self.polls = PollLine(house, host.id)
+        self.polls = PollLine(core, host.id)
 
     # -- Line ----------------------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ class PushLine:
             return True
         if self._session.closed:
             return False
-        task = asyncio.get_running_loop().create_task(self._call(PushCall(self._house, self._host, job, lease)))
+        task = asyncio.get_running_loop().create_task(self._call(PushCall(self._core, self._host, job, lease)))
         self._calls[lease.id] = task
         task.add_done_callback(lambda done: self._ended(lease.id, done))
         return True
@@ -94,9 +94,9 @@ class PushLine:
     # -- one call ------------------------------------------------------------------------------------------------
 
     async def _call(self, call: PushCall) -> None:
-        job, settings, shape = call.job, self._house.settings, self._shape
+        job, settings, shape = call.job, self._core.settings, self._shape
         url = self._host.row.endpoint_url or ""
-        left_s = max(1.0, (job.deadline_ms - self._house.common_ms()) / 1000)
+        left_s = max(1.0, (job.deadline_ms - self._core.common_ms()) / 1000)
         why = PushFailed(f"no answer within {settings.push_timeout_s:g} s", status=504)
         try:
             async with asyncio.timeout(settings.push_timeout_s) as limit:
@@ -105,8 +105,8 @@ class PushLine:
                     headers={"content-type": "application/json", "accept": shape.accept},
                 ) as response:  # fmt: skip
                     limit.reschedule(None)
-                    if self._house.fleet.find(self._host.id) is not None:
-                        self._house.fleet.seen(self._host.id)
+                    if self._core.fleet.find(self._host.id) is not None:
+                        self._core.fleet.seen(self._host.id)
                     await self._take(response, call)
             return
         except NotYourLease:
@@ -155,7 +155,7 @@ def _retry_after(response: aiohttp.ClientResponse) -> float:
 
 
 @contextlib.asynccontextmanager
-async def pushing(house: House, guard: UrlGuard) -> AsyncIterator[None]:
+async def pushing(core: Core, guard: UrlGuard) -> AsyncIterator[None]:
     """Keep lines to all hosts that gave an address, those stored and those that register, until the block ends."""
     session = aiohttp.ClientSession(
         connector=guard.connector(limit=CONNECTIONS_MAX), cookie_jar=aiohttp.DummyCookieJar()
@@ -163,22 +163,22 @@ async def pushing(house: House, guard: UrlGuard) -> AsyncIterator[None]:
 
     def reach(host: Host) -> None:
         shape = _BY_NAME.get(host.row.speaks or "")
-        if host.row.transport == PUSH and host.id not in house.lines and shape is not None:
-            house.lines[host.id] = PushLine(house, host, shape, session=session, guard=guard)
+        if host.row.transport == PUSH and host.id not in core.lines and shape is not None:
+            core.lines[host.id] = PushLine(core, host, shape, session=session, guard=guard)
 
     ends = [
-        house.events.subscribe(HostRegistered, lambda event: reach(house.fleet.get(event.host_id))),
+        core.events.subscribe(HostRegistered, lambda event: reach(core.fleet.get(event.host_id))),
         # It registered at another coordinator, and comes here now.
-        house.events.subscribe(HostHeard, lambda event: reach(house.fleet.get(event.host_id))),
+        core.events.subscribe(HostHeard, lambda event: reach(core.fleet.get(event.host_id))),
     ]
-    for host in house.fleet:
+    for host in core.fleet:
         reach(host)
     try:
         yield
     finally:
         for end in ends:
             end()
-        for line in house.lines.values():
+        for line in core.lines.values():
             if isinstance(line, PushLine):
                 await line.close()
         await session.close()

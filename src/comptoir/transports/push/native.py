@@ -30,7 +30,7 @@ class NativePush:
 
     def spell(self, call: PushCall) -> bytes:
         """Return the job, with all that the link's worker gets."""
-        return msgspec.json.encode(spell(job_message(call.job, call.lease, now_ms=call.house.common_ms())))
+        return msgspec.json.encode(spell(job_message(call.job, call.lease, now_ms=call.core.common_ms())))
 
     async def read(self, response: aiohttp.ClientResponse, call: PushCall) -> None:
         """Take lines of frames, all of one network read at once, until one ends the job."""

@@ -3,6 +3,6 @@
 Amounts are micro-dollars (``_uusd``; 10,000 are one credit), times are milliseconds since 1970 UTC (``_ms``).
 """
 
-from comptoir.dialects.house.routes import DIALECT
+from comptoir.dialects.native.routes import DIALECT
 
 __all__ = ["DIALECT"]

@@ -1,12 +1,12 @@
 """Find a caller's job and follow it, whether it is still alive or long over: one way for every dialect."""
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.cancel import hang_up
 from comptoir.jobs import AnswerForgotten, JobState, LiveJob, UnknownJob
 from comptoir.kit.ids import parse
 
 
-async def find_job(house: House, owner_id: bytes | None, text: str) -> LiveJob:
+async def find_job(core: Core, owner_id: bytes | None, text: str) -> LiveJob:
     """Return the job with the public id *text*, light (no frames when it is over); another owner's is unknown.
 
     Raises:
@@ -15,43 +15,43 @@ async def find_job(house: House, owner_id: bytes | None, text: str) -> LiveJob:
     job_id = parse("job", text)
     if job_id is None:
         raise UnknownJob
-    return await job_by_id(house, owner_id, job_id)
+    return await job_by_id(core, owner_id, job_id)
 
 
-async def job_by_id(house: House, owner_id: bytes | None, job_id: bytes) -> LiveJob:
+async def job_by_id(core: Core, owner_id: bytes | None, job_id: bytes) -> LiveJob:
     """Return the job; *owner_id* None means whoever asks may see it.
 
     Raises:
         UnknownJob: as `find_job`.
     """
-    live = house.jobs.live.seen(job_id)
+    live = core.jobs.live.seen(job_id)
     if live is not None:
         if owner_id is not None and live.owner_id != owner_id:
             raise UnknownJob
         return live
-    row = await house.jobs.get(job_id, owner_id=owner_id)
-    return house.jobs.revived(row, now_s=house.clock.monotonic_s())
+    row = await core.jobs.get(job_id, owner_id=owner_id)
+    return core.jobs.revived(row, now_s=core.clock.monotonic_s())
 
 
-async def follow(house: House, job: LiveJob) -> LiveJob:
+async def follow(core: Core, job: LiveJob) -> LiveJob:
     """Return *job* with all its frames, or following its owner, so that a `Reader` can start anywhere in it.
 
     Raises:
         Unavailable: nobody owns it just now; try again in a moment.
         AnswerForgotten: it is over for so long that its answer was removed.
     """
-    if not job.over and house.jobs.live.seen(job.id) is not job:
-        return await house.peers.mirror(job)
+    if not job.over and core.jobs.live.seen(job.id) is not job:
+        return await core.peers.mirror(job)
     if job.over and not job.frames:
-        frames, details = await house.jobs.answer(job.id)
+        frames, details = await core.jobs.answer(job.id)
         if frames:
             job.recall(frames, details)
-        elif (job.state is JobState.COMPLETED or job.usage.completion_tokens) and await house.jobs.is_forgotten(job.id):
+        elif (job.state is JobState.COMPLETED or job.usage.completion_tokens) and await core.jobs.is_forgotten(job.id):
             raise AnswerForgotten
     return job
 
 
-async def until_answered(house: House, job: LiveJob) -> LiveJob:
+async def until_answered(core: Core, job: LiveJob) -> LiveJob:
     """Wait for the end of *job*, none of which was shown yet, and return it with all its frames.
 
     A mirror whose answer began anew elsewhere is no end of the job: it is followed again, from its start.
@@ -61,7 +61,7 @@ async def until_answered(house: House, job: LiveJob) -> LiveJob:
     """
     await job.ended()
     while began_anew(job):
-        job = await follow_anew(house, job)
+        job = await follow_anew(core, job)
         await job.ended()
     return job
 
@@ -71,23 +71,23 @@ def began_anew(job: LiveJob) -> bool:
     return job.broken_off
 
 
-async def follow_anew(house: House, job: LiveJob) -> LiveJob:
+async def follow_anew(core: Core, job: LiveJob) -> LiveJob:
     """Return the job of a mirror that was broken off, to be read from its start.
 
     Raises:
         Unavailable, AnswerForgotten: as `follow`.
     """
-    return await follow(house, await job_by_id(house, None, job.id))
+    return await follow(core, await job_by_id(core, None, job.id))
 
 
-def leave(house: House, job: LiveJob) -> None:
+def leave(core: Core, job: LiveJob) -> None:
     """The client that waited for *job* was told that what it has seen is no part of the answer any more, and is gone.
 
     If nobody can ask again the job is cancelled, wherever it goes on by now: nobody pays for an answer that nobody gets.
     """
     if not job.detached and (began_anew(job) or not job.over):
-        house.background.spawn(_leave(house, job))
+        core.background.spawn(_leave(core, job))
 
 
-async def _leave(house: House, job: LiveJob) -> None:
-    hang_up(house, await follow_anew(house, job) if began_anew(job) else job)
+async def _leave(core: Core, job: LiveJob) -> None:
+    hang_up(core, await follow_anew(core, job) if began_anew(job) else job)

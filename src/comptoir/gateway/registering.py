@@ -1,9 +1,9 @@
 """Registering a host that polls or is pushed, whatever the dialect: whose it is, and repeats under an Idempotency-Key."""
 
-from comptoir.desk.idempotent import claim
-from comptoir.desk.once import once
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import NewcomerHost, add_host
+from comptoir.gateway.idempotent import claim
+from comptoir.gateway.once import once
 from comptoir.hosts import NewHost, UnknownHost
 from comptoir.identity import OwnerKind
 from comptoir.kit.errors import InvalidField, NotAllowed
@@ -25,7 +25,7 @@ def owner_of(request: Request) -> bytes | None:
     return principal.id if principal is not None else None
 
 
-async def register_once(house: House, request: Request, new: NewHost) -> NewcomerHost:
+async def register_once(core: Core, request: Request, new: NewHost) -> NewcomerHost:
     """Register *new*; a repeat under the same Idempotency-Key gets the same host and key.
 
     Raises:
@@ -36,21 +36,21 @@ async def register_once(house: House, request: Request, new: NewHost) -> Newcome
     key_header = request.header(b"idempotency-key")
     if request.principal is None and key_header and len(key_header) < OPEN_KEY_CHARS_MIN:
         raise InvalidField("Idempotency-Key", f"must be at least {OPEN_KEY_CHARS_MIN} characters without a credential")
-    bound = await claim(house, request)
+    bound = await claim(core, request)
 
     async def make() -> NewcomerHost:
         return await add_host(
-            house, new, host_id=bound.resource_id if bound else None, key_secret=bound.secret if bound else None
+            core, new, host_id=bound.resource_id if bound else None, key_secret=bound.secret if bound else None
         )  # fmt: skip
 
     async def find() -> NewcomerHost | None:
         assert bound is not None
         try:
             # From the database: another coordinator may have taken it in.
-            await house.hosts.read(bound.resource_id)
+            await core.hosts.read(bound.resource_id)
         except UnknownHost:
             return None
-        key = house.identity.new_key(OwnerKind.HOST, bound.resource_id, secret=bound.secret)
+        key = core.identity.new_key(OwnerKind.HOST, bound.resource_id, secret=bound.secret)
         return NewcomerHost(bound.resource_id, key.secret)
 
-    return await once(house, bound, find=find, make=make)
+    return await once(core, bound, find=find, make=make)

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from comptoir.desk.follow import job_by_id
-from comptoir.dispatch import House, Order, State
+from comptoir.dispatch import Core, Order, State
 from comptoir.dispatch.submit import submit
+from comptoir.gateway.follow import job_by_id
 from comptoir.idempotency import Claim
 from comptoir.jobs import LiveJob, UnknownJob
 
@@ -25,13 +25,13 @@ YOUNG_MS = 2_000
 class Making(State):
     """Requests with an Idempotency-Key under way."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self.tasks: dict[bytes, asyncio.Task[Any]] = {}
         """By the resource they make."""
 
 
 async def once(
-    house: House, claim: Claim | None, *, find: Callable[[], Awaitable[T | None]], make: Callable[[], Coroutine[Any, Any, T]]
+    core: Core, claim: Claim | None, *, find: Callable[[], Awaitable[T | None]], make: Callable[[], Coroutine[Any, Any, T]]
 ) -> T:  # fmt: skip
     """Return what *claim* is bound to: found, being made right now, or made here. Without a claim just make it.
 
@@ -43,7 +43,7 @@ async def once(
     """
     if claim is None:
         return await make()
-    key, tasks = claim.resource_id, house.state(Making).tasks
+    key, tasks = claim.resource_id, core.state(Making).tasks
     task: asyncio.Task[T] | None = tasks.get(key)
     if task is None and not claim.first:
         found = await find()
@@ -51,7 +51,7 @@ async def once(
             return found
         task = tasks.get(key)
     if task is None:
-        making = _make_or_find(house, claim, find=find, make=make)
+        making = _make_or_find(core, claim, find=find, make=make)
         task = tasks[key] = asyncio.get_running_loop().create_task(making)
         task.add_done_callback(lambda _: tasks.pop(key, None))
     # Shielded: the client that asked first may hang up, those that repeat still want the answer.
@@ -59,7 +59,7 @@ async def once(
 
 
 async def _make_or_find(
-    house: House, claim: Claim, *, find: Callable[[], Awaitable[T | None]], make: Callable[[], Coroutine[Any, Any, T]]
+    core: Core, claim: Claim, *, find: Callable[[], Awaitable[T | None]], make: Callable[[], Coroutine[Any, Any, T]]
 ) -> T:  # fmt: skip
     """Make it; if that is refused, whatever the words, look whether another coordinator made it meanwhile.
 
@@ -68,7 +68,7 @@ async def _make_or_find(
     try:
         return await make()
     except Exception:
-        repeat = not claim.first and house.clock.now_ms() - claim.bound_ms < YOUNG_MS
+        repeat = not claim.first and core.clock.now_ms() - claim.bound_ms < YOUNG_MS
         for pause_s in LOOK_AGAIN_S if repeat else LOOK_AGAIN_S[:1]:
             await asyncio.sleep(pause_s)
             found = await find()
@@ -78,7 +78,7 @@ async def _make_or_find(
 
 
 async def submit_once(
-    house: House, order: Order, claim: Claim | None, *, check: Callable[[], None] = lambda: None
+    core: Core, order: Order, claim: Claim | None, *, check: Callable[[], None] = lambda: None
 ) -> LiveJob:  # fmt: skip
     """Submit *order*; a repeat gets the job that the first request made and never holds twice.
 
@@ -90,17 +90,17 @@ async def submit_once(
     """
     if claim is None:
         check()
-        return await submit(house, order)
+        return await submit(core, order)
     named = msgspec.structs.replace(order, job_id=claim.resource_id)
 
     async def find() -> LiveJob | None:
         try:
-            return await job_by_id(house, order.owner_id, claim.resource_id)
+            return await job_by_id(core, order.owner_id, claim.resource_id)
         except UnknownJob:
             return None
 
     async def make() -> LiveJob:
         check()
-        return await submit(house, named)
+        return await submit(core, named)
 
-    return await once(house, claim, find=find, make=make)
+    return await once(core, claim, find=find, make=make)

@@ -1,4 +1,4 @@
-"""The desk: what every dialect does the same way before and after its own translation.
+"""The gateway: what every dialect does the same way before and after its own translation.
 
 Who is asking (`gate`), how often (`rates`), repeats of a request (`claim`, `once`, `submit_once`), finding a caller's job and
 following it (`find_job`, `follow`, `open_stream`, `stream_job`), stopping it (`stop`, `until_over`), registering a host and taking
@@ -6,18 +6,18 @@ what it brings (`register_once`, `leased_to`, `bring`), the HTTP status of each 
 the dialects that nobody published but us (`render_plain_error`). It knows HTTP and the street, and no dialect.
 """
 
-from comptoir.desk.bringing import bring, job_named, leased_to
-from comptoir.desk.ending import stop, until_over
-from comptoir.desk.follow import began_anew, find_job, follow, follow_anew, leave, until_answered
-from comptoir.desk.gate import Gate
-from comptoir.desk.idempotent import claim
-from comptoir.desk.offers import Hex, Machine, Offer
-from comptoir.desk.once import once, submit_once
-from comptoir.desk.plain_errors import PlainBody, render_plain_error
-from comptoir.desk.readers import open_stream
-from comptoir.desk.registering import owner_of, register_once
-from comptoir.desk.statuses import STATUSES, status_of
-from comptoir.desk.streaming import stream_job
+from comptoir.gateway.bringing import bring, job_named, leased_to
+from comptoir.gateway.ending import stop, until_over
+from comptoir.gateway.follow import began_anew, find_job, follow, follow_anew, leave, until_answered
+from comptoir.gateway.gate import Gate
+from comptoir.gateway.idempotent import claim
+from comptoir.gateway.offers import Hex, Machine, Offer
+from comptoir.gateway.once import once, submit_once
+from comptoir.gateway.plain_errors import PlainBody, render_plain_error
+from comptoir.gateway.readers import open_stream
+from comptoir.gateway.registering import owner_of, register_once
+from comptoir.gateway.statuses import STATUSES, status_of
+from comptoir.gateway.streaming import stream_job
 
 __all__ = [
     "STATUSES", "Gate", "Hex", "Machine", "Offer", "PlainBody", "began_anew", "bring", "claim", "find_job", "follow",

@@ -52,7 +52,7 @@ class Caller:
     async def buy(self, *, tokens: int = 5, wait: bool = True) -> LiveJob:
         """Buy one job as the buyer and read it to its end."""
         body = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}],"max_tokens":%d}' % tokens
-        job = await submit(self.post.house, Order(self.post.buyer_id, "test", "chat", "trivial", body, tokens, True))
+        job = await submit(self.post.core, Order(self.post.buyer_id, "test", "chat", "trivial", body, tokens, True))
         if wait:
             reader = Reader(job)
             while await reader.next() is not None:
@@ -61,16 +61,16 @@ class Caller:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[Caller]:
+async def core(tmp_path: Path) -> AsyncIterator[Caller]:
     """A post with one fast worker."""
     async with open_post(tmp_path) as post, aiohttp.ClientSession() as session, post.worker():
         caller = Caller(post, session)
-        caller.stranger = await add_user(post.house, username="eve", email=None, password=None)
+        caller.stranger = await add_user(post.core, username="eve", email=None, password=None)
         yield caller
 
 
 @pytest.fixture
-async def slow_house(tmp_path: Path) -> AsyncIterator[Caller]:
+async def slow_core(tmp_path: Path) -> AsyncIterator[Caller]:
     """A post whose one worker has one slot and takes its time."""
     async with (
         open_post(tmp_path) as post,
@@ -78,5 +78,5 @@ async def slow_house(tmp_path: Path) -> AsyncIterator[Caller]:
         post.worker(slots=1, options={"per_s": 50.0}),
     ):
         caller = Caller(post, session)
-        caller.stranger = await add_user(post.house, username="eve", email=None, password=None)
+        caller.stranger = await add_user(post.core, username="eve", email=None, password=None)
         yield caller

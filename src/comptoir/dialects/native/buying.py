@@ -6,11 +6,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from comptoir.desk import claim, stream_job, submit_once
-from comptoir.dialects.house import views
-from comptoir.dialects.house.wire import JobView, NeedsFields
-from comptoir.dispatch import House, Order
+from comptoir.dialects.native import views
+from comptoir.dialects.native.wire import JobView, NeedsFields
+from comptoir.dispatch import Core, Order
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
+from comptoir.gateway import claim, stream_job, submit_once
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import Principal
 from comptoir.jobs import RESTARTED, AnswerForgotten, LiveJob, UnknownJob
@@ -22,7 +22,7 @@ from comptoir.kit.sse import event, numbering
 from comptoir.ledger import InsufficientCredit
 from comptoir.link import COUNT_MAX, Frame
 
-DIALECT_NAME = "house"
+DIALECT_NAME = "native"
 
 _encode = msgspec.json.Encoder().encode
 _is_json = msgspec.json.Decoder(msgspec.Raw).decode
@@ -64,10 +64,10 @@ class EndView(msgspec.Struct):
     receipt: str | None
 
 
-async def buy(house: House, request: Request) -> JobView:
+async def buy(core: Core, request: Request) -> JobView:
     """Buy work of any kind. What is not used of the hold goes back."""
     body: BuyBody = request.body
-    kind = house.jobs.kinds.get(body.kind)
+    kind = core.jobs.kinds.get(body.kind)
     asked = bytes(body.body)
     if wrong := kind.check(asked):
         raise InvalidField("body", wrong)
@@ -76,20 +76,20 @@ async def buy(house: House, request: Request) -> JobView:
         raise InvalidField("output_max", f"is needed: the most {kind.output.many} that may be made and paid")
     if output_max > COUNT_MAX:
         raise InvalidField("body", f"leads to {output_max} {kind.output.many}, and a job has at most {COUNT_MAX}")
-    bound = await claim(house, request)
+    bound = await claim(core, request)
     order = Order(
         owner_id=request.principal.id, dialect=DIALECT_NAME, kind=kind.name, model=body.model, body=asked,
         output_max=output_max, detached=True, needs=body.needs.needs() if body.needs is not None else None,
     )  # fmt: skip
-    job = await submit_once(house, order, bound)
-    return views.job(house, await house.jobs.get(job.id))
+    job = await submit_once(core, order, bound)
+    return views.job(core, await core.jobs.get(job.id))
 
 
-async def frames(house: House, request: Request) -> Stream:
+async def frames(core: Core, request: Request) -> Stream:
     """Follow a job's output from its first piece, or from the one after ``Last-Event-ID``, to its end."""
     who: Principal = request.principal
     owner_id = None if who.is_admin else who.id
-    return await stream_job(house, request, request.params["id"], owner_id=owner_id, render=render_frames, end=_end)
+    return await stream_job(core, request, request.params["id"], owner_id=owner_id, render=render_frames, end=_end)
 
 
 def render_frames(pieces: Sequence[Frame], number: int, restarts: int = 0) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from comptoir.app import open_house, running
+from comptoir.app import open_core, running
 from comptoir.dispatch.onboard import add_user
 from comptoir.identity import Role
 from comptoir.reports import audit
@@ -42,13 +42,13 @@ async def pair(tmp_path: Path, postgres_address: str, redis_server: RedisServer)
         argon2_passes=1,
     )  # fmt: skip
     async with contextlib.AsyncExitStack() as stack:
-        one = await stack.enter_async_context(open_house(settings))
-        two = await stack.enter_async_context(open_house(settings))
+        one = await stack.enter_async_context(open_core(settings))
+        two = await stack.enter_async_context(open_core(settings))
         buyer = await add_user(one, username="ada", email="ada@example.org", password="correct-horse")
         admin = await add_user(
             one, username="root", email="root@example.org", password="correct-horse", role=Role.ADMIN
         )
-        urls = [await stack.enter_async_context(running(house)) for house in (one, two)]
+        urls = [await stack.enter_async_context(running(core)) for core in (one, two)]
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Pair(session, urls, buyer_key=buyer.key, admin_key=admin.key)
         assert await audit(one.db) == []

@@ -2,11 +2,11 @@
 
 from functools import partial
 
-from comptoir.desk.ending import elsewhere
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.ending_later import or_later
 from comptoir.dispatch.errors import AnswerTooLarge
 from comptoir.dispatch.stream import fail, fault_of_size, take_frames
+from comptoir.gateway.ending import elsewhere
 from comptoir.hosts import Host
 from comptoir.jobs import LiveJob, NotYourLease, UnknownJob
 from comptoir.kit.ids import parse
@@ -25,7 +25,7 @@ def job_named(text: str) -> bytes:
     return job_id
 
 
-async def leased_to(house: House, host: Host, job_id: bytes, *, lease: bytes | None = None) -> LiveJob:
+async def leased_to(core: Core, host: Host, job_id: bytes, *, lease: bytes | None = None) -> LiveJob:
     """Return the job that *host* holds the lease on.
 
     Args:
@@ -35,9 +35,9 @@ async def leased_to(house: House, host: Host, job_id: bytes, *, lease: bytes | N
         Elsewhere: another coordinator owns it.
         NotYourLease: the host has no such lease on it (any more).
     """
-    job = house.jobs.live.get(job_id)
+    job = core.jobs.live.get(job_id)
     if job is None:
-        await elsewhere(house, job_id)
+        await elsewhere(core, job_id)
     if job is None or job.closing or job.lease is None or job.lease.host_id != host.id:
         raise NotYourLease
     if lease is not None and job.lease.id != lease:
@@ -45,7 +45,7 @@ async def leased_to(house: House, host: Host, job_id: bytes, *, lease: bytes | N
     return job
 
 
-async def bring(house: House, job: LiveJob, frames: list[Frame], *, seq: int | None) -> int:
+async def bring(core: Core, job: LiveJob, frames: list[Frame], *, seq: int | None) -> int:
     """Take frames from number *seq* on (None: after those that are here); return the number of the next one wanted.
 
     An answer that grows too large fails the attempt before it is refused.
@@ -54,10 +54,10 @@ async def bring(house: House, job: LiveJob, frames: list[Frame], *, seq: int | N
         FramesOutOfOrder: *seq* leaves a gap; nothing is taken. AnswerTooLarge: the attempt is over.
     """
     assert job.lease is not None, "frames come through a lease"
-    house.fleet.seen(job.lease.host_id)
+    core.fleet.seen(job.lease.host_id)
     try:
-        return take_frames(house, job, len(job.frames) if seq is None else seq, frames)
+        return take_frames(core, job, len(job.frames) if seq is None else seq, frames)
     except AnswerTooLarge as large:
-        too_large = partial(fail, house, job, code="answer_too_large", message=large.message, fault=fault_of_size(job))
-        await or_later(house, job, too_large)
+        too_large = partial(fail, core, job, code="answer_too_large", message=large.message, fault=fault_of_size(job))
+        await or_later(core, job, too_large)
         raise

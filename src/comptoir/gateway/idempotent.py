@@ -1,11 +1,11 @@
 """Repeats: an Idempotency-Key makes the second request answer as the first did."""
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.idempotency import Claim
 from comptoir.kit.http import Request
 
 
-async def claim(house: House, request: Request, *, scope: str = "") -> Claim | None:
+async def claim(core: Core, request: Request, *, scope: str = "") -> Claim | None:
     """Bind the request's ``Idempotency-Key``; None when it has none.
 
     Args:
@@ -22,4 +22,4 @@ async def claim(house: House, request: Request, *, scope: str = "") -> Claim | N
     whole = b"\n".join((request.method.encode(), request.path.encode(), request.raw))
     if scope:
         whole = scope.encode() + b"\n" + whole
-    return await house.idempotency.claim(owner_id=owner, key=key, request=whole)
+    return await core.idempotency.claim(owner_id=owner, key=key, request=whole)

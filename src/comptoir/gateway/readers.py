@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from comptoir.dispatch import House, State
+from comptoir.dispatch import Core, State
 from comptoir.kit.errors import TooManyRequests, Unavailable
 
 AGAIN_AFTER_S = 1.0
@@ -12,21 +12,21 @@ AGAIN_AFTER_S = 1.0
 class OpenStreams(State):
     """Open event streams."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, core: Core) -> None:
         self.of_job: dict[bytes, int] = {}
         """How many each job has."""
         self.count = 0
         """How many there are in all."""
 
 
-def open_stream(house: House, job_id: bytes) -> Callable[[], None]:
+def open_stream(core: Core, job_id: bytes) -> Callable[[], None]:
     """Count one more reader of a job; returns what ends the counting (calling it again does nothing).
 
     Raises:
         TooManyRequests: the job has ``subscribers_per_job_max`` readers.
         Unavailable: ``streams_max`` streams are open.
     """
-    settings, streams = house.settings, house.state(OpenStreams)
+    settings, streams = core.settings, core.state(OpenStreams)
     readers = streams.of_job
     of_job = readers.get(job_id, 0)
     if of_job >= settings.subscribers_per_job_max:

@@ -2,37 +2,37 @@
 
 import pytest
 
-from tests.dialects.house.conftest import Caller
+from tests.dialects.native.conftest import Caller
 
 
 class TestMe:
-    async def test_a_buyer_sees_name_and_free_credit(self, house: Caller) -> None:
-        status, me = await house.get("/me")
+    async def test_a_buyer_sees_name_and_free_credit(self, core: Caller) -> None:
+        status, me = await core.get("/me")
 
         assert status == 200
         assert (me["kind"], me["name"], me["role"]) == ("user", "ada", "buyer")
         assert me["account"] == {"balance_uusd": 1_000_000, "held_uusd": 0, "free_uusd": 1_000_000}
 
-    async def test_a_host_sees_itself(self, house: Caller) -> None:
-        status, me = await house.get("/me", key="host")
+    async def test_a_host_sees_itself(self, core: Caller) -> None:
+        status, me = await core.get("/me", key="host")
 
         assert status == 200
         assert (me["kind"], me["role"], me["account"]["balance_uusd"]) == ("host", "host", 0)
         assert me["id"].startswith("host_")
 
     @pytest.mark.parametrize("key", [None, "ck_" + "x" * 43, "nonsense"])
-    async def test_nobody_is_refused_in_the_house_shape(self, house: Caller, key: str | None) -> None:
-        status, body = await house.get("/me", key=key)
+    async def test_nobody_is_refused_in_the_house_shape(self, core: Caller, key: str | None) -> None:
+        status, body = await core.get("/me", key=key)
 
         assert status == 401
         assert body["error"]["code"] == "NotAuthenticated"
 
 
 class TestStatement:
-    async def test_it_shows_what_left_as_negative(self, house: Caller) -> None:
-        job = await house.buy()
+    async def test_it_shows_what_left_as_negative(self, core: Caller) -> None:
+        job = await core.buy()
 
-        _, page = await house.get("/statement")
+        _, page = await core.get("/statement")
 
         # 5 tokens at $100 a million and one prompt token at $1: 501; 12 % of it, rounded down, is the fee.
         assert [(one["kind"], one["amount_uusd"]) for one in page["transfers"]] == [
@@ -42,22 +42,22 @@ class TestStatement:
         assert page["transfers"][1]["job"] == "job_" + job.id.hex()
         assert page["account"]["balance_uusd"] == sum(one["amount_uusd"] for one in page["transfers"])
 
-    async def test_the_host_sees_the_other_side(self, house: Caller) -> None:
-        await house.buy()
+    async def test_the_host_sees_the_other_side(self, core: Caller) -> None:
+        await core.buy()
 
-        _, page = await house.get("/statement", key="host")
+        _, page = await core.get("/statement", key="host")
 
         assert [(one["kind"], one["amount_uusd"]) for one in page["transfers"]] == [("pay", 441)]
         assert page["transfers"][0]["with"].startswith("usr_")
 
-    async def test_pages_follow_each_other_without_gap(self, house: Caller) -> None:
+    async def test_pages_follow_each_other_without_gap(self, core: Caller) -> None:
         for _ in range(2):
-            await house.buy()
-        _, whole = await house.get("/statement")
+            await core.buy()
+        _, whole = await core.get("/statement")
 
         seen, path = [], "/statement?limit=2"
         while path:
-            _, page = await house.get(path)
+            _, page = await core.get(path)
             seen += page["transfers"]
             path = f"/statement?limit=2&before={page['next']}" if page["next"] else ""
 
@@ -65,42 +65,42 @@ class TestStatement:
         assert len(seen) == 5
 
     @pytest.mark.parametrize(("query", "field"), [("limit=0", "limit"), ("limit=x", "limit"), ("before=zz", "before")])
-    async def test_a_bad_page_names_its_field(self, house: Caller, query: str, field: str) -> None:
-        status, body = await house.get(f"/statement?{query}")
+    async def test_a_bad_page_names_its_field(self, core: Caller, query: str, field: str) -> None:
+        status, body = await core.get(f"/statement?{query}")
 
         assert (status, body["error"]["field"]) == (422, field)
 
 
 class TestDeposit:
-    async def test_an_operator_credits_a_buyer_by_name(self, house: Caller) -> None:
-        status, made = await house.call("POST", "/deposit", key="admin", body={"owner": "ADA", "credits": 12.5})
+    async def test_an_operator_credits_a_buyer_by_name(self, core: Caller) -> None:
+        status, made = await core.call("POST", "/deposit", key="admin", body={"owner": "ADA", "credits": 12.5})
 
         assert status == 201
         assert (made["amount_uusd"], made["account"]["balance_uusd"]) == (125_000, 1_125_000)
 
-    async def test_a_repeat_with_the_same_key_credits_once(self, house: Caller) -> None:
+    async def test_a_repeat_with_the_same_key_credits_once(self, core: Caller) -> None:
         asked = {"body": {"owner": "ada", "credits": 1}, "headers": {"Idempotency-Key": "invoice-7"}}
-        first = await house.call("POST", "/deposit", key="admin", **asked)
-        second = await house.call("POST", "/deposit", key="admin", **asked)
+        first = await core.call("POST", "/deposit", key="admin", **asked)
+        second = await core.call("POST", "/deposit", key="admin", **asked)
 
         assert first == second
         assert first[1]["account"]["balance_uusd"] == 1_010_000
 
-    async def test_the_same_key_for_another_amount_is_refused(self, house: Caller) -> None:
+    async def test_the_same_key_for_another_amount_is_refused(self, core: Caller) -> None:
         headers = {"Idempotency-Key": "invoice-7"}
-        await house.call("POST", "/deposit", key="admin", body={"owner": "ada", "credits": 1}, headers=headers)
+        await core.call("POST", "/deposit", key="admin", body={"owner": "ada", "credits": 1}, headers=headers)
 
-        status, body = await house.call(
+        status, body = await core.call(
             "POST", "/deposit", key="admin", body={"owner": "ada", "credits": 2}, headers=headers
         )
 
         assert (status, body["error"]["code"]) == (422, "IdempotencyMismatch")
 
-    async def test_a_buyer_can_not_give_itself_money(self, house: Caller) -> None:
-        status, _ = await house.call("POST", "/deposit", body={"credits": 1})
+    async def test_a_buyer_can_not_give_itself_money(self, core: Caller) -> None:
+        status, _ = await core.call("POST", "/deposit", body={"credits": 1})
 
         assert status == 403
-        assert (await house.get("/me"))[1]["account"]["balance_uusd"] == 1_000_000
+        assert (await core.get("/me"))[1]["account"]["balance_uusd"] == 1_000_000
 
     @pytest.mark.parametrize(
         ("body", "field"),
@@ -116,7 +116,7 @@ class TestDeposit:
             ({"owner": "ada", "credits": 1, "cents": 2}, "cents"),
         ],
     )
-    async def test_a_bad_deposit_names_its_field(self, house: Caller, body: dict[str, object], field: str) -> None:
-        status, answer = await house.call("POST", "/deposit", key="admin", body=body)
+    async def test_a_bad_deposit_names_its_field(self, core: Caller, body: dict[str, object], field: str) -> None:
+        status, answer = await core.call("POST", "/deposit", key="admin", body=body)
 
         assert (status, answer["error"].get("field")) == (422, field), answer

@@ -3,10 +3,9 @@
 import time
 
 from comptoir import __version__
-from comptoir.desk import PlainBody, claim, find_job, render_plain_error, status_of, stop
-from comptoir.dialects.house import buying, views
-from comptoir.dialects.house.hosting import HOSTING
-from comptoir.dialects.house.wire import (
+from comptoir.dialects.native import buying, views
+from comptoir.dialects.native.hosting import HOSTING
+from comptoir.dialects.native.wire import (
     AuditView,
     ContainersView,
     DepositBody,
@@ -31,10 +30,11 @@ from comptoir.dialects.house.wire import (
     StatusView,
     WorkView,
 )
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import host_of
+from comptoir.gateway import PlainBody, claim, find_job, render_plain_error, status_of, stop
 from comptoir.hosts import UnknownHost
 from comptoir.identity import OwnerKind, Principal, UnknownUser
 from comptoir.jobs import JobFinished, JobRow, UnknownJob
@@ -55,23 +55,23 @@ OWN_TRANSFERS = 50
 # -- who and how much ----------------------------------------------------------------------------------------------
 
 
-async def me(house: House, request: Request) -> Me:
+async def me(core: Core, request: Request) -> Me:
     """Say whose key it is and what the account holds."""
     who: Principal = request.principal
-    account = views.balance(await house.ledger.account(who.id))
+    account = views.balance(await core.ledger.account(who.id))
     if who.kind is OwnerKind.HOST:
-        host = house.fleet.find(who.id)
+        host = core.fleet.find(who.id)
         return Me("host", public("host", who.id), host.row.gpu if host is not None else "", "host", account)
     return Me("user", public("usr", who.id), who.name, who.role, account)
 
 
-async def statement(house: House, request: Request) -> StatementView:
+async def statement(core: Core, request: Request) -> StatementView:
     """Give the account and a page of its transfers."""
     query: StatementQuery = request.query
     owner_id = request.principal.id
     before = bytes.fromhex(query.before) if query.before else None
     # One more than asked for says whether there is a next page.
-    found = await house.ledger.statement(owner_id, limit=query.limit + 1, before=before)
+    found = await core.ledger.statement(owner_id, limit=query.limit + 1, before=before)
     rows = found.transfers[: query.limit]
     shown = [views.transfer(row, seen_by=owner_id) for row in rows]
     return StatementView(
@@ -79,27 +79,27 @@ async def statement(house: House, request: Request) -> StatementView:
     )
 
 
-async def deposit(house: House, request: Request) -> Deposited:
+async def deposit(core: Core, request: Request) -> Deposited:
     """Credit money that came in by another way; a repeat with the same Idempotency-Key credits nothing more."""
     body: DepositBody = request.body
     try:
         amount_uusd = from_credits(body.credits)
     except ValueError as error:
         raise InvalidField("credits", str(error)) from error
-    owner_id = await _owner(house, body.owner) if body.owner else request.principal.id
-    bound = await claim(house, request)
-    transfer = await house.ledger.deposit(
+    owner_id = await _owner(core, body.owner) if body.owner else request.principal.id
+    bound = await claim(core, request)
+    transfer = await core.ledger.deposit(
         owner_id=owner_id, amount_uusd=amount_uusd, transfer_id=bound.resource_id if bound is not None else None
     )
-    account = views.balance(await house.ledger.account(owner_id))
+    account = views.balance(await core.ledger.account(owner_id))
     return Deposited(transfer.hex(), public("usr", owner_id), amount_uusd, account)
 
 
-async def _owner(house: House, text: str) -> bytes:
+async def _owner(core: Core, text: str) -> bytes:
     owner_id = parse("usr", text)
     if owner_id is not None:
-        return (await house.identity.get_user(owner_id)).id
-    user = await house.identity.find_user(text)
+        return (await core.identity.get_user(owner_id)).id
+    user = await core.identity.find_user(text)
     if user is None:
         raise InvalidField("owner", f"nobody here is called {text!r}; give a username or a user id (usr_…)")
     return user.id
@@ -113,56 +113,56 @@ def _sees(principal: Principal) -> bytes | None:
     return None if principal.is_admin else principal.id
 
 
-async def jobs(house: House, request: Request) -> JobsView:
+async def jobs(core: Core, request: Request) -> JobsView:
     """Give a page of jobs, newest first."""
     query: JobsQuery = request.query
     if query.everyone and not request.principal.is_admin:
         raise NotAllowed("only an operator sees everybody's jobs; leave 'everyone' out for your own")
     owner_id = None if query.everyone else request.principal.id
     if query.idempotency_key:
-        return JobsView(await _made_under(house, request.principal.id, query.idempotency_key), None)
+        return JobsView(await _made_under(core, request.principal.id, query.idempotency_key), None)
     before = parse("job", query.before) if query.before else None
-    rows = await house.jobs.newest(owner_id=owner_id, state=query.state, limit=query.limit + 1, before=before)
-    shown = [views.job(house, row) for row in rows[: query.limit]]
+    rows = await core.jobs.newest(owner_id=owner_id, state=query.state, limit=query.limit + 1, before=before)
+    shown = [views.job(core, row) for row in rows[: query.limit]]
     return JobsView(shown, shown[-1].id if len(rows) > query.limit else None)
 
 
-async def _made_under(house: House, owner_id: bytes, key: str) -> list[JobView]:
+async def _made_under(core: Core, owner_id: bytes, key: str) -> list[JobView]:
     """Return the job that a request under *key* made, for who lost the answer that names it."""
-    job_id = await house.idempotency.bound_to(owner_id=owner_id, key=key)
+    job_id = await core.idempotency.bound_to(owner_id=owner_id, key=key)
     if job_id is None:
         return []
     try:
-        return [views.job(house, await house.jobs.get(job_id, owner_id=owner_id))]
+        return [views.job(core, await core.jobs.get(job_id, owner_id=owner_id))]
     except UnknownJob:
         return []
 
 
-async def _row(house: House, request: Request) -> JobRow:
+async def _row(core: Core, request: Request) -> JobRow:
     job_id = parse("job", request.params["id"])
     if job_id is None:
         raise UnknownJob
-    return await house.jobs.get(job_id, owner_id=_sees(request.principal))
+    return await core.jobs.get(job_id, owner_id=_sees(request.principal))
 
 
-async def job(house: House, request: Request) -> JobDetail:
+async def job(core: Core, request: Request) -> JobDetail:
     """Give one job with its life."""
-    return await views.job_detail(house, await _row(house, request))
+    return await views.job_detail(core, await _row(core, request))
 
 
-async def cancel_job(house: House, request: Request) -> JobDetail:
+async def cancel_job(core: Core, request: Request) -> JobDetail:
     """Stop a job; what was delivered is paid, the rest goes back."""
-    await stop(house, await find_job(house, _sees(request.principal), request.params["id"]))
-    return await job(house, request)
+    await stop(core, await find_job(core, _sees(request.principal), request.params["id"]))
+    return await job(core, request)
 
 
-async def job_receipt(house: House, request: Request) -> Reply:
+async def job_receipt(core: Core, request: Request) -> Reply:
     """Give the receipt of a job as the signed envelope it is."""
-    found = await find_job(house, _sees(request.principal), request.params["id"])
-    return Reply(200, await house.receipts.envelope_of(found.id))
+    found = await find_job(core, _sees(request.principal), request.params["id"])
+    return Reply(200, await core.receipts.envelope_of(found.id))
 
 
-async def receipt(house: House, request: Request) -> Reply:
+async def receipt(core: Core, request: Request) -> Reply:
     """Give a receipt by its own id or its job's; hosts may read those of jobs they worked on."""
     text = request.params["id"]
     job_id = parse("rcpt", text) or parse("job", text)
@@ -170,22 +170,22 @@ async def receipt(house: House, request: Request) -> Reply:
         raise UnknownJob
     who: Principal = request.principal
     if who.kind is OwnerKind.HOST:
-        if all(attempt.host_id != who.id for attempt in await house.jobs.attempts(job_id)):
+        if all(attempt.host_id != who.id for attempt in await core.jobs.attempts(job_id)):
             raise UnknownJob
     else:
-        await house.jobs.get(job_id, owner_id=_sees(who))
-    return Reply(200, await house.receipts.envelope_of(job_id))
+        await core.jobs.get(job_id, owner_id=_sees(who))
+    return Reply(200, await core.receipts.envelope_of(job_id))
 
 
-async def keys(house: House, request: Request) -> Reply:
+async def keys(core: Core, request: Request) -> Reply:
     """Publish the keys that receipts are checked with."""
-    return Reply(200, await house.receipts.registry())
+    return Reply(200, await core.receipts.registry())
 
 
 # -- hosts and models ----------------------------------------------------------------------------------------------
 
 
-async def hosts(house: House, request: Request) -> HostsView:
+async def hosts(core: Core, request: Request) -> HostsView:
     """Give a page of hosts; their owner also sees what they earned."""
     query: HostsQuery = request.query
     owner_id = None
@@ -193,35 +193,35 @@ async def hosts(house: House, request: Request) -> HostsView:
         if request.principal is None or request.principal.kind is not OwnerKind.USER:
             raise NotAuthenticated("'mine' needs a user's key: send 'Authorization: Bearer ck_…'")
         owner_id = request.principal.id
-    found, total = house.fleet.list_hosts(
+    found, total = core.fleet.list_hosts(
         limit=query.limit, offset=query.offset, status=query.status, model=query.model, owner_id=owner_id
     )
     earned: dict[bytes, int] = {}
     if owner_id is not None:
-        accounts = await house.ledger.accounts([host.id for host in found])
+        accounts = await core.ledger.accounts([host.id for host in found])
         earned = {host_id: account.balance_uusd for host_id, account in accounts.items()}
-    shown: list[HostView] = [views.host_view(house, host, earned_uusd=earned.get(host.id)) for host in found]
+    shown: list[HostView] = [views.host_view(core, host, earned_uusd=earned.get(host.id)) for host in found]
     return HostsView(shown, total)
 
 
-async def own_host(house: House, request: Request) -> OwnHostView:
+async def own_host(core: Core, request: Request) -> OwnHostView:
     """Give the calling host: record, reputation, money."""
-    host = await host_of(house, request.principal, None)
-    found = await house.ledger.statement(host.id, limit=OWN_TRANSFERS)
+    host = await host_of(core, request.principal, None)
+    found = await core.ledger.statement(host.id, limit=OWN_TRANSFERS)
     owner_id = host.row.owner_id
     return OwnHostView(
-        **views.host_fields(house, host),  # type: ignore[arg-type]
+        **views.host_fields(core, host),  # type: ignore[arg-type]
         earned_uusd=found.account.balance_uusd, owner=public("usr", owner_id) if owner_id is not None else None,
-        linked=host.id in house.lines or house.peers.lives(host.node_id),
-        open_jobs=[public("job", one.id) for one in house.jobs.live.leases_of(host.id)],
+        linked=host.id in core.lines or core.peers.lives(host.node_id),
+        open_jobs=[public("job", one.id) for one in core.jobs.live.leases_of(host.id)],
         account=views.balance(found.account),
         transfers=[views.transfer(row, seen_by=host.id) for row in found.transfers],
     )  # fmt: skip
 
 
-async def models(house: House, request: Request) -> ModelsView:
+async def models(core: Core, request: Request) -> ModelsView:
     """List the models that can be bought now, and what is sold in other units."""
-    waiting, kinds, catalog = house.jobs.queue.models(), house.jobs.kinds, house.fleet.catalog
+    waiting, kinds, catalog = core.jobs.queue.models(), core.jobs.kinds, core.fleet.catalog
     return ModelsView(
         [
             ModelView(
@@ -243,26 +243,26 @@ async def models(house: House, request: Request) -> ModelsView:
     )  # fmt: skip
 
 
-async def containers(house: House, request: Request) -> ContainersView:
+async def containers(core: Core, request: Request) -> ContainersView:
     """List the containers that can be bought now."""
-    waiting = house.jobs.queue.models()
-    offered = house.fleet.catalog.containers()
+    waiting = core.jobs.queue.models()
+    offered = core.fleet.catalog.containers()
     return ContainersView([views.container_view(one, waiting=waiting.get(one.name, 0)) for one in offered])
 
 
-async def routing(house: House, request: Request) -> RoutingView:
+async def routing(core: Core, request: Request) -> RoutingView:
     """Say who would get a job, and why; buys nothing and reserves nothing."""
     query: RoutingQuery = request.query
-    preference = preference_named(query.preference) if query.preference else house.preference
-    kind = house.jobs.kinds.get(query.kind)
+    preference = preference_named(query.preference) if query.preference else core.preference
+    kind = core.jobs.kinds.get(query.kind)
     spec = Spec(
         model=query.model, kind=kind.name, input_units=query.prompt_tokens, output_units=query.max_tokens,
         context_tokens=kind.context_tokens(input_units=query.prompt_tokens, output_units=query.max_tokens),
         preference=preference.name, needs=query.needs(),
     )  # fmt: skip
-    free = house.fleet.free_list(query.model)
+    free = core.fleet.free_list(query.model)
     found = rank(spec, free, preference, limit=query.limit) if free is not None else []
-    refused = house.fleet.explain(spec)
+    refused = core.fleet.explain(spec)
     return RoutingView(
         query.model, preference.name,
         [
@@ -272,35 +272,35 @@ async def routing(house: House, request: Request) -> RoutingView:
             )
             for one in found
         ],
-        house.fleet.possible(spec),
+        core.fleet.possible(spec),
         refused.sentence() if not refused.hosts or refused.filters else "",
-        house.jobs.queue.models().get(query.model, 0),
+        core.jobs.queue.models().get(query.model, 0),
     )  # fmt: skip
 
 
 # -- the post itself -----------------------------------------------------------------------------------------------
 
 
-async def audited(house: House, request: Request) -> AuditView:
+async def audited(core: Core, request: Request) -> AuditView:
     """Recompute the books, and hold jobs, attempts and receipts against them; any difference is named."""
     began = time.perf_counter()
-    found = await audit(house.db)
+    found = await audit(core.db)
     took_ms = round((time.perf_counter() - began) * 1000)
     return AuditView(
         not found, [DifferenceView(one.what, one.subject, one.recorded, one.recomputed) for one in found], took_ms
     )
 
 
-async def status(house: House, request: Request) -> StatusView:
+async def status(core: Core, request: Request) -> StatusView:
     """Give the trading post in numbers; all from memory, so it is never slow."""
-    meters = house.state(Meters)
+    meters = core.state(Meters)
     return StatusView(
-        "draining" if house.state(Shutdown).leaving else "open", __version__,
-        round(house.clock.monotonic_s() - meters.started_s, 3),
-        house.fleet.active_hosts, len(house.fleet), len(house.fleet.models()),
-        len(house.fleet.catalog.containers()), len(house.jobs.queue),
-        house.jobs.live.leased, {str(state): count for state, count in meters.ended.items()}, house.preference.name,
-        house.settings.fee_bps, house.receipts.keyid,
+        "draining" if core.state(Shutdown).leaving else "open", __version__,
+        round(core.clock.monotonic_s() - meters.started_s, 3),
+        core.fleet.active_hosts, len(core.fleet), len(core.fleet.models()),
+        len(core.fleet.catalog.containers()), len(core.jobs.queue),
+        core.jobs.live.leased, {str(state): count for state, count in meters.ended.items()}, core.preference.name,
+        core.settings.fee_bps, core.receipts.keyid,
     )  # fmt: skip
 
 
@@ -361,8 +361,8 @@ ENDPOINTS = (
 )  # fmt: skip
 
 DIALECT = Dialect(
-    name="house",
-    title="Comptoir house",
+    name="native",
+    title="Comptoir native",
     prefix="/house",
     endpoints=(*ENDPOINTS, *HOSTING),
     render_error=render_plain_error,

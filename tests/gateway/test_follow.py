@@ -1,6 +1,6 @@
-"""What became of a job that somebody waits for, as the desk tells it."""
+"""What became of a job that somebody waits for, as the gateway tells it."""
 
-from comptoir.desk import began_anew
+from comptoir.gateway import began_anew
 from comptoir.jobs import RESTARTED, Fault, JobState
 from comptoir.link import Usage
 from tests.rooms.jobs.test_live import make_job

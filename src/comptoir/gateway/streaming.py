@@ -6,9 +6,9 @@ anew since, which the numbers tell, the stream ends by saying so. Leaving does n
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from comptoir.desk.follow import find_job, follow
-from comptoir.desk.readers import open_stream
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
+from comptoir.gateway.follow import find_job, follow
+from comptoir.gateway.readers import open_stream
 from comptoir.jobs import LiveJob, Reader
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request, Stream
@@ -26,7 +26,7 @@ End = Callable[[LiveJob, bool], bytes]
 
 
 async def stream_job(
-    house: House, request: Request, job_id: str, *, owner_id: bytes | None, render: Render, end: End
+    core: Core, request: Request, job_id: str, *, owner_id: bytes | None, render: Render, end: End
 ) -> Stream:  # fmt: skip
     """Return the stream of a job from its first frame, or from the one after ``Last-Event-ID``, to its end.
 
@@ -43,8 +43,8 @@ async def stream_job(
         last = last_event_id(request.header(b"last-event-id"))
     except ValueError as error:
         raise InvalidField("Last-Event-ID", str(error)) from error
-    job = await follow(house, await find_job(house, owner_id, job_id))
-    close = open_stream(house, job.id)
+    job = await follow(core, await find_job(core, owner_id, job_id))
+    close = open_stream(core, job.id)
     reader = Reader(job, start=0 if last is None else last[1] + 1)
     reader.misled = last is not None and last[0] != job.restarts
 
@@ -53,7 +53,7 @@ async def stream_job(
         close()
 
     request.when_gone(gone)
-    return Stream(_events(reader, ping_s=house.settings.sse_ping_s, close=close, render=render, end=end))
+    return Stream(_events(reader, ping_s=core.settings.sse_ping_s, close=close, render=render, end=end))
 
 
 async def _events(

@@ -49,9 +49,9 @@ class Line(Protocol):
 
 
 class State:
-    """What a verb keeps between its calls, declared beside that verb; each coordinator has one (`House.state`)."""
+    """What a verb keeps between its calls, declared beside that verb; each coordinator has one (`Core.state`)."""
 
-    def __init__(self, house: "House") -> None:
+    def __init__(self, core: "Core") -> None:
         """Begin empty, on *house*."""
 
 
@@ -61,7 +61,7 @@ StateT = TypeVar("StateT", bound=State)
 class Membership(State):
     """Whom this coordinator works beside: nobody, until it joins others (`cluster.joined`)."""
 
-    def __init__(self, house: "House") -> None:
+    def __init__(self, core: "Core") -> None:
         self.peers = Peers()
 
     def join(self, peers: Peers) -> None:
@@ -70,7 +70,7 @@ class Membership(State):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class House:
+class Core:
     """One coordinator: its rooms and its lines, set when it is made. What only one verb needs lives with that verb (`State`)."""
 
     settings: Settings

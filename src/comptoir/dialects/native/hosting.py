@@ -10,7 +10,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from comptoir.desk import (
+from comptoir.dispatch import Core
+from comptoir.dispatch.assign import pump
+from comptoir.dispatch.ending_later import or_later
+from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.onboard import host_of
+from comptoir.dispatch.stream import FAULTS, complete, fail
+from comptoir.gateway import (
     Hex,
     Machine,
     Offer,
@@ -21,12 +27,6 @@ from comptoir.desk import (
     register_once,
     until_over,
 )  # fmt: skip
-from comptoir.dispatch import House
-from comptoir.dispatch.assign import pump
-from comptoir.dispatch.ending_later import or_later
-from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
-from comptoir.dispatch.onboard import host_of
-from comptoir.dispatch.stream import FAULTS, complete, fail
 from comptoir.hosts import SLOTS_MAX, Host, NewHost, UnknownHost, check_offer
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import AttemptState, Fault, NotYourLease, UnknownJob
@@ -122,7 +122,7 @@ class LeaseGivenBack(msgspec.Struct):
     """``failed`` when the job is over, ``queued`` when it goes on at another host."""
 
 
-async def register(house: House, request: Request) -> HostingMade:
+async def register(core: Core, request: Request) -> HostingMade:
     """Take in a machine; with a user's key it belongs to that user, without one to whoever holds the host's key."""
     body: HostingBody = request.body
     new = NewHost(
@@ -131,102 +131,102 @@ async def register(house: House, request: Request) -> HostingMade:
         endpoint_url=body.endpoint_url, owner_id=owner_of(request), speaks=NATIVE,
         public_key=bytes.fromhex(body.public_key) if body.public_key is not None else None,
     )  # fmt: skip
-    made = await register_once(house, request, new)
+    made = await register_once(core, request, new)
     return HostingMade(public("host", made.host_id), made.key)
 
 
-async def pulse(house: House, request: Request) -> HostPulsed:
+async def pulse(core: Core, request: Request) -> HostPulsed:
     """Note that a host is there, how busy it is, and what it offers now."""
     body: HostPulseBody = request.body
-    host = await _caller(house, request)
+    host = await _caller(core, request)
     if body.models:
         models, slots = tuple([offer.offer() for offer in body.models]), body.slots or host.row.slots
-        check_offer(models, slots, house.jobs.kinds)
-        house.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
-        house.fleet.replace_offer(host.id, models, slots)
-        house.fleet.resume(host.id)
-        pump(house, host.id)
+        check_offer(models, slots, core.jobs.kinds)
+        core.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
+        core.fleet.replace_offer(host.id, models, slots)
+        core.fleet.resume(host.id)
+        pump(core, host.id)
     else:
-        house.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
+        core.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
         if body.models is not None:
-            house.fleet.drain(host.id)
+            core.fleet.drain(host.id)
     return HostPulsed(host.status)
 
 
-async def next_job(house: House, request: Request) -> NativeJob | Reply:
+async def next_job(core: Core, request: Request) -> NativeJob | Reply:
     """Wait for a job; 204 when none came in time. The job is leased, durably, when the answer leaves."""
     body: NextJobBody = request.body
-    host = await host_of(house, request.principal, None)
-    answer = await wait_for_job(house, host, speaks=NATIVE, wait_s=body.wait_s, watch=request.when_gone)
+    host = await host_of(core, request.principal, None)
+    answer = await wait_for_job(core, host, speaks=NATIVE, wait_s=body.wait_s, watch=request.when_gone)
     if answer is None:
         return Reply(204)
     job, lease = answer
-    return spell(job_message(job, lease, now_ms=house.common_ms()))
+    return spell(job_message(job, lease, now_ms=core.common_ms()))
 
 
-async def frames(house: House, request: Request) -> FramesTaken:
+async def frames(core: Core, request: Request) -> FramesTaken:
     """Take frames of a job, in order; those that are here already are skipped."""
     body: NativeFrames = request.body
-    host = await _caller(house, request)
-    job = await leased_to(house, host, job_named(request.params["id"]), lease=_lease(body.lease))
-    return FramesTaken(await bring(house, job, body.frames(), seq=body.seq))
+    host = await _caller(core, request)
+    job = await leased_to(core, host, job_named(request.params["id"]), lease=_lease(body.lease))
+    return FramesTaken(await bring(core, job, body.frames(), seq=body.seq))
 
 
-async def done(house: House, request: Request) -> LeaseEnded:
+async def done(core: Core, request: Request) -> LeaseEnded:
     """End a job as answered. A repeat gets the same answer."""
     body: NativeDone = request.body
-    host = await _caller(house, request)
+    host = await _caller(core, request)
     job_id, lease = job_named(request.params["id"]), _lease(body.lease)
     try:
-        job = await leased_to(house, host, job_id, lease=lease)
+        job = await leased_to(core, host, job_id, lease=lease)
     except NotYourLease:
-        return await _ended(house, host, job_id, lease)
-    house.fleet.seen(host.id)
+        return await _ended(core, host, job_id, lease)
+    core.fleet.seen(host.id)
     if body.end_seq != len(job.frames):
         raise FramesOutOfOrder(expected=len(job.frames), got=body.end_seq)
     await complete(
-        house, job, finish_reason=body.finish_reason, usage=body.counted(), signature=body.signature, chain=body.chain
+        core, job, finish_reason=body.finish_reason, usage=body.counted(), signature=body.signature, chain=body.chain
     )
-    return await _ended(house, host, job_id, lease)
+    return await _ended(core, host, job_id, lease)
 
 
-async def _ended(house: House, host: Host, job_id: bytes, lease: bytes) -> LeaseEnded:
+async def _ended(core: Core, host: Host, job_id: bytes, lease: bytes) -> LeaseEnded:
     """Say what came of a lease that is closed, as it was written.
 
     Raises:
         NotYourLease: this host never had it, or did not end it as done.
     """
-    live = house.jobs.live.get(job_id)
+    live = core.jobs.live.get(job_id)
     if live is not None and live.closing:
         await until_over(live)
-    for attempt in await house.jobs.attempts(job_id):
+    for attempt in await core.jobs.attempts(job_id):
         if attempt.id == lease and attempt.host_id == host.id and attempt.state == AttemptState.DONE:
             return LeaseEnded(lease_name(lease), public("job", job_id), attempt.tokens, attempt.paid_uusd)
     raise NotYourLease
 
 
-async def give_back(house: House, request: Request) -> LeaseGivenBack:
+async def give_back(core: Core, request: Request) -> LeaseGivenBack:
     """Give a job back: it goes on at another host, after what was delivered, or ends and the rest is refunded."""
     body: NativeFail = request.body
-    host = await _caller(house, request)
-    job = await leased_to(house, host, job_named(request.params["id"]), lease=_lease(body.lease))
+    host = await _caller(core, request)
+    job = await leased_to(core, host, job_named(request.params["id"]), lease=_lease(body.lease))
     failed = partial(
-        fail, house, job, code=body.code, message=body.message, fault=FAULTS.get(body.fault, Fault.HOST),
+        fail, core, job, code=body.code, message=body.message, fault=FAULTS.get(body.fault, Fault.HOST),
         status=body.status, body=body.body, retry_after_s=body.retry_after_s,
     )  # fmt: skip
-    await or_later(house, job, failed)
+    await or_later(core, job, failed)
     if job.over or job.closing:
         await until_over(job)
     return LeaseGivenBack(body.lease, public("job", job.id), "failed" if job.over else "queued")
 
 
-async def _caller(house: House, request: Request) -> Host:
+async def _caller(core: Core, request: Request) -> Host:
     """Return the host that calls.
 
     Raises:
         UnknownHost: it has been retired. NotAllowed: it registered elsewhere, and speaks another shape.
     """
-    host = await host_of(house, request.principal, None)
+    host = await host_of(core, request.principal, None)
     if host.row.speaks != NATIVE:
         raise NotAllowed("this host did not register here, and speaks another shape")
     return host

@@ -1,8 +1,8 @@
-"""Errors of the dialects that are our own: ``{"error": {"code", "message"[, "field"]}}``, statuses as the desk has them."""
+"""Errors of the dialects that are our own: ``{"error": {"code", "message"[, "field"]}}``, statuses as the gateway has them."""
 
 import msgspec
 
-from comptoir.desk.statuses import status_of
+from comptoir.gateway.statuses import status_of
 from comptoir.kit.errors import InvalidField, Refusal, TooManyRequests
 from comptoir.kit.http import Reply, Request
 

@@ -25,7 +25,7 @@ async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Node]:
         yield opened
 
 
-async def house(node: Node, path: str) -> Any:
+async def core(node: Node, path: str) -> Any:
     said = await node.ask("GET", f"/house{path}", key=node.post.buyer_key)
     assert said.status == 200, said.body
     return said.json
@@ -36,7 +36,7 @@ async def bought(node: Node, *containers: str) -> Any:
     key = node.post.buyer_key
     job = await node.job(*containers, key=key)
     await node.result(job, key=key)
-    return await house(node, f"/jobs/job_{job.replace('-', '')}")
+    return await core(node, f"/jobs/job_{job.replace('-', '')}")
 
 
 class TestOnOffer:
@@ -50,12 +50,12 @@ class TestOnOffer:
         assert {name: found[0][name] for name in WORDS} == WORDS
 
     async def test_they_are_no_models(self, node: Node) -> None:
-        assert await house(node, "/models") == {"models": [], "others": []}
-        now = await house(node, "/status")
+        assert await core(node, "/models") == {"models": [], "others": []}
+        now = await core(node, "/status")
         assert (now["models"], now["containers"]) == (0, 3)
 
     async def test_a_host_says_what_a_run_costs(self, node: Node) -> None:
-        (host,) = (await house(node, "/hosts"))["hosts"]
+        (host,) = (await core(node, "/hosts"))["hosts"]
 
         told = [(one["name"], one["kinds"], one["price_uusd_per_run"]) for one in host["models"]]
         assert told == [(name, ["container"], 1_000) for name in "abc"]
@@ -63,9 +63,9 @@ class TestOnOffer:
     async def test_a_price_finer_than_a_micro_dollar_is_told_rounded_up(self, node: Node) -> None:
         """The hold is rounded up too: nobody is asked for more than was told."""
         offer = ModelOffer("fine", ["container"], price_out_uusd_per_mtok=1_500_001, container=ContainerCard())
-        await add_host(node.house, NewHost(gpu="g", models=(offer,)))
+        await add_host(node.core, NewHost(gpu="g", models=(offer,)))
 
-        found = (await house(node, "/containers"))["containers"]
+        found = (await core(node, "/containers"))["containers"]
 
         assert {one["name"]: one["price_uusd_per_run"] for one in found}["fine"] == 2
 
@@ -90,7 +90,7 @@ class TestJobs:
     async def test_it_is_listed_under_the_names_of_all(self, node: Node) -> None:
         job = await bought(node, "c", "a")
 
-        listed = (await house(node, "/jobs"))["jobs"][0]
+        listed = (await core(node, "/jobs"))["jobs"][0]
 
         assert (listed["id"], listed["model"], listed["containers"]) == (job["id"], "c,a", ["c", "a"])
 
@@ -98,8 +98,8 @@ class TestJobs:
         async with open_node(tmp_path, answers={}) as other, other.post.worker():
             body = {"model": "trivial", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
             await other.ask("POST", "/v1/chat/completions", body, key=other.post.buyer_key)
-            listed = (await house(other, "/jobs"))["jobs"][0]
-            job = await house(other, f"/jobs/{listed['id']}")
+            listed = (await core(other, "/jobs"))["jobs"][0]
+            job = await core(other, f"/jobs/{listed['id']}")
 
         assert (job["model"], job["containers"]) == ("trivial", [])
         assert [(one["container"], one["price_uusd_per_run"]) for one in job["attempts"]] == [(None, None)]

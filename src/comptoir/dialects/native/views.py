@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from comptoir.dialects.house.wire import (
+from comptoir.dialects.native.wire import (
     AttemptView,
     Balance,
     ContainerView,
@@ -17,7 +17,7 @@ from comptoir.dialects.house.wire import (
     TransferView,
     UnitView,
 )
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.hosts import ContainerSummary, Host
 from comptoir.jobs import FINAL, AttemptRow, JobRow
 from comptoir.kinds import Kind, Kinds, bought
@@ -50,13 +50,13 @@ def _account_name(account_id: bytes, kind: str, *, left: bool) -> str:
     return public("host" if kind == "pay" and left else "usr", account_id)
 
 
-def _fields(house: House, row: JobRow) -> dict[str, object]:
-    live = house.jobs.live.get(row.id)
+def _fields(core: Core, row: JobRow) -> dict[str, object]:
+    live = core.jobs.live.get(row.id)
     over = row.state in FINAL
     stages = row.stages
     containers = [stage.model for stage in stages]
     kind, count = (
-        house.jobs.kinds.stored(row.kind),
+        core.jobs.kinds.stored(row.kind),
         live.count if live is not None and not over else row.completion_tokens,
     )
     return {
@@ -70,7 +70,7 @@ def _fields(house: House, row: JobRow) -> dict[str, object]:
         "max_tokens": row.max_tokens, "hold_uusd": row.hold_uusd, "cost_uusd": row.cost_uusd,
         "finish_reason": row.finish_reason, "fault": row.fault, "error_code": row.error_code,
         "error_message": row.error_message, "receipt": public("rcpt", row.id) if over else None,
-        "queue_position": house.jobs.queue.before(row.id),
+        "queue_position": core.jobs.queue.before(row.id),
     }  # fmt: skip
 
 
@@ -88,21 +88,21 @@ def prices(kinds: Kinds, by_unit: Mapping[str, int]) -> list[PriceView]:
     return [PriceView(unit.name, rate, unit.per, unit.priced) for unit, rate in units]
 
 
-def job(house: House, row: JobRow) -> JobView:
+def job(core: Core, row: JobRow) -> JobView:
     """Spell a job for a list."""
-    return JobView(**_fields(house, row))  # type: ignore[arg-type]
+    return JobView(**_fields(core, row))  # type: ignore[arg-type]
 
 
-async def job_detail(house: House, row: JobRow) -> JobDetail:
+async def job_detail(core: Core, row: JobRow) -> JobDetail:
     """Spell a job with its events and attempts."""
     ran_ms = row.finished_ms - row.started_ms if row.finished_ms is not None and row.started_ms is not None else None
     return JobDetail(
-        **_fields(house, row),  # type: ignore[arg-type]
+        **_fields(core, row),  # type: ignore[arg-type]
         price_in_uusd_per_mtok=row.price_in_uusd_per_mtok, price_out_uusd_per_mtok=row.price_out_uusd_per_mtok,
         deadline_ms=row.deadline_ms, ran_ms=ran_ms,
         waited_ms=row.started_ms - row.created_ms if row.started_ms is not None else None,
-        events=[EventView(state, at_ms, detail) for state, at_ms, detail in await house.jobs.events(row.id)],
-        attempts=[_attempt(house.jobs.kinds, row, attempt) for attempt in await house.jobs.attempts(row.id)],
+        events=[EventView(state, at_ms, detail) for state, at_ms, detail in await core.jobs.events(row.id)],
+        attempts=[_attempt(core.jobs.kinds, row, attempt) for attempt in await core.jobs.attempts(row.id)],
     )  # fmt: skip
 
 
@@ -120,28 +120,28 @@ def _attempt(kinds: Kinds, job: JobRow, row: AttemptRow) -> AttemptView:
     )  # fmt: skip
 
 
-def host_fields(house: House, host: Host) -> dict[str, object]:
+def host_fields(core: Core, host: Host) -> dict[str, object]:
     """Return the fields of `HostView` but what it earned."""
-    row, story = host.row, house.fleet.explain_reputation(host.id)
+    row, story = host.row, core.fleet.explain_reputation(host.id)
     return {
         "id": public("host", host.id), "gpu": row.gpu, "vram_mib": row.vram_mib, "region": row.region, "tier": row.tier,
         "backend": row.backend, "transport": row.transport, "status": host.status, "slots": host.slots.total,
         "running": host.slots.running, "gpu_utilization": host.gpu_utilization, "tokens_done": host.tokens_done,
         "created_ms": row.created_ms, "last_seen_ms": host.last_seen_ms,
-        "models": [_offer(house, host, offer) for offer in row.models],
+        "models": [_offer(core, host, offer) for offer in row.models],
         "reputation": ReputationView(
             round(story.score, 4), story.sentence, story.jobs_done, story.jobs_failed, story.jobs_lost
         ),
     }  # fmt: skip
 
 
-def host_view(house: House, host: Host, *, earned_uusd: int | None) -> HostView:
+def host_view(core: Core, host: Host, *, earned_uusd: int | None) -> HostView:
     """Spell a host; *earned_uusd* only for its owner's eyes."""
-    return HostView(**host_fields(house, host), earned_uusd=earned_uusd)  # type: ignore[arg-type]
+    return HostView(**host_fields(core, host), earned_uusd=earned_uusd)  # type: ignore[arg-type]
 
 
-def _offer(house: House, host: Host, offer: ModelOffer) -> OfferView:
-    pace = house.fleet.pace(host.id, offer.name)
+def _offer(core: Core, host: Host, offer: ModelOffer) -> OfferView:
+    pace = core.fleet.pace(host.id, offer.name)
     return OfferView(
         offer.name, offer.kinds, offer.context_tokens, offer.price_in_uusd_per_mtok, offer.price_out_uusd_per_mtok,
         offer.can_continue, offer.fingerprint,
@@ -149,8 +149,8 @@ def _offer(house: House, host: Host, offer: ModelOffer) -> OfferView:
             pace.measured, round(pace.first_frame_p50_ms, 2), round(pace.first_frame_p99_ms, 2),
             round(pace.inter_frame_p50_ms, 3), round(pace.inter_frame_p99_ms, 3),
         ),
-        run_price(house.jobs.kinds.rates(offer)[1]) if offer.container is not None else None,
-        prices(house.jobs.kinds, house.jobs.kinds.prices(offer)),
+        run_price(core.jobs.kinds.rates(offer)[1]) if offer.container is not None else None,
+        prices(core.jobs.kinds, core.jobs.kinds.prices(offer)),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from comptoir.dispatch import House
+from comptoir.dispatch import Core
 from comptoir.dispatch.cancel import cancel
 from comptoir.jobs import LiveJob
 from comptoir.kit.errors import Unavailable
@@ -12,7 +12,7 @@ ENDING_S = 5.0
 """How long a request waits for the end of a job that is being written by somebody else."""
 
 
-async def stop(house: House, job: LiveJob) -> LiveJob:
+async def stop(core: Core, job: LiveJob) -> LiveJob:
     """Cancel *job*, which is not over, and return it once it is; it may have ended otherwise meanwhile.
 
     Raises:
@@ -20,22 +20,22 @@ async def stop(house: House, job: LiveJob) -> LiveJob:
         Elsewhere: another coordinator owns it.
         Unavailable: it is just being taken up, its end takes longer than `ENDING_S`, or the database is out of reach.
     """
-    live = job if job.over else house.jobs.live.get(job.id)
+    live = job if job.over else core.jobs.live.get(job.id)
     if live is None:
-        await elsewhere(house, job.id)
+        await elsewhere(core, job.id)
         raise Unavailable("the job is just being taken up; try again")
-    await cancel(house, live)
+    await cancel(core, live)
     await until_over(live)
     return live
 
 
-async def elsewhere(house: House, job_id: bytes) -> None:
+async def elsewhere(core: Core, job_id: bytes) -> None:
     """Return if the job is this coordinator's, or nobody's.
 
     Raises:
         Elsewhere: another one owns it, and has to answer the request.
     """
-    owner = await house.peers.owner_of(job_id)
+    owner = await core.peers.owner_of(job_id)
     if owner is not None:
         raise Elsewhere(owner)
 
