@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a database of each kind, and a clock that stands still."""
 
+import asyncio
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -31,6 +32,24 @@ pytest_plugins = [
     "tests.redis_server",
     "tests.servers",
 ]
+
+
+class _Hasty:
+    """The module asyncio for uvicorn's server, which looks every 0.1 s whether its connections are gone: here every millisecond."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(asyncio, name)
+
+    async def sleep(self, delay: float) -> None:
+        await asyncio.sleep(min(delay, 0.001))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hasty_uvicorn() -> Iterator[None]:
+    """Have the trading posts of tests, over a thousand, stop as soon as they can."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uvicorn.server.asyncio", _Hasty())
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -57,6 +57,9 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
 
+DATE_S = 1.0
+"""How often the Date header is written anew: it counts seconds."""
+
 LAST_BYTES_S = 2.0
 """How long clients have, after the drain, to take the last bytes of their answers."""
 
@@ -234,6 +237,7 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._draining: asyncio.Task[None] | None = None
         self._signalled = False
+        self._stopping = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -249,6 +253,13 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._begin)
         else:
             self.should_exit = self.force_exit = True
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    async def main_loop(self) -> None:
+        """Write the Date header anew each second; return as soon as the server is to stop (uvicorn looks ten times a second)."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), DATE_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._draining is not None:
@@ -290,6 +301,7 @@ class _Server(uvicorn.Server):
         await drain(core)
         await say_goodbye(core, reason=STOPPING, reconnect_after_s=RECONNECT_AFTER_S)
         self.should_exit = True
+        self._stopping.set()
 
 
 def bind(settings: Settings) -> socket.socket:
