@@ -127,7 +127,7 @@ class TestHost:
             host = programs(
                 Program, "host", "--infernet-config", str(config), "--state", str(tmp_path / "s"), cwd=tmp_path, env=env
             )
-            host.until(r"config\.json: taken: containers\[0\]: id, url")
+            host.until(r"config\.json: used: containers\[0\]: id, url")
             host.until("engine infernet is ready: shout")
             host.until("connected, taking jobs")
             assert host.stop() == 0

@@ -1,4 +1,4 @@
-"""A Ritual node's configuration: what is taken, what is not needed, what is refused and why; and that no secret gets out."""
+"""A Ritual node's configuration: what is used, what is not needed, what is refused and why; and that no secret gets out."""
 
 import json
 from pathlib import Path
@@ -116,7 +116,7 @@ class TestWholeFile:
         assert [line.partition(":")[0] for line in lines] == sorted(
             (line.partition(":")[0] for line in lines), key=[str(verdict) for verdict in Verdict].index
         )
-        assert "taken: containers[1]: id, image, port, external, gpu" in lines
+        assert "used: containers[1]: id, image, port, external, gpu" in lines
         assert f"not needed: redis: {NOT_NEEDED['redis']}" in lines
         assert lines[-1] == "refused: extra: unknown here"
 

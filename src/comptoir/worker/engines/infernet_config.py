@@ -1,6 +1,6 @@
 """A Ritual node's ``config.json``, as it is: which containers it describes, and what becomes of each of its keys.
 
-Every key is *taken*, *not needed* here, or *refused* with a reason. Where a container says something that can't be honoured,
+Every key is *used*, *not needed* here, or *refused* with a reason. Where a container says something that can't be honoured,
 it is not offered at all: none is ever served with weaker protection than its owner wrote. `translate` is pure; `read_config`
 reads the file. No finding, error or ``repr`` holds a value that may be secret (bearer, environment, passwords, keys).
 """
@@ -63,23 +63,23 @@ class Translation(msgspec.Struct, frozen=True):
     """One for each key of the file, sections that are not needed as a whole once."""
 
     def lines(self) -> list[str]:
-        """Return the findings for a person to read: a line for the taken keys of each section, one for each other key.
+        """Return the findings for a person to read: a line for the used keys of each section, one for each other key.
 
         A container that is refused has a line of its own, last: what was taken of it changes nothing.
         """
-        said, taken = [], dict[str, list[str]]()
+        said, used = [], dict[str, list[str]]()
         gone = dict.fromkeys(
             match[0]
             for finding in self.findings
             if finding.verdict is Verdict.REFUSED and (match := _CONTAINER.match(finding.path))
         )
         for finding in self.findings:
-            if finding.verdict is Verdict.TAKEN and not finding.why:
+            if finding.verdict is Verdict.USED and not finding.why:
                 section, _, key = finding.path.rpartition(".")
-                taken.setdefault(section, []).append(key)
+                used.setdefault(section, []).append(key)
                 continue
             said.append(f"{finding.verdict}: {finding.path}: {finding.why}")
-        plain = [f"{Verdict.TAKEN}: {name + ': ' if name else ''}{', '.join(keys)}" for name, keys in taken.items()]
+        plain = [f"{Verdict.USED}: {name + ': ' if name else ''}{', '.join(keys)}" for name, keys in used.items()]
         order = [str(verdict) for verdict in Verdict]
         said += [f"{Verdict.REFUSED}: {section}: so this container is not offered" for section in gone]
         return sorted(plain + said, key=lambda line: order.index(line.partition(":")[0]))
@@ -142,7 +142,7 @@ def translate(document: Mapping[str, Any]) -> Translation:
         elif key == "docker":
             user, password = _docker(_section(document, key), managed, findings)
         elif key == "manage_containers":
-            findings.append(Finding(key, Verdict.TAKEN, "" if managed else "you keep the containers running yourself"))
+            findings.append(Finding(key, Verdict.USED, "" if managed else "you keep the containers running yourself"))
         elif key in NOT_NEEDED:
             findings.append(Finding(key, Verdict.NOT_NEEDED, NOT_NEEDED[key]))
         elif key != "containers":
@@ -151,7 +151,7 @@ def translate(document: Mapping[str, Any]) -> Translation:
         why = (
             f"not given: {RATE_DEFAULT.requests} jobs of a caller in {RATE_DEFAULT.period_s:.0f} s, as the node has it"
         )
-        findings.append(Finding("server.rate_limit", Verdict.TAKEN, why))
+        findings.append(Finding("server.rate_limit", Verdict.USED, why))
     around = Surroundings(managed=managed, rate=rate, registry_user=user, registry_password=password)
     specs = _containers(sequence(document.get("containers", []), "containers"), around, findings)
     return Translation(tuple(specs), tuple(findings))
@@ -243,7 +243,7 @@ def _docker(docker: Mapping[str, Any], managed: bool, findings: list[Finding]) -
         findings.append(Finding("docker", Verdict.REFUSED, why))
         return "", ""
     findings.append(
-        Finding("docker", Verdict.TAKEN, "sent to every registry that an image comes from, as the node does")
+        Finding("docker", Verdict.USED, "sent to every registry that an image comes from, as the node does")
     )
     return user, password
 

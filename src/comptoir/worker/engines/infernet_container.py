@@ -51,7 +51,7 @@ _MODES = frozenset(
 class Verdict(StrEnum):
     """What becomes of a key."""
 
-    TAKEN = "taken"
+    USED = "used"
     """It holds here too."""
     NOT_NEEDED = "not needed"
     """Nothing is lost without it."""
@@ -66,7 +66,7 @@ class Finding(msgspec.Struct, frozen=True):
     """Where it is in the document: ``containers[0].port``."""
     verdict: Verdict
     why: str = ""
-    """For a person; always there unless *verdict* is taken."""
+    """For a person; always there unless *verdict* is used."""
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -111,7 +111,7 @@ def translate(
 def rate_of(fields: Mapping[str, Any], path: str, default: Rate) -> tuple[Rate | None, list[Finding]]:
     """Return the limit at ``rate_limit``; None (and why) if it can't be honoured."""
     if fields["rate_limit"] is None:
-        return default, [Finding(path, Verdict.TAKEN)]
+        return default, [Finding(path, Verdict.USED)]
     limit = mapping(fields["rate_limit"], path)
     findings = [
         Finding(f"{path}.{key}", Verdict.REFUSED, "unknown here")
@@ -123,7 +123,7 @@ def rate_of(fields: Mapping[str, Any], path: str, default: Rate) -> tuple[Rate |
     if requests < 1 or period < 1:
         why = "num_requests and period must be at least 1; nothing is offered with a weaker limit"
         return None, [*findings, Finding(path, Verdict.REFUSED, why)]
-    return Rate(requests, float(period)), [Finding(path, Verdict.TAKEN), *findings]
+    return Rate(requests, float(period)), [Finding(path, Verdict.USED), *findings]
 
 
 class _Reader:
@@ -191,7 +191,7 @@ class _Reader:
             self._refuse(key, str(refused))
             return None
         if key in self._fields and len(self.findings) == before and key != "rate_limit":
-            self.findings.append(Finding(f"{self._path}.{key}", Verdict.TAKEN))
+            self.findings.append(Finding(f"{self._path}.{key}", Verdict.USED))
         return value
 
     def _refuse(self, key: str, why: str) -> None:
@@ -256,7 +256,7 @@ class _Reader:
         asked = whole(self._fields, "port", path, default=PORT_DEFAULT)
         if asked != self._port:
             self._note(
-                path, Verdict.TAKEN, f"{asked} is another container's; this one has {self._port}, as the node moves it"
+                path, Verdict.USED, f"{asked} is another container's; this one has {self._port}, as the node moves it"
             )
         return f"http://127.0.0.1:{self._port}"
 
