@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, async_playwright
 
+from comptoir.dialects import DIALECTS
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import add_host
 from comptoir.hosts import NewHost
@@ -41,9 +42,11 @@ async def seen(tmp_path: Path, chromium: str) -> AsyncIterator[Seen]:
         context = await browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
         page = await context.new_page()
         found = Seen(post, page)
-        page.on("console", lambda line: found.complaints.append(f"console {line.type}: {line.text}"))
+        # "verbose" is Chromium's advice on markup, here that the viewer's password field could name its purpose.
+        page.on("console", lambda one: one.type == "verbose" or found.complaints.append(f"{one.type}: {one.text}"))
         page.on("pageerror", lambda error: found.complaints.append(f"error: {error}"))
-        page.on("request", lambda one: one.url.startswith(post.url) or found.complaints.append(f"off host: {one.url}"))
+        here = (post.url, "data:")
+        page.on("request", lambda one: one.url.startswith(here) or found.complaints.append(f"off host: {one.url}"))
         page.on("response", lambda one: one.status < 400 or found.complaints.append(f"{one.status}: {one.url}"))
         await page.goto(post.url + "/")
         yield found
@@ -143,3 +146,41 @@ class TestPage:
             await seen.page.keyboard.press("Tab")
             reached.append(await seen.page.evaluate("document.activeElement.id || document.activeElement.className"))
         assert [one for one in reached if one][:5] == ["skip", "model", "key", "prompt", "send"]
+
+
+class TestReference:
+    async def test_each_dialect_is_shown_by_the_viewer_under_the_policy_that_is_sent(self, seen: Seen) -> None:
+        page = seen.page
+        for dialect in DIALECTS:
+            await page.goto(f"{seen.post.url}/docs/{dialect.name}")
+            await page.locator(".opblock").first.wait_for(timeout=WAIT_MS)
+
+            assert await page.locator(".opblock").count() == len(dialect.endpoints)
+            assert dialect.description in await page.locator(".info .description").inner_text()
+            for socket in dialect.sockets:
+                assert socket.path in await page.locator(".info .description code").all_inner_texts()
+            await page.locator(".opblock-summary-control").first.click()
+            await page.locator(".opblock-body .responses-wrapper").wait_for(timeout=WAIT_MS)
+            assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert await page.evaluate("document.documentElement.classList.contains('dark-mode')")
+        assert seen.complaints == []
+
+    async def test_a_call_can_be_tried_with_a_key_that_only_this_page_remembers(self, seen: Seen) -> None:
+        page = seen.page
+        await page.goto(f"{seen.post.url}/docs/native")
+        await page.click("button.authorize")
+        bearer = page.locator(".auth-container", has_text="bearer (http, Bearer)")
+        await bearer.locator("input").fill(seen.post.buyer_key)
+        await bearer.locator("button.authorize").click()
+        await page.click(".btn-done")
+        me = page.locator("#operations-default-native_get_me")
+        await me.locator(".opblock-summary-control").click()
+        await me.locator(".try-out__btn").click()
+        await me.locator("button.execute").click()
+        answer = me.locator(".live-responses-table .response")
+        await answer.wait_for(timeout=WAIT_MS)
+
+        assert "200" in await answer.inner_text() and "balance_uusd" in await answer.inner_text()
+        kept = await page.evaluate("JSON.stringify({...localStorage, ...sessionStorage}) + document.cookie")
+        assert seen.post.buyer_key not in kept
+        assert seen.complaints == []

@@ -1,4 +1,4 @@
-"""The web pages: one quiet page for people at ``/``, and a readable reference of every dialect.
+"""The web pages: one quiet page for people at ``/``, and a reference of every dialect, shown by Swagger UI.
 
 Owns: the page's templates, style, script and vendored HTMX (``vendor/``). Rendered on the server, escaped by default
 (`markup`), refreshed by polling one fragment, works without scripts but for the box that streams an answer.
@@ -7,7 +7,7 @@ Knows: what the street's `Core` shows from memory; nothing here asks the databas
 """
 
 from comptoir.web.assets import asset
-from comptoir.web.replies import base_url, secured
+from comptoir.web.replies import base_url, secured, viewer
 from comptoir.web.shop import Shop
 
-__all__ = ["Shop", "asset", "base_url", "secured"]
+__all__ = ["Shop", "asset", "base_url", "secured", "viewer"]

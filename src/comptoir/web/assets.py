@@ -2,19 +2,32 @@
 
 import hashlib
 from functools import cache
+from importlib.metadata import distribution
 from pathlib import Path
 
 import msgspec
 
 FOLDER = Path(__file__).parent
+SWAGGER_UI = "flask-swagger-ui"
+"""A wheel that follows each release of Swagger UI (Apache-2.0). Its files are read; it and Flask are never imported."""
 
-FILES = {
-    "page.css": ("static/page.css", "text/css; charset=utf-8"),
-    "page.js": ("static/page.js", "text/javascript; charset=utf-8"),
-    "icon.svg": ("static/icon.svg", "image/svg+xml"),
-    "htmx.js": ("vendor/htmx-2.0.11.min.js", "text/javascript; charset=utf-8"),
-}
-"""Public name: file and media type."""
+MEDIA = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+
+
+def _files() -> dict[str, Path]:
+    """Return the file of each public name."""
+    viewer = Path(str(distribution(SWAGGER_UI).locate_file("flask_swagger_ui/dist")))
+    return {
+        "page.css": FOLDER / "static/page.css",
+        "page.js": FOLDER / "static/page.js",
+        "reference.css": FOLDER / "static/reference.css",
+        "reference.js": FOLDER / "static/reference.js",
+        "icon.svg": FOLDER / "static/icon.svg",
+        "htmx.js": FOLDER / "vendor/htmx-2.0.11.min.js",
+        "swagger-ui.css": viewer / "swagger-ui.css",
+        "swagger-ui.js": viewer / "swagger-ui-bundle.js",
+    }
+
 
 HASH_CHARS = 12
 
@@ -32,11 +45,11 @@ class Asset(msgspec.Struct, frozen=True):
 def _assets() -> dict[str, Asset]:
     """Read every file once; return them by public name and by hashed name."""
     found = {}
-    for public, (path, media) in FILES.items():
-        body = (FOLDER / path).read_bytes()
+    for public, path in _files().items():
+        body = path.read_bytes()
         stem, _, suffix = public.rpartition(".")
         name = f"{stem}.{hashlib.sha256(body).hexdigest()[:HASH_CHARS]}.{suffix}"
-        found[public] = found[name] = Asset(name, body, media)
+        found[public] = found[name] = Asset(name, body, MEDIA[suffix])
     return found
 
 

@@ -15,6 +15,10 @@ SECURITY_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
+VIEWER_HEADERS = tuple(
+    (name, value.replace(b"img-src 'self'", b"img-src 'self' data:")) for name, value in SECURITY_HEADERS
+)
+"""For the page of Swagger UI, whose style sheet holds its icons as ``data:`` pictures. Scripts and styles are as everywhere."""
 
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
 
@@ -22,6 +26,11 @@ _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d
 def secured(body: bytes, media: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
     """Return a page or a part of one."""
     return Reply(200, body, media=media, headers=SECURITY_HEADERS + headers)
+
+
+def viewer(body: bytes) -> Reply:
+    """Return the page of Swagger UI."""
+    return Reply(200, body, media="text/html; charset=utf-8", headers=VIEWER_HEADERS)
 
 
 def base_url(core: Core, request: Request) -> str:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 
-import msgspec
-
 from comptoir import __version__
 from comptoir.dispatch import Core, State
 from comptoir.dispatch.drain import Shutdown
@@ -65,9 +63,8 @@ class Shop:
 
     def __init__(self, dialects: tuple[Dialect, ...]) -> None:
         self._dialects = dialects
-        # Declarations do not change while a process lives: each document and page is made once.
+        # Declarations do not change while a process lives: each document is made once.
         self._document = cache(lambda dialect: document_bytes(dialect, version=__version__))
-        self._reference = cache(lambda dialect: reference.page(dialect, msgspec.json.decode(self._document(dialect))))
 
     # -- the page ------------------------------------------------------------------------------------------------
 
@@ -116,7 +113,7 @@ class Shop:
     def reference(self, name: str) -> bytes | None:
         """Return the reference page of the dialect called *name*, None when there is none."""
         dialect = self._named(name)
-        return self._reference(dialect) if dialect is not None else None
+        return reference.page(dialect) if dialect is not None else None
 
     def index(self) -> bytes:
         """Return the list of dialects."""

@@ -12,13 +12,16 @@ from comptoir.dispatch.meters import Meters
 from comptoir.jobs import JobState
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.http import Access, Dialect, Endpoint, NoSuchPath, Reply, Request, encode_json
-from comptoir.web import Shop, asset, base_url, secured
+from comptoir.web import Shop, asset, base_url, secured, viewer
 
 DESCRIPTION = (
     """What several published APIs have at the same path, answered for all of them; the page; and the references."""
 )
 
 HTML = "text/html; charset=utf-8"
+
+FORMER = {"house": "native"}
+"""What a dialect was called before, and what it is called now: addresses that people kept go on to lead somewhere."""
 
 
 class Root:
@@ -96,18 +99,28 @@ class Root:
 
     async def reference(self, core: Core, request: Request) -> Reply:
         """Give one dialect's reference to read."""
-        page = self._shop.reference(request.params["dialect"])
+        name = request.params["dialect"]
+        if name in FORMER:
+            return _moved(f"/docs/{FORMER[name]}")
+        page = self._shop.reference(name)
         if page is None:
-            raise NoSuchPath(f"no dialect is called {request.params['dialect']!r}; GET /docs lists them")
-        return secured(page, HTML)
+            raise NoSuchPath(f"no dialect is called {name!r}; GET /docs lists them")
+        return viewer(page)
 
     async def openapi(self, core: Core, request: Request) -> Reply:
         """Give one dialect's OpenAPI document."""
-        name = request.params["file"].removesuffix(".json")
+        file = request.params["file"]
+        name = file.removesuffix(".json")
+        if name in FORMER and name != file:
+            return _moved(f"/openapi/{FORMER[name]}.json")
         document = self._shop.document(name)
-        if document is None or not request.params["file"].endswith(".json"):
+        if document is None or name == file:
             raise NoSuchPath(f"no dialect is called {name!r}; GET /docs lists them")
         return Reply(200, document)
+
+
+def _moved(address: str) -> Reply:
+    return Reply(308, headers=((b"location", address.encode()),))
 
 
 def wants_html(accept: str) -> bool:
@@ -146,11 +159,11 @@ def _endpoints(root: Root) -> tuple[Endpoint, ...]:
         Endpoint("GET", "/docs", root.docs, Access.PUBLIC, "List the dialects and their references.", media="text/html"),
         Endpoint(
             "GET", "/docs/{dialect}", root.reference, Access.PUBLIC, "Give a dialect's reference to read.",
-            media="text/html", errors=(NoSuchPath,),
+            media="text/html", also=(308,), errors=(NoSuchPath,),
         ),
         Endpoint(
             "GET", "/openapi/{file}", root.openapi, Access.PUBLIC,
-            "Give a dialect's OpenAPI document, for example /openapi/infrintia.json.", errors=(NoSuchPath,),
+            "Give a dialect's OpenAPI document, for example /openapi/infrintia.json.", also=(308,), errors=(NoSuchPath,),
         ),
         Endpoint(
             "GET", "/ui/market", root.market, Access.PUBLIC, "Give the live part of the page.", media="text/html",

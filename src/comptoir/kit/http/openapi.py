@@ -83,7 +83,7 @@ def openapi_document(dialect: Dialect, *, version: str) -> dict[str, Any]:
     asked = {reference.rsplit("/", 1)[1] for reference in _references(paths, components)}
     document: dict[str, Any] = {
         "openapi": "3.1.0",
-        "info": {"title": dialect.title, "version": version, "description": dialect.description},
+        "info": {"title": dialect.title, "version": version, "description": _description(dialect)},
         "servers": [{"url": url} for url in _servers(dialect)],
         "paths": paths,
         "components": {
@@ -92,7 +92,7 @@ def openapi_document(dialect: Dialect, *, version: str) -> dict[str, Any]:
         },
     }
     if dialect.sockets:
-        # OpenAPI has no words for WebSockets; an extension keeps them from being forgotten.
+        # OpenAPI has no words for WebSockets: programs find them in an extension, people in the description.
         document["x-websockets"] = {
             socket.path: {"summary": socket.summary, "description": NEEDED[socket.access]} for socket in dialect.sockets
         }
@@ -143,6 +143,12 @@ def field_words(struct: type) -> dict[str, str]:
             else:
                 name = ""
     return found
+
+
+def _description(dialect: Dialect) -> str:
+    """Return what the dialect is, and its WebSockets, as Markdown."""
+    sockets = [f"- WebSocket `{one.path}`: {one.summary} {NEEDED[one.access]}" for one in dialect.sockets]
+    return "\n\n".join(part for part in (dialect.description, "\n".join(sockets)) if part)
 
 
 def _servers(dialect: Dialect) -> list[str]:
