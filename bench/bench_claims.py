@@ -78,7 +78,7 @@ async def take_over(db: Database, node_id: bytes, owner: bytes, _: bytes) -> lis
     jobs, won = Jobs(db), list[str]()
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    while rows := await jobs.take_over(node_id=node_id, of=[owner]):
+    while rows := await jobs.claim_orphans(node_id=node_id, of=[owner]):
         won += [row.id.hex() for row in rows]
     return won
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from comptoir.hosts import DONE, Fleet
-from comptoir.hosts.testing import bring, make_offer, make_row
+from comptoir.hosts.testing import make_active, make_offer, make_row
 from comptoir.kit.clock import Clock
 from comptoir.routing import Spec, choose, preference_named
 
@@ -44,7 +44,7 @@ def make(hosts: int) -> tuple[Fleet, list[bytes]]:
     fleet = Fleet(Clock())
     for n in range(1, hosts + 1):
         offer = make_offer(name=MODELS[n % 3], price_out=rng.randrange(50, 5000) * 1000)
-        bring(fleet, make_row(n=n, models=(offer,), slots=rng.choice((1, 2, 4, 8))))
+        make_active(fleet, make_row(n=n, models=(offer,), slots=rng.choice((1, 2, 4, 8))))
     return fleet, [host.id for host in fleet]
 
 

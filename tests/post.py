@@ -37,7 +37,7 @@ class Post:
     async def until_linked(self, hosts: int = 1, *, beside: Collection[object] = ()) -> None:
         """Wait until *hosts* workers are linked, not counting the lines *beside*, which may end meanwhile."""
         async with asyncio.timeout(20):
-            while sum(line not in beside for line in self.core.lines.values()) < hosts:
+            while sum(line not in beside for line in self.core.channels.values()) < hosts:
                 await asyncio.sleep(0.01)
 
     @contextlib.asynccontextmanager
@@ -51,7 +51,7 @@ class Post:
             url=",".join(urls) or self.url, engines=[EngineSpec(engine, options or {})], slots=slots, prices=prices, measure=False,
             state_dir=str(self.folder / name), drain_s=2.0,
         )  # fmt: skip
-        before = list(self.core.lines.values())
+        before = list(self.core.channels.values())
         task = asyncio.create_task(run_worker(config, stop=stop))
         try:
             if not urls:

@@ -31,7 +31,7 @@ SIGNUP_UUSD = 1_000_000
 
 
 @dataclass
-class FakeLine:
+class FakeChannel:
     """A line to a host that notes what it is told."""
 
     open: bool = True
@@ -63,17 +63,17 @@ class Street:
 
     async def host(
         self, *, slots: int = 1, transport: str = LINK, offer: ModelOffer = OFFER, public_key: bytes | None = None
-    ) -> tuple[bytes, FakeLine]:
+    ) -> tuple[bytes, FakeChannel]:
         """Register a host and link it (or have it poll)."""
         new = NewHost(gpu="x", models=(offer,), slots=slots, transport=transport, public_key=public_key)
         made = await add_host(self.core, new)
-        line = FakeLine()
-        self.link(made.host_id, line)
-        return made.host_id, line
+        channel = FakeChannel()
+        self.link(made.host_id, channel)
+        return made.host_id, channel
 
-    def link(self, host_id: bytes, line: FakeLine) -> None:
+    def link(self, host_id: bytes, channel: FakeChannel) -> None:
         """Say that *host_id* is reached by *line*."""
-        self.core.lines[host_id] = line
+        self.core.channels[host_id] = channel
         if self.core.fleet.get(host_id).row.transport == LINK:
             self.core.fleet.mark_linked(host_id)
         else:
@@ -81,7 +81,7 @@ class Street:
 
     def unlink(self, host_id: bytes) -> None:
         """Say that the line to *host_id* is gone."""
-        del self.core.lines[host_id]
+        del self.core.channels[host_id]
         self.core.fleet.unlinked(host_id)
 
     async def submit(self, *, max_tokens: int = 10, detached: bool = True, job_id: bytes | None = None) -> LiveJob:

@@ -22,9 +22,9 @@ from comptoir.cluster import Cluster, alone, joined
 from comptoir.containers import forgetting
 from comptoir.dialects import DIALECTS
 from comptoir.dispatch import Core
-from comptoir.dispatch.assign import pump, pump_all
+from comptoir.dispatch.assign import assign_all_waiting, assign_waiting
+from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown, drain
-from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedging
 from comptoir.dispatch.meters import Meters
@@ -106,8 +106,8 @@ async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         await upgrade(db)
         core = await _rooms(settings, clock, data, db=db, node_id=node_id)
         meters = core.state(Meters)
-        core.events.subscribe(HostFree, lambda event: pump(core, event.host_id))
-        core.events.subscribe(DatabaseReturned, lambda event: pump_all(core))
+        core.events.subscribe(HostFree, lambda event: assign_waiting(core, event.host_id))
+        core.events.subscribe(DatabaseReturned, lambda event: assign_all_waiting(core))
         hedging(core)
         core.background.spawn(_count_before(core, before_ms=clock.now_ms()))
         _, users = await core.identity.list_users(limit=1)
@@ -125,8 +125,8 @@ async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncI
                     sweeper.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await sweeper
-                    await core.state(Later).close()
-                    await core.background.settle_down()
+                    await core.state(DeferredSettlements).close()
+                    await core.background.drain_tasks()
         finally:
             meters.close()
             with contextlib.suppress(Unavailable):  # Statistics of the last seconds, and the database is away.
@@ -176,7 +176,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
     secret = hashlib.sha256(b"comptoir-idempotency" + key.seed()).digest()
     nodes = Nodes(db, node_id)
     slot = await nodes.join(version=__version__)
-    await ledger.open_house_accounts(fee_slot=slot)
+    await ledger.open_operator_accounts(fee_slot=slot)
     return Core(
         settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=jobs,
         receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=nodes, events=events,
@@ -206,11 +206,11 @@ def create_app(core: Core) -> HttpServer:
     cluster = core.peers if isinstance(core.peers, Cluster) else None
     server = HttpServer(
         core, DIALECTS, gate=gate, body_bytes_max=settings.body_bytes_max,
-        cors_origins=settings.cors_origins, hand_on=cluster.handing_on.hand_on if cluster else None,
+        cors_origins=settings.cors_origins, forward=cluster.forwarding.forward if cluster else None,
         served=core.state(Meters).served,
     )  # fmt: skip
     if cluster is not None:
-        cluster.handing_on.begin(server)
+        cluster.forwarding.begin(server)
         shared = {"key": gate.by_key, "ip": gate.by_ip, "login": core.identity.logins, **gate.by_path}
         cluster.sharing.begin(shared)
     return server
@@ -294,7 +294,7 @@ class _Server(uvicorn.Server):
         core = self._core
         await asyncio.sleep(core.settings.drain_notice_s)
         core.state(Shutdown).refuse_jobs()
-        standing = core.peers.standing()
+        standing = core.peers.cluster_status()
         if standing is not None and standing.others:
             # Workers serve there while answers finish here; what they are at they bring along, and its readers here follow it.
             await say_goodbye(core, reason=STOPPING, reconnect_after_s=0.0)

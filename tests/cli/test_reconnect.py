@@ -197,7 +197,7 @@ class TestReply:
         reply.told_again()
 
         assert [reply.take(chunk(text)) for text in ("a", "bcde", "f")] == ["", "e", "f"]
-        assert (reply.text, reply.anew) == ("abcdef", False)
+        assert (reply.text, reply.restarted) == ("abcdef", False)
 
     def test_another_answer_is_told_whole(self) -> None:
         reply = Reply()
@@ -205,7 +205,7 @@ class TestReply:
         reply.told_again()
 
         assert reply.take(chunk("ab")) == ""
-        assert (reply.take(chunk("XY")), reply.anew) == ("abXY", True)
+        assert (reply.take(chunk("XY")), reply.restarted) == ("abXY", True)
         assert reply.text == "abXY"
 
     def test_an_error_ends_it(self) -> None:

@@ -165,7 +165,7 @@ class TestStrategies:
                 await asyncio.sleep(0.05)
 
             done = sorted(
-                host.jobs_done for post in posts.each for host in post.core.fleet if host.id in post.core.lines
+                host.jobs_done for post in posts.each for host in post.core.fleet if host.id in post.core.channels
             )
 
             assert done == [10, 10, 10]
@@ -278,7 +278,7 @@ class TestNewHostElsewhere:
     ) -> None:
         """The newer one knows us at once and hails; we know of it a second later, and hosts come meanwhile."""
         early, late = peers_of(posts[0].core), posts[1]
-        monkeypatch.setattr(early.take_over, "_note", lambda alive: None)
+        monkeypatch.setattr(early.failover, "_note", lambda alive: None)
         early.board.here = frozenset()
         async with posts[0].worker():
             await posts.until(lambda: posts[0].core.fleet.active_hosts == 1 and not posts[0].core.fleet.stirred)

@@ -179,7 +179,7 @@ class TestChain:
             serve_container(after(never)) as stuck,
             mortal_host(shop.posts[0], ContainerSpec(id="b", url=stuck.url)) as dying,
         ):
-            await shop.posts.until(lambda: len(shop.nodes[0].core.lines) == 2)
+            await shop.posts.until(lambda: len(shop.nodes[0].core.channels) == 2)
             job = await shop.nodes[0].job("a", "b")
             await stuck.came()
             await shop.host(1, b=appends("b"))

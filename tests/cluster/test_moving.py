@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.submit import submit
 from comptoir.jobs import Fault, JobState
@@ -44,8 +44,8 @@ def fall_silent(post: Post) -> Callable[[], None]:
 
 async def linked_first(posts: Posts) -> list[Post]:
     """Wait for the worker's link; return the coordinators, the one it is linked to first."""
-    await posts.until(lambda: any(post.core.lines for post in posts.each))
-    return sorted(posts.each, key=lambda post: not post.core.lines)
+    await posts.until(lambda: any(post.core.channels for post in posts.each))
+    return sorted(posts.each, key=lambda post: not post.core.channels)
 
 
 class TestWorkerMoves:
@@ -61,7 +61,7 @@ class TestWorkerMoves:
             await say_goodbye(first.core, reason="go to the other", reconnect_after_s=0.0)
 
             assert await asyncio.wait_for(asyncio.gather(*reading), 20) == [" tok" * 80] * 4
-            assert len(second.core.lines) == 1
+            assert len(second.core.channels) == 1
         for job in jobs:
             attempts = await posts[1].core.jobs.attempts(job.id)
             assert [attempt.state for attempt in attempts] == ["done"]
@@ -95,15 +95,15 @@ class TestNewcomer:
         assert row is not None
         # As before its first beat since the other began; the next one is up to a second away.
         cluster.board.here = frozenset()
-        cluster.take_over.nodes = [node for node in cluster.take_over.nodes if node.id != home.node_id]
+        cluster.failover.nodes = [node for node in cluster.failover.nodes if node.id != home.node_id]
 
-        await cluster.mirrors.take_up(row)
+        await cluster.mirrors.resume_job(row)
 
         taken = there.jobs.live.get(job.id)
         assert taken is not None and taken.state == JobState.QUEUED
         assert cluster.board.here == {home.node_id}
         await there.peers.meet(nobody := b"nobody".ljust(16))
-        assert not there.peers.lives(nobody)
+        assert not there.peers.is_alive(nobody)
         await cancel(there, taken, reason="a test")
 
 
@@ -131,7 +131,7 @@ class TestSilence:
 
             # What it would still write is refused by the database, whatever it believes.
             if running.lease is lease and lease is not None:
-                await lose(posts[0].core, running, lease, "a test", fault=Fault.HOST)
+                await revoke_lease(posts[0].core, running, lease, "a test", fault=Fault.HOST)
 
             assert posts[0].core.jobs.live.get(running.id) is None
             assert posts[0].core.jobs.live.seen(running.id) is running
@@ -151,7 +151,7 @@ class TestNeverSent:
         """Its coordinator died between writing the lease and sending the job: nobody waits for frames that can't come."""
         async with posts[0].worker(urls=(posts[0].url, posts[1].url)):
             first, second = await linked_first(posts)
-            (line,) = first.core.lines.values()
+            (line,) = first.core.channels.values()
             monkeypatch.setattr(line, "send_job", lambda job, lease: True)
             job = await submit(first.core, order(first))
             again = fall_silent(first)

@@ -7,12 +7,12 @@ import pytest
 from comptoir.containers import inquire
 from comptoir.containers.support import SupportCache
 from tests.dispatch.test_advance import container
-from tests.street import FakeLine, Street
+from tests.street import FakeChannel, Street
 
 YES = b'{"supported":true}'
 
 
-class Asked(FakeLine):
+class Asked(FakeChannel):
     """A line whose host says *body* of every model; None: it says nothing, ever."""
 
     body: bytes | None = YES
@@ -33,8 +33,8 @@ class TestModelSupport:
         for _ in range(2):
             await street.host(offer=container("a"))
         mute, good = (one.host_id for one in street.core.fleet.with_container("a"))
-        street.core.lines[mute], street.core.lines[good] = Asked(), Asked()
-        street.core.lines[mute].body = None  # type: ignore[attr-defined]
+        street.core.channels[mute], street.core.channels[good] = Asked(), Asked()
+        street.core.channels[mute].body = None  # type: ignore[attr-defined]
 
         assert await inquire.model_support(street.core, "m") == {"a": YES}
         assert not street.core.state(SupportCache).asking

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.stream import complete
 from comptoir.jobs import Fault, Lease, LiveJob
 from comptoir.link import ModelOffer, Usage
@@ -20,7 +20,7 @@ def lease_of(job: LiveJob) -> Lease:
 async def lost(street: Street, job: LiveJob, *, fault: Fault = Fault.HOST) -> bytes:
     """Lose the job's host; return its id."""
     host_id = lease_of(job).host_id
-    await lose(street.core, job, lease_of(job), "it broke", fault=fault)
+    await revoke_lease(street.core, job, lease_of(job), "it broke", fault=fault)
     return host_id
 
 

@@ -11,13 +11,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.onboard import add_user
 from comptoir.dispatch.submit import submit
 from comptoir.jobs import Fault, LiveJob
 from comptoir.ledger import InsufficientCredit
-from tests.street import FakeLine, Street, finish_well, open_street, order
+from tests.street import FakeChannel, Street, finish_well, open_street, order
 
 TASKS = 12
 """Buyers at once in each process: enough for groups of several commands."""
@@ -51,7 +51,7 @@ async def _end(street: Street, dice: random.Random, job: LiveJob) -> str:
         await cancel(street.core, job)
         return "cancelled"
     if chance < 0.4 and job.lease is not None:
-        await lose(street.core, job, job.lease, "a fake fault", fault=Fault.HOST)
+        await revoke_lease(street.core, job, job.lease, "a fake fault", fault=Fault.HOST)
     while job.lease is None and not job.over:
         await asyncio.sleep(0)
     if job.over:
@@ -68,11 +68,11 @@ async def main(folder: str, database: str, bus: str, *numbers_and_buyers: str) -
     async with open_street(Path(folder), database=database, bus=bus, buyer=ids[0]) as street:
         core = street.core
         for host in list(core.fleet):
-            street.link(host.id, FakeLine())
+            street.link(host.id, FakeChannel())
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         await asyncio.gather(*(hammer(street, dice, ids, int(rounds), did=did) for _ in range(TASKS)))
-        await core.background.settle_down()
+        await core.background.drain_tasks()
     print(json.dumps(did), flush=True)
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from comptoir.dialects.infernet.render import result_of
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.drain import drain
 from comptoir.dispatch.errors import BadSegment, NoHostPossible, UnknownModel
@@ -23,7 +23,7 @@ from comptoir.link import CONTAINER, ContainerCard, Frame, ModelOffer, Usage, se
 from comptoir.receipts import AuthenticatedBy
 from comptoir.reports import audit
 from tests.dispatch.continuing import earned, lease_of, receipt
-from tests.street import FakeLine, Street, open_street
+from tests.street import FakeChannel, Street, open_street
 
 RUN_UUSD = 1_000
 """Price of a run of the first container; the second costs twice, the third three times as much."""
@@ -139,7 +139,7 @@ class TestChain:
             await sweep(street.core)
         assert (job.state, job.id in street.core.jobs.queue) == (JobState.QUEUED, True)
         await done(street, other)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
         await done(street, job)
 
         assert job.state == JobState.COMPLETED
@@ -207,12 +207,12 @@ class TestSubmitting:
     async def test_a_later_container_that_nobody_serves_is_refused_before_the_first_is_paid(
         self, street: Street
     ) -> None:
-        host, line = await street.host(offer=container("a"))
+        host, channel = await street.host(offer=container("a"))
 
         with pytest.raises(UnknownModel):
             await submit(street.core, chain_order(street, "a", "b"))
 
-        assert (line.sent, street.core.fleet.get(host).slots.free) == ([], 1)
+        assert (channel.sent, street.core.fleet.get(host).slots.free) == ([], 1)
 
     async def test_a_private_container_may_be_a_later_one(self, street: Street) -> None:
         await street.host(offer=container("a")), await street.host(offer=container("b", external=False))
@@ -233,16 +233,16 @@ class TestSubmitting:
 class TestLost:
     async def test_a_lost_step_begins_again_from_the_output_before_it(self, street: Street) -> None:
         await street.host(offer=container("a"))
-        lines = dict([await street.host(offer=container("b")), await street.host(offer=container("b"))])
+        channels = dict([await street.host(offer=container("b")), await street.host(offer=container("b"))])
         job = await submit(street.core, chain_order(street, "a", "b"))
         await done(street, job)
         first = lease_of(job)
 
-        await lose(street.core, job, first, "it died", fault=Fault.HOST)
+        await revoke_lease(street.core, job, first, "it died", fault=Fault.HOST)
 
         second = lease_of(job)
         assert (second.host_id != first.host_id, second.first_frame, job.kind.stage(job)) == (True, 1, 1)
-        assert lines[second.host_id].sent == [(job, second)]
+        assert channels[second.host_id].sent == [(job, second)]
         await done(street, job)
         assert (job.state, job.cost_uusd, len(job.frames)) == (JobState.COMPLETED, 2 * RUN_UUSD, 2)
         assert await earned(street, first.host_id) == 0
@@ -253,7 +253,7 @@ class TestLost:
         job = await submit(street.core, chain_order(street, "a", "b"))
         take_frames(street.core, job, 0, [output(job)])
 
-        await lose(street.core, job, lease_of(job), "it died", fault=Fault.HOST)
+        await revoke_lease(street.core, job, lease_of(job), "it died", fault=Fault.HOST)
 
         assert (job.kind.stage(job), lease_of(job).first_frame) == (1, 1)
         await done(street, job)
@@ -300,7 +300,7 @@ class TestLost:
         take_frames(street.core, job, 0, [Frame("{}", 1, extra)])
         first = lease_of(job)
 
-        await lose(street.core, job, first, "it died", fault=Fault.HOST)
+        await revoke_lease(street.core, job, first, "it died", fault=Fault.HOST)
 
         assert (job.frames, lease_of(job).host_id != first.host_id) == ([], True)
         await cancel(street.core, job)
@@ -324,7 +324,7 @@ class TestLost:
         job = await submit(street.core, chain_order(street, "a", detached=False))
         take_frames(street.core, job, 0, [Frame("half", 1)])
 
-        await lose(street.core, job, lease_of(job), "it died", fault=Fault.HOST)
+        await revoke_lease(street.core, job, lease_of(job), "it died", fault=Fault.HOST)
 
         assert (job.state, job.error_code, job.cost_uusd) == (JobState.FAILED, "host_lost", 0)
 
@@ -333,7 +333,7 @@ class TestLost:
             await street.host(offer=container("a"))
         job = await submit(street.core, chain_order(street, "a", detached=False))
 
-        await lose(street.core, job, lease_of(job), "it died", fault=Fault.HOST)
+        await revoke_lease(street.core, job, lease_of(job), "it died", fault=Fault.HOST)
         take_frames(street.core, job, 0, [Frame("half", 1), Frame(" whole", 0), Frame("", 0, STOPPED)])
         await complete(street.core, job, finish_reason="stop", usage=Usage(0, 1), chain=job.chain)
 
@@ -394,7 +394,7 @@ class TestSilence:
     async def test_a_container_may_be_silent_for_as_long_as_it_may_run(
         self, street: Street, silent_s: float, kept: bool
     ) -> None:
-        hosts: list[tuple[bytes, FakeLine]] = [
+        hosts: list[tuple[bytes, FakeChannel]] = [
             await street.host(offer=container("a", timeout_s=180.0)) for _ in range(2)
         ]
         job = await submit(street.core, chain_order(street, "a"))
@@ -405,7 +405,7 @@ class TestSilence:
             for host_id, _ in hosts:
                 street.core.fleet.seen(host_id)
         await sweep(street.core)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert (lease_of(job) is first) is kept
         await cancel(street.core, job)
@@ -432,7 +432,7 @@ class TestRestart:
                 job.stages,
             )
             assert [frame.text for frame in again.frames] == ['{"step":0}']
-            street.link(last.host_id, FakeLine())
+            street.link(last.host_id, FakeChannel())
             assert lease_of(again).id == last.id
             await done(street, again, signed_by=keys["b"])
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from comptoir.dispatch import assign, ending_later
-from comptoir.dispatch.assign import ATTEMPTS_MAX, lose, start_verb
+from comptoir.dispatch import assign, deferred_settlements
+from comptoir.dispatch.assign import ATTEMPTS_MAX, revoke_lease, start_verb
 from comptoir.hosts import POLL
 from comptoir.jobs import Fault, JobFinished, JobState, Lease, LiveJob, NotYourLease, Start
 from comptoir.kit.errors import Refusal, Unavailable
@@ -32,7 +32,7 @@ class TestPump:
 
         for job in jobs:
             await finish_well(street.core, job)
-            await street.core.background.settle_down()
+            await street.core.background.drain_tasks()
 
         assert [job for job, _ in line.sent] == jobs
         assert {job.state for job in jobs} == {JobState.COMPLETED}
@@ -42,7 +42,7 @@ class TestPump:
         self, street: Street, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With nobody else coming or ending, no other event would ever look at the line."""
-        monkeypatch.setattr(ending_later, "PAUSE_S", 0.0)
+        monkeypatch.setattr(deferred_settlements, "PAUSE_S", 0.0)
         _, line = await street.host()
         running, waiting = await street.submit(), await street.submit()
         batch = street.core.db.batch
@@ -72,7 +72,7 @@ class TestLose:
         job = await street.submit()
         street.link(good, line)
 
-        await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+        await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
         assert (job.state, job.host_id) == (JobState.RUNNING, good)
         await finish_well(street.core, job)
 
@@ -89,10 +89,10 @@ class TestLose:
         lost = next(job for job in jobs if job.host_id == first)
         other = next(job for job in jobs if job.host_id == second)
 
-        await lose(street.core, lost, lease_of(lost), "it broke", fault=Fault.NONE)
+        await revoke_lease(street.core, lost, lease_of(lost), "it broke", fault=Fault.NONE)
         assert street.core.jobs.queue.before(lost.id) == 0
         await finish_well(street.core, other)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert lost.host_id == second
 
@@ -102,7 +102,7 @@ class TestLose:
         job = await street.submit()
         deliver(street.core, job, 2)
 
-        await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+        await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
 
         assert (job.state, job.error_code, job.cost_uusd) == (JobState.FAILED, "host_lost", 200)
         assert await audit(street.core.db) == []
@@ -111,7 +111,7 @@ class TestLose:
         await street.host()
         job = await street.submit()
 
-        await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+        await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
 
         assert (job.state, job.error_code) == (JobState.FAILED, "no_host_left")
         assert await street.free_uusd() == SIGNUP_UUSD
@@ -124,7 +124,7 @@ class TestLose:
         losses = 0
         while not job.over:
             losses += 1
-            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+            await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
 
         assert losses == ATTEMPTS_MAX
         assert len(await attempts(street, job)) == ATTEMPTS_MAX
@@ -137,11 +137,11 @@ class TestLose:
         host_id, line = await street.host()
         job = await street.submit()
 
-        await lose(street.core, job, lease_of(job), "we restarted", fault=Fault.COORDINATOR)
+        await revoke_lease(street.core, job, lease_of(job), "we restarted", fault=Fault.COORDINATOR)
         async with asyncio.timeout(10):
             while job.lease is None:
                 await asyncio.sleep(0)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert [sent for sent, _ in line.sent] == [job, job]
         assert street.core.fleet.get(host_id).stored().jobs_lost == 0
@@ -151,10 +151,10 @@ class TestLose:
         await street.host()
         job = await street.submit()
         stale = lease_of(job)
-        await lose(street.core, job, stale, "it broke", fault=Fault.HOST)
+        await revoke_lease(street.core, job, stale, "it broke", fault=Fault.HOST)
         fresh = lease_of(job)
 
-        await lose(street.core, job, stale, "again", fault=Fault.HOST)
+        await revoke_lease(street.core, job, stale, "again", fault=Fault.HOST)
 
         assert job.lease is fresh
         assert len(await attempts(street, job)) == 2
@@ -166,7 +166,7 @@ class TestLose:
         street.unlink(second)
         job = await street.submit()
         street.link(second, line)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert [sent for sent, _ in line.sent] == [job]
         assert first not in job.tried
@@ -186,7 +186,7 @@ class TestLose:
         with monkeypatch.context() as patched:
             patched.setattr(street.core.db, "batch", away)
             with pytest.raises(Unavailable):
-                await lose(street.core, job, lease, "it broke", fault=Fault.HOST)
+                await revoke_lease(street.core, job, lease, "it broke", fault=Fault.HOST)
         assert (job.lease, job.state) == (lease, JobState.RUNNING)
         await finish_well(street.core, job)
 
@@ -209,7 +209,7 @@ class TestLose:
 
         monkeypatch.setattr(street.core.db, "batch", moved)
         lease = lease_of(job)
-        await lose(street.core, job, lease, "it broke", fault=Fault.NONE)
+        await revoke_lease(street.core, job, lease, "it broke", fault=Fault.NONE)
 
         assert (job.lease, live.leased, list(live.leaving), live.get(job.id)) == (None, 0, [], None)
         assert street.core.fleet.get(lease.host_id).slots.running == 0
@@ -227,7 +227,7 @@ class TestLose:
 
         monkeypatch.setattr(street.core.db, "batch", stale)
         with pytest.raises(NotYourLease):
-            await lose(street.core, job, lease, "it broke", fault=Fault.HOST)
+            await revoke_lease(street.core, job, lease, "it broke", fault=Fault.HOST)
 
         assert (job.lease, street.core.fleet.get(lease.host_id).slots.running) == (None, 0)
 

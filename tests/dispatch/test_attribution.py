@@ -21,7 +21,7 @@ from comptoir.jobs import Fault, LiveJob
 from comptoir.link import Frame, Usage
 from comptoir.reports import audit
 from tests.dispatch.continuing import lease_of, lost
-from tests.street import GOES_ON, FakeLine, Street, deliver, open_street
+from tests.street import GOES_ON, FakeChannel, Street, deliver, open_street
 
 DOCS = Path(__file__).parents[2] / "docs" / "lifecycle.md"
 
@@ -35,7 +35,7 @@ class Scene:
     job: LiveJob
     host_id: bytes
     spare: bytes
-    lines: dict[bytes, FakeLine]
+    channels: dict[bytes, FakeChannel]
     before: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
 
     def outcomes(self, host_id: bytes) -> tuple[int, int, int]:
@@ -45,7 +45,7 @@ class Scene:
     async def silent(self, seconds: float) -> None:
         self.street.clock.advance(seconds=seconds)
         for host in self.street.core.fleet:
-            if host.id in self.street.core.lines:
+            if host.id in self.street.core.channels:
                 self.street.core.fleet.seen(host.id)
         await sweep(self.street.core)
 
@@ -66,7 +66,7 @@ async def cancelled(scene: Scene) -> None:
 
 async def hung_up(scene: Scene) -> None:
     hang_up(scene.street.core, scene.job)
-    await scene.street.core.background.settle_down()
+    await scene.street.core.background.drain_tasks()
 
 
 def failing(code: str, fault: Fault) -> Act:
@@ -96,7 +96,9 @@ async def dropped(scene: Scene) -> None:
 
 async def came_back_empty(scene: Scene) -> None:
     from_it = lease_of(scene.job)
-    await watch.lose(scene.street.core, scene.job, from_it, "it came back without", fault=Fault.HOST, again=True)
+    await watch.revoke_lease(
+        scene.street.core, scene.job, from_it, "it came back without", fault=Fault.HOST, again=True
+    )
 
 
 async def too_much(scene: Scene) -> None:
@@ -215,19 +217,19 @@ TABLE = (
 async def opened(folder: Path, row: Row) -> AsyncIterator[Scene]:
     """Set the scene of *row*."""
     async with open_street(folder) as street:
-        host_id, line = await street.host(offer=GOES_ON)
+        host_id, channel = await street.host(offer=GOES_ON)
         job = await street.submit(max_tokens=10, detached=not row.attached)
         spare, other = await street.host(offer=GOES_ON)
         deliver(street.core, job, 2)
-        scene = Scene(street, folder, job, host_id, spare, {host_id: line, spare: other})
+        scene = Scene(street, folder, job, host_id, spare, {host_id: channel, spare: other})
         scene.before = {each: scene.outcomes(each) for each in (host_id, spare)}
         if not row.again:
             yield scene
             return
     async with open_street(folder, buyer=street.buyer_id) as again:
-        again.link(spare, FakeLine())
+        again.link(spare, FakeChannel())
         live = again.core.jobs.live.get(job.id)
-        yield Scene(again, folder, live or job, host_id, spare, scene.lines, scene.before)
+        yield Scene(again, folder, live or job, host_id, spare, scene.channels, scene.before)
 
 
 async def stored_fault(scene: Scene) -> str:

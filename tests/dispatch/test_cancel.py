@@ -38,7 +38,7 @@ class TestCancel:
         first, second = await street.submit(), await street.submit()
 
         await cancel(street.core, first)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert [job for job, _ in line.sent] == [first, second]
         assert second.state == JobState.RUNNING
@@ -73,7 +73,7 @@ class TestCancel:
                 await asyncio.sleep(0)
 
         await asyncio.gather(*(cancel(street.core, job) for job in waiting), *ends)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert {job.state for job in waiting} == {JobState.CANCELLED}
         assert [host.slots.free for host in street.core.fleet] == [4]
@@ -97,7 +97,7 @@ class TestHangUp:
 
         hang_up(street.core, job)
         hang_up(street.core, job)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
         hang_up(street.core, job)
 
         assert job.state == JobState.CANCELLED

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from comptoir.dispatch.assign import ATTEMPTS_MAX, lose
+from comptoir.dispatch.assign import ATTEMPTS_MAX, revoke_lease
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.expire import sweep
@@ -29,7 +29,7 @@ class TestSlots:
         job = await street.submit(max_tokens=10)
         fleet = street.core.fleet
 
-        losing = asyncio.create_task(lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST))
+        losing = asyncio.create_task(revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST))
         await asyncio.sleep(0)
         assert job.lease is None and not losing.done()
         fleet.get(host_id).node_id = b"another"
@@ -261,12 +261,12 @@ class TestNobodyCan:
 
         first = await lost(street, job)
         # The host that lost it is not asked again, but may have the next one in line.
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert (job.state, street.core.jobs.queue.before(job.id)) == (JobState.QUEUED, 0)
         assert waiting.host_id == first
         await done(street, other, 1)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
         assert (job.state, lease_of(job).first_frame) == (JobState.RUNNING, 2)
 
     async def test_but_not_for_ever(self, street: Street) -> None:
@@ -412,9 +412,9 @@ class TestEndingInBetween:
         with monkeypatch.context() as patched:
             patched.setattr(street.core.db, "batch", away)
             with pytest.raises(Unavailable):
-                await lose(street.core, job, lease, "it broke", fault=Fault.HOST)
+                await revoke_lease(street.core, job, lease, "it broke", fault=Fault.HOST)
         assert (job.lease, job.segments, len(job.frames)) == (lease, [], 2)
-        await lose(street.core, job, lease, "it broke", fault=Fault.HOST)
+        await revoke_lease(street.core, job, lease, "it broke", fault=Fault.HOST)
         await done(street, job, 1)
 
         assert job.cost_uusd == 300 + PROMPT

@@ -11,7 +11,7 @@ from comptoir.kit.signing import SigningKey
 from comptoir.link import Usage
 from comptoir.reports import audit
 from tests.dispatch.continuing import PROMPT, dearer, done, earned, journal, lease_of, lost, receipt
-from tests.street import GOES_ON, SIGNUP_UUSD, FakeLine, deliver, open_street
+from tests.street import GOES_ON, SIGNUP_UUSD, FakeChannel, deliver, open_street
 
 
 class TestTakenUp:
@@ -56,8 +56,8 @@ class TestTakenUp:
             revived = street.core.jobs.live.get(job.id)
             assert revived is not None
             assert revived in street.core.jobs.live.broken
-            street.link(other, FakeLine())
-            await street.core.background.settle_down()
+            street.link(other, FakeChannel())
+            await street.core.background.drain_tasks()
             assert lease_of(revived).first_frame == 3
 
     async def test_what_a_liar_delivered_stays_unpaid(self, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ class TestBeginningAnew:
             told = Reader(revived, start=4)
             fresh = Reader(revived)
             # The worker came back and had sent two of its five frames again when it died.
-            lease_of(revived).end_there = 5
+            lease_of(revived).frames_at_worker = 5
             deliver(street.core, revived, 2)
             await lost(street, revived)
 
@@ -133,7 +133,7 @@ class TestBeginningAnew:
         async with open_street(tmp_path, buyer=buyer) as street:
             revived = street.core.jobs.live.get(job.id)
             assert revived is not None
-            lease_of(revived).end_there = 5
+            lease_of(revived).frames_at_worker = 5
             deliver(street.core, revived, 5)
             await lost(street, revived)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.cancel import cancel
-from comptoir.dispatch.ending_later import Later, or_later
+from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.stream import complete, fail
 from comptoir.hosts import POLL
 from comptoir.jobs import Fault, JobState
@@ -36,15 +36,15 @@ async def kill(street: Street, server: OwnServer) -> None:
     server.kill()
     with pytest.raises(Unavailable):
         await street.core.ledger.deposit(owner_id=street.buyer_id, amount_uusd=1)
-    assert street.core.db.away
+    assert street.core.db.unavailable
 
 
 async def until_written(street: Street) -> None:
     async with asyncio.timeout(BACK_S):
         await street.core.db.present()
-        while len(street.core.state(Later)):
+        while len(street.core.state(DeferredSettlements)):
             await asyncio.sleep(0.01)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
 
 class TestNothingNew:
@@ -72,7 +72,7 @@ class TestNothingNew:
 
         with pytest.raises(Unavailable):
             await finish_well(street.core, first)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
         assert street.core.fleet.get(host_id).slots.free == 1
         assert [job for job, _ in line.sent] == [first]
 
@@ -131,7 +131,7 @@ class TestEnds:
         await kill(street, own_server)
 
         with pytest.raises(Unavailable):
-            await or_later(
+            await retry_when_db_returns(
                 street.core, job, lambda: fail(street.core, job, code="broken", message="it broke", fault=Fault.HOST)
             )
         assert job.state == JobState.RUNNING
@@ -154,8 +154,8 @@ class TestEnds:
         await kill(street, own_server)
 
         with pytest.raises(Unavailable):
-            await or_later(
-                street.core, job, lambda: lose(street.core, job, lease, "its poll hung up", fault=Fault.NONE)
+            await retry_when_db_returns(
+                street.core, job, lambda: revoke_lease(street.core, job, lease, "its poll hung up", fault=Fault.NONE)
             )
 
         own_server.start()

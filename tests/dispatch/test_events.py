@@ -120,7 +120,7 @@ class TestJob:
         jobs = [await street.submit() for _ in range(20)]
         for job in jobs:
             street.core.background.spawn(finish_well(street.core, job, tokens=1))
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert [event.number for event in await told(street)] == list(range(1, 22))
         assert {event.job_id for event in await told(street) if isinstance(event, JobEnded)} == {job.id for job in jobs}

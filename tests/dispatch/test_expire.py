@@ -19,7 +19,7 @@ class TestSweep:
         await street.host()
         running, waiting = await street.submit(), await street.submit()
         await finish_well(street.core, running)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
         waiting_again = await street.submit()
         street.clock.advance(seconds=street.core.settings.job_ttl_s - 1)
         await sweep(street.core)

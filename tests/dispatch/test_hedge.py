@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.hedge import begin, heard
 from comptoir.dispatch.second_host import Hedges
@@ -18,7 +18,7 @@ from comptoir.kit.errors import Unavailable
 from comptoir.link import Done, Fail, Frame, Frames, Usage
 from comptoir.reports import audit
 from tests.dispatch.continuing import earned, lease_of
-from tests.street import GOES_ON, FakeLine, Street, deliver, open_street
+from tests.street import GOES_ON, FakeChannel, Street, deliver, open_street
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ async def street(tmp_path: Path, database_address: str) -> AsyncIterator[Street]
 class Pair:
     """A job at its first host, and the second that was started beside it."""
 
-    def __init__(self, street: Street, job: LiveJob, lines: dict[bytes, FakeLine]) -> None:
-        self.street, self.job, self.lines = street, job, lines
+    def __init__(self, street: Street, job: LiveJob, channels: dict[bytes, FakeChannel]) -> None:
+        self.street, self.job, self.channels = street, job, channels
         self.first = lease_of(job)
         begin(street.core, job, self.first)
         assert job.hedge is not None
         self.second: Lease = job.hedge
-        assert lines[self.second.host_id].sent == [(job, self.second)]
+        assert channels[self.second.host_id].sent == [(job, self.second)]
 
     def says(self, message: Frames | Done | Fail) -> None:
         """Have the second host say *message*."""
@@ -57,8 +57,8 @@ class Pair:
 
 
 async def pair(street: Street) -> Pair:
-    lines = dict([await street.host(offer=GOES_ON), await street.host(offer=GOES_ON)])
-    return Pair(street, await street.submit(), lines)
+    channels = dict([await street.host(offer=GOES_ON), await street.host(offer=GOES_ON)])
+    return Pair(street, await street.submit(), channels)
 
 
 def blamed(street: Street) -> int:
@@ -73,9 +73,9 @@ class TestFirstWins:
         deliver(street.core, two.job, 2)
         assert (two.job.hedge, street.core.state(Hedges).by_lease, two.running()) == (None, {}, [1, 0])
         await complete(street.core, two.job, finish_reason="stop", usage=Usage(0, 2))
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
-        assert two.lines[two.second.host_id].cancelled == [(two.second.id, "the first host delivered")]
+        assert two.channels[two.second.host_id].cancelled == [(two.second.id, "the first host delivered")]
         assert await two.attempts() == sorted(
             [(two.first.host_id, "done", None, 176), (two.second.host_id, "failed", None, 0)]
         )
@@ -90,7 +90,7 @@ class TestFirstWins:
 
         deliver(street.core, two.job, 1)
         await complete(street.core, two.job, finish_reason="stop", usage=Usage(0, 1))
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
         assert blamed(street) == 0
         assert await audit(street.core.db) == []
 
@@ -102,11 +102,11 @@ class TestSecondWins:
         two.says(Frames(two.second.id, 0, [Frame("a")]))
         two.says(Frames(two.second.id, 1, [Frame("b")]))
         assert two.job.frames == []
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert (two.job.lease, two.job.state, two.running()) == (two.second, JobState.RUNNING, [0, 1])
         assert [frame.text for frame in two.job.frames] == ["a", "b"]
-        assert two.lines[two.first.host_id].closed == [(two.first.id, "lost", 0)]
+        assert two.channels[two.first.host_id].closed == [(two.first.id, "lost", 0)]
         await complete(street.core, two.job, finish_reason="stop", usage=Usage(0, 2))
         assert await two.attempts() == sorted(
             [(two.first.host_id, "failed", None, 0), (two.second.host_id, "done", None, 176)]
@@ -120,7 +120,7 @@ class TestSecondWins:
 
         two.says(Frames(two.second.id, 0, [Frame("a")]))
         await cancel(street.core, two.job)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert two.job.state == JobState.CANCELLED
         assert (two.running(), street.core.state(Hedges).by_lease, two.job.hedge) == ([0, 0], {}, None)
@@ -143,7 +143,7 @@ class TestSecondWins:
         assert (two.job.lease, two.running(), street.core.state(Hedges).by_lease) == (two.first, [1, 0], {})
         deliver(street.core, two.job, 1)
         await complete(street.core, two.job, finish_reason="stop", usage=Usage(0, 1))
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
         assert await audit(street.core.db) == []
 
 
@@ -152,17 +152,17 @@ class TestNeither:
         two = await pair(street)
 
         await cancel(street.core, two.job)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert two.running() == [0, 0]
-        assert [len(line.cancelled) for line in two.lines.values()] == [1, 1]
+        assert [len(channel.cancelled) for channel in two.channels.values()] == [1, 1]
         assert await audit(street.core.db) == []
 
     async def test_a_first_host_that_is_lost_leaves_the_job_to_the_line(self, street: Street) -> None:
         two = await pair(street)
 
-        await lose(street.core, two.job, two.first, "it broke", fault=Fault.HOST)
-        await street.core.background.settle_down()
+        await revoke_lease(street.core, two.job, two.first, "it broke", fault=Fault.HOST)
+        await street.core.background.drain_tasks()
 
         # A fresh lease, on the host that had been the second: durable like any other.
         assert lease_of(two.job).host_id == two.second.host_id

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comptoir.dispatch import assign
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.onboard import add_user
 from comptoir.jobs import Fault, JobState
@@ -47,7 +47,7 @@ class TestLostCommit:
         first, second = await street.submit(), await street.submit()
         await cancel(street.core, first)
         cut_next(street, side)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert [sent for sent, _ in line.sent] == [first, second]
         assert (second.state, second.lease is not None) == (JobState.RUNNING, True)
@@ -74,7 +74,7 @@ class TestLostCommit:
         assert job.lease is not None
         cut_next(street, side)
 
-        await lose(street.core, job, job.lease, "it broke", fault=Fault.HOST)
+        await revoke_lease(street.core, job, job.lease, "it broke", fault=Fault.HOST)
         await finish_well(street.core, job)
 
         assert job.state == JobState.COMPLETED

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.errors import NoHostPossible
 from comptoir.dispatch.onboard import add_host
 from comptoir.dispatch.submit import submit
@@ -13,7 +13,7 @@ from comptoir.hosts import LINK, NewHost
 from comptoir.jobs import Fault, JobState, LiveJob
 from comptoir.reports import audit
 from comptoir.routing import Capacity, Needs
-from tests.street import GOES_ON, FakeLine, Street, deliver, finish_well, open_street, order
+from tests.street import GOES_ON, FakeChannel, Street, deliver, finish_well, open_street, order
 
 BIG = Capacity(gpus=2, cpu_millis=32_000, memory_mib=131_072, disk_mib=500_000)
 SMALL = Capacity(gpus=1, cpu_millis=4_000)
@@ -24,16 +24,16 @@ NEEDS = Needs(
 )  # fmt: skip
 
 
-async def add(street: Street, *, fits: bool, link: bool = True) -> tuple[bytes, FakeLine]:
+async def add(street: Street, *, fits: bool, link: bool = True) -> tuple[bytes, FakeChannel]:
     """Register a host that has all that is needed, or nothing of it."""
     new = NewHost(
         gpu="2x NVIDIA H100" if fits else "RTX 4090", models=(GOES_ON,), transport=LINK, vram_mib=160_000 if fits else 24_000,
         region="eu" if fits else "us", tier="secure" if fits else "", capacity=BIG if fits else SMALL,
     )  # fmt: skip
-    made, line = await add_host(street.core, new), FakeLine()
+    made, channel = await add_host(street.core, new), FakeChannel()
     if link:
-        street.link(made.host_id, line)
-    return made.host_id, line
+        street.link(made.host_id, channel)
+    return made.host_id, channel
 
 
 async def buy(street: Street, needs: Needs = NEEDS) -> LiveJob:
@@ -57,15 +57,15 @@ class TestNeeds:
         assert await street.free_uusd() == 1_000_000
 
     async def test_it_waits_for_the_host_that_fits(self, street: Street) -> None:
-        host_id, line = await add(street, fits=True, link=False)
+        host_id, channel = await add(street, fits=True, link=False)
         _, other = await add(street, fits=False)
 
         job = await buy(street)
         assert (job.state, other.sent) == (JobState.QUEUED, [])
 
-        street.link(host_id, line)
-        await street.core.background.settle_down()
-        assert [sent for sent, _ in line.sent] == [job]
+        street.link(host_id, channel)
+        await street.core.background.drain_tasks()
+        assert [sent for sent, _ in channel.sent] == [job]
         await finish_well(street.core, job)
         assert (job.state, job.host_id) == (JobState.COMPLETED, host_id)
         assert await audit(street.core.db) == []
@@ -78,8 +78,8 @@ class TestNeeds:
         host_id, second = await add(street, fits=True)
         assert job.lease is not None
 
-        await lose(street.core, job, job.lease, "it fell silent", fault=Fault.HOST)
-        await street.core.background.settle_down()
+        await revoke_lease(street.core, job, job.lease, "it fell silent", fault=Fault.HOST)
+        await street.core.background.drain_tasks()
 
         assert ([sent for sent, _ in first.sent], [sent for sent, _ in second.sent]) == ([job], [job])
         await finish_well(street.core, job)
@@ -92,14 +92,14 @@ class TestNeeds:
             buyer, job = street.buyer_id, await buy(street)
 
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
-            line, other = FakeLine(), FakeLine()
+            channel, other = FakeChannel(), FakeChannel()
             street.link(other_id, other)
-            street.link(host_id, line)
-            await street.core.background.settle_down()
+            street.link(host_id, channel)
+            await street.core.background.drain_tasks()
             revived = street.core.jobs.live.get(job.id)
 
             assert revived is not None and revived.needs == job.needs is not None
-            assert ([sent for sent, _ in line.sent], other.sent) == ([revived], [])
+            assert ([sent for sent, _ in channel.sent], other.sent) == ([revived], [])
             assert street.core.fleet.get(host_id).row.capacity == BIG
 
     async def test_the_price_to_wait_at_is_that_of_hosts_that_fit(self, street: Street) -> None:

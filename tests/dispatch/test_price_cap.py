@@ -6,37 +6,37 @@ from pathlib import Path
 from comptoir.dispatch.onboard import add_host
 from comptoir.hosts import LINK, NewHost
 from comptoir.link import ModelOffer
-from tests.street import MODEL, FakeLine, Street, finish_well, open_street
+from tests.street import MODEL, FakeChannel, Street, finish_well, open_street
 
 
-async def host_at(street: Street, price_out: int) -> FakeLine:
+async def host_at(street: Street, price_out: int) -> FakeChannel:
     """Register a host of one slot at a price and link it."""
     offer = ModelOffer(MODEL, ["chat"], 100_000, 0, price_out)
     made = await add_host(street.core, NewHost(gpu="x", models=(offer,), transport=LINK))
-    line = FakeLine()
-    street.link(made.host_id, line)
-    return line
+    channel = FakeChannel()
+    street.link(made.host_id, channel)
+    return channel
 
 
 class TestPriceCap:
     async def test_a_host_dearer_than_the_hold_is_passed_over(self, tmp_path: Path) -> None:
         async with open_street(tmp_path) as street:
-            lines = {price: await host_at(street, price) for price in (10_000_000, 20_000_000, 900_000_000)}
-            busy = [await street.submit() for _ in lines]
+            channels = {price: await host_at(street, price) for price in (10_000_000, 20_000_000, 900_000_000)}
+            busy = [await street.submit() for _ in channels]
             waiting = await street.submit()
             # Ten tokens at the median price.
             assert waiting.terms.hold_uusd == 200
-            dear = lines[900_000_000].sent[0][0]
-            median = lines[20_000_000].sent[0][0]
+            dear = channels[900_000_000].sent[0][0]
+            median = channels[20_000_000].sent[0][0]
 
             await finish_well(street.core, dear)
-            await street.core.background.settle_down()
+            await street.core.background.drain_tasks()
             assert waiting.lease is None
             await finish_well(street.core, median)
             for _ in range(100):
                 await asyncio.sleep(0)
-            await street.core.background.settle_down()
+            await street.core.background.drain_tasks()
 
             assert len(busy) == 3
-            assert [job for job, _ in lines[20_000_000].sent] == [median, waiting]
+            assert [job for job, _ in channels[20_000_000].sent] == [median, waiting]
             assert waiting.lease is not None

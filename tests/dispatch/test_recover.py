@@ -13,7 +13,7 @@ from comptoir.hosts import POLL
 from comptoir.jobs import Fault, JobState
 from comptoir.kit.errors import Unavailable
 from comptoir.reports import audit
-from tests.street import SIGNUP_UUSD, FakeLine, Street, deliver, finish_well, open_street
+from tests.street import SIGNUP_UUSD, FakeChannel, Street, deliver, finish_well, open_street
 
 
 class TestRecover:
@@ -27,14 +27,14 @@ class TestRecover:
             queue, live = street.core.jobs.queue, street.core.jobs.live
             assert [queue.before(job_id) for job_id in ids] == [None, 0, 1, 2]
             assert street.core.state(Buyers).in_flight.counts() == {buyer: 4}
-            line = FakeLine()
-            street.link(host_id, line)
+            channel = FakeChannel()
+            street.link(host_id, channel)
             for job_id in ids:
                 job = live.get(job_id)
                 assert job is not None
                 await finish_well(street.core, job)
-                await street.core.background.settle_down()
-            assert [job.id for job, _ in line.sent] == ids[1:]
+                await street.core.background.drain_tasks()
+            assert [job.id for job, _ in channel.sent] == ids[1:]
             assert street.core.state(Buyers).in_flight.counts() == {}
             assert await audit(street.core.db) == []
 
@@ -65,15 +65,15 @@ class TestRecover:
             buyer, job = street.buyer_id, await street.submit()
 
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
-            line = FakeLine()
-            street.link(host_id, line)
+            channel = FakeChannel()
+            street.link(host_id, channel)
             revived = street.core.jobs.live.get(job.id)
             assert revived is not None
             await fail(street.core, revived, code="frames_gone", message="gone", fault=Fault.COORDINATOR)
             async with asyncio.timeout(10):
-                while not line.sent:
+                while not channel.sent:
                     await asyncio.sleep(0)
-            assert [sent for sent, _ in line.sent] == [revived]
+            assert [sent for sent, _ in channel.sent] == [revived]
             await finish_well(street.core, revived)
             assert revived.state == JobState.COMPLETED
             assert street.core.fleet.get(host_id).stored().jobs_failed == 0
@@ -83,13 +83,13 @@ class TestRecover:
         self, tmp_path: Path, database_address: str
     ) -> None:
         async with open_street(tmp_path, database=database_address) as street:
-            _, line = await street.host()
+            _, channel = await street.host()
             job = await street.submit()
 
             await fail(street.core, job, code="frames_gone", message="gone", fault=Fault.COORDINATOR)
 
             assert job.state == JobState.FAILED
-            assert len(line.sent) == 1
+            assert len(channel.sent) == 1
 
     async def test_a_polling_host_has_no_frames_so_its_job_goes_back_in_line(
         self, tmp_path: Path, database_address: str
@@ -164,12 +164,12 @@ class TestDrain:
 
     async def test_what_could_not_be_sent_any_more_waits_in_line_and_blames_nobody(self, street: Street) -> None:
         """Its host was sent away while the lease was written: it links to another coordinator, and has nothing to bring there."""
-        host_id, line = await street.host()
+        host_id, channel = await street.host()
         running, waiting = await street.submit(), await street.submit()
         street.core.state(Shutdown).refuse_jobs()
-        line.open = False
+        channel.open = False
         await finish_well(street.core, running)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert (waiting.state, waiting.lease, host_id in waiting.tried) == (JobState.QUEUED, None, False)
         (attempt,) = await street.core.jobs.attempts(waiting.id)

@@ -7,7 +7,7 @@ import pytest
 
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
-from comptoir.dispatch.ending_later import Later
+from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import JobState
 from comptoir.kit.errors import Unavailable
@@ -110,5 +110,5 @@ class TestFinish:
             await job.ended()
 
         assert job.state == JobState.COMPLETED
-        assert len(street.core.state(Later)) == 0
+        assert len(street.core.state(DeferredSettlements)) == 0
         assert await audit(street.core.db) == []

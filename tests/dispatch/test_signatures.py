@@ -17,7 +17,7 @@ from comptoir.ledger import audit
 from comptoir.link import Frame, ModelOffer, Usage, segment_bytes
 from comptoir.receipts import read_registry, verify
 from tests.post import Post, open_post
-from tests.street import FakeLine
+from tests.street import FakeChannel
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def delivered_job(post: Post, key: SigningKey) -> LiveJob:
     core = post.core
     offer = ModelOffer("m", ["chat"], 1000, 0, 100_000_000)
     host = await add_host(core, NewHost(gpu="x", models=(offer,), transport=LINK, public_key=key.public_key))
-    core.lines[host.host_id] = FakeLine()
+    core.channels[host.host_id] = FakeChannel()
     core.fleet.mark_linked(host.host_id)
     job = await submit(core, Order(post.buyer_id, "test", "chat", "m", b"{}", 10, True))
     take_frames(core, job, 0, [Frame("a"), Frame("b")])

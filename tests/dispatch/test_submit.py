@@ -12,7 +12,7 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.onboard import add_user
 from comptoir.dispatch.submit import Order, submit, submit_verb
-from comptoir.hosts import ACTIVE, Away
+from comptoir.hosts import ACTIVE, RemoteHosts
 from comptoir.jobs import JobExists, JobState
 from comptoir.kinds import Part, hold_of
 from comptoir.kit.errors import Unavailable
@@ -86,7 +86,7 @@ class TestSubmit:
         """Chosen where another coordinator has it, it links here while the job is written: its slots are counted anew then."""
         host_id, line = await street.host()
         street.unlink(host_id)
-        Away(street.core.fleet).note_away(host_id, node_id=b"another-16-bytes", status=ACTIVE, free=1, total=1)
+        RemoteHosts(street.core.fleet).note_remote(host_id, node_id=b"another-16-bytes", status=ACTIVE, free=1, total=1)
         batch = street.core.db.batch
 
         async def comes_meanwhile(verb: Any, item: Any, **named: Any) -> Any:
@@ -97,7 +97,7 @@ class TestSubmit:
 
         monkeypatch.setattr(street.core.db, "batch", comes_meanwhile)
         job = await street.submit()
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert (job.state, job.host_id) == (JobState.RUNNING, host_id)
         assert street.core.fleet.get(host_id).slots.free == 0
@@ -145,7 +145,7 @@ class TestRefused:
             await narrow.submit()
 
         await narrow.host()
-        await narrow.core.background.settle_down()
+        await narrow.core.background.drain_tasks()
         await narrow.submit()
         with pytest.raises(TooManyJobs):
             await narrow.submit()

@@ -15,7 +15,7 @@ from comptoir.hosts import POLL
 from comptoir.jobs import Fault, JobState, LiveJob
 from comptoir.kinds.tokens import TOOLS_S
 from tests.dispatch.continuing import lease_of
-from tests.street import GOES_ON, MODEL, FakeLine, Street, deliver, open_street
+from tests.street import GOES_ON, MODEL, FakeChannel, Street, deliver, open_street
 
 
 async def running(street: Street, *, frames: int = 3) -> LiveJob:
@@ -188,7 +188,7 @@ class TestDroppedLink:
         async with asyncio.timeout(10):
             while not job.segments or job.lease is None:
                 await asyncio.sleep(0)
-        await street.core.background.settle_down()
+        await street.core.background.drain_tasks()
 
         assert job.host_id != first
 
@@ -198,7 +198,7 @@ class TestDroppedLink:
         await street.host(offer=GOES_ON)
         lease = lease_of(job)
         host_id = drop(street, job)
-        street.link(host_id, FakeLine())
+        street.link(host_id, FakeChannel())
         lease.dropped_s = 0.0
 
         await silent_for(street, 0.5)

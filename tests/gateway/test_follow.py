@@ -1,6 +1,6 @@
 """What became of a job that somebody waits for, as the gateway tells it."""
 
-from comptoir.gateway import began_anew
+from comptoir.gateway import restarted_elsewhere
 from comptoir.jobs import RESTARTED, Fault, JobState
 from comptoir.link import Usage
 from tests.rooms.jobs.test_live import make_job
@@ -12,7 +12,7 @@ class TestBeganAnew:
 
         job.break_off()
 
-        assert began_anew(job)
+        assert restarted_elsewhere(job)
 
     def test_a_job_has_not_whose_host_says_so(self) -> None:
         """A host chooses the code that its job ends with: by this one it had a coordinator look for the job for ever."""
@@ -23,4 +23,4 @@ class TestBeganAnew:
             error_message="", error_status=502, error_body=b"", retry_after_s=0.0, host_id=None,
         )  # fmt: skip
 
-        assert not began_anew(job)
+        assert not restarted_elsewhere(job)

@@ -30,7 +30,6 @@ EXCEPTIONS: set[tuple[str, str]] = set()
 OTHERS = {
     ("src/comptoir/app.py", "self._app.closing"),
     ("src/comptoir/chain/types.py", "object.__setattr__"),
-    ("src/comptoir/cli/answer.py", "self.reply.anew"),
     ("src/comptoir/dispatch/settle.py", "facts.segments[-1]"),
     ("src/comptoir/hosts/fleet.py", "candidate.rate_in"),
     ("src/comptoir/hosts/fleet.py", "candidate.rate_out"),
@@ -90,7 +89,7 @@ PLANTED = [
     ("with a as job.hedge: pass", "job.hedge"),
     ("core.jobs.live.get(job_id).closing = False", "core.jobs.live.get(job_id).closing"),
     ("self._job.owner_node = b''", "self._job.owner_node"),
-    ("lease.end_there = 5", "lease.end_there"),
+    ("lease.frames_at_worker = 5", "lease.frames_at_worker"),
     ("job.segments[-1] = segment", "job.segments[-1]"),
     ("del job.frames[3:]", "job.frames[3:]"),
     ("job.tried.add(host_id)", "job.tried.add"),

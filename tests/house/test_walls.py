@@ -46,7 +46,7 @@ WELCOME = [
     ("ledger/told.py", "import comptoir.events"),
     ("cli/host.py", "import comptoir.worker"),
     ("dialects/openai/routes.py", "import comptoir.dispatch, starlette"),
-    ("transports/push/line.py", "import comptoir.dispatch, aiohttp"),
+    ("transports/push/channel.py", "import comptoir.dispatch, aiohttp"),
     ("worker/loop.py", "import comptoir.link, aiohttp"),
 ]
 

@@ -208,7 +208,7 @@ class Shop:
         urls = {one: container.url for one, container in served.items()}
         host = HostProcess(self.folder, name, self.node.post.url, urls, timeout_s=timeout_s)
         self.stack.push_async_callback(host.kill)
-        before = list(self.node.core.lines.values())
+        before = list(self.node.core.channels.values())
         await host.start()
         await self.node.post.until_linked(beside=before)
         return host

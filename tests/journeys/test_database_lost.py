@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from comptoir.dispatch.ending_later import Later
+from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.kit.db import engine
 from tests.at_once import at_once
 from tests.post import Post, open_post
@@ -91,15 +91,15 @@ async def _outage(post: Post, *, lose: Callable[[], None], heal: Callable[[], No
         lose()
         # Somebody has to ask before anybody can know.
         asking = clients.create_task(_status_of(session, "POST", "/v1/chat/completions", _chat(stream=False)))
-        await _until(lambda: post.core.db.away)
+        await _until(lambda: post.core.db.unavailable)
         shown = len(seen[0].text)
         await _refused_at_once(session)
 
         await _until(lambda: all(one.text == " tok" * TOKENS for one in seen))
-        await _until(lambda: len(post.core.state(Later)) == STREAMS)
+        await _until(lambda: len(post.core.state(DeferredSettlements)) == STREAMS)
         assert len(seen[0].text) > shown
         assert [one.ends for one in seen] == [[]] * STREAMS
-        assert len(post.core.lines) == 1, "the worker's link stays open"
+        assert len(post.core.channels) == 1, "the worker's link stays open"
         assert await asking == 503
         assert await _status_of(session, "GET", "/health") == 503
 

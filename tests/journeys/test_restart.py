@@ -49,7 +49,7 @@ class TestRestart:
             async with coordinator(settings) as core:
                 buyer = (await add_user(core, username="ada", email=None, password=None)).user.id
                 work = asyncio.create_task(run_worker(config, stop=stop))
-                while not core.lines:
+                while not core.channels:
                     await asyncio.sleep(0.01)
                 body = b'{"messages":[{"role":"user","content":"hi"}],"max_tokens":%d}' % TOKENS
                 job = await submit(core, Order(buyer, "test", "chat", "trivial", body, TOKENS, True))

@@ -7,7 +7,7 @@ from comptoir.kit.signing import SigningKey
 from comptoir.link import Frame, Usage, segment_bytes
 from comptoir.reports import audit
 from tests.dispatch.continuing import lease_of, receipt
-from tests.street import SIGNUP_UUSD, FakeLine, Street
+from tests.street import SIGNUP_UUSD, FakeChannel, Street
 
 
 def pay_of(cost_uusd: int) -> int:
@@ -28,7 +28,7 @@ async def adds_up(
     street: Street, job: LiveJob, state: JobState, *, cost_uusd: int = 0, fault: Fault = Fault.NONE
 ) -> None:
     """Check the end of *job*: its state, cost and blame; that nothing is held any more, and that everything adds up."""
-    await street.core.background.settle_down()
+    await street.core.background.drain_tasks()
     assert (job.state, job.cost_uusd, job.fault) == (state, cost_uusd, fault)
     account = await street.core.ledger.account(street.buyer_id)
     assert (account.free_uusd, account.held_uusd) == (SIGNUP_UUSD - cost_uusd, 0)
@@ -37,9 +37,9 @@ async def adds_up(
     assert [host.slots.running for host in street.core.fleet] == [0] * len(list(street.core.fleet))
 
 
-def given(*lines: FakeLine) -> int:
+def given(*channels: FakeChannel) -> int:
     """How often a host was given a job."""
-    return sum([len(line.sent) for line in lines])
+    return sum([len(channel.sent) for channel in channels])
 
 
 def sign(job: LiveJob, key: SigningKey, usage: Usage) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.stream import complete
@@ -17,7 +17,7 @@ from comptoir.kit.signing import SigningKey
 from comptoir.ledger import InsufficientCredit
 from comptoir.link import COUNT_MAX, Usage
 from comptoir.reports import audit
-from comptoir.transports.handing import job_message
+from comptoir.transports.job_message import job_message
 from tests.dispatch.continuing import earned, lease_of, receipt
 from tests.kinds.ends import adds_up, pay_of, pieces, sign
 from tests.kinds.toys import (
@@ -33,7 +33,7 @@ from tests.kinds.toys import (
     offer,
     selling,
 )
-from tests.street import FakeLine, Street
+from tests.street import FakeChannel, Street
 
 
 class TestMeasured:
@@ -88,7 +88,7 @@ class TestMeasured:
             second, _ = await street.host(offer=said, public_key=key.public_key)
             job = await buy(street, Measured, most=5, body=self.SECONDS)
             pieces(street, job, "a", "b", count=1)
-            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST, unpaid=liar)
+            await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST, unpaid=liar)
             await self.done(street, job, seconds=90, letters=2, key=key)
             await adds_up(street, job, JobState.COMPLETED, cost_uusd=first_uusd + second_uusd)
             assert (await earned(street, first), await earned(street, second)) == (
@@ -119,10 +119,10 @@ class TestMeasured:
 class TestStaged:
     """Two stages of three sheets and of two."""
 
-    async def chain(self, street: Street, *keys: bytes) -> tuple[LiveJob, list[bytes], list[FakeLine]]:
+    async def chain(self, street: Street, *keys: bytes) -> tuple[LiveJob, list[bytes], list[FakeChannel]]:
         hosts = [await street.host(offer=offer(Staged, name=name, uusd=uusd)) for name, uusd in (("a", 10), ("b", 100))]
         job = await buy(street, Staged, most=5, body=b"3,2", stages=("a", "b"))
-        return job, [host for host, _ in hosts], [line for _, line in hosts]
+        return job, [host for host, _ in hosts], [channel for _, channel in hosts]
 
     async def stage(self, street: Street, job: LiveJob, count: int) -> None:
         pieces(street, job, *["sheet"] * count, count=1)
@@ -169,7 +169,7 @@ class TestStaged:
             await street.host(offer=offer(Staged, name="a", uusd=10))
             pieces(street, job, *["sheet"] * count, count=1)
             pieces(street, job, "end")
-            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+            await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
             assert (job.kind.stage(job), job.model, job.count) == ((1, "b", 3) if kept else (0, "a", 0))
             await cancel(street.core, job)
             await adds_up(street, job, JobState.CANCELLED, cost_uusd=30 * kept, fault=Fault.BUYER)
@@ -184,7 +184,7 @@ class TestStaged:
         async with selling(tmp_path, database=database_address, buyer=buyer) as street:
             again = street.core.jobs.live.get(job.id)
             assert again is not None
-            street.link(second, FakeLine())
+            street.link(second, FakeChannel())
             assert (again.kind.stage(again), again.model, again.count, lease_of(again).host_id) == (1, "b", 2, second)
             await self.stage(street, again, 2)
             await adds_up(street, again, JobState.COMPLETED, cost_uusd=20 + 200)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from comptoir.dispatch.assign import lose, pump
+from comptoir.dispatch.assign import assign_waiting, revoke_lease
 from comptoir.dispatch.cancel import cancel
-from comptoir.dispatch.ending_later import Later, or_later
+from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.hedge import begin
@@ -41,23 +41,23 @@ from tests.kinds.toys import (
     selling,
 )
 from tests.servers import OwnServer
-from tests.street import FakeLine
+from tests.street import FakeChannel
 
 
 class TestRunAgain:
     async def test_a_lost_host_is_paid_nothing_and_the_next_one_begins_at_the_start(self, tmp_path: Path) -> None:
         async with selling(tmp_path) as street:
             first, _ = await street.host(offer=offer(RunAgain))
-            second, line = await street.host(offer=offer(RunAgain))
+            second, channel = await street.host(offer=offer(RunAgain))
             job = await buy(street, RunAgain, most=1)
             reader, late = Reader(job), Reader(job)
             pieces(street, job, "10%", "20%")
             assert len(await reader.next() or []) == 2
 
-            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+            await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
 
             assert (lease_of(job).host_id, lease_of(job).first_frame, job.frames, job.restarts) == (second, 0, [], 1)
-            assert given(line) == 1
+            assert given(channel) == 1
             assert await reader.next() is None and reader.misled
             await whole(street, job)
             assert [frame.text for frame in await late.next() or []] == ["whole"] and not late.misled
@@ -142,7 +142,7 @@ class TestRunAgain:
                 for host_id in hosts:
                     street.core.fleet.seen(host_id)
                 await sweep(street.core)
-                await street.core.background.settle_down()
+                await street.core.background.drain_tasks()
                 assert (lease_of(job) is first) is kept
             await whole(street, job)
 
@@ -161,8 +161,8 @@ class TestRunAgainWithoutDatabase:
             pieces(street, job, "10%")
             own_server.kill()
             with pytest.raises(Unavailable):
-                await or_later(
-                    street.core, job, lambda: lose(street.core, job, lease, "it broke", fault=Fault.HOST)
+                await retry_when_db_returns(
+                    street.core, job, lambda: revoke_lease(street.core, job, lease, "it broke", fault=Fault.HOST)
                 )  # fmt: skip
             assert (job.lease, job.frames) == (lease, [])
             if goes_on:
@@ -172,9 +172,9 @@ class TestRunAgainWithoutDatabase:
             own_server.start()
             async with asyncio.timeout(20):
                 await street.core.db.present()
-                while len(street.core.state(Later)):
+                while len(street.core.state(DeferredSettlements)):
                     await asyncio.sleep(0.01)
-            await street.core.background.settle_down()
+            await street.core.background.drain_tasks()
             if not goes_on:
                 assert (lease_of(job).host_id, job.restarts) == (second, 1)
                 await whole(street, job)
@@ -194,13 +194,13 @@ class TestRunAgainAfterARestart:
         async with selling(tmp_path, database=database_address, buyer=buyer) as street:
             again = street.core.jobs.live.get(job.id)
             assert again is not None and again.frames == []
-            street.link(second, FakeLine())
+            street.link(second, FakeChannel())
             if back:
-                street.link(first, FakeLine())
-                lease_of(again).bring(1)
+                street.link(first, FakeChannel())
+                lease_of(again).note_frames_at_worker(1)
                 pieces(street, again, "10%")
             else:
-                await lose(street.core, again, lease_of(again), "it did not come back", fault=Fault.HOST)
+                await revoke_lease(street.core, again, lease_of(again), "it did not come back", fault=Fault.HOST)
             assert lease_of(again).host_id == (first if back else second)
             await whole(street, again)
             await adds_up(street, again, JobState.COMPLETED, cost_uusd=EACH_UUSD)
@@ -215,9 +215,9 @@ class TestRunAgainAfterARestart:
         async with selling(tmp_path, buyer=buyer) as street:
             again = street.core.jobs.live.get(job.id)
             assert again is not None
-            street.link(second, FakeLine())
+            street.link(second, FakeChannel())
             pieces(street, again, "10%")
-            await lose(street.core, again, lease_of(again), "it broke", fault=Fault.HOST)
+            await revoke_lease(street.core, again, lease_of(again), "it broke", fault=Fault.HOST)
             assert (again.restarts, again.frames) == (1, [])
             await whole(street, again)
             assert (await street.core.jobs.get(job.id)).restarts == 1
@@ -230,41 +230,41 @@ class TestOnce:
     @pytest.mark.parametrize("charge", [True, False])
     async def test_a_lost_host_ends_it(self, tmp_path: Path, sent: int, charge: bool) -> None:
         async with selling(tmp_path, charge_for_broken_answers=charge) as street:
-            lines = [(await street.host(offer=offer(Once)))[1] for _ in range(2)]
+            channels = [(await street.host(offer=offer(Once)))[1] for _ in range(2)]
             job = await buy(street, Once)
             pieces(street, job, *["done"] * sent, count=1)
-            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+            await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
             await adds_up(street, job, JobState.FAILED, cost_uusd=sent * EACH_UUSD * charge, fault=Fault.HOST)
-            assert given(*lines) == 1
+            assert given(*channels) == 1
 
     @pytest.mark.parametrize("fault", [Fault.BUYER, Fault.HOST, Fault.CAPACITY, Fault.COORDINATOR])
     async def test_a_failure_ends_it_with_who_is_to_blame(self, tmp_path: Path, fault: Fault) -> None:
         async with selling(tmp_path) as street:
-            lines = [(await street.host(offer=offer(Once)))[1] for _ in range(2)]
+            channels = [(await street.host(offer=offer(Once)))[1] for _ in range(2)]
             job = await buy(street, Once)
             await fail(street.core, job, code="broke", message="it broke", fault=fault)
             await adds_up(street, job, JobState.FAILED, fault=fault)
-            assert (given(*lines), job.error_code) == (1, "broke")
+            assert (given(*channels), job.error_code) == (1, "broke")
 
     async def test_no_second_host_is_started_beside_the_first(self, tmp_path: Path) -> None:
         async with selling(tmp_path, hedge=True) as street:
-            lines = [(await street.host(offer=offer(Once)))[1] for _ in range(2)]
+            channels = [(await street.host(offer=offer(Once)))[1] for _ in range(2)]
             job = await buy(street, Once)
             begin(street.core, job, lease_of(job))
-            assert (job.hedge, given(*lines)) == (None, 1)
+            assert (job.hedge, given(*channels)) == (None, 1)
             await cancel(street.core, job)
 
     async def test_no_host_begins_before_it_is_written(self, tmp_path: Path) -> None:
         """A buyer who is told that the order was not written orders again."""
         async with selling(tmp_path) as street:
-            _, line = await street.host(offer=offer(Once, uusd=1))
+            _, channel = await street.host(offer=offer(Once, uusd=1))
             # From here on the buyer's credit is known.
             await complete(street.core, await buy(street, Once, most=1), finish_reason="stop", usage=Usage())
             task = asyncio.create_task(buy(street, Once, most=1))
             await asyncio.sleep(0)
-            assert given(line) == 1
+            assert given(channel) == 1
             job = await task
-            assert given(line) == 2
+            assert given(channel) == 2
             await cancel(street.core, job)
 
     @pytest.mark.parametrize("away_s", [1.0, 9.0])
@@ -273,7 +273,7 @@ class TestOnce:
     ) -> None:
         async with selling(tmp_path) as street:
             first, _ = await street.host(offer=offer(Once))
-            _, line = await street.host(offer=offer(Once))
+            _, channel = await street.host(offer=offer(Once))
             job = await buy(street, Once)
             lease = lease_of(job)
             street.unlink(first)
@@ -281,24 +281,24 @@ class TestOnce:
             street.clock.advance(seconds=away_s)
             await sweep(street.core)
             assert job.lease is lease
-            street.link(first, FakeLine())
+            street.link(first, FakeChannel())
             lease.relink(street.clock.monotonic_s())
             pieces(street, job, "done", count=1)
             await complete(street.core, job, finish_reason="stop", usage=Usage())
             await adds_up(street, job, JobState.COMPLETED, cost_uusd=EACH_UUSD)
-            assert given(line) == 0
+            assert given(channel) == 0
 
     async def test_one_that_no_host_was_sent_goes_to_another_and_nobody_is_blamed(self, tmp_path: Path) -> None:
         async with selling(tmp_path) as street:
             first, shut = await street.host(offer=offer(Once))
             shut.open = False
             job = await buy(street, Once)
-            await street.core.background.settle_down()
+            await street.core.background.drain_tasks()
             street.unlink(first)
-            second, line = await street.host(offer=offer(Once))
-            pump(street.core, second)
-            await street.core.background.settle_down()
-            assert (lease_of(job).host_id, given(shut, line)) == (second, 1)
+            second, channel = await street.host(offer=offer(Once))
+            assign_waiting(street.core, second)
+            await street.core.background.drain_tasks()
+            assert (lease_of(job).host_id, given(shut, channel)) == (second, 1)
             assert street.core.fleet.get(first).stored().jobs_failed == 0
             pieces(street, job, "done", count=1)
             await complete(street.core, job, finish_reason="stop", usage=Usage())
@@ -333,12 +333,12 @@ class TestOnceAfterARestart:
             pieces(street, job, "done", count=1)
 
         async with selling(tmp_path, database=database_address, buyer=buyer) as street:
-            other = FakeLine()
+            other = FakeChannel()
             street.link(second, other)
             again = street.core.jobs.live.get(job.id)
             assert again is not None and again.lease is not None
             if back:
-                street.link(first, FakeLine())
+                street.link(first, FakeChannel())
                 pieces(street, again, "done", count=1)
                 await complete(street.core, again, finish_reason="stop", usage=Usage())
                 await adds_up(street, again, JobState.COMPLETED, cost_uusd=EACH_UUSD)
@@ -352,7 +352,7 @@ class TestOnceAfterARestart:
         async with selling(tmp_path) as street:
             new = NewHost(gpu="x", models=(offer(Once),), slots=1, transport=POLL, speaks=NATIVE)
             first = (await add_host(street.core, new)).host_id
-            street.link(first, FakeLine())
+            street.link(first, FakeChannel())
             job, buyer = await buy(street, Once), street.buyer_id
             assert lease_of(job).host_id == first
 
@@ -368,8 +368,8 @@ class TestOnceAfterARestart:
             job, buyer = await buy(street, Once), street.buyer_id
 
         async with selling(tmp_path, buyer=buyer) as street:
-            street.link(first, FakeLine())
-            await street.core.background.settle_down()
+            street.link(first, FakeChannel())
+            await street.core.background.drain_tasks()
             again = street.core.jobs.live.get(job.id)
             assert again is not None and lease_of(again).host_id == first
             await cancel(street.core, again)
@@ -384,14 +384,14 @@ class TestWholeOrNothing:
             hosts = [(await street.host(offer=offer(WholeOrNothing, can_continue=True)))[0] for _ in range(2)]
             job = await buy(street, WholeOrNothing, most=5)
             pieces(street, job, "a", "b", count=1)
-            await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+            await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
             assert lease_of(job).first_frame == 2
             pieces(street, job, *"cde" if ends else "cd", count=1)
             if ends:
                 await complete(street.core, job, finish_reason="stop", usage=Usage())
                 await adds_up(street, job, JobState.COMPLETED, cost_uusd=5 * EACH_UUSD)
             else:
-                await lose(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+                await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
                 await adds_up(street, job, JobState.FAILED, fault=Fault.HOST)
             assert [await earned(street, host) > 0 for host in hosts] == [ends] * 2
 
@@ -428,7 +428,7 @@ class TestUnsold:
             assert over is not None
             await adds_up(street, over, JobState.FAILED, fault=Fault.COORDINATOR)
             # The worker that held the lease comes back, and is told that it is closed.
-            street.link(hosts[-1][0], FakeLine())
+            street.link(hosts[-1][0], FakeChannel())
             assert street.core.jobs.live.leases_of(hosts[-1][0]) == []
             (listed,), _ = await street.core.jobs.page(owner_id=buyer)
             assert listed.kind == kind.name

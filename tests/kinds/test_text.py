@@ -61,7 +61,7 @@ class TestRouting:
             waiting = await submit(street.core, Order(street.buyer_id, "test", "chat", MODEL, NOT_PLAIN[2], 5, True))
 
             _, polling = await street.host(transport=POLL)
-            await street.core.background.settle_down()
+            await street.core.background.drain_tasks()
 
             assert polling.sent == []
             assert waiting.lease is None

@@ -117,7 +117,7 @@ class TestSurvey:
             assert written.wait(10)
             return [*found, fetch("SELECT count(*) FROM things")[0][0]]
 
-        survey = asyncio.create_task(database.survey(look))
+        survey = asyncio.create_task(database.read_snapshot(look))
         assert await asyncio.to_thread(began.wait, 10)
         await database.run(lambda tx: tx.insert(THINGS, [(key(1), "a", 1, None)]))
         written.set()
@@ -129,7 +129,7 @@ class TestSurvey:
         await database.run(lambda tx: tx.insert(THINGS, [(key(1), "a", 1, None)]))
 
         with pytest.raises(Exception, match=r"read-only|out of reach"):
-            await database.survey(lambda fetch: fetch("DELETE FROM things"))
+            await database.read_snapshot(lambda fetch: fetch("DELETE FROM things"))
 
         assert await database.fetch("SELECT count(*) FROM things") == [(1,)]
 

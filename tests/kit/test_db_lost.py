@@ -114,7 +114,7 @@ async def away(own_server: OwnServer, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 
 async def until_away(database: Database) -> None:
     async with asyncio.timeout(20):
-        while not database.away:
+        while not database.unavailable:
             await asyncio.sleep(0.01)
 
 
@@ -125,7 +125,7 @@ async def refused_at_once(database: Database) -> None:
             database.run(Mark()),
             database.batch(lambda tx, items: [1 for _ in items], 1),
             count(database),
-            database.survey(lambda fetch: fetch("SELECT 1")),
+            database.read_snapshot(lambda fetch: fetch("SELECT 1")),
         ):
             with pytest.raises(Unavailable):
                 await ask
@@ -282,7 +282,7 @@ class TestSlowGroup:
         with pytest.raises(Unavailable):
             await database.run(Mark())
         await slow
-        assert not database.away
+        assert not database.unavailable
         assert await database.run(Mark()) == 0
 
 

@@ -22,8 +22,8 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.assign import Requeued, requeue_verb, start_verb
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
-from comptoir.dispatch.core import Turn
-from comptoir.dispatch.ending_later import Later
+from comptoir.dispatch.core import CommandOrder
+from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.onboard import add_host, add_user
 from comptoir.dispatch.settle import Ending, _item, settle_verb
@@ -51,7 +51,7 @@ from comptoir.reports.audit import differences
 from comptoir.settings import Settings
 from tests.machines import Gate, LoopMachine
 from tests.proofs.model import BROKEN_WAIT_S, FEE_BPS, LEASE_S, TTL_S, Model, ModelHost, ModelJob
-from tests.street import GOES_ON, OFFER, FakeLine, order
+from tests.street import GOES_ON, OFFER, FakeChannel, order
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class Street:
         )  # fmt: skip
         self._opened = AsyncExitStack()
         self.core: Core
-        self.lines: dict[bytes, FakeLine] = {}
+        self.channels: dict[bytes, FakeChannel] = {}
         self.written: list[Command] = []
         self.refuse = ""
         """Name of the verb whose next command the database refuses; ``any`` for whichever comes first."""
@@ -97,7 +97,7 @@ class Street:
         self.refuse = ""
         await self._opened.aclose()
         self._opened = AsyncExitStack()
-        self.lines.clear()
+        self.channels.clear()
 
     def _watch(self, core: Core) -> None:
         batch = core.db.batch
@@ -123,8 +123,8 @@ class Street:
         """Wait until nothing goes on by itself any more."""
         for _ in range(4):
             await asyncio.sleep(0)
-            await self.core.background.settle_down()
-            while len(self.core.state(Later)) or self.core.state(Later)._task is not None:
+            await self.core.background.drain_tasks()
+            while len(self.core.state(DeferredSettlements)) or self.core.state(DeferredSettlements)._task is not None:
                 await asyncio.sleep(0)
 
 
@@ -242,8 +242,8 @@ class StreetMachine(LoopMachine):
         return cancel(self.core, live)
 
     def link(self, host: ModelHost) -> None:
-        line = self.street.lines.setdefault(host.id, FakeLine())
-        self.core.lines[host.id] = line
+        channel = self.street.channels.setdefault(host.id, FakeChannel())
+        self.core.channels[host.id] = channel
         if host.polls:
             self.core.fleet.poll_began(host.id)
             host.waiting += 1
@@ -252,7 +252,7 @@ class StreetMachine(LoopMachine):
         host.linked = True
 
     def unlink(self, host: ModelHost) -> None:
-        del self.core.lines[host.id]
+        del self.core.channels[host.id]
         self.core.fleet.unlinked(host.id)
         host.linked = False
         for live in self.core.jobs.live.leases_of(host.id):
@@ -287,11 +287,11 @@ class StreetMachine(LoopMachine):
 
     async def hasty(self, buyer: bytes, max_tokens: int, meanwhile: str) -> LiveJob:
         """Buy, while the host that was given the job before its commit goes on already."""
-        before = {host_id: len(line.sent) for host_id, line in self.street.lines.items()}
+        before = {host_id: len(channel.sent) for host_id, channel in self.street.channels.items()}
         buying = asyncio.ensure_future(self.submit(buyer, max_tokens, True))
         await asyncio.sleep(0)
-        for host_id, line in self.street.lines.items():
-            for live, _ in line.sent[before[host_id] :]:
+        for host_id, channel in self.street.channels.items():
+            for live, _ in channel.sent[before[host_id] :]:
                 if meanwhile == "frames":
                     take_frames(self.core, live, 0, [Frame("early ")])
                 elif meanwhile == "done":
@@ -395,11 +395,11 @@ class StreetMachine(LoopMachine):
             live = self.live(job)
             item = _item(self.core, live, live.lease, Ending(JobState.COMPLETED))
             lost = structs.replace(item.finish, state=JobState.QUEUED, attempt_state=AttemptState.LOST, frames=b"")
-            late += [(settle_verb, item, Turn.SETTLE), (requeue_verb, Requeued(lost), Turn.REQUEUE)]
+            late += [(settle_verb, item, CommandOrder.SETTLE), (requeue_verb, Requeued(lost), CommandOrder.REQUEUE)]
         for job in self.model.waiting()[:1]:
             node_id, host_id = self.core.node_id, next(iter(self.model.hosts))
             item = Start(job.id, new_id(), host_id, len(job.frames), 1, 99, node_id, node_id, 1, 1)
-            late.append((start_verb, item, Turn.START))
+            late.append((start_verb, item, CommandOrder.START))
         return late
 
     async def run_late(self, commands: Sequence[Command]) -> None:

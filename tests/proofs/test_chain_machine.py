@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from comptoir.dispatch import assign, ending_later, expire, watch
+from comptoir.dispatch import assign, deferred_settlements, expire, watch
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.onboard import add_host, add_user
@@ -361,7 +361,7 @@ def no_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing happens because real time passes, as in `tests.proofs.test_job_machine`."""
     monkeypatch.setattr(expire, "SWEEP_S", 10**6)
     monkeypatch.setattr(assign, "SAME_HOST_AGAIN_S", 0.0)
-    monkeypatch.setattr(ending_later, "PAUSE_S", 0.0)
+    monkeypatch.setattr(deferred_settlements, "PAUSE_S", 0.0)
     monkeypatch.setattr(watch, "TOGETHER_MIN", 100)
 
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from comptoir.dispatch.assign import start_verb
-from comptoir.dispatch.core import Turn
+from comptoir.dispatch.core import CommandOrder
 from comptoir.dispatch.settle import Ending, Settled, _item, settle_verb
 from comptoir.jobs import JobFinished, JobMoved, JobRow, Jobs, JobState, Start
 from comptoir.jobs.store import claim_rows
@@ -107,10 +107,10 @@ class TestStandstill:
         item = _item(street.core, job, job.lease, Ending(JobState.CANCELLED))
         item = msgspec.structs.replace(item, receipts=StandingReceipts(street.core.receipts, still))
 
-        ending = databases[0].batch(settle_verb, item, turn=Turn.SETTLE)
+        ending = databases[0].batch(settle_verb, item, turn=CommandOrder.SETTLE)
         await still.entered()
         try:
-            taken = await Jobs(databases[1]).take_over(node_id=new_id(), of=[street.core.node_id])
+            taken = await Jobs(databases[1]).claim_orphans(node_id=new_id(), of=[street.core.node_id])
         finally:
             still.release()
 
@@ -129,7 +129,7 @@ class TestStandstill:
 
         first = databases[0].run(slowly)
         await still.entered()
-        second = asyncio.ensure_future(Jobs(databases[1]).take_over(node_id=nodes[1], of=[dead], limit=GROUP))
+        second = asyncio.ensure_future(Jobs(databases[1]).claim_orphans(node_id=nodes[1], of=[dead], limit=GROUP))
         # One that took no notice of the first would now wait for its commit, and then take the same jobs.
         await asyncio.wait([second], timeout=NOTICED_S)
         still.release()
@@ -172,7 +172,7 @@ class TestClaims:
         while True:
             asks = [
                 lambda database, node=node: [
-                    asyncio.ensure_future(Jobs(database).take_over(node_id=node, of=[dead], limit=GROUP))
+                    asyncio.ensure_future(Jobs(database).claim_orphans(node_id=node, of=[dead], limit=GROUP))
                 ]
                 for node in nodes
             ]
@@ -198,9 +198,11 @@ class TestClaims:
             group = jobs[first : first + GROUP]
             items = [_item(street.core, job, job.lease, Ending(JobState.CANCELLED)) for job in group]
             asks = [
-                lambda database, items=items: [database.batch(settle_verb, item, turn=Turn.SETTLE) for item in items],
+                lambda database, items=items: [
+                    database.batch(settle_verb, item, turn=CommandOrder.SETTLE) for item in items
+                ],
                 lambda database: [
-                    asyncio.ensure_future(Jobs(database).take_over(node_id=heir, of=[dead], limit=GROUP))
+                    asyncio.ensure_future(Jobs(database).claim_orphans(node_id=heir, of=[dead], limit=GROUP))
                 ],
             ]
             outcomes, (rows,) = await race(databases, asks)

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from comptoir.dispatch import assign, ending_later, expire, watch
+from comptoir.dispatch import assign, deferred_settlements, expire, watch
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
@@ -321,7 +321,7 @@ def no_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing happens because real time passes: the test sweeps, and what may be given again is given at once."""
     monkeypatch.setattr(expire, "SWEEP_S", 10**6)
     monkeypatch.setattr(assign, "SAME_HOST_AGAIN_S", 0.0)
-    monkeypatch.setattr(ending_later, "PAUSE_S", 0.0)
+    monkeypatch.setattr(deferred_settlements, "PAUSE_S", 0.0)
     # Four links that drop at one moment are taken for the house's own fault; with four hosts in all that is too often.
     monkeypatch.setattr(watch, "TOGETHER_MIN", 100)
 

@@ -104,7 +104,7 @@ class TestAnswers:
         host = await register(market, endpoint_url="http://127.0.0.1:1/never")
         asking = asyncio.create_task(host.next())
         async with asyncio.timeout(5):
-            while not len(market.core.lines[host.id].polls):  # type: ignore[attr-defined]
+            while not len(market.core.channels[host.id].polls):  # type: ignore[attr-defined]
                 await asyncio.sleep(0.001)
         _, end = await bought(market)
         job = await asking
@@ -118,7 +118,7 @@ class TestAnswers:
         handler = answering(lambda job: [frames(job, 0, "a") + b"\n" + done(job, 1)])
         async with serving(handler) as url:
             host = await register(market, endpoint_url=url)
-            del market.core.lines[host.id]
+            del market.core.channels[host.id]
             assert (await host.caller.post("/house/host/pulse", {})).status == 200
             _, end = await bought(market)
 

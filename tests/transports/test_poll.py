@@ -16,7 +16,7 @@ from comptoir.hosts import Host
 from comptoir.jobs import JobState
 from comptoir.ledger import audit
 from comptoir.settings import Settings
-from comptoir.transports.poll import POLLS_PER_HOST_MAX, PollLine
+from comptoir.transports.poll import POLLS_PER_HOST_MAX, PollChannel
 from tests.at_once import at_once
 from tests.dialects.infrintia.caller import LLAMA, Caller
 from tests.dialects.infrintia.conftest import CHEAP_PASSWORDS, QUICK, Market, market_of
@@ -121,13 +121,13 @@ class TestNextJob:
 
     async def test_too_many_polls_of_one_host_are_refused(self, market: Market) -> None:
         host = await market.anyone.register()
-        line = PollLine(market.core, record_of(market, host).id)
-        market.core.lines[record_of(market, host).id] = line
-        line._polls.extend([object()] * POLLS_PER_HOST_MAX)  # type: ignore[list-item]
+        channel = PollChannel(market.core, record_of(market, host).id)
+        market.core.channels[record_of(market, host).id] = channel
+        channel._polls.extend([object()] * POLLS_PER_HOST_MAX)  # type: ignore[list-item]
 
         refused = await host.next_job(wait_s=0)
 
-        line._polls.clear()
+        channel._polls.clear()
         assert refused.status == 429
         assert refused.headers["retry-after"] == "1"
 
@@ -209,12 +209,12 @@ class TestHangUp:
         host = await market.anyone.register()
         poll = asyncio.create_task(host.next_job())
         await until_waiting(market, host)
-        line = market.core.lines[record_of(market, host).id]
-        assert isinstance(line, PollLine)
+        channel = market.core.channels[record_of(market, host).id]
+        assert isinstance(channel, PollChannel)
         submitting = asyncio.create_task(market.buyer.run())
         while record_of(market, host).slots.waiting:
             await asyncio.sleep(0)
-        line._hang_up(line._polls[0])
+        channel._hang_up(channel._polls[0])
 
         assert (await poll).status == 204
         bought = await submitting

@@ -344,8 +344,8 @@ class TestBounds:
         async with serving(handler) as url:
             host: Caller = await market.anyone.register(endpoint_url=url)
             poll = asyncio.create_task(host.next_job())
-            line = market.core.lines[bytes.fromhex(host.host_id[5:])]
-            while not line.polls:  # type: ignore[attr-defined]
+            channel = market.core.channels[bytes.fromhex(host.host_id[5:])]
+            while not channel.polls:  # type: ignore[attr-defined]
                 await asyncio.sleep(0)
             bought = await market.buyer.run()
             given = await poll

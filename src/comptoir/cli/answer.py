@@ -55,7 +55,7 @@ class Reply:
         self.usage: dict[str, Any] = {}
         self.job = ""
         self.model = ""
-        self.anew = False
+        self.restarted = False
         """Whether this connection tells another answer than the one before: it had to begin anew."""
         self._at = 0
         """How much of *text* this connection has told."""
@@ -63,7 +63,7 @@ class Reply:
     def told_again(self) -> None:
         """A new connection begins to tell the answer from its start."""
         self._at = 0
-        self.anew = False
+        self.restarted = False
 
     def take(self, data: str) -> str:
         """Take one event; return the text that is new.
@@ -90,7 +90,7 @@ class Reply:
     def _new(self, text: str) -> str:
         known = self.text[self._at : self._at + len(text)]
         if not text.startswith(known):
-            self.anew = True
+            self.restarted = True
             self.text = self.text[: self._at] + text
             self._at = len(self.text)
             return self.text
@@ -166,8 +166,8 @@ class Answer:
             return
         self._broken_s, self._tries = 0.0, 0
         self._watcher.piece()
-        if self.reply.anew:
-            self.reply.anew = False
+        if self.reply.restarted:
+            self.reply.restarted = False
             click.echo("\nthe answer had to begin anew: host and coordinator were lost together", err=True)
         if self._shown:
             sys.stdout.write(harmless(text) if self._watched else text)
@@ -202,8 +202,8 @@ class Answer:
         try:
             found = self._api.get("/house/status").json()
         except Failure as failure:
-            away = failure.code == Exit.UNREACHABLE or failure.status in PASSING
-            return None if away else False
+            unreachable = failure.code == Exit.UNREACHABLE or failure.status in PASSING
+            return None if unreachable else False
         except ValueError:
             return False
         return isinstance(found, dict) and "status" in found

@@ -41,12 +41,12 @@ class BusContainerTalk:
     def tell_whole(self, node_id: bytes) -> None:
         """Tell one coordinator what the containers of all hosts here say."""
         for host_id, of in self._core.fleet.catalog.said().items():
-            if host_id in self._core.lines:
+            if host_id in self._core.channels:
                 self._board.send(node_id, Said(host_id, of))
 
     def _said(self, sender: bytes, message: Said) -> None:
         # Of a host that is linked here by now, its own words are newer.
-        if message.host_id not in self._core.lines:
+        if message.host_id not in self._core.channels:
             self._core.fleet.catalog.set_resources(message.host_id, message.of)
 
     # -- whether they support a model ----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from comptoir.cluster.messages import Figures, Hail, HostView, Outcome, View
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import Core
 from comptoir.events import RemoteHostOutcome, RemoteJobsWaiting
-from comptoir.hosts import OFFLINE, Away, Host
+from comptoir.hosts import OFFLINE, Host, RemoteHosts
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class FleetView:
     def __init__(self, core: Core, switchboard: Switchboard) -> None:
         self._core = core
         self._board = switchboard
-        self._away = Away(core.fleet)
+        self._remote = RemoteHosts(core.fleet)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._heads: dict[str, bytes] = {}
@@ -125,7 +125,7 @@ class FleetView:
             if self._counted[host_id, model]:
                 self._counted[host_id, model] -= 1
             else:
-                self._away.note_chosen(host_id, model)
+                self._remote.note_chosen(host_id, model)
         self.heads[sender] = view.heads
         if view.heads:
             self._core.events.publish(RemoteJobsWaiting(sender))
@@ -142,17 +142,17 @@ class FleetView:
         if seen.status == OFFLINE:
             self._forget(seen.id, sender)
             return
-        self._away.note_away(
+        self._remote.note_remote(
             seen.id, node_id=sender, status=seen.status, free=seen.free, total=max(1, seen.total)
         )  # fmt: skip
-        self._away.note_reputation(seen.id, seen.reputation)
+        self._remote.note_reputation(seen.id, seen.reputation)
         for figures in seen.figures:
-            self._away.note_figures(seen.id, figures.model, figures.first_frame_ms, figures.inter_frame_ms)
+            self._remote.note_figures(seen.id, figures.model, figures.first_frame_ms, figures.inter_frame_ms)
 
     def _forget(self, host_id: bytes, sender: bytes) -> None:
         host = self._core.fleet.find(host_id)
         if host is not None and host.node_id == sender:
-            self._away.forget(host_id)
+            self._remote.forget(host_id)
 
     def _meet(self, seen: HostView, sender: bytes) -> None:
         if seen.id not in self._unknown:
@@ -183,7 +183,7 @@ class FleetView:
             self.heads.clear()
             for host in self._core.fleet:
                 if host.node_id:
-                    self._away.unreachable(host.id)
+                    self._remote.unreachable(host.id)
 
     # -- outcomes ------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.drain import Shutdown
-from comptoir.dispatch.recover import take_up
+from comptoir.dispatch.recover import resume_job
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.jobs import (
     FINAL,
@@ -119,11 +119,11 @@ class Mirrors:
         if self._jobs.get(job.id) is job:
             self._attach(job, owner)
 
-    async def take_up(self, row: JobRow, *, tried: Iterable[bytes] = ()) -> None:
+    async def resume_job(self, row: JobRow, *, tried: Iterable[bytes] = ()) -> None:
         """Go on with a job that has just become ours, with the frames that readers here have of it."""
         known = self._jobs.get(row.id)
         reason = self.adopt(known) if known is not None else ""
-        job = await take_up(self._core, row, known=known, tried=tried)
+        job = await resume_job(self._core, row, known=known, tried=tried)
         if known is not None and job is not known:
             self._break_off(known)
         if reason and not job.over:

@@ -16,7 +16,7 @@ from comptoir.cluster.messages import Ask, Declined, Offer, Took
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import Core
-from comptoir.dispatch.assign import give, lease_on, pump, spec_of, take, wait_here
+from comptoir.dispatch.assign import assign_waiting, deliver, lease_on, reserve_host, spec_of, wait_here
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.drain import Shutdown
 from comptoir.events import RemoteJobsWaiting
@@ -159,7 +159,7 @@ class Offers:
         job = self._mirrors.expect(row, sender)
         job.accept_offer(row.body, events=message.events, answers=message.answers, tried=message.tried)
         spec = spec_of(job)
-        candidate = take(core, spec, here=True)
+        candidate = reserve_host(core, spec, here=True)
         if candidate is None:
             self._mirrors.leave_to(job, sender)
             return False
@@ -174,7 +174,7 @@ class Offers:
         # First, so that frames come behind it.
         self._board.send(sender, Took(job.id))
         self._mirrors.serve(sender, job, start=0, chain=job.chain)
-        give(core, job, lease)
+        deliver(core, job, lease)
         return True
 
     async def _claim(self, sender: bytes, message: Offer) -> bool:
@@ -184,7 +184,7 @@ class Offers:
         if row is None:
             return False
         self._board.send(sender, Took(row.id))
-        await self._mirrors.take_up(row, tried=message.tried)
+        await self._mirrors.resume_job(row, tried=message.tried)
         return True
 
     # -- asking --------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class Offers:
         fleet = self._core.fleet
         known = fleet.free_list(model)
         every = known.all.values() if known is not None else ()
-        of = (candidate for candidate in every if candidate.away and fleet.get(candidate.host_id).node_id == node_id)
+        of = (candidate for candidate in every if candidate.remote and fleet.get(candidate.host_id).node_id == node_id)
         return list(islice(of, ASK_MAX))
 
     def _heads_came(self, sender: bytes) -> None:
@@ -229,12 +229,12 @@ class Offers:
         return True
 
     def _free_here(self, model: str) -> int:
-        fleet, lines = self._core.fleet, self._core.lines
+        fleet, channels = self._core.fleet, self._core.channels
         known = fleet.free_list(model)
         count = 0
         for candidate in known.free() if known is not None else ():
             host = fleet.get(candidate.host_id)
-            if not host.node_id and host.id in lines:
+            if not host.node_id and host.id in channels:
                 count += host.slots.free
                 if count >= ASK_MAX:
                     return ASK_MAX
@@ -265,5 +265,5 @@ class Offers:
 
     def _let_go(self, host_id: bytes) -> None:
         self._held.discard(host_id)
-        if host_id in self._core.lines:
-            pump(self._core, host_id)
+        if host_id in self._core.channels:
+            assign_waiting(self._core, host_id)

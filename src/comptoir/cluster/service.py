@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Sequence
 
 from comptoir.cluster.container_talk import BusContainerTalk
 from comptoir.cluster.event_news import EventNews
+from comptoir.cluster.failover import Failover
 from comptoir.cluster.fleet_view import FleetView
-from comptoir.cluster.handing_on import HandingOn
+from comptoir.cluster.forwarding import Forwarding
 from comptoir.cluster.messages import Hail
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.offers import Offers
 from comptoir.cluster.sharing import Sharing
 from comptoir.cluster.switchboard import Switchboard
-from comptoir.cluster.take_over import TakeOver
-from comptoir.dispatch import Core, Membership, Peers, Standing
+from comptoir.dispatch import ClusterStatus, Core, Membership, Peers
 from comptoir.hosts import Host
 from comptoir.jobs import JobState, LiveJob
 from comptoir.kit.bus import Bus
@@ -34,12 +34,12 @@ class Cluster(Peers):
         self.view = FleetView(core, self.board)
         self.mirrors = Mirrors(core, self.board)
         self.offers = Offers(core, self.board, self.view, self.mirrors)
-        self.handing_on = HandingOn(core, self.board)
+        self.forwarding = Forwarding(core, self.board)
         self.sharing = Sharing(core, self.board)
         self.news = EventNews(core, self.board, self.sharing)
         self.talk = BusContainerTalk(core, self.board)
         self.board.on(Hail, self._hailed)
-        self.take_over = TakeOver(
+        self.failover = Failover(
             core, self.board, self.mirrors, meet_node=self._tell_whole, forget_node=self._forget_node
         )  # fmt: skip
 
@@ -94,26 +94,26 @@ class Cluster(Peers):
         # One that only lost its connection for a moment is let in without a database.
         with contextlib.suppress(Unavailable):
             await self._core.hosts.meet(host_id)
-        await self.take_over.bring(host_id, list(leases))
+        await self.failover.claim_leases(host_id, list(leases))
 
     def yields(self, host: Host) -> bool:
         """Tell whether a slot of *host* waits a moment for a job elsewhere that waits longer."""
         return self.offers.yields(host)
 
-    def lives(self, node_id: bytes) -> bool:
+    def is_alive(self, node_id: bytes) -> bool:
         """Tell whether a coordinator is alive, this one included."""
         return node_id == self._core.node_id or node_id in self.board.here
 
     async def meet(self, node_id: bytes) -> None:
-        """Have `lives` know of a coordinator that may have just begun: one that is not known here is looked up."""
-        if not self.lives(node_id):
-            await self.take_over.meet(node_id)
+        """Have `is_alive` know of a coordinator that may have just begun: one that is not known here is looked up."""
+        if not self.is_alive(node_id):
+            await self.failover.meet(node_id)
 
-    def standing(self) -> Standing:
+    def cluster_status(self) -> ClusterStatus:
         """Tell how it stands with the others."""
         board = self.board
-        return Standing(
-            len(board.here), board.up, board.traffic.gaps, len(self._core.jobs.live.mirrors), self.take_over.taken
+        return ClusterStatus(
+            len(board.here), board.up, board.traffic.gaps, len(self._core.jobs.live.mirrors), self.failover.claimed
         )  # fmt: skip
 
 
@@ -127,9 +127,9 @@ async def joined(core: Core, bus: Bus) -> AsyncIterator[Cluster]:
     cluster = Cluster(core, bus)
     core.state(Membership).join(cluster)
     await cluster.board.start()
-    await cluster.take_over.begin()
+    await cluster.failover.begin()
     cluster.view.begin()
-    running = asyncio.create_task(cluster.take_over.run())
+    running = asyncio.create_task(cluster.failover.run())
     try:
         yield cluster
     finally:
@@ -140,5 +140,5 @@ async def joined(core: Core, bus: Bus) -> AsyncIterator[Cluster]:
         cluster.sharing.stop()
         cluster.news.stop()
         await cluster.mirrors.close()
-        await cluster.take_over.leave()
+        await cluster.failover.leave()
         await cluster.board.close()

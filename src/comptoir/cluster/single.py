@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from comptoir.cluster.take_over import BEAT_S
+from comptoir.cluster.failover import BEAT_S
 from comptoir.dispatch import Core
 from comptoir.dispatch.recover import recover
 from comptoir.kit.errors import Refusal, Unavailable

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from comptoir.containers.errors import ContainerRefused
 from comptoir.dispatch import Core, State
-from comptoir.hosts import Door
+from comptoir.hosts import ContainerAccess
 from comptoir.kit.errors import TooManyRequests
 from comptoir.kit.ratelimit import RateLimiter, address_key
 
@@ -44,7 +44,7 @@ def admit(core: Core, containers: Sequence[str], *, proof: bool, caller: str) ->
     """
     if not containers:
         raise ContainerRefused("No containers specified")
-    every = [core.fleet.catalog.doors(name) for name in containers]
+    every = [core.fleet.catalog.access_of(name) for name in containers]
     for name, doors in zip(containers, every, strict=True):
         if not doors:
             raise ContainerRefused("Container not supported", {"container": name})
@@ -59,7 +59,7 @@ def admit(core: Core, containers: Sequence[str], *, proof: bool, caller: str) ->
         _count(core, name, [door for door in doors if door.admits(caller)], caller)
 
 
-def _count(core: Core, name: str, doors: Sequence[Door], caller: str) -> None:
+def _count(core: Core, name: str, doors: Sequence[ContainerAccess], caller: str) -> None:
     """Count one job of *caller* against the most generous of the limits that hosts have of their own."""
     if not all(door.rate_requests for door in doors):
         return

@@ -22,7 +22,7 @@ HOSTS_ASKED_MAX = 4
 
 @runtime_checkable
 class Asks(Protocol):
-    """A line that containers can be asked over."""
+    """A channel that containers can be asked over."""
 
     def inquire(self, container: str, model_id: str) -> "asyncio.Future[bytes]":
         """Ask; the answer is JSON, empty if none came."""
@@ -54,10 +54,10 @@ def _asking(core: Core, container: str, model_id: str) -> "asyncio.Task[None]":
 
 
 async def _ask(core: Core, container: str, model_id: str) -> None:
-    hosts = sorted(core.fleet.with_container(container), key=lambda each: each.away)
-    reached = [candidate for candidate in hosts if candidate.away or candidate.host_id in core.lines]
+    hosts = sorted(core.fleet.with_container(container), key=lambda each: each.remote)
+    reached = [candidate for candidate in hosts if candidate.remote or candidate.host_id in core.channels]
     for candidate in reached[:HOSTS_ASKED_MAX]:
-        if candidate.away:
+        if candidate.remote:
             body = await core.state(ContainersElsewhere).talk.inquire(candidate.host_id, container, model_id)
         else:
             body = await _host_says(core, candidate.host_id, container, model_id)
@@ -77,10 +77,10 @@ async def ask_here(core: Core, host_id: bytes, container: str, model_id: str) ->
 
 
 async def _host_says(core: Core, host_id: bytes, container: str, model_id: str) -> bytes:
-    line: object = core.lines.get(host_id)
-    if not isinstance(line, Asks):
+    channel: object = core.channels.get(host_id)
+    if not isinstance(channel, Asks):
         return b""
     try:
-        return await asyncio.wait_for(line.inquire(container, model_id), HOST_ANSWERS_S)
+        return await asyncio.wait_for(channel.inquire(container, model_id), HOST_ANSWERS_S)
     except TimeoutError:
         return b""

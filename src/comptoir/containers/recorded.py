@@ -96,8 +96,8 @@ async def _forget_forever(core: Core) -> None:
     while core.settings.retention_days:
         try:
             await forget_old(core)
-        except Unavailable as away:
-            log.warning("old statuses are kept until the database is back: %s", away)
+        except Unavailable as outage:
+            log.warning("old statuses are kept until the database is back: %s", outage)
         await asyncio.sleep(FORGET_EVERY_S)
 
 

@@ -6,7 +6,7 @@ No SQL, no HTTP in here. `Core` is what every verb works on.
 """
 
 from comptoir.dispatch.core import Core, Membership, State
-from comptoir.dispatch.peers import Peers, Standing
+from comptoir.dispatch.peers import ClusterStatus, Peers
 from comptoir.dispatch.submit import Order
 
-__all__ = ["Core", "Membership", "Order", "Peers", "Standing", "State"]
+__all__ = ["ClusterStatus", "Core", "Membership", "Order", "Peers", "State"]

@@ -5,7 +5,7 @@ its hosts are paid in one command. Whatever is lost from here on, the next stage
 twice.
 """
 
-from comptoir.dispatch.assign import Delivered, line_up, requeue, spec_of, start, take
+from comptoir.dispatch.assign import Delivered, enqueue, requeue, reserve_host, spec_of, start
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.settle import segment_of
 from comptoir.jobs import AttemptState, Fault, LiveJob
@@ -33,8 +33,8 @@ async def advance(core: Core, job: LiveJob, *, finish_reason: str, usage: Usage,
     core.fleet.outcome(lease.host_id, "done", tokens=job.segments[-1].count)
     job.begin_stage()
     spec = spec_of(job)
-    candidate = take(core, spec)
+    candidate = reserve_host(core, spec)
     if candidate is not None:
         await start(core, job, candidate)
     else:
-        line_up(core, job, spec, first=True)
+        enqueue(core, job, spec, first=True)

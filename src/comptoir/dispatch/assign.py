@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
-from comptoir.dispatch.core import Core, Turn
+from comptoir.dispatch.core import CommandOrder, Core
+from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.drain import Shutdown
-from comptoir.dispatch.ending_later import Later, or_later
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
@@ -47,7 +48,7 @@ ATTEMPTS_MAX = 4
 """Hosts that one job is tried on; one that four hosts lost is more likely a bad job than bad luck."""
 
 
-def take(core: Core, spec: Spec, *, here: bool = False) -> Candidate | None:
+def reserve_host(core: Core, spec: Spec, *, here: bool = False) -> Candidate | None:
     """Choose the best free host for *spec* and reserve its slot; None: the job has to wait.
 
     Args:
@@ -72,19 +73,19 @@ def new_lease(core: Core, job: LiveJob, candidate: Candidate) -> Lease:
     )  # fmt: skip
 
 
-def give(core: Core, job: LiveJob, lease: Lease) -> None:
-    """Send a durably leased job down its host's line.
+def deliver(core: Core, job: LiveJob, lease: Lease) -> None:
+    """Send a durably leased job through its host's channel.
 
     A host that comes back (`Reach`) keeps the lease and gets the job when it is back, within `RELINK_S`; from
-    any other host without a line the job goes on to the next at once, and nobody is blamed. Where this coordinator
+    any other host without a channel the job goes on to the next at once, and nobody is blamed. Where this coordinator
     drains nobody comes back: hosts were sent away, and link to others without what they were not sent. A job that must not
     run twice goes on too: of a host that comes back without it nobody could tell whether it had had it.
     """
     if job.closing or job.lease is not lease:
         return
     job.begin_running(lease)
-    line = core.lines.get(lease.host_id)
-    if line is not None and line.send_job(job, lease):
+    channel = core.channels.get(lease.host_id)
+    if channel is not None and channel.send_job(job, lease):
         if core.events.heard(JobAssigned):
             core.events.publish(JobAssigned(job.owner_id, core.clock.now_ms(), job.id, lease.id, lease.host_id))
         return
@@ -92,12 +93,13 @@ def give(core: Core, job: LiveJob, lease: Lease) -> None:
     gone = host is None or not host.reach.comes_back or core.state(Shutdown).draining
     if gone or job.kind.resume(job) is Resume.NEVER:
         why = "the line to the host was gone"
-        core.background.spawn(or_later(core, job, lambda: lose(core, job, lease, why, fault=Fault.NONE, reached=False)))
+        lost = partial(revoke_lease, core, job, lease, why, fault=Fault.NONE, reached=False)
+        core.background.spawn(retry_when_db_returns(core, job, lost))
 
 
 async def start(core: Core, job: LiveJob, candidate: Candidate) -> None:
-    """Lease a queued job to a reserved host: durable first, then down the line. To a host of another coordinator it is offered."""
-    if candidate.away:
+    """Lease a queued job to a reserved host: durable first, then sent. To a host of another coordinator it is offered."""
+    if candidate.remote:
         if not core.peers.offer(job, candidate):
             wait_here(core, job)
         return
@@ -113,9 +115,9 @@ async def start(core: Core, job: LiveJob, candidate: Candidate) -> None:
     except Refusal as refusal:
         log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
         if job.lease is None and not job.closing and job.id not in core.jobs.queue:
-            line_up(core, job, spec_of(job), first=True)
+            enqueue(core, job, spec_of(job), first=True)
     else:
-        give(core, job, lease)
+        deliver(core, job, lease)
 
 
 def wait_here(core: Core, job: LiveJob) -> None:
@@ -123,11 +125,11 @@ def wait_here(core: Core, job: LiveJob) -> None:
     if job.closing or job.over or job.owner_node or job.lease is not None or job.id in core.jobs.queue:
         return
     spec = spec_of(job)
-    candidate = take(core, spec, here=True)
+    candidate = reserve_host(core, spec, here=True)
     if candidate is not None:
         core.background.spawn(start(core, job, candidate))
     else:
-        line_up(core, job, spec, first=True)
+        enqueue(core, job, spec, first=True)
 
 
 async def lease_on(core: Core, job: LiveJob, candidate: Candidate, *, from_id: bytes) -> Lease:
@@ -145,9 +147,11 @@ async def write_lease(core: Core, job: LiveJob, lease: Lease, *, from_id: bytes)
     """Open and write *lease* on a queued job; raises and undoes as `lease_on`."""
     change = core.jobs.live.lease_to(job, lease)
     try:
-        await core.db.batch(start_verb, start_of(job, lease, node_id=core.node_id, from_id=from_id), turn=Turn.START)
+        await core.db.batch(
+            start_verb, start_of(job, lease, node_id=core.node_id, from_id=from_id), turn=CommandOrder.START
+        )
     except Refusal:
-        core.state(Later).look()
+        core.state(DeferredSettlements).watch_database()
         if change.undo():
             core.fleet.release(lease.host_id)
         raise
@@ -170,7 +174,7 @@ def spec_of(job: LiveJob) -> Spec:
     return Spec(
         model=part.model, kind=kind.name, input_units=part.input_expected, output_units=part.output_max,
         context_tokens=part.context_tokens, price_cap_uusd=part.hold_uusd, deny=job.tried | job.unable,
-        plain=job.text_only, must_continue=job.must_be_continued, entry=_entry(kind, part, job.caller),
+        text_only=job.text_only, must_continue=job.must_be_continued, entry=_entry(kind, part, job.caller),
         needs=decode_needs(job.needs),
     )  # fmt: skip
 
@@ -179,7 +183,7 @@ def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool, needs:
     """Return what a part of an order asks of a host; there is no price cap yet."""
     return Spec(
         model=part.model, kind=kind.name, input_units=part.input_expected, output_units=part.output_max,
-        context_tokens=part.context_tokens, needs=needs, plain=text_only, entry=_entry(kind, part, caller),
+        context_tokens=part.context_tokens, needs=needs, text_only=text_only, entry=_entry(kind, part, caller),
     )  # fmt: skip
 
 
@@ -188,7 +192,7 @@ def _entry(kind: Kind, part: Part, caller: str) -> Entry | None:
     return Entry(caller, enters=part.enters, proof=part.proof) if kind.asks_entry else None
 
 
-def line_up(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> None:
+def enqueue(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> None:
     """Put a durably queued job in line; one whose stream stands still is not to wait there for long (`dispatch.expire`).
 
     A job between two stages has no such stream: what the next one makes begins when it runs.
@@ -198,18 +202,18 @@ def line_up(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> Non
     core.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=first)
 
 
-def pump(core: Core, host_id: bytes) -> None:
+def assign_waiting(core: Core, host_id: bytes) -> None:
     """Give a host with free slots the oldest waiting jobs that it may run, until one of both runs out."""
     queue = core.jobs.queue
-    if core.db.away:
-        core.state(Later).look()
+    if core.db.unavailable:
+        core.state(DeferredSettlements).watch_database()
         return
     while True:
         host = core.fleet.find(host_id)
         if (
             host is None
             or host.slots.free < 1
-            or host_id not in core.lines
+            or host_id not in core.channels
             or core.peers.yields(host)
             or not len(queue)
         ):
@@ -232,13 +236,13 @@ def pump(core: Core, host_id: bytes) -> None:
         core.background.spawn(start(core, job, candidate))
 
 
-def pump_all(core: Core) -> None:
+def assign_all_waiting(core: Core) -> None:
     """Give every host with free slots what it may run: the database is back, and jobs have waited for it."""
-    for host_id in list(core.lines):
-        pump(core, host_id)
+    for host_id in list(core.channels):
+        assign_waiting(core, host_id)
 
 
-async def lose(
+async def revoke_lease(
     core: Core, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None = None, unpaid: bool = False,
     again: bool = False, reached: bool = True,
 ) -> None:  # fmt: skip
@@ -270,14 +274,14 @@ async def lose(
     if job.refused or job.over or job.owner_node:
         return
     spec = spec_of(job)
-    candidate = take(core, replace(spec, deny=spec.deny | {lease.host_id}))
+    candidate = reserve_host(core, replace(spec, deny=spec.deny | {lease.host_id}))
     if candidate is not None:
         await start(core, job, candidate)
     elif not job.closing:
-        line_up(core, job, spec, first=True)
+        enqueue(core, job, spec, first=True)
         if lease.host_id not in spec.deny:
-            # Not at once: a line that refuses everything would have the job going round and round.
-            asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, pump, core, lease.host_id)
+            # Not at once: a channel that refuses everything would have the job going round and round.
+            asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, assign_waiting, core, lease.host_id)
 
 
 async def _end_or_requeue(
@@ -296,8 +300,8 @@ async def _end_or_requeue(
     resume = job.kind.resume(job)
     if resume is Resume.FROM_STAGE and len(job.frames) > job.segment_start:
         # What it made of its stage is no output; the next host gets the input again.
-        job.begin_anew(keep=job.segment_start)
-        lease.bring(len(job.frames))  # Of one that came back, what it had is counted with this.
+        job.restart(keep=job.segment_start)
+        lease.note_frames_at_worker(len(job.frames))  # Of one that came back, what it had is counted with this.
     if (
         (resume is Resume.NEVER and reached)
         or job.finished_already()
@@ -340,7 +344,9 @@ async def requeue(
     """
     live = core.jobs.live
     # Its process before this one may have shown frames that are gone now.
-    anew = lease.revived and len(job.frames) < (lease.end_there if lease.end_there >= 0 else len(job.frames) + 1)
+    restarted = lease.revived and len(job.frames) < (
+        lease.frames_at_worker if lease.frames_at_worker >= 0 else len(job.frames) + 1
+    )
     count = job.segment_count
     signature = delivered.signature if delivered is not None else b""
     with live.requeue(job, lease, unpaid=unpaid, signature=signature) as (change, piece):
@@ -349,11 +355,11 @@ async def requeue(
             attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), input_count=0,
             output_count=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="",
             error_message=why[:500], chain=job.chain if piece and not unpaid else b"", signature=signature, frames=piece,
-            usage=b"", node_id=core.node_id, count=count, first_frame=lease.first_frame, restarts=job.restarts + anew,
+            usage=b"", node_id=core.node_id, count=count, first_frame=lease.first_frame, restarts=job.restarts + restarted,
             model=job.model,
         )  # fmt: skip
         try:
-            await core.db.batch(requeue_verb, Requeued(item, delivered), turn=Turn.REQUEUE)
+            await core.db.batch(requeue_verb, Requeued(item, delivered), turn=CommandOrder.REQUEUE)
         except Refusal as refusal:
             if isinstance(refusal, Unavailable | BadSegment) and change.undo():
                 raise
@@ -366,8 +372,8 @@ async def requeue(
             return
     if fault == Fault.HOST:
         core.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
-    if anew:
-        job.begin_anew()
+    if restarted:
+        job.restart()
     core.fleet.release(lease.host_id)
     if not live.leased:
         core.state(Shutdown).when_empty.set()  # A drain looks again.
@@ -376,9 +382,9 @@ async def requeue(
 
 def _tell_host(core: Core, job: LiveJob, lease: Lease, state: AttemptState) -> None:
     """Tell a host that it may stop and forget the lease; a worker that is never told holds it until it drains."""
-    line = core.lines.get(lease.host_id)
-    if line is not None:
-        line.settled(job, lease, state=state, earned_uusd=0, balance_uusd=0)
+    channel = core.channels.get(lease.host_id)
+    if channel is not None:
+        channel.settled(job, lease, state=state, earned_uusd=0, balance_uusd=0)
 
 
 class Requeued(msgspec.Struct, frozen=True, gc=False):

@@ -31,7 +31,7 @@ class Background:
         elif task.exception() is not None:
             log.error("background work of the street failed", exc_info=task.exception())
 
-    async def settle_down(self) -> None:
+    async def drain_tasks(self) -> None:
         """Wait until nothing runs any more, what was spawned meanwhile included."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)

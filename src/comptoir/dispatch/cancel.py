@@ -38,12 +38,12 @@ def hang_up(core: Core, job: LiveJob) -> None:
 
 
 def tell_host_to_stop(core: Core, job: LiveJob, reason: str) -> None:
-    """Send Cancel down the line of the job's host, if it has one."""
+    """Send Cancel through the channel of the job's host, if it has one."""
     lease = job.lease
     if lease is not None:
-        line = core.lines.get(lease.host_id)
-        if line is not None:
-            line.cancel(lease, reason)
+        channel = core.channels.get(lease.host_id)
+        if channel is not None:
+            channel.cancel(lease, reason)
 
 
 async def _cancel_quietly(core: Core, job: LiveJob) -> None:

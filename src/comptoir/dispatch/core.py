@@ -1,4 +1,4 @@
-"""The house: every room and every line to a host, as the verbs of the street get it; and where they keep their own state."""
+"""The core: every room and every channel to a host, as the verbs of dispatch get them; and where they keep their own state."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -20,7 +20,7 @@ from comptoir.routing import Preference
 from comptoir.settings import Settings
 
 
-class Turn(IntEnum):
+class CommandOrder(IntEnum):
     """Order of the street's verbs that meet in one group of the writer: the order of a job's life.
 
     Without it a cancellation that meets the start of its own job in a group could run first, find no lease and be refused.
@@ -32,11 +32,11 @@ class Turn(IntEnum):
     SETTLE = 3
 
 
-class Line(Protocol):
+class HostChannel(Protocol):
     """How to reach one host: a link (WebSocket), a held poll, or a push to its address."""
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
-        """Hand over a leased job; False: the line is gone, give the job to another host."""
+        """Hand over a leased job; False: the channel is gone, give the job to another host."""
         ...
 
     def cancel(self, lease: Lease, reason: str) -> None:
@@ -52,7 +52,7 @@ class State:
     """What a verb keeps between its calls, declared beside that verb; each coordinator has one (`Core.state`)."""
 
     def __init__(self, core: "Core") -> None:
-        """Begin empty, on *house*."""
+        """Begin empty, on *core*."""
 
 
 StateT = TypeVar("StateT", bound=State)
@@ -71,7 +71,7 @@ class Membership(State):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Core:
-    """One coordinator: its rooms and its lines, set when it is made. What only one verb needs lives with that verb (`State`)."""
+    """One coordinator: its rooms and its channels, set when it is made. What only one verb needs lives with that verb (`State`)."""
 
     settings: Settings
     clock: Clock
@@ -93,8 +93,8 @@ class Core:
     """Where this coordinator books the platform's part (`ledger.fee_account` of its slot)."""
     background: Background = field(default_factory=Background)
     """Tasks that nobody awaits; a stop waits for them."""
-    lines: dict[bytes, Line] = field(default_factory=dict)
-    """Line by host id; a host without one can't be given jobs."""
+    channels: dict[bytes, HostChannel] = field(default_factory=dict)
+    """Channel by host id; a host without one can't be given jobs."""
 
     _states: dict[type[State], Any] = field(default_factory=dict, init=False, repr=False)
 

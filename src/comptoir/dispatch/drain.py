@@ -37,7 +37,7 @@ def check_open(core: Core) -> None:
     """
     if core.state(Shutdown).draining:
         raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
-    if core.db.away:
+    if core.db.unavailable:
         raise Unavailable("the database is out of reach; try again in a moment")
 
 
@@ -60,5 +60,5 @@ async def drain(core: Core) -> int:
                     await stop.when_empty.wait()
         except TimeoutError:
             log.warning("%d answers did not finish in %g s and stay in line", live.open_answers, core.settings.drain_s)
-    await core.background.settle_down()
+    await core.background.drain_tasks()
     return live.open_answers

@@ -7,7 +7,7 @@ from comptoir.dispatch.assign import nobody_left
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.settle import Ending, finish
-from comptoir.dispatch.watch import RELINK_S, ours, silence_max_s, take_away, why_lost
+from comptoir.dispatch.watch import RELINK_S, cause_is_here, revoke_from_silent_host, silence_max_s, why_lost
 from comptoir.jobs import AttemptState, Fault, JobState, Lease, LiveJob
 from comptoir.kit.errors import Refusal
 
@@ -63,7 +63,7 @@ async def sweep_forever(core: Core) -> None:
             for job in core.jobs.live.under_lease():
                 if job.lease is not None:
                     job.lease.forgive(late_s)
-        if core.db.away:
+        if core.db.unavailable:
             # Nothing can be taken from anybody now; who is silent is judged when it is back.
             continue
         try:
@@ -93,12 +93,12 @@ async def sweep(core: Core) -> None:
         if (lease := job.lease) is not None and not job.closing and (why := why_lost(core, job, lease, now_s))
     ]
     if silent:
-        await _take_away(core, silent, now_s)
+        await _revoke_from_silent_hosts(core, silent, now_s)
 
 
-async def _take_away(core: Core, silent: list[tuple[LiveJob, Lease, str]], now_s: float) -> None:
+async def _revoke_from_silent_hosts(core: Core, silent: list[tuple[LiveJob, Lease, str]], now_s: float) -> None:
     leased = {job.lease.host_id for job in core.jobs.live.under_lease() if job.lease is not None}
-    if ours({lease.host_id for _, lease, _ in silent}, leased):
+    if cause_is_here({lease.host_id for _, lease, _ in silent}, leased):
         log.warning("most hosts are silent: their leases get the whole time")
         silent = [
             (job, lease, why)
@@ -106,7 +106,7 @@ async def _take_away(core: Core, silent: list[tuple[LiveJob, Lease, str]], now_s
             if now_s - lease.touched_s > (RELINK_S if lease.dropped_s else silence_max_s(core, job, lease))
         ]
     for first in range(0, len(silent), TOGETHER_MAX):
-        await asyncio.gather(*(take_away(core, *each) for each in silent[first : first + TOGETHER_MAX]))
+        await asyncio.gather(*(revoke_from_silent_host(core, *each) for each in silent[first : first + TOGETHER_MAX]))
 
 
 def _due(core: Core, job: LiveJob, now_s: float, now_ms: int) -> bool:

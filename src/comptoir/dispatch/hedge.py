@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from comptoir.dispatch.assign import line_up, new_lease, requeue, spec_of, take, write_lease
+from comptoir.dispatch.assign import enqueue, new_lease, requeue, reserve_host, spec_of, write_lease
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.second_host import Hedge, Hedges, drop_hedge
 from comptoir.events import JobAssigned
@@ -51,12 +51,12 @@ def begin(core: Core, job: LiveJob, lease: Lease) -> None:
         return  # The first host may be acting in the world, late or not.
     spec = spec_of(job)
     wanted = replace(spec, deny=spec.deny | {lease.host_id}, stoppable=True)
-    candidate = take(core, wanted, here=True)
+    candidate = reserve_host(core, wanted, here=True)
     if candidate is None:
         return
     second = new_lease(core, job, candidate)
-    line = core.lines.get(second.host_id)
-    if line is None or not line.send_job(job, second):
+    channel = core.channels.get(second.host_id)
+    if channel is None or not channel.send_job(job, second):
         core.fleet.release(second.host_id)
         return
     job.begin_hedge(second)
@@ -117,7 +117,7 @@ async def _hand_over(core: Core, hedge: Hedge) -> bool:
         elif (
             isinstance(refusal, Unavailable) and job.lease is None and not job.closing and job.id not in core.jobs.queue
         ):
-            line_up(core, job, spec_of(job), first=True)
+            enqueue(core, job, spec_of(job), first=True)
         return False
     if job.lease is not second or job.closing:
         return False

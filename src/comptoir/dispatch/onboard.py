@@ -2,7 +2,7 @@
 
 import msgspec
 
-from comptoir.dispatch.assign import pump
+from comptoir.dispatch.assign import assign_waiting
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.meters import Meters
 from comptoir.events import CreditAdded, Events, HostHeard, HostRegistered
@@ -105,9 +105,9 @@ async def add_host(
 
     await core.db.run(command)
     core.hosts.admit(row)
-    # Whoever reaches it by itself (`transports.push`) has a line to it when this returns.
+    # Whoever reaches it by itself (`transports.push`) has a channel to it when this returns.
     core.events.publish(HostRegistered(row.id, now))
-    pump(core, row.id)
+    assign_waiting(core, row.id)
     return NewcomerHost(row.id, key.secret)
 
 
@@ -126,6 +126,6 @@ async def host_of(core: Core, principal: Principal, host_id: bytes | None) -> Ho
     if core.fleet.find(principal.id) is None:
         await core.hosts.meet(principal.id)
     host = core.fleet.get(principal.id)
-    if host.id not in core.lines:
+    if host.id not in core.channels:
         core.events.publish(HostHeard(host.id))
     return host

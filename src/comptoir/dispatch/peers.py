@@ -12,7 +12,7 @@ from comptoir.routing import Candidate
 log = logging.getLogger(__name__)
 
 
-class Standing(NamedTuple):
+class ClusterStatus(NamedTuple):
     """How it stands with the other coordinators, for metrics."""
 
     others: int
@@ -67,17 +67,17 @@ class Peers:
         """Tell whether a job elsewhere waits longer for *host* than any here; it was asked for, and comes or not."""
         return False
 
-    def lives(self, node_id: bytes) -> bool:
+    def is_alive(self, node_id: bytes) -> bool:
         """Tell whether a coordinator is alive, this one included."""
         return False
 
     async def meet(self, node_id: bytes) -> None:
-        """Have `lives` know of a coordinator that may have just begun.
+        """Have `is_alive` know of a coordinator that may have just begun.
 
         Raises:
             Unavailable: it is not known here, and the database is away.
         """
 
-    def standing(self) -> Standing | None:
+    def cluster_status(self) -> ClusterStatus | None:
         """Tell how it stands with the others; None where there are none."""
         return None

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Iterable
 
-from comptoir.dispatch.assign import lose, spec_of
+from comptoir.dispatch.assign import revoke_lease, spec_of
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.settle import Ending, finish
-from comptoir.dispatch.submit import queue_up
+from comptoir.dispatch.submit import assign_or_enqueue
 from comptoir.jobs import AttemptState, Fault, JobRow, JobState, Lease, LiveJob
 
 log = logging.getLogger(__name__)
@@ -22,16 +22,16 @@ async def recover(core: Core) -> int:
     """
     taken = 0
     owners = list(await core.jobs.owners())
-    while rows := await core.jobs.take_over(node_id=core.node_id, of=owners) if owners else []:
+    while rows := await core.jobs.claim_orphans(node_id=core.node_id, of=owners) if owners else []:
         taken += len(rows)
         for row in rows:
-            await take_up(core, row)
+            await resume_job(core, row)
     if taken:
         log.info("took up %d unfinished jobs", taken)
     return taken
 
 
-async def take_up(core: Core, row: JobRow, *, known: LiveJob | None = None, tried: Iterable[bytes] = ()) -> LiveJob:
+async def resume_job(core: Core, row: JobRow, *, known: LiveJob | None = None, tried: Iterable[bytes] = ()) -> LiveJob:
     """Go on with a job that this coordinator has just become the owner of.
 
     Args:
@@ -46,17 +46,17 @@ async def take_up(core: Core, row: JobRow, *, known: LiveJob | None = None, trie
     core.state(Buyers).in_flight.enter(job.owner_id)
     if not job.kind.sold:
         await _end_unsold(core, job)
-    elif not job.detached and not (job.home_id is not None and core.peers.lives(job.home_id)):
+    elif not job.detached and not (job.home_id is not None and core.peers.is_alive(job.home_id)):
         ending = Ending(
             JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="coordinator_restarted",
             message="the coordinator restarted while the client was waiting; nothing was charged", status=503, free=True,
         )  # fmt: skip
         await finish(core, job, ending)
     elif job.lease is None:
-        queue_up(core, job, spec_of(job))
+        assign_or_enqueue(core, job, spec_of(job))
     elif not _keeps_frames(core, job.lease):
         # Its frames are gone with the coordinator that had them: start over on whoever is free.
-        await lose(core, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
+        await revoke_lease(core, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
     return job
 
 
@@ -87,7 +87,7 @@ async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
     """
     now_s = core.clock.monotonic_s()
     job = core.jobs.revived(row, now_s=now_s)
-    job.take_up(events=await core.jobs.events_count(row.id))
+    job.resume_events(events=await core.jobs.events_count(row.id))
     journal = (await core.jobs.journal([row.id])).get(row.id, [])
     leased = row.state == JobState.RUNNING and row.host_id is not None
     attempts = await core.jobs.attempts(row.id) if leased or journal else []

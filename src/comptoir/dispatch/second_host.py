@@ -38,16 +38,16 @@ def drop_hedge(core: Core, job: LiveJob, reason: str) -> None:
         return
     core.state(Hedges).by_lease.pop(lease.id, None)
     core.fleet.release(lease.host_id)
-    line = core.lines.get(lease.host_id)
-    if line is not None:
-        line.cancel(lease, reason)
-        line.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)
+    channel = core.channels.get(lease.host_id)
+    if channel is not None:
+        channel.cancel(lease, reason)
+        channel.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)
     if not job.refused:
-        core.background.spawn(_note_loser(core, job, lease))
+        core.background.spawn(_record_losing_attempt(core, job, lease))
 
 
-async def _note_loser(core: Core, job: LiveJob, lease: Lease) -> None:
+async def _record_losing_attempt(core: Core, job: LiveJob, lease: Lease) -> None:
     try:
-        await core.jobs.note_loser(job.id, lease, at_ms=core.clock.now_ms())
-    except Unavailable as away:
-        log.warning("the second host of job %s is not on record: %s", job.id.hex(), away)
+        await core.jobs.record_losing_attempt(job.id, lease, at_ms=core.clock.now_ms())
+    except Unavailable as outage:
+        log.warning("the second host of job %s is not on record: %s", job.id.hex(), outage)

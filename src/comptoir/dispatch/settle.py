@@ -12,9 +12,9 @@ import msgspec
 
 from comptoir.dispatch.bill import NOTHING, Part, Share, shares
 from comptoir.dispatch.buyers import Buyers
-from comptoir.dispatch.core import Core, Turn
+from comptoir.dispatch.core import CommandOrder, Core
+from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown
-from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
@@ -105,8 +105,8 @@ async def finish(
 
     Raises:
         BadSegment: the host's signature is not its own over what it delivered; the job stays as it was.
-        Unavailable: the database is out of reach. The end is kept and written when it is back (`dispatch.ending_later`); until
-            then the slot is free and readers wait. Only while the house closes does the job stay as it was.
+        Unavailable: the database is out of reach. The end is kept (`dispatch.deferred_settlements`) and written when it is back;
+            until then the slot is free and readers wait. Only while the house closes does the job stay as it was.
     """
     if job.closing:
         return
@@ -134,7 +134,7 @@ def _drop_half_a_stage(job: LiveJob, ending: Ending) -> None:
     if len(job.frames) == job.segment_start:
         return
     if ending.state is not JobState.CANCELLED or not job.finished_already():
-        job.begin_anew(keep=job.segment_start)
+        job.restart(keep=job.segment_start)
 
 
 async def _write(
@@ -143,7 +143,7 @@ async def _write(
 ) -> None:  # fmt: skip
     closing, taken = undo
     try:
-        settled = await core.db.batch(settle_verb, item, turn=Turn.SETTLE)
+        settled = await core.db.batch(settle_verb, item, turn=CommandOrder.SETTLE)
     except JobFinished as stale:
         if job.refused:
             return
@@ -165,7 +165,7 @@ async def _write(
         # Also while the end is kept: a worker that comes back with the lease must not be told that nobody knows it.
         taken.undo()
         again = partial(_write_later, core, job, lease, ending, item=item, undo=undo, dishonest=dishonest)
-        if isinstance(error, Unavailable) and core.state(Later).keep(job.id, again):
+        if isinstance(error, Unavailable) and core.state(DeferredSettlements).defer(job.id, again):
             raise
         closing.undo()
         if lease is not None and job.lease is lease:
@@ -219,9 +219,9 @@ def _tell_host(core: Core, job: LiveJob, lease: Lease, ending: Ending, *, row: F
         core.fleet.outcome(lease.host_id, "done", tokens=row.output_count)
     elif ending.fault == Fault.HOST:
         core.fleet.outcome(lease.host_id, "lost" if ending.attempt_state == AttemptState.LOST else "failed")
-    line = core.lines.get(lease.host_id)
-    if line is not None:
-        line.settled(
+    channel = core.channels.get(lease.host_id)
+    if channel is not None:
+        channel.settled(
             job, lease, state=ending.attempt_state, earned_uusd=row.paid_uusd,
             balance_uusd=settled.balances_uusd.get(lease.host_id, 0),
         )  # fmt: skip
@@ -230,12 +230,12 @@ def _tell_host(core: Core, job: LiveJob, lease: Lease, ending: Ending, *, row: F
 def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: Settled) -> None:
     """Tell a host that lost its lease, and heard so then, what its part earned it all the same."""
     lease = next(segment.lease for segment in job.segments if segment.lease.id == attempt_id)
-    line = core.lines.get(lease.host_id)
-    if line is not None and earned_uusd:
+    channel = core.channels.get(lease.host_id)
+    if channel is not None and earned_uusd:
         balance_uusd = settled.balances_uusd.get(lease.host_id, 0)
         # What is closed of a job with stages was a whole one, though its host may have been lost before it could say so.
         state = AttemptState.DONE if job.kind.staged else AttemptState.LOST
-        line.settled(job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd)
+        channel.settled(job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd)
 
 
 def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Item:

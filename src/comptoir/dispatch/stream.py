@@ -3,7 +3,7 @@
 import logging
 
 from comptoir.dispatch.advance import advance
-from comptoir.dispatch.assign import lose, nobody_left
+from comptoir.dispatch.assign import nobody_left, revoke_lease
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.meters import Meters
@@ -109,7 +109,7 @@ async def complete(
             raise BadSegment("the host has a key and did not sign")
         if finish_reason == STOPPED:
             # Whoever told it to stop had died, or could not write why: the answer is no answer, and the host not to blame.
-            await lose(core, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
+            await revoke_lease(core, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
             return
         if wrong := job.wrong_output(finish_reason=finish_reason, usage=usage):
             raise BadSegment(wrong)
@@ -142,11 +142,11 @@ async def fail(
         # It says so at once, which is all that can be asked of it: the job goes on elsewhere, and nobody is blamed.
         job.note_unable(lease.host_id)
         over = nobody_left(job, message, fault=Fault.CAPACITY, state=AttemptState.FAILED)
-        await lose(core, job, lease, message, fault=Fault.NONE, ending=over)
+        await revoke_lease(core, job, lease, message, fault=Fault.NONE, ending=over)
         return
     if fault == Fault.COORDINATOR and lease.revived and len(job.frames) == lease.first_frame:
         # The frames it had delivered died with the process before this one: it starts over, on this host or another.
-        await lose(core, job, lease, message, fault=fault)
+        await revoke_lease(core, job, lease, message, fault=fault)
         return
     message = job.kind.failure(message, body)
     ending = Ending(
@@ -154,6 +154,6 @@ async def fail(
         retry_after_s=retry_after_s, unpaid=unpaid,
     )  # fmt: skip
     if fault in (Fault.HOST, Fault.CAPACITY):
-        await lose(core, job, lease, message, fault=fault, ending=ending, unpaid=unpaid)
+        await revoke_lease(core, job, lease, message, fault=fault, ending=ending, unpaid=unpaid)
     else:
         await finish(core, job, ending)

@@ -12,18 +12,18 @@ from functools import partial
 import msgspec
 
 from comptoir.dispatch.assign import (
-    give,
-    line_up,
+    deliver,
+    enqueue,
     new_lease,
+    reserve_host,
     spec_of,
     spec_of_part,
     start,
     start_of,
-    take,
 )
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import tell_host_to_stop
-from comptoir.dispatch.core import Core, Turn
+from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.drain import check_open
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.second_host import drop_hedge
@@ -110,15 +110,15 @@ async def submit(core: Core, order: Order) -> LiveJob:
     if buyers.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
     job, candidate = _reserve(core, order)
-    lease = new_lease(core, job, candidate) if candidate is not None and not candidate.away else None
+    lease = new_lease(core, job, candidate) if candidate is not None and not candidate.remote else None
     leased = core.jobs.live.lease_to(job, lease) if lease is not None else None
     early = lease is not None and order.job_id is None and _may_start_early(core, job, lease)
     buyers.in_flight.enter(order.owner_id)
     item = _Item(_row(job, core.node_id), _start(job, lease, core.node_id) if lease else None, order.job_id is not None)
-    written = core.db.batch(submit_verb, item, turn=Turn.SUBMIT)
+    written = core.db.batch(submit_verb, item, turn=CommandOrder.SUBMIT)
     if early and lease is not None:
         core.jobs.live.add(job)
-        give(core, job, lease)
+        deliver(core, job, lease)
     try:
         buyers.note_credit(order.owner_id, await written)
     except BaseException:
@@ -129,12 +129,12 @@ async def submit(core: Core, order: Order) -> LiveJob:
     if not early:
         core.jobs.live.add(job)
         if lease is not None:
-            give(core, job, lease)
-        elif candidate is not None and candidate.away:
+            deliver(core, job, lease)
+        elif candidate is not None and candidate.remote:
             core.background.spawn(start(core, job, candidate))
         else:
             # Also where its host came here meanwhile: the slots were counted anew, and none is reserved any more.
-            queue_up(core, job, spec_of(job))
+            assign_or_enqueue(core, job, spec_of(job))
     return job
 
 
@@ -148,11 +148,11 @@ def _reserve(core: Core, order: Order) -> tuple[LiveJob, Candidate | None]:
         order.model, order.body, order.output_max, order.input_bytes, order.answers, order.stages, order.proof
     )  # fmt: skip
     parts = kind.parts(ask)
-    text_only = bool(core.fleet.plain_hosts) and kind.text_only(order.body)
+    text_only = bool(core.fleet.text_only_hosts) and kind.text_only(order.body)
     asked = partial(spec_of_part, kind, caller=order.caller, text_only=text_only, needs=order.needs)
     first = asked(parts[0])
     later = [_price_to_wait_for(core, asked(part)) for part in parts[1:]]
-    candidate = take(core, first)
+    candidate = reserve_host(core, first)
     rates = [_prices(core, first, candidate), *later]
     return _live(core, order, kind, parts=parts, rates=rates), candidate
 
@@ -176,7 +176,7 @@ def _may_start_early(core: Core, job: LiveJob, lease: Lease) -> bool:
         return False
     host = core.fleet.find(lease.host_id)
     stops = host is not None and host.reach.stops_at_once
-    return stops and core.state(Buyers).spend_seen_credit(job.owner_id, job.terms.hold_uusd)
+    return stops and core.state(Buyers).reserve_cached_credit(job.owner_id, job.terms.hold_uusd)
 
 
 def _take_back(core: Core, job: LiveJob, leased: Change | None, *, early: bool) -> None:
@@ -191,16 +191,16 @@ def _take_back(core: Core, job: LiveJob, leased: Change | None, *, early: bool) 
         return
     if not job.closing:  # One that has answered already, and whose end waits for the database, has its slot free.
         core.fleet.release(lease.host_id)
-    line = core.lines.get(lease.host_id)
-    if early and line is not None:
-        line.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)
+    channel = core.channels.get(lease.host_id)
+    if early and channel is not None:
+        channel.settled(job, lease, state=AttemptState.FAILED, earned_uusd=0, balance_uusd=0)
 
 
-def queue_up(core: Core, job: LiveJob, spec: Spec) -> None:
+def assign_or_enqueue(core: Core, job: LiveJob, spec: Spec) -> None:
     """Put a durably queued job in line, or give it to a host that became free while it was written."""
-    candidate = take(core, spec)
+    candidate = reserve_host(core, spec)
     if candidate is None:
-        line_up(core, job, spec)
+        enqueue(core, job, spec)
     else:
         core.background.spawn(start(core, job, candidate))
 

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from dataclasses import replace
 
-from comptoir.dispatch.assign import lose, spec_of
+from comptoir.dispatch.assign import revoke_lease, spec_of
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.drain import Shutdown
 from comptoir.jobs import Fault, Lease, LiveJob
@@ -50,7 +50,7 @@ def why_lost(core: Core, job: LiveJob, lease: Lease, now_s: float) -> str:
     silent_s = now_s - lease.touched_s
     if silent_s > silence_max_s(core, job, lease):
         return f"no frame for {silent_s:.0f} s"
-    if lease.host_id not in core.lines:
+    if lease.host_id not in core.channels:
         if silent_s > RELINK_S:
             return "its link dropped and did not come back"
         gone_s = now_s - lease.dropped_s
@@ -110,22 +110,22 @@ def _look_again(core: Core, host_id: bytes) -> None:
     for job in core.jobs.live.leases_of(host_id):
         lease = job.lease
         if lease is not None and not job.closing and (why := why_lost(core, job, lease, now_s)):
-            core.background.spawn(take_away(core, job, lease, why))
+            core.background.spawn(revoke_from_silent_host(core, job, lease, why))
 
 
-async def take_away(core: Core, job: LiveJob, lease: Lease, why: str) -> None:
+async def revoke_from_silent_host(core: Core, job: LiveJob, lease: Lease, why: str) -> None:
     """Take the lease of a silent host; what can't be written now is tried again by the next sweep.
 
     One that this coordinator sent away, as it drains, is not to blame for being gone, and may be given the job where it is now.
     """
-    sent_away = core.state(Shutdown).draining and lease.host_id not in core.lines
+    sent_away = core.state(Shutdown).draining and lease.host_id not in core.channels
     try:
-        await lose(core, job, lease, why, fault=Fault.COORDINATOR if sent_away else Fault.HOST)
+        await revoke_lease(core, job, lease, why, fault=Fault.COORDINATOR if sent_away else Fault.HOST)
     except Refusal as refusal:
         log.warning("job %s could not be taken from its host: %s", job.id.hex(), refusal)
 
 
-def ours(silent: set[bytes], leased: set[bytes]) -> bool:
+def cause_is_here(silent: set[bytes], leased: set[bytes]) -> bool:
     """Tell whether so many of the hosts under lease are silent that the cause must be on this side."""
     return len(silent) >= TOGETHER_MIN and 2 * len(silent) > len(leased)
 
@@ -133,7 +133,7 @@ def ours(silent: set[bytes], leased: set[bytes]) -> bool:
 def _all_dropped(core: Core, now_s: float) -> bool:
     """Tell whether so many links dropped together that it was not the hosts: a balancer, a network, this machine."""
     together = sum([now_s - at_s <= TOGETHER_S for at_s in core.state(Drops).at_s])
-    return together >= TOGETHER_MIN and together > len(core.lines)
+    return together >= TOGETHER_MIN and together > len(core.channels)
 
 
 def _somebody_free(core: Core, job: LiveJob) -> bool:

@@ -6,9 +6,8 @@ what it brings (`register_once`, `leased_to`, `bring`), the HTTP status of each 
 the dialects that nobody published but us (`render_plain_error`). It knows HTTP and the street, and no dialect.
 """
 
-from comptoir.gateway.bringing import bring, job_named, leased_to
-from comptoir.gateway.ending import stop, until_over
-from comptoir.gateway.follow import began_anew, find_job, follow, follow_anew, leave, until_answered
+from comptoir.gateway.deliveries import accept_frames, job_named, leased_to
+from comptoir.gateway.follow import find_job, follow, leave, refollow, restarted_elsewhere, until_answered
 from comptoir.gateway.gate import Gate
 from comptoir.gateway.idempotent import claim
 from comptoir.gateway.offers import Hex, Machine, Offer
@@ -17,10 +16,34 @@ from comptoir.gateway.plain_errors import PlainBody, render_plain_error
 from comptoir.gateway.readers import open_stream
 from comptoir.gateway.registering import owner_of, register_once
 from comptoir.gateway.statuses import STATUSES, status_of
+from comptoir.gateway.stopping import stop, until_over
 from comptoir.gateway.streaming import stream_job
 
 __all__ = [
-    "STATUSES", "Gate", "Hex", "Machine", "Offer", "PlainBody", "began_anew", "bring", "claim", "find_job", "follow",
-    "follow_anew", "job_named", "leased_to", "leave", "once", "open_stream", "owner_of", "register_once",
-    "render_plain_error", "status_of", "stop", "stream_job", "submit_once", "until_answered", "until_over",
+    "STATUSES",
+    "Gate",
+    "Hex",
+    "Machine",
+    "Offer",
+    "PlainBody",
+    "accept_frames",
+    "claim",
+    "find_job",
+    "follow",
+    "job_named",
+    "leased_to",
+    "leave",
+    "once",
+    "open_stream",
+    "owner_of",
+    "refollow",
+    "register_once",
+    "render_plain_error",
+    "restarted_elsewhere",
+    "status_of",
+    "stop",
+    "stream_job",
+    "submit_once",
+    "until_answered",
+    "until_over",
 ]  # fmt: skip

@@ -60,18 +60,18 @@ async def until_answered(core: Core, job: LiveJob) -> LiveJob:
         Unavailable, AnswerForgotten: as `follow`.
     """
     await job.ended()
-    while began_anew(job):
-        job = await follow_anew(core, job)
+    while restarted_elsewhere(job):
+        job = await refollow(core, job)
         await job.ended()
     return job
 
 
-def began_anew(job: LiveJob) -> bool:
+def restarted_elsewhere(job: LiveJob) -> bool:
     """Tell whether *job* is a mirror that ended only because the answer began anew elsewhere."""
     return job.broken_off
 
 
-async def follow_anew(core: Core, job: LiveJob) -> LiveJob:
+async def refollow(core: Core, job: LiveJob) -> LiveJob:
     """Return the job of a mirror that was broken off, to be read from its start.
 
     Raises:
@@ -85,9 +85,9 @@ def leave(core: Core, job: LiveJob) -> None:
 
     If nobody can ask again the job is cancelled, wherever it goes on by now: nobody pays for an answer that nobody gets.
     """
-    if not job.detached and (began_anew(job) or not job.over):
+    if not job.detached and (restarted_elsewhere(job) or not job.over):
         core.background.spawn(_leave(core, job))
 
 
 async def _leave(core: Core, job: LiveJob) -> None:
-    hang_up(core, await follow_anew(core, job) if began_anew(job) else job)
+    hang_up(core, await refollow(core, job) if restarted_elsewhere(job) else job)

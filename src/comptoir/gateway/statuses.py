@@ -20,7 +20,7 @@ from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import EmailTaken, UnknownAccessKey, UnknownUser, UsernameTaken
 from comptoir.jobs import AnswerForgotten, JobExists, JobFinished, JobMoved, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refusal, TooManyRequests, Unavailable
-from comptoir.kit.http import Elsewhere, MethodNotAllowed, NoSuchPath, PayloadTooLarge, UnsupportedBody
+from comptoir.kit.http import MethodNotAllowed, NoSuchPath, OwnedByPeer, PayloadTooLarge, UnsupportedBody
 from comptoir.ledger import HoldMismatch, InsufficientCredit, UnknownAccount
 from comptoir.receipts import BadRegistry, KeyTaken, UnknownKey, UnknownReceipt
 from comptoir.routing import UnknownPreference
@@ -47,7 +47,7 @@ STATUSES: Mapping[type[Exception], int] = {
     JobFinished: 409,
     JobMoved: 503,
     NotAlone: 503,
-    Elsewhere: 503,
+    OwnedByPeer: 503,
     NotYourLease: 409,
     HoldMismatch: 409,
     NoFreeSlot: 409,

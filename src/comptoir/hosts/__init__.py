@@ -8,7 +8,7 @@ Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. Wha
 Knows `routing` (its door only), whose candidates and free lists the fleet keeps; nobody else.
 """
 
-from comptoir.hosts.away import Away
+from comptoir.hosts.access import ContainerAccess, Entry, address_of, container_access
 from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.check import (
     SLOTS_MAX,
@@ -16,10 +16,10 @@ from comptoir.hosts.check import (
     check_offer,
     offers_of,
 )
-from comptoir.hosts.door import Door, Entry, address_of, door
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
+from comptoir.hosts.remote import RemoteHosts
 from comptoir.hosts.service import Hosts
 from comptoir.hosts.store import insert_host
 from comptoir.hosts.tables import TABLES
@@ -54,10 +54,9 @@ __all__ = [
     "PUSH",
     "SLOTS_MAX",
     "TABLES",
-    "Away",
     "Catalog",
+    "ContainerAccess",
     "ContainerSummary",
-    "Door",
     "Entry",
     "Fleet",
     "Host",
@@ -66,12 +65,13 @@ __all__ = [
     "ModelSummary",
     "NewHost",
     "NoFreeSlot",
+    "RemoteHosts",
     "ReputationStory",
     "UnknownHost",
     "address_of",
     "check_host",
     "check_offer",
-    "door",
+    "container_access",
     "insert_host",
     "offers_of",
 ]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from comptoir.hosts.door import Door, Entry
+from comptoir.hosts.access import ContainerAccess, Entry
 from comptoir.hosts.tally import ContainerTally, ModelTally, WorkTally
 from comptoir.hosts.types import ContainerSummary, ModelSummary, WorkSummary
 from comptoir.kinds import TOKEN_OUT, Kinds
@@ -21,7 +21,7 @@ class Catalog:
         self._kinds = kinds
         self._models: dict[str, ModelTally] = {}
         self._containers: dict[str, ContainerTally] = {}
-        self._doors: dict[str, Counter[Door]] = {}
+        self._access: dict[str, Counter[ContainerAccess]] = {}
         """By container: whom its registered hosts let in, here now or not; hosts that say the same count as one."""
         self._resources: dict[str, dict[bytes, bytes]] = {}
         """By container and host: what the container says of itself."""
@@ -69,11 +69,11 @@ class Catalog:
             self._work_list = [tally.summary() for _, tally in sorted(self._work.items())]
         return self._work_list
 
-    def change_door(self, name: str, before: Door | None, now: Door | None) -> None:
+    def change_access(self, name: str, before: ContainerAccess | None, now: ContainerAccess | None) -> None:
         """Note whom a registered host lets in to *name*, and whom it did *before*; None: it has no such container."""
         if before == now:
             return
-        doors = self._doors.setdefault(name, Counter())
+        doors = self._access.setdefault(name, Counter())
         if now is not None:
             doors[now] += 1
         if before is not None:
@@ -81,15 +81,15 @@ class Catalog:
             if not doors[before]:
                 del doors[before]
         if not doors:
-            del self._doors[name]
+            del self._access[name]
 
-    def doors(self, name: str) -> list[Door]:
+    def access_of(self, name: str) -> list[ContainerAccess]:
         """Return whom the hosts of a container let in; empty: no registered host has it."""
-        return list(self._doors.get(name, ()))
+        return list(self._access.get(name, ()))
 
     def told_apart(self, name: str, entry: object | None) -> object | None:
         """Return what of *entry* matters to the hosts of a container: the caller only where some host lets in only some."""
-        if isinstance(entry, Entry) and entry.caller and not any(door.networks for door in self._doors.get(name, ())):
+        if isinstance(entry, Entry) and entry.caller and not any(door.networks for door in self._access.get(name, ())):
             return entry._replace(caller="")
         return entry
 

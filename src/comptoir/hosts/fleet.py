@@ -12,9 +12,9 @@ from itertools import islice
 from comptoir.events import EventHub, HostChanged, HostFree, OfferChanged, RemoteHostOutcome
 from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
-from comptoir.hosts.host import Host, door_at, door_of
+from comptoir.hosts.host import Host, access_of_candidate, access_of_offer
 from comptoir.hosts.pace import PRIOR, Pace
-from comptoir.hosts.speaks import as_spoken
+from comptoir.hosts.shapes import as_spoken
 from comptoir.hosts.types import (
     ACTIVE,
     DONE,
@@ -56,7 +56,7 @@ class Fleet:
         """What active hosts offer."""
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         """Hosts that are not offline, the longest silent first."""
-        self.plain_hosts = 0
+        self.text_only_hosts = 0
         """Registered hosts with an offer that is for plain text only."""
         self.active_hosts = 0
         """Hosts that take jobs, free or busy."""
@@ -96,7 +96,7 @@ class Fleet:
         host = self._hosts.get(row.id)
         if host is None:
             host = self._hosts[row.id] = Host(row)
-            self.plain_hosts += _has_plain(row)
+            self.text_only_hosts += _has_text_only(row)
             self._offer(host, row.models)
         return host
 
@@ -110,7 +110,7 @@ class Fleet:
             self._withdraw(host, model)
         self.catalog.set_resources(host_id, {})
         del self._hosts[host_id]
-        self.plain_hosts -= _has_plain(host.row)
+        self.text_only_hosts -= _has_text_only(host.row)
         self.changed.discard(host_id)
 
     def replace_offer(self, host_id: bytes, models: tuple[ModelOffer, ...], slots: int) -> None:
@@ -120,9 +120,9 @@ class Fleet:
         if models == host.row.models and slots == host.row.slots:
             return
         self._count(host, -1)
-        self.plain_hosts -= _has_plain(host.row)
+        self.text_only_hosts -= _has_text_only(host.row)
         host.row = replace(host.row, models=models, slots=slots)
-        self.plain_hosts += _has_plain(host.row)
+        self.text_only_hosts += _has_text_only(host.row)
         self._count(host, 1)
         host.slots.total = slots
         names = {offer.name for offer in models}
@@ -350,7 +350,7 @@ class Fleet:
     def with_container(self, name: str) -> list[Candidate]:
         """Return every registered host that has offered this container, here now or not."""
         known = self._lists.get(name)
-        return [one for one in known.all.values() if door_at(one) is not None] if known is not None else []
+        return [one for one in known.all.values() if access_of_candidate(one) is not None] if known is not None else []
 
     def resources(self) -> dict[str, bytes]:
         """Return what each container on offer says of itself, as JSON, by name."""
@@ -384,7 +384,7 @@ class Fleet:
         if host.node_id:
             host.node_id = b""
             for candidate in host.candidates.values():
-                candidate.away = False
+                candidate.remote = False
             host.slots.total = host.row.slots
             host.slots.running = self._leases_here(host.id)
             if host.slots.waiting is not None:
@@ -445,10 +445,10 @@ class Fleet:
             candidate.context_tokens = offer.context_tokens
             candidate.rate_in, candidate.rate_out = self.kinds.rates(offer)
             candidate.can_continue = offer.can_continue
-            candidate.text_only, candidate.away = offer.text_only, bool(host.node_id)
+            candidate.text_only, candidate.remote = offer.text_only, bool(host.node_id)
             candidate.stops_at_once = host.reach.stops_at_once
-            before, now = door_at(candidate), door_of(offer)
-            self.catalog.change_door(offer.name, before, now)
+            before, now = access_of_candidate(candidate), access_of_offer(offer)
+            self.catalog.change_access(offer.name, before, now)
             candidate.access = now
             candidate.rates = self.kinds.prices(offer)
             host.describe_machine(candidate)
@@ -458,7 +458,7 @@ class Fleet:
                 hosts.moved(candidate)
 
     def _withdraw(self, host: Host, model: str) -> None:
-        self.catalog.change_door(model, door_at(host.candidates.pop(model)), None)
+        self.catalog.change_access(model, access_of_candidate(host.candidates.pop(model)), None)
         host.paces.pop(model, None)
         hosts = self._lists[model]
         hosts.remove(host.id)
@@ -490,7 +490,7 @@ class Fleet:
             self._lists[model].moved(candidate)
 
 
-def _has_plain(row: HostRow) -> bool:
+def _has_text_only(row: HostRow) -> bool:
     return any(offer.text_only for offer in row.models)
 
 

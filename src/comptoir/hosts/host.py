@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from comptoir.hosts.door import Door, door
+from comptoir.hosts.access import ContainerAccess, container_access
 from comptoir.hosts.pace import Pace
 from comptoir.hosts.reach import REACHES
 from comptoir.hosts.reputation import Reputation
@@ -91,17 +91,17 @@ class Host:
         )
 
 
-def door_of(offer: ModelOffer) -> Door | None:
+def access_of_offer(offer: ModelOffer) -> ContainerAccess | None:
     """Return whom a host lets in to a container that it offers; None: it is a model."""
     card = offer.container
     if card is None:
         return None
-    return door(
+    return container_access(
         external=card.external, proofs=card.generates_proofs, networks=card.allowed_ips, rate_requests=card.rate_requests,
         rate_period_s=card.rate_period_s,
     )  # fmt: skip
 
 
-def door_at(candidate: Candidate) -> Door | None:
-    """Return the door that an offer has by now; None: it is a model."""
-    return candidate.access if isinstance(candidate.access, Door) else None
+def access_of_candidate(candidate: Candidate) -> ContainerAccess | None:
+    """Return the access rule that an offer has by now; None: it is a model."""
+    return candidate.access if isinstance(candidate.access, ContainerAccess) else None

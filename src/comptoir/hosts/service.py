@@ -7,7 +7,7 @@ from comptoir.hosts.check import check_host
 from comptoir.hosts.errors import UnknownHost
 from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
-from comptoir.hosts.speaks import as_spoken, spoken
+from comptoir.hosts.shapes import as_spoken, spoken
 from comptoir.hosts.types import OFFLINE, HostRow, NewHost
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database

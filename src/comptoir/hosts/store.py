@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from comptoir.hosts.speaks import as_spoken, spoken
+from comptoir.hosts.shapes import as_spoken, spoken
 from comptoir.hosts.tables import HOSTS
 from comptoir.hosts.types import OFFLINE, HostRow
 from comptoir.kit.db import Database, Table, Tx

@@ -86,11 +86,11 @@ def make_fleet(*rows: HostRow, clock: Clock | None = None) -> Fleet:
     """Return a fleet of *rows*, all of them here and idle (polling hosts hold as many polls as they have slots)."""
     fleet = Fleet(clock if clock is not None else FakeClock())
     for row in rows:
-        bring(fleet, row)
+        make_active(fleet, row)
     return fleet
 
 
-def bring(fleet: Fleet, row: HostRow) -> Host:
+def make_active(fleet: Fleet, row: HostRow) -> Host:
     """Add a host and let it be here."""
     host = fleet.add(row)
     if row.transport == LINK:

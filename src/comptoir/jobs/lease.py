@@ -8,7 +8,7 @@ class Lease:
 
     __slots__ = (
         "id", "host_id", "first_frame", "chain", "rate_in", "rate_out", "started_ms", "started_s", "touched_s",
-        "model", "signs", "revived", "end_there", "dropped_s",
+        "model", "signs", "revived", "frames_at_worker", "dropped_s",
     )  # fmt: skip
 
     def __init__(
@@ -35,7 +35,7 @@ class Lease:
         """Whether the host signs its segment."""
         self.revived = revived
         """Whether it was opened by another process, whose frames are gone until the worker has sent them again."""
-        self.end_there = -1
+        self.frames_at_worker = -1
         """Frames that the worker of a revived lease said it has; below 0: it has not come back."""
 
     def touch(self, now_s: float) -> None:
@@ -54,9 +54,9 @@ class Lease:
         """This process did not listen for *late_s*: as much of the silence was not the host's."""
         self.touched_s += late_s
 
-    def bring(self, frames: int) -> None:
+    def note_frames_at_worker(self, frames: int) -> None:
         """The host's worker came back with so many frames, its own and those before them."""
-        self.end_there = frames
+        self.frames_at_worker = frames
 
 
 class ClosedSegment(msgspec.Struct, frozen=True, gc=False):

@@ -44,8 +44,8 @@ class LiveJob:
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "_text_only", "tried",
-        "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "anew", "_waiters",
-        "_enders", "broken_off", "_body_sha256", "caller", "needs",
+        "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "restarted_at",
+        "_waiters", "_enders", "broken_off", "_body_sha256", "caller", "needs",
     )  # fmt: skip
 
     def __init__(
@@ -121,7 +121,7 @@ class LiveJob:
         """Monotonic time since which its stream stands still because a host was lost; 0: it does not."""
         self.hedge: Lease | None = None
         """Lease of a second host that was started because the first frame is late; in no table until it delivers."""
-        self.anew: list[tuple[int, int]] = []
+        self.restarted_at: list[tuple[int, int]] = []
         """Of each restart that this process saw: its number, and the frame at which the answer began anew."""
         self.broken_off = False
         """Set by `break_off` alone. No error code tells it: a host chooses the code that its job ends with."""
@@ -241,7 +241,7 @@ class LiveJob:
         if self.stages:
             self.model = self.stages[self.kind.stage(self)].model
 
-    def begin_anew(self, *, keep: int | None = None) -> None:
+    def restart(self, *, keep: int | None = None) -> None:
         """Count that the answer begins anew at frame *keep* (behind those that are here) after more of it may have been seen.
 
         Frames from *keep* on are dropped. Readers that have seen beyond it are ended (`Reader.misled`), as what comes now does not
@@ -254,14 +254,14 @@ class LiveJob:
             kept, self.frames = self.frames[:at], []
             self.frame_bytes, self.count, self.chain = 0, 0, chain_start(self.id)
             self.append(kept)
-        self.anew.append((self.restarts, at))
+        self.restarted_at.append((self.restarts, at))
         self.wake()
 
     def learn_restarts(self, restarts: int) -> None:
         """Note that the answer began anew elsewhere; what is here of it is its beginning, what a reader brought is not."""
         if restarts > self.restarts:
             self.restarts = restarts
-            self.anew.append((restarts, len(self.frames)))
+            self.restarted_at.append((restarts, len(self.frames)))
             self.wake()
 
     def revive_segments(
@@ -400,7 +400,7 @@ class LiveJob:
         self.body, self.events, self.answers = body, events, answers
         self.tried = self.tried.union(tried)
 
-    def take_up(self, *, events: int) -> None:
+    def resume_events(self, *, events: int) -> None:
         """The job is ours from now on, as read from the database: queued until its lease is found (`LiveJobs.reattach`)."""
         assert self.lease is None
         self.state = JobState.QUEUED

@@ -63,7 +63,7 @@ class Reader:
 
     def _notice_restart(self) -> None:
         job = self._job
-        if any(number > self._restarts and at < self.at for number, at in job.anew):
+        if any(number > self._restarts and at < self.at for number, at in job.restarted_at):
             self.misled = self._gone = True
         self._restarts = job.restarts
 

@@ -120,7 +120,7 @@ class Jobs:
         hint = " INDEXED BY ix_jobs_id_partial" if over is False and self._db.dialect == "sqlite" else ""
         sql = f"SELECT id FROM jobs{hint} WHERE {where} ORDER BY id DESC LIMIT {limit:d}"
         if self._db.dialect == "sqlite":  # Where `fetch` reads in the event loop.
-            rows = await self._db.survey(lambda fetch: fetch(sql, params))
+            rows = await self._db.read_snapshot(lambda fetch: fetch(sql, params))
         else:
             rows = await self._db.fetch(sql, params)
         return [bytes(row[0]) for row in rows]
@@ -153,7 +153,7 @@ class Jobs:
             found.setdefault(bytes(job_id), []).append(bytes(frames))
         return found
 
-    async def note_loser(self, job_id: bytes, lease: Lease, *, at_ms: int) -> None:
+    async def record_losing_attempt(self, job_id: bytes, lease: Lease, *, at_ms: int) -> None:
         """Write the attempt of a second host that was not the first to deliver: closed, unpaid, nobody to blame."""
         await self._db.run(partial(insert_loser, job_id=job_id, lease=lease, at_ms=at_ms))
 
@@ -197,7 +197,7 @@ class Jobs:
         sql = "SELECT DISTINCT node_id FROM jobs WHERE state IN ('queued', 'running')"
         return {row[0] for row in await self._db.fetch(sql)}
 
-    async def take_over(
+    async def claim_orphans(
         self, *, node_id: bytes, of: Sequence[bytes | None], limit: int = TAKE_OVER_MAX
     ) -> list[JobRow]:
         """Make *node_id* the owner of the oldest unfinished jobs of the coordinators *of*, which are gone; return them.
@@ -260,5 +260,5 @@ class Jobs:
     async def ended_counts(self, *, before_ms: int) -> dict[str, int]:
         """Return how many jobs ended before *before_ms*, by final state; reads the whole table, in a thread."""
         sql = f"SELECT state, count(*) FROM jobs WHERE finished_ms < {before_ms:d} GROUP BY state"
-        rows = await self._db.survey(lambda fetch: fetch(sql))
+        rows = await self._db.read_snapshot(lambda fetch: fetch(sql))
         return {row[0]: int(row[1]) for row in rows}

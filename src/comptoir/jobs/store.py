@@ -209,7 +209,7 @@ def _said(text: str) -> str | None:
 
 
 def claim_rows(tx: Tx, *, node_id: bytes, of: Sequence[bytes | None], limit: int) -> list[JobRow]:
-    """Change the owner of unfinished jobs; see `Jobs.take_over`."""
+    """Change the owner of unfinished jobs; see `Jobs.claim_orphans`."""
     marks = ",".join("?" * len(of))
     whose = f"(node_id IN ({marks}){' OR node_id IS NULL' if None in of else ''})"
     skip = f"{_lock(tx)} SKIP LOCKED" if tx.dialect == "postgresql" else ""
@@ -287,7 +287,7 @@ def forget_contents(tx: Tx, job_ids: Sequence[bytes]) -> int:
 
 
 def insert_loser(tx: Tx, *, job_id: bytes, lease: Lease, at_ms: int) -> None:
-    """Write the closed attempt of a second host; see `Jobs.note_loser`."""
+    """Write the closed attempt of a second host; see `Jobs.record_losing_attempt`."""
     row = (
         lease.id, job_id, lease.host_id, AttemptState.FAILED, lease.first_frame, lease.first_frame, 0, 0, lease.started_ms,
         at_ms, None, None, None, None, lease.rate_in, lease.rate_out,

@@ -21,7 +21,7 @@ class JobState(StrEnum):
         closing -> one of the four ends    `LiveJob.end`               it is written
         queued | running -> refused        `LiveJobs.refuse`           it was not accepted after all
         ours -> mirror                     `LiveJobs.become_mirror`    another coordinator owns it
-        mirror -> ours                     `LiveJobs.adopt`, then `LiveJob.take_up` and `LiveJobs.reattach`, or `lease_to`
+        mirror -> ours                     `LiveJobs.adopt`, then `LiveJob.resume_events` and `LiveJobs.reattach`, or `lease_to`
         mirror -> one of the four ends     `LiveJob.end`, `LiveJob.end_as_stored`; `LiveJob.break_off`: it is followed no more
     """
 

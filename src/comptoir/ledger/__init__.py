@@ -14,7 +14,7 @@ from comptoir.ledger.service import Ledger
 from comptoir.ledger.tables import TABLES
 from comptoir.ledger.types import (
     FEES,
-    HOUSE_ACCOUNTS,
+    OPERATOR_ACCOUNTS,
     PAYMENTS_IN,
     PROMOTIONS,
     UNNAMED,
@@ -25,7 +25,7 @@ from comptoir.ledger.types import (
 
 __all__ = [
     "FEES",
-    "HOUSE_ACCOUNTS",
+    "OPERATOR_ACCOUNTS",
     "PAYMENTS_IN",
     "PROMOTIONS",
     "TABLES",

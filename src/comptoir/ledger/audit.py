@@ -45,11 +45,11 @@ WHERE h.settled_uusd <> COALESCE(t.total, 0) OR h.settled_uusd > h.amount_uusd
 
 async def audit(db: Database) -> list[Difference]:
     """Return every difference in the ledger, as of one moment; an empty list means that it is exact."""
-    return await db.survey(differences)
+    return await db.read_snapshot(differences)
 
 
 def differences(fetch: Fetch) -> list[Difference]:
-    """The same over a survey's snapshot, beside what else is looked at in it."""
+    """The same over an open snapshot, beside what else is looked at in it."""
     found = []
     for what, sql in (("balance", BALANCES), ("held", HELD), ("overdrawn", OVERDRAWN), ("settled", SETTLED)):
         found += [

@@ -14,7 +14,7 @@ from comptoir.ledger.types import HoldState
 
 COLUMNS = ("id", "kind", "balance_uusd", "held_uusd", "last_event")
 CHANGED = ("balance_uusd", "held_uusd", "last_event")
-HOUSE_KINDS_THAT_MAY_OWE = ("payments_in", "promotions")
+OPERATOR_KINDS_THAT_MAY_OWE = ("payments_in", "promotions")
 
 
 def account_rows(accounts: Iterable[bytes]) -> tuple[Table, Iterable[bytes]]:
@@ -150,7 +150,7 @@ class Book:
         """
         assert amount_uusd > 0
         giver, taker = self._line(debit), self._line(credit)
-        if giver.kind not in HOUSE_KINDS_THAT_MAY_OWE and giver.balance - giver.held < amount_uusd:
+        if giver.kind not in OPERATOR_KINDS_THAT_MAY_OWE and giver.balance - giver.held < amount_uusd:
             raise InsufficientCredit(needed_uusd=amount_uusd, free_uusd=giver.balance - giver.held)
         giver.balance -= amount_uusd
         giver.moved -= amount_uusd

@@ -10,7 +10,7 @@ from comptoir.ledger.errors import UnknownAccount
 from comptoir.ledger.tables import ACCOUNTS, TRANSFERS
 from comptoir.ledger.types import (
     FEES,
-    HOUSE_ACCOUNTS,
+    OPERATOR_ACCOUNTS,
     PAYMENTS_IN,
     PROMOTIONS,
     Account,
@@ -31,10 +31,10 @@ class Ledger:
         self._clock = clock
         self._events = events or EventHub()
 
-    async def open_house_accounts(self, *, fee_slot: int = 0) -> None:
+    async def open_operator_accounts(self, *, fee_slot: int = 0) -> None:
         """Make the house's own accounts, with the fee account of *fee_slot*; idempotent."""
         now = self._clock.now_ms()
-        kinds = {**HOUSE_ACCOUNTS, fee_account(fee_slot): HOUSE_ACCOUNTS[FEES]}
+        kinds = {**OPERATOR_ACCOUNTS, fee_account(fee_slot): OPERATOR_ACCOUNTS[FEES]}
         rows = [(key, kind, 0, 0, now, None) for key, kind in kinds.items()]
         await self._db.run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
 

@@ -17,7 +17,7 @@ UNNAMED = b"comptoir-unnamed"
 FEE_SLOTS_MAX = 256
 """Coordinators that can have a fee account of their own."""
 
-HOUSE_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees", UNNAMED: "unnamed"}
+OPERATOR_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees", UNNAMED: "unnamed"}
 """The house's own accounts and their kinds. Ids are 16 ASCII bytes, as no time-ordered id is before year 5000."""
 
 

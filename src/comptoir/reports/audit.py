@@ -138,7 +138,7 @@ async def audit(db: Database) -> list[Difference]:
     Raises:
         Unavailable: the database is out of reach.
     """
-    return await db.survey(differences)
+    return await db.read_snapshot(differences)
 
 
 def differences(fetch: Fetch) -> list[Difference]:

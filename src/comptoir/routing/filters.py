@@ -25,9 +25,9 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
         or candidate.host_id in spec.deny
         or (spec.needs is not None and not meets(spec.needs, candidate))
         or (spec.must_continue and not candidate.can_continue)
-        or (candidate.text_only and not spec.plain)
+        or (candidate.text_only and not spec.text_only)
         or (spec.stoppable and not candidate.stops_at_once)
-        or (spec.here and candidate.away)
+        or (spec.here and candidate.remote)
         or (candidate.access is not None and candidate.access.refuses(spec.entry) is not None)
     )
 
@@ -135,11 +135,14 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
     ("allow list", _need(lambda n, c: "not on it" if n.allow is not None and c.host_id not in n.allow else None)),
     ("deny list", _denied),
     ("reputation floor", _need(_reputation)),
-    ("plain text", lambda s, c: "takes one text, a length and a temperature" if c.text_only and not s.plain else None),
+    (
+        "plain text",
+        lambda s, c: "takes one text, a length and a temperature" if c.text_only and not s.text_only else None,
+    ),
     ("stopping", lambda s, c: "can't be stopped at once" if s.stoppable and not c.stops_at_once else None),
     ("continuation", lambda s, c: "can't go on from frames" if s.must_continue and not c.can_continue else None),
     ("container's door", lambda s, c: c.access.refuses(s.entry) if c.access is not None else None),
-    ("place", lambda s, c: "linked to another coordinator" if s.here and c.away else None),
+    ("place", lambda s, c: "linked to another coordinator" if s.here and c.remote else None),
 )
 """Name and check of every filter, in the order they are told; a check answers the figure that failed, or ``None``."""
 

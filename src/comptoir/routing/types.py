@@ -33,7 +33,7 @@ class Spec:
     """What its order asks of the machine and the host; None: nothing."""
     deny: frozenset[bytes] = frozenset()
     """Host ids that have tried it, or can't go on with it."""
-    plain: bool = True
+    text_only: bool = True
     """The job is one text with a length and a temperature: all that a host with a text-only offer is given."""
     must_continue: bool = False
     """The host has to be able to go on from delivered frames (a second attempt)."""
@@ -111,7 +111,7 @@ class Candidate:
     """The host takes plain jobs only (`link.ModelOffer.text_only`)."""
     stops_at_once: bool = True
     """The host hears at once that a job is cancelled."""
-    away: bool = False
+    remote: bool = False
     """The host is linked to another coordinator, which decides about its slots."""
     access: AccessPolicy | None = None
     """Which jobs the offer is open to; None: to every one."""

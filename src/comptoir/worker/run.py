@@ -155,16 +155,16 @@ class _Worker:
             return state
         # Written before the call, so that a directory which can't be written makes no orphan at the coordinator.
         self._state_file.write(state)
-        backoff, anew = Backoff(), False
+        backoff, retried = Backoff(), False
         while not self._stop.is_set():
             try:
                 answer = await register.register(
                     self._addresses.current, self._registration(state), owner_key=config.key
                 )
             except RegistrationRefused as refused:
-                if refused.status != CONFLICT or anew:
+                if refused.status != CONFLICT or retried:
                     raise
-                anew = True
+                retried = True
                 # The key is known there and its host is not known here: an earlier process ended between the answer and
                 # the file. Whoever lost a host's key can't have it back, so this machine comes as a new one.
                 _log.warning("%s; registering as a new host", refused)

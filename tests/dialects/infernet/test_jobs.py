@@ -155,7 +155,7 @@ class TestDatabaseAway:
                 loop = asyncio.get_running_loop()
                 done: asyncio.Future[Any] = loop.create_future()
                 if reconnects and len(refused) == 1:
-                    (line,) = node.core.lines.values()
+                    (line,) = node.core.channels.values()
                     loop.call_later(0.05, line.post, Bye("come again", 0.0))  # type: ignore[attr-defined]
                 loop.call_later(1.0 if reconnects else 0.02, done.set_exception, Unavailable("it is out of reach"))
                 return done

@@ -38,7 +38,7 @@ class TestInfo:
             async with node.host(spec, name="second"):
                 assert [one["external"] for one in (await node.ask("GET", "/info")).json["containers"]] == [True]
             async with asyncio.timeout(10):
-                while len(node.core.lines) > 1:
+                while len(node.core.channels) > 1:
                     await asyncio.sleep(0.01)
             assert [one["id"] for one in (await node.ask("GET", "/info")).json["containers"]] == ["a"]
 

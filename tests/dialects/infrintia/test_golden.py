@@ -61,7 +61,7 @@ async def tell(market: Market, prefix: str) -> dict[str, Answer]:
     beat = EXAMPLES["12_post_hosts_heartbeat"]["request"] | {"host_id": host_id}
     said["12_post_hosts_heartbeat"] = await host.post("/hosts/heartbeat", beat)
     poll = asyncio.create_task(host.post("/hosts/next-job", {"host_id": host_id}))
-    while not market.core.lines[bytes.fromhex(host_id[5:])].polls:  # type: ignore[attr-defined]
+    while not market.core.channels[bytes.fromhex(host_id[5:])].polls:  # type: ignore[attr-defined]
         await asyncio.sleep(0)
     said["08_post_run_model"] = await alice.post("/run/model", EXAMPLES["08_post_run_model"]["request"])
     said["13_post_hosts_next_job"] = await poll

@@ -88,7 +88,7 @@ class TestStream:
         assert job is not None
         async with followed(shared.buyer, job_id) as ahead:
             assert await read_event(ahead) == 'id: 0\ndata: {"token": "a"}\n\n'
-            job.begin_anew(keep=1)
+            job.restart(keep=1)
             assert "answer_restarted" in (await ahead.text())
         await host.chunk(job_id, "B", seq=1)
         await host.complete(job_id)

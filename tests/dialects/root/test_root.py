@@ -233,7 +233,7 @@ class TestMetrics:
                 pass
             settings = post.core.settings
         async with open_core(settings) as again:
-            await again.background.settle_down()
+            await again.background.drain_tasks()
             assert again.state(Meters).ended_before["completed"] == 1
             assert again.state(Meters).users == 2
 

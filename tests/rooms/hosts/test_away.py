@@ -1,7 +1,7 @@
 """Hosts that are linked to other coordinators: in the same lists, with the slots that were announced, and never counted twice."""
 
 from comptoir.events import EventHub, RemoteHostOutcome
-from comptoir.hosts import ACTIVE, LINK, OFFLINE, POLL, Away, Fleet
+from comptoir.hosts import ACTIVE, LINK, OFFLINE, POLL, Fleet, RemoteHosts
 from comptoir.hosts.testing import make_row
 from comptoir.kit.clock import FakeClock
 from comptoir.routing import Spec, choose, preference_named
@@ -12,11 +12,11 @@ NODE, OTHER = b"n" * 16, b"o" * 16
 
 def make(
     *, transport: str = LINK, slots: int = 4, leases_here: int = 0, events: EventHub | None = None
-) -> tuple[Fleet, Away, FakeClock]:
+) -> tuple[Fleet, RemoteHosts, FakeClock]:
     clock = FakeClock()
     fleet = Fleet(clock, events=events, leases_here=lambda host_id: leases_here)
     fleet.add(make_row(transport=transport, slots=slots))
-    return fleet, Away(fleet), clock
+    return fleet, RemoteHosts(fleet), clock
 
 
 def chosen(fleet: Fleet, *, here: bool = False) -> bytes | None:
@@ -30,7 +30,7 @@ class TestNoteAway:
     def test_an_announced_host_can_be_chosen_but_not_as_one_of_ours(self) -> None:
         fleet, away, _ = make()
 
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=2, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=2, total=4)
 
         assert (chosen(fleet), chosen(fleet, here=True)) == (ONE, None)
         assert (fleet.get(ONE).slots.free, fleet.active_hosts) == (2, 1)
@@ -38,19 +38,19 @@ class TestNoteAway:
 
     def test_what_is_asked_for_counts_until_the_next_announcement(self) -> None:
         fleet, away, _ = make()
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=1, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=1, total=4)
 
         fleet.reserve(ONE, "m")
         assert chosen(fleet) is None
 
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=1, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=1, total=4)
         assert chosen(fleet) == ONE
 
     def test_one_that_is_linked_here_is_ours_whatever_is_said(self) -> None:
         fleet, away, _ = make()
         fleet.mark_linked(ONE)
 
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=0, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=0, total=4)
 
         assert (fleet.get(ONE).node_id, fleet.get(ONE).slots.free) == (b"", 4)
 
@@ -58,14 +58,14 @@ class TestNoteAway:
         fleet, away, _ = make(transport=POLL)
         fleet.poll_began(ONE)
 
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=0, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=0, total=4)
 
         assert chosen(fleet, here=True) == ONE
 
     def test_a_host_nobody_registered_is_ignored(self) -> None:
         fleet, away, _ = make()
 
-        away.note_away(TWO, node_id=NODE, status=ACTIVE, free=1, total=1)
+        away.note_remote(TWO, node_id=NODE, status=ACTIVE, free=1, total=1)
 
         assert fleet.find(TWO) is None
 
@@ -73,7 +73,7 @@ class TestNoteAway:
 class TestComingAndGoing:
     def test_it_comes_here_with_what_runs_here(self) -> None:
         fleet, away, _ = make(leases_here=1)
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=0, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=0, total=4)
 
         fleet.mark_linked(ONE)
 
@@ -85,7 +85,7 @@ class TestComingAndGoing:
         fleet.mark_linked(ONE)
         fleet.reserve(ONE, "m")
         fleet.unlinked(ONE)
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
 
         fleet.release(ONE)
 
@@ -93,17 +93,17 @@ class TestComingAndGoing:
 
     def test_forgotten_it_is_offline_until_it_is_heard_of_again(self) -> None:
         fleet, away, _ = make()
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
 
         away.forget(ONE)
         assert (fleet.get(ONE).status, fleet.get(ONE).node_id, chosen(fleet)) == (OFFLINE, b"", None)
 
-        away.note_away(ONE, node_id=OTHER, status=ACTIVE, free=4, total=4)
+        away.note_remote(ONE, node_id=OTHER, status=ACTIVE, free=4, total=4)
         assert chosen(fleet) == ONE
 
     def test_without_bus_it_stays_on_the_market_and_is_given_nothing(self) -> None:
         fleet, away, _ = make()
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
 
         away.unreachable(ONE)
 
@@ -112,7 +112,7 @@ class TestComingAndGoing:
     def test_nobody_here_says_that_it_is_silent(self) -> None:
         """Its pulses may go elsewhere, and a host that nothing happens to is not announced again."""
         fleet, away, clock = make()
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
 
         clock.advance(seconds=10_000.0)
 
@@ -123,7 +123,7 @@ class TestComingAndGoing:
 class TestFigures:
     def test_they_are_those_of_its_own_coordinator(self) -> None:
         fleet, away, _ = make()
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
         candidate = fleet.get(ONE).candidates["m"]
 
         away.note_figures(ONE, "m", 1234.0, 56.0)
@@ -134,7 +134,7 @@ class TestFigures:
     def test_an_outcome_is_told_to_its_coordinator(self) -> None:
         events, told = EventHub(), list[RemoteHostOutcome]()
         fleet, away, _ = make(events=events)
-        away.note_away(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
+        away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
         events.subscribe(RemoteHostOutcome, told.append)
 
         fleet.outcome(ONE, "lost", tokens=3)

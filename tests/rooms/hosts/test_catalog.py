@@ -1,11 +1,11 @@
 """The catalog: what hosts say of their containers, counted as they come, change and go."""
 
-from comptoir.hosts import Catalog, Door, Entry, door
+from comptoir.hosts import Catalog, ContainerAccess, Entry, container_access
 from comptoir.kinds import Kinds
 from comptoir.link import ContainerCard, ModelOffer
 
-OPEN = Door()
-NEAR = door(external=True, proofs=False, networks=["10.0.0.0/8"])
+OPEN = ContainerAccess()
+NEAR = container_access(external=True, proofs=False, networks=["10.0.0.0/8"])
 
 
 def offer(name: str, price: int = 1, **card: object) -> ModelOffer:
@@ -45,22 +45,22 @@ class TestDoors:
     def test_hosts_that_say_the_same_count_as_one(self) -> None:
         catalog = Catalog(Kinds())
         for now in (OPEN, OPEN, NEAR):
-            catalog.change_door("a", None, now)
-        assert catalog.doors("a") == [OPEN, NEAR]
+            catalog.change_access("a", None, now)
+        assert catalog.access_of("a") == [OPEN, NEAR]
 
-        catalog.change_door("a", OPEN, NEAR)
-        catalog.change_door("a", OPEN, OPEN)
-        assert catalog.doors("a") == [OPEN, NEAR]
-        catalog.change_door("a", OPEN, None)
-        assert catalog.doors("a") == [NEAR]
-        catalog.change_door("a", NEAR, None)
-        catalog.change_door("a", NEAR, None)
-        assert catalog.doors("a") == [] == catalog.doors("never")
+        catalog.change_access("a", OPEN, NEAR)
+        catalog.change_access("a", OPEN, OPEN)
+        assert catalog.access_of("a") == [OPEN, NEAR]
+        catalog.change_access("a", OPEN, None)
+        assert catalog.access_of("a") == [NEAR]
+        catalog.change_access("a", NEAR, None)
+        catalog.change_access("a", NEAR, None)
+        assert catalog.access_of("a") == [] == catalog.access_of("never")
 
     def test_a_model_has_none(self) -> None:
         catalog = Catalog(Kinds())
-        catalog.change_door("m", None, None)
-        assert catalog.doors("m") == []
+        catalog.change_access("m", None, None)
+        assert catalog.access_of("m") == []
 
 
 class TestResources:
@@ -79,10 +79,10 @@ class TestResources:
 class TestToldApart:
     def test_callers_count_only_where_some_host_lets_in_only_some(self) -> None:
         catalog, near, far = Catalog(Kinds()), Entry("10.1.1.1", enters=True), Entry("11.1.1.1", enters=True)
-        catalog.change_door("a", None, OPEN)
+        catalog.change_access("a", None, OPEN)
         assert catalog.told_apart("a", near) == catalog.told_apart("a", far) == Entry(enters=True)
 
-        catalog.change_door("a", None, NEAR)
+        catalog.change_access("a", None, NEAR)
         assert (catalog.told_apart("a", near), catalog.told_apart("a", far)) == (near, far)
 
     def test_what_is_no_entry_of_a_container_stays(self) -> None:

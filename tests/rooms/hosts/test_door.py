@@ -2,9 +2,9 @@
 
 import pytest
 
-from comptoir.hosts import Entry, door
+from comptoir.hosts import Entry, container_access
 
-DOOR = door(external=False, proofs=False, networks=("10.1.2.3",))
+DOOR = container_access(external=False, proofs=False, networks=("10.1.2.3",))
 
 
 class TestRefuses:
@@ -25,4 +25,4 @@ class TestRefuses:
         assert DOOR.refuses(entry) == why
 
     def test_one_without_conditions_lets_in_everybody(self) -> None:
-        assert door(external=True, proofs=True, networks=()).refuses(None) is None
+        assert container_access(external=True, proofs=True, networks=()).refuses(None) is None

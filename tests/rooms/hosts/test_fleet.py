@@ -23,7 +23,7 @@ from comptoir.hosts import (
     NoFreeSlot,
     UnknownHost,
 )
-from comptoir.hosts.testing import bring, make_fleet, make_offer, make_row
+from comptoir.hosts.testing import make_active, make_fleet, make_offer, make_row
 from comptoir.kit.clock import FakeClock
 from comptoir.link import Pulse
 from comptoir.routing import Needs, Spec, choose, preference_named, rank
@@ -134,7 +134,7 @@ class TestPresence:
         told: list[bytes] = []
         events.subscribe(HostFree, lambda event: told.append(event.host_id))
 
-        bring(fleet, make_row(slots=1))
+        make_active(fleet, make_row(slots=1))
         assert told == [ONE]
         fleet.reserve(ONE, "m")
         assert told == [ONE]
@@ -148,7 +148,7 @@ class TestPresence:
         events.subscribe(HostChanged, told.append)
         events.subscribe(OfferChanged, told.append)
 
-        bring(fleet, make_row(slots=1))
+        make_active(fleet, make_row(slots=1))
         fleet.replace_offer(ONE, (make_offer(),), 2)
         fleet.replace_offer(ONE, (make_offer(),), 2)
         fleet.drain(ONE)

@@ -42,7 +42,7 @@ async def database(make_database: MakeDatabase) -> AsyncIterator[Database]:
 
 async def unfinished(jobs: Jobs) -> list[JobRow]:
     """Return the unfinished jobs, oldest first, by taking them over."""
-    return await jobs.take_over(node_id=NODE, of=[NODE], limit=10_000)
+    return await jobs.claim_orphans(node_id=NODE, of=[NODE], limit=10_000)
 
 
 @pytest.fixture
@@ -206,11 +206,11 @@ class TestTakeOver:
         new = [structs.replace(make_new(), node_id=node) for node in (gone, here, gone)]
         await asyncio.gather(*(database.batch(insert_verb, (job, None)) for job in new))
 
-        taken = await jobs.take_over(node_id=NODE, of=[gone])
+        taken = await jobs.claim_orphans(node_id=NODE, of=[gone])
 
         assert [row.id for row in taken] == [new[0].id, new[2].id]
         assert await jobs.owners() == {NODE, here}
-        assert await jobs.take_over(node_id=NODE, of=[gone]) == []
+        assert await jobs.claim_orphans(node_id=NODE, of=[gone]) == []
 
     async def test_jobs_from_before_there_were_owners_are_taken_by_none(self, jobs: Jobs, database: Database) -> None:
         job = make_new()
@@ -218,9 +218,9 @@ class TestTakeOver:
         await database.run(lambda tx: tx.execute("UPDATE jobs SET node_id = NULL"))
 
         assert await jobs.owners() == {None}
-        assert [row.id for row in await jobs.take_over(node_id=NODE, of=[None])] == [job.id]
+        assert [row.id for row in await jobs.claim_orphans(node_id=NODE, of=[None])] == [job.id]
 
     async def test_it_takes_no_more_than_asked_for(self, jobs: Jobs, database: Database) -> None:
         await asyncio.gather(*(database.batch(insert_verb, (make_new(), None)) for _ in range(3)))
 
-        assert len(await jobs.take_over(node_id=b"m" * 16, of=[NODE], limit=2)) == 2
+        assert len(await jobs.claim_orphans(node_id=b"m" * 16, of=[NODE], limit=2)) == 2

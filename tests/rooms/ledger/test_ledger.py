@@ -11,7 +11,7 @@ from comptoir.kit.db import Database, Tx
 from comptoir.kit.ids import new_id
 from comptoir.ledger import (
     FEES,
-    HOUSE_ACCOUNTS,
+    OPERATOR_ACCOUNTS,
     PAYMENTS_IN,
     PROMOTIONS,
     TABLES,
@@ -39,7 +39,7 @@ async def database(make_database: MakeDatabase) -> AsyncIterator[Database]:
 async def ledger(database: Database, clock: FakeClock) -> Ledger:
     """A buyer with 1,000 micro-dollars and a host with none."""
     room = Ledger(database, clock)
-    await room.open_house_accounts()
+    await room.open_operator_accounts()
 
     def people(tx: Tx) -> None:
         room.open_account(tx, owner_id=BUYER, kind="buyer", at_ms=1)
@@ -77,11 +77,11 @@ async def figures(ledger: Ledger, owner_id: bytes) -> tuple[int, int]:
 class TestAccounts:
     async def test_opening_again_changes_nothing(self, ledger: Ledger, database: Database) -> None:
         await database.run(lambda tx: ledger.open_account(tx, owner_id=BUYER, kind="host", at_ms=9))
-        await ledger.open_house_accounts()
+        await ledger.open_operator_accounts()
 
         account = await ledger.account(BUYER)
         assert (account.kind, account.balance_uusd) == ("buyer", 1000)
-        assert set(await ledger.accounts([*HOUSE_ACCOUNTS, new_id()])) == {PAYMENTS_IN, PROMOTIONS, FEES, UNNAMED}
+        assert set(await ledger.accounts([*OPERATOR_ACCOUNTS, new_id()])) == {PAYMENTS_IN, PROMOTIONS, FEES, UNNAMED}
 
     async def test_nobody_has_none(self, ledger: Ledger) -> None:
         with pytest.raises(UnknownAccount):

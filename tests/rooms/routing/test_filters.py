@@ -30,8 +30,8 @@ CASES: list[tuple[dict[str, object], str | None]] = [
     ({"deny": frozenset([HERE])}, "deny list"),
     ({"must_continue": True}, "continuation"),
     ({"here": True}, "place"),
-    ({"plain": True}, None),
-    ({"plain": False}, "plain text"),
+    ({"text_only": True}, None),
+    ({"text_only": False}, "plain text"),
     ({"stoppable": True}, "stopping"),
     ({"entry": "somebody"}, None),
     ({"entry": "somebody else"}, "container's door"),
@@ -76,7 +76,7 @@ NEEDS: list[tuple[Needs, str, str]] = [
 def candidate() -> Candidate:
     """Return a host that lacks something of everything; a plain job costs 25 + 256 micro-dollars there."""
     return replace(
-        make_candidate(), text_only=True, stops_at_once=False, away=True, access=OpenToSomebody(), gpu="NVIDIA A100 80GB",
+        make_candidate(), text_only=True, stops_at_once=False, remote=True, access=OpenToSomebody(), gpu="NVIDIA A100 80GB",
         capacity=Capacity(gpus=2, cpu_millis=16_000, memory_mib=65_536),
         rates={"token_in": 250_000, "token_out": 1_000_000},
     )  # fmt: skip

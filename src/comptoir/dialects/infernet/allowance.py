@@ -18,7 +18,7 @@ class Allowance(State):
         """When the account is to be filled up again."""
 
 
-async def allow_unnamed(core: Core) -> bytes:
+async def allow_anonymous(core: Core) -> bytes:
     """Return the account that pays for callers without a key, filled up for today (UTC).
 
     Raises:

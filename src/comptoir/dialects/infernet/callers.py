@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import msgspec
 
-from comptoir.dialects.infernet.allowance import allow_unnamed
+from comptoir.dialects.infernet.allowance import allow_anonymous
 from comptoir.dispatch import Core
 from comptoir.hosts import address_of
 from comptoir.identity import OwnerKind
@@ -76,7 +76,7 @@ async def buyer_of(core: Core, request: Request) -> Caller:
     """
     caller = caller_of(core, request)
     if not caller.keyed:
-        await allow_unnamed(core)
+        await allow_anonymous(core)
     return caller
 
 

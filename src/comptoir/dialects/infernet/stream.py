@@ -14,7 +14,7 @@ from comptoir.dialects.infernet.render import piece_of
 from comptoir.dialects.infernet.translate import asked_of, job_uuid
 from comptoir.dispatch import Core
 from comptoir.dispatch.cancel import hang_up
-from comptoir.gateway import began_anew, claim, follow, follow_anew, leave, open_stream
+from comptoir.gateway import claim, follow, leave, open_stream, refollow, restarted_elsewhere
 from comptoir.jobs import JobState, LiveJob, Reader
 from comptoir.kit.errors import Refusal
 from comptoir.kit.http import Request, Stream, StreamAborted
@@ -86,9 +86,9 @@ async def _shown(core: Core, job: LiveJob) -> AsyncIterator[list[Frame]]:
     while True:
         frames = await reader.next()
         if frames is None:
-            if not shown and (reader.misled or began_anew(job)):
+            if not shown and (reader.misled or restarted_elsewhere(job)):
                 # A container before the last was run again, here or elsewhere; nobody has seen any of it.
-                job = await follow_anew(core, job)
+                job = await refollow(core, job)
                 reader = Reader(job)
                 continue
             break

@@ -7,12 +7,12 @@ from msgspec.structs import replace
 
 from comptoir.dialects.infrintia import wire
 from comptoir.dispatch import Core
-from comptoir.dispatch.assign import pump
-from comptoir.dispatch.ending_later import or_later
+from comptoir.dispatch.assign import assign_waiting
+from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.errors import FramesOutOfOrder
 from comptoir.dispatch.onboard import host_of
 from comptoir.dispatch.stream import FAULTS, complete, fail
-from comptoir.gateway import bring, job_named, leased_to, owner_of, register_once, until_over
+from comptoir.gateway import accept_frames, job_named, leased_to, owner_of, register_once, until_over
 from comptoir.hosts import INFRINTIA, POLL, PUSH, Host, NewHost, UnknownHost, check_offer, offers_of
 from comptoir.jobs import Fault, JobState, LiveJob, NotYourLease, UnknownJob
 from comptoir.kinds.tokens.text import frames_of, text_of
@@ -73,7 +73,7 @@ def _offer(core: Core, host: Host, names: list[str]) -> None:
         check_offer(models, host.row.slots, core.jobs.kinds)
         core.fleet.replace_offer(host.id, models, host.row.slots)
     core.fleet.resume(host.id)
-    pump(core, host.id)
+    assign_waiting(core, host.id)
 
 
 async def next_job(core: Core, request: Request) -> wire.Assigned | Reply:
@@ -100,7 +100,7 @@ async def chunk(core: Core, request: Request) -> wire.ChunkTaken:
     pieces = _pieces(body.token, body.tokens)
     if pieces is None:
         raise InvalidField("token", "is required (or tokens)")
-    return wire.ChunkTaken(await bring(core, job, frames_of(pieces, job=job), seq=body.seq))
+    return wire.ChunkTaken(await accept_frames(core, job, frames_of(pieces, job=job), seq=body.seq))
 
 
 async def complete_job(core: Core, request: Request) -> wire.Completed:
@@ -114,7 +114,7 @@ async def complete_job(core: Core, request: Request) -> wire.Completed:
     usage = Usage(body.usage.prompt_tokens, body.usage.completion_tokens) if body.usage is not None else Usage()
     pieces = _pieces(body.token, body.tokens)
     if pieces is not None:
-        await bring(core, job, frames_of(pieces, job=job, counted=usage.completion_tokens), seq=body.seq)
+        await accept_frames(core, job, frames_of(pieces, job=job, counted=usage.completion_tokens), seq=body.seq)
     else:
         _check_all_here(job, seq=body.seq, counted=usage.completion_tokens)
     signature = bytes.fromhex(body.signature) if body.signature is not None else b""
@@ -168,7 +168,7 @@ async def fail_job(core: Core, request: Request) -> wire.Failed:
         fail, core, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
         status=422 if body.fault == "buyer" else 502,
     )  # fmt: skip
-    await or_later(core, job, failed)
+    await retry_when_db_returns(core, job, failed)
     if job.over or job.closing:
         await until_over(job)
     return wire.Failed(public("job", job.id), "failed" if job.over else "queued")

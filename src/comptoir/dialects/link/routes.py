@@ -39,8 +39,8 @@ async def pulse(core: Core, request: Request) -> PulseAnswer:
     """
     host = await host_of(core, request.principal, None)
     core.fleet.seen(host.id, request.body)
-    elsewhere = bool(host.node_id) and core.peers.lives(host.node_id)
-    return PulseAnswer(linked=host.id in core.lines or elsewhere)
+    elsewhere = bool(host.node_id) and core.peers.is_alive(host.node_id)
+    return PulseAnswer(linked=host.id in core.channels or elsewhere)
 
 
 async def link(core: Core, request: Request, socket: WebSocket) -> None:

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from comptoir.dispatch import Core
-from comptoir.dispatch.assign import pump
-from comptoir.dispatch.ending_later import or_later
+from comptoir.dispatch.assign import assign_waiting
+from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.onboard import host_of
 from comptoir.dispatch.stream import FAULTS, complete, fail
@@ -20,7 +20,7 @@ from comptoir.gateway import (
     Hex,
     Machine,
     Offer,
-    bring,
+    accept_frames,
     job_named,
     leased_to,
     owner_of,
@@ -36,7 +36,7 @@ from comptoir.kit.http import Access, Endpoint, Reply, Request
 from comptoir.kit.ids import public
 from comptoir.link import Pulse
 from comptoir.receipts import KeyTaken
-from comptoir.transports.handing import job_message
+from comptoir.transports.job_message import job_message
 from comptoir.transports.native import (
     NATIVE,
     NativeDone,
@@ -145,7 +145,7 @@ async def pulse(core: Core, request: Request) -> HostPulsed:
         core.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
         core.fleet.replace_offer(host.id, models, slots)
         core.fleet.resume(host.id)
-        pump(core, host.id)
+        assign_waiting(core, host.id)
     else:
         core.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
         if body.models is not None:
@@ -169,7 +169,7 @@ async def frames(core: Core, request: Request) -> FramesTaken:
     body: NativeFrames = request.body
     host = await _caller(core, request)
     job = await leased_to(core, host, job_named(request.params["id"]), lease=_lease(body.lease))
-    return FramesTaken(await bring(core, job, body.frames(), seq=body.seq))
+    return FramesTaken(await accept_frames(core, job, body.frames(), seq=body.seq))
 
 
 async def done(core: Core, request: Request) -> LeaseEnded:
@@ -214,7 +214,7 @@ async def give_back(core: Core, request: Request) -> LeaseGivenBack:
         fail, core, job, code=body.code, message=body.message, fault=FAULTS.get(body.fault, Fault.HOST),
         status=body.status, body=body.body, retry_after_s=body.retry_after_s,
     )  # fmt: skip
-    await or_later(core, job, failed)
+    await retry_when_db_returns(core, job, failed)
     if job.over or job.closing:
         await until_over(job)
     return LeaseGivenBack(body.lease, public("job", job.id), "failed" if job.over else "queued")

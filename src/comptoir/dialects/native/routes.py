@@ -212,7 +212,7 @@ async def own_host(core: Core, request: Request) -> OwnHostView:
     return OwnHostView(
         **views.host_fields(core, host),  # type: ignore[arg-type]
         earned_uusd=found.account.balance_uusd, owner=public("usr", owner_id) if owner_id is not None else None,
-        linked=host.id in core.lines or core.peers.lives(host.node_id),
+        linked=host.id in core.channels or core.peers.is_alive(host.node_id),
         open_jobs=[public("job", one.id) for one in core.jobs.live.leases_of(host.id)],
         account=views.balance(found.account),
         transfers=[views.transfer(row, seen_by=host.id) for row in found.transfers],

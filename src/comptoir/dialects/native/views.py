@@ -23,7 +23,7 @@ from comptoir.jobs import FINAL, AttemptRow, JobRow
 from comptoir.kinds import Kind, Kinds, bought
 from comptoir.kit.ids import public
 from comptoir.kit.money import run_price
-from comptoir.ledger import HOUSE_ACCOUNTS, Account, Transfer
+from comptoir.ledger import OPERATOR_ACCOUNTS, Account, Transfer
 from comptoir.link import ModelOffer
 
 
@@ -43,7 +43,7 @@ def transfer(row: Transfer, *, seen_by: bytes) -> TransferView:
 
 
 def _account_name(account_id: bytes, kind: str, *, left: bool) -> str:
-    known = HOUSE_ACCOUNTS.get(account_id)
+    known = OPERATOR_ACCOUNTS.get(account_id)
     if known is not None:
         return known
     # A buyer pays a host, a host is paid by a buyer: only the side that we are not can be told from the kind.

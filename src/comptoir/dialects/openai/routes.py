@@ -29,7 +29,7 @@ from comptoir.dialects.openai.wire import (
 )
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
-from comptoir.gateway import began_anew, follow_anew, leave, until_answered
+from comptoir.gateway import leave, refollow, restarted_elsewhere, until_answered
 from comptoir.hosts import ModelSummary
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import AnswerForgotten, JobState, LiveJob, Reader
@@ -98,9 +98,9 @@ async def _streamed(core: Core, job: LiveJob, writer: StreamWriter) -> Answer:
     ping_s = core.settings.sse_ping_s
     reader = Reader(job)
     first = await reader.next(timeout_s=ping_s)
-    while first is None and began_anew(job):
+    while first is None and restarted_elsewhere(job):
         # Nothing of it was shown here yet.
-        job = await follow_anew(core, job)
+        job = await refollow(core, job)
         reader = Reader(job)
         first = await reader.next(timeout_s=ping_s)
     if first is None and job.state is not JobState.COMPLETED:
@@ -117,7 +117,7 @@ async def _pieces(core: Core, reader: Reader, writer: StreamWriter, batch: list[
             yield piece
         batch = await reader.next(timeout_s=ping_s)
     job = reader.job
-    if reader.misled or began_anew(job):
+    if reader.misled or restarted_elsewhere(job):
         leave(core, job)
         yield error_event(restarted())
         return

@@ -11,8 +11,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from comptoir.dispatch import Core
+from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown
-from comptoir.dispatch.ending_later import Later
 from comptoir.dispatch.meters import Meters
 from comptoir.jobs import FINAL
 from comptoir.kinds import TOKEN_OUT
@@ -100,12 +100,12 @@ class CoreCollector(Collector):
         yield CounterMetricFamily("comptoir_db_commit_seconds", "Seconds spent in COMMIT.", stats.commit_s)
         yield CounterMetricFamily("comptoir_db_writer_cpu_seconds", "CPU of the writer thread.", stats.cpu_s)
         yield GaugeMetricFamily("comptoir_db_commands_waiting", "Commands that wait for the writer.", db.waiting)
-        yield GaugeMetricFamily("comptoir_db_away", "1 while the database is out of reach.", float(db.away))
-        waiting = len(self._core.state(Later))
+        yield GaugeMetricFamily("comptoir_db_away", "1 while the database is out of reach.", float(db.unavailable))
+        waiting = len(self._core.state(DeferredSettlements))
         yield GaugeMetricFamily("comptoir_ends_waiting", "Ends of jobs that wait for it.", waiting)
 
     def _others(self) -> Iterator[Metric]:
-        standing = self._core.peers.standing()
+        standing = self._core.peers.cluster_status()
         if standing is None:
             return
         yield GaugeMetricFamily(

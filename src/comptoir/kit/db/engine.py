@@ -118,15 +118,15 @@ class Database:
                 return self._store.read(sql, params)
             return await self._loop.run_in_executor(self._readers, self._read, sql, params)
         except Exception as error:
-            if not self._store.away(error):
+            if not self._store.is_outage(error):
                 raise
-            if not self.away:
+            if not self.unavailable:
                 # Perhaps the writer has nothing to do, and does not know yet.
                 self.run(_nothing).add_done_callback(_heard)
             raise Unavailable(OUT_OF_REACH) from error
 
     def _read(self, sql: str, params: Sequence[Any]) -> list[Row]:
-        if self.away:
+        if self.unavailable:
             raise Unavailable(OUT_OF_REACH)
         self._reading_s = time.monotonic()
         try:
@@ -134,7 +134,7 @@ class Database:
         finally:
             self._reading_s = 0.0
 
-    async def survey(self, look: Look[T]) -> T:
+    async def read_snapshot(self, look: Look[T]) -> T:
         """Run *look* in a thread, over one read-only snapshot on a connection of its own: for questions that take long.
 
         Nobody waits for it, neither writers nor point reads; what is committed meanwhile it does not see.
@@ -142,23 +142,23 @@ class Database:
         Raises:
             Unavailable: the database is out of reach.
         """
-        if self.away and self._store.remote:
+        if self.unavailable and self._store.remote:
             raise Unavailable(OUT_OF_REACH)
         try:
-            return await asyncio.to_thread(self._store.survey, look)
+            return await asyncio.to_thread(self._store.read_snapshot, look)
         except Exception as error:
-            if self._store.away(error):
+            if self._store.is_outage(error):
                 raise Unavailable(OUT_OF_REACH) from error
             raise
 
     @property
-    def away(self) -> bool:
+    def unavailable(self) -> bool:
         """Whether the database is known to be out of reach, or to take too long: commands and reads are refused at once."""
         return self._out or self._slow
 
     async def present(self) -> None:
         """Wait until the database is not away."""
-        while self.away:  # noqa: ASYNC110 (the writer, another thread, says so; nothing here can be awaited)
+        while self.unavailable:  # noqa: ASYNC110 (the writer, another thread, says so; nothing here can be awaited)
             await asyncio.sleep(AGAIN_S)
 
     @property
@@ -183,7 +183,7 @@ class Database:
         future = command.future
         if self._closing:
             future.set_exception(Unavailable("the house is closing"))
-        elif self.away:
+        elif self.unavailable:
             future.set_exception(Unavailable(OUT_OF_REACH))
         elif self._queue.qsize() >= COMMANDS_WAITING_MAX:
             future.set_exception(Unavailable("too many commands wait for the database"))
@@ -327,7 +327,9 @@ class Database:
                 if attempt < RETRIES_MAX and again:
                     continue
                 log.error("the group of %d commands was not written: %s", len(group), error, exc_info=error)
-                refusal = Unavailable(OUT_OF_REACH if store.remote else OUT_OF_ORDER) if store.away(error) else error
+                refusal = (
+                    Unavailable(OUT_OF_REACH if store.remote else OUT_OF_ORDER) if store.is_outage(error) else error
+                )
                 return [(command, None, refusal) for command in group]
         raise AssertionError("unreachable: the last attempt returns")
 

@@ -71,7 +71,7 @@ class GroupRunner:
                 return self._together(group[0].run, group)
             return [(group[0], group[0].run(self._store.tx), None)]
         except Exception as error:  # Handed to the callers; beginning anew undoes it.
-            if self._store.retryable(error) or self._store.away(error):
+            if self._store.retryable(error) or self._store.is_outage(error):
                 raise
             self._store.rollback()
             self._store.begin()
@@ -97,7 +97,7 @@ class GroupRunner:
             self._store.release()
             return outcomes
         except Exception as error:  # One bad item: undo the verb, then run each item alone to find it.
-            if self._store.retryable(error) or self._store.away(error):
+            if self._store.retryable(error) or self._store.is_outage(error):
                 raise
             self._store.rollback_to()
             return self._one_by_one(commands, error)
@@ -124,7 +124,7 @@ class GroupRunner:
             self._store.release()
             return command, result, None
         except Exception as error:  # Handed to the caller through its future; the savepoint undoes the command.
-            if self._store.retryable(error) or self._store.away(error):
+            if self._store.retryable(error) or self._store.is_outage(error):
                 raise
             self._store.rollback_to()
             return command, None, error

@@ -196,7 +196,7 @@ class PostgresStore:
             self._reading = self._connect()
         return self._reading.cursor(binary=True).execute(placeholders_percent(sql), params).fetchall()
 
-    def survey(self, look: Look[T]) -> T:
+    def read_snapshot(self, look: Look[T]) -> T:
         """Run *look* over one snapshot, on a connection of its own."""
         with contextlib.closing(self._connect()) as connection:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -208,7 +208,7 @@ class PostgresStore:
             self._writing
         )
 
-    def away(self, error: Exception) -> bool:
+    def is_outage(self, error: Exception) -> bool:
         """Tell whether *error* means that the server is out of reach or out of order."""
         return isinstance(error, psycopg.OperationalError | psycopg.errors.IdleInTransactionSessionTimeout)
 

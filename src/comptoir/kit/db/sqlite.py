@@ -149,7 +149,7 @@ class SqliteStore:
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         return self._reading.execute(sql, params).fetchall()
 
-    def survey(self, look: Look[T]) -> T:
+    def read_snapshot(self, look: Look[T]) -> T:
         """Run *look* over one snapshot, on a connection of its own."""
         with closing(connect(self.path, read_only=True)) as connection:
             connection.execute("BEGIN")
@@ -163,7 +163,7 @@ class SqliteStore:
         """Never asked: a commit in this process either raised or happened."""
         return False
 
-    def away(self, error: Exception) -> bool:
+    def is_outage(self, error: Exception) -> bool:
         """Tell whether *error* means that the store itself is out of order (full disk, I/O, locked), not a statement."""
         code = getattr(error, "sqlite_errorcode", None)
         return isinstance(error, sqlite3.Error) and code is not None and code & PRIMARY_CODE in OUT_OF_ORDER

@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 class Fetch(Protocol):
-    """Runs one query of a survey."""
+    """Runs one query of a snapshot."""
 
     def __call__(self, sql: str, params: Sequence[Any] = (), /) -> list[Row]: ...
 
 
 Look = Callable[[Fetch], T]
-"""A survey: any number of queries, all of which see one moment."""
+"""A snapshot read: any number of queries, all of which see one moment."""
 
 
 class Store(Protocol):
@@ -41,7 +41,7 @@ class Store(Protocol):
         """Run one query on the reading connection; called by the reader."""
         ...
 
-    def survey(self, look: "Look[T]") -> T:
+    def read_snapshot(self, look: "Look[T]") -> T:
         """Run *look* over one snapshot, on a connection of its own; called in any thread."""
         ...
 
@@ -53,7 +53,7 @@ class Store(Protocol):
         """Tell whether the last transaction, whose COMMIT was not answered, happened; None: it has not ended yet."""
         ...
 
-    def away(self, error: Exception) -> bool:
+    def is_outage(self, error: Exception) -> bool:
         """Tell whether *error* means that the database is out of reach or out of order, not that a statement is wrong."""
         ...
 

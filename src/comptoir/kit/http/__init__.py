@@ -8,9 +8,9 @@ Starlette's path patterns.
 from comptoir.kit.http.cork import CorkedHttpProtocol
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
-    Elsewhere,
     MethodNotAllowed,
     NoSuchPath,
+    OwnedByPeer,
     PayloadTooLarge,
     UnsupportedBody,
     read_json,
@@ -24,11 +24,11 @@ __all__ = [
     "Access",
     "CorkedHttpProtocol",
     "Dialect",
-    "Elsewhere",
     "Endpoint",
     "HttpServer",
     "MethodNotAllowed",
     "NoSuchPath",
+    "OwnedByPeer",
     "PayloadTooLarge",
     "Reply",
     "Request",

@@ -9,7 +9,7 @@ import msgspec
 from comptoir.kit.errors import InvalidField, Refusal
 
 
-class Elsewhere(Refusal):
+class OwnedByPeer(Refusal):
     """Only another server can answer this request; it is handed on there, and nobody sees this."""
 
     def __init__(self, server: bytes) -> None:

@@ -14,9 +14,9 @@ from starlette.websockets import WebSocket
 from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
-    Elsewhere,
     MethodNotAllowed,
     NoSuchPath,
+    OwnedByPeer,
     PayloadTooLarge,
     field_error,
     read_json,
@@ -46,7 +46,7 @@ Gate = Callable[[Request, Access, Dialect], "Awaitable[None] | None"]
 look further."""
 
 
-HandOn = Callable[[Request, bytes], Awaitable[Reply]]
+Forward = Callable[[Request, bytes], Awaitable[Reply]]
 """Has the server with this id answer a request."""
 
 
@@ -108,13 +108,13 @@ class HttpServer:
         gate: Gate,
         body_bytes_max: int,
         cors_origins: tuple[str, ...] = (),
-        hand_on: HandOn | None = None,
+        forward: Forward | None = None,
         served: list[RequestCounts] | None = None,
     ) -> None:
         """Route to *dialects*.
 
         Args:
-            hand_on: has another server answer a request that raised `Elsewhere`; None: there are no others.
+            hand_on: has another server answer a request that raised `OwnedByPeer`; None: there are no others.
             served: the counts of every endpoint are put here, for metrics.
         """
         self._core = core
@@ -129,7 +129,7 @@ class HttpServer:
         self._dialects = tuple(dialects)
         self._ids = count(1)
         self._id_head = "req_" + os.urandom(6).hex()
-        self._hand_on = hand_on or _nobody
+        self._forward = forward or _nobody
         self._served = served if served is not None else []
         self.closing = False
         """Set when a stop begins: a connection ends with its answer, and the client's next request goes past a balancer again."""
@@ -263,11 +263,11 @@ class HttpServer:
                 access_log.debug("%s %s", request.method, request.path, extra=fields)
 
     async def _refused(self, route: _Route, request: Request, refusal: Refusal) -> Reply:
-        if isinstance(refusal, Elsewhere):
+        if isinstance(refusal, OwnedByPeer):
             try:
                 if request.scope.get(FORWARDED):
                     raise Unavailable("what was asked about has just moved on; try again")
-                return await self._hand_on(request, refusal.server)
+                return await self._forward(request, refusal.server)
             except Refusal as failed:
                 refusal = failed
         return route.dialect.render_error(refusal, request)

@@ -11,9 +11,9 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from comptoir.containers import is_said, note_said
-from comptoir.dispatch.assign import lose, pump
+from comptoir.dispatch.assign import assign_waiting, revoke_lease
 from comptoir.dispatch.core import Core
-from comptoir.dispatch.ending_later import Later, or_later
+from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.second_host import Hedges
@@ -46,7 +46,7 @@ from comptoir.link import (
     decode_from_worker,
     encode,
 )  # fmt: skip
-from comptoir.transports.handing import job_message
+from comptoir.transports.job_message import job_message
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ VIOLATION = 1002
 
 
 class Session:
-    """The line to one linked host; the newest connection of a host replaces the one before."""
+    """The channel to one linked host; the newest connection of a host replaces the one before."""
 
     def __init__(self, core: Core, host: Host, socket: WebSocket) -> None:
         self._core = core
@@ -83,7 +83,7 @@ class Session:
         self._inquiries: dict[int, asyncio.Future[bytes]] = {}
         self._inquired = 0
 
-    # -- Line ----------------------------------------------------------------------------------------------------
+    # -- HostChannel ----------------------------------------------------------------------------------------------------
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
         """Put the job in the outbox; False when the socket is gone."""
@@ -163,11 +163,11 @@ class Session:
         core, host = self._core, self._host
         try:
             await core.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
-        except Unavailable as away:
+        except Unavailable as outage:
             # Told that a lease is not known, it would throw away frames that nobody else has.
-            await self._refuse(away.message, reconnect_after_s=away.retry_after_s)
+            await self._refuse(outage.message, reconnect_after_s=outage.retry_after_s)
             return False
-        earlier = core.lines.get(host.id)
+        earlier = core.channels.get(host.id)
         if isinstance(earlier, Session):
             earlier.post(Bye("another connection of this host took over", -1.0))
             earlier.open = False
@@ -177,12 +177,12 @@ class Session:
         welcome = Welcome(LINK_VERSION, public("host", host.id), have, settings.window_frames, settings.pulse_s)
         await self._socket.send_bytes(encode([welcome, *unsent]))
         self.open = True
-        core.lines[host.id] = self
+        core.channels[host.id] = self
         core.fleet.mark_linked(host.id)
         log.info(
             "host %s is linked: %s", public("host", host.id), ", ".join(m.name for m in hello.models) or "no model"
         )
-        pump(core, host.id)
+        assign_waiting(core, host.id)
         return True
 
     def _compare(self, hello: Hello) -> tuple[list[Have], list[FromCoordinator]]:
@@ -206,13 +206,13 @@ class Session:
             if lease is None or job.closing:
                 continue
             if lease_id in held:
-                lease.bring(held[lease_id])
+                lease.note_frames_at_worker(held[lease_id])
             elif len(job.frames) > lease.first_frame or lease.revived or job.kind.resume(job) is Resume.NEVER:
                 # Another process of this host began the answer (or may have, and acted), which can't be begun again
                 # under the same lease.
                 fault = Fault.COORDINATOR if lease.revived else Fault.HOST
                 core.background.spawn(
-                    lose(core, job, lease, "the host came back without the job", fault=fault, again=True)
+                    revoke_lease(core, job, lease, "the host came back without the job", fault=fault, again=True)
                 )
             else:
                 unsent.append(job_message(job, lease, now_ms=core.common_ms()))
@@ -225,8 +225,8 @@ class Session:
                 answer.set_result(b"")
         self._inquiries.clear()
         core, host = self._core, self._host
-        if core.lines.get(host.id) is self:
-            del core.lines[host.id]
+        if core.channels.get(host.id) is self:
+            del core.channels[host.id]
             core.fleet.unlinked(host.id)
             link_dropped(core, host.id)
             log.info("host %s lost its link", public("host", host.id))
@@ -309,7 +309,7 @@ class Session:
     async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *verb* unless the lease was closed between the message and this task: what the host said of it is moot then."""
         if job.lease is not None and job.lease.id == lease:
-            await or_later(self._core, job, verb)
+            await retry_when_db_returns(self._core, job, verb)
 
     def _done(self, message: Done) -> None:
         job = self._ended(message.lease)
@@ -323,10 +323,10 @@ class Session:
         if job.lease is None or job.lease.id != message.lease:
             return  # Closed since the message came, in the same turn.
         try:
-            await or_later(self._core, job, partial(self._take_done, job, message))
+            await retry_when_db_returns(self._core, job, partial(self._take_done, job, message))
         except Refusal as refusal:
             log.warning("job %s could not be settled: %s", public("job", job.id), refusal)
-            if job.closing or self._core.state(Later).keeps(job.id):
+            if job.closing or self._core.state(DeferredSettlements).is_deferred(job.id):
                 return  # It is written when the database is back; the worker's other answers go on meanwhile.
             # Not written, nor going to be: the worker keeps its Done and repeats it after a reconnect.
             if self.open:  # Of several, the first closes for all of them.
@@ -371,7 +371,7 @@ class Session:
         except InvalidField as invalid:
             raise ProtocolBroken(f"the offer can't be taken: {invalid}") from invalid
         self._core.fleet.replace_offer(self._host.id, tuple(message.models), message.slots)
-        pump(self._core, self._host.id)
+        assign_waiting(self._core, self._host.id)
 
     def _resources(self, message: Resources) -> None:
         note_said(self._core, self._host, message.of)
@@ -424,7 +424,7 @@ def _check_offer(message: Hello | Models, kinds: Kinds) -> None:
 
 async def say_goodbye(core: Core, *, reason: str, reconnect_after_s: float) -> None:
     """Close every worker's connection from our side; they come back by themselves."""
-    sessions: list[Any] = [line for line in core.lines.values() if isinstance(line, Session)]
+    sessions: list[Any] = [channel for channel in core.channels.values() if isinstance(channel, Session)]
     for session in sessions:
         session.post(Bye(reason, reconnect_after_s))
         session.open = False

@@ -1,5 +1,5 @@
 """Push: the host has an address, and is called there with each job."""
 
-from comptoir.transports.push.line import pushing
+from comptoir.transports.push.channel import pushing
 
 __all__ = ["pushing"]

@@ -7,7 +7,7 @@ from typing import Protocol
 import aiohttp
 
 from comptoir.dispatch import Core
-from comptoir.dispatch.ending_later import or_later
+from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.errors import FramesOutOfOrder
 from comptoir.dispatch.stream import complete, fail, take_frames
 from comptoir.hosts import Host
@@ -79,7 +79,7 @@ class PushCall:
             fail, self.core, self.job, code=code, message=message, fault=fault, status=status, body=body,
             retry_after_s=retry_after_s,
         )  # fmt: skip
-        await or_later(self.core, self.job, failed)
+        await retry_when_db_returns(self.core, self.job, failed)
 
 
 class Shape(Protocol):

@@ -6,7 +6,7 @@ import msgspec
 from comptoir.dispatch.stream import FAULTS
 from comptoir.jobs import Fault
 from comptoir.link import Frame
-from comptoir.transports.handing import job_message
+from comptoir.transports.job_message import job_message
 from comptoir.transports.native import (
     NATIVE,
     DoneLine,

@@ -96,8 +96,8 @@ class ContainerEngine:
         for container in self._containers.values():
             container.open(self._session)
         if not await self.models():
-            away = ", ".join(f"{one.spec.id} at {one.spec.url}" for one in self._containers.values())
-            raise EngineError("no_container", f"no container answers ({away}): start it first")
+            silent = ", ".join(f"{one.spec.id} at {one.spec.url}" for one in self._containers.values())
+            raise EngineError("no_container", f"no container answers ({silent}): start it first")
 
     async def models(self) -> list[ModelOffer]:
         """Return the containers that are there now."""

@@ -1,4 +1,4 @@
-"""Doors: whom a container lets in (`routing.AccessPolicy`). A host says it, routing keeps to it.
+"""Access: whom a container lets in (`routing.AccessPolicy`). A host says it, routing keeps to it.
 
 What a buyer claims of himself opens nothing.
 """
@@ -12,7 +12,7 @@ Network = IPv4Network | IPv6Network
 
 
 class Entry(NamedTuple):
-    """What a door has to know of a job (`routing.Spec.entry`)."""
+    """What an access rule has to know of a job (`routing.Spec.entry`)."""
 
     caller: str = ""
     """Address of whoever asked; one that is none (empty) is in no network."""
@@ -27,7 +27,7 @@ NOBODY = Entry()
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class ContainerAccess:
     """What one host asks of the jobs that one of its containers gets."""
 
     external: bool = True
@@ -57,16 +57,16 @@ class Door:
         return address is not None and any(address in network for network in self.networks)
 
 
-def door(
+def container_access(
     *, external: bool, proofs: bool, networks: Iterable[str], rate_requests: int = 0, rate_period_s: float = 60.0
-) -> Door:  # fmt: skip
-    """Return a door for networks as they are written (CIDR, host bits allowed).
+) -> ContainerAccess:  # fmt: skip
+    """Return the access rule for networks as they are written (CIDR, host bits allowed).
 
     Raises:
         ValueError: one of them is no network.
     """
     read = tuple([ip_network(text, strict=False) for text in networks])
-    return Door(external, proofs, read, rate_requests, rate_period_s)
+    return ContainerAccess(external, proofs, read, rate_requests, rate_period_s)
 
 
 def address_of(text: str) -> IPv4Address | IPv6Address | None:

@@ -12,7 +12,7 @@ from comptoir.cluster.messages import Hail, Owned
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import Core
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.drain import Shutdown
 from comptoir.hosts import OFFLINE
@@ -32,7 +32,7 @@ CLAIM_MAX = 64
 """Most waiting jobs taken from others at once."""
 
 
-class TakeOver:
+class Failover:
     """Knows who is alive, and takes over what the dead owned."""
 
     def __init__(
@@ -54,7 +54,7 @@ class TakeOver:
         self._absent: set[bytes] = set()
         """Coordinators that the database server saw no connection of at the last beat; twice in a row means killed: a living one
         comes back within a fifth of a second."""
-        self.taken = 0
+        self.claimed = 0
         """Jobs taken over so far."""
         self.nodes: list[Node] = []
         """Everybody known, as of the last beat."""
@@ -80,7 +80,7 @@ class TakeOver:
                 await self._mirrors.look()
                 if not self._board.up:
                     await self._check_own([job for job in self._core.jobs.live.all() if job.watched])
-                    await self._take_waiting()
+                    await self._claim_waiting()
             except Refusal as refusal:
                 log.warning("no sign of life could be given: %s", refusal)
             except Exception:  # A loop's edge: one failed look must not be the last.
@@ -162,14 +162,14 @@ class TakeOver:
             # Read again, and later than the owners: whoever joined in between is alive.
             self.nodes = await core.nodes.beat()
             gone = list(owners - self._judge() - {core.node_id})
-            while gone and (rows := await core.jobs.take_over(node_id=core.node_id, of=gone)):
+            while gone and (rows := await core.jobs.claim_orphans(node_id=core.node_id, of=gone)):
                 taken += len(rows)
                 self._board.tell_all(Owned([row.id for row in rows]))
                 for row in rows:
-                    await self._mirrors.take_up(row)
+                    await self._mirrors.resume_job(row)
                     self._check_host(row.id, gone)
             self._strangers.clear()
-            self.taken += taken
+            self.claimed += taken
             if taken:
                 log.info("took over %d jobs of coordinators that are gone", taken)
             return taken
@@ -184,9 +184,9 @@ class TakeOver:
             return
         if host.node_id not in gone and lease.started_ms < host.came_ms:
             why = "the host linked again without the job"
-            core.background.spawn(lose(core, job, lease, why, fault=Fault.COORDINATOR, again=True))
+            core.background.spawn(revoke_lease(core, job, lease, why, fault=Fault.COORDINATOR, again=True))
 
-    async def bring(self, host_id: bytes, leases: list[bytes]) -> None:
+    async def claim_leases(self, host_id: bytes, leases: list[bytes]) -> None:
         """A worker came here with open leases: own their jobs, whoever did until now."""
         core = self._core
         unknown = [lease for lease in leases if core.jobs.live.by_lease(lease) is None]
@@ -194,11 +194,11 @@ class TakeOver:
             return
         rows = await core.jobs.claim_leases(unknown, node_id=core.node_id, host_id=host_id)
         if rows:
-            self.taken += len(rows)
+            self.claimed += len(rows)
             log.info("a worker brought %d jobs from another coordinator", len(rows))
             self._board.tell_all(Owned([row.id for row in rows]))
         for row in rows:
-            await self._mirrors.take_up(row)
+            await self._mirrors.resume_job(row)
 
     async def _check_own(self, mine: list[LiveJob]) -> None:
         """Find out which of our jobs others have taken over, while nobody could tell us or we could not hear it."""
@@ -215,7 +215,7 @@ class TakeOver:
         if up:
             self._core.background.spawn(self._check_own(self._core.jobs.live.all()))
 
-    async def _take_waiting(self) -> None:
+    async def _claim_waiting(self) -> None:
         """Without bus: take jobs that wait elsewhere for the hosts that are free here."""
         core = self._core
         if core.state(Shutdown).draining or len(core.jobs.queue):
@@ -223,7 +223,7 @@ class TakeOver:
         free = {
             model: host.slots.free
             for host in core.fleet
-            if not host.node_id and host.slots.free and host.id in core.lines
+            if not host.node_id and host.slots.free and host.id in core.channels
             for model in host.candidates
         }
         if not free:
@@ -231,11 +231,11 @@ class TakeOver:
         limit = min(CLAIM_MAX, sum(free.values()))
         rows = await core.jobs.claim_waiting(node_id=core.node_id, models=list(free), limit=limit)
         for row in rows:
-            await self._mirrors.take_up(row)
+            await self._mirrors.resume_job(row)
 
     async def leave(self) -> None:
         """Say goodbye: what is still ours may be taken at once."""
         try:
             await self._core.nodes.leave()
-        except Unavailable as away:
-            log.warning("the goodbye could not be written: %s", away)
+        except Unavailable as outage:
+            log.warning("the goodbye could not be written: %s", outage)

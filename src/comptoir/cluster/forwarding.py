@@ -23,7 +23,7 @@ WAITING_MAX = 10_000
 HEADERS_DROPPED = (b"content-length", b"connection", b"transfer-encoding", b"content-type")
 
 
-class HandingOn:
+class Forwarding:
     """Hands requests on, and answers those that others hand here."""
 
     def __init__(self, core: Core, switchboard: Switchboard) -> None:
@@ -39,7 +39,7 @@ class HandingOn:
         """Have *server* answer what others hand here."""
         self._server = server
 
-    async def hand_on(self, request: Request, node_id: bytes) -> Reply:
+    async def forward(self, request: Request, node_id: bytes) -> Reply:
         """Have another coordinator answer *request*.
 
         Raises:

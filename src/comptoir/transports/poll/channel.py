@@ -1,4 +1,4 @@
-"""Poll: a host asks for work and waits. The line of hosts that can't be called, and hold a request open instead.
+"""Poll: a host asks for work and waits. The channel of hosts that can't be called, and hold a request open instead.
 
 A host is given jobs only while one of its requests waits; the job goes to the oldest of them. Between the moment routing reserves
 a waiting request and the moment the lease is durable the request is *promised*: it does not end meanwhile. One whose client hung up
@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from comptoir.dispatch.assign import lose
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.core import Core
+from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.drain import Shutdown
-from comptoir.dispatch.ending_later import or_later
 from comptoir.hosts import LINK, OFFLINE, Host
 from comptoir.jobs import Fault, Lease, LiveJob
 from comptoir.kit.errors import NotAllowed, TooManyRequests, Unavailable
@@ -44,7 +44,7 @@ class Poll:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class PollLine:
+class PollChannel:
     """The waiting requests of one host, oldest first."""
 
     def __init__(self, core: Core, host_id: bytes) -> None:
@@ -58,7 +58,7 @@ class PollLine:
     def __len__(self) -> int:
         return len(self._polls)
 
-    # -- Line ----------------------------------------------------------------------------------------------------
+    # -- HostChannel ----------------------------------------------------------------------------------------------------
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
         """Answer the oldest waiting request with the job; False when none waits any more."""
@@ -108,8 +108,8 @@ class PollLine:
             poll.timer.cancel()
         if answer is not None and poll.gone:
             job, lease = answer
-            gone = partial(lose, self._core, job, lease, "its poll hung up", fault=Fault.NONE, reached=False)
-            self._core.background.spawn(or_later(self._core, job, gone))
+            gone = partial(revoke_lease, self._core, job, lease, "its poll hung up", fault=Fault.NONE, reached=False)
+            self._core.background.spawn(retry_when_db_returns(self._core, job, gone))
             return None
         return answer
 
@@ -156,7 +156,7 @@ class PollLine:
             self._core.fleet.poll_began(host.id)
 
 
-def poll_line(core: Core, host: Host) -> PollLine:
+def poll_channel(core: Core, host: Host) -> PollChannel:
     """Return where a host's requests wait; made with the first of them, and kept.
 
     Raises:
@@ -164,18 +164,18 @@ def poll_line(core: Core, host: Host) -> PollLine:
     """
     if host.row.transport == LINK:
         raise NotAllowed("this host is given its jobs over its link")
-    line = core.lines.get(host.id)
-    if line is None:
-        line = core.lines[host.id] = PollLine(core, host.id)
-    polls = line if isinstance(line, PollLine) else getattr(line, "polls", None)
-    assert isinstance(polls, PollLine), "a host without a link has a line with room for polls"
+    channel = core.channels.get(host.id)
+    if channel is None:
+        channel = core.channels[host.id] = PollChannel(core, host.id)
+    polls = channel if isinstance(channel, PollChannel) else getattr(channel, "polls", None)
+    assert isinstance(polls, PollChannel), "a host without a link has a channel with room for polls"
     return polls
 
 
 async def wait_for_job(
     core: Core, host: Host, *, speaks: str, wait_s: float | None, watch: Callable[[Callable[[], None]], None]
 ) -> tuple[LiveJob, Lease] | None:  # fmt: skip
-    """Wait until *host* is given a job, at most *wait_s* and ``next_job_wait_s``; None: none came. See `PollLine.wait`.
+    """Wait until *host* is given a job, at most *wait_s* and ``next_job_wait_s``; None: none came. See `PollChannel.wait`.
 
     Raises:
         Unavailable: this coordinator is shutting down.
@@ -184,8 +184,8 @@ async def wait_for_job(
     """
     if core.state(Shutdown).draining:
         raise Unavailable("this coordinator is shutting down; ask again in a moment", retry_after_s=2.0)
-    line = poll_line(core, host)
+    channel = poll_channel(core, host)
     if host.row.speaks != speaks:
         raise NotAllowed(f"this host registered for jobs in the shape {host.row.speaks}: ask where it registered")
     longest = core.settings.next_job_wait_s
-    return await line.wait(wait_s=longest if wait_s is None else min(wait_s, longest), watch=watch)
+    return await channel.wait(wait_s=longest if wait_s is None else min(wait_s, longest), watch=watch)

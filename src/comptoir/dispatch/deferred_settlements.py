@@ -1,7 +1,7 @@
-"""Ending later: what could not be written because the database is away is written as soon as it is back.
+"""Deferred settlements: what could not be written because the database is away is written as soon as it is back.
 
 A job's frames need no database, so streams flow on; only an end has to wait. It is kept here, one a job, while readers stay
-connected and the worker's line stays open. In memory only: if the coordinator dies meanwhile the jobs are as they are
+connected and the worker's channel stays open. In memory only: if the coordinator dies meanwhile the jobs are as they are
 stored, and whoever takes them up ends them.
 """
 
@@ -26,7 +26,7 @@ TOGETHER_MAX = 256
 Again = Callable[[], Awaitable[object]]
 
 
-class Later(State):
+class DeferredSettlements(State):
     """Ends that wait for the database, by job: never more than there are unfinished jobs."""
 
     def __init__(self, core: Core) -> None:
@@ -39,19 +39,19 @@ class Later(State):
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, job_id: bytes, again: Again) -> bool:
+    def defer(self, job_id: bytes, again: Again) -> bool:
         """Have *again* called when the database is back, instead of what was kept for the job before; False: the house closes."""
         if self._closed:
             return False
         self._kept[job_id] = again
-        self.look()
+        self.watch_database()
         return True
 
-    def keeps(self, job_id: bytes) -> bool:
+    def is_deferred(self, job_id: bytes) -> bool:
         """Tell whether something of the job waits for the database."""
         return job_id in self._kept
 
-    def look(self) -> None:
+    def watch_database(self) -> None:
         """Wait for the database in the background, also with nothing kept: `DatabaseReturned` is told then."""
         if self._task is None and not self._closed:
             self._task = asyncio.get_running_loop().create_task(self._work())
@@ -79,8 +79,8 @@ class Later(State):
     async def _write(self, job_id: bytes, again: Again) -> None:
         try:
             await again()
-        except Unavailable as away:
-            log.debug("an end has to wait for longer: %s", away)  # It was kept anew.
+        except Unavailable as outage:
+            log.debug("an end has to wait for longer: %s", outage)  # It was kept anew.
         except Exception:  # The loop's edge: one job's end must not hold up all others.
             log.exception("an end that had waited for the database could not be written")
         finally:
@@ -88,7 +88,7 @@ class Later(State):
                 del self._kept[job_id]
 
 
-async def or_later(core: Core, job: LiveJob, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def retry_when_db_returns(core: Core, job: LiveJob, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run *verb* on *job*; if the database is away run it again when it is back, unless the job has gone on meanwhile.
 
     Raises:
@@ -101,9 +101,9 @@ async def or_later(core: Core, job: LiveJob, verb: Callable[[], Coroutine[Any, A
 
         async def again() -> None:
             if job.lease is lease and not job.closing and not job.over:
-                await or_later(core, job, verb)
+                await retry_when_db_returns(core, job, verb)
 
         # An end that was decided on is kept by whoever did.
         if not job.closing:
-            core.state(Later).keep(job.id, again)
+            core.state(DeferredSettlements).defer(job.id, again)
         raise

@@ -8,13 +8,13 @@ from comptoir.hosts.fleet import Fleet, has_moved
 from comptoir.hosts.types import OFFLINE
 
 
-class Away:
+class RemoteHosts:
     """The part of the fleet that is elsewhere."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    def note_away(self, host_id: bytes, *, node_id: bytes, status: str, free: int, total: int) -> None:
+    def note_remote(self, host_id: bytes, *, node_id: bytes, status: str, free: int, total: int) -> None:
         """Another coordinator says that it has this host, with *free* slots of *total*; it decides who gets them.
 
         Said of a host that is linked or waits here, it is out of date and ignored; of one that is not registered, too.
@@ -24,7 +24,7 @@ class Away:
             return
         if host.node_id != node_id:
             host.node_id, host.came_ms = node_id, self._fleet._clock.now_ms()
-        self._mark(host_id, away=True)
+        self._mark(host_id, remote=True)
         host.slots.total = total
         host.slots.running = max(0, total - free)
         if host.slots.waiting is not None:
@@ -74,12 +74,12 @@ class Away:
         """The host is nowhere: offline until it comes here or is announced again."""
         host = self._fleet.get(host_id)
         host.node_id = b""
-        self._mark(host_id, away=False)
+        self._mark(host_id, remote=False)
         host.slots.running = self._fleet._leases_here(host_id)
         self._fleet._set_status(host, OFFLINE)
 
-    def _mark(self, host_id: bytes, *, away: bool) -> None:
+    def _mark(self, host_id: bytes, *, remote: bool) -> None:
         for model, candidate in self._fleet.get(host_id).candidates.items():
-            if candidate.away != away:
-                candidate.away = away
+            if candidate.remote != remote:
+                candidate.remote = remote
                 self._fleet._lists[model].moved(candidate)

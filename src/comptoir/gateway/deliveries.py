@@ -3,10 +3,10 @@
 from functools import partial
 
 from comptoir.dispatch import Core
-from comptoir.dispatch.ending_later import or_later
+from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.errors import AnswerTooLarge
 from comptoir.dispatch.stream import fail, fault_of_size, take_frames
-from comptoir.gateway.ending import elsewhere
+from comptoir.gateway.stopping import require_local_owner
 from comptoir.hosts import Host
 from comptoir.jobs import LiveJob, NotYourLease, UnknownJob
 from comptoir.kit.ids import parse
@@ -32,12 +32,12 @@ async def leased_to(core: Core, host: Host, job_id: bytes, *, lease: bytes | Non
         lease: it has to be this one: what is brought may be of an attempt before.
 
     Raises:
-        Elsewhere: another coordinator owns it.
+        OwnedByPeer: another coordinator owns it.
         NotYourLease: the host has no such lease on it (any more).
     """
     job = core.jobs.live.get(job_id)
     if job is None:
-        await elsewhere(core, job_id)
+        await require_local_owner(core, job_id)
     if job is None or job.closing or job.lease is None or job.lease.host_id != host.id:
         raise NotYourLease
     if lease is not None and job.lease.id != lease:
@@ -45,7 +45,7 @@ async def leased_to(core: Core, host: Host, job_id: bytes, *, lease: bytes | Non
     return job
 
 
-async def bring(core: Core, job: LiveJob, frames: list[Frame], *, seq: int | None) -> int:
+async def accept_frames(core: Core, job: LiveJob, frames: list[Frame], *, seq: int | None) -> int:
     """Take frames from number *seq* on (None: after those that are here); return the number of the next one wanted.
 
     An answer that grows too large fails the attempt before it is refused.
@@ -59,5 +59,5 @@ async def bring(core: Core, job: LiveJob, frames: list[Frame], *, seq: int | Non
         return take_frames(core, job, len(job.frames) if seq is None else seq, frames)
     except AnswerTooLarge as large:
         too_large = partial(fail, core, job, code="answer_too_large", message=large.message, fault=fault_of_size(job))
-        await or_later(core, job, too_large)
+        await retry_when_db_returns(core, job, too_large)
         raise

@@ -6,7 +6,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.cancel import cancel
 from comptoir.jobs import LiveJob
 from comptoir.kit.errors import Unavailable
-from comptoir.kit.http import Elsewhere
+from comptoir.kit.http import OwnedByPeer
 
 ENDING_S = 5.0
 """How long a request waits for the end of a job that is being written by somebody else."""
@@ -17,27 +17,27 @@ async def stop(core: Core, job: LiveJob) -> LiveJob:
 
     Raises:
         JobFinished: it is over.
-        Elsewhere: another coordinator owns it.
+        OwnedByPeer: another coordinator owns it.
         Unavailable: it is just being taken up, its end takes longer than `ENDING_S`, or the database is out of reach.
     """
     live = job if job.over else core.jobs.live.get(job.id)
     if live is None:
-        await elsewhere(core, job.id)
+        await require_local_owner(core, job.id)
         raise Unavailable("the job is just being taken up; try again")
     await cancel(core, live)
     await until_over(live)
     return live
 
 
-async def elsewhere(core: Core, job_id: bytes) -> None:
+async def require_local_owner(core: Core, job_id: bytes) -> None:
     """Return if the job is this coordinator's, or nobody's.
 
     Raises:
-        Elsewhere: another one owns it, and has to answer the request.
+        OwnedByPeer: another one owns it, and has to answer the request.
     """
     owner = await core.peers.owner_of(job_id)
     if owner is not None:
-        raise Elsewhere(owner)
+        raise OwnedByPeer(owner)
 
 
 async def until_over(job: LiveJob) -> None:

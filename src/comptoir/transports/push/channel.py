@@ -1,4 +1,4 @@
-"""The line to a host that gave us an address. The job is posted there, and the answer is taken as it comes.
+"""The channel to a host that gave us an address. The job is posted there, and the answer is taken as it comes.
 
 Understood are ``202`` and ``204`` (the host posts its frames and ends the job itself), and ``200`` with an answer in the shape that
 the host speaks. A host that says it is busy is not to blame; any other answer, silence or a broken connection is the host's fault.
@@ -20,7 +20,7 @@ from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
 from comptoir.kit.errors import InvalidField, Refusal
 from comptoir.kit.ids import public
 from comptoir.kit.urlguard import AnswerTooLong, UrlGuard
-from comptoir.transports.poll import PollLine
+from comptoir.transports.poll import PollChannel
 from comptoir.transports.push.call import ERROR_CHARS_MAX, PushCall, PushFailed, Shape
 from comptoir.transports.push.infrintia import InfrintiaPush
 from comptoir.transports.push.native import NativePush
@@ -41,7 +41,7 @@ BUSY = (429, 503)
 """Statuses that say "not now": capacity, not fault."""
 
 
-class PushLine:
+class PushChannel:
     """One host with an address. A host that polls all the same is answered there, and not called."""
 
     def __init__(
@@ -53,9 +53,9 @@ class PushLine:
         self._session = session
         self._guard = guard
         self._calls: dict[bytes, asyncio.Task[None]] = {}
-        self.polls = PollLine(core, host.id)
+        self.polls = PollChannel(core, host.id)
 
-    # -- Line ----------------------------------------------------------------------------------------------------
+    # -- HostChannel ----------------------------------------------------------------------------------------------------
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
         """Begin to call the host; False once the coordinator has closed its connections."""
@@ -156,15 +156,15 @@ def _retry_after(response: aiohttp.ClientResponse) -> float:
 
 @contextlib.asynccontextmanager
 async def pushing(core: Core, guard: UrlGuard) -> AsyncIterator[None]:
-    """Keep lines to all hosts that gave an address, those stored and those that register, until the block ends."""
+    """Keep channels to all hosts that gave an address, those stored and those that register, until the block ends."""
     session = aiohttp.ClientSession(
         connector=guard.connector(limit=CONNECTIONS_MAX), cookie_jar=aiohttp.DummyCookieJar()
     )
 
     def reach(host: Host) -> None:
         shape = _BY_NAME.get(host.row.speaks or "")
-        if host.row.transport == PUSH and host.id not in core.lines and shape is not None:
-            core.lines[host.id] = PushLine(core, host, shape, session=session, guard=guard)
+        if host.row.transport == PUSH and host.id not in core.channels and shape is not None:
+            core.channels[host.id] = PushChannel(core, host, shape, session=session, guard=guard)
 
     ends = [
         core.events.subscribe(HostRegistered, lambda event: reach(core.fleet.get(event.host_id))),
@@ -178,7 +178,7 @@ async def pushing(core: Core, guard: UrlGuard) -> AsyncIterator[None]:
     finally:
         for end in ends:
             end()
-        for line in core.lines.values():
-            if isinstance(line, PushLine):
-                await line.close()
+        for channel in core.channels.values():
+            if isinstance(channel, PushChannel):
+                await channel.close()
         await session.close()
