@@ -1,17 +1,16 @@
 """nvidia-smi is read as real ones print it, and its absence or failure costs nothing."""
 
-import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from bench.trivial_engine import TrivialEngine
 
 from comptoir.kinds import Kinds
-from comptoir.kinds.tokens import SAMPLE_TOKENS_MAX
 from comptoir.link import Frame, ModelOffer
 from comptoir.worker import health
-from comptoir.worker.engines.base import EngineError
-from comptoir.worker.health import Gpu, Hardware, describe, detect_gpus, measure, utilization
+from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
+from comptoir.worker.health import Gpu, Hardware, Measure, describe, detect_gpus, measure, utilization
 from tests.worker.scripted_engine import ScriptedEngine, answer
 
 
@@ -86,16 +85,22 @@ class TestDescribe:
 
 
 class TestMeasure:
-    async def test_first_token_and_speed(self) -> None:
-        engine = TrivialEngine(per_s=1000.0)
+    async def test_first_token_and_speed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now_s = 100.0
 
-        began_s = time.monotonic()
-        speed = await measure(engine, (await engine.models())[0], Kinds())
-        took_s = time.monotonic() - began_s
+        class Paced(ScriptedEngine):
+            async def run(self, request: EngineRequest) -> AsyncIterator[Frame | Finish]:
+                nonlocal now_s
+                async for item in super().run(request):
+                    now_s += 0.25
+                    yield item
 
-        assert speed is not None
-        assert 0 < speed.first_token_s < took_s
-        assert (SAMPLE_TOKENS_MAX - 1) / took_s < speed.tokens_per_s <= 1500
+        monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+        speed = await measure(Paced(*answer("a", "b", "c")), ModelOffer(name="m", kinds=["completion"]), Kinds())
+
+        # Two tokens after the first one, and the end after them: three quarters of a second.
+        assert speed == Measure(first_token_s=0.25, tokens_per_s=2 / 0.75)
 
     async def test_embedding_models_are_not_measured(self) -> None:
         engine = ScriptedEngine(*answer("a"))
