@@ -44,9 +44,9 @@ def lines(count: int) -> str:
 
 PLANTED = [
     # rule, file name, code that breaks it
-    ("function-length", "a.py", f"def f():\n{lines(60)}\n"),
-    ("function-length", "a.py", f"class A:\n    async def f(self):\n{indent(lines(60), '    ')}\n"),
-    ("file-length", "a.py", "a = 1\n" * 501),
+    ("function-length", "a.py", f"def f():\n{lines(80)}\n"),
+    ("function-length", "a.py", f"class A:\n    async def f(self):\n{indent(lines(80), '    ')}\n"),
+    ("file-length", "a.py", "a = 1\n" * 601),
     ("positional-arguments", "a.py", "def f(a, b, c, d, e):\n    pass\n"),
     ("positional-arguments", "a.py", "class A:\n    def f(self, a, b, c, d, /, e):\n        pass\n"),
     ("file-name", "utils.py", ""),
@@ -94,7 +94,7 @@ PLANTED = [
 
 ALLOWED = [
     # what it is, code that breaks nothing
-    ("a function of sixty lines", f'"""A."""\ndef f():\n{lines(59)}\n'),
+    ("a function of eighty lines", f'"""A."""\ndef f():\n{lines(79)}\n'),
     ("names after the star", '"""A."""\ndef f(a, b, c, d, *, e, g):\n    pass\n'),
     ("a test with many fixtures", '"""A."""\ndef test_f(a, b, c, d, e):\n    pass\n'),
     ("an empty file", ""),

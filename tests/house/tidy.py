@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-FUNCTION_LINES_MAX = 60
+FUNCTION_LINES_MAX = 80
 POSITIONAL_MAX = 4
-FILE_LINES_MAX = 500
+FILE_LINES_MAX = 600
 
 FILE_NAME_BANNED = re.compile(
     r"(^|_)(utils?|helpers?|common|misc|managers?|stuff|enhanced|advanced|improved|new|old|v\d+)$"
