@@ -161,9 +161,7 @@ async def frames(rounds: int = 4) -> None:
                         now = time.monotonic_ns()
                         into.extend((now - int(stamp)) / 1e6 for stamp in STAMP.findall(data))
 
-                    await at.run(
-                        clients=STREAMS, requests=STREAMS, tokens=STREAM_TOKENS, stream=True, on_data=on_data
-                    )  # fmt: skip
+                    await at.run(clients=STREAMS, requests=STREAMS, tokens=STREAM_TOKENS, stream=True, on_data=on_data)
     shares = {name: [percentile(each, share) for share in (0.5, 0.99)] for name, each in delays.items()}
     for name, (p50, p99) in shares.items():
         print(f"frames read at {name} coordinator: p50 {p50:.2f} ms, p99 {p99:.2f} ms ({len(delays[name]):,} tokens)")

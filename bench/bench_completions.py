@@ -62,9 +62,14 @@ async def coordinator(folder: str, database: str = "") -> None:
 async def worker(url: str, folder: str, options: str, slots: str = "256") -> None:
     """Serve the trivial engine until killed."""
     config = WorkerConfig(
-        url=url, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", msgspec.json.decode(options))], slots=int(slots),
-        prices={"token_in": 1_000_000, "token_out": 1_000_000}, measure=False, state_dir=folder, drain_s=1.0,
-    )  # fmt: skip
+        url=url,
+        engines=[EngineSpec("bench.trivial_engine:TrivialEngine", msgspec.json.decode(options))],
+        slots=int(slots),
+        prices={"token_in": 1_000_000, "token_out": 1_000_000},
+        measure=False,
+        state_dir=folder,
+        drain_s=1.0,
+    )
     await run_worker(config, stop=asyncio.Event(), on_event=lambda event: None)
 
 
@@ -126,14 +131,19 @@ class Server:
         self.key = key
 
     def request(self, *, tokens: int, stream: bool) -> bytes:
-        body = {
-            "model": "trivial", "max_tokens": tokens, "stream": stream, "temperature": 0.7,
-            "messages": MESSAGES,
-        }  # fmt: skip
+        body = {"model": "trivial", "max_tokens": tokens, "stream": stream, "temperature": 0.7, "messages": MESSAGES}
         return post("/v1/chat/completions", msgspec.json.encode(body), key=self.key)
 
-    async def run(self, *, clients: int, requests: int, tokens: int = TOKENS, stream: bool = False, gap_s: float = 0.0,
-                  on_data: object = None) -> tuple[Result, float]:  # fmt: skip
+    async def run(
+        self,
+        *,
+        clients: int,
+        requests: int,
+        tokens: int = TOKENS,
+        stream: bool = False,
+        gap_s: float = 0.0,
+        on_data: object = None,
+    ) -> tuple[Result, float]:
         """Return what the clients saw, and the server's CPU seconds."""
         before = cpu_s(self.pid)
         request = self.request(tokens=tokens, stream=stream)

@@ -64,9 +64,14 @@ class SteadyEngine(TrivialEngine):
 async def worker(url: str, folder: str) -> None:
     """Serve the steady engine until killed."""
     config = WorkerConfig(
-        url=url, engines=[EngineSpec("bench.bench_failover:SteadyEngine", {})], slots=8, measure=False, state_dir=folder,
-        prices={"token_in": 1_000_000, "token_out": 1_000_000}, drain_s=1.0,
-    )  # fmt: skip
+        url=url,
+        engines=[EngineSpec("bench.bench_failover:SteadyEngine", {})],
+        slots=8,
+        measure=False,
+        state_dir=folder,
+        prices={"token_in": 1_000_000, "token_out": 1_000_000},
+        drain_s=1.0,
+    )
     await run_worker(config, stop=asyncio.Event(), on_event=lambda event: None)
 
 

@@ -60,10 +60,16 @@ def trading_post(name: str, *, target: str, stored: int = 0, **options: object) 
         tempfile.TemporaryDirectory(prefix="comptoir-bench-") as folder,
         child("coordinator", folder + "/data", str(stored), cpu=COORDINATOR_CPU, module=MODULE) as (pid, (url,)),
         child(
-            "worker", url, folder + "/worker", target, msgspec.json.encode(options).decode(), cpu=LOAD_CPU, said=False,
+            "worker",
+            url,
+            folder + "/worker",
+            target,
+            msgspec.json.encode(options).decode(),
+            cpu=LOAD_CPU,
+            said=False,
             module=MODULE,
         ) as (worker_pid, _),
-    ):  # fmt: skip
+    ):
         yield Node(name, pid, url, worker_pid)
 
 
@@ -105,7 +111,7 @@ async def lives(nodes: list[Node], bare: Server, jobs: int) -> None:
                 f"{kind:34} {node.name:14} {count / seen.wall_s:>7,.0f} {each_ms:>7.3f} {loop_ms:>6.3f} {writer_ms:>6.3f} "
                 f"{each_ms + worker_ms:>8.3f} {in_ms(seen.post_s):>18} {bare_ratio:>14.1f}  {'' if node is nodes[-1] else ratio}",
                 flush=True,
-            )  # fmt: skip
+            )
     print(f"(Ritual's node 1.4.0, nothing durable, measured elsewhere: {REAL_NODE_MS} ms CPU a job)")
 
 

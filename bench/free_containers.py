@@ -16,9 +16,12 @@ PIECES = 20
 """Pieces of a stream."""
 
 RESOURCES = msgspec.json.encode(
-    {"service_id": "free", "hardware_capabilities": [{"capability_id": "base", "cpu_info": {"model": "x" * 200}}],
-     "compute_capability": [{"id": "ml", "type": "onnx", "task": [], "models": [], "cached_models": []}]}
-)  # fmt: skip
+    {
+        "service_id": "free",
+        "hardware_capabilities": [{"capability_id": "base", "cpu_info": {"model": "x" * 200}}],
+        "compute_capability": [{"id": "ml", "type": "onnx", "task": [], "models": [], "cached_models": []}],
+    }
+)
 
 _decode = msgspec.json.Decoder(ContainerRun).decode
 

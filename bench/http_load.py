@@ -96,9 +96,14 @@ def post(path: str, body: bytes, *, key: str) -> bytes:
 
 
 async def load(
-    port: int, request: bytes, *, clients: int, requests: int, on_data: Callable[[bytes], None] = lambda data: None,
+    port: int,
+    request: bytes,
+    *,
+    clients: int,
+    requests: int,
+    on_data: Callable[[bytes], None] = lambda data: None,
     gap_s: float = 0.0,
-) -> Result:  # fmt: skip
+) -> Result:
     """Send *requests* over *clients* connections; with *gap_s* one after the other with pauses between."""
     result = Result()
     left = requests

@@ -40,9 +40,14 @@ MODULE = "bench.infernet_parts"
 async def coordinator(folder: str, stored: str = "0") -> None:
     """Serve callers without a key, as Infernet's clients are, who have *stored* jobs already."""
     settings = Settings(
-        data=folder, port=0, requests_per_minute_per_key=100_000_000, requests_per_minute_per_ip=100_000_000,
-        infernet_requests_per_minute=100_000_000, infernet_anonymous="loopback", infernet_anonymous_uusd_per_day=10**12,
-    )  # fmt: skip
+        data=folder,
+        port=0,
+        requests_per_minute_per_key=100_000_000,
+        requests_per_minute_per_ip=100_000_000,
+        infernet_requests_per_minute=100_000_000,
+        infernet_anonymous="loopback",
+        infernet_anonymous_uusd_per_day=10**12,
+    )
     async with open_core(settings) as core:
         await store(core, int(stored))
         tune_interpreter()
@@ -71,9 +76,14 @@ async def store(core: Core, jobs: int) -> None:
 async def worker(url: str, folder: str, target: str, options: str) -> None:
     """Serve the engine *target*."""
     config = WorkerConfig(
-        url=url, engines=[EngineSpec(target, msgspec.json.decode(options))], slots=512, prices={"run": 1_000 * MILLION},
-        measure=False, state_dir=folder, drain_s=1.0,
-    )  # fmt: skip
+        url=url,
+        engines=[EngineSpec(target, msgspec.json.decode(options))],
+        slots=512,
+        prices={"run": 1_000 * MILLION},
+        measure=False,
+        state_dir=folder,
+        drain_s=1.0,
+    )
     await run_worker(config, stop=asyncio.Event(), on_event=lambda event: None)
 
 

@@ -33,10 +33,15 @@ def check(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps:
         machine,
         settings=settings(
             phases=settings().phases if shrink else [Phase.generate],
-            max_examples=examples * LONG_TIMES if long else examples, stateful_step_count=steps, deadline=None,
-            database=None, derandomize=not long, print_blob=True, suppress_health_check=list(HealthCheck),
+            max_examples=examples * LONG_TIMES if long else examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            derandomize=not long,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
         ),
-    )  # fmt: skip
+    )
 
 
 class LoopMachine(RuleBasedStateMachine):

@@ -42,15 +42,26 @@ class Post:
 
     @contextlib.asynccontextmanager
     async def worker(
-        self, *, engine: str = "bench.trivial_engine:TrivialEngine", options: dict[str, Any] | None = None, slots: int = 8,
-        prices: Mapping[str, int] = PRICE, name: str = "worker", urls: Sequence[str] = (),
-    ) -> AsyncIterator["asyncio.Event"]:  # fmt: skip
+        self,
+        *,
+        engine: str = "bench.trivial_engine:TrivialEngine",
+        options: dict[str, Any] | None = None,
+        slots: int = 8,
+        prices: Mapping[str, int] = PRICE,
+        name: str = "worker",
+        urls: Sequence[str] = (),
+    ) -> AsyncIterator["asyncio.Event"]:
         """Run a worker until the block ends; gives the event that stops it. With *urls* it goes to any, and is not waited for."""
         stop = asyncio.Event()
         config = WorkerConfig(
-            url=",".join(urls) or self.url, engines=[EngineSpec(engine, options or {})], slots=slots, prices=prices, measure=False,
-            state_dir=str(self.folder / name), drain_s=2.0,
-        )  # fmt: skip
+            url=",".join(urls) or self.url,
+            engines=[EngineSpec(engine, options or {})],
+            slots=slots,
+            prices=prices,
+            measure=False,
+            state_dir=str(self.folder / name),
+            drain_s=2.0,
+        )
         before = list(self.core.channels.values())
         task = asyncio.create_task(run_worker(config, stop=stop))
         try:

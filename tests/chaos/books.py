@@ -148,10 +148,11 @@ def _attempts(tables: Tables, job: Record) -> Iterator[Violation]:
         worth = (delivered * price_out + PROMPT_TOKENS * price_in) // MTOK + 1
         if span.stop > len(frames) or attempt["tokens"] > delivered or attempt["paid_uusd"] > worth:
             yield Violation(
-                "only delivered frames are paid", job["id"],
+                "only delivered frames are paid",
+                job["id"],
                 f"attempt {attempt['id']} was paid {attempt['paid_uusd']} for {attempt['tokens']} tokens in frames {span.start} to "
                 f"{span.stop}; the answer has {len(frames)} frames, {delivered} tokens there, worth {worth}",
-            )  # fmt: skip
+            )
         if taken & set(span):
             yield Violation("no frame is paid twice", job["id"], f"{sorted(taken & set(span))[:5]}")
         taken |= set(span)

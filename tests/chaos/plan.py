@@ -156,9 +156,14 @@ def _order(dice: random.Random, prefix: str, number: int, *, marked: bool) -> Or
     trouble = _pick(dice, TROUBLES)
     at = 0 if trouble in ("busy", "") else dice.choice((0, dice.randrange(frames)))
     wanted = Wanted(
-        tag=f"{prefix}-{number}", frames=frames, per_s=dice.choice((0.0, 60.0, 150.0, 400.0)), trouble=trouble, at=at,
-        marked=marked, runs=0 if trouble == "refuses" else dice.choice((1, 1, 2)),
-    )  # fmt: skip
+        tag=f"{prefix}-{number}",
+        frames=frames,
+        per_s=dice.choice((0.0, 60.0, 150.0, 400.0)),
+        trouble=trouble,
+        at=at,
+        marked=marked,
+        runs=0 if trouble == "refuses" else dice.choice((1, 1, 2)),
+    )
     keyed = way.endswith("-again") or (way in ("detached", "chain") and dice.random() < 0.6)
     return Order(
         number, dice.randrange(BUYERS), way, habit, wanted, dice.randint(0, frames), keyed, dice.getrandbits(32)

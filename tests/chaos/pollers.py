@@ -43,8 +43,12 @@ class Poller:
         self._session = aiohttp.ClientSession(timeout=timeout)
         if not self.key:
             body = {
-                "gpu": self.name, "models": [MODEL], "price_per_token": PRICE_USD, "slots": POLLS, "context_tokens": 100_000,
-            }  # fmt: skip
+                "gpu": self.name,
+                "models": [MODEL],
+                "price_per_token": PRICE_USD,
+                "slots": POLLS,
+                "context_tokens": 100_000,
+            }
             key = f"register-{self.name}-0123456789"
             _, made = await self._asking().until("POST", "/hosts/register", good=(201,), body=body, idempotency_key=key)
             self.key, self.host_id = str(made["api_key"]), str(made["host_id"])

@@ -39,9 +39,15 @@ class Program(Part):
     """One of our modules, run as a process: of `code`, which may be another at the next start."""
 
     def __init__(
-        self, name: str, module: str, arguments: Sequence[str], *, folder: Path, ready: Callable[[], Awaitable[bool]],
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        folder: Path,
+        ready: Callable[[], Awaitable[bool]],
         supervised: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Describe it.
 
         Args:

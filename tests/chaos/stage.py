@@ -148,7 +148,7 @@ async def _add_coordinator(stage: Stage, stack: contextlib.AsyncExitStack, numbe
     arguments = (str(given), str(clock))
     process = Program(
         f"coordinator{number}", "tests.chaos.coordinator", arguments, folder=stage.folder, ready=ready, supervised=True
-    )  # fmt: skip
+    )
     port = settings.port
     proxy = await stack.enter_async_context(serve_proxy(lambda: ("127.0.0.1", port)))
     stage.coordinators.append(Coordinator(process, settings, clock, proxy))
@@ -174,10 +174,15 @@ async def _add_worker(stage: Stage, number: int) -> None:
     # Each prefers another coordinator, and has the rest to fall back on.
     first = number % len(proxies)
     config = WorkerConfig(
-        url=",".join(proxies[first:] + proxies[:first]), engines=[EngineSpec(one) for one in ENGINES], slots=SLOTS, prices=prices,
+        url=",".join(proxies[first:] + proxies[:first]),
+        engines=[EngineSpec(one) for one in ENGINES],
+        slots=SLOTS,
+        prices=prices,
         measure=False,
-        state_dir=str(stage.folder / name), drain_s=2.0, name=name,
-    )  # fmt: skip
+        state_dir=str(stage.folder / name),
+        drain_s=2.0,
+        name=name,
+    )
     given = stage.folder / f"{name}.json"
     given.write_bytes(msgspec.json.encode(config))
 

@@ -134,7 +134,7 @@ class Asking:
 
     async def until(
         self, method: str, path: str, *, good: tuple[int, ...], body: object = None, **headers: str
-    ) -> tuple[int, dict[str, object]]:  # fmt: skip
+    ) -> tuple[int, dict[str, object]]:
         """Ask until the answer has one of the *good* statuses; give it with its JSON body.
 
         Raises:

@@ -39,10 +39,15 @@ class Program:
 
     def __init__(self, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "comptoir", *arguments], cwd=cwd, env=env or clean_environment(),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [sys.executable, "-m", "comptoir", *arguments],
+            cwd=cwd,
+            env=env or clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             preexec_fn=_heed_interrupts,
-        )  # fmt: skip
+        )
         self.text = ""
         self._grown = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -161,6 +166,6 @@ def ask(invoke: Invoke, post: Up) -> Invoke:
         known = post.quickstart
         return invoke(
             *arguments, input=input, COMPTOIR_URL=known.url, COMPTOIR_KEY=known.key, COMPTOIR_ADMIN_KEY=known.admin_key
-        )  # fmt: skip
+        )
 
     return call

@@ -75,17 +75,23 @@ class TestHelp:
 class TestMain:
     def test_a_module_can_be_run(self) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "comptoir", "version"], env=clean_environment(), capture_output=True, text=True,
+            [sys.executable, "-m", "comptoir", "version"],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
             check=True,
-        )  # fmt: skip
+        )
 
         assert done.stdout.startswith("comptoir ")
 
     def test_a_failure_is_two_lines_and_no_traceback(self) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "comptoir", "balance", "--url", "http://127.0.0.1:9"], env=clean_environment(),
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "comptoir", "balance", "--url", "http://127.0.0.1:9"],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
         assert done.returncode == 3
         assert done.stdout == ""

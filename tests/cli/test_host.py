@@ -138,9 +138,15 @@ class TestHost:
         config.write_text('{"containers": [{"id": "a", "image": "example/i"}]}')
 
         result = invoke(
-            "host", "--url", "http://127.0.0.1:9", "--infernet-config", str(config), "--state", str(tmp_path),
+            "host",
+            "--url",
+            "http://127.0.0.1:9",
+            "--infernet-config",
+            str(config),
+            "--state",
+            str(tmp_path),
             DOCKER_HOST="tcp://127.0.0.1:2375",
-        )  # fmt: skip
+        )
 
         assert result.exit_code == 1
         assert "a: DOCKER_HOST is tcp://…: only unix:// is used" in result.output
@@ -165,9 +171,12 @@ class TestRunPrices:
             ((), {}),
             (("byte=0.0002",), {"": {"byte": 200_000}}),
             (("byte=0.02cr", "scribe:byte=0"), {"": {"byte": 200_000}, "scribe": {"byte": 0}}),
-            (("qwen2.5:7b:token_out=0.2", "run=$0.5"), {"qwen2.5:7b": {"token_out": 200_000}, "": {"run": 500_000_000_000}}),
+            (
+                ("qwen2.5:7b:token_out=0.2", "run=$0.5"),
+                {"qwen2.5:7b": {"token_out": 200_000}, "": {"run": 500_000_000_000}},
+            ),
         ],
-    )  # fmt: skip
+    )
     def test_any_unit_for_all_and_for_some(self, texts: tuple[str, ...], found: dict[str, dict[str, int]]) -> None:
         assert read_unit_prices(texts, KINDS.units) == found
 
@@ -278,9 +287,13 @@ class TestBoard:
     def test_a_kind_that_does_not_ship_is_shown_in_its_own_unit(self) -> None:
         board = Board("http://post", KINDS)
         ready = {
-            "engine": "scribe", "models": ["scribe"], "first_token_s": 0.5, "tokens_per_s": 80.0, "goes_on_by": "",
+            "engine": "scribe",
+            "models": ["scribe"],
+            "first_token_s": 0.5,
+            "tokens_per_s": 80.0,
+            "goes_on_by": "",
             "prices": {"scribe": {"byte": 200_000}},
-        }  # fmt: skip
+        }
         done = {"job_id": "job_1", "state": "done", "earned_uusd": 600, "tokens": 3000, "balance_uusd": 600}
         board.take("EngineReady", ready)
         board.take("JobDone", {**done, "kind": "letters"})

@@ -125,9 +125,14 @@ class TestInterrupted:
         """The server has not said yet which job it is."""
         state = ("--state", str(tmp_path / "gone"), "--no-discover", "--no-measure")
         gone = programs(
-            Program, "host", *state, "--engine", "bench.trivial_engine:TrivialEngine,model=gone", cwd=tmp_path,
+            Program,
+            "host",
+            *state,
+            "--engine",
+            "bench.trivial_engine:TrivialEngine,model=gone",
+            cwd=tmp_path,
             env=buyer(street.up),
-        )  # fmt: skip
+        )
         gone.until("connected, taking jobs")
         gone.stop()
         run = programs(Program, "run", "--model", "gone", "hi", cwd=tmp_path, env=buyer(street.up))

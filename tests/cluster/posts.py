@@ -73,12 +73,8 @@ async def open_posts(folder: Path, *, database: str, bus: str, count: int = 2, *
             first, username="root", email="root@example.org", password="correct-horse", role=Role.ADMIN
         )
         posts = Posts(
-            [
-                Post(core, url, buyer.user.id, buyer.key, admin.key, folder, forged=True)
-                for core, url in cores
-            ],
-            folder,
-        )  # fmt: skip
+            [Post(core, url, buyer.user.id, buyer.key, admin.key, folder, forged=True) for core, url in cores], folder
+        )
         await posts.until(lambda: all(len(peers_of(core).board.here) == count - 1 for core in posts.cores))
         yield posts
         assert posts.forged or await audit(first.db) == []

@@ -154,8 +154,10 @@ class TestStrategies:
         """Three hosts at two coordinators, asked in turn: each does a third, wherever its jobs were bought."""
         async with (
             open_posts(tmp_path, database=postgres_address, bus=redis_server.url, routing="round_robin") as posts,
-            posts[0].worker(name="a"), posts[0].worker(name="b"), posts[1].worker(name="c"),
-        ):  # fmt: skip
+            posts[0].worker(name="a"),
+            posts[0].worker(name="b"),
+            posts[1].worker(name="c"),
+        ):
             for post in posts.each:
                 await posts.until_seen(post, free=24)
             for number in range(30):
@@ -306,9 +308,7 @@ class TestNewHostElsewhere:
 
 class TestPollingElsewhere:
     async def test_a_host_that_polls_may_speak_to_any_coordinator(self, posts: Posts) -> None:
-        machine = {
-            "gpu": "x", "models": ["poem"], "price_per_token": 0.0001, "endpoint_url": None, "backend": "vllm",
-        }  # fmt: skip
+        machine = {"gpu": "x", "models": ["poem"], "price_per_token": 0.0001, "endpoint_url": None, "backend": "vllm"}
         async with calling(posts[0]) as session, session.post("/hosts/register", json=machine) as response:
             registered = await response.json()
             assert response.status == 201, registered
@@ -317,9 +317,7 @@ class TestPollingElsewhere:
         async with calling(posts[0], key=key) as here, calling(posts[1], key=key) as there:
             polling = asyncio.create_task(here.post("/hosts/next-job", json={"host_id": host}))
             await posts.until_seen(posts[1])
-            job = await submit(
-                posts[1].core, Order(posts[1].buyer_id, "infrintia", "chat", "poem", body, 9, True)
-            )  # fmt: skip
+            job = await submit(posts[1].core, Order(posts[1].buyer_id, "infrintia", "chat", "poem", body, 9, True))
             given = await (await polling).json()
             assert given["job_id"] == public("job", job.id)
             for seq, token in enumerate(("one ", "two ", "three")):

@@ -34,10 +34,18 @@ async def posts(tmp_path: Path, postgres_address: str, redis_server: RedisServer
 def as_row(post: Post, job_id: bytes) -> JobRow:
     """A job as its owner would offer it."""
     return LiveJob(
-        id=job_id, owner_id=post.buyer_id, dialect="infrintia", kind=Chat(), model="trivial", body=order(post).body,
-        terms=Terms(50, TOKENS), detached=True,
-        deadline_ms=post.core.clock.now_ms() + 60_000, created_ms=post.core.clock.now_ms(), submitted_s=0.0,
-    ).as_row()  # fmt: skip
+        id=job_id,
+        owner_id=post.buyer_id,
+        dialect="infrintia",
+        kind=Chat(),
+        model="trivial",
+        body=order(post).body,
+        terms=Terms(50, TOKENS),
+        detached=True,
+        deadline_ms=post.core.clock.now_ms() + 60_000,
+        created_ms=post.core.clock.now_ms(),
+        submitted_s=0.0,
+    ).as_row()
 
 
 class TestChangingHands:
@@ -231,7 +239,7 @@ class TestPassedOn:
             code, message = RESTARTED
             ended = Ended(
                 job.id, "failed", len(mirror.frames), 0, Usage(), "", "", code, message, 502, b"", 0.0, None, 0
-            )  # fmt: skip
+            )
             peers_of(core).mirrors._ended(owner, ended)
 
             assert not mirror.over

@@ -105,9 +105,14 @@ async def mortal_host(post: Post, spec: ContainerSpec) -> AsyncIterator["asyncio
     """Run a worker that a test may cancel, which is as if its process were killed."""
     engine = EngineSpec("tests.dialects.infernet.shop:several", {"specs": [spec]})
     config = WorkerConfig(
-        url=post.url, engines=[engine], slots=4, prices={"run": RUN_UUSD * MILLION}, measure=False,
-        state_dir=str(post.folder / f"mortal-{spec.id}"), drain_s=0.0,
-    )  # fmt: skip
+        url=post.url,
+        engines=[engine],
+        slots=4,
+        prices={"run": RUN_UUSD * MILLION},
+        measure=False,
+        state_dir=str(post.folder / f"mortal-{spec.id}"),
+        drain_s=0.0,
+    )
     task: asyncio.Task[None] = asyncio.create_task(run_worker(config, stop=asyncio.Event()))
     try:
         yield task

@@ -106,8 +106,10 @@ class TestNumbers:
             async with posts[0].worker(name="one"), posts[1].worker(name="two"):
                 for post in posts.each:
                     await posts.until_seen(post, free=16)
-                await asyncio.gather(*(self.buy(posts, number, jobs_each) for number in (0, 1)),
-                                     *(self.pay_in(posts, number, deposits_each) for number in (0, 1)))  # fmt: skip
+                await asyncio.gather(
+                    *(self.buy(posts, number, jobs_each) for number in (0, 1)),
+                    *(self.pay_in(posts, number, deposits_each) for number in (0, 1)),
+                )
             async with asyncio.timeout(SOON_S):
                 first, second = await asyncio.gather(*reading)
 
@@ -139,9 +141,13 @@ class Dying:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.journeys.coordinator", *self._arguments,
-            cwd=ROOT, env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "tests.journeys.coordinator",
+            *self._arguments,
+            cwd=ROOT,
+            env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
+        )
         async with aiohttp.ClientSession() as session, asyncio.timeout(30):
             while not await self._healthy(session):
                 await asyncio.sleep(0.02)
@@ -191,7 +197,7 @@ class TestDeath:
         """It is killed between ends, of which it may have written some that it told nobody."""
         async with open_posts(
             tmp_path, database=postgres_address, bus=redis_server.url, count=1, requests_per_minute_per_key=1_000_000
-        ) as posts:  # fmt: skip
+        ) as posts:
             core, buyer = posts[0].core, posts[0].buyer_id
             dying = Dying(posts, database=postgres_address, bus=redis_server.url)
             await dying.start()

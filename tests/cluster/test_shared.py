@@ -53,9 +53,10 @@ class TestLimits:
     async def test_a_buyers_unfinished_jobs_count_everywhere(
         self, tmp_path: Path, postgres_address: str, redis_server: RedisServer
     ) -> None:
-        async with open_posts(
-            tmp_path, database=postgres_address, bus=redis_server.url, jobs_per_buyer_max=3
-        ) as narrow, narrow[0].worker(options={"per_s": 5.0}):  # fmt: skip
+        async with (
+            open_posts(tmp_path, database=postgres_address, bus=redis_server.url, jobs_per_buyer_max=3) as narrow,
+            narrow[0].worker(options={"per_s": 5.0}),
+        ):
             await narrow.until_seen(narrow[1], free=8)
             jobs = [await submit(narrow[0].core, order(narrow[0])) for _ in range(3)]
             await narrow.until(lambda: narrow[1].core.state(Buyers).in_flight.total(narrow[1].buyer_id) == 3)
@@ -72,9 +73,13 @@ class TestLimits:
     async def test_requests_of_a_key_count_everywhere(
         self, tmp_path: Path, postgres_address: str, redis_server: RedisServer
     ) -> None:
-        async with open_posts(
-            tmp_path, database=postgres_address, bus=redis_server.url, requests_per_minute_per_key=30
-        ) as narrow, calling(narrow[0]) as here, calling(narrow[1]) as there:  # fmt: skip
+        async with (
+            open_posts(
+                tmp_path, database=postgres_address, bus=redis_server.url, requests_per_minute_per_key=30
+            ) as narrow,
+            calling(narrow[0]) as here,
+            calling(narrow[1]) as there,
+        ):
             for _ in range(30):
                 async with here.get("/v1/models") as response:
                     assert response.status == 200

@@ -35,9 +35,15 @@ async def ask(app: HttpServer, method: str, path: str, *, key: str = "", socket:
 
     headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
     scope = {
-        "type": "websocket" if socket else "http", "method": method, "path": path, "query_string": b"", "headers": headers,
-        "client": ("127.0.0.1", 1), "scheme": "http", "extensions": {"websocket.http.response": {}},
-    }  # fmt: skip
+        "type": "websocket" if socket else "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+        "scheme": "http",
+        "extensions": {"websocket.http.response": {}},
+    }
     await app(scope, receive, send)
     first = sent[0]
     given = {name.decode(): value.decode() for name, value in first.get("headers", ())}

@@ -35,9 +35,12 @@ JOB_PATHS = ("/jobs/{", "-job/{", "/receipts/{job_id", "/receipts/{id")
 """How paths that name one job look, in every dialect."""
 
 FAST = {
-    "requests_per_minute_per_ip": 1_000_000, "requests_per_minute_per_key": 1_000_000, "argon2_memory_kib": 8,
-    "argon2_passes": 1, "next_job_wait_s": 0.01,
-}  # fmt: skip
+    "requests_per_minute_per_ip": 1_000_000,
+    "requests_per_minute_per_key": 1_000_000,
+    "argon2_memory_kib": 8,
+    "argon2_passes": 1,
+    "next_job_wait_s": 0.01,
+}
 
 
 @dataclass
@@ -64,9 +67,13 @@ async def people(tmp_path: Path) -> AsyncIterator[People]:
         while await reader.next() is not None:
             pass
         keys = {
-            "anonymous": "", "buyer": post.buyer_key, "other buyer": other.key, "host": hosts[0].key,
-            "other host": hosts[1].key, "operator": post.admin_key,
-        }  # fmt: skip
+            "anonymous": "",
+            "buyer": post.buyer_key,
+            "other buyer": other.key,
+            "host": hosts[0].key,
+            "other host": hosts[1].key,
+            "operator": post.admin_key,
+        }
         ids = {"host": public("host", hosts[0].host_id), "other host": public("host", hosts[1].host_id)}
         yield People(post, keys, ids, public("job", job.id))
 
@@ -121,9 +128,15 @@ class TestOwnership:
         body: dict[str, Any] | None = None
         if endpoint.request is not None:
             body = {
-                "host_id": people.host_ids.get(caller, ""), "token": "x", "error": "x", "lease": "att_" + "0" * 32, "seq": 0,
-                "items": [], "end_seq": 0, "code": "x",
-            }  # fmt: skip
+                "host_id": people.host_ids.get(caller, ""),
+                "token": "x",
+                "error": "x",
+                "lease": "att_" + "0" * 32,
+                "seq": 0,
+                "items": [],
+                "end_seq": 0,
+                "code": "x",
+            }
         async with (
             aiohttp.ClientSession(people.post.url) as session,
             session.request(

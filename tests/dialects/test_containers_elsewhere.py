@@ -39,10 +39,12 @@ class TestOpenAI:
     @pytest.mark.parametrize(
         ("path", "body"),
         [
-            ("/v1/chat/completions", CHAT), ("/v1/chat/completions", CHAT | {"stream": True}),
-            ("/v1/completions", {"model": "a", "prompt": "hi"}), ("/v1/embeddings", {"model": "a", "input": "hi"}),
+            ("/v1/chat/completions", CHAT),
+            ("/v1/chat/completions", CHAT | {"stream": True}),
+            ("/v1/completions", {"model": "a", "prompt": "hi"}),
+            ("/v1/embeddings", {"model": "a", "input": "hi"}),
         ],
-    )  # fmt: skip
+    )
     async def test_a_container_can_not_be_asked(self, node: Node, path: str, body: dict[str, Any]) -> None:
         status, said = await ask(node, "POST", path, body)
 

@@ -42,9 +42,15 @@ EXAMPLES = 20
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 SETTINGS = {
-    "requests_per_minute_per_ip": 1_000_000, "requests_per_minute_per_key": 1_000_000, "logins_per_minute": 100_000,
-    "argon2_memory_kib": 8, "argon2_passes": 1, "next_job_wait_s": 0.01, "sse_ping_s": 0.2, "job_ttl_s": 2.0,
-}  # fmt: skip
+    "requests_per_minute_per_ip": 1_000_000,
+    "requests_per_minute_per_key": 1_000_000,
+    "logins_per_minute": 100_000,
+    "argon2_memory_kib": 8,
+    "argon2_passes": 1,
+    "next_job_wait_s": 0.01,
+    "sse_ping_s": 0.2,
+    "job_ttl_s": 2.0,
+}
 
 CHANGES_ITS_CALLER = {("infrintia", "POST", "/users/rotate-key"): "the caller's key is gone after the first call"}
 
@@ -71,9 +77,13 @@ async def _post(folder: Path, dialect: Dialect, started: Callable[[Running], Non
         while await reader.next() is not None:
             pass
         keys = {
-            Access.BUYER: post.buyer_key, Access.ANY: post.buyer_key, Access.OPTIONAL: "", Access.PUBLIC: "",
-            Access.OPERATOR: post.admin_key, Access.HOST: host.key,
-        }  # fmt: skip
+            Access.BUYER: post.buyer_key,
+            Access.ANY: post.buyer_key,
+            Access.OPTIONAL: "",
+            Access.PUBLIC: "",
+            Access.OPERATOR: post.admin_key,
+            Access.HOST: host.key,
+        }
         names = {"id": public("job", job.id), "host_id": public("host", host.host_id), "model": "trivial"}
         names |= {"name": "trivial", "dialect": "infrintia", "file": "infrintia.json"}
         started(Running(dialect, post.url, keys, names))
@@ -170,9 +180,12 @@ class TestFuzzed:
         headers = sent_with(running, endpoint)
 
         @hypothesis.settings(
-            max_examples=EXAMPLES, derandomize=True, deadline=None, database=None,
+            max_examples=EXAMPLES,
+            derandomize=True,
+            deadline=None,
+            database=None,
             suppress_health_check=list(hypothesis.HealthCheck),
-        )  # fmt: skip
+        )
         @hypothesis.given(case=cases, known=hypothesis.strategies.booleans())
         def fuzz(case: Any, known: bool) -> None:
             if known:

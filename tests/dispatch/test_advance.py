@@ -42,9 +42,17 @@ def chain_order(
 ) -> Order:
     """Return an order for a chain."""
     return Order(
-        street.buyer_id, "test", CONTAINER, names[0], b'{"containers":[],"data":1}', len(names), detached,
-        stages=names, proof=proof, caller=caller,
-    )  # fmt: skip
+        street.buyer_id,
+        "test",
+        CONTAINER,
+        names[0],
+        b'{"containers":[],"data":1}',
+        len(names),
+        detached,
+        stages=names,
+        proof=proof,
+        caller=caller,
+    )
 
 
 def output(job: LiveJob) -> Frame:

@@ -94,10 +94,9 @@ class TestGoingOn:
         row = await street.core.jobs.get(job.id)
         assert (row.state, row.fault, row.prompt_tokens, row.completion_tokens) == ("completed", None, PROMPT, 7)
         attempts = await street.core.jobs.attempts(job.id)
-        assert [(a.state, a.fault, a.first_frame, a.end_frame, a.tokens, a.paid_uusd, a.prompt_tokens) for a in attempts] == [
-            ("lost", "host", 0, 3, 3, 271, None),
-            ("done", None, 3, 7, 4, 352, PROMPT),
-        ]  # fmt: skip
+        assert [
+            (a.state, a.fault, a.first_frame, a.end_frame, a.tokens, a.paid_uusd, a.prompt_tokens) for a in attempts
+        ] == [("lost", "host", 0, 3, 3, 271, None), ("done", None, 3, 7, 4, 352, PROMPT)]
         assert await journal(street) == 0
         assert await audit(street.core.db) == []
 
@@ -284,8 +283,11 @@ class TestNobodyCan:
         await sweep(street.core)
 
         assert (job.state, job.error_code, job.cost_uusd, job.fault) == (
-            JobState.FAILED, "host_lost", 200, Fault.CAPACITY,
-        )  # fmt: skip
+            JobState.FAILED,
+            "host_lost",
+            200,
+            Fault.CAPACITY,
+        )
         assert street.core.jobs.live.broken == {}
         assert await journal(street) == 0
         assert await audit(street.core.db) == []

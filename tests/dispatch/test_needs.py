@@ -19,17 +19,31 @@ BIG = Capacity(gpus=2, cpu_millis=32_000, memory_mib=131_072, disk_mib=500_000)
 SMALL = Capacity(gpus=1, cpu_millis=4_000)
 
 NEEDS = Needs(
-    gpu="h100", gpus=2, vram_mib=80_000, cpu_millis=8_000, memory_mib=64_000, disk_mib=1_000, region="eu", tier="secure",
-    rate_caps=(("token_out", 100_000_000),), deny=frozenset([b"?" * 16]), min_reputation=0.1,
-)  # fmt: skip
+    gpu="h100",
+    gpus=2,
+    vram_mib=80_000,
+    cpu_millis=8_000,
+    memory_mib=64_000,
+    disk_mib=1_000,
+    region="eu",
+    tier="secure",
+    rate_caps=(("token_out", 100_000_000),),
+    deny=frozenset([b"?" * 16]),
+    min_reputation=0.1,
+)
 
 
 async def add(street: Street, *, fits: bool, link: bool = True) -> tuple[bytes, FakeChannel]:
     """Register a host that has all that is needed, or nothing of it."""
     new = NewHost(
-        gpu="2x NVIDIA H100" if fits else "RTX 4090", models=(GOES_ON,), transport=LINK, vram_mib=160_000 if fits else 24_000,
-        region="eu" if fits else "us", tier="secure" if fits else "", capacity=BIG if fits else SMALL,
-    )  # fmt: skip
+        gpu="2x NVIDIA H100" if fits else "RTX 4090",
+        models=(GOES_ON,),
+        transport=LINK,
+        vram_mib=160_000 if fits else 24_000,
+        region="eu" if fits else "us",
+        tier="secure" if fits else "",
+        capacity=BIG if fits else SMALL,
+    )
     made, channel = await add_host(street.core, new), FakeChannel()
     if link:
         street.link(made.host_id, channel)
@@ -49,10 +63,18 @@ class TestNeeds:
             await buy(street, needs)
 
         for words in (
-            "tier turns away 1", "tier unknown", "24000 MiB of 80000", "RTX 4090 is no h100", "1 of 2", "4000 of 8000 thousandths",
-            "memory turns away 1", "unknown, 64000 MiB needed", "unknown, 1000 MiB needed", "region us",
+            "tier turns away 1",
+            "tier unknown",
+            "24000 MiB of 80000",
+            "RTX 4090 is no h100",
+            "1 of 2",
+            "4000 of 8000 thousandths",
+            "memory turns away 1",
+            "unknown, 64000 MiB needed",
+            "unknown, 1000 MiB needed",
+            "region us",
             "100000000 micro-dollars per million token_out against a cap of 99",
-        ):  # fmt: skip
+        ):
             assert words in refused.value.message
         assert await street.free_uusd() == 1_000_000
 
@@ -109,5 +131,7 @@ class TestNeeds:
             await add_host(street.core, NewHost(gpu="x", models=(dear,), transport=LINK))
 
         assert [(await buy(street, needs)).terms.rate_out for needs in (NEEDS, Needs(), NEEDS)] == [
-            GOES_ON.price_out_uusd_per_mtok, dear.price_out_uusd_per_mtok, GOES_ON.price_out_uusd_per_mtok,
-        ]  # fmt: skip
+            GOES_ON.price_out_uusd_per_mtok,
+            dear.price_out_uusd_per_mtok,
+            GOES_ON.price_out_uusd_per_mtok,
+        ]

@@ -31,11 +31,20 @@ async def _start(
     folder: Path, database: str, bus: str, *, number: int, buyers: list[bytes]
 ) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.dispatch.hammer", str(folder / str(number)), database, bus, str(number),
+        sys.executable,
+        "-m",
+        "tests.dispatch.hammer",
+        str(folder / str(number)),
+        database,
+        bus,
+        str(number),
         str(ROUNDS),
-        *(buyer.hex() for buyer in buyers), cwd=ROOT, env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        *(buyer.hex() for buyer in buyers),
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"ready\n"
     return process

@@ -19,8 +19,17 @@ class TestBeganAnew:
         job = make_job()
 
         job.end(
-            JobState.FAILED, cost_uusd=0, usage=Usage(), finish_reason="", fault=Fault.BUYER, error_code=RESTARTED[0],
-            error_message="", error_status=502, error_body=b"", retry_after_s=0.0, host_id=None,
-        )  # fmt: skip
+            JobState.FAILED,
+            cost_uusd=0,
+            usage=Usage(),
+            finish_reason="",
+            fault=Fault.BUYER,
+            error_code=RESTARTED[0],
+            error_message="",
+            error_status=502,
+            error_body=b"",
+            retry_after_s=0.0,
+            host_id=None,
+        )
 
         assert not restarted_elsewhere(job)

@@ -38,9 +38,14 @@ class Pair:
 @pytest.fixture
 async def pair(tmp_path: Path, postgres_address: str, redis_server: RedisServer) -> AsyncIterator[Pair]:
     settings = Settings(
-        data=str(tmp_path / "data"), database=postgres_address, bus=redis_server.url, port=0, drain_s=0.0, argon2_memory_kib=64,
+        data=str(tmp_path / "data"),
+        database=postgres_address,
+        bus=redis_server.url,
+        port=0,
+        drain_s=0.0,
+        argon2_memory_kib=64,
         argon2_passes=1,
-    )  # fmt: skip
+    )
     async with contextlib.AsyncExitStack() as stack:
         one = await stack.enter_async_context(open_core(settings))
         two = await stack.enter_async_context(open_core(settings))

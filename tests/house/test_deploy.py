@@ -80,8 +80,14 @@ class TestCompose:
 
         assert wrong == []
         assert set(services) == {
-            "postgres", "valkey", "haproxy", "worker", "coordinator-1", "coordinator-2", "coordinator-3",
-        }  # fmt: skip
+            "postgres",
+            "valkey",
+            "haproxy",
+            "worker",
+            "coordinator-1",
+            "coordinator-2",
+            "coordinator-3",
+        }
 
     def test_every_declared_volume_and_network_is_used(self) -> None:
         text = (DEPLOY / "compose.yaml").read_text()
@@ -255,9 +261,12 @@ class TestSystemd:
             [program, "verify", "--man=no", path], capture_output=True, text=True, timeout=60, check=False
         )
         judged = subprocess.run(
-            [program, "security", "--offline=true", "--no-pager", path], capture_output=True, text=True, timeout=60,
+            [program, "security", "--offline=true", "--no-pager", path],
+            capture_output=True,
+            text=True,
+            timeout=60,
             check=False,
-        )  # fmt: skip
+        )
 
         assert (verified.returncode, verified.stderr) == (0, "")
         found = re.search(r"exposure level for \S+: ([\d.]+)", judged.stdout)

@@ -229,10 +229,14 @@ class TestMoney:
         fees = [fee_of(cost, Settings().fee_bps) for cost in costs]
 
         told = {
-            "hold": sum(caps), "all three run: cost": sum(costs), "to the hosts": sum(costs) - sum(fees),
-            "all fees": sum(fees), "the third fails for good: cost": sum(costs[:2]), "its fees": sum(fees[:2]),
+            "hold": sum(caps),
+            "all three run: cost": sum(costs),
+            "to the hosts": sum(costs) - sum(fees),
+            "all fees": sum(fees),
+            "the third fails for good: cost": sum(costs[:2]),
+            "its fees": sum(fees[:2]),
             "free again then": sum(caps) - sum(costs[:2]),
-        }  # fmt: skip
+        }
         for row, amount in told.items():
             sums = rf"\| {amount:,} \| {amount / UUSD_PER_CREDIT:g} \|$"
             assert re.search(rf"^\| {row} \|[^|]*{sums}", page, re.MULTILINE), row

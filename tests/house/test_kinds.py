@@ -29,8 +29,11 @@ LEFT: Mapping[str, tuple[str, str]] = {
     "src/comptoir/jobs/live.py": (".steps", STORED),
     "src/comptoir/jobs/store.py": (".steps", STORED),
     "src/comptoir/jobs/types.py": (".steps", STORED),
-    "src/comptoir/receipts/first_version.py": ("'container'", "receipts of version 1 are read as they were written, for ever"),
-}  # fmt: skip
+    "src/comptoir/receipts/first_version.py": (
+        "'container'",
+        "receipts of version 1 are read as they were written, for ever",
+    ),
+}
 """File, what it says, and why. Nothing is added."""
 
 

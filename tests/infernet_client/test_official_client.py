@@ -121,9 +121,14 @@ class TestJobs:
     )
     @pytest.mark.parametrize("call", ["request_job", "request_stream"])
     async def test_a_refusal_is_an_api_error(
-        self, official_client: OfficialClient, node: StandIn, call: str, containers: tuple[str, ...], message: str,
+        self,
+        official_client: OfficialClient,
+        node: StandIn,
+        call: str,
+        containers: tuple[str, ...],
+        message: str,
         params: dict[str, str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         refused = await official_client(node.url, call, job=job(*containers))
 
         assert refused == ClientError("APIError", 405, message, params)
@@ -174,10 +179,16 @@ class TestDelegated:
         fields = {name: getattr(GOLDEN, name) for name in type(GOLDEN).__slots__} | {"containers": ["echo"]}
 
         done = await official_client(
-            node.url, "request_delegated_subscription", subscription=fields, rpc_url=f"{node.url}/rpc",
-            coordinator_address="0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512", nonce=1, expiry=1_800_000_000,
-            private_key=account.key.hex(), data={"text": "hi"},
-        )  # fmt: skip
+            node.url,
+            "request_delegated_subscription",
+            subscription=fields,
+            rpc_url=f"{node.url}/rpc",
+            coordinator_address="0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512",
+            nonce=1,
+            expiry=1_800_000_000,
+            private_key=account.key.hex(),
+            data={"text": "hi"},
+        )
 
         assert done is None
         (found,) = node.delegated

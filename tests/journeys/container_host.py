@@ -55,16 +55,26 @@ class HostProcess:
         urls = msgspec.json.encode(self.urls).decode()
         options: dict[str, str | int | float | bool] = {"urls": urls, "timeout_s": self.timeout_s, "slots": self.slots}
         config = WorkerConfig(
-            url=self.url, engines=[EngineSpec("tests.journeys.container_host:containers", options)], slots=self.slots,
-            prices={"run": RUN_UUSD * MILLION}, measure=False, state_dir=str(self.folder / self.name), drain_s=1.0,
-        )  # fmt: skip
+            url=self.url,
+            engines=[EngineSpec("tests.journeys.container_host:containers", options)],
+            slots=self.slots,
+            prices={"run": RUN_UUSD * MILLION},
+            measure=False,
+            state_dir=str(self.folder / self.name),
+            drain_s=1.0,
+        )
         path = self.folder / f"{self.name}.json"
         path.write_bytes(msgspec.json.encode(config))
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.chaos.worker", str(path), cwd=ROOT, stderr=log,
+                sys.executable,
+                "-m",
+                "tests.chaos.worker",
+                str(path),
+                cwd=ROOT,
+                stderr=log,
                 env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": "", "HOME": os.environ.get("HOME", "")},
-            )  # fmt: skip
+            )
 
     def send(self, number: int) -> None:
         """Send it a signal."""

@@ -44,9 +44,16 @@ async def shell(lines: str, folder: Path, **env: str) -> str:
         (bin / name).chmod(0o755)
     path = [str(bin), env.pop("PROGRAMS", ""), os.environ["PATH"]]
     process = await asyncio.create_subprocess_exec(
-        "bash", "-euo", "pipefail", "-c", lines, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        "bash",
+        "-euo",
+        "pipefail",
+        "-c",
+        lines,
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "PATH": ":".join(filter(None, path)), "PYTHONPATH": f"{ROOT}/src", **env},
-    )  # fmt: skip
+    )
     said, _ = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0, said.decode()
     return said.decode()
@@ -132,9 +139,13 @@ class TestBackup:
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute("CREATE DATABASE restored")
         names = {
-            "DATA": str(folder / "data"), "BACKUP": str(folder / "backup"), "NEW": str(folder / "new"),
-            "COMPTOIR_DATABASE": server.url, "NEW_DATABASE": restored, "PROGRAMS": str(server.programs()),
-        }  # fmt: skip
+            "DATA": str(folder / "data"),
+            "BACKUP": str(folder / "backup"),
+            "NEW": str(folder / "new"),
+            "COMPTOIR_DATABASE": server.url,
+            "NEW_DATABASE": restored,
+            "PROGRAMS": str(server.programs()),
+        }
         async with loaded_post(folder, server.url) as post:
             async with under_load(post):
                 await shell(documented("back up, postgresql"), folder, **names)

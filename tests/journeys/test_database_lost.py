@@ -112,9 +112,13 @@ async def _outage(post: Post, *, lose: Callable[[], None], heal: Callable[[], No
 class TestLostDatabase:
     @pytest.mark.parametrize("how", ["killed", "stopped"])
     async def test_streams_flow_on_and_end_when_it_is_back(
-        self, tmp_path: Path, own_server: OwnServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+        self,
+        tmp_path: Path,
+        own_server: OwnServer,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
         how: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         caplog.set_level(logging.CRITICAL)
         monkeypatch.setattr(engine, "ANSWER_S", 0.3)
         monkeypatch.setattr(engine, "WATCH_S", 0.1)

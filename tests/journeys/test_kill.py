@@ -58,9 +58,15 @@ class Coordinator:
         """Start the process; return the seconds to its first healthy answer."""
         before = time.monotonic()
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.journeys.coordinator", str(self.data), self.database, str(self.port),
-            cwd=ROOT, env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "tests.journeys.coordinator",
+            str(self.data),
+            self.database,
+            str(self.port),
+            cwd=ROOT,
+            env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
+        )
         async with aiohttp.ClientSession() as session, asyncio.timeout(30):
             while not await self.healthy(session):
                 await asyncio.sleep(0.01)
@@ -112,9 +118,14 @@ async def worker(coordinator: Coordinator, folder: Path) -> AsyncIterator[None]:
     """Run a worker that stays up through all of it."""
     stop = asyncio.Event()
     config = WorkerConfig(
-        url=coordinator.url, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": 400.0})], slots=16, prices=PRICE,
-        measure=False, state_dir=str(folder / "worker"), drain_s=1.0,
-    )  # fmt: skip
+        url=coordinator.url,
+        engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": 400.0})],
+        slots=16,
+        prices=PRICE,
+        measure=False,
+        state_dir=str(folder / "worker"),
+        drain_s=1.0,
+    )
     task = asyncio.create_task(run_worker(config, stop=stop))
     try:
         yield

@@ -113,8 +113,10 @@ class TestMisbehaving:
 
             core = post.core
             assert (job.state, job.usage.prompt_tokens, job.usage.completion_tokens) == (
-                JobState.COMPLETED, PROMPT_TOKENS, WORDS,
-            )  # fmt: skip
+                JobState.COMPLETED,
+                PROMPT_TOKENS,
+                WORDS,
+            )
             stored = core.fleet.get(host_of(bad)).stored()
             told = {LOST: (0, 0, 1), FAILED: (0, 1, 0), UNPAID: (0, 1, 0), KEPT: (1, 0, 0)}
             assert (stored.jobs_done, stored.jobs_failed, stored.jobs_lost) == told[becomes]

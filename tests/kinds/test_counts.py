@@ -50,9 +50,10 @@ class TestMeasured:
         )
 
     @pytest.mark.parametrize(
-        ("said", "paid"), [(90, 90), (10, 10), (0, 0), (91, 90), (2**31 - 1, 90)],
+        ("said", "paid"),
+        [(90, 90), (10, 10), (0, 0), (91, 90), (2**31 - 1, 90)],
         ids=["all", "less", "none", "more than is held", "much more"],
-    )  # fmt: skip
+    )
     async def test_what_goes_in_is_paid_as_counted_up_to_the_hold(self, tmp_path: Path, said: int, paid: int) -> None:
         key = SigningKey.generate()
         async with selling(tmp_path) as street:

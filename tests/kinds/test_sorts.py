@@ -163,7 +163,7 @@ class TestRunAgainWithoutDatabase:
             with pytest.raises(Unavailable):
                 await retry_when_db_returns(
                     street.core, job, lambda: revoke_lease(street.core, job, lease, "it broke", fault=Fault.HOST)
-                )  # fmt: skip
+                )
             assert (job.lease, job.frames) == (lease, [])
             if goes_on:
                 with pytest.raises(Unavailable):

@@ -149,13 +149,19 @@ def offer(kind: type[Kind], *, name: str = "m", uusd: int = EACH_UUSD, more: int
 
 
 async def buy(
-    street: Street, kind: type[Kind], *, most: int = 5, body: bytes = b"{}", job_id: bytes | None = None,
-    stages: tuple[str, ...] = (), name: str = "m",
-) -> LiveJob:  # fmt: skip
+    street: Street,
+    kind: type[Kind],
+    *,
+    most: int = 5,
+    body: bytes = b"{}",
+    job_id: bytes | None = None,
+    stages: tuple[str, ...] = (),
+    name: str = "m",
+) -> LiveJob:
     """Buy a job of *kind*."""
     order = Order(
         street.buyer_id, "test", kind.name, stages[0] if stages else name, body, most, True, job_id, stages=stages
-    )  # fmt: skip
+    )
     return await submit(street.core, order)
 
 

@@ -226,9 +226,16 @@ class TestAddress:
 
     @pytest.mark.parametrize(
         "address",
-        ["http://:secret@shop", "redis://:secret@shop/one", "redis://:secret@shop?db=1", "unix://:secret@", "secret",
-         "redis://:secret@shop:99999", "redis://:secret@shop#here"],
-    )  # fmt: skip
+        [
+            "http://:secret@shop",
+            "redis://:secret@shop/one",
+            "redis://:secret@shop?db=1",
+            "unix://:secret@",
+            "secret",
+            "redis://:secret@shop:99999",
+            "redis://:secret@shop#here",
+        ],
+    )
     def test_refuses_what_is_malformed_without_repeating_it(self, address: str) -> None:
         with pytest.raises(ValueError) as refused:
             open_bus(address, bytes(16), post="test")

@@ -13,11 +13,14 @@ from tests.worker.openai_stand_in import Answer, Request, delta, sse, stream_of,
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
 TOOLS = stream_of(
     sse(
-        ROLE, delta({"tool_calls": [CALL]}), delta({"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]}),
-        delta({"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]}), delta({}, finish_reason="tool_calls"),
+        ROLE,
+        delta({"tool_calls": [CALL]}),
+        delta({"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]}),
+        delta({"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]}),
+        delta({}, finish_reason="tool_calls"),
         usage(5, 9),
     )
-)  # fmt: skip
+)
 TEXT = stream_of(sse(ROLE, delta({"content": "a"}), delta({"content": "b"}), STOP, usage(5, 2)))
 
 
@@ -45,9 +48,16 @@ async def talk(request: Request, answer: Answer) -> None:
 async def run_script(node: str, shop: Shop) -> Any:
     script = Path(__file__).parent / "openai.mjs"
     process = await asyncio.create_subprocess_exec(
-        node, str(script), shop.url + "/v1", shop.post.buyer_key, MODEL, "embed-small", cwd=script.parent,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        node,
+        str(script),
+        shop.url + "/v1",
+        shop.post.buyer_key,
+        MODEL,
+        "embed-small",
+        cwd=script.parent,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     async with asyncio.timeout(30):
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()

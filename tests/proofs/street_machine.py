@@ -79,9 +79,15 @@ class Street:
     def __init__(self, folder: Path, database: str) -> None:
         self.clock = FakeClock()
         self._settings = Settings(
-            data=str(folder), database=database, fee_bps=FEE_BPS, lease_s=LEASE_S, job_ttl_s=TTL_S,
-            broken_wait_s=BROKEN_WAIT_S, host_silent_s=86_400.0, retention_days=0,
-        )  # fmt: skip
+            data=str(folder),
+            database=database,
+            fee_bps=FEE_BPS,
+            lease_s=LEASE_S,
+            job_ttl_s=TTL_S,
+            broken_wait_s=BROKEN_WAIT_S,
+            host_silent_s=86_400.0,
+            retention_days=0,
+        )
         self._opened = AsyncExitStack()
         self.core: Core
         self.channels: dict[bytes, FakeChannel] = {}

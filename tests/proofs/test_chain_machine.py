@@ -69,9 +69,12 @@ class ChainMachine(StreetMachine):
         for names, slots, signs in HOSTS:
             key = SigningKey.generate() if signs else None
             new = NewHost(
-                gpu="x", models=tuple(map(offer, names)), slots=slots, transport=LINK,
+                gpu="x",
+                models=tuple(map(offer, names)),
+                slots=slots,
+                transport=LINK,
                 public_key=key.public_key if key is not None else None,
-            )  # fmt: skip
+            )
             host_id = (await add_host(self.street.core, new)).host_id
             if key is not None:
                 self.keys[host_id] = key

@@ -44,9 +44,7 @@ BUGS = {
         "if stored is None:",
         MACHINE,
     ),
-    "missing lease compare": Bug(
-        "dispatch/assign.py", " or stored.attempt_id != item.attempt_id:", ":", MACHINE
-    ),
+    "missing lease compare": Bug("dispatch/assign.py", " or stored.attempt_id != item.attempt_id:", ":", MACHINE),
     "lost release": Bug(
         "dispatch/settle.py",
         "        core.fleet.release(lease.host_id)\n    _drop_half_a_stage(",
@@ -65,7 +63,7 @@ BUGS = {
     ),
     "half a run paid": Bug("kinds/containers.py", "pays_half = False", "pays_half = True", CHAINS),
     "first container run again": Bug("kinds/containers.py", "stage = job.stages[at]", "stage = job.stages[0]", CHAINS),
-}  # fmt: skip
+}
 
 
 def copy_of_the_code(folder: Path) -> Path:

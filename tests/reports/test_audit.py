@@ -87,10 +87,13 @@ async def found_after(street: Street, sql: str, state: str) -> tuple[int, set[st
         ids = {str(row[1]): literal(bytes(row[0]), dialect) for row in tx.fetch("SELECT id, state FROM jobs")}
         touched = tx.execute(
             sql.format(
-                job=ids[state], done=ids["completed"], new=literal(new_id(), dialect), fees=literal(FEES, dialect),
+                job=ids[state],
+                done=ids["completed"],
+                new=literal(new_id(), dialect),
+                fees=literal(FEES, dialect),
                 nobody=literal(bytes(16), dialect),
             )
-        )  # fmt: skip
+        )
         raise Undone(touched, {one.what for one in differences(tx.fetch)})
 
     try:

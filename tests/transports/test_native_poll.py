@@ -80,8 +80,10 @@ class TestAJob:
         for host, start, output in ((first, 0, '{"y":2}'), (second, 1, '{"z":3}')):
             job = await host.next()
             assert (job["kind"], job["start_seq"], [frame["text"] for frame in job["prefix"]]) == (
-                "container", start, ['{"y":2}'][:start],
-            )  # fmt: skip
+                "container",
+                start,
+                ['{"y":2}'][:start],
+            )
             frame = {"text": output, "tokens": 1, "extra": b64('{"finish_reason":"stop"}')}
             assert (await host.tell(job, "frames", seq=start, items=[frame])).body == {"next_seq": start + 1}
             ended = await host.done(job, start + 1, usage={"completion_tokens": 1})
@@ -238,9 +240,14 @@ class TestFail:
 
         own = b'{"error":{"message":"too hot","code":"temperature"}}'
         told = await host.tell(
-            job, "fail", code="engine_error", message="no", fault=fault, status=400 if fault == "buyer" else 0,
+            job,
+            "fail",
+            code="engine_error",
+            message="no",
+            fault=fault,
+            status=400 if fault == "buyer" else 0,
             body=b64(own) if fault == "buyer" else "",
-        )  # fmt: skip
+        )
 
         assert told.body == {"lease": job["lease"], "job_id": job["job_id"], "state": "failed"}
         row = await market.core.jobs.get(bytes.fromhex(job["job_id"][4:]))
@@ -262,8 +269,10 @@ class TestWhoMay:
 
         for caller, status in ((other, 409), (NativeHost(published), 403), (stranger, 401), (buyer, 403)):
             for answer in (
-                await caller.frames(job, 0, "x"), await caller.done(job, 0), await caller.tell(job, "fail", code="x"),
-            ):  # fmt: skip
+                await caller.frames(job, 0, "x"),
+                await caller.done(job, 0),
+                await caller.tell(job, "fail", code="x"),
+            ):
                 assert answer.status == status, answer.text
         assert (await published.post("/house/host/jobs/next", {})).status == 403
         assert (await host.caller.next_job()).status == 403, "nor does a native host ask at Infrintia's"
@@ -288,11 +297,19 @@ class TestRegistering:
 
         row = market.core.fleet.get(host.id).row
         assert (row.owner_id, row.region, row.tier, row.gpu, row.vram_mib, row.capacity.gpus) == (
-            market.post.buyer_id, "eu", "secure", "L40S", 46_068, 2,
-        )  # fmt: skip
+            market.post.buyer_id,
+            "eu",
+            "secure",
+            "L40S",
+            46_068,
+            2,
+        )
         assert (row.transport, row.speaks, row.models[0].can_continue, row.models[0].text_only) == (
-            "poll", "native", True, False,
-        )  # fmt: skip
+            "poll",
+            "native",
+            True,
+            False,
+        )
         assert [one["id"] for one in (await market.buyer.get("/house/hosts?mine=true")).body["hosts"]] == [
             host.caller.host_id
         ]
@@ -376,7 +393,7 @@ class TestSignatures:
         assert live is not None
         segment = Segment(
             job_id, job["lease"], host.caller.host_id, LLAMA, live.body_sha256.hex(), 0, 2, chain.hex(), 3, 2, "stop"
-        )  # fmt: skip
+        )
         signature = key.sign(segment_bytes(segment)) if honest else bytes(64)
 
         answer = await host.done(

@@ -27,13 +27,18 @@ class TestGolden:
 
         assert isinstance(frames, FramesLine) and isinstance(done, DoneLine) and isinstance(fail, FailLine)
         assert (frames.seq, frames.frames()) == (
-            1, [link.Frame(" computing"), link.Frame("", 0, b'{"finish_reason":"stop"}')],
-        )  # fmt: skip
+            1,
+            [link.Frame(" computing"), link.Frame("", 0, b'{"finish_reason":"stop"}')],
+        )
         assert (done.end_seq, done.finish_reason, done.chain, done.signature) == (3, "stop", CHAIN, bytes(64))
         assert done.counted() == link.Usage(5, 2, b'{"prompt_tokens":5}')
         assert (fail.code, fail.fault, fail.status, fail.body, fail.retry_after_s) == (
-            "engine_error", "host", 500, b'{"error":{}}', 1.5,
-        )  # fmt: skip
+            "engine_error",
+            "host",
+            500,
+            b'{"error":{}}',
+            1.5,
+        )
         assert {each.lease for each in (frames, done, fail)} == {"att_" + "11" * 16}
 
     @pytest.mark.parametrize("name", ["frames", "done", "fail"])

@@ -26,8 +26,11 @@ from tests.chaos.wire import Seen
 from tests.upgrade.stage import Replaced, Stage, set_up
 
 DEEDS = {
-    "sqlite-term": ("term",), "sqlite-kill": ("kill",), "postgres": ("term",) * 3, "postgres-kill": ("term", "kill", "term"),
-}  # fmt: skip
+    "sqlite-term": ("term",),
+    "sqlite-kill": ("kill",),
+    "postgres": ("term",) * 3,
+    "postgres-kill": ("term", "kill", "term"),
+}
 """How each coordinator of a topology is ended. Operators are told SIGTERM; a machine may die in the middle of an upgrade, too.
 
 What an old coordinator does when another dies is not for us to mend: `postgres-kill` is not among those that have to go well.

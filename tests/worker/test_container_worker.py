@@ -84,11 +84,17 @@ class TestWorker:
         assert (ready.models, ready.run_prices_uusd) == (["shout"], {"shout": 2_000})
         assert coordinator.registrations[0]["models"] == [
             {
-                "name": "shout", "kinds": ["container"], "context_tokens": 10_000_000, "price_in_uusd_per_mtok": 0,
-                "price_out_uusd_per_mtok": 2_000_000_000, "can_continue": False, "fingerprint": "",
-                "prices": {"run": 2_000_000_000}, "container": msgspec.structs.asdict(ContainerCard(timeout_s=60.0)),
+                "name": "shout",
+                "kinds": ["container"],
+                "context_tokens": 10_000_000,
+                "price_in_uusd_per_mtok": 0,
+                "price_out_uusd_per_mtok": 2_000_000_000,
+                "can_continue": False,
+                "fingerprint": "",
+                "prices": {"run": 2_000_000_000},
+                "container": msgspec.structs.asdict(ContainerCard(timeout_s=60.0)),
             }
-        ]  # fmt: skip
+        ]
         assert coordinator.hellos[0].models[0].container == ContainerCard(timeout_s=60.0)
         assert coordinator.resources == [{"shout": RESOURCES}]
         assert attempt.frames == [Frame('{"said": ["one"]}', 1, STOPPED)]
@@ -157,9 +163,7 @@ class TestLoop:
 
         fail = attempt.fail
         assert fail is not None
-        assert (fail.code, fail.fault, fail.status, fail.body) == (
-            "container_failed", "host", 500, b'{"error":"boom"}',
-        )  # fmt: skip
+        assert (fail.code, fail.fault, fail.status, fail.body) == ("container_failed", "host", 500, b'{"error":"boom"}')
         assert half.of(JobFailed)[0].message == '{"error":"boom"}'
 
     async def test_a_deadline_hangs_up_on_the_container(self, coordinator: Coordinator, join: JoinWorker) -> None:

@@ -21,9 +21,13 @@ def serving(*models: ModelOffer) -> Engine:
 
 
 async def offered(
-    engine: Engine, prices: Mapping[str, int], *, kinds: Kinds = LETTERS, of_models: Mapping[str, Mapping[str, int]] | None = None,
+    engine: Engine,
+    prices: Mapping[str, int],
+    *,
+    kinds: Kinds = LETTERS,
+    of_models: Mapping[str, Mapping[str, int]] | None = None,
     measured: bool = False,
-) -> tuple[list[ModelOffer], list[Event]]:  # fmt: skip
+) -> tuple[list[ModelOffer], list[Event]]:
     events: list[Event] = []
     offering = Offering(kinds=kinds, prices=prices, model_prices=of_models or {}, on_event=events.append)
     await offering.start([engine], measured=measured)
@@ -41,8 +45,12 @@ class TestPrices:
         ],
     )
     async def test_a_model_costs_what_its_own_prices_say_then_everybodys(
-        self, prices: Mapping[str, int], of_models: dict[str, dict[str, int]], by_unit: dict[str, int], older: tuple[int, int]
-    ) -> None:  # fmt: skip
+        self,
+        prices: Mapping[str, int],
+        of_models: dict[str, dict[str, int]],
+        by_unit: dict[str, int],
+        older: tuple[int, int],
+    ) -> None:
         (model,), _ = await offered(serving(CHAT), prices, of_models=of_models)
 
         assert model.prices == by_unit
@@ -61,9 +69,13 @@ class TestPrices:
         ("kinds", "prices", "why"),
         [
             (Kinds(), FREE, "'scribe' is of the kind letters, which is not known here: name it with --kind"),
-            (LETTERS, FREE, "'scribe' is sold by the byte and has no price: give one with --unit-price byte=PRICE per kilobyte"),
+            (
+                LETTERS,
+                FREE,
+                "'scribe' is sold by the byte and has no price: give one with --unit-price byte=PRICE per kilobyte",
+            ),
         ],
-    )  # fmt: skip
+    )
     async def test_nothing_is_given_away(self, kinds: Kinds, prices: Mapping[str, int], why: str) -> None:
         with pytest.raises(EngineError) as refused:
             await offered(Scribe(), prices, kinds=kinds)

@@ -46,6 +46,8 @@ def _add(found: sa.MetaData, table: Table) -> None:
         sa.Index(f"ix_{table.name}_{'_'.join(names)}", *(made.c[name] for name in names))
     for names, where in table.partial:
         sa.Index(
-            f"ix_{table.name}_{'_'.join(names)}_partial", *(made.c[name] for name in names),
-            sqlite_where=sa.text(where), postgresql_where=sa.text(where),
-        )  # fmt: skip
+            f"ix_{table.name}_{'_'.join(names)}_partial",
+            *(made.c[name] for name in names),
+            sqlite_where=sa.text(where),
+            postgresql_where=sa.text(where),
+        )

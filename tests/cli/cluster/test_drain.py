@@ -25,18 +25,20 @@ TOKENS, PER_S = 140, 40.0
 CHEAP = {"token_out": 1_000}
 """A hundred credits last for all that is bought here."""
 
-BODY = {
-    "model": "trivial", "stream": True, "max_tokens": TOKENS, "messages": [{"role": "user", "content": "hi"}],
-}  # fmt: skip
+BODY = {"model": "trivial", "stream": True, "max_tokens": TOKENS, "messages": [{"role": "user", "content": "hi"}]}
 
 
 @contextlib.asynccontextmanager
 async def cluster_in(place: Path, *, notice_s: float = 0.0) -> AsyncIterator[tuple[LocalCluster, Quickstart]]:
     """Run two coordinators that nobody starts again."""
     cluster = LocalCluster(
-        place, coordinators=2, fsync=False, drain_s=10.0, supervised=False,
+        place,
+        coordinators=2,
+        fsync=False,
+        drain_s=10.0,
+        supervised=False,
         options=("--set", f"drain_notice_s={notice_s}"),
-    )  # fmt: skip
+    )
     try:
         await cluster.start()
         known = read_quickstart(place)
@@ -52,9 +54,15 @@ async def worker(url: str, known: Quickstart, state: Path, *, per_s: float = PER
     stop = asyncio.Event()
     said: list[str] = []
     config = WorkerConfig(
-        url=url, key=known.admin_key, engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": per_s})], slots=8,
-        prices=CHEAP, measure=False, state_dir=str(state), drain_s=2.0,
-    )  # fmt: skip
+        url=url,
+        key=known.admin_key,
+        engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": per_s})],
+        slots=8,
+        prices=CHEAP,
+        measure=False,
+        state_dir=str(state),
+        drain_s=2.0,
+    )
     task = asyncio.create_task(run_worker(config, on_event=lambda event: said.append(type(event).__name__), stop=stop))
     try:
         yield said

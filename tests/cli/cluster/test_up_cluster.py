@@ -21,9 +21,18 @@ class Cluster(Up):
     def __init__(self, place: Path, *more: str) -> None:
         self.data = place
         Program.__init__(
-            self, "up", "--cluster", "2", "--port", "0", "--data", str(place), *more, cwd=place.parent,
+            self,
+            "up",
+            "--cluster",
+            "2",
+            "--port",
+            "0",
+            "--data",
+            str(place),
+            *more,
+            cwd=place.parent,
             env=clean_environment(),
-        )  # fmt: skip
+        )
 
     def pids(self) -> dict[str, int]:
         """Return the process ids that it said, the newest of each part."""

@@ -104,9 +104,12 @@ class Node:
     ) -> AsyncIterator[asyncio.Event]:
         """Run a worker that serves containers."""
         async with self.post.worker(
-            engine="tests.dialects.infernet.shop:several", options={"specs": specs}, name=name, slots=slots,
+            engine="tests.dialects.infernet.shop:several",
+            options={"specs": specs},
+            name=name,
+            slots=slots,
             prices={"run": run_uusd * MILLION},
-        ) as stop:  # fmt: skip
+        ) as stop:
             yield stop
 
 
@@ -117,9 +120,15 @@ def several(*, specs: Any, slots: int = 8) -> ContainerEngine:
 
 @contextlib.asynccontextmanager
 async def open_node(
-    folder: Path, *, answers: Mapping[str, Answer] | None = None, cards: Mapping[str, Mapping[str, Any]] | None = None,
-    resources: Mapping[str, bytes] | None = None, prefix: str = "", database: str = "", **settings: Any,
-) -> AsyncIterator[Node]:  # fmt: skip
+    folder: Path,
+    *,
+    answers: Mapping[str, Answer] | None = None,
+    cards: Mapping[str, Mapping[str, Any]] | None = None,
+    resources: Mapping[str, bytes] | None = None,
+    prefix: str = "",
+    database: str = "",
+    **settings: Any,
+) -> AsyncIterator[Node]:
     """Start a trading post with one host that serves a container for each of *answers*.
 
     Args:

@@ -41,9 +41,16 @@ class TestShape:
 
     async def test_the_references_older_names_are_told_the_new_ones(self, node: Node) -> None:
         old = {
-            "owner": "0x" + 40 * "1", "container_id": "a", "inputs": "", "active_at": 1, "frequency": 1, "period": 0,
-            "redundancy": 1, "max_gas_price": 1, "max_gas_limit": 1,
-        }  # fmt: skip
+            "owner": "0x" + 40 * "1",
+            "container_id": "a",
+            "inputs": "",
+            "active_at": 1,
+            "frequency": 1,
+            "period": 0,
+            "redundancy": 1,
+            "max_gas_price": 1,
+            "max_gas_limit": 1,
+        }
         said = await node.ask("POST", "/api/jobs", item() | {"subscription": old})
 
         assert said.status == 400

@@ -210,9 +210,13 @@ class TestPay:
         stop = asyncio.Event()
         async with open_node(tmp_path, answers={}) as node, serve_container(appends("a")) as one:
             config = WorkerConfig(
-                url=node.post.url, engines=[EngineSpec("container", {"id": "a", "url": one.url})],
-                prices={"run": RUN_UUSD * MILLION}, measure=False, state_dir=str(tmp_path / "worker"), drain_s=2.0,
-            )  # fmt: skip
+                url=node.post.url,
+                engines=[EngineSpec("container", {"id": "a", "url": one.url})],
+                prices={"run": RUN_UUSD * MILLION},
+                measure=False,
+                state_dir=str(tmp_path / "worker"),
+                drain_s=2.0,
+            )
             working = asyncio.create_task(run_worker(config, on_event=events.append, stop=stop))
             await node.post.until_linked(1)
             await node.result(await node.job("a", "a", "a"))
@@ -338,8 +342,14 @@ class TestBatch:
         assert [sorted(item) for item in said.json] == [["id"], *[["error", "params"]] * 4, ["id"], ["error", "params"]]
         assert said.json[1] == {"error": "Container not supported", "params": {"container": "x"}}
         assert [item.get("params", {}).get("field") for item in said.json] == [
-            None, None, "body", "containers", "containers", None, "data",
-        ]  # fmt: skip
+            None,
+            None,
+            "body",
+            "containers",
+            "containers",
+            None,
+            "data",
+        ]
         for item in (said.json[0], said.json[5]):
             assert (await node.result(item["id"]))["status"] == "success"
 

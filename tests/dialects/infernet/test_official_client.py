@@ -228,9 +228,14 @@ class TestJobs:
     )
     @pytest.mark.parametrize("call", ["request_job", "request_stream"])
     async def test_a_refusal_is_an_api_error(
-        self, official_client: OfficialClient, node: Node, call: str, asked: dict[str, object], message: str,
+        self,
+        official_client: OfficialClient,
+        node: Node,
+        call: str,
+        asked: dict[str, object],
+        message: str,
         params: dict[str, str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         refused = await official_client(node.url, call, job=asked)
 
         assert refused == ClientError("APIError", 405, message, params)
@@ -347,10 +352,16 @@ class TestDelegated:
 
         async with open_rpc() as rpc_url:
             refused = await official_client(
-                node.url, "request_delegated_subscription", subscription=DELEGATED | {"containers": ["echo"]},
-                rpc_url=rpc_url, coordinator_address="0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512", nonce=1,
-                expiry=1_800_000_000, private_key=account.key.hex(), data={"text": "hi"},
-            )  # fmt: skip
+                node.url,
+                "request_delegated_subscription",
+                subscription=DELEGATED | {"containers": ["echo"]},
+                rpc_url=rpc_url,
+                coordinator_address="0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512",
+                nonce=1,
+                expiry=1_800_000_000,
+                private_key=account.key.hex(),
+                data={"text": "hi"},
+            )
 
         assert refused == ClientError("APIError", 405, "Chain not enabled", {})
 

@@ -71,9 +71,7 @@ class TestChunk:
         _, job_id = await leased(shared)
         other = await shared.anyone.register()
 
-        for answer in (
-            await other.chunk(job_id, "x"), await other.complete(job_id), await other.fail(job_id)
-        ):  # fmt: skip
+        for answer in (await other.chunk(job_id, "x"), await other.complete(job_id), await other.fail(job_id)):
             assert answer.status == 409
             assert "no open lease" in answer.body["detail"]
 
@@ -144,9 +142,7 @@ class TestCompleteJob:
     async def test_a_text_in_one_piece_counts_as_the_host_counted(self, shared: Market) -> None:
         host, job_id = await leased(shared)
 
-        answer = await host.complete(
-            job_id, token="x" * 1000, usage={"prompt_tokens": 5, "completion_tokens": 192}
-        )  # fmt: skip
+        answer = await host.complete(job_id, token="x" * 1000, usage={"prompt_tokens": 5, "completion_tokens": 192})
 
         assert answer.body["tokens"] == 192
         assert (await shared.buyer.get(f"/jobs/{job_id}")).body["credits_used"] == 1.92
@@ -182,14 +178,25 @@ class TestSigning:
         for text in ("a", "b"):
             chain = chain_step(chain, Frame(text))
         segment = Segment(
-            job=job["job_id"], attempt=job["attempt"], host=host.host_id, model=LLAMA, input_sha256=job["input_sha256"],
-            first_frame=0, end_frame=2, chain=chain.hex(), prompt_tokens=3, completion_tokens=2, finish_reason="stop",
-        )  # fmt: skip
+            job=job["job_id"],
+            attempt=job["attempt"],
+            host=host.host_id,
+            model=LLAMA,
+            input_sha256=job["input_sha256"],
+            first_frame=0,
+            end_frame=2,
+            chain=chain.hex(),
+            prompt_tokens=3,
+            completion_tokens=2,
+            finish_reason="stop",
+        )
 
         answer = await host.complete(
-            job["job_id"], tokens=["a", "b"], usage={"prompt_tokens": 3, "completion_tokens": 2},
+            job["job_id"],
+            tokens=["a", "b"],
+            usage={"prompt_tokens": 3, "completion_tokens": 2},
             signature=key.sign(segment_bytes(segment)).hex(),
-        )  # fmt: skip
+        )
 
         assert answer.status == 200
         receipts = market.core.receipts

@@ -237,18 +237,26 @@ class TestTable:
     @pytest.mark.parametrize(
         ("error", "status", "body", "retry_after"),
         [
-            (InvalidField("models[1].name", "no"), 422,
+            (
+                InvalidField("models[1].name", "no"),
+                422,
                 [{"loc": ["body", "models", 1, "name"], "msg": "no", "type": "value_error"}],
-                None),
+                None,
+            ),
             (NotAuthenticated("who?"), 401, "who?", None),
             (TooManyRequests("slow", retry_after_s=1.2), 429, "slow", b"2"),
             (Unavailable("away", retry_after_s=0.1), 503, "away", b"1"),
             (QueueFull(7), 503, "7 jobs wait already; try again later", b"5"),
             (FramesOutOfOrder(expected=3, got=5), 409, "frame 5 leaves a gap: send from 3", None),
-            (InsufficientCredit(needed_uusd=1, free_uusd=0), 402, "this needs 0.0001 credits and 0.0000 are free", None),
+            (
+                InsufficientCredit(needed_uusd=1, free_uusd=0),
+                402,
+                "this needs 0.0001 credits and 0.0000 are free",
+                None,
+            ),
             (ZeroDivisionError("secret"), 500, "Internal Server Error", None),
         ],
-    )  # fmt: skip
+    )
     def test_errors_look_as_published(
         self, error: Exception, status: int, body: object, retry_after: bytes | None
     ) -> None:

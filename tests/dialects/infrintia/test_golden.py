@@ -70,10 +70,16 @@ async def tell(market: Market, prefix: str) -> dict[str, Answer]:
     await host.complete(job_id)
     said["10_get_jobs_stream"] = await alice.get(f"/jobs/{job_id}/stream")
     for name, who in (
-        ("01_get_root", anyone), ("02_get_health", anyone), ("03_get_models", anyone), ("04_get_hosts", anyone),
-        ("05_get_metrics", anyone), ("07_get_users_me", alice), ("09_get_jobs", alice), ("14_get_admin_users", admin),
+        ("01_get_root", anyone),
+        ("02_get_health", anyone),
+        ("03_get_models", anyone),
+        ("04_get_hosts", anyone),
+        ("05_get_metrics", anyone),
+        ("07_get_users_me", alice),
+        ("09_get_jobs", alice),
+        ("14_get_admin_users", admin),
         ("15_get_admin_hosts", admin),
-    ):  # fmt: skip
+    ):
         said[name] = await who.get(EXAMPLES[name]["endpoint"].split()[1])
     return said
 

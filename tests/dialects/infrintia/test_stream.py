@@ -74,8 +74,9 @@ class TestStream:
             answer = await shared.buyer.get(f"/jobs/{job_id}/stream", **headers)
             start = int(last) + 1 if last else 0
             assert events(answer.text) == [
-                *((at, f'{{"token": "{tokens[at]}"}}') for at in range(start, len(tokens))), (None, "[DONE]")
-            ]  # fmt: skip
+                *((at, f'{{"token": "{tokens[at]}"}}') for at in range(start, len(tokens))),
+                (None, "[DONE]"),
+            ]
         await ending
 
     async def test_an_answer_that_began_anew_is_numbered_anew_and_older_numbers_are_refused(
@@ -135,8 +136,9 @@ class TestStream:
         job = (await shared.buyer.get(f"/jobs/{job_id}")).body
 
         assert (answer.status, answer.body) == (
-            410, {"detail": "the answer is no longer kept; the job's figures and its receipt are"}
-        )  # fmt: skip
+            410,
+            {"detail": "the answer is no longer kept; the job's figures and its receipt are"},
+        )
         assert (job["status"], job["output_text"], job["tokens"]) == ("completed", None, 3)
         assert job["receipt_id"]
 

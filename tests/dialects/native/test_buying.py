@@ -40,8 +40,11 @@ class TestBuy:
         assert [number for _, number, _ in pieces] == [str(at) for at in range(len(pieces))]
         assert sum(piece.get("count", 0) for _, _, piece in pieces) == 5
         assert (name, end["state"], end["finish_reason"], end["receipt"]) == (
-            "end", "completed", "length", "rcpt" + job["id"][3:],
-        )  # fmt: skip
+            "end",
+            "completed",
+            "length",
+            "rcpt" + job["id"][3:],
+        )
         assert (await core.get(f"/jobs/{job['id']}"))[1]["cost_uusd"] == end["cost_uusd"] > 0
 
     async def test_who_comes_again_gets_what_follows(self, core: Caller) -> None:

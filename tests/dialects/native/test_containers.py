@@ -44,8 +44,10 @@ class TestOnOffer:
         found = (await node.ask("GET", "/house/containers")).json["containers"]
 
         assert [(one["name"], one["external"], one["hosts"], one["waiting"]) for one in found] == [
-            ("a", True, 1, 0), ("b", False, 1, 0), ("c", True, 1, 0),
-        ]  # fmt: skip
+            ("a", True, 1, 0),
+            ("b", False, 1, 0),
+            ("c", True, 1, 0),
+        ]
         assert {one["price_uusd_per_run"] for one in found} == {1_000}
         assert {name: found[0][name] for name in WORDS} == WORDS
 

@@ -79,8 +79,10 @@ class TestJob:
         seen = [(await slow_core.get(f"/jobs/job_{one.id.hex()}"))[1] for one in made]
 
         assert [(job["state"], job["queue_position"]) for job in seen] == [
-            ("running", None), ("queued", 0), ("queued", 1),
-        ]  # fmt: skip
+            ("running", None),
+            ("queued", 0),
+            ("queued", 1),
+        ]
 
     @pytest.mark.parametrize("key", ["stranger", "buyer"])
     async def test_anothers_job_is_unknown(self, core: Caller, key: str) -> None:

@@ -36,8 +36,10 @@ class TestStatement:
 
         # 5 tokens at $100 a million and one prompt token at $1: 501; 12 % of it, rounded down, is the fee.
         assert [(one["kind"], one["amount_uusd"]) for one in page["transfers"]] == [
-            ("fee", -60), ("pay", -441), ("signup", 1_000_000),
-        ]  # fmt: skip
+            ("fee", -60),
+            ("pay", -441),
+            ("signup", 1_000_000),
+        ]
         assert page["transfers"][1]["with"].startswith("host_")
         assert page["transfers"][1]["job"] == "job_" + job.id.hex()
         assert page["account"]["balance_uusd"] == sum(one["amount_uusd"] for one in page["transfers"])

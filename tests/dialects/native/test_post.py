@@ -143,8 +143,9 @@ class TestAudit:
 
         assert found["ok"] is False
         assert {(one["what"], int(one["recorded"]) - int(one["recomputed"])) for one in found["differences"]} == {
-            ("balance", 7), ("sum", 7),
-        }  # fmt: skip
+            ("balance", 7),
+            ("sum", 7),
+        }
 
     async def test_it_is_the_operators(self, core: Caller) -> None:
         assert (await core.get("/audit"))[0] == 403

@@ -164,11 +164,12 @@ class TestValidation:
     async def test_every_role_and_parts_are_taken(self, shop: Shop) -> None:
         shop.says(ROLE, delta({"content": "ok"}), STOP, usage(1, 1))
         messages = [
-            {"role": "developer", "content": "d"}, {"role": "system", "content": "s"},
+            {"role": "developer", "content": "d"},
+            {"role": "system", "content": "s"},
             {"role": "user", "content": [{"type": "text", "text": "t"}]},
             {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]},
             {"role": "tool", "tool_call_id": "1", "content": "r"},
-        ]  # fmt: skip
+        ]
 
         assert (await shop.ask({"model": MODEL, "messages": messages})).status == 200
 
@@ -235,9 +236,12 @@ class TestHeaders:
     async def test_every_answer_carries_them(self, shop: Shop) -> None:
         shop.says(ROLE, delta({"content": "ok"}), STOP, usage(1, 1))
         answers = [
-            await shop.ask(), await shop.ask(shop.chat(stream=True)), await shop.call("GET", "/v1/models"),
-            await shop.ask({}), await shop.ask(shop.chat(model="gpt-9")),
-        ]  # fmt: skip
+            await shop.ask(),
+            await shop.ask(shop.chat(stream=True)),
+            await shop.call("GET", "/v1/models"),
+            await shop.ask({}),
+            await shop.ask(shop.chat(model="gpt-9")),
+        ]
 
         for answer in answers:
             assert re.fullmatch(r"req_[0-9a-f]+", answer.headers["x-request-id"])
@@ -256,9 +260,10 @@ class TestHeaders:
 
     async def test_a_browser_may_ask_first(self, shop: Shop) -> None:
         headers = {
-            "Origin": "https://app.example", "Access-Control-Request-Method": "POST",
+            "Origin": "https://app.example",
+            "Access-Control-Request-Method": "POST",
             "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
-        }  # fmt: skip
+        }
 
         response = await shop.call("OPTIONS", "/v1/chat/completions", key="", headers=headers)
 

@@ -49,9 +49,11 @@ class TestChatStream:
 
     async def test_usage_chunk(self, shop: Shop) -> None:
         shop.says(
-            ROLE, delta({"content": "a"}), STOP,
+            ROLE,
+            delta({"content": "a"}),
+            STOP,
             usage(5, 1, prompt_tokens_details={"cached_tokens": 4}, completion_tokens_details={"reasoning_tokens": 0}),
-        )  # fmt: skip
+        )
 
         response = await shop.ask(shop.chat(stream=True, stream_options={"include_usage": True}))
 
@@ -73,12 +75,14 @@ class TestChatStream:
     async def test_tool_calls(self, shop: Shop) -> None:
         first = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
         shop.says(
-            ROLE, delta({"tool_calls": [first]}),
+            ROLE,
+            delta({"tool_calls": [first]}),
             delta({"tool_calls": [{"index": 0, "function": {"arguments": '{"city":'}}]}),
             # A server that forgets the index: clients could not tell whose fragment this is.
             delta({"tool_calls": [{"function": {"arguments": '"Bern"}'}}]}),
-            delta({}, finish_reason="tool_calls"), usage(5, 9),
-        )  # fmt: skip
+            delta({}, finish_reason="tool_calls"),
+            usage(5, 9),
+        )
 
         response = await shop.ask(shop.chat(stream=True))
 
@@ -95,9 +99,13 @@ class TestChatStream:
 
     async def test_several_choices_and_logprobs(self, shop: Shop) -> None:
         shop.says(
-            ROLE, delta({"content": "a"}, logprobs={"content": [{"token": "a", "logprob": -0.5, "top_logprobs": []}]}),
-            delta({"content": "b"}, index=1), delta({}, index=1, finish_reason="length"), STOP, usage(5, 2),
-        )  # fmt: skip
+            ROLE,
+            delta({"content": "a"}, logprobs={"content": [{"token": "a", "logprob": -0.5, "top_logprobs": []}]}),
+            delta({"content": "b"}, index=1),
+            delta({}, index=1, finish_reason="length"),
+            STOP,
+            usage(5, 2),
+        )
 
         response = await shop.ask(shop.chat(stream=True, n=2, logprobs=True))
 
@@ -154,19 +162,25 @@ class TestChatWhole:
             {
                 "index": 0,
                 "message": {
-                    "role": "assistant", "content": None, "refusal": None, "reasoning_content": "I think",
+                    "role": "assistant",
+                    "content": None,
+                    "refusal": None,
+                    "reasoning_content": "I think",
                     "tool_calls": [
                         {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
                         {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "[]"}},
                     ],
                 },
-                "logprobs": None, "finish_reason": "tool_calls",
+                "logprobs": None,
+                "finish_reason": "tool_calls",
             },
             {
-                "index": 1, "message": {"role": "assistant", "content": "bc", "refusal": None},
-                "logprobs": {"content": [{"token": "b"}, {"token": "c"}]}, "finish_reason": "length",
+                "index": 1,
+                "message": {"role": "assistant", "content": "bc", "refusal": None},
+                "logprobs": {"content": [{"token": "b"}, {"token": "c"}]},
+                "finish_reason": "length",
             },
-        ]  # fmt: skip
+        ]
         assert body["usage"]["completion_tokens"] == 20
 
 
@@ -182,30 +196,37 @@ class TestCompletion:
 
         head = 'data: {"id":"cmpl-ID","object":"text_completion","created":1,"model":"up/model-7b","choices":['
         assert fixed(response) == (
-            head + '{"index":0,"text":"a","logprobs":null,"finish_reason":null}]}\n\n'
-            + head + '{"index":0,"text":"b","logprobs":null,"finish_reason":null}]}\n\n'
-            + head + '{"index":0,"text":"","logprobs":null,"finish_reason":"length"}]}\n\n'
+            head
+            + '{"index":0,"text":"a","logprobs":null,"finish_reason":null}]}\n\n'
+            + head
+            + '{"index":0,"text":"b","logprobs":null,"finish_reason":null}]}\n\n'
+            + head
+            + '{"index":0,"text":"","logprobs":null,"finish_reason":"length"}]}\n\n'
             + "data: [DONE]\n\n"
-        )  # fmt: skip
+        )
         assert (seen[0].path, seen[0].json["max_tokens"]) == ("/v1/completions", 16)
 
     async def test_whole_with_logprobs_and_several_prompts(self, shop: Shop) -> None:
         seen = shop.says(
             self.text("a", logprobs={"tokens": ["a"], "token_logprobs": [-1.0], "text_offset": [0]}),
             self.text("b", logprobs={"tokens": ["b"], "token_logprobs": [-2.0], "text_offset": [1]}),
-            self.text("c", index=1), self.text("", index=1, finish_reason="stop"),
-            self.text("", finish_reason="stop"), usage(2, 3),
-        )  # fmt: skip
+            self.text("c", index=1),
+            self.text("", index=1, finish_reason="stop"),
+            self.text("", finish_reason="stop"),
+            usage(2, 3),
+        )
 
         response = await shop.call("POST", "/v1/completions", {"model": MODEL, "prompt": ["x", "y"], "logprobs": 0})
 
         assert response.json["choices"] == [
             {
-                "index": 0, "text": "ab", "finish_reason": "stop",
+                "index": 0,
+                "text": "ab",
+                "finish_reason": "stop",
                 "logprobs": {"tokens": ["a", "b"], "token_logprobs": [-1.0, -2.0], "text_offset": [0, 1]},
             },
             {"index": 1, "text": "c", "finish_reason": "stop", "logprobs": None},
-        ]  # fmt: skip
+        ]
         assert seen[0].json["max_tokens"] == 16
 
 
@@ -218,10 +239,15 @@ class TestModels:
         created = by_id[MODEL].pop("created")
         assert abs(created - time.time()) < 60
         assert by_id[MODEL] == {
-            "id": MODEL, "object": "model", "owned_by": "comptoir", "context_length": 1_000_000,
-            "kinds": ["chat", "completion"], "hosts": 1, "price_in_uusd_per_mtok": 1_000_000,
+            "id": MODEL,
+            "object": "model",
+            "owned_by": "comptoir",
+            "context_length": 1_000_000,
+            "kinds": ["chat", "completion"],
+            "hosts": 1,
+            "price_in_uusd_per_mtok": 1_000_000,
             "price_out_uusd_per_mtok": 100_000_000,
-        }  # fmt: skip
+        }
         assert by_id["embed-small"]["kinds"] == ["embedding"]
 
     async def test_one_whose_name_has_a_slash(self, shop: Shop) -> None:

@@ -36,10 +36,13 @@ def sync_client(shop: Shop) -> Iterator[OpenAI]:
 def tool_call_stream(shop: Shop) -> None:
     begin = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
     shop.says(
-        ROLE, delta({"tool_calls": [begin]}), delta({"tool_calls": [{"index": 0, "function": {"arguments": '{"city":'}}]}),
+        ROLE,
+        delta({"tool_calls": [begin]}),
+        delta({"tool_calls": [{"index": 0, "function": {"arguments": '{"city":'}}]}),
         delta({"tool_calls": [{"index": 0, "function": {"arguments": '"Bern"}'}}]}),
-        delta({}, finish_reason="tool_calls"), usage(9, 12),
-    )  # fmt: skip
+        delta({}, finish_reason="tool_calls"),
+        usage(9, 12),
+    )
 
 
 class TestChat:

@@ -57,8 +57,9 @@ async def register_container(post: Post, name: str, *, external: bool = True) ->
 class TestHome:
     async def test_programs_get_json(self, post: Post) -> None:
         assert await get_json(post, "/") == (
-            200, {"name": "Comptoir", "version": __version__, "docs": f"{post.url}/docs"},
-        )  # fmt: skip
+            200,
+            {"name": "Comptoir", "version": __version__, "docs": f"{post.url}/docs"},
+        )
 
     async def test_browsers_get_the_page(self, post: Post) -> None:
         status, headers, text = await get(post, "/", accept="text/html,application/xhtml+xml,*/*;q=0.8")

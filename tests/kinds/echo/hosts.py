@@ -38,8 +38,13 @@ class PollingHost:
     """Asks for work; gives it back behind *lost_after* pieces, once it is to be *lost*."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, *, lost_after: int | None = None, lost: asyncio.Event | None = None
-    ) -> None:  # fmt: skip
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        lost_after: int | None = None,
+        lost: asyncio.Event | None = None,
+    ) -> None:
         self._session = session
         self._url = url
         self._lost_after = lost_after
@@ -80,8 +85,13 @@ class PushedHost:
     """Is called with the job; hangs up behind *lost_after* pieces, once it is to be *lost*."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, *, lost_after: int | None = None, lost: asyncio.Event | None = None
-    ) -> None:  # fmt: skip
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        lost_after: int | None = None,
+        lost: asyncio.Event | None = None,
+    ) -> None:
         self._session = session
         self._url = url
         self._lost_after = lost_after

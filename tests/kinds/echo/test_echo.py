@@ -56,9 +56,14 @@ class LinkedHost:
 
     def __init__(self, post: Post, *, lost_after: int | None = None) -> None:
         self._config = WorkerConfig(
-            url=post.url, kinds=[KIND], engines=[EngineSpec(ENGINE, {"stops_after": lost_after or 0})],
-            prices={"byte": RATE}, measure=False, state_dir=str(post.folder / f"worker-{lost_after}"), drain_s=0.5,
-        )  # fmt: skip
+            url=post.url,
+            kinds=[KIND],
+            engines=[EngineSpec(ENGINE, {"stops_after": lost_after or 0})],
+            prices={"byte": RATE},
+            measure=False,
+            state_dir=str(post.folder / f"worker-{lost_after}"),
+            drain_s=0.5,
+        )
 
     async def serve(self) -> None:
         """Serve until cancelled."""
@@ -75,8 +80,13 @@ Serve = Callable[[], Coroutine[Any, Any, None]]
 
 
 def host(
-    transport: str, post: Post, session: aiohttp.ClientSession, *, lost_after: int | None = None, lost: asyncio.Event | None = None
-) -> Serve:  # fmt: skip
+    transport: str,
+    post: Post,
+    session: aiohttp.ClientSession,
+    *,
+    lost_after: int | None = None,
+    lost: asyncio.Event | None = None,
+) -> Serve:
     """Return what a host of *transport* does; it is lost behind so many pieces, a linked one by its silence."""
     if transport == "link":
         return LinkedHost(post, lost_after=lost_after).serve
@@ -223,11 +233,15 @@ class TestMoney:
     @pytest.mark.parametrize(
         ("fields", "status"),
         [
-            ({"body": {"text": "", "times": 1}}, 422), ({"body": {"text": "a", "times": 0}}, 422), ({"body": 7}, 422),
-            ({"kind": "chat", "output_max": 5}, 422), ({"model": "cockatoo"}, 404),
-            ({"body": {"text": "a" * 1000, "times": 100_000}}, 402), ({"body": {"text": "a" * 30_000, "times": 100_000}}, 422),
+            ({"body": {"text": "", "times": 1}}, 422),
+            ({"body": {"text": "a", "times": 0}}, 422),
+            ({"body": 7}, 422),
+            ({"kind": "chat", "output_max": 5}, 422),
+            ({"model": "cockatoo"}, 404),
+            ({"body": {"text": "a" * 1000, "times": 100_000}}, 402),
+            ({"body": {"text": "a" * 30_000, "times": 100_000}}, 422),
         ],
-    )  # fmt: skip
+    )
     async def test_what_is_no_order_is_refused_before_anything_is_held(
         self, post: Post, session: aiohttp.ClientSession, fields: dict[str, Any], status: int
     ) -> None:

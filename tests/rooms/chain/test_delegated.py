@@ -17,9 +17,16 @@ from tests.rooms.chain.test_eip712 import subscriptions
 uint256 = st.integers(0, 2**256 - 1)
 MOST = 2**256 - 1
 OLD = {
-    "owner": "0x" + 40 * "1", "container_id": "echo", "inputs": "0x", "active_at": 1, "frequency": 1, "period": 0,
-    "redundancy": 1, "max_gas_price": 1, "max_gas_limit": 1,
-}  # fmt: skip
+    "owner": "0x" + 40 * "1",
+    "container_id": "echo",
+    "inputs": "0x",
+    "active_at": 1,
+    "frequency": 1,
+    "period": 0,
+    "redundancy": 1,
+    "max_gas_price": 1,
+    "max_gas_limit": 1,
+}
 """The subscription of the published reference."""
 
 

@@ -13,9 +13,13 @@ from comptoir.kit.money import RUN_PRICE_UUSD_MAX
 from comptoir.link import ContainerCard, ModelOffer
 
 CARD = ContainerCard(
-    description="x" * 2000, image="me/shout:1", allowed_ips=["10.0.0.0/8", "::1/128"] * 500, timeout_s=86_400.0,
-    accepted_payments={"0x" + "0" * 40: str(2**256 - 1)}, allowed_addresses=["0x" + "a" * 40],
-)  # fmt: skip
+    description="x" * 2000,
+    image="me/shout:1",
+    allowed_ips=["10.0.0.0/8", "::1/128"] * 500,
+    timeout_s=86_400.0,
+    accepted_payments={"0x" + "0" * 40: str(2**256 - 1)},
+    allowed_addresses=["0x" + "a" * 40],
+)
 
 
 def make_container(

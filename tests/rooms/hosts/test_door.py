@@ -20,7 +20,7 @@ class TestRefuses:
             (Entry("10.1.2.4", enters=True, proof=True), "no job may begin with it"),
             (None, "not open to this address"),
         ],
-    )  # fmt: skip
+    )
     def test_it_says_what_it_looks_at_in_one_order(self, entry: Entry | None, why: str | None) -> None:
         assert DOOR.refuses(entry) == why
 

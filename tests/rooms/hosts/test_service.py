@@ -113,9 +113,11 @@ class TestSpeaks:
         await again.load()
         kept = again.fleet.get(host.id)
 
-        assert (kept.row.speaks, kept.row.models) == (stored, (make_offer(text_only=text_only),)) == (
-            host.row.speaks, host.row.models,
-        )  # fmt: skip
+        assert (
+            (kept.row.speaks, kept.row.models)
+            == (stored, (make_offer(text_only=text_only),))
+            == (host.row.speaks, host.row.models)
+        )
         assert (kept.candidates["m"].text_only, again.fleet.text_only_hosts) == (text_only, int(text_only))
 
     @pytest.mark.parametrize(("transport", "speaks"), [(LINK, None), (POLL, INFRINTIA), (PUSH, INFRINTIA)])

@@ -12,9 +12,18 @@ from comptoir.link import Frame, Usage, chain_start, chain_step
 
 def make_job(*, owner_id: bytes = b"o" * 16) -> LiveJob:
     return LiveJob(
-        id=new_id(), owner_id=owner_id, dialect="test", kind=Chat(), model="m", body=b"{}",
-        terms=Terms(10, 100, 1, 1, 100), detached=True, deadline_ms=1, created_ms=0, submitted_s=0.0,
-    )  # fmt: skip
+        id=new_id(),
+        owner_id=owner_id,
+        dialect="test",
+        kind=Chat(),
+        model="m",
+        body=b"{}",
+        terms=Terms(10, 100, 1, 1, 100),
+        detached=True,
+        deadline_ms=1,
+        created_ms=0,
+        submitted_s=0.0,
+    )
 
 
 def make_lease(*, host_id: bytes = b"h" * 16) -> Lease:
@@ -25,9 +34,18 @@ def make_lease(*, host_id: bytes = b"h" * 16) -> Lease:
 
 def end(job: LiveJob) -> None:
     job.end(
-        JobState.COMPLETED, cost_uusd=0, usage=Usage(), finish_reason="stop", fault=Fault.NONE, error_code="",
-        error_message="", error_status=0, error_body=b"", retry_after_s=0.0, host_id=None,
-    )  # fmt: skip
+        JobState.COMPLETED,
+        cost_uusd=0,
+        usage=Usage(),
+        finish_reason="stop",
+        fault=Fault.NONE,
+        error_code="",
+        error_message="",
+        error_status=0,
+        error_body=b"",
+        retry_after_s=0.0,
+        host_id=None,
+    )
     job.wake()
 
 

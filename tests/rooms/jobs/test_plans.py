@@ -15,8 +15,10 @@ OWNER, OTHER, NODE = b"o" * 16, b"p" * 16, b"n" * 16
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 BY_OWNER, BY_CALLER, UNFINISHED = (
-    "ix_jobs_owner_id_id_partial", "ix_jobs_owner_id_caller_id_partial", "ix_jobs_id_partial",
-)  # fmt: skip
+    "ix_jobs_owner_id_id_partial",
+    "ix_jobs_owner_id_caller_id_partial",
+    "ix_jobs_id_partial",
+)
 
 
 class Asked:

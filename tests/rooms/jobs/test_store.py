@@ -156,8 +156,9 @@ class TestLife:
         states = await database.run(lambda tx: load_states(tx, [waiting.id, running.id, new_id()]))
 
         assert {key: (one.state, one.attempt_id, one.owner_id) for key, one in states.items()} == {
-            waiting.id: ("queued", None, OWNER), running.id: ("running", start.attempt_id, OTHER)
-        }  # fmt: skip
+            waiting.id: ("queued", None, OWNER),
+            running.id: ("running", start.attempt_id, OTHER),
+        }
 
 
 class TestReads:

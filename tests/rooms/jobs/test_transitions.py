@@ -19,9 +19,17 @@ Room = tuple[LiveJobs, LiveJob]
 
 def make_lease(job: LiveJob, *, revived: bool = False) -> Lease:
     return Lease(
-        id=new_id(), host_id=b"h" * 16, model="m", first_frame=len(job.frames), rate_in=1, rate_out=1, started_ms=7,
-        started_s=0.0, chain=job.chain, revived=revived,
-    )  # fmt: skip
+        id=new_id(),
+        host_id=b"h" * 16,
+        model="m",
+        first_frame=len(job.frames),
+        rate_in=1,
+        rate_out=1,
+        started_ms=7,
+        started_s=0.0,
+        chain=job.chain,
+        revived=revived,
+    )
 
 
 def all_of(room: Room) -> dict[str, Any]:
@@ -34,9 +42,18 @@ def all_of(room: Room) -> dict[str, Any]:
 
 def end(room: Room, state: JobState = JobState.COMPLETED) -> None:
     room[1].end(
-        state, cost_uusd=5, usage=Usage(1, 2), finish_reason="stop", fault=Fault.NONE, error_code="", error_message="",
-        error_status=0, error_body=b"", retry_after_s=0.0, host_id=room[1].host_id,
-    )  # fmt: skip
+        state,
+        cost_uusd=5,
+        usage=Usage(1, 2),
+        finish_reason="stop",
+        fault=Fault.NONE,
+        error_code="",
+        error_message="",
+        error_status=0,
+        error_body=b"",
+        retry_after_s=0.0,
+        host_id=room[1].host_id,
+    )
 
 
 # -- where a job may stand ---------------------------------------------------------------------------------------
@@ -106,9 +123,8 @@ def over() -> Room:
 
 
 STANDS: dict[str, Callable[[], Room]] = {
-    each.__name__: each
-    for each in (queued, leased, running, standing_still, hedged, closing, kept, mirror, over)
-}  # fmt: skip
+    each.__name__: each for each in (queued, leased, running, standing_still, hedged, closing, kept, mirror, over)
+}
 
 
 # -- what it may do ----------------------------------------------------------------------------------------------

@@ -117,8 +117,9 @@ class TestDeposit:
 
         now = clock.now_ms()
         assert told == [
-            CreditAdded(BUYER, now, 2, transfer_id, 5, "deposit"), CreditAdded(BUYER, now, 3, other, 6, "deposit"),
-        ]  # fmt: skip
+            CreditAdded(BUYER, now, 2, transfer_id, 5, "deposit"),
+            CreditAdded(BUYER, now, 3, other, 6, "deposit"),
+        ]
         assert await Events(database).after(BUYER, 1) == told
 
 

@@ -181,9 +181,7 @@ def _verb(decide: Decide) -> Callable[[Tx, list[Asked]], list[Any]]:
 
 
 def _refund(book: Book, op: Op) -> object:
-    return book.move(
-        debit=op.buyer, credit=PAYMENTS_IN, amount_uusd=op.amount, kind="refund", job_id=None, at_ms=1
-    )  # fmt: skip
+    return book.move(debit=op.buyer, credit=PAYMENTS_IN, amount_uusd=op.amount, kind="refund", job_id=None, at_ms=1)
 
 
 def _hold(book: Book, op: Op) -> object:

@@ -59,7 +59,8 @@ NEEDS: list[tuple[Needs, str, str]] = [
     (Needs(rate_caps=(("token_in", 250_000), ("token_out", 1_000_000))), "", ""),
     (
         Needs(rate_caps=(("token_in", 250_000), ("token_out", 999_999))),
-        "rate cap", "1000000 micro-dollars per million token_out against a cap of 999999",
+        "rate cap",
+        "1000000 micro-dollars per million token_out against a cap of 999999",
     ),
     (Needs(rate_caps=(("second", 10**12),)), "rate cap", "not sold by the second"),
     (Needs(allow=frozenset([HERE])), "", ""),
@@ -69,17 +70,22 @@ NEEDS: list[tuple[Needs, str, str]] = [
     (Needs(deny=frozenset([make_host_id(2)])), "", ""),
     (Needs(min_reputation=0.5), "", ""),
     (Needs(min_reputation=0.51), "reputation floor", "0.50 of 0.51"),
-]  # fmt: skip
+]
 """What an order needs, the filter that turns the same host away, and its words."""
 
 
 def candidate() -> Candidate:
     """Return a host that lacks something of everything; a plain job costs 25 + 256 micro-dollars there."""
     return replace(
-        make_candidate(), text_only=True, stops_at_once=False, remote=True, access=OpenToSomebody(), gpu="NVIDIA A100 80GB",
+        make_candidate(),
+        text_only=True,
+        stops_at_once=False,
+        remote=True,
+        access=OpenToSomebody(),
+        gpu="NVIDIA A100 80GB",
         capacity=Capacity(gpus=2, cpu_millis=16_000, memory_mib=65_536),
         rates={"token_in": 250_000, "token_out": 1_000_000},
-    )  # fmt: skip
+    )
 
 
 class OpenToSomebody:

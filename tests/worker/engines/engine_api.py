@@ -63,15 +63,26 @@ class Made:
         """Return what ``GET /containers/{id}/json`` says, as far as anybody asks."""
         host = self.body.get("HostConfig", {}) | ({"DeviceRequests": None} if forgets_gpus else {})
         state = {
-            "Status": self.status, "Running": self.status in ("running", "restarting"), "Paused": False,
-            "Restarting": self.status == "restarting", "OOMKilled": self.exit_code == 137, "Dead": False,
-            "Pid": 0, "ExitCode": self.exit_code, "Error": "",
-        }  # fmt: skip
+            "Status": self.status,
+            "Running": self.status in ("running", "restarting"),
+            "Paused": False,
+            "Restarting": self.status == "restarting",
+            "OOMKilled": self.exit_code == 137,
+            "Dead": False,
+            "Pid": 0,
+            "ExitCode": self.exit_code,
+            "Error": "",
+        }
         config = {"Image": self.body["Image"], "Env": self.body.get("Env"), "Labels": self.body.get("Labels") or {}}
         return {
-            "Id": self.id, "Name": f"/{self.name}", "Image": self.image_id, "State": state, "RestartCount": self.restarts,
-            "Config": config, "HostConfig": host,
-        }  # fmt: skip
+            "Id": self.id,
+            "Name": f"/{self.name}",
+            "Image": self.image_id,
+            "State": state,
+            "RestartCount": self.restarts,
+            "Config": config,
+            "HostConfig": host,
+        }
 
 
 class Refused(Exception):

@@ -329,20 +329,38 @@ class TestModels:
     async def test_the_offer_carries_the_card(self) -> None:
         async with serve_container() as container:
             spec = ContainerSpec(
-                id="shout", url=container.url, description="Says it louder.", image="me/shout", external=False,
-                generates_proofs=True, allowed_ips=("10.1.2.3/8",), rate_requests=5, rate_period_s=10.0,
-                accepted_payments={"0x0000000000000000000000000000000000000000": 10**20}, allowed_addresses=("0xa",),
-                allowed_delegate_addresses=("0xb",), timeout_s=9.0,
-            )  # fmt: skip
+                id="shout",
+                url=container.url,
+                description="Says it louder.",
+                image="me/shout",
+                external=False,
+                generates_proofs=True,
+                allowed_ips=("10.1.2.3/8",),
+                rate_requests=5,
+                rate_period_s=10.0,
+                accepted_payments={"0x0000000000000000000000000000000000000000": 10**20},
+                allowed_addresses=("0xa",),
+                allowed_delegate_addresses=("0xb",),
+                timeout_s=9.0,
+            )
             engine = ContainerEngine.of([spec])
             await engine.start()
             offers = await engine.models()
             await engine.close()
 
         card = ContainerCard(
-            "Says it louder.", "me/shout", False, True, ["10.0.0.0/8"], 9.0, 5, 10.0,
-            {"0x0000000000000000000000000000000000000000": "100000000000000000000"}, ["0xa"], ["0xb"],
-        )  # fmt: skip
+            "Says it louder.",
+            "me/shout",
+            False,
+            True,
+            ["10.0.0.0/8"],
+            9.0,
+            5,
+            10.0,
+            {"0x0000000000000000000000000000000000000000": "100000000000000000000"},
+            ["0xa"],
+            ["0xb"],
+        )
         assert offers == [ModelOffer("shout", ["container"], 10_000_000, container=card)]
 
     async def test_one_that_is_away_is_withdrawn_until_it_answers(self) -> None:
@@ -436,10 +454,17 @@ class TestOptions:
 
         assert isinstance(engine, ContainerEngine)
         assert engine._containers["shout"].spec == ContainerSpec(
-            id="shout", url="http://127.0.0.1:3000", bearer="b=1", description="Loud", external=False,
-            generates_proofs=True, allowed_ips=("10.0.0.0/8", "192.168.1.0/24"), timeout_s=60.0, output_bytes_max=1000,
+            id="shout",
+            url="http://127.0.0.1:3000",
+            bearer="b=1",
+            description="Loud",
+            external=False,
+            generates_proofs=True,
+            allowed_ips=("10.0.0.0/8", "192.168.1.0/24"),
+            timeout_s=60.0,
+            output_bytes_max=1000,
             concurrency=2,
-        )  # fmt: skip
+        )
 
     @pytest.mark.parametrize(
         ("options", "words"),

@@ -60,9 +60,7 @@ class TestReadStep:
 
         assert step.body == '{"source":1,"destination":1,"data":{ "é" : 1e400 }\n,"requires_proof":true}'.encode()
 
-    @pytest.mark.parametrize(
-        ("proof", "rest"), [(b"false", b"}"), (b"true", b',"requires_proof":true}')]
-    )  # fmt: skip
+    @pytest.mark.parametrize(("proof", "rest"), [(b"false", b"}"), (b"true", b',"requires_proof":true}')])
     def test_only_the_last_container_streams(self, proof: bytes, rest: bytes) -> None:
         body = b'{"containers":["a","b"],"data":1,"stream":true,"requires_proof":%b}' % proof
 
