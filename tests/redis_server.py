@@ -26,7 +26,9 @@ class RedisServer:
         self.socket = str(folder / "redis.sock")
         self.url = f"redis://127.0.0.1:{port}" if port else f"unix://{self.socket}"
         where = ["--port", str(port), "--bind", "127.0.0.1", "--unixsocket", self.socket, "--dir", str(folder)]
-        self._command = [redis_binary(), *where, "--save", "", "--appendonly", "no", "--daemonize", "no", *options]
+        # A title of its own is written over its environment, and so over the mark by which a run finds what it started.
+        plain = ["--save", "", "--appendonly", "no", "--daemonize", "no", "--set-proc-title", "no"]
+        self._command = [redis_binary(), *where, *plain, *options]
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -69,10 +71,10 @@ class RedisServer:
 
 
 @pytest.fixture
-def redis_server() -> Iterator[RedisServer]:
+def redis_server(run_folder: Path) -> Iterator[RedisServer]:
     """A running server on a unix socket."""
     # The path of a unix socket has at most 107 characters; pytest's folders are longer now and then.
-    with tempfile.TemporaryDirectory(prefix="comptoir-redis-") as folder:
+    with tempfile.TemporaryDirectory(prefix="redis-", dir=run_folder) as folder:
         server = RedisServer(Path(folder))
         server.start()
         yield server

@@ -19,6 +19,7 @@ from comptoir.reports import audit
 from tests.cluster.posts import Posts, open_posts, peers_of
 from tests.cluster.test_any_coordinator import order, read
 from tests.house.tree import ROOT
+from tests.leftovers import mark
 from tests.post import free_port
 from tests.redis_server import RedisServer
 
@@ -146,7 +147,7 @@ class Dying:
             "tests.journeys.coordinator",
             *self._arguments,
             cwd=ROOT,
-            env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
+            env={**mark(), "PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
         )
         async with aiohttp.ClientSession() as session, asyncio.timeout(30):
             while not await self._healthy(session):

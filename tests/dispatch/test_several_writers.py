@@ -12,6 +12,7 @@ from comptoir.dispatch.onboard import add_user
 from comptoir.kit.db import open_database
 from comptoir.reports import audit
 from tests.house.tree import ROOT
+from tests.leftovers import mark
 from tests.redis_server import RedisServer
 from tests.street import open_street
 
@@ -41,7 +42,7 @@ async def _start(
         str(ROUNDS),
         *(buyer.hex() for buyer in buyers),
         cwd=ROOT,
-        env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
+        env={**mark(), "PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

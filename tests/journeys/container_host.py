@@ -16,6 +16,7 @@ from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig
 from tests.house.tree import ROOT
+from tests.leftovers import mark
 from tests.worker.engines.container_stand_in import Answer, Run, appends
 
 RUN_UUSD = 1_000
@@ -73,7 +74,7 @@ class HostProcess:
                 str(path),
                 cwd=ROOT,
                 stderr=log,
-                env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": "", "HOME": os.environ.get("HOME", "")},
+                env={**mark(), "PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": "", "HOME": os.environ.get("HOME", "")},
             )
 
     def send(self, number: int) -> None:

@@ -24,6 +24,7 @@ from comptoir.worker import backoff
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.house.tree import ROOT
+from tests.leftovers import mark
 from tests.post import PRICE, free_port
 
 KILLS = 4
@@ -65,7 +66,7 @@ class Coordinator:
             self.database,
             str(self.port),
             cwd=ROOT,
-            env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
+            env={**mark(), "PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
         )
         async with aiohttp.ClientSession() as session, asyncio.timeout(30):
             while not await self.healthy(session):

@@ -185,8 +185,9 @@ async def _together(database: Database, *asks: Callable[[], Awaitable[object]]) 
 
 
 async def _until_somebody_waits(address: str) -> None:
-    """Wait until a statement on the server waits for a lock."""
+    """Wait until a statement in the database waits for a lock."""
+    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with psycopg.connect(address, autocommit=True) as connection:
         async with asyncio.timeout(10):
-            while not connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
+            while not connection.execute(waits).fetchall():
                 await asyncio.sleep(0.01)

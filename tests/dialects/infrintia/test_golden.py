@@ -3,12 +3,10 @@
 import asyncio
 import json
 import re
-import secrets
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psycopg
 import pytest
 
 from comptoir.dialects.infrintia.routes import PUBLISHED
@@ -132,12 +130,11 @@ class TestPublishedExamples:
         assert [*lines[:4], lines[-1]] == published
         assert [id for id, _ in events(stream.text)] == [*range(192), None]
 
-    async def test_so_it_is_on_postgresql(self, tmp_path: Path, postgres_url: str) -> None:
-        name = "t" + secrets.token_hex(8)
-        with psycopg.connect(postgres_url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        address = postgres_url.replace("/postgres?", f"/{name}?")
-        async with open_post(tmp_path, database=address, **CHEAP_PASSWORDS) as post, aiohttp.ClientSession() as session:
+    async def test_so_it_is_on_postgresql(self, tmp_path: Path, postgres_address: str) -> None:
+        async with (
+            open_post(tmp_path, database=postgres_address, **CHEAP_PASSWORDS) as post,
+            aiohttp.ClientSession() as session,
+        ):
             said = await tell(market_of(post, session), "/infrintia")
 
         for name in EXAMPLES:
