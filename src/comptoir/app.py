@@ -28,7 +28,7 @@ from comptoir.dispatch.drain import Shutdown, drain
 from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedging
 from comptoir.dispatch.meters import Meters
-from comptoir.events import DatabaseReturned, Draining, Events, HostFree
+from comptoir.events import CoordinatorDraining, DatabaseReturned, Events, HostFree
 from comptoir.gateway import Gate
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
@@ -288,7 +288,7 @@ class _Server(uvicorn.Server):
             self._core.state(Shutdown).announce()
             self._app.closing = True
             self._draining = asyncio.get_running_loop().create_task(self._drain())
-            self._core.events.publish(Draining(self._core.jobs.live.open_answers))
+            self._core.events.publish(CoordinatorDraining(self._core.jobs.live.open_answers))
 
     async def _drain(self) -> None:
         core = self._core

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from typing import TypeVar
 
-from comptoir.cli.cluster.child import Part
+from comptoir.cli.cluster.child import ClusterProcess
 from tests.chaos.buyers import Buyers
 from tests.chaos.coordinator import write_clock
 from tests.chaos.plan import Blow
@@ -87,7 +87,7 @@ class Killer:
         else:
             write_clock(_one(stage.coordinators, blow).clock, blow.amount)
 
-    async def _process(self, part: Part, deed: str, for_s: float) -> None:
+    async def _process(self, part: ClusterProcess, deed: str, for_s: float) -> None:
         if deed == "pause":
             part.pause()
             await asyncio.sleep(for_s)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from comptoir.cli.cluster.child import Part
+from comptoir.cli.cluster.child import ClusterProcess
 from comptoir.cli.cluster.postgres import LocalPostgres
 from tests.house.tree import ROOT
 
@@ -35,7 +35,7 @@ class Code:
 TODAY = Code(sys.executable, ROOT)
 
 
-class Program(Part):
+class Program(ClusterProcess):
     """One of our modules, run as a process: of `code`, which may be another at the next start."""
 
     def __init__(

@@ -12,7 +12,7 @@ import msgspec
 
 from comptoir.app import open_core
 from comptoir.cli.cluster.balancer import Balancer
-from comptoir.cli.cluster.child import Part
+from comptoir.cli.cluster.child import ClusterProcess
 from comptoir.cli.cluster.postgres import LocalPostgres
 from comptoir.cli.cluster.redis import LocalRedis
 from comptoir.dispatch.onboard import add_user
@@ -73,7 +73,7 @@ class Stage:
     admin_key: str = ""
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[ClusterProcess]:
         """All processes, in the order in which they have to start."""
         servers = [part for part in (self.postgres, self.redis) if part is not None]
         return [*servers, *(one.process for one in self.coordinators), *self.workers]

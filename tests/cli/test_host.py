@@ -11,7 +11,7 @@ import click
 import pytest
 from rich.console import Console
 
-from comptoir.cli.board import Board, words
+from comptoir.cli.board import Board, format_event
 from comptoir.cli.host import _prices
 from comptoir.cli.prices import read_run_prices, read_unit_price, read_unit_prices
 from comptoir.kinds import Unit, load_kinds
@@ -245,7 +245,7 @@ EVENTS = [
 class TestWords:
     @pytest.mark.parametrize(("kind", "facts", "part"), EVENTS)
     def test_each_event_has_its_line(self, kind: str, facts: dict[str, Any], part: str) -> None:
-        line = words(kind, facts)
+        line = format_event(kind, facts)
 
         assert part in line
         assert bool(line) == bool(part)
@@ -282,7 +282,7 @@ class TestBoard:
 
         assert "shout (0.20 credits a run)" in text and "1 run " in text and "runs" in text
         assert "tokens" not in text
-        assert "1 run, +0.20 credits" in words("JobDone", {**done, "kind": "container"})
+        assert "1 run, +0.20 credits" in format_event("JobDone", {**done, "kind": "container"})
 
     def test_a_kind_that_does_not_ship_is_shown_in_its_own_unit(self) -> None:
         board = Board("http://post", KINDS)
@@ -302,8 +302,11 @@ class TestBoard:
 
         said = "scribe (0.02 credits per kilobyte)"
         assert said in text and "3,000 bytes" in text and "tokens" not in text
-        assert words("EngineReady", ready, KINDS) == f"engine scribe is ready: {said} (80 bytes/s, first after 500 ms)"
-        assert "job_1 done: 3,000 bytes, +0.06 credits" in words("JobDone", {**done, "kind": "letters"}, KINDS)
+        assert (
+            format_event("EngineReady", ready, KINDS)
+            == f"engine scribe is ready: {said} (80 bytes/s, first after 500 ms)"
+        )
+        assert "job_1 done: 3,000 bytes, +0.06 credits" in format_event("JobDone", {**done, "kind": "letters"}, KINDS)
 
     def test_the_pay_of_a_step_is_no_second_run(self) -> None:
         board = Board("http://post")
@@ -320,7 +323,7 @@ class TestBoard:
         board.take("JobDone", paid)
 
         assert (board.jobs_done, board.made, board.earned_uusd) == (1, {"run": 1}, 2000)
-        assert words("JobDone", paid) == "job_1 paid: +0.20 credits, balance 0.20"
+        assert format_event("JobDone", paid) == "job_1 paid: +0.20 credits, balance 0.20"
 
     def test_a_name_from_outside_is_no_markup(self) -> None:
         board = Board("http://post")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from comptoir.cli.answer import Reply
+from comptoir.cli.answer import StreamReply
 from comptoir.cli.api import Api
 from comptoir.cli.cluster.local import LocalCluster
 from comptoir.cli.failure import Exit, Failure
@@ -196,7 +196,7 @@ def chunk(text: str) -> str:
 
 class TestReply:
     def test_what_was_told_before_is_passed_over(self) -> None:
-        reply = Reply()
+        reply = StreamReply()
         assert [reply.take(chunk(text)) for text in ("ab", "cd")] == ["ab", "cd"]
 
         reply.told_again()
@@ -205,7 +205,7 @@ class TestReply:
         assert (reply.text, reply.restarted) == ("abcdef", False)
 
     def test_another_answer_is_told_whole(self) -> None:
-        reply = Reply()
+        reply = StreamReply()
         reply.take(chunk("abcd"))
         reply.told_again()
 
@@ -215,10 +215,10 @@ class TestReply:
 
     def test_an_error_ends_it(self) -> None:
         with pytest.raises(Failure, match="the host was lost"):
-            Reply().take('{"error": {"message": "the host was lost"}}')
+            StreamReply().take('{"error": {"message": "the host was lost"}}')
 
     def test_one_that_began_anew_is_worth_asking_again(self) -> None:
         with pytest.raises(Failure) as failure:
-            Reply().take(json.dumps({"error": {"message": "lost", "code": RESTARTED[0]}}))
+            StreamReply().take(json.dumps({"error": {"message": "lost", "code": RESTARTED[0]}}))
 
         assert failure.value.code == Exit.UNREACHABLE

@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from comptoir.cluster.messages import View
+from comptoir.cluster.messages import Announcement
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.submit import Order, submit
@@ -300,7 +300,7 @@ class TestNewHostElsewhere:
             posts[1].core.fleet.remove(host.id)
             now = peers_of(posts[0].core).view._seen(host)
             for status in ("offline", "active"):
-                view._heard(sender, View(False, [msgspec.structs.replace(now, status=status)], [], {}))
+                view._heard(sender, Announcement(False, [msgspec.structs.replace(now, status=status)], [], {}))
 
             await posts.until(lambda: posts[1].core.fleet.find(host.id) is not None)
             assert posts[1].core.fleet.get(host.id).status == "active"

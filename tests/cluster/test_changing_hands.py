@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from comptoir.cluster import offers
-from comptoir.cluster.messages import Batch, Ended, Gone, Offer
+from comptoir.cluster.messages import Batch, Ended, Gone, JobOffer
 from comptoir.dispatch.assign import lease_on
 from comptoir.dispatch.submit import submit
 from comptoir.gateway import find_job, follow
@@ -127,7 +127,7 @@ class TestChangingHands:
             monkeypatch.setattr(board, "send", lambda node_id, message: (sent.append(message), send(node_id, message)))
             job = await submit(posts[0].core, order(posts[0]))
             await leasing.wait()
-            (offer,) = [message for message in sent if isinstance(message, Offer)]
+            (offer,) = [message for message in sent if isinstance(message, JobOffer)]
             send(posts[1].core.node_id, offer)
             await asyncio.sleep(0.3)
             go_on.set()

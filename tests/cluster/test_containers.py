@@ -11,12 +11,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from comptoir.cluster import container_talk
+from comptoir.cluster import resource_sync
 from comptoir.dispatch import watch
 from comptoir.dispatch.buyers import Buyers
 from comptoir.kinds import MILLION
 from comptoir.ledger import UNNAMED
-from comptoir.receipts import AuthenticatedBy, Statement, read_registry, verify
+from comptoir.receipts import AuthenticatedBy, InTotoStatement, read_registry, verify
 from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig, run_worker
@@ -66,7 +66,7 @@ class Shop:
         """How often a container has run, at all its hosts."""
         return sum(len(one.runs) for one in self.containers[name])
 
-    async def receipt(self, job: str, *, at: int = 0) -> Statement:
+    async def receipt(self, job: str, *, at: int = 0) -> InTotoStatement:
         """Verify a job's receipt with nothing but the registry."""
         core = self.nodes[at].core
         envelope = await core.receipts.envelope_of(bytes.fromhex(job.replace("-", "")))
@@ -384,7 +384,7 @@ class TestModelSupport:
         assert [path for path in container.asked if "model_id" in path] == asked == asked[:1]
 
     async def test_a_question_that_nobody_answers_ends(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(container_talk, "ANSWER_S", 0.05)
+        monkeypatch.setattr(resource_sync, "ANSWER_S", 0.05)
         await shop.host(1, a=appends("a"))
         shop.containers["a"][0].silent = True
         node = shop.nodes[0]
@@ -394,13 +394,15 @@ class TestModelSupport:
 
         assert "has not answered yet" in said.json["a"]["error"]
         (host,) = node.core.fleet
-        assert await asyncio.wait_for(peers_of(node.core).talk.inquire(host.id, "a", MODEL), 5) == b""
+        assert await asyncio.wait_for(peers_of(node.core).resource_sync.inquire(host.id, "a", MODEL), 5) == b""
 
     async def test_hosts_that_are_not_there_are_not_asked(self, shop: Shop) -> None:
         await shop.host(1, a=appends("a"))
         peers, here = peers_of(shop.nodes[0].core), peers_of(shop.nodes[1].core)
         (host,) = shop.nodes[1].core.fleet
-        assert await here.talk.inquire(host.id, "a", MODEL) == b""
-        assert await peers.talk.inquire(b"?" * 16, "a", MODEL) == b""
-        assert json.loads(await asyncio.wait_for(peers.talk.inquire(host.id, "a", MODEL), 5)) == {"supported": True}
-        assert not peers.talk._asked
+        assert await here.resource_sync.inquire(host.id, "a", MODEL) == b""
+        assert await peers.resource_sync.inquire(b"?" * 16, "a", MODEL) == b""
+        assert json.loads(await asyncio.wait_for(peers.resource_sync.inquire(host.id, "a", MODEL), 5)) == {
+            "supported": True
+        }
+        assert not peers.resource_sync._asked

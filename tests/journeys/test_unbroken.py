@@ -16,7 +16,7 @@ from comptoir.dispatch.submit import submit
 from comptoir.jobs import JobState, LiveJob, Reader
 from comptoir.kit.ids import parse
 from comptoir.link import Frame
-from comptoir.receipts import Statement, read_registry, verify
+from comptoir.receipts import InTotoStatement, read_registry, verify
 from comptoir.reports import audit
 from tests.journeys.test_first_job import order
 from tests.post import Post, open_post
@@ -61,7 +61,7 @@ async def given_to(post: Post, worker: ScriptedWorker, others: list[ScriptedWork
     return job
 
 
-async def receipt(post: Post, job: LiveJob) -> Statement:
+async def receipt(post: Post, job: LiveJob) -> InTotoStatement:
     core = post.core
     verdict = verify(await core.receipts.envelope_of(job.id), read_registry(await core.receipts.registry()))
     assert verdict.ok, verdict

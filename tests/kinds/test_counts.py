@@ -243,4 +243,4 @@ class TestExtremes:
 
     @pytest.mark.parametrize(("count", "said"), [(0, "0 grains"), (1, "1 grain"), (COUNT_MAX, "2,147,483,647 grains")])
     def test_a_count_is_said(self, count: int, said: str) -> None:
-        assert GRAIN.said(count) == said
+        assert GRAIN.format(count) == said

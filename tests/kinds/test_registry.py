@@ -70,12 +70,12 @@ class TestKinds:
         assert (stored.name, stored.resume(None)) == ("toy", Resume.NEVER)  # type: ignore[arg-type]
 
     def test_a_unit_that_nobody_here_knows_counts_one_by_one(self) -> None:
-        assert Kinds().unit("furlong").said(3) == "3 furlong"
+        assert Kinds().unit("furlong").format(3) == "3 furlong"
 
     @pytest.mark.parametrize("kind", list(Kinds()), ids=lambda kind: kind.name)
     def test_what_ships_has_its_words(self, kind: Kind) -> None:
         for unit in kind.units:
-            assert unit.said(1) == f"1 {unit.one}" and unit.said(2_000) == f"2,000 {unit.many}" and unit.quoted
+            assert unit.format(1) == f"1 {unit.one}" and unit.format(2_000) == f"2,000 {unit.many}" and unit.quoted
 
     def test_what_shipped_once_ships_on(self) -> None:
         """Stored jobs are of it; a new one comes behind."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from comptoir.kit.bus.bus import MESSAGE_BYTES_MAX, OUTGOING_BYTES_MAX, PEERS_MAX, OnChange, OnGap, OnMessage, Traffic
-from comptoir.kit.bus.numbers import Entry, Numberings, Seen
+from comptoir.kit.bus.numbers import BusEntry, Numberings, SeenNumbers
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class LocalBus:
         self._node_id = node_id
         self._numberings = Numberings()
         self._next: dict[bytes, int] = {}
-        self._seen = Seen()
+        self._seen = SeenNumbers()
         self._waiting: deque[tuple[bytes, int, bytes]] = deque()
         self._held = 0
         self._scheduled = False
@@ -123,9 +123,9 @@ class LocalBus:
         for known, number in list(self._next.items()):
             receiver = self._exchange.nodes.get(known)
             if self.up and receiver is not None and node_id in (None, known):
-                receiver.take(Entry(self._node_id, number, []))
+                receiver.take(BusEntry(self._node_id, number, []))
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: BusEntry) -> None:
         """Receive."""
         known, lost = self._seen.look(entry.sender, entry.first, len(entry.messages))
         if lost:
@@ -153,7 +153,7 @@ class LocalBus:
             if self._exchange.loses():
                 self._loop.call_soon(self.mark, node_id)
             else:
-                receiver.take(Entry(self._node_id, number, [data]))
+                receiver.take(BusEntry(self._node_id, number, [data]))
 
     def _tell(self, callback: Callable[..., None], *facts: object) -> None:
         try:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from comptoir.kit.bus import MESSAGE_BYTES_MAX
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.ratelimit import SHARED_KEYS_MAX, RateLimiter
-from comptoir.kit.shares import HELD_KEYS_MAX, Held, Share, Shares
+from comptoir.kit.shares import HELD_KEYS_MAX, InFlight, NodeShare, Shares
 
 ONE, TWO = b"1" * 16, b"2" * 16
 
@@ -18,13 +18,13 @@ class Node:
     def __init__(self, clock: FakeClock, *, per_minute: int = 10) -> None:
         self.by_key = RateLimiter(per_minute=per_minute, clock=clock)
         self.by_ip = RateLimiter(per_minute=per_minute, clock=clock)
-        self.held = Held()
+        self.held = InFlight()
         self.shares = Shares({"key": self.by_key, "ip": self.by_ip}, self.held)
 
-    def hear(self, node_id: bytes, share: Share | None) -> None:
+    def hear(self, node_id: bytes, share: NodeShare | None) -> None:
         """Take over what another node told, as it comes over the wire."""
         assert share is not None
-        self.shares.apply(node_id, msgspec.msgpack.decode(msgspec.msgpack.encode(share), type=Share))
+        self.shares.apply(node_id, msgspec.msgpack.decode(msgspec.msgpack.encode(share), type=NodeShare))
 
 
 class TestCollect:
@@ -71,7 +71,7 @@ class TestCollect:
     def test_a_limiter_of_another_version_is_passed_over(self, clock: FakeClock) -> None:
         one = Node(clock)
 
-        one.hear(TWO, Share({"moon": {"a": 1}, "key": {b"ada": 1}}, {}))
+        one.hear(TWO, NodeShare({"moon": {"a": 1}, "key": {b"ada": 1}}, {}))
 
         assert one.by_key.take(b"ada").remaining == 8
 

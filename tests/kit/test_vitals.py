@@ -2,7 +2,7 @@
 
 import asyncio
 
-from comptoir.kit.vitals import Check, LoopLag
+from comptoir.kit.vitals import HealthCheck, LoopLag
 from tests.at_once import at_once
 
 
@@ -25,7 +25,7 @@ class Probe:
 class TestCheck:
     async def test_a_fresh_finding_is_reused(self) -> None:
         probe = Probe()
-        check = Check(probe, fresh_s=60, cap_s=1)
+        check = HealthCheck(probe, fresh_s=60, cap_s=1)
 
         assert (await check.read()).healthy
         assert (await check.read()).healthy
@@ -33,7 +33,7 @@ class TestCheck:
 
     async def test_many_askers_share_one_probe(self) -> None:
         probe = Probe()
-        check = Check(probe, fresh_s=60, cap_s=1)
+        check = HealthCheck(probe, fresh_s=60, cap_s=1)
 
         found = await asyncio.gather(*(check.read() for _ in range(50)))
 
@@ -43,14 +43,14 @@ class TestCheck:
     async def test_an_error_is_a_finding(self) -> None:
         probe = Probe()
         probe.error = RuntimeError("secret")
-        found = await Check(probe, fresh_s=60, cap_s=1).read()
+        found = await HealthCheck(probe, fresh_s=60, cap_s=1).read()
 
         assert (found.healthy, found.words) == (False, "RuntimeError")
 
     async def test_a_probe_that_hangs_costs_the_cap_once_and_is_not_started_again(self) -> None:
         probe = Probe()
         probe.may_answer.clear()
-        check = Check(probe, fresh_s=0, cap_s=0.2)
+        check = HealthCheck(probe, fresh_s=0, cap_s=0.2)
 
         assert not (await check.read()).healthy
         async with at_once():
@@ -61,7 +61,7 @@ class TestCheck:
     async def test_it_is_healthy_again_when_the_probe_comes_back(self) -> None:
         probe = Probe()
         probe.may_answer.clear()
-        check = Check(probe, fresh_s=0, cap_s=0.01)
+        check = HealthCheck(probe, fresh_s=0, cap_s=0.01)
         assert not (await check.read()).healthy
 
         probe.may_answer.set()

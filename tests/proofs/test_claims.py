@@ -11,7 +11,7 @@ import pytest
 
 from comptoir.dispatch.assign import start_verb
 from comptoir.dispatch.core import CommandOrder
-from comptoir.dispatch.settle import Ending, Settled, _item, settle_verb
+from comptoir.dispatch.settle import Ending, SettleResult, _item, settle_verb
 from comptoir.jobs import JobFinished, JobMoved, JobRow, Jobs, JobState, Start
 from comptoir.jobs.store import claim_rows
 from comptoir.kit.db import Database, Tx, open_database
@@ -115,7 +115,7 @@ class TestStandstill:
             still.release()
 
         assert taken == []
-        assert isinstance(await ending, Settled)
+        assert isinstance(await ending, SettleResult)
         assert await audit(street.core.db) == []
 
     async def test_what_is_being_taken_over_is_passed_by(self, street: Street, databases: list[Database]) -> None:
@@ -208,7 +208,7 @@ class TestClaims:
             outcomes, (rows,) = await race(databases, asks)
             taken |= {row.id for row in rows}  # Of later races too: rows that are being ended are passed over.
             for job, outcome in zip(group, outcomes, strict=True):
-                assert isinstance(outcome, JobMoved if job.id in taken else Settled), outcome
+                assert isinstance(outcome, JobMoved if job.id in taken else SettleResult), outcome
 
         sql = "SELECT count(*) FROM jobs WHERE state = 'cancelled'"
         assert await street.core.db.fetch(sql) == [(JOBS - len(taken),)]

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from comptoir.dialects.link.wire import RegisterBody
-from comptoir.gateway import Offer
+from comptoir.gateway import RegisteredOffer
 from comptoir.hosts import check_offer
 from comptoir.kinds import MILLION, Kinds
 from comptoir.link import Cancel, ContainerCard, Frame, ModelOffer, Usage
@@ -42,7 +42,7 @@ class TestRegistration:
 
         sent = msgspec.json.encode(register.offer_json(offer))
 
-        assert msgspec.json.decode(sent, type=Offer).offer() == offer
+        assert msgspec.json.decode(sent, type=RegisteredOffer).offer() == offer
         check_offer((offer,), 1, Kinds())
 
     def test_a_model_is_registered_as_before(self) -> None:

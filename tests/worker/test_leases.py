@@ -7,12 +7,12 @@ import pytest
 
 from comptoir.link import Done, Fail, Frame, Frames, Usage, chain_start, chain_step
 from comptoir.worker import leases
-from comptoir.worker.leases import FrameTooBig, Lease, LeaseTable
+from comptoir.worker.leases import FrameTooBig, LeaseTable, WorkerLease
 from tests.worker.coordinator_stand_in import make_job
 
 
-def make_lease(*texts: str, start_seq: int = 0, window: int = 100) -> Lease:
-    lease = Lease(make_job(1, start_seq=start_seq), window=window)
+def make_lease(*texts: str, start_seq: int = 0, window: int = 100) -> WorkerLease:
+    lease = WorkerLease(make_job(1, start_seq=start_seq), window=window)
     for text in texts:
         lease.add(Frame(text))
     return lease
@@ -23,7 +23,7 @@ def texts(message: Frames | Done | Fail | None) -> tuple[int, list[str]]:
     return message.seq, [frame.text for frame in message.items]
 
 
-def done(lease: Lease) -> Done:
+def done(lease: WorkerLease) -> Done:
     return Done(lease.lease, lease.end_seq, "stop", Usage(), lease.chain, b"")
 
 
@@ -42,7 +42,7 @@ class TestLease:
 
     def test_the_chain_goes_on_from_a_prefix(self) -> None:
         before = Frame("a")
-        lease = Lease(make_job(1, start_seq=1, prefix=[before]), window=10)
+        lease = WorkerLease(make_job(1, start_seq=1, prefix=[before]), window=10)
 
         assert lease.chain == chain_step(chain_start(lease.job_id), before)
 
@@ -102,7 +102,7 @@ class TestLease:
     def test_a_coordinator_that_lost_the_prefix_gets_that_again_too(self, next_seq: int) -> None:
         """Another host made those frames; this one is the only one left that has them."""
         before = [Frame("a"), Frame("b")]
-        lease = Lease(make_job(1, start_seq=2, prefix=before), window=100)
+        lease = WorkerLease(make_job(1, start_seq=2, prefix=before), window=100)
         assert lease.take(1000) == (None, 0)
         lease.add(Frame("c"))
         lease.add(Frame("d"))
@@ -123,7 +123,7 @@ class TestLease:
     ) -> None:
         monkeypatch.setattr(leases, "FRAME_OVERHEAD_BYTES", 0)
         monkeypatch.setattr(leases, "KEPT_BYTES_MAX", 9)
-        lease = Lease(make_job(1, start_seq=10, prefix=[Frame(one) for one in "abcdefghij"]), window=100)
+        lease = WorkerLease(make_job(1, start_seq=10, prefix=[Frame(one) for one in "abcdefghij"]), window=100)
         lease.add(Frame("k"))
 
         assert (lease.base_seq, lease.kept_bytes, lease.unacked_bytes) == (6, 5, 1)

@@ -12,7 +12,16 @@ from comptoir.link import Frame, Usage
 from comptoir.worker.engines import openai_probe
 from comptoir.worker.engines.base import EngineError, EngineRequest
 from comptoir.worker.engines.openai import OpenAIEngine
-from comptoir.worker.engines.openai_continue import Cut, Proven, Seam, SeamReader, Way, join, read_cut, segment_usage
+from comptoir.worker.engines.openai_continue import (
+    ContinuationMethod,
+    ContinuationReader,
+    ContinuationRequest,
+    Delivered,
+    ProbeResult,
+    join,
+    read_delivered,
+    segment_usage,
+)
 from tests.worker import language_servers as servers
 from tests.worker.language_servers import ANSWERS, MODEL, LanguageServer
 from tests.worker.openai_play import fail, play
@@ -334,14 +343,22 @@ class TestRefused:
     )
     async def test_what_has_no_one_text_to_go_on_with(self, fields: dict[str, Any]) -> None:
         with pytest.raises(EngineError) as raised:
-            join(asked(**fields), read_cut(BEGINNING), [Proven(Way.TOKENS), Proven(Way.FINAL)])
+            join(
+                asked(**fields),
+                read_delivered(BEGINNING),
+                [ProbeResult(ContinuationMethod.TOKENS), ProbeResult(ContinuationMethod.FINAL)],
+            )
 
         assert (raised.value.code, raised.value.fault) == ("cannot_continue", "capacity")
 
     @pytest.mark.parametrize("prompt", [[1, 2], ["a"], ["a", "b"], None])
     async def test_prompts_that_are_not_one_text(self, prompt: Any) -> None:
         with pytest.raises(EngineError) as raised:
-            join(asked(kind="completion", prompt=prompt), read_cut(BEGINNING), [Proven(Way.PLAIN)])
+            join(
+                asked(kind="completion", prompt=prompt),
+                read_delivered(BEGINNING),
+                [ProbeResult(ContinuationMethod.PLAIN)],
+            )
 
         assert raised.value.code == "cannot_continue"
 
@@ -358,20 +375,20 @@ class TestRefused:
     )
     def test_frames_that_are_more_than_text(self, extra: dict[str, Any]) -> None:
         with pytest.raises(EngineError) as raised:
-            read_cut([Frame("a"), Frame("b", 1, msgspec.json.encode(extra))])
+            read_delivered([Frame("a"), Frame("b", 1, msgspec.json.encode(extra))])
 
         assert (raised.value.code, raised.value.fault) == ("cannot_continue", "capacity")
 
     def test_frames_without_any_text(self) -> None:
         with pytest.raises(EngineError, match="no text"):
-            read_cut([Frame("", 5)])
+            read_delivered([Frame("", 5)])
 
     def test_half_a_character(self) -> None:
         with pytest.raises(EngineError, match="inside of a character"):
-            read_cut([Frame("Look: "), Frame("\ufffd")])
+            read_delivered([Frame("Look: "), Frame("\ufffd")])
 
     def test_what_another_engine_says_of_its_frames_does_not_matter(self) -> None:
-        assert read_cut([Frame("a", 2, b'{"ids":[1,2]}'), Frame(" ")]) == Cut("a ", 3, 2)
+        assert read_delivered([Frame("a", 2, b'{"ids":[1,2]}'), Frame(" ")]) == Delivered("a ", 3, 2)
 
     async def test_a_server_that_thinks_anew(self) -> None:
         async with serving(servers.Sglang) as (speaking, engine):
@@ -386,11 +403,11 @@ class TestRefused:
         assert (said, error.code) == ("", "cannot_continue")
 
 
-def seam(**fields: Any) -> Seam:
-    return Seam({}, "/x", 0, **fields)
+def continuation(**fields: Any) -> ContinuationRequest:
+    return ContinuationRequest({}, "/x", 0, **fields)
 
 
-def through(reader: SeamReader, *texts: str) -> str:
+def through(reader: ContinuationReader, *texts: str) -> str:
     frames = [fresh for one in texts for fresh in reader.feed(Frame(one))]
     return "".join(frame.text for frame in [*frames, *([] if reader.stopped else reader.end())])
 
@@ -409,7 +426,7 @@ class TestSeamReader:
     def test_what_is_said_again_is_dropped(
         self, repeated: str, texts: tuple[str, ...], rest: str, dropped: int
     ) -> None:
-        reader = SeamReader(seam(repeated=repeated))
+        reader = ContinuationReader(continuation(repeated=repeated))
 
         assert through(reader, *texts) == rest
         assert reader.dropped_tokens == dropped
@@ -429,7 +446,7 @@ class TestSeamReader:
     def test_white_space_that_comes_again_is_dropped_once(
         self, trimmed: str, texts: tuple[str, ...], rest: str
     ) -> None:
-        assert through(SeamReader(seam(trimmed=trimmed)), *texts) == rest
+        assert through(ContinuationReader(continuation(trimmed=trimmed)), *texts) == rest
 
     @pytest.mark.parametrize(
         ("rests", "texts", "rest", "stopped"),
@@ -445,12 +462,12 @@ class TestSeamReader:
     def test_a_stop_string_that_began_before_ends_the_answer(
         self, rests: tuple[str, ...], texts: tuple[str, ...], rest: str, stopped: bool
     ) -> None:
-        reader = SeamReader(seam(stop_rests=rests))
+        reader = ContinuationReader(continuation(stop_rests=rests))
 
         assert (through(reader, *texts), reader.stopped) == (rest, stopped)
 
     def test_a_buyer_who_wants_the_stop_string_gets_its_rest(self) -> None:
-        reader = SeamReader(seam(stop_rests=("ND",), keeps_stop=True))
+        reader = ContinuationReader(continuation(stop_rests=("ND",), keeps_stop=True))
 
         assert through(reader, "N", "Dx") == "ND"
         assert reader.stopped
@@ -467,7 +484,7 @@ class TestSeamReader:
         ],
     )
     def test_which_rests_may_come(self, stop: Any, text: str, rests: tuple[str, ...]) -> None:
-        _, made = join(asked(stop=stop), read_cut([Frame(text)]), [Proven(Way.FINAL)])
+        _, made = join(asked(stop=stop), read_delivered([Frame(text)]), [ProbeResult(ContinuationMethod.FINAL)])
 
         assert made.stop_rests == rests
 
@@ -478,7 +495,7 @@ class TestSegmentUsage:
     )
 
     def test_the_forced_prefix_is_no_prompt(self) -> None:
-        usage = segment_usage(Usage(20, 9, self.DETAILS), seam=seam(forced=12), dropped=0, given=9)
+        usage = segment_usage(Usage(20, 9, self.DETAILS), continuation=continuation(forced=12), dropped=0, given=9)
 
         assert (usage.prompt_tokens, usage.completion_tokens) == (8, 9)
         assert msgspec.json.decode(usage.details) == {
@@ -492,9 +509,9 @@ class TestSegmentUsage:
     def test_what_was_said_again_is_no_answer_if_it_was_counted(
         self, dropped: int, given: int, completion: int
     ) -> None:
-        usage = segment_usage(Usage(20, 9, self.DETAILS), seam=seam(), dropped=dropped, given=given)
+        usage = segment_usage(Usage(20, 9, self.DETAILS), continuation=continuation(), dropped=dropped, given=given)
 
         assert usage.completion_tokens == completion
 
     def test_a_server_that_counts_nothing_is_counted_by_its_frames(self) -> None:
-        assert segment_usage(Usage(0, 14), seam=seam(), dropped=5, given=9) == Usage(0, 9)
+        assert segment_usage(Usage(0, 14), continuation=continuation(), dropped=5, given=9) == Usage(0, 9)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from comptoir.link import Inquire, ModelOffer, Report, Resources
-from comptoir.worker.telling import INQUIRIES_MAX, Telling
+from comptoir.worker.resource_reporter import INQUIRIES_MAX, ResourceReporter
 from tests.worker.conftest import Half, JoinWorker
 from tests.worker.coordinator_stand_in import Coordinator
 from tests.worker.scripted_engine import ScriptedEngine
@@ -30,7 +30,7 @@ class TellingEngine(ScriptedEngine):
 
 async def linked(half: Half, engine: TellingEngine) -> None:
     half.uplink.telling.offer({"a": engine})
-    await half.uplink.telling.look()
+    await half.uplink.telling.refresh()
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -47,9 +47,9 @@ class TestResources:
         async with join(engine) as half:
             await linked(half, engine)
             await until(lambda: len(coordinator.resources) == 1)
-            await half.uplink.telling.look()
+            await half.uplink.telling.refresh()
             engine.said = {}
-            await half.uplink.telling.look()
+            await half.uplink.telling.refresh()
             await until(lambda: len(coordinator.resources) == 2)
 
         assert coordinator.resources == [{"a": b'{"v":1}'}, {}]
@@ -66,9 +66,9 @@ class TestResources:
 
     async def test_a_worker_without_containers_says_nothing(self) -> None:
         """A coordinator that knows no containers would not know the message."""
-        telling = Telling(wake=lambda: None)
+        telling = ResourceReporter(wake=lambda: None)
         telling.offer({"trivial": ScriptedEngine()})
-        await telling.look()
+        await telling.refresh()
         telling.connected()
 
         assert telling.take() == []
@@ -77,9 +77,9 @@ class TestResources:
         one, other = TellingEngine(), TellingEngine()
         one.said = {"a": b"1", "b": b"1"}
         other.said = {"a": b"2", "b": b"2"}
-        telling = Telling(wake=lambda: None)
+        telling = ResourceReporter(wake=lambda: None)
         telling.offer({"a": one, "b": other})
-        await telling.look()
+        await telling.refresh()
 
         assert telling.take() == [Resources({"a": b"1", "b": b"2"})]
 
@@ -105,7 +105,7 @@ class TestInquiries:
             return b"yes"
 
         engine.supporting = later
-        telling = Telling(wake=lambda: None)
+        telling = ResourceReporter(wake=lambda: None)
         telling.offer({"a": engine})
         for number in range(INQUIRIES_MAX + 1):
             telling.inquire(Inquire(number, "a", "m"))
@@ -126,7 +126,7 @@ class TestInquiries:
             return b"yes"
 
         engine.supporting = later
-        telling = Telling(wake=lambda: None)
+        telling = ResourceReporter(wake=lambda: None)
         telling.offer({"a": engine})
         telling.inquire(Inquire(1, "a", "quick"))
         telling.inquire(Inquire(2, "a", "slow"))
@@ -147,7 +147,7 @@ class TestInquiries:
             raise RuntimeError("a bug")
 
         engine.supporting = broken
-        telling = Telling(wake=lambda: None)
+        telling = ResourceReporter(wake=lambda: None)
         telling.offer({"a": engine})
         telling.inquire(Inquire(1, "a", "m"))
         for _ in range(10):

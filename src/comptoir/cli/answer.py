@@ -46,7 +46,7 @@ class Watcher(Protocol):
         ...
 
 
-class Reply:
+class StreamReply:
     """What the stream said."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Reply:
         return f"what arrived is paid, the rest is not: comptoir jobs show {self.job}" if self.job else ""
 
 
-class Answer:
+class ResumingAnswer:
     """Asks for one answer, and goes on with it where a connection broke."""
 
     def __init__(self, api: Api, body: dict[str, Any], *, watcher: Watcher, shown: bool, again_for_s: float) -> None:
@@ -113,7 +113,7 @@ class Answer:
             shown: print the text as it comes.
             again_for_s: how long it is tried again without anything new coming; 0: never, and hanging up cancels the job.
         """
-        self.reply = Reply()
+        self.reply = StreamReply()
         self._api, self._body, self._watcher, self._shown = api, body, watcher, shown
         self._again_for_s = again_for_s
         self._headers = {"Idempotency-Key": secrets.token_hex(16)} if again_for_s else {}

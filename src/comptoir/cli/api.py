@@ -26,7 +26,7 @@ LINE_BYTES_MAX = 64 * 1024 * 1024
 """Longest line of a stream that is read."""
 
 
-class Answer:
+class ApiAnswer:
     """What came back."""
 
     def __init__(self, response: http.client.HTTPResponse, body: bytes) -> None:
@@ -48,7 +48,7 @@ class Api:
         self._netloc = parts.netloc
         self._prefix = parts.path.rstrip("/")
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> ApiAnswer:
         """GET *path*.
 
         Raises:
@@ -56,14 +56,14 @@ class Api:
         """
         return self.call("GET", path)
 
-    def call(self, method: str, path: str, *, body: object = None, headers: dict[str, str] | None = None) -> Answer:
+    def call(self, method: str, path: str, *, body: object = None, headers: dict[str, str] | None = None) -> ApiAnswer:
         """Send one request and read the whole answer.
 
         Raises:
             Failure: not reachable, or refused.
         """
         with self._open(method, path, body=body, headers=headers or {}, timeout_s=TIMEOUT_S) as response:
-            return Answer(response, response.read(ANSWER_BYTES_MAX))
+            return ApiAnswer(response, response.read(ANSWER_BYTES_MAX))
 
     @contextmanager
     def stream(

@@ -18,7 +18,7 @@ SHIPPED = Kinds()
 """Kinds that ship, for whom no other is told."""
 
 
-def words(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> str:
+def format_event(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> str:
     """Say an event in one line; empty for those that are not worth one. *kinds* are those whose work is told of."""
     match kind:
         case "HardwareFound":
@@ -93,7 +93,7 @@ def _unit(event: dict[str, Any], kinds: Kinds) -> Unit:
 
 
 def _amount(event: dict[str, Any], kinds: Kinds) -> str:
-    return "–" if event["state"] == "paid" else _unit(event, kinds).said(event["tokens"])
+    return "–" if event["state"] == "paid" else _unit(event, kinds).format(event["tokens"])
 
 
 class Board:
@@ -141,7 +141,7 @@ class Board:
             case "JobFailed":
                 self.running.discard(event["job_id"])
                 self.jobs_failed += 1
-                self.last_words = words(kind, event, self.kinds)
+                self.last_words = format_event(kind, event, self.kinds)
             case "JobDone":
                 self._done(event)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from comptoir import __version__
-from comptoir.cli.board import SHIPPED, words
+from comptoir.cli.board import SHIPPED, format_event
 from comptoir.cli.failure import Exit
 from comptoir.cli.screen import credits, facts, harmless, price, run_price_words, state, table
 from comptoir.kinds import Kinds, answers_chat
@@ -56,7 +56,7 @@ class ByTheRun(NamedTuple):
     price_uusd_per_run: int
 
 
-class Seen(NamedTuple):
+class SeenHost(NamedTuple):
     """A host as it is now."""
 
     id: str
@@ -147,14 +147,14 @@ class Greeting:
             how = f"was ended by signal {-code}" if code < 0 else f"crashed (exit code {code})"
             self.line("✗", f"{name} {how}; it starts again in {event['in_s']:g} s", style="red")
         elif kind in MARKS and not (self._stopping and kind == "Reconnecting"):
-            text = words(kind, event, self._kinds)
+            text = format_event(kind, event, self._kinds)
             # A worker that looks for an engine again and again says the same each time.
             if kind != "EngineSkipped" or text not in self._told:
                 self._told.add(text)
                 mark, style = MARKS[kind]
                 self.line(mark, text, style=style)
 
-    def hosts_changed(self, hosts: Sequence[Seen]) -> None:
+    def hosts_changed(self, hosts: Sequence[SeenHost]) -> None:
         """Tell which hosts came, went or drain since the last call."""
         for host in hosts[:HOSTS_TOLD_MAX]:
             before = self._hosts.get(host.id, "offline")

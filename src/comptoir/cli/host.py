@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 from rich.live import Live
 
-from comptoir.cli.board import Board, words
+from comptoir.cli.board import Board, format_event
 from comptoir.cli.config import kinds_from
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.prices import price_callback, read_price, read_run_prices, read_unit_prices
@@ -251,7 +251,7 @@ async def _alone(config: WorkerConfig, kinds: Kinds) -> None:
 def _print_line(board: Board, event: Event) -> None:
     kind, facts = type(event).__name__, msgspec.structs.asdict(event)
     board.take(kind, facts)
-    line = words(kind, facts, board.kinds)
+    line = format_event(kind, facts, board.kinds)
     if line:
         click.echo(line)
         sys.stdout.flush()

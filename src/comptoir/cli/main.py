@@ -10,7 +10,7 @@ from comptoir.cli.failure import Exit, Failure
 from comptoir.kit.errors import Refusal
 
 
-class Entry(NamedTuple):
+class CommandEntry(NamedTuple):
     """A command as the group knows it before it is imported."""
 
     name: str
@@ -23,25 +23,25 @@ class Entry(NamedTuple):
 HERE, BUY, EARN, CHECK = "Start a trading post", "Buy", "Earn", "Look and check"
 
 COMMANDS = (
-    Entry("up", "comptoir.cli.up:up", "Start a coordinator and a local worker, ready to answer.", HERE),
-    Entry("config", "comptoir.cli.config:config", "Print the settings in force and where each came from.", HERE),
-    Entry("run", "comptoir.cli.run:run", "Ask a model; the answer is streamed, then what it cost.", BUY),
-    Entry("jobs", "comptoir.cli.jobs:jobs", "List your jobs, show one with its life, or cancel it.", BUY),
-    Entry("balance", "comptoir.cli.money:balance", "Show what your account holds.", BUY),
-    Entry("statement", "comptoir.cli.money:statement", "Show every transfer of your account.", BUY),
-    Entry("deposit", "comptoir.cli.money:deposit", "Credit an account (operators).", BUY),
-    Entry(
+    CommandEntry("up", "comptoir.cli.up:up", "Start a coordinator and a local worker, ready to answer.", HERE),
+    CommandEntry("config", "comptoir.cli.config:config", "Print the settings in force and where each came from.", HERE),
+    CommandEntry("run", "comptoir.cli.run:run", "Ask a model; the answer is streamed, then what it cost.", BUY),
+    CommandEntry("jobs", "comptoir.cli.jobs:jobs", "List your jobs, show one with its life, or cancel it.", BUY),
+    CommandEntry("balance", "comptoir.cli.money:balance", "Show what your account holds.", BUY),
+    CommandEntry("statement", "comptoir.cli.money:statement", "Show every transfer of your account.", BUY),
+    CommandEntry("deposit", "comptoir.cli.money:deposit", "Credit an account (operators).", BUY),
+    CommandEntry(
         "host",
         "comptoir.cli.host:host",
         "Offer this machine's models and containers, and earn for each token and run.",
         EARN,
     ),
-    Entry("hosts", "comptoir.cli.market:hosts", "List hosts with pace and reputation.", CHECK),
-    Entry("models", "comptoir.cli.market:models", "List models and containers that can be bought now.", CHECK),
-    Entry("receipt", "comptoir.cli.receipt:receipt", "Show a receipt, or verify one offline.", CHECK),
-    Entry("keys", "comptoir.cli.receipt:keys", "Print the keys that receipts are verified with.", CHECK),
-    Entry("audit", "comptoir.cli.audit:audit", "Recompute the books; exit code 1 on any difference.", CHECK),
-    Entry("version", "comptoir.cli.version:version", "Print the version.", CHECK),
+    CommandEntry("hosts", "comptoir.cli.market:hosts", "List hosts with pace and reputation.", CHECK),
+    CommandEntry("models", "comptoir.cli.market:models", "List models and containers that can be bought now.", CHECK),
+    CommandEntry("receipt", "comptoir.cli.receipt:receipt", "Show a receipt, or verify one offline.", CHECK),
+    CommandEntry("keys", "comptoir.cli.receipt:keys", "Print the keys that receipts are verified with.", CHECK),
+    CommandEntry("audit", "comptoir.cli.audit:audit", "Recompute the books; exit code 1 on any difference.", CHECK),
+    CommandEntry("version", "comptoir.cli.version:version", "Print the version.", CHECK),
 )
 """Every command, in the order of the help."""
 

@@ -27,7 +27,7 @@ class People(NamedTuple):
     """They were made just now."""
 
 
-async def settle_in(core: Core, folder: Path) -> People:
+async def bootstrap_users(core: Core, folder: Path) -> People:
     """Make sure that operator and demo buyer exist and that quickstart.env opens for them; idempotent.
 
     Keys in the file that still open are kept. Where one does not (the file was deleted, the key revoked), its owner gets another.

@@ -12,7 +12,7 @@ from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import credits_and_usd, facts, moment, note, out, print_json, table
 from comptoir.cli.target import Target, find_target, json_option, server_options
 from comptoir.kinds import Kinds
-from comptoir.receipts import ENVELOPE_BYTES_MAX, Check, Statement, UnitEntry, Verdict, read_registry, verify
+from comptoir.receipts import ENVELOPE_BYTES_MAX, Check, InTotoStatement, UnitEntry, Verdict, read_registry, verify
 
 REGISTRY_BYTES_MAX = 64 * 1024 * 1024
 
@@ -155,7 +155,7 @@ def _counted(units: list[UnitEntry]) -> str:
     return f"{taken[0]} in, {made} out" if taken else str(made)
 
 
-def _show(statement: Statement) -> None:
+def _show(statement: InTotoStatement) -> None:
     one = statement.predicate
     kind = _KINDS.stored(one.kind)
     console = out()

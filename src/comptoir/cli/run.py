@@ -15,7 +15,7 @@ import click
 from rich.markup import escape
 from rich.status import Status
 
-from comptoir.cli.answer import Answer, Reply
+from comptoir.cli.answer import ResumingAnswer, StreamReply
 from comptoir.cli.api import Api
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import credits, err, note, print_json, short, span
@@ -40,7 +40,7 @@ SETTLE_WAIT_S = 3.0
 SETTLE_POLL_S = 0.02
 
 
-class Progress:
+class ProgressLine:
     """One line on standard error while the answer comes; nothing where nobody watches.
 
     Where answer and progress share a terminal, the line is there until the first token and then gives way.
@@ -142,8 +142,8 @@ def run(
         body["max_tokens"] = max_tokens
     if temperature is not None:
         body["temperature"] = temperature
-    progress = Progress(chosen, shown=sys.stderr.isatty(), alone=as_json or not sys.stdout.isatty())
-    answer = Answer(api, body, watcher=progress, shown=not as_json, again_for_s=reconnect)
+    progress = ProgressLine(chosen, shown=sys.stderr.isatty(), alone=as_json or not sys.stdout.isatty())
+    answer = ResumingAnswer(api, body, watcher=progress, shown=not as_json, again_for_s=reconnect)
     reply = answer.reply
     interrupted = False
     progress.start()
@@ -240,7 +240,7 @@ def _first_model(api: Api) -> str:
     return chat[0]
 
 
-def _bill(api: Api, reply: Reply, progress: Progress, *, total_s: float) -> dict[str, Any]:
+def _bill(api: Api, reply: StreamReply, progress: ProgressLine, *, total_s: float) -> dict[str, Any]:
     """Say what came and what it cost, as the books have it."""
     job = _settled(api, reply.job) if reply.job else {}
     usage = reply.usage

@@ -21,15 +21,15 @@ from comptoir.cli import STARTED_S
 from comptoir.cli.cluster.member import run_member
 from comptoir.cli.config import ON_LOOPBACK, kinds_from, settings_from
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.greeting import HOSTS_TOLD_MAX, ByTheRun, Greeting, OnOffer, Seen, keyless
+from comptoir.cli.greeting import HOSTS_TOLD_MAX, ByTheRun, Greeting, OnOffer, SeenHost, keyless
 from comptoir.cli.local_worker import LocalWorker, move_state
-from comptoir.cli.people import People, settle_in, write_address
+from comptoir.cli.people import People, bootstrap_users, write_address
 from comptoir.cli.prices import checked_price
 from comptoir.cli.screen import out
 from comptoir.cli.target import DEFAULT_DATA
 from comptoir.cluster import LOCK_NAME, NotAlone
 from comptoir.dispatch import Core
-from comptoir.events import Draining
+from comptoir.events import CoordinatorDraining
 from comptoir.hosts import Fleet
 from comptoir.kit.folderlock import FolderLock, FolderTaken
 from comptoir.kit.logs import set_up
@@ -293,8 +293,8 @@ class _Post:
         self._greeting.stopped(STARTED_S)
 
     async def _open(self, core: Core) -> None:
-        core.events.subscribe(Draining, lambda event: self._greeting.draining(event.open_answers))
-        self._people = await settle_in(core, self._folder)
+        core.events.subscribe(CoordinatorDraining, lambda event: self._greeting.draining(event.open_answers))
+        self._people = await bootstrap_users(core, self._folder)
         self._balance_uusd = (await core.ledger.account(self._people.buyer_id)).free_uusd
 
     def _ready(self, listening: Listening) -> None:
@@ -330,11 +330,11 @@ class _Post:
             await asyncio.sleep(LOOK_S)
 
 
-def _seen(fleet: Fleet) -> list[Seen]:
+def _seen(fleet: Fleet) -> list[SeenHost]:
     if len(fleet) > HOSTS_TOLD_MAX:
         return []
     return [
-        Seen(f"host_{host.id.hex()}", host.status, host.row.gpu, [offer.name for offer in host.row.models])
+        SeenHost(f"host_{host.id.hex()}", host.status, host.row.gpu, [offer.name for offer in host.row.models])
         for host in fleet
     ]
 

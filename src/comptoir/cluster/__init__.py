@@ -4,7 +4,7 @@ PostgreSQL decides: an unfinished job has one owner, and changes it by compare-a
 be lost.
 Read it in this order: `switchboard` (messages, who is here) -> `fleet_view` (whose hosts have free slots) -> `offers` (a job
 goes to a host elsewhere) -> `mirrors` (readers here of jobs there, and the other way round) -> `failover` (signs of life, jobs of
-the dead, workers that come over) -> `forwarding` (requests that only the owner can answer) -> `container_talk` (what containers
+the dead, workers that come over) -> `forwarding` (requests that only the owner can answer) -> `resource_sync` (what containers
 say of themselves) -> `event_news` (numbered events, to where somebody follows them) -> `service` (all of it as `Peers`).
 
 Invariants: what is decided here is decided by the owner, and written comparing the owner; a wrong view of the others costs an offer

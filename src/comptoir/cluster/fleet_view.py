@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 
-from comptoir.cluster.messages import Figures, Hail, HostView, Outcome, View
+from comptoir.cluster.messages import AnnouncedHost, Announcement, Figures, Hail, Outcome
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import Core
 from comptoir.events import RemoteHostOutcome, RemoteJobsWaiting
@@ -34,7 +34,7 @@ class FleetView:
         self._heads: dict[str, bytes] = {}
         self._of: dict[bytes, set[bytes]] = {}
         """Hosts by the coordinator that announced them."""
-        self._unknown: dict[bytes, tuple[HostView, bytes]] = {}
+        self._unknown: dict[bytes, tuple[AnnouncedHost, bytes]] = {}
         """The newest that was heard, and from whom, of hosts that are being looked up."""
         self._counted: Counter[tuple[bytes, str]] = Counter()
         """Turns counted here when a job was offered; whoever takes it tells of them too."""
@@ -42,7 +42,7 @@ class FleetView:
         """By coordinator and model: the job that waits longest there."""
         core.fleet.stirred = set()
         core.fleet.chosen = []
-        switchboard.on(View, self._heard)
+        switchboard.on(Announcement, self._heard)
         switchboard.on(Outcome, self._outcome)
         core.events.subscribe(RemoteHostOutcome, self._tell_outcome)
         switchboard.on_gap.append(lambda sender: switchboard.send(sender, Hail()))
@@ -66,7 +66,7 @@ class FleetView:
         hosts = [self._seen(host) for host in self._core.fleet if self._is_here(host)]
         for first in range(0, max(1, len(hosts)), HOSTS_A_MESSAGE):
             part = hosts[first : first + HOSTS_A_MESSAGE]
-            self._board.send(node_id, View(first == 0, part, [], self._heads))
+            self._board.send(node_id, Announcement(first == 0, part, [], self._heads))
 
     def _tell_changes(self) -> None:
         self._timer = self._loop.call_later(ANNOUNCE_S, self._tell_changes)
@@ -85,13 +85,13 @@ class FleetView:
         hosts = [self._seen(host) for host in found]
         for first in range(0, max(1, len(hosts)), HOSTS_A_MESSAGE):
             self._board.tell_all(
-                View(False, hosts[first : first + HOSTS_A_MESSAGE], chosen if not first else [], heads)
+                Announcement(False, hosts[first : first + HOSTS_A_MESSAGE], chosen if not first else [], heads)
             )
 
     def _is_here(self, host: Host) -> bool:
         return not host.node_id and host.status != OFFLINE
 
-    def _seen(self, host: Host) -> HostView:
+    def _seen(self, host: Host) -> AnnouncedHost:
         # A host that polls or is called can be heard by any coordinator; one with a link is there only where the link is.
         status = host.status if host.linked or not host.reach.one_place else OFFLINE
         reputation = next((candidate.reputation for candidate in host.candidates.values()), 0.0)
@@ -99,7 +99,7 @@ class FleetView:
             Figures(model, pace.figures.first_frame_p50_ms, pace.figures.inter_frame_p50_ms)
             for model, pace in host.paces.items()
         ]
-        return HostView(
+        return AnnouncedHost(
             host.id, status, host.slots.free, host.slots.total, list(host.row.models), figures, reputation
         )  # fmt: skip
 
@@ -109,7 +109,7 @@ class FleetView:
 
     # -- in ------------------------------------------------------------------------------------------------------
 
-    def _heard(self, sender: bytes, view: View) -> None:
+    def _heard(self, sender: bytes, view: Announcement) -> None:
         of = self._of.setdefault(sender, set())
         if view.full:
             for host_id in of - {host.id for host in view.hosts}:
@@ -130,7 +130,7 @@ class FleetView:
         if view.heads:
             self._core.events.publish(RemoteJobsWaiting(sender))
 
-    def _note(self, seen: HostView, sender: bytes) -> None:
+    def _note(self, seen: AnnouncedHost, sender: bytes) -> None:
         fleet = self._core.fleet
         host = fleet.get(seen.id)
         if host.linked or (seen.status == OFFLINE and host.node_id != sender):
@@ -154,7 +154,7 @@ class FleetView:
         if host is not None and host.node_id == sender:
             self._remote.forget(host_id)
 
-    def _meet(self, seen: HostView, sender: bytes) -> None:
+    def _meet(self, seen: AnnouncedHost, sender: bytes) -> None:
         if seen.id not in self._unknown:
             self._core.background.spawn(self._look_up(seen.id))
         self._unknown[seen.id] = seen, sender

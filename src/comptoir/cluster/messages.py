@@ -19,7 +19,7 @@ class Figures(msgspec.Struct, array_like=True, frozen=True):
     inter_frame_ms: float
 
 
-class HostView(msgspec.Struct, array_like=True, frozen=True):
+class AnnouncedHost(msgspec.Struct, array_like=True, frozen=True):
     """A host as the coordinator sees it that it is linked to."""
 
     id: bytes
@@ -31,11 +31,11 @@ class HostView(msgspec.Struct, array_like=True, frozen=True):
     reputation: float
 
 
-class View(msgspec.Struct, array_like=True, frozen=True, tag="view"):
+class Announcement(msgspec.Struct, array_like=True, frozen=True, tag="view"):
     """The sender's hosts that changed; *full*: all it has, any other is no longer there."""
 
     full: bool
-    hosts: list[HostView]
+    hosts: list[AnnouncedHost]
     chosen: list[tuple[bytes, str]]
     """Host and model of each job given since the last view, for strategies that take turns."""
     heads: dict[str, bytes]
@@ -46,7 +46,7 @@ class Hail(msgspec.Struct, array_like=True, frozen=True, tag="hail"):
     """Tell me everything: your hosts, and what I follow of yours."""
 
 
-class Offer(msgspec.Struct, array_like=True, frozen=True, tag="offer"):
+class JobOffer(msgspec.Struct, array_like=True, frozen=True, tag="offer"):
     """A job that waits at the sender, for a host of the receiver: whoever leases it first in the database has it."""
 
     job_id: bytes
@@ -71,7 +71,7 @@ class Declined(msgspec.Struct, array_like=True, frozen=True, tag="declined"):
     job_id: bytes
 
 
-class Ask(msgspec.Struct, array_like=True, frozen=True, tag="ask"):
+class AskForJobs(msgspec.Struct, array_like=True, frozen=True, tag="ask"):
     """There are free slots for *model* here: offer the jobs that wait longest, at most *count*."""
 
     model: str
@@ -204,7 +204,7 @@ class Totals(msgspec.Struct, array_like=True, frozen=True, tag="totals"):
     """Owners whose numbered events somebody follows at the sender; 0 of a version that knows no `News`."""
 
 
-class Said(msgspec.Struct, array_like=True, frozen=True, tag="said"):
+class ContainerResources(msgspec.Struct, array_like=True, frozen=True, tag="said"):
     """What the containers of a host here say of themselves; replaces the whole of what was told of it before."""
 
     host_id: bytes
@@ -236,7 +236,7 @@ class News(msgspec.Struct, array_like=True, frozen=True, tag="news"):
     numbers: list[tuple[bytes, int]]
 
 
-class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
+class MessagePiece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
     """Part of a message that is too large for the bus; put together behind the *last* one."""
 
     data: bytes
@@ -245,8 +245,9 @@ class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
 
 
 Message = (
-    Piece | View | Hail | Offer | Took | Declined | Ask | Follow | Unfollow | Batch | Ended | Gone | Differs | Owned | Stop
-    | Outcome | Totals | HttpCall | HttpAnswer | Spent | Revoked | Said | Inquired | Supports | News
+    MessagePiece | Announcement | Hail | JobOffer | Took | Declined | AskForJobs | Follow | Unfollow | Batch | Ended | Gone
+    | Differs | Owned | Stop | Outcome | Totals | HttpCall | HttpAnswer | Spent | Revoked | ContainerResources | Inquired | Supports
+    | News
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from comptoir.cluster.fleet_view import FleetView
-from comptoir.cluster.messages import Ask, Declined, Offer, Took
+from comptoir.cluster.messages import AskForJobs, Declined, JobOffer, Took
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import Core
@@ -68,10 +68,10 @@ class Offers:
         self._asked: dict[tuple[bytes, str], float] = {}
         self._held: set[bytes] = set()
         """Hosts here whose freed slot waits for a job from elsewhere."""
-        switchboard.on(Offer, self._offered)
+        switchboard.on(JobOffer, self._offered)
         switchboard.on(Took, self._took)
         switchboard.on(Declined, self._declined)
-        switchboard.on(Ask, self._was_asked)
+        switchboard.on(AskForJobs, self._was_asked)
         core.events.subscribe(RemoteJobsWaiting, lambda event: self._heads_came(event.node_id))
 
     # -- making --------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class Offers:
         timer = self._loop.call_later(ANSWER_S, self._unanswered, job.id)
         self._made[job.id] = _Made(job, host_id, timer)
         row = job.as_row() if not job.frames and len(job.body) <= FRESH_BODY_MAX else None
-        self._board.send(node_id, Offer(job.id, job.events, row, list(job.tried), job.answers))
+        self._board.send(node_id, JobOffer(job.id, job.events, row, list(job.tried), job.answers))
 
     def _took(self, sender: bytes, message: Took) -> None:
         made = self._made.pop(message.job_id, None)
@@ -116,7 +116,7 @@ class Offers:
 
     # -- taking --------------------------------------------------------------------------------------------------
 
-    def _offered(self, sender: bytes, message: Offer) -> None:
+    def _offered(self, sender: bytes, message: JobOffer) -> None:
         for key in [key for key in self._asked if key[0] == sender]:
             del self._asked[key]
         if self._core.state(Shutdown).draining:
@@ -128,7 +128,7 @@ class Offers:
         """Tell whether a job came without its stages: an older coordinator sent it, and the database has the whole."""
         return self._core.jobs.kinds.stored(row.kind).staged and not row.stages
 
-    async def _consider(self, sender: bytes, message: Offer) -> None:
+    async def _consider(self, sender: bytes, message: JobOffer) -> None:
         job_id = message.job_id
         if job_id in self._considered:
             return  # Offered again while the first time is being written, which answers both.
@@ -152,7 +152,7 @@ class Offers:
         if not taken:
             self._board.send(sender, Declined(message.job_id))
 
-    async def _lease(self, sender: bytes, message: Offer) -> bool:
+    async def _lease(self, sender: bytes, message: JobOffer) -> bool:
         """Lease a fresh job to a free host: one command, which makes this coordinator its owner."""
         core, row = self._core, message.row
         assert row is not None
@@ -177,7 +177,7 @@ class Offers:
         deliver(core, job, lease)
         return True
 
-    async def _claim(self, sender: bytes, message: Offer) -> bool:
+    async def _claim(self, sender: bytes, message: JobOffer) -> bool:
         """Become the owner of a job that has a history, read it, and give it to a host here."""
         core = self._core
         row = await core.jobs.claim(message.job_id, node_id=core.node_id, from_id=sender)
@@ -189,7 +189,7 @@ class Offers:
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def _was_asked(self, sender: bytes, message: Ask) -> None:
+    def _was_asked(self, sender: bytes, message: AskForJobs) -> None:
         core = self._core
         # Also of hosts that were full when they were last announced: whoever asks knows better.
         there = self._candidates_of(sender, message.model)
@@ -225,7 +225,7 @@ class Offers:
         if not count or not self._board.up or self._asked.get((node_id, model), 0.0) > now:
             return False
         self._asked[node_id, model] = now + ASK_AGAIN_S
-        self._board.send(node_id, Ask(model, count))
+        self._board.send(node_id, AskForJobs(model, count))
         return True
 
     def _free_here(self, model: str) -> int:

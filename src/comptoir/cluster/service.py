@@ -5,7 +5,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 
-from comptoir.cluster.container_talk import BusContainerTalk
 from comptoir.cluster.event_news import EventNews
 from comptoir.cluster.failover import Failover
 from comptoir.cluster.fleet_view import FleetView
@@ -13,6 +12,7 @@ from comptoir.cluster.forwarding import Forwarding
 from comptoir.cluster.messages import Hail
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.offers import Offers
+from comptoir.cluster.resource_sync import ResourceSync
 from comptoir.cluster.sharing import Sharing
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import ClusterStatus, Core, Membership, Peers
@@ -37,7 +37,7 @@ class Cluster(Peers):
         self.forwarding = Forwarding(core, self.board)
         self.sharing = Sharing(core, self.board)
         self.news = EventNews(core, self.board, self.sharing)
-        self.talk = BusContainerTalk(core, self.board)
+        self.resource_sync = ResourceSync(core, self.board)
         self.board.on(Hail, self._hailed)
         self.failover = Failover(
             core, self.board, self.mirrors, meet_node=self._tell_whole, forget_node=self._forget_node
@@ -49,14 +49,14 @@ class Cluster(Peers):
     def _tell_whole(self, node_id: bytes) -> None:
         self.view.tell_whole(node_id)
         self.sharing.tell_whole(node_id)
-        self.talk.tell_whole(node_id)
+        self.resource_sync.tell_whole(node_id)
 
     def _forget_node(self, node_id: bytes) -> None:
         self.view.forget_node(node_id)
         self.mirrors.forget_node(node_id)
         self.sharing.forget_node(node_id)
         self.news.forget_node(node_id)
-        self.talk.forget_node(node_id)
+        self.resource_sync.forget_node(node_id)
 
     # -- Peers ---------------------------------------------------------------------------------------------------
 

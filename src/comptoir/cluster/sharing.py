@@ -11,13 +11,13 @@ import msgspec
 
 from comptoir.cluster.messages import Revoked, Spent, Totals
 from comptoir.cluster.switchboard import Switchboard
-from comptoir.containers import ContainersElsewhere
+from comptoir.containers import RemoteContainers
 from comptoir.dispatch import Core
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.meters import Meters
 from comptoir.events import FollowingBegan, KeysRevoked
 from comptoir.kit.ratelimit import RateLimiter
-from comptoir.kit.shares import Share, Shares
+from comptoir.kit.shares import NodeShare, Shares
 
 TELL_S = 0.1
 """How often."""
@@ -26,7 +26,7 @@ TOTALS_EVERY = 10
 """Of these, how often totals are told, for the numbers that a page shows."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Share).decode
+_decode = msgspec.msgpack.Decoder(NodeShare).decode
 
 
 class Sharing:
@@ -89,14 +89,14 @@ class Sharing:
     def _totals(self, sender: bytes, totals: Totals) -> None:
         before = self._heard.get(sender)
         self._heard[sender] = totals
-        self._tell_chains()
+        self._tell_staged_jobs()
         if before is None:
             return  # What ended before this one came is in the database that it counted.
         ended = {state: count - before.ended.get(state, 0) for state, count in totals.ended.items()}
         self._core.state(Meters).count_elsewhere(ended, users=totals.users - before.users)
 
-    def _tell_chains(self) -> None:
-        self._core.state(ContainersElsewhere).count_chains(sum([heard.chains for heard in self._heard.values()]))
+    def _tell_staged_jobs(self) -> None:
+        self._core.state(RemoteContainers).note_staged_jobs(sum([heard.chains for heard in self._heard.values()]))
 
     def followers(self) -> list[bytes]:
         """Return the coordinators at which somebody follows events, as they last told."""
@@ -117,6 +117,6 @@ class Sharing:
     def forget_node(self, node_id: bytes) -> None:
         """A coordinator is gone: its jobs are others' by now, which count them."""
         self._heard.pop(node_id, None)
-        self._tell_chains()
+        self._tell_staged_jobs()
         if self._shares is not None:
             self._shares.forget(node_id)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from comptoir.cluster.messages import Message, Piece, decode, encode
+from comptoir.cluster.messages import Message, MessagePiece, decode, encode
 from comptoir.kit.bus import MESSAGE_BYTES_MAX, Bus, Traffic
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Switchboard:
         self._pieces: dict[bytes, list[bytes]] = {}
         """Of messages that came in part, by sender."""
         self._loop = asyncio.get_running_loop()
-        self.on(Piece, self._piece)
+        self.on(MessagePiece, self._piece)
         self.here: frozenset[bytes] = frozenset()
         """The other coordinators that are alive, as the database last said."""
         self.on_change: list[Callable[[bool], None]] = []
@@ -86,9 +86,9 @@ class Switchboard:
             return
         for at in range(0, len(data), PIECE_BYTES):
             part = data[at : at + PIECE_BYTES]
-            self._bus.send(node_id, encode([Piece(part, at == 0, at + PIECE_BYTES >= len(data))]))
+            self._bus.send(node_id, encode([MessagePiece(part, at == 0, at + PIECE_BYTES >= len(data))]))
 
-    def _piece(self, sender: bytes, piece: Piece) -> None:
+    def _piece(self, sender: bytes, piece: MessagePiece) -> None:
         if piece.first:
             self._pieces[sender] = []
         held = self._pieces.get(sender)

@@ -1,14 +1,13 @@
 """Containers: what selling runs of containers needs beyond the life of a job, and only that.
 
-Owns: table ``recorded``; admission to a chain (`admit`), what containers say of themselves and of models (`note_said`,
+Owns: table ``recorded``; admission to a chain (`admit`), what containers say of themselves and of models (`note_resources`,
 `model_support`), and the statuses that other programs report (`RecordedStatuses`).
 Invariant: nothing below knows that it is there: a job of containers is an order, a hold and a settlement like any other.
 Units: times in milliseconds since 1970 and monotonic seconds, sizes in bytes.
-Knows: the street and the hosts; the cluster tells it what is elsewhere (`ContainersElsewhere`).
+Knows: the street and the hosts; the cluster tells it what is elsewhere (`RemoteContainers`).
 """
 
 from comptoir.containers.admit import admit
-from comptoir.containers.elsewhere import ContainersElsewhere
 from comptoir.containers.errors import ContainerRefused
 from comptoir.containers.inquire import ask_here, model_support
 from comptoir.containers.recorded import (
@@ -17,7 +16,8 @@ from comptoir.containers.recorded import (
     RecordedStatuses,
     forgetting,
 )
-from comptoir.containers.said import is_said, note_said
+from comptoir.containers.remote import RemoteContainers
+from comptoir.containers.resources import is_relayable, note_resources
 from comptoir.containers.tables import TABLES
 
 __all__ = [
@@ -25,12 +25,12 @@ __all__ = [
     "RECORDED_NAME_CHARS_MAX",
     "TABLES",
     "ContainerRefused",
-    "ContainersElsewhere",
     "RecordedStatuses",
+    "RemoteContainers",
     "admit",
     "ask_here",
     "forgetting",
-    "is_said",
+    "is_relayable",
     "model_support",
-    "note_said",
+    "note_resources",
 ]

@@ -6,7 +6,7 @@ Containers that only hosts of other coordinators serve are asked through those.
 import asyncio
 from typing import Protocol, runtime_checkable
 
-from comptoir.containers.elsewhere import ContainersElsewhere
+from comptoir.containers.remote import RemoteContainers
 from comptoir.containers.support import SupportCache
 from comptoir.dispatch import Core
 
@@ -21,7 +21,7 @@ HOSTS_ASKED_MAX = 4
 
 
 @runtime_checkable
-class Asks(Protocol):
+class AnswersInquiries(Protocol):
     """A channel that containers can be asked over."""
 
     def inquire(self, container: str, model_id: str) -> "asyncio.Future[bytes]":
@@ -58,7 +58,7 @@ async def _ask(core: Core, container: str, model_id: str) -> None:
     reached = [candidate for candidate in hosts if candidate.remote or candidate.host_id in core.channels]
     for candidate in reached[:HOSTS_ASKED_MAX]:
         if candidate.remote:
-            body = await core.state(ContainersElsewhere).talk.inquire(candidate.host_id, container, model_id)
+            body = await core.state(RemoteContainers).inquiries.inquire(candidate.host_id, container, model_id)
         else:
             body = await _host_says(core, candidate.host_id, container, model_id)
         if body:
@@ -78,7 +78,7 @@ async def ask_here(core: Core, host_id: bytes, container: str, model_id: str) ->
 
 async def _host_says(core: Core, host_id: bytes, container: str, model_id: str) -> bytes:
     channel: object = core.channels.get(host_id)
-    if not isinstance(channel, Asks):
+    if not isinstance(channel, AnswersInquiries):
         return b""
     try:
         return await asyncio.wait_for(channel.inquire(container, model_id), HOST_ANSWERS_S)

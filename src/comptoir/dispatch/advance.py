@@ -5,7 +5,7 @@ its hosts are paid in one command. Whatever is lost from here on, the next stage
 twice.
 """
 
-from comptoir.dispatch.assign import Delivered, enqueue, requeue, reserve_host, spec_of, start
+from comptoir.dispatch.assign import SignedStage, enqueue, requeue, reserve_host, spec_of, start
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.settle import segment_of
 from comptoir.jobs import AttemptState, Fault, LiveJob
@@ -26,7 +26,7 @@ async def advance(core: Core, job: LiveJob, *, finish_reason: str, usage: Usage,
     if signature:
         public_key = core.fleet.get(lease.host_id).row.public_key or b""
         signed = pae(SEGMENT_PAYLOAD_TYPE, statement_bytes(segment_of(job, lease, finish_reason, usage)))
-        delivered = Delivered(signature, signed, public_key)
+        delivered = SignedStage(signature, signed, public_key)
     await requeue(core, job, lease, "", fault=Fault.NONE, state=AttemptState.DONE, unpaid=False, delivered=delivered)
     if job.refused or job.over or job.owner_node or job.closing:
         return

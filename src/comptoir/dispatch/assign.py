@@ -14,11 +14,11 @@ from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import JobAssigned
-from comptoir.hosts import Entry
+from comptoir.hosts import AccessRequest
 from comptoir.jobs import (
     AttemptState,
     Fault,
-    Finish,
+    FinishRow,
     JobFinished,
     JobMoved,
     JobState,
@@ -187,9 +187,9 @@ def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool, needs:
     )  # fmt: skip
 
 
-def _entry(kind: Kind, part: Part, caller: str) -> Entry | None:
+def _entry(kind: Kind, part: Part, caller: str) -> AccessRequest | None:
     """Return what a host that lets in only some is asked; None: hosts of this kind let in everybody."""
-    return Entry(caller, enters=part.enters, proof=part.proof) if kind.asks_entry else None
+    return AccessRequest(caller, enters=part.enters, proof=part.proof) if kind.asks_entry else None
 
 
 def enqueue(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> None:
@@ -320,7 +320,7 @@ def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = A
     return Ending(JobState.FAILED, attempt_state=state, fault=fault, code=code, status=502, message=message)
 
 
-class Delivered(msgspec.Struct, frozen=True, gc=False):
+class SignedStage(msgspec.Struct, frozen=True, gc=False):
     """What a host says of a stage that it did whole, and its signature."""
 
     signature: bytes
@@ -331,7 +331,7 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
 
 async def requeue(
     core: Core, job: LiveJob, lease: Lease, why: str, *, fault: Fault, state: AttemptState, unpaid: bool,
-    delivered: Delivered | None = None,
+    delivered: SignedStage | None = None,
 ) -> None:  # fmt: skip
     """Close the attempt and put the job back in line, durably, with what was delivered in the journal.
 
@@ -350,7 +350,7 @@ async def requeue(
     count = job.segment_count
     signature = delivered.signature if delivered is not None else b""
     with live.requeue(job, lease, unpaid=unpaid, signature=signature) as (change, piece):
-        item = Finish(
+        item = FinishRow(
             job_id=job.id, state=JobState.QUEUED, at_ms=core.clock.now_ms(), event_seq=job.events - 1, attempt_id=lease.id,
             attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), input_count=0,
             output_count=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="",
@@ -390,8 +390,8 @@ def _tell_host(core: Core, job: LiveJob, lease: Lease, state: AttemptState) -> N
 class Requeued(msgspec.Struct, frozen=True, gc=False):
     """One job that goes on with another host, as the batch verb gets it."""
 
-    finish: Finish
-    delivered: Delivered | None = None
+    finish: FinishRow
+    delivered: SignedStage | None = None
 
 
 def _job_lock(item: Start) -> Rows:
@@ -427,7 +427,7 @@ def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
 def requeue_verb(tx: Tx, items: list[Requeued]) -> list[None | Exception]:
     """Put jobs back in line by compare-and-set on the lease: a stale one is refused, nothing of it is written."""
     states = load_states(tx, [item.finish.job_id for item in items])
-    good: list[Finish] = []
+    good: list[FinishRow] = []
     outcomes: list[Exception | None] = []
     for requeued in items:
         item, delivered = requeued.finish, requeued.delivered

@@ -13,7 +13,7 @@ from comptoir.jobs import Lease
 from comptoir.kit.money import cost_half_even, fee_of
 
 
-class Part(msgspec.Struct, frozen=True, gc=False):
+class DeliveredPart(msgspec.Struct, frozen=True, gc=False):
     """What one host delivered."""
 
     lease: Lease
@@ -28,7 +28,7 @@ class Part(msgspec.Struct, frozen=True, gc=False):
     """It does not stand by what it delivered."""
 
 
-class Share(msgspec.Struct, frozen=True, gc=False):
+class HostShare(msgspec.Struct, frozen=True, gc=False):
     """What one host earns, in the order of the parts."""
 
     cost_uusd: int
@@ -42,19 +42,19 @@ class Share(msgspec.Struct, frozen=True, gc=False):
         return self.cost_uusd - self.fee_uusd
 
 
-NOTHING = Share(0, 0)
+NOTHING = HostShare(0, 0)
 
 
 def shares(
-    parts: Sequence[Part], *, input_count: int, output_max: int, hold_uusd: int, fee_bps: int
-) -> list[Share]:  # fmt: skip
+    parts: Sequence[DeliveredPart], *, input_count: int, output_max: int, hold_uusd: int, fee_bps: int
+) -> list[HostShare]:  # fmt: skip
     """Return what each of *parts* costs; each amount is rounded once, half to even, and the fee down.
 
     Args:
         input_count: units of the input, bounded by what the hold covers; paid once.
         output_max: of the whole answer; what was delivered beyond is free.
     """
-    found: list[Share] = []
+    found: list[HostShare] = []
     left, hold_left = output_max, hold_uusd
     for part in parts:
         billed = min(part.count, left)
@@ -66,5 +66,5 @@ def shares(
         cost = min(hold_left, cost_half_even(input_count * lease.rate_in + billed * lease.rate_out))
         hold_left -= cost
         input_count = 0
-        found.append(Share(cost, fee_of(cost, fee_bps)))
+        found.append(HostShare(cost, fee_of(cost, fee_bps)))
     return found

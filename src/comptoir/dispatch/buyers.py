@@ -1,7 +1,7 @@
 """Buyers: how many jobs each has under way, and what credit each was last seen to have."""
 
 from comptoir.dispatch.core import Core, State
-from comptoir.kit.shares import Held
+from comptoir.kit.shares import InFlight
 
 CREDIT_SEEN_MAX = 100_000
 """Buyers whose credit is remembered; beyond it all are forgotten, and their next job waits for its commit."""
@@ -11,7 +11,7 @@ class Buyers(State):
     """What is known of buyers without asking the ledger."""
 
     def __init__(self, core: Core) -> None:
-        self.in_flight = Held()
+        self.in_flight = InFlight()
         """Unfinished jobs by buyer, here and at other coordinators."""
         self._credit: dict[bytes, int] = {}
 

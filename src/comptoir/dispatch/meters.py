@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from comptoir.dispatch.core import Core, State
 from comptoir.jobs import JobState
-from comptoir.kit.vitals import Check, LoopLag, RequestCounts
+from comptoir.kit.vitals import HealthCheck, LoopLag, RequestCounts
 
 CHECK_CAP_S = 0.5
 """Longest wait of a health check; clients of GET /health (infernet-client) give up after one second."""
@@ -33,7 +33,7 @@ class Meters(State):
         """Those of them that came in here."""
         self.served: list[RequestCounts] = []
         """Requests by endpoint; the HTTP server over this house counts."""
-        self.database = Check(self._ask_writer, fresh_s=core.settings.health_cache_s, cap_s=CHECK_CAP_S)
+        self.database = HealthCheck(self._ask_writer, fresh_s=core.settings.health_cache_s, cap_s=CHECK_CAP_S)
         """Whether the database takes commands, cached for ``health_cache_s``."""
         self.lag = LoopLag()
         """How late the event loop runs."""

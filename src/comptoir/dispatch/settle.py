@@ -10,7 +10,7 @@ from functools import partial
 
 import msgspec
 
-from comptoir.dispatch.bill import NOTHING, Part, Share, shares
+from comptoir.dispatch.bill import NOTHING, DeliveredPart, HostShare, shares
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements
@@ -24,7 +24,7 @@ from comptoir.jobs import (
     Change,
     ClosedSegment,
     Fault,
-    Finish,
+    FinishRow,
     JobFinished,
     JobMoved,
     JobState,
@@ -42,7 +42,7 @@ from comptoir.kit.ids import public
 from comptoir.kit.signing import is_signed, keyid_of
 from comptoir.ledger import Book, account_rows
 from comptoir.link import SEGMENT_PAYLOAD_TYPE, Segment, Usage, pae
-from comptoir.receipts import Receipt, ReceiptFacts, Receipts, SegmentFacts, Transfer, statement_bytes
+from comptoir.receipts import Receipt, ReceiptFacts, Receipts, ReceiptTransfer, SegmentFacts, statement_bytes
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +71,10 @@ class Ending(msgspec.Struct, frozen=True):
     """The buyer pays nothing, whoever delivered whatever."""
 
 
-class _Item(msgspec.Struct, frozen=True):
+class _SettleItem(msgspec.Struct, frozen=True):
     """One job's end as the batch verb gets it."""
 
-    finish: Finish
+    finish: FinishRow
     pays: tuple[tuple[bytes, int, str], ...]
     facts: ReceiptFacts
     receipts: Receipts
@@ -84,7 +84,7 @@ class _Item(msgspec.Struct, frozen=True):
     public_key: bytes = b""
 
 
-class Settled(msgspec.Struct, frozen=True):
+class SettleResult(msgspec.Struct, frozen=True):
     """What was written."""
 
     balances_uusd: dict[bytes, int] = {}
@@ -138,7 +138,7 @@ def _drop_half_a_stage(job: LiveJob, ending: Ending) -> None:
 
 
 async def _write(
-    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item, undo: tuple[Change, Change],
+    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _SettleItem, undo: tuple[Change, Change],
     dishonest: Callable[[BadSegment], Awaitable[None]] | None,
 ) -> None:  # fmt: skip
     closing, taken = undo
@@ -148,7 +148,7 @@ async def _write(
         if job.refused:
             return
         log.error("job %s was already %s in the database", job.id.hex(), stale.state)
-        settled = Settled()
+        settled = SettleResult()
     except JobMoved:
         core.jobs.live.close_lease(job)
         closing.undo()
@@ -182,7 +182,7 @@ async def _write(
 
 
 async def _write_later(
-    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _Item, undo: tuple[Change, Change],
+    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _SettleItem, undo: tuple[Change, Change],
     dishonest: Callable[[BadSegment], Awaitable[None]] | None,
 ) -> None:  # fmt: skip
     try:
@@ -193,7 +193,9 @@ async def _write_later(
         await dishonest(bad)
 
 
-def _publish(core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, row: Finish, settled: Settled) -> None:
+def _publish(
+    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, row: FinishRow, settled: SettleResult
+) -> None:
     job.end(
         ending.state, cost_uusd=row.cost_uusd, usage=Usage(row.input_count, row.output_count, row.usage),
         finish_reason=ending.finish_reason, fault=ending.fault if ending.state != JobState.COMPLETED else Fault.NONE,
@@ -214,7 +216,9 @@ def _publish(core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, r
             core.events.publish(ReceiptIssued(job.owner_id, row.at_ms, job.id))
 
 
-def _tell_host(core: Core, job: LiveJob, lease: Lease, ending: Ending, *, row: Finish, settled: Settled) -> None:
+def _tell_host(
+    core: Core, job: LiveJob, lease: Lease, ending: Ending, *, row: FinishRow, settled: SettleResult
+) -> None:
     if ending.attempt_state == AttemptState.DONE:
         core.fleet.outcome(lease.host_id, "done", tokens=row.output_count)
     elif ending.fault == Fault.HOST:
@@ -227,7 +231,7 @@ def _tell_host(core: Core, job: LiveJob, lease: Lease, ending: Ending, *, row: F
         )  # fmt: skip
 
 
-def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: Settled) -> None:
+def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: SettleResult) -> None:
     """Tell a host that lost its lease, and heard so then, what its part earned it all the same."""
     lease = next(segment.lease for segment in job.segments if segment.lease.id == attempt_id)
     channel = core.channels.get(lease.host_id)
@@ -238,7 +242,7 @@ def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: i
         channel.settled(job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd)
 
 
-def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Item:
+def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _SettleItem:
     now = core.clock.now_ms()
     parts = _parts(job, lease, ending)
     last = parts[-1] if lease is not None and parts and parts[-1].lease is lease else None
@@ -252,7 +256,7 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Ite
             hold_uusd=job.terms.hold_uusd, fee_bps=core.settings.fee_bps,
         )  # fmt: skip
     last_share = bill[-1] if last is not None else NOTHING
-    row = Finish(
+    row = FinishRow(
         job_id=job.id, state=ending.state, at_ms=now, event_seq=job.events, attempt_id=lease.id if lease else None,
         attempt_state=ending.attempt_state, host_id=lease.host_id if lease else None, end_frame=len(job.frames),
         input_count=taken_in, output_count=sum([part.count for part in parts]),
@@ -277,7 +281,7 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Ite
             facts.segments[-1], input_count=taken_in, finish_reason=ending.finish_reason, statement=statement,
             keyid=keyid_of(public_key) if statement else None, signature=ending.signature or None,
         )  # fmt: skip
-    return _Item(row, _pays(core, parts, bill), facts, core.receipts, job.owner_id, signed, public_key)
+    return _SettleItem(row, _pays(core, parts, bill), facts, core.receipts, job.owner_id, signed, public_key)
 
 
 def _message(job: LiveJob, ending: Ending) -> str:
@@ -291,13 +295,13 @@ def _is_free(core: Core, ending: Ending) -> bool:
     return broken and not core.settings.charge_for_broken_answers
 
 
-def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[Part]:
+def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredPart]:
     """Return what each host delivered, in frame order; that of *lease*, if it delivered anything or completed the job, last."""
     half = _is_half(job, ending)
     # What is closed of a job with stages was a whole one.
     broken = half and not job.stages
     parts = [
-        Part(
+        DeliveredPart(
             segment.lease, segment.lease.first_frame, segment.end_frame, segment.chain, segment.count,
             segment.unpaid or broken,
         )
@@ -306,7 +310,7 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[Part]:
     if lease is not None and (len(job.frames) > lease.first_frame or ending.state == JobState.COMPLETED):
         count = ending.usage.billed(job.segment_count)
         unpaid = ending.unpaid or half
-        parts.append(Part(lease, lease.first_frame, len(job.frames), job.chain, count, unpaid))
+        parts.append(DeliveredPart(lease, lease.first_frame, len(job.frames), job.chain, count, unpaid))
     return parts
 
 
@@ -315,13 +319,15 @@ def _is_half(job: LiveJob, ending: Ending) -> bool:
     return not job.kind.pays_half and ending.state not in (JobState.COMPLETED, JobState.CANCELLED)
 
 
-def _pays(core: Core, parts: list[Part], bill: list[Share]) -> tuple[tuple[bytes, int, str], ...]:
+def _pays(core: Core, parts: list[DeliveredPart], bill: list[HostShare]) -> tuple[tuple[bytes, int, str], ...]:
     """Return what is transferred: to each host, and the fees of all of them together to the house."""
     pays = [(part.lease.host_id, share.earned_uusd, "pay") for part, share in zip(parts, bill, strict=True)]
     return (*pays, (core.fee_account, sum([share.fee_uusd for share in bill]), "fee")) if pays else ()
 
 
-def _facts(core: Core, job: LiveJob, lease: Lease | None, *, parts: list[Part], row: Finish) -> ReceiptFacts:
+def _facts(
+    core: Core, job: LiveJob, lease: Lease | None, *, parts: list[DeliveredPart], row: FinishRow
+) -> ReceiptFacts:
     segments = [
         SegmentFacts(
             attempt_id=part.lease.id, host_id=part.lease.host_id, first_frame=part.first_frame, end_frame=part.end_frame,
@@ -387,26 +393,26 @@ def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> 
     )  # fmt: skip
 
 
-def _holds(item: _Item) -> bool:
+def _holds(item: _SettleItem) -> bool:
     """Verify the host's signature (42 us, in the writer thread, where libsodium runs beside the event loop)."""
     return not item.signed or is_signed(item.signed, item.finish.signature, item.public_key)
 
 
-def _settle_locks(item: _Item) -> Rows:
+def _settle_locks(item: _SettleItem) -> Rows:
     return account_rows(_accounts(item)), job_rows((item.finish.job_id,))
 
 
-def _accounts(item: _Item) -> set[bytes]:
+def _accounts(item: _SettleItem) -> set[bytes]:
     return {item.owner_id, *(account for account, _, _ in item.pays)}
 
 
 @locking(_settle_locks)
-def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
+def settle_verb(tx: Tx, items: list[_SettleItem]) -> list[SettleResult | Exception]:
     """Close jobs by compare-and-set on their lease: load, decide each, apply all."""
     book = Book.load(tx, set().union(*map(_accounts, items)), [item.finish.job_id for item in items])
     states = load_states(tx, [item.finish.job_id for item in items])
-    outcomes: list[Settled | Exception] = []
-    good: list[Finish] = []
+    outcomes: list[SettleResult | Exception] = []
+    good: list[FinishRow] = []
     receipts: list[Receipt] = []
     ends: list[JobEnded] = []
     for item in items:
@@ -437,7 +443,7 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
         number = book.number(item.owner_id)
         ended = JobEnded(item.owner_id, row.at_ms, number, row.job_id, row.state, row.cost_uusd, row.error_code)
         ends.append(ended)
-        outcomes.append(Settled(balances, book.free_uusd(item.owner_id), receipt, ended))
+        outcomes.append(SettleResult(balances, book.free_uusd(item.owner_id), receipt, ended))
     if good:
         finish_rows(tx, good)
         book.apply(tx)
@@ -446,12 +452,12 @@ def settle_verb(tx: Tx, items: list[_Item]) -> list[Settled | Exception]:
     return outcomes
 
 
-def _with_transfers(item: _Item, transfers: tuple[bytes, ...]) -> ReceiptFacts:
+def _with_transfers(item: _SettleItem, transfers: tuple[bytes, ...]) -> ReceiptFacts:
     """Return the facts with the posted transfers; zero amounts were not posted. The item stays as it is: the command
     may run again after a deadlock, or alone because a neighbour in its batch failed."""
     posted = [pay for pay in item.pays if pay[1]]
     copied = []
     for transfer, (account, amount, kind) in zip(transfers, posted, strict=True):
         payee = "fee" if kind == "fee" else public("host", account)
-        copied.append(Transfer(transfer.hex(), "host" if kind == "pay" else kind, payee, amount))
+        copied.append(ReceiptTransfer(transfer.hex(), "host" if kind == "pay" else kind, payee, amount))
     return msgspec.structs.replace(item.facts, transfers=copied)

@@ -81,7 +81,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class _Item:
+class _SubmitItem:
     job: NewJob
     start: Start | None
     named: bool
@@ -114,7 +114,9 @@ async def submit(core: Core, order: Order) -> LiveJob:
     leased = core.jobs.live.lease_to(job, lease) if lease is not None else None
     early = lease is not None and order.job_id is None and _may_start_early(core, job, lease)
     buyers.in_flight.enter(order.owner_id)
-    item = _Item(_row(job, core.node_id), _start(job, lease, core.node_id) if lease else None, order.job_id is not None)
+    item = _SubmitItem(
+        _row(job, core.node_id), _start(job, lease, core.node_id) if lease else None, order.job_id is not None
+    )
     written = core.db.batch(submit_verb, item, turn=CommandOrder.SUBMIT)
     if early and lease is not None:
         core.jobs.live.add(job)
@@ -205,14 +207,14 @@ def assign_or_enqueue(core: Core, job: LiveJob, spec: Spec) -> None:
         core.background.spawn(start(core, job, candidate))
 
 
-def _submit_locks(item: _Item) -> Rows:
+def _submit_locks(item: _SubmitItem) -> Rows:
     yield account_rows((item.job.owner_id,))
     if item.named:
         yield job_rows((item.job.id,))
 
 
 @locking(_submit_locks)
-def submit_verb(tx: Tx, items: list[_Item]) -> list[int | Exception]:
+def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[int | Exception]:
     """Set aside credit and write jobs: load the buyers' accounts, decide each, apply all. Gives the credit that is left."""
     book = Book.load(tx, [item.job.owner_id for item in items])
     taken = set(load_states(tx, [item.job.id for item in items if item.named]))

@@ -23,7 +23,7 @@ class EventHub:
 
     def __init__(self) -> None:
         self._handlers: dict[type[Event], tuple[Handler, ...]] = {}
-        self._readers: dict[type[OwnedEvent], dict[bytes, tuple[Subscription, ...]]] = {}
+        self._readers: dict[type[OwnedEvent], dict[bytes, tuple[EventSubscription, ...]]] = {}
         """Readers that hear of one owner only, by the owner."""
 
     def heard(self, kind: type[Event]) -> bool:
@@ -53,21 +53,21 @@ class EventHub:
 
         return end
 
-    def listen(self, *kinds: type[Event], waiting_max: int = WAITING_MAX) -> "Subscription":
+    def listen(self, *kinds: type[Event], waiting_max: int = WAITING_MAX) -> "EventSubscription":
         """Return a reader of every event of *kinds*; close it when nobody reads any more."""
-        reader = Subscription(waiting_max)
+        reader = EventSubscription(waiting_max)
         reader.ends = [self.subscribe(kind, reader.put) for kind in kinds]
         return reader
 
     def listen_for(
         self, owner_id: bytes, *kinds: type[OwnedEvent], waiting_max: int = WAITING_MAX
-    ) -> "Subscription":  # fmt: skip
+    ) -> "EventSubscription":  # fmt: skip
         """Return a reader of what happens to one owner; however many owners have readers, an event costs one look-up."""
-        reader = Subscription(waiting_max)
+        reader = EventSubscription(waiting_max)
         reader.ends = [self._listen_for(owner_id, kind, reader) for kind in kinds]
         return reader
 
-    def _listen_for(self, owner_id: bytes, kind: type[OwnedEvent], reader: "Subscription") -> Callable[[], None]:
+    def _listen_for(self, owner_id: bytes, kind: type[OwnedEvent], reader: "EventSubscription") -> Callable[[], None]:
         owners = self._readers.get(kind)
         if owners is None:
             owners = self._readers[kind] = {}
@@ -88,7 +88,7 @@ class EventHub:
             reader.put(event)
 
 
-class Subscription:
+class EventSubscription:
     """A bounded line of events in front of one reader. A slow one loses the oldest, and reads how many as `Missed`."""
 
     def __init__(self, waiting_max: int) -> None:

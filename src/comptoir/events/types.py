@@ -114,7 +114,7 @@ class RemoteHostOutcome(Event, frozen=True, gc=False, tag="host.outcome"):
 # -- the market ----------------------------------------------------------------------------------------------------
 
 
-class OfferChanged(Event, frozen=True, gc=False, tag="market.offer"):
+class HostOfferChanged(Event, frozen=True, gc=False, tag="market.offer"):
     """A host offers other models, prices or slots than before."""
 
     host_id: bytes
@@ -160,7 +160,7 @@ class RemoteJobsWaiting(Event, frozen=True, gc=False, tag="jobs.waiting"):
     node_id: bytes
 
 
-class Draining(Event, frozen=True, gc=False, tag="coordinator.draining"):
+class CoordinatorDraining(Event, frozen=True, gc=False, tag="coordinator.draining"):
     """A stop began: what is open is finished, nothing new is taken."""
 
     open_answers: int

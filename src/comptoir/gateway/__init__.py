@@ -10,7 +10,7 @@ from comptoir.gateway.deliveries import accept_frames, job_named, leased_to
 from comptoir.gateway.follow import find_job, follow, leave, refollow, restarted_elsewhere, until_answered
 from comptoir.gateway.gate import Gate
 from comptoir.gateway.idempotent import claim
-from comptoir.gateway.offers import Hex, Machine, Offer
+from comptoir.gateway.offers import Hex, Machine, RegisteredOffer
 from comptoir.gateway.once import once, submit_once
 from comptoir.gateway.plain_errors import PlainBody, render_plain_error
 from comptoir.gateway.readers import open_stream
@@ -24,8 +24,8 @@ __all__ = [
     "Gate",
     "Hex",
     "Machine",
-    "Offer",
     "PlainBody",
+    "RegisteredOffer",
     "accept_frames",
     "claim",
     "find_job",

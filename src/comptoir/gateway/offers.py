@@ -38,7 +38,7 @@ class Card(msgspec.Struct, kw_only=True):
         return ContainerCard(**msgspec.structs.asdict(self))
 
 
-class Offer(msgspec.Struct, kw_only=True):
+class RegisteredOffer(msgspec.Struct, kw_only=True):
     """One model (or container) as a host registers it."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]

@@ -13,7 +13,7 @@ from comptoir.chain import (
 )
 from comptoir.cluster import NotAlone
 from comptoir.containers import ContainerRefused
-from comptoir.dispatch import errors as street
+from comptoir.dispatch import errors as dispatch_errors
 from comptoir.events import EventsForgotten
 from comptoir.hosts import NoFreeSlot, UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
@@ -38,7 +38,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownAccessKey: 404,
     UnknownReceipt: 404,
     UnknownKey: 404,
-    street.UnknownModel: 404,
+    dispatch_errors.UnknownModel: 404,
     MethodNotAllowed: 405,
     UsernameTaken: 409,
     EmailTaken: 409,
@@ -51,12 +51,12 @@ STATUSES: Mapping[type[Exception], int] = {
     NotYourLease: 409,
     HoldMismatch: 409,
     NoFreeSlot: 409,
-    street.FramesOutOfOrder: 409,
+    dispatch_errors.FramesOutOfOrder: 409,
     AnswerForgotten: 410,
     EventsForgotten: 410,
     PayloadTooLarge: 413,
-    street.PromptTooLong: 413,
-    street.AnswerTooLarge: 413,
+    dispatch_errors.PromptTooLong: 413,
+    dispatch_errors.AnswerTooLarge: 413,
     InvalidField: 422,
     IdempotencyMismatch: 422,
     BadContainerSet: 422,
@@ -67,13 +67,13 @@ STATUSES: Mapping[type[Exception], int] = {
     ScalarOutOfRange: 422,
     SignatureExpired: 422,
     UnknownPreference: 422,
-    street.BadSegment: 422,
-    street.NoHostPossible: 422,
+    dispatch_errors.BadSegment: 422,
+    dispatch_errors.NoHostPossible: 422,
     ContainerRefused: 422,
     TooManyRequests: 429,
-    street.TooManyJobs: 429,
+    dispatch_errors.TooManyJobs: 429,
     ChainExtraMissing: 503,
-    street.QueueFull: 503,
+    dispatch_errors.QueueFull: 503,
     Unavailable: 503,
 }
 """One row an error; `tests/house` fails when a domain error has none."""

@@ -8,7 +8,7 @@ Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. Wha
 Knows `routing` (its door only), whose candidates and free lists the fleet keeps; nobody else.
 """
 
-from comptoir.hosts.access import ContainerAccess, Entry, address_of, container_access
+from comptoir.hosts.access import AccessRequest, ContainerAccess, address_of, container_access
 from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.check import (
     SLOTS_MAX,
@@ -54,10 +54,10 @@ __all__ = [
     "PUSH",
     "SLOTS_MAX",
     "TABLES",
+    "AccessRequest",
     "Catalog",
     "ContainerAccess",
     "ContainerSummary",
-    "Entry",
     "Fleet",
     "Host",
     "HostRow",

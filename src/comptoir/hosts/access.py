@@ -11,7 +11,7 @@ from typing import NamedTuple
 Network = IPv4Network | IPv6Network
 
 
-class Entry(NamedTuple):
+class AccessRequest(NamedTuple):
     """What an access rule has to know of a job (`routing.Spec.entry`)."""
 
     caller: str = ""
@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     """The container has to prove its result."""
 
 
-NOBODY = Entry()
+NOBODY = AccessRequest()
 """A job that says nothing of itself."""
 
 
@@ -42,7 +42,7 @@ class ContainerAccess:
 
     def refuses(self, entry: object | None) -> str | None:
         """Say why a job may not come in; None: it may."""
-        job = entry if isinstance(entry, Entry) else NOBODY
+        job = entry if isinstance(entry, AccessRequest) else NOBODY
         if job.enters and not self.external:
             return "no job may begin with it"
         if job.proof and not self.proofs:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from comptoir.hosts.access import ContainerAccess, Entry
+from comptoir.hosts.access import AccessRequest, ContainerAccess
 from comptoir.hosts.tally import ContainerTally, ModelTally, WorkTally
 from comptoir.hosts.types import ContainerSummary, ModelSummary, WorkSummary
 from comptoir.kinds import TOKEN_OUT, Kinds
@@ -89,7 +89,11 @@ class Catalog:
 
     def told_apart(self, name: str, entry: object | None) -> object | None:
         """Return what of *entry* matters to the hosts of a container: the caller only where some host lets in only some."""
-        if isinstance(entry, Entry) and entry.caller and not any(door.networks for door in self._access.get(name, ())):
+        if (
+            isinstance(entry, AccessRequest)
+            and entry.caller
+            and not any(door.networks for door in self._access.get(name, ()))
+        ):
             return entry._replace(caller="")
         return entry
 
@@ -102,7 +106,7 @@ class Catalog:
         for name, body in of.items():
             self._resources.setdefault(name, {})[host_id] = body
 
-    def said(self) -> dict[bytes, dict[str, bytes]]:
+    def resources_by_host(self) -> dict[bytes, dict[str, bytes]]:
         """Return what containers say of themselves, by host."""
         by_host: dict[bytes, dict[str, bytes]] = {}
         for name, said in self._resources.items():

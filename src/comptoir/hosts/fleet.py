@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 
-from comptoir.events import EventHub, HostChanged, HostFree, OfferChanged, RemoteHostOutcome
+from comptoir.events import EventHub, HostChanged, HostFree, HostOfferChanged, RemoteHostOutcome
 from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.host import Host, access_of_candidate, access_of_offer
@@ -31,7 +31,7 @@ from comptoir.hosts.types import (
 from comptoir.kinds import Kinds
 from comptoir.kit.clock import Clock
 from comptoir.link import ModelOffer, Pulse
-from comptoir.routing import Candidate, FreeList, Refused, Spec, explain, possible
+from comptoir.routing import Candidate, FilterReport, FreeList, Spec, explain, possible
 
 HOST_SILENT_S = 90.0
 """A host not heard of for this long is offline: three of the heartbeats that the published API asks for every 30 s."""
@@ -131,8 +131,8 @@ class Fleet:
         self._offer(host, models)
         self.changed.add(host_id)
         self._place(host)
-        if self._events.heard(OfferChanged):
-            self._events.publish(OfferChanged(host_id, self._clock.now_ms()))
+        if self._events.heard(HostOfferChanged):
+            self._events.publish(HostOfferChanged(host_id, self._clock.now_ms()))
 
     # -- who is here ---------------------------------------------------------------------------------------------
 
@@ -327,7 +327,7 @@ class Fleet:
         hosts = self._lists.get(spec.model)
         return hosts is not None and possible(spec, hosts)
 
-    def explain(self, spec: Spec) -> Refused:
+    def explain(self, spec: Spec) -> FilterReport:
         """Count per filter why hosts can't run this."""
         hosts = self._lists.get(spec.model)
         if hosts is None:

@@ -24,7 +24,7 @@ from comptoir.jobs.queue import Queue, Waiting
 from comptoir.jobs.reader import Reader
 from comptoir.jobs.service import Jobs
 from comptoir.jobs.store import (
-    Finish,
+    FinishRow,
     NewJob,
     Start,
     finish_rows,
@@ -54,7 +54,7 @@ __all__ = [
     "Change",
     "ClosedSegment",
     "Fault",
-    "Finish",
+    "FinishRow",
     "JobExists",
     "JobFinished",
     "JobMoved",

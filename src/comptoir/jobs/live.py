@@ -189,7 +189,7 @@ class LiveJob:
             return f"of a {kind.name} nothing is counted that goes in, not {usage.prompt_tokens}"
         if self.stages and self.segment_count > (most := kind.part(self).output_max):
             # What is paid of it would be taken from the hosts of the stages to come.
-            return f"this stage is at most {kind.output.said(most)}, not {self.segment_count:,}"
+            return f"this stage is at most {kind.output.format(most)}, not {self.segment_count:,}"
         return ""
 
     def finished_already(self) -> str:

@@ -31,7 +31,7 @@ class Waiting:
         """What a host must meet (routing's spec); the queue only hands it to *accept*."""
 
 
-class _Line:
+class _ModelQueue:
     __slots__ = ("entries", "left", "next_number", "alive")
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Queue:
     """First come, first served, per model; O(1) push, pop and remove."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, _Line] = {}
+        self._queues: dict[str, _ModelQueue] = {}
         self._entries: dict[bytes, Waiting] = {}
         self._tickets = 0
 
@@ -59,7 +59,7 @@ class Queue:
     def push(self, *, job_id: bytes, model: str, terms: object, first: bool = False) -> int:
         """Put a job in line (at the head when *first*: it already had its turn); return how many are before it."""
         assert job_id not in self._entries
-        line = self._lines.setdefault(model, _Line())
+        line = self._queues.setdefault(model, _ModelQueue())
         self._tickets += 1
         entry = Waiting(job_id=job_id, model=model, ticket=self._tickets, number=line.next_number, terms=terms)
         line.next_number += 1
@@ -79,7 +79,7 @@ class Queue:
         entry = self._entries.get(job_id)
         if entry is None:
             return None
-        return max(0, entry.number - self._lines[entry.model].left)
+        return max(0, entry.number - self._queues[entry.model].left)
 
     def remove(self, job_id: bytes) -> bool:
         """Take a job out of line; False if it was not in it."""
@@ -93,7 +93,7 @@ class Queue:
         """Remove and return the oldest waiting job of *models* that *accept* agrees to, or None."""
         best: Waiting | None = None
         for model in models:
-            line = self._lines.get(model)
+            line = self._queues.get(model)
             if line is None:
                 continue
             entries = line.entries
@@ -101,7 +101,7 @@ class Queue:
                 entries.popleft()
             if not entries:
                 if not line.alive:
-                    del self._lines[model]
+                    del self._queues[model]
                 continue
             if best is not None and entries[0].ticket > best.ticket:
                 continue
@@ -113,7 +113,7 @@ class Queue:
             return None
         del self._entries[best.job_id]
         self._leave(best)
-        line = self._lines[best.model]
+        line = self._queues[best.model]
         while line.entries and line.entries[0].gone:
             line.entries.popleft()
         return best
@@ -121,7 +121,7 @@ class Queue:
     def heads(self) -> dict[str, bytes]:
         """Return the job that waits longest, by model; costs nothing per job that waits."""
         found = {}
-        for model, line in self._lines.items():
+        for model, line in self._queues.items():
             entries = line.entries
             while entries and entries[0].gone:
                 entries.popleft()
@@ -131,11 +131,11 @@ class Queue:
 
     def models(self) -> dict[str, int]:
         """Return the number of waiting jobs by model."""
-        return {model: line.alive for model, line in self._lines.items() if line.alive}
+        return {model: line.alive for model, line in self._queues.items() if line.alive}
 
     def _leave(self, entry: Waiting) -> None:
         entry.gone = True
-        line = self._lines[entry.model]
+        line = self._queues[entry.model]
         line.alive -= 1
         line.left += 1
 

@@ -54,7 +54,7 @@ class Start(msgspec.Struct, frozen=True):
     rate_out: int
 
 
-class Finish(msgspec.Struct, frozen=True):
+class FinishRow(msgspec.Struct, frozen=True):
     """A job ends, or an attempt at it; with what that attempt delivered."""
 
     job_id: bytes
@@ -164,34 +164,37 @@ def start_rows(tx: Tx, starts: Sequence[Start]) -> None:
     _insert_attempts(tx, starts)
 
 
-def requeue_rows(tx: Tx, lost: Sequence[Finish]) -> None:
+def requeue_rows(tx: Tx, lost: Sequence[FinishRow]) -> None:
     """Write jobs that go on with another host: back to the queue, the attempt closed as it says, its frames kept."""
     columns = ("state", "host_id", "attempt_id", "restarts", "model")
     tx.update(
         JOBS, columns, [(item.job_id, JobState.QUEUED, None, None, item.restarts or None, item.model) for item in lost]
     )
-    tx.insert(JOB_EVENTS, [(i.job_id, i.event_seq, JobState.QUEUED, i.at_ms, _said(i.error_message)) for i in lost])
+    tx.insert(
+        JOB_EVENTS, [(i.job_id, i.event_seq, JobState.QUEUED, i.at_ms, _without_nul(i.error_message)) for i in lost]
+    )
     _end_attempts(tx, lost)
     pieces = [(item.job_id, item.first_frame, item.frames) for item in lost if item.frames]
     if pieces:
         tx.insert(JOURNAL, pieces)
 
 
-def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
+def finish_rows(tx: Tx, finishes: Sequence[FinishRow]) -> None:
     """Write final states, attempts' ends and whole answers; what the journal kept of them goes."""
     tx.update(
         JOBS,
         FINISH_COLUMNS,
         [
             (
-                f.job_id, f.state, f.at_ms, f.input_count, f.output_count, f.cost_uusd, _said(f.finish_reason),
+                f.job_id, f.state, f.at_ms, f.input_count, f.output_count, f.cost_uusd, _without_nul(f.finish_reason),
                 # One that ended well may have an attempt that did not: its host died before it could say so.
-                None if f.state == JobState.COMPLETED else f.fault or None, _said(f.error_code), _said(f.error_message),
+                None if f.state == JobState.COMPLETED else f.fault or None, _without_nul(f.error_code),
+                _without_nul(f.error_message),
             )
             for f in finishes
         ],
     )  # fmt: skip
-    tx.insert(JOB_EVENTS, [(f.job_id, f.event_seq, f.state, f.at_ms, _said(f.error_code)) for f in finishes])
+    tx.insert(JOB_EVENTS, [(f.job_id, f.event_seq, f.state, f.at_ms, _without_nul(f.error_code)) for f in finishes])
     _end_attempts(tx, finishes)
     answers = [(f.job_id, f.frames, f.usage) for f in finishes if f.frames]
     if answers:
@@ -203,7 +206,7 @@ def finish_rows(tx: Tx, finishes: Sequence[Finish]) -> None:
         tx.execute(f"DELETE FROM journal WHERE job_id IN ({marks})", [f.job_id for f in continued])
 
 
-def _said(text: str) -> str | None:
+def _without_nul(text: str) -> str | None:
     """Return a host's word as it is stored: NUL, which PostgreSQL refuses, as the sign for what can't be shown."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}") or None
 
@@ -306,7 +309,7 @@ def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:
     tx.insert(ATTEMPTS, rows)
 
 
-def _end_attempts(tx: Tx, ends: Sequence[Finish]) -> None:
+def _end_attempts(tx: Tx, ends: Sequence[FinishRow]) -> None:
     rows = [
         (
             f.attempt_id, f.attempt_state, f.end_frame, f.count, f.paid_uusd, f.at_ms, f.fault or None,

@@ -21,11 +21,11 @@ MESSAGE_CHARS_MAX = 500
 """Most characters of an error message that are kept."""
 
 
-class _Extra(msgspec.Struct):
+class _FinishExtra(msgspec.Struct):
     finish_reason: str | None = None
 
 
-_extra_of = msgspec.json.Decoder(_Extra).decode
+_extra_of = msgspec.json.Decoder(_FinishExtra).decode
 
 
 def finish_reason_in(frames: Sequence[Frame]) -> str:

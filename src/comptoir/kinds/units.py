@@ -42,7 +42,7 @@ class Unit(msgspec.Struct, frozen=True):
         """Return the price of what prices are told for, in micro-dollars, exactly; *rate*: that of a million."""
         return Decimal(rate * self.per) / MILLION
 
-    def said(self, count: int) -> str:
+    def format(self, count: int) -> str:
         """Say a count of it: ``1 run``, ``1,234 tokens``."""
         return f"{count:,} {self.one if count == 1 else self.many}"
 

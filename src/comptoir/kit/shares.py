@@ -18,7 +18,7 @@ HELD_KEYS_MAX = 10_000
 """Counts of one message, some 300 kB; the rest goes with the next."""
 
 
-class Share(msgspec.Struct, array_like=True, gc=False):
+class NodeShare(msgspec.Struct, array_like=True, gc=False):
     """What one node tells the others."""
 
     taken: dict[str, dict[Any, int]]
@@ -29,7 +29,7 @@ class Share(msgspec.Struct, array_like=True, gc=False):
     """Whether *held* stands for everything: what it does not name is 0."""
 
 
-class Held:
+class InFlight:
     """How many of something each key holds: here, and at other nodes."""
 
     __slots__ = ("_changed", "_elsewhere", "_here", "_others")
@@ -117,7 +117,7 @@ class Held:
 class Shares:
     """What this node tells the others, and takes over from them."""
 
-    def __init__(self, limiters: Mapping[str, RateLimiter], held: Held) -> None:
+    def __init__(self, limiters: Mapping[str, RateLimiter], held: InFlight) -> None:
         """Begin to share; from here on every limiter notes what is taken.
 
         Args:
@@ -128,17 +128,17 @@ class Shares:
         for limiter in self._limiters.values():
             limiter.drain_taken()
 
-    def collect(self) -> Share | None:
+    def collect(self) -> NodeShare | None:
         """Return what happened since the last time, for every other node; None: nothing."""
         taken = {name: taken for name, limiter in self._limiters.items() if (taken := limiter.drain_taken())}
         held = self._held.drain_changed()
-        return Share(taken, held) if taken or held else None
+        return NodeShare(taken, held) if taken or held else None
 
-    def whole(self) -> list[Share]:
+    def whole(self) -> list[NodeShare]:
         """Return messages that tell one node, which is new or missed some, everything that is held here."""
-        return [Share({}, piece, whole=number == 0) for number, piece in enumerate(self._held.whole())]
+        return [NodeShare({}, piece, whole=number == 0) for number, piece in enumerate(self._held.whole())]
 
-    def apply(self, node_id: bytes, share: Share) -> None:
+    def apply(self, node_id: bytes, share: NodeShare) -> None:
         """Take over what another node tells. A limiter that is not known here (another version's) is passed over."""
         for name, taken in share.taken.items():
             limiter = self._limiters.get(name)

@@ -14,7 +14,7 @@ SAMPLE_S = 0.25
 """How often the loop's lateness is measured; a few microseconds each."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class HealthFinding(msgspec.Struct, frozen=True):
     """What a check found, and when."""
 
     healthy: bool
@@ -24,18 +24,18 @@ class Finding(msgspec.Struct, frozen=True):
     """What is wrong; empty when nothing is."""
 
 
-class Check:
+class HealthCheck:
     """Runs *probe* at most once at a time and at most every *fresh_s* seconds; whoever asks waits at most *cap_s*."""
 
     def __init__(self, probe: Callable[[], Awaitable[object]], *, fresh_s: float, cap_s: float) -> None:
         self._probe = probe
         self._fresh_s = fresh_s
         self._cap_s = cap_s
-        self._found: Finding | None = None
+        self._found: HealthFinding | None = None
         self._at_s = 0.0
-        self._task: asyncio.Task[Finding] | None = None
+        self._task: asyncio.Task[HealthFinding] | None = None
 
-    async def read(self) -> Finding:
+    async def read(self) -> HealthFinding:
         """Return what was found at most *fresh_s* ago, looking anew if need be.
 
         A probe that hangs is not started twice: after its first *cap_s* everybody hears so at once, until it comes back.
@@ -49,23 +49,23 @@ class Check:
             return found
         done, _ = await asyncio.wait((task,), timeout=self._cap_s)
         if not done:
-            self._keep(Finding(False, self._cap_s * 1000, f"no answer within {self._cap_s:g} s"))
+            self._keep(HealthFinding(False, self._cap_s * 1000, f"no answer within {self._cap_s:g} s"))
         assert self._found is not None
         return self._found
 
-    async def _run(self) -> Finding:
+    async def _run(self) -> HealthFinding:
         began = time.perf_counter()
         try:
             await self._probe()
-            found = Finding(True, (time.perf_counter() - began) * 1000)
+            found = HealthFinding(True, (time.perf_counter() - began) * 1000)
         except Exception as error:  # The check's edge: whatever is wrong is the answer, and must not end the asker.
             log.warning("a health check failed", exc_info=True)
-            found = Finding(False, (time.perf_counter() - began) * 1000, type(error).__name__)
+            found = HealthFinding(False, (time.perf_counter() - began) * 1000, type(error).__name__)
         self._keep(found)
         self._task = None
         return found
 
-    def _keep(self, found: Finding) -> None:
+    def _keep(self, found: HealthFinding) -> None:
         self._found = found
         self._at_s = time.monotonic()
 

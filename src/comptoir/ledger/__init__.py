@@ -7,7 +7,7 @@ Knows: nobody. An account's id is its owner's id (a user or a host); the house's
 Writes happen inside somebody's command: `load` (and lock) the accounts of a batch, decide on `Book`, `apply` it.
 """
 
-from comptoir.ledger.audit import Difference, audit, differences
+from comptoir.ledger.audit import LedgerDifference, audit, differences
 from comptoir.ledger.book import Book, account_rows
 from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, UnknownAccount
 from comptoir.ledger.service import Ledger
@@ -32,10 +32,10 @@ __all__ = [
     "UNNAMED",
     "Account",
     "Book",
-    "Difference",
     "HoldMismatch",
     "InsufficientCredit",
     "Ledger",
+    "LedgerDifference",
     "Transfer",
     "UnknownAccount",
     "account_rows",

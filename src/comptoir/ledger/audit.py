@@ -5,7 +5,7 @@ import msgspec
 from comptoir.kit.db import Database, Fetch
 
 
-class Difference(msgspec.Struct, frozen=True):
+class LedgerDifference(msgspec.Struct, frozen=True):
     """One thing that does not add up."""
 
     what: str
@@ -43,20 +43,20 @@ WHERE h.settled_uusd <> COALESCE(t.total, 0) OR h.settled_uusd > h.amount_uusd
 """
 
 
-async def audit(db: Database) -> list[Difference]:
+async def audit(db: Database) -> list[LedgerDifference]:
     """Return every difference in the ledger, as of one moment; an empty list means that it is exact."""
     return await db.read_snapshot(differences)
 
 
-def differences(fetch: Fetch) -> list[Difference]:
+def differences(fetch: Fetch) -> list[LedgerDifference]:
     """The same over an open snapshot, beside what else is looked at in it."""
     found = []
     for what, sql in (("balance", BALANCES), ("held", HELD), ("overdrawn", OVERDRAWN), ("settled", SETTLED)):
         found += [
-            Difference(what, bytes(key).hex(), int(recorded), int(recomputed))
+            LedgerDifference(what, bytes(key).hex(), int(recorded), int(recomputed))
             for key, recorded, recomputed in fetch(sql)
         ]
     ((total,),) = fetch("SELECT COALESCE(SUM(balance_uusd), 0) FROM accounts")
     if total:
-        found.append(Difference("sum", "", int(total), 0))
+        found.append(LedgerDifference("sum", "", int(total), 0))
     return found

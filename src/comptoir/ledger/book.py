@@ -22,7 +22,7 @@ def account_rows(accounts: Iterable[bytes]) -> tuple[Table, Iterable[bytes]]:
     return ACCOUNTS, accounts
 
 
-class _Line:
+class _AccountEntry:
     __slots__ = ("balance", "held", "kind", "last_event", "moved", "numbered", "set_aside")
 
     def __init__(self, kind: str, balance: int, held: int, last_event: int) -> None:
@@ -39,7 +39,7 @@ class Book:
     """Balances and holds of one batch; amounts are micro-dollars >= 0."""
 
     def __init__(self) -> None:
-        self._lines: dict[bytes, _Line] = {}
+        self._entries: dict[bytes, _AccountEntry] = {}
         self._holds: dict[bytes, tuple[bytes, int, str]] = {}
         self._new_holds: dict[bytes, tuple[bytes, bytes, int, int, str]] = {}
         self._closed: dict[bytes, tuple[bytes, str, int]] = {}
@@ -54,14 +54,14 @@ class Book:
         book = cls()
         wanted = list(set(accounts))
         for key, kind, balance, held, last_event in tx.select(ACCOUNTS, COLUMNS, wanted, lock=True):
-            book._lines[key] = _Line(kind, balance, held, last_event or 0)
+            book._entries[key] = _AccountEntry(kind, balance, held, last_event or 0)
         jobs = list(set(holds))
         for job, account, amount, state in tx.select(HOLDS, ("job_id", "account_id", "amount_uusd", "state"), jobs):
             book._holds[job] = (account, amount, state)
         return book
 
-    def _line(self, account: bytes) -> _Line:
-        line = self._lines.get(account)
+    def _entry(self, account: bytes) -> _AccountEntry:
+        line = self._entries.get(account)
         if line is None:
             raise UnknownAccount("no such account")
         return line
@@ -72,12 +72,12 @@ class Book:
         Raises:
             UnknownAccount: not loaded or never opened.
         """
-        line = self._line(account)
+        line = self._entry(account)
         return line.balance - line.held
 
     def balance_uusd(self, account: bytes) -> int:
         """Return the balance of *account* as of now in this book."""
-        return self._line(account).balance
+        return self._entry(account).balance
 
     def hold(self, *, payer: bytes, amount_uusd: int, job_id: bytes) -> None:
         """Set aside *amount_uusd* of the payer's free credit for one job; zero is a free model.
@@ -90,7 +90,7 @@ class Book:
             InsufficientCredit: free credit is below *amount_uusd*.
         """
         assert amount_uusd >= 0
-        line = self._line(payer)
+        line = self._entry(payer)
         known = self._holds.get(job_id)
         if known is not None:
             if known != (payer, amount_uusd, HoldState.OPEN):
@@ -121,8 +121,8 @@ class Book:
             raise HoldMismatch(f"{total} is more than the {amount} held")
         for account, pay, _ in pays:
             assert pay >= 0
-            self._line(account)
-        line = self._line(payer)
+            self._entry(account)
+        line = self._entry(payer)
         assert line.held >= amount, "an open hold is part of what is held"
         line.held -= amount
         line.set_aside -= amount
@@ -149,7 +149,7 @@ class Book:
             InsufficientCredit: a buyer's or host's free credit is below the amount.
         """
         assert amount_uusd > 0
-        giver, taker = self._line(debit), self._line(credit)
+        giver, taker = self._entry(debit), self._entry(credit)
         if giver.kind not in OPERATOR_KINDS_THAT_MAY_OWE and giver.balance - giver.held < amount_uusd:
             raise InsufficientCredit(needed_uusd=amount_uusd, free_uusd=giver.balance - giver.held)
         giver.balance -= amount_uusd
@@ -166,14 +166,14 @@ class Book:
         Nobody else can number until the commit, since the account is locked: numbers have no gap, and a higher one is
         never to be seen before a lower one.
         """
-        line = self._line(account)
+        line = self._entry(account)
         line.last_event += 1
         line.numbered += 1
         return line.last_event
 
     def apply(self, tx: Tx) -> None:
         """Write everything noted; call it once, last."""
-        assert sum(line.moved for line in self._lines.values()) == 0, "transfers must sum to zero"
+        assert sum(line.moved for line in self._entries.values()) == 0, "transfers must sum to zero"
         if self._new_holds:
             tx.insert(HOLDS, list(self._new_holds.values()))
         if self._closed:
@@ -183,7 +183,7 @@ class Book:
             tx.insert(TRANSFERS, self._transfers)
         changes = [
             (key, line.moved, line.set_aside, line.numbered)
-            for key, line in self._lines.items()
+            for key, line in self._entries.items()
             if line.moved or line.set_aside or line.numbered
         ]
         if changes:

@@ -14,7 +14,7 @@ from comptoir.ledger.types import (
     PAYMENTS_IN,
     PROMOTIONS,
     Account,
-    Statement,
+    AccountStatement,
     Transfer,
     fee_account,
 )
@@ -123,7 +123,7 @@ class Ledger:
 
         return await self._db.run(command, locks=[account_rows((owner_id, PROMOTIONS))])
 
-    async def statement(self, owner_id: bytes, *, limit: int = 50, before: bytes | None = None) -> Statement:
+    async def statement(self, owner_id: bytes, *, limit: int = 50, before: bytes | None = None) -> AccountStatement:
         """Return the account and its newest transfers, newest first; *before* pages by transfer id.
 
         Raises:
@@ -138,4 +138,4 @@ class Ledger:
             sql = f"SELECT {half} FROM transfers WHERE {side} = ? AND id < ? ORDER BY id DESC LIMIT {limit}"
             rows += await self._db.fetch(sql, [owner_id, edge])
         rows.sort(key=lambda row: bytes(row[0]), reverse=True)  # type: ignore[call-overload]
-        return Statement(account, [Transfer(*row) for row in rows[:limit]])  # type: ignore[arg-type]
+        return AccountStatement(account, [Transfer(*row) for row in rows[:limit]])  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ class Transfer(msgspec.Struct, frozen=True):
     created_ms: int
 
 
-class Statement(msgspec.Struct, frozen=True):
+class AccountStatement(msgspec.Struct, frozen=True):
     """An account and its newest transfers."""
 
     account: Account

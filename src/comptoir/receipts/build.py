@@ -12,12 +12,12 @@ from comptoir.receipts.types import (
     Amounts,
     AuthenticatedBy,
     Digest,
+    InTotoStatement,
     Predicate,
     Receipt,
     ReceiptFacts,
     SegmentEntry,
     SegmentFacts,
-    Statement,
     Subject,
     Times,
     UnitEntry,
@@ -49,11 +49,11 @@ def build(facts: ReceiptFacts, key: SigningKey) -> Receipt:
     return Receipt(facts.job_id, key.keyid, payload, signature)
 
 
-def _statement(facts: ReceiptFacts) -> Statement:
+def _statement(facts: ReceiptFacts) -> InTotoStatement:
     segments = facts.segments
     job = public("job", facts.job_id)
     answer = segments[-1].chain if segments else chain_start(facts.job_id)
-    return Statement(
+    return InTotoStatement(
         STATEMENT_TYPE,
         [Subject(job, Digest(answer.hex()))],
         PREDICATE_TYPE,

@@ -8,9 +8,9 @@ import msgspec
 from comptoir.receipts.types import (
     Amounts,
     AuthenticatedBy,
+    InTotoStatement,
     Predicate,
     SegmentEntry,
-    Statement,
     Subject,
     Times,
     UnitEntry,
@@ -85,7 +85,7 @@ class StatementV1(msgspec.Struct, frozen=True, rename={"type": "_type", "predica
     predicate: PredicateV1
 
 
-def lifted(statement: StatementV1) -> Statement:
+def lifted(statement: StatementV1) -> InTotoStatement:
     """Return what *statement* says, in the units of version 2; its predicate type stays that of version 1."""
     old = statement.predicate
     prices = old.prices
@@ -114,4 +114,4 @@ def lifted(statement: StatementV1) -> Statement:
         old.receipt, old.job, old.buyer, old.dialect, old.kind, old.model, old.fingerprint, old.state, segments, total,
         prices.fee_bps, old.amounts, old.input_sha256, old.times,
     )  # fmt: skip
-    return Statement(statement.type, statement.subject, statement.predicate_type, predicate)
+    return InTotoStatement(statement.type, statement.subject, statement.predicate_type, predicate)

@@ -5,7 +5,7 @@ from comptoir.kit.money import cost_half_even, fee_of
 from comptoir.kit.signing import SigningKey
 from comptoir.link import Frame, Segment, chain_over, chain_start, segment_bytes
 from comptoir.receipts.build import statement_bytes
-from comptoir.receipts.types import COORDINATOR, HolderKind, PublishedKey, ReceiptFacts, SegmentFacts, Transfer
+from comptoir.receipts.types import COORDINATOR, HolderKind, PublishedKey, ReceiptFacts, ReceiptTransfer, SegmentFacts
 
 JOB_ID = bytes(15) + b"\x01"
 BUYER_ID = bytes(15) + b"\x02"
@@ -91,8 +91,8 @@ def make_facts(
         amount = cost_half_even(segment.output_count * price_out)
         fee = fee_of(amount, fee_bps)
         charged += amount
-        transfers.append(Transfer(f"t{2 * number}", "host", ids.public("host", segment.host_id), amount - fee))
-        transfers.append(Transfer(f"t{2 * number + 1}", "fee", "fee", fee))
+        transfers.append(ReceiptTransfer(f"t{2 * number}", "host", ids.public("host", segment.host_id), amount - fee))
+        transfers.append(ReceiptTransfer(f"t{2 * number + 1}", "fee", "fee", fee))
     fees = sum(row.amount_uusd for row in transfers if row.kind == "fee")
     return ReceiptFacts(
         job_id=job_id,

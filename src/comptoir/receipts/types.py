@@ -65,7 +65,7 @@ class SegmentFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whether the host signs its segments when it gets to their end."""
 
 
-class Transfer(msgspec.Struct, frozen=True, gc=False):
+class ReceiptTransfer(msgspec.Struct, frozen=True, gc=False):
     """A posted ledger row, copied; on the wire exactly as here."""
 
     transfer: str
@@ -103,7 +103,7 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
     charged_uusd: int
     fee_uusd: int
     released_uusd: int
-    transfers: list[Transfer]
+    transfers: list[ReceiptTransfer]
     input_sha256: bytes
     """Of the request body as it went over the link."""
     created_ms: int
@@ -155,7 +155,7 @@ class Amounts(msgspec.Struct, frozen=True):
     charged_uusd: int
     fee_uusd: int
     released_uusd: int
-    transfers: list[Transfer]
+    transfers: list[ReceiptTransfer]
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
@@ -199,7 +199,7 @@ class Subject(msgspec.Struct, frozen=True):
     digest: Digest
 
 
-class Statement(msgspec.Struct, frozen=True, rename={"type": "_type", "predicate_type": "predicateType"}):
+class InTotoStatement(msgspec.Struct, frozen=True, rename={"type": "_type", "predicate_type": "predicateType"}):
     """An in-toto Statement, version 1."""
 
     type: str
@@ -299,7 +299,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """``None`` when the receipt is good."""
     detail: str = ""
     """What exactly is wrong, for a person."""
-    statement: Statement | None = None
+    statement: InTotoStatement | None = None
     """The receipt, only when it is good, so that nobody reads a refused one by mistake."""
     unsigned_segments: int = 0
     """Segments without a signature of their host: `AuthenticatedBy` says of each what stands for it."""

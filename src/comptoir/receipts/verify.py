@@ -23,13 +23,13 @@ from comptoir.receipts.types import (
     AuthenticatedBy,
     Check,
     HolderKind,
+    InTotoStatement,
     KeyRegistry,
     Predicate,
     PublishedKey,
     Reason,
     Receipt,
     SegmentEntry,
-    Statement,
     UnitEntry,
     Verdict,
 )
@@ -57,7 +57,7 @@ class _RegistryFile(msgspec.Struct):
     keys: list[PublishedKey]
 
 
-class _Refused(Exception):
+class _VerificationEnded(Exception):
     """Ends a verification; becomes the verdict's reason."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -74,7 +74,7 @@ class _Typed(msgspec.Struct, rename={"predicate_type": "predicateType"}):
 
 
 _decode_type = msgspec.json.Decoder(_Typed).decode
-_decode_statement = msgspec.json.Decoder(Statement).decode
+_decode_statement = msgspec.json.Decoder(InTotoStatement).decode
 _decode_statement_v1 = msgspec.json.Decoder(StatementV1).decode
 _decode_segment = msgspec.json.Decoder(Segment).decode
 _decode_registry = msgspec.json.Decoder(_RegistryFile).decode
@@ -138,7 +138,9 @@ def verify(envelope_json: bytes, registry: KeyRegistry) -> Verdict:
         passed.append(Check.COORDINATOR_KEY)
         signed = _canonical(signature.sig, "the signature")
         if not is_signed(pae(PAYLOAD_TYPE, payload), signed, bytes.fromhex(key.public_key)):
-            raise _Refused(Reason.BAD_COORDINATOR_SIGNATURE, f"the signature is not by key {key.keyid} over this text")
+            raise _VerificationEnded(
+                Reason.BAD_COORDINATOR_SIGNATURE, f"the signature is not by key {key.keyid} over this text"
+            )
         passed.append(Check.COORDINATOR_SIGNATURE)
         statement = _statement(payload)
         passed.append(Check.STATEMENT)
@@ -154,7 +156,7 @@ def verify(envelope_json: bytes, registry: KeyRegistry) -> Verdict:
         passed.append(Check.UNITS)
         _check_amounts(predicate)
         passed.append(Check.AMOUNTS)
-    except _Refused as refused:
+    except _VerificationEnded as refused:
         return Verdict(passed, refused.reason, refused.detail)
     unsigned = sum(entry.signature is None for entry in predicate.segments)
     return Verdict(passed, statement=statement, unsigned_segments=unsigned)
@@ -162,15 +164,17 @@ def verify(envelope_json: bytes, registry: KeyRegistry) -> Verdict:
 
 def _opened(envelope_json: bytes) -> tuple[bytes, _Signature]:
     if len(envelope_json) > ENVELOPE_BYTES_MAX:
-        raise _Refused(Reason.NOT_AN_ENVELOPE, f"larger than {ENVELOPE_BYTES_MAX:,} bytes")
+        raise _VerificationEnded(Reason.NOT_AN_ENVELOPE, f"larger than {ENVELOPE_BYTES_MAX:,} bytes")
     try:
         opened = _decode_envelope(envelope_json)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _Refused(Reason.NOT_AN_ENVELOPE, f"not a DSSE envelope: {error}") from error
+        raise _VerificationEnded(Reason.NOT_AN_ENVELOPE, f"not a DSSE envelope: {error}") from error
     if opened.payload_type != PAYLOAD_TYPE:
-        raise _Refused(Reason.WRONG_PAYLOAD_TYPE, f"the payload type is {opened.payload_type!r}, not {PAYLOAD_TYPE!r}")
+        raise _VerificationEnded(
+            Reason.WRONG_PAYLOAD_TYPE, f"the payload type is {opened.payload_type!r}, not {PAYLOAD_TYPE!r}"
+        )
     if len(opened.signatures) != 1:
-        raise _Refused(Reason.NOT_AN_ENVELOPE, f"has {len(opened.signatures)} signatures, not one")
+        raise _VerificationEnded(Reason.NOT_AN_ENVELOPE, f"has {len(opened.signatures)} signatures, not one")
     signature = opened.signatures[0]
     _canonical(signature.sig, "the signature")
     return _canonical(opened.payload, "the payload"), signature
@@ -181,60 +185,70 @@ def _canonical(text: str, what: str) -> bytes:
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _Refused(Reason.NOT_AN_ENVELOPE, f"{what} is not base64: {error}") from error
+        raise _VerificationEnded(Reason.NOT_AN_ENVELOPE, f"{what} is not base64: {error}") from error
     if base64.b64encode(raw).decode() != text:
-        raise _Refused(Reason.NOT_AN_ENVELOPE, f"{what} is not canonical base64")
+        raise _VerificationEnded(Reason.NOT_AN_ENVELOPE, f"{what} is not canonical base64")
     return raw
 
 
 def _held(registry: KeyRegistry, keyid: str, kind: HolderKind, holder: str) -> PublishedKey:
     key = registry.by_keyid.get(keyid)
     if key is None:
-        raise _Refused(Reason.UNKNOWN_KEY, f"no key {keyid} in the registry")
+        raise _VerificationEnded(Reason.UNKNOWN_KEY, f"no key {keyid} in the registry")
     if key.holder_kind != kind or key.holder != holder:
-        raise _Refused(Reason.FOREIGN_KEY, f"key {keyid} is of {key.holder_kind} {key.holder}, not of {kind} {holder}")
+        raise _VerificationEnded(
+            Reason.FOREIGN_KEY, f"key {keyid} is of {key.holder_kind} {key.holder}, not of {kind} {holder}"
+        )
     return key
 
 
 def _check_time(key: PublishedKey, at_ms: int) -> None:
     if at_ms < key.valid_from_ms - CLOCK_SLACK_MS:
-        raise _Refused(Reason.KEY_NOT_YET_VALID, f"key {key.keyid} is valid from {key.valid_from_ms}, not at {at_ms}")
+        raise _VerificationEnded(
+            Reason.KEY_NOT_YET_VALID, f"key {key.keyid} is valid from {key.valid_from_ms}, not at {at_ms}"
+        )
     if key.revoked_ms is not None and at_ms >= key.revoked_ms:
-        raise _Refused(Reason.KEY_REVOKED, f"key {key.keyid} was revoked at {key.revoked_ms}, before {at_ms}")
+        raise _VerificationEnded(Reason.KEY_REVOKED, f"key {key.keyid} was revoked at {key.revoked_ms}, before {at_ms}")
 
 
-def _statement(payload: bytes) -> Statement:
+def _statement(payload: bytes) -> InTotoStatement:
     try:
         old = _decode_type(payload).predicate_type == PREDICATE_TYPE_V1
         statement = lifted(_decode_statement_v1(payload)) if old else _decode_statement(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _Refused(Reason.NOT_A_RECEIPT, f"the payload is not a receipt: {error}") from error
+        raise _VerificationEnded(Reason.NOT_A_RECEIPT, f"the payload is not a receipt: {error}") from error
     if statement.type != STATEMENT_TYPE or statement.predicate_type not in (PREDICATE_TYPE, PREDICATE_TYPE_V1):
-        raise _Refused(Reason.NOT_A_RECEIPT, f"a {statement.predicate_type!r} in a {statement.type!r}")
+        raise _VerificationEnded(Reason.NOT_A_RECEIPT, f"a {statement.predicate_type!r} in a {statement.type!r}")
     job = statement.predicate.job
     raw = ids.parse("job", job)
     if raw is None or statement.predicate.receipt != ids.public("rcpt", raw):
-        raise _Refused(Reason.NOT_A_RECEIPT, f"{statement.predicate.receipt} is not the receipt of {job}")
+        raise _VerificationEnded(Reason.NOT_A_RECEIPT, f"{statement.predicate.receipt} is not the receipt of {job}")
     if len(statement.subject) != 1 or statement.subject[0].name != job:
-        raise _Refused(Reason.NOT_A_RECEIPT, f"the subject is not {job} alone")
+        raise _VerificationEnded(Reason.NOT_A_RECEIPT, f"the subject is not {job} alone")
     return statement
 
 
 def _check_segment(entry: SegmentEntry, predicate: Predicate, registry: KeyRegistry) -> None:
     if entry.authenticated_by is not AuthenticatedBy.SIGNATURE:
         if not (entry.keyid is None and entry.statement is None and entry.signature is None):
-            raise _Refused(Reason.SEGMENT_MISMATCH, f"{entry.attempt} is said to be unsigned and has a signature")
+            raise _VerificationEnded(
+                Reason.SEGMENT_MISMATCH, f"{entry.attempt} is said to be unsigned and has a signature"
+            )
         return
     if entry.keyid is None or entry.statement is None or entry.signature is None:
-        raise _Refused(Reason.BAD_SEGMENT_SIGNATURE, f"{entry.attempt} is said to be signed and has no signature")
+        raise _VerificationEnded(
+            Reason.BAD_SEGMENT_SIGNATURE, f"{entry.attempt} is said to be signed and has no signature"
+        )
     key = _held(registry, entry.keyid, HolderKind.HOST, entry.host)
     _check_time(key, predicate.times.settled_ms)
     if not is_signed(pae(SEGMENT_PAYLOAD_TYPE, entry.statement), entry.signature, bytes.fromhex(key.public_key)):
-        raise _Refused(Reason.BAD_SEGMENT_SIGNATURE, f"the signature of {entry.attempt} is not by {entry.host}")
+        raise _VerificationEnded(
+            Reason.BAD_SEGMENT_SIGNATURE, f"the signature of {entry.attempt} is not by {entry.host}"
+        )
     try:
         segment = _decode_segment(entry.statement)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _Refused(Reason.SEGMENT_MISMATCH, f"what {entry.host} signed is no segment: {error}") from error
+        raise _VerificationEnded(Reason.SEGMENT_MISMATCH, f"what {entry.host} signed is no segment: {error}") from error
     said = {
         "job": predicate.job,
         "attempt": entry.attempt,
@@ -249,28 +263,28 @@ def _check_segment(entry: SegmentEntry, predicate: Predicate, registry: KeyRegis
     }
     for name, value in said.items():
         if getattr(segment, name) != value:
-            raise _Refused(
+            raise _VerificationEnded(
                 Reason.SEGMENT_MISMATCH,
                 f"{entry.attempt}: the host signed {name} {getattr(segment, name)!r}, the receipt says {value!r}",
             )
 
 
-def _check_frames(statement: Statement) -> None:
+def _check_frames(statement: InTotoStatement) -> None:
     predicate = statement.predicate
     job_id = ids.parse("job", predicate.job)
     assert job_id is not None, "checked with the statement"
     at, chain = 0, chain_start(job_id).hex()
     for entry in predicate.segments:
         if entry.first_frame != at or entry.end_frame < at:
-            raise _Refused(
+            raise _VerificationEnded(
                 Reason.FRAMES_DO_NOT_FOLLOW,
                 f"{entry.attempt} covers frames {entry.first_frame} to {entry.end_frame}; the next is {at}",
             )
         if entry.end_frame == at and entry.chain != chain:
-            raise _Refused(Reason.CHAIN_MISMATCH, f"{entry.attempt} has no frame and changes the hash")
+            raise _VerificationEnded(Reason.CHAIN_MISMATCH, f"{entry.attempt} has no frame and changes the hash")
         at, chain = entry.end_frame, entry.chain
     if chain != statement.subject[0].digest.sha256:
-        raise _Refused(Reason.CHAIN_MISMATCH, "the hash after the last segment is not the answer's")
+        raise _VerificationEnded(Reason.CHAIN_MISMATCH, "the hash after the last segment is not the answer's")
 
 
 def _count(units: list[UnitEntry], *, once: bool) -> int:
@@ -285,22 +299,26 @@ def _check_units(predicate: Predicate) -> None:
     names = [(unit.unit, unit.once) for unit in predicate.units]
     sides = [once for _, once in names]
     if len(set(sides)) < len(sides) or False not in sides:
-        raise _Refused(
+        raise _VerificationEnded(
             Reason.UNITS_DO_NOT_ADD_UP, "there is not one unit of what comes out, and at most one of what goes in"
         )
     for entry in predicate.segments:
         if [(unit.unit, unit.once) for unit in entry.units] != names:
-            raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, f"{entry.attempt} is counted in other units than the receipt")
+            raise _VerificationEnded(
+                Reason.UNITS_DO_NOT_ADD_UP, f"{entry.attempt} is counted in other units than the receipt"
+            )
     every = [*predicate.units, *(unit for entry in predicate.segments for unit in entry.units)]
     if min([unit.count for unit in every]) < 0:
-        raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, "a count of units is negative")
+        raise _VerificationEnded(Reason.UNITS_DO_NOT_ADD_UP, "a count of units is negative")
     delivered = sum([_count(entry.units, once=False) for entry in predicate.segments])
     billed = _count(predicate.units, once=False)
     if delivered != billed:
-        raise _Refused(Reason.UNITS_DO_NOT_ADD_UP, f"segments delivered {delivered} units, {billed} are billed")
+        raise _VerificationEnded(
+            Reason.UNITS_DO_NOT_ADD_UP, f"segments delivered {delivered} units, {billed} are billed"
+        )
     taken_in = _count(predicate.units, once=True)
     if taken_in > max([_count(entry.units, once=True) for entry in predicate.segments], default=0):
-        raise _Refused(
+        raise _VerificationEnded(
             Reason.UNITS_DO_NOT_ADD_UP, f"{taken_in} units of the input are billed, more than any host counted"
         )
 
@@ -314,7 +332,7 @@ def _costs(predicate: Predicate) -> dict[str, int]:
     for entry in predicate.segments:
         rate_in, rate_out = _rate(entry.units, once=True), _rate(entry.units, once=False)
         if not (0 <= rate_in <= most_in and 0 <= rate_out <= most_out):
-            raise _Refused(
+            raise _VerificationEnded(
                 Reason.AMOUNTS_DO_NOT_ADD_UP, f"the prices of {entry.attempt} are not within the agreed ones"
             )
         scaled = _count(entry.units, once=False) * rate_out
@@ -364,7 +382,7 @@ def _check_amounts(predicate: Predicate) -> None:
     )
     for holds, words in rules:
         if not holds:
-            raise _Refused(Reason.AMOUNTS_DO_NOT_ADD_UP, words)
+            raise _VerificationEnded(Reason.AMOUNTS_DO_NOT_ADD_UP, words)
 
 
 def _earned(predicate: Predicate, host: str) -> int:

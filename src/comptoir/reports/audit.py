@@ -15,7 +15,7 @@ DIFFERENCES_MAX = 1000
 """Differences given of each check; a house with more has one cause, not a thousand."""
 
 
-class Difference(msgspec.Struct, frozen=True):
+class AuditDifference(msgspec.Struct, frozen=True):
     """One thing that does not add up."""
 
     what: str
@@ -130,7 +130,7 @@ GROUP BY owner_id HAVING COUNT(*) <> MAX(number) - MIN(number) + 1
 """The same of accounts: (account's id, recorded, recomputed)."""
 
 
-async def audit(db: Database) -> list[Difference]:
+async def audit(db: Database) -> list[AuditDifference]:
     """Return what does not add up, as of one moment; empty means zero differences.
 
     About 25 us a stored job (a million on SQLite: 23 to 29 s, 95 MiB), in a thread: nobody waits for it.
@@ -141,21 +141,21 @@ async def audit(db: Database) -> list[Difference]:
     return await db.read_snapshot(differences)
 
 
-def differences(fetch: Fetch) -> list[Difference]:
+def differences(fetch: Fetch) -> list[AuditDifference]:
     """The same over a snapshot, or inside a transaction."""
     found = [
-        Difference(one.what, public("job", bytes.fromhex(one.subject)) if one.what == "settled" else one.subject,
+        AuditDifference(one.what, public("job", bytes.fromhex(one.subject)) if one.what == "settled" else one.subject,
                    str(one.recorded), str(one.recomputed))
         for one in ledger.differences(fetch)
     ]  # fmt: skip
     for what, sql in CHECKS.items():
         found += [
-            Difference(what, public("job", bytes(row[0])), str(row[1]), str(row[2]))
+            AuditDifference(what, public("job", bytes(row[0])), str(row[1]), str(row[2]))
             for row in fetch(f"{sql.strip()} LIMIT {DIFFERENCES_MAX}")
         ]
     for what, sql in ACCOUNT_CHECKS.items():
         found += [
-            Difference(what, bytes(row[0]).hex(), str(row[1]), str(row[2]))
+            AuditDifference(what, bytes(row[0]).hex(), str(row[1]), str(row[2]))
             for row in fetch(f"{sql.strip()} LIMIT {DIFFERENCES_MAX}")
         ]
     return found

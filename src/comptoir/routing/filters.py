@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from comptoir.kit.ids import public
 from comptoir.kit.money import TOKENS_PER_MTOK, cost_up
 from comptoir.routing.needs import Needs
-from comptoir.routing.types import Candidate, FilterCount, Refused, Spec
+from comptoir.routing.types import Candidate, FilterCount, FilterReport, Spec
 
 EXPLAINED_MAX = 1_000
 """Most hosts counted for one refusal: an impossible wish must not cost more than a few milliseconds."""
@@ -147,7 +147,7 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
 """Name and check of every filter, in the order they are told; a check answers the figure that failed, or ``None``."""
 
 
-def explain(spec: Spec, candidates: Iterable[Candidate], *, hosts: int | None = None) -> Refused:
+def explain(spec: Spec, candidates: Iterable[Candidate], *, hosts: int | None = None) -> FilterReport:
     """Count for every filter how many of *candidates* it turns away, with the first as example.
 
     Args:
@@ -169,4 +169,4 @@ def explain(spec: Spec, candidates: Iterable[Candidate], *, hosts: int | None = 
                 counts[name] += 1
                 examples.setdefault(name, f"{public('host', candidate.host_id)}: {why}")
     told = tuple(FilterCount(name, n, examples[name]) for name, n in counts.items() if n)
-    return Refused(spec.model, total if hosts is None else hosts, looked_at, told)
+    return FilterReport(spec.model, total if hosts is None else hosts, looked_at, told)

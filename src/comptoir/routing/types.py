@@ -178,7 +178,7 @@ class FilterCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class FilterReport:
     """Why nobody can run a job; a host is counted at every filter it fails."""
 
     model: str

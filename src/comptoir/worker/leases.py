@@ -39,7 +39,7 @@ class FrameTooBig(Exception):
     """An engine made a frame that no WebSocket message could carry."""
 
 
-class Lease:
+class WorkerLease:
     """One lease: its unacknowledged frames, the running hash over all of them, and how it ended."""
 
     __slots__ = (
@@ -209,8 +209,8 @@ class LeaseTable:
     """Every lease the worker holds, and which of them have something to send."""
 
     def __init__(self) -> None:
-        self._leases: dict[bytes, Lease] = {}
-        self._dirty: deque[Lease] = deque()
+        self._leases: dict[bytes, WorkerLease] = {}
+        self._dirty: deque[WorkerLease] = deque()
         self._forgotten: OrderedDict[bytes, None] = OrderedDict()
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
@@ -222,10 +222,10 @@ class LeaseTable:
     def __len__(self) -> int:
         return len(self._leases)
 
-    def __iter__(self) -> Iterator[Lease]:
+    def __iter__(self) -> Iterator[WorkerLease]:
         return iter(list(self._leases.values()))
 
-    def get(self, lease: bytes) -> Lease | None:
+    def get(self, lease: bytes) -> WorkerLease | None:
         """Return a held lease."""
         return self._leases.get(lease)
 
@@ -233,16 +233,16 @@ class LeaseTable:
         """Whether the lease is held, or was until lately."""
         return lease in self._leases or lease in self._forgotten
 
-    def open(self, job: Job) -> Lease:
+    def open(self, job: Job) -> WorkerLease:
         """Begin to hold a lease that is not held yet."""
         assert job.lease not in self._leases
-        held = Lease(job, window=self.window)
+        held = WorkerLease(job, window=self.window)
         self._leases[job.lease] = held
         self._empty.clear()
         self.running += 1
         return held
 
-    def close(self, held: Lease, closing: Done | Fail) -> bool:
+    def close(self, held: WorkerLease, closing: Done | Fail) -> bool:
         """Say how a lease ended. False (and no change) when it had ended before or is no longer held."""
         if held.closing is not None or self._leases.get(held.lease) is not held:
             return False
@@ -253,7 +253,7 @@ class LeaseTable:
             self.forget(next(one.lease for one in self._leases.values() if one.closing is not None))
         return True
 
-    def abandon(self, held: Lease, closing: Fail) -> None:
+    def abandon(self, held: WorkerLease, closing: Fail) -> None:
         """End a lease whose frames can't be delivered any more: only *closing* is still sent."""
         held.ack(held.end_seq)
         if held.closing is None:
@@ -262,7 +262,7 @@ class LeaseTable:
         held.closing_sent = False
         self.touch(held)
 
-    def forget(self, lease: bytes) -> Lease | None:
+    def forget(self, lease: bytes) -> WorkerLease | None:
         """Stop holding a lease and return it; None when it was not held."""
         held = self._leases.pop(lease, None)
         if held is None:
@@ -282,7 +282,7 @@ class LeaseTable:
         for held in self._leases.values():
             held.set_window(window)
 
-    def touch(self, held: Lease) -> None:
+    def touch(self, held: WorkerLease) -> None:
         """Note that *held* has something to send."""
         if not held.dirty:
             held.dirty = True

@@ -30,7 +30,7 @@ from comptoir.link import (
 )
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
 from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
-from comptoir.worker.leases import FrameTooBig, Lease, LeaseTable, chain_of
+from comptoir.worker.leases import FrameTooBig, LeaseTable, WorkerLease, chain_of
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class JobRunner:
         if held.closing is None:
             self._lost(held, "the coordinator no longer knows the lease")
 
-    def frames_gone(self, held: Lease) -> None:
+    def frames_gone(self, held: WorkerLease) -> None:
         """End a lease whose coordinator asks for frames that it has acknowledged before: nobody has them any more."""
         fail = Fail(held.lease, "frames_gone", "the coordinator lost frames it had acknowledged", "coordinator")
         self._table.abandon(held, fail)
@@ -158,7 +158,7 @@ class JobRunner:
             await asyncio.wait(list(self._tasks.values()), timeout=ENGINE_END_S)
         return count
 
-    def _lost(self, held: Lease, why: str) -> None:
+    def _lost(self, held: WorkerLease, why: str) -> None:
         self._on_event(JobFailed(public("job", held.job_id), "lease_lost", why, "host"))
 
     def _stop(self, lease: bytes) -> None:
@@ -167,7 +167,7 @@ class JobRunner:
         if task is not None and not task.cancelling():
             task.cancel()
 
-    async def _run(self, held: Lease, engine: Engine, job: Job, left_s: float) -> None:
+    async def _run(self, held: WorkerLease, engine: Engine, job: Job, left_s: float) -> None:
         self._on_event(JobStarted(public("job", job.job_id), job.model, job.kind))
         expiry = asyncio.get_running_loop().call_later(left_s, self._expire, held)
         request = EngineRequest(
@@ -196,7 +196,9 @@ class JobRunner:
             expiry.cancel()
             await _close(stream, engine.name)
 
-    async def _pump(self, held: Lease, stream: AsyncIterator[Frame | Finish], *, max_tokens: int) -> Finish | None:
+    async def _pump(
+        self, held: WorkerLease, stream: AsyncIterator[Frame | Finish], *, max_tokens: int
+    ) -> Finish | None:
         """Move frames from the engine into the lease until `Finish`; wait where the window is full.
 
         More than *max_tokens* (> 0) nobody pays for: an engine that goes on beyond is cut off with ``length``.
@@ -227,12 +229,12 @@ class JobRunner:
                 await asyncio.sleep(0)
         return None
 
-    def _expire(self, held: Lease) -> None:
+    def _expire(self, held: WorkerLease) -> None:
         if held.closing is None:
             self._fail(held, EngineError("deadline", "the engine was not done when the job's deadline passed"))
             self._stop(held.lease)
 
-    def _fail(self, held: Lease, error: EngineError) -> None:
+    def _fail(self, held: WorkerLease, error: EngineError) -> None:
         message = error.message[:ERROR_MESSAGE_MAX]
         # Half a JSON document helps nobody, so a body that is too long is left out whole.
         body = error.body if len(error.body) <= ERROR_BODY_MAX else b""
@@ -240,7 +242,7 @@ class JobRunner:
         if self._table.close(held, fail):
             self._on_event(JobFailed(public("job", held.job_id), error.code, message, error.fault))
 
-    def _signed(self, held: Lease, finish: Finish) -> Done:
+    def _signed(self, held: WorkerLease, finish: Finish) -> Done:
         """Return the closing message with the host's signature over everything this lease delivered."""
         usage = finish.usage
         segment = Segment(

@@ -48,14 +48,14 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str | None = None
 
 
-class Registered(msgspec.Struct, frozen=True):
+class RegistrationAnswer(msgspec.Struct, frozen=True):
     """What the coordinator answers (among other things)."""
 
     host_id: str
     api_key: str
 
 
-class _Refused(msgspec.Struct):
+class _RefusalBody(msgspec.Struct):
     error: object = None
     detail: object = None
     message: object = None
@@ -77,7 +77,7 @@ def offer_json(offer: ModelOffer) -> dict[str, object]:
     return {**spelled, **card}
 
 
-async def register(url: str, registration: Registration, *, owner_key: str | None = None) -> Registered:
+async def register(url: str, registration: Registration, *, owner_key: str | None = None) -> RegistrationAnswer:
     """Register with the coordinator at *url*, for the owner of *owner_key* if given.
 
     Raises:
@@ -107,14 +107,14 @@ async def register(url: str, registration: Registration, *, owner_key: str | Non
     if status not in (200, 201):
         raise RegistrationRefused(_refusal(address, status, body), status=status)
     try:
-        return msgspec.json.decode(body, type=Registered)
+        return msgspec.json.decode(body, type=RegistrationAnswer)
     except msgspec.DecodeError as error:
         raise RegistrationRefused(f"{address} answered without a host id and key: {error}", status=status) from error
 
 
 def _refusal(address: str, status: int, body: bytes) -> str:
     try:
-        said = msgspec.json.decode(body, type=_Refused)
+        said = msgspec.json.decode(body, type=_RefusalBody)
         reason = msgspec.json.encode(said.error or said.detail or said.message).decode()
     except msgspec.DecodeError:
         reason = body[:500].decode(errors="replace")

@@ -275,7 +275,7 @@ class _Worker:
 
     async def _look(self, uplink: Uplink) -> None:
         try:
-            await uplink.telling.look()
+            await uplink.telling.refresh()
         except Exception:  # A third-party engine's bug in telling must not end the refreshing.
             _log.exception("asking the containers for their resources failed")
 

@@ -42,9 +42,9 @@ from comptoir.worker.addresses import Addresses
 from comptoir.worker.backoff import Backoff
 from comptoir.worker.errors import KeyRefused, LinkRefused
 from comptoir.worker.events import Connected, OnEvent, Reconnecting, ignore
-from comptoir.worker.leases import Lease, LeaseTable
+from comptoir.worker.leases import LeaseTable, WorkerLease
 from comptoir.worker.link_watch import LinkWatch
-from comptoir.worker.telling import Telling
+from comptoir.worker.resource_reporter import ResourceReporter
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ LEAVE_S = 0.05
 """The same for a coordinator that has fallen silent: it will not answer."""
 
 
-class Jobs(Protocol):
+class JobSink(Protocol):
     """What the uplink hands incoming messages to (the job loop)."""
 
     host_id: str
@@ -86,7 +86,7 @@ class Jobs(Protocol):
     def cancel(self, message: Cancel) -> None: ...
     def settled(self, message: Settled) -> None: ...
     def drop(self, lease: bytes) -> None: ...
-    def frames_gone(self, held: Lease) -> None: ...
+    def frames_gone(self, held: WorkerLease) -> None: ...
 
 
 class _Lost(Exception):
@@ -107,7 +107,7 @@ class Uplink:
         key: str,
         software: str,
         table: LeaseTable,
-        jobs: Jobs,
+        jobs: JobSink,
         on_event: OnEvent = ignore,
         backoff: Backoff | None = None,
         clock: Clock | None = None,
@@ -121,7 +121,7 @@ class Uplink:
         self._key = key
         self._software = software
         self._table = table
-        self.telling = Telling(wake=table.nudge)
+        self.telling = ResourceReporter(wake=table.nudge)
         """What the containers say of themselves, for this link."""
         self._jobs = jobs
         self._on_event = on_event

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from comptoir.cli.cluster.child import Part
+from comptoir.cli.cluster.child import ClusterProcess
 from comptoir.cli.cluster.postgres import SOCKET_PATH_BYTES_MAX, LocalPostgres, socket_folder
 from comptoir.cli.cluster.redis import LocalRedis
 from comptoir.cli.failure import Failure
@@ -20,7 +20,7 @@ from tests.cli.conftest import clean_environment
 
 
 @asynccontextmanager
-async def started(part: Part) -> AsyncIterator[None]:
+async def started(part: ClusterProcess) -> AsyncIterator[None]:
     """Start *part*; it is gone afterwards."""
     try:
         await part.start()

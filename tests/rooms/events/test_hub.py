@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from comptoir.events import Draining, Event, EventHub, HostFree, JobAccepted, Missed
+from comptoir.events import CoordinatorDraining, Event, EventHub, HostFree, JobAccepted, Missed
 
 ANN, BOB = b"a" * 16, b"b" * 16
 
@@ -20,7 +20,7 @@ class TestSubscribe:
         hub.subscribe(HostFree, told.append)
 
         hub.publish(HostFree(ANN))
-        hub.publish(Draining(1))
+        hub.publish(CoordinatorDraining(1))
 
         assert told == [HostFree(ANN)]
 
@@ -80,7 +80,7 @@ class TestHeard:
 
         end = hub.subscribe(HostFree, lambda event: None)
         assert hub.heard(HostFree)
-        assert not hub.heard(Draining)
+        assert not hub.heard(CoordinatorDraining)
 
         end()
         assert not hub.heard(HostFree)
@@ -89,12 +89,12 @@ class TestHeard:
 class TestListen:
     async def test_what_came_is_read_in_order(self) -> None:
         hub = EventHub()
-        with hub.listen(HostFree, Draining) as reader:
+        with hub.listen(HostFree, CoordinatorDraining) as reader:
             hub.publish(HostFree(ANN))
-            hub.publish(Draining(2))
+            hub.publish(CoordinatorDraining(2))
 
             assert await reader.next() == HostFree(ANN)
-            assert await reader.next() == Draining(2)
+            assert await reader.next() == CoordinatorDraining(2)
 
     async def test_a_reader_waits_for_what_is_to_come(self) -> None:
         hub = EventHub()
@@ -109,22 +109,27 @@ class TestListen:
 
     async def test_a_slow_one_loses_the_oldest_and_reads_how_many(self) -> None:
         hub = EventHub()
-        with hub.listen(Draining, waiting_max=3) as reader:
+        with hub.listen(CoordinatorDraining, waiting_max=3) as reader:
             for number in range(10):
-                hub.publish(Draining(number))
+                hub.publish(CoordinatorDraining(number))
 
-            assert [await reader.next() for _ in range(4)] == [Missed(7), Draining(7), Draining(8), Draining(9)]
-            hub.publish(Draining(10))
-            assert await reader.next() == Draining(10)
+            assert [await reader.next() for _ in range(4)] == [
+                Missed(7),
+                CoordinatorDraining(7),
+                CoordinatorDraining(8),
+                CoordinatorDraining(9),
+            ]
+            hub.publish(CoordinatorDraining(10))
+            assert await reader.next() == CoordinatorDraining(10)
 
     async def test_nothing_more_comes_to_one_that_is_closed(self) -> None:
         hub = EventHub()
-        with hub.listen(Draining) as reader:
-            hub.publish(Draining(1))
-        hub.publish(Draining(2))
+        with hub.listen(CoordinatorDraining) as reader:
+            hub.publish(CoordinatorDraining(1))
+        hub.publish(CoordinatorDraining(2))
 
-        assert await reader.next() == Draining(1)
-        assert not hub.heard(Draining)
+        assert await reader.next() == CoordinatorDraining(1)
+        assert not hub.heard(CoordinatorDraining)
 
 
 class TestListenFor:

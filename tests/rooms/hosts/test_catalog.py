@@ -1,6 +1,6 @@
 """The catalog: what hosts say of their containers, counted as they come, change and go."""
 
-from comptoir.hosts import Catalog, ContainerAccess, Entry, container_access
+from comptoir.hosts import AccessRequest, Catalog, ContainerAccess, container_access
 from comptoir.kinds import Kinds
 from comptoir.link import ContainerCard, ModelOffer
 
@@ -78,9 +78,13 @@ class TestResources:
 
 class TestToldApart:
     def test_callers_count_only_where_some_host_lets_in_only_some(self) -> None:
-        catalog, near, far = Catalog(Kinds()), Entry("10.1.1.1", enters=True), Entry("11.1.1.1", enters=True)
+        catalog, near, far = (
+            Catalog(Kinds()),
+            AccessRequest("10.1.1.1", enters=True),
+            AccessRequest("11.1.1.1", enters=True),
+        )
         catalog.change_access("a", None, OPEN)
-        assert catalog.told_apart("a", near) == catalog.told_apart("a", far) == Entry(enters=True)
+        assert catalog.told_apart("a", near) == catalog.told_apart("a", far) == AccessRequest(enters=True)
 
         catalog.change_access("a", None, NEAR)
         assert (catalog.told_apart("a", near), catalog.told_apart("a", far)) == (near, far)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comptoir.events import EventHub, HostChanged, HostFree, OfferChanged
+from comptoir.events import EventHub, HostChanged, HostFree, HostOfferChanged
 from comptoir.hosts import (
     ACTIVE,
     DONE,
@@ -146,7 +146,7 @@ class TestPresence:
         fleet = Fleet(clock, events=events)
         told: list[object] = []
         events.subscribe(HostChanged, told.append)
-        events.subscribe(OfferChanged, told.append)
+        events.subscribe(HostOfferChanged, told.append)
 
         make_active(fleet, make_row(slots=1))
         fleet.replace_offer(ONE, (make_offer(),), 2)
@@ -154,7 +154,7 @@ class TestPresence:
         fleet.drain(ONE)
 
         now = clock.now_ms()
-        assert told == [HostChanged(ONE, now, ACTIVE), OfferChanged(ONE, now), HostChanged(ONE, now, DRAINING)]
+        assert told == [HostChanged(ONE, now, ACTIVE), HostOfferChanged(ONE, now), HostChanged(ONE, now, DRAINING)]
 
     def test_unknown_hosts_are_refused(self) -> None:
         with pytest.raises(UnknownHost):

@@ -11,7 +11,7 @@ from comptoir.jobs import (
     TABLES,
     AttemptState,
     Fault,
-    Finish,
+    FinishRow,
     JobRow,
     Jobs,
     JobState,
@@ -60,8 +60,8 @@ def make_start(job_id: bytes, *, event_seq: int = 1) -> Start:
 
 def make_finish(
     start: Start, *, state: JobState = JobState.COMPLETED, frames: bytes = b"", event_seq: int = 2
-) -> Finish:
-    return Finish(
+) -> FinishRow:
+    return FinishRow(
         job_id=start.job_id, state=state, at_ms=9, event_seq=event_seq, attempt_id=start.attempt_id,
         attempt_state=AttemptState.DONE, host_id=HOST, end_frame=3, input_count=4, output_count=5, cost_uusd=6,
         paid_uusd=5, finish_reason="stop", fault=Fault.NONE, error_code="", error_message="", chain=b"c", signature=b"s",

@@ -17,10 +17,10 @@ from comptoir.ledger import (
     TABLES,
     UNNAMED,
     Book,
-    Difference,
     HoldMismatch,
     InsufficientCredit,
     Ledger,
+    LedgerDifference,
     UnknownAccount,
     audit,
 )
@@ -271,4 +271,4 @@ class TestAudit:
     async def test_it_names_whom_and_both_figures(self, ledger: Ledger, database: Database) -> None:
         await database.run(lambda tx: tx.execute("UPDATE accounts SET held_uusd = 5 WHERE kind = 'buyer'"))
 
-        assert await audit(database) == [Difference("held", BUYER.hex(), 5, 0)]
+        assert await audit(database) == [LedgerDifference("held", BUYER.hex(), 5, 0)]

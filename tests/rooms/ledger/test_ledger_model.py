@@ -464,7 +464,7 @@ class TestLedger:
 
         def stingy(self: Book, **named: Any) -> tuple[bytes, ...]:
             done = settle(self, **named)
-            for line in self._lines.values():
+            for line in self._entries.values():
                 line.set_aside += line.kind == "buyer"
             return done
 

@@ -13,7 +13,7 @@ import pytest
 from comptoir.kinds import Kinds
 from comptoir.link import ContainerCard, Frame, ModelOffer, Usage
 from comptoir.worker.engines import container_http
-from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, Tells
+from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, ReportsResources
 from comptoir.worker.engines.container import ContainerEngine, checked_spec
 from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.container_wire import STOPPED
@@ -421,7 +421,7 @@ class TestModels:
 class TestTells:
     async def test_what_it_says_of_itself_is_passed_on_word_for_word(self) -> None:
         async with serve_container() as container, running(container) as engine:
-            assert isinstance(engine, Tells)
+            assert isinstance(engine, ReportsResources)
             assert await engine.resources() == {"shout": RESOURCES}
 
     @pytest.mark.parametrize("said", [None, b"<html>", b'"' + b"x" * 70_000 + b'"'])

@@ -108,22 +108,22 @@ class TestContract:
     async def test_every_cut_gives_the_uninterrupted_answer(self, subject: Subject) -> None:
         for question in subject.questions:
             whole = await say(subject, question)
-            for cut in range(1, len(whole.frames) + 1):
-                before = whole.frames[:cut]
+            for delivered in range(1, len(whole.frames) + 1):
+                before = whole.frames[:delivered]
                 rest = await say(subject, question, before)
 
-                assert "".join(frame.text for frame in before) + rest.text == whole.text, (question, cut)
+                assert "".join(frame.text for frame in before) + rest.text == whole.text, (question, delivered)
                 assert rest.finish.finish_reason == whole.finish.finish_reason
 
     async def test_a_segment_counts_its_own_tokens_and_the_buyers_prompt(self, subject: Subject) -> None:
         for question in subject.questions:
             whole = await say(subject, question)
-            for cut in range(1, len(whole.frames)):
-                rest = await say(subject, question, whole.frames[:cut])
+            for delivered in range(1, len(whole.frames)):
+                rest = await say(subject, question, whole.frames[:delivered])
                 counted = rest.finish.usage
 
                 assert counted.billed(rest.tokens) == rest.tokens
-                assert counted.prompt_tokens == whole.finish.usage.prompt_tokens, (question, cut)
+                assert counted.prompt_tokens == whole.finish.usage.prompt_tokens, (question, delivered)
                 if counted.details:
                     details = msgspec.json.decode(counted.details)
                     assert details["completion_tokens"] == counted.completion_tokens
@@ -135,8 +135,8 @@ class TestContract:
         whole = await say(subject, question, **{name: 9})
         assert (whole.tokens, whole.finish.finish_reason) == (9, "length")
 
-        for cut in range(1, len(whole.frames) + 1):
-            before = whole.frames[:cut]
+        for delivered in range(1, len(whole.frames) + 1):
+            before = whole.frames[:delivered]
             rest = await say(subject, question, before, **{name: 9})
             assert "".join(frame.text for frame in before) + rest.text == whole.text
             assert rest.tokens + sum(frame.tokens for frame in before) <= 9
@@ -160,11 +160,11 @@ class TestContract:
         place = len(text) // 2
         stop = text[place : place + 9]
         end = text.index(stop)
-        for cut in range(1, len(whole)):
-            said = "".join(frame.text for frame in whole[:cut])
+        for delivered in range(1, len(whole)):
+            said = "".join(frame.text for frame in whole[:delivered])
             if stop in said:
                 break
-            rest = await say(subject, question, whole[:cut], stop=[stop])
+            rest = await say(subject, question, whole[:delivered], stop=[stop])
             assert (said + rest.text)[:end] == text[:end]
             # Nothing is said beyond what was delivered of the stop string itself.
             assert len(said + rest.text) <= max(end, len(said))
@@ -173,8 +173,8 @@ class TestContract:
     async def test_frames_hold_whole_characters(self, subject: Subject) -> None:
         for question in subject.questions:
             whole = await say(subject, question)
-            for cut in range(1, len(whole.frames)):
-                rest = await say(subject, question, whole.frames[:cut])
+            for delivered in range(1, len(whole.frames)):
+                rest = await say(subject, question, whole.frames[:delivered])
                 assert "\ufffd" not in rest.text
 
     @pytest.mark.parametrize(

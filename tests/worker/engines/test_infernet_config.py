@@ -9,7 +9,7 @@ import pytest
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.container_spec import ContainerSpec, Managed
 from comptoir.worker.engines.infernet_config import CONFIG_BYTES_MAX, NOT_NEEDED, parse, read_config, translate
-from comptoir.worker.engines.infernet_container import _READERS, Verdict
+from comptoir.worker.engines.infernet_container import _READERS, KeyVerdict
 from comptoir.worker.engines.infernet_values import BadValue
 
 ASSET = "0x" + "aB" * 20
@@ -65,7 +65,7 @@ def one(managed: bool = False, **fields: Any) -> dict[str, Any]:
 
 def refusals(document: dict[str, Any]) -> dict[str, str]:
     """Return what is refused, and why."""
-    return {found.path: found.why for found in translate(document).findings if found.verdict is Verdict.REFUSED}
+    return {found.path: found.why for found in translate(document).findings if found.verdict is KeyVerdict.REFUSED}
 
 
 class TestWholeFile:
@@ -89,7 +89,7 @@ class TestWholeFile:
                 managed=Managed(image="example/llama:2", port=3001, gpu=True, **login),
             ),
         )  # fmt: skip
-        assert [found for found in translation.findings if found.verdict is Verdict.REFUSED] == []
+        assert [found for found in translation.findings if found.verdict is KeyVerdict.REFUSED] == []
 
     def test_no_secret_is_in_what_is_said_of_it(self) -> None:
         translation = translate(parse(json.dumps(SAMPLE).encode()))
@@ -114,7 +114,7 @@ class TestWholeFile:
         lines = translate(document).lines()
 
         assert [line.partition(":")[0] for line in lines] == sorted(
-            (line.partition(":")[0] for line in lines), key=[str(verdict) for verdict in Verdict].index
+            (line.partition(":")[0] for line in lines), key=[str(verdict) for verdict in KeyVerdict].index
         )
         assert "used: containers[1]: id, image, port, external, gpu" in lines
         assert f"not needed: redis: {NOT_NEEDED['redis']}" in lines
@@ -282,7 +282,7 @@ class TestNotManaged:
 
         found = {found.path: found for found in translate(one(**{key: value[key]})).findings}
 
-        assert found[f"containers[0].{key}"].verdict is Verdict.NOT_NEEDED
+        assert found[f"containers[0].{key}"].verdict is KeyVerdict.NOT_NEEDED
 
     def test_an_image_need_not_be_known(self) -> None:
         assert len(translate({"manage_containers": False, "containers": [{"id": "a", "url": "http://h:1"}]}).specs) == 1

@@ -11,7 +11,7 @@ from comptoir.link import Frame
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
 from comptoir.worker.engines.llamacpp_answers import Item, Outbox, ToolAnswer
 from comptoir.worker.engines.llamacpp_request import read_ask
-from comptoir.worker.engines.llamacpp_server import Chunk
+from comptoir.worker.engines.llamacpp_server import LlamaChunk
 
 TOOL = {"type": "function", "function": {"name": "light", "parameters": {"type": "object"}}}
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "light", "arguments": '{"on":'}}
@@ -39,11 +39,11 @@ class ScriptedServer:
     def __init__(self) -> None:
         self.asked: dict[str, Any] = {}
 
-    def stream(self, request: dict[str, Any], on_chunk: Callable[[Chunk], bool], *, chat: bool) -> None:
+    def stream(self, request: dict[str, Any], on_chunk: Callable[[LlamaChunk], bool], *, chat: bool) -> None:
         assert chat
         self.asked = request
         for recorded in RECORDED:
-            if on_chunk(msgspec.convert(recorded, Chunk)):
+            if on_chunk(msgspec.convert(recorded, LlamaChunk)):
                 return
 
 

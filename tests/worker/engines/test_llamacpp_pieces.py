@@ -2,7 +2,7 @@
 
 import pytest
 
-from comptoir.worker.engines.llamacpp_pieces import Piece, StopScanner
+from comptoir.worker.engines.llamacpp_pieces import LlamaPiece, StopScanner
 
 
 def scanned(before: str, stops: tuple[str, ...], *texts: str) -> tuple[str, bool]:
@@ -10,7 +10,7 @@ def scanned(before: str, stops: tuple[str, ...], *texts: str) -> tuple[str, bool
     scanner = StopScanner(stops, before=before)
     said = ""
     for text in texts:
-        said += "".join(piece.text for piece in scanner.feed(Piece(text, 1, None)))
+        said += "".join(piece.text for piece in scanner.feed(LlamaPiece(text, 1, None)))
         if scanner.hit:
             return said, True
     return said + "".join(piece.text for piece in scanner.rest()), False

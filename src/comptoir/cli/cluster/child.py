@@ -19,7 +19,7 @@ LOOK_S = 0.03
 """Pause between two looks at something that can only be looked at: a server that begins to answer, a process that ends."""
 
 
-class Part:
+class ClusterProcess:
     """One server process of the cluster; a subclass says how it starts and how it ends in order.
 
     All processes end when this one ends, however it ends (``PR_SET_PDEATHSIG``, so Linux only). The kernel means the

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from comptoir.cli.cluster.child import Deadline, Part
+from comptoir.cli.cluster.child import ClusterProcess, Deadline
 from comptoir.cli.failure import Exit
 
 START_WITHIN_S = 60.0
@@ -33,7 +33,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Coordinator(Part):
+class Coordinator(ClusterProcess):
     """Coordinator *number* of a trading post in *data*; it keeps its port when it is started again."""
 
     def __init__(

@@ -18,7 +18,7 @@ from comptoir.cli import STARTED_S
 from comptoir.cli.cluster.local import LocalCluster
 from comptoir.cli.config import kinds_from
 from comptoir.cli.failure import Failure
-from comptoir.cli.greeting import ByTheRun, Greeting, OnOffer, Seen, keyless
+from comptoir.cli.greeting import ByTheRun, Greeting, OnOffer, SeenHost, keyless
 from comptoir.cli.local_worker import STOP_WITHIN_S, LocalWorker, move_state
 from comptoir.cli.quickstart import Quickstart, read_quickstart, write_quickstart
 from comptoir.cli.screen import facts, out
@@ -48,7 +48,7 @@ class Launch:
         self._options = member_options
         self._folder = settings.data_path()
         self._data_flag = "" if self._folder == Path(DEFAULT_DATA).resolve() else str(self._folder)
-        self._said = Said(out(), kinds_from(settings.kinds))
+        self._greeting = ClusterGreeting(out(), kinds_from(settings.kinds))
         self._workers: list[LocalWorker] = []
         self._signalled = asyncio.Event()
 
@@ -63,27 +63,27 @@ class Launch:
         fresh = not (self._folder / "signing.key").exists()
         cluster = LocalCluster(
             self._folder, coordinators=self._count, listener=bind(settings), database=settings.database, bus=settings.bus,
-            options=self._options, drain_s=settings.drain_s, on_event=self._said.part_event,
+            options=self._options, drain_s=settings.drain_s, on_event=self._greeting.part_event,
         )  # fmt: skip
         self._listen_to_signals(cluster)
         news: asyncio.Task[None] | None = None
         try:
             if await self._started(cluster):
                 known = self._known(cluster)
-                self._said.standing(
+                self._greeting.standing(
                     cluster, self._folder, fresh=fresh, took_s=time.monotonic() - STARTED_S, without_key=keyless(settings)
                 )  # fmt: skip
                 news = asyncio.create_task(self._tell_news(cluster, known))
                 self._start_workers(cluster, known)
                 await self._signalled.wait()
-                self._said.ending()
+                self._greeting.ending()
         finally:
             if news is not None:
                 news.cancel()
             await asyncio.gather(*(one.stop(within_s=settings.drain_s + STOP_WITHIN_S) for one in self._workers))
             await cluster.stop()
             self._listen_no_more()
-        self._said.stopped(STARTED_S)
+        self._greeting.stopped(STARTED_S)
 
     async def _started(self, cluster: LocalCluster) -> bool:
         """Start *cluster*; false when a signal came first."""
@@ -137,7 +137,7 @@ class Launch:
                 arguments.append("--no-discover")
             move_state(state, known.url)
             worker = LocalWorker(
-                arguments, url=known.url, key=known.admin_key, on_event=self._said.of_worker(f"worker {number}")
+                arguments, url=known.url, key=known.admin_key, on_event=self._greeting.of_worker(f"worker {number}")
             )
             self._workers.append(worker)
             worker.start()
@@ -149,17 +149,17 @@ class Launch:
             while True:
                 urls = [one.url for one in cluster.coordinators if one.pid]
                 found = await asyncio.gather(*(_asked(session, url) for url in urls))
-                self._said.hosts_changed(_hosts([one.hosts for one in found]))
-                self._said.paste(
+                self._greeting.hosts_changed(_hosts([one.hosts for one in found]))
+                self._greeting.paste(
                     url=known.url, key=known.key, models=_most([one.models for one in found]), data=self._data_flag
                 )
                 if any(one.hosts for one in found):
                     containers = _most([one.containers for one in found])
-                    self._said.containers_changed(containers, url=known.url, key=known.key)
+                    self._greeting.containers_changed(containers, url=known.url, key=known.key)
                 await asyncio.sleep(LOOK_S)
 
 
-class Said(Greeting):
+class ClusterGreeting(Greeting):
     """Prints what is news about a cluster."""
 
     def part_event(self, name: str, kind: str, event: dict[str, Any]) -> None:
@@ -227,23 +227,23 @@ def _from_here(url: str) -> str:
     return url
 
 
-class View(NamedTuple):
+class CoordinatorView(NamedTuple):
     """What one coordinator sees."""
 
-    hosts: Sequence[Seen] = ()
+    hosts: Sequence[SeenHost] = ()
     models: Sequence[OnOffer] = ()
     containers: Sequence[ByTheRun] = ()
 
 
-async def _asked(session: aiohttp.ClientSession, url: str) -> View:
+async def _asked(session: aiohttp.ClientSession, url: str) -> CoordinatorView:
     """Return what one coordinator sees; nothing when it doesn't answer."""
     try:
         hosts, models, containers = [
             await _json(session, f"{url}/house/{what}") for what in ("hosts", "models", "containers")
         ]
-        return View(
+        return CoordinatorView(
             [
-                Seen(one["id"], one["status"], one["gpu"], [offer["name"] for offer in one["models"]])
+                SeenHost(one["id"], one["status"], one["gpu"], [offer["name"] for offer in one["models"]])
                 for one in hosts["hosts"]
             ],
             [
@@ -259,7 +259,7 @@ async def _asked(session: aiohttp.ClientSession, url: str) -> View:
         )  # fmt: skip
     except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
         # It starts, stops, or was paused by somebody who tries what happens then.
-        return View()
+        return CoordinatorView()
 
 
 async def _json(session: aiohttp.ClientSession, url: str) -> Any:
@@ -267,9 +267,9 @@ async def _json(session: aiohttp.ClientSession, url: str) -> Any:
         return await answer.json()
 
 
-def _hosts(views: Sequence[Sequence[Seen]]) -> list[Seen]:
+def _hosts(views: Sequence[Sequence[SeenHost]]) -> list[SeenHost]:
     """Put together what coordinators see; the one that a host is linked to knows best that it is active."""
-    found: dict[str, Seen] = {}
+    found: dict[str, SeenHost] = {}
     for view in views:
         for host in view:
             if host.id not in found or host.status == "active":

@@ -8,7 +8,7 @@ from typing import Any
 
 from comptoir.app import BACKLOG, DATA_MODE
 from comptoir.cli.cluster.balancer import Balancer
-from comptoir.cli.cluster.child import Part
+from comptoir.cli.cluster.child import ClusterProcess
 from comptoir.cli.cluster.coordinator import Coordinator, OnEvent
 from comptoir.cli.cluster.postgres import LocalPostgres
 from comptoir.cli.cluster.redis import LocalRedis
@@ -91,7 +91,7 @@ class LocalCluster:
         self.coordinators = [
             Coordinator(
                 number, data=self.data, database=self.database, bus=self.bus, options=self._options, drain_s=self._drain_s,
-                on_event=self._said,
+                on_event=self._part_event,
             )
             for number in range(1, self._wanted + 1)
         ]  # fmt: skip
@@ -121,11 +121,11 @@ class LocalCluster:
             one.stopping = True
             one.kill()
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[ClusterProcess]:
         """Return every process of the cluster but workers."""
         return [part for part in (self.postgres, self.redis, *self.coordinators) if part is not None]
 
-    async def _start(self, part: Part) -> None:
+    async def _start(self, part: ClusterProcess) -> None:
         self._on_event(part.name, "Starting", {})
         began_s = asyncio.get_running_loop().time()
         await part.start()
@@ -135,7 +135,7 @@ class LocalCluster:
         if self._supervised:
             self._keepers.append(asyncio.create_task(self._keep(part)))
 
-    async def _keep(self, part: Part) -> None:
+    async def _keep(self, part: ClusterProcess) -> None:
         """Start *part* again whenever it dies, with a back-off."""
         loop = asyncio.get_running_loop()
         wait_s, began_s = BACKOFF_FIRST_S, loop.time()
@@ -170,7 +170,7 @@ class LocalCluster:
                 self.balancer.pass_by(one.address, for_s=0.0 if fine else PASSED_BY_S)
             await asyncio.sleep(CHECKED_EVERY_S)
 
-    def _said(self, name: str, kind: str, facts: dict[str, Any]) -> None:
+    def _part_event(self, name: str, kind: str, facts: dict[str, Any]) -> None:
         if kind == "Draining":
             part = next(one for one in self.coordinators if one.name == name)
             # It refuses jobs from now on; the others do not.

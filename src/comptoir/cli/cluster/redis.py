@@ -5,7 +5,7 @@ import importlib.util
 import signal
 from pathlib import Path
 
-from comptoir.cli.cluster.child import LOOK_S, Deadline, Part
+from comptoir.cli.cluster.child import LOOK_S, ClusterProcess, Deadline
 from comptoir.cli.cluster.postgres import socket_folder
 from comptoir.cli.failure import Failure
 
@@ -16,7 +16,7 @@ MEMORY_MAX = "256mb"
 """What the inboxes may hold at most; Redis then refuses writes, and the bus counts as lost."""
 
 
-class LocalRedis(Part):
+class LocalRedis(ClusterProcess):
     """A Redis server with its socket and log in *folder*; `url` is its address."""
 
     def __init__(self, folder: Path, *, log: Path | None = None) -> None:

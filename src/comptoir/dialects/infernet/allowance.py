@@ -10,7 +10,7 @@ from comptoir.ledger import UNNAMED
 DAY_MS = 24 * 3600 * 1000
 
 
-class Allowance(State):
+class AnonymousAllowance(State):
     """How far the day's allowance is given."""
 
     def __init__(self, core: Core) -> None:
@@ -24,7 +24,7 @@ async def allow_anonymous(core: Core) -> bytes:
     Raises:
         Unavailable: it has to be filled up, and the database is out of reach.
     """
-    given, now_ms = core.state(Allowance), core.clock.now_ms()
+    given, now_ms = core.state(AnonymousAllowance), core.clock.now_ms()
     if now_ms >= given.until_ms:
         midnight_ms = now_ms - now_ms % DAY_MS
         most_uusd = core.settings.infernet_anonymous_uusd_per_day

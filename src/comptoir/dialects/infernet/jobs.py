@@ -80,7 +80,7 @@ def _part(bound: Claim | None, at: int) -> Claim | None:
 async def look(core: Core, request: Request) -> Reply:
     """Show the caller's jobs that are named; without a name list the ids of all."""
     caller = caller_of(core, request)
-    query: wire.JobsQuery = request.query
+    query: wire.InfernetJobsQuery = request.query
     if query.id is None:
         return Reply(200, encode(await _list(core, caller, query)))
     found = await _named(core, caller, query.id)
@@ -91,7 +91,7 @@ async def look(core: Core, request: Request) -> Reply:
     return Reply(200, encode(answers))
 
 
-async def _list(core: Core, caller: Caller, query: wire.JobsQuery) -> list[str]:
+async def _list(core: Core, caller: Caller, query: wire.InfernetJobsQuery) -> list[str]:
     pending = {"true": True, "false": False}.get((query.pending or "").lower())
     before = job_id_of(query.before) if query.before is not None else None
     if query.before is not None and before is None:

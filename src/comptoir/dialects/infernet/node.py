@@ -3,7 +3,7 @@
 import msgspec
 
 from comptoir import __version__
-from comptoir.containers import ContainersElsewhere, RecordedStatuses, model_support
+from comptoir.containers import RecordedStatuses, RemoteContainers, model_support
 from comptoir.dialects.infernet import wire
 from comptoir.dialects.infernet.callers import caller_of, is_local
 from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood
@@ -28,19 +28,20 @@ STATUSES = ("success", "failed", "running")
 encode = msgspec.json.Encoder().encode
 
 
-async def health(core: Core, request: Request) -> wire.Health | Reply:
+async def health(core: Core, request: Request) -> wire.InfernetHealth | Reply:
     """Say whether the node works: 503 and ``unhealthy`` while it is shutting down or its database is away."""
     healthy = (await core.state(Meters).database.read()).healthy and not core.state(Shutdown).leaving
-    body = wire.Health("healthy" if healthy else "unhealthy")
+    body = wire.InfernetHealth("healthy" if healthy else "unhealthy")
     return body if healthy else Reply(503, encode(body))
 
 
 async def info(core: Core, request: Request) -> wire.NodeInfo:
     """Say what the node is and which containers are on offer."""
     containers = [
-        wire.Container(one.name, one.description, one.external, one.image) for one in core.fleet.catalog.containers()
+        wire.InfernetContainer(one.name, one.description, one.external, one.image)
+        for one in core.fleet.catalog.containers()
     ]
-    pending = wire.Pending(offchain=core.jobs.live.staged + core.state(ContainersElsewhere).chains, onchain=0)
+    pending = wire.Pending(offchain=core.jobs.live.staged + core.state(RemoteContainers).staged_jobs, onchain=0)
     return wire.NodeInfo(f"{NODE_VERSION}+comptoir.{__version__}", containers, pending, wire.Chain(False, ""))
 
 

@@ -15,11 +15,11 @@ FORGOTTEN = "the result is no longer kept"
 """What is said in the place of a result that was removed after ``retention_days``."""
 
 
-class _Extra(msgspec.Struct):
+class _BytesExtra(msgspec.Struct):
     base64: str = ""
 
 
-_extra = msgspec.json.Decoder(_Extra).decode
+_extra = msgspec.json.Decoder(_BytesExtra).decode
 
 
 def piece_of(frame: Frame) -> bytes:

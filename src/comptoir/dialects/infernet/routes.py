@@ -24,7 +24,7 @@ JOB_UUID = "1548865f-e806-41df-a756-f427c1d2e395"
 
 PUBLISHED = (
     Endpoint(
-        "GET", "/health", node.health, Access.PUBLIC, "Retrieves server health.", response=wire.Health, also=(503,),
+        "GET", "/health", node.health, Access.PUBLIC, "Retrieves server health.", response=wire.InfernetHealth, also=(503,),
         tags=("node",),
     ),
     Endpoint(
@@ -62,7 +62,7 @@ PUBLISHED = (
     ),
     Endpoint(
         "GET", "/api/jobs", jobs.look, Access.OPTIONAL, "Retrieves the results of jobs, or lists the caller's job ids.",
-        query=wire.JobsQuery, response=list[wire.JobResult], errors=(*CALLER_ERRORS, InvalidField), tags=("jobs",),
+        query=wire.InfernetJobsQuery, response=list[wire.JobResult], errors=(*CALLER_ERRORS, InvalidField), tags=("jobs",),
         answer_example=[
             {"id": JOB_UUID, "status": "success", "result": {"container": "classify", "output": {"label": "news"}}}
         ],

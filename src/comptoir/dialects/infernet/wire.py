@@ -28,14 +28,14 @@ LIST_MAX = 10_000
 ContainerId = Annotated[str, Meta(max_length=CONTAINER_CHARS_MAX)]
 
 
-class Health(msgspec.Struct):
+class InfernetHealth(msgspec.Struct):
     """Health of the node."""
 
     status: str
     """``healthy`` or ``unhealthy``."""
 
 
-class Container(msgspec.Struct):
+class InfernetContainer(msgspec.Struct):
     """A container on offer, over all hosts that serve it."""
 
     id: str
@@ -67,7 +67,7 @@ class NodeInfo(msgspec.Struct):
 
     version: str
     """Version of Ritual's node whose API this is, with ours behind the plus."""
-    containers: list[Container]
+    containers: list[InfernetContainer]
     pending: Pending
     chain: Chain
 
@@ -135,7 +135,7 @@ class JobResult(msgspec.Struct):
     """Of the containers before, where ``intermediate=true`` asked for them."""
 
 
-class JobsQuery(msgspec.Struct):
+class InfernetJobsQuery(msgspec.Struct):
     """Query of ``GET /api/jobs``. ``limit`` and ``before`` are ours."""
 
     id: Annotated[list[str], Meta(max_length=IDS_MAX)] | None = None

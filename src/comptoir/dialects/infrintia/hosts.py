@@ -31,14 +31,14 @@ PRICE_MAX = Decimal(1)
 """Dollars a token; looked at before any arithmetic, which has no room for numbers like 1e999999."""
 
 
-async def register(core: Core, request: Request) -> wire.Registered:
+async def register(core: Core, request: Request) -> wire.InfrintiaRegistered:
     """Take in a machine; with a user's key it belongs to that user, without one to whoever holds the host's key."""
     body: wire.Register = request.body
     owner_id = owner_of(request)
     if not 0 <= body.price_per_token <= PRICE_MAX:
         raise InvalidField("price_per_token", "must be between 0 and 1 dollar a token")
     made = await register_once(core, request, _new_host(body, owner_id=owner_id))
-    return wire.Registered(public("host", made.host_id), "active", made.key)
+    return wire.InfrintiaRegistered(public("host", made.host_id), "active", made.key)
 
 
 def _new_host(body: wire.Register, *, owner_id: bytes | None) -> NewHost:
@@ -94,7 +94,7 @@ async def next_job(core: Core, request: Request) -> wire.Assigned | Reply:
 
 async def chunk(core: Core, request: Request) -> wire.ChunkTaken:
     """Take pieces of an answer, in order; pieces that are here already are skipped."""
-    body: wire.Chunk = request.body
+    body: wire.InfrintiaChunk = request.body
     host = await _caller(core, request, body.host_id)
     job = await leased_to(core, host, job_named(request.params["id"]))
     pieces = _pieces(body.token, body.tokens)
@@ -161,7 +161,7 @@ async def _completed_before(core: Core, host: Host, text: str) -> wire.Completed
 
 async def fail_job(core: Core, request: Request) -> wire.Failed:
     """Give a job back: it goes to another host if nothing was delivered, else it ends and the rest is refunded."""
-    body: wire.Fail = request.body
+    body: wire.InfrintiaFail = request.body
     host = await _caller(core, request, body.host_id)
     job = await leased_to(core, host, job_named(request.params["id"]))
     failed = partial(

@@ -21,16 +21,16 @@ from comptoir.link import Frame
 encode = msgspec.json.Encoder().encode
 
 
-class _Message(msgspec.Struct):
+class _OpenAIMessage(msgspec.Struct):
     role: str
     content: str
 
 
-class _Body(msgspec.Struct):
+class _OpenAIBody(msgspec.Struct):
     """The OpenAI-style body that goes to the host."""
 
     model: str
-    messages: list[_Message]
+    messages: list[_OpenAIMessage]
     max_tokens: int
     temperature: float
     stream: bool = True
@@ -44,7 +44,7 @@ async def run_model(core: Core, request: Request) -> wire.Accepted:
     if max_tokens > settings.max_tokens_max:
         raise InvalidField("max_tokens", f"must be 1 to {settings.max_tokens_max}, not {max_tokens}")
     bound = await claim(core, request)
-    asked = encode(_Body(body.model, [_Message("user", body.input_text)], max_tokens, body.temperature))
+    asked = encode(_OpenAIBody(body.model, [_OpenAIMessage("user", body.input_text)], max_tokens, body.temperature))
     order = Order(
         owner_id=request.principal.id, dialect="infrintia", kind=Chat.name, model=body.model, body=asked, output_max=max_tokens,
         detached=True,
@@ -56,22 +56,22 @@ async def run_model(core: Core, request: Request) -> wire.Accepted:
     )  # fmt: skip
 
 
-async def page(core: Core, request: Request) -> wire.Jobs:
+async def page(core: Core, request: Request) -> wire.InfrintiaJobs:
     """List the caller's jobs, newest first."""
-    asked: wire.JobsQuery = request.query
+    asked: wire.InfrintiaJobsQuery = request.query
     states = STATES[asked.status] if asked.status is not None else ()
     rows, total = await core.jobs.page(
         owner_id=request.principal.id, states=states, limit=asked.limit, offset=asked.offset
     )  # fmt: skip
-    return wire.Jobs([job_line(row) for row in rows], total)
+    return wire.InfrintiaJobs([job_line(row) for row in rows], total)
 
 
-async def show(core: Core, request: Request) -> wire.Job:
+async def show(core: Core, request: Request) -> wire.InfrintiaJob:
     """Show one job of the caller."""
     return await _view(core, await find_job(core, request.principal.id, request.params["id"]))
 
 
-async def cancel(core: Core, request: Request) -> wire.Job:
+async def cancel(core: Core, request: Request) -> wire.InfrintiaJob:
     """Stop a job: what was delivered is paid, the rest of the reserve goes back. A cancelled job stays cancelled."""
     job = await find_job(core, request.principal.id, request.params["id"])
     if job.over and job.state != JobState.CANCELLED:
@@ -83,7 +83,7 @@ async def cancel(core: Core, request: Request) -> wire.Job:
     return await _view(core, job)
 
 
-async def _view(core: Core, job: LiveJob) -> wire.Job:
+async def _view(core: Core, job: LiveJob) -> wire.InfrintiaJob:
     finished_ms = None
     kept = job.over
     if job.over:
@@ -92,7 +92,7 @@ async def _view(core: Core, job: LiveJob) -> wire.Job:
             job = await follow(core, job)
         except AnswerForgotten:
             kept = False
-    return wire.Job(
+    return wire.InfrintiaJob(
         job_id=public("job", job.id), model=bought(job.model, job.stages), status=WORDS[job.state],
         jobs_before=core.jobs.queue.before(job.id) if job.state == JobState.QUEUED else None,
         credits_reserved=to_credits(job.terms.hold_uusd), credits_used=to_credits(job.cost_uusd),

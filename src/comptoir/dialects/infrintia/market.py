@@ -10,30 +10,30 @@ from comptoir.dispatch.meters import Meters
 from comptoir.jobs import JobState
 from comptoir.kit.http import Reply, Request
 
-PLATFORM = wire.Platform(
+PLATFORM = wire.InfrintiaPlatform(
     "Infrintia Compute Marketplace", "1.0.0", "https://crossgl.github.io/crossgl-docs/pages/infrintia/overview/"
 )
 """The published words: the name and version of the API spoken here, not of the server that speaks it."""
 
 
-async def platform(core: Core, request: Request) -> wire.Platform:
+async def platform(core: Core, request: Request) -> wire.InfrintiaPlatform:
     """Say what this is."""
     return PLATFORM
 
 
-async def health(core: Core, request: Request) -> wire.Health | Reply:
+async def health(core: Core, request: Request) -> wire.InfrintiaHealth | Reply:
     """Say how it is: 503 and ``unhealthy`` while shutting down or without the database."""
     healthy = (await core.state(Meters).database.read()).healthy and not core.state(Shutdown).leaving
-    body = wire.Health("healthy" if healthy else "unhealthy", core.fleet.active_hosts, len(core.jobs.queue))
+    body = wire.InfrintiaHealth("healthy" if healthy else "unhealthy", core.fleet.active_hosts, len(core.jobs.queue))
     return body if healthy else Reply(503, encode(body))
 
 
-async def models(core: Core, request: Request) -> wire.Models:
+async def models(core: Core, request: Request) -> wire.InfrintiaModels:
     """List what active hosts offer."""
-    return wire.Models([model(summary) for summary in core.fleet.models()])
+    return wire.InfrintiaModels([model(summary) for summary in core.fleet.models()])
 
 
-async def model_named(core: Core, request: Request) -> wire.Model:
+async def model_named(core: Core, request: Request) -> wire.InfrintiaModel:
     """Show one model; its name may contain slashes."""
     name, offered = request.params["name"], core.fleet.models()
     for summary in offered:
@@ -42,17 +42,17 @@ async def model_named(core: Core, request: Request) -> wire.Model:
     raise UnknownModel(name, tuple(summary.name for summary in offered))
 
 
-async def hosts(core: Core, request: Request) -> wire.Hosts:
+async def hosts(core: Core, request: Request) -> wire.InfrintiaHosts:
     """List registered hosts, those of a model or a status if asked."""
-    asked: wire.HostsQuery = request.query
+    asked: wire.InfrintiaHostsQuery = request.query
     found, _ = core.fleet.list_hosts(limit=asked.limit, offset=asked.offset, status=asked.status, model=asked.model)
-    return wire.Hosts([host_card(host) for host in found])
+    return wire.InfrintiaHosts([host_card(host) for host in found])
 
 
-async def metrics(core: Core, request: Request) -> wire.Metrics:
+async def metrics(core: Core, request: Request) -> wire.InfrintiaMetrics:
     """Give the platform's figures; the mean latency is over the jobs completed since this coordinator started."""
     meters = core.state(Meters)
     done = meters.ended.get(JobState.COMPLETED, 0)
     mean_ms = meters.latency_ms_sum // done if done else 0
     completed = meters.ended_before.get(JobState.COMPLETED, 0) + done
-    return wire.Metrics(completed, core.fleet.active_hosts, meters.users, mean_ms)
+    return wire.InfrintiaMetrics(completed, core.fleet.active_hosts, meters.users, mean_ms)

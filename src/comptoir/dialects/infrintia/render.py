@@ -22,10 +22,10 @@ STATES = {word: tuple(state.value for state, said in WORDS.items() if said == wo
 """The states that a word of the filter means."""
 
 
-def model(summary: ModelSummary) -> wire.Model:
+def model(summary: ModelSummary) -> wire.InfrintiaModel:
     """Render one model."""
     price = price_to_usd_per_token(summary.min_price_out_uusd_per_mtok)
-    return wire.Model(summary.name, summary.available_hosts, price, summary.max_tokens)
+    return wire.InfrintiaModel(summary.name, summary.available_hosts, price, summary.max_tokens)
 
 
 def host_card(host: Host) -> wire.HostCard:

@@ -28,29 +28,29 @@ HOST_ERRORS = (UnknownHost, UnknownJob, NotYourLease)
 
 PUBLISHED = (
     Endpoint(
-        "GET", "/", market.platform, Access.PUBLIC, "Platform information and version.", response=wire.Platform,
+        "GET", "/", market.platform, Access.PUBLIC, "Platform information and version.", response=wire.InfrintiaPlatform,
         tags=("public",),
     ),
-    Endpoint("GET", "/health", market.health, Access.PUBLIC, "Health check.", response=wire.Health, tags=("public",)),
+    Endpoint("GET", "/health", market.health, Access.PUBLIC, "Health check.", response=wire.InfrintiaHealth, tags=("public",)),
     Endpoint(
         "GET", "/models", market.models, Access.PUBLIC, "List all available models on the marketplace.",
-        response=wire.Models, tags=("public",),
+        response=wire.InfrintiaModels, tags=("public",),
     ),
     Endpoint(
-        "GET", "/hosts", market.hosts, Access.PUBLIC, "List all registered hosts and their status.", query=wire.HostsQuery,
-        response=wire.Hosts, tags=("public",),
+        "GET", "/hosts", market.hosts, Access.PUBLIC, "List all registered hosts and their status.", query=wire.InfrintiaHostsQuery,
+        response=wire.InfrintiaHosts, tags=("public",),
     ),
     Endpoint(
-        "GET", "/metrics", market.metrics, Access.PUBLIC, "Platform-wide metrics.", response=wire.Metrics, tags=("public",)
+        "GET", "/metrics", market.metrics, Access.PUBLIC, "Platform-wide metrics.", response=wire.InfrintiaMetrics, tags=("public",)
     ),
     Endpoint(
-        "POST", "/users", users.create, Access.PUBLIC, "Create a new user account.", request=wire.NewUser,
+        "POST", "/users", users.create, Access.PUBLIC, "Create a new user account.", request=wire.InfrintiaNewUser,
         response=wire.UserMade, status=201, errors=(IdempotencyMismatch, UsernameTaken, EmailTaken), idempotent=True,
         example={"username": "alice", "email": "alice@example.com", "password": "secure-password-123"}, tags=("users",),
     ),
     Endpoint(
         "GET", "/users/me", users.me, Access.BUYER, "Get the authenticated user's profile and credit balance.",
-        response=wire.Me, tags=("users",),
+        response=wire.InfrintiaMe, tags=("users",),
     ),
     Endpoint(
         "POST", "/run/model", jobs.run_model, Access.BUYER, "Submit an inference job.", request=wire.RunModel,
@@ -62,8 +62,8 @@ PUBLISHED = (
         tags=("jobs",),
     ),
     Endpoint(
-        "GET", "/jobs", jobs.page, Access.BUYER, "List the authenticated user's jobs.", query=wire.JobsQuery,
-        response=wire.Jobs, tags=("jobs",),
+        "GET", "/jobs", jobs.page, Access.BUYER, "List the authenticated user's jobs.", query=wire.InfrintiaJobsQuery,
+        response=wire.InfrintiaJobs, tags=("jobs",),
     ),
     Endpoint(
         "GET", "/jobs/{id}/stream", jobs.stream, Access.BUYER, "Stream job results via Server-Sent Events (SSE).",
@@ -74,7 +74,7 @@ PUBLISHED = (
     ),
     Endpoint(
         "POST", "/hosts/register", hosts.register, Access.OPTIONAL, "Register a new GPU host on the marketplace.",
-        request=wire.Register, response=wire.Registered, status=201, errors=(IdempotencyMismatch, NotAllowed, KeyTaken),
+        request=wire.Register, response=wire.InfrintiaRegistered, status=201, errors=(IdempotencyMismatch, NotAllowed, KeyTaken),
         idempotent=True,
         example={
             "gpu": "NVIDIA A100 80GB", "models": ["meta-llama/Llama-3-8B-Instruct"], "price_per_token": 0.00012,
@@ -106,7 +106,7 @@ PUBLISHED = (
 
 BESIDE = (
     Endpoint(
-        "GET", "/models/{name:path}", market.model_named, Access.PUBLIC, "Show one model.", response=wire.Model,
+        "GET", "/models/{name:path}", market.model_named, Access.PUBLIC, "Show one model.", response=wire.InfrintiaModel,
         errors=(UnknownModel,), tags=("public",),
     ),
     Endpoint(
@@ -114,15 +114,15 @@ BESIDE = (
         response=wire.KeyMade, errors=(InvalidField, IdempotencyMismatch), idempotent=True, tags=("users",),
     ),
     Endpoint(
-        "GET", "/jobs/{id}", jobs.show, Access.BUYER, "Show one of your jobs.", response=wire.Job, errors=(UnknownJob,),
+        "GET", "/jobs/{id}", jobs.show, Access.BUYER, "Show one of your jobs.", response=wire.InfrintiaJob, errors=(UnknownJob,),
         tags=("jobs",),
     ),
     Endpoint(
         "POST", "/jobs/{id}/cancel", jobs.cancel, Access.BUYER, "Stop one of your jobs; what was delivered is paid.",
-        response=wire.Job, errors=(UnknownJob, JobFinished), tags=("jobs",),
+        response=wire.InfrintiaJob, errors=(UnknownJob, JobFinished), tags=("jobs",),
     ),
     Endpoint(
-        "POST", "/hosts/jobs/{id}/chunk", hosts.chunk, Access.HOST, "Deliver pieces of an answer.", request=wire.Chunk,
+        "POST", "/hosts/jobs/{id}/chunk", hosts.chunk, Access.HOST, "Deliver pieces of an answer.", request=wire.InfrintiaChunk,
         response=wire.ChunkTaken, errors=(*HOST_ERRORS, FramesOutOfOrder, AnswerTooLarge), tags=("hosts",),
         example={"host_id": "host_xyz", "seq": 0, "tokens": ["Quantum", " computing"]},
     ),
@@ -133,7 +133,7 @@ BESIDE = (
         example={"host_id": "host_xyz", "usage": {"prompt_tokens": 5, "completion_tokens": 192}},
     ),
     Endpoint(
-        "POST", "/hosts/fail-job/{id}", hosts.fail_job, Access.HOST, "Give up a job.", request=wire.Fail,
+        "POST", "/hosts/fail-job/{id}", hosts.fail_job, Access.HOST, "Give up a job.", request=wire.InfrintiaFail,
         response=wire.Failed, errors=HOST_ERRORS, tags=("hosts",),
         example={"host_id": "host_xyz", "error": "CUDA out of memory"},
     ),
@@ -149,5 +149,5 @@ DIALECT = Dialect(
     description="The published Infrintia API: credits in, tokens out; hosts poll for work or are pushed it.",
     owns=("/users", "/run", "/jobs", "/hosts", "/models", "/admin"),
     error_statuses=status_of,
-    error_body=wire.Refused,
+    error_body=wire.InfrintiaRefused,
 )

@@ -13,7 +13,7 @@ from comptoir.kit.money import to_credits
 
 async def create(core: Core, request: Request) -> wire.UserMade:
     """Take in a user with the sign-up credit; the key is shown once, and again only to a repeat of this very request."""
-    body: wire.NewUser = request.body
+    body: wire.InfrintiaNewUser = request.body
     bound = await claim(core, request)
 
     async def make() -> wire.UserMade:
@@ -41,12 +41,14 @@ async def create(core: Core, request: Request) -> wire.UserMade:
     return await once(core, bound, find=find, make=make)
 
 
-async def me(core: Core, request: Request) -> wire.Me:
+async def me(core: Core, request: Request) -> wire.InfrintiaMe:
     """Show the caller; credits are what can be spent now, reserved ones are not among them."""
     user = await core.identity.get_user(request.principal.id)
     account = await core.ledger.account(user.id)
     jobs = (await core.jobs.count_by_owner([user.id])).get(user.id, 0)
-    return wire.Me(public("usr", user.id), user.username, to_credits(account.free_uusd), jobs, iso_utc(user.created_ms))
+    return wire.InfrintiaMe(
+        public("usr", user.id), user.username, to_credits(account.free_uusd), jobs, iso_utc(user.created_ms)
+    )
 
 
 async def rotate_key(core: Core, request: Request) -> wire.KeyMade:

@@ -21,7 +21,7 @@ Offset = Annotated[int, Meta(ge=0, le=10**12)]
 # -- public --------------------------------------------------------------------------------------------------------
 
 
-class Platform(msgspec.Struct):
+class InfrintiaPlatform(msgspec.Struct):
     """Answer of ``GET /``."""
 
     name: str
@@ -29,7 +29,7 @@ class Platform(msgspec.Struct):
     docs: str
 
 
-class Health(msgspec.Struct):
+class InfrintiaHealth(msgspec.Struct):
     """Answer of ``GET /health``."""
 
     status: str
@@ -37,7 +37,7 @@ class Health(msgspec.Struct):
     queued_jobs: int
 
 
-class Model(msgspec.Struct):
+class InfrintiaModel(msgspec.Struct):
     """One model on the market."""
 
     name: str
@@ -46,13 +46,13 @@ class Model(msgspec.Struct):
     max_tokens: int
 
 
-class Models(msgspec.Struct):
+class InfrintiaModels(msgspec.Struct):
     """Answer of ``GET /models``."""
 
-    models: list[Model]
+    models: list[InfrintiaModel]
 
 
-class HostsQuery(msgspec.Struct):
+class InfrintiaHostsQuery(msgspec.Struct):
     """Query of ``GET /hosts``."""
 
     model: Annotated[str, Meta(max_length=256)] | None = None
@@ -72,13 +72,13 @@ class HostCard(msgspec.Struct):
     backend: str
 
 
-class Hosts(msgspec.Struct):
+class InfrintiaHosts(msgspec.Struct):
     """Answer of ``GET /hosts``."""
 
     hosts: list[HostCard]
 
 
-class Metrics(msgspec.Struct):
+class InfrintiaMetrics(msgspec.Struct):
     """Answer of ``GET /metrics``."""
 
     total_jobs_completed: int
@@ -90,7 +90,7 @@ class Metrics(msgspec.Struct):
 # -- users ---------------------------------------------------------------------------------------------------------
 
 
-class NewUser(msgspec.Struct):
+class InfrintiaNewUser(msgspec.Struct):
     """Body of ``POST /users``."""
 
     username: Annotated[str, Meta(max_length=64)]
@@ -113,7 +113,7 @@ class UserMade(msgspec.Struct):
     """Shown once."""
 
 
-class Me(msgspec.Struct):
+class InfrintiaMe(msgspec.Struct):
     """Answer of ``GET /users/me``."""
 
     user_id: str
@@ -154,7 +154,7 @@ class Accepted(msgspec.Struct):
     created_at: str
 
 
-class JobsQuery(msgspec.Struct):
+class InfrintiaJobsQuery(msgspec.Struct):
     """Query of ``GET /jobs``."""
 
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
@@ -172,7 +172,7 @@ class JobLine(msgspec.Struct):
     created_at: str
 
 
-class Jobs(msgspec.Struct):
+class InfrintiaJobs(msgspec.Struct):
     """Answer of ``GET /jobs``."""
 
     jobs: list[JobLine]
@@ -186,7 +186,7 @@ class JobError(msgspec.Struct):
     message: str
 
 
-class Job(msgspec.Struct, kw_only=True):
+class InfrintiaJob(msgspec.Struct, kw_only=True):
     """Answer of ``GET /jobs/{id}`` and ``POST /jobs/{id}/cancel``."""
 
     job_id: str
@@ -228,7 +228,7 @@ class Register(msgspec.Struct):
     """Ours: Ed25519 verify key (hex) of a host that signs its answers."""
 
 
-class Registered(msgspec.Struct):
+class InfrintiaRegistered(msgspec.Struct):
     """Answer of ``POST /hosts/register``."""
 
     host_id: str
@@ -273,7 +273,7 @@ class Assigned(msgspec.Struct, omit_defaults=True):
     """Ours, only for hosts that sign."""
 
 
-class Chunk(msgspec.Struct):
+class InfrintiaChunk(msgspec.Struct):
     """Body of ``POST /hosts/jobs/{id}/chunk``."""
 
     host_id: HostId
@@ -317,7 +317,7 @@ class Completed(msgspec.Struct):
     credits_earned: Credits
 
 
-class Fail(msgspec.Struct):
+class InfrintiaFail(msgspec.Struct):
     """Body of ``POST /hosts/fail-job/{id}``."""
 
     host_id: HostId
@@ -390,7 +390,7 @@ class FieldError(msgspec.Struct):
     type: str
 
 
-class Refused(msgspec.Struct):
+class InfrintiaRefused(msgspec.Struct):
     """Body of every refusal."""
 
     detail: str | list[FieldError]

@@ -2,7 +2,7 @@
 
 from starlette.websockets import WebSocket
 
-from comptoir.dialects.link.wire import RegisterBody, Registered
+from comptoir.dialects.link.wire import LinkRegistered, RegisterBody
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.onboard import add_host, host_of
 from comptoir.gateway import PlainBody, render_plain_error, status_of
@@ -16,7 +16,7 @@ from comptoir.receipts import KeyTaken
 from comptoir.transports.link import Session
 
 
-async def register(core: Core, request: Request) -> Registered:
+async def register(core: Core, request: Request) -> LinkRegistered:
     """Take in a worker's machine; it keeps the key and comes back with it."""
     body: RegisterBody = request.body
     principal = request.principal
@@ -29,7 +29,7 @@ async def register(core: Core, request: Request) -> Registered:
         owner_id=principal.id if principal is not None else None,
     )  # fmt: skip
     made = await add_host(core, new)
-    return Registered(public("host", made.host_id), made.key, core.settings.pulse_s)
+    return LinkRegistered(public("host", made.host_id), made.key, core.settings.pulse_s)
 
 
 async def pulse(core: Core, request: Request) -> PulseAnswer:
@@ -56,7 +56,7 @@ async def link(core: Core, request: Request, socket: WebSocket) -> None:
 ENDPOINTS = (
     Endpoint(
         "POST", "/link/register", register, Access.OPTIONAL, "Register a worker's machine and its models.",
-        request=RegisterBody, response=Registered, status=201, errors=(NotAllowed, KeyTaken),
+        request=RegisterBody, response=LinkRegistered, status=201, errors=(NotAllowed, KeyTaken),
     ),
     Endpoint(
         "POST", "/link/pulse", pulse, Access.HOST, "Say that the worker is alive.", request=Pulse, response=PulseAnswer,

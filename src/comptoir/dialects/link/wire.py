@@ -4,19 +4,19 @@ from typing import Annotated
 
 import msgspec
 
-from comptoir.gateway import Hex, Machine, Offer
+from comptoir.gateway import Hex, Machine, RegisteredOffer
 
 
 class RegisterBody(Machine, kw_only=True):
     """Body of ``POST /link/register``."""
 
-    models: Annotated[list[Offer], msgspec.Meta(max_length=256)]
+    models: Annotated[list[RegisteredOffer], msgspec.Meta(max_length=256)]
     public_key: Hex
     """Ed25519 verify key of the worker, hex; receipts are checked with it."""
     software: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
-class Registered(msgspec.Struct):
+class LinkRegistered(msgspec.Struct):
     """Answer of ``POST /link/register``."""
 
     host_id: str

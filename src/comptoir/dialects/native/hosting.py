@@ -19,7 +19,7 @@ from comptoir.dispatch.stream import FAULTS, complete, fail
 from comptoir.gateway import (
     Hex,
     Machine,
-    Offer,
+    RegisteredOffer,
     accept_frames,
     job_named,
     leased_to,
@@ -50,7 +50,7 @@ from comptoir.transports.native import (
 from comptoir.transports.poll import wait_for_job
 
 Slots = Annotated[int, Meta(ge=1, le=SLOTS_MAX)]
-Offers = Annotated[list[Offer], Meta(max_length=256)]
+Offers = Annotated[list[RegisteredOffer], Meta(max_length=256)]
 
 
 class HostingBody(Machine, kw_only=True):
@@ -58,7 +58,7 @@ class HostingBody(Machine, kw_only=True):
 
     transport: Literal["poll", "push"]
     """It asks for work, or it is called at *endpoint_url*."""
-    models: Annotated[list[Offer], Meta(min_length=1, max_length=256)]
+    models: Annotated[list[RegisteredOffer], Meta(min_length=1, max_length=256)]
     endpoint_url: Annotated[str, Meta(max_length=2048)] | None = None
     tier: Annotated[str, Meta(max_length=64)] = ""
     public_key: Hex | None = None

@@ -11,16 +11,16 @@ from comptoir.dialects.native.wire import (
     DepositBody,
     Deposited,
     DifferenceView,
-    HostsQuery,
     HostsView,
-    HostView,
     JobDetail,
-    JobsQuery,
     JobsView,
     JobView,
-    Me,
     ModelsView,
     ModelView,
+    NativeHostsQuery,
+    NativeHostView,
+    NativeJobsQuery,
+    NativeMe,
     OwnHostView,
     RankedView,
     RoutingQuery,
@@ -55,14 +55,14 @@ OWN_TRANSFERS = 50
 # -- who and how much ----------------------------------------------------------------------------------------------
 
 
-async def me(core: Core, request: Request) -> Me:
+async def me(core: Core, request: Request) -> NativeMe:
     """Say whose key it is and what the account holds."""
     who: Principal = request.principal
     account = views.balance(await core.ledger.account(who.id))
     if who.kind is OwnerKind.HOST:
         host = core.fleet.find(who.id)
-        return Me("host", public("host", who.id), host.row.gpu if host is not None else "", "host", account)
-    return Me("user", public("usr", who.id), who.name, who.role, account)
+        return NativeMe("host", public("host", who.id), host.row.gpu if host is not None else "", "host", account)
+    return NativeMe("user", public("usr", who.id), who.name, who.role, account)
 
 
 async def statement(core: Core, request: Request) -> StatementView:
@@ -115,7 +115,7 @@ def _sees(principal: Principal) -> bytes | None:
 
 async def jobs(core: Core, request: Request) -> JobsView:
     """Give a page of jobs, newest first."""
-    query: JobsQuery = request.query
+    query: NativeJobsQuery = request.query
     if query.everyone and not request.principal.is_admin:
         raise NotAllowed("only an operator sees everybody's jobs; leave 'everyone' out for your own")
     owner_id = None if query.everyone else request.principal.id
@@ -187,7 +187,7 @@ async def keys(core: Core, request: Request) -> Reply:
 
 async def hosts(core: Core, request: Request) -> HostsView:
     """Give a page of hosts; their owner also sees what they earned."""
-    query: HostsQuery = request.query
+    query: NativeHostsQuery = request.query
     owner_id = None
     if query.mine:
         if request.principal is None or request.principal.kind is not OwnerKind.USER:
@@ -200,7 +200,7 @@ async def hosts(core: Core, request: Request) -> HostsView:
     if owner_id is not None:
         accounts = await core.ledger.accounts([host.id for host in found])
         earned = {host_id: account.balance_uusd for host_id, account in accounts.items()}
-    shown: list[HostView] = [views.host_view(core, host, earned_uusd=earned.get(host.id)) for host in found]
+    shown: list[NativeHostView] = [views.host_view(core, host, earned_uusd=earned.get(host.id)) for host in found]
     return HostsView(shown, total)
 
 
@@ -306,7 +306,7 @@ async def status(core: Core, request: Request) -> StatusView:
 
 ENDPOINTS = (
     Endpoint(
-        "GET", "/me", me, Access.ANY, "Say whose key it is and what the account holds.", response=Me,
+        "GET", "/me", me, Access.ANY, "Say whose key it is and what the account holds.", response=NativeMe,
         errors=(UnknownAccount,),
     ),
     Endpoint(
@@ -319,7 +319,7 @@ ENDPOINTS = (
         example={"owner": "demo", "credits": 50},
     ),
     *buying.ENDPOINTS,
-    Endpoint("GET", "/jobs", jobs, Access.BUYER, "List jobs, newest first.", query=JobsQuery, response=JobsView),
+    Endpoint("GET", "/jobs", jobs, Access.BUYER, "List jobs, newest first.", query=NativeJobsQuery, response=JobsView),
     Endpoint(
         "GET", "/jobs/{id}", job, Access.BUYER, "Give one job with its events and attempts.", response=JobDetail,
         errors=(UnknownJob,),
@@ -338,7 +338,7 @@ ENDPOINTS = (
     ),
     Endpoint("GET", "/keys", keys, Access.PUBLIC, "Publish the keys that receipts are checked with."),
     Endpoint(
-        "GET", "/hosts", hosts, Access.OPTIONAL, "List hosts with offers, pace and reputation.", query=HostsQuery,
+        "GET", "/hosts", hosts, Access.OPTIONAL, "List hosts with offers, pace and reputation.", query=NativeHostsQuery,
         response=HostsView,
     ),
     Endpoint(

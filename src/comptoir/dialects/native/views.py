@@ -7,9 +7,9 @@ from comptoir.dialects.native.wire import (
     Balance,
     ContainerView,
     EventView,
-    HostView,
     JobDetail,
     JobView,
+    NativeHostView,
     OfferView,
     PaceView,
     PriceView,
@@ -135,9 +135,9 @@ def host_fields(core: Core, host: Host) -> dict[str, object]:
     }  # fmt: skip
 
 
-def host_view(core: Core, host: Host, *, earned_uusd: int | None) -> HostView:
+def host_view(core: Core, host: Host, *, earned_uusd: int | None) -> NativeHostView:
     """Spell a host; *earned_uusd* only for its owner's eyes."""
-    return HostView(**host_fields(core, host), earned_uusd=earned_uusd)  # type: ignore[arg-type]
+    return NativeHostView(**host_fields(core, host), earned_uusd=earned_uusd)  # type: ignore[arg-type]
 
 
 def _offer(core: Core, host: Host, offer: ModelOffer) -> OfferView:

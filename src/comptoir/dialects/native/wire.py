@@ -26,7 +26,7 @@ class StatementQuery(msgspec.Struct):
     before: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$", description="Id of the last transfer seen.")] = ""
 
 
-class JobsQuery(msgspec.Struct):
+class NativeJobsQuery(msgspec.Struct):
     """Page of a list of jobs."""
 
     limit: Limit = 20
@@ -38,7 +38,7 @@ class JobsQuery(msgspec.Struct):
     ] = ""
 
 
-class HostsQuery(msgspec.Struct):
+class NativeHostsQuery(msgspec.Struct):
     """Page of the list of hosts."""
 
     limit: Limit = 50
@@ -120,7 +120,7 @@ class Balance(msgspec.Struct):
     free_uusd: int
 
 
-class Me(msgspec.Struct):
+class NativeMe(msgspec.Struct):
     """Who the key belongs to."""
 
     kind: str
@@ -325,7 +325,7 @@ class ReputationView(msgspec.Struct):
     jobs_lost: int
 
 
-class HostView(msgspec.Struct, kw_only=True):
+class NativeHostView(msgspec.Struct, kw_only=True):
     """One host."""
 
     id: str
@@ -352,11 +352,11 @@ class HostView(msgspec.Struct, kw_only=True):
 class HostsView(msgspec.Struct):
     """A page of hosts in the order they came."""
 
-    hosts: list[HostView]
+    hosts: list[NativeHostView]
     total: int
 
 
-class OwnHostView(HostView, kw_only=True):
+class OwnHostView(NativeHostView, kw_only=True):
     """The calling host, with what it earned."""
 
     owner: str | None

@@ -8,7 +8,7 @@ _SAID_ONCE = frozenset(("id", "type", "role", "index"))
 """Fields of a delta that are whole from the start; any other text is a fragment."""
 
 
-class Choice:
+class ChoiceBuilder:
     """Gathers text, further fields, probabilities and the finish reason."""
 
     __slots__ = ("_fields", "_logprobs", "_reason", "_texts")

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from comptoir.dialects.openai.choices import Choice, with_indices
+from comptoir.dialects.openai.choices import ChoiceBuilder, with_indices
 from comptoir.jobs import LiveJob
 from comptoir.kit.sse import DONE
 from comptoir.link import Frame, Usage
@@ -13,7 +13,7 @@ _encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
-class Extra(msgspec.Struct):
+class OpenAIExtra(msgspec.Struct):
     """What `Frame.extra` holds, as far as it is ours to read."""
 
     delta: dict[str, msgspec.Raw] | None = None
@@ -22,7 +22,7 @@ class Extra(msgspec.Struct):
     finish_reason: str | None = None
 
 
-read_extra = msgspec.json.Decoder(Extra).decode
+read_extra = msgspec.json.Decoder(OpenAIExtra).decode
 
 
 class Form:
@@ -115,7 +115,7 @@ class StreamWriter:
         return b"".join(pieces)
 
     def _chunk(self, frame: Frame) -> bytes:
-        extra = read_extra(frame.extra) if frame.extra else Extra()
+        extra = read_extra(frame.extra) if frame.extra else OpenAIExtra()
         index, delta = extra.index, extra.delta or {}
         opening = self._opening(index, has_text=bool(frame.text) or not delta)
         logprobs = bytes(extra.logprobs)
@@ -179,10 +179,10 @@ def whole(form: Form, job: LiveJob, *, choices: int) -> bytes:
 
 
 def _gather(form: Form, job: LiveJob, *, choices: int) -> list[bytes]:
-    made = {index: Choice() for index in range(choices)}
+    made = {index: ChoiceBuilder() for index in range(choices)}
     for frame in job.frames:
-        extra = read_extra(frame.extra) if frame.extra else Extra()
-        choice = made.setdefault(extra.index, Choice())
+        extra = read_extra(frame.extra) if frame.extra else OpenAIExtra()
+        choice = made.setdefault(extra.index, ChoiceBuilder())
         choice.add(frame.text, delta=extra.delta, logprobs=extra.logprobs, finish_reason=extra.finish_reason)
     default = job.finish_reason or "stop"
     return [

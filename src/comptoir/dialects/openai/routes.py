@@ -19,13 +19,13 @@ from comptoir.dialects.openai.vectors import NoVectors, embeddings_body
 from comptoir.dialects.openai.wire import (
     ChatBody,
     ChatCompletion,
-    Completion,
     CompletionBody,
     EmbeddingBody,
     Embeddings,
     ErrorBody,
     ModelCard,
     ModelList,
+    OpenAICompletion,
 )
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
@@ -180,7 +180,7 @@ ENDPOINTS = (
         example={"model": "comptoir-demo", "messages": [{"role": "user", "content": "What is Comptoir?"}]},
     ),
     _buys(
-        "/v1/completions", completions, "Complete a text.", request=CompletionBody, response=Completion,
+        "/v1/completions", completions, "Complete a text.", request=CompletionBody, response=OpenAICompletion,
         example={"model": "comptoir-demo", "prompt": "Comptoir is", "max_tokens": 32},
     ),
     _buys(

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from comptoir.dialects.openai.wire import ChatBody, CompletionBody, EmbeddingBody, Part
+from comptoir.dialects.openai.wire import ChatBody, CompletionBody, EmbeddingBody, OpenAIPart
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.submit import Order
 from comptoir.kinds import Chat, Completion, Embedding
@@ -93,7 +93,7 @@ def _text_bytes(body: ChatBody, raw: bytes) -> int:
     return weight
 
 
-def _media_weight(part: Part) -> int:
+def _media_weight(part: OpenAIPart) -> int:
     held = (part.image_url, part.input_audio, part.file)
     media = sum(len(one) for one in held if isinstance(one, msgspec.Raw))
     return MEDIA_TOKENS * PROMPT_BYTES_PER_TOKEN - media if media else 0

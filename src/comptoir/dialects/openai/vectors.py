@@ -21,16 +21,16 @@ class NoVectors(Exception):
     """What a host sent as embeddings is none; our own worker checks before it sends."""
 
 
-class _Vector(msgspec.Struct):
+class _StoredVector(msgspec.Struct):
     embedding: msgspec.Raw
     index: int = 0
 
 
-class _Extra(msgspec.Struct):
-    data: list[_Vector] = []
+class _VectorExtra(msgspec.Struct):
+    data: list[_StoredVector] = []
 
 
-_read = msgspec.json.Decoder(_Extra).decode
+_read = msgspec.json.Decoder(_VectorExtra).decode
 
 
 async def embeddings_body(job: LiveJob, *, as_base64: bool) -> bytes:

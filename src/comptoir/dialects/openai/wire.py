@@ -28,7 +28,7 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class Part(msgspec.Struct):
+class OpenAIPart(msgspec.Struct):
     """One part of a message; what it holds beside its type is the engine's to read."""
 
     type: str
@@ -41,7 +41,7 @@ class Message(msgspec.Struct):
     """One message of a conversation."""
 
     role: Role
-    content: str | list[Part] | None = None
+    content: str | list[OpenAIPart] | None = None
 
 
 class _Sampling(msgspec.Struct):
@@ -91,7 +91,7 @@ class EmbeddingBody(msgspec.Struct, kw_only=True):
 # -- answers, for the reference ----------------------------------------------------------------------------------
 
 
-class Usage(msgspec.Struct):
+class OpenAIUsage(msgspec.Struct):
     """What was counted and is paid; the engine's own details beside it."""
 
     prompt_tokens: int
@@ -124,7 +124,7 @@ class ChatCompletion(msgspec.Struct):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: Usage
+    usage: OpenAIUsage
 
 
 class TextChoice(msgspec.Struct):
@@ -136,7 +136,7 @@ class TextChoice(msgspec.Struct):
     logprobs: dict[str, Any] | None = None
 
 
-class Completion(msgspec.Struct):
+class OpenAICompletion(msgspec.Struct):
     """Answer of ``POST /v1/completions``; with ``stream`` an event stream of its chunks instead."""
 
     id: str
@@ -144,7 +144,7 @@ class Completion(msgspec.Struct):
     created: int
     model: str
     choices: list[TextChoice]
-    usage: Usage
+    usage: OpenAIUsage
 
 
 class EmbeddingUsage(msgspec.Struct):
@@ -154,7 +154,7 @@ class EmbeddingUsage(msgspec.Struct):
     total_tokens: int
 
 
-class Embedding(msgspec.Struct):
+class OpenAIEmbedding(msgspec.Struct):
     """One vector: numbers, or with ``base64`` its 32-bit floats, little-endian."""
 
     index: int
@@ -165,7 +165,7 @@ class Embedding(msgspec.Struct):
 class Embeddings(msgspec.Struct):
     """Answer of ``POST /v1/embeddings``."""
 
-    data: list[Embedding]
+    data: list[OpenAIEmbedding]
     model: str
     usage: EmbeddingUsage
     object: Literal["list"] = "list"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from comptoir import __version__
 from comptoir.dialects.root.errors import Detail, render_error, status_of
 from comptoir.dialects.root.metrics import exposition
-from comptoir.dialects.root.wire import Checked, Health, Metrics, MetricsQuery, Platform
+from comptoir.dialects.root.wire import Checked, CoordinatorHealth, CoordinatorMetrics, MetricsQuery, PlatformInfo
 from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
@@ -39,7 +39,7 @@ class Root:
         base = base_url(core, request)
         if wants_html(request.header(b"accept")):
             return secured(self._shop.front(core, base), HTML, ((b"vary", b"accept"),))
-        body = encode_json(Platform("Comptoir", __version__, f"{base}/docs"))
+        body = encode_json(PlatformInfo("Comptoir", __version__, f"{base}/docs"))
         return Reply(200, body, headers=((b"vary", b"accept"),))
 
     async def health(self, core: Core, request: Request) -> Reply:
@@ -51,7 +51,7 @@ class Root:
         if core.state(Shutdown).leaving:
             checks["intake"] = Checked(False, 0.0, "the coordinator is shutting down")
         healthy = all(check.healthy for check in checks.values())
-        body = Health(
+        body = CoordinatorHealth(
             "healthy" if healthy else "unhealthy", core.fleet.active_hosts, len(core.jobs.queue),
             iso_utc(core.clock.now_ms()), checks,
         )  # fmt: skip
@@ -68,7 +68,7 @@ class Root:
             return Reply(200, body, media=media, headers=((b"vary", b"accept"),))
         meters = core.state(Meters)
         completed = meters.ended.get(JobState.COMPLETED, 0)
-        numbers = Metrics(
+        numbers = CoordinatorMetrics(
             meters.ended_before.get(JobState.COMPLETED, 0) + completed, core.fleet.active_hosts, meters.users,
             round(meters.latency_ms_sum / completed) if completed else 0,
         )  # fmt: skip
@@ -136,13 +136,13 @@ def root_dialect(others: Sequence[Dialect]) -> Dialect:
 def _endpoints(root: Root) -> tuple[Endpoint, ...]:
     return (
         Endpoint(
-            "GET", "/", root.home, Access.PUBLIC, "Say what this is; a page for browsers.", response=Platform,
+            "GET", "/", root.home, Access.PUBLIC, "Say what this is; a page for browsers.", response=PlatformInfo,
             media_also=("text/html",),
             answer_example={"name": "Comptoir", "version": "0.1.0", "docs": "http://127.0.0.1:8080/docs"},
         ),
         Endpoint(
             "GET", "/health", root.health, Access.PUBLIC, "Say whether the house works; 503 when it does not.",
-            response=Health, also=(503,),
+            response=CoordinatorHealth, also=(503,),
             answer_example={
                 "status": "healthy", "active_hosts": 24, "queued_jobs": 3, "timestamp": "2026-01-13T12:00:00Z",
                 "checks": {"database": {"healthy": True, "response_time_ms": 0.4}},
@@ -151,7 +151,7 @@ def _endpoints(root: Root) -> tuple[Endpoint, ...]:
         Endpoint(
             "GET", "/metrics", root.metrics, Access.PUBLIC,
             "Give the house in numbers: JSON, or Prometheus text where Accept names text/plain or openmetrics.",
-            query=MetricsQuery, response=Metrics, media_also=("text/plain", "application/openmetrics-text"),
+            query=MetricsQuery, response=CoordinatorMetrics, media_also=("text/plain", "application/openmetrics-text"),
             answer_example={
                 "total_jobs_completed": 152340, "active_hosts": 24, "total_users": 1830, "avg_job_latency_ms": 3200,
             },

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 
-class Platform(msgspec.Struct):
+class PlatformInfo(msgspec.Struct):
     """Answer of ``GET /``."""
 
     name: str
@@ -24,7 +24,7 @@ class Checked(msgspec.Struct):
     """What is wrong; absent when nothing is."""
 
 
-class Health(msgspec.Struct):
+class CoordinatorHealth(msgspec.Struct):
     """Answer of ``GET /health``: Infrintia's fields, then AIServe's."""
 
     status: Literal["healthy", "unhealthy"]
@@ -42,7 +42,7 @@ class MetricsQuery(msgspec.Struct):
     ] = None  # fmt: skip
 
 
-class Metrics(msgspec.Struct):
+class CoordinatorMetrics(msgspec.Struct):
     """Answer of ``GET /metrics`` as JSON, as Infrintia publishes it."""
 
     total_jobs_completed: int

@@ -17,18 +17,18 @@ BYTES_PER_TOKEN = 4
 """Bytes of text taken for one token where a host gives a whole answer and does not count it."""
 
 
-class _Part(msgspec.Struct):
+class _ContentPart(msgspec.Struct):
     type: str = "text"
     text: str | None = None
 
 
-class _Message(msgspec.Struct):
+class _ChatMessage(msgspec.Struct):
     role: str = "user"
-    content: str | list[_Part] | None = None
+    content: str | list[_ContentPart] | None = None
 
 
-class _Body(msgspec.Struct):
-    messages: list[_Message] = []
+class _ChatBody(msgspec.Struct):
+    messages: list[_ChatMessage] = []
     prompt: str | list[object] | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -57,7 +57,7 @@ CARRIED = frozenset(
 """Fields that such a host is given, or that are none of a host's business."""
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode = msgspec.json.Decoder(_Body, strict=False).decode
+_decode = msgspec.json.Decoder(_ChatBody, strict=False).decode
 
 
 class TextJob(msgspec.Struct, frozen=True):
@@ -98,13 +98,13 @@ def text_of(job: Progress) -> TextJob:
     return TextJob(text, min(asked, most), temperature)
 
 
-def _conversation(messages: Sequence[_Message]) -> str:
+def _conversation(messages: Sequence[_ChatMessage]) -> str:
     if len(messages) == 1:
         return _words(messages[0])
     return "\n\n".join(f"{message.role}: {_words(message)}" for message in messages)
 
 
-def _words(message: _Message) -> str:
+def _words(message: _ChatMessage) -> str:
     if isinstance(message.content, list):
         return "\n".join(part.text or "" for part in message.content)
     return message.content or ""

@@ -13,7 +13,7 @@ NUMBERING = 1 << 40
 """Room of one numbering: 11 years at 3,200 messages a second."""
 
 
-class Entry(msgspec.Struct, array_like=True, gc=False):
+class BusEntry(msgspec.Struct, array_like=True, gc=False):
     """What travels: consecutive messages of one sender to one receiver."""
 
     sender: bytes
@@ -37,7 +37,7 @@ class Numberings:
         return self._begun * NUMBERING
 
 
-class Seen:
+class SeenNumbers:
     """What a receiver has seen of each sender."""
 
     __slots__ = ("_next",)

@@ -19,7 +19,7 @@ from comptoir.kit.bus.bus import (
     OnMessage,
     Traffic,
 )
-from comptoir.kit.bus.numbers import Entry, Numberings, Seen
+from comptoir.kit.bus.numbers import BusEntry, Numberings, SeenNumbers
 from comptoir.kit.bus.resp import Answer, RespConnection, command, connect, head, parse_address
 
 log = logging.getLogger(__name__)
@@ -62,14 +62,14 @@ class _Peer:
         self.head = head
         """The command that adds to its inbox, up to what is added."""
         self.next = first
-        self.gathering: _Chunk | None = None
+        self.gathering: _BusChunk | None = None
         """Where its next message goes, if that follows upon the last."""
         self.owed = -1
         """Number before which messages were lost, until something from there on arrived; -1: none."""
         self.tries = 0
 
 
-class _Chunk:
+class _BusChunk:
     """Consecutive messages for one receiver, which become one entry of its inbox; without messages, a mark."""
 
     __slots__ = ("bus", "end", "first", "messages", "peer", "size")
@@ -102,10 +102,10 @@ class RedisBus:
         )
         self._numberings = Numberings()
         self._peers: dict[bytes, _Peer] = {}
-        self._seen = Seen()
+        self._seen = SeenNumbers()
         self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(Entry).decode
-        self._nothing = self._encode(Entry(b"", 0, []))
+        self._decode = msgspec.msgpack.Decoder(BusEntry).decode
+        self._nothing = self._encode(BusEntry(b"", 0, []))
         # Both always in one write: an inbox without an end would outlive its node.
         self._make = self._add(self._inbox, make=True) + self._framed(self._nothing)
         self._expire = command(b"EXPIRE", self._inbox, b"%d" % INBOX_TTL_S)
@@ -113,7 +113,7 @@ class RedisBus:
         """Id of the last entry read; empty before there was an inbox."""
         self._writing: RespConnection | None = None
         self._reading: RespConnection | None = None
-        self._waiting: list[_Chunk] = []
+        self._waiting: list[_BusChunk] = []
         self._held = 0
         """Bytes that wait or have no answer."""
         self._scheduled = False
@@ -281,8 +281,8 @@ class RedisBus:
         peer = self._peers[node_id] = _Peer(self._add(self._prefix + node_id.hex().encode()), self._numberings.begin())
         return peer
 
-    def _new_chunk(self, peer: _Peer, first: int) -> _Chunk:
-        chunk = peer.gathering = _Chunk(self, peer, first)
+    def _new_chunk(self, peer: _Peer, first: int) -> _BusChunk:
+        chunk = peer.gathering = _BusChunk(self, peer, first)
         self._waiting.append(chunk)
         if not self._scheduled:
             self._scheduled = True
@@ -302,14 +302,14 @@ class RedisBus:
         for chunk in self._waiting:
             chunk.peer.gathering = None
             parts.append(chunk.peer.head)
-            parts.append(self._framed(self._encode(Entry(self._node_id, chunk.first, chunk.messages))))
+            parts.append(self._framed(self._encode(BusEntry(self._node_id, chunk.first, chunk.messages))))
             answers.append(chunk.answered)
             self.traffic.sent += len(chunk.messages)
         self._waiting.clear()
         if self._writing is not None:
             self._writing.send(b"".join(parts), answers)
 
-    def entered(self, chunk: _Chunk, reply: Any) -> None:
+    def entered(self, chunk: _BusChunk, reply: Any) -> None:
         """Note the answer to an entry that was added: its id, None without an inbox, or an error."""
         self._held -= chunk.size
         peer = chunk.peer
@@ -376,7 +376,7 @@ class RedisBus:
             if entry.sender:
                 self._take(entry)
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: BusEntry) -> None:
         messages = entry.messages
         known, lost = self._seen.look(entry.sender, entry.first, len(messages))
         if lost:

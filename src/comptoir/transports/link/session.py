@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from comptoir.containers import is_said, note_said
+from comptoir.containers import is_relayable, note_resources
 from comptoir.dispatch.assign import assign_waiting, revoke_lease
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
@@ -374,12 +374,12 @@ class Session:
         assign_waiting(self._core, self._host.id)
 
     def _resources(self, message: Resources) -> None:
-        note_said(self._core, self._host, message.of)
+        note_resources(self._core, self._host, message.of)
 
     def _report(self, message: Report) -> None:
         answer = self._inquiries.pop(message.inquiry, None)
         if answer is not None and not answer.done():
-            answer.set_result(message.body if is_said(message.body) else b"")
+            answer.set_result(message.body if is_relayable(message.body) else b"")
 
     # -- out -----------------------------------------------------------------------------------------------------
 

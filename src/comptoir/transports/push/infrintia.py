@@ -18,7 +18,7 @@ class _Words(msgspec.Struct):
     content: str | None = None
 
 
-class _Choice(msgspec.Struct):
+class _InfrintiaChoice(msgspec.Struct):
     delta: _Words | None = None
     message: _Words | None = None
     text: str | None = None
@@ -37,7 +37,7 @@ class _Answer(msgspec.Struct):
     tokens: list[str] = []
     output_text: str | None = None
     text: str | None = None
-    choices: list[_Choice] = []
+    choices: list[_InfrintiaChoice] = []
     usage: _Counts | None = None
     finish_reason: str | None = None
     error: msgspec.Raw = msgspec.Raw()

@@ -117,7 +117,7 @@ class Continues(Protocol):
 
 
 @runtime_checkable
-class Tells(Protocol):
+class ReportsResources(Protocol):
     """What an engine of containers has beside `Engine`: what they say of themselves, word for word."""
 
     async def resources(self) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ import msgspec
 from comptoir.link import CONTAINER, ContainerCard, Frame, ModelOffer, Usage
 from comptoir.worker.engines import container_wire as wire
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
-from comptoir.worker.engines.container_http import Container, open_session
+from comptoir.worker.engines.container_http import ContainerClient, open_session
 from comptoir.worker.engines.container_spec import OUTPUT_BYTES_MAX, RUN_TIMEOUT_S, ContainerSpec
 
 CONTEXT_TOKENS = 10_000_000
@@ -81,7 +81,7 @@ class ContainerEngine:
         checked = [checked_spec(spec) for spec in specs]
         if not checked:
             raise EngineError("engine_spec", "no container was named: container,id=NAME,url=http://HOST:PORT")
-        self._containers = {spec.id: Container(spec, slots=slots) for spec in checked}
+        self._containers = {spec.id: ContainerClient(spec, slots=slots) for spec in checked}
         if len(self._containers) < len(checked):
             raise EngineError("engine_spec", "two containers have the same id; give each its own")
         self._session: aiohttp.ClientSession | None = None
@@ -124,7 +124,7 @@ class ContainerEngine:
         yield Finish("stop", Usage(0, 1))
 
     async def resources(self) -> dict[str, bytes]:
-        """Return what each container says of itself; see `Tells`."""
+        """Return what each container says of itself; see `ReportsResources`."""
         containers = list(self._containers.values())
         said = await asyncio.gather(*(one.about() for one in containers))
         for container, body in zip(containers, said, strict=True):
@@ -134,7 +134,7 @@ class ContainerEngine:
         return {one.spec.id: one.about_last for one in containers if one.about_last}
 
     async def supports(self, container: str, model_id: str) -> bytes:
-        """Return what *container* says of a model; see `Tells`."""
+        """Return what *container* says of a model; see `ReportsResources`."""
         one = self._containers.get(container)
         return await one.about(model_id) if one is not None else b""
 

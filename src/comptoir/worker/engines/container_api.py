@@ -75,7 +75,7 @@ def find_socket(environment: Mapping[str, str] = os.environ) -> str:
     )
 
 
-class State(msgspec.Struct, frozen=True):
+class ContainerState(msgspec.Struct, frozen=True):
     """Whether a container runs, and how it ended if not."""
 
     running: bool = msgspec.field(name="Running", default=False)
@@ -99,7 +99,7 @@ class Inspection(msgspec.Struct, frozen=True):
     id: str = msgspec.field(name="Id")
     image: str = msgspec.field(name="Image")
     """Id of its image."""
-    state: State = msgspec.field(name="State")
+    state: ContainerState = msgspec.field(name="State")
     config: _Config = msgspec.field(name="Config")
     host: _HostConfig = msgspec.field(name="HostConfig")
 
@@ -120,15 +120,15 @@ class _Identified(msgspec.Struct, frozen=True):
     id: str = msgspec.field(name="Id")
 
 
-class _Part(msgspec.Struct, frozen=True):
+class _VersionPart(msgspec.Struct, frozen=True):
     name: str = msgspec.field(name="Name", default="")
 
 
 class _Version(msgspec.Struct, frozen=True):
-    parts: list[_Part] | None = msgspec.field(name="Components", default=None)
+    parts: list[_VersionPart] | None = msgspec.field(name="Components", default=None)
 
 
-class Progress(msgspec.Struct, frozen=True):
+class PullProgress(msgspec.Struct, frozen=True):
     """How far a pull is."""
 
     layers: int = 0
@@ -171,7 +171,9 @@ class ContainerApi:
                 return None
             raise
 
-    async def pull(self, image: str, *, user: str = "", password: str = "", news: Callable[[Progress], None]) -> None:
+    async def pull(
+        self, image: str, *, user: str = "", password: str = "", news: Callable[[PullProgress], None]
+    ) -> None:
         """Fetch *image*, telling *news* how far it is."""
         name, tag = split_image(image)
         headers = {}
@@ -293,9 +295,9 @@ def _note(news: Mapping[str, Any], layers: dict[str, tuple[bool, int]]) -> None:
     layers[layer] = (done, current if isinstance(current, int) else layers.get(layer, (False, 0))[1])
 
 
-def _progress(layers: Mapping[str, tuple[bool, int]]) -> Progress:
+def _progress(layers: Mapping[str, tuple[bool, int]]) -> PullProgress:
     done = sum(complete for complete, _ in layers.values())
-    return Progress(len(layers), done, sum(size for _, size in layers.values()) // (1024 * 1024))
+    return PullProgress(len(layers), done, sum(size for _, size in layers.values()) // (1024 * 1024))
 
 
 def _words(body: bytes) -> str:

@@ -69,7 +69,7 @@ async def _note_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, 
         context.trace_request_ctx.append(True)
 
 
-class Container:
+class ContainerClient:
     """One container at *spec*'s address; *slots* runs at once where the spec does not say."""
 
     def __init__(self, spec: ContainerSpec, *, slots: int) -> None:

@@ -22,8 +22,8 @@ from comptoir.kit.clock import Clock
 from comptoir.worker.engines.container_api import (
     ContainerApi,
     ContainerApiError,
-    Progress,
-    State,
+    ContainerState,
+    PullProgress,
     answers,
     find_socket,
 )
@@ -228,7 +228,7 @@ class Containers:
         """Fetch the image; where that fails, one that is here already will do."""
         image, said_at = one.managed.image, self._clock.monotonic_s()
 
-        def news(progress: Progress) -> None:
+        def news(progress: PullProgress) -> None:
             nonlocal said_at
             if self._clock.monotonic_s() - said_at >= NEWS_S:
                 said_at = self._clock.monotonic_s()
@@ -416,11 +416,11 @@ def _explained(error: ContainerApiError, managed: Managed) -> str:
     return message
 
 
-def _runs(state: State) -> bool:
+def _runs(state: ContainerState) -> bool:
     return state.running and not state.restarting
 
 
-def _ended(state: State) -> str:
+def _ended(state: ContainerState) -> str:
     if state.restarting:
         return f"it failed (exit code {state.exit_code}) and is being started again"
     if state.killed_for_memory:

@@ -33,12 +33,12 @@ def read_metadata(path: Path) -> dict[str, Value]:
             raise NotGguf(f"{path.name} does not begin with GGUF")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                return _Reader(data).head()
+                return _GgufReader(data).head()
             except (struct.error, UnicodeDecodeError, KeyError, MemoryError) as error:
                 raise NotGguf(f"{path.name}: its metadata can't be read ({error})") from error
 
 
-class _Reader:
+class _GgufReader:
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
         self.at = 4

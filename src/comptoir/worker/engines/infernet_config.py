@@ -17,7 +17,7 @@ import msgspec
 from comptoir.worker.engines import infernet_container as one_container
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.container_spec import ContainerSpec
-from comptoir.worker.engines.infernet_container import PORT_DEFAULT, Finding, Rate, Surroundings, Verdict
+from comptoir.worker.engines.infernet_container import PORT_DEFAULT, KeyFinding, KeyVerdict, Rate, Surroundings
 from comptoir.worker.engines.infernet_values import BadValue, flag, mapping, sequence, text, whole
 
 CONFIG_BYTES_MAX = 1024 * 1024
@@ -59,7 +59,7 @@ class Translation(msgspec.Struct, frozen=True):
 
     specs: tuple[ContainerSpec, ...]
     """The containers to offer, in the file's order."""
-    findings: tuple[Finding, ...]
+    findings: tuple[KeyFinding, ...]
     """One for each key of the file, sections that are not needed as a whole once."""
 
     def lines(self) -> list[str]:
@@ -71,17 +71,17 @@ class Translation(msgspec.Struct, frozen=True):
         gone = dict.fromkeys(
             match[0]
             for finding in self.findings
-            if finding.verdict is Verdict.REFUSED and (match := _CONTAINER.match(finding.path))
+            if finding.verdict is KeyVerdict.REFUSED and (match := _CONTAINER.match(finding.path))
         )
         for finding in self.findings:
-            if finding.verdict is Verdict.USED and not finding.why:
+            if finding.verdict is KeyVerdict.USED and not finding.why:
                 section, _, key = finding.path.rpartition(".")
                 used.setdefault(section, []).append(key)
                 continue
             said.append(f"{finding.verdict}: {finding.path}: {finding.why}")
-        plain = [f"{Verdict.USED}: {name + ': ' if name else ''}{', '.join(keys)}" for name, keys in used.items()]
-        order = [str(verdict) for verdict in Verdict]
-        said += [f"{Verdict.REFUSED}: {section}: so this container is not offered" for section in gone]
+        plain = [f"{KeyVerdict.USED}: {name + ': ' if name else ''}{', '.join(keys)}" for name, keys in used.items()]
+        order = [str(verdict) for verdict in KeyVerdict]
+        said += [f"{KeyVerdict.REFUSED}: {section}: so this container is not offered" for section in gone]
         return sorted(plain + said, key=lambda line: order.index(line.partition(":")[0]))
 
 
@@ -129,7 +129,7 @@ def translate(document: Mapping[str, Any]) -> Translation:
     Raises:
         BadValue: a known key has a value of the wrong type.
     """
-    findings: list[Finding] = []
+    findings: list[KeyFinding] = []
     document = {key: value for key, value in document.items() if value is not None}
     managed = flag(document, "manage_containers", "manage_containers", default=True)
     rate: Rate | None = RATE_DEFAULT
@@ -142,29 +142,31 @@ def translate(document: Mapping[str, Any]) -> Translation:
         elif key == "docker":
             user, password = _docker(_section(document, key), managed, findings)
         elif key == "manage_containers":
-            findings.append(Finding(key, Verdict.USED, "" if managed else "you keep the containers running yourself"))
+            findings.append(
+                KeyFinding(key, KeyVerdict.USED, "" if managed else "you keep the containers running yourself")
+            )
         elif key in NOT_NEEDED:
-            findings.append(Finding(key, Verdict.NOT_NEEDED, NOT_NEEDED[key]))
+            findings.append(KeyFinding(key, KeyVerdict.NOT_NEEDED, NOT_NEEDED[key]))
         elif key != "containers":
-            findings.append(Finding(key, Verdict.REFUSED, "unknown here"))
+            findings.append(KeyFinding(key, KeyVerdict.REFUSED, "unknown here"))
     if "rate_limit" not in _section(document, "server"):
         why = (
             f"not given: {RATE_DEFAULT.requests} jobs of a caller in {RATE_DEFAULT.period_s:.0f} s, as the node has it"
         )
-        findings.append(Finding("server.rate_limit", Verdict.USED, why))
+        findings.append(KeyFinding("server.rate_limit", KeyVerdict.USED, why))
     around = Surroundings(managed=managed, rate=rate, registry_user=user, registry_password=password)
     specs = _containers(sequence(document.get("containers", []), "containers"), around, findings)
     return Translation(tuple(specs), tuple(findings))
 
 
-def _containers(entries: Sequence[Any], around: Surroundings, findings: list[Finding]) -> list[ContainerSpec]:
+def _containers(entries: Sequence[Any], around: Surroundings, findings: list[KeyFinding]) -> list[ContainerSpec]:
     named: list[tuple[str, Mapping[str, Any], str]] = []
     for place, entry in enumerate(entries):
         path = f"containers[{place}]"
         fields = mapping(entry, path)
         name = text(fields, "id", f"{path}.id")
         if not name:
-            findings.append(Finding(f"{path}.id", Verdict.REFUSED, "not given: a container needs a name"))
+            findings.append(KeyFinding(f"{path}.id", KeyVerdict.REFUSED, "not given: a container needs a name"))
             continue
         named.append((path, fields, name))
     times = Counter(name for _, _, name in named)
@@ -172,7 +174,7 @@ def _containers(entries: Sequence[Any], around: Surroundings, findings: list[Fin
     for path, fields, name in named:
         if times[name] > 1:
             why = f"{name!r} is there {times[name]} times: which of them is meant can't be known"
-            findings.append(Finding(f"{path}.id", Verdict.REFUSED, why))
+            findings.append(KeyFinding(f"{path}.id", KeyVerdict.REFUSED, why))
         else:
             unique.append((path, fields))
     ports = _ports(unique, around)
@@ -204,46 +206,52 @@ def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return mapping(document.get(key, {}), key)
 
 
-def _server(server: Mapping[str, Any], findings: list[Finding]) -> Rate | None:
+def _server(server: Mapping[str, Any], findings: list[KeyFinding]) -> Rate | None:
     """Return the limit that holds for every container; None: one that can't be honoured."""
     rate: Rate | None = RATE_DEFAULT
     for key in server:
         path = f"server.{key}"
         if key == "port":
             whole(server, key, path)
-            findings.append(Finding(path, Verdict.NOT_NEEDED, "this host opens no port; buyers ask the coordinator"))
+            findings.append(
+                KeyFinding(path, KeyVerdict.NOT_NEEDED, "this host opens no port; buyers ask the coordinator")
+            )
         elif key == "rate_limit":
             rate, found = one_container.rate_of(server, path, RATE_DEFAULT)
             findings += found
         else:
-            findings.append(Finding(path, Verdict.REFUSED, "unknown here"))
+            findings.append(KeyFinding(path, KeyVerdict.REFUSED, "unknown here"))
     return rate
 
 
-def _chain(chain: Mapping[str, Any], findings: list[Finding]) -> None:
+def _chain(chain: Mapping[str, Any], findings: list[KeyFinding]) -> None:
     if flag(chain, "enabled", "chain.enabled", default=False):
-        findings.append(Finding("chain", Verdict.REFUSED, CHAIN_REFUSED))
+        findings.append(KeyFinding("chain", KeyVerdict.REFUSED, CHAIN_REFUSED))
     else:
-        findings.append(Finding("chain", Verdict.NOT_NEEDED, "it is not enabled"))
-    findings += [Finding(f"chain.{key}", Verdict.REFUSED, "unknown here") for key in chain if key not in CHAIN_KEYS]
+        findings.append(KeyFinding("chain", KeyVerdict.NOT_NEEDED, "it is not enabled"))
+    findings += [
+        KeyFinding(f"chain.{key}", KeyVerdict.REFUSED, "unknown here") for key in chain if key not in CHAIN_KEYS
+    ]
 
 
-def _docker(docker: Mapping[str, Any], managed: bool, findings: list[Finding]) -> tuple[str, str]:
+def _docker(docker: Mapping[str, Any], managed: bool, findings: list[KeyFinding]) -> tuple[str, str]:
     unknown = [key for key in docker if key not in ("username", "password")]
-    findings += [Finding(f"docker.{key}", Verdict.REFUSED, "unknown here") for key in unknown]
+    findings += [KeyFinding(f"docker.{key}", KeyVerdict.REFUSED, "unknown here") for key in unknown]
     user = text(docker, "username", "docker.username")
     password = text(docker, "password", "docker.password")
     if not docker:
         return "", ""
     if not managed:
-        findings.append(Finding("docker", Verdict.NOT_NEEDED, "no image is pulled, as manage_containers is false"))
+        findings.append(
+            KeyFinding("docker", KeyVerdict.NOT_NEEDED, "no image is pulled, as manage_containers is false")
+        )
         return "", ""
     if not (user and password):
         why = "username and password belong together; images are pulled without"
-        findings.append(Finding("docker", Verdict.REFUSED, why))
+        findings.append(KeyFinding("docker", KeyVerdict.REFUSED, why))
         return "", ""
     findings.append(
-        Finding("docker", Verdict.USED, "sent to every registry that an image comes from, as the node does")
+        KeyFinding("docker", KeyVerdict.USED, "sent to every registry that an image comes from, as the node does")
     )
     return user, password
 

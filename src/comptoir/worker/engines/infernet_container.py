@@ -48,7 +48,7 @@ _MODES = frozenset(
 )
 
 
-class Verdict(StrEnum):
+class KeyVerdict(StrEnum):
     """What becomes of a key."""
 
     USED = "used"
@@ -59,12 +59,12 @@ class Verdict(StrEnum):
     """It can't be honoured; on a container, the container is not offered."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class KeyFinding(msgspec.Struct, frozen=True):
     """What becomes of one key. Never holds its value where that may be a secret."""
 
     path: str
     """Where it is in the document: ``containers[0].port``."""
-    verdict: Verdict
+    verdict: KeyVerdict
     why: str = ""
     """For a person; always there unless *verdict* is used."""
 
@@ -89,13 +89,13 @@ class Surroundings(msgspec.Struct, frozen=True):
         return f"Surroundings(managed={self.managed}, rate={self.rate})"
 
 
-class _Refused(Exception):
+class _KeyRefused(Exception):
     """This key refuses the container; the text says why."""
 
 
 def translate(
     fields: Mapping[str, Any], path: str, *, port: int | None, around: Surroundings
-) -> tuple[ContainerSpec | None, list[Finding]]:
+) -> tuple[ContainerSpec | None, list[KeyFinding]]:
     """Return the container that *fields* describe, None if anything about it is refused, and a finding for each key.
 
     *port* is the one given to it; None for one that is reached by its url. Pure.
@@ -103,18 +103,18 @@ def translate(
     Raises:
         BadValue: a known key has a value of the wrong type.
     """
-    reader = _Reader(fields, path, port, around)
+    reader = _ContainerReader(fields, path, port, around)
     spec = reader.read()
     return spec, reader.findings
 
 
-def rate_of(fields: Mapping[str, Any], path: str, default: Rate) -> tuple[Rate | None, list[Finding]]:
+def rate_of(fields: Mapping[str, Any], path: str, default: Rate) -> tuple[Rate | None, list[KeyFinding]]:
     """Return the limit at ``rate_limit``; None (and why) if it can't be honoured."""
     if fields["rate_limit"] is None:
-        return default, [Finding(path, Verdict.USED)]
+        return default, [KeyFinding(path, KeyVerdict.USED)]
     limit = mapping(fields["rate_limit"], path)
     findings = [
-        Finding(f"{path}.{key}", Verdict.REFUSED, "unknown here")
+        KeyFinding(f"{path}.{key}", KeyVerdict.REFUSED, "unknown here")
         for key in limit
         if key not in ("num_requests", "period")
     ]
@@ -122,15 +122,15 @@ def rate_of(fields: Mapping[str, Any], path: str, default: Rate) -> tuple[Rate |
     period = whole(limit, "period", f"{path}.period", default=int(default.period_s))
     if requests < 1 or period < 1:
         why = "num_requests and period must be at least 1; nothing is offered with a weaker limit"
-        return None, [*findings, Finding(path, Verdict.REFUSED, why)]
-    return Rate(requests, float(period)), [Finding(path, Verdict.USED), *findings]
+        return None, [*findings, KeyFinding(path, KeyVerdict.REFUSED, why)]
+    return Rate(requests, float(period)), [KeyFinding(path, KeyVerdict.USED), *findings]
 
 
-class _Reader:
+class _ContainerReader:
     """Reads one container, key by key, and notes what it finds."""
 
     def __init__(self, fields: Mapping[str, Any], path: str, port: int | None, around: Surroundings) -> None:
-        self.findings: list[Finding] = []
+        self.findings: list[KeyFinding] = []
         self._fields = fields
         self._path = path
         self._port = port
@@ -146,7 +146,7 @@ class _Reader:
         rate = self._rate()
         url = values.get("url") or values.get("port")
         if not url and not self._refused:
-            url = self._try("port", _Reader._port_key)
+            url = self._try("port", _ContainerReader._port_key)
         if around.managed and not fields.get("image"):
             self._refuse("image", "not given, and manage_containers is true: there is nothing to start")
         if self._refused or rate is None:
@@ -159,7 +159,7 @@ class _Reader:
         try:
             return checked_spec(spec)
         except EngineError as error:
-            self.findings.append(Finding(self._path, Verdict.REFUSED, error.message))
+            self.findings.append(KeyFinding(self._path, KeyVerdict.REFUSED, error.message))
             return None
 
     def _managed(self, values: Mapping[str, Any]) -> Managed:
@@ -179,47 +179,47 @@ class _Reader:
             return self._around.rate
         rate, found = rate_of(self._fields, f"{self._path}.rate_limit", self._around.rate or Rate(60, 60.0))
         self.findings += found
-        self._refused |= any(finding.verdict is Verdict.REFUSED for finding in found)
+        self._refused |= any(finding.verdict is KeyVerdict.REFUSED for finding in found)
         return rate
 
-    def _try(self, key: str, read: Callable[["_Reader", str], Any]) -> Any:
+    def _try(self, key: str, read: Callable[["_ContainerReader", str], Any]) -> Any:
         """Read *key* and note what becomes of it."""
         before = len(self.findings)
         try:
             value = read(self, f"{self._path}.{key}")
-        except _Refused as refused:
+        except _KeyRefused as refused:
             self._refuse(key, str(refused))
             return None
         if key in self._fields and len(self.findings) == before and key != "rate_limit":
-            self.findings.append(Finding(f"{self._path}.{key}", Verdict.USED))
+            self.findings.append(KeyFinding(f"{self._path}.{key}", KeyVerdict.USED))
         return value
 
     def _refuse(self, key: str, why: str) -> None:
         self._refused = True
-        self.findings.append(Finding(f"{self._path}.{key}", Verdict.REFUSED, why))
+        self.findings.append(KeyFinding(f"{self._path}.{key}", KeyVerdict.REFUSED, why))
 
-    def _note(self, path: str, verdict: Verdict, why: str) -> None:
-        self.findings.append(Finding(path, verdict, why))
+    def _note(self, path: str, verdict: KeyVerdict, why: str) -> None:
+        self.findings.append(KeyFinding(path, verdict, why))
 
     def _only_managed(self, path: str) -> None:
         """Note that *path* is for who starts the container, where that is not us."""
         if not self._around.managed:
-            self._note(path, Verdict.NOT_NEEDED, "you start the container yourself, as manage_containers is false")
+            self._note(path, KeyVerdict.NOT_NEEDED, "you start the container yourself, as manage_containers is false")
 
     # -- one method a key --------------------------------------------------------------------------------------------
 
     def _id(self, path: str) -> str:
         name = text(self._fields, "id", path)
         if len(name) > ID_CHARS_MAX or not _ID.fullmatch(name):
-            raise _Refused(f"must have no spaces and no commas, and {ID_CHARS_MAX} characters at most")
+            raise _KeyRefused(f"must have no spaces and no commas, and {ID_CHARS_MAX} characters at most")
         if self._around.managed and not _MANAGED_ID.fullmatch(name):
-            raise _Refused("a container's name begins with a letter or digit and has only these, '_', '.' and '-'")
+            raise _KeyRefused("a container's name begins with a letter or digit and has only these, '_', '.' and '-'")
         return name
 
     def _image(self, path: str) -> str:
         image = text(self._fields, "image", path)
         if any(char.isspace() for char in image):
-            raise _Refused("no name of an image has spaces")
+            raise _KeyRefused("no name of an image has spaces")
         return image
 
     def _url(self, path: str) -> str:
@@ -227,36 +227,38 @@ class _Reader:
         if not url:
             return ""
         if self._around.managed:
-            raise _Refused("manage_containers is true: a container is either started here or reached at its url")
+            raise _KeyRefused("manage_containers is true: a container is either started here or reached at its url")
         try:
             parts = urlsplit(url)
             understood = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
         except ValueError:
             understood = False
         if not understood:
-            raise _Refused("must look like http://host:port or https://host")
+            raise _KeyRefused("must look like http://host:port or https://host")
         if parts.username is not None or parts.query or parts.fragment:
-            raise _Refused("must have no user, no query and no fragment; a secret belongs into bearer")
+            raise _KeyRefused("must have no user, no query and no fragment; a secret belongs into bearer")
         return url.rstrip("/")
 
     def _bearer(self, path: str) -> str:
         bearer = text(self._fields, "bearer", path)
         if not all(" " <= char <= "~" for char in bearer):
-            raise _Refused("has characters that no header can carry")
+            raise _KeyRefused("has characters that no header can carry")
         return bearer
 
     def _port_key(self, path: str) -> str:
         """Return the address of a container that is reached by its port; empty for one reached at its url."""
         if self._port is None:
             whole(self._fields, "port", path)
-            self._note(path, Verdict.NOT_NEEDED, "the container is reached at its url")
+            self._note(path, KeyVerdict.NOT_NEEDED, "the container is reached at its url")
             return ""
         if not 1 <= self._port <= PORT_MAX:
-            raise _Refused(f"must be 1 to {PORT_MAX}")
+            raise _KeyRefused(f"must be 1 to {PORT_MAX}")
         asked = whole(self._fields, "port", path, default=PORT_DEFAULT)
         if asked != self._port:
             self._note(
-                path, Verdict.USED, f"{asked} is another container's; this one has {self._port}, as the node moves it"
+                path,
+                KeyVerdict.USED,
+                f"{asked} is another container's; this one has {self._port}, as the node moves it",
             )
         return f"http://127.0.0.1:{self._port}"
 
@@ -279,7 +281,7 @@ class _Reader:
         try:
             shlex.split(command)
         except ValueError as error:
-            raise _Refused("a quotation mark has no other") from error
+            raise _KeyRefused("a quotation mark has no other") from error
         return command
 
     def _env(self, path: str) -> dict[str, str]:
@@ -287,9 +289,9 @@ class _Reader:
         env = {}
         for name, value in mapping(self._fields["env"], path).items():
             if not name or "=" in name or "\0" in name:
-                raise _Refused("a variable's name is empty or has '=' in it")
+                raise _KeyRefused("a variable's name is empty or has '=' in it")
             if not isinstance(value, str | int | float) or "\0" in str(value):
-                raise _Refused(f"{name} must be a text or a number, is {kind(value)}")
+                raise _KeyRefused(f"{name} must be a text or a number, is {kind(value)}")
             # As the node's own library writes them: True, not true.
             env[name] = str(value)
         return env
@@ -300,7 +302,7 @@ class _Reader:
         for place, volume in enumerate(volumes):
             why = _volume_fault(volume)
             if why:
-                raise _Refused(f"number {place + 1}: {why}")
+                raise _KeyRefused(f"number {place + 1}: {why}")
         return volumes
 
     def _ips(self, path: str) -> tuple[str, ...]:
@@ -309,17 +311,17 @@ class _Reader:
             try:
                 ipaddress.ip_network(network)
             except ValueError as error:
-                raise _Refused(f"{error}; a network is written like 10.0.0.0/8") from error
+                raise _KeyRefused(f"{error}; a network is written like 10.0.0.0/8") from error
         return networks
 
     def _payments(self, path: str) -> dict[str, int]:
         least: dict[str, int] = {}
         for asset, amount in mapping(self._fields["accepted_payments"], path).items():
             if not _ADDRESS.fullmatch(asset):
-                raise _Refused(f"{asset!r} is no address (0x and 40 hexadecimal digits)")
+                raise _KeyRefused(f"{asset!r} is no address (0x and 40 hexadecimal digits)")
             wei = integer(amount, f"{path}.{asset}")
             if wei < 0 or asset.lower() in least:
-                raise _Refused(f"{asset} is below zero, or there twice")
+                raise _KeyRefused(f"{asset} is below zero, or there twice")
             least[asset.lower()] = wei
         return least
 
@@ -327,31 +329,31 @@ class _Reader:
         owners = texts(self._fields, path.rpartition(".")[2], path)
         for owner in owners:
             if not _ADDRESS.fullmatch(owner):
-                raise _Refused(f"{owner!r} is no address (0x and 40 hexadecimal digits)")
+                raise _KeyRefused(f"{owner!r} is no address (0x and 40 hexadecimal digits)")
         return tuple(owner.lower() for owner in owners)
 
     def _limit(self, path: str) -> None:
         """Read with the server's limit, see `_rate`."""
 
 
-_READERS: dict[str, Callable[[_Reader, str], Any]] = {
-    "id": _Reader._id,
-    "image": _Reader._image,
-    "url": _Reader._url,
-    "bearer": _Reader._bearer,
-    "port": _Reader._port_key,
-    "external": _Reader._external,
-    "gpu": _Reader._gpu,
-    "accepted_payments": _Reader._payments,
-    "allowed_ips": _Reader._ips,
-    "allowed_addresses": _Reader._owners,
-    "allowed_delegate_addresses": _Reader._owners,
-    "description": _Reader._description,
-    "command": _Reader._command,
-    "env": _Reader._env,
-    "generates_proofs": _Reader._proofs,
-    "volumes": _Reader._volumes,
-    "rate_limit": _Reader._limit,
+_READERS: dict[str, Callable[[_ContainerReader, str], Any]] = {
+    "id": _ContainerReader._id,
+    "image": _ContainerReader._image,
+    "url": _ContainerReader._url,
+    "bearer": _ContainerReader._bearer,
+    "port": _ContainerReader._port_key,
+    "external": _ContainerReader._external,
+    "gpu": _ContainerReader._gpu,
+    "accepted_payments": _ContainerReader._payments,
+    "allowed_ips": _ContainerReader._ips,
+    "allowed_addresses": _ContainerReader._owners,
+    "allowed_delegate_addresses": _ContainerReader._owners,
+    "description": _ContainerReader._description,
+    "command": _ContainerReader._command,
+    "env": _ContainerReader._env,
+    "generates_proofs": _ContainerReader._proofs,
+    "volumes": _ContainerReader._volumes,
+    "rate_limit": _ContainerReader._limit,
 }
 """Every key a container may have."""
 

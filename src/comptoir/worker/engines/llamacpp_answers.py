@@ -17,9 +17,9 @@ from comptoir.link import Frame, Usage
 
 from .base import EngineError, Finish, cannot_continue
 from .gguf_metadata import TokenBytes
-from .llamacpp_pieces import Framer, Piece, StopScanner, ended_by_stop, prefix_ids, prefix_text, same_frame
-from .llamacpp_request import Ask
-from .llamacpp_server import Choice, Chunk, LlamaServer
+from .llamacpp_pieces import Framer, LlamaPiece, StopScanner, ended_by_stop, prefix_ids, prefix_text, same_frame
+from .llamacpp_request import LlamaRequest
+from .llamacpp_server import LlamaChoice, LlamaChunk, LlamaServer
 
 Json = dict[str, Any]
 Item = Frame | Finish | EngineError
@@ -57,7 +57,9 @@ class Outbox:
 class PlainAnswer:
     """One request over the completion endpoint, where every token's id is told."""
 
-    def __init__(self, ask: Ask, prefix: Sequence[Frame], server: LlamaServer, table: TokenBytes | None) -> None:
+    def __init__(
+        self, ask: LlamaRequest, prefix: Sequence[Frame], server: LlamaServer, table: TokenBytes | None
+    ) -> None:
         self._ask = ask
         self._prefix = prefix
         self._server = server
@@ -118,7 +120,7 @@ class PlainAnswer:
             body["n_probs"] = max(1, ask.top_logprobs)
         return body
 
-    def _chunk(self, chunk: Chunk, outbox: Outbox) -> bool:
+    def _chunk(self, chunk: LlamaChunk, outbox: Outbox) -> bool:
         """Take one message; True stops llama.cpp."""
         if outbox.cancelled:
             return True
@@ -138,14 +140,14 @@ class PlainAnswer:
             self._finish = "stop"
         return self._stops.hit
 
-    def _piece(self, choice: Choice, tokens: list[int], predicted: int) -> Piece:
+    def _piece(self, choice: LlamaChoice, tokens: list[int], predicted: int) -> LlamaPiece:
         count, self._seen = predicted - self._seen, predicted
         ids: list[int] | None = tokens
         if count != 1:
             ids = self._table.ids_of(choice.text, last=tokens[-1], count=count) if self._table is not None else None
-        return Piece(choice.text, count, ids, choice.logprobs.content if choice.logprobs is not None else [])
+        return LlamaPiece(choice.text, count, ids, choice.logprobs.content if choice.logprobs is not None else [])
 
-    def _deliver(self, pieces: Sequence[Piece], outbox: Outbox) -> None:
+    def _deliver(self, pieces: Sequence[LlamaPiece], outbox: Outbox) -> None:
         for piece in pieces:
             frame = self._framer.frame(piece)
             if self._replay is not None and self._replay.covers(frame):
@@ -157,7 +159,7 @@ class PlainAnswer:
 class ToolAnswer:
     """One chat with tools, through llama.cpp's chat layer, which parses the calls out of the text."""
 
-    def __init__(self, ask: Ask, prefix: Sequence[Frame], server: LlamaServer) -> None:
+    def __init__(self, ask: LlamaRequest, prefix: Sequence[Frame], server: LlamaServer) -> None:
         self._ask = ask
         self._server = server
         self._replay = Replay(prefix)
@@ -181,7 +183,7 @@ class ToolAnswer:
         self._replay.check_complete()
         outbox.put(Finish(self._finish, Usage(self._prompt_tokens, self._delivered)))
 
-    def _chunk(self, chunk: Chunk, outbox: Outbox) -> bool:
+    def _chunk(self, chunk: LlamaChunk, outbox: Outbox) -> bool:
         if outbox.cancelled:
             return True
         choice = chunk.choices[0]
@@ -195,7 +197,7 @@ class ToolAnswer:
             outbox.put(frame)
         return False
 
-    def _frame(self, chunk: Chunk, choice: Choice) -> Frame | None:
+    def _frame(self, chunk: LlamaChunk, choice: LlamaChoice) -> Frame | None:
         delta = choice.delta
         if delta is None or (not delta.content and not delta.reasoning_content and not delta.tool_calls):
             return None

@@ -17,7 +17,7 @@ from .gguf_metadata import TokenBytes
 Json = dict[str, Any]
 
 
-class Extra(msgspec.Struct, omit_defaults=True):
+class LlamaExtra(msgspec.Struct, omit_defaults=True):
     """``Frame.extra`` as this engine writes and reads it."""
 
     ids: list[int] = []
@@ -40,7 +40,7 @@ class TokenLogprob(Logprob):
     top_logprobs: list[Logprob] = []
 
 
-class Piece(msgspec.Struct):
+class LlamaPiece(msgspec.Struct):
     """Whole characters and the tokens they stand for."""
 
     text: str
@@ -60,12 +60,12 @@ class StopScanner:
 
     def __init__(self, stops: Sequence[str], *, before: str = "") -> None:
         self._stops = stops
-        self._held: list[Piece] = []
+        self._held: list[LlamaPiece] = []
         longest = max((len(stop) for stop in stops), default=0)
         self._before = before[-(longest - 1) :] if longest > 1 else ""
         self.hit = False
 
-    def feed(self, piece: Piece) -> list[Piece]:
+    def feed(self, piece: LlamaPiece) -> list[LlamaPiece]:
         """Return the pieces that are safe to deliver; sets ``hit`` when a stop string is complete."""
         if not self._stops:
             return [piece]
@@ -83,7 +83,7 @@ class StopScanner:
             self._before = ""
         return ready
 
-    def rest(self) -> list[Piece]:
+    def rest(self) -> list[LlamaPiece]:
         """Return what is still held when the answer ends by itself."""
         held, self._held = self._held, []
         return held
@@ -96,15 +96,15 @@ class StopScanner:
                 return size
         return 0
 
-    def _release(self, end: int) -> list[Piece]:
-        ready: list[Piece] = []
+    def _release(self, end: int) -> list[LlamaPiece]:
+        ready: list[LlamaPiece] = []
         at = 0
         while self._held and at + len(self._held[0].text) <= end:
             at += len(self._held[0].text)
             ready.append(self._held.pop(0))
         return ready
 
-    def _cut(self, place: int) -> list[Piece]:
+    def _cut(self, place: int) -> list[LlamaPiece]:
         ready = self._release(place)
         left = place - sum(len(piece.text) for piece in ready)
         if left > 0:
@@ -124,7 +124,7 @@ class Framer:
         self._top = top_logprobs
         self._offset = offset
 
-    def frame(self, piece: Piece) -> Frame:
+    def frame(self, piece: LlamaPiece) -> Frame:
         """Return the frame of *piece*."""
         named = piece.ids is None or (
             len(piece.ids) == 1
@@ -134,13 +134,13 @@ class Framer:
         )
         if named and self._top < 0:
             return Frame(piece.text, piece.tokens)
-        extra = Extra(ids=[] if named else piece.ids or [], stop=piece.stop)
+        extra = LlamaExtra(ids=[] if named else piece.ids or [], stop=piece.stop)
         if self._top >= 0:
             extra.logprobs = self._logprobs(piece)
         self._offset += len(piece.text)
         return Frame(piece.text, piece.tokens, msgspec.json.encode(extra))
 
-    def _logprobs(self, piece: Piece) -> Json:
+    def _logprobs(self, piece: LlamaPiece) -> Json:
         tops = [[_entry(top) for top in entry.top_logprobs[: self._top]] for entry in piece.logprobs]
         if self._kind == "chat":
             content = [_entry(entry) | {"top_logprobs": top} for entry, top in zip(piece.logprobs, tops, strict=True)]
@@ -157,7 +157,7 @@ def _entry(entry: Logprob) -> Json:
     return {"token": entry.token, "logprob": entry.logprob, "bytes": entry.bytes}
 
 
-_read_extra = msgspec.json.Decoder(Extra).decode
+_read_extra = msgspec.json.Decoder(LlamaExtra).decode
 
 
 def prefix_ids(prefix: Sequence[Frame], table: TokenBytes | None) -> list[int] | None:
@@ -178,14 +178,14 @@ def prefix_text(prefix: Sequence[Frame]) -> str:
         EngineError: ``cannot_continue``: there is more in them than text.
     """
     for frame in prefix:
-        extra = _read_extra(frame.extra) if frame.extra else Extra()
+        extra = _read_extra(frame.extra) if frame.extra else LlamaExtra()
         if extra.delta:
             raise cannot_continue("it has parts beside text")
     return "".join(frame.text for frame in prefix)
 
 
 def _named(frame: Frame, table: TokenBytes | None) -> Iterator[int]:
-    extra = _read_extra(frame.extra) if frame.extra else Extra()
+    extra = _read_extra(frame.extra) if frame.extra else LlamaExtra()
     if extra.ids:
         yield from extra.ids
     elif frame.tokens == 1 and table is not None and (token := table.id_of(frame.text)) is not None:
@@ -201,11 +201,11 @@ def same_frame(one: Frame, other: Frame) -> bool:
     """Return whether two frames say the same: logprobs may differ in the last digit, ids of tool calls are random."""
     if (one.text, one.tokens) != (other.text, other.tokens):
         return False
-    return one.extra == other.extra or _said(one.extra) == _said(other.extra)
+    return one.extra == other.extra or _comparable(one.extra) == _comparable(other.extra)
 
 
-def _said(extra: bytes) -> tuple[list[int], bool, Any]:
-    read = _read_extra(extra) if extra else Extra()
+def _comparable(extra: bytes) -> tuple[list[int], bool, Any]:
+    read = _read_extra(extra) if extra else LlamaExtra()
     delta = read.delta
     if isinstance(delta, dict) and "tool_calls" in delta:
         delta = delta | {"tool_calls": [call | {"id": ""} for call in delta["tool_calls"]]}

@@ -30,7 +30,7 @@ class _ResponseFormat(msgspec.Struct):
     schema: Json | None = None
 
 
-class _Body(msgspec.Struct):
+class _LlamaBody(msgspec.Struct):
     """The fields that change an answer; whatever else a client sends is not ours to interpret."""
 
     messages: list[Json] | None = None
@@ -62,10 +62,10 @@ class _Body(msgspec.Struct):
     functions: list[Json] | None = None
 
 
-_decode = msgspec.json.Decoder(_Body).decode
+_decode = msgspec.json.Decoder(_LlamaBody).decode
 
 
-class Ask(msgspec.Struct, frozen=True):
+class LlamaRequest(msgspec.Struct, frozen=True):
     """One request, checked, in llama.cpp's words."""
 
     kind: str
@@ -100,7 +100,7 @@ def read_embedding(request: EngineRequest) -> tuple[Json, Literal["float", "base
     return {"input": body.input, "encoding_format": "float"}, body.encoding_format
 
 
-def read_ask(request: EngineRequest, *, defaults: Json) -> Ask:
+def read_ask(request: EngineRequest, *, defaults: Json) -> LlamaRequest:
     """Check a chat or completion request; *defaults* are llama.cpp fields used where the buyer says nothing.
 
     Raises:
@@ -120,7 +120,7 @@ def read_ask(request: EngineRequest, *, defaults: Json) -> Ask:
     wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     if wanted is not None and wanted < 1:
         raise refuse("invalid_value", f"max_tokens: must be at least 1, not {wanted}", field="max_tokens")
-    return Ask(
+    return LlamaRequest(
         kind=request.kind,
         messages=messages,
         prompt=prompt,
@@ -140,7 +140,7 @@ def _open_bound(request: EngineRequest, defaults: Json) -> int:
     return request.max_tokens if own < 0 else min(own, request.max_tokens)
 
 
-def _tools(body: _Body) -> Json:
+def _tools(body: _LlamaBody) -> Json:
     """Return the tools in llama.cpp's words, which knows ``auto`` and ``required`` but no tool by name."""
     if not body.tools or body.tool_choice == "none":
         return {}
@@ -156,7 +156,7 @@ def _tools(body: _Body) -> Json:
     return {"tools": tools, "tool_choice": "required"}
 
 
-def _read(data: bytes) -> _Body:
+def _read(data: bytes) -> _LlamaBody:
     try:
         return _decode(data)
     except msgspec.ValidationError as error:
@@ -167,7 +167,7 @@ def _read(data: bytes) -> _Body:
         raise refuse("invalid_json", f"the body is not JSON: {error}") from error
 
 
-def _refuse_unsupported(body: _Body) -> None:
+def _refuse_unsupported(body: _LlamaBody) -> None:
     """Refuse what one engine process can't do, by name, rather than answer something else."""
     if body.n is not None and body.n != 1:
         raise refuse("unsupported_value", f"n: this engine makes 1 answer a request, not {body.n}", field="n")
@@ -211,7 +211,7 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
     return tuple(text for text in stops if text)
 
 
-def _top_logprobs(body: _Body, kind: str) -> int:
+def _top_logprobs(body: _LlamaBody, kind: str) -> int:
     if body.logprobs is None or body.logprobs is False:
         return -1
     if kind == "completion":
@@ -224,7 +224,7 @@ def _top_logprobs(body: _Body, kind: str) -> int:
     return wanted
 
 
-def _options(body: _Body, defaults: Json) -> Json:
+def _options(body: _LlamaBody, defaults: Json) -> Json:
     options = {name: value for name, value in defaults.items() if name != "n_predict"}
     bounded = (
         ("temperature", body.temperature, 0.0, TEMPERATURE_MAX),

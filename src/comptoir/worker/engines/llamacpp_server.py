@@ -53,7 +53,7 @@ class Delta(msgspec.Struct):
     tool_calls: list[Json] | None = None
 
 
-class Choice(msgspec.Struct):
+class LlamaChoice(msgspec.Struct):
     """One choice of a chunk; ``text`` of a completion, ``delta`` of a chat."""
 
     text: str = ""
@@ -70,7 +70,7 @@ class Timings(msgspec.Struct):
     predicted_n: int = 0
 
 
-class Refused(msgspec.Struct):
+class LlamaError(msgspec.Struct):
     """llama.cpp's error object."""
 
     message: str = ""
@@ -78,17 +78,17 @@ class Refused(msgspec.Struct):
     code: int = 500
 
 
-class Chunk(msgspec.Struct):
+class LlamaChunk(msgspec.Struct):
     """One message of a stream."""
 
-    choices: list[Choice] = []
+    choices: list[LlamaChoice] = []
     verbose: Verbose | None = msgspec.field(default=None, name="__verbose")
     timings: Timings | None = None
     prompt_progress: Json | None = None
-    error: Refused | None = None
+    error: LlamaError | None = None
 
 
-_read_chunk = msgspec.json.Decoder(Chunk).decode
+_read_chunk = msgspec.json.Decoder(LlamaChunk).decode
 _encode = msgspec.json.encode
 
 
@@ -139,7 +139,7 @@ class LlamaServer:
         self._asking = threading.Lock()
         self._connection = http.client.HTTPConnection(self._address, timeout=ASK_TIMEOUT_S)
 
-    def stream(self, request: Json, on_chunk: Callable[[Chunk], bool], *, chat: bool) -> None:
+    def stream(self, request: Json, on_chunk: Callable[[LlamaChunk], bool], *, chat: bool) -> None:
         """Ask and call *on_chunk* for every message until it returns True or the answer ends.
 
         Raises:
@@ -184,7 +184,7 @@ class LlamaServer:
         """Return llama.cpp's answer to an embeddings request."""
         answer: Json = msgspec.json.decode(self._server.handle_embeddings(_encode(request).decode()))
         if "error" in answer:
-            raise _engine_error(msgspec.convert(answer["error"], Refused))
+            raise _engine_error(msgspec.convert(answer["error"], LlamaError))
         return answer
 
     def close(self) -> None:
@@ -207,7 +207,7 @@ class LlamaServer:
                     raise EngineError("engine_failed", f"llama.cpp does not answer: {error}") from error
         answer: Json = msgspec.json.decode(data)
         if status != _OK:
-            raise _engine_error(msgspec.convert(answer.get("error", {}), Refused))
+            raise _engine_error(msgspec.convert(answer.get("error", {}), LlamaError))
         return answer
 
     def _exchange(self, path: str, body: bytes) -> tuple[int, bytes]:
@@ -216,7 +216,7 @@ class LlamaServer:
         return response.status, response.read()
 
 
-def _engine_error(error: Refused) -> EngineError:
+def _engine_error(error: LlamaError) -> EngineError:
     if error.type == "exceed_context_size_error":
         return refuse("context_length_exceeded", f"the prompt is too long: {error.message}")
     if 400 <= error.code < 500:

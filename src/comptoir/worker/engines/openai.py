@@ -17,8 +17,13 @@ from comptoir.link import Frame, ModelOffer, Usage
 from comptoir.worker.engines import openai_continue, openai_probe
 from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, cannot_continue
-from comptoir.worker.engines.openai_continue import Cut, Seam, SeamReader, Way
-from comptoir.worker.engines.openai_upstream import Model, Upstream, events, read_to_end, whole
+from comptoir.worker.engines.openai_continue import (
+    ContinuationMethod,
+    ContinuationReader,
+    ContinuationRequest,
+    Delivered,
+)
+from comptoir.worker.engines.openai_upstream import Upstream, UpstreamModel, events, read_to_end, whole
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +101,7 @@ class OpenAIEngine:
         # What could not be found out is tried again after the next answer.
         self._found = {model_id: found for model_id, found in self._found.items() if found.conclusive}
         by_id = {model.id: model for model in listed}
-        offered: dict[str, Model] = {}
+        offered: dict[str, UpstreamModel] = {}
         if self._aliases:
             offered = {name: by_id[own] for name, own in self._aliases.items() if own in by_id}
         else:
@@ -190,25 +195,26 @@ class OpenAIEngine:
 
     async def _go_on(self, request: EngineRequest, model: str) -> AsyncGenerator[Frame | Finish, None]:
         """Go on from the request's prefix by the best way that was found; see `openai_continue`."""
-        cut = openai_continue.read_cut(request.prefix)
+        delivered = openai_continue.read_delivered(request.prefix)
         if reason := openai_continue.ended(request.prefix, request):
             yield Finish(reason, Usage())
             return
         found = self._found.get(model)
-        proven, seam = openai_continue.join(request, cut, found.ways if found is not None else ())
-        if proven.way is Way.TOKENS:
-            seam = await self._as_tokens(request, model, cut, seam)
-        body = wire.upstream_body(openai_continue.body_of(seam), model=model, stream=True, max_tokens=seam.max_tokens)
+        proven, continuation = openai_continue.join(request, delivered, found.methods if found is not None else ())
+        if proven.method is ContinuationMethod.TOKENS:
+            continuation = await self._as_tokens(request, model, delivered, continuation)
+        fields = openai_continue.body_of(continuation)
+        body = wire.upstream_body(fields, model=model, stream=True, max_tokens=continuation.max_tokens)
         try:
-            response = await self._upstream.post_stream(seam.path, body)
+            response = await self._upstream.post_stream(continuation.path, body)
         except EngineError as error:
             if error.code != "bad_request":
                 raise
             # The buyer's request was good enough for the host before: what is refused is the way we go on with it.
             self._found.pop(model, None)
-            raise cannot_continue(f"the server refuses it by {proven.way}: {error.message}") from error
+            raise cannot_continue(f"the server refuses it by {proven.method}: {error.message}") from error
         try:
-            answer, reader = wire.AnswerReader(), SeamReader(seam)
+            answer, reader = wire.AnswerReader(), ContinuationReader(continuation)
             given = 0
             async with contextlib.aclosing(events(response, answer)) as pieces:
                 async for frames in pieces:
@@ -217,7 +223,7 @@ class OpenAIEngine:
                             given += fresh.tokens
                             yield fresh
                         if reader.stopped:
-                            yield Finish("stop", Usage(seam.prompt_tokens, given))
+                            yield Finish("stop", Usage(continuation.prompt_tokens, given))
                             return
             for fresh in reader.end():
                 given += fresh.tokens
@@ -226,23 +232,26 @@ class OpenAIEngine:
             if last is not None:
                 given += last.tokens
                 yield last
-            usage = openai_continue.segment_usage(finish.usage, seam=seam, dropped=reader.dropped_tokens, given=given)
+            dropped = reader.dropped_tokens
+            usage = openai_continue.segment_usage(finish.usage, continuation=continuation, dropped=dropped, given=given)
             yield Finish(finish.finish_reason, usage)
             await read_to_end(response)
         finally:
             response.close()
 
-    async def _as_tokens(self, request: EngineRequest, model: str, cut: Cut, seam: Seam) -> Seam:
-        """Put the prompt and the delivered text into *seam* as token ids."""
+    async def _as_tokens(
+        self, request: EngineRequest, model: str, delivered: Delivered, continuation: ContinuationRequest
+    ) -> ContinuationRequest:
+        """Put the prompt and the delivered text into *continuation* as token ids."""
         found = self._found[model]
         assert found.tokenizer is not None, "this way was proven with it"
         try:
             ids = await found.tokenizer.prompt(self._upstream, model, openai_continue.template_fields(request.body))
-            own = await found.tokenizer.text(self._upstream, model, cut.text)
+            own = await found.tokenizer.text(self._upstream, model, delivered.text)
         except EngineError as error:
             raise cannot_continue(f"the server's tokenizer fails: {error.message}") from error
-        fields = seam.fields | {"prompt": [*ids, *own]}
-        bound = fields["max_tokens"] if isinstance(fields["max_tokens"], int) else seam.max_tokens
+        fields = continuation.fields | {"prompt": [*ids, *own]}
+        bound = fields["max_tokens"] if isinstance(fields["max_tokens"], int) else continuation.max_tokens
         if found.tokenizer.context_tokens:
             room = found.tokenizer.context_tokens - len(ids) - len(own)
             if room < 1:
@@ -252,7 +261,7 @@ class OpenAIEngine:
         if bound:
             fields["max_tokens"] = bound
         counted = len(ids) if found.tokenizer.counts_prompt else 0
-        return msgspec.structs.replace(seam, fields=fields, forced=len(own), prompt_tokens=counted)
+        return msgspec.structs.replace(continuation, fields=fields, forced=len(own), prompt_tokens=counted)
 
     def _probe_soon(self, model: str) -> None:
         if model not in self._probes:
@@ -268,13 +277,17 @@ class OpenAIEngine:
     def _goes_on(self, model: str) -> bool:
         """Whether every job kind of *model* can be gone on with, chat before all."""
         found = self._found.get(model)
-        ways = {proven.way for proven in found.ways} if found is not None else set()
-        return bool(ways - {Way.PLAIN}) if "chat" in self._kinds_of(model) else Way.PLAIN in ways
+        methods = {proven.method for proven in found.methods} if found is not None else set()
+        return (
+            bool(methods - {ContinuationMethod.PLAIN})
+            if "chat" in self._kinds_of(model)
+            else ContinuationMethod.PLAIN in methods
+        )
 
     def _kinds_of(self, model_id: str) -> list[str]:
         return self._kinds or _kinds(model_id)
 
-    def _context(self, model: Model) -> int:
+    def _context(self, model: UpstreamModel) -> int:
         meta = model.meta
         stated = (
             model.max_model_len

@@ -1,4 +1,4 @@
-"""Going on from another host's frames at an OpenAI-compatible server: what is asked, and where the seam lies.
+"""Going on from another host's frames at an OpenAI-compatible server: what is asked, and where the continuation begins.
 
 Pure: no I/O. `openai_probe` finds out which of the ways below a server offers; this module says what can't be continued
 (before the first frame, code ``cannot_continue``), rewrites the request, and takes from the answer what was delivered before.
@@ -31,7 +31,7 @@ from comptoir.link import Frame, Usage
 from comptoir.worker.engines.base import EngineError, EngineRequest, cannot_continue
 
 
-class Way(enum.StrEnum):
+class ContinuationMethod(enum.StrEnum):
     """How an answer is gone on with, best first."""
 
     TOKENS = "prompt token ids"
@@ -49,15 +49,15 @@ class Way(enum.StrEnum):
     (temperature 0): what was delivered is compared and dropped."""
 
 
-class Proven(msgspec.Struct, frozen=True):
+class ProbeResult(msgspec.Struct, frozen=True):
     """A way that was tried and went on, and did not begin anew."""
 
-    way: Way
+    method: ContinuationMethod
     echoes: bool = False
     """Whether the server says the text before its continuation again."""
 
 
-class Cut(msgspec.Struct, frozen=True):
+class Delivered(msgspec.Struct, frozen=True):
     """What was delivered before."""
 
     text: str
@@ -72,11 +72,11 @@ class Cut(msgspec.Struct, frozen=True):
         return self.text.rstrip()
 
 
-class Seam(msgspec.Struct, frozen=True):
+class ContinuationRequest(msgspec.Struct, frozen=True):
     """A request that goes on from a cut, and what to expect at the beginning of its answer."""
 
     fields: dict[str, Any]
-    """The request's body, UNSET what is to be left out; for `Way.TOKENS` the prompt is still to be put in."""
+    """The request's body, UNSET what is to be left out; for `ContinuationMethod.TOKENS` the prompt is still to be put in."""
     path: str
     max_tokens: int
     """The house's bound on what is left; 0: none."""
@@ -116,7 +116,7 @@ _ELSEWHERE_IN_TEMPLATE = ("documents", "reasoning_effort", "enable_thinking", "t
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 
 
-def read_cut(prefix: Sequence[Frame]) -> Cut:
+def read_delivered(prefix: Sequence[Frame]) -> Delivered:
     """Put the delivered frames together.
 
     Raises:
@@ -145,7 +145,7 @@ def read_cut(prefix: Sequence[Frame]) -> Cut:
     if text.endswith("\ufffd"):
         # Some servers send one for the bytes of a character that is not complete yet.
         raise cannot_continue("it ends inside of a character")
-    return Cut(text, tokens, sent_tokens)
+    return Delivered(text, tokens, sent_tokens)
 
 
 def ended(prefix: Sequence[Frame], request: EngineRequest) -> str:
@@ -158,7 +158,9 @@ def ended(prefix: Sequence[Frame], request: EngineRequest) -> str:
     return "length" if any(0 < bound <= delivered for bound in bounds) else ""
 
 
-def join(request: EngineRequest, cut: Cut, ways: Sequence[Proven]) -> tuple[Proven, Seam]:
+def join(
+    request: EngineRequest, delivered: Delivered, methods: Sequence[ProbeResult]
+) -> tuple[ProbeResult, ContinuationRequest]:
     """Choose the best of *ways* for *request* and say what to ask.
 
     Raises:
@@ -172,23 +174,25 @@ def join(request: EngineRequest, cut: Cut, ways: Sequence[Proven]) -> tuple[Prov
                 "it follows a grammar, which can't begin in the middle, and is not the likeliest answer"
             )
         path = "/chat/completions" if request.kind == "chat" else "/completions"
-        return Proven(Way.AGAIN), Seam(_raw(request.body), path, request.max_tokens, repeated=cut.text)
-    for proven in ways:
-        as_message = proven.way in (Way.FINAL, Way.PREFIX, Way.PREFILL)
-        if not _takes(proven.way, fields, request.kind):
-            continue
-        seam = Seam(
-            _raw(request.body) | _rest(fields, proven.way, cut),
-            "/chat/completions" if as_message else "/completions",
-            max(1, request.max_tokens - cut.tokens) if request.max_tokens else 0,
-            repeated=(cut.sent if as_message else cut.text) if proven.echoes else "",
-            trimmed=cut.text[len(cut.sent) :] if as_message else "",
-            stop_rests=_stop_rests(fields, cut.text),
-            keeps_stop=bool(fields.get("include_stop_str_in_output")),
-            forced=cut.sent_tokens if as_message else cut.tokens,
+        return ProbeResult(ContinuationMethod.AGAIN), ContinuationRequest(
+            _raw(request.body), path, request.max_tokens, repeated=delivered.text
         )
-        return proven, seam
-    raise cannot_continue(f"this server can't take it: {_why_not(fields, request.kind, ways)}")
+    for proven in methods:
+        as_message = proven.method in (ContinuationMethod.FINAL, ContinuationMethod.PREFIX, ContinuationMethod.PREFILL)
+        if not _takes(proven.method, fields, request.kind):
+            continue
+        continuation = ContinuationRequest(
+            _raw(request.body) | _rest(fields, proven.method, delivered),
+            "/chat/completions" if as_message else "/completions",
+            max(1, request.max_tokens - delivered.tokens) if request.max_tokens else 0,
+            repeated=(delivered.sent if as_message else delivered.text) if proven.echoes else "",
+            trimmed=delivered.text[len(delivered.sent) :] if as_message else "",
+            stop_rests=_stop_rests(fields, delivered.text),
+            keeps_stop=bool(fields.get("include_stop_str_in_output")),
+            forced=delivered.sent_tokens if as_message else delivered.tokens,
+        )
+        return proven, continuation
+    raise cannot_continue(f"this server can't take it: {_why_not(fields, request.kind, methods)}")
 
 
 def template_fields(body: bytes) -> dict[str, Any]:
@@ -197,19 +201,21 @@ def template_fields(body: bytes) -> dict[str, Any]:
     return {name: fields[name] for name in ("messages", *_TEMPLATE_FIELDS) if fields.get(name) is not None}
 
 
-def body_of(seam: Seam) -> bytes:
+def body_of(continuation: ContinuationRequest) -> bytes:
     """Return the body to send."""
-    return msgspec.json.encode({name: value for name, value in seam.fields.items() if value is not msgspec.UNSET})
+    return msgspec.json.encode(
+        {name: value for name, value in continuation.fields.items() if value is not msgspec.UNSET}
+    )
 
 
-class SeamReader:
+class ContinuationReader:
     """Takes frames as the server sends them and gives those that follow the cut."""
 
-    def __init__(self, seam: Seam) -> None:
-        self._repeated = seam.repeated
-        self._trimmed = seam.trimmed
-        self._straddling = seam.stop_rests
-        self._keeps_stop = seam.keeps_stop
+    def __init__(self, continuation: ContinuationRequest) -> None:
+        self._repeated = continuation.repeated
+        self._trimmed = continuation.trimmed
+        self._straddling = continuation.stop_rests
+        self._keeps_stop = continuation.keeps_stop
         self._held: list[Frame] = []
         self._joined = False
         self.dropped_tokens = 0
@@ -308,7 +314,7 @@ def _refuse_thinking(frame: Frame) -> None:
         raise cannot_continue("the server began to think anew")
 
 
-def segment_usage(usage: Usage, *, seam: Seam, dropped: int, given: int) -> Usage:
+def segment_usage(usage: Usage, *, continuation: ContinuationRequest, dropped: int, given: int) -> Usage:
     """Return what the server counted, for this segment alone.
 
     *dropped* tokens had been delivered before, *given* are the segment's own frames'. What was forced is no prompt of the
@@ -319,7 +325,7 @@ def segment_usage(usage: Usage, *, seam: Seam, dropped: int, given: int) -> Usag
     completion = (
         usage.completion_tokens - dropped if usage.completion_tokens >= given + dropped else usage.completion_tokens
     )
-    prompt = max(0, usage.prompt_tokens - seam.forced)
+    prompt = max(0, usage.prompt_tokens - continuation.forced)
     details: dict[str, Any] = msgspec.json.decode(usage.details)
     details |= {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
     return Usage(prompt, completion, msgspec.json.encode(details))
@@ -372,10 +378,10 @@ def _wants_format(fields: dict[str, Any]) -> bool:
     return isinstance(wanted, dict) and wanted.get("type") not in (None, "text")
 
 
-def _takes(way: Way, fields: dict[str, Any], kind: str) -> bool:
-    if (way is Way.PLAIN) != (kind == "completion"):
+def _takes(method: ContinuationMethod, fields: dict[str, Any], kind: str) -> bool:
+    if (method is ContinuationMethod.PLAIN) != (kind == "completion"):
         return False
-    if way is not Way.TOKENS:
+    if method is not ContinuationMethod.TOKENS:
         return True
     # Tool calls are found in the text by the chat endpoint alone, and images are no token ids.
     return not _uses_tools(fields) and _only_text(fields) and not any(fields.get(one) for one in _ELSEWHERE_IN_TEMPLATE)
@@ -397,31 +403,31 @@ def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.get("type") == "text"
 
 
-def _rest(fields: dict[str, Any], way: Way, cut: Cut) -> dict[str, Any]:
+def _rest(fields: dict[str, Any], method: ContinuationMethod, delivered: Delivered) -> dict[str, Any]:
     """Return what is different in the request for what is left of an answer."""
     rest: dict[str, Any] = {}
     for name in (*_MAX_TOKENS, "min_tokens"):
         if _number(fields.get(name)) > 0:
-            rest[name] = max(0 if name == "min_tokens" else 1, fields[name] - cut.tokens)
-    if way is Way.PLAIN:
-        rest["prompt"] = fields["prompt"] + cut.text
-    elif way is Way.TOKENS:
+            rest[name] = max(0 if name == "min_tokens" else 1, fields[name] - delivered.tokens)
+    if method is ContinuationMethod.PLAIN:
+        rest["prompt"] = fields["prompt"] + delivered.text
+    elif method is ContinuationMethod.TOKENS:
         bound = rest.get("max_completion_tokens") or rest.get("max_tokens")
         # Left out when the body is written.
         rest |= dict.fromkeys(_NOT_FOR_COMPLETIONS, msgspec.UNSET)
         rest["max_tokens"] = bound or msgspec.UNSET
-    elif cut.sent:
-        last: dict[str, Any] = {"role": "assistant", "content": cut.sent}
-        if way is Way.FINAL:
+    elif delivered.sent:
+        last: dict[str, Any] = {"role": "assistant", "content": delivered.sent}
+        if method is ContinuationMethod.FINAL:
             rest |= {"continue_final_message": True, "add_generation_prompt": False}
-        elif way is Way.PREFIX:
+        elif method is ContinuationMethod.PREFIX:
             last["prefix"] = True
         rest["messages"] = [*fields["messages"], last]
     return rest
 
 
-def _why_not(fields: dict[str, Any], kind: str, ways: Sequence[Proven]) -> str:
-    if not any((proven.way is Way.PLAIN) == (kind == "completion") for proven in ways):
+def _why_not(fields: dict[str, Any], kind: str, methods: Sequence[ProbeResult]) -> str:
+    if not any((proven.method is ContinuationMethod.PLAIN) == (kind == "completion") for proven in methods):
         return f"no way to go on with a {kind} was found"
     return "it has tools, images or options that token ids can't carry"
 

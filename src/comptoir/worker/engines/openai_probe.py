@@ -16,7 +16,7 @@ import msgspec
 from comptoir.link import Frame
 from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError
-from comptoir.worker.engines.openai_continue import Proven, Way
+from comptoir.worker.engines.openai_continue import ContinuationMethod, ProbeResult
 from comptoir.worker.engines.openai_upstream import Upstream, events
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Tokenizer(msgspec.Struct, frozen=True):
 class Found(msgspec.Struct, frozen=True):
     """What was found out of one model."""
 
-    ways: tuple[Proven, ...] = ()
+    methods: tuple[ProbeResult, ...] = ()
     """Best first."""
     tokenizer: Tokenizer | None = None
     server: str = ""
@@ -99,8 +99,8 @@ class Found(msgspec.Struct, frozen=True):
     @property
     def words(self) -> str:
         """Return the ways in words, empty without any."""
-        ways = ", ".join(proven.way.value for proven in self.ways)
-        return f"{ways} ({self.server})" if ways and self.server else ways
+        methods = ", ".join(proven.method.value for proven in self.methods)
+        return f"{methods} ({self.server})" if methods and self.server else methods
 
 
 class _Probe:
@@ -111,7 +111,7 @@ class _Probe:
         self._model = model
         self._head = ""
         self._tail = ""
-        self.ways: list[Proven] = []
+        self.methods: list[ProbeResult] = []
         self.tokenizer: Tokenizer | None = None
         self.why_not = ""
 
@@ -128,10 +128,10 @@ class _Probe:
         if self.why_not:
             return
         await self._tokens()
-        for way in (Way.FINAL, Way.PREFIX, Way.PREFILL):
-            if await self._message(way):
+        for method in (ContinuationMethod.FINAL, ContinuationMethod.PREFIX, ContinuationMethod.PREFILL):
+            if await self._message(method):
                 return
-        if not self.ways:
+        if not self.methods:
             self.why_not = "given the beginning of its answer, it begins anew"
 
     async def plain(self) -> None:
@@ -141,7 +141,7 @@ class _Probe:
             usage = (await self._upstream.ask(self._v1 + "/completions", body)).get("usage")
             counted = usage.get("prompt_tokens") if isinstance(usage, dict) else None
             if isinstance(counted, int) and 1 <= counted <= RAW_PROMPT_TOKENS_MAX:
-                self.ways.append(Proven(Way.PLAIN))
+                self.methods.append(ProbeResult(ContinuationMethod.PLAIN))
 
     @property
     def _v1(self) -> str:
@@ -155,9 +155,9 @@ class _Probe:
                 own = await tokenizer.text(self._upstream, self._model, self._head)
                 if not prompt or not own:
                     continue
-                said = await self._said("/completions", {"prompt": [*prompt, *own], "max_tokens": REST_TOKENS})
+                said = await self._complete("/completions", {"prompt": [*prompt, *own], "max_tokens": REST_TOKENS})
                 if self._goes_on(said):
-                    self.ways.append(Proven(Way.TOKENS))
+                    self.methods.append(ProbeResult(ContinuationMethod.TOKENS))
                     self.tokenizer = Tokenizer(kind, await self._context(kind))
                     return
 
@@ -168,34 +168,34 @@ class _Probe:
         longest = answer.get("max_model_len")
         return longest if isinstance(longest, int) else 0
 
-    async def _message(self, way: Way) -> bool:
+    async def _message(self, method: ContinuationMethod) -> bool:
         sent = self._head.rstrip()
         try:
-            said = await self._after(sent, way)
-            echoes = said.startswith(sent) and await self._echoes(way)
+            said = await self._after(sent, method)
+            echoes = said.startswith(sent) and await self._echoes(method)
         except EngineError as error:
-            _log.debug("%s does not go on by %s: %s", self._model, way, error.message)
+            _log.debug("%s does not go on by %s: %s", self._model, method, error.message)
             return False
         beyond = said.removeprefix(sent) if echoes else said
         if not self._goes_on(_without(beyond, self._head[len(sent) :])):
             return False
-        self.ways.append(Proven(way, echoes))
+        self.methods.append(ProbeResult(method, echoes))
         return True
 
-    async def _echoes(self, way: Way) -> bool:
+    async def _echoes(self, method: ContinuationMethod) -> bool:
         """Tell a server that says the beginning again from one that begins anew, and so comes to say the same."""
         other = MARK + self._head.rstrip()
-        return (await self._after(other, way)).startswith(other)
+        return (await self._after(other, method)).startswith(other)
 
-    async def _after(self, sent: str, way: Way) -> str:
+    async def _after(self, sent: str, method: ContinuationMethod) -> str:
         """Return what comes after *sent* as the last message."""
         last: dict[str, Any] = {"role": "assistant", "content": sent}
         body: dict[str, Any] = {"max_tokens": REST_TOKENS + len(sent) // 2}
-        if way is Way.FINAL:
+        if method is ContinuationMethod.FINAL:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
-        elif way is Way.PREFIX:
+        elif method is ContinuationMethod.PREFIX:
             last["prefix"] = True
-        return await self._said("/chat/completions", body | {"messages": [*_QUESTION, last]})
+        return await self._complete("/chat/completions", body | {"messages": [*_QUESTION, last]})
 
     def _goes_on(self, said: str) -> bool:
         same = min(len(said), len(self._tail))
@@ -203,7 +203,7 @@ class _Probe:
         # An answer that repeats itself proves nothing: its beginning would look like its rest.
         return same >= SAME_CHARS_MIN and said[:same] == self._tail[:same] and not whole.startswith(said[:same])
 
-    async def _said(self, path: str, body: dict[str, Any]) -> str:
+    async def _complete(self, path: str, body: dict[str, Any]) -> str:
         return "".join(frame.text for frame in await self._stream(path, body))
 
     async def _stream(self, path: str, body: dict[str, Any]) -> list[Frame]:
@@ -238,7 +238,7 @@ async def find_ways(upstream: Upstream, model: str, *, kinds: list[str]) -> Foun
         probe.why_not = f"it was not found out within {PROBE_TIMEOUT_S:g} s"
     except EngineError as error:
         probe.why_not = error.message
-    return Found(tuple(probe.ways), probe.tokenizer, await _server(upstream), probe.why_not, conclusive)
+    return Found(tuple(probe.methods), probe.tokenizer, await _server(upstream), probe.why_not, conclusive)
 
 
 async def _server(upstream: Upstream) -> str:

@@ -55,7 +55,7 @@ class _Meta(msgspec.Struct):
     n_ctx_train: int | None = None
 
 
-class Model(msgspec.Struct):
+class UpstreamModel(msgspec.Struct):
     """One entry of ``GET /models``, with the context length wherever servers put it."""
 
     id: str
@@ -68,7 +68,7 @@ class Model(msgspec.Struct):
 
 
 class _Models(msgspec.Struct):
-    data: list[Model] | None = None
+    data: list[UpstreamModel] | None = None
 
 
 class Upstream:
@@ -97,7 +97,7 @@ class Upstream:
             await self._session.close()
             self._session = None
 
-    async def models(self) -> list[Model]:
+    async def models(self) -> list[UpstreamModel]:
         """Return what it lists; see `fetch_models`."""
         return await fetch_models(self._opened(), self.base)
 
@@ -189,7 +189,7 @@ class Upstream:
         return self._session
 
 
-async def fetch_models(session: aiohttp.ClientSession, base: str) -> list[Model]:
+async def fetch_models(session: aiohttp.ClientSession, base: str) -> list[UpstreamModel]:
     """Read ``GET {base}/models``.
 
     Raises:

@@ -16,7 +16,7 @@ ERROR_BODY_MAX = 16 * 1024
 """Most bytes of an upstream error body that are kept."""
 
 
-class _Choice(msgspec.Struct, gc=False):
+class _UpstreamChoice(msgspec.Struct, gc=False):
     index: int = 0
     delta: dict[str, Any] | None = None
     text: str | None = None
@@ -24,8 +24,8 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] = []
+class _UpstreamChunk(msgspec.Struct, gc=False):
+    choices: list[_UpstreamChoice] = []
     usage: msgspec.Raw = msgspec.Raw(b"")
     error: msgspec.Raw = msgspec.Raw(b"")
     object: str = ""
@@ -36,7 +36,7 @@ class _Usage(msgspec.Struct):
     completion_tokens: int = 0
 
 
-class _Vector(msgspec.Struct):
+class _UpstreamVector(msgspec.Struct):
     embedding: list[float] | str
 
 
@@ -56,7 +56,7 @@ class _ErrorBody(msgspec.Struct):
     detail: Any = None
 
 
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_chunk = msgspec.json.Decoder(_UpstreamChunk).decode
 _encode = msgspec.json.Encoder().encode
 _NULL = (b"", b"null")
 _BOUNDS = ("max_tokens", "max_completion_tokens")
@@ -168,7 +168,7 @@ class AnswerReader:
         frame = Frame("", unseen) if unseen > 0 else None
         return frame, Finish(self._finish_reason or "stop", usage)
 
-    def _frame(self, choice: _Choice) -> Frame | None:
+    def _frame(self, choice: _UpstreamChoice) -> Frame | None:
         extra: dict[str, Any] = {}
         text = choice.text or ""
         rest: dict[str, Any] = {}
@@ -233,7 +233,7 @@ def read_embeddings(data: bytes) -> tuple[Frame, Finish]:
     try:
         answer = msgspec.json.decode(data, type=_Embeddings)
         # Only looked at: what is passed on are the bytes as they came.
-        msgspec.json.decode(answer.data, type=list[_Vector])
+        msgspec.json.decode(answer.data, type=list[_UpstreamVector])
     except msgspec.DecodeError as error:
         raise EngineError("upstream_protocol", f"the engine's server sent no embeddings: {error}") from error
     usage = read_usage(answer.usage)

@@ -6,7 +6,7 @@ from typing import Protocol
 from comptoir.dispatch import Core, State
 
 
-class ContainerTalk(Protocol):
+class RemoteInquiries(Protocol):
     """What is asked of the other coordinators; `comptoir.cluster` where there are any."""
 
     def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
@@ -14,7 +14,7 @@ class ContainerTalk(Protocol):
         ...
 
 
-class NoContainerTalk:
+class NoRemoteInquiries:
     """No other coordinators."""
 
     def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
@@ -23,18 +23,18 @@ class NoContainerTalk:
         return answer
 
 
-class ContainersElsewhere(State):
+class RemoteContainers(State):
     """What this coordinator knows of containers at others."""
 
     def __init__(self, core: Core) -> None:
-        self.talk: ContainerTalk = NoContainerTalk()
-        self.chains = 0
+        self.inquiries: RemoteInquiries = NoRemoteInquiries()
+        self.staged_jobs = 0
         """Unfinished chains that other coordinators own, as they last told."""
 
-    def talk_over(self, talk: ContainerTalk) -> None:
+    def inquire_over(self, talk: RemoteInquiries) -> None:
         """Tell and ask the others over *talk* from now on."""
-        self.talk = talk
+        self.inquiries = talk
 
-    def count_chains(self, chains: int) -> None:
+    def note_staged_jobs(self, chains: int) -> None:
         """Take over how many unfinished chains the others own now."""
-        self.chains = chains
+        self.staged_jobs = chains

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from comptoir.link import FromWorker, Inquire, Report, Resources
-from comptoir.worker.engines.base import Engine, Tells
+from comptoir.worker.engines.base import Engine, ReportsResources
 
 _log = logging.getLogger(__name__)
 
@@ -18,13 +18,13 @@ INQUIRY_TIMEOUT_S = 4.5
 """Most seconds for a container's answer: the coordinator waits for 5 s."""
 
 
-class Telling:
-    """Asks the engines that tell (`Tells`); *wake* is called when `take` has something to give."""
+class ResourceReporter:
+    """Asks the engines that tell (`ReportsResources`); *wake* is called when `take` has something to give."""
 
     def __init__(self, *, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._routes: Mapping[str, Engine] = {}
-        self._said: dict[str, bytes] | None = None
+        self._reported: dict[str, bytes] | None = None
         """What the containers said last; None: there are none, or they were not asked yet."""
         self._due = False
         self._reports: list[Report] = []
@@ -35,23 +35,23 @@ class Telling:
         """Set which engine serves which container; those that tell nothing are passed over."""
         self._routes = routes
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Ask all containers; what they say is sent if it changed."""
         engines = {id(engine): engine for engine in self._routes.values()}.values()
         found: dict[str, bytes] = {}
-        telling = [engine for engine in engines if isinstance(engine, Tells)]
+        telling = [engine for engine in engines if isinstance(engine, ReportsResources)]
         for engine in telling:
             said = await engine.resources()
             found |= {name: body for name, body in said.items() if self._routes.get(name) is engine}
-        if found != self._said and (telling or self._said):
-            self._said = found
+        if found != self._reported and (telling or self._reported):
+            self._reported = found
             self._due = True
             self._wake()
 
     def connected(self) -> None:
         """Begin a new connection: the far side knows nothing, and what it asked on the last one is not waited for."""
         self._forget_inquiries()
-        self._due = self._said is not None
+        self._due = self._reported is not None
 
     def inquire(self, message: Inquire) -> None:
         """Put a question to a container; its `Report` is taken later."""
@@ -65,8 +65,8 @@ class Telling:
     def take(self) -> list[FromWorker]:
         """Return what is to be sent now."""
         batch: list[FromWorker] = []
-        if self._due and self._said is not None:
-            batch.append(Resources(self._said))
+        if self._due and self._reported is not None:
+            batch.append(Resources(self._reported))
         self._due = False
         batch += self._reports
         self._reports = []
@@ -89,7 +89,7 @@ class Telling:
     async def _inquire(self, message: Inquire) -> None:
         engine: object = self._routes.get(message.container)
         body = b""
-        if isinstance(engine, Tells):
+        if isinstance(engine, ReportsResources):
             try:
                 body = await asyncio.wait_for(engine.supports(message.container, message.model_id), INQUIRY_TIMEOUT_S)
             except TimeoutError:

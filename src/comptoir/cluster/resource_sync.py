@@ -3,9 +3,9 @@
 import asyncio
 from functools import partial
 
-from comptoir.cluster.messages import Inquired, Said, Supports
+from comptoir.cluster.messages import ContainerResources, Inquired, Supports
 from comptoir.cluster.switchboard import Switchboard
-from comptoir.containers import ContainersElsewhere, ask_here
+from comptoir.containers import RemoteContainers, ask_here
 from comptoir.dispatch import Core
 from comptoir.events import HostResources
 
@@ -16,7 +16,7 @@ OPEN_MAX = 1_000
 """Most questions without an answer, those asked and those asked here, each; further ones get none."""
 
 
-class BusContainerTalk:
+class ResourceSync:
     """Tells the other coordinators what containers here say, and asks theirs."""
 
     def __init__(self, core: Core, switchboard: Switchboard) -> None:
@@ -27,24 +27,24 @@ class BusContainerTalk:
         """Whom, and what waits for it, by number."""
         self._number = 0
         self._answering = 0
-        switchboard.on(Said, self._said)
+        switchboard.on(ContainerResources, self._resources_told)
         switchboard.on(Inquired, self._inquired)
         switchboard.on(Supports, self._supports)
-        core.state(ContainersElsewhere).talk_over(self)
+        core.state(RemoteContainers).inquire_over(self)
         core.events.subscribe(HostResources, self._tell)
 
     # -- what they say of themselves -----------------------------------------------------------------------------
 
     def _tell(self, event: HostResources) -> None:
-        self._board.tell_all(Said(event.host_id, dict(event.of)))
+        self._board.tell_all(ContainerResources(event.host_id, dict(event.of)))
 
     def tell_whole(self, node_id: bytes) -> None:
         """Tell one coordinator what the containers of all hosts here say."""
-        for host_id, of in self._core.fleet.catalog.said().items():
+        for host_id, of in self._core.fleet.catalog.resources_by_host().items():
             if host_id in self._core.channels:
-                self._board.send(node_id, Said(host_id, of))
+                self._board.send(node_id, ContainerResources(host_id, of))
 
-    def _said(self, sender: bytes, message: Said) -> None:
+    def _resources_told(self, sender: bytes, message: ContainerResources) -> None:
         # Of a host that is linked here by now, its own words are newer.
         if message.host_id not in self._core.channels:
             self._core.fleet.catalog.set_resources(message.host_id, message.of)
