@@ -21,6 +21,10 @@ PRICE: Mapping[str, int] = {"token_in": 1_000_000, "token_out": 100_000_000}
 """$1 in and $100 out per million tokens: a token costs 100 micro-dollars, as in the published samples."""
 
 
+QUICK: Mapping[str, Any] = {"argon2_memory_kib": 8, "argon2_passes": 1, "drain_s": 0.0}
+"""Passwords cost next to nothing (the default is 0.1 s each), and nobody waits at the end for what a test left open."""
+
+
 @dataclass
 class Post:
     """One running trading post."""
@@ -38,7 +42,7 @@ class Post:
         """Wait until *hosts* workers are linked, not counting the lines *beside*, which may end meanwhile."""
         async with asyncio.timeout(20):
             while sum(line not in beside for line in self.core.channels.values()) < hosts:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.001)
 
     @contextlib.asynccontextmanager
     async def worker(
@@ -50,6 +54,7 @@ class Post:
         prices: Mapping[str, int] = PRICE,
         name: str = "worker",
         urls: Sequence[str] = (),
+        drain_s: float = 0.0,
     ) -> AsyncIterator["asyncio.Event"]:
         """Run a worker until the block ends; gives the event that stops it. With *urls* it goes to any, and is not waited for."""
         stop = asyncio.Event()
@@ -60,7 +65,7 @@ class Post:
             prices=prices,
             measure=False,
             state_dir=str(self.folder / name),
-            drain_s=2.0,
+            drain_s=drain_s,
         )
         before = list(self.core.channels.values())
         task = asyncio.create_task(run_worker(config, stop=stop))
@@ -83,7 +88,7 @@ def free_port() -> int:
 @contextlib.asynccontextmanager
 async def open_post(folder: Path, *, database: str = "", **settings: Any) -> AsyncIterator[Post]:
     """Start a trading post in *folder* with one buyer (100 credits) and one operator."""
-    chosen = Settings(data=str(folder / "data"), database=database, port=0, **({"drain_s": 2.0} | settings))
+    chosen = Settings(data=str(folder / "data"), database=database, port=0, **{**QUICK, **settings})
     async with open_core(chosen) as core:
         buyer = await add_user(core, username="ada", email="ada@example.org", password="correct-horse")
         admin = await add_user(

@@ -37,8 +37,6 @@ JOB_PATHS = ("/jobs/{", "-job/{", "/receipts/{job_id", "/receipts/{id")
 FAST = {
     "requests_per_minute_per_ip": 1_000_000,
     "requests_per_minute_per_key": 1_000_000,
-    "argon2_memory_kib": 8,
-    "argon2_passes": 1,
     "next_job_wait_s": 0.01,
 }
 

@@ -45,8 +45,6 @@ SETTINGS = {
     "requests_per_minute_per_ip": 1_000_000,
     "requests_per_minute_per_key": 1_000_000,
     "logins_per_minute": 100_000,
-    "argon2_memory_kib": 8,
-    "argon2_passes": 1,
     "next_job_wait_s": 0.01,
     "sse_ping_s": 0.2,
     "job_ttl_s": 2.0,

@@ -15,6 +15,7 @@ from comptoir.identity import Role
 from comptoir.reports import audit
 from comptoir.settings import Settings
 from tests.dialects.infrintia.caller import LLAMA, Answer, Caller
+from tests.post import QUICK
 from tests.redis_server import RedisServer
 
 ROUNDS = 12
@@ -37,15 +38,7 @@ class Pair:
 
 @pytest.fixture
 async def pair(tmp_path: Path, postgres_address: str, redis_server: RedisServer) -> AsyncIterator[Pair]:
-    settings = Settings(
-        data=str(tmp_path / "data"),
-        database=postgres_address,
-        bus=redis_server.url,
-        port=0,
-        drain_s=0.0,
-        argon2_memory_kib=64,
-        argon2_passes=1,
-    )
+    settings = Settings(data=str(tmp_path / "data"), database=postgres_address, bus=redis_server.url, port=0, **QUICK)
     async with contextlib.AsyncExitStack() as stack:
         one = await stack.enter_async_context(open_core(settings))
         two = await stack.enter_async_context(open_core(settings))

@@ -19,8 +19,8 @@ from comptoir.settings import Settings
 from comptoir.transports.poll import POLLS_PER_HOST_MAX, PollChannel
 from tests.at_once import at_once
 from tests.dialects.infrintia.caller import LLAMA, Caller
-from tests.dialects.infrintia.conftest import CHEAP_PASSWORDS, QUICK, Market, market_of
-from tests.post import open_post
+from tests.dialects.infrintia.conftest import Market, market_of
+from tests.post import QUICK, open_post
 
 
 def record_of(market: Market, host: Caller) -> Host:
@@ -283,7 +283,7 @@ class TestTwoPollers:
 class TestRestart:
     async def test_queued_and_polled_jobs_survive_it(self, tmp_path: Path) -> None:
         """One job waits, one is with a host when the coordinator goes: both are given out after the restart."""
-        async with open_post(tmp_path, **QUICK) as post, aiohttp.ClientSession() as session:
+        async with open_post(tmp_path) as post, aiohttp.ClientSession() as session:
             market = market_of(post, session)
             host = await market.anyone.register()
             bought = [(await market.buyer.run()).body["job_id"] for _ in range(2)]
@@ -302,6 +302,6 @@ class TestRestart:
 @contextlib.asynccontextmanager
 async def reopened(folder: Path) -> AsyncIterator[tuple[str, Core]]:
     """Open the post's data again, without the people a new post gets."""
-    settings = Settings(data=str(folder / "data"), port=0, drain_s=0.0, **CHEAP_PASSWORDS)
+    settings = Settings(data=str(folder / "data"), port=0, **QUICK)
     async with open_core(settings) as core, running(core) as url:
         yield url, core

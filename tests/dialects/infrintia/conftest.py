@@ -13,11 +13,6 @@ from comptoir.dispatch import Core
 from tests.dialects.infrintia.caller import Caller
 from tests.post import Post, open_post
 
-CHEAP_PASSWORDS: dict[str, Any] = {"argon2_memory_kib": 64, "argon2_passes": 1}
-
-QUICK = CHEAP_PASSWORDS | {"drain_s": 0.0}
-"""The same, and nobody waits at the end for what a test left open."""
-
 
 @dataclass
 class Market:
@@ -53,7 +48,7 @@ def settings() -> dict[str, Any]:
 @pytest.fixture
 async def market(tmp_path: Path, settings: dict[str, Any]) -> AsyncIterator[Market]:
     """A running post."""
-    async with open_post(tmp_path, **(QUICK | settings)) as post, aiohttp.ClientSession() as session:
+    async with open_post(tmp_path, **settings) as post, aiohttp.ClientSession() as session:
         yield market_of(post, session)
 
 
@@ -62,5 +57,5 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mark
     """A running post for all tests of a module that leave nothing behind that another would trip over."""
     folder = tmp_path_factory.mktemp("shared")
     plenty = {"signup_credits_uusd": 10**9, "allow_private_endpoint_urls": True, "push_timeout_s": 5.0}
-    async with open_post(folder, **(QUICK | plenty)) as post, aiohttp.ClientSession() as session:
+    async with open_post(folder, **plenty) as post, aiohttp.ClientSession() as session:
         yield market_of(post, session)

@@ -11,7 +11,7 @@ import pytest
 
 from comptoir.dialects.infrintia.routes import PUBLISHED
 from tests.dialects.infrintia.caller import LLAMA, Answer, Caller, events
-from tests.dialects.infrintia.conftest import CHEAP_PASSWORDS, Market, market_of
+from tests.dialects.infrintia.conftest import Market, market_of
 from tests.post import open_post
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -132,7 +132,7 @@ class TestPublishedExamples:
 
     async def test_so_it_is_on_postgresql(self, tmp_path: Path, postgres_address: str) -> None:
         async with (
-            open_post(tmp_path, database=postgres_address, **CHEAP_PASSWORDS) as post,
+            open_post(tmp_path, database=postgres_address) as post,
             aiohttp.ClientSession() as session,
         ):
             said = await tell(market_of(post, session), "/infrintia")
