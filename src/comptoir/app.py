@@ -29,7 +29,7 @@ from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedging
 from comptoir.dispatch.meters import Meters
 from comptoir.events import CoordinatorDraining, DatabaseReturned, Events, HostFree
-from comptoir.gateway import Gate
+from comptoir.gateway import Gate, browser_policy
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
@@ -206,7 +206,7 @@ def create_app(core: Core) -> HttpServer:
     cluster = core.peers if isinstance(core.peers, Cluster) else None
     server = HttpServer(
         core, DIALECTS, gate=gate, body_bytes_max=settings.body_bytes_max,
-        cors_origins=settings.cors_origins, forward=cluster.forwarding.forward if cluster else None,
+        browsers=browser_policy(settings), forward=cluster.forwarding.forward if cluster else None,
         served=core.state(Meters).served,
     )  # fmt: skip
     if cluster is not None:

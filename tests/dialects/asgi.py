@@ -2,13 +2,17 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from comptoir.dialects import DIALECTS
 from comptoir.dispatch import Core
-from comptoir.gateway import Gate
+from comptoir.gateway import Gate, browser_policy
 from comptoir.kit.http import Dialect, Endpoint, HttpServer, Reply, Socket
+
+Header = tuple[bytes, bytes]
+
+JSON: tuple[Header, ...] = ((b"content-type", b"application/json"),)
 
 LET_IN = 299
 """Status of a stand-in: the gate let the caller in and the path led here."""
@@ -23,7 +27,9 @@ class Answer:
     body: bytes
 
 
-async def ask(app: HttpServer, method: str, path: str, *, key: str = "", socket: bool = False) -> Answer:
+async def ask(
+    app: HttpServer, method: str, path: str, *, key: str = "", socket: bool = False, headers: Sequence[Header] = JSON
+) -> Answer:  # fmt: skip
     """Send one request (or a WebSocket handshake) to *app*."""
     sent: list[MutableMapping[str, Any]] = []
 
@@ -33,13 +39,13 @@ async def ask(app: HttpServer, method: str, path: str, *, key: str = "", socket:
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
+    given_headers = [*headers, (b"authorization", f"Bearer {key}".encode())] if key else list(headers)
     scope = {
         "type": "websocket" if socket else "http",
         "method": method,
         "path": path,
         "query_string": b"",
-        "headers": headers,
+        "headers": given_headers,
         "client": ("127.0.0.1", 1),
         "scheme": "http",
         "extensions": {"websocket.http.response": {}},
@@ -65,14 +71,19 @@ def standing_in(core: Core, answer: Callable[[Dialect, Endpoint], bytes] = lambd
 
     def emptied(dialect: Dialect) -> Dialect:
         endpoints = [
-            dataclasses.replace(one, handler=handler(dialect, one), request=None, query=None, raw=False)
+            dataclasses.replace(
+                one, handler=handler(dialect, one), request=None, query=None, raw=one.raw or one.request is not None
+            )
             for one in dialect.endpoints
         ]
         sockets: list[Socket] = [dataclasses.replace(one, handler=socket_stand_in) for one in dialect.sockets]
         return dataclasses.replace(dialect, endpoints=tuple(endpoints), sockets=tuple(sockets))
 
     gate = Gate(core.identity, core.settings, core.clock, dialects=DIALECTS)
-    return HttpServer(core, [emptied(one) for one in DIALECTS], gate=gate, body_bytes_max=1 << 20)
+    return HttpServer(
+        core, [emptied(one) for one in DIALECTS], gate=gate, body_bytes_max=1 << 20,
+        browsers=browser_policy(core.settings),
+    )  # fmt: skip
 
 
 def sample(path: str) -> str:

@@ -57,14 +57,15 @@ def at_home(loaded: Loaded) -> Loaded:
     whose callers would all look as if they were of this machine.
     """
     settings, origin = loaded.settings, loaded.origin
-    before_it = settings.public_url or settings.trusted_proxies or settings.bus
-    if origin["infernet_anonymous"] != "default" or before_it or not _is_loopback(settings.host):
+    before_it = settings.public_url or settings.trusted_proxies or settings.bus or settings.server_names
+    if origin["infernet_anonymous"] != "default" or before_it or not is_loopback(settings.host):
         return loaded
     chosen = msgspec.structs.replace(settings, infernet_anonymous="loopback")
     return Loaded(chosen, {**origin, "infernet_anonymous": ON_LOOPBACK})
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a server that listens on *host* can be reached from this machine only."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

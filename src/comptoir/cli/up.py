@@ -19,7 +19,7 @@ import uvloop
 from comptoir.app import DATA_MODE, Listening, serve
 from comptoir.cli import STARTED_S
 from comptoir.cli.cluster.member import run_member
-from comptoir.cli.config import ON_LOOPBACK, kinds_from, settings_from
+from comptoir.cli.config import ON_LOOPBACK, is_loopback, kinds_from, settings_from
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.greeting import HOSTS_TOLD_MAX, ByTheRun, Greeting, OnOffer, SeenHost, keyless
 from comptoir.cli.local_worker import LocalWorker, move_state
@@ -30,6 +30,7 @@ from comptoir.cli.target import DEFAULT_DATA
 from comptoir.cluster import LOCK_NAME, NotAlone
 from comptoir.dispatch import Core
 from comptoir.events import CoordinatorDraining
+from comptoir.gateway import ANY_NAME
 from comptoir.hosts import Fleet
 from comptoir.kit.folderlock import FolderLock, FolderTaken
 from comptoir.kit.logs import set_up
@@ -187,10 +188,13 @@ def _for_members(
 
 
 def _at_home_too(loaded: Loaded) -> list[str]:
-    """Return what tells members, who can't know what listens before them, that only this machine can reach them."""
-    if loaded.origin["infernet_anonymous"] != ON_LOOPBACK:
-        return []
-    return ["--set", f"infernet_anonymous={loaded.settings.infernet_anonymous}"]
+    """Return what tells members, who can't know what listens before them, whether only this machine can reach them."""
+    settings, told = loaded.settings, list[str]()
+    if loaded.origin["infernet_anonymous"] == ON_LOOPBACK:
+        told += ["--set", f"infernet_anonymous={settings.infernet_anonymous}"]
+    if not is_loopback(settings.host) and not settings.server_names:
+        told += ["--set", f"server_names={ANY_NAME}"]
+    return told
 
 
 def _start_logs(loaded: Loaded) -> None:

@@ -8,7 +8,7 @@ the dialects that nobody published but us (`render_plain_error`). It knows HTTP 
 
 from comptoir.gateway.deliveries import accept_frames, job_named, leased_to
 from comptoir.gateway.follow import find_job, follow, leave, refollow, restarted_elsewhere, until_answered
-from comptoir.gateway.gate import Gate
+from comptoir.gateway.gate import ANY_NAME, Gate, browser_policy
 from comptoir.gateway.idempotent import claim
 from comptoir.gateway.offers import Hex, Machine, RegisteredOffer
 from comptoir.gateway.once import once, submit_once
@@ -20,6 +20,7 @@ from comptoir.gateway.stopping import stop, until_over
 from comptoir.gateway.streaming import stream_job
 
 __all__ = [
+    "ANY_NAME",
     "STATUSES",
     "Gate",
     "Hex",
@@ -27,6 +28,7 @@ __all__ = [
     "PlainBody",
     "RegisteredOffer",
     "accept_frames",
+    "browser_policy",
     "claim",
     "find_job",
     "follow",

@@ -2,13 +2,26 @@
 
 from collections.abc import Awaitable, Iterable
 from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
 
 from comptoir.identity import Anonymous, Credentials, Identity, OwnerKind, Principal
 from comptoir.kit.clock import Clock
 from comptoir.kit.errors import NotAllowed, NotAuthenticated, TooManyRequests
-from comptoir.kit.http import Access, Dialect, Request
+from comptoir.kit.http import (
+    Access,
+    BrowserPolicy,
+    Dialect,
+    ForeignPage,
+    RepeatedHeader,
+    Request,
+    Sender,
+    is_loopback_name,
+)
 from comptoir.kit.ratelimit import Allowance, RateLimiter, address_key
 from comptoir.settings import Settings
+
+ANY_NAME = "*"
+"""In the setting ``server_names``: whatever a Host header says."""
 
 
 class Gate:
@@ -35,19 +48,21 @@ class Gate:
         """Let *request* in; returns a coroutine when a look-up is needed.
 
         Raises:
-            NotAuthenticated, NotAllowed, TooManyRequests: in the order they are checked.
+            ForeignPage, NotAuthenticated, NotAllowed, TooManyRequests: in the order they are checked.
         """
         request.address = self.peer(request) if self._proxies else request.peer
+        by_page = request.sender is Sender.ALLOWED_PAGE
+        if by_page or request.sender is Sender.FOLLOWED_LINK:
+            access = _narrowed(access, by_page=by_page)
         if access is Access.PUBLIC:
             self._limit_ip(request, dialect)
             return None
-        for name, value in request.scope["headers"]:
-            if name == b"authorization":
-                principal = self._identity.resolve_cached(value)
-                if principal is not None:
-                    self._admit(request, access, principal)
-                    return None
-                break
+        authorization = request.deciding.get(b"authorization")
+        if authorization is not None:
+            principal = self._identity.resolve_cached(authorization)
+            if principal is not None:
+                self._admit(request, access, principal)
+                return None
         return self._look_up(request, access, dialect)
 
     async def _look_up(self, request: Request, access: Access, dialect: Dialect) -> None:
@@ -59,9 +74,14 @@ class Gate:
             raise
         if isinstance(found, Anonymous):
             self._limit_ip(request, dialect)
+            if request.sender is Sender.ALLOWED_PAGE:
+                raise ForeignPage("a page of another origin needs a key here: send 'Authorization: Bearer <key>'")
             if access is not Access.OPTIONAL:
                 raise NotAuthenticated("a credential is needed: send 'Authorization: Bearer <key>'")
             return
+        if request.sender is Sender.ALLOWED_PAGE and found.key_id is None:
+            # Browsers send a password that they remember with whatever any page asks.
+            raise ForeignPage("a page of another origin needs a key here; a password is none")
         self._admit(request, access, found)
 
     def _admit(self, request: Request, access: Access, principal: Principal) -> None:
@@ -111,11 +131,32 @@ class Gate:
         return any(address in network for network in self._proxies)
 
     def _credentials(self, request: Request) -> Credentials:
-        headers = dict(request.scope["headers"])
+        given = request.deciding
         query_key = None
         if self._settings.allow_query_keys and b"api_key=" in request.scope["query_string"]:
-            query_key = dict(request.query_pairs()).get("api_key", "").encode() or None
+            keys = [value for name, value in request.query_pairs() if name == "api_key"]
+            if len(keys) > 1:
+                raise RepeatedHeader("api_key (in the query)")
+            query_key = keys[0].encode() if keys and keys[0] else None
         return Credentials(
-            ip=request.address, authorization=headers.get(b"authorization"), x_api_key=headers.get(b"x-api-key"),
-            x_admin_key=headers.get(b"x-admin-key"), query_key=query_key,
+            ip=request.address, authorization=given.get(b"authorization"), x_api_key=given.get(b"x-api-key"),
+            x_admin_key=given.get(b"x-admin-key"), query_key=query_key,
         )  # fmt: skip
+
+
+def _narrowed(access: Access, *, by_page: bool) -> Access:
+    """Return who may call when a browser does it for a foreign page: nobody without a key, but by a link to what is public."""
+    return Access.ANY if access is Access.OPTIONAL or (by_page and access is Access.PUBLIC) else access
+
+
+def browser_policy(settings: Settings) -> BrowserPolicy:
+    """Return what foreign pages may ask, and under which names this server is reached, by the settings."""
+    public = urlsplit(settings.public_url)
+    names = {name.rstrip(".").lower() for name in (*settings.server_names, public.hostname or "") if name}
+    if names & {ANY_NAME} or not (is_loopback_name(settings.host.lower()) or settings.server_names):
+        # On a network the names that it is reached by are not known here, unless somebody says so.
+        known = None
+    else:
+        known = frozenset(names | {settings.host.lower()})
+    own = f"{public.scheme}://{public.netloc}" if public.netloc else ""
+    return BrowserPolicy(origins=settings.cors_origins, own_origin=own, names=known)

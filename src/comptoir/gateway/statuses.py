@@ -20,16 +20,28 @@ from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import EmailTaken, UnknownAccessKey, UnknownUser, UsernameTaken
 from comptoir.jobs import AnswerForgotten, JobExists, JobFinished, JobMoved, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refusal, TooManyRequests, Unavailable
-from comptoir.kit.http import MethodNotAllowed, NoSuchPath, OwnedByPeer, PayloadTooLarge, UnsupportedBody
+from comptoir.kit.http import (
+    ForeignPage,
+    MethodNotAllowed,
+    NoSuchPath,
+    NotDeclaredJson,
+    OwnedByPeer,
+    PayloadTooLarge,
+    RepeatedHeader,
+    UnsupportedBody,
+    WrongName,
+)
 from comptoir.ledger import HoldMismatch, InsufficientCredit, UnknownAccount
 from comptoir.receipts import BadRegistry, KeyTaken, UnknownKey, UnknownReceipt
 from comptoir.routing import UnknownPreference
 
 STATUSES: Mapping[type[Exception], int] = {
     UnsupportedBody: 400,
+    RepeatedHeader: 400,
     NotAuthenticated: 401,
     InsufficientCredit: 402,
     NotAllowed: 403,
+    ForeignPage: 403,
     NoSuchPath: 404,
     UnknownJob: 404,
     UnknownUser: 404,
@@ -57,6 +69,8 @@ STATUSES: Mapping[type[Exception], int] = {
     PayloadTooLarge: 413,
     dispatch_errors.PromptTooLong: 413,
     dispatch_errors.AnswerTooLarge: 413,
+    NotDeclaredJson: 415,
+    WrongName: 421,
     InvalidField: 422,
     IdempotencyMismatch: 422,
     BadContainerSet: 422,

@@ -18,6 +18,9 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 KindTarget = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
 
 
+ServerName = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^(\*|[A-Za-z0-9.:_-]+)$")]
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is in force; immutable for the life of the process. A field's docstring is its documentation."""
 
@@ -40,8 +43,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Literal["text", "json"] = "text"
     """Lines for people (text) or one JSON object a line for collectors (json)."""
     cors_origins: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
-    """Browser origins that may call the API with a key, or * for all. None by default: scripts of a foreign page then
-    cannot read answers. Comma-separated in the environment."""
+    """Browser origins whose pages may call the API, with a key, or * for all. None by default: what a browser asks for a foreign
+    page is refused. Comma-separated in the environment."""
+    server_names: Annotated[tuple[ServerName, ...], Meta(max_length=64)] = ()
+    """Names and addresses (without port) that this server is reached by, beside loopback's and public_url's; a request whose Host
+    header says another is refused. Listening on loopback this always holds (against DNS rebinding), so name here what a proxy on
+    this machine passes on; on a network it holds where there are names. * is any. Comma-separated in the environment."""
     trusted_proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     """Addresses or networks (CIDR) whose X-Forwarded-For is believed; anybody else could choose the address that rate
     limits see. Comma-separated in the environment."""

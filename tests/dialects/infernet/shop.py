@@ -61,9 +61,9 @@ class Node:
     async def ask(
         self, method: str, path: str, body: Any = None, *, key: str = "", headers: Mapping[str, str] | None = None
     ) -> Said:
-        """Send one request; *body* is JSON, or bytes as they are."""
+        """Send one request; *body* is JSON, or bytes as they are, which are said to be JSON too."""
         data = body if isinstance(body, bytes | None) else msgspec.json.encode(body)
-        given = dict(headers or {})
+        given = {"Content-Type": "application/json", **(headers or {})} if body is not None else dict(headers or {})
         if key:
             given["Authorization"] = f"Bearer {key}"
         async with self.session.request(method, self.url + path, data=data, headers=given) as answer:

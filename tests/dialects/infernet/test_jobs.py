@@ -364,10 +364,13 @@ class TestBatch:
         assert (said.status, said.json["params"]) == (400, {"field": "body"})
         assert (await node.ask("GET", "/api/jobs")).json == []
 
-    async def test_the_content_type_is_not_looked_at(self, node: Node) -> None:
-        headers = {"Content-Type": "text/plain"}
-        said = await node.ask("POST", "/api/jobs/batch", [{"containers": ["a"], "data": {}}], headers=headers)
+    async def test_with_a_key_the_content_type_is_not_looked_at(self, node: Node) -> None:
+        """Without one a web page could have sent it: tests/gateway/test_browsers.py."""
+        headers, body = {"Content-Type": "text/plain"}, [{"containers": ["a"], "data": {}}]
+        said = await node.ask("POST", "/api/jobs/batch", body, key=node.post.buyer_key, headers=headers)
         assert (said.status, len(said.json)) == (200, 1)
+        said = await node.ask("POST", "/api/jobs/batch", body, headers=headers)
+        assert (said.status, list(said.json)) == (415, ["error"])
 
 
 class TestLook:

@@ -105,11 +105,11 @@ class TestBodies:
                 assert said.json["params"] == {"field": field}
         assert (await node.ask("GET", "/api/jobs")).json == []
 
-    async def test_neither_content_type_nor_further_fields_matter(self, node: Node) -> None:
-        said = await node.ask(
-            "POST", "/api/jobs", b'{"containers":["a"],"data":{},"more":[1]}', headers={"Content-Type": "text/html"}
-        )
-        assert said.status == 200
+    async def test_with_a_key_neither_content_type_nor_further_fields_matter(self, node: Node) -> None:
+        body, html = b'{"containers":["a"],"data":{},"more":[1]}', {"Content-Type": "text/html"}
+        assert (await node.ask("POST", "/api/jobs", body)).status == 200
+        assert (await node.ask("POST", "/api/jobs", body, key=node.post.buyer_key, headers=html)).status == 200
+        assert (await node.ask("POST", "/api/jobs", body, headers=html)).status == 415
 
 
 class TestRouting:

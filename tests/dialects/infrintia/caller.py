@@ -35,6 +35,8 @@ class Caller:
     async def ask(self, method: str, path: str, *, body: Any = None, **headers: str) -> Answer:
         """Send one request and read the whole answer; header names with ``_`` for ``-``."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None:
+            sent.setdefault("content-type", "application/json")
         if self.key and "authorization" not in sent:
             sent["authorization"] = f"Bearer {self.key}"
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -116,9 +116,10 @@ class TestHome:
 
         assert '<span id="run-name">CONTAINER</span>' in text and "<script>alert" not in text
 
-    async def test_a_forged_host_header_does_not_reach_the_commands(self, post: Post) -> None:
-        _, _, text = await get(post, "/", accept="text/html", host="a'$(reboot).example")
-        assert "reboot" not in text
+    async def test_a_forged_host_header_does_not_reach_the_commands(self, tmp_path: Path) -> None:
+        async with open_post(tmp_path, server_names=("*",)) as post:
+            status, _, text = await get(post, "/", accept="text/html", host="a'$(reboot).example")
+        assert status == 200 and "reboot" not in text
 
     @pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/docs", "/models", "/infrintia/hosts", "/docs/link"])
     async def test_head_answers_as_get_would_without_the_body(self, post: Post, path: str) -> None:

@@ -13,17 +13,15 @@ from comptoir.dispatch import Core
 from comptoir.hosts import address_of
 from comptoir.identity import OwnerKind
 from comptoir.kit.errors import NotAllowed, NotAuthenticated
-from comptoir.kit.http import Request
+from comptoir.kit.http import BROWSER_HEADERS, Request, host_name, is_loopback_name
 from comptoir.kit.ids import public
 from comptoir.ledger import UNNAMED
 
 FORWARDING = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
 """Headers that a proxy adds: what comes with one is no program of this machine, whatever its socket says."""
 
-BY_A_PAGE = (b"origin", b"sec-fetch-site")
-"""Headers that browsers add to what a page asks for: any page that is open on this machine could buy at the house's cost."""
-
-SPOKEN_FOR = frozenset((*FORWARDING, *BY_A_PAGE))
+SPOKEN_FOR = BROWSER_HEADERS.union(FORWARDING)
+"""These, and what browsers add: any page that is open on this machine, our own too, could buy at the operator's cost."""
 
 ADDRESSES_MAX = 1024
 """Addresses whose reading is remembered: a caller asks more than once, and reading one takes 3 µs."""
@@ -82,8 +80,13 @@ async def buyer_of(core: Core, request: Request) -> Caller:
 
 def is_local(request: Request) -> bool:
     """Tell whether a program of this machine asks, itself: over loopback, neither a proxy for others nor a browser for a page."""
+    headers = request.scope["headers"]
     # A header that says nothing came through a proxy all the same.
-    return _is_loopback(request.peer) and not any(name in SPOKEN_FOR for name, _ in request.scope["headers"])
+    if not _is_loopback(request.peer) or any(name in SPOKEN_FOR for name, _ in headers):
+        return False
+    # A name that was pointed at this machine (DNS rebinding) brings neither: browsers take such a page for our own.
+    host = request.header(b"host")
+    return not host or is_loopback_name(host_name(host))
 
 
 @lru_cache(ADDRESSES_MAX)

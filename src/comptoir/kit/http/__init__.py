@@ -5,6 +5,16 @@ with their error shape; `HttpServer` is the ASGI application over all of them: e
 Starlette's path patterns.
 """
 
+from comptoir.kit.http.browsers import (
+    BROWSER_HEADERS,
+    BrowserPolicy,
+    ForeignPage,
+    NotDeclaredJson,
+    RepeatedHeader,
+    WrongName,
+    host_name,
+    is_loopback_name,
+)
 from comptoir.kit.http.cork import CorkedHttpProtocol
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
@@ -16,29 +26,38 @@ from comptoir.kit.http.errors import (
     read_json,
 )
 from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
-from comptoir.kit.http.request import Reply, Request, Stream
+from comptoir.kit.http.request import Reply, Request, Sender, Stream
 from comptoir.kit.http.server import FORWARDED, HttpServer, StreamAborted, encode_json, is_news
 
 __all__ = [
+    "BROWSER_HEADERS",
     "FORWARDED",
     "Access",
+    "BrowserPolicy",
     "CorkedHttpProtocol",
     "Dialect",
     "Endpoint",
+    "ForeignPage",
     "HttpServer",
     "MethodNotAllowed",
     "NoSuchPath",
+    "NotDeclaredJson",
     "OwnedByPeer",
     "PayloadTooLarge",
+    "RepeatedHeader",
     "Reply",
     "Request",
+    "Sender",
     "Socket",
     "Stream",
     "StreamAborted",
     "UnsupportedBody",
+    "WrongName",
     "document_bytes",
     "encode_json",
     "endpoint_errors",
+    "host_name",
+    "is_loopback_name",
     "is_news",
     "openapi_document",
     "read_json",

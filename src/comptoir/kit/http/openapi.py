@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, TooManyRequests, Unavailable
+from comptoir.kit.http.browsers import ForeignPage, NotDeclaredJson, RepeatedHeader, WrongName
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint
 from comptoir.kit.http.errors import PayloadTooLarge, UnsupportedBody
 
@@ -40,7 +41,9 @@ NEEDED = {
     Access.ANY: "Needs a user's or a host's credential.",
 }
 
+ERRORS_BEFORE: tuple[type[Exception], ...] = (RepeatedHeader, WrongName, ForeignPage)
 ERRORS_ALWAYS: tuple[type[Exception], ...] = (TooManyRequests, Unavailable)
+ERRORS_WITHOUT_KEY: tuple[type[Exception], ...] = (NotDeclaredJson,)
 ERRORS_WITH_BODY: tuple[type[Exception], ...] = (PayloadTooLarge, UnsupportedBody)
 ERRORS_WITH_INPUT: tuple[type[Exception], ...] = (InvalidField,)
 ERRORS_BY_ACCESS: dict[Access, tuple[type[Exception], ...]] = {
@@ -250,8 +253,10 @@ def _refusals(endpoint: Endpoint, dialect: Dialect) -> dict[int, list[str]]:
 
 def endpoint_errors(endpoint: Endpoint) -> tuple[type[Exception], ...]:
     """Return every error class that *endpoint* may answer with, in the order they are checked."""
-    from_gate = ERRORS_BY_ACCESS[endpoint.access] + ERRORS_ALWAYS
+    from_gate = ERRORS_BEFORE + ERRORS_BY_ACCESS[endpoint.access] + ERRORS_ALWAYS
     from_body = ERRORS_WITH_BODY if endpoint.request is not None or endpoint.raw else ()
+    if from_body and endpoint.access in (Access.PUBLIC, Access.OPTIONAL):
+        from_body = ERRORS_WITHOUT_KEY + from_body
     takes_input = endpoint.request is not None or endpoint.query is not None or endpoint.idempotent
     return from_gate + from_body + (ERRORS_WITH_INPUT if takes_input else ()) + endpoint.errors
 

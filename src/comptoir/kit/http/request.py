@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from enum import Enum
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -15,12 +16,30 @@ WATCH_AFTER_S = 0.05
 completion's CPU under load, when all were)."""
 
 
+class Sender(Enum):
+    """For whom a request was sent, as far as its headers say so (`browsers.BrowserPolicy`)."""
+
+    PROGRAM = 1
+    """No browser says that it sent it."""
+    OWN_PAGE = 2
+    """A browser, for a page of this server or for what a person typed."""
+    FOLLOWED_LINK = 3
+    """A browser that follows a link of a foreign page, which sees nothing of the answer."""
+    ALLOWED_PAGE = 4
+    """A browser, for a foreign page whose origin may ask with a key."""
+
+
+NOTHING: Mapping[bytes, bytes] = {}
+
+
 class Request:
     """What came in. Only what is asked for is parsed."""
 
     __slots__ = (
         "scope",
         "receive",
+        "sender",
+        "deciding",
         "params",
         "principal",
         "body",
@@ -40,6 +59,10 @@ class Request:
         self.receive = receive
         self.params = params
         """Path parameters."""
+        self.sender = Sender.PROGRAM
+        """For whom it was sent."""
+        self.deciding = NOTHING
+        """Headers that decide who asks and for what, each sent once (`browsers.DECIDING`)."""
         self.principal: Any = None
         """Who calls, as `Access` demanded; None for public endpoints."""
         self.body: Any = None
@@ -66,8 +89,8 @@ class Request:
 
     @property
     def method(self) -> str:
-        """GET, POST, …"""
-        return str(self.scope["method"])
+        """GET, POST, …; a WebSocket begins as GET."""
+        return str(self.scope.get("method", "GET"))
 
     @property
     def peer(self) -> str:

@@ -12,6 +12,7 @@ from starlette.routing import compile_path
 from starlette.websockets import WebSocket
 
 from comptoir.kit.errors import InvalidField, Refusal, Unavailable
+from comptoir.kit.http.browsers import BrowserPolicy, deciding, require_json
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
     MethodNotAllowed,
@@ -107,20 +108,21 @@ class HttpServer:
         *,
         gate: Gate,
         body_bytes_max: int,
-        cors_origins: tuple[str, ...] = (),
+        browsers: BrowserPolicy | None = None,
         forward: Forward | None = None,
         served: list[RequestCounts] | None = None,
     ) -> None:
         """Route to *dialects*.
 
         Args:
-            hand_on: has another server answer a request that raised `OwnedByPeer`; None: there are no others.
+            browsers: what pages may ask; None: no foreign one anything.
+            forward: has another server answer a request that raised `OwnedByPeer`; None: there are no others.
             served: the counts of every endpoint are put here, for metrics.
         """
         self._core = core
         self._gate = gate
         self._body_bytes_max = body_bytes_max
-        self._cors_origins = cors_origins
+        self._browsers = browsers or BrowserPolicy()
         self._exact: dict[tuple[str, str], _Route] = {}
         self._patterns: dict[str, list[tuple[str, Any, Any, _Route]]] = {}
         """By first segment of the path, which no published path leaves open."""
@@ -191,6 +193,10 @@ class HttpServer:
             # A copy: the server below looks into its own scope to know that no body follows.
             return await self({**scope, "method": "GET"}, receive, _without_body(send))
         dialect = self._owner(path)
+        try:
+            self._look(request)
+        except Refusal as refusal:
+            return await self._send(dialect.render_error(refusal, request), request, dialect, send)
         if method == "OPTIONS" and allowed:
             return await self._send(
                 Reply(204, headers=((b"allow", ", ".join(sorted(allowed)).encode()),)), request, dialect, send
@@ -212,16 +218,24 @@ class HttpServer:
                     best, best_length = dialect, len(prefix)
         return best
 
+    def _look(self, request: Request) -> None:
+        """See for whom a request was sent, and refuse foreign pages; another server has done so with what it handed on."""
+        request.deciding = deciding(request.scope["headers"])
+        if FORWARDED not in request.scope:
+            self._browsers.judge(request)
+
     # -- serving -------------------------------------------------------------------------------------------------
 
     async def _serve(self, route: _Route, request: Request, send: Send) -> None:
         request.id = self._next_id()
         status = 500
         try:
+            self._look(request)
             waits = self._gate(request, route.access, route.dialect)
             if waits is not None:
                 await waits
             if route.needs_body:
+                require_json(request)
                 await self._read_body(request, route)
             if route.endpoint.query is not None:
                 request.query = _decode_query(route.endpoint.query, request, route.repeated)
@@ -307,7 +321,7 @@ class HttpServer:
         headers = [content_type, (b"content-length", b"%d" % len(body))] if status != 204 else []
         if dialect.headers is not None:
             headers += dialect.headers(request)
-        if self._cors_origins:
+        if b"origin" in request.deciding:
             headers += self._cors(request)
         if self.closing:
             headers.append(CLOSE)
@@ -324,7 +338,7 @@ class HttpServer:
             headers = list(reply.headers)
         if dialect.headers is not None:
             headers += dialect.headers(request)
-        if self._cors_origins:
+        if b"origin" in request.deciding:
             headers += self._cors(request)
         if self.closing:
             headers.append(CLOSE)
@@ -335,7 +349,7 @@ class HttpServer:
         headers = [(b"content-type", stream.media.encode()), *STREAM_HEADERS, *stream.headers]
         if dialect.headers is not None:
             headers += dialect.headers(request)
-        if self._cors_origins:
+        if b"origin" in request.deciding:
             headers += self._cors(request)
         if self.closing:
             headers.append(CLOSE)
@@ -353,11 +367,11 @@ class HttpServer:
         await send({"type": "http.response.body", "body": b""})
 
     def _cors(self, request: Request) -> list[tuple[bytes, bytes]]:
-        origin = request.header(b"origin")
-        if not origin or not ("*" in self._cors_origins or origin in self._cors_origins):
+        origin = request.deciding[b"origin"]
+        if not self._browsers.allows(origin):
             return []
         return [
-            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-allow-origin", origin),
             (b"access-control-allow-methods", b"GET, POST, PUT, DELETE, OPTIONS"),
             (
                 b"access-control-allow-headers",
@@ -379,6 +393,7 @@ class HttpServer:
         declared, dialect = found
         request = Request(scope, receive, {})
         try:
+            self._look(request)
             waits = self._gate(request, declared.access, dialect)
             if waits is not None:
                 await waits
