@@ -79,7 +79,7 @@ class TestAnyKind:
     def test_it_is_not_asked_and_it_is_said_how_it_is_bought(self, host: Program, ask: Invoke) -> None:
         result = ask("run", "--model", "scribe", "hi")
 
-        assert result.exit_code == 1 and "scribe is a writer: it is bought per kilobyte, not asked" in result.output
+        assert result.exit_code == 1 and "scribe is a writer: it is sold per kilobyte" in result.output
         assert "/house/jobs" in result.output and '{"kind": "letters", "model": "scribe", "body": {}}' in result.output
 
     def test_its_job_is_shown_in_its_unit(self, ask: Invoke, job: dict[str, Any]) -> None:

@@ -143,7 +143,7 @@ class TestRun:
         result = ask("run", "--model", "shout", "hi")
 
         assert result.exit_code == 1
-        assert "shout is a container: it is bought by the run" in result.output
+        assert "shout is a container: it is sold by the run" in result.output
         assert "/api/jobs" in result.output and '{"containers": ["shout"], "data": {}}' in result.output
 
     def test_a_name_that_nobody_offers_is_refused_as_before(self, ask: Invoke) -> None:

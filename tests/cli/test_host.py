@@ -82,7 +82,7 @@ class TestHost:
             (("--engine", "demo", "--unit-price", "run=1", "--unit-price", "run=2"), "was given already"),
             (("--engine", "demo", "--kind", TARGET, "--unit-price", "byte=dear"), "dollars per kilobyte (0.002) or"),
             (("--engine", "demo", "--kind", TARGET, "--unit-price", "byte=1001"), "must be 0 to $1,000 per kilobyte"),
-            (("--engine", "demo", "--url", "ftp://b.example"), "'ftp://b.example' is no address"),
+            (("--engine", "demo", "--url", "ftp://b.example"), "'ftp://b.example' is not a URL"),
         ],
     )
     def test_bad_options_are_usage_errors(self, invoke: Invoke, options: tuple[str, ...], words: str) -> None:
@@ -102,7 +102,7 @@ class TestHost:
         assert result.exit_code == 2
         assert "config.json: not needed: redis: the coordinator's database keeps the jobs" in result.output
         assert "config.json: refused: containers[0].doors: unknown here" in result.output
-        assert "no container in it can be offered" in result.output
+        assert "none of its containers can be offered" in result.output
         assert "hush" not in result.output
 
     @pytest.mark.parametrize(("text", "words"), [("{", "no JSON"), ('{"containers": 1}', "containers: must be a list")])
@@ -213,12 +213,12 @@ EVENTS = [
             "engine": "openai", "models": ["m"], "first_token_s": 0.0, "tokens_per_s": 0.0,
             "goes_on_by": "prompt token ids (vLLM 0.11.0)",
         },
-        "ready: m; goes on with others' answers by prompt token ids (vLLM 0.11.0)",
+        "ready: m; can continue other hosts' answers by prompt token ids (vLLM 0.11.0)",
     ),
     (
         "EngineReady",
         {"engine": "openai", "models": ["m"], "first_token_s": 0.0, "tokens_per_s": 0.0, "goes_on_by": ""},
-        "can't go on",
+        "can't continue",
     ),
     (
         "EngineReady",
@@ -228,16 +228,16 @@ EVENTS = [
         },
         "engine container is ready: shout (0.20 credits a run), gift (free)",
     ),
-    ("EngineSkipped", {"engine": "demo", "why": "no library"}, "left out: no library"),
+    ("EngineSkipped", {"engine": "demo", "why": "no library"}, "is skipped: no library"),
     ("Registered", {"host_id": "host_1", "new": True, "state_file": "f"}, "registered as host_1"),
-    ("Connected", {"host_id": "host_1", "resumed": 2}, "2 jobs taken up again"),
+    ("Connected", {"host_id": "host_1", "resumed": 2}, "2 jobs resumed"),
     ("JobStarted", {"job_id": "job_1", "model": "m", "kind": "chat"}, ""),
     ("JobDone", {"job_id": "job_1", "state": "done", "earned_uusd": 441, "tokens": 5, "balance_uusd": 1441}, "+0.0441"),
     ("JobStarted", {"job_id": "job_2", "model": "m", "kind": "chat"}, ""),
     ("JobFailed", {"job_id": "job_2", "code": "c", "message": "out of memory", "fault": "host"}, "out of memory"),
-    ("Reconnecting", {"in_s": 0.5, "why": "cut"}, "trying again in 500 ms"),
+    ("Reconnecting", {"in_s": 0.5, "why": "cut"}, "retrying in 500 ms"),
     ("OfferChanged", {"models": []}, "offers now: nothing"),
-    ("Draining", {"open": 1}, "1 jobs are finished first"),
+    ("Draining", {"open": 1}, "1 jobs finish first"),
     ("Stopped", {"abandoned": 0}, "stopped"),
 ]  # fmt: skip
 

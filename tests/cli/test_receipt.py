@@ -59,7 +59,7 @@ class TestVerify:
 
         assert result.exit_code == 0
         assert result.output.count("✓") == 9
-        assert "good, checked with keys.json" in result.output
+        assert "valid, checked against keys.json" in result.output
 
     def test_json_names_each_check(self, invoke: Invoke, files: dict[str, Any]) -> None:
         result = invoke("receipt", "verify", "receipt.json", "--keys", "keys.json", "--json")

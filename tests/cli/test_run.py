@@ -249,7 +249,7 @@ class TestOddServers:
         kind, url = odd
         kind.stream = sse("<html>")
 
-        assert "sent no JSON" in invoke("run", "--url", url, "hi").stderr
+        assert "sent something other than JSON" in invoke("run", "--url", url, "hi").stderr
 
     def test_no_model_says_how_to_add_one(self, odd: tuple[type[Odd], str], invoke: Invoke) -> None:
         kind, url = odd

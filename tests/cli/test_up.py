@@ -146,7 +146,7 @@ class TestWorker:
         before = worker_pid(up)
 
         os.kill(before, signal.SIGKILL)
-        told = up.until("ended by signal 9; it starts again in 0.5 s")
+        told = up.until("killed by signal 9; restarting in 0.5 s")
         up.until("● active", after=told.end())
 
         assert worker_pid(up) != before
@@ -157,8 +157,8 @@ class TestWorker:
         )
         up = programs(Up, tmp_path, engine="broken:Engine")
 
-        told = up.until(r"the local worker crashed \(exit code 1\); it starts again in 0.5 s")
-        up.until(r"it starts again in 1 s", after=told.end())
+        told = up.until(r"the local worker crashed \(exit code 1\); restarting in 0.5 s")
+        up.until(r"restarting in 1 s", after=told.end())
         assert up.stop() == 0
 
     def test_one_without_engine_says_how_to_add_one(self, tmp_path: Path, programs: Start) -> None:
@@ -209,7 +209,7 @@ class TestTroubles:
         result = invoke("up", "--host", "192.0.2.1", "--port", "0", "--data", str(tmp_path / "d"), "--no-worker")
 
         assert result.exit_code == 2
-        assert "192.0.2.1 is no address of this machine" in result.output
+        assert "192.0.2.1 is not an address of this machine" in result.output
 
     def test_two_coordinators_never_share_a_folder(self, tmp_path: Path, programs: Start) -> None:
         first = programs(Up, tmp_path, "--no-worker")

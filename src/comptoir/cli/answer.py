@@ -74,10 +74,12 @@ class StreamReply:
         try:
             chunk = json.loads(data)
         except ValueError as error:
-            raise Failure(f"the server sent no JSON: {data[:100]!r}", "is this an OpenAI-compatible server?") from error
+            raise Failure(
+                f"the server sent something other than JSON: {data[:100]!r}", "is this an OpenAI-compatible server?"
+            ) from error
         if isinstance(chunk.get("error"), dict):
             if chunk["error"].get("code") == RESTARTED:
-                raise Failure("the answer began anew", self.paid_hint(), code=Exit.UNREACHABLE)
+                raise Failure("the answer was restarted", self.paid_hint(), code=Exit.UNREACHABLE)
             raise Failure(f"the answer ended early: {chunk['error'].get('message', 'unknown error')}", self.paid_hint())
         self.usage = chunk.get("usage") or self.usage
         self.model = chunk.get("model") or self.model
@@ -101,7 +103,7 @@ class StreamReply:
 
     def paid_hint(self) -> str:
         """Say where to look what an unfinished answer cost."""
-        return f"what arrived is paid, the rest is not: comptoir jobs show {self.job}" if self.job else ""
+        return f"you pay only for what arrived: comptoir jobs show {self.job}" if self.job else ""
 
 
 class ResumingAnswer:
@@ -168,7 +170,7 @@ class ResumingAnswer:
         self._watcher.piece()
         if self.reply.restarted:
             self.reply.restarted = False
-            click.echo("\nthe answer had to begin anew: host and coordinator were lost together", err=True)
+            click.echo("\nthe answer had to be restarted: host and coordinator were lost together", err=True)
         if self._shown:
             sys.stdout.write(harmless(text) if self._watched else text)
             sys.stdout.flush()

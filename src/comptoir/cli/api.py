@@ -128,7 +128,7 @@ class Api:
             words = f"{self.target.url} does not accept this key: {message}"
             return Failure(words, hint, code=Exit.KEY, status=status)
         if status == 403:
-            hint = "an operator's key goes into --key or COMPTOIR_ADMIN_KEY" if "operator" in message else ""
+            hint = "give an operator's key with --key or COMPTOIR_ADMIN_KEY" if "operator" in message else ""
             return Failure(message, hint, code=Exit.KEY, status=status)
         hints = {
             402: "see what you have with 'comptoir balance'; an operator adds credit with 'comptoir deposit'",

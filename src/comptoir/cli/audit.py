@@ -23,8 +23,8 @@ from comptoir.reports import audit as audit_books
 def audit(*, data: str | None, url: str | None, key: str | None, as_json: bool) -> None:
     """Recompute the books; exit code 1 on any difference.
 
-    Every balance from its transfers, every hold from its job; then jobs against holds, attempts, events and receipts. What
-    goes on meanwhile makes no difference.
+    Recomputes every balance from its transfers and every hold from its job, then checks jobs against holds, attempts,
+    events and receipts. It may run while jobs do.
 
     \b
     Examples:
@@ -52,8 +52,8 @@ async def _local(data: str) -> dict[str, Any]:
         folder = settings.data_path()
         if (folder / "postgres").is_dir():
             raise Failure(
-                f"{folder} is a cluster's, whose books are in PostgreSQL",
-                "while it runs, name the database that it says: COMPTOIR_DATABASE=postgresql://… comptoir audit --data …",
+                f"{folder} belongs to a cluster, whose books are in PostgreSQL",
+                "while it runs, name the database that it prints: COMPTOIR_DATABASE=postgresql://… comptoir audit --data …",
             )
         raise Failure(f"{folder} holds no trading post", "name the folder that 'comptoir up' uses")
     began = time.monotonic()

@@ -27,14 +27,14 @@ def format_event(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> st
         case "EngineReady":
             return f"engine {event['engine']} is ready: {_ready(event, kinds)}"
         case "EngineSkipped":
-            return f"engine {event['engine']} is left out: {event['why']}"
+            return f"engine {event['engine']} is skipped: {event['why']}"
         case "Registered":
             return f"registered as {event['host_id']}" if event["new"] else f"back as {event['host_id']}"
         case "Connected":
-            resumed = f", {event['resumed']} jobs taken up again" if event["resumed"] else ""
+            resumed = f", {event['resumed']} jobs resumed" if event["resumed"] else ""
             return f"connected, taking jobs{resumed}"
         case "Reconnecting":
-            return f"not connected: {event['why']}; trying again in {span(event['in_s'] * 1000)}"
+            return f"not connected: {event['why']}; retrying in {span(event['in_s'] * 1000)}"
         case "OfferChanged":
             return f"offers now: {', '.join(event['models']) or 'nothing'}"
         case "JobDone":
@@ -46,7 +46,7 @@ def format_event(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> st
         case "JobFailed":
             return f"{event['job_id']} failed ({event['fault']}): {event['message']}"
         case "Draining":
-            return f"draining: {event['open']} jobs are finished first" if event["open"] else "stopping"
+            return f"draining: {event['open']} jobs finish first" if event["open"] else "stopping"
         case "Stopped":
             return f"stopped; {event['abandoned']} jobs were not finished" if event["abandoned"] else "stopped"
     return ""
@@ -64,9 +64,9 @@ def _ready(event: dict[str, Any], kinds: Kinds) -> str:
         *_, unit = prices.get(event["models"][0]) or (TOKEN_OUT.name,)
         speed = f" ({event['tokens_per_s']:.0f} {kinds.unit(unit).many}/s, first after {span(event['first_token_s'] * 1000)})"
     how = event.get("goes_on_by")
-    others = f"; goes on with others' answers by {how}" if how else ""
+    others = f"; can continue other hosts' answers by {how}" if how else ""
     if not how and any(not _told(prices.get(name)) for name in event["models"]):
-        others = "; can't go on with others' answers"
+        others = "; can't continue other hosts' answers"
     return f"{_offered(event, kinds)}{speed}{others}"
 
 
@@ -125,7 +125,7 @@ class Board:
             case "EngineReady":
                 self.engines[event["engine"]] = _offered(event, self.kinds)
             case "EngineSkipped":
-                self.engines[event["engine"]] = f"left out: {event['why']}"
+                self.engines[event["engine"]] = f"skipped: {event['why']}"
             case "Registered":
                 self.host_id = event["host_id"]
             case "Connected":

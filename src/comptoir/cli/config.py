@@ -76,13 +76,13 @@ def is_loopback(host: str) -> bool:
 @click.option("--data", metavar="FOLDER", help="Data folder whose comptoir.toml is read.")
 @click.option("--config", "config_file", metavar="FILE", help="Settings file instead of the data folder's.")
 @click.option("--set", "pairs", metavar="NAME=VALUE", multiple=True, help="A setting, as for 'comptoir up'.")
-@click.option("--changed", is_flag=True, help="Only what is not a default.")
+@click.option("--changed", is_flag=True, help="Only settings that differ from their defaults.")
 @json_option
 def config(*, data: str | None, config_file: str | None, pairs: tuple[str, ...], changed: bool, as_json: bool) -> None:
     """Print the settings in force and where each came from.
 
-    Flags win over the environment (COMPTOIR_<NAME>), the environment over the file, the file over the default. "default on
-    loopback" is what 'comptoir up' takes where only this machine can reach it.
+    Flags win over the environment (COMPTOIR_<NAME>), the environment over the file, the file over the default.
+    "default on loopback" is a default that 'comptoir up' uses when only this machine can reach it.
 
     \b
     Examples:

@@ -141,11 +141,11 @@ class Greeting:
             if event.get("hint"):
                 self.line(" ", event["hint"], style="dim")
         elif kind == "WorkerEnded" and event["code"] == Exit.USAGE:
-            self.line("✗", f"{name} can't be started like this; what it says is above", style="red")
+            self.line("✗", f"{name} can't be started like this; its error is above", style="red")
         elif kind == "WorkerCrashed":
             code = event["code"]
-            how = f"was ended by signal {-code}" if code < 0 else f"crashed (exit code {code})"
-            self.line("✗", f"{name} {how}; it starts again in {event['in_s']:g} s", style="red")
+            how = f"was killed by signal {-code}" if code < 0 else f"crashed (exit code {code})"
+            self.line("✗", f"{name} {how}; restarting in {event['in_s']:g} s", style="red")
         elif kind in MARKS and not (self._stopping and kind == "Reconnecting"):
             text = format_event(kind, event, self._kinds)
             # A worker that looks for an engine again and again says the same each time.
@@ -194,7 +194,7 @@ class Greeting:
     def stopped(self, began_s: float) -> None:
         """Say that it is over."""
         up_s = time.monotonic() - began_s
-        self.line("■", f"stopped after {up_s:,.0f} s; nothing is lost, 'comptoir up' goes on from here", style="dim")
+        self.line("■", f"stopped after {up_s:,.0f} s; nothing is lost, 'comptoir up' resumes from here", style="dim")
 
 
 def keyless(settings: Settings) -> str | None:

@@ -48,7 +48,7 @@ NO_ENGINE_HINT = (
     "urls",
     metavar="URL",
     multiple=True,
-    help="The coordinator [COMPTOIR_URL]. Repeatable: several of one trading post.",
+    help="The coordinator [COMPTOIR_URL]. Repeatable, for several of one trading post.",
 )
 @click.option("--key", metavar="KEY", help="Your own key, so that the host is yours [COMPTOIR_KEY]. Needed once.")
 @click.option(
@@ -64,7 +64,7 @@ NO_ENGINE_HINT = (
     metavar="FILE",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Serve the containers of a Ritual node's config.json, as it is; says what becomes of each key. Repeatable.",
+    help="Serve the containers of a Ritual node's config.json unchanged; reports what becomes of each key. Repeatable.",
 )
 @click.option(
     "--discover/--no-discover", default=False, help="Also offer OpenAI-compatible servers found on this machine."
@@ -95,21 +95,21 @@ NO_ENGINE_HINT = (
     "run_prices",
     metavar="[CONTAINER=]PRICE",
     multiple=True,
-    help="Per run of a container: dollars (0.002) or credits (0.2cr) [0.001]. Repeatable: one container's own.",
+    help="Per run of a container: dollars (0.002) or credits (0.2cr) [0.001]. Repeatable, by container.",
 )
 @click.option(
     "--unit-price",
     "unit_prices",
     metavar="[MODEL:]UNIT=PRICE",
     multiple=True,
-    help="Price in any unit of a kind, for what its prices are told for: image=0.01, or m:image=1cr for one model. Repeatable.",
+    help="Price in any other unit, per the amount its prices are shown for: image=0.01, or m:image=1cr for one model. Repeatable.",
 )
 @click.option(
     "--kind",
     "kinds",
     metavar="MODULE:CLASS",
     multiple=True,
-    help="A kind of work beside those that ship, as the coordinator's setting 'kinds' has it. Repeatable.",
+    help="A kind of work that is not built in, named as in the coordinator's setting 'kinds'. Repeatable.",
 )
 @click.option("--slots", type=click.IntRange(1, 4096), default=4, show_default=True, help="Jobs at once.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of engines that compute in this process [all].")
@@ -117,7 +117,7 @@ NO_ENGINE_HINT = (
     "--state", "state_dir", metavar="FOLDER", help="Where host id and key are kept [~/.local/state/comptoir]."
 )
 @click.option("--name", help="A name of your own for this host.")
-@click.option("--region", help="Where it stands, for buyers who care: eu-west, …")
+@click.option("--region", help="Where the host is, for buyers who care: eu-west, …")
 @click.option("--measure/--no-measure", default=True, help="Measure the engines briefly before offering them.")
 @click.option(
     "--drain",
@@ -135,12 +135,14 @@ def host(
     unit_prices: tuple[str, ...], kinds: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None, name: str | None,
     region: str | None, measure: bool, drain_s: float, skip_ports: tuple[int, ...], supervised: bool,
 ) -> None:  # fmt: skip
-    """Offer this machine's models and containers, and earn for each token and run.
+    """Serve this machine's models and containers, and earn per token and run.
 
-    Works from behind NAT: the worker calls the coordinator, never the other way round. GPUs are found by nvidia-smi; none
-    is fine. Host id and key are kept, so a restart is the same host. SIGTERM or Ctrl-C drains: running jobs finish first.
+    Works behind NAT: the worker connects to the coordinator, never the other way round. GPUs are found with nvidia-smi;
+    none is fine. Host id and key are kept, so it is the same host after a restart. SIGTERM or Ctrl-C drains: running
+    jobs finish first.
 
-    Of a trading post with several coordinators name some or all: when one is lost the next takes over, answers and all.
+    If a trading post has several coordinators, name some or all of them: when one is lost, the worker and its running
+    answers move to the next.
 
     \b
     Examples:
@@ -205,7 +207,7 @@ def _infernet(paths: Sequence[Path]) -> list[EngineSpec]:
             click.echo(f"{path.name}: {line}", err=True)
         if not translation.specs:
             raise Failure(
-                f"{path}: no container in it can be offered", "the refused keys above say why", code=Exit.USAGE
+                f"{path}: none of its containers can be offered", "the refused keys above say why", code=Exit.USAGE
             )
     if paths:
         # Pulls take minutes, and each is said as it goes on.
@@ -280,7 +282,7 @@ async def _run(config: WorkerConfig, on_event: Callable[[Event], None], stop: as
     except EngineError as error:
         raise Failure(error.message, NO_ENGINE_HINT) from error
     except KeyRefused as error:
-        raise Failure(error.message, "delete the state file to register this machine anew", code=Exit.KEY) from error
+        raise Failure(error.message, "delete the state file to register this machine again", code=Exit.KEY) from error
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

@@ -31,7 +31,7 @@ STATES = ("queued", "running", "completed", "failed", "cancelled", "expired")
 
 
 @click.group(invoke_without_command=True)
-@click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="Most jobs listed.")
+@click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="How many jobs to list.")
 @click.option("--before", metavar="JOB", help="Only jobs older than this one: the next page.")
 @click.option("--state", "wanted", type=click.Choice(STATES), help="Only jobs in this state.")
 @click.option("--everyone", is_flag=True, help="All buyers' jobs (operators).")
@@ -42,10 +42,10 @@ def jobs(
     ctx: click.Context, *, limit: int, before: str | None, wanted: str | None, everyone: bool, as_json: bool,
     url: str | None, key: str | None, data: str | None,
 ) -> None:  # fmt: skip
-    """List your jobs, show one with its life, or cancel it.
+    """List your jobs, show the history of one, or cancel it.
 
-    Each job counts what its kind is sold in: tokens of a chat (in+out), runs of a container. A chain of containers is one job: it
-    is listed under their names with commas between, and 'jobs show' has the host and the pay of each.
+    Each job is counted in its kind's unit: tokens of a chat (in+out), runs of a container. A chain of containers is one
+    job, listed under their names with commas between; 'jobs show' has the host and the pay of each.
 
     \b
     Examples:
@@ -105,7 +105,7 @@ def _state(job: dict[str, Any]) -> Text:
 @server_options
 @click.pass_context
 def show(ctx: click.Context, *, job_id: str, as_json: bool, url: str | None, key: str | None, data: str | None) -> None:
-    """Show one job with its life.
+    """Show one job with its history.
 
     \b
     Example:
@@ -123,7 +123,7 @@ def show(ctx: click.Context, *, job_id: str, as_json: bool, url: str | None, key
 def cancel(
     ctx: click.Context, *, job_id: str, as_json: bool, url: str | None, key: str | None, data: str | None
 ) -> None:
-    """Stop a job; what was delivered is paid, the rest goes back.
+    """Cancel a job: what was delivered is billed, the rest is released.
 
     \b
     Example:
@@ -148,7 +148,7 @@ def _show(job: dict[str, Any]) -> None:
             ]
         )
     )  # fmt: skip
-    console.print("\n[bold]life[/]")
+    console.print("\n[bold]history[/]")
     began = job["created_ms"]
     events = table("at", "state", "")
     for event in job["events"]:

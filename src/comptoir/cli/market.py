@@ -28,14 +28,14 @@ from comptoir.kinds import ContainerChain
 @click.option("--model", metavar="NAME", help="Only hosts that offer this model.")
 @click.option("--status", type=click.Choice(("active", "draining", "offline")), help="Only hosts with this status.")
 @click.option("--mine", is_flag=True, help="Only your own, with what they earned.")
-@click.option("--why", is_flag=True, help="Say why each host has its reputation.")
+@click.option("--why", is_flag=True, help="Explain each host's reputation.")
 @json_option
 @server_options
 def hosts(
     *, model: str | None, status: str | None, mine: bool, why: bool, as_json: bool, url: str | None, key: str | None,
     data: str | None,
 ) -> None:  # fmt: skip
-    """List hosts with pace and reputation.
+    """List hosts with speed and reputation.
 
     \b
     Examples:
@@ -52,7 +52,7 @@ def hosts(
     note(target.said)
     console = out()
     if not page["hosts"]:
-        console.print("[dim]no hosts; offer this machine with:[/] comptoir host --help")
+        console.print("[dim]no hosts yet; serve from this machine with:[/] comptoir host --help")
         return
     names = ["host", "status", "runs on", "slots", "models", "reputation", "first token", "tokens/s", "seen"]
     made = table(*names, *(["earned"] if mine else []), right=("slots", "first token", "tokens/s", "earned"))
@@ -71,7 +71,7 @@ def hosts(
     for host in page["hosts"] if why else ():
         console.print(Text.assemble("\n", (host["id"], "bold"), "\n", harmless(host["reputation"]["sentence"])))
     if page["total"] > len(page["hosts"]):
-        console.print(f"[dim]{page['total']:,} in all; --json and /house/hosts?offset= give the others[/]")
+        console.print(f"[dim]{page['total']:,} in total; --json and /house/hosts?offset= list the others[/]")
 
 
 @click.command()
@@ -80,8 +80,8 @@ def hosts(
 def models(*, as_json: bool, url: str | None, key: str | None, data: str | None) -> None:
     """List models and containers that can be bought now.
 
-    Models are asked with 'comptoir run' and paid by the token. Containers are bought by the run, through the Infernet API: POST
-    /api/jobs with {"containers": ["NAME"], "data": {…}}, then GET /api/jobs?id=…. What is sold in other units is listed with its
+    Ask models with 'comptoir run'; you pay by the token. Buy runs of containers through the Infernet API: POST
+    /api/jobs with {"containers": ["NAME"], "data": {…}}, then GET /api/jobs?id=…. Work in other units is listed with its
     price in them, and bought with POST /house/jobs.
 
     \b
@@ -107,7 +107,7 @@ def models(*, as_json: bool, url: str | None, key: str | None, data: str | None)
             console.print()
         show(offered)
     if not any(offered for _, offered in lists):
-        console.print("[dim]nothing on offer now; offer a model or a container with:[/] comptoir host --help")
+        console.print("[dim]nothing for sale now; serve a model or a container with:[/] comptoir host --help")
 
 
 def _list_models(offered: list[dict[str, Any]]) -> None:

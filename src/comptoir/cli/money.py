@@ -41,7 +41,7 @@ def balance(*, as_json: bool, url: str | None, key: str | None, data: str | None
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="Most transfers listed.")
+@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="How many transfers to list.")
 @click.option("--before", metavar="ID", help="Only transfers older than this one: the next page.")
 @json_option
 @server_options
@@ -75,9 +75,7 @@ def statement(
 @click.command()
 @click.argument("amount", metavar="CREDITS")
 @click.option("--to", "owner", metavar="WHO", default="", help="Username or user id [yourself].")
-@click.option(
-    "--once", "idempotency_key", metavar="KEY", help="A name for this deposit: repeated, it is made only once."
-)
+@click.option("--once", "idempotency_key", metavar="KEY", help="A name for this deposit; repeating it credits nothing.")
 @json_option
 @server_options
 def deposit(

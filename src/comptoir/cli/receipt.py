@@ -67,7 +67,7 @@ def show(*, receipt_id: str, as_json: bool, url: str | None, key: str | None, da
     verdict = verify(envelope, read_registry(api.get("/house/keys").body))
     if verdict.statement is not None:
         _show(verdict.statement)
-    _say(verdict, whose=f"the keys that {target.url} publishes")
+    _say(verdict, whose=f"the keys published by {target.url}")
 
 
 @receipt.command(name="verify")
@@ -78,10 +78,10 @@ def show(*, receipt_id: str, as_json: bool, url: str | None, key: str | None, da
 def verify_file(
     *, file: str, keys_file: str | None, as_json: bool, url: str | None, key: str | None, data: str | None
 ) -> None:
-    """Verify a receipt against the published keys; exit code 1 with the reason when it is refused.
+    """Verify a receipt against the published keys; if it is rejected, print the reason and exit with 1.
 
-    FILE is the envelope that 'comptoir receipt show --json' printed; '-' is standard input. With --keys nothing leaves
-    this machine; without, the keys are fetched from the server.
+    FILE is the envelope printed by 'comptoir receipt show --json'; '-' is standard input. With --keys nothing leaves
+    this machine; without it, the keys are fetched from the server.
 
     \b
     Examples:
@@ -94,7 +94,7 @@ def verify_file(
     else:
         target = find_target(url, key, data)
         registry = Api(Target(target.url, "", "")).get("/house/keys").body
-        whose = f"the keys that {target.url} publishes"
+        whose = f"the keys published by {target.url}"
     verdict = verify(envelope, read_registry(registry))
     if as_json:
         print_json(_json(verdict))
@@ -137,10 +137,10 @@ def _say(verdict: Verdict, *, whose: str) -> None:
             break
     if verdict.ok:
         unsigned = verdict.unsigned_segments
-        vouched = f"; {unsigned} part(s) are vouched for by the coordinator alone" if unsigned else ""
-        console.print(f"[bold green]good[/], checked with {whose}{vouched}", soft_wrap=True)
+        vouched = f"; {unsigned} part(s) are attested by the coordinator alone" if unsigned else ""
+        console.print(f"[bold green]valid[/], checked against {whose}{vouched}", soft_wrap=True)
     else:
-        console.print(Text.assemble(("refused", "bold red"), f": {verdict.detail} ({verdict.reason})"), soft_wrap=True)
+        console.print(Text.assemble(("rejected", "bold red"), f": {verdict.detail} ({verdict.reason})"), soft_wrap=True)
 
 
 def _made(units: list[UnitEntry]) -> tuple[str, int]:

@@ -95,17 +95,17 @@ class ProgressLine:
 
 @click.command()
 @click.argument("prompt", required=False)
-@click.option("--model", "-m", metavar="NAME", help="Which model [the first one listed by 'comptoir models'].")
-@click.option("--system", metavar="TEXT", help="Instruction that comes before the prompt.")
+@click.option("--model", "-m", metavar="NAME", help="Model to ask [the first one listed by 'comptoir models'].")
+@click.option("--system", metavar="TEXT", help="System instruction before the prompt.")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Longest answer, in tokens.")
-@click.option("--temperature", type=click.FloatRange(0, 2), metavar="T", help="0 is sober, 2 is wild.")
+@click.option("--temperature", type=click.FloatRange(0, 2), metavar="T", help="0 is deterministic, 2 is wild.")
 @click.option(
     "--reconnect",
     type=click.FloatRange(0, 3600),
     default=RECONNECT_S,
     show_default=True,
     metavar="SECONDS",
-    help="How long to try again when the connection breaks; 0: never, and the job ends with the connection.",
+    help="How long to retry when the connection breaks; 0: never, and the job ends with the connection.",
 )
 @json_option
 @server_options
@@ -113,13 +113,13 @@ def run(
     *, prompt: str | None, model: str | None, system: str | None, max_tokens: int | None, temperature: float | None,
     reconnect: float, as_json: bool, url: str | None, key: str | None, data: str | None,
 ) -> None:  # fmt: skip
-    """Ask a model; the answer is streamed, then what it cost.
+    """Ask a model, stream the answer, and show what it cost.
 
     Models only: a run of a container is bought through the Infernet API, see 'comptoir models --help'.
 
-    Without PROMPT (or with '-') the prompt is read from standard input. Ctrl-C cancels at the host within a moment; what
-    arrived is paid, the rest of the hold goes back. When the connection or its coordinator breaks, the answer goes on where it
-    stopped, at whichever coordinator answers next.
+    Without PROMPT (or with '-') the prompt is read from standard input. Ctrl-C cancels at the host at once; you pay for
+    what arrived, and the rest of the hold is released. If the connection or its coordinator breaks, the answer resumes
+    where it stopped, at whichever coordinator answers next.
 
     \b
     Examples:
@@ -228,7 +228,7 @@ def _not_asked(api: Api, name: str, failure: Failure) -> Failure:
         return failure
     noun, by, what, path, body = sold[0]
     hint = f"buy {what}: curl {api.target.url}{path} -H 'Authorization: Bearer ck_…' -d {shlex.quote(json.dumps(body))}"
-    return Failure(f"{name} is a {noun}: it is bought {by}, not asked", hint, status=failure.status)
+    return Failure(f"{name} is a {noun}: it is sold {by} and can't be asked a question", hint, status=failure.status)
 
 
 def _first_model(api: Api) -> str:
@@ -236,7 +236,7 @@ def _first_model(api: Api) -> str:
     chat = [str(one["name"]) for one in found if answers_chat(one["kinds"])]
     if not chat:
         hint = "offer one with 'comptoir host --help', or see 'comptoir hosts'"
-        raise Failure(f"no model is here at {api.target.url}", hint)
+        raise Failure(f"no model is available at {api.target.url}", hint)
     return chat[0]
 
 

@@ -59,7 +59,7 @@ def find_target(
     given_url = url or env.get("COMPTOIR_URL", "")
     address = (given_url or found.url or DEFAULT_URL).rstrip("/")
     if not address.startswith(("http://", "https://")):
-        raise Failure(f"{address!r} is no address", "give --url like http://127.0.0.1:8080", code=Exit.USAGE)
+        raise Failure(f"{address!r} is not a URL", "give --url like http://127.0.0.1:8080", code=Exit.USAGE)
     chosen = key or _key_of(env, operator=operator)
     said = ""
     if not chosen and address == found.url.rstrip("/"):

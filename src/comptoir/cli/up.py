@@ -54,22 +54,26 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 @click.command()
 @click.option("--host", metavar="ADDRESS", help="Address to listen on [127.0.0.1].")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0 takes a free one [8080].")
-@click.option("--data", metavar="FOLDER", help="Database, keys and quickstart.env; made if missing [./comptoir-data].")
+@click.option(
+    "--data", metavar="FOLDER", help="Database, keys and quickstart.env; created if missing [./comptoir-data]."
+)
 @click.option("--database", metavar="ADDRESS", help="postgresql://… instead of the SQLite file in the data folder.")
-@click.option("--bus", metavar="ADDRESS", help="redis://… that several coordinators of one post share.")
+@click.option("--bus", metavar="ADDRESS", help="redis://… shared by all coordinators of one post.")
 @click.option(
     "--cluster", "coordinators", type=click.IntRange(2, 8), metavar="N",
-    help="Try it whole: N coordinators, PostgreSQL, Redis and a balancer, all here, all of it yours to kill.",
+    help="Start N coordinators, PostgreSQL, Redis and a balancer on this machine, to try out and to kill.",
 )  # fmt: skip
 @click.option("--member", is_flag=True, hidden=True, help="A coordinator of a launcher: events as JSON lines.")
 @click.option("--config", "config_file", metavar="FILE", help="Settings file [comptoir.toml in the data folder].")
 @click.option(
     "--set", "pairs", metavar="NAME=VALUE", multiple=True, help="Any setting of 'comptoir config'. Repeatable."
 )
-@click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error")), help="Least level logged.")
+@click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error")), help="Lowest level to log.")
 @click.option("--log-format", type=click.Choice(("text", "json")), help="Log lines for people or for collectors.")
 @click.option("--worker/--no-worker", default=True, help="Also run a worker on this machine [yes].")
-@click.option("--discover/--no-discover", default=True, help="Let it offer OpenAI-compatible servers found here [yes].")
+@click.option(
+    "--discover/--no-discover", default=True, help="Have it serve OpenAI-compatible servers found here [yes]."
+)
 @click.option(
     "--price-in",
     callback=checked_price,
@@ -84,7 +88,9 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
     metavar="PRICE",
     help="Dollars per million answer tokens [1.00].",
 )
-@click.option("--slots", type=click.IntRange(1, 4096), default=4, show_default=True, help="Its jobs at once.")
+@click.option(
+    "--slots", type=click.IntRange(1, 4096), default=4, show_default=True, help="Jobs that worker runs at once."
+)
 @click.option(
     "--engine", "engines", multiple=True, hidden=True, help="Engines of the worker instead of the demo model."
 )
@@ -96,12 +102,13 @@ def up(
 ) -> None:  # fmt: skip
     """Start a coordinator and a local worker, ready to answer.
 
-    The first start makes an operator and a demo buyer with 100 credits, and writes address and keys to quickstart.env in the
-    data folder. Later starts find the same people and the same money. Ctrl-C drains: open answers finish first. Where only this
-    machine can reach it, its programs may use the Infernet API without a key (--set infernet_anonymous=off ends that).
+    The first start creates an operator and a demo buyer with 100 credits, and writes address and keys to quickstart.env
+    in the data folder. Later starts find the same people and the same money. Ctrl-C drains: open answers finish first.
+    If only this machine can reach it, local programs may use the Infernet API without a key (turn this off with
+    --set infernet_anonymous=off).
 
-    Several coordinators over one PostgreSQL and one Redis are one trading post; any balancer goes in front. --cluster 3 starts
-    all of that here, to develop with and to break: it says every process id, and what is killed comes back.
+    Several coordinators on one PostgreSQL and one Redis form one trading post, behind any load balancer. --cluster 3
+    starts all of that here, to develop against and to break: it prints each process id and restarts whatever you kill.
 
     \b
     Examples:
@@ -252,12 +259,13 @@ def _make(folder: Path) -> None:
 
 def _address_failure(settings: Settings, error: OSError) -> Exception:
     if error.errno == errno.EADDRINUSE:
-        hint = f"stop what listens there (lsof -i :{settings.port}), or choose another port: comptoir up --port {settings.port + 1}"
+        other = f"comptoir up --port {settings.port + 1}"
+        hint = f"stop whatever listens there (lsof -i :{settings.port}), or choose another port: {other}"
         return Failure(f"port {settings.port} on {settings.host} is taken", hint)
     if error.errno == errno.EACCES and settings.port < 1024:
         return Failure(f"port {settings.port} is reserved for root", "choose one above 1023 with --port")
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        words = f"{settings.host} is no address of this machine: {error.strerror}"
+        words = f"{settings.host} is not an address of this machine: {error.strerror}"
         return Failure(words, "choose another with --host", code=Exit.USAGE)
     return error
 

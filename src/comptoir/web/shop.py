@@ -185,7 +185,7 @@ def containers_section(containers: list[ContainerSummary], waiting: dict[str, in
         fill(
             template("container.html"), name=one.name, description=one.description or one.image,
             entry="first" if one.external else "private", first="yes" if one.external else "no",
-            entry_says="A job may begin with it" if one.external else "It only takes what another container made",
+            entry_says="A job may start with it" if one.external else "It only takes another container's output",
             proofs=PROVES if one.generates_proofs else "", price=run_dollars(one.min_price_uusd_per_mrun),
             credits=run_credits(one.min_price_uusd_per_mrun), hosts=one.available_hosts,
             waiting=f"{waiting.get(one.name, 0):,}",

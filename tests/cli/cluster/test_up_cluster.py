@@ -54,7 +54,7 @@ class TestStart:
         assert Api(Target(up.quickstart.url, "", "")).get("/api/jobs").json() == []
 
         os.kill(pids["coordinator 2"], signal.SIGKILL)
-        up.until(r"✗ coordinator 2 was ended by signal 9; it starts again in 0.5 s", after=banner.end())
+        up.until(r"✗ coordinator 2 was killed by signal 9; restarting in 0.5 s", after=banner.end())
         up.until(r"● coordinator 2 runs", after=banner.end())
 
         assert up.pids()["coordinator 2"] != pids["coordinator 2"]
@@ -85,8 +85,8 @@ class TestStart:
 
         os.kill(up.pids()["coordinator 1"], signal.SIGKILL)
         os.kill(int(workers.pop()), signal.SIGKILL)
-        up.until(r"✗ worker \d was ended by signal 9; it starts again")
-        up.until(r"✗ coordinator 1 was ended by signal 9")
+        up.until(r"✗ worker \d was killed by signal 9; restarting")
+        up.until(r"✗ coordinator 1 was killed by signal 9")
         second = programs(Program, *ask, cwd=place.parent)
         second.until("receipt rcpt_")
 

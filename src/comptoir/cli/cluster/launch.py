@@ -168,8 +168,8 @@ class ClusterGreeting(Greeting):
             self.line("●", f"{name} runs (pid {event['pid']}, {event['took_s'] * 1000:,.0f} ms)", style="green")
         elif kind == "Crashed":
             code = event["code"]
-            how = f"was ended by signal {-code}" if code < 0 else f"ended (exit code {code})"
-            self.line("✗", f"{name} {how}; it starts again in {event['in_s']:g} s", style="red")
+            how = f"was killed by signal {-code}" if code < 0 else f"ended (exit code {code})"
+            self.line("✗", f"{name} {how}; restarting in {event['in_s']:g} s", style="red")
         elif kind == "StartFailed":
             self.line("✗", f"{event['why']}; tried again in {event['in_s']:g} s", style="red")
         elif kind == "Draining":
@@ -209,7 +209,7 @@ class ClusterGreeting(Greeting):
         console.print(facts(rows), soft_wrap=True)
         console.print()
         console.print(
-            Text("Kill any of these (kill -9 PID) while it answers: it comes back, and nothing is lost.", "dim")
+            Text("Kill any of these (kill -9 PID) while it answers: it is restarted, and nothing is lost.", "dim")
         )
         console.print()
 
