@@ -29,10 +29,10 @@ from comptoir.link import (
     Job,
     Settled,
     Welcome,
-    chain_start,
-    chain_step,
     decode_from_worker,
     encode,
+    hash_after,
+    hash_start,
 )
 from comptoir.worker.addresses import Addresses
 from comptoir.worker.leases import LeaseTable
@@ -135,11 +135,11 @@ def once(streams: int) -> tuple[float, float]:
 def floor() -> float:
     """Return the CPU microseconds of making, hashing and encoding one frame, nothing else."""
     started = time.process_time()
-    chain = chain_start(b"0" * 16)
+    chain = hash_start(b"0" * 16)
     batch: list[Frame] = []
     for _ in range(TOTAL_FRAMES):
         frame = Frame(" tok")
-        chain = chain_step(chain, frame)
+        chain = hash_after(chain, frame)
         batch.append(frame)
         if len(batch) == 64:
             encode([Frames(b"0" * 16, 0, batch)])

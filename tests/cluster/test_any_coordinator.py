@@ -283,7 +283,7 @@ class TestNewHostElsewhere:
         monkeypatch.setattr(early.failover, "_note", lambda alive: None)
         early.board.here = frozenset()
         async with posts[0].worker():
-            await posts.until(lambda: posts[0].core.fleet.active_hosts == 1 and not posts[0].core.fleet.stirred)
+            await posts.until(lambda: posts[0].core.fleet.active_hosts == 1 and not posts[0].core.fleet.unannounced)
             assert late.core.fleet.active_hosts == 0
 
             monkeypatch.undo()
@@ -294,7 +294,7 @@ class TestNewHostElsewhere:
         view = peers_of(posts[1].core).view
         async with posts[0].worker():
             await posts.until_seen(posts[1])
-            await posts.until(lambda: not posts[0].core.fleet.stirred)
+            await posts.until(lambda: not posts[0].core.fleet.unannounced)
             (host,) = posts[0].core.fleet
             (sender,) = peers_of(posts[1].core).board.here
             posts[1].core.fleet.remove(host.id)

@@ -104,8 +104,8 @@ class TestChangingHands:
         items = [Frame(f"{number} ") for number in range(8)]
         mirrors._batch(owner, Batch(job.id, 0, items, JobState.RUNNING, None, 0, 1))
 
-        assert await brought.next() is None and brought.misled
-        assert await fresh.next() == items and not fresh.misled
+        assert await brought.next() is None and brought.outdated
+        assert await fresh.next() == items and not fresh.outdated
         assert job.restarts == 1
 
     async def test_an_offer_that_comes_twice_is_leased_once(
@@ -219,7 +219,7 @@ class TestPassedOn:
             said.append(message) if getattr(message, "job_id", None) == job.id else send(node_id, message)
 
         monkeypatch.setattr(cluster.board, "send", heard)
-        cluster.mirrors.serve(elsewhere, job, start=start, chain=job.chain)
+        cluster.mirrors.serve(elsewhere, job, start=start, running_hash=job.running_hash)
         await asyncio.sleep(0)
 
         cluster.mirrors._break_off(job)

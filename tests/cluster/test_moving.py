@@ -102,7 +102,7 @@ class TestNewcomer:
         taken = there.jobs.live.get(job.id)
         assert taken is not None and taken.state == JobState.QUEUED
         assert cluster.board.here == {home.node_id}
-        await there.peers.meet(nobody := b"nobody".ljust(16))
+        await there.peers.ensure_known(nobody := b"nobody".ljust(16))
         assert not there.peers.is_alive(nobody)
         await cancel(there, taken, reason="a test")
 
@@ -180,7 +180,7 @@ class TestKeptEnd:
             core.fleet.release(lease.host_id)
             assert core.jobs.live.slots_of(lease.host_id) == 0
 
-            peers_of(core).mirrors.become(job, posts[1].core.node_id)
+            peers_of(core).mirrors.become_mirror(job, posts[1].core.node_id)
 
             assert core.fleet.get(lease.host_id).slots.running == 0
             assert job.lease is None and core.jobs.live.seen(job.id) is job

@@ -66,7 +66,9 @@ async def done(street: Street, job: LiveJob, *, signed_by: SigningKey | None = N
     usage, signature = Usage(0, 1), b""
     if signed_by is not None:
         signature = signed_by.sign(segment_bytes(segment_of(job, lease_of(job), "stop", usage)))
-    await complete(street.core, job, finish_reason="stop", usage=usage, signature=signature, chain=job.chain)
+    await complete(
+        street.core, job, finish_reason="stop", usage=usage, signature=signature, running_hash=job.running_hash
+    )
 
 
 @pytest.fixture
@@ -292,7 +294,7 @@ class TestLost:
             take_frames(street.core, job, 0, frames)
 
         with pytest.raises(BadSegment):
-            await complete(street.core, job, finish_reason="stop", usage=Usage(0, 1), chain=job.chain)
+            await complete(street.core, job, finish_reason="stop", usage=Usage(0, 1), running_hash=job.running_hash)
 
         assert (job.frames, job.kind.stage(job), lease_of(job).host_id != first.host_id) == ([], 0, True)
         await done(street, job)
@@ -343,7 +345,7 @@ class TestLost:
 
         await revoke_lease(street.core, job, lease_of(job), "it died", fault=Fault.HOST)
         take_frames(street.core, job, 0, [Frame("half", 1), Frame(" whole", 0), Frame("", 0, STOPPED)])
-        await complete(street.core, job, finish_reason="stop", usage=Usage(0, 1), chain=job.chain)
+        await complete(street.core, job, finish_reason="stop", usage=Usage(0, 1), running_hash=job.running_hash)
 
         assert (job.state, job.cost_uusd) == (JobState.COMPLETED, RUN_UUSD)
 
@@ -460,7 +462,7 @@ class TestRestart:
         attempts, journal = await street.core.jobs.attempts(job.id), await street.core.jobs.journal([job.id])
         stored.revive_segments(attempts, journal[job.id], signing=frozenset())
 
-        assert mirror.takes_after(stored, open_attempt=True)
+        assert mirror.become_stored(stored, open_attempt=True)
 
         assert (mirror.kind.stage(mirror), mirror.model) == (1, "b")
         await cancel(street.core, job)

@@ -110,7 +110,7 @@ async def too_much(scene: Scene) -> None:
 
 async def other_hash(scene: Scene) -> None:
     with pytest.raises(BadSegment):
-        await complete(scene.street.core, scene.job, finish_reason="stop", usage=Usage(1, 2), chain=b"c" * 32)
+        await complete(scene.street.core, scene.job, finish_reason="stop", usage=Usage(1, 2), running_hash=b"c" * 32)
 
 
 async def too_late(scene: Scene) -> None:

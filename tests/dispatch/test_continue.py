@@ -45,13 +45,13 @@ class TestGoingOn:
         job = await street.submit(max_tokens=10)
         reader = Reader(job)
         deliver(street.core, job, 3)
-        before = job.chain
+        before = job.running_hash
 
         first = await lost(street, job)
 
         lease = lease_of(job)
         assert (job.state, lease.host_id != first) == (JobState.RUNNING, True)
-        assert (lease.first_frame, lease.chain) == (3, before)
+        assert (lease.first_frame, lease.hash_before) == (3, before)
         assert lines[lease.host_id].sent == [(job, lease)]
         assert lines[first].closed == [(lines[first].sent[0][1].id, "lost", 0)]
         await done(street, job, 4)
@@ -66,7 +66,7 @@ class TestGoingOn:
         deliver(street.core, job, 3)
         first = lease_of(job).host_id
 
-        await complete(street.core, job, finish_reason="cancelled", usage=Usage(0, 3), chain=job.chain)
+        await complete(street.core, job, finish_reason="cancelled", usage=Usage(0, 3), running_hash=job.running_hash)
 
         assert (job.state, lease_of(job).first_frame, lease_of(job).host_id != first) == (JobState.RUNNING, 3, True)
         await done(street, job, 4)
@@ -115,7 +115,12 @@ class TestGoingOn:
         signature = keys[hosts.index(lease.host_id)].sign(segment_bytes(segment))
 
         await complete(
-            street.core, job, finish_reason="stop", usage=Usage(PROMPT, 2), signature=signature, chain=job.chain
+            street.core,
+            job,
+            finish_reason="stop",
+            usage=Usage(PROMPT, 2),
+            signature=signature,
+            running_hash=job.running_hash,
         )
 
         predicate = await receipt(street, job)
@@ -336,7 +341,12 @@ class TestGarbage:
 
         with pytest.raises(BadSegment):
             await complete(
-                street.core, job, finish_reason="stop", usage=Usage(1, 3), signature=b"s" * 64, chain=job.chain
+                street.core,
+                job,
+                finish_reason="stop",
+                usage=Usage(1, 3),
+                signature=b"s" * 64,
+                running_hash=job.running_hash,
             )
 
         lease = lease_of(job)
@@ -346,7 +356,12 @@ class TestGarbage:
             segment_bytes(segment_of(job, lease, "stop", Usage(PROMPT, 1)))
         )
         await complete(
-            street.core, job, finish_reason="stop", usage=Usage(PROMPT, 1), signature=signature, chain=job.chain
+            street.core,
+            job,
+            finish_reason="stop",
+            usage=Usage(PROMPT, 1),
+            signature=signature,
+            running_hash=job.running_hash,
         )
         # The prompt goes to the first that is paid at all.
         assert (job.state, job.cost_uusd) == (JobState.COMPLETED, 100 + PROMPT)

@@ -24,15 +24,15 @@ class TestTakenUp:
             deliver(street.core, job, 3)
             await lost(street, job)
             deliver(street.core, job, 2)
-            buyer, chain, lease = street.buyer_id, job.segments[0].chain, lease_of(job)
+            buyer, chain, lease = street.buyer_id, job.segments[0].running_hash, lease_of(job)
 
         async with open_street(tmp_path, database=database_address, buyer=buyer) as street:
             revived = street.core.jobs.live.get(job.id)
             assert revived is not None
             again = lease_of(revived)
-            assert (len(revived.frames), revived.chain, revived.count) == (3, chain, 3)
+            assert (len(revived.frames), revived.running_hash, revived.count) == (3, chain, 3)
             assert (again.id, again.host_id, again.first_frame, again.rate_out) == (lease.id, second, 3, 101_000_000)
-            assert again.chain == chain
+            assert again.hash_before == chain
             await done(street, revived, 4)
 
             assert revived.cost_uusd == 300 + PROMPT + 404
@@ -68,7 +68,7 @@ class TestTakenUp:
             deliver(street.core, job, 3)
             bad = lease_of(job).host_id
             with pytest.raises(BadSegment):
-                await complete(street.core, job, finish_reason="stop", usage=Usage(1, 3), chain=b"c" * 32)
+                await complete(street.core, job, finish_reason="stop", usage=Usage(1, 3), running_hash=b"c" * 32)
             buyer = street.buyer_id
 
         async with open_street(tmp_path, buyer=buyer) as street:
@@ -117,9 +117,9 @@ class TestBeginningAnew:
 
             assert (revived.restarts, len(revived.frames)) == (1, 2)
             assert await told.next() is None
-            assert told.misled
+            assert told.outdated
             assert len(await fresh.next() or []) == 2
-            assert not fresh.misled
+            assert not fresh.outdated
             assert (await street.core.jobs.get(job.id)).restarts == 1
 
     async def test_nothing_is_lost_once_the_worker_has_sent_all_again(self, tmp_path: Path) -> None:

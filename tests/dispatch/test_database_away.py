@@ -41,7 +41,7 @@ async def kill(street: Street, server: OwnServer) -> None:
 
 async def until_written(street: Street) -> None:
     async with asyncio.timeout(BACK_S):
-        await street.core.db.present()
+        await street.core.db.wait_available()
         while len(street.core.state(DeferredSettlements)):
             await asyncio.sleep(0.01)
         await street.core.background.drain_tasks()

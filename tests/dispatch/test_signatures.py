@@ -44,7 +44,9 @@ class TestSignatures:
         assert job.lease is not None
         signature = key.sign(segment_bytes(segment_of(job, job.lease, "stop", Usage(3, 2))))
 
-        await complete(post.core, job, finish_reason="stop", usage=Usage(3, 2), signature=signature, chain=job.chain)
+        await complete(
+            post.core, job, finish_reason="stop", usage=Usage(3, 2), signature=signature, running_hash=job.running_hash
+        )
 
         assert (job.state, job.cost_uusd) == (JobState.COMPLETED, 200)
         registry = read_registry(await post.core.receipts.registry())
@@ -62,10 +64,10 @@ class TestSignatures:
         signer = SigningKey.generate() if broken == "other_key" else key
         segment = segment_of(job, job.lease, "stop", Usage(4, 2) if broken == "other_count" else usage)
         signature = b"" if broken == "no_signature" else signer.sign(segment_bytes(segment))
-        chain = bytes(32) if broken == "other_chain" else job.chain
+        chain = bytes(32) if broken == "other_chain" else job.running_hash
 
         with pytest.raises(BadSegment):
-            await complete(post.core, job, finish_reason="stop", usage=usage, signature=signature, chain=chain)
+            await complete(post.core, job, finish_reason="stop", usage=usage, signature=signature, running_hash=chain)
 
         assert (job.state, job.fault, job.cost_uusd) == (JobState.FAILED, "host", 0)
         account = await post.core.ledger.account(post.buyer_id)

@@ -46,7 +46,12 @@ class TestMeasured:
         usage = Usage(seconds, letters)
         signature = sign(job, key, usage) if key is not None else b""
         await complete(
-            street.core, job, finish_reason="stop", usage=usage, signature=signature, chain=job.chain if key else b""
+            street.core,
+            job,
+            finish_reason="stop",
+            usage=usage,
+            signature=signature,
+            running_hash=job.running_hash if key else b"",
         )
 
     @pytest.mark.parametrize(
@@ -112,7 +117,7 @@ class TestMeasured:
                     finish_reason="stop",
                     usage=usage,
                     signature=sign(job, key, usage),
-                    chain=job.chain,
+                    running_hash=job.running_hash,
                 )
             await adds_up(street, job, JobState.FAILED, fault=Fault.HOST)
 

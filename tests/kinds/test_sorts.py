@@ -58,9 +58,9 @@ class TestRunAgain:
 
             assert (lease_of(job).host_id, lease_of(job).first_frame, job.frames, job.restarts) == (second, 0, [], 1)
             assert given(channel) == 1
-            assert await reader.next() is None and reader.misled
+            assert await reader.next() is None and reader.outdated
             await whole(street, job)
-            assert [frame.text for frame in await late.next() or []] == ["whole"] and not late.misled
+            assert [frame.text for frame in await late.next() or []] == ["whole"] and not late.outdated
             await adds_up(street, job, JobState.COMPLETED, cost_uusd=EACH_UUSD)
             assert (await earned(street, first), await earned(street, second)) == (0, pay_of(EACH_UUSD))
             assert (await street.core.jobs.get(job.id)).restarts == 1
@@ -171,7 +171,7 @@ class TestRunAgainWithoutDatabase:
 
             own_server.start()
             async with asyncio.timeout(20):
-                await street.core.db.present()
+                await street.core.db.wait_available()
                 while len(street.core.state(DeferredSettlements)):
                     await asyncio.sleep(0.01)
             await street.core.background.drain_tasks()

@@ -144,7 +144,7 @@ class TestStoppedServer:
 
         own_server.start()
         async with asyncio.timeout(20):
-            await away.present()
+            await away.wait_available()
 
         assert await away.run(Mark()) == 0
         assert await count(away) == 1
@@ -158,7 +158,7 @@ class TestStoppedServer:
         await refused_at_once(away)
         own_server.start()
         async with asyncio.timeout(20):
-            await away.present()
+            await away.wait_available()
         assert await count(away) == 0
 
     async def test_what_waits_in_line_is_refused_too(self, away: Database, own_server: OwnServer) -> None:
@@ -208,7 +208,7 @@ class TestFrozenServer:
 
         own_server.thaw()
         async with asyncio.timeout(20):
-            await away.present()
+            await away.wait_available()
         assert await away.run(Mark()) == 0
 
     async def test_a_read_ends_within_a_bound(self, away: Database, own_server: OwnServer) -> None:
@@ -220,7 +220,7 @@ class TestFrozenServer:
 
         own_server.thaw()
         async with asyncio.timeout(20):
-            await away.present()
+            await away.wait_available()
             while not await _counted(away):
                 await asyncio.sleep(0.05)
 
@@ -245,7 +245,7 @@ class TestFrozenServer:
         own_server.thaw()
         async with asyncio.timeout(30):
             assert await asked == 0
-            await database.present()
+            await database.wait_available()
         assert await count(database) == 1
         await database.close()
 
@@ -301,7 +301,7 @@ class TestCrash:
 
         async with asyncio.timeout(30):
             assert await database.run(mark) == 0
-            await database.present()
+            await database.wait_available()
 
         assert mark.runs == 2
         assert await count(database) == 1

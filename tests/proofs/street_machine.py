@@ -46,7 +46,7 @@ from comptoir.kit.db import Tx
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import new_id
 from comptoir.ledger import InsufficientCredit
-from comptoir.link import Frame, Usage, chain_start, chain_step
+from comptoir.link import Frame, Usage, hash_after, hash_start
 from comptoir.reports.audit import differences
 from comptoir.settings import Settings
 from tests.machines import Gate, LoopMachine
@@ -229,15 +229,15 @@ class StreetMachine(LoopMachine):
 
     def chain(self, job: ModelJob) -> bytes:
         """Return the running hash as the host has it."""
-        chain = chain_start(job.id)
+        chain = hash_start(job.id)
         for text in job.written:
-            chain = chain_step(chain, Frame(text))
+            chain = hash_after(chain, Frame(text))
         return chain
 
     def completion(self, job: ModelJob, *, wrong: bool = False) -> Coroutine[Any, Any, None]:
         chain = b"\0" * 32 if wrong else self.chain(job)
         usage = Usage(1, len(job.written))
-        return complete(self.core, self.live(job), finish_reason="stop", usage=usage, chain=chain)
+        return complete(self.core, self.live(job), finish_reason="stop", usage=usage, running_hash=chain)
 
     def failure(self, job: ModelJob, fault: str, code: str = "broke") -> Coroutine[Any, Any, None]:
         return fail(self.core, self.live(job), code=code, message="it broke", fault=Fault(fault))

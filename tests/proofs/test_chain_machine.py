@@ -23,7 +23,7 @@ from comptoir.jobs import LiveJob, NotYourLease
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.signing import SigningKey
 from comptoir.ledger import InsufficientCredit
-from comptoir.link import CONTAINER, ContainerCard, Frame, ModelOffer, Usage, chain_start, chain_step, segment_bytes
+from comptoir.link import CONTAINER, ContainerCard, Frame, ModelOffer, Usage, hash_after, hash_start, segment_bytes
 from tests.machines import check
 from tests.proofs.chain_model import (
     END,
@@ -119,18 +119,18 @@ class ChainMachine(StreetMachine):
         live = self.live(job)
         lease = live.lease
         assert lease is not None and job.host is not None
-        chain = chain_start(job.id)
+        chain = hash_start(job.id)
         for number, text in enumerate(job.written):
             before = number < job.first
             frame = live.frames[number] if before else self.frame(job, number)
             assert frame.text == text
-            chain = chain_step(chain, frame)
+            chain = hash_after(chain, frame)
         key = self.keys.get(job.host.id)
         signature = b""
         if key is not None:
             key = SigningKey.generate() if forged else key
             signature = key.sign(segment_bytes(segment_of(live, lease, "stop", RUN)))
-        return complete(self.core, live, finish_reason="stop", usage=RUN, signature=signature, chain=chain)
+        return complete(self.core, live, finish_reason="stop", usage=RUN, signature=signature, running_hash=chain)
 
     def finish_what_is_made(self, job: ModelChain) -> None:
         """Have the host make the rest of the step's output, and send it."""

@@ -10,7 +10,7 @@ import pytest
 from comptoir.jobs import Fault
 from comptoir.kit.signing import SigningKey
 from comptoir.ledger import audit
-from comptoir.link import Frame, Segment, chain_start, chain_step, segment_bytes
+from comptoir.link import Frame, Segment, hash_after, hash_start, segment_bytes
 from tests.dialects.infrintia.caller import LLAMA, Caller
 from tests.dialects.infrintia.conftest import Market
 from tests.transports.native_host import OFFER, NativeHost, b64, bought, chat, items, register
@@ -121,9 +121,9 @@ class TestGoingOn:
 
         assert (job["job_id"], job["start_seq"]) == (job_id, 2)
         assert job["prefix"] == items("one", " two")
-        chain = chain_start(bytes.fromhex(job_id[4:]))
+        chain = hash_start(bytes.fromhex(job_id[4:]))
         for text in ("one", " two"):
-            chain = chain_step(chain, Frame(text))
+            chain = hash_after(chain, Frame(text))
         assert base64.b64decode(job["chain"]) == chain
         await second.frames(job, 2, " three")
         assert (await second.done(job, 3)).body["tokens"] == 1
@@ -385,9 +385,9 @@ class TestSignatures:
         job_id, end = await bought(market)
         job = await host.next()
         await host.frames(job, 0, "one", " two")
-        chain = chain_start(bytes.fromhex(job_id[4:]))
+        chain = hash_start(bytes.fromhex(job_id[4:]))
         for text in ("one", " two"):
-            chain = chain_step(chain, Frame(text))
+            chain = hash_after(chain, Frame(text))
         row = await market.core.jobs.get(bytes.fromhex(job_id[4:]))
         live = market.core.jobs.live.get(row.id)
         assert live is not None

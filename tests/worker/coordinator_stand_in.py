@@ -35,10 +35,10 @@ from comptoir.link import (
     Segment,
     Settled,
     Welcome,
-    chain_start,
-    chain_step,
     decode_from_worker,
     encode,
+    hash_after,
+    hash_start,
     segment_bytes,
 )
 
@@ -290,10 +290,10 @@ class Coordinator:
     def _verify(self, attempt: Attempt, done: Done) -> None:
         """Check the running hash over what arrived, and the host's signature over the statement."""
         job = attempt.job
-        chain = chain_start(job.job_id)
+        chain = hash_start(job.job_id)
         own = attempt.frames[job.start_seq - attempt.first :]
         for frame in [*job.prefix[: attempt.first], *attempt.frames]:
-            chain = chain_step(chain, frame)
+            chain = hash_after(chain, frame)
         if chain != done.chain:
             self.violations.append("the chain does not match the frames")
         segment = Segment(

@@ -35,10 +35,10 @@ from comptoir.link import (
     Settled,
     Usage,
     Welcome,
-    chain_start,
-    chain_step,
     decode_from_coordinator,
     encode,
+    hash_after,
+    hash_start,
     segment_bytes,
 )
 from comptoir.worker import register
@@ -355,11 +355,11 @@ class ScriptedWorker:
         if job.chain:
             chain = job.chain
         else:
-            chain = chain_start(job.job_id)
+            chain = hash_start(job.job_id)
             for frame in job.prefix:
-                chain = chain_step(chain, frame)
+                chain = hash_after(chain, frame)
         for frame in frames:
-            chain = chain_step(chain, frame)
+            chain = hash_after(chain, frame)
         tokens = sum(frame.tokens for frame in frames)
         segment = Segment(
             job=public("job", job.job_id),

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from comptoir.link import Done, Fail, Frame, Frames, Usage, chain_start, chain_step
+from comptoir.link import Done, Fail, Frame, Frames, Usage, hash_after, hash_start
 from comptoir.worker import leases
 from comptoir.worker.leases import FrameTooBig, LeaseTable, WorkerLease
 from tests.worker.coordinator_stand_in import make_job
@@ -24,7 +24,7 @@ def texts(message: Frames | Done | Fail | None) -> tuple[int, list[str]]:
 
 
 def done(lease: WorkerLease) -> Done:
-    return Done(lease.lease, lease.end_seq, "stop", Usage(), lease.chain, b"")
+    return Done(lease.lease, lease.end_seq, "stop", Usage(), lease.running_hash, b"")
 
 
 class TestLease:
@@ -38,13 +38,13 @@ class TestLease:
     def test_the_chain_covers_all_frames(self) -> None:
         job = make_job(1)
 
-        assert make_lease("a").chain == chain_step(chain_start(job.job_id), Frame("a"))
+        assert make_lease("a").running_hash == hash_after(hash_start(job.job_id), Frame("a"))
 
     def test_the_chain_goes_on_from_a_prefix(self) -> None:
         before = Frame("a")
         lease = WorkerLease(make_job(1, start_seq=1, prefix=[before]), window=10)
 
-        assert lease.chain == chain_step(chain_start(lease.job_id), before)
+        assert lease.running_hash == hash_after(hash_start(lease.job_id), before)
 
     def test_a_batch_is_bounded_but_never_empty(self) -> None:
         lease = make_lease("aaaa", "bbbb", "cccc")
@@ -155,12 +155,12 @@ class TestLease:
     def test_a_frame_no_message_can_say_leaves_nothing_behind(self, frame: Frame) -> None:
         """The coordinator would end the connection over it, and every other answer with that."""
         lease = make_lease("x")
-        before = lease.chain
+        before = lease.running_hash
 
         with pytest.raises((struct.error, UnicodeEncodeError)):
             lease.add(frame)
 
-        assert (lease.frames, lease.end_seq, lease.chain) == ([Frame("x")], 1, before)
+        assert (lease.frames, lease.end_seq, lease.running_hash) == ([Frame("x")], 1, before)
 
     async def test_room_comes_with_an_acknowledgement(self) -> None:
         lease = make_lease("a", "b", window=2)

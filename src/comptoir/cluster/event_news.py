@@ -30,15 +30,15 @@ class EventNews:
         self._fresh: dict[bytes, int] = {}
         """Highest number that is not told yet, by owner: those of the last `GATHER_S`."""
         switchboard.on(News, self._heard)
-        switchboard.on_gap.append(lambda sender: core.events.look_all())
-        switchboard.on_change.append(lambda up: core.events.look_all())
+        switchboard.on_gap.append(lambda sender: core.events.poll_all())
+        switchboard.on_change.append(lambda up: core.events.poll_all())
         core.events.subscribe(FollowingBegan, self._look_soon)
         for kind in NUMBERED:
             core.events.subscribe(kind, self._note)
 
     def _look_soon(self, event: FollowingBegan) -> None:
         """Others are just being told that somebody follows; what they wrote before they knew, nobody tells."""
-        self._loop.call_later(KNOWN_S, self._core.events.look_all)
+        self._loop.call_later(KNOWN_S, self._core.events.poll_all)
 
     def _note(self, event: NumberedEvent) -> None:
         self._fresh[event.owner_id] = event.number
@@ -57,7 +57,7 @@ class EventNews:
 
     def forget_node(self, node_id: bytes) -> None:
         """A coordinator is gone, and may have written what it could not tell any more."""
-        self._core.events.look_all()
+        self._core.events.poll_all()
 
     def stop(self) -> None:
         """Tell nothing more."""

@@ -143,7 +143,7 @@ class Failover:
         """Return our jobs whose client was connected to a coordinator that is gone: it hung up with it."""
         return [job for job in self._core.jobs.live.all() if not job.detached and job.home_id == node_id]
 
-    async def meet(self, node_id: bytes) -> None:
+    async def ensure_known(self, node_id: bytes) -> None:
         """Look whether a coordinator that is not here is alive all the same: it may have begun since the last beat."""
         if all(node.id != node_id for node in self.nodes):
             self.nodes = await self._core.nodes.beat()
@@ -209,7 +209,7 @@ class Failover:
             for job in part:
                 owner = found.get(job.id, ("", None))[1]
                 if owner is not None and owner != self._core.node_id and live.get(job.id) is job and not job.closing:
-                    self._mirrors.become(job, owner)
+                    self._mirrors.become_mirror(job, owner)
 
     def _bus_changed(self, up: bool) -> None:
         if up:

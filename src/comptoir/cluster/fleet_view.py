@@ -40,7 +40,7 @@ class FleetView:
         """Turns counted here when a job was offered; whoever takes it tells of them too."""
         self.heads: dict[bytes, dict[str, bytes]] = {}
         """By coordinator and model: the job that waits longest there."""
-        core.fleet.stirred = set()
+        core.fleet.unannounced = set()
         core.fleet.chosen = []
         switchboard.on(Announcement, self._heard)
         switchboard.on(Outcome, self._outcome)
@@ -71,7 +71,7 @@ class FleetView:
     def _tell_changes(self) -> None:
         self._timer = self._loop.call_later(ANNOUNCE_S, self._tell_changes)
         fleet = self._core.fleet
-        stirred, fleet.stirred = fleet.stirred or set(), set()
+        stirred, fleet.unannounced = fleet.unannounced or set(), set()
         chosen, fleet.chosen = fleet.chosen or [], []
         heads = self._core.jobs.queue.heads()
         for node_id, waiting in self.heads.items():

@@ -198,7 +198,7 @@ class Totals(msgspec.Struct, array_like=True, frozen=True, tag="totals"):
     ended: dict[str, int]
     """Jobs by final state."""
     users: int
-    chains: int = 0
+    staged_jobs: int = 0
     """Unfinished chains of containers, as they are now."""
     followed: int = 0
     """Owners whose numbered events somebody follows at the sender; 0 of a version that knows no `News`."""

@@ -30,7 +30,7 @@ from comptoir.jobs import (
     UnknownJob,
 )
 from comptoir.kit.errors import Refusal, Unavailable
-from comptoir.link import chain_over, chain_start
+from comptoir.link import hash_over, hash_start
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Mirrors:
 
     # -- becoming and ceasing to be a mirror ---------------------------------------------------------------------
 
-    def become(self, job: LiveJob, owner: bytes) -> None:
+    def become_mirror(self, job: LiveJob, owner: bytes) -> None:
         """Make a mirror of *job*, which was ours and is *owner*'s now (empty: nobody knows yet); its readers stay."""
         core = self._core
         if job.over or self._jobs.get(job.id) is job:
@@ -104,7 +104,7 @@ class Mirrors:
         """
         known = self._jobs.get(row.id)
         if known is not None and not known.frames:
-            known.learn_restarts(row.restarts or 0)
+            known.note_restarts(row.restarts or 0)
             return known
         if known is not None:
             # Frames were shown here of an answer that was given up since.
@@ -178,7 +178,7 @@ class Mirrors:
         job.owned_by(owner)
         self._heard_s[job.id] = self._loop.time() if owner else 0.0
         if owner:
-            self._board.send(owner, Follow(job.id, len(job.frames), job.chain))
+            self._board.send(owner, Follow(job.id, len(job.frames), job.running_hash))
             if job.id in self._stops:
                 self._board.send(owner, Stop(job.id, self._stops[job.id]))
 
@@ -260,7 +260,7 @@ class Mirrors:
         for job_id in message.job_ids:
             live = self._core.jobs.live.get(job_id)
             if live is not None:
-                self.become(live, sender)
+                self.become_mirror(live, sender)
             elif job_id in self._jobs:
                 self._attach(self._jobs[job_id], sender)
 
@@ -306,23 +306,23 @@ class Mirrors:
         if self._jobs.get(job.id) is not job or row.state not in FINAL:
             return
         held = len(job.frames)
-        if len(frames) < held or chain_over(chain_start(job.id), frames[:held]) != job.chain:
+        if len(frames) < held or hash_over(hash_start(job.id), frames[:held]) != job.running_hash:
             self._break_off(job)
             return
-        job.learn_restarts(row.restarts or 0)
+        job.note_restarts(row.restarts or 0)
         job.append(frames[held:])
         job.end_as_stored(row, details)
         self._is_over(job)
 
     # -- serving readers elsewhere -------------------------------------------------------------------------------
 
-    def serve(self, node_id: bytes, job: LiveJob, *, start: int, chain: bytes) -> None:
+    def serve(self, node_id: bytes, job: LiveJob, *, start: int, running_hash: bytes) -> None:
         """Send the frames of *job* from *start* on to a coordinator, and its end."""
         key = node_id, job.id
         earlier = self._served.pop(key, None)
         if earlier is not None:
             earlier.cancel()
-        task = self._loop.create_task(self._serve(node_id, job, start, chain))
+        task = self._loop.create_task(self._serve(node_id, job, start, running_hash))
         self._served[key] = task
         task.add_done_callback(partial(self._served_out, key))
 
@@ -332,9 +332,9 @@ class Mirrors:
         if not task.cancelled() and task.exception() is not None:
             log.error("following job %s failed", key[1].hex(), exc_info=task.exception())
 
-    async def _serve(self, node_id: bytes, job: LiveJob, start: int, chain: bytes) -> None:
+    async def _serve(self, node_id: bytes, job: LiveJob, start: int, running_hash: bytes) -> None:
         send = self._board.send
-        if not await self._goes_on(job, start, chain):
+        if not await self._goes_on(job, start, running_hash):
             send(node_id, Gone(job.id) if job.broken_off else Differs(job.id))
             return
         reader = Reader(job, start=start)
@@ -353,13 +353,15 @@ class Mirrors:
         elif job.over:
             send(node_id, _end_of(job))
 
-    async def _goes_on(self, job: LiveJob, start: int, chain: bytes) -> bool:
+    async def _goes_on(self, job: LiveJob, start: int, running_hash: bytes) -> bool:
         """Tell whether the reader's frames are the job's; a reader that is ahead waits until the job is as far."""
         while len(job.frames) < start and not job.over:
             await Reader(job, start=len(job.frames)).next()
         if len(job.frames) == start:
-            return job.chain == chain
-        return len(job.frames) > start and (not start or chain_over(chain_start(job.id), job.frames[:start]) == chain)
+            return job.running_hash == running_hash
+        return len(job.frames) > start and (
+            not start or hash_over(hash_start(job.id), job.frames[:start]) == running_hash
+        )
 
     def _follow(self, sender: bytes, message: Follow) -> None:
         live = self._core.jobs.live
@@ -367,9 +369,9 @@ class Mirrors:
         if job is None:
             self._board.send(sender, Gone(message.job_id))
         elif job.over and message.start == len(job.frames):
-            self._board.send(sender, _end_of(job) if job.chain == message.chain else Differs(job.id))
+            self._board.send(sender, _end_of(job) if job.running_hash == message.chain else Differs(job.id))
         else:
-            self.serve(sender, job, start=message.start, chain=message.chain)
+            self.serve(sender, job, start=message.start, running_hash=message.chain)
 
     def _unfollow(self, sender: bytes, message: Unfollow) -> None:
         task = self._served.pop((sender, message.job_id), None)

@@ -97,7 +97,7 @@ class Offers:
             made.timer.cancel()
         job = self._core.jobs.live.get(message.job_id)
         if job is not None:
-            self._mirrors.become(job, sender)
+            self._mirrors.become_mirror(job, sender)
 
     def _declined(self, sender: bytes, message: Declined) -> None:
         self._failed(message.job_id)
@@ -173,7 +173,7 @@ class Offers:
         core.state(Buyers).in_flight.enter(job.owner_id)
         # First, so that frames come behind it.
         self._board.send(sender, Took(job.id))
-        self._mirrors.serve(sender, job, start=0, chain=job.chain)
+        self._mirrors.serve(sender, job, start=0, running_hash=job.running_hash)
         deliver(core, job, lease)
         return True
 
@@ -240,7 +240,7 @@ class Offers:
                     return ASK_MAX
         return count
 
-    def yields(self, host: Host) -> bool:
+    def waits_for_older(self, host: Host) -> bool:
         """Tell whether a slot of *host* is to wait a moment for a job elsewhere that waits longer than any here."""
         if host.id in self._held:
             return True
@@ -260,10 +260,10 @@ class Offers:
         if not self._ask(node_id, model, host.slots.free):
             return False
         self._held.add(host.id)
-        self._loop.call_later(HOLD_S, partial(self._let_go, host.id))
+        self._loop.call_later(HOLD_S, partial(self._release_slot, host.id))
         return True
 
-    def _let_go(self, host_id: bytes) -> None:
+    def _release_slot(self, host_id: bytes) -> None:
         self._held.discard(host_id)
         if host_id in self._core.channels:
             assign_waiting(self._core, host_id)

@@ -66,7 +66,7 @@ class Cluster(Peers):
 
     def moved(self, job: LiveJob) -> None:
         """Another coordinator owns *job* now; whose it is comes out by looking."""
-        self.mirrors.become(job, b"")
+        self.mirrors.become_mirror(job, b"")
 
     def stop(self, job: LiveJob, reason: str) -> None:
         """Ask the owner of a mirrored job to cancel it."""
@@ -96,18 +96,18 @@ class Cluster(Peers):
             await self._core.hosts.meet(host_id)
         await self.failover.claim_leases(host_id, list(leases))
 
-    def yields(self, host: Host) -> bool:
+    def waits_for_older(self, host: Host) -> bool:
         """Tell whether a slot of *host* waits a moment for a job elsewhere that waits longer."""
-        return self.offers.yields(host)
+        return self.offers.waits_for_older(host)
 
     def is_alive(self, node_id: bytes) -> bool:
         """Tell whether a coordinator is alive, this one included."""
         return node_id == self._core.node_id or node_id in self.board.here
 
-    async def meet(self, node_id: bytes) -> None:
+    async def ensure_known(self, node_id: bytes) -> None:
         """Have `is_alive` know of a coordinator that may have just begun: one that is not known here is looked up."""
         if not self.is_alive(node_id):
-            await self.failover.meet(node_id)
+            await self.failover.ensure_known(node_id)
 
     def cluster_status(self) -> ClusterStatus:
         """Tell how it stands with the others."""

@@ -96,7 +96,7 @@ class Sharing:
         self._core.state(Meters).count_elsewhere(ended, users=totals.users - before.users)
 
     def _tell_staged_jobs(self) -> None:
-        self._core.state(RemoteContainers).note_staged_jobs(sum([heard.chains for heard in self._heard.values()]))
+        self._core.state(RemoteContainers).note_staged_jobs(sum([heard.staged_jobs for heard in self._heard.values()]))
 
     def followers(self) -> list[bytes]:
         """Return the coordinators at which somebody follows events, as they last told."""

@@ -67,7 +67,7 @@ def new_lease(core: Core, job: LiveJob, candidate: Candidate) -> Lease:
     """Return a lease for the reserved host that goes on where *job* stands; it is not open yet."""
     host = core.fleet.get(candidate.host_id)
     return Lease(
-        id=new_id(), host_id=candidate.host_id, model=candidate.model, first_frame=len(job.frames), chain=job.chain,
+        id=new_id(), host_id=candidate.host_id, model=candidate.model, first_frame=len(job.frames), hash_before=job.running_hash,
         rate_in=candidate.rate_in, rate_out=candidate.rate_out,
         started_ms=core.clock.now_ms(), started_s=core.clock.monotonic_s(), signs=host.row.public_key is not None,
     )  # fmt: skip
@@ -197,7 +197,7 @@ def enqueue(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> Non
 
     A job between two stages has no such stream: what the next one makes begins when it runs.
     """
-    if job.has_loose_frames:
+    if job.has_partial_stage:
         core.jobs.live.stand_still(job, core.clock.monotonic_s())
     core.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=first)
 
@@ -214,7 +214,7 @@ def assign_waiting(core: Core, host_id: bytes) -> None:
             host is None
             or host.slots.free < 1
             or host_id not in core.channels
-            or core.peers.yields(host)
+            or core.peers.waits_for_older(host)
             or not len(queue)
         ):
             return
@@ -354,8 +354,9 @@ async def requeue(
             job_id=job.id, state=JobState.QUEUED, at_ms=core.clock.now_ms(), event_seq=job.events - 1, attempt_id=lease.id,
             attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), input_count=0,
             output_count=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="",
-            error_message=why[:500], chain=job.chain if piece and not unpaid else b"", signature=signature, frames=piece,
-            usage=b"", node_id=core.node_id, count=count, first_frame=lease.first_frame, restarts=job.restarts + restarted,
+            error_message=why[:500], running_hash=job.running_hash if piece and not unpaid else b"",
+            signature=signature, frames=piece, usage=b"", node_id=core.node_id, count=count,
+            first_frame=lease.first_frame, restarts=job.restarts + restarted,
             model=job.model,
         )  # fmt: skip
         try:

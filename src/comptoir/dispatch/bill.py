@@ -20,7 +20,7 @@ class DeliveredPart(msgspec.Struct, frozen=True, gc=False):
     first_frame: int
     end_frame: int
     """Exclusive."""
-    chain: bytes
+    running_hash: bytes
     """Running hash after its last frame."""
     count: int
     """Units delivered; billed as far as the job's bound allows."""

@@ -16,7 +16,7 @@ async def cancel(core: Core, job: LiveJob, *, reason: str = "cancelled by the bu
     """
     if job.over:
         raise JobFinished(job.state)
-    if is_elsewhere(job):
+    if is_remote(job):
         core.peers.stop(job, reason)
         return
     tell_host_to_stop(core, job, reason)
@@ -25,7 +25,7 @@ async def cancel(core: Core, job: LiveJob, *, reason: str = "cancelled by the bu
         finish_reason="cancelled",
     )  # fmt: skip
     await finish(core, job, ending)
-    if is_elsewhere(job):
+    if is_remote(job):
         # It moved to another coordinator in the same moment.
         core.peers.stop(job, reason)
 
@@ -51,6 +51,6 @@ async def _cancel_quietly(core: Core, job: LiveJob) -> None:
         await cancel(core, job, reason="the client hung up")
 
 
-def is_elsewhere(job: LiveJob) -> bool:
+def is_remote(job: LiveJob) -> bool:
     """Tell whether another coordinator owns *job*, now: it may move whenever something is written."""
     return bool(job.owner_node)

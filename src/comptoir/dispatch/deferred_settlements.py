@@ -66,7 +66,7 @@ class DeferredSettlements(State):
     async def _work(self) -> None:
         while True:
             await asyncio.sleep(PAUSE_S)
-            await self._db.present()
+            await self._db.wait_available()
             kept = list(self._kept.items())
             if not kept:
                 break

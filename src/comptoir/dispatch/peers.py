@@ -63,7 +63,7 @@ class Peers:
             Unavailable: the database is away, and whose its leases are can't be known; it must come again, with its frames.
         """
 
-    def yields(self, host: Host) -> bool:
+    def waits_for_older(self, host: Host) -> bool:
         """Tell whether a job elsewhere waits longer for *host* than any here; it was asked for, and comes or not."""
         return False
 
@@ -71,7 +71,7 @@ class Peers:
         """Tell whether a coordinator is alive, this one included."""
         return False
 
-    async def meet(self, node_id: bytes) -> None:
+    async def ensure_known(self, node_id: bytes) -> None:
         """Have `is_alive` know of a coordinator that may have just begun.
 
         Raises:

@@ -39,7 +39,7 @@ async def resume_job(core: Core, row: JobRow, *, known: LiveJob | None = None, t
         tried: hosts that failed it, as far as known.
     """
     if not row.detached and row.home_id is not None:
-        await core.peers.meet(row.home_id)
+        await core.peers.ensure_known(row.home_id)
     job = await _revive(core, row, known)
     job.note_tried(tried)
     core.jobs.live.add(job)
@@ -98,12 +98,12 @@ async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
         signing = frozenset([each.host_id for each in attempts if _signs(core, each.host_id)])
         job.revive_segments(attempts, journal, signing=signing)
     attempt = next((each for each in attempts if each.id == row.attempt_id), None) if leased else None
-    first_frame, chain = len(job.frames), job.chain
-    if known is not None and known.takes_after(job, open_attempt=attempt is not None):
+    first_frame, running_hash = len(job.frames), job.running_hash
+    if known is not None and known.become_stored(job, open_attempt=attempt is not None):
         job = known
     if attempt is not None:
         lease = Lease(
-            id=attempt.id, host_id=attempt.host_id, model=row.model, first_frame=first_frame, chain=chain,
+            id=attempt.id, host_id=attempt.host_id, model=row.model, first_frame=first_frame, hash_before=running_hash,
             rate_in=row.terms.rate_in if attempt.price_in is None else attempt.price_in,
             rate_out=row.terms.rate_out if attempt.price_out is None else attempt.price_out,
             started_ms=attempt.started_ms, started_s=now_s, signs=_signs(core, attempt.host_id),

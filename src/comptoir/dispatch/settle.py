@@ -262,7 +262,7 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
         input_count=taken_in, output_count=sum([part.count for part in parts]),
         cost_uusd=sum([share.cost_uusd for share in bill]), paid_uusd=last_share.earned_uusd,
         finish_reason=ending.finish_reason, fault=ending.fault, error_code=ending.code,
-        error_message=_message(job, ending), chain=last.chain if last is not None else b"",
+        error_message=_message(job, ending), running_hash=last.running_hash if last is not None else b"",
         signature=ending.signature, frames=job.encode_frames(), node_id=core.node_id,
         # An engine that went on from another host's frames tells the details of its own part only.
         usage=b"" if job.segments else usage.details,
@@ -302,7 +302,7 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredP
     broken = half and not job.stages
     parts = [
         DeliveredPart(
-            segment.lease, segment.lease.first_frame, segment.end_frame, segment.chain, segment.count,
+            segment.lease, segment.lease.first_frame, segment.end_frame, segment.running_hash, segment.count,
             segment.unpaid or broken,
         )
         for segment in job.segments
@@ -310,7 +310,7 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredP
     if lease is not None and (len(job.frames) > lease.first_frame or ending.state == JobState.COMPLETED):
         count = ending.usage.billed(job.segment_count)
         unpaid = ending.unpaid or half
-        parts.append(DeliveredPart(lease, lease.first_frame, len(job.frames), job.chain, count, unpaid))
+        parts.append(DeliveredPart(lease, lease.first_frame, len(job.frames), job.running_hash, count, unpaid))
     return parts
 
 
@@ -331,7 +331,7 @@ def _facts(
     segments = [
         SegmentFacts(
             attempt_id=part.lease.id, host_id=part.lease.host_id, first_frame=part.first_frame, end_frame=part.end_frame,
-            chain=part.chain, output_count=part.count, has_key=part.lease.signs, rate_in=part.lease.rate_in,
+            running_hash=part.running_hash, output_count=part.count, has_key=part.lease.signs, rate_in=part.lease.rate_in,
             rate_out=part.lease.rate_out,
         )
         for part in parts
@@ -367,7 +367,7 @@ def _signed(core: Core, job: LiveJob, closed: ClosedSegment, facts: SegmentFacts
     segment = Segment(
         job=public("job", job.id), attempt=public("att", closed.lease.id), host=public("host", closed.lease.host_id),
         model=closed.lease.model, input_sha256=job.body_sha256.hex(), first_frame=closed.lease.first_frame,
-        end_frame=closed.end_frame, chain=closed.chain.hex(), prompt_tokens=0, completion_tokens=closed.count,
+        end_frame=closed.end_frame, chain=closed.running_hash.hex(), prompt_tokens=0, completion_tokens=closed.count,
         finish_reason=job.kind.stage_finish,
     )  # fmt: skip
     return msgspec.structs.replace(
@@ -388,7 +388,7 @@ def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> 
     return Segment(
         job=public("job", job.id), attempt=public("att", lease.id), host=public("host", lease.host_id), model=lease.model,
         input_sha256=job.body_sha256.hex(), first_frame=lease.first_frame, end_frame=len(job.frames),
-        chain=job.chain.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=usage.billed(job.segment_count),
+        chain=job.running_hash.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=usage.billed(job.segment_count),
         finish_reason=finish_reason,
     )  # fmt: skip
 

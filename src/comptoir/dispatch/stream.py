@@ -84,11 +84,11 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
 
 
 async def complete(
-    core: Core, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes = b"", chain: bytes = b""
+    core: Core, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes = b"", running_hash: bytes = b""
 ) -> None:
     """End *job* as answered in full, or its stage.
 
-    *signature* and *chain* come from hosts that sign; they are checked first.
+    *signature* and *running_hash* come from hosts that sign; they are checked first.
 
     A worker that only stopped (`STOPPED`) ends its attempt and not the job, which goes on elsewhere.
 
@@ -103,9 +103,9 @@ async def complete(
         await fail(core, job, code="bad_segment", message=str(bad), fault=Fault.HOST, unpaid=True)
 
     try:
-        if chain and chain != job.chain:
+        if running_hash and running_hash != job.running_hash:
             raise BadSegment("the host's running hash differs from the frames it sent")
-        if chain and lease.signs and not signature:
+        if running_hash and lease.signs and not signature:
             raise BadSegment("the host has a key and did not sign")
         if finish_reason == STOPPED:
             # Whoever told it to stop had died, or could not write why: the answer is no answer, and the host not to blame.

@@ -83,7 +83,7 @@ class Events(EventHub):
             if number > follower.ahead:
                 follower.look()
 
-    def look_all(self) -> None:
+    def poll_all(self) -> None:
         """News may have been lost: all followers look into the table."""
         for followers in self._followers.values():
             for follower in followers:

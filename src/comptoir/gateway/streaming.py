@@ -46,7 +46,7 @@ async def stream_job(
     job = await follow(core, await find_job(core, owner_id, job_id))
     close = open_stream(core, job.id)
     reader = Reader(job, start=0 if last is None else last[1] + 1)
-    reader.misled = last is not None and last[0] != job.restarts
+    reader.outdated = last is not None and last[0] != job.restarts
 
     def gone() -> None:
         reader.leave()
@@ -61,13 +61,13 @@ async def _events(
 ) -> AsyncIterator[bytes]:  # fmt: skip
     job = reader.job
     try:
-        while not reader.misled and (fresh := await reader.next(timeout_s=ping_s)) is not None:
+        while not reader.outdated and (fresh := await reader.next(timeout_s=ping_s)) is not None:
             if not fresh:
                 yield PING
             number = reader.at - len(fresh)
             for start in range(0, len(fresh), FRAMES_PER_PIECE):
                 yield render(fresh[start : start + FRAMES_PER_PIECE], number + start, job.restarts)
-        if reader.misled or job.over:
-            yield end(job, reader.misled)
+        if reader.outdated or job.over:
+            yield end(job, reader.outdated)
     finally:
         close()

@@ -87,7 +87,7 @@ class Catalog:
         """Return whom the hosts of a container let in; empty: no registered host has it."""
         return list(self._access.get(name, ()))
 
-    def told_apart(self, name: str, entry: object | None) -> object | None:
+    def relevant_part(self, name: str, entry: object | None) -> object | None:
         """Return what of *entry* matters to the hosts of a container: the caller only where some host lets in only some."""
         if (
             isinstance(entry, AccessRequest)

@@ -14,7 +14,7 @@ from comptoir.hosts.catalog import Catalog
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.host import Host, access_of_candidate, access_of_offer
 from comptoir.hosts.pace import PRIOR, Pace
-from comptoir.hosts.shapes import as_spoken
+from comptoir.hosts.shapes import in_shape
 from comptoir.hosts.types import (
     ACTIVE,
     DONE,
@@ -62,7 +62,7 @@ class Fleet:
         """Hosts that take jobs, free or busy."""
         self.changed: set[bytes] = set()
         """Hosts whose stored row is out of date; `Hosts.flush` empties it."""
-        self.stirred: set[bytes] | None = None
+        self.unannounced: set[bytes] | None = None
         """Hosts whose status, slots, offer or figures changed since somebody last took note; None: nobody does."""
         self.chosen: list[tuple[bytes, str]] | None = None
         """Host and model of each job given since somebody last took note; None: nobody does."""
@@ -116,7 +116,7 @@ class Fleet:
     def replace_offer(self, host_id: bytes, models: tuple[ModelOffer, ...], slots: int) -> None:
         """Replace what a host offers; what runs goes on, and what was measured of the models that stay is kept."""
         host = self.get(host_id)
-        models = as_spoken(host.row.speaks, models)
+        models = in_shape(host.row.speaks, models)
         if models == host.row.models and slots == host.row.slots:
             return
         self._count(host, -1)
@@ -140,7 +140,7 @@ class Fleet:
         """Note a sign of life (heartbeat, poll, frames); a host without link of ours becomes active by it."""
         host = self.get(host_id)
         if host.node_id and host.row.transport != LINK:
-            self._bring_home(host)
+            self._take_home(host)
         host.seen_s = self._clock.monotonic_s()
         host.last_seen_ms = self._clock.now_ms()
         self.changed.add(host_id)
@@ -156,7 +156,7 @@ class Fleet:
     def mark_linked(self, host_id: bytes) -> None:
         """The host's link is up: it takes jobs, also after having drained."""
         host = self.get(host_id)
-        self._bring_home(host)
+        self._take_home(host)
         host.linked, host.came_ms = True, self._clock.now_ms()
         self.seen(host_id)
         self._set_status(host, ACTIVE)
@@ -210,7 +210,7 @@ class Fleet:
                 host.seen_s = self._clock.monotonic_s()
                 self._seen.move_to_end(host.id)
                 continue
-            if host.linked and self.stirred is not None:
+            if host.linked and self.unannounced is not None:
                 # One of several coordinators: the pulses may be heard by another, through a balancer, and the link is here.
                 # It is pinged and ends within 40 s of a host that is gone.
                 self.seen(host.id)
@@ -244,7 +244,7 @@ class Fleet:
         host = self._hosts.get(host_id)
         if host is None or host.node_id:
             return  # One that has moved to another coordinator has its slots counted there.
-        if host.slots.running == 0 and self.stirred is not None:
+        if host.slots.running == 0 and self.unannounced is not None:
             # It went to another coordinator and came back while a lease was being closed, and was counted anew meanwhile.
             return
         assert host.slots.running > 0, "a slot is released once for every time it was reserved"
@@ -379,7 +379,7 @@ class Fleet:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _bring_home(self, host: Host) -> None:
+    def _take_home(self, host: Host) -> None:
         """The host is reached from here now: its slots are ours to count, from what runs here."""
         if host.node_id:
             host.node_id = b""
@@ -417,8 +417,8 @@ class Fleet:
         before = host.slots.free
         host.slots.open = host.status == ACTIVE
         free = host.slots.count()
-        if self.stirred is not None and not host.node_id:
-            self.stirred.add(host.id)
+        if self.unannounced is not None and not host.node_id:
+            self.unannounced.add(host.id)
         for model, candidate in host.candidates.items():
             if rejoins:
                 self._lists[model].rejoin(candidate)
@@ -482,8 +482,8 @@ class Fleet:
     def _publish_pace(self, host: Host, model: str, pace: Pace) -> None:
         figures = pace.read()
         candidate = host.candidates[model]
-        if self.stirred is not None:
-            self.stirred.add(host.id)
+        if self.unannounced is not None:
+            self.unannounced.add(host.id)
         first, inter = figures.first_frame_p50_ms, figures.inter_frame_p50_ms
         if has_moved(candidate.first_frame_ms, first) or has_moved(candidate.inter_frame_ms, inter):
             candidate.first_frame_ms, candidate.inter_frame_ms = first, inter

@@ -7,7 +7,7 @@ from comptoir.hosts.check import check_host
 from comptoir.hosts.errors import UnknownHost
 from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
-from comptoir.hosts.shapes import as_spoken, spoken
+from comptoir.hosts.shapes import in_shape, shape_of
 from comptoir.hosts.types import OFFLINE, HostRow, NewHost
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
@@ -44,7 +44,7 @@ class Hosts:
             InvalidField: see `check_host`.
         """
         check_host(new, self._guard, self.fleet.kinds)
-        speaks = spoken(new.transport, new.speaks)
+        speaks = shape_of(new.transport, new.speaks)
         return HostRow(
             id=host_id or new_id(),
             owner_id=new.owner_id,
@@ -55,7 +55,7 @@ class Hosts:
             backend=new.backend,
             transport=new.transport,
             endpoint_url=new.endpoint_url,
-            models=as_spoken(speaks, new.models),
+            models=in_shape(speaks, new.models),
             slots=new.slots,
             status=OFFLINE,
             public_key=new.public_key,

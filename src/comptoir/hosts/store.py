@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from comptoir.hosts.shapes import as_spoken, spoken
+from comptoir.hosts.shapes import in_shape, shape_of
 from comptoir.hosts.tables import HOSTS
 from comptoir.hosts.types import OFFLINE, HostRow
 from comptoir.kit.db import Database, Table, Tx
@@ -76,8 +76,8 @@ async def read_one(db: Database, host_id: bytes) -> HostRow | None:
 
 def _row(row: tuple[Any, ...]) -> HostRow:
     values = dict(zip(HOSTS.names, row, strict=True))
-    values["speaks"] = spoken(values["transport"], values["speaks"])
-    values["models"] = as_spoken(values["speaks"], _decode_models(values["models"]))
+    values["speaks"] = shape_of(values["transport"], values["speaks"])
+    values["models"] = in_shape(values["speaks"], _decode_models(values["models"]))
     values["capacity"] = _decode_capacity(values["capacity"]) if values["capacity"] else NO_CAPACITY
     values["status"] = OFFLINE
     return HostRow(**values)

@@ -7,20 +7,20 @@ class Lease:
     """One attempt's right to act on a job, and what routing promised for it."""
 
     __slots__ = (
-        "id", "host_id", "first_frame", "chain", "rate_in", "rate_out", "started_ms", "started_s", "touched_s",
+        "id", "host_id", "first_frame", "hash_before", "rate_in", "rate_out", "started_ms", "started_s", "touched_s",
         "model", "signs", "revived", "frames_at_worker", "dropped_s",
     )  # fmt: skip
 
     def __init__(
         self, *, id: bytes, host_id: bytes, model: str, first_frame: int, rate_in: int, rate_out: int,
-        started_ms: int, started_s: float, signs: bool = False, chain: bytes = b"", revived: bool = False,
+        started_ms: int, started_s: float, signs: bool = False, hash_before: bytes = b"", revived: bool = False,
     ) -> None:  # fmt: skip
         self.id = id
         self.host_id = host_id
         self.model = model
         self.first_frame = first_frame
         """Number of the first frame that this host is to make."""
-        self.chain = chain
+        self.hash_before = hash_before
         """Running hash before it; may be empty where it is frame 0."""
         self.rate_in = rate_in
         """The host's price for a million units of the input, micro-dollars."""
@@ -65,7 +65,7 @@ class ClosedSegment(msgspec.Struct, frozen=True, gc=False):
     lease: Lease
     end_frame: int
     """Exclusive."""
-    chain: bytes
+    running_hash: bytes
     """Running hash after its last frame."""
     count: int
     """Units of the output, as its frames count them."""

@@ -17,7 +17,7 @@ from comptoir.jobs.change import Change, Touches
 from comptoir.jobs.lease import ClosedSegment, Lease
 from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState
 from comptoir.kinds import Kind, Kinds, Resume, Stage, Terms, decode_stages, encode_stages
-from comptoir.link import Frame, Usage, chain_over, chain_start
+from comptoir.link import Frame, Usage, hash_over, hash_start
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of text and extras that one answer may hold where the caller names no bound."""
@@ -40,7 +40,7 @@ class LiveJob:
 
     __slots__ = (
         "id", "owner_id", "dialect", "kind", "model", "body", "terms", "stages", "detached", "deadline_ms", "created_ms", "state",
-        "events", "frames", "frame_bytes", "chain", "count",
+        "events", "frames", "frame_bytes", "running_hash", "count",
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "_text_only", "tried",
@@ -72,7 +72,7 @@ class LiveJob:
         """Number of the next row in job_events; row 0 says queued."""
         self.frames: list[Frame] = []
         self.frame_bytes = 0
-        self.chain = chain_start(id)
+        self.running_hash = hash_start(id)
         self.count = 0
         """Units of the kind's output delivered so far, as frames count them."""
         self.lease: Lease | None = None
@@ -176,7 +176,7 @@ class LiveJob:
         return not self.stages or self.kind.stage(self) == len(self.stages) - 1
 
     @property
-    def has_loose_frames(self) -> bool:
+    def has_partial_stage(self) -> bool:
         """Whether some of the stage it is at was delivered: it has to be gone on with, or run again."""
         return len(self.frames) > self.kind.stage_start(self)
 
@@ -200,7 +200,7 @@ class LiveJob:
     @property
     def must_be_continued(self) -> bool:
         """Whether only a host that goes on from its frames will do; where its stage is run again, any will."""
-        return self.has_loose_frames and self.kind.resume(self) is not Resume.FROM_STAGE
+        return self.has_partial_stage and self.kind.resume(self) is not Resume.FROM_STAGE
 
     @property
     def body_sha256(self) -> bytes:
@@ -229,7 +229,10 @@ class LiveJob:
             return b""
         count = self.segment_count
         # A new list, so that whoever undoes this has the old one.
-        self.segments = [*self.segments, ClosedSegment(lease, len(self.frames), self.chain, count, unpaid, signature)]
+        self.segments = [
+            *self.segments,
+            ClosedSegment(lease, len(self.frames), self.running_hash, count, unpaid, signature),
+        ]
         self._note_stage()
         return _encode_frames(self.frames[start:])
 
@@ -244,20 +247,20 @@ class LiveJob:
     def restart(self, *, keep: int | None = None) -> None:
         """Count that the answer begins anew at frame *keep* (behind those that are here) after more of it may have been seen.
 
-        Frames from *keep* on are dropped. Readers that have seen beyond it are ended (`Reader.misled`), as what comes now does not
-        go on from there; those that have not read on.
+        Frames from *keep* on are dropped. Readers that have seen beyond it are ended (`Reader.outdated`), as what comes now does
+        not go on from there; those that have not read on.
         """
         self.restarts += 1
         at = len(self.frames) if keep is None else keep
         if at < len(self.frames):
             assert at >= self.segment_start, "what the journal has is kept"
             kept, self.frames = self.frames[:at], []
-            self.frame_bytes, self.count, self.chain = 0, 0, chain_start(self.id)
+            self.frame_bytes, self.count, self.running_hash = 0, 0, hash_start(self.id)
             self.append(kept)
         self.restarted_at.append((self.restarts, at))
         self.wake()
 
-    def learn_restarts(self, restarts: int) -> None:
+    def note_restarts(self, restarts: int) -> None:
         """Note that the answer began anew elsewhere; what is here of it is its beginning, what a reader brought is not."""
         if restarts > self.restarts:
             self.restarts = restarts
@@ -279,7 +282,7 @@ class LiveJob:
         for row, piece in zip(closed, pieces, strict=True):
             lease = Lease(
                 id=row.id, host_id=row.host_id, model=self.model,
-                first_frame=row.first_frame, chain=self.chain,
+                first_frame=row.first_frame, hash_before=self.running_hash,
                 rate_in=self.terms.rate_in if row.price_in is None else row.price_in,
                 rate_out=self.terms.rate_out if row.price_out is None else row.price_out,
                 started_ms=row.started_ms, started_s=self.submitted_s, signs=row.host_id in signing,
@@ -378,7 +381,7 @@ class LiveJob:
         if state not in FINAL:
             self.state = state
         self.host_id, self.started_ms = host_id, started_ms
-        self.learn_restarts(restarts)
+        self.note_restarts(restarts)
 
     def end_as_stored(self, row: JobRow, details: bytes) -> None:
         """The mirror is over, as its row says; *details* is its engine's usage JSON."""
@@ -418,7 +421,7 @@ class LiveJob:
         """Whether somebody here waits for its frames or its end."""
         return bool(self._waiters or self._enders)
 
-    def takes_after(self, stored: "LiveJob", *, open_attempt: bool) -> bool:
+    def become_stored(self, stored: "LiveJob", *, open_attempt: bool) -> bool:
         """Become the job that *stored* was just read as, keeping the frames that were shown here; False: they are none of its.
 
         Args:
@@ -429,7 +432,7 @@ class LiveJob:
             return False
         if self.frames[:common] != stored.frames[:common]:
             return False
-        self.learn_restarts(stored.restarts)
+        self.note_restarts(stored.restarts)
         self.append(stored.frames[held:])
         self.body, self.state, self.events, self.model = stored.body, stored.state, stored.events, stored.model
         self.segments, self.started_ms = stored.segments, stored.started_ms
@@ -452,7 +455,7 @@ class LiveJob:
             count += frame.tokens
         if size > (FRAME_BYTES_MAX if bytes_max is None else bytes_max):
             return False
-        self.chain = chain_over(self.chain, items)  # First, as it refuses what no message can say.
+        self.running_hash = hash_over(self.running_hash, items)  # First, as it refuses what no message can say.
         self.frame_bytes = size
         self.count = count
         self.frames += items

@@ -9,7 +9,7 @@ from comptoir.link import Frame
 class Reader:
     """One follower of a job's frames, from *start* on."""
 
-    __slots__ = ("_job", "_gone", "_restarts", "at", "_waiter", "misled")
+    __slots__ = ("_job", "_gone", "_restarts", "at", "_waiter", "outdated")
 
     def __init__(self, job: LiveJob, *, start: int = 0) -> None:
         self._job = job
@@ -17,7 +17,7 @@ class Reader:
         """Number of the next frame to read."""
         self._gone = False
         self._restarts = job.restarts
-        self.misled = False
+        self.outdated = False
         """Set when the answer began anew before what this reader has seen: what it has is not part of the answer any more."""
         self._waiter: asyncio.Future[bool] | None = None
 
@@ -30,7 +30,7 @@ class Reader:
         """Return the frames that came since, waiting for at least one.
 
         An empty list means that *timeout_s* (> 0) passed; ``None`` that the job is over and all was read, that `leave` was
-        called, or that the reader is `misled`.
+        called, or that the reader is `outdated`.
         """
         job = self._job
         while True:
@@ -64,7 +64,7 @@ class Reader:
     def _notice_restart(self) -> None:
         job = self._job
         if any(number > self._restarts and at < self.at for number, at in job.restarted_at):
-            self.misled = self._gone = True
+            self.outdated = self._gone = True
         self._restarts = job.restarts
 
     def leave(self) -> None:

@@ -84,7 +84,9 @@ class Jobs:
         sql = f"SELECT {LIGHT} FROM jobs WHERE {where} ORDER BY id DESC LIMIT {min(limit, PAGE_MAX)} OFFSET {offset}"
         return [job_row(row) for row in await self._db.fetch(sql, params)], int(total)
 
-    async def chains(self, job_ids: Sequence[bytes], *, owner_id: bytes, caller: str | None) -> dict[bytes, JobRow]:
+    async def staged_jobs(
+        self, job_ids: Sequence[bytes], *, owner_id: bytes, caller: str | None
+    ) -> dict[bytes, JobRow]:
         """Return those of *job_ids* (at most 1,000) that are chains of containers of this owner, without bodies.
 
         Args:
@@ -100,7 +102,7 @@ class Jobs:
             params.append(caller)
         return {row.id: row for row in map(job_row, await self._db.fetch(sql, params))}
 
-    async def chain_ids(
+    async def staged_job_ids(
         self, *, owner_id: bytes, caller: str | None, over: bool | None, limit: int, before: bytes | None
     ) -> list[bytes]:
         """Return the ids of an owner's chains, the newest first, below *before*; *over* true or false: only those that are, or not.

@@ -76,7 +76,7 @@ class FinishRow(msgspec.Struct, frozen=True):
     fault: Fault
     error_code: str
     error_message: str
-    chain: bytes
+    running_hash: bytes
     signature: bytes
     frames: bytes
     """The whole answer, encoded by `LiveJob.encode_frames`; of an attempt that ends alone, its part. Empty: nothing was
@@ -313,7 +313,7 @@ def _end_attempts(tx: Tx, ends: Sequence[FinishRow]) -> None:
     rows = [
         (
             f.attempt_id, f.attempt_state, f.end_frame, f.count, f.paid_uusd, f.at_ms, f.fault or None,
-            f.chain or None, f.signature or None, f.attempt_input_count,
+            f.running_hash or None, f.signature or None, f.attempt_input_count,
         )
         for f in ends
         if f.attempt_id is not None

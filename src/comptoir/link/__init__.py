@@ -6,7 +6,6 @@ of a lease are numbered from 0, the coordinator acknowledges what it holds, the 
 acknowledged, and after a reconnect both say where they are (`Hello.open`, `Welcome.have`).
 """
 
-from comptoir.link.chain import chain_over, chain_start, chain_step
 from comptoir.link.messages import (
     CONTAINER,
     COUNT_MAX,
@@ -42,6 +41,7 @@ from comptoir.link.messages import (
     decode_from_worker,
     encode,
 )
+from comptoir.link.running_hash import hash_after, hash_over, hash_start
 from comptoir.link.segment import SEGMENT_PAYLOAD_TYPE, Segment, pae, segment_bytes
 
 __all__ = [
@@ -77,12 +77,12 @@ __all__ = [
     "Settled",
     "Usage",
     "Welcome",
-    "chain_over",
-    "chain_start",
-    "chain_step",
     "decode_from_coordinator",
     "decode_from_worker",
     "encode",
+    "hash_after",
+    "hash_over",
+    "hash_start",
     "pae",
     "segment_bytes",
 ]

@@ -222,7 +222,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
     prefix: list[Frame] = []
     """The frames before *start_seq*."""
     chain: bytes = b""
-    """Running hash before *start_seq*; empty means `chain_start(job_id)`."""
+    """Running hash before *start_seq*; empty means `hash_start(job_id)`."""
     max_tokens: int = 0
     """Most tokens of the answer over all its choices, as the hold covers them; the worker ends the answer there with
     ``length``. 0: the body alone says."""

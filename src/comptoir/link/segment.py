@@ -23,7 +23,7 @@ class Segment(msgspec.Struct, frozen=True):
     end_frame: int
     """Sequence number after the last frame (exclusive)."""
     chain: str
-    """Running hash (hex) after the last frame, see :mod:`comptoir.link.chain`."""
+    """Running hash (hex) after the last frame, see :mod:`comptoir.link.running_hash`."""
     prompt_tokens: int
     """Tokens of the prompt as the engine counted them."""
     completion_tokens: int

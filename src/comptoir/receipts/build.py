@@ -4,7 +4,7 @@ import msgspec
 
 from comptoir.kit.ids import public
 from comptoir.kit.signing import SigningKey
-from comptoir.link import Segment, chain_start, pae
+from comptoir.link import Segment, hash_start, pae
 from comptoir.receipts.types import (
     PAYLOAD_TYPE,
     PREDICATE_TYPE,
@@ -52,7 +52,7 @@ def build(facts: ReceiptFacts, key: SigningKey) -> Receipt:
 def _statement(facts: ReceiptFacts) -> InTotoStatement:
     segments = facts.segments
     job = public("job", facts.job_id)
-    answer = segments[-1].chain if segments else chain_start(facts.job_id)
+    answer = segments[-1].running_hash if segments else hash_start(facts.job_id)
     return InTotoStatement(
         STATEMENT_TYPE,
         [Subject(job, Digest(answer.hex()))],
@@ -90,7 +90,7 @@ def _entry(segment: SegmentFacts, facts: ReceiptFacts) -> SegmentEntry:
         segment.keyid,
         segment.first_frame,
         segment.end_frame,
-        segment.chain.hex(),
+        segment.running_hash.hex(),
         _units(facts, segment.input_count, segment.output_count, (segment.rate_in, segment.rate_out)),
         segment.finish_reason,
         _authenticated_by(segment),

@@ -3,7 +3,7 @@
 from comptoir.kit import ids
 from comptoir.kit.money import cost_half_even, fee_of
 from comptoir.kit.signing import SigningKey
-from comptoir.link import Frame, Segment, chain_over, chain_start, segment_bytes
+from comptoir.link import Frame, Segment, hash_over, hash_start, segment_bytes
 from comptoir.receipts.build import statement_bytes
 from comptoir.receipts.types import COORDINATOR, HolderKind, PublishedKey, ReceiptFacts, ReceiptTransfer, SegmentFacts
 
@@ -43,8 +43,8 @@ def make_segment(
 ) -> SegmentFacts:
     """Return what attempt *number* delivered after *before*, signed when a *key* is given. One token a frame."""
     first = before.end_frame if before else 0
-    chain = before.chain if before else chain_start(job_id)
-    chain = chain_over(chain, [Frame("word ")] * frames)
+    chain = before.running_hash if before else hash_start(job_id)
+    chain = hash_over(chain, [Frame("word ")] * frames)
     attempt_id, host_id = (0xA000 + number).to_bytes(16, "big"), (0xB000 + number).to_bytes(16, "big")
     segment = Segment(
         job=ids.public("job", job_id),
@@ -64,7 +64,7 @@ def make_segment(
         host_id=host_id,
         first_frame=first,
         end_frame=first + frames,
-        chain=chain,
+        running_hash=chain,
         input_count=prompt_tokens,
         output_count=frames,
         rate_in=0,

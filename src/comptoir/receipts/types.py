@@ -47,7 +47,7 @@ class SegmentFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     first_frame: int
     end_frame: int
     """Exclusive."""
-    chain: bytes
+    running_hash: bytes
     """Running hash after the last frame, 32 bytes."""
     input_count: int = 0
     """Units of the input as its host counted them; 0: it did not say, or another had counted them."""
@@ -187,7 +187,7 @@ class Predicate(msgspec.Struct, frozen=True):
 
 
 class Digest(msgspec.Struct, frozen=True, gc=False):
-    """Hash of the answer: the running hash over its frames (:mod:`comptoir.link.chain`), hex."""
+    """Hash of the answer: the running hash over its frames (:mod:`comptoir.link.running_hash`), hex."""
 
     sha256: str
 

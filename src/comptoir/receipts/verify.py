@@ -12,7 +12,7 @@ import msgspec
 from comptoir.kit import ids
 from comptoir.kit.money import cost_half_even
 from comptoir.kit.signing import PUBLIC_KEY_BYTES, is_signed, keyid_of
-from comptoir.link import SEGMENT_PAYLOAD_TYPE, Segment, chain_start, pae
+from comptoir.link import SEGMENT_PAYLOAD_TYPE, Segment, hash_start, pae
 from comptoir.receipts.errors import BadRegistry
 from comptoir.receipts.first_version import PREDICATE_TYPE_V1, StatementV1, lifted
 from comptoir.receipts.types import (
@@ -273,7 +273,7 @@ def _check_frames(statement: InTotoStatement) -> None:
     predicate = statement.predicate
     job_id = ids.parse("job", predicate.job)
     assert job_id is not None, "checked with the statement"
-    at, chain = 0, chain_start(job_id).hex()
+    at, chain = 0, hash_start(job_id).hex()
     for entry in predicate.segments:
         if entry.first_frame != at or entry.end_frame < at:
             raise _VerificationEnded(

@@ -11,7 +11,7 @@ import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
-from comptoir.link import Done, Fail, Frame, Frames, Job, chain_over, chain_start, chain_step
+from comptoir.link import Done, Fail, Frame, Frames, Job, hash_after, hash_over, hash_start
 
 UNACKED_BYTES_MAX = 8 * 1024 * 1024
 """Most unacknowledged answer bytes of one lease; the engine is not read beyond (one larger frame may pass)."""
@@ -46,7 +46,7 @@ class WorkerLease:
         "_room",
         "acked_seq",
         "base_seq",
-        "chain",
+        "running_hash",
         "closing",
         "closing_sent",
         "dirty",
@@ -81,7 +81,7 @@ class WorkerLease:
         self.sent_seq = start_seq
         self.end_seq = start_seq
         self.frames: list[Frame] = list(job.prefix)
-        self.chain = job.chain or chain_of(job)
+        self.running_hash = job.chain or prefix_hash(job)
         self.tokens = 0
         """Tokens of the frames this host made."""
         self.unacked_bytes = 0
@@ -111,7 +111,7 @@ class WorkerLease:
         if 4 * text_size + extra_size > FRAME_BYTES_MAX:
             raise FrameTooBig(f"a frame of {text_size + extra_size} bytes does not fit a message of the link")
         # First, as it refuses what no message can say: a negative count, half a character (a lone surrogate).
-        self.chain = chain_step(self.chain, frame)
+        self.running_hash = hash_after(self.running_hash, frame)
         self.frames.append(frame)
         self.tokens += frame.tokens
         self.unacked_bytes += text_size + extra_size
@@ -200,9 +200,9 @@ def _bytes_of(frames: list[Frame]) -> int:
     return sum([len(frame.text) + len(frame.extra) for frame in frames])
 
 
-def chain_of(job: Job) -> bytes:
+def prefix_hash(job: Job) -> bytes:
     """Return the running hash over the frames that *job* came with."""
-    return chain_over(chain_start(job.job_id), job.prefix)
+    return hash_over(hash_start(job.job_id), job.prefix)
 
 
 class LeaseTable:

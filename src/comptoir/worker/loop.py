@@ -30,7 +30,7 @@ from comptoir.link import (
 )
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
 from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
-from comptoir.worker.leases import FrameTooBig, LeaseTable, WorkerLease, chain_of
+from comptoir.worker.leases import FrameTooBig, LeaseTable, WorkerLease, prefix_hash
 
 _log = logging.getLogger(__name__)
 
@@ -253,13 +253,13 @@ class JobRunner:
             input_sha256=held.input_sha256,
             first_frame=held.start_seq,
             end_frame=held.end_seq,
-            chain=held.chain.hex(),
+            chain=held.running_hash.hex(),
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.billed(held.tokens),
             finish_reason=finish.finish_reason,
         )
         signature = self._signing_key.sign(segment_bytes(segment))
-        return Done(held.lease, held.end_seq, finish.finish_reason, usage, held.chain, signature)
+        return Done(held.lease, held.end_seq, finish.finish_reason, usage, held.running_hash, signature)
 
 
 def _wrong_prefix(job: Job) -> str:
@@ -269,7 +269,7 @@ def _wrong_prefix(job: Job) -> str:
     """
     if len(job.prefix) != job.start_seq:
         return f"the job begins at frame {job.start_seq} and {len(job.prefix)} frames came with it"
-    if job.chain and job.chain != chain_of(job):
+    if job.chain and job.chain != prefix_hash(job):
         return "the running hash that came with the job is not that of its frames"
     return ""
 

@@ -5,7 +5,7 @@ import pytest
 from comptoir.jobs import Fault, JobState
 from comptoir.kit.signing import SigningKey
 from comptoir.ledger import audit
-from comptoir.link import Frame, Segment, chain_start, chain_step, segment_bytes
+from comptoir.link import Frame, Segment, hash_after, hash_start, segment_bytes
 from comptoir.receipts import read_registry, verify
 from tests.dialects.infrintia.caller import LLAMA, Caller
 from tests.dialects.infrintia.conftest import Market
@@ -174,9 +174,9 @@ class TestSigning:
         host = await market.anyone.register(public_key=key.public_key.hex())
         await market.buyer.run()
         job = (await host.next_job()).body
-        chain = chain_start(bytes.fromhex(job["job_id"][4:]))
+        chain = hash_start(bytes.fromhex(job["job_id"][4:]))
         for text in ("a", "b"):
-            chain = chain_step(chain, Frame(text))
+            chain = hash_after(chain, Frame(text))
         segment = Segment(
             job=job["job_id"],
             attempt=job["attempt"],

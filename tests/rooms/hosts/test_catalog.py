@@ -84,10 +84,10 @@ class TestToldApart:
             AccessRequest("11.1.1.1", enters=True),
         )
         catalog.change_access("a", None, OPEN)
-        assert catalog.told_apart("a", near) == catalog.told_apart("a", far) == AccessRequest(enters=True)
+        assert catalog.relevant_part("a", near) == catalog.relevant_part("a", far) == AccessRequest(enters=True)
 
         catalog.change_access("a", None, NEAR)
-        assert (catalog.told_apart("a", near), catalog.told_apart("a", far)) == (near, far)
+        assert (catalog.relevant_part("a", near), catalog.relevant_part("a", far)) == (near, far)
 
     def test_what_is_no_entry_of_a_container_stays(self) -> None:
-        assert Catalog(Kinds()).told_apart("m", None) is None
+        assert Catalog(Kinds()).relevant_part("m", None) is None

@@ -103,7 +103,7 @@ class TestPresence:
         """The pulses of a host that is linked here may be heard by another, through a balancer."""
         clock = FakeClock()
         fleet = make_fleet(make_row(n=1), make_row(n=2, transport=PUSH), clock=clock)
-        fleet.stirred = set()
+        fleet.unannounced = set()
         clock.advance(seconds=91)
 
         assert [host.id for host in fleet.silent()] == [TWO]

@@ -7,7 +7,7 @@ import pytest
 from comptoir.jobs import Fault, JobState, Lease, LiveJob, LiveJobs, Reader, decode_frames, live
 from comptoir.kinds import Chat, Terms
 from comptoir.kit.ids import new_id
-from comptoir.link import Frame, Usage, chain_start, chain_step
+from comptoir.link import Frame, Usage, hash_after, hash_start
 
 
 def make_job(*, owner_id: bytes = b"o" * 16) -> LiveJob:
@@ -62,20 +62,20 @@ class TestAppend:
 
         assert job.append(frames)
 
-        chain = chain_start(job.id)
+        chain = hash_start(job.id)
         for frame in frames:
-            chain = chain_step(chain, frame)
-        assert (job.frames, job.count, job.chain) == (frames, 3, chain)
+            chain = hash_after(chain, frame)
+        assert (job.frames, job.count, job.running_hash) == (frames, 3, chain)
 
     def test_past_the_bound_nothing_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(live, "FRAME_BYTES_MAX", 100)
         job = make_job()
         job.append([Frame("a" * 50)])
-        chain = job.chain
+        chain = job.running_hash
 
         assert not job.append([Frame("b"), Frame("c" * 50)])
 
-        assert (len(job.frames), job.count, job.chain) == (1, 1, chain)
+        assert (len(job.frames), job.count, job.running_hash) == (1, 1, chain)
 
     def test_stored_and_read_back_they_are_the_same(self) -> None:
         job = make_job()

@@ -33,7 +33,7 @@ class Asked:
         self.sql, self.params = sql, params
         return []
 
-    async def survey(self, look: Callable[[Callable[[str, list[Any]], list[Any]]], list[Any]]) -> list[Any]:
+    async def read_snapshot(self, look: Callable[[Callable[[str, list[Any]], list[Any]]], list[Any]]) -> list[Any]:
         """Keep it."""
 
         def fetch(sql: str, params: list[Any]) -> list[Any]:
@@ -90,7 +90,7 @@ class TestChainIds:
         """Nothing is sorted and no row is looked at that is not listed, but unfinished ones of others, which are few."""
         asked = Asked(database.dialect)
 
-        await Jobs(asked).chain_ids(owner_id=OWNER, caller=caller, over=over, limit=100, before=None)  # type: ignore[arg-type]
+        await Jobs(asked).staged_job_ids(owner_id=OWNER, caller=caller, over=over, limit=100, before=None)  # type: ignore[arg-type]
         plan = await plan_of(database, asked.sql, asked.params)
 
         assert index in plan
@@ -100,8 +100,8 @@ class TestChainIds:
     async def test_the_next_page_begins_behind_the_last(self, database: Database) -> None:
         jobs = Jobs(database)
 
-        first = await jobs.chain_ids(owner_id=OWNER, caller=HERE, over=None, limit=80, before=None)
-        second = await jobs.chain_ids(owner_id=OWNER, caller=HERE, over=None, limit=80, before=first[-1])
+        first = await jobs.staged_job_ids(owner_id=OWNER, caller=HERE, over=None, limit=80, before=None)
+        second = await jobs.staged_job_ids(owner_id=OWNER, caller=HERE, over=None, limit=80, before=first[-1])
 
         assert (len(first), len(second)) == (80, 20)
         assert first + second == sorted({*first, *second}, reverse=True)

@@ -64,7 +64,7 @@ def make_finish(
     return FinishRow(
         job_id=start.job_id, state=state, at_ms=9, event_seq=event_seq, attempt_id=start.attempt_id,
         attempt_state=AttemptState.DONE, host_id=HOST, end_frame=3, input_count=4, output_count=5, cost_uusd=6,
-        paid_uusd=5, finish_reason="stop", fault=Fault.NONE, error_code="", error_message="", chain=b"c", signature=b"s",
+        paid_uusd=5, finish_reason="stop", fault=Fault.NONE, error_code="", error_message="", running_hash=b"c", signature=b"s",
         frames=frames, usage=b"{}", node_id=NODE, count=5,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ def make_lease(job: LiveJob, *, revived: bool = False) -> Lease:
         rate_out=1,
         started_ms=7,
         started_s=0.0,
-        chain=job.chain,
+        hash_before=job.running_hash,
         revived=revived,
     )
 

@@ -94,7 +94,7 @@ class TestGoodReceipts:
 
         assert statement is not None
         predicate = statement.predicate
-        assert statement.subject[0].digest.sha256 == SECOND.chain.hex()
+        assert statement.subject[0].digest.sha256 == SECOND.running_hash.hex()
         assert (predicate.job, predicate.receipt) == (ids.public("job", JOB_ID), ids.public("rcpt", JOB_ID))
         assert [entry.host for entry in predicate.segments] == [host(FIRST), host(SECOND)]
         assert predicate.amounts.transfers == facts.transfers

@@ -97,7 +97,7 @@ async def _list(core: Core, caller: Caller, query: wire.InfernetJobsQuery) -> li
     if query.before is not None and before is None:
         raise InvalidField("before", "must be the id of a job")
     over = None if pending is None else not pending
-    ids = await core.jobs.chain_ids(
+    ids = await core.jobs.staged_job_ids(
         owner_id=caller.owner_id, caller=caller.of, over=over, limit=query.limit, before=before
     )  # fmt: skip
     found: list[str] = []
@@ -124,7 +124,7 @@ async def _named(core: Core, caller: Caller, names: Sequence[str]) -> list[wire.
             jobs[job_id] = live
     # What is over and no longer in memory, or was seen here only in part, is read; all of it by three questions.
     asked = [job_id for job_id in wanted.values() if job_id not in jobs or _is_partial(jobs[job_id])]
-    rows = await core.jobs.chains(asked, owner_id=caller.owner_id, caller=caller.of)
+    rows = await core.jobs.staged_jobs(asked, owner_id=caller.owner_id, caller=caller.of)
     sizes = {job_id: job.frame_bytes for job_id, job in jobs.items()} | await core.jobs.answer_bytes(list(rows))
     total = sum([sizes.get(wanted[name], 0) for name in names if name in wanted])
     if len(names) > 1 and total > wire.RESULTS_BYTES_MAX:

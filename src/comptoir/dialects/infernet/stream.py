@@ -86,7 +86,7 @@ async def _shown(core: Core, job: LiveJob) -> AsyncIterator[list[Frame]]:
     while True:
         frames = await reader.next()
         if frames is None:
-            if not shown and (reader.misled or restarted_elsewhere(job)):
+            if not shown and (reader.outdated or restarted_elsewhere(job)):
                 # A container before the last was run again, here or elsewhere; nobody has seen any of it.
                 job = await refollow(core, job)
                 reader = Reader(job)
@@ -96,6 +96,6 @@ async def _shown(core: Core, job: LiveJob) -> AsyncIterator[list[Frame]]:
         shown = shown or bool(fresh)
         if fresh:
             yield fresh
-    if reader.misled or job.state is not JobState.COMPLETED:
+    if reader.outdated or job.state is not JobState.COMPLETED:
         leave(core, job)
         raise StreamAborted(f"job {job_uuid(job.id)} is {job.state}: {job.error_code}")

@@ -185,7 +185,12 @@ async def done(core: Core, request: Request) -> LeaseEnded:
     if body.end_seq != len(job.frames):
         raise FramesOutOfOrder(expected=len(job.frames), got=body.end_seq)
     await complete(
-        core, job, finish_reason=body.finish_reason, usage=body.counted(), signature=body.signature, chain=body.chain
+        core,
+        job,
+        finish_reason=body.finish_reason,
+        usage=body.counted(),
+        signature=body.signature,
+        running_hash=body.chain,
     )
     return await _ended(core, host, job_id, lease)
 

@@ -117,7 +117,7 @@ async def _pieces(core: Core, reader: Reader, writer: StreamWriter, batch: list[
             yield piece
         batch = await reader.next(timeout_s=ping_s)
     job = reader.job
-    if reader.misled or restarted_elsewhere(job):
+    if reader.outdated or restarted_elsewhere(job):
         leave(core, job)
         yield error_event(restarted())
         return

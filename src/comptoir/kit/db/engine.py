@@ -156,7 +156,7 @@ class Database:
         """Whether the database is known to be out of reach, or to take too long: commands and reads are refused at once."""
         return self._out or self._slow
 
-    async def present(self) -> None:
+    async def wait_available(self) -> None:
         """Wait until the database is not away."""
         while self.unavailable:  # noqa: ASYNC110 (the writer, another thread, says so; nothing here can be awaited)
             await asyncio.sleep(AGAIN_S)

@@ -338,7 +338,7 @@ class Session:
         try:
             await complete(
                 self._core, job, finish_reason=message.finish_reason, usage=message.usage, signature=message.signature,
-                chain=message.chain or b"-",
+                running_hash=message.chain or b"-",
             )  # fmt: skip
         except BadSegment as bad:
             log.warning("host %s: %s", public("host", self._host.id), bad)

@@ -61,12 +61,12 @@ class PushCall:
             raise PushFailed(f"its frames leave a gap: {gap.message}") from gap
 
     async def complete(
-        self, *, finish_reason: str, usage: Usage, signature: bytes = b"", chain: bytes = b""
+        self, *, finish_reason: str, usage: Usage, signature: bytes = b"", running_hash: bytes = b""
     ) -> None:  # fmt: skip
         """End the job as answered; raises as `dispatch.stream.complete`, and NotYourLease."""
         self.check_leased()
         await complete(
-            self.core, self.job, finish_reason=finish_reason, usage=usage, signature=signature, chain=chain
+            self.core, self.job, finish_reason=finish_reason, usage=usage, signature=signature, running_hash=running_hash
         )  # fmt: skip
 
     async def fail(

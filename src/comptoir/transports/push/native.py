@@ -82,5 +82,8 @@ async def _end(message: DoneLine | FailLine, call: PushCall) -> None:
     if message.end_seq != here:
         raise PushFailed(f"it ended after frame {message.end_seq}, and {here} arrived")
     await call.complete(
-        finish_reason=message.finish_reason, usage=message.counted(), signature=message.signature, chain=message.chain
+        finish_reason=message.finish_reason,
+        usage=message.counted(),
+        signature=message.signature,
+        running_hash=message.chain,
     )

@@ -271,7 +271,7 @@ class OpenAIEngine:
 
     async def _probe(self, model: str) -> None:
         kinds = self._kinds_of(model)
-        found = self._found[model] = await openai_probe.find_ways(self._upstream, model, kinds=kinds)
+        found = self._found[model] = await openai_probe.find_methods(self._upstream, model, kinds=kinds)
         _log.info("%s at %s: %s", model, self._upstream.base, found.words or f"can't go on ({found.why_not})")
 
     def _goes_on(self, model: str) -> bool:

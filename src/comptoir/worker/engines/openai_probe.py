@@ -223,7 +223,7 @@ class _Probe:
 _QUESTION = [{"role": "user", "content": QUESTION}]
 
 
-async def find_ways(upstream: Upstream, model: str, *, kinds: list[str]) -> Found:
+async def find_methods(upstream: Upstream, model: str, *, kinds: list[str]) -> Found:
     """Examine *model*; never raises for what a server answers."""
     probe = _Probe(upstream, model)
     conclusive = False

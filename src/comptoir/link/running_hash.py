@@ -10,24 +10,24 @@ from collections.abc import Iterable
 
 from comptoir.link.messages import Frame
 
-CHAIN_BYTES = 32
+RUNNING_HASH_BYTES = 32
 _header = struct.Struct(">III").pack
 
 
-def chain_start(job_id: bytes) -> bytes:
-    """Return the chain value of a job without frames."""
+def hash_start(job_id: bytes) -> bytes:
+    """Return the running hash of a job without frames."""
     return hashlib.sha256(b"comptoir-frames-1" + job_id).digest()
 
 
-def chain_step(chain: bytes, frame: Frame) -> bytes:
-    """Return the chain value after *frame*."""
-    return chain_over(chain, (frame,))
+def hash_after(digest: bytes, frame: Frame) -> bytes:
+    """Return the running hash after *frame*."""
+    return hash_over(digest, (frame,))
 
 
-def chain_over(chain: bytes, frames: Iterable[Frame]) -> bytes:
-    """Return the chain value after *frames*, in order."""
+def hash_over(digest: bytes, frames: Iterable[Frame]) -> bytes:
+    """Return the running hash after *frames*, in order."""
     sha256, header = hashlib.sha256, _header
     for frame in frames:
         text, extra = frame.text.encode(), frame.extra
-        chain = sha256(chain + header(len(text), frame.tokens, len(extra)) + text + extra).digest()
-    return chain
+        digest = sha256(digest + header(len(text), frame.tokens, len(extra)) + text + extra).digest()
+    return digest
