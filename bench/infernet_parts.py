@@ -18,7 +18,7 @@ from comptoir.dispatch import Core
 from comptoir.jobs import JobState, NewJob, insert_jobs
 from comptoir.kinds import MILLION, Stage, Terms, encode_stages
 from comptoir.kit.ids import new_id
-from comptoir.ledger import UNNAMED
+from comptoir.ledger import ANONYMOUS_CALLERS
 from comptoir.settings import Settings
 from comptoir.worker.engines.container import ContainerEngine
 from comptoir.worker.engines.container_spec import ContainerSpec
@@ -63,7 +63,8 @@ async def store(core: Core, jobs: int) -> None:
     for _ in range(0, jobs, 1000):
         some = [
             NewJob(
-                new_id(), UNNAMED, "infernet", "container", "c0", body, Terms(0, 1, 0, 10**9), True, later, later, core.node_id,
+                new_id(), ANONYMOUS_CALLERS, "infernet", "container", "c0", body, Terms(0, 1, 0, 10**9), True,
+                later, later, core.node_id,
                 None, "127.0.0.1", steps,
             )
             for _ in range(1000)

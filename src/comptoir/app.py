@@ -200,7 +200,7 @@ def tune_interpreter() -> None:
 
 
 def create_app(core: Core) -> HttpServer:
-    """Return the ASGI application that serves every dialect over *house*."""
+    """Return the ASGI application that serves every dialect over *core*."""
     settings = core.settings
     gate = Gate(core.identity, settings, core.clock, dialects=DIALECTS)
     cluster = core.peers if isinstance(core.peers, Cluster) else None
@@ -354,7 +354,7 @@ async def serve(
 
 @contextlib.asynccontextmanager
 async def running(core: Core) -> AsyncIterator[str]:
-    """Serve *house* beside other work of this event loop, without touching signals; gives the address, drains at the end."""
+    """Serve *core* beside other work of this event loop, without touching signals; gives the address, drains at the end."""
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = _server(core, ready.set_result)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]

@@ -15,7 +15,7 @@ from comptoir.cluster import resource_sync
 from comptoir.dispatch import watch
 from comptoir.dispatch.buyers import Buyers
 from comptoir.kinds import MILLION
-from comptoir.ledger import UNNAMED
+from comptoir.ledger import ANONYMOUS_CALLERS
 from comptoir.receipts import AuthenticatedBy, InTotoStatement, read_registry, verify
 from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.registry import EngineSpec
@@ -319,7 +319,7 @@ class TestShared:
             assert (statuses.count(200), statuses.count(402)) == (7, 13)
             for core in shop.posts.cores:
                 await shop.posts.until(lambda core=core: not core.state(Buyers).in_flight.counts())
-            account = await shop.nodes[0].core.ledger.account(UNNAMED)
+            account = await shop.nodes[0].core.ledger.account(ANONYMOUS_CALLERS)
             assert (account.balance_uusd, account.held_uusd) == (RUN_UUSD // 2, 0)
 
 

@@ -119,7 +119,7 @@ class Cluster(Peers):
 
 @contextlib.asynccontextmanager
 async def joined(core: Core, bus: Bus) -> AsyncIterator[Cluster]:
-    """Make *house* one coordinator of several until the block ends; then its jobs are left to the others.
+    """Make *core* one coordinator of several until the block ends; then its jobs are left to the others.
 
     Raises:
         Unavailable: the database is out of reach.

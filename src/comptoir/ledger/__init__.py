@@ -13,23 +13,23 @@ from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, UnknownAcco
 from comptoir.ledger.service import Ledger
 from comptoir.ledger.tables import TABLES
 from comptoir.ledger.types import (
+    ANONYMOUS_CALLERS,
     FEES,
     OPERATOR_ACCOUNTS,
     PAYMENTS_IN,
     PROMOTIONS,
-    UNNAMED,
     Account,
     Transfer,
     fee_account,
 )
 
 __all__ = [
+    "ANONYMOUS_CALLERS",
     "FEES",
     "OPERATOR_ACCOUNTS",
     "PAYMENTS_IN",
     "PROMOTIONS",
     "TABLES",
-    "UNNAMED",
     "Account",
     "Book",
     "HoldMismatch",

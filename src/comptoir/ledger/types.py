@@ -11,13 +11,13 @@ PROMOTIONS = b"comptoir-promote"
 FEES = b"comptoir-fees-00"
 """Account that the platform's part goes to; of the coordinator in slot 0, which is the only one or the first of several."""
 
-UNNAMED = b"comptoir-unnamed"
+ANONYMOUS_CALLERS = b"comptoir-unnamed"
 """Account that pays for callers without a key, where the operator allows them: ``unnamed``."""
 
 FEE_SLOTS_MAX = 256
 """Coordinators that can have a fee account of their own."""
 
-OPERATOR_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees", UNNAMED: "unnamed"}
+OPERATOR_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees", ANONYMOUS_CALLERS: "unnamed"}
 """The house's own accounts and their kinds. Ids are 16 ASCII bytes, as no time-ordered id is before year 5000."""
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from comptoir.dialects.infernet.callers import is_local
 from comptoir.kit.http import Request
-from comptoir.ledger import PROMOTIONS, UNNAMED
+from comptoir.ledger import ANONYMOUS_CALLERS, PROMOTIONS
 from comptoir.reports import audit
 from tests.dialects.infernet.shop import PLENTY, RUN_UUSD, Node, Said, open_node
 from tests.worker.engines.container_stand_in import appends
@@ -101,7 +101,7 @@ class TestAllowance:
 
             assert [one.status for one in said] == [200, 200, 402]
             assert said[2].json["params"] == {"needed_uusd": RUN_UUSD, "free_uusd": 0}
-            account = await node.core.ledger.account(UNNAMED)
+            account = await node.core.ledger.account(ANONYMOUS_CALLERS)
             assert (account.kind, account.balance_uusd, account.held_uusd) == ("unnamed", 0, 0)
             assert await audit(node.core.db) == []
 
@@ -113,9 +113,12 @@ class TestAllowance:
 
             # Asked again on the same day, by whichever coordinator, it gives nothing more.
             for _ in range(2):
-                assert await ledger.allow(UNNAMED, most_uusd=2 * RUN_UUSD, since_ms=midnight_ms) == RUN_UUSD
+                assert await ledger.allow(ANONYMOUS_CALLERS, most_uusd=2 * RUN_UUSD, since_ms=midnight_ms) == RUN_UUSD
             given = -(await ledger.account(PROMOTIONS)).balance_uusd
-            assert await ledger.allow(UNNAMED, most_uusd=2 * RUN_UUSD, since_ms=midnight_ms + day_ms) == 2 * RUN_UUSD
+            assert (
+                await ledger.allow(ANONYMOUS_CALLERS, most_uusd=2 * RUN_UUSD, since_ms=midnight_ms + day_ms)
+                == 2 * RUN_UUSD
+            )
             assert -(await ledger.account(PROMOTIONS)).balance_uusd == given + RUN_UUSD
 
     async def test_a_lower_one_holds_at_once(self, tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ class TestAllowance:
             midnight_ms = node.core.clock.now_ms() // 86_400_000 * 86_400_000
 
             for _ in range(2):
-                rest = await node.core.ledger.allow(UNNAMED, most_uusd=2 * RUN_UUSD, since_ms=midnight_ms)
+                rest = await node.core.ledger.allow(ANONYMOUS_CALLERS, most_uusd=2 * RUN_UUSD, since_ms=midnight_ms)
                 assert rest == RUN_UUSD
             assert await audit(node.core.db) == []
 

@@ -10,12 +10,12 @@ from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Tx
 from comptoir.kit.ids import new_id
 from comptoir.ledger import (
+    ANONYMOUS_CALLERS,
     FEES,
     OPERATOR_ACCOUNTS,
     PAYMENTS_IN,
     PROMOTIONS,
     TABLES,
-    UNNAMED,
     Book,
     HoldMismatch,
     InsufficientCredit,
@@ -81,7 +81,12 @@ class TestAccounts:
 
         account = await ledger.account(BUYER)
         assert (account.kind, account.balance_uusd) == ("buyer", 1000)
-        assert set(await ledger.accounts([*OPERATOR_ACCOUNTS, new_id()])) == {PAYMENTS_IN, PROMOTIONS, FEES, UNNAMED}
+        assert set(await ledger.accounts([*OPERATOR_ACCOUNTS, new_id()])) == {
+            PAYMENTS_IN,
+            PROMOTIONS,
+            FEES,
+            ANONYMOUS_CALLERS,
+        }
 
     async def test_nobody_has_none(self, ledger: Ledger) -> None:
         with pytest.raises(UnknownAccount):

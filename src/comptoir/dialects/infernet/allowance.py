@@ -5,7 +5,7 @@ refuses what is beyond, at however many coordinators.
 """
 
 from comptoir.dispatch import Core, State
-from comptoir.ledger import UNNAMED
+from comptoir.ledger import ANONYMOUS_CALLERS
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -28,6 +28,6 @@ async def allow_anonymous(core: Core) -> bytes:
     if now_ms >= given.until_ms:
         midnight_ms = now_ms - now_ms % DAY_MS
         most_uusd = core.settings.infernet_anonymous_uusd_per_day
-        await core.ledger.allow(UNNAMED, most_uusd=most_uusd, since_ms=midnight_ms)
+        await core.ledger.allow(ANONYMOUS_CALLERS, most_uusd=most_uusd, since_ms=midnight_ms)
         given.until_ms = midnight_ms + DAY_MS
-    return UNNAMED
+    return ANONYMOUS_CALLERS

@@ -15,7 +15,7 @@ from comptoir.identity import OwnerKind
 from comptoir.kit.errors import NotAllowed, NotAuthenticated
 from comptoir.kit.http import BROWSER_HEADERS, Request, host_name, is_loopback_name
 from comptoir.kit.ids import public
-from comptoir.ledger import UNNAMED
+from comptoir.ledger import ANONYMOUS_CALLERS
 
 FORWARDING = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
 """Headers that a proxy adds: what comes with one is no program of this machine, whatever its socket says."""
@@ -62,7 +62,7 @@ def caller_of(core: Core, request: Request) -> Caller:
         return Caller(principal.id, address, keyed=True)
     allowed = core.settings.infernet_anonymous
     if allowed == "any" or (allowed == "loopback" and is_local(request)):
-        return Caller(UNNAMED, address, keyed=False)
+        return Caller(ANONYMOUS_CALLERS, address, keyed=False)
     raise NotAuthenticated("a key is needed here: send 'Authorization: Bearer <key>'")
 
 

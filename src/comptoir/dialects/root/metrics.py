@@ -130,7 +130,7 @@ class CoreCollector(Collector):
 
 
 def exposition(core: Core, *, openmetrics: bool) -> tuple[bytes, str]:
-    """Return the scrape of *house* and its content type."""
+    """Return the scrape of *core* and its content type."""
     registry = CollectorRegistry()
     registry.register(CoreCollector(core))
     ProcessCollector(registry=registry)

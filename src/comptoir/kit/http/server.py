@@ -99,7 +99,7 @@ class _Route:
 
 
 class HttpServer:
-    """Routes and serves; *house* is handed to every handler as its first argument."""
+    """Routes and serves; *core* is handed to every handler as its first argument."""
 
     def __init__(
         self,
