@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+import pytest_asyncio
 
-from comptoir.link import Frame
+from comptoir.link import Frame, Usage
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
 from comptoir.worker.engines.demo import DemoEngine
 from comptoir.worker.engines.openai import OpenAIEngine
@@ -68,7 +69,7 @@ SUBJECTS = {
 }
 
 
-@pytest.fixture(params=SUBJECTS, ids=list(SUBJECTS))
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SUBJECTS, ids=list(SUBJECTS))
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     async with SUBJECTS[request.param]() as made:
         yield made
@@ -99,13 +100,26 @@ async def say(subject: Subject, question: str, prefix: list[Frame] | None = None
     return Said(frames, finish)  # type: ignore[arg-type]
 
 
+def check_counts(usage: Usage, rest: Said) -> None:
+    """Check what a segment counts beside the *usage* of the uninterrupted answer."""
+    counted = rest.finish.usage
+    assert counted.billed(rest.tokens) == rest.tokens
+    assert counted.prompt_tokens == usage.prompt_tokens
+    if counted.details:
+        details = msgspec.json.decode(counted.details)
+        assert details["completion_tokens"] == counted.completion_tokens
+        assert details["total_tokens"] == counted.prompt_tokens + counted.completion_tokens
+
+
+@pytest.mark.asyncio(loop_scope="module")
 class TestContract:
     async def test_it_is_offered(self, subject: Subject) -> None:
         offers = {model.name: model for model in await subject.engine.models()}
 
         assert offers[subject.model].can_continue
 
-    async def test_every_cut_gives_the_uninterrupted_answer(self, subject: Subject) -> None:
+    async def test_every_cut_gives_the_uninterrupted_answer_and_counts_its_own_part(self, subject: Subject) -> None:
+        """A segment is billed its own tokens and the buyer's prompt, and its frames hold whole characters."""
         for question in subject.questions:
             whole = await say(subject, question)
             for delivered in range(1, len(whole.frames) + 1):
@@ -114,20 +128,9 @@ class TestContract:
 
                 assert "".join(frame.text for frame in before) + rest.text == whole.text, (question, delivered)
                 assert rest.finish.finish_reason == whole.finish.finish_reason
-
-    async def test_a_segment_counts_its_own_tokens_and_the_buyers_prompt(self, subject: Subject) -> None:
-        for question in subject.questions:
-            whole = await say(subject, question)
-            for delivered in range(1, len(whole.frames)):
-                rest = await say(subject, question, whole.frames[:delivered])
-                counted = rest.finish.usage
-
-                assert counted.billed(rest.tokens) == rest.tokens
-                assert counted.prompt_tokens == whole.finish.usage.prompt_tokens, (question, delivered)
-                if counted.details:
-                    details = msgspec.json.decode(counted.details)
-                    assert details["completion_tokens"] == counted.completion_tokens
-                    assert details["total_tokens"] == counted.prompt_tokens + counted.completion_tokens
+                assert "\ufffd" not in rest.text
+                if delivered < len(whole.frames):
+                    check_counts(whole.finish.usage, rest)
 
     @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
     async def test_a_bound_is_for_the_whole_answer(self, subject: Subject, name: str) -> None:
@@ -169,13 +172,6 @@ class TestContract:
             # Nothing is said beyond what was delivered of the stop string itself.
             assert len(said + rest.text) <= max(end, len(said))
             assert rest.finish.finish_reason == "stop"
-
-    async def test_frames_hold_whole_characters(self, subject: Subject) -> None:
-        for question in subject.questions:
-            whole = await say(subject, question)
-            for delivered in range(1, len(whole.frames)):
-                rest = await say(subject, question, whole.frames[:delivered])
-                assert "\ufffd" not in rest.text
 
     @pytest.mark.parametrize(
         ("extra", "fields"),

@@ -22,11 +22,11 @@ class TestPackagedModel:
         """Fails when the corpus changes without a training: run ``python -m demo_model.train``."""
         assert read_metadata(MODEL)["comptoir.corpus_sha256"] == corpus_sha256()
 
-    async def test_starts_in_less_than_a_second(self) -> None:
-        started = time.perf_counter()
+    async def test_starts_in_less_than_a_second_of_cpu(self) -> None:
+        started = time.process_time()
         engine = DemoEngine()
         await engine.start()
-        took_s = time.perf_counter() - started
+        took_s = time.process_time() - started
         await engine.close()
 
         assert took_s < 1.0
