@@ -34,10 +34,11 @@ from comptoir.jobs import Reader
 from comptoir.kit.http import Access, Dialect, Endpoint, document_bytes
 from comptoir.kit.ids import public
 from comptoir.link import ModelOffer
+from tests.machines import LONG_TIMES
 from tests.post import open_post
 
-EXAMPLES = 20
-"""Requests an operation: enough to meet every branch of a validator, few enough for a minute in all."""
+EXAMPLES = 8
+"""Requests an operation, always the same ones; in the long form `LONG_TIMES` as many, new ones each time."""
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
@@ -88,12 +89,34 @@ async def _post(folder: Path, dialect: Dialect, started: Callable[[Running], Non
         await stop.wait()
 
 
+Opener = Callable[[Dialect], Running]
+
+
 @pytest.fixture(scope="module")
-def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def opener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
     """Give each dialect a post of its own, in a thread beside this one, because Schemathesis asks with blocking calls.
 
     Hosts that one dialect's calls register offer models that nobody answers for; another's buyers must not wait for them.
     """
+    with contextlib.ExitStack() as stack:
+        opened: dict[str, Running] = {}
+
+        def open_for(dialect: Dialect) -> Running:
+            if dialect.name not in opened:
+                opened[dialect.name] = stack.enter_context(_beside(tmp_path_factory.mktemp(dialect.name), dialect))
+            return opened[dialect.name]
+
+        yield open_for
+
+
+@pytest.fixture
+def running(opener: Opener, dialect: Dialect) -> Running:
+    """Give the post of the test's dialect. No parameter of a module's fixture: pytest would make it anew for each operation."""
+    return opener(dialect)
+
+
+@contextlib.contextmanager
+def _beside(folder: Path, dialect: Dialect) -> Iterator[Running]:
     ready = threading.Event()
     found: list[Running] = []
     loop = asyncio.new_event_loop()
@@ -105,7 +128,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
     def run() -> None:
         try:
-            loop.run_until_complete(_post(tmp_path_factory.mktemp("post"), request.param, started, stop))
+            loop.run_until_complete(_post(folder, dialect, started, stop))
         finally:
             ready.set()
             loop.close()
@@ -136,9 +159,8 @@ def _name(one: object) -> str:
 
 
 each_operation = pytest.mark.parametrize(
-    ("running", "endpoint"),
+    ("dialect", "endpoint"),
     [(dialect, endpoint) for dialect in DIALECTS for endpoint in dialect.endpoints],
-    indirect=["running"],
     ids=_name,
 )
 
@@ -169,17 +191,18 @@ def aimed(case: Any, running: Running) -> None:
 
 class TestFuzzed:
     @each_operation
-    def test_no_answer_is_a_5xx_or_undeclared(self, running: Running, endpoint: Endpoint) -> None:
-        dialect = running.dialect
+    def test_no_answer_is_a_5xx_or_undeclared(self, running: Running, dialect: Dialect, endpoint: Endpoint) -> None:
         operation = SCHEMAS[dialect.name][endpoint.path.replace(":path}", "}")][endpoint.method]
         cases = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
         if endpoint.request is not None:
             cases |= operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
         headers = sent_with(running, endpoint)
 
+        long = hypothesis.settings.get_current_profile_name() == "long"
+
         @hypothesis.settings(
-            max_examples=EXAMPLES,
-            derandomize=True,
+            max_examples=EXAMPLES * LONG_TIMES if long else EXAMPLES,
+            derandomize=not long,
             deadline=None,
             database=None,
             suppress_health_check=list(hypothesis.HealthCheck),
@@ -194,8 +217,9 @@ class TestFuzzed:
         fuzz()
 
     @each_operation
-    async def test_nor_to_bodies_beyond_any_schema(self, running: Running, endpoint: Endpoint) -> None:
-        dialect = running.dialect
+    async def test_nor_to_bodies_beyond_any_schema(
+        self, running: Running, dialect: Dialect, endpoint: Endpoint
+    ) -> None:
         path = endpoint.path.replace(":path}", "}")
         declared = DOCUMENTS[dialect.name]["paths"][path][endpoint.method.lower()]["responses"]
         address = (
