@@ -13,7 +13,7 @@ import msgspec
 
 from comptoir.kit.ids import public
 from comptoir.link import CONTAINER
-from comptoir.receipts import PREDICATE_TYPE, AuthenticatedBy, SegmentEntry, Statement, read_registry, verify
+from comptoir.receipts import PREDICATE_TYPE, AuthenticatedBy, InTotoStatement, SegmentEntry, read_registry, verify
 from tests.chaos.chains import public_id
 from tests.chaos.engine import MODEL, UNMARKED, Wanted, prompt_of, text_of, wanted_of
 from tests.frozen.worker_6daa2b3 import PROMPT_TOKENS, ContainerCard, ModelOffer, Worker
@@ -100,10 +100,10 @@ async def run_chain(post: Post, *containers: str) -> tuple[str, dict[str, Any]]:
             await asyncio.sleep(0.02)
 
 
-async def receipt_of(post: Post, job: str) -> Statement:
+async def receipt_of(post: Post, job: str) -> InTotoStatement:
     """Verify a job's receipt with nothing but the registry."""
-    envelope = await post.house.receipts.envelope_of(bytes.fromhex(job.removeprefix("job_")))
-    verdict = verify(envelope, read_registry(await post.house.receipts.registry()))
+    envelope = await post.core.receipts.envelope_of(bytes.fromhex(job.removeprefix("job_")))
+    verdict = verify(envelope, read_registry(await post.core.receipts.registry()))
     assert verdict.ok and verdict.statement is not None, verdict
     assert verdict.statement.predicate_type == PREDICATE_TYPE
     return verdict.statement
@@ -122,7 +122,7 @@ class TestChat:
     async def test_it_is_offered_given_the_job_paid_and_its_signature_holds(self, tmp_path: Path) -> None:
         wanted = Wanted("a", 12, marked=False)
         async with open_post(tmp_path, fee_bps=0) as post, frozen(post, CHAT) as old:
-            (card,) = post.house.fleet.catalog.models()
+            (card,) = post.core.fleet.catalog.models()
             answer = await ask(post, wanted)
             receipt = (await receipt_of(post, answer.job)).predicate
 
@@ -202,7 +202,7 @@ class TestChat:
 class TestContainers:
     async def test_it_runs_a_stage_for_the_price_of_a_run(self, tmp_path: Path) -> None:
         async with open_post(tmp_path, fee_bps=0) as post, frozen(post, STAGE) as old:
-            (card,) = post.house.fleet.catalog.containers()
+            (card,) = post.core.fleet.catalog.containers()
             job, output = await run_chain(post, "append-old")
             receipt = (await receipt_of(post, job)).predicate
 
@@ -232,9 +232,9 @@ class TestContainers:
 
     async def test_what_its_containers_say_is_asked_of_it(self, tmp_path: Path) -> None:
         async with open_post(tmp_path) as post, frozen(post, STAGE) as old:
-            line = post.house.lines[bytes.fromhex(old.host_id.removeprefix("host_"))]
+            line = post.core.channels[bytes.fromhex(old.host_id.removeprefix("host_"))]
             async with asyncio.timeout(5):
                 said = await line.inquire("append-old", "some/model")
 
-            assert public("host", next(iter(post.house.lines))) == old.host_id
+            assert public("host", next(iter(post.core.channels))) == old.host_id
             assert json.loads(said) == {"supported": True}

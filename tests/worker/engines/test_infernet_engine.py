@@ -101,7 +101,7 @@ class TestInfernetEngine:
         await served.close()
 
     def test_a_file_of_refused_containers_is_no_engine(self, tmp_path: Path) -> None:
-        with pytest.raises(EngineError, match="none of its containers can be offered"):
+        with pytest.raises(EngineError, match="no container in it can be offered"):
             InfernetEngine(config=write_config(tmp_path, {"id": "a b"}))
 
     async def test_a_buyer_gets_a_chain_of_them_through_the_trading_post(
