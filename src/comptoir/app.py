@@ -211,7 +211,13 @@ def create_app(core: Core) -> HttpServer:
     )  # fmt: skip
     if cluster is not None:
         cluster.forwarding.begin(server)
-        shared = {"key": gate.by_key, "ip": gate.by_ip, "login": core.identity.logins, **gate.by_path}
+        shared = {
+            "key": gate.by_key,
+            "host": gate.by_host,
+            "ip": gate.by_ip,
+            "login": core.identity.logins,
+            **gate.by_path,
+        }
         cluster.sharing.begin(shared)
     return server
 

@@ -405,6 +405,20 @@ class TestSignatures:
         attempts = (await market.buyer.get(f"/house/jobs/{job_id}")).body["attempts"]
         assert [one["paid_uusd"] for one in attempts] == [paid]
 
+    @pytest.mark.parametrize("chain", ["", "true"])
+    async def test_a_host_with_a_key_signs_or_is_not_paid(self, market: Market, chain: str) -> None:
+        """A host that left out both hash and signature was paid, and its receipt bore no signature."""
+        host = await register(market, public_key=SigningKey(bytes(range(32))).public_key.hex())
+        job_id, end = await bought(market)
+        job = await host.next()
+        await host.frames(job, 0, "one")
+        own = {"chain": b64(hash_after(hash_start(bytes.fromhex(job_id[4:])), Frame("one")))} if chain else {}
+
+        answer = await host.done(job, 1, **own)
+
+        assert (answer.status, answer.body["error"]["code"]) == (422, "BadSegment")
+        assert (await end)["credits_used"] == 0
+
     async def test_a_hash_that_differs_is_noticed(self, market: Market) -> None:
         host, job, end = await leased(market)
         await host.frames(job, 0, "one")

@@ -4,10 +4,15 @@ from collections.abc import Mapping
 
 from comptoir.dispatch.core import Core, State
 from comptoir.jobs import JobState
+from comptoir.kit.errors import Unavailable
 from comptoir.kit.vitals import HealthCheck, LoopLag, RequestCounts
 
 CHECK_CAP_S = 0.5
 """Longest wait of a health check; clients of GET /health (infernet-client) give up after one second."""
+
+
+REFUSED_S = 5.0
+"""How long a write that the disk refused makes a coordinator unhealthy: longer than a monitor waits between two looks."""
 
 
 class Meters(State):
@@ -15,6 +20,7 @@ class Meters(State):
 
     def __init__(self, core: Core) -> None:
         self._db = core.db
+        self._nodes = core.nodes
         self.started_s = core.clock.monotonic_s()
         """Monotonic time of the start."""
         self.ended: dict[str, int] = {}
@@ -34,7 +40,7 @@ class Meters(State):
         self.served: list[RequestCounts] = []
         """Requests by endpoint; the HTTP server over this house counts."""
         self.database = HealthCheck(self._ask_writer, fresh_s=core.settings.health_cache_s, cap_s=CHECK_CAP_S)
-        """Whether the database takes commands, cached for ``health_cache_s``."""
+        """Whether the database takes writes, cached for ``health_cache_s``."""
         self.lag = LoopLag()
         """How late the event loop runs."""
 
@@ -71,4 +77,7 @@ class Meters(State):
             self.ended_before[state] = self.ended_before.get(state, 0) + count
 
     async def _ask_writer(self) -> None:
-        await self._db.run(lambda tx: tx.fetch("SELECT 1"))
+        """Write something small; a full disk may still take that, in room that it has, and not what was refused just now."""
+        await self._nodes.beat()
+        if self._db.refused_within_s < REFUSED_S:
+            raise Unavailable("the database refused a write a moment ago")

@@ -105,7 +105,7 @@ async def complete(
     try:
         if running_hash and running_hash != job.running_hash:
             raise BadSegment("the host's running hash differs from the frames it sent")
-        if running_hash and lease.signs and not signature:
+        if lease.signs and not signature:
             raise BadSegment("the host has a key and did not sign")
         if finish_reason == STOPPED:
             # Whoever told it to stop had died, or could not write why: the answer is no answer, and the host not to blame.

@@ -33,7 +33,9 @@ class Gate:
         self._identity = identity
         self._settings = settings
         self.by_key = RateLimiter(per_minute=settings.requests_per_minute_per_key, clock=clock)
-        """Requests by owner of the key."""
+        """Requests by user."""
+        self.by_host = RateLimiter(per_minute=settings.requests_per_minute_per_host, clock=clock)
+        """Requests by host."""
         self.by_ip = RateLimiter(per_minute=settings.requests_per_minute_per_ip, clock=clock)
         """Requests without a key, by address."""
         self.by_path = {
@@ -92,8 +94,8 @@ class Gate:
         if access is Access.OPERATOR and not principal.is_admin:
             raise NotAllowed("this needs an operator's key")
         request.principal = principal
-        if principal.kind is not OwnerKind.HOST:
-            request.rate = self._checked(self.by_key.take(principal.id))
+        limiter = self.by_host if principal.kind is OwnerKind.HOST else self.by_key
+        request.rate = self._checked(limiter.take(principal.id))
 
     def _limit_ip(self, request: Request, dialect: Dialect) -> None:
         address = address_key(request.address)

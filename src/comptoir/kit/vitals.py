@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from comptoir.kit.errors import Refusal
+
 log = logging.getLogger(__name__)
 
 SAMPLE_S = 0.25
@@ -60,7 +62,8 @@ class HealthCheck:
             found = HealthFinding(True, (time.perf_counter() - began) * 1000)
         except Exception as error:  # The check's edge: whatever is wrong is the answer, and must not end the asker.
             log.warning("a health check failed", exc_info=True)
-            found = HealthFinding(False, (time.perf_counter() - began) * 1000, type(error).__name__)
+            words = error.message if isinstance(error, Refusal) else type(error).__name__
+            found = HealthFinding(False, (time.perf_counter() - began) * 1000, words)
         self._keep(found)
         self._task = None
         return found

@@ -141,7 +141,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # -- rates ---------------------------------------------------------------------------------------------------------
     requests_per_minute_per_key: Annotated[int, Meta(ge=1, le=100_000_000)] = 6_000
-    """Requests a minute of one key (user or host)."""
+    """Requests a minute of one user, all keys together."""
+    requests_per_minute_per_host: Annotated[int, Meta(ge=1, le=100_000_000)] = 60_000
+    """Requests a minute of one host. More than a user's: a host that polls may bring each token in a request of its own."""
     requests_per_minute_per_ip: Annotated[int, Meta(ge=1, le=100_000_000)] = 600
     """Requests a minute without a key from one address (IPv6: one /64)."""
     logins_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 20

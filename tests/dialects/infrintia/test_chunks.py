@@ -168,6 +168,15 @@ class TestSigning:
         assert answer.status == 422
         assert (await market.buyer.get(f"/jobs/{job_id}")).body["status"] == "failed"
 
+    async def test_a_host_with_a_key_that_does_not_sign_is_not_paid(self, market: Market) -> None:
+        host = await market.anyone.register(public_key=SigningKey(bytes(range(32))).public_key.hex())
+        job_id = (await market.buyer.run()).body["job_id"]
+        await host.next_job()
+
+        assert (await host.complete(job_id, tokens=["a", "b"])).status == 422
+        shown = (await market.buyer.get(f"/jobs/{job_id}")).body
+        assert (shown["status"], shown["credits_used"]) == ("failed", 0)
+
     async def test_a_host_with_a_key_signs_its_part_of_the_receipt(self, market: Market) -> None:
         """What `next-job` adds for such hosts is all they need."""
         key = SigningKey(bytes(range(32)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,25 @@ class TestHealth:
         async with asyncio.timeout(10):
             while (await get_json(post, "/health"))[0] != 200:
                 await asyncio.sleep(0.05)
+
+    async def test_a_full_disk_is_unhealthy_until_it_takes_writes_again(
+        self, post: Post, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Reads and an empty transaction go on without a free byte; a job could not be bought."""
+        assert (await get_json(post, "/health"))[0] == 200
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+        try:
+            statuses = [await get_json(post, path) for path in ("/health", "/infrintia/health", "/infernet/health")]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert [(status, body["status"]) for status, body in statuses] == [(503, "unhealthy")] * 3
+        assert "disk" in statuses[0][1]["checks"]["database"]["error"]
+
+        # Something small may fit in again at once; what was refused is not forgotten so soon.
+        assert (await get_json(post, "/health"))[0] == 503
+        monkeypatch.setattr("comptoir.dispatch.meters.REFUSED_S", 0.0)
+        assert (await get_json(post, "/health"))[0] == 200
 
     async def test_it_is_unhealthy_while_it_drains(self, post: Post) -> None:
         post.core.state(Shutdown).leaving = True

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from comptoir.kit.db.group import Command, GroupRunner, Outcomes
 from comptoir.kit.db.locks import Rows
 from comptoir.kit.db.sqlite import SqliteStore
-from comptoir.kit.db.store import Look, Store
+from comptoir.kit.db.store import OUT_OF_REACH, Look, Store
 from comptoir.kit.db.tx import Row, Tx
 from comptoir.kit.errors import Unavailable
 
@@ -25,8 +26,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
 
-OUT_OF_REACH = "the database is out of reach; try again in a moment"
-OUT_OF_ORDER = "the database is out of order"
 
 COMMANDS_WAITING_MAX = 20_000
 """Commands that may wait for the writer; more are refused with `Unavailable`. At 10,000 a second, 2 s of work."""
@@ -80,6 +79,8 @@ class Database:
         """When the statement or group began that a thread is at; 0 when it is at none."""
         self._asking: threading.Thread | None = None
         self._timer = self._loop.call_later(WATCH_S, self._watch) if store.remote else None
+        self._refused_s = -math.inf
+        """When the store last refused to write a group that had begun, on `time.monotonic`."""
         self._thread = threading.Thread(target=self._work, name="comptoir-writer", daemon=True)
         self._thread.start()
 
@@ -123,7 +124,7 @@ class Database:
             if not self.unavailable:
                 # Perhaps the writer has nothing to do, and does not know yet.
                 self.run(_nothing).add_done_callback(_heard)
-            raise Unavailable(OUT_OF_REACH) from error
+            raise Unavailable(self._store.outage_words(error)) from error
 
     def _read(self, sql: str, params: Sequence[Any]) -> list[Row]:
         if self.unavailable:
@@ -148,8 +149,13 @@ class Database:
             return await asyncio.to_thread(self._store.read_snapshot, look)
         except Exception as error:
             if self._store.is_outage(error):
-                raise Unavailable(OUT_OF_REACH) from error
+                raise Unavailable(self._store.outage_words(error)) from error
             raise
+
+    @property
+    def refused_within_s(self) -> float:
+        """Seconds since the store last refused to write what was begun (a full disk); infinite when it never did."""
+        return time.monotonic() - self._refused_s
 
     @property
     def unavailable(self) -> bool:
@@ -327,9 +333,11 @@ class Database:
                 if attempt < RETRIES_MAX and again:
                     continue
                 log.error("the group of %d commands was not written: %s", len(group), error, exc_info=error)
-                refusal = (
-                    Unavailable(OUT_OF_REACH if store.remote else OUT_OF_ORDER) if store.is_outage(error) else error
-                )
+                if not store.is_outage(error):
+                    return [(command, None, error) for command in group]
+                if not store.remote:
+                    self._refused_s = time.monotonic()
+                refusal = Unavailable(store.outage_words(error))
                 return [(command, None, refusal) for command in group]
         raise AssertionError("unreachable: the last attempt returns")
 
@@ -382,6 +390,7 @@ def open_database(address: str, *, name: str = "comptoir") -> Database:
 
     Raises:
         ModuleNotFoundError: PostgreSQL was asked for without the extra ``comptoir[postgres]``.
+        DatabaseUnusable: the SQLite file is damaged, or not ours to write.
     """
     if address.startswith(("postgresql://", "postgres://")):
         # Chosen by configuration: the driver is an extra and must not be imported without need.

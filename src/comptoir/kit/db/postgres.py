@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from comptoir.kit.db.schema import Table
-from comptoir.kit.db.store import Look
+from comptoir.kit.db.store import OUT_OF_REACH, Look
 from comptoir.kit.db.tx import Row, placeholders_percent, postgres_insert, postgres_select, postgres_update
 
 T = TypeVar("T")
@@ -211,6 +211,10 @@ class PostgresStore:
     def is_outage(self, error: Exception) -> bool:
         """Tell whether *error* means that the server is out of reach or out of order."""
         return isinstance(error, psycopg.OperationalError | psycopg.errors.IdleInTransactionSessionTimeout)
+
+    def outage_words(self, error: Exception) -> str:
+        """Whatever it is, it is looked into at the server."""
+        return OUT_OF_REACH
 
     def answers(self) -> bool:
         """Ask the server for a sign of life; it has `CONNECT_TIMEOUT_S` for it. A refusal is one too."""

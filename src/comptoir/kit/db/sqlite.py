@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from comptoir.kit.db.schema import Table
-from comptoir.kit.db.store import Look
+from comptoir.kit.db.store import DatabaseUnusable, Look
 from comptoir.kit.db.tx import ROWS_PER_STATEMENT_MAX, Row, sqlite_insert, sqlite_select, sqlite_update, statement_sizes
 
 T = TypeVar("T")
@@ -17,13 +17,23 @@ T = TypeVar("T")
 STATEMENTS_CACHED = 1024
 """Prepared statements kept; multi-row verbs come in 28 sizes each (`statement_sizes`)."""
 
-OUT_OF_ORDER = frozenset(
-    (
-        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB,
-    )
-)  # fmt: skip
-"""What no other statement would survive either; an unknown column is the fault of one command alone."""
+DAMAGED = "the database file is damaged; stop, keep a copy of it, and restore a backup"
+HELD = "another program holds the database; try again in a moment"
+FULL = "the disk is full"
+NOT_OURS = "the database file can't be written"
+
+OUT_OF_ORDER = {
+    sqlite3.SQLITE_BUSY: HELD,
+    sqlite3.SQLITE_LOCKED: HELD,
+    sqlite3.SQLITE_NOMEM: "memory has run out",
+    sqlite3.SQLITE_READONLY: "the database is read-only",
+    sqlite3.SQLITE_IOERR: "the disk refuses to read or write, or is full",
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_FULL: FULL,
+    sqlite3.SQLITE_CANTOPEN: NOT_OURS,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
+}
+"""What no other statement would survive either, in words; an unknown column is the fault of one command alone."""
 
 PRIMARY_CODE = 0xFF
 """SQLite's extended codes carry the primary one in the low byte."""
@@ -51,6 +61,12 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     if read_only:
         connection.execute("PRAGMA query_only=ON")
     return connection
+
+
+def _primary_code(error: Exception) -> int:
+    """Return SQLite's code of *error* without its extension; 0: it is none of SQLite's."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & PRIMARY_CODE if isinstance(error, sqlite3.Error) and code is not None else 0
 
 
 class SqliteTx:
@@ -121,9 +137,19 @@ class SqliteStore:
     remote = False
 
     def __init__(self, path: Path) -> None:
+        """Open the file, and make it if there is none.
+
+        Raises:
+            DatabaseUnusable: it is damaged, no database, or not ours to read and write.
+        """
         self.path = path
-        self._writing = connect(path, read_only=False)
-        self._reading = connect(path, read_only=True)
+        try:
+            self._writing = connect(path, read_only=False)
+            self._reading = connect(path, read_only=True)
+            self._reading.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except (sqlite3.Error, OSError) as error:
+            words = error.strerror if isinstance(error, OSError) else OUT_OF_ORDER.get(_primary_code(error))
+            raise DatabaseUnusable(f"{path} can't be used: {words or error}") from error
         self.tx = SqliteTx(self._writing)
 
     def begin(self) -> None:
@@ -165,8 +191,11 @@ class SqliteStore:
 
     def is_outage(self, error: Exception) -> bool:
         """Tell whether *error* means that the store itself is out of order (full disk, I/O, locked), not a statement."""
-        code = getattr(error, "sqlite_errorcode", None)
-        return isinstance(error, sqlite3.Error) and code is not None and code & PRIMARY_CODE in OUT_OF_ORDER
+        return _primary_code(error) in OUT_OF_ORDER
+
+    def outage_words(self, error: Exception) -> str:
+        """Say what it is, without the file's place."""
+        return OUT_OF_ORDER[_primary_code(error)]
 
     def answers(self) -> bool:
         """Never asked: a file is no server."""

@@ -4,8 +4,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from comptoir.kit.db.tx import Row
+from comptoir.kit.errors import Unavailable
 
 T = TypeVar("T")
+
+
+OUT_OF_REACH = "the database is out of reach; try again in a moment"
+
+
+class DatabaseUnusable(Unavailable):
+    """The database's file is damaged, or not ours to read and write; only a person can mend that."""
 
 
 class Fetch(Protocol):
@@ -55,6 +63,10 @@ class Store(Protocol):
 
     def is_outage(self, error: Exception) -> bool:
         """Tell whether *error* means that the database is out of reach or out of order, not that a statement is wrong."""
+        ...
+
+    def outage_words(self, error: Exception) -> str:
+        """Say what such an error means, for who asked; nothing of the machine's inside."""
         ...
 
     def answers(self) -> bool:
