@@ -11,7 +11,7 @@ EXCEPTIONS: frozenset[str] = frozenset()
 
 def classes(text: str) -> Iterator[str]:
     """Give the name of every class that *text* defines, wherever it stands."""
-    for node in ast.walk(ast.parse(text)):
+    for node in tree.nodes(text):
         if isinstance(node, ast.ClassDef):
             yield node.name
 

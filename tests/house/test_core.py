@@ -30,7 +30,7 @@ def is_house(node: ast.AST) -> bool:
 
 def changed(text: str) -> Iterator[str]:
     """Yield the members of the core that *text* assigns to or deletes, in whatever way."""
-    for node in ast.walk(ast.parse(text)):
+    for node in tree.nodes(text):
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load) and is_house(node.value):
             yield node.attr
         if isinstance(node, ast.Call) and node.args and is_house(node.args[0]):
@@ -101,7 +101,7 @@ class TestCore:
 
 def declared(text: str) -> set[str]:
     """Return the names of the classes of *text* that are a `State`."""
-    classes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+    classes = [node for node in tree.nodes(text) if isinstance(node, ast.ClassDef)]
     return {
         each.name for each in classes if any(isinstance(base, ast.Name) and base.id == "State" for base in each.bases)
     }
@@ -118,16 +118,16 @@ def state_of(node: ast.AST, known: dict[str, str]) -> str:
 
 def foreign_writes(text: str) -> Iterator[str]:
     """Yield what *text* assigns to in a State that another module declares."""
-    module, own = ast.parse(text), declared(text)
+    own = declared(text)
     known: dict[str, str] = {}
-    for node in ast.walk(module):
+    for node in tree.nodes(text):
         if isinstance(node, ast.Assign):
             for target in node.targets:
                 pairs = [(target, node.value)]
                 if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
                     pairs = list(zip(target.elts, node.value.elts, strict=False))
                 known.update({ast.unparse(name): kind for name, value in pairs if (kind := state_of(value, {}))})
-    for node in ast.walk(module):
+    for node in tree.nodes(text):
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
             kind = state_of(node.value, known)
             if kind and kind not in own:

@@ -19,9 +19,8 @@ LEFT = frozenset({("src/comptoir/routing/filters.py", "container's door")})
 
 def said(text: str) -> Iterator[str]:
     """Yield every name and every string of *text* that says one of `WORDS`; strings that stand alone are docstrings."""
-    module = ast.parse(text)
-    docstrings = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
-    for node in ast.walk(module):
+    docstrings = {id(node.value) for node in tree.nodes(text) if isinstance(node, ast.Expr)}
+    for node in tree.nodes(text):
         for _, value in ast.iter_fields(node):
             for each in value if isinstance(value, list) else [value]:
                 if isinstance(each, str) and id(node) not in docstrings and any(word in each.lower() for word in WORDS):

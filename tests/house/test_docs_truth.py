@@ -54,7 +54,7 @@ def text_of(path: str) -> str:
 @cache
 def names_of(path: str) -> frozenset[str]:
     """Return what a Python file defines at its top and in its classes: ``submit``, ``Core.spawn``, ``SWEEP_S``."""
-    return frozenset(_defined(ast.parse((tree.ROOT / path).read_text()).body, ""))
+    return frozenset(_defined(tree.parsed((tree.ROOT / path).read_text()).body, ""))
 
 
 def _defined(body: list[ast.stmt], prefix: str) -> Iterator[str]:

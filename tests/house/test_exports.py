@@ -17,7 +17,7 @@ def offered(path: str, text: str) -> tuple[str, list[str]]:
     package = ".".join(PurePosixPath(path).parent.parts[1:])
     names = [
         ast.literal_eval(node.value)
-        for node in ast.parse(text).body
+        for node in tree.parsed(text).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     ]
     return package, list(names[0]) if names else []
@@ -25,7 +25,7 @@ def offered(path: str, text: str) -> tuple[str, list[str]]:
 
 def taken(text: str) -> Iterable[tuple[str, str]]:
     """Give each name that *text* takes of a package: by an import, or as an attribute of what looks like one."""
-    for node in ast.walk(ast.parse(text)):
+    for node in tree.nodes(text):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 yield node.module, alias.name

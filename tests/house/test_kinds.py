@@ -39,9 +39,8 @@ LEFT: Mapping[str, tuple[str, str]] = {
 
 def asked(text: str) -> Iterator[str]:
     """Yield whatever of *text* names a kind, or asks for one; strings that stand alone are docstrings."""
-    module = ast.parse(text)
-    docstrings = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
-    for node in ast.walk(module):
+    docstrings = {id(node.value) for node in tree.nodes(text) if isinstance(node, ast.Expr)}
+    for node in tree.nodes(text):
         if isinstance(node, ast.Constant) and node.value in NAMES and id(node) not in docstrings:
             yield repr(node.value)
         elif isinstance(node, ast.Attribute) and node.attr == "steps":

@@ -40,7 +40,7 @@ OTHERS = {
 
 def writes(text: str) -> Iterator[str]:
     """Give what *text* writes that looks like a job's or a lease's: the target, as it stands there."""
-    for node in ast.walk(ast.parse(text)):
+    for node in tree.nodes(text):
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load) and _is_owned(node, OWNED):
             yield ast.unparse(node)
         elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):

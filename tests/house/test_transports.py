@@ -15,7 +15,7 @@ EXCEPTIONS: set[str] = set()
 def compared(code: str) -> list[int]:
     """Return the lines that compare a transport with one by name."""
     lines = []
-    for node in ast.walk(ast.parse(code)):
+    for node in tree.nodes(code):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
         elif isinstance(node, ast.MatchValue):

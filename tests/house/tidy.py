@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tests.house import tree
+
 FUNCTION_LINES_MAX = 80
 POSITIONAL_MAX = 4
 FILE_LINES_MAX = 600
@@ -48,12 +50,12 @@ class Source:
         self.path = path
         self.text = text
         self.lines = text.splitlines()
-        self.tree = ast.parse(text)
+        self.tree = tree.parsed(text)
 
     @cached_property
-    def nodes(self) -> list[ast.AST]:
+    def nodes(self) -> tuple[ast.AST, ...]:
         """Every node of the tree."""
-        return list(ast.walk(self.tree))
+        return tree.nodes(self.text)
 
     @cached_property
     def functions(self) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -1,5 +1,6 @@
 """The files of this repository as the house tests see them: what git tracks and what it would take."""
 
+import ast
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -26,3 +27,15 @@ def text_of(path: str) -> str | None:
     if b"\0" in raw[:8192]:
         return None
     return raw.decode("utf-8", errors="replace")
+
+
+@cache
+def parsed(text: str) -> ast.Module:
+    """Return the syntax tree of *text*, parsed once for all rules; nobody changes it."""
+    return ast.parse(text)
+
+
+@cache
+def nodes(text: str) -> tuple[ast.AST, ...]:
+    """Return every node of the syntax tree of *text*, found once for all rules."""
+    return tuple(ast.walk(parsed(text)))
