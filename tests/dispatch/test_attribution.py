@@ -163,7 +163,7 @@ async def frames_gone(scene: Scene) -> None:
     await fail(scene.street.core, scene.job, code="frames_gone", message="gone", fault=Fault.COORDINATOR)
 
 
-NEXT = "goes on at the next host, else failed"
+NEXT = "continues on the next host, else failed"
 PART, NOTHING = "its part", "nothing"
 
 
@@ -191,23 +191,23 @@ class Row:
 TABLE = (
     Row("answered", answered, "–", "done", "completed", PART),
     Row("the buyer cancels", cancelled, "buyer", "–", "cancelled", PART),
-    Row("the client of an attached job hangs up", hung_up, "buyer", "–", "cancelled", PART, attached=True),
+    Row("the client of an attached job disconnects", hung_up, "buyer", "–", "cancelled", PART, attached=True),
     Row("the engine says the request is bad", failing("bad_request", Fault.BUYER), "buyer", "–", "failed", PART),
     Row("the engine or worker fails", failing("engine_failed", Fault.HOST), "host", "failed", NEXT, PART),
     Row("the engine says it is busy (429, 503)", failing("engine_busy", Fault.CAPACITY), "capacity", "–", NEXT, PART),
-    Row("the engine can't go on from another host's frames", can_not_go_on, "–", "–", NEXT, NOTHING),
-    Row("the host is silent for longer than is its way", fell_silent, "host", "lost", NEXT, PART),
-    Row("its link drops and is not back in time", dropped, "host", "lost", NEXT, PART),
+    Row("the engine can't continue another host's frames", can_not_go_on, "–", "–", NEXT, NOTHING),
+    Row("the host is silent for longer than is normal for it", fell_silent, "host", "lost", NEXT, PART),
+    Row("its link drops and does not come back in time", dropped, "host", "lost", NEXT, PART),
     Row("its link comes back without the job", came_back_empty, "host", "lost", NEXT, PART),
-    Row("more text or tokens than the job may have", too_much, "host", "failed", NEXT, PART),
-    Row("signature or running hash do not match the frames", other_hash, "host", "failed", NEXT, NOTHING),
+    Row("it sends more text or tokens than the job may have", too_much, "host", "failed", NEXT, PART),
+    Row("its signature or running hash does not match the frames", other_hash, "host", "failed", NEXT, NOTHING),
     Row("nobody finished it before its deadline", too_late, "capacity", "–", "expired", PART),
-    Row("all that could go on stay busy for `broken_wait_s`", nobody_free, "capacity", "–", "failed", PART),
+    Row("all hosts that could continue stay busy for `broken_wait_s`", nobody_free, "capacity", "–", "failed", PART),
     Row("most hosts fall silent at once", all_silent, "–", "–", "stays with its host", PART),
-    Row("the coordinator stood still", stood_still, "–", "–", "stays with its host", PART),
+    Row("the coordinator hung", stood_still, "–", "–", "stays with its host", PART),
     Row("the coordinator restarted under an attached job", restarted, "coordinator", "–", "failed", NOTHING, True, True),
-    Row("the coordinator restarted, and the worker let go of frames", frames_gone, "coordinator", "–",
-        "begins anew", NOTHING, again=True),
+    Row("the coordinator restarted, and the worker no longer has the frames", frames_gone, "coordinator", "–",
+        "restarts", NOTHING, again=True),
     Row("the job came too late, or with a wrong prefix", failing("deadline", Fault.COORDINATOR), "coordinator", "–",
         "failed", PART),
 )  # fmt: skip
@@ -252,7 +252,7 @@ class TestTable:
             ends = state
             if state == "running":
                 went_on = job.host_id != scene.host_id
-                ends = NEXT if went_on and job.frames else "begins anew" if job.restarts else "stays with its host"
+                ends = NEXT if went_on and job.frames else "restarts" if job.restarts else "stays with its host"
                 deliver(core, job, 1)
                 await complete(core, job, finish_reason="stop", usage=Usage(0, 1))
             before, after = scene.before[scene.host_id], scene.outcomes(scene.host_id)
