@@ -1,23 +1,21 @@
 """A hostile page in a real browser on the owner's machine: it can neither do nor learn anything; a link to us still opens."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser
 
 from comptoir.dispatch.onboard import add_host
 from comptoir.hosts import NewHost
 from comptoir.link import ModelOffer
 from tests.post import Post, open_post
+from tests.web.conftest import REBOUND
 
-pytestmark = pytest.mark.browser
-
-REBOUND = "evil.example"
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 ATTACKS = """async ([base, ws]) => {
   const host = JSON.stringify({gpu: "x", models: ["m"], price_per_token: 0, endpoint_url: "https://evil.example/infer"});
@@ -88,25 +86,18 @@ async def hostile_server(address: str, target: str) -> AsyncIterator[str]:
         yield f"http://{address}:{server.sockets[0].getsockname()[1]}"
 
 
-@asynccontextmanager
-async def browser_page(chromium: str) -> AsyncIterator[Page]:
-    """Open an empty page; `REBOUND` is a name of somebody else's that was pointed at this machine."""
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    arguments.append(f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1")
-    async with async_playwright() as driver:
-        browser = await driver.chromium.launch(executable_path=chromium, args=arguments)
-        yield await (await browser.new_context()).new_page()
-        await browser.close()
-
-
 async def untouched(post: Post) -> bool:
     """Tell whether nobody registered and nothing was bought."""
     hosts, users = len(post.core.fleet), await post.core.identity.list_users(limit=10)
     return (hosts, users[1], await post.core.db.fetch("SELECT count(*) FROM jobs")) == (1, 2, [(0,)])
 
 
-async def test_a_hostile_page_does_nothing_and_learns_nothing(tmp_path: Path, chromium: str) -> None:
-    async with open_post(tmp_path, infernet_anonymous="loopback") as post, browser_page(chromium) as page:
+async def test_a_hostile_page_does_nothing_and_learns_nothing(tmp_path: Path, browser: Browser) -> None:
+    async with (
+        open_post(tmp_path, infernet_anonymous="loopback") as post,
+        await browser.new_context() as context,
+        await context.new_page() as page,
+    ):
         await add_host(post.core, NewHost(gpu="A100", models=(ModelOffer("m", ["chat"]),)))
         socket = f"ws://{urlsplit(post.url).netloc}/link"
 

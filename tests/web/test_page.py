@@ -1,21 +1,22 @@
 """The page in a real browser: it shows what is there, streams an answer, and asks no other machine for anything."""
 
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, async_playwright
+import pytest_asyncio
+from playwright.async_api import Browser, Page
 
 from comptoir.dialects import DIALECTS
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import add_host
 from comptoir.hosts import NewHost
 from comptoir.link import ContainerCard, ModelOffer
+from comptoir.web import shop
 from tests.post import Post, open_post
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 WAIT_MS = 15_000
 
@@ -29,17 +30,26 @@ class Seen:
     complaints: list[str] = field(default_factory=list)
 
 
-@pytest.fixture
-async def seen(tmp_path: Path, chromium: str) -> AsyncIterator[Seen]:
+async def with_a_clock_to_move(page: Page) -> None:
+    """Load the page anew, over a clock that `five_seconds_pass` moves on."""
+    await page.clock.install()
+    await page.reload()
+
+
+async def five_seconds_pass(page: Page) -> None:
+    """Let the page's own clock pass the time after which it looks for news."""
+    await page.clock.fast_forward(5_000)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def seen(tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Seen]:
     """Open the page of a post with one real worker; whatever the browser complains of fails the test."""
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    monkeypatch.setattr(shop, "FRESH_S", 0.0)  # The page's first look after a change shows it.
     async with (
         open_post(tmp_path) as post,
         post.worker(options={"per_s": 200.0, "tokens": 40}),
-        async_playwright() as driver,
+        await browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark") as context,
     ):
-        browser = await driver.chromium.launch(executable_path=chromium, args=arguments)
-        context = await browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
         page = await context.new_page()
         found = Seen(post, page)
         # "verbose" is Chromium's advice on markup, here that the viewer's password field could name its purpose.
@@ -50,7 +60,6 @@ async def seen(tmp_path: Path, chromium: str) -> AsyncIterator[Seen]:
         page.on("response", lambda one: one.status < 400 or found.complaints.append(f"{one.status}: {one.url}"))
         await page.goto(post.url + "/")
         yield found
-        await browser.close()
 
 
 class TestPage:
@@ -116,8 +125,10 @@ class TestPage:
         assert "$" in facts and await page.is_visible("#receipt"), "what had arrived is paid for, and receipted"
 
     async def test_a_new_host_appears_by_itself_and_can_be_chosen(self, seen: Seen) -> None:
+        await with_a_clock_to_move(seen.page)
         new = NewHost(gpu="<b>A100</b>", models=(ModelOffer("a<i>b", ["chat"]),))
         await add_host(seen.post.core, new)
+        await five_seconds_pass(seen.page)
 
         await seen.page.locator("[data-host]").nth(1).wait_for(timeout=WAIT_MS)
         await seen.page.locator('#model option[value="a<i>b"]').wait_for(state="attached", timeout=WAIT_MS)
@@ -126,10 +137,12 @@ class TestPage:
         assert seen.complaints == []
 
     async def test_a_new_container_appears_by_itself_with_the_command_that_buys_a_run(self, seen: Seen) -> None:
+        await with_a_clock_to_move(seen.page)
         assert await seen.page.locator("#run").is_hidden()
         card = ContainerCard("Says it <b>louder</b>.")
         offers = (ModelOffer("shout", ["container"], price_out_uusd_per_mtok=2_000_000_000, container=card),)
         await add_host(seen.post.core, NewHost(gpu="H100", models=offers))
+        await five_seconds_pass(seen.page)
 
         row = seen.page.locator("[data-container=shout]")
         await row.wait_for(timeout=WAIT_MS)
