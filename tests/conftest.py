@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -14,6 +15,11 @@ import pytest
 from comptoir.app import GC_THRESHOLDS, RECURSION_LIMIT
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Table, ddl, open_database
+
+# Each test process and the hundreds that tests start would compile all they import anew where the shell forbids to keep it: half
+# of what such a start costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Machines here are noisy: an example is never too slow, only wrong.
 hypothesis.settings.register_profile("comptoir", deadline=None)
