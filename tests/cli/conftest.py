@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from comptoir.cli.api import Api
 from comptoir.cli.main import program
 from comptoir.cli.quickstart import Quickstart, read_quickstart
 from tests.house.tree import ROOT
@@ -21,6 +22,14 @@ from tests.house.tree import ROOT
 ENGINE = "bench.trivial_engine:TrivialEngine"
 WITHIN_S = 60.0
 """Most seconds for anything a test waits for: far more than it takes, on a machine that does much else."""
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait until *true* says so."""
+    deadline_s, pause = time.monotonic() + WITHIN_S, threading.Event()
+    while not true():
+        assert time.monotonic() < deadline_s, "it did not come true"
+        pause.wait(0.02)
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -77,6 +86,10 @@ class Program:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait until it ends by itself, and has said all; return the exit code."""
         code = self.process.wait(WITHIN_S)
         self._reader.join(WITHIN_S)
         return code
@@ -115,6 +128,24 @@ class Up(Program):
         found = read_quickstart(self.data)
         assert found is not None
         return found
+
+
+def as_buyer(up: Up) -> dict[str, str]:
+    """Return the environment of a client that buys there."""
+    known = up.quickstart
+    return clean_environment(COMPTOIR_URL=known.url, COMPTOIR_KEY=known.key)
+
+
+def worker_pid(up: Up) -> int:
+    """Return the process id of the local worker: the only child of the coordinator."""
+    (pid,) = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
+    return int(pid)
+
+
+def known_but_not_here(api: Api, model: str) -> None:
+    """Register a host of *model* that never links: who asks for it waits in line."""
+    machine = {"gpu": "none", "models": [model], "price_per_token": 0.0, "backend": "other"}
+    api.call("POST", "/hosts/register", body=machine)
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,7 @@ class TestHost:
 
     def test_an_infernet_config_is_served(self, post: Up, tmp_path: Path, programs: Start) -> None:
         with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as container:
-            threading.Thread(target=container.serve_forever, daemon=True).start()
+            threading.Thread(target=container.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
             url = f"http://127.0.0.1:{container.server_port}"
             config = tmp_path / "config.json"
             config.write_text(f'{{"manage_containers": false, "containers": [{{"id": "shout", "url": "{url}"}}]}}')

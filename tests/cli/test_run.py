@@ -1,6 +1,7 @@
 """``comptoir run``: against the real thing, and against servers that misbehave."""
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,14 +14,10 @@ import pytest
 from comptoir.cli.api import Api
 from comptoir.cli.screen import harmless
 from comptoir.cli.target import Target
-from tests.cli.conftest import ENGINE, Invoke, Program, Up, clean_environment
+from tests.cli.conftest import Invoke, Program, Up, as_buyer, known_but_not_here, until, worker_pid
+from tests.cli.gate import FRAMES, OPEN, PROMPT, Gate, told
 
 Start = Callable[..., Any]
-
-
-def as_buyer(up: Up) -> dict[str, str]:
-    known = up.quickstart
-    return clean_environment(COMPTOIR_URL=known.url, COMPTOIR_KEY=known.key)
 
 
 class TestRun:
@@ -58,81 +55,6 @@ class TestRun:
         assert "good" in ask("receipt", "verify", "r.json", "--keys", "k.json").output
         assert ask("receipt", "verify", "r.json").exit_code == 0
 
-    def test_ctrl_c_cancels_and_says_what_it_cost(self, tmp_path: Path, programs: Start) -> None:
-        up = programs(Up, tmp_path, engine=ENGINE + ",per_s=50,tokens=5000").ready()
-        run = programs(Program, "run", "--max-tokens", "5000", "hi", cwd=tmp_path, env=as_buyer(up))
-        # A line ends only with the answer: what flows can be seen in the books.
-        api = Api(Target(up.quickstart.url, up.quickstart.key, ""))
-        deadline = threading.Event()
-        for _ in range(600):
-            jobs = api.get("/house/jobs").json()["jobs"]
-            if jobs and jobs[0]["completion_tokens"] > 3:
-                break
-            deadline.wait(0.05)
-
-        assert run.stop(signal.SIGINT) == 130
-        assert "■ cancelled" in run.text
-        assert "Traceback" not in run.text
-        (job,) = api.get("/house/jobs").json()["jobs"]
-        assert job["state"] == "cancelled"
-        assert 3 < job["completion_tokens"] < 5000
-        assert api.get("/house/me").json()["account"]["held_uusd"] == 0
-
-    def test_an_open_answer_survives_the_drain(self, tmp_path: Path, programs: Start) -> None:
-        up = programs(Up, tmp_path, engine=ENGINE + ",per_s=50,tokens=5000").ready()
-        run = programs(Program, "run", "--json", "--max-tokens", "100", "hi", cwd=tmp_path, env=as_buyer(up))
-        api = Api(Target(up.quickstart.url, up.quickstart.key, ""))
-        waiting = threading.Event()
-        while not api.get("/house/jobs").json()["jobs"]:
-            waiting.wait(0.05)
-
-        up.process.send_signal(signal.SIGTERM)
-
-        up.until("draining: 1 open answers finish first")
-        assert up.process.wait(60) == 0
-        run.process.wait(60)
-        run._reader.join(60)
-        assert run.text.count("tok") >= 100, run.text
-
-    def test_a_second_signal_does_not_wait_for_it(self, tmp_path: Path, programs: Start) -> None:
-        up = programs(Up, tmp_path, "--set", "drain_s=600", engine=ENGINE + ",per_s=50,tokens=50000").ready()
-        run = programs(
-            Program, "run", "--reconnect", "0", "--max-tokens", "50000", "hi", cwd=tmp_path, env=as_buyer(up)
-        )
-        api = Api(Target(up.quickstart.url, up.quickstart.key, ""))
-        waiting = threading.Event()
-        while not api.get("/house/jobs").json()["jobs"]:
-            waiting.wait(0.05)
-
-        up.process.send_signal(signal.SIGINT)
-        up.until("draining: 1 open answers finish first")
-
-        assert up.stop(signal.SIGINT) == 0
-        assert "Traceback" not in up.text, up.text
-        assert run.process.wait(60) == 3
-        # What was open is found again by the next start, which ends it and gives the rest of its hold back.
-        again = programs(Up, tmp_path).ready()
-        api = Api(Target(again.quickstart.url, again.quickstart.key, ""))
-        assert api.get("/house/me").json()["account"]["held_uusd"] == 0
-        operator = Api(Target(again.quickstart.url, again.quickstart.admin_key, ""))
-        assert operator.get("/house/audit").json()["differences"] == []
-
-    def test_who_waits_in_line_does_not_hold_up_the_stop(self, tmp_path: Path, programs: Start) -> None:
-        up = programs(Up, tmp_path, "--set", "drain_s=600").ready()
-        state = ("--state", str(tmp_path / "gone"))
-        gone = programs(Program, "host", *state, "--engine", ENGINE + ",model=gone", cwd=tmp_path, env=as_buyer(up))
-        gone.until("connected, taking jobs")
-        gone.stop()
-        run = programs(Program, "run", "--reconnect", "0", "--model", "gone", "hi", cwd=tmp_path, env=as_buyer(up))
-        api = Api(Target(up.quickstart.url, up.quickstart.key, ""))
-        waiting = threading.Event()
-        while not api.get("/house/jobs").json()["jobs"]:
-            waiting.wait(0.05)
-
-        assert up.stop() == 0
-        assert "Traceback" not in up.text, up.text
-        assert run.process.wait(60) != 0
-
     @pytest.mark.parametrize(
         ("arguments", "code", "words"),
         [
@@ -150,14 +72,74 @@ class TestRun:
         assert words in result.output
 
 
+def delivered(api: Api) -> list[int]:
+    """Return how many tokens each job has delivered, the newest first."""
+    return [job["completion_tokens"] for job in api.get("/house/jobs").json()["jobs"]]
+
+
+class TestStop:
+    """What becomes of open answers when their coordinator is told to stop."""
+
+    def start(self, folder: Path, programs: Start, gate: Gate) -> tuple[Up, Api]:
+        up = programs(Up, folder, "--set", "drain_s=600", "--set", "lease_s=600", engine=gate.engine).ready()
+        return up, Api(Target(up.quickstart.url, up.quickstart.key, ""))
+
+    def ask(self, folder: Path, programs: Start, up: Up, *more: str) -> Program:
+        run: Program = programs(Program, "run", *more, PROMPT, cwd=folder, env=as_buyer(up))
+        return run
+
+    def test_an_open_answer_survives_the_drain_and_who_waits_in_line_does_not_hold_it_up(
+        self, tmp_path: Path, programs: Start
+    ) -> None:
+        gate = Gate(tmp_path)
+        up, api = self.start(tmp_path, programs, gate)
+        answered = self.ask(tmp_path, programs, up)
+        until(lambda: delivered(api) == [OPEN])
+        known_but_not_here(api, "gone")
+        waiting = self.ask(tmp_path, programs, up, "--reconnect", "0", "--model", "gone")
+        until(lambda: delivered(api) == [0, OPEN])
+
+        up.process.send_signal(signal.SIGTERM)
+
+        up.until("draining: 1 open answers finish first")
+        gate.open()
+        assert up.ended() == 0
+        answered.ended()  # What it cost nobody is left to say.
+        assert told(answered.text) == list(range(FRAMES)), answered.text
+        assert waiting.ended() != 0
+        assert "Traceback" not in up.text, up.text
+
+    def test_a_second_signal_does_not_wait_for_it(self, tmp_path: Path, programs: Start) -> None:
+        gate = Gate(tmp_path)
+        up, api = self.start(tmp_path, programs, gate)
+        run = self.ask(tmp_path, programs, up, "--reconnect", "0")
+        until(lambda: delivered(api) == [OPEN])
+
+        up.process.send_signal(signal.SIGINT)
+        up.until("draining: 1 open answers finish first")
+
+        up.process.send_signal(signal.SIGINT)
+        assert run.ended() == 3
+        # The worker would be given some seconds for an answer that has nowhere to go.
+        os.kill(worker_pid(up), signal.SIGKILL)
+        assert up.ended() == 0
+        assert "Traceback" not in up.text, up.text
+        # What was open is found again by the next start, which ends it and gives the rest of its hold back.
+        again = programs(Up, tmp_path, "--no-worker")
+        again.until("ready in")
+        api = Api(Target(again.quickstart.url, again.quickstart.key, ""))
+        assert api.get("/house/me").json()["account"]["held_uusd"] == 0
+        operator = Api(Target(again.quickstart.url, again.quickstart.admin_key, ""))
+        assert operator.get("/house/audit").json()["differences"] == []
+
+
 class TestDemo:
     def test_a_first_start_answers_about_itself(self, tmp_path: Path, programs: Start) -> None:
         up = Program("up", "--port", "0", "--data", str(tmp_path / "data"), "--no-discover", cwd=tmp_path)
         try:
             up.until("with the OpenAI SDK")
             run = programs(Program, "run", "--data", str(tmp_path / "data"), "What is Comptoir?", cwd=tmp_path)
-            assert run.process.wait(60) == 0
-            run._reader.join(60)
+            assert run.ended() == 0
         finally:
             up.end()
 
@@ -203,7 +185,7 @@ def odd() -> Iterator[tuple[type[Odd], str]]:
     """A class to put answers on, and the address that gives them."""
     kind = type("OddNow", (Odd,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield kind, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

