@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,8 @@ def peers_of(core: Core) -> Cluster:
 @contextlib.asynccontextmanager
 async def coordinator(folder: Path, *, database: str, bus: str, **settings: Any) -> AsyncIterator[tuple[Core, str]]:
     """Run one coordinator; all in *folder* share the signing key."""
-    chosen = Settings(data=str(folder / "data"), database=database, bus=bus, port=0, drain_s=2.0, **settings)
+    cheap = {"drain_s": 0.0, "argon2_memory_kib": 8, "argon2_passes": 1}
+    chosen = Settings(data=str(folder / "data"), database=database, bus=bus, port=0, **(cheap | settings))
     async with open_core(chosen) as core, running(core) as url:
         yield core, url
 
@@ -75,6 +77,9 @@ async def open_posts(folder: Path, *, database: str, bus: str, count: int = 2, *
         posts = Posts(
             [Post(core, url, buyer.user.id, buyer.key, admin.key, folder, forged=True) for core, url in cores], folder
         )
-        await posts.until(lambda: all(len(peers_of(core).board.here) == count - 1 for core in posts.cores))
+        # Each knew of those before it when it began; those would hear of it at their next sign of life, up to a second later.
+        for core, later in itertools.permutations(posts.cores, 2):
+            await peers_of(core).ensure_known(later.node_id)
+        assert all(len(peers_of(core).board.here) == count - 1 for core in posts.cores)
         yield posts
         assert posts.forged or await audit(first.db) == []

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from comptoir.app import open_core
-from comptoir.cluster import NotAlone
+from comptoir.cluster import NotAlone, single
 from comptoir.kit.folderlock import FolderLock, FolderTaken
 from comptoir.kit.ids import new_id
-from comptoir.nodes import Nodes
+from comptoir.nodes import NODE_SILENT_S, Nodes
 from comptoir.settings import Settings
 
 
@@ -22,10 +22,13 @@ class TestAlone:
         async with open_core(settings):
             pass
 
-    async def test_a_second_coordinator_on_the_database_is_refused(self, tmp_path: Path, postgres_address: str) -> None:
+    async def test_a_second_coordinator_on_the_database_is_refused(
+        self, tmp_path: Path, postgres_address: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         first = Settings(data=str(tmp_path / "a"), database=postgres_address)
         second = Settings(data=str(tmp_path / "b"), database=postgres_address)
         async with open_core(first):
+            monkeypatch.setattr(single, "NODE_SILENT_S", -single.BEAT_S)  # It is looked at twice.
             with pytest.raises(NotAlone, match="--bus"):
                 async with open_core(second):
                     raise AssertionError("it was let in")
@@ -35,6 +38,9 @@ class TestAlone:
         async with open_core(settings) as core:
             dead = Nodes(core.db, new_id())
             await dead.join(version="x")
+            # Its silence is nearly over.
+            older = "UPDATE nodes SET seen_ms = seen_ms - ? WHERE id = ?"
+            await core.db.run(lambda tx: tx.execute(older, [int(NODE_SILENT_S * 1000) - 500, dead.node_id]))
         async with open_core(settings) as core:
             assert [node.id for node in await core.nodes.others()] == []
 
@@ -50,7 +56,7 @@ class TestAlone:
         lock.take()
         lock.note(killed.node_id)
         lock.release()
-        monkeypatch.setattr("comptoir.cluster.single.NODE_SILENT_S", -10.0)  # Whoever has to wait is refused.
+        monkeypatch.setattr(single, "NODE_SILENT_S", -10.0)  # Whoever has to wait is refused.
 
         async with open_core(settings) as core:
             assert await core.nodes.others() == []

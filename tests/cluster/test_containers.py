@@ -211,7 +211,7 @@ class TestOwner:
             job_id = bytes.fromhex(job.replace("-", ""))
             owner = shop.nodes[1].core
             await shop.posts.until(lambda: job_id in owner.jobs.queue)
-            again = fall_silent(shop.posts[1])
+            again = await fall_silent(shop.posts[1])
             taking = [shop.nodes[0].core, shop.nodes[2].core]
             await shop.posts.until(lambda: any(core.jobs.live.get(job_id) for core in taking), within_s=15)
 

@@ -11,7 +11,7 @@ from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.errors import TooManyJobs
 from comptoir.dispatch.submit import submit
 from comptoir.identity import OwnerKind
-from tests.cluster.posts import Posts, open_posts
+from tests.cluster.posts import Posts, open_posts, peers_of
 from tests.cluster.test_any_coordinator import calling, order, read
 from tests.redis_server import RedisServer
 
@@ -34,6 +34,8 @@ class TestMetrics:
 
 class TestTotals:
     async def test_what_ended_anywhere_is_counted_everywhere(self, posts: Posts) -> None:
+        # What ended before a coordinator was first heard of counts as ended before it began.
+        await posts.until(lambda: all(peers_of(core).sharing._heard for core in posts.cores))
         async with posts[1].worker():
             await posts.until_seen(posts[0], free=8)
             for number in range(6):
