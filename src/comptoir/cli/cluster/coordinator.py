@@ -105,7 +105,7 @@ class Coordinator(ClusterProcess):
             async with asyncio.timeout(within_s):
                 reader, writer = await asyncio.open_connection(*self.address)
                 try:
-                    writer.write(b"GET /house/status HTTP/1.1\r\nHost: comptoir\r\nConnection: close\r\n\r\n")
+                    writer.write(b"GET /house/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                     return b'"status":"open"' in await reader.read()
                 finally:
                     writer.close()
