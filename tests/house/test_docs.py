@@ -11,7 +11,17 @@ INTERNAL = {"venv-run", "venv-dev"}
 """Steps of other words, not for people."""
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s#]+)(?:#[^)]*)?\)")
+LINK_TEXT = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+ANCHORED = re.compile(r"\]\(([^)\s#]*)#([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+
+
+PROSE_CHARS_MAX = 120
+"""Longest line of prose in Markdown; tables, code, headings and a link that can't be broken may be longer."""
+
+FROM_BEFORE = re.compile(r"docs/decisions/00[0-2]\d-|demo_model/corpus/")
+"""Decisions from before the limit, which are never edited, and the demo model's training text, whose lines are its answers."""
 
 
 def unexplained(makefile: str) -> list[str]:
@@ -32,6 +42,37 @@ def dead_links(path: str, text: str) -> list[str]:
     folder = (tree.ROOT / path).parent
     targets = LINK.findall(FENCE.sub("", text))
     return [target for target in targets if "://" not in target and not (folder / target).exists()]
+
+
+def long_prose(text: str) -> list[int]:
+    """Return the numbers of the lines of prose that are too long and could be wrapped."""
+    found, fence = [], ""
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.strip()
+        if fence:
+            fence = "" if words.startswith(fence) else fence
+        elif words.startswith(("```", "~~~")):
+            fence = words[:3]
+        elif len(line) > PROSE_CHARS_MAX and not words.startswith(("|", "#", "![", "<!--")) and " " in words[2:]:
+            found.append(number)
+    return found
+
+
+def anchor_of(heading: str) -> str:
+    """Return what a link to *heading* says after ``#``, as GitHub spells it."""
+    return re.sub(r"[^\w\- ]", "", LINK_TEXT.sub(r"\1", heading).strip().lower()).replace(" ", "-")
+
+
+def lost_anchors(path: str, text: str) -> list[str]:
+    """Return the links of a Markdown file to parts of pages that have no such heading."""
+    lost = []
+    for target, anchor in ANCHORED.findall(FENCE.sub("", text)):
+        page = (tree.ROOT / path).parent / target if target else tree.ROOT / path
+        if "://" in target or not page.exists() or page.suffix != ".md":
+            continue
+        if anchor not in {anchor_of(heading) for heading in HEADING.findall(FENCE.sub("", page.read_text()))}:
+            lost.append(f"{target}#{anchor}")
+    return lost
 
 
 class TestMakefile:
@@ -91,3 +132,42 @@ class TestLinks:
     )
     def test_a_dead_link_is_found(self, text: str, dead: list[str]) -> None:
         assert dead_links("README.md", text) == dead
+
+    def test_every_part_that_a_link_names_has_its_heading(self) -> None:
+        pages = [path for path in tree.files() if path.endswith(".md")]
+        lost = {path: lost_anchors(path, (tree.ROOT / path).read_text()) for path in pages}
+
+        assert {path: links for path, links in lost.items() if links} == {}
+
+    @pytest.mark.parametrize(
+        ("text", "lost"),
+        [
+            ("[a](CONTRIBUTING.md#nowhere)", ["CONTRIBUTING.md#nowhere"]),
+            ("[a](#nothing-here)\n\n## Something here\n", ["#nothing-here"]),
+            ("[a](CONTRIBUTING.md#commits)", []),
+        ],
+    )
+    def test_a_lost_part_is_found(self, text: str, lost: list[str]) -> None:
+        assert lost_anchors("README.md", text) == lost
+
+
+class TestProse:
+    def test_every_line_can_be_read_without_scrolling(self) -> None:
+        pages = [path for path in tree.files() if path.endswith(".md") and not FROM_BEFORE.match(path)]
+        long = {path: long_prose((tree.ROOT / path).read_text()) for path in pages}
+
+        assert len(pages) > 30
+        assert {path: lines for path, lines in long.items() if lines} == {}
+
+    @pytest.mark.parametrize(
+        ("text", "lines"),
+        [
+            ("word " * 24 + "\n" + "word " * 25, [2]),
+            ("- " + "word " * 30, [1]),
+            ("| " + "word | " * 30, []),
+            ("```\n" + "word " * 30 + "\n```\n" + "word " * 30, [4]),
+            ("- https://example.com/" + "a" * 120, []),
+        ],
+    )
+    def test_a_long_line_is_found(self, text: str, lines: list[int]) -> None:
+        assert long_prose(text) == lines

@@ -32,62 +32,66 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: Annotated[str, Meta(min_length=1, max_length=4096)] = "comptoir-data"
     """Folder for database, signing key and quickstart.env; created with mode 0700."""
     database: Annotated[str, Meta(max_length=4096, pattern=r"^$|^sqlite:.+|^postgres(ql)?://.+")] = ""
-    """Empty: SQLite file comptoir.db in the data folder. Else sqlite:PATH or postgresql://USER:PASSWORD@HOST/NAME."""
+    """Empty: SQLite file comptoir.db in the data folder. Otherwise sqlite:PATH or
+    postgresql://USER:PASSWORD@HOST/NAME."""
     bus: Annotated[str, Meta(max_length=4096, pattern=r"^$|^(rediss?|valkeys?|unix)://.+")] = ""
-    """Empty: this coordinator is alone on its database. Else the Redis or Valkey that several coordinators of one trading post
-    share: redis://:PASSWORD@HOST:PORT/NUMBER, rediss:// for TLS, or unix:///PATH. Needs PostgreSQL."""
+    """Empty: this coordinator is alone on its database. Otherwise the Redis or Valkey shared by the coordinators of one
+    trading post: redis://:PASSWORD@HOST:PORT/NUMBER, rediss:// for TLS, or unix:///PATH. Needs PostgreSQL."""
     public_url: Annotated[str, Meta(max_length=1024, pattern=r"^$|^https?://[^\s/]+(/[^\s]*)?$")] = ""
-    """Address buyers reach this server at, for links in answers and pages; empty uses the request's own Host."""
+    """Address at which buyers reach this server, for links in answers and pages; if empty, the request's own Host is
+    used."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least level of log lines written to standard error."""
+    """Lowest level of log lines written to standard error."""
     log_format: Literal["text", "json"] = "text"
-    """Lines for people (text) or one JSON object a line for collectors (json)."""
+    """Log lines for people (text), or one JSON object per line for collectors (json)."""
     cors_origins: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
-    """Browser origins whose pages may call the API, with a key, or * for all. None by default: what a browser asks for a foreign
-    page is refused. Comma-separated in the environment."""
+    """Browser origins whose pages may call the API, with a key, or * for all. None by default: whatever a browser
+    requests for a foreign page is refused. Comma-separated in the environment."""
     server_names: Annotated[tuple[ServerName, ...], Meta(max_length=64)] = ()
-    """Names and addresses (without port) that this server is reached by, beside loopback's and public_url's; a request whose Host
-    header says another is refused. Listening on loopback this always holds (against DNS rebinding), so name here what a proxy on
-    this machine passes on; on a network it holds where there are names. * is any. Comma-separated in the environment."""
+    """Names and addresses (without port) by which this server is reached, in addition to loopback's and public_url's; a
+    request whose Host header names another is refused. On loopback this always applies (against DNS rebinding), so list
+    the names that a proxy on this machine passes on; on a network it applies if any are listed. * is any. Comma-
+    separated in the environment."""
     trusted_proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
-    """Addresses or networks (CIDR) whose X-Forwarded-For is believed; anybody else could choose the address that rate
-    limits see. Comma-separated in the environment."""
+    """Addresses or networks (CIDR) whose X-Forwarded-For is believed; from anybody else it would let the sender choose
+    the address that rate limits see. Comma-separated in the environment."""
     health_cache_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 1.0
     """How long a health check's result is reused, seconds, so that GET /health is never slow."""
     kinds: Annotated[tuple[KindTarget, ...], Meta(max_length=64)] = ()
-    """Kinds of work that are sold beside the built-in ones, each as package.module:Class (docs/adding/a-kind.md). The same for
-    all coordinators of a post. Comma-separated in the environment."""
+    """Kinds of work that are sold in addition to the built-in ones, each as package.module:Class
+    (docs/adding/a-kind.md). The same for all coordinators of a post. Comma-separated in the environment."""
     hosts_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
-    """Most registered hosts; registration beyond it is refused. Each costs about 2 KiB of memory."""
+    """Maximum number of registered hosts; further registrations are refused. Each costs about 2 KiB of memory."""
     routing: Annotated[str, Meta(max_length=64)] = "balanced"
     """How a free host is chosen: balanced, cheapest, fastest, round_robin, equal_weighted, weighted_round_robin,
     least_connections or least_response_time."""
 
     # -- money ---------------------------------------------------------------------------------------------------------
     fee_bps: Annotated[int, Meta(ge=0, le=10_000)] = 1_200
-    """The platform's part of each settled amount, basis points (1200 = 12 %), rounded down in the host's favour."""
+    """The operator's share of each settled amount, basis points (1200 = 12 %), rounded down in the host's favour."""
     signup_credits_uusd: Annotated[int, Meta(ge=0, le=10**12)] = 1_000_000
     """Promotion for a new user, micro-dollars; 1,000,000 are 100 credits, as the published reference shows."""
     charge_for_broken_answers: bool = True
-    """An answer that ends before its end, because its host was lost and none could go on: pay what arrived (true), or
-    nothing, which its hosts then do not earn (false)."""
+    """What an answer costs if its host was lost and none could continue it: what arrived (true), or nothing, in which
+    case its hosts earn nothing either (false)."""
 
     # -- limits --------------------------------------------------------------------------------------------------------
     body_bytes_max: Annotated[int, Meta(ge=KIB, le=GIB)] = 32 * MIB
-    """Largest request body, bytes; multi-megabyte prompts and base64 images fit, memory of one request stays known."""
+    """Largest request body, bytes; multi-megabyte prompts and base64 images fit, and the memory of one request stays
+    bounded."""
     prompt_bytes_max: Annotated[int, Meta(ge=1, le=GIB)] = 16 * MIB
     """Largest prompt (all text of a job's input together), bytes of UTF-8; at most body_bytes_max."""
     answer_bytes_max: Annotated[int, Meta(ge=KIB, le=GIB)] = 32 * MIB
     """Largest answer of one job, bytes; a host that sends more fails the attempt. Bounds the frame buffer."""
     max_tokens_default: Annotated[int, Meta(ge=1, le=10_000_000)] = 128
-    """Tokens of an answer when the buyer does not say (published default of Infrintia: 128)."""
+    """Tokens of an answer if the buyer does not say (published default of Infrintia: 128)."""
     chat_max_tokens_default: Annotated[int, Meta(ge=1, le=10_000_000)] = 2_048
-    """Tokens of a chat answer when an OpenAI client names no bound (less where the model's context ends before): such
-    clients expect as much as it takes, and the hold has to cover it."""
+    """Tokens of a chat answer if an OpenAI client names no limit (fewer where the model's context ends earlier): such
+    clients expect as long an answer as it takes, and the hold has to cover it."""
     max_tokens_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 131_072
-    """Most tokens of an answer a buyer may ask for; bounds hold and buffer."""
+    """Most tokens of an answer that a buyer may ask for; bounds hold and buffer."""
     queue_jobs_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000_000
-    """Most jobs waiting for a host at once, all buyers together; beyond it submits answer 503 with Retry-After."""
+    """Most jobs waiting for a host at once, all buyers together; further submits get 503 with Retry-After."""
     jobs_per_buyer_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     """Most unfinished jobs of one buyer (waiting or running), so that one cannot fill the queue."""
     streams_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
@@ -95,85 +99,90 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     subscribers_per_job_max: Annotated[int, Meta(ge=1, le=100_000)] = 256
     """Most readers of one job's stream at once."""
     window_frames: Annotated[int, Meta(ge=1, le=1_000_000)] = 4_096
-    """Most unacknowledged frames of one lease; the worker stops reading its engine there (back-pressure)."""
+    """Most unacknowledged frames of one lease; at that point the worker stops reading its engine (back-pressure)."""
     link_message_bytes_max: Annotated[int, Meta(ge=64 * KIB, le=GIB)] = 80 * MIB
     """Largest message on a worker's link, bytes; holds the largest job body and the prefix of a resumed job."""
 
     # -- times ---------------------------------------------------------------------------------------------------------
     next_job_wait_s: Annotated[float, Meta(ge=0.0, le=300.0)] = 20.0
-    """How long POST /hosts/next-job is held when no job waits, seconds; below the 30 s most clients give up at."""
+    """How long POST /hosts/next-job is held when no job waits, seconds; below the 30 s after which most clients give
+    up."""
     sse_ping_s: Annotated[float, Meta(ge=0.1, le=300.0)] = 15.0
     """Longest silence on an event stream before a comment line keeps proxies from closing it, seconds."""
     lease_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 60.0
     """How long a host may hold a job without sending a frame, seconds; then the lease goes to another host."""
     hedge: bool = False
-    """When a linked host's first frame is later than its own 95th percentile, start a second host on the job; the first to
-    deliver has it, the other is stopped and not paid. Costs hosts work that nobody pays."""
+    """When a linked host's first frame is later than its own 95th percentile, start a second host on the job; the first
+    to deliver gets it, the other is stopped and not paid. Costs hosts work that nobody pays for."""
     stall_factor: Annotated[float, Meta(ge=1.0, le=1000.0)] = 8.0
-    """A linked host that is silent for so many times its own 99th percentile (between frames; before the first one, from
-    lease to first frame) loses the job to one that is free to go on; at most lease_s."""
+    """A linked host that is silent for this many times its own 99th percentile (between frames; before the first one,
+    from lease to first frame) loses the job to one that is free to continue; at most lease_s."""
     stall_floor_s: Annotated[float, Meta(ge=0.05, le=HOUR_S)] = 1.0
-    """Silence between two frames below which no host is taken for lost, however fast it was, seconds."""
+    """Silence between two frames below which no host counts as lost, however fast it was, seconds."""
     stall_first_floor_s: Annotated[float, Meta(ge=0.05, le=HOUR_S)] = 10.0
-    """The same before a host's first frame, beside the time that a slow host needs to read the prompt, seconds."""
+    """The same before a host's first frame, in addition to the time that a slow host needs to read the prompt,
+    seconds."""
     broken_wait_s: Annotated[float, Meta(ge=0.0, le=DAY_S)] = 30.0
-    """How long a stream may stand still after its host was lost, while every host that could go on is busy, seconds; then
+    """How long a stream may stall after its host was lost, while every host that could continue is busy, seconds; then
     it ends as failed."""
     pulse_s: Annotated[float, Meta(ge=0.1, le=300.0)] = 10.0
     """How often a worker sends its pulse, seconds."""
     host_silent_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 90.0
-    """A host without any sign of life for this long is not offered jobs, seconds; three of the published 30 s
+    """A host without any sign of life for this long is offered no jobs, seconds; three of the published 30 s
     heartbeats, and more than two pulses."""
     job_ttl_s: Annotated[float, Meta(ge=1.0, le=30.0 * DAY_S)] = 900.0
     """A job not finished this long after submit expires and its hold is released, seconds (AITBC default 900)."""
     push_timeout_s: Annotated[float, Meta(ge=0.1, le=HOUR_S)] = 60.0
-    """Longest wait for the first byte of a host that is pushed its jobs (endpoint_url), seconds."""
+    """Longest wait for the first byte from a host that has its jobs pushed to it (endpoint_url), seconds."""
     idempotency_ttl_s: Annotated[float, Meta(ge=MINUTE_S, le=30.0 * DAY_S)] = float(DAY_S)
     """How long an Idempotency-Key returns the first answer, seconds."""
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30
-    """Days after which prompts and answers of finished jobs are deleted, of chains of containers also what a failed one said and
-    the caller's address, and events but each owner's newest; 0 keeps them. Money and receipts are kept for ever."""
+    """Days after which prompts and answers of finished jobs are deleted (for chains of containers also what a failed
+    one said and the caller's address), and events except each owner's newest; 0 keeps them. Money and receipts are kept
+    for ever."""
     drain_s: Annotated[float, Meta(ge=0.0, le=HOUR_S)] = 10.0
     """How long a stopping server lets open streams finish before jobs are requeued, seconds."""
     drain_notice_s: Annotated[float, Meta(ge=0.0, le=HOUR_S)] = 0.0
-    """How long a stopping server still takes jobs after it has begun to say that it drains (GET /health, /house/status),
-    seconds. Behind a balancer: a little more than its check takes to notice, so that nobody is refused."""
+    """How long a stopping server still accepts jobs after it has begun to report that it drains (GET /health,
+    /house/status), seconds. Behind a balancer: a little longer than its check takes to notice, so that nobody is
+    refused."""
 
     # -- rates ---------------------------------------------------------------------------------------------------------
     requests_per_minute_per_key: Annotated[int, Meta(ge=1, le=100_000_000)] = 6_000
-    """Requests a minute of one user, all keys together."""
+    """Requests per minute of one user, all keys together."""
     requests_per_minute_per_host: Annotated[int, Meta(ge=1, le=100_000_000)] = 60_000
-    """Requests a minute of one host. More than a user's: a host that polls may bring each token in a request of its own."""
+    """Requests per minute of one host. More than a user's: a host that polls may deliver each token in a request of its
+    own."""
     requests_per_minute_per_ip: Annotated[int, Meta(ge=1, le=100_000_000)] = 600
-    """Requests a minute without a key from one address (IPv6: one /64)."""
+    """Requests per minute without a key from one address (IPv6: one /64)."""
     logins_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 20
-    """Password attempts a minute for one username, and for one address. Guards passwords and the processor: one attempt
-    costs an argon2id hash."""
+    """Password attempts per minute for one username, and for one address. Protects passwords and the processor: one
+    attempt costs an argon2id hash."""
 
     # -- infernet ------------------------------------------------------------------------------------------------------
     infernet_anonymous: Literal["off", "loopback", "any"] = "off"
-    """Who may buy through the Infernet API without a key, as its published clients do: nobody, programs on this machine (no
-    proxies, no web pages), or anybody. Jobs then belong to the caller's address, and the house pays. The quickstart (comptoir up
-    on loopback) has loopback."""
+    """Who may buy through the Infernet API without a key, as its published clients do: nobody, programs on this machine
+    (no proxies, no web pages), or anybody. Such callers are identified by IP address, and the operator pays. The
+    quickstart (comptoir up on loopback) uses loopback."""
     infernet_anonymous_uusd_per_day: Annotated[int, Meta(ge=0, le=10**12)] = 1_000_000
-    """Most that all callers without a key may spend a day (UTC) together, micro-dollars; it is given to the house account
-    unnamed day by day, and the ledger refuses what is beyond."""
+    """Most that all callers without a key may spend a day (UTC) together, micro-dollars; it is credited day by day to
+    the operator's account unnamed, and the ledger refuses anything beyond."""
     infernet_requests_per_minute: Annotated[int, Meta(ge=1, le=100_000_000)] = 60
-    """Requests a minute of one address without a key to each path of the Infernet API; Ritual's node allows 60."""
+    """Requests per minute from one address without a key to each path of the Infernet API; Ritual's node allows 60."""
     infernet_chain_id: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    """Chain that delegated requests have to be signed for; 0: none is known, and none is checked. Needs
+    """Chain for which delegated requests have to be signed; 0: none is known, and none is checked. Needs
     infernet_coordinator and comptoir[chain]."""
     infernet_coordinator: Annotated[str, Meta(max_length=42, pattern=r"^$|^0x[0-9a-fA-F]{40}$")] = ""
-    """Address of the coordinator contract that delegated requests have to be signed for."""
+    """Address of the coordinator contract for which delegated requests have to be signed."""
 
     # -- security ------------------------------------------------------------------------------------------------------
     allow_open_host_registration: bool = True
-    """Anybody may register a host, as the published reference has it; false asks for an operator's key."""
+    """Anybody may register a host, as in the published reference; false requires an operator's key."""
     allow_private_endpoint_urls: bool = False
     """Hosts may give endpoint URLs on loopback and private networks; true would let a stranger point the coordinator at
     its own neighbours."""
     allow_query_keys: bool = True
-    """Where a published API documents ?api_key=, accept it; keys in addresses end up in the logs of proxies."""
+    """Accept ?api_key= where a published API documents it; keys in addresses end up in the logs of proxies."""
     argon2_memory_kib: Annotated[int, Meta(ge=8, le=4 * MIB)] = 19_456
     """Memory of one password hash, KiB; 19,456 with two passes is OWASP's first choice for argon2id."""
     argon2_passes: Annotated[int, Meta(ge=1, le=100)] = 2
@@ -181,7 +190,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     argon2_threads_max: Annotated[int, Meta(ge=1, le=64)] = 2
     """Password hashes computed at once; bounds memory and leaves cores to the event loop."""
     key_cache_size: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
-    """Keys whose owner is remembered in memory (about 400 bytes each); others cost a database read."""
+    """Keys whose owner is cached in memory (about 400 bytes each); others cost a database read."""
 
     def data_path(self) -> Path:
         """Return the data folder as an absolute path."""
@@ -223,12 +232,12 @@ _REFERENCE_HEAD = """\
 
 Generated from `src/comptoir/settings/fields.py` (`comptoir.settings.reference()`); a test compares the two.
 
-A setting is given as a flag (`--port 9000`, or `--set fee_bps=500`), in the environment (`COMPTOIR_PORT=9000`) or in a TOML file
-(`port = 9000` in `comptoir.toml` in the data folder, or the file named by `--config` or `COMPTOIR_CONFIG`). A flag wins
-over the environment, the environment over the file, the file over the default. Names nobody knows and values out of
-bounds stop the start with a line that says which, why and where it came from. `comptoir config` prints what is in
-force. Money is in micro-dollars (10,000 are one credit), times are in seconds, sizes in bytes; a name ends in
-its unit."""
+A setting is given as a flag (`--port 9000`, or `--set fee_bps=500`), in the environment (`COMPTOIR_PORT=9000`) or in a
+TOML file (`port = 9000` in `comptoir.toml` in the data folder, or in the file named by `--config` or
+`COMPTOIR_CONFIG`). Flags win over the environment, the environment over the file, the file over the default. Unknown
+names and values out of bounds stop the start with a line that says which, why and where it came from. `comptoir config`
+prints what is in force. Money is in micro-dollars (10,000 are one credit), times are in seconds, sizes in bytes; a name
+ends in its unit."""
 
 
 @functools.cache
