@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
     async def ask(self, method: str, path: str, key: str, body: bytes = b"") -> tuple[int, bytes]:
         """Return status and body."""
         self._waiter = asyncio.get_running_loop().create_future()
-        head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\n" + (f"authorization: Bearer {key}\r\n" if key else "")
+        head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n" + (f"authorization: Bearer {key}\r\n" if key else "")
         sent = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body if body else b"\r\n"
         self._transport.write(head.encode() + sent)
         return await self._waiter

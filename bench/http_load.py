@@ -91,7 +91,9 @@ class Client(asyncio.Protocol):
 
 def post(path: str, body: bytes, *, key: str) -> bytes:
     """Spell one request."""
-    head = f"POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
+    )
     return head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body
 
 

@@ -45,7 +45,7 @@ async def hang_up_after(shop: Shop, body: dict[str, Any], *, until: bytes, wait_
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     data = msgspec.json.encode(body)
     writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
         % (shop.post.buyer_key.encode(), len(data), data)
     )
     if until:
