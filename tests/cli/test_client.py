@@ -134,7 +134,7 @@ class TestTroubles:
 
         assert result.exit_code == 4
         assert "needs a key" in result.output
-        assert "--key or COMPTOIR_KEY" in result.output
+        assert "COMPTOIR_KEY or --key-file" in result.output
 
     def test_a_wrong_key(self, invoke: Invoke, post: Up) -> None:
         result = invoke("balance", "--url", post.quickstart.url, "--key", "ck_" + "x" * 43)

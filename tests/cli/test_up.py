@@ -45,8 +45,9 @@ class TestFirstStart:
         assert f"listening   {known.url}" in post.text
         assert f'comptoir run --data {post.data} "What is Comptoir?"' in post.text
         assert f"curl -N {known.url}/v1/chat/completions" in post.text
-        assert f'OpenAI(base_url="{known.url}/v1", api_key="{known.key}")' in post.text
-        assert known.admin_key not in post.text
+        assert f'OpenAI(base_url="{known.url}/v1", api_key=os.environ["COMPTOIR_KEY"])' in post.text
+        assert f"set -a; . {post.data}/quickstart.env; set +a" in post.text
+        assert known.key not in post.text and known.admin_key not in post.text, "a log is for others to read too"
         assert "\x1b" not in post.text, "no colours where no terminal is"
 
     def test_the_worker_is_the_operators(self, post: Up) -> None:

@@ -3,6 +3,8 @@
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from comptoir.kit.money import (
     cost_half_even,
@@ -37,6 +39,12 @@ class TestRounding:
 
     def test_the_fee_is_rounded_in_the_hosts_favour(self) -> None:
         assert [fee_of(amount, 1_200) for amount in (0, 8, 9, 100)] == [0, 0, 1, 12]
+
+    @given(amount=st.integers(0, 10**15), bps=st.integers(0, 10_000))
+    def test_rounding_costs_the_operator_less_than_a_micro_dollar(self, amount: int, bps: int) -> None:
+        """docs/money.md: small jobs carry no fee, and that is all that is lost by it."""
+        fee = fee_of(amount, bps)
+        assert 0 <= amount * bps - fee * 10_000 < 10_000 and fee <= amount
 
 
 class TestSpelling:

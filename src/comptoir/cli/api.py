@@ -122,13 +122,13 @@ class Api:
     def _refused(self, status: int, body: bytes) -> Failure:
         message = _message(body) or f"HTTP status {status}"
         if status == 401:
-            hint = "give your key with --key or COMPTOIR_KEY"
+            hint = "give your key with COMPTOIR_KEY or --key-file"
             if not self.target.key:
                 return Failure(f"{self.target.url} needs a key", hint, code=Exit.KEY, status=status)
             words = f"{self.target.url} does not accept this key: {message}"
             return Failure(words, hint, code=Exit.KEY, status=status)
         if status == 403:
-            hint = "give an operator's key with --key or COMPTOIR_ADMIN_KEY" if "operator" in message else ""
+            hint = "give an operator's key with COMPTOIR_ADMIN_KEY or --key-file" if "operator" in message else ""
             return Failure(message, hint, code=Exit.KEY, status=status)
         hints = {
             402: "see what you have with 'comptoir balance'; an operator adds credit with 'comptoir deposit'",

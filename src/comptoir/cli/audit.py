@@ -10,7 +10,7 @@ from comptoir.cli.api import Api
 from comptoir.cli.config import settings_from
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import note, out, print_json, table
-from comptoir.cli.target import find_target, json_option
+from comptoir.cli.target import find_target, json_option, key_options
 from comptoir.kit.db import open_database
 from comptoir.reports import audit as audit_books
 
@@ -18,7 +18,7 @@ from comptoir.reports import audit as audit_books
 @click.command()
 @click.option("--data", metavar="FOLDER", help="Audit this data folder itself, without a server.")
 @click.option("--url", metavar="URL", help="The server [COMPTOIR_URL].")
-@click.option("--key", metavar="KEY", help="An operator's key [COMPTOIR_ADMIN_KEY].")
+@key_options("An operator's key [COMPTOIR_ADMIN_KEY]")
 @json_option
 def audit(*, data: str | None, url: str | None, key: str | None, as_json: bool) -> None:
     """Recompute the books; exit code 1 on any difference.

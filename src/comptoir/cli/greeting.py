@@ -12,7 +12,9 @@ from rich.text import Text
 from comptoir import __version__
 from comptoir.cli.board import SHIPPED, format_event
 from comptoir.cli.failure import Exit
+from comptoir.cli.quickstart import FILE_NAME
 from comptoir.cli.screen import credits, facts, harmless, price, run_price_words, state, table
+from comptoir.cli.target import DEFAULT_DATA
 from comptoir.kinds import Kinds, answers_chat
 from comptoir.settings import Settings
 
@@ -121,7 +123,7 @@ class Greeting:
                 price(one.price_out_uusd_per_mtok),
             )  # fmt: skip
         console.print(made)
-        for title, lines in snippets(url=url, key=key, model=chat, data=data):
+        for title, lines in snippets(url=url, key=self._shown(key), model=chat, data=data):
             console.print()
             console.print(Text(title, style="dim"))
             # Unwrapped, without frame or style: what is copied has to run.
@@ -129,6 +131,10 @@ class Greeting:
         console.print()
         console.print(Text("Ctrl-C drains and stops. Next: comptoir hosts · comptoir balance · comptoir --help", "dim"))
         console.print()
+
+    def _shown(self, key: str) -> str:
+        """Return *key* for a terminal; elsewhere, in a log that others may read, only where it is to be found."""
+        return key if self._console.is_terminal else ""
 
     def worker_event(self, kind: str, event: dict[str, Any], *, name: str = "the local worker") -> None:
         """Tell what a local worker says, as far as it is news."""
@@ -178,7 +184,8 @@ class Greeting:
         if chosen is not None and "run" not in self._told:
             self._told.add("run")
             self._console.print(Text(f"a run of {harmless(chosen)}, with curl", style="dim"))
-            self._console.print(Text(run_snippet(url=url, key=key, container=chosen)), soft_wrap=True)
+            snippet = run_snippet(url=url, key=self._shown(key), container=chosen)
+            self._console.print(Text(snippet), soft_wrap=True)
             self._console.print()
 
     def draining_began(self) -> None:
@@ -211,30 +218,45 @@ def run_snippet(*, url: str, key: str, container: str) -> str:
     # A host chose the name; in single quotes a shell obeys none of it.
     body = shlex.quote(json.dumps({"containers": [container], "data": {"text": "hello"}}))
     return (
-        f"curl {url}/api/jobs \\\n"
-        f"  -H 'Authorization: Bearer {key}' \\\n"
-        "  -H 'Content-Type: application/json' \\\n"
-        f"  -d {body}"
+        f"curl {url}/api/jobs \\\n  -H {_authorization(key)} \\\n  -H 'Content-Type: application/json' \\\n  -d {body}"
     )
 
 
+def _authorization(key: str) -> str:
+    """Return the header with *key* for a shell; without one as quickstart.env is loaded."""
+    return f"'Authorization: Bearer {key}'" if key else '"Authorization: Bearer $COMPTOIR_KEY"'
+
+
+def _python(key: str) -> str:
+    return f'"{key}"' if key else 'os.environ["COMPTOIR_KEY"]'
+
+
 def snippets(*, url: str, key: str, model: str, data: str) -> list[tuple[str, str]]:
-    """Return three ways to buy an answer, each as it can be pasted; *data* is empty where it is the default folder."""
-    body = f'{{"model":"{model}","stream":true,"messages":[{{"role":"user","content":"{QUESTION}"}}]}}'
+    """Return three ways to buy an answer, each as it can be pasted.
+
+    Args:
+        key: empty where it may not be shown; what is pasted then reads it from the environment, and a line before says how.
+        data: empty where it is the default folder.
+    """
+    # A host chose the name: it is quoted for the shell, and for Python as JSON.
+    messages = [{"role": "user", "content": QUESTION}]
+    body = json.dumps({"model": model, "stream": True, "messages": messages}, separators=(",", ":"))
+    loads = f"set -a; . {shlex.quote(f'{data or DEFAULT_DATA}/{FILE_NAME}')}; set +a"
     return [
+        *([] if key else [("first, the key", loads)]),
         ("in a shell", f'comptoir run {data and f"--data {shlex.quote(data)} "}"{QUESTION}"'),
         (
             "with curl",
             f"curl -N {url}/v1/chat/completions \\\n"
-            f"  -H 'Authorization: Bearer {key}' \\\n"
+            f"  -H {_authorization(key)} \\\n"
             "  -H 'Content-Type: application/json' \\\n"
-            f"  -d '{body}'",
+            f"  -d {shlex.quote(body)}",
         ),
         (
             "with the OpenAI SDK",
-            "from openai import OpenAI\n"
-            f'client = OpenAI(base_url="{url}/v1", api_key="{key}")\n'
-            f'print(client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "{QUESTION}"}}])'
+            ("" if key else "import os\n") + "from openai import OpenAI\n"
+            f'client = OpenAI(base_url="{url}/v1", api_key={_python(key)})\n'
+            f"print(client.chat.completions.create(model={json.dumps(model)}, messages={json.dumps(messages)})"
             ".choices[0].message.content)",
         ),
     ]

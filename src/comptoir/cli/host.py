@@ -21,7 +21,7 @@ from comptoir.cli.config import kinds_from
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.prices import price_callback, read_price, read_run_prices, read_unit_prices
 from comptoir.cli.screen import out
-from comptoir.cli.target import Target, find_target
+from comptoir.cli.target import Target, find_target, key_options
 from comptoir.kinds import MILLION, RUN, TOKEN_IN, TOKEN_OUT, Kinds
 from comptoir.kit.logs import set_up
 from comptoir.worker.addresses import split_addresses
@@ -50,7 +50,7 @@ NO_ENGINE_HINT = (
     multiple=True,
     help="The coordinator [COMPTOIR_URL]. Repeatable, for several of one trading post.",
 )
-@click.option("--key", metavar="KEY", help="Your own key, so that the host is yours [COMPTOIR_KEY]. Needed once.")
+@key_options("Your own key, needed once, so that the host is yours [COMPTOIR_KEY]")
 @click.option(
     "--engine",
     "engines",
@@ -146,8 +146,8 @@ def host(
 
     \b
     Examples:
-      comptoir host --url https://post.example --key ck_… --engine http://127.0.0.1:8000/v1
-      comptoir host --url https://post.example --key ck_… --engine ./qwen2.5-7b-q4.gguf --price-out 0.30
+      COMPTOIR_KEY=ck_… comptoir host --url https://post.example --engine http://127.0.0.1:8000/v1
+      comptoir host --url https://post.example --key-file key.txt --engine ./qwen2.5-7b-q4.gguf --price-out 0.30
       comptoir host --discover --price qwen2.5:7b=0.05/0.20 --slots 16
       comptoir host --engine demo --price-out 100cr
       comptoir host --engine container,id=shout,url=http://127.0.0.1:3000 --price-run shout=0.002

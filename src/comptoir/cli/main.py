@@ -50,10 +50,10 @@ EPILOG = """\
 Examples:
   comptoir up                                   a trading post on this machine
   comptoir run "Explain quantum computing."     ask it
-  comptoir host --url https://post.example --key ck_… --engine http://127.0.0.1:8000/v1
+  COMPTOIR_KEY=ck_… comptoir host --url https://post.example --engine http://127.0.0.1:8000/v1
 
 \b
-Which server: --url and --key, else COMPTOIR_URL and COMPTOIR_KEY (COMPTOIR_ADMIN_KEY for
+Which server: --url and --key-file, else COMPTOIR_URL and COMPTOIR_KEY (COMPTOIR_ADMIN_KEY for
 operators), else quickstart.env in ./comptoir-data, which 'comptoir up' writes.
 
 \b

@@ -13,6 +13,15 @@ from comptoir.cli.quickstart import FILE_NAME, Quickstart, read_quickstart
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_DATA = "comptoir-data"
 
+KEY_FILE = "comptoir.key_file"
+"""Where a context keeps what ``--key-file`` holds."""
+KEY_FILE_CHARS_MAX = 4096
+
+SEEN_BY_ALL = (
+    "a key in a command line can be read by everybody on this machine while the command runs: "
+    "set COMPTOIR_KEY, or give --key-file FILE"
+)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -25,13 +34,50 @@ class Target(NamedTuple):
     """Where both came from, when it was quickstart.env; for the person to know."""
 
 
+def key_options(words: str) -> Callable[[F], F]:
+    """Return what adds ``--key`` and ``--key-file`` to a command, which gets either as *key*."""
+
+    def add(command: F) -> F:
+        command = click.option(
+            "--key", metavar="KEY", default=None, callback=_given_key, help=f"{words}; better not here."
+        )(command)
+        return click.option(
+            "--key-file",
+            metavar="FILE",
+            type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+            is_eager=True,
+            expose_value=False,
+            callback=_key_from_file,
+            help="The same from a file; '-' is standard input.",
+        )(command)
+
+    return add
+
+
+def _key_from_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    if path is None:
+        return
+    with click.open_file(path, encoding="utf-8", errors="replace") as file:
+        words = file.read(KEY_FILE_CHARS_MAX).split()
+    if len(words) != 1:
+        raise Failure(f"{path} holds no key", "it should hold the key alone, on one line", code=Exit.USAGE)
+    context.meta[KEY_FILE] = words[0]
+
+
+def _given_key(context: click.Context, parameter: click.Parameter, key: str | None) -> str | None:
+    if key is not None:
+        click.echo(click.style(SEEN_BY_ALL, fg="yellow"), err=True)
+        return key
+    return context.meta.get(KEY_FILE)
+
+
 def server_options(command: F) -> F:
     """Add ``--url``, ``--key`` and ``--data`` to a command."""
     for option in (
         click.option(
             "--data", metavar="FOLDER", default=None, help=f"Folder whose {FILE_NAME} is read [{DEFAULT_DATA}]."
         ),
-        click.option("--key", metavar="KEY", default=None, help="Your key [COMPTOIR_KEY]."),
+        key_options("Your key [COMPTOIR_KEY]"),
         click.option("--url", metavar="URL", default=None, help="The server [COMPTOIR_URL]."),
     ):
         command = option(command)

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 CANNOT_CONTINUE = "cannot_continue"
 """Code of an engine that can't go on from another host's frames, and said so before its first own."""
 
+RETRY_AFTER_MAX_S = 3600.0
+"""Longest time that a host can have its buyer told to wait; beyond a float's reach it was an internal error."""
+
 STOPPED = "cancelled"
 """Finish reason of a worker that stopped because we told it to: how far it came, not that it is done."""
 
@@ -83,6 +86,11 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     return held + len(fresh)
 
 
+def clamped(value: float, most: float) -> float:
+    """Return *value* within 0 and *most*; what is no number is 0."""
+    return min(max(0.0, value), most) if value == value else 0.0
+
+
 async def complete(
     core: Core, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes = b"", running_hash: bytes = b""
 ) -> None:
@@ -131,11 +139,17 @@ async def fail(
     """End the attempt as failed.
 
     If the buyer is not to blame the job goes on at another host, after what was delivered. *unpaid* keeps what this host
-    delivered from being paid.
+    delivered from being paid. What a host says in numbers is cut to what can be passed on.
+
+    Args:
+        status: of HTTP; any other number is none.
+        retry_after_s: at most `RETRY_AFTER_MAX_S`; what is no time is 0.
 
     Raises:
         Unavailable: the database is out of reach; call again.
     """
+    status = status if 100 <= status <= 599 else 0
+    retry_after_s = clamped(retry_after_s, RETRY_AFTER_MAX_S)
     lease = job.lease
     assert lease is not None, "a failure comes through a lease"
     if code == CANNOT_CONTINUE and 0 < lease.first_frame == len(job.frames):

@@ -3,6 +3,7 @@
 import ipaddress
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
 
@@ -14,7 +15,7 @@ from comptoir.kit.money import (
     price_from_usd_per_token,
 )
 from comptoir.kit.urlguard import UrlGuard
-from comptoir.link import ContainerCard, ModelOffer
+from comptoir.link import ContainerCard, ModelOffer, Pulse
 from comptoir.routing import Capacity
 
 GPU_CHARS_MAX = 200
@@ -38,6 +39,13 @@ ADDRESS_CHARS_MAX = 64
 RUN_TIMEOUT_S_MAX = 86_400.0
 RATE_REQUESTS_MAX = 1_000_000
 RATE_PERIOD_S_MAX = 86_400.0
+NAME_WORDS = (
+    "must be letters and signs that look like no others, without spaces at its ends: ASCII, accented Latin, Chinese, Japanese, "
+    "Korean, composed (NFKC)"
+)
+"""Names of models and containers are bought by what they look like: a Cyrillic а in llama is another model's."""
+NAME_SCRIPTS = ("CJK UNIFIED", "HIRAGANA", "KATAKANA LETTER", "HANGUL SYLLABLE")
+"""How Unicode's names begin of letters that nobody takes for Latin ones."""
 _AMOUNT = re.compile(r"[0-9]{1,78}")
 """Decimal text of an unsigned number of 256 bits, as far as its length tells."""
 
@@ -70,6 +78,16 @@ def check_host(new: NewHost, guard: UrlGuard, kinds: Kinds) -> None:
         raise InvalidField("public_key", f"must be {PUBLIC_KEY_BYTES} bytes")
 
 
+def believable(pulse: Pulse) -> Pulse:
+    """Return *pulse* with what no machine has left out: a sign of life counts, whatever else it says."""
+    return Pulse(
+        pulse.gpu_utilization if 0.0 <= pulse.gpu_utilization <= 1.0 else 0.0,
+        pulse.running if 0 <= pulse.running <= SLOTS_MAX else 0,
+        pulse.gpu if len(pulse.gpu) <= GPU_CHARS_MAX and not _has_control(pulse.gpu) else "",
+        pulse.vram_mib if 0 <= pulse.vram_mib <= VRAM_MIB_MAX else 0,
+    )
+
+
 def check_offer(models: tuple[ModelOffer, ...], slots: int, kinds: Kinds) -> None:
     """Do nothing if a host may offer *models* on *slots*.
 
@@ -85,6 +103,8 @@ def check_offer(models: tuple[ModelOffer, ...], slots: int, kinds: Kinds) -> Non
     for at, offer in enumerate(models):
         field = f"models[{at}]"
         _length(field, offer.name, least=1, most=MODEL_CHARS_MAX)
+        if not _is_clear(offer.name):
+            raise InvalidField(field, NAME_WORDS)
         if not 1 <= len(offer.kinds) <= KINDS_MAX or not all(1 <= len(k) <= WORD_CHARS_MAX for k in offer.kinds):
             raise InvalidField(field, f"must have 1 to {KINDS_MAX} kinds of 1 to {WORD_CHARS_MAX} characters")
         _between(f"{field}.context_tokens", offer.context_tokens, 1, CONTEXT_TOKENS_MAX)
@@ -147,9 +167,29 @@ def offers_of(names: list[str], price_usd_per_token: Decimal, *, context_tokens:
 def _length(field: str, value: str, *, least: int, most: int) -> None:
     if not least <= len(value) <= most:
         raise InvalidField(field, f"must be {least} to {most} characters, not {len(value)}")
-    if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in value):
-        # PostgreSQL refuses NUL, terminals obey the others, and half a surrogate pair has no UTF-8.
+    if _has_control(value):
         raise InvalidField(field, "must not contain control characters")
+
+
+def _is_clear(name: str) -> bool:
+    """Tell whether a name can be taken for no other one's: printable, composed, its letters of scripts that look like no other."""
+    if name.isascii():
+        return name.isprintable() and name == name.strip()
+    if name != unicodedata.normalize("NFKC", name) or name != name.strip() or not name.isprintable():
+        return False
+    return all(one.isascii() or _is_clear_letter(one) for one in name)
+
+
+def _is_clear_letter(letter: str) -> bool:
+    if unicodedata.name(letter, "").startswith(NAME_SCRIPTS):
+        return True
+    parts = unicodedata.normalize("NFD", letter)
+    return parts[0].isascii() and parts[0].isalpha() and all(unicodedata.combining(mark) for mark in parts[1:])
+
+
+def _has_control(value: str) -> bool:
+    """PostgreSQL refuses NUL, terminals obey the others, and half a surrogate pair has no UTF-8."""
+    return any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in value)
 
 
 def _texts(field: str, values: Iterable[str], *, most: int) -> None:

@@ -11,6 +11,7 @@ from itertools import islice
 
 from comptoir.events import EventHub, HostChanged, HostFree, HostOfferChanged, RemoteHostOutcome
 from comptoir.hosts.catalog import Catalog
+from comptoir.hosts.check import believable
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.host import Host, access_of_candidate, access_of_offer
 from comptoir.hosts.pace import PRIOR, Pace
@@ -467,6 +468,7 @@ class Fleet:
             del self.catalog.since_ms[model]
 
     def _note_pulse(self, host: Host, pulse: Pulse) -> None:
+        pulse = believable(pulse)
         host.gpu_utilization = pulse.gpu_utilization
         gpu, vram_mib = pulse.gpu or host.row.gpu, pulse.vram_mib or host.row.vram_mib
         if (gpu, vram_mib) != (host.row.gpu, host.row.vram_mib):

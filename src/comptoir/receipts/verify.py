@@ -6,6 +6,7 @@ that nobody with a stolen key dates back is what the public log (a later issue) 
 
 import base64
 import binascii
+import json
 
 import msgspec
 
@@ -99,7 +100,8 @@ def read_registry(data: bytes) -> KeyRegistry:
     """
     try:
         keys = _decode_registry(data).keys
-    except msgspec.DecodeError as error:
+        json.loads(data, object_pairs_hook=_each_named_once)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadRegistry(f"not a key registry: {error}") from error
     return registry_of(keys)
 
@@ -167,7 +169,8 @@ def _opened(envelope_json: bytes) -> tuple[bytes, _Signature]:
         raise _VerificationEnded(Reason.NOT_AN_ENVELOPE, f"larger than {ENVELOPE_BYTES_MAX:,} bytes")
     try:
         opened = _decode_envelope(envelope_json)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        json.loads(envelope_json, object_pairs_hook=_each_named_once)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _VerificationEnded(Reason.NOT_AN_ENVELOPE, f"not a DSSE envelope: {error}") from error
     if opened.payload_type != PAYLOAD_TYPE:
         raise _VerificationEnded(
@@ -178,6 +181,14 @@ def _opened(envelope_json: bytes) -> tuple[bytes, _Signature]:
     signature = opened.signatures[0]
     _canonical(signature.sig, "the signature")
     return _canonical(opened.payload, "the payload"), signature
+
+
+def _each_named_once(fields: list[tuple[str, object]]) -> dict[str, object]:
+    """Refuse a field that is there twice, or in two spellings of case: readers differ in which one they believe."""
+    names = [name.casefold() for name, _ in fields]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the field {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return dict(fields)
 
 
 def _canonical(text: str, what: str) -> bytes:

@@ -265,6 +265,42 @@ class TestOffersOf:
 
         assert (offer.price_in_uusd_per_mtok, offer.price_out_uusd_per_mtok) == (0, 120_000_000)
 
+    @pytest.mark.parametrize(
+        ("name", "clear"),
+        [
+            ("meta-llama/Llama-3-8B-Instruct", True),
+            ("qwen2.5:7b (q4) <b>", True),
+            ("mod\N{LATIN SMALL LETTER E WITH ACUTE}le", True),
+            ("\N{CJK UNIFIED IDEOGRAPH-901A}\N{CJK UNIFIED IDEOGRAPH-4E49}-7b", True),
+            ("\N{HANGUL SYLLABLE GA}-1", True),
+            ("ll\N{CYRILLIC SMALL LETTER A}ma", False),
+            ("\N{CYRILLIC SMALL LETTER ES}\N{CYRILLIC SMALL LETTER O}", False),
+            ("gpt-\N{GREEK SMALL LETTER OMICRON}ss", False),
+            ("l\N{LATIN SMALL LETTER ALPHA}ma", False),
+            ("m\N{LATIN SMALL LETTER DOTLESS I}stral", False),
+            ("ll\N{CHEROKEE LETTER GO}ma", False),
+            ("\N{FULLWIDTH LATIN SMALL LETTER L}lama", False),
+            ("mode\N{COMBINING ACUTE ACCENT}le", False),
+            ("llama\N{ZERO WIDTH SPACE}", False),
+            ("llama\N{RIGHT-TO-LEFT OVERRIDE}3", False),
+            ("llama\N{SOFT HYPHEN}", False),
+            ("llama\N{NO-BREAK SPACE}3", False),
+            ("llama\N{HYPHEN}3", False),
+            ("llama\N{FRACTION SLASH}3", False),
+            ("llama\x7f", False),
+            (" llama", False),
+            ("llama ", False),
+        ],
+    )
+    async def test_a_name_that_looks_like_another_is_refused(self, restart: Restart, name: str, clear: bool) -> None:
+        """A host that offers somebody's model under the same looks gets what was meant for it."""
+        hosts = restart()
+        if clear:
+            assert (await hosts.register(make_new_host(models=(make_offer(name=name),)))).row.models[0].name == name
+            return
+        with pytest.raises(InvalidField, match="look like no others"):
+            await hosts.register(make_new_host(models=(make_offer(name=name),)))
+
     @pytest.mark.parametrize("price", ["-0.1", "1.1", "NaN", "0.0000000000001"])
     def test_refuses_a_price_out_of_bounds(self, price: str) -> None:
         with pytest.raises(InvalidField, match="price_per_token"):

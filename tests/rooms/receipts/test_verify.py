@@ -447,6 +447,19 @@ class TestEveryByteCounts:
     def test_of_the_envelope(self, at: int, bits: int) -> None:
         assert not verify(flipped(GOOD_ENVELOPE, at, bits), registry()).ok
 
+    @pytest.mark.parametrize("name", ["payload", "payloadType", "signatures", "keyid", "sig", "Payload", "PAYLOADTYPE"])
+    @pytest.mark.parametrize("first", [True, False])
+    def test_a_field_is_there_once(self, name: str, first: bool) -> None:
+        """Of two payloads one reader believes the first and another the last; some do not look at case."""
+        text, bogus = GOOD_ENVELOPE.decode(), f'"{name}":"Ym9ndXM="'
+        inner = name in ("keyid", "sig")
+        start, end = (text.index("[{") + 2, text.index("}]")) if inner else (1, len(text) - 1)
+        forged = text[:start] + bogus + "," + text[start:] if first else text[:end] + "," + bogus + text[end:]
+
+        verdict = verify(forged.encode(), registry())
+
+        assert verdict.reason is Reason.NOT_AN_ENVELOPE, verdict
+
     @given(data=st.binary(max_size=300))
     def test_noise_is_refused_and_never_raises(self, data: bytes) -> None:
         assert not verify(data, registry()).ok
@@ -468,6 +481,7 @@ class TestRegistry:
             (b"[]", "not a key registry"),
             (b'{"keys": [{"keyid": "00"}]}', "not a key registry"),
             (registry_json([make_published_key()] * 2), "twice"),
+            (registry_json([make_published_key()]).replace(b'"keyid":', b'"Keyid":"00","keyid":'), "twice"),
             (registry_json([make_published_key()]).replace(b'"keyid":"', b'"keyid":"00'), "not the SHA-256"),
             (registry_json([make_published_key()]).replace(b'"public_key":"', b'"public_key":"zz'), "not hexadecimal"),
         ],
