@@ -163,16 +163,20 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
     ledger = Ledger(db, clock, events=events)
     fleet = Fleet(
         clock, kinds=kinds, events=events, leases_here=jobs.live.slots_of, host_silent_s=settings.host_silent_s
-    )  # fmt: skip
+    )
     hosts = Hosts(db, clock, fleet, UrlGuard(allow_private=settings.allow_private_endpoint_urls))
     await hosts.load()
     passwords = Passwords(
         memory_kib=settings.argon2_memory_kib, passes=settings.argon2_passes, threads_max=settings.argon2_threads_max
     )
     identity = Identity(
-        db, clock, events=events, passwords=passwords, logins_per_minute=settings.logins_per_minute,
+        db,
+        clock,
+        events=events,
+        passwords=passwords,
+        logins_per_minute=settings.logins_per_minute,
         key_cache_size=settings.key_cache_size,
-    )  # fmt: skip
+    )
     secret = hashlib.sha256(b"comptoir-idempotency" + key.seed()).digest()
     nodes = Nodes(db, node_id)
     slot = await nodes.join(version=__version__)
@@ -205,10 +209,14 @@ def create_app(core: Core) -> HttpServer:
     gate = Gate(core.identity, settings, core.clock, dialects=DIALECTS)
     cluster = core.peers if isinstance(core.peers, Cluster) else None
     server = HttpServer(
-        core, DIALECTS, gate=gate, body_bytes_max=settings.body_bytes_max,
-        browsers=browser_policy(settings), forward=cluster.forwarding.forward if cluster else None,
+        core,
+        DIALECTS,
+        gate=gate,
+        body_bytes_max=settings.body_bytes_max,
+        browsers=browser_policy(settings),
+        forward=cluster.forwarding.forward if cluster else None,
         served=core.state(Meters).served,
-    )  # fmt: skip
+    )
     if cluster is not None:
         cluster.forwarding.begin(server)
         shared = {
@@ -233,9 +241,7 @@ class Listening:
 class _Server(uvicorn.Server):
     """Uvicorn that drains before it stops: the first signal refuses new jobs and waits, the second stops at once."""
 
-    def __init__(
-        self, config: uvicorn.Config, app: HttpServer, core: Core, ready: Callable[[str], None]
-    ) -> None:  # fmt: skip
+    def __init__(self, config: uvicorn.Config, app: HttpServer, core: Core, ready: Callable[[str], None]) -> None:
         super().__init__(config)
         self._app = app
         self._core = core
@@ -324,22 +330,33 @@ def _server(core: Core, on_url: Callable[[str], None]) -> _Server:
     settings = core.settings
     app = create_app(core)
     config = uvicorn.Config(
-        app, loop="none", http=CorkedHttpProtocol,
+        app,
+        loop="none",
+        http=CorkedHttpProtocol,
         # The gate reads X-Forwarded-For by the setting trusted_proxies; uvicorn would believe anybody on loopback.
         proxy_headers=False,
-        ws="websockets-sansio", lifespan="off", access_log=False, log_config=None, server_header=False,
+        ws="websockets-sansio",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
         ws_max_size=settings.link_message_bytes_max,
-        ws_per_message_deflate=False, ws_ping_interval=LINK_PING_S, ws_ping_timeout=LINK_PONG_S, backlog=BACKLOG,
+        ws_per_message_deflate=False,
+        ws_ping_interval=LINK_PING_S,
+        ws_ping_timeout=LINK_PONG_S,
+        backlog=BACKLOG,
         timeout_keep_alive=75,
-    )  # fmt: skip
+    )
     logging.getLogger("uvicorn.error").addFilter(is_news)
     return _Server(config, app, core, on_url)
 
 
 async def serve(
-    settings: Settings, *, on_open: Callable[[Core], Awaitable[None]] | None = None,
+    settings: Settings,
+    *,
+    on_open: Callable[[Core], Awaitable[None]] | None = None,
     on_ready: Callable[[Listening], None] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Serve until SIGTERM or SIGINT; drains first, so that no answer is cut and nothing is lost. A second signal stops at once.
 
     Args:

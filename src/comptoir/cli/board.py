@@ -161,14 +161,20 @@ class Board:
         counted = self.made or {TOKEN_OUT.name: 0}
         head = facts(
             [
-                ("coordinator", self.url), ("host", self.host_id or None), ("runs on", self.runs_on or None),
-                *((f"engine {name}", what) for name, what in self.engines.items()), ("status", state(self.status)),
+                ("coordinator", self.url),
+                ("host", self.host_id or None),
+                ("runs on", self.runs_on or None),
+                *((f"engine {name}", what) for name, what in self.engines.items()),
+                ("status", state(self.status)),
                 ("jobs", f"{self.jobs_done} done, {len(self.running)} running, {self.jobs_failed} failed"),
-                *((self.kinds.unit(name).many, f"{count:,} ({count / minutes:,.0f} a minute)") for name, count in counted.items()),
+                *(
+                    (self.kinds.unit(name).many, f"{count:,} ({count / minutes:,.0f} a minute)")
+                    for name, count in counted.items()
+                ),
                 ("earned now", Text(credits_and_usd(self.earned_uusd), style="bold green")),
                 ("balance", credits_and_usd(self.balance_uusd) if self.balance_uusd is not None else None),
             ]
-        )  # fmt: skip
+        )
         parts: list[RenderableType] = [head]
         if self.recent:
             recent = table("job", "state", "made", "credits", right=("made", "credits"))

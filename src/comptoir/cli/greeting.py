@@ -32,9 +32,12 @@ CONTAINERS_TOLD_MAX = 50
 """Containers that are told one by one; 'comptoir models' has them all."""
 
 MARKS = {
-    "EngineReady": ("●", "green"), "EngineSkipped": ("○", "yellow"), "JobFailed": ("✗", "red"),
-    "Reconnecting": ("…", "yellow"), "OfferChanged": ("●", "green"),
-}  # fmt: skip
+    "EngineReady": ("●", "green"),
+    "EngineSkipped": ("○", "yellow"),
+    "JobFailed": ("✗", "red"),
+    "Reconnecting": ("…", "yellow"),
+    "OfferChanged": ("●", "green"),
+}
 """Events of the local worker that are told, and how; the others are the coordinator's to tell, or for the log."""
 
 
@@ -119,9 +122,11 @@ class Greeting:
         made = table("model", "hosts", "prompt", "answer", right=("hosts",))
         for one in models:
             made.add_row(
-                Text(harmless(one.name), style="bold"), str(one.hosts), price(one.price_in_uusd_per_mtok),
+                Text(harmless(one.name), style="bold"),
+                str(one.hosts),
+                price(one.price_in_uusd_per_mtok),
                 price(one.price_out_uusd_per_mtok),
-            )  # fmt: skip
+            )
         console.print(made)
         for title, lines in snippets(url=url, key=self._shown(key), model=chat, data=data):
             console.print()
@@ -166,9 +171,11 @@ class Greeting:
             before = self._hosts.get(host.id, "offline")
             if host.status != before:
                 text = Text.assemble(
-                    ("● " if host.status == "active" else "○ "), state(host.status),
-                    harmless(f"  {host.gpu}  {', '.join(host.models)}"), (f"  {host.id}", "dim"),
-                )  # fmt: skip
+                    ("● " if host.status == "active" else "○ "),
+                    state(host.status),
+                    harmless(f"  {host.gpu}  {', '.join(host.models)}"),
+                    (f"  {host.id}", "dim"),
+                )
                 self._console.print(text, soft_wrap=True)
         self._hosts = {host.id: host.status for host in hosts}
 

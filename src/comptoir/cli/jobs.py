@@ -39,9 +39,17 @@ STATES = ("queued", "running", "completed", "failed", "cancelled", "expired")
 @server_options
 @click.pass_context
 def jobs(
-    ctx: click.Context, *, limit: int, before: str | None, wanted: str | None, everyone: bool, as_json: bool,
-    url: str | None, key: str | None, data: str | None,
-) -> None:  # fmt: skip
+    ctx: click.Context,
+    *,
+    limit: int,
+    before: str | None,
+    wanted: str | None,
+    everyone: bool,
+    as_json: bool,
+    url: str | None,
+    key: str | None,
+    data: str | None,
+) -> None:
     """List your jobs, show the history of one, or cancel it.
 
     Each job is counted in its kind's unit: tokens of a chat (in+out), runs of a container. A chain of containers is one
@@ -70,9 +78,14 @@ def jobs(
     made = table("job", "state", "model", "tokens", "credits", "host", "when", right=("tokens", "credits"))
     for job in page["jobs"]:
         made.add_row(
-            job["id"], _state(job), job["model"], _units(job),
-            credits(job["cost_uusd"]), short(job["host"]), ago(job["created_ms"]),
-        )  # fmt: skip
+            job["id"],
+            _state(job),
+            job["model"],
+            _units(job),
+            credits(job["cost_uusd"]),
+            short(job["host"]),
+            ago(job["created_ms"]),
+        )
     console.print(made)
     if page["next"]:
         console.print(f"[dim]older ones: comptoir jobs --before {page['next']}[/]", soft_wrap=True)
@@ -139,15 +152,21 @@ def _show(job: dict[str, Any]) -> None:
     console.print(
         facts(
             [
-                ("job", job["id"]), ("state", _state(job)), ("wrong", wrong), _bought(job),
-                ("bought", f"{moment(job['created_ms'])} through {job['dialect']}"), ("host", job["host"]),
+                ("job", job["id"]),
+                ("state", _state(job)),
+                ("wrong", wrong),
+                _bought(job),
+                ("bought", f"{moment(job['created_ms'])} through {job['dialect']}"),
+                ("host", job["host"]),
                 ("times", f"waited {span(job['waited_ms'])}, ran {span(job['ran_ms'])}"),
                 _delivered(job),
-                ("cost", credits_and_usd(job["cost_uusd"])), ("set aside", credits_and_usd(job["hold_uusd"])),
-                ("finish", job["finish_reason"]), ("receipt", job["receipt"]),
+                ("cost", credits_and_usd(job["cost_uusd"])),
+                ("set aside", credits_and_usd(job["hold_uusd"])),
+                ("finish", job["finish_reason"]),
+                ("receipt", job["receipt"]),
             ]
         )
-    )  # fmt: skip
+    )
     console.print("\n[bold]history[/]")
     began = job["created_ms"]
     events = table("at", "state", "")

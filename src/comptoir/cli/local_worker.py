@@ -109,9 +109,17 @@ class LocalWorker:
     async def _once(self) -> int:
         """Run the worker once; return its exit code (negative: the signal that ended it)."""
         process = self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "comptoir", "host", *self._arguments, stdin=PIPE, stdout=PIPE,
-            env=self._env, start_new_session=True, limit=LINE_BYTES_MAX,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "comptoir",
+            "host",
+            *self._arguments,
+            stdin=PIPE,
+            stdout=PIPE,
+            env=self._env,
+            start_new_session=True,
+            limit=LINE_BYTES_MAX,
+        )
         assert process.stdout is not None
         try:
             if self._stopping and process.stdin is not None:

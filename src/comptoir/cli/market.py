@@ -32,9 +32,16 @@ from comptoir.kinds import ContainerChain
 @json_option
 @server_options
 def hosts(
-    *, model: str | None, status: str | None, mine: bool, why: bool, as_json: bool, url: str | None, key: str | None,
+    *,
+    model: str | None,
+    status: str | None,
+    mine: bool,
+    why: bool,
+    as_json: bool,
+    url: str | None,
+    key: str | None,
     data: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """List hosts with speed and reputation.
 
     \b
@@ -61,11 +68,16 @@ def hosts(
         best = min(paces, key=lambda pace: float(pace["token_p50_ms"]), default=None)
         reputation = host["reputation"]
         row = [
-            host["id"], state(host["status"]), host["gpu"], f"{host['running']}/{host['slots']}",
-            ", ".join(one["name"] for one in host["models"]), f"{reputation['score']:.2f}",
+            host["id"],
+            state(host["status"]),
+            host["gpu"],
+            f"{host['running']}/{host['slots']}",
+            ", ".join(one["name"] for one in host["models"]),
+            f"{reputation['score']:.2f}",
             f"{best['first_token_p50_ms']:.0f} ms" if best else "—",
-            f"{1000 / best['token_p50_ms']:.0f}" if best and best["token_p50_ms"] else "—", ago(host["last_seen_ms"]),
-        ]  # fmt: skip
+            f"{1000 / best['token_p50_ms']:.0f}" if best and best["token_p50_ms"] else "—",
+            ago(host["last_seen_ms"]),
+        ]
         made.add_row(*row, *([credits(host["earned_uusd"] or 0)] if mine else []))
     console.print(made)
     for host in page["hosts"] if why else ():
@@ -100,8 +112,10 @@ def models(*, as_json: bool, url: str | None, key: str | None, data: str | None)
     console = out()
     # An older server knows no others.
     lists = (
-        (_list_models, page["models"]), (_list_containers, page["containers"]), (_list_others, page.get("others", []))
-    )  # fmt: skip
+        (_list_models, page["models"]),
+        (_list_containers, page["containers"]),
+        (_list_others, page.get("others", [])),
+    )
     for at, (show, offered) in enumerate([(show, offered) for show, offered in lists if offered]):
         if at:
             console.print()
@@ -115,9 +129,14 @@ def _list_models(offered: list[dict[str, Any]]) -> None:
     made = table("model", "serves", "hosts", "context", "in", "out", "waiting", right=("hosts", "context", "waiting"))
     for one in offered:
         made.add_row(
-            Text(harmless(one["name"]), style="bold"), ", ".join(one["kinds"]), str(one["hosts"]), f"{one['context_tokens']:,}",
-            price(one["price_in_uusd_per_mtok"]), price(one["price_out_uusd_per_mtok"]), str(one["waiting"]),
-        )  # fmt: skip
+            Text(harmless(one["name"]), style="bold"),
+            ", ".join(one["kinds"]),
+            str(one["hosts"]),
+            f"{one['context_tokens']:,}",
+            price(one["price_in_uusd_per_mtok"]),
+            price(one["price_out_uusd_per_mtok"]),
+            str(one["waiting"]),
+        )
     console.print(made)
     console.print("[dim]prices are dollars per million tokens[/]")
 
@@ -128,9 +147,13 @@ def _list_others(offered: list[dict[str, Any]]) -> None:
     made = table("name", "what", "serves", "hosts", "price", "waiting", right=("hosts", "waiting"))
     for one in offered:
         made.add_row(
-            Text(harmless(one["name"]), style="bold"), one["noun"], ", ".join(one["kinds"]), str(one["hosts"]),
-            ", ".join([price_words(each) for each in one["prices"]]), str(one["waiting"]),
-        )  # fmt: skip
+            Text(harmless(one["name"]), style="bold"),
+            one["noun"],
+            ", ".join(one["kinds"]),
+            str(one["hosts"]),
+            ", ".join([price_words(each) for each in one["prices"]]),
+            str(one["waiting"]),
+        )
     console.print(made)
     console.print("[dim]bought through the native API: POST /house/jobs[/]")
 
@@ -142,8 +165,12 @@ def _list_containers(offered: list[dict[str, Any]]) -> None:
     )
     for one in offered:
         made.add_row(
-            Text(harmless(one["name"]), style="bold"), "yes" if one["external"] else "no",
-            one["description"] or one["image"], str(one["hosts"]), run_price_words(one["price_uusd_per_run"]), str(one["waiting"]),
-        )  # fmt: skip
+            Text(harmless(one["name"]), style="bold"),
+            "yes" if one["external"] else "no",
+            one["description"] or one["image"],
+            str(one["hosts"]),
+            run_price_words(one["price_uusd_per_run"]),
+            str(one["waiting"]),
+        )
     console.print(made)
     console.print("[dim]containers are bought by the run: POST /api/jobs, see comptoir models --help[/]")

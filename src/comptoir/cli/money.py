@@ -32,12 +32,14 @@ def balance(*, as_json: bool, url: str | None, key: str | None, data: str | None
     out().print(
         facts(
             [
-                ("who", f"{me['name']} ({me['role']})"), ("id", me["id"]),
-                ("free", credits_and_usd(account["free_uusd"])), ("set aside", held),
+                ("who", f"{me['name']} ({me['role']})"),
+                ("id", me["id"]),
+                ("free", credits_and_usd(account["free_uusd"])),
+                ("set aside", held),
                 ("balance", credits_and_usd(account["balance_uusd"]) if held else None),
             ]
         )
-    )  # fmt: skip
+    )
 
 
 @click.command()
@@ -79,9 +81,15 @@ def statement(
 @json_option
 @server_options
 def deposit(
-    *, amount: str, owner: str, idempotency_key: str | None, as_json: bool, url: str | None, key: str | None,
+    *,
+    amount: str,
+    owner: str,
+    idempotency_key: str | None,
+    as_json: bool,
+    url: str | None,
+    key: str | None,
     data: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """Credit an account (operators).
 
     1 credit is $0.01; at most four decimals.

@@ -162,17 +162,22 @@ def _show(statement: InTotoStatement) -> None:
     console.print(
         facts(
             [
-                ("receipt", one.receipt), ("job", one.job), ("buyer", one.buyer),
+                ("receipt", one.receipt),
+                ("job", one.job),
+                ("buyer", one.buyer),
                 (f"{kind.noun}s" if kind.staged else kind.noun, one.model),
-                ("weights", one.fingerprint or None), ("state", one.state), ("settled", moment(one.times.settled_ms)),
+                ("weights", one.fingerprint or None),
+                ("state", one.state),
+                ("settled", moment(one.times.settled_ms)),
                 (_made(one.units)[0], _counted(one.units)),
                 ("charged", credits_and_usd(one.amounts.charged_uusd)),
                 ("of which fee", credits_and_usd(one.amounts.fee_uusd)),
-                ("given back", credits_and_usd(one.amounts.released_uusd)), ("input", f"sha256 {one.input_sha256}"),
+                ("given back", credits_and_usd(one.amounts.released_uusd)),
+                ("input", f"sha256 {one.input_sha256}"),
                 ("answer", f"sha256 {statement.subject[0].digest.sha256} (frame chain)"),
             ]
         )
-    )  # fmt: skip
+    )
     parts = table("host", "frames", _made(one.units)[0], "believed because")
     for part in one.segments:
         why = "the host signed it" if part.signature is not None else "it came with the host's key"

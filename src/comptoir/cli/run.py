@@ -110,9 +110,18 @@ class ProgressLine:
 @json_option
 @server_options
 def run(
-    *, prompt: str | None, model: str | None, system: str | None, max_tokens: int | None, temperature: float | None,
-    reconnect: float, as_json: bool, url: str | None, key: str | None, data: str | None,
-) -> None:  # fmt: skip
+    *,
+    prompt: str | None,
+    model: str | None,
+    system: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    reconnect: float,
+    as_json: bool,
+    url: str | None,
+    key: str | None,
+    data: str | None,
+) -> None:
     """Ask a model, stream the answer, and show what it cost.
 
     Models only: a run of a container is bought through the Infernet API, see 'comptoir models --help'.
@@ -135,9 +144,11 @@ def run(
     chosen = model or _first_model(api)
     messages = [{"role": "system", "content": system}] if system else []
     body: dict[str, Any] = {
-        "model": chosen, "messages": [*messages, {"role": "user", "content": words}], "stream": True,
+        "model": chosen,
+        "messages": [*messages, {"role": "user", "content": words}],
+        "stream": True,
         "stream_options": {"include_usage": True},
-    }  # fmt: skip
+    }
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
     if temperature is not None:

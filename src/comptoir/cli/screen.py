@@ -22,10 +22,19 @@ PIPE_COLUMNS = 200
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 STATE_STYLES = {
-    "completed": "green", "running": "cyan", "queued": "yellow", "failed": "red", "cancelled": "magenta",
-    "expired": "red", "active": "green", "draining": "yellow", "offline": "dim", "done": "green", "lost": "red",
+    "completed": "green",
+    "running": "cyan",
+    "queued": "yellow",
+    "failed": "red",
+    "cancelled": "magenta",
+    "expired": "red",
+    "active": "green",
+    "draining": "yellow",
+    "offline": "dim",
+    "done": "green",
+    "lost": "red",
     "cut short": "magenta",
-}  # fmt: skip
+}
 
 
 def out() -> Console:

@@ -60,9 +60,12 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 @click.option("--database", metavar="ADDRESS", help="postgresql://… instead of the SQLite file in the data folder.")
 @click.option("--bus", metavar="ADDRESS", help="redis://… shared by all coordinators of one post.")
 @click.option(
-    "--cluster", "coordinators", type=click.IntRange(2, 8), metavar="N",
+    "--cluster",
+    "coordinators",
+    type=click.IntRange(2, 8),
+    metavar="N",
     help="Start N coordinators, PostgreSQL, Redis and a balancer on this machine, to try out and to kill.",
-)  # fmt: skip
+)
 @click.option("--member", is_flag=True, hidden=True, help="A coordinator of a launcher: events as JSON lines.")
 @click.option("--config", "config_file", metavar="FILE", help="Settings file [comptoir.toml in the data folder].")
 @click.option(
@@ -119,9 +122,14 @@ def up(
       comptoir up --no-worker --database postgresql://comptoir@db/comptoir --bus redis://bus:6379
     """
     flags: dict[str, object] = {
-        "host": host, "port": port, "data": data, "database": database, "bus": bus, "log_level": log_level,
+        "host": host,
+        "port": port,
+        "data": data,
+        "database": database,
+        "bus": bus,
+        "log_level": log_level,
         "log_format": log_format,
-    }  # fmt: skip
+    }
     loaded = settings_from(flags, pairs, config_file)
     settings = loaded.settings
     _start_logs(loaded)
@@ -316,9 +324,13 @@ class _Post:
         self._url = _from_here(listening.url)
         write_address(self._folder, self._url, people)
         self._greeting.listening(
-            url=listening.url, data=_short_path(self._folder), fresh=people.fresh, balance_uusd=self._balance_uusd,
-            took_s=time.monotonic() - STARTED_S, without_key=keyless(self._settings),
-        )  # fmt: skip
+            url=listening.url,
+            data=_short_path(self._folder),
+            fresh=people.fresh,
+            balance_uusd=self._balance_uusd,
+            took_s=time.monotonic() - STARTED_S,
+            without_key=keyless(self._settings),
+        )
         self._news = asyncio.get_running_loop().create_task(self._tell_news(listening.core))
         if self._arguments is not None:
             # A local worker may not find its coordinator at the port of last time.

@@ -36,9 +36,14 @@ class Failover:
     """Knows who is alive, and takes over what the dead owned."""
 
     def __init__(
-        self, core: Core, switchboard: Switchboard, mirrors: Mirrors, *, meet_node: Callable[[bytes], None],
+        self,
+        core: Core,
+        switchboard: Switchboard,
+        mirrors: Mirrors,
+        *,
+        meet_node: Callable[[bytes], None],
         forget_node: Callable[[bytes], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._core = core
         self._board = switchboard
         self._mirrors = mirrors

@@ -101,7 +101,7 @@ class FleetView:
         ]
         return AnnouncedHost(
             host.id, status, host.slots.free, host.slots.total, list(host.row.models), figures, reputation
-        )  # fmt: skip
+        )
 
     def counted(self, host_id: bytes, model: str, times: int) -> None:
         """Note that routing here has counted a turn of a host elsewhere (or, with -1, that it is not to come of it)."""
@@ -142,9 +142,7 @@ class FleetView:
         if seen.status == OFFLINE:
             self._forget(seen.id, sender)
             return
-        self._remote.note_remote(
-            seen.id, node_id=sender, status=seen.status, free=seen.free, total=max(1, seen.total)
-        )  # fmt: skip
+        self._remote.note_remote(seen.id, node_id=sender, status=seen.status, free=seen.free, total=max(1, seen.total))
         self._remote.note_reputation(seen.id, seen.reputation)
         for figures in seen.figures:
             self._remote.note_figures(seen.id, figures.model, figures.first_frame_ms, figures.inter_frame_ms)

@@ -101,9 +101,17 @@ class Forwarding:
                 pieces.append(message.get("body", b""))
 
         scope = {
-            "type": "http", "method": call.method, "path": call.path, "query_string": call.query, "headers": call.headers,
-            "client": (call.peer, 0), "server": None, "scheme": "http", "root_path": "", FORWARDED: True,
-        }  # fmt: skip
+            "type": "http",
+            "method": call.method,
+            "path": call.path,
+            "query_string": call.query,
+            "headers": call.headers,
+            "client": (call.peer, 0),
+            "server": None,
+            "scheme": "http",
+            "root_path": "",
+            FORWARDED: True,
+        }
         try:
             await self._server(scope, receive, send)
         finally:

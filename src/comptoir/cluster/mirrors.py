@@ -222,11 +222,18 @@ class Mirrors:
             self._attach(job, sender)
             return
         job.end(
-            JobState(message.state), cost_uusd=message.cost_uusd, usage=message.usage, finish_reason=message.finish_reason,
-            fault=Fault(message.fault), error_code=message.error_code, error_message=message.error_message,
-            error_status=message.error_status, error_body=message.error_body, retry_after_s=message.retry_after_s,
+            JobState(message.state),
+            cost_uusd=message.cost_uusd,
+            usage=message.usage,
+            finish_reason=message.finish_reason,
+            fault=Fault(message.fault),
+            error_code=message.error_code,
+            error_message=message.error_message,
+            error_status=message.error_status,
+            error_body=message.error_body,
+            retry_after_s=message.retry_after_s,
             host_id=message.host_id,
-        )  # fmt: skip
+        )
         self._is_over(job)
 
     def _is_over(self, job: LiveJob) -> None:

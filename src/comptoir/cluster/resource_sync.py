@@ -81,9 +81,7 @@ class ResourceSync:
             self._board.send(sender, Supports(message.inquiry, b""))
             return
         self._answering += 1
-        asking = self._loop.create_task(
-            ask_here(self._core, message.host_id, message.container, message.model_id)
-        )  # fmt: skip
+        asking = self._loop.create_task(ask_here(self._core, message.host_id, message.container, message.model_id))
         asking.add_done_callback(partial(self._heard, sender, message.inquiry))
 
     def _heard(self, sender: bytes, number: int, asking: "asyncio.Task[bytes]") -> None:

@@ -41,7 +41,7 @@ class Cluster(Peers):
         self.board.on(Hail, self._hailed)
         self.failover = Failover(
             core, self.board, self.mirrors, meet_node=self._tell_whole, forget_node=self._forget_node
-        )  # fmt: skip
+        )
 
     def _hailed(self, sender: bytes, message: Hail) -> None:
         self._tell_whole(sender)
@@ -114,7 +114,7 @@ class Cluster(Peers):
         board = self.board
         return ClusterStatus(
             len(board.here), board.up, board.traffic.gaps, len(self._core.jobs.live.mirrors), self.failover.claimed
-        )  # fmt: skip
+        )
 
 
 @contextlib.asynccontextmanager

@@ -31,7 +31,7 @@ from comptoir.jobs import (
     load_states,
     requeue_rows,
     start_rows,
-)  # fmt: skip
+)
 from comptoir.kinds import Kind, Part, Resume
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal, Unavailable
@@ -67,10 +67,17 @@ def new_lease(core: Core, job: LiveJob, candidate: Candidate) -> Lease:
     """Return a lease for the reserved host that goes on where *job* stands; it is not open yet."""
     host = core.fleet.get(candidate.host_id)
     return Lease(
-        id=new_id(), host_id=candidate.host_id, model=candidate.model, first_frame=len(job.frames), hash_before=job.running_hash,
-        rate_in=candidate.rate_in, rate_out=candidate.rate_out,
-        started_ms=core.clock.now_ms(), started_s=core.clock.monotonic_s(), signs=host.row.public_key is not None,
-    )  # fmt: skip
+        id=new_id(),
+        host_id=candidate.host_id,
+        model=candidate.model,
+        first_frame=len(job.frames),
+        hash_before=job.running_hash,
+        rate_in=candidate.rate_in,
+        rate_out=candidate.rate_out,
+        started_ms=core.clock.now_ms(),
+        started_s=core.clock.monotonic_s(),
+        signs=host.row.public_key is not None,
+    )
 
 
 def deliver(core: Core, job: LiveJob, lease: Lease) -> None:
@@ -160,9 +167,17 @@ async def write_lease(core: Core, job: LiveJob, lease: Lease, *, from_id: bytes)
 def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> Start:
     """Return what is written when *lease* begins, which is the last event of *job* as it is counted here."""
     return Start(
-        job.id, lease.id, lease.host_id, lease.first_frame, lease.started_ms, job.events - 1, node_id, from_id, lease.rate_in,
+        job.id,
+        lease.id,
+        lease.host_id,
+        lease.first_frame,
+        lease.started_ms,
+        job.events - 1,
+        node_id,
+        from_id,
+        lease.rate_in,
         lease.rate_out,
-    )  # fmt: skip
+    )
 
 
 def spec_of(job: LiveJob) -> Spec:
@@ -172,19 +187,32 @@ def spec_of(job: LiveJob) -> Spec:
     """
     kind, part = job.kind, job.kind.part(job)
     return Spec(
-        model=part.model, kind=kind.name, input_units=part.input_expected, output_units=part.output_max,
-        context_tokens=part.context_tokens, price_cap_uusd=part.hold_uusd, deny=job.tried | job.unable,
-        text_only=job.text_only, must_continue=job.must_be_continued, entry=_entry(kind, part, job.caller),
+        model=part.model,
+        kind=kind.name,
+        input_units=part.input_expected,
+        output_units=part.output_max,
+        context_tokens=part.context_tokens,
+        price_cap_uusd=part.hold_uusd,
+        deny=job.tried | job.unable,
+        text_only=job.text_only,
+        must_continue=job.must_be_continued,
+        entry=_entry(kind, part, job.caller),
         needs=decode_needs(job.needs),
-    )  # fmt: skip
+    )
 
 
 def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool, needs: Needs | None) -> Spec:
     """Return what a part of an order asks of a host; there is no price cap yet."""
     return Spec(
-        model=part.model, kind=kind.name, input_units=part.input_expected, output_units=part.output_max,
-        context_tokens=part.context_tokens, needs=needs, text_only=text_only, entry=_entry(kind, part, caller),
-    )  # fmt: skip
+        model=part.model,
+        kind=kind.name,
+        input_units=part.input_expected,
+        output_units=part.output_max,
+        context_tokens=part.context_tokens,
+        needs=needs,
+        text_only=text_only,
+        entry=_entry(kind, part, caller),
+    )
 
 
 def _entry(kind: Kind, part: Part, caller: str) -> AccessRequest | None:
@@ -243,9 +271,17 @@ def assign_all_waiting(core: Core) -> None:
 
 
 async def revoke_lease(
-    core: Core, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None = None, unpaid: bool = False,
-    again: bool = False, reached: bool = True,
-) -> None:  # fmt: skip
+    core: Core,
+    job: LiveJob,
+    lease: Lease,
+    why: str,
+    *,
+    fault: Fault,
+    ending: Ending | None = None,
+    unpaid: bool = False,
+    again: bool = False,
+    reached: bool = True,
+) -> None:
     """Take the lease away from a host that fell silent or broke; the job goes on at another host, or ends honestly.
 
     What the host delivered stays delivered, and the next one goes on after it. A host that is not to blame (the job never reached
@@ -263,9 +299,7 @@ async def revoke_lease(
     blame = job.blame(lease.host_id, again=again) if fault in (Fault.HOST, Fault.CAPACITY) else None
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
     try:
-        await _end_or_requeue(
-            core, job, lease, why, fault=fault, ending=ending, unpaid=unpaid, reached=reached
-        )  # fmt: skip
+        await _end_or_requeue(core, job, lease, why, fault=fault, ending=ending, unpaid=unpaid, reached=reached)
     except Unavailable:
         # Not written: the lease stands until the next sweep tries again, and nobody has lost anything yet.
         if blame is not None:
@@ -285,9 +319,16 @@ async def revoke_lease(
 
 
 async def _end_or_requeue(
-    core: Core, job: LiveJob, lease: Lease, why: str, *, fault: Fault, ending: Ending | None, unpaid: bool,
+    core: Core,
+    job: LiveJob,
+    lease: Lease,
+    why: str,
+    *,
+    fault: Fault,
+    ending: Ending | None,
+    unpaid: bool,
     reached: bool,
-) -> None:  # fmt: skip
+) -> None:
     state = ending.attempt_state if ending is not None else AttemptState.LOST
     reason = "" if unpaid else job.finished_already()
     if reason and not job.on_last_stage:
@@ -330,9 +371,16 @@ class SignedStage(msgspec.Struct, frozen=True, gc=False):
 
 
 async def requeue(
-    core: Core, job: LiveJob, lease: Lease, why: str, *, fault: Fault, state: AttemptState, unpaid: bool,
+    core: Core,
+    job: LiveJob,
+    lease: Lease,
+    why: str,
+    *,
+    fault: Fault,
+    state: AttemptState,
+    unpaid: bool,
     delivered: SignedStage | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Close the attempt and put the job back in line, durably, with what was delivered in the journal.
 
     Args:

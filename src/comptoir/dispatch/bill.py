@@ -47,7 +47,7 @@ NOTHING = HostShare(0, 0)
 
 def shares(
     parts: Sequence[DeliveredPart], *, input_count: int, output_max: int, hold_uusd: int, fee_bps: int
-) -> list[HostShare]:  # fmt: skip
+) -> list[HostShare]:
     """Return what each of *parts* costs; each amount is rounded once, half to even, and the fee down.
 
     Args:

@@ -21,9 +21,13 @@ async def cancel(core: Core, job: LiveJob, *, reason: str = "cancelled by the bu
         return
     tell_host_to_stop(core, job, reason)
     ending = Ending(
-        JobState.CANCELLED, attempt_state=AttemptState.FAILED, fault=Fault.BUYER, code="cancelled", message=reason,
+        JobState.CANCELLED,
+        attempt_state=AttemptState.FAILED,
+        fault=Fault.BUYER,
+        code="cancelled",
+        message=reason,
         finish_reason="cancelled",
-    )  # fmt: skip
+    )
     await finish(core, job, ending)
     if is_remote(job):
         # It moved to another coordinator in the same moment.

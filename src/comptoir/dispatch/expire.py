@@ -122,9 +122,13 @@ async def _end(core: Core, job: LiveJob, now_ms: int) -> None:
         if now_ms >= job.deadline_ms:
             tell_host_to_stop(core, job, "the job's deadline has passed")
             ending = Ending(
-                JobState.EXPIRED, attempt_state=AttemptState.FAILED, fault=Fault.CAPACITY, code="expired",
-                message="nobody answered the job before its deadline", status=504,
-            )  # fmt: skip
+                JobState.EXPIRED,
+                attempt_state=AttemptState.FAILED,
+                fault=Fault.CAPACITY,
+                code="expired",
+                message="nobody answered the job before its deadline",
+                status=504,
+            )
             await finish(core, job, ending)
         else:
             why = f"no host was free to go on for {core.settings.broken_wait_s:g} s"

@@ -33,9 +33,16 @@ class NewcomerHost(msgspec.Struct, frozen=True):
 
 
 async def add_user(
-    core: Core, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER,
-    credit_uusd: int | None = None, user_id: bytes | None = None, key_secret: bytes | None = None,
-) -> NewBuyer:  # fmt: skip
+    core: Core,
+    *,
+    username: str,
+    email: str | None,
+    password: str | None,
+    role: Role = Role.BUYER,
+    credit_uusd: int | None = None,
+    user_id: bytes | None = None,
+    key_secret: bytes | None = None,
+) -> NewBuyer:
     """Create a user with a key, an account and the sign-up credit, in one command.
 
     Args:
@@ -48,8 +55,14 @@ async def add_user(
         UsernameTaken, EmailTaken: nothing is written.
     """
     new = await core.identity.prepare_user(
-        username=username, email=email, password=password, role=role, with_key=True, user_id=user_id, key_secret=key_secret
-    )  # fmt: skip
+        username=username,
+        email=email,
+        password=password,
+        role=role,
+        with_key=True,
+        user_id=user_id,
+        key_secret=key_secret,
+    )
     assert new.key is not None
     if credit_uusd is None:
         credit_uusd = core.settings.signup_credits_uusd if role == Role.BUYER else 0

@@ -48,9 +48,14 @@ async def resume_job(core: Core, row: JobRow, *, known: LiveJob | None = None, t
         await _end_unsold(core, job)
     elif not job.detached and not (job.home_id is not None and core.peers.is_alive(job.home_id)):
         ending = Ending(
-            JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="coordinator_restarted",
-            message="the coordinator restarted while the client was waiting; nothing was charged", status=503, free=True,
-        )  # fmt: skip
+            JobState.FAILED,
+            attempt_state=AttemptState.LOST,
+            fault=Fault.COORDINATOR,
+            code="coordinator_restarted",
+            message="the coordinator restarted while the client was waiting; nothing was charged",
+            status=503,
+            free=True,
+        )
         await finish(core, job, ending)
     elif job.lease is None:
         assign_or_enqueue(core, job, spec_of(job))
@@ -64,9 +69,14 @@ async def _end_unsold(core: Core, job: LiveJob) -> None:
     """End a job of a kind that is no longer sold: nobody here could count it, check it, or tell whether it may run again."""
     tell_host_to_stop(core, job, "its kind is no longer sold here")
     ending = Ending(
-        JobState.FAILED, attempt_state=AttemptState.LOST, fault=Fault.COORDINATOR, code="unknown_kind",
-        message=f"the kind {job.kind.name} is no longer sold here; nothing was charged", status=503, free=True,
-    )  # fmt: skip
+        JobState.FAILED,
+        attempt_state=AttemptState.LOST,
+        fault=Fault.COORDINATOR,
+        code="unknown_kind",
+        message=f"the kind {job.kind.name} is no longer sold here; nothing was charged",
+        status=503,
+        free=True,
+    )
     await finish(core, job, ending)
 
 
@@ -103,12 +113,18 @@ async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
         job = known
     if attempt is not None:
         lease = Lease(
-            id=attempt.id, host_id=attempt.host_id, model=row.model, first_frame=first_frame, hash_before=running_hash,
+            id=attempt.id,
+            host_id=attempt.host_id,
+            model=row.model,
+            first_frame=first_frame,
+            hash_before=running_hash,
             rate_in=row.terms.rate_in if attempt.price_in is None else attempt.price_in,
             rate_out=row.terms.rate_out if attempt.price_out is None else attempt.price_out,
-            started_ms=attempt.started_ms, started_s=now_s, signs=_signs(core, attempt.host_id),
+            started_ms=attempt.started_ms,
+            started_s=now_s,
+            signs=_signs(core, attempt.host_id),
             revived=True,
-        )  # fmt: skip
+        )
         core.jobs.live.reattach(job, lease)
         host = core.fleet.find(attempt.host_id)
         if host is not None and not host.node_id:

@@ -34,7 +34,7 @@ from comptoir.jobs import (
     finish_rows,
     job_rows,
     load_states,
-)  # fmt: skip
+)
 from comptoir.kinds import Resume, bought
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal, Unavailable
@@ -138,9 +138,15 @@ def _drop_half_a_stage(job: LiveJob, ending: Ending) -> None:
 
 
 async def _write(
-    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _SettleItem, undo: tuple[Change, Change],
+    core: Core,
+    job: LiveJob,
+    lease: Lease | None,
+    ending: Ending,
+    *,
+    item: _SettleItem,
+    undo: tuple[Change, Change],
     dishonest: Callable[[BadSegment], Awaitable[None]] | None,
-) -> None:  # fmt: skip
+) -> None:
     closing, taken = undo
     try:
         settled = await core.db.batch(settle_verb, item, turn=CommandOrder.SETTLE)
@@ -182,9 +188,15 @@ async def _write(
 
 
 async def _write_later(
-    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _SettleItem, undo: tuple[Change, Change],
+    core: Core,
+    job: LiveJob,
+    lease: Lease | None,
+    ending: Ending,
+    *,
+    item: _SettleItem,
+    undo: tuple[Change, Change],
     dishonest: Callable[[BadSegment], Awaitable[None]] | None,
-) -> None:  # fmt: skip
+) -> None:
     try:
         await _write(core, job, lease, ending, item=item, undo=undo, dishonest=dishonest)
     except BadSegment as bad:
@@ -197,11 +209,18 @@ def _publish(
     core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, row: FinishRow, settled: SettleResult
 ) -> None:
     job.end(
-        ending.state, cost_uusd=row.cost_uusd, usage=Usage(row.input_count, row.output_count, row.usage),
-        finish_reason=ending.finish_reason, fault=ending.fault if ending.state != JobState.COMPLETED else Fault.NONE,
-        error_code=ending.code, error_message=row.error_message, error_status=ending.status, error_body=ending.body,
-        retry_after_s=ending.retry_after_s, host_id=job.host_id,
-    )  # fmt: skip
+        ending.state,
+        cost_uusd=row.cost_uusd,
+        usage=Usage(row.input_count, row.output_count, row.usage),
+        finish_reason=ending.finish_reason,
+        fault=ending.fault if ending.state != JobState.COMPLETED else Fault.NONE,
+        error_code=ending.code,
+        error_message=row.error_message,
+        error_status=ending.status,
+        error_body=ending.body,
+        retry_after_s=ending.retry_after_s,
+        host_id=job.host_id,
+    )
     core.jobs.live.retire(job)
     core.state(Buyers).in_flight.leave(job.owner_id)
     core.state(Meters).count_end(ending.state, row.at_ms - job.created_ms)
@@ -226,9 +245,12 @@ def _tell_host(
     channel = core.channels.get(lease.host_id)
     if channel is not None:
         channel.settled(
-            job, lease, state=ending.attempt_state, earned_uusd=row.paid_uusd,
+            job,
+            lease,
+            state=ending.attempt_state,
+            earned_uusd=row.paid_uusd,
             balance_uusd=settled.balances_uusd.get(lease.host_id, 0),
-        )  # fmt: skip
+        )
 
 
 def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: SettleResult) -> None:
@@ -252,9 +274,12 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
     bill = [NOTHING] * len(parts)
     if not (ending.free or _is_free(core, ending)):
         bill = shares(
-            parts, input_count=min(taken_in, job.terms.input_max), output_max=job.terms.output_max,
-            hold_uusd=job.terms.hold_uusd, fee_bps=core.settings.fee_bps,
-        )  # fmt: skip
+            parts,
+            input_count=min(taken_in, job.terms.input_max),
+            output_max=job.terms.output_max,
+            hold_uusd=job.terms.hold_uusd,
+            fee_bps=core.settings.fee_bps,
+        )
     last_share = bill[-1] if last is not None else NOTHING
     row = FinishRow(
         job_id=job.id, state=ending.state, at_ms=now, event_seq=job.events, attempt_id=lease.id if lease else None,
@@ -278,9 +303,13 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
     facts = _facts(core, job, lease, parts=parts, row=row)
     if last is not None:
         facts.segments[-1] = msgspec.structs.replace(
-            facts.segments[-1], input_count=taken_in, finish_reason=ending.finish_reason, statement=statement,
-            keyid=keyid_of(public_key) if statement else None, signature=ending.signature or None,
-        )  # fmt: skip
+            facts.segments[-1],
+            input_count=taken_in,
+            finish_reason=ending.finish_reason,
+            statement=statement,
+            keyid=keyid_of(public_key) if statement else None,
+            signature=ending.signature or None,
+        )
     return _SettleItem(row, _pays(core, parts, bill), facts, core.receipts, job.owner_id, signed, public_key)
 
 
@@ -302,11 +331,15 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredP
     broken = half and not job.stages
     parts = [
         DeliveredPart(
-            segment.lease, segment.lease.first_frame, segment.end_frame, segment.running_hash, segment.count,
+            segment.lease,
+            segment.lease.first_frame,
+            segment.end_frame,
+            segment.running_hash,
+            segment.count,
             segment.unpaid or broken,
         )
         for segment in job.segments
-    ]  # fmt: skip
+    ]
     if lease is not None and (len(job.frames) > lease.first_frame or ending.state == JobState.COMPLETED):
         count = ending.usage.billed(job.segment_count)
         unpaid = ending.unpaid or half
@@ -330,12 +363,18 @@ def _facts(
 ) -> ReceiptFacts:
     segments = [
         SegmentFacts(
-            attempt_id=part.lease.id, host_id=part.lease.host_id, first_frame=part.first_frame, end_frame=part.end_frame,
-            running_hash=part.running_hash, output_count=part.count, has_key=part.lease.signs, rate_in=part.lease.rate_in,
+            attempt_id=part.lease.id,
+            host_id=part.lease.host_id,
+            first_frame=part.first_frame,
+            end_frame=part.end_frame,
+            running_hash=part.running_hash,
+            output_count=part.count,
+            has_key=part.lease.signs,
+            rate_in=part.lease.rate_in,
             rate_out=part.lease.rate_out,
         )
         for part in parts
-    ]  # fmt: skip
+    ]
     for at, closed in enumerate(job.segments):
         if closed.signature:
             segments[at] = _signed(core, job, closed, segments[at])
@@ -365,15 +404,25 @@ def _signed(core: Core, job: LiveJob, closed: ClosedSegment, facts: SegmentFacts
     if host is None or host.row.public_key is None:
         return facts
     segment = Segment(
-        job=public("job", job.id), attempt=public("att", closed.lease.id), host=public("host", closed.lease.host_id),
-        model=closed.lease.model, input_sha256=job.body_sha256.hex(), first_frame=closed.lease.first_frame,
-        end_frame=closed.end_frame, chain=closed.running_hash.hex(), prompt_tokens=0, completion_tokens=closed.count,
+        job=public("job", job.id),
+        attempt=public("att", closed.lease.id),
+        host=public("host", closed.lease.host_id),
+        model=closed.lease.model,
+        input_sha256=job.body_sha256.hex(),
+        first_frame=closed.lease.first_frame,
+        end_frame=closed.end_frame,
+        chain=closed.running_hash.hex(),
+        prompt_tokens=0,
+        completion_tokens=closed.count,
         finish_reason=job.kind.stage_finish,
-    )  # fmt: skip
+    )
     return msgspec.structs.replace(
-        facts, finish_reason=job.kind.stage_finish, statement=statement_bytes(segment), keyid=keyid_of(host.row.public_key),
+        facts,
+        finish_reason=job.kind.stage_finish,
+        statement=statement_bytes(segment),
+        keyid=keyid_of(host.row.public_key),
         signature=closed.signature,
-    )  # fmt: skip
+    )
 
 
 def _fingerprint(core: Core, lease: Lease | None) -> str:
@@ -386,11 +435,18 @@ def _fingerprint(core: Core, lease: Lease | None) -> str:
 def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> Segment:
     """Return the statement that the host of *lease* has to have signed for what it delivered."""
     return Segment(
-        job=public("job", job.id), attempt=public("att", lease.id), host=public("host", lease.host_id), model=lease.model,
-        input_sha256=job.body_sha256.hex(), first_frame=lease.first_frame, end_frame=len(job.frames),
-        chain=job.running_hash.hex(), prompt_tokens=usage.prompt_tokens, completion_tokens=usage.billed(job.segment_count),
+        job=public("job", job.id),
+        attempt=public("att", lease.id),
+        host=public("host", lease.host_id),
+        model=lease.model,
+        input_sha256=job.body_sha256.hex(),
+        first_frame=lease.first_frame,
+        end_frame=len(job.frames),
+        chain=job.running_hash.hex(),
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.billed(job.segment_count),
         finish_reason=finish_reason,
-    )  # fmt: skip
+    )
 
 
 def _holds(item: _SettleItem) -> bool:

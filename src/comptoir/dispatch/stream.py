@@ -132,10 +132,17 @@ async def complete(
 
 
 async def fail(
-    core: Core, job: LiveJob, *, code: str, message: str, fault: Fault, status: int = 0, body: bytes = b"",
+    core: Core,
+    job: LiveJob,
+    *,
+    code: str,
+    message: str,
+    fault: Fault,
+    status: int = 0,
+    body: bytes = b"",
     retry_after_s: float = 0.0,
     unpaid: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """End the attempt as failed.
 
     If the buyer is not to blame the job goes on at another host, after what was delivered. *unpaid* keeps what this host
@@ -164,9 +171,16 @@ async def fail(
         return
     message = job.kind.failure(message, body)
     ending = Ending(
-        JobState.FAILED, attempt_state=AttemptState.FAILED, fault=fault, code=code, message=message, status=status, body=body,
-        retry_after_s=retry_after_s, unpaid=unpaid,
-    )  # fmt: skip
+        JobState.FAILED,
+        attempt_state=AttemptState.FAILED,
+        fault=fault,
+        code=code,
+        message=message,
+        status=status,
+        body=body,
+        retry_after_s=retry_after_s,
+        unpaid=unpaid,
+    )
     if fault in (Fault.HOST, Fault.CAPACITY):
         await revoke_lease(core, job, lease, message, fault=fault, ending=ending, unpaid=unpaid)
     else:

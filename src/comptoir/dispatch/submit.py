@@ -146,9 +146,7 @@ def _reserve(core: Core, order: Order) -> tuple[LiveJob, Candidate | None]:
     A later stage that no host could run for this caller is refused now, not when those before it have been paid.
     """
     kind = core.jobs.kinds.get(order.kind)
-    ask = Ask(
-        order.model, order.body, order.output_max, order.input_bytes, order.answers, order.stages, order.proof
-    )  # fmt: skip
+    ask = Ask(order.model, order.body, order.output_max, order.input_bytes, order.answers, order.stages, order.proof)
     parts = kind.parts(ask)
     text_only = bool(core.fleet.text_only_hosts) and kind.text_only(order.body)
     asked = partial(spec_of_part, kind, caller=order.caller, text_only=text_only, needs=order.needs)
@@ -258,9 +256,7 @@ def _price_to_wait_for(core: Core, spec: Spec) -> tuple[int, int]:
     return waiting_prices(core, spec, known)
 
 
-def _live(
-    core: Core, order: Order, kind: Kind, *, parts: Sequence[Part], rates: list[tuple[int, int]]
-) -> LiveJob:  # fmt: skip
+def _live(core: Core, order: Order, kind: Kind, *, parts: Sequence[Part], rates: list[tuple[int, int]]) -> LiveJob:
     stages: tuple[Stage, ...] = ()
     if kind.staged:
         stages = tuple([Stage(part.model, rate, part.proof) for part, (_, rate) in zip(parts, rates, strict=True)])

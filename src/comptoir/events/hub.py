@@ -61,7 +61,7 @@ class EventHub:
 
     def listen_for(
         self, owner_id: bytes, *kinds: type[OwnedEvent], waiting_max: int = WAITING_MAX
-    ) -> "EventSubscription":  # fmt: skip
+    ) -> "EventSubscription":
         """Return a reader of what happens to one owner; however many owners have readers, an event costs one look-up."""
         reader = EventSubscription(waiting_max)
         reader.ends = [self._listen_for(owner_id, kind, reader) for kind in kinds]

@@ -48,4 +48,4 @@ __all__ = [
     "submit_once",
     "until_answered",
     "until_over",
-]  # fmt: skip
+]

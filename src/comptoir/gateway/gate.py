@@ -29,7 +29,7 @@ class Gate:
 
     def __init__(
         self, identity: Identity, settings: Settings, clock: Clock, *, dialects: Iterable[Dialect] = ()
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._identity = identity
         self._settings = settings
         self.by_key = RateLimiter(per_minute=settings.requests_per_minute_per_key, clock=clock)
@@ -141,9 +141,12 @@ class Gate:
                 raise RepeatedHeader("api_key (in the query)")
             query_key = keys[0].encode() if keys and keys[0] else None
         return Credentials(
-            ip=request.address, authorization=given.get(b"authorization"), x_api_key=given.get(b"x-api-key"),
-            x_admin_key=given.get(b"x-admin-key"), query_key=query_key,
-        )  # fmt: skip
+            ip=request.address,
+            authorization=given.get(b"authorization"),
+            x_api_key=given.get(b"x-api-key"),
+            x_admin_key=given.get(b"x-admin-key"),
+            query_key=query_key,
+        )
 
 
 def _narrowed(access: Access, *, by_page: bool) -> Access:

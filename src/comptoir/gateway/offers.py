@@ -59,10 +59,17 @@ class RegisteredOffer(msgspec.Struct, kw_only=True):
     def offer(self) -> ModelOffer:
         """Return it in the link's own shape."""
         return ModelOffer(
-            self.name, self.kinds, self.context_tokens, self.price_in_uusd_per_mtok, self.price_out_uusd_per_mtok,
-            self.can_continue, self.fingerprint, self.container.card() if self.container is not None else None,
-            self.prices, self.text_only,
-        )  # fmt: skip
+            self.name,
+            self.kinds,
+            self.context_tokens,
+            self.price_in_uusd_per_mtok,
+            self.price_out_uusd_per_mtok,
+            self.can_continue,
+            self.fingerprint,
+            self.container.card() if self.container is not None else None,
+            self.prices,
+            self.text_only,
+        )
 
 
 class Machine(msgspec.Struct, kw_only=True):

@@ -31,8 +31,12 @@ class Making(State):
 
 
 async def once(
-    core: Core, claim: Claim | None, *, find: Callable[[], Awaitable[T | None]], make: Callable[[], Coroutine[Any, Any, T]]
-) -> T:  # fmt: skip
+    core: Core,
+    claim: Claim | None,
+    *,
+    find: Callable[[], Awaitable[T | None]],
+    make: Callable[[], Coroutine[Any, Any, T]],
+) -> T:
     """Return what *claim* is bound to: found, being made right now, or made here. Without a claim just make it.
 
     A first request that was refused leaves nothing behind, so its repeat is tried again. Another coordinator may get the
@@ -60,7 +64,7 @@ async def once(
 
 async def _make_or_find(
     core: Core, claim: Claim, *, find: Callable[[], Awaitable[T | None]], make: Callable[[], Coroutine[Any, Any, T]]
-) -> T:  # fmt: skip
+) -> T:
     """Make it; if that is refused, whatever the words, look whether another coordinator made it meanwhile.
 
     The words don't tell: who is second may hear that the name is taken or that the credit is gone, for the first has both.
@@ -79,7 +83,7 @@ async def _make_or_find(
 
 async def submit_once(
     core: Core, order: Order, claim: Claim | None, *, check: Callable[[], None] = lambda: None
-) -> LiveJob:  # fmt: skip
+) -> LiveJob:
     """Submit *order*; a repeat gets the job that the first request made and never holds twice.
 
     Args:

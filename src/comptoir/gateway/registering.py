@@ -41,7 +41,7 @@ async def register_once(core: Core, request: Request, new: NewHost) -> NewcomerH
     async def make() -> NewcomerHost:
         return await add_host(
             core, new, host_id=bound.resource_id if bound else None, key_secret=bound.secret if bound else None
-        )  # fmt: skip
+        )
 
     async def find() -> NewcomerHost | None:
         assert bound is not None

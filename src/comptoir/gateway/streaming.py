@@ -27,7 +27,7 @@ End = Callable[[LiveJob, bool], bytes]
 
 async def stream_job(
     core: Core, request: Request, job_id: str, *, owner_id: bytes | None, render: Render, end: End
-) -> Stream:  # fmt: skip
+) -> Stream:
     """Return the stream of a job from its first frame, or from the one after ``Last-Event-ID``, to its end.
 
     Args:
@@ -58,7 +58,7 @@ async def stream_job(
 
 async def _events(
     reader: Reader, *, ping_s: float, close: Callable[[], None], render: Render, end: End
-) -> AsyncIterator[bytes]:  # fmt: skip
+) -> AsyncIterator[bytes]:
     job = reader.job
     try:
         while not reader.outdated and (fresh := await reader.next(timeout_s=ping_s)) is not None:

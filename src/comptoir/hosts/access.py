@@ -59,7 +59,7 @@ class ContainerAccess:
 
 def container_access(
     *, external: bool, proofs: bool, networks: Iterable[str], rate_requests: int = 0, rate_period_s: float = 60.0
-) -> ContainerAccess:  # fmt: skip
+) -> ContainerAccess:
     """Return the access rule for networks as they are written (CIDR, host bits allowed).
 
     Raises:

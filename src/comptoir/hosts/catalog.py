@@ -127,7 +127,7 @@ class Catalog:
 
 def _count(
     tallies: dict[Key, Tallied], key: Key, new: Callable[[str], Tallied], offered: tuple[ModelOffer, Any], *, sign: int
-) -> None:  # fmt: skip
+) -> None:
     """Count an offer and its prices in or out; a tally without hosts goes."""
     offer, prices = offered
     if sign > 0:

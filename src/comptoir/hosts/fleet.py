@@ -43,9 +43,14 @@ class Fleet:
     """All hosts that are registered and not retired."""
 
     def __init__(
-        self, clock: Clock, *, kinds: Kinds | None = None, events: EventHub | None = None,
-        leases_here: Callable[[bytes], int] = lambda host_id: 0, host_silent_s: float = HOST_SILENT_S,
-    ) -> None:  # fmt: skip
+        self,
+        clock: Clock,
+        *,
+        kinds: Kinds | None = None,
+        events: EventHub | None = None,
+        leases_here: Callable[[bytes], int] = lambda host_id: 0,
+        host_silent_s: float = HOST_SILENT_S,
+    ) -> None:
         """*leases_here* tells how many jobs of this coordinator a host has, when it comes back from another one."""
         self._clock, self._host_silent_s = clock, host_silent_s
         self.kinds = kinds or Kinds()
@@ -364,8 +369,12 @@ class Fleet:
     def list_hosts(
         self,
         *,
-        limit: int, offset: int = 0, status: str | None = None, model: str | None = None, owner_id: bytes | None = None,
-    ) -> tuple[list[Host], int]:  # fmt: skip
+        limit: int,
+        offset: int = 0,
+        status: str | None = None,
+        model: str | None = None,
+        owner_id: bytes | None = None,
+    ) -> tuple[list[Host], int]:
         """Return a page of hosts in the order they came, and how many match in all."""
         if status is None and model is None and owner_id is None:
             return list(islice(self._hosts.values(), offset, offset + limit)), len(self._hosts)

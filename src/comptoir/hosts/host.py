@@ -97,9 +97,12 @@ def access_of_offer(offer: ModelOffer) -> ContainerAccess | None:
     if card is None:
         return None
     return container_access(
-        external=card.external, proofs=card.generates_proofs, networks=card.allowed_ips, rate_requests=card.rate_requests,
+        external=card.external,
+        proofs=card.generates_proofs,
+        networks=card.allowed_ips,
+        rate_requests=card.rate_requests,
         rate_period_s=card.rate_period_s,
-    )  # fmt: skip
+    )
 
 
 def access_of_candidate(candidate: Candidate) -> ContainerAccess | None:

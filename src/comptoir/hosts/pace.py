@@ -129,7 +129,7 @@ class Pace:
 
 def _read(
     seen: LogHistogram | None, prior_p50_ms: float, prior_tail_ms: float, *, share: float = 0.99
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     if seen is None:
         return prior_p50_ms, prior_tail_ms
     p50_ms, tail_ms = seen.quantiles(0.5, share)

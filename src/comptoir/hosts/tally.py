@@ -72,10 +72,14 @@ class ContainerTally:
         """Say it to the outside; there must be an active host. Where hosts differ, most of them are believed."""
         best = max(self.faces, key=lambda face: (self.faces[face], face))
         return ContainerSummary(
-            name=self.name, available_hosts=self.hosts, external=any(external for external, *_ in self.faces),
-            generates_proofs=any(proofs for _, proofs, *_ in self.faces), description=best[2], image=best[3],
+            name=self.name,
+            available_hosts=self.hosts,
+            external=any(external for external, *_ in self.faces),
+            generates_proofs=any(proofs for _, proofs, *_ in self.faces),
+            description=best[2],
+            image=best[3],
             min_price_uusd_per_mrun=self.prices.ends()[0],
-        )  # fmt: skip
+        )
 
 
 def _face(card: ContainerCard | None) -> Face:
@@ -116,9 +120,14 @@ class ModelTally:
         """Say it to the outside; there must be an active host."""
         kinds = tuple(sorted(kind for kind, count in self.kinds.items() if count))
         return ModelSummary(
-            self.name, self.hosts, self.prices_in.ends()[0], self.prices_out.ends()[0], self.contexts.ends()[1], kinds,
+            self.name,
+            self.hosts,
+            self.prices_in.ends()[0],
+            self.prices_out.ends()[0],
+            self.contexts.ends()[1],
+            kinds,
             since_ms,
-        )  # fmt: skip
+        )
 
 
 class WorkTally:
@@ -149,6 +158,8 @@ class WorkTally:
     def summary(self) -> WorkSummary:
         """Say it to the outside; there must be an active host."""
         return WorkSummary(
-            name=self.name, available_hosts=self.hosts,
-            prices={unit: tally.ends()[0] for unit, tally in self.prices.items()}, kinds=tuple(sorted(+self.kinds)),
-        )  # fmt: skip
+            name=self.name,
+            available_hosts=self.hosts,
+            prices={unit: tally.ends()[0] for unit, tally in self.prices.items()},
+            kinds=tuple(sorted(+self.kinds)),
+        )

@@ -89,9 +89,16 @@ class Identity:
     # -- people --------------------------------------------------------------------------------------------------
 
     async def prepare_user(
-        self, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER, with_key: bool = False,
-        user_id: bytes | None = None, key_secret: bytes | None = None,
-    ) -> NewUser:  # fmt: skip
+        self,
+        *,
+        username: str,
+        email: str | None,
+        password: str | None,
+        role: Role = Role.BUYER,
+        with_key: bool = False,
+        user_id: bytes | None = None,
+        key_secret: bytes | None = None,
+    ) -> NewUser:
         """Check the fields and hash the password of a user about to be stored with :meth:`insert_user`.
 
         Args:

@@ -18,14 +18,22 @@ def make_passwords() -> Passwords:
 
 
 def make_identity(
-    db: Database, clock: Clock, *, events: EventHub | None = None, logins_per_minute: int = 1_000,
+    db: Database,
+    clock: Clock,
+    *,
+    events: EventHub | None = None,
+    logins_per_minute: int = 1_000,
     key_cache_size: int = 1_000,
-) -> Identity:  # fmt: skip
+) -> Identity:
     """Return the room with quick password hashing."""
     return Identity(
-        db, clock, events=events, passwords=make_passwords(), logins_per_minute=logins_per_minute,
+        db,
+        clock,
+        events=events,
+        passwords=make_passwords(),
+        logins_per_minute=logins_per_minute,
         key_cache_size=key_cache_size,
-    )  # fmt: skip
+    )
 
 
 def bearer(secret: str, *, ip: str = IP) -> Credentials:

@@ -31,9 +31,7 @@ class Change:
 
     __slots__ = ("_job", "_touches", "_before", "_after", "_tables")
 
-    def __init__(
-        self, job: object, touches: Touches, before: Values, tables: Callable[[], None] | None = None
-    ) -> None:  # fmt: skip
+    def __init__(self, job: object, touches: Touches, before: Values, tables: Callable[[], None] | None = None) -> None:
         """Remember a transition that was just made.
 
         Args:

@@ -269,7 +269,7 @@ class LiveJob:
 
     def revive_segments(
         self, attempts: Sequence[AttemptRow], pieces: Sequence[bytes], *, signing: frozenset[bytes]
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take back from the journal what hosts delivered before another process took the job over.
 
         Args:
@@ -281,12 +281,17 @@ class LiveJob:
         closed = [row for row in attempts if row.ended_ms is not None and row.end_frame > row.first_frame]
         for row, piece in zip(closed, pieces, strict=True):
             lease = Lease(
-                id=row.id, host_id=row.host_id, model=self.model,
-                first_frame=row.first_frame, hash_before=self.running_hash,
+                id=row.id,
+                host_id=row.host_id,
+                model=self.model,
+                first_frame=row.first_frame,
+                hash_before=self.running_hash,
                 rate_in=self.terms.rate_in if row.price_in is None else row.price_in,
                 rate_out=self.terms.rate_out if row.price_out is None else row.price_out,
-                started_ms=row.started_ms, started_s=self.submitted_s, signs=row.host_id in signing,
-            )  # fmt: skip
+                started_ms=row.started_ms,
+                started_s=self.submitted_s,
+                signs=row.host_id in signing,
+            )
             self.append(_decode_frames(piece))
             # A host that did not stand by its frames has no hash stored.
             self.close_segment(lease, unpaid=row.chain is None, signature=row.signature or b"")

@@ -12,9 +12,14 @@ from comptoir.jobs.types import JobState
 _LEASED = Touches("lease", "host_id", "events", relied_on=("lease",))
 _UNLEASED = Touches("lease", relied_on=("lease", "owner_node", "refused"))
 _REQUEUED = Touches(
-    "state", "lease", "host_id", "events", "segments", "model",
+    "state",
+    "lease",
+    "host_id",
+    "events",
+    "segments",
+    "model",
     relied_on=("state", "lease", "segments", "owner_node", "refused"),
-)  # fmt: skip
+)
 
 RECENT_MAX = 1024
 RECENT_BYTES_MAX = 16 * 1024
@@ -153,7 +158,7 @@ class LiveJobs:
     @contextmanager
     def requeue(
         self, job: LiveJob, lease: Lease, *, unpaid: bool, signature: bytes = b""
-    ) -> Iterator[tuple[Change, bytes]]:  # fmt: skip
+    ) -> Iterator[tuple[Change, bytes]]:
         """running -> queued: close the lease and what it delivered, and count the event. For as long as that is being written.
 
         Meanwhile the lease is among those that are `leaving`. Gives the change, and the closed frames encoded for the journal.

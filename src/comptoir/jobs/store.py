@@ -186,14 +186,21 @@ def finish_rows(tx: Tx, finishes: Sequence[FinishRow]) -> None:
         FINISH_COLUMNS,
         [
             (
-                f.job_id, f.state, f.at_ms, f.input_count, f.output_count, f.cost_uusd, _without_nul(f.finish_reason),
+                f.job_id,
+                f.state,
+                f.at_ms,
+                f.input_count,
+                f.output_count,
+                f.cost_uusd,
+                _without_nul(f.finish_reason),
                 # One that ended well may have an attempt that did not: its host died before it could say so.
-                None if f.state == JobState.COMPLETED else f.fault or None, _without_nul(f.error_code),
+                None if f.state == JobState.COMPLETED else f.fault or None,
+                _without_nul(f.error_code),
                 _without_nul(f.error_message),
             )
             for f in finishes
         ],
-    )  # fmt: skip
+    )
     tx.insert(JOB_EVENTS, [(f.job_id, f.event_seq, f.state, f.at_ms, _without_nul(f.error_code)) for f in finishes])
     _end_attempts(tx, finishes)
     answers = [(f.job_id, f.frames, f.usage) for f in finishes if f.frames]
@@ -312,11 +319,19 @@ def _insert_attempts(tx: Tx, starts: Sequence[Start]) -> None:
 def _end_attempts(tx: Tx, ends: Sequence[FinishRow]) -> None:
     rows = [
         (
-            f.attempt_id, f.attempt_state, f.end_frame, f.count, f.paid_uusd, f.at_ms, f.fault or None,
-            f.running_hash or None, f.signature or None, f.attempt_input_count,
+            f.attempt_id,
+            f.attempt_state,
+            f.end_frame,
+            f.count,
+            f.paid_uusd,
+            f.at_ms,
+            f.fault or None,
+            f.running_hash or None,
+            f.signature or None,
+            f.attempt_input_count,
         )
         for f in ends
         if f.attempt_id is not None
-    ]  # fmt: skip
+    ]
     if rows:
         tx.update(ATTEMPTS, ATTEMPT_END_COLUMNS, rows)

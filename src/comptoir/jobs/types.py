@@ -127,8 +127,12 @@ class JobRow(msgspec.Struct, frozen=True):
     def terms(self) -> Terms:
         """What its buyer agreed to."""
         return Terms(
-            self.prompt_tokens_max, self.max_tokens, self.price_in_uusd_per_mtok, self.price_out_uusd_per_mtok, self.hold_uusd
-        )  # fmt: skip
+            self.prompt_tokens_max,
+            self.max_tokens,
+            self.price_in_uusd_per_mtok,
+            self.price_out_uusd_per_mtok,
+            self.hold_uusd,
+        )
 
 
 class AttemptRow(msgspec.Struct, frozen=True):

@@ -62,9 +62,7 @@ class ContainerChain(Kind):
         """Return one run of the container that is next."""
         at = self.stage(job)
         stage = job.stages[at]
-        return Part(
-            stage.model, output_max=1, proof=stage.proof, enters=at == 0, hold_uusd=cost_up(stage.rate_out)
-        )  # fmt: skip
+        return Part(stage.model, output_max=1, proof=stage.proof, enters=at == 0, hold_uusd=cost_up(stage.rate_out))
 
     def stage(self, job: Progress) -> int:
         """Return the number of the container that a chain is at: every one before it left one segment of one frame."""

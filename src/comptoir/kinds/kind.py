@@ -151,9 +151,7 @@ class Kind:
     def part(self, job: Progress) -> Part:
         """Return what the next host of *job* is asked for, with its hold."""
         terms = job.terms
-        return Part(
-            job.model, terms.input_max, terms.input_max, terms.output_max, hold_uusd=terms.hold_uusd
-        )  # fmt: skip
+        return Part(job.model, terms.input_max, terms.input_max, terms.output_max, hold_uusd=terms.hold_uusd)
 
     def stage(self, job: Progress) -> int:
         """Return the number of the stage that *job* is at, from 0."""

@@ -76,9 +76,12 @@ def agree(parts: Sequence[Part], rates: Sequence[tuple[int, int]], *, output_max
         (part,), (rate,) = parts, rates
         return Terms(part.input_max, output_max, *rate, hold_of(part, rate))
     return Terms(
-        sum([part.input_max for part in parts]), output_max, max([rate for rate, _ in rates]),
-        max([rate for _, rate in rates]), sum(map(hold_of, parts, rates)),
-    )  # fmt: skip
+        sum([part.input_max for part in parts]),
+        output_max,
+        max([rate for rate, _ in rates]),
+        max([rate for _, rate in rates]),
+        sum(map(hold_of, parts, rates)),
+    )
 
 
 _encode_stages = msgspec.json.Encoder().encode

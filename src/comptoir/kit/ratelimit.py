@@ -46,8 +46,14 @@ class RateLimiter:
     )  # fmt: skip
 
     def __init__(
-        self, *, per_minute: int, clock: Clock, burst: int | None = None, keys_max: int = KEYS_MAX, window_s: float = 60.0
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        per_minute: int,
+        clock: Clock,
+        burst: int | None = None,
+        keys_max: int = KEYS_MAX,
+        window_s: float = 60.0,
+    ) -> None:
         """Make an empty limiter.
 
         Args:

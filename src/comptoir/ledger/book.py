@@ -139,9 +139,16 @@ class Book:
         )
 
     def move(
-        self, *, debit: bytes, credit: bytes, amount_uusd: int, kind: str, job_id: bytes | None, at_ms: int,
+        self,
+        *,
+        debit: bytes,
+        credit: bytes,
+        amount_uusd: int,
+        kind: str,
+        job_id: bytes | None,
+        at_ms: int,
         transfer_id: bytes | None = None,
-    ) -> bytes:  # fmt: skip
+    ) -> bytes:
         """Move *amount_uusd* (> 0) between two accounts; return the transfer's id, a fresh one unless given.
 
         Raises:

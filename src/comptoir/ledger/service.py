@@ -80,9 +80,14 @@ class Ledger:
             if transfer_id is not None and tx.select(TRANSFERS, ("id",), [transfer_id]):
                 return None
             transfer = book.move(
-                debit=PAYMENTS_IN, credit=owner_id, amount_uusd=amount_uusd, kind=kind, job_id=None, at_ms=now,
+                debit=PAYMENTS_IN,
+                credit=owner_id,
+                amount_uusd=amount_uusd,
+                kind=kind,
+                job_id=None,
+                at_ms=now,
                 transfer_id=transfer_id,
-            )  # fmt: skip
+            )
             added = CreditAdded(owner_id, now, book.number(owner_id), transfer, amount_uusd, kind)
             book.apply(tx)
             Events.insert_rows(tx, [added])

@@ -114,8 +114,12 @@ def _read(tx: Tx, now: str, *, connected: frozenset[str] | None = None) -> list[
     )
     return [
         Node(
-            bytes(node_id), int(slot), str(version), int(silent_ms),  # type: ignore[call-overload]
-            connected is None or connection_name(bytes(node_id)) in connected, bool(left),  # type: ignore[call-overload]
+            bytes(node_id),  # type: ignore[call-overload]
+            int(slot),  # type: ignore[call-overload]
+            str(version),
+            int(silent_ms),  # type: ignore[call-overload]
+            connected is None or connection_name(bytes(node_id)) in connected,  # type: ignore[call-overload]
+            bool(left),
         )
         for node_id, slot, version, silent_ms, left in rows
-    ]  # fmt: skip
+    ]

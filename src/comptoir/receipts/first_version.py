@@ -97,19 +97,28 @@ def lifted(statement: StatementV1) -> InTotoStatement:
 
     segments = [
         SegmentEntry(
-            each.attempt, each.host, each.keyid, each.first_frame, each.end_frame, each.chain,
+            each.attempt,
+            each.host,
+            each.keyid,
+            each.first_frame,
+            each.end_frame,
+            each.chain,
             units(
-                each.prompt_tokens, each.completion_tokens,
+                each.prompt_tokens,
+                each.completion_tokens,
                 prices.in_uusd_per_mtok if each.price_in_uusd_per_mtok is None else each.price_in_uusd_per_mtok,
                 prices.out_uusd_per_mtok if each.price_out_uusd_per_mtok is None else each.price_out_uusd_per_mtok,
             ),
-            each.finish_reason, each.authenticated_by, each.statement, each.signature,
+            each.finish_reason,
+            each.authenticated_by,
+            each.statement,
+            each.signature,
         )
         for each in old.segments
-    ]  # fmt: skip
+    ]
     total = units(
         old.units.prompt_tokens, old.units.completion_tokens, prices.in_uusd_per_mtok, prices.out_uusd_per_mtok
-    )  # fmt: skip
+    )
     predicate = Predicate(
         old.receipt, old.job, old.buyer, old.dialect, old.kind, old.model, old.fingerprint, old.state, segments, total,
         prices.fee_bps, old.amounts, old.input_sha256, old.times,

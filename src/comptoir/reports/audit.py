@@ -144,10 +144,14 @@ async def audit(db: Database) -> list[AuditDifference]:
 def differences(fetch: Fetch) -> list[AuditDifference]:
     """The same over a snapshot, or inside a transaction."""
     found = [
-        AuditDifference(one.what, public("job", bytes.fromhex(one.subject)) if one.what == "settled" else one.subject,
-                   str(one.recorded), str(one.recomputed))
+        AuditDifference(
+            one.what,
+            public("job", bytes.fromhex(one.subject)) if one.what == "settled" else one.subject,
+            str(one.recorded),
+            str(one.recomputed),
+        )
         for one in ledger.differences(fetch)
-    ]  # fmt: skip
+    ]
     for what, sql in CHECKS.items():
         found += [
             AuditDifference(what, public("job", bytes(row[0])), str(row[1]), str(row[2]))

@@ -10,7 +10,15 @@ def job_message(job: LiveJob, lease: Lease, *, now_ms: int) -> Job:
     if job.stages:  # A host is asked for its own stage, behind what those before it made.
         most = job.count - job.segment_count + job.kind.part(job).output_max
     return Job(
-        lease.id, job.id, job.kind.name, job.model, job.body, job.deadline_ms, lease.first_frame,
-        job.frames[: lease.first_frame], lease.hash_before if lease.first_frame else b"", most,
+        lease.id,
+        job.id,
+        job.kind.name,
+        job.model,
+        job.body,
+        job.deadline_ms,
+        lease.first_frame,
+        job.frames[: lease.first_frame],
+        lease.hash_before if lease.first_frame else b"",
+        most,
         max(1, job.deadline_ms - now_ms),
-    )  # fmt: skip
+    )

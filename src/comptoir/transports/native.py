@@ -141,9 +141,18 @@ def decode_line(data: bytes) -> NativeLine:
 def spell(job: link.Job) -> NativeJob:
     """Return a job as a native host gets it."""
     return NativeJob(
-        lease_name(job.lease), public("job", job.job_id), job.kind, job.model, job.body, job.deadline_ms, job.left_ms,
-        job.start_seq, spell_frames(job.prefix), job.chain, job.max_tokens,
-    )  # fmt: skip
+        lease_name(job.lease),
+        public("job", job.job_id),
+        job.kind,
+        job.model,
+        job.body,
+        job.deadline_ms,
+        job.left_ms,
+        job.start_seq,
+        spell_frames(job.prefix),
+        job.chain,
+        job.max_tokens,
+    )
 
 
 def spell_frames(frames: Sequence[link.Frame]) -> list[NativeFrame]:

@@ -93,11 +93,15 @@ class Shop:
         containers = core.fleet.catalog.containers()
         status = status_line(core)
         tables = fill(
-            template("market.html"), models=model_rows(models, waiting), hosts=host_rows(core),
-            containers=containers_section(containers, waiting), others=others_section(core, waiting),
+            template("market.html"),
+            models=model_rows(models, waiting),
+            hosts=host_rows(core),
+            containers=containers_section(containers, waiting),
+            others=others_section(core, waiting),
             offers="Models and containers" if containers else "Models",
-            more_models=more(len(models) - MODELS_SHOWN), more_hosts=more(len(core.fleet) - HOSTS_SHOWN),
-        )  # fmt: skip
+            more_models=more(len(models) - MODELS_SHOWN),
+            more_hosts=more(len(core.fleet) - HOSTS_SHOWN),
+        )
         fingerprint = hashlib.sha256((status + tables).encode()).hexdigest()[:16]
         made = Fragment(status, tables.replace("?seen=SEEN", f"?seen={fingerprint}", 1), fingerprint)
         live.kept = now_s, made
@@ -141,8 +145,10 @@ def status_line(core: Core) -> Html:
         facts.append(f"{waiting:,} waiting")
     return fill(
         '<span class="dot {{state}}"></span><strong>{{words}}</strong> <span>{{facts}}</span>',
-        state=state, words=words, facts=" · ".join(facts),
-    )  # fmt: skip
+        state=state,
+        words=words,
+        facts=" · ".join(facts),
+    )
 
 
 def _others(core: Core) -> Counter[str]:
@@ -167,13 +173,18 @@ def model_rows(models: list[ModelSummary], waiting: dict[str, int]) -> list[Html
     """Return a table row for each model."""
     rows = [
         fill(
-            template("model.html"), name=one.name, kinds=", ".join(one.kinds), hosts=one.available_hosts,
-            price_in=price(one.min_price_in_uusd_per_mtok), price_out=price(one.min_price_out_uusd_per_mtok),
-            context=f"{one.max_tokens:,}", waiting=f"{waiting.get(one.name, 0):,}",
+            template("model.html"),
+            name=one.name,
+            kinds=", ".join(one.kinds),
+            hosts=one.available_hosts,
+            price_in=price(one.min_price_in_uusd_per_mtok),
+            price_out=price(one.min_price_out_uusd_per_mtok),
+            context=f"{one.max_tokens:,}",
+            waiting=f"{waiting.get(one.name, 0):,}",
             chat="yes" if answers_chat(one.kinds) else "no",
         )
         for one in models[:MODELS_SHOWN]
-    ]  # fmt: skip
+    ]
     return rows or [Html('<tr><td colspan="6" class="none">No host offers a model yet.</td></tr>')]
 
 
@@ -183,15 +194,20 @@ def containers_section(containers: list[ContainerSummary], waiting: dict[str, in
         return Html("")
     rows = [
         fill(
-            template("container.html"), name=one.name, description=one.description or one.image,
-            entry="first" if one.external else "private", first="yes" if one.external else "no",
+            template("container.html"),
+            name=one.name,
+            description=one.description or one.image,
+            entry="first" if one.external else "private",
+            first="yes" if one.external else "no",
             entry_says="A job may start with it" if one.external else "It only takes another container's output",
-            proofs=PROVES if one.generates_proofs else "", price=run_dollars(one.min_price_uusd_per_mrun),
-            credits=run_credits(one.min_price_uusd_per_mrun), hosts=one.available_hosts,
+            proofs=PROVES if one.generates_proofs else "",
+            price=run_dollars(one.min_price_uusd_per_mrun),
+            credits=run_credits(one.min_price_uusd_per_mrun),
+            hosts=one.available_hosts,
             waiting=f"{waiting.get(one.name, 0):,}",
         )
         for one in containers[:CONTAINERS_SHOWN]
-    ]  # fmt: skip
+    ]
     return fill(template("containers.html"), rows=rows, more=more(len(containers) - CONTAINERS_SHOWN))
 
 
@@ -202,12 +218,15 @@ def others_section(core: Core, waiting: dict[str, int]) -> Html:
         return Html("")
     rows = [
         fill(
-            template("other.html"), name=one.name, kinds=", ".join(one.kinds), hosts=one.available_hosts,
+            template("other.html"),
+            name=one.name,
+            kinds=", ".join(one.kinds),
+            hosts=one.available_hosts,
             price=", ".join([unit_credits(rate, kinds.unit(name)) for name, rate in one.prices.items()]),
             waiting=f"{waiting.get(one.name, 0):,}",
         )
         for one in offered[:MODELS_SHOWN]
-    ]  # fmt: skip
+    ]
     return fill(template("others.html"), rows=rows, more=more(len(offered) - MODELS_SHOWN))
 
 
@@ -231,11 +250,18 @@ def _host_row(core: Core, host: Host) -> Html:
     name = public("host", host.id)
     busy = f"{host.slots.running} of {host.slots.total} busy"
     return fill(
-        template("host.html"), id=name, short=f"host_…{name[-8:]}", gpu=host.row.gpu, models=", ".join(names[:MODELS_OF_A_HOST]),
-        more=f" and {over} more" if over > 0 else "", status=host.status,
-        dot={ACTIVE: "ok", DRAINING: "idle"}.get(host.status, "bad"), busy=busy if host.status == ACTIVE else "",
-        reputation=_reputation(story), story=story.sentence,
-    )  # fmt: skip
+        template("host.html"),
+        id=name,
+        short=f"host_…{name[-8:]}",
+        gpu=host.row.gpu,
+        models=", ".join(names[:MODELS_OF_A_HOST]),
+        more=f" and {over} more" if over > 0 else "",
+        status=host.status,
+        dot={ACTIVE: "ok", DRAINING: "idle"}.get(host.status, "bad"),
+        busy=busy if host.status == ACTIVE else "",
+        reputation=_reputation(story),
+        story=story.sentence,
+    )
 
 
 def _reputation(story: ReputationStory) -> Html:

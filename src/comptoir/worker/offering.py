@@ -39,8 +39,13 @@ class Offering:
     """
 
     def __init__(
-        self, *, kinds: Kinds, prices: Mapping[str, int], model_prices: Mapping[str, Mapping[str, int]], on_event: OnEvent
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        kinds: Kinds,
+        prices: Mapping[str, int],
+        model_prices: Mapping[str, Mapping[str, int]],
+        on_event: OnEvent,
+    ) -> None:
         self.models: list[ModelOffer] = []
         self.routes: dict[str, Engine] = {}
         self._kinds = kinds

@@ -88,8 +88,13 @@ class ClusterProcess:
                 os.kill(pid, number)
 
     async def _spawn(
-        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None, events: bool = False
-    ) -> Process:  # fmt: skip
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        events: bool = False,
+    ) -> Process:
         """Start *command*; with *events* its standard output is a pipe for us, else it goes to the log."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if self._logged else os.O_TRUNC)
         self._logged = True
@@ -99,9 +104,16 @@ class ClusterProcess:
         try:
             # A session of its own: Ctrl-C on the terminal is for us, who end the parts in order.
             self._process = await asyncio.create_subprocess_exec(
-                *tether, *command, stdin=DEVNULL, stdout=PIPE if events else handle, stderr=handle, env=env, cwd=cwd,
-                start_new_session=True, limit=LINE_BYTES_MAX,
-            )  # fmt: skip
+                *tether,
+                *command,
+                stdin=DEVNULL,
+                stdout=PIPE if events else handle,
+                stderr=handle,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+                limit=LINE_BYTES_MAX,
+            )
         finally:
             os.close(handle)
         return self._process

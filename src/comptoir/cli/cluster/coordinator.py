@@ -37,9 +37,17 @@ class Coordinator(ClusterProcess):
     """Coordinator *number* of a trading post in *data*; it keeps its port when it is started again."""
 
     def __init__(
-        self, number: int, *, data: Path, database: str, bus: str = "", options: Sequence[str] = (), drain_s: float = 10.0,
-        on_event: OnEvent | None = None, log: Path | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        number: int,
+        *,
+        data: Path,
+        database: str,
+        bus: str = "",
+        options: Sequence[str] = (),
+        drain_s: float = 10.0,
+        on_event: OnEvent | None = None,
+        log: Path | None = None,
+    ) -> None:
         """Describe it; nothing runs yet.
 
         Args:

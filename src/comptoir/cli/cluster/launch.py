@@ -40,8 +40,12 @@ class Launch:
     """One run of it."""
 
     def __init__(
-        self, settings: Settings, coordinators: int, worker_arguments: Sequence[str] | None, member_options: Sequence[str]
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        coordinators: int,
+        worker_arguments: Sequence[str] | None,
+        member_options: Sequence[str],
+    ) -> None:
         self._settings = settings
         self._count = coordinators
         self._arguments = worker_arguments
@@ -62,17 +66,27 @@ class Launch:
         settings = self._settings
         fresh = not (self._folder / "signing.key").exists()
         cluster = LocalCluster(
-            self._folder, coordinators=self._count, listener=bind(settings), database=settings.database, bus=settings.bus,
-            options=self._options, drain_s=settings.drain_s, on_event=self._greeting.part_event,
-        )  # fmt: skip
+            self._folder,
+            coordinators=self._count,
+            listener=bind(settings),
+            database=settings.database,
+            bus=settings.bus,
+            options=self._options,
+            drain_s=settings.drain_s,
+            on_event=self._greeting.part_event,
+        )
         self._listen_to_signals(cluster)
         news: asyncio.Task[None] | None = None
         try:
             if await self._started(cluster):
                 known = self._known(cluster)
                 self._greeting.standing(
-                    cluster, self._folder, fresh=fresh, took_s=time.monotonic() - STARTED_S, without_key=keyless(settings)
-                )  # fmt: skip
+                    cluster,
+                    self._folder,
+                    fresh=fresh,
+                    took_s=time.monotonic() - STARTED_S,
+                    without_key=keyless(settings),
+                )
                 news = asyncio.create_task(self._tell_news(cluster, known))
                 self._start_workers(cluster, known)
                 await self._signalled.wait()
@@ -195,9 +209,7 @@ class ClusterGreeting(Greeting):
         kept = "new: an operator and a demo buyer" if fresh else "as you left it"
         rows: list[tuple[str, object]] = [("listening", Text(f"{cluster.url}  (a balancer)", style="bold cyan"))]
         rows += [(one.name, f"{one.url}  pid {one.pid}") for one in cluster.coordinators]
-        for name, url, part in (
-            ("database", cluster.database, cluster.postgres), ("bus", cluster.bus, cluster.redis),
-        ):  # fmt: skip
+        for name, url, part in (("database", cluster.database, cluster.postgres), ("bus", cluster.bus, cluster.redis)):
             rows.append((name, masked(url) + (f"  pid {part.pid}" if part is not None else "")))
         rows += [
             ("data", f"{folder}  ({kept})"),
@@ -248,7 +260,11 @@ async def _asked(session: aiohttp.ClientSession, url: str) -> CoordinatorView:
             ],
             [
                 OnOffer(
-                    one["name"], one["kinds"], one["hosts"], one["price_in_uusd_per_mtok"], one["price_out_uusd_per_mtok"]
+                    one["name"],
+                    one["kinds"],
+                    one["hosts"],
+                    one["price_in_uusd_per_mtok"],
+                    one["price_out_uusd_per_mtok"],
                 )
                 for one in models["models"]
             ],
@@ -256,7 +272,7 @@ async def _asked(session: aiohttp.ClientSession, url: str) -> CoordinatorView:
                 ByTheRun(one["name"], one["external"], one["hosts"], one["price_uusd_per_run"])
                 for one in containers["containers"]
             ],
-        )  # fmt: skip
+        )
     except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
         # It starts, stops, or was paused by somebody who tries what happens then.
         return CoordinatorView()

@@ -34,10 +34,19 @@ class LocalCluster:
     """
 
     def __init__(
-        self, data: Path, *, coordinators: int, listener: socket.socket | None = None, database: str = "", bus: str = "",
-        options: Sequence[str] = (), drain_s: float = 10.0, fsync: bool = True, supervised: bool = True,
+        self,
+        data: Path,
+        *,
+        coordinators: int,
+        listener: socket.socket | None = None,
+        database: str = "",
+        bus: str = "",
+        options: Sequence[str] = (),
+        drain_s: float = 10.0,
+        fsync: bool = True,
+        supervised: bool = True,
         on_event: OnEvent = _quiet,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Describe it; nothing runs yet, and nothing is written.
 
         Args:
@@ -90,11 +99,16 @@ class LocalCluster:
                 await self._start(server)
         self.coordinators = [
             Coordinator(
-                number, data=self.data, database=self.database, bus=self.bus, options=self._options, drain_s=self._drain_s,
+                number,
+                data=self.data,
+                database=self.database,
+                bus=self.bus,
+                options=self._options,
+                drain_s=self._drain_s,
                 on_event=self._part_event,
             )
             for number in range(1, self._wanted + 1)
-        ]  # fmt: skip
+        ]
         first, *others = self.coordinators
         # The first applies the migrations and makes the first people.
         await self._start(first)

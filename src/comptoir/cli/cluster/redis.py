@@ -44,9 +44,16 @@ class LocalRedis(ClusterProcess):
         self.stopping = False
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = {
-            "port": "0", "unixsocket": str(self.socket), "unixsocketperm": "600", "dir": str(self.folder),
-            "daemonize": "no", "save": "", "appendonly": "no", "maxmemory": MEMORY_MAX, "maxmemory-policy": "noeviction",
-        }  # fmt: skip
+            "port": "0",
+            "unixsocket": str(self.socket),
+            "unixsocketperm": "600",
+            "dir": str(self.folder),
+            "daemonize": "no",
+            "save": "",
+            "appendonly": "no",
+            "maxmemory": MEMORY_MAX,
+            "maxmemory-policy": "noeviction",
+        }
         await self._spawn([_program(), *(part for name, value in settings.items() for part in (f"--{name}", value))])
         deadline = Deadline(START_WITHIN_S)
         while not await self._asked():

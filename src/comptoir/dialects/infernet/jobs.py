@@ -99,7 +99,7 @@ async def _list(core: Core, caller: Caller, query: wire.InfernetJobsQuery) -> li
     over = None if pending is None else not pending
     ids = await core.jobs.staged_job_ids(
         owner_id=caller.owner_id, caller=caller.of, over=over, limit=query.limit, before=before
-    )  # fmt: skip
+    )
     found: list[str] = []
     for at in range(0, len(ids), SPELLED_AT_ONCE):
         found += map(job_uuid, ids[at : at + SPELLED_AT_ONCE])

@@ -72,7 +72,7 @@ async def record(core: Core, request: Request) -> Reply:
         raise NotUnderstood("The job is run here, which says how it stands", {"id": body.id})
     await core.state(RecordedStatuses).put(
         caller.scope, body.id, status=body.status, containers=body.containers, at_ms=core.clock.now_ms()
-    )  # fmt: skip
+    )
     return Reply(200, NULL)
 
 

@@ -77,11 +77,17 @@ PUBLISHED = (
 
 BESIDE = (
     Endpoint(
-        "GET", "/api/containers/hash", delegated.container_set, Access.PUBLIC,
-        "Works out the hash that contracts name a set of containers by.", query=wire.ContainerSetQuery,
-        response=wire.ContainerSet, errors=(InvalidField, BadContainerSet, ChainExtraMissing), tags=("node",),
+        "GET",
+        "/api/containers/hash",
+        delegated.container_set,
+        Access.PUBLIC,
+        "Works out the hash that contracts name a set of containers by.",
+        query=wire.ContainerSetQuery,
+        response=wire.ContainerSet,
+        errors=(InvalidField, BadContainerSet, ChainExtraMissing),
+        tags=("node",),
     ),
-)  # fmt: skip
+)
 """Of ours: the published node keeps a table of all permutations instead."""
 
 

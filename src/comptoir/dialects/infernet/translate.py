@@ -77,9 +77,17 @@ def order_of(asked: Asked, caller: Caller, *, stream: bool) -> Order:
     proof = bool(asked.requires_proof)
     body = _encode(ContainerRun(list(containers), asked.data, proof, stream))
     return Order(
-        owner_id=caller.owner_id, dialect="infernet", kind=ContainerChain.name, model=containers[0], body=body,
-        output_max=len(containers), detached=not stream, stages=containers, proof=proof, caller=caller.address,
-    )  # fmt: skip
+        owner_id=caller.owner_id,
+        dialect="infernet",
+        kind=ContainerChain.name,
+        model=containers[0],
+        body=body,
+        output_max=len(containers),
+        detached=not stream,
+        stages=containers,
+        proof=proof,
+        caller=caller.address,
+    )
 
 
 def job_uuid(job_id: bytes) -> str:

@@ -44,11 +44,16 @@ async def register(core: Core, request: Request) -> wire.InfrintiaRegistered:
 def _new_host(body: wire.Register, *, owner_id: bytes | None) -> NewHost:
     pushed = body.endpoint_url is not None
     return NewHost(
-        gpu=body.gpu, models=offers_of(body.models, body.price_per_token, context_tokens=body.context_tokens),
-        slots=body.slots or (PUSH_SLOTS_DEFAULT if pushed else POLL_SLOTS_DEFAULT), backend=body.backend,
-        transport=PUSH if pushed else POLL, endpoint_url=body.endpoint_url, owner_id=owner_id, speaks=INFRINTIA,
+        gpu=body.gpu,
+        models=offers_of(body.models, body.price_per_token, context_tokens=body.context_tokens),
+        slots=body.slots or (PUSH_SLOTS_DEFAULT if pushed else POLL_SLOTS_DEFAULT),
+        backend=body.backend,
+        transport=PUSH if pushed else POLL,
+        endpoint_url=body.endpoint_url,
+        owner_id=owner_id,
+        speaks=INFRINTIA,
         public_key=bytes.fromhex(body.public_key) if body.public_key is not None else None,
-    )  # fmt: skip
+    )
 
 
 async def heartbeat(core: Core, request: Request) -> wire.Acknowledged:
@@ -165,9 +170,14 @@ async def fail_job(core: Core, request: Request) -> wire.Failed:
     host = await _caller(core, request, body.host_id)
     job = await leased_to(core, host, job_named(request.params["id"]))
     failed = partial(
-        fail, core, job, code="host_error", message=body.error, fault=FAULTS.get(body.fault, Fault.HOST),
+        fail,
+        core,
+        job,
+        code="host_error",
+        message=body.error,
+        fault=FAULTS.get(body.fault, Fault.HOST),
         status=422 if body.fault == "buyer" else 502,
-    )  # fmt: skip
+    )
     await retry_when_db_returns(core, job, failed)
     if job.over or job.closing:
         await until_over(job)

@@ -46,14 +46,19 @@ async def run_model(core: Core, request: Request) -> wire.Accepted:
     bound = await claim(core, request)
     asked = encode(_OpenAIBody(body.model, [_OpenAIMessage("user", body.input_text)], max_tokens, body.temperature))
     order = Order(
-        owner_id=request.principal.id, dialect="infrintia", kind=Chat.name, model=body.model, body=asked, output_max=max_tokens,
+        owner_id=request.principal.id,
+        dialect="infrintia",
+        kind=Chat.name,
+        model=body.model,
+        body=asked,
+        output_max=max_tokens,
         detached=True,
-    )  # fmt: skip
+    )
     job = await submit_once(core, order, bound)
     # "queued" is what the reference answers; a free host may have the job already, GET /jobs/{id} says so.
     return wire.Accepted(
         public("job", job.id), "queued", job.model, to_credits(job.terms.hold_uusd), iso_utc(job.created_ms)
-    )  # fmt: skip
+    )
 
 
 async def page(core: Core, request: Request) -> wire.InfrintiaJobs:
@@ -62,7 +67,7 @@ async def page(core: Core, request: Request) -> wire.InfrintiaJobs:
     states = STATES[asked.status] if asked.status is not None else ()
     rows, total = await core.jobs.page(
         owner_id=request.principal.id, states=states, limit=asked.limit, offset=asked.offset
-    )  # fmt: skip
+    )
     return wire.InfrintiaJobs([job_line(row) for row in rows], total)
 
 
@@ -93,17 +98,22 @@ async def _view(core: Core, job: LiveJob) -> wire.InfrintiaJob:
         except AnswerForgotten:
             kept = False
     return wire.InfrintiaJob(
-        job_id=public("job", job.id), model=bought(job.model, job.stages), status=WORDS[job.state],
+        job_id=public("job", job.id),
+        model=bought(job.model, job.stages),
+        status=WORDS[job.state],
         jobs_before=core.jobs.queue.before(job.id) if job.state == JobState.QUEUED else None,
-        credits_reserved=to_credits(job.terms.hold_uusd), credits_used=to_credits(job.cost_uusd),
-        tokens=job.count or job.usage.completion_tokens, created_at=iso_utc(job.created_ms),
+        credits_reserved=to_credits(job.terms.hold_uusd),
+        credits_used=to_credits(job.cost_uusd),
+        tokens=job.count or job.usage.completion_tokens,
+        created_at=iso_utc(job.created_ms),
         started_at=iso_utc(job.started_ms) if job.started_ms else None,
         finished_at=iso_utc(finished_ms) if finished_ms is not None else None,
-        host_id=public("host", job.host_id) if job.host_id is not None else None, finish_reason=job.finish_reason or None,
+        host_id=public("host", job.host_id) if job.host_id is not None else None,
+        finish_reason=job.finish_reason or None,
         output_text="".join(frame.text for frame in job.frames) if kept else None,
         error=job_error(job.state, code=job.error_code, message=job.error_message),
         receipt_id=public("rcpt", job.id) if job.over else None,
-    )  # fmt: skip
+    )
 
 
 # -- the stream ----------------------------------------------------------------------------------------------------
@@ -117,7 +127,7 @@ async def stream(core: Core, request: Request) -> Stream:
     """
     return await stream_job(
         core, request, request.params["id"], owner_id=request.principal.id, render=render_tokens, end=_end
-    )  # fmt: skip
+    )
 
 
 def _end(job: LiveJob, misled: bool) -> bytes:

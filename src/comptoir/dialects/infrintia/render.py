@@ -33,9 +33,13 @@ def host_card(host: Host) -> wire.HostCard:
     row = host.row
     price = min((offer.price_out_uusd_per_mtok for offer in row.models), default=0)
     return wire.HostCard(
-        public("host", row.id), row.gpu, host.status, [offer.name for offer in row.models], price_to_usd_per_token(price),
+        public("host", row.id),
+        row.gpu,
+        host.status,
+        [offer.name for offer in row.models],
+        price_to_usd_per_token(price),
         row.backend,
-    )  # fmt: skip
+    )
 
 
 def job_line(row: JobRow) -> wire.JobLine:

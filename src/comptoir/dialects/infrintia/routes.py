@@ -22,8 +22,14 @@ from comptoir.ledger import InsufficientCredit
 from comptoir.receipts import KeyTaken
 
 SUBMIT_ERRORS = (
-    IdempotencyMismatch, PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, QueueFull, InsufficientCredit,
-)  # fmt: skip
+    IdempotencyMismatch,
+    PromptTooLong,
+    TooManyJobs,
+    UnknownModel,
+    NoHostPossible,
+    QueueFull,
+    InsufficientCredit,
+)
 HOST_ERRORS = (UnknownHost, UnknownJob, NotYourLease)
 
 PUBLISHED = (

@@ -18,13 +18,22 @@ async def create(core: Core, request: Request) -> wire.UserMade:
 
     async def make() -> wire.UserMade:
         made = await add_user(
-            core, username=body.username, email=body.email, password=body.password,
-            user_id=bound.resource_id if bound else None, key_secret=bound.secret if bound else None,
-        )  # fmt: skip
+            core,
+            username=body.username,
+            email=body.email,
+            password=body.password,
+            user_id=bound.resource_id if bound else None,
+            key_secret=bound.secret if bound else None,
+        )
         user = made.user
         return wire.UserMade(
-            public("usr", user.id), user.username, body.email, to_credits(made.credit_uusd), iso_utc(user.created_ms), made.key
-        )  # fmt: skip
+            public("usr", user.id),
+            user.username,
+            body.email,
+            to_credits(made.credit_uusd),
+            iso_utc(user.created_ms),
+            made.key,
+        )
 
     async def find() -> wire.UserMade | None:
         assert bound is not None
@@ -36,7 +45,7 @@ async def create(core: Core, request: Request) -> wire.UserMade:
         credits = to_credits(core.settings.signup_credits_uusd)
         return wire.UserMade(
             public("usr", user.id), user.username, body.email, credits, iso_utc(user.created_ms), key.secret
-        )  # fmt: skip
+        )
 
     return await once(core, bound, find=find, make=make)
 
@@ -58,8 +67,11 @@ async def rotate_key(core: Core, request: Request) -> wire.KeyMade:
 
     async def make() -> NewKey:
         return await core.identity.rotate_key(
-            OwnerKind.USER, owner_id, key_id=bound.resource_id if bound else None, secret=bound.secret if bound else None
-        )  # fmt: skip
+            OwnerKind.USER,
+            owner_id,
+            key_id=bound.resource_id if bound else None,
+            secret=bound.secret if bound else None,
+        )
 
     async def find() -> NewKey | None:
         assert bound is not None

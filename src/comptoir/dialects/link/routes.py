@@ -23,11 +23,17 @@ async def register(core: Core, request: Request) -> LinkRegistered:
     if principal is not None and principal.kind is not OwnerKind.USER:
         raise NotAllowed("a host can't register a host; send your own key, or none")
     new = NewHost(
-        gpu=body.gpu, models=tuple(offer.offer() for offer in body.models), slots=body.slots, backend=body.backend,
-        region=body.region, vram_mib=body.vram_mib, transport=LINK, public_key=bytes.fromhex(body.public_key),
+        gpu=body.gpu,
+        models=tuple(offer.offer() for offer in body.models),
+        slots=body.slots,
+        backend=body.backend,
+        region=body.region,
+        vram_mib=body.vram_mib,
+        transport=LINK,
+        public_key=bytes.fromhex(body.public_key),
         capacity=body.capacity(),
         owner_id=principal.id if principal is not None else None,
-    )  # fmt: skip
+    )
     made = await add_host(core, new)
     return LinkRegistered(public("host", made.host_id), made.key, core.settings.pulse_s)
 

@@ -78,9 +78,15 @@ async def buy(core: Core, request: Request) -> JobView:
         raise InvalidField("body", f"leads to {output_max} {kind.output.many}, and a job has at most {COUNT_MAX}")
     bound = await claim(core, request)
     order = Order(
-        owner_id=request.principal.id, dialect=DIALECT_NAME, kind=kind.name, model=body.model, body=asked,
-        output_max=output_max, detached=True, needs=body.needs.needs() if body.needs is not None else None,
-    )  # fmt: skip
+        owner_id=request.principal.id,
+        dialect=DIALECT_NAME,
+        kind=kind.name,
+        model=body.model,
+        body=asked,
+        output_max=output_max,
+        detached=True,
+        needs=body.needs.needs() if body.needs is not None else None,
+    )
     job = await submit_once(core, order, bound)
     return views.job(core, await core.jobs.get(job.id))
 
@@ -117,9 +123,13 @@ def _end(job: LiveJob, misled: bool) -> bytes:
         code, message = RESTARTED
         return event(_encode({"code": code, "message": message}), name="error")
     view = EndView(
-        job.state, job.finish_reason or None, job.error_code or None, job.error_message or None, job.cost_uusd,
+        job.state,
+        job.finish_reason or None,
+        job.error_code or None,
+        job.error_message or None,
+        job.cost_uusd,
         public("rcpt", job.id),
-    )  # fmt: skip
+    )
     return event(_encode(view), name="end")
 
 

@@ -26,7 +26,7 @@ from comptoir.gateway import (
     owner_of,
     register_once,
     until_over,
-)  # fmt: skip
+)
 from comptoir.hosts import SLOTS_MAX, Host, NewHost, UnknownHost, check_offer
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import AttemptState, Fault, NotYourLease, UnknownJob
@@ -126,11 +126,20 @@ async def register(core: Core, request: Request) -> HostingMade:
     """Take in a machine; with a user's key it belongs to that user, without one to whoever holds the host's key."""
     body: HostingBody = request.body
     new = NewHost(
-        gpu=body.gpu, models=tuple([offer.offer() for offer in body.models]), slots=body.slots, backend=body.backend,
-        region=body.region, tier=body.tier, vram_mib=body.vram_mib, capacity=body.capacity(), transport=body.transport,
-        endpoint_url=body.endpoint_url, owner_id=owner_of(request), speaks=NATIVE,
+        gpu=body.gpu,
+        models=tuple([offer.offer() for offer in body.models]),
+        slots=body.slots,
+        backend=body.backend,
+        region=body.region,
+        tier=body.tier,
+        vram_mib=body.vram_mib,
+        capacity=body.capacity(),
+        transport=body.transport,
+        endpoint_url=body.endpoint_url,
+        owner_id=owner_of(request),
+        speaks=NATIVE,
         public_key=bytes.fromhex(body.public_key) if body.public_key is not None else None,
-    )  # fmt: skip
+    )
     made = await register_once(core, request, new)
     return HostingMade(public("host", made.host_id), made.key)
 
@@ -216,9 +225,16 @@ async def give_back(core: Core, request: Request) -> LeaseGivenBack:
     host = await _caller(core, request)
     job = await leased_to(core, host, job_named(request.params["id"]), lease=_lease(body.lease))
     failed = partial(
-        fail, core, job, code=body.code, message=body.message, fault=FAULTS.get(body.fault, Fault.HOST),
-        status=body.status, body=body.body, retry_after_s=body.retry_after_s,
-    )  # fmt: skip
+        fail,
+        core,
+        job,
+        code=body.code,
+        message=body.message,
+        fault=FAULTS.get(body.fault, Fault.HOST),
+        status=body.status,
+        body=body.body,
+        retry_after_s=body.retry_after_s,
+    )
     await retry_when_db_returns(core, job, failed)
     if job.over or job.closing:
         await until_over(job)
@@ -245,9 +261,13 @@ def _lease(text: str) -> bytes:
 
 
 OFFER_EXAMPLE = {
-    "name": "qwen3-8b", "kinds": [Chat.name, Completion.name], "context_tokens": 32768, "price_in_uusd_per_mtok": 100_000,
-    "price_out_uusd_per_mtok": 400_000, "can_continue": True,
-}  # fmt: skip
+    "name": "qwen3-8b",
+    "kinds": [Chat.name, Completion.name],
+    "context_tokens": 32768,
+    "price_in_uusd_per_mtok": 100_000,
+    "price_out_uusd_per_mtok": 400_000,
+    "can_continue": True,
+}
 LEASE_EXAMPLE = "att_01981a2b3c4d7e8f9a0b1c2d3e4f5a6b"
 HOST_ERRORS = (UnknownHost, NotAllowed, UnknownJob, NotYourLease, InvalidField)
 

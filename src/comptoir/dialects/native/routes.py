@@ -211,12 +211,13 @@ async def own_host(core: Core, request: Request) -> OwnHostView:
     owner_id = host.row.owner_id
     return OwnHostView(
         **views.host_fields(core, host),  # type: ignore[arg-type]
-        earned_uusd=found.account.balance_uusd, owner=public("usr", owner_id) if owner_id is not None else None,
+        earned_uusd=found.account.balance_uusd,
+        owner=public("usr", owner_id) if owner_id is not None else None,
         linked=host.id in core.channels or core.peers.is_alive(host.node_id),
         open_jobs=[public("job", one.id) for one in core.jobs.live.leases_of(host.id)],
         account=views.balance(found.account),
         transfers=[views.transfer(row, seen_by=host.id) for row in found.transfers],
-    )  # fmt: skip
+    )
 
 
 async def models(core: Core, request: Request) -> ModelsView:
@@ -256,18 +257,27 @@ async def routing(core: Core, request: Request) -> RoutingView:
     preference = preference_named(query.preference) if query.preference else core.preference
     kind = core.jobs.kinds.get(query.kind)
     spec = Spec(
-        model=query.model, kind=kind.name, input_units=query.prompt_tokens, output_units=query.max_tokens,
+        model=query.model,
+        kind=kind.name,
+        input_units=query.prompt_tokens,
+        output_units=query.max_tokens,
         context_tokens=kind.context_tokens(input_units=query.prompt_tokens, output_units=query.max_tokens),
-        preference=preference.name, needs=query.needs(),
-    )  # fmt: skip
+        preference=preference.name,
+        needs=query.needs(),
+    )
     free = core.fleet.free_list(query.model)
     found = rank(spec, free, preference, limit=query.limit) if free is not None else []
     refused = core.fleet.explain(spec)
     return RoutingView(
-        query.model, preference.name,
+        query.model,
+        preference.name,
         [
             RankedView(
-                public("host", one.candidate.host_id), one.score, one.sentence, dict(one.reasons), one.cost_max_uusd,
+                public("host", one.candidate.host_id),
+                one.score,
+                one.sentence,
+                dict(one.reasons),
+                one.cost_max_uusd,
                 one.finish_ms,
             )
             for one in found
@@ -275,7 +285,7 @@ async def routing(core: Core, request: Request) -> RoutingView:
         core.fleet.possible(spec),
         refused.sentence() if not refused.hosts or refused.filters else "",
         core.jobs.queue.models().get(query.model, 0),
-    )  # fmt: skip
+    )
 
 
 # -- the post itself -----------------------------------------------------------------------------------------------
@@ -295,13 +305,20 @@ async def status(core: Core, request: Request) -> StatusView:
     """Give the trading post in numbers; all from memory, so it is never slow."""
     meters = core.state(Meters)
     return StatusView(
-        "draining" if core.state(Shutdown).leaving else "open", __version__,
+        "draining" if core.state(Shutdown).leaving else "open",
+        __version__,
         round(core.clock.monotonic_s() - meters.started_s, 3),
-        core.fleet.active_hosts, len(core.fleet), len(core.fleet.models()),
-        len(core.fleet.catalog.containers()), len(core.jobs.queue),
-        core.jobs.live.leased, {str(state): count for state, count in meters.ended.items()}, core.preference.name,
-        core.settings.fee_bps, core.receipts.keyid,
-    )  # fmt: skip
+        core.fleet.active_hosts,
+        len(core.fleet),
+        len(core.fleet.models()),
+        len(core.fleet.catalog.containers()),
+        len(core.jobs.queue),
+        core.jobs.live.leased,
+        {str(state): count for state, count in meters.ended.items()},
+        core.preference.name,
+        core.settings.fee_bps,
+        core.receipts.keyid,
+    )
 
 
 ENDPOINTS = (

@@ -36,10 +36,13 @@ def transfer(row: Transfer, *, seen_by: bytes) -> TransferView:
     """Spell a ledger row as the owner of *seen_by* sees it: what left is negative."""
     left = row.debit_id == seen_by
     return TransferView(
-        row.id.hex(), row.kind, -row.amount_uusd if left else row.amount_uusd,
+        row.id.hex(),
+        row.kind,
+        -row.amount_uusd if left else row.amount_uusd,
         _account_name(row.credit_id if left else row.debit_id, row.kind, left=left),
-        public("job", row.job_id) if row.job_id is not None else None, row.created_ms,
-    )  # fmt: skip
+        public("job", row.job_id) if row.job_id is not None else None,
+        row.created_ms,
+    )
 
 
 def _account_name(account_id: bytes, kind: str, *, left: bool) -> str:
@@ -98,12 +101,14 @@ async def job_detail(core: Core, row: JobRow) -> JobDetail:
     ran_ms = row.finished_ms - row.started_ms if row.finished_ms is not None and row.started_ms is not None else None
     return JobDetail(
         **_fields(core, row),  # type: ignore[arg-type]
-        price_in_uusd_per_mtok=row.price_in_uusd_per_mtok, price_out_uusd_per_mtok=row.price_out_uusd_per_mtok,
-        deadline_ms=row.deadline_ms, ran_ms=ran_ms,
+        price_in_uusd_per_mtok=row.price_in_uusd_per_mtok,
+        price_out_uusd_per_mtok=row.price_out_uusd_per_mtok,
+        deadline_ms=row.deadline_ms,
+        ran_ms=ran_ms,
         waited_ms=row.started_ms - row.created_ms if row.started_ms is not None else None,
         events=[EventView(state, at_ms, detail) for state, at_ms, detail in await core.jobs.events(row.id)],
         attempts=[_attempt(core.jobs.kinds, row, attempt) for attempt in await core.jobs.attempts(row.id)],
-    )  # fmt: skip
+    )
 
 
 def _attempt(kinds: Kinds, job: JobRow, row: AttemptRow) -> AttemptView:
@@ -143,20 +148,34 @@ def host_view(core: Core, host: Host, *, earned_uusd: int | None) -> NativeHostV
 def _offer(core: Core, host: Host, offer: ModelOffer) -> OfferView:
     pace = core.fleet.pace(host.id, offer.name)
     return OfferView(
-        offer.name, offer.kinds, offer.context_tokens, offer.price_in_uusd_per_mtok, offer.price_out_uusd_per_mtok,
-        offer.can_continue, offer.fingerprint,
+        offer.name,
+        offer.kinds,
+        offer.context_tokens,
+        offer.price_in_uusd_per_mtok,
+        offer.price_out_uusd_per_mtok,
+        offer.can_continue,
+        offer.fingerprint,
         PaceView(
-            pace.measured, round(pace.first_frame_p50_ms, 2), round(pace.first_frame_p99_ms, 2),
-            round(pace.inter_frame_p50_ms, 3), round(pace.inter_frame_p99_ms, 3),
+            pace.measured,
+            round(pace.first_frame_p50_ms, 2),
+            round(pace.first_frame_p99_ms, 2),
+            round(pace.inter_frame_p50_ms, 3),
+            round(pace.inter_frame_p99_ms, 3),
         ),
         run_price(core.jobs.kinds.rates(offer)[1]) if offer.container is not None else None,
         prices(core.jobs.kinds, core.jobs.kinds.prices(offer)),
-    )  # fmt: skip
+    )
 
 
 def container_view(one: ContainerSummary, *, waiting: int) -> ContainerView:
     """Spell a container on offer, with the jobs that wait in line for it."""
     return ContainerView(
-        one.name, one.description, one.image, one.external, one.generates_proofs, one.available_hosts,
-        run_price(one.min_price_uusd_per_mrun), waiting,
-    )  # fmt: skip
+        one.name,
+        one.description,
+        one.image,
+        one.external,
+        one.generates_proofs,
+        one.available_hosts,
+        run_price(one.min_price_uusd_per_mrun),
+        waiting,
+    )

@@ -72,10 +72,19 @@ class NeedsFields(msgspec.Struct, kw_only=True):
     def needs(self) -> Needs:
         """Return what of it is asked of a host."""
         return Needs(
-            self.gpu, self.gpus, self.vram_mib, self.cpu_millis, self.memory_mib, self.disk_mib, self.region, self.tier,
+            self.gpu,
+            self.gpus,
+            self.vram_mib,
+            self.cpu_millis,
+            self.memory_mib,
+            self.disk_mib,
+            self.region,
+            self.tier,
             tuple([(unit, int(most)) for unit, _, most in [cap.partition(":") for cap in self.rate_cap]]),
-            _ids(self.allow) if self.allow is not None else None, _ids(self.deny), self.min_reputation,
-        )  # fmt: skip
+            _ids(self.allow) if self.allow is not None else None,
+            _ids(self.deny),
+            self.min_reputation,
+        )
 
 
 class RoutingQuery(NeedsFields, kw_only=True):

@@ -47,16 +47,20 @@ class ChoiceBuilder:
                 for call in calls
             ]
         return {
-            "index": index, "message": message, "logprobs": self._logprobs or None,
+            "index": index,
+            "message": message,
+            "logprobs": self._logprobs or None,
             "finish_reason": self._reason or default_reason,
-        }  # fmt: skip
+        }
 
     def completion(self, index: int, default_reason: str) -> dict[str, Any]:
         """Return it as a choice of a completion."""
         return {
-            "index": index, "text": "".join(self._texts), "logprobs": self._logprobs or None,
+            "index": index,
+            "text": "".join(self._texts),
+            "logprobs": self._logprobs or None,
             "finish_reason": self._reason or default_reason,
-        }  # fmt: skip
+        }
 
 
 def with_indices(raw: msgspec.Raw) -> Any:

@@ -31,9 +31,15 @@ class Form:
     __slots__ = ("chunk_object", "has_roles", "id_prefix", "text_after", "text_before", "whole_object")
 
     def __init__(
-        self, *, id_prefix: bytes, chunk_object: bytes, whole_object: bytes, text_before: bytes, text_after: bytes,
+        self,
+        *,
+        id_prefix: bytes,
+        chunk_object: bytes,
+        whole_object: bytes,
+        text_before: bytes,
+        text_after: bytes,
         has_roles: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.id_prefix = id_prefix
         self.chunk_object = chunk_object
         self.whole_object = whole_object
@@ -45,18 +51,30 @@ class Form:
     def head(self, job: LiveJob, object_name: bytes) -> bytes:
         """Return the fields that every chunk of an answer has in common, up to its choices."""
         return b'{"id":"%b%b","object":"%b","created":%d,"model":%b,"choices":[' % (
-            self.id_prefix, job.id.hex().encode(), object_name, job.created_ms // 1000, _encode(job.model),
-        )  # fmt: skip
+            self.id_prefix,
+            job.id.hex().encode(),
+            object_name,
+            job.created_ms // 1000,
+            _encode(job.model),
+        )
 
 
 CHAT = Form(
-    id_prefix=b"chatcmpl-", chunk_object=b"chat.completion.chunk", whole_object=b"chat.completion",
-    text_before=b'"delta":{"content":', text_after=b"}", has_roles=True,
-)  # fmt: skip
+    id_prefix=b"chatcmpl-",
+    chunk_object=b"chat.completion.chunk",
+    whole_object=b"chat.completion",
+    text_before=b'"delta":{"content":',
+    text_after=b"}",
+    has_roles=True,
+)
 COMPLETION = Form(
-    id_prefix=b"cmpl-", chunk_object=b"text_completion", whole_object=b"text_completion",
-    text_before=b'"text":', text_after=b"", has_roles=False,
-)  # fmt: skip
+    id_prefix=b"cmpl-",
+    chunk_object=b"text_completion",
+    whole_object=b"text_completion",
+    text_before=b'"text":',
+    text_after=b"",
+    has_roles=False,
+)
 
 
 class StreamWriter:
@@ -123,8 +141,12 @@ class StreamWriter:
         body = b""
         if said:
             body = b'%b{"index":%d,%b,"logprobs":%b,"finish_reason":null}%b' % (
-                self._head, index, self._content(frame.text, delta), logprobs, self._tail,
-            )  # fmt: skip
+                self._head,
+                index,
+                self._content(frame.text, delta),
+                logprobs,
+                self._tail,
+            )
         if extra.finish_reason is None:
             return opening + body if said else b""
         self._finished.add(index)
@@ -148,14 +170,21 @@ class StreamWriter:
         if not self._form.has_roles:
             return b""
         return b'%b{"index":%d,"delta":{"role":"assistant","content":%b},"logprobs":null,"finish_reason":null}%b' % (
-            self._head, index, b'""' if has_text else b"null", self._tail,
-        )  # fmt: skip
+            self._head,
+            index,
+            b'""' if has_text else b"null",
+            self._tail,
+        )
 
     def _finish(self, index: int, reason: bytes) -> bytes:
         nothing = b'"delta":{}' if self._form.has_roles else b'"text":""'
         return b'%b{"index":%d,%b,"logprobs":null,"finish_reason":%b}%b' % (
-            self._head, index, nothing, reason, self._tail,
-        )  # fmt: skip
+            self._head,
+            index,
+            nothing,
+            reason,
+            self._tail,
+        )
 
 
 def error_event(found: dict[str, Any]) -> bytes:

@@ -138,16 +138,26 @@ def _public(prefix: bytes, raw: bytes) -> bytes:
 
 def _card(summary: ModelSummary) -> ModelCard:
     return ModelCard(
-        id=summary.name, created=summary.since_ms // 1000, context_length=summary.max_tokens, kinds=list(summary.kinds),
-        hosts=summary.available_hosts, price_in_uusd_per_mtok=summary.min_price_in_uusd_per_mtok,
+        id=summary.name,
+        created=summary.since_ms // 1000,
+        context_length=summary.max_tokens,
+        kinds=list(summary.kinds),
+        hosts=summary.available_hosts,
+        price_in_uusd_per_mtok=summary.min_price_in_uusd_per_mtok,
         price_out_uusd_per_mtok=summary.min_price_out_uusd_per_mtok,
-    )  # fmt: skip
+    )
 
 
 BUYING_ERRORS = (
-    IdempotencyMismatch, PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, QueueFull, InsufficientCredit,
+    IdempotencyMismatch,
+    PromptTooLong,
+    TooManyJobs,
+    UnknownModel,
+    NoHostPossible,
+    QueueFull,
+    InsufficientCredit,
     AnswerForgotten,
-)  # fmt: skip
+)
 
 STREAMED = ("text/event-stream",)
 
@@ -165,9 +175,15 @@ ENGINE_STATUSES = (
 
 
 def _buys(
-    path: str, handler: Callable[[Core, Request], Awaitable[Answer | Reply]], summary: str, *, request: type, response: type,
-    example: dict[str, object], streams: bool = True,
-) -> Endpoint:  # fmt: skip
+    path: str,
+    handler: Callable[[Core, Request], Awaitable[Answer | Reply]],
+    summary: str,
+    *,
+    request: type,
+    response: type,
+    example: dict[str, object],
+    streams: bool = True,
+) -> Endpoint:
     return Endpoint(
         "POST", path, handler, Access.BUYER, summary, request=request, response=response, errors=BUYING_ERRORS,
         idempotent=True, example=example, raw=True, more=ENGINE_STATUSES, media_also=STREAMED if streams else (),

@@ -33,9 +33,17 @@ def chat_order(core: Core, request: Request) -> Order:
     each = body.max_completion_tokens or body.max_tokens or _as_long_as_it_likes(core, body.model, weight)
     field = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     return Order(
-        request.principal.id, DIALECT_NAME, Chat.name, body.model, raw, _bounded(core, field, each) * choices, False,
-        None, choices, weight,
-    )  # fmt: skip
+        request.principal.id,
+        DIALECT_NAME,
+        Chat.name,
+        body.model,
+        raw,
+        _bounded(core, field, each) * choices,
+        False,
+        None,
+        choices,
+        weight,
+    )
 
 
 def completion_order(core: Core, request: Request) -> Order:

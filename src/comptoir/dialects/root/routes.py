@@ -29,9 +29,15 @@ class Root:
 
     def __init__(self, others: Sequence[Dialect]) -> None:
         self.dialect = Dialect(
-            name="root", title="Comptoir at the root", prefix="", endpoints=_endpoints(self), render_error=render_error,
-            description=DESCRIPTION, error_statuses=status_of, error_body=Detail,
-        )  # fmt: skip
+            name="root",
+            title="Comptoir at the root",
+            prefix="",
+            endpoints=_endpoints(self),
+            render_error=render_error,
+            description=DESCRIPTION,
+            error_statuses=status_of,
+            error_body=Detail,
+        )
         self._shop = Shop((self.dialect, *others))
 
     async def home(self, core: Core, request: Request) -> Reply:
@@ -52,9 +58,12 @@ class Root:
             checks["intake"] = Checked(False, 0.0, "the coordinator is shutting down")
         healthy = all(check.healthy for check in checks.values())
         body = CoordinatorHealth(
-            "healthy" if healthy else "unhealthy", core.fleet.active_hosts, len(core.jobs.queue),
-            iso_utc(core.clock.now_ms()), checks,
-        )  # fmt: skip
+            "healthy" if healthy else "unhealthy",
+            core.fleet.active_hosts,
+            len(core.jobs.queue),
+            iso_utc(core.clock.now_ms()),
+            checks,
+        )
         return Reply(200 if healthy else 503, encode_json(body), headers=((b"cache-control", b"no-store"),))
 
     async def metrics(self, core: Core, request: Request) -> Reply:
@@ -69,9 +78,11 @@ class Root:
         meters = core.state(Meters)
         completed = meters.ended.get(JobState.COMPLETED, 0)
         numbers = CoordinatorMetrics(
-            meters.ended_before.get(JobState.COMPLETED, 0) + completed, core.fleet.active_hosts, meters.users,
+            meters.ended_before.get(JobState.COMPLETED, 0) + completed,
+            core.fleet.active_hosts,
+            meters.users,
             round(meters.latency_ms_sum / completed) if completed else 0,
-        )  # fmt: skip
+        )
         return Reply(200, encode_json(numbers), headers=((b"vary", b"accept"),))
 
     async def market(self, core: Core, request: Request) -> Reply:

@@ -37,9 +37,7 @@ class CoordinatorHealth(msgspec.Struct):
 class MetricsQuery(msgspec.Struct):
     """Which form the metrics take, said in the address."""
 
-    format: Annotated[
-        Literal["json", "prometheus"] | None, Meta(description="Wins over the Accept header.")
-    ] = None  # fmt: skip
+    format: Annotated[Literal["json", "prometheus"] | None, Meta(description="Wins over the Accept header.")] = None
 
 
 class CoordinatorMetrics(msgspec.Struct):

@@ -74,9 +74,12 @@ def parse_address(address: str) -> Address:
     secure = parts.scheme in ("rediss", "valkeys")
     tls = ssl.create_default_context(cafile=options.get("ssl_ca_certs")) if secure else None
     return Address(
-        host=parts.hostname or "127.0.0.1", port=parts.port or PORT, path=unquote(parts.path) if unix else "",
-        tls=tls, greeting=_greeting(parts, database),
-    )  # fmt: skip
+        host=parts.hostname or "127.0.0.1",
+        port=parts.port or PORT,
+        path=unquote(parts.path) if unix else "",
+        tls=tls,
+        greeting=_greeting(parts, database),
+    )
 
 
 def _greeting(parts: SplitResult, database: str) -> tuple[bytes, ...]:

@@ -40,9 +40,13 @@ transaction and lets the others go on. Far above the longest a group computes be
 def connect(url: str, name: str = "comptoir") -> "psycopg.Connection[Row]":
     """Open *url*; transactions are ours (autocommit), every statement is prepared at its first use."""
     connection: psycopg.Connection[Row] = psycopg.connect(
-        url, autocommit=True, application_name=name, connect_timeout=CONNECT_TIMEOUT_S, tcp_user_timeout=GONE_MS,
+        url,
+        autocommit=True,
+        application_name=name,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        tcp_user_timeout=GONE_MS,
         options=f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS_MAX}",
-    )  # fmt: skip
+    )
     connection.prepare_threshold = 0
     connection.prepared_max = 512
     return connection

@@ -84,7 +84,7 @@ class BrowserPolicy:
 
     def __init__(
         self, *, origins: tuple[str, ...] = (), own_origin: str = "", names: frozenset[str] | None = None
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Know what is ours.
 
         Args:

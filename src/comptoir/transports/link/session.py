@@ -45,7 +45,7 @@ from comptoir.link import (
     Welcome,
     decode_from_worker,
     encode,
-)  # fmt: skip
+)
 from comptoir.transports.job_message import job_message
 
 log = logging.getLogger(__name__)
@@ -195,11 +195,12 @@ class Session:
         held = {attempt.lease: attempt.end_seq for attempt in hello.open}
         leaving = {lease.id for lease in core.jobs.live.leaving}
         have = [
-            Have(lease, len(mine[lease].frames), True) if lease in mine
+            Have(lease, len(mine[lease].frames), True)
+            if lease in mine
             # What is just being written of it may fail: then it is this host's still.
             else Have(lease, held[lease] if lease in leaving else 0, known=lease in leaving)
             for lease in held
-        ]  # fmt: skip
+        ]
         unsent: list[FromCoordinator] = []
         for lease_id, job in mine.items():
             lease = job.lease
@@ -337,9 +338,13 @@ class Session:
     async def _take_done(self, job: LiveJob, message: Done) -> None:
         try:
             await complete(
-                self._core, job, finish_reason=message.finish_reason, usage=message.usage, signature=message.signature,
+                self._core,
+                job,
+                finish_reason=message.finish_reason,
+                usage=message.usage,
+                signature=message.signature,
                 running_hash=message.chain or b"-",
-            )  # fmt: skip
+            )
         except BadSegment as bad:
             log.warning("host %s: %s", public("host", self._host.id), bad)
 
@@ -347,10 +352,16 @@ class Session:
         job = self._ended(message.lease)
         if job is not None:
             failed = partial(
-                fail, self._core, job, code=message.code, message=message.message,
-                fault=FAULTS.get(message.fault, Fault.HOST), status=message.status, body=message.body,
+                fail,
+                self._core,
+                job,
+                code=message.code,
+                message=message.message,
+                fault=FAULTS.get(message.fault, Fault.HOST),
+                status=message.status,
+                body=message.body,
                 retry_after_s=message.retry_after_s,
-            )  # fmt: skip
+            )
             self._core.background.spawn(self._if_held(job, message.lease, failed))
 
     def _ended(self, lease: bytes) -> LiveJob | None:

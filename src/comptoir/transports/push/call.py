@@ -62,23 +62,35 @@ class PushCall:
 
     async def complete(
         self, *, finish_reason: str, usage: Usage, signature: bytes = b"", running_hash: bytes = b""
-    ) -> None:  # fmt: skip
+    ) -> None:
         """End the job as answered; raises as `dispatch.stream.complete`, and NotYourLease."""
         self.check_leased()
         await complete(
-            self.core, self.job, finish_reason=finish_reason, usage=usage, signature=signature, running_hash=running_hash
-        )  # fmt: skip
+            self.core,
+            self.job,
+            finish_reason=finish_reason,
+            usage=usage,
+            signature=signature,
+            running_hash=running_hash,
+        )
 
     async def fail(
         self, *, code: str, message: str, fault: Fault, status: int = 0, body: bytes = b"", retry_after_s: float = 0.0
-    ) -> None:  # fmt: skip
+    ) -> None:
         """End the attempt as failed; written later if the database is away, and then raises Unavailable."""
         if self.job.lease is not self.lease or self.job.closing:
             return
         failed = partial(
-            fail, self.core, self.job, code=code, message=message, fault=fault, status=status, body=body,
+            fail,
+            self.core,
+            self.job,
+            code=code,
+            message=message,
+            fault=fault,
+            status=status,
+            body=body,
             retry_after_s=retry_after_s,
-        )  # fmt: skip
+        )
         await retry_when_db_returns(self.core, self.job, failed)
 
 

@@ -46,7 +46,7 @@ class PushChannel:
 
     def __init__(
         self, core: Core, host: Host, shape: Shape, *, session: aiohttp.ClientSession, guard: UrlGuard
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._core = core
         self._host = host
         self._shape = shape
@@ -101,9 +101,13 @@ class PushChannel:
         try:
             async with asyncio.timeout(settings.push_timeout_s) as limit:
                 async with self._guard.request(
-                    self._session, "POST", url, timeout_s=left_s, data=shape.spell(call),
+                    self._session,
+                    "POST",
+                    url,
+                    timeout_s=left_s,
+                    data=shape.spell(call),
                     headers={"content-type": "application/json", "accept": shape.accept},
-                ) as response:  # fmt: skip
+                ) as response:
                     limit.reschedule(None)
                     if self._core.fleet.find(self._host.id) is not None:
                         self._core.fleet.seen(self._host.id)
@@ -133,9 +137,12 @@ class PushChannel:
         log.info("host %s: %s", public("host", self._host.id), why)
         try:
             await call.fail(
-                code="host_busy" if fault is Fault.CAPACITY else "push_failed", message=f"the host: {why}", fault=fault,
-                status=502, retry_after_s=why.retry_after_s,
-            )  # fmt: skip
+                code="host_busy" if fault is Fault.CAPACITY else "push_failed",
+                message=f"the host: {why}",
+                fault=fault,
+                status=502,
+                retry_after_s=why.retry_after_s,
+            )
         except Refusal as refusal:
             log.warning("the failure of job %s could not be written: %s", public("job", call.job.id), refusal)
 

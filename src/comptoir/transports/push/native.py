@@ -74,9 +74,13 @@ def _message(data: bytes, lease: str) -> NativeLine:
 async def _end(message: DoneLine | FailLine, call: PushCall) -> None:
     if isinstance(message, FailLine):
         await call.fail(
-            code=message.code, message=message.message, fault=FAULTS.get(message.fault, Fault.HOST), status=message.status,
-            body=message.body, retry_after_s=message.retry_after_s,
-        )  # fmt: skip
+            code=message.code,
+            message=message.message,
+            fault=FAULTS.get(message.fault, Fault.HOST),
+            status=message.status,
+            body=message.body,
+            retry_after_s=message.retry_after_s,
+        )
         return
     here = len(call.job.frames)
     if message.end_seq != here:

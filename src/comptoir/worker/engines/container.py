@@ -60,10 +60,18 @@ class ContainerEngine:
         slots: int = 4,
     ) -> None:
         one = ContainerSpec(
-            id=id, url=url, bearer=bearer, description=description, image=image, external=external,
-            generates_proofs=generates_proofs, allowed_ips=tuple(allowed_ips.split("+") if allowed_ips else ()),
-            timeout_s=timeout_s, output_bytes_max=output_bytes_max, concurrency=concurrency,
-        )  # fmt: skip
+            id=id,
+            url=url,
+            bearer=bearer,
+            description=description,
+            image=image,
+            external=external,
+            generates_proofs=generates_proofs,
+            allowed_ips=tuple(allowed_ips.split("+") if allowed_ips else ()),
+            timeout_s=timeout_s,
+            output_bytes_max=output_bytes_max,
+            concurrency=concurrency,
+        )
         self._take([one], slots)
 
     @classmethod
@@ -147,13 +155,18 @@ class ContainerEngine:
 
 def _offer(spec: ContainerSpec) -> ModelOffer:
     card = ContainerCard(
-        description=spec.description, image=spec.image, external=spec.external, generates_proofs=spec.generates_proofs,
-        allowed_ips=list(spec.allowed_ips), timeout_s=spec.timeout_s, rate_requests=spec.rate_requests,
+        description=spec.description,
+        image=spec.image,
+        external=spec.external,
+        generates_proofs=spec.generates_proofs,
+        allowed_ips=list(spec.allowed_ips),
+        timeout_s=spec.timeout_s,
+        rate_requests=spec.rate_requests,
         rate_period_s=spec.rate_period_s,
         accepted_payments={asset: str(amount) for asset, amount in spec.accepted_payments.items()},
         allowed_addresses=list(spec.allowed_addresses),
         allowed_delegate_addresses=list(spec.allowed_delegate_addresses),
-    )  # fmt: skip
+    )
     return ModelOffer(spec.id, [CONTAINER], CONTEXT_TOKENS, container=card)
 
 

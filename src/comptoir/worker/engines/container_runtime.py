@@ -96,9 +96,15 @@ class Containers:
     """
 
     def __init__(
-        self, specs: Sequence[ContainerSpec], *, owner: str, socket: str | None = None, clock: Clock | None = None,
-        ready_s: float = READY_S, grace_s: float = GRACE_S,
-    ) -> None:  # fmt: skip
+        self,
+        specs: Sequence[ContainerSpec],
+        *,
+        owner: str,
+        socket: str | None = None,
+        clock: Clock | None = None,
+        ready_s: float = READY_S,
+        grace_s: float = GRACE_S,
+    ) -> None:
         self.owner = owner
         self._specs = tuple(specs)
         self._ones = {spec.id: _One(spec, spec.managed) for spec in specs if spec.managed is not None}
