@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from comptoir.containers import inquire
-from comptoir.containers.support import SupportCache
+from comptoir.containers.inquire import SupportCache
 from tests.dispatch.test_advance import container
 from tests.street import FakeChannel, Street
 

@@ -4,11 +4,11 @@ Containers that only hosts of other coordinators serve are asked through those.
 """
 
 import asyncio
-from typing import Protocol, runtime_checkable
+from collections import OrderedDict
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from comptoir.containers.remote import RemoteContainers
-from comptoir.containers.support import SupportCache
-from comptoir.dispatch import Core
+from comptoir.dispatch import Core, State
 
 WAIT_S = 0.04
 """How long an answer is waited for; Infernet's own client gives up after one second, and what comes later is remembered."""
@@ -18,6 +18,50 @@ HOST_ANSWERS_S = 5.0
 
 HOSTS_ASKED_MAX = 4
 """Most hosts of a container that are asked one after the other, until one of them gives an answer."""
+
+FRESH_S = 30.0
+"""How long an answer is given without asking again."""
+
+ANSWERS_MAX = 10_000
+"""Answers remembered; who asks about more models than that is answered anew."""
+
+
+class SupportAnswer(NamedTuple):
+    """What a container said."""
+
+    body: bytes
+    """JSON; empty: it gave no answer."""
+    at_s: float
+
+
+class SupportCache(State):
+    """Answers by container and model; the oldest are forgotten first."""
+
+    def __init__(self, core: Core) -> None:
+        self._answers: OrderedDict[tuple[str, str], SupportAnswer] = OrderedDict()
+        self.asking: dict[tuple[str, str], asyncio.Task[None]] = {}
+        """Questions under way: one container is not asked the same twice at a time."""
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def note(self, container: str, model_id: str, body: bytes, *, now_s: float) -> None:
+        """Remember an answer."""
+        key = container, model_id
+        self._answers[key] = SupportAnswer(body, now_s)
+        self._answers.move_to_end(key)
+        if len(self._answers) > ANSWERS_MAX:
+            self._answers.popitem(last=False)
+
+    def known(self, container: str, model_id: str) -> bytes:
+        """Return the last answer however old it is; empty: there is none."""
+        found = self._answers.get((container, model_id))
+        return found.body if found is not None else b""
+
+    def is_fresh(self, container: str, model_id: str, *, now_s: float) -> bool:
+        """Tell whether there is no need to ask again."""
+        found = self._answers.get((container, model_id))
+        return found is not None and now_s - found.at_s < FRESH_S
 
 
 @runtime_checkable
@@ -32,7 +76,7 @@ class AnswersInquiries(Protocol):
 async def model_support(core: Core, model_id: str) -> dict[str, bytes]:
     """Return what each container on offer says of *model_id*: JSON by container, empty where it has not answered yet.
 
-    Within some `WAIT_S`: what is older than `support.FRESH_S`, or not known, is asked for, and the last that was known is
+    Within some `WAIT_S`: what is older than `FRESH_S`, or not known, is asked for, and the last that was known is
     given where the answer is late.
     """
     now_s = core.clock.monotonic_s()

@@ -114,9 +114,8 @@ async def submit(core: Core, order: Order) -> LiveJob:
     leased = core.jobs.live.lease_to(job, lease) if lease is not None else None
     early = lease is not None and order.job_id is None and _may_start_early(core, job, lease)
     buyers.in_flight.enter(order.owner_id)
-    item = _SubmitItem(
-        _row(job, core.node_id), _start(job, lease, core.node_id) if lease else None, order.job_id is not None
-    )
+    started = start_of(job, lease, node_id=core.node_id, from_id=core.node_id) if lease else None
+    item = _SubmitItem(_row(job, core.node_id), started, order.job_id is not None)
     written = core.db.batch(submit_verb, item, turn=CommandOrder.SUBMIT)
     if early and lease is not None:
         core.jobs.live.add(job)
@@ -274,7 +273,3 @@ def _row(job: LiveJob, node_id: bytes) -> NewJob:
         job.id, job.owner_id, job.dialect, job.kind.name, job.model, job.body, job.terms, job.detached, job.deadline_ms,
         job.created_ms, node_id, job.home_id, job.caller or None, encode_stages(job.stages), job.needs,
     )  # fmt: skip
-
-
-def _start(job: LiveJob, lease: Lease, node_id: bytes) -> Start:
-    return start_of(job, lease, node_id=node_id, from_id=node_id)

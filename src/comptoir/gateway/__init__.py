@@ -9,9 +9,8 @@ the dialects that nobody published but us (`render_plain_error`). It knows HTTP 
 from comptoir.gateway.deliveries import accept_frames, job_named, leased_to
 from comptoir.gateway.follow import find_job, follow, leave, refollow, restarted_elsewhere, until_answered
 from comptoir.gateway.gate import ANY_NAME, Gate, browser_policy
-from comptoir.gateway.idempotent import claim
+from comptoir.gateway.idempotent import claim, once, submit_once
 from comptoir.gateway.offers import Hex, Machine, RegisteredOffer
-from comptoir.gateway.once import once, submit_once
 from comptoir.gateway.plain_errors import PlainBody, render_plain_error
 from comptoir.gateway.readers import open_stream
 from comptoir.gateway.registering import owner_of, register_once

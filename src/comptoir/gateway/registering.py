@@ -2,8 +2,7 @@
 
 from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import NewcomerHost, add_host
-from comptoir.gateway.idempotent import claim
-from comptoir.gateway.once import once
+from comptoir.gateway.idempotent import claim, once
 from comptoir.hosts import NewHost, UnknownHost
 from comptoir.identity import OwnerKind
 from comptoir.kit.errors import InvalidField, NotAllowed

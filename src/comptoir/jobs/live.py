@@ -102,13 +102,6 @@ class LiveJob:
         """Coordinator that owns the job, where that is another one: then this is a mirror of it. Empty: ours."""
         self.caller, self.needs = caller, needs
         """Address that asked, where that decides who may run or see the job; and what its order asks of a host, as stored."""
-        self._begin_unbroken()
-        self._waiters: list[asyncio.Future[bool]] = []
-        """Readers that wait; True tells one that it gave up, False that there is something to see."""
-        self._enders: list[asyncio.Future[None]] = []
-
-    def _begin_unbroken(self) -> None:
-        """Set what tells of hosts that were lost on the way: nothing so far."""
         self.restarts = 0
         """How often the answer began anew after some of it may have been seen."""
         self.segments: list[ClosedSegment] = []
@@ -125,6 +118,9 @@ class LiveJob:
         """Of each restart that this process saw: its number, and the frame at which the answer began anew."""
         self.broken_off = False
         """Set by `break_off` alone. No error code tells it: a host chooses the code that its job ends with."""
+        self._waiters: list[asyncio.Future[bool]] = []
+        """Readers that wait; True tells one that it gave up, False that there is something to see."""
+        self._enders: list[asyncio.Future[None]] = []
 
     @classmethod
     def revived(cls, row: JobRow, *, kinds: Kinds, now_s: float) -> "LiveJob":

@@ -1,6 +1,9 @@
 """Endpoints of the OpenAI dialect."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+
+import msgspec
 
 from comptoir.dialects.openai.errors import (
     Header,
@@ -12,7 +15,6 @@ from comptoir.dialects.openai.errors import (
     status_of,
 )
 from comptoir.dialects.openai.headers import answer_headers
-from comptoir.dialects.openai.placing import place
 from comptoir.dialects.openai.render import CHAT, COMPLETION, Form, StreamWriter, error_event, whole
 from comptoir.dialects.openai.translate import chat_order, completion_order, embedding_order
 from comptoir.dialects.openai.vectors import NoVectors, embeddings_body
@@ -27,9 +29,11 @@ from comptoir.dialects.openai.wire import (
     ModelList,
     OpenAICompletion,
 )
+from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
-from comptoir.gateway import leave, refollow, restarted_elsewhere, until_answered
+from comptoir.dispatch.submit import Order, submit
+from comptoir.gateway import claim, follow, leave, refollow, restarted_elsewhere, submit_once, until_answered
 from comptoir.hosts import ModelSummary
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import AnswerForgotten, JobState, LiveJob, Reader
@@ -43,14 +47,14 @@ Answer = Reply | Stream
 
 async def chat_completions(core: Core, request: Request) -> Answer:
     """Answer a conversation, streamed or whole."""
-    job = await place(core, request, chat_order(core, request))
+    job = await _place(core, request, chat_order(core, request))
     return await _answered(core, CHAT, job, request.body, choices=request.body.n or 1)
 
 
 async def completions(core: Core, request: Request) -> Answer:
     """Complete one or several texts, streamed or whole."""
     body: CompletionBody = request.body
-    job = await place(core, request, completion_order(core, request))
+    job = await _place(core, request, completion_order(core, request))
     prompt = body.prompt
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
     return await _answered(core, COMPLETION, job, body, choices=prompts * (body.n or 1))
@@ -58,7 +62,7 @@ async def completions(core: Core, request: Request) -> Answer:
 
 async def embeddings(core: Core, request: Request) -> Reply:
     """Turn texts into vectors."""
-    job = await until_answered(core, await place(core, request, embedding_order(request)))
+    job = await until_answered(core, await _place(core, request, embedding_order(request)))
     if job.state is not JobState.COMPLETED:
         return render_failure(job)
     as_base64 = request.body.encoding_format == "base64"
@@ -67,6 +71,23 @@ async def embeddings(core: Core, request: Request) -> Reply:
     except NoVectors as error:
         return render_broken(f"the host sent no embeddings: {error}")
     return Reply(200, body, headers=_job_headers(job))
+
+
+async def _place(core: Core, request: Request, order: Order) -> LiveJob:
+    """Submit *order* for the waiting client: hanging up cancels the job.
+
+    A repeat under the same Idempotency-Key attaches to the first one's job instead of buying again. With such a key the
+    job goes on when the client is gone, because it may come back and ask again.
+
+    Raises: as `submit` and `claim`; Unavailable while nobody owns the first request's job.
+    """
+    claimed = await claim(core, request)
+    if claimed is None:
+        job = await submit(core, order)
+        request.when_gone(partial(hang_up, core, job))
+        return job
+    job = await submit_once(core, msgspec.structs.replace(order, detached=True), claimed)
+    return await follow(core, job)
 
 
 async def list_models(core: Core, request: Request) -> ModelList:
