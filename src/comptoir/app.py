@@ -1,4 +1,4 @@
-"""The composition root: opens every room over one database, wires the street, and serves all dialects.
+"""The composition root: opens every room over one database, wires dispatch, and serves all dialects.
 
 Exports `open_core` (the core without HTTP), `create_app` (the ASGI application over it) and `serve` (both, until a signal).
 """
@@ -189,7 +189,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
 
 
 def tune_interpreter() -> None:
-    """Set the process up for one busy event loop beside a writer thread; call it once, when the house is open.
+    """Set the process up for one busy event loop beside a writer thread; call it once, when everything is open.
 
     What was loaded by then lives as long as the process, so the collector need not look at it again; and full
     collections become rare, as jobs free themselves by count (5 % less CPU a request). The writer gives up the

@@ -46,15 +46,15 @@ PLANTED = [
     ("DELETE FROM job_events WHERE job_id = {job}", "completed", {"job without events"}),
     ("UPDATE job_events SET state = 'failed' WHERE job_id = {job} AND seq = 1", "completed", {"several ends"}),
     ("UPDATE jobs SET state = 'queued' WHERE id = {job}", "cancelled",
-     {"hold of an unfinished job is closed", "receipt of an unfinished job", "last event", "end told of an unfinished job"}),
+     {"hold of an unfinished job is closed", "receipt of an unfinished job", "last event", "end published of an unfinished job"}),
     ("UPDATE answers SET job_id = {job} WHERE job_id = {done}", "running", {"answer of an unfinished job"}),
     ("INSERT INTO journal (job_id, first_frame, frames) SELECT id, 0, body FROM jobs WHERE id = {job}", "completed",
      {"journal of a finished job"}),
     ("UPDATE holds SET job_id = {nobody} WHERE job_id = {job}", "cancelled", {"job without hold", "hold without job"}),
-    ("DELETE FROM events WHERE subject_id = {job}", "cancelled", {"events told"}),
-    ("DELETE FROM events WHERE subject_id = {job}", "completed", {"events told with gaps"}),
-    ("UPDATE events SET subject_id = {job} WHERE subject_id = {done}", "cancelled", {"several ends told"}),
-    ("UPDATE events SET subject_id = {job} WHERE subject_id = {done}", "running", {"end told of an unfinished job"}),
+    ("DELETE FROM events WHERE subject_id = {job}", "cancelled", {"events published"}),
+    ("DELETE FROM events WHERE subject_id = {job}", "completed", {"events published with gaps"}),
+    ("UPDATE events SET subject_id = {job} WHERE subject_id = {done}", "cancelled", {"several ends published"}),
+    ("UPDATE events SET subject_id = {job} WHERE subject_id = {done}", "running", {"end published of an unfinished job"}),
 ]  # fmt: skip
 
 

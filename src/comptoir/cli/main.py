@@ -62,7 +62,7 @@ reachable · 4 key missing or not accepted · 130 interrupted with Ctrl-C."""
 
 
 class LazyGroup(click.Group):
-    """Imports a command only when it is called, and turns refusals of the house into words."""
+    """Imports a command only when it is called, and prints refusals as messages."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help."""
@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(entry.name, entry.help) for entry in COMMANDS if entry.section == section])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what the house refuses is said in its own words."""
+        """Run the command; print a refusal in its own words."""
         try:
             return super().invoke(ctx)
         except Refusal as refusal:

@@ -79,7 +79,7 @@ class ProgressLine:
 
     def broke(self, *, for_s: float) -> None:
         """Say that the connection is broken and that the answer will go on."""
-        words = f"the connection broke {for_s:.0f} s ago, going on as soon as somebody answers… Ctrl-C cancels"
+        words = f"the connection broke {for_s:.0f} s ago, resuming as soon as a server answers… Ctrl-C cancels"
         if self._status is not None:
             self._status.update(f"[bold]{escape(self._model)}[/] [dim]{words}[/]")
         elif self._shown and for_s > BROKEN_SAID_S and not self._said_broken:

@@ -9,7 +9,7 @@ say of themselves) -> `event_news` (numbered events, to where somebody follows t
 
 Invariants: what is decided here is decided by the owner, and written comparing the owner; a wrong view of the others costs an offer
 that is declined. Losing the bus: only own hosts are chosen, waiting jobs and ends are looked for in the database every second.
-Units: seconds; ids are 16 bytes. Knows the street and the bus, no HTTP but what it hands on.
+Units: seconds; ids are 16 bytes. Knows dispatch and the bus, no HTTP but what it forwards.
 """
 
 from comptoir.cluster.service import Cluster, joined

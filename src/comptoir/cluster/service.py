@@ -1,4 +1,4 @@
-"""One coordinator among several: joins the others, and is what the street calls its peers."""
+"""One coordinator among several: joins the others, and is what dispatch calls its peers."""
 
 import asyncio
 import contextlib

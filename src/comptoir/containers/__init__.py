@@ -4,7 +4,7 @@ Owns: table ``recorded``; admission to a chain (`admit`), what containers say of
 `model_support`), and the statuses that other programs report (`RecordedStatuses`).
 Invariant: nothing below knows that it is there: a job of containers is an order, a hold and a settlement like any other.
 Units: times in milliseconds since 1970 and monotonic seconds, sizes in bytes.
-Knows: the street and the hosts; the cluster tells it what is elsewhere (`RemoteContainers`).
+Knows: dispatch and the hosts; the cluster tells it what is elsewhere (`RemoteContainers`).
 """
 
 from comptoir.containers.admit import admit

@@ -1,4 +1,4 @@
-"""The street: the verbs of a job's life, one file each, and the only code that touches two rooms.
+"""Dispatch: the verbs of a job's life, one file each, and the only code that touches two rooms.
 
 Read it in this order: `submit` (accept and hold) -> `assign` (give to a host) -> `stream` (take frames) -> `advance` (on to the
 next container of a chain) -> `settle` (end and pay), beside them `cancel`, `expire`, `recover`, `drain` and `onboard`.

@@ -99,7 +99,7 @@ def deliver(core: Core, job: LiveJob, lease: Lease) -> None:
     host = core.fleet.find(lease.host_id)
     gone = host is None or not host.reach.comes_back or core.state(Shutdown).draining
     if gone or job.kind.resume(job) is Resume.NEVER:
-        why = "the line to the host was gone"
+        why = "the connection to the host was gone"
         lost = partial(revoke_lease, core, job, lease, why, fault=Fault.NONE, reached=False)
         core.background.spawn(retry_when_db_returns(core, job, lost))
 

@@ -27,9 +27,9 @@ class Background:
         if task.cancelled():
             return
         if isinstance(task.exception(), Unavailable):
-            log.warning("background work of the street waits for the database: %s", task.exception())
+            log.warning("background work waits for the database: %s", task.exception())
         elif task.exception() is not None:
-            log.error("background work of the street failed", exc_info=task.exception())
+            log.error("background work failed", exc_info=task.exception())
 
     async def drain_tasks(self) -> None:
         """Wait until nothing runs any more, what was spawned meanwhile included."""

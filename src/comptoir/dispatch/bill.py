@@ -34,7 +34,7 @@ class HostShare(msgspec.Struct, frozen=True, gc=False):
     cost_uusd: int
     """What the buyer pays for the part."""
     fee_uusd: int
-    """The platform's part of it."""
+    """The operator's share of it."""
 
     @property
     def earned_uusd(self) -> int:

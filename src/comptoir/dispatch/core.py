@@ -21,7 +21,7 @@ from comptoir.settings import Settings
 
 
 class CommandOrder(IntEnum):
-    """Order of the street's verbs that meet in one group of the writer: the order of a job's life.
+    """Order of dispatch's verbs that meet in one group of the writer: the order of a job's life.
 
     Without it a cancellation that meets the start of its own job in a group could run first, find no lease and be refused.
     """
@@ -90,7 +90,7 @@ class Core:
     events: Events
     """What happens is told here, and heard; and read again, by owner."""
     fee_account: bytes
-    """Where this coordinator books the platform's part (`ledger.fee_account` of its slot)."""
+    """Where this coordinator books the operator's share (`ledger.fee_account` of its slot)."""
     background: Background = field(default_factory=Background)
     """Tasks that nobody awaits; a stop waits for them."""
     channels: dict[bytes, HostChannel] = field(default_factory=dict)

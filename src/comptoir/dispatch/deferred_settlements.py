@@ -40,7 +40,7 @@ class DeferredSettlements(State):
         return len(self._kept)
 
     def defer(self, job_id: bytes, again: Again) -> bool:
-        """Have *again* called when the database is back, instead of what was kept for the job before; False: the house closes."""
+        """Have *again* called once the database is back, instead of what was kept for the job; False: it is stopping."""
         if self._closed:
             return False
         self._kept[job_id] = again

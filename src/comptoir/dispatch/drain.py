@@ -33,7 +33,7 @@ def check_open(core: Core) -> None:
     """Refuse what is new while that is the only honest answer.
 
     Raises:
-        Unavailable: the house is draining, or its database is known to be out of reach.
+        Unavailable: the coordinator is draining, or its database is known to be out of reach.
     """
     if core.state(Shutdown).draining:
         raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
@@ -59,6 +59,6 @@ async def drain(core: Core) -> int:
                     stop.when_empty.clear()
                     await stop.when_empty.wait()
         except TimeoutError:
-            log.warning("%d answers did not finish in %g s and stay in line", live.open_answers, core.settings.drain_s)
+            log.warning("%d answers did not finish in %g s and stay queued", live.open_answers, core.settings.drain_s)
     await core.background.drain_tasks()
     return live.open_answers

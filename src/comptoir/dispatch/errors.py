@@ -1,10 +1,10 @@
-"""What the street refuses; each error carries its facts."""
+"""What dispatch refuses; each error carries its facts."""
 
 from comptoir.kit.errors import Refusal
 
 
 class DispatchRefusal(Refusal):
-    """Root of the street's errors."""
+    """Root of dispatch's errors."""
 
 
 class UnknownModel(DispatchRefusal):
@@ -24,7 +24,7 @@ class QueueFull(DispatchRefusal):
     """Too many jobs wait already (``queue_jobs_max``); come back after *retry_after_s*."""
 
     def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} jobs wait already; try again later")
+        super().__init__(f"{waiting} jobs are already waiting; try again later")
         self.retry_after_s = 5.0
 
 

@@ -46,7 +46,7 @@ async def add_user(
     """Create a user with a key, an account and the sign-up credit, in one command.
 
     Args:
-        credit_uusd: what the house gives; None is the setting ``signup_credits_uusd``, operators get nothing.
+        credit_uusd: what the operator gives; None is the setting ``signup_credits_uusd``, operators get nothing.
         user_id, key_secret: chosen before, when an Idempotency-Key names them.
 
     Raises:

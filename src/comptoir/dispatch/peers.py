@@ -50,7 +50,7 @@ class Peers:
         Raises:
             Unavailable: nobody owns it right now; try again.
         """
-        raise Unavailable("the job is just being taken up; try again")
+        raise Unavailable("the job is being resumed; try again")
 
     async def owner_of(self, job_id: bytes) -> bytes | None:
         """Return the other coordinator that owns an unfinished job; None: it is over, unknown, or ours."""

@@ -106,7 +106,7 @@ async def finish(
     Raises:
         BadSegment: the host's signature is not its own over what it delivered; the job stays as it was.
         Unavailable: the database is out of reach. The end is kept (`dispatch.deferred_settlements`) and written when it is back;
-            until then the slot is free and readers wait. Only while the house closes does the job stay as it was.
+            until then the slot is free and readers wait. Only while the coordinator stops does the job stay as it was.
     """
     if job.closing:
         return
@@ -353,7 +353,7 @@ def _is_half(job: LiveJob, ending: Ending) -> bool:
 
 
 def _pays(core: Core, parts: list[DeliveredPart], bill: list[HostShare]) -> tuple[tuple[bytes, int, str], ...]:
-    """Return what is transferred: to each host, and the fees of all of them together to the house."""
+    """Return what is transferred: to each host, and the fees of all of them together to the operator."""
     pays = [(part.lease.host_id, share.earned_uusd, "pay") for part, share in zip(parts, bill, strict=True)]
     return (*pays, (core.fee_account, sum([share.fee_uusd for share in bill]), "fee")) if pays else ()
 

@@ -50,7 +50,7 @@ from comptoir.routing import Candidate, Needs, Spec, encode_needs
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What a dialect asks the street to buy."""
+    """What a dialect asks dispatch to buy."""
 
     owner_id: bytes
     dialect: str
@@ -92,7 +92,7 @@ async def submit(core: Core, order: Order) -> LiveJob:
     """Accept *order*; the returned job is durable, and either leased to a host or waiting in line.
 
     Raises, in the order they are checked (nothing is written by any of them):
-        Unavailable: the house is draining, or its database is out of reach.
+        Unavailable: the coordinator is draining, or its database is out of reach.
         PromptTooLong: the body is larger than ``prompt_bytes_max``.
         TooManyJobs: the buyer has too many unfinished jobs.
         UnknownKind: the kind is not sold here.

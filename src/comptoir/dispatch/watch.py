@@ -57,7 +57,7 @@ def why_lost(core: Core, job: LiveJob, lease: Lease, now_s: float) -> str:
         if lease.dropped_s and gone_s >= RELINK_BRIEF_S and not _all_dropped(core, now_s) and _somebody_free(core, job):
             return f"its link dropped and was not back after {gone_s:.1f} s"
     elif silent_s > settings.stall_floor_s and silent_s > patience_s(core, job, lease) and _somebody_free(core, job):
-        return f"no frame for {silent_s:.1f} s, which is not its way"
+        return f"no frame for {silent_s:.1f} s, which is not normal for it"
     return ""
 
 

@@ -132,7 +132,7 @@ class ReceiptIssued(OwnedEvent, frozen=True, gc=False, tag="receipt.issued"):
 
 
 class CreditAdded(NumberedEvent, frozen=True, gc=False, tag="money.added"):
-    """Somebody can spend more: what was paid in, or given by the house."""
+    """Somebody can spend more: what was paid in, or given by the operator."""
 
     transfer_id: bytes
     amount_uusd: int

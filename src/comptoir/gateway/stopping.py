@@ -23,7 +23,7 @@ async def stop(core: Core, job: LiveJob) -> LiveJob:
     live = job if job.over else core.jobs.live.get(job.id)
     if live is None:
         await require_local_owner(core, job.id)
-        raise Unavailable("the job is just being taken up; try again")
+        raise Unavailable("the job is being resumed; try again")
     await cancel(core, live)
     await until_over(live)
     return live

@@ -46,7 +46,7 @@ class Reputation:
         score, good, bad = self.score(now_ms), self.good, self.bad
         sentence = (
             f"{score:.2f}: {done + failed + lost} jobs ended here, {done} answered, {failed} failed by the host's "
-            f"fault, {lost} lost in silence. Faded by age they weigh {good:.1f} good and {bad:.1f} bad, "
-            f"beside the {PRIOR_GOOD:.0f} good and {PRIOR_BAD:.0f} bad every host starts with."
+            f"fault, {lost} lost in silence. Weighted by age they count as {good:.1f} good and {bad:.1f} bad, "
+            f"in addition to the {PRIOR_GOOD:.0f} good and {PRIOR_BAD:.0f} bad that every host starts with."
         )
         return ReputationStory(score, good, bad, done, failed, lost, sentence)

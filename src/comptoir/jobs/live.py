@@ -22,7 +22,7 @@ from comptoir.link import Frame, Usage, hash_over, hash_start
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of text and extras that one answer may hold where the caller names no bound."""
 
-RESTARTED = "answer_restarted", "the answer had to begin anew on another host; read it again from its start"
+RESTARTED = "answer_restarted", "the answer had to be restarted on another host; read it again from the start"
 """Code and message for a reader that has seen what is no longer part of the answer."""
 
 OWNER_UNKNOWN = b"?"

@@ -1,4 +1,4 @@
-"""SQL of the jobs room: multi-row writes for the street's batch verbs, and the columns each state change sets."""
+"""SQL of the jobs room: multi-row writes for dispatch's batch verbs, and the columns each state change sets."""
 
 from collections.abc import Iterable, Sequence
 

@@ -6,7 +6,7 @@ Each room derives its own tree in its ``errors.py``; each dialect owns a total t
 
 
 class Refusal(Exception):
-    """Something asked of the house that it will not do; the message is written for the person who asked."""
+    """Something that Comptoir declines to do; the message is written for the person who asked."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class TooManyRequests(Refusal):
 
 
 class Unavailable(Refusal):
-    """The house can't serve this now (draining, database away); safe to try again after *retry_after_s*."""
+    """The coordinator can't serve this now (draining, database unreachable); safe to retry after *retry_after_s*."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)

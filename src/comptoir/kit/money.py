@@ -43,7 +43,7 @@ def cost_half_even(scaled_uusd: int) -> int:
 
 
 def fee_of(amount_uusd: int, fee_bps: int) -> int:
-    """Return the platform's part of *amount_uusd*: *fee_bps* basis points (0..10,000), rounded down."""
+    """Return the operator's share of *amount_uusd*: *fee_bps* basis points (0..10,000), rounded down."""
     assert amount_uusd >= 0 and 0 <= fee_bps <= 10_000
     return amount_uusd * fee_bps // 10_000
 

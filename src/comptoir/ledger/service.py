@@ -32,7 +32,7 @@ class Ledger:
         self._events = events or EventHub()
 
     async def open_operator_accounts(self, *, fee_slot: int = 0) -> None:
-        """Make the house's own accounts, with the fee account of *fee_slot*; idempotent."""
+        """Create the operator's accounts, with the fee account of *fee_slot*; idempotent."""
         now = self._clock.now_ms()
         kinds = {**OPERATOR_ACCOUNTS, fee_account(fee_slot): OPERATOR_ACCOUNTS[FEES]}
         rows = [(key, kind, 0, 0, now, None) for key, kind in kinds.items()]

@@ -9,7 +9,7 @@ PAYMENTS_IN = b"comptoir-paid-in"
 PROMOTIONS = b"comptoir-promote"
 """Account that sign-up credit comes from."""
 FEES = b"comptoir-fees-00"
-"""Account that the platform's part goes to; of the coordinator in slot 0, which is the only one or the first of several."""
+"""Account that the operator's share goes to; of the coordinator in slot 0, which is the only one or the first of several."""
 
 ANONYMOUS_CALLERS = b"comptoir-unnamed"
 """Account that pays for callers without a key, where the operator allows them: ``unnamed``."""
@@ -18,13 +18,13 @@ FEE_SLOTS_MAX = 256
 """Coordinators that can have a fee account of their own."""
 
 OPERATOR_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees", ANONYMOUS_CALLERS: "unnamed"}
-"""The house's own accounts and their kinds. Ids are 16 ASCII bytes, as no time-ordered id is before year 5000."""
+"""The operator's accounts and their kinds. Ids are 16 ASCII bytes, as no time-ordered id is before year 5000."""
 
 
 def fee_account(slot: int) -> bytes:
     """Return the fee account of the coordinator in *slot* (0..255): one each, so that none waits for another's commit.
 
-    All of them are of kind ``fees``; the house's fees are the sum over that kind.
+    All of them are of kind ``fees``; the operator's fees are the sum over that kind.
     """
     assert 0 <= slot < FEE_SLOTS_MAX
     return b"comptoir-fees-%02x" % slot

@@ -12,7 +12,7 @@ from comptoir.kit.db import Database, Fetch
 from comptoir.kit.ids import public
 
 DIFFERENCES_MAX = 1000
-"""Differences given of each check; a house with more has one cause, not a thousand."""
+"""Differences given of each check; books with more have one cause, not a thousand."""
 
 
 class AuditDifference(msgspec.Struct, frozen=True):
@@ -107,10 +107,10 @@ WHERE j.id IS NULL OR j.state NOT IN ({FINAL_STATES})
 SELECT x.job_id, 'frames', 'none' FROM journal x LEFT JOIN jobs j ON j.id = x.job_id
 WHERE j.id IS NULL OR j.state IN ({FINAL_STATES})
 """,
-    "several ends told": """
+    "several ends published": """
 SELECT subject_id, COUNT(*), 1 FROM events WHERE type = 'job.ended' GROUP BY subject_id HAVING COUNT(*) > 1
 """,
-    "end told of an unfinished job": f"""
+    "end published of an unfinished job": f"""
 SELECT e.subject_id, 'ended', COALESCE(j.state, 'no job') FROM events e LEFT JOIN jobs j ON j.id = e.subject_id
 WHERE e.type = 'job.ended' AND (j.id IS NULL OR j.state NOT IN ({FINAL_STATES}))
 """,
@@ -118,11 +118,11 @@ WHERE e.type = 'job.ended' AND (j.id IS NULL OR j.state NOT IN ({FINAL_STATES}))
 """Check by name: a statement that gives (job id, recorded, recomputed) of each difference."""
 
 ACCOUNT_CHECKS = {
-    "events told": """
+    "events published": """
 SELECT e.owner_id, MAX(e.number), COALESCE(a.last_event, 0) FROM events e LEFT JOIN accounts a ON a.id = e.owner_id
 GROUP BY e.owner_id, a.last_event HAVING MAX(e.number) <> COALESCE(a.last_event, 0)
 """,
-    "events told with gaps": """
+    "events published with gaps": """
 SELECT owner_id, COUNT(*), MAX(number) - MIN(number) + 1 FROM events
 GROUP BY owner_id HAVING COUNT(*) <> MAX(number) - MIN(number) + 1
 """,

@@ -3,7 +3,7 @@
 Owns: the page's templates, style, script and vendored HTMX (``vendor/``). Rendered on the server, escaped by default
 (`markup`), refreshed by polling one fragment, works without scripts but for the box that streams an answer.
 Invariant: nothing of another server is asked for, and nothing inline runs (`SECURITY_HEADERS`).
-Knows: what the street's `Core` shows from memory; nothing here asks the database.
+Knows: what dispatch's `Core` has in memory; nothing here asks the database.
 """
 
 from comptoir.web.assets import asset

@@ -1,4 +1,4 @@
-"""The shop front: renders the page and its live part from what the house has in memory, a few times a second at most."""
+"""Renders the page and its live part from what the core has in memory, a few times a second at most."""
 
 import hashlib
 import re
@@ -59,7 +59,7 @@ class LivePart(State):
 
 
 class Shop:
-    """Pages over a house, and about *dialects*."""
+    """Pages over a core, and about *dialects*."""
 
     def __init__(self, dialects: tuple[Dialect, ...]) -> None:
         self._dialects = dialects
@@ -128,7 +128,7 @@ class Shop:
 
 
 def status_line(core: Core) -> Html:
-    """Say in a line how the house stands."""
+    """Summarise the trading post in a line."""
     hosts, models, waiting = core.fleet.active_hosts, len(core.fleet.models()), len(core.jobs.queue)
     containers = len(core.fleet.catalog.containers())
     state, words = ("ok", "Open") if hosts else ("idle", "Open, no host yet")

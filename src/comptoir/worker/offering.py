@@ -93,7 +93,7 @@ class Offering:
             except EngineError as error:
                 self._failures[place] = self._failures.get(place, 0) + 1
                 if self._failures[place] == FAILURES_BEFORE_WITHDRAWN:
-                    _log.warning("engine %s is away, its models are withdrawn: %s", engine.name, error.message)
+                    _log.warning("engine %s is unreachable, its models are withdrawn: %s", engine.name, error.message)
                     self._listed[place] = []
         before = self.models
         self._merge()

@@ -441,7 +441,7 @@ async def _next_batch(socket: aiohttp.ClientWebSocketResponse, watch: LinkWatch)
         # A message this worker does not know comes from a newer coordinator or a broken one; both are worth a retry.
         with contextlib.suppress(aiohttp.ClientError, OSError):
             await socket.close(code=aiohttp.WSCloseCode.PROTOCOL_ERROR, message=b"not a message of the link")
-        raise _Lost(f"the coordinator sent what is no message of the link: {error}") from error
+        raise _Lost(f"the coordinator sent something that is not a message of the link: {error}") from error
 
 
 def _why_closed(socket: aiohttp.ClientWebSocketResponse, message: aiohttp.WSMessage) -> str:

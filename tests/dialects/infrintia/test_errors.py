@@ -246,7 +246,7 @@ class TestTable:
             (NotAuthenticated("who?"), 401, "who?", None),
             (TooManyRequests("slow", retry_after_s=1.2), 429, "slow", b"2"),
             (Unavailable("away", retry_after_s=0.1), 503, "away", b"1"),
-            (QueueFull(7), 503, "7 jobs wait already; try again later", b"5"),
+            (QueueFull(7), 503, "7 jobs are already waiting; try again later", b"5"),
             (FramesOutOfOrder(expected=3, got=5), 409, "frame 5 leaves a gap: send from 3", None),
             (
                 InsufficientCredit(needed_uusd=1, free_uusd=0),

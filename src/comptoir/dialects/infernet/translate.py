@@ -1,4 +1,4 @@
-"""Published bodies to what the street buys, and back; pure."""
+"""Published bodies to orders, and back; pure."""
 
 import uuid
 

@@ -124,7 +124,7 @@ BESIDE = (
         tags=("jobs",),
     ),
     Endpoint(
-        "POST", "/jobs/{id}/cancel", jobs.cancel, Access.BUYER, "Stop one of your jobs; what was delivered is paid.",
+        "POST", "/jobs/{id}/cancel", jobs.cancel, Access.BUYER, "Stop one of your jobs; what was delivered is billed.",
         response=wire.InfrintiaJob, errors=(UnknownJob, JobFinished), tags=("jobs",),
     ),
     Endpoint(
@@ -133,13 +133,13 @@ BESIDE = (
         example={"host_id": "host_xyz", "seq": 0, "tokens": ["Quantum", " computing"]},
     ),
     Endpoint(
-        "POST", "/hosts/complete-job/{id}", hosts.complete_job, Access.HOST, "End a job as answered.",
+        "POST", "/hosts/complete-job/{id}", hosts.complete_job, Access.HOST, "Complete a job.",
         request=wire.Complete, response=wire.Completed,
         errors=(*HOST_ERRORS, FramesOutOfOrder, AnswerTooLarge, BadSegment), tags=("hosts",),
         example={"host_id": "host_xyz", "usage": {"prompt_tokens": 5, "completion_tokens": 192}},
     ),
     Endpoint(
-        "POST", "/hosts/fail-job/{id}", hosts.fail_job, Access.HOST, "Give up a job.", request=wire.InfrintiaFail,
+        "POST", "/hosts/fail-job/{id}", hosts.fail_job, Access.HOST, "Give a job back.", request=wire.InfrintiaFail,
         response=wire.Failed, errors=HOST_ERRORS, tags=("hosts",),
         example={"host_id": "host_xyz", "error": "CUDA out of memory"},
     ),

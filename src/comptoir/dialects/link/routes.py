@@ -65,7 +65,7 @@ ENDPOINTS = (
         request=RegisterBody, response=LinkRegistered, status=201, errors=(NotAllowed, KeyTaken),
     ),
     Endpoint(
-        "POST", "/link/pulse", pulse, Access.HOST, "Say that the worker is alive.", request=Pulse, response=PulseAnswer,
+        "POST", "/link/pulse", pulse, Access.HOST, "Report that the worker is alive.", request=Pulse, response=PulseAnswer,
         errors=(UnknownHost,),
     ),
 )  # fmt: skip

@@ -273,12 +273,12 @@ HOST_ERRORS = (UnknownHost, NotAllowed, UnknownJob, NotYourLease, InvalidField)
 
 HOSTING = (
     Endpoint(
-        "POST", "/hosts", register, Access.OPTIONAL, "Register a host that polls or is pushed, in the native shape.",
+        "POST", "/hosts", register, Access.OPTIONAL, "Register a host that polls or has jobs pushed to it, in the native shape.",
         request=HostingBody, response=HostingMade, status=201, errors=(IdempotencyMismatch, NotAllowed, KeyTaken),
         idempotent=True, example={"transport": "poll", "gpu": "NVIDIA L40S", "slots": 4, "models": [OFFER_EXAMPLE]},
     ),
     Endpoint(
-        "POST", "/host/pulse", pulse, Access.HOST, "Say that a host is there, and what it offers now.",
+        "POST", "/host/pulse", pulse, Access.HOST, "Report that a host is alive, and what it offers now.",
         request=HostPulseBody, response=HostPulsed, errors=(UnknownHost, NotAllowed, InvalidField),
         example={"gpu_utilization": 0.4}, description="At least once in 60 s; asking for work is a sign of life too.",
     ),
@@ -293,12 +293,12 @@ HOSTING = (
         example={"lease": LEASE_EXAMPLE, "seq": 0, "items": [{"text": "Quantum"}, {"text": " computing"}]},
     ),
     Endpoint(
-        "POST", "/host/jobs/{id}/done", done, Access.HOST, "End a job as answered.", request=NativeDone,
+        "POST", "/host/jobs/{id}/done", done, Access.HOST, "Complete a job.", request=NativeDone,
         response=LeaseEnded, errors=(*HOST_ERRORS, FramesOutOfOrder, BadSegment),
         example={"lease": LEASE_EXAMPLE, "end_seq": 2, "finish_reason": "stop", "usage": {"prompt_tokens": 5}},
     ),
     Endpoint(
-        "POST", "/host/jobs/{id}/fail", give_back, Access.HOST, "Give up a job.", request=NativeFail,
+        "POST", "/host/jobs/{id}/fail", give_back, Access.HOST, "Give a job back.", request=NativeFail,
         response=LeaseGivenBack, errors=HOST_ERRORS,
         example={"lease": LEASE_EXAMPLE, "code": "engine_error", "message": "CUDA out of memory", "fault": "host"},
     ),

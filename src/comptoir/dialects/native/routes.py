@@ -1,4 +1,4 @@
-"""Endpoints of the house dialect."""
+"""Endpoints of the native dialect."""
 
 import time
 
@@ -56,7 +56,7 @@ OWN_TRANSFERS = 50
 
 
 async def me(core: Core, request: Request) -> NativeMe:
-    """Say whose key it is and what the account holds."""
+    """Report whose key this is and what the account holds."""
     who: Principal = request.principal
     account = views.balance(await core.ledger.account(who.id))
     if who.kind is OwnerKind.HOST:
@@ -178,7 +178,7 @@ async def receipt(core: Core, request: Request) -> Reply:
 
 
 async def keys(core: Core, request: Request) -> Reply:
-    """Publish the keys that receipts are checked with."""
+    """Publish the keys that receipts are verified with."""
     return Reply(200, await core.receipts.registry())
 
 
@@ -323,43 +323,43 @@ async def status(core: Core, request: Request) -> StatusView:
 
 ENDPOINTS = (
     Endpoint(
-        "GET", "/me", me, Access.ANY, "Say whose key it is and what the account holds.", response=NativeMe,
+        "GET", "/me", me, Access.ANY, "Report whose key this is and what the account holds.", response=NativeMe,
         errors=(UnknownAccount,),
     ),
     Endpoint(
-        "GET", "/statement", statement, Access.ANY, "Give the account and its transfers, newest first.",
+        "GET", "/statement", statement, Access.ANY, "Return the account and its transfers, newest first.",
         query=StatementQuery, response=StatementView, errors=(UnknownAccount,),
     ),
     Endpoint(
-        "POST", "/deposit", deposit, Access.OPERATOR, "Credit money that came in by another way.", request=DepositBody,
+        "POST", "/deposit", deposit, Access.OPERATOR, "Credit money that was paid some other way.", request=DepositBody,
         response=Deposited, status=201, idempotent=True, errors=(UnknownUser, UnknownAccount),
         example={"owner": "demo", "credits": 50},
     ),
     *buying.ENDPOINTS,
     Endpoint("GET", "/jobs", jobs, Access.BUYER, "List jobs, newest first.", query=NativeJobsQuery, response=JobsView),
     Endpoint(
-        "GET", "/jobs/{id}", job, Access.BUYER, "Give one job with its events and attempts.", response=JobDetail,
+        "GET", "/jobs/{id}", job, Access.BUYER, "Return one job with its events and attempts.", response=JobDetail,
         errors=(UnknownJob,),
     ),
     Endpoint(
-        "POST", "/jobs/{id}/cancel", cancel_job, Access.BUYER, "Stop a job; what was delivered is paid.",
+        "POST", "/jobs/{id}/cancel", cancel_job, Access.BUYER, "Stop a job; what was delivered is billed.",
         response=JobDetail, errors=(UnknownJob, JobFinished),
     ),
     Endpoint(
-        "GET", "/jobs/{id}/receipt", job_receipt, Access.BUYER, "Give a job's receipt (DSSE envelope).",
+        "GET", "/jobs/{id}/receipt", job_receipt, Access.BUYER, "Return a job's receipt (DSSE envelope).",
         errors=(UnknownJob, UnknownReceipt),
     ),
     Endpoint(
-        "GET", "/receipts/{id}", receipt, Access.ANY, "Give a receipt by its id or its job's (DSSE envelope).",
+        "GET", "/receipts/{id}", receipt, Access.ANY, "Return a receipt by its id or its job's (DSSE envelope).",
         errors=(UnknownJob, UnknownReceipt),
     ),
-    Endpoint("GET", "/keys", keys, Access.PUBLIC, "Publish the keys that receipts are checked with."),
+    Endpoint("GET", "/keys", keys, Access.PUBLIC, "Publish the keys that receipts are verified with."),
     Endpoint(
-        "GET", "/hosts", hosts, Access.OPTIONAL, "List hosts with offers, pace and reputation.", query=NativeHostsQuery,
+        "GET", "/hosts", hosts, Access.OPTIONAL, "List hosts with offers, speed and reputation.", query=NativeHostsQuery,
         response=HostsView,
     ),
     Endpoint(
-        "GET", "/host", own_host, Access.HOST, "Give the calling host: record, reputation, earnings.",
+        "GET", "/host", own_host, Access.HOST, "Return the calling host: record, reputation, earnings.",
         response=OwnHostView, errors=(UnknownHost, UnknownAccount),
     ),
     Endpoint("GET", "/models", models, Access.PUBLIC, "List the models that can be bought now.", response=ModelsView),
@@ -368,13 +368,13 @@ ENDPOINTS = (
         response=ContainersView, description="A run is bought through the Infernet API: POST /api/jobs.",
     ),
     Endpoint(
-        "GET", "/routing", routing, Access.ANY, "Say who would get a job, and why; buys nothing.", query=RoutingQuery,
+        "GET", "/routing", routing, Access.ANY, "Report which host would get a job, and why; buys nothing.", query=RoutingQuery,
         response=RoutingView, errors=(UnknownPreference, UnknownKind),
     ),
     Endpoint(
         "GET", "/audit", audited, Access.OPERATOR, "Recompute the books; any difference is named.", response=AuditView
     ),
-    Endpoint("GET", "/status", status, Access.PUBLIC, "Give the trading post in numbers.", response=StatusView),
+    Endpoint("GET", "/status", status, Access.PUBLIC, "Return the trading post in figures.", response=StatusView),
 )  # fmt: skip
 
 DIALECT = Dialect(

@@ -1,4 +1,4 @@
-"""What goes over the wire in the house dialect: one struct a question, one an answer."""
+"""What goes over the wire in the native dialect: one struct per request, one per answer."""
 
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -150,7 +150,7 @@ class TransferView(msgspec.Struct):
     amount_uusd: int
     """Below zero: it left the account."""
     with_: str = msgspec.field(name="with")
-    """The other side: a host, a user, or an account of the house."""
+    """The other side: a host, a user, or an account of the operator."""
     job: str | None
     at_ms: int
 

@@ -1,4 +1,4 @@
-"""OpenAI's requests as orders to the street: what to buy, and for how many tokens the hold has to stand."""
+"""OpenAI's requests as orders: what to buy, and how many tokens the hold has to cover."""
 
 import msgspec
 
@@ -80,7 +80,7 @@ def _bounded(core: Core, field: str, tokens: int) -> int:
 
 
 def _as_long_as_it_likes(core: Core, model: str, prompt_bytes: int) -> int:
-    """Return the bound of a chat that names none: the house's default, or what the model's context leaves."""
+    """Return the limit of a chat that names none: the default, or what the model's context leaves."""
     settings = core.settings
     default = min(settings.chat_max_tokens_default, settings.max_tokens_max)
     offered = core.fleet.model(model)

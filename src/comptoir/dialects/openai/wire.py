@@ -1,4 +1,4 @@
-"""Bodies of the OpenAI dialect: requests as far as the house looks at them, answers as they are documented.
+"""Bodies of the OpenAI dialect: requests as far as the coordinator reads them, answers as they are documented.
 
 A request's unknown fields are no error: the body goes to the engine byte for byte, and only the engine knows them all.
 """
@@ -172,7 +172,7 @@ class Embeddings(msgspec.Struct):
 
 
 class ModelCard(msgspec.Struct):
-    """One model on offer. The fields after ``owned_by`` are this house's own."""
+    """One model on offer. The fields after ``owned_by`` are our additions."""
 
     id: str
     created: int

@@ -1,4 +1,4 @@
-"""The house in Prometheus' words: read from counters in memory, no query, nothing per job or per host."""
+"""The trading post as Prometheus metrics: read from counters in memory, no query, nothing per job or per host."""
 
 from collections.abc import Iterator
 from heapq import nlargest
@@ -64,7 +64,7 @@ class CoreCollector(Collector):
         for state in sorted(FINAL):
             ended.add_metric((state,), meters.ended.get(state, 0))
         yield ended
-        yield GaugeMetricFamily("comptoir_jobs_waiting", "Jobs in line for a host.", len(core.jobs.queue))
+        yield GaugeMetricFamily("comptoir_jobs_waiting", "Jobs waiting for a host.", len(core.jobs.queue))
         by_model = GaugeMetricFamily(
             "comptoir_jobs_waiting_by_model", f"The same, for the {MODELS_MAX} longest lines.", labels=("model",)
         )

@@ -49,7 +49,7 @@ class Root:
         return Reply(200, body, headers=((b"vary", b"accept"),))
 
     async def health(self, core: Core, request: Request) -> Reply:
-        """Say whether the house works; from checks at most ``health_cache_s`` old."""
+        """Report whether the trading post works, from checks at most ``health_cache_s`` old."""
         found = await core.state(Meters).database.read()
         checks = {"database": Checked(found.healthy, round(found.took_ms, 3))}
         if not found.healthy:
@@ -67,7 +67,7 @@ class Root:
         return Reply(200 if healthy else 503, encode_json(body), headers=((b"cache-control", b"no-store"),))
 
     async def metrics(self, core: Core, request: Request) -> Reply:
-        """Give the house in numbers, in the form that was asked for."""
+        """Return the trading post in figures, in the form requested."""
         query: MetricsQuery = request.query
         accept = request.header(b"accept")
         openmetrics = "application/openmetrics-text" in accept
@@ -147,12 +147,12 @@ def root_dialect(others: Sequence[Dialect]) -> Dialect:
 def _endpoints(root: Root) -> tuple[Endpoint, ...]:
     return (
         Endpoint(
-            "GET", "/", root.home, Access.PUBLIC, "Say what this is; a page for browsers.", response=PlatformInfo,
+            "GET", "/", root.home, Access.PUBLIC, "Identify the server; for browsers, a page.", response=PlatformInfo,
             media_also=("text/html",),
             answer_example={"name": "Comptoir", "version": "0.1.0", "docs": "http://127.0.0.1:8080/docs"},
         ),
         Endpoint(
-            "GET", "/health", root.health, Access.PUBLIC, "Say whether the house works; 503 when it does not.",
+            "GET", "/health", root.health, Access.PUBLIC, "Report whether the trading post works; 503 if it does not.",
             response=CoordinatorHealth, also=(503,),
             answer_example={
                 "status": "healthy", "active_hosts": 24, "queued_jobs": 3, "timestamp": "2026-01-13T12:00:00Z",
@@ -161,7 +161,7 @@ def _endpoints(root: Root) -> tuple[Endpoint, ...]:
         ),
         Endpoint(
             "GET", "/metrics", root.metrics, Access.PUBLIC,
-            "Give the house in numbers: JSON, or Prometheus text where Accept names text/plain or openmetrics.",
+            "Return the trading post in figures: JSON, or Prometheus text where Accept names text/plain or openmetrics.",
             query=MetricsQuery, response=CoordinatorMetrics, media_also=("text/plain", "application/openmetrics-text"),
             answer_example={
                 "total_jobs_completed": 152340, "active_hosts": 24, "total_users": 1830, "avg_job_latency_ms": 3200,
@@ -169,7 +169,7 @@ def _endpoints(root: Root) -> tuple[Endpoint, ...]:
         ),
         Endpoint("GET", "/docs", root.docs, Access.PUBLIC, "List the dialects and their references.", media="text/html"),
         Endpoint(
-            "GET", "/docs/{dialect}", root.reference, Access.PUBLIC, "Give a dialect's reference to read.",
+            "GET", "/docs/{dialect}", root.reference, Access.PUBLIC, "Show a dialect's reference.",
             media="text/html", also=(308,), errors=(NoSuchPath,),
         ),
         Endpoint(
@@ -177,11 +177,11 @@ def _endpoints(root: Root) -> tuple[Endpoint, ...]:
             "Give a dialect's OpenAPI document, for example /openapi/infrintia.json.", also=(308,), errors=(NoSuchPath,),
         ),
         Endpoint(
-            "GET", "/ui/market", root.market, Access.PUBLIC, "Give the live part of the page.", media="text/html",
+            "GET", "/ui/market", root.market, Access.PUBLIC, "Return the live part of the page.", media="text/html",
             also=(204,),
         ),
         Endpoint(
-            "GET", "/ui/{name}", root.asset, Access.PUBLIC, "Give a style, script or picture of the page.",
+            "GET", "/ui/{name}", root.asset, Access.PUBLIC, "Return a style sheet, script or picture of the page.",
             media="text/css", media_also=("text/javascript", "image/svg+xml"), also=(304,), errors=(NoSuchPath,),
         ),
     )  # fmt: skip

@@ -16,7 +16,7 @@ class PlatformInfo(msgspec.Struct):
 
 
 class Checked(msgspec.Struct):
-    """One part of the house and whether it works."""
+    """One part of the trading post and whether it works."""
 
     healthy: bool
     response_time_ms: float

@@ -258,7 +258,7 @@ class RedisBus:
 
     def _refreshed(self, reply: Any) -> None:
         if reply == 0 and self._writing is not None and not self._closed:
-            log.warning("the bus lost this coordinator's inbox; it is made anew")
+            log.warning("the bus lost this coordinator's inbox; creating it again")
             self._writing.send(self._make + self._expire, [self._made, self._trimmed])
         else:
             self._trimmed(reply)

@@ -1,4 +1,4 @@
-"""The writer thread with group commit, and the database as the rest of the house sees it."""
+"""The writer thread with group commit, and the database as everything else sees it."""
 
 import asyncio
 import contextlib
@@ -90,7 +90,7 @@ class Database:
         *locks* are the rows that it selects with ``lock``: saying so beforehand keeps groups from waiting in a circle.
 
         Raises (in the future): whatever *command* raised, with nothing of it written; `Unavailable` when
-        the database is away (then at once), too many commands wait, or the house is closing.
+        the database is away (then at once), too many commands wait, or the coordinator is stopping.
         """
         return self._put(Command(command, None, False, 0, self._loop.create_future(), locks))
 
@@ -188,7 +188,7 @@ class Database:
     def _put(self, command: Command) -> "asyncio.Future[Any]":
         future = command.future
         if self._closing:
-            future.set_exception(Unavailable("the house is closing"))
+            future.set_exception(Unavailable("the coordinator is stopping"))
         elif self.unavailable:
             future.set_exception(Unavailable(OUT_OF_REACH))
         elif self._queue.qsize() >= COMMANDS_WAITING_MAX:
@@ -272,7 +272,7 @@ class Database:
                 self._loop.call_soon_threadsafe(self._refuse_waiting)
 
     def _try_again(self) -> None:
-        """Try until the database can be reached or the house closes."""
+        """Try until the database can be reached or the coordinator stops."""
         began = time.monotonic()
         while not self._closing:
             self._writing_s = time.monotonic()
@@ -347,7 +347,7 @@ class Database:
         return outcomes
 
     def _happened(self) -> bool | None:
-        """Tell whether the commit happened that no answer came to; None: the house closed before anybody could say.
+        """Tell whether the commit happened that no answer came to; None: the coordinator stopped before anybody could say.
 
         Running the group again without knowing would pay people twice, and refusing it would leave jobs behind that nobody
         knows of. Others are refused meanwhile.

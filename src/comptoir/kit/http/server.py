@@ -169,7 +169,7 @@ class HttpServer:
         elif kind == "websocket":
             await self._socket(scope, receive, send)
         elif kind == "lifespan":
-            raise NotImplementedError("run with lifespan=off; the composition root opens and closes the house")
+            raise NotImplementedError("run with lifespan=off; the composition root opens and closes everything")
 
     # -- finding -------------------------------------------------------------------------------------------------
 

@@ -258,7 +258,7 @@ class Containers:
         found = await api.inspect(left) if left else None
         if found is not None:
             if found.labels.get(DIGEST_LABEL) == body["Labels"][DIGEST_LABEL] and found.image == image:
-                _log.info("container %s: the one of an earlier start goes on", one.spec.id)
+                _log.info("container %s: the one from an earlier start is kept", one.spec.id)
             else:
                 await api.stop(found.id)
                 await api.remove(found.id)

@@ -57,7 +57,9 @@ def read_step(request: EngineRequest) -> Step:
         raise EngineError("bad_request", f"not a container job: {error}", fault="coordinator") from error
     step = len(request.prefix)
     if step >= len(run.containers):
-        raise cannot_continue("a container begins anew or not at all, and a part of its output is delivered")
+        raise cannot_continue(
+            "a container can only run again from the start, and part of its output was already delivered"
+        )
     if run.containers[step] != request.model:
         wrong = f"step {step} of the job is {run.containers[step]!r}, not {request.model!r}"
         raise EngineError("wrong_step", wrong, fault="coordinator")

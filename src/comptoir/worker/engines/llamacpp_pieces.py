@@ -180,7 +180,7 @@ def prefix_text(prefix: Sequence[Frame]) -> str:
     for frame in prefix:
         extra = _read_extra(frame.extra) if frame.extra else LlamaExtra()
         if extra.delta:
-            raise cannot_continue("it has parts beside text")
+            raise cannot_continue("it has parts other than text")
     return "".join(frame.text for frame in prefix)
 
 

@@ -79,7 +79,7 @@ class ContinuationRequest(msgspec.Struct, frozen=True):
     """The request's body, UNSET what is to be left out; for `ContinuationMethod.TOKENS` the prompt is still to be put in."""
     path: str
     max_tokens: int
-    """The house's bound on what is left; 0: none."""
+    """The hold's bound on what is left; 0: none."""
     repeated: str = ""
     """What the server will say again before it goes on; anything else can't be joined."""
     trimmed: str = ""
@@ -134,7 +134,7 @@ def read_delivered(prefix: Sequence[Frame]) -> Delivered:
             if delta and ("tool_calls" in delta or "function_call" in delta):
                 raise cannot_continue("a tool call has begun")
             if delta:
-                raise cannot_continue(f"it has parts beside text: {', '.join(sorted(delta))}")
+                raise cannot_continue(f"it has parts other than text: {', '.join(sorted(delta))}")
         texts.append(frame.text)
         tokens += frame.tokens
         if frame.text.strip():
@@ -311,7 +311,7 @@ class ContinuationReader:
 def _refuse_thinking(frame: Frame) -> None:
     delta = msgspec.json.decode(frame.extra).get("delta")
     if delta and any("reasoning" in key or "thinking" in key for key in delta):
-        raise cannot_continue("the server began to think anew")
+        raise cannot_continue("the server started thinking again")
 
 
 def segment_usage(usage: Usage, *, continuation: ContinuationRequest, dropped: int, given: int) -> Usage:

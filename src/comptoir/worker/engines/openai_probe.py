@@ -132,7 +132,7 @@ class _Probe:
             if await self._message(method):
                 return
         if not self.methods:
-            self.why_not = "given the beginning of its answer, it begins anew"
+            self.why_not = "given the beginning of its answer, it starts over"
 
     async def plain(self) -> None:
         """Find out whether a completion's prompt is taken as it is, and not put into a chat template (Ollama)."""

@@ -1,6 +1,6 @@
 """OpenAI's wire shapes as this worker needs them: requests rewritten, stream events turned into frames.
 
-Pure: no I/O. Only what the house must know is decoded; the rest travels as the bytes it came in.
+Pure: no I/O. Only what we must know is decoded; the rest travels as the bytes it came in.
 """
 
 from collections.abc import Mapping
