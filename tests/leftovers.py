@@ -41,8 +41,11 @@ class Leftovers:
         os.environ[NAME] = str(self.folder)
         self._reaper = subprocess.Popen(
             [sys.executable, "-I", "-S", Path(__file__).with_name("reaper.py"), f"{NAME}={self.folder}", self.folder],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={}, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={},
+            start_new_session=True,
+        )
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: object) -> None:

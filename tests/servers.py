@@ -83,9 +83,14 @@ def shared_server(run_folder: Path) -> str:
         environment = {"PATH": os.environ["PATH"], **mark(run_folder)}
         # By pg_ctl and in its own session: the process that starts it may end, and be killed, before the others.
         subprocess.run(
-            [*command, shlex.join(("-k", str(folder), *OPTIONS))], check=True, user=user(), cwd="/", env=environment,
-            stdout=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            [*command, shlex.join(("-k", str(folder), *OPTIONS))],
+            check=True,
+            user=user(),
+            cwd="/",
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + BOUND_S
         while not answers(url):
             assert time.monotonic() < deadline, (folder / "log").read_text()

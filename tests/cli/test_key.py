@@ -73,8 +73,11 @@ class TestGreeting:
         found = dict(snippets(url="http://x", key=key, model=name, data=""))
         done = subprocess.run(
             ["/bin/sh", "-c", found["with curl"].replace("curl ", "printf '%s\\n' ", 1)],
-            capture_output=True, text=True, check=True, env={"COMPTOIR_KEY": KEY},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"COMPTOIR_KEY": KEY},
+        )
         lines = done.stdout.splitlines()
         assert json.loads(lines[-1])["model"] == name and f"Authorization: Bearer {KEY}" in lines
         compile(found["with the OpenAI SDK"], "pasted", "exec")

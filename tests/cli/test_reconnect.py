@@ -64,7 +64,7 @@ class Street:
     def run(self, *more: str, model: str = MODEL) -> Program:
         made: Program = self._programs(
             Program, "run", *more, "--model", model, PROMPT, cwd=self._folder, env=self.buyer
-        )  # fmt: skip
+        )
         return made
 
 

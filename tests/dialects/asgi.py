@@ -29,7 +29,7 @@ class Answer:
 
 async def ask(
     app: HttpServer, method: str, path: str, *, key: str = "", socket: bool = False, headers: Sequence[Header] = JSON
-) -> Answer:  # fmt: skip
+) -> Answer:
     """Send one request (or a WebSocket handshake) to *app*."""
     sent: list[MutableMapping[str, Any]] = []
 
@@ -81,9 +81,12 @@ def standing_in(core: Core, answer: Callable[[Dialect, Endpoint], bytes] = lambd
 
     gate = Gate(core.identity, core.settings, core.clock, dialects=DIALECTS)
     return HttpServer(
-        core, [emptied(one) for one in DIALECTS], gate=gate, body_bytes_max=1 << 20,
+        core,
+        [emptied(one) for one in DIALECTS],
+        gate=gate,
+        body_bytes_max=1 << 20,
         browsers=browser_policy(core.settings),
-    )  # fmt: skip
+    )
 
 
 def sample(path: str) -> str:

@@ -47,13 +47,17 @@ FOREIGN: dict[str, tuple[int, list[Header]]] = {
     "name that looks like ours": (421, by_page(host=b"127.0.0.1.evil.example")),
     "name behind ours": (421, by_page(host=b"localhost@evil.example")),
     "no name": (421, by_page(host=b"")),
-}  # fmt: skip
+}
 """How foreign pages ask a post that listens on loopback, and what they get, whatever they ask for."""
 
 UNDECLARED = {
-    "text": b"text/plain;charset=UTF-8", "form": b"application/x-www-form-urlencoded", "files": b"multipart/form-data; boundary=x",
-    "nothing": b"", "text that names JSON": b"text/plain; application/json", "nearly JSON": b"application/jsonx",
-}  # fmt: skip
+    "text": b"text/plain;charset=UTF-8",
+    "form": b"application/x-www-form-urlencoded",
+    "files": b"multipart/form-data; boundary=x",
+    "nothing": b"",
+    "text that names JSON": b"text/plain; application/json",
+    "nearly JSON": b"application/jsonx",
+}
 """What a foreign page can declare a body as without the browser asking here first."""
 
 
@@ -222,7 +226,7 @@ class TestOwnPages:
             # Behind a proxy that puts its own Host in place of the browser's.
             by_page(b"same-origin", b"cors", b"empty", origin=b"https://post.example"),
         ],
-    )  # fmt: skip
+    )
     async def test_they_are_answered_as_programs_are(self, post: Post, headers: list[Header]) -> None:
         app = standing_in(post.core)
         for _, endpoint, path in everything():
@@ -267,7 +271,7 @@ class TestNames:
             ({"host": "0.0.0.0", "server_names": ("post.example", "10.0.0.7")}, "10.0.0.7:8080", True),
             ({"host": "0.0.0.0", "server_names": ("post.example",)}, "127.0.0.1:8080", True),
         ],
-    )  # fmt: skip
+    )
     async def test_a_server_answers_to_its_own(self, settings: dict[str, object], host: str, known: bool) -> None:
         policy = browser_policy(msgspec.convert({"data": "x", **settings}, Settings))
         app = HttpServer(None, DIALECTS, gate=lambda *_: None, body_bytes_max=1, browsers=policy)

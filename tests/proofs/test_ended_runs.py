@@ -67,9 +67,14 @@ class Run:
             "tests/proofs/standing_still.py",
         ]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, SAYS: str(says)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            command,
+            cwd=ROOT,
+            env={**os.environ, SAYS: str(says)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             start_new_session=True,
-        )  # fmt: skip
+        )
         deadline = time.monotonic() + BOUND_S
         while not says.exists():
             assert self.process.poll() is None, self.output()

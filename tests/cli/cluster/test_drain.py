@@ -98,9 +98,7 @@ async def until_asked(session: aiohttp.ClientSession, at: Coordinator) -> None:
 async def stream(session: aiohttp.ClientSession, url: str, begun: asyncio.Event, *, tokens: int = TOKENS) -> str:
     """Buy an answer and read it to its end; *begun* is set at its first token."""
     text = ""
-    body = {
-        "model": "trivial", "stream": True, "max_tokens": tokens, "messages": [{"role": "user", "content": "hi"}],
-    }  # fmt: skip
+    body = {"model": "trivial", "stream": True, "max_tokens": tokens, "messages": [{"role": "user", "content": "hi"}]}
     async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
         assert answer.status == 200, await answer.text()
         async for line in answer.content:
