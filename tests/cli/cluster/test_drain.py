@@ -5,11 +5,13 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from comptoir.cli.cluster.coordinator import Coordinator
 from comptoir.cli.cluster.local import LocalCluster
@@ -22,6 +24,9 @@ from tests.post import free_port
 TOKENS, PER_S = 140, 40.0
 """Three and a half seconds: longer than a stopping server waits for the last bytes of what it takes to be over."""
 
+NOTICE_S = 2.0
+"""How long a coordinator says that it leaves before it refuses jobs: HAProxy finds out within half a second here."""
+
 CHEAP = {"token_out": 1_000}
 """A hundred credits last for all that is bought here."""
 
@@ -29,20 +34,27 @@ FEW = 10
 """For an answer that only has to come."""
 
 
-@contextlib.asynccontextmanager
-async def cluster_in(place: Path, *, notice_s: float = 0.0) -> AsyncIterator[tuple[LocalCluster, Quickstart]]:
-    """Run two coordinators that nobody starts again."""
+@pytest.fixture(scope="module")
+def place_of_all(run_folder: Path) -> Iterator[Path]:
+    """A folder, not there yet, that PostgreSQL's user may pass through."""
+    with tempfile.TemporaryDirectory(prefix="place-", dir=run_folder) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "data"
+
+
+Here = tuple[LocalCluster, Quickstart]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def here(place_of_all: Path) -> AsyncIterator[Here]:
+    """Run two coordinators that nobody starts again: each test starts those that it has drained."""
     cluster = LocalCluster(
-        place,
-        coordinators=2,
-        fsync=False,
-        drain_s=10.0,
-        supervised=False,
-        options=("--set", f"drain_notice_s={notice_s}"),
-    )
+        place_of_all, coordinators=2, fsync=False, drain_s=10.0, supervised=False,
+        options=("--set", f"drain_notice_s={NOTICE_S}"),
+    )  # fmt: skip
     try:
         await cluster.start()
-        known = read_quickstart(place)
+        known = read_quickstart(place_of_all)
         assert known is not None
         yield cluster, known
     finally:
@@ -50,14 +62,14 @@ async def cluster_in(place: Path, *, notice_s: float = 0.0) -> AsyncIterator[tup
 
 
 @contextlib.asynccontextmanager
-async def worker(url: str, known: Quickstart, state: Path, *, per_s: float = PER_S) -> AsyncIterator[list[str]]:
+async def worker(url: str, known: Quickstart, state: Path) -> AsyncIterator[list[str]]:
     """Run a worker; gives the kinds of its events as they come."""
     stop = asyncio.Event()
     said: list[str] = []
     config = WorkerConfig(
         url=url,
         key=known.admin_key,
-        engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": per_s})],
+        engines=[EngineSpec("bench.trivial_engine:TrivialEngine", {"per_s": PER_S})],
         slots=8,
         prices=CHEAP,
         measure=False,
@@ -70,6 +82,13 @@ async def worker(url: str, known: Quickstart, state: Path, *, per_s: float = PER
     finally:
         stop.set()
         await asyncio.wait_for(task, 20)
+
+
+async def until_connected(said: list[str]) -> None:
+    """Wait until a worker is linked."""
+    async with asyncio.timeout(60):
+        while "Connected" not in said:
+            await asyncio.sleep(0.01)
 
 
 async def until_offered(session: aiohttp.ClientSession, at: Coordinator) -> None:
@@ -112,14 +131,15 @@ async def stream(session: aiohttp.ClientSession, url: str, begun: asyncio.Event,
     raise AssertionError(f"the stream broke off after {text!r}")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 class TestDrain:
-    async def test_open_answers_finish_and_the_worker_goes_on_elsewhere(self, place: Path) -> None:
+    async def test_open_answers_finish_and_the_worker_goes_on_elsewhere(self, here: Here, tmp_path: Path) -> None:
         """Whether the worker is linked to the coordinator that leaves, or only its buyer is."""
-        async with cluster_in(place) as (cluster, known):
-            for at in ("the drained", "the other"):
-                await self._drained(cluster, known, place / f"worker at {at}", at=at)
-                await cluster.coordinators[0].start()
-                cluster.balancer.offer(cluster.coordinators[0].address)
+        cluster, known = here
+        for at in ("the drained", "the other"):
+            await self._drained(cluster, known, tmp_path / f"worker at {at}", at=at)
+            await cluster.coordinators[0].start()
+            cluster.balancer.offer(cluster.coordinators[0].address)
 
     async def _drained(self, cluster: LocalCluster, known: Quickstart, state: Path, *, at: str) -> None:
         leaving, staying = cluster.coordinators
@@ -132,9 +152,7 @@ class TestDrain:
             aiohttp.ClientSession(headers=headers) as session,
             worker(cluster.url, known, state) as said,
         ):
-            async with asyncio.timeout(60):
-                while "Connected" not in said:
-                    await asyncio.sleep(0.01)
+            await until_connected(said)
             await until_offered(session, leaving)
             await until_offered(session, staying)
             cluster.balancer.offer(other.address)
@@ -158,6 +176,8 @@ def haproxy_config(port: int, alive: int, coordinators: list[Coordinator]) -> st
     text = text.replace("bind :8080", f"bind 127.0.0.1:{port}").replace(
         "bind 127.0.0.1:8404", f"bind 127.0.0.1:{alive}"
     )
+    assert "check inter 1s fastinter 500ms" in text
+    text = text.replace("check inter 1s fastinter 500ms", "check inter 250ms fastinter 100ms")
     text = re.sub(r"^resolvers.*?(?=^frontend)", "", text, flags=re.MULTILINE | re.DOTALL)
     text = text.replace(" resolvers docker init-addr last,libc,none", "")
     text = re.sub(r"^    server .*\n", "", text, flags=re.MULTILINE)
@@ -193,17 +213,16 @@ async def haproxy(folder: Path, coordinators: list[Coordinator]) -> AsyncIterato
         await process.wait()
 
 
+@pytest.mark.asyncio(loop_scope="module")
 class TestUpgrade:
     @pytest.mark.slow
     @pytest.mark.parametrize("balancer", ["ours", "HAProxy"])
     async def test_coordinators_are_restarted_one_by_one_and_nobody_notices(
-        self, place: Path, tmp_path: Path, balancer: str
+        self, here: Here, tmp_path: Path, balancer: str
     ) -> None:
         """As docs/operating.md has it. Four buyers on connections they keep, through all of it: each answer comes whole."""
+        cluster, known = here
         async with contextlib.AsyncExitStack() as stack:
-            # HAProxy asks every second, twice; our own balancer is told.
-            notice_s = 3.0 if balancer == "HAProxy" else 0.5
-            cluster, known = await stack.enter_async_context(cluster_in(place, notice_s=notice_s))
             url = cluster.url
             if balancer == "HAProxy":
                 url = await stack.enter_async_context(haproxy(tmp_path, cluster.coordinators))
@@ -211,7 +230,8 @@ class TestUpgrade:
                 aiohttp.ClientSession(headers={"authorization": f"Bearer {known.key}"})
             )
             for number in range(2):
-                await stack.enter_async_context(worker(url, known, place / f"worker-{number}", per_s=400.0))
+                said = await stack.enter_async_context(worker(url, known, tmp_path / f"worker-{number}"))
+                await until_connected(said)
             for one in cluster.coordinators:
                 await until_offered(session, one)
             whole = 0
@@ -219,7 +239,7 @@ class TestUpgrade:
             async def buy() -> None:
                 nonlocal whole
                 while True:
-                    assert await stream(session, url, asyncio.Event()) == " tok" * TOKENS
+                    assert await stream(session, url, asyncio.Event(), tokens=FEW) == " tok" * FEW
                     whole += 1
 
             async with asyncio.TaskGroup() as group:
