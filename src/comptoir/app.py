@@ -268,7 +268,7 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def main_loop(self) -> None:
-        """Write the Date header anew each second; return as soon as the server is to stop (uvicorn looks ten times a second)."""
+        """Renew the Date header each second; return once the server is to stop (uvicorn checks ten times a second)."""
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), DATE_S)
@@ -357,7 +357,7 @@ async def serve(
     on_open: Callable[[Core], Awaitable[None]] | None = None,
     on_ready: Callable[[Listening], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; drains first, so that no answer is cut and nothing is lost. A second signal stops at once.
+    """Serve until SIGTERM or SIGINT; drain first, so that no answer is cut. A second signal stops at once.
 
     Args:
         on_open: awaited when the rooms are open and nobody is served yet; a place to subscribe to events.
@@ -377,7 +377,7 @@ async def serve(
 
 @contextlib.asynccontextmanager
 async def running(core: Core) -> AsyncIterator[str]:
-    """Serve *core* beside other work of this event loop, without touching signals; gives the address, drains at the end."""
+    """Serve *core* within this event loop, without touching signals; yield the address, drain at the end."""
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = _server(core, ready.set_result)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]

@@ -8,7 +8,7 @@ class ChainRefusal(Refusal):
 
 
 class ChainExtraMissing(ChainRefusal):
-    """Hashing or recovering was asked for where the extra ``comptoir[chain]`` is not installed; *package* is what is missing."""
+    """Hashing or recovery needs the extra ``comptoir[chain]``, which is not installed; *package* is what is missing."""
 
     def __init__(self, package: str) -> None:
         super().__init__(f"chain work needs the package {package}: pip install 'comptoir[chain]'")
@@ -58,7 +58,7 @@ class NotRecoverable(ChainRefusal):
 
 
 class OldSubscription(ChainRefusal):
-    """A subscription in the shape of before 1.0; *replaced* names each of its old fields and what stands in its place."""
+    """A subscription in the format of before 1.0; *replaced* names each old field and its replacement."""
 
     def __init__(self, replaced: dict[str, str]) -> None:
         words = "; ".join(f"{old}: {now}" for old, now in replaced.items())

@@ -7,4 +7,4 @@ at once. Client commands speak HTTP through `api` (standard library only) and pr
 import time
 
 STARTED_S = time.monotonic()
-"""When the program began, before anything that takes time was imported: start-up times told to people leave nothing out."""
+"""When the program began, before slow imports, so that start-up times shown to people are complete."""

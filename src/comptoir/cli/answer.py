@@ -23,7 +23,7 @@ PAUSES_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 """Before each further try to go on; the last one repeats."""
 
 RESTARTED = "answer_restarted"
-"""Code of the error that ends a stream whose beginning is no longer part of the answer; asked again, it is told from its start."""
+"""Error code that ends a stream whose beginning is no longer part of the answer; a retry reads it from the start."""
 
 PASSING = frozenset((429, 502, 503, 504))
 """Refusals of a repeated request that pass: a balancer without a coordinator, one that is just taking the job up."""

@@ -20,7 +20,7 @@ ON_LOOPBACK = "default on loopback"
 
 
 def settings_from(flags: dict[str, object], pairs: Sequence[str], config_file: str | None) -> Loaded:
-    """Merge flags, ``--set`` pairs, environment and file; on loopback with the quickstart's default for callers without a key.
+    """Merge flags, ``--set`` pairs, environment and file; on loopback add the quickstart's default for keyless callers.
 
     Raises:
         Failure: a setting is unknown or out of bounds.

@@ -180,7 +180,7 @@ class Greeting:
         self._hosts = {host.id: host.status for host in hosts}
 
     def containers_changed(self, containers: Sequence[ByTheRun], *, url: str, key: str) -> None:
-        """Tell which containers came on offer since the last call; with the first that can begin a job, how a run is bought."""
+        """Print containers newly on offer; with the first that can start a job, how a run is bought."""
         came = [one for one in containers[:CONTAINERS_TOLD_MAX] if one.name not in self._containers]
         for one in came:
             entry = "" if one.external else ", private"

@@ -289,7 +289,7 @@ async def _run(config: WorkerConfig, on_event: Callable[[Event], None], stop: as
 
 
 async def _supervised(config: WorkerConfig) -> None:
-    """Run for `comptoir up`: events as JSON lines, until standard input ends; without an engine, look again now and then."""
+    """Run for `comptoir up`: JSON lines until standard input ends; without an engine, look again periodically."""
     stop = asyncio.Event()
     _stop_at_end_of_input(asyncio.get_running_loop(), stop)
     said = ""

@@ -144,7 +144,7 @@ def _say(verdict: Verdict, *, whose: str) -> None:
 
 
 def _made(units: list[UnitEntry]) -> tuple[str, int]:
-    """Return what the output was counted in, and how much there was; a unit of a kind that does not ship is said by its name."""
+    """Return what the output was counted in, and how much; a unit that is not built in is shown by its name."""
     entry = next((each for each in units if not each.once), None)
     return (_KINDS.unit(entry.unit).many, entry.count) if entry is not None else ("counted", 0)
 

@@ -223,7 +223,7 @@ def _start_logs(loaded: Loaded) -> None:
 
 
 def _worker_arguments(settings: Settings, engines: Sequence[str], *, discover: bool) -> list[str]:
-    """Return the command line of the local worker: the demo model where its library is, and what runs on this machine."""
+    """Return the local worker's command line: the demo model if its library is there, and servers found here."""
     chosen = list(engines)
     if not chosen and importlib.util.find_spec("xllamacpp") is not None:
         chosen.append("demo")

@@ -1,4 +1,4 @@
-"""Numbered events of this coordinator, told to those at which somebody follows some: who has new numbers, not what they are.
+"""Numbered events of this coordinator, announced to those with followers: who has new numbers, not what they are.
 
 They are read from the table (`comptoir.events`). News that are lost cost a delay: whenever some may be, all followers look.
 """

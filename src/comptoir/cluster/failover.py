@@ -1,4 +1,4 @@
-"""Signs of life, and what is done when somebody's stop: their jobs are taken over, their hosts and clients taken to be gone.
+"""Heartbeats, and what happens when somebody's stop: their jobs are taken over, their hosts and clients are gone.
 
 Who is alive the database says, by its own clock. A coordinator judges others only after it has been regular itself for as long as
 it asks of them: back from a pause, or from a time without database, it sees everybody silent and knows nothing.
@@ -180,7 +180,7 @@ class Failover:
             return taken
 
     def _check_host(self, job_id: bytes, gone: Collection[bytes | None]) -> None:
-        """Give on a job whose host linked to somebody alive since its lease began: it would have brought it, so it never got it."""
+        """Pass on a job whose host has since linked to a live coordinator without it: the host never got the job."""
         core = self._core
         job = core.jobs.live.get(job_id)
         lease = job.lease if job is not None and not job.closing else None

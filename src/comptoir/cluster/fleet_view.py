@@ -1,4 +1,4 @@
-"""The fleet of all coordinators in each one's memory: what is here is announced, what is elsewhere is taken as announced.
+"""The fleet of all coordinators in each one's memory: local hosts are announced, remote ones taken as announced.
 
 The coordinator that a host is linked to counts its slots; the others know them some 20 ms late. A wrong guess is declined
 (`comptoir.cluster.offers`), never acted on.
@@ -17,7 +17,7 @@ from comptoir.hosts import OFFLINE, Host, RemoteHosts
 log = logging.getLogger(__name__)
 
 ANNOUNCE_S = 0.02
-"""How long changes are gathered before they are told: a hundredth of a short answer, and 50 messages a second at most."""
+"""How long changes are gathered before they are announced: at most 50 messages a second."""
 
 HOSTS_A_MESSAGE = 500
 

@@ -1,4 +1,4 @@
-"""What coordinators tell each other over the bus: msgpack arrays, tag first, fields by position, new fields only at the end.
+"""What coordinators send each other over the bus: msgpack arrays, tag first, new fields only at the end.
 
 News, not truth: any of these may be lost, and then a coordinator asks again or reads the database.
 """
@@ -133,7 +133,7 @@ class Gone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
 
 
 class Differs(msgspec.Struct, array_like=True, frozen=True, tag="differs"):
-    """The frames before `Follow.start` are not those of the answer: it began anew. Nothing can be added to them honestly."""
+    """The frames before `Follow.start` are not the answer's: it was restarted. Nothing can be added to them."""
 
     job_id: bytes
 
@@ -231,7 +231,7 @@ class Supports(msgspec.Struct, array_like=True, frozen=True, tag="supports"):
 
 
 class News(msgspec.Struct, array_like=True, frozen=True, tag="news"):
-    """Events were written at the sender: the highest number by owner. Sent only to whoever follows some (`Totals.followed`)."""
+    """Events were written at the sender: the highest number per owner. Sent only to coordinators with followers."""
 
     numbers: list[tuple[bytes, int]]
 

@@ -38,16 +38,16 @@ FRAMES_A_MESSAGE = 2_048
 """Most frames of one message."""
 
 SENT_BYTES_MAX = 8 * 1024 * 1024
-"""Largest frame that goes over the bus; an answer with a larger one (many embeddings) is read from the database at its end."""
+"""Largest frame sent over the bus; an answer with a larger one is read from the database at its end."""
 
 LOOK_S = 0.5
-"""How often the database is asked what became of mirrored jobs that nothing was heard of, while the bus is down or unsure."""
+"""How often the database is asked about mirrored jobs that went silent, while the bus is down or unsure."""
 
 QUIET_S = 5.0
 """A mirror that nothing came for so long is asked about, also while the bus is up: news may have been lost."""
 
 OWNER_WAIT_S = 10.0
-"""How long somebody who wants to follow a job waits for it to have an owner: longer than a dead one is noticed and replaced."""
+"""How long a follower waits for a job to have an owner: longer than a dead one takes to be noticed and replaced."""
 
 
 class Mirrors:
@@ -98,7 +98,7 @@ class Mirrors:
         return self._jobs.get(job_id)
 
     def expect(self, row: JobRow, owner: bytes) -> LiveJob:
-        """Return the mirror of a job without frames that this coordinator is about to lease; one is made if there is none yet.
+        """Return the mirror of a job without frames that this coordinator is about to lease; create it if needed.
 
         Whoever asks for the job while that is being written reads this very object, so that it misses nothing of what comes.
         """
@@ -249,7 +249,7 @@ class Mirrors:
             self._core.state(Shutdown).when_empty.set()
 
     def _break_off(self, job: LiveJob) -> None:
-        """End the readers of an answer that began anew: nothing can be added honestly to what they have. The job goes on."""
+        """End the readers of an answer that was restarted: nothing can be added to theirs. The job continues."""
         self._forget(job)
         job.break_off()
 
@@ -403,7 +403,7 @@ class Mirrors:
     # -- who is gone ---------------------------------------------------------------------------------------------
 
     def forget_node(self, node_id: bytes) -> None:
-        """A coordinator is gone: nothing is sent there; its jobs are looked for in the database until somebody has them."""
+        """A coordinator is gone: send nothing there; look for its jobs in the database until somebody has them."""
         for key in [key for key in self._served if key[0] == node_id]:
             self._served.pop(key).cancel()
         for job in self._jobs.values():

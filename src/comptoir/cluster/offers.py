@@ -28,7 +28,7 @@ from comptoir.routing import Candidate, Spec, passes
 log = logging.getLogger(__name__)
 
 ANSWER_S = 1.0
-"""How long an offer may stay unanswered: some hundred times what a lease takes; a stopped coordinator costs its jobs so much."""
+"""How long an offer may stay unanswered: some hundred times what a lease takes, as one may hang."""
 
 HOLD_S = 0.03
 """How long a freed slot waits for a job that waits longer elsewhere, before a job from here gets it."""

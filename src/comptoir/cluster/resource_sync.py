@@ -1,4 +1,4 @@
-"""What containers of hosts elsewhere say of themselves, told when it changes; and whether they support a model, asked there."""
+"""What remote containers report about themselves, sent on change; and whether they support a model, asked there."""
 
 import asyncio
 from functools import partial
@@ -10,7 +10,7 @@ from comptoir.dispatch import Core
 from comptoir.events import HostResources
 
 ANSWER_S = 6.0
-"""How long another coordinator has: longer than it gives its host. A buyer is not kept so long (`containers.inquire.WAIT_S`)."""
+"""How long another coordinator has: longer than it gives its host. Buyers wait less (`containers.inquire.WAIT_S`)."""
 
 OPEN_MAX = 1_000
 """Most questions without an answer, those asked and those asked here, each; further ones get none."""

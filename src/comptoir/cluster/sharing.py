@@ -1,4 +1,4 @@
-"""Limits that hold over all coordinators: what was taken of rate limits and how many jobs buyers have, told ten times a second;
+"""Limits across all coordinators: rate limits taken and buyers' open jobs, exchanged ten times a second;
 keys that were revoked, at once.
 
 A limit is looser by what was taken elsewhere within a tenth of a second; without bus each coordinator keeps it by itself.

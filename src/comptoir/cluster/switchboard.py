@@ -1,4 +1,4 @@
-"""Who is here, and messages to and from them: gathered per turn of the event loop, handed to whoever asked for their kind."""
+"""Who is present, and messages to and from them: gathered per event-loop turn, dispatched by their type."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Inquire: ask the containers on offer whether they support a model, through their hosts' links, and answer from memory.
+"""Inquire: ask containers whether they support a model, through their hosts' links, and answer from memory.
 
 Containers that only hosts of other coordinators serve are asked through those.
 """
@@ -11,7 +11,7 @@ from comptoir.containers.remote import RemoteContainers
 from comptoir.dispatch import Core, State
 
 WAIT_S = 0.04
-"""How long an answer is waited for; Infernet's own client gives up after one second, and what comes later is remembered."""
+"""How long to wait for an answer; Infernet's client gives up after one second, and late answers are remembered."""
 
 HOST_ANSWERS_S = 5.0
 """How long a host has to say what its container answered; a worker gives the container half a second less."""
@@ -111,7 +111,7 @@ async def _ask(core: Core, container: str, model_id: str) -> None:
 
 
 async def ask_here(core: Core, host_id: bytes, container: str, model_id: str) -> bytes:
-    """Return what a container of a host that is linked here says of a model; empty: nothing, or the host is not here."""
+    """Return what a locally linked host's container says about a model; empty: nothing, or the host is not here."""
     if core.state(SupportCache).is_fresh(container, model_id, now_s=core.clock.monotonic_s()):
         return core.state(SupportCache).known(container, model_id)
     body = await _host_says(core, host_id, container, model_id)

@@ -1,4 +1,4 @@
-"""Statuses that programs of this machine report of work of their own, so that it can be asked about beside the jobs bought here.
+"""Statuses that local programs report of their own work, so that it can be queried like jobs bought here.
 
 They are words, nothing more: no money, no host, no receipt. Each belongs to a scope (who reported it), which alone sees it.
 """

@@ -1,4 +1,4 @@
-"""Assign: give jobs to hosts. A free host takes the oldest waiting job it may run; a lost host's job goes to another."""
+"""Assign jobs to hosts: a free host takes the oldest waiting job it may run; a lost host's job goes to another."""
 
 import asyncio
 import logging
@@ -105,7 +105,7 @@ def deliver(core: Core, job: LiveJob, lease: Lease) -> None:
 
 
 async def start(core: Core, job: LiveJob, candidate: Candidate) -> None:
-    """Lease a queued job to a reserved host: durable first, then sent. To a host of another coordinator it is offered."""
+    """Lease a queued job to a reserved host: first durable, then sent. A remote coordinator's host is offered it."""
     if candidate.remote:
         if not core.peers.offer(job, candidate):
             wait_here(core, job)
@@ -221,7 +221,7 @@ def _entry(kind: Kind, part: Part, caller: str) -> AccessRequest | None:
 
 
 def enqueue(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> None:
-    """Put a durably queued job in line; one whose stream stands still is not to wait there for long (`dispatch.expire`).
+    """Enqueue a durably queued job; one with a stalled stream must not wait long (`dispatch.expire`).
 
     A job between two stages has no such stream: what the next one makes begins when it runs.
     """

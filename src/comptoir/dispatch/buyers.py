@@ -22,7 +22,7 @@ class Buyers(State):
         self._credit[owner_id] = free_uusd
 
     def reserve_cached_credit(self, owner_id: bytes, amount_uusd: int) -> bool:
-        """Tell whether the credit last seen covers *amount_uusd*, and count it as spent: a guess, the ledger decides."""
+        """Tell whether the credit last seen covers *amount_uusd*, and count it as spent: a guess, not the ledger."""
         left = self._credit.get(owner_id, -1) - amount_uusd
         if left < 0:
             return False

@@ -1,4 +1,4 @@
-"""Cancel: the buyer wants no more (or hung up). The host stops at once; what was delivered is paid, the rest goes back."""
+"""Cancel: the buyer wants no more, or disconnected. The host stops at once; what was delivered is billed."""
 
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.settle import Ending, finish

@@ -1,4 +1,4 @@
-"""The core: every room and every channel to a host, as the verbs of dispatch get them; and where they keep their own state."""
+"""The core: all rooms and channels to hosts, as dispatch's verbs get them, and where verbs keep their state."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -71,7 +71,7 @@ class Membership(State):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Core:
-    """One coordinator: its rooms and its channels, set when it is made. What only one verb needs lives with that verb (`State`)."""
+    """One coordinator: its rooms and channels, set at creation. A verb keeps its own state itself (`State`)."""
 
     settings: Settings
     clock: Clock
@@ -117,5 +117,5 @@ class Core:
         return self.nodes.node_id
 
     def common_ms(self) -> int:
-        """Return the wall clock that deadlines are told by: with several coordinators the database's, the same for all."""
+        """Return the wall clock for deadlines: with several coordinators the database's, the same for all."""
         return self.clock.now_ms() + self.nodes.ahead_ms

@@ -31,7 +31,7 @@ FORGET_EVERY = 20
 """Sweeps between two looks for what is old enough to be forgotten."""
 
 FORGET_BATCHES_MAX = 20
-"""Batches of one such look, 500 jobs, 1,000 keys or 1,000 events each: 1,000 jobs a second, and never long in the writer's way."""
+"""Batches per sweep, 500 jobs, 1,000 keys or 1,000 events each: 1,000 jobs a second, without blocking the writer."""
 
 TOGETHER_MAX = 256
 """Jobs ended side by side, so that they share commits."""
@@ -79,7 +79,7 @@ async def sweep_forever(core: Core) -> None:
 
 
 async def sweep(core: Core) -> None:
-    """Look once at every job past its deadline, every lease and every silent host; jobs that wait in line cost nothing."""
+    """Check every job past its deadline, every lease and every silent host once; waiting jobs cost nothing."""
     for host in core.fleet.silent():
         log.info("host %s fell silent", host.id.hex())
     now_s, now_ms = core.clock.monotonic_s(), core.common_ms()
@@ -138,7 +138,7 @@ async def _end(core: Core, job: LiveJob, now_ms: int) -> None:
 
 
 async def forget(core: Core) -> tuple[int, int]:
-    """Forget old idempotency keys, and prompts, answers and events past ``retention_days``; return how many keys and jobs.
+    """Delete old idempotency keys, and prompts, answers and events past ``retention_days``; return keys and jobs.
 
     Bounded: the rest is for the next call. Money and receipts are kept for ever.
     """

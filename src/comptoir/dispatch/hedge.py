@@ -1,4 +1,4 @@
-"""Hedge: start a second host on a job whose first frame is late; whoever delivers first has the job, the other stops unpaid.
+"""Hedge: start a second host on a job whose first frame is late; the first to deliver gets it, the other stops.
 
 The second host works on a lease that is in no table: until it delivers, the job is the first one's, in the database as well. When
 it does, its frames wait while two commands hand the job over (the first attempt is closed, nobody being blamed, and the second
@@ -97,7 +97,7 @@ async def _win(core: Core, hedge: Hedge, replay: Callable[[Frames | Done | Fail]
 
 
 async def _hand_over(core: Core, hedge: Hedge) -> bool:
-    """Close the first host's attempt and begin the second's, durably; False: the job ended or moved, or could not be written."""
+    """Close the first host's attempt and start the second's, durably; False: ended, moved or not written."""
     job, first, second = hedge.job, hedge.job.lease, hedge.lease
     if first is None or job.closing or job.hedge is not second or len(job.frames) > first.first_frame:
         return False

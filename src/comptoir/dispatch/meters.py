@@ -1,4 +1,4 @@
-"""Meters: what a coordinator counted since its start, and how well it feels, for health and metrics. Nothing is decided by it."""
+"""Meters: what a coordinator counted since its start, and its health, for health and metrics. Nothing depends on it."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ CHECK_CAP_S = 0.5
 
 
 REFUSED_S = 5.0
-"""How long a write that the disk refused makes a coordinator unhealthy: longer than a monitor waits between two looks."""
+"""How long a write refused by the disk makes a coordinator unhealthy: longer than a monitor's interval."""
 
 
 class Meters(State):
@@ -77,7 +77,7 @@ class Meters(State):
             self.ended_before[state] = self.ended_before.get(state, 0) + count
 
     async def _ask_writer(self) -> None:
-        """Write something small; a full disk may still take that, in room that it has, and not what was refused just now."""
+        """Write something small; a full disk may still accept that in existing pages, but not what it just refused."""
         await self._nodes.beat()
         if self._db.refused_within_s < REFUSED_S:
             raise Unavailable("the database refused a write a moment ago")

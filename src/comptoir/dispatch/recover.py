@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 async def recover(core: Core) -> int:
-    """Take up every unfinished job; return how many there were. Call it once, before serving, where no other coordinator is.
+    """Resume every unfinished job; return how many. Call once, before serving, where no other coordinator runs.
 
     A job whose buyer waited on the line is ended (its connection died with the old process) and its hold released. A detached job
     waits in line again; if a worker holds its lease, it may come back and re-send its frames until the lease runs out.
@@ -66,7 +66,7 @@ async def resume_job(core: Core, row: JobRow, *, known: LiveJob | None = None, t
 
 
 async def _end_unsold(core: Core, job: LiveJob) -> None:
-    """End a job of a kind that is no longer sold: nobody here could count it, check it, or tell whether it may run again."""
+    """End a job of a kind that is no longer sold: nobody here could count or check it, or know if it may run again."""
     tell_host_to_stop(core, job, "its kind is no longer sold here")
     ending = Ending(
         JobState.FAILED,

@@ -1,4 +1,4 @@
-"""Second hosts: which lease has a second host at work beside it (`dispatch.hedge` starts them), and how one is stopped."""
+"""Second hosts: which lease has a second host in parallel (`dispatch.hedge` starts them), and how one is stopped."""
 
 import logging
 from dataclasses import dataclass, field

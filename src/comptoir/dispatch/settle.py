@@ -314,7 +314,7 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
 
 
 def _message(job: LiveJob, ending: Ending) -> str:
-    """Return what is kept of an ending's message; NUL, which PostgreSQL refuses, as the sign for what can't be shown."""
+    """Return what is stored of an ending's message; NUL, which PostgreSQL refuses, is replaced."""
     return ending.message[: job.kind.message_chars_max].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
@@ -325,7 +325,7 @@ def _is_free(core: Core, ending: Ending) -> bool:
 
 
 def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredPart]:
-    """Return what each host delivered, in frame order; that of *lease*, if it delivered anything or completed the job, last."""
+    """Return what each host delivered, in frame order; that of *lease* last, if it delivered or completed the job."""
     half = _is_half(job, ending)
     # What is closed of a job with stages was a whole one.
     broken = half and not job.stages

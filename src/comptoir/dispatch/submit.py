@@ -69,7 +69,7 @@ class Order(msgspec.Struct, frozen=True):
     answers: int = 1
     """Texts asked for, each with the whole context for itself."""
     input_bytes: int = 0
-    """Bytes of *body* that weigh like text, where images or sound make the body itself a wrong measure; 0: all of it."""
+    """Bytes of *body* that count as text, where images or sound make its size a wrong measure; 0: all of it."""
     stages: tuple[str, ...] = ()
     """What is run one after the other, in order; empty: *model* alone."""
     proof: bool = False
@@ -212,7 +212,7 @@ def _submit_locks(item: _SubmitItem) -> Rows:
 
 @locking(_submit_locks)
 def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[int | Exception]:
-    """Set aside credit and write jobs: load the buyers' accounts, decide each, apply all. Gives the credit that is left."""
+    """Reserve credit and write jobs: load the buyers' accounts, decide each, apply all. Returns the credit left."""
     book = Book.load(tx, [item.job.owner_id for item in items])
     taken = set(load_states(tx, [item.job.id for item in items if item.named]))
     outcomes: list[int | Exception] = []

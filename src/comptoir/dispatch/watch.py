@@ -24,7 +24,7 @@ RELINK_S = 10.0
 """How long a host whose link dropped may take to come back with its frames, before its leases are taken away."""
 
 RELINK_BRIEF_S = 0.2
-"""The same where another host is free to go on: a worker whose line broke dials again within 50 ms, a killed one never."""
+"""The same where another host can continue: a worker whose connection broke redials within 50 ms, a dead one never."""
 
 TOGETHER_MIN = 4
 """As many hosts, and more than half of those concerned, that go at the same moment are not to blame."""

@@ -1,4 +1,4 @@
-"""Publish and subscribe inside one process: a dictionary look-up for each event, a call for each handler, and no task."""
+"""Publish and subscribe in one process: one dictionary look-up per event, one call per handler, no task."""
 
 import asyncio
 import logging
@@ -62,7 +62,7 @@ class EventHub:
     def listen_for(
         self, owner_id: bytes, *kinds: type[OwnedEvent], waiting_max: int = WAITING_MAX
     ) -> "EventSubscription":
-        """Return a reader of what happens to one owner; however many owners have readers, an event costs one look-up."""
+        """Return a reader of one owner's events; however many owners have readers, an event costs one look-up."""
         reader = EventSubscription(waiting_max)
         reader.ends = [self._listen_for(owner_id, kind, reader) for kind in kinds]
         return reader

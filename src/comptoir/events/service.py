@@ -42,7 +42,7 @@ class Events(EventHub):
         store.insert_rows(tx, events)
 
     async def after(self, owner_id: bytes, number: int, *, limit: int = 100) -> list[NumberedEvent]:
-        """Return the owner's events with numbers above *number* (0: from the first on), at most *limit* (<= 1,000) of them.
+        """Return the owner's events with numbers above *number* (0: all), at most *limit* (<= 1,000) of them.
 
         Numbers ascend without a gap. One that is not here yet can't come behind one that is: a reader that goes on from
         the last number it has misses nothing.
@@ -60,7 +60,7 @@ class Events(EventHub):
         return await store.newest(self._db, owner_id)
 
     def follow(self, owner_id: bytes, *, after: int) -> "Follower":
-        """Return a reader of the owner's events from *after* on, wherever they happen; close it when nobody reads any more."""
+        """Return a reader of the owner's events from *after* on, wherever they happen; close it when done."""
         follower = Follower(self, owner_id, after)
         begins = not self._followers
         self._followers.setdefault(owner_id, set()).add(follower)

@@ -78,7 +78,7 @@ async def newest(db: Database, owner_id: bytes) -> int:
 
 
 def forget(tx: Tx, *, older_than_ms: int, after: bytes) -> tuple[int, bytes | None]:
-    """Delete old events of some owners that come after *after*; return how many, and the owner to go on after, None at the end.
+    """Delete old events of some owners after *after*; return how many, and the owner to resume after, None at the end.
 
     Of each owner a beginning goes, so that what is left has no gap; and never its newest, from which a reader learns how
     far the numbers have come.

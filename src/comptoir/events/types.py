@@ -1,4 +1,4 @@
-"""Everything that can happen, one frozen struct each; the tag is the name that rows and, later, the published stream carry."""
+"""Everything that can happen, one frozen struct each; the tag is its name in rows and, later, in streams."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ class Missed(Event, frozen=True, gc=False, tag="missed"):
 
 
 class NumberedEvent(OwnedEvent, frozen=True, gc=False):
-    """An event that no reader must miss: a row, written in the command that makes it true, numbered 1, 2, 3, … by owner.
+    """An event that no reader must miss: a row, written in the command that makes it true, numbered per owner.
 
     A subclass begins with the id of what it is about; further fields come at the end, with a default. It stands in `NUMBERED`.
     """

@@ -1,4 +1,4 @@
-"""What a host brings by requests of its own: which job it is about, and its frames. The same in every dialect that hosts speak."""
+"""What a host delivers by HTTP requests: which job it is about, and its frames. The same in every dialect for hosts."""
 
 from functools import partial
 

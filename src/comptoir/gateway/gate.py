@@ -150,7 +150,7 @@ class Gate:
 
 
 def _narrowed(access: Access, *, by_page: bool) -> Access:
-    """Return who may call when a browser does it for a foreign page: nobody without a key, but by a link to what is public."""
+    """Return who may call when a browser acts for a foreign page: only key holders, except links to public pages."""
     return Access.ANY if access is Access.OPTIONAL or (by_page and access is Access.PUBLIC) else access
 
 

@@ -1,4 +1,4 @@
-"""Errors of the dialects that are our own: ``{"error": {"code", "message"[, "field"]}}``, statuses as the gateway has them."""
+"""Errors of our own dialects: ``{"error": {"code", "message"[, "field"]}}``, with the gateway's statuses."""
 
 import msgspec
 

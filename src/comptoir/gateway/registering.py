@@ -1,4 +1,4 @@
-"""Registering a host that polls or is pushed, whatever the dialect: whose it is, and repeats under an Idempotency-Key."""
+"""Registering a host that polls or is pushed, in any dialect: whose it is, and repeats under an Idempotency-Key."""
 
 from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import NewcomerHost, add_host
@@ -9,7 +9,7 @@ from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Request
 
 OPEN_KEY_CHARS_MIN = 16
-"""Shortest Idempotency-Key of a registration without a credential: whoever knows key and body gets the host's key again."""
+"""Shortest Idempotency-Key of a registration without credential: who knows key and body sees the host's key again."""
 
 
 def owner_of(request: Request) -> bytes | None:

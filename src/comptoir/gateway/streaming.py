@@ -1,4 +1,4 @@
-"""Follow a job over server-sent events, numbered so that a client goes on where its connection broke: one way for every dialect.
+"""Follow a job over server-sent events, numbered so that clients can resume: one way for every dialect.
 
 Events carry the numbers of frames; a reader that comes again with ``Last-Event-ID`` gets what follows. Should the answer have begun
 anew since, which the numbers tell, the stream ends by saying so. Leaving does not stop the job.

@@ -47,7 +47,7 @@ class Catalog:
                 _count(self._models, offer.name, ModelTally, (offer, self._kinds.rates(offer)), sign=sign)
 
     def models(self) -> list[ModelSummary]:
-        """Return the models on offer that are sold by the token, by name; made anew only after an offer or a status changed."""
+        """Return the models sold by the token, by name; rebuilt only after an offer or a status changed."""
         if self._model_list is None:
             self._model_list = [tally.summary(self.since_ms[name]) for name, tally in sorted(self._models.items())]
         return self._model_list
@@ -88,7 +88,7 @@ class Catalog:
         return list(self._access.get(name, ()))
 
     def relevant_part(self, name: str, entry: object | None) -> object | None:
-        """Return what of *entry* matters to the hosts of a container: the caller only where some host lets in only some."""
+        """Return what of *entry* matters to a container's hosts: the caller only if some host restricts its callers."""
         if (
             isinstance(entry, AccessRequest)
             and entry.caller

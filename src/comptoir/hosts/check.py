@@ -149,7 +149,7 @@ def _check_card(field: str, card: ContainerCard) -> None:
 
 
 def offers_of(names: list[str], price_usd_per_token: Decimal, *, context_tokens: int = 4096) -> tuple[ModelOffer, ...]:
-    """Make offers from bare model names and one price per answer token, as the published registrations have it: text only.
+    """Make offers from bare model names and one price per answer token, as in the published registrations: text only.
 
     Raises:
         InvalidField: the price is negative, above one dollar, or too fine. Names are checked by `check_host`.
@@ -172,7 +172,7 @@ def _length(field: str, value: str, *, least: int, most: int) -> None:
 
 
 def _is_clear(name: str) -> bool:
-    """Tell whether a name can be taken for no other one's: printable, composed, its letters of scripts that look like no other."""
+    """Tell whether a name can't be mistaken for another: printable, composed, no letters of look-alike scripts."""
     if name.isascii():
         return name.isprintable() and name == name.strip()
     if name != unicodedata.normalize("NFKC", name) or name != name.strip() or not name.isprintable():

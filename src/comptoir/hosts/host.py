@@ -47,7 +47,7 @@ class Host:
         self.node_id = b""
         """The other coordinator that it is linked to or was last heard by; empty: none, or this one."""
         self.came_ms = 0
-        """When it linked to where it is now, in wall time here, or was first heard of there: what it held then it has said."""
+        """When it linked to its current place, wall time here, or was first heard of there."""
         self.candidates: dict[str, Candidate] = {}
         self.paces: dict[str, Pace] = {}
         self.reputation = Reputation(row.good_milli / 1000, row.bad_milli / 1000, row.outcome_ms)

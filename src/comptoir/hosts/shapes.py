@@ -1,4 +1,4 @@
-"""What the shape that a host speaks means for its offer, also where a coordinator of the version before wrote or told it."""
+"""What a host's shape means for its offer, also if an earlier version's coordinator wrote or announced it."""
 
 from msgspec.structs import replace
 
@@ -12,7 +12,7 @@ def shape_of(transport: str, speaks: str | None) -> str | None:
 
 
 def in_shape(speaks: str | None, models: tuple[ModelOffer, ...]) -> tuple[ModelOffer, ...]:
-    """Return an offer as the host can keep it: in `INFRINTIA` a job is one text, whatever the offer says or leaves unsaid."""
+    """Return an offer as the host can honour it: in `INFRINTIA` a job is one text, whatever the offer says."""
     if speaks != INFRINTIA or all(offer.text_only for offer in models):
         return models
     return tuple([replace(offer, text_only=True) for offer in models])

@@ -11,7 +11,7 @@ TRANSPORTS = (LINK, POLL, PUSH)
 """How a job gets there: our worker's WebSocket, a long poll the host holds, or a POST to the host's URL."""
 
 INFRINTIA = "infrintia"
-"""The shape of the published Infrintia API: one text, a length and a temperature. Without a link and a word it is this one."""
+"""The shape of the published Infrintia API: a text, a length and a temperature. The default without a link."""
 
 ACTIVE, DRAINING, OFFLINE = "active", "draining", "offline"
 STATUSES = (ACTIVE, DRAINING, OFFLINE)
@@ -76,7 +76,7 @@ class HostRow:
     retired_ms: int | None = None
     """When it left for good. Its record stays, because receipts name it."""
     speaks: str | None = None
-    """The shape in which a host that polls or is pushed is given jobs and answers (`comptoir.transports`); None: it has a link."""
+    """The shape in which a polling or pushed host gets jobs (`comptoir.transports`); None: it has a link."""
     capacity: Capacity = NO_CAPACITY
 
 
@@ -98,7 +98,7 @@ class ModelSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkSummary:
-    """What is sold under one name in another unit than tokens, as the market sees it now; containers have `ContainerSummary`."""
+    """Work sold under one name in units other than tokens, as on the market now; containers have `ContainerSummary`."""
 
     name: str
     available_hosts: int

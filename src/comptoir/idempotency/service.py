@@ -86,7 +86,7 @@ class Idempotency:
         return Claim(resource, resource == row[3], bound_ms, secret)
 
     async def bound_to(self, *, owner_id: bytes, key: str) -> bytes | None:
-        """Return the resource id that *owner_id* has bound *key* to, whether or not it was made; None: the key is free."""
+        """Return the resource id that *owner_id* has bound *key* to, created or not; None: the key is free."""
         sql = "SELECT resource_id FROM idempotency WHERE owner_id = ? AND name = ?"
         rows = await self._db.fetch(sql, [owner_id, key])
         return bytes(rows[0][0]) if rows else None

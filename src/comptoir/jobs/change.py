@@ -1,4 +1,4 @@
-"""Changes: what a transition did to a job in memory while the database has yet to say yes, and how it is undone if it says no."""
+"""Changes: what a transition did to a job in memory while the database has not confirmed, and how to undo it."""
 
 import operator
 from collections.abc import Callable
@@ -13,7 +13,7 @@ class Touches:
     __slots__ = ("names", "values", "relied_on")
 
     def __init__(self, *restored: str, relied_on: tuple[str, ...]) -> None:
-        """Name what is restored when the transition is undone, and what has to be as it left it, or it is not undone."""
+        """Name what is restored on undo, and what must still be as the transition left it, or nothing is undone."""
         self.names = restored
         self.values = _reader(restored)
         """Gives the values of what is restored."""
@@ -27,7 +27,7 @@ def _reader(names: tuple[str, ...]) -> Callable[[object], Values]:
 
 
 class Change:
-    """One transition of one job, made in memory and being written: every verb that has to take one back does it with `undo`."""
+    """One transition of one job, made in memory and being written; verbs revert it with `undo`."""
 
     __slots__ = ("_job", "_touches", "_before", "_after", "_tables")
 

@@ -60,7 +60,7 @@ class Lease:
 
 
 class ClosedSegment(msgspec.Struct, frozen=True, gc=False):
-    """What a host delivered of an answer that another goes on with: it lost its lease, or its stage was not the last."""
+    """What a host delivered of an answer that another continues: it lost its lease, or its stage was not the last."""
 
     lease: Lease
     end_frame: int

@@ -101,7 +101,7 @@ class LiveJob:
         self.owner_node = b""
         """Coordinator that owns the job, where that is another one: then this is a mirror of it. Empty: ours."""
         self.caller, self.needs = caller, needs
-        """Address that asked, where that decides who may run or see the job; and what its order asks of a host, as stored."""
+        """Address that asked, if it decides who may run or see the job; and the order's needs of a host, as stored."""
         self.restarts = 0
         """How often the answer began anew after some of it may have been seen."""
         self.segments: list[ClosedSegment] = []
@@ -177,7 +177,7 @@ class LiveJob:
         return len(self.frames) > self.kind.stage_start(self)
 
     def wrong_output(self, *, finish_reason: str, usage: Usage) -> str:
-        """Say what of what the open lease delivered is no output of the job's kind, or could be no kind's; empty: nothing."""
+        """Say what, of what the open lease delivered, is not valid output of the job's kind; empty: all is valid."""
         kind = self.kind
         if wrong := kind.wrong_output(self, finish_reason=finish_reason, usage=usage):
             return wrong
@@ -189,7 +189,7 @@ class LiveJob:
         return ""
 
     def finished_already(self) -> str:
-        """Return the finish reason of an answer or stage that is complete though its host did not say so; empty: it is not."""
+        """Return the finish reason of an answer or stage that is complete unannounced; empty: it is not."""
         reason = self.kind.finished_already(self)
         return reason if reason and not self.wrong_output(finish_reason=reason, usage=Usage()) else ""
 
@@ -241,7 +241,7 @@ class LiveJob:
             self.model = self.stages[self.kind.stage(self)].model
 
     def restart(self, *, keep: int | None = None) -> None:
-        """Count that the answer begins anew at frame *keep* (behind those that are here) after more of it may have been seen.
+        """Record that the answer restarts at frame *keep* (after those that are here), though more may have been seen.
 
         Frames from *keep* on are dropped. Readers that have seen beyond it are ended (`Reader.outdated`), as what comes now does
         not go on from there; those that have not read on.
@@ -257,7 +257,7 @@ class LiveJob:
         self.wake()
 
     def note_restarts(self, restarts: int) -> None:
-        """Note that the answer began anew elsewhere; what is here of it is its beginning, what a reader brought is not."""
+        """Note that the answer was restarted elsewhere; what is here is its beginning, a reader's frames are not."""
         if restarts > self.restarts:
             self.restarts = restarts
             self.restarted_at.append((restarts, len(self.frames)))
@@ -311,7 +311,7 @@ class LiveJob:
         self, state: JobState, *, cost_uusd: int, usage: Usage, finish_reason: str, fault: Fault, error_code: str,
         error_message: str, error_status: int, error_body: bytes, retry_after_s: float, host_id: bytes | None,
     ) -> None:  # fmt: skip
-        """queued or running -> completed, failed, cancelled or expired: it is written. Call `wake` when all else is done."""
+        """queued or running -> completed, failed, cancelled or expired, once written. Call `wake` last."""
         assert state in FINAL and not self.over
         self.host_id = host_id
         self.cost_uusd, self.usage, self.finish_reason = cost_uusd, usage, finish_reason
@@ -377,7 +377,7 @@ class LiveJob:
         self.owner_node = node_id or OWNER_UNKNOWN
 
     def follow_owner(self, state: JobState, *, host_id: bytes | None, started_ms: int, restarts: int) -> None:
-        """Take over how the owner's job stands, unless it is over: that comes with how it ended (`end`, `end_as_stored`)."""
+        """Copy the state of the owner's job, unless it is over: that comes with its ending (`end`, `end_as_stored`)."""
         assert self.owner_node and not self.over
         if state not in FINAL:
             self.state = state
@@ -391,7 +391,7 @@ class LiveJob:
         self._final(JobState(row.state))
 
     def break_off(self) -> None:
-        """End a mirror's readers, whose frames are no part of the answer any more; the job goes on without this object."""
+        """End a mirror's readers, whose frames left the answer; the job continues without this object."""
         assert not self.over
         (self.error_code, self.error_message), self.error_status = RESTARTED, 502
         self.state, self.broken_off = JobState.FAILED, True
@@ -405,7 +405,7 @@ class LiveJob:
         self.tried = self.tried.union(tried)
 
     def resume_events(self, *, events: int) -> None:
-        """The job is ours from now on, as read from the database: queued until its lease is found (`LiveJobs.reattach`)."""
+        """The job is ours from now on, as the database has it: queued until `LiveJobs.reattach` finds its lease."""
         assert self.lease is None
         self.state = JobState.QUEUED
         self.events = events
@@ -423,7 +423,7 @@ class LiveJob:
         return bool(self._waiters or self._enders)
 
     def become_stored(self, stored: "LiveJob", *, open_attempt: bool) -> bool:
-        """Become the job that *stored* was just read as, keeping the frames that were shown here; False: they are none of its.
+        """Become the job just read as *stored*, keeping the frames shown here; False: they are not its frames.
 
         Args:
             open_attempt: a host holds a lease, so that more frames than those stored may be known.
@@ -446,7 +446,7 @@ class LiveJob:
         return self.state in FINAL
 
     def append(self, items: list[Frame], *, bytes_max: int | None = None) -> bool:
-        """Take frames in order; wake readers. False: the answer would grow past *bytes_max* (`FRAME_BYTES_MAX`), nothing taken."""
+        """Append frames in order and wake readers. False: the answer would exceed *bytes_max*; nothing is appended."""
         size = self.frame_bytes
         count = self.count
         for frame in items:

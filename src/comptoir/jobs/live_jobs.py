@@ -122,7 +122,7 @@ class LiveJobs:
         return self._leases.get(lease)
 
     def lease_to(self, job: LiveJob, lease: Lease) -> Change:
-        """Give *lease* the right to act on a queued job, and count the event that says so; the job runs when its host has it."""
+        """Give *lease* the right to act on a queued job, and count its event; the job runs once its host has it."""
         assert job.may_be_leased
         before, stood_still = _LEASED.values(job), job in self._broken
         self._open(job, lease)
@@ -141,7 +141,7 @@ class LiveJobs:
             self._broken[job] = None
 
     def reattach(self, job: LiveJob, lease: Lease) -> None:
-        """queued -> running: the host of *lease*, which another process opened, has the job and may bring its frames."""
+        """queued -> running: the host of *lease*, opened by another process, has the job and may deliver frames."""
         assert job.state is JobState.QUEUED and job.lease is None and lease.revived
         self._open(job, lease)
         job.state = JobState.RUNNING

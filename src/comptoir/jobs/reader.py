@@ -18,7 +18,7 @@ class Reader:
         self._gone = False
         self._restarts = job.restarts
         self.outdated = False
-        """Set when the answer began anew before what this reader has seen: what it has is not part of the answer any more."""
+        """Set when the answer was restarted before what this reader has seen: its frames are no longer part of it."""
         self._waiter: asyncio.Future[bool] | None = None
 
     @property

@@ -105,7 +105,7 @@ class Jobs:
     async def staged_job_ids(
         self, *, owner_id: bytes, caller: str | None, over: bool | None, limit: int, before: bytes | None
     ) -> list[bytes]:
-        """Return the ids of an owner's chains, the newest first, below *before*; *over* true or false: only those that are, or not.
+        """Return the ids of an owner's chains, newest first, below *before*; *over* filters by whether they are over.
 
         Read in a thread: it may be thousands of rows.
         """
@@ -147,7 +147,7 @@ class Jobs:
         return [AttemptRow(*row) for row in await self._db.fetch(sql, [job_id])]
 
     async def journal(self, job_ids: Sequence[bytes]) -> dict[bytes, list[bytes]]:
-        """Return what was delivered by hosts that lost their leases, encoded, in frame order, of the jobs that have any."""
+        """Return what hosts that lost their leases delivered, encoded, in frame order, for the jobs that have any."""
         marks = ",".join("?" * len(job_ids))
         sql = f"SELECT job_id, frames FROM journal WHERE job_id IN ({marks}) ORDER BY job_id, first_frame"
         found: dict[bytes, list[bytes]] = {}
@@ -167,7 +167,7 @@ class Jobs:
         return decode_frames(rows[0][0]), bytes(rows[0][1])
 
     async def answer_bytes(self, job_ids: Sequence[bytes]) -> dict[bytes, int]:
-        """Return how many bytes `answers` or `steps_done` would read of each of *job_ids* (at most 1,000) that has any."""
+        """Return how many bytes `answers` or `steps_done` would read for each of *job_ids* (at most 1,000)."""
         if not job_ids:
             return {}
         found: dict[bytes, int] = {}
@@ -195,7 +195,7 @@ class Jobs:
         return bool(rows)
 
     async def owners(self) -> set[bytes | None]:
-        """Return the coordinators that own unfinished jobs; None stands for jobs of versions before there were several."""
+        """Return the coordinators that own unfinished jobs; None stands for jobs of single-coordinator versions."""
         sql = "SELECT DISTINCT node_id FROM jobs WHERE state IN ('queued', 'running')"
         return {row[0] for row in await self._db.fetch(sql)}
 
@@ -210,15 +210,15 @@ class Jobs:
         return await self._db.run(partial(claim_rows, node_id=node_id, of=of, limit=limit))
 
     async def claim(self, job_id: bytes, *, node_id: bytes, from_id: bytes) -> JobRow | None:
-        """Make *node_id* the owner of one waiting job of *from_id*; None: it is no longer that one's, or no longer waits."""
+        """Make *node_id* the owner of one waiting job of *from_id*; None: it moved, or no longer waits."""
         return await self._db.run(partial(claim_row, job_id=job_id, node_id=node_id, from_id=from_id))
 
     async def claim_waiting(self, *, node_id: bytes, models: Sequence[str], limit: int) -> list[JobRow]:
-        """Make *node_id* the owner of the jobs that wait longest for one of *models* at other coordinators; return them."""
+        """Make *node_id* the owner of the jobs elsewhere that wait longest for one of *models*; return them."""
         return await self._db.run(partial(claim_waiting_rows, node_id=node_id, models=models, limit=limit))
 
     async def claim_leases(self, leases: Sequence[bytes], *, node_id: bytes, host_id: bytes) -> list[JobRow]:
-        """Make *node_id* the owner of the jobs that *host_id* brings open *leases* on, whoever owned them; return them."""
+        """Make *node_id* the owner of the jobs that *host_id* brings open *leases* for; return them."""
         return await self._db.run(partial(claim_leases, leases=leases, node_id=node_id, host_id=host_id))
 
     async def whereabouts(self, job_ids: Sequence[bytes]) -> dict[bytes, tuple[str, bytes | None]]:
@@ -229,7 +229,7 @@ class Jobs:
         return {bytes(row[0]): (row[1], row[2]) for row in await self._db.fetch(sql, list(job_ids))}
 
     async def forget(self, *, older_than_ms: int, after: bytes, limit: int = 500) -> tuple[int, bytes | None]:
-        """Delete prompts and answers among the next *limit* jobs behind *after* that were finished before *older_than_ms*.
+        """Delete prompts and answers among the next *limit* jobs after *after* that finished before *older_than_ms*.
 
         Rows, money and receipts stay. Walk on with the id returned, from ``b""``; None: the end was reached.
         Returns how many jobs lost something, and that id.

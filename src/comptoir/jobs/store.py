@@ -118,7 +118,7 @@ ATTEMPT_END_COLUMNS = (
 
 
 def load_states(tx: Tx, job_ids: Sequence[bytes]) -> dict[bytes, StoredState]:
-    """Return the stored state of each job of the batch that exists, and lock it: another coordinator may take it over."""
+    """Return and lock the stored state of each existing job of the batch: another coordinator may take it over."""
     return {
         row[0]: StoredState(row[1], row[2], row[3], row[4])
         for row in tx.select(JOBS, ("id", "state", "attempt_id", "owner_id", "node_id"), job_ids, lock=True)
@@ -238,7 +238,7 @@ def claim_row(tx: Tx, *, job_id: bytes, node_id: bytes, from_id: bytes) -> JobRo
 
 
 def claim_waiting_rows(tx: Tx, *, node_id: bytes, models: Sequence[str], limit: int) -> list[JobRow]:
-    """Change the owner of waiting jobs; see `Jobs.claim_waiting`. Jobs that somebody else is just taking are passed over."""
+    """Change the owner of waiting jobs; see `Jobs.claim_waiting`. Jobs being taken by somebody else are skipped."""
     marks = ",".join("?" * len(models))
     where = f"state = 'queued' AND node_id <> ? AND model IN ({marks}) ORDER BY id LIMIT {limit:d}{_lock(tx)}"
     skip = " SKIP LOCKED" if tx.dialect == "postgresql" else ""
@@ -278,7 +278,7 @@ def job_row(columns: tuple[object, ...]) -> JobRow:
 
 
 def forget_contents(tx: Tx, job_ids: Sequence[bytes]) -> int:
-    """Blank the prompts of jobs and delete their answers, of chains also who asked and what failed; return how many had any."""
+    """Blank the prompts of jobs, delete their answers, callers and chain errors; return how many had any."""
     marks = ",".join("?" * len(job_ids))
     touched = {bytes(row[0]) for row in tx.fetch(f"SELECT job_id FROM answers WHERE job_id IN ({marks})", job_ids)}
     sql = f"SELECT id FROM jobs WHERE id IN ({marks}) AND length(body) > 0"

@@ -1,4 +1,4 @@
-"""Kinds: what is sold here. A kind says in one place how its work is counted, priced, checked, gone on with and described.
+"""Kinds: what is sold here. A kind defines how its work is counted, priced, checked, continued and described.
 
 Owns nothing stored. A kind is a stateless object of a subclass of `Kind`; the trading post sells those of its `Kinds`, which are
 `BUILT_IN` and what the setting ``kinds`` names. Nothing outside this package asks which kind a job is: it asks the job's kind.

@@ -77,7 +77,7 @@ class ContainerChain(Kind):
         return Resume.FROM_PIECE if self._makes_pieces(job) else Resume.FROM_STAGE
 
     def wrong_output(self, job: Progress, *, finish_reason: str, usage: Usage) -> str:
-        """Say what is no output of a container; the last one of a stream may send what it likes, and is still one run."""
+        """Say what is not valid output of a container; the last of a stream may send anything: it is one run."""
         if finish_reason != self.stage_finish or usage.prompt_tokens or usage.details:
             said = f"not {finish_reason!r} and {usage}"
             return f"a container ends with {self.stage_finish!r} and counts nothing but its run, {said}"

@@ -46,7 +46,7 @@ class Resume(StrEnum):
     FROM_STAGE = "from the last stage"
     """The stage it was at is run again, from what the stages before it made; of a job of one part, all of it."""
     NEVER = "not at all"
-    """It may have done something in the world, so it is not run twice: the job fails, and what was not delivered is free."""
+    """It may have had effects, so it is not run twice: the job fails, and what was not delivered is free."""
 
 
 class Progress(Protocol):
@@ -119,7 +119,7 @@ class Kind:
     # -- buying --------------------------------------------------------------------------------------------------
 
     def parts(self, ask: Ask) -> tuple[Part, ...]:
-        """Return what an order asks of its host, or of the host of each of its stages, in order. No part has a hold yet."""
+        """Return what an order needs of its host, or of the host of each stage, in order. No part has a hold yet."""
         return (Part(ask.model, output_max=ask.output_max),)
 
     def context_tokens(self, *, input_units: int, output_units: int, answers: int = 1) -> int:
@@ -127,11 +127,11 @@ class Kind:
         return 0
 
     def check(self, body: bytes) -> str:
-        """Say what is wrong with an order's body; empty: nothing. For orders over the native API, before anything is held."""
+        """Say what is wrong with an order's body; empty: nothing. For native orders, before anything is reserved."""
         return ""
 
     def output_max(self, body: bytes) -> int:
-        """Return the most units of the output that a (checked) body can lead to; for orders that name no bound themselves."""
+        """Return the most output units that a (checked) body can lead to; for orders that name no limit themselves."""
         return 0
 
     def text_only(self, body: bytes) -> bool:
@@ -143,7 +143,7 @@ class Kind:
         return "must have no container's card, which goes with the kind container alone" if offer.container else ""
 
     def sample(self, model: str) -> bytes:
-        """Return the body of a short order by which a worker measures its engine; empty: there is nothing to measure."""
+        """Return the body of a short order for measuring an engine; empty: there is nothing to measure."""
         return b""
 
     # -- while it runs -------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class Kind:
         return 0
 
     def stage_start(self, job: Progress) -> int:
-        """Return the number of the first frame of that stage; frames behind it have to be gone on with, or run again."""
+        """Return the number of that stage's first frame; frames after it have to be continued, or run again."""
         return 0
 
     def resume(self, job: Progress) -> Resume:
@@ -170,7 +170,7 @@ class Kind:
         return ""
 
     def finished_already(self, job: Progress) -> str:
-        """Return the finish reason of an answer (or stage) that is complete though its host did not say so; empty: it is not."""
+        """Return the finish reason of an answer or stage that is complete unannounced; empty: it is not."""
         most = job.terms.output_max
         return "length" if most and job.count >= most else ""
 
@@ -198,7 +198,7 @@ class Kind:
         return (self.output,) if self.input is None else (self.input, self.output)
 
     def rates(self, offer: ModelOffer) -> tuple[int, int]:
-        """Return an offer's prices (in, out) for this kind, micro-dollars per million; an older worker's two as they are."""
+        """Return an offer's prices (in, out) for this kind, micro-dollars per million; or an older worker's two."""
         if not offer.prices:
             return offer.price_in_uusd_per_mtok, offer.price_out_uusd_per_mtok
         into = offer.prices.get(self.input.name, 0) if self.input is not None else 0

@@ -124,7 +124,7 @@ class Kinds:
         return kind.noun if kind is not None else Kind.noun
 
     def rates(self, offer: ModelOffer) -> tuple[int, int]:
-        """Return an offer's prices (in, out), micro-dollars per million units of its kinds; of kinds not sold here as they are."""
+        """Return an offer's prices (in, out), micro-dollars per million units; of unknown kinds as they are."""
         kind = self.of_offer(offer)
         return kind.rates(offer) if kind is not None else (offer.price_in_uusd_per_mtok, offer.price_out_uusd_per_mtok)
 
@@ -141,7 +141,7 @@ class Kinds:
         )
 
     def offer_fault(self, offer: ModelOffer) -> str:
-        """Say what is wrong with an offer's kinds and prices; empty: nothing. Kinds that are not sold here are not looked at."""
+        """Say what is wrong with an offer's kinds and prices; empty: nothing. Kinds not sold here are ignored."""
         sold = self.sold(offer)
         if not sold:
             return "must not have a container's card without the kind container" if offer.container is not None else ""

@@ -53,7 +53,7 @@ class Stage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Terms(msgspec.Struct, frozen=True, gc=False):
-    """What a buyer agreed to: most units, most per unit, and the hold that covers both. Never changed after the submit."""
+    """What a buyer agreed to: most units, most per unit, and the hold covering both. Fixed at submit."""
 
     input_max: int = 0
     """Most units of the input that are charged."""
@@ -71,7 +71,7 @@ def hold_of(part: Part, rates: tuple[int, int]) -> int:
 
 
 def agree(parts: Sequence[Part], rates: Sequence[tuple[int, int]], *, output_max: int) -> Terms:
-    """Return the terms of an order whose *parts* cost *rates* (in, out): the highest rates, and a hold that covers all parts."""
+    """Return the terms of an order whose *parts* cost *rates* (in, out): highest rates, one hold for all."""
     if len(parts) == 1:
         (part,), (rate,) = parts, rates
         return Terms(part.input_max, output_max, *rate, hold_of(part, rate))

@@ -24,7 +24,7 @@ class Unit(msgspec.Struct, frozen=True):
     per_words: str = ""
     """How that is said: ``million tokens``. Empty: *one*."""
     each: str = ""
-    """How a price for that is said after it: ``a run``. Empty: ``per`` and what it is told for: ``per million tokens``."""
+    """How a price is worded after its amount: ``a run``. Empty: ``per`` and its quantity: ``per million tokens``."""
     rate_max: int = PRICE_UUSD_PER_MTOK_MAX
     """Highest price, micro-dollars per million; with the largest count of a frame it fits 64 bits."""
 

@@ -1,4 +1,4 @@
-"""One process at a time for a folder: an advisory lock on a file in it, which the kernel releases when the process ends."""
+"""One process per folder: an advisory lock on a file in it, released by the kernel when the process ends."""
 
 import fcntl
 import os

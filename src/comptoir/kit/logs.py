@@ -22,7 +22,7 @@ LINE_BYTES_MAX = 64 * 1024
 _context: contextvars.ContextVar[dict[str, object] | None] = contextvars.ContextVar("log_context", default=None)
 
 _SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "\\n", 13: "\\r", 9: "\t"}
-"""Control characters as a person reads them: a terminal would obey them, and hosts and containers are quoted in messages."""
+"""Control characters in visible form: a terminal would obey them, and messages quote hosts and containers."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 

@@ -18,7 +18,7 @@ PRICE_UUSD_PER_MTOK_MAX = 10**12
 """Upper bound of a price: one dollar a token."""
 
 RUN_PRICE_UUSD_MAX = 10**9
-"""Upper bound of the price of one run of a container: 1,000 dollars. As a price of a million runs it still fits 64 bits."""
+"""Upper bound of a container's price per run: 1,000 dollars. As a price of a million runs it still fits 64 bits."""
 
 
 def cost_up(scaled_uusd: int) -> int:

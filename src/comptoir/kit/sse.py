@@ -17,12 +17,12 @@ def event(data: bytes, *, name: str = "", id: int | None = None) -> bytes:
 
 
 def numbering(restarts: int) -> bytes:
-    """Return what stands before the numbers of a stream that began anew *restarts* times: nothing, or ``<restarts>.``."""
+    """Return the prefix of event numbers of a stream restarted *restarts* times: nothing, or ``<restarts>.``."""
     return b"%d." % restarts if restarts else b""
 
 
 def last_event_id(text: str) -> tuple[int, int] | None:
-    """Read a ``Last-Event-ID`` header: how often the stream had begun anew, and the number of the event; None when absent.
+    """Read a ``Last-Event-ID`` header: how often the stream had restarted, and the event's number; None when absent.
 
     Raises:
         ValueError: it is not one of ours (``7``, or ``2.7`` in a stream that began anew twice).

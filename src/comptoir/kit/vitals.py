@@ -1,4 +1,4 @@
-"""Vital signs that are cheap to read at any moment: a check that is cached and capped, what was served, how late the loop runs."""
+"""Cheap vital signs: a cached and bounded health check, what was served, how late the loop runs."""
 
 import asyncio
 import logging

@@ -101,7 +101,7 @@ class Ledger:
         return added.transfer_id
 
     async def allow(self, owner_id: bytes, *, most_uusd: int, since_ms: int) -> int:
-        """Fill an account up from promotions so that with what it has spent since *since_ms* it has *most_uusd*; return the rest.
+        """Top an account up from promotions to *most_uusd* less what it spent since *since_ms*; return the rest.
 
         What it has beyond that, because *most_uusd* was more before, goes back as far as it is free.
 

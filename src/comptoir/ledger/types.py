@@ -9,7 +9,7 @@ PAYMENTS_IN = b"comptoir-paid-in"
 PROMOTIONS = b"comptoir-promote"
 """Account that sign-up credit comes from."""
 FEES = b"comptoir-fees-00"
-"""Account that the operator's share goes to; of the coordinator in slot 0, which is the only one or the first of several."""
+"""Account of the operator's share; of the coordinator in slot 0, which is the only one or the first of several."""
 
 ANONYMOUS_CALLERS = b"comptoir-unnamed"
 """Account that pays for callers without a key, where the operator allows them: ``unnamed``."""
@@ -46,7 +46,7 @@ class Account(msgspec.Struct, frozen=True):
 
     id: bytes
     kind: str
-    """``buyer``, ``host``, ``fees``, ``payments_in``, ``promotions`` or ``unnamed`` (who pays for callers without a key)."""
+    """``buyer``, ``host``, ``fees``, ``payments_in``, ``promotions`` or ``unnamed`` (for keyless callers)."""
     balance_uusd: int
     held_uusd: int
 
@@ -67,7 +67,7 @@ class Transfer(msgspec.Struct, frozen=True):
     amount_uusd: int
     """> 0."""
     kind: str
-    """``signup``, ``deposit``, ``allowance`` (for callers without a key), ``pay`` (buyer to host), ``fee`` (buyer to house)."""
+    """``signup``, ``deposit``, ``allowance`` (keyless callers), ``pay`` (buyer to host), ``fee`` (buyer to fees)."""
     job_id: bytes | None
     created_ms: int
 

@@ -43,7 +43,7 @@ class Usage(msgspec.Struct, array_like=True, frozen=True):
     """The engine's whole ``usage`` JSON object when it had one (cached tokens, reasoning tokens), else empty."""
 
     def billed(self, delivered: int) -> int:
-        """Return the answer's tokens that are paid: those *delivered* as frames count them, fewer if the engine counted fewer.
+        """Return the answer's billed tokens: those *delivered* by frame count, or fewer if the engine counted fewer.
 
         Both sides of the link use this figure, so a segment's signature is over what is billed.
         """
@@ -78,7 +78,7 @@ class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
 
     name: str
     kinds: list[str]
-    """Job kinds served, all sold in the same units: ``chat``, ``completion``, ``embedding``; ``container`` alone; or another."""
+    """Job kinds served, sold in the same units: ``chat``, ``completion``, ``embedding``; ``container``; or another."""
     context_tokens: int = 4096
     """Prompt and answer together."""
     price_in_uusd_per_mtok: int = 0
@@ -232,7 +232,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
 
 
 class ContainerRun(msgspec.Struct, frozen=True):
-    """Body of a job of kind ``container``: the containers run one after the other, each given what the one before it made.
+    """Body of a job of kind ``container``: containers run in order, each on the output of the one before.
 
     A container that does not stream answers with exactly one frame: *text* is its JSON, *tokens* 1 (one run),
     *extra* ``{"finish_reason":"stop"}``. So the number of frames that a job comes with (`Job.prefix`) is the number of

@@ -22,7 +22,7 @@ CREATE_VERSION_TABLE = (
 VERSION = "SELECT version_num FROM alembic_version"
 
 POSTGRES_LOCK = "SELECT pg_advisory_xact_lock(7164780238601)"
-"""One number for all coordinators of a database, held to the end of the transaction. SQLite's BEGIN IMMEDIATE needs none."""
+"""One number for all coordinators of a database, held until the transaction ends. SQLite needs none."""
 
 
 class DatabaseTooNew(Refusal):

@@ -90,7 +90,7 @@ class Nodes:
         self.ahead_ms = int(theirs_ms) - (before_ms + now_ms()) // 2
 
     async def leave(self, node_id: bytes | None = None) -> None:
-        """Say goodbye; what is still this coordinator's may be taken at once. Or *node_id*'s, which is known to be gone."""
+        """Sign off; whatever is this coordinator's may be taken at once. Or *node_id*'s, which is known gone."""
         sql = f"UPDATE nodes SET left_ms = {self._now} WHERE id = ?"
         await self._db.run(lambda tx: tx.execute(sql, [node_id or self.node_id]))
 
@@ -104,7 +104,7 @@ class Nodes:
 
 
 def connection_name(node_id: bytes) -> str:
-    """Return what a coordinator calls its connections to PostgreSQL, by which others see when the kernel closed them."""
+    """Return the name of a coordinator's PostgreSQL connections, by which others see when the kernel closed them."""
     return NAME_PREFIX + node_id.hex()
 
 

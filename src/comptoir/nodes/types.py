@@ -13,6 +13,6 @@ class Node(msgspec.Struct, frozen=True):
     silent_ms: int
     """Since its last sign of life, by the database's clock."""
     connected: bool
-    """Whether the database server sees connections of it; true where that can't be told (SQLite, a pooler in between)."""
+    """Whether the database server sees its connections; true where that can't be told (SQLite, a pooler)."""
     left: bool
     """It said goodbye: whatever is still its own may be taken at once."""

@@ -1,4 +1,4 @@
-"""Receipts of version 1, which verify for ever: tokens and their prices by name, written until something else was sold as well.
+"""Receipts of version 1, which always verify: tokens and their prices by name, until other units were sold.
 
 Nothing is written in this shape any more. It is read as what it says in the units of version 2, and then checked like any other.
 """

@@ -335,7 +335,7 @@ def _check_units(predicate: Predicate) -> None:
 
 
 def _costs(predicate: Predicate) -> dict[str, int]:
-    """Return what each host's segments cost at its prices. The input is paid once, to the first host that is paid at all."""
+    """Return what each host's segments cost at its prices. The input is paid once, to the first host paid at all."""
     most_in, most_out = _rate(predicate.units, once=True), _rate(predicate.units, once=False)
     paid = {row.payee for row in predicate.amounts.transfers if row.kind == "host"}
     taken_in = _count(predicate.units, once=True)

@@ -1,4 +1,4 @@
-"""The whole audit: the ledger by itself, then jobs against holds, transfers, attempts, events and receipts, then what was told.
+"""The whole audit: the ledger, then jobs against holds, transfers, attempts, events and receipts, then numbered events.
 
 Every check is one statement over whole tables, the same on both databases, and gives what does not add up: the id of the
 job, what is recorded, what it should be.
@@ -19,7 +19,7 @@ class AuditDifference(msgspec.Struct, frozen=True):
     """One thing that does not add up."""
 
     what: str
-    """Name of the check, as in `CHECKS` or the ledger's own (``balance``, ``held``, ``overdrawn``, ``settled``, ``sum``)."""
+    """Name of the check, as in `CHECKS` or the ledger's ``balance``, ``held``, ``overdrawn``, ``settled``, ``sum``."""
     subject: str
     """Public id of the job, hex id of the account; empty for the whole ledger."""
     recorded: str

@@ -34,7 +34,7 @@ class Needs(msgspec.Struct, frozen=True, omit_defaults=True):
     region: str = ""
     tier: str = ""
     rate_caps: tuple[tuple[str, int], ...] = ()
-    """Unit and the most that a million of it may cost, micro-dollars; a host that does not sell by the unit will not do."""
+    """A unit and the most that a million of it may cost, micro-dollars; hosts not selling by it don't qualify."""
     allow: frozenset[bytes] | None = None
     """Only these host ids."""
     deny: frozenset[bytes] = frozenset()

@@ -53,7 +53,7 @@ class AccessPolicy(Protocol):
     """Which jobs may be run under an offer that is not open to every one; whoever offers it says so."""
 
     def refuses(self, entry: object | None) -> str | None:
-        """Say why a job that comes with this `Spec.entry` is not let in; None: it is. Called for every host looked at."""
+        """Say why a job with this `Spec.entry` is not admitted; None: it is. Called for every host considered."""
         ...
 
 

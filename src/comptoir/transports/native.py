@@ -1,4 +1,4 @@
-"""The native shape: what goes over the link, in JSON, for hosts that poll or are pushed their jobs (docs/dialects/native.md).
+"""The native shape: the link's messages in JSON, for hosts that poll or are pushed (docs/dialects/native.md).
 
 Each struct is the twin of one of `comptoir.link`; bytes are base64, and a lease has its public name (``att_…``), because it is the
 attempt that job views and receipts show. So any kind of work reaches such a host, with everything that a worker is told.

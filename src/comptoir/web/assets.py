@@ -1,4 +1,4 @@
-"""Style, scripts and picture of the page, under names that hold a hash of their content: cached for ever, never stale."""
+"""The page's style, scripts and picture, under names with a hash of their content: cached for ever."""
 
 import hashlib
 from functools import cache

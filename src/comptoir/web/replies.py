@@ -18,7 +18,7 @@ SECURITY_HEADERS = (
 VIEWER_HEADERS = tuple(
     (name, value.replace(b"img-src 'self'", b"img-src 'self' data:")) for name, value in SECURITY_HEADERS
 )
-"""For the page of Swagger UI, whose style sheet holds its icons as ``data:`` pictures. Scripts and styles are as everywhere."""
+"""For Swagger UI's page, whose style sheet holds its icons as ``data:`` pictures. Scripts and styles as elsewhere."""
 
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
 

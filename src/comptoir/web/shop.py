@@ -31,7 +31,7 @@ MODELS_OF_A_HOST = 3
 PROVES = Html(' <span class="mark" title="It can prove its results">proofs</span>')
 
 _PASTEABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
-"""Names of models and containers that may stand in a command for a shell; hosts choose names, and people paste what they see."""
+"""Names of models and containers that may appear in a shell command: hosts choose names, and people paste them."""
 
 
 @dataclass(frozen=True)

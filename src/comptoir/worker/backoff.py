@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 RELINK_FIRST_S = 0.05
-"""Upper bound of the wait before the first attempt after a good connection was lost, and before an address not yet tried."""
+"""Upper bound of the wait before the first attempt after losing a good connection, and before an untried address."""
 
 BACKOFF_FIRST_S = 0.1
 """Upper bound of the first wait; each further one may be twice as long."""

@@ -17,7 +17,7 @@ UNACKED_BYTES_MAX = 8 * 1024 * 1024
 """Most unacknowledged answer bytes of one lease; the engine is not read beyond (one larger frame may pass)."""
 
 KEPT_BYTES_MAX = 4 * 1024 * 1024
-"""Answer bytes of one lease that are kept after they were acknowledged; the oldest go first. An ordinary answer fits whole."""
+"""Answer bytes of one lease kept after acknowledgement; the oldest go first. An ordinary answer fits whole."""
 
 FRAME_OVERHEAD_BYTES = 120
 """What a frame costs in memory beside its text and extra; counted with what is kept: about 30,000 tokens of a lease."""

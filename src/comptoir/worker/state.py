@@ -37,7 +37,7 @@ def default_directory(url: str) -> Path:
 
 
 def kept_directory(urls: Sequence[str]) -> Path:
-    """Return the directory for a trading post at any of *urls*: the first that holds a state, else that of the first."""
+    """Return the directory of a trading post at any of *urls*: the first that holds a state, else that of the first."""
     directories = [default_directory(url) for url in urls]
     return next((one for one in directories if (one / "host.json").exists()), directories[0])
 

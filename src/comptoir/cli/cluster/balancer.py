@@ -1,4 +1,4 @@
-"""A TCP balancer for development and tests: connections go to the backend with the fewest, bytes go both ways untouched.
+"""A TCP balancer for development and tests: a connection goes to the least busy backend, bytes pass unchanged.
 
 It knows no HTTP; who does may tell it whom to pass by. A backend that refuses a connection is skipped for a second and the next
 one is tried; bytes wait in the sender's socket, not here (`HIGH_WATER_BYTES`); a half-closed connection stays open the other way;
@@ -102,7 +102,7 @@ class Balancer:
         backend.skipped_until_s = 0.0
 
     def pass_by(self, address: Address, *, for_s: float) -> None:
-        """Give a backend no connections for *for_s* seconds while there are others; 0 forgets that there was a reason."""
+        """Give a backend no connections for *for_s* seconds while there are others; 0 lifts that."""
         for one in self.backends:
             if one.address == address:
                 one.skipped_until_s = asyncio.get_running_loop().time() + for_s
@@ -112,7 +112,7 @@ class Balancer:
         self.backends = [one for one in self.backends if one.address != address]
 
     def candidates(self) -> list[Backend]:
-        """Return whom to try, in order: fewest connections first, in turn among equals; skipped ones last, closed ones never."""
+        """Return backends to try, in order: least busy first, in turn among equals; skipped last, closed never."""
         now_s = asyncio.get_running_loop().time()
         self._turn += 1
         count = max(1, len(self.backends))

@@ -1,4 +1,4 @@
-"""A part of a local cluster: one process of ours that dies with us, and can be killed, paused and resumed by its own id."""
+"""A part of a local cluster: one child process that dies with us and can be killed, paused and resumed by its pid."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ TETHER = str(Path(__file__).with_name("tether.py"))
 LINE_BYTES_MAX = 1 << 20
 LOG_TAIL_BYTES = 4096
 LOOK_S = 0.03
-"""Pause between two looks at something that can only be looked at: a server that begins to answer, a process that ends."""
+"""Pause between two polls of something that can only be polled: a server starting to answer, a process ending."""
 
 
 class ClusterProcess:

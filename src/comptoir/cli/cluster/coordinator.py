@@ -1,4 +1,4 @@
-"""One coordinator of a local cluster as a child process: ``comptoir up --member``, which says its news as JSON lines."""
+"""One coordinator of a local cluster as a child process: ``comptoir up --member``, which reports as JSON lines."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""``comptoir up --cluster N`` as a person sees it: a line for each part that starts, where everything is, what happens."""
+"""``comptoir up --cluster N`` as a person sees it: each part that starts, where everything is, what happens."""
 
 import asyncio
 import contextlib

@@ -17,7 +17,7 @@ from comptoir.kit.signing import load_or_create
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0
 CHECKED_EVERY_S, PASSED_BY_S = 1.0, 3.0
-"""How often coordinators are asked whether they are well, and for how long one that is not gets no connections while others do."""
+"""How often coordinators are checked, and for how long an unhealthy one gets no connections while others do."""
 STEADY_S = 60.0
 """A part that ran this long has recovered: its next crash starts with a short wait again."""
 
@@ -176,7 +176,7 @@ class LocalCluster:
             self._on_event(part.name, "Started", {"pid": part.pid, "took_s": loop.time() - began_s})
 
     async def _check(self) -> None:
-        """Look for coordinators that accept and do not answer (SIGSTOP, a machine that swaps): the balancer can't see it."""
+        """Find coordinators that accept and do not answer (SIGSTOP, swapping); the balancer can't see that."""
         while True:
             asked = [one for one in self.coordinators if not one.down()]
             well = await asyncio.gather(*(one.answers() for one in asked))

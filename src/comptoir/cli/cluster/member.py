@@ -1,4 +1,4 @@
-"""``comptoir up --member``: a coordinator without a face. It says its news as JSON lines to the launcher that started it."""
+"""``comptoir up --member``: a coordinator without output for people; it reports as JSON lines to its launcher."""
 
 import asyncio
 import os

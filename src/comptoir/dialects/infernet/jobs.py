@@ -70,7 +70,7 @@ async def _one(core: Core, caller: Caller, body: bytes, *, bound: Claim | None) 
 
 
 def _part(bound: Claim | None, at: int) -> Claim | None:
-    """Return what an Idempotency-Key of a batch is bound to for the item numbered *at*: ids that follow on the key's own."""
+    """Return what an Idempotency-Key of a batch is bound to for item *at*: ids that follow the key's own."""
     if bound is None:
         return None
     number = int.from_bytes(bound.resource_id, "big") + at
@@ -151,7 +151,7 @@ def _is_callers(caller: Caller, job: LiveJob) -> bool:
 
 
 def _is_partial(job: LiveJob) -> bool:
-    """Tell whether only the database knows how *job* stands: it is another coordinator's, or its frames are not kept here."""
+    """Tell whether only the database knows the state of *job*: it is remote, or its frames are not kept here."""
     return bool(job.owner_node) or (job.over and not job.frames)
 
 

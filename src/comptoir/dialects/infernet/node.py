@@ -1,4 +1,4 @@
-"""What the node is: health, info, resources; all from memory, and the statuses that other programs of this machine report."""
+"""The node: health, info and resources, all from memory, and the statuses that other local programs report."""
 
 import msgspec
 

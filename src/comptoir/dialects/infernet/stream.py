@@ -21,7 +21,7 @@ from comptoir.kit.http import Request, Stream, StreamAborted
 from comptoir.link import Frame
 
 ID_ALONE_S = 0.05
-"""How long the id stands alone on the connection: a client that is slower to read than this may see both in one piece."""
+"""How long the id stands alone on the connection; a client that reads more slowly may see both in one piece."""
 
 MEDIA = "application/octet-stream"
 """What a container sends is its own affair, and no browser shall take it for a page (Ritual's node says text/html)."""
@@ -75,7 +75,7 @@ async def _pieces(core: Core, job: LiveJob, *, close: Callable[[], None]) -> Asy
 
 
 async def _shown(core: Core, job: LiveJob) -> AsyncIterator[list[Frame]]:
-    """Yield the frames of the last container; those of the containers before it are its input, and not for the buyer's eye.
+    """Yield the frames of the last container; those before are its input, and not for the buyer.
 
     Raises:
         StreamAborted: as `_pieces`.

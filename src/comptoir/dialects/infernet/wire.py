@@ -1,4 +1,4 @@
-"""Bodies of the Infernet API, as the reference has them; what its real node and client do beyond it is in the docstrings."""
+"""Bodies of the Infernet API as in the reference; docstrings say what the real node and client do beyond it."""
 
 from typing import Annotated, Any
 
@@ -91,7 +91,7 @@ class JobRequest(msgspec.Struct):
 
 
 class AnyRequest(msgspec.Struct):
-    """A job (``containers`` and ``data``), or a delegated subscription (``subscription``, ``signature`` and ``data``)."""
+    """A job (``containers``, ``data``) or a delegated subscription (``subscription``, ``signature``, ``data``)."""
 
     data: dict[str, Any]
     """Input of the first container."""

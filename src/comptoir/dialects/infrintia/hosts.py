@@ -132,7 +132,7 @@ async def complete_job(core: Core, request: Request) -> wire.Completed:
 
 
 def _check_all_here(job: LiveJob, *, seq: int | None, counted: int) -> None:
-    """Refuse an end that comes without its pieces: after a restart a host may get a job anew that it is just completing.
+    """Refuse a completion without its pieces: after a restart a host may get a job again that it is just completing.
 
     Raises:
         FramesOutOfOrder: the host has brought more, or less, than is here.

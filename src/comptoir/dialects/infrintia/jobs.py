@@ -138,7 +138,7 @@ def _end(job: LiveJob, misled: bool) -> bytes:
 
 
 def render_tokens(frames: Sequence[Frame], number: int, restarts: int = 0) -> bytes:
-    """Return the events of *frames*, the first of which is frame *number*, as one write; frames without text have none."""
+    """Return the events of *frames*, starting with number *number*, as one write; frames without text have none."""
     before = numbering(restarts)
     return b"".join(
         [

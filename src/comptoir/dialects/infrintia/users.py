@@ -12,7 +12,7 @@ from comptoir.kit.money import to_credits
 
 
 async def create(core: Core, request: Request) -> wire.UserMade:
-    """Take in a user with the sign-up credit; the key is shown once, and again only to a repeat of this very request."""
+    """Create a user with the sign-up credit; the key is shown once, and again only to a repeat of this very request."""
     body: wire.InfrintiaNewUser = request.body
     bound = await claim(core, request)
 

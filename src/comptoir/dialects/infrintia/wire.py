@@ -221,7 +221,7 @@ class Register(msgspec.Struct):
     backend: Annotated[str, Meta(max_length=64)] = "huggingface"
     endpoint_url: Annotated[str, Meta(max_length=2048)] | None = None
     slots: Annotated[int, Meta(ge=1, le=4096)] | None = None
-    """Ours: jobs at once; 16 for a host that polls (its polls are the true bound), 1 for one that is pushed its jobs."""
+    """Our addition: jobs at once; 16 for a host that polls (its polls are the real limit), 1 for a pushed one."""
     context_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] = 4096
     """Ours: prompt and answer together."""
     public_key: Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
@@ -280,7 +280,7 @@ class InfrintiaChunk(msgspec.Struct):
     token: Piece | None = None
     tokens: Pieces | None = None
     seq: Count | None = None
-    """Number of the first piece, counted from 0 over the whole job; without it the pieces follow those that are here."""
+    """Number of the first piece, counted from 0 over the whole job; without it the pieces follow those received."""
 
 
 class ChunkTaken(msgspec.Struct):

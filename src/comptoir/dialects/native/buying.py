@@ -38,7 +38,7 @@ class BuyBody(msgspec.Struct, forbid_unknown_fields=True):
     body: msgspec.Raw
     """What the host is given, to the byte; what has to be in it, the kind says (docs/kinds)."""
     output_max: Annotated[int, Meta(ge=1, le=COUNT_MAX)] | None = None
-    """Most units of the kind's output; the hold covers them. Left out: as many as the body can lead to, where that is known."""
+    """Most units of the kind's output; the hold covers them. If omitted: as many as the body can lead to, if known."""
     needs: NeedsFields | None = None
     """What the host has to have; a host that has not is never given the job, whatever becomes of the first one."""
 

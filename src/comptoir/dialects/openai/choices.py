@@ -64,7 +64,7 @@ class ChoiceBuilder:
 
 
 def with_indices(raw: msgspec.Raw) -> Any:
-    """Return a delta's tool calls, each with its ``index``: clients tell fragments of different calls apart by it alone."""
+    """Return a delta's tool calls, each with its ``index``, by which alone clients tell fragments of calls apart."""
     calls = msgspec.json.decode(raw)
     if isinstance(calls, list):
         for place, call in enumerate(calls):

@@ -112,7 +112,7 @@ class _EngineBody(msgspec.Struct):
 
 
 def failure_of(job: LiveJob) -> tuple[int, dict[str, Any]]:
-    """Return status and error object of a job that is over and was not completed; the engine's own words where it had some."""
+    """Return status and error object of a job that ended uncompleted; in the engine's own words if it had any."""
     status = _status_of_job(job)
     if job.error_status in PASSED_STATUSES and job.error_body:
         own = _engines_own(job.error_body)

@@ -1,4 +1,4 @@
-"""Frames as OpenAI's stream chunks and bodies. Pure, and on the hot path: text is escaped and framed a batch at a time."""
+"""Frames as OpenAI's stream chunks and bodies. Pure, and hot: text is escaped and framed a batch at a time."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The root: ``/``, ``/health`` and ``/metrics``, which several published APIs have, the page, and every dialect's reference."""
+"""The root: ``/``, ``/health`` and ``/metrics``, shared by several APIs, the page, and every dialect's reference."""
 
 from comptoir.dialects.root.routes import root_dialect
 

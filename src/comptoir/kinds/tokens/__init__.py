@@ -1,4 +1,4 @@
-"""Chat, completion and embedding: answers of a model, sold by the token of the prompt and by the token of the answer."""
+"""Chat, completion and embedding: a model's answers, sold by the token of prompt and answer."""
 
 from collections.abc import Iterable
 
@@ -97,7 +97,7 @@ class Chat(_Tokens):
 
 
 def answers_chat(kinds: Iterable[str]) -> bool:
-    """Tell whether what serves *kinds* can be asked a question: in the page's box, by 'comptoir run', over /v1/chat/completions."""
+    """Tell whether *kinds* can be asked a question: in the page's box, by 'comptoir run', over /v1/chat/completions."""
     return Chat.name in kinds
 
 

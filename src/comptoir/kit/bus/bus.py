@@ -12,13 +12,13 @@ MESSAGE_BYTES_MAX = 1 << 20
 """Largest message, 1 MiB: 1,000 times what is usual. Whoever has more to say cuts it."""
 
 ENTRY_BYTES_MAX = 256 << 10
-"""Messages for one receiver are gathered up to this size, or one message of its own; one entry is one copy at the server."""
+"""Messages for one receiver are gathered up to this size; an entry is copied once at the server."""
 
 OUTGOING_BYTES_MAX = 32 << 20
 """Bytes that wait to be taken by the bus; what would go beyond is dropped. A second at 32 MB/s."""
 
 PEERS_MAX = 1_024
-"""Nodes whose numbers are remembered, each way. One that was forgotten begins anew, which the receiver hears as a gap."""
+"""Nodes whose numbers are remembered, each way. A forgotten one starts over, which the receiver sees as a gap."""
 
 INBOX_TTL_S = 10
 """An inbox that its node did not look after for so long is gone, with what was in it: nothing is delivered later."""

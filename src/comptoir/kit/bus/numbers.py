@@ -50,7 +50,7 @@ class SeenNumbers:
         return list(self._next)
 
     def look(self, sender: bytes, first: int, count: int) -> tuple[int, bool]:
-        """Look at *count* messages from *first* on; return how many of them are repeats, and whether some before were lost."""
+        """Check *count* messages from *first* on; return how many are repeats, and whether earlier ones were lost."""
         expected = self._next.get(sender)
         if expected is None:
             if len(self._next) >= PEERS_MAX:

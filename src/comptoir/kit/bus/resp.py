@@ -93,7 +93,7 @@ def _greeting(parts: SplitResult, database: str) -> tuple[bytes, ...]:
 
 
 class RespConnection(asyncio.Protocol):
-    """A connection whose answers come back in the order of the commands; `lost` is done, with the reason, when it ends."""
+    """A connection whose answers come in the order of the commands; `lost` resolves with the reason when it ends."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -35,7 +35,7 @@ BLOCK_MS = 200
 """Longest wait of one read at the server: a read that says nothing for longer than this, and the watch, is lost."""
 
 IN_FLIGHT_MAX = 8
-"""Commands without an answer beyond which what is sent waits, and is gathered: it makes a busy bus cheaper, not slower."""
+"""Unanswered commands beyond which sends wait and are gathered, which makes a busy bus cheaper, not slower."""
 
 REFRESH_S = 0.5
 """How often a node looks after its inbox: whether it is there, that it stays, and that what was read goes."""
@@ -50,7 +50,7 @@ LEAVE_S = 0.5
 """Longest time to send what waits when the bus is closed."""
 
 OWED_TRIES_MAX = 120
-"""Tries to tell a receiver what it missed: a minute, then it is taken for gone; its next message tells it in any case."""
+"""Tries to tell a receiver what it missed: a minute, then it counts as gone; its next message says so anyway."""
 
 
 class _Peer:

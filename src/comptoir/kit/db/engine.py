@@ -40,7 +40,7 @@ AGAIN_S = 0.2
 """Pause between two tries to reach a database that is away."""
 
 ANSWER_S = 5.0
-"""A group or a read that takes longer has the server asked for a sign of life; until it is done new commands are refused."""
+"""When a group or read takes longer, the server is asked for a sign of life; until it ends, commands are refused."""
 
 WATCH_S = 0.5
 """How often the event loop looks how long the writer has been at it."""
@@ -159,7 +159,7 @@ class Database:
 
     @property
     def unavailable(self) -> bool:
-        """Whether the database is known to be out of reach, or to take too long: commands and reads are refused at once."""
+        """Whether the database is known to be unreachable or too slow: commands and reads are then refused at once."""
         return self._out or self._slow
 
     async def wait_available(self) -> None:
@@ -228,7 +228,7 @@ class Database:
             self._asking.start()
 
     def _ask(self) -> None:
-        """Break the connections of a server that gives no sign of life; one that does is at work or waits for a lock."""
+        """Break the connections of a server without a sign of life; one that responds works or waits for a lock."""
         if not self._store.answers():
             log.error("the database server does not answer: its connections are cut")
             self._store.cut()
@@ -347,7 +347,7 @@ class Database:
         return outcomes
 
     def _happened(self) -> bool | None:
-        """Tell whether the commit happened that no answer came to; None: the coordinator stopped before anybody could say.
+        """Find out whether an unanswered commit happened; None: the coordinator stopped before anybody could say.
 
         Running the group again without knowing would pay people twice, and refusing it would leave jobs behind that nobody
         knows of. Others are refused meanwhile.

@@ -1,4 +1,4 @@
-"""One group of commands in one open transaction: locks first, then each command or verb so that a bad one spoils no other."""
+"""One group of commands in an open transaction: locks first, then each command so that a bad one spoils no other."""
 
 import asyncio
 import logging
@@ -62,7 +62,7 @@ class GroupRunner:
         return outcomes
 
     def _alone(self, group: list[Command]) -> Outcomes:
-        """Run one verb or command that has the transaction to itself: it needs no savepoint, and no lock but its own look's.
+        """Run one verb or command alone in its transaction: no savepoint, and no locks but those of its own look.
 
         On PostgreSQL that saves two of the 11 to 15 messages of a small group.
         """

@@ -21,7 +21,7 @@ CONNECT_TIMEOUT_S = 2
 """The shortest that libpq knows; a server that lives takes milliseconds."""
 
 GONE_MS = 10_000
-"""What was sent and is not acknowledged for so long ends a connection: a machine that is gone without a word (TCP only)."""
+"""Data unacknowledged for this long ends a connection: the machine vanished without a word (TCP only)."""
 
 MARKS_LOCK = 7164780238603
 MARKS = """

@@ -190,7 +190,7 @@ class SqliteStore:
         return False
 
     def is_outage(self, error: Exception) -> bool:
-        """Tell whether *error* means that the store itself is out of order (full disk, I/O, locked), not a statement."""
+        """Tell whether *error* means that the store itself fails (full disk, I/O, locked), not a statement."""
         return _primary_code(error) in OUT_OF_ORDER
 
     def outage_words(self, error: Exception) -> str:

@@ -27,7 +27,7 @@ Look = Callable[[Fetch], T]
 
 
 class Store(Protocol):
-    """A connection for writes, one for reads, and what their errors mean. Used by the writer thread unless it says otherwise."""
+    """A connection for writes, one for reads, and what their errors mean. For the writer thread, unless noted."""
 
     dialect: str
     remote: bool
@@ -62,7 +62,7 @@ class Store(Protocol):
         ...
 
     def is_outage(self, error: Exception) -> bool:
-        """Tell whether *error* means that the database is out of reach or out of order, not that a statement is wrong."""
+        """Tell whether *error* means that the database is unreachable or failing, not that a statement is wrong."""
         ...
 
     def outage_words(self, error: Exception) -> str:
@@ -70,7 +70,7 @@ class Store(Protocol):
         ...
 
     def answers(self) -> bool:
-        """Ask on a new connection for a sign of life; called in a thread of its own, and takes a few seconds at most."""
+        """Ask for a sign of life on a new connection; runs in a thread of its own, for a few seconds at most."""
         ...
 
     def cut(self) -> None:

@@ -39,7 +39,7 @@ class Tx(Protocol):
         ...
 
     def add(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row]) -> int:
-        """Like `update`, but adds the values (negative takes away; NULL counts as 0). Keys must differ within one call."""
+        """Like `update`, but adds the values (negative subtracts; NULL counts as 0). Keys must be unique."""
         ...
 
     def select(
@@ -61,7 +61,7 @@ ROWS_PER_STATEMENT_MAX = 256
 
 @lru_cache(maxsize=4096)
 def statement_sizes(count: int) -> tuple[int, ...]:
-    """Split *count* rows over statements of 1 to 8, 10, 12, 14, 16, 20, 24, 28, 32, … rows (37 -> 32, 5): three leading bits each.
+    """Split *count* rows over statements of 1 to 8, 10, 12, 14, 16, 20, … rows (37 -> 32, 5): three leading bits each.
 
     So 28 distinct statements are prepared at most, and a group of up to 64 rows takes two where powers of two took up to six.
     """

@@ -1,4 +1,4 @@
-"""What browsers send for pages of other origins, and under which names this server is reached: one rule for every request.
+"""What browsers send for pages of other origins, and by which names this server is reached: one rule for all.
 
 A browser sends a page's requests from its owner's machine: to the server on loopback, from inside the network, past every address
 check. So a request that a browser made for a foreign page needs a key and an origin that the operator named, a body without a key
@@ -26,7 +26,7 @@ DECIDING = frozenset(
 """Headers that decide who asks, from where and for what: given twice, two readers could each believe another one."""
 
 OWN_SITES = frozenset((b"same-origin", b"none"))
-"""What ``Sec-Fetch-Site`` says of our own pages and of what a person typed. ``same-site`` is foreign: another port of loopback."""
+"""``Sec-Fetch-Site`` of our own pages and of typed addresses. ``same-site`` is foreign: another port of loopback."""
 
 ANY = "*"
 HOST_SHOWN = 100
@@ -143,7 +143,7 @@ class BrowserPolicy:
 
 
 def host_name(host: str) -> str:
-    """Return the name or address in a Host header, in lower case, without port and final dot; empty: it is malformed."""
+    """Return the name or address in a Host header, lower-case, without port and final dot; empty: malformed."""
     try:
         parts = urlsplit(f"//{host}")
         name, _ = parts.hostname or "", parts.port

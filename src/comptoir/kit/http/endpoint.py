@@ -105,6 +105,6 @@ class Dialect:
     error_body: Any = None
     """msgspec type of what *render_error* answers, for the reference."""
     own_rate: Callable[[Any], int] | None = None
-    """How many requests a minute an address without a key may make to each path, by the settings; None: the general limit."""
+    """Requests per minute from an address without a key to each path, by the settings; None: the general limit."""
     unlimited: frozenset[str] = frozenset()
     """Paths that *own_rate* does not count; the general limit applies to them."""

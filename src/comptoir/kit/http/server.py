@@ -134,7 +134,7 @@ class HttpServer:
         self._forward = forward or _nobody
         self._served = served if served is not None else []
         self.closing = False
-        """Set when a stop begins: a connection ends with its answer, and the client's next request goes past a balancer again."""
+        """Set when a stop begins: each connection closes after its answer, so clients come back via the balancer."""
         for dialect in dialects:
             # The root's own dialect has no prefix; it is mounted once.
             for prefix in {"": None, dialect.prefix: None} if dialect.at_root else (dialect.prefix,):
@@ -219,7 +219,7 @@ class HttpServer:
         return best
 
     def _look(self, request: Request) -> None:
-        """See for whom a request was sent, and refuse foreign pages; another server has done so with what it handed on."""
+        """See for whom a request was sent, and refuse foreign pages; forwarded requests were checked by the sender."""
         request.deciding = deciding(request.scope["headers"])
         if FORWARDED not in request.scope:
             self._browsers.judge(request)

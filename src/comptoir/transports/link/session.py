@@ -51,7 +51,7 @@ from comptoir.transports.job_message import job_message
 log = logging.getLogger(__name__)
 
 OUTBOX_MESSAGES_MAX = 100_000
-"""Messages waiting for one worker's socket; a worker that reads slower than that is cut off and resumes by reconnecting."""
+"""Messages waiting for one worker's socket; a worker that reads more slowly is cut off and resumes by reconnecting."""
 
 ACK_EVERY_S = 0.05
 """Acknowledgements are gathered this long: far shorter than it takes a worker to fill its window."""
@@ -308,7 +308,7 @@ class Session:
             self._core.background.spawn(self._if_held(job, message.lease, failed))
 
     async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run *verb* unless the lease was closed between the message and this task: what the host said of it is moot then."""
+        """Run *verb* unless the lease was closed between the message and this task; the host's word is then moot."""
         if job.lease is not None and job.lease.id == lease:
             await retry_when_db_returns(self._core, job, verb)
 

@@ -175,7 +175,7 @@ def poll_channel(core: Core, host: Host) -> PollChannel:
 async def wait_for_job(
     core: Core, host: Host, *, speaks: str, wait_s: float | None, watch: Callable[[Callable[[], None]], None]
 ) -> tuple[LiveJob, Lease] | None:
-    """Wait until *host* is given a job, at most *wait_s* and ``next_job_wait_s``; None: none came. See `PollChannel.wait`.
+    """Wait until *host* gets a job, at most *wait_s* and ``next_job_wait_s``; None: none came. See `PollChannel.wait`.
 
     Raises:
         Unavailable: this coordinator is shutting down.

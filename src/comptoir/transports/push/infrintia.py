@@ -1,4 +1,4 @@
-"""The published Infrintia shape, pushed: one text, a length and a temperature; pieces of text come back, in several spellings.
+"""The published Infrintia shape, pushed: a text, a length and a temperature; pieces come back in several formats.
 
 Understood are ``200`` with an event stream (``{"token": …}`` or OpenAI chunks, then ``[DONE]``) and ``200`` with JSON.
 """

@@ -39,7 +39,7 @@ class EngineRequest(msgspec.Struct, frozen=True):
     """``chat``, ``completion``, ``embedding``, ``container``, or another by name."""
     model: str
     body: bytes
-    """The buyer's JSON body (OpenAI shape), unknown fields included; never changed by the coordinator. Or `link.ContainerRun`."""
+    """The buyer's JSON body (OpenAI shape), unknown fields included, never changed. Or `link.ContainerRun`."""
     prefix: tuple[Frame, ...] = ()
     """Frames already delivered by another host; the engine goes on after them. Only if ``can_continue``, or, for a container,
     the outputs of those before it."""

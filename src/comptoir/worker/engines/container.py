@@ -31,7 +31,7 @@ TIMEOUT_S_MAX = 86_400.0
 CONCURRENCY_MAX = 4096
 
 OUTPUT_BYTES_LIMIT = 15 * 1024 * 1024
-"""Largest output that may be allowed: a frame of more characters could not travel (`leases.FRAME_BYTES_MAX`, 4 bytes each)."""
+"""Largest output that may be allowed: a larger frame could not travel (`leases.FRAME_BYTES_MAX`)."""
 
 
 class ContainerEngine:

@@ -1,4 +1,4 @@
-"""A small client of the Engine API that Docker and Podman serve on a Unix socket: what managed containers need, no more.
+"""A small client of the Engine API of Docker and Podman on a Unix socket: what managed containers need, no more.
 
 Every call is bounded in time. Paths carry no API version: the engine answers with its newest, and what is asked here has been
 there since 1.40. What goes wrong is a `ContainerApiError` with the engine's own words; registry credentials are in none.
@@ -309,7 +309,7 @@ def _words(body: bytes) -> str:
 
 
 async def answers(session: aiohttp.ClientSession, url: str, *, within_s: float) -> bool | None:
-    """Say whether something answers HTTP at *url*, whatever it says; None: it takes connections and is silent, so it is busy."""
+    """Say whether something answers HTTP at *url*; None: it accepts connections but is silent, so busy."""
     try:
         timeout = aiohttp.ClientTimeout(total=within_s)
         async with session.get(url, timeout=timeout, allow_redirects=False):

@@ -102,7 +102,7 @@ class ContainerClient:
         return False
 
     async def about(self, model_id: str | None = None) -> bytes:
-        """Return ``GET /service-resources[?model_id=]`` word for word; empty when that is no good JSON of a good size."""
+        """Return ``GET /service-resources[?model_id=]`` word for word; empty if it is not valid JSON in bounds."""
         query = {"model_id": model_id} if model_id is not None else {}
         try:
             async with asyncio.timeout(ABOUT_TIMEOUT_S), self._get("/service-resources", query) as response:

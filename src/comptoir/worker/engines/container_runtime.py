@@ -46,7 +46,7 @@ RESTARTS_MAX = 5
 """Times that the engine itself starts a container again that failed, as Ritual's node has it."""
 
 READY_S = 600.0
-"""Most seconds that a container's first answer is waited for, as large models load that long. A slower one is offered later."""
+"""Longest wait for a container's first answer, seconds, as large models load that long. Later, it is offered late."""
 
 GRACE_S = 30.0
 """Most seconds that `Containers.start` waits for all, once one of them can be served."""
@@ -128,7 +128,7 @@ class Containers:
         return {name: one.why for name, one in self._ones.items() if one.why is not None}
 
     async def start(self) -> list[ContainerSpec]:
-        """Start what is to be started, all at once, and return `serving`. Never raises for a container or an engine that fails.
+        """Start everything that is due, all at once, and return `serving`. Never raises for one that fails.
 
         What could not be started is in `gone`, said in the log, and tried again every `TRY_AGAIN_S`.
         """
@@ -146,7 +146,7 @@ class Containers:
         return self.serving
 
     async def _first_tries(self) -> None:
-        """Wait until every first try is over, or `GRACE_S` is and something can be served. Each try is bounded by itself."""
+        """Wait until every first try is over, or `GRACE_S` is and one can be served. Each try has its own bound."""
         clock = asyncio.get_running_loop().time
         until_s = clock() + self._grace_s
         waiting = {asyncio.create_task(one.tried.wait()) for one in self._ones.values()}
@@ -159,7 +159,7 @@ class Containers:
                 task.cancel()
 
     async def look(self) -> None:
-        """Look at every managed container once: withdraw what has ended, bring back what answers, start again what is due."""
+        """Check every managed container once: withdraw what ended, restore what answers, restart what is due."""
         await asyncio.gather(*(self._look_at(one) for one in self._ones.values()))
 
     async def close(self) -> None:
@@ -274,7 +274,7 @@ class Containers:
             raise
 
     async def _has_gpus(self, api: ContainerApi, one: _One) -> None:
-        """Refuse an engine that takes the request for GPUs and forgets it, as Podman's does: slow answers are no answers."""
+        """Refuse an engine that accepts the request for GPUs and ignores it, as Podman does: slow is useless."""
         made = await api.inspect(one.container or "") if one.managed.gpu else None
         if made is not None and not made.host.device_requests:
             raise ContainerApiError(f"{api.product} gives no GPU to a container that is made this way; use Docker")
@@ -344,7 +344,7 @@ class Containers:
                 await self._ask(one)
 
     async def _first_answer(self, api: ContainerApi, one: _One) -> None:
-        """Wait until *one* answers or has ended; one that fails is started again by the engine, and `look` sees how that goes."""
+        """Wait until *one* answers or has ended; the engine restarts a failing one, and `look` sees how that goes."""
         while not await self._ask(one):
             try:
                 found = await api.inspect(one.container or "")

@@ -15,7 +15,7 @@ from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.retry_after import read_retry_after
 
 OFFCHAIN = 1
-"""``source`` and ``destination`` of a job that has to do with no chain; the next container's input is such a one too."""
+"""``source`` and ``destination`` of a job that has nothing to do with a chain, and of the next container's input."""
 
 STREAM = 2
 """``destination`` of an output that goes to the buyer as it is made."""

@@ -40,12 +40,12 @@ class InfernetEngine(ContainerEngine):
             raise EngineError(error.code, reasons or error.message) from error
 
     async def models(self) -> list[ModelOffer]:
-        """Return the containers that are there now. One that is withdrawn is not asked for: its port may be another's now."""
+        """Return the containers that answer now. A withdrawn one is not asked: its port may belong to another now."""
         gone = self._kept.gone
         return [offer for offer in await super().models() if offer.name not in gone]
 
     def run(self, request: EngineRequest) -> AsyncIterator[Frame | Finish]:
-        """Run the container whose step it is, see `Engine.run`; one withdrawn a moment ago is refused, not sent anything."""
+        """Run the container whose step it is, see `Engine.run`; one just withdrawn is refused and sent nothing."""
         return _refused() if request.model in self._kept.gone else super().run(request)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Values of a Ritual configuration, as strictly as its node takes them: digits in quotes are a number, the rest is what it is."""
+"""Values of a Ritual configuration, as strict as its node: digits in quotes are a number, the rest is what it is."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -133,7 +133,7 @@ def read_ask(request: EngineRequest, *, defaults: Json) -> LlamaRequest:
 
 
 def _open_bound(request: EngineRequest, defaults: Json) -> int:
-    """Return the bound of a request that names none: the engine's own, at most what the buyer's hold covers; -1 is none."""
+    """Return the limit of a request that names none: the engine's own, at most what the hold covers; -1 is none."""
     own = int(defaults.get("n_predict", -1))
     if not request.max_tokens:
         return own

@@ -76,7 +76,7 @@ class ContinuationRequest(msgspec.Struct, frozen=True):
     """A request that goes on from a cut, and what to expect at the beginning of its answer."""
 
     fields: dict[str, Any]
-    """The request's body, UNSET what is to be left out; for `ContinuationMethod.TOKENS` the prompt is still to be put in."""
+    """The request's body, UNSET where left out; for `ContinuationMethod.TOKENS` the prompt is filled in later."""
     path: str
     max_tokens: int
     """The hold's bound on what is left; 0: none."""

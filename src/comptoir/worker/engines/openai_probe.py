@@ -48,7 +48,7 @@ class Tokenizer(msgspec.Struct, frozen=True):
     """How a server is asked for token ids."""
 
     kind: str
-    """``vllm``: ``/tokenize`` takes messages or a prompt. ``llama.cpp``: ``/apply-template``, and ``/tokenize`` takes a content."""
+    """``vllm``: ``/tokenize`` takes messages or a prompt. ``llama.cpp``: ``/apply-template`` and ``/tokenize``."""
     context_tokens: int = 0
     """The longest context as the server says it with its ids; 0: it does not."""
 
@@ -207,7 +207,7 @@ class _Probe:
         return "".join(frame.text for frame in await self._stream(path, body))
 
     async def _stream(self, path: str, body: dict[str, Any]) -> list[Frame]:
-        """Ask as buyers' requests are asked: a server may say another thing when it does not stream (llama.cpp does)."""
+        """Ask as buyers' requests are asked: a server may answer differently without streaming (llama.cpp does)."""
         full = {"model": self._model, "temperature": 0, "stream": True} | body
         response = await self._upstream.post_stream(path, msgspec.json.encode(full))
         try:
