@@ -20,10 +20,12 @@ export VENV
 unexport PYTHONDONTWRITEBYTECODE
 PY = $(VENV)/bin/python
 PYTEST = $(PY) -m pytest
+# A process runs a file to its end, and the longest begin (tests/order.py).
+BY_FILE = --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up cluster test check fmt size bench beside chaos openapi migration wheel lock upgrade upgrade-proof hooks clean venv-run venv-dev
+.PHONY: help up cluster test proofs check fmt size bench beside chaos openapi migration wheel lock upgrade upgrade-proof hooks clean venv-run venv-dev
 
 help: ## Say what each word does (this list).
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,11 +36,16 @@ up: venv-run ## Start coordinator and local worker, ready to answer (HOST=127.0.
 cluster: venv-dev ## Start N=3 coordinators with PostgreSQL, Redis, a balancer and a worker, all here, to try and to break.
 	@exec $(VENV)/bin/comptoir up --cluster $(N) --host $(HOST) --port $(PORT) --data $(DATA)-cluster $(ARGS)
 
-test: venv-dev ## Run every test on JOBS=2 processes (TESTS=path and ARGS="-k word" narrow it).
+test: venv-dev ## Run the day's tests on JOBS=2 processes (TESTS=path and ARGS="-k word" narrow it).
 	@tools/chromium.sh
 	@tools/node_sdk.sh
 	@tools/infernet_client.sh
-	$(PYTEST) --numprocesses $(JOBS) --dist loadfile $(ARGS) $(TESTS)
+	@echo "Run elsewhere: the house rules (tests/house) by 'make check', the proofs (-m proof) by 'make proofs'."
+	$(PYTEST) --numprocesses $(JOBS) $(BY_FILE) -m "not proof" $(if $(filter tests,$(TESTS)),--ignore=tests/house) $(ARGS) $(TESTS)
+
+proofs: venv-dev ## Run what is dear and rarely new: planted bugs, long searches of machines and properties, ended runs.
+	@tools/chromium.sh
+	$(PYTEST) --numprocesses $(JOBS) --dist load --hypothesis-profile=long -m "proof or search or hypothesis" $(ARGS) $(TESTS)
 
 check: venv-dev ## Check format, lint, types, walls between rooms, house rules, install size; changes nothing.
 	$(PY) -m ruff format --check .

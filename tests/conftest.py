@@ -30,13 +30,15 @@ hypothesis.settings.register_profile("unshrunk", deadline=None, phases=[hypothes
 hypothesis.settings.load_profile("comptoir")
 
 pytest_plugins = [
+    # Those that others import come first.
+    "tests.leftovers",
+    "tests.servers",
     "tests.budget",
     "tests.infernet_client.client",
-    "tests.leftovers",
     "tests.offline",
+    "tests.order",
     "tests.programs",
     "tests.redis_server",
-    "tests.servers",
 ]
 
 

@@ -190,6 +190,7 @@ def aimed(case: Any, running: Running) -> None:
 
 
 class TestFuzzed:
+    @pytest.mark.search
     @each_operation
     def test_no_answer_is_a_5xx_or_undeclared(self, running: Running, dialect: Dialect, endpoint: Endpoint) -> None:
         operation = SCHEMAS[dialect.name][endpoint.path.replace(":path}", "}")][endpoint.method]

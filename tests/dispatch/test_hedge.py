@@ -22,8 +22,8 @@ from tests.street import GOES_ON, FakeChannel, Street, deliver, open_street
 
 
 @pytest.fixture
-async def street(tmp_path: Path, database_address: str) -> AsyncIterator[Street]:
-    async with open_street(tmp_path, database=database_address, hedge=True) as opened:
+async def street(tmp_path: Path) -> AsyncIterator[Street]:
+    async with open_street(tmp_path, hedge=True) as opened:
         yield opened
 
 

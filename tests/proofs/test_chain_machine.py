@@ -372,9 +372,10 @@ def machine(fresh: Fresh) -> type[ChainMachine]:
     return type("Machine", (ChainMachine,), {"fresh": staticmethod(fresh)})
 
 
+@pytest.mark.search
 class TestChainMachine:
     def test_it_agrees_with_the_model_on_sqlite(self, fresh_sqlite: Fresh) -> None:
-        check(machine(fresh_sqlite), examples=20, steps=40)
+        check(machine(fresh_sqlite), examples=10, steps=40)
 
     def test_it_agrees_with_the_model_on_postgresql(self, fresh_postgres: Fresh) -> None:
-        check(machine(fresh_postgres), examples=5, steps=40)
+        check(machine(fresh_postgres), examples=3, steps=40)

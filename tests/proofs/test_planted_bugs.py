@@ -101,6 +101,7 @@ async def run_tests(source: Path, tests: Sequence[str]) -> tuple[int, str]:
     return process.returncode, output.decode(errors="replace")
 
 
+@pytest.mark.proof
 class TestPlantedBugs:
     @pytest.mark.parametrize("name", BUGS)
     async def test_it_is_caught(self, name: str, tmp_path: Path) -> None:
