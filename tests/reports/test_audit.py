@@ -146,7 +146,7 @@ class TestAudit:
         async with open_street(tmp_path, database=database_address) as street:
             await street.host()
             found = []
-            for _ in range(10):
+            for _ in range(4):
                 job = await street.submit()
                 found += await audit(street.core.db)
                 await finish_well(street.core, job)

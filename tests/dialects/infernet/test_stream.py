@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from comptoir.dialects.infernet import stream
 from comptoir.reports import audit
 from tests.dialects.infernet.shop import RUN_UUSD, Node, open_node
 from tests.worker.engines.container_stand_in import Answer, after, appends, dies, says, streams
@@ -20,6 +21,21 @@ async def pieces_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """Read as Infernet's own client does: whatever is there."""
     async for piece in answer.content.iter_any():
         yield piece
+
+
+class HeldSleep:
+    """The module asyncio, whose sleep is told and lasts until the test ends it."""
+
+    def __init__(self) -> None:
+        self.asked_s: asyncio.Queue[float] = asyncio.Queue()
+        self.over = asyncio.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(asyncio, name)
+
+    async def sleep(self, delay: float) -> None:
+        self.asked_s.put_nowait(delay)
+        await self.over.wait()
 
 
 class TestBytes:
@@ -34,6 +50,25 @@ class TestBytes:
             assert b"".join(pieces[1:]) == b"one two three"
             run = node.containers["a"].runs[0].json
             assert run == {"source": 1, "destination": 2, "data": {"x": 1}}
+
+    async def test_nothing_follows_it_before_a_client_has_had_time_to_read_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        held = HeldSleep()
+        monkeypatch.setattr(stream, "asyncio", held)
+        monkeypatch.setattr(stream, "ID_ALONE_S", 60.0)
+        async with (
+            open_node(tmp_path, answers={"a": streams(b"one ", b"two")}) as node,
+            node.session.post(node.url + "/api/jobs/stream", json={"containers": ["a"], "data": {}}) as answer,
+        ):
+            pieces = pieces_of(answer)
+            assert ID_LINE.fullmatch(await anext(pieces))
+
+            # The container's first words are here by now, and wait for the rest of the time.
+            async with asyncio.timeout(20):
+                assert 30.0 < await held.asked_s.get() <= 60.0
+            held.over.set()
+            assert b"".join([piece async for piece in pieces]) == b"one two"
 
     async def test_it_comes_before_the_container_has_said_a_word(self, tmp_path: Path) -> None:
         gate = asyncio.Event()

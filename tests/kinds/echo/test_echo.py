@@ -39,7 +39,7 @@ FEE_BPS = 1_200
 async def post(tmp_path: Path) -> AsyncIterator[Post]:
     """A trading post that sells echoes too; a host that stands still loses its job after a fifth of a second."""
     async with open_post(
-        tmp_path, kinds=(KIND,), allow_private_endpoint_urls=True, stall_floor_s=0.2, fee_bps=FEE_BPS
+        tmp_path, kinds=(KIND,), allow_private_endpoint_urls=True, stall_floor_s=0.2, stall_factor=1.0, fee_bps=FEE_BPS
     ) as opened:
         yield opened
 
@@ -62,7 +62,7 @@ class LinkedHost:
             prices={"byte": RATE},
             measure=False,
             state_dir=str(post.folder / f"worker-{lost_after}"),
-            drain_s=0.5,
+            drain_s=0.0,
         )
 
     async def serve(self) -> None:
