@@ -13,6 +13,7 @@ from rich.console import Console
 from comptoir.cli.greeting import Greeting, OnOffer, snippets
 from comptoir.cli.main import program
 from comptoir.cli.target import SEEN_BY_ALL, key_options
+from comptoir.cli.up import _warn_of_passwords
 
 KEY = "ck_" + "A" * 43
 
@@ -53,6 +54,29 @@ class TestKeyOptions:
     )
     def test_every_command_that_takes_a_key_takes_it_from_a_file(self, command: str) -> None:
         assert "--key-file FILE" in CliRunner().invoke(program, [command, "--help"]).output
+
+
+class TestPasswords:
+    @pytest.mark.parametrize(
+        ("flags", "pairs", "names"),
+        [
+            (
+                {"database": "postgresql://ada:secret@db/comptoir", "bus": "redis://:secret@bus"},
+                (),
+                ["DATABASE", "BUS"],
+            ),
+            ({"database": "postgresql://db/comptoir", "bus": None}, ("fee_bps=5",), []),
+            ({}, ("database=postgresql://ada:secret@db/comptoir",), ["DATABASE"]),
+        ],
+    )
+    def test_one_in_an_address_is_warned_of_and_not_repeated(
+        self, flags: dict[str, str | None], pairs: tuple[str, ...], names: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        _warn_of_passwords(flags, pairs)
+        said = capsys.readouterr().err
+        assert [
+            line.rpartition("COMPTOIR_")[2].split()[0] for line in said.splitlines()
+        ] == names and "secret" not in said
 
 
 class TestGreeting:

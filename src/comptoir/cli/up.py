@@ -8,7 +8,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,7 +36,7 @@ from comptoir.kit.folderlock import FolderLock, FolderTaken
 from comptoir.kit.logs import set_up
 from comptoir.kit.money import run_price
 from comptoir.kit.signing import KeyFileError
-from comptoir.settings import Loaded, Settings
+from comptoir.settings import Loaded, Settings, masked
 
 LOOK_S = 0.5
 """How often the fleet is looked at for news to tell."""
@@ -132,6 +132,7 @@ def up(
     }
     loaded = settings_from(flags, pairs, config_file)
     settings = loaded.settings
+    _warn_of_passwords({"database": database, "bus": bus}, pairs)
     _start_logs(loaded)
     prices = ("--price-in", price_in, "--price-out", price_out, "--slots", str(slots))
     chosen = _worker_arguments(settings, engines, discover=discover) + list(prices) if worker else None
@@ -158,6 +159,15 @@ def up(
         raise Failure(error.message, "see docs/operating.md, several coordinators") from error
     except KeyFileError as error:
         raise Failure(str(error), f"the signing key is {settings.data_path() / 'signing.key'}") from error
+
+
+def _warn_of_passwords(flags: Mapping[str, str | None], pairs: Sequence[str]) -> None:
+    """Say so where an address on the command line has a password in it."""
+    said = [(pair.partition("=")[0].strip().replace("-", "_"), pair.partition("=")[2]) for pair in pairs]
+    for name, address in [*flags.items(), *said]:
+        if address and name in ("database", "bus") and masked(address) != address:
+            words = f"a password in a command line can be read by everybody on this machine: set COMPTOIR_{name.upper()} instead"
+            click.echo(click.style(words, fg="yellow"), err=True)
 
 
 def _alone(settings: Settings, worker_arguments: list[str] | None) -> None:
