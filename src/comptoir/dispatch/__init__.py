@@ -1,8 +1,8 @@
-"""Dispatch: the verbs of a job's life, one file each, and the only code that touches two rooms.
+"""Dispatch: the verbs of a job's life, one file each, and the only code that touches more than one room.
 
-Read it in this order: `submit` (accept and hold) -> `assign` (give to a host) -> `stream` (take frames) -> `advance` (on to the
-next container of a chain) -> `settle` (end and pay), beside them `cancel`, `expire`, `recover`, `drain` and `onboard`.
-No SQL, no HTTP in here. `Core` is what every verb works on.
+Read it in this order: `submit` (accept and hold) -> `assign` (give to a host) -> `stream` (take frames) -> `advance`
+(start the next stage) -> `settle` (end and pay); then `cancel`, `expire`, `recover`, `drain` and `onboard`.
+It contains no SQL and no HTTP. Every verb works on a `Core`.
 """
 
 from comptoir.dispatch.core import Core, Membership, State

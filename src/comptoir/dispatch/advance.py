@@ -1,8 +1,8 @@
-"""Advance: a stage of a job is done; close its attempt, durably, and give the job to a host of the next one.
+"""Advance: a stage of a job is done; close its attempt, durably, and give the job to a host of the next stage.
 
-What it made becomes a segment of one frame, with the host's signature, and waits in the journal for the end of the job, when all
-its hosts are paid in one command. Whatever is lost from here on, the next stage gets this output again; none before it runs
-twice.
+The stage's output becomes a segment of one frame, signed by the host. It is kept in the journal until the job ends and
+all its hosts are paid in one command. If a later host is lost, its stage gets this output again; finished stages never
+run twice.
 """
 
 from comptoir.dispatch.assign import SignedStage, enqueue, requeue, reserve_host, spec_of, start
@@ -14,11 +14,11 @@ from comptoir.receipts import statement_bytes
 
 
 async def advance(core: Core, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes) -> None:
-    """End the attempt at a stage that was not the last, and start the next one on its output.
+    """End the attempt at a stage that was not the last, and start the next stage on its output.
 
     Raises:
-        BadSegment: the host's signature is not its own; the lease stands.
-        Unavailable: the database is out of reach; the lease stands, and the host repeats what it said.
+        BadSegment: the host's signature does not verify; the lease stays open.
+        Unavailable: the database is unavailable; the lease stays open, and the host has to report the end again.
     """
     lease = job.lease
     assert lease is not None and not job.on_last_stage

@@ -1,4 +1,4 @@
-"""Assign jobs to hosts: a free host takes the oldest waiting job it may run; a lost host's job goes to another."""
+"""Assign: give jobs to hosts. A free host gets the oldest waiting job it may run; a lost host's job moves on."""
 
 import asyncio
 import logging
@@ -42,14 +42,14 @@ from comptoir.routing import Candidate, Needs, Spec, choose, decode_needs, passe
 log = logging.getLogger(__name__)
 
 SAME_HOST_AGAIN_S = 0.05
-"""How soon a host that could not be given a job, and is not to blame for it, may be given the same job again."""
+"""Delay before a host that could not be given a job, through no fault of its own, may be given the same job again."""
 
 ATTEMPTS_MAX = 4
-"""Hosts that one job is tried on; one that four hosts lost is more likely a bad job than bad luck."""
+"""Hosts that one job is tried on: when four hosts have failed on it, the job is the likelier cause."""
 
 
 def reserve_host(core: Core, spec: Spec, *, here: bool = False) -> Candidate | None:
-    """Choose the best free host for *spec* and reserve its slot; None: the job has to wait.
+    """Choose the best free host for *spec* and reserve one of its slots; None: the job has to wait.
 
     Args:
         here: look only at hosts of this coordinator.
@@ -64,7 +64,7 @@ def reserve_host(core: Core, spec: Spec, *, here: bool = False) -> Candidate | N
 
 
 def new_lease(core: Core, job: LiveJob, candidate: Candidate) -> Lease:
-    """Return a lease for the reserved host that goes on where *job* stands; it is not open yet."""
+    """Return a lease for the reserved host, starting at the job's next frame; it is not open yet."""
     host = core.fleet.get(candidate.host_id)
     return Lease(
         id=new_id(),
@@ -83,10 +83,10 @@ def new_lease(core: Core, job: LiveJob, candidate: Candidate) -> Lease:
 def deliver(core: Core, job: LiveJob, lease: Lease) -> None:
     """Send a durably leased job through its host's channel.
 
-    A host that comes back (`Reach`) keeps the lease and gets the job when it is back, within `RELINK_S`; from
-    any other host without a channel the job goes on to the next at once, and nobody is blamed. Where this coordinator
-    drains nobody comes back: hosts were sent away, and link to others without what they were not sent. A job that must not
-    run twice goes on too: of a host that comes back without it nobody could tell whether it had had it.
+    If the host has no channel right now but reconnects (`Reach.comes_back`), it keeps the lease and gets the job when
+    it is back, within `RELINK_S`. Otherwise the lease is revoked at once, with no fault, and the job moves to another
+    host. The same happens while this coordinator drains, because its hosts then reconnect elsewhere and never get the
+    job; and for a job that must not run twice, because a host that returns without it can't prove that it never had it.
     """
     if job.closing or job.lease is not lease:
         return
@@ -105,7 +105,7 @@ def deliver(core: Core, job: LiveJob, lease: Lease) -> None:
 
 
 async def start(core: Core, job: LiveJob, candidate: Candidate) -> None:
-    """Lease a queued job to a reserved host: first durable, then sent. A remote coordinator's host is offered it."""
+    """Lease a queued job to a reserved host: write the lease, then send the job. Offer it if the host is remote."""
     if candidate.remote:
         if not core.peers.offer(job, candidate):
             wait_here(core, job)
@@ -128,7 +128,7 @@ async def start(core: Core, job: LiveJob, candidate: Candidate) -> None:
 
 
 def wait_here(core: Core, job: LiveJob) -> None:
-    """Let a queued job that nobody elsewhere took wait here, or give it to a free host of this coordinator."""
+    """Give a queued job that other coordinators declined to a free host of this one, or enqueue it here."""
     if job.closing or job.over or job.owner_node or job.lease is not None or job.id in core.jobs.queue:
         return
     spec = spec_of(job)
@@ -140,10 +140,10 @@ def wait_here(core: Core, job: LiveJob) -> None:
 
 
 async def lease_on(core: Core, job: LiveJob, candidate: Candidate, *, from_id: bytes) -> Lease:
-    """Write a lease on a queued job for a reserved host; whoever owned the job (*from_id*), this coordinator does now.
+    """Write a lease on a queued job for a reserved host; the job's owner changes from *from_id* to this coordinator.
 
-    Raises (the slot is free again then, and the job without a lease):
-        JobMoved: it is no longer *from_id*'s. JobFinished: it is not queued any more. Unavailable: the database is away.
+    Raises (in each case the slot is released and the job has no lease):
+        JobMoved: *from_id* no longer owns it. JobFinished: it is no longer queued. Unavailable: no database.
     """
     lease = new_lease(core, job, candidate)
     await write_lease(core, job, lease, from_id=from_id)
@@ -151,7 +151,7 @@ async def lease_on(core: Core, job: LiveJob, candidate: Candidate, *, from_id: b
 
 
 async def write_lease(core: Core, job: LiveJob, lease: Lease, *, from_id: bytes) -> None:
-    """Open and write *lease* on a queued job; raises and undoes as `lease_on`."""
+    """Open *lease* on a queued job and write it; raises, and undoes the lease, as `lease_on` does."""
     change = core.jobs.live.lease_to(job, lease)
     try:
         await core.db.batch(
@@ -165,7 +165,7 @@ async def write_lease(core: Core, job: LiveJob, lease: Lease, *, from_id: bytes)
 
 
 def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> Start:
-    """Return what is written when *lease* begins, which is the last event of *job* as it is counted here."""
+    """Return the row to write when *lease* begins; its event is the last one counted on *job*."""
     return Start(
         job.id,
         lease.id,
@@ -181,9 +181,9 @@ def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> S
 
 
 def spec_of(job: LiveJob) -> Spec:
-    """Return what a job that is in line (again) asks of a host; its hold is its price cap.
+    """Return what a queued job requires of a host; its hold is its price cap.
 
-    Once some of its stage was delivered, and is to stay, only a host that can go on from there will do.
+    If part of its stage was delivered and has to be kept, only a host that can continue from there qualifies.
     """
     kind, part = job.kind, job.kind.part(job)
     return Spec(
@@ -202,7 +202,7 @@ def spec_of(job: LiveJob) -> Spec:
 
 
 def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool, needs: Needs | None) -> Spec:
-    """Return what a part of an order asks of a host; there is no price cap yet."""
+    """Return what one part of an order requires of a host; there is no price cap yet."""
     return Spec(
         model=part.model,
         kind=kind.name,
@@ -216,14 +216,14 @@ def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool, needs:
 
 
 def _entry(kind: Kind, part: Part, caller: str) -> AccessRequest | None:
-    """Return what a host that lets in only some is asked; None: hosts of this kind let in everybody."""
+    """Return the request that hosts with access rules are asked to admit; None: this kind has no access rules."""
     return AccessRequest(caller, enters=part.enters, proof=part.proof) if kind.asks_entry else None
 
 
 def enqueue(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> None:
-    """Enqueue a durably queued job; one with a stalled stream must not wait long (`dispatch.expire`).
+    """Put a durably queued job in the queue; if its stream is interrupted, `dispatch.expire` limits the wait.
 
-    A job between two stages has no such stream: what the next one makes begins when it runs.
+    A job between two stages has no interrupted stream: the next stage's output has not begun.
     """
     if job.has_partial_stage:
         core.jobs.live.stand_still(job, core.clock.monotonic_s())
@@ -231,7 +231,7 @@ def enqueue(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> Non
 
 
 def assign_waiting(core: Core, host_id: bytes) -> None:
-    """Give a host with free slots the oldest waiting jobs that it may run, until one of both runs out."""
+    """Give a host the oldest waiting jobs that it may run, until it has no free slot or no such job is left."""
     queue = core.jobs.queue
     if core.db.unavailable:
         core.state(DeferredSettlements).watch_database()
@@ -250,7 +250,7 @@ def assign_waiting(core: Core, host_id: bytes) -> None:
 
         def accept(entry: Waiting) -> bool:
             assert isinstance(entry.terms, Spec)
-            return passes(entry.terms, candidates[entry.model])  # noqa: B023 (used up before the loop goes on)
+            return passes(entry.terms, candidates[entry.model])  # noqa: B023 (called within this iteration only)
 
         entry = queue.take(candidates, accept)
         if entry is None:
@@ -265,7 +265,7 @@ def assign_waiting(core: Core, host_id: bytes) -> None:
 
 
 def assign_all_waiting(core: Core) -> None:
-    """Give every host with free slots what it may run: the database is back, and jobs have waited for it."""
+    """Run `assign_waiting` for every host: the database is available again, and jobs have been waiting for it."""
     for host_id in list(core.channels):
         assign_waiting(core, host_id)
 
@@ -282,16 +282,17 @@ async def revoke_lease(
     again: bool = False,
     reached: bool = True,
 ) -> None:
-    """Take the lease away from a host that fell silent or broke; the job goes on at another host, or ends honestly.
+    """Revoke the lease of a host that fell silent or failed; another host continues the job, or the job ends.
 
-    What the host delivered stays delivered, and the next one goes on after it. A host that is not to blame (the job never reached
-    it, or the coordinator restarted) may get the job again, later. Idempotent: a lease that is already closed is left alone.
+    Frames already delivered are kept, and the next host continues after them. A host that is not at fault (the job
+    never reached it, or the coordinator restarted) may get the job again later. Idempotent: a closed lease is left
+    alone.
 
     Args:
-        ending: how the job ends if nobody can go on with it.
-        unpaid: the host does not stand by what it delivered, so it earns nothing.
-        again: the host is to blame and may be given the job again all the same (it is back).
-        reached: the host may have had the job; false: it certainly never did, so that it has not begun.
+        ending: how the job ends if no host can continue it.
+        unpaid: the host can't vouch for what it delivered, so it earns nothing.
+        again: the host is at fault but may be given the job again (it is back).
+        reached: whether the host may have received the job; if not, it can't have begun it.
     """
     if job.lease is not lease or job.closing:
         return
@@ -301,7 +302,7 @@ async def revoke_lease(
     try:
         await _end_or_requeue(core, job, lease, why, fault=fault, ending=ending, unpaid=unpaid, reached=reached)
     except Unavailable:
-        # Not written: the lease stands until the next sweep tries again, and nobody has lost anything yet.
+        # Nothing was written: the lease stays open until the next sweep tries again.
         if blame is not None:
             blame.undo()
         raise
@@ -314,7 +315,7 @@ async def revoke_lease(
     elif not job.closing:
         enqueue(core, job, spec, first=True)
         if lease.host_id not in spec.deny:
-            # Not at once: a channel that refuses everything would have the job going round and round.
+            # Not at once: with a channel that refuses everything, the job would be reassigned in a tight loop.
             asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, assign_waiting, core, lease.host_id)
 
 
@@ -340,9 +341,9 @@ async def _end_or_requeue(
         return
     resume = job.kind.resume(job)
     if resume is Resume.FROM_STAGE and len(job.frames) > job.segment_start:
-        # What it made of its stage is no output; the next host gets the input again.
+        # A partial stage is no output; the next host gets the stage's input again.
         job.restart(keep=job.segment_start)
-        lease.note_frames_at_worker(len(job.frames))  # Of one that came back, what it had is counted with this.
+        lease.note_frames_at_worker(len(job.frames))  # Frames it had from its previous process are dropped too.
     if (
         (resume is Resume.NEVER and reached)
         or job.finished_already()
@@ -355,18 +356,18 @@ async def _end_or_requeue(
 
 
 def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = AttemptState.LOST) -> Ending:
-    """Return the honest end of a job that no host can go on with."""
+    """Return the ending of a job that no host can continue."""
     code = "host_lost" if job.frames else "no_host_left"
     message = f"the host was lost: {why}" if job.frames else f"no host could run the job: {why}"
     return Ending(JobState.FAILED, attempt_state=state, fault=fault, code=code, status=502, message=message)
 
 
 class SignedStage(msgspec.Struct, frozen=True, gc=False):
-    """What a host says of a stage that it did whole, and its signature."""
+    """A host's signed statement about a stage that it completed."""
 
     signature: bytes
     signed: bytes
-    """What has to be signed, pre-authentication encoded."""
+    """The bytes that were to be signed: the statement in pre-authentication encoding."""
     public_key: bytes
 
 
@@ -381,17 +382,17 @@ async def requeue(
     unpaid: bool,
     delivered: SignedStage | None = None,
 ) -> None:
-    """Close the attempt and put the job back in line, durably, with what was delivered in the journal.
+    """Close the attempt and put the job back in the queue, durably; what was delivered goes to the journal.
 
     Args:
-        delivered: the host did its stage of the job; why it lost the job is no matter then.
+        delivered: the host completed its stage; *fault* and *why* do not apply then.
 
     Raises:
-        BadSegment: its signature is not its own; the lease stands.
-        Unavailable: the database is out of reach; the lease stands, until the next sweep tries again.
+        BadSegment: its signature does not verify; the lease stays open.
+        Unavailable: the database is unavailable; the lease stays open until the next sweep tries again.
     """
     live = core.jobs.live
-    # Its process before this one may have shown frames that are gone now.
+    # The previous process may have shown readers frames that no longer exist.
     restarted = lease.revived and len(job.frames) < (
         lease.frames_at_worker if lease.frames_at_worker >= 0 else len(job.frames) + 1
     )
@@ -412,7 +413,7 @@ async def requeue(
         except Refusal as refusal:
             if isinstance(refusal, Unavailable | BadSegment) and change.undo():
                 raise
-            # The job is no longer ours to write, or it was refused and there is nothing to write to.
+            # Another coordinator owns the job now, or its submit was refused and no row exists.
             core.fleet.release(lease.host_id)
             if isinstance(refusal, JobMoved) and not job.refused:
                 core.peers.moved(job)
@@ -425,19 +426,19 @@ async def requeue(
         job.restart()
     core.fleet.release(lease.host_id)
     if not live.leased:
-        core.state(Shutdown).when_empty.set()  # A drain looks again.
+        core.state(Shutdown).when_empty.set()  # A drain checks again.
     _tell_host(core, job, lease, state if state is AttemptState.DONE else AttemptState.LOST)
 
 
 def _tell_host(core: Core, job: LiveJob, lease: Lease, state: AttemptState) -> None:
-    """Tell a host that it may stop and forget the lease; a worker that is never told holds it until it drains."""
+    """Tell a host to stop and forget the lease; a worker that is never told keeps it until it drains."""
     channel = core.channels.get(lease.host_id)
     if channel is not None:
         channel.settled(job, lease, state=state, earned_uusd=0, balance_uusd=0)
 
 
 class Requeued(msgspec.Struct, frozen=True, gc=False):
-    """One job that goes on with another host, as the batch verb gets it."""
+    """One job to be continued by another host: an item of the batch verb."""
 
     finish: FinishRow
     delivered: SignedStage | None = None
@@ -453,7 +454,7 @@ def _requeued_lock(item: Requeued) -> Rows:
 
 @locking(_job_lock)
 def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
-    """Lease jobs by compare-and-set: only those still queued; two coordinators never lease one job."""
+    """Lease jobs by compare-and-set: only those still queued, so two coordinators never lease the same job."""
     states = load_states(tx, [item.job_id for item in items])
     good: list[Start] = []
     outcomes: list[Exception | None] = []
@@ -474,7 +475,7 @@ def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
 
 @locking(_requeued_lock)
 def requeue_verb(tx: Tx, items: list[Requeued]) -> list[None | Exception]:
-    """Put jobs back in line by compare-and-set on the lease: a stale one is refused, nothing of it is written."""
+    """Requeue jobs by compare-and-set on the lease; an item whose lease is stale is refused and nothing is written."""
     states = load_states(tx, [item.finish.job_id for item in items])
     good: list[FinishRow] = []
     outcomes: list[Exception | None] = []

@@ -1,4 +1,4 @@
-"""Background: tasks that nobody awaits, whose failures are logged all the same, and that a stop waits for."""
+"""Background: tasks that nobody awaits. Their failures are logged, and shutdown waits for them."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class Background:
-    """Tasks of one coordinator that run beside whatever started them."""
+    """The background tasks of one coordinator."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -27,11 +27,11 @@ class Background:
         if task.cancelled():
             return
         if isinstance(task.exception(), Unavailable):
-            log.warning("background work waits for the database: %s", task.exception())
+            log.warning("a background task stopped because the database is unavailable: %s", task.exception())
         elif task.exception() is not None:
-            log.error("background work failed", exc_info=task.exception())
+            log.error("a background task failed", exc_info=task.exception())
 
     async def drain_tasks(self) -> None:
-        """Wait until nothing runs any more, what was spawned meanwhile included."""
+        """Wait until no task is left, including tasks spawned while waiting."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)

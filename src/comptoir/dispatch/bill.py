@@ -1,8 +1,8 @@
-"""Bill: what each host earns of a job, and what the buyer pays. Pure, in whole micro-dollars.
+"""Bill: what each host earns from a job, and what the buyer pays. Pure, in whole micro-dollars.
 
-Each host is paid at its own price for the units that it delivered. What goes in is paid once, to the first host that is paid at
-all: it is the one that had to take it in. The sum never exceeds the hold; where prices differ so much that it would, the last
-hosts get what is left.
+Each host is paid at its own price for the units that it delivered. The input is paid once, to the first host that is
+paid at all, because that host had to process it. The sum never exceeds the hold: if prices differ so much that it
+would, the last hosts get what is left.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class DeliveredPart(msgspec.Struct, frozen=True, gc=False):
     count: int
     """Units delivered; billed as far as the job's bound allows."""
     unpaid: bool = False
-    """It does not stand by what it delivered."""
+    """The host can't vouch for what it delivered, so it earns nothing."""
 
 
 class HostShare(msgspec.Struct, frozen=True, gc=False):
@@ -34,7 +34,7 @@ class HostShare(msgspec.Struct, frozen=True, gc=False):
     cost_uusd: int
     """What the buyer pays for the part."""
     fee_uusd: int
-    """The operator's share of it."""
+    """The platform's share of the cost."""
 
     @property
     def earned_uusd(self) -> int:
@@ -48,11 +48,11 @@ NOTHING = HostShare(0, 0)
 def shares(
     parts: Sequence[DeliveredPart], *, input_count: int, output_max: int, hold_uusd: int, fee_bps: int
 ) -> list[HostShare]:
-    """Return what each of *parts* costs; each amount is rounded once, half to even, and the fee down.
+    """Return the cost of each of *parts*; a cost is rounded once, half to even, and its fee down.
 
     Args:
         input_count: units of the input, bounded by what the hold covers; paid once.
-        output_max: of the whole answer; what was delivered beyond is free.
+        output_max: units of output billed at most, over all parts; anything beyond is free.
     """
     found: list[HostShare] = []
     left, hold_left = output_max, hold_uusd

@@ -1,4 +1,4 @@
-"""Cancel: the buyer wants no more, or disconnected. The host stops at once; what was delivered is billed."""
+"""Cancel: the buyer cancelled or hung up. The host stops at once; delivered units are paid, the rest is released."""
 
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.settle import Ending, finish
@@ -8,11 +8,11 @@ from comptoir.jobs import AttemptState, Fault, JobFinished, JobState, LiveJob
 async def cancel(core: Core, job: LiveJob, *, reason: str = "cancelled by the buyer") -> None:
     """Stop *job* and settle what was delivered.
 
-    Idempotent: a job that is ending already is left to end.
+    Idempotent: a job that is already ending is left to end.
 
     Raises:
-        JobFinished: it is over.
-        Unavailable: the database is out of reach; it is cancelled when it is back.
+        JobFinished: the job is over.
+        Unavailable: the database is unavailable; the job is cancelled when it is back.
     """
     if job.over:
         raise JobFinished(job.state)
@@ -30,12 +30,12 @@ async def cancel(core: Core, job: LiveJob, *, reason: str = "cancelled by the bu
     )
     await finish(core, job, ending)
     if is_remote(job):
-        # It moved to another coordinator in the same moment.
+        # It moved to another coordinator at the same moment.
         core.peers.stop(job, reason)
 
 
 def hang_up(core: Core, job: LiveJob) -> None:
-    """The client of an attached job is gone: cancel it in the background, the host being told right away."""
+    """The client of an attached job is gone: tell the host to stop at once, and cancel the job in the background."""
     if not job.over and not job.closing:
         tell_host_to_stop(core, job, "the client hung up")
         core.background.spawn(_cancel_quietly(core, job))
@@ -56,5 +56,5 @@ async def _cancel_quietly(core: Core, job: LiveJob) -> None:
 
 
 def is_remote(job: LiveJob) -> bool:
-    """Tell whether another coordinator owns *job*, now: it may move whenever something is written."""
+    """Tell whether another coordinator owns *job* now; this may change with every write."""
     return bool(job.owner_node)

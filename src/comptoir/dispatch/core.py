@@ -1,4 +1,4 @@
-"""The core: all rooms and channels to hosts, as dispatch's verbs get them, and where verbs keep their state."""
+"""The core: every room and every host channel, as passed to the verbs of dispatch; and where verbs keep their state."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -21,9 +21,9 @@ from comptoir.settings import Settings
 
 
 class CommandOrder(IntEnum):
-    """Order of dispatch's verbs that meet in one group of the writer: the order of a job's life.
+    """Order in which the verbs of one writer group run: the order of a job's life.
 
-    Without it a cancellation that meets the start of its own job in a group could run first, find no lease and be refused.
+    Without it, a cancellation in the same group as its job's start could run first, find no lease and be refused.
     """
 
     SUBMIT = 0
@@ -33,10 +33,10 @@ class CommandOrder(IntEnum):
 
 
 class HostChannel(Protocol):
-    """How to reach one host: a link (WebSocket), a held poll, or a push to its address."""
+    """The connection to one host: a link (WebSocket), a held poll, or a push to its address."""
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
-        """Hand over a leased job; False: the channel is gone, give the job to another host."""
+        """Send a leased job; False: the channel is closed, give the job to another host."""
         ...
 
     def cancel(self, lease: Lease, reason: str) -> None:
@@ -49,29 +49,29 @@ class HostChannel(Protocol):
 
 
 class State:
-    """What a verb keeps between its calls, declared beside that verb; each coordinator has one (`Core.state`)."""
+    """What a verb keeps between calls, declared beside that verb; one instance per coordinator (`Core.state`)."""
 
     def __init__(self, core: "Core") -> None:
-        """Begin empty, on *core*."""
+        """Start empty, on *core*."""
 
 
 StateT = TypeVar("StateT", bound=State)
 
 
 class Membership(State):
-    """Whom this coordinator works beside: nobody, until it joins others (`cluster.joined`)."""
+    """The other coordinators; none until this one joins a cluster (`cluster.joined`)."""
 
     def __init__(self, core: "Core") -> None:
         self.peers = Peers()
 
     def join(self, peers: Peers) -> None:
-        """Work beside *peers* from now on."""
+        """Work with *peers* from now on."""
         self.peers = peers
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Core:
-    """One coordinator: its rooms and channels, set at creation. A verb keeps its own state itself (`State`)."""
+    """One coordinator: its rooms and channels, fixed at construction. State of one verb lives with it (`State`)."""
 
     settings: Settings
     clock: Clock
@@ -88,18 +88,18 @@ class Core:
     preference: Preference
     """Routing strategy in force."""
     events: Events
-    """What happens is told here, and heard; and read again, by owner."""
+    """Where events are published and subscribed to; numbered ones can be read again, by owner."""
     fee_account: bytes
-    """Where this coordinator books the operator's share (`ledger.fee_account` of its slot)."""
+    """Account that this coordinator books fees to (`ledger.fee_account` of its slot)."""
     background: Background = field(default_factory=Background)
-    """Tasks that nobody awaits; a stop waits for them."""
+    """Tasks that nobody awaits; shutdown waits for them."""
     channels: dict[bytes, HostChannel] = field(default_factory=dict)
-    """Channel by host id; a host without one can't be given jobs."""
+    """Channels by host id; a host without one can't be given jobs."""
 
     _states: dict[type[State], Any] = field(default_factory=dict, init=False, repr=False)
 
     def state(self, kind: type[StateT]) -> StateT:
-        """Return this coordinator's one *kind*, made when it is first asked for; a look into a dict by class."""
+        """Return this coordinator's instance of *kind*, created on first use; costs one dict lookup."""
         try:
             return self._states[kind]  # type: ignore[no-any-return]
         except KeyError:
@@ -108,14 +108,14 @@ class Core:
 
     @property
     def peers(self) -> Peers:
-        """The other coordinators, or what stands for them where there are none."""
+        """The other coordinators; on a coordinator without a cluster, an object that knows of none."""
         return self.state(Membership).peers
 
     @property
     def node_id(self) -> bytes:
-        """This coordinator."""
+        """This coordinator's id."""
         return self.nodes.node_id
 
     def common_ms(self) -> int:
-        """Return the wall clock for deadlines: with several coordinators the database's, the same for all."""
+        """Return the wall clock used for deadlines: with several coordinators the database's, the same for all."""
         return self.clock.now_ms() + self.nodes.ahead_ms

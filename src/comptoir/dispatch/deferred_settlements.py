@@ -1,8 +1,8 @@
-"""Deferred settlements: what could not be written because the database is away is written as soon as it is back.
+"""Deferred settlements: ends that could not be written because the database is unavailable, written once it is back.
 
-A job's frames need no database, so streams flow on; only an end has to wait. It is kept here, one a job, while readers stay
-connected and the worker's channel stays open. In memory only: if the coordinator dies meanwhile the jobs are as they are
-stored, and whoever takes them up ends them.
+Frames need no database, so streams keep flowing; only a job's end has to wait. It is kept here, one per job, while
+readers and the worker's channel stay connected. In memory only: if the coordinator dies meanwhile, the jobs are as they
+are stored, and whoever resumes them ends them.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from comptoir.kit.errors import Unavailable
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.1
-"""Pause before what was refused is tried again; the database says itself when it is back."""
+"""Pause before a refused write is tried again; the database itself reports when it is back."""
 
 TOGETHER_MAX = 256
-"""Ends written side by side, so that they share commits."""
+"""Ends written concurrently, so that they share commits."""
 
 Again = Callable[[], Awaitable[object]]
 
 
 class DeferredSettlements(State):
-    """Ends that wait for the database, by job: never more than there are unfinished jobs."""
+    """Ends that wait for the database, by job; bounded by the number of unfinished jobs."""
 
     def __init__(self, core: Core) -> None:
         self._db = core.db
@@ -40,7 +40,7 @@ class DeferredSettlements(State):
         return len(self._kept)
 
     def defer(self, job_id: bytes, again: Again) -> bool:
-        """Have *again* called once the database is back, instead of what was kept for the job; False: it is stopping."""
+        """Call *again* when the database is back, replacing what was kept for the job; False: already shutting down."""
         if self._closed:
             return False
         self._kept[job_id] = again
@@ -48,16 +48,16 @@ class DeferredSettlements(State):
         return True
 
     def is_deferred(self, job_id: bytes) -> bool:
-        """Tell whether something of the job waits for the database."""
+        """Tell whether an end of the job waits for the database."""
         return job_id in self._kept
 
     def watch_database(self) -> None:
-        """Wait for the database in the background, also with nothing kept: `DatabaseReturned` is told then."""
+        """Wait for the database in the background, even if nothing is deferred, and then publish `DatabaseReturned`."""
         if self._task is None and not self._closed:
             self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def close(self) -> None:
-        """Keep nothing any more."""
+        """Drop what is deferred and accept nothing more."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
@@ -80,8 +80,8 @@ class DeferredSettlements(State):
         try:
             await again()
         except Unavailable as outage:
-            log.debug("an end has to wait for longer: %s", outage)  # It was kept anew.
-        except Exception:  # The loop's edge: one job's end must not hold up all others.
+            log.debug("an end has to wait longer: %s", outage)  # It was deferred again.
+        except Exception:  # The loop's edge: one job's end must not block all others.
             log.exception("an end that had waited for the database could not be written")
         finally:
             if self._kept.get(job_id) is again:
@@ -89,10 +89,10 @@ class DeferredSettlements(State):
 
 
 async def retry_when_db_returns(core: Core, job: LiveJob, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run *verb* on *job*; if the database is away run it again when it is back, unless the job has gone on meanwhile.
+    """Run *verb* on *job*; if the database is unavailable, run it again later unless the job has moved on meanwhile.
 
     Raises:
-        Unavailable: the database is out of reach; nothing has to be called again.
+        Unavailable: the database is unavailable; the caller need not call again.
     """
     lease = job.lease
     try:
@@ -103,7 +103,7 @@ async def retry_when_db_returns(core: Core, job: LiveJob, verb: Callable[[], Cor
             if job.lease is lease and not job.closing and not job.over:
                 await retry_when_db_returns(core, job, verb)
 
-        # An end that was decided on is kept by whoever did.
+        # An end that was already decided on is deferred by whoever decided it.
         if not job.closing:
             core.state(DeferredSettlements).defer(job.id, again)
         raise

@@ -1,4 +1,4 @@
-"""Drain: stop taking jobs, let open answers finish, leave the rest durable in line."""
+"""Drain: stop accepting jobs, let open answers finish, and leave the rest durable in the queue."""
 
 import asyncio
 import logging
@@ -14,26 +14,26 @@ class Shutdown(State):
 
     def __init__(self, core: Core) -> None:
         self.leaving = False
-        """Set once, when a stop begins: it is said to whoever asks, so that a balancer looks elsewhere."""
+        """Set once, when shutdown begins; health checks report it, so that a load balancer stops sending requests."""
         self.draining = False
         """Set once, ``drain_notice_s`` later: no new jobs are accepted."""
         self.when_empty = asyncio.Event()
-        """Set when the last lease or the last mirror ends: a drain then looks whether answers are still open."""
+        """Set when the last lease or mirror ends; a drain then checks whether answers are still open."""
 
     def announce(self) -> None:
-        """Say from now on that this coordinator is leaving; it still takes jobs."""
+        """Report from now on that this coordinator is leaving; it still accepts jobs."""
         self.leaving = True
 
     def refuse_jobs(self) -> None:
-        """Take no jobs from now on."""
+        """Accept no jobs from now on."""
         self.leaving = self.draining = True
 
 
 def check_open(core: Core) -> None:
-    """Refuse what is new while that is the only honest answer.
+    """Refuse new work while it can't be accepted.
 
     Raises:
-        Unavailable: the coordinator is draining, or its database is known to be out of reach.
+        Unavailable: this coordinator is draining, or its database is known to be unavailable.
     """
     if core.state(Shutdown).draining:
         raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
@@ -44,8 +44,8 @@ def check_open(core: Core) -> None:
 async def drain(core: Core) -> int:
     """Refuse new jobs and wait up to ``drain_s`` for open answers to end; return how many are still open.
 
-    Open are the answers that hosts here work on, and those that come from another coordinator to a client that is connected to
-    this one. What is left stays in the database as running or queued: another coordinator takes it up, or the next start.
+    An answer is open if a host here works on it, or if it comes from another coordinator to a client connected to this
+    one. What is left stays in the database as running or queued, and another coordinator or the next start resumes it.
     Idempotent.
     """
     stop = core.state(Shutdown)

@@ -1,10 +1,10 @@
-"""What dispatch refuses; each error carries its facts."""
+"""The errors of dispatch; each carries its facts as fields."""
 
 from comptoir.kit.errors import Refusal
 
 
 class DispatchRefusal(Refusal):
-    """Root of dispatch's errors."""
+    """Root of the errors of dispatch."""
 
 
 class UnknownModel(DispatchRefusal):
@@ -17,11 +17,11 @@ class UnknownModel(DispatchRefusal):
 
 
 class NoHostPossible(DispatchRefusal):
-    """Hosts offer the model, but none could ever run this job; the message says which filter turned away how many."""
+    """Hosts offer the model, but none could ever run this job; the message says how many each filter excluded."""
 
 
 class QueueFull(DispatchRefusal):
-    """Too many jobs wait already (``queue_jobs_max``); come back after *retry_after_s*."""
+    """Too many jobs wait already (``queue_jobs_max``); retry after *retry_after_s*."""
 
     def __init__(self, waiting: int) -> None:
         super().__init__(f"{waiting} jobs are already waiting; try again later")
@@ -53,7 +53,7 @@ class FramesOutOfOrder(DispatchRefusal):
 
 
 class AnswerTooLarge(DispatchRefusal):
-    """A host sent more than the job may hold."""
+    """A host sent more than a job may contain."""
 
 
 class BadSegment(DispatchRefusal):

@@ -1,4 +1,4 @@
-"""Expire: sweep leases, deadlines and silent hosts. Nothing waits for a client to come back."""
+"""Expire: sweep leases, deadlines and silent hosts. None of this depends on a client's next request."""
 
 import asyncio
 import logging
@@ -16,29 +16,29 @@ log = logging.getLogger(__name__)
 DAY_MS = 24 * 3600 * 1000
 
 WALK_AGAIN_S = 3600.0
-"""Pause after a walk over all old jobs; a day's retention is kept to the hour."""
+"""Pause after a walk over all old jobs; retention, set in days, is precise to an hour."""
 
 SWEEP_S = 0.5
-"""How often; the lease of a host that fell silent is taken away at most this late."""
+"""Sweep interval; the lease of a silent host is revoked at most this late."""
 
 LATE_S = 0.25
-"""A sweep that comes so late says that this process stood still."""
+"""A sweep this late means that the process itself was stalled."""
 
 FLUSH_EVERY = 10
-"""Sweeps between two write-behinds of the fleet's statistics."""
+"""Sweeps between two writes of the fleet's statistics (`Hosts.flush`)."""
 
 FORGET_EVERY = 20
-"""Sweeps between two looks for what is old enough to be forgotten."""
+"""Sweeps between two searches for data past its retention."""
 
 FORGET_BATCHES_MAX = 20
-"""Batches per sweep, 500 jobs, 1,000 keys or 1,000 events each: 1,000 jobs a second, without blocking the writer."""
+"""Batches per search, of 500 jobs, 1,000 keys or 1,000 events: 1,000 jobs a second without holding up the writer."""
 
 TOGETHER_MAX = 256
-"""Jobs ended side by side, so that they share commits."""
+"""Jobs ended concurrently, so that they share commits."""
 
 
 class Retention(State):
-    """How far the walk over old jobs has come."""
+    """Progress of the walk over old jobs."""
 
     def __init__(self, core: Core) -> None:
         self.after = b""
@@ -46,7 +46,7 @@ class Retention(State):
         self.again_s = 0.0
         """Monotonic time before which no new walk begins."""
         self.events_again_s = 0.0
-        """The same of the walk over old events."""
+        """The same for the walk over old events."""
 
 
 async def sweep_forever(core: Core) -> None:
@@ -59,12 +59,12 @@ async def sweep_forever(core: Core) -> None:
         late_s = core.clock.monotonic_s() - before_s - SWEEP_S
         before_s += SWEEP_S + late_s
         if late_s > LATE_S:
-            # This process stood still, and what the hosts sent meanwhile waits to be read: their silence was not theirs.
+            # This process was stalled, and what hosts sent meanwhile is still unread: don't count it as their silence.
             for job in core.jobs.live.under_lease():
                 if job.lease is not None:
                     job.lease.forgive(late_s)
         if core.db.unavailable:
-            # Nothing can be taken from anybody now; who is silent is judged when it is back.
+            # No lease can be revoked without the database; silent hosts are judged when it is back.
             continue
         try:
             await sweep(core)
@@ -74,12 +74,12 @@ async def sweep_forever(core: Core) -> None:
                 await forget(core)
         except Refusal as refusal:
             log.warning("a sweep was cut short: %s", refusal)
-        except Exception:  # The loop's edge: one failed look must not stop all later ones.
+        except Exception:  # The loop's edge: one failed sweep must not stop all later ones.
             log.exception("a sweep failed")
 
 
 async def sweep(core: Core) -> None:
-    """Check every job past its deadline, every lease and every silent host once; waiting jobs cost nothing."""
+    """Check every job past its deadline, every lease and every silent host once; jobs in the queue cost nothing."""
     for host in core.fleet.silent():
         log.info("host %s fell silent", host.id.hex())
     now_s, now_ms = core.clock.monotonic_s(), core.common_ms()
@@ -117,7 +117,7 @@ def _due(core: Core, job: LiveJob, now_s: float, now_ms: int) -> bool:
 
 
 async def _end(core: Core, job: LiveJob, now_ms: int) -> None:
-    """End what is due of one job; what fails is tried again by the next sweep, and holds up no other job."""
+    """End one job that expired or waited too long for a host; on failure the next sweep retries, others go on."""
     try:
         if now_ms >= job.deadline_ms:
             tell_host_to_stop(core, job, "the job's deadline has passed")
@@ -138,9 +138,9 @@ async def _end(core: Core, job: LiveJob, now_ms: int) -> None:
 
 
 async def forget(core: Core) -> tuple[int, int]:
-    """Delete old idempotency keys, and prompts, answers and events past ``retention_days``; return keys and jobs.
+    """Delete old idempotency keys, and prompts, answers and events past ``retention_days``; return (keys, jobs).
 
-    Bounded: the rest is for the next call. Money and receipts are kept for ever.
+    Bounded: the next call deletes the rest. Transfers and receipts are kept for ever.
     """
     settings, now_ms = core.settings, core.clock.now_ms()
     walk = core.state(Retention)

@@ -1,8 +1,9 @@
-"""Hedge: start a second host on a job whose first frame is late; the first to deliver gets it, the other stops.
+"""Hedge: start a second host on a job whose first frame is late; the first to deliver keeps the job, unpaid the other.
 
-The second host works on a lease that is in no table: until it delivers, the job is the first one's, in the database as well. When
-it does, its frames wait while two commands hand the job over (the first attempt is closed, nobody being blamed, and the second
-begins), so that no reader sees a frame of a host that does not have the job. Off by default (`Settings.hedge`).
+The second host works on a lease that is not stored: until it delivers, the first host holds the job in the database
+too. When the second delivers first, its frames wait while two commands transfer the job (the first attempt is closed
+without fault, and the second begins), so readers only see frames of the host that holds the job. Off by default
+(`Settings.hedge`).
 """
 
 import asyncio
@@ -22,7 +23,7 @@ FASTER = "another host was faster"
 
 
 def hedging(core: Core) -> None:
-    """Have second hosts started from now on, where the settings ask for it."""
+    """Start second hosts from now on, if the settings enable it."""
 
     def assigned(event: JobAssigned) -> None:
         job = core.jobs.live.get(event.job_id)
@@ -34,7 +35,7 @@ def hedging(core: Core) -> None:
 
 
 def hedge_later(core: Core, job: LiveJob, lease: Lease) -> None:
-    """Have a second host started if the first frame is later than the 95th percentile of this host's."""
+    """Schedule a second host for when the first frame is later than this host's 95th percentile."""
     if not core.settings.hedge or not job.kind.may_hedge:
         return
     host = core.fleet.find(lease.host_id)
@@ -44,11 +45,11 @@ def hedge_later(core: Core, job: LiveJob, lease: Lease) -> None:
 
 
 def begin(core: Core, job: LiveJob, lease: Lease) -> None:
-    """Start a second host beside *lease*, if that still waits for its first frame and one is free here."""
+    """Start a second host beside *lease*, if no frame has come on it yet and a host of this coordinator is free."""
     if job.lease is not lease or job.closing or job.hedge is not None or len(job.frames) > lease.first_frame:
         return
     if job.kind.resume(job) is Resume.NEVER:
-        return  # The first host may be acting in the world, late or not.
+        return  # The first host may be causing side effects, even if it is late.
     spec = spec_of(job)
     wanted = replace(spec, deny=spec.deny | {lease.host_id}, stoppable=True)
     candidate = reserve_host(core, wanted, here=True)
@@ -66,10 +67,10 @@ def begin(core: Core, job: LiveJob, lease: Lease) -> None:
 def heard(
     core: Core, host_id: bytes, message: Frames | Done | Fail, replay: Callable[[Frames | Done | Fail], None]
 ) -> None:
-    """Take what the second host says: its first frames win it the job, an end without any gives it up.
+    """Handle a message of the second host: its first frames win it the job; an end without frames drops it.
 
     Args:
-        replay: is given the messages again, in order, once the job is its own.
+        replay: called with the messages again, in order, once the second host holds the job.
     """
     hedge = core.state(Hedges).by_lease[message.lease]
     if hedge.lease.host_id != host_id:
@@ -97,7 +98,7 @@ async def _win(core: Core, hedge: Hedge, replay: Callable[[Frames | Done | Fail]
 
 
 async def _hand_over(core: Core, hedge: Hedge) -> bool:
-    """Close the first host's attempt and start the second's, durably; False: ended, moved or not written."""
+    """Close the first host's attempt and begin the second's, durably; False: the job ended or moved, or no database."""
     job, first, second = hedge.job, hedge.job.lease, hedge.lease
     if first is None or job.closing or job.hedge is not second or len(job.frames) > first.first_frame:
         return False
@@ -107,7 +108,7 @@ async def _hand_over(core: Core, hedge: Hedge) -> bool:
         return False
     if job.hedge is not second or job.closing or job.over or job.refused or job.owner_node:
         return False
-    # From here on its slot is the lease's.
+    # From here on the slot belongs to the new lease.
     job.end_hedge()
     try:
         await write_lease(core, job, second, from_id=core.node_id)

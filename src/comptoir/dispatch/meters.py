@@ -1,4 +1,4 @@
-"""Meters: what a coordinator counted since its start, and its health, for health and metrics. Nothing depends on it."""
+"""Meters: a coordinator's counters since its start and its health, for health checks and metrics only."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from comptoir.kit.errors import Unavailable
 from comptoir.kit.vitals import HealthCheck, LoopLag, RequestCounts
 
 CHECK_CAP_S = 0.5
-"""Longest wait of a health check; clients of GET /health (infernet-client) give up after one second."""
+"""Longest a health check waits; clients of GET /health (infernet-client) give up after one second."""
 
 
 REFUSED_S = 5.0
-"""How long a write refused by the disk makes a coordinator unhealthy: longer than a monitor's interval."""
+"""How long a write that the disk refused keeps a coordinator unhealthy: longer than a monitor's polling interval."""
 
 
 class Meters(State):
@@ -26,58 +26,58 @@ class Meters(State):
         self.ended: dict[str, int] = {}
         """Jobs that ended, by final state."""
         self.ended_before: dict[str, int] = {}
-        """Jobs that had ended when this process started, or that ended at other coordinators since, by final state."""
+        """Jobs that ended before this process started, or at other coordinators since, by final state."""
         self.latency_ms_sum = 0
         """Milliseconds from submit to end of completed jobs."""
         self.frames = 0
-        """Frames taken from hosts."""
+        """Frames received from hosts."""
         self.units: dict[str, int] = {}
-        """What they stand for, by the unit of their kind's output."""
+        """Units that those frames stand for, by the unit of their kind's output."""
         self.users = 0
-        """People with an account, at whatever coordinator and whenever they came."""
+        """Users in all, wherever and whenever they registered."""
         self.newcomers = 0
-        """Those of them that came in here."""
+        """Users that registered here since the start."""
         self.served: list[RequestCounts] = []
-        """Requests by endpoint; the HTTP server over this house counts."""
+        """Requests by endpoint, counted by each HTTP server on this core."""
         self.database = HealthCheck(self._ask_writer, fresh_s=core.settings.health_cache_s, cap_s=CHECK_CAP_S)
         """Whether the database takes writes, cached for ``health_cache_s``."""
         self.lag = LoopLag()
         """How late the event loop runs."""
 
     def begin(self, *, users: int) -> None:
-        """Measure the event loop from now on; there are so many people so far."""
+        """Measure the event loop from now on; *users* is the number of users so far."""
         self.users = users
         self.lag.start()
 
     def close(self) -> None:
-        """Measure and check nothing more."""
+        """Stop measuring and checking."""
         self.lag.stop()
         self.database.close()
 
     def count_frames(self, frames: int, unit: str, count: int) -> None:
-        """Count what a host sent at once, and how many of *unit* it stands for."""
+        """Count one batch of frames, which stand for *count* of *unit*."""
         self.frames += frames
         self.units[unit] = self.units.get(unit, 0) + count
 
     def count_end(self, state: str, latency_ms: int) -> None:
-        """Count one job that ended; its *latency_ms* only if it was completed."""
+        """Count one ended job; *latency_ms* counts only if it was completed."""
         self.ended[state] = self.ended.get(state, 0) + 1
         if state == JobState.COMPLETED:
             self.latency_ms_sum += latency_ms
 
     def count_newcomer(self) -> None:
-        """Count somebody who just got an account here."""
+        """Count one user who just registered here."""
         self.users += 1
         self.newcomers += 1
 
     def count_elsewhere(self, ended: Mapping[str, int], *, users: int = 0) -> None:
-        """Count jobs that ended, and *users* who came, before this start or at other coordinators."""
+        """Count jobs that ended and *users* that registered before this start or at other coordinators."""
         self.users += users
         for state, count in ended.items():
             self.ended_before[state] = self.ended_before.get(state, 0) + count
 
     async def _ask_writer(self) -> None:
-        """Write something small; a full disk may still accept that in existing pages, but not what it just refused."""
+        """Write something small. A full disk may still accept that, so a recently refused write counts as well."""
         await self._nodes.beat()
         if self._db.refused_within_s < REFUSED_S:
             raise Unavailable("the database refused a write a moment ago")

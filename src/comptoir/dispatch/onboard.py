@@ -1,4 +1,4 @@
-"""Onboard: people and hosts come in. Each arrives whole: record, key, account and credit in one command."""
+"""Onboard: register users and hosts, each with record, key, account and credit in one command."""
 
 import msgspec
 
@@ -16,7 +16,7 @@ from comptoir.receipts import HolderKind, Receipts
 
 
 class NewBuyer(msgspec.Struct, frozen=True):
-    """A user who just came in."""
+    """A user who just registered."""
 
     user: User
     key: str
@@ -25,7 +25,7 @@ class NewBuyer(msgspec.Struct, frozen=True):
 
 
 class NewcomerHost(msgspec.Struct, frozen=True):
-    """A host that just came in."""
+    """A host that just registered."""
 
     host_id: bytes
     key: str
@@ -46,8 +46,8 @@ async def add_user(
     """Create a user with a key, an account and the sign-up credit, in one command.
 
     Args:
-        credit_uusd: what the operator gives; None is the setting ``signup_credits_uusd``, operators get nothing.
-        user_id, key_secret: chosen before, when an Idempotency-Key names them.
+        credit_uusd: sign-up credit; None: the setting ``signup_credits_uusd``. Operators get none.
+        user_id, key_secret: given if an Idempotency-Key determines them.
 
     Raises:
         InvalidField: username, email or password is out of bounds.
@@ -93,12 +93,12 @@ async def add_host(
     """Register a host with a key, an account and its signing key, in one command; waiting jobs may go there at once.
 
     Args:
-        host_id, key_secret: chosen before, when an Idempotency-Key names them.
+        host_id, key_secret: given if an Idempotency-Key determines them.
 
     Raises:
-        InvalidField: a field is out of bounds, or the endpoint URL points inside.
-        NotAllowed: open registration is off and nobody's key came with the request, or there are ``hosts_max`` hosts.
-        KeyTaken: its signing key is another host's.
+        InvalidField: a field is out of bounds, or the endpoint URL points to a private network.
+        NotAllowed: open registration is off and the request has no user's key, or there are ``hosts_max`` hosts.
+        KeyTaken: its signing key belongs to another host.
     """
     if new.owner_id is None and not core.settings.allow_open_host_registration:
         raise NotAllowed("this trading post registers hosts of known users only: send a user's key")
@@ -118,21 +118,21 @@ async def add_host(
 
     await core.db.run(command)
     core.hosts.admit(row)
-    # Whoever reaches it by itself (`transports.push`) has a channel to it when this returns.
+    # If its transport needs no connection from the host (`transports.push`), it has a channel when this returns.
     core.events.publish(HostRegistered(row.id, now))
     assign_waiting(core, row.id)
     return NewcomerHost(row.id, key.secret)
 
 
 async def host_of(core: Core, principal: Principal, host_id: bytes | None) -> Host:
-    """Return the host that *principal* speaks for; *host_id*, when it is named in the request, has to be the same.
+    """Return the host that *principal* authenticates; *host_id*, if the request names one, has to be the same.
 
-    One that registered at another coordinator is taken into the fleet here, and its address is called from here too.
+    A host that registered at another coordinator is added to the fleet here, and gets a push channel from here too.
 
     Raises:
-        NotAllowed: the key is another host's.
-        UnknownHost: it has been retired.
-        Unavailable: it is unknown here and the database is out of reach.
+        NotAllowed: the key belongs to another host.
+        UnknownHost: the host has been retired.
+        Unavailable: the host is unknown here and the database is unavailable.
     """
     if host_id is not None and host_id != principal.id:
         raise NotAllowed("this key belongs to another host")

@@ -1,4 +1,4 @@
-"""Peers: the other coordinators of this trading post, as the verbs see them; and what they see where there are none."""
+"""Peers: the other coordinators of this trading post, as the verbs see them; the base class is for having none."""
 
 import logging
 from collections.abc import Sequence
@@ -13,31 +13,31 @@ log = logging.getLogger(__name__)
 
 
 class ClusterStatus(NamedTuple):
-    """How it stands with the other coordinators, for metrics."""
+    """State of the cluster as seen from here, for metrics."""
 
     others: int
-    """That are alive."""
+    """Other coordinators that are alive."""
     bus_up: bool
     gaps: int
-    """Times that messages of one of them were found lost."""
+    """Times that a gap was found in another coordinator's messages."""
     mirrors: int
-    """Jobs of others that are read here."""
+    """Jobs of other coordinators that are read here."""
     taken_over: int
     """Jobs taken over from others since the start."""
 
 
 class Peers:
-    """The other coordinators. This class is a coordinator alone; `comptoir.cluster` overrides every method."""
+    """The other coordinators. This base class knows of none; `comptoir.cluster` overrides every method."""
 
     def offer(self, job: LiveJob, candidate: Candidate) -> bool:
-        """Offer a waiting job of ours to the coordinator that *candidate* is linked to; declined, it waits in line.
+        """Offer a waiting job of ours to the coordinator that *candidate* is linked to; declined, it is enqueued here.
 
-        False: that one can't be asked now, or nobody is there; the job is in no line.
+        False: that coordinator can't be asked now, or there is none; the job is not enqueued.
         """
         return False
 
     def moved(self, job: LiveJob) -> None:
-        """Another coordinator owns *job* now: what is here of it becomes a mirror, and its readers go on."""
+        """Another coordinator owns *job* now: the object here becomes a mirror, and its readers continue."""
         log.error("job %s was taken over by a coordinator that this one does not know of", job.id.hex())
 
     def stop(self, job: LiveJob, reason: str) -> None:
@@ -45,26 +45,26 @@ class Peers:
         log.error("job %s is owned by a coordinator that this one does not know of: %s", job.id.hex(), reason)
 
     async def mirror(self, job: LiveJob) -> LiveJob:
-        """Return what follows the unfinished job *job* (as read from the database) at its owner, from frame 0 on.
+        """Return a mirror that follows the unfinished *job* (as read from the database) at its owner, from frame 0 on.
 
         Raises:
-            Unavailable: nobody owns it right now; try again.
+            Unavailable: no live coordinator owns it right now; try again.
         """
         raise Unavailable("the job is being resumed; try again")
 
     async def owner_of(self, job_id: bytes) -> bytes | None:
-        """Return the other coordinator that owns an unfinished job; None: it is over, unknown, or ours."""
+        """Return the id of the other coordinator that owns an unfinished job; None: it is over, unknown, or ours."""
         return None
 
     async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
-        """A host came here: learn of it what others wrote, and take over the jobs that it brings leases on.
+        """A host connected here: load what others wrote about it, and take over the jobs that it holds *leases* on.
 
         Raises:
-            Unavailable: the database is away, and whose its leases are can't be known; it must come again, with its frames.
+            Unavailable: the database is unavailable, so the leases' owners can't be known; the host must reconnect.
         """
 
     def waits_for_older(self, host: Host) -> bool:
-        """Tell whether a job elsewhere waits longer for *host* than any here; it was asked for, and comes or not."""
+        """Tell whether a job elsewhere has waited longer for *host* than any here; it is requested but may not come."""
         return False
 
     def is_alive(self, node_id: bytes) -> bool:
@@ -72,12 +72,12 @@ class Peers:
         return False
 
     async def ensure_known(self, node_id: bytes) -> None:
-        """Have `is_alive` know of a coordinator that may have just begun.
+        """Make sure `is_alive` knows of a coordinator that may have just started.
 
         Raises:
-            Unavailable: it is not known here, and the database is away.
+            Unavailable: the coordinator is unknown here, and the database is unavailable.
         """
 
     def cluster_status(self) -> ClusterStatus | None:
-        """Tell how it stands with the others; None where there are none."""
+        """Return the state of the cluster; None for a single coordinator."""
         return None

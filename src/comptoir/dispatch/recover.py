@@ -1,4 +1,4 @@
-"""Recover: take up after a restart what the database says is unfinished. No accepted job is lost, no hold forgotten."""
+"""Recover: resume unfinished jobs from the database after a restart. No accepted job is lost, no hold forgotten."""
 
 import logging
 from collections.abc import Iterable
@@ -15,10 +15,11 @@ log = logging.getLogger(__name__)
 
 
 async def recover(core: Core) -> int:
-    """Resume every unfinished job; return how many. Call once, before serving, where no other coordinator runs.
+    """Resume every unfinished job; return how many there were. For a single coordinator: call once, before serving.
 
-    A job whose buyer waited on the line is ended (its connection died with the old process) and its hold released. A detached job
-    waits in line again; if a worker holds its lease, it may come back and re-send its frames until the lease runs out.
+    An attached job is ended and its hold released, because its client's connection died with the old process. A
+    detached job is queued again; if a worker holds its lease, it may reconnect and resend its frames until the lease
+    expires.
     """
     taken = 0
     owners = list(await core.jobs.owners())
@@ -27,16 +28,16 @@ async def recover(core: Core) -> int:
         for row in rows:
             await resume_job(core, row)
     if taken:
-        log.info("took up %d unfinished jobs", taken)
+        log.info("resumed %d unfinished jobs", taken)
     return taken
 
 
 async def resume_job(core: Core, row: JobRow, *, known: LiveJob | None = None, tried: Iterable[bytes] = ()) -> LiveJob:
-    """Go on with a job that this coordinator has just become the owner of.
+    """Resume a job that this coordinator has just become the owner of.
 
     Args:
-        known: what readers here hold of it; its frames were shown and stay.
-        tried: hosts that failed it, as far as known.
+        known: the job object that readers here hold; its frames were shown, so they are kept.
+        tried: hosts that failed on it, as far as known.
     """
     if not row.detached and row.home_id is not None:
         await core.peers.ensure_known(row.home_id)
@@ -60,13 +61,13 @@ async def resume_job(core: Core, row: JobRow, *, known: LiveJob | None = None, t
     elif job.lease is None:
         assign_or_enqueue(core, job, spec_of(job))
     elif not _keeps_frames(core, job.lease):
-        # Its frames are gone with the coordinator that had them: start over on whoever is free.
+        # Its frames died with the coordinator that had them: start over on any free host.
         await revoke_lease(core, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)
     return job
 
 
 async def _end_unsold(core: Core, job: LiveJob) -> None:
-    """End a job of a kind that is no longer sold: nobody here could count or check it, or know if it may run again."""
+    """End a job of a kind no longer sold: its work can't be counted or checked, nor is it known if it may rerun."""
     tell_host_to_stop(core, job, "its kind is no longer sold here")
     ending = Ending(
         JobState.FAILED,
@@ -91,9 +92,9 @@ def _signs(core: Core, host_id: bytes) -> bool:
 
 
 async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
-    """Return the job as stored, its closed segments with their frames, and under lease if a host has one.
+    """Return the job as stored, with the frames of its closed segments, and under lease if a host holds one.
 
-    It is *known* if what that holds is how the answer goes; if not, the readers of *known* have to be told by whoever gave it.
+    Returns *known* itself if its frames are the beginning of the answer; if not, the caller has to end its readers.
     """
     now_s = core.clock.monotonic_s()
     job = core.jobs.revived(row, now_s=now_s)

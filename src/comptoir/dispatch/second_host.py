@@ -1,4 +1,4 @@
-"""Second hosts: which lease has a second host in parallel (`dispatch.hedge` starts them), and how one is stopped."""
+"""Second hosts: which lease has a second host working beside it, and how to stop one. `dispatch.hedge` starts them."""
 
 import logging
 from dataclasses import dataclass, field
@@ -13,26 +13,26 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Hedge:
-    """A second host at work on a job that waits for its first frame (`dispatch.hedge`)."""
+    """A second host working on a job that waits for its first frame (`dispatch.hedge`)."""
 
     job: LiveJob
     lease: Lease
     winning: bool = False
-    """It has delivered, and the job is being handed over to it."""
+    """It has delivered, and the job is being transferred to it."""
     waiting: list[Any] = field(default_factory=list)
-    """What it said meanwhile."""
+    """Its messages since then, in order."""
 
 
 class Hedges(State):
-    """All second hosts at work."""
+    """All second hosts that are working."""
 
     def __init__(self, core: Core) -> None:
         self.by_lease: dict[bytes, Hedge] = {}
-        """By the lease they work on."""
+        """By the id of the lease they work on."""
 
 
 def drop_hedge(core: Core, job: LiveJob, reason: str) -> None:
-    """Stop the second host of *job*, if it has one: it is not paid, and nobody is blamed."""
+    """Stop the second host of *job*, if it has one: it is unpaid, and not at fault."""
     lease = job.end_hedge()
     if lease is None:
         return

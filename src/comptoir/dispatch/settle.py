@@ -1,7 +1,7 @@
 """Settle: end a job exactly once. One command closes the attempt, posts the transfers, writes answer and receipt.
 
-What is paid: the units that were delivered, each host's at its own price, never more than the hold; the rest of the hold goes
-back in the same command (`dispatch.bill`). A job that ends with nothing delivered releases its hold.
+Paid are the units that were delivered, each host's at its own price, never more than the hold (`dispatch.bill`). The
+rest of the hold is released in the same command; a job that delivered nothing releases all of it.
 """
 
 import logging
@@ -54,10 +54,10 @@ class Ending(msgspec.Struct, frozen=True):
     attempt_state: AttemptState = AttemptState.DONE
     fault: Fault = Fault.NONE
     code: str = ""
-    """Machine-readable error code; empty when it went well."""
+    """Machine-readable error code; empty on success."""
     message: str = ""
     status: int = 0
-    """HTTP status of the engine's error, passed on where the dialect can."""
+    """HTTP status of the engine's error, passed on if the dialect can."""
     body: bytes = b""
     """The engine's own JSON error."""
     retry_after_s: float = 0.0
@@ -66,13 +66,13 @@ class Ending(msgspec.Struct, frozen=True):
     signature: bytes = b""
     """The host's signature over its segment; verified in the command that settles."""
     unpaid: bool = False
-    """The host gets nothing for what it delivered: it can't or won't vouch for it."""
+    """The host earns nothing for what it delivered, because it can't or won't vouch for it."""
     free: bool = False
-    """The buyer pays nothing, whoever delivered whatever."""
+    """The buyer pays nothing, whatever was delivered."""
 
 
 class _SettleItem(msgspec.Struct, frozen=True):
-    """One job's end as the batch verb gets it."""
+    """One job's end: an item of the batch verb."""
 
     finish: FinishRow
     pays: tuple[tuple[bytes, int, str], ...]
@@ -80,7 +80,7 @@ class _SettleItem(msgspec.Struct, frozen=True):
     receipts: Receipts
     owner_id: bytes
     signed: bytes = b""
-    """What the host has to have signed, pre-authentication encoded; empty when it does not sign."""
+    """The bytes that the host must have signed, pre-authentication encoded; empty for a host that does not sign."""
     public_key: bytes = b""
 
 
@@ -88,9 +88,9 @@ class SettleResult(msgspec.Struct, frozen=True):
     """What was written."""
 
     balances_uusd: dict[bytes, int] = {}
-    """Of the hosts that were paid."""
+    """Balances of the hosts that were paid."""
     buyer_free_uusd: int = -1
-    """Credit the buyer has left; below 0 when nothing was written."""
+    """The buyer's free credit afterwards; -1 when nothing was written."""
     receipt: Receipt | None = None
     ended: JobEnded | None = None
 
@@ -98,15 +98,17 @@ class SettleResult(msgspec.Struct, frozen=True):
 async def finish(
     core: Core, job: LiveJob, ending: Ending, *, dishonest: Callable[[BadSegment], Awaitable[None]] | None = None
 ) -> None:
-    """End *job*: durable when this returns, readers woken, host told, slot free. A second call does nothing.
+    """End *job*: when this returns the end is durable, readers are woken, the host is told and its slot is free.
+
+    Idempotent: a second call does nothing.
 
     Args:
-        dishonest: what to do about a bad signature that is found when nobody waits for this call any more.
+        dishonest: called on a bad signature that is found when the end was deferred and nobody awaits this call.
 
     Raises:
-        BadSegment: the host's signature is not its own over what it delivered; the job stays as it was.
-        Unavailable: the database is out of reach. The end is kept (`dispatch.deferred_settlements`) and written when it is back;
-            until then the slot is free and readers wait. Only while the coordinator stops does the job stay as it was.
+        BadSegment: the host's signature over what it delivered does not verify; the job stays as it was.
+        Unavailable: the database is unavailable. The end is deferred (`dispatch.deferred_settlements`); until it is
+            written the slot is free and readers wait. During shutdown it is not deferred, and the job stays as it was.
     """
     if job.closing:
         return
@@ -116,7 +118,7 @@ async def finish(
         drop_hedge(core, job, "the job is over")
     lease, taken = job.lease, core.jobs.live.close_lease(job)
     if lease is not None:
-        # The slot is free as soon as the host has stopped, not when the books are written.
+        # The slot is free as soon as the host has stopped, not only when the end is written.
         core.fleet.release(lease.host_id)
     _drop_half_a_stage(job, ending)
     item = _item(core, job, lease, ending)
@@ -124,9 +126,9 @@ async def finish(
 
 
 def _drop_half_a_stage(job: LiveJob, ending: Ending) -> None:
-    """Drop what a host sent of a stage that counts whole or not at all, unless the buyer cancelled behind a whole one.
+    """Drop a partial stage if a stage counts whole or not at all, unless the buyer cancelled when it was complete.
 
-    Nobody has looked at it: it may be no output, or count as more than it is.
+    Partial output has not been checked: it may be no valid output, or be counted too high.
     """
     kind = job.kind
     if ending.state is JobState.COMPLETED or kind.resume(job) is not Resume.FROM_STAGE:
@@ -164,11 +166,11 @@ async def _write(
         if job.refused:
             return
         if isinstance(error, NotYourLease) and lease is None and job.lease is not None:
-            # An attempt was just being closed, and was not after all (`dispatch.assign.requeue`): it is ended with the job.
+            # An attempt was being closed and was not after all (`dispatch.assign.requeue`): it ends with the job.
             closing.undo()
             await finish(core, job, ending, dishonest=dishonest)
             return
-        # Also while the end is kept: a worker that comes back with the lease must not be told that nobody knows it.
+        # Also while the end is deferred: a worker that reconnects with the lease must not be told that it is unknown.
         taken.undo()
         again = partial(_write_later, core, job, lease, ending, item=item, undo=undo, dishonest=dishonest)
         if isinstance(error, Unavailable) and core.state(DeferredSettlements).defer(job.id, again):
@@ -254,12 +256,12 @@ def _tell_host(
 
 
 def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: SettleResult) -> None:
-    """Tell a host that lost its lease, and heard so then, what its part earned it all the same."""
+    """Tell a host whose lease was revoked, and which was told so then, what its part of the job earned."""
     lease = next(segment.lease for segment in job.segments if segment.lease.id == attempt_id)
     channel = core.channels.get(lease.host_id)
     if channel is not None and earned_uusd:
         balance_uusd = settled.balances_uusd.get(lease.host_id, 0)
-        # What is closed of a job with stages was a whole one, though its host may have been lost before it could say so.
+        # A closed segment of a staged job is a whole stage, even if its host was lost before it could report the end.
         state = AttemptState.DONE if job.kind.staged else AttemptState.LOST
         channel.settled(job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd)
 
@@ -269,7 +271,7 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
     parts = _parts(job, lease, ending)
     last = parts[-1] if lease is not None and parts and parts[-1].lease is lease else None
     usage = ending.usage
-    # Counted as the host signed it; charged at most up to what the hold covers of each.
+    # Counted as the host signed it; charged at most for what the hold covers.
     taken_in = usage.prompt_tokens if last is not None else 0
     bill = [NOTHING] * len(parts)
     if not (ending.free or _is_free(core, ending)):
@@ -289,7 +291,7 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
         finish_reason=ending.finish_reason, fault=ending.fault, error_code=ending.code,
         error_message=_message(job, ending), running_hash=last.running_hash if last is not None else b"",
         signature=ending.signature, frames=job.encode_frames(), node_id=core.node_id,
-        # An engine that went on from another host's frames tells the details of its own part only.
+        # An engine that continued another host's frames reports details of its own part only.
         usage=b"" if job.segments else usage.details,
         count=last.count if last is not None else 0, attempt_input_count=taken_in or None,
         earlier=tuple([(segment.lease.id, share.earned_uusd) for segment, share in zip(job.segments, bill, strict=False)]),
@@ -314,20 +316,20 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
 
 
 def _message(job: LiveJob, ending: Ending) -> str:
-    """Return what is stored of an ending's message; NUL, which PostgreSQL refuses, is replaced."""
+    """Return the ending's message as stored; NUL, which PostgreSQL refuses, becomes the replacement character."""
     return ending.message[: job.kind.message_chars_max].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _is_free(core: Core, ending: Ending) -> bool:
-    """Tell whether the buyer pays nothing for an answer that broke off through nobody's wish."""
+    """Tell whether the buyer pays nothing because the answer broke off without anybody cancelling it."""
     broken = ending.state in (JobState.FAILED, JobState.EXPIRED) and ending.fault != Fault.BUYER
     return broken and not core.settings.charge_for_broken_answers
 
 
 def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredPart]:
-    """Return what each host delivered, in frame order; that of *lease* last, if it delivered or completed the job."""
+    """Return what each host delivered, in frame order; last the part of *lease*, if it has frames or ended the job."""
     half = _is_half(job, ending)
-    # What is closed of a job with stages was a whole one.
+    # A closed segment of a staged job is a whole stage.
     broken = half and not job.stages
     parts = [
         DeliveredPart(
@@ -348,12 +350,12 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredP
 
 
 def _is_half(job: LiveJob, ending: Ending) -> bool:
-    """Tell whether what came last of *job* broke off by itself and counts whole or not at all: nobody pays it."""
+    """Tell whether the last part of *job* is incomplete and counts whole or not at all, so that it is not billed."""
     return not job.kind.pays_half and ending.state not in (JobState.COMPLETED, JobState.CANCELLED)
 
 
 def _pays(core: Core, parts: list[DeliveredPart], bill: list[HostShare]) -> tuple[tuple[bytes, int, str], ...]:
-    """Return what is transferred: to each host, and the fees of all of them together to the operator."""
+    """Return the transfers: one to each host, and one with all their fees to the operator."""
     pays = [(part.lease.host_id, share.earned_uusd, "pay") for part, share in zip(parts, bill, strict=True)]
     return (*pays, (core.fee_account, sum([share.fee_uusd for share in bill]), "fee")) if pays else ()
 
@@ -396,9 +398,9 @@ def _facts(
 
 
 def _signed(core: Core, job: LiveJob, closed: ClosedSegment, facts: SegmentFacts) -> SegmentFacts:
-    """Return *facts* of a stage with what its host signed when it was done.
+    """Return *facts* of a stage with the signature that its host gave when the stage was done.
 
-    A host that has gone for good since has no key here any more: its running hash stands for its signature.
+    If the host has been retired since, its key is no longer here, and the running hash stands for its signature.
     """
     host = core.fleet.find(closed.lease.host_id)
     if host is None or host.row.public_key is None:
@@ -433,7 +435,7 @@ def _fingerprint(core: Core, lease: Lease | None) -> str:
 
 
 def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> Segment:
-    """Return the statement that the host of *lease* has to have signed for what it delivered."""
+    """Return the statement that the host of *lease* must have signed for what it delivered."""
     return Segment(
         job=public("job", job.id),
         attempt=public("att", lease.id),
@@ -464,7 +466,7 @@ def _accounts(item: _SettleItem) -> set[bytes]:
 
 @locking(_settle_locks)
 def settle_verb(tx: Tx, items: list[_SettleItem]) -> list[SettleResult | Exception]:
-    """Close jobs by compare-and-set on their lease: load, decide each, apply all."""
+    """End jobs by compare-and-set on their lease: load, decide on each, apply all."""
     book = Book.load(tx, set().union(*map(_accounts, items)), [item.finish.job_id for item in items])
     states = load_states(tx, [item.finish.job_id for item in items])
     outcomes: list[SettleResult | Exception] = []
@@ -475,7 +477,7 @@ def settle_verb(tx: Tx, items: list[_SettleItem]) -> list[SettleResult | Excepti
         row = item.finish
         stored = states.get(row.job_id)
         if stored is not None and stored.node_id != row.node_id:
-            # Also of a job that is over: how it ended is another coordinator's to say, whatever is to be written here.
+            # Also if the job is over: its owner, another coordinator, says how it ended.
             outcomes.append(JobMoved())
             continue
         if stored is None or stored.state not in (JobState.QUEUED, JobState.RUNNING):
@@ -509,8 +511,8 @@ def settle_verb(tx: Tx, items: list[_SettleItem]) -> list[SettleResult | Excepti
 
 
 def _with_transfers(item: _SettleItem, transfers: tuple[bytes, ...]) -> ReceiptFacts:
-    """Return the facts with the posted transfers; zero amounts were not posted. The item stays as it is: the command
-    may run again after a deadlock, or alone because a neighbour in its batch failed."""
+    """Return the facts with the posted transfers; zero amounts were not posted. The item is not changed: the command
+    may run again after a deadlock, or alone because another item of its batch failed."""
     posted = [pay for pay in item.pays if pay[1]]
     copied = []
     for transfer, (account, amount, kind) in zip(transfers, posted, strict=True):

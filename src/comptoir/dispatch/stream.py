@@ -1,4 +1,4 @@
-"""Stream: take what a host sends on a lease, in order, into the job's frames; and end the attempt when it says so."""
+"""Stream: append a host's frames to the job, in order, and end the attempt when the host reports its end."""
 
 import logging
 
@@ -15,23 +15,23 @@ from comptoir.link import Frame, Usage
 log = logging.getLogger(__name__)
 
 CANNOT_CONTINUE = "cannot_continue"
-"""Code of an engine that can't go on from another host's frames, and said so before its first own."""
+"""Code of an engine that can't continue another host's frames, reported before its own first frame."""
 
 RETRY_AFTER_MAX_S = 3600.0
 """Longest time that a host can have its buyer told to wait; beyond a float's reach it was an internal error."""
 
 STOPPED = "cancelled"
-"""Finish reason of a worker that stopped because we told it to: how far it came, not that it is done."""
+"""Finish reason of a worker that stopped because we told it to: its answer is not complete."""
 
 FAULTS = {"buyer": Fault.BUYER, "host": Fault.HOST, "capacity": Fault.CAPACITY, "coordinator": Fault.COORDINATOR}
-"""Attribution as workers spell it; anything else is the host's."""
+"""Fault as workers report it; anything else counts as the host's."""
 
 
 def leased_job(core: Core, host_id: bytes, lease: bytes) -> LiveJob:
     """Return the job that *host_id* holds *lease* on.
 
     Raises:
-        NotYourLease: it never had it, or lost it.
+        NotYourLease: the host never had it, or it was revoked.
     """
     job = core.jobs.live.by_lease(lease)
     if job is None or job.lease is None or job.lease.host_id != host_id:
@@ -40,19 +40,19 @@ def leased_job(core: Core, host_id: bytes, lease: bytes) -> LiveJob:
 
 
 def fault_of_size(job: LiveJob) -> Fault:
-    """Return whose fault an answer is that is larger than its job may hold."""
-    # The outputs of stages before count too, which this host has not made; no other host could help it.
+    """Return whose fault it is that an answer is larger than a job may contain."""
+    # Outputs of earlier stages count too, which this host did not produce; another host would fail as well.
     return Fault.BUYER if job.kind.stage(job) else Fault.HOST
 
 
 def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
-    """Append frames ``seq, seq+1, …`` to the job; return the number of the next frame wanted.
+    """Append frames ``seq, seq+1, …`` to the job; return the number of the next frame expected.
 
-    Idempotent: frames already held are skipped.
+    Idempotent: frames that the job already has are skipped.
 
     Raises:
-        FramesOutOfOrder: *seq* leaves a gap; nothing is taken.
-        AnswerTooLarge: more text or units than the job may have; nothing is taken, the attempt should be failed.
+        FramesOutOfOrder: *seq* leaves a gap; nothing is appended.
+        AnswerTooLarge: more text or units than the job may have; nothing is appended, the attempt should be failed.
     """
     lease = job.lease
     assert lease is not None, "frames come through a lease"
@@ -94,15 +94,15 @@ def clamped(value: float, most: float) -> float:
 async def complete(
     core: Core, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes = b"", running_hash: bytes = b""
 ) -> None:
-    """End *job* as answered in full, or its stage.
+    """End *job* as answered in full, or its current stage.
 
     *signature* and *running_hash* come from hosts that sign; they are checked first.
 
-    A worker that only stopped (`STOPPED`) ends its attempt and not the job, which goes on elsewhere.
+    A worker that only stopped (`STOPPED`) ends its attempt but not the job, which another host continues.
 
     Raises:
-        BadSegment: they don't match; the attempt is ended as the host's fault.
-        Unavailable: the database is out of reach; the end is written when it is back.
+        BadSegment: signature or hash do not match; the attempt ends as the host's fault.
+        Unavailable: the database is unavailable; the end is written when it is back.
     """
     lease = job.lease
     assert lease is not None, "an end comes through a lease"
@@ -116,7 +116,7 @@ async def complete(
         if lease.signs and not signature:
             raise BadSegment("the host has a key and did not sign")
         if finish_reason == STOPPED:
-            # Whoever told it to stop had died, or could not write why: the answer is no answer, and the host not to blame.
+            # The coordinator that told it to stop died, or could not write why: incomplete, but not the host's fault.
             await revoke_lease(core, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
             return
         if wrong := job.wrong_output(finish_reason=finish_reason, usage=usage):
@@ -145,12 +145,12 @@ async def fail(
 ) -> None:
     """End the attempt as failed.
 
-    If the buyer is not to blame the job goes on at another host, after what was delivered. *unpaid* keeps what this host
-    delivered from being paid. What a host says in numbers is cut to what can be passed on.
+    Unless the buyer is at fault, another host continues the job after what was delivered. With *unpaid*, this host
+    earns nothing for what it delivered. The host's numbers are clamped to what can be passed on.
 
     Args:
-        status: of HTTP; any other number is none.
-        retry_after_s: at most `RETRY_AFTER_MAX_S`; what is no time is 0.
+        status: HTTP status; any other number counts as none.
+        retry_after_s: clamped to `RETRY_AFTER_MAX_S`; anything that is not a duration counts as 0.
 
     Raises:
         Unavailable: the database is out of reach; call again.
@@ -160,13 +160,13 @@ async def fail(
     lease = job.lease
     assert lease is not None, "a failure comes through a lease"
     if code == CANNOT_CONTINUE and 0 < lease.first_frame == len(job.frames):
-        # It says so at once, which is all that can be asked of it: the job goes on elsewhere, and nobody is blamed.
+        # It reported this before its first frame, so it is not at fault; the job moves to another host.
         job.note_unable(lease.host_id)
         over = nobody_left(job, message, fault=Fault.CAPACITY, state=AttemptState.FAILED)
         await revoke_lease(core, job, lease, message, fault=Fault.NONE, ending=over)
         return
     if fault == Fault.COORDINATOR and lease.revived and len(job.frames) == lease.first_frame:
-        # The frames it had delivered died with the process before this one: it starts over, on this host or another.
+        # The frames it had delivered died with the previous process: the job starts over, on this host or another.
         await revoke_lease(core, job, lease, message, fault=fault)
         return
     message = job.kind.failure(message, body)

@@ -1,8 +1,8 @@
-"""Submit: accept a job, set credit aside for it, and give it to a free host in the same command if there is one.
+"""Submit: accept a job, reserve credit for it, and lease it to a free host in the same command if there is one.
 
-The hold covers every unit that may be counted, of what goes in and of what comes out, at the price of the host that routing
-picked (or would pick, if it were free): that price is the cap for the life of the job. Of several stages each has a cap of its
-own, and the hold covers them all.
+The hold covers every unit of input and output that may be counted, at the price of the host that routing chose (or of
+the median host, if none is free): that price is the cap for the life of the job. Each of several stages has its own
+cap, and the hold covers them all.
 """
 
 from collections.abc import Sequence
@@ -50,34 +50,34 @@ from comptoir.routing import Candidate, Needs, Spec, encode_needs
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What a dialect asks dispatch to buy."""
+    """What a dialect asks dispatch to buy for a buyer."""
 
     owner_id: bytes
     dialect: str
     kind: str
     """Name of a kind that is sold here (`comptoir.kinds`)."""
     model: str
-    """Of several stages: the first."""
+    """The model; for several stages, that of the first."""
     body: bytes
-    """As it goes over the link; what is in it, the kind says."""
+    """Request body as it is sent over the link; its format is defined by the kind."""
     output_max: int
-    """Most units of the kind's output, over all answers and stages; 0: the output is not paid."""
+    """Most units of output, over all answers and stages; 0: the output is not paid for."""
     detached: bool
-    """Whether the job goes on when nobody is connected."""
+    """Whether the job continues when no client is connected."""
     job_id: bytes | None = None
-    """Chosen before, when an Idempotency-Key names it."""
+    """Given if an Idempotency-Key determines it."""
     answers: int = 1
-    """Texts asked for, each with the whole context for itself."""
+    """Number of texts requested, each with the whole context for itself."""
     input_bytes: int = 0
-    """Bytes of *body* that count as text, where images or sound make its size a wrong measure; 0: all of it."""
+    """Bytes of *body* that count as text, when images or sound make its size a wrong measure; 0: all of it."""
     stages: tuple[str, ...] = ()
-    """What is run one after the other, in order; empty: *model* alone."""
+    """What runs one after the other, in order; empty: *model* alone."""
     proof: bool = False
-    """The last of them has to prove its result."""
+    """Whether the last stage has to prove its result."""
     caller: str = ""
-    """Address that asks, where hosts may let in only some; kept with the job."""
+    """The caller's IP address, for kinds whose hosts have access rules; stored with the job."""
     needs: Needs | None = None
-    """What it asks of a host and its machine, of that of every stage alike; kept with the job."""
+    """Requirements on the host and its machine, the same for every stage; stored with the job."""
 
 
 @dataclass(slots=True)
@@ -85,20 +85,20 @@ class _SubmitItem:
     job: NewJob
     start: Start | None
     named: bool
-    """Whether the job's id was chosen by an Idempotency-Key, so that another request may bring it too."""
+    """Whether an Idempotency-Key determined the job's id, so that another request may have the same."""
 
 
 async def submit(core: Core, order: Order) -> LiveJob:
-    """Accept *order*; the returned job is durable, and either leased to a host or waiting in line.
+    """Accept *order*; the returned job is durable, and either leased to a host or queued.
 
     Raises, in the order they are checked (nothing is written by any of them):
-        Unavailable: the coordinator is draining, or its database is out of reach.
+        Unavailable: this coordinator is draining, or its database is unavailable.
         PromptTooLong: the body is larger than ``prompt_bytes_max``.
         TooManyJobs: the buyer has too many unfinished jobs.
         UnknownKind: the kind is not sold here.
         UnknownModel: no host offers the model.
         NoHostPossible: none of the hosts that offer it could ever run this job.
-        QueueFull: it would have to wait and the line is full.
+        QueueFull: it would have to wait and the queue is full.
         JobExists: another request with the same Idempotency-Key was faster.
         InsufficientCredit: the buyer's free credit does not cover the hold.
     """
@@ -134,15 +134,15 @@ async def submit(core: Core, order: Order) -> LiveJob:
         elif candidate is not None and candidate.remote:
             core.background.spawn(start(core, job, candidate))
         else:
-            # Also where its host came here meanwhile: the slots were counted anew, and none is reserved any more.
+            # Also if its host connected here meanwhile: its slots were recounted, which dropped the reservation.
             assign_or_enqueue(core, job, spec_of(job))
     return job
 
 
 def _reserve(core: Core, order: Order) -> tuple[LiveJob, Candidate | None]:
-    """Return the job, and the free host that was reserved for it, or for its first stage.
+    """Return the job, and the free host that was reserved for it or for its first stage.
 
-    A later stage that no host could run for this caller is refused now, not when those before it have been paid.
+    A later stage that no host could run for this caller is refused now, not after earlier stages were paid for.
     """
     kind = core.jobs.kinds.get(order.kind)
     ask = Ask(order.model, order.body, order.output_max, order.input_bytes, order.answers, order.stages, order.proof)
@@ -157,7 +157,7 @@ def _reserve(core: Core, order: Order) -> tuple[LiveJob, Candidate | None]:
 
 
 def _prices(core: Core, spec: Spec, candidate: Candidate | None) -> tuple[int, int]:
-    """Return the prices (in, out) that are agreed on: those of the reserved host, or those that the job waits at."""
+    """Return the agreed prices (in, out): those of the reserved host, or those at which the job waits."""
     if candidate is None:
         return _price_to_wait_for(core, spec)
     return candidate.rate_in, candidate.rate_out
@@ -166,10 +166,10 @@ def _prices(core: Core, spec: Spec, candidate: Candidate | None) -> tuple[int, i
 def _may_start_early(core: Core, job: LiveJob, lease: Lease) -> bool:
     """Tell whether a host may begin while the job is still being written.
 
-    The buyer sees nothing before the commit either way, and a crash in between leaves no trace but a lease that the worker
-    drops. It saves the commit's time to the first token. Only for buyers whose credit, as last seen, covers the hold:
-    nobody gets a host to work by asking without money. Not of a kind that must not run twice: a buyer who is told that it was not
-    written asks again.
+    It takes the commit off the time to first token. The buyer sees nothing before the commit either way, and a crash in
+    between leaves only a lease that the worker drops. Only for buyers whose credit, as last seen, covers the hold, so
+    that nobody can make hosts work without money. Not for a kind that must not run twice: a buyer whose submit was not
+    written submits again.
     """
     if job.kind.resume(job) is Resume.NEVER:
         return False
@@ -179,7 +179,7 @@ def _may_start_early(core: Core, job: LiveJob, lease: Lease) -> bool:
 
 
 def _take_back(core: Core, job: LiveJob, leased: Change | None, *, early: bool) -> None:
-    """Undo in memory a job that was refused; a host that began already stops and is not paid."""
+    """Undo a refused job in memory; a host that has already begun is stopped and not paid."""
     core.state(Buyers).in_flight.leave(job.owner_id)
     core.jobs.live.refuse(job)
     drop_hedge(core, job, "the job was refused")
@@ -188,7 +188,7 @@ def _take_back(core: Core, job: LiveJob, leased: Change | None, *, early: bool) 
     lease = job.lease
     if lease is None or leased is None or not leased.undo():
         return
-    if not job.closing:  # One that has answered already, and whose end waits for the database, has its slot free.
+    if not job.closing:  # If the host already finished and the end waits for the database, its slot is free.
         core.fleet.release(lease.host_id)
     channel = core.channels.get(lease.host_id)
     if early and channel is not None:
@@ -196,7 +196,7 @@ def _take_back(core: Core, job: LiveJob, leased: Change | None, *, early: bool) 
 
 
 def assign_or_enqueue(core: Core, job: LiveJob, spec: Spec) -> None:
-    """Put a durably queued job in line, or give it to a host that became free while it was written."""
+    """Enqueue a durably queued job, or give it to a host that became free while it was written."""
     candidate = reserve_host(core, spec)
     if candidate is None:
         enqueue(core, job, spec)
@@ -212,7 +212,7 @@ def _submit_locks(item: _SubmitItem) -> Rows:
 
 @locking(_submit_locks)
 def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[int | Exception]:
-    """Reserve credit and write jobs: load the buyers' accounts, decide each, apply all. Returns the credit left."""
+    """Reserve credit and write jobs: load the buyers' accounts, decide on each, apply all. Returns free credit left."""
     book = Book.load(tx, [item.job.owner_id for item in items])
     taken = set(load_states(tx, [item.job.id for item in items if item.named]))
     outcomes: list[int | Exception] = []
@@ -240,7 +240,7 @@ def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[int | Exception]:
 
 
 def _price_to_wait_for(core: Core, spec: Spec) -> tuple[int, int]:
-    """Return the prices (in, out) that a job waits at: the median host's, so that half of those possible may take it.
+    """Return the prices (in, out) at which a job waits: the median host's, so that half of the possible hosts qualify.
 
     Raises:
         UnknownModel, NoHostPossible, QueueFull: as `submit`.

@@ -1,17 +1,17 @@
-"""Waiting price: what a job that no host is free for waits at, the median of those that could run it."""
+"""Waiting price: the price cap of a job that has to wait, the median price of the hosts that could run it."""
 
 from comptoir.dispatch.core import Core, State
 from comptoir.routing import Candidate, FreeList, Spec, passes
 
 WAITING_PRICE_S = 1.0
-"""How long the median price of a model is reused: finding it looks at every host that offers the model."""
+"""How long a model's median price is reused: computing it visits every host that offers the model."""
 
 WAITING_PRICES_MAX = 10_000
-"""Median prices remembered; beyond it all are worked out anew."""
+"""Median prices cached; beyond it the cache is cleared."""
 
 
 class WaitingPrices(State):
-    """Median prices (in, out) lately worked out, with the time until which they hold."""
+    """Cached median prices (in, out), each with the time at which it expires."""
 
     def __init__(self, core: Core) -> None:
         self.cached: dict[tuple[object, ...], tuple[float, int, int]] = {}

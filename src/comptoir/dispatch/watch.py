@@ -1,8 +1,8 @@
-"""Watch: tell a host that is lost from one that is slow, by what it is known to be like.
+"""Watch: tell a lost host from a slow one, by comparing its silence with what is normal for it.
 
-A lease is taken away early only where another host is free to go on with the job: moving costs the buyer a pause of some
-milliseconds and the host its pay for the rest, waiting costs nothing when nobody else could do it. Where most hosts fall silent at
-the same moment it is not them but the line, or this process; then all get the long time.
+A lease is revoked early only if another host is free to continue the job: moving it costs the buyer a pause of some
+milliseconds and the host its pay for the rest, and waiting costs nothing when no other host could run it. If most hosts
+fall silent at the same moment, the network or this process is the cause, and all get the full time.
 """
 
 import asyncio
@@ -21,23 +21,23 @@ from comptoir.routing import choose
 log = logging.getLogger(__name__)
 
 RELINK_S = 10.0
-"""How long a host whose link dropped may take to come back with its frames, before its leases are taken away."""
+"""How long a host whose link dropped may take to reconnect with its frames before its leases are revoked."""
 
 RELINK_BRIEF_S = 0.2
-"""The same where another host can continue: a worker whose connection broke redials within 50 ms, a dead one never."""
+"""The same if another host is free: a worker whose connection broke redials within 50 ms, a killed one never does."""
 
 TOGETHER_MIN = 4
-"""As many hosts, and more than half of those concerned, that go at the same moment are not to blame."""
+"""If at least so many hosts, and more than half of all, go silent or disconnect together, they are not at fault."""
 
 TOGETHER_S = 1.0
 """Links that drop within this time drop together."""
 
 GAPS = 2.0
-"""A pause of so many times the longest that was lately seen of the host is still believed."""
+"""A pause of up to this many times the host's longest recent one is still taken as normal."""
 
 
 class Drops(State):
-    """Links that dropped lately."""
+    """Links that dropped recently."""
 
     def __init__(self, core: Core) -> None:
         self.at_s: deque[float] = deque()
@@ -45,7 +45,7 @@ class Drops(State):
 
 
 def why_lost(core: Core, job: LiveJob, lease: Lease, now_s: float) -> str:
-    """Return why *lease* must be taken away now, or nothing."""
+    """Return why *lease* must be revoked now; empty: it must not."""
     settings = core.settings
     silent_s = now_s - lease.touched_s
     if silent_s > silence_max_s(core, job, lease):
@@ -72,13 +72,13 @@ def silence_max_s(core: Core, job: LiveJob, lease: Lease) -> float:
 
 
 def patience_s(core: Core, job: LiveJob, lease: Lease) -> float:
-    """Return how long the host of *lease* may be silent without being taken for lost, at most ``lease_s``."""
+    """Return how long the host of *lease* may be silent before it counts as lost, at most ``lease_s``."""
     settings, fleet = core.settings, core.fleet
     host = fleet.find(lease.host_id)
     if not job.kind.steady:
         return silence_max_s(core, job, lease)
     if host is None or not host.reach.sends_as_made:
-        return settings.lease_s  # It sends as it likes, perhaps all at the end.
+        return settings.lease_s  # It may send everything at the end.
     pace = fleet.pace(lease.host_id, lease.model)
     if len(job.frames) == lease.first_frame:
         reading_s = job.kind.reading_s(job.terms)
@@ -91,7 +91,7 @@ def patience_s(core: Core, job: LiveJob, lease: Lease) -> float:
 
 
 def link_dropped(core: Core, host_id: bytes) -> None:
-    """Note that a host's link is gone; if it is not back in a moment its jobs go on where somebody is free for them."""
+    """Note that a host's link dropped; if it is not back within `RELINK_BRIEF_S`, its jobs move to free hosts."""
     now_s = core.clock.monotonic_s()
     drops = core.state(Drops).at_s
     drops.append(now_s)
@@ -114,9 +114,9 @@ def _look_again(core: Core, host_id: bytes) -> None:
 
 
 async def revoke_from_silent_host(core: Core, job: LiveJob, lease: Lease, why: str) -> None:
-    """Take the lease of a silent host; what can't be written now is tried again by the next sweep.
+    """Revoke the lease of a silent host; if it can't be written now, the next sweep tries again.
 
-    One that this coordinator sent away, as it drains, is not to blame for being gone, and may be given the job where it is now.
+    A host that this coordinator disconnected because it drains is not at fault, and may get the job where it is now.
     """
     sent_away = core.state(Shutdown).draining and lease.host_id not in core.channels
     try:
@@ -126,18 +126,18 @@ async def revoke_from_silent_host(core: Core, job: LiveJob, lease: Lease, why: s
 
 
 def cause_is_here(silent: set[bytes], leased: set[bytes]) -> bool:
-    """Tell whether so many of the hosts under lease are silent that the cause must be on this side."""
+    """Tell whether so many hosts with leases are silent that the cause must be on this side."""
     return len(silent) >= TOGETHER_MIN and 2 * len(silent) > len(leased)
 
 
 def _all_dropped(core: Core, now_s: float) -> bool:
-    """Tell whether so many links dropped together that it was not the hosts: a balancer, a network, this machine."""
+    """Tell whether so many links dropped together that a balancer, the network or this machine is the cause."""
     together = sum([now_s - at_s <= TOGETHER_S for at_s in core.state(Drops).at_s])
     return together >= TOGETHER_MIN and together > len(core.channels)
 
 
 def _somebody_free(core: Core, job: LiveJob) -> bool:
-    """Tell whether the job would gain by losing its host: another one is free for it, and may have it."""
+    """Tell whether revoking its lease would help the job: another host is free for it and may run it."""
     if job.kind.resume(job) is Resume.NEVER:
         return False
     spec = spec_of(job)

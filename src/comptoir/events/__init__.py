@@ -1,10 +1,11 @@
 """Events: what happened, to whom, when. One typed stream in place of callbacks between rooms.
 
 Owns: the event types, the hub of one process, table ``events``.
-Invariant: an event is published after what it tells of is true (durable, where it can be), and before the publisher does
-anything else; a subscriber that fails or reads slowly costs nobody else an event, and never slows the publisher down.
-Numbered events are rows, written in the command that makes them true; an owner's numbers ascend without a gap, and none can
-appear behind one that was read. The number is handed out under the lock of the owner's account (`ledger.Book.number`).
+Invariant: an event is published after what it reports is true (durable, where it can be), and before the publisher does
+anything else; a subscriber that fails or reads slowly costs no other one an event, and never slows the publisher down.
+Numbered events are rows, written in the command that makes them true; an owner's numbers ascend without gaps, and none
+appears before a number that was read. Numbers are assigned under the lock of the owner's account
+(`ledger.Book.number`).
 Units: milliseconds; ids are 16 bytes. Knows: nobody.
 """
 

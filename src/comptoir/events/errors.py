@@ -1,10 +1,10 @@
-"""What the events refuse."""
+"""The errors of the events room."""
 
 from comptoir.kit.errors import Refusal
 
 
 class EventsForgotten(Refusal):
-    """Events right after the cursor are past retention: a reader that goes on from `first_number` has missed some."""
+    """Events right after the cursor are past retention: a reader that continues from `first_number` has missed some."""
 
     def __init__(self, *, after: int, first_number: int) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Publish and subscribe in one process: one dictionary look-up per event, one call per handler, no task."""
+"""Publish and subscribe inside one process: one dict lookup per event, one call per handler, and no tasks."""
 
 import asyncio
 import logging
@@ -13,33 +13,33 @@ log = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 
 WAITING_MAX = 1_000
-"""Events that wait for one reader, unless it asks for another bound; some 200 KiB."""
+"""Events buffered for one reader, unless it asks for another bound; about 200 KiB."""
 
 Handler = Callable[[Any], None]
 
 
 class EventHub:
-    """Hands each event to whoever subscribed to its type, in the order of subscription, before `publish` returns."""
+    """Passes each event to the subscribers of its type, in the order of subscription, before `publish` returns."""
 
     def __init__(self) -> None:
         self._handlers: dict[type[Event], tuple[Handler, ...]] = {}
         self._readers: dict[type[OwnedEvent], dict[bytes, tuple[EventSubscription, ...]]] = {}
-        """Readers that hear of one owner only, by the owner."""
+        """Readers of the events of one owner, by type and owner."""
 
     def heard(self, kind: type[Event]) -> bool:
-        """Tell whether anybody hears events of *kind*; where that is rare, ask before making one."""
+        """Tell whether *kind* has subscribers; if that is rare, ask before constructing an event."""
         return kind in self._handlers
 
     def publish(self, event: Event) -> None:
-        """Hand *event* to its subscribers. One that fails is logged, and keeps it from nobody else."""
+        """Pass *event* to its subscribers. One that fails is logged; the others still get the event."""
         for handler in self._handlers.get(type(event), ()):
             try:
                 handler(event)
-            except Exception:  # The publisher's edge: what it did has happened, whatever a subscriber makes of it.
+            except Exception:  # The publisher's edge: a failing subscriber must not undo what it published.
                 log.exception("a subscriber failed on a %s", type(event).__name__)
 
     def subscribe(self, kind: type[E], handler: Callable[[E], None]) -> Callable[[], None]:
-        """Have *handler* called with every event of exactly *kind*; it must return at once. Return what ends that."""
+        """Call *handler* with every event of exactly *kind*; it must return at once. Returns how to unsubscribe."""
         self._handlers[kind] = (*self._handlers.get(kind, ()), handler)
 
         def end() -> None:
@@ -54,7 +54,7 @@ class EventHub:
         return end
 
     def listen(self, *kinds: type[Event], waiting_max: int = WAITING_MAX) -> "EventSubscription":
-        """Return a reader of every event of *kinds*; close it when nobody reads any more."""
+        """Return a reader of every event of *kinds*; close it when done."""
         reader = EventSubscription(waiting_max)
         reader.ends = [self.subscribe(kind, reader.put) for kind in kinds]
         return reader
@@ -62,7 +62,7 @@ class EventHub:
     def listen_for(
         self, owner_id: bytes, *kinds: type[OwnedEvent], waiting_max: int = WAITING_MAX
     ) -> "EventSubscription":
-        """Return a reader of one owner's events; however many owners have readers, an event costs one look-up."""
+        """Return a reader of one owner's events; however many owners have readers, an event costs one lookup."""
         reader = EventSubscription(waiting_max)
         reader.ends = [self._listen_for(owner_id, kind, reader) for kind in kinds]
         return reader
@@ -89,7 +89,7 @@ class EventHub:
 
 
 class EventSubscription:
-    """A bounded line of events in front of one reader. A slow one loses the oldest, and reads how many as `Missed`."""
+    """A bounded buffer of events for one reader. A slow one loses the oldest, and gets `Missed` with their number."""
 
     def __init__(self, waiting_max: int) -> None:
         assert waiting_max > 0
@@ -97,10 +97,10 @@ class EventSubscription:
         self._missed = 0
         self._waiter: asyncio.Future[None] | None = None
         self.ends: list[Callable[[], None]] = []
-        """What ends each of its subscriptions."""
+        """Functions that end its subscriptions."""
 
     def put(self, event: Event) -> None:
-        """Put an event in line; never waits."""
+        """Buffer an event; never waits."""
         waiting = self._waiting
         self._missed += len(waiting) == waiting.maxlen
         waiting.append(event)
@@ -118,7 +118,7 @@ class EventSubscription:
         return self._waiting.popleft()
 
     def close(self) -> None:
-        """Hear nothing more; what waits can still be read."""
+        """Receive nothing more; buffered events can still be read."""
         for end in self.ends:
             end()
         self.ends.clear()

@@ -1,4 +1,4 @@
-"""The events' door: the hub, and beside it the numbered events of each owner, which can be read again from a cursor."""
+"""The service of the events room: the hub, and the stored events of each owner, which can be read from a cursor."""
 
 import asyncio
 from collections import deque
@@ -15,24 +15,24 @@ PAGE_MAX = 1_000
 """Most events of one page."""
 
 READ_MAX = 100
-"""Events that a follower reads at once."""
+"""Events that a follower reads from the table at once."""
 
 HANDED_MAX = 100
-"""Events that are handed to one follower before it has read them; further ones it reads from the table."""
+"""Events passed to one follower before it has read them; it reads further ones from the table."""
 
 LOOK_S = 10.0
-"""How often a follower that hears nothing looks into the table all the same: the longest delay that lost news cost."""
+"""How often an idle follower reads the table: the longest delay when another coordinator's notice is lost."""
 
 
 class Events(EventHub):
-    """What happens, and what happened to each owner."""
+    """The hub, and the numbered events of each owner."""
 
     def __init__(self, db: Database) -> None:
         super().__init__()
         self._db = db
         self._followers: dict[bytes, set[Follower]] = {}
         self._forgotten_up_to = b""
-        """Where the walk over old events stands."""
+        """Position of the walk over old events."""
         for kind in NUMBERED:
             self.subscribe(kind, self._tell_followers)
 
@@ -42,13 +42,13 @@ class Events(EventHub):
         store.insert_rows(tx, events)
 
     async def after(self, owner_id: bytes, number: int, *, limit: int = 100) -> list[NumberedEvent]:
-        """Return the owner's events with numbers above *number* (0: all), at most *limit* (<= 1,000) of them.
+        """Return the owner's events with numbers above *number* (0: from the first on), at most *limit* (<= 1,000).
 
-        Numbers ascend without a gap. One that is not here yet can't come behind one that is: a reader that goes on from
+        Numbers ascend without gaps, and a number never becomes visible after a higher one: a reader that continues from
         the last number it has misses nothing.
 
         Raises:
-            EventsForgotten: the next one is past retention; says which is the first that is left.
+            EventsForgotten: the next one is past retention; has the number of the first that is left.
         """
         events = await store.page(self._db, owner_id, after=number, limit=min(limit, PAGE_MAX))
         if events and events[0].number != number + 1:
@@ -56,11 +56,11 @@ class Events(EventHub):
         return events
 
     async def newest(self, owner_id: bytes) -> int:
-        """Return the number of the owner's newest event: where a reader begins that wants only what is to come."""
+        """Return the number of the owner's newest event: the cursor of a reader that wants only new events."""
         return await store.newest(self._db, owner_id)
 
     def follow(self, owner_id: bytes, *, after: int) -> "Follower":
-        """Return a reader of the owner's events from *after* on, wherever they happen; close it when done."""
+        """Return a reader of the owner's events after *after*, from every coordinator; close it when done."""
         follower = Follower(self, owner_id, after)
         begins = not self._followers
         self._followers.setdefault(owner_id, set()).add(follower)
@@ -70,7 +70,7 @@ class Events(EventHub):
 
     @property
     def followed(self) -> int:
-        """How many owners have a follower here."""
+        """Number of owners that have a follower here."""
         return len(self._followers)
 
     def _tell_followers(self, event: NumberedEvent) -> None:
@@ -78,28 +78,28 @@ class Events(EventHub):
             follower.hear(event)
 
     def heard_elsewhere(self, owner_id: bytes, number: int) -> None:
-        """Another coordinator has written events of *owner_id* up to *number*; followers look into the table."""
+        """Another coordinator has written events of *owner_id* up to *number*: its followers read the table."""
         for follower in self._followers.get(owner_id, ()):
             if number > follower.ahead:
                 follower.look()
 
     def poll_all(self) -> None:
-        """News may have been lost: all followers look into the table."""
+        """Notices may have been lost: all followers read the table."""
         for followers in self._followers.values():
             for follower in followers:
                 follower.look()
 
     def end(self, follower: "Follower") -> None:
-        """Tell *follower* nothing more."""
+        """Send *follower* nothing more."""
         followers = self._followers.get(follower.owner_id, set())
         followers.discard(follower)
         if not followers:
             self._followers.pop(follower.owner_id, None)
 
     async def forget(self, *, older_than_ms: int) -> tuple[int, bool]:
-        """Delete some of the events that are older; return how many, and whether the walk over all owners is through.
+        """Delete some older events; return how many, and whether the walk over all owners is complete.
 
-        An owner's newest event stays, however old. Bounded: call it until it is through, and then again another day.
+        An owner's newest event is kept, however old. Bounded: call it until it is complete, then again another day.
         """
         after = self._forgotten_up_to
         gone, up_to = await self._db.run(lambda tx: store.forget(tx, older_than_ms=older_than_ms, after=after))
@@ -108,32 +108,32 @@ class Events(EventHub):
 
 
 class Follower:
-    """Reads the numbered events of one owner, each once and in order, and waits for those to come.
+    """Reads the numbered events of one owner, each once and in order, and waits for new ones.
 
-    What happens here it is handed; what happens at another coordinator, or was missed, it reads from the table.
+    Events of this coordinator are passed to it; those of others, and missed ones, it reads from the table.
     """
 
     def __init__(self, events: Events, owner_id: bytes, number: int) -> None:
         self._events = events
         self.owner_id = owner_id
         self.number = number
-        """Of the last event read; a reader that remembers it can begin again after it."""
+        """Number of the last event read: a cursor to resume from."""
         self._page: deque[NumberedEvent] = deque()
         self._stirred = asyncio.Event()
         self._behind = True
-        """Whether the table may hold more than was handed over."""
+        """Whether the table may have events that were not passed to it."""
 
     @property
     def ahead(self) -> int:
-        """Number of the last event that is here, read or not."""
+        """Number of the last event buffered here, or read."""
         return self._page[-1].number if self._page else self.number
 
     async def next(self) -> NumberedEvent:
         """Wait for the next event and return it; for one reader at a time.
 
         Raises:
-            EventsForgotten: some were forgotten before they were read.
-            Unavailable: the database is out of reach. Either leaves the reader where it was.
+            EventsForgotten: some were deleted before they were read.
+            Unavailable: the database is unavailable. Either leaves the cursor where it was.
         """
         while not self._page:
             if self._behind:
@@ -153,7 +153,7 @@ class Follower:
             raise
         self._behind = self._behind or len(found) == READ_MAX
         for event in found:
-            # Some of them may have been handed over meanwhile.
+            # Some of them may have been passed over meanwhile.
             if event.number == self.ahead + 1:
                 self._page.append(event)
 
@@ -166,7 +166,7 @@ class Follower:
             self._behind = True
 
     def hear(self, event: NumberedEvent) -> None:
-        """Take an event that just happened here; never waits."""
+        """Accept an event that just happened here; never waits."""
         if event.number == self.ahead + 1 and len(self._page) < HANDED_MAX:
             self._page.append(event)
         elif event.number > self.ahead:
@@ -174,12 +174,12 @@ class Follower:
         self._stirred.set()
 
     def look(self) -> None:
-        """Have the table looked at."""
+        """Make the next read look into the table."""
         self._behind = True
         self._stirred.set()
 
     def close(self) -> None:
-        """Hear nothing more."""
+        """Receive nothing more."""
         self._events.end(self)
 
     def __aiter__(self) -> Self:

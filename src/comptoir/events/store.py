@@ -1,4 +1,4 @@
-"""Rows of numbered events: the tag is the type, the id it is about has a column, the other fields are JSON."""
+"""Rows of numbered events: the tag is the type, the subject's id has a column, the other fields are JSON."""
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -16,7 +16,7 @@ FORGET_ROWS_MAX = 500
 """Deleted rows after which one command of `forget` stops; it deletes fewer than twice as many."""
 
 FORGET_OWNERS_MAX = 50
-"""Owners that it looks at."""
+"""Owners that one command visits."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -28,9 +28,9 @@ class _Shape(NamedTuple):
     kind: type[NumberedEvent]
     tag: str
     facts: tuple[str, ...]
-    """Its own fields but the first, which holds the id it is about: those that are stored as JSON."""
+    """Its own fields, stored as JSON, without the first, which is the subject's id."""
     values: Callable[[NumberedEvent], tuple[Any, ...]]
-    """Gives the id, then those."""
+    """Returns the id, then those."""
 
 
 def _shape(kind: type[NumberedEvent]) -> _Shape:
@@ -43,7 +43,7 @@ BY_TAG = {shape.tag: shape for shape in BY_KIND.values()}
 
 
 def insert_rows(tx: Tx, events: Sequence[NumberedEvent]) -> None:
-    """Store *events*; their numbers are not taken."""
+    """Store *events*; their numbers must not be in use."""
     tx.insert(EVENTS, [_row(event) for event in events])
 
 
@@ -57,7 +57,7 @@ def _row(event: NumberedEvent) -> tuple[Any, ...]:
 def _event(row: tuple[Any, ...]) -> NumberedEvent:
     owner_id, number, at_ms, tag, subject_id, data = row
     shape = BY_TAG.get(tag)
-    if shape is None:  # A newer coordinator wrote it: the reader goes on after it.
+    if shape is None:  # A newer coordinator wrote it: readers skip past it.
         return UnknownEvent(owner_id, at_ms, number, subject_id, tag, data)
     facts = _decode(data)
     known = {name: facts[name] for name in shape.facts if name in facts}
@@ -71,16 +71,16 @@ async def page(db: Database, owner_id: bytes, *, after: int, limit: int) -> list
 
 
 async def newest(db: Database, owner_id: bytes) -> int:
-    """Return the owner's highest number; 0: nothing happened yet."""
+    """Return the owner's highest number; 0: no event yet."""
     sql = "SELECT number FROM events WHERE owner_id = ? ORDER BY number DESC LIMIT 1"
     rows = await db.fetch(sql, [owner_id])
     return int(rows[0][0]) if rows else 0
 
 
 def forget(tx: Tx, *, older_than_ms: int, after: bytes) -> tuple[int, bytes | None]:
-    """Delete old events of some owners after *after*; return how many, and the owner to resume after, None at the end.
+    """Delete old events of some owners after *after*; return how many, and the owner to continue after (None: the end).
 
-    Of each owner a beginning goes, so that what is left has no gap; and never its newest, from which a reader learns how
+    Only an owner's oldest events are deleted, so that the rest has no gap; never the newest, which tells readers how
     far the numbers have come.
     """
     gone = 0

@@ -1,4 +1,4 @@
-"""Everything that can happen, one frozen struct each; the tag is its name in rows and, later, in streams."""
+"""All events, one frozen struct each; the tag is the name in rows and, later, in the published stream."""
 
 from collections.abc import Mapping
 
@@ -6,26 +6,27 @@ import msgspec
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", gc=False):
-    """Something that happened; told once, in the order in which it happened here."""
+    """Something that happened; published once, in the order in which it happened here."""
 
 
 class OwnedEvent(Event, frozen=True, gc=False):
-    """Something that happened to what one owner (a user, or a host's account) has; his readers may hear it."""
+    """Something that happened to what one owner (a user, or a host's account) has; the owner's readers may see it."""
 
     owner_id: bytes
     at_ms: int
 
 
 class Missed(Event, frozen=True, gc=False, tag="missed"):
-    """A reader was too slow: this many events that came before the next one are gone for it."""
+    """A reader was too slow: so many events before the next one were dropped for it."""
 
     count: int
 
 
 class NumberedEvent(OwnedEvent, frozen=True, gc=False):
-    """An event that no reader must miss: a row, written in the command that makes it true, numbered per owner.
+    """An event that no reader may miss: a row, written in the command that makes it true, numbered 1, 2, 3, … by owner.
 
-    A subclass begins with the id of what it is about; further fields come at the end, with a default. It stands in `NUMBERED`.
+    A subclass begins with its subject's id; new fields are added at the end, with a default. It is listed in
+    `NUMBERED`.
     """
 
     number: int
@@ -35,14 +36,14 @@ class NumberedEvent(OwnedEvent, frozen=True, gc=False):
 
 
 class JobAccepted(OwnedEvent, frozen=True, gc=False, tag="job.accepted"):
-    """A job is durable, its hold is set aside."""
+    """A job is durable and its hold is open."""
 
     job_id: bytes
     model: str
 
 
 class JobAssigned(OwnedEvent, frozen=True, gc=False, tag="job.assigned"):
-    """A job went down the line to a host, the first one or a later one."""
+    """A job was sent to a host, the first one or a later one."""
 
     job_id: bytes
     lease_id: bytes
@@ -57,9 +58,9 @@ class JobEnded(NumberedEvent, frozen=True, gc=False, tag="job.ended"):
     state: str
     """``completed``, ``failed``, ``cancelled`` or ``expired``."""
     cost_uusd: int
-    """What the buyer paid; the rest of the hold is free again."""
+    """What the buyer paid; the rest of the hold is released."""
     error_code: str = ""
-    """Empty when it went well."""
+    """Empty on success."""
 
 
 # -- hosts ---------------------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ class HostRegistered(Event, frozen=True, gc=False, tag="host.registered"):
 
 
 class HostHeard(Event, frozen=True, gc=False, tag="host.heard"):
-    """A host that has no line here spoke for itself by a request; whoever can reach it from here opens one."""
+    """A host without a channel here sent a request; a transport that can reach it from here opens a channel."""
 
     host_id: bytes
 
@@ -88,25 +89,25 @@ class HostChanged(Event, frozen=True, gc=False, tag="host.changed"):
 
 
 class HostFree(Event, frozen=True, gc=False, tag="host.free"):
-    """A host here can take a job more than before; waiting jobs may go there."""
+    """A host here has a free slot more than before; waiting jobs may go there."""
 
     host_id: bytes
 
 
 class HostResources(Event, frozen=True, tag="host.resources"):
-    """A host here told what its containers say of themselves."""
+    """A host here reported what its containers say about themselves."""
 
     host_id: bytes
     of: Mapping[str, bytes]
-    """JSON by container; replaces all that was told of this host before."""
+    """JSON by container; replaces this host's report before."""
 
 
 class RemoteHostOutcome(Event, frozen=True, gc=False, tag="host.outcome"):
-    """An attempt ended here for a host that another coordinator has by now; that one keeps its reputation."""
+    """An attempt ended here for a host that is by now connected to another coordinator, which keeps its reputation."""
 
     host_id: bytes
     node_id: bytes
-    """The coordinator that has it."""
+    """That coordinator."""
     outcome: str
     tokens: int
 
@@ -125,33 +126,33 @@ class HostOfferChanged(Event, frozen=True, gc=False, tag="market.offer"):
 
 
 class ReceiptIssued(OwnedEvent, frozen=True, gc=False, tag="receipt.issued"):
-    """A receipt is signed and stored; the job's end is told beside it."""
+    """A receipt is signed and stored; `JobEnded` is published beside it."""
 
     job_id: bytes
-    """And the receipt's id."""
+    """Also the receipt's id."""
 
 
 class CreditAdded(NumberedEvent, frozen=True, gc=False, tag="money.added"):
-    """Somebody can spend more: what was paid in, or given by the operator."""
+    """A user has more credit: a deposit, or credit granted by the operator."""
 
     transfer_id: bytes
     amount_uusd: int
     kind: str
-    """Of the transfer: ``deposit`` or ``signup``."""
+    """Kind of the transfer: ``deposit`` or ``signup``."""
 
 
 # -- this coordinator ----------------------------------------------------------------------------------------------
 
 
 class KeysRevoked(Event, frozen=True, tag="keys.revoked"):
-    """Keys were revoked here, durably; others have to forget them."""
+    """Keys were revoked here, durably; other coordinators have to drop them from their caches."""
 
     digests: list[bytes]
     """SHA-256 of each."""
 
 
 class DatabaseReturned(Event, frozen=True, gc=False, tag="database.returned"):
-    """The database is back, and what had waited for it is written."""
+    """The database is available again, and what had waited for it is written."""
 
 
 class RemoteJobsWaiting(Event, frozen=True, gc=False, tag="jobs.waiting"):
@@ -161,13 +162,13 @@ class RemoteJobsWaiting(Event, frozen=True, gc=False, tag="jobs.waiting"):
 
 
 class CoordinatorDraining(Event, frozen=True, gc=False, tag="coordinator.draining"):
-    """A stop began: what is open is finished, nothing new is taken."""
+    """Shutdown began: open answers are finished, nothing new is accepted."""
 
     open_answers: int
 
 
 class FollowingBegan(Event, frozen=True, gc=False, tag="events.followed"):
-    """Somebody here follows an owner's numbered events; before, nobody did."""
+    """An owner's numbered events got their first follower here."""
 
 
 # -- numbered events -----------------------------------------------------------------------------------------------

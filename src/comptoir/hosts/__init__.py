@@ -1,11 +1,11 @@
-"""Hosts: who rents out a GPU, on what terms, and how it stands with each of them now.
+"""Hosts: who rents out a GPU, on what terms, and the current state of each.
 
-Owns the table ``hosts`` and the in-memory `Fleet`. The fleet is the truth about who is here, who is free, how
-fast and how trusted; the table is its memory, written behind.
+Owns the table ``hosts`` and the in-memory `Fleet`. The fleet is authoritative for who is connected, who is free, how
+fast and how trusted each host is; the table follows it with a delay (`Hosts.flush`).
 Invariants: a slot is reserved and released exactly once; a host is in a model's free list exactly while it is active
 and has a free slot; reputation comes from outcomes only.
-Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. What a host earned is the ledger's to say.
-Knows `routing` (its door only), whose candidates and free lists the fleet keeps; nobody else.
+Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. A host's earnings are in the ledger.
+Knows `routing` (its door only), whose candidates and free lists the fleet maintains; nobody else.
 """
 
 from comptoir.hosts.access import AccessRequest, ContainerAccess, address_of, container_access

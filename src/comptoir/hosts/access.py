@@ -1,6 +1,6 @@
-"""Access: whom a container lets in (`routing.AccessPolicy`). A host says it, routing keeps to it.
+"""Access: which callers and jobs a container admits (`routing.AccessPolicy`), declared by hosts, enforced by routing.
 
-What a buyer claims of himself opens nothing.
+Nothing in it depends on what buyers claim about themselves.
 """
 
 from collections.abc import Iterable
@@ -12,36 +12,36 @@ Network = IPv4Network | IPv6Network
 
 
 class AccessRequest(NamedTuple):
-    """What an access rule has to know of a job (`routing.Spec.entry`)."""
+    """What an access rule needs to know about a job (`routing.Spec.entry`)."""
 
     caller: str = ""
-    """Address of whoever asked; one that is none (empty) is in no network."""
+    """The caller's IP address; one that is not an address (empty) is in no network."""
     enters: bool = False
-    """A chain of containers begins with this one."""
+    """Whether a chain of containers begins with this one."""
     proof: bool = False
-    """The container has to prove its result."""
+    """Whether the container has to prove its result."""
 
 
 NOBODY = AccessRequest()
-"""A job that says nothing of itself."""
+"""The request of a job about which nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerAccess:
-    """What one host asks of the jobs that one of its containers gets."""
+    """The access rule of one host for one of its containers."""
 
     external: bool = True
     """Whether a job may begin here."""
     proofs: bool = False
     """Whether the container proves what it computed."""
     networks: tuple[Network, ...] = ()
-    """Where callers may be; empty: anywhere."""
+    """Networks that callers may come from; empty: any."""
     rate_requests: int = 0
     """Most jobs of one caller within *rate_period_s*; 0: no limit."""
     rate_period_s: float = 60.0
 
     def refuses(self, entry: object | None) -> str | None:
-        """Say why a job may not come in; None: it may."""
+        """Return why a job is not admitted; None: it is."""
         job = entry if isinstance(entry, AccessRequest) else NOBODY
         if job.enters and not self.external:
             return "no job may begin with it"
@@ -60,17 +60,17 @@ class ContainerAccess:
 def container_access(
     *, external: bool, proofs: bool, networks: Iterable[str], rate_requests: int = 0, rate_period_s: float = 60.0
 ) -> ContainerAccess:
-    """Return the access rule for networks as they are written (CIDR, host bits allowed).
+    """Return the access rule for networks in text form (CIDR, host bits allowed).
 
     Raises:
-        ValueError: one of them is no network.
+        ValueError: one of them is not a network.
     """
     read = tuple([ip_network(text, strict=False) for text in networks])
     return ContainerAccess(external, proofs, read, rate_requests, rate_period_s)
 
 
 def address_of(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address that *text* spells, an IPv4 one where it was mapped into IPv6; None: it is none."""
+    """Parse *text* as an address, unwrapping IPv4 mapped into IPv6; None: it is not an address."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

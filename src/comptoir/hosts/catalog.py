@@ -1,4 +1,4 @@
-"""The catalog: what active hosts offer, models and containers, told without looking at the hosts."""
+"""The catalog: which models and containers active hosts offer, answered without visiting the hosts."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,16 +15,16 @@ Tallied = TypeVar("Tallied", ContainerTally, ModelTally, WorkTally)
 
 
 class Catalog:
-    """Counts of what active hosts offer, and what their containers say of themselves. The fleet keeps it."""
+    """Counts of what active hosts offer, and what their containers report about themselves. The fleet maintains it."""
 
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
         self._models: dict[str, ModelTally] = {}
         self._containers: dict[str, ContainerTally] = {}
         self._access: dict[str, Counter[ContainerAccess]] = {}
-        """By container: whom its registered hosts let in, here now or not; hosts that say the same count as one."""
+        """By container: the access rules of its registered hosts, online or not, with the number of hosts of each."""
         self._resources: dict[str, dict[bytes, bytes]] = {}
-        """By container and host: what the container says of itself."""
+        """By container and host: what the container reports about itself."""
         self._work: dict[tuple[str, ...], WorkTally] = {}
         """By name and units."""
         self._model_list: list[ModelSummary] | None = None
@@ -34,7 +34,7 @@ class Catalog:
         """By name: when the first of its hosts was registered."""
 
     def count(self, offers: tuple[ModelOffer, ...], sign: int) -> None:
-        """Count the offers of a host that became active (1) or is no longer (-1)."""
+        """Count the offers of a host that became active (*sign* 1) or is no longer active (-1)."""
         self._model_list = self._container_list = self._work_list = None
         for offer in offers:
             prices = self._kinds.prices(offer)
@@ -47,7 +47,7 @@ class Catalog:
                 _count(self._models, offer.name, ModelTally, (offer, self._kinds.rates(offer)), sign=sign)
 
     def models(self) -> list[ModelSummary]:
-        """Return the models sold by the token, by name; rebuilt only after an offer or a status changed."""
+        """Return the models on offer that are sold by the token, by name; rebuilt only after a change."""
         if self._model_list is None:
             self._model_list = [tally.summary(self.since_ms[name]) for name, tally in sorted(self._models.items())]
         return self._model_list
@@ -58,19 +58,19 @@ class Catalog:
         return tally.summary(self.since_ms[name]) if tally is not None else None
 
     def containers(self) -> list[ContainerSummary]:
-        """Return the containers on offer, by name, as `models`."""
+        """Return the containers on offer, by name; cached as `models`."""
         if self._container_list is None:
             self._container_list = [tally.summary() for _, tally in sorted(self._containers.items())]
         return self._container_list
 
     def work(self) -> list[WorkSummary]:
-        """Return what is on offer in other units, by name, as `models`."""
+        """Return what is on offer in other units, by name; cached as `models`."""
         if self._work_list is None:
             self._work_list = [tally.summary() for _, tally in sorted(self._work.items())]
         return self._work_list
 
     def change_access(self, name: str, before: ContainerAccess | None, now: ContainerAccess | None) -> None:
-        """Note whom a registered host lets in to *name*, and whom it did *before*; None: it has no such container."""
+        """Note a registered host's new access rule for *name*, and the one *before*; None: it has no such container."""
         if before == now:
             return
         doors = self._access.setdefault(name, Counter())
@@ -84,11 +84,11 @@ class Catalog:
             del self._access[name]
 
     def access_of(self, name: str) -> list[ContainerAccess]:
-        """Return whom the hosts of a container let in; empty: no registered host has it."""
+        """Return the access rules of a container's hosts; empty: no registered host has it."""
         return list(self._access.get(name, ()))
 
     def relevant_part(self, name: str, entry: object | None) -> object | None:
-        """Return what of *entry* matters to a container's hosts: the caller only if some host restricts its callers."""
+        """Return the part of *entry* that a container's hosts look at: the caller only if some host has networks."""
         if (
             isinstance(entry, AccessRequest)
             and entry.caller
@@ -98,7 +98,7 @@ class Catalog:
         return entry
 
     def set_resources(self, host_id: bytes, of: dict[str, bytes]) -> None:
-        """Note what a host's containers say of themselves (JSON, as they wrote it); replaces what it said before."""
+        """Set what a host's containers report about themselves (their JSON, unchanged), replacing the last report."""
         for name in list(self._resources):
             self._resources[name].pop(host_id, None)
             if not self._resources[name]:
@@ -107,7 +107,7 @@ class Catalog:
             self._resources.setdefault(name, {})[host_id] = body
 
     def resources_by_host(self) -> dict[bytes, dict[str, bytes]]:
-        """Return what containers say of themselves, by host."""
+        """Return what containers report about themselves, by host."""
         by_host: dict[bytes, dict[str, bytes]] = {}
         for name, said in self._resources.items():
             for host_id, body in said.items():
@@ -115,7 +115,7 @@ class Catalog:
         return by_host
 
     def resources(self, serves: Callable[[bytes, str], bool]) -> dict[str, bytes]:
-        """Return what each container on offer says of itself: the words of the first host that *serves* it now."""
+        """Return what each container on offer reports about itself, from the first host that *serves* it now."""
         found: dict[str, bytes] = {}
         for name in sorted(self._containers):
             said = self._resources.get(name, {})
@@ -128,7 +128,7 @@ class Catalog:
 def _count(
     tallies: dict[Key, Tallied], key: Key, new: Callable[[str], Tallied], offered: tuple[ModelOffer, Any], *, sign: int
 ) -> None:
-    """Count an offer and its prices in or out; a tally without hosts goes."""
+    """Add an offer and its prices to a tally, or remove it; a tally without hosts is deleted."""
     offer, prices = offered
     if sign > 0:
         tallies.setdefault(key, new(offer.name)).add(offer, prices)

@@ -1,4 +1,4 @@
-"""What a registration or an offer must satisfy; the first fault is named with its limit."""
+"""Checks of registrations and offers; the error names the first wrong field and its limit."""
 
 import ipaddress
 import math
@@ -47,11 +47,11 @@ NAME_WORDS = (
 NAME_SCRIPTS = ("CJK UNIFIED", "HIRAGANA", "KATAKANA LETTER", "HANGUL SYLLABLE")
 """How Unicode's names begin of letters that nobody takes for Latin ones."""
 _AMOUNT = re.compile(r"[0-9]{1,78}")
-"""Decimal text of an unsigned number of 256 bits, as far as its length tells."""
+"""Decimal text of an unsigned 256-bit number; only its length is checked."""
 
 
 def check_host(new: NewHost, guard: UrlGuard, kinds: Kinds) -> None:
-    """Do nothing if *new* may be registered.
+    """Check that *new* may be registered.
 
     Raises:
         InvalidField: a field is out of bounds, or the endpoint URL may not be called (its name is resolved at connect).
@@ -89,11 +89,11 @@ def believable(pulse: Pulse) -> Pulse:
 
 
 def check_offer(models: tuple[ModelOffer, ...], slots: int, kinds: Kinds) -> None:
-    """Do nothing if a host may offer *models* on *slots*.
+    """Check that a host may offer *models* on *slots*.
 
     Raises:
-        InvalidField: too few, too many, named twice, a price or a length out of bounds, or an offer that a kind
-            can't be sold by.
+        InvalidField: too few, too many, named twice, a price or a length out of bounds, or an offer by which a kind
+            can't be sold.
     """
     _between("slots", slots, 1, SLOTS_MAX)
     if not 1 <= len(models) <= MODELS_MAX:
@@ -116,7 +116,7 @@ def check_offer(models: tuple[ModelOffer, ...], slots: int, kinds: Kinds) -> Non
 
 def _check_prices(field: str, offer: ModelOffer, kinds: Kinds) -> None:
     sold = kinds.sold(offer)
-    # A kind that is not sold here is not bought, whatever it costs.
+    # The price of a kind that is not sold here does not matter.
     most_out = min([kind.output.rate_max for kind in sold], default=PRICE_UUSD_PER_MTOK_MAX)
     into = [kind.input.rate_max for kind in sold if kind.input is not None]
     most_in = min(into, default=PRICE_UUSD_PER_MTOK_MAX)
@@ -149,10 +149,10 @@ def _check_card(field: str, card: ContainerCard) -> None:
 
 
 def offers_of(names: list[str], price_usd_per_token: Decimal, *, context_tokens: int = 4096) -> tuple[ModelOffer, ...]:
-    """Make offers from bare model names and one price per answer token, as in the published registrations: text only.
+    """Make text-only offers from model names and one price per answer token, as in the published registration.
 
     Raises:
-        InvalidField: the price is negative, above one dollar, or too fine. Names are checked by `check_host`.
+        InvalidField: the price is negative, above one dollar, or has too many decimals. `check_host` checks the names.
     """
     try:
         price = price_from_usd_per_token(price_usd_per_token)
@@ -188,7 +188,7 @@ def _is_clear_letter(letter: str) -> bool:
 
 
 def _has_control(value: str) -> bool:
-    """PostgreSQL refuses NUL, terminals obey the others, and half a surrogate pair has no UTF-8."""
+    """Find control characters: PostgreSQL refuses NUL, terminals act on others, a lone surrogate has no UTF-8."""
     return any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in value)
 
 

@@ -1,4 +1,4 @@
-"""What the hosts room refuses. A field out of bounds is `kit.errors.InvalidField`."""
+"""The errors of the hosts room. A field out of bounds is `kit.errors.InvalidField`."""
 
 from comptoir.kit.errors import Refusal
 

@@ -1,7 +1,7 @@
-"""The fleet: every host in memory, who is here, who has a free slot, how fast and how trusted each one is.
+"""The fleet: every host in memory, who is connected, who has a free slot, how fast and how trusted each one is.
 
-One event loop owns it; nothing here waits. Published figures of a candidate change when the truth has moved by more
-than `PUBLISH_SHARE`, so that the sorted lists of `routing` are not stirred by noise.
+One event loop owns it; nothing here waits. A candidate's published figures change only when the measured ones have
+moved by more than `PUBLISH_SHARE`, so that noise does not reorder the sorted lists of `routing`.
 """
 
 from collections import OrderedDict
@@ -35,7 +35,7 @@ from comptoir.link import ModelOffer, Pulse
 from comptoir.routing import Candidate, FilterReport, FreeList, Spec, explain, possible
 
 HOST_SILENT_S = 90.0
-"""A host not heard of for this long is offline: three of the heartbeats that the published API asks for every 30 s."""
+"""A host silent for this long is offline: three of the heartbeats that the published API requires every 30 s."""
 PUBLISH_SHARE = 0.05
 
 
@@ -51,27 +51,27 @@ class Fleet:
         leases_here: Callable[[bytes], int] = lambda host_id: 0,
         host_silent_s: float = HOST_SILENT_S,
     ) -> None:
-        """*leases_here* tells how many jobs of this coordinator a host has, when it comes back from another one."""
+        """*leases_here* returns how many jobs of this coordinator a host runs, when it returns from another one."""
         self._clock, self._host_silent_s = clock, host_silent_s
         self.kinds = kinds or Kinds()
-        """What is sold here; offers are priced by its units."""
+        """Kinds sold here; offers are priced in their units."""
         self._events, self._leases_here = events or EventHub(), leases_here
         self._hosts: dict[bytes, Host] = {}
         self._lists: dict[str, FreeList] = {}
         self.catalog = Catalog(self.kinds)
         """What active hosts offer."""
         self._seen: OrderedDict[bytes, None] = OrderedDict()
-        """Hosts that are not offline, the longest silent first."""
+        """Hosts that are not offline, longest silent first."""
         self.text_only_hosts = 0
-        """Registered hosts with an offer that is for plain text only."""
+        """Number of registered hosts with a text-only offer."""
         self.active_hosts = 0
-        """Hosts that take jobs, free or busy."""
+        """Number of active hosts, free or busy."""
         self.changed: set[bytes] = set()
         """Hosts whose stored row is out of date; `Hosts.flush` empties it."""
         self.unannounced: set[bytes] | None = None
-        """Hosts whose status, slots, offer or figures changed since somebody last took note; None: nobody does."""
+        """Hosts whose status, slots, offer or figures changed since the last announcement; None: nobody announces."""
         self.chosen: list[tuple[bytes, str]] | None = None
-        """Host and model of each job given since somebody last took note; None: nobody does."""
+        """Host and model of each assignment since the last announcement; None: nobody announces."""
 
     # -- who is registered ---------------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ class Fleet:
         return len(self._hosts)
 
     def __iter__(self) -> Iterator[Host]:
-        """Go through all hosts in the order they came (by id after a start)."""
+        """Iterate over all hosts in the order they were added (by id after a start)."""
         return iter(self._hosts.values())
 
     def find(self, host_id: bytes) -> Host | None:
@@ -98,7 +98,7 @@ class Fleet:
         return host
 
     def add(self, row: HostRow) -> Host:
-        """Take in a registered host, offline until it is seen; known ids are returned as they are."""
+        """Add a registered host, offline until it is seen; a known host is returned unchanged."""
         host = self._hosts.get(row.id)
         if host is None:
             host = self._hosts[row.id] = Host(row)
@@ -107,7 +107,7 @@ class Fleet:
         return host
 
     def remove(self, host_id: bytes) -> None:
-        """Forget a host (retired); one that is not here is ignored."""
+        """Remove a retired host; an unknown one is ignored."""
         host = self._hosts.get(host_id)
         if host is None:
             return
@@ -120,7 +120,7 @@ class Fleet:
         self.changed.discard(host_id)
 
     def replace_offer(self, host_id: bytes, models: tuple[ModelOffer, ...], slots: int) -> None:
-        """Replace what a host offers; what runs goes on, and what was measured of the models that stay is kept."""
+        """Replace what a host offers; running jobs continue, and measurements of models that stay are kept."""
         host = self.get(host_id)
         models = in_shape(host.row.speaks, models)
         if models == host.row.models and slots == host.row.slots:
@@ -143,7 +143,7 @@ class Fleet:
     # -- who is here ---------------------------------------------------------------------------------------------
 
     def seen(self, host_id: bytes, pulse: Pulse | None = None) -> None:
-        """Note a sign of life (heartbeat, poll, frames); a host without link of ours becomes active by it."""
+        """Note a sign of life (heartbeat, poll, frames); a host of a transport without a link becomes active by it."""
         host = self.get(host_id)
         if host.node_id and host.row.transport != LINK:
             self._take_home(host)
@@ -160,7 +160,7 @@ class Fleet:
             self._set_status(host, ACTIVE)
 
     def mark_linked(self, host_id: bytes) -> None:
-        """The host's link is up: it takes jobs, also after having drained."""
+        """Note that the host's link is up: it takes jobs, even if it was draining."""
         host = self.get(host_id)
         self._take_home(host)
         host.linked, host.came_ms = True, self._clock.now_ms()
@@ -168,13 +168,13 @@ class Fleet:
         self._set_status(host, ACTIVE)
 
     def unlinked(self, host_id: bytes) -> None:
-        """The host's link is gone: no new jobs. What it runs keeps its slots until released."""
+        """Note that the host's link dropped: no new jobs. Running jobs keep their slots until released."""
         host = self.get(host_id)
         host.linked = False
         self._set_status(host, OFFLINE)
 
     def drain(self, host_id: bytes) -> None:
-        """The host takes no new jobs and finishes those it has; an offline host stays offline."""
+        """Give the host no new jobs; it finishes those it has. An offline host stays offline."""
         host = self.get(host_id)
         if host.status == ACTIVE:
             self._set_status(host, DRAINING)
@@ -186,7 +186,7 @@ class Fleet:
             self._set_status(host, ACTIVE)
 
     def poll_began(self, host_id: bytes) -> None:
-        """A polling host holds one more request open; only while it does can it be given a job."""
+        """Note that a polling host holds one more request open; only while it does can it be given a job."""
         host = self.get(host_id)
         self.seen(host_id)
         if host.slots.waiting is not None:
@@ -194,16 +194,16 @@ class Fleet:
             self._place(host)
 
     def poll_ended(self, host_id: bytes) -> None:
-        """A held request ended without a job (`reserve` uses one up itself)."""
+        """Note that a held request ended without a job (`reserve` uses one up itself)."""
         host = self.get(host_id)
         if host.slots.waiting:
             host.slots.waiting -= 1
             self._place(host)
 
     def silent(self) -> list[Host]:
-        """Put hosts that were silent for too long offline, and return them; costs nothing per host that was not.
+        """Set hosts offline that were silent for too long, and return them; costs nothing per host that was not.
 
-        Where there are several coordinators, a host whose link is here is not silent, and of one elsewhere this one can't say.
+        With several coordinators, a host whose link is here is not silent, and remote hosts are not judged here.
         """
         limit_s = self._clock.monotonic_s() - self._host_silent_s
         gone = []
@@ -212,13 +212,13 @@ class Fleet:
             if host.seen_s > limit_s:
                 break
             if host.node_id:
-                # Its own coordinator tells when it is gone, and is missed itself when that one is.
+                # Its own coordinator reports when it is gone; if that coordinator dies, that is noticed too.
                 host.seen_s = self._clock.monotonic_s()
                 self._seen.move_to_end(host.id)
                 continue
             if host.linked and self.unannounced is not None:
-                # One of several coordinators: the pulses may be heard by another, through a balancer, and the link is here.
-                # It is pinged and ends within 40 s of a host that is gone.
+                # With several coordinators, a balancer may send the heartbeats to another one while the link is here.
+                # The link is pinged, and closes within 40 s of the host's death.
                 self.seen(host.id)
                 continue
             self._set_status(host, OFFLINE)
@@ -228,7 +228,7 @@ class Fleet:
     # -- slots ---------------------------------------------------------------------------------------------------
 
     def reserve(self, host_id: bytes, model: str, *, prefix_key: bytes | None = None) -> None:
-        """Take one slot for a job of *model* (on a polling host also one of its held requests).
+        """Reserve one slot for a job of *model* (on a polling host also one of its held requests).
 
         Raises:
             UnknownHost: not registered. NoFreeSlot: full, not active, or the model is not offered; nothing changes.
@@ -246,27 +246,27 @@ class Fleet:
         self._place(host)
 
     def release(self, host_id: bytes) -> None:
-        """Give one slot back, whatever became of the job; a host that was retired meanwhile is ignored."""
+        """Release one slot, however the job ended; a host that was retired meanwhile is ignored."""
         host = self._hosts.get(host_id)
         if host is None or host.node_id:
-            return  # One that has moved to another coordinator has its slots counted there.
+            return  # A host that moved to another coordinator has its slots counted there.
         if host.slots.running == 0 and self.unannounced is not None:
-            # It went to another coordinator and came back while a lease was being closed, and was counted anew meanwhile.
+            # It moved to another coordinator and back while a lease was being closed, so its slots were recounted.
             return
         assert host.slots.running > 0, "a slot is released once for every time it was reserved"
         host.slots.running -= 1
         self._place(host)
 
     def adopt(self, host_id: bytes) -> None:
-        """Count a job that the host already runs (its lease outlived the coordinator), also beyond its slots."""
+        """Count a job that the host already runs (its lease outlived the coordinator), even beyond its slots."""
         host = self.get(host_id)
         host.slots.running += 1
         self._place(host)
 
-    # -- what is learnt ------------------------------------------------------------------------------------------
+    # -- measurements --------------------------------------------------------------------------------------------
 
     def first_frame(self, host_id: bytes, model: str, elapsed_ms: float) -> None:
-        """Learn the time from lease to first frame (>= 0)."""
+        """Record a time from lease to first frame (>= 0)."""
         host = self._hosts.get(host_id)
         if host is not None and model in host.candidates:
             pace = self._pace(host, model)
@@ -274,7 +274,7 @@ class Fleet:
                 self._publish_pace(host, model, pace)
 
     def frames(self, host_id: bytes, model: str, gap_ms: float, count: int = 1) -> None:
-        """Learn that *count* (>= 1) frames came *gap_ms* (>= 0) apart; constant time per batch."""
+        """Record that *count* (>= 1) frames came *gap_ms* (>= 0) apart; constant time per batch."""
         host = self._hosts.get(host_id)
         if host is not None and model in host.candidates:
             pace = self._pace(host, model)
@@ -282,7 +282,7 @@ class Fleet:
                 self._publish_pace(host, model, pace)
 
     def outcome(self, host_id: bytes, outcome: str, *, tokens: int = 0) -> None:
-        """Learn how an attempt ended for the host (`OUTCOMES`), and how many tokens it delivered."""
+        """Record how an attempt ended for the host (`OUTCOMES`), and how many units it delivered."""
         host = self._hosts.get(host_id)
         if host is None:
             return
@@ -298,7 +298,7 @@ class Fleet:
         self.refresh_reputation(host)
 
     def refresh_reputation(self, host: Host) -> None:
-        """Publish the host's reputation as of now if it has moved; call now and then for hosts without jobs."""
+        """Publish the host's current reputation if it has moved; to be called now and then for hosts without jobs."""
         score = host.reputation.score(self._clock.now_ms())
         for model, candidate in host.candidates.items():
             if has_moved(candidate.reputation, score):
@@ -312,13 +312,13 @@ class Fleet:
         return pace.figures if pace is not None else PRIOR
 
     def longest_gap_ms(self, host_id: bytes, model: str) -> float:
-        """Return the longest pause between two arrivals of a host's frames, lately; 0 when nothing is known."""
+        """Return the longest recent pause between two arrivals of a host's frames; 0 when nothing is known."""
         host = self._hosts.get(host_id)
         pace = host.paces.get(model) if host is not None else None
         return pace.longest_gap_ms if pace is not None else 0.0
 
     def explain_reputation(self, host_id: bytes) -> ReputationStory:
-        """Say why a host has its reputation."""
+        """Explain a host's reputation."""
         host = self.get(host_id)
         return host.reputation.story(host.jobs_done, host.jobs_failed, host.jobs_lost, now_ms=self._clock.now_ms())
 
@@ -329,7 +329,7 @@ class Fleet:
         return self._lists.get(model)
 
     def possible(self, spec: Spec) -> bool:
-        """Say whether any registered host could run this some day, free or not, here now or not."""
+        """Tell whether any registered host could ever run this, whether free or busy, online or not."""
         hosts = self._lists.get(spec.model)
         return hosts is not None and possible(spec, hosts)
 
@@ -346,7 +346,7 @@ class Fleet:
         return {ACTIVE: self.active_hosts, DRAINING: here - self.active_hosts, OFFLINE: len(self._hosts) - here}
 
     def models(self) -> list[ModelSummary]:
-        """Return the models that active hosts offer, by name; made anew only after an offer or a status changed."""
+        """Return the models that active hosts offer, by name; rebuilt only after an offer or status change."""
         return self.catalog.models()
 
     def model(self, name: str) -> ModelSummary | None:
@@ -354,12 +354,12 @@ class Fleet:
         return self.catalog.model(name)
 
     def with_container(self, name: str) -> list[Candidate]:
-        """Return every registered host that has offered this container, here now or not."""
+        """Return every registered host that offers this container, online or not."""
         known = self._lists.get(name)
         return [one for one in known.all.values() if access_of_candidate(one) is not None] if known is not None else []
 
     def resources(self) -> dict[str, bytes]:
-        """Return what each container on offer says of itself, as JSON, by name."""
+        """Return what each container on offer reports about itself, as JSON, by name."""
         return self.catalog.resources(self._serves)
 
     def _serves(self, host_id: bytes, name: str) -> bool:
@@ -375,7 +375,7 @@ class Fleet:
         model: str | None = None,
         owner_id: bytes | None = None,
     ) -> tuple[list[Host], int]:
-        """Return a page of hosts in the order they came, and how many match in all."""
+        """Return a page of hosts in the order they were added, and how many match in all."""
         if status is None and model is None and owner_id is None:
             return list(islice(self._hosts.values(), offset, offset + limit)), len(self._hosts)
         found = [
@@ -390,7 +390,7 @@ class Fleet:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _take_home(self, host: Host) -> None:
-        """The host is reached from here now: its slots are ours to count, from what runs here."""
+        """Make a remote host a local one: its slots are counted here from now on, from what runs here."""
         if host.node_id:
             host.node_id = b""
             for candidate in host.candidates.values():
@@ -407,7 +407,7 @@ class Fleet:
         was, host.status = host.status, status
         if ACTIVE in (was, status):
             self.active_hosts += 1 if status == ACTIVE else -1
-            # Counting happens while the status says active: before leaving it, after entering it.
+            # Count only while the status is active: before leaving it, after entering it.
             self.catalog.count(host.row.models, 1 if status == ACTIVE else -1)
         if status == OFFLINE:
             self._seen.pop(host.id, None)
@@ -423,7 +423,7 @@ class Fleet:
             self.catalog.count(host.row.models, sign)
 
     def _place(self, host: Host, *, rejoins: bool = False) -> None:
-        """Recount the host's free slots and bring all its lists up to date."""
+        """Recount the host's free slots and update its place in all lists."""
         before = host.slots.free
         host.slots.open = host.status == ACTIVE
         free = host.slots.count()
@@ -506,5 +506,5 @@ def _has_text_only(row: HostRow) -> bool:
 
 
 def has_moved(published: float, truth: float) -> bool:
-    """Tell whether *truth* is more than `PUBLISH_SHARE` away from what was published."""
+    """Tell whether *truth* differs from what was published by more than `PUBLISH_SHARE`."""
     return abs(truth - published) > PUBLISH_SHARE * published

@@ -1,4 +1,4 @@
-"""One host in memory: what it is, what it offers, how it has done."""
+"""One host in memory: what it is, what it offers, how it has performed."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from comptoir.routing import Candidate, Slots
 
 
 class Host:
-    """One host as it is now. Read freely; only the fleet changes it."""
+    """One host as it is now. Anybody may read it; only the fleet changes it."""
 
     __slots__ = (
         "came_ms",
@@ -36,7 +36,7 @@ class Host:
 
     def __init__(self, row: HostRow) -> None:
         self.row = row
-        """As registered (models, slots, GPU up to date; statistics as loaded)."""
+        """The record as registered (models, slots and GPU up to date; statistics as loaded)."""
         self.reach = REACHES[row.transport]
         self.slots = Slots(row.slots)
         self.slots.open = False
@@ -45,9 +45,9 @@ class Host:
         self.status = OFFLINE
         self.linked = False
         self.node_id = b""
-        """The other coordinator that it is linked to or was last heard by; empty: none, or this one."""
+        """The other coordinator that it is connected to or was last heard by; empty: none, or this one."""
         self.came_ms = 0
-        """When it linked to its current place, wall time here, or was first heard of there."""
+        """Wall time here at which it connected to its current coordinator, or was first announced by it."""
         self.candidates: dict[str, Candidate] = {}
         self.paces: dict[str, Pace] = {}
         self.reputation = Reputation(row.good_milli / 1000, row.bad_milli / 1000, row.outcome_ms)
@@ -58,7 +58,7 @@ class Host:
         self.tokens_done = row.tokens_done
 
     def remember(self, row: HostRow) -> None:
-        """Take over the statistics of *row*, which another coordinator wrote since they were loaded here."""
+        """Load the statistics of *row*, which another coordinator wrote since they were loaded here."""
         self.reputation = Reputation(row.good_milli / 1000, row.bad_milli / 1000, row.outcome_ms)
         self.jobs_done, self.jobs_failed, self.jobs_lost = row.jobs_done, row.jobs_failed, row.jobs_lost
         self.tokens_done = row.tokens_done
@@ -70,7 +70,7 @@ class Host:
         return self.row.id
 
     def describe_machine(self, candidate: Candidate) -> None:
-        """Copy to one of its candidates what filters ask of the machine."""
+        """Copy the machine's properties that filters look at to one of its candidates."""
         row = self.row
         candidate.region, candidate.tier = row.region, row.tier
         candidate.gpu, candidate.vram_mib, candidate.capacity = row.gpu, row.vram_mib, row.capacity
@@ -92,7 +92,7 @@ class Host:
 
 
 def access_of_offer(offer: ModelOffer) -> ContainerAccess | None:
-    """Return whom a host lets in to a container that it offers; None: it is a model."""
+    """Return a host's access rule for a container that it offers; None: the offer is a model."""
     card = offer.container
     if card is None:
         return None
@@ -106,5 +106,5 @@ def access_of_offer(offer: ModelOffer) -> ContainerAccess | None:
 
 
 def access_of_candidate(candidate: Candidate) -> ContainerAccess | None:
-    """Return the access rule that an offer has by now; None: it is a model."""
+    """Return a candidate's current access rule; None: the offer is a model."""
     return candidate.access if isinstance(candidate.access, ContainerAccess) else None

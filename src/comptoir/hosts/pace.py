@@ -1,7 +1,7 @@
-"""How fast a host is: medians and tails of its frame times, learnt in constant time and space per batch of frames.
+"""How fast a host is: medians and tails of its frame times, measured in constant time and space per batch of frames.
 
-A histogram over the logarithm of time, three bins per doubling from 0.1 ms to 14 minutes, whose old counts fade: after
-`HALF_LIFE` further observations a past one counts half. The error of a quantile is below half a bin, 12 %.
+A histogram over the logarithm of time, three bins per doubling from 0.1 ms to 14 minutes, whose old counts decay: after
+`HALF_LIFE` further observations an old one counts half. The error of a quantile is below half a bin, 12 %.
 """
 
 from array import array
@@ -14,22 +14,22 @@ from comptoir.routing import PRIOR_FIRST_FRAME_MS, PRIOR_INTER_FRAME_MS
 LOW_MS = 0.1
 BINS_PER_DOUBLING = 3
 BINS = 69
-"""23 doublings: 0.1 ms to 839 s. What lies outside counts at the edge."""
+"""23 doublings: 0.1 ms to 839 s. Values outside count in the first or last bin."""
 HALF_LIFE_FIRST = 64
 HALF_LIFE_INTER = 1024
-"""Observations, not seconds: a host that rested is not forgotten."""
+"""In observations, not seconds: a host that was idle keeps its figures."""
 RESCALE_AT = 1e12
 COUNT_MAX = 4096
-"""More of one value at once add nothing: older ones are forgotten by then, and the weight must stay a float."""
+"""Most counts of one value at once: more add nothing, since older ones have decayed, and the weight stays finite."""
 PRIOR_TAIL = 8.0
-"""Before anything was measured, p99 is taken to be this many medians."""
+"""Before anything is measured, p99 is assumed to be this many medians."""
 PRIOR_LATE = 4.0
-"""And p95 this many."""
+"""And p95 this many medians."""
 TAIL_NEEDS = 32
-"""Observations before a measured p99 may fall below the prior: a tail is not known from three frames."""
+"""Observations before a measured p99 may fall below the prior: a few frames do not show the tail."""
 LONGEST_FADES = 0.999
 READ_EVERY_MAX = 512
-"""Frames between two readings, once there are many; before, every doubling is read."""
+"""Frames between two readings once there are many; before that, one reading per doubling."""
 
 PRIOR = PaceFigures(
     PRIOR_FIRST_FRAME_MS,
@@ -42,7 +42,7 @@ PRIOR = PaceFigures(
 
 
 class LogHistogram:
-    """Counts per bin with exponential fading; O(1) to add, O(bins) to ask."""
+    """Counts per bin with exponential decay; O(1) to add, O(bins) to read."""
 
     __slots__ = ("_counts", "_growth", "_weight", "total")
 
@@ -51,13 +51,13 @@ class LogHistogram:
         self._growth = 2.0 ** (1.0 / half_life)
         self._weight = 1.0
         self.total = 0
-        """Observations so far, unfaded."""
+        """Observations so far, without decay."""
 
     def add(self, value_ms: float, count: int = 1) -> None:
         """Count *value_ms* (>= 0) *count* times (>= 1)."""
         count = min(count, COUNT_MAX)
         at = int(BINS_PER_DOUBLING * log2(value_ms / LOW_MS)) if value_ms > LOW_MS else 0
-        # Newer observations weigh more instead of older ones less: one number changes, not all bins.
+        # New observations weigh more, instead of old ones less, so that one number changes and not all bins.
         self._counts[at if at < BINS else BINS - 1] += self._weight * count
         self._weight *= self._growth**count
         self.total += count
@@ -82,7 +82,7 @@ class LogHistogram:
 
 
 FIRST_EACH = 16
-"""The first so many first frames are each read at once, later ones every so many: a read costs 10 us a job."""
+"""The first 16 first frames cause a reading each, later ones every 16th: a reading costs 10 us."""
 
 
 class Pace:
@@ -97,18 +97,18 @@ class Pace:
         self.figures = PRIOR
         """As of the last :meth:`read`."""
         self.longest_gap_ms = 0.0
-        """Longest pause between two arrivals of frames, fading by half in about 700 arrivals: unlike the quantiles it knows
-        of frames that come in bunches, and of pauses that are rare."""
+        """Longest pause between two arrivals of frames, halved in about 700 arrivals: unlike the quantiles it shows
+        frames that come in bursts, and rare pauses."""
 
     def first_frame(self, value_ms: float) -> bool:
-        """Count one time from lease to first frame; ``True`` when enough is new to be worth a `read`."""
+        """Count one time from lease to first frame; ``True`` when there is enough new data for a `read`."""
         if self._first is None:
             self._first = LogHistogram(HALF_LIFE_FIRST)
         self._first.add(value_ms)
         return self._first.total <= FIRST_EACH or self._first.total % FIRST_EACH == 0
 
     def frames(self, gap_ms: float, count: int) -> bool:
-        """Count *count* frames that came *gap_ms* apart; ``True`` when enough is new to be worth a `read`."""
+        """Count *count* frames that came *gap_ms* apart; ``True`` when there is enough new data for a `read`."""
         if self._inter is None:
             self._inter = LogHistogram(HALF_LIFE_INTER)
         self._inter.add(gap_ms, count)
@@ -117,7 +117,7 @@ class Pace:
         return self._inter.total > self._read_at + READ_EVERY_MAX or self._inter.total > 2 * self._read_at
 
     def read(self) -> PaceFigures:
-        """Work the quantiles out anew (about 10 us) and remember them."""
+        """Recompute the quantiles (about 10 us) and keep them in `figures`."""
         first_p50, first_p99 = _read(self._first, PRIOR.first_frame_p50_ms, PRIOR.first_frame_p99_ms)
         _, first_p95 = _read(self._first, PRIOR.first_frame_p50_ms, PRIOR.first_frame_p95_ms, share=0.95)
         inter_p50, inter_p99 = _read(self._inter, PRIOR.inter_frame_p50_ms, PRIOR.inter_frame_p99_ms)

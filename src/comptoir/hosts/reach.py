@@ -1,6 +1,6 @@
-"""What the way a host is reached means for its jobs. What the host can do is in its offer, and no matter of this.
+"""What a host's transport means for its jobs. What the host can do is a matter of its offer, not of its transport.
 
-The verbs ask these questions; none of them compares transports by name (tests/house/test_transports.py).
+Dispatch reads these properties and never compares transports by name (tests/house/test_transports.py).
 """
 
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from comptoir.hosts.types import LINK, POLL, PUSH
 
 
 class Reach(NamedTuple):
-    """One way of reaching hosts."""
+    """The properties of one transport."""
 
     stops_at_once: bool
-    """It hears of a cancel at once: so it may begin while its job is still being written, and beside another host."""
+    """The host receives a cancel at once, so it may start before its job is written, or beside another host."""
     keeps_frames: bool
-    """It keeps what it sent until the lease is settled, and sends it again to a coordinator that has lost it."""
+    """The host keeps what it sent until the lease is settled, and resends it to a coordinator that has lost it."""
     comes_back: bool
-    """Out of reach for a moment, it is waited for, and gets its jobs when it is back."""
+    """The host reconnects after an interruption, so it is waited for and gets its jobs then."""
     sends_as_made: bool
-    """It sends each frame when it is made, so its silence says something."""
+    """The host sends each frame as it is produced, so its silence means something."""
     one_place: bool
-    """Only the coordinator that it is connected to can give it jobs; any other host may be reached from all of them."""
+    """Only the coordinator that the host is connected to can give it jobs; otherwise all of them can."""
 
 
 REACHES: Mapping[str, Reach] = {

@@ -1,7 +1,7 @@
-"""Hosts that are linked to other coordinators of the same trading post, as those last announced them.
+"""Hosts connected to other coordinators of the same trading post, as those last announced them.
 
-Such a host stands in the same lists as those that are here, so that routing chooses among all; who gets its slots is decided where
-it is linked, and what is counted here is only the last announcement, less what was asked for since.
+A remote host is in the same lists as local ones, so that routing chooses among all. Its own coordinator decides who
+gets its slots; the count here is only the last announcement, less what was requested since.
 """
 
 from comptoir.hosts.fleet import Fleet, has_moved
@@ -9,15 +9,16 @@ from comptoir.hosts.types import OFFLINE
 
 
 class RemoteHosts:
-    """The part of the fleet that is elsewhere."""
+    """The remote part of the fleet."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
     def note_remote(self, host_id: bytes, *, node_id: bytes, status: str, free: int, total: int) -> None:
-        """Another coordinator says that it has this host, with *free* slots of *total*; it decides who gets them.
+        """Note that another coordinator announced this host with *free* of *total* slots; it decides who gets them.
 
-        Said of a host that is linked or waits here, it is out of date and ignored; of one that is not registered, too.
+        An announcement of a host that is connected or polling here is outdated and ignored, as is one of an unknown
+        host.
         """
         host = self._fleet._hosts.get(host_id)
         if host is None or host.linked or (not host.node_id and host.slots.waiting):
@@ -39,7 +40,7 @@ class RemoteHosts:
             self._fleet._set_status(host, status)
 
     def note_chosen(self, host_id: bytes, model: str) -> None:
-        """Another coordinator gave the host a job: strategies that take turns count it here as well."""
+        """Note that another coordinator gave the host a job: strategies that take turns count it here as well."""
         host = self._fleet._hosts.get(host_id)
         candidate = host.candidates.get(model) if host is not None else None
         if candidate is not None:
@@ -47,7 +48,7 @@ class RemoteHosts:
             self._fleet._lists[model].place(candidate)
 
     def note_figures(self, host_id: bytes, model: str, first_frame_ms: float, inter_frame_ms: float) -> None:
-        """Another coordinator measured the host; ignored where it is measured here."""
+        """Note another coordinator's measurements of the host; ignored if the host is measured here."""
         host = self._fleet._hosts.get(host_id)
         candidate = host.candidates.get(model) if host is not None else None
         if host is None or candidate is None or model in host.paces:
@@ -57,7 +58,7 @@ class RemoteHosts:
             self._fleet._lists[model].moved(candidate)
 
     def note_reputation(self, host_id: bytes, reputation: float) -> None:
-        """Take over the reputation that the host's own coordinator keeps."""
+        """Set the reputation that the host's own coordinator announced."""
         host = self._fleet._hosts.get(host_id)
         for model, candidate in host.candidates.items() if host is not None else ():
             if has_moved(candidate.reputation, reputation):
@@ -65,13 +66,13 @@ class RemoteHosts:
                 self._fleet._lists[model].moved(candidate)
 
     def unreachable(self, host_id: bytes) -> None:
-        """The host's coordinator can't be asked just now: it is given nothing from here until it is announced again."""
+        """Give the host no jobs from here until it is announced again: its coordinator is unreachable now."""
         host = self._fleet.get(host_id)
         host.slots.running = host.slots.total
         self._fleet._place(host)
 
     def forget(self, host_id: bytes) -> None:
-        """The host is nowhere: offline until it comes here or is announced again."""
+        """Set the host offline until it connects here or is announced again."""
         host = self._fleet.get(host_id)
         host.node_id = b""
         self._mark(host_id, remote=False)

@@ -1,7 +1,7 @@
 """Reputation from outcomes only: the share of good outcomes expected of a host (mean of a Beta distribution).
 
-Starts at 1/4, so trust is earned; a failure weighs as two answers, falling silent as four, because the buyer waits for
-it. All evidence loses half its weight in two weeks, so an old fault is forgiven and an old merit has to be renewed.
+It starts at 1/4, so trust is earned. A failure weighs as much as two answers, falling silent as four, because the buyer
+waits for it. All evidence halves in weight in two weeks, so old faults fade and good standing has to be renewed.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Reputation:
     at_ms: int = 0
 
     def decay(self, now_ms: int) -> None:
-        """Let the evidence fade up to now; a clock that stepped back changes nothing."""
+        """Decay the evidence up to now; a clock that stepped back changes nothing."""
         if now_ms > self.at_ms:
             fade = 2.0 ** ((self.at_ms - now_ms) / HALF_LIFE_MS)
             self.good *= fade
@@ -42,7 +42,7 @@ class Reputation:
         return (PRIOR_GOOD + self.good) / (PRIOR_GOOD + PRIOR_BAD + self.good + self.bad)
 
     def story(self, done: int, failed: int, lost: int, *, now_ms: int) -> ReputationStory:
-        """Say why a host has its reputation, from the jobs that ended there."""
+        """Explain a host's reputation by the jobs that ended there."""
         score, good, bad = self.score(now_ms), self.good, self.bad
         sentence = (
             f"{score:.2f}: {done + failed + lost} jobs ended here, {done} answered, {failed} failed by the host's "

@@ -1,4 +1,4 @@
-"""Registering hosts and keeping the stored records in step with the fleet."""
+"""Registering hosts, and keeping the stored records in step with the fleet."""
 
 from functools import partial
 
@@ -15,11 +15,11 @@ from comptoir.kit.ids import new_id
 from comptoir.kit.urlguard import UrlGuard
 
 FLUSH_ROWS_MAX = 1000
-"""Hosts written per command, so that a large fleet's statistics never hold up the writer for long."""
+"""Hosts written per command, so that a large fleet's statistics never block the writer for long."""
 
 
 class Hosts:
-    """The room's stored half; `fleet` is the living one."""
+    """The stored hosts; `fleet` has their current state in memory."""
 
     def __init__(self, db: Database, clock: Clock, fleet: Fleet, guard: UrlGuard) -> None:
         self._db = db
@@ -28,7 +28,7 @@ class Hosts:
         self.fleet = fleet
 
     async def load(self) -> int:
-        """Take every stored host into the fleet, offline until seen; return how many. Call once at start."""
+        """Load every stored host into the fleet, offline until seen; return how many. Call once at start."""
         rows = await store.read_all(self._db)
         for row in rows:
             self.fleet.add(row)
@@ -38,7 +38,7 @@ class Hosts:
         """Check a registration and give it an id; nothing is stored. Then `insert_host` in a command, then `admit`.
 
         Args:
-            host_id: chosen before, when an Idempotency-Key names it.
+            host_id: given if an Idempotency-Key determines it.
 
         Raises:
             InvalidField: see `check_host`.
@@ -66,7 +66,7 @@ class Hosts:
         )
 
     def admit(self, row: HostRow) -> Host:
-        """Take a stored host into the fleet. Registering is a sign of life: active, unless a link is to come."""
+        """Add a stored host to the fleet. Registering is a sign of life: active, unless its transport is a link."""
         host = self.fleet.add(row)
         self.fleet.seen(row.id)
         return host
@@ -82,7 +82,7 @@ class Hosts:
         return self.admit(row)
 
     async def read(self, host_id: bytes) -> HostRow:
-        """Return the stored record, also of a retired host (receipts need its key).
+        """Return the stored record, even of a retired host (receipts need its key).
 
         Raises:
             UnknownHost: it was never registered.
@@ -93,10 +93,9 @@ class Hosts:
         return row
 
     async def meet(self, host_id: bytes) -> bool:
-        """Take a host into the fleet that another coordinator registered, or bring what is remembered of it up to date;
-        False when there is none.
+        """Load a host that another coordinator registered, or refresh its statistics; False if there is no such host.
 
-        Call it before the host is served here: its statistics were written by the coordinator it comes from.
+        Call it before the host is served here: the coordinator that it comes from wrote its statistics.
         """
         row = await store.read_one(self._db, host_id)
         if row is None or row.retired_ms is not None:
@@ -109,7 +108,7 @@ class Hosts:
         return True
 
     async def retire(self, host_id: bytes) -> None:
-        """Take a host out for good; its record stays. Jobs it runs are the caller's to move.
+        """Retire a host for good; its record is kept. The caller has to move the jobs that it runs.
 
         Raises:
             UnknownHost: not registered.
@@ -123,7 +122,7 @@ class Hosts:
         """Write what changed since the last flush, in commands of `FLUSH_ROWS_MAX`; return how many hosts.
 
         Statistics since the last flush are lost when the process is killed; jobs and money never depend on them.
-        If a command fails, its hosts stay marked and the error goes on.
+        If a command fails, its hosts stay marked and the error is raised.
         """
         written = 0
         while self.fleet.changed:
@@ -133,7 +132,7 @@ class Hosts:
                 command = partial(store.write_behind, rows=rows)
                 written += await self._db.run(command, locks=(store.host_rows(rows),))
             except BaseException:
-                # Cancelled or failed: the marks must not get lost with it.
+                # Cancelled or failed: keep the marks.
                 self.fleet.changed.update(id_ for id_ in ids if self.fleet.find(id_) is not None)
                 raise
             if len(ids) < FLUSH_ROWS_MAX:

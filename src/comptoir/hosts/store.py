@@ -1,4 +1,4 @@
-"""SQL of the room. Private: others come in by the door."""
+"""SQL of the hosts room; private to it."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -46,7 +46,7 @@ def insert_host(tx: Tx, row: HostRow) -> None:
 
 
 def write_behind(tx: Tx, rows: Sequence[HostRow]) -> int:
-    """Bring stored offers, times and statistics up to date; ids must differ. Return how many were there."""
+    """Update stored offers, times and statistics; ids must be distinct. Return how many rows existed."""
     # Locked in one order first: another coordinator may be writing some of the same hosts.
     tx.select(HOSTS, ("id",), [row.id for row in rows], lock=True)
     return tx.update(HOSTS, WRITTEN_BEHIND, [(row.id, *_values(row, WRITTEN_BEHIND)) for row in rows])
@@ -58,18 +58,18 @@ def host_rows(rows: Sequence[HostRow]) -> tuple[Table, list[bytes]]:
 
 
 def retire(tx: Tx, host_id: bytes, now_ms: int) -> None:
-    """Mark a host as gone for good; a column of its own, so that no flush under way can undo it."""
+    """Mark a host as retired, in a column of its own so that no concurrent flush can undo it."""
     tx.update(HOSTS, ("retired_ms",), [(host_id, now_ms)])
 
 
 async def read_all(db: Database) -> list[HostRow]:
-    """Read every host that is not retired, oldest first; after a start none is here yet, so all are offline."""
+    """Read every host that is not retired, oldest first, as offline: after a start none is connected yet."""
     rows = await db.fetch(f"SELECT {', '.join(HOSTS.names)} FROM hosts WHERE retired_ms IS NULL ORDER BY id")
     return [_row(row) for row in rows]
 
 
 async def read_one(db: Database, host_id: bytes) -> HostRow | None:
-    """Read one host, retired or not; what its status is now, only the fleet knows."""
+    """Read one host, retired or not; only the fleet knows its current status."""
     rows = await db.fetch(f"SELECT {', '.join(HOSTS.names)} FROM hosts WHERE id = ?", [host_id])
     return _row(rows[0]) if rows else None
 

@@ -1,4 +1,4 @@
-"""The one table of the room."""
+"""The table of the hosts room."""
 
 from comptoir.kit.db import Table
 
@@ -34,7 +34,7 @@ HOSTS = Table(
     key=("id",),
     indexes=(("owner_id",),),
 )
-"""``models`` (a list of `link.ModelOffer`) and ``capacity`` (`routing.Capacity`) are JSON. ``speaks`` is NULL for hosts with a
-link, and for those that a coordinator before it registered, which speak `INFRINTIA`. What a host earned is the ledger's to say."""
+"""``models`` (a list of `link.ModelOffer`) and ``capacity`` (`routing.Capacity`) are JSON. ``speaks`` is NULL for hosts
+with a link, and for those registered before the column existed, which use `INFRINTIA`. Earnings are in the ledger."""
 
 TABLES = (HOSTS,)

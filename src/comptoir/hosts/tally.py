@@ -1,4 +1,4 @@
-"""Counts kept up to date with every change, so that listing the models never looks at the hosts."""
+"""Counts that are updated on every change, so that listing the models never visits the hosts."""
 
 from collections import Counter
 
@@ -6,11 +6,11 @@ from comptoir.hosts.types import ContainerSummary, ModelSummary, WorkSummary
 from comptoir.link import ContainerCard, ModelOffer
 
 Face = tuple[bool, bool, str, str]
-"""What is told of a container: external, proofs, description, image."""
+"""What is published about a container: external, proofs, description, image."""
 
 
 class Tally:
-    """A multiset of numbers that knows its smallest and largest; few distinct values, many of each."""
+    """A multiset of numbers with its smallest and largest; meant for few distinct values, many of each."""
 
     __slots__ = ("_counts", "_ends")
 
@@ -69,7 +69,7 @@ class ContainerTally:
             del self.faces[face]
 
     def summary(self) -> ContainerSummary:
-        """Say it to the outside; there must be an active host. Where hosts differ, most of them are believed."""
+        """Return the published summary; there must be an active host. Where hosts differ, the majority decides."""
         best = max(self.faces, key=lambda face: (self.faces[face], face))
         return ContainerSummary(
             name=self.name,
@@ -117,7 +117,7 @@ class ModelTally:
             self.kinds[kind] -= 1
 
     def summary(self, since_ms: int) -> ModelSummary:
-        """Say it to the outside; there must be an active host."""
+        """Return the published summary; there must be an active host."""
         kinds = tuple(sorted(kind for kind, count in self.kinds.items() if count))
         return ModelSummary(
             self.name,
@@ -131,7 +131,7 @@ class ModelTally:
 
 
 class WorkTally:
-    """What the active hosts offer under one name in units that are no tokens."""
+    """What the active hosts offer under one name in units other than tokens."""
 
     __slots__ = ("hosts", "kinds", "name", "prices")
 
@@ -156,7 +156,7 @@ class WorkTally:
             self.prices[unit].remove(rate)
 
     def summary(self) -> WorkSummary:
-        """Say it to the outside; there must be an active host."""
+        """Return the published summary; there must be an active host."""
         return WorkSummary(
             name=self.name,
             available_hosts=self.hosts,

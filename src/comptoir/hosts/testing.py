@@ -1,4 +1,4 @@
-"""Builders for tests of this room and of those who use it."""
+"""Builders for tests of this room and of rooms that use it."""
 
 from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
@@ -35,7 +35,7 @@ def make_new_host(
     vram_mib: int = 81_920,
     speaks: str | None = None,
 ) -> NewHost:
-    """Return a registration that is in order."""
+    """Return a valid registration."""
     return NewHost(
         gpu=gpu,
         models=models,
@@ -83,7 +83,7 @@ def make_row(
 
 
 def make_fleet(*rows: HostRow, clock: Clock | None = None) -> Fleet:
-    """Return a fleet of *rows*, all of them here and idle (polling hosts hold as many polls as they have slots)."""
+    """Return a fleet of *rows*, all connected and idle (polling hosts hold as many polls as they have slots)."""
     fleet = Fleet(clock if clock is not None else FakeClock())
     for row in rows:
         make_active(fleet, row)
@@ -91,7 +91,7 @@ def make_fleet(*rows: HostRow, clock: Clock | None = None) -> Fleet:
 
 
 def make_active(fleet: Fleet, row: HostRow) -> Host:
-    """Add a host and let it be here."""
+    """Add a host and make it active."""
     host = fleet.add(row)
     if row.transport == LINK:
         fleet.mark_linked(row.id)

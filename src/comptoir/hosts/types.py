@@ -1,4 +1,4 @@
-"""Host records: what is registered, what is stored, and what the outside is told."""
+"""Host records: what is registered, what is stored, and what is published."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from comptoir.routing import NO_CAPACITY, Capacity
 
 LINK, POLL, PUSH = "link", "poll", "push"
 TRANSPORTS = (LINK, POLL, PUSH)
-"""How a job gets there: our worker's WebSocket, a long poll the host holds, or a POST to the host's URL."""
+"""How a job reaches the host: our worker's WebSocket, a long poll by the host, or a POST to the host's URL."""
 
 INFRINTIA = "infrintia"
-"""The shape of the published Infrintia API: a text, a length and a temperature. The default without a link."""
+"""The shape of the published Infrintia API: one text, a length and a temperature. The default without a link."""
 
 ACTIVE, DRAINING, OFFLINE = "active", "draining", "offline"
 STATUSES = (ACTIVE, DRAINING, OFFLINE)
@@ -19,7 +19,7 @@ STATUSES = (ACTIVE, DRAINING, OFFLINE)
 
 DONE, FAILED, LOST = "done", "failed", "lost"
 OUTCOMES = (DONE, FAILED, LOST)
-"""How an attempt ended for the host: answered, failed by its own fault, fell silent. Others' faults are no outcome."""
+"""How an attempt ended for the host: answered, failed by its own fault, fell silent. Others' faults don't count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class NewHost:
     """Ed25519, 32 bytes; the host signs its part of receipts with it."""
     owner_id: bytes | None = None
     speaks: str | None = None
-    """The shape in which it is given jobs (`HostRow.speaks`)."""
+    """The shape in which it gets jobs (`HostRow.speaks`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +68,15 @@ class HostRow:
     jobs_failed: int = 0
     jobs_lost: int = 0
     tokens_done: int = 0
-    """Units of output that it delivered: tokens, runs, bytes, whatever its kinds are sold in."""
+    """Units of output delivered: tokens, runs, bytes, whatever its kinds are sold in."""
     good_milli: int = 0
     bad_milli: int = 0
     """Decayed weights of good and bad outcomes at *outcome_ms*, in thousandths."""
     outcome_ms: int = 0
     retired_ms: int | None = None
-    """When it left for good. Its record stays, because receipts name it."""
+    """When it was retired. Its record is kept, because receipts name it."""
     speaks: str | None = None
-    """The shape in which a polling or pushed host gets jobs (`comptoir.transports`); None: it has a link."""
+    """The shape in which a polling or push host gets jobs and answers them (`comptoir.transports`); None: a link."""
     capacity: Capacity = NO_CAPACITY
 
 
@@ -93,12 +93,12 @@ class ModelSummary:
     """Longest context offered: prompt and answer together."""
     kinds: tuple[str, ...]
     since_ms: int
-    """When the first of its hosts was registered, also one that is not here now."""
+    """When the first of its hosts was registered, even if that one is offline now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkSummary:
-    """Work sold under one name in units other than tokens, as on the market now; containers have `ContainerSummary`."""
+    """What is sold under one name in a unit other than tokens, as the market sees it now (not containers)."""
 
     name: str
     available_hosts: int
@@ -136,7 +136,7 @@ class PaceFigures:
 
 @dataclass(frozen=True, slots=True)
 class ReputationStory:
-    """Why a host has the reputation it has."""
+    """An explanation of a host's reputation."""
 
     score: float
     """0..1, as of now."""

@@ -1,4 +1,4 @@
-"""Changes: what a transition did to a job in memory while the database has not confirmed, and how to undo it."""
+"""Changes: transitions made in memory before the database confirms them, and how they are undone if it refuses."""
 
 import operator
 from collections.abc import Callable
@@ -13,21 +13,21 @@ class Touches:
     __slots__ = ("names", "values", "relied_on")
 
     def __init__(self, *restored: str, relied_on: tuple[str, ...]) -> None:
-        """Name what is restored on undo, and what must still be as the transition left it, or nothing is undone."""
+        """Name the slots to restore on undo, and those that must be as the transition left them for an undo."""
         self.names = restored
         self.values = _reader(restored)
-        """Gives the values of what is restored."""
+        """Reads the values to restore."""
         self.relied_on = _reader(relied_on)
-        """Gives the values of what is relied on."""
+        """Reads the values that must be unchanged."""
 
 
 def _reader(names: tuple[str, ...]) -> Callable[[object], Values]:
-    # Of one name alone it would give no tuple.
+    # With a single name it would not return a tuple.
     return operator.attrgetter(*names, *names[:1])
 
 
 class Change:
-    """One transition of one job, made in memory and being written; verbs revert it with `undo`."""
+    """One transition of one job, made in memory and being written; verbs take it back with `undo`."""
 
     __slots__ = ("_job", "_touches", "_before", "_after", "_tables")
 
@@ -35,8 +35,8 @@ class Change:
         """Remember a transition that was just made.
 
         Args:
-            before: what `Touches.values` gave before it.
-            tables: undoes what it did to the tables of `LiveJobs`.
+            before: what `Touches.values` returned before it.
+            tables: undoes its changes to the tables of `LiveJobs`.
         """
         self._job = job
         self._touches = touches
@@ -45,7 +45,7 @@ class Change:
         self._tables = tables
 
     def undo(self) -> bool:
-        """Restore every slot exactly; False, and nothing is touched, where the job has gone on from here meanwhile."""
+        """Restore every slot exactly; False, and nothing is changed, if the job has moved on since the transition."""
         job, touches = self._job, self._touches
         if not all(map(operator.is_, touches.relied_on(job), self._after)):
             return False

@@ -1,4 +1,4 @@
-"""What the jobs room refuses."""
+"""The errors of the jobs room."""
 
 from comptoir.kit.errors import Refusal
 
@@ -8,28 +8,28 @@ class JobRefusal(Refusal):
 
 
 class UnknownJob(JobRefusal):
-    """No such job, or somebody else's: the two look the same from outside."""
+    """No such job, or somebody else's: a caller can't tell which."""
 
     def __init__(self) -> None:
         super().__init__("no such job")
 
 
 class AnswerForgotten(JobRefusal):
-    """The job is over and its answer was removed after ``retention_days``; its figures and its receipt stay."""
+    """The job is over and its answer was deleted after ``retention_days``; its figures and its receipt are kept."""
 
     def __init__(self) -> None:
         super().__init__("the answer is no longer kept; the job's figures and its receipt are")
 
 
 class JobExists(JobRefusal):
-    """A job with this id is there already: two requests with one Idempotency-Key ran side by side."""
+    """A job with this id exists already: two requests with one Idempotency-Key ran concurrently."""
 
     def __init__(self) -> None:
         super().__init__("another request with the same Idempotency-Key is making this job; repeat yours to see it")
 
 
 class JobFinished(JobRefusal):
-    """The job is in a final state already; *state* says which."""
+    """The job is already in a final state, *state*."""
 
     def __init__(self, state: str) -> None:
         super().__init__(f"the job is already {state}")
@@ -37,14 +37,14 @@ class JobFinished(JobRefusal):
 
 
 class JobMoved(JobRefusal):
-    """Another coordinator owns the job now; what this one knew of it is out of date."""
+    """Another coordinator owns the job now; this one's view of it is out of date."""
 
     def __init__(self) -> None:
         super().__init__("another coordinator has taken the job over")
 
 
 class NotYourLease(JobRefusal):
-    """The host has no open lease on the job (never had, or lost it)."""
+    """The host has no open lease on the job (it never had one, or it was revoked)."""
 
     def __init__(self) -> None:
         super().__init__("this host has no open lease on the job")

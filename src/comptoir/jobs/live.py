@@ -1,10 +1,10 @@
-"""A job in flight: its frames in memory, and its transitions, which nobody else makes.
+"""A job in flight: its frames in memory, and its state transitions.
 
-A live job knows its frames from 0 on, so any reader may start anywhere and replay; a slow reader only falls behind, it never slows
-the host or another reader. Frames become one row when the job ends.
+A live job holds its frames from 0 on, so a reader may start anywhere and replay; a slow reader only falls behind and
+never slows down the host or another reader. When the job ends, its frames become one row.
 
-Every slot is written here and in `comptoir.jobs.live_jobs` alone. A transition asserts where it may start; one that is made before
-the database has said yes returns a `Change`, which can undo it.
+Every slot is written only here and in `comptoir.jobs.live_jobs`. A transition asserts the states that it may start
+from; one that is made before the database has confirmed it returns a `Change`, which can undo it.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from comptoir.kinds import Kind, Kinds, Resume, Stage, Terms, decode_stages, enc
 from comptoir.link import Frame, Usage, hash_over, hash_start
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
-"""Most bytes of text and extras that one answer may hold where the caller names no bound."""
+"""Most bytes of text and extras in one answer, if the caller gives no bound."""
 
 RESTARTED = "answer_restarted", "the answer had to be restarted on another host; read it again from the start"
-"""Code and message for a reader that has seen what is no longer part of the answer."""
+"""Code and message for a reader that has seen frames which are no longer part of the answer."""
 
 OWNER_UNKNOWN = b"?"
-"""Stands in `LiveJob.owner_node` of a mirror for an owner that has yet to be found."""
+"""Value of a mirror's `LiveJob.owner_node` while its owner is not known."""
 
 _CLOSING = Touches("closing", relied_on=("closing", "owner_node", "refused"))
 _BLAMED = Touches("tried", "losses", relied_on=("tried", "losses"))
@@ -36,7 +36,7 @@ _decode_frames = msgspec.msgpack.Decoder(list[Frame]).decode
 
 
 class LiveJob:
-    """A job that is not final, or only just so."""
+    """A job that is unfinished, or has ended only recently."""
 
     __slots__ = (
         "id", "owner_id", "dialect", "kind", "model", "body", "terms", "stages", "detached", "deadline_ms", "created_ms", "state",
@@ -57,24 +57,24 @@ class LiveJob:
         self.owner_id = owner_id
         self.dialect = dialect
         self.kind = kind
-        """What is bought: it says how the work is counted, checked and gone on with."""
+        """What is bought: the kind says how the work is counted, checked and resumed."""
         self.model = model
-        """Of several stages: that of the stage it is at."""
+        """The model; for several stages, that of the current one."""
         self.body = body
         self.terms = terms
         self.stages = stages
-        """What is done one after the other, each whole and by a host of its own; empty: one model."""
+        """Stages that run one after the other, each completed by one host; empty: a single model."""
         self.detached = detached
         self.deadline_ms = deadline_ms
         self.created_ms, self.submitted_s = created_ms, submitted_s
         self.state = JobState.QUEUED
         self.events = 1
-        """Number of the next row in job_events; row 0 says queued."""
+        """Number of the next row in job_events; row 0 is the queued event."""
         self.frames: list[Frame] = []
         self.frame_bytes = 0
         self.running_hash = hash_start(id)
         self.count = 0
-        """Units of the kind's output delivered so far, as frames count them."""
+        """Units of output delivered so far, as counted by the frames."""
         self.lease: Lease | None = None
         self.host_id: bytes | None = None
         self.first_frame_s = 0.0
@@ -87,44 +87,44 @@ class LiveJob:
         self.cost_uusd = 0
         self.receipt_id: bytes | None = None
         self.closing = False
-        """Set while its end is being written, so that nobody ends it twice."""
+        """Set while the end is being written, so that the job is not ended twice."""
         self._body_sha256 = b""
         self._text_only: bool | None = None
         self.refused = False
-        """Set when its submit was refused after a host had begun: nothing of it may be written or published."""
+        """Set when the submit was refused after a host had begun: nothing about the job may be written or published."""
         self.tried: frozenset[bytes] = frozenset()
-        """Hosts that lost or failed it."""
+        """Hosts that failed on the job, or were lost while running it."""
         self.answers = answers
-        """Texts asked for; not stored, so after a restart the job needs a host with room for all of them in one."""
+        """Texts requested; not stored, so after a restart the job needs a host with room for all of them in one."""
         self.home_id = home_id
         """Coordinator that the client of an attached job is connected to."""
         self.owner_node = b""
-        """Coordinator that owns the job, where that is another one: then this is a mirror of it. Empty: ours."""
+        """The other coordinator that owns the job, which makes this object a mirror. Empty: the job is ours."""
         self.caller, self.needs = caller, needs
-        """Address that asked, if it decides who may run or see the job; and the order's needs of a host, as stored."""
+        """Caller's address, if it decides who may run or see the job; and requirements on the host, as stored."""
         self.restarts = 0
-        """How often the answer began anew after some of it may have been seen."""
+        """How often the answer restarted after part of it may have been seen."""
         self.segments: list[ClosedSegment] = []
-        """What hosts delivered that lost their lease, in frame order; the open lease's part is not among them."""
+        """What hosts with closed leases delivered, in frame order; without the open lease's part."""
         self.unable: frozenset[bytes] = frozenset()
-        """Hosts that said they can't go on from its frames; nobody blames them."""
+        """Hosts that reported that they can't continue from its frames; they are not at fault."""
         self.losses = 0
-        """Hosts that were to blame for losing it."""
+        """Attempts that ended by the host's fault."""
         self.broken_s = 0.0
-        """Monotonic time since which its stream stands still because a host was lost; 0: it does not."""
+        """Monotonic time since which the stream is interrupted because a host was lost; 0: it is not."""
         self.hedge: Lease | None = None
-        """Lease of a second host that was started because the first frame is late; in no table until it delivers."""
+        """Lease of a second host, started because the first frame is late; not stored until that host delivers."""
         self.restarted_at: list[tuple[int, int]] = []
-        """Of each restart that this process saw: its number, and the frame at which the answer began anew."""
+        """Each restart that this process saw: its number, and the frame at which the answer restarted."""
         self.broken_off = False
-        """Set by `break_off` alone. No error code tells it: a host chooses the code that its job ends with."""
+        """Set only by `break_off`. An error code can't tell this, because hosts choose the code their job ends with."""
         self._waiters: list[asyncio.Future[bool]] = []
-        """Readers that wait; True tells one that it gave up, False that there is something to see."""
+        """Waiting readers; the result is True for one that gave up, False when there is something to read."""
         self._enders: list[asyncio.Future[None]] = []
 
     @classmethod
     def revived(cls, row: JobRow, *, kinds: Kinds, now_s: float) -> "LiveJob":
-        """Return the job of a stored row, without frames and lease; what it was quoted and how it ended are kept."""
+        """Return the job of a stored row, with its terms and its end, but without frames and lease."""
         job = cls(
             id=row.id, owner_id=row.owner_id, dialect=row.dialect, kind=kinds.stored(row.kind), model=row.model, body=row.body,
             terms=row.terms, stages=decode_stages(row.steps), detached=bool(row.detached), deadline_ms=row.deadline_ms,
@@ -137,7 +137,7 @@ class LiveJob:
         return job
 
     def note_end(self, row: JobRow, details: bytes) -> None:
-        """Take over how the stored job stands or ended, but for its state; *details* is its engine's usage JSON."""
+        """Copy the stored job's end and progress, except its state; *details* is its engine's usage JSON."""
         self.host_id = row.host_id
         self.started_ms = row.started_ms or 0
         self.cost_uusd = row.cost_uusd
@@ -147,7 +147,7 @@ class LiveJob:
         self.error_code, self.error_message = row.error_code or "", row.error_message or ""
 
     def as_row(self) -> JobRow:
-        """Return the unfinished job as the database has it, for whoever takes it over from here."""
+        """Return the unfinished job as stored, for the coordinator that takes it over."""
         return JobRow(
             id=self.id, owner_id=self.owner_id, dialect=self.dialect, kind=self.kind.name, model=self.model, state=self.state,
             body=self.body, prompt_tokens_max=self.terms.input_max, max_tokens=self.terms.output_max,
@@ -161,53 +161,53 @@ class LiveJob:
 
     @property
     def text_only(self) -> bool:
-        """Whether a host that takes text only can be given it; worked out once."""
+        """Whether a text-only host can be given it; computed once."""
         if self._text_only is None:
             self._text_only = self.kind.text_only(self.body)
         return self._text_only
 
     @property
     def on_last_stage(self) -> bool:
-        """Whether what is being made now ends the job."""
+        """Whether the current stage is the last."""
         return not self.stages or self.kind.stage(self) == len(self.stages) - 1
 
     @property
     def has_partial_stage(self) -> bool:
-        """Whether some of the stage it is at was delivered: it has to be gone on with, or run again."""
+        """Whether part of the current stage was delivered, so that it has to be continued or run again."""
         return len(self.frames) > self.kind.stage_start(self)
 
     def wrong_output(self, *, finish_reason: str, usage: Usage) -> str:
-        """Say what, of what the open lease delivered, is not valid output of the job's kind; empty: all is valid."""
+        """Return why what the open lease delivered is no valid output of the job's kind; empty: it is valid."""
         kind = self.kind
         if wrong := kind.wrong_output(self, finish_reason=finish_reason, usage=usage):
             return wrong
         if usage.prompt_tokens and kind.input is None:
             return f"of a {kind.name} nothing is counted that goes in, not {usage.prompt_tokens}"
         if self.stages and self.segment_count > (most := kind.part(self).output_max):
-            # What is paid of it would be taken from the hosts of the stages to come.
+            # Paying for it would take from what the hold has for later stages.
             return f"this stage is at most {kind.output.format(most)}, not {self.segment_count:,}"
         return ""
 
     def finished_already(self) -> str:
-        """Return the finish reason of an answer or stage that is complete unannounced; empty: it is not."""
+        """Return the finish reason if the answer or stage is complete, reported or not; empty: it is not."""
         reason = self.kind.finished_already(self)
         return reason if reason and not self.wrong_output(finish_reason=reason, usage=Usage()) else ""
 
     @property
     def must_be_continued(self) -> bool:
-        """Whether only a host that goes on from its frames will do; where its stage is run again, any will."""
+        """Whether only a host that can continue from its frames qualifies; if the stage is run again, any does."""
         return self.has_partial_stage and self.kind.resume(self) is not Resume.FROM_STAGE
 
     @property
     def body_sha256(self) -> bytes:
-        """SHA-256 of the request body as it goes over the link; worked out once."""
+        """SHA-256 of the request body as sent over the link; computed once."""
         if not self._body_sha256:
             self._body_sha256 = hashlib.sha256(self.body).digest()
         return self._body_sha256
 
     @property
     def segment_count(self) -> int:
-        """Units in the frames that came since the last closed segment: those of the open lease."""
+        """Units in the frames since the last closed segment: those of the open lease."""
         return self.count - sum([segment.count for segment in self.segments]) if self.segments else self.count
 
     @property
@@ -216,15 +216,15 @@ class LiveJob:
         return self.segments[-1].end_frame if self.segments else 0
 
     def close_segment(self, lease: Lease, *, unpaid: bool, signature: bytes = b"") -> bytes:
-        """Close what *lease* delivered, if it is anything; return its frames, encoded for the journal.
+        """Close the segment that *lease* delivered, if there is any; return its frames, encoded for the journal.
 
-        Of a job with stages that was a whole one, and the job is at the next.
+        In a job with stages the segment is a whole stage, and the job moves to the next.
         """
         start = self.segment_start
         if len(self.frames) == start:
             return b""
         count = self.segment_count
-        # A new list, so that whoever undoes this has the old one.
+        # A new list, so that an undo can restore the old one.
         self.segments = [
             *self.segments,
             ClosedSegment(lease, len(self.frames), self.running_hash, count, unpaid, signature),
@@ -233,7 +233,7 @@ class LiveJob:
         return _encode_frames(self.frames[start:])
 
     def begin_stage(self) -> None:
-        """Forget which hosts failed the stage before: the next one is another matter."""
+        """Forget which hosts failed on the previous stage: they may run this one."""
         self.tried, self.unable, self.losses = frozenset(), frozenset(), 0
 
     def _note_stage(self) -> None:
@@ -241,15 +241,15 @@ class LiveJob:
             self.model = self.stages[self.kind.stage(self)].model
 
     def restart(self, *, keep: int | None = None) -> None:
-        """Record that the answer restarts at frame *keep* (after those that are here), though more may have been seen.
+        """Restart the answer at frame *keep* (default: after the last here), though more may have been seen; count it.
 
-        Frames from *keep* on are dropped. Readers that have seen beyond it are ended (`Reader.outdated`), as what comes now does
-        not go on from there; those that have not read on.
+        Frames from *keep* on are dropped. Readers that have read beyond it are ended (`Reader.outdated`), because the
+        new frames do not continue what they have; the others continue.
         """
         self.restarts += 1
         at = len(self.frames) if keep is None else keep
         if at < len(self.frames):
-            assert at >= self.segment_start, "what the journal has is kept"
+            assert at >= self.segment_start, "frames in the journal are kept"
             kept, self.frames = self.frames[:at], []
             self.frame_bytes, self.count, self.running_hash = 0, 0, hash_start(self.id)
             self.append(kept)
@@ -257,7 +257,7 @@ class LiveJob:
         self.wake()
 
     def note_restarts(self, restarts: int) -> None:
-        """Note that the answer was restarted elsewhere; what is here is its beginning, a reader's frames are not."""
+        """Note that the answer restarted elsewhere; the frames here are valid, those that readers have beyond not."""
         if restarts > self.restarts:
             self.restarts = restarts
             self.restarted_at.append((restarts, len(self.frames)))
@@ -266,7 +266,7 @@ class LiveJob:
     def revive_segments(
         self, attempts: Sequence[AttemptRow], pieces: Sequence[bytes], *, signing: frozenset[bytes]
     ) -> None:
-        """Take back from the journal what hosts delivered before another process took the job over.
+        """Restore the closed segments from the journal, after this process took the job over.
 
         Args:
             attempts: of this job, oldest first.
@@ -289,19 +289,19 @@ class LiveJob:
                 signs=row.host_id in signing,
             )
             self.append(_decode_frames(piece))
-            # A host that did not stand by its frames has no hash stored.
+            # No hash is stored for a host that could not vouch for its frames.
             self.close_segment(lease, unpaid=row.chain is None, signature=row.signature or b"")
 
     # -- transitions ---------------------------------------------------------------------------------------------
 
     def begin_running(self, lease: Lease) -> None:
-        """queued -> running: the host of *lease*, which is written, has been given the job."""
+        """queued -> running: the job is given to the host of *lease*, which is written."""
         assert self.state is JobState.QUEUED and self.lease is lease and not self.closing
         self.state = JobState.RUNNING
         self.started_ms = self.started_ms or lease.started_ms
 
     def begin_closing(self) -> Change:
-        """Its end is being written, so nobody else may end it. Undone, it can be ended again."""
+        """Mark that the end is being written, so that nothing else ends the job. Once undone, it can be ended again."""
         assert not self.closing and not self.over
         before = _CLOSING.values(self)
         self.closing = True
@@ -311,7 +311,7 @@ class LiveJob:
         self, state: JobState, *, cost_uusd: int, usage: Usage, finish_reason: str, fault: Fault, error_code: str,
         error_message: str, error_status: int, error_body: bytes, retry_after_s: float, host_id: bytes | None,
     ) -> None:  # fmt: skip
-        """queued or running -> completed, failed, cancelled or expired, once written. Call `wake` last."""
+        """queued or running -> completed, failed, cancelled or expired, once written. Call `wake` after all else."""
         assert state in FINAL and not self.over
         self.host_id = host_id
         self.cost_uusd, self.usage, self.finish_reason = cost_uusd, usage, finish_reason
@@ -326,22 +326,22 @@ class LiveJob:
         self.state = state
 
     def note_first_frame(self, now_s: float) -> None:
-        """The host under lease has begun to deliver, so the stream no longer stands still."""
+        """Note that the host under lease has begun to deliver, so the stream is no longer interrupted."""
         self.first_frame_s = self.first_frame_s or now_s
         self.broken_s = 0.0
 
     def begin_hedge(self, lease: Lease) -> None:
-        """A second host begins on the job, beside the one under lease."""
+        """Note a second host that starts on the job, beside the one under lease."""
         assert self.lease is not None and self.hedge is None and not self.closing
         self.hedge = lease
 
     def end_hedge(self) -> Lease | None:
-        """Forget the second host, which won or lost; return its lease, None where there is no second host."""
+        """Forget the second host, whether it won or lost; return its lease, None if there is no second host."""
         lease, self.hedge = self.hedge, None
         return lease
 
     def blame(self, host_id: bytes, *, again: bool) -> Change:
-        """A host is to blame for losing the job; it won't get the job again, unless *again* says that it may."""
+        """Count a failed attempt as the host's fault; the host won't get the job again unless *again* is set."""
         before = _BLAMED.values(self)
         self.losses += 1
         if not again:
@@ -349,18 +349,18 @@ class LiveJob:
         return Change(self, _BLAMED, before)
 
     def note_tried(self, hosts: Iterable[bytes]) -> None:
-        """These hosts failed it before it came here, and each counts as one that lost it."""
+        """Note hosts that failed on the job before it came here; each counts as a failed attempt."""
         self.tried = self.tried.union(hosts)
         self.losses = max(self.losses, len(self.tried))
 
     def note_unable(self, host_id: bytes) -> None:
-        """A host can't go on from its frames, and is not to blame."""
+        """Note a host that can't continue from its frames and is not at fault."""
         self.unable = self.unable | {host_id}
 
     def recall(self, frames: list[Frame], details: bytes) -> None:
-        """Take the stored answer of a job that is over and was read without it; *details* is its engine's usage JSON.
+        """Add the stored answer to a finished job that was read without it; *details* is its engine's usage JSON.
 
-        Idempotent: two readers of one job may have read it at the same time.
+        Idempotent: two readers of a job may have loaded it at the same time.
         """
         assert self.over
         if self.frames:
@@ -368,16 +368,16 @@ class LiveJob:
         self.append(frames)
         self.usage = Usage(self.usage.prompt_tokens, self.usage.completion_tokens, details)
 
-    # -- of jobs that another coordinator owns, or owned ---------------------------------------------------------
+    # -- jobs that another coordinator owns, or owned ------------------------------------------------------------
 
     def owned_by(self, node_id: bytes) -> None:
-        """The mirror follows this owner from now on; empty: the owner has yet to be found."""
+        """Set the owner that this mirror follows; empty: not yet known."""
         assert not self.over
-        # Never empty while it is a mirror: that is what tells it from a job of ours.
+        # Never empty for a mirror: that distinguishes it from a job of ours.
         self.owner_node = node_id or OWNER_UNKNOWN
 
     def follow_owner(self, state: JobState, *, host_id: bytes | None, started_ms: int, restarts: int) -> None:
-        """Copy the state of the owner's job, unless it is over: that comes with its ending (`end`, `end_as_stored`)."""
+        """Copy the state of the owner's job unless that is final; an end comes by `end` or `end_as_stored`."""
         assert self.owner_node and not self.over
         if state not in FINAL:
             self.state = state
@@ -385,27 +385,27 @@ class LiveJob:
         self.note_restarts(restarts)
 
     def end_as_stored(self, row: JobRow, details: bytes) -> None:
-        """The mirror is over, as its row says; *details* is its engine's usage JSON."""
+        """End the mirror as its row says; *details* is its engine's usage JSON."""
         assert self.owner_node and not self.over and row.state in FINAL
         self.note_end(row, details)
         self._final(JobState(row.state))
 
     def break_off(self) -> None:
-        """End a mirror's readers, whose frames left the answer; the job continues without this object."""
+        """End a mirror's readers, whose frames are no longer part of the answer; the job itself continues elsewhere."""
         assert not self.over
         (self.error_code, self.error_message), self.error_status = RESTARTED, 502
         self.state, self.broken_off = JobState.FAILED, True
         self.wake()
 
     def accept_offer(self, body: bytes, *, events: int, answers: int, tried: Iterable[bytes]) -> None:
-        """The mirror's job is offered here and about to be leased: it is queued, and stands as its owner says."""
+        """Make the mirror a queued job with the state its owner reports: it is offered here and about to be leased."""
         assert self.owner_node and self.lease is None and not self.frames
         self.state = JobState.QUEUED
         self.body, self.events, self.answers = body, events, answers
         self.tried = self.tried.union(tried)
 
     def resume_events(self, *, events: int) -> None:
-        """The job is ours from now on, as the database has it: queued until `LiveJobs.reattach` finds its lease."""
+        """Make the job ours, as read from the database: queued until its lease is found (`LiveJobs.reattach`)."""
         assert self.lease is None
         self.state = JobState.QUEUED
         self.events = events
@@ -414,19 +414,19 @@ class LiveJob:
 
     @property
     def may_be_leased(self) -> bool:
-        """Whether a host may be given it: it is queued, none has it, and no end of it is being written."""
+        """Whether a host may be given it: it is queued, without a lease, and no end of it is being written."""
         return self.state is JobState.QUEUED and self.lease is None and not self.closing
 
     @property
     def watched(self) -> bool:
-        """Whether somebody here waits for its frames or its end."""
+        """Whether a client here waits for its frames or its end."""
         return bool(self._waiters or self._enders)
 
     def become_stored(self, stored: "LiveJob", *, open_attempt: bool) -> bool:
-        """Become the job just read as *stored*, keeping the frames shown here; False: they are not its frames.
+        """Become the job just read as *stored*, keeping the frames shown here; False: they are not part of its answer.
 
         Args:
-            open_attempt: a host holds a lease, so that more frames than those stored may be known.
+            open_attempt: a host holds a lease, so there may be more frames than those stored.
         """
         held, common = len(self.frames), min(len(self.frames), len(stored.frames))
         if held > len(stored.frames) and not open_attempt:
@@ -446,17 +446,17 @@ class LiveJob:
         return self.state in FINAL
 
     def append(self, items: list[Frame], *, bytes_max: int | None = None) -> bool:
-        """Append frames in order and wake readers. False: the answer would exceed *bytes_max*; nothing is appended."""
+        """Append frames and wake readers; False: the answer would exceed *bytes_max* (`FRAME_BYTES_MAX`), no change."""
         size = self.frame_bytes
         count = self.count
         for frame in items:
             text = frame.text
-            # Bytes, as the next host gets all of it in one message; ASCII, as most is, is told at once.
+            # In bytes, because the next host gets all of it in one message; ASCII, the usual case, needs no encoding.
             size += (len(text) if text.isascii() else len(text.encode())) + len(frame.extra) + 16
             count += frame.tokens
         if size > (FRAME_BYTES_MAX if bytes_max is None else bytes_max):
             return False
-        self.running_hash = hash_over(self.running_hash, items)  # First, as it refuses what no message can say.
+        self.running_hash = hash_over(self.running_hash, items)  # First: it raises on what can't be encoded.
         self.frame_bytes = size
         self.count = count
         self.frames += items
@@ -464,7 +464,7 @@ class LiveJob:
         return True
 
     def wake(self) -> None:
-        """Tell every waiting reader that there is something to see."""
+        """Tell every waiting reader that there is something to read."""
         waiters = self._waiters
         if waiters:
             self._waiters = []
@@ -478,7 +478,7 @@ class LiveJob:
             self._enders = []
 
     async def ended(self) -> None:
-        """Wait until the job is over; frames before that wake nobody here."""
+        """Wait until the job is over; its frames do not wake this."""
         if not self.over:
             ender = asyncio.get_running_loop().create_future()
             self._enders.append(ender)

@@ -1,4 +1,4 @@
-"""The jobs in flight, by id and by lease, and those transitions of theirs that move a lease."""
+"""The jobs in flight, by id and by lease, and the transitions that open, move or close a lease."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ class LiveJobs:
         self._jobs: dict[bytes, LiveJob] = {}
         self._leases: dict[bytes, LiveJob] = {}
         self._due: dict[int, set[LiveJob]] = {}
-        """By the second of their deadline, so that looking for those past it costs nothing per job that waits."""
+        """By the second of their deadline, so that finding expired jobs costs nothing per waiting job."""
         self._recent: dict[bytes, LiveJob] = {}
         self.staged = 0
         """Unfinished jobs that have stages: chains of containers."""
@@ -46,7 +46,7 @@ class LiveJobs:
 
     @property
     def leaving(self) -> Sequence[Lease]:
-        """Closed leases whose hosts' slots are given back when the database knows."""
+        """Leases being closed, whose slots are released once the database has confirmed it."""
         return self._leaving
 
     @property
@@ -56,7 +56,7 @@ class LiveJobs:
 
     @property
     def broken(self) -> Mapping[LiveJob, None]:
-        """Jobs in line whose stream stands still: some of the answer was delivered, and no host is going on with it."""
+        """Queued jobs whose stream is interrupted: part of the answer was delivered, and no host is continuing it."""
         return self._broken
 
     def add(self, job: LiveJob) -> None:
@@ -74,15 +74,15 @@ class LiveJobs:
         return self._jobs.get(job_id)
 
     def seen(self, job_id: bytes) -> LiveJob | None:
-        """Return the job if it is in memory: live, a mirror of one elsewhere, or over since a moment ago."""
+        """Return the job if it is in memory: live, a mirror, or recently ended."""
         return self._jobs.get(job_id) or self._mirrors.get(job_id) or self._recent.get(job_id)
 
     def recent(self, job_id: bytes) -> LiveJob | None:
-        """Return a job that is over since a moment ago, or None: then the database knows."""
+        """Return a recently ended job, or None: then only the database has it."""
         return self._recent.get(job_id)
 
     def retire(self, job: LiveJob) -> None:
-        """Forget *job* as live, and remember it among the recent ones: most are asked for right after their end."""
+        """Move *job* from the live jobs to the recently ended: most are requested right after their end."""
         self.drop(job)
         if self._mirrors.get(job.id) is job:
             del self._mirrors[job.id]
@@ -93,12 +93,12 @@ class LiveJobs:
                 del recent[next(iter(recent))]
 
     def forget_recent(self, *, older_than_ms: int) -> None:
-        """Let go of recent jobs created before *older_than_ms*; retention counts for them too."""
+        """Drop recently ended jobs created before *older_than_ms*; retention applies to them too."""
         for job_id in [job_id for job_id, job in self._recent.items() if job.created_ms < older_than_ms]:
             del self._recent[job_id]
 
     def drop(self, job: LiveJob) -> None:
-        """Forget *job*; readers that hold it go on reading."""
+        """Forget *job*; readers that hold it can read on."""
         self._broken.pop(job, None)
         if self._jobs.get(job.id) is job:
             del self._jobs[job.id]
@@ -109,7 +109,7 @@ class LiveJobs:
                 del self._due[job.deadline_ms // 1000]
 
     def due(self, now_ms: int) -> list[LiveJob]:
-        """Return the jobs whose deadline has come; looks at one bucket a second of deadlines, not at every job."""
+        """Return the jobs whose deadline has passed; reads one bucket per second of deadlines, not every job."""
         seconds = [second for second in self._due if second * 1000 <= now_ms]
         return [job for second in seconds for job in self._due[second] if job.deadline_ms <= now_ms]
 
@@ -122,7 +122,7 @@ class LiveJobs:
         return self._leases.get(lease)
 
     def lease_to(self, job: LiveJob, lease: Lease) -> Change:
-        """Give *lease* the right to act on a queued job, and count its event; the job runs once its host has it."""
+        """Open *lease* on a queued job and count the event for it; the job runs once its host has been given it."""
         assert job.may_be_leased
         before, stood_still = _LEASED.values(job), job in self._broken
         self._open(job, lease)
@@ -141,13 +141,13 @@ class LiveJobs:
             self._broken[job] = None
 
     def reattach(self, job: LiveJob, lease: Lease) -> None:
-        """queued -> running: the host of *lease*, opened by another process, has the job and may deliver frames."""
+        """queued -> running: the host of *lease*, opened by another process, has the job and may resend its frames."""
         assert job.state is JobState.QUEUED and job.lease is None and lease.revived
         self._open(job, lease)
         job.state = JobState.RUNNING
 
     def close_lease(self, job: LiveJob) -> Change:
-        """Take the lease away, if there is one: the job ends, or is no longer ours. Undone, the host has it again."""
+        """Close the lease, if any, because the job ends or is no longer ours. Once undone, the host holds it again."""
         before, lease = _UNLEASED.values(job), job.lease
         if lease is None:
             return Change(job, _UNLEASED, before)
@@ -159,9 +159,9 @@ class LiveJobs:
     def requeue(
         self, job: LiveJob, lease: Lease, *, unpaid: bool, signature: bytes = b""
     ) -> Iterator[tuple[Change, bytes]]:
-        """running -> queued: close the lease and what it delivered, and count the event. For as long as that is being written.
+        """running -> queued: close the lease and its segment, and count the event. A context to write it in.
 
-        Meanwhile the lease is among those that are `leaving`. Gives the change, and the closed frames encoded for the journal.
+        Meanwhile the lease is in `leaving`. Yields the change, and the closed frames encoded for the journal.
         """
         assert job.lease is lease and not job.over
         before = _REQUEUED.values(job)
@@ -178,13 +178,13 @@ class LiveJobs:
             self._leaving.remove(lease)
 
     def stand_still(self, job: LiveJob, now_s: float) -> None:
-        """The stream of a job that goes in line stands still until a host delivers."""
+        """Mark the stream of a job that is being queued as interrupted, until a host delivers."""
         assert job.state is JobState.QUEUED and job.lease is None
         job.broken_s = job.broken_s or now_s
         self._broken[job] = None
 
     def refuse(self, job: LiveJob) -> None:
-        """The job was not accepted: forget it. A host may have begun; nothing of it may be written or published."""
+        """Forget a job that was not accepted. A host may have begun; nothing about it may be written or published."""
         assert not job.over and not job.owner_node
         self.drop(job)
         job.refused = True
@@ -192,9 +192,10 @@ class LiveJobs:
     # -- mirrors -------------------------------------------------------------------------------------------------
 
     def become_mirror(self, job: LiveJob, owner: bytes) -> Lease | None:
-        """A job that was ours is *owner*'s now (empty: nobody knows yet); it loses its lease, its readers stay.
+        """Make a job of ours a mirror of *owner*'s (empty: not yet known); its lease is closed, its readers stay.
 
-        Returns the lease whose slot is to be given back: that of one whose end waits for the database is free already.
+        Returns the lease whose slot the caller releases; None if there is none, or the slot is free already because an
+        end was waiting for the database.
         """
         assert not job.over and not job.refused and not job.owner_node
         lease = None if job.closing else job.lease
@@ -205,13 +206,13 @@ class LiveJobs:
         return lease
 
     def add_mirror(self, job: LiveJob, owner: bytes) -> None:
-        """Make findable what follows a job of *owner*; empty: it has to be found."""
+        """Register a mirror of a job of *owner*; empty: not yet known."""
         assert job.lease is None and not job.over
         job.owned_by(owner)
         self._mirrors[job.id] = job
 
     def adopt(self, job: LiveJob) -> None:
-        """A mirror is our job from now on."""
+        """Make a mirror a job of ours."""
         assert job.owner_node and not job.over
         self.drop_mirror(job.id)
         job.owner_node = b""
@@ -223,9 +224,9 @@ class LiveJobs:
     # ------------------------------------------------------------------------------------------------------------
 
     def slots_of(self, host_id: bytes) -> int:
-        """Return how many slots of a host are taken from here: by open leases, and by those that are being given up.
+        """Return how many slots of a host are taken from here: by open leases, and by leases that are being closed.
 
-        Where the job's end is only waiting for the database (`LiveJob.closing`) the slot is free already.
+        While a job's end waits for the database (`LiveJob.closing`), its slot is free already.
         """
         open_here = [job for job in self.leases_of(host_id) if not job.closing]
         return len(open_here) + sum([lease.host_id == host_id for lease in self._leaving])
@@ -241,5 +242,5 @@ class LiveJobs:
 
     @property
     def open_answers(self) -> int:
-        """Answers that hosts here work on, and those from elsewhere that a client waits for on a connection to us."""
+        """Answers that hosts here work on, plus those from elsewhere that a client connected here waits for."""
         return len(self._leases) + sum(not job.detached for job in self._mirrors.values())

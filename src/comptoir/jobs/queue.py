@@ -1,17 +1,17 @@
 """The waiting queue: jobs that no free host could take yet, oldest first per model.
 
-Kept light (a million entries must not slow the next claim): one deque a model, entries removed from the middle are
-marked and skipped.
+A million entries must not slow down the next claim: one deque per model; entries removed from the middle are marked and
+skipped.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
 
 SCAN_MAX = 64
-"""Waiting jobs of one model looked at for one host; behind so many that this host may not take, it waits."""
+"""Waiting jobs of one model examined for one host; if it may take none of so many, it gets none."""
 
 SCAN_GONE_MAX = 1024
-"""Entries looked at in all, those already gone included."""
+"""Entries examined in all, including removed ones."""
 
 
 class Waiting:
@@ -28,7 +28,7 @@ class Waiting:
         """Order within the model."""
         self.gone = False
         self.terms = terms
-        """What a host must meet (routing's spec); the queue only hands it to *accept*."""
+        """What a host must meet (routing's spec); the queue only passes it to *accept*."""
 
 
 class _ModelQueue:
@@ -37,7 +37,7 @@ class _ModelQueue:
     def __init__(self) -> None:
         self.entries: deque[Waiting] = deque()
         self.left = 0
-        """How many entries ever left this line."""
+        """How many entries ever left this queue."""
         self.next_number = 0
         self.alive = 0
 
@@ -57,7 +57,7 @@ class Queue:
         return job_id in self._entries
 
     def push(self, *, job_id: bytes, model: str, terms: object, first: bool = False) -> int:
-        """Put a job in line (at the head when *first*: it already had its turn); return how many are before it."""
+        """Enqueue a job (at the head if *first*: it has had its turn before); return how many are before it."""
         assert job_id not in self._entries
         line = self._queues.setdefault(model, _ModelQueue())
         self._tickets += 1
@@ -75,14 +75,14 @@ class Queue:
         return before
 
     def before(self, job_id: bytes) -> int | None:
-        """Return about how many jobs are before *job_id* (never too many by more than those cancelled behind it)."""
+        """Return about how many jobs are before *job_id*; too low by at most those cancelled behind it."""
         entry = self._entries.get(job_id)
         if entry is None:
             return None
         return max(0, entry.number - self._queues[entry.model].left)
 
     def remove(self, job_id: bytes) -> bool:
-        """Take a job out of line; False if it was not in it."""
+        """Remove a job from the queue; False if it was not in it."""
         entry = self._entries.pop(job_id, None)
         if entry is None:
             return False
@@ -90,7 +90,7 @@ class Queue:
         return True
 
     def take(self, models: Iterable[str], accept: Callable[[Waiting], bool]) -> Waiting | None:
-        """Remove and return the oldest waiting job of *models* that *accept* agrees to, or None."""
+        """Remove and return the oldest waiting job of *models* for which *accept* is true, or None."""
         best: Waiting | None = None
         for model in models:
             line = self._queues.get(model)
@@ -119,7 +119,7 @@ class Queue:
         return best
 
     def heads(self) -> dict[str, bytes]:
-        """Return the job that waits longest, by model; costs nothing per job that waits."""
+        """Return the longest-waiting job of each model; costs nothing per waiting job."""
         found = {}
         for model, line in self._queues.items():
             entries = line.entries

@@ -1,4 +1,4 @@
-"""Readers: whoever follows a live job's frames, each at its own pace, from wherever it likes."""
+"""Readers: followers of a live job's frames, each at its own pace and from any frame on."""
 
 import asyncio
 
@@ -18,19 +18,19 @@ class Reader:
         self._gone = False
         self._restarts = job.restarts
         self.outdated = False
-        """Set when the answer was restarted before what this reader has seen: its frames are no longer part of it."""
+        """Set when the answer restarted before this reader's position: what it has read is void."""
         self._waiter: asyncio.Future[bool] | None = None
 
     @property
     def job(self) -> LiveJob:
-        """The job that is read."""
+        """The job being read."""
         return self._job
 
     async def next(self, *, timeout_s: float = 0.0) -> list[Frame] | None:
-        """Return the frames that came since, waiting for at least one.
+        """Return the frames since the last call, waiting for at least one.
 
-        An empty list means that *timeout_s* (> 0) passed; ``None`` that the job is over and all was read, that `leave` was
-        called, or that the reader is `outdated`.
+        An empty list means that *timeout_s* (> 0) passed; ``None`` that the job is over and all was read, that `leave`
+        was called, or that the reader is `outdated`.
         """
         job = self._job
         while True:
@@ -55,7 +55,7 @@ class Reader:
                 self._waiter = None
                 if timer is not None:
                     timer.cancel()
-                # Whoever was woken is off the list already; who gave up must not stay on it for the life of the job.
+                # A woken waiter is off the list already; one that gave up must not stay on it for the job's life.
                 if gave_up and waiter in job._waiters:
                     job._waiters.remove(waiter)
             if gave_up and not self._gone and self.at >= len(job.frames) and not job.over:
@@ -68,7 +68,7 @@ class Reader:
         self._restarts = job.restarts
 
     def leave(self) -> None:
-        """End the reading; a waiting `next` returns None."""
+        """Stop reading; a waiting `next` returns None."""
         self._gone = True
         if self._waiter is not None:
             _give_up(self._waiter)

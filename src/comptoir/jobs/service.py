@@ -1,4 +1,4 @@
-"""The jobs room's door for reads: one job, a buyer's list, stored answers, and what a restart takes up again."""
+"""Reads over stored jobs: one job, a buyer's list, stored answers, and what a restart or takeover resumes."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -40,20 +40,20 @@ ATTEMPT_COLUMNS = ",".join(
 
 
 class Jobs:
-    """Reads over stored jobs, beside the live ones and the queue."""
+    """Stored jobs, with the live ones (`live`) and the queue (`queue`) beside them."""
 
     def __init__(self, db: Database, kinds: Kinds | None = None) -> None:
         self._db = db
         self.kinds = kinds or Kinds()
-        """What is sold here: what ships, where nothing else is said."""
+        """Kinds sold here; by default the built-in ones."""
         self.live = LiveJobs()
         self.queue = Queue()
 
     async def get(self, job_id: bytes, *, owner_id: bytes | None = None, light: bool = True) -> JobRow:
-        """Return a stored job; *owner_id* makes another's job unknown; *light* leaves the body empty.
+        """Return a stored job; with *owner_id*, only if it is that owner's; *light* leaves the body empty.
 
         Raises:
-            UnknownJob: there is none, or it is somebody else's.
+            UnknownJob: there is none, or it belongs to another owner.
         """
         sql = f"SELECT {LIGHT if light else COLUMNS} FROM jobs WHERE id = ?"
         params: list[object] = [job_id]
@@ -72,7 +72,7 @@ class Jobs:
     async def page(
         self, *, owner_id: bytes | None, states: tuple[str, ...] = (), limit: int = 20, offset: int = 0
     ) -> tuple[list[JobRow], int]:
-        """Return one page, newest first, and the total; *owner_id* None means everybody's."""
+        """Return one page, newest first, and the total; *owner_id* None means all owners."""
         where, params = "1 = 1", list[object]()
         if owner_id is not None:
             where += " AND owner_id = ?"
@@ -87,10 +87,10 @@ class Jobs:
     async def staged_jobs(
         self, job_ids: Sequence[bytes], *, owner_id: bytes, caller: str | None
     ) -> dict[bytes, JobRow]:
-        """Return those of *job_ids* (at most 1,000) that are chains of containers of this owner, without bodies.
+        """Return those of *job_ids* (at most 1,000) that are this owner's chains of containers, without bodies.
 
         Args:
-            caller: only those that were asked for from this address; None: from any.
+            caller: only those requested from this address; None: from any.
         """
         if not job_ids:
             return {}
@@ -105,9 +105,10 @@ class Jobs:
     async def staged_job_ids(
         self, *, owner_id: bytes, caller: str | None, over: bool | None, limit: int, before: bytes | None
     ) -> list[bytes]:
-        """Return the ids of an owner's chains, newest first, below *before*; *over* filters by whether they are over.
+        """Return the ids of an owner's chains of containers, newest first, below *before*; read in a thread.
 
-        Read in a thread: it may be thousands of rows.
+        Args:
+            over: True or False: only those that are over, or only the others.
         """
         where, params = (
             "owner_id = ? AND caller IS NOT NULL AND id < ?",
@@ -118,7 +119,7 @@ class Jobs:
             params.append(caller)
         if over is not None:
             where += f" AND state {'NOT ' if over else ''}IN ('queued', 'running')"
-        # Unfinished jobs are few beside those that an owner ever bought; SQLite would go through the latter.
+        # Unfinished jobs are few compared with all that an owner bought; SQLite would scan the latter.
         hint = " INDEXED BY ix_jobs_id_partial" if over is False and self._db.dialect == "sqlite" else ""
         sql = f"SELECT id FROM jobs{hint} WHERE {where} ORDER BY id DESC LIMIT {limit:d}"
         if self._db.dialect == "sqlite":  # Where `fetch` reads in the event loop.
@@ -130,7 +131,7 @@ class Jobs:
     async def newest(
         self, *, owner_id: bytes | None, state: str | None = None, limit: int = 20, before: bytes | None = None
     ) -> list[JobRow]:
-        """Return jobs, newest first, below *before*; unlike `page` it never counts, so a long history costs nothing."""
+        """Return jobs, newest first, below *before*; unlike `page` without a count, so a long history costs nothing."""
         where, params = "id < ?", list[object]([before or b"\xff" * 16])
         if owner_id is not None:
             where += " AND owner_id = ?"
@@ -142,12 +143,12 @@ class Jobs:
         return [job_row(row) for row in await self._db.fetch(sql, params)]
 
     async def attempts(self, job_id: bytes) -> list[AttemptRow]:
-        """Return every host's try at a job, the first first."""
+        """Return all attempts at a job, oldest first."""
         sql = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE job_id = ? ORDER BY id"
         return [AttemptRow(*row) for row in await self._db.fetch(sql, [job_id])]
 
     async def journal(self, job_ids: Sequence[bytes]) -> dict[bytes, list[bytes]]:
-        """Return what hosts that lost their leases delivered, encoded, in frame order, for the jobs that have any."""
+        """Return the closed segments' frames, encoded and in frame order, of those jobs that have any."""
         marks = ",".join("?" * len(job_ids))
         sql = f"SELECT job_id, frames FROM journal WHERE job_id IN ({marks}) ORDER BY job_id, first_frame"
         found: dict[bytes, list[bytes]] = {}
@@ -156,7 +157,7 @@ class Jobs:
         return found
 
     async def record_losing_attempt(self, job_id: bytes, lease: Lease, *, at_ms: int) -> None:
-        """Write the attempt of a second host that was not the first to deliver: closed, unpaid, nobody to blame."""
+        """Write the attempt of a second host that was not the first to deliver: closed, unpaid, without fault."""
         await self._db.run(partial(insert_loser, job_id=job_id, lease=lease, at_ms=at_ms))
 
     async def answer(self, job_id: bytes) -> tuple[list[Frame], bytes]:
@@ -167,7 +168,7 @@ class Jobs:
         return decode_frames(rows[0][0]), bytes(rows[0][1])
 
     async def answer_bytes(self, job_ids: Sequence[bytes]) -> dict[bytes, int]:
-        """Return how many bytes `answers` or `steps_done` would read for each of *job_ids* (at most 1,000)."""
+        """Return how many bytes `answers` or `steps_done` would read for each of *job_ids* (at most 1,000), if any."""
         if not job_ids:
             return {}
         found: dict[bytes, int] = {}
@@ -185,40 +186,40 @@ class Jobs:
         return {bytes(row[0]): decode_frames(row[1]) for row in await self._db.fetch(sql, list(job_ids))}
 
     async def steps_done(self, job_ids: Sequence[bytes]) -> dict[bytes, list[Frame]]:
-        """Return what containers of unfinished chains (at most 1,000) made, of those that are past their first."""
+        """Return the outputs so far of unfinished chains of containers (at most 1,000) that are past their first."""
         pieces = await self.journal(job_ids)
         return {job_id: [frame for piece in of for frame in decode_frames(piece)] for job_id, of in pieces.items()}
 
     async def is_forgotten(self, job_id: bytes) -> bool:
-        """Tell whether prompt and answer of a job were removed (`forget`)."""
+        """Tell whether prompt and answer of a job were deleted (`forget`)."""
         rows = await self._db.fetch("SELECT 1 FROM jobs WHERE id = ? AND length(body) = 0", [job_id])
         return bool(rows)
 
     async def owners(self) -> set[bytes | None]:
-        """Return the coordinators that own unfinished jobs; None stands for jobs of single-coordinator versions."""
+        """Return the coordinators that own unfinished jobs; None: jobs of versions that knew only one coordinator."""
         sql = "SELECT DISTINCT node_id FROM jobs WHERE state IN ('queued', 'running')"
         return {row[0] for row in await self._db.fetch(sql)}
 
     async def claim_orphans(
         self, *, node_id: bytes, of: Sequence[bytes | None], limit: int = TAKE_OVER_MAX
     ) -> list[JobRow]:
-        """Make *node_id* the owner of the oldest unfinished jobs of the coordinators *of*, which are gone; return them.
+        """Make *node_id* the owner of the oldest unfinished jobs of the dead coordinators *of*; return those jobs.
 
-        Jobs that another coordinator is just taking are passed over, so that several may take over side by side. Call it
-        until it returns none.
+        Jobs that another coordinator is claiming right now are skipped, so that several may take over concurrently.
+        Call it until it returns none.
         """
         return await self._db.run(partial(claim_rows, node_id=node_id, of=of, limit=limit))
 
     async def claim(self, job_id: bytes, *, node_id: bytes, from_id: bytes) -> JobRow | None:
-        """Make *node_id* the owner of one waiting job of *from_id*; None: it moved, or no longer waits."""
+        """Make *node_id* the owner of one waiting job of *from_id*; None: it has another owner, or no longer waits."""
         return await self._db.run(partial(claim_row, job_id=job_id, node_id=node_id, from_id=from_id))
 
     async def claim_waiting(self, *, node_id: bytes, models: Sequence[str], limit: int) -> list[JobRow]:
-        """Make *node_id* the owner of the jobs elsewhere that wait longest for one of *models*; return them."""
+        """Make *node_id* the owner of the jobs that wait longest elsewhere for one of *models*; return them."""
         return await self._db.run(partial(claim_waiting_rows, node_id=node_id, models=models, limit=limit))
 
     async def claim_leases(self, leases: Sequence[bytes], *, node_id: bytes, host_id: bytes) -> list[JobRow]:
-        """Make *node_id* the owner of the jobs that *host_id* brings open *leases* for; return them."""
+        """Make *node_id* the owner of the jobs that *host_id* has open *leases* on, whoever owned them; return them."""
         return await self._db.run(partial(claim_leases, leases=leases, node_id=node_id, host_id=host_id))
 
     async def whereabouts(self, job_ids: Sequence[bytes]) -> dict[bytes, tuple[str, bytes | None]]:
@@ -229,10 +230,10 @@ class Jobs:
         return {bytes(row[0]): (row[1], row[2]) for row in await self._db.fetch(sql, list(job_ids))}
 
     async def forget(self, *, older_than_ms: int, after: bytes, limit: int = 500) -> tuple[int, bytes | None]:
-        """Delete prompts and answers among the next *limit* jobs after *after* that finished before *older_than_ms*.
+        """Among the next *limit* jobs after *after*, delete prompts and answers of those ended before *older_than_ms*.
 
-        Rows, money and receipts stay. Walk on with the id returned, from ``b""``; None: the end was reached.
-        Returns how many jobs lost something, and that id.
+        Rows, transfers and receipts are kept. Returns how many jobs had something deleted, and the id to pass next
+        (start with ``b""``); None: the end was reached.
         """
         states = ",".join(f"'{state}'" for state in sorted(FINAL))
         sql = f"SELECT id, finished_ms FROM jobs WHERE id > ? AND id < ? AND state IN ({states}) ORDER BY id LIMIT {limit}"

@@ -1,4 +1,4 @@
-"""SQL of the jobs room: multi-row writes for dispatch's batch verbs, and the columns each state change sets."""
+"""SQL of the jobs room: multi-row writes for the batch verbs of dispatch, and the columns each state change sets."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +12,7 @@ from comptoir.kit.db import Table, Tx
 
 
 class NewJob(msgspec.Struct, frozen=True):
-    """Everything that is known of a job when it is accepted."""
+    """Everything known about a job when it is accepted."""
 
     id: bytes
     owner_id: bytes
@@ -29,11 +29,11 @@ class NewJob(msgspec.Struct, frozen=True):
     home_id: bytes | None = None
     """Coordinator that the client of an attached job is connected to."""
     caller: str | None = None
-    """Address that asked, where that matters."""
+    """The caller's IP address, if it matters."""
     steps: bytes | None = None
     """The stages, encoded."""
     needs: bytes | None = None
-    """What its order asks of a host, encoded."""
+    """Its requirements on a host, encoded."""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -50,12 +50,12 @@ class Start(msgspec.Struct, frozen=True):
     from_id: bytes
     """Coordinator that owned it until now."""
     rate_in: int
-    """Micro-dollars per million units that the host was chosen for."""
+    """The chosen host's price, in micro-dollars per million units."""
     rate_out: int
 
 
 class FinishRow(msgspec.Struct, frozen=True):
-    """A job ends, or an attempt at it; with what that attempt delivered."""
+    """The end of a job, or of one attempt at it, with what that attempt delivered."""
 
     job_id: bytes
     state: JobState
@@ -66,9 +66,9 @@ class FinishRow(msgspec.Struct, frozen=True):
     host_id: bytes | None
     end_frame: int
     input_count: int
-    """Units of the input, as counted; of the whole job."""
+    """Units of input of the whole job."""
     output_count: int
-    """Of the whole answer."""
+    """Units of output of the whole job."""
     cost_uusd: int
     paid_uusd: int
     """To the host of this attempt."""
@@ -79,7 +79,7 @@ class FinishRow(msgspec.Struct, frozen=True):
     running_hash: bytes
     signature: bytes
     frames: bytes
-    """The whole answer, encoded by `LiveJob.encode_frames`; of an attempt that ends alone, its part. Empty: nothing was
+    """The whole answer, encoded by `LiveJob.encode_frames`; if only the attempt ends, its part. Empty: nothing was
     delivered."""
     usage: bytes
     node_id: bytes
@@ -91,15 +91,15 @@ class FinishRow(msgspec.Struct, frozen=True):
     attempt_input_count: int | None = None
     """The input as this attempt's host counted it; None: it did not say."""
     earlier: tuple[tuple[bytes, int], ...] = ()
-    """Attempts that lost their leases after they had delivered something, and what each earns."""
+    """Earlier attempts that delivered something, and what each earns."""
     restarts: int = 0
-    """How often the answer began anew."""
+    """How often the answer restarted."""
     model: str = ""
-    """Of a job that goes on: the model (or that of the stage) that it waits for."""
+    """If the job continues: the model (or that of the stage) that it waits for."""
 
 
 class StoredState(msgspec.Struct, frozen=True):
-    """What compare-and-set needs of a stored job."""
+    """What compare-and-set needs to know about a stored job."""
 
     state: str
     attempt_id: bytes | None
@@ -118,7 +118,7 @@ ATTEMPT_END_COLUMNS = (
 
 
 def load_states(tx: Tx, job_ids: Sequence[bytes]) -> dict[bytes, StoredState]:
-    """Return and lock the stored state of each existing job of the batch: another coordinator may take it over."""
+    """Return and lock the stored state of each job that exists: another coordinator might be taking it over."""
     return {
         row[0]: StoredState(row[1], row[2], row[3], row[4])
         for row in tx.select(JOBS, ("id", "state", "attempt_id", "owner_id", "node_id"), job_ids, lock=True)
@@ -131,7 +131,7 @@ def job_rows(job_ids: Iterable[bytes]) -> tuple[Table, Iterable[bytes]]:
 
 
 def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None:
-    """Write accepted jobs; *starts* are those of them that a host gets in the same command."""
+    """Write accepted jobs; *starts* are the leases on those that a host gets in the same command."""
     started = {start.job_id: start for start in starts}
     rows, events = [], []
     for job in jobs:
@@ -165,7 +165,7 @@ def start_rows(tx: Tx, starts: Sequence[Start]) -> None:
 
 
 def requeue_rows(tx: Tx, lost: Sequence[FinishRow]) -> None:
-    """Write jobs that go on with another host: back to the queue, the attempt closed as it says, its frames kept."""
+    """Write jobs that another host will continue: queued again, the attempt closed as given, its frames journaled."""
     columns = ("state", "host_id", "attempt_id", "restarts", "model")
     tx.update(
         JOBS, columns, [(item.job_id, JobState.QUEUED, None, None, item.restarts or None, item.model) for item in lost]
@@ -180,7 +180,7 @@ def requeue_rows(tx: Tx, lost: Sequence[FinishRow]) -> None:
 
 
 def finish_rows(tx: Tx, finishes: Sequence[FinishRow]) -> None:
-    """Write final states, attempts' ends and whole answers; what the journal kept of them goes."""
+    """Write final states, attempts' ends and whole answers; delete the jobs' rows in the journal."""
     tx.update(
         JOBS,
         FINISH_COLUMNS,
@@ -193,7 +193,7 @@ def finish_rows(tx: Tx, finishes: Sequence[FinishRow]) -> None:
                 f.output_count,
                 f.cost_uusd,
                 _without_nul(f.finish_reason),
-                # One that ended well may have an attempt that did not: its host died before it could say so.
+                # A completed job may have a lost attempt: its host died before it could report the end.
                 None if f.state == JobState.COMPLETED else f.fault or None,
                 _without_nul(f.error_code),
                 _without_nul(f.error_message),
@@ -214,7 +214,7 @@ def finish_rows(tx: Tx, finishes: Sequence[FinishRow]) -> None:
 
 
 def _without_nul(text: str) -> str | None:
-    """Return a host's word as it is stored: NUL, which PostgreSQL refuses, as the sign for what can't be shown."""
+    """Return a host's text as stored: NUL, which PostgreSQL refuses, becomes the replacement character."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}") or None
 
 
@@ -238,7 +238,7 @@ def claim_row(tx: Tx, *, job_id: bytes, node_id: bytes, from_id: bytes) -> JobRo
 
 
 def claim_waiting_rows(tx: Tx, *, node_id: bytes, models: Sequence[str], limit: int) -> list[JobRow]:
-    """Change the owner of waiting jobs; see `Jobs.claim_waiting`. Jobs being taken by somebody else are skipped."""
+    """Change the owner of waiting jobs; see `Jobs.claim_waiting`. Jobs that others are claiming are skipped."""
     marks = ",".join("?" * len(models))
     where = f"state = 'queued' AND node_id <> ? AND model IN ({marks}) ORDER BY id LIMIT {limit:d}{_lock(tx)}"
     skip = " SKIP LOCKED" if tx.dialect == "postgresql" else ""
@@ -271,14 +271,14 @@ def _claimed(tx: Tx, rows: Sequence[tuple[object, ...]], node_id: bytes) -> list
 
 
 def job_row(columns: tuple[object, ...]) -> JobRow:
-    """Return all columns of ``jobs`` as a row; a body that was not asked for is empty."""
+    """Return all columns of ``jobs`` as a row; a body that was not read is empty."""
     values = dict(zip(JOBS.names, columns, strict=True))
     values["body"] = values["body"] or b""
     return JobRow(**values)  # type: ignore[arg-type]
 
 
 def forget_contents(tx: Tx, job_ids: Sequence[bytes]) -> int:
-    """Blank the prompts of jobs, delete their answers, callers and chain errors; return how many had any."""
+    """Blank prompts and delete answers; for chains of containers also caller and error. Return how many had any."""
     marks = ",".join("?" * len(job_ids))
     touched = {bytes(row[0]) for row in tx.fetch(f"SELECT job_id FROM answers WHERE job_id IN ({marks})", job_ids)}
     sql = f"SELECT id FROM jobs WHERE id IN ({marks}) AND length(body) > 0"
@@ -288,8 +288,8 @@ def forget_contents(tx: Tx, job_ids: Sequence[bytes]) -> int:
     sql = f"SELECT id FROM jobs WHERE id IN ({marks}) AND caller <> ''"
     chains = [bytes(row[0]) for row in tx.fetch(sql, job_ids)]
     if chains:
-        # What a container said when it failed is part of its answer, and an address is somebody's. That there was one stays:
-        # it is what makes a chain one.
+        # A failed container's message is part of its answer, and an address is personal. The caller becomes empty, not
+        # NULL, because a non-NULL caller marks a chain.
         tx.update(JOBS, ("caller", "error_message"), [(job_id, "", None) for job_id in chains])
         marks = ",".join("?" * len(chains))
         tx.execute(f"UPDATE job_events SET detail = NULL WHERE detail IS NOT NULL AND job_id IN ({marks})", chains)

@@ -10,23 +10,26 @@ from comptoir.kinds import Stage, Terms, decode_stages
 class JobState(StrEnum):
     """queued -> running -> completed | failed | cancelled | expired; running -> queued when a host is lost.
 
-    In memory, where a job has some stations more, each arrow is one method, and no slot of a job is written elsewhere. Those with a
-    star are made before they are written, and return a `comptoir.jobs.Change` that undoes them if the database refuses:
+    In memory a job has a few more states. Each arrow is one method, and no slot of a job is written elsewhere. Those
+    with a star are made before they are written, and return a `comptoir.jobs.Change` that undoes them if the database
+    refuses:
 
-        queued -> queued under lease       `LiveJobs.lease_to` *       a host gets it; also a second one that delivered first
-        queued under lease -> running      `LiveJob.begin_running`     that is written (or about to be: an early start)
-        queued | running -> queued         `LiveJobs.requeue` *        its host lost it, or did its step of a chain
-        queued -> queued, standing still   `LiveJobs.stand_still`      some was delivered, and no host is free to go on
-        queued | running -> closing        `LiveJob.begin_closing` *, `LiveJobs.close_lease` *
-        closing -> one of the four ends    `LiveJob.end`               it is written
-        queued | running -> refused        `LiveJobs.refuse`           it was not accepted after all
-        ours -> mirror                     `LiveJobs.become_mirror`    another coordinator owns it
-        mirror -> ours                     `LiveJobs.adopt`, then `LiveJob.resume_events` and `LiveJobs.reattach`, or `lease_to`
-        mirror -> one of the four ends     `LiveJob.end`, `LiveJob.end_as_stored`; `LiveJob.break_off`: it is followed no more
+        queued -> queued under lease      `LiveJobs.lease_to` *      a host gets it; also a second one that delivered
+        first queued under lease -> running     `LiveJob.begin_running`    the lease is written (or about to be: early
+        start) queued | running -> queued        `LiveJobs.requeue` *       its lease was revoked, or its stage is done
+        queued -> queued, interrupted     `LiveJobs.stand_still`     part was delivered, and no host is free to continue
+        queued | running -> closing       `LiveJob.begin_closing` *, `LiveJobs.close_lease` * closing -> one of the four
+        ends   `LiveJob.end`              the end is written queued | running -> refused       `LiveJobs.refuse`
+        the submit was refused after all ours -> mirror                    `LiveJobs.become_mirror`   another
+        coordinator owns it mirror -> ours                    `LiveJobs.adopt`, then `LiveJob.resume_events` and
+        `LiveJobs.reattach`, or
+                                          `lease_to`
+        mirror -> one of the four ends    `LiveJob.end`, `LiveJob.end_as_stored`; `LiveJob.break_off`: no longer
+        followed
     """
 
     QUEUED = "queued"
-    """Accepted and paid for by a hold; no host has it."""
+    """Accepted and covered by a hold; no host has it."""
     RUNNING = "running"
     """A host holds a lease on it."""
     COMPLETED = "completed"
@@ -50,24 +53,24 @@ class AttemptState(StrEnum):
     DONE = "done"
     """It delivered its part and was settled."""
     FAILED = "failed"
-    """It said that it can't, or the job was cancelled under it."""
+    """It reported a failure, or the job was cancelled while it ran."""
     LOST = "lost"
-    """It fell silent; the lease was taken away."""
+    """It fell silent; the lease was revoked."""
 
 
 class Fault(StrEnum):
-    """Whose fault an ending is. Only ``host`` lowers a reputation."""
+    """Whose fault an end is. Only ``host`` lowers a reputation."""
 
     NONE = ""
-    """Nobody's: it went well."""
+    """Nobody's: it succeeded."""
     BUYER = "buyer"
     """Bad input, cancelled, hung up."""
     HOST = "host"
-    """Error, silence or a broken link at the host."""
+    """Error, silence or a dropped link at the host."""
     CAPACITY = "capacity"
-    """Busy: nobody free in time."""
+    """Busy: no host was free in time."""
     COORDINATOR = "coordinator"
-    """Ours: restarted, database away."""
+    """Ours: restarted, or the database was unavailable."""
 
 
 class JobRow(msgspec.Struct, frozen=True):
@@ -80,18 +83,18 @@ class JobRow(msgspec.Struct, frozen=True):
     kind: str
     """Name of its kind (`comptoir.kinds`)."""
     model: str
-    """Of several stages: that of the stage it is at."""
+    """The model; for several stages, that of the current one."""
     state: str
     body: bytes
-    """Request body as it goes over the link; what is in it, its kind says."""
+    """Request body as sent over the link; its format is defined by the kind."""
     prompt_tokens_max: int
-    """`Terms.input_max`, and so on: columns keep the names they had when tokens were all that was sold."""
+    """`Terms.input_max`; this and other columns keep their names from when only tokens were sold."""
     max_tokens: int
     price_in_uusd_per_mtok: int
     price_out_uusd_per_mtok: int
     hold_uusd: int
     detached: int
-    """1: nobody needs to stay connected for it (Infrintia); 0: its buyer waits on the line (OpenAI)."""
+    """1: no client needs to stay connected (Infrintia); 0: attached to its client's connection (OpenAI)."""
     deadline_ms: int
     created_ms: int
     started_ms: int | None
@@ -110,22 +113,22 @@ class JobRow(msgspec.Struct, frozen=True):
     home_id: bytes | None
     """Coordinator that the client of an attached job is connected to."""
     restarts: int | None
-    """How often the answer had to begin anew after some of it may have been seen; None: never."""
+    """How often the answer restarted after part of it may have been seen; None: never."""
     caller: str | None = None
-    """Address that asked, where that decides who may run or see the job; None elsewhere."""
+    """The caller's IP address, if it decides who may run or see the job; otherwise None."""
     steps: bytes | None = None
     """The stages (`comptoir.kinds.encode_stages`); None: one model."""
     needs: bytes | None = None
-    """What its order asks of a host, JSON, as `comptoir.routing.Needs` reads it; None: nothing."""
+    """Its requirements on a host, as JSON of `comptoir.routing.Needs`; None: none."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """What is done one after the other; empty: one model."""
+        """Stages that run one after the other; empty: a single model."""
         return decode_stages(self.steps)
 
     @property
     def terms(self) -> Terms:
-        """What its buyer agreed to."""
+        """The terms that its buyer agreed to."""
         return Terms(
             self.prompt_tokens_max,
             self.max_tokens,
@@ -136,7 +139,7 @@ class JobRow(msgspec.Struct, frozen=True):
 
 
 class AttemptRow(msgspec.Struct, frozen=True):
-    """One host's try at a job, as stored."""
+    """One host's attempt at a job, as stored."""
 
     id: bytes
     host_id: bytes
@@ -150,11 +153,11 @@ class AttemptRow(msgspec.Struct, frozen=True):
     ended_ms: int | None
     fault: str | None
     chain: bytes | None
-    """Running hash after its last frame; None: it delivered nothing, or did not stand by what it delivered."""
+    """Running hash after its last frame; None: it delivered nothing, or could not vouch for what it delivered."""
     prompt_tokens: int | None
-    """As it counted them; None: it did not say."""
+    """Input units as the host counted them; None: it did not report any."""
     price_in: int | None
-    """Micro-dollars per million units; None: written by a version that did not keep it."""
+    """Micro-dollars per million units; None: written by a version that did not store it."""
     price_out: int | None
     signature: bytes | None = None
-    """The host's, over what it delivered; None: it gave none."""
+    """The host's signature over what it delivered; None: it gave none."""

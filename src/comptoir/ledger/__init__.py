@@ -4,7 +4,7 @@ Owns: tables ``accounts``, ``transfers``, ``holds``.
 Invariant: every transfer takes from one account what it gives to another, so all balances sum to zero; an
 account's ``held_uusd`` is the sum of its open holds; a buyer's balance never falls below what is held.
 Knows: nobody. An account's id is its owner's id (a user or a host); the operator's accounts have fixed ids.
-Writes happen inside somebody's command: `load` (and lock) the accounts of a batch, decide on `Book`, `apply` it.
+Writes happen inside the caller's command: `load` (and lock) the accounts of a batch, decide on a `Book`, `apply` it.
 """
 
 from comptoir.ledger.audit import LedgerDifference, audit, differences

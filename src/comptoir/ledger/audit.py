@@ -44,12 +44,12 @@ WHERE h.settled_uusd <> COALESCE(t.total, 0) OR h.settled_uusd > h.amount_uusd
 
 
 async def audit(db: Database) -> list[LedgerDifference]:
-    """Return every difference in the ledger, as of one moment; an empty list means that it is exact."""
+    """Return every difference in the ledger, at one moment; an empty list means that it is exact."""
     return await db.read_snapshot(differences)
 
 
 def differences(fetch: Fetch) -> list[LedgerDifference]:
-    """The same over an open snapshot, beside what else is looked at in it."""
+    """Return the same over an open snapshot, which the caller also reads other tables in."""
     found = []
     for what, sql in (("balance", BALANCES), ("held", HELD), ("overdrawn", OVERDRAWN), ("settled", SETTLED)):
         found += [

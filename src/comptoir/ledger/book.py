@@ -1,7 +1,7 @@
-"""The open page of a batch: balances loaded once, decided on in memory, written back as net changes.
+"""The book of one batch: balances loaded once, changed in memory, written back as net changes.
 
-`Book.load` reads the accounts and holds that a batch touches; `hold`, `settle`, `release` and `move` check and
-note; `apply` writes one multi-row statement per table. A refused item leaves no trace in the book.
+`Book.load` reads the accounts and holds that a batch touches; `hold`, `settle` and `move` check and record; `apply`
+writes one multi-row statement per table. A refused item changes nothing in the book.
 """
 
 from collections.abc import Iterable
@@ -49,7 +49,7 @@ class Book:
     def load(cls, tx: Tx, accounts: Iterable[bytes], holds: Iterable[bytes] = ()) -> "Book":
         """Read and lock the accounts, and read the holds (by job id) that the batch may touch.
 
-        A hold is guarded by its payer's account: whoever opens or closes it has that account among *accounts*.
+        A hold is protected by the lock on its payer's account: to open or close it, load that account as well.
         """
         book = cls()
         wanted = list(set(accounts))
@@ -80,7 +80,7 @@ class Book:
         return self._entry(account).balance
 
     def hold(self, *, payer: bytes, amount_uusd: int, job_id: bytes) -> None:
-        """Set aside *amount_uusd* of the payer's free credit for one job; zero is a free model.
+        """Reserve *amount_uusd* of the payer's free credit for one job; zero for a free model.
 
         Idempotent: the same (job, payer, amount) again changes nothing.
 
@@ -105,13 +105,13 @@ class Book:
         self._new_holds[job_id] = (job_id, payer, amount_uusd, 0, HoldState.OPEN)
 
     def settle(self, *, job_id: bytes, pays: tuple[tuple[bytes, int, str], ...], at_ms: int) -> tuple[bytes, ...]:
-        """Close the job's hold: pay each (account, amount, kind), give the rest back. Return the transfer ids.
+        """Close the job's hold: pay each (account, amount, kind), release the rest. Return the transfer ids.
 
-        With no pays, or only zero amounts, the hold is released.
+        With no pays, or only zero amounts, the whole hold is released.
 
         Raises:
-            HoldMismatch: no open hold, or the pays are more than the hold.
-            UnknownAccount: one of the paid has no account.
+            HoldMismatch: no open hold, or the pays exceed the hold.
+            UnknownAccount: one of the payees has no account.
         """
         payer, amount, state = self._holds.get(job_id, (b"", 0, ""))
         if state != HoldState.OPEN:
@@ -149,7 +149,7 @@ class Book:
         at_ms: int,
         transfer_id: bytes | None = None,
     ) -> bytes:
-        """Move *amount_uusd* (> 0) between two accounts; return the transfer's id, a fresh one unless given.
+        """Move *amount_uusd* (> 0) between two accounts; return the transfer's id, a new one unless given.
 
         Raises:
             UnknownAccount: one of them has no account.
@@ -170,8 +170,8 @@ class Book:
     def number(self, account: bytes) -> int:
         """Count one more event of the account's owner (`comptoir.events`), and return its number.
 
-        Nobody else can number until the commit, since the account is locked: numbers have no gap, and a higher one is
-        never to be seen before a lower one.
+        The account is locked until the commit, so numbers have no gaps, and a higher one is never visible before a
+        lower one.
         """
         line = self._entry(account)
         line.last_event += 1
@@ -179,7 +179,7 @@ class Book:
         return line.last_event
 
     def apply(self, tx: Tx) -> None:
-        """Write everything noted; call it once, last."""
+        """Write everything recorded; call it once, last."""
         assert sum(line.moved for line in self._entries.values()) == 0, "transfers must sum to zero"
         if self._new_holds:
             tx.insert(HOLDS, list(self._new_holds.values()))

@@ -1,4 +1,4 @@
-"""What the ledger refuses."""
+"""The errors of the ledger."""
 
 from comptoir.kit.errors import Refusal
 
@@ -8,7 +8,7 @@ class LedgerRefusal(Refusal):
 
 
 class InsufficientCredit(LedgerRefusal):
-    """The account's free credit is below what was asked for; nothing was written."""
+    """The account's free credit is below the amount requested; nothing was written."""
 
     def __init__(self, *, needed_uusd: int, free_uusd: int) -> None:
         super().__init__(f"this needs {needed_uusd / 10_000:.4f} credits and {free_uusd / 10_000:.4f} are free")

@@ -1,4 +1,4 @@
-"""The ledger's door: open accounts, pay in, read balances and statements."""
+"""The ledger's service: open accounts, deposit, read balances and statements."""
 
 from comptoir.events import CreditAdded, EventHub, Events
 from comptoir.kit.clock import Clock
@@ -24,7 +24,7 @@ STATEMENT_TRANSFERS_MAX = 1000
 
 
 class Ledger:
-    """Accounts by owner id. Reads see what is committed."""
+    """Accounts by owner id. Reads see committed data."""
 
     def __init__(self, db: Database, clock: Clock, *, events: EventHub | None = None) -> None:
         self._db = db
@@ -32,21 +32,21 @@ class Ledger:
         self._events = events or EventHub()
 
     async def open_operator_accounts(self, *, fee_slot: int = 0) -> None:
-        """Create the operator's accounts, with the fee account of *fee_slot*; idempotent."""
+        """Open the operator's accounts, including the fee account of *fee_slot*; idempotent."""
         now = self._clock.now_ms()
         kinds = {**OPERATOR_ACCOUNTS, fee_account(fee_slot): OPERATOR_ACCOUNTS[FEES]}
         rows = [(key, kind, 0, 0, now, None) for key, kind in kinds.items()]
         await self._db.run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
 
     def open_account(self, tx: Tx, *, owner_id: bytes, kind: str, at_ms: int) -> None:
-        """Open an empty account inside somebody's command; idempotent."""
+        """Open an empty account inside the caller's command; idempotent."""
         tx.insert(ACCOUNTS, [(owner_id, kind, 0, 0, at_ms, None)], ignore_conflicts=True)
 
     async def account(self, owner_id: bytes) -> Account:
         """Return the account of *owner_id*.
 
         Raises:
-            UnknownAccount: nobody opened it.
+            UnknownAccount: there is none.
         """
         rows = await self._db.fetch("SELECT id, kind, balance_uusd, held_uusd FROM accounts WHERE id = ?", [owner_id])
         if not rows:
@@ -54,7 +54,7 @@ class Ledger:
         return Account(*rows[0])
 
     async def accounts(self, owner_ids: list[bytes]) -> dict[bytes, Account]:
-        """Return the accounts of *owner_ids* (at most 1,000), those that exist, by owner."""
+        """Return those accounts of *owner_ids* (at most 1,000) that exist, by owner."""
         if not owner_ids:
             return {}
         marks = ",".join("?" * len(owner_ids))
@@ -66,7 +66,7 @@ class Ledger:
     ) -> bytes:
         """Credit *amount_uusd* (1..10**15) from payments-in; return the transfer id.
 
-        Idempotent by *transfer_id* (what an Idempotency-Key is bound to): one that is posted already is not posted again.
+        Idempotent by *transfer_id* (which an Idempotency-Key is bound to): a posted transfer is not posted again.
 
         Raises:
             UnknownAccount: the owner has no account; nothing is written.
@@ -75,7 +75,7 @@ class Ledger:
         now = self._clock.now_ms()
 
         def command(tx: Tx) -> CreditAdded | None:
-            # The accounts are locked first: another coordinator that is posting the same transfer is waited for, then seen.
+            # Lock the accounts first: if another coordinator is posting the same transfer, this waits and then sees it.
             book = Book.load(tx, (owner_id, PAYMENTS_IN))
             if transfer_id is not None and tx.select(TRANSFERS, ("id",), [transfer_id]):
                 return None
@@ -101,11 +101,11 @@ class Ledger:
         return added.transfer_id
 
     async def allow(self, owner_id: bytes, *, most_uusd: int, since_ms: int) -> int:
-        """Top an account up from promotions to *most_uusd* less what it spent since *since_ms*; return the rest.
+        """Top an account up from promotions so that its balance plus what it spent since *since_ms* is *most_uusd*.
 
-        What it has beyond that, because *most_uusd* was more before, goes back as far as it is free.
-
-        Idempotent, and exact however often and wherever it is called: what was spent since then is counted, not remembered.
+        Returns what is left to spend. If it has more, because *most_uusd* was higher before, the excess goes back as
+        far as it is free. Idempotent, and exact however often and wherever it is called, because the amount spent is
+        summed from the transfers each time.
 
         Raises:
             UnknownAccount: the owner has no account; nothing is written.

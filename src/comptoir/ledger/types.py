@@ -5,26 +5,26 @@ from enum import StrEnum
 import msgspec
 
 PAYMENTS_IN = b"comptoir-paid-in"
-"""Account that deposits come from; its balance is minus everything ever paid in."""
+"""Account that deposits come from; its balance is minus all deposits ever made."""
 PROMOTIONS = b"comptoir-promote"
 """Account that sign-up credit comes from."""
 FEES = b"comptoir-fees-00"
-"""Account of the operator's share; of the coordinator in slot 0, which is the only one or the first of several."""
+"""Fee account of the coordinator in slot 0, which is the only one or the first of several."""
 
 ANONYMOUS_CALLERS = b"comptoir-unnamed"
-"""Account that pays for callers without a key, where the operator allows them: ``unnamed``."""
+"""Account that pays for callers without a key, if the operator allows them; stored as ``unnamed``."""
 
 FEE_SLOTS_MAX = 256
 """Coordinators that can have a fee account of their own."""
 
 OPERATOR_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees", ANONYMOUS_CALLERS: "unnamed"}
-"""The operator's accounts and their kinds. Ids are 16 ASCII bytes, as no time-ordered id is before year 5000."""
+"""The operator's accounts and their kinds. Ids are 16 ASCII bytes, as no time-ordered id is before the year 5000."""
 
 
 def fee_account(slot: int) -> bytes:
     """Return the fee account of the coordinator in *slot* (0..255): one each, so that none waits for another's commit.
 
-    All of them are of kind ``fees``; the operator's fees are the sum over that kind.
+    All have the kind ``fees``; the operator's fees are the sum over that kind.
     """
     assert 0 <= slot < FEE_SLOTS_MAX
     return b"comptoir-fees-%02x" % slot
@@ -34,11 +34,11 @@ class HoldState(StrEnum):
     """open -> settled | released."""
 
     OPEN = "open"
-    """Credit is set aside."""
+    """Credit is reserved."""
     SETTLED = "settled"
-    """The job was paid (perhaps less than the hold); the rest went back."""
+    """The job was paid (perhaps less than the hold); the rest was released."""
     RELEASED = "released"
-    """All of it went back."""
+    """All of it was released."""
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -46,13 +46,13 @@ class Account(msgspec.Struct, frozen=True):
 
     id: bytes
     kind: str
-    """``buyer``, ``host``, ``fees``, ``payments_in``, ``promotions`` or ``unnamed`` (for keyless callers)."""
+    """``buyer``, ``host``, ``fees``, ``payments_in``, ``promotions``, or ``unnamed`` (for callers without a key)."""
     balance_uusd: int
     held_uusd: int
 
     @property
     def free_uusd(self) -> int:
-        """What can still be spent: balance less holds."""
+        """What can be spent: balance minus holds."""
         return self.balance_uusd - self.held_uusd
 
 
@@ -61,9 +61,9 @@ class Transfer(msgspec.Struct, frozen=True):
 
     id: bytes
     debit_id: bytes
-    """Account that gives."""
+    """Account that is debited."""
     credit_id: bytes
-    """Account that gets."""
+    """Account that is credited."""
     amount_uusd: int
     """> 0."""
     kind: str
