@@ -58,44 +58,45 @@ BACKLOG = 4096
 """Connections that may wait to be accepted."""
 
 DATE_S = 1.0
-"""How often the Date header is written anew: it counts seconds."""
+"""How often the Date header is updated; its resolution is a second."""
 
 LAST_BYTES_S = 2.0
-"""How long clients have, after the drain, to take the last bytes of their answers."""
+"""How long clients have, after the drain, to read the last bytes of their answers."""
 
 CUT_WITHIN_S = 1
-"""Most seconds to wait for handlers whose connections were cut."""
+"""Most seconds to wait for handlers whose connections were closed."""
 
 LINK_PING_S = LINK_PONG_S = 20.0
-"""How often a worker's connection is asked whether it is there, and how long it has to say so: a machine that stands still keeps
-its connections open, and a container says nothing before it is done."""
+"""Interval of pings on a worker's connection, and the time to answer one: a machine that hangs keeps its connections
+open, and a container sends nothing before it is done."""
 
 STOPPING = "the coordinator is stopping"
 RECONNECT_AFTER_S = 0.5
-"""What a stopping coordinator tells its workers to wait before they come back."""
+"""How long workers of a stopping coordinator are told to wait before they reconnect."""
 
 GC_THRESHOLDS = (50_000, 20, 100)
 SWITCH_INTERVAL_S = 0.02
 
 RECURSION_LIMIT = 1_000
-"""Python's own. It is what ends the reading of a body that is nested 100,000 deep; libraries of chains raise it so far (py_ecc, an
-import of eth-account) that such a body would overflow the stack, and end the process."""
+"""Python's default, which stops the parsing of a body nested 100,000 deep. Blockchain libraries (py_ecc, imported by
+eth-account) raise it so far that such a body would overflow the stack and kill the process."""
 
 POST_CHARS = 32
-"""Of the signing key's id, which names the trading post on the bus."""
+"""Characters of the signing key's id that name the trading post on the bus."""
 
 DATA_MODE = 0o700
-"""The data folder holds keys and people's prompts: its owner's only."""
+"""The data folder has keys and prompts in it: only its owner may read it."""
 
 
 @contextlib.asynccontextmanager
 async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Core]:
-    """Open the core: database brought up to date, rooms loaded, unfinished jobs taken up, sweeps running.
+    """Open the core: migrate the database, load the rooms, resume unfinished jobs, start the sweeps.
 
     Raises:
         ModuleNotFoundError: PostgreSQL is configured and ``comptoir[postgres]`` is not installed.
         KeyFileError: the signing key's file is readable by others.
-        FolderTaken: another process uses the data folder. NotAlone: another coordinator uses the database, and there is no bus.
+        FolderTaken: another process uses the data folder.
+        NotAlone: another coordinator uses the database, and there is no bus.
     """
     clock = clock or Clock()
     data = settings.data_path()
@@ -129,7 +130,7 @@ async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncI
                     await core.background.drain_tasks()
         finally:
             meters.close()
-            with contextlib.suppress(Unavailable):  # Statistics of the last seconds, and the database is away.
+            with contextlib.suppress(Unavailable):  # Only statistics of the last seconds are lost.
                 await core.hosts.flush()
             core.identity.close()
     finally:
@@ -138,19 +139,19 @@ async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncI
 
 @contextlib.asynccontextmanager
 async def _among_others(core: Core, settings: Settings) -> AsyncIterator[None]:
-    """Take up what is unfinished: all of it where this coordinator is alone, with a bus what no living one owns."""
+    """Resume unfinished jobs: all of them on a single coordinator; with a bus, those that no live coordinator owns."""
     if not settings.bus:
         async with alone(core, settings.data_path()):
             yield
         return
-    # All coordinators of a post sign with one key, and nobody else does.
+    # All coordinators of a trading post share one signing key, so its id identifies the post.
     bus = open_bus(settings.bus, core.node_id, post=core.receipts.keyid[:POST_CHARS])
     async with joined(core, bus):
         yield
 
 
 async def _count_before(core: Core, *, before_ms: int) -> None:
-    """Count what ended before this start, beside serving: the whole table is read, and only totals wait for it."""
+    """Count jobs that ended before this start, while serving: it reads the whole table, and only totals need it."""
     core.state(Meters).count_elsewhere(await core.jobs.ended_counts(before_ms=before_ms))
 
 
@@ -189,12 +190,12 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
 
 
 def tune_interpreter() -> None:
-    """Set the process up for one busy event loop beside a writer thread; call it once, when everything is open.
+    """Tune the process for one busy event loop beside a writer thread; call it once, when everything is open.
 
-    What was loaded by then lives as long as the process, so the collector need not look at it again; and full
-    collections become rare, as jobs free themselves by count (5 % less CPU a request). The writer gives up the
-    interpreter's lock at every statement; with the default 5 ms it was made to hand it over in between as well
-    (5 % less CPU a job life in bench_lives).
+    Objects loaded by then live as long as the process, so the garbage collector skips them; and full collections become
+    rare, since jobs are freed by reference count (5 % less CPU per request). The writer releases the GIL at every
+    statement; with the default switch interval of 5 ms it had to in between as well (5 % more CPU per job in
+    bench_lives).
     """
     gc.collect()
     gc.freeze()
@@ -232,7 +233,7 @@ def create_app(core: Core) -> HttpServer:
 
 @dataclass(frozen=True)
 class Listening:
-    """Where the server listens, told once it does."""
+    """The address that the server listens on, set once it does."""
 
     core: Core
     url: str
@@ -261,14 +262,14 @@ class _Server(uvicorn.Server):
         """Begin to drain; called from the signal handler."""
         if not self._signalled and not self.should_exit:
             self._signalled = True
-            # The loop that serves, not the policy's: a runner with a loop factory never tells the policy.
+            # The serving loop, not the policy's: a runner with a loop factory never sets the policy's.
             self._loop.call_soon_threadsafe(self._begin)
         else:
             self.should_exit = self.force_exit = True
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def main_loop(self) -> None:
-        """Renew the Date header each second; return once the server is to stop (uvicorn checks ten times a second)."""
+        """Update the Date header each second; return as soon as the server is to stop (uvicorn polls every 0.1 s)."""
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), DATE_S)
@@ -276,8 +277,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._draining is not None:
             self._draining.cancel()
-        # The answers of leased jobs are complete; what is still open after the last bytes follows a job that stays in line,
-        # or was told to stop at once. It would wait as long as drain_s, and uvloop for ever.
+        # The answers of leased jobs are complete. Connections still open after LAST_BYTES_S follow a job that stays
+        # queued, or shutdown was forced. They would wait as long as drain_s, and with uvloop for ever.
         grace_s = 0.0 if self.force_exit else LAST_BYTES_S
         self.config.timeout_graceful_shutdown = round(grace_s) + CUT_WITHIN_S
         cutting = self._loop.call_later(grace_s, self._cut)
@@ -287,7 +288,7 @@ class _Server(uvicorn.Server):
             cutting.cancel()
 
     def _cut(self) -> None:
-        """Close every connection as if its client hung up: what was delivered is paid."""
+        """Close every connection as if its client hung up: delivered units are paid for."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
@@ -308,7 +309,8 @@ class _Server(uvicorn.Server):
         core.state(Shutdown).refuse_jobs()
         standing = core.peers.cluster_status()
         if standing is not None and standing.others:
-            # Workers serve there while answers finish here; what they are at they bring along, and its readers here follow it.
+            # Workers go on serving elsewhere while answers finish here; they take their jobs along, whose readers
+            # follow.
             await say_goodbye(core, reason=STOPPING, reconnect_after_s=0.0)
         await drain(core)
         await say_goodbye(core, reason=STOPPING, reconnect_after_s=RECONNECT_AFTER_S)
@@ -317,10 +319,10 @@ class _Server(uvicorn.Server):
 
 
 def bind(settings: Settings) -> socket.socket:
-    """Take the address that *settings* name; nothing is accepted yet.
+    """Bind the address given by *settings*; nothing is accepted yet.
 
     Raises:
-        OSError: it is taken, not this machine's, or not allowed.
+        OSError: it is in use, not this machine's, or not permitted.
     """
     family, *_ = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
@@ -333,7 +335,7 @@ def _server(core: Core, on_url: Callable[[str], None]) -> _Server:
         app,
         loop="none",
         http=CorkedHttpProtocol,
-        # The gate reads X-Forwarded-For by the setting trusted_proxies; uvicorn would believe anybody on loopback.
+        # The gate reads X-Forwarded-For by the setting trusted_proxies; uvicorn would trust anybody on loopback.
         proxy_headers=False,
         ws="websockets-sansio",
         lifespan="off",
@@ -357,14 +359,14 @@ async def serve(
     on_open: Callable[[Core], Awaitable[None]] | None = None,
     on_ready: Callable[[Listening], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; drain first, so that no answer is cut. A second signal stops at once.
+    """Serve until SIGTERM or SIGINT, then drain: no answer is cut, nothing is lost. A second signal stops at once.
 
     Args:
         on_open: awaited when the rooms are open and nobody is served yet; a place to subscribe to events.
         on_ready: called when the first request can be answered.
 
     Raises:
-        OSError: the address is taken; the database was not touched.
+        OSError: the address is in use; the database was not touched.
     """
     with contextlib.closing(bind(settings)) as listener:
         async with open_core(settings) as core:
@@ -377,7 +379,7 @@ async def serve(
 
 @contextlib.asynccontextmanager
 async def running(core: Core) -> AsyncIterator[str]:
-    """Serve *core* within this event loop, without touching signals; yield the address, drain at the end."""
+    """Serve *core* in this event loop without touching signals; yields the address, and drains at the end."""
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = _server(core, ready.set_result)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]

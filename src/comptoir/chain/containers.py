@@ -1,7 +1,7 @@
-"""Ids of container sets: computed when asked for, and a bounded memory of which set an id was computed of.
+"""Ids of container sets: computed on request, with a bounded cache from id back to set.
 
-A hash can't be turned back, so whoever reads one from a request needs the sets that are possible. Infernet's own node hashes
-every permutation of its containers (ten of them: 9.9 million); here a set is known once somebody has named it.
+A hash can't be inverted, so reading one from a request needs the possible sets. Infernet's own node hashes every
+permutation of its containers (ten of them: 9.9 million); here a set is known once it has been named.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ SET_BYTES_MAX = 4096
 """Most text of one set, commas included: 50 containers with long names."""
 
 SETS_MAX = 1024
-"""Sets that are remembered, at most 4 MiB of text in all; a node offers tens."""
+"""Sets that are cached, at most 4 MiB of text in all; a node offers tens."""
 
 SEPARATOR = ","
 
@@ -22,10 +22,10 @@ SEPARATOR = ","
 def containers_id(ids: Sequence[str]) -> bytes:
     """Return the 32 bytes that the contracts call ``containerId``: keccak256(abi.encode(string "A,B")).
 
-    The order counts: A,B is another chain of containers than B,A.
+    The order matters: A,B is a different chain of containers than B,A.
 
     Raises:
-        BadContainerSet: no id, an empty id, one with a comma (it could not be told from two), or more than `SET_BYTES_MAX`.
+        BadContainerSet: no id, an empty id, one with a comma (it would look like two), or more than `SET_BYTES_MAX`.
         ChainExtraMissing: the extra is not installed.
     """
     assert not isinstance(ids, str), "a list of ids, not one id"
@@ -47,7 +47,7 @@ def containers_id(ids: Sequence[str]) -> bytes:
 
 
 class KnownSets:
-    """The `SETS_MAX` container sets that were asked for last, by their ids."""
+    """The `SETS_MAX` most recently requested container sets, by id."""
 
     def __init__(self, *, sets_max: int = SETS_MAX) -> None:
         assert sets_max > 0
@@ -58,10 +58,10 @@ class KnownSets:
         return len(self._sets)
 
     def id_of(self, ids: Sequence[str]) -> bytes:
-        """Return `containers_id` of *ids*, and know the set from now on. Idempotent.
+        """Return `containers_id` of *ids*, and remember the set. Idempotent.
 
-        Raises:
-            BadContainerSet: as for `containers_id`; nothing is remembered, like for the next.
+        Raises (nothing is remembered then):
+            BadContainerSet: as for `containers_id`.
             ChainExtraMissing: the extra is not installed.
         """
         found = containers_id(ids)
@@ -72,7 +72,7 @@ class KnownSets:
         return found
 
     def find(self, containers: bytes) -> tuple[str, ...] | None:
-        """Return the set with this id, in order; ``None`` for one that was not asked for, or too long ago."""
+        """Return the set with this id, in order; ``None`` if it was never requested, or too long ago."""
         found = self._sets.get(containers)
         if found is not None:
             self._sets.move_to_end(containers)

@@ -1,7 +1,7 @@
 """Keccak-256 and secp256k1, the only two things that need the extra ``comptoir[chain]``.
 
-The extra may be missing: a coordinator without a chain starts and runs all the same. Then each function here refuses and
-says what to install.
+The extra is optional: a coordinator without a chain runs without it. Each function here then raises an error that says
+what to install.
 """
 
 from comptoir.chain.errors import ChainExtraMissing
@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
     _missing = (error.name or "eth-account").partition(".")[0]
 
 ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
-"""How many points the group of secp256k1 has."""
+"""Order of the secp256k1 group."""
 
 
 def keccak256(data: bytes) -> bytes:

@@ -3,9 +3,9 @@
     {"subscription": {owner, active_at, period, frequency, redundancy, containers: "0x…", lazy, verifier, payment_amount,
      payment_token, wallet}, "signature": {nonce, expiry, v, r, s}, "data": {…}, "requires_proof": false}
 
-``r``, ``s`` and ``payment_amount`` are JSON integers of up to 256 bits; msgspec reads them exactly, orjson would make floats of
-them. Unknown fields are ignored. The published reference still shows the shape of before 1.0, which no contract takes any
-more: who sends it is told field by field what to send instead.
+``r``, ``s`` and ``payment_amount`` are JSON integers of up to 256 bits; msgspec reads them exactly, while orjson would
+make them floats. Unknown fields are ignored. The published reference still shows the format before 1.0, which no
+contract accepts any more: the error then says field by field what to send instead.
 """
 
 import re
@@ -24,7 +24,7 @@ OLD_FIELDS = {
     "max_gas_price": "has none any more, send payment_amount and payment_token",
     "max_gas_limit": "has none any more, send payment_amount and payment_token",
 }
-"""Fields of a subscription before 1.0, and what there is in their place."""
+"""Fields of a subscription before 1.0, and their replacements."""
 
 TEXTS = ("owner", "verifier", "payment_token", "wallet")
 NUMBERS = ("active_at", "period", "frequency", "redundancy", "payment_amount")
@@ -39,23 +39,23 @@ _WORDS: dict[Any, str] = {str: "a string", int: "a whole number below 2**256", b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelegatedRequest:
-    """A request whose answers go to the chain; that its signature is good is not said yet."""
+    """A request whose answers go to the chain; its signature is not verified yet."""
 
     subscription: Subscription
     signature: Signature
     data: msgspec.Raw
-    """Input of the first container, a JSON object as it was sent."""
+    """Input of the first container, the JSON object as sent."""
     requires_proof: bool
 
 
 def parse_delegated(item: bytes | msgspec.Raw) -> DelegatedRequest:
-    """Return the delegated request that the JSON object *item* is.
+    """Parse the JSON object *item* as a delegated request.
 
     The caller bounds the size of *item*. ``null`` for ``requires_proof`` is false.
 
     Raises:
         InvalidField: a field is missing, of the wrong type or beyond its limit; the path is ``subscription.active_at``.
-        OldSubscription: the subscription has the fields of before 1.0 and not those of now.
+        OldSubscription: the subscription has the fields from before 1.0 and not the current ones.
     """
     whole = _object(item, "body")
     subscription = _subscription(_object(_member(whole, "subscription"), "subscription"))

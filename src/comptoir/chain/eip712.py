@@ -25,7 +25,7 @@ SUBSCRIPTION_TYPE_HASH = bytes.fromhex("3da81ed66ee47395e568c52867826ec137777eef
 DELEGATE_TYPE_HASH = bytes.fromhex("ba9ff1aef2b048b42767aade2b901745a3acf14f698a9ec13952098cfd03d0b6")
 
 DOMAINS_MAX = 64
-"""Domains whose separator is kept; a coordinator has one for each chain that it serves."""
+"""Domains whose separator is cached; a coordinator has one for each chain that it serves."""
 
 
 @lru_cache(maxsize=DOMAINS_MAX)
@@ -33,7 +33,7 @@ def domain_separator(domain: Domain) -> bytes:
     """Return the hash that binds a signature to one contract on one chain.
 
     Raises:
-        ChainExtraMissing: the extra is not installed; so for every function here.
+        ChainExtraMissing: the extra is not installed; every function here raises it.
     """
     return keccak256(
         DOMAIN_TYPE_HASH
@@ -74,18 +74,18 @@ def digest(domain: Domain, subscription: Subscription, *, nonce: int, expiry: in
 
 
 def recover(domain: Domain, subscription: Subscription, signature: Signature, *, now_s: int) -> str:
-    """Return the checksummed address of who signed; whether the owner accepts that signer, only its contract knows.
+    """Return the checksummed address of the signer; only the owner's contract knows whether it accepts that signer.
 
-    Takes what the contract takes: an *s* in the upper half of the order passes.
+    Accepts what the contract accepts: an *s* in the upper half of the order is valid.
 
     Args:
-        now_s: seconds since 1970, of the chain where that is known.
+        now_s: seconds since 1970, by the chain's clock if that is known.
 
     Raises:
         SignatureExpired: *now_s* is *expiry* or later.
         BadRecoveryId: *v* is neither 27 nor 28.
         ScalarOutOfRange: *r* or *s* is 0 or not below the curve's order.
-        NotRecoverable: no key can have made it.
+        NotRecoverable: no key can have made the signature.
     """
     if now_s >= signature.expiry:
         raise SignatureExpired(expiry_s=signature.expiry, now_s=now_s)

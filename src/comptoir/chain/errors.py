@@ -4,11 +4,11 @@ from comptoir.kit.errors import Refusal
 
 
 class ChainRefusal(Refusal):
-    """Root of what this room refuses."""
+    """Root of this room's errors."""
 
 
 class ChainExtraMissing(ChainRefusal):
-    """Hashing or recovery needs the extra ``comptoir[chain]``, which is not installed; *package* is what is missing."""
+    """Hashing or recovery needs the extra ``comptoir[chain]``, which is not installed; *package* is missing."""
 
     def __init__(self, package: str) -> None:
         super().__init__(f"chain work needs the package {package}: pip install 'comptoir[chain]'")
@@ -16,7 +16,7 @@ class ChainExtraMissing(ChainRefusal):
 
 
 class BadContainerSet(ChainRefusal):
-    """Container ids that have no hash of their own: none at all, an empty one, one with a comma, or too much text."""
+    """Container ids that can't be hashed unambiguously: none, an empty one, one with a comma, or too much text."""
 
     def __init__(self, ids: tuple[str, ...], reason: str) -> None:
         super().__init__(f"containers: {reason}")
@@ -25,7 +25,7 @@ class BadContainerSet(ChainRefusal):
 
 
 class SignatureExpired(ChainRefusal):
-    """The signature's last second is over: the contract takes it before *expiry_s* only, and now is *now_s*."""
+    """The signature has expired: the contract accepts it only before *expiry_s*, and now is *now_s*."""
 
     def __init__(self, *, expiry_s: int, now_s: int) -> None:
         super().__init__(f"the signature expired at {expiry_s}, {now_s - expiry_s} seconds ago")
@@ -34,7 +34,7 @@ class SignatureExpired(ChainRefusal):
 
 
 class BadRecoveryId(ChainRefusal):
-    """The recovery id *v* is neither 27 nor 28; the contract does not take 0 and 1."""
+    """The recovery id *v* is neither 27 nor 28; the contract does not accept 0 and 1."""
 
     def __init__(self, v: int) -> None:
         super().__init__(f"signature.v: must be 27 or 28, not {v}")
@@ -42,7 +42,7 @@ class BadRecoveryId(ChainRefusal):
 
 
 class ScalarOutOfRange(ChainRefusal):
-    """*r* or *s* of a signature, as *name* says, is 0 or not below the order of secp256k1."""
+    """*r* or *s* of a signature (*name* says which) is 0 or not below the order of secp256k1."""
 
     def __init__(self, name: str, value: int) -> None:
         super().__init__(f"signature.{name}: must be from 1 to the order of secp256k1 less 1, not {value}")
@@ -58,7 +58,7 @@ class NotRecoverable(ChainRefusal):
 
 
 class OldSubscription(ChainRefusal):
-    """A subscription in the format of before 1.0; *replaced* names each old field and its replacement."""
+    """A subscription in the format before 1.0; *replaced* maps each of its old fields to its replacement."""
 
     def __init__(self, replaced: dict[str, str]) -> None:
         words = "; ".join(f"{old}: {now}" for old, now in replaced.items())

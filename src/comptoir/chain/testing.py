@@ -10,7 +10,7 @@ from comptoir.chain.types import NOBODY, Domain, Signature, Subscription
 
 OWNER = "0x" + 39 * "0" + "1"
 NOON_S = 1_700_000_000
-"""The present, in tests; what `make_signature` signs is good for a day after."""
+"""The current time in tests; signatures of `make_signature` are valid for a day after."""
 
 
 def make_domain(*, chain_id: int = 31337, verifying_contract: str = "0x" + 20 * "c0") -> Domain:
@@ -64,7 +64,7 @@ def make_signature(
 
 
 def make_item(subscription: Subscription, signature: Signature, **more: Any) -> bytes:
-    """Return both as Infernet's 1.x clients send them, with ``data`` ``{}``; *more* adds fields and replaces them."""
+    """Return both as Infernet's 1.x clients send them, with ``data`` ``{}``; *more* adds or replaces fields."""
     fields = {name: getattr(subscription, name) for name in Subscription.__slots__}
     fields["containers"] = "0x" + subscription.containers.hex()
     signed = {name: getattr(signature, name) for name in Signature.__slots__}

@@ -1,7 +1,7 @@
 """The values of the coordinator contract: a subscription, a signature over it, and the contract it is meant for.
 
-Each checks itself when it is made, so that what exists fits its Solidity type. Fields are called as on Infernet's wire;
-their order is that of the contract's structs.
+Each is validated on construction, so that it fits its Solidity type. Fields are named as on Infernet's wire, in the
+order of the contract's structs.
 """
 
 import re
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from comptoir.kit.errors import InvalidField
 
 NOBODY = "0x" + 40 * "0"
-"""The zero address: no verifier, no wallet, and as a payment token the chain's own coin."""
+"""The zero address: no verifier, no wallet, and as a payment token the chain's native coin."""
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """Work that is to be delivered on the chain, once or in intervals.
+    """Work to be delivered on the chain, once or in intervals.
 
-    Addresses are taken in any mix of case, a wrong checksum too (contracts see 20 bytes and no case), and kept in lower
+    Addresses are accepted in any case, even with a wrong checksum (contracts see only 20 bytes), and stored in lower
     case, so that two spellings are equal.
 
     Raises:
@@ -29,23 +29,23 @@ class Subscription:
     owner: str
     """The contract that gets the answers; its signer must have signed."""
     active_at: int
-    """When the first interval begins, seconds since 1970; uint32."""
+    """Start of the first interval, seconds since 1970; uint32."""
     period: int
-    """Seconds of an interval, 0 for a single one; uint32."""
+    """Length of an interval in seconds, 0 for a single one; uint32."""
     frequency: int
-    """How many intervals there are; uint32."""
+    """Number of intervals; uint32."""
     redundancy: int
-    """How many nodes may answer in an interval; uint16."""
+    """Number of nodes that may answer in an interval; uint16."""
     containers: bytes
     """Id of the container set, see :func:`comptoir.chain.containers_id`; 32 bytes."""
     lazy: bool
-    """Whether answers are left in the inbox instead of being handed to the owner."""
+    """Whether answers are left in the inbox instead of being passed to the owner."""
     verifier: str
     """The contract that judges proofs; `NOBODY` for none."""
     payment_amount: int
-    """What an answer is paid, in the token's smallest unit; uint256."""
+    """Payment per answer, in the token's smallest unit; uint256."""
     payment_token: str
-    """The ERC-20 asset paid with; `NOBODY` for the chain's coin."""
+    """The ERC-20 asset paid with; `NOBODY` for the chain's native coin."""
     wallet: str
     """The Infernet wallet that pays; `NOBODY` for none."""
 
@@ -64,18 +64,18 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """An ECDSA signature over a subscription, and what was signed besides.
+    """An ECDSA signature over a subscription, and what else was signed.
 
-    It is no identity: whoever sees one can make a second of it that is as valid.
+    It is no identity: anybody who sees one can make a second, equally valid one from it.
 
     Raises:
-        InvalidField: a field does not fit its Solidity type. Whether *v*, *r*, *s* are possible says `recover`.
+        InvalidField: a field does not fit its Solidity type. `recover` checks whether *v*, *r*, *s* are possible.
     """
 
     nonce: int
     """Number of the subscription among its owner's; uint32."""
     expiry: int
-    """The second from which on the contract refuses it; uint32."""
+    """Time from which on the contract refuses it, seconds since 1970; uint32."""
     v: int
     """Recovery id, 27 or 28; uint8."""
     r: int
@@ -88,7 +88,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """The coordinator contract that a signature is meant for; it is worth nothing at another.
+    """The coordinator contract that a signature is for; it is invalid at any other.
 
     Raises:
         InvalidField: a field does not fit its Solidity type.
@@ -105,7 +105,7 @@ class Domain:
 
 
 def _unsigned(name: str, value: object, bits: int) -> None:
-    # A bool is an int in Python and none in Solidity.
+    # A bool is an int in Python but not in Solidity.
     if type(value) is not int or not 0 <= value < 1 << bits:
         most = f"2**{bits} - 1" if bits > 64 else str((1 << bits) - 1)
         raise InvalidField(name, f"must be a whole number from 0 to {most}")

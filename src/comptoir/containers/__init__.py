@@ -1,8 +1,8 @@
 """Containers: what selling runs of containers needs beyond the life of a job, and only that.
 
-Owns: table ``recorded``; admission to a chain (`admit`), what containers say of themselves and of models (`note_resources`,
-`model_support`), and the statuses that other programs report (`RecordedStatuses`).
-Invariant: nothing below knows that it is there: a job of containers is an order, a hold and a settlement like any other.
+Owns: table ``recorded``; admission to a chain (`admit`), what containers report about themselves and about models
+(`note_resources`, `model_support`), and the statuses that other programs report (`RecordedStatuses`).
+Invariant: no package below knows of this one: a job of containers is an order, a hold and a settlement like any other.
 Units: times in milliseconds since 1970 and monotonic seconds, sizes in bytes.
 Knows: dispatch and the hosts; the cluster tells it what is elsewhere (`RemoteContainers`).
 """

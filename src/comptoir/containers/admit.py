@@ -1,7 +1,7 @@
-"""Admit: whether a chain of containers may be bought by whoever asks, before anything is set aside for it.
+"""Admit: decide whether a caller may buy a chain of containers, before anything is reserved for it.
 
-Checked as Ritual's node does, in its order and with its words, over what the hosts of this trading post say of their containers:
-a container is there if any host offers it, and open to a caller if any of those hosts lets him in.
+The checks, their order and their messages are those of Ritual's node, applied to what the hosts of this trading post
+declare: a container exists if any host offers it, and admits a caller if any of those hosts does.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from comptoir.kit.errors import TooManyRequests
 from comptoir.kit.ratelimit import RateLimiter, address_key
 
 RATES_MAX = 10_000
-"""Limits that are counted at once; beyond it all counts begin anew."""
+"""Limits that are counted at once; beyond it all counts start over."""
 
 
 class ContainerRates(State):
-    """What hosts let one caller ask of a container."""
+    """Counters of the hosts' rate limits per caller and container."""
 
     def __init__(self, core: Core) -> None:
         self._clock = core.clock
         self._limiters: dict[tuple[str, int, float], RateLimiter] = {}
 
     def limiter(self, container: str, requests: int, period_s: float) -> RateLimiter:
-        """Return who counts against *requests* in *period_s* of a container."""
+        """Return the limiter of a container for *requests* in *period_s*."""
         key = container, requests, period_s
         found = self._limiters.get(key)
         if found is None:
@@ -35,12 +35,12 @@ class ContainerRates(State):
 
 
 def admit(core: Core, containers: Sequence[str], *, proof: bool, caller: str) -> None:
-    """Do nothing if a job may run *containers* for *caller* (an address).
+    """Check that a job may run *containers* for *caller* (an IP address).
 
     Raises, in the order they are checked:
-        ContainerRefused: no container is named, one is not on offer, the first is private, the last proves nothing though *proof*
-            is asked for, or one is closed to the caller.
-        TooManyRequests: every host that would let the caller in to one of them has had enough of him for now.
+        ContainerRefused: no container is named, one is not on offer, the first is private, the last has no proofs
+            though *proof* is requested, or one does not admit the caller.
+        TooManyRequests: for one of them, the caller has used up the rate limit of every host that admits the caller.
     """
     if not containers:
         raise ContainerRefused("No containers specified")
@@ -60,7 +60,7 @@ def admit(core: Core, containers: Sequence[str], *, proof: bool, caller: str) ->
 
 
 def _count(core: Core, name: str, doors: Sequence[ContainerAccess], caller: str) -> None:
-    """Count one job of *caller* against the most generous of the limits that hosts have of their own."""
+    """Count one job of *caller* against the most generous of the hosts' rate limits."""
     if not all(door.rate_requests for door in doors):
         return
     best = max(doors, key=lambda door: door.rate_requests / door.rate_period_s)

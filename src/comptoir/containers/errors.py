@@ -1,4 +1,4 @@
-"""What is refused before anything is set aside."""
+"""Refusals before anything is reserved."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from comptoir.kit.errors import Refusal
 
 
 class ContainerRefused(Refusal):
-    """A chain of containers is not for this caller; the words and *params* are those of Ritual's node."""
+    """The caller may not buy this chain of containers; message and *params* are those of Ritual's node."""
 
     def __init__(self, message: str, params: dict[str, Any] | None = None) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
-"""Inquire: ask containers whether they support a model, through their hosts' links, and answer from memory.
+"""Inquire: ask the containers on offer whether they support a model, over their hosts' links, and cache the answers.
 
-Containers that only hosts of other coordinators serve are asked through those.
+Containers that only remote hosts serve are asked through their coordinators.
 """
 
 import asyncio
@@ -11,23 +11,23 @@ from comptoir.containers.remote import RemoteContainers
 from comptoir.dispatch import Core, State
 
 WAIT_S = 0.04
-"""How long to wait for an answer; Infernet's client gives up after one second, and late answers are remembered."""
+"""How long to wait for an answer; Infernet's own client gives up after one second, and later answers are cached."""
 
 HOST_ANSWERS_S = 5.0
-"""How long a host has to say what its container answered; a worker gives the container half a second less."""
+"""How long a host has to relay its container's answer; a worker gives the container half a second less."""
 
 HOSTS_ASKED_MAX = 4
-"""Most hosts of a container that are asked one after the other, until one of them gives an answer."""
+"""Most hosts of a container that are asked in turn, until one of them answers."""
 
 FRESH_S = 30.0
-"""How long an answer is given without asking again."""
+"""How long a cached answer is returned without asking again."""
 
 ANSWERS_MAX = 10_000
-"""Answers remembered; who asks about more models than that is answered anew."""
+"""Answers cached; with more models than that, some are asked again."""
 
 
 class SupportAnswer(NamedTuple):
-    """What a container said."""
+    """A container's answer."""
 
     body: bytes
     """JSON; empty: it gave no answer."""
@@ -35,18 +35,18 @@ class SupportAnswer(NamedTuple):
 
 
 class SupportCache(State):
-    """Answers by container and model; the oldest are forgotten first."""
+    """Answers by container and model; the oldest are dropped first."""
 
     def __init__(self, core: Core) -> None:
         self._answers: OrderedDict[tuple[str, str], SupportAnswer] = OrderedDict()
         self.asking: dict[tuple[str, str], asyncio.Task[None]] = {}
-        """Questions under way: one container is not asked the same twice at a time."""
+        """Queries in progress: a container is not asked the same twice at a time."""
 
     def __len__(self) -> int:
         return len(self._answers)
 
     def note(self, container: str, model_id: str, body: bytes, *, now_s: float) -> None:
-        """Remember an answer."""
+        """Cache an answer."""
         key = container, model_id
         self._answers[key] = SupportAnswer(body, now_s)
         self._answers.move_to_end(key)
@@ -54,19 +54,19 @@ class SupportCache(State):
             self._answers.popitem(last=False)
 
     def known(self, container: str, model_id: str) -> bytes:
-        """Return the last answer however old it is; empty: there is none."""
+        """Return the last answer, however old; empty: there is none."""
         found = self._answers.get((container, model_id))
         return found.body if found is not None else b""
 
     def is_fresh(self, container: str, model_id: str, *, now_s: float) -> bool:
-        """Tell whether there is no need to ask again."""
+        """Tell whether the answer is recent enough not to ask again."""
         found = self._answers.get((container, model_id))
         return found is not None and now_s - found.at_s < FRESH_S
 
 
 @runtime_checkable
 class AnswersInquiries(Protocol):
-    """A channel that containers can be asked over."""
+    """A channel over which containers can be asked."""
 
     def inquire(self, container: str, model_id: str) -> "asyncio.Future[bytes]":
         """Ask; the answer is JSON, empty if none came."""
@@ -74,10 +74,10 @@ class AnswersInquiries(Protocol):
 
 
 async def model_support(core: Core, model_id: str) -> dict[str, bytes]:
-    """Return what each container on offer says of *model_id*: JSON by container, empty where it has not answered yet.
+    """Return what each container on offer answers about *model_id*: JSON by container, empty if there is no answer yet.
 
-    Within some `WAIT_S`: what is older than `FRESH_S`, or not known, is asked for, and the last that was known is
-    given where the answer is late.
+    Takes about `WAIT_S` at most: unknown answers and those older than `FRESH_S` are requested, and if they are late the
+    last known ones are returned.
     """
     now_s = core.clock.monotonic_s()
     names = [summary.name for summary in core.fleet.catalog.containers()]
@@ -111,7 +111,7 @@ async def _ask(core: Core, container: str, model_id: str) -> None:
 
 
 async def ask_here(core: Core, host_id: bytes, container: str, model_id: str) -> bytes:
-    """Return what a locally linked host's container says about a model; empty: nothing, or the host is not here."""
+    """Return what a container of a host linked here answers about a model; empty: nothing, or the host is not here."""
     if core.state(SupportCache).is_fresh(container, model_id, now_s=core.clock.monotonic_s()):
         return core.state(SupportCache).known(container, model_id)
     body = await _host_says(core, host_id, container, model_id)

@@ -1,6 +1,7 @@
-"""Statuses that local programs report of their own work, so that it can be queried like jobs bought here.
+"""Statuses that programs on this machine report about their own work, to be queried beside jobs bought here.
 
-They are words, nothing more: no money, no host, no receipt. Each belongs to a scope (who reported it), which alone sees it.
+They are only text: no money, no host, no receipt. Each belongs to a scope (who reported it), and only that scope sees
+it.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from comptoir.kit.errors import Unavailable
 log = logging.getLogger(__name__)
 
 RECORDED_MAX = 10_000
-"""Most statuses kept of one scope; the longest untouched go first."""
+"""Most statuses kept per scope; the least recently updated are deleted first."""
 
 RECORDED_NAME_CHARS_MAX = 256
 """Longest id that such a program may give its work."""
@@ -26,7 +27,7 @@ RECORDED_CONTAINERS_MAX = 32
 """Most containers named with it."""
 
 FORGET_EVERY_S = 3600.0
-"""How often old statuses are looked for; a day's retention is kept to the hour."""
+"""How often old statuses are deleted; retention, set in days, is precise to an hour."""
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -52,7 +53,7 @@ class RecordedStatuses(State):
         self._db = core.db
 
     async def put(self, scope: str, name: str, *, status: str, containers: Sequence[str], at_ms: int) -> None:
-        """Note a status, whatever was noted before; durable when it returns."""
+        """Store a status, replacing the one before; durable when it returns."""
 
         def command(tx: Tx) -> None:
             tx.execute(UPSERT, [scope, name, status, _encode(list(containers)).decode(), at_ms])
@@ -62,7 +63,7 @@ class RecordedStatuses(State):
 
     async def statuses(self, scope: str, names: Sequence[str]) -> dict[str, str]:
         """Return the status of each of *names* (at most 1,000) that was reported."""
-        names = [name for name in names if "\0" not in name]  # PostgreSQL knows no such text.
+        names = [name for name in names if "\0" not in name]  # PostgreSQL can't store such text.
         if not names:
             return {}
         marks = ",".join("?" * len(names))
@@ -70,19 +71,19 @@ class RecordedStatuses(State):
         return {row[0]: row[1] for row in await self._db.fetch(sql, [scope, *names])}
 
     async def names(self, scope: str, *, running: bool | None, limit: int) -> list[str]:
-        """Return what was reported, the newest first; *running* true or false: only what is, or is no longer, so."""
+        """Return the names reported, newest first; *running* selects those that are, or are no longer, running."""
         where = {None: "", True: " AND status = 'running'", False: " AND status <> 'running'"}[running]
         sql = f"SELECT name FROM recorded WHERE scope = ?{where} ORDER BY updated_ms DESC LIMIT {limit:d}"
         return [row[0] for row in await self._db.fetch(sql, [scope])]
 
     async def forget(self, *, older_than_ms: int) -> None:
-        """Delete what was not touched since."""
+        """Delete statuses not updated since then."""
         await self._db.run(lambda tx: tx.execute("DELETE FROM recorded WHERE updated_ms < ?", [older_than_ms]))
 
 
 @contextlib.asynccontextmanager
 async def forgetting(core: Core) -> AsyncIterator[None]:
-    """Forget statuses that nobody touched for ``retention_days``, every hour until the block ends; 0 keeps them."""
+    """Delete statuses not updated for ``retention_days``, every hour until the block ends; 0 keeps them."""
     task = asyncio.create_task(_forget_forever(core))
     try:
         yield
@@ -102,10 +103,10 @@ async def _forget_forever(core: Core) -> None:
 
 
 async def forget_old(core: Core) -> None:
-    """Forget statuses past ``retention_days``.
+    """Delete statuses past ``retention_days``.
 
     Raises:
-        Unavailable: the database is out of reach.
+        Unavailable: the database is unavailable.
     """
     older_than_ms = core.clock.now_ms() - core.settings.retention_days * DAY_MS
     await core.state(RecordedStatuses).forget(older_than_ms=older_than_ms)

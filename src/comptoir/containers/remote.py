@@ -1,4 +1,4 @@
-"""Containers of other coordinators' hosts: how many chains are under way there, and how to ask what they say."""
+"""Containers of other coordinators' hosts: how many chains are unfinished there, and how to query them."""
 
 import asyncio
 from typing import Protocol
@@ -7,10 +7,10 @@ from comptoir.dispatch import Core, State
 
 
 class RemoteInquiries(Protocol):
-    """What is asked of the other coordinators; `comptoir.cluster` where there are any."""
+    """Queries to the other coordinators; implemented by `comptoir.cluster`."""
 
     def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
-        """Ask a container of a host elsewhere whether it supports a model; the answer is JSON, empty if none came."""
+        """Ask a container of a remote host whether it supports a model; the answer is JSON, empty if none came."""
         ...
 
 
@@ -24,17 +24,17 @@ class NoRemoteInquiries:
 
 
 class RemoteContainers(State):
-    """What this coordinator knows of containers at others."""
+    """What this coordinator knows about containers of others."""
 
     def __init__(self, core: Core) -> None:
         self.inquiries: RemoteInquiries = NoRemoteInquiries()
         self.staged_jobs = 0
-        """Unfinished chains that other coordinators own, as they last told."""
+        """Unfinished chains that other coordinators own, as they last reported."""
 
     def inquire_over(self, talk: RemoteInquiries) -> None:
-        """Tell and ask the others over *talk* from now on."""
+        """Query the other coordinators over *talk* from now on."""
         self.inquiries = talk
 
     def note_staged_jobs(self, chains: int) -> None:
-        """Take over how many unfinished chains the others own now."""
+        """Set how many unfinished chains the others own now."""
         self.staged_jobs = chains

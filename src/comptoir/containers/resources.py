@@ -1,4 +1,4 @@
-"""What the containers of a host here say of themselves: taken as far as it can be handed on word for word."""
+"""What the containers of a host here report about themselves: accepted if it can be passed on verbatim."""
 
 from collections.abc import Mapping
 
@@ -9,16 +9,16 @@ from comptoir.events import HostResources
 from comptoir.hosts import Host
 
 RESOURCES_BYTES_MAX = 64 * 1024
-"""Most bytes of what a container says of itself or of a model."""
+"""Most bytes that a container may report about itself or a model."""
 
 HOST_RESOURCES_BYTES_MAX = 1024 * 1024
-"""Most bytes of what all containers of one host say of themselves; anybody may register a host."""
+"""Most bytes that all containers of one host may report about themselves; anybody may register a host."""
 
 _is_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def is_relayable(body: bytes) -> bool:
-    """Tell whether *body* can be handed on as a container's words: a JSON object of a size that fits."""
+    """Tell whether a container's report *body* can be passed on: a JSON object that is not too large."""
     if not body or len(body) > RESOURCES_BYTES_MAX:
         return False
     try:
@@ -29,7 +29,7 @@ def is_relayable(body: bytes) -> bool:
 
 
 def note_resources(core: Core, host: Host, of: Mapping[str, bytes]) -> None:
-    """Take what the containers of a host here say of themselves, in place of what they said before, and say so."""
+    """Replace what the containers of a host here report about themselves, and publish the change."""
     offered = {offer.name for offer in host.row.models if offer.container is not None}
     said, size = {}, 0
     for name, body in of.items():

@@ -1,4 +1,4 @@
-"""The one table of the package; private to it."""
+"""The table of the package; private to it."""
 
 from comptoir.kit.db import Table
 

@@ -153,7 +153,7 @@ async def fail(
         retry_after_s: clamped to `RETRY_AFTER_MAX_S`; anything that is not a duration counts as 0.
 
     Raises:
-        Unavailable: the database is out of reach; call again.
+        Unavailable: the database is unavailable; call again.
     """
     status = status if 100 <= status <= 599 else 0
     retry_after_s = clamped(retry_after_s, RETRY_AFTER_MAX_S)

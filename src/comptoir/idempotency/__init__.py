@@ -1,8 +1,8 @@
-"""Idempotency keys: the same key from the same caller names the same thing, whatever happened in between.
+"""Idempotency keys: the same key from the same caller names the same resource, whatever happened in between.
 
 Owns: table ``idempotency``.
-Invariant: a (caller, key) pair is bound once, to one request (by fingerprint) and one resource id; the resource is then created
-under that id at most once, and the answer is rendered from it again.
+Invariant: a (caller, key) pair is bound once, to one request (by fingerprint) and one resource id; the resource is
+created under that id at most once, and the answer to a repeat is rendered from it.
 Units: keys are 1 to 255 printable characters; ids 16 bytes. Knows: nobody.
 """
 

@@ -1,4 +1,4 @@
-"""Bind Idempotency-Keys to resource ids, and derive secrets that come out the same the second time."""
+"""Bind Idempotency-Keys to resource ids, and derive secrets that are the same for a repeated request."""
 
 import hashlib
 import hmac
@@ -15,11 +15,11 @@ KEY_CHARS_MAX = 255
 """Longest accepted Idempotency-Key."""
 
 NOBODY = bytes(16)
-"""Caller of requests without a credential; such keys are bound per request body as well."""
+"""Owner of keys in requests without a credential; such keys are bound per request body as well."""
 
 
 class IdempotencyMismatch(Refusal):
-    """The key was used before with another request."""
+    """The key was used with another request."""
 
     def __init__(self) -> None:
         super().__init__("this Idempotency-Key was used with another request; take a new key")
@@ -30,11 +30,11 @@ class Claim(msgspec.Struct, frozen=True):
 
     resource_id: bytes
     first: bool
-    """True for the request that bound the key; a repeat answers from what exists."""
+    """True for the request that bound the key; a repeat is answered from what exists."""
     bound_ms: int
     """When the key was bound."""
     secret: bytes
-    """32 bytes that only this (caller, key, request) gets; makes shown-once keys come out the same in a repeat."""
+    """32 bytes unique to this (caller, key, request), so that a repeat returns the same shown-once keys."""
 
 
 Row = tuple[bytes, str, bytes, bytes, int]
@@ -42,10 +42,10 @@ Row = tuple[bytes, str, bytes, bytes, int]
 
 
 def claim_verb(tx: Tx, rows: list[Row]) -> list[tuple[bytes, bytes, int] | Exception]:
-    """Bind keys that are free; give each one's (fingerprint, resource id, time), another's if it was bound before.
+    """Bind keys that are free; return for each the (fingerprint, resource id, time) that it is bound to.
 
-    Inserted in one order: a coordinator that meets a key which another is just binding waits for its commit, and two must
-    not wait for each other.
+    Inserted in one order: a coordinator waits for another that is binding the same key, and two must not wait for each
+    other.
     """
     if tx.insert(IDEMPOTENCY, sorted(rows), ignore_conflicts=True) == len(rows):
         return [row[2:] for row in rows]
@@ -55,7 +55,7 @@ def claim_verb(tx: Tx, rows: list[Row]) -> list[tuple[bytes, bytes, int] | Excep
 
 
 class Idempotency:
-    """Keys are forgotten after ``idempotency_ttl_s`` (`forget`)."""
+    """Keys and what they are bound to; deleted after ``idempotency_ttl_s`` (`forget`)."""
 
     def __init__(self, db: Database, clock: Clock, *, secret: bytes) -> None:
         self._db = db
@@ -63,10 +63,10 @@ class Idempotency:
         self._secret = secret
 
     async def claim(self, *, owner_id: bytes | None, key: str, request: bytes) -> Claim:
-        """Bind *key* to a fresh resource id, or return what it is bound to; durable when it returns.
+        """Bind *key* to a new resource id, or return what it is bound to; durable when it returns.
 
         Args:
-            owner_id: who calls; None without a credential.
+            owner_id: the caller; None without a credential.
             request: method, path and body; another request under the same key is refused.
 
         Raises:
@@ -86,7 +86,7 @@ class Idempotency:
         return Claim(resource, resource == row[3], bound_ms, secret)
 
     async def bound_to(self, *, owner_id: bytes, key: str) -> bytes | None:
-        """Return the resource id that *owner_id* has bound *key* to, created or not; None: the key is free."""
+        """Return the resource id that *owner_id* bound *key* to, whether or not it exists; None: the key is free."""
         sql = "SELECT resource_id FROM idempotency WHERE owner_id = ? AND name = ?"
         rows = await self._db.fetch(sql, [owner_id, key])
         return bytes(rows[0][0]) if rows else None

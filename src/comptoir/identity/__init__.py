@@ -1,12 +1,12 @@
-"""Identity: people, their keys and the keys of hosts, and who is asking.
+"""Identity: users, their keys and the keys of hosts, and authentication.
 
-Owns: ``users`` and ``access_keys``. Passwords are argon2id; keys are 256 random bits, shown once, kept as SHA-256.
+Owns: ``users`` and ``access_keys``. Passwords are argon2id; keys are 256 random bits, shown once, stored as SHA-256.
 
 Invariant: usernames and email addresses are unique without regard to case; a key has one owner for ever and is revoked,
-never deleted; once a revocation returns, the key opens nothing on this coordinator; on others as soon as they hear of it
-(`KeysRevoked`, `Identity.forget_keys`), and within `KEY_CACHE_S` if they don't.
+never deleted; once a revocation returns, this coordinator refuses the key; the others do as soon as they are told
+(`KeysRevoked`, `Identity.forget_keys`), and within `KEY_CACHE_S` otherwise.
 
-Units: ids raw 16 bytes, times milliseconds since 1970 UTC. Knows: nobody. A host's id is only a number here.
+Units: ids raw 16 bytes, times milliseconds since 1970 UTC. Knows: nobody. A host's id is opaque here.
 """
 
 from comptoir.identity.errors import EmailTaken, UnknownAccessKey, UnknownUser, UsernameTaken

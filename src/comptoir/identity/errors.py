@@ -4,11 +4,11 @@ from comptoir.kit.errors import Refusal
 
 
 class IdentityRefusal(Refusal):
-    """Root of what this room refuses."""
+    """Root of this room's errors."""
 
 
 class UsernameTaken(IdentityRefusal):
-    """Somebody has this username, in whatever case."""
+    """The username is in use, compared without regard to case."""
 
     def __init__(self, username: str) -> None:
         super().__init__(f"username: {username} is taken")
@@ -16,7 +16,7 @@ class UsernameTaken(IdentityRefusal):
 
 
 class EmailTaken(IdentityRefusal):
-    """Somebody has this email address."""
+    """The email address is in use."""
 
     def __init__(self, email: str) -> None:
         super().__init__(f"email: {email} is taken")
@@ -32,7 +32,7 @@ class UnknownUser(IdentityRefusal):
 
 
 class UnknownAccessKey(IdentityRefusal):
-    """No such key, or not of this owner."""
+    """No such key, or not this owner's."""
 
     def __init__(self, key_id: bytes) -> None:
         super().__init__("no such key")

@@ -1,4 +1,4 @@
-"""Password hashes: argon2id in a small thread pool, so that the event loop never waits for one.
+"""Password hashes: argon2id in a small thread pool, so that hashing never blocks the event loop.
 
 The defaults, 19 MiB and two passes, are OWASP's first choice for argon2id. Two at once bound the memory to 38 MiB and
 leave cores to the loop; argon2 releases the interpreter's lock while it works.
@@ -51,7 +51,7 @@ class Passwords:
     async def matches(self, stored: str | None, password: str) -> bool:
         """Tell whether *password* is the one that was hashed.
 
-        Without a *stored* hash a made-up one is checked, so that the answer for an unknown user takes as long.
+        Without a *stored* hash a dummy one is checked, so that the answer for an unknown user takes as long.
 
         Raises:
             TooManyRequests: too many hashes wait.
@@ -64,7 +64,7 @@ class Passwords:
         return await self._run(self._verify, stored, password)
 
     def close(self) -> None:
-        """Let the threads end; hashes under way finish first."""
+        """Stop the threads; hashes in progress finish first."""
         self._pool.shutdown()
 
     async def _run(self, work: Callable[..., T], *args: str) -> T:

@@ -1,4 +1,4 @@
-"""The identity room as others use it: people, keys, and who is asking."""
+"""The service of the identity room: users, keys, and authentication."""
 
 import base64
 import binascii
@@ -33,12 +33,12 @@ from comptoir.kit.ids import new_id
 from comptoir.kit.ratelimit import RateLimiter, address_key
 
 KEY_CACHE_S = 60.0
-"""How long a looked-up key is believed without asking the database. Here a revoked key ends at once; on the other
-coordinators of one database as soon as they hear of it (`Identity.forget_keys`), and within this time if they don't."""
+"""How long a key is cached without asking the database. A key revoked here stops working here at once; on the other
+coordinators of the database as soon as they are told (`Identity.forget_keys`), and otherwise within this time."""
 
 LOGIN_CACHE_S = 60.0
-"""How long a checked password is believed, so that a client that sends Basic with every request costs one hash a
-minute and not one a request."""
+"""How long a checked password is cached, so that a client that sends Basic with every request costs one hash per
+minute and not one per request."""
 
 LOGIN_CACHE_SIZE = 10_000
 LIST_MAX = 1_000
@@ -54,7 +54,7 @@ _sha256 = hashlib.sha256
 
 
 class Identity:
-    """Creates people and keys, and resolves credentials to a `Principal`."""
+    """Creates users and keys, and resolves credentials to a `Principal`."""
 
     def __init__(
         self,
@@ -77,16 +77,16 @@ class Identity:
             entries_max=LOGIN_CACHE_SIZE, ttl_s=LOGIN_CACHE_S, clock=clock
         )
         self.logins = RateLimiter(per_minute=logins_per_minute, clock=clock)
-        """Tries of passwords, by address and by username."""
+        """Password attempts, by address and by username."""
         self._salt = os.urandom(32)
         self._revocations = 0
-        """Counts up with every revocation, so that a look-up begun before one is not remembered after it."""
+        """Counts revocations, so that the result of a lookup begun before one is not cached after it."""
 
     def close(self) -> None:
-        """Let the password threads end."""
+        """Stop the password threads."""
         self._passwords.close()
 
-    # -- people --------------------------------------------------------------------------------------------------
+    # -- users ---------------------------------------------------------------------------------------------------
 
     async def prepare_user(
         self,
@@ -103,10 +103,10 @@ class Identity:
 
         Args:
             username: 3 to 64 of letters, digits, ``_``, ``.`` and ``-``; unique without regard to case.
-            email: at most 254 characters, unique; ``None`` for people of this machine (operator, demo buyer).
-            password: 8 to 256 characters; ``None`` for people who only have keys.
+            email: at most 254 characters, unique; ``None`` for users of this machine (operator, demo buyer).
+            password: 8 to 256 characters; ``None`` for users who only have keys.
             with_key: also make a first key.
-            user_id: chosen before, when an Idempotency-Key names it; *key_secret* as for :meth:`new_key`.
+            user_id: given if an Idempotency-Key determines it; *key_secret* as for :meth:`new_key`.
 
         Raises:
             InvalidField: a field is out of bounds; the first in the order above.
@@ -136,7 +136,7 @@ class Identity:
     async def create_user(
         self, *, username: str, email: str | None, password: str | None, role: Role = Role.BUYER, with_key: bool = False
     ) -> NewUser:
-        """Prepare and store a user in a command of its own; the first key, if asked for, is in the answer.
+        """Prepare and store a user in a command of its own; the result includes the first key, if requested.
 
         Raises:
             InvalidField, TooManyRequests: as :meth:`prepare_user`.
@@ -158,7 +158,7 @@ class Identity:
         return user
 
     async def find_user(self, username: str) -> User | None:
-        """Return the user with this username, in whatever case."""
+        """Return the user with this username, compared without regard to case."""
         return await store.user_named(self._db, username)
 
     async def list_users(self, limit: int = 50, offset: int = 0) -> tuple[list[User], int]:
@@ -185,7 +185,7 @@ class Identity:
         """Make a key of 256 bits; store it with :meth:`insert_key`.
 
         Args:
-            secret: 32 bytes that nobody else can know, so that a repeated request shows the same key; None: random.
+            secret: 32 secret bytes, so that a repeated request returns the same key; None: random.
         """
         prefix = USER_KEY_PREFIX if owner_kind is OwnerKind.USER else HOST_KEY_PREFIX
         assert secret is None or len(secret) == 32
@@ -194,14 +194,14 @@ class Identity:
 
     @staticmethod
     def insert_key(tx: Tx, key: NewKey) -> None:
-        """Store a made key inside a larger command; the owner must exist."""
+        """Store a new key inside a larger command; the owner must exist."""
         store.insert_key(tx, key)
 
     async def create_key(self, owner_kind: OwnerKind, owner_id: bytes) -> NewKey:
         """Make and store another key of an owner, in a command of its own.
 
         Raises:
-            UnknownUser: no such user. Hosts are the caller's to check: they are another room's.
+            UnknownUser: no such user. Whether a host exists is for the caller to check.
         """
         key = self.new_key(owner_kind, owner_id)
 
@@ -216,10 +216,10 @@ class Identity:
     async def rotate_key(
         self, owner_kind: OwnerKind, owner_id: bytes, *, key_id: bytes | None = None, secret: bytes | None = None
     ) -> NewKey:
-        """Revoke all keys of an owner and give a new one, in one command; the old ones end when it returns.
+        """Revoke all keys of an owner and create one, in one command; the old ones stop working when it returns.
 
         Args:
-            key_id: chosen before, when an Idempotency-Key names it; *secret* as for :meth:`new_key`.
+            key_id: given if an Idempotency-Key determines it; *secret* as for :meth:`new_key`.
 
         Raises:
             UnknownUser: as :meth:`create_key`; nothing is revoked.
@@ -237,7 +237,7 @@ class Identity:
         return key
 
     async def revoke_key(self, key_id: bytes, *, owner_id: bytes) -> None:
-        """Revoke one key; it ends when this returns. Revoking again changes nothing.
+        """Revoke one key; it stops working when this returns. Revoking again changes nothing.
 
         Raises:
             UnknownAccessKey: no such key of this owner.
@@ -253,13 +253,13 @@ class Identity:
         return await store.keys_of(self._db, owner_id)
 
     def forget_keys(self, digests: Sequence[bytes]) -> None:
-        """Ask the database again about these keys: another coordinator revoked them."""
+        """Drop these keys from the cache: another coordinator revoked them."""
         self._revocations += 1
         for digest in digests:
             self._by_digest.discard(digest)
 
     def forget_all_keys(self) -> None:
-        """Ask the database again about every key: what other coordinators revoked may have gone unheard."""
+        """Drop all keys from the cache: notices of revocations by other coordinators may have been lost."""
         self._revocations += 1
         self._by_digest.clear()
 
@@ -268,20 +268,20 @@ class Identity:
         if digests:
             self._events.publish(KeysRevoked(digests))
 
-    # -- who is asking -------------------------------------------------------------------------------------------
+    # -- authentication ------------------------------------------------------------------------------------------
 
     def resolve_cached(self, authorization: bytes) -> Principal | None:
-        """Return who sent ``Bearer <key>`` when that is known already (below 1 us); ``None``: ask :meth:`resolve`."""
+        """Return who sent ``Bearer <key>`` if it is cached (below 1 us); ``None``: call :meth:`resolve`."""
         return self._by_digest.get(_sha256(authorization[7:]).digest()) if authorization[:7] == _BEARER else None
 
     async def resolve(self, given: Credentials) -> Principal | Anonymous:
-        """Return who is asking, by the first credential present: Authorization (Basic or Bearer), ``X-API-Key``,
-        ``x-admin-key``, ``?api_key=``. None at all is `Anonymous`; a wrong one never is.
+        """Return the caller, by the first credential present: Authorization (Basic or Bearer), ``X-API-Key``,
+        ``x-admin-key``, ``?api_key=``. Without any it is `Anonymous`; a wrong credential never is.
 
         Raises:
             NotAuthenticated: malformed, unknown, revoked, or the password is wrong.
             NotAllowed: the key given as ``x-admin-key`` is not an operator's.
-            TooManyRequests: too many passwords tried for this username or from this address.
+            TooManyRequests: too many password attempts for this username or from this address.
         """
         if given.authorization is not None:
             scheme, _, rest = given.authorization.strip().partition(b" ")

@@ -1,4 +1,4 @@
-"""SQL of the identity room; plain functions over a transaction or the reading connection."""
+"""SQL of the identity room; functions over a transaction or the reading connection."""
 
 import hashlib
 from typing import Any
@@ -12,7 +12,7 @@ _USER_COLUMNS = "id, username, email, role, created_ms"
 
 
 def digest_of(secret: bytes) -> bytes:
-    """Return what is stored of a key."""
+    """Return the digest that is stored for a key."""
     return hashlib.sha256(secret).digest()
 
 
@@ -25,7 +25,7 @@ def insert_user(tx: Tx, new: NewUser) -> None:
     user = new.user
     username, email = user.username.lower(), user.email.lower() if user.email is not None else None
     row = (user.id, user.username, username, user.email, email, new.password_hash, user.role.value, user.created_ms)
-    # The insert decides, not a look beforehand: another coordinator may be creating the same user.
+    # The insert decides, not a query beforehand: another coordinator may be creating the same user.
     if tx.insert(USERS, [row], ignore_conflicts=True) == 0:
         if tx.fetch("SELECT 1 FROM users WHERE username_folded = ?", (username,)):
             raise UsernameTaken(user.username)
@@ -68,7 +68,7 @@ def user_in(tx: Tx, user_id: bytes) -> User | None:
 
 
 async def principal_of(db: Database, digest: bytes) -> Principal | None:
-    """Return who holds the key with this digest; ``None`` when nobody does or it is revoked."""
+    """Return the holder of the key with this digest; ``None`` if there is none or it is revoked."""
     rows = await db.fetch(
         "SELECT k.id, k.owner_kind, k.owner_id, u.role, u.username FROM access_keys k "
         "LEFT JOIN users u ON u.id = k.owner_id WHERE k.digest = ? AND k.revoked_ms IS NULL",
@@ -96,7 +96,7 @@ async def user_of(db: Database, user_id: bytes) -> User | None:
 
 
 async def user_named(db: Database, username: str) -> User | None:
-    """Return the user with this username, in whatever case."""
+    """Return the user with this username, compared without regard to case."""
     return _first_user(
         await db.fetch(f"SELECT {_USER_COLUMNS} FROM users WHERE username_folded = ?", (username.lower(),))
     )

@@ -17,7 +17,7 @@ USERS = Table(
     key=("id",),
     unique=(("username_folded",), ("email_folded",)),
 )
-"""People. The folded columns are lower case: ``Ann`` and ``ann`` must not be two people."""
+"""Users. The folded columns are lower case: ``Ann`` and ``ann`` must not be two users."""
 
 ACCESS_KEYS = Table(
     "access_keys",

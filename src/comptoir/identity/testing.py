@@ -1,4 +1,4 @@
-"""Builders for tests: quick password hashing, and credentials as a request would bring them."""
+"""Builders for tests: quick password hashing, and credentials as in a request."""
 
 import base64
 

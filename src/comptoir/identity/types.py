@@ -11,7 +11,7 @@ SECRET_CHARS = 43
 
 
 class OwnerKind(StrEnum):
-    """Whose key it is."""
+    """Whether a key belongs to a user or a host."""
 
     USER = "user"
     HOST = "host"
@@ -29,7 +29,7 @@ class Role(StrEnum):
 
 
 class User(msgspec.Struct, frozen=True, gc=False):
-    """A person's record; no secret in it."""
+    """A user's record, without secrets."""
 
     id: bytes
     username: str
@@ -39,7 +39,7 @@ class User(msgspec.Struct, frozen=True, gc=False):
 
 
 class Key(msgspec.Struct, frozen=True, gc=False):
-    """A key's record; the key itself is shown once and not kept."""
+    """A key's record; the key itself is shown once and not stored."""
 
     id: bytes
     owner_kind: OwnerKind
@@ -55,7 +55,7 @@ class NewKey(msgspec.Struct, frozen=True, gc=False):
     owner_kind: OwnerKind
     owner_id: bytes
     secret: str
-    """The key as its holder will send it; to be shown once, never stored or logged."""
+    """The key as its holder sends it; to be shown once, never stored or logged."""
     created_ms: int
 
     def __repr__(self) -> str:
@@ -63,11 +63,11 @@ class NewKey(msgspec.Struct, frozen=True, gc=False):
 
 
 class NewUser(msgspec.Struct, frozen=True, gc=False):
-    """A checked user about to be stored, password hashed."""
+    """A validated user about to be stored, with the password hashed."""
 
     user: User
     password_hash: str | None
-    """argon2id in PHC form; ``None`` for people who only have keys."""
+    """argon2id in PHC form; ``None`` for users who only have keys."""
     key: NewKey | None
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class NewUser(msgspec.Struct, frozen=True, gc=False):
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
-    """Who is asking."""
+    """An authenticated caller."""
 
     kind: OwnerKind
     id: bytes
@@ -83,22 +83,22 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     key_id: bytes | None
     """``None`` when a password was given instead of a key."""
     name: str
-    """Username; empty for hosts, whose names are the hosts room's."""
+    """Username; empty for hosts, whose names are in the hosts room."""
 
     @property
     def is_admin(self) -> bool:
-        """Whether this is an operator."""
+        """Whether the caller is an operator."""
         return self.role is Role.ADMIN
 
 
 class Anonymous(msgspec.Struct, frozen=True, gc=False):
-    """Nobody we know: no credential was given."""
+    """A caller who gave no credential."""
 
     ip: str
 
 
 class Credentials(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a request brought, byte for byte as on the wire; the HTTP layer fills it in."""
+    """A request's credentials, byte for byte as on the wire; set by the HTTP layer."""
 
     ip: str
     """Peer address after trusted proxies."""
@@ -106,4 +106,4 @@ class Credentials(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     x_api_key: bytes | None = None
     x_admin_key: bytes | None = None
     query_key: bytes | None = None
-    """``?api_key=``; only passed on where the published API has it."""
+    """``?api_key=``; only set where the published API has it."""

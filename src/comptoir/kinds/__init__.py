@@ -1,11 +1,11 @@
-"""Kinds: what is sold here. A kind defines how its work is counted, priced, checked, continued and described.
+"""Kinds: what is sold here. A kind says in one place how its work is counted, priced, checked, resumed and described.
 
-Owns nothing stored. A kind is a stateless object of a subclass of `Kind`; the trading post sells those of its `Kinds`, which are
-`BUILT_IN` and what the setting ``kinds`` names. Nothing outside this package asks which kind a job is: it asks the job's kind.
-Invariant: one offer's kinds are sold in the same units; a kind has at most one unit of what goes in, counted once a job, and one
-unit of what comes out, counted by the frames that carry it (docs/decisions/0024).
-Units: prices are micro-dollars per million of a kind's unit, counts are whole.
-Knows: `link` and `kit` only. Both sides of the link use it. How to add one: docs/adding/a-kind.md.
+Owns nothing stored. A kind is a stateless instance of a subclass of `Kind`; a trading post sells the kinds of its
+`Kinds`: `BUILT_IN` and those named by the setting ``kinds``. Code outside this package never compares kinds: it asks
+the job's kind. Invariant: the kinds of one offer are sold in the same units; a kind has at most one unit of input,
+counted once per job, and one unit of output, counted by the frames that carry it (docs/decisions/0024). Units: prices
+are micro-dollars per million of a kind's unit, counts are whole. Knows: `link` and `kit` only. Both sides of the link
+use it. How to add one: docs/adding/a-kind.md.
 """
 
 from comptoir.kinds.containers import ContainerChain

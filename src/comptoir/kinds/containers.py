@@ -1,7 +1,7 @@
-"""Chains of containers: each stage one run, whole or not at all, of a host of its own; sold by the run.
+"""Chains of containers: each stage is one run by one host, which counts whole or not at all; sold by the run.
 
-A stage is one frame of JSON (`comptoir.link.ContainerRun`); only the last one of a stream makes pieces. A container may do
-something in the world, so none is started twice at a time, and half a run is none.
+A stage's output is one frame of JSON (`comptoir.link.ContainerRun`); only the last container of a stream sends pieces.
+A container may have side effects, so it is never started twice at a time, and an incomplete run is not billed.
 """
 
 import msgspec
@@ -13,16 +13,16 @@ from comptoir.kit.money import cost_up
 from comptoir.link import CONTAINER, ModelOffer, Usage
 
 RUN_END_S = 5.0
-"""How much later than a container's own time limit its worker may say that it was reached."""
+"""How long after a container's own time limit its worker may report that it was reached."""
 
 SAID_CHARS_MAX = 16 * 1024
-"""Most characters of what a container said when it failed that are kept: it is its result."""
+"""Most characters of a failed container's message that are stored, because the message is its result."""
 
 _is_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class ContainerChain(Kind):
-    """One container or several, each given what the one before it made."""
+    """One container or several, each getting the output of the one before."""
 
     name = CONTAINER
     output = RUN
@@ -35,7 +35,7 @@ class ContainerChain(Kind):
     message_chars_max = SAID_CHARS_MAX
 
     def parts(self, ask: Ask) -> tuple[Part, ...]:
-        """Return one run of each container."""
+        """Return one part per container: one run each."""
         last = len(ask.stages) - 1
         return tuple(
             [
@@ -45,11 +45,11 @@ class ContainerChain(Kind):
         )
 
     def check(self, body: bytes) -> str:
-        """Refuse: who may run a container is asked of the Infernet API, which knows the caller."""
+        """Refuse every body: the Infernet API decides who may run a container, because it knows the caller."""
         return "is bought through the Infernet API: POST /api/jobs"
 
     def offer_fault(self, offer: ModelOffer) -> str:
-        """Say why a host can't offer a container like this."""
+        """Return why a host can't offer a container like this; empty: it can."""
         if offer.container is None or offer.kinds != [self.name]:
             return "must have a container's card with the kind container alone, and only with that"
         if offer.can_continue:
@@ -59,25 +59,25 @@ class ContainerChain(Kind):
         return ""
 
     def part(self, job: Progress) -> Part:
-        """Return one run of the container that is next."""
+        """Return one run of the current container."""
         at = self.stage(job)
         stage = job.stages[at]
         return Part(stage.model, output_max=1, proof=stage.proof, enters=at == 0, hold_uusd=cost_up(stage.rate_out))
 
     def stage(self, job: Progress) -> int:
-        """Return the number of the container that a chain is at: every one before it left one segment of one frame."""
+        """Return the number of the current container: every one before it left one segment of one frame."""
         return min(job.segment_start, len(job.stages) - 1)
 
     def stage_start(self, job: Progress) -> int:
-        """Return where the container's output begins: behind all closed segments."""
+        """Return the first frame of the container's output: after all closed segments."""
         return job.segment_start
 
     def resume(self, job: Progress) -> Resume:
-        """Return that it is run again, unless a buyer has seen some of it: then no host can go on, and the job ends."""
+        """Run the stage again, unless the buyer has seen part of its output: then the job ends."""
         return Resume.FROM_PIECE if self._makes_pieces(job) else Resume.FROM_STAGE
 
     def wrong_output(self, job: Progress, *, finish_reason: str, usage: Usage) -> str:
-        """Say what is not valid output of a container; the last of a stream may send anything: it is one run."""
+        """Return why this is no output of a container; the last one of a stream may send anything, as one run."""
         if finish_reason != self.stage_finish or usage.prompt_tokens or usage.details:
             said = f"not {finish_reason!r} and {usage}"
             return f"a container ends with {self.stage_finish!r} and counts nothing but its run, {said}"
@@ -95,21 +95,21 @@ class ContainerChain(Kind):
         return ""
 
     def finished_already(self, job: Progress) -> str:
-        """Return ``stop`` where the container's frame is there and whole."""
+        """Return ``stop`` if the container's frame is there and complete."""
         if len(job.frames) == job.segment_start:
-            return ""  # The last frame is that of the container before.
+            return ""  # The last frame belongs to the container before.
         reason = finish_reason_in(job.frames)
         return "" if reason and self.wrong_output(job, finish_reason=reason, usage=Usage()) else reason
 
     def silence_max_s(self, offer: ModelOffer | None) -> float:
-        """Return how long the container may run: it says nothing before it is done, and each run is another."""
+        """Return how long the container may run: it sends nothing before it is done, and runs differ in length."""
         card = offer.container if offer is not None else None
         return card.timeout_s + RUN_END_S if card is not None else 0.0
 
     def failure(self, message: str, body: bytes) -> str:
-        """Return what the container itself said, as far as it has said anything: that is its result."""
+        """Return the container's own error, if it gave one: that is its result."""
         return body.decode(errors="replace") if body else message
 
     def _makes_pieces(self, job: Progress) -> bool:
-        """Whether a buyer follows, piece by piece, what is being made: of a stream, the last container."""
+        """Whether the buyer sees the current output piece by piece: for the last container of a stream."""
         return not job.detached and self.stage(job) == len(job.stages) - 1

@@ -1,4 +1,4 @@
-"""The kinds that are sold: one tuple, and what the setting ``kinds`` adds to it by name."""
+"""The kinds that are sold: one tuple, and those that the setting ``kinds`` adds by name."""
 
 import importlib
 import re
@@ -13,21 +13,21 @@ from comptoir.kit.money import RUN_PRICE_UUSD_MAX
 from comptoir.link import ModelOffer
 
 BUILT_IN: tuple[type[Kind], ...] = (Chat, Completion, Embedding, ContainerChain)
-"""Kinds that ship with Comptoir; a new one is its folder and a line here."""
+"""Kinds that ship with Comptoir; a new one is a module or folder and a line here."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _UNIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 RATE_MAX = RUN_PRICE_UUSD_MAX * MILLION
-"""Highest price that a unit may have, micro-dollars per million: with the largest count of a message, of what goes in and of what
-comes out, it fits 64 bits."""
+"""Highest price of a unit, micro-dollars per million: multiplied by the largest input and output counts of a message,
+the cost fits 64 bits."""
 
 _OF_STAGES = ("parts", "part", "stage", "stage_start")
 
 
 def _fault(kind: type[Kind]) -> str:
-    """Say what a kind of work can't be, as nothing here counts it; empty: it can be sold."""
+    """Return why a kind can't be sold, because its work can't be counted; empty: it can."""
     if kind.input is not None and kind.input.name == kind.output.name:
         return f"needs another unit for what goes in than {kind.output.name!r}: offers name one price by unit"
     if not kind.staged:
@@ -39,7 +39,7 @@ def _fault(kind: type[Kind]) -> str:
 
 
 class UnsoldKind(Kind):
-    """The kind of a stored job that is no longer sold here: it is shown as it is, and can't go on."""
+    """The kind of a stored job that is no longer sold here: the job can be shown, but not continued."""
 
     output = Unit("unit", "unit", "units", 1)
     sold = False
@@ -48,7 +48,7 @@ class UnsoldKind(Kind):
         self.name = name  # type: ignore[misc]  # Every other kind has its name in its class.
 
     def resume(self, job: Progress) -> Resume:
-        """Return that it does not: nobody here knows how."""
+        """Never: it is unknown whether that would be safe."""
         return Resume.NEVER
 
 
@@ -56,10 +56,10 @@ class Kinds:
     """The kinds of one trading post (or worker), by name. Immutable."""
 
     def __init__(self, kinds: Sequence[type[Kind]] = BUILT_IN) -> None:
-        """Make an object of each of *kinds*.
+        """Instantiate *kinds*.
 
         Raises:
-            KindsError: a name or a unit's name is malformed, a kind is there twice, or two units of one name differ.
+            KindsError: a name or a unit's name is malformed, a kind is listed twice, or two units of one name differ.
         """
         self._kinds: dict[str, Kind] = {}
         self._units: dict[str, Unit] = {}
@@ -84,7 +84,7 @@ class Kinds:
         return name in self._kinds
 
     def get(self, name: str) -> Kind:
-        """Return a kind that is to be bought.
+        """Return the kind of a new order.
 
         Raises:
             UnknownKind: it is not sold here.
@@ -100,15 +100,15 @@ class Kinds:
 
     @property
     def units(self) -> Mapping[str, Unit]:
-        """All units that something is sold in here, by name."""
+        """All units that something is sold in, by name."""
         return self._units
 
     def unit(self, name: str) -> Unit:
-        """Return a unit by its name; one that no kind here has counts as itself, one by one."""
+        """Return a unit by name; for a name that no kind here uses, a generic unit that is counted one by one."""
         return self._units.get(name) or Unit(name, name, name, 1)
 
     def of_offer(self, offer: ModelOffer) -> Kind | None:
-        """Return the first kind of *offer* that is sold here; its units are the offer's. None: none is."""
+        """Return the first kind of *offer* that is sold here; its units are the offer's. None: there is none."""
         return self._first(offer.kinds)
 
     def _first(self, names: Iterable[str]) -> Kind | None:
@@ -119,12 +119,12 @@ class Kinds:
         return [self._kinds[name] for name in offer.kinds if name in self._kinds]
 
     def noun(self, names: Iterable[str]) -> str:
-        """Return what an offer of the kinds *names* is called: the word of the first that is sold here."""
+        """Return what an offer of the kinds *names* is called: the noun of the first one that is sold here."""
         kind = self._first(names)
         return kind.noun if kind is not None else Kind.noun
 
     def rates(self, offer: ModelOffer) -> tuple[int, int]:
-        """Return an offer's prices (in, out), micro-dollars per million units; of unknown kinds as they are."""
+        """Return an offer's prices (in, out), micro-dollars per million units; unchanged if no kind is sold here."""
         kind = self.of_offer(offer)
         return kind.rates(offer) if kind is not None else (offer.price_in_uusd_per_mtok, offer.price_out_uusd_per_mtok)
 
@@ -141,7 +141,7 @@ class Kinds:
         )
 
     def offer_fault(self, offer: ModelOffer) -> str:
-        """Say what is wrong with an offer's kinds and prices; empty: nothing. Kinds not sold here are ignored."""
+        """Return what is wrong with an offer's kinds and prices; empty: nothing. Kinds not sold here are ignored."""
         sold = self.sold(offer)
         if not sold:
             return "must not have a container's card without the kind container" if offer.container is not None else ""
@@ -155,10 +155,10 @@ class Kinds:
 
 
 def load_kinds(names: Sequence[str]) -> Kinds:
-    """Return the built-in kinds and those that *names* give as ``package.module:Class``.
+    """Return the built-in kinds and those in *names*, each given as ``package.module:Class``.
 
     Raises:
-        KindsError: one can't be loaded, is no kind, or contradicts another.
+        KindsError: one can't be loaded, is not a kind, or contradicts another.
     """
     return Kinds((*BUILT_IN, *map(_load, names)))
 

@@ -1,4 +1,4 @@
-"""Terms: what an order asks of each host, and what its buyer agreed to pay at most."""
+"""Terms: what an order asks of each host, and the most that its buyer agreed to pay."""
 
 from collections.abc import Sequence
 
@@ -8,21 +8,21 @@ from comptoir.kit.money import cost_up
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What a dialect asks for, as far as a kind has to look at it."""
+    """The part of an order that a kind looks at."""
 
     model: str
-    """What is bought; of several stages, the first."""
+    """The model; for several stages, that of the first."""
     body: bytes
     output_max: int
-    """Most units of the output, over all answers and stages; 0: the kind's output is not paid."""
+    """Most units of output, over all answers and stages; 0: the kind's output is not paid for."""
     input_bytes: int = 0
-    """Bytes of *body* that weigh like text, where media make the body itself a wrong measure; 0: all of it."""
+    """Bytes of *body* that count as text, when media make its size a wrong measure; 0: all of it."""
     answers: int = 1
-    """Texts asked for, each with the whole context for itself."""
+    """Number of texts requested, each with the whole context for itself."""
     stages: tuple[str, ...] = ()
-    """What is run one after the other, in order; empty: *model* alone."""
+    """What runs one after the other, in order; empty: *model* alone."""
     proof: bool = False
-    """The last stage has to prove its result."""
+    """Whether the last stage has to prove its result."""
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
@@ -32,19 +32,19 @@ class Part(msgspec.Struct, frozen=True, gc=False):
     input_max: int = 0
     """Most units of the input that are charged; the hold covers them."""
     input_expected: int = 0
-    """What routing takes the input for: its price and time at a host are compared by it."""
+    """Units of input that routing expects when it compares hosts by price and time."""
     output_max: int = 0
     context_tokens: int = 0
-    """What of a host's context it needs for each answer; 0: the kind knows no context."""
+    """Context length that each answer needs; 0: the kind has no context."""
     proof: bool = False
     enters: bool = False
-    """A job begins with it, so that its host has to let the caller in."""
+    """Whether the job begins with this part, so that its host has to admit the caller."""
     hold_uusd: int = 0
-    """What is set aside for it, once the job was priced."""
+    """Credit reserved for it; set once the job is priced."""
 
 
 class Stage(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One stage of a job that several hosts do one after the other, as it was bought and is stored."""
+    """One stage of a job with several, as it was bought and is stored."""
 
     model: str
     rate_out: int
@@ -53,14 +53,14 @@ class Stage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Terms(msgspec.Struct, frozen=True, gc=False):
-    """What a buyer agreed to: most units, most per unit, and the hold covering both. Fixed at submit."""
+    """What a buyer agreed to: most units, highest prices, and the hold that covers both. Never changed after submit."""
 
     input_max: int = 0
     """Most units of the input that are charged."""
     output_max: int = 0
-    """Most units of the output, over all answers and stages; 0: no bound, and nothing of it is paid."""
+    """Most units of output, over all answers and stages; 0: no bound, and the output is not paid for."""
     rate_in: int = 0
-    """Price cap, micro-dollars per million units; what is charged is the host's price, at most this."""
+    """Price cap, micro-dollars per million units; the host's price is charged, at most this."""
     rate_out: int = 0
     hold_uusd: int = 0
 
@@ -71,7 +71,7 @@ def hold_of(part: Part, rates: tuple[int, int]) -> int:
 
 
 def agree(parts: Sequence[Part], rates: Sequence[tuple[int, int]], *, output_max: int) -> Terms:
-    """Return the terms of an order whose *parts* cost *rates* (in, out): highest rates, one hold for all."""
+    """Return the terms of an order whose *parts* cost *rates* (in, out): the highest rates, one hold for all parts."""
     if len(parts) == 1:
         (part,), (rate,) = parts, rates
         return Terms(part.input_max, output_max, *rate, hold_of(part, rate))
@@ -89,7 +89,7 @@ _decode_stages = msgspec.json.Decoder(tuple[Stage, ...]).decode
 
 
 def encode_stages(stages: tuple[Stage, ...]) -> bytes | None:
-    """Return *stages* as stored; None: the job has one part alone."""
+    """Return *stages* as stored; None: the job has a single part."""
     return _encode_stages(stages) if stages else None
 
 
@@ -99,5 +99,5 @@ def decode_stages(stored: bytes | None) -> tuple[Stage, ...]:
 
 
 def bought(model: str, stages: tuple[Stage, ...]) -> str:
-    """Return the name of what a job buys: its model, or its stages joined by commas, as contracts name them."""
+    """Return the name of what a job buys: its model, or its stages joined by commas, as in Infernet's contracts."""
     return ",".join([stage.model for stage in stages]) if stages else model

@@ -1,4 +1,4 @@
-"""Units: what work is counted in, and how a price for it is told to people."""
+"""Units: what work is counted in, and how prices for it are shown to people."""
 
 from decimal import Decimal
 
@@ -7,43 +7,43 @@ import msgspec
 from comptoir.kit.money import PRICE_UUSD_PER_MTOK_MAX, RUN_PRICE_UUSD_MAX
 
 MILLION = 1_000_000
-"""Prices are kept per million units, whatever the unit: the same whole numbers for a token and for a run."""
+"""Prices are stored per million units, whatever the unit: the same whole numbers for a token and for a run."""
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """One thing that is counted and paid."""
+    """Something that is counted and paid for."""
 
     name: str
-    """As offers, terms and receipts name it: lower case, digits and underscores, at most 32 characters."""
+    """Name in offers, terms and receipts: lower case, digits and underscores, at most 32 characters."""
     one: str
-    """For people: ``token``."""
+    """Singular, for people: ``token``."""
     many: str
-    """``tokens``."""
+    """Plural: ``tokens``."""
     per: int = MILLION
-    """How many of it a price is told for: a million tokens, one run, 1,000 bytes."""
+    """Number of units that a shown price is for: a million tokens, one run, 1,000 bytes."""
     per_words: str = ""
-    """How that is said: ``million tokens``. Empty: *one*."""
+    """That number in words: ``million tokens``. Empty: *one*."""
     each: str = ""
-    """How a price is worded after its amount: ``a run``. Empty: ``per`` and its quantity: ``per million tokens``."""
+    """What follows a shown amount: ``a run``. Empty: ``per`` and *per_words*: ``per million tokens``."""
     rate_max: int = PRICE_UUSD_PER_MTOK_MAX
     """Highest price, micro-dollars per million; with the largest count of a frame it fits 64 bits."""
 
     @property
     def quoted(self) -> str:
-        """What a price is told for, in words."""
+        """What a shown price is for, in words."""
         return self.per_words or self.one
 
     @property
     def priced(self) -> str:
-        """What follows the amount where a price is said: ``a run``, ``per kilobyte``."""
+        """What follows the amount when a price is shown: ``a run``, ``per kilobyte``."""
         return self.each or f"per {self.quoted}"
 
     def price_uusd(self, rate: int) -> Decimal:
-        """Return the price of what prices are told for, in micro-dollars, exactly; *rate*: that of a million."""
+        """Return the shown price (of `per` units) in micro-dollars, exactly; *rate* is the price of a million."""
         return Decimal(rate * self.per) / MILLION
 
     def format(self, count: int) -> str:
-        """Say a count of it: ``1 run``, ``1,234 tokens``."""
+        """Return *count* with the unit: ``1 run``, ``1,234 tokens``."""
         return f"{count:,} {self.one if count == 1 else self.many}"
 
 

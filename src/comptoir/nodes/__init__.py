@@ -1,8 +1,8 @@
-"""The coordinators of one trading post: who is here, who fell silent, who left.
+"""The coordinators of one trading post: which are alive, which fell silent, which left.
 
-Owns: table ``nodes``, one row a coordinator process.
-Invariant: a process has one row under an id of its own, made at its start and never used again; a slot belongs to at most one
-process that is here. Silence is measured by the database's clock, so coordinators need not agree on the time.
+Owns: table ``nodes``, one row per coordinator process.
+Invariant: a process has one row under its own id, created at its start and never reused; a slot belongs to at most one
+live process. Silence is measured by the database's clock, so coordinators need not agree on the time.
 Units: times are milliseconds of the database's clock; a slot is a small number from 0. Knows: nobody.
 """
 

@@ -1,4 +1,4 @@
-"""Join, give a sign of life every second, leave; and read who else does."""
+"""Join, send a heartbeat every second, leave; and read which other coordinators do."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,13 +7,13 @@ from comptoir.nodes.tables import NODES
 from comptoir.nodes.types import Node
 
 NODE_SILENT_S = 4.0
-"""A coordinator silent for so long is taken to be dead: four of its signs of life. What it does afterwards is refused by
-compare-and-set, so a wrong guess costs a move and nothing else."""
+"""A coordinator silent for this long, four heartbeats, counts as dead. Its later writes are refused by compare-and-set,
+so a wrong guess only costs moving its jobs."""
 
 NAME_PREFIX = "comptoir-"
 
 FORGET_MS = 3_600_000
-"""Rows of coordinators gone for longer are deleted; whoever has no row is not here either."""
+"""Rows of coordinators gone for longer are deleted; a coordinator without a row counts as gone."""
 
 NOW = {
     "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
@@ -22,7 +22,7 @@ NOW = {
 """The database's clock, in milliseconds."""
 
 LOCK = "SELECT pg_advisory_xact_lock(7164780238602)"
-"""Coordinators that start together choose their slots one after the other."""
+"""Makes coordinators that start together choose their slots one after the other."""
 
 
 class Nodes:
@@ -34,13 +34,13 @@ class Nodes:
         self.node_id = node_id
         self._version = ""
         self.ahead_ms = 0
-        """By how much the database's clock is ahead of ours, as of the last `measure`; 0 where nobody measured."""
+        """How far the database's clock is ahead of ours, as of the last `measure`; 0 before."""
 
     async def join(self, *, version: str = "") -> int:
-        """Write this coordinator's row; return its slot, the lowest that nobody here has. Idempotent.
+        """Write this coordinator's row; return its slot, the lowest that no live coordinator has. Idempotent.
 
         Args:
-            version: told once; a row that was deleted is made again with it.
+            version: given once; a deleted row is recreated with it.
         """
         self._version = version = version or self._version
 
@@ -63,10 +63,10 @@ class Nodes:
         return await self._db.run(command)
 
     async def beat(self) -> list[Node]:
-        """Give a sign of life and return every coordinator known, this one included (unless its row was deleted).
+        """Send a heartbeat and return every known coordinator, including this one (unless its row was deleted).
 
         Raises:
-            Unavailable: the database is out of reach; nobody knows then who is alive.
+            Unavailable: the database is unavailable, so nobody knows who is alive.
         """
 
         def command(tx: Tx) -> list[Node]:
@@ -76,7 +76,7 @@ class Nodes:
         return await self._db.run(command)
 
     def _connected(self, tx: Tx) -> frozenset[str] | None:
-        """Return the names of connected coordinators as the server shows them; None: it does not even show ours."""
+        """Return the connection names that the server shows; None: it does not even show ours."""
         if tx.dialect != "postgresql":
             return None
         sql = "SELECT DISTINCT application_name FROM pg_stat_activity WHERE starts_with(application_name, ?)"
@@ -84,18 +84,18 @@ class Nodes:
         return names if connection_name(self.node_id) in names else None
 
     async def measure(self, now_ms: Callable[[], int]) -> None:
-        """Compare our wall clock, *now_ms*, with the database's; right to half the time that the question takes."""
+        """Compare our wall clock, *now_ms*, with the database's; exact to half the query's round trip."""
         before_ms = now_ms()
         ((theirs_ms,),) = await self._db.fetch(f"SELECT {self._now}")
         self.ahead_ms = int(theirs_ms) - (before_ms + now_ms()) // 2
 
     async def leave(self, node_id: bytes | None = None) -> None:
-        """Sign off; whatever is this coordinator's may be taken at once. Or *node_id*'s, which is known gone."""
+        """Mark this coordinator (or *node_id*, known to be dead) as left: others may take over its jobs at once."""
         sql = f"UPDATE nodes SET left_ms = {self._now} WHERE id = ?"
         await self._db.run(lambda tx: tx.execute(sql, [node_id or self.node_id]))
 
     async def others(self) -> list[Node]:
-        """Give a sign of life; return the other coordinators that are here."""
+        """Send a heartbeat; return the other live coordinators."""
         return [
             node
             for node in await self.beat()
@@ -104,7 +104,7 @@ class Nodes:
 
 
 def connection_name(node_id: bytes) -> str:
-    """Return the name of a coordinator's PostgreSQL connections, by which others see when the kernel closed them."""
+    """Return the name of a coordinator's connections to PostgreSQL, by which others see when the kernel closed them."""
     return NAME_PREFIX + node_id.hex()
 
 

@@ -1,4 +1,4 @@
-"""What is known of a coordinator."""
+"""What is known about a coordinator."""
 
 import msgspec
 
@@ -8,11 +8,11 @@ class Node(msgspec.Struct, frozen=True):
 
     id: bytes
     slot: int
-    """Small number that no other coordinator here has; names its fee account."""
+    """Small number that no other live coordinator has; determines its fee account."""
     version: str
     silent_ms: int
-    """Since its last sign of life, by the database's clock."""
+    """Time since its last heartbeat, by the database's clock."""
     connected: bool
-    """Whether the database server sees its connections; true where that can't be told (SQLite, a pooler)."""
+    """Whether the database server has connections from it; true if that is unknown (SQLite, a pooler in between)."""
     left: bool
-    """It said goodbye: whatever is still its own may be taken at once."""
+    """Whether it left in an orderly way: others may take over its jobs at once."""

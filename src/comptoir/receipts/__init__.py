@@ -1,14 +1,14 @@
-"""Receipts: the signed statement of a settled job, and the keys it is checked with.
+"""Receipts: the signed statement about a settled job, and the keys to verify it with.
 
 Owns: ``receipts`` and ``signing_keys``. A receipt is an in-toto Statement (JSON) in a DSSE envelope: the host signs
 its segment of the answer, the coordinator the whole. It names amounts, hashes and times, never a prompt or an answer.
 
-Invariant: one receipt a job, never changed; its public id is the job's with the prefix ``rcpt``. One signing key has
-one holder for ever; keys are revoked and never deleted. New receipts are of version 2, counted in the units of what was sold;
-those of version 1 verify for ever. Verification trusts the registry, never a key in a receipt.
+Invariant: one receipt per job, never changed; its public id is the job's with the prefix ``rcpt``. A signing key has
+one holder for ever; keys are revoked and never deleted. New receipts are of version 2, counted in the units of what was
+sold; those of version 1 verify for ever. Verification trusts the registry, never a key in a receipt.
 
 Units: micro-dollars, units of a kind, milliseconds since 1970 UTC; hashes and key ids are hex, signatures Ed25519.
-Knows: nobody. Settlement hands it the facts; `verify` works offline.
+Knows: nobody. Settlement passes it the facts; `verify` works offline.
 """
 
 from comptoir.receipts.build import build_and_sign, statement_bytes

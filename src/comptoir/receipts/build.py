@@ -1,4 +1,4 @@
-"""From the facts of a settled job to signed bytes: pure, and on the hot path (once a job)."""
+"""From the facts of a settled job to signed bytes: pure, and on the hot path (once per job)."""
 
 import msgspec
 
@@ -34,8 +34,8 @@ def statement_bytes(segment: Segment) -> bytes:
 def build_and_sign(facts: ReceiptFacts, key: SigningKey) -> tuple[bytes, bytes]:
     """Return the canonical payload of the receipt and the coordinator's signature over it.
 
-    The payload is an in-toto Statement as JSON; its exact bytes are what is signed, stored and shown. What the
-    facts say is signed as it is: that sums add up is settlement's duty and asserted here.
+    The payload is an in-toto Statement as JSON; its exact bytes are what is signed, stored and shown. The facts are
+    signed as given: settlement ensures that sums add up, and this asserts it.
     """
     assert facts.held_uusd == facts.charged_uusd + facts.released_uusd, facts
     assert facts.charged_uusd == sum([transfer.amount_uusd for transfer in facts.transfers]), facts

@@ -4,7 +4,7 @@ from comptoir.kit.errors import Refusal
 
 
 class ReceiptRefusal(Refusal):
-    """Root of what this room refuses."""
+    """Root of this room's errors."""
 
 
 class UnknownReceipt(ReceiptRefusal):

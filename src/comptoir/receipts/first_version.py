@@ -1,6 +1,6 @@
-"""Receipts of version 1, which always verify: tokens and their prices by name, until other units were sold.
+"""Receipts of version 1, which verify for ever: written while only tokens were sold, with fields named after tokens.
 
-Nothing is written in this shape any more. It is read as what it says in the units of version 2, and then checked like any other.
+Nothing is written in this form any more. It is converted to the units of version 2, and then checked like any other.
 """
 
 import msgspec
@@ -19,7 +19,7 @@ from comptoir.receipts.types import (
 PREDICATE_TYPE_V1 = "urn:comptoir:receipt:v1"
 
 RUNS = "container"
-"""The one kind of version 1 that was counted in runs, each written as a token."""
+"""The only kind of version 1 that was counted in runs, each written as a token."""
 
 
 class SegmentEntryV1(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class SegmentEntryV1(msgspec.Struct, frozen=True):
     statement: bytes | None
     signature: bytes | None
     price_in_uusd_per_mtok: int | None = None
-    """This host's price, at most the receipt's; absent: the receipt's, as with every answer of one host."""
+    """This host's price, at most the receipt's; absent: the receipt's, as in every answer by a single host."""
     price_out_uusd_per_mtok: int | None = None
 
 
@@ -86,7 +86,7 @@ class StatementV1(msgspec.Struct, frozen=True, rename={"type": "_type", "predica
 
 
 def lifted(statement: StatementV1) -> InTotoStatement:
-    """Return what *statement* says, in the units of version 2; its predicate type stays that of version 1."""
+    """Convert *statement* to the units of version 2; its predicate type stays that of version 1."""
     old = statement.predicate
     prices = old.prices
 

@@ -1,4 +1,4 @@
-"""The receipts room as others use it."""
+"""The service of the receipts room."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,11 @@ LIST_MAX = 500
 
 
 RECENT_MAX = 1024
-"""Receipts kept in memory after they were written, about 2 KiB each."""
+"""Recently written receipts cached in memory, about 2 KiB each."""
 
 
 class Receipts:
-    """Signs, keeps and shows receipts, and publishes the keys they are checked with."""
+    """Signs, stores and returns receipts, and publishes the keys to verify them with."""
 
     def __init__(self, db: Database, clock: Clock, key: SigningKey) -> None:
         self._db = db
@@ -44,11 +44,11 @@ class Receipts:
 
     @property
     def keyid(self) -> str:
-        """Id of the key this coordinator signs with."""
+        """Id of the key that this coordinator signs with."""
         return self._key.keyid
 
     def build(self, facts: ReceiptFacts) -> Receipt:
-        """Sign the receipt of a settled job (25 us); pure, so it may run in any thread and inside a command."""
+        """Build and sign the receipt of a settled job (25 us); pure: may run in any thread and inside a command."""
         return build(facts, self._key)
 
     @staticmethod
@@ -68,7 +68,7 @@ class Receipts:
         return receipt
 
     def remember(self, receipt: Receipt) -> None:
-        """Keep a receipt that was just written in memory for a while: most are asked for at once."""
+        """Cache a receipt that was just written: most are requested at once."""
         recent = self._recent
         recent[receipt.job_id] = receipt
         if len(recent) > RECENT_MAX:
@@ -83,11 +83,11 @@ class Receipts:
         return envelope(await self.get(job_id))
 
     async def list(self, *, limit: int = 50, before: bytes | None = None) -> list[Receipt]:
-        """Return a page of receipts, those of the youngest jobs first.
+        """Return a page of receipts, those of the newest jobs first.
 
         Args:
             limit: 1 to 500.
-            before: the last job id of the page before.
+            before: the last job id of the previous page.
 
         Raises:
             InvalidField: *limit* is out of bounds.
@@ -101,7 +101,7 @@ class Receipts:
         return await store.all_keys(self._db)
 
     async def registry(self) -> bytes:
-        """Return the registry as it is published: JSON, ``{"keys": [...]}``."""
+        """Return the registry in its published form: JSON, ``{"keys": [...]}``."""
         return registry_json(await store.all_keys(self._db))
 
     async def keys_of(self, holder: str) -> Sequence[PublishedKey]:
@@ -112,7 +112,7 @@ class Receipts:
     def register_key(tx: Tx, public_key: bytes, *, holder_kind: HolderKind, holder: str, at_ms: int) -> str:
         """Add a key to the registry inside a command; return its key id.
 
-        Idempotent: the same key for the same holder stays as it is, revoked ones stay revoked.
+        Idempotent: the same key for the same holder is left unchanged; a revoked key stays revoked.
 
         Args:
             public_key: the raw 32 bytes.

@@ -1,4 +1,4 @@
-"""SQL of the receipts room; plain functions over a transaction or the reading connection."""
+"""SQL of the receipts room; functions over a transaction or the reading connection."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ async def receipt_of(db: Database, job_id: bytes) -> Receipt | None:
 
 
 async def latest(db: Database, limit: int, before: bytes | None) -> list[Receipt]:
-    """Return the receipts of the youngest jobs below *before*, youngest first."""
+    """Return the receipts of the newest jobs below *before*, newest first."""
     where, params = ("WHERE job_id < ? ", (before, limit)) if before is not None else ("", (limit,))
     rows = await db.fetch(
         f"SELECT job_id, keyid, payload, signature FROM receipts {where}ORDER BY job_id DESC LIMIT ?", params

@@ -7,7 +7,7 @@ RECEIPTS = Table(
     {"job_id": "id", "keyid": "bytes", "payload": "bytes", "signature": "bytes"},
     key=("job_id",),
 )
-"""One row a settled job; the receipt's public id is the job's with another prefix, so no second index is kept.
+"""One row per settled job; the receipt's public id is the job's with another prefix, so no second index is needed.
 Job ids are time-ordered, so the key's order is the order of submission."""
 
 SIGNING_KEYS = Table(
@@ -23,6 +23,6 @@ SIGNING_KEYS = Table(
     key=("keyid",),
     indexes=(("holder",),),
 )
-"""Every key that ever signed; rows are revoked and never deleted, or old receipts could not be checked."""
+"""Every key that ever signed; keys are revoked and never deleted, so that old receipts can be verified."""
 
 TABLES = (RECEIPTS, SIGNING_KEYS)

@@ -1,4 +1,4 @@
-"""Frozen shapes of a receipt: what settlement knows, what is signed, what is published, what a check found.
+"""Frozen types of a receipt: what settlement knows, what is signed, what is published, what a verification found.
 
 Field order is the order in the signed bytes. Times are milliseconds since 1970 UTC, money is micro-dollars.
 """
@@ -24,19 +24,19 @@ class HolderKind(StrEnum):
 
 
 class AuthenticatedBy(StrEnum):
-    """Why a segment is believed to come from its host."""
+    """What proves that a segment comes from its host."""
 
     SIGNATURE = "signature"
     """The host signed the segment's statement."""
     HOST_KEY = "host_key"
-    """The frames came over a connection opened with the host's key; only the coordinator vouches for them. So it is
-    with hosts that do not sign."""
+    """The frames came over a connection opened with the host's key, and only the coordinator vouches for them: for
+    hosts that do not sign."""
     RUNNING_HASH = "running_hash"
-    """The host signs, and was lost or stopped before it could: the running hash after the last frame that was taken from it
-    stands in for its signature. The next host signed a hash that goes on from it."""
+    """The host signs, but was lost or stopped before it could: the running hash after the last frame accepted from it
+    stands in for its signature. The next host signed a hash that continues it."""
 
 
-# -- what settlement hands over ------------------------------------------------------------------------------------
+# -- what settlement passes ----------------------------------------------------------------------------------------
 
 
 class SegmentFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -50,28 +50,28 @@ class SegmentFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     running_hash: bytes
     """Running hash after the last frame, 32 bytes."""
     input_count: int = 0
-    """Units of the input as its host counted them; 0: it did not say, or another had counted them."""
+    """Units of input as its host counted them; 0: not reported, or counted by another host."""
     output_count: int
     rate_in: int
     """This host's prices, micro-dollars per million units."""
     rate_out: int
     finish_reason: str = ""
     keyid: str | None = None
-    """Key the host signed with; ``None``, like the next two, when there is no signature."""
+    """Key that the host signed with; ``None``, like the next two, when there is no signature."""
     statement: bytes | None = None
     """The JSON bytes of `link.Segment` as the host encoded them, see :func:`comptoir.receipts.statement_bytes`."""
     signature: bytes | None = None
     has_key: bool = False
-    """Whether the host signs its segments when it gets to their end."""
+    """Whether the host signs the segments that it completes."""
 
 
 class ReceiptTransfer(msgspec.Struct, frozen=True, gc=False):
-    """A posted ledger row, copied; on the wire exactly as here."""
+    """A copy of a posted ledger row; on the wire exactly as here."""
 
     transfer: str
     """The ledger's id of the row."""
     kind: str
-    """``host`` (what a host earned) or ``fee`` (what the platform keeps)."""
+    """``host`` (what a host earned) or ``fee`` (the operator's share)."""
     payee: str
     """Public host id, or ``fee``."""
     amount_uusd: int
@@ -91,7 +91,7 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
     segments: list[SegmentFacts]
     """In frame order, without gaps; attempts that delivered nothing are left out."""
     input_unit: str
-    """Name of the unit that what goes in is counted in; empty: it is not paid."""
+    """Name of the unit of input; empty: the input is not paid for."""
     output_unit: str
     input_count: int
     output_count: int
@@ -105,20 +105,20 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
     released_uusd: int
     transfers: list[ReceiptTransfer]
     input_sha256: bytes
-    """Of the request body as it went over the link."""
+    """Hash of the request body as sent over the link."""
     created_ms: int
     settled_ms: int
     started_ms: int | None = None
     """When the first attempt was leased; ``None`` when none was."""
     fingerprint: str = ""
-    """``sha256:<hex>`` of the weights when the host published it."""
+    """``sha256:<hex>`` of the weights, if the host published it."""
 
 
 # -- what is signed ------------------------------------------------------------------------------------------------
 
 
 class UnitEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """So many of a unit, at a price."""
+    """A count of units, at a price."""
 
     unit: str
     """Its name (`comptoir.kinds`): ``token_out``, ``run``, …"""
@@ -126,7 +126,7 @@ class UnitEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     rate: int
     """Micro-dollars per million."""
     once: bool = False
-    """Of what goes in: every host that took it in counts it, and it is paid once. Absent: each host's part is paid."""
+    """True for input: every host that processed it counts it, but it is paid once. Absent: each host's part is paid."""
 
 
 class SegmentEntry(msgspec.Struct, frozen=True, gc=False):
@@ -143,7 +143,7 @@ class SegmentEntry(msgspec.Struct, frozen=True, gc=False):
     finish_reason: str
     authenticated_by: AuthenticatedBy
     statement: bytes | None
-    """Base64 of the JSON the host signed (under DSSE's pre-authentication encoding)."""
+    """Base64 of the JSON that the host signed (under DSSE's pre-authentication encoding)."""
     signature: bytes | None
     """Base64 of the host's Ed25519 signature."""
 
@@ -167,7 +167,7 @@ class Times(msgspec.Struct, frozen=True, gc=False):
 
 
 class Predicate(msgspec.Struct, frozen=True):
-    """The receipt proper. It holds no prompt and no answer, only their hashes."""
+    """The content of the receipt: no prompt and no answer, only their hashes."""
 
     receipt: str
     job: str
@@ -231,11 +231,11 @@ class PublishedKey(msgspec.Struct, frozen=True):
     """``coordinator``, or a public host id."""
     valid_from_ms: int
     revoked_ms: int | None = None
-    """From this moment on nothing signed with the key is believed."""
+    """From this moment on, nothing signed with the key is accepted."""
 
 
 class KeyRegistry(msgspec.Struct, frozen=True):
-    """The keys a verifier trusts, by key id; get one from :func:`comptoir.receipts.read_registry`."""
+    """The keys that a verifier trusts, by key id; see :func:`comptoir.receipts.read_registry`."""
 
     by_keyid: dict[str, PublishedKey]
 
@@ -244,7 +244,7 @@ class KeyRegistry(msgspec.Struct, frozen=True):
 
 
 class Check(StrEnum):
-    """What has been established, in the order it is checked."""
+    """The checks of a verification, in order."""
 
     ENVELOPE = "envelope"
     """DSSE envelope over an in-toto payload, canonical base64, one signature."""
@@ -256,7 +256,7 @@ class Check(StrEnum):
     COORDINATOR_KEY_TIME = "coordinator_key_time"
     """The key was valid when the job was settled."""
     SEGMENT_SIGNATURES = "segment_signatures"
-    """Every signature of a host is by a key that was this host's at the time, over this very segment."""
+    """Every host signature is over its segment, by a key that belonged to that host at the time."""
     FRAMES = "frames"
     """Segments follow each other without gap or overlap from frame 0, and the last hash is the subject's."""
     UNITS = "units"
@@ -279,10 +279,10 @@ class Reason(StrEnum):
     KEY_REVOKED = "key_revoked"
     BAD_COORDINATOR_SIGNATURE = "bad_coordinator_signature"
     NOT_A_RECEIPT = "not_a_receipt"
-    """The signed payload is no in-toto Statement with our predicate, or contradicts itself about its job."""
+    """The signed payload is not an in-toto Statement with our predicate, or contradicts itself about its job."""
     BAD_SEGMENT_SIGNATURE = "bad_segment_signature"
     SEGMENT_MISMATCH = "segment_mismatch"
-    """What the host signed is about another job, attempt, host, range, hash or count than the receipt says."""
+    """What the host signed names another job, attempt, host, range, hash or count than the receipt."""
     FRAMES_DO_NOT_FOLLOW = "frames_do_not_follow"
     CHAIN_MISMATCH = "chain_mismatch"
     """The hash after the last segment is not the answer's."""
@@ -294,17 +294,17 @@ class Verdict(msgspec.Struct, frozen=True):
     """Outcome of a verification."""
 
     checks: list[Check]
-    """What held, in order; all of `Check` when the receipt is good."""
+    """The checks that passed, in order; all of `Check` when the receipt is valid."""
     reason: Reason | None = None
-    """``None`` when the receipt is good."""
+    """``None`` when the receipt is valid."""
     detail: str = ""
     """What exactly is wrong, for a person."""
     statement: InTotoStatement | None = None
-    """The receipt, only when it is good, so that nobody reads a refused one by mistake."""
+    """The receipt, only when it is valid, so that nobody reads a refused one by mistake."""
     unsigned_segments: int = 0
-    """Segments without a signature of their host: `AuthenticatedBy` says of each what stands for it."""
+    """Segments without their host's signature; `AuthenticatedBy` says for each what replaces it."""
 
     @property
     def ok(self) -> bool:
-        """Whether everything held."""
+        """Whether every check passed."""
         return self.reason is None

@@ -1,7 +1,7 @@
 """Verification of a receipt: offline and pure. It trusts the key registry, never a key inside the receipt.
 
-Times in a receipt are the coordinator's word. A key revoked at T is believed for what says it was settled before T;
-that nobody with a stolen key dates back is what the public log (a later issue) is for.
+Times in a receipt are the coordinator's claim. A key revoked at T is accepted for receipts that say they were settled
+before T; the public log (a later issue) is what will stop backdating with a stolen key.
 """
 
 import base64
@@ -36,11 +36,11 @@ from comptoir.receipts.types import (
 )
 
 CLOCK_SLACK_MS = 24 * 3_600_000
-"""How much earlier than its key a receipt may say it was settled. Both times are wall clocks': one that steps back, or two
-coordinators' that differ, must not make good receipts worthless. Who could misuse the day holds the key anyway."""
+"""How much earlier than its key's start a receipt may say it was settled. Both times are wall-clock times: a clock that
+steps back, or two that differ, must not invalidate good receipts. Only the key's holder could misuse this day."""
 
 ENVELOPE_BYTES_MAX = 16 * 1024 * 1024
-"""A receipt is 2 KB and 1 KB more per resumed attempt; this bounds what a verifier will parse."""
+"""A receipt has 2 KB, and 1 KB more per resumed attempt; this bounds what a verifier parses."""
 
 
 class _Signature(msgspec.Struct):
@@ -88,7 +88,7 @@ def envelope(receipt: Receipt) -> bytes:
 
 
 def registry_json(keys: list[PublishedKey]) -> bytes:
-    """Render the registry as it is published: ``{"keys": [...]}``."""
+    """Render the registry in its published form: ``{"keys": [...]}``."""
     return msgspec.json.encode(_RegistryFile(keys))
 
 
@@ -96,7 +96,7 @@ def read_registry(data: bytes) -> KeyRegistry:
     """Read a published registry.
 
     Raises:
-        BadRegistry: not the published JSON, a key id that is not its key's, or one key with two holders.
+        BadRegistry: not the published JSON, a key id that does not match its key, or one key with two holders.
     """
     try:
         keys = _decode_registry(data).keys
@@ -107,7 +107,7 @@ def read_registry(data: bytes) -> KeyRegistry:
 
 
 def registry_of(keys: list[PublishedKey]) -> KeyRegistry:
-    """Index *keys*, checking that each key id is its key's.
+    """Index *keys*, checking that each key id matches its key.
 
     Raises:
         BadRegistry: see :func:`read_registry`.
@@ -184,7 +184,7 @@ def _opened(envelope_json: bytes) -> tuple[bytes, _Signature]:
 
 
 def _each_named_once(fields: list[tuple[str, object]]) -> dict[str, object]:
-    """Refuse a field that is there twice, or in two spellings of case: readers differ in which one they believe."""
+    """Refuse a field that is there twice, even in different case: parsers differ in which one they use."""
     names = [name.casefold() for name, _ in fields]
     if len(set(names)) < len(names):
         raise ValueError(f"the field {next(name for name in names if names.count(name) > 1)!r} is there twice")
@@ -192,7 +192,7 @@ def _each_named_once(fields: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _canonical(text: str, what: str) -> bytes:
-    """Decode base64 strictly: one text for one value, so that no byte of an envelope can change unnoticed."""
+    """Decode base64 strictly: a value has only one encoding, so that no byte of an envelope can change unnoticed."""
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -335,7 +335,7 @@ def _check_units(predicate: Predicate) -> None:
 
 
 def _costs(predicate: Predicate) -> dict[str, int]:
-    """Return what each host's segments cost at its prices. The input is paid once, to the first host paid at all."""
+    """Return the cost of each host's segments at its prices. The input is paid once, to the first host paid at all."""
     most_in, most_out = _rate(predicate.units, once=True), _rate(predicate.units, once=False)
     paid = {row.payee for row in predicate.amounts.transfers if row.kind == "host"}
     taken_in = _count(predicate.units, once=True)

@@ -1,7 +1,7 @@
-"""Reports: read-only questions over several rooms at once.
+"""Reports: read-only queries over several rooms at once.
 
 Owns nothing and writes nothing; may read every room's tables.
-Invariant: an audit sees one moment of the whole database, so work that goes on beside it makes no difference.
+Invariant: an audit sees one snapshot of the whole database, so concurrent work makes no difference.
 Units: micro-dollars. Knows: the ledger's own audit.
 """
 

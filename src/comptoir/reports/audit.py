@@ -1,7 +1,7 @@
-"""The whole audit: the ledger, then jobs against holds, transfers, attempts, events and receipts, then numbered events.
+"""The whole audit: the ledger, then jobs against holds, transfers, attempts, their events and receipts, then `events`.
 
-Every check is one statement over whole tables, the same on both databases, and gives what does not add up: the id of the
-job, what is recorded, what it should be.
+Every check is one statement over whole tables, the same on both databases, and returns what does not add up: the id of
+the job, what is recorded, what it should be.
 """
 
 import msgspec
@@ -12,7 +12,7 @@ from comptoir.kit.db import Database, Fetch
 from comptoir.kit.ids import public
 
 DIFFERENCES_MAX = 1000
-"""Differences given of each check; books with more have one cause, not a thousand."""
+"""Differences returned per check; if there are more, they have one cause, not a thousand."""
 
 
 class AuditDifference(msgspec.Struct, frozen=True):
@@ -115,7 +115,7 @@ SELECT e.subject_id, 'ended', COALESCE(j.state, 'no job') FROM events e LEFT JOI
 WHERE e.type = 'job.ended' AND (j.id IS NULL OR j.state NOT IN ({FINAL_STATES}))
 """,
 }
-"""Check by name: a statement that gives (job id, recorded, recomputed) of each difference."""
+"""Checks by name: a statement that returns (job id, recorded, recomputed) for each difference."""
 
 ACCOUNT_CHECKS = {
     "events published": """
@@ -127,22 +127,22 @@ SELECT owner_id, COUNT(*), MAX(number) - MIN(number) + 1 FROM events
 GROUP BY owner_id HAVING COUNT(*) <> MAX(number) - MIN(number) + 1
 """,
 }
-"""The same of accounts: (account's id, recorded, recomputed)."""
+"""The same for accounts: (account id, recorded, recomputed)."""
 
 
 async def audit(db: Database) -> list[AuditDifference]:
-    """Return what does not add up, as of one moment; empty means zero differences.
+    """Return what does not add up, at one moment; empty means zero differences.
 
-    About 25 us a stored job (a million on SQLite: 23 to 29 s, 95 MiB), in a thread: nobody waits for it.
+    Takes about 25 us per stored job (a million on SQLite: 23 to 29 s, 95 MiB), in a thread, so nothing waits for it.
 
     Raises:
-        Unavailable: the database is out of reach.
+        Unavailable: the database is unavailable.
     """
     return await db.read_snapshot(differences)
 
 
 def differences(fetch: Fetch) -> list[AuditDifference]:
-    """The same over a snapshot, or inside a transaction."""
+    """Return the same over a snapshot, or inside a transaction."""
     found = [
         AuditDifference(
             one.what,

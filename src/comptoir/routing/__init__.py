@@ -1,8 +1,8 @@
 """Routing: which host should run a job, and why. Pure: no clock, no database, no network.
 
-Owns the shapes of the question (`Spec`) and of its subjects (`Candidate`, kept in a `FreeList` per model by
-the fleet), the hard filters, the scores and the strategies.
-Invariant: `rank` returns exactly what looking at every host would, and changes no candidate.
+Owns the request (`Spec`), the hosts to choose from (`Candidate`, which the fleet keeps in a `FreeList` per model), the
+hard filters, the scores and the strategies.
+Invariant: `rank` returns exactly what examining every host would, and changes no candidate.
 Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. Knows nobody.
 """
 

@@ -1,8 +1,8 @@
-"""A sorted list in blocks, each with a summary of what its hosts can do, so that a search can leap over it.
+"""A sorted list in blocks, each with a summary of what its hosts can do, so that a search can skip it.
 
 One flat list would move up to 800 KB of pointers for every insert at 100,000 hosts; blocks of at most 1,024 move 8 KB.
-`sortedcontainers` does the same, but offers no place for the summary, which is what keeps a rare wish (one region,
-a low price cap) from reading every host.
+`sortedcontainers` does the same, but has no place for the summary, without which a rare requirement (one region, a low
+price cap) would have to examine every host.
 """
 
 from bisect import bisect_left, insort
@@ -29,7 +29,7 @@ class Block:
         self.summarise()
 
     def summarise(self) -> None:
-        """Work the bounds out anew from the entries."""
+        """Recompute the bounds from the entries."""
         self.rate_in = self.rate_out = 1 << 62
         self.context = self.vram = 0
         self.reputation = 0.0
@@ -40,7 +40,7 @@ class Block:
             self.widen(entry[3])
 
     def widen(self, candidate: Candidate) -> None:
-        """Make the bounds include *candidate*."""
+        """Widen the bounds to include *candidate*."""
         if candidate.rate_in < self.rate_in:
             self.rate_in = candidate.rate_in
         if candidate.rate_out < self.rate_out:
@@ -56,7 +56,7 @@ class Block:
         self.gpus.add(candidate.gpu)
 
     def may_pass(self, spec: Spec) -> bool:
-        """Say whether an entry could pass the filters; ``False`` is certain."""
+        """Tell whether an entry could pass the filters; ``False`` is certain."""
         cap = spec.price_cap_uusd
         return not (
             spec.context_tokens > self.context
@@ -94,7 +94,7 @@ class SortedBlocks:
             yield from block.entries
 
     def insert(self, entry: Entry) -> None:
-        """Put *entry* in its place."""
+        """Insert *entry* in order."""
         self.size += 1
         if not self.blocks:
             self.blocks.append(Block([entry]))
@@ -114,7 +114,7 @@ class SortedBlocks:
         self._lasts[at] = block.entries[-1]
 
     def delete(self, entry: Entry) -> None:
-        """Take *entry* out; it must be there."""
+        """Remove *entry*, which must be present."""
         self.size -= 1
         at = bisect_left(self._lasts, entry)
         entries = self.blocks[at].entries
@@ -127,5 +127,5 @@ class SortedBlocks:
             del self.blocks[at], self._lasts[at]
 
     def widen(self, entry: Entry) -> None:
-        """Make the bounds of the block around *entry* include what its candidate is now."""
+        """Widen the bounds of the block around *entry* to include its candidate's current values."""
         self.blocks[bisect_left(self._lasts, entry)].widen(entry[3])

@@ -1,4 +1,4 @@
-"""Hard filters: what a host must have to be considered, each with the words for why it was turned away."""
+"""Hard filters: what a host must have to be considered, each with a message for why it was excluded."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,7 +8,7 @@ from comptoir.routing.needs import Needs
 from comptoir.routing.types import Candidate, FilterCount, FilterReport, Spec
 
 EXPLAINED_MAX = 1_000
-"""Most hosts counted for one refusal: an impossible wish must not cost more than a few milliseconds."""
+"""Most hosts examined to explain one refusal, so that it costs no more than a few milliseconds."""
 
 
 def cost_scaled(spec: Spec, candidate: Candidate) -> int:
@@ -17,7 +17,7 @@ def cost_scaled(spec: Spec, candidate: Candidate) -> int:
 
 
 def passes(spec: Spec, candidate: Candidate) -> bool:
-    """Say whether every filter lets *candidate* through; free slots are not looked at."""
+    """Tell whether *candidate* passes every filter; free slots are not checked."""
     return not (
         spec.kind not in candidate.kinds
         or spec.context_tokens > candidate.context_tokens
@@ -33,7 +33,7 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
 
 
 def meets(needs: Needs, candidate: Candidate) -> bool:
-    """Say whether *candidate* has all that an order needs."""
+    """Tell whether *candidate* has everything that an order needs."""
     has = candidate.capacity
     return not (
         (needs.region and needs.region != candidate.region)
@@ -83,7 +83,7 @@ def _gpu(needs: Needs, candidate: Candidate) -> str | None:
 
 
 def _short(needed: int, has: int, unit: str) -> str | None:
-    """Say that *has* does not reach; 0 is what nobody told."""
+    """Return why *has* is too little, None if it is enough; 0 means unknown."""
     if needed <= has:
         return None
     return f"{has} of {needed}{unit}" if has else f"unknown, {needed}{unit} needed"
@@ -115,7 +115,7 @@ def _denied(spec: Spec, candidate: Candidate) -> str | None:
 
 
 def _need(check: Callable[[Needs, Candidate], str | None]) -> Callable[[Spec, Candidate], str | None]:
-    """Return *check* as a filter: an order without needs passes it."""
+    """Return *check* as a filter; an order without needs passes it."""
     return lambda spec, candidate: check(spec.needs, candidate) if spec.needs is not None else None
 
 
@@ -144,14 +144,14 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
     ("container's door", lambda s, c: c.access.refuses(s.entry) if c.access is not None else None),
     ("place", lambda s, c: "linked to another coordinator" if s.here and c.remote else None),
 )
-"""Name and check of every filter, in the order they are told; a check answers the figure that failed, or ``None``."""
+"""Name and check of every filter, in reporting order; a check returns the figure that failed, or ``None``."""
 
 
 def explain(spec: Spec, candidates: Iterable[Candidate], *, hosts: int | None = None) -> FilterReport:
-    """Count for every filter how many of *candidates* it turns away, with the first as example.
+    """Count for every filter how many of *candidates* it excludes, with the first as example.
 
     Args:
-        hosts: how many there are in all, when *candidates* can't say by ``len``; at most `EXPLAINED_MAX` are looked at.
+        hosts: how many there are in all, if *candidates* has no ``len``; at most `EXPLAINED_MAX` are examined.
     """
     counts = dict.fromkeys((name for name, _ in FILTERS), 0)
     examples: dict[str, str] = {}

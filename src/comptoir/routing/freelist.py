@@ -1,7 +1,7 @@
 """The hosts of one model, and those of them with a free slot kept sorted for every strategy in use.
 
-Lists are made when a strategy is first asked for, kept up with every change, and dropped when nobody asks any more.
-The fleet calls the changing methods; `rank` only searches.
+Lists are built when a strategy is first used, updated on every change, and dropped when they are no longer used.
+The fleet calls the methods that change them; `rank` only searches.
 """
 
 from collections import OrderedDict
@@ -13,11 +13,11 @@ from comptoir.routing.score import BONUS_PREFIX, NOMINAL, STRIDE, Key, Preferenc
 from comptoir.routing.types import Candidate, Size, Spec
 
 PREFIXES_MAX = 4096
-"""Beginnings of prompts remembered for one model; the least recently served is forgotten first."""
+"""Prompt prefixes remembered per model; the least recently served is forgotten first."""
 PREFIX_HOSTS_MAX = 8
-"""Hosts remembered for one beginning, the latest ones: an upper bound of the work per job."""
+"""Hosts remembered per prefix, the latest ones: bounds the work per job."""
 IDLE_UPDATES_MIN = 4096
-"""A list is dropped after as many updates without a question (four times its length if that is more)."""
+"""A list is dropped after so many updates without a search (four times its length if that is more)."""
 
 
 class Index:
@@ -35,7 +35,7 @@ class Index:
         self.idle = 0
 
     def place(self, candidate: Candidate, *, free: bool, moved: bool) -> None:
-        """Put in, take out or move *candidate*; *moved* says that its block's bounds may be too narrow."""
+        """Insert, remove or move *candidate*; *moved*: the bounds of its block may be too narrow."""
         self.idle += 1
         held = self.entries.get(candidate)
         if not free:
@@ -53,7 +53,7 @@ class Index:
 
 
 class FreeList:
-    """All hosts that offer one model (`all`), the free ones in order, and who lately served which prompt."""
+    """All hosts that offer one model (`all`), the free ones sorted, and which of them recently served which prompt."""
 
     __slots__ = (
         "_everyone",
@@ -71,7 +71,7 @@ class FreeList:
     def __init__(self, model: str) -> None:
         self.model = model
         self.all: dict[bytes, Candidate] = {}
-        """Host id to candidate, free or not, open or not."""
+        """Candidates by host id, free or not, open or not."""
         self._everyone = SortedBlocks()
         self._free: dict[Candidate, None] = {}
         self._indexes: dict[tuple[str, Size], Index] = {}
@@ -80,16 +80,16 @@ class FreeList:
 
     @property
     def free_hosts(self) -> int:
-        """How many hosts have a free slot."""
+        """Number of hosts with a free slot."""
         return len(self._free)
 
     @property
     def lists_kept(self) -> int:
-        """How many sorted lists are kept up to date: what a change costs grows with it."""
+        """Number of sorted lists that are maintained; the cost of a change grows with it."""
         return len(self._indexes)
 
     def free(self) -> Iterator[Candidate]:
-        """Go through the hosts with a free slot, in no order."""
+        """Iterate over the hosts with a free slot, in no particular order."""
         return iter(self._free)
 
     def next_order(self) -> int:
@@ -98,7 +98,7 @@ class FreeList:
         return self._order
 
     def add(self, candidate: Candidate) -> None:
-        """Let *candidate* join (or replace the same host's); it starts level with the others under every strategy."""
+        """Add *candidate* (or replace the same host's); it starts level with the others under every strategy."""
         assert candidate.model == self.model
         old = self.all.get(candidate.host_id)
         if old is not None:
@@ -112,7 +112,7 @@ class FreeList:
         self.place(candidate)
 
     def remove(self, host_id: bytes) -> None:
-        """Let a host leave; one that is not here is ignored."""
+        """Remove a host; an unknown one is ignored."""
         candidate = self.all.pop(host_id, None)
         if candidate is None:
             return
@@ -120,26 +120,26 @@ class FreeList:
         self._put(candidate, free=False, moved=False)
 
     def place(self, candidate: Candidate) -> None:
-        """Bring the lists up to date after the candidate's slots or published figures changed."""
+        """Update the lists after the candidate's slots or published figures changed."""
         free = candidate.slots.free > 0
         if free and candidate not in self._free:
-            # Who was full or away must not catch up with a burst: it re-enters at the present.
+            # A host that was full or offline must not catch up in a burst: it re-enters at the current virtual time.
             candidate.virtual_time = max(candidate.virtual_time, self._virtual_time)
         self._put(candidate, free=free, moved=False)
 
     def moved(self, candidate: Candidate) -> None:
-        """Bring the lists up to date after a price, a published figure or anything a filter looks at changed."""
+        """Update the lists after a price, a published figure or anything that a filter looks at changed."""
         moved(candidate)
         self._everyone.widen(_joined(candidate))
         self._put(candidate, free=candidate.slots.free > 0, moved=True)
 
     def rejoin(self, candidate: Candidate) -> None:
-        """Let a host that was away start level with the others under `equal_weighted`, then place it."""
+        """Start a host that was offline level with the others under `equal_weighted`, then place it."""
         candidate.picks = max(candidate.picks, self._picks_floor)
         self.place(candidate)
 
     def took(self, candidate: Candidate, prefix_key: bytes | None = None) -> None:
-        """Note that *candidate* was given a job: its turn is over. Call before `place`."""
+        """Note that *candidate* was given a job and had its turn. Call before `place`."""
         self._turn += 1
         candidate.turn = self._turn
         self._picks_floor = max(self._picks_floor, candidate.picks)
@@ -152,8 +152,8 @@ class FreeList:
     def best(self, spec: Spec, preference: Preference, limit: int) -> list[tuple[Key, Candidate]]:
         """Return the *limit* best free hosts that pass every filter, best first, with the bonus in their keys.
 
-        Exact: whoever has a bonus is looked at one by one (`PREFIX_HOSTS_MAX` at most); among the others the first
-        to pass in list order is the best, and nobody behind it can be better.
+        Exact: hosts with a bonus are examined one by one (`PREFIX_HOSTS_MAX` at most); of the others, the first in list
+        order that passes is the best.
         """
         size = size_of(spec) if preference.sized else NOMINAL
         allow = spec.needs.allow if spec.needs is not None else None
@@ -174,14 +174,14 @@ class FreeList:
         return [(key, c) for key, _, c in ranked[:limit]]
 
     def possible(self, spec: Spec) -> bool:
-        """Say whether any host passes every filter, free or not, open or not; whole blocks are leapt over."""
+        """Tell whether any host passes every filter, free or not, open or not; whole blocks may be skipped."""
         if spec.needs is not None and spec.needs.allow is not None:
             return any(passes(spec, self.all[host_id]) for host_id in spec.needs.allow if host_id in self.all)
         blocks = (block for block in self._everyone.blocks if block.may_pass(spec))
         return any(passes(spec, entry[3]) for block in blocks for entry in block.entries)
 
     def holders(self, prefix_key: bytes | None) -> tuple[Candidate, ...]:
-        """Return the hosts that lately served a prompt with this beginning."""
+        """Return the hosts that recently served a prompt with this prefix."""
         held = self._prefixes.get(prefix_key) if prefix_key is not None else None
         return tuple(c for c in held if self.all.get(c.host_id) is c) if held else ()
 
@@ -233,5 +233,5 @@ class FreeList:
 
 
 def _joined(candidate: Candidate) -> Entry:
-    """Return the entry of the list of everyone, in order of joining."""
+    """Return the candidate's entry in the list of all hosts, which is in order of joining."""
     return (0.0, 0.0, candidate.order, candidate)

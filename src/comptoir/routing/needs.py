@@ -1,15 +1,15 @@
-"""What an order needs of the machine that runs it, and of the host behind it; and what a machine has."""
+"""What an order requires of the machine that runs it and of its host, and what a machine has."""
 
 from functools import lru_cache
 
 import msgspec
 
 DECODED_MAX = 4_096
-"""Needs whose reading is remembered: a job is asked for them whenever it is in line, and many have the same."""
+"""Decoded needs that are cached: they are read whenever a job is queued, and many jobs have the same."""
 
 
 class Capacity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a host says its machine has, beside the GPU's name and memory. 0: it did not say."""
+    """What a host declares that its machine has, beside the GPU's name and memory. 0: not declared."""
 
     gpus: int = 0
     cpu_millis: int = 0
@@ -20,12 +20,12 @@ class Capacity(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Needs(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an order asks of a host beyond its model and price. Empty, 0 and None mean "any"."""
+    """What an order requires of a host beyond model and price. Empty, 0 and None mean "any"."""
 
     gpu: str = ""
     """Part of the GPU's name, in any case: ``h100``."""
     gpus: int = 0
-    """At least so many; so it is with every number up to *disk_mib*."""
+    """Minimum number of GPUs; every number up to *disk_mib* is a minimum."""
     vram_mib: int = 0
     """Over all GPUs of the host."""
     cpu_millis: int = 0
@@ -34,7 +34,7 @@ class Needs(msgspec.Struct, frozen=True, omit_defaults=True):
     region: str = ""
     tier: str = ""
     rate_caps: tuple[tuple[str, int], ...] = ()
-    """A unit and the most that a million of it may cost, micro-dollars; hosts not selling by it don't qualify."""
+    """Pairs of unit and highest price, micro-dollars per million; excludes hosts that do not sell by that unit."""
     allow: frozenset[bytes] | None = None
     """Only these host ids."""
     deny: frozenset[bytes] = frozenset()
@@ -49,7 +49,7 @@ _decode = msgspec.json.Decoder(Needs).decode
 
 
 def encode_needs(needs: Needs | None) -> bytes | None:
-    """Return *needs* as they are kept with a job (JSON); None: it has none."""
+    """Return *needs* as stored with a job (JSON); None: it has none."""
     return _encode(needs) if needs is not None and needs != NOTHING else None
 
 

@@ -1,4 +1,4 @@
-"""The question itself: who should run this job?"""
+"""Choosing and ranking hosts for a job."""
 
 from comptoir.routing.freelist import FreeList
 from comptoir.routing.score import BONUS_PREFIX, Preference, reasons_of
@@ -22,5 +22,5 @@ def rank(spec: Spec, free: FreeList, preference: Preference, *, limit: int = 1) 
 
 
 def possible(spec: Spec, free: FreeList) -> bool:
-    """Say whether any host that offers the model could run the job some day, free or not, here now or not."""
+    """Tell whether any host that offers the model could ever run the job, whether free or busy, online or not."""
     return free.possible(spec)

@@ -1,8 +1,8 @@
 """Scores and strategies: what makes one host better than another, as a key that a list can be sorted by.
 
 A key is ``(measure, -balanced score)``, smaller is better. `balanced` has no measure of its own; every other strategy
-orders by exactly what its name says, and the balanced score decides between equals. Price and time are taken
-at the job's *size class*, which is what lets hosts be kept sorted; caps and costs are exact.
+orders by exactly what its name says, and the balanced score breaks ties. Price and time are computed for the job's
+*size class*, so that hosts can be kept sorted; caps and costs are exact.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,22 +22,22 @@ ANSWER_SIZES = (64, 512, 4096)
 
 WEIGHT_PRICE, WEIGHT_FINISH, WEIGHT_REPUTATION, WEIGHT_LOAD = 0.35, 0.30, 0.25, 0.10
 BONUS_PREFIX = 0.10
-"""For a host that lately served the same beginning of a prompt: its cache saves about that much of the time."""
+"""For a host that recently served the same beginning of a prompt: its cache saves about that much of the time."""
 
 PRICE_LOW_UUSD_PER_MTOK, PRICE_HIGH_UUSD_PER_MTOK = 10_000, 100_000_000
-"""A cent and $100 per million tokens: between them every halving of the price is worth the same."""
+"""A cent and $100 per million tokens: in between, every halving of the price gains the same."""
 FINISH_LOW_MS, FINISH_HIGH_MS = 100.0, 1_000_000.0
-"""A tenth of a second and 17 minutes: between them every halving of the time is worth the same, as with the price."""
+"""A tenth of a second and 17 minutes: in between, every halving of the time gains the same."""
 
 _PRICE_SPAN = log2(1 + PRICE_HIGH_UUSD_PER_MTOK / PRICE_LOW_UUSD_PER_MTOK)
 _FINISH_SPAN = log2(1 + FINISH_HIGH_MS / FINISH_LOW_MS)
 LOAD_TERM = tuple(WEIGHT_LOAD * (1.0 - step / LOAD_STEPS) for step in range(LOAD_STEPS + 1))
 STRIDE = 1 << 32
-"""One job on a host of weight 1, in `weighted_round_robin`'s virtual time; all weights up to 4,096 divide it finely."""
+"""One job on a host of weight 1, in virtual time of `weighted_round_robin`; large enough to divide by any weight."""
 
 
 def _class_of(value: int, sizes: tuple[int, ...]) -> int:
-    """Return the representative nearest to *value* by ratio (the limits are geometric means)."""
+    """Return the representative size nearest to *value* by ratio (the limits are geometric means)."""
     for small, big in pairwise(sizes):
         if value * value <= small * big:
             return small
@@ -75,7 +75,7 @@ def _finish_term(candidate: Candidate, size: Size) -> float:
 
 
 def terms(candidate: Candidate, size: Size) -> dict[str, float]:
-    """Return the parts of the balanced score, in 0..their weight."""
+    """Return the terms of the balanced score, each from 0 to its weight."""
     return {
         "price": WEIGHT_PRICE * _price_term(candidate, size),
         "finish": WEIGHT_FINISH * _finish_term(candidate, size),
@@ -85,7 +85,7 @@ def terms(candidate: Candidate, size: Size) -> dict[str, float]:
 
 
 def balanced(candidate: Candidate, size: Size) -> float:
-    """Return the balanced score without bonus, all of it but the load remembered on the candidate."""
+    """Return the balanced score without bonus; all of it but the load is cached on the candidate."""
     settled = candidate.balance.get(size)
     if settled is None:
         parts = terms(candidate, size)
@@ -96,7 +96,7 @@ def balanced(candidate: Candidate, size: Size) -> float:
 
 
 def moved(candidate: Candidate) -> None:
-    """Forget the remembered scores; call after changing a price, a measured field or the number of slots."""
+    """Drop the cached scores; call after changing a price, a measured field or the number of slots."""
     candidate.balance.clear()
 
 
@@ -166,7 +166,7 @@ def preference_named(name: str) -> Preference:
 
 
 def reasons_of(spec: Spec, candidate: Candidate, preference: Preference, *, bonus: float) -> Ranked:
-    """Explain one place of a ranking."""
+    """Explain one position in a ranking."""
     size = size_of(spec) if preference.sized else NOMINAL
     reasons = terms(candidate, size)
     score = balanced(candidate, size)

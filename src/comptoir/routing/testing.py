@@ -61,7 +61,7 @@ def make_spec(
     deny: frozenset[bytes] = frozenset(),
     prefix_key: bytes | None = None,
 ) -> Spec:
-    """Return a small chat job without wishes."""
+    """Return the spec of a small chat job without requirements."""
     needs = Needs(region=region, vram_mib=vram_mib, min_reputation=min_reputation, allow=allow)
     return Spec(
         model,
@@ -99,7 +99,7 @@ def take_back(free: FreeList, candidate: Candidate) -> None:
 
 
 def rank_naively(spec: Spec, free: FreeList, preference: Preference, *, limit: int = 1) -> list[Candidate]:
-    """Return what `rank` must return, by looking at every host."""
+    """Return what `rank` must return, by examining every host."""
     size = size_of(spec) if preference.sized else NOMINAL
     holders = free.holders(spec.prefix_key)
     keyed = []

@@ -1,4 +1,4 @@
-"""What routing looks at: a job's wishes, the hosts that could take it, and why one was chosen."""
+"""What routing works on: a job's requirements, the hosts that could run it, and why one was chosen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,56 +9,56 @@ from comptoir.routing.needs import NO_CAPACITY, Capacity, Needs
 
 PRIOR_FIRST_FRAME_MS = 500.0
 PRIOR_INTER_FRAME_MS = 30.0
-"""What a host is taken to need before anything of its own was measured."""
+"""Times assumed for a host before it is measured."""
 
 LOAD_STEPS = 8
-"""Load is scored in eighths, so that a host with many slots keeps its place in the lists for most jobs."""
+"""Load is scored in eighths, so that most jobs do not move a host with many slots in the lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What one job asks of a host. The hard limits come first; empty or ``None`` means "any"."""
+    """What one job requires of a host. The hard limits come first; empty or ``None`` means "any"."""
 
     model: str
     kind: str = Chat.name
     input_units: int = 0
-    """Estimate of the units of the kind's input, >= 0."""
+    """Estimated units of input, >= 0."""
     output_units: int = 0
-    """Most units of its output, over all answers, >= 0."""
+    """Most units of output, over all answers, >= 0."""
     context_tokens: int = 0
-    """What each answer needs of a host's context; 0: the kind knows none."""
+    """Context length that each answer needs; 0: the kind has no context."""
     price_cap_uusd: int | None = None
     """Most the whole job may cost: input and *output_units* at the host's prices."""
     needs: Needs | None = None
-    """What its order asks of the machine and the host; None: nothing."""
+    """The order's requirements on the machine and the host; None: none."""
     deny: frozenset[bytes] = frozenset()
-    """Host ids that have tried it, or can't go on with it."""
+    """Ids of hosts that have tried the job, or can't continue it."""
     text_only: bool = True
-    """The job is one text with a length and a temperature: all that a host with a text-only offer is given."""
+    """Whether the job is one text with a length and a temperature, so that text-only offers can take it."""
     must_continue: bool = False
-    """The host has to be able to go on from delivered frames (a second attempt)."""
+    """Whether the host has to be able to continue from delivered frames (a second attempt)."""
     here: bool = False
-    """The host has to be one of this coordinator's own."""
+    """Whether the host has to be connected to this coordinator."""
     stoppable: bool = False
-    """The host has to hear at once that the job is cancelled (it begins beside another one)."""
+    """Whether the host has to receive a cancellation at once (it starts beside another one)."""
     entry: object | None = None
-    """What the `AccessPolicy` of an offer has to know of the job; read by nothing else. Hashable."""
+    """What the `AccessPolicy` of an offer needs to know about the job; not read by anything else. Hashable."""
     preference: str = "balanced"
     """Name of a strategy, see `PREFERENCES`."""
     prefix_key: bytes | None = None
-    """Names the beginning of the prompt: a host that lately served the same one may still have it cached."""
+    """Identifies the prompt's prefix: a host that recently served the same one may still have it cached."""
 
 
 class AccessPolicy(Protocol):
-    """Which jobs may be run under an offer that is not open to every one; whoever offers it says so."""
+    """Which jobs an offer with restricted access admits; declared by its host."""
 
     def refuses(self, entry: object | None) -> str | None:
-        """Say why a job with this `Spec.entry` is not admitted; None: it is. Called for every host considered."""
+        """Return why a job with this `Spec.entry` is not admitted; None: it is. Called for every host examined."""
         ...
 
 
 class Slots:
-    """Places for jobs on one host, shared by all models it offers. Changed by the fleet only."""
+    """Job slots of one host, shared by all models that it offers. Changed only by the fleet."""
 
     __slots__ = ("free", "open", "running", "total", "waiting")
 
@@ -66,16 +66,16 @@ class Slots:
         self.total = total
         """Jobs the host runs at once, >= 1."""
         self.running = 0
-        """Jobs it has, >= 0; above *total* only while a smaller offer runs dry."""
+        """Jobs it runs, >= 0; above *total* only until jobs end after the offer was reduced."""
         self.open = True
         """Whether it takes new jobs at all (connected, not draining)."""
         self.waiting: int | None = None
-        """For hosts that poll: how many polls they hold open. ``None`` for hosts that are always reachable."""
+        """Polls that a polling host holds open; ``None`` for hosts that are always reachable."""
         self.free = total
-        """Jobs it could take now; kept by :meth:`count`."""
+        """Jobs it could take now; updated by :meth:`count`."""
 
     def count(self) -> int:
-        """Work out *free* anew after a change, and return it."""
+        """Recompute *free* after a change, and return it."""
         free = self.total - self.running if self.open else 0
         if self.waiting is not None and free > self.waiting:
             free = self.waiting
@@ -92,29 +92,29 @@ class Slots:
 class Candidate:
     """One host with one of its models. The fleet owns and changes it; `rank` only reads.
 
-    The measured fields are *published* values: the fleet changes them when the truth has moved by more than 5 %.
+    The measured fields are *published* values: the fleet updates them when the measurement has moved by more than 5 %.
     """
 
     host_id: bytes
     model: str
     slots: Slots
     order: int
-    """Unique within the model, ascending by joining; breaks ties, so that the same question has one answer."""
+    """Unique within the model, ascending by joining; breaks ties, so that results are deterministic."""
     kinds: frozenset[str] = frozenset((Chat.name, Completion.name))
     context_tokens: int = 4096
     rate_in: int = 0
-    """Micro-dollars per million units of the input of the offer's kinds."""
+    """Price of the input, micro-dollars per million units."""
     rate_out: int = 0
-    """The same of the output."""
+    """Price of the output, micro-dollars per million units."""
     can_continue: bool = False
     text_only: bool = False
-    """The host takes plain jobs only (`link.ModelOffer.text_only`)."""
+    """Whether the host takes only text-only jobs (`link.ModelOffer.text_only`)."""
     stops_at_once: bool = True
-    """The host hears at once that a job is cancelled."""
+    """Whether the host receives a cancellation at once."""
     remote: bool = False
-    """The host is linked to another coordinator, which decides about its slots."""
+    """Whether the host is connected to another coordinator, which decides about its slots."""
     access: AccessPolicy | None = None
-    """Which jobs the offer is open to; None: to every one."""
+    """Which jobs the offer admits; None: all."""
     region: str = ""
     tier: str = ""
     gpu: str = ""
@@ -128,13 +128,13 @@ class Candidate:
     inter_frame_ms: float = PRIOR_INTER_FRAME_MS
     """Median time between two frames."""
     turn: int = 0
-    """When it was last chosen (a counter of the model): the order of `round_robin`."""
+    """When it was last chosen (a counter per model): the order of `round_robin`."""
     picks: int = 0
     """Jobs given, counted from the level of the others when it joined: the order of `equal_weighted`."""
     virtual_time: int = 0
     """Jobs given per slot, in strides: the order of `weighted_round_robin`."""
     balance: dict[object, float] = field(default_factory=dict, repr=False)
-    """Balanced score without load per size class, remembered by `score`; emptied when a price or figure changes."""
+    """Balanced score without load per size class, cached by `score`; cleared when a price or figure changes."""
 
     @property
     def weight(self) -> int:
@@ -152,13 +152,13 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A host and why it stands where it stands."""
+    """A host in a ranking, and why it has that position."""
 
     candidate: Candidate
     score: float
     """The balanced score, bonus included; only `balanced` orders by it alone."""
     reasons: Mapping[str, float]
-    """Term to contribution. The balanced terms sum to *score*; the strategy's own measure, if any, is beside them."""
+    """Contribution of each term. The balanced terms sum to *score*; the strategy's own measure, if any, is added."""
     sentence: str
     """The same for people."""
     cost_max_uusd: int
@@ -169,17 +169,17 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class FilterCount:
-    """How many hosts one filter turned away."""
+    """How many hosts one filter excluded."""
 
     filter: str
     count: int
     example: str
-    """The first host turned away, and by which figure."""
+    """The first host excluded, and the figure that excluded it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilterReport:
-    """Why nobody can run a job; a host is counted at every filter it fails."""
+    """Why no host can run a job; a host is counted at every filter that it fails."""
 
     model: str
     hosts: int
@@ -189,7 +189,7 @@ class FilterReport:
     filters: tuple[FilterCount, ...]
 
     def sentence(self) -> str:
-        """Say it in one line for the person who asked."""
+        """Return the report in one line, for people."""
         if not self.hosts:
             return f"No registered host offers the model {self.model}."
         of = f"{self.hosts} hosts" if self.hosts > 1 else "the one host"

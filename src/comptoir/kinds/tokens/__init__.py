@@ -1,4 +1,4 @@
-"""Chat, completion and embedding: a model's answers, sold by the token of prompt and answer."""
+"""Chat, completion and embedding: answers of a model, sold by prompt tokens and answer tokens."""
 
 from collections.abc import Iterable
 
@@ -10,22 +10,22 @@ from comptoir.kinds.tokens.text import is_text_only
 from comptoir.kinds.units import TOKEN_IN, TOKEN_OUT
 
 PROMPT_BYTES_PER_TOKEN = 3
-"""Bytes of request body counted as one prompt token for the hold: ordinary text has about four. A prompt with more tokens
-than that is charged for no more than its hold."""
+"""Bytes of request body per prompt token that the hold assumes: ordinary text has about four. A prompt with more tokens
+is charged no more than its hold."""
 
 PROMPT_TOKENS_BASE = 32
 """Tokens that a chat template may add to a prompt."""
 
 PREFILL_S_PER_TOKEN = 0.02
-"""What a slow host may need for one token of a prompt before its first frame."""
+"""Time that a slow host may need per prompt token before its first frame."""
 
 SAMPLE_TOKENS_MAX = 32
-"""Tokens asked for where an engine is measured."""
+"""Tokens requested when an engine is measured."""
 
 SAMPLE_PROMPT = "Count from one to twenty in words."
 
 TOOLS_S = 20.0
-"""Least patience with an answer that may hold tool calls: engines put a call together before they send it."""
+"""Shortest pause tolerated in an answer that may contain tool calls: engines assemble a call before sending it."""
 
 
 _is_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -38,29 +38,29 @@ class _Tokens(Kind):
     output = TOKEN_OUT
 
     def parts(self, ask: Ask) -> tuple[Part, ...]:
-        """Return the whole answer, its prompt bounded by the bytes of the body."""
+        """Return one part, its prompt bounded by the bytes of the body."""
         prompt_bytes = ask.input_bytes or len(ask.body)
         prompt_tokens = prompt_bytes // PROMPT_BYTES_PER_TOKEN + PROMPT_TOKENS_BASE
         return (self._part(ask.model, prompt_tokens, ask.output_max, ask.answers),)
 
     def part(self, job: Progress) -> Part:
-        """Return the whole answer again: whoever goes on with it reads the prompt as well."""
+        """Return the whole job: the next host has to process the prompt as well."""
         terms = job.terms
         part = self._part(job.model, terms.input_max, terms.output_max, job.answers)
         return msgspec.structs.replace(part, hold_uusd=terms.hold_uusd)
 
     def _part(self, model: str, prompt_tokens: int, output_max: int, answers: int) -> Part:
-        # Routing takes a prompt for half of the bound that its hold covers.
+        # Routing expects half of the prompt tokens that the hold covers.
         expected = (prompt_tokens - PROMPT_TOKENS_BASE) // 2
         context = self.context_tokens(input_units=expected, output_units=output_max, answers=answers)
         return Part(model, prompt_tokens, expected, output_max, context)
 
     def context_tokens(self, *, input_units: int, output_units: int, answers: int = 1) -> int:
-        """Return the prompt and one answer: each has the context for itself."""
+        """Return the tokens of the prompt and one answer: each answer has the context for itself."""
         return input_units + output_units // answers
 
     def check(self, body: bytes) -> str:
-        """Say what keeps a body from being an OpenAI-style request; empty: nothing."""
+        """Return why a body is no OpenAI-style request; empty: it is one."""
         try:
             _is_object(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -72,22 +72,22 @@ class _Tokens(Kind):
         return is_text_only(body)
 
     def finished_already(self, job: Progress) -> str:
-        """Return ``length`` at the bound, or the reason that the last frame of a single answer gives."""
+        """Return ``length`` if the bound is reached, or the finish reason in the last frame of a single answer."""
         if reason := super().finished_already(job):
             return reason
         return finish_reason_in(job.frames) if job.answers == 1 else ""
 
     def reading_s(self, terms: Terms) -> float:
-        """Return what a slow host may need to read the prompt."""
+        """Return the time that a slow host may need for the prompt."""
         return terms.input_max * PREFILL_S_PER_TOKEN
 
     def gap_s(self, body: bytes) -> float:
-        """Return more patience where tools may be called."""
+        """Return a longer pause if tools may be called."""
         return TOOLS_S if b'"tools"' in body else 0.0
 
 
 class Chat(_Tokens):
-    """A conversation, answered."""
+    """An answer to a conversation."""
 
     name = "chat"
 
@@ -97,12 +97,12 @@ class Chat(_Tokens):
 
 
 def answers_chat(kinds: Iterable[str]) -> bool:
-    """Tell whether *kinds* can be asked a question: in the page's box, by 'comptoir run', over /v1/chat/completions."""
+    """Tell whether an offer of *kinds* can answer chats: on the page, by 'comptoir run', over /v1/chat/completions."""
     return Chat.name in kinds
 
 
 class Completion(_Tokens):
-    """A text, gone on with."""
+    """A continuation of a text."""
 
     name = "completion"
 
@@ -112,7 +112,7 @@ class Completion(_Tokens):
 
 
 class Embedding(_Tokens):
-    """Texts, as vectors; only the input is paid."""
+    """Texts as vectors; only the input is paid for."""
 
     name = "embedding"
     paid_by_output = False

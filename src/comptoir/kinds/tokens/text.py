@@ -1,6 +1,6 @@
-"""Jobs and answers as text, for hosts that take one text, a length and a temperature, and nothing else.
+"""Jobs and answers as text, for hosts that take only one text, a length and a temperature.
 
-Jobs are kept as OpenAI-style bodies; such a host gives pieces of text back.
+Jobs are stored as OpenAI-style bodies; such a host returns pieces of text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from comptoir.kinds.kind import Progress
 from comptoir.link import Frame
 
 TEMPERATURE_DEFAULT = 1.0
-"""What an OpenAI-style body means when it names none. Infrintia's own jobs always name one."""
+"""Default of OpenAI-style bodies. Infrintia's own jobs always give a temperature."""
 
 BYTES_PER_TOKEN = 4
-"""Bytes of text taken for one token where a host gives a whole answer and does not count it."""
+"""Bytes of text per token, if a host returns a whole answer without a token count."""
 
 
 class _ContentPart(msgspec.Struct):
@@ -46,7 +46,7 @@ NEUTRAL: Mapping[str, frozenset[bytes]] = {
     "tools": frozenset((b"[]",)),
     "logit_bias": frozenset((b"{}",)),
 }
-"""Fields that such a host can't be told of, and the values that ask for nothing."""
+"""Fields that such a host can't receive, with the values that have no effect."""
 
 CARRIED = frozenset(
     (
@@ -54,7 +54,7 @@ CARRIED = frozenset(
         "user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier",
     )
 )  # fmt: skip
-"""Fields that such a host is given, or that are none of a host's business."""
+"""Fields that such a host receives, or that do not concern hosts."""
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.Decoder(_ChatBody, strict=False).decode
@@ -69,8 +69,9 @@ class TextJob(msgspec.Struct, frozen=True):
 
 
 def is_text_only(body: bytes) -> bool:
-    """Tell whether an OpenAI-style *body* says nothing that a text-only host would have to leave out: no tools, no images,
-    one answer, and no setting but length and temperature.
+    """Tell whether an OpenAI-style *body* has nothing that a text-only host would have to drop.
+
+    That is: no tools, no images, one answer, and no parameter but length and temperature.
     """
     for name, raw in _fields(body).items():
         value = bytes(raw)
@@ -84,7 +85,7 @@ def is_text_only(body: bytes) -> bool:
 
 
 def text_of(job: Progress) -> TextJob:
-    """Return *job* as text: a lone message word for word, several as ``role: text`` paragraphs."""
+    """Return *job* as text: a single message verbatim, several as ``role: text`` paragraphs."""
     body = _decode(job.body)
     most = job.terms.output_max
     asked = body.max_tokens or body.max_completion_tokens or most
@@ -111,11 +112,11 @@ def _words(message: _ChatMessage) -> str:
 
 
 def frames_of(pieces: Sequence[str], *, job: Progress, counted: int = 0) -> list[Frame]:
-    """Return a host's pieces of text as frames, one token each; empty ones carry none.
+    """Return a host's pieces of text as frames of one token each; empty ones count none.
 
     Args:
-        counted: how many tokens the answer has by the host's own count, the delivered ones included; 0: it did not say. What the
-            pieces leave over goes to the last one, which never stands for more tokens than it has bytes.
+        counted: tokens of the answer by the host's own count, including those delivered before; 0: not given. The last
+            frame gets the tokens that are left over, but never more than it has bytes.
     """
     frames = [Frame(piece, 1 if piece else 0) for piece in pieces]
     missing = min(counted, job.terms.output_max) - job.count - len(frames)
@@ -126,6 +127,6 @@ def frames_of(pieces: Sequence[str], *, job: Progress, counted: int = 0) -> list
 
 
 def whole_answer(text: str, *, job: Progress, counted: int = 0) -> list[Frame]:
-    """Return an answer that came in one piece; without a count it is taken to have a token every four bytes."""
+    """Return an answer that came in one piece; without a count, four bytes count as one token."""
     guess = counted or job.count + max(1, len(text.encode()) // BYTES_PER_TOKEN)
     return frames_of([text], job=job, counted=guess) if text else []
