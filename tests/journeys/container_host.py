@@ -1,9 +1,7 @@
 """A host of containers as a process of its own, to be killed: its containers live on in the test, which counts their runs."""
 
 import asyncio
-import os
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +13,8 @@ from comptoir.worker.engines.container import ContainerEngine
 from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig
-from tests.house.tree import ROOT
-from tests.leftovers import mark
+from tests.chaos.worker import main as work
+from tests.journeys.forked import Forked
 from tests.worker.engines.container_stand_in import Answer, Run, appends
 
 RUN_UUSD = 1_000
@@ -49,7 +47,7 @@ class HostProcess:
     urls: dict[str, str]
     slots: int = 8
     timeout_s: float = 180.0
-    process: asyncio.subprocess.Process | None = None
+    process: Forked | None = None
 
     async def start(self) -> None:
         """Start it; it links when it can."""
@@ -66,16 +64,7 @@ class HostProcess:
         )
         path = self.folder / f"{self.name}.json"
         path.write_bytes(msgspec.json.encode(config))
-        with (self.folder / f"{self.name}.log").open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.chaos.worker",
-                str(path),
-                cwd=ROOT,
-                stderr=log,
-                env={**mark(), "PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": "", "HOME": os.environ.get("HOME", "")},
-            )
+        self.process = Forked(work, str(path), log=self.folder / f"{self.name}.log")
 
     def send(self, number: int) -> None:
         """Send it a signal."""

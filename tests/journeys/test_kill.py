@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -23,8 +22,8 @@ from comptoir.settings import Settings
 from comptoir.worker import backoff
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig, run_worker
-from tests.house.tree import ROOT
-from tests.leftovers import mark
+from tests.journeys.coordinator import main as serve_post
+from tests.journeys.forked import Forked
 from tests.post import PRICE, free_port
 
 KILLS = 4
@@ -46,7 +45,7 @@ class Coordinator:
     database: str
     port: int
     key: str = ""
-    process: asyncio.subprocess.Process | None = None
+    process: Forked | None = None
     answered: list[bytes] = field(default_factory=list)
     refused: int = 0
     """Submits that got no answer, or not the one wanted: they may exist or not."""
@@ -58,16 +57,7 @@ class Coordinator:
     async def start(self) -> float:
         """Start the process; return the seconds to its first healthy answer."""
         before = time.monotonic()
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.journeys.coordinator",
-            str(self.data),
-            self.database,
-            str(self.port),
-            cwd=ROOT,
-            env={**mark(), "PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
-        )
+        self.process = Forked(serve_post, str(self.data), self.database, str(self.port))
         async with aiohttp.ClientSession() as session, asyncio.timeout(30):
             while not await self.healthy(session):
                 await asyncio.sleep(0.01)
@@ -184,7 +174,16 @@ async def kill_again_and_again(coordinator: Coordinator, folder: Path, *, db: Da
 
 class TestKill:
     @pytest.mark.slow
-    @pytest.mark.parametrize("seed", [1, 2])
+    @pytest.mark.parametrize(
+        ("database_address", "seed"),
+        [
+            ("sqlite", 1),
+            ("postgresql", 2),
+            pytest.param("sqlite", 2, marks=pytest.mark.proof),
+            pytest.param("postgresql", 1, marks=pytest.mark.proof),
+        ],
+        indirect=["database_address"],
+    )
     async def test_nothing_answered_is_lost_and_nobody_is_paid_twice(
         self, tmp_path: Path, database_address: str, monkeypatch: pytest.MonkeyPatch, seed: int
     ) -> None:
