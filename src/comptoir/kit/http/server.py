@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -427,6 +428,7 @@ def _without_body(send: Send) -> Send:
     return bodiless
 
 
+@cache
 def _repeated(struct: Any) -> frozenset[str]:
     """Return the fields of a query struct that are lists."""
     found = set()
