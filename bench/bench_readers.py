@@ -4,6 +4,7 @@ Usage: ``PYTHONPATH=src:. python -m bench.bench_readers [readers]`` (needs that 
 """
 
 import asyncio
+import functools
 import resource
 import sys
 import tempfile
@@ -64,7 +65,10 @@ async def measure(readers: int) -> None:
         made = []
         for number in range(readers):
             head = f"GET /jobs/{jobs[number % JOBS]}/stream HTTP/1.1\r\nhost: b\r\nauthorization: Bearer {key}\r\n\r\n"
-            made.append((await loop.create_connection(lambda head=head: Reader(head.encode()), "127.0.0.1", port))[1])
+            # One address may not have so many connections (connections_per_address_max).
+            local = (f"127.0.1.{1 + number // 1_000}", 0)
+            reader = functools.partial(Reader, head.encode())
+            made.append((await loop.create_connection(reader, "127.0.0.1", port, local_addr=local))[1])
         async with asyncio.timeout(60):
             while not all(reader.seen for reader in made):
                 await asyncio.sleep(0.05)

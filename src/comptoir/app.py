@@ -8,10 +8,12 @@ import contextlib
 import gc
 import hashlib
 import logging
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -29,7 +31,7 @@ from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedging
 from comptoir.dispatch.meters import Meters
 from comptoir.events import CoordinatorDraining, DatabaseReturned, Events, HostFree
-from comptoir.gateway import Gate, browser_policy
+from comptoir.gateway import Connections, Gate, browser_policy
 from comptoir.hosts import Fleet, Hosts
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
@@ -39,7 +41,7 @@ from comptoir.kit.bus import open_bus
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, open_database
 from comptoir.kit.errors import Unavailable
-from comptoir.kit.http import CorkedHttpProtocol, HttpServer, is_news
+from comptoir.kit.http import BoundedHttpProtocol, BoundedWebSocketProtocol, Dialect, HttpServer, is_news
 from comptoir.kit.ids import new_id
 from comptoir.kit.signing import load_or_create
 from comptoir.kit.urlguard import UrlGuard
@@ -204,16 +206,30 @@ def tune_interpreter() -> None:
     sys.setrecursionlimit(RECURSION_LIMIT)
 
 
+def allow_files() -> None:
+    """Let the process open as many files as it may: every connection is one, and the usual soft limit of 1,024 is soon reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a hard limit without end, and refuses it.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def create_app(core: Core) -> HttpServer:
     """Return the ASGI application that serves every dialect over *core*."""
     settings = core.settings
     gate = Gate(core.identity, settings, core.clock, dialects=DIALECTS)
     cluster = core.peers if isinstance(core.peers, Cluster) else None
+
+    def without_key(dialect: Dialect) -> int:
+        large = dialect.large_without_key(settings)
+        return settings.body_bytes_max if large else settings.body_bytes_without_key_max
+
     server = HttpServer(
         core,
         DIALECTS,
         gate=gate,
         body_bytes_max=settings.body_bytes_max,
+        without_key_bytes_max=without_key,
         browsers=browser_policy(settings),
         forward=cluster.forwarding.forward if cluster else None,
         served=core.state(Meters).served,
@@ -249,11 +265,13 @@ class _Server(uvicorn.Server):
         self._ready = ready
         self._loop = asyncio.get_running_loop()
         self._draining: asyncio.Task[None] | None = None
+        self._stop_sweeping: Callable[[], None] | None = None
         self._signalled = False
         self._stopping = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        self._stop_sweeping = self._core.state(Connections).traffic.start()
         if self.started and self.servers:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -286,6 +304,8 @@ class _Server(uvicorn.Server):
             await super().shutdown(sockets=sockets)
         finally:
             cutting.cancel()
+            if self._stop_sweeping is not None:
+                self._stop_sweeping()
 
     def _cut(self) -> None:
         """Close every connection as if its client hung up: delivered units are paid for."""
@@ -331,13 +351,14 @@ def bind(settings: Settings) -> socket.socket:
 def _server(core: Core, on_url: Callable[[str], None]) -> _Server:
     settings = core.settings
     app = create_app(core)
+    traffic = core.state(Connections).traffic
     config = uvicorn.Config(
         app,
         loop="none",
-        http=CorkedHttpProtocol,
+        http=partial(BoundedHttpProtocol, traffic=traffic),  # type: ignore[arg-type]  # A class, as it is called.
         # The gate reads X-Forwarded-For by the setting trusted_proxies; uvicorn would trust anybody on loopback.
         proxy_headers=False,
-        ws="websockets-sansio",
+        ws=partial(BoundedWebSocketProtocol, traffic=traffic),  # type: ignore[arg-type]
         lifespan="off",
         access_log=False,
         log_config=None,
@@ -373,6 +394,7 @@ async def serve(
             if on_open is not None:
                 await on_open(core)
             tune_interpreter()
+            allow_files()
             server = _server(core, lambda url: on_ready(Listening(core, url)) if on_ready else None)
             await server.serve(sockets=[listener])
 

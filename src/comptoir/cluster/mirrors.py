@@ -88,7 +88,7 @@ class Mirrors:
         lease = core.jobs.live.become_mirror(job, owner)
         if lease is not None:
             core.fleet.release(lease.host_id)
-        core.state(Buyers).in_flight.leave(job.owner_id)
+        core.state(Buyers).leave(job)
         if not core.jobs.live.leased:
             core.state(Shutdown).when_empty.set()
         self._attach(job, owner)

@@ -170,7 +170,7 @@ class Offers:
             raise
         self._mirrors.adopt(job)
         core.jobs.live.add(job)
-        core.state(Buyers).in_flight.enter(job.owner_id)
+        core.state(Buyers).enter(job)
         # First, so that frames come behind it.
         self._board.send(sender, Took(job.id))
         self._mirrors.serve(sender, job, start=0, running_hash=job.running_hash)

@@ -36,6 +36,23 @@ class TooManyJobs(DispatchRefusal):
         self.retry_after_s = 1.0
 
 
+class QueueBytesFull(QueueFull):
+    """The unfinished jobs of all buyers together are as large as they may be (``unfinished_bytes_max``)."""
+
+    def __init__(self) -> None:
+        DispatchRefusal.__init__(self, "the jobs that wait and run are as large as they may be; try again later")
+        self.retry_after_s = 5.0
+
+
+class TooManyJobBytes(TooManyJobs):
+    """The buyer's unfinished jobs are together larger than ``unfinished_bytes_per_buyer_max``."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        words = f"your unfinished jobs may have {limit_bytes} bytes together; wait for some or cancel them"
+        DispatchRefusal.__init__(self, words)
+        self.retry_after_s = 1.0
+
+
 class PromptTooLong(DispatchRefusal):
     """The prompt is larger than ``prompt_bytes_max``."""
 

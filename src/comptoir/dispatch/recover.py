@@ -44,7 +44,7 @@ async def resume_job(core: Core, row: JobRow, *, known: LiveJob | None = None, t
     job = await _revive(core, row, known)
     job.note_tried(tried)
     core.jobs.live.add(job)
-    core.state(Buyers).in_flight.enter(job.owner_id)
+    core.state(Buyers).enter(job)
     if not job.kind.sold:
         await _end_unsold(core, job)
     elif not job.detached and not (job.home_id is not None and core.peers.is_alive(job.home_id)):

@@ -224,7 +224,7 @@ def _publish(
         host_id=job.host_id,
     )
     core.jobs.live.retire(job)
-    core.state(Buyers).in_flight.leave(job.owner_id)
+    core.state(Buyers).leave(job)
     core.state(Meters).count_end(ending.state, row.at_ms - job.created_ms)
     if lease is not None:
         _tell_host(core, job, lease, ending, row=row, settled=settled)

@@ -94,7 +94,8 @@ async def submit(core: Core, order: Order) -> LiveJob:
     Raises, in the order they are checked (nothing is written by any of them):
         Unavailable: this coordinator is draining, or its database is unavailable.
         PromptTooLong: the body is larger than ``prompt_bytes_max``.
-        TooManyJobs: the buyer has too many unfinished jobs.
+        TooManyJobs: the buyer has too many unfinished jobs (TooManyJobBytes: or too large ones).
+        QueueBytesFull: all unfinished jobs together are too large.
         UnknownKind: the kind is not sold here.
         UnknownModel: no host offers the model.
         NoHostPossible: none of the hosts that offer it could ever run this job.
@@ -109,11 +110,12 @@ async def submit(core: Core, order: Order) -> LiveJob:
     buyers = core.state(Buyers)
     if buyers.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
+    buyers.check_room(order.owner_id, len(order.body), settings)
     job, candidate = _reserve(core, order)
     lease = new_lease(core, job, candidate) if candidate is not None and not candidate.remote else None
     leased = core.jobs.live.lease_to(job, lease) if lease is not None else None
     early = lease is not None and order.job_id is None and _may_start_early(core, job, lease)
-    buyers.in_flight.enter(order.owner_id)
+    buyers.enter(job)
     started = start_of(job, lease, node_id=core.node_id, from_id=core.node_id) if lease else None
     item = _SubmitItem(_row(job, core.node_id), started, order.job_id is not None)
     written = core.db.batch(submit_verb, item, turn=CommandOrder.SUBMIT)
@@ -180,7 +182,7 @@ def _may_start_early(core: Core, job: LiveJob, lease: Lease) -> bool:
 
 def _take_back(core: Core, job: LiveJob, leased: Change | None, *, early: bool) -> None:
     """Undo a refused job in memory; a host that has already begun is stopped and not paid."""
-    core.state(Buyers).in_flight.leave(job.owner_id)
+    core.state(Buyers).leave(job)
     core.jobs.live.refuse(job)
     drop_hedge(core, job, "the job was refused")
     if early:

@@ -12,20 +12,23 @@ from comptoir.gateway.gate import ANY_NAME, Gate, browser_policy
 from comptoir.gateway.idempotent import claim, once, submit_once
 from comptoir.gateway.offers import Hex, Machine, RegisteredOffer
 from comptoir.gateway.plain_errors import PlainBody, render_plain_error
-from comptoir.gateway.readers import open_stream
+from comptoir.gateway.readers import Room, open_stream, room_for, room_for_answer
 from comptoir.gateway.registering import owner_of, register_once
 from comptoir.gateway.statuses import STATUSES, status_of
 from comptoir.gateway.stopping import stop, until_over
 from comptoir.gateway.streaming import stream_job
+from comptoir.gateway.traffic import Connections
 
 __all__ = [
     "ANY_NAME",
     "STATUSES",
+    "Connections",
     "Gate",
     "Hex",
     "Machine",
     "PlainBody",
     "RegisteredOffer",
+    "Room",
     "accept_frames",
     "browser_policy",
     "claim",
@@ -41,6 +44,8 @@ __all__ = [
     "register_once",
     "render_plain_error",
     "restarted_elsewhere",
+    "room_for",
+    "room_for_answer",
     "status_of",
     "stop",
     "stream_job",

@@ -1,9 +1,36 @@
 """Find a caller's job and follow it, whether it is still alive or long over: one way for every dialect."""
 
-from comptoir.dispatch import Core
+from weakref import WeakValueDictionary, finalize
+
+from comptoir.dispatch import Core, State
 from comptoir.dispatch.cancel import hang_up
+from comptoir.gateway.traffic import Connections
 from comptoir.jobs import AnswerForgotten, JobState, LiveJob, UnknownJob
+from comptoir.kit.errors import Unavailable
+from comptoir.kit.http import AGAIN_AFTER_S, PIECE_BYTES
 from comptoir.kit.ids import parse
+
+
+class Recalled(State):
+    """Answers read from the database for whoever reads them now: once for all readers of one job, and within their bytes."""
+
+    def __init__(self, core: Core) -> None:
+        self.jobs: WeakValueDictionary[bytes, LiveJob] = WeakValueDictionary()
+        """Jobs that are over, with their frames, by id, for as long as somebody holds them."""
+        self._budget = core.state(Connections).traffic.readers
+
+    def keep(self, job: LiveJob) -> None:
+        """Have others share what was read of *job*.
+
+        Raises:
+            Unavailable: too many large answers are held.
+        """
+        if job.frame_bytes > PIECE_BYTES:
+            size = min(job.frame_bytes, self._budget.bytes_max // 2)
+            if not self._budget.take("", size):
+                raise Unavailable("too much waits to be read here; try again", retry_after_s=AGAIN_AFTER_S)
+            finalize(job, self._budget.give, "", size)
+        self.jobs[job.id] = job
 
 
 async def find_job(core: Core, owner_id: bytes | None, text: str) -> LiveJob:
@@ -37,15 +64,20 @@ async def follow(core: Core, job: LiveJob) -> LiveJob:
     """Return *job* with all its frames, or following its owner, so that a `Reader` can start anywhere in it.
 
     Raises:
-        Unavailable: nobody owns it just now; try again in a moment.
+        Unavailable: nobody owns it just now, or too many answers are being read; try again in a moment.
         AnswerForgotten: it is over for so long that its answer was removed.
     """
     if not job.over and core.jobs.live.seen(job.id) is not job:
         return await core.peers.mirror(job)
     if job.over and not job.frames:
+        recalled = core.state(Recalled)
+        shared = recalled.jobs.get(job.id)
+        if shared is not None:
+            return shared
         frames, details = await core.jobs.answer(job.id)
         if frames:
             job.recall(frames, details)
+            recalled.keep(job)
         elif (job.state is JobState.COMPLETED or job.usage.completion_tokens) and await core.jobs.is_forgotten(job.id):
             raise AnswerForgotten
     return job

@@ -3,7 +3,14 @@
 from collections.abc import Callable
 
 from comptoir.dispatch import Core, State
+from comptoir.gateway.traffic import Connections
+from comptoir.jobs import LiveJob
 from comptoir.kit.errors import TooManyRequests, Unavailable
+from comptoir.kit.http import PIECE_BYTES, ByteBudget, Request, StreamAborted
+from comptoir.kit.ratelimit import address_key
+
+RENDERED = 2
+"""What is made of a frame is counted as so many times its bytes: text is escaped, or base64."""
 
 AGAIN_AFTER_S = 1.0
 """When a reader that was turned away may come back."""
@@ -49,3 +56,59 @@ def open_stream(core: Core, job_id: bytes) -> Callable[[], None]:
                 del readers[job_id]
 
     return close
+
+
+class Room:
+    """Room for what one reader has made at once, beyond the little that each may (`PIECE_BYTES`): held until it was sent."""
+
+    __slots__ = ("_budget", "_held", "_key", "_wait_s")
+
+    def __init__(self, budget: ByteBudget, *, key: str, wait_s: float) -> None:
+        self._budget = budget
+        self._key = key
+        self._wait_s = wait_s
+        self._held = 0
+
+    async def hold(self, size: int) -> None:
+        """Wait for room for what is made of *size* bytes; what was held before is given back.
+
+        Raises:
+            Unavailable: there was none for ``reader_stall_s``, after which a reader that takes nothing is cut.
+        """
+        self.release()
+        if size > PIECE_BYTES:
+            self._held = await self._budget.reserve(self._key, size * RENDERED, timeout_s=self._wait_s)
+
+    async def hold_batch(self, size: int) -> None:
+        """Do so in the middle of a stream.
+
+        Raises:
+            StreamAborted: there was no room; the client may read on from there.
+        """
+        try:
+            await self.hold(size)
+        except Unavailable as full:
+            raise StreamAborted(full.message) from full
+
+    def release(self) -> None:
+        """It was sent, or nobody is there any more; calling it again does nothing."""
+        if self._held:
+            self._budget.give(self._key, self._held)
+            self._held = 0
+
+
+def room_for(core: Core, request: Request) -> Room:
+    """Return the room of the reader that *request* is, empty so far."""
+    budget = core.state(Connections).traffic.readers
+    return Room(budget, key=address_key(request.address), wait_s=core.settings.reader_stall_s)
+
+
+async def room_for_answer(core: Core, request: Request, job: LiveJob) -> Room:
+    """Wait for room for the whole answer of *job*; release it when that was sent (`Reply.release`).
+
+    Raises:
+        Unavailable: as `Room.hold`.
+    """
+    room = room_for(core, request)
+    await room.hold(job.frame_bytes)
+    return room

@@ -22,12 +22,14 @@ from comptoir.jobs import AnswerForgotten, JobExists, JobFinished, JobMoved, Not
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import (
     ForeignPage,
+    HeadTooLarge,
     MethodNotAllowed,
     NoSuchPath,
     NotDeclaredJson,
     OwnedByPeer,
     PayloadTooLarge,
     RepeatedHeader,
+    TooSlow,
     UnsupportedBody,
     WrongName,
 )
@@ -52,6 +54,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownKey: 404,
     dispatch_errors.UnknownModel: 404,
     MethodNotAllowed: 405,
+    TooSlow: 408,
     UsernameTaken: 409,
     EmailTaken: 409,
     KeyTaken: 409,
@@ -86,8 +89,11 @@ STATUSES: Mapping[type[Exception], int] = {
     ContainerRefused: 422,
     TooManyRequests: 429,
     dispatch_errors.TooManyJobs: 429,
+    dispatch_errors.TooManyJobBytes: 429,
+    HeadTooLarge: 431,
     ChainExtraMissing: 503,
     dispatch_errors.QueueFull: 503,
+    dispatch_errors.QueueBytesFull: 503,
     Unavailable: 503,
 }
 """One row an error; `tests/house` fails when a domain error has none."""

@@ -8,15 +8,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from comptoir.dispatch import Core
 from comptoir.gateway.follow import find_job, follow
-from comptoir.gateway.readers import open_stream
+from comptoir.gateway.readers import Room, open_stream, room_for
 from comptoir.jobs import LiveJob, Reader
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request, Stream
 from comptoir.kit.sse import PING, last_event_id
 from comptoir.link import Frame
-
-FRAMES_PER_PIECE = 2_048
-"""Most frames joined into one write, so that the replay of a long answer is sent as the client reads."""
 
 Render = Callable[[Sequence[Frame], int, int], bytes]
 """Frames, the number of the first of them, and how often the answer had begun anew: the events, as one write."""
@@ -53,21 +50,25 @@ async def stream_job(
         close()
 
     request.when_gone(gone)
-    return Stream(_events(reader, ping_s=core.settings.sse_ping_s, close=close, render=render, end=end))
+    room = room_for(core, request)
+    return Stream(_events(reader, ping_s=core.settings.sse_ping_s, room=room, close=close, render=render, end=end))
 
 
 async def _events(
-    reader: Reader, *, ping_s: float, close: Callable[[], None], render: Render, end: End
+    reader: Reader, *, ping_s: float, room: Room, close: Callable[[], None], render: Render, end: End
 ) -> AsyncIterator[bytes]:
     job = reader.job
     try:
         while not reader.outdated and (fresh := await reader.next(timeout_s=ping_s)) is not None:
             if not fresh:
                 yield PING
-            number = reader.at - len(fresh)
-            for start in range(0, len(fresh), FRAMES_PER_PIECE):
-                yield render(fresh[start : start + FRAMES_PER_PIECE], number + start, job.restarts)
+                continue
+            if reader.batch_bytes:
+                await room.hold_batch(reader.batch_bytes)
+            yield render(fresh, reader.at - len(fresh), job.restarts)
+            room.release()
         if reader.outdated or job.over:
             yield end(job, reader.outdated)
     finally:
+        room.release()
         close()

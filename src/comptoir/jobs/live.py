@@ -45,7 +45,7 @@ class LiveJob:
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "_text_only", "tried",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "restarted_at",
-        "_waiters", "_enders", "broken_off", "_body_sha256", "caller", "needs",
+        "_waiters", "_enders", "__weakref__", "broken_off", "_body_sha256", "caller", "needs",
     )  # fmt: skip
 
     def __init__(

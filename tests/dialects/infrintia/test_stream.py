@@ -9,7 +9,6 @@ import pytest
 
 from comptoir.dialects.infrintia.jobs import render_tokens
 from comptoir.gateway.readers import OpenStreams
-from comptoir.gateway.streaming import FRAMES_PER_PIECE
 from comptoir.kit.ids import parse
 from comptoir.link import Frame
 from tests.dialects.infrintia.caller import Caller, events
@@ -102,8 +101,8 @@ class TestStream:
         assert answer.text == 'id: 1.1\ndata: {"token": "B"}\n\ndata: [DONE]\n\n'
 
     async def test_a_long_answer_is_replayed_whole(self, shared: Market) -> None:
-        host, job_id = await leased(shared, max_tokens=2 * FRAMES_PER_PIECE + 100 - 1000)
-        count = 2 * FRAMES_PER_PIECE - 1000
+        host, job_id = await leased(shared, max_tokens=3_200)
+        count = 3_100  # Many times what is read at once.
         await host.chunk(job_id, *["t"] * count)
         await host.complete(job_id)
 

@@ -114,6 +114,7 @@ DIALECT = Dialect(
     owns=("/api", "/info", "/resources"),
     error_statuses=status_of,
     error_body=wire.Error,
+    large_without_key=lambda settings: settings.infernet_anonymous != "off",
     own_rate=lambda settings: settings.infernet_requests_per_minute,
     unlimited=frozenset(("/api/status",)),
 )

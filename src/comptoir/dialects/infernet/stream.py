@@ -14,7 +14,7 @@ from comptoir.dialects.infernet.render import piece_of
 from comptoir.dialects.infernet.translate import asked_of, job_uuid
 from comptoir.dispatch import Core
 from comptoir.dispatch.cancel import hang_up
-from comptoir.gateway import claim, follow, leave, open_stream, refollow, restarted_elsewhere
+from comptoir.gateway import Room, claim, follow, leave, open_stream, refollow, restarted_elsewhere, room_for
 from comptoir.jobs import JobState, LiveJob, Reader
 from comptoir.kit.errors import Refusal
 from comptoir.kit.http import Request, Stream, StreamAborted
@@ -50,10 +50,10 @@ async def create_stream(core: Core, request: Request) -> Stream:
         close()
 
     request.when_gone(gone)
-    return Stream(_pieces(core, job, close=close), media=MEDIA, headers=HEADERS)
+    return Stream(_pieces(core, job, room=room_for(core, request), close=close), media=MEDIA, headers=HEADERS)
 
 
-async def _pieces(core: Core, job: LiveJob, *, close: Callable[[], None]) -> AsyncIterator[bytes]:
+async def _pieces(core: Core, job: LiveJob, *, room: Room, close: Callable[[], None]) -> AsyncIterator[bytes]:
     """Yield the id, then what the last container sends.
 
     Raises:
@@ -63,7 +63,7 @@ async def _pieces(core: Core, job: LiveJob, *, close: Callable[[], None]) -> Asy
     try:
         yield f"{job_uuid(job.id)}\n".encode()
         alone_until = loop.time() + ID_ALONE_S
-        async for frames in _shown(core, job):
+        async for frames in _shown(core, job, room):
             piece = b"".join(map(piece_of, frames))
             if not piece:
                 continue
@@ -71,10 +71,11 @@ async def _pieces(core: Core, job: LiveJob, *, close: Callable[[], None]) -> Asy
                 await asyncio.sleep(early_s)
             yield piece
     finally:
+        room.release()
         close()
 
 
-async def _shown(core: Core, job: LiveJob) -> AsyncIterator[list[Frame]]:
+async def _shown(core: Core, job: LiveJob, room: Room) -> AsyncIterator[list[Frame]]:
     """Yield the frames of the last container; those before are its input, and not for the buyer.
 
     Raises:
@@ -95,7 +96,10 @@ async def _shown(core: Core, job: LiveJob) -> AsyncIterator[list[Frame]]:
         fresh = frames[max(0, hidden - (reader.at - len(frames))) :]
         shown = shown or bool(fresh)
         if fresh:
+            if reader.batch_bytes:
+                await room.hold_batch(reader.batch_bytes)
             yield fresh
+            room.release()
     if reader.outdated or job.state is not JobState.COMPLETED:
         leave(core, job)
         raise StreamAborted(f"job {job_uuid(job.id)} is {job.state}: {job.error_code}")

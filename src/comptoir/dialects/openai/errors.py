@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, TooManyJobs, UnknownModel
+from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, TooManyJobBytes, TooManyJobs, UnknownModel
 from comptoir.gateway import status_of as desk_status_of
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import RESTARTED, AnswerForgotten, Fault, JobState, LiveJob
@@ -34,6 +34,7 @@ CODES: dict[type[Exception], str] = {
     UnknownModel: "model_not_found",
     NoHostPossible: "no_host_possible",
     PromptTooLong: "context_length_exceeded",
+    TooManyJobBytes: "too_many_jobs",
     TooManyJobs: "too_many_jobs",
     IdempotencyMismatch: "idempotency_mismatch",
     AnswerForgotten: "answer_forgotten",

@@ -33,7 +33,18 @@ from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.submit import Order, submit
-from comptoir.gateway import claim, follow, leave, refollow, restarted_elsewhere, submit_once, until_answered
+from comptoir.gateway import (
+    Room,
+    claim,
+    follow,
+    leave,
+    refollow,
+    restarted_elsewhere,
+    room_for,
+    room_for_answer,
+    submit_once,
+    until_answered,
+)
 from comptoir.hosts import ModelSummary
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import AnswerForgotten, JobState, LiveJob, Reader
@@ -48,7 +59,7 @@ Answer = Reply | Stream
 async def chat_completions(core: Core, request: Request) -> Answer:
     """Answer a conversation, streamed or whole."""
     job = await _place(core, request, chat_order(core, request))
-    return await _answered(core, CHAT, job, request.body, choices=request.body.n or 1)
+    return await _answered(core, request, CHAT, job, choices=request.body.n or 1)
 
 
 async def completions(core: Core, request: Request) -> Answer:
@@ -57,7 +68,7 @@ async def completions(core: Core, request: Request) -> Answer:
     job = await _place(core, request, completion_order(core, request))
     prompt = body.prompt
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
-    return await _answered(core, COMPLETION, job, body, choices=prompts * (body.n or 1))
+    return await _answered(core, request, COMPLETION, job, choices=prompts * (body.n or 1))
 
 
 async def embeddings(core: Core, request: Request) -> Reply:
@@ -65,12 +76,14 @@ async def embeddings(core: Core, request: Request) -> Reply:
     job = await until_answered(core, await _place(core, request, embedding_order(request)))
     if job.state is not JobState.COMPLETED:
         return render_failure(job)
+    room = await room_for_answer(core, request, job)
     as_base64 = request.body.encoding_format == "base64"
     try:
         body = await embeddings_body(job, as_base64=as_base64)
     except NoVectors as error:
+        room.release()
         return render_broken(f"the host sent no embeddings: {error}")
-    return Reply(200, body, headers=_job_headers(job))
+    return Reply(200, body, headers=_job_headers(job), release=room.release)
 
 
 async def _place(core: Core, request: Request, order: Order) -> LiveJob:
@@ -103,18 +116,20 @@ async def get_model(core: Core, request: Request) -> ModelCard:
     return _card(summary)
 
 
-async def _answered(core: Core, form: Form, job: LiveJob, body: ChatBody | CompletionBody, *, choices: int) -> Answer:
+async def _answered(core: Core, request: Request, form: Form, job: LiveJob, *, choices: int) -> Answer:
+    body: ChatBody | CompletionBody = request.body
     if body.stream:
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         writer = StreamWriter(form, job, choices=choices, include_usage=include_usage)
-        return await _streamed(core, job, writer)
+        return await _streamed(core, request, job, writer)
     job = await until_answered(core, job)
     if job.state is not JobState.COMPLETED:
         return render_failure(job)
-    return Reply(200, whole(form, job, choices=choices), headers=_job_headers(job))
+    room = await room_for_answer(core, request, job)
+    return Reply(200, whole(form, job, choices=choices), headers=_job_headers(job), release=room.release)
 
 
-async def _streamed(core: Core, job: LiveJob, writer: StreamWriter) -> Answer:
+async def _streamed(core: Core, request: Request, job: LiveJob, writer: StreamWriter) -> Answer:
     """Wait for the first frame, so that an error before it has a status of its own; for one ping's time at most."""
     ping_s = core.settings.sse_ping_s
     reader = Reader(job)
@@ -126,17 +141,26 @@ async def _streamed(core: Core, job: LiveJob, writer: StreamWriter) -> Answer:
         first = await reader.next(timeout_s=ping_s)
     if first is None and job.state is not JobState.COMPLETED:
         return render_failure(job)
-    return Stream(_pieces(core, reader, writer, first), headers=((b"x-comptoir-job", _public(b"job_", job.id)),))
+    pieces = _pieces(core, reader, writer, first, room=room_for(core, request))
+    return Stream(pieces, headers=((b"x-comptoir-job", _public(b"job_", job.id)),))
 
 
-async def _pieces(core: Core, reader: Reader, writer: StreamWriter, batch: list[Frame] | None) -> AsyncIterator[bytes]:
+async def _pieces(
+    core: Core, reader: Reader, writer: StreamWriter, batch: list[Frame] | None, *, room: Room
+) -> AsyncIterator[bytes]:
     """Yield all that waits as one piece, each time something does; the end says how it ended, always."""
     ping_s = core.settings.sse_ping_s
-    while batch is not None:
-        piece = writer.frames(batch) if batch else PING
-        if piece:
-            yield piece
-        batch = await reader.next(timeout_s=ping_s)
+    try:
+        while batch is not None:
+            if reader.batch_bytes:
+                await room.hold_batch(reader.batch_bytes)
+            piece = writer.frames(batch) if batch else PING
+            if piece:
+                yield piece
+            room.release()
+            batch = await reader.next(timeout_s=ping_s)
+    finally:
+        room.release()
     job = reader.job
     if reader.outdated or restarted_elsewhere(job):
         leave(core, job)

@@ -14,6 +14,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
+from comptoir.gateway import Connections
 from comptoir.jobs import FINAL
 from comptoir.kinds import TOKEN_OUT
 
@@ -30,6 +31,7 @@ class CoreCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give every family."""
         yield from self._requests()
+        yield from self._connections()
         yield from self._jobs()
         yield from self._fleet()
         yield from self._writer()
@@ -57,6 +59,26 @@ class CoreCollector(Collector):
                 requests.add_metric((*endpoint, str(status)), count)
         yield requests
         yield seconds
+
+    def _connections(self) -> Iterator[Metric]:
+        traffic = self._core.state(Connections).traffic
+        yield GaugeMetricFamily("comptoir_connections", "Open connections, links included.", traffic.connections)
+        held = GaugeMetricFamily(
+            "comptoir_held_bytes",
+            "Bytes that connections hold: incomplete heads, bodies, messages; answers.",
+            labels=("what",),
+        )
+        for what, budget in (
+            ("heads", traffic.heads), ("bodies", traffic.bodies), ("messages", traffic.messages), ("readers", traffic.readers),
+        ):  # fmt: skip
+            held.add_metric((what,), budget.held)
+        yield held
+        refused = CounterMetricFamily(
+            "comptoir_bounded", "Connections closed and requests refused for a bound of theirs.", labels=("setting",)
+        )
+        for setting, count in sorted(traffic.refused.items()):
+            refused.add_metric((setting,), count)
+        yield refused
 
     def _jobs(self) -> Iterator[Metric]:
         core, meters = self._core, self._core.state(Meters)

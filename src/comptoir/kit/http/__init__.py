@@ -5,6 +5,7 @@ with their error shape; `HttpServer` is the ASGI application over all of them: e
 Starlette's path patterns.
 """
 
+from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES, Bounds, ByteBudget, HttpTraffic
 from comptoir.kit.http.browsers import (
     BROWSER_HEADERS,
     BrowserPolicy,
@@ -15,30 +16,40 @@ from comptoir.kit.http.browsers import (
     host_name,
     is_loopback_name,
 )
-from comptoir.kit.http.cork import CorkedHttpProtocol
+from comptoir.kit.http.connection import BoundedHttpProtocol
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
+    HeadTooLarge,
     MethodNotAllowed,
     NoSuchPath,
     OwnedByPeer,
     PayloadTooLarge,
+    TooSlow,
     UnsupportedBody,
     read_json,
 )
 from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
 from comptoir.kit.http.request import Reply, Request, Sender, Stream
 from comptoir.kit.http.server import FORWARDED, HttpServer, StreamAborted, encode_json, is_news
+from comptoir.kit.http.websocket import BoundedWebSocketProtocol
 
 __all__ = [
+    "AGAIN_AFTER_S",
     "BROWSER_HEADERS",
     "FORWARDED",
+    "PIECE_BYTES",
     "Access",
+    "BoundedHttpProtocol",
+    "BoundedWebSocketProtocol",
+    "Bounds",
     "BrowserPolicy",
-    "CorkedHttpProtocol",
+    "ByteBudget",
     "Dialect",
     "Endpoint",
     "ForeignPage",
+    "HeadTooLarge",
     "HttpServer",
+    "HttpTraffic",
     "MethodNotAllowed",
     "NoSuchPath",
     "NotDeclaredJson",
@@ -51,6 +62,7 @@ __all__ = [
     "Socket",
     "Stream",
     "StreamAborted",
+    "TooSlow",
     "UnsupportedBody",
     "WrongName",
     "document_bytes",

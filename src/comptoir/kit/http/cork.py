@@ -9,29 +9,36 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+KEPT_BYTES_MAX = 16 << 10
+"""What is kept beyond this is sent at once, so that the answer's maker hears in time that its reader takes no more."""
+
 
 class CorkedTransport:
     """A transport whose `write` is kept until the end of the loop's turn; everything else goes straight through."""
 
-    __slots__ = ("_loop", "_pieces", "_transport")
+    __slots__ = ("_kept", "_loop", "_pieces", "_transport")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._pieces: list[bytes] = []
+        self._kept = 0
 
     def write(self, data: bytes) -> None:
-        """Keep *data*; all that is kept is sent before the loop waits again."""
+        """Keep *data*; all that is kept is sent before the loop waits again, and at once when it is much."""
         pieces = self._pieces
         if not pieces:
             self._loop.call_soon(self.flush)
         pieces.append(data)
+        self._kept += len(data)
+        if self._kept >= KEPT_BYTES_MAX:
+            self.flush()
 
     def flush(self) -> None:
         """Send what is kept now."""
         pieces = self._pieces
         if pieces:
-            self._pieces = []
+            self._pieces, self._kept = [], 0
             if not self._transport.is_closing():
                 self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 

@@ -29,8 +29,23 @@ class MethodNotAllowed(Refusal):
         self.allowed = allowed
 
 
+class HeadTooLarge(Refusal):
+    """The request's head is larger than the setting ``head_bytes_max``, or has too many lines."""
+
+    def __init__(self, limit_bytes: int, lines_max: int) -> None:
+        super().__init__(
+            f"the head of the request is larger than {limit_bytes} bytes, or has more than {lines_max} lines"
+        )
+        self.limit_bytes = limit_bytes
+        self.lines_max = lines_max
+
+
+class TooSlow(Refusal):
+    """The request did not come in time (settings ``head_s``, ``body_bytes_per_s_min``)."""
+
+
 class PayloadTooLarge(Refusal):
-    """The body is larger than the setting ``body_bytes_max``."""
+    """The body is larger than the setting ``body_bytes_max``; without a key, ``body_bytes_without_key_max``."""
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"the body is larger than {limit_bytes} bytes")

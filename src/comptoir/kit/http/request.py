@@ -11,6 +11,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+CONNECTION = "comptoir.connection"
+"""Where a request's scope has the connection that it came on, if that counts what it holds."""
+
 WATCH_AFTER_S = 0.05
 """An answer that takes longer is watched for its client hanging up; most are done before and never pay for it (9 % of a chat
 completion's CPU under load, when all were)."""
@@ -127,6 +130,12 @@ class Request:
             self._watch = None
         self._gone = None
 
+    def hung_up(self) -> None:
+        """Tell whoever asked (`when_gone`) that the client has hung up; only once."""
+        calls, self._gone = self._gone or [], None
+        for call in calls:
+            call()
+
     def _start_watch(self) -> None:
         self._watch = asyncio.get_running_loop().create_task(self._wait_gone())
 
@@ -135,15 +144,13 @@ class Request:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 break
-        calls, self._gone = self._gone or [], None
-        for call in calls:
-            call()
+        self.hung_up()
 
 
 class Reply:
     """A complete answer that is not the endpoint's declared JSON at its declared status."""
 
-    __slots__ = ("status", "body", "media", "headers")
+    __slots__ = ("status", "body", "media", "headers", "release")
 
     def __init__(
         self,
@@ -152,11 +159,14 @@ class Reply:
         *,
         media: str = "application/json",
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        release: Callable[[], None] | None = None,
     ) -> None:
         self.status = status
         self.body = body
         self.media = media
         self.headers = headers
+        self.release = release
+        """Called once when the answer was sent or could not be: room that was held for it is given back."""
 
 
 class Stream:

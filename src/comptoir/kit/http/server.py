@@ -1,9 +1,10 @@
 """The ASGI application over all dialects: exact paths by dict, the rest by pattern, errors in the dialect's shape."""
 
+import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from functools import cache
 from itertools import count
 from typing import Any
@@ -13,6 +14,7 @@ from starlette.routing import compile_path
 from starlette.websockets import WebSocket
 
 from comptoir.kit.errors import InvalidField, Refusal, Unavailable
+from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES
 from comptoir.kit.http.browsers import BrowserPolicy, deciding, require_json
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
@@ -20,10 +22,12 @@ from comptoir.kit.http.errors import (
     NoSuchPath,
     OwnedByPeer,
     PayloadTooLarge,
+    TooSlow,
     field_error,
     read_json,
 )
-from comptoir.kit.http.request import Receive, Reply, Request, Scope, Send, Stream
+from comptoir.kit.http.request import CONNECTION, Receive, Reply, Request, Scope, Send, Stream
+from comptoir.kit.ratelimit import address_key
 from comptoir.kit.vitals import RequestCounts
 
 log = logging.getLogger(__name__)
@@ -52,12 +56,24 @@ Forward = Callable[[Request, bytes], Awaitable[Reply]]
 """Has the server with this id answer a request."""
 
 
+OF_ANYBODY = (
+    "Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket library", '%s - "WebSocket',
+    "connection open", "connection rejected", "connection closed", "HTTP response sent",
+)  # fmt: skip
+"""Beginnings of lines that uvicorn and websockets write about each request that is none, and each WebSocket."""
+
+
 class StreamBroken(RuntimeError):
     """Raised through to the server so that it aborts the connection: a broken stream must never look complete."""
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Tell whether a line of the server's log says something new: a cut stream was noted here, with its cause."""
+    """Tell whether a line of the server's log says something new.
+
+    A cut stream was noted here, with its cause; and what anybody can send without a key, as often as he likes, makes no line.
+    """
+    if record.levelno < logging.ERROR and str(record.msg).startswith(OF_ANYBODY):
+        return False
     return not (record.exc_info and isinstance(record.exc_info[1], StreamBroken))
 
 
@@ -66,6 +82,9 @@ class StreamAborted(Exception):
 
 
 CLOSE = (b"connection", b"close")
+
+TURN_BYTES = 16 * PIECE_BYTES
+"""After so many bytes of one answer everybody else has a turn, however fast its client reads: about 5 ms of rendering."""
 
 
 class _Route:
@@ -110,12 +129,14 @@ class HttpServer:
         gate: Gate,
         body_bytes_max: int,
         browsers: BrowserPolicy | None = None,
+        without_key_bytes_max: Callable[[Dialect], int] | None = None,
         forward: Forward | None = None,
         served: list[RequestCounts] | None = None,
     ) -> None:
         """Route to *dialects*.
 
         Args:
+            without_key_bytes_max: the largest body of a request to this dialect that has no key; None: *body_bytes_max*.
             browsers: what pages may ask; None: no foreign one anything.
             forward: has another server answer a request that raised `OwnedByPeer`; None: there are no others.
             served: the counts of every endpoint are put here, for metrics.
@@ -124,6 +145,7 @@ class HttpServer:
         self._gate = gate
         self._body_bytes_max = body_bytes_max
         self._browsers = browsers or BrowserPolicy()
+        self._without_key_max = without_key_bytes_max or (lambda _: body_bytes_max)
         self._exact: dict[tuple[str, str], _Route] = {}
         self._patterns: dict[str, list[tuple[str, Any, Any, _Route]]] = {}
         """By first segment of the path, which no published path leaves open."""
@@ -291,23 +313,43 @@ class HttpServer:
         return f"{self._id_head}{next(self._ids):x}"
 
     async def _read_body(self, request: Request, route: _Route) -> None:
+        limit = self._body_bytes_max
+        if request.principal is None:
+            limit = min(limit, self._without_key_max(route.dialect))
+        connection = request.scope.get(CONNECTION)
+        if connection is not None and request.address != request.peer:
+            connection.charge(address_key(request.address))
         message = await request.receive()
         body = message.get("body", b"")
-        limit = self._body_bytes_max
         if message.get("more_body"):
+            if _declared(request) > limit:
+                raise PayloadTooLarge(limit)
             pieces, size = [body], len(body)
             while message.get("more_body"):
                 if size > limit:
                     raise PayloadTooLarge(limit)
+                if connection is not None and connection.failure is not None:
+                    raise connection.failure
                 message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise TooSlow("the body broke off")  # To nobody; what came of it is not taken for all of it.
                 pieces.append(message.get("body", b""))
                 size += len(pieces[-1])
             body = b"".join(pieces)
+        elif message["type"] == "http.disconnect":
+            raise TooSlow("the body broke off")
+        if connection is not None and connection.failure is not None:
+            raise connection.failure
         if len(body) > limit:
             raise PayloadTooLarge(limit)
         request.raw = body
         if route.decode is not None:
             request.body = read_json(route.decode, body)
+
+    def refusal(self, path: str, error: Refusal) -> Reply:
+        """Return what the owner of *path* says of *error*, which was found before there was a request."""
+        routes = [self._exact[method, path] for method in self._methods.get(path, ()) if (method, path) in self._exact]
+        return (routes[0].dialect if routes else self._owner(path)).render_error(error, None)
 
     async def _send_plain(
         self,
@@ -326,6 +368,9 @@ class HttpServer:
             headers += self._cors(request)
         if self.closing:
             headers.append(CLOSE)
+        if len(body) > PIECE_BYTES:
+            await self._send_large(Reply(status, body), request, dialect, send, headers=headers)
+            return
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -343,8 +388,36 @@ class HttpServer:
             headers += self._cors(request)
         if self.closing:
             headers.append(CLOSE)
+        if len(reply.body) > PIECE_BYTES or reply.release is not None:
+            await self._send_large(reply, request, dialect, send, headers=headers)
+            return
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+
+    async def _send_large(
+        self, reply: Reply, request: Request, dialect: Dialect, send: Send, *, headers: list[tuple[bytes, bytes]]
+    ) -> None:  # fmt: skip
+        """Send a large answer as its client reads it; what is read again at no cost is refused where too much waits for readers."""
+        connection, body = request.scope.get(CONNECTION), reply.body
+        counted, release = 0, reply.release or _nothing
+        try:
+            if connection is not None and reply.release is None:
+                counted = connection.count_answer(len(body))
+                if not counted and request.method == "GET":
+                    full = Unavailable("too much waits to be read here; try again", retry_after_s=AGAIN_AFTER_S)
+                    return await self._send(dialect.render_error(full, request), request, dialect, send)
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            if connection is None or len(body) <= PIECE_BYTES:
+                return await send({"type": "http.response.body", "body": body})
+            for start in range(0, len(body), PIECE_BYTES):
+                more = start + PIECE_BYTES < len(body)
+                await send({"type": "http.response.body", "body": body[start : start + PIECE_BYTES], "more_body": more})
+                if start % TURN_BYTES == 0:
+                    await asyncio.sleep(0)
+        finally:
+            release()
+            if connection is not None and counted:
+                connection.uncount_answer(counted)
 
     async def _send_stream(self, stream: Stream, request: Request, dialect: Dialect, send: Send) -> None:
         headers = [(b"content-type", stream.media.encode()), *STREAM_HEADERS, *stream.headers]
@@ -356,9 +429,28 @@ class HttpServer:
             headers.append(CLOSE)
         await send({"type": "http.response.start", "status": stream.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": True})
+        connection = request.scope.get(CONNECTION)
+        if connection is not None:
+            request.body, request.raw = None, b""
+            connection.release_body()
+        sent = 0
         try:
             async for piece in stream.pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if len(piece) <= PIECE_BYTES:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                else:
+                    for start in range(0, len(piece), PIECE_BYTES):
+                        part = piece[start : start + PIECE_BYTES]
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                if connection is not None and connection.gone:
+                    # Nothing more is made for nobody.
+                    request.hung_up()
+                    await _closed(stream.pieces)
+                    return
+                sent += len(piece)
+                if sent >= TURN_BYTES:
+                    sent = 0
+                    await asyncio.sleep(0)
         except StreamAborted as aborted:
             log.info("stream of %s is cut: %s (%s)", request.path, aborted, request.id)
             raise StreamBroken from None
@@ -405,6 +497,16 @@ class HttpServer:
         await declared.handler(self._core, request, socket)
 
 
+def _nothing() -> None:
+    pass
+
+
+async def _closed(pieces: AsyncIterator[bytes]) -> None:
+    """End what makes *pieces*, if it can be told."""
+    if isinstance(pieces, AsyncGenerator):
+        await pieces.aclose()
+
+
 async def _nobody(request: Request, server: bytes) -> Reply:
     raise Unavailable("only another server can answer this, and none is known")
 
@@ -445,6 +547,12 @@ def _repeated(struct: Any) -> frozenset[str]:
 def _without_words(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
     """Return a type without what is said of it (a description)."""
     return _without_words(kind.type) if isinstance(kind, msgspec.inspect.Metadata) else kind
+
+
+def _declared(request: Request) -> int:
+    """Return how many bytes of body a request says that it has; 0: it does not."""
+    text = request.header(b"content-length")
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _decode_query(struct: Any, request: Request, repeated: frozenset[str]) -> Any:

@@ -1,0 +1,328 @@
+"""One client's connection: uvicorn's httptools protocol, whose heads, bodies and unread answers are bounded in bytes and time.
+
+A head or a body that comes in one piece, as most do, costs two comparisons; only what is incomplete after a piece is counted and
+looked after (`bounds.HttpTraffic`). Whatever was counted is given back when the connection is gone.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any, Protocol, cast
+
+from comptoir.kit.errors import Refusal, Unavailable
+from comptoir.kit.http.bounds import AGAIN_AFTER_S, FAILED_S, HEADERS_MAX, LINGER_S, HttpTraffic
+from comptoir.kit.http.cork import CorkedHttpProtocol, CorkedTransport
+from comptoir.kit.http.errors import HeadTooLarge, TooSlow
+from comptoir.kit.http.request import CONNECTION, Reply
+
+REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
+
+
+class _Refuses(Protocol):
+    def refusal(self, path: str, error: Refusal) -> Reply: ...
+
+
+class BoundedHttpProtocol(CorkedHttpProtocol):
+    """One connection, counted by *traffic*."""
+
+    def __init__(self, *args: Any, traffic: HttpTraffic, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._traffic = traffic
+        self.key = ""
+        """Whose the bytes are; empty: a proxy's, until a request says whose it is."""
+        self.failure: Refusal | None = None
+        """Why the body at hand will not be complete; whoever reads it raises this."""
+        self._let_in = False
+        self._entered = ""
+        self._over = False
+        """The connection is another protocol's, or about to be closed: nothing that comes is looked at."""
+        self._abort_at_s = 0.0
+        self._in_head = True
+        self._reading = False
+        """Some of a request came, and its end did not."""
+        self._head_bytes = 0
+        """Of an incomplete head, counted in `HttpTraffic.heads`."""
+        self._held: deque[int] = deque()
+        """Bytes of body counted in `HttpTraffic.bodies`, of each request that is not answered, in their order."""
+        self._since_s = 0.0
+        """Since when what is incomplete is waited for, or when it was last seen to come fast enough; 0: not looked at yet."""
+        self._moved = 0
+        """Bytes that came since then."""
+        self._unread = -1
+        """Bytes of answers that waited when they were last looked at, since *_unread_s*; -1: not looked at yet."""
+        self._unread_s = 0.0
+        self._watched = False
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin a connection, or close it at once where there are too many."""
+        traffic = self._traffic
+        key = traffic.key_of(transport.get_extra_info("peername"))
+        if not traffic.enter(key):
+            self._over = True
+            transport.abort()
+            return
+        self._let_in = True
+        self.key = self._entered = key
+        # What the kernel does not take of an answer is waited for before more is made.
+        transport.set_write_buffer_limits(high=0)
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give back all that was counted."""
+        if not self._let_in:
+            return
+        self._leave()
+        self._traffic.leave(self._entered)
+        super().connection_lost(exc)
+
+    def _leave(self) -> None:
+        self._over = True
+        self.failure = None  # Its traceback holds what read the body, and that holds this.
+        self._traffic.unwatch(self)
+        self._give_head()
+        if self.scope is not None:
+            # No circle that keeps both in memory.
+            self.scope.pop(CONNECTION, None)  # type: ignore[misc]
+        held, self._held = self._held, deque()
+        if size := sum(held):
+            self._traffic.bodies.give(self.key, size)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over; its place is counted on by the other protocol."""
+        self._leave()
+        super().handle_websocket_upgrade()
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; a piece is never larger than a head may be, so that one is cut where it is too large."""
+        size = self._traffic.bounds.head_bytes_max
+        if len(data) <= size:
+            self._feed(data)
+            return
+        for start in range(0, len(data), size):
+            if self._over or self.transport.is_closing():
+                return
+            self._feed(data[start : start + size])
+
+    def _feed(self, piece: bytes) -> None:
+        if self._over:
+            return
+        whole_before = not self._reading
+        super().data_received(piece)
+        if self._reading:
+            if not self._over:
+                self._owed(len(piece), counts=whole_before or self._head_bytes > 0)
+        elif whole_before and not self._held and not self._over:
+            # Empty lines, after which no timer of the server below runs any more: a head is waited for.
+            self._in_head, self._since_s = True, 0.0
+            self._watch()
+
+    def _owed(self, size: int, *, counts: bool) -> None:
+        """Count a piece after which something is incomplete."""
+        self._moved += size
+        self._watch()
+        if not self._in_head or not counts:
+            return
+        bounds = self._traffic.bounds
+        if self._head_bytes + size > bounds.head_bytes_max or len(self.headers) > HEADERS_MAX:
+            self._refuse(HeadTooLarge(bounds.head_bytes_max, HEADERS_MAX), "head_bytes_max")
+        elif self._traffic.heads.take("", size):
+            self._head_bytes += size
+        else:
+            busy = Unavailable("too many requests are only begun; try again", retry_after_s=AGAIN_AFTER_S)
+            self._refuse(busy, "heads_bytes_max")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]
+        self._in_head = self._reading = True
+        self._since_s, self._moved = 0.0, 0
+
+    def on_headers_complete(self) -> None:
+        """Its head is complete; one that is too large is refused here if not before."""
+        if self._over:
+            return
+        self._in_head = False
+        many = len(self.headers) > HEADERS_MAX
+        if self._head_bytes or many:
+            bounds = self._traffic.bounds
+            self._give_head()
+            self._since_s, self._moved = 0.0, 0
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if many or size > bounds.head_bytes_max:
+                self._refuse(HeadTooLarge(bounds.head_bytes_max, HEADERS_MAX), "head_bytes_max")
+                return
+        self._held.append(0)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take some of a body; what nobody is going to read is dropped."""
+        if self._over or not self._held or self.failure is not None:
+            return
+        if self._traffic.bodies.take(self.key, len(body)):
+            self._held[-1] += len(body)
+            super().on_body(body)
+        else:
+            self._traffic.refuse("bodies_bytes_max")
+            self._fail(Unavailable("too many large bodies are under way; try again", retry_after_s=AGAIN_AFTER_S))
+
+    def on_message_complete(self) -> None:
+        """A request came to its end."""
+        self._reading = False
+        if self._over:
+            return
+        if self.failure is not None and not self._held:
+            self._recovered()
+        super().on_message_complete()
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing that is sent arrives any more."""
+        return self._over
+
+    def charge(self, address: str) -> None:
+        """Count further bytes as those of *address*, for which a proxy speaks; of a client's own connection nothing changes."""
+        if not self._entered and not any(self._held):
+            self.key = address
+
+    def count_answer(self, size: int) -> int:
+        """Count a large answer that is going to be sent; return what was counted, 0 where there is no room."""
+        budget = self._traffic.readers
+        size = min(size, budget.bytes_per_key_max)
+        return size if budget.take(self.key, size) else 0
+
+    def uncount_answer(self, counted: int) -> None:
+        """It was sent, or nobody is there any more."""
+        self._traffic.readers.give(self.key, counted)
+
+    def release_body(self) -> None:
+        """The request that is answered now needs its body no more."""
+        if self._held and self._held[0]:
+            self._traffic.bodies.give(self.key, self._held[0])
+            self._held[0] = 0
+
+    def on_response_complete(self) -> None:
+        """A request is answered: its body is not counted any more, and the rest of one that was not read is waited for a moment."""
+        if self._held and (size := self._held.popleft()):
+            self._traffic.bodies.give(self.key, size)
+        if self._reading and not self._held:
+            self._since_s = self.loop.time()
+        elif self.failure is not None:
+            self._recovered()
+        super().on_response_complete()
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more of an answer."""
+        super().pause_writing()
+        self._unread = -1
+        self._watch()
+
+    # -- what is owed --------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if not self._watched:
+            self._watched = True
+            self._traffic.watch(self)
+
+    def check(self, now_s: float) -> bool:
+        """Look after what is owed: cut or refuse what does not come, or is not read, in time."""
+        self._watched = self._check(now_s)
+        return self._watched
+
+    def _check(self, now_s: float) -> bool:
+        if self._abort_at_s:
+            if now_s < self._abort_at_s:
+                return True
+            self.transport.abort()
+            return False
+        paused = self.flow.write_paused
+        if paused and not self._reads(now_s):
+            return False
+        if not (self._reading or self._in_head):
+            return paused
+        if self.flow.read_paused or not self._since_s:
+            # What we did not read is not late.
+            self._since_s, self._moved = now_s, 0
+            return True
+        bounds = self._traffic.bounds
+        waited_s = now_s - self._since_s
+        if self._in_head:
+            if waited_s >= bounds.head_s:
+                self._late()
+        elif not self._held:
+            if waited_s >= bounds.body_grace_s:
+                self.transport.abort()
+        elif waited_s >= bounds.body_grace_s:
+            if self._moved < bounds.body_bytes_per_s_min * waited_s:
+                self._traffic.refuse("body_bytes_per_s_min")
+                slow = f"the body came with less than {bounds.body_bytes_per_s_min} bytes a second"
+                self._fail(TooSlow(slow))
+            self._since_s, self._moved = now_s, 0
+        return not self._over or bool(self._abort_at_s)
+
+    def _reads(self, now_s: float) -> bool:
+        """Tell whether the client takes some of its answer; one that has taken nothing for a while is cut."""
+        unread = self.transport.get_write_buffer_size()
+        if unread != self._unread:
+            self._unread, self._unread_s = unread, now_s
+        elif now_s - self._unread_s >= self._traffic.bounds.reader_stall_s:
+            self._traffic.refuse("reader_stall_s")
+            self.transport.abort()
+            self._over = True
+            return False
+        return True
+
+    def _late(self) -> None:
+        self._traffic.refuse("head_s")
+        if self._reading:
+            self._refuse(TooSlow(f"the head of the request did not come within {self._traffic.bounds.head_s:g} s"), "")
+        else:
+            self._over = True
+            self.transport.abort()  # It never said a word, so it is told none.
+
+    def _fail(self, why: Refusal) -> None:
+        """Give the body at hand up: whoever reads it answers, and is cut if he does not."""
+        self.failure = why
+        self._abort_at_s = self.loop.time() + FAILED_S
+        self._watch()
+        self.cycle.message_event.set()
+
+    def _recovered(self) -> None:
+        """What was given up is answered, and came to its end: the next request is like any other."""
+        self.failure = None
+        self._abort_at_s = 0.0
+
+    def _refuse(self, error: Refusal, bound: str) -> None:
+        """Answer a head that will not be complete, and close; nothing more is read."""
+        if bound:
+            self._traffic.refuse(bound)
+        self._give_head()
+        self._over = True
+        if self._held:
+            self.transport.abort()  # An answer is under way, and this one would be taken for some of it.
+            return
+        reply = cast(_Refuses, self.app).refusal(self.url.partition(b"?")[0].decode("latin-1"), error)
+        lines = [
+            b"content-type: " + reply.media.encode(),
+            b"content-length: %d" % len(reply.body),
+            b"connection: close",
+        ]
+        lines += [name + b": " + value for name, value in reply.headers]
+        head = b"HTTP/1.1 %d %b\r\n" % (reply.status, REASONS.get(reply.status, b"Refused"))
+        self.transport.write(head + b"\r\n".join(lines) + b"\r\n\r\n" + reply.body)
+        cast(CorkedTransport, self.transport).flush()
+        self.transport.write_eof()
+        self.transport.pause_reading()
+        self._abort_at_s = self.loop.time() + LINGER_S
+        self._watch()
+
+    def _give_head(self) -> None:
+        if self._head_bytes:
+            self._traffic.heads.give("", self._head_bytes)
+            self._head_bytes = 0
