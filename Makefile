@@ -1,5 +1,5 @@
-# Everything a person does here, one word each. Needs Python 3.11 or newer, make, and the package registries;
-# the rest is installed from lock files into .venv, anew only when a lock changed.
+# One target for everything a person does here. Needs Python 3.11 or newer, make, and the package registries;
+# the rest is installed from lock files into .venv, again only when a lock changed.
 
 # Plain assignments: `make up PORT=9000` sets them, a HOST or PORT that the shell happens to export does not.
 HOST = 127.0.0.1
@@ -27,23 +27,23 @@ BY_FILE = --dist loadfile --no-loadscope-reorder
 .DELETE_ON_ERROR:
 .PHONY: help up cluster test proofs check fmt size bench beside chaos openapi migration wheel lock upgrade upgrade-proof hooks clean venv-run venv-dev
 
-help: ## Say what each word does (this list).
+help: ## List all targets (this list).
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: venv-run ## Start coordinator and local worker, ready to answer (HOST=127.0.0.1 PORT=8080 DATA=./comptoir-data).
 	@exec $(VENV)/bin/comptoir up --host $(HOST) --port $(PORT) --data $(DATA) $(ARGS)
 
-cluster: venv-dev ## Start N=3 coordinators with PostgreSQL, Redis, a balancer and a worker, all here, to try and to break.
+cluster: venv-dev ## Start N=3 coordinators with PostgreSQL, Redis, a balancer and a worker on this machine, to try and to break.
 	@exec $(VENV)/bin/comptoir up --cluster $(N) --host $(HOST) --port $(PORT) --data $(DATA)-cluster $(ARGS)
 
-test: venv-dev ## Run the day's tests on JOBS=2 processes (TESTS=path and ARGS="-k word" narrow it).
+test: venv-dev ## Run all tests but the long proofs on JOBS=2 processes (TESTS=path and ARGS="-k word" narrow it).
 	@tools/chromium.sh
 	@tools/node_sdk.sh
 	@tools/infernet_client.sh
 	@echo "Run elsewhere: the house rules (tests/house) by 'make check', the proofs (-m proof) by 'make proofs'."
 	$(PYTEST) --numprocesses $(JOBS) $(BY_FILE) -m "not proof" $(if $(filter tests,$(TESTS)),--ignore=tests/house) $(ARGS) $(TESTS)
 
-proofs: venv-dev ## Run what is dear and rarely new: planted bugs, long searches of machines and properties, ended runs.
+proofs: venv-dev ## Run the long proofs: planted bugs, long searches of state machines and properties, ended runs.
 	@tools/chromium.sh
 	$(PYTEST) --numprocesses $(JOBS) --dist load --hypothesis-profile=long -m "proof or search or hypothesis" $(ARGS) $(TESTS)
 
@@ -55,7 +55,7 @@ check: venv-dev ## Check format, lint, types, walls between rooms, house rules, 
 	$(PYTEST) --quiet tests/house
 	$(PY) tools/install_size.py
 
-fmt: venv-dev ## Format the code and mend what the linter can mend by itself.
+fmt: venv-dev ## Format the code and fix what the linter can fix by itself.
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
 
@@ -65,7 +65,7 @@ size: venv-dev ## Install the wheel and its locked base in an empty folder; fail
 bench: venv-dev ## Run the benchmarks; figures go to bench/out.
 	$(PY) -m bench $(ARGS)
 
-beside: venv-dev ## Measure a job life and a completion beside an earlier commit, in alternating windows (FROM=REV).
+beside: venv-dev ## Compare speed with an earlier commit, in alternating windows (FROM=REV).
 	PYTHONPATH=src:. $(PY) -m bench.beside $(FROM) $(ARGS)
 
 chaos: venv-dev ## Kill things under load, episode after episode (JOBS=10000 KILLS=200 SEED=1 TOPOLOGY=sqlite,postgres,cluster).
@@ -77,7 +77,7 @@ upgrade-proof: venv-dev ## Upgrade from an earlier commit under load, on both da
 openapi: venv-dev ## Write openapi/<dialect>.json from the endpoint declarations.
 	$(PY) tools/openapi.py
 
-migration: venv-dev ## Write a migration for what the rooms declare anew (NAME=what_changes), and compile all to SQL.
+migration: venv-dev ## Write a migration for changed table declarations (NAME=what_changes), and compile all to SQL.
 	$(PY) -m tools.compile_migrations $(if $(NAME),new $(NAME))
 
 wheel: venv-dev ## Build the wheel into dist.
@@ -86,13 +86,13 @@ wheel: venv-dev ## Build the wheel into dist.
 lock: venv-dev ## Write requirements/*.txt and the npm lock from pyproject.toml and package.json; keeps versions.
 	tools/lock.sh
 
-upgrade: venv-dev ## The same, with the newest versions there are.
+upgrade: venv-dev ## Like lock, but take the newest versions.
 	tools/lock.sh --upgrade
 
 hooks: venv-dev ## Have git run the quick checks before each commit.
 	$(VENV)/bin/pre-commit install
 
-clean: ## Remove what the tools made: caches, builds, the environment. Data folders stay.
+clean: ## Remove caches, builds and the environment. Data folders stay.
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 	rm -rf tests/node/node_modules
 	find src tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
