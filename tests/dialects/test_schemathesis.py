@@ -191,6 +191,8 @@ def aimed(case: Any, running: Running) -> None:
 
 class TestFuzzed:
     @pytest.mark.search
+    # The trading post runs beside the search and draws random numbers of its own.
+    @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
     @each_operation
     def test_no_answer_is_a_5xx_or_undeclared(self, running: Running, dialect: Dialect, endpoint: Endpoint) -> None:
         operation = SCHEMAS[dialect.name][endpoint.path.replace(":path}", "}")][endpoint.method]

@@ -13,3 +13,10 @@ async def street(tmp_path: Path) -> AsyncIterator[Street]:
     """Give a house with one buyer and no host."""
     async with open_street(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+async def either_street(tmp_path: Path, database_address: str) -> AsyncIterator[Street]:
+    """Give the same on each database, for what they might take differently."""
+    async with open_street(tmp_path, database=database_address) as opened:
+        yield opened

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from comptoir.dispatch import assign, deferred_settlements
-from comptoir.dispatch.assign import ATTEMPTS_MAX, revoke_lease, start_verb
+from comptoir.dispatch.assign import ATTEMPTS_MAX, lease_on, reserve_host, revoke_lease, spec_of, start_verb
 from comptoir.hosts import POLL
 from comptoir.jobs import Fault, JobFinished, JobState, Lease, LiveJob, NotYourLease, Start
 from comptoir.kit.errors import Refusal, Unavailable
@@ -188,6 +188,7 @@ class TestLose:
             with pytest.raises(Unavailable):
                 await revoke_lease(street.core, job, lease, "it broke", fault=Fault.HOST)
         assert (job.lease, job.state) == (lease, JobState.RUNNING)
+        assert (job.tried, job.losses) == (frozenset(), 0), "nobody has lost anything yet"
         await finish_well(street.core, job)
 
         assert job.state == JobState.COMPLETED
@@ -230,6 +231,29 @@ class TestLose:
             await revoke_lease(street.core, job, lease, "it broke", fault=Fault.HOST)
 
         assert (job.lease, street.core.fleet.get(lease.host_id).slots.running) == (None, 0)
+
+
+class TestWriteLease:
+    async def test_a_start_that_is_refused_leaves_no_trace(
+        self, street: Street, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host_id, channel = await street.host()
+        street.unlink(host_id)
+        job = await street.submit()
+        street.core.jobs.queue.remove(job.id)
+        street.link(host_id, channel)
+        candidate = reserve_host(street.core, spec_of(job))
+        assert candidate is not None
+
+        async def away(*args: Any, **named: Any) -> None:
+            raise Unavailable("the database is out of reach")
+
+        monkeypatch.setattr(street.core.db, "batch", away)
+        with pytest.raises(Unavailable):
+            await lease_on(street.core, job, candidate, from_id=street.core.node_id)
+
+        assert (job.lease, job.state, street.core.jobs.live.leased) == (None, JobState.QUEUED, 0)
+        assert street.core.fleet.get(candidate.host_id).slots.running == 0
 
 
 class TestStartVerb:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from comptoir.dispatch.errors import AnswerTooLarge
-from comptoir.dispatch.stream import complete, fail, take_frames
-from comptoir.jobs import Fault, JobState
+from comptoir.dispatch.stream import complete, fail, leased_job, take_frames
+from comptoir.jobs import Fault, JobState, NotYourLease
 from comptoir.kit.errors import NotAllowed
 from comptoir.link import Frame, Usage
 from tests.street import Street, open_street
@@ -45,34 +45,60 @@ class TestAnswerBytesMax:
                 take_frames(street.core, job, 0, [Frame("\u6f22" * 400)])
 
 
+class TestLeasedJob:
+    async def test_a_lease_is_good_for_its_own_host_alone(self, street: Street) -> None:
+        host_id, _ = await street.host()
+        other_id, _ = await street.host()
+        job = await street.submit()
+        assert job.lease is not None
+        holder, stranger = (host_id, other_id) if job.lease.host_id == host_id else (other_id, host_id)
+
+        assert leased_job(street.core, holder, job.lease.id) is job
+        with pytest.raises(NotYourLease):
+            leased_job(street.core, stranger, job.lease.id)
+
+
+class TestOutputMax:
+    async def test_a_few_tokens_beyond_it_are_forgiven_and_no_more(self, street: Street) -> None:
+        await street.host()
+        job = await street.submit(max_tokens=2)
+        over = job.kind.output_over_max
+
+        take_frames(street.core, job, 0, [Frame("x") for _ in range(2 + over)])
+        with pytest.raises(AnswerTooLarge):
+            take_frames(street.core, job, 2 + over, [Frame("x")])
+
+        assert len(job.frames) == 2 + over
+
+
 class TestNul:
     """PostgreSQL has no text with NUL in it, and a host may say anything: the job must be written all the same."""
 
-    async def test_in_why_a_host_failed_it_goes_on(self, street: Street) -> None:
+    async def test_in_why_a_host_failed_it_goes_on(self, either_street: Street) -> None:
         for _ in range(2):
-            await street.host()
-        job = await street.submit()
+            await either_street.host()
+        job = await either_street.submit()
         first = job.lease
 
-        await fail(street.core, job, code="a\0b", message="c\0d", fault=Fault.HOST)
+        await fail(either_street.core, job, code="a\0b", message="c\0d", fault=Fault.HOST)
 
         assert job.state == JobState.RUNNING
         assert job.lease is not first
 
-    async def test_in_the_code_it_ends_with_it_ends(self, street: Street) -> None:
-        await street.host()
-        job = await street.submit()
+    async def test_in_the_code_it_ends_with_it_ends(self, either_street: Street) -> None:
+        await either_street.host()
+        job = await either_street.submit()
 
-        await fail(street.core, job, code="a\0b", message="c\0d", fault=Fault.BUYER)
+        await fail(either_street.core, job, code="a\0b", message="c\0d", fault=Fault.BUYER)
 
-        stored = await street.core.jobs.get(job.id)
+        stored = await either_street.core.jobs.get(job.id)
         assert (stored.state, stored.error_code, stored.error_message) == (JobState.FAILED, "a\ufffdb", "c\ufffdd")
 
-    async def test_in_its_finish_reason_it_ends(self, street: Street) -> None:
-        await street.host()
-        job = await street.submit()
-        take_frames(street.core, job, 0, [Frame("x")])
+    async def test_in_its_finish_reason_it_ends(self, either_street: Street) -> None:
+        await either_street.host()
+        job = await either_street.submit()
+        take_frames(either_street.core, job, 0, [Frame("x")])
 
-        await complete(street.core, job, finish_reason="st\0p", usage=Usage(1, 1))
+        await complete(either_street.core, job, finish_reason="st\0p", usage=Usage(1, 1))
 
-        assert (await street.core.jobs.get(job.id)).finish_reason == "st\ufffdp"
+        assert (await either_street.core.jobs.get(job.id)).finish_reason == "st\ufffdp"

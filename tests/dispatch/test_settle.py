@@ -7,14 +7,18 @@ import pytest
 
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.core import CommandOrder
 from comptoir.dispatch.deferred_settlements import DeferredSettlements
-from comptoir.dispatch.settle import Ending, finish
-from comptoir.jobs import JobState
+from comptoir.dispatch.settle import Ending, _item, finish, settle_verb
+from comptoir.dispatch.stream import complete
+from comptoir.jobs import JobState, NotYourLease
 from comptoir.kit.errors import Unavailable
 from comptoir.ledger import FEES, HoldMismatch
+from comptoir.link import Usage
 from comptoir.receipts import read_registry, verify
 from comptoir.reports import audit
-from tests.street import SIGNUP_UUSD, Street, deliver, finish_well
+from tests.dispatch.continuing import lost
+from tests.street import GOES_ON, SIGNUP_UUSD, Street, deliver, finish_well
 
 DONE = Ending(JobState.COMPLETED, finish_reason="stop")
 
@@ -55,6 +59,16 @@ class TestFinish:
         await finish_well(street.core, job, tokens=12)
 
         assert job.cost_uusd == 10 * 100 + 1 <= job.terms.hold_uusd
+
+    async def test_a_prompt_is_billed_as_far_as_the_hold_covers_it(self, street: Street) -> None:
+        """What a host counts of it may be more; the rest of the hold is for the answer."""
+        await street.host()
+        job = await street.submit(max_tokens=10)
+        deliver(street.core, job, 1)
+
+        await complete(street.core, job, finish_reason="stop", usage=Usage(1_000, 1))
+
+        assert job.cost_uusd == job.terms.input_max + 100 < job.terms.hold_uusd
 
     async def test_a_job_without_a_token_costs_nothing(self, street: Street) -> None:
         await street.host()
@@ -111,4 +125,21 @@ class TestFinish:
 
         assert job.state == JobState.COMPLETED
         assert len(street.core.state(DeferredSettlements)) == 0
+        assert await audit(street.core.db) == []
+
+
+class TestSettleVerb:
+    async def test_a_lease_that_was_closed_ends_nothing(self, street: Street) -> None:
+        """An end that was decided on before the job went to another host comes too late, and is refused as a whole."""
+        for _ in range(2):
+            await street.host(offer=GOES_ON)
+        job = await street.submit()
+        late = _item(street.core, job, job.lease, Ending(JobState.FAILED))
+        await lost(street, job)
+
+        with pytest.raises(NotYourLease):
+            await street.core.db.batch(settle_verb, late, turn=CommandOrder.SETTLE)
+
+        assert (await street.core.jobs.get(job.id)).state == JobState.RUNNING
+        await finish_well(street.core, job)
         assert await audit(street.core.db) == []

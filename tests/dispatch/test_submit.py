@@ -164,25 +164,25 @@ class TestRefused:
 
 
 class TestChosenId:
-    async def test_the_second_job_of_an_id_is_refused_and_holds_nothing(self, street: Street) -> None:
-        await street.host(slots=2)
+    async def test_the_second_job_of_an_id_is_refused_and_holds_nothing(self, either_street: Street) -> None:
+        await either_street.host(slots=2)
         job_id = new_id()
-        first = await street.submit(job_id=job_id)
+        first = await either_street.submit(job_id=job_id)
 
         with pytest.raises(JobExists):
-            await street.submit(job_id=job_id)
+            await either_street.submit(job_id=job_id)
 
-        assert street.core.jobs.live.get(job_id) is first
-        assert street.core.state(Buyers).in_flight.counts() == {street.buyer_id: 1}
-        assert await audit(street.core.db) == []
+        assert either_street.core.jobs.live.get(job_id) is first
+        assert either_street.core.state(Buyers).in_flight.counts() == {either_street.buyer_id: 1}
+        assert await audit(either_street.core.db) == []
 
-    async def test_side_by_side_one_of_them_makes_the_job(self, street: Street) -> None:
-        _, line = await street.host(slots=8)
+    async def test_side_by_side_one_of_them_makes_the_job(self, either_street: Street) -> None:
+        _, line = await either_street.host(slots=8)
         job_id = new_id()
 
-        done = await asyncio.gather(*(street.submit(job_id=job_id) for _ in range(5)), return_exceptions=True)
+        done = await asyncio.gather(*(either_street.submit(job_id=job_id) for _ in range(5)), return_exceptions=True)
 
         assert sorted(type(one).__name__ for one in done) == ["JobExists"] * 4 + ["LiveJob"]
         assert len(line.sent) == 1
-        assert [host.slots.free for host in street.core.fleet] == [7]
-        assert await audit(street.core.db) == []
+        assert [host.slots.free for host in either_street.core.fleet] == [7]
+        assert await audit(either_street.core.db) == []

@@ -137,6 +137,7 @@ class ChainModel(Model):
         if not job.streams and len(job.frames) > job.closed:
             del job.frames[job.closed :]
             job.seen_restarts += 1
+            job.revived = False  # What was seen before the coordinator's restart is counted with this.
         if job.losses >= ATTEMPTS_MAX or not any(self._suits(job, host) for host in self.hosts.values()):
             self.finish(job, "failed", unpaid=unpaid)
         else:

@@ -224,3 +224,17 @@ class TestDue:
         assert live.due(5000) == [second]
         live.drop(second)
         assert live.due(5000) == []
+
+
+class TestRestart:
+    @pytest.mark.parametrize(("read", "outdated"), [(0, False), (2, False), (3, True)])
+    async def test_who_has_read_beyond_it_is_ended(self, read: int, outdated: bool) -> None:
+        """A reader of what is kept goes on; one who saw a frame that is gone must not be shown another in its place."""
+        job = make_job()
+        reader = Reader(job, start=read)
+        job.append([Frame(text) for text in "abc"][: max(read, 2)])
+
+        job.restart(keep=2)
+        job.append([Frame("d")])
+
+        assert (await reader.next() is None, reader.outdated) == (outdated, outdated)

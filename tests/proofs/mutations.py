@@ -1,0 +1,215 @@
+"""Bugs of the kind that people make, in dispatch, ledger, jobs and kinds, each with the tests that find it.
+
+``python -m tests.proofs.mutations`` plants them one by one, two at a time, and prints what caught each; ``--only N`` plants the
+first, second, … alone. `make proofs` runs them as well (tests/proofs/test_mutations.py).
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.proofs.planting import CHAINS, CLAIMS, MACHINE, Bug, caught_by
+
+LEDGER = (
+    "tests/rooms/ledger/test_ledger.py",
+    "tests/rooms/ledger/test_ledger_model.py::TestLedger::test_it_agrees_with_the_model_on_sqlite",
+)
+
+
+def dispatch(*names: str) -> tuple[str, ...]:
+    """Return files of tests/dispatch."""
+    return tuple(f"tests/dispatch/test_{name}.py" for name in names)
+
+
+def jobs(*names: str) -> tuple[str, ...]:
+    """Return files of tests/rooms/jobs."""
+    return tuple(f"tests/rooms/jobs/test_{name}.py" for name in names)
+
+
+MUTATIONS = {
+    # ledger
+    "credit that is held is spent again": Bug(
+        "ledger/book.py", "if amount_uusd > free:", "if amount_uusd > line.balance:", LEDGER
+    ),
+    "more than the hold is paid": Bug("ledger/book.py", "if total > amount:", "if total > amount + 1:", LEDGER),
+    "the rest of a hold is kept": Bug(
+        "ledger/book.py", "line.set_aside -= amount\n        done", "line.set_aside -= total\n        done", LEDGER
+    ),
+    "an event number is skipped": Bug("ledger/book.py", "line.last_event += 1", "line.last_event += 2", LEDGER),
+    "what is held is paid back": Bug(
+        "ledger/book.py", "giver.balance - giver.held < amount_uusd:", "giver.balance < amount_uusd:", LEDGER
+    ),
+    "a repeated deposit is posted twice": Bug(
+        "ledger/service.py", "if transfer_id is not None and tx.select(", "if False and tx.select(", LEDGER
+    ),
+    "an allowance forgets what was spent": Bug(
+        "ledger/service.py",
+        "missing = most_uusd - int(spent) - book",
+        "missing = most_uusd - book",
+        ("tests/dialects/infernet/test_callers.py",),
+    ),
+    # dispatch: money
+    "fees are rounded up": Bug(
+        "dispatch/bill.py",
+        "HostShare(cost, fee_of(cost, fee_bps))",
+        "HostShare(cost, -(-cost * fee_bps // 10_000))",
+        dispatch("bill"),
+    ),
+    "each host is paid for the prompt": Bug("dispatch/bill.py", "        input_count = 0\n", "", dispatch("bill")),
+    "the bound of an answer is one of each part": Bug(
+        "dispatch/bill.py", "        left -= billed\n", "", dispatch("bill")
+    ),
+    "a wrong signature is paid": Bug("dispatch/settle.py", "if not _holds(item):", "if False:", dispatch("signatures")),
+    "broken answers are charged": Bug(
+        "dispatch/settle.py",
+        "and ending.fault != Fault.BUYER",
+        "and ending.fault == Fault.BUYER",
+        ("tests/kinds/test_sorts.py",),
+    ),
+    "a prompt costs more than was held for it": Bug(
+        "dispatch/settle.py",
+        "input_count=min(taken_in, job.terms.input_max),",
+        "input_count=taken_in,",
+        dispatch("settle"),
+    ),
+    # dispatch: who may do what, and once
+    "a job that moved is ended here": Bug(
+        "dispatch/settle.py", "if stored is not None and stored.node_id != row.node_id:", "if False:", CLAIMS
+    ),
+    "a closed lease ends the job": Bug(
+        "dispatch/settle.py", "if stored.attempt_id != row.attempt_id:", "if False:", dispatch("settle")
+    ),
+    "a running job is leased again": Bug(
+        "dispatch/assign.py",
+        "if stored is None or stored.state != JobState.QUEUED:",
+        "if stored is None:",
+        dispatch("assign"),
+    ),
+    "another host's lease will do": Bug(
+        "dispatch/stream.py", " or job.lease.host_id != host_id:", ":", dispatch("bounds")
+    ),
+    "a chosen id makes two jobs": Bug(
+        "dispatch/submit.py",
+        "taken = set(load_states(tx, [item.job.id for item in items if item.named]))",
+        "taken = set()",
+        dispatch("submit"),
+    ),
+    # dispatch: undo, release, wake
+    "a slot stays taken when the start is refused": Bug(
+        "dispatch/assign.py",
+        "        if change.undo():\n            core.fleet.release(lease.host_id)\n        raise",
+        "        change.undo()\n        raise",
+        dispatch("assign"),
+    ),
+    "blame stays when nothing was written": Bug(
+        "dispatch/assign.py", "            blame.undo()\n", "            pass\n", dispatch("assign")
+    ),
+    "nobody wakes what waits for the same host": Bug(
+        "dispatch/assign.py",
+        "asyncio.get_running_loop().call_later(SAME_HOST_AGAIN_S, assign_waiting, core, lease.host_id)",
+        "pass",
+        (*dispatch("assign"), *MACHINE),
+    ),
+    "buyers' jobs are counted for ever": Bug(
+        "dispatch/settle.py", "    core.state(Buyers).in_flight.leave(job.owner_id)\n", "", MACHINE
+    ),
+    "an ended job stays in line": Bug(
+        "dispatch/settle.py", "    core.jobs.queue.remove(job.id)\n", "", (*dispatch("cancel", "expire"), *MACHINE)
+    ),
+    "the host is not told to stop": Bug(
+        "dispatch/cancel.py", "    tell_host_to_stop(core, job, reason)\n    ending", "    ending", dispatch("cancel")
+    ),
+    # dispatch: bounds
+    "one job more than a buyer may have": Bug(
+        "dispatch/submit.py",
+        ">= settings.jobs_per_buyer_max",
+        "> settings.jobs_per_buyer_max",
+        dispatch("bounds", "submit"),
+    ),
+    "one host more than a job is tried on": Bug(
+        "dispatch/assign.py",
+        "job.losses >= ATTEMPTS_MAX",
+        "job.losses > ATTEMPTS_MAX",
+        (*dispatch("assign", "expire"), *MACHINE),
+    ),
+    "one token fewer than is forgiven": Bug(
+        "dispatch/stream.py",
+        "if most and count > most +",
+        "if most and count >= most +",
+        dispatch("bounds"),
+    ),
+    "a stream stands still for ever": Bug(
+        "dispatch/expire.py",
+        "waits = job in core.jobs.live.broken",
+        "waits = False",
+        (*dispatch("continue", "expire"), *MACHINE),
+    ),
+    # jobs
+    "an undone lease leaves the stream waiting for nobody": Bug(
+        "jobs/live_jobs.py", "        if stood_still:\n", "        if False:\n", (*jobs("transitions"), *MACHINE)
+    ),
+    "an undone change leaves its tables": Bug(
+        "jobs/change.py", "if self._tables is not None:", "if False:", (*jobs("transitions"), *MACHINE)
+    ),
+    "who had his turn goes to the end of the line": Bug(
+        "jobs/queue.py", "line.entries.appendleft(entry)", "line.entries.append(entry)", jobs("queue")
+    ),
+    "the journal is kept": Bug(
+        "jobs/store.py",
+        '"DELETE FROM journal WHERE job_id IN',
+        '"DELETE FROM journal WHERE first_frame < 0 AND job_id IN',
+        (*jobs("store"), *MACHINE),
+    ),
+    "a dropped stage is still counted": Bug(
+        "jobs/live.py",
+        "self.frame_bytes, self.count, self.running_hash = 0, 0,",
+        "self.frame_bytes, self.running_hash = 0,",
+        (*jobs("live"), *CHAINS),
+    ),
+    "a reader goes on in an answer that was restarted": Bug(
+        "jobs/reader.py", "and at < self.at for", "and at > self.at for", jobs("live")
+    ),
+    # kinds
+    "the hold covers one stage": Bug(
+        "kinds/terms.py",
+        "        sum(map(hold_of, parts, rates)),",
+        "        max(map(hold_of, parts, rates)),",
+        ("tests/kinds/test_terms.py",),
+    ),
+    "holds are rounded down": Bug(
+        "kinds/terms.py",
+        "return cost_up(part.input_max * rates[0] + part.output_max * rates[1])",
+        "return (part.input_max * rates[0] + part.output_max * rates[1]) // 1_000_000",
+        ("tests/kinds/test_terms.py",),
+    ),
+    "every container of a chain has to prove its result": Bug(
+        "kinds/containers.py", "proof=ask.proof and at == last", "proof=ask.proof", ("tests/kinds/test_terms.py",)
+    ),
+}
+
+
+async def _try(number: int, name: str, *, turn: asyncio.Semaphore) -> bool:
+    async with turn:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                caught = await caught_by(MUTATIONS[name], Path(folder))
+            except (AssertionError, TimeoutError) as error:
+                print(f"{number:>3} {name}: NOT TRIED: {str(error)[-2000:] or type(error).__name__}", flush=True)
+                return False
+    print(f"{number:>3} {name}: {'caught by ' + ', '.join(caught) if caught else 'NOT CAUGHT'}", flush=True)
+    return bool(caught)
+
+
+async def main(only: list[int]) -> int:
+    """Try all mutations, or those numbered; return how many were not caught."""
+    turn = asyncio.Semaphore(2)
+    chosen = [(number, name) for number, name in enumerate(MUTATIONS, 1) if not only or number in only]
+    return (await asyncio.gather(*(_try(*one, turn=turn) for one in chosen))).count(False)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", type=int, action="append", default=[], metavar="N", help="plant the Nth alone")
+    sys.exit(1 if asyncio.run(main(parser.parse_args().only)) else 0)
