@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from comptoir.gateway import Connections
+from comptoir.gateway import Connections, room_for_answer
 from comptoir.jobs import Reader
 from comptoir.jobs.reader import BATCH_BYTES_MAX
-from comptoir.kit.http import PIECE_BYTES, HttpTraffic
+from comptoir.kit.http import PIECE_BYTES, HttpTraffic, Request
 from comptoir.link import Frame
 from tests.post import Post, open_post
 from tests.street import open_street
@@ -183,3 +183,19 @@ class TestReader:
                 assert reader.batch_bytes == (alone if alone > BATCH_BYTES_MAX else 0)
 
         assert read == batches
+
+
+class TestRoomForAnAnswer:
+    async def test_it_is_given_back_whatever_happens_to_the_request(self, tmp_path: Path) -> None:
+        async with open_street(tmp_path) as street:
+            await street.host()
+            job = await street.submit()
+            job.append([Frame(TEXT)])
+            asked = Request({"type": "http", "headers": [], "client": ("127.0.0.1", 1)}, None, {})  # type: ignore[arg-type]
+            budget = street.core.state(Connections).traffic.readers
+
+            await room_for_answer(street.core, asked, job)
+            assert budget.held > len(TEXT)
+            asked.answered()  # Without an answer, as where the handler failed.
+
+            assert budget.held == 0

@@ -103,12 +103,17 @@ def room_for(core: Core, request: Request) -> Room:
     return Room(budget, key=address_key(request.address), wait_s=core.settings.reader_stall_s)
 
 
-async def room_for_answer(core: Core, request: Request, job: LiveJob) -> Room:
-    """Wait for room for the whole answer of *job*; release it when that was sent (`Reply.release`).
+async def room_for_answer(core: Core, request: Request, job: LiveJob) -> Callable[[], None] | None:
+    """Wait for room for the whole answer of *job*; return what gives it back (`Reply.release`), None where it needs none.
+
+    It is given back when *request* is answered, whatever happens to it.
 
     Raises:
         Unavailable: as `Room.hold`.
     """
+    if job.frame_bytes <= PIECE_BYTES:
+        return None
     room = room_for(core, request)
+    request.holds(room.release)
     await room.hold(job.frame_bytes)
-    return room
+    return room.release

@@ -76,14 +76,13 @@ async def embeddings(core: Core, request: Request) -> Reply:
     job = await until_answered(core, await _place(core, request, embedding_order(request)))
     if job.state is not JobState.COMPLETED:
         return render_failure(job)
-    room = await room_for_answer(core, request, job)
+    release = await room_for_answer(core, request, job)
     as_base64 = request.body.encoding_format == "base64"
     try:
         body = await embeddings_body(job, as_base64=as_base64)
     except NoVectors as error:
-        room.release()
         return render_broken(f"the host sent no embeddings: {error}")
-    return Reply(200, body, headers=_job_headers(job), release=room.release)
+    return Reply(200, body, headers=_job_headers(job), release=release)
 
 
 async def _place(core: Core, request: Request, order: Order) -> LiveJob:
@@ -125,8 +124,8 @@ async def _answered(core: Core, request: Request, form: Form, job: LiveJob, *, c
     job = await until_answered(core, job)
     if job.state is not JobState.COMPLETED:
         return render_failure(job)
-    room = await room_for_answer(core, request, job)
-    return Reply(200, whole(form, job, choices=choices), headers=_job_headers(job), release=room.release)
+    release = await room_for_answer(core, request, job)
+    return Reply(200, whole(form, job, choices=choices), headers=_job_headers(job), release=release)
 
 
 async def _streamed(core: Core, request: Request, job: LiveJob, writer: StreamWriter) -> Answer:

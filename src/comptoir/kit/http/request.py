@@ -54,6 +54,7 @@ class Request:
         "started_s",
         "_headers",
         "_gone",
+        "_release",
         "_watch",
     )
 
@@ -83,6 +84,7 @@ class Request:
         self.started_s = time.perf_counter()
         """When it came in, on `time.perf_counter`."""
         self._gone: list[Callable[[], None]] | None = None
+        self._release: Callable[[], None] | None = None
         self._watch: asyncio.Task[None] | asyncio.TimerHandle | None = None
 
     @property
@@ -123,12 +125,19 @@ class Request:
         else:
             self._gone.append(call)
 
+    def holds(self, release: Callable[[], None]) -> None:
+        """Have *release* called when the request is answered, or can't be, whatever happened to it."""
+        assert self._release is None
+        self._release = release
+
     def answered(self) -> None:
         """Stop watching; the server calls it when the answer is complete."""
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
         self._gone = None
+        if self._release is not None:
+            self._release()
 
     def hung_up(self) -> None:
         """Tell whoever asked (`when_gone`) that the client has hung up; only once."""
