@@ -52,6 +52,29 @@ TAKEN: list[dict[str, Any]] = [
 ]
 
 
+MALFORMED: list[tuple[bytes, str | None]] = [
+    (b"", None),
+    (b"{", None),
+    (b"[]", "body"),
+    (b"null", "body"),
+    (b'"x"', "body"),
+    (b"{}", "data"),
+    (b'{"data":{}}', "containers"),
+    (b'{"containers":["open"]}', "data"),
+    (b'{"containers":["open"],"data":1}', "data"),
+    (b'{"containers":["open"],"data":[]}', "data"),
+    (b'{"containers":"open","data":{}}', "containers"),
+    (b'{"containers":[1],"data":{}}', "containers[0]"),
+    (b'{"containers":["open"],"data":{},"requires_proof":"yes"}', "requires_proof"),
+    (b'{"containers":["open"],"data":{}}x', None),
+    (b'{"containers":["\xff"],"data":{}}', None),
+    (b'{"containers":["open"],"data":{"x":"\xff"}}', None),
+    (b'{"containers":["open"],"data":{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}}", None),
+    (b'{"containers":[' + b",".join([b'"open"'] * 33) + b'],"data":{}}', "containers"),
+]
+"""Bodies that are no request, and the field that is said to be wrong."""
+
+
 class TestGuardian:
     async def test_each_no_has_the_nodes_own_words(self, tmp_path: Path) -> None:
         async with open_node(tmp_path, answers=OPEN, cards=CARDS) as node:
@@ -72,37 +95,14 @@ class TestGuardian:
 
 
 class TestBodies:
-    @pytest.mark.parametrize(
-        ("body", "field"),
-        [
-            (b"", None),
-            (b"{", None),
-            (b"[]", "body"),
-            (b"null", "body"),
-            (b'"x"', "body"),
-            (b"{}", "data"),
-            (b'{"data":{}}', "containers"),
-            (b'{"containers":["open"]}', "data"),
-            (b'{"containers":["open"],"data":1}', "data"),
-            (b'{"containers":["open"],"data":[]}', "data"),
-            (b'{"containers":"open","data":{}}', "containers"),
-            (b'{"containers":[1],"data":{}}', "containers[0]"),
-            (b'{"containers":["open"],"data":{},"requires_proof":"yes"}', "requires_proof"),
-            (b'{"containers":["open"],"data":{}}x', None),
-            (b'{"containers":["\xff"],"data":{}}', None),
-            (b'{"containers":["open"],"data":{"x":"\xff"}}', None),
-            (b'{"containers":["open"],"data":{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}}", None),
-            (b'{"containers":[' + b",".join([b'"open"'] * 33) + b'],"data":{}}', "containers"),
-        ],
-    )
-    async def test_what_is_no_request_is_a_400_that_says_where(
-        self, node: Node, body: bytes, field: str | None
-    ) -> None:
-        for path in ("/api/jobs", "/api/jobs/stream"):
-            said = await node.ask("POST", path, body)
-            assert (said.status, sorted(said.json)) == (400, ["error", "params"] if field else ["error"]), said.body
-            if field:
-                assert said.json["params"] == {"field": field}
+    async def test_what_is_no_request_is_a_400_that_says_where(self, node: Node) -> None:
+        for body, field in MALFORMED:
+            for path in ("/api/jobs", "/api/jobs/stream"):
+                said = await node.ask("POST", path, body)
+                keys = ["error", "params"] if field else ["error"]
+                assert (said.status, sorted(said.json)) == (400, keys), (body[:80], said.body)
+                if field:
+                    assert said.json["params"] == {"field": field}, body[:80]
         assert (await node.ask("GET", "/api/jobs")).json == []
 
     async def test_with_a_key_neither_content_type_nor_further_fields_matter(self, node: Node) -> None:
