@@ -209,6 +209,10 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         """A request is answered: its body is not counted any more, and the rest of one that was not read is waited for a moment."""
         if self._held and (size := self._held.popleft()):
             self._traffic.bodies.give(self.key, size)
+        if not self._held and self.cycle.body:
+            self.cycle.body = bytearray()  # Nobody read it, and it is not counted any more.
+        if self.failure is not None:
+            self.failure.__traceback__ = None  # It holds the pieces that were read.
         if self._reading and not self._held:
             self._since_s = self.loop.time()
         elif self.failure is not None:
@@ -319,6 +323,9 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         cast(CorkedTransport, self.transport).flush()
         self.transport.write_eof()
         self.transport.pause_reading()
+        # The parser has what came of the head, which is not counted any more.
+        self.parser = None  # type: ignore[assignment]
+        self.headers, self.url = [], b""
         self._abort_at_s = self.loop.time() + LINGER_S
         self._watch()
 
