@@ -1,6 +1,7 @@
-"""Numbered events of this coordinator, announced to those with followers: who has new numbers, not what they are.
+"""Numbered events of this coordinator, announced to those with followers: which owners have new ones, not the events.
 
-They are read from the table (`comptoir.events`). News that are lost cost a delay: whenever some may be, all followers look.
+Followers read the events from the table (`comptoir.events`). A lost message only costs a delay: whenever some may have
+been lost, all followers read the table.
 """
 
 import asyncio
@@ -12,14 +13,14 @@ from comptoir.dispatch import Core
 from comptoir.events import NUMBERED, FollowingBegan, NumberedEvent
 
 GATHER_S = 0.02
-"""How long numbers are gathered before they are told: 50 messages a second at most."""
+"""How long numbers are batched before they are sent: at most 50 messages a second."""
 
 KNOWN_S = 1.0
-"""After so long all others know that somebody follows here."""
+"""Time after which all others know that there are followers here."""
 
 
 class EventNews:
-    """Tells of events here, and wakes followers here when others tell."""
+    """Sends notices about events here, and wakes followers here on notices from others."""
 
     def __init__(self, core: Core, switchboard: Switchboard, sharing: Sharing) -> None:
         self._core = core
@@ -28,7 +29,7 @@ class EventNews:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._fresh: dict[bytes, int] = {}
-        """Highest number that is not told yet, by owner: those of the last `GATHER_S`."""
+        """Highest number not sent yet, by owner: those of the last `GATHER_S`."""
         switchboard.on(News, self._heard)
         switchboard.on_gap.append(lambda sender: core.events.poll_all())
         switchboard.on_change.append(lambda up: core.events.poll_all())
@@ -37,7 +38,7 @@ class EventNews:
             core.events.subscribe(kind, self._note)
 
     def _look_soon(self, event: FollowingBegan) -> None:
-        """Others are just being told that somebody follows; what they wrote before they knew, nobody tells."""
+        """Let followers read the table shortly: others did not announce what they wrote before they knew of them."""
         self._loop.call_later(KNOWN_S, self._core.events.poll_all)
 
     def _note(self, event: NumberedEvent) -> None:
@@ -56,10 +57,10 @@ class EventNews:
             self._core.events.heard_elsewhere(owner_id, number)
 
     def forget_node(self, node_id: bytes) -> None:
-        """A coordinator is gone, and may have written what it could not tell any more."""
+        """A coordinator is dead, and may have written events that it could not announce: followers read the table."""
         self._core.events.poll_all()
 
     def stop(self) -> None:
-        """Tell nothing more."""
+        """Send nothing more."""
         if self._timer is not None:
             self._timer.cancel()

@@ -1,7 +1,7 @@
-"""Heartbeats, and what happens when somebody's stop: their jobs are taken over, their hosts and clients are gone.
+"""Heartbeats, and what happens when a coordinator's stop: its jobs are taken over, its hosts and clients count as gone.
 
-Who is alive the database says, by its own clock. A coordinator judges others only after it has been regular itself for as long as
-it asks of them: back from a pause, or from a time without database, it sees everybody silent and knows nothing.
+The database decides who is alive, by its own clock. A coordinator judges others only after its own heartbeats have been
+regular for as long as it requires of them: after a pause, or an outage of the database, all others look silent to it.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from comptoir.nodes import NODE_SILENT_S, Node
 log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
-"""Between two signs of life; while the bus is down, waiting jobs of others are looked for in the database as often."""
+"""Interval between heartbeats; while the bus is down, others' waiting jobs are looked up in the database as often."""
 
 SEARCH_EVERY = 10
-"""Beats between two searches for jobs without a living owner, though nobody is known to have died."""
+"""Heartbeats between two searches for jobs without a live owner, even if no coordinator is known to have died."""
 
 CLAIM_MAX = 64
 """Most waiting jobs taken from others at once."""
 
 
 class Failover:
-    """Knows who is alive, and takes over what the dead owned."""
+    """Knows which coordinators are alive, and takes over the jobs of dead ones."""
 
     def __init__(
         self,
@@ -57,27 +57,27 @@ class Failover:
         self._searching = asyncio.Lock()
         switchboard.on_change.append(self._bus_changed)
         self._absent: set[bytes] = set()
-        """Coordinators that the database server saw no connection of at the last beat; twice in a row means killed: a living one
-        comes back within a fifth of a second."""
+        """Coordinators without a connection to the database server at the last heartbeat; twice in a row means killed,
+        because a live one reconnects within a fifth of a second."""
         self.claimed = 0
         """Jobs taken over so far."""
         self.nodes: list[Node] = []
-        """Everybody known, as of the last beat."""
+        """All known coordinators, as of the last heartbeat."""
 
     async def begin(self) -> None:
-        """Learn who is here, and take over what nobody here owns. Call it once, before serving.
+        """Find the live coordinators, and take over jobs that none of them owns. Call it once, before serving.
 
         Raises:
-            Unavailable: the database is out of reach.
+            Unavailable: the database is unavailable.
         """
         now = self._loop.time()
-        # Nothing was missed by a process that has just begun: what the database says of the others is all there is.
+        # A process that has just started has missed nothing: it can rely on what the database says about the others.
         self._regular_since_s = now - NODE_SILENT_S
         await self._beat()
         await self.search()
 
     async def run(self) -> None:
-        """Beat and look around until cancelled."""
+        """Send heartbeats and watch the others until cancelled."""
         while True:
             await asyncio.sleep(BEAT_S)
             try:
@@ -88,7 +88,7 @@ class Failover:
                     await self._claim_waiting()
             except Refusal as refusal:
                 log.warning("no sign of life could be given: %s", refusal)
-            except Exception:  # A loop's edge: one failed look must not be the last.
+            except Exception:  # A loop's edge: one failed check must not be the last.
                 log.exception("looking after the other coordinators failed")
 
     # -- beating -------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class Failover:
         self._beaten_s = after
         me = next((node for node in self.nodes if node.id == self._core.node_id), None)
         if me is None:
-            # Taken to be gone for good: the row is made anew, and what was taken meanwhile is looked up.
+            # This coordinator counted as gone for good: recreate its row, and look up which jobs others took over.
             await self._core.nodes.join()
             missed = True
         alive = self._judge()
@@ -117,7 +117,7 @@ class Failover:
             await self.search()
 
     def _judge(self) -> frozenset[bytes]:
-        """Return who is alive; who was and fell silent stays so as long as our own silence may be the reason."""
+        """Return who is alive; one that fell silent stays alive while our own silence may be the cause."""
         sure = self._loop.time() - self._regular_since_s >= NODE_SILENT_S
         alive = set()
         for node in self.nodes:
@@ -135,7 +135,7 @@ class Failover:
         for node_id in alive - before:
             log.info("coordinator %s is here", node_id.hex())
             self._board.send(node_id, Hail())
-            # It may have hailed us a second ago, and what happened since was told only to those we knew.
+            # It may have hailed us a second ago, and what happened since was sent only to those known here.
             self._meet_node(node_id)
         for node_id in before - alive:
             log.warning("coordinator %s is gone", node_id.hex())
@@ -145,26 +145,26 @@ class Failover:
                 hang_up(self._core, job)
 
     def _of_home(self, node_id: bytes) -> list[LiveJob]:
-        """Return our jobs whose client was connected to a coordinator that is gone: it hung up with it."""
+        """Return our jobs whose client was connected to a dead coordinator, which closed its connection."""
         return [job for job in self._core.jobs.live.all() if not job.detached and job.home_id == node_id]
 
     async def ensure_known(self, node_id: bytes) -> None:
-        """Look whether a coordinator that is not here is alive all the same: it may have begun since the last beat."""
+        """Check whether an unknown coordinator is alive: it may have started since the last heartbeat."""
         if all(node.id != node_id for node in self.nodes):
             self.nodes = await self._core.nodes.beat()
-        self._note(self._judge() | self._board.here)  # Who is gone is for a beat to say.
+        self._note(self._judge() | self._board.here)  # Only a heartbeat declares coordinators dead.
 
     # -- taking over ---------------------------------------------------------------------------------------------
 
     async def search(self) -> int:
-        """Take over every unfinished job whose owner is not alive; return how many. Several may do so side by side."""
+        """Take over every unfinished job whose owner is dead; return how many. Several may do so concurrently."""
         async with self._searching:
             core, taken = self._core, 0
             owners = await core.jobs.owners()
             if owners <= {core.node_id} | self._board.here:
                 self._strangers.clear()
                 return 0
-            # Read again, and later than the owners: whoever joined in between is alive.
+            # Read again, after the owners: a coordinator that joined in between is alive.
             self.nodes = await core.nodes.beat()
             gone = list(owners - self._judge() - {core.node_id})
             while gone and (rows := await core.jobs.claim_orphans(node_id=core.node_id, of=gone)):
@@ -180,7 +180,7 @@ class Failover:
             return taken
 
     def _check_host(self, job_id: bytes, gone: Collection[bytes | None]) -> None:
-        """Pass on a job whose host has since linked to a live coordinator without it: the host never got the job."""
+        """Revoke the lease of a job whose host has since linked elsewhere without it, and so never got it."""
         core = self._core
         job = core.jobs.live.get(job_id)
         lease = job.lease if job is not None and not job.closing else None
@@ -192,7 +192,7 @@ class Failover:
             core.background.spawn(revoke_lease(core, job, lease, why, fault=Fault.COORDINATOR, again=True))
 
     async def claim_leases(self, host_id: bytes, leases: list[bytes]) -> None:
-        """A worker came here with open leases: own their jobs, whoever did until now."""
+        """A worker connected here with open leases: become the owner of their jobs."""
         core = self._core
         unknown = [lease for lease in leases if core.jobs.live.by_lease(lease) is None]
         if not unknown:
@@ -206,7 +206,7 @@ class Failover:
             await self._mirrors.resume_job(row)
 
     async def _check_own(self, mine: list[LiveJob]) -> None:
-        """Find out which of our jobs others have taken over, while nobody could tell us or we could not hear it."""
+        """Find out which of our jobs others have taken over, because their messages may not have reached us."""
         live = self._core.jobs.live
         for first in range(0, len(mine), 500):
             part = mine[first : first + 500]
@@ -221,7 +221,7 @@ class Failover:
             self._core.background.spawn(self._check_own(self._core.jobs.live.all()))
 
     async def _claim_waiting(self) -> None:
-        """Without bus: take jobs that wait elsewhere for the hosts that are free here."""
+        """Without the bus: claim jobs that wait elsewhere for hosts that are free here."""
         core = self._core
         if core.state(Shutdown).draining or len(core.jobs.queue):
             return
@@ -239,7 +239,7 @@ class Failover:
             await self._mirrors.resume_job(row)
 
     async def leave(self) -> None:
-        """Say goodbye: what is still ours may be taken at once."""
+        """Mark this coordinator as left, so that others may take over its jobs at once."""
         try:
             await self._core.nodes.leave()
         except Unavailable as outage:

@@ -1,7 +1,7 @@
 """The fleet of all coordinators in each one's memory: local hosts are announced, remote ones taken as announced.
 
-The coordinator that a host is linked to counts its slots; the others know them some 20 ms late. A wrong guess is declined
-(`comptoir.cluster.offers`), never acted on.
+The coordinator that a host is connected to counts its slots; the others know them about 20 ms late. An offer based on
+an outdated count is declined (`comptoir.cluster.offers`), never acted on.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ HOSTS_A_MESSAGE = 500
 
 
 class FleetView:
-    """Tells the other coordinators of the hosts here, and notes what they tell."""
+    """Announces the hosts here to the other coordinators, and records what they announce."""
 
     def __init__(self, core: Core, switchboard: Switchboard) -> None:
         self._core = core
@@ -35,11 +35,11 @@ class FleetView:
         self._of: dict[bytes, set[bytes]] = {}
         """Hosts by the coordinator that announced them."""
         self._unknown: dict[bytes, tuple[AnnouncedHost, bytes]] = {}
-        """The newest that was heard, and from whom, of hosts that are being looked up."""
+        """The latest announcement, with its sender, of hosts that are being looked up."""
         self._counted: Counter[tuple[bytes, str]] = Counter()
-        """Turns counted here when a job was offered; whoever takes it tells of them too."""
+        """Turns counted here when a job was offered, which the coordinator that takes it announces too."""
         self.heads: dict[bytes, dict[str, bytes]] = {}
-        """By coordinator and model: the job that waits longest there."""
+        """By coordinator and model: its longest-waiting job."""
         core.fleet.unannounced = set()
         core.fleet.chosen = []
         switchboard.on(Announcement, self._heard)
@@ -51,16 +51,16 @@ class FleetView:
     # -- out -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Begin to announce."""
+        """Start announcing."""
         self._timer = self._loop.call_later(ANNOUNCE_S, self._tell_changes)
 
     def stop(self) -> None:
-        """Announce nothing more."""
+        """Stop announcing."""
         if self._timer is not None:
             self._timer.cancel()
 
     def tell_whole(self, node_id: bytes) -> None:
-        """Tell one coordinator of every host here."""
+        """Announce every host here to one coordinator."""
         if not self._board.up:
             return
         hosts = [self._seen(host) for host in self._core.fleet if self._is_here(host)]
@@ -92,7 +92,7 @@ class FleetView:
         return not host.node_id and host.status != OFFLINE
 
     def _seen(self, host: Host) -> AnnouncedHost:
-        # A host that polls or is called can be heard by any coordinator; one with a link is there only where the link is.
+        # Any coordinator may hear from a polling or push host; a linked one is only where its link is.
         status = host.status if host.linked or not host.reach.one_place else OFFLINE
         reputation = next((candidate.reputation for candidate in host.candidates.values()), 0.0)
         figures = [
@@ -104,7 +104,7 @@ class FleetView:
         )
 
     def counted(self, host_id: bytes, model: str, times: int) -> None:
-        """Note that routing here has counted a turn of a host elsewhere (or, with -1, that it is not to come of it)."""
+        """Note that routing here has counted a turn of a remote host (-1: that the offer was not taken)."""
         self._counted[host_id, model] = max(0, self._counted[host_id, model] + times)
 
     # -- in ------------------------------------------------------------------------------------------------------
@@ -134,9 +134,9 @@ class FleetView:
         fleet = self._core.fleet
         host = fleet.get(seen.id)
         if host.linked or (seen.status == OFFLINE and host.node_id != sender):
-            return  # It left the sender, and is here or with somebody else by now.
+            return  # It left the sender, and is connected here or elsewhere by now.
         if host.node_id not in (b"", sender) and not host.reach.one_place and host.slots.free and not seen.free:
-            return  # Heard of by two; whoever can give it jobs has it.
+            return  # Announced by two; the one that can give it jobs counts.
         if tuple(seen.models) != host.row.models or seen.total != host.row.slots:
             fleet.replace_offer(seen.id, tuple(seen.models), seen.total)
         if seen.status == OFFLINE:
@@ -164,10 +164,10 @@ class FleetView:
         finally:
             self._unknown.pop(host_id)
 
-    # -- who is gone ---------------------------------------------------------------------------------------------
+    # -- dead coordinators ---------------------------------------------------------------------------------------
 
     def forget_node(self, node_id: bytes) -> None:
-        """A coordinator is gone: its hosts are offline until they come here or are announced by another."""
+        """Set a dead coordinator's hosts offline until they connect here or another one announces them."""
         self.heads.pop(node_id, None)
         for host_id in self._of.pop(node_id, ()):
             self._forget(host_id, node_id)

@@ -1,5 +1,7 @@
-"""Requests that only another coordinator can answer: a host that polls brings a piece of a job that is owned elsewhere, a buyer
-cancels one. The request is handed on as it came, credentials included, and its answer handed back.
+"""Forwarding of requests that only another coordinator can answer.
+
+A polling host delivers a piece of a job that is owned elsewhere, or a buyer cancels one. The request is forwarded as it
+came, credentials included, and its answer is returned.
 """
 
 import asyncio
@@ -15,16 +17,16 @@ from comptoir.kit.http import FORWARDED, HttpServer, Reply, Request
 log = logging.getLogger(__name__)
 
 ANSWER_S = 10.0
-"""How long the other coordinator has: longer than the end of a job may take to be written."""
+"""How long the other coordinator has to answer: longer than writing the end of a job may take."""
 
 WAITING_MAX = 10_000
-"""Requests handed on and unanswered at once."""
+"""Most forwarded requests that are unanswered at once."""
 
 HEADERS_DROPPED = (b"content-length", b"connection", b"transfer-encoding", b"content-type")
 
 
 class Forwarding:
-    """Hands requests on, and answers those that others hand here."""
+    """Forwards requests, and answers those forwarded here."""
 
     def __init__(self, core: Core, switchboard: Switchboard) -> None:
         self._core = core
@@ -36,14 +38,14 @@ class Forwarding:
         switchboard.on(HttpAnswer, self._answered)
 
     def begin(self, server: HttpServer) -> None:
-        """Have *server* answer what others hand here."""
+        """Let *server* answer requests that others forward here."""
         self._server = server
 
     async def forward(self, request: Request, node_id: bytes) -> Reply:
         """Have another coordinator answer *request*.
 
         Raises:
-            Unavailable: it is not here, the bus is down, or no answer came in time; safe to repeat.
+            Unavailable: that coordinator is dead, the bus is down, or no answer came in time; safe to repeat.
         """
         if not self._board.up or node_id not in self._board.here or len(self._calls) >= WAITING_MAX:
             raise Unavailable("the coordinator that has this job can't be asked just now; try again")

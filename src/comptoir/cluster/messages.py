@@ -1,6 +1,6 @@
 """What coordinators send each other over the bus: msgpack arrays, tag first, new fields only at the end.
 
-News, not truth: any of these may be lost, and then a coordinator asks again or reads the database.
+The database is authoritative: any message may be lost, and then a coordinator asks again or reads the database.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from comptoir.link import Frame, ModelOffer, Usage
 
 
 class Figures(msgspec.Struct, array_like=True, frozen=True):
-    """What a coordinator measured of a host with one model, milliseconds."""
+    """What a coordinator measured for a host with one model, in milliseconds."""
 
     model: str
     first_frame_ms: float
@@ -20,7 +20,7 @@ class Figures(msgspec.Struct, array_like=True, frozen=True):
 
 
 class AnnouncedHost(msgspec.Struct, array_like=True, frozen=True):
-    """A host as the coordinator sees it that it is linked to."""
+    """A host, as seen by the coordinator that it is connected to."""
 
     id: bytes
     status: str
@@ -32,47 +32,47 @@ class AnnouncedHost(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Announcement(msgspec.Struct, array_like=True, frozen=True, tag="view"):
-    """The sender's hosts that changed; *full*: all it has, any other is no longer there."""
+    """The sender's hosts that changed; *full*: these are all it has, any other is no longer there."""
 
     full: bool
     hosts: list[AnnouncedHost]
     chosen: list[tuple[bytes, str]]
-    """Host and model of each job given since the last view, for strategies that take turns."""
+    """Host and model of each assignment since the last announcement, for strategies that take turns."""
     heads: dict[str, bytes]
-    """The job that waits longest at the sender, by model."""
+    """The sender's longest-waiting job, by model."""
 
 
 class Hail(msgspec.Struct, array_like=True, frozen=True, tag="hail"):
-    """Tell me everything: your hosts, and what I follow of yours."""
+    """Request for everything: the receiver's hosts, and those of its jobs that the sender follows."""
 
 
 class JobOffer(msgspec.Struct, array_like=True, frozen=True, tag="offer"):
-    """A job that waits at the sender, for a host of the receiver: whoever leases it first in the database has it."""
+    """A job that waits at the sender, for a host of the receiver: the first to lease it in the database gets it."""
 
     job_id: bytes
     events: int
-    """Number of its next row in job_events."""
+    """Number of the job's next row in job_events."""
     row: JobRow | None
     """The job as stored; None when it is too large to send or has frames: then the receiver reads it."""
     tried: list[bytes]
-    """Hosts that failed it."""
+    """Hosts that failed on it."""
     answers: int = 1
 
 
 class Took(msgspec.Struct, array_like=True, frozen=True, tag="took"):
-    """The offered job is leased here now; its frames follow by themselves."""
+    """The offered job is leased by the sender now; its frames follow without a request."""
 
     job_id: bytes
 
 
 class Declined(msgspec.Struct, array_like=True, frozen=True, tag="declined"):
-    """No host here can take the offered job now."""
+    """No host of the sender can take the offered job now."""
 
     job_id: bytes
 
 
 class AskForJobs(msgspec.Struct, array_like=True, frozen=True, tag="ask"):
-    """There are free slots for *model* here: offer the jobs that wait longest, at most *count*."""
+    """The sender has free slots for *model*: offer it the longest-waiting jobs, at most *count*."""
 
     model: str
     count: int
@@ -84,11 +84,11 @@ class Follow(msgspec.Struct, array_like=True, frozen=True, tag="follow"):
     job_id: bytes
     start: int
     chain: bytes
-    """Running hash over the frames before *start*, which have to be the receiver's too."""
+    """Running hash over the frames before *start*, which has to match the receiver's."""
 
 
 class Unfollow(msgspec.Struct, array_like=True, frozen=True, tag="unfollow"):
-    """Nobody reads the job here any more."""
+    """The sender has no reader of the job any more."""
 
     job_id: bytes
 
@@ -103,7 +103,7 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, tag="batch"):
     host_id: bytes | None
     started_ms: int
     restarts: int = 0
-    """How often the answer had begun anew."""
+    """How often the answer had been restarted."""
 
 
 class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
@@ -112,7 +112,7 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
     job_id: bytes
     state: str
     frames: int
-    """How many there are in all."""
+    """Number of frames in all."""
     cost_uusd: int
     usage: Usage
     finish_reason: str
@@ -127,7 +127,7 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
 
 
 class Gone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
-    """The job that was asked for is not the sender's (any more): the database says whose."""
+    """The requested job is not, or no longer, the sender's: the database knows its owner."""
 
     job_id: bytes
 
@@ -145,14 +145,14 @@ class Owned(msgspec.Struct, array_like=True, frozen=True, tag="owned"):
 
 
 class Stop(msgspec.Struct, array_like=True, frozen=True, tag="stop"):
-    """The buyer of the job is gone, or wants no more: cancel it."""
+    """The job's buyer hung up or cancelled: cancel it."""
 
     job_id: bytes
     reason: str
 
 
 class Outcome(msgspec.Struct, array_like=True, frozen=True, tag="outcome"):
-    """How an attempt ended for a host that is the receiver's by now."""
+    """How an attempt ended for a host that is connected to the receiver by now."""
 
     host_id: bytes
     outcome: str
@@ -181,31 +181,31 @@ class HttpAnswer(msgspec.Struct, array_like=True, frozen=True, tag="answer"):
 
 
 class Spent(msgspec.Struct, array_like=True, frozen=True, tag="spent"):
-    """What was taken from rate limits since the last time, and how many unfinished jobs buyers have at the sender."""
+    """Usage of rate limits since the last message, and how many unfinished jobs buyers have at the sender."""
 
     shares: bytes
 
 
 class Revoked(msgspec.Struct, array_like=True, frozen=True, tag="revoked"):
-    """Keys that are no longer good, by what the identity room calls them."""
+    """Digests of keys that were revoked."""
 
     keys: list[bytes]
 
 
 class Totals(msgspec.Struct, array_like=True, frozen=True, tag="totals"):
-    """What the sender has counted since its start; whoever heard an earlier count adds the difference."""
+    """The sender's counters since its start; the receiver adds the difference to the last message."""
 
     ended: dict[str, int]
     """Jobs by final state."""
     users: int
     staged_jobs: int = 0
-    """Unfinished chains of containers, as they are now."""
+    """Current number of unfinished chains of containers."""
     followed: int = 0
-    """Owners whose numbered events somebody follows at the sender; 0 of a version that knows no `News`."""
+    """Owners whose numbered events are followed at the sender; 0 from a version without `News`."""
 
 
 class ContainerResources(msgspec.Struct, array_like=True, frozen=True, tag="said"):
-    """What the containers of a host here say of themselves; replaces the whole of what was told of it before."""
+    """What the containers of a host of the sender report about themselves; replaces the host's last report."""
 
     host_id: bytes
     of: dict[str, bytes]
@@ -216,7 +216,7 @@ class Inquired(msgspec.Struct, array_like=True, frozen=True, tag="inquired"):
     """Ask a container of a host of the receiver whether it supports a model."""
 
     inquiry: int
-    """Number of the question at the sender; the `Supports` names it."""
+    """Number of the question at the sender; repeated in `Supports`."""
     host_id: bytes
     container: str
     model_id: str
@@ -227,7 +227,7 @@ class Supports(msgspec.Struct, array_like=True, frozen=True, tag="supports"):
 
     inquiry: int
     body: bytes
-    """JSON; empty: the container gave no answer, or the host is not here."""
+    """JSON; empty: the container gave no answer, or the host is not connected to the sender."""
 
 
 class News(msgspec.Struct, array_like=True, frozen=True, tag="news"):
@@ -237,7 +237,7 @@ class News(msgspec.Struct, array_like=True, frozen=True, tag="news"):
 
 
 class MessagePiece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
-    """Part of a message that is too large for the bus; put together behind the *last* one."""
+    """Part of a message that is too large for the bus; complete with the *last* one."""
 
     data: bytes
     first: bool
@@ -255,7 +255,7 @@ _decoder = msgspec.msgpack.Decoder(list[Message])
 
 
 def encode(messages: Sequence[Message]) -> bytes:
-    """Encode what goes to one coordinator in one turn of the event loop."""
+    """Encode all messages to one coordinator in one tick of the event loop."""
     return _encoder.encode(messages)
 
 
@@ -263,6 +263,6 @@ def decode(data: bytes) -> list[Message]:
     """Decode what a coordinator sent.
 
     Raises:
-        msgspec.DecodeError: not msgpack, an unknown tag (a newer version speaks), or a field of the wrong type.
+        msgspec.DecodeError: not msgpack, an unknown tag (from a newer version), or a field of the wrong type.
     """
     return _decoder.decode(data)

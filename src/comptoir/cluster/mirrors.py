@@ -1,8 +1,8 @@
-"""Jobs of other coordinators as readers here see them, and the other way round: our jobs for readers elsewhere.
+"""Mirrors of other coordinators' jobs for readers here, and sending our jobs to readers elsewhere.
 
-A mirror is a `LiveJob` that nothing is decided on: frames and the end come from its owner. It may be made of a job that was ours
-(it went to a host elsewhere, or was taken over), and may become ours again; its readers notice neither. What the owner
-sends has to go on from the very frames that were shown here, compared by their running hash.
+A mirror is a `LiveJob` about which nothing is decided here: frames and the end come from its owner. It may have been
+our job (which moved to a remote host, or was taken over), and may become ours again; its readers notice neither. What
+the owner sends has to continue exactly the frames that were shown here, compared by their running hash.
 """
 
 import asyncio
@@ -44,14 +44,14 @@ LOOK_S = 0.5
 """How often the database is asked about mirrored jobs that went silent, while the bus is down or unsure."""
 
 QUIET_S = 5.0
-"""A mirror that nothing came for so long is asked about, also while the bus is up: news may have been lost."""
+"""A mirror without news for this long is looked up even while the bus is up, because messages may be lost."""
 
 OWNER_WAIT_S = 10.0
 """How long a follower waits for a job to have an owner: longer than a dead one takes to be noticed and replaced."""
 
 
 class Mirrors:
-    """The jobs of others that are read here, and the readers elsewhere of ours."""
+    """Other coordinators' jobs that are read here, and the readers elsewhere of ours."""
 
     def __init__(self, core: Core, switchboard: Switchboard) -> None:
         self._core = core
@@ -60,9 +60,9 @@ class Mirrors:
         self._jobs = core.jobs.live.mirrors
         self._heard_s: dict[bytes, float] = {}
         self._stops: dict[bytes, str] = {}
-        """Why a mirrored job is to be stopped, until it is over: told its owner, whoever that becomes."""
+        """Reasons for which mirrored jobs are to be stopped, sent to each new owner until the job is over."""
         self._served: dict[tuple[bytes, bytes], asyncio.Task[None]] = {}
-        """Readers elsewhere: by coordinator and job."""
+        """Tasks that send to readers elsewhere, by coordinator and job."""
         switchboard.on(Batch, self._batch)
         switchboard.on(Ended, self._ended)
         switchboard.on(Gone, self._gone)
@@ -77,7 +77,7 @@ class Mirrors:
     # -- becoming and ceasing to be a mirror ---------------------------------------------------------------------
 
     def become_mirror(self, job: LiveJob, owner: bytes) -> None:
-        """Make a mirror of *job*, which was ours and is *owner*'s now (empty: nobody knows yet); its readers stay."""
+        """Make *job*, which was ours, a mirror of *owner*'s (empty: not yet known); its readers stay."""
         core = self._core
         if job.over or self._jobs.get(job.id) is job:
             if not job.over:
@@ -94,13 +94,14 @@ class Mirrors:
         self._attach(job, owner)
 
     def known(self, job_id: bytes) -> LiveJob | None:
-        """Return the mirror of a job that is about to become ours, with the frames that were shown here."""
+        """Return the mirror of a job that is about to become ours, with the frames shown here."""
         return self._jobs.get(job_id)
 
     def expect(self, row: JobRow, owner: bytes) -> LiveJob:
         """Return the mirror of a job without frames that this coordinator is about to lease; create it if needed.
 
-        Whoever asks for the job while that is being written reads this very object, so that it misses nothing of what comes.
+        A client that requests the job while the lease is being written gets this same object, so that it misses
+        nothing.
         """
         known = self._jobs.get(row.id)
         if known is not None and not known.frames:
@@ -115,12 +116,12 @@ class Mirrors:
         return job
 
     def leave_to(self, job: LiveJob, owner: bytes) -> None:
-        """The expected job stays *owner*'s: readers that came meanwhile follow it there."""
+        """The expected job stays *owner*'s: readers that arrived meanwhile follow it there."""
         if self._jobs.get(job.id) is job:
             self._attach(job, owner)
 
     async def resume_job(self, row: JobRow, *, tried: Iterable[bytes] = ()) -> None:
-        """Go on with a job that has just become ours, with the frames that readers here have of it."""
+        """Resume a job that has just become ours, with the frames that readers here have."""
         known = self._jobs.get(row.id)
         reason = self.adopt(known) if known is not None else ""
         job = await resume_job(self._core, row, known=known, tried=tried)
@@ -130,17 +131,17 @@ class Mirrors:
             self._core.background.spawn(self._cancel(job, reason))
 
     def adopt(self, job: LiveJob) -> str:
-        """A job is ours now, and no longer a mirror. Returns why it is to be stopped, empty if it is not."""
+        """Make a mirror our job. Returns the reason for which it is to be stopped, empty if it is not."""
         reason = self._stops.get(job.id, "")
         self._forget(job)
         self._core.jobs.live.adopt(job)
         return reason
 
     async def follow(self, job: LiveJob) -> LiveJob:
-        """Return a mirror of an unfinished job, as read from the database; made now if there is none yet.
+        """Return a mirror of an unfinished job, as read from the database; create it if needed.
 
         Raises:
-            Unavailable: it has no owner that is alive, and none took it over in `OWNER_WAIT_S`.
+            Unavailable: it has no live owner, and none took it over within `OWNER_WAIT_S`.
         """
         known = self._jobs.get(job.id)
         if known is not None:
@@ -183,7 +184,7 @@ class Mirrors:
                 self._board.send(owner, Stop(job.id, self._stops[job.id]))
 
     def stop(self, job: LiveJob, reason: str) -> None:
-        """Have the owner of a mirrored job cancel it, whoever that is by then."""
+        """Have the owner of a mirrored job cancel it, whichever coordinator that is by then."""
         self._stops[job.id] = reason
         if job.owner_node in self._board.here:
             self._board.send(job.owner_node, Stop(job.id, reason))
@@ -283,7 +284,7 @@ class Mirrors:
                     self._attach(job, job.owner_node)
 
     async def look(self) -> None:
-        """Ask the database about the mirrors that nothing was heard of for a while; call it every `LOOK_S`."""
+        """Look up in the database the mirrors without recent news; call it every `LOOK_S`."""
         before = self._loop.time() - (QUIET_S if self._board.up else LOOK_S)
         quiet = [job for job_id, job in self._jobs.items() if self._heard_s.get(job_id, 0.0) < before]
         for first in range(0, len(quiet), 500):
@@ -303,7 +304,7 @@ class Mirrors:
                 self._heard_s[job.id] = self._loop.time()
 
     async def _read_end(self, job: LiveJob) -> None:
-        """Learn the end of a job from the database: nobody told it, or nobody is left who could."""
+        """Read the end of a job from the database: its message was lost, or its owner died."""
         try:
             row = await self._core.jobs.get(job.id)
         except UnknownJob:
@@ -355,13 +356,14 @@ class Mirrors:
                 part = fresh[first : first + FRAMES_A_MESSAGE]
                 send(node_id, Batch(job.id, seq + first, part, job.state, job.host_id, job.started_ms, job.restarts))
         if job.broken_off:
-            # It had become a mirror, whose readers here were ended; the job goes on, and those elsewhere look for its owner.
+            # It had become a mirror, whose readers here were ended; the job continues, and readers elsewhere look for
+            # its owner.
             send(node_id, Gone(job.id))
         elif job.over:
             send(node_id, _end_of(job))
 
     async def _goes_on(self, job: LiveJob, start: int, running_hash: bytes) -> bool:
-        """Tell whether the reader's frames are the job's; a reader that is ahead waits until the job is as far."""
+        """Tell whether the job continues the reader's frames; if the reader is ahead, wait for the job to catch up."""
         while len(job.frames) < start and not job.over:
             await Reader(job, start=len(job.frames)).next()
         if len(job.frames) == start:
@@ -396,14 +398,14 @@ class Mirrors:
         try:
             await cancel(self._core, job, reason=reason)
         except JobFinished:
-            return  # Whoever asked for it hears of that end.
+            return  # Whoever requested it is told of that end.
         except Refusal as refusal:
             log.warning("job %s could not be stopped: %s", job.id.hex(), refusal)
 
-    # -- who is gone ---------------------------------------------------------------------------------------------
+    # -- dead coordinators ---------------------------------------------------------------------------------------
 
     def forget_node(self, node_id: bytes) -> None:
-        """A coordinator is gone: send nothing there; look for its jobs in the database until somebody has them."""
+        """Send nothing more to a dead coordinator; look up its jobs in the database until they have a new owner."""
         for key in [key for key in self._served if key[0] == node_id]:
             self._served.pop(key).cancel()
         for job in self._jobs.values():

@@ -1,8 +1,8 @@
-"""Jobs that go to a host of another coordinator: offered by whoever owns them, leased there by one compare-and-set.
+"""Jobs for hosts of other coordinators: offered by their owner, leased there by one compare-and-set.
 
-A job is offered when routing chose a host elsewhere, or when another coordinator asks because it has free slots and nothing waits
-longer there. Until the lease is written the job stays the offerer's; if no answer comes, it goes back in line, and whoever
-writes first has it.
+A job is offered when routing chose a remote host, or when another coordinator asks because it has free slots and none
+of its own jobs has waited longer. Until the lease is written, the offering coordinator owns the job; if no answer
+comes, it enqueues the job again, and the first write wins.
 """
 
 import asyncio
@@ -28,23 +28,24 @@ from comptoir.routing import Candidate, Spec, passes
 log = logging.getLogger(__name__)
 
 ANSWER_S = 1.0
-"""How long an offer may stay unanswered: some hundred times what a lease takes, as one may hang."""
+"""How long an offer may stay unanswered: about a hundred times what a lease takes; jobs offered to a coordinator that
+hangs wait so long."""
 
 HOLD_S = 0.03
-"""How long a freed slot waits for a job that waits longer elsewhere, before a job from here gets it."""
+"""How long a freed slot is held for a job elsewhere that has waited longer, before a job from here gets it."""
 
 ASK_AGAIN_S = 0.25
-"""How soon the same coordinator is asked again for jobs of a model, if nothing came."""
+"""Delay before the same coordinator is asked again for jobs of a model, if none came."""
 
 FRESH_BODY_MAX = 256 * 1024
-"""Largest body that travels with its offer; a larger one is read from the database by whoever takes the job."""
+"""Largest body sent with its offer; the receiver reads a larger one from the database."""
 
 ASK_MAX = 64
 """Most jobs asked for at once."""
 
 
 class _Made(NamedTuple):
-    """An offer that was not answered yet."""
+    """An offer that is not answered yet."""
 
     job: LiveJob
     host_id: bytes
@@ -53,7 +54,7 @@ class _Made(NamedTuple):
 
 
 class Offers:
-    """Offers made and taken."""
+    """Offers made and received."""
 
     def __init__(self, core: Core, switchboard: Switchboard, view: FleetView, mirrors: Mirrors) -> None:
         self._core = core
@@ -67,7 +68,7 @@ class Offers:
         """Unanswered, by job."""
         self._asked: dict[tuple[bytes, str], float] = {}
         self._held: set[bytes] = set()
-        """Hosts here whose freed slot waits for a job from elsewhere."""
+        """Hosts here whose freed slot is held for a job from elsewhere."""
         switchboard.on(JobOffer, self._offered)
         switchboard.on(Took, self._took)
         switchboard.on(Declined, self._declined)
@@ -77,7 +78,7 @@ class Offers:
     # -- making --------------------------------------------------------------------------------------------------
 
     def offer(self, job: LiveJob, candidate: Candidate) -> bool:
-        """Offer *job*, which is in no line, to the coordinator of *candidate*; False: that one can't be reached now."""
+        """Offer *job*, which is not queued, to the coordinator of *candidate*; False: it can't be reached now."""
         host = self._core.fleet.find(candidate.host_id)
         if host is None or not host.node_id or not self._board.up:
             return False
@@ -125,18 +126,18 @@ class Offers:
             self._core.background.spawn(self._consider(sender, message))
 
     def _is_cut(self, row: JobRow) -> bool:
-        """Tell whether a job came without its stages: an older coordinator sent it, and the database has the whole."""
+        """Tell whether a job came without its stages, from an older coordinator: the database has all of it."""
         return self._core.jobs.kinds.stored(row.kind).staged and not row.stages
 
     async def _consider(self, sender: bytes, message: JobOffer) -> None:
         job_id = message.job_id
         if job_id in self._considered:
-            return  # Offered again while the first time is being written, which answers both.
+            return  # Offered again while the first offer is being written, which answers both.
         if self._core.jobs.live.get(job_id) is not None:
             self._board.send(sender, Took(job_id))
             return
         if message.row is not None and not self._core.jobs.kinds.stored(message.row.kind).sold:
-            self._board.send(sender, Declined(job_id))  # Whoever sells it finds another host.
+            self._board.send(sender, Declined(job_id))  # The sender finds another host for it.
             return
         taken = False
         self._considered.add(job_id)
@@ -153,7 +154,7 @@ class Offers:
             self._board.send(sender, Declined(message.job_id))
 
     async def _lease(self, sender: bytes, message: JobOffer) -> bool:
-        """Lease a fresh job to a free host: one command, which makes this coordinator its owner."""
+        """Lease a new job to a free host: one command, which makes this coordinator its owner."""
         core, row = self._core, message.row
         assert row is not None
         job = self._mirrors.expect(row, sender)
@@ -171,14 +172,14 @@ class Offers:
         self._mirrors.adopt(job)
         core.jobs.live.add(job)
         core.state(Buyers).enter(job)
-        # First, so that frames come behind it.
+        # First, so that frames come after it.
         self._board.send(sender, Took(job.id))
         self._mirrors.serve(sender, job, start=0, running_hash=job.running_hash)
         deliver(core, job, lease)
         return True
 
     async def _claim(self, sender: bytes, message: JobOffer) -> bool:
-        """Become the owner of a job that has a history, read it, and give it to a host here."""
+        """Become the owner of a job that has run before, load it, and give it to a host here."""
         core = self._core
         row = await core.jobs.claim(message.job_id, node_id=core.node_id, from_id=sender)
         if row is None:
@@ -191,7 +192,7 @@ class Offers:
 
     def _was_asked(self, sender: bytes, message: AskForJobs) -> None:
         core = self._core
-        # Also of hosts that were full when they were last announced: whoever asks knows better.
+        # Including hosts that were full when last announced: the asking coordinator knows better.
         there = self._candidates_of(sender, message.model)
 
         def accept(entry: Waiting) -> bool:
@@ -241,7 +242,7 @@ class Offers:
         return count
 
     def waits_for_older(self, host: Host) -> bool:
-        """Tell whether a slot of *host* is to wait a moment for a job elsewhere that waits longer than any here."""
+        """Tell whether a slot of *host* is held briefly for a job elsewhere that has waited longer than any here."""
         if host.id in self._held:
             return True
         if not self._view.heads:

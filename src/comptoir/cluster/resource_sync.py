@@ -13,18 +13,18 @@ ANSWER_S = 6.0
 """How long another coordinator has: longer than it gives its host. Buyers wait less (`containers.inquire.WAIT_S`)."""
 
 OPEN_MAX = 1_000
-"""Most questions without an answer, those asked and those asked here, each; further ones get none."""
+"""Most unanswered questions in each direction; further ones get no answer."""
 
 
 class ResourceSync:
-    """Tells the other coordinators what containers here say, and asks theirs."""
+    """Sends the other coordinators what containers here report, and queries theirs."""
 
     def __init__(self, core: Core, switchboard: Switchboard) -> None:
         self._core = core
         self._board = switchboard
         self._loop = asyncio.get_running_loop()
         self._asked: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
-        """Whom, and what waits for it, by number."""
+        """By question number: the coordinator asked, and the future that waits for its answer."""
         self._number = 0
         self._answering = 0
         switchboard.on(ContainerResources, self._resources_told)
@@ -33,26 +33,26 @@ class ResourceSync:
         core.state(RemoteContainers).inquire_over(self)
         core.events.subscribe(HostResources, self._tell)
 
-    # -- what they say of themselves -----------------------------------------------------------------------------
+    # -- reports about themselves --------------------------------------------------------------------------------
 
     def _tell(self, event: HostResources) -> None:
         self._board.tell_all(ContainerResources(event.host_id, dict(event.of)))
 
     def tell_whole(self, node_id: bytes) -> None:
-        """Tell one coordinator what the containers of all hosts here say."""
+        """Send one coordinator what the containers of all hosts here report."""
         for host_id, of in self._core.fleet.catalog.resources_by_host().items():
             if host_id in self._core.channels:
                 self._board.send(node_id, ContainerResources(host_id, of))
 
     def _resources_told(self, sender: bytes, message: ContainerResources) -> None:
-        # Of a host that is linked here by now, its own words are newer.
+        # If the host is linked here by now, its own report is newer.
         if message.host_id not in self._core.channels:
             self._core.fleet.catalog.set_resources(message.host_id, message.of)
 
     # -- whether they support a model ----------------------------------------------------------------------------
 
     def inquire(self, host_id: bytes, container: str, model_id: str) -> "asyncio.Future[bytes]":
-        """Ask the coordinator that the host is linked to; the answer is JSON, empty if none came in time."""
+        """Ask through the coordinator that the host is linked to; the answer is JSON, empty if none came in time."""
         answer: asyncio.Future[bytes] = self._loop.create_future()
         host = self._core.fleet.find(host_id)
         node_id = host.node_id if host is not None else b""
@@ -89,9 +89,9 @@ class ResourceSync:
         body = asking.result() if not asking.cancelled() and asking.exception() is None else b""
         self._board.send(sender, Supports(number, body))
 
-    # -- who is gone ---------------------------------------------------------------------------------------------
+    # -- dead coordinators ---------------------------------------------------------------------------------------
 
     def forget_node(self, node_id: bytes) -> None:
-        """A coordinator is gone: it answers nothing more."""
+        """End the questions to a dead coordinator without an answer."""
         for number in [number for number, (asked, _) in self._asked.items() if asked == node_id]:
             self._answer(number, b"")

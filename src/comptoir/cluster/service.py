@@ -65,7 +65,7 @@ class Cluster(Peers):
         return self.offers.offer(job, candidate)
 
     def moved(self, job: LiveJob) -> None:
-        """Another coordinator owns *job* now; whose it is comes out by looking."""
+        """Another coordinator owns *job* now; which one is looked up."""
         self.mirrors.become_mirror(job, b"")
 
     def stop(self, job: LiveJob, reason: str) -> None:
@@ -76,7 +76,7 @@ class Cluster(Peers):
         """Follow an unfinished job at its owner.
 
         Raises:
-            Unavailable: nobody owns it right now.
+            Unavailable: no live coordinator owns it right now.
         """
         return await self.mirrors.follow(job)
 
@@ -86,18 +86,18 @@ class Cluster(Peers):
         return owner if state in (JobState.QUEUED, JobState.RUNNING) and owner in self.board.here else None
 
     async def welcome(self, host_id: bytes, leases: Sequence[bytes]) -> None:
-        """A host came here: learn what others wrote of it, and take over the jobs it brings leases on.
+        """A host connected here: load what others wrote about it, and take over the jobs that it holds *leases* on.
 
         Raises:
-            Unavailable: it brings leases of another coordinator, and the database is away; it must come again, with its frames.
+            Unavailable: it holds leases of another coordinator, and the database is unavailable; it must reconnect.
         """
-        # One that only lost its connection for a moment is let in without a database.
+        # A host that only lost its connection for a moment is accepted without a database.
         with contextlib.suppress(Unavailable):
             await self._core.hosts.meet(host_id)
         await self.failover.claim_leases(host_id, list(leases))
 
     def waits_for_older(self, host: Host) -> bool:
-        """Tell whether a slot of *host* waits a moment for a job elsewhere that waits longer."""
+        """Tell whether a slot of *host* is held briefly for a job elsewhere that has waited longer."""
         return self.offers.waits_for_older(host)
 
     def is_alive(self, node_id: bytes) -> bool:
@@ -105,12 +105,12 @@ class Cluster(Peers):
         return node_id == self._core.node_id or node_id in self.board.here
 
     async def ensure_known(self, node_id: bytes) -> None:
-        """Have `is_alive` know of a coordinator that may have just begun: one that is not known here is looked up."""
+        """Look up a coordinator that is not known here, because it may have just started."""
         if not self.is_alive(node_id):
             await self.failover.ensure_known(node_id)
 
     def cluster_status(self) -> ClusterStatus:
-        """Tell how it stands with the others."""
+        """Return the state of the cluster."""
         board = self.board
         return ClusterStatus(
             len(board.here), board.up, board.traffic.gaps, len(self._core.jobs.live.mirrors), self.failover.claimed
@@ -119,10 +119,10 @@ class Cluster(Peers):
 
 @contextlib.asynccontextmanager
 async def joined(core: Core, bus: Bus) -> AsyncIterator[Cluster]:
-    """Make *core* one coordinator of several until the block ends; then its jobs are left to the others.
+    """Make *core* one coordinator of several until the block ends; then the others take over its jobs.
 
     Raises:
-        Unavailable: the database is out of reach.
+        Unavailable: the database is unavailable.
     """
     cluster = Cluster(core, bus)
     core.state(Membership).join(cluster)

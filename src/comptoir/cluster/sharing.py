@@ -1,7 +1,7 @@
-"""Limits across all coordinators: rate limits taken and buyers' open jobs, exchanged ten times a second;
-keys that were revoked, at once.
+"""Limits across all coordinators: usage of rate limits and buyers' open jobs, exchanged ten times a second.
 
-A limit is looser by what was taken elsewhere within a tenth of a second; without bus each coordinator keeps it by itself.
+Revoked keys are sent at once. A limit is exceeded at most by what was used elsewhere within a tenth of a second;
+without a bus, each coordinator enforces it alone.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from comptoir.kit.ratelimit import RateLimiter
 from comptoir.kit.shares import NodeShare, Shares
 
 TELL_S = 0.1
-"""How often."""
+"""Interval between messages."""
 
 TOTALS_EVERY = 10
-"""Of these, how often totals are told, for the numbers that a page shows."""
+"""Every how many messages the totals are sent, for the numbers shown on the page."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(NodeShare).decode
 
 
 class Sharing:
-    """Tells what happened here, and takes over what happened elsewhere."""
+    """Sends what happened here, and applies what happened elsewhere."""
 
     def __init__(self, core: Core, switchboard: Switchboard) -> None:
         self._core = core
@@ -42,22 +42,22 @@ class Sharing:
         self._told: Totals | None = None
         self._heard: dict[bytes, Totals] = {}
         self._known: set[bytes] = set()
-        """Coordinators that were told everything."""
+        """Coordinators that were sent everything."""
         switchboard.on(Spent, self._spent)
         switchboard.on(Totals, self._totals)
         switchboard.on(Revoked, lambda sender, message: core.identity.forget_keys(message.keys))
         switchboard.on_gap.append(self._missed)
-        # Whoever follows events here is to hear of those elsewhere at once, not with the totals of the next second.
+        # A new follower here has to receive events from elsewhere at once, not only after the next second's totals.
         core.events.subscribe(FollowingBegan, lambda event: self._tell_totals(frozenset()))
         core.events.subscribe(KeysRevoked, lambda event: switchboard.tell_all(Revoked(event.digests)))
 
     def begin(self, limiters: Mapping[str, RateLimiter]) -> None:
-        """Share *limiters*, by the name they have everywhere, and the buyers' unfinished jobs."""
+        """Share *limiters*, by their common names, and the buyers' unfinished jobs."""
         self._shares = Shares(limiters, self._core.state(Buyers).in_flight)
         self._timer = self._loop.call_later(TELL_S, self._tell)
 
     def stop(self) -> None:
-        """Tell nothing more."""
+        """Send nothing more."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -79,7 +79,7 @@ class Sharing:
         self._known = set(here)
 
     def _tell_totals(self, new: frozenset[bytes]) -> None:
-        """Tell everybody what changed, and who is new where the counting begins."""
+        """Send changed totals to all, or current ones to *new* coordinators as their starting point."""
         meters = self._core.state(Meters)
         totals = Totals(dict(meters.ended), meters.newcomers, self._core.jobs.live.staged, self._core.events.followed)
         for node_id in new if totals == self._told else self._board.here:
@@ -91,7 +91,7 @@ class Sharing:
         self._heard[sender] = totals
         self._tell_staged_jobs()
         if before is None:
-            return  # What ended before this one came is in the database that it counted.
+            return  # What ended before this coordinator joined is in the database, which it counted.
         ended = {state: count - before.ended.get(state, 0) for state, count in totals.ended.items()}
         self._core.state(Meters).count_elsewhere(ended, users=totals.users - before.users)
 
@@ -99,7 +99,7 @@ class Sharing:
         self._core.state(RemoteContainers).note_staged_jobs(sum([heard.staged_jobs for heard in self._heard.values()]))
 
     def followers(self) -> list[bytes]:
-        """Return the coordinators at which somebody follows events, as they last told."""
+        """Return the coordinators that have followers of events, as they last reported."""
         return [node_id for node_id in self._board.here if node_id in self._heard and self._heard[node_id].followed]
 
     def _spent(self, sender: bytes, message: Spent) -> None:
@@ -107,15 +107,15 @@ class Sharing:
             self._shares.apply(sender, _decode(message.shares))
 
     def _missed(self, sender: bytes) -> None:
-        """What it revoked may have gone unheard; what it counts it tells anew when it is hailed."""
+        """Messages of *sender* were lost: its revocations may be among them; counters are sent again on a hail."""
         self._core.identity.forget_all_keys()
 
     def tell_whole(self, node_id: bytes) -> None:
-        """Tell one coordinator everything with the next message: it is new, or missed some."""
+        """Send one coordinator everything with the next message: it is new, or missed some."""
         self._known.discard(node_id)
 
     def forget_node(self, node_id: bytes) -> None:
-        """A coordinator is gone: its jobs are others' by now, which count them."""
+        """Forget a dead coordinator's counts: other coordinators own and count its jobs by now."""
         self._heard.pop(node_id, None)
         self._tell_staged_jobs()
         if self._shares is not None:

@@ -1,7 +1,8 @@
-"""One coordinator and no bus: it takes up everything that is unfinished, so it has to be the only one on its database.
+"""One coordinator without a bus: it resumes every unfinished job, so it has to be the only one on its database.
 
-A process with the same data folder is kept out by the folder's lock; what the lock's last holder left is known to be nobody's.
-One on another machine is found by its signs of life, and waited for as long as a dead one takes to fall silent.
+The data folder's lock keeps out a process with the same folder; whatever the lock's last holder left has no owner. A
+coordinator on another machine is detected by its heartbeats, and waited for as long as a dead one takes to count as
+dead.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ LOOK_S = 0.2
 
 
 class NotAlone(Refusal):
-    """Another coordinator is at work on this database, and no bus is configured."""
+    """Another coordinator uses this database, and no bus is configured."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -36,11 +37,11 @@ class NotAlone(Refusal):
 
 @contextlib.asynccontextmanager
 async def alone(core: Core, folder: Path) -> AsyncIterator[None]:
-    """Be the only coordinator until the block ends; takes up what is unfinished first.
+    """Be the only coordinator until the block ends; resumes unfinished jobs first.
 
     Raises:
         FolderTaken: another process uses *folder*.
-        NotAlone: another coordinator uses the database. Unavailable: it is out of reach.
+        NotAlone: another coordinator uses the database. Unavailable: the database is unavailable.
     """
     lock = FolderLock(folder, name=LOCK_NAME)
     before = lock.take()
@@ -58,17 +59,17 @@ async def alone(core: Core, folder: Path) -> AsyncIterator[None]:
             beating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await beating
-            with contextlib.suppress(Unavailable):  # The next start finds out by the lock.
+            with contextlib.suppress(Unavailable):  # The next start learns it from the lock.
                 await core.nodes.leave()
     finally:
         lock.release()
 
 
 async def _until_alone(core: Core) -> None:
-    """Wait for whoever is here to fall silent; a living one does not.
+    """Wait for other coordinators to fall silent, which live ones do not.
 
     Raises:
-        NotAlone: somebody still gives signs of life.
+        NotAlone: another one still sends heartbeats.
     """
     loop = asyncio.get_running_loop()
     until_s = loop.time() + NODE_SILENT_S + BEAT_S
@@ -79,8 +80,8 @@ async def _until_alone(core: Core) -> None:
 
 
 async def _beat_forever(core: Core) -> None:
-    """Give signs of life, so that whoever comes to this database by mistake finds out."""
+    """Send heartbeats, so that a coordinator started on this database by mistake notices."""
     while core.db.dialect == "postgresql":
         await asyncio.sleep(BEAT_S)
-        with contextlib.suppress(Refusal):  # The database is away; it is told by everything else.
+        with contextlib.suppress(Refusal):  # The database is unavailable, which everything else reports.
             await core.nodes.beat()

@@ -1,4 +1,4 @@
-"""Who is present, and messages to and from them: gathered per event-loop turn, dispatched by their type."""
+"""The live coordinators, and messages to and from them: batched per event-loop turn, dispatched by type."""
 
 import asyncio
 import logging
@@ -15,27 +15,27 @@ log = logging.getLogger(__name__)
 M = TypeVar("M")
 
 PIECE_BYTES = MESSAGE_BYTES_MAX - 64
-"""Of a message that is too large in one; what msgpack adds around it is less than the rest."""
+"""Piece size of a message that is too large to send in one; msgpack's overhead fits the rest."""
 
 Handler = Callable[[bytes, Any], None]
-"""Is given the sender's node id and the message; must return at once."""
+"""Called with the sender's node id and the message; must return at once."""
 
 
 class Switchboard:
-    """One coordinator's place on the bus."""
+    """One coordinator's connection to the bus."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._handlers: dict[type, Handler] = {}
         self._outbox: dict[bytes, list[Message]] = {}
         self._pieces: dict[bytes, list[bytes]] = {}
-        """Of messages that came in part, by sender."""
+        """Pieces of incomplete messages, by sender."""
         self._loop = asyncio.get_running_loop()
         self.on(MessagePiece, self._piece)
         self.here: frozenset[bytes] = frozenset()
-        """The other coordinators that are alive, as the database last said."""
+        """The other live coordinators, as last read from the database."""
         self.on_change: list[Callable[[bool], None]] = []
-        """Called when the bus goes (False) or comes back (True)."""
+        """Called when the bus goes down (False) or comes back (True)."""
         self.on_gap: list[Callable[[bytes], None]] = []
         """Called with a sender some of whose messages were lost."""
 
@@ -46,11 +46,11 @@ class Switchboard:
 
     @property
     def traffic(self) -> Traffic:
-        """What went over the bus so far."""
+        """Traffic over the bus so far."""
         return self._bus.traffic
 
     def on(self, kind: type[M], handler: Callable[[bytes, M], None]) -> None:
-        """Have *handler* called with every message of *kind*; one handler a kind."""
+        """Call *handler* with every message of *kind*; one handler per kind."""
         assert kind not in self._handlers
         self._handlers[kind] = handler
 
@@ -59,7 +59,7 @@ class Switchboard:
         await self._bus.start(on_message=self._received, on_change=self._changed, on_gap=self._missed)
 
     async def close(self) -> None:
-        """Send what waits, then close the bus."""
+        """Send what is pending, then close the bus."""
         self._flush()
         await self._bus.close()
 
@@ -70,7 +70,7 @@ class Switchboard:
         self._outbox.setdefault(node_id, []).append(message)
 
     def tell_all(self, message: Message) -> None:
-        """Send *message* to every coordinator that is here."""
+        """Send *message* to every live coordinator."""
         for node_id in self.here:
             self.send(node_id, message)
 
@@ -93,7 +93,7 @@ class Switchboard:
             self._pieces[sender] = []
         held = self._pieces.get(sender)
         if held is None:
-            return  # Its beginning was lost, and a gap was told.
+            return  # Its beginning was lost, and a gap was reported.
         held.append(piece.data)
         if piece.last:
             del self._pieces[sender]
@@ -103,7 +103,7 @@ class Switchboard:
         try:
             messages = decode(data)
         except msgspec.DecodeError as error:
-            # Another version speaks: what it said is lost to us, as if the bus had dropped it.
+            # Sent by another version: treat it as if the bus had dropped it.
             log.warning("coordinator %s said something this version does not know: %s", sender.hex(), error)
             self._missed(sender)
             return
@@ -113,7 +113,7 @@ class Switchboard:
                 continue
             try:
                 handler(sender, message)
-            except Exception:  # A loop's edge: one message must not cost those behind it.
+            except Exception:  # A loop's edge: one message must not cost those after it.
                 log.exception("a %s of coordinator %s failed", type(message).__name__, sender.hex())
 
     def _changed(self, up: bool) -> None:

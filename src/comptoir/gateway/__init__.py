@@ -1,9 +1,10 @@
 """The gateway: what every dialect does the same way before and after its own translation.
 
-Who is asking (`gate`), how often (`rates`), repeats of a request (`claim`, `once`, `submit_once`), finding a caller's job and
-following it (`find_job`, `follow`, `open_stream`, `stream_job`), stopping it (`stop`, `until_over`), registering a host and taking
-what it brings (`register_once`, `leased_to`, `bring`), the HTTP status of each domain error (`status_of`), and the error body of
-the dialects that nobody published but us (`render_plain_error`). It knows HTTP and dispatch, and no dialect.
+Authentication and rate limits (`gate`), repeats of a request (`claim`, `once`, `submit_once`), finding a caller's job
+and following it (`find_job`, `follow`, `open_stream`, `stream_job`), stopping it (`stop`, `until_over`), registering a
+host and accepting what it delivers (`register_once`, `leased_to`, `accept_frames`), the HTTP status of each domain
+error (`status_of`), and the error body of our own dialects (`render_plain_error`). It knows HTTP and dispatch, and no
+dialect.
 """
 
 from comptoir.gateway.deliveries import accept_frames, job_named, leased_to

@@ -1,4 +1,4 @@
-"""What a host delivers by HTTP requests: which job it is about, and its frames. The same in every dialect for hosts."""
+"""What hosts deliver by HTTP requests: finding the job, and accepting its frames. The same for every dialect."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ def job_named(text: str) -> bytes:
     """Return the id of a job by its public name.
 
     Raises:
-        UnknownJob: it is none.
+        UnknownJob: *text* is not such a name.
     """
     job_id = parse("job", text)
     if job_id is None:
@@ -29,11 +29,11 @@ async def leased_to(core: Core, host: Host, job_id: bytes, *, lease: bytes | Non
     """Return the job that *host* holds the lease on.
 
     Args:
-        lease: it has to be this one: what is brought may be of an attempt before.
+        lease: the lease must be this one, because a delivery may be for an earlier attempt.
 
     Raises:
-        OwnedByPeer: another coordinator owns it.
-        NotYourLease: the host has no such lease on it (any more).
+        OwnedByPeer: another coordinator owns the job.
+        NotYourLease: the host has no such lease on it, or no longer.
     """
     job = core.jobs.live.get(job_id)
     if job is None:
@@ -46,12 +46,12 @@ async def leased_to(core: Core, host: Host, job_id: bytes, *, lease: bytes | Non
 
 
 async def accept_frames(core: Core, job: LiveJob, frames: list[Frame], *, seq: int | None) -> int:
-    """Take frames from number *seq* on (None: after those that are here); return the number of the next one wanted.
+    """Append frames from number *seq* on (None: after the last one); return the number of the next one expected.
 
-    An answer that grows too large fails the attempt before it is refused.
+    If the answer grows too large, the attempt is failed before this raises.
 
     Raises:
-        FramesOutOfOrder: *seq* leaves a gap; nothing is taken. AnswerTooLarge: the attempt is over.
+        FramesOutOfOrder: *seq* leaves a gap; nothing is appended. AnswerTooLarge: the attempt is over.
     """
     assert job.lease is not None, "frames come through a lease"
     core.fleet.seen(job.lease.host_id)

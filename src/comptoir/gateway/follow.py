@@ -1,4 +1,4 @@
-"""Find a caller's job and follow it, whether it is still alive or long over: one way for every dialect."""
+"""Find a caller's job and follow it, whether it is running or long over: one way for every dialect."""
 
 from weakref import WeakValueDictionary, finalize
 
@@ -34,7 +34,7 @@ class Recalled(State):
 
 
 async def find_job(core: Core, owner_id: bytes | None, text: str) -> LiveJob:
-    """Return the job with the public id *text*, light (no frames when it is over); another owner's is unknown.
+    """Return the job with the public id *text*, without frames if it is over; another owner's job is unknown.
 
     Raises:
         UnknownJob: no such job, malformed id, or somebody else's.
@@ -46,7 +46,7 @@ async def find_job(core: Core, owner_id: bytes | None, text: str) -> LiveJob:
 
 
 async def job_by_id(core: Core, owner_id: bytes | None, job_id: bytes) -> LiveJob:
-    """Return the job; *owner_id* None means whoever asks may see it.
+    """Return the job; *owner_id* None: of any owner.
 
     Raises:
         UnknownJob: as `find_job`.
@@ -61,11 +61,11 @@ async def job_by_id(core: Core, owner_id: bytes | None, job_id: bytes) -> LiveJo
 
 
 async def follow(core: Core, job: LiveJob) -> LiveJob:
-    """Return *job* with all its frames, or following its owner, so that a `Reader` can start anywhere in it.
+    """Return *job* with all its frames, or a mirror that follows its owner, so that a `Reader` can start anywhere.
 
     Raises:
-        Unavailable: nobody owns it just now, or too many answers are being read; try again in a moment.
-        AnswerForgotten: it is over for so long that its answer was removed.
+        Unavailable: no live coordinator owns it right now, or too many answers are being read; try again in a moment.
+        AnswerForgotten: it has been over for so long that its answer was deleted.
     """
     if not job.over and core.jobs.live.seen(job.id) is not job:
         return await core.peers.mirror(job)
@@ -84,9 +84,9 @@ async def follow(core: Core, job: LiveJob) -> LiveJob:
 
 
 async def until_answered(core: Core, job: LiveJob) -> LiveJob:
-    """Wait for the end of *job*, none of which was shown yet, and return it with all its frames.
+    """Wait for the end of *job*, of which nothing was shown yet, and return it with all its frames.
 
-    A mirror whose answer began anew elsewhere is no end of the job: it is followed again, from its start.
+    If the job is a mirror whose answer was restarted elsewhere, it is followed again from its start.
 
     Raises:
         Unavailable, AnswerForgotten: as `follow`.
@@ -99,12 +99,12 @@ async def until_answered(core: Core, job: LiveJob) -> LiveJob:
 
 
 def restarted_elsewhere(job: LiveJob) -> bool:
-    """Tell whether *job* is a mirror that ended only because the answer began anew elsewhere."""
+    """Tell whether *job* is a mirror that ended only because the answer was restarted elsewhere."""
     return job.broken_off
 
 
 async def refollow(core: Core, job: LiveJob) -> LiveJob:
-    """Return the job of a mirror that was broken off, to be read from its start.
+    """Return a new mirror of a job whose mirror was broken off, to be read from its start.
 
     Raises:
         Unavailable, AnswerForgotten: as `follow`.
@@ -113,9 +113,9 @@ async def refollow(core: Core, job: LiveJob) -> LiveJob:
 
 
 def leave(core: Core, job: LiveJob) -> None:
-    """The client that waited for *job* was told that what it has seen is no part of the answer any more, and is gone.
+    """Handle a client that was told that what it has seen is no longer part of the answer, and is gone.
 
-    If nobody can ask again the job is cancelled, wherever it goes on by now: nobody pays for an answer that nobody gets.
+    If nobody can request the answer again, the job is cancelled wherever it runs now, so that nobody pays for it.
     """
     if not job.detached and (restarted_elsewhere(job) or not job.over):
         core.background.spawn(_leave(core, job))

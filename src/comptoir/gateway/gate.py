@@ -1,4 +1,4 @@
-"""Who is asking, and how often: the one place where credentials and rate limits are looked at."""
+"""Authentication and rate limits: the only place where credentials and rates are checked."""
 
 from collections.abc import Awaitable, Iterable
 from ipaddress import ip_address, ip_network
@@ -21,7 +21,7 @@ from comptoir.kit.ratelimit import Allowance, RateLimiter, address_key
 from comptoir.settings import Settings
 
 ANY_NAME = "*"
-"""In the setting ``server_names``: whatever a Host header says."""
+"""In the setting ``server_names``: any Host header."""
 
 
 class Gate:
@@ -43,11 +43,11 @@ class Gate:
             for dialect in dialects
             if dialect.own_rate is not None
         }
-        """The same for dialects with limits of their own: by path and address."""
+        """Limiters of dialects with their own limit, by path; each counts by address."""
         self._proxies = [ip_network(text, strict=False) for text in settings.trusted_proxies]
 
     def __call__(self, request: Request, access: Access, dialect: Dialect) -> Awaitable[None] | None:
-        """Let *request* in; returns a coroutine when a look-up is needed.
+        """Admit *request*; returns a coroutine when a database lookup is needed.
 
         Raises:
             ForeignPage, NotAuthenticated, NotAllowed, TooManyRequests: in the order they are checked.
@@ -71,7 +71,7 @@ class Gate:
         try:
             found = await self._identity.resolve(self._credentials(request))
         except NotAuthenticated:
-            # Guessing keys costs a look-up each and is counted like asking without one.
+            # Each guessed key costs a lookup, so it counts like a request without one.
             self._limit_ip(request, dialect)
             raise
         if isinstance(found, Anonymous):
@@ -82,7 +82,7 @@ class Gate:
                 raise NotAuthenticated("a credential is needed: send 'Authorization: Bearer <key>'")
             return
         if request.sender is Sender.ALLOWED_PAGE and found.key_id is None:
-            # Browsers send a password that they remember with whatever any page asks.
+            # Browsers send a saved password with the requests of any page.
             raise ForeignPage("a page of another origin needs a key here; a password is none")
         self._admit(request, access, found)
 
@@ -101,7 +101,7 @@ class Gate:
         address = address_key(request.address)
         limiter = self.by_path.get(dialect.name)
         if limiter is not None:
-            # The same path alone under the dialect's prefix, or with a slash behind it, is no other one.
+            # The path under the dialect's prefix, or with a trailing slash, counts as the same.
             path = request.path.removeprefix(dialect.prefix).rstrip("/")
             if path not in dialect.unlimited:
                 request.rate = self._checked(limiter.take(f"{path} {address}"))
@@ -117,7 +117,7 @@ class Gate:
         return allowance
 
     def peer(self, request: Request) -> str:
-        """Return the caller's address: the socket's, or what a trusted proxy says of it."""
+        """Return the caller's address: the socket's, or the one that a trusted proxy reports."""
         peer = request.peer
         if self._proxies and peer:
             forwarded = [part.strip() for part in request.header(b"x-forwarded-for").split(",") if part.strip()]
@@ -150,16 +150,16 @@ class Gate:
 
 
 def _narrowed(access: Access, *, by_page: bool) -> Access:
-    """Return who may call when a browser acts for a foreign page: only key holders, except links to public pages."""
+    """Return who may call if a browser acts for a foreign page: only key holders, except for links to public pages."""
     return Access.ANY if access is Access.OPTIONAL or (by_page and access is Access.PUBLIC) else access
 
 
 def browser_policy(settings: Settings) -> BrowserPolicy:
-    """Return what foreign pages may ask, and under which names this server is reached, by the settings."""
+    """Return what foreign pages may request, and by which names this server is reached, from the settings."""
     public = urlsplit(settings.public_url)
     names = {name.rstrip(".").lower() for name in (*settings.server_names, public.hostname or "") if name}
     if names & {ANY_NAME} or not (is_loopback_name(settings.host.lower()) or settings.server_names):
-        # On a network the names that it is reached by are not known here, unless somebody says so.
+        # On a network, the names by which it is reached are unknown unless configured.
         known = None
     else:
         known = frozenset(names | {settings.host.lower()})

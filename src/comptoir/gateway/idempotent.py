@@ -1,4 +1,4 @@
-"""Repeats: under one Idempotency-Key a thing is done once, however often it is asked for."""
+"""Repeats: under one Idempotency-Key an action is done once, however often it is requested."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -17,25 +17,25 @@ T = TypeVar("T")
 
 
 LOOK_AGAIN_S = (0.0, 0.02, 0.08, 0.15, 0.25)
-"""Pauses before each look for what another coordinator may be making: half a second in all."""
+"""Pauses before each check for what another coordinator may be creating: half a second in all."""
 
 YOUNG_MS = 2_000
-"""A key bound longer ago than this is not being served for the first time any more; a refusal then stands at once."""
+"""The first request under a key is over this long after the key was bound; a refusal is then final at once."""
 
 
 class Making(State):
-    """Requests with an Idempotency-Key under way."""
+    """Requests with an Idempotency-Key that are in progress."""
 
     def __init__(self, core: Core) -> None:
         self.tasks: dict[bytes, asyncio.Task[Any]] = {}
-        """By the resource they make."""
+        """By the id of the resource they create."""
 
 
 async def claim(core: Core, request: Request, *, scope: str = "") -> Claim | None:
     """Bind the request's ``Idempotency-Key``; None when it has none.
 
     Args:
-        scope: sets callers without a credential apart, where they are not one and the same.
+        scope: distinguishes callers without a credential.
 
     Raises:
         InvalidField: the key is malformed.
@@ -58,13 +58,13 @@ async def once(
     find: Callable[[], Awaitable[T | None]],
     make: Callable[[], Coroutine[Any, Any, T]],
 ) -> T:
-    """Return what *claimed* is bound to: found, being made right now, or made here. Without a claim just make it.
+    """Return the resource that *claimed* is bound to: found, in progress, or created here. Without a claim, create it.
 
-    A first request that was refused leaves nothing behind, so its repeat is tried again. Another coordinator may get the
-    same request at the same moment; the database lets one of them make it, and the other finds what was made.
+    A first request that was refused leaves nothing behind, so its repeat is tried again. If another coordinator gets
+    the same request at the same moment, the database lets one of them create the resource, and the other finds it.
 
     Raises:
-        Whatever *make* raises; requests that wait for the same making get the same refusal.
+        Whatever *make* raises; requests that wait for the same creation get the same refusal.
     """
     if claimed is None:
         return await make()
@@ -79,16 +79,17 @@ async def once(
         making = _make_or_find(core, claimed, find=find, make=make)
         task = tasks[key] = asyncio.get_running_loop().create_task(making)
         task.add_done_callback(lambda _: tasks.pop(key, None))
-    # Shielded: the client that asked first may hang up, those that repeat still want the answer.
+    # Shielded: the first client may hang up, while those that repeat the request still want the answer.
     return await asyncio.shield(task)
 
 
 async def _make_or_find(
     core: Core, claimed: Claim, *, find: Callable[[], Awaitable[T | None]], make: Callable[[], Coroutine[Any, Any, T]]
 ) -> T:
-    """Make it; if that is refused, whatever the words, look whether another coordinator made it meanwhile.
+    """Create it; on any refusal, check whether another coordinator has created it meanwhile.
 
-    The words don't tell: who is second may hear that the name is taken or that the credit is gone, for the first has both.
+    The kind of refusal does not tell: the second may be told that the name is taken or the credit used up, by the
+    first.
     """
     try:
         return await make()
@@ -108,7 +109,7 @@ async def submit_once(
     """Submit *order*; a repeat gets the job that the first request made and never holds twice.
 
     Args:
-        check: raises what forbids the order; a repeat of one that was taken is not forbidden any more.
+        check: raises if the order is forbidden; not called for the repeat of an accepted one.
 
     Raises:
         What *check* and `submit` raise.

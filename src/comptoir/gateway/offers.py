@@ -1,4 +1,4 @@
-"""A machine and its offers as a host registers them in JSON: our worker, and hosts of the native shape."""
+"""A machine and its offers as registered in JSON by our worker and by hosts of the native shape."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ Wei = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,78}$")]
 
 
 class Card(msgspec.Struct, kw_only=True):
-    """What a host says of a container at its registration; see `comptoir.link.ContainerCard`."""
+    """What a host declares about a container at registration; see `comptoir.link.ContainerCard`."""
 
     description: Annotated[str, msgspec.Meta(max_length=2000)] = ""
     image: Annotated[str, msgspec.Meta(max_length=2000)] = ""
@@ -46,15 +46,15 @@ class RegisteredOffer(msgspec.Struct, kw_only=True):
     context_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 4096
     price_in_uusd_per_mtok: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
     price_out_uusd_per_mtok: Annotated[int, msgspec.Meta(ge=0, le=10**15)] = 0
-    """Of a container: of a million runs. Of anything else at most 10^12."""
+    """Price per million units of output: runs of a container; for anything else at most 10^12."""
     can_continue: bool = False
     fingerprint: Annotated[str, msgspec.Meta(max_length=128)] = ""
     container: Card | None = None
-    """For kind ``container``, which stands alone."""
+    """For kind ``container``, which must be the only one."""
     prices: Annotated[dict[Unit, Price], msgspec.Meta(max_length=16)] = {}
     """Micro-dollars per million of each unit that the kinds are sold in; empty: the two prices above."""
     text_only: bool = False
-    """It takes one text with a length and a temperature, and nothing else."""
+    """Whether it takes only one text with a length and a temperature."""
 
     def offer(self) -> ModelOffer:
         """Return it in the link's own shape."""
@@ -73,7 +73,7 @@ class RegisteredOffer(msgspec.Struct, kw_only=True):
 
 
 class Machine(msgspec.Struct, kw_only=True):
-    """What a registration says of the machine."""
+    """What a registration declares about the machine."""
 
     gpu: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "CPU"
     vram_mib: Amount = 0
@@ -82,12 +82,12 @@ class Machine(msgspec.Struct, kw_only=True):
     """Thousandths of a processor core."""
     memory_mib: Amount = 0
     disk_mib: Amount = 0
-    """Free for jobs; of these four 0 is unknown, and turns away orders that need any."""
+    """Disk space free for jobs. In these four fields 0 means unknown, which excludes orders that need any."""
     slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
     """Jobs at once."""
     region: Annotated[str, msgspec.Meta(max_length=64)] = ""
     backend: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
     def capacity(self) -> Capacity:
-        """Return what orders may ask of it."""
+        """Return what orders may require of it."""
         return Capacity(self.gpus, self.cpu_millis, self.memory_mib, self.disk_mib)

@@ -13,9 +13,9 @@ class PlainError(msgspec.Struct):
     code: str
     """Name of the error, for programs."""
     message: str
-    """For the person who asked."""
+    """Message for people."""
     field: str | msgspec.UnsetType = msgspec.UNSET
-    """Field of the request that it is about."""
+    """Field of the request that the error is about."""
 
 
 class PlainBody(msgspec.Struct):
@@ -25,7 +25,7 @@ class PlainBody(msgspec.Struct):
 
 
 def render_plain_error(error: Exception, request: Request | None) -> Reply:
-    """Render any error; what is no refusal says nothing of its inside."""
+    """Render any error; one that is not a refusal reveals no internals."""
     status = status_of(type(error))
     message = error.message if isinstance(error, Refusal) else "internal error"
     facts = PlainError(type(error).__name__, message)

@@ -1,4 +1,4 @@
-"""How many read: the bounds on open event streams, in all and of one job."""
+"""Bounds on open event streams, in all and per job."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ RENDERED = 2
 """What is made of a frame is counted as so many times its bytes: text is escaped, or base64."""
 
 AGAIN_AFTER_S = 1.0
-"""When a reader that was turned away may come back."""
+"""Retry-After for a reader that was refused."""
 
 
 class OpenStreams(State):
@@ -21,13 +21,13 @@ class OpenStreams(State):
 
     def __init__(self, core: Core) -> None:
         self.of_job: dict[bytes, int] = {}
-        """How many each job has."""
+        """Open streams per job."""
         self.count = 0
-        """How many there are in all."""
+        """Open streams in all."""
 
 
 def open_stream(core: Core, job_id: bytes) -> Callable[[], None]:
-    """Count one more reader of a job; returns what ends the counting (calling it again does nothing).
+    """Count one more reader of a job; returns the function that ends the counting (calling it again does nothing).
 
     Raises:
         TooManyRequests: the job has ``subscribers_per_job_max`` readers.

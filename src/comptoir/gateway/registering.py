@@ -1,4 +1,4 @@
-"""Registering a host that polls or is pushed, in any dialect: whose it is, and repeats under an Idempotency-Key."""
+"""Registering a polling or push host, in any dialect: its owner, and repeats under an Idempotency-Key."""
 
 from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import NewcomerHost, add_host
@@ -9,14 +9,15 @@ from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Request
 
 OPEN_KEY_CHARS_MIN = 16
-"""Shortest Idempotency-Key of a registration without credential: who knows key and body sees the host's key again."""
+"""Shortest Idempotency-Key of a registration without credential: anybody who knows it and the body gets the host's
+key."""
 
 
 def owner_of(request: Request) -> bytes | None:
-    """Return whose the host will be: the user's whose key came with the request; None: nobody's but its own.
+    """Return the owner of the new host: the user whose key came with the request; None: no owner.
 
     Raises:
-        NotAllowed: the key is a host's.
+        NotAllowed: the key belongs to a host.
     """
     principal = request.principal
     if principal is not None and principal.kind is not OwnerKind.USER:
@@ -45,7 +46,7 @@ async def register_once(core: Core, request: Request, new: NewHost) -> NewcomerH
     async def find() -> NewcomerHost | None:
         assert bound is not None
         try:
-            # From the database: another coordinator may have taken it in.
+            # From the database: another coordinator may have registered it.
             await core.hosts.read(bound.resource_id)
         except UnknownHost:
             return None

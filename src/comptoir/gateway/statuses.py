@@ -96,11 +96,11 @@ STATUSES: Mapping[type[Exception], int] = {
     dispatch_errors.QueueBytesFull: 503,
     Unavailable: 503,
 }
-"""One row an error; `tests/house` fails when a domain error has none."""
+"""One row per error; `tests/house` fails when a domain error has none."""
 
 
 def status_of(error: type[Exception]) -> int:
-    """Return the status of an error class: its own row, else its nearest ancestor's; 500 for what is no refusal."""
+    """Return the status of an error class: its own row, else its nearest ancestor's; 500 if it is not a refusal."""
     for parent in error.__mro__:
         status = STATUSES.get(parent)
         if status is not None:

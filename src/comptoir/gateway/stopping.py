@@ -1,4 +1,4 @@
-"""Stop a job for its buyer, and wait for the end that is being written, by whomever."""
+"""Stop a job for its buyer, and wait for an end that is being written."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import OwnedByPeer
 
 ENDING_S = 5.0
-"""How long a request waits for the end of a job that is being written by somebody else."""
+"""How long a request waits for the end of a job that is already being written."""
 
 
 async def stop(core: Core, job: LiveJob) -> LiveJob:
@@ -18,7 +18,7 @@ async def stop(core: Core, job: LiveJob) -> LiveJob:
     Raises:
         JobFinished: it is over.
         OwnedByPeer: another coordinator owns it.
-        Unavailable: it is just being taken up, its end takes longer than `ENDING_S`, or the database is out of reach.
+        Unavailable: it is being resumed, its end takes longer than `ENDING_S`, or the database is unavailable.
     """
     live = job if job.over else core.jobs.live.get(job.id)
     if live is None:
@@ -30,10 +30,10 @@ async def stop(core: Core, job: LiveJob) -> LiveJob:
 
 
 async def require_local_owner(core: Core, job_id: bytes) -> None:
-    """Return if the job is this coordinator's, or nobody's.
+    """Check that no other coordinator owns the job.
 
     Raises:
-        OwnedByPeer: another one owns it, and has to answer the request.
+        OwnedByPeer: another one does, and has to answer the request.
     """
     owner = await core.peers.owner_of(job_id)
     if owner is not None:
@@ -41,7 +41,7 @@ async def require_local_owner(core: Core, job_id: bytes) -> None:
 
 
 async def until_over(job: LiveJob) -> None:
-    """Wait until the end that is being written is written.
+    """Wait until the job's end, which is being written, is written.
 
     Raises:
         Unavailable: it takes longer than `ENDING_S`.

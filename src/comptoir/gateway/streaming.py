@@ -1,7 +1,8 @@
 """Follow a job over server-sent events, numbered so that clients can resume: one way for every dialect.
 
-Events carry the numbers of frames; a reader that comes again with ``Last-Event-ID`` gets what follows. Should the answer have begun
-anew since, which the numbers tell, the stream ends by saying so. Leaving does not stop the job.
+Events carry frame numbers; a reader that reconnects with ``Last-Event-ID`` gets what follows. If the answer has been
+restarted since, which the numbers show, the stream ends with an event that says so. Disconnecting does not stop the
+job.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,10 +17,10 @@ from comptoir.kit.sse import PING, last_event_id
 from comptoir.link import Frame
 
 Render = Callable[[Sequence[Frame], int, int], bytes]
-"""Frames, the number of the first of them, and how often the answer had begun anew: the events, as one write."""
+"""From frames, the number of the first, and how often the answer had been restarted: the events, as one write."""
 
 End = Callable[[LiveJob, bool], bytes]
-"""The job, and whether what the reader has seen is no part of the answer any more: the last events."""
+"""From the job, and whether the reader has seen frames that are no longer part of the answer: the last events."""
 
 
 async def stream_job(
@@ -29,10 +30,10 @@ async def stream_job(
 
     Args:
         job_id: the public id.
-        owner_id: whose it has to be; None: anybody's.
+        owner_id: the owner that the job must have; None: any.
 
     Raises:
-        InvalidField: ``Last-Event-ID`` is none of ours.
+        InvalidField: ``Last-Event-ID`` is not one of ours.
         UnknownJob, Unavailable, AnswerForgotten: as `find_job` and `follow`.
         TooManyRequests, Unavailable: too many streams are open.
     """

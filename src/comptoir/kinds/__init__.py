@@ -2,10 +2,11 @@
 
 Owns nothing stored. A kind is a stateless instance of a subclass of `Kind`; a trading post sells the kinds of its
 `Kinds`: `BUILT_IN` and those named by the setting ``kinds``. Code outside this package never compares kinds: it asks
-the job's kind. Invariant: the kinds of one offer are sold in the same units; a kind has at most one unit of input,
-counted once per job, and one unit of output, counted by the frames that carry it (docs/decisions/0024). Units: prices
-are micro-dollars per million of a kind's unit, counts are whole. Knows: `link` and `kit` only. Both sides of the link
-use it. How to add one: docs/adding/a-kind.md.
+the job's kind.
+Invariant: the kinds of one offer are sold in the same units; a kind has at most one unit of input, counted once per
+job, and one unit of output, counted by the frames that carry it (docs/decisions/0024).
+Units: prices are micro-dollars per million of a kind's unit, counts are whole.
+Knows: `link` and `kit` only. Both sides of the link use it. How to add one: docs/adding/a-kind.md.
 """
 
 from comptoir.kinds.containers import ContainerChain

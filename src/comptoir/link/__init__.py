@@ -1,9 +1,9 @@
-"""The wire between coordinator and worker: frozen shapes, version, frame chain and segment statement.
+"""The wire between coordinator and worker: message types, version, running hash and segment statement.
 
-Both sides import this package and share nothing else. One WebSocket message is one msgpack array of
-messages (a batch of one loop tick). Loss and doubling are prevented per lease, not per connection: frames
-of a lease are numbered from 0, the coordinator acknowledges what it holds, the worker keeps a frame at least until
-acknowledged, and after a reconnect both say where they are (`Hello.open`, `Welcome.have`).
+Both sides import this package and share nothing else. One WebSocket message is one msgpack array of messages (a batch
+of one loop tick). Loss and duplication are prevented per lease, not per connection: frames of a lease are numbered from
+0, the coordinator acknowledges what it has, the worker keeps a frame at least until it is acknowledged, and after a
+reconnect both sides exchange their positions (`Hello.open`, `Welcome.have`).
 """
 
 from comptoir.link.messages import (

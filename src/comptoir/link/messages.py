@@ -6,13 +6,13 @@ from typing import Annotated
 import msgspec
 
 LINK_VERSION = 1
-"""Version of the wire. A coordinator refuses another major version with ``Bye``."""
+"""Version of the wire format. A coordinator refuses another major version with ``Bye``."""
 
 COUNT_MAX = 2**31 - 1
 """Largest count of tokens and largest frame number in a message."""
 
 USAGE_BYTES_MAX = 64 * 1024
-"""Longest ``usage`` object of an engine; a usual one has 300 bytes."""
+"""Longest ``usage`` object of an engine; a typical one has 300 bytes."""
 
 CONTAINER = "container"
 """The job kind whose jobs are chains of containers (`ContainerRun`)."""
@@ -21,15 +21,15 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One numbered piece of an answer (its number is its place, see `Frames.seq`)."""
+    """One numbered piece of an answer (its number is its position, see `Frames.seq`)."""
 
     text: str = ""
     """Text delta of choice 0 (or of ``index`` in *extra*); always whole characters."""
     tokens: Count = 1
-    """Units of the kind's output that this piece stands for (LLM tokens of a chat, one run of a container); 0 for pieces that carry
-    none (role, finish)."""
+    """Units of output that this piece stands for (LLM tokens in a chat, one run of a container); 0 for none (role,
+    finish)."""
     extra: bytes = b""
-    """JSON object with what else the engine sent for this piece: ``delta`` (fields beside ``content``, for example
+    """JSON object with the engine's other fields for this piece: ``delta`` (fields beside ``content``, for example
     ``tool_calls`` or ``reasoning_content``), ``logprobs``, ``index`` (choice, when not 0), ``finish_reason`` (of a
     choice), or ``data`` (the list of an embeddings answer). Empty for plain text."""
 
@@ -40,33 +40,33 @@ class Usage(msgspec.Struct, array_like=True, frozen=True):
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     details: Annotated[bytes, msgspec.Meta(max_length=USAGE_BYTES_MAX)] = b""
-    """The engine's whole ``usage`` JSON object when it had one (cached tokens, reasoning tokens), else empty."""
+    """The engine's whole ``usage`` JSON object (cached tokens, reasoning tokens), empty if it had none."""
 
     def billed(self, delivered: int) -> int:
         """Return the answer's billed tokens: those *delivered* by frame count, or fewer if the engine counted fewer.
 
-        Both sides of the link use this figure, so a segment's signature is over what is billed.
+        Both sides of the link use this figure, so a segment's signature covers what is billed.
         """
         return min(delivered, self.completion_tokens) if self.details else delivered
 
 
 class ContainerCard(msgspec.Struct, array_like=True, frozen=True):
-    """What a host says of a container it serves, beside its name and price, and whom it lets in."""
+    """What a host declares about a container beside name and price, and whom it admits."""
 
     description: str = ""
     image: str = ""
     external: bool = True
-    """Whether a job may begin with it; false: only what another container made goes in."""
+    """Whether a job may begin with it; false: it only takes another container's output."""
     generates_proofs: bool = False
     allowed_ips: list[str] = []
     """Networks (CIDR) whose callers may use it; empty: anybody."""
     timeout_s: float = 180.0
-    """Longest run; a container says nothing before it is done, so its silence is no sign until then."""
+    """Longest run; a container sends nothing before it is done, so its silence means nothing until then."""
     rate_requests: int = 0
-    """Most jobs of one caller within *rate_period_s*; 0: no limit of its own."""
+    """Most jobs of one caller within *rate_period_s*; 0: no limit."""
     rate_period_s: float = 60.0
     accepted_payments: dict[str, str] = {}
-    """Least wei (decimal text) of each token address for a job from a chain; empty: free there."""
+    """Least payment in wei (decimal text) per token address for an on-chain job; empty: free."""
     allowed_addresses: list[str] = []
     """Owners of on-chain subscriptions that may use it; empty: anybody."""
     allowed_delegate_addresses: list[str] = []
@@ -74,11 +74,11 @@ class ContainerCard(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
-    """One model (or container) a host serves, and its price."""
+    """One model (or container) that a host serves, and its price."""
 
     name: str
     kinds: list[str]
-    """Job kinds served, sold in the same units: ``chat``, ``completion``, ``embedding``; ``container``; or another."""
+    """Kinds served, sold in the same units: ``chat``, ``completion``, ``embedding``; ``container``; or another."""
     context_tokens: int = 4096
     """Prompt and answer together."""
     price_in_uusd_per_mtok: int = 0
@@ -86,18 +86,18 @@ class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
     can_continue: bool = False
     """True when the engine accepts delivered frames as a forced prefix (`Job.prefix`)."""
     fingerprint: str = ""
-    """``sha256:<hex>`` of the weights when known."""
+    """``sha256:<hex>`` of the weights, if known."""
     container: ContainerCard | None = None
-    """For kind ``container``: its unit is a run, and *price_out_uusd_per_mtok* the price of a million of them."""
+    """For kind ``container``, whose unit is a run: *price_out_uusd_per_mtok* is the price of a million runs."""
     prices: dict[str, int] = {}
-    """Micro-dollars per million of each unit that the kinds are sold in (`comptoir.kinds`); empty: an older worker, whose two
-    prices above are meant."""
+    """Micro-dollars per million of each unit that the kinds are sold in (`comptoir.kinds`); empty: from an older
+    worker, whose two prices above apply."""
     text_only: bool = False
-    """The host takes one text with a length and a temperature, and nothing else (published APIs that carry no more)."""
+    """Whether the host takes only one text with a length and a temperature, all that some published APIs carry."""
 
 
 class OpenAttempt(msgspec.Struct, array_like=True, frozen=True):
-    """A lease the worker still holds frames for."""
+    """A lease for which the worker still holds frames."""
 
     lease: bytes
     end_seq: Count
@@ -105,7 +105,7 @@ class OpenAttempt(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Have(msgspec.Struct, array_like=True, frozen=True):
-    """How far the coordinator has a lease's frames: everything below *next_seq*. ``known`` false: drop the lease."""
+    """Which frames of a lease the coordinator has: all below *next_seq*. ``known`` false: drop the lease."""
 
     lease: bytes
     next_seq: int
@@ -127,7 +127,7 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):
 
 
 class Frames(msgspec.Struct, array_like=True, frozen=True, tag="frames"):
-    """Frames ``seq, seq+1, …`` of a lease. Repeats of frames already held are ignored; a gap is a protocol error."""
+    """Frames ``seq, seq+1, …`` of a lease. Frames already received are ignored; a gap is a protocol error."""
 
     lease: bytes
     seq: Count
@@ -148,7 +148,7 @@ class Done(msgspec.Struct, array_like=True, frozen=True, tag="done"):
 
 
 class Fail(msgspec.Struct, array_like=True, frozen=True, tag="fail"):
-    """The engine could not (go on to) answer; what was delivered before stays delivered."""
+    """The engine could not answer, or not continue; what was delivered before is kept."""
 
     lease: bytes
     code: str
@@ -156,9 +156,9 @@ class Fail(msgspec.Struct, array_like=True, frozen=True, tag="fail"):
     fault: str
     """Whose fault: ``buyer`` (bad request), ``host``, ``capacity`` (busy, 429), ``coordinator``."""
     status: int = 0
-    """HTTP status of the engine's answer, 0 when there was none."""
+    """HTTP status of the engine's answer, 0 if there was none."""
     body: bytes = b""
-    """The engine's JSON error body when it had one (bounded to 16 KiB)."""
+    """The engine's JSON error body, if any (at most 16 KiB)."""
     retry_after_s: float = 0.0
 
 
@@ -170,11 +170,11 @@ class Models(msgspec.Struct, array_like=True, frozen=True, tag="models"):
 
 
 class Drain(msgspec.Struct, array_like=True, frozen=True, tag="drain"):
-    """The worker takes no new jobs; it finishes those it has, then closes."""
+    """The worker accepts no new jobs; it finishes those it has, then closes."""
 
 
 class Resources(msgspec.Struct, array_like=True, frozen=True, tag="resources"):
-    """What the host's containers say of themselves, word for word; replaces the whole of what was said before."""
+    """What the host's containers report about themselves, verbatim; replaces the last report."""
 
     of: dict[str, bytes]
     """JSON of ``GET /service-resources`` by container; one that did not answer is absent."""
@@ -199,13 +199,13 @@ class Welcome(msgspec.Struct, array_like=True, frozen=True, tag="welcome"):
     have: list[Have]
     """One entry for every ``Hello.open`` lease."""
     window_frames: int
-    """Most unacknowledged frames of one lease; the worker stops reading its engine there."""
+    """Most unacknowledged frames of one lease; at that point the worker stops reading its engine."""
     pulse_s: float
     """How often the worker should call ``POST /link/pulse``."""
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
-    """A lease on a job. Repeated after a reconnect if the coordinator is not sure it arrived: same lease, same job."""
+    """A lease on a job. Repeated after a reconnect if it may not have arrived: same lease, same job."""
 
     lease: bytes
     job_id: bytes
@@ -213,39 +213,39 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
     """``chat``, ``completion``, ``embedding``, ``container``, or another by name."""
     model: str
     body: bytes
-    """The request body (JSON), exactly as it will be hashed into the segment: OpenAI-style, unknown fields included, or
+    """The request body (JSON), exactly as it is hashed into the segment: OpenAI-style, unknown fields included, or
     `ContainerRun`."""
     deadline_ms: int
     """Wall-clock time after which nobody waits any more."""
     start_seq: int = 0
-    """Number of the first frame to send; > 0 when the job goes on from another host."""
+    """Number of the first frame to send; > 0 when the job continues another host's frames."""
     prefix: list[Frame] = []
     """The frames before *start_seq*."""
     chain: bytes = b""
     """Running hash before *start_seq*; empty means `hash_start(job_id)`."""
     max_tokens: int = 0
-    """Most tokens of the answer over all its choices, as the hold covers them; the worker ends the answer there with
-    ``length``. 0: the body alone says."""
+    """Most tokens of the answer over all its choices that the hold covers; the worker ends the answer there with
+    ``length``. 0: only the body limits it."""
     left_ms: int = 0
-    """Milliseconds to the deadline when this was sent: what a worker goes by, as its clock may be hours from the
-    coordinator's. 0: an older coordinator, which gives *deadline_ms* alone."""
+    """Milliseconds to the deadline when this was sent; a worker relies on it because its clock may differ from the
+    coordinator's by hours. 0: from an older coordinator, which only sends *deadline_ms*."""
 
 
 class ContainerRun(msgspec.Struct, frozen=True):
     """Body of a job of kind ``container``: containers run in order, each on the output of the one before.
 
     A container that does not stream answers with exactly one frame: *text* is its JSON, *tokens* 1 (one run),
-    *extra* ``{"finish_reason":"stop"}``. So the number of frames that a job comes with (`Job.prefix`) is the number of
-    the container to run, and the last of them its input; with none it is *data*.
+    *extra* ``{"finish_reason":"stop"}``. So the number of frames in `Job.prefix` is the number of the container to run,
+    and the last of them its input; without any, the input is *data*.
 
-    The last container of a job with *stream* answers with the bytes that it sends: a frame's *text* where they are
-    UTF-8, else *extra* ``{"base64":"…"}``. The first frame counts as the run (*tokens* 1, the others 0), an
-    empty last frame says ``{"finish_reason":"stop"}``.
+    The last container of a job with *stream* answers with the bytes that it sends: as *text* of a frame if they are
+    UTF-8, else as *extra* ``{"base64":"…"}``. The first frame counts as the run (*tokens* 1, the others 0), and an
+    empty last frame has ``{"finish_reason":"stop"}``.
     """
 
     containers: list[str]
     data: msgspec.Raw
-    """Any JSON, to the byte as the buyer sent it."""
+    """Any JSON, byte for byte as the buyer sent it."""
     requires_proof: bool = False
     stream: bool = False
 
@@ -258,7 +258,7 @@ class Cancel(msgspec.Struct, array_like=True, frozen=True, tag="cancel"):
 
 
 class Acks(msgspec.Struct, array_like=True, frozen=True, tag="acks"):
-    """How far the coordinator has each lease's frames."""
+    """Which frames of each lease the coordinator has."""
 
     have: list[Have]
 
@@ -273,20 +273,20 @@ class Settled(msgspec.Struct, array_like=True, frozen=True, tag="settled"):
     earned_uusd: int
     tokens: int
     balance_uusd: int
-    """The host's account after this job."""
+    """The host's balance after this job."""
 
 
 class Inquire(msgspec.Struct, array_like=True, frozen=True, tag="inquire"):
     """Ask a container whether it supports a model. Sent only to hosts that offer containers."""
 
     inquiry: int
-    """Number of the question on this connection; the `Report` names it."""
+    """Number of the question on this connection; repeated in the `Report`."""
     container: str
     model_id: str
 
 
 class Bye(msgspec.Struct, array_like=True, frozen=True, tag="bye"):
-    """The coordinator closes; *reconnect_after_s* < 0 means do not come back with this version or key."""
+    """The coordinator closes; *reconnect_after_s* < 0 means not to reconnect with this version or key."""
 
     reason: str
     reconnect_after_s: float

@@ -1,4 +1,4 @@
-"""The running hash over a job's frames: what the host signs and what a receipt names as the answer.
+"""The running hash over a job's frames: the host signs it, and a receipt identifies the answer by it.
 
 ``c0 = sha256("comptoir-frames-1" + job id)`` and ``c(n+1) = sha256(c(n) + len(text) + tokens + len(extra) +
 text + extra)`` with three big-endian unsigned 32-bit integers; *text* is UTF-8, *extra* the JSON bytes as sent.

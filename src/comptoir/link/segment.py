@@ -1,4 +1,4 @@
-"""The statement a host signs for the piece of an answer it delivered, and DSSE's pre-authentication encoding."""
+"""The statement that a host signs for its part of an answer, and DSSE's pre-authentication encoding."""
 
 import msgspec
 
@@ -17,7 +17,7 @@ class Segment(msgspec.Struct, frozen=True):
     model: str
     """The model's name as the host served it."""
     input_sha256: str
-    """SHA-256 (hex) of the request body as it went over the link."""
+    """SHA-256 (hex) of the request body as sent over the link."""
     first_frame: int
     """Sequence number of the first frame of this segment (inclusive)."""
     end_frame: int
@@ -42,5 +42,5 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def segment_bytes(segment: Segment) -> bytes:
-    """Return the bytes a host signs for *segment* (already pre-authentication encoded)."""
+    """Return the bytes that a host signs for *segment* (already in pre-authentication encoding)."""
     return pae(SEGMENT_PAYLOAD_TYPE, _encode(segment))

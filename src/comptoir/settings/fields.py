@@ -1,4 +1,4 @@
-"""The settings themselves: one typed struct, and what is said of each in docs/configuration.md."""
+"""The settings themselves: one typed struct, and the documentation of each in docs/configuration.md."""
 
 import ast
 import functools
@@ -22,7 +22,7 @@ ServerName = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^(\*|[A
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is in force; immutable for the life of the process. A field's docstring is its documentation."""
+    """The settings in force; immutable for the life of the process. A field's docstring is its documentation."""
 
     # -- server --------------------------------------------------------------------------------------------------------
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
@@ -317,7 +317,7 @@ def _fields() -> dict[str, Field]:
 
 
 def _bounds(bare: Any, metas: Sequence[Meta]) -> str:
-    """Say in words what the type and its metas allow."""
+    """Describe in words what the type and its metas allow."""
     if bare is bool:
         return "true or false"
     if get_origin(bare) is Literal:

@@ -14,12 +14,12 @@ from comptoir.settings.fields import FIELDS, Settings, documentation
 ENVIRONMENT_PREFIX = "COMPTOIR_"
 FILE_NAME = "comptoir.toml"
 FILE_BYTES_MAX = 1 << 20
-"""A configuration file is a page or two; a mebibyte says that the path names something else."""
+"""A configuration file is a page or two; with a mebibyte, the path must name something else."""
 
 ENVIRONMENT_NOT_OURS = frozenset(
     {"COMPTOIR_URL", "COMPTOIR_KEY", "COMPTOIR_ADMIN_KEY", "COMPTOIR_HOST_KEY", "COMPTOIR_CONFIG"}
 )
-"""What the command line as a client reads (``quickstart.env``), and the file's own place: no coordinator setting."""
+"""Variables that the command line reads as a client (``quickstart.env``), and the file's location: no settings."""
 
 ENVIRONMENT_PREFIXES_NOT_OURS = ("COMPTOIR_TEST_", "COMPTOIR_BENCH_")
 
@@ -96,7 +96,7 @@ def load(
 
 
 def masked(text: str) -> str:
-    """Return *text* with the password of every URL in it replaced by ``***``; in doubt it hides too much."""
+    """Return *text* with the password of every URL in it replaced by ``***``; if in doubt, it masks too much."""
     return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
 
 

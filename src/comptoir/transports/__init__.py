@@ -1,7 +1,8 @@
-"""Transports: how a host is reached. What it can do is in its offer, and says nothing about this.
+"""Transports: how a host is reached. What the host can do is in its offer, and independent of this.
 
-One folder per way: `link` (the worker's WebSocket), `poll` (the host asks and waits), `push` (its address is called). Each opens
-channels (`dispatch.core.HostChannel`) that the verbs hand jobs to, and turns what comes back into calls of the verbs.
-Invariant: no verb knows one of them; what a way of reaching a host means for a job is asked of `hosts`.
-Knows `dispatch`, the rooms and `link`; web servers and clients begin here.
+One folder per transport: `link` (the worker's WebSocket), `poll` (the host asks and waits), `push` (its address is
+called). Each opens channels (`dispatch.core.HostChannel`) through which dispatch sends jobs, and turns what comes back
+into calls of dispatch.
+Invariant: dispatch knows none of them; it asks `hosts.reach` what a transport means for a job.
+Knows `dispatch`, the rooms and `link`; the code below does not know HTTP servers and clients.
 """

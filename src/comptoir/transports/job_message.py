@@ -1,13 +1,13 @@
-"""Handing a job to a host: what every transport and shape makes its own words of."""
+"""The message that gives a job to a host, from which every transport and shape makes its own."""
 
 from comptoir.jobs import Lease, LiveJob
 from comptoir.link import Job
 
 
 def job_message(job: LiveJob, lease: Lease, *, now_ms: int) -> Job:
-    """Return the job as the link has it; with what was delivered before, if it goes on from there."""
+    """Return the job as a link message, including the frames delivered before, if it continues from there."""
     most = job.terms.output_max
-    if job.stages:  # A host is asked for its own stage, behind what those before it made.
+    if job.stages:  # A host runs only its own stage, after the output of those before it.
         most = job.count - job.segment_count + job.kind.part(job).output_max
     return Job(
         lease.id,

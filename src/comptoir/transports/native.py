@@ -1,7 +1,7 @@
 """The native shape: the link's messages in JSON, for hosts that poll or are pushed (docs/dialects/native.md).
 
-Each struct is the twin of one of `comptoir.link`; bytes are base64, and a lease has its public name (``att_…``), because it is the
-attempt that job views and receipts show. So any kind of work reaches such a host, with everything that a worker is told.
+Each struct mirrors one of `comptoir.link`; bytes are base64, and a lease has its public name (``att_…``), because it is
+the attempt that job views and receipts show. So such a host can get any kind of work, with everything a worker gets.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ ITEMS_MAX = 8192
 
 TEXT_CHARS_MAX = 1 << 20
 BODY_BYTES_MAX = 16 * 1024
-"""Of an engine's own error body, as over the link."""
+"""Most bytes of an engine's error body, as over the link."""
 
 Lease = Annotated[str, Meta(max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=link.COUNT_MAX)]
@@ -32,9 +32,9 @@ class NativeFrame(msgspec.Struct, omit_defaults=True, gc=False):
 
     text: Annotated[str, Meta(max_length=TEXT_CHARS_MAX)] = ""
     tokens: Count = 1
-    """Units this piece stands for (LLM tokens of a chat); 0 for pieces that carry none."""
+    """Units that this piece stands for (LLM tokens in a chat); 0 for none."""
     extra: Annotated[bytes, Meta(max_length=TEXT_CHARS_MAX)] = b""
-    """JSON object with what else the engine said of this piece, to the byte as it is hashed."""
+    """JSON object with the engine's other fields for this piece, byte for byte as it is hashed."""
 
 
 class NativeUsage(msgspec.Struct, omit_defaults=True):
@@ -54,29 +54,29 @@ class NativeJob(msgspec.Struct):
     kind: str
     model: str
     body: bytes
-    """As it was bought, to the byte."""
+    """Request body, byte for byte as it was bought."""
     deadline_ms: int
     left_ms: int
     """Milliseconds to the deadline when this was sent."""
     start_seq: int
-    """Number of the first frame to send; above 0 when the job goes on from another host."""
+    """Number of the first frame to send; above 0 when the job continues another host's frames."""
     prefix: list[NativeFrame]
     """The frames before *start_seq*."""
     chain: bytes
-    """Running hash before *start_seq*; empty where that is 0."""
+    """Running hash before *start_seq*; empty if that is 0."""
     max_tokens: int
-    """Most units of the whole answer, as the hold covers them; 0: the body alone says."""
+    """Most units of the whole answer that the hold covers; 0: only the body limits it."""
 
 
 class NativeFrames(msgspec.Struct):
-    """Frames ``seq, seq+1, …`` of a lease. Repeats of frames already held are ignored; a gap is refused."""
+    """Frames ``seq, seq+1, …`` of a lease. Frames already received are ignored; a gap is refused."""
 
     lease: Lease
     seq: Count
     items: Annotated[list[NativeFrame], Meta(max_length=ITEMS_MAX)]
 
     def frames(self) -> list[link.Frame]:
-        """Return them as the verbs take them."""
+        """Return the frames as dispatch takes them."""
         return [link.Frame(item.text, item.tokens, item.extra) for item in self.items]
 
 
@@ -89,39 +89,39 @@ class NativeDone(msgspec.Struct):
     finish_reason: Annotated[str, Meta(max_length=64)] = "stop"
     usage: NativeUsage = msgspec.field(default_factory=NativeUsage)
     chain: Annotated[bytes, Meta(max_length=32)] = b""
-    """Running hash after the last frame, 32 bytes; it is compared if it is given."""
+    """Running hash after the last frame, 32 bytes; compared if given."""
     signature: Annotated[bytes, Meta(max_length=64)] = b""
     """Ed25519 over `comptoir.link.segment_bytes`, 64 bytes; from a host that registered a key."""
 
     def counted(self) -> link.Usage:
-        """Return what was counted as the verbs take it."""
+        """Return the usage as dispatch takes it."""
         return link.Usage(self.usage.prompt_tokens, self.usage.completion_tokens, self.usage.details)
 
 
 class NativeFail(msgspec.Struct):
-    """The host could not (go on to) answer; what was delivered before stays delivered."""
+    """The host could not answer, or not continue; what it delivered before is kept."""
 
     lease: Lease
     code: Annotated[str, Meta(max_length=64)]
     message: Annotated[str, Meta(max_length=4096)] = ""
     fault: Literal["buyer", "host", "capacity", "coordinator"] = "host"
     status: Annotated[int, Meta(ge=0, le=599)] = 0
-    """HTTP status of the engine's answer, 0 when there was none."""
+    """HTTP status of the engine's answer, 0 if there was none."""
     body: Annotated[bytes, Meta(max_length=BODY_BYTES_MAX)] = b""
     """The engine's own error body."""
     retry_after_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
 
 
 class FramesLine(NativeFrames, tag_field="type", tag="frames"):
-    """Frames, as a line of a pushed host's answer."""
+    """Frames, as a line of a push host's answer."""
 
 
 class DoneLine(NativeDone, tag_field="type", tag="done"):
-    """The end, as a line of a pushed host's answer."""
+    """The end, as a line of a push host's answer."""
 
 
 class FailLine(NativeFail, tag_field="type", tag="fail"):
-    """A failure, as a line of a pushed host's answer."""
+    """A failure, as a line of a push host's answer."""
 
 
 NativeLine = FramesLine | DoneLine | FailLine
@@ -129,10 +129,10 @@ _line = msgspec.json.Decoder(NativeLine)
 
 
 def decode_line(data: bytes) -> NativeLine:
-    """Decode one line of a pushed host's answer.
+    """Decode one line of a push host's answer.
 
     Raises:
-        msgspec.DecodeError: not JSON, none of the three, or a field is out of bounds.
+        msgspec.DecodeError: not JSON, none of the three types, or a field is out of bounds.
     """
     line: NativeLine = _line.decode(data)
     return line
@@ -166,5 +166,5 @@ def lease_name(lease: bytes) -> str:
 
 
 def lease_named(text: str) -> bytes | None:
-    """Return the lease of a public name; None: it is none."""
+    """Return the lease with this public name; None: *text* is not one."""
     return parse("att", text)

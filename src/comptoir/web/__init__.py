@@ -2,8 +2,8 @@
 
 Owns: the page's templates, style, script and vendored HTMX (``vendor/``). Rendered on the server, escaped by default
 (`markup`), refreshed by polling one fragment, works without scripts but for the box that streams an answer.
-Invariant: nothing of another server is asked for, and nothing inline runs (`SECURITY_HEADERS`).
-Knows: what dispatch's `Core` has in memory; nothing here asks the database.
+Invariant: nothing is requested from another server, and nothing inline runs (`SECURITY_HEADERS`).
+Knows: what dispatch's `Core` has in memory; nothing here queries the database.
 """
 
 from comptoir.web.assets import asset

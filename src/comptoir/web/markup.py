@@ -1,4 +1,4 @@
-"""Markup that is escaped unless it says otherwise: what hosts and users name goes into pages as text, never as tags."""
+"""Markup that is escaped by default: names chosen by hosts and users go into pages as text, never as tags."""
 
 import html
 import re
@@ -11,7 +11,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Html(str):
-    """Text that is markup already; only this module and templates make it."""
+    """Text that is already markup; only this module and templates create it."""
 
     __slots__ = ()
 
@@ -20,7 +20,7 @@ def fill(template: str, **values: object) -> Html:
     """Return *template* with each ``{{name}}`` replaced: `Html` as it is, lists joined, everything else escaped.
 
     Raises:
-        KeyError: the template has a slot that no value is for.
+        KeyError: the template has a slot without a value.
     """
     return Html(_SLOT.sub(lambda slot: markup(values[slot[1]]), template))
 

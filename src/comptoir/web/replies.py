@@ -1,4 +1,4 @@
-"""What every page is sent with: headers that let nothing foreign in, and the server's own address."""
+"""What every page is sent with: headers that forbid foreign content, and the server's own address."""
 
 import re
 
@@ -24,7 +24,7 @@ _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d
 
 
 def secured(body: bytes, media: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
-    """Return a page or a part of one."""
+    """Return a page, or part of one, with the security headers."""
     return Reply(200, body, media=media, headers=SECURITY_HEADERS + headers)
 
 
@@ -34,9 +34,9 @@ def viewer(body: bytes) -> Reply:
 
 
 def base_url(core: Core, request: Request) -> str:
-    """Return the address that the caller reached this server at, without a slash at its end.
+    """Return the address at which the caller reached this server, without a trailing slash.
 
-    A Host header is pasted into commands that people copy, so one that is more than a name and a port is not believed.
+    The Host header is inserted into commands that people copy, so it is ignored unless it is just a name and a port.
     """
     if core.settings.public_url:
         return core.settings.public_url.rstrip("/")

@@ -21,7 +21,7 @@ from comptoir.web.markup import Html, fill, template
 from comptoir.web.prices import price, run_credits, run_dollars, unit_credits
 
 FRESH_S = 1.0
-"""How long a rendered fragment is handed to everybody who asks; bounds the work whatever the number of open pages."""
+"""How long a rendered fragment is reused; bounds the work, however many pages are open."""
 
 HOSTS_SHOWN = 40
 MODELS_SHOWN = 60
@@ -39,19 +39,19 @@ class Fragment:
     """The live part of the page."""
 
     status: Html
-    """The line at the top, which is elsewhere on the page."""
+    """The status line, which is elsewhere on the page."""
     tables: str
     fingerprint: str
-    """Changes when, and only when, the fragment does."""
+    """Changes if and only if the fragment does."""
 
     def swap(self) -> bytes:
-        """Return what HTMX puts in place of what it has: the tables, and the line at the top beside them."""
+        """Return what HTMX swaps in: the tables, and the status line out of band."""
         line = fill('<p id="status" class="status" hx-swap-oob="true">{{status}}</p>', status=self.status)
         return (self.tables + line).encode()
 
 
 class LivePart(State):
-    """The live part as it was last rendered."""
+    """The live part as last rendered."""
 
     def __init__(self, core: Core) -> None:
         self.kept: tuple[float, Fragment] | None = None
@@ -59,11 +59,11 @@ class LivePart(State):
 
 
 class Shop:
-    """Pages over a core, and about *dialects*."""
+    """The pages of a core and its *dialects*."""
 
     def __init__(self, dialects: tuple[Dialect, ...]) -> None:
         self._dialects = dialects
-        # Declarations do not change while a process lives: each document is made once.
+        # Declarations do not change while the process runs: each document is generated once.
         self._document = cache(lambda dialect: document_bytes(dialect, version=__version__))
 
     # -- the page ------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def status_line(core: Core) -> Html:
 
 
 def _others(core: Core) -> Counter[str]:
-    """Count what is sold in other units, by what it is called."""
+    """Count what is sold in other units, by noun."""
     return Counter([core.jobs.kinds.noun(one.kinds) for one in core.fleet.catalog.work()])
 
 
@@ -161,7 +161,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 def options(models: list[ModelSummary]) -> list[Html]:
-    """Return the models that answer a chat, as options of a choice."""
+    """Return the models that answer chats, as options of a select."""
     return [
         fill('<option value="{{name}}">{{name}}</option>', name=one.name)
         for one in models[:MODELS_SHOWN]
@@ -189,7 +189,7 @@ def model_rows(models: list[ModelSummary], waiting: dict[str, int]) -> list[Html
 
 
 def containers_section(containers: list[ContainerSummary], waiting: dict[str, int]) -> Html:
-    """Return the section of containers; nothing where none is on offer."""
+    """Return the section of containers; empty if none is on offer."""
     if not containers:
         return Html("")
     rows = [
@@ -212,7 +212,7 @@ def containers_section(containers: list[ContainerSummary], waiting: dict[str, in
 
 
 def others_section(core: Core, waiting: dict[str, int]) -> Html:
-    """Return the section of what is sold in units of its own; nothing where there is none."""
+    """Return the section of what is sold in other units; empty if there is nothing."""
     offered, kinds = core.fleet.catalog.work(), core.jobs.kinds
     if not offered:
         return Html("")
@@ -231,7 +231,7 @@ def others_section(core: Core, waiting: dict[str, int]) -> Html:
 
 
 def host_rows(core: Core) -> list[Html]:
-    """Return a table row for each host, those that take jobs first."""
+    """Return a table row for each host, active ones first."""
     rows = [_host_row(core, host) for host in islice(_active_first(core), HOSTS_SHOWN)]
     return rows or [
         Html('<tr><td colspan="5" class="none">Nobody is here. <code>comptoir host</code> joins one.</td></tr>')

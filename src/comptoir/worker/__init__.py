@@ -1,1 +1,1 @@
-"""The worker: our process beside a GPU. It imports the link and the kit, never the coordinator."""
+"""The worker: our process on a host's machine. It imports the link, the kinds and the kit, never the coordinator."""

@@ -1,7 +1,7 @@
 """The coordinators of one trading post that a worker may call, and which one it calls now.
 
-Any of them will do. A worker begins with one at random, so that many workers spread over all, and turns to the next when
-that one fails; link, registration and pulse share the choice.
+Any of them will do. A worker begins with a random one, so that many workers spread over all, and switches to the next
+when that one fails; link, registration and pulse share the choice.
 """
 
 import random
@@ -13,7 +13,7 @@ ADDRESSES_MAX = 64
 
 
 def split_addresses(text: str) -> list[str]:
-    """Read addresses separated by commas, without closing slashes and repeats; at most `ADDRESSES_MAX`."""
+    """Split comma-separated addresses, without trailing slashes and duplicates; at most `ADDRESSES_MAX`."""
     found = (part.strip().rstrip("/") for part in text.split(","))
     return list(dict.fromkeys(address for address in found if address))[:ADDRESSES_MAX]
 
@@ -22,7 +22,7 @@ class Addresses:
     """One or more addresses of the same trading post, called in turn; safe to use from any thread."""
 
     def __init__(self, urls: Sequence[str], *, pick: Callable[[int], int] | None = None) -> None:
-        """*pick* chooses the first one of so many; `random.randrange` when not given."""
+        """*pick* chooses the index of the first one, given their number; default: `random.randrange`."""
         assert urls, "a worker needs an address"
         self.all = tuple(urls)
         self._at = (pick or random.randrange)(len(self.all))
@@ -35,10 +35,10 @@ class Addresses:
         return self.all[self._at]
 
     def failed(self, *, lived: bool = False) -> bool:
-        """Turn to the next address, as the current one failed; return whether to call it at once.
+        """Switch to the next address, because the current one failed; return whether to call it at once.
 
-        Every address is called once without waiting; after a whole round in vain the caller waits before the next.
-        *lived* says that the current one had served well before it failed: a new round begins.
+        Every address is called once without waiting; after a whole round of failures the caller waits before the next.
+        *lived*: the current one had worked before it failed, so a new round begins.
         """
         with self._lock:
             self._at = (self._at + 1) % len(self.all)

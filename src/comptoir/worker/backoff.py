@@ -1,4 +1,4 @@
-"""Waiting between attempts: exponential with full jitter, so that a thousand workers don't come back at once."""
+"""Waiting between attempts: exponential with full jitter, so that a thousand workers don't reconnect at once."""
 
 import random
 from collections.abc import Callable
@@ -13,7 +13,7 @@ BACKOFF_LAST_S = 15.0
 """Upper bound of any wait."""
 
 STABLE_AFTER_S = 60.0
-"""A connection that lived this long starts the next waits from the beginning."""
+"""A connection that lasted this long resets the back-off."""
 
 
 class Backoff:
@@ -26,7 +26,7 @@ class Backoff:
     def next_s(self) -> float:
         """Return the next wait in seconds, between 0 and a bound that doubles from 0.1 to 15."""
         bound = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2**self._attempt)
-        # The exponent stops where the bound does, so that a week offline makes no astronomically large number.
+        # The exponent stops growing at the bound, so that a week offline gives no astronomically large number.
         if bound < BACKOFF_LAST_S:
             self._attempt += 1
         return self._jitter(0.0, bound)
@@ -36,6 +36,6 @@ class Backoff:
         return self._jitter(0.0, RELINK_FIRST_S)
 
     def lived(self, seconds: float) -> None:
-        """Say that a connection lasted *seconds*."""
+        """Note that a connection lasted *seconds*."""
         if seconds >= STABLE_AFTER_S:
             self._attempt = 0

@@ -1,10 +1,10 @@
-"""What makes a worker give up: every message says what happened and what its owner can do about it."""
+"""Errors that stop a worker: every message says what happened and what its owner can do about it."""
 
 from comptoir.kit.errors import Refusal
 
 
 class WorkerError(Refusal):
-    """The worker can't start or go on."""
+    """The worker can't start or continue."""
 
 
 class KeyRefused(WorkerError):
@@ -12,11 +12,11 @@ class KeyRefused(WorkerError):
 
 
 class LinkRefused(WorkerError):
-    """The coordinator said goodbye for good (version, ban)."""
+    """The coordinator closed the link for good (version, ban)."""
 
 
 class RegistrationRefused(WorkerError):
-    """The coordinator answered the registration with an error that trying again won't cure."""
+    """The coordinator refused the registration, and a retry won't help."""
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What a running worker tells its owner (the CLI shows it live); small frozen structs, one per happening."""
+"""What a running worker reports to its owner (the CLI shows it live): small frozen structs, one per event."""
 
 from collections.abc import Callable
 
@@ -11,19 +11,19 @@ class EngineReady(msgspec.Struct, frozen=True):
     engine: str
     models: list[str]
     first_token_s: float
-    """Time to the first piece of a short answer; 0 when there was nothing to measure (embedding models)."""
+    """Time to the first piece of a short answer; 0 if there was nothing to measure (embedding models)."""
     tokens_per_s: float
-    """Units of its first model's output a second; of the kinds that ship, tokens."""
+    """Units of its first model's output per second; for the built-in kinds, tokens."""
     goes_on_by: str = ""
-    """How it goes on with an answer that another host began; empty: it can't."""
+    """How it continues an answer that another host began; empty: it can't."""
     run_prices_uusd: dict[str, int] = {}
-    """Of models that are sold by the run: what one costs, rounded up; *prices* says the same of every unit."""
+    """Price of a run, rounded up, of models sold by the run; *prices* has the same for every unit."""
     prices: dict[str, dict[str, int]] = {}
-    """By model and unit, that of the input first: micro-dollars per million."""
+    """Micro-dollars per million, by model and unit, the input's first."""
 
 
 class EngineSkipped(msgspec.Struct, frozen=True):
-    """An engine could not be used; the worker goes on with the others."""
+    """An engine could not be used; the worker continues with the others."""
 
     engine: str
     why: str
@@ -50,11 +50,11 @@ class Connected(msgspec.Struct, frozen=True):
 
     host_id: str
     resumed: int
-    """Leases taken up again after a reconnect."""
+    """Leases resumed after a reconnect."""
 
 
 class Reconnecting(msgspec.Struct, frozen=True):
-    """The link (or the registration) failed and is tried again."""
+    """The link (or the registration) failed and is retried."""
 
     in_s: float
     why: str
@@ -75,17 +75,17 @@ class JobStarted(msgspec.Struct, frozen=True):
 
 
 class JobDone(msgspec.Struct, frozen=True):
-    """The coordinator closed a lease and said what it earned."""
+    """The coordinator closed a lease and reported what it earned."""
 
     job_id: str
     state: str
-    """``done``, ``failed`` or ``lost``; ``paid`` for what was done, and told of, before."""
+    """``done``, ``failed`` or ``lost``; ``paid`` for work that was reported as done before."""
     earned_uusd: int
     tokens: int
     """Units of the kind's output: tokens, runs, bytes."""
     balance_uusd: int
     kind: str = ""
-    """Of the job; empty when its lease was forgotten before."""
+    """Kind of the job; empty if its lease was already forgotten."""
 
 
 class JobFailed(msgspec.Struct, frozen=True):
@@ -127,4 +127,4 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Take no notice: the default listener."""
+    """Do nothing: the default listener."""

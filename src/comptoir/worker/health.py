@@ -37,9 +37,9 @@ class Gpu(msgspec.Struct, frozen=True):
 
     name: str
     vram_mib: int
-    """0 where the driver gives no number (unified memory)."""
+    """0 if the driver reports none (unified memory)."""
     utilization: float
-    """0..1; 0 where the driver gives none."""
+    """0..1; 0 if the driver reports none."""
 
 
 class Hardware(msgspec.Struct, frozen=True):
@@ -53,22 +53,22 @@ class Hardware(msgspec.Struct, frozen=True):
 
 
 class MachineCapacity(msgspec.Struct, frozen=True):
-    """What the machine has for jobs beside its GPUs, as the operating system tells it. 0: it does not."""
+    """What the machine has for jobs beside its GPUs, as reported by the operating system. 0: unknown."""
 
     cpu_millis: int
     """Thousandths of a core that this process may use."""
     memory_mib: int
     disk_mib: int
-    """Free where the worker keeps its state."""
+    """Free space on the disk with the worker's state."""
 
 
 class Measure(msgspec.Struct, frozen=True):
     """How fast an engine answered a short order."""
 
     first_token_s: float
-    """To the first frame that counts for something."""
+    """Time to the first frame that counts units."""
     tokens_per_s: float
-    """Units of the output after that; 0 when the answer was a single one."""
+    """Units of output per second after that; 0 if the answer was a single unit."""
 
 
 def detect_gpus() -> list[Gpu]:
@@ -89,7 +89,7 @@ def detect_gpus() -> list[Gpu]:
 
 
 def describe(gpus: list[Gpu]) -> Hardware:
-    """Put *gpus* into one line, equal ones counted; without any, the processor."""
+    """Describe *gpus* in one line, counting equal ones; without any, the processor."""
     if not gpus:
         return Hardware(_processor()[:NAME_CHARS_MAX], 0, 0)
     counts: dict[str, int] = {}
@@ -115,7 +115,7 @@ def utilization(gpus: list[Gpu]) -> float:
 
 
 async def measure(engine: Engine, model: ModelOffer, kinds: Kinds) -> Measure | None:
-    """Run a short order of the first kind that has one (`Kind.sample`); None where none does.
+    """Run a short order of the first kind that has a sample (`Kind.sample`); None if none has.
 
     Raises:
         EngineError: the engine can't answer (or not within 120 s), so it should not be offered.
@@ -146,7 +146,7 @@ async def measure(engine: Engine, model: ModelOffer, kinds: Kinds) -> Measure | 
 
 
 async def _generator(engine: Engine, request: EngineRequest) -> AsyncGenerator[Frame | Finish, None]:
-    """Make a generator of what may be any iterator, so that it can be closed."""
+    """Wrap any iterator in a generator, so that it can be closed."""
     async for item in engine.run(request):
         yield item
 
@@ -165,6 +165,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError as error:
-        # No Linux; the platform module knows a little about the others.
+        # Not Linux; the platform module knows a little about other systems.
         _log.debug("no /proc/cpuinfo: %s", error)
     return platform.processor() or platform.machine() or "CPU"

@@ -1,9 +1,9 @@
-"""What the worker holds per lease until the coordinator has it, and the table of all leases.
+"""What the worker keeps per lease until the coordinator has it, and the table of all leases.
 
-No I/O in here: the job loop puts frames in, the uplink takes batches out. A frame stays at least until it is acknowledged, and
-beyond that while there is room, so that a coordinator that was restarted gets the whole answer again; the frames of other hosts
-that a job came with (`Job.prefix`) are kept like the own ones, for a coordinator that has lost those too. The closing message
-(`Done` or `Fail`) stays until `Settled`. After a reconnect `Lease.rewind` says from where to send again.
+No I/O in here: the job loop adds frames, the uplink takes batches. A frame is kept at least until it is acknowledged,
+and longer while there is room, so that a restarted coordinator can get the whole answer again; the frames of other
+hosts that came with a job (`Job.prefix`) are kept as well, for a coordinator that has lost those too. The closing
+message (`Done` or `Fail`) is kept until `Settled`. After a reconnect, `WorkerLease.rewind` sets where to resend from.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from comptoir.link import Done, Fail, Frame, Frames, Job, hash_after, hash_over, hash_start
 
 UNACKED_BYTES_MAX = 8 * 1024 * 1024
-"""Most unacknowledged answer bytes of one lease; the engine is not read beyond (one larger frame may pass)."""
+"""Most unacknowledged answer bytes of one lease; beyond it the engine is not read (one larger frame may pass)."""
 
 KEPT_BYTES_MAX = 4 * 1024 * 1024
-"""Answer bytes of one lease kept after acknowledgement; the oldest go first. An ordinary answer fits whole."""
+"""Answer bytes of one lease kept after acknowledgement; the oldest are dropped first. An ordinary answer fits."""
 
 FRAME_OVERHEAD_BYTES = 120
 """What a frame costs in memory beside its text and extra; counted with what is kept: about 30,000 tokens of a lease."""
@@ -26,10 +26,10 @@ FRAME_BYTES_MAX = 60 * 1024 * 1024
 """Most bytes of one frame, a character counted as the four it may take: it must fit a message of 64 MiB."""
 
 WINDOW_FRAMES_BEFORE_WELCOME = 256
-"""Window of a lease until a coordinator has named one."""
+"""Window of a lease until a coordinator has set one."""
 
 SETTLING_LEASES_MAX = 4096
-"""Most leases that wait for `Settled`. More means the coordinator has forgotten them; the oldest go."""
+"""Most leases that wait for `Settled`. With more, the coordinator has forgotten them; the oldest are dropped."""
 
 FORGOTTEN_REMEMBERED = 4096
 """How many closed lease ids are remembered, so that a repeated `Job` of one is not run again."""
@@ -75,9 +75,9 @@ class WorkerLease:
         self.start_seq = start_seq
         """Number of the first frame this host makes; those before it came with the job."""
         self.base_seq = start_seq - len(job.prefix)
-        """Number of the oldest frame still here."""
+        """Number of the oldest frame that is still kept."""
         self.acked_seq = start_seq
-        """Number of the next frame the coordinator wants."""
+        """Number of the next frame that the coordinator expects."""
         self.sent_seq = start_seq
         self.end_seq = start_seq
         self.frames: list[Frame] = list(job.prefix)
@@ -104,13 +104,13 @@ class WorkerLease:
 
         Raises:
             FrameTooBig: text and extra are beyond `FRAME_BYTES_MAX`; nothing is appended.
-            struct.error, UnicodeEncodeError: an engine's bug: it counts below 0, or its text is none; nothing is appended.
+            struct.error, UnicodeEncodeError: an engine's bug: a negative count or invalid text; nothing is appended.
         """
         text_size = len(frame.text)
         extra_size = len(frame.extra)
         if 4 * text_size + extra_size > FRAME_BYTES_MAX:
             raise FrameTooBig(f"a frame of {text_size + extra_size} bytes does not fit a message of the link")
-        # First, as it refuses what no message can say: a negative count, half a character (a lone surrogate).
+        # First: it raises on what can't be encoded, such as a negative count or a lone surrogate.
         self.running_hash = hash_after(self.running_hash, frame)
         self.frames.append(frame)
         self.tokens += frame.tokens
@@ -125,7 +125,7 @@ class WorkerLease:
             await self._room
 
     def ack(self, next_seq: int) -> None:
-        """Note that everything below *next_seq* arrived; an older or impossible number changes nothing."""
+        """Note that all frames below *next_seq* arrived; an older or impossible number changes nothing."""
         if not self.acked_seq < next_seq <= self.end_seq:
             return
         at = self.acked_seq - self.base_seq
@@ -149,9 +149,9 @@ class WorkerLease:
         self.base_seq += drop
 
     def rewind(self, next_seq: int) -> bool:
-        """Send again from *next_seq* on (and the closing message). False when those frames are gone or never were.
+        """Resend from *next_seq* on (and the closing message). False if those frames are gone or never existed.
 
-        *next_seq* may lie before `start_seq`: then the frames that came with the job are sent as ordinary ones.
+        *next_seq* may be before `start_seq`: then the frames that came with the job are sent like the others.
         """
         if not self.base_seq <= next_seq <= self.end_seq:
             return False
@@ -167,7 +167,7 @@ class WorkerLease:
         self._wake()
 
     def take(self, bytes_max: int) -> tuple[Frames | None, int]:
-        """Take what was not sent yet, about *bytes_max* at most but at least one frame; return it and its size."""
+        """Take unsent frames, about *bytes_max* at most but at least one; return them and their size."""
         first = self.sent_seq - self.base_seq
         waiting = self.frames[first:] if first else self.frames[:]
         if not waiting:
@@ -201,12 +201,12 @@ def _bytes_of(frames: list[Frame]) -> int:
 
 
 def prefix_hash(job: Job) -> bytes:
-    """Return the running hash over the frames that *job* came with."""
+    """Return the running hash over the frames that came with *job*."""
     return hash_over(hash_start(job.job_id), job.prefix)
 
 
 class LeaseTable:
-    """Every lease the worker holds, and which of them have something to send."""
+    """Every lease that the worker holds, and which of them have something to send."""
 
     def __init__(self) -> None:
         self._leases: dict[bytes, WorkerLease] = {}
@@ -217,7 +217,7 @@ class LeaseTable:
         self._empty.set()
         self.window = WINDOW_FRAMES_BEFORE_WELCOME
         self.running = 0
-        """Leases whose engine still works; read from the pulse's thread as well."""
+        """Leases whose engine is still running; read from the pulse's thread as well."""
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -230,11 +230,11 @@ class LeaseTable:
         return self._leases.get(lease)
 
     def seen(self, lease: bytes) -> bool:
-        """Whether the lease is held, or was until lately."""
+        """Whether the lease is held, or was until recently."""
         return lease in self._leases or lease in self._forgotten
 
     def open(self, job: Job) -> WorkerLease:
-        """Begin to hold a lease that is not held yet."""
+        """Add a lease that is not held yet."""
         assert job.lease not in self._leases
         held = WorkerLease(job, window=self.window)
         self._leases[job.lease] = held
@@ -243,7 +243,7 @@ class LeaseTable:
         return held
 
     def close(self, held: WorkerLease, closing: Done | Fail) -> bool:
-        """Say how a lease ended. False (and no change) when it had ended before or is no longer held."""
+        """Record how a lease ended. False (and no change) if it had ended before or is no longer held."""
         if held.closing is not None or self._leases.get(held.lease) is not held:
             return False
         held.closing = closing
@@ -254,7 +254,7 @@ class LeaseTable:
         return True
 
     def abandon(self, held: WorkerLease, closing: Fail) -> None:
-        """End a lease whose frames can't be delivered any more: only *closing* is still sent."""
+        """End a lease whose frames can no longer be delivered: only *closing* is still sent."""
         held.ack(held.end_seq)
         if held.closing is None:
             self.running -= 1
@@ -263,7 +263,7 @@ class LeaseTable:
         self.touch(held)
 
     def forget(self, lease: bytes) -> WorkerLease | None:
-        """Stop holding a lease and return it; None when it was not held."""
+        """Remove a lease and return it; None if it was not held."""
         held = self._leases.pop(lease, None)
         if held is None:
             return None
@@ -290,7 +290,7 @@ class LeaseTable:
             self._wake.set()
 
     async def changed(self) -> None:
-        """Wait until something is to be sent (or `nudge` was called)."""
+        """Wait until there is something to send (or `nudge` was called)."""
         await self._wake.wait()
         self._wake.clear()
 
@@ -299,7 +299,7 @@ class LeaseTable:
         self._wake.set()
 
     def take(self, bytes_max: int) -> list[Frames | Done | Fail]:
-        """Take one batch of about *bytes_max*: consecutive frames of a lease are one message, in turn per lease."""
+        """Take one batch of about *bytes_max*: consecutive frames of a lease are one message; leases take turns."""
         batch: list[Frames | Done | Fail] = []
         left = bytes_max
         for _ in range(len(self._dirty)):

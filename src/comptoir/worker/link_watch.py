@@ -1,31 +1,32 @@
-"""Tells a silent coordinator from a quiet one: pings when nothing comes, and says when the link is to be given up.
+"""Tells a dead coordinator from an idle one: pings when nothing comes, and decides when to give up the link.
 
-A coordinator that is stopped (SIGSTOP, a virtual machine that is moved, a path that drops everything) keeps its TCP
-connections open and answers nothing. Time is counted in ticks of the worker's own event loop, and what came in the
-meantime is read between two ticks: a loop that was held up itself for ten seconds has seen one tick, not ten seconds of
-silence. Any message is a sign of life, so acknowledgements of a busy link save its pings.
+A coordinator that is stopped (SIGSTOP, a virtual machine that is moved, a network that drops everything) keeps its TCP
+connections open and answers nothing. Time is counted in ticks of the worker's own event loop, and messages are read
+between two ticks: a loop that was itself blocked for ten seconds has seen one tick, not ten seconds of silence. Any
+message is a sign of life, so a busy link needs no pings.
 """
 
 from collections.abc import Callable
 
 TICK_S = 0.25
-"""How often the watch looks."""
+"""Interval of the checks."""
 
 PING_AFTER_S = 1.0
-"""A link that brought nothing for this long is pinged. A ping and its pong cost a coordinator about 40 us: 4 % of a core
-for 1,000 idle hosts."""
+"""A link silent for this long is pinged. A ping and its pong cost a coordinator about 40 us: 4 % of a core for 1,000
+idle hosts."""
 
 LINK_SILENT_S = 3.0
-"""A link that brings nothing for this long, a pong included, is given up and another coordinator is called. Shorter than
-`NODE_SILENT_S` (4 s), after which the other coordinators take over a dead one's jobs: the host that brings a job's frames
-should be back before. Longer than any pause of a healthy coordinator that was measured (a full garbage collection, a
-long commit on a slow disk: below 1 s)."""
+"""A link silent for this long, without even a pong, is given up and another coordinator is called. Shorter than
+`NODE_SILENT_S` (4 s), after which the other coordinators take over a dead one's jobs: the host with a job's frames
+should have reconnected before. Longer than any measured pause of a healthy coordinator (a full garbage collection, a
+long commit
+on a slow disk: below 1 s)."""
 
 SLOW_FACTOR = 4
-"""A coordinator whose pongs are slow is overloaded, not gone: it gets this many times its slowest pong."""
+"""A coordinator whose pongs are slow is overloaded, not dead: it gets this many times its slowest pong."""
 
 LINK_SILENT_MAX_S = 15.0
-"""Longest patience with a slow one."""
+"""Longest silence tolerated from a slow one."""
 
 FORGET = 0.9
 """What is left of the slowest pong's weight after each further one."""
@@ -49,7 +50,7 @@ class LinkWatch:
         return min(LINK_SILENT_MAX_S, max(LINK_SILENT_S, SLOW_FACTOR * self.slowest_pong_s))
 
     def heard(self) -> None:
-        """Note that something came."""
+        """Note that a message came."""
         self._heard = True
 
     def ponged(self) -> None:

@@ -1,8 +1,8 @@
-"""Runs jobs: one task per lease pulls its engine, numbers and hashes the frames, and signs what was delivered.
+"""Runs jobs: one task per lease reads its engine, numbers and hashes the frames, and signs what was delivered.
 
-What the segment says of tokens: ``completion_tokens`` is the sum of the frames' own counts, so that the coordinator can
-check it against what arrived. `Done.usage` is the engine's count as it is; an engine that knows of more tokens than its
-frames showed says so with a last frame (see `openai_wire.AnswerReader.last`).
+Token counts in the segment: ``completion_tokens`` is the sum of the frames' own counts, so that the coordinator can
+check it against what arrived. `Done.usage` is the engine's count, unchanged; an engine that counted more tokens than
+its frames showed adds a last frame for them (see `openai_wire.AnswerReader.last`).
 
 A cancelled lease is closed with a signed ``Done`` whose finish reason is ``cancelled``: the host's statement of all
 frames it sent. A coordinator that has settled already may ignore it, as it ignores one that crossed its ``Cancel``.
@@ -78,7 +78,7 @@ class JobRunner:
         self._engines = engines
 
     def accept(self, job: Job) -> None:
-        """Start *job*. A lease that was delivered before is not run again; one that can't be run is failed at once."""
+        """Start *job*. A lease that was received before is not run again; one that can't be run is failed at once."""
         if self._table.seen(job.lease):
             return
         full = self._table.running >= self.slots
@@ -113,8 +113,8 @@ class JobRunner:
     def settled(self, message: Settled) -> None:
         """Forget a lease that the coordinator has closed.
 
-        Without a job id it only says that the coordinator no longer holds the lease; what it earned may still follow
-        (after a cancellation, once the books are written).
+        Without a job id, it only means that the coordinator no longer has the lease; what it earned may still follow
+        (after a cancellation, once the settlement is written).
         """
         held = self._table.forget(message.lease)
         if held is not None:
@@ -124,30 +124,30 @@ class JobRunner:
         if message.job_id and (held is not None or message.earned_uusd):
             earned, balance = message.earned_uusd, message.balance_uusd
             if held is None and message.state == "done":
-                # A stage, which was done and told of before: it is paid when the whole job is over.
+                # A stage that was reported as done before: it is paid when the whole job is over.
                 self._on_event(JobDone(message.job_id, "paid", earned, 0, balance))
                 return
             kind = held.kind if held is not None else ""
             self._on_event(JobDone(message.job_id, message.state, earned, message.tokens, balance, kind))
 
     def drop(self, lease: bytes) -> None:
-        """Forget a lease that the coordinator does not know (any more) and stop its engine."""
+        """Forget a lease that is unknown to the coordinator, and stop its engine."""
         held = self._table.forget(lease)
         if held is None:
             return
         self._stop(lease)
-        # A lease that had ended here was most likely settled while the link was down; only its news got lost.
+        # A lease that had ended here was most likely settled while the link was down, and the message was lost.
         if held.closing is None:
             self._lost(held, "the coordinator no longer knows the lease")
 
     def frames_gone(self, held: WorkerLease) -> None:
-        """End a lease whose coordinator asks for frames that it has acknowledged before: nobody has them any more."""
+        """End a lease whose coordinator requests frames that it had acknowledged, and that nobody has any more."""
         fail = Fail(held.lease, "frames_gone", "the coordinator lost frames it had acknowledged", "coordinator")
         self._table.abandon(held, fail)
         self._stop(held.lease)
 
     async def abandon(self) -> int:
-        """Fail every lease whose engine still works (the worker stops); return how many there were."""
+        """Fail every lease whose engine is still running (the worker stops); return how many there were."""
         count = 0
         for held in self._table:
             if held.closing is None:
@@ -199,9 +199,9 @@ class JobRunner:
     async def _pump(
         self, held: WorkerLease, stream: AsyncIterator[Frame | Finish], *, max_tokens: int
     ) -> Finish | None:
-        """Move frames from the engine into the lease until `Finish`; wait where the window is full.
+        """Move frames from the engine into the lease until `Finish`; wait while the window is full.
 
-        More than *max_tokens* (> 0) nobody pays for: an engine that goes on beyond is cut off with ``length``.
+        Nobody pays for more than *max_tokens* (> 0): an engine that sends more is stopped with ``length``.
         """
         turn = 0
         async for item in stream:
@@ -236,7 +236,7 @@ class JobRunner:
 
     def _fail(self, held: WorkerLease, error: EngineError) -> None:
         message = error.message[:ERROR_MESSAGE_MAX]
-        # Half a JSON document helps nobody, so a body that is too long is left out whole.
+        # Part of a JSON document is useless, so a body that is too long is omitted.
         body = error.body if len(error.body) <= ERROR_BODY_MAX else b""
         fail = Fail(held.lease, error.code, message, error.fault, error.status, body, error.retry_after_s)
         if self._table.close(held, fail):
@@ -263,9 +263,9 @@ class JobRunner:
 
 
 def _wrong_prefix(job: Job) -> str:
-    """Say what is wrong with the frames that *job* came with; empty: nothing.
+    """Return what is wrong with the frames that came with *job*; empty: nothing.
 
-    This host signs a running hash over them as well as over its own, so it makes sure that it is theirs.
+    This host signs a running hash over them as well as over its own, so it verifies theirs.
     """
     if len(job.prefix) != job.start_seq:
         return f"the job begins at frame {job.start_seq} and {len(job.prefix)} frames came with it"
@@ -275,7 +275,7 @@ def _wrong_prefix(job: Job) -> str:
 
 
 def _wrong_usage(usage: Usage) -> str:
-    """Say what of an engine's counts no message can carry; empty: nothing."""
+    """Return why an engine's counts can't be sent in a message; empty: they can."""
     if not (0 <= usage.prompt_tokens <= COUNT_MAX and 0 <= usage.completion_tokens <= COUNT_MAX):
         return f"the engine counted {usage.prompt_tokens} and {usage.completion_tokens} tokens"
     if len(usage.details) > USAGE_BYTES_MAX:
@@ -287,12 +287,12 @@ def _left_of(job: Job) -> int:
     """Return how many tokens of a job's bound are left after its prefix; 0: it has no bound."""
     if not job.max_tokens:
         return 0
-    # A job whose bound is used up would have been ended, not given on.
+    # A job whose bound is used up would have been ended, not given to another host.
     return max(1, job.max_tokens - sum(frame.tokens for frame in job.prefix))
 
 
 async def _end(stream: AsyncIterator[Frame | Finish], name: str) -> None:
-    """Let an engine that has finished end by itself, so that it can keep its connection; briefly."""
+    """Briefly let a finished engine end by itself, so that it can keep its connection."""
     try:
         async with asyncio.timeout(ENGINE_END_S):
             await anext(stream, None)

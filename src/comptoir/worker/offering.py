@@ -19,14 +19,14 @@ FAILURES_BEFORE_WITHDRAWN = 2
 
 
 BACKEND_CHARS_MAX = 64
-"""Longest ``backend`` a registration takes."""
+"""Longest ``backend`` that a registration accepts."""
 
 MODELS_MAX = 256
-"""Most models a host offers; a registration takes no more."""
+"""Most models that a host offers, and a registration accepts."""
 
 
 FREE: Mapping[str, int] = {unit.name: 0 for unit in (TOKEN_IN, TOKEN_OUT, RUN)}
-"""Prices of an owner who says none: nothing is charged for what the kinds that ship are sold in."""
+"""Default prices: the units of the built-in kinds are free."""
 
 
 class Offering:
@@ -35,7 +35,7 @@ class Offering:
     Args:
         prices: micro-dollars per million of each unit. What is sold in a unit without a price is not offered: it would be
             given away.
-        model_prices: by model; what they don't name costs what *prices* says.
+        model_prices: prices of single models, which override *prices*.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Offering:
         return "+".join(dict.fromkeys(engine.name for engine in self._engines))[:BACKEND_CHARS_MAX]
 
     async def start(self, engines: Sequence[Engine], *, measured: bool) -> None:
-        """Start *engines*, leaving out those that fail (said by an event), and build the offer.
+        """Start *engines*, skipping those that fail (an event reports it), and build the offer.
 
         Raises:
             EngineError: none of them works; the last one's reason.
@@ -80,7 +80,7 @@ class Offering:
         self._merge()
 
     def skipped(self, name: str, error: EngineError) -> None:
-        """Note (and say) that the engine *name* can't be used."""
+        """Note and report that the engine *name* can't be used."""
         self._failure = error
         self._on_event(EngineSkipped(name, error.message))
 
@@ -115,7 +115,7 @@ class Offering:
         models = self._priced(engine.name, models)
         speed = await measure(engine, models[0], self._kinds) if measured else None
         if isinstance(engine, Continues):
-            # After the measure, which warms a server up: what is asked now is answered at once.
+            # After the measurement, which warms up the server, so that it answers at once.
             await engine.detect()
             models = self._priced(engine.name, await engine.models())
         self._listed[len(self._engines)] = models
@@ -128,7 +128,7 @@ class Offering:
         self._on_event(EngineReady(engine.name, names, first_token_s, tokens_per_s, how, runs, prices))
 
     def _priced(self, engine: str, models: Sequence[ModelOffer]) -> list[ModelOffer]:
-        """Return *models* with their prices, without those that can't be sold; that is logged once each.
+        """Return *models* with their prices, without those that can't be sold, each of which is logged once.
 
         Raises:
             EngineError: none of them can; the reason of the first.
@@ -165,7 +165,7 @@ class Offering:
         return msgspec.structs.replace(priced, price_in_uusd_per_mtok=rate_in, price_out_uusd_per_mtok=rate_out)
 
     def _merge(self) -> None:
-        """Put all models into one list, `MODELS_MAX` at most; of two with one name the earlier engine's stays."""
+        """Merge all models into one list, at most `MODELS_MAX`; of two with one name the earlier engine's is kept."""
         models: list[ModelOffer] = []
         routes: dict[str, Engine] = {}
         for place, engine in enumerate(self._engines):
@@ -182,7 +182,7 @@ class Offering:
 
 
 def _continuation(engine: Engine, names: Sequence[str]) -> str:
-    """Say how the first model that does goes on from another host's frames; empty without any."""
+    """Return how the first model that can continues another host's frames; empty if none can."""
     if not isinstance(engine, Continues):
         return ""
     return next((how for how in map(engine.continuation, names) if how), "")

@@ -1,7 +1,7 @@
 """Heartbeats on a path of their own: a thread with its own blocking connection, so that no load can starve them.
 
-They go where the link goes; when that coordinator does not take one, the others are asked at once, so that a trading post
-of several hears from the host even while its link is on the way from one to the next.
+They go to the link's coordinator; if that one does not accept a pulse, the others are tried at once, so that a cluster
+hears from the host even while its link moves from one coordinator to another.
 """
 
 import http.client
@@ -19,11 +19,11 @@ from comptoir.worker.addresses import Addresses
 _log = logging.getLogger(__name__)
 
 PULSE_TIMEOUT_S = 5.0
-"""Most seconds for one pulse at one coordinator; one that takes longer is given up."""
+"""Most seconds for one pulse to one coordinator."""
 
 PULSE_EVERY_MIN_S = 0.2
 PULSE_EVERY_MAX_S = 60.0
-"""Bounds of the interval, whatever the coordinator asks for."""
+"""Bounds of the interval, whatever the coordinator requests."""
 
 ANSWER_BYTES_MAX = 64 * 1024
 """Most bytes of an answer that are read."""
@@ -47,7 +47,7 @@ class PulseThread:
     ) -> None:
         self._addresses = addresses
         self._address = ""
-        """Where the open connection leads."""
+        """Address of the open connection."""
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._every_s = min(max(pulse_s, PULSE_EVERY_MIN_S), PULSE_EVERY_MAX_S)
         self._snapshot = snapshot
@@ -96,7 +96,7 @@ class PulseThread:
             return
 
     def _beat(self, address: str, body: bytes) -> PulseAnswer | None:
-        """Post once, and once more when a kept connection turns out to be closed (servers do that after seconds)."""
+        """Post once, and once more if a kept connection turns out to be closed (servers close it after seconds)."""
         if address != self._address:
             self._disconnect()
             self._address = address

@@ -1,4 +1,4 @@
-"""Registration: the one HTTP call that makes a machine a host and brings its key."""
+"""Registration: the HTTP call that makes a machine a host and returns its key."""
 
 import asyncio
 
@@ -17,11 +17,11 @@ ANSWER_BYTES_MAX = 256 * 1024
 """Most bytes of the answer that are read."""
 
 FIRST_FIELDS = 7
-"""Fields of an offer that every coordinator knows; those behind them came later."""
+"""Fields of an offer that every coordinator knows; those after them were added later."""
 
 
 class RegistrationLater(Exception):
-    """The coordinator can't be asked now; trying again (not before *wait_s*, when given) may work."""
+    """The coordinator is unreachable or busy; a retry (not before *wait_s*, if given) may work."""
 
     def __init__(self, why: str, *, wait_s: float = 0.0) -> None:
         super().__init__(why)
@@ -41,7 +41,7 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     software: str
     gpus: int = 0
     cpu_millis: int = 0
-    """Thousandths of a processor core; a coordinator that does not know of this and what follows leaves it unread."""
+    """Thousandths of a processor core; older coordinators ignore this field and those after it."""
     memory_mib: int = 0
     disk_mib: int = 0
     region: str | None = None
@@ -67,9 +67,9 @@ def public_key_of(seed: str) -> str:
 
 
 def offer_json(offer: ModelOffer) -> dict[str, object]:
-    """Spell an offer as a JSON object (on the link it is an array)."""
+    """Encode an offer as a JSON object (on the link it is an array)."""
     spelled = msgspec.structs.asdict(offer)
-    # A coordinator from before one of these never reads of it where it says nothing.
+    # Fields with their default are omitted, so that a coordinator without them accepts the offer.
     for field in ModelOffer.__struct_fields__[FIRST_FIELDS:]:
         if not spelled[field]:
             del spelled[field]

@@ -1,5 +1,7 @@
-"""What this worker's containers say of themselves, on its way to the coordinator: said anew on every connection and whenever it
-changed, and asked for one by one (`Inquire`). A worker without containers never says any of it.
+"""What this worker's containers report about themselves, sent to the coordinator.
+
+It is sent on every connection and on changes, and single questions are answered (`Inquire`). A worker without
+containers sends nothing.
 """
 
 import asyncio
@@ -12,31 +14,31 @@ from comptoir.worker.engines.base import Engine, ReportsResources
 _log = logging.getLogger(__name__)
 
 INQUIRIES_MAX = 64
-"""Most questions that are put to containers at once; one more is answered with nothing."""
+"""Most concurrent questions to containers; further ones get an empty answer."""
 
 INQUIRY_TIMEOUT_S = 4.5
 """Most seconds for a container's answer: the coordinator waits for 5 s."""
 
 
 class ResourceReporter:
-    """Asks the engines that tell (`ReportsResources`); *wake* is called when `take` has something to give."""
+    """Asks the engines with `ReportsResources`; *wake* is called when `take` has something to return."""
 
     def __init__(self, *, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._routes: Mapping[str, Engine] = {}
         self._reported: dict[str, bytes] | None = None
-        """What the containers said last; None: there are none, or they were not asked yet."""
+        """The containers' last report; None: there are none, or they were not asked yet."""
         self._due = False
         self._reports: list[Report] = []
         self._inquiries: set[asyncio.Task[None]] = set()
         """Those of this connection."""
 
     def offer(self, routes: Mapping[str, Engine]) -> None:
-        """Set which engine serves which container; those that tell nothing are passed over."""
+        """Set which engine serves which container; engines without reports are ignored."""
         self._routes = routes
 
     async def refresh(self) -> None:
-        """Ask all containers; what they say is sent if it changed."""
+        """Ask all containers; their report is sent if it changed."""
         engines = {id(engine): engine for engine in self._routes.values()}.values()
         found: dict[str, bytes] = {}
         telling = [engine for engine in engines if isinstance(engine, ReportsResources)]
@@ -49,12 +51,12 @@ class ResourceReporter:
             self._wake()
 
     def connected(self) -> None:
-        """Begin a new connection: the far side knows nothing, and what it asked on the last one is not waited for."""
+        """Begin a new connection: the coordinator knows nothing, and questions of the last connection are dropped."""
         self._forget_inquiries()
         self._due = self._reported is not None
 
     def inquire(self, message: Inquire) -> None:
-        """Put a question to a container; its `Report` is taken later."""
+        """Ask a container; its `Report` is taken later."""
         if len(self._inquiries) >= INQUIRIES_MAX:
             self._report(Report(message.inquiry, b""))
             return
@@ -73,7 +75,7 @@ class ResourceReporter:
         return batch
 
     async def close(self) -> None:
-        """Ask nobody any more."""
+        """Stop asking."""
         inquiries = list(self._inquiries)
         self._forget_inquiries()
         if inquiries:

@@ -1,11 +1,11 @@
-"""Reading ``Retry-After`` as other people write it."""
+"""Parsing ``Retry-After`` in all its common forms."""
 
 import email.utils
 import time
 from collections.abc import Mapping
 
 RETRY_AFTER_MAX_S = 3600.0
-"""Longest Retry-After that is believed."""
+"""Longest Retry-After that is obeyed."""
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float:

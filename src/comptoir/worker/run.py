@@ -1,4 +1,4 @@
-"""A whole worker: engines up, host registered, link and pulse running, drained on stop."""
+"""A whole worker: starts the engines, registers the host, runs link and pulse, and drains on stop."""
 
 import asyncio
 import logging
@@ -46,17 +46,17 @@ MODELS_REFRESH_S = 30.0
 """How often the engines are asked what they serve now."""
 
 CONFLICT = 409
-"""HTTP status of a registration whose signing key is another host's."""
+"""HTTP status of a registration whose signing key belongs to another host."""
 
 FLUSH_S = 1.0
-"""After the time to drain is over: most seconds for the last failures to reach the coordinator."""
+"""Most seconds, after the drain, for the last failures to reach the coordinator."""
 
 UNLINKED_PULSES_MAX = 2
-"""Consecutive pulses answered with ``linked: false`` after which the link is made anew."""
+"""Consecutive pulses answered with ``linked: false`` after which the worker reconnects."""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a worker is told by its owner."""
+    """Everything that its owner configures for a worker."""
 
     url: str
     """The coordinator, ``https://host[:port][/prefix]``; several of one trading post are separated by commas."""
@@ -69,16 +69,16 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 4
     """Jobs at once, over all engines."""
     threads: int | None = None
-    """Threads for engines that compute in this process; all processors when not given."""
+    """Threads for engines that compute in this process; default: all processors."""
     kinds: list[str] = []
-    """Kinds of work beside those that ship, each as ``package.module:Class``; the coordinator's setting ``kinds`` names them
-    too."""
+    """Kinds of work beside the built-in ones, each as ``package.module:Class``; must be in the coordinator's setting
+    ``kinds`` too."""
     prices: Mapping[str, int] = msgspec.field(default_factory=lambda: FREE)
-    """By unit, micro-dollars per million."""
+    """Micro-dollars per million, by unit."""
     model_prices: dict[str, dict[str, int]] = {}
     """The same by model, for models with prices of their own."""
     state_dir: str | None = None
-    """Where the host key is kept; below ``~/.local/state/comptoir`` when not given."""
+    """Where the host key is stored; default: below ``~/.local/state/comptoir``."""
     name: str | None = None
     region: str | None = None
     measure: bool = True
@@ -153,7 +153,7 @@ class _Worker:
         if state.api_key:
             self._on_event(Registered(state.host_id, False, path))
             return state
-        # Written before the call, so that a directory which can't be written makes no orphan at the coordinator.
+        # Written before the call, so that an unwritable directory leaves no orphan at the coordinator.
         self._state_file.write(state)
         backoff, retried = Backoff(), False
         while not self._stop.is_set():
@@ -165,8 +165,8 @@ class _Worker:
                 if refused.status != CONFLICT or retried:
                     raise
                 retried = True
-                # The key is known there and its host is not known here: an earlier process ended between the answer and
-                # the file. Whoever lost a host's key can't have it back, so this machine comes as a new one.
+                # The coordinator knows the signing key, but the host's key is not stored here: an earlier process ended
+                # between the answer and the write. A lost host key can't be recovered, so register as a new host.
                 _log.warning("%s; registering as a new host", refused)
                 state = self._state_file.fresh()
                 self._state_file.write(state)
@@ -243,7 +243,7 @@ class _Worker:
             self._on_event(Stopped(abandoned))
 
     async def _drain(self, runner: JobRunner, uplink: Uplink, link: asyncio.Task[None]) -> int:
-        """Take no more jobs and finish those at hand; return how many could not be finished in time."""
+        """Accept no more jobs and finish running ones; return how many could not be finished in time."""
         runner.draining = True
         uplink.drain()
         self._on_event(Draining(len(self._table)))
@@ -306,7 +306,7 @@ class _Worker:
         return start
 
     def _snapshot(self) -> Pulse:
-        """Say how we are; called in the pulse's thread."""
+        """Return the current pulse; called in the pulse's thread."""
         hardware = self._hardware
         busy = health.utilization(health.detect_gpus()) if hardware.gpus else 0.0
         return Pulse(gpu_utilization=busy, running=self._table.running, gpu=hardware.gpu, vram_mib=hardware.vram_mib)
@@ -338,6 +338,6 @@ def _guarded(on_event: OnEvent) -> OnEvent:
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[PulseAnswer], None], answer: PulseAnswer) -> None:
-    """Hand *answer* to the loop, unless it has ended meanwhile (the thread outlives it by one pulse at most)."""
+    """Pass *answer* to the loop, unless it has ended (the thread outlives it by one pulse at most)."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(callback, answer)

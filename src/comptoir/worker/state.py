@@ -1,4 +1,4 @@
-"""The worker's own small memory: host id, host key and signing seed, in one file that only its owner can read.
+"""The worker's stored state: host id, host key and signing seed, in one file that only its owner can read.
 
 ``host.json`` (mode 0600) in a directory per coordinator, locked while a worker runs, replaced atomically.
 """
@@ -20,7 +20,7 @@ STATE_BYTES_MAX = 64 * 1024
 
 
 class HostState(msgspec.Struct, frozen=True):
-    """What is kept from one start to the next."""
+    """What is kept between starts."""
 
     url: str
     seed: str
@@ -45,7 +45,7 @@ def kept_directory(urls: Sequence[str]) -> Path:
 class StateFile:
     """``host.json`` in *directory*, held exclusively between `open` and `close`.
 
-    *urls* are the addresses of the one trading post that it belongs to; the first is written down.
+    *urls* are the addresses of its trading post; the first is stored.
     """
 
     def __init__(self, directory: Path, urls: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ class StateFile:
         self._lock = FolderLock(directory, name="host.lock")
 
     def open(self) -> HostState:
-        """Lock the directory and return what is stored, or a fresh state with a new seed (not yet written).
+        """Lock the directory and return the stored state, or a new one with a new seed (not yet written).
 
         Raises:
             StateUnusable: not writable, locked by another worker, unreadable, or of another coordinator.

@@ -1,9 +1,9 @@
-"""The worker's end of the link: one WebSocket, kept up with back-off, and resumed without losing or doubling a frame.
+"""The worker's end of the link: one WebSocket, reconnected with back-off, without losing or duplicating a frame.
 
 A trading post may have several coordinators (`Addresses`): when one is lost, refuses, or falls silent, the next is called
-within `RELINK_FIRST_S`, and the leases are taken up there.
+within `RELINK_FIRST_S`, and the leases are resumed there.
 
-Outgoing messages of one event-loop turn leave as one WebSocket message. While the socket is slow nothing is queued
+Outgoing messages of one event-loop tick are sent as one WebSocket message. While the socket is slow, nothing is queued
 here: frames stay in their `LeaseTable` until taken, and a full lease stops its engine.
 """
 
@@ -52,11 +52,11 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """Largest WebSocket message, both ways."""
 
 GATHER_S = 0.001
-"""How long a busy link waits for more frames before it sends; a token's delay may grow by as much."""
+"""How long a busy link waits for more frames before it sends; adds at most this to a token's delay."""
 
 BUSY_WINDOW_S = 0.01
 BUSY_MESSAGES = 6
-"""A link is busy in the window after one in which this many messages were sent."""
+"""A link counts as busy in the window after one with so many messages."""
 
 BATCH_BYTES_MAX = 1024 * 1024
 """Answer bytes put into one WebSocket message, unless a single frame is larger."""
@@ -65,20 +65,20 @@ CONNECT_TIMEOUT_S = 10.0
 """Most seconds for TCP, TLS and the WebSocket handshake together, and again between `Hello` and `Welcome`."""
 
 CONNECT_SOON_S = 3.0
-"""The same where another address can be called instead; doubled after every round of all addresses in vain."""
+"""The same if another address can be called instead; doubled after every failed round of all addresses."""
 
 STEADY_AFTER_S = 1.0
-"""A connection that lived this long is made anew at once when it is lost; a shorter one waits as after a refusal."""
+"""A lost connection that lasted this long is reopened at once; after a shorter one the worker waits as if refused."""
 
 CLOSE_TIMEOUT_S = 1.0
 """Most seconds to wait for the other side's close frame."""
 
 LEAVE_S = 0.05
-"""The same for a coordinator that has fallen silent: it will not answer."""
+"""The same for a silent coordinator, which will not answer."""
 
 
 class JobSink(Protocol):
-    """What the uplink hands incoming messages to (the job loop)."""
+    """What the uplink passes incoming messages to (the job loop)."""
 
     host_id: str
 
@@ -98,7 +98,7 @@ class _Lost(Exception):
 
 
 class Uplink:
-    """Keeps the link up until `close`. *key* is the host key, *software* what `Hello` calls this program."""
+    """Keeps the link open until `close`. *key* is the host key, *software* this program's name in `Hello`."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Uplink:
         self._software = software
         self._table = table
         self.telling = ResourceReporter(wake=table.nudge)
-        """What the containers say of themselves, for this link."""
+        """Sends what the containers report about themselves over this link."""
         self._jobs = jobs
         self._on_event = on_event
         self._backoff = backoff or Backoff()
@@ -141,19 +141,19 @@ class Uplink:
         self._cutting: asyncio.Task[bool] | None = None
 
     def offer(self, models: list[ModelOffer], slots: int) -> None:
-        """Set what this host serves; said in `Hello`, or in `Models` when the link is up."""
+        """Set what this host serves; sent in `Hello`, or in `Models` if the link is open."""
         self._models = models
         self._slots = slots
         self._offer_changed = True
         self._table.nudge()
 
     def drain(self) -> None:
-        """Ask for no more jobs, now and after any reconnect."""
+        """Request no more jobs, now and after any reconnect."""
         self._draining = True
         self._table.nudge()
 
     def cut(self, *, alive_s: float) -> None:
-        """Drop the connection and make a new one, if this one is older than *alive_s* (the other side lost it)."""
+        """Drop the connection and open a new one, if this one is older than *alive_s* (the other side lost it)."""
         socket = self._socket
         if socket is None or not self.connected or self._clock.monotonic_s() - self._connected_at_s < alive_s:
             return
@@ -171,7 +171,7 @@ class Uplink:
 
         Raises:
             KeyRefused: the coordinator answers 401 or 403.
-            LinkRefused: it said `Bye` with a negative time, or speaks another version.
+            LinkRefused: it sent `Bye` with a negative time, or uses another version.
         """
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
             while not self._closing.is_set():
@@ -187,7 +187,7 @@ class Uplink:
                     await self._pause(wait_s)
 
     def _until_next_s(self) -> float:
-        """Turn to the next address and return how long to wait before it is called."""
+        """Switch to the next address and return how long to wait before calling it."""
         lived = self._lived_s >= STEADY_AFTER_S
         self._backoff.lived(self._lived_s)
         if lived and len(self._addresses.all) > 1:
@@ -250,7 +250,7 @@ class Uplink:
         while True:
             await asyncio.sleep(link_watch.TICK_S)
             if watch.tick():
-                # A socket that can't even take a ping is watched all the same.
+                # Even if the ping can't be sent, the silence is still watched.
                 with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
                     async with asyncio.timeout(link_watch.TICK_S):
                         await socket.ping()
@@ -283,7 +283,7 @@ class Uplink:
             raise _Lost(f"no connection: {error}") from error
 
     async def _greet(self, socket: aiohttp.ClientWebSocketResponse, watch: LinkWatch) -> list[FromCoordinator]:
-        """Send `Hello`, take up the leases from `Welcome`; return the messages that came along with it."""
+        """Send `Hello`, resume the leases from `Welcome`; return the messages that came with it."""
         opened = [OpenAttempt(held.lease, held.end_seq) for held in self._table]
         self._offer_changed = False
         self._drain_sent = False

@@ -1,4 +1,4 @@
-"""The Infernet dialect: the REST API of Ritual's node, word for word, over chains of containers.
+"""The Infernet dialect: the REST API of Ritual's node, exactly as published, over chains of containers.
 
 Jobs belong to the key that came with them, or to the caller's address. Known deviations: docs/dialects/infernet.md.
 """

@@ -1,7 +1,7 @@
 """The allowance of callers without a key, if the operator allows them: one account pays, a day's worth at a time.
 
-The guardrail is money: the account never has more than what is left of ``infernet_anonymous_uusd_per_day``, so the ledger itself
-refuses what is beyond, at however many coordinators.
+Money is the limit: the account never has more than what is left of ``infernet_anonymous_uusd_per_day``, so the ledger
+itself refuses anything beyond, however many coordinators there are.
 """
 
 from comptoir.dispatch import Core, State
@@ -11,18 +11,18 @@ DAY_MS = 24 * 3600 * 1000
 
 
 class AnonymousAllowance(State):
-    """How far the day's allowance is given."""
+    """Until when the account is topped up."""
 
     def __init__(self, core: Core) -> None:
         self.until_ms = 0
-        """When the account is to be filled up again."""
+        """When the account has to be topped up again."""
 
 
 async def allow_anonymous(core: Core) -> bytes:
-    """Return the account that pays for callers without a key, filled up for today (UTC).
+    """Return the account that pays for callers without a key, topped up for today (UTC).
 
     Raises:
-        Unavailable: it has to be filled up, and the database is out of reach.
+        Unavailable: it has to be topped up, and the database is unavailable.
     """
     given, now_ms = core.state(AnonymousAllowance), core.clock.now_ms()
     if now_ms >= given.until_ms:

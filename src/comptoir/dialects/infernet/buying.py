@@ -1,4 +1,4 @@
-"""Buying: admitted as Ritual's node admits, once under one Idempotency-Key."""
+"""Buying: admission as in Ritual's node, and once under one Idempotency-Key."""
 
 from comptoir.containers import admit
 from comptoir.dialects.infernet.callers import Caller
@@ -10,7 +10,7 @@ from comptoir.jobs import LiveJob
 
 
 async def buy(core: Core, asked: Asked, caller: Caller, *, stream: bool, bound: Claim | None) -> LiveJob:
-    """Return the job that *asked* buys; a repeat is given the first one's, whether or not it would still be admitted.
+    """Return the job that *asked* buys; a repeat gets the first one's, whether or not it would still be admitted.
 
     Raises:
         What `admit` and `submit` raise.

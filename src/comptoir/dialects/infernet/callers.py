@@ -1,6 +1,6 @@
-"""Whose jobs: the owner of the key that came with a request, or without one the address that it came from.
+"""Callers: the owner of the key in a request, or without one the address that it came from.
 
-What a body says of ``ip`` or ``id`` counts for nothing.
+Fields ``ip`` and ``id`` of a body are ignored.
 """
 
 from functools import lru_cache
@@ -18,41 +18,41 @@ from comptoir.kit.ids import public
 from comptoir.ledger import ANONYMOUS_CALLERS
 
 FORWARDING = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
-"""Headers that a proxy adds: what comes with one is no program of this machine, whatever its socket says."""
+"""Headers that a proxy adds: a request with one does not come from a local program, whatever its socket says."""
 
 SPOKEN_FOR = BROWSER_HEADERS.union(FORWARDING)
 """These, and what browsers add: otherwise any page open on this machine could buy at the operator's cost."""
 
 ADDRESSES_MAX = 1024
-"""Addresses whose reading is remembered: a caller asks more than once, and reading one takes 3 µs."""
+"""Addresses whose parsed form is cached: callers send many requests, and parsing takes 3 µs."""
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks."""
+    """A caller."""
 
     owner_id: bytes
-    """Who pays, and whose the jobs are."""
+    """The account that pays, and that owns the jobs."""
     address: str
-    """Where the request came from; containers may be open to some addresses only."""
+    """IP address of the request; containers may admit only some addresses."""
     keyed: bool
 
     @property
     def of(self) -> str | None:
-        """The address that jobs have to be of for this caller to see them; None: any, the key says whose they are."""
+        """The address that jobs must have for this caller to see them; None: any, the key identifies the owner."""
         return None if self.keyed else self.address
 
     @property
     def scope(self) -> str:
-        """Whose the statuses are that this caller reports."""
+        """The scope of statuses that this caller reports."""
         return public("usr", self.owner_id) if self.keyed else f"ip:{self.address}"
 
 
 def caller_of(core: Core, request: Request) -> Caller:
-    """Return who asks.
+    """Return the caller.
 
     Raises:
-        NotAllowed: the key is a host's.
-        NotAuthenticated: no key came, and callers without one are not let in (``infernet_anonymous``).
+        NotAllowed: the key belongs to a host.
+        NotAuthenticated: there is no key, and callers without one are not allowed (``infernet_anonymous``).
     """
     address = _spelled(request.address)
     principal = request.principal
@@ -67,10 +67,10 @@ def caller_of(core: Core, request: Request) -> Caller:
 
 
 async def buyer_of(core: Core, request: Request) -> Caller:
-    """Return who asks and is going to buy; the account of callers without a key has its allowance then.
+    """Return the caller, who is about to buy; the account of callers without a key is topped up.
 
     Raises:
-        What `caller_of` raises. Unavailable: the database is out of reach.
+        What `caller_of` raises. Unavailable: the database is unavailable.
     """
     caller = caller_of(core, request)
     if not caller.keyed:
@@ -79,12 +79,12 @@ async def buyer_of(core: Core, request: Request) -> Caller:
 
 
 def is_local(request: Request) -> bool:
-    """Tell whether a local program asks for itself: over loopback, not a proxy for others nor a browser for a page."""
+    """Tell whether a local program calls for itself: over loopback, not a proxy for others nor a browser for a page."""
     headers = request.scope["headers"]
-    # A header that says nothing came through a proxy all the same.
+    # Even an empty header came through a proxy.
     if not _is_loopback(request.peer) or any(name in SPOKEN_FOR for name, _ in headers):
         return False
-    # A name that was pointed at this machine (DNS rebinding) brings neither: browsers take such a page for our own.
+    # Requests by DNS rebinding have neither header, because browsers take such a page for our own.
     host = request.header(b"host")
     return not host or is_loopback_name(host_name(host))
 
@@ -101,6 +101,6 @@ def _is_loopback(peer: str) -> bool:
 
 @lru_cache(ADDRESSES_MAX)
 def _spelled(address: str) -> str:
-    """Spell an address the one way it is stored."""
+    """Return the canonical form of an address, as stored."""
     found = address_of(address)
     return str(found) if found is not None else address

@@ -1,4 +1,4 @@
-"""Delegated subscriptions: parsed exactly, signature checked, then refused, as nothing is delivered on a chain yet."""
+"""Delegated subscriptions: parsed exactly, signature verified, then refused, since no chain is supported yet."""
 
 from comptoir.chain import Domain, SignatureExpired, containers_id, parse_delegated, recover
 from comptoir.containers import ContainerRefused
@@ -8,7 +8,7 @@ from comptoir.kit.http import Request
 
 
 def delegate(core: Core, body: bytes) -> None:
-    """Take a delegated subscription: never, so far.
+    """Check a delegated subscription; always raises so far.
 
     Raises, in the order they are checked:
         InvalidField: a field is missing, of the wrong type or beyond its limit.
@@ -34,7 +34,7 @@ def _domain(core: Core) -> Domain | None:
 
 
 async def container_set(core: Core, request: Request) -> ContainerSet:
-    """Work out the hash that contracts name a set of containers by; no list of all sets is kept."""
+    """Compute the hash by which contracts name a set of containers; no list of all sets is kept."""
     query: ContainerSetQuery = request.query
     names = query.containers.split(",")
     return ContainerSet(names, "0x" + containers_id(names).hex())

@@ -1,6 +1,6 @@
-"""Errors of the Infernet API: ``{"error": …[, "params": {…}]}``, always a JSON object, as its client takes it apart.
+"""Errors of the Infernet API: ``{"error": …[, "params": {…}]}``, always a JSON object, because its client parses it.
 
-What Ritual's node calls its Guardian refuses with 405; bodies that can't be read are a 400, where the node has 500.
+Refusals of admission, the node's Guardian, have status 405; bodies that can't be parsed 400, where the node has 500.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from comptoir.ledger import InsufficientCredit
 
 
 class NotUnderstood(UnsupportedBody):
-    """The request is no request of this API; *params* say where."""
+    """The request is not one of this API; *params* say where."""
 
     def __init__(self, message: str, params: dict[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownModel: 405,
     NoHostPossible: 405,
 }
-"""Where the published node says something else than the gateway."""
+"""Where the published node differs from the gateway."""
 
 
 def status_of(error: type[Exception]) -> int:
@@ -53,7 +53,7 @@ def status_of(error: type[Exception]) -> int:
 
 
 def body_of(error: Refusal) -> Error:
-    """Return what is said of a refusal."""
+    """Return the body for a refusal."""
     if isinstance(error, ContainerRefused | NotUnderstood):
         return Error(error.message, error.params) if error.params else Error(error.message)
     if isinstance(error, OldSubscription):
@@ -68,7 +68,7 @@ def body_of(error: Refusal) -> Error:
 
 
 def render_error(error: Exception, request: Request | None) -> Reply:
-    """Render any error; what is no refusal says nothing of its inside."""
+    """Render any error; one that is not a refusal reveals no internals."""
     body = body_of(error) if isinstance(error, Refusal) else Error("Internal server error")
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, TooManyRequests | Unavailable):

@@ -1,4 +1,4 @@
-"""Jobs: bought one by one or in a batch, and how they stand."""
+"""Jobs: buying them singly or in a batch, and their status."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,20 +25,20 @@ from comptoir.kit.http import Reply, Request
 encode = msgspec.json.Encoder().encode
 
 TOGETHER_MAX = 256
-"""Jobs of a batch that are submitted side by side, so that they share commits."""
+"""Jobs of a batch that are submitted concurrently, so that they share commits."""
 
 SPELLED_AT_ONCE = 1_000
-"""Ids of a list that are spelled in one go, half a millisecond; others have their turn in between."""
+"""Ids of a list that are rendered at once, in half a millisecond; other tasks run in between."""
 
 
 async def create(core: Core, request: Request) -> wire.JobResponse:
-    """Buy a job, which goes on by itself; or take a delegated subscription."""
+    """Buy a job, which runs without a connected client; or accept a delegated subscription."""
     caller = await buyer_of(core, request)
     return await _one(core, caller, request.raw, bound=await claim(core, request, scope=caller.scope))
 
 
 async def create_batch(core: Core, request: Request) -> list[wire.JobResponse]:
-    """Buy several; each is answered for itself, in the order of the list."""
+    """Buy several jobs; each has its own result, in the order of the list."""
     caller = await buyer_of(core, request)
     items = items_of(request.raw)
     if len(items) > wire.BATCH_MAX:
@@ -70,7 +70,7 @@ async def _one(core: Core, caller: Caller, body: bytes, *, bound: Claim | None) 
 
 
 def _part(bound: Claim | None, at: int) -> Claim | None:
-    """Return what an Idempotency-Key of a batch is bound to for item *at*: ids that follow the key's own."""
+    """Return the claim for item *at* of a batch under one Idempotency-Key: ids that follow the key's own."""
     if bound is None:
         return None
     number = int.from_bytes(bound.resource_id, "big") + at
@@ -78,7 +78,7 @@ def _part(bound: Claim | None, at: int) -> Claim | None:
 
 
 async def look(core: Core, request: Request) -> Reply:
-    """Show the caller's jobs that are named; without a name list the ids of all."""
+    """Return the named jobs of the caller; without names, list the ids of all."""
     caller = caller_of(core, request)
     query: wire.InfernetJobsQuery = request.query
     if query.id is None:
@@ -111,10 +111,10 @@ async def _list(core: Core, caller: Caller, query: wire.InfernetJobsQuery) -> li
 
 
 async def _named(core: Core, caller: Caller, names: Sequence[str]) -> list[wire.JobResult]:
-    """Return how each of *names* stands, in their order; what is not the caller's is left out.
+    """Return the result of each of *names*, in order; jobs that are not the caller's are omitted.
 
     Raises:
-        InvalidField: their results are more than one answer holds; one alone is answered whatever its size.
+        InvalidField: their results are too large for one answer; a single one is returned whatever its size.
     """
     wanted = {name: job_id for name in dict.fromkeys(names) if (job_id := job_id_of(name)) is not None}
     jobs: dict[bytes, LiveJob] = {}
@@ -122,7 +122,7 @@ async def _named(core: Core, caller: Caller, names: Sequence[str]) -> list[wire.
         live = core.jobs.live.seen(job_id)
         if live is not None and live.stages and _is_callers(caller, live):
             jobs[job_id] = live
-    # What is over and no longer in memory, or was seen here only in part, is read; all of it by three questions.
+    # Jobs that are over and no longer in memory, or only partly here, are read, all of them by three queries.
     asked = [job_id for job_id in wanted.values() if job_id not in jobs or _is_partial(jobs[job_id])]
     rows = await core.jobs.staged_jobs(asked, owner_id=caller.owner_id, caller=caller.of)
     sizes = {job_id: job.frame_bytes for job_id, job in jobs.items()} | await core.jobs.answer_bytes(list(rows))

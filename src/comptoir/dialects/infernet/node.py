@@ -29,14 +29,14 @@ encode = msgspec.json.Encoder().encode
 
 
 async def health(core: Core, request: Request) -> wire.InfernetHealth | Reply:
-    """Say whether the node works: 503 and ``unhealthy`` while it is shutting down or its database is away."""
+    """Report whether the node works: 503 and ``unhealthy`` during shutdown or while its database is unavailable."""
     healthy = (await core.state(Meters).database.read()).healthy and not core.state(Shutdown).leaving
     body = wire.InfernetHealth("healthy" if healthy else "unhealthy")
     return body if healthy else Reply(503, encode(body))
 
 
 async def info(core: Core, request: Request) -> wire.NodeInfo:
-    """Say what the node is and which containers are on offer."""
+    """Return what the node is and which containers are on offer."""
     containers = [
         wire.InfernetContainer(one.name, one.description, one.external, one.image)
         for one in core.fleet.catalog.containers()
@@ -46,7 +46,7 @@ async def info(core: Core, request: Request) -> wire.NodeInfo:
 
 
 async def resources(core: Core, request: Request) -> Reply:
-    """Give what each container says of itself, or of a model, word for word."""
+    """Return what each container reports about itself, or about a model, verbatim."""
     query: wire.ResourcesQuery = request.query
     if query.model_id is None:
         return Reply(200, _joined(core.fleet.resources()))
@@ -59,7 +59,7 @@ def _joined(of: dict[str, bytes]) -> bytes:
 
 
 async def record(core: Core, request: Request) -> Reply:
-    """Note the status of work that a container of this machine does by itself."""
+    """Record the status of work that a container on this machine does on its own."""
     if not is_local(request):
         raise NotLocal
     caller = caller_of(core, request)
@@ -77,7 +77,7 @@ async def record(core: Core, request: Request) -> Reply:
 
 
 async def _is_job(core: Core, name: str) -> bool:
-    """Tell whether *name* is a job that was bought here, by whomever: no report may stand for it."""
+    """Tell whether *name* is a job that was bought here, by anybody: its status can't be reported."""
     job_id = job_id_of(name)
     if job_id is None:
         return False

@@ -1,4 +1,4 @@
-"""Results as the reference has them, from a job's frames."""
+"""Results in the published form, from a job's frames."""
 
 import base64
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from comptoir.jobs import FINAL, JobState, LiveJob
 from comptoir.link import Frame
 
 FORGOTTEN = "the result is no longer kept"
-"""What is said in the place of a result that was removed after ``retention_days``."""
+"""Error in place of a result that was deleted after ``retention_days``."""
 
 
 class _BytesExtra(msgspec.Struct):
@@ -23,7 +23,7 @@ _extra = msgspec.json.Decoder(_BytesExtra).decode
 
 
 def piece_of(frame: Frame) -> bytes:
-    """Return the bytes of a stream that a frame stands for; empty where it holds something else, or nothing."""
+    """Return the bytes of a stream in a frame; empty if it has something else, or nothing."""
     if frame.text:
         return frame.text.encode()
     if not frame.extra:
@@ -35,14 +35,14 @@ def piece_of(frame: Frame) -> bytes:
 
 
 def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> JobResult:
-    """Return how *job* stands.
+    """Return the status and results of *job*.
 
     Args:
-        frames: of the whole answer, as far as it goes; a chain has one for every container but the last of a stream.
+        frames: of the whole answer so far; a chain has one per container, except for the last one of a stream.
     """
     last = len(job.stages) - 1
     if job.lease is not None:
-        # What the open lease has sent is no output before its host has said so and it was looked at.
+        # What the open lease has sent is no output before its host has completed it and it was checked.
         frames = frames[: job.segment_start]
     outputs = [
         ContainerResult(stage.model, output=_json(frame)) for stage, frame in zip(job.stages, frames, strict=False)
@@ -62,12 +62,12 @@ def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> J
 
 
 def _json(frame: Frame) -> msgspec.Raw:
-    """Return what a container answered, to the byte; it was read as JSON when it came."""
+    """Return a container's answer, byte for byte; it was parsed as JSON when it came."""
     return msgspec.Raw(frame.text.encode())
 
 
 def _streamed(job: LiveJob, frames: Sequence[Frame]) -> ContainerResult:
-    """Return a stream's result: its text; bytes that are none are in base64, so that nothing of them is lost."""
+    """Return a stream's result: its text, or base64 if it is not text, so that nothing is lost."""
     content = b"".join(map(piece_of, frames))
     try:
         output = {"output": content.decode()}

@@ -1,4 +1,4 @@
-"""Endpoints of the Infernet API: the eight published ones, and the hash that contracts name containers by."""
+"""Endpoints of the Infernet API: the eight published ones, and the hash by which contracts name containers."""
 
 from typing import Any
 
@@ -88,11 +88,11 @@ BESIDE = (
         tags=("node",),
     ),
 )
-"""Of ours: the published node keeps a table of all permutations instead."""
+"""Our addition: the published node keeps a table of all permutations instead."""
 
 
 def rate_headers(request: Request) -> list[tuple[bytes, bytes]]:
-    """Return the state of the caller's rate limit, as the node tells it."""
+    """Return the state of the caller's rate limit, in the node's headers."""
     rate = request.rate
     if rate is None:
         return []

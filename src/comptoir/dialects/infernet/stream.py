@@ -1,7 +1,7 @@
 """Streams: the id of the job in a write of its own, then the bytes of its last container as they come.
 
-Infernet's client takes the first piece that it reads for the id. So the id is sent the moment the job is durable, and what
-follows not before the client has had time to read it.
+Infernet's client takes the first piece that it reads for the id. So the id is sent as soon as the job is durable, and
+the rest only after the client has had time to read it.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from comptoir.kit.http import Request, Stream, StreamAborted
 from comptoir.link import Frame
 
 ID_ALONE_S = 0.05
-"""How long the id stands alone on the connection; a client that reads more slowly may see both in one piece."""
+"""How long only the id is sent; a client that reads more slowly may see both in one piece."""
 
 MEDIA = "application/octet-stream"
 """What a container sends is its own affair, and no browser shall take it for a page (Ritual's node says text/html)."""
@@ -57,7 +57,7 @@ async def _pieces(core: Core, job: LiveJob, *, room: Room, close: Callable[[], N
     """Yield the id, then what the last container sends.
 
     Raises:
-        StreamAborted: the job did not end well; the connection is cut, so that nobody takes what came for the whole.
+        StreamAborted: the job failed; the connection is aborted, so that the client sees that the answer is incomplete.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -76,7 +76,7 @@ async def _pieces(core: Core, job: LiveJob, *, room: Room, close: Callable[[], N
 
 
 async def _shown(core: Core, job: LiveJob, room: Room) -> AsyncIterator[list[Frame]]:
-    """Yield the frames of the last container; those before are its input, and not for the buyer.
+    """Yield the frames of the last container; earlier ones are its input, and not for the buyer.
 
     Raises:
         StreamAborted: as `_pieces`.
@@ -88,7 +88,7 @@ async def _shown(core: Core, job: LiveJob, room: Room) -> AsyncIterator[list[Fra
         frames = await reader.next()
         if frames is None:
             if not shown and (reader.outdated or restarted_elsewhere(job)):
-                # A container before the last was run again, here or elsewhere; nobody has seen any of it.
+                # An earlier container was run again, here or elsewhere; the buyer has seen none of its output.
                 job = await refollow(core, job)
                 reader = Reader(job)
                 continue

@@ -15,11 +15,11 @@ from comptoir.kit.http import read_json
 from comptoir.link import ContainerRun
 
 WORDS = {JobState.QUEUED: "running", JobState.RUNNING: "running", JobState.COMPLETED: "success"}
-"""Published word by state; what ended otherwise is ``failed``."""
+"""Published status by state; jobs that ended otherwise are ``failed``."""
 
 
 class Asked(msgspec.Struct):
-    """A request as far as it has to be understood; *data* stays as it was sent, 256-bit integers and all."""
+    """The parsed part of a request; *data* stays as it was sent, including 256-bit integers."""
 
     data: msgspec.Raw
     containers: list[ContainerId] | None = None
@@ -28,7 +28,7 @@ class Asked(msgspec.Struct):
 
     @property
     def is_delegated(self) -> bool:
-        """Whether it is a delegated subscription, and no job."""
+        """Whether it is a delegated subscription, not a job."""
         return bool(bytes(self.subscription)) and bytes(self.subscription) != b"null"
 
 
@@ -42,10 +42,10 @@ def asked_of(body: bytes) -> Asked:
     """Read one request.
 
     Raises:
-        UnsupportedBody, InvalidField: it is no JSON, or a field is missing or of the wrong type; ``data`` has to be an object.
+        UnsupportedBody, InvalidField: not JSON, or a field is missing or of the wrong type; ``data`` must be an object.
     """
     asked = read_json(_asked, body)
-    # What is only passed on was not looked at, and has to be text all the same.
+    # The part that is only passed on was not parsed, but has to be valid UTF-8 too.
     read_json(bytes.decode, body)
     if not asked.is_delegated and asked.containers is None:
         raise InvalidField("containers", "is required")
@@ -63,7 +63,7 @@ def items_of(body: bytes) -> list[bytes]:
     """Read a batch: its items, each as it was sent.
 
     Raises:
-        NotUnderstood: it is no list. UnsupportedBody: it is no JSON.
+        NotUnderstood: it is not a list. UnsupportedBody: it is not JSON.
     """
     try:
         return [bytes(item) for item in read_json(_items, body)]
@@ -72,7 +72,7 @@ def items_of(body: bytes) -> list[bytes]:
 
 
 def order_of(asked: Asked, caller: Caller, *, stream: bool) -> Order:
-    """Return what to buy; a stream is waited for on its connection, any other job goes on by itself."""
+    """Return the order; a stream is attached to its connection, any other job is detached."""
     containers = tuple(asked.containers or ())
     proof = bool(asked.requires_proof)
     body = _encode(ContainerRun(list(containers), asked.data, proof, stream))
@@ -91,14 +91,14 @@ def order_of(asked: Asked, caller: Caller, *, stream: bool) -> Order:
 
 
 def job_uuid(job_id: bytes) -> str:
-    """Spell a job's id as this API does."""
-    # Four times as fast as the standard library's, which counts where thousands are listed.
+    """Format a job's id as this API does."""
+    # Four times as fast as the standard library's, which matters for lists of thousands.
     spelled = job_id.hex()
     return f"{spelled[:8]}-{spelled[8:12]}-{spelled[12:16]}-{spelled[16:20]}-{spelled[20:]}"
 
 
 def job_id_of(text: str) -> bytes | None:
-    """Read a job's id; None: it is none of ours."""
+    """Parse a job's id; None: it is not one of ours."""
     if len(text) != 36:
         return None
     try:

@@ -26,7 +26,7 @@ async def users(core: Core, request: Request) -> wire.AdminUsers:
 
 
 async def hosts(core: Core, request: Request) -> wire.AdminHosts:
-    """List hosts in the order they came; earnings are what the host's account holds."""
+    """List hosts in the order of registration; earnings are the balance of the host's account."""
     asked: wire.PageQuery = request.query
     found, total = core.fleet.list_hosts(limit=asked.limit, offset=asked.offset)
     accounts = await core.ledger.accounts([host.id for host in found])

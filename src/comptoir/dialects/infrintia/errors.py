@@ -1,7 +1,7 @@
 """Infrintia's errors: ``{"detail": …}`` as the FastAPI application behind the reference answers.
 
-The reference is silent on errors, so the shape is inferred (docs/dialects/infrintia.md). A field's error is a list of
-``{"loc", "msg", "type"}``; facts a program can act on stand beside ``detail``.
+The reference does not document errors, so the shape is inferred (docs/dialects/infrintia.md). A field's error is a list
+of ``{"loc", "msg", "type"}``; facts that a program can act on are beside ``detail``.
 """
 
 import math
@@ -20,7 +20,7 @@ from comptoir.ledger import InsufficientCredit
 STATUSES: Mapping[type[Exception], int] = {
     UnsupportedBody: 422,
 }
-"""Where FastAPI differs from the gateway's usual table: a body that is no JSON is a validation error."""
+"""Where FastAPI differs from the gateway's table: a body that is not JSON is a validation error."""
 
 HEADER_FIELDS = {"Idempotency-Key": "idempotency-key", "Last-Event-ID": "last-event-id"}
 
@@ -34,7 +34,7 @@ def status_of(error: type[Exception]) -> int:
 
 
 def render_error(error: Exception, request: Request | None) -> Reply:
-    """Render any error; what is no refusal says nothing of its inside."""
+    """Render any error; one that is not a refusal reveals no internals."""
     status = status_of(type(error))
     body: dict[str, object] = {"detail": _detail(error, request)}
     if isinstance(error, FramesOutOfOrder):
@@ -64,7 +64,7 @@ def _detail(error: Exception, request: Request | None) -> object:
 
 
 def _loc(field: str, request: Request | None) -> list[str | int]:
-    """Return where a field stands: ``models[1]`` of a body is ``["body", "models", 1]``."""
+    """Return the location of a field: ``models[1]`` of a body is ``["body", "models", 1]``."""
     if field in HEADER_FIELDS:
         return ["header", HEADER_FIELDS[field]]
     # Only requests without a body have their fields in the query.
@@ -79,7 +79,7 @@ def _loc(field: str, request: Request | None) -> list[str | int]:
 
 
 def _kind(reason: str) -> str:
-    """Return FastAPI's word for what is wrong."""
+    """Return FastAPI's error type."""
     if reason == "is required":
         return "missing"
     return "type_error" if reason.startswith("expected") and ", got " in reason else "value_error"

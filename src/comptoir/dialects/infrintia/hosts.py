@@ -1,4 +1,4 @@
-"""Hosts: registering, staying in touch, asking for work and bringing the answer."""
+"""Hosts: registration, heartbeats, requesting work and delivering answers."""
 
 from decimal import Decimal
 from functools import partial
@@ -24,15 +24,15 @@ from comptoir.link import Pulse, Usage
 from comptoir.transports.poll import wait_for_job
 
 POLL_SLOTS_DEFAULT = 16
-"""Jobs at once of a host that polls and does not say: it never gets more than it has requests waiting."""
+"""Slots of a polling host that gives no number: it never gets more jobs than it has waiting requests."""
 PUSH_SLOTS_DEFAULT = 1
 
 PRICE_MAX = Decimal(1)
-"""Dollars a token; looked at before any arithmetic, which has no room for numbers like 1e999999."""
+"""Dollars per token; checked before any arithmetic, which can't handle numbers like 1e999999."""
 
 
 async def register(core: Core, request: Request) -> wire.InfrintiaRegistered:
-    """Take in a machine; with a user's key it belongs to that user, without one to whoever holds the host's key."""
+    """Register a machine; with a user's key it belongs to that user, without one to the holder of the host's key."""
     body: wire.Register = request.body
     owner_id = owner_of(request)
     if not 0 <= body.price_per_token <= PRICE_MAX:
@@ -57,7 +57,7 @@ def _new_host(body: wire.Register, *, owner_id: bytes | None) -> NewHost:
 
 
 async def heartbeat(core: Core, request: Request) -> wire.Acknowledged:
-    """Note that a host is there, how busy it is, and which models it has; a model keeps its price."""
+    """Note that a host is alive, how busy it is, and which models it has; a model keeps its price."""
     body: wire.Heartbeat = request.body
     host = await _caller(core, request, body.host_id)
     core.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
@@ -67,7 +67,7 @@ async def heartbeat(core: Core, request: Request) -> wire.Acknowledged:
 
 
 def _offer(core: Core, host: Host, names: list[str]) -> None:
-    """Let *host* offer exactly *names*; none at all means that it takes no new jobs for now."""
+    """Make *host* offer exactly *names*; an empty list means that it takes no new jobs for now."""
     if not names:
         core.fleet.drain(host.id)
         return
@@ -82,7 +82,7 @@ def _offer(core: Core, host: Host, names: list[str]) -> None:
 
 
 async def next_job(core: Core, request: Request) -> wire.Assigned | Reply:
-    """Wait for a job; 204 when none came in time. The job is leased, durably, when the answer leaves."""
+    """Wait for a job; 204 if none came in time. The lease is durable when the answer is sent."""
     body: wire.NextJob = request.body
     host = await _caller(core, request, body.host_id)
     answer = await wait_for_job(core, host, speaks=INFRINTIA, wait_s=body.wait_s, watch=request.when_gone)
@@ -98,7 +98,7 @@ async def next_job(core: Core, request: Request) -> wire.Assigned | Reply:
 
 
 async def chunk(core: Core, request: Request) -> wire.ChunkTaken:
-    """Take pieces of an answer, in order; pieces that are here already are skipped."""
+    """Append pieces of an answer, in order; pieces received before are skipped."""
     body: wire.InfrintiaChunk = request.body
     host = await _caller(core, request, body.host_id)
     job = await leased_to(core, host, job_named(request.params["id"]))
@@ -132,10 +132,10 @@ async def complete_job(core: Core, request: Request) -> wire.Completed:
 
 
 def _check_all_here(job: LiveJob, *, seq: int | None, counted: int) -> None:
-    """Refuse a completion without its pieces: after a restart a host may get a job again that it is just completing.
+    """Refuse a completion without its pieces: after a restart, a host may get a job again while it completes it.
 
     Raises:
-        FramesOutOfOrder: the host has brought more, or less, than is here.
+        FramesOutOfOrder: the host has delivered more, or less, than is here.
     """
     here = len(job.frames)
     said = seq if seq is not None else here or counted
@@ -159,13 +159,13 @@ async def _completed_before(core: Core, host: Host, text: str) -> wire.Completed
         raise NotYourLease from None
     if row.state != JobState.COMPLETED or row.host_id != host.id:
         raise NotYourLease
-    # As posted then: the fee may have another setting by now.
+    # As posted then: the fee's setting may have changed since.
     earned_uusd = sum(attempt.paid_uusd for attempt in await core.jobs.attempts(job_id) if attempt.host_id == host.id)
     return wire.Completed(public("job", row.id), "completed", row.completion_tokens, to_credits(earned_uusd))
 
 
 async def fail_job(core: Core, request: Request) -> wire.Failed:
-    """Give a job back: it goes to another host if nothing was delivered, else it ends and the rest is refunded."""
+    """Give a job back: it goes to another host if nothing was delivered, else it ends and the rest is released."""
     body: wire.InfrintiaFail = request.body
     host = await _caller(core, request, body.host_id)
     job = await leased_to(core, host, job_named(request.params["id"]))
@@ -188,10 +188,10 @@ async def fail_job(core: Core, request: Request) -> wire.Failed:
 
 
 async def _caller(core: Core, request: Request, host_id: str) -> Host:
-    """Return the host that calls; the id in the body has to be its own.
+    """Return the calling host; the id in the body has to be its own.
 
     Raises:
-        UnknownHost: the id is none of ours. NotAllowed: it is another host's.
+        UnknownHost: the id is not one of ours. NotAllowed: it belongs to another host.
     """
     named = parse("host", host_id)
     if named is None:

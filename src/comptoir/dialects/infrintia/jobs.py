@@ -1,4 +1,4 @@
-"""Jobs as their buyer sees them: submit, list, look at, follow, cancel."""
+"""Jobs as their buyer sees them: submit, list, show, follow, cancel."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ class _OpenAIBody(msgspec.Struct):
 
 
 async def run_model(core: Core, request: Request) -> wire.Accepted:
-    """Buy an answer. The credits reserved cover every token that may come; what is not used goes back."""
+    """Buy an answer. The reserved credits cover every token that may come; unused ones are released."""
     body: wire.RunModel = request.body
     settings = core.settings
     max_tokens = body.max_tokens if body.max_tokens is not None else settings.max_tokens_default
@@ -77,7 +77,7 @@ async def show(core: Core, request: Request) -> wire.InfrintiaJob:
 
 
 async def cancel(core: Core, request: Request) -> wire.InfrintiaJob:
-    """Stop a job: what was delivered is paid, the rest of the reserve goes back. A cancelled job stays cancelled."""
+    """Stop a job: what was delivered is billed, the rest is released. A cancelled job stays cancelled."""
     job = await find_job(core, request.principal.id, request.params["id"])
     if job.over and job.state != JobState.CANCELLED:
         raise JobFinished(WORDS[job.state])
@@ -122,8 +122,8 @@ async def _view(core: Core, job: LiveJob) -> wire.InfrintiaJob:
 async def stream(core: Core, request: Request) -> Stream:
     """Follow a job from its first token, or from the one after ``Last-Event-ID``, to its end.
 
-    Events are numbered, so that a browser's EventSource goes on where its connection broke. Leaving does not stop the job.
-    Should the answer have begun anew since, which the numbers tell, an error says so instead.
+    Events are numbered, so that a browser's EventSource resumes where its connection broke. Disconnecting does not stop
+    the job. If the answer has been restarted since, which the numbers show, the stream is an error that says so.
     """
     return await stream_job(
         core, request, request.params["id"], owner_id=request.principal.id, render=render_tokens, end=_end

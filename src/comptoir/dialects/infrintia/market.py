@@ -1,4 +1,4 @@
-"""The public half: what the platform is, what it offers, how it does."""
+"""The public part: what the platform is, what it offers, and its figures."""
 
 from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.errors import encode
@@ -13,16 +13,16 @@ from comptoir.kit.http import Reply, Request
 PLATFORM = wire.InfrintiaPlatform(
     "Infrintia Compute Marketplace", "1.0.0", "https://crossgl.github.io/crossgl-docs/pages/infrintia/overview/"
 )
-"""The published words: the name and version of the API spoken here, not of the server that speaks it."""
+"""The published strings: name and version of the API, not of the server."""
 
 
 async def platform(core: Core, request: Request) -> wire.InfrintiaPlatform:
-    """Say what this is."""
+    """Identify the platform."""
     return PLATFORM
 
 
 async def health(core: Core, request: Request) -> wire.InfrintiaHealth | Reply:
-    """Say how it is: 503 and ``unhealthy`` while shutting down or without the database."""
+    """Report health: 503 and ``unhealthy`` during shutdown or without the database."""
     healthy = (await core.state(Meters).database.read()).healthy and not core.state(Shutdown).leaving
     body = wire.InfrintiaHealth("healthy" if healthy else "unhealthy", core.fleet.active_hosts, len(core.jobs.queue))
     return body if healthy else Reply(503, encode(body))
@@ -34,7 +34,7 @@ async def models(core: Core, request: Request) -> wire.InfrintiaModels:
 
 
 async def model_named(core: Core, request: Request) -> wire.InfrintiaModel:
-    """Show one model; its name may contain slashes."""
+    """Return one model; its name may contain slashes."""
     name, offered = request.params["name"], core.fleet.models()
     for summary in offered:
         if summary.name == name:
@@ -43,14 +43,14 @@ async def model_named(core: Core, request: Request) -> wire.InfrintiaModel:
 
 
 async def hosts(core: Core, request: Request) -> wire.InfrintiaHosts:
-    """List registered hosts, those of a model or a status if asked."""
+    """List registered hosts, optionally those of a model or status."""
     asked: wire.InfrintiaHostsQuery = request.query
     found, _ = core.fleet.list_hosts(limit=asked.limit, offset=asked.offset, status=asked.status, model=asked.model)
     return wire.InfrintiaHosts([host_card(host) for host in found])
 
 
 async def metrics(core: Core, request: Request) -> wire.InfrintiaMetrics:
-    """Give the platform's figures; the mean latency is over the jobs completed since this coordinator started."""
+    """Return the platform's figures; the mean latency is over jobs completed since this coordinator started."""
     meters = core.state(Meters)
     done = meters.ended.get(JobState.COMPLETED, 0)
     mean_ms = meters.latency_ms_sum // done if done else 0

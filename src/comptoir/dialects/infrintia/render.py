@@ -1,4 +1,4 @@
-"""From the core's values to Infrintia's: ids, times, credits and the words for states. Pure."""
+"""From the core's values to Infrintia's: ids, times, credits and state names. Pure."""
 
 from comptoir.dialects.infrintia import wire
 from comptoir.hosts import Host, ModelSummary
@@ -16,10 +16,10 @@ WORDS = {
     JobState.CANCELLED: "cancelled",
     JobState.EXPIRED: "failed",
 }
-"""The published words; ``cancelled`` is ours, and a job that nobody answered in time has failed."""
+"""Published names of states; ``cancelled`` is ours, and an expired job counts as failed."""
 
 STATES = {word: tuple(state.value for state, said in WORDS.items() if said == word) for word in set(WORDS.values())}
-"""The states that a word of the filter means."""
+"""The states that a name in the filter stands for."""
 
 
 def model(summary: ModelSummary) -> wire.InfrintiaModel:
@@ -29,7 +29,7 @@ def model(summary: ModelSummary) -> wire.InfrintiaModel:
 
 
 def host_card(host: Host) -> wire.HostCard:
-    """Render one host for everybody; of several prices the lowest, which here is one for all models."""
+    """Render one host for the public; with the lowest of its prices, because this API has one price for all models."""
     row = host.row
     price = min((offer.price_out_uusd_per_mtok for offer in row.models), default=0)
     return wire.HostCard(

@@ -1,4 +1,4 @@
-"""Endpoints of the Infrintia API: the fifteen published ones first, then those hosts and buyers need beside them."""
+"""Endpoints of the Infrintia API: the fifteen published ones, then those that hosts and buyers need besides."""
 
 from comptoir.dialects.infrintia import admin, hosts, jobs, market, users, wire
 from comptoir.dialects.infrintia.errors import render_error, status_of
@@ -144,7 +144,7 @@ BESIDE = (
         example={"host_id": "host_xyz", "error": "CUDA out of memory"},
     ),
 )  # fmt: skip
-"""Named in the owner's newer documents, without bodies: the bodies are ours."""
+"""Endpoints that Infrintia's newer documents name without bodies: the bodies are ours."""
 
 DIALECT = Dialect(
     name="infrintia",

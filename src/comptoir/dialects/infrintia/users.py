@@ -1,4 +1,4 @@
-"""People: coming in, looking at oneself, changing keys."""
+"""Users: registering, viewing one's own record, changing keys."""
 
 from comptoir.dialects.infrintia import wire
 from comptoir.dispatch import Core
@@ -12,7 +12,7 @@ from comptoir.kit.money import to_credits
 
 
 async def create(core: Core, request: Request) -> wire.UserMade:
-    """Create a user with the sign-up credit; the key is shown once, and again only to a repeat of this very request."""
+    """Create a user with the sign-up credit; the key is shown once, and again only to a repeat of this request."""
     body: wire.InfrintiaNewUser = request.body
     bound = await claim(core, request)
 
@@ -51,7 +51,7 @@ async def create(core: Core, request: Request) -> wire.UserMade:
 
 
 async def me(core: Core, request: Request) -> wire.InfrintiaMe:
-    """Show the caller; credits are what can be spent now, reserved ones are not among them."""
+    """Return the caller; credits are what can be spent now, without reserved ones."""
     user = await core.identity.get_user(request.principal.id)
     account = await core.ledger.account(user.id)
     jobs = (await core.jobs.count_by_owner([user.id])).get(user.id, 0)
@@ -61,7 +61,7 @@ async def me(core: Core, request: Request) -> wire.InfrintiaMe:
 
 
 async def rotate_key(core: Core, request: Request) -> wire.KeyMade:
-    """Revoke all keys of the caller and give a new one."""
+    """Revoke all keys of the caller and create a new one."""
     owner_id = request.principal.id
     bound = await claim(core, request)
 

@@ -62,7 +62,7 @@ class InfrintiaHostsQuery(msgspec.Struct):
 
 
 class HostCard(msgspec.Struct):
-    """One host as everybody sees it."""
+    """One host as the public sees it."""
 
     host_id: str
     gpu: str
@@ -193,7 +193,7 @@ class InfrintiaJob(msgspec.Struct, kw_only=True):
     model: str
     status: str
     jobs_before: int | None
-    """How many wait before it; null unless it is queued."""
+    """Number of jobs before it in the queue; null unless it is queued."""
     credits_reserved: Credits
     credits_used: Credits
     tokens: int
@@ -268,7 +268,7 @@ class Assigned(msgspec.Struct, omit_defaults=True):
     max_tokens: int
     temperature: float
     attempt: str = ""
-    """Ours, only for hosts that sign: what the signed segment names."""
+    """Ours, only for hosts that sign: the attempt's name in the signed segment."""
     input_sha256: str = ""
     """Ours, only for hosts that sign."""
 
@@ -383,7 +383,7 @@ class AdminHosts(msgspec.Struct):
 
 
 class FieldError(msgspec.Struct):
-    """One field that is wrong, as FastAPI says it."""
+    """One invalid field, as reported by FastAPI."""
 
     loc: list[str | int]
     msg: str
@@ -395,6 +395,6 @@ class InfrintiaRefused(msgspec.Struct):
 
     detail: str | list[FieldError]
     expected: int | msgspec.UnsetType = msgspec.UNSET
-    """Number of the next piece wanted, where one left a gap."""
+    """Number of the next piece expected, if one left a gap."""
     credits_needed: Credits | msgspec.UnsetType = msgspec.UNSET
     credits_free: Credits | msgspec.UnsetType = msgspec.UNSET

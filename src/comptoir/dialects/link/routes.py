@@ -17,7 +17,7 @@ from comptoir.transports.link import Session
 
 
 async def register(core: Core, request: Request) -> LinkRegistered:
-    """Take in a worker's machine; it keeps the key and comes back with it."""
+    """Register a worker's machine; the worker keeps the key and uses it from then on."""
     body: RegisterBody = request.body
     principal = request.principal
     if principal is not None and principal.kind is not OwnerKind.USER:
@@ -39,9 +39,9 @@ async def register(core: Core, request: Request) -> LinkRegistered:
 
 
 async def pulse(core: Core, request: Request) -> PulseAnswer:
-    """Note that a worker is alive, on a path of its own that frames can't hold up.
+    """Note that a worker is alive, on a path of its own that frames can't delay.
 
-    Through a balancer the pulse may come here and the link be with another coordinator.
+    Behind a balancer, the pulse may arrive here while the link is at another coordinator.
     """
     host = await host_of(core, request.principal, None)
     core.fleet.seen(host.id, request.body)

@@ -12,7 +12,7 @@ class RegisterBody(Machine, kw_only=True):
 
     models: Annotated[list[RegisteredOffer], msgspec.Meta(max_length=256)]
     public_key: Hex
-    """Ed25519 verify key of the worker, hex; receipts are checked with it."""
+    """Ed25519 verify key of the worker, hex; receipts are verified with it."""
     software: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 

@@ -1,4 +1,4 @@
-"""Buy work of any kind that is sold here, and follow it: what the published APIs do for the kinds that they know."""
+"""Buy work of any kind that is sold here, and follow it, as the published APIs do for the kinds that they know."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -29,28 +29,28 @@ _is_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class BuyBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Work to be bought. It goes on by itself; `GET /house/jobs/{id}/frames` follows it."""
+    """Work to be bought. It runs without a connected client; `GET /house/jobs/{id}/frames` follows it."""
 
     kind: Annotated[str, Meta(min_length=1, max_length=64)]
     """Name of a kind that is sold here."""
     model: Annotated[str, Meta(min_length=1, max_length=256)]
-    """What hosts offer it under."""
+    """Name under which hosts offer it."""
     body: msgspec.Raw
-    """What the host is given, to the byte; what has to be in it, the kind says (docs/kinds)."""
+    """What the host gets, byte for byte; its format is defined by the kind (docs/kinds)."""
     output_max: Annotated[int, Meta(ge=1, le=COUNT_MAX)] | None = None
     """Most units of the kind's output; the hold covers them. If omitted: as many as the body can lead to, if known."""
     needs: NeedsFields | None = None
-    """What the host has to have; a host that has not is never given the job, whatever becomes of the first one."""
+    """Requirements on the host; only hosts that meet them ever get the job, even after the first one is lost."""
 
 
 class FrameView(msgspec.Struct, omit_defaults=True):
-    """One piece of the output; the number of its event is its own."""
+    """One piece of the output; its number is that of the event."""
 
     text: str = ""
     count: int = 0
     """Units of the kind's output that it stands for."""
     extra: msgspec.Raw = msgspec.Raw()
-    """What else the host's engine sent for it, as JSON; absent: nothing, or nothing that is JSON."""
+    """The engine's other fields for it, as JSON; absent: none, or not JSON."""
 
 
 class EndView(msgspec.Struct):
@@ -65,7 +65,7 @@ class EndView(msgspec.Struct):
 
 
 async def buy(core: Core, request: Request) -> JobView:
-    """Buy work of any kind. What is not used of the hold goes back."""
+    """Buy work of any kind. The unused part of the hold is released."""
     body: BuyBody = request.body
     kind = core.jobs.kinds.get(body.kind)
     asked = bytes(body.body)
@@ -113,7 +113,7 @@ def _shown(frame: Frame) -> FrameView:
             _is_json(frame.extra)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return view  # A host may send anything there.
-        # An event is one line; JSON that was sent over several is the same without their ends.
+        # An event is one line; JSON means the same without line ends.
         view.extra = msgspec.Raw(frame.extra.replace(b"\n", b" ").replace(b"\r", b" "))
     return view
 

@@ -1,7 +1,7 @@
-"""Hosts in the native shape: registering, staying in touch, asking for work and bringing what it made.
+"""Hosts of the native shape: registration, heartbeats, requesting work and delivering answers.
 
-What is said of a job is the link's, in JSON (`transports.native`). A host that is pushed its jobs and answers ``202`` brings its
-frames here too.
+Jobs are the link's messages in JSON (`transports.native`). A push host that answers ``202`` delivers its frames here
+too.
 """
 
 from functools import partial
@@ -57,12 +57,12 @@ class HostingBody(Machine, kw_only=True):
     """Body of ``POST /house/hosts``."""
 
     transport: Literal["poll", "push"]
-    """It asks for work, or it is called at *endpoint_url*."""
+    """Whether it requests work, or is called at *endpoint_url*."""
     models: Annotated[list[RegisteredOffer], Meta(min_length=1, max_length=256)]
     endpoint_url: Annotated[str, Meta(max_length=2048)] | None = None
     tier: Annotated[str, Meta(max_length=64)] = ""
     public_key: Hex | None = None
-    """Of a host that signs what it delivers."""
+    """Key of a host that signs what it delivers."""
 
 
 class HostingMade(msgspec.Struct):
@@ -78,9 +78,9 @@ class HostPulseBody(msgspec.Struct, kw_only=True):
 
     gpu_utilization: Annotated[float, Meta(ge=0, le=1)] = 0.0
     models: Offers | None = None
-    """The whole offer anew; none at all means that the host takes no new jobs for now."""
+    """The whole new offer; an empty list means that the host takes no new jobs for now."""
     slots: Slots | None = None
-    """With *models*."""
+    """Given with *models*."""
 
 
 class HostPulsed(msgspec.Struct):
@@ -110,7 +110,7 @@ class LeaseEnded(msgspec.Struct):
     job_id: str
     tokens: int
     earned_uusd: int
-    """0 also for one container of a chain that goes on: it is paid when the chain is over."""
+    """0 also for a container of an unfinished chain: it is paid when the chain is over."""
 
 
 class LeaseGivenBack(msgspec.Struct):
@@ -119,11 +119,11 @@ class LeaseGivenBack(msgspec.Struct):
     lease: str
     job_id: str
     state: str
-    """``failed`` when the job is over, ``queued`` when it goes on at another host."""
+    """``failed`` if the job is over, ``queued`` if another host continues it."""
 
 
 async def register(core: Core, request: Request) -> HostingMade:
-    """Take in a machine; with a user's key it belongs to that user, without one to whoever holds the host's key."""
+    """Register a machine; with a user's key it belongs to that user, without one to the holder of the host's key."""
     body: HostingBody = request.body
     new = NewHost(
         gpu=body.gpu,
@@ -145,7 +145,7 @@ async def register(core: Core, request: Request) -> HostingMade:
 
 
 async def pulse(core: Core, request: Request) -> HostPulsed:
-    """Note that a host is there, how busy it is, and what it offers now."""
+    """Note that a host is alive, how busy it is, and what it offers now."""
     body: HostPulseBody = request.body
     host = await _caller(core, request)
     if body.models:
@@ -163,7 +163,7 @@ async def pulse(core: Core, request: Request) -> HostPulsed:
 
 
 async def next_job(core: Core, request: Request) -> NativeJob | Reply:
-    """Wait for a job; 204 when none came in time. The job is leased, durably, when the answer leaves."""
+    """Wait for a job; 204 if none came in time. The lease is durable when the answer is sent."""
     body: NextJobBody = request.body
     host = await host_of(core, request.principal, None)
     answer = await wait_for_job(core, host, speaks=NATIVE, wait_s=body.wait_s, watch=request.when_gone)
@@ -174,7 +174,7 @@ async def next_job(core: Core, request: Request) -> NativeJob | Reply:
 
 
 async def frames(core: Core, request: Request) -> FramesTaken:
-    """Take frames of a job, in order; those that are here already are skipped."""
+    """Append frames to a job, in order; those that it already has are skipped."""
     body: NativeFrames = request.body
     host = await _caller(core, request)
     job = await leased_to(core, host, job_named(request.params["id"]), lease=_lease(body.lease))
@@ -205,7 +205,7 @@ async def done(core: Core, request: Request) -> LeaseEnded:
 
 
 async def _ended(core: Core, host: Host, job_id: bytes, lease: bytes) -> LeaseEnded:
-    """Say what came of a lease that is closed, as it was written.
+    """Return how a closed lease ended, as stored.
 
     Raises:
         NotYourLease: this host never had it, or did not end it as done.
@@ -220,7 +220,7 @@ async def _ended(core: Core, host: Host, job_id: bytes, lease: bytes) -> LeaseEn
 
 
 async def give_back(core: Core, request: Request) -> LeaseGivenBack:
-    """Give a job back: it goes on at another host, after what was delivered, or ends and the rest is refunded."""
+    """Give a job back: another host continues it after what was delivered, or it ends and the rest is released."""
     body: NativeFail = request.body
     host = await _caller(core, request)
     job = await leased_to(core, host, job_named(request.params["id"]), lease=_lease(body.lease))
@@ -245,7 +245,7 @@ async def _caller(core: Core, request: Request) -> Host:
     """Return the host that calls.
 
     Raises:
-        UnknownHost: it has been retired. NotAllowed: it registered elsewhere, and speaks another shape.
+        UnknownHost: it has been retired. NotAllowed: it registered through another API and uses another shape.
     """
     host = await host_of(core, request.principal, None)
     if host.row.speaks != NATIVE:

@@ -52,7 +52,7 @@ OWN_TRANSFERS = 50
 """Transfers shown with a host's own view; `GET /house/statement` pages through all."""
 
 
-# -- who and how much ----------------------------------------------------------------------------------------------
+# -- account -------------------------------------------------------------------------------------------------------
 
 
 async def me(core: Core, request: Request) -> NativeMe:
@@ -66,11 +66,11 @@ async def me(core: Core, request: Request) -> NativeMe:
 
 
 async def statement(core: Core, request: Request) -> StatementView:
-    """Give the account and a page of its transfers."""
+    """Return the account and a page of its transfers."""
     query: StatementQuery = request.query
     owner_id = request.principal.id
     before = bytes.fromhex(query.before) if query.before else None
-    # One more than asked for says whether there is a next page.
+    # One more than requested shows whether there is a next page.
     found = await core.ledger.statement(owner_id, limit=query.limit + 1, before=before)
     rows = found.transfers[: query.limit]
     shown = [views.transfer(row, seen_by=owner_id) for row in rows]
@@ -80,7 +80,7 @@ async def statement(core: Core, request: Request) -> StatementView:
 
 
 async def deposit(core: Core, request: Request) -> Deposited:
-    """Credit money that came in by another way; a repeat with the same Idempotency-Key credits nothing more."""
+    """Credit money that was paid some other way; a repeat with the same Idempotency-Key credits nothing more."""
     body: DepositBody = request.body
     try:
         amount_uusd = from_credits(body.credits)
@@ -109,12 +109,12 @@ async def _owner(core: Core, text: str) -> bytes:
 
 
 def _sees(principal: Principal) -> bytes | None:
-    """Return whose jobs the caller may see: its own, or for an operator everybody's (None)."""
+    """Return the owner whose jobs the caller may see: itself, or None (all) for an operator."""
     return None if principal.is_admin else principal.id
 
 
 async def jobs(core: Core, request: Request) -> JobsView:
-    """Give a page of jobs, newest first."""
+    """Return a page of jobs, newest first."""
     query: NativeJobsQuery = request.query
     if query.everyone and not request.principal.is_admin:
         raise NotAllowed("only an operator sees everybody's jobs; leave 'everyone' out for your own")
@@ -128,7 +128,7 @@ async def jobs(core: Core, request: Request) -> JobsView:
 
 
 async def _made_under(core: Core, owner_id: bytes, key: str) -> list[JobView]:
-    """Return the job that a request under *key* made, for who lost the answer that names it."""
+    """Return the job that a request under *key* created, for a client that lost the answer with its id."""
     job_id = await core.idempotency.bound_to(owner_id=owner_id, key=key)
     if job_id is None:
         return []
@@ -146,24 +146,24 @@ async def _row(core: Core, request: Request) -> JobRow:
 
 
 async def job(core: Core, request: Request) -> JobDetail:
-    """Give one job with its life."""
+    """Return one job with its events and attempts."""
     return await views.job_detail(core, await _row(core, request))
 
 
 async def cancel_job(core: Core, request: Request) -> JobDetail:
-    """Stop a job; what was delivered is paid, the rest goes back."""
+    """Stop a job; what was delivered is billed, the rest is released."""
     await stop(core, await find_job(core, _sees(request.principal), request.params["id"]))
     return await job(core, request)
 
 
 async def job_receipt(core: Core, request: Request) -> Reply:
-    """Give the receipt of a job as the signed envelope it is."""
+    """Return the receipt of a job as its signed envelope."""
     found = await find_job(core, _sees(request.principal), request.params["id"])
     return Reply(200, await core.receipts.envelope_of(found.id))
 
 
 async def receipt(core: Core, request: Request) -> Reply:
-    """Give a receipt by its own id or its job's; hosts may read those of jobs they worked on."""
+    """Return a receipt by its own id or its job's; hosts may read those of jobs that they worked on."""
     text = request.params["id"]
     job_id = parse("rcpt", text) or parse("job", text)
     if job_id is None:
@@ -186,7 +186,7 @@ async def keys(core: Core, request: Request) -> Reply:
 
 
 async def hosts(core: Core, request: Request) -> HostsView:
-    """Give a page of hosts; their owner also sees what they earned."""
+    """Return a page of hosts; their owner also sees what they earned."""
     query: NativeHostsQuery = request.query
     owner_id = None
     if query.mine:
@@ -205,7 +205,7 @@ async def hosts(core: Core, request: Request) -> HostsView:
 
 
 async def own_host(core: Core, request: Request) -> OwnHostView:
-    """Give the calling host: record, reputation, money."""
+    """Return the calling host: record, reputation, money."""
     host = await host_of(core, request.principal, None)
     found = await core.ledger.statement(host.id, limit=OWN_TRANSFERS)
     owner_id = host.row.owner_id
@@ -252,7 +252,7 @@ async def containers(core: Core, request: Request) -> ContainersView:
 
 
 async def routing(core: Core, request: Request) -> RoutingView:
-    """Say who would get a job, and why; buys nothing and reserves nothing."""
+    """Report which host would get a job, and why; buys nothing and reserves nothing."""
     query: RoutingQuery = request.query
     preference = preference_named(query.preference) if query.preference else core.preference
     kind = core.jobs.kinds.get(query.kind)
@@ -292,7 +292,7 @@ async def routing(core: Core, request: Request) -> RoutingView:
 
 
 async def audited(core: Core, request: Request) -> AuditView:
-    """Recompute the books, and hold jobs, attempts and receipts against them; any difference is named."""
+    """Recompute the books, and compare jobs, attempts and receipts with them; any difference is named."""
     began = time.perf_counter()
     found = await audit(core.db)
     took_ms = round((time.perf_counter() - began) * 1000)
@@ -302,7 +302,7 @@ async def audited(core: Core, request: Request) -> AuditView:
 
 
 async def status(core: Core, request: Request) -> StatusView:
-    """Give the trading post in numbers; all from memory, so it is never slow."""
+    """Return the trading post in figures, all from memory, so it is never slow."""
     meters = core.state(Meters)
     return StatusView(
         "draining" if core.state(Shutdown).leaving else "open",

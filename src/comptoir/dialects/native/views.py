@@ -1,4 +1,4 @@
-"""From the rooms' records to the wire: pure, but for what the fleet says of now."""
+"""From the rooms' records to the wire: pure, except for the fleet's current state."""
 
 from collections.abc import Mapping
 
@@ -28,12 +28,12 @@ from comptoir.link import ModelOffer
 
 
 def balance(account: Account) -> Balance:
-    """Spell an account."""
+    """Render an account."""
     return Balance(account.balance_uusd, account.held_uusd, account.free_uusd)
 
 
 def transfer(row: Transfer, *, seen_by: bytes) -> TransferView:
-    """Spell a ledger row as the owner of *seen_by* sees it: what left is negative."""
+    """Render a ledger row as the owner of *seen_by* sees it: outgoing amounts are negative."""
     left = row.debit_id == seen_by
     return TransferView(
         row.id.hex(),
@@ -49,7 +49,7 @@ def _account_name(account_id: bytes, kind: str, *, left: bool) -> str:
     known = OPERATOR_ACCOUNTS.get(account_id)
     if known is not None:
         return known
-    # A buyer pays a host, a host is paid by a buyer: only the side that we are not can be told from the kind.
+    # A buyer pays a host, a host is paid by a buyer: the kind only tells what the other side is.
     return public("host" if kind == "pay" and left else "usr", account_id)
 
 
@@ -78,7 +78,7 @@ def _fields(core: Core, row: JobRow) -> dict[str, object]:
 
 
 def _units(kind: Kind, into: tuple[int | None, int | None], out: tuple[int, int | None]) -> list[UnitView]:
-    """Spell counts (and the most that is paid), by the units of *kind*; an input that nobody counted is left out."""
+    """Render counts (and the most that is paid), by the units of *kind*; an input that was not counted is omitted."""
     views = [UnitView(kind.output.name, kind.output.one, kind.output.many, out[0], out[1], False)]
     if kind.input is not None and into[0] is not None:
         views.insert(0, UnitView(kind.input.name, kind.input.one, kind.input.many, into[0], into[1], True))
@@ -86,18 +86,18 @@ def _units(kind: Kind, into: tuple[int | None, int | None], out: tuple[int, int 
 
 
 def prices(kinds: Kinds, by_unit: Mapping[str, int]) -> list[PriceView]:
-    """Spell prices, micro-dollars per million of each unit."""
+    """Render prices, micro-dollars per million of each unit."""
     units = [(kinds.unit(name), rate) for name, rate in by_unit.items()]
     return [PriceView(unit.name, rate, unit.per, unit.priced) for unit, rate in units]
 
 
 def job(core: Core, row: JobRow) -> JobView:
-    """Spell a job for a list."""
+    """Render a job for a list."""
     return JobView(**_fields(core, row))  # type: ignore[arg-type]
 
 
 async def job_detail(core: Core, row: JobRow) -> JobDetail:
-    """Spell a job with its events and attempts."""
+    """Render a job with its events and attempts."""
     ran_ms = row.finished_ms - row.started_ms if row.finished_ms is not None and row.started_ms is not None else None
     return JobDetail(
         **_fields(core, row),  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ def _attempt(kinds: Kinds, job: JobRow, row: AttemptRow) -> AttemptView:
 
 
 def host_fields(core: Core, host: Host) -> dict[str, object]:
-    """Return the fields of `HostView` but what it earned."""
+    """Return the fields of `NativeHostView`, without its earnings."""
     row, story = host.row, core.fleet.explain_reputation(host.id)
     return {
         "id": public("host", host.id), "gpu": row.gpu, "vram_mib": row.vram_mib, "region": row.region, "tier": row.tier,
@@ -141,7 +141,7 @@ def host_fields(core: Core, host: Host) -> dict[str, object]:
 
 
 def host_view(core: Core, host: Host, *, earned_uusd: int | None) -> NativeHostView:
-    """Spell a host; *earned_uusd* only for its owner's eyes."""
+    """Render a host; *earned_uusd* only for its owner."""
     return NativeHostView(**host_fields(core, host), earned_uusd=earned_uusd)  # type: ignore[arg-type]
 
 
@@ -168,7 +168,7 @@ def _offer(core: Core, host: Host, offer: ModelOffer) -> OfferView:
 
 
 def container_view(one: ContainerSummary, *, waiting: int) -> ContainerView:
-    """Spell a container on offer, with the jobs that wait in line for it."""
+    """Render a container on offer, with the number of jobs that wait for it."""
     return ContainerView(
         one.name,
         one.description,

@@ -16,7 +16,7 @@ HostIds = Annotated[list[Annotated[str, Meta(pattern="^host_[0-9a-f]{32}$")]], M
 StateName = Literal["queued", "running", "completed", "failed", "cancelled", "expired"]
 
 
-# -- questions -----------------------------------------------------------------------------------------------------
+# -- requests ------------------------------------------------------------------------------------------------------
 
 
 class StatementQuery(msgspec.Struct):
@@ -49,7 +49,7 @@ class NativeHostsQuery(msgspec.Struct):
 
 
 class NeedsFields(msgspec.Struct, kw_only=True):
-    """What an order asks of a host beyond its model and price; what is left out may be anything."""
+    """What an order requires of a host beyond model and price; anything omitted is not required."""
 
     gpu: Annotated[str, Meta(max_length=200, description="Part of the GPU's name, in any case.")] = ""
     gpus: Amount = 0
@@ -70,7 +70,7 @@ class NeedsFields(msgspec.Struct, kw_only=True):
     min_reputation: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
     def needs(self) -> Needs:
-        """Return what of it is asked of a host."""
+        """Return the requirements for routing."""
         return Needs(
             self.gpu,
             self.gpus,
@@ -88,7 +88,7 @@ class NeedsFields(msgspec.Struct, kw_only=True):
 
 
 class RoutingQuery(NeedsFields, kw_only=True):
-    """A job that might be bought, to see who would get it."""
+    """A hypothetical job, to see which host would get it."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     kind: Annotated[str, Meta(max_length=64, description="Name of a kind that is sold here.")] = Chat.name
@@ -103,7 +103,7 @@ def _ids(hosts: list[str]) -> frozenset[bytes]:
 
 
 class DepositBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Money that came in by another way, to be credited."""
+    """Money that was paid some other way, to be credited."""
 
     credits: Annotated[
         Decimal,
@@ -121,11 +121,11 @@ class DepositBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Balance(msgspec.Struct):
-    """An account at this moment."""
+    """The current state of an account."""
 
     balance_uusd: int
     held_uusd: int
-    """Set aside for jobs that are not over."""
+    """Reserved for jobs that are not over."""
     free_uusd: int
 
 
@@ -148,7 +148,7 @@ class TransferView(msgspec.Struct):
     kind: str
     """``signup``, ``deposit``, ``allowance``, ``pay`` or ``fee``."""
     amount_uusd: int
-    """Below zero: it left the account."""
+    """Negative if it left the account."""
     with_: str = msgspec.field(name="with")
     """The other side: a host, a user, or an account of the operator."""
     job: str | None
@@ -174,19 +174,19 @@ class Deposited(msgspec.Struct):
 
 
 class UnitView(msgspec.Struct):
-    """How much was counted of one unit that a kind is sold in."""
+    """The count of one unit that a kind is sold in."""
 
     unit: str
-    """Its name: ``token_in``, ``token_out``, ``run``, or that of another kind's."""
+    """Its name: ``token_in``, ``token_out``, ``run``, or another kind's unit."""
     one: str
-    """For people: ``token``."""
+    """Singular, for people: ``token``."""
     many: str
     count: int
     """So far, while the job runs."""
     most: int | None
-    """What the hold covers; null where that is not told."""
+    """What the hold covers; null if that is not known."""
     once: bool
-    """Counted once a job, for what goes in; false: counted by the pieces that come out."""
+    """True: counted once per job (input); false: counted by the pieces of the output."""
 
 
 class PriceView(msgspec.Struct):
@@ -194,11 +194,11 @@ class PriceView(msgspec.Struct):
 
     unit: str
     uusd_per_million: int
-    """Micro-dollars per million of it, as all prices are kept."""
+    """Micro-dollars per million units, as all prices are stored."""
     per: int
-    """How many of it a price is told for to people: a million tokens, one run, 1,000 bytes."""
+    """Number of units that a price shown to people is for: a million tokens, one run, 1,000 bytes."""
     words: str
-    """What follows the amount there: ``per kilobyte``, ``a run``."""
+    """What follows the amount in that price: ``per kilobyte``, ``a run``."""
 
 
 class JobView(msgspec.Struct, kw_only=True):
@@ -207,7 +207,7 @@ class JobView(msgspec.Struct, kw_only=True):
     id: str
     state: StateName
     model: str
-    """Of a chain: its containers, joined by commas."""
+    """The model; for a chain of containers, their names joined by commas."""
     kind: str
     """``chat``, ``completion``, ``embedding``, ``container``, or another that is sold here."""
     noun: str
@@ -220,24 +220,24 @@ class JobView(msgspec.Struct, kw_only=True):
     finished_ms: int | None
     prompt_tokens: int
     completion_tokens: int
-    """So far, while it runs. Of a chain: runs."""
+    """So far, while it runs. For a chain of containers: runs."""
     max_tokens: int
-    """Of a chain: the runs that were bought."""
+    """For a chain of containers: the runs that were bought."""
     hold_uusd: int
     cost_uusd: int
     finish_reason: str | None
     fault: str | None
-    """Whose fault a bad end was: ``buyer``, ``host``, ``capacity`` or ``coordinator``."""
+    """Whose fault a failure was: ``buyer``, ``host``, ``capacity`` or ``coordinator``."""
     error_code: str | None
     error_message: str | None
     receipt: str | None
     """Id of the receipt, once the job is over."""
     queue_position: int | None
-    """Jobs before it in line; null when it does not wait."""
+    """Jobs before it in the queue; null if it is not waiting."""
     containers: list[str]
-    """The chain, in order; empty for a model."""
+    """The chain's containers, in order; empty for a model."""
     units: list[UnitView]
-    """What was counted, that of the input first."""
+    """What was counted, the input first."""
 
 
 class JobsView(msgspec.Struct):
@@ -256,7 +256,7 @@ class EventView(msgspec.Struct):
 
 
 class AttemptView(msgspec.Struct):
-    """One host's try at the job."""
+    """One host's attempt at the job."""
 
     id: str
     host: str
@@ -264,25 +264,25 @@ class AttemptView(msgspec.Struct):
     first_frame: int
     end_frame: int
     tokens: int
-    """Of a chain: 1 for a whole run."""
+    """For a chain of containers: 1 for a whole run."""
     paid_uusd: int
     started_ms: int
     ended_ms: int | None
     fault: str | None
     container: str | None
-    """Which of a chain it ran; null for a model."""
+    """Which container it ran; null for a model."""
     price_uusd_per_run: int | None
-    """What its host asked for a run, rounded up; null for a model."""
+    """Its host's price of a run, rounded up; null for a model."""
     units: list[UnitView]
-    """What it was counted for; the input is there only where its host counted it."""
+    """What was counted for it; the input only if its host counted it."""
     prices: list[PriceView]
-    """What its host asked; empty for jobs of a version that did not keep it."""
+    """Its host's prices; empty for jobs of a version that did not store them."""
     stage: str | None
-    """Which stage of its job it did, as `containers` names them; null where there are none."""
+    """Which stage of the job it ran, as named in `containers`; null if the job has none."""
 
 
 class JobDetail(JobView, kw_only=True):
-    """One job with its life."""
+    """One job with its events and attempts."""
 
     price_in_uusd_per_mtok: int
     price_out_uusd_per_mtok: int
@@ -299,7 +299,7 @@ class PaceView(msgspec.Struct):
     """How fast a host is with a model, in milliseconds."""
 
     measured: bool
-    """False: nothing was measured yet, these are assumptions."""
+    """False: nothing is measured yet, and these are assumptions."""
     first_token_p50_ms: float
     first_token_p99_ms: float
     token_p50_ms: float
@@ -314,18 +314,18 @@ class OfferView(msgspec.Struct):
     context_tokens: int
     price_in_uusd_per_mtok: int
     price_out_uusd_per_mtok: int
-    """Of a container: the price of a million runs."""
+    """For a container: the price of a million runs."""
     can_continue: bool
     fingerprint: str
     pace: PaceView
     price_uusd_per_run: int | None
     """For a container, rounded up to the micro-dollar; null for a model."""
     prices: list[PriceView]
-    """By the units of its kinds; empty: none of them is sold here."""
+    """Prices by the units of its kinds; empty: none of them is sold here."""
 
 
 class ReputationView(msgspec.Struct):
-    """A reputation and why it is so."""
+    """A reputation and its explanation."""
 
     score: float
     sentence: str
@@ -349,7 +349,7 @@ class NativeHostView(msgspec.Struct, kw_only=True):
     running: int
     gpu_utilization: float
     tokens_done: int
-    """Units of output that it delivered: tokens, runs, whatever its kinds are sold in."""
+    """Units of output delivered: tokens, runs, whatever its kinds are sold in."""
     created_ms: int
     last_seen_ms: int
     models: list[OfferView]
@@ -359,7 +359,7 @@ class NativeHostView(msgspec.Struct, kw_only=True):
 
 
 class HostsView(msgspec.Struct):
-    """A page of hosts in the order they came."""
+    """A page of hosts in the order in which they registered."""
 
     hosts: list[NativeHostView]
     total: int
@@ -393,11 +393,11 @@ class ModelView(msgspec.Struct):
 
 
 class WorkView(msgspec.Struct):
-    """What can be bought now in units that are no tokens; containers have a list of their own."""
+    """What can be bought now in units other than tokens; containers have a list of their own."""
 
     name: str
     noun: str
-    """What it is called by its kind: ``model``, or the kind's own word."""
+    """What its kind calls it: ``model``, or the kind's own word."""
     kinds: list[str]
     hosts: int
     prices: list[PriceView]
@@ -418,7 +418,7 @@ class ContainerView(msgspec.Struct):
 
     name: str
     description: str
-    """As most of its hosts have it; may be empty."""
+    """That of most of its hosts; may be empty."""
     image: str
     external: bool
     """Whether a job may begin with it."""
@@ -456,7 +456,7 @@ class AuditView(msgspec.Struct):
 
 
 class RankedView(msgspec.Struct):
-    """One host in a ranking, and why it stands there."""
+    """One host in a ranking, and why it has that position."""
 
     host: str
     score: float
@@ -467,7 +467,7 @@ class RankedView(msgspec.Struct):
 
 
 class RoutingView(msgspec.Struct):
-    """Who would get the job."""
+    """Which host would get the job."""
 
     model: str
     preference: str
@@ -476,16 +476,16 @@ class RoutingView(msgspec.Struct):
     possible: bool
     """Whether any registered host could ever run it."""
     why_not: str
-    """Which filters turned hosts away; empty when none did."""
+    """Which filters excluded hosts; empty if none did."""
     waiting: int
     """Jobs in line for the model."""
 
 
 class StatusView(msgspec.Struct):
-    """The trading post in numbers."""
+    """The trading post in figures."""
 
     status: str
-    """``open``, or ``draining`` when it stops."""
+    """``open``, or ``draining`` during shutdown."""
     version: str
     uptime_s: float
     hosts_active: int

@@ -1,4 +1,4 @@
-"""One choice of an answer, put together from its deltas as OpenAI's own SDKs do it."""
+"""One choice of an answer, assembled from its deltas as OpenAI's own SDKs do it."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _SAID_ONCE = frozenset(("id", "type", "role", "index"))
 
 
 class ChoiceBuilder:
-    """Gathers text, further fields, probabilities and the finish reason."""
+    """Collects text, further fields, log probabilities and the finish reason."""
 
     __slots__ = ("_fields", "_logprobs", "_reason", "_texts")
 
@@ -22,7 +22,7 @@ class ChoiceBuilder:
     def add(
         self, text: str, *, delta: dict[str, msgspec.Raw] | None, logprobs: msgspec.Raw, finish_reason: str | None
     ) -> None:
-        """Take one piece."""
+        """Add one piece."""
         if text:
             self._texts.append(text)
         if delta:
@@ -64,7 +64,7 @@ class ChoiceBuilder:
 
 
 def with_indices(raw: msgspec.Raw) -> Any:
-    """Return a delta's tool calls, each with its ``index``, by which alone clients tell fragments of calls apart."""
+    """Return a delta's tool calls, each with its ``index``, by which clients distinguish fragments of calls."""
     calls = msgspec.json.decode(raw)
     if isinstance(calls, list):
         for place, call in enumerate(calls):
@@ -74,7 +74,7 @@ def with_indices(raw: msgspec.Raw) -> Any:
 
 
 def merge(into: dict[str, Any], delta: Any) -> None:
-    """Add a delta to what there is: text is appended, lists are extended (by ``index`` where they have one)."""
+    """Merge a delta: text is appended, lists are extended (by ``index`` if they have one)."""
     if not isinstance(delta, dict):
         return
     for key, new in delta.items():

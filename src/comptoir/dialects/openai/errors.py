@@ -1,6 +1,6 @@
-"""OpenAI's errors: ``{"error": {"message", "type", "param", "code"}}``, statuses its SDKs map to their classes.
+"""OpenAI's errors: ``{"error": {"message", "type", "param", "code"}}``, with statuses that its SDKs map to classes.
 
-What the SDKs retry (408, 409, 429, 5xx) is told apart by ``x-should-retry`` and ``retry-after``: money never is.
+``x-should-retry`` and ``retry-after`` tell the SDKs which of 408, 409, 429 and 5xx to retry; errors about money never.
 """
 
 import math
@@ -26,7 +26,7 @@ STATUSES: dict[type[Exception], int] = {
     UnsupportedBody: 400,
     IdempotencyMismatch: 400,
 }
-"""Where OpenAI's status is not the gateway's: its SDKs know a bad request by 400."""
+"""Where OpenAI's status differs from the gateway's: its SDKs expect 400 for a bad request."""
 
 CODES: dict[type[Exception], str] = {
     NotAuthenticated: "invalid_api_key",
@@ -50,8 +50,8 @@ TYPES: dict[int, str] = {
 CODES_BY_STATUS: dict[int, str] = {404: "not_found", 405: "method_not_allowed", 429: "rate_limit_exceeded"}
 
 PASSED_STATUSES = frozenset((400, 413, 422, 429, 500, 502, 503, 504))
-"""An engine's statuses that say something of the request or of the engine. Others (401, 404 …) would speak of the buyer's key or
-path, where the engine spoke of its host's."""
+"""An engine's statuses that are about the request or the engine. Others (401, 404 …) would seem to be about the buyer's
+key or path, while the engine meant its host's."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -71,7 +71,7 @@ def error_object(message: str, *, status: int, param: str | None = None, code: s
 
 
 def render_error(error: Exception, request: Request | None) -> Reply:
-    """Render any error; what is no refusal says nothing of its inside."""
+    """Render any error; one that is not a refusal reveals no internals."""
     status = status_of(type(error))
     message = error.message if isinstance(error, Refusal) else "internal error"
     param = None
@@ -88,7 +88,7 @@ def render_error(error: Exception, request: Request | None) -> Reply:
 
 
 def retry_headers(status: int, retry_after_s: float) -> tuple[Header, ...]:
-    """Say when to come back, or that coming back is no use."""
+    """Return headers that say when to retry, or that a retry is no use."""
     if status in (402, 409):
         return (NO_RETRY,)
     if retry_after_s > 0:
@@ -113,7 +113,7 @@ class _EngineBody(msgspec.Struct):
 
 
 def failure_of(job: LiveJob) -> tuple[int, dict[str, Any]]:
-    """Return status and error object of a job that ended uncompleted; in the engine's own words if it had any."""
+    """Return status and error object of a job that was not completed; the engine's own error if there is one."""
     status = _status_of_job(job)
     if job.error_status in PASSED_STATUSES and job.error_body:
         own = _engines_own(job.error_body)
@@ -123,13 +123,13 @@ def failure_of(job: LiveJob) -> tuple[int, dict[str, Any]]:
 
 
 def restarted() -> dict[str, Any]:
-    """Return the error object for a reader that has seen what is no longer part of the answer."""
+    """Return the error object for a reader that has seen frames which are no longer part of the answer."""
     code, message = RESTARTED
     return error_object(message, status=502, code=code)
 
 
 def render_failure(job: LiveJob) -> Reply:
-    """Render the end of a job that failed before anything of it was sent."""
+    """Render the end of a job that failed before any output was sent."""
     status, found = failure_of(job)
     headers = retry_headers(status, job.retry_after_s)
     if job.state is JobState.CANCELLED:
@@ -140,7 +140,7 @@ def render_failure(job: LiveJob) -> Reply:
 
 
 def render_broken(message: str) -> Reply:
-    """Render an answer that arrived and is none."""
+    """Render the error for a host's answer that is not valid."""
     return Reply(502, _encode({"error": error_object(message, status=502, code="bad_answer")}))
 
 

@@ -1,4 +1,4 @@
-"""Headers that every answer of this dialect carries; on the hot path, so most of them are made once."""
+"""Headers of every answer of this dialect; on the hot path, so most of them are created once."""
 
 import time
 
@@ -8,7 +8,7 @@ VERSION = (b"openai-version", b"2020-10-01")
 
 
 def answer_headers(request: Request) -> list[tuple[bytes, bytes]]:
-    """Return request id, time spent, and the caller's rate limit. There is no limit of tokens, so none is claimed."""
+    """Return request id, time spent, and the caller's rate limit. There is no limit on tokens, so none is given."""
     elapsed_ms = (time.perf_counter() - request.started_s) * 1000
     made = [(b"x-request-id", request.id.encode()), (b"openai-processing-ms", b"%d" % elapsed_ms), VERSION]
     rate = request.rate
@@ -22,7 +22,7 @@ def answer_headers(request: Request) -> list[tuple[bytes, bytes]]:
 
 
 def duration(seconds: float) -> bytes:
-    """Spell a time as OpenAI does: ``12ms``, ``1.5s``, ``1m30s``."""
+    """Format a time as OpenAI does: ``12ms``, ``1.5s``, ``1m30s``."""
     if seconds < 1:
         return b"%dms" % (seconds * 1000)
     if seconds < 60:

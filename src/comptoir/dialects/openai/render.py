@@ -1,4 +1,4 @@
-"""Frames as OpenAI's stream chunks and bodies. Pure, and hot: text is escaped and framed a batch at a time."""
+"""Frames as OpenAI's stream chunks and bodies. Pure, and on the hot path: text is escaped and framed in batches."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class OpenAIExtra(msgspec.Struct):
-    """What `Frame.extra` holds, as far as it is ours to read."""
+    """The fields of `Frame.extra` that the coordinator reads."""
 
     delta: dict[str, msgspec.Raw] | None = None
     logprobs: msgspec.Raw = msgspec.Raw(b"null")
@@ -26,7 +26,7 @@ read_extra = msgspec.json.Decoder(OpenAIExtra).decode
 
 
 class Form:
-    """How one kind of answer looks. Two of them: `CHAT` and `COMPLETION`."""
+    """The format of one kind of answer. There are two: `CHAT` and `COMPLETION`."""
 
     __slots__ = ("chunk_object", "has_roles", "id_prefix", "text_after", "text_before", "whole_object")
 
@@ -44,12 +44,12 @@ class Form:
         self.chunk_object = chunk_object
         self.whole_object = whole_object
         self.text_before = text_before
-        """What stands between ``"index":0,`` and the text of a chunk."""
+        """The bytes between ``"index":0,`` and the text of a chunk."""
         self.text_after = text_after
         self.has_roles = has_roles
 
     def head(self, job: LiveJob, object_name: bytes) -> bytes:
-        """Return the fields that every chunk of an answer has in common, up to its choices."""
+        """Return the common beginning of every chunk of an answer, up to its choices."""
         return b'{"id":"%b%b","object":"%b","created":%d,"model":%b,"choices":[' % (
             self.id_prefix,
             job.id.hex().encode(),
@@ -94,11 +94,11 @@ class StreamWriter:
     )
 
     def __init__(self, form: Form, job: LiveJob, *, choices: int, include_usage: bool) -> None:
-        """*choices* is how many were asked for: each gets its end, also one that stays empty."""
+        """*choices* is the number requested: each gets an end, even if it stays empty."""
         self._form = form
         self._head = b"data: " + form.head(job, form.chunk_object)
         self._include_usage = include_usage
-        # With a usage chunk at the end every other chunk says that it has none.
+        # If there is a usage chunk at the end, every other chunk has a null usage.
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._before = self._head + b'{"index":0,' + form.text_before
         self._after = form.text_after + b',"logprobs":null,"finish_reason":null}' + self._tail
@@ -108,20 +108,20 @@ class StreamWriter:
         self._finished: set[int] = set()
 
     def frames(self, batch: list[Frame]) -> bytes:
-        """Return the chunks of *batch*, one for each frame that says anything."""
+        """Return the chunks of *batch*, one for each frame with content."""
         for frame in batch:
             if frame.extra:
                 return b"".join([self._chunk(frame) for frame in batch])
         texts = [frame.text for frame in batch if frame.text]
         if not texts:
             return b""
-        # JSON strings hold no raw line breaks, so what stands between two lines can become what stands between two chunks.
+        # JSON strings contain no raw line breaks, so each line break can be replaced by the bytes between two chunks.
         lines = _encode_lines(texts)[:-1].replace(b"\n", self._between)
         body = self._before + lines + self._after
         return self._opening(0, has_text=True) + body if 0 not in self._opened else body
 
     def end(self, job: LiveJob) -> bytes:
-        """Return what ends a completed answer: finish reasons, the usage chunk if asked for, ``[DONE]``."""
+        """Return the end of a completed answer: finish reasons, the usage chunk if requested, ``[DONE]``."""
         pieces = []
         reason = _encode(job.finish_reason or "stop")
         for index in sorted(self._opened.union(range(self._n))):
@@ -163,7 +163,7 @@ class StreamWriter:
         return b'"delta":' + _encode(fields)
 
     def _opening(self, index: int, *, has_text: bool) -> bytes:
-        """Return the chunk with the role that a choice begins with; empty when it has begun, or has no roles."""
+        """Return the chunk with the role, with which a choice begins; empty if it has begun, or has no roles."""
         if index in self._opened:
             return b""
         self._opened.add(index)
@@ -188,7 +188,7 @@ class StreamWriter:
 
 
 def error_event(found: dict[str, Any]) -> bytes:
-    """Return the event that an SDK raises, and the end of the stream."""
+    """Return the error event, which an SDK raises, and the end of the stream."""
     return b"data: " + _encode({"error": found}) + b"\n\n" + DONE
 
 
@@ -221,7 +221,7 @@ def _gather(form: Form, job: LiveJob, *, choices: int) -> list[bytes]:
 
 
 def usage_json(usage: Usage) -> bytes:
-    """Return the usage object: what is billed, with the engine's details beside it."""
+    """Return the usage object: what is billed, with the engine's details."""
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     if not usage.details:
         return b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}' % (

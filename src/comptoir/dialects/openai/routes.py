@@ -88,10 +88,10 @@ async def embeddings(core: Core, request: Request) -> Reply:
 async def _place(core: Core, request: Request, order: Order) -> LiveJob:
     """Submit *order* for the waiting client: hanging up cancels the job.
 
-    A repeat under the same Idempotency-Key attaches to the first one's job instead of buying again. With such a key the
-    job goes on when the client is gone, because it may come back and ask again.
+    A repeat under the same Idempotency-Key attaches to the first request's job instead of buying again. With such a
+    key, the job continues when the client is gone, because it may repeat the request.
 
-    Raises: as `submit` and `claim`; Unavailable while nobody owns the first request's job.
+    Raises: as `submit` and `claim`; Unavailable while no live coordinator owns the first request's job.
     """
     claimed = await claim(core, request)
     if claimed is None:
@@ -129,7 +129,7 @@ async def _answered(core: Core, request: Request, form: Form, job: LiveJob, *, c
 
 
 async def _streamed(core: Core, request: Request, job: LiveJob, writer: StreamWriter) -> Answer:
-    """Wait for the first frame, so that an error before it has a status of its own; for one ping's time at most."""
+    """Wait for the first frame, so that an error before it has its own status; at most one ping interval."""
     ping_s = core.settings.sse_ping_s
     reader = Reader(job)
     first = await reader.next(timeout_s=ping_s)
@@ -147,7 +147,7 @@ async def _streamed(core: Core, request: Request, job: LiveJob, writer: StreamWr
 async def _pieces(
     core: Core, reader: Reader, writer: StreamWriter, batch: list[Frame] | None, *, room: Room
 ) -> AsyncIterator[bytes]:
-    """Yield all that waits as one piece, each time something does; the end says how it ended, always."""
+    """Yield all waiting frames as one piece each time; the last piece always says how the job ended."""
     ping_s = core.settings.sse_ping_s
     try:
         while batch is not None:
@@ -215,7 +215,7 @@ ENGINE_STATUSES = (
     (503, "No host could answer now."),
     (504, "Nobody answered in time."),
 )
-"""What an engine or its host may answer through us, beside our own refusals."""
+"""Statuses of an engine or its host that are passed on, beside our own refusals."""
 
 
 def _buys(

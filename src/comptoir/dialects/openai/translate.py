@@ -13,10 +13,10 @@ from comptoir.kit.http import Request
 DIALECT_NAME = "openai"
 
 COMPLETION_MAX_TOKENS = 16
-"""Tokens of a completion that names no bound, as OpenAI's reference has it."""
+"""Tokens of a completion without a bound, as in OpenAI's reference."""
 
 MEDIA_TOKENS = 2_048
-"""Tokens that one image, sound or file is taken for: its base64 says nothing about what the engine makes of it."""
+"""Tokens assumed for one image, sound or file: its base64 does not show how many the engine counts."""
 
 
 def chat_order(core: Core, request: Request) -> Order:
@@ -29,7 +29,7 @@ def chat_order(core: Core, request: Request) -> Order:
     raw = request.raw
     weight = _text_bytes(body, raw)
     choices = body.n or 1
-    # A bound of 0 makes no chat; servers differ in whether that is an error or none at all, so it counts as none.
+    # A bound of 0 makes no sense for a chat; servers differ in whether it is an error, so it counts as no bound.
     each = body.max_completion_tokens or body.max_tokens or _as_long_as_it_likes(core, body.model, weight)
     field = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     return Order(
@@ -59,7 +59,7 @@ def completion_order(core: Core, request: Request) -> Order:
     answers = max(body.n or 1, body.best_of or 1) * prompts
     total = _bounded(core, "max_tokens", each) * answers
     if body.echo:
-        # The prompt comes back as part of the answer, and engines count it in.
+        # The prompt is returned as part of the answer, and engines count it.
         total += (len(request.raw) // PROMPT_BYTES_PER_TOKEN + 1) * (body.n or 1)
     return Order(
         request.principal.id, DIALECT_NAME, Completion.name, body.model, request.raw, total, False, None, answers

@@ -1,4 +1,4 @@
-"""Embeddings in the encoding the client asked for, whichever the engine gave: numbers, or base64 of 32-bit floats."""
+"""Embeddings in the encoding that the client requested, whatever the engine used: numbers, or base64 of float32."""
 
 import asyncio
 import base64
@@ -11,14 +11,14 @@ import msgspec
 from comptoir.jobs import LiveJob
 
 VECTORS_PER_TURN = 32
-"""Vectors converted before the event loop gets a turn: about 2 ms at 1,536 numbers each."""
+"""Vectors converted before control returns to the event loop: about 2 ms at 1,536 numbers each."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_numbers = msgspec.json.Decoder(list[float]).decode
 
 
 class NoVectors(Exception):
-    """What a host sent as embeddings is none; our own worker checks before it sends."""
+    """A host sent invalid embeddings; our own worker checks before it sends."""
 
 
 class _StoredVector(msgspec.Struct):

@@ -1,6 +1,6 @@
-"""Bodies of the OpenAI dialect: requests as far as the coordinator reads them, answers as they are documented.
+"""Bodies of the OpenAI dialect: the fields of requests that the coordinator reads, and answers as documented.
 
-A request's unknown fields are no error: the body goes to the engine byte for byte, and only the engine knows them all.
+Unknown fields in a request are no error: the body goes to the engine byte for byte, and only the engine knows them all.
 """
 
 from typing import Annotated, Any, Literal
@@ -29,7 +29,7 @@ class StreamOptions(msgspec.Struct):
 
 
 class OpenAIPart(msgspec.Struct):
-    """One part of a message; what it holds beside its type is the engine's to read."""
+    """One part of a message; only the engine reads its fields beside the type."""
 
     type: str
     image_url: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -92,7 +92,7 @@ class EmbeddingBody(msgspec.Struct, kw_only=True):
 
 
 class OpenAIUsage(msgspec.Struct):
-    """What was counted and is paid; the engine's own details beside it."""
+    """What was counted and is billed, with the engine's own details."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -148,7 +148,7 @@ class OpenAICompletion(msgspec.Struct):
 
 
 class EmbeddingUsage(msgspec.Struct):
-    """What was counted and is paid."""
+    """What was counted and is billed."""
 
     prompt_tokens: int
     total_tokens: int
@@ -182,7 +182,7 @@ class ModelCard(msgspec.Struct):
     kinds: list[str]
     """``chat``, ``completion``, ``embedding``."""
     hosts: int
-    """Hosts that are here with it."""
+    """Active hosts that offer it."""
     price_in_uusd_per_mtok: int
     """Lowest price on offer, micro-dollars per million prompt tokens."""
     price_out_uusd_per_mtok: int
@@ -201,12 +201,12 @@ class ModelList(msgspec.Struct):
 
 
 class ErrorObject(msgspec.Struct):
-    """What went wrong, in the words OpenAI's SDKs look for."""
+    """What went wrong, with the fields that OpenAI's SDKs expect."""
 
     message: str
     type: str | None
     param: str | int | None
-    """Field of the request that it is about."""
+    """Field of the request that the error is about."""
     code: str | int | None
 
 

@@ -10,13 +10,13 @@ __all__ = ["Detail", "render_error", "status_of"]
 
 
 class Detail(msgspec.Struct):
-    """What is wrong, for the person who asked."""
+    """What is wrong, for people."""
 
     detail: str
 
 
 def render_error(error: Exception, request: Request | None) -> Reply:
-    """Render any error; what is no refusal says nothing of its inside."""
+    """Render any error; one that is not a refusal reveals no internals."""
     message = error.message if isinstance(error, Refusal) else "internal error"
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, TooManyRequests | Unavailable):

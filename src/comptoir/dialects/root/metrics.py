@@ -19,17 +19,17 @@ from comptoir.jobs import FINAL
 from comptoir.kinds import TOKEN_OUT
 
 MODELS_MAX = 50
-"""Models whose line is told one by one, the longest first: hosts choose their names, a scrape must stay bounded."""
+"""Models whose queue is reported individually, longest first: hosts choose names, and a scrape must stay bounded."""
 
 
 class CoreCollector(Collector):
-    """Reads one house whenever it is scraped."""
+    """Reads one core whenever it is scraped."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
     def collect(self) -> Iterator[Metric]:
-        """Give every family."""
+        """Yield every metric family."""
         yield from self._requests()
         yield from self._connections()
         yield from self._jobs()

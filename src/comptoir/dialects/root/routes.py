@@ -21,11 +21,11 @@ DESCRIPTION = (
 HTML = "text/html; charset=utf-8"
 
 FORMER = {"house": "native"}
-"""What a dialect was called before, and what it is called now: addresses that people kept go on to lead somewhere."""
+"""Former names of dialects and their current ones, so that old addresses still work."""
 
 
 class Root:
-    """Handlers of the root; *others* are the dialects that it tells about."""
+    """Handlers of the root; *others* are the dialects that it documents."""
 
     def __init__(self, others: Sequence[Dialect]) -> None:
         self.dialect = Dialect(
@@ -86,7 +86,7 @@ class Root:
         return Reply(200, encode_json(numbers), headers=((b"vary", b"accept"),))
 
     async def market(self, core: Core, request: Request) -> Reply:
-        """Give the page's live part; nothing (204) when it is what the page has already."""
+        """Return the page's live part; nothing (204) if the page already has it."""
         fragment = self._shop.market(core)
         seen = dict(request.query_pairs()).get("seen", "")
         if seen == fragment.fingerprint:
@@ -94,7 +94,7 @@ class Root:
         return secured(fragment.swap(), HTML, ((b"cache-control", b"no-store"),))
 
     async def asset(self, core: Core, request: Request) -> Reply:
-        """Give a style, script or picture of the page; its name says its content, so it never changes."""
+        """Return a style, script or picture of the page; its name has a hash of its content, so it never changes."""
         found = asset(request.params["name"])
         if found is None:
             raise NoSuchPath(f"nothing is served at {request.path}")
@@ -109,7 +109,7 @@ class Root:
         return secured(self._shop.index(), HTML)
 
     async def reference(self, core: Core, request: Request) -> Reply:
-        """Give one dialect's reference to read."""
+        """Return one dialect's reference page."""
         name = request.params["dialect"]
         if name in FORMER:
             return _moved(f"/docs/{FORMER[name]}")
@@ -119,7 +119,7 @@ class Root:
         return viewer(page)
 
     async def openapi(self, core: Core, request: Request) -> Reply:
-        """Give one dialect's OpenAPI document."""
+        """Return one dialect's OpenAPI document."""
         file = request.params["file"]
         name = file.removesuffix(".json")
         if name in FORMER and name != file:
@@ -135,7 +135,7 @@ def _moved(address: str) -> Reply:
 
 
 def wants_html(accept: str) -> bool:
-    """Say whether *accept* names HTML, as browsers do; a bare ``*/*`` gets JSON."""
+    """Tell whether *accept* names HTML, as browsers do; a bare ``*/*`` gets JSON."""
     return "text/html" in accept
 
 

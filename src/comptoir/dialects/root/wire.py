@@ -1,4 +1,4 @@
-"""Bodies of the shared paths at the root: unions of what the published APIs answer there."""
+"""Bodies of the shared paths at the root: unions of the published APIs' answers."""
 
 from typing import Annotated, Literal
 
@@ -35,7 +35,7 @@ class CoordinatorHealth(msgspec.Struct):
 
 
 class MetricsQuery(msgspec.Struct):
-    """Which form the metrics take, said in the address."""
+    """The format of the metrics, given in the address."""
 
     format: Annotated[Literal["json", "prometheus"] | None, Meta(description="Wins over the Accept header.")] = None
 
@@ -47,4 +47,4 @@ class CoordinatorMetrics(msgspec.Struct):
     active_hosts: int
     total_users: int
     avg_job_latency_ms: int
-    """Submit to end of the jobs completed since the start; 0 before the first."""
+    """Average time from submit to end of jobs completed since the start; 0 before the first."""

@@ -1,14 +1,14 @@
-"""Storage: every write is a command handed to one writer thread, which commits many of them at once.
+"""Storage: every write is a command given to one writer thread, which commits many of them at once.
 
-A command is a plain function over a `Tx`. The writer takes whatever waits, runs it in one transaction,
-commits once and only then resolves the futures: durable before the answer. Hot commands are written over
-a batch (`Database.batch`): load, decide, apply for all items together, one statement per table. The same code
-runs on SQLite (the embedded default) and on PostgreSQL.
+A command is a plain function over a `Tx`. The writer takes all waiting commands, runs them in one transaction, commits
+once and only then resolves the futures: durable before the answer. Hot commands are written over a batch
+(`Database.batch`): load, decide, apply for all items together, one statement per table. The same code runs on SQLite
+(the embedded default) and on PostgreSQL.
 
-Commands handed over without awaiting the one before may run in another order. No network call, no
-`await` and no clock inside a command; a command may run twice (a lost connection, a deadlock), so it must not
-change anything outside its transaction. Several coordinators may write to one PostgreSQL: what a command decides on it
-selects with ``lock``, and says so beforehand (`locking`, or ``locks`` of `Database.run`).
+Commands submitted without awaiting the one before may run in another order. No network call, no `await` and no clock
+inside a command; a command may run twice (a lost connection, a deadlock), so it must not change anything outside its
+transaction. Several coordinators may write to one PostgreSQL: a command selects the rows that it decides on with
+``lock``, and declares them beforehand (`locking`, or ``locks`` of `Database.run`).
 """
 
 from comptoir.kit.db.engine import Database, open_database

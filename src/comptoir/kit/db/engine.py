@@ -1,4 +1,4 @@
-"""The writer thread with group commit, and the database as everything else sees it."""
+"""The writer thread with group commit, and the database interface for everything else."""
 
 import asyncio
 import contextlib
@@ -31,24 +31,24 @@ COMMANDS_WAITING_MAX = 20_000
 """Commands that may wait for the writer; more are refused with `Unavailable`. At 10,000 a second, 2 s of work."""
 
 BATCH_MAX = 512
-"""Commands of one transaction: enough to make the fsync free, small enough to keep the first one's wait short."""
+"""Most commands in one transaction: enough to amortise the fsync, few enough to keep the first one's wait short."""
 
 RETRIES_MAX = 3
 """Times a batch runs again after a deadlock or a lost connection."""
 
 AGAIN_S = 0.2
-"""Pause between two tries to reach a database that is away."""
+"""Pause between two attempts to reach an unavailable database."""
 
 ANSWER_S = 5.0
-"""When a group or read takes longer, the server is asked for a sign of life; until it ends, commands are refused."""
+"""If a group or read takes longer, the server is checked for an answer; until it ends, commands are refused."""
 
 WATCH_S = 0.5
-"""How often the event loop looks how long the writer has been at it."""
+"""How often the event loop checks how long the writer has been busy with one group."""
 
 
 @dataclass(slots=True)
 class WriterStats:
-    """What the writer did so far, for metrics and benchmarks."""
+    """The writer's counters, for metrics and benchmarks."""
 
     commits: int = 0
     commands: int = 0
@@ -60,7 +60,7 @@ class WriterStats:
 
 
 class Database:
-    """One writer, many readers. All methods are for the event loop that opened it."""
+    """One writer, many readers. All methods must be called from the event loop that opened it."""
 
     def __init__(self, store: Store) -> None:
         self.dialect = store.dialect
@@ -72,11 +72,11 @@ class Database:
         self._closing = False
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="comptoir-reader") if store.remote else None
         self._out = False
-        """Set and cleared by the writer: it can't reach the database, and tries again and again."""
+        """Set and cleared by the writer: it can't reach the database, and keeps retrying."""
         self._slow = False
-        """Set and cleared by the watch: what the writer is at takes too long."""
+        """Set and cleared by `_watch`: the current group or read takes too long."""
         self._writing_s = self._reading_s = 0.0
-        """When the statement or group began that a thread is at; 0 when it is at none."""
+        """When each thread's current group or statement began; 0 if it is idle."""
         self._asking: threading.Thread | None = None
         self._timer = self._loop.call_later(WATCH_S, self._watch) if store.remote else None
         self._refused_s = -math.inf
@@ -87,10 +87,10 @@ class Database:
     def run(self, command: Callable[[Tx], T], *, locks: Rows = ()) -> "asyncio.Future[T]":
         """Run *command* in a savepoint of the next group; the future resolves after the commit.
 
-        *locks* are the rows that it selects with ``lock``: saying so beforehand keeps groups from waiting in a circle.
+        *locks* are the rows that it selects with ``lock``: declaring them beforehand keeps groups from deadlocking.
 
-        Raises (in the future): whatever *command* raised, with nothing of it written; `Unavailable` when
-        the database is away (then at once), too many commands wait, or the coordinator is stopping.
+        Raises (in the future): whatever *command* raised, with nothing of it written; `Unavailable` if the database is
+        unavailable (then at once), too many commands wait, or the coordinator is stopping.
         """
         return self._put(Command(command, None, False, 0, self._loop.create_future(), locks))
 
@@ -99,9 +99,9 @@ class Database:
     ) -> "asyncio.Future[T]":
         """Run *item* together with all other waiting items of *verb* (load, decide, apply once for all).
 
-        Verbs that meet in one group run in the order of *turn*: a step that may follow another before that one is
-        known to be written (a settlement after a start) has the higher number. A verb that decides on rows which other
-        coordinators may change too declares them with `locking`.
+        Verbs in one group run in the order of *turn*: a step that may follow another before that one is known to be
+        written (a settlement after a start) has the higher number. A verb that decides on rows which other coordinators
+        may change too declares them with `locking`.
 
         *verb* returns one outcome per item in order; an exception in the list is raised for that item
         alone. If *verb* itself raises, each item runs alone, so one bad item never poisons the others.
@@ -112,7 +112,7 @@ class Database:
         """Run one query on the reading connection: inline on SQLite (5 us), in a thread on PostgreSQL.
 
         Raises:
-            Unavailable: the database is out of reach; at once when that is known.
+            Unavailable: the database is unavailable; at once if that is known.
         """
         try:
             if self._readers is None:
@@ -122,7 +122,7 @@ class Database:
             if not self._store.is_outage(error):
                 raise
             if not self.unavailable:
-                # Perhaps the writer has nothing to do, and does not know yet.
+                # The writer may be idle and not have noticed the outage yet.
                 self.run(_nothing).add_done_callback(_heard)
             raise Unavailable(self._store.outage_words(error)) from error
 
@@ -136,12 +136,12 @@ class Database:
             self._reading_s = 0.0
 
     async def read_snapshot(self, look: Look[T]) -> T:
-        """Run *look* in a thread, over one read-only snapshot on a connection of its own: for questions that take long.
+        """Run *look* in a thread, over one read-only snapshot on a connection of its own: for long queries.
 
-        Nobody waits for it, neither writers nor point reads; what is committed meanwhile it does not see.
+        It blocks neither writers nor point reads, and does not see what is committed meanwhile.
 
         Raises:
-            Unavailable: the database is out of reach.
+            Unavailable: the database is unavailable.
         """
         if self.unavailable and self._store.remote:
             raise Unavailable(OUT_OF_REACH)
@@ -154,7 +154,7 @@ class Database:
 
     @property
     def refused_within_s(self) -> float:
-        """Seconds since the store last refused to write what was begun (a full disk); infinite when it never did."""
+        """Seconds since the store last refused a write that had begun (a full disk); infinite if it never did."""
         return time.monotonic() - self._refused_s
 
     @property
@@ -163,17 +163,17 @@ class Database:
         return self._out or self._slow
 
     async def wait_available(self) -> None:
-        """Wait until the database is not away."""
-        while self.unavailable:  # noqa: ASYNC110 (the writer, another thread, says so; nothing here can be awaited)
+        """Wait until the database is available."""
+        while self.unavailable:  # noqa: ASYNC110 (set by the writer, another thread; nothing here can be awaited)
             await asyncio.sleep(AGAIN_S)
 
     @property
     def waiting(self) -> int:
-        """Commands that wait for the writer now."""
+        """Number of commands that wait for the writer."""
         return self._queue.qsize()
 
     async def close(self) -> None:
-        """Finish what waits, then close the connections; idempotent."""
+        """Finish waiting commands, then close the connections; idempotent."""
         if self._closing:
             return
         self._closing = True
@@ -198,7 +198,7 @@ class Database:
         return future
 
     def _refuse_waiting(self) -> None:
-        """Answer what was put in line before the database was known to be away."""
+        """Refuse commands that were queued before the database was known to be unavailable."""
         last = False
         while True:
             try:
@@ -213,7 +213,7 @@ class Database:
             self._queue.put(None)
 
     def _watch(self) -> None:
-        """Look how long the threads have been at it, and have the server asked whether it still answers."""
+        """Check how long the threads have been busy, and if too long, whether the server still answers."""
         self._timer = self._loop.call_later(WATCH_S, self._watch)
         now = time.monotonic()
         writing, reading = ((now - since if since else 0.0) for since in (self._writing_s, self._reading_s))
@@ -228,7 +228,7 @@ class Database:
             self._asking.start()
 
     def _ask(self) -> None:
-        """Break the connections of a server without a sign of life; one that responds works or waits for a lock."""
+        """Break the connections to a server that does not answer; one that answers is working or waiting for a lock."""
         if not self._store.answers():
             log.error("the database server does not answer: its connections are cut")
             self._store.cut()
@@ -264,22 +264,22 @@ class Database:
                 self._try_again()
 
     def _go_out(self, error: Exception) -> None:
-        """Note that the database can't be reached; whoever waits is refused, in the event loop."""
+        """Note that the database can't be reached, and have waiting commands refused in the event loop."""
         if not self._out:
             log.error("the database is out of reach, commands are refused: %s", error)
             self._out = True
-            with contextlib.suppress(RuntimeError):  # The event loop is gone, and with it all who wait.
+            with contextlib.suppress(RuntimeError):  # The event loop is closed, and nobody waits any more.
                 self._loop.call_soon_threadsafe(self._refuse_waiting)
 
     def _try_again(self) -> None:
-        """Try until the database can be reached or the coordinator stops."""
+        """Retry until the database can be reached or the coordinator stops."""
         began = time.monotonic()
         while not self._closing:
             self._writing_s = time.monotonic()
             try:
                 self._store.begin()
                 self._store.rollback()
-            except Exception as error:  # A loop's edge: it is away, in whatever way; logged once, and asked again.
+            except Exception as error:  # A loop's edge: still unavailable, for whatever reason; logged and retried.
                 log.debug("the database is still out of reach: %s", error, exc_info=True)
                 self._writing_s = 0.0
                 time.sleep(AGAIN_S)
@@ -320,7 +320,7 @@ class Database:
                 store.commit()
                 self.stats.commit_s += time.perf_counter() - before
                 return self._counted(outcomes)
-            except Exception as error:  # The loop's edge: whatever the database says must reach the callers.
+            except Exception as error:  # The loop's edge: any database error must reach the callers.
                 self._rollback()
                 again = begun and store.retryable(error)
                 if not begun and store.remote:
@@ -347,16 +347,16 @@ class Database:
         return outcomes
 
     def _happened(self) -> bool | None:
-        """Find out whether an unanswered commit happened; None: the coordinator stopped before anybody could say.
+        """Find out whether an unanswered commit happened; None: the coordinator stopped before that could be known.
 
-        Running the group again without knowing would pay people twice, and refusing it would leave jobs behind that nobody
-        knows of. Others are refused meanwhile.
+        Running the group again without knowing could pay twice, and refusing it could leave jobs that nobody knows of.
+        New commands are refused meanwhile.
         """
         while not self._closing:
             self._writing_s = time.monotonic()
             try:
                 happened = self._store.committed()
-            except Exception as error:  # A loop's edge: the database is away, and what it is asked can wait.
+            except Exception as error:  # A loop's edge: the database is unavailable, and the check can wait.
                 self._go_out(error)
                 happened = None
             if happened is not None:
@@ -368,16 +368,16 @@ class Database:
     def _rollback(self) -> None:
         try:
             self._store.rollback()
-        except Exception:  # The connection is gone; begin() opens a new one.
+        except Exception:  # The connection is broken; begin() opens a new one.
             log.warning("rollback failed", exc_info=True)
 
 
 def _nothing(tx: Tx) -> None:
-    """Only has the writer reach for the database."""
+    """Do nothing: makes the writer access the database."""
 
 
 def _heard(future: "asyncio.Future[None]") -> None:
-    """Nobody waits for *future*: what it says, the writer knows."""
+    """Retrieve the result of *future*, which nobody awaits: the writer has already noted it."""
     if not future.cancelled():
         future.exception()
 
@@ -386,14 +386,14 @@ def open_database(address: str, *, name: str = "comptoir") -> Database:
     """Open ``postgresql://…`` or a path to an SQLite file; call it on the running event loop.
 
     Args:
-        name: what the server shows of our connections (``application_name``, at most 63 characters).
+        name: name of our connections at the server (``application_name``, at most 63 characters).
 
     Raises:
-        ModuleNotFoundError: PostgreSQL was asked for without the extra ``comptoir[postgres]``.
-        DatabaseUnusable: the SQLite file is damaged, or not ours to write.
+        ModuleNotFoundError: PostgreSQL is configured without the extra ``comptoir[postgres]``.
+        DatabaseUnusable: the SQLite file is damaged, or not writable.
     """
     if address.startswith(("postgresql://", "postgres://")):
-        # Chosen by configuration: the driver is an extra and must not be imported without need.
+        # Chosen by configuration: the driver is an extra and must not be imported needlessly.
         store: Store = importlib.import_module("comptoir.kit.db.postgres").PostgresStore(address, name=name)
         return Database(store)
     return Database(SqliteStore(Path(address)))

@@ -1,4 +1,4 @@
-"""One group of commands in an open transaction: locks first, then each command so that a bad one spoils no other."""
+"""One group of commands in an open transaction: locks first, then each command, so that a bad one affects no other."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Command:
-    """What somebody handed over, and waits for."""
+    """A submitted command, and the future of its result."""
 
     run: Callable[..., Any]
     item: Any
@@ -27,7 +27,7 @@ class Command:
     locks: Rows = ()
 
     def rows(self) -> Rows:
-        """What it is going to lock."""
+        """The rows that it will lock."""
         return rows_of_item(self.run, self.item) if self.batched else self.locks
 
 
@@ -42,7 +42,7 @@ class GroupRunner:
         self._by_verb = by_verb
 
     def run(self, group: list[Command]) -> Outcomes:
-        """Run *group* in the open transaction; what is lost with the connection, or may run again, is raised."""
+        """Run *group* in the open transaction; raises errors of the connection, and those that allow a retry."""
         verbs: dict[Callable[..., Any], list[Command]] = {}
         plain: list[Command] = []
         for command in group:
@@ -62,7 +62,7 @@ class GroupRunner:
         return outcomes
 
     def _alone(self, group: list[Command]) -> Outcomes:
-        """Run one verb or command alone in its transaction: no savepoint, and no locks but those of its own look.
+        """Run one verb or command alone in its transaction: no savepoint, and no locks but those of its own queries.
 
         On PostgreSQL that saves two of the 11 to 15 messages of a small group.
         """
@@ -70,7 +70,7 @@ class GroupRunner:
             if group[0].batched:
                 return self._together(group[0].run, group)
             return [(group[0], group[0].run(self._store.tx), None)]
-        except Exception as error:  # Handed to the callers; beginning anew undoes it.
+        except Exception as error:  # Passed to the callers; a new transaction undoes it.
             if self._store.retryable(error) or self._store.is_outage(error):
                 raise
             self._store.rollback()
@@ -80,7 +80,7 @@ class GroupRunner:
             return self._one_by_one(group, error)
 
     def _lock(self, group: list[Command]) -> None:
-        """Lock what the commands of *group* declared, in the one order."""
+        """Lock the rows that the commands of *group* declared, in the common order."""
         if not self._store.remote:
             return
         wanted: dict[Table, set[bytes]] = {}
@@ -113,7 +113,7 @@ class GroupRunner:
     def _one_by_one(self, commands: list[Command], error: Exception) -> Outcomes:
         verb = commands[0].run
         log.warning("batch of %d %s failed, running one by one: %s", len(commands), verb.__qualname__, error)
-        # What the verb had locked was let go with what it had written.
+        # The rollback released the verb's locks.
         self._lock(commands)
         return [self._run_one(command, partial(_single, verb, command.item)) for command in commands]
 
@@ -123,7 +123,7 @@ class GroupRunner:
             result = run(self._store.tx)
             self._store.release()
             return command, result, None
-        except Exception as error:  # Handed to the caller through its future; the savepoint undoes the command.
+        except Exception as error:  # Passed to the caller through its future; the savepoint undoes the command.
             if self._store.retryable(error) or self._store.is_outage(error):
                 raise
             self._store.rollback_to()

@@ -1,8 +1,8 @@
-"""What a command is going to lock, said beforehand, so that the groups of several coordinators never wait in a circle.
+"""Which rows a command will lock, declared beforehand, so that groups of several coordinators never deadlock.
 
-Every group takes its rows in one order: tables by name, rows by key. A verb alone in its group does so with its own look
-(`Tx.select` with ``lock``). Where several commands meet, the writer gathers what all of them need and locks it at the
-beginning of the group. SQLite has one writer, and nothing to lock.
+Every group locks its rows in the same order: tables by name, rows by key. A verb alone in its group does so with its
+own query (`Tx.select` with ``lock``). For several commands, the writer collects what all of them need and locks it at
+the beginning of the group. SQLite has one writer, so nothing is locked.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from comptoir.kit.db.schema import Table
 
 Rows = Iterable[tuple[Table, Iterable[bytes]]]
-"""Keys by table; keys that are not there yet are no fault."""
+"""Keys by table; keys that do not exist yet are allowed."""
 
 V = TypeVar("V", bound=Callable[..., Any])
 

@@ -18,23 +18,23 @@ from comptoir.kit.db.tx import Row, placeholders_percent, postgres_insert, postg
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 2
-"""The shortest that libpq knows; a server that lives takes milliseconds."""
+"""The shortest that libpq supports; a live server takes milliseconds."""
 
 GONE_MS = 10_000
-"""Data unacknowledged for this long ends a connection: the machine vanished without a word (TCP only)."""
+"""Data unacknowledged for this long ends a connection: the machine vanished (TCP only)."""
 
 MARKS_LOCK = 7164780238603
 MARKS = """
 CREATE TABLE IF NOT EXISTS commit_marks (writer bytea PRIMARY KEY, number bigint NOT NULL, made_ms bigint NOT NULL)
 """
-"""A row for each process that writes: the number of the last of its groups that was committed. No room's table: the store
+"""A row for each process that writes: the number of its last committed group. It belongs to no room, because the store
 needs it before the first migration."""
 NOW_MS = "CAST(extract(epoch FROM now()) * 1000 AS bigint)"
 MARKS_KEPT_MS = 30 * 24 * 3_600_000
 
 IDLE_IN_TRANSACTION_MS_MAX = 3000
-"""How long a coordinator may hold its locks without a word (stopped, or its machine gone) before the server ends its
-transaction and lets the others go on. Far above the longest a group computes between two statements."""
+"""How long a coordinator may hold its locks while idle (stopped, or its machine gone) before the server aborts its
+transaction for the others. Far above the longest that a group computes between two statements."""
 
 
 def connect(url: str, name: str = "comptoir") -> "psycopg.Connection[Row]":
@@ -105,7 +105,7 @@ class PostgresTx:
 
 
 class PostgresStore:
-    """The two connections of a coordinator to its PostgreSQL server, and how to learn what became of a commit."""
+    """The two connections of a coordinator to its PostgreSQL server, and how to find out whether a commit happened."""
 
     dialect = "postgresql"
     remote = True
@@ -163,10 +163,10 @@ class PostgresStore:
         self._writing.execute("COMMIT")
 
     def committed(self) -> bool | None:
-        """Ask what became of the last transaction: its mark is there or not. Waits until the server has ended it.
+        """Tell by its mark whether the last transaction was committed. Waits until the server has ended it.
 
         Raises:
-            psycopg.OperationalError: the server is out of reach.
+            psycopg.OperationalError: the server is unreachable.
         """
         with contextlib.closing(self._connect()) as connection:
             row = connection.execute(f"SELECT number FROM commit_marks WHERE writer = {self._me} FOR UPDATE").fetchone()
@@ -192,7 +192,7 @@ class PostgresStore:
         except psycopg.OperationalError:
             if not _gone(self._reading):
                 raise
-            # The server restarted since the last question: asking again changes nothing.
+            # The server restarted since the last query: reading again is harmless.
             return self._read(sql, params)
 
     def _read(self, sql: str, params: Sequence[Any]) -> list[Row]:
@@ -213,15 +213,15 @@ class PostgresStore:
         )
 
     def is_outage(self, error: Exception) -> bool:
-        """Tell whether *error* means that the server is out of reach or out of order."""
+        """Tell whether *error* means that the server is unreachable or failing."""
         return isinstance(error, psycopg.OperationalError | psycopg.errors.IdleInTransactionSessionTimeout)
 
     def outage_words(self, error: Exception) -> str:
-        """Whatever it is, it is looked into at the server."""
+        """Return one message for all: the cause has to be found at the server."""
         return OUT_OF_REACH
 
     def answers(self) -> bool:
-        """Ask the server for a sign of life; it has `CONNECT_TIMEOUT_S` for it. A refusal is one too."""
+        """Check whether the server answers within `CONNECT_TIMEOUT_S`. A refusal counts as an answer."""
         try:
             connect(self._url).close()
         except psycopg.errors.ConnectionTimeout:
@@ -231,7 +231,7 @@ class PostgresStore:
         return True
 
     def cut(self) -> None:
-        """Break every connection: whoever waits on one hears at once that it is gone."""
+        """Break every connection, so that whoever waits on one gets an error at once."""
         for connection in self._open.copy():
             # One that was closed meanwhile needs no cutting.
             with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:

@@ -1,6 +1,6 @@
-"""What a room says about its tables: names, types, key. Enough to write multi-row statements for both databases.
+"""Declarations of a room's tables: names, types, key. Enough to write multi-row statements for both databases.
 
-Migrations (Alembic) are the truth about a stored database; a test compares them with these declarations.
+Migrations (Alembic) define the stored database; a test compares them with these declarations.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Table:
 
 
 def ddl(table: Table, dialect: str) -> list[str]:
-    """Return CREATE statements for *table*; tests and tools use them, a real database is made by migrations."""
+    """Return CREATE statements for *table*, for tests and tools; real databases are created by migrations."""
     types = SQLITE_TYPES if dialect == "sqlite" else POSTGRES_TYPES
     lines = [
         f"{name} {types[kind.rstrip('?')]}{'' if kind.endswith('?') else ' NOT NULL'}"

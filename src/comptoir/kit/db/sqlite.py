@@ -15,7 +15,7 @@ from comptoir.kit.db.tx import ROWS_PER_STATEMENT_MAX, Row, sqlite_insert, sqlit
 T = TypeVar("T")
 
 STATEMENTS_CACHED = 1024
-"""Prepared statements kept; multi-row verbs come in 28 sizes each (`statement_sizes`)."""
+"""Prepared statements cached; each multi-row statement comes in 28 sizes (`statement_sizes`)."""
 
 DAMAGED = "the database file is damaged; stop, keep a copy of it, and restore a backup"
 HELD = "another program holds the database; try again in a moment"
@@ -33,7 +33,7 @@ OUT_OF_ORDER = {
     sqlite3.SQLITE_CANTOPEN: NOT_OURS,
     sqlite3.SQLITE_NOTADB: DAMAGED,
 }
-"""What no other statement would survive either, in words; an unknown column is the fault of one command alone."""
+"""Messages for errors that affect every statement; an unknown column, for example, affects only one command."""
 
 PRIMARY_CODE = 0xFF
 """SQLite's extended codes carry the primary one in the low byte."""
@@ -43,7 +43,7 @@ BUSY_TIMEOUT_S = 10.0
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open *path*; autocommit mode, so that BEGIN and COMMIT are ours. A new file is its owner's only."""
+    """Open *path* in autocommit mode, because we issue BEGIN and COMMIT. A new file is readable only by its owner."""
     if not read_only:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = sqlite3.connect(
@@ -64,7 +64,7 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 def _primary_code(error: Exception) -> int:
-    """Return SQLite's code of *error* without its extension; 0: it is none of SQLite's."""
+    """Return SQLite's primary code of *error*; 0: it is not SQLite's."""
     code = getattr(error, "sqlite_errorcode", None)
     return code & PRIMARY_CODE if isinstance(error, sqlite3.Error) and code is not None else 0
 
@@ -137,10 +137,10 @@ class SqliteStore:
     remote = False
 
     def __init__(self, path: Path) -> None:
-        """Open the file, and make it if there is none.
+        """Open the file, creating it if there is none.
 
         Raises:
-            DatabaseUnusable: it is damaged, no database, or not ours to read and write.
+            DatabaseUnusable: it is damaged, not a database, or not readable and writable.
         """
         self.path = path
         try:
@@ -182,7 +182,7 @@ class SqliteStore:
             return look(lambda sql, params=(): connection.execute(sql, params).fetchall())
 
     def retryable(self, error: Exception) -> bool:
-        """SQLite has one writer: nothing to run again but a lock that somebody outside held too long."""
+        """Only if another process held a lock too long: SQLite has one writer, so groups do not conflict."""
         return False
 
     def committed(self) -> bool | None:
@@ -194,7 +194,7 @@ class SqliteStore:
         return _primary_code(error) in OUT_OF_ORDER
 
     def outage_words(self, error: Exception) -> str:
-        """Say what it is, without the file's place."""
+        """Return what it is, without the file's path."""
         return OUT_OF_ORDER[_primary_code(error)]
 
     def answers(self) -> bool:
@@ -202,7 +202,7 @@ class SqliteStore:
         return True
 
     def cut(self) -> None:
-        """Nothing to cut."""
+        """Do nothing: there is no connection to break."""
 
     def close(self) -> None:
         self._reading.close()

@@ -13,7 +13,7 @@ OUT_OF_REACH = "the database is out of reach; try again in a moment"
 
 
 class DatabaseUnusable(Unavailable):
-    """The database's file is damaged, or not ours to read and write; only a person can mend that."""
+    """The database file is damaged, or not readable and writable; only a person can repair that."""
 
 
 class Fetch(Protocol):
@@ -23,7 +23,7 @@ class Fetch(Protocol):
 
 
 Look = Callable[[Fetch], T]
-"""A snapshot read: any number of queries, all of which see one moment."""
+"""A snapshot read: any number of queries that all see the same moment."""
 
 
 class Store(Protocol):
@@ -31,12 +31,12 @@ class Store(Protocol):
 
     dialect: str
     remote: bool
-    """Whether it is a server: reads need a thread, others write too, so rows that are decided on have to be locked, and it
-    can be out of reach."""
+    """Whether it is a server: reads need a thread, rows that are decided on have to be locked because others write too,
+    and it can be unreachable."""
     tx: Any
 
     def begin(self) -> None:
-        """Open a transaction, on a new connection if the old one is gone; raising means that it is out of reach."""
+        """Open a transaction, on a new connection if the old one is broken; raises if the database is unreachable."""
         ...
 
     def commit(self) -> None: ...
@@ -58,7 +58,7 @@ class Store(Protocol):
         ...
 
     def committed(self) -> bool | None:
-        """Tell whether the last transaction, whose COMMIT was not answered, happened; None: it has not ended yet."""
+        """Tell whether the last transaction, whose COMMIT was not answered, was committed; None: not ended yet."""
         ...
 
     def is_outage(self, error: Exception) -> bool:
@@ -66,15 +66,15 @@ class Store(Protocol):
         ...
 
     def outage_words(self, error: Exception) -> str:
-        """Say what such an error means, for who asked; nothing of the machine's inside."""
+        """Return what such an error means, for callers; without internals of the machine."""
         ...
 
     def answers(self) -> bool:
-        """Ask for a sign of life on a new connection; runs in a thread of its own, for a few seconds at most."""
+        """Check for an answer on a new connection; runs in a thread of its own, for a few seconds at most."""
         ...
 
     def cut(self) -> None:
-        """Break every connection, so that whoever waits on one hears at once; called in any thread."""
+        """Break every connection, so that whoever waits on one gets an error at once; called in any thread."""
         ...
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""The transaction that a command sees, and the SQL that its multi-row verbs become on each database."""
+"""The transaction that a command gets, and the SQL of its multi-row methods on each database."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -48,7 +48,7 @@ class Tx(Protocol):
         """Return *columns* of the rows whose key (or column *by*) is in *keys*, in no order.
 
         *lock* keeps other coordinators from changing or locking them until the commit; rows are locked in the order of
-        their keys. On SQLite it changes nothing: the writer has the whole database to itself.
+        their keys. On SQLite it has no effect: the writer has the whole database to itself.
         """
         ...
 
@@ -63,7 +63,8 @@ ROWS_PER_STATEMENT_MAX = 256
 def statement_sizes(count: int) -> tuple[int, ...]:
     """Split *count* rows over statements of 1 to 8, 10, 12, 14, 16, 20, … rows (37 -> 32, 5): three leading bits each.
 
-    So 28 distinct statements are prepared at most, and a group of up to 64 rows takes two where powers of two took up to six.
+    So at most 28 distinct statements are prepared, and a group of up to 64 rows takes at most two statements, against
+    six with powers of two.
     """
     sizes = [ROWS_PER_STATEMENT_MAX] * (count // ROWS_PER_STATEMENT_MAX)
     rest = count % ROWS_PER_STATEMENT_MAX
@@ -83,7 +84,7 @@ def sqlite_insert(table: Table, columns: tuple[str, ...], count: int, ignore: bo
 
 
 def _before(table: Table, name: str) -> str:
-    """Return what is added to."""
+    """Return the SQL of the value that is added to."""
     column = f"{table.name}.{name}"
     return f"COALESCE({column},0)+" if table.columns[name].endswith("?") else f"{column}+"
 
@@ -125,7 +126,7 @@ def placeholders_percent(sql: str) -> str:
 
 @lru_cache(maxsize=512)
 def postgres_insert(table: Table, columns: tuple[str, ...], ignore: bool) -> str:
-    """Return an INSERT of any number of rows, one array parameter a column."""
+    """Return an INSERT of any number of rows, with one array parameter per column."""
     arrays = ",".join(f"%s::{table.cast(name)}" for name in columns)
     tail = " ON CONFLICT DO NOTHING" if ignore else ""
     return f"INSERT INTO {table.name} ({','.join(columns)}) SELECT * FROM unnest({arrays}){tail}"

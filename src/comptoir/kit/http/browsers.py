@@ -1,9 +1,9 @@
-"""What browsers send for pages of other origins, and by which names this server is reached: one rule for all.
+"""Requests that browsers send for pages of other origins, and the names by which this server is reached.
 
-A browser sends a page's requests from its owner's machine: to the server on loopback, from inside the network, past every address
-check. So a request that a browser made for a foreign page needs a key and an origin that the operator named, a body without a key
-has to be declared as JSON (which a foreign page can't do without being asked for its origin first), and a server on loopback
-answers to its own names only, which a name that was pointed at it (DNS rebinding) is not.
+A browser sends a page's requests from the user's machine: to a server on loopback, from inside the network, past every
+address check. So a request for a foreign page needs a key and an origin that the operator allows; a body without a key
+has to be declared as JSON, which a foreign page can't do without a CORS preflight; and a server on loopback answers
+only to its own names, against DNS rebinding.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,20 +23,20 @@ DECIDING = frozenset(
         b"x-api-key", b"x-admin-key", b"idempotency-key",
     )
 )  # fmt: skip
-"""Headers that decide who asks, from where and for what: given twice, two readers could each believe another one."""
+"""Headers that determine caller, origin and target: if one came twice, two readers could use different ones."""
 
 OWN_SITES = frozenset((b"same-origin", b"none"))
 """``Sec-Fetch-Site`` of our own pages and of typed addresses. ``same-site`` is foreign: another port of loopback."""
 
 ANY = "*"
 HOST_SHOWN = 100
-"""Characters of a Host header that its refusal repeats."""
+"""Characters of a Host header that are repeated in its refusal."""
 NAMES_REMEMBERED = 256
-"""Host headers whose reading is remembered."""
+"""Host headers whose parsed form is cached."""
 
 
 class ForeignPage(Refusal):
-    """A browser sent the request for a page of another origin, which may ask nothing here without a key."""
+    """A browser sent the request for a page of another origin, which may request nothing here without a key."""
 
 
 class WrongName(Refusal):
@@ -50,7 +50,7 @@ class WrongName(Refusal):
 
 
 class RepeatedHeader(Refusal):
-    """A header that decides who asks, or for what, came twice."""
+    """A header that determines the caller or the target came twice."""
 
     def __init__(self, header: str) -> None:
         super().__init__(f"the header {header} came twice; send it once")
@@ -65,7 +65,7 @@ class NotDeclaredJson(Refusal):
 
 
 def deciding(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return those of *headers* that decide who asks, from where and for what.
+    """Return those of *headers* that determine caller, origin and target.
 
     Raises:
         RepeatedHeader: one of them came twice.
@@ -80,17 +80,17 @@ def deciding(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 class BrowserPolicy:
-    """Tells what browsers send for foreign pages from everything else, and refuses what such pages may not."""
+    """Recognises requests that browsers send for foreign pages, and refuses those that such pages may not make."""
 
     def __init__(
         self, *, origins: tuple[str, ...] = (), own_origin: str = "", names: frozenset[str] | None = None
     ) -> None:
-        """Know what is ours.
+        """Set what is allowed.
 
         Args:
-            origins: pages of these may ask with a key; ``*`` is every page.
-            own_origin: where people reach this server, beside what a request's Host says.
-            names: in lower case, what it is called beside loopback's own names; None: anything.
+            origins: pages of these origins may call with a key; ``*`` is every page.
+            own_origin: where people reach this server, beside the request's Host.
+            names: names of this server in lower case, beside those of loopback; None: any.
         """
         self._origins = frozenset(origin.rstrip("/").lower().encode() for origin in origins)
         self._own = own_origin.lower().encode()
@@ -112,7 +112,7 @@ class BrowserPolicy:
             request.sender = self._sender(request.method, given, origin, site)
 
     def allows(self, origin: bytes) -> bool:
-        """Tell whether pages of *origin* may ask, with a key."""
+        """Tell whether pages of *origin* may call with a key."""
         return bool(self._origins) and (ANY.encode() in self._origins or origin.lower() in self._origins)
 
     def _sender(self, method: str, given: Mapping[bytes, bytes], origin: bytes | None, site: bytes | None) -> Sender:
@@ -154,7 +154,7 @@ def host_name(host: str) -> str:
 
 @lru_cache(NAMES_REMEMBERED)
 def is_loopback_name(name: str) -> bool:
-    """Tell whether *name* (as of `host_name`) can mean nothing but this machine."""
+    """Tell whether *name* (from `host_name`) can only mean this machine."""
     try:
         address = ip_address(name)
     except ValueError:
@@ -164,7 +164,7 @@ def is_loopback_name(name: str) -> bool:
 
 
 def require_json(request: Request) -> None:
-    """Refuse a body that came without a key and is not declared as JSON: what a foreign page can send unasked is none.
+    """Refuse a body that came without a key and is not declared as JSON, because foreign pages can send those.
 
     Raises:
         NotDeclaredJson: the type is another one, or missing.

@@ -1,7 +1,7 @@
-"""One system call an answer: an HTTP protocol whose writes of one turn of the event loop leave together.
+"""One system call per answer: an HTTP protocol that joins all writes of one event loop tick.
 
-Uvicorn writes head and body apart and uvloop sends each at once; under load the two sends were a quarter of the
-coordinator's CPU (py-spy, bench_lives). Pieces of several streams' events that come in the same turn are joined as well.
+Uvicorn writes head and body separately, and uvloop sends each at once; under load the two sends were a quarter of the
+coordinator's CPU (py-spy, bench_lives). Events of a stream that come in the same tick are joined as well.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ KEPT_BYTES_MAX = 16 << 10
 
 
 class CorkedTransport:
-    """A transport whose `write` is kept until the end of the loop's turn; everything else goes straight through."""
+    """A transport that buffers `write` until the end of the loop's tick; everything else is passed through."""
 
     __slots__ = ("_kept", "_loop", "_pieces", "_transport")
 
@@ -25,7 +25,7 @@ class CorkedTransport:
         self._kept = 0
 
     def write(self, data: bytes) -> None:
-        """Keep *data*; all that is kept is sent before the loop waits again, and at once when it is much."""
+        """Buffer *data*; the buffer is sent before the loop waits again, and at once if it is large."""
         pieces = self._pieces
         if not pieces:
             self._loop.call_soon(self.flush)
@@ -35,7 +35,7 @@ class CorkedTransport:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is kept now."""
+        """Send the buffer now."""
         pieces = self._pieces
         if pieces:
             self._pieces, self._kept = [], 0
@@ -43,12 +43,12 @@ class CorkedTransport:
                 self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def close(self) -> None:
-        """Send what is kept, then close."""
+        """Send the buffer, then close."""
         self.flush()
         self._transport.close()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Send what is kept, then hand the connection to *protocol* (a WebSocket upgrade)."""
+        """Send the buffer, then pass the connection to *protocol* (a WebSocket upgrade)."""
         self.flush()
         self._transport.set_protocol(protocol)
 

@@ -14,9 +14,9 @@ class Access(StrEnum):
     """Who may call."""
 
     PUBLIC = "public"
-    """Anybody; a credential is not even looked at."""
+    """Anybody; a credential is not checked."""
     OPTIONAL = "optional"
-    """Anybody; a credential, if sent, must be good and is used."""
+    """Anybody; a credential, if sent, must be valid and is used."""
     BUYER = "buyer"
     """Any user's key (an operator's too)."""
     HOST = "host"
@@ -24,7 +24,7 @@ class Access(StrEnum):
     OPERATOR = "operator"
     """A key of a user with the operator role."""
     ANY = "any"
-    """Any good key, a user's or a host's."""
+    """Any valid key, a user's or a host's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +48,15 @@ class Endpoint:
     """msgspec type of the JSON answer; None with *media* for anything else, or with 204."""
     status: int = 200
     errors: tuple[type[Exception], ...] = ()
-    """Domain errors this endpoint may answer with, beside those every endpoint has."""
+    """Domain errors that this endpoint may answer with, beside those of every endpoint."""
     media: str = "application/json"
     """Media type of the answer."""
     media_also: tuple[str, ...] = ()
-    """Other media types it may be asked for in (Accept)."""
+    """Other media types that a client may request (Accept)."""
     also: tuple[int, ...] = ()
     """Other success statuses (204 of an empty poll)."""
     more: tuple[tuple[int, str], ...] = ()
-    """Refusals that no error class of ours stands for (an engine's own words), each with its reason."""
+    """Statuses without an error class of ours (an engine's own errors), each with its reason."""
     idempotent: bool = False
     """Takes ``Idempotency-Key``."""
     example: Any = None
@@ -65,7 +65,7 @@ class Endpoint:
     """Example answer for the reference."""
     description: str = ""
     raw: bool = False
-    """The handler wants `Request.raw` (the body as sent) beside the decoded one."""
+    """Whether the handler needs `Request.raw` (the body as sent) beside the decoded one."""
     tags: tuple[str, ...] = ()
 
 
@@ -75,7 +75,7 @@ class Socket:
 
     path: str
     handler: Callable[[Any, Request, Any], Awaitable[None]]
-    """Called with (house, request, starlette.websockets.WebSocket) before the handshake is accepted."""
+    """Called with (core, request, starlette.websockets.WebSocket) before the handshake is accepted."""
     access: Access
     summary: str
 
@@ -87,11 +87,11 @@ class Dialect:
     name: str
     title: str
     prefix: str
-    """Where it is served alone, for example ``/infrintia``; at the root it is served as published. Empty for the one
-    dialect that has no prefix of its own."""
+    """Path prefix of its own, for example ``/infrintia``, beside the published paths at the root. Empty for the only
+    dialect without a prefix."""
     endpoints: tuple[Endpoint, ...]
     render_error: Callable[[Exception, Request | None], Reply]
-    """Total over `Refusal`; also called for errors that are nobody's (500)."""
+    """Total over `Refusal`; also called for unexpected errors (500)."""
     sockets: tuple[Socket, ...] = ()
     description: str = ""
     headers: Callable[[Request], list[tuple[bytes, bytes]]] | None = None
@@ -105,7 +105,7 @@ class Dialect:
     error_body: Any = None
     """msgspec type of what *render_error* answers, for the reference."""
     own_rate: Callable[[Any], int] | None = None
-    """Requests per minute from an address without a key to each path, by the settings; None: the general limit."""
+    """Requests per minute from one address without a key to each path, from the settings; None: the general limit."""
     large_without_key: Callable[[Any], bool] = field(default=lambda _: False)
     """Whether callers without a key may, by the settings, send bodies of ``body_bytes_max``, not ``body_bytes_without_key_max``."""
     unlimited: frozenset[str] = frozenset()

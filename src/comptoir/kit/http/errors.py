@@ -10,7 +10,7 @@ from comptoir.kit.errors import InvalidField, Refusal
 
 
 class OwnedByPeer(Refusal):
-    """Only another server can answer this request; it is handed on there, and nobody sees this."""
+    """Only another server can answer this request, so it is forwarded there; clients never see this error."""
 
     def __init__(self, server: bytes) -> None:
         super().__init__("only another server can answer this")
@@ -63,7 +63,7 @@ def read_json(decode: Callable[[bytes], T], body: bytes) -> T:
     """Decode *body*.
 
     Raises:
-        UnsupportedBody: it is no JSON in UTF-8, or nested too deeply.
+        UnsupportedBody: it is not JSON in UTF-8, or nested too deeply.
         InvalidField: a field is missing, of the wrong type or out of bounds.
     """
     try:

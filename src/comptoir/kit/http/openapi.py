@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 of a dialect, generated from its declarations; served, checked in and compared by a test."""
+"""OpenAPI 3.1 of a dialect, generated from its declarations; served, committed, and compared by a test."""
 
 import ast
 import inspect
@@ -48,7 +48,7 @@ ERRORS_WITH_BODY: tuple[type[Exception], ...] = (PayloadTooLarge, UnsupportedBod
 ERRORS_WITH_INPUT: tuple[type[Exception], ...] = (InvalidField,)
 ERRORS_BY_ACCESS: dict[Access, tuple[type[Exception], ...]] = {
     Access.PUBLIC: (),
-    # A credential that is sent has to be good.
+    # A credential that is sent has to be valid.
     Access.OPTIONAL: (NotAuthenticated,),
     Access.BUYER: (NotAuthenticated, NotAllowed),
     Access.HOST: (NotAuthenticated, NotAllowed),
@@ -70,7 +70,7 @@ RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before asking aga
 def openapi_document(dialect: Dialect, *, version: str) -> dict[str, Any]:
     """Return the document for *dialect* with root paths as published; `servers` names the prefix as well.
 
-    Made of plain values in sorted order, so that the same declarations give the same bytes.
+    Consists of plain values in a fixed order, so that the same declarations give the same bytes.
     """
     declared = [t for e in dialect.endpoints for t in (e.request, e.response, e.query, dialect.error_body)]
     types = list({id(t): t for t in declared if t is not None}.values())
@@ -95,7 +95,7 @@ def openapi_document(dialect: Dialect, *, version: str) -> dict[str, Any]:
         },
     }
     if dialect.sockets:
-        # OpenAPI has no words for WebSockets: programs find them in an extension, people in the description.
+        # OpenAPI can't describe WebSockets: programs find them in an extension, people in the description.
         document["x-websockets"] = {
             socket.path: {"summary": socket.summary, "description": NEEDED[socket.access]} for socket in dialect.sockets
         }
@@ -103,12 +103,12 @@ def openapi_document(dialect: Dialect, *, version: str) -> dict[str, Any]:
 
 
 def document_bytes(dialect: Dialect, *, version: str) -> bytes:
-    """Return the document as it is served and checked in: indented JSON with a newline at its end."""
+    """Return the document as served and committed: indented JSON with a final newline."""
     return msgspec.json.format(msgspec.json.encode(openapi_document(dialect, version=version)), indent=2) + b"\n"
 
 
 def _describe(types: list[Any], components: dict[str, Any]) -> None:
-    """Take over what structs say of their fields in docstrings below them."""
+    """Copy the docstrings below structs' fields into the components."""
     waiting: list[Any] = list(msgspec.inspect.multi_type_info(types))
     seen: set[int] = set()
     while waiting:
@@ -160,7 +160,7 @@ def _servers(dialect: Dialect) -> list[str]:
 
 
 def _decimals_are_numbers(schema: Any) -> None:
-    """Correct what msgspec says of `Decimal`: our encoder writes numbers, exactly (`server.encode_json`)."""
+    """Correct msgspec's schema of `Decimal`: our encoder writes numbers, exactly (`server.encode_json`)."""
     if isinstance(schema, dict):
         if schema.get("format") == "decimal":
             schema["type"] = "number"
@@ -229,7 +229,7 @@ def _responses(endpoint: Endpoint, dialect: Dialect, by_type: dict[int, Any]) ->
         if status in (429, 503):
             refused["headers"] = RETRY_AFTER
         earlier = made.get(str(status))
-        if earlier is not None:  # A status that also says something good, as 503 does of an unhealthy house.
+        if earlier is not None:  # A status that is also a regular answer, as 503 of an unhealthy coordinator.
             earlier["description"] += "\n" + str(refused["description"])
             continue
         made[str(status)] = refused
@@ -237,7 +237,7 @@ def _responses(endpoint: Endpoint, dialect: Dialect, by_type: dict[int, Any]) ->
 
 
 def _unstructured(media: str) -> dict[str, Any]:
-    """Say that an answer is text; JSON without a type, and streams of events, are left open."""
+    """Return the schema of a text answer; untyped JSON and event streams have none."""
     is_text = media.startswith("text/") and media != "text/event-stream"
     return {"schema": {"type": "string"}} if is_text else {}
 
@@ -280,7 +280,7 @@ def _query(schema: dict[str, Any], components: dict[str, Any]) -> list[dict[str,
 
 
 def _without_null(shape: dict[str, Any]) -> dict[str, Any]:
-    """A query string has no null: what may be null may be left out."""
+    """Remove null from a query parameter's schema: a query string has no null, the parameter is left out."""
     shape = {key: value for key, value in shape.items() if not (key == "default" and value is None)}
     choices = [one for one in shape.get("anyOf", ()) if one != {"type": "null"}]
     if choices and len(choices) == 1:
@@ -292,7 +292,7 @@ def _without_null(shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(schema: Any) -> Any:
-    """Spell decimals as the JSON numbers that they are on our wire; msgspec takes them for strings."""
+    """Declare decimals as JSON numbers, which they are on our wire; msgspec takes them for strings."""
     if isinstance(schema, dict):
         if schema.get("type") == "string" and schema.get("format") == "decimal":
             return {**{key: value for key, value in schema.items() if key != "format"}, "type": "number"}
@@ -318,13 +318,13 @@ def _references(*parts: Any) -> set[str]:
 
 
 TOP = ("openapi", "info", "servers", "paths", "components")
-"""What a reader looks for first stands first; the rest is in alphabetical order."""
+"""Keys that come first, in this order; the rest is alphabetical."""
 
 
 def _in_order(value: Any, *, top: bool = True) -> Any:
     if isinstance(value, dict):
         names = sorted(value, key=lambda name: (TOP.index(name) if top and name in TOP else len(TOP), name))
-        # Fields and examples stay in the order that they are declared in: it says what matters first.
+        # Fields and examples stay in declaration order, which puts what matters first.
         return {
             name: value[name] if name in ("properties", "example") else _in_order(value[name], top=False)
             for name in names

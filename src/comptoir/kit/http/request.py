@@ -1,4 +1,4 @@
-"""One request as a handler sees it, and what a handler may answer."""
+"""One request as a handler sees it, and what a handler may return."""
 
 import asyncio
 import time
@@ -15,28 +15,28 @@ CONNECTION = "comptoir.connection"
 """Where a request's scope has the connection that it came on, if that counts what it holds."""
 
 WATCH_AFTER_S = 0.05
-"""An answer that takes longer is watched for its client hanging up; most are done before and never pay for it (9 % of a chat
-completion's CPU under load, when all were)."""
+"""Only an answer that takes longer is watched for its client hanging up; most are done before (watching all of them
+took 9 % of a chat completion's CPU under load)."""
 
 
 class Sender(Enum):
-    """For whom a request was sent, as far as its headers say so (`browsers.BrowserPolicy`)."""
+    """Who sent a request, as far as its headers tell (`browsers.BrowserPolicy`)."""
 
     PROGRAM = 1
-    """No browser says that it sent it."""
+    """A program: no headers of a browser."""
     OWN_PAGE = 2
-    """A browser, for a page of this server or for what a person typed."""
+    """A browser, for a page of this server or a typed address."""
     FOLLOWED_LINK = 3
-    """A browser that follows a link of a foreign page, which sees nothing of the answer."""
+    """A browser that follows a link on a foreign page, which can't see the answer."""
     ALLOWED_PAGE = 4
-    """A browser, for a foreign page whose origin may ask with a key."""
+    """A browser, for a foreign page whose origin is allowed to call with a key."""
 
 
 NOTHING: Mapping[bytes, bytes] = {}
 
 
 class Request:
-    """What came in. Only what is asked for is parsed."""
+    """A request. Parts are parsed only when accessed."""
 
     __slots__ = (
         "scope",
@@ -64,11 +64,11 @@ class Request:
         self.params = params
         """Path parameters."""
         self.sender = Sender.PROGRAM
-        """For whom it was sent."""
+        """Who sent it."""
         self.deciding = NOTHING
-        """Headers that decide who asks and for what, each sent once (`browsers.DECIDING`)."""
+        """Headers that determine caller and target, each sent only once (`browsers.DECIDING`)."""
         self.principal: Any = None
-        """Who calls, as `Access` demanded; None for public endpoints."""
+        """The authenticated caller; None for public endpoints."""
         self.body: Any = None
         """Decoded body."""
         self.query: Any = None
@@ -78,7 +78,7 @@ class Request:
         self.rate: Any = None
         """State of the caller's rate limit after this request."""
         self.address = ""
-        """The caller's address: the socket's other end, or what a trusted proxy says of it."""
+        """The caller's address: the socket's peer, or the one that a trusted proxy reports."""
         self.id = ""
         """Request id, as sent back in ``x-request-id``."""
         self.started_s = time.perf_counter()
@@ -89,7 +89,7 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path asked for."""
+        """The requested path."""
         return str(self.scope["path"])
 
     @property
@@ -99,12 +99,12 @@ class Request:
 
     @property
     def peer(self) -> str:
-        """Address of the socket's other end; empty when unknown."""
+        """Address of the socket's peer; empty when unknown."""
         client = self.scope.get("client")
         return client[0] if client else ""
 
     def header(self, name: bytes) -> str:
-        """Return a header (lower-case *name*) as text, empty when absent; of repeated ones the last."""
+        """Return a header (lower-case *name*) as text, empty when absent; the last one if repeated."""
         found = b""
         for offered, value in self.scope["headers"]:
             if offered == name:
@@ -117,7 +117,7 @@ class Request:
         return parse_qsl(raw.decode("latin-1"), keep_blank_values=True) if raw else []
 
     def when_gone(self, call: Callable[[], None]) -> None:
-        """Have *call* run if the client hangs up before the answer is complete; at most 100 ms late."""
+        """Run *call* if the client hangs up before the answer is complete; at most 100 ms late."""
         if self._gone is None:
             self._gone = [call]
             loop = asyncio.get_running_loop()
@@ -179,7 +179,7 @@ class Reply:
 
 
 class Stream:
-    """An answer sent in pieces; each piece leaves at once. Closing the iterator early must stop its source."""
+    """An answer sent in pieces, each at once. Closing the iterator early must stop its source."""
 
     __slots__ = ("pieces", "media", "headers", "status")
 

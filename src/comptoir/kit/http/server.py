@@ -36,24 +36,24 @@ access_log = logging.getLogger("comptoir.access")
 encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-"""What keeps proxies from holding a stream back."""
+"""Headers that keep proxies from buffering a stream."""
 
 FORWARDED = "comptoir.forwarded"
-"""Set in the scope of a request that another server handed on: it is answered here or not at all."""
+"""Set in the scope of a request that another server forwarded: it must not be forwarded again."""
 
 EXPOSED_HEADERS = (
     b"x-request-id, retry-after, retry-after-ms, x-should-retry, x-ratelimit-limit-requests, "
     b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-comptoir-job, x-comptoir-receipt, x-comptoir-cost-uusd"
 )
-"""What scripts of an allowed origin may read beside the body."""
+"""Headers that scripts of an allowed origin may read."""
 
 Gate = Callable[[Request, Access, Dialect], "Awaitable[None] | None"]
-"""Authenticates and rate-limits: sets `Request.principal` and `Request.rate` or raises; a coroutine when it must
-look further."""
+"""Authenticates and rate-limits: sets `Request.principal` and `Request.rate` or raises; returns a coroutine when it
+needs a lookup."""
 
 
 Forward = Callable[[Request, bytes], Awaitable[Reply]]
-"""Has the server with this id answer a request."""
+"""Lets the server with this id answer a request."""
 
 
 OF_ANYBODY = (
@@ -78,7 +78,7 @@ def is_news(record: logging.LogRecord) -> bool:
 
 
 class StreamAborted(Exception):
-    """Raised by a stream's source that has to end before its end: the connection is cut, and no bug is looked for."""
+    """Raised by a stream's source that has to stop early: the connection is aborted, and not logged as a bug."""
 
 
 CLOSE = (b"connection", b"close")
@@ -119,7 +119,7 @@ class _Route:
 
 
 class HttpServer:
-    """Routes and serves; *core* is handed to every handler as its first argument."""
+    """Routes and serves; *core* is passed to every handler as its first argument."""
 
     def __init__(
         self,
@@ -137,9 +137,9 @@ class HttpServer:
 
         Args:
             without_key_bytes_max: the largest body of a request to this dialect that has no key; None: *body_bytes_max*.
-            browsers: what pages may ask; None: no foreign one anything.
-            forward: has another server answer a request that raised `OwnedByPeer`; None: there are no others.
-            served: the counts of every endpoint are put here, for metrics.
+            browsers: what pages may request; None: foreign pages nothing.
+            forward: lets another server answer a request that raised `OwnedByPeer`; None: there are no others.
+            served: the counts of every endpoint are added here, for metrics.
         """
         self._core = core
         self._gate = gate
@@ -148,7 +148,7 @@ class HttpServer:
         self._without_key_max = without_key_bytes_max or (lambda _: body_bytes_max)
         self._exact: dict[tuple[str, str], _Route] = {}
         self._patterns: dict[str, list[tuple[str, Any, Any, _Route]]] = {}
-        """By first segment of the path, which no published path leaves open."""
+        """By first segment of the path, which is fixed in every published path."""
         self._sockets: dict[str, tuple[Socket, Dialect]] = {}
         self._methods: dict[str, set[str]] = {}
         self._dialects = tuple(dialects)
@@ -157,7 +157,7 @@ class HttpServer:
         self._forward = forward or _nobody
         self._served = served if served is not None else []
         self.closing = False
-        """Set when a stop begins: each connection closes after its answer, so clients come back via the balancer."""
+        """Set when shutdown begins: each connection closes after its answer, so clients reconnect via the balancer."""
         for dialect in dialects:
             # The root's own dialect has no prefix; it is mounted once.
             for prefix in {"": None, dialect.prefix: None} if dialect.at_root else (dialect.prefix,):
@@ -213,7 +213,7 @@ class HttpServer:
         request = Request(scope, receive, {})
         request.id = self._next_id()
         if method == "HEAD" and "GET" in allowed:
-            # A copy: the server below looks into its own scope to know that no body follows.
+            # A copy: the server below reads its own scope to know that no body follows.
             return await self({**scope, "method": "GET"}, receive, _without_body(send))
         dialect = self._owner(path)
         try:
@@ -233,7 +233,7 @@ class HttpServer:
         await self._send(reply, request, dialect, send)
 
     def _owner(self, path: str) -> Dialect:
-        """Return the dialect whose error shape a path asks for: longest owned prefix, else the first dialect."""
+        """Return the dialect that shapes errors of a path: the one with the longest owned prefix, else the first."""
         best, best_length = self._dialects[0], -1
         for dialect in self._dialects:
             for prefix in (dialect.prefix, *dialect.owns):
@@ -242,7 +242,7 @@ class HttpServer:
         return best
 
     def _look(self, request: Request) -> None:
-        """See for whom a request was sent, and refuse foreign pages; forwarded requests were checked by the sender."""
+        """Determine who sent a request, and refuse foreign pages; forwarded requests were checked by their sender."""
         request.deciding = deciding(request.scope["headers"])
         if FORWARDED not in request.scope:
             self._browsers.judge(request)
@@ -512,7 +512,7 @@ async def _nobody(request: Request, server: bytes) -> Reply:
 
 
 async def _deny(scope: Scope, send: Send, reply: Reply) -> None:
-    """Refuse a WebSocket handshake with an HTTP answer where the server can, else with a close code."""
+    """Refuse a WebSocket handshake with an HTTP answer if the server supports it, else with a close code."""
     if "websocket.http.response" in scope.get("extensions", {}):
         headers = [(b"content-type", reply.media.encode()), (b"content-length", b"%d" % len(reply.body))]
         await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
@@ -545,7 +545,7 @@ def _repeated(struct: Any) -> frozenset[str]:
 
 
 def _without_words(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
-    """Return a type without what is said of it (a description)."""
+    """Return a type without its description."""
     return _without_words(kind.type) if isinstance(kind, msgspec.inspect.Metadata) else kind
 
 

@@ -1,4 +1,4 @@
-"""Link: the WebSocket that our own worker keeps open, and that all its jobs go through."""
+"""Link: the WebSocket that our own worker keeps open, over which all its jobs go."""
 
 from comptoir.transports.link.session import Session, say_goodbye
 

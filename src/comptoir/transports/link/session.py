@@ -1,4 +1,4 @@
-"""One worker's WebSocket: decode what it sends, act on it, send batches back, resume what it still holds."""
+"""One worker's WebSocket: decode what it sends, act on it, send batches back, resume the leases it still holds."""
 
 import asyncio
 import contextlib
@@ -54,20 +54,20 @@ OUTBOX_MESSAGES_MAX = 100_000
 """Messages waiting for one worker's socket; a worker that reads more slowly is cut off and resumes by reconnecting."""
 
 ACK_EVERY_S = 0.05
-"""Acknowledgements are gathered this long: far shorter than it takes a worker to fill its window."""
+"""How long acknowledgements are batched: far shorter than a worker takes to fill its window."""
 
 INQUIRIES_MAX = 1_000
-"""Questions to one host's containers that wait for an answer; further ones are not asked."""
+"""Most unanswered questions to one host's containers; further ones are not sent."""
 
 HELLO_WITHIN_S = 10.0
-"""How long a new connection may stay silent."""
+"""How long a new connection may take to send hello."""
 
 VIOLATION = 1002
 """Close code of a worker that breaks the protocol."""
 
 
 class Session:
-    """The channel to one linked host; the newest connection of a host replaces the one before."""
+    """The channel to one linked host; a host's newest connection replaces the previous one."""
 
     def __init__(self, core: Core, host: Host, socket: WebSocket) -> None:
         self._core = core
@@ -86,7 +86,7 @@ class Session:
     # -- HostChannel ----------------------------------------------------------------------------------------------------
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
-        """Put the job in the outbox; False when the socket is gone."""
+        """Put the job in the outbox; False if the socket is closed."""
         if not self.open:
             return False
         self.post(job_message(job, lease, now_ms=self._core.common_ms()))
@@ -99,7 +99,7 @@ class Session:
     def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
         """Tell the worker that it may forget a lease, and what it earned."""
         self._acks.pop(lease.id, None)
-        # A lease of a chain is one run, however many the job has.
+        # A lease in a chain of containers is one run, however many the job has.
         whole = int(state == AttemptState.DONE or earned_uusd > 0)
         made = whole if job.kind.staged else job.usage.completion_tokens
         self.post(Settled(lease.id, public("job", job.id), state, earned_uusd, made, balance_uusd))
@@ -112,7 +112,7 @@ class Session:
             return answer
         self._inquired = number = self._inquired + 1
         self._inquiries[number] = answer
-        # Also of one that nobody waits for any more.
+        # Also if nobody waits for the answer any more.
         answer.add_done_callback(lambda _: self._inquiries.pop(number, None))
         self.post(Inquire(number, container, model_id))
         return answer
@@ -127,7 +127,7 @@ class Session:
     # -- life ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve the connection until it ends; what was in flight waits for the worker to come back."""
+        """Serve the connection until it ends; open leases wait for the worker to reconnect."""
         await self._socket.accept()
         try:
             if not await self._greet():
@@ -164,7 +164,7 @@ class Session:
         try:
             await core.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
         except Unavailable as outage:
-            # Told that a lease is not known, it would throw away frames that nobody else has.
+            # If told that a lease is unknown, the worker would drop frames that nobody else has.
             await self._refuse(outage.message, reconnect_after_s=outage.retry_after_s)
             return False
         earlier = core.channels.get(host.id)
@@ -186,7 +186,7 @@ class Session:
         return True
 
     def _compare(self, hello: Hello) -> tuple[list[Have], list[FromCoordinator]]:
-        """Say how far we have what the worker holds; find leases it never got."""
+        """Compute how many frames we have of each lease that the worker holds; find leases it never got."""
         core, mine = self._core, {}
         for job in core.jobs.live.leases_of(self._host.id):
             assert job.lease is not None
@@ -197,7 +197,7 @@ class Session:
         have = [
             Have(lease, len(mine[lease].frames), True)
             if lease in mine
-            # What is just being written of it may fail: then it is this host's still.
+            # The write that closes it may still fail; then the lease is this host's again.
             else Have(lease, held[lease] if lease in leaving else 0, known=lease in leaving)
             for lease in held
         ]
@@ -209,8 +209,8 @@ class Session:
             if lease_id in held:
                 lease.note_frames_at_worker(held[lease_id])
             elif len(job.frames) > lease.first_frame or lease.revived or job.kind.resume(job) is Resume.NEVER:
-                # Another process of this host began the answer (or may have, and acted), which can't be begun again
-                # under the same lease.
+                # An earlier process of this host began the answer (or may have, with side effects), so it can't be
+                # started again under the same lease.
                 fault = Fault.COORDINATOR if lease.revived else Fault.HOST
                 core.background.spawn(
                     revoke_lease(core, job, lease, "the host came back without the job", fault=fault, again=True)
@@ -233,7 +233,7 @@ class Session:
             log.info("host %s lost its link", public("host", host.id))
 
     async def _refuse(self, reason: str, *, reconnect_after_s: float = 1.0) -> None:
-        """Close on the worker; below 0 it must not come back (what it speaks won't change by trying again)."""
+        """Close the connection; below 0 the worker must not reconnect, because the result would be the same."""
         await self._socket.send_bytes(encode([Bye(reason, reconnect_after_s)]))
         await self._socket.close(VIOLATION, reason[:120])
 
@@ -282,7 +282,7 @@ class Session:
             raise ProtocolBroken("hello comes once")
 
     def _act_late(self, message: Frames | Done | Fail) -> None:
-        """Act on what was held up while a job was handed over to this host."""
+        """Act on messages that were held back while a job was being transferred to this host."""
         try:
             self._act(message)
         except ProtocolBroken as broken:
@@ -294,7 +294,7 @@ class Session:
         try:
             job = leased_job(self._core, self._host.id, message.lease)
         except NotYourLease:
-            return  # Cancelled or lost meanwhile: what still arrives is ignored.
+            return  # Cancelled or revoked meanwhile: what still arrives is ignored.
         if job.closing:
             return
         try:
@@ -308,7 +308,7 @@ class Session:
             self._core.background.spawn(self._if_held(job, message.lease, failed))
 
     async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run *verb* unless the lease was closed between the message and this task; the host's word is then moot."""
+        """Run *verb* unless the lease was closed between the message and this task, which makes the message void."""
         if job.lease is not None and job.lease.id == lease:
             await retry_when_db_returns(self._core, job, verb)
 
@@ -322,15 +322,15 @@ class Session:
 
     async def _complete(self, job: LiveJob, message: Done) -> None:
         if job.lease is None or job.lease.id != message.lease:
-            return  # Closed since the message came, in the same turn.
+            return  # Closed after the message came, in the same tick of the event loop.
         try:
             await retry_when_db_returns(self._core, job, partial(self._take_done, job, message))
         except Refusal as refusal:
             log.warning("job %s could not be settled: %s", public("job", job.id), refusal)
             if job.closing or self._core.state(DeferredSettlements).is_deferred(job.id):
-                return  # It is written when the database is back; the worker's other answers go on meanwhile.
-            # Not written, nor going to be: the worker keeps its Done and repeats it after a reconnect.
-            if self.open:  # Of several, the first closes for all of them.
+                return  # It is written when the database is back; the worker's other answers continue meanwhile.
+            # Neither written nor deferred: the worker keeps its Done and repeats it after a reconnect.
+            if self.open:  # If there are several, the first closes the connection for all.
                 self.open = False
                 with contextlib.suppress(WebSocketDisconnect):
                     await self._socket.close(1013, "try again")
@@ -369,9 +369,9 @@ class Session:
             job = leased_job(self._core, self._host.id, lease)
         except NotYourLease:
             if any(each.id == lease for each in self._core.jobs.live.leaving):
-                return None  # It is just being written, and told then.
-            # Settled or taken away before (then the real answer is on its way or was lost with an old connection): the
-            # worker repeats its end until it hears so.
+                return None  # It is being written, and the worker is told then.
+            # Settled or revoked before (the real answer is on its way, or was lost with an old connection): the worker
+            # repeats its end until it is told.
             self.post(Settled(lease, "", "lost", 0, 0, 0))
             return None
         return None if job.closing else job
@@ -418,11 +418,11 @@ class Session:
 
 
 class ProtocolBroken(Exception):
-    """The worker sent something the link does not allow; the connection is closed with the reason."""
+    """The worker sent something that the link does not allow; the connection is closed with the reason."""
 
 
 def _check_offer(message: Hello | Models, kinds: Kinds) -> None:
-    """Do nothing if the offer may be taken; one of no models is a host whose engines are away.
+    """Check a worker's offer; one without models means that its engines are unavailable.
 
     Raises:
         InvalidField: a price, a length or a count is out of bounds.
@@ -434,7 +434,7 @@ def _check_offer(message: Hello | Models, kinds: Kinds) -> None:
 
 
 async def say_goodbye(core: Core, *, reason: str, reconnect_after_s: float) -> None:
-    """Close every worker's connection from our side; they come back by themselves."""
+    """Close every worker's connection from our side; workers reconnect by themselves."""
     sessions: list[Any] = [channel for channel in core.channels.values() if isinstance(channel, Session)]
     for session in sessions:
         session.post(Bye(reason, reconnect_after_s))

@@ -1,4 +1,4 @@
-"""Poll: the host asks for work and waits; what it makes it brings with requests of its own."""
+"""Poll: the host requests work and waits; it delivers its answers with further requests."""
 
 from comptoir.transports.poll.channel import POLLS_PER_HOST_MAX, PollChannel, wait_for_job
 

@@ -1,8 +1,8 @@
-"""Poll: a host asks for work and waits. The channel of hosts that can't be called, and hold a request open instead.
+"""Poll: a host requests work and waits. The channel of hosts that can't be called and hold a request open instead.
 
-A host is given jobs only while one of its requests waits; the job goes to the oldest of them. Between the moment routing reserves
-a waiting request and the moment the lease is durable the request is *promised*: it does not end meanwhile. One whose client hung up
-takes no job with it.
+A host gets jobs only while one of its requests waits; the job goes to the oldest of them. From the moment that routing
+reserves a waiting request until the lease is durable, the request is *promised* and does not time out. A request whose
+client hung up loses no job.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from comptoir.jobs import Fault, Lease, LiveJob
 from comptoir.kit.errors import NotAllowed, TooManyRequests, Unavailable
 
 POLLS_PER_HOST_MAX = 256
-"""Most requests one host may have waiting; each costs a connection and a few kilobytes."""
+"""Most waiting requests of one host; each costs a connection and a few kilobytes."""
 
 TURN_S = 1.0
-"""How often a waiting request looks up: for the drain, and for waiting requests that routing no longer counts."""
+"""How often a waiting request checks for a drain, and for waiting requests that routing no longer counts."""
 
 PROMISED_S = 5.0
-"""How much longer a request with a promised job is held: far longer than a commit takes."""
+"""How much longer a request with a promised job is held; far longer than a commit takes."""
 
 PROMISED_TURN_S = 0.01
 
@@ -38,9 +38,9 @@ class Poll:
     def __init__(self, ends_s: float) -> None:
         self.answer: asyncio.Future[tuple[LiveJob, Lease] | None] = asyncio.get_running_loop().create_future()
         self.ends_s = ends_s
-        """Event loop time at which it ends empty."""
+        """Event loop time at which it ends without a job."""
         self.gone = False
-        """Its client hung up."""
+        """Whether its client hung up."""
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -52,7 +52,7 @@ class PollChannel:
         self._host_id = host_id
         self._polls: deque[Poll] = deque()
         self._handed: set[bytes] = set()
-        """Leases handed over and perhaps still open."""
+        """Leases given to the host that may still be open."""
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class PollChannel:
     # -- HostChannel ----------------------------------------------------------------------------------------------------
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
-        """Answer the oldest waiting request with the job; False when none waits any more."""
+        """Answer the oldest waiting request with the job; False if none is waiting."""
         while self._polls:
             poll = self._polls.popleft()
             if not poll.answer.done():
@@ -71,11 +71,11 @@ class PollChannel:
         return False
 
     def cancel(self, lease: Lease, reason: str) -> None:
-        """Nothing to send on: the host hears that the lease is closed when it brings its next piece."""
+        """Do nothing: the host learns that the lease is closed when it delivers its next piece."""
         self._handed.discard(lease.id)
 
     def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
-        """Forget the lease; the host's own request is answered by whoever took it."""
+        """Forget the lease; the host is told by the answer to its own request."""
         self._handed.discard(lease.id)
 
     # -- waiting -------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class PollChannel:
         The lease is durable when this returns it.
 
         Args:
-            watch: is given what to call when the client hangs up.
+            watch: called with the function to call when the client hangs up.
 
         Raises:
             TooManyRequests: the host has too many requests waiting.
@@ -101,7 +101,7 @@ class PollChannel:
             self._core.fleet.poll_began(self._host_id)
             answer = await poll.answer
         except BaseException:
-            # The request was cancelled from outside (the server stops): it must not be given a job any more.
+            # The request was cancelled from outside (the server stops), so it must not get a job any more.
             self._hang_up(poll)
             raise
         finally:
@@ -142,11 +142,11 @@ class PollChannel:
         poll.timer = self._loop.call_later(min(left_s, TURN_S) if left_s > 0 else PROMISED_TURN_S, self._turn, poll)
 
     def _all_promised(self, host: Host) -> bool:
-        """Whether every waiting request has been reserved for a job that is on its way."""
+        """Whether every waiting request is reserved for a job that is being leased."""
         return host.slots.waiting == 0 and host.status != OFFLINE
 
     def _recount(self, host: Host) -> None:
-        """Count requests in again that a job was promised to which then never came (it was cancelled on the way)."""
+        """Count requests as waiting again whose promised job never came (it was cancelled meanwhile)."""
         if host.slots.waiting is None:
             return
         by_lease = self._core.jobs.live.by_lease
@@ -157,7 +157,7 @@ class PollChannel:
 
 
 def poll_channel(core: Core, host: Host) -> PollChannel:
-    """Return where a host's requests wait; made with the first of them, and kept.
+    """Return the channel in which a host's requests wait; created with the first of them, and kept.
 
     Raises:
         NotAllowed: the host has a link of its own.

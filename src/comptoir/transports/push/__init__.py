@@ -1,4 +1,4 @@
-"""Push: the host has an address, and is called there with each job."""
+"""Push: the host has an address, to which each job is posted."""
 
 from comptoir.transports.push.channel import pushing
 

@@ -1,4 +1,4 @@
-"""One call to a host's address: what a shape takes from the answer, and how it tells what was wrong with it."""
+"""One call to a host's address: what a shape calls for what it reads, and how it reports errors."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -22,7 +22,7 @@ ERROR_CHARS_MAX = 300
 
 
 class PushFailed(Exception):
-    """A host's answer is none of those understood."""
+    """A host's answer is not understood."""
 
     def __init__(self, message: str, *, status: int = 0, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class PushFailed(Exception):
 
 
 class PushCall:
-    """One job at one host, for as long as the host has the lease."""
+    """One job at one host, while the host has the lease."""
 
     def __init__(self, core: Core, host: Host, job: LiveJob, lease: Lease) -> None:
         self.core = core
@@ -40,19 +40,19 @@ class PushCall:
         self.lease = lease
 
     def check_leased(self) -> None:
-        """Do nothing while the host has the job.
+        """Check that the host still has the job.
 
         Raises:
-            NotYourLease: it was cancelled or lost meanwhile.
+            NotYourLease: the job was cancelled, or the lease revoked.
         """
         if self.job.lease is not self.lease or self.job.closing:
             raise NotYourLease
 
     def give(self, frames: list[Frame], *, seq: int | None = None) -> None:
-        """Take frames, after those that are here where the host does not number them.
+        """Append frames; without *seq* the host does not number them, and they follow the last one.
 
         Raises:
-            NotYourLease, AnswerTooLarge: nothing is taken. PushFailed: *seq* leaves a gap.
+            NotYourLease, AnswerTooLarge: nothing is appended. PushFailed: *seq* leaves a gap.
         """
         self.check_leased()
         try:
@@ -63,7 +63,7 @@ class PushCall:
     async def complete(
         self, *, finish_reason: str, usage: Usage, signature: bytes = b"", running_hash: bytes = b""
     ) -> None:
-        """End the job as answered; raises as `dispatch.stream.complete`, and NotYourLease."""
+        """End the job as answered; raises what `dispatch.stream.complete` raises, and NotYourLease."""
         self.check_leased()
         await complete(
             self.core,
@@ -77,7 +77,7 @@ class PushCall:
     async def fail(
         self, *, code: str, message: str, fault: Fault, status: int = 0, body: bytes = b"", retry_after_s: float = 0.0
     ) -> None:
-        """End the attempt as failed; written later if the database is away, and then raises Unavailable."""
+        """End the attempt as failed; if the database is unavailable, it is written later, and Unavailable is raised."""
         if self.job.lease is not self.lease or self.job.closing:
             return
         failed = partial(
@@ -95,32 +95,32 @@ class PushCall:
 
 
 class Shape(Protocol):
-    """How a job is spelled to a host, and how its answer is read."""
+    """How a job is written for a host, and how its answer is read."""
 
     name: str
-    """As `hosts.HostRow.speaks` has it."""
+    """The name in `hosts.HostRow.speaks`."""
     accept: str
-    """Media types of the answers it reads, for the ``accept`` header."""
+    """Media types that it reads, for the ``accept`` header."""
 
     def spell(self, call: PushCall) -> bytes:
-        """Return the JSON that is posted."""
+        """Return the JSON to post."""
         ...
 
     async def read(self, response: aiohttp.ClientResponse, call: PushCall) -> None:
-        """Take an answer of status 200, frames and end.
+        """Read an answer with status 200: frames and end.
 
         Raises:
-            PushFailed: it is not understood, or it stopped before its end.
-            NotYourLease, AnswerTooLarge, AnswerTooLong, BadSegment: by what it says.
+            PushFailed: the answer is not understood, or stopped before its end.
+            NotYourLease, AnswerTooLarge, AnswerTooLong, BadSegment: depending on its content.
         """
         ...
 
 
 async def lines_of(response: aiohttp.ClientResponse, *, rest_counts: bool = False) -> AsyncIterator[list[bytes]]:
-    """Give the lines of an answer as they come, all of one network read together.
+    """Yield the lines of an answer as they come, all of one network read together.
 
     Args:
-        rest_counts: a last line without its end is one too.
+        rest_counts: whether a last line without a line end counts.
 
     Raises:
         PushFailed: a line is longer than `EVENT_BYTES_MAX`.

@@ -1,8 +1,8 @@
-"""The channel to a host that gave us an address. The job is posted there, and the answer is taken as it comes.
+"""The channel to a host that registered an address. The job is posted there, and the answer is read as it comes.
 
-Understood are ``202`` and ``204`` (the host posts its frames and ends the job itself), and ``200`` with an answer in the shape that
-the host speaks. A host that says it is busy is not to blame; any other answer, silence or a broken connection is the host's fault.
-Addresses are looked at again before each call and at the socket.
+Accepted are ``202`` and ``204`` (the host posts its frames and ends the job itself), and ``200`` with an answer in the
+host's shape. A busy host is not at fault; any other answer, silence or a broken connection is the host's fault.
+Addresses are checked again before each call and at the socket.
 """
 
 import asyncio
@@ -28,21 +28,21 @@ from comptoir.transports.push.native import NativePush
 log = logging.getLogger(__name__)
 
 SHAPES: tuple[Shape, ...] = (InfrintiaPush(), NativePush())
-"""What pushed hosts may speak; one more is one module and one entry here."""
+"""Shapes for push hosts; a new one is a module and an entry here."""
 
 _BY_NAME: Mapping[str, Shape] = {shape.name: shape for shape in SHAPES}
 
 CONNECTIONS_MAX = 1_000
-"""Most hosts called at once; each call is a socket."""
+"""Most concurrent calls; each is a socket."""
 
 RETRY_AFTER_MAX_S = 3_600.0
 
 BUSY = (429, 503)
-"""Statuses that say "not now": capacity, not fault."""
+"""Statuses of a busy host: capacity, not its fault."""
 
 
 class PushChannel:
-    """One host with an address. A host that polls all the same is answered there, and not called."""
+    """One host with an address. If it polls, jobs are given to its polls, and it is not called."""
 
     def __init__(
         self, core: Core, host: Host, shape: Shape, *, session: aiohttp.ClientSession, guard: UrlGuard
@@ -58,7 +58,7 @@ class PushChannel:
     # -- HostChannel ----------------------------------------------------------------------------------------------------
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
-        """Begin to call the host; False once the coordinator has closed its connections."""
+        """Start calling the host; False once the coordinator has closed its connections."""
         if self.polls.send_job(job, lease):
             return True
         if self._session.closed:
@@ -76,7 +76,7 @@ class PushChannel:
             task.cancel()
 
     def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
-        """Close the connection, if the job ended by another way than its answer."""
+        """Close the connection, if the job ended otherwise than by this answer."""
         self.cancel(lease, state)
 
     def _ended(self, lease_id: bytes, task: "asyncio.Task[None]") -> None:
@@ -85,7 +85,7 @@ class PushChannel:
             log.error("calling %s failed", public("host", self._host.id), exc_info=task.exception())
 
     async def close(self) -> None:
-        """Close all connections; the jobs stay leased and are taken up by the next start."""
+        """Close all connections; the jobs stay leased, and the next start resumes them."""
         calls = list(self._calls.values())
         for task in calls:
             task.cancel()
@@ -114,7 +114,7 @@ class PushChannel:
                     await self._take(response, call)
             return
         except NotYourLease:
-            return  # Cancelled or lost meanwhile: what still arrives is ignored.
+            return  # Cancelled or revoked meanwhile: what still arrives is ignored.
         except AnswerTooLarge as large:
             why = PushFailed(large.message)
         except TimeoutError:
@@ -124,7 +124,7 @@ class PushChannel:
         except Refusal as refusal:
             if not isinstance(refusal, InvalidField):
                 log.warning("job %s could not be settled: %s", public("job", job.id), refusal)
-                return  # The database is away: the end is written when it is back.
+                return  # The database is unavailable: the end is written when it is back.
             why = PushFailed(f"its address may not be called: {refusal}")
         except (aiohttp.ClientError, OSError) as error:
             why = PushFailed(f"the connection failed: {type(error).__name__}")
@@ -163,7 +163,7 @@ def _retry_after(response: aiohttp.ClientResponse) -> float:
 
 @contextlib.asynccontextmanager
 async def pushing(core: Core, guard: UrlGuard) -> AsyncIterator[None]:
-    """Keep channels to all hosts that gave an address, those stored and those that register, until the block ends."""
+    """Keep channels to all hosts with an address, stored or newly registered, until the block ends."""
     session = aiohttp.ClientSession(
         connector=guard.connector(limit=CONNECTIONS_MAX), cookie_jar=aiohttp.DummyCookieJar()
     )
@@ -175,7 +175,7 @@ async def pushing(core: Core, guard: UrlGuard) -> AsyncIterator[None]:
 
     ends = [
         core.events.subscribe(HostRegistered, lambda event: reach(core.fleet.get(event.host_id))),
-        # It registered at another coordinator, and comes here now.
+        # A host that registered at another coordinator and sends requests here now.
         core.events.subscribe(HostHeard, lambda event: reach(core.fleet.get(event.host_id))),
     ]
     for host in core.fleet:

@@ -1,6 +1,6 @@
-"""The published Infrintia shape, pushed: a text, a length and a temperature; pieces come back in several formats.
+"""The published Infrintia shape for push: a text, a length and a temperature; pieces come back in several formats.
 
-Understood are ``200`` with an event stream (``{"token": …}`` or OpenAI chunks, then ``[DONE]``) and ``200`` with JSON.
+Accepted are ``200`` with an event stream (``{"token": …}`` or OpenAI chunks, then ``[DONE]``), and ``200`` with JSON.
 """
 
 import aiohttp
@@ -31,7 +31,7 @@ class _Counts(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """An event or a whole answer, in any of the spellings understood."""
+    """An event or a whole answer, in any of the accepted formats."""
 
     token: str | None = None
     tokens: list[str] = []
@@ -43,7 +43,7 @@ class _Answer(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw()
 
     def pieces(self) -> list[str]:
-        """Return the text it brings, token by token where it says so."""
+        """Return its text, token by token if it is split that way."""
         found = list(self.tokens)
         if self.token is not None:
             found.append(self.token)
@@ -55,11 +55,11 @@ class _Answer(msgspec.Struct):
         return found
 
     def whole(self) -> str:
-        """Return the text of an answer given in one."""
+        """Return the text of an answer that came in one piece."""
         return self.output_text if self.output_text is not None else self.text or ""
 
     def reason(self) -> str:
-        """Return why it ended, empty when it does not say."""
+        """Return the finish reason; empty if there is none."""
         return self.finish_reason or next((c.finish_reason for c in self.choices if c.finish_reason), "")
 
 
@@ -87,7 +87,7 @@ class InfrintiaPush:
         )
 
     async def read(self, response: aiohttp.ClientResponse, call: PushCall) -> None:
-        """Take an event stream, or a whole answer."""
+        """Read an event stream, or a whole answer."""
         if response.content_type == "text/event-stream":
             await _stream(response, call)
             return

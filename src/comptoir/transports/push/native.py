@@ -1,4 +1,4 @@
-"""The native shape, pushed: the job as JSON, the answer as lines of frames and then one of how it ended."""
+"""The native shape for push: the job as JSON, the answer as lines of frames, and a last line with the end."""
 
 import aiohttp
 import msgspec
@@ -23,17 +23,17 @@ SSE, LINES = "text/event-stream", "application/x-ndjson"
 
 
 class NativePush:
-    """Understands ``application/x-ndjson``, and the same lines as the data of an event stream."""
+    """Reads ``application/x-ndjson``, and the same lines as data of an event stream."""
 
     name = NATIVE
     accept = f"{LINES}, {SSE}"
 
     def spell(self, call: PushCall) -> bytes:
-        """Return the job, with all that the link's worker gets."""
+        """Return the job, with everything that a linked worker gets."""
         return msgspec.json.encode(spell(job_message(call.job, call.lease, now_ms=call.core.common_ms())))
 
     async def read(self, response: aiohttp.ClientResponse, call: PushCall) -> None:
-        """Take lines of frames, all of one network read at once, until one ends the job."""
+        """Read lines of frames, all of one network read at once, until one ends the job."""
         media = response.content_type
         if media not in (SSE, LINES):
             raise PushFailed(f"it answered with {media}, and {LINES} or {SSE} are understood")
@@ -57,7 +57,7 @@ class NativePush:
                     call.give(frames, seq=first)
                 await _end(message, call)
                 return
-            call.give(frames, seq=first if frames else None)  # None at all is a sign of life all the same.
+            call.give(frames, seq=first if frames else None)  # No frames at all is still a sign of life.
         raise PushFailed("it hung up before it said how it ended")
 
 

@@ -1,1 +1,1 @@
-"""Engines: what turns a request into frames. `base` is the contract, `registry` finds them by name."""
+"""Engines: they turn a request into frames. `base` is the contract, `registry` finds engines by name."""

@@ -1,16 +1,17 @@
-"""What an engine is: something that turns one OpenAI-style request body into numbered frames.
+"""The contract of an engine, which turns one request body into numbered frames.
 
-Going on from another host's frames (`EngineRequest.prefix`), for engines that offer ``can_continue``:
+Continuing another host's frames (`EngineRequest.prefix`), for engines that offer ``can_continue``:
 
-- The first frame is what follows the last delivered one, to the character: nothing again, nothing left out, no character
-  in two pieces. Bounds and stop strings hold for the whole answer, prefix included.
-- What can't be gone on with is refused before the first frame: `cannot_continue`, whose fault is nobody's (``capacity``), so
-  that the coordinator can ask another host or end the answer honestly. Never a guess, never a new beginning.
-- `Finish.finish_reason` is that of the whole answer. `Finish.usage` is of this segment: ``completion_tokens`` those of its
-  own frames, ``prompt_tokens`` the buyer's prompt without the prefix, whatever the engine had to read again.
-- An answer that was complete with its prefix gets its `Finish` alone.
+- The first frame follows the last delivered one exactly, to the character: nothing repeated, nothing omitted, no
+  character split. Bounds and stop strings apply to the whole answer, prefix included.
+- An answer that can't be continued is refused before the first frame: `cannot_continue`, which is nobody's fault
+  (``capacity``), so that the coordinator can try another host or end the answer. An engine never guesses or restarts.
+- `Finish.finish_reason` is that of the whole answer. `Finish.usage` is for this segment: ``completion_tokens`` of its
+own
+  frames, ``prompt_tokens`` of the buyer's prompt without the prefix, whatever the engine had to process again.
+- If the answer is complete with its prefix, the engine yields only `Finish`.
 
-`tests/worker/engines/test_continuation_contract.py` holds every engine to it.
+`tests/worker/engines/test_continuation_contract.py` checks every engine for this.
 
 Add an engine: one module here with a class that satisfies `Engine`, one line in `registry.ENGINES`
 (docs/adding/an-engine.md).
@@ -25,7 +26,7 @@ from comptoir.link import Frame, ModelOffer, Usage
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """Last thing an engine yields for a request that went well."""
+    """The last item that an engine yields for a successful request."""
 
     finish_reason: str
     """``stop``, ``length``, ``tool_calls`` or ``content_filter`` (of choice 0)."""
@@ -41,15 +42,15 @@ class EngineRequest(msgspec.Struct, frozen=True):
     body: bytes
     """The buyer's JSON body (OpenAI shape), unknown fields included, never changed. Or `link.ContainerRun`."""
     prefix: tuple[Frame, ...] = ()
-    """Frames already delivered by another host; the engine goes on after them. Only if ``can_continue``, or, for a container,
-    the outputs of those before it."""
+    """Frames already delivered by another host, after which the engine continues. Only with ``can_continue``, or, for a
+    container, the outputs of those before it."""
     max_tokens: int = 0
-    """Most tokens of the whole answer over all its choices, those of *prefix* included; the loop cuts it there, an engine that
-    stops by itself can say what it counted. 0: the body alone says."""
+    """Most tokens of the whole answer over all its choices, *prefix* included; the loop cuts it there, but an engine
+    that stops by itself can report its count. 0: only the body limits it."""
 
 
 class EngineError(Exception):
-    """The engine can't (go on to) answer. Attribution decides who pays and whose reputation moves."""
+    """The engine can't answer, or not continue. *fault* decides who pays and whose reputation changes."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class EngineError(Exception):
 
 
 def cannot_continue(why: str) -> EngineError:
-    """Return the refusal of an engine that can't go on from the frames delivered by another host."""
+    """Return the refusal of an engine that can't continue the frames delivered by another host."""
     return EngineError("cannot_continue", f"the answer can't be gone on with here: {why}", fault="capacity")
 
 
@@ -85,11 +86,11 @@ class Engine(Protocol):
         ...
 
     async def models(self) -> list[ModelOffer]:
-        """Return the models served now; prices are left 0, the worker's configuration fills them in."""
+        """Return the models served now; prices are 0, and the worker sets them from its configuration."""
         ...
 
     def run(self, request: EngineRequest) -> AsyncIterator[Frame | Finish]:
-        """Yield frames as they are made, then exactly one Finish.
+        """Yield frames as they are produced, then exactly one Finish.
 
         Closing the iterator (``aclose``) stops the work at the engine at once. Raises EngineError.
         """
@@ -102,33 +103,33 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Continues(Protocol):
-    """What an engine has beside `Engine` that knows how it goes on from another host's frames."""
+    """Additional methods of an engine that can detect how it continues another host's frames."""
 
     async def detect(self) -> None:
-        """Find it out, once the engine has started and answered; `Engine.models` says afterwards what was found.
+        """Detect it, once the engine has started and answered; `Engine.models` then reflects the result.
 
-        Never raises for a server that can't.
+        Does not raise for a server that can't continue.
         """
         ...
 
     def continuation(self, model: str) -> str:
-        """Return how *model* goes on, in words for the host's owner; empty when it does not."""
+        """Return how *model* continues answers, in words for the host's owner; empty if it can't."""
         ...
 
 
 @runtime_checkable
 class ReportsResources(Protocol):
-    """What an engine of containers has beside `Engine`: what they say of themselves, word for word."""
+    """Additional methods of an engine of containers: what they report about themselves, verbatim."""
 
     async def resources(self) -> dict[str, bytes]:
-        """Return the JSON of ``GET /service-resources`` by container, without those that don't answer well.
+        """Return the JSON of ``GET /service-resources`` by container, without those that give no valid answer.
 
-        Bounded in time (5 s) and size (64 KiB each). Never raises for a container that is away.
+        Bounded in time (5 s) and size (64 KiB each). Does not raise for an unreachable container.
         """
         ...
 
     async def supports(self, container: str, model_id: str) -> bytes:
-        """Return the JSON of ``GET /service-resources?model_id=``; empty when *container* did not answer well.
+        """Return the JSON of ``GET /service-resources?model_id=``; empty if *container* gave no valid answer.
 
         Bounded as `resources`.
         """

@@ -1,7 +1,7 @@
-"""Containers that speak Ritual Infernet's contract: ``POST /service_output`` with the input, JSON or a stream back.
+"""Containers with Ritual Infernet's contract: ``POST /service_output`` with the input returns JSON or a stream.
 
-A job is one or several of them in a row, and each step is asked for by itself (`link.ContainerRun`). Nothing is asked of a
-container but its runs, whether it is there, and what it says of itself (`resources`, `supports`).
+A job is a chain of one or more of them, and each stage is a request of its own (`link.ContainerRun`). A container is
+only asked for runs, whether it is up, and what it reports about itself (`resources`, `supports`).
 """
 
 import asyncio
@@ -37,7 +37,7 @@ OUTPUT_BYTES_LIMIT = 15 * 1024 * 1024
 class ContainerEngine:
     """One container at *url*, offered as *id*; `of` takes several.
 
-    *allowed_ips* are networks joined by ``+``, of those who may use it; *external* false lets no job begin with it;
+    *allowed_ips* are the networks of allowed callers, joined by ``+``; with *external* false, no job may begin with it;
     *concurrency* 0 runs as many at once as the worker has *slots*.
     """
 
@@ -95,10 +95,10 @@ class ContainerEngine:
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Open the connections and look who is there.
+        """Open the connections and check which containers answer.
 
         Raises:
-            EngineError: nobody is.
+            EngineError: none does.
         """
         self._session = open_session()
         for container in self._containers.values():
@@ -108,13 +108,13 @@ class ContainerEngine:
             raise EngineError("no_container", f"no container answers ({silent}): start it first")
 
     async def models(self) -> list[ModelOffer]:
-        """Return the containers that are there now."""
+        """Return the containers that answer now."""
         containers = list(self._containers.values())
         answer = await asyncio.gather(*(one.answers() for one in containers))
         return [_offer(one.spec) for one, there in zip(containers, answer, strict=True) if there]
 
     async def run(self, request: EngineRequest) -> AsyncIterator[Frame | Finish]:
-        """Run the container whose step it is; see `Engine.run`. Closing the iterator breaks the request off at once."""
+        """Run the container of the current stage; see `Engine.run`. Closing the iterator aborts the request at once."""
         container = self._containers.get(request.model)
         if request.kind != CONTAINER or container is None:
             raise EngineError("model_not_served", f"no {request.kind} with {request.model!r} here")
@@ -132,17 +132,17 @@ class ContainerEngine:
         yield Finish("stop", Usage(0, 1))
 
     async def resources(self) -> dict[str, bytes]:
-        """Return what each container says of itself; see `ReportsResources`."""
+        """Return what each container reports about itself; see `ReportsResources`."""
         containers = list(self._containers.values())
         said = await asyncio.gather(*(one.about() for one in containers))
         for container, body in zip(containers, said, strict=True):
-            # One that is at work and has no hand free is as able as before.
+            # One that is too busy to answer still has what it reported before.
             if body or not container.running:
                 container.about_last = body
         return {one.spec.id: one.about_last for one in containers if one.about_last}
 
     async def supports(self, container: str, model_id: str) -> bytes:
-        """Return what *container* says of a model; see `ReportsResources`."""
+        """Return what *container* reports about a model; see `ReportsResources`."""
         one = self._containers.get(container)
         return await one.about(model_id) if one is not None else b""
 
@@ -171,7 +171,7 @@ def _offer(spec: ContainerSpec) -> ModelOffer:
 
 
 def checked_spec(spec: ContainerSpec) -> ContainerSpec:
-    """Return *spec* with its address and networks in one spelling.
+    """Return *spec* with its address and networks in canonical form.
 
     Raises:
         EngineError: something can't be served as described; the message says what to do.
@@ -204,7 +204,7 @@ def _check_id(id: str) -> None:
 def _checked_url(spec: ContainerSpec) -> str:
     try:
         parts = urlsplit(spec.url)
-        # What no resolver takes is a ValueError here, and would be one at every run.
+        # A name that no resolver accepts is a ValueError here, and would be at every run.
         host = (parts.hostname or "").encode("idna")
         good = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
     except ValueError:

@@ -1,7 +1,7 @@
-"""A small client of the Engine API of Docker and Podman on a Unix socket: what managed containers need, no more.
+"""A small client of the Engine API of Docker and Podman on a Unix socket: only what managed containers need.
 
-Every call is bounded in time. Paths carry no API version: the engine answers with its newest, and what is asked here has been
-there since 1.40. What goes wrong is a `ContainerApiError` with the engine's own words; registry credentials are in none.
+Every call is bounded in time. Paths have no API version: the engine answers with its newest, and everything used here
+exists since 1.40. Errors are `ContainerApiError` with the engine's message; none contains registry credentials.
 """
 
 import base64
@@ -21,16 +21,16 @@ CALL_S = 30.0
 """Most seconds for an answer of the engine; starting a container takes 1 to 3."""
 
 PULL_SILENCE_S = 300.0
-"""Most seconds without news of a pull; a layer that is being unpacked says nothing."""
+"""Most seconds without progress of a pull; a layer that is being unpacked reports none."""
 
 PULL_S = 4 * 3600.0
 """Most seconds for a pull: 50 GB at 30 Mbit/s."""
 
 STOP_S = 60
-"""Seconds a container has to stop by itself before it is killed."""
+"""Seconds that a container has to stop by itself before it is killed."""
 
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
-"""Longest answer read; an inspection has 10 KB."""
+"""Longest answer that is read; an inspection has 10 KB."""
 
 NOT_FOUND = 404
 
@@ -54,7 +54,7 @@ def find_socket(environment: Mapping[str, str] = os.environ) -> str:
     """Return the path of the engine's socket.
 
     Raises:
-        ContainerApiError: there is none, or DOCKER_HOST names what is no Unix socket.
+        ContainerApiError: there is none, or DOCKER_HOST is not a Unix socket.
     """
     chosen = environment.get("DOCKER_HOST", "")
     if chosen:
@@ -80,7 +80,7 @@ class ContainerState(msgspec.Struct, frozen=True):
 
     running: bool = msgspec.field(name="Running", default=False)
     restarting: bool = msgspec.field(name="Restarting", default=False)
-    """It failed, and the engine starts it again."""
+    """Whether it failed and the engine is restarting it."""
     killed_for_memory: bool = msgspec.field(name="OOMKilled", default=False)
     exit_code: int = msgspec.field(name="ExitCode", default=0)
 
@@ -94,7 +94,7 @@ class _HostConfig(msgspec.Struct, frozen=True):
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """What the engine knows of a container."""
+    """The engine's information about a container."""
 
     id: str = msgspec.field(name="Id")
     image: str = msgspec.field(name="Image")
@@ -129,7 +129,7 @@ class _Version(msgspec.Struct, frozen=True):
 
 
 class PullProgress(msgspec.Struct, frozen=True):
-    """How far a pull is."""
+    """Progress of a pull."""
 
     layers: int = 0
     layers_done: int = 0
@@ -146,7 +146,7 @@ class ContainerApi:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Connect, and find out what it is."""
+        """Connect, and find out which product it is."""
         timeout = aiohttp.ClientTimeout(total=CALL_S)
         self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(self.socket, limit=0), timeout=timeout)
         try:
@@ -163,7 +163,7 @@ class ContainerApi:
             await session.close()
 
     async def image_id(self, image: str) -> str | None:
-        """Return the id of *image* as it is on this machine; None when it is not."""
+        """Return the id of *image* on this machine; None if it is not here."""
         try:
             return (await self._read("GET", f"/images/{quote(image, safe='/:@')}/json", _Identified)).id
         except ContainerApiError as error:
@@ -174,7 +174,7 @@ class ContainerApi:
     async def pull(
         self, image: str, *, user: str = "", password: str = "", news: Callable[[PullProgress], None]
     ) -> None:
-        """Fetch *image*, telling *news* how far it is."""
+        """Pull *image*, reporting progress to *news*."""
         name, tag = split_image(image)
         headers = {}
         if user:
@@ -216,7 +216,7 @@ class ContainerApi:
         await self._unless_gone("DELETE", f"/containers/{container}", params={"force": "true", "v": "true"})
 
     async def inspect(self, container: str) -> Inspection | None:
-        """Return what the engine knows of it; None when it is gone."""
+        """Return the engine's information about it; None if it is gone."""
         try:
             return await self._read("GET", f"/containers/{container}/json", Inspection)
         except ContainerApiError as error:
@@ -225,7 +225,7 @@ class ContainerApi:
             raise
 
     async def labelled(self, label: str) -> list[Listed]:
-        """Return all containers, stopped ones too, that carry *label* (``key=value``)."""
+        """Return all containers, including stopped ones, with *label* (``key=value``)."""
         filters = json.dumps({"label": [label]})
         return await self._read("GET", "/containers/json", list[Listed], params={"all": "true", "filters": filters})
 
@@ -242,7 +242,7 @@ class ContainerApi:
 
     async def _read(self, method: str, path: str, kind: type[Read], **options: Any) -> Read:
         async with self._answer(method, path, **options) as answer:
-            # `_answer` turns what does not fit into our own error.
+            # `_answer` turns decoding errors into our own.
             return msgspec.json.decode(await _whole(answer), type=kind)
 
     @contextlib.asynccontextmanager
@@ -272,12 +272,12 @@ async def _whole(answer: aiohttp.ClientResponse) -> bytes:
 
 
 def split_image(image: str) -> tuple[str, str]:
-    """Split ``name[:tag]`` or ``name@digest``; without a tag it is ``latest``, as all tags would be fetched else."""
+    """Split ``name[:tag]`` or ``name@digest``; without a tag it is ``latest``, otherwise all tags would be pulled."""
     name, at, digest = image.partition("@")
     if at:
         return name, digest
     head, colon, tag = image.rpartition(":")
-    # A colon before a slash is that of a registry's port.
+    # A colon before a slash belongs to a registry's port.
     return (head, tag) if colon and "/" not in tag else (image, "latest")
 
 
@@ -301,7 +301,7 @@ def _progress(layers: Mapping[str, tuple[bool, int]]) -> PullProgress:
 
 
 def _words(body: bytes) -> str:
-    """Return what an error body says; Podman adds a cause that its message ends with."""
+    """Return the message of an error body; Podman adds a cause, which its message already ends with."""
     try:
         return str(msgspec.json.decode(body, type=dict[str, Any]).get("message") or "no reason was given")
     except msgspec.DecodeError:
@@ -309,7 +309,7 @@ def _words(body: bytes) -> str:
 
 
 async def answers(session: aiohttp.ClientSession, url: str, *, within_s: float) -> bool | None:
-    """Say whether something answers HTTP at *url*; None: it accepts connections but is silent, so busy."""
+    """Tell whether something answers HTTP at *url*; None: it accepts connections but is silent, so busy."""
     try:
         timeout = aiohttp.ClientTimeout(total=within_s)
         async with session.get(url, timeout=timeout, allow_redirects=False):

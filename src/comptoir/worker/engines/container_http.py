@@ -1,7 +1,7 @@
-"""One container over HTTP: its runs, and what it says of itself. Every wait and every body is bounded.
+"""One container over HTTP: its runs, and what it reports about itself. Every wait and every body is bounded.
 
-Connections are kept and used again. A run is posted once: only where a kept connection turns out to be closed already is it
-posted again, on a new one. Redirects are not followed, cookies not kept.
+Connections are kept alive and reused. A run is posted once; only if a kept connection turns out to be closed already,
+it is posted again on a new one. Redirects are not followed, and cookies not kept.
 """
 
 import asyncio
@@ -21,28 +21,28 @@ CONNECT_TIMEOUT_S = 5.0
 """Most seconds to reach a container."""
 
 PROBE_TIMEOUT_S = 2.5
-"""Most seconds for an answer to each of the two paths by which it is found out whether a container is there."""
+"""Most seconds for an answer to each of the two paths that show whether a container is up."""
 
 ABOUT_TIMEOUT_S = 4.0
-"""Most seconds for what a container says of itself; who asks waits for 5 s."""
+"""Most seconds for what a container reports about itself; the coordinator waits for 5 s."""
 
 ABOUT_BYTES_MAX = 64 * 1024
-"""Longest ``/service-resources``; that of Ritual's services has some 5 kB."""
+"""Longest ``/service-resources``; that of Ritual's services has about 5 kB."""
 
 ERROR_TIMEOUT_S = 5.0
-"""Most seconds for the body of an error, whose status says enough."""
+"""Most seconds for the body of an error; the status alone is enough."""
 
 CONNECTIONS_MAX = 512
-"""Most connections over all containers; their places are the real bound."""
+"""Most connections over all containers; their concurrency is the real bound."""
 
 KEEP_CONNECTION_S = 1.5
 """How long an unused connection is kept: below the 2 s after which gunicorn closes it on its side."""
 
 READ_BUFFER_BYTES = 256 * 1024
-"""Bytes of an answer read ahead; beyond, TCP holds the container back."""
+"""Bytes of an answer that are read ahead; beyond them, TCP slows the container down."""
 
 LARGE_BODY_BYTES = 1024 * 1024
-"""Inputs from here on are written in pieces, so that they don't hold up the event loop."""
+"""Inputs of this size or more are written in pieces, so that they don't block the event loop."""
 
 _UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _BROKEN = (aiohttp.ClientError, OSError)
@@ -57,7 +57,7 @@ def open_session() -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         # The bytes of an output are the container's own, not those of its compression.
         headers={"Accept-Encoding": "identity"},
-        # What one buyer's run is told to remember is none of another's business.
+        # Cookies of one buyer's run must not reach another's.
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=READ_BUFFER_BYTES,
         trace_configs=[trace],
@@ -76,7 +76,7 @@ class ContainerClient:
         self.spec = spec
         self.running = 0
         self.about_last = b""
-        """What it last said of itself, for the time that it is too busy to say it again."""
+        """Its last report about itself, used while it is too busy to answer."""
         self._hidden = wire.Hidden(spec)
         self._places = asyncio.Semaphore(spec.concurrency or slots)
         self._headers = {"Authorization": f"Bearer {spec.bearer}"} if spec.bearer else {}
@@ -88,7 +88,7 @@ class ContainerClient:
         self._session = session
 
     async def answers(self) -> bool:
-        """Whether it is there: any HTTP answer will do. One that is at work is not asked; it may have one hand only."""
+        """Whether it is up: any HTTP answer counts. One that is running is not asked, as it may serve one at a time."""
         if self.running and self._reached:
             return True
         for path in ("/service-resources", "/"):
@@ -97,12 +97,12 @@ class ContainerClient:
                     self._reached = True
                     return True
             except (*_BROKEN, TimeoutError):
-                # Away, or this path is not served in a way that HTTP knows.
+                # Unreachable, or this path is not served as HTTP.
                 continue
         return False
 
     async def about(self, model_id: str | None = None) -> bytes:
-        """Return ``GET /service-resources[?model_id=]`` word for word; empty if it is not valid JSON in bounds."""
+        """Return ``GET /service-resources[?model_id=]`` verbatim; empty if it is not valid JSON within bounds."""
         query = {"model_id": model_id} if model_id is not None else {}
         try:
             async with asyncio.timeout(ABOUT_TIMEOUT_S), self._get("/service-resources", query) as response:
@@ -110,15 +110,15 @@ class ContainerClient:
                     return b""
                 body = await _up_to(response.content, ABOUT_BYTES_MAX + 1)
         except (*_BROKEN, TimeoutError):
-            # No answer is an answer here.
+            # Having no answer is a valid result here.
             return b""
         return body if len(body) <= ABOUT_BYTES_MAX and wire.is_json(body) else b""
 
     async def output(self, body: bytes) -> str:
-        """Run it on *body* and return its output, JSON word for word.
+        """Run it on *body* and return its output, the JSON verbatim.
 
         Raises:
-            EngineError: it can't be reached, fails, is too slow, says too much, or not JSON.
+            EngineError: it can't be reached, fails, is too slow, or its output is too large or not JSON.
         """
         patience = _Patience(self.spec.timeout_s)
         pieces = [piece async for piece in self.stream(body, patience)]
@@ -142,7 +142,7 @@ class ContainerClient:
 
     @contextlib.asynccontextmanager
     async def _answer(self, body: bytes, patience: "_Patience") -> AsyncIterator[aiohttp.ClientResponse]:
-        """Hold a place, and the good answer to *body*, until the block ends; what is not read by then is broken off."""
+        """Hold a slot and the successful response to *body* until the block ends; an unread rest is aborted."""
         try:
             async with patience.waiting():
                 await self._places.acquire()
@@ -225,14 +225,14 @@ class ContainerClient:
 
 
 class _Patience:
-    """The time that a run has: only what is waited for the container counts, not what its reader takes."""
+    """The time limit of a run: only waiting for the container counts, not the time that its reader takes."""
 
     def __init__(self, seconds: float) -> None:
         self._left_s = seconds
 
     @contextlib.asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
-        """Count the block. Raises TimeoutError in it when the time is over."""
+        """Count the time of the block; raises TimeoutError in it when the limit is reached."""
         clock = asyncio.get_running_loop().time
         began_s = clock()
         try:

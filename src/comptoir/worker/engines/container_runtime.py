@@ -1,8 +1,8 @@
-"""Keeps managed containers running with Docker or Podman: pulled, created, started, watched, stopped.
+"""Keeps managed containers running with Docker or Podman: pulls, creates, starts, watches and stops them.
 
-What is ours carries the label `OWNER_LABEL`, and nothing else is ever touched. A container that a killed worker left behind is
-adopted as it runs, if it still is what its specification says, and replaced if not. One that fails, exits or falls silent is
-withdrawn, with the reason, and is back as soon as it answers; it never stops the others.
+Our containers have the label `OWNER_LABEL`, and no others are ever touched. A container that a killed worker left
+running is adopted if it still matches its specification, and replaced if not. One that fails, exits or falls silent is
+withdrawn, with the reason, and offered again as soon as it answers; it never affects the others.
 """
 
 import asyncio
@@ -35,54 +35,55 @@ INNER_PORT = "3000/tcp"
 """Port that a container listens on inside, by the contract."""
 
 OWNER_LABEL = "comptoir.owner"
-"""Whose the container is; the value is `Containers.owner`."""
+"""Label with the container's owner; the value is `Containers.owner`."""
 
 ID_LABEL = "comptoir.container"
 
 DIGEST_LABEL = "comptoir.specification"
-"""Hash of what it was created from: another one means that it is replaced."""
+"""Label with the hash of what it was created from: if the hash differs, the container is replaced."""
 
 RESTARTS_MAX = 5
-"""Times that the engine itself starts a container again that failed, as Ritual's node has it."""
+"""Times that the engine itself restarts a failed container, as in Ritual's node."""
 
 READY_S = 600.0
-"""Longest wait for a container's first answer, seconds, as large models load that long. Later, it is offered late."""
+"""Longest wait for a container's first answer, seconds, because large models load long. After that it is offered
+late."""
 
 GRACE_S = 30.0
-"""Most seconds that `Containers.start` waits for all, once one of them can be served."""
+"""Most seconds that `Containers.start` waits for the others, once one can be served."""
 
 READY_EVERY_S = 0.25
 
 HEALTH_S = 2.0
-"""Most seconds for an answer of a container that is asked how it is."""
+"""Most seconds for a container's answer to a health check."""
 
 WATCH_S = 5.0
-"""How often every container is looked at."""
+"""How often every container is checked."""
 
 TRY_AGAIN_S = 60.0
-"""After how long one that could not be started, or has ended for good, is started again."""
+"""Delay before a container that could not be started, or has ended for good, is started again."""
 
 SILENT_LOOKS_MAX = 2
-"""Consecutive looks at which a running container refused connections after which it is withdrawn."""
+"""Consecutive checks at which a running container refused connections, after which it is withdrawn."""
 
 NEWS_S = 10.0
-"""How often the progress of a pull is said."""
+"""How often the progress of a pull is logged."""
 
 REMOVED = "it was removed, and not by us"
 
 
 class _One:
-    """A managed container as it is now."""
+    """The current state of a managed container."""
 
     def __init__(self, spec: ContainerSpec, managed: Managed) -> None:
         self.spec = spec
         self.managed = managed
         self.container: str | None = None
-        """The engine's id; None: not there."""
+        """The engine's id; None: it does not exist."""
         self.why: str | None = "not started yet"
         """Why it is not served; None: it is."""
         self.tried = asyncio.Event()
-        """Set once the first try to start it is over."""
+        """Set once the first attempt to start it is over."""
         self.silent = 0
         self.again_at = 0.0
         """When it may be started again, on the clock's monotonic scale."""
@@ -91,8 +92,8 @@ class _One:
 class Containers:
     """The containers of one host. `start` once, `serving` and `gone` at any time, `close` at the end.
 
-    *owner* tells this host's containers from another's on the same engine; the same one adopts them after a restart.
-    *socket* is where the engine listens; it is looked for (`find_socket`) when not given.
+    *owner* distinguishes this host's containers from another's on the same engine, and adopts them after a restart.
+    *socket* is the engine's socket; default: `find_socket`.
     """
 
     def __init__(
@@ -119,18 +120,18 @@ class Containers:
 
     @property
     def serving(self) -> list[ContainerSpec]:
-        """Return the containers to offer now: those that run, and those that somebody else keeps running."""
+        """Return the containers to offer now: managed ones that run, and all that are not managed."""
         return [spec for spec in self._specs if spec.id not in self.gone]
 
     @property
     def gone(self) -> dict[str, str]:
-        """Return why each managed container that is not served isn't, by its id."""
+        """Return by id why managed containers are not served, for those that are not."""
         return {name: one.why for name, one in self._ones.items() if one.why is not None}
 
     async def start(self) -> list[ContainerSpec]:
-        """Start everything that is due, all at once, and return `serving`. Never raises for one that fails.
+        """Start all containers concurrently, and return `serving`. Does not raise for one that fails.
 
-        What could not be started is in `gone`, said in the log, and tried again every `TRY_AGAIN_S`.
+        A container that could not be started is in `gone`, logged, and retried every `TRY_AGAIN_S`.
         """
         if not self._ones:
             return self.serving
@@ -146,7 +147,7 @@ class Containers:
         return self.serving
 
     async def _first_tries(self) -> None:
-        """Wait until every first try is over, or `GRACE_S` is and one can be served. Each try has its own bound."""
+        """Wait until every first attempt is over, or until `GRACE_S` if one can be served. Each attempt is bounded."""
         clock = asyncio.get_running_loop().time
         until_s = clock() + self._grace_s
         waiting = {asyncio.create_task(one.tried.wait()) for one in self._ones.values()}
@@ -163,7 +164,7 @@ class Containers:
         await asyncio.gather(*(self._look_at(one) for one in self._ones.values()))
 
     async def close(self) -> None:
-        """End the watch, stop and remove the managed containers; idempotent."""
+        """Stop watching, then stop and remove the managed containers; idempotent."""
         watches, self._watches = self._watches, []
         for watch in watches:
             watch.cancel()
@@ -183,7 +184,7 @@ class Containers:
     # -- the engine ---------------------------------------------------------------------------------------------------
 
     async def _connected(self) -> ContainerApi | None:
-        """Return the engine; None without one, and then no managed container is served, which is said once."""
+        """Return the engine; None if there is none: then no managed container is served, which is logged once."""
         async with self._connecting:
             if self._api is not None:
                 return self._api
@@ -204,7 +205,7 @@ class Containers:
         return {found.id: (found.labels or {}).get(ID_LABEL, "") for found in left}
 
     async def _remove_strays(self, api: ContainerApi) -> None:
-        """Stop and remove what an earlier start of ours left and nobody wants any more."""
+        """Stop and remove containers that an earlier start left and that are no longer configured."""
         try:
             left = await self._ours(api)
         except ContainerApiError as error:
@@ -216,7 +217,7 @@ class Containers:
                 await self._end(api, container, name)
 
     async def _bring_up(self, api: ContainerApi, one: _One) -> None:
-        """Make *one* run and wait for its first answer; what goes wrong withdraws it."""
+        """Start *one* and wait for its first answer; on any error it is withdrawn."""
         one.again_at = self._clock.monotonic_s() + TRY_AGAIN_S
         try:
             await self._image(api, one)
@@ -231,7 +232,7 @@ class Containers:
             self._withdraw(one, f"it did not answer within {self._ready_s:.0f} s; it is offered as soon as it does")
 
     async def _image(self, api: ContainerApi, one: _One) -> None:
-        """Fetch the image; where that fails, one that is here already will do."""
+        """Pull the image; if that fails, use the one that is here already."""
         image, said_at = one.managed.image, self._clock.monotonic_s()
 
         def news(progress: PullProgress) -> None:
@@ -252,7 +253,7 @@ class Containers:
             )
 
     async def _container(self, api: ContainerApi, one: _One) -> None:
-        """Adopt the container that is there if it is what it should be, else make it; then start it."""
+        """Adopt the existing container if it matches, else create it; then start it."""
         image, body = await api.image_id(one.managed.image), self._body(one)
         left = next((container for container, name in (await self._ours(api)).items() if name == one.spec.id), None)
         found = await api.inspect(left) if left else None
@@ -274,7 +275,7 @@ class Containers:
             raise
 
     async def _has_gpus(self, api: ContainerApi, one: _One) -> None:
-        """Refuse an engine that accepts the request for GPUs and ignores it, as Podman does: slow is useless."""
+        """Refuse an engine that accepts a request for GPUs and ignores it, as Podman does: it would be too slow."""
         made = await api.inspect(one.container or "") if one.managed.gpu else None
         if made is not None and not made.host.device_requests:
             raise ContainerApiError(f"{api.product} gives no GPU to a container that is made this way; use Docker")
@@ -287,7 +288,7 @@ class Containers:
     async def _take_down(self, api: ContainerApi) -> None:
         ours = {one.container: name for name, one in self._ones.items() if one.container is not None}
         try:
-            # One whose making was interrupted is known only there.
+            # A container whose creation was interrupted is known only to the engine.
             ours |= await self._ours(api)
         except ContainerApiError as error:
             _log.warning("the containers can't be listed: %s", error.message)
@@ -305,11 +306,11 @@ class Containers:
     # -- the watch ----------------------------------------------------------------------------------------------------
 
     async def _keep(self, one: _One) -> None:
-        """Start *one*, then look at it again and again."""
+        """Start *one*, then check it periodically."""
         while True:
             try:
                 await self._look_at(one)
-            except Exception:  # One look that went wrong in a way nobody thought of must not end the watch.
+            except Exception:  # One check that failed unexpectedly must not end the watch.
                 _log.exception("looking at container %s failed", one.spec.id)
             one.tried.set()
             await asyncio.sleep(WATCH_S)
@@ -340,11 +341,11 @@ class Containers:
             if error.status or one.why is not None:
                 self._withdraw(one, _explained(error, one.managed))
             else:
-                # The engine is away (Podman's ends when nobody asks it): containers may go on without it.
+                # The engine is unreachable (Podman's exits when idle): containers may run on without it.
                 await self._ask(one)
 
     async def _first_answer(self, api: ContainerApi, one: _One) -> None:
-        """Wait until *one* answers or has ended; the engine restarts a failing one, and `look` sees how that goes."""
+        """Wait until *one* answers or has ended; the engine restarts a failing one, and `look` checks the result."""
         while not await self._ask(one):
             try:
                 found = await api.inspect(one.container or "")
@@ -357,7 +358,7 @@ class Containers:
             await asyncio.sleep(READY_EVERY_S)
 
     async def _ask(self, one: _One) -> bool:
-        """Ask a running container how it is; one that is served and only silent is busy, and stays."""
+        """Check a running container; one that is offered and only silent is busy, and stays offered."""
         assert self._http is not None, "asked before start or after close"
         well = await answers(self._http, one.spec.url + "/", within_s=HEALTH_S)
         if well:
@@ -373,7 +374,7 @@ class Containers:
         return False
 
     def _withdraw(self, one: _One, why: str) -> None:
-        """Serve *one* no more; say why, if that is news."""
+        """Stop offering *one*; log the reason if it is new."""
         if one.why != why:
             one.why, one.silent = why, 0
             _log.warning("container %s is not offered: %s", one.spec.id, why)
@@ -385,9 +386,9 @@ def owner_of(path: Path) -> str:
 
 
 def create_body(managed: Managed) -> dict[str, Any]:
-    """Return what the engine is asked to create, without labels. Pure.
+    """Return the body of the create request, without labels. Pure.
 
-    The port is bound to loopback: nobody but this host's worker can reach the container.
+    The port is bound to loopback, so that only this host's worker can reach the container.
     """
     body: dict[str, Any] = {
         "Image": managed.image,
@@ -410,7 +411,7 @@ def create_body(managed: Managed) -> dict[str, Any]:
 
 
 def _explained(error: ContainerApiError, managed: Managed) -> str:
-    """Say an engine's refusal so that it is known what to do."""
+    """Return an engine's refusal in words that say what to do."""
     message = error.message
     lowered = message.lower()
     if "already allocated" in lowered or "address already in use" in lowered:

@@ -1,12 +1,12 @@
-"""A container as its owner describes it: where it is, or how to start it, and whom it lets in."""
+"""A container as its owner describes it: where it is, or how to start it, and whom it admits."""
 
 import msgspec
 
 RUN_TIMEOUT_S = 180.0
-"""Longest run of a container where its owner says nothing; Ritual's node has the same."""
+"""Default for the longest run of a container, as in Ritual's node."""
 
 OUTPUT_BYTES_MAX = 8 * 1024 * 1024
-"""Largest output of one run where its owner says nothing; the outputs of a whole chain travel with its later steps."""
+"""Default for the largest output of one run; the outputs of a whole chain are sent with its later stages."""
 
 
 class Managed(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +18,7 @@ class Managed(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     """Port on this machine that leads to the container's 3000."""
     gpu: bool = False
-    """All of the machine's GPUs."""
+    """Whether it gets all of the machine's GPUs."""
     volumes: tuple[str, ...] = ()
     """``host path:container path[:ro]``."""
     registry_user: str = ""
@@ -34,12 +34,12 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     url: str
-    """Address without ``/service_output``; of a managed one ``http://127.0.0.1:<port>``."""
+    """Address without ``/service_output``; ``http://127.0.0.1:<port>`` for a managed one."""
     bearer: str = ""
     """Sent as ``Authorization: Bearer``; empty: none."""
     description: str = ""
     image: str = ""
-    """What it is made of, for buyers to see; may be empty for one that is not managed."""
+    """Image name, visible to buyers; may be empty if not managed."""
     external: bool = True
     generates_proofs: bool = False
     allowed_ips: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 0
     """Runs at once; 0: as many as the worker has slots."""
     managed: Managed | None = None
-    """None: somebody else keeps it running."""
+    """How to start it; None: not managed by this worker."""
 
     def __repr__(self) -> str:
         """Leave out what may be secret, as a bearer is."""
