@@ -10,7 +10,6 @@ from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.errors import TooManyJobs
 from comptoir.dispatch.submit import submit
-from comptoir.gateway import stop
 from comptoir.identity import OwnerKind
 from tests.cluster.posts import Posts, open_posts, peers_of
 from tests.cluster.test_any_coordinator import calling, order, read
@@ -69,10 +68,8 @@ class TestLimits:
 
             await cancel(narrow[0].core, jobs[0])
             await narrow.until(lambda: narrow[1].core.state(Buyers).in_flight.total(narrow[1].buyer_id) == 2)
-            last = await submit(narrow[1].core, order(narrow[1]))
-            for job in jobs[1:]:
-                await cancel(narrow[0].core, job)
-            await stop(narrow[1].core, last)  # Its owner may be the other one by now.
+            # There is room for one again; nobody waits for the end of those that are open.
+            await submit(narrow[1].core, order(narrow[1]))
 
     async def test_requests_of_a_key_count_everywhere(
         self, tmp_path: Path, postgres_address: str, redis_server: RedisServer
