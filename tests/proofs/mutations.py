@@ -113,7 +113,7 @@ MUTATIONS = {
         (*dispatch("assign"), *MACHINE),
     ),
     "buyers' jobs are counted for ever": Bug(
-        "dispatch/settle.py", "    core.state(Buyers).in_flight.leave(job.owner_id)\n", "", MACHINE
+        "dispatch/buyers.py", "        self.in_flight.leave(job.owner_id)\n", "        pass\n", MACHINE
     ),
     "an ended job stays in line": Bug(
         "dispatch/settle.py", "    core.jobs.queue.remove(job.id)\n", "", (*dispatch("cancel", "expire"), *MACHINE)
