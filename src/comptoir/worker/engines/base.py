@@ -7,8 +7,7 @@ Continuing another host's frames (`EngineRequest.prefix`), for engines that offe
 - An answer that can't be continued is refused before the first frame: `cannot_continue`, which is nobody's fault
   (``capacity``), so that the coordinator can try another host or end the answer. An engine never guesses or restarts.
 - `Finish.finish_reason` is that of the whole answer. `Finish.usage` is for this segment: ``completion_tokens`` of its
-own
-  frames, ``prompt_tokens`` of the buyer's prompt without the prefix, whatever the engine had to process again.
+  own frames, ``prompt_tokens`` of the buyer's prompt without the prefix, whatever the engine had to process again.
 - If the answer is complete with its prefix, the engine yields only `Finish`.
 
 `tests/worker/engines/test_continuation_contract.py` checks every engine for this.

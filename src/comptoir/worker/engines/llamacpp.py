@@ -1,4 +1,4 @@
-"""The llamacpp engine: a GGUF file served in this process, several requests at once, one frame a token.
+"""The llamacpp engine: a GGUF file served in this process, several requests at once, one frame per token.
 
 A request runs in a thread of its own inside llama.cpp's server and puts its frames into an outbox that the event loop
 empties.
@@ -92,10 +92,10 @@ class LlamaCppEngine:
         return [self._offer] if self._offer is not None else []
 
     async def detect(self) -> None:
-        """Nothing is to be found out: the file says it all."""
+        """Do nothing: everything is known from the file."""
 
     def continuation(self, model: str) -> str:
-        """Return how the model goes on; see `Continues`."""
+        """Return how the model continues answers; see `Continues`."""
         return "token ids" if self._offer is not None and self._offer.can_continue else ""
 
     async def run(self, request: EngineRequest) -> AsyncIterator[Frame | Finish]:
@@ -122,11 +122,11 @@ class LlamaCppEngine:
             outbox.cancelled = True
             self._running.discard(outbox)
             if not job.cancel():
-                # The slot is free when this returns; llama.cpp looks at the flag at every token and prompt batch.
+                # The slot is free when this returns; llama.cpp checks the flag at every token and prompt batch.
                 await asyncio.wait([asyncio.wrap_future(job)])
 
     async def close(self) -> None:
-        """Stop what runs (its readers get an EngineError), then free the model."""
+        """Stop running requests (their readers get an EngineError), then free the model."""
         pool, server = self._pool, self._server
         self._pool = self._server = None
         for outbox in list(self._running):
@@ -154,7 +154,7 @@ class LlamaCppEngine:
     def _answer(self, request: EngineRequest, server: LlamaServer) -> Callable[[Outbox], None]:
         ask = read_ask(request, defaults=self.defaults)
         if ask.tools and not self._knows_tools:
-            # With "auto" the choice is the model's, and one that was never taught tools never calls one.
+            # With "auto" the model chooses, and one that was not trained on tools never calls one.
             if ask.tools.get("tool_choice", "auto") != "auto":
                 raise refuse("unsupported_value", f"tool_choice: {self.name} can't call tools", field="tool_choice")
         elif ask.tools:
@@ -163,7 +163,7 @@ class LlamaCppEngine:
 
 
 def _work(name: str, work: Callable[[Outbox], None], outbox: Outbox) -> None:
-    """Run one request's work in its thread; whatever goes wrong travels to the loop, where it is raised."""
+    """Run one request's work in its thread; any error is passed to the loop, where it is raised."""
     if outbox.cancelled:
         return
     try:
@@ -171,7 +171,7 @@ def _work(name: str, work: Callable[[Outbox], None], outbox: Outbox) -> None:
     except EngineError as error:
         outbox.put(error)
     except Exception as error:
-        # The edge of the thread: without this the reader would wait for ever for a request that is no more.
+        # The edge of the thread: without this, the reader would wait for ever for a dead request.
         log.exception("a request to %s failed", name)
         outbox.put(EngineError("engine_failed", f"{name} failed: {error}"))
 

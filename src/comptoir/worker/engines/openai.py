@@ -1,7 +1,7 @@
-"""Any server that speaks OpenAI's API: vLLM, SGLang, llama.cpp, Ollama, TGI, LM Studio.
+"""Any server with OpenAI's API: vLLM, SGLang, llama.cpp, Ollama, TGI, LM Studio.
 
-Chat and completion are always streamed from the server, whatever the buyer asked for; the coordinator renders the
-buyer's form. Errors are attributed by `openai_wire.refused`; a stream that ends without ``[DONE]`` and without a
+Chat and completion are always streamed from the server, whatever the buyer requested; the coordinator renders the
+buyer's form. `openai_wire.refused` decides whose fault errors are; a stream that ends without ``[DONE]`` and without a
 finish reason is a fault of the host, never a silent end.
 """
 
@@ -28,13 +28,13 @@ from comptoir.worker.engines.openai_upstream import Upstream, UpstreamModel, eve
 _log = logging.getLogger(__name__)
 
 EMBEDDINGS_BYTES_MAX = 40 * 1024 * 1024
-"""Largest embeddings answer; it travels as one frame of the link."""
+"""Largest embeddings answer; it is sent as one frame of the link."""
 
 CONTEXT_TOKENS_UNKNOWN = 4096
-"""Context length offered when the server does not say."""
+"""Context length offered when the server reports none."""
 
 CONTEXT_TOKENS_MAX = 10_000_000
-"""Longest context that is offered, whatever a server says."""
+"""Longest context that is offered, whatever a server reports."""
 
 _PATHS = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
 _EMBEDDING_NAME = re.compile(r"embed|(^|[/_-])(bge|e5|gte|minilm)([-_.]|$)", re.IGNORECASE)
@@ -45,8 +45,8 @@ class OpenAIEngine:
 
     *aliases* maps offered names to the server's model ids; with it only those are offered. *kinds* (``chat``,
     ``completion``, ``embedding``, joined by ``+``) replaces the guess by model name; *context_tokens* is offered where
-    the server names no context length. *continues* false: it is not tried how the server goes on from other hosts' frames,
-    and it gets none (the trial is some 100 tokens a model, which a metered server charges for).
+    the server reports no context length. With *continues* false, it is not probed how the server continues other hosts'
+    frames, and it gets none (a probe takes about 100 tokens per model, which a metered server charges for).
     """
 
     name = "openai"
@@ -70,7 +70,7 @@ class OpenAIEngine:
         self._continues = continues
         self._upstream_names: dict[str, str] = {}
         self._found: dict[str, openai_probe.Found] = {}
-        """What is known of how each of the server's models goes on."""
+        """What is known about how each of the server's models continues answers."""
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._detects = False
 
@@ -87,7 +87,7 @@ class OpenAIEngine:
             )
 
     async def models(self) -> list[ModelOffer]:
-        """Return what the server lists now, under the names it is offered by.
+        """Return what the server lists now, under the names by which it is offered.
 
         Raises:
             EngineError: it can't be reached or does not answer as OpenAI's API does.
@@ -95,10 +95,10 @@ class OpenAIEngine:
         try:
             listed = await self._upstream.models()
         except EngineError:
-            # It may come back as another server, or with other flags.
+            # It may restart as another server, or with other flags.
             self._found.clear()
             raise
-        # What could not be found out is tried again after the next answer.
+        # Inconclusive probes are repeated after the next answer.
         self._found = {model_id: found for model_id, found in self._found.items() if found.conclusive}
         by_id = {model.id: model for model in listed}
         offered: dict[str, UpstreamModel] = {}
@@ -120,9 +120,9 @@ class OpenAIEngine:
         ]
 
     async def detect(self) -> None:
-        """Try how the first model that makes text goes on; the others are tried after their first answer to a buyer.
+        """Probe how the first text model continues answers; others are probed after their first answer to a buyer.
 
-        So a server that loads models as they are asked for (Ollama) loads none for this.
+        So a server that loads models on demand (Ollama) loads none for this.
         """
         self._detects = self._continues
         if not self._continues:
@@ -133,12 +133,12 @@ class OpenAIEngine:
                 return
 
     def continuation(self, model: str) -> str:
-        """Return how the model offered as *model* goes on; see `Continues`."""
+        """Return how the model offered as *model* continues answers; see `Continues`."""
         found = self._found.get(self._upstream_names.get(model, ""))
         return found.words if found is not None else ""
 
     async def run(self, request: EngineRequest) -> AsyncIterator[Frame | Finish]:
-        """Ask the server; see `Engine.run`. Closing the iterator closes the connection to the server at once."""
+        """Run it on the server; see `Engine.run`. Closing the iterator closes the connection to the server at once."""
         path = _PATHS.get(request.kind)
         model = self._upstream_names.get(request.model)
         if path is None or model is None:
@@ -191,10 +191,10 @@ class OpenAIEngine:
             # A body read to its end has given its connection back already; any other is aborted here.
             response.close()
 
-    # -- going on from another host's frames ---------------------------------------------------------------------
+    # -- continuing another host's frames ------------------------------------------------------------------------
 
     async def _go_on(self, request: EngineRequest, model: str) -> AsyncGenerator[Frame | Finish, None]:
-        """Go on from the request's prefix by the best way that was found; see `openai_continue`."""
+        """Continue the request's prefix by the best method that was found; see `openai_continue`."""
         delivered = openai_continue.read_delivered(request.prefix)
         if reason := openai_continue.ended(request.prefix, request):
             yield Finish(reason, Usage())
@@ -210,7 +210,7 @@ class OpenAIEngine:
         except EngineError as error:
             if error.code != "bad_request":
                 raise
-            # The buyer's request was good enough for the host before: what is refused is the way we go on with it.
+            # The previous host accepted the buyer's request: what is refused is our way of continuing it.
             self._found.pop(model, None)
             raise cannot_continue(f"the server refuses it by {proven.method}: {error.message}") from error
         try:
@@ -256,7 +256,7 @@ class OpenAIEngine:
             room = found.tokenizer.context_tokens - len(ids) - len(own)
             if room < 1:
                 raise cannot_continue("the context is full")
-            # A completion without a bound ends after 16 tokens at vLLM, where a chat goes on to the end of the context.
+            # A completion without a bound ends after 16 tokens in vLLM, while a chat runs to the end of the context.
             bound = min(bound, room) if bound else room
         if bound:
             fields["max_tokens"] = bound
@@ -275,7 +275,7 @@ class OpenAIEngine:
         _log.info("%s at %s: %s", model, self._upstream.base, found.words or f"can't go on ({found.why_not})")
 
     def _goes_on(self, model: str) -> bool:
-        """Whether every job kind of *model* can be gone on with, chat before all."""
+        """Whether answers of every kind of *model* can be continued, chat above all."""
         found = self._found.get(model)
         methods = {proven.method for proven in found.methods} if found is not None else set()
         return (
@@ -307,5 +307,5 @@ def _offered_name(model_id: str) -> str:
 
 
 def _kinds(model_id: str) -> list[str]:
-    """Guess from the name, as no server says it: embedding models serve nothing else."""
+    """Guess from the name, because servers do not report it: embedding models serve nothing else."""
     return ["embedding"] if _EMBEDDING_NAME.search(model_id) else ["chat", "completion"]

@@ -1,24 +1,26 @@
-"""Going on from another host's frames at an OpenAI-compatible server: what is asked, and where the continuation begins.
+"""Continuing another host's frames at an OpenAI-compatible server: the request, and where the continuation begins.
 
-Pure: no I/O. `openai_probe` finds out which of the ways below a server offers; this module says what can't be continued
-(before the first frame, code ``cannot_continue``), rewrites the request, and takes from the answer what was delivered before.
+Pure: no I/O. `openai_probe` finds out which of the methods below a server supports; this module refuses what can't be
+continued (before the first frame, code ``cannot_continue``), rewrites the request, and removes from the answer what was
+delivered before.
 
-How servers behave, and where that is said:
+How servers behave, and the sources:
 
 - vLLM: ``/tokenize`` takes the messages (``add_generation_prompt``) or a text, ``/v1/completions`` takes token ids; chat
   takes ``continue_final_message`` with ``add_generation_prompt: false`` (vllm-project/vllm,
   ``entrypoints/serve/tokenize/protocol.py``; issue 6772). ``echo`` is off by default (issue 19285).
 - SGLang: ``continue_final_message`` since sgl-project/sglang pull request 4226.
 - TGI: ``continue_final_message`` since huggingface/text-generation-inference pull request 2733.
-- llama.cpp's server: an assistant message at the end is gone on from unless started with ``--no-prefill-assistant``
+- llama.cpp's server: an assistant message at the end is continued unless started with ``--no-prefill-assistant``
   (ggml-org/llama.cpp pull requests 13174, 13608), and always with ``continue_final_message`` (23012); thinking models
   refuse it with 400 (issue 21889). Measured with xllamacpp's server: a streamed answer does not repeat the beginning, one
   that is not streamed does. ``/apply-template`` and ``/tokenize`` with ``/v1/completions`` need no flag and trim nothing.
-- Ollama: an assistant message at the end is gone on from (ollama/ollama issue 6778), except for models whose template
-  closes it; ``/v1/completions`` puts the prompt into the chat template, so it is no plain completion (issues 5544, 12636).
+- Ollama: an assistant message at the end is continued (ollama/ollama issue 6778), except for models whose template
+  closes it; ``/v1/completions`` puts the prompt into the chat template, so it is no plain completion (issues 5544,
+  12636).
 - Mistral, DeepSeek: ``"prefix": true`` on the last assistant message; Mistral's answers repeat it.
 - Chat templates of many models trim white space at the end of the last message (huggingface/transformers pull requests
-  34214, 34253, issue 35433). So a text is sent without it, and what the server says of it again is dropped.
+  34214, 34253, issue 35433). So a text is sent without it, and white space that the server repeats is dropped.
 """
 
 import enum
@@ -32,29 +34,29 @@ from comptoir.worker.engines.base import EngineError, EngineRequest, cannot_cont
 
 
 class ContinuationMethod(enum.StrEnum):
-    """How an answer is gone on with, best first."""
+    """How an answer is continued, best method first."""
 
     TOKENS = "prompt token ids"
-    """The messages as the server's own template puts them, and the delivered text, both as token ids."""
+    """The messages in the server's own template and the delivered text, both as token ids."""
     FINAL = "continue_final_message"
     """The delivered text as the last assistant message, which the server leaves open."""
     PREFIX = "prefix: true"
-    """The same with a mark on the message."""
+    """The same with a flag on the message."""
     PREFILL = "assistant prefill"
-    """The same without any mark."""
+    """The same without a flag."""
     PLAIN = "plain completion"
     """Prompt and delivered text as one prompt; kind ``completion`` only."""
     AGAIN = "made again"
-    """The same request once more, where the answer follows a grammar, which can't begin in the middle, and is the likeliest one
-    (temperature 0): what was delivered is compared and dropped."""
+    """The same request again, if the answer follows a grammar, which can't begin in the middle, and is deterministic
+    (temperature 0): what was delivered before is compared and dropped."""
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """A way that was tried and went on, and did not begin anew."""
+    """A method that was tried and continued the text instead of starting over."""
 
     method: ContinuationMethod
     echoes: bool = False
-    """Whether the server says the text before its continuation again."""
+    """Whether the server repeats the given text before its continuation."""
 
 
 class Delivered(msgspec.Struct, frozen=True):
@@ -62,36 +64,36 @@ class Delivered(msgspec.Struct, frozen=True):
 
     text: str
     tokens: int
-    """As the frames count them; paid to whoever made them."""
+    """As counted by the frames; paid to the hosts that made them."""
     sent_tokens: int
-    """Those of the frames up to the last one that is more than white space."""
+    """Tokens of the frames up to the last one that is more than white space."""
 
     @property
     def sent(self) -> str:
-        """Return the text as it is given to a chat template: without white space at its end."""
+        """Return the text for a chat template: without white space at its end."""
         return self.text.rstrip()
 
 
 class ContinuationRequest(msgspec.Struct, frozen=True):
-    """A request that goes on from a cut, and what to expect at the beginning of its answer."""
+    """A request that continues a cut answer, and what to expect at the beginning of the response."""
 
     fields: dict[str, Any]
-    """The request's body, UNSET where left out; for `ContinuationMethod.TOKENS` the prompt is filled in later."""
+    """The request's body, with UNSET for omitted fields; for `ContinuationMethod.TOKENS` the prompt is added later."""
     path: str
     max_tokens: int
     """The hold's bound on what is left; 0: none."""
     repeated: str = ""
-    """What the server will say again before it goes on; anything else can't be joined."""
+    """Text that the server will repeat before it continues; anything else can't be joined."""
     trimmed: str = ""
-    """White space that was delivered and not sent: dropped as far as the server says it again."""
+    """White space that was delivered and not sent: dropped if the server repeats it."""
     stop_rests: tuple[str, ...] = ()
-    """What is left of the buyer's stop strings that the delivered text may have begun."""
+    """The rests of the buyer's stop strings that the delivered text may have begun."""
     keeps_stop: bool = False
     """Whether the buyer wants the stop string itself."""
     forced: int = 0
     """Delivered tokens that the server counts as prompt."""
     prompt_tokens: int = 0
-    """The buyer's prompt, where it was counted before; 0: only the server's usage will say."""
+    """Tokens of the buyer's prompt, if counted before; 0: only known from the server's usage."""
 
 
 _EXTRA_REFUSED = {
@@ -111,13 +113,13 @@ _NOT_FOR_COMPLETIONS = (
 )  # fmt: skip
 _TEMPLATE_FIELDS = ("chat_template", "chat_template_kwargs", "add_special_tokens")
 _ELSEWHERE_IN_TEMPLATE = ("documents", "reasoning_effort", "enable_thinking", "thinking", "mm_processor_kwargs")
-"""Fields that change what a chat template makes of a request and that tokenizing endpoints do not take."""
+"""Fields that change how a chat template renders a request, and that tokenizing endpoints do not accept."""
 
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 
 
 def read_delivered(prefix: Sequence[Frame]) -> Delivered:
-    """Put the delivered frames together.
+    """Join the delivered frames.
 
     Raises:
         EngineError: ``cannot_continue``, when something in them can't be forced on a server as text.
@@ -149,7 +151,7 @@ def read_delivered(prefix: Sequence[Frame]) -> Delivered:
 
 
 def ended(prefix: Sequence[Frame], request: EngineRequest) -> str:
-    """Return the finish reason of an answer that is complete with its delivered frames, empty for any other."""
+    """Return the finish reason of an answer that is complete with its delivered frames; empty otherwise."""
     if prefix[-1].extra and msgspec.json.decode(prefix[-1].extra).get("stop") is True:
         return "stop"
     fields = _decoded(request.body)
@@ -161,10 +163,10 @@ def ended(prefix: Sequence[Frame], request: EngineRequest) -> str:
 def join(
     request: EngineRequest, delivered: Delivered, methods: Sequence[ProbeResult]
 ) -> tuple[ProbeResult, ContinuationRequest]:
-    """Choose the best of *ways* for *request* and say what to ask.
+    """Choose the best of *ways* for *request*, and return it with the request to send.
 
     Raises:
-        EngineError: ``cannot_continue``: none of them can take it, and why.
+        EngineError: ``cannot_continue``: none of them works for it, and why.
     """
     fields = _decoded(request.body)
     _refuse(fields, request.kind)
@@ -196,7 +198,7 @@ def join(
 
 
 def template_fields(body: bytes) -> dict[str, Any]:
-    """Return what of a chat request a server's template is given."""
+    """Return the fields of a chat request that go into a server's template."""
     fields = _decoded(body)
     return {name: fields[name] for name in ("messages", *_TEMPLATE_FIELDS) if fields.get(name) is not None}
 
@@ -209,7 +211,7 @@ def body_of(continuation: ContinuationRequest) -> bytes:
 
 
 class ContinuationReader:
-    """Takes frames as the server sends them and gives those that follow the cut."""
+    """Accepts frames as the server sends them and returns those that follow the cut."""
 
     def __init__(self, continuation: ContinuationRequest) -> None:
         self._repeated = continuation.repeated
@@ -221,15 +223,15 @@ class ContinuationReader:
         self.dropped_tokens = 0
         """Tokens of frames that had been delivered before."""
         self.given = 0
-        """Frames that were given."""
+        """Number of frames returned."""
         self.stopped = False
         """Whether a stop string that began before the cut is complete: nothing follows."""
 
     def feed(self, frame: Frame) -> list[Frame]:
-        """Return what *frame* brings beyond the cut.
+        """Return the part of *frame* after the cut.
 
         Raises:
-            EngineError: ``cannot_continue``: the server began anew, or said something else than was delivered.
+            EngineError: ``cannot_continue``: the server started over, or its text differs from what was delivered.
         """
         if self._joined:
             self.given += 1
@@ -249,10 +251,10 @@ class ContinuationReader:
         return ready
 
     def end(self) -> list[Frame]:
-        """Return what was still held back when the answer ended.
+        """Return frames that were still held back when the answer ended.
 
         Raises:
-            EngineError: ``cannot_continue``: it ended before everything delivered was said again.
+            EngineError: ``cannot_continue``: it ended before it had repeated everything delivered.
         """
         if self._repeated:
             raise cannot_continue("made again, the answer is shorter than what was delivered")
@@ -280,7 +282,7 @@ class ContinuationReader:
         same = 0
         while same < min(len(text), len(self._trimmed)) and text[same] == self._trimmed[same]:
             same += 1
-        # Beyond the first character that differs the server is in new text, whatever it left out.
+        # From the first differing character on, the server's text is new, whatever it omitted.
         self._trimmed = self._trimmed[same:] if same == len(text) else ""
         if same == len(text):
             self.dropped_tokens += frame.tokens
@@ -315,10 +317,10 @@ def _refuse_thinking(frame: Frame) -> None:
 
 
 def segment_usage(usage: Usage, *, continuation: ContinuationRequest, dropped: int, given: int) -> Usage:
-    """Return what the server counted, for this segment alone.
+    """Return the server's counts for this segment alone.
 
-    *dropped* tokens had been delivered before, *given* are the segment's own frames'. What was forced is no prompt of the
-    buyer's, and what was said again is no answer.
+    *dropped* tokens had been delivered before, *given* are those of the segment's own frames. Forced tokens are not
+    part of the buyer's prompt, and repeated ones not of the answer.
     """
     if not usage.details:
         return Usage(usage.prompt_tokens, given)
@@ -339,7 +341,7 @@ def _decoded(body: bytes) -> dict[str, Any]:
 
 
 def _raw(body: bytes) -> dict[str, Any]:
-    """Return the fields as they came, so that those which are not touched are forwarded byte for byte."""
+    """Return the raw fields, so that unchanged ones are forwarded byte for byte."""
     return dict(msgspec.json.decode(body, type=dict[str, msgspec.Raw]))
 
 
@@ -348,7 +350,7 @@ def _number(value: Any) -> int:
 
 
 def _refuse(fields: dict[str, Any], kind: str) -> None:
-    """Refuse, whatever the server can do, what has no one text that could be gone on with."""
+    """Refuse requests whose answer is not a single text that could be continued, whatever the server supports."""
     if kind not in ("chat", "completion"):
         raise cannot_continue("it is no text")
     if _number(fields.get("n")) > 1 or _number(fields.get("best_of")) > 1 or fields.get("use_beam_search"):
@@ -383,7 +385,7 @@ def _takes(method: ContinuationMethod, fields: dict[str, Any], kind: str) -> boo
         return False
     if method is not ContinuationMethod.TOKENS:
         return True
-    # Tool calls are found in the text by the chat endpoint alone, and images are no token ids.
+    # Only the chat endpoint finds tool calls in the text, and images have no token ids.
     return not _uses_tools(fields) and _only_text(fields) and not any(fields.get(one) for one in _ELSEWHERE_IN_TEMPLATE)
 
 
@@ -404,7 +406,7 @@ def _is_text(part: Any) -> bool:
 
 
 def _rest(fields: dict[str, Any], method: ContinuationMethod, delivered: Delivered) -> dict[str, Any]:
-    """Return what is different in the request for what is left of an answer."""
+    """Return the fields that differ in the request for the rest of an answer."""
     rest: dict[str, Any] = {}
     for name in (*_MAX_TOKENS, "min_tokens"):
         if _number(fields.get(name)) > 0:
@@ -413,7 +415,7 @@ def _rest(fields: dict[str, Any], method: ContinuationMethod, delivered: Deliver
         rest["prompt"] = fields["prompt"] + delivered.text
     elif method is ContinuationMethod.TOKENS:
         bound = rest.get("max_completion_tokens") or rest.get("max_tokens")
-        # Left out when the body is written.
+        # Omitted when the body is written.
         rest |= dict.fromkeys(_NOT_FOR_COMPLETIONS, msgspec.UNSET)
         rest["max_tokens"] = bound or msgspec.UNSET
     elif delivered.sent:
@@ -433,7 +435,7 @@ def _why_not(fields: dict[str, Any], kind: str, methods: Sequence[ProbeResult]) 
 
 
 def _stop_rests(fields: dict[str, Any], text: str) -> tuple[str, ...]:
-    """Return the rests of stop strings whose beginnings are the end of *text*, the longest beginning first."""
+    """Return the rests of stop strings that *text* may end with a beginning of, longest beginning first."""
     stop = fields.get("stop")
     stops = [stop] if isinstance(stop, str) else [one for one in stop or () if isinstance(one, str)]
     begun = [(size, one) for one in stops for size in range(1, len(one)) if text.endswith(one[:size])]

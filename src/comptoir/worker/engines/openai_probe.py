@@ -1,9 +1,10 @@
-"""Finds out how an OpenAI-compatible server goes on with an answer, by having it do so.
+"""Finds out how an OpenAI-compatible server continues an answer, by letting it do so.
 
-The proof needs no knowledge of server or model. The model is asked a question at temperature 0; then it gets the first half
-of its own answer by one way after another, and a way is proven when what comes is the second half. A server that does not
-know a field, ignores it, closes the message or begins anew says something else, and nothing else is concluded from it.
-A handful of requests of a few tokens, once per model; a server that fails or refuses in between has just not proven a way.
+The test needs no knowledge of server or model. The model is asked a question at temperature 0; then it gets the first
+half of its own answer by one method after another, and a method is proven if the second half comes back. A server that
+does not know a field, ignores it, closes the message or starts over answers something else, and nothing else is
+concluded from that. It takes a handful of requests of a few tokens, once per model; a method whose request fails is not
+proven.
 """
 
 import asyncio
@@ -22,39 +23,39 @@ from comptoir.worker.engines.openai_upstream import Upstream, events
 _log = logging.getLogger(__name__)
 
 QUESTION = "Count from one to twenty in words."
-"""Its answer goes on where it was cut, and nobody begins it in the middle."""
+"""Its answer has a definite continuation at any cut, and no model would start it in the middle."""
 
 ANSWER_TOKENS = 24
 REST_TOKENS = 10
-"""Tokens asked for: first of the whole answer, then of each second half."""
+"""Tokens requested: first of the whole answer, then of each second half."""
 
 SAME_CHARS_MIN = 8
-"""How many characters of the second half must come: fewer may be chance."""
+"""How many characters of the second half must match: fewer may be chance."""
 
 RAW_PROMPT_TOKENS_MAX = 4
 """A one-letter prompt has one token and perhaps a beginning mark; in a chat template it has eight or more."""
 
 MARK = "(counting) "
-"""Put before an answer's beginning, it makes one that the model would not make by itself."""
+"""Put before the beginning of an answer, so that the model would not produce that beginning by itself."""
 
 SERVER_TIMEOUT_S = 3.0
 """Most seconds to find out a server's name."""
 
 PROBE_TIMEOUT_S = 30.0
-"""Most seconds for all of it; what was proven by then stands."""
+"""Most seconds for the whole probe; methods proven by then count."""
 
 
 class Tokenizer(msgspec.Struct, frozen=True):
-    """How a server is asked for token ids."""
+    """How to get token ids from a server."""
 
     kind: str
     """``vllm``: ``/tokenize`` takes messages or a prompt. ``llama.cpp``: ``/apply-template`` and ``/tokenize``."""
     context_tokens: int = 0
-    """The longest context as the server says it with its ids; 0: it does not."""
+    """Longest context, if the server reports it with the ids; 0: it does not."""
 
     @property
     def counts_prompt(self) -> bool:
-        """Whether a prompt comes back as token ids, and not as text."""
+        """Whether a prompt is returned as token ids, and not as text."""
         return self.kind == "vllm"
 
     async def prompt(self, upstream: Upstream, model: str, fields: dict[str, Any]) -> list[Any]:
@@ -85,20 +86,20 @@ class Tokenizer(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What was found out of one model."""
+    """What was found out about one model."""
 
     methods: tuple[ProbeResult, ...] = ()
     """Best first."""
     tokenizer: Tokenizer | None = None
     server: str = ""
-    """What the server says it is."""
+    """The server's name for itself."""
     why_not: str = ""
     conclusive: bool = True
-    """False when the server failed or was too slow: it may be otherwise at another time."""
+    """False if the server failed or was too slow: another probe may give another result."""
 
     @property
     def words(self) -> str:
-        """Return the ways in words, empty without any."""
+        """Return the methods in words; empty without any."""
         methods = ", ".join(proven.method.value for proven in self.methods)
         return f"{methods} ({self.server})" if methods and self.server else methods
 
@@ -116,7 +117,7 @@ class _Probe:
         self.why_not = ""
 
     async def chat(self) -> None:
-        """Try the ways of going on with a chat: token ids, and the first of the others that works."""
+        """Try the methods of continuing a chat: token ids, and the first of the others that works."""
         frames = await self._stream("/chat/completions", {"messages": _QUESTION, "max_tokens": ANSWER_TOKENS})
         texts = [frame.text for frame in frames if frame.text]
         middle = len(texts) // 2
@@ -135,7 +136,7 @@ class _Probe:
             self.why_not = "given the beginning of its answer, it starts over"
 
     async def plain(self) -> None:
-        """Find out whether a completion's prompt is taken as it is, and not put into a chat template (Ollama)."""
+        """Find out whether a completion's prompt is used unchanged, and not put into a chat template (Ollama)."""
         body = {"model": self._model, "prompt": "a", "max_tokens": 1, "temperature": 0}
         with contextlib.suppress(EngineError):
             usage = (await self._upstream.ask(self._v1 + "/completions", body)).get("usage")
@@ -183,7 +184,7 @@ class _Probe:
         return True
 
     async def _echoes(self, method: ContinuationMethod) -> bool:
-        """Tell a server that says the beginning again from one that begins anew, and so comes to say the same."""
+        """Distinguish a server that repeats the given beginning from one that starts over and says the same."""
         other = MARK + self._head.rstrip()
         return (await self._after(other, method)).startswith(other)
 
@@ -200,14 +201,14 @@ class _Probe:
     def _goes_on(self, said: str) -> bool:
         same = min(len(said), len(self._tail))
         whole = self._head + self._tail
-        # An answer that repeats itself proves nothing: its beginning would look like its rest.
+        # A repetitive answer proves nothing: its beginning would look like its rest.
         return same >= SAME_CHARS_MIN and said[:same] == self._tail[:same] and not whole.startswith(said[:same])
 
     async def _complete(self, path: str, body: dict[str, Any]) -> str:
         return "".join(frame.text for frame in await self._stream(path, body))
 
     async def _stream(self, path: str, body: dict[str, Any]) -> list[Frame]:
-        """Ask as buyers' requests are asked: a server may answer differently without streaming (llama.cpp does)."""
+        """Send it like buyers' requests, streamed: some servers answer differently without streaming (llama.cpp)."""
         full = {"model": self._model, "temperature": 0, "stream": True} | body
         response = await self._upstream.post_stream(path, msgspec.json.encode(full))
         try:
@@ -224,7 +225,7 @@ _QUESTION = [{"role": "user", "content": QUESTION}]
 
 
 async def find_methods(upstream: Upstream, model: str, *, kinds: list[str]) -> Found:
-    """Examine *model*; never raises for what a server answers."""
+    """Probe *model*; does not raise for anything that a server answers."""
     probe = _Probe(upstream, model)
     conclusive = False
     try:
@@ -242,7 +243,7 @@ async def find_methods(upstream: Upstream, model: str, *, kinds: list[str]) -> F
 
 
 async def _server(upstream: Upstream) -> str:
-    """Return what the server says of itself, for people only."""
+    """Return the server's name for itself, for people only."""
     places = (
         ("/api/version", "version", "Ollama"),
         ("/version", "version", "vLLM"),

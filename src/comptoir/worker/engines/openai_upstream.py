@@ -1,6 +1,6 @@
 """One OpenAI-compatible server over HTTP: requests with bounds on every wait, streams read event by event.
 
-Nothing in here knows what is asked for: `openai` answers buyers with it, `openai_probe` finds out what the server can do.
+It knows nothing about the requests: `openai` answers buyers with it, `openai_probe` finds out what the server can do.
 """
 
 import asyncio
@@ -38,16 +38,16 @@ MODELS_BYTES_MAX = 4 * 1024 * 1024
 """Largest list of models that is read."""
 
 READ_BUFFER_BYTES = 256 * 1024
-"""Bytes of an answer read ahead; beyond, TCP holds the server back."""
+"""Bytes of an answer that are read ahead; beyond them, TCP slows the server down."""
 
 KEEP_CONNECTION_S = 4.0
 """How long an unused connection is kept: below the 5 s after which uvicorn and llama.cpp close it on their side."""
 
 ASKED_BYTES_MAX = 32 * 1024 * 1024
-"""Largest answer to a question beside OpenAI's API; the token ids of a prompt of a million tokens."""
+"""Largest answer of endpoints beside OpenAI's API; fits the token ids of a prompt of a million tokens."""
 
 LARGE_BODY_BYTES = 1024 * 1024
-"""Requests from here on are written in pieces, so that they don't hold up the event loop."""
+"""Requests of this size or more are written in pieces, so that they don't block the event loop."""
 
 
 class _Meta(msgspec.Struct):
@@ -78,12 +78,12 @@ class Upstream:
         base_url = base_url.rstrip("/")
         self.base = base_url if base_url.endswith("/v1") else base_url + "/v1"
         self.root = self.base.removesuffix("/v1")
-        """Where a server keeps what is not OpenAI's."""
+        """Base address of endpoints that are not OpenAI's."""
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
-        """Make connections possible."""
+        """Open the connection pool."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_CONNECTION_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
@@ -123,9 +123,9 @@ class Upstream:
         raise wire.refused(response.status, response.headers, text)
 
     async def _once_more_if_closed(self, address: str, body: bytes) -> aiohttp.ClientResponse:
-        """Post, and again when a kept connection turns out to be closed before anything was answered.
+        """Post, and again if a kept connection turns out to be closed before anything was answered.
 
-        Servers close theirs after a time, or after so many requests (llama.cpp: 100), just as we use it again.
+        Servers close connections after a time, or after a number of requests (llama.cpp: 100), just when we reuse one.
         """
         try:
             return await self._post_once(address, body)
@@ -162,7 +162,7 @@ class Upstream:
         """Post *body* to *path* below the server's root and return the JSON object that it answers.
 
         Raises:
-            EngineError: as `post`, or the answer is no JSON object of at most `ASKED_BYTES_MAX`.
+            EngineError: as `post`, or the answer is not a JSON object of at most `ASKED_BYTES_MAX`.
         """
         response = await self.post(self.root + path, msgspec.json.encode(body))
         try:
@@ -180,7 +180,7 @@ class Upstream:
                     return {}
                 return msgspec.json.decode(await whole(response, ASKED_BYTES_MAX), type=dict[str, Any])
         except (EngineError, TimeoutError, aiohttp.ClientError, OSError, msgspec.DecodeError):
-            # Nothing there that could be read: which is all that was to be found out.
+            # Nothing readable there, which is a valid result.
             return {}
 
     def _opened(self) -> aiohttp.ClientSession:
