@@ -1,4 +1,5 @@
-"""The bus over Redis between two processes: latency at 3,200 messages a second, most messages a second, CPU of each side.
+"""The bus over Redis between two processes: latency at 3,200 messages a second, most messages a second, CPU of each
+side.
 
 Beside it, in the same run and against the same server, redis-py: one XADD a message, pipelined over what waits, and a
 blocking XREAD. Sender, receiver and server share the machine's cores.

@@ -1,9 +1,10 @@
-"""Four processes claim the same jobs from one PostgreSQL, through the verbs that coordinators claim with: how fast, and how many
-are handed out twice (none may be).
+"""Four processes claim the same jobs from one PostgreSQL, through the verbs that coordinators claim with: how fast, and
+how many are handed out twice (none may be).
 
-Leases: every process asks for every job, all in the same order, so that each is wanted by four at about the same moment. Take-over:
-four coordinators take the jobs of a dead one, in batches. Beside them, in the same run: one process alone, which nobody contends
-with; and a claim as one would write it at first (select what is free, then update it), which shows that doubles would be seen.
+Leases: every process asks for every job, all in the same order, so that each is wanted by four at about the same
+    moment. Take-over: four coordinators take the jobs of a dead one, in batches. Beside them, in the same run: one
+    process alone, which nobody contends with; and a claim as one would write it at first (select what is free, then
+    update it), which shows that doubles would be seen.
 
 Usage: ``PYTHONPATH=src:. python -m bench.bench_claims [jobs]``; the default of 100,000 takes about two minutes.
 """

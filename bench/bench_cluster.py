@@ -1,11 +1,12 @@
 """One trading post of one, two and three coordinators over PostgreSQL and Redis, all of it on this machine's cores.
 
-Lives: chat completions through the link, spread over the coordinators, with everything on. Claims: processes that each lease
-jobs of their own, as fast as the database takes it. Frames: what a stream costs that is read at another coordinator than its
-host's, against one read at the same, in turns. Recovery: kill -9 of a coordinator, to the next frame of the streams that its host
-was serving, and to the start of jobs that waited in its line.
+Lives: chat completions through the link, spread over the coordinators, with everything on. Claims: processes that each
+    lease jobs of their own, as fast as the database takes it. Frames: what a stream costs that is read at another
+    coordinator than its host's, against one read at the same, in turns. Recovery: kill -9 of a coordinator, to the next
+    frame of the streams that its host was serving, and to the start of jobs that waited in its line.
 
-Usage: ``PYTHONPATH=src:. python -m bench.bench_cluster [lives|claims|frames|recovery …]``; all of them take about two minutes.
+Usage: ``PYTHONPATH=src:. python -m bench.bench_cluster [lives|claims|frames|recovery …]``; all of them take about two
+    minutes.
 """
 
 import asyncio
@@ -208,7 +209,8 @@ class Stream:
 
 
 async def running_streams(made: LocalCluster, key: str, number: int) -> list[float]:
-    """Kill the coordinator that has the host's link; return the seconds to the next frame of each stream, read at the other."""
+    """Kill the coordinator that has the host's link; return the seconds to the next frame of each stream, read at the
+    other."""
     first, second = made.coordinators
     made.balancer.offer(second.address, open=False)
     headers = {"Authorization": f"Bearer {key}"}
@@ -233,7 +235,8 @@ async def running_streams(made: LocalCluster, key: str, number: int) -> list[flo
 
 
 async def waiting_jobs(made: LocalCluster, key: str, number: int, db: Database) -> list[float]:
-    """Kill a coordinator with jobs in its line, whose host is elsewhere and gets free then; return the seconds to their start."""
+    """Kill a coordinator with jobs in its line, whose host is elsewhere and gets free then; return the seconds to their
+    start."""
     first, second = made.coordinators
     model = f"q{number}"
     headers = {"Authorization": f"Bearer {key}"}

@@ -1,4 +1,5 @@
-"""Chat completions through the link to an engine that costs nothing, everything on: auth, hold, durable settlement, receipt.
+"""Chat completions through the link to an engine that costs nothing, everything on: auth, hold, durable settlement,
+receipt.
 
 Coordinator, worker and load generator are processes of their own; the coordinator has one core, the other two share the
 other. CPU is the coordinator's alone (all its threads). Beside it, in the same run, stands a bare Starlette application

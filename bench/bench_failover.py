@@ -1,9 +1,10 @@
-"""How long a stream stands still when its host dies: from ``kill -9`` of a worker process to the next frame, which another host
-makes; and the same for ``SIGSTOP``, which leaves the link up and only the frames missing. Default settings.
+"""How long a stream stands still when its host dies: from ``kill -9`` of a worker process to the next frame, which
+another host makes; and the same for ``SIGSTOP``, which leaves the link up and only the frames missing. Default
+settings.
 
-Coordinator and two workers are processes of their own. The engine gives 50 tokens a second and names its process in each, so that
-frames which were on their way when the host died are not taken for the next one. The time between two frames of the same
-streams, undisturbed, is printed beside.
+Coordinator and two workers are processes of their own. The engine gives 50 tokens a second and names its process in
+each, so that frames which were on their way when the host died are not taken for the next one. The time between two
+frames of the same streams, undisturbed, is printed beside.
 
 Usage: ``PYTHONPATH=src:. python -m bench.bench_failover [kills]``
 """

@@ -1,7 +1,9 @@
-"""Five thousand hostile connections of each kind in turn: the coordinator's memory, and how long another caller waits for /health.
+"""Five thousand hostile connections of each kind in turn: the coordinator's memory, and how long another caller waits
+for /health.
 
-Heads without end, bodies and half-sent link messages that trickle, readers of 28 MB answers that never read, and submits of 15 MB
-that wait for a host, from sixteen addresses of loopback. Coordinator, attackers and caller are processes of their own.
+Heads without end, bodies and half-sent link messages that trickle, readers of 28 MB answers that never read, and
+submits of 15 MB that wait for a host, from sixteen addresses of loopback. Coordinator, attackers and caller are
+processes of their own.
 
 Usage: ``PYTHONPATH=src:. python -m bench.bench_hostile [connections] [seconds of each]``
 """

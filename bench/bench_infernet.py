@@ -1,10 +1,11 @@
 """Infernet's API over a whole trading post, everything durable: bought, run, settled, receipt signed, result fetched.
 
-Coordinator, worker (with containers that cost nothing, or the real engine before a real one over HTTP), and load are processes of
-their own; the coordinator has one core, all others share the other. CPU is the coordinator's alone, told apart by thread: event
-loop, and writer. The reference in the same run and on the same core is a node of our own making that does what Ritual's does and
-nothing more (`infernet_reference`): Quart on hypercorn, jobs in a dict. It calls the containers itself, which the worker does here;
-so the sum with the worker's CPU is printed too. What two requests cost a bare Starlette application tells how fast the machine is.
+Coordinator, worker (with containers that cost nothing, or the real engine before a real one over HTTP), and load are
+processes of their own; the coordinator has one core, all others share the other. CPU is the coordinator's alone, told
+apart by thread: event loop, and writer. The reference in the same run and on the same core is a node of our own making
+that does what Ritual's does and nothing more (`infernet_reference`): Quart on hypercorn, jobs in a dict. It calls the
+containers itself, which the worker does here; so the sum with the worker's CPU is printed too. What two requests cost a
+bare Starlette application tells how fast the machine is.
 
 Usage: ``PYTHONPATH=src:. python -m bench.bench_infernet [rounds] [jobs]``
 """

@@ -1,11 +1,12 @@
 """A whole durable job life over HTTP, four calls: submit, next-job, complete, receipt; everything on.
 
 Buyers and polling hosts are coroutines of one load process on one core, the coordinator has the other. CPU is the
-coordinator's alone, told apart by thread: event loop, and writer (SQL, signatures, fsync). Beside it, in the same run and on
-the same core, stands a bare Starlette application that parses a body and answers a constant: four such requests are the reference.
+coordinator's alone, told apart by thread: event loop, and writer (SQL, signatures, fsync). Beside it, in the same run
+and on the same core, stands a bare Starlette application that parses a body and answers a constant: four such requests
+are the reference.
 
-Usage: ``PYTHONPATH=src:. python -m bench.bench_lives [lives] [postgres]``; with ``postgres`` on a PostgreSQL server of its own,
-durable as SQLite is, whose CPU is not counted.
+Usage: ``PYTHONPATH=src:. python -m bench.bench_lives [lives] [postgres]``; with ``postgres`` on a PostgreSQL server of
+    its own, durable as SQLite is, whose CPU is not counted.
 """
 
 import asyncio

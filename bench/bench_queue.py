@@ -1,4 +1,5 @@
-"""The waiting queue: does a claim get slower when a million jobs wait? Claims from 1,000 and from 1,000,000 queued jobs.
+"""The waiting queue: does a claim get slower when a million jobs wait? Claims from 1,000 and from 1,000,000 queued
+jobs.
 
 Usage: ``PYTHONPATH=src:. python -m bench.bench_queue``
 """

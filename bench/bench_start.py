@@ -1,4 +1,5 @@
-"""Start-up: import, first start on a new folder, second start on the same, each to the first healthy answer; memory at rest.
+"""Start-up: import, first start on a new folder, second start on the same, each to the first healthy answer; memory at
+rest.
 
 Beside it, in the same run, the interpreter alone importing uvicorn and uvloop. Usage: ``python -m bench.bench_start``
 """

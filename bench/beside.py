@@ -1,11 +1,12 @@
 """This tree beside another commit: coordinator CPU of a job life and of a completion, in alternating windows (A B A B).
 
-Both coordinators run at once on one core, each from its own tree and with the same interpreter and libraries; the load, of
-this tree, has the other core and turns from one to the other window by window. Each round starts both anew, so that where
-a process happens to lie in memory is averaged too. Printed are the medians over all windows and their ratio, with the
-range in which the middle half of the paired ratios lies.
+Both coordinators run at once on one core, each from its own tree and with the same interpreter and libraries; the load,
+of this tree, has the other core and turns from one to the other window by window. Each round starts both anew, so that
+where a process happens to lie in memory is averaged too. Printed are the medians over all windows and their ratio, with
+the range in which the middle half of the paired ratios lies.
 
-Usage: ``make beside FROM=REV``, or ``PYTHONPATH=src:. python -m bench.beside REV [lives|completions|both] [rounds] [windows]``.
+Usage: ``make beside FROM=REV``, or
+    ``PYTHONPATH=src:. python -m bench.beside REV [lives|completions|both] [rounds] [windows]``.
 """
 
 import contextlib
@@ -36,7 +37,8 @@ Window = Callable[[], Awaitable[float]]
 
 @contextlib.contextmanager
 def child(tree: Path, *args: str, cpu: int, said: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """Run the part *args* of ``bench_completions`` as *tree* has it, on one core; give its pid and its first line's words."""
+    """Run the part *args* of ``bench_completions`` as *tree* has it, on one core; give its pid and its first line's
+    words."""
     env = {**os.environ, "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}", "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-m", "bench.bench_completions", *args]
     with subprocess.Popen(command, stdout=subprocess.PIPE if said else None, text=True, env=env, cwd=tree) as process:

@@ -1,4 +1,5 @@
-"""A load generator that costs little: one asyncio protocol a connection, keep-alive, closed loop, answers told by their bytes."""
+"""A load generator that costs little: one asyncio protocol a connection, keep-alive, closed loop, answers told by their
+bytes."""
 
 import asyncio
 import time

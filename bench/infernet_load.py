@@ -1,4 +1,5 @@
-"""Load on a node's API: jobs that are bought and fetched, over kept connections or a new one for every call, and streams."""
+"""Load on a node's API: jobs that are bought and fetched, over kept connections or a new one for every call, and
+streams."""
 
 import asyncio
 import re

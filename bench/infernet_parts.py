@@ -1,7 +1,7 @@
 """The processes that `bench_infernet` measures: coordinator, workers, a container, and the reference.
 
-Usage: ``python -m bench.infernet_parts coordinator FOLDER STORED``, and so on; each runs until it is killed, and its first line
-says where it is.
+Usage: ``python -m bench.infernet_parts coordinator FOLDER STORED``, and so on; each runs until it is killed, and its
+    first line says where it is.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""A node of our own making that does what Ritual's does and nothing more: Quart on hypercorn, jobs in a dict, nothing durable.
+"""A node of our own making that does what Ritual's does and nothing more: Quart on hypercorn, jobs in a dict, nothing
+durable.
 
-Like the real one it calls the containers itself. It has no limits, no accounts, no rate limiter and no logging, and keeps its
-connections to containers, so it is a favourable reference.
+Like the real one it calls the containers itself. It has no limits, no accounts, no rate limiter and no logging, and
+keeps its connections to containers, so it is a favourable reference.
 """
 
 import asyncio

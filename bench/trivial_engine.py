@@ -20,8 +20,8 @@ class _Wanted(msgspec.Struct):
 class TrivialEngine:
     """Answers every chat and completion with *tokens* (or the request's ``max_tokens``) times *text*.
 
-    *per_s* paces the frames on a fixed schedule; 0 gives them as fast as they are taken. With *stamp* each frame says when
-    it was made (``time.monotonic_ns``, the same clock in every process of a machine) instead of *text*.
+    *per_s* paces the frames on a fixed schedule; 0 gives them as fast as they are taken. With *stamp* each frame says
+    when it was made (``time.monotonic_ns``, the same clock in every process of a machine) instead of *text*.
     """
 
     name = "trivial"

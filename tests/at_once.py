@@ -1,4 +1,5 @@
-"""What has to happen at once, told in the event loop's own time: a machine that is busy, or that does not run us, costs nothing."""
+"""What has to happen at once, told in the event loop's own time: a machine that is busy, or that does not run us, costs
+nothing."""
 
 import asyncio
 import contextlib
@@ -12,8 +13,8 @@ BOUND_S = 20.0
 async def at_once(*, ms: int = 100) -> AsyncIterator[None]:
     """Fail when the block waits longer than *ms* milliseconds in which this loop could run.
 
-    Counted in turns of the loop that sleep a millisecond each: what keeps the loop from running, here or on the whole machine,
-    keeps it from counting too. So it bounds what is waited for, not what is computed.
+    Counted in turns of the loop that sleep a millisecond each: what keeps the loop from running, here or on the whole
+    machine, keeps it from counting too. So it bounds what is waited for, not what is computed.
     """
     turns = 0
 

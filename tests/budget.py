@@ -1,7 +1,8 @@
 """What the tests cost: CPU-seconds of the whole run, of each file, and of a loop that says how fast this machine is.
 
-`make test` prints it at the end; the budget stands in CONTRIBUTING.md. CPU is user and system time of the test processes and
-of all that they started and waited for (as ``time`` counts it); a file is charged what passes in its process while it runs.
+`make test` prints it at the end; the budget stands in CONTRIBUTING.md. CPU is user and system time of the test
+processes and of all that they started and waited for (as ``time`` counts it); a file is charged what passes in its
+process while it runs.
 """
 
 import os

@@ -16,8 +16,8 @@ from comptoir.app import GC_THRESHOLDS, RECURSION_LIMIT
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Table, ddl, open_database
 
-# Each test process and the hundreds that tests start would compile all they import anew where the shell forbids to keep it: half
-# of what such a start costs.
+# Each test process and the hundreds that tests start would compile all they import anew where the shell forbids to keep
+# it: half of what such a start costs.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -50,7 +50,8 @@ def pytest_collection_finish() -> None:
 
 
 class _Hasty:
-    """The module asyncio for uvicorn's server, which looks every 0.1 s whether its connections are gone: here every millisecond."""
+    """The module asyncio for uvicorn's server, which looks every 0.1 s whether its connections are gone: here every
+    millisecond."""
 
     def __getattr__(self, name: str) -> object:
         return getattr(asyncio, name)
@@ -75,7 +76,8 @@ def recursion_limit() -> None:
 
 @pytest.fixture
 def place(run_folder: Path) -> Iterator[Path]:
-    """Give a folder, not there yet, for parts of a cluster: none of pytest's, which PostgreSQL could not reach when run as root."""
+    """Give a folder, not there yet, for parts of a cluster: none of pytest's, which PostgreSQL could not reach when run
+    as root."""
     with tempfile.TemporaryDirectory(prefix="place-", dir=run_folder) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder) / "data"

@@ -1,5 +1,5 @@
-"""Temporary folders of the tests are in memory where there is room: a third of their CPU and half of their time went to a disk
-that nobody reads again.
+"""Temporary folders of the tests are in memory where there is room: a third of their CPU and half of their time went to
+a disk that nobody reads again.
 
 Whoever sets TMPDIR chooses for himself. So does a container, whose /dev/shm is small or runs no programs.
 """

@@ -1,9 +1,11 @@
-"""Delay I/O and threads at random: a test that leans on an order that nobody promised fails here first, not in somebody's CI.
+"""Delay I/O and threads at random: a test that leans on an order that nobody promised fails here first, not in
+somebody's CI.
 
-A plugin of pytest that is loaded when asked for: ``make test ARGS="-p tests.jitter"``; ``JITTER_SEED=7`` makes other delays. It
-changes nothing that an event loop or a kernel promises: one socket's bytes keep their order, a thread's words to a loop theirs.
-Only the test process is delayed; programs that a test starts are not. Should pytest itself end with "AST constructor recursion
-depth mismatch" where a test fails, a fault of Python 3.11's, ``--tb=native`` shows the failure.
+A plugin of pytest that is loaded when asked for: ``make test ARGS="-p tests.jitter"``; ``JITTER_SEED=7`` makes other
+delays. It changes nothing that an event loop or a kernel promises: one socket's bytes keep their order, a thread's
+words to a loop theirs. Only the test process is delayed; programs that a test starts are not. Should pytest itself end
+with "AST constructor recursion depth mismatch" where a test fails, a fault of Python 3.11's, ``--tb=native`` shows the
+failure.
 """
 
 import os

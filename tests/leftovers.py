@@ -1,8 +1,9 @@
-"""No process outlives the tests that started it, however they end: Ctrl-C, kill -9 of the run or of one of its processes.
+"""No process outlives the tests that started it, however they end: Ctrl-C, kill -9 of the run or of one of its
+processes.
 
-Each test process writes its mark into its environment, which whatever it starts inherits, and starts a reaper (`tests.reaper`)
-that ends what bears the mark when the test process is gone. A process that is started with an environment of its own is given
-the mark by `mark`.
+Each test process writes its mark into its environment, which whatever it starts inherits, and starts a reaper
+(`tests.reaper`) that ends what bears the mark when the test process is gone. A process that is started with an
+environment of its own is given the mark by `mark`.
 """
 
 import os
@@ -33,7 +34,8 @@ class Leftovers:
     def __init__(self, config: pytest.Config) -> None:
         run = getattr(config, "workerinput", {}).get("run_folder")
         self.run = Path(run if run is not None else tempfile.mkdtemp(prefix="comptoir-tests-"))
-        """Folder of the whole run: of the process that the others report to. Short, for sockets; others may pass through it."""
+        """Folder of the whole run: of the process that the others report to. Short, for sockets; others may pass
+        through it."""
         self.folder = self.run / config.workerinput["workerid"] if run is not None else self.run  # type: ignore[attr-defined]
         self.folder.mkdir(exist_ok=True)
         self.run.chmod(0o755)

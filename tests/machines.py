@@ -1,7 +1,8 @@
 """What the state machines of the tests share: how many examples they run, and an event loop of their own.
 
-`make test` runs few examples, always the same ones: enough for each planted bug (tests/proofs/test_planted_bugs.py). `make proofs`
-(``--hypothesis-profile=long``) runs many times as many, new ones each time, and prints what fails as steps that can be run again.
+`make test` runs few examples, always the same ones: enough for each planted bug (tests/proofs/test_planted_bugs.py).
+`make proofs` (``--hypothesis-profile=long``) runs many times as many, new ones each time, and prints what fails as
+steps that can be run again.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""A whole trading post for tests: coordinator on a free loopback port, workers beside it, all in the test's event loop."""
+"""A whole trading post for tests: coordinator on a free loopback port, workers beside it, all in the test's event
+loop."""
 
 import asyncio
 import contextlib
@@ -56,7 +57,8 @@ class Post:
         urls: Sequence[str] = (),
         drain_s: float = 0.0,
     ) -> AsyncIterator["asyncio.Event"]:
-        """Run a worker until the block ends; gives the event that stops it. With *urls* it goes to any, and is not waited for."""
+        """Run a worker until the block ends; gives the event that stops it. With *urls* it goes to any, and is not
+        waited for."""
         stop = asyncio.Event()
         config = WorkerConfig(
             url=",".join(urls) or self.url,

@@ -1,8 +1,8 @@
 """Ends whatever a test process left behind: ``python -I -S tests/reaper.py MARK FOLDER``, started by `tests.leftovers`.
 
-It waits for the end of its standard input, whose other end the test process holds: the kernel closes that however the process
-ends, kill -9 included. Then it interrupts, terminates and kills every process that bears the mark, and removes the folder.
-It imports nothing of ours, so that it costs some milliseconds.
+It waits for the end of its standard input, whose other end the test process holds: the kernel closes that however the
+process ends, kill -9 included. Then it interrupts, terminates and kills every process that bears the mark, and removes
+the folder. It imports nothing of ours, so that it costs some milliseconds.
 """
 
 import contextlib

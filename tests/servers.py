@@ -1,4 +1,5 @@
-"""PostgreSQL servers: one that all processes of a run share, and one of a test's own, that it may kill, freeze and start again."""
+"""PostgreSQL servers: one that all processes of a run share, and one of a test's own, that it may kill, freeze and
+start again."""
 
 import contextlib
 import fcntl
@@ -29,8 +30,8 @@ BOUND_S = 20.0
 LOOK_S = 0.01
 
 OPTIONS = ("-h", "", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "dynamic_shared_memory_type=mmap")
-"""What a crash of the machine would lose nobody misses, and waiting for the disk is most of a test's time. Memory that processes
-share is in the data folder: in /dev/shm a server that is killed would leave it for ever."""
+"""What a crash of the machine would lose nobody misses, and waiting for the disk is most of a test's time. Memory that
+processes share is in the data folder: in /dev/shm a server that is killed would leave it for ever."""
 
 
 def user() -> str | None:
@@ -54,7 +55,8 @@ def alone(run_folder: Path, what: str) -> Iterator[None]:
 
 
 def make_data(run_folder: Path, folder: Path) -> Path:
-    """Make the files of a new server in *folder*: copies of those that the first of the run had made, a second of work."""
+    """Make the files of a new server in *folder*: copies of those that the first of the run had made, a second of
+    work."""
     made = run_folder / "postgres-made"
     with alone(run_folder, "made"):
         if not made.exists():
@@ -129,7 +131,8 @@ class OwnServer:
         self.start()
 
     def start(self) -> None:
-        """Start; returns when it takes connections. What a killed one wrote is still there: fsync is for crashes of machines."""
+        """Start; returns when it takes connections. What a killed one wrote is still there: fsync is for crashes of
+        machines."""
         command = [BINARIES / "postgres", "-D", self._data, "-k", self._folder, *OPTIONS]
         deadline = time.monotonic() + BOUND_S
         while not answers(self.url):

@@ -1,4 +1,5 @@
-"""What docs/configuration.md promises of settings that no other test holds; docs/security.md lists which test holds which."""
+"""What docs/configuration.md promises of settings that no other test holds; docs/security.md lists which test holds
+which."""
 
 import ast
 import asyncio

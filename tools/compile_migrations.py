@@ -1,7 +1,7 @@
 """Compile Alembic's scripts to the SQL that ships, and begin new ones.
 
-``python -m tools.compile_migrations`` writes src/comptoir/migrations/sql; ``… new "what changes"`` first has Alembic compare
-the rooms' declarations with a database at head and writes a script for the difference.
+``python -m tools.compile_migrations`` writes src/comptoir/migrations/sql; ``… new "what changes"`` first has Alembic
+compare the rooms' declarations with a database at head and writes a script for the difference.
 """
 
 import io

@@ -1,4 +1,5 @@
-"""Write docs/limits.md: every bound on count, bytes and time, from the settings and from the named constants of each room.
+"""Write docs/limits.md: every bound on count, bytes and time, from the settings and from the named constants of each
+room.
 
 ``python -m tools.limits_page`` writes; a test compares (tests/house/test_limits.py).
 """

@@ -46,7 +46,8 @@ def shown(raw: bytes) -> str:
 
 
 def start(command: str, folder: Path, *, logs: bool) -> tuple[subprocess.Popen[bytes], int]:
-    """Start *command* on a terminal of its own; return it and the terminal's end. Without *logs* its standard error is dropped."""
+    """Start *command* on a terminal of its own; return it and the terminal's end. Without *logs* its standard error is
+    dropped."""
     ours, theirs = pty.openpty()
     words = [sys.executable, "-m", *shlex.split(command)]
     errors = theirs if logs else subprocess.DEVNULL

@@ -1,6 +1,7 @@
 """The composition root: opens every room over one database, wires dispatch, and serves all dialects.
 
-Exports `open_core` (the core without HTTP), `create_app` (the ASGI application over it) and `serve` (both, until a signal).
+Exports `open_core` (the core without HTTP), `create_app` (the ASGI application over it) and `serve` (both, until a
+signal).
 """
 
 import asyncio
@@ -207,7 +208,8 @@ def tune_interpreter() -> None:
 
 
 def allow_files() -> None:
-    """Let the process open as many files as it may: every connection is one, and the usual soft limit of 1,024 is soon reached."""
+    """Let the process open as many files as it may: every connection is one, and the usual soft limit of 1,024 is soon
+    reached."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS has a hard limit without end, and refuses it.

@@ -1,4 +1,5 @@
-"""The buyers: they play the orders of a plan as real clients do, each in its way and with its habit, and note what they saw."""
+"""The buyers: they play the orders of a plan as real clients do, each in its way and with its habit, and note what they
+saw."""
 
 import asyncio
 import json
@@ -149,7 +150,8 @@ class Client:
         seen.status, seen.told = str(job["status"]), job
 
     async def _follow(self, *, stop_after: int | None = None, start: int = 0) -> None:
-        """Read the stream to its end, or until *stop_after* events were read in all, reconnecting wherever it breaks."""
+        """Read the stream to its end, or until *stop_after* events were read in all, reconnecting wherever it
+        breaks."""
         seen, asking = self._seen, self._asking
         if start and not seen.pieces:
             # Where a reader begins in the middle, what it says it has read before was never shown to it.

@@ -1,7 +1,8 @@
-"""Chains of containers in an episode: an engine that appends its container's name, a client of the Infernet API, and their rule.
+"""Chains of containers in an episode: an engine that appends its container's name, a client of the Infernet API, and
+their rule.
 
-``comptoir host --engine tests.chaos.chains:AppendingEngine``. Whatever is killed, a chain's output says each container once, in
-order.
+``comptoir host --engine tests.chaos.chains:AppendingEngine``. Whatever is killed, a chain's output says each container
+once, in order.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""A coordinator as a process of its own, under a clock that the killer moves: ``python -m tests.chaos.coordinator SETTINGS CLOCK``.
+"""A coordinator as a process of its own, under a clock that the killer moves:
+``python -m tests.chaos.coordinator SETTINGS CLOCK``.
 
-SETTINGS is a JSON file. CLOCK is one with the milliseconds to add to wall time: it is added in ``time.time_ns`` itself, so
-that nothing in the process knows better. Monotonic time is never touched.
+SETTINGS is a JSON file. CLOCK is one with the milliseconds to add to wall time: it is added in ``time.time_ns`` itself,
+so that nothing in the process knows better. Monotonic time is never touched.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """An engine whose answers can be recognised: every frame names its order, its number and the run that made it.
 
-``comptoir host --engine tests.chaos.engine:NumberedEngine``. What an order wants stands in its prompt (`Wanted`). A run's mark
-is different every time, so an answer that was begun anew is not the same text; going on after a prefix is exact, and only the
-frames after it carry the mark of the run that goes on.
+``comptoir host --engine tests.chaos.engine:NumberedEngine``. What an order wants stands in its prompt (`Wanted`). A
+run's mark is different every time, so an answer that was begun anew is not the same text; going on after a prefix is
+exact, and only the frames after it carry the mark of the run that goes on.
 """
 
 import asyncio

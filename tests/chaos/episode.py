@@ -1,4 +1,5 @@
-"""One episode: set the stage, let buyers buy and the killer kill, wait until everything is over, and check what must be true."""
+"""One episode: set the stage, let buyers buy and the killer kill, wait until everything is over, and check what must be
+true."""
 
 import asyncio
 import shutil
@@ -17,7 +18,8 @@ from tests.chaos.stage import Stage, set_up
 from tests.chaos.tables import count_states
 
 OVER_S_MAX = 180.0
-"""How long jobs may take to end when nobody buys and nothing is struck any more; leases and deadlines are far shorter."""
+"""How long jobs may take to end when nobody buys and nothing is struck any more; leases and deadlines are far
+shorter."""
 
 EPISODE_S_MAX = 900.0
 """A bound against hanging."""

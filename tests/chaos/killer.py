@@ -25,7 +25,8 @@ FULL_DISK_BYTES = "1024"
 
 
 class Killer:
-    """Lets the blows of a plan fall, each when its number of orders has begun; up to `AT_ONCE` at a time, on different victims."""
+    """Lets the blows of a plan fall, each when its number of orders has begun; up to `AT_ONCE` at a time, on different
+    victims."""
 
     def __init__(self, stage: Stage, buyers: Buyers) -> None:
         self.struck: dict[str, int] = {}

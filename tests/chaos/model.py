@@ -1,4 +1,5 @@
-"""The model of what must be true after an episode, whatever was killed in it: the books by themselves, and what clients saw."""
+"""The model of what must be true after an episode, whatever was killed in it: the books by themselves, and what clients
+saw."""
 
 import asyncio
 from collections import Counter
@@ -140,8 +141,8 @@ def _seen_is_recorded(order: Order, one: Seen, job: Record, tables: Tables) -> I
 def _was_free_and_forgotten(job: Record, frames: list[str]) -> bool:
     """A job that was not answered and has no price, though its reader may have seen more of it than is on record.
 
-    Frames of open jobs are in the coordinator's memory and at the worker: when the first dies and the job ends before the second
-    is back, nobody has them any more. Nobody pays for them either (docs/chaos.md).
+    Frames of open jobs are in the coordinator's memory and at the worker: when the first dies and the job ends before
+    the second is back, nobody has them any more. Nobody pays for them either (docs/chaos.md).
     """
     return job["state"] != "completed" and not job["cost_uusd"] and (not frames or job["fault"] == "coordinator")
 

@@ -1,6 +1,7 @@
 """What one episode does, drawn from its seed alone: who buys what and how, and which blow falls when.
 
-A blow falls when a number of orders has begun, not at a time of day, so the same seed gives the same schedule on a slow machine.
+A blow falls when a number of orders has begun, not at a time of day, so the same seed gives the same schedule on a slow
+machine.
 """
 
 import random

@@ -1,4 +1,5 @@
-"""The processes of an episode that are ours: started, struck by their own id, started again; none outlives the episode."""
+"""The processes of an episode that are ours: started, struck by their own id, started again; none outlives the
+episode."""
 
 import asyncio
 import contextlib
@@ -51,8 +52,8 @@ class Program(ClusterProcess):
         """Describe it.
 
         Args:
-            supervised: one that ends before it is ready is started again, as an operator's supervisor does: its database may
-                just be away.
+            supervised: one that ends before it is ready is started again, as an operator's supervisor does: its
+                database may just be away.
         """
         super().__init__(name, folder / f"{name}.log")
         self.starts = 0
@@ -110,10 +111,11 @@ def backends(server: LocalPostgres) -> list[int]:
 
 
 def limit_files(pid: int, size: str, *, user: str) -> None:
-    """Let process *pid* of *user* (empty: ours) write no further into any file than *size* bytes; ``unlimited`` lifts it.
+    """Let process *pid* of *user* (empty: ours) write no further into any file than *size* bytes; ``unlimited`` lifts
+    it.
 
-    A write beyond is refused by the kernel as one to a full disk is, with another number. No privilege is needed, but one has to
-    be that user.
+    A write beyond is refused by the kernel as one to a full disk is, with another number. No privilege is needed, but
+    one has to be that user.
     """
     program = shutil.which("prlimit")
     if program is not None:

@@ -1,7 +1,7 @@
 """A proxy between workers and a coordinator that knows where WebSocket messages end, and nothing of what is in them.
 
-It passes everything on as it came, except for what it is told to disturb: one message is dropped, held up, sent twice or swapped
-with the next one. TCP does none of that by itself; a link that survives it survives every honest network.
+It passes everything on as it came, except for what it is told to disturb: one message is dropped, held up, sent twice
+or swapped with the next one. TCP does none of that by itself; a link that survives it survives every honest network.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""The stage of an episode: every process and proxy of a topology, on free ports over one folder, and how to reach them."""
+"""The stage of an episode: every process and proxy of a topology, on free ports over one folder, and how to reach
+them."""
 
 import contextlib
 import random

@@ -87,7 +87,8 @@ class Event:
 
 
 async def events(response: aiohttp.ClientResponse, each_line: Callable[[], None]) -> AsyncIterator[Event]:
-    """Yield the whole events of *response*, a last one that was cut is not one; *each_line* is called for pings, too."""
+    """Yield the whole events of *response*, a last one that was cut is not one; *each_line* is called for pings,
+    too."""
     found = Event("", "", "")
     while line := await response.content.readline():
         each_line()

@@ -1,4 +1,5 @@
-"""An engine whose answers wait in the middle until the test lets them go on: nothing that is done meanwhile comes too late.
+"""An engine whose answers wait in the middle until the test lets them go on: nothing that is done meanwhile comes too
+late.
 
 ``comptoir host --engine tests.cli.gate:GatedEngine,gate=FILE``. It answers with `FRAMES` numbered frames, and those
 to `PROMPT` wait: what a worker asks when it measures its engine does not.

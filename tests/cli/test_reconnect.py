@@ -1,4 +1,5 @@
-"""``comptoir run`` goes on with its answer when a connection or a coordinator breaks: nothing lost, nothing doubled, paid once."""
+"""``comptoir run`` goes on with its answer when a connection or a coordinator breaks: nothing lost, nothing doubled,
+paid once."""
 
 import asyncio
 import json
@@ -143,7 +144,8 @@ def open_folder(run_folder: Path) -> Iterator[Path]:
 
 class TestCluster:
     async def test_another_coordinator_goes_on(self, open_folder: Path, programs: Start) -> None:
-        """The one that the reader is connected to, and the host, is killed; the rest of the answer comes from the other."""
+        """The one that the reader is connected to, and the host, is killed; the rest of the answer comes from the
+        other."""
         cluster = LocalCluster(
             open_folder / "data", coordinators=2, drain_s=1.0, fsync=False, supervised=False, options=PATIENT
         )

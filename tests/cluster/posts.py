@@ -77,7 +77,8 @@ async def open_posts(folder: Path, *, database: str, bus: str, count: int = 2, *
         posts = Posts(
             [Post(core, url, buyer.user.id, buyer.key, admin.key, folder, forged=True) for core, url in cores], folder
         )
-        # Each knew of those before it when it began; those would hear of it at their next sign of life, up to a second later.
+        # Each knew of those before it when it began; those would hear of it at their next sign of life, up to a second
+        # later.
         for core, later in itertools.permutations(posts.cores, 2):
             await peers_of(core).ensure_known(later.node_id)
         assert all(len(peers_of(core).board.here) == count - 1 for core in posts.cores)

@@ -213,7 +213,8 @@ class TestReaderElsewhere:
 
 class TestCancelElsewhere:
     async def test_one_that_was_completed_elsewhere_unheard_of_is_not_cancelled(self, posts: Posts) -> None:
-        """The bus stood still: the first coordinator took the job for its own, and told its buyer that it was cancelled."""
+        """The bus stood still: the first coordinator took the job for its own, and told its buyer that it was
+        cancelled."""
         async with posts[1].worker():
             await posts.until_seen(posts[0], free=8)
             peers_of(posts[1].core).board.send = lambda *message: None  # type: ignore[method-assign]

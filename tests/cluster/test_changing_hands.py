@@ -1,4 +1,5 @@
-"""Jobs that change hands while somebody asks for them: the reader of a mirror misses nothing, and is told what is not so."""
+"""Jobs that change hands while somebody asks for them: the reader of a mirror misses nothing, and is told what is not
+so."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -74,7 +75,8 @@ class TestChangingHands:
                 assert (await reading).count('data: {"token": " tok"}') == TOKENS
 
     async def test_who_read_of_an_answer_that_was_given_up_is_told_and_the_new_one_is_whole(self, posts: Posts) -> None:
-        """The second coordinator still showed two frames of a host that is lost; they are no part of what it leases now."""
+        """The second coordinator still showed two frames of a host that is lost; they are no part of what it leases
+        now."""
         async with posts[1].worker(options={"per_s": 200.0}):
             await posts.until_seen(posts[0], free=8)
             job_id = new_id()
@@ -228,7 +230,8 @@ class TestPassedOn:
         assert said == [Gone(job.id)]
 
     async def test_an_older_one_that_says_it_is_the_end_is_not_believed(self, posts: Posts) -> None:
-        """It was taken for the end of the job, and who waited for a whole answer asked for it again, without a pause, for ever."""
+        """It was taken for the end of the job, and who waited for a whole answer asked for it again, without a pause,
+        for ever."""
         async with posts[1].worker(options={"per_s": 100.0}):
             await posts.until_seen(posts[1], free=8)
             job = await submit(posts[1].core, order(posts[1]))

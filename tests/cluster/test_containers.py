@@ -1,4 +1,5 @@
-"""Chains of containers over several coordinators: bought at one, run by hosts of others, read and asked about at any."""
+"""Chains of containers over several coordinators: bought at one, run by hosts of others, read and asked about at
+any."""
 
 import asyncio
 import contextlib
@@ -236,7 +237,8 @@ class TestStream:
         assert found["result"]["output"] == {"output_base64": "b25lIHR3byD/"}
 
     async def test_it_is_cut_when_the_host_there_dies(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Though another host has the container: what was shown can't be taken back, and its rest would be another's."""
+        """Though another host has the container: what was shown can't be taken back, and its rest would be
+        another's."""
         monkeypatch.setattr(watch, "RELINK_S", 0.3)
         body = {"containers": ["a"], "data": {}}
         async with (

@@ -57,7 +57,8 @@ async def linked_first(posts: Posts) -> list[Post]:
 
 class TestWorkerMoves:
     async def test_its_open_answers_come_along(self, posts: Posts) -> None:
-        """The worker leaves one coordinator in the middle of answers and links to the other: nothing is lost or doubled."""
+        """The worker leaves one coordinator in the middle of answers and links to the other: nothing is lost or
+        doubled."""
         both = (posts[0].url, posts[1].url)
         async with posts[0].worker(options={"per_s": 100.0}, urls=both):
             first, second = await linked_first(posts)
@@ -159,7 +160,8 @@ class TestNeverSent:
     async def test_a_host_that_linked_here_without_the_job_may_have_it_at_once(
         self, posts: Posts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its coordinator died between writing the lease and sending the job: nobody waits for frames that can't come."""
+        """Its coordinator died between writing the lease and sending the job: nobody waits for frames that can't
+        come."""
         async with posts[0].worker(urls=(posts[0].url, posts[1].url)):
             first, second = await linked_first(posts)
             (line,) = first.core.channels.values()

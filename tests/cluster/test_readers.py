@@ -1,4 +1,5 @@
-"""A reader may leave at any event and come back at any coordinator: what it puts together is the answer, each token once."""
+"""A reader may leave at any event and come back at any coordinator: what it puts together is the answer, each token
+once."""
 
 import asyncio
 import json

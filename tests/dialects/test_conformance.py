@@ -1,4 +1,5 @@
-"""Declarations hold what they promise: every path leads where it says, every error has its status, every POST its repeat."""
+"""Declarations hold what they promise: every path leads where it says, every error has its status, every POST its
+repeat."""
 
 import importlib
 import inspect
@@ -112,7 +113,8 @@ class TestErrors:
 
 class TestPaths:
     async def test_each_leads_to_the_endpoint_that_declares_it(self, tmp_path: Path) -> None:
-        """At the root a shared path leads to the root's dialect; a path that two dialects want is not declared twice."""
+        """At the root a shared path leads to the root's dialect; a path that two dialects want is not declared
+        twice."""
         async with open_post(tmp_path, requests_per_minute_per_ip=1_000_000) as post:
             app = standing_in(post.core, lambda d, e: f"{d.name} {e.method} {e.path}".encode())
             wrong = []

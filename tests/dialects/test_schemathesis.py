@@ -1,7 +1,8 @@
-"""Schemathesis asks a running post everything its OpenAPI documents allow, and much they do not: no 5xx, nothing undeclared.
+"""Schemathesis asks a running post everything its OpenAPI documents allow, and much they do not: no 5xx, nothing
+undeclared.
 
-Event streams are read to their end like any answer; long polls are shortened by the setting. A call that would end its caller's
-own key is made with a key that is nobody's.
+Event streams are read to their end like any answer; long polls are shortened by the setting. A call that would end its
+caller's own key is made with a key that is nobody's.
 """
 
 import asyncio
@@ -96,7 +97,8 @@ Opener = Callable[[Dialect], Running]
 def opener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
     """Give each dialect a post of its own, in a thread beside this one, because Schemathesis asks with blocking calls.
 
-    Hosts that one dialect's calls register offer models that nobody answers for; another's buyers must not wait for them.
+    Hosts that one dialect's calls register offer models that nobody answers for; another's buyers must not wait for
+    them.
     """
     with contextlib.ExitStack() as stack:
         opened: dict[str, Running] = {}
@@ -111,7 +113,8 @@ def opener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
 
 @pytest.fixture
 def running(opener: Opener, dialect: Dialect) -> Running:
-    """Give the post of the test's dialect. No parameter of a module's fixture: pytest would make it anew for each operation."""
+    """Give the post of the test's dialect. No parameter of a module's fixture: pytest would make it anew for each
+    operation."""
     return opener(dialect)
 
 
@@ -170,7 +173,8 @@ NASTY = (
     b'{"model":"trivial","input_text":"\\u0000","prompt":"\\u0000","input":"\\u0000","username":"a\\u0000b","password":"12345678"}',
     b'{"models":["a"],"models":null}', b'{"limit":99999999999999999999999999}', b'{"host_id":"' + b"x" * 70_000 + b'"}',
 )  # fmt: skip
-"""Bodies that no schema writes down: no JSON, not UTF-8, too deep, too large a number, half a character, a zero byte."""
+"""Bodies that no schema writes down: no JSON, not UTF-8, too deep, too large a number, half a character, a zero
+byte."""
 
 
 def sent_with(running: Running, endpoint: Endpoint) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""One of several processes that hammer the same accounts: ``python -m tests.dispatch.hammer FOLDER DATABASE SEED ROUNDS BUYERS``.
+"""One of several processes that hammer the same accounts:
+``python -m tests.dispatch.hammer FOLDER DATABASE SEED ROUNDS BUYERS``.
 
 It opens a house of its own over the shared database, says ``ready``, waits for a line, then has many tasks buy, finish,
 cancel, lose, deposit and sign up, all on the buyers and hosts of the test. Prints what it did as JSON.

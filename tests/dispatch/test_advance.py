@@ -1,4 +1,5 @@
-"""Advance: a chain of containers, each step an attempt of its own; a lost step begins again from the output before it."""
+"""Advance: a chain of containers, each step an attempt of its own; a lost step begins again from the output before
+it."""
 
 import asyncio
 from collections.abc import AsyncIterator

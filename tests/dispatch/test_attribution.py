@@ -1,4 +1,5 @@
-"""Attribution: for all that can happen to an answer, whose fault is stored, whose reputation moves, who is paid, how it ends.
+"""Attribution: for all that can happen to an answer, whose fault is stored, whose reputation moves, who is paid, how it
+ends.
 
 The table is the one in docs/lifecycle.md; a test compares the two.
 """

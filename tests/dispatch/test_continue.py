@@ -1,4 +1,5 @@
-"""Continuation: what a lost host delivered stays delivered, another host goes on after it, and each is paid its part."""
+"""Continuation: what a lost host delivered stays delivered, another host goes on after it, and each is paid its
+part."""
 
 import asyncio
 from pathlib import Path
@@ -24,7 +25,8 @@ from tests.street import GOES_ON, SIGNUP_UUSD, Street, deliver, open_street
 
 class TestSlots:
     async def test_a_host_that_comes_while_its_lease_is_being_closed_is_counted_once(self, street: Street) -> None:
-        """One of several coordinators counts the slots of a host anew when it comes; the closing lease still has one."""
+        """One of several coordinators counts the slots of a host anew when it comes; the closing lease still has
+        one."""
         host_id, _ = await street.host(slots=2)
         job = await street.submit(max_tokens=10)
         fleet = street.core.fleet

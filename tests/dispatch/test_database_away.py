@@ -1,4 +1,5 @@
-"""PostgreSQL is killed under the street: what was begun goes on, nothing new is taken, and all ends are written when it is back."""
+"""PostgreSQL is killed under the street: what was begun goes on, nothing new is taken, and all ends are written when it
+is back."""
 
 import asyncio
 import logging

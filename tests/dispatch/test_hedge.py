@@ -1,4 +1,5 @@
-"""Hedge: a second host is started when the first frame is late; the first to deliver has the job, the other stops unpaid."""
+"""Hedge: a second host is started when the first frame is late; the first to deliver has the job, the other stops
+unpaid."""
 
 import asyncio
 from collections.abc import AsyncIterator

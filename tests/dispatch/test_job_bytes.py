@@ -1,4 +1,5 @@
-"""Unfinished jobs are bounded by their bytes, of one buyer and of all, whatever they cost; and every way out gives room back."""
+"""Unfinished jobs are bounded by their bytes, of one buyer and of all, whatever they cost; and every way out gives room
+back."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""PostgreSQL's connection breaks around the COMMIT of each verb of a job's life: it happens once, and its caller hears so."""
+"""PostgreSQL's connection breaks around the COMMIT of each verb of a job's life: it happens once, and its caller hears
+so."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

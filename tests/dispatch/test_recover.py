@@ -163,7 +163,8 @@ class TestDrain:
             assert await audit(street.core.db) == []
 
     async def test_what_could_not_be_sent_any_more_waits_in_line_and_blames_nobody(self, street: Street) -> None:
-        """Its host was sent away while the lease was written: it links to another coordinator, and has nothing to bring there."""
+        """Its host was sent away while the lease was written: it links to another coordinator, and has nothing to bring
+        there."""
         host_id, channel = await street.host()
         running, waiting = await street.submit(), await street.submit()
         street.core.state(Shutdown).refuse_jobs()

@@ -1,4 +1,5 @@
-"""Several coordinators write to one PostgreSQL: nobody spends the same credit twice, and their groups never wait in a circle."""
+"""Several coordinators write to one PostgreSQL: nobody spends the same credit twice, and their groups never wait in a
+circle."""
 
 import asyncio
 import json

@@ -83,7 +83,8 @@ class TestSubmit:
     async def test_a_host_that_comes_here_meanwhile_has_each_slot_taken_once(
         self, street: Street, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Chosen where another coordinator has it, it links here while the job is written: its slots are counted anew then."""
+        """Chosen where another coordinator has it, it links here while the job is written: its slots are counted anew
+        then."""
         host_id, line = await street.host()
         street.unlink(host_id)
         RemoteHosts(street.core.fleet).note_remote(host_id, node_id=b"another-16-bytes", status=ACTIVE, free=1, total=1)

@@ -88,7 +88,8 @@ def shaped(dialect: Dialect, body: bytes) -> bool:
 
 
 async def wrong_answers(app: HttpServer, headers: list[Header], expected: int, key: str = "") -> list[str]:
-    """Ask *app* for everything; return what was answered otherwise than with a refusal of *expected* in the dialect's shape."""
+    """Ask *app* for everything; return what was answered otherwise than with a refusal of *expected* in the dialect's
+    shape."""
     found = []
     for dialect, endpoint, path in everything():
         got = await ask(app, endpoint.method, path, key=key, headers=headers)
@@ -151,7 +152,8 @@ class TestForeignPages:
                 assert (await ask(app, endpoint.method, path, key=key, headers=headers)).status == LET_IN, path
 
     async def test_a_page_can_not_become_a_host(self, post: Post) -> None:
-        """The attack itself: a page posted text to /hosts/register, became a host at price 0 and was given the owner's prompts."""
+        """The attack itself: a page posted text to /hosts/register, became a host at price 0 and was given the owner's
+        prompts."""
         body = b'{"gpu":"x","models":["m"],"price_per_token":0,"endpoint_url":"https://evil.example/infer"}'
         said = []
         async with aiohttp.ClientSession(post.url) as session:

@@ -15,7 +15,8 @@ class TestBeganAnew:
         assert restarted_elsewhere(job)
 
     def test_a_job_has_not_whose_host_says_so(self) -> None:
-        """A host chooses the code that its job ends with: by this one it had a coordinator look for the job for ever."""
+        """A host chooses the code that its job ends with: by this one it had a coordinator look for the job for
+        ever."""
         job = make_job()
 
         job.end(

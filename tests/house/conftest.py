@@ -1,4 +1,5 @@
-"""The rules keep the syntax trees of all files, 700,000 objects: looking for garbage among them took half of the time."""
+"""The rules keep the syntax trees of all files, 700,000 objects: looking for garbage among them took half of the
+time."""
 
 import gc
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""The core is small and nobody changes it: `Core` is frozen, has few members, and a verb's state lives with that verb."""
+"""The core is small and nobody changes it: `Core` is frozen, has few members, and a verb's state lives with that
+verb."""
 
 import ast
 import dataclasses
@@ -108,7 +109,8 @@ def declared(text: str) -> set[str]:
 
 
 def state_of(node: ast.AST, known: dict[str, str]) -> str:
-    """Return the class of the State that *node* reads, ``core.state(Meters)`` or a name of *known*; empty: it reads none."""
+    """Return the class of the State that *node* reads, ``core.state(Meters)`` or a name of *known*; empty: it reads
+    none."""
     if isinstance(node, ast.Name):
         return known.get(node.id, "")
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "state" and node.args:

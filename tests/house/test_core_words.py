@@ -1,4 +1,5 @@
-"""The core knows no trade: dispatch, jobs and routing say neither "container" nor "infernet" in code; docstrings may, as examples.
+"""The core knows no trade: dispatch, jobs and routing say neither "container" nor "infernet" in code; docstrings may,
+as examples.
 
 What only one published API needs stands above them (docs/decisions/0029). The list of what is left only shrinks.
 """

@@ -1,4 +1,5 @@
-"""What deploy/ holds is right as far as that shows without starting it: linted by the programs it is for, and by rules of our own.
+"""What deploy/ holds is right as far as that shows without starting it: linted by the programs it is for, and by rules
+of our own.
 
 Where systemd or HAProxy is not installed, their test is skipped and says so; the rules of our own always run.
 """

@@ -21,7 +21,8 @@ PROSE_CHARS_MAX = 120
 """Longest line of prose in Markdown; tables, code, headings and a link that can't be broken may be longer."""
 
 FROM_BEFORE = re.compile(r"docs/decisions/00[0-2]\d-|demo_model/corpus/")
-"""Decisions from before the limit, which are never edited, and the demo model's training text, whose lines are its answers."""
+"""Decisions from before the limit, which are never edited, and the demo model's training text, whose lines are its
+answers."""
 
 
 def unexplained(makefile: str) -> list[str]:

@@ -75,7 +75,8 @@ def place_of(path: str) -> str | None:
 
 
 def untrue(text: str) -> list[str]:
-    """Return the references of a document to files or names that do not exist; a bare ``routes.py`` is any dialect's."""
+    """Return the references of a document to files or names that do not exist; a bare ``routes.py`` is any
+    dialect's."""
     wrong = []
     for path, name in REFERENCE.findall(text):
         if "NNNN" in path:

@@ -1,4 +1,5 @@
-"""docs/errors.md says what the code says; that each refusal has a status everywhere is tests/dialects/test_conformance.py."""
+"""docs/errors.md says what the code says; that each refusal has a status everywhere is
+tests/dialects/test_conformance.py."""
 
 from tools import error_table
 

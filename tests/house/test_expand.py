@@ -1,7 +1,7 @@
 """An upgrade without downtime: old and new coordinators write one database at the same time, so a migration only adds.
 
-What takes away or tightens is a migration of its own, later, when no coordinator of the old kind runs any more. Its docstring has
-a line that begins with ``Contract:`` and says so (docs/adding/a-migration.md).
+What takes away or tightens is a migration of its own, later, when no coordinator of the old kind runs any more. Its
+docstring has a line that begins with ``Contract:`` and says so (docs/adding/a-migration.md).
 """
 
 import re

@@ -1,4 +1,5 @@
-"""Exports: a room's door offers what somebody outside takes. What nobody takes is the room's own, and can change with it."""
+"""Exports: a room's door offers what somebody outside takes. What nobody takes is the room's own, and can change with
+it."""
 
 import ast
 from collections.abc import Iterable, Mapping

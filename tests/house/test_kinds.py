@@ -1,7 +1,8 @@
-"""What is sold is asked of its kind: outside `comptoir.kinds` nothing asks which kind something is, by name, constant or class.
+"""What is sold is asked of its kind: outside `comptoir.kinds` nothing asks which kind something is, by name, constant
+or class.
 
-So a new kind is a folder and a line (docs/adding/a-kind.md). `LEFT` names the files that are about one kind by their subject, each
-with its reason, and only shrinks.
+So a new kind is a folder and a line (docs/adding/a-kind.md). `LEFT` names the files that are about one kind by their
+subject, each with its reason, and only shrinks.
 """
 
 import ast
@@ -13,8 +14,8 @@ from comptoir.kinds import BUILT_IN
 from tests.house import tree
 
 AT_HOME = ("src/comptoir/kinds/", "src/comptoir/link/", "src/comptoir/worker/engines/")
-"""The kinds themselves, the wire, whose constant and shapes are those of the older workers, and engines, each of which is about the
-kinds that it runs."""
+"""The kinds themselves, the wire, whose constant and shapes are those of the older workers, and engines, each of which
+is about the kinds that it runs."""
 NAMES = {kind.name for kind in BUILT_IN}
 CLASSES = {kind.__name__ for kind in BUILT_IN}
 

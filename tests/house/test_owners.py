@@ -1,4 +1,5 @@
-"""Owners: a job and its leases are written in their own room alone, so that every transition of theirs stands in one place."""
+"""Owners: a job and its leases are written in their own room alone, so that every transition of theirs stands in one
+place."""
 
 import ast
 from collections.abc import Iterator

@@ -92,7 +92,8 @@ json.dump(said, sys.stdout)
 def lint(asked: Sequence[tuple[Path, Sequence[str]]]) -> list[tuple[int, str]]:
     """Run our contracts, those named, over the package planted in each root; return status and report of each.
 
-    In one process, which takes longer to start than to look at a package; not in ours, where `comptoir` is the real one.
+    In one process, which takes longer to start than to look at a package; not in ours, where `comptoir` is the real
+    one.
     """
     result = subprocess.run(
         [sys.executable, "-c", LINT, str(CONFIG)],

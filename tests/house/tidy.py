@@ -212,7 +212,8 @@ def _walk(node: ast.expr | None) -> Iterator[ast.AST]:
 
 
 def settable_callback(source: Source) -> Iterator[Finding]:
-    """No behaviour is hung on from outside: what happens is told as an event, what is needed comes in by the constructor."""
+    """No behaviour is hung on from outside: what happens is told as an event, what is needed comes in by the
+    constructor."""
     if not source.path.startswith("src/"):
         return
     functions = {node.name for node in source.functions}
@@ -236,7 +237,8 @@ def settable_callback(source: Source) -> Iterator[Finding]:
 
 
 def _declared(source: Source, node: ast.AST, *, given: set[str]) -> Iterator[Finding]:
-    """Find what *node* declares as an attribute that anybody may set: a public one, callable, with a stand-in as value."""
+    """Find what *node* declares as an attribute that anybody may set: a public one, callable, with a stand-in as
+    value."""
     if not isinstance(node, ast.AnnAssign | ast.Assign) or node.value is None:
         return
     target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]

@@ -4,9 +4,9 @@ Runs in the environment of tools/infernet_client.sh, so it imports nothing of ou
 
     {"url": "http://…", "call": "request_job", "arguments": {…}, "times": 1, "at_once": 1}
 
-where *call* is a method of `NodeClient`; *times* repeats it, *at_once* at a time. The answer is a list with one outcome a time:
-``{"result": …}``, or ``{"error": {"type", "status", "message", "params"}}``. A stream's result is the list of what the client
-yielded, bytes as latin-1 text; an error midway comes with what was yielded before as ``"result"``.
+where *call* is a method of `NodeClient`; *times* repeats it, *at_once* at a time. The answer is a list with one outcome
+a time: ``{"result": …}``, or ``{"error": {"type", "status", "message", "params"}}``. A stream's result is the list of
+what the client yielded, bytes as latin-1 text; an error midway comes with what was yielded before as ``"result"``.
 """
 
 import asyncio

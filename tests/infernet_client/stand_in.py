@@ -1,4 +1,5 @@
-"""A small Infernet node, to prove the driver of the official client: answers as the real one was seen to, and remembers nothing."""
+"""A small Infernet node, to prove the driver of the official client: answers as the real one was seen to, and remembers
+nothing."""
 
 import asyncio
 import uuid
@@ -14,7 +15,8 @@ from comptoir.chain import DelegatedRequest, parse_delegated
 
 CHAIN_ID = 31337
 FLUSH_S = 0.05
-"""How much later than the id the first data of a stream comes: the client takes whatever its first read gives for the id."""
+"""How much later than the id the first data of a stream comes: the client takes whatever its first read gives for the
+id."""
 
 EXTERNAL = {"echo": True, "reverse": True, "inner": False, "broken": True}
 """Containers, and whether they may come first."""

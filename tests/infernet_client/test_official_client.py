@@ -1,4 +1,5 @@
-"""Infernet's official client sees what a node says: every method, its errors, and streams whose first read is the id."""
+"""Infernet's official client sees what a node says: every method, its errors, and streams whose first read is the
+id."""
 
 import re
 import subprocess

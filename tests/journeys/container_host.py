@@ -1,4 +1,5 @@
-"""A host of containers as a process of its own, to be killed: its containers live on in the test, which counts their runs."""
+"""A host of containers as a process of its own, to be killed: its containers live on in the test, which counts their
+runs."""
 
 import asyncio
 import signal

@@ -1,4 +1,5 @@
-"""A coordinator as a process, for tests that kill it: ``python -m tests.journeys.coordinator DATA DATABASE PORT [BUS]``."""
+"""A coordinator as a process, for tests that kill it:
+``python -m tests.journeys.coordinator DATA DATABASE PORT [BUS]``."""
 
 import asyncio
 import sys

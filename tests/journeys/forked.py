@@ -1,7 +1,8 @@
-"""Programs of ours as processes that a test may kill, forked from one that has imported them: a start costs no half second of CPU.
+"""Programs of ours as processes that a test may kill, forked from one that has imported them: a start costs no half
+second of CPU.
 
-They are processes like any other: own memory, sockets and files, and an end that they don't see coming. What a program does that
-starts by itself, `tests.cli` and `tests.chaos` show.
+They are processes like any other: own memory, sockets and files, and an end that they don't see coming. What a program
+does that starts by itself, `tests.cli` and `tests.chaos` show.
 """
 
 import asyncio
@@ -55,7 +56,8 @@ class Forked:
 
 
 def _start_server() -> None:
-    """Start what they are forked from, once; it finds our code by the environment, whoever runs the tests from where."""
+    """Start what they are forked from, once; it finds our code by the environment, whoever runs the tests from
+    where."""
     _context.set_forkserver_preload(PRELOADED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{ROOT}")

@@ -1,4 +1,5 @@
-"""Kill -9 among chains of containers: every job that was answered exists and ends, each container stands once in its output."""
+"""Kill -9 among chains of containers: every job that was answered exists and ends, each container stands once in its
+output."""
 
 import asyncio
 import contextlib

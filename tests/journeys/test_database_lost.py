@@ -1,4 +1,5 @@
-"""PostgreSQL is killed, or stops, in the middle of streams: they flow on, new requests hear 503, all ends come when it is back."""
+"""PostgreSQL is killed, or stops, in the middle of streams: they flow on, new requests hear 503, all ends come when it
+is back."""
 
 import asyncio
 import json

@@ -1,5 +1,5 @@
-"""The demo model answers greedily, so the answer that lost its host can be compared with the one that did not: token for token,
-for a host that dies after every number of frames, as every kind of client reads it.
+"""The demo model answers greedily, so the answer that lost its host can be compared with the one that did not: token
+for token, for a host that dies after every number of frames, as every kind of client reads it.
 """
 
 import asyncio

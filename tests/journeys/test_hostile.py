@@ -112,7 +112,8 @@ class TestHostile:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is Linux's")
     async def test_a_memory_limit_is_no_crash(self, tmp_path: Path) -> None:
-        """Row 16: 25 bodies of 30 MB under ``ulimit -v 900000`` were a segmentation fault; they are refused in words."""
+        """Row 16: 25 bodies of 30 MB under ``ulimit -v 900000`` were a segmentation fault; they are refused in
+        words."""
         body = b'{"model":"nobody","input_text":"' + b"x" * (30 * MIB) + b'"}'
         statuses: list[int] = []
 

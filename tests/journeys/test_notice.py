@@ -1,4 +1,5 @@
-"""Behind a balancer: a coordinator that stops says so first, and takes jobs until the balancer had time to look elsewhere."""
+"""Behind a balancer: a coordinator that stops says so first, and takes jobs until the balancer had time to look
+elsewhere."""
 
 import asyncio
 import contextlib

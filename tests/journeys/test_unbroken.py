@@ -1,4 +1,5 @@
-"""Hosts break in every way there is, in the middle of an answer: the buyer reads one whole stream, and the books are exact."""
+"""Hosts break in every way there is, in the middle of an answer: the buyer reads one whole stream, and the books are
+exact."""
 
 import asyncio
 import json

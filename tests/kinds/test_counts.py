@@ -1,4 +1,5 @@
-"""Kinds that count otherwise: what goes in beside what comes out, several units a stage, and counts and prices at their bounds."""
+"""Kinds that count otherwise: what goes in beside what comes out, several units a stage, and counts and prices at their
+bounds."""
 
 import contextlib
 from pathlib import Path

@@ -1,6 +1,8 @@
-"""Kinds that are like neither a chat nor a chain of containers: each rule of dispatch that asks the kind, with a kind that differs.
+"""Kinds that are like neither a chat nor a chain of containers: each rule of dispatch that asks the kind, with a kind
+that differs.
 
-What is asked of every end: nobody is paid who is not to be, holds are released, the receipt verifies and the audit finds nothing.
+What is asked of every end: nobody is paid who is not to be, holds are released, the receipt verifies and the audit
+finds nothing.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""One connection's bytes and time: heads, bodies, places and readers, each within its bound, and all of it given back."""
+"""One connection's bytes and time: heads, bodies, places and readers, each within its bound, and all of it given
+back."""
 
 import asyncio
 import contextlib

@@ -1,7 +1,7 @@
 """What a trading post must do with chains of containers: the reference of the chain machine.
 
-As `tests.proofs.model` it does not choose hosts: it knows which may be given a step, adopts what the house chose, and insists
-that nothing that could run waits. A step that is done stays done, whatever is lost after it.
+As `tests.proofs.model` it does not choose hosts: it knows which may be given a step, adopts what the house chose, and
+insists that nothing that could run waits. A step that is done stays done, whatever is lost after it.
 """
 
 from dataclasses import dataclass
@@ -126,7 +126,8 @@ class ChainModel(Model):
         self.buyers[job.buyer] -= job.cost
 
     def lose(self, job: ModelJob, *, blamed: bool, unpaid: bool = False) -> None:
-        """A host is lost: a whole output stands, anything less is made again from the output before, a shown stream has failed."""
+        """A host is lost: a whole output stands, anything less is made again from the output before, a shown stream has
+        failed."""
         assert isinstance(job, ModelChain) and job.host is not None
         if blamed:
             job.losses += 1
@@ -144,7 +145,8 @@ class ChainModel(Model):
             self._back_in_line(job)
 
     def sweep(self, taken_away: set[bytes]) -> None:
-        """Time has passed: deadlines, then hosts that are silent for longer than a container may run, or whose link is gone."""
+        """Time has passed: deadlines, then hosts that are silent for longer than a container may run, or whose link is
+        gone."""
         for job in self.open_jobs():
             if self.now_s >= job.deadline_s:
                 self.finish(job, "expired")

@@ -1,7 +1,7 @@
 """What a trading post with one coordinator must do, said as plainly as possible: the reference of the job machine.
 
-The model does not choose hosts. It knows which hosts a job may be given to, adopts what the house chose, and insists that
-nothing that could run waits.
+The model does not choose hosts. It knows which hosts a job may be given to, adopts what the house chose, and insists
+that nothing that could run waits.
 """
 
 from dataclasses import dataclass, field
@@ -71,7 +71,8 @@ class ModelJob:
     frames: list[str] = field(default_factory=list)
     """What the coordinator has of the answer."""
     written: list[str] = field(default_factory=list)
-    """The answer as the host with the lease knows it: what it was given, and what it has written; kept until the end."""
+    """The answer as the host with the lease knows it: what it was given, and what it has written; kept until the
+    end."""
     first: int = 0
     """Number of the first frame that the host with the lease is to make."""
     parts: list[Part] = field(default_factory=list)
@@ -168,7 +169,8 @@ class Model:
         job.touched_s = self.now_s
 
     def finish(self, job: ModelJob, state: str, *, prompt: int = 0, unpaid: bool = False, free: bool = False) -> None:
-        """The job ends: who delivered is paid, whoever is paid first for *prompt* too; the rest of the hold is free again."""
+        """The job ends: who delivered is paid, whoever is paid first for *prompt* too; the rest of the hold is free
+        again."""
         assert not job.over, "a job ends once"
         if job.host is not None and (len(job.frames) > job.first or state == "completed"):
             job.parts.append(Part(job.host, job.lease, job.first, len(job.frames), unpaid))
@@ -192,7 +194,8 @@ class Model:
         self.buyers[job.buyer] -= job.cost
 
     def lose(self, job: ModelJob, *, blamed: bool, unpaid: bool = False) -> None:
-        """A host falls silent, breaks, or is not to blame: on to the next one after what was delivered, or an honest end."""
+        """A host falls silent, breaks, or is not to blame: on to the next one after what was delivered, or an honest
+        end."""
         assert job.host is not None
         if blamed:
             job.losses += 1

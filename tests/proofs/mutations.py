@@ -1,7 +1,7 @@
 """Bugs of the kind that people make, in dispatch, ledger, jobs and kinds, each with the tests that find it.
 
-``python -m tests.proofs.mutations`` plants them one by one, two at a time, and prints what caught each; ``--only N`` plants the
-first, second, … alone. `make proofs` runs them as well (tests/proofs/test_mutations.py).
+``python -m tests.proofs.mutations`` plants them one by one, two at a time, and prints what caught each; ``--only N``
+plants the first, second, … alone. `make proofs` runs them as well (tests/proofs/test_mutations.py).
 """
 
 import argparse

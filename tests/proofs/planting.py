@@ -1,7 +1,7 @@
 """Planting bugs in a copy of the code, and running the tests that are there to find them.
 
-A patch names the code that it changes word for word, and fails loudly when that code has moved: then look whether the patch
-still breaks what it is meant to break.
+A patch names the code that it changes word for word, and fails loudly when that code has moved: then look whether the
+patch still breaks what it is meant to break.
 """
 
 import asyncio

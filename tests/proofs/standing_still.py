@@ -1,4 +1,5 @@
-"""A test that starts one of everything and then stands still: `tests.proofs.test_ended_runs` ends its run, in every way."""
+"""A test that starts one of everything and then stands still: `tests.proofs.test_ended_runs` ends its run, in every
+way."""
 
 import os
 import signal
@@ -13,7 +14,8 @@ from tests.redis_server import RedisServer
 from tests.servers import OwnServer
 
 SAYS = "STANDING_STILL_SAYS"
-"""Variable with the path of a file that appears when everything runs: this process, the folder of the run, and its own."""
+"""Variable with the path of a file that appears when everything runs: this process, the folder of the run, and its
+own."""
 
 
 def test_it_stands_still(

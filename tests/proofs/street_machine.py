@@ -305,7 +305,8 @@ class StreetMachine(LoopMachine):
         return await buying
 
     def recount_polls(self) -> None:
-        """A polling host's request may have been used up by a job that was refused after all; it counts again within a second."""
+        """A polling host's request may have been used up by a job that was refused after all; it counts again within a
+        second."""
         self._adopt_starts()
         for host in self.model.hosts.values():
             if host.polls:
@@ -321,7 +322,8 @@ class StreetMachine(LoopMachine):
         return live is not None and live.id == job.id
 
     def adopt(self) -> None:
-        """Take over which hosts the house chose; insist that they were allowed and that nothing waits that could run."""
+        """Take over which hosts the house chose; insist that they were allowed and that nothing waits that could
+        run."""
         self._adopt_starts()
         for job in self.model.jobs.values():
             idle = [host.id.hex() for host in self.model.hosts.values() if self.model.may_run(job, host)]
@@ -371,7 +373,8 @@ class StreetMachine(LoopMachine):
         assert sum(balance for balance, _, kind in accounts.values() if kind == "fees") == model.fees
 
     def _compare_parts(self, tx: Tx) -> None:
-        """Who delivered which frames, without gap or overlap, and earned what; and the frames kept of unfinished answers."""
+        """Who delivered which frames, without gap or overlap, and earned what; and the frames kept of unfinished
+        answers."""
         closed: dict[bytes, list[tuple[object, ...]]] = {job_id: [] for job_id in self.model.jobs}
         sql = "SELECT job_id, id, first_frame, end_frame, paid_uusd, ended_ms FROM attempts ORDER BY id"
         for job_id, lease, first, end, paid, ended_ms in tx.fetch(sql):
@@ -395,7 +398,8 @@ class StreetMachine(LoopMachine):
                 assert [frame.text for frame in frames] == job.frames
 
     def about_to_be_written(self) -> list[Command]:
-        """Return what this coordinator might write next: the end of a running job, its loss, the start of one that waits."""
+        """Return what this coordinator might write next: the end of a running job, its loss, the start of one that
+        waits."""
         late: list[Command] = []
         for job in self.model.running()[:1]:
             live = self.live(job)
@@ -415,7 +419,8 @@ class StreetMachine(LoopMachine):
                 await self.street.batch(verb, item, turn=turn)
 
     async def run_again(self, commands: Sequence[Command]) -> None:
-        """Run commands that were written a second time, as if a message had been doubled: each must be refused, and say why."""
+        """Run commands that were written a second time, as if a message had been doubled: each must be refused, and say
+        why."""
         for verb, item, turn in commands:
             with pytest.raises(TWICE[verb]):
                 await self.street.batch(verb, item, turn=turn)

@@ -1,7 +1,8 @@
-"""Chains of containers: whatever buyers, hosts, time, restarts and a failing database do to them, house and model say the same.
+"""Chains of containers: whatever buyers, hosts, time, restarts and a failing database do to them, house and model say
+the same.
 
-After every step of the machine: what `tests.proofs.test_job_machine` insists on, and that each container is asked for by its own
-name, with the output of the one before, by a host that has it.
+After every step of the machine: what `tests.proofs.test_job_machine` insists on, and that each container is asked for
+by its own name, with the output of the one before, by a host that has it.
 """
 
 from collections.abc import Coroutine

@@ -1,7 +1,8 @@
-"""Whatever buyers, hosts, time, restarts and a failing database do to jobs, in whatever order: house and model say the same.
+"""Whatever buyers, hosts, time, restarts and a failing database do to jobs, in whatever order: house and model say the
+same.
 
-After every step: one final state a job, at most one open attempt, slots equal open leases, events without gaps, holds closed
-and receipts written exactly for what is over, all sums zero, and nothing waits that could run.
+After every step: one final state a job, at most one open attempt, slots equal open leases, events without gaps, holds
+closed and receipts written exactly for what is over, all sums zero, and nothing waits that could run.
 """
 
 import itertools

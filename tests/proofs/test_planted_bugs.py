@@ -1,4 +1,5 @@
-"""Bugs, five of single jobs (one of them in two places) and four of chains of containers, planted one by one in a copy of the
+"""Bugs, five of single jobs (one of them in two places) and four of chains of containers, planted one by one in a copy
+of the
 code: each must make those tests fail that are there to find it.
 
 See `tests.proofs.planting`.

@@ -1,4 +1,5 @@
-"""Hosts with an address in the native shape: the job is posted as it is, and any kind of answer and failure is understood."""
+"""Hosts with an address in the native shape: the job is posted as it is, and any kind of answer and failure is
+understood."""
 
 import asyncio
 import base64

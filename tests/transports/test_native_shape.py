@@ -1,4 +1,5 @@
-"""The native shape is the link in JSON: word for word as published, and with a place for everything the link carries."""
+"""The native shape is the link in JSON: word for word as published, and with a place for everything the link
+carries."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Hosts with an address: the job is posted there, every kind of answer is understood, every kind of failure attributed."""
+"""Hosts with an address: the job is posted there, every kind of answer is understood, every kind of failure
+attributed."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,5 @@
-"""One upgrade: a post of old code under load, its programs replaced by new ones, and then everything that must be true."""
+"""One upgrade: a post of old code under load, its programs replaced by new ones, and then everything that must be
+true."""
 
 import asyncio
 import json
@@ -31,9 +32,11 @@ DEEDS = {
     "postgres": ("term",) * 3,
     "postgres-kill": ("term", "kill", "term"),
 }
-"""How each coordinator of a topology is ended. Operators are told SIGTERM; a machine may die in the middle of an upgrade, too.
+"""How each coordinator of a topology is ended. Operators are told SIGTERM; a machine may die in the middle of an
+upgrade, too.
 
-What an old coordinator does when another dies is not for us to mend: `postgres-kill` is not among those that have to go well.
+What an old coordinator does when another dies is not for us to mend: `postgres-kill` is not among those that have to go
+well.
 """
 
 TOPOLOGIES = tuple(DEEDS)
@@ -168,7 +171,8 @@ async def _replace_all(stage: Stage, outcome: Outcome, *, seconds: float) -> int
 
 
 def lost(orders: list[Order], seen: Iterable[Seen], tables: Tables) -> Iterator[Violation]:
-    """Yield the accepted orders that nobody has to stay connected for, that asked for no trouble, and were not answered."""
+    """Yield the accepted orders that nobody has to stay connected for, that asked for no trouble, and were not
+    answered."""
     states = {job["id"]: job["state"] for job in tables.rows["jobs"]}
     for one in seen:
         order = orders[one.number]
@@ -185,7 +189,8 @@ def lost(orders: list[Order], seen: Iterable[Seen], tables: Tables) -> Iterator[
 
 
 def cut_off(orders: list[Order], seen: Iterable[Seen], tables: Tables) -> Iterator[str]:
-    """Yield way and error of the answers that a buyer waited for on the line, and that were not answered without their doing."""
+    """Yield way and error of the answers that a buyer waited for on the line, and that were not answered without their
+    doing."""
     jobs = {job["id"]: job for job in tables.rows["jobs"]}
     for one in seen:
         order, job = orders[one.number], jobs.get(one.job.removeprefix("job_"))
@@ -196,7 +201,8 @@ def cut_off(orders: list[Order], seen: Iterable[Seen], tables: Tables) -> Iterat
 
 
 def old_receipts(tables: Tables, new_since_ms: int, versions: Counter[str]) -> Iterator[Violation]:
-    """Count the receipts by version, and yield those that new code alone could have written and that are of another than its."""
+    """Count the receipts by version, and yield those that new code alone could have written and that are of another
+    than its."""
     for receipt in tables.rows["receipts"]:
         statement = json.loads(bytes(receipt["payload"]))
         version = statement["predicateType"]

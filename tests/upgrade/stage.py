@@ -1,4 +1,5 @@
-"""A trading post of real programs, `comptoir up` and `comptoir host`, each of which can be replaced by that of other code."""
+"""A trading post of real programs, `comptoir up` and `comptoir host`, each of which can be replaced by that of other
+code."""
 
 import asyncio
 import contextlib
@@ -102,7 +103,8 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def set_up(folder: Path, *, old: Code, new: Code, several: bool, seed: int) -> AsyncIterator[Stage]:
-    """Start a trading post of *old* code: one coordinator on SQLite, or three on PostgreSQL with Redis and a balancer."""
+    """Start a trading post of *old* code: one coordinator on SQLite, or three on PostgreSQL with Redis and a
+    balancer."""
     stage = Stage(folder, old, new)
     try:
         if several:

@@ -1,4 +1,5 @@
-"""What the proof is made of, without an earlier commit to upgrade from: ``make upgrade-proof FROM=REV`` is the proof itself."""
+"""What the proof is made of, without an earlier commit to upgrade from: ``make upgrade-proof FROM=REV`` is the proof
+itself."""
 
 import dataclasses
 import json

@@ -1,4 +1,5 @@
-"""A hostile page in a real browser on the owner's machine: it can neither do nor learn anything; a link to us still opens."""
+"""A hostile page in a real browser on the owner's machine: it can neither do nor learn anything; a link to us still
+opens."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -101,7 +102,8 @@ async def test_a_hostile_page_does_nothing_and_learns_nothing(tmp_path: Path, br
         await add_host(post.core, NewHost(gpu="A100", models=(ModelOffer("m", ["chat"]),)))
         socket = f"ws://{urlsplit(post.url).netloc}/link"
 
-        # From another port, and from another address, of this machine: the browser calls the first one of the same site.
+        # From another port, and from another address, of this machine: the browser calls the first one of the same
+        # site.
         for address in ("127.0.0.1", "127.0.0.2"):
             async with hostile_server(address, post.url) as evil:
                 await page.goto(evil)

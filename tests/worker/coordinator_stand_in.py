@@ -165,7 +165,8 @@ class Coordinator:
         self._request.transport.abort()
 
     def freeze(self) -> None:
-        """Read and answer nothing any more, pings neither, with all connections open: as a stopped process (SIGSTOP)."""
+        """Read and answer nothing any more, pings neither, with all connections open: as a stopped process
+        (SIGSTOP)."""
         self.awake.clear()
         if self._request is not None and self._request.transport is not None:
             self._request.transport.pause_reading()  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
 """OpenAI-compatible servers as different projects make them, with a small model that can be known by heart.
 
-The model answers each question of `ANSWERS` with its text, token by token, and goes on wherever the prompt leaves it. What
-differs between the servers is what they take and how they build the prompt: see `openai_continue` for where each was read.
+The model answers each question of `ANSWERS` with its text, token by token, and goes on wherever the prompt leaves it.
+What differs between the servers is what they take and how they build the prompt: see `openai_continue` for where each
+was read.
 """
 
 import re
@@ -238,7 +239,8 @@ class LlamaCpp(LanguageServer):
 
 
 class Ollama(LanguageServer):
-    """Goes on from an assistant message at the end, whatever field comes along; a completion's prompt goes into the template."""
+    """Goes on from an assistant message at the end, whatever field comes along; a completion's prompt goes into the
+    template."""
 
     owned_by = "library"
 
@@ -296,7 +298,8 @@ class Strict(OpenAI):
 
 
 class StrictPrefill(LanguageServer):
-    """Goes on from an assistant message at the end, and refuses every field it does not know (LMDeploy goes on so, too)."""
+    """Goes on from an assistant message at the end, and refuses every field it does not know (LMDeploy goes on so,
+    too)."""
 
     def left_open(self, body: dict[str, Any]) -> bool:
         return bool(body["messages"][-1]["role"] == "assistant")

@@ -1,4 +1,5 @@
-"""A whole worker that serves a real container: registered with its card and price, run over the link, paid by the run."""
+"""A whole worker that serves a real container: registered with its card and price, run over the link, paid by the
+run."""
 
 import asyncio
 

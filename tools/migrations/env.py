@@ -1,4 +1,5 @@
-"""Alembic's environment: what `alembic` and `make migration` compare a database with, namely the rooms' declarations."""
+"""Alembic's environment: what `alembic` and `make migration` compare a database with, namely the rooms'
+declarations."""
 
 from alembic import context
 from sqlalchemy import create_engine

@@ -1,11 +1,11 @@
 """The chain room: blockchain values, and who signed them. Off-chain only: nothing here makes a call.
 
-Owns no table: values (`Subscription`, `Signature`, `Domain`), the ids of container sets, EIP-712 digests and signers, and
-the parsing of delegated requests from Infernet's clients.
+Owns no table: values (`Subscription`, `Signature`, `Domain`), the ids of container sets, EIP-712 digests and signers,
+and the parsing of delegated requests from Infernet's clients.
 Invariant: integers are exact up to 256 bits, never a float; every value fits its Solidity type; a digest is the one
 that the coordinator contract computes. A signature is no identity, because it is malleable; (owner, nonce) is.
-Units: seconds since 1970 for times, the payment token's smallest unit for amounts, 32 raw bytes for hashes; addresses are
-``0x`` and 40 lower-case digits inside values, checksummed where a signer is returned.
+Units: seconds since 1970 for times, the payment token's smallest unit for amounts, 32 raw bytes for hashes; addresses
+    are ``0x`` and 40 lower-case digits inside values, checksummed where a signer is returned.
 Knows: nobody. Hashing and recovery need the extra ``comptoir[chain]``; without it they raise, and parsing works.
 """
 

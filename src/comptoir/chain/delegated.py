@@ -1,6 +1,7 @@
 """A delegated request as Infernet's 1.x clients send it: JSON to exact values, or a refusal that names the field.
 
-    {"subscription": {owner, active_at, period, frequency, redundancy, containers: "0x…", lazy, verifier, payment_amount,
+    {"subscription": {owner, active_at, period, frequency, redundancy, containers: "0x…", lazy, verifier,
+    payment_amount,
      payment_token, wallet}, "signature": {nonce, expiry, v, r, s}, "data": {…}, "requires_proof": false}
 
 ``r``, ``s`` and ``payment_amount`` are JSON integers of up to 256 bits; msgspec reads them exactly, while orjson would

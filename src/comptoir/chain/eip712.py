@@ -1,7 +1,7 @@
 """EIP-712: the digest that is signed for a delegated subscription, and who signed it.
 
-Every field is of fixed size, so a struct's encoding is its words one after the other. The type hashes are written out; a test
-computes them from the type strings.
+Every field is of fixed size, so a struct's encoding is its words one after the other. The type hashes are written out;
+a test computes them from the type strings.
 """
 
 from functools import lru_cache

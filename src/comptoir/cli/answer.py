@@ -1,8 +1,8 @@
 """One answer, read to its end over as many connections as it takes.
 
-The request carries an Idempotency-Key, so that the job goes on without its reader, and a repeat of the request attaches to it and
-is told all of it from the start: what was shown already is passed over. It costs nothing to ask again, and it may be any
-coordinator of the trading post that answers.
+The request carries an Idempotency-Key, so that the job goes on without its reader, and a repeat of the request attaches
+to it and is told all of it from the start: what was shown already is passed over. It costs nothing to ask again, and it
+may be any coordinator of the trading post that answers.
 """
 
 import json
@@ -113,7 +113,8 @@ class ResumingAnswer:
         """
         Args:
             shown: print the text as it comes.
-            again_for_s: how long it is tried again without anything new coming; 0: never, and hanging up cancels the job.
+            again_for_s: how long it is tried again without anything new coming; 0: never, and hanging up cancels the
+                job.
         """
         self.reply = StreamReply()
         self._api, self._body, self._watcher, self._shown = api, body, watcher, shown

@@ -53,8 +53,8 @@ def kinds_from(targets: Sequence[str]) -> Kinds:
 def at_home(loaded: Loaded) -> Loaded:
     """Return *loaded*, with the Infernet API open to programs of this machine where nobody said anything about that.
 
-    Only where nobody but they can come: the address is loopback, and no setting says that a proxy or a balancer stands before it,
-    whose callers would all look as if they were of this machine.
+    Only where nobody but they can come: the address is loopback, and no setting says that a proxy or a balancer stands
+    before it, whose callers would all look as if they were of this machine.
     """
     settings, origin = loaded.settings, loaded.origin
     before_it = settings.public_url or settings.trusted_proxies or settings.bus or settings.server_names

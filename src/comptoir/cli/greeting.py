@@ -242,7 +242,8 @@ def snippets(*, url: str, key: str, model: str, data: str) -> list[tuple[str, st
     """Return three ways to buy an answer, each as it can be pasted.
 
     Args:
-        key: empty where it may not be shown; what is pasted then reads it from the environment, and a line before says how.
+        key: empty where it may not be shown; what is pasted then reads it from the environment, and a line before says
+            how.
         data: empty where it is the default folder.
     """
     # A host chose the name: it is quoted for the shell, and for Python as JSON.

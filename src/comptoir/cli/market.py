@@ -93,8 +93,8 @@ def models(*, as_json: bool, url: str | None, key: str | None, data: str | None)
     """List models and containers that can be bought now.
 
     Ask models with 'comptoir run'; you pay by the token. Buy runs of containers through the Infernet API: POST
-    /api/jobs with {"containers": ["NAME"], "data": {…}}, then GET /api/jobs?id=…. Work in other units is listed with its
-    price in them, and bought with POST /house/jobs.
+    /api/jobs with {"containers": ["NAME"], "data": {…}}, then GET /api/jobs?id=…. Work in other units is listed with
+    its price in them, and bought with POST /house/jobs.
 
     \b
     Examples:

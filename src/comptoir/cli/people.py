@@ -30,7 +30,8 @@ class People(NamedTuple):
 async def bootstrap_users(core: Core, folder: Path) -> People:
     """Make sure that operator and demo buyer exist and that quickstart.env opens for them; idempotent.
 
-    Keys in the file that still open are kept. Where one does not (the file was deleted, the key revoked), its owner gets another.
+    Keys in the file that still open are kept. Where one does not (the file was deleted, the key revoked), its owner
+    gets another.
     """
     with (folder / LOCK).open("a") as lock:
         # Coordinators that share the folder come one after the other: the first makes the people, the others find them.

@@ -21,7 +21,8 @@ class Buyers(State):
         """Unfinished jobs per buyer, over all coordinators."""
         self._credit: dict[bytes, int] = {}
         self._sizes: dict[bytes, int] = {}
-        """Bytes of the large ones of them here, by job: a body is counted once, however often its job comes and goes."""
+        """Bytes of the large ones of them here, by job: a body is counted once, however often its job comes and
+        goes."""
         self._bytes_of: dict[bytes, int] = {}
         self.unfinished_bytes = 0
         """Bytes of the bodies of unfinished jobs here, but for those of `SMALL_BYTES`, whose number is bounded."""

@@ -12,7 +12,8 @@ from comptoir.kit.ids import parse
 
 
 class Recalled(State):
-    """Answers read from the database for whoever reads them now: once for all readers of one job, and within their bytes."""
+    """Answers read from the database for whoever reads them now: once for all readers of one job, and within their
+    bytes."""
 
     def __init__(self, core: Core) -> None:
         self.jobs: WeakValueDictionary[bytes, LiveJob] = WeakValueDictionary()

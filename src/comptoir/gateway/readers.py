@@ -59,7 +59,8 @@ def open_stream(core: Core, job_id: bytes) -> Callable[[], None]:
 
 
 class Room:
-    """Room for what one reader has made at once, beyond the little that each may (`PIECE_BYTES`): held until it was sent."""
+    """Room for what one reader has made at once, beyond the little that each may (`PIECE_BYTES`): held until it was
+    sent."""
 
     __slots__ = ("_budget", "_held", "_key", "_wait_s")
 
@@ -104,7 +105,8 @@ def room_for(core: Core, request: Request) -> Room:
 
 
 async def room_for_answer(core: Core, request: Request, job: LiveJob) -> Callable[[], None] | None:
-    """Wait for room for the whole answer of *job*; return what gives it back (`Reply.release`), None where it needs none.
+    """Wait for room for the whole answer of *job*; return what gives it back (`Reply.release`), None where it needs
+    none.
 
     It is given back when *request* is answered, whatever happens to it.
 

@@ -1,4 +1,5 @@
-"""What a coordinator's connections hold, within the bounds that the settings name; counted for all dialects together."""
+"""What a coordinator's connections hold, within the bounds that the settings name; counted for all dialects
+together."""
 
 import msgspec
 
@@ -16,7 +17,8 @@ class Connections(State):
 
 
 def bounds_of(settings: Settings) -> Bounds:
-    """Return the bounds by *settings*. A budget holds the largest thing that is allowed alone, whatever it is set to."""
+    """Return the bounds by *settings*. A budget holds the largest thing that is allowed alone, whatever it is set
+    to."""
     given = msgspec.structs.asdict(settings)
     named = {name: given[name] for name in Bounds.__dataclass_fields__}
     for budget, largest in (

@@ -3,7 +3,8 @@
 Owns: tables ``jobs``, ``attempts``, ``job_events``, ``answers``, ``journal``; the live jobs in memory (`LiveJob`) and
 the waiting queue (`Queue`).
 Invariant: a job is in exactly one state, moves only along `JobState`'s arrows, and every move is a row in
-``job_events``; at most one attempt of a job is open. An unfinished job has one owner, the coordinator that may write it.
+``job_events``; at most one attempt of a job is open. An unfinished job has one owner, the coordinator that may write
+it.
 Units: times in milliseconds since 1970, money in micro-dollars, frames counted from 0.
 Knows: `kinds` (the kind says how a job may be resumed) and the link's `Frame`, which is what it stores.
 """

@@ -6,8 +6,8 @@ from comptoir.jobs.live import LiveJob
 from comptoir.link import Frame
 
 BATCH_BYTES_MAX = 16 << 10
-"""Most bytes of frames that are read at once, unless one alone is larger: what is made of them waits for its client, who may never
-read."""
+"""Most bytes of frames that are read at once, unless one alone is larger: what is made of them waits for its client,
+who may never read."""
 
 FRAME_BYTES = 200
 """What an event costs beside its frame's text, about."""

@@ -4,8 +4,8 @@ A bucket is one number, the moment it will be full again (the generic cell rate 
 no bucket are the same thing and old ones can be dropped.
 
 Several processes that limit the same keys tell each other what was taken (`RateLimiter.drain_taken`) and charge it
-(`RateLimiter.charge`); `kit.shares` makes messages of that. A bucket that was overdrawn meanwhile owes up to one filling
-more, so the lasting rate holds over all of them together; one alone keeps no such book and pays nothing for it.
+(`RateLimiter.charge`); `kit.shares` makes messages of that. A bucket that was overdrawn meanwhile owes up to one
+filling more, so the lasting rate holds over all of them together; one alone keeps no such book and pays nothing for it.
 """
 
 from ipaddress import IPv6Address

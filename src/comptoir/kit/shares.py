@@ -1,10 +1,11 @@
 """What several nodes tell each other so that limits hold over all of them: requests taken, and things held.
 
-Requests are told as what was taken since the last time, and charged where they are heard of: a message that is lost makes
-the limit looser by what it told. Things held (say, unfinished jobs of a buyer) are told as absolute counts of what changed,
-so that a loss is mended by `Shares.whole`; a dead node's are dropped.
+Requests are told as what was taken since the last time, and charged where they are heard of: a message that is lost
+makes the limit looser by what it told. Things held (say, unfinished jobs of a buyer) are told as absolute counts of
+what changed, so that a loss is mended by `Shares.whole`; a dead node's are dropped.
 
-Units: counts. Bounded: a message has at most `SHARED_KEYS_MAX` keys of each limiter and `HELD_KEYS_MAX` counts. Knows: nobody.
+Units: counts. Bounded: a message has at most `SHARED_KEYS_MAX` keys of each limiter and `HELD_KEYS_MAX` counts. Knows:
+    nobody.
 """
 
 from collections.abc import Mapping

@@ -40,7 +40,8 @@ class HealthCheck:
     async def read(self) -> HealthFinding:
         """Return what was found at most *fresh_s* ago, looking anew if need be.
 
-        A probe that hangs is not started twice: after its first *cap_s* everybody hears so at once, until it comes back.
+        A probe that hangs is not started twice: after its first *cap_s* everybody hears so at once, until it comes
+        back.
         """
         found, task = self._found, self._task
         if found is not None and time.monotonic() - self._at_s < self._fresh_s:

@@ -68,8 +68,8 @@ def statements(text: str) -> tuple[str, ...]:
 async def upgrade(db: Database, migrations: Sequence[Migration] | None = None) -> int:
     """Bring *db* up to the newest of *migrations* (those shipped); return how many were applied.
 
-    Safe when several coordinators start on one database: each migration is applied by one of them. Costs two queries when
-    there is nothing to do.
+    Safe when several coordinators start on one database: each migration is applied by one of them. Costs two queries
+    when there is nothing to do.
 
     Raises:
         DatabaseTooNew: it stands at a revision that *migrations* does not hold; nothing is written.

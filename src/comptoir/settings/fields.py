@@ -95,8 +95,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     jobs_per_buyer_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     """Most unfinished jobs of one buyer (waiting or running), so that one cannot fill the queue."""
     unfinished_bytes_max: Annotated[int, Meta(ge=KIB, le=1 << 40)] = 128 * MIB
-    """Most bytes of unfinished jobs' bodies (those above 4 KiB), all buyers together: they are kept in memory until a host is
-    done. Beyond it submits answer 503 with Retry-After."""
+    """Most bytes of unfinished jobs' bodies (those above 4 KiB), all buyers together: they are kept in memory until a
+    host is done. Beyond it submits answer 503 with Retry-After."""
     unfinished_bytes_per_buyer_max: Annotated[int, Meta(ge=KIB, le=1 << 40)] = 64 * MIB
     """The same for one buyer, whatever his jobs cost, so that one cannot take all; beyond it 429."""
     streams_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
@@ -110,39 +110,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # -- connections ---------------------------------------------------------------------------------------------------
     connections_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 30_000
-    """Most open connections; one more is closed at once. Fewer where the process may open fewer files (ulimit -n). An idle one
-    costs about 10 KiB."""
+    """Most open connections; one more is closed at once. Fewer where the process may open fewer files (ulimit -n). An
+    idle one costs about 10 KiB."""
     connections_per_address_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 2_048
-    """Most open connections of one address (IPv6: one /64), so that one machine can't take all; trusted_proxies have no such
-    bound. A worker has two, an office behind one address a few for each person."""
+    """Most open connections of one address (IPv6: one /64), so that one machine can't take all; trusted_proxies have no
+    such bound. A worker has two, an office behind one address a few for each person."""
     head_bytes_max: Annotated[int, Meta(ge=KIB, le=MIB)] = 64 * KIB
     """Largest head of a request, bytes (431 beyond it); browsers and SDKs send one or two KiB."""
     head_s: Annotated[float, Meta(ge=0.1, le=HOUR_S)] = 10.0
-    """How long a head may take to come, and a new connection to begin one, seconds; then 408, and the connection is closed."""
+    """How long a head may take to come, and a new connection to begin one, seconds; then 408, and the connection is
+    closed."""
     heads_bytes_max: Annotated[int, Meta(ge=KIB, le=GIB)] = 32 * MIB
-    """Most bytes of incomplete heads, all connections together; beyond it the next piece of one is answered with 503."""
+    """Most bytes of incomplete heads, all connections together; beyond it the next piece of one is answered with
+    503."""
     body_bytes_without_key_max: Annotated[int, Meta(ge=KIB, le=GIB)] = 256 * KIB
-    """Largest body of a request without a key, bytes; a registration has a few KiB. Where infernet_anonymous lets callers buy
-    without a key, body_bytes_max holds for the Infernet API."""
+    """Largest body of a request without a key, bytes; a registration has a few KiB. Where infernet_anonymous lets
+    callers buy without a key, body_bytes_max holds for the Infernet API."""
     body_bytes_per_s_min: Annotated[int, Meta(ge=1, le=GIB)] = 16 * KIB
-    """Least rate of a request's body, and of a message on a worker's link, bytes a second over each body_grace_s; what comes
-    slower is answered with 408, a link is cut. 16 KiB are a weak mobile connection."""
+    """Least rate of a request's body, and of a message on a worker's link, bytes a second over each body_grace_s; what
+    comes slower is answered with 408, a link is cut. 16 KiB are a weak mobile connection."""
     body_grace_s: Annotated[float, Meta(ge=0.1, le=HOUR_S)] = 10.0
     """How long a body is waited for before its rate is looked at, and again, seconds."""
     bodies_bytes_max: Annotated[int, Meta(ge=KIB, le=1 << 40)] = 96 * MIB
-    """Most bytes of bodies whose requests are not answered yet, all together; beyond it 503 with Retry-After. Never less than
-    one body_bytes_max. A machine with more memory than 1 GiB can have a multiple of this."""
+    """Most bytes of bodies whose requests are not answered yet, all together; beyond it 503 with Retry-After. Never
+    less than one body_bytes_max. A machine with more memory than 1 GiB can have a multiple of this."""
     bodies_bytes_per_address_max: Annotated[int, Meta(ge=KIB, le=1 << 40)] = 64 * MIB
     """The same for one address, so that one can't take all."""
     links_bytes_max: Annotated[int, Meta(ge=KIB, le=1 << 40)] = 96 * MIB
-    """Most bytes of messages on workers' links that are not complete, all together; a link that would go beyond it is cut, and
-    its worker comes again. Never less than one link_message_bytes_max."""
+    """Most bytes of messages on workers' links that are not complete, all together; a link that would go beyond it is
+    cut, and its worker comes again. Never less than one link_message_bytes_max."""
     reader_stall_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 30.0
-    """How long a reader may take nothing of what waits for it before it is cut, seconds; what it has not read can be asked for
-    again."""
+    """How long a reader may take nothing of what waits for it before it is cut, seconds; what it has not read can be
+    asked for again."""
     readers_bytes_max: Annotated[int, Meta(ge=MIB, le=1 << 40)] = 64 * MIB
-    """Most bytes of answers made at once for readers, beyond 16 KiB for each; who needs more waits until others have read. One
-    address has half of it at most."""
+    """Most bytes of answers made at once for readers, beyond 16 KiB for each; who needs more waits until others have
+    read. One address has half of it at most."""
 
     # -- times ---------------------------------------------------------------------------------------------------------
     next_job_wait_s: Annotated[float, Meta(ge=0.0, le=300.0)] = 20.0

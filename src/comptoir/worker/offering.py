@@ -33,8 +33,8 @@ class Offering:
     """What this host offers.
 
     Args:
-        prices: micro-dollars per million of each unit. What is sold in a unit without a price is not offered: it would be
-            given away.
+        prices: micro-dollars per million of each unit. What is sold in a unit without a price is not offered: it would
+            be given away.
         model_prices: prices of single models, which override *prices*.
     """
 

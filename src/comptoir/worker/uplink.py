@@ -1,7 +1,7 @@
 """The worker's end of the link: one WebSocket, reconnected with back-off, without losing or duplicating a frame.
 
-A trading post may have several coordinators (`Addresses`): when one is lost, refuses, or falls silent, the next is called
-within `RELINK_FIRST_S`, and the leases are resumed there.
+A trading post may have several coordinators (`Addresses`): when one is lost, refuses, or falls silent, the next is
+called within `RELINK_FIRST_S`, and the leases are resumed there.
 
 Outgoing messages of one event-loop tick are sent as one WebSocket message. While the socket is slow, nothing is queued
 here: frames stay in their `LeaseTable` until taken, and a full lease stops its engine.
@@ -384,8 +384,8 @@ class Uplink:
 class _Gathering:
     """Says when so many messages are sent that it is better to wait `GATHER_S` for company.
 
-    A message costs both sides far more than a frame in it: of the coordinator's CPU for 64 streams of 50 tokens a second, each
-    token a message of its own, half went into taking messages apart. A quiet link is never held up.
+    A message costs both sides far more than a frame in it: of the coordinator's CPU for 64 streams of 50 tokens a
+    second, each token a message of its own, half went into taking messages apart. A quiet link is never held up.
     """
 
     __slots__ = ("_busy", "_clock", "_count", "_until_s")

@@ -1,4 +1,5 @@
-"""The balancer over real sockets, on both event loops it may run on: what goes in comes out, and who is dead is passed by."""
+"""The balancer over real sockets, on both event loops it may run on: what goes in comes out, and who is dead is passed
+by."""
 
 import asyncio
 import contextlib

@@ -220,7 +220,8 @@ class TestUpgrade:
     async def test_coordinators_are_restarted_one_by_one_and_nobody_notices(
         self, here: Here, tmp_path: Path, balancer: str
     ) -> None:
-        """As docs/operating.md has it. Four buyers on connections they keep, through all of it: each answer comes whole."""
+        """As docs/operating.md has it. Four buyers on connections they keep, through all of it: each answer comes
+        whole."""
         cluster, known = here
         async with contextlib.AsyncExitStack() as stack:
             url = cluster.url
@@ -251,7 +252,8 @@ class TestUpgrade:
                     cluster.balancer.offer(one.address)
                     await until_offered(session, one)
                     if balancer == "HAProxy":
-                        # The next one only when it sends buyers here again; ours is told, and its buyers keep connections.
+                        # The next one only when it sends buyers here again; ours is told, and its buyers keep
+                        # connections.
                         await until_asked(session, one)
                 assert whole > 8
                 for buyer in buyers:

@@ -1,4 +1,5 @@
-"""Coordinators of a local cluster listen on loopback behind a balancer, and answer to the names that it is reached by."""
+"""Coordinators of a local cluster listen on loopback behind a balancer, and answer to the names that it is reached
+by."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""The parts of a local cluster: they start, stop, die, stand still and come back, and never outlive who started them."""
+"""The parts of a local cluster: they start, stop, die, stand still and come back, and never outlive who started
+them."""
 
 import asyncio
 import signal

@@ -46,7 +46,8 @@ class Cluster(Up):
 
 class TestLife:
     def test_what_is_killed_comes_back_and_what_ends_leaves_nothing(self, place: Path, programs: Start) -> None:
-        """One cluster, three times: started new, killed and started again at once, ended by Ctrl-C and started again."""
+        """One cluster, three times: started new, killed and started again at once, ended by Ctrl-C and started
+        again."""
         first = programs(Cluster, place, "--engine", ENGINE, "--no-discover")
         banner = first.until(r"ready in")
         self._says_where_everything_is(first)

@@ -1,4 +1,5 @@
-"""Callers: jobs belong to a key or to an address; who has none is let in as the operator says, and paid for up to an allowance."""
+"""Callers: jobs belong to a key or to an address; who has none is let in as the operator says, and paid for up to an
+allowance."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""The reference's examples: each asked of a node as it stands there, and answered in its very shape, or word for word."""
+"""The reference's examples: each asked of a node as it stands there, and answered in its very shape, or word for
+word."""
 
 import asyncio
 import json

@@ -141,7 +141,8 @@ class TestDatabaseAway:
     async def test_steps_that_can_not_be_written_are_written_later_and_not_run_again(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, reconnects: bool
     ) -> None:
-        """Nor is a host that comes back meanwhile told that its lease is not known: it would forget what it has made."""
+        """Nor is a host that comes back meanwhile told that its lease is not known: it would forget what it has
+        made."""
         gate = asyncio.Event()
         async with open_node(tmp_path, answers={"a": after(gate, appends("a")), "b": appends("b")}) as node:
             jobs = [await node.job("a", "b") for _ in range(3)]

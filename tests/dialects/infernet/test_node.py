@@ -1,4 +1,5 @@
-"""What the node says of itself: from memory, at once, over all hosts; containers speak for themselves, word for word."""
+"""What the node says of itself: from memory, at once, over all hosts; containers speak for themselves, word for
+word."""
 
 import asyncio
 import json

@@ -1,4 +1,5 @@
-"""Infernet's official client against our dialect: everything that it can do, as tests/infernet_client does with a stand-in."""
+"""Infernet's official client against our dialect: everything that it can do, as tests/infernet_client does with a
+stand-in."""
 
 import asyncio
 import contextlib

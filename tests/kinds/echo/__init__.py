@@ -1,7 +1,8 @@
 """Echo: a toy kind. It says a text again, so many times, and is sold by the kilobyte that arrives.
 
-It lives here and not in the package, to show that a kind is one folder and one line of registration (docs/adding/a-kind.md):
-``COMPTOIR_KINDS=tests.kinds.echo:Echo`` for the coordinator, ``--kind tests.kinds.echo:Echo`` for the worker.
+It lives here and not in the package, to show that a kind is one folder and one line of registration
+(docs/adding/a-kind.md): ``COMPTOIR_KINDS=tests.kinds.echo:Echo`` for the coordinator, ``--kind tests.kinds.echo:Echo``
+for the worker.
 """
 
 import msgspec

@@ -15,7 +15,8 @@ def pieces(body: bytes, *, have: int = 0) -> list[Frame]:
 
 
 class EchoEngine:
-    """Says what it is asked to. With *stops_after* it stands still behind so many pieces: a host that is about to be lost."""
+    """Says what it is asked to. With *stops_after* it stands still behind so many pieces: a host that is about to be
+    lost."""
 
     name = "echo"
 

@@ -1,4 +1,5 @@
-"""Hosts of echoes without our worker, in the native shape: one that polls, one that is called. Each may be lost half-way."""
+"""Hosts of echoes without our worker, in the native shape: one that polls, one that is called. Each may be lost
+half-way."""
 
 import asyncio
 import base64

@@ -1,5 +1,5 @@
-"""The proof of the seam: a kind that the package does not know is bought, made by hosts of every transport, streamed, gone on with,
-billed, refunded, receipted, verified offline, audited and shown, with no line of ``src`` about it.
+"""The proof of the seam: a kind that the package does not know is bought, made by hosts of every transport, streamed,
+gone on with, billed, refunded, receipted, verified offline, audited and shown, with no line of ``src`` about it.
 """
 
 import asyncio

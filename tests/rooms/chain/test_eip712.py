@@ -1,4 +1,5 @@
-"""Digests and signers: the golden vector of the compiled contract, eth-account as the judge, and every way to be wrong."""
+"""Digests and signers: the golden vector of the compiled contract, eth-account as the judge, and every way to be
+wrong."""
 
 import pytest
 from eth_account import Account

@@ -1,4 +1,5 @@
-"""Numbered events on both databases: read from a cursor, kept as long as retention says, followed without missing one."""
+"""Numbered events on both databases: read from a cursor, kept as long as retention says, followed without missing
+one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

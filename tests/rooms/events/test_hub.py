@@ -1,4 +1,5 @@
-"""The hub: who subscribed hears, in order and before the publisher goes on; who fails or is slow costs nobody else anything."""
+"""The hub: who subscribed hears, in order and before the publisher goes on; who fails or is slow costs nobody else
+anything."""
 
 import asyncio
 import logging

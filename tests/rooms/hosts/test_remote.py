@@ -1,4 +1,5 @@
-"""Hosts that are linked to other coordinators: in the same lists, with the slots that were announced, and never counted twice."""
+"""Hosts that are linked to other coordinators: in the same lists, with the slots that were announced, and never counted
+twice."""
 
 from comptoir.events import EventHub, RemoteHostOutcome
 from comptoir.hosts import ACTIVE, LINK, OFFLINE, POLL, Fleet, RemoteHosts

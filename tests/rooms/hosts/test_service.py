@@ -91,7 +91,8 @@ class TestRegister:
 
 
 class TestSpeaks:
-    """What a host without a link speaks decides whether its offer is text only; so does nothing, which is the published API."""
+    """What a host without a link speaks decides whether its offer is text only; so does nothing, which is the published
+    API."""
 
     @pytest.mark.parametrize(
         ("transport", "speaks", "stored", "text_only"),

@@ -84,7 +84,8 @@ async def plan_of(database: Database, sql: str, params: list[Any]) -> str:
 
 class TestChainIds:
     async def test_a_list_is_read_from_its_index_in_order(self, database: Database) -> None:
-        """Nothing is sorted and no row is looked at that is not listed, but unfinished ones of others, which are few."""
+        """Nothing is sorted and no row is looked at that is not listed, but unfinished ones of others, which are
+        few."""
         for caller, over, index in LISTS:
             asked = Asked(database.dialect)
 

@@ -1,4 +1,5 @@
-"""Transitions: from each stand a job may make certain moves and no other, and what is undone is exactly as it was before."""
+"""Transitions: from each stand a job may make certain moves and no other, and what is undone is exactly as it was
+before."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -303,7 +304,8 @@ class TestUndo:
         assert all_of(room) == before
 
     def test_an_end_that_was_begun_over_it_is_not_undone_with_it(self) -> None:
-        """The database refuses to close an attempt while the job's end waits behind it: the end finds the lease again."""
+        """The database refuses to close an attempt while the job's end waits behind it: the end finds the lease
+        again."""
         live, job = running()
         lease = job.lease
         requeued = requeue(live, job)
@@ -343,7 +345,8 @@ class TestLeaving:
 
 class TestMirror:
     def test_that_it_is_over_is_said_by_its_end_alone(self) -> None:
-        """Its last frames come before its end: a reader that is woken by them must not take it for over without its figures."""
+        """Its last frames come before its end: a reader that is woken by them must not take it for over without its
+        figures."""
         live, job = mirror()
 
         job.follow_owner(JobState.COMPLETED, host_id=None, started_ms=1, restarts=0)

@@ -1,5 +1,5 @@
-"""The ledger against a model of forty lines: whatever is asked in whatever order, alone, in one group or by two coordinators
-at once, both say the same.
+"""The ledger against a model of forty lines: whatever is asked in whatever order, alone, in one group or by two
+coordinators at once, both say the same.
 
 Every step goes through a real `Database` (writer thread, groups, savepoints) and the verbs a house would use: load the
 batch, decide on a `Book`, apply it. After every step the tables are compared with the model and audited.
@@ -277,7 +277,8 @@ class LedgerMachine(LoopMachine):
 
     @rule(job=st.sampled_from(JOBS), share=st.sampled_from(["all", "nothing"]), by=st.integers(0, 1))
     def end_a_hold(self, job: bytes, share: str, by: int) -> None:
-        """What is drawn never depends on what two coordinators raced for: a run must be the same when it is run again."""
+        """What is drawn never depends on what two coordinators raced for: a run must be the same when it is run
+        again."""
         amount = self.model.open[job][1] if share == "all" and job in self.model.open else 0
         self._together([a_settlement(job, amount, 0, HOSTS[0])], by)
 

@@ -1,4 +1,5 @@
-"""Receipts of version 1 verify for ever: each written, and each refused, by the version that made them, with its verdict."""
+"""Receipts of version 1 verify for ever: each written, and each refused, by the version that made them, with its
+verdict."""
 
 import base64
 import json

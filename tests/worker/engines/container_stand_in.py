@@ -1,7 +1,7 @@
 """A container on loopback that speaks the container contract, and misbehaves in every way that a test asks for.
 
-`serve_container` runs one; `answer` decides what a run gives and may be changed at any time. What came in is in `runs` and
-`asked`, word for word.
+`serve_container` runs one; `answer` decides what a run gives and may be changed at any time. What came in is in `runs`
+and `asked`, word for word.
 """
 
 import asyncio
@@ -68,7 +68,8 @@ def appends(word: str) -> Answer:
 
 
 def streams(*pieces: bytes | asyncio.Event, cut: bool = False, length: int | None = None) -> Answer:
-    """Send *pieces* one by one, waiting at each event; *cut* breaks the connection then, *length* is what is promised."""
+    """Send *pieces* one by one, waiting at each event; *cut* breaks the connection then, *length* is what is
+    promised."""
 
     async def answer(run: Run) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})

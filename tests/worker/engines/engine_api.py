@@ -1,8 +1,8 @@
 """A container engine on a Unix socket, as Docker answers there: statuses, bodies and words, without any isolation.
 
-`serve_engine` runs one. A container that is started really listens on the loopback port that is mapped to its 3000, and speaks
-the container contract there, so that the whole path is real. What goes wrong is told beforehand (`FakeEngine.pulls`,
-`FakeEngine.gpus`, `Image.does`) or happens when a test says so (`FakeEngine.crash`).
+`serve_engine` runs one. A container that is started really listens on the loopback port that is mapped to its 3000, and
+speaks the container contract there, so that the whole path is real. What goes wrong is told beforehand
+(`FakeEngine.pulls`, `FakeEngine.gpus`, `Image.does`) or happens when a test says so (`FakeEngine.crash`).
 """
 
 import asyncio
@@ -34,8 +34,8 @@ class Image:
     credentials: tuple[str, str] | None = None
     """User and password it can be pulled with; None: anybody can."""
     pull: str = "works"
-    """How its pull goes: ``works``, ``fails`` (midway, in the news), ``tells`` (so too, the credentials as well), ``cut`` (the
-    connection breaks)."""
+    """How its pull goes: ``works``, ``fails`` (midway, in the news), ``tells`` (so too, the credentials as well),
+    ``cut`` (the connection breaks)."""
 
     def id(self, name: str) -> str:
         """Return its id, another one for each version."""

@@ -1,4 +1,5 @@
-"""llama.cpp's own HTTP server with the demo model, as somebody would run it: nothing of our in-process engine around it."""
+"""llama.cpp's own HTTP server with the demo model, as somebody would run it: nothing of our in-process engine around
+it."""
 
 import secrets
 from collections.abc import Iterator

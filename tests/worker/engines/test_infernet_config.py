@@ -1,4 +1,5 @@
-"""A Ritual node's configuration: what is used, what is not needed, what is refused and why; and that no secret gets out."""
+"""A Ritual node's configuration: what is used, what is not needed, what is refused and why; and that no secret gets
+out."""
 
 import json
 from pathlib import Path

@@ -135,7 +135,8 @@ class TestInfernetEngine:
 
 class TestRealEngine:
     async def test_a_real_engine_does_as_ours(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The same path over Docker or Podman: start, adoption, run, stop. `docs/containers.md` says how to give it one."""
+        """The same path over Docker or Podman: start, adoption, run, stop. `docs/containers.md` says how to give it
+        one."""
         socket, image = os.environ.get(REAL_SOCKET), os.environ.get(REAL_IMAGE)
         if not (socket and image):
             pytest.skip(

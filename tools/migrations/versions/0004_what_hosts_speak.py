@@ -1,4 +1,5 @@
-"""What hosts speak: the shape in which one that polls or is pushed is given its jobs; NULL is the published Infrintia API's."""
+"""What hosts speak: the shape in which one that polls or is pushed is given its jobs; NULL is the published Infrintia
+API's."""
 
 import sqlalchemy as sa
 from alembic import op

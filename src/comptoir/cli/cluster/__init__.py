@@ -1,7 +1,7 @@
 """Several coordinators on this machine, for development and tests: ``comptoir up --cluster N``.
 
-Each process is a `Part` with start, stop, kill, pause and resume by its own id; all of them die with the process that started
-them. `LocalCluster` puts them together. Needs the extra ``comptoir[cluster]``; Linux only.
+Each process is a `Part` with start, stop, kill, pause and resume by its own id; all of them die with the process that
+started them. `LocalCluster` puts them together. Needs the extra ``comptoir[cluster]``; Linux only.
 
     cluster = LocalCluster(folder, coordinators=3, fsync=False)
     await cluster.start()

@@ -1,8 +1,8 @@
 """A TCP balancer for development and tests: a connection goes to the least busy backend, bytes pass unchanged.
 
-It knows no HTTP; who does may tell it whom to pass by. A backend that refuses a connection is skipped for a second and the next
-one is tried; bytes wait in the sender's socket, not here (`HIGH_WATER_BYTES`); a half-closed connection stays open the other way;
-a reset is passed on as one. In production take HAProxy, nginx or your cloud's (docs/operating.md).
+It knows no HTTP; who does may tell it whom to pass by. A backend that refuses a connection is skipped for a second and
+the next one is tried; bytes wait in the sender's socket, not here (`HIGH_WATER_BYTES`); a half-closed connection stays
+open the other way; a reset is passed on as one. In production take HAProxy, nginx or your cloud's (docs/operating.md).
 """
 
 import asyncio

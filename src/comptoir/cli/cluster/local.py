@@ -29,8 +29,8 @@ def _quiet(part: str, kind: str, facts: dict[str, Any]) -> None:
 class LocalCluster:
     """*coordinators* of one trading post in *data*, behind one address.
 
-    Parts are attributes, for tests that kill them: `postgres` and `redis` (None when the addresses of others were given),
-    `coordinators`, `balancer`.
+    Parts are attributes, for tests that kill them: `postgres` and `redis` (None when the addresses of others were
+    given), `coordinators`, `balancer`.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class LocalCluster:
             options: more of the command line of each coordinator.
             fsync: false for tests only (`LocalPostgres`).
             supervised: start again what dies. False for tests that do so themselves.
-            on_event: hears of each part ``Starting``, ``Started``, ``Crashed`` (code, in_s), ``StartFailed`` (why, in_s), and what
-                coordinators say (``Listening``, ``Draining``).
+            on_event: hears of each part ``Starting``, ``Started``, ``Crashed`` (code, in_s), ``StartFailed`` (why,
+                in_s), and what coordinators say (``Listening``, ``Draining``).
         """
         self.data = data
         self._options, self._drain_s = options, drain_s

@@ -1,7 +1,8 @@
 """Run by path as the first moment of a child: ask the kernel to end it when its parent ends, then become the program.
 
 ``python -I -S tether.py PARENT SIGNAL USER PROGRAM ARGUMENTS…``. It imports nothing of Comptoir, so that it costs some
-15 ms. What the kernel was asked survives ``execv``; it is lost by a change of user, which is why the user changes first.
+15 ms. What the kernel was asked survives ``execv``; it is lost by a change of user, which is why the user changes
+first.
 """
 
 import ctypes

@@ -13,7 +13,8 @@ def delegate(core: Core, body: bytes) -> None:
     Raises, in the order they are checked:
         InvalidField: a field is missing, of the wrong type or beyond its limit.
         OldSubscription: the fields are those of before Infernet 1.0.
-        ContainerRefused: the signature has expired. ChainRefusal: no key can have made it; both only where a domain is known.
+        ContainerRefused: the signature has expired. ChainRefusal: no key can have made it; both only where a domain is
+            known.
         ContainerRefused: no chain is enabled.
     """
     asked = parse_delegated(body)

@@ -100,7 +100,8 @@ class AnyRequest(msgspec.Struct):
     requires_proof: bool | None = None
     """Whether the last container has to prove its result."""
     subscription: dict[str, Any] | UnsetType = UNSET
-    """owner, active_at, period, frequency, redundancy, containers (hash), lazy, verifier, payment_amount, payment_token, wallet."""
+    """owner, active_at, period, frequency, redundancy, containers (hash), lazy, verifier, payment_amount,
+    payment_token, wallet."""
     signature: dict[str, Any] | UnsetType = UNSET
     """nonce, expiry, v, r, s: EIP-712, over the subscription."""
 

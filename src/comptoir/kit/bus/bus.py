@@ -77,8 +77,8 @@ def open_bus(address: str, node_id: bytes, *, post: str) -> Bus:
             ``valkeys``, or ``unix://[user:password@]/path[?db=database]``. With TLS ``?ssl_ca_certs=FILE`` names who is
             trusted instead of the system's authorities.
         node_id: 16 bytes, fresh for every process.
-        post: name of the trading post, 1 to 64 of letters, digits, ``_``, ``.`` and ``-``; posts of different names on one
-            server never meet.
+        post: name of the trading post, 1 to 64 of letters, digits, ``_``, ``.`` and ``-``; posts of different names on
+            one server never meet.
 
     Raises:
         ValueError: the address or the name is malformed; the message does not repeat the address.

@@ -1,8 +1,8 @@
 """Numbers on messages, by which a receiver knows a repeat from a loss.
 
 A sender numbers its messages for each receiver. A numbering begins at a multiple of `NUMBERING`; the second one of the
-same process begins at twice that, and so on. So a receiver knows a first message when it sees one, and a numbering that was
-forgotten and began anew is never taken for old messages.
+same process begins at twice that, and so on. So a receiver knows a first message when it sees one, and a numbering that
+was forgotten and began anew is never taken for old messages.
 """
 
 import msgspec

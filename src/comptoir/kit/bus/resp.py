@@ -1,7 +1,7 @@
 """One connection to a Redis or Valkey server: addresses, commands as bytes, answers in order, and noticing silence.
 
-Built on hiredis' parser alone: a turn's commands are one write, an answer costs one call. bench/bench_bus.py compares it
-with redis-py.
+Built on hiredis' parser alone: a turn's commands are one write, an answer costs one call. bench/bench_bus.py compares
+it with redis-py.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ WATCH_S = 0.1
 """How often a connection looks whether it still hears something."""
 
 SILENT_LOOKS_MAX = 7
-"""Looks in a row without a sign of life while an answer is due: 0.7 to 0.8 s. Looks are counted, not seconds, so that an
-event loop that stood still itself (a paused process) takes nobody for dead."""
+"""Looks in a row without a sign of life while an answer is due: 0.7 to 0.8 s. Looks are counted, not seconds, so that
+an event loop that stood still itself (a paused process) takes nobody for dead."""
 
 PORT = 6379
 

@@ -25,8 +25,8 @@ from comptoir.kit.bus.resp import Answer, RespConnection, command, connect, head
 log = logging.getLogger(__name__)
 
 INBOX_ENTRIES_MAX = 10_000
-"""Entries the server keeps of an inbox that nobody reads; beyond it the oldest go, and the reader hears of a gap. At 3,200
-a second, 3 s."""
+"""Entries the server keeps of an inbox that nobody reads; beyond it the oldest go, and the reader hears of a gap. At
+3,200 a second, 3 s."""
 
 READ_ENTRIES_MAX = 256
 """Entries of one read: 64 MiB at the very most, 1 MiB usually."""

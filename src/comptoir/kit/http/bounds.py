@@ -1,7 +1,7 @@
 """What connections may hold: how many there are, and the bytes of theirs that wait here, by address and in all.
 
-An `HttpTraffic` counts for all connections of one server. What would go beyond a bound is refused where it comes in, and whatever
-was counted is given back when its connection ends, however that happens.
+An `HttpTraffic` counts for all connections of one server. What would go beyond a bound is refused where it comes in,
+and whatever was counted is given back when its connection ends, however that happens.
 """
 
 import asyncio
@@ -21,14 +21,16 @@ SWEEP_S = 1.0
 """How often connections that owe something are looked at: a bound of seconds is kept to about one second."""
 
 PIECE_BYTES = 16 * KIB
-"""Most bytes of an answer that are made and queued at once for one reader. Beyond the kernel's buffer no more of it waits here, so
-that 5,000 readers that never read cost 80 MiB."""
+"""Most bytes of an answer that are made and queued at once for one reader. Beyond the kernel's buffer no more of it
+waits here, so that 5,000 readers that never read cost 80 MiB."""
 
 HEADERS_MAX = 200
-"""Most header lines of a request: each costs about 200 bytes here, which a head of 64 KiB full of empty ones would multiply."""
+"""Most header lines of a request: each costs about 200 bytes here, which a head of 64 KiB full of empty ones would
+multiply."""
 
 LINGER_S = 2.0
-"""How long a connection that was refused at its head stays open after the answer, so that a client that still sends can read it."""
+"""How long a connection that was refused at its head stays open after the answer, so that a client that still sends can
+read it."""
 
 FAILED_S = 3.0
 """How long a request that was given up has to be answered; then its connection is cut."""
@@ -70,7 +72,8 @@ class ByteBudget:
         self._waiting: deque[tuple[str, int, asyncio.Future[None]]] = deque()
 
     def take(self, key: str, size: int) -> bool:
-        """Count *size* more bytes of *key* (empty: of nobody in particular); False: that is beyond a bound, nothing is counted."""
+        """Count *size* more bytes of *key* (empty: of nobody in particular); False: that is beyond a bound, nothing is
+        counted."""
         if self.held + size > self.bytes_max:
             return False
         if key:
@@ -145,7 +148,8 @@ class HttpTraffic:
         """Count from nothing.
 
         Args:
-            exempt: addresses or networks that stand for many callers, such as proxies: no bound of one address holds for them.
+            exempt: addresses or networks that stand for many callers, such as proxies: no bound of one address holds
+                for them.
         """
         self.bounds = bounds = bounds or Bounds()
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -169,7 +173,8 @@ class HttpTraffic:
         self._timer: asyncio.TimerHandle | None = None
 
     def key_of(self, peer: object) -> str:
-        """Return whose a connection is, by its socket's other end; empty where that stands for many, or is not known."""
+        """Return whose a connection is, by its socket's other end; empty where that stands for many, or is not
+        known."""
         if not isinstance(peer, tuple) or not peer:
             return ""
         host = str(peer[0])

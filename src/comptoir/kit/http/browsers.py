@@ -130,7 +130,8 @@ class BrowserPolicy:
         )
 
     def _is_own(self, origin: bytes, host: bytes, site: bytes | None) -> bool:
-        # A proxy may have put another Host in place of the one that the browser knows; what the browser itself says of it counts.
+        # A proxy may have put another Host in place of the one that the browser knows; what the browser itself says of
+        # it counts.
         if site == b"same-origin":
             return True
         origin = origin.lower()

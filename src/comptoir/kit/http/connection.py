@@ -1,7 +1,8 @@
-"""One client's connection: uvicorn's httptools protocol, whose heads, bodies and unread answers are bounded in bytes and time.
+"""One client's connection: uvicorn's httptools protocol, whose heads, bodies and unread answers are bounded in bytes
+and time.
 
-A head or a body that comes in one piece, as most do, costs two comparisons; only what is incomplete after a piece is counted and
-looked after (`bounds.HttpTraffic`). Whatever was counted is given back when the connection is gone.
+A head or a body that comes in one piece, as most do, costs two comparisons; only what is incomplete after a piece is
+counted and looked after (`bounds.HttpTraffic`). Whatever was counted is given back when the connection is gone.
 """
 
 import asyncio
@@ -44,7 +45,8 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         self._held: deque[int] = deque()
         """Bytes of body counted in `HttpTraffic.bodies`, of each request that is not answered, in their order."""
         self._since_s = 0.0
-        """Since when what is incomplete is waited for, or when it was last seen to come fast enough; 0: not looked at yet."""
+        """Since when what is incomplete is waited for, or when it was last seen to come fast enough; 0: not looked at
+        yet."""
         self._moved = 0
         """Bytes that came since then."""
         self._unread = -1
@@ -185,7 +187,8 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         return self._over
 
     def charge(self, address: str) -> None:
-        """Count further bytes as those of *address*, for which a proxy speaks; of a client's own connection nothing changes."""
+        """Count further bytes as those of *address*, for which a proxy speaks; of a client's own connection nothing
+        changes."""
         if not self._entered and not any(self._held):
             self.key = address
 
@@ -206,7 +209,8 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
             self._held[0] = 0
 
     def on_response_complete(self) -> None:
-        """A request is answered: its body is not counted any more, and the rest of one that was not read is waited for a moment."""
+        """A request is answered: its body is not counted any more, and the rest of one that was not read is waited for
+        a moment."""
         if self._held and (size := self._held.popleft()):
             self._traffic.bodies.give(self.key, size)
         if not self._held and self.cycle.body:

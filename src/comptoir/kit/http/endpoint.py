@@ -107,6 +107,7 @@ class Dialect:
     own_rate: Callable[[Any], int] | None = None
     """Requests per minute from one address without a key to each path, from the settings; None: the general limit."""
     large_without_key: Callable[[Any], bool] = field(default=lambda _: False)
-    """Whether callers without a key may, by the settings, send bodies of ``body_bytes_max``, not ``body_bytes_without_key_max``."""
+    """Whether callers without a key may, by the settings, send bodies of ``body_bytes_max``, not
+    ``body_bytes_without_key_max``."""
     unlimited: frozenset[str] = frozenset()
     """Paths that *own_rate* does not count; the general limit applies to them."""

@@ -70,7 +70,8 @@ class StreamBroken(RuntimeError):
 def is_news(record: logging.LogRecord) -> bool:
     """Tell whether a line of the server's log says something new.
 
-    A cut stream was noted here, with its cause; and what anybody can send without a key, as often as he likes, makes no line.
+    A cut stream was noted here, with its cause; and what anybody can send without a key, as often as he likes, makes no
+    line.
     """
     if record.levelno < logging.ERROR and str(record.msg).startswith(OF_ANYBODY):
         return False
@@ -84,7 +85,8 @@ class StreamAborted(Exception):
 CLOSE = (b"connection", b"close")
 
 TURN_BYTES = 16 * PIECE_BYTES
-"""After so many bytes of one answer everybody else has a turn, however fast its client reads: about 5 ms of rendering."""
+"""After so many bytes of one answer everybody else has a turn, however fast its client reads: about 5 ms of
+rendering."""
 
 
 class _Route:
@@ -136,7 +138,8 @@ class HttpServer:
         """Route to *dialects*.
 
         Args:
-            without_key_bytes_max: the largest body of a request to this dialect that has no key; None: *body_bytes_max*.
+            without_key_bytes_max: the largest body of a request to this dialect that has no key; None:
+                *body_bytes_max*.
             browsers: what pages may request; None: foreign pages nothing.
             forward: lets another server answer a request that raised `OwnedByPeer`; None: there are no others.
             served: the counts of every endpoint are added here, for metrics.
@@ -397,7 +400,8 @@ class HttpServer:
     async def _send_large(
         self, reply: Reply, request: Request, dialect: Dialect, send: Send, *, headers: list[tuple[bytes, bytes]]
     ) -> None:  # fmt: skip
-        """Send a large answer as its client reads it; what is read again at no cost is refused where too much waits for readers."""
+        """Send a large answer as its client reads it; what is read again at no cost is refused where too much waits for
+        readers."""
         connection, body = request.scope.get(CONNECTION), reply.body
         counted, release = 0, reply.release or _nothing
         try:

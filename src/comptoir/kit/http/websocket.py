@@ -1,4 +1,5 @@
-"""One WebSocket: uvicorn's protocol, whose half-sent messages are bounded in bytes and time, as are peers that never read."""
+"""One WebSocket: uvicorn's protocol, whose half-sent messages are bounded in bytes and time, as are peers that never
+read."""
 
 import asyncio
 from typing import Any
@@ -42,8 +43,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._count(0)
         self._traffic.leave(self._key)
         super().connection_lost(exc)
-        # A parser is a generator that holds its connection: without this, half messages would wait for the cycle collector,
-        # which runs rarely here (5,000 links that came again and again: 490 MiB, now 310).
+        # A parser is a generator that holds its connection: without this, half messages would wait for the cycle
+        # collector, which runs rarely here (5,000 links that came again and again: 490 MiB, now 310).
         self.conn.parser.close()
         self.conn.reader.buffer.clear()
         self.frames = []

@@ -83,7 +83,8 @@ class Session:
         self._inquiries: dict[int, asyncio.Future[bytes]] = {}
         self._inquired = 0
 
-    # -- HostChannel ----------------------------------------------------------------------------------------------------
+    # -- HostChannel
+    # ----------------------------------------------------------------------------------------------------
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
         """Put the job in the outbox; False if the socket is closed."""

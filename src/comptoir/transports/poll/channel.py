@@ -58,7 +58,8 @@ class PollChannel:
     def __len__(self) -> int:
         return len(self._polls)
 
-    # -- HostChannel ----------------------------------------------------------------------------------------------------
+    # -- HostChannel
+    # ----------------------------------------------------------------------------------------------------
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
         """Answer the oldest waiting request with the job; False if none is waiting."""

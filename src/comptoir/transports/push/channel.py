@@ -55,7 +55,8 @@ class PushChannel:
         self._calls: dict[bytes, asyncio.Task[None]] = {}
         self.polls = PollChannel(core, host.id)
 
-    # -- HostChannel ----------------------------------------------------------------------------------------------------
+    # -- HostChannel
+    # ----------------------------------------------------------------------------------------------------
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
         """Start calling the host; False once the coordinator has closed its connections."""

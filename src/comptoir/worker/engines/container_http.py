@@ -171,7 +171,8 @@ class ContainerClient:
                 try:
                     return await self._post_once(body, reused)
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                    # The far side closed a kept connection just as we used it; if it crashed over this run, it gets it twice.
+                    # The far side closed a kept connection just as we used it; if it crashed over this run, it gets it
+                    # twice.
                     if not reused:
                         raise
                     return await self._post_once(body, [])

@@ -1,8 +1,9 @@
 """A Ritual node's ``config.json``, as it is: which containers it describes, and what becomes of each of its keys.
 
-Every key is *used*, *not needed* here, or *refused* with a reason. Where a container says something that can't be honoured,
-it is not offered at all: none is ever served with weaker protection than its owner wrote. `translate` is pure; `read_config`
-reads the file. No finding, error or ``repr`` holds a value that may be secret (bearer, environment, passwords, keys).
+Every key is *used*, *not needed* here, or *refused* with a reason. Where a container says something that can't be
+honoured, it is not offered at all: none is ever served with weaker protection than its owner wrote. `translate` is
+pure; `read_config` reads the file. No finding, error or ``repr`` holds a value that may be secret (bearer, environment,
+passwords, keys).
 """
 
 import json

@@ -1,6 +1,7 @@
 """One entry of ``containers`` in a Ritual configuration: what becomes of each of its keys, and what it describes.
 
-A key that can't be honoured refuses the container, and so does an unknown one: what it would have protected is not known.
+A key that can't be honoured refuses the container, and so does an unknown one: what it would have protected is not
+known.
 """
 
 import ipaddress

@@ -2,8 +2,8 @@
 
 Plain answers go on token-exactly after another host's frames: the prompt is given as text and the delivered tokens as
 ids (of another engine's frames, which don't tell them, the ids of their text). Answers under a grammar
-(``response_format``, ``tools``) can't begin in the middle; they are made again from the start and compared with what was
-delivered.
+(``response_format``, ``tools``) can't begin in the middle; they are made again from the start and compared with what
+was delivered.
 """
 
 import asyncio

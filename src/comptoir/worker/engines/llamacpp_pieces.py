@@ -54,8 +54,8 @@ class LlamaPiece(msgspec.Struct):
 class StopScanner:
     """Holds back pieces that may be the beginning of a stop string; delivers whole pieces only.
 
-    *before* is what was delivered before by a host that may not have held anything back: a stop string that begins in it
-    ends the answer too, though its beginning can't be taken back.
+    *before* is what was delivered before by a host that may not have held anything back: a stop string that begins in
+    it ends the answer too, though its beginning can't be taken back.
     """
 
     def __init__(self, stops: Sequence[str], *, before: str = "") -> None:

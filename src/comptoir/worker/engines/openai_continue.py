@@ -6,15 +6,16 @@ delivered before.
 
 How servers behave, and the sources:
 
-- vLLM: ``/tokenize`` takes the messages (``add_generation_prompt``) or a text, ``/v1/completions`` takes token ids; chat
-  takes ``continue_final_message`` with ``add_generation_prompt: false`` (vllm-project/vllm,
+- vLLM: ``/tokenize`` takes the messages (``add_generation_prompt``) or a text, ``/v1/completions`` takes token ids;
+  chat takes ``continue_final_message`` with ``add_generation_prompt: false`` (vllm-project/vllm,
   ``entrypoints/serve/tokenize/protocol.py``; issue 6772). ``echo`` is off by default (issue 19285).
 - SGLang: ``continue_final_message`` since sgl-project/sglang pull request 4226.
 - TGI: ``continue_final_message`` since huggingface/text-generation-inference pull request 2733.
 - llama.cpp's server: an assistant message at the end is continued unless started with ``--no-prefill-assistant``
   (ggml-org/llama.cpp pull requests 13174, 13608), and always with ``continue_final_message`` (23012); thinking models
-  refuse it with 400 (issue 21889). Measured with xllamacpp's server: a streamed answer does not repeat the beginning, one
-  that is not streamed does. ``/apply-template`` and ``/tokenize`` with ``/v1/completions`` need no flag and trim nothing.
+  refuse it with 400 (issue 21889). Measured with xllamacpp's server: a streamed answer does not repeat the beginning,
+  one that is not streamed does. ``/apply-template`` and ``/tokenize`` with ``/v1/completions`` need no flag and trim
+  nothing.
 - Ollama: an assistant message at the end is continued (ollama/ollama issue 6778), except for models whose template
   closes it; ``/v1/completions`` puts the prompt into the chat template, so it is no plain completion (issues 5544,
   12636).
