@@ -13,7 +13,7 @@ from comptoir.gateway.gate import ANY_NAME, Gate, browser_policy
 from comptoir.gateway.idempotent import claim, once, submit_once
 from comptoir.gateway.offers import Hex, Machine, RegisteredOffer
 from comptoir.gateway.plain_errors import PlainBody, render_plain_error
-from comptoir.gateway.readers import Room, open_stream, room_for, room_for_answer
+from comptoir.gateway.readers import Room, open_stream, room_for, room_for_answer, take_room
 from comptoir.gateway.registering import owner_of, register_once
 from comptoir.gateway.statuses import STATUSES, status_of
 from comptoir.gateway.stopping import stop, until_over
@@ -51,6 +51,7 @@ __all__ = [
     "stop",
     "stream_job",
     "submit_once",
+    "take_room",
     "until_answered",
     "until_over",
 ]

@@ -10,6 +10,9 @@ from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import AGAIN_AFTER_S, PIECE_BYTES
 from comptoir.kit.ids import parse
 
+SIZES_MAX = 10_000
+"""Large answers whose size is remembered; beyond it all are forgotten, and learned again."""
+
 
 class Recalled(State):
     """Answers read from the database for whoever reads them now: once for all readers of one job, and within their
@@ -19,6 +22,16 @@ class Recalled(State):
         self.jobs: WeakValueDictionary[bytes, LiveJob] = WeakValueDictionary()
         """Jobs that are over, with their frames, by id, for as long as somebody holds them."""
         self._budget = core.state(Connections).traffic.readers
+        self._sizes: dict[bytes, int] = {}
+
+    def check_room(self, job_id: bytes) -> None:
+        """Refuse what is known to find no room before it is read: reading 28 MB takes 50 ms of everybody's time.
+
+        Raises:
+            Unavailable: too many large answers are held.
+        """
+        if self._budget.held + self._sizes.get(job_id, 0) > self._budget.bytes_max:
+            raise Unavailable("too much waits to be read here; try again", retry_after_s=AGAIN_AFTER_S)
 
     def keep(self, job: LiveJob) -> None:
         """Have others share what was read of *job*.
@@ -28,6 +41,9 @@ class Recalled(State):
         """
         if job.frame_bytes > PIECE_BYTES:
             size = min(job.frame_bytes, self._budget.bytes_max // 2)
+            if len(self._sizes) >= SIZES_MAX:
+                self._sizes.clear()
+            self._sizes[job.id] = size
             if not self._budget.take("", size):
                 raise Unavailable("too much waits to be read here; try again", retry_after_s=AGAIN_AFTER_S)
             finalize(job, self._budget.give, "", size)
@@ -75,6 +91,7 @@ async def follow(core: Core, job: LiveJob) -> LiveJob:
         shared = recalled.jobs.get(job.id)
         if shared is not None:
             return shared
+        recalled.check_room(job.id)
         frames, details = await core.jobs.answer(job.id)
         if frames:
             job.recall(frames, details)

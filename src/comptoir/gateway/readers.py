@@ -1,6 +1,7 @@
 """Bounds on open event streams, in all and per job."""
 
 from collections.abc import Callable
+from functools import partial
 
 from comptoir.dispatch import Core, State
 from comptoir.gateway.traffic import Connections
@@ -119,3 +120,17 @@ async def room_for_answer(core: Core, request: Request, job: LiveJob) -> Callabl
     request.holds(room.release)
     await room.hold(job.frame_bytes)
     return room.release
+
+
+def take_room(core: Core, request: Request, job: LiveJob) -> None:
+    """Take room for the whole answer of *job* until *request* is answered, without waiting: it can be asked for again.
+
+    Raises:
+        Unavailable: there is none now.
+    """
+    if job.frame_bytes > PIECE_BYTES:
+        budget, key = core.state(Connections).traffic.readers, address_key(request.address)
+        size = min(job.frame_bytes * RENDERED, budget.bytes_per_key_max)
+        if not budget.take(key, size):
+            raise Unavailable("too much waits to be read here; try again", retry_after_s=AGAIN_AFTER_S)
+        request.holds(partial(budget.give, key, size))

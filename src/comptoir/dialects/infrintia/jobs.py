@@ -7,7 +7,7 @@ import msgspec
 from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line
 from comptoir.dispatch import Core, Order
-from comptoir.gateway import claim, find_job, follow, stop, stream_job, submit_once
+from comptoir.gateway import claim, find_job, follow, stop, stream_job, submit_once, take_room
 from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob
 from comptoir.kinds import Chat, bought
 from comptoir.kit.clock import iso_utc
@@ -73,7 +73,7 @@ async def page(core: Core, request: Request) -> wire.InfrintiaJobs:
 
 async def show(core: Core, request: Request) -> wire.InfrintiaJob:
     """Show one job of the caller."""
-    return await _view(core, await find_job(core, request.principal.id, request.params["id"]))
+    return await _view(core, request, await find_job(core, request.principal.id, request.params["id"]))
 
 
 async def cancel(core: Core, request: Request) -> wire.InfrintiaJob:
@@ -85,16 +85,17 @@ async def cancel(core: Core, request: Request) -> wire.InfrintiaJob:
         job = await stop(core, job)
         if job.state != JobState.CANCELLED:
             raise JobFinished(WORDS[job.state])
-    return await _view(core, job)
+    return await _view(core, request, job)
 
 
-async def _view(core: Core, job: LiveJob) -> wire.InfrintiaJob:
+async def _view(core: Core, request: Request, job: LiveJob) -> wire.InfrintiaJob:
     finished_ms = None
     kept = job.over
     if job.over:
         finished_ms = (await core.jobs.get(job.id)).finished_ms
         try:
             job = await follow(core, job)
+            take_room(core, request, job)
         except AnswerForgotten:
             kept = False
     return wire.InfrintiaJob(

@@ -130,6 +130,11 @@ class Request:
         assert self._release is None
         self._release = release
 
+    @property
+    def holding(self) -> bool:
+        """Whether something is held for its answer already (`holds`)."""
+        return self._release is not None
+
     def answered(self) -> None:
         """Stop watching; the server calls it when the answer is complete."""
         if self._watch is not None:

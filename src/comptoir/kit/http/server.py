@@ -405,7 +405,7 @@ class HttpServer:
         connection, body = request.scope.get(CONNECTION), reply.body
         counted, release = 0, reply.release or _nothing
         try:
-            if connection is not None and reply.release is None:
+            if connection is not None and reply.release is None and not request.holding:
                 counted = connection.count_answer(len(body))
                 if not counted and request.method == "GET":
                     full = Unavailable("too much waits to be read here; try again", retry_after_s=AGAIN_AFTER_S)
