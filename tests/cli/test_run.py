@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from comptoir.cli import run
 from comptoir.cli.api import Api
+from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import harmless
 from comptoir.cli.target import Target
 from tests.cli.conftest import Invoke, Program, Up, as_buyer, known_but_not_here, until, worker_pid
@@ -38,6 +40,29 @@ class TestRun:
         assert (bill["state"], bill["receipt"]) == ("completed", bill["job"].replace("job_", "rcpt_"))
         assert bill["host"].startswith("host_")
         assert 0 < bill["first_token_s"] <= bill["total_s"]
+
+    def test_the_answer_is_kept_when_its_server_stops_before_the_cost_is_read(
+        self, ask: Invoke, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        get = Api.get
+
+        def stopped(api: Api, path: str) -> Any:
+            if path.startswith("/house/jobs/"):
+                raise Failure("nobody answers", code=Exit.UNREACHABLE)
+            return get(api, path)
+
+        monkeypatch.setattr(Api, "get", stopped)
+        monkeypatch.setattr(run, "SETTLE_WAIT_S", 0.0)
+
+        result = ask("run", "--json", "--max-tokens", "3", "hi")
+
+        bill = json.loads(result.stdout)
+        assert (result.exit_code, bill["text"], bill["cost_uusd"], bill["completion_tokens"]) == (
+            0,
+            " tok tok tok",
+            None,
+            3,
+        )
 
     @pytest.mark.parametrize("arguments", [(), ("-",)])
     def test_a_prompt_comes_through_a_pipe(self, ask: Invoke, arguments: tuple[str, ...]) -> None:

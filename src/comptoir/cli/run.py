@@ -272,12 +272,20 @@ def _bill(api: Api, reply: StreamReply, progress: ProgressLine, *, total_s: floa
 
 
 def _settled(api: Api, job_id: str) -> dict[str, Any]:
-    """Return the job once its books are closed; what is known of it when that takes too long."""
+    """Return the job once it is settled; what is known of it when that takes too long, or the server has stopped."""
     until = time.monotonic() + SETTLE_WAIT_S
+    job: dict[str, Any] = {}
     while True:
-        job: dict[str, Any] = api.get(f"/house/jobs/{job_id}").json()
-        if job["receipt"] or time.monotonic() > until:
-            return job
+        try:
+            job = api.get(f"/house/jobs/{job_id}").json()
+        except Failure as failure:
+            # The answer is here and must not be lost; a server that drains stops right after its last byte.
+            if time.monotonic() > until:
+                note(f"its cost could not be read ({failure}); later: comptoir jobs {job_id}")
+                return job
+        else:
+            if job["receipt"] or time.monotonic() > until:
+                return job
         time.sleep(SETTLE_POLL_S)
 
 
