@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -24,6 +25,13 @@ async def leased(market: Market, **fields: Any) -> tuple[NativeHost, Any, "async
     host = await register(market)
     _, end = await bought(market, **fields)
     return host, await host.next(), end
+
+
+def chunks_of(text: str) -> list[Any]:
+    """Return the chunks of an OpenAI stream; each line has to be one."""
+    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line and not line.startswith(":")]
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 
 
 class TestAJob:
@@ -214,6 +222,44 @@ class TestBounds:
         assert (answer.status, answer.body["error"]["code"]) == (413, "AnswerTooLarge")
         shown = await end
         assert (shown["status"], shown["error"]["code"], shown["credits_used"]) == ("failed", "answer_too_large", 0)
+
+    async def test_what_its_buyer_could_not_read_ends_the_attempt_and_the_next_host_goes_on(
+        self, market: Market
+    ) -> None:
+        bad = await register(market)
+        asked = asyncio.create_task(chat(market, stream=True))
+        job = await bad.next()
+        await bad.frames(job, 0, "one")
+        good = await register(market)
+
+        answer = await bad.tell(job, "frames", seq=1, items=[{"text": " two", "extra": b64("not json")}])
+        given = await good.next()
+        await good.frames(given, 1, " 2")
+        await good.done(given, 2)
+
+        assert (answer.status, answer.body["error"]["code"]) == (422, "BadFrame")
+        assert (given["prefix"], given["start_seq"]) == (items("one"), 1)
+        chunks = chunks_of((await asked).text)
+        assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks] == ["", "one", " 2", None]
+        attempts = (await market.buyer.get(f"/house/jobs/{job['job_id']}")).body["attempts"]
+        assert [(one["state"], one["fault"]) for one in attempts] == [("failed", "host"), ("done", None)]
+        assert await audit(market.core.db) == []
+
+    async def test_json_laid_out_over_lines_is_one_line_of_an_event(self, market: Market) -> None:
+        """Between its tokens JSON may have line ends, and an event ends at one."""
+        host = await register(market)
+        asked = asyncio.create_task(chat(market, stream=True, stream_options={"include_usage": True}))
+        job = await host.next()
+        extra = '{"delta":{"x":{\r\n"y":\n1}},\n"logprobs":{\n\n"content":[]}}'
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "details": b64('{"z":{\n\n"a":1}}')}
+
+        await host.tell(job, "frames", seq=0, items=[{"text": "a", "extra": b64(extra)}])
+        await host.done(job, 1, usage=usage)
+
+        *_, piece, _, last = chunks_of((await asked).text)
+        assert piece["choices"][0]["delta"] == {"content": "a", "x": {"y": 1}}
+        assert piece["choices"][0]["logprobs"] == {"content": []}
+        assert last["usage"]["z"] == {"a": 1}
 
     @pytest.mark.parametrize("settings", [{"body_bytes_max": 4096}])
     async def test_a_body_that_is_too_large_is_refused(self, market: Market) -> None:

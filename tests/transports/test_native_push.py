@@ -139,6 +139,11 @@ FAILURES: list[tuple[str, Make, str]] = [
     (LINES, lambda job: [frames({"lease": "att_" + "0" * 32}, 0, "a") + b"\n"], "another lease"),
     (LINES, lambda job: [b"x" * ((1 << 20) + 9)], "longer than"),
     (LINES, lambda job: [frames(job, 0, *["x"] * 300) + b"\n"], "300 tokens"),
+    (
+        LINES,
+        lambda job: [line(job, "frames", seq=0, items=[{"text": "a", "extra": b64("[]")}]) + b"\n"],
+        "can't be passed on",
+    ),
     ("application/json", lambda job: [b"{}"], "are understood"),
 ]
 

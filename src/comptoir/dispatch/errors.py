@@ -73,5 +73,9 @@ class AnswerTooLarge(DispatchRefusal):
     """A host sent more than a job may contain."""
 
 
+class BadFrame(DispatchRefusal):
+    """A host sent beside a frame's text what nobody could be shown; nothing of the message is taken."""
+
+
 class BadSegment(DispatchRefusal):
     """A host's signature or running hash does not match what it sent."""

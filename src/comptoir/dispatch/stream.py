@@ -5,11 +5,12 @@ import logging
 from comptoir.dispatch.advance import advance
 from comptoir.dispatch.assign import nobody_left, revoke_lease
 from comptoir.dispatch.core import Core
-from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
+from comptoir.kinds import BadExtra
 from comptoir.link import Frame, Usage
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,13 @@ def fault_of_size(job: LiveJob) -> Fault:
     return Fault.BUYER if job.kind.stage(job) else Fault.HOST
 
 
+def unfit(job: LiveJob, error: AnswerTooLarge | BadFrame) -> tuple[str, Fault]:
+    """Return the code and the fault that an attempt ends with whose frames were not taken."""
+    if isinstance(error, BadFrame):
+        return "bad_frame", Fault.HOST
+    return "answer_too_large", fault_of_size(job)
+
+
 def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     """Append frames ``seq, seq+1, …`` to the job; return the number of the next frame expected.
 
@@ -53,6 +61,8 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     Raises:
         FramesOutOfOrder: *seq* leaves a gap; nothing is appended.
         AnswerTooLarge: more text or units than the job may have; nothing is appended, the attempt should be failed.
+        BadFrame: what stands beside a frame's text is not what the job's kind allows; nothing is appended, and the host
+            is to blame.
     """
     lease = job.lease
     assert lease is not None, "frames come through a lease"
@@ -67,6 +77,8 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     before = count = job.count
     for frame in fresh:
         count += frame.tokens
+        if frame.extra:
+            _check_extra(job, frame)
     most = job.terms.output_max
     if most and count > most + job.kind.output_over_max:
         many = job.kind.output.many
@@ -84,6 +96,13 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
         fleet.frames(lease.host_id, lease.model, (now - lease.touched_s) * 1000 / len(fresh), len(fresh))
     lease.touch(now)
     return held + len(fresh)
+
+
+def _check_extra(job: LiveJob, frame: Frame) -> None:
+    try:
+        job.kind.check_extra(frame.extra)
+    except BadExtra as bad:
+        raise BadFrame(f"what the host sent beside a frame's text can't be passed on: {bad}") from bad
 
 
 def clamped(value: float, most: float) -> float:

@@ -4,8 +4,8 @@ from functools import partial
 
 from comptoir.dispatch import Core
 from comptoir.dispatch.deferred_settlements import retry_when_db_returns
-from comptoir.dispatch.errors import AnswerTooLarge
-from comptoir.dispatch.stream import fail, fault_of_size, take_frames
+from comptoir.dispatch.errors import AnswerTooLarge, BadFrame
+from comptoir.dispatch.stream import fail, take_frames, unfit
 from comptoir.gateway.stopping import require_local_owner
 from comptoir.hosts import Host
 from comptoir.jobs import LiveJob, NotYourLease, UnknownJob
@@ -48,16 +48,17 @@ async def leased_to(core: Core, host: Host, job_id: bytes, *, lease: bytes | Non
 async def accept_frames(core: Core, job: LiveJob, frames: list[Frame], *, seq: int | None) -> int:
     """Append frames from number *seq* on (None: after the last one); return the number of the next one expected.
 
-    If the answer grows too large, the attempt is failed before this raises.
+    An answer that grows too large, or can't be passed on, fails the attempt before it is refused.
 
     Raises:
-        FramesOutOfOrder: *seq* leaves a gap; nothing is appended. AnswerTooLarge: the attempt is over.
+        FramesOutOfOrder: *seq* leaves a gap; nothing is taken. AnswerTooLarge, BadFrame: the attempt is over.
     """
     assert job.lease is not None, "frames come through a lease"
     core.fleet.seen(job.lease.host_id)
     try:
         return take_frames(core, job, len(job.frames) if seq is None else seq, frames)
-    except AnswerTooLarge as large:
-        too_large = partial(fail, core, job, code="answer_too_large", message=large.message, fault=fault_of_size(job))
-        await retry_when_db_returns(core, job, too_large)
+    except (AnswerTooLarge, BadFrame) as error:
+        code, fault = unfit(job, error)
+        failed = partial(fail, core, job, code=code, message=error.message, fault=fault)
+        await retry_when_db_returns(core, job, failed)
         raise

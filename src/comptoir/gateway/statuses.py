@@ -84,6 +84,7 @@ STATUSES: Mapping[type[Exception], int] = {
     ScalarOutOfRange: 422,
     SignatureExpired: 422,
     UnknownPreference: 422,
+    dispatch_errors.BadFrame: 422,
     dispatch_errors.BadSegment: 422,
     dispatch_errors.NoHostPossible: 422,
     ContainerRefused: 422,

@@ -11,6 +11,7 @@ Knows: `link` and `kit` only. Both sides of the link use it. How to add one: doc
 
 from comptoir.kinds.containers import ContainerChain
 from comptoir.kinds.errors import KindsError, UnknownKind
+from comptoir.kinds.extras import BadExtra
 from comptoir.kinds.kind import Kind, Progress, Resume
 from comptoir.kinds.registry import BUILT_IN, Kinds, load_kinds
 from comptoir.kinds.terms import Ask, Part, Stage, Terms, agree, bought, decode_stages, encode_stages, hold_of
@@ -24,6 +25,7 @@ __all__ = [
     "TOKEN_IN",
     "TOKEN_OUT",
     "Ask",
+    "BadExtra",
     "Chat",
     "Completion",
     "ContainerChain",

@@ -4,8 +4,12 @@ A stage's output is one frame of JSON (`comptoir.link.ContainerRun`); only the l
 A container may have side effects, so it is never started twice at a time, and an incomplete run is not billed.
 """
 
+import base64
+import binascii
+
 import msgspec
 
+from comptoir.kinds.extras import EXTRA_BYTES_MAX, BadExtra, PlainExtra, read_extra
 from comptoir.kinds.kind import Kind, Progress, Resume, finish_reason_in
 from comptoir.kinds.terms import Ask, Part
 from comptoir.kinds.units import RUN
@@ -19,6 +23,10 @@ SAID_CHARS_MAX = 16 * 1024
 """Most characters of a failed container's message that are stored, because the message is its result."""
 
 _is_json = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class _PieceExtra(PlainExtra):
+    base64: str = ""
 
 
 class ContainerChain(Kind):
@@ -75,6 +83,14 @@ class ContainerChain(Kind):
     def resume(self, job: Progress) -> Resume:
         """Run the stage again, unless the buyer has seen part of its output: then the job ends."""
         return Resume.FROM_PIECE if self._makes_pieces(job) else Resume.FROM_STAGE
+
+    def check_extra(self, extra: bytes) -> None:
+        """Refuse bytes of a stream that are no base64."""
+        said = read_extra(extra, _PieceExtra, bytes_max=EXTRA_BYTES_MAX)
+        try:
+            base64.b64decode(said.base64, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise BadExtra(f"its bytes are no base64: {error}") from error
 
     def wrong_output(self, job: Progress, *, finish_reason: str, usage: Usage) -> str:
         """Return why this is no output of a container; the last one of a stream may send anything, as one run."""

@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
+from comptoir.kinds.extras import EXTRA_BYTES_MAX, PlainExtra, read_extra
 from comptoir.kinds.terms import Ask, Part, Stage, Terms
 from comptoir.kinds.units import Unit
 from comptoir.link import Frame, ModelOffer, Usage
@@ -35,7 +36,7 @@ def finish_reason_in(frames: Sequence[Frame]) -> str:
     try:
         return _extra_of(frames[-1].extra).finish_reason or ""
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""  # A host may send anything there.
+        return ""  # Stored before it was checked when it came (`Kind.check_extra`).
 
 
 class Resume(StrEnum):
@@ -165,6 +166,17 @@ class Kind:
     def resume(self, job: Progress) -> Resume:
         """Return how *job* is resumed if its host is lost now."""
         return Resume.FROM_PIECE
+
+    def check_extra(self, extra: bytes) -> None:
+        """Do nothing if *extra* (not empty) may stand beside a piece of this kind's output; it was sent by a host.
+
+        A kind that reads more of it than the finish reason checks that here, so that neither a buyer nor the next host is shown
+        what it can't read.
+
+        Raises:
+            BadExtra: it may not; the host is to blame.
+        """
+        read_extra(extra, PlainExtra, bytes_max=EXTRA_BYTES_MAX)
 
     def wrong_output(self, job: Progress, *, finish_reason: str, usage: Usage) -> str:
         """Return why what the open lease delivered is no valid output of this kind; empty: it is valid."""

@@ -6,6 +6,14 @@ PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+
+
+def one_line(json: bytes) -> bytes:
+    """Return JSON that was laid out over several lines as one: its strings hold no line ends, so it says the same."""
+    return json.translate(_ONE_LINE)
+
+
 def event(data: bytes, *, name: str = "", id: int | None = None) -> bytes:
     """Return one event; *data* is one line (JSON)."""
     head = b""

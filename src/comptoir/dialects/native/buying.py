@@ -18,7 +18,7 @@ from comptoir.kinds import Chat, UnknownKind
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Access, Endpoint, Request, Stream
 from comptoir.kit.ids import public
-from comptoir.kit.sse import event, numbering
+from comptoir.kit.sse import event, numbering, one_line
 from comptoir.ledger import InsufficientCredit
 from comptoir.link import COUNT_MAX, Frame
 
@@ -112,9 +112,8 @@ def _shown(frame: Frame) -> FrameView:
         try:
             _is_json(frame.extra)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return view  # A host may send anything there.
-        # An event is one line; JSON means the same without line ends.
-        view.extra = msgspec.Raw(frame.extra.replace(b"\n", b" ").replace(b"\r", b" "))
+            return view  # Stored before it was checked when it came.
+        view.extra = msgspec.Raw(one_line(frame.extra))
     return view
 
 

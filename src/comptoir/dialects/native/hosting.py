@@ -13,7 +13,7 @@ from msgspec import Meta
 from comptoir.dispatch import Core
 from comptoir.dispatch.assign import assign_waiting
 from comptoir.dispatch.deferred_settlements import retry_when_db_returns
-from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.onboard import host_of
 from comptoir.dispatch.stream import FAULTS, complete, fail
 from comptoir.gateway import (
@@ -289,7 +289,7 @@ HOSTING = (
     ),
     Endpoint(
         "POST", "/host/jobs/{id}/frames", frames, Access.HOST, "Deliver pieces of an answer.", request=NativeFrames,
-        response=FramesTaken, errors=(*HOST_ERRORS, FramesOutOfOrder, AnswerTooLarge),
+        response=FramesTaken, errors=(*HOST_ERRORS, FramesOutOfOrder, AnswerTooLarge, BadFrame),
         example={"lease": LEASE_EXAMPLE, "seq": 0, "items": [{"text": "Quantum"}, {"text": " computing"}]},
     ),
     Endpoint(

@@ -6,7 +6,7 @@ import msgspec
 
 from comptoir.dialects.openai.choices import ChoiceBuilder, with_indices
 from comptoir.jobs import LiveJob
-from comptoir.kit.sse import DONE
+from comptoir.kit.sse import DONE, one_line
 from comptoir.link import Frame, Usage
 
 _encode = msgspec.json.Encoder().encode
@@ -22,7 +22,12 @@ class OpenAIExtra(msgspec.Struct):
     finish_reason: str | None = None
 
 
-read_extra = msgspec.json.Decoder(OpenAIExtra).decode
+_decode_extra = msgspec.json.Decoder(OpenAIExtra).decode
+
+
+def read_extra(extra: bytes) -> OpenAIExtra:
+    """Read what stands beside a frame's text; what is passed on of it unread fits one line of an event."""
+    return _decode_extra(one_line(extra))
 
 
 class Form:
@@ -230,4 +235,5 @@ def usage_json(usage: Usage) -> bytes:
             prompt + completion,
         )
     counted = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-    return _encode({**msgspec.json.decode(usage.details, type=dict[str, msgspec.Raw]), **counted})
+    details = one_line(usage.details)
+    return _encode({**msgspec.json.decode(details, type=dict[str, msgspec.Raw]), **counted})

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 
 import msgspec
 
+from comptoir.kinds.extras import read_extra
 from comptoir.kinds.kind import Kind, Progress, finish_reason_in
 from comptoir.kinds.terms import Ask, Part, Terms
+from comptoir.kinds.tokens.extras import TEXT_EXTRA_BYTES_MAX, TextExtra, check_vectors
 from comptoir.kinds.tokens.text import is_text_only
 from comptoir.kinds.units import TOKEN_IN, TOKEN_OUT
 
@@ -71,6 +73,10 @@ class _Tokens(Kind):
         """Tell whether the body is one text with a length and a temperature."""
         return is_text_only(body)
 
+    def check_extra(self, extra: bytes) -> None:
+        """Refuse what no client of OpenAI's API and no engine that goes on from it could read."""
+        read_extra(extra, TextExtra, bytes_max=TEXT_EXTRA_BYTES_MAX)
+
     def finished_already(self, job: Progress) -> str:
         """Return ``length`` if the bound is reached, or the finish reason in the last frame of a single answer."""
         if reason := super().finished_already(job):
@@ -116,6 +122,10 @@ class Embedding(_Tokens):
 
     name = "embedding"
     paid_by_output = False
+
+    def check_extra(self, extra: bytes) -> None:
+        """Refuse what is no list of vectors."""
+        check_vectors(extra)
 
 
 def _sample(model: str, **asked: object) -> bytes:

@@ -14,10 +14,10 @@ from comptoir.containers import is_relayable, note_resources
 from comptoir.dispatch.assign import assign_waiting, revoke_lease
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
-from comptoir.dispatch.errors import AnswerTooLarge, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.second_host import Hedges
-from comptoir.dispatch.stream import FAULTS, complete, fail, fault_of_size, leased_job, take_frames
+from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames, unfit
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
 from comptoir.jobs import AttemptState, Fault, Lease, LiveJob, NotYourLease
@@ -302,10 +302,10 @@ class Session:
             self._ack(message.lease, take_frames(self._core, job, message.seq, message.items))
         except FramesOutOfOrder as gap:
             raise ProtocolBroken(str(gap)) from gap
-        except AnswerTooLarge as large:
-            self.post(Cancel(message.lease, str(large)))
-            fault = fault_of_size(job)
-            failed = partial(fail, self._core, job, code="answer_too_large", message=str(large), fault=fault)
+        except (AnswerTooLarge, BadFrame) as error:
+            self.post(Cancel(message.lease, error.message))
+            code, fault = unfit(job, error)
+            failed = partial(fail, self._core, job, code=code, message=error.message, fault=fault)
             self._core.background.spawn(self._if_held(job, message.lease, failed))
 
     async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:

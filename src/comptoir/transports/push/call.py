@@ -52,7 +52,7 @@ class PushCall:
         """Append frames; without *seq* the host does not number them, and they follow the last one.
 
         Raises:
-            NotYourLease, AnswerTooLarge: nothing is appended. PushFailed: *seq* leaves a gap.
+            NotYourLease, AnswerTooLarge, BadFrame: nothing is appended. PushFailed: *seq* leaves a gap.
         """
         self.check_leased()
         try:
@@ -110,8 +110,8 @@ class Shape(Protocol):
         """Read an answer with status 200: frames and end.
 
         Raises:
-            PushFailed: the answer is not understood, or stopped before its end.
-            NotYourLease, AnswerTooLarge, AnswerTooLong, BadSegment: depending on its content.
+            PushFailed: it is not understood, or it stopped before its end.
+            NotYourLease, AnswerTooLarge, BadFrame, AnswerTooLong, BadSegment: by what it says.
         """
         ...
 

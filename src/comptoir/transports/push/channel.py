@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 import aiohttp
 
 from comptoir.dispatch import Core
-from comptoir.dispatch.errors import AnswerTooLarge
+from comptoir.dispatch.errors import AnswerTooLarge, BadFrame
 from comptoir.events import HostHeard, HostRegistered
 from comptoir.hosts import PUSH, Host
 from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
@@ -115,9 +115,9 @@ class PushChannel:
                     await self._take(response, call)
             return
         except NotYourLease:
-            return  # Cancelled or revoked meanwhile: what still arrives is ignored.
-        except AnswerTooLarge as large:
-            why = PushFailed(large.message)
+            return  # Cancelled or lost meanwhile: what still arrives is ignored.
+        except (AnswerTooLarge, BadFrame) as error:
+            why = PushFailed(error.message)
         except TimeoutError:
             pass
         except PushFailed as failed:
@@ -127,8 +127,8 @@ class PushChannel:
                 log.warning("job %s could not be settled: %s", public("job", job.id), refusal)
                 return  # The database is unavailable: the end is written when it is back.
             why = PushFailed(f"its address may not be called: {refusal}")
-        except (aiohttp.ClientError, OSError) as error:
-            why = PushFailed(f"the connection failed: {type(error).__name__}")
+        except (aiohttp.ClientError, OSError) as broken:
+            why = PushFailed(f"the connection failed: {type(broken).__name__}")
         except AnswerTooLong as large:
             why = PushFailed(str(large))
         await self._failed(call, why)

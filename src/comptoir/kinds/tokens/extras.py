@@ -1,0 +1,85 @@
+"""What engines send beside text: deltas, probabilities, choices; and vectors, which come in place of it."""
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from comptoir.kinds.extras import FINISH_REASON_CHARS_MAX, BadExtra
+
+TEXT_EXTRA_BYTES_MAX = 1024 * 1024
+"""Longest extra of one piece of text: a whole tool call, or the probabilities of some hundred tokens with twenty alternatives."""
+
+VECTORS_BYTES_MAX = 60 * 1024 * 1024
+"""Longest list of vectors: all of them come in one frame, and a worker's frame may have this (`worker.leases`)."""
+
+INDEX_MAX = 2**20 - 1
+"""Largest number of a choice: 128 for each of some thousand prompts."""
+
+FLOAT_BYTES = 4
+
+Index = Annotated[int, Meta(ge=0, le=INDEX_MAX)]
+
+
+class _ToolCall(msgspec.Struct):
+    """A tool call, or a fragment of one; SDKs put them together by these fields."""
+
+    index: Index | None = None
+    id: str | int | None = None
+    type: str | None = None
+    function: dict[str, Any] | None = None
+
+
+class _Delta(msgspec.Struct):
+    role: str | None = None
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: dict[str, Any] | None = None
+
+
+class TextExtra(msgspec.Struct):
+    """What may stand beside a piece of text; other fields may be anything."""
+
+    delta: _Delta | None = None
+    logprobs: dict[str, Any] | None = None
+    index: Index = 0
+    finish_reason: Annotated[str, Meta(max_length=FINISH_REASON_CHARS_MAX)] | None = None
+    ids: list[int] = []
+    """Token ids of the piece, as a worker with llama.cpp sends them for the next one."""
+    stop: bool = False
+
+
+class _Vector(msgspec.Struct, forbid_unknown_fields=True):
+    embedding: list[float] | str
+    index: Index = 0
+    object: str = ""
+
+
+class _Vectors(msgspec.Struct, forbid_unknown_fields=True):
+    data: list[_Vector]
+
+
+_decode_vectors = msgspec.json.Decoder(_Vectors).decode
+
+
+def check_vectors(extra: bytes) -> None:
+    """Do nothing if *extra* is a list of vectors, in numbers or in base64 of 32-bit floats.
+
+    Read by its own decoder: as objects, some million numbers would take several times as long.
+
+    Raises:
+        BadExtra: it is anything else, or longer than `VECTORS_BYTES_MAX`.
+    """
+    if len(extra) > VECTORS_BYTES_MAX:
+        raise BadExtra(f"it has {len(extra):,} bytes, and {VECTORS_BYTES_MAX:,} are allowed")
+    try:
+        for vector in _decode_vectors(extra).data:
+            said = vector.embedding
+            if isinstance(said, str) and len(base64.b64decode(said, validate=True)) % FLOAT_BYTES:
+                raise BadExtra("a vector in base64 is no whole number of floats")
+    except (msgspec.MsgspecError, UnicodeError, binascii.Error, RecursionError) as error:
+        raise BadExtra(str(error)) from error
