@@ -245,6 +245,17 @@ class TestBounds:
         assert [(one["state"], one["fault"]) for one in attempts] == [("failed", "host"), ("done", None)]
         assert await audit(market.core.db) == []
 
+    async def test_an_engines_error_that_is_no_text_is_no_error_of_ours(self, market: Market) -> None:
+        host = await register(market)
+        asked = asyncio.create_task(chat(market))
+        job = await host.next()
+        body = b64(b'{"error":{"message":"\xff"}}')
+
+        await host.tell(job, "fail", code="bad_request", message="no", fault="buyer", status=400, body=body)
+
+        answer = await asked
+        assert (answer.status, answer.body["error"]["message"]) == (400, "no")
+
     async def test_json_laid_out_over_lines_is_one_line_of_an_event(self, market: Market) -> None:
         """Between its tokens JSON may have line ends, and an event ends at one."""
         host = await register(market)

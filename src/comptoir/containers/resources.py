@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import msgspec
-
 from comptoir.dispatch import Core
 from comptoir.events import HostResources
 from comptoir.hosts import Host
+from comptoir.kinds import BadExtra, read_extra
 
 RESOURCES_BYTES_MAX = 64 * 1024
 """Most bytes that a container may report about itself or a model."""
@@ -14,16 +13,14 @@ RESOURCES_BYTES_MAX = 64 * 1024
 HOST_RESOURCES_BYTES_MAX = 1024 * 1024
 """Most bytes that all containers of one host may report about themselves; anybody may register a host."""
 
-_is_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
 
 def is_relayable(body: bytes) -> bool:
     """Tell whether a container's report *body* can be passed on: a JSON object that is not too large."""
-    if not body or len(body) > RESOURCES_BYTES_MAX:
+    if not body:
         return False
     try:
-        _is_object(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        read_extra(body, dict, bytes_max=RESOURCES_BYTES_MAX)
+    except BadExtra:
         return False
     return True
 

@@ -10,8 +10,8 @@ from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
-from comptoir.kinds import BadExtra
-from comptoir.link import Frame, Usage
+from comptoir.kinds import FINISH_REASON_CHARS_MAX, BadExtra, read_extra
+from comptoir.link import USAGE_BYTES_MAX, Frame, Usage
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,15 @@ CANNOT_CONTINUE = "cannot_continue"
 
 RETRY_AFTER_MAX_S = 3600.0
 """Longest time that a host can have its buyer told to wait; beyond a float's reach it was an internal error."""
+
+CODE_CHARS_MAX = 64
+"""Most characters of a failure's code that are kept; ours have at most 21."""
+
+SAID_CHARS_MAX = 16 * 1024
+"""Most characters of a failure's message that are looked at; a kind keeps fewer. Workers send at most 2,000."""
+
+ERROR_BODY_BYTES_MAX = 16 * 1024
+"""Longest error body of an engine that is passed on, as over the native API; half of one would be no JSON."""
 
 STOPPED = "cancelled"
 """Finish reason of a worker that stopped because we told it to: its answer is not complete."""
@@ -110,6 +119,21 @@ def clamped(value: float, most: float) -> float:
     return min(max(0.0, value), most) if value == value else 0.0
 
 
+def _too_much_said(finish_reason: str, usage: Usage) -> str:
+    """Say what of an end could not be stored in a receipt or shown to a buyer; empty: nothing.
+
+    Refused, not cut: the host's signature is over the reason, and what it counted decides with what is paid.
+    """
+    if len(finish_reason) > FINISH_REASON_CHARS_MAX:
+        return f"its finish reason has {len(finish_reason):,} characters, and {FINISH_REASON_CHARS_MAX} are allowed"
+    if usage.details:
+        try:
+            read_extra(usage.details, dict, bytes_max=USAGE_BYTES_MAX)
+        except BadExtra as bad:
+            return f"the usage object can't be passed on: {bad}"
+    return ""
+
+
 async def complete(
     core: Core, job: LiveJob, *, finish_reason: str, usage: Usage, signature: bytes = b"", running_hash: bytes = b""
 ) -> None:
@@ -120,7 +144,8 @@ async def complete(
     A worker that only stopped (`STOPPED`) ends its attempt but not the job, which another host continues.
 
     Raises:
-        BadSegment: signature or hash do not match; the attempt ends as the host's fault.
+        BadSegment: signature or hash do not match, or it says more than can be kept and shown; the attempt ends as
+            the host's fault.
         Unavailable: the database is unavailable; the end is written when it is back.
     """
     lease = job.lease
@@ -138,6 +163,8 @@ async def complete(
             # The coordinator that told it to stop died, or could not write why: incomplete, but not the host's fault.
             await revoke_lease(core, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
             return
+        if wrong := _too_much_said(finish_reason, usage):
+            raise BadSegment(wrong)
         if wrong := job.wrong_output(finish_reason=finish_reason, usage=usage):
             raise BadSegment(wrong)
         if not job.on_last_stage:
@@ -165,15 +192,19 @@ async def fail(
     """End the attempt as failed.
 
     Unless the buyer is at fault, another host continues the job after what was delivered. With *unpaid*, this host
-    earns nothing for what it delivered. The host's numbers are clamped to what can be passed on.
+    earns nothing for what it delivered. What the host says is cut to what can be kept and passed on.
 
     Args:
+        code, message: cut to `CODE_CHARS_MAX` and `SAID_CHARS_MAX`.
+        body: the engine's error body; one beyond `ERROR_BODY_BYTES_MAX` counts as none.
         status: HTTP status; any other number counts as none.
         retry_after_s: clamped to `RETRY_AFTER_MAX_S`; anything that is not a duration counts as 0.
 
     Raises:
         Unavailable: the database is unavailable; call again.
     """
+    code, message = code[:CODE_CHARS_MAX], message[:SAID_CHARS_MAX]
+    body = body if len(body) <= ERROR_BODY_BYTES_MAX else b""
     status = status if 100 <= status <= 599 else 0
     retry_after_s = clamped(retry_after_s, RETRY_AFTER_MAX_S)
     lease = job.lease

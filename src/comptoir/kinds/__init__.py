@@ -11,7 +11,7 @@ Knows: `link` and `kit` only. Both sides of the link use it. How to add one: doc
 
 from comptoir.kinds.containers import ContainerChain
 from comptoir.kinds.errors import KindsError, UnknownKind
-from comptoir.kinds.extras import BadExtra
+from comptoir.kinds.extras import FINISH_REASON_CHARS_MAX, BadExtra, read_extra
 from comptoir.kinds.kind import Kind, Progress, Resume
 from comptoir.kinds.registry import BUILT_IN, Kinds, load_kinds
 from comptoir.kinds.terms import Ask, Part, Stage, Terms, agree, bought, decode_stages, encode_stages, hold_of
@@ -20,6 +20,7 @@ from comptoir.kinds.units import MILLION, RUN, TOKEN_IN, TOKEN_OUT, Unit
 
 __all__ = [
     "BUILT_IN",
+    "FINISH_REASON_CHARS_MAX",
     "MILLION",
     "RUN",
     "TOKEN_IN",
@@ -47,4 +48,5 @@ __all__ = [
     "encode_stages",
     "hold_of",
     "load_kinds",
+    "read_extra",
 ]

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 
+from comptoir.kinds import FINISH_REASON_CHARS_MAX
 from comptoir.kit.clock import Clock
 from comptoir.kit.ids import public
 from comptoir.kit.signing import SigningKey
@@ -244,7 +245,7 @@ class JobRunner:
 
     def _signed(self, held: WorkerLease, finish: Finish) -> Done:
         """Return the closing message with the host's signature over everything this lease delivered."""
-        usage = finish.usage
+        usage, reason = finish.usage, finish.finish_reason[:FINISH_REASON_CHARS_MAX]
         segment = Segment(
             job=public("job", held.job_id),
             attempt=public("att", held.lease),
@@ -256,10 +257,10 @@ class JobRunner:
             chain=held.running_hash.hex(),
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.billed(held.tokens),
-            finish_reason=finish.finish_reason,
+            finish_reason=reason,
         )
         signature = self._signing_key.sign(segment_bytes(segment))
-        return Done(held.lease, held.end_seq, finish.finish_reason, usage, held.running_hash, signature)
+        return Done(held.lease, held.end_seq, reason, usage, held.running_hash, signature)
 
 
 def _wrong_prefix(job: Job) -> str:

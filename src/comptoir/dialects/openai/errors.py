@@ -158,7 +158,7 @@ def _engines_own(body: bytes) -> dict[str, Any] | None:
     """Read an engine's error body: OpenAI's, or the flat one of older servers; None when it is neither."""
     try:
         found = msgspec.json.decode(body, type=_EngineBody)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if found.error is not None:
         return msgspec.to_builtins(found.error)  # type: ignore[no-any-return]

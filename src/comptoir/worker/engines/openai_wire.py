@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from comptoir.kinds import BadExtra, read_extra
 from comptoir.link import COUNT_MAX, USAGE_BYTES_MAX, Frame, Usage
 from comptoir.worker.engines.base import EngineError, Finish
 from comptoir.worker.retry_after import read_retry_after
@@ -216,7 +217,9 @@ def read_usage(raw: msgspec.Raw | None) -> Usage:
         return Usage()
     prompt, completion = (min(max(0, count), COUNT_MAX) for count in (counted.prompt_tokens, counted.completion_tokens))
     details = bytes(raw)
-    if len(details) > USAGE_BYTES_MAX:
+    try:
+        read_extra(details, dict, bytes_max=USAGE_BYTES_MAX)
+    except BadExtra:
         # The counts are what matters; the rest is for the buyer's interest.
         details = _encode(
             {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
