@@ -1,4 +1,4 @@
-"""What may stand beside a frame's text, kind by kind: anything else would break a parser of somebody who is not to blame."""
+"""What may stand beside a frame's text, kind by kind: anything else would break somebody else's parser."""
 
 import base64
 

@@ -1,7 +1,7 @@
 """What a host may send beside a frame's text (`comptoir.link.Frame.extra`), checked before anybody else is shown it.
 
-The bytes stay as the host sent them, because the running hash that it signs is over them. They are passed on to the parsers of
-buyers and of the next host, so they have to be JSON that every one of those reads, reads alike, and can write again.
+The bytes stay as the host sent them, because the running hash that it signs is over them. They are passed on to the
+parsers of buyers and of the next host, so they have to be JSON that every one of those reads, and reads alike.
 """
 
 import re
@@ -44,8 +44,8 @@ def read_extra(extra: bytes, shape: type[T], *, bytes_max: int) -> T:
     """Decode *extra* in full, also the fields that *shape* doesn't name.
 
     Raises:
-        BadExtra: it is longer than *bytes_max*, no JSON object in UTF-8, nested deeper than `EXTRA_DEPTH_MAX`, holds a number
-            that not every parser can hold, or a field of another type than *shape* says.
+        BadExtra: it is longer than *bytes_max*, no JSON object in UTF-8, nested deeper than `EXTRA_DEPTH_MAX`, or holds
+            a number that not every parser can hold, or a field of another type than *shape* says.
     """
     if len(extra) > bytes_max:
         raise BadExtra(f"it has {len(extra):,} bytes, and {bytes_max:,} are allowed")

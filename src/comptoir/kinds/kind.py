@@ -170,8 +170,8 @@ class Kind:
     def check_extra(self, extra: bytes) -> None:
         """Do nothing if *extra* (not empty) may stand beside a piece of this kind's output; it was sent by a host.
 
-        A kind that reads more of it than the finish reason checks that here, so that neither a buyer nor the next host is shown
-        what it can't read.
+        A kind that reads more of it than the finish reason checks that here, so that neither a buyer nor the next host
+        is shown what it can't read.
 
         Raises:
             BadExtra: it may not; the host is to blame.

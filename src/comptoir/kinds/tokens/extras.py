@@ -10,7 +10,7 @@ from msgspec import Meta
 from comptoir.kinds.extras import FINISH_REASON_CHARS_MAX, BadExtra
 
 TEXT_EXTRA_BYTES_MAX = 1024 * 1024
-"""Longest extra of one piece of text: a whole tool call, or the probabilities of some hundred tokens with twenty alternatives."""
+"""Longest extra of one piece of text: a whole tool call, or the probabilities of some hundred tokens."""
 
 VECTORS_BYTES_MAX = 60 * 1024 * 1024
 """Longest list of vectors: all of them come in one frame, and a worker's frame may have this (`worker.leases`)."""
