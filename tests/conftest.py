@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -20,6 +21,10 @@ from comptoir.kit.db import Database, Table, ddl, open_database
 # it: half of what such a start costs.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and all that they start: here as at a terminal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines here are noisy: an example is never too slow, only wrong.
 hypothesis.settings.register_profile("comptoir", deadline=None)

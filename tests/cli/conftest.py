@@ -38,11 +38,6 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "PYTHONUNBUFFERED": "1", **more}
 
 
-def _heed_interrupts() -> None:
-    """Take Ctrl-C as at a terminal: a shell that runs the tests in the background has its children ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Program:
     """A running ``comptoir …``; its output is read as it comes."""
 
@@ -55,7 +50,6 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=_heed_interrupts,
         )
         self.text = ""
         self._grown = threading.Condition()
