@@ -218,7 +218,7 @@ class HttpTraffic:
     # -- what is owed --------------------------------------------------------------------------------------------------
 
     def watch(self, connection: Watched) -> None:
-        """Look after *connection* from now on."""
+        """Look after *connection* from now on; nothing changes for one that is looked after."""
         self._watched[connection] = None
 
     def unwatch(self, connection: Watched) -> None:

@@ -52,7 +52,6 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         self._unread = -1
         """Bytes of answers that waited when they were last looked at, since *_unread_s*; -1: not looked at yet."""
         self._unread_s = 0.0
-        self._watched = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -69,7 +68,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         # What the kernel does not take of an answer is waited for before more is made.
         transport.set_write_buffer_limits(high=0)
         super().connection_made(transport)
-        self._watch()
+        self._traffic.watch(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back all that was counted."""
@@ -120,12 +119,12 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         elif whole_before and not self._held and not self._over:
             # Empty lines, after which no timer of the server below runs any more: a head is waited for.
             self._in_head, self._since_s = True, 0.0
-            self._watch()
+            self._traffic.watch(self)
 
     def _owed(self, size: int, *, counts: bool) -> None:
         """Count a piece after which something is incomplete."""
         self._moved += size
-        self._watch()
+        self._traffic.watch(self)
         if not self._in_head or not counts:
             return
         bounds = self._traffic.bounds
@@ -229,21 +228,12 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         """The kernel takes no more of an answer."""
         super().pause_writing()
         self._unread = -1
-        self._watch()
+        self._traffic.watch(self)
 
     # -- what is owed --------------------------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        if not self._watched:
-            self._watched = True
-            self._traffic.watch(self)
-
     def check(self, now_s: float) -> bool:
         """Look after what is owed: cut or refuse what does not come, or is not read, in time."""
-        self._watched = self._check(now_s)
-        return self._watched
-
-    def _check(self, now_s: float) -> bool:
         if self._abort_at_s:
             if now_s < self._abort_at_s:
                 return True
@@ -298,7 +288,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         """Give the body at hand up: whoever reads it answers, and is cut if he does not."""
         self.failure = why
         self._abort_at_s = self.loop.time() + FAILED_S
-        self._watch()
+        self._traffic.watch(self)
         self.cycle.message_event.set()
 
     def _recovered(self) -> None:
@@ -331,7 +321,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         self.parser = None  # type: ignore[assignment]
         self.headers, self.url = [], b""
         self._abort_at_s = self.loop.time() + LINGER_S
-        self._watch()
+        self._traffic.watch(self)
 
     def _give_head(self) -> None:
         if self._head_bytes:

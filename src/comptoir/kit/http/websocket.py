@@ -29,13 +29,12 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._moved = 0
         self._since_s = 0.0
         self._pongs_unread = 0
-        self._watched = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Go on with a connection that asked for a WebSocket."""
         self._key = self._traffic.key_of(transport.get_extra_info("peername"))
         super().connection_made(transport)
-        self._watch()
+        self._traffic.watch(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back all that was counted."""
@@ -55,7 +54,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         pending = len(self.conn.reader.buffer) + self._fragments
         if pending or self._counted:
             self._moved += len(data)
-            self._watch()
+            self._traffic.watch(self)
             if not self._count(pending):
                 self._cut("links_bytes_max")
 
@@ -103,17 +102,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent:
             self.handshake_complete = True
 
-    def _watch(self) -> None:
-        if not self._watched:
-            self._watched = True
-            self._traffic.watch(self)
-
     def check(self, now_s: float) -> bool:
         """Cut it if its handshake or its half message does not come in time."""
-        self._watched = self._check(now_s)
-        return self._watched
-
-    def _check(self, now_s: float) -> bool:
         bounds = self._traffic.bounds
         if self.handshake_complete and not self._counted:
             return False
