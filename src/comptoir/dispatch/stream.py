@@ -1,6 +1,7 @@
 """Stream: append a host's frames to the job, in order, and end the attempt when the host reports its end."""
 
 import logging
+from typing import Protocol
 
 from comptoir.dispatch.advance import advance
 from comptoir.dispatch.assign import nobody_left, revoke_lease
@@ -175,6 +176,37 @@ async def complete(
     except BadSegment as bad:
         await dishonest(bad)
         raise
+
+
+class FailureReport(Protocol):
+    """A failure as a host reports it, in any message of ours that does."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def fault(self) -> str: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def retry_after_s(self) -> float: ...
+
+
+async def fail_as_reported(core: Core, job: LiveJob, report: FailureReport) -> None:
+    """End the attempt as its host reports; raises what `fail` raises."""
+    await fail(
+        core,
+        job,
+        code=report.code,
+        message=report.message,
+        fault=FAULTS.get(report.fault, Fault.HOST),
+        status=report.status,
+        body=report.body,
+        retry_after_s=report.retry_after_s,
+    )
 
 
 async def fail(

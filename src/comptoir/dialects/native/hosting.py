@@ -15,7 +15,7 @@ from comptoir.dispatch.assign import assign_waiting
 from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.onboard import host_of
-from comptoir.dispatch.stream import FAULTS, complete, fail
+from comptoir.dispatch.stream import complete, fail_as_reported
 from comptoir.gateway import (
     Hex,
     Machine,
@@ -29,7 +29,7 @@ from comptoir.gateway import (
 )
 from comptoir.hosts import SLOTS_MAX, Host, NewHost, UnknownHost, check_offer
 from comptoir.idempotency import IdempotencyMismatch
-from comptoir.jobs import AttemptState, Fault, NotYourLease, UnknownJob
+from comptoir.jobs import AttemptState, NotYourLease, UnknownJob
 from comptoir.kinds import Chat, Completion
 from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Access, Endpoint, Reply, Request
@@ -224,18 +224,7 @@ async def give_back(core: Core, request: Request) -> LeaseGivenBack:
     body: NativeFail = request.body
     host = await _caller(core, request)
     job = await leased_to(core, host, job_named(request.params["id"]), lease=_lease(body.lease))
-    failed = partial(
-        fail,
-        core,
-        job,
-        code=body.code,
-        message=body.message,
-        fault=FAULTS.get(body.fault, Fault.HOST),
-        status=body.status,
-        body=body.body,
-        retry_after_s=body.retry_after_s,
-    )
-    await retry_when_db_returns(core, job, failed)
+    await retry_when_db_returns(core, job, partial(fail_as_reported, core, job, body))
     if job.over or job.closing:
         await until_over(job)
     return LeaseGivenBack(body.lease, public("job", job.id), "failed" if job.over else "queued")

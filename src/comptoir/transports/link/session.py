@@ -17,7 +17,7 @@ from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_wh
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.second_host import Hedges
-from comptoir.dispatch.stream import FAULTS, complete, fail, leased_job, take_frames, unfit
+from comptoir.dispatch.stream import complete, fail, fail_as_reported, leased_job, take_frames, unfit
 from comptoir.dispatch.watch import link_dropped
 from comptoir.hosts import SLOTS_MAX, Host, check_offer
 from comptoir.jobs import AttemptState, Fault, Lease, LiveJob, NotYourLease
@@ -352,17 +352,7 @@ class Session:
     def _fail(self, message: Fail) -> None:
         job = self._ended(message.lease)
         if job is not None:
-            failed = partial(
-                fail,
-                self._core,
-                job,
-                code=message.code,
-                message=message.message,
-                fault=FAULTS.get(message.fault, Fault.HOST),
-                status=message.status,
-                body=message.body,
-                retry_after_s=message.retry_after_s,
-            )
+            failed = partial(fail_as_reported, self._core, job, message)
             self._core.background.spawn(self._if_held(job, message.lease, failed))
 
     def _ended(self, lease: bytes) -> LiveJob | None:

@@ -1,15 +1,15 @@
 """One call to a host's address: what a shape calls for what it reads, and how it reports errors."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 
 from comptoir.dispatch import Core
 from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.errors import FramesOutOfOrder
-from comptoir.dispatch.stream import complete, fail, take_frames
+from comptoir.dispatch.stream import FailureReport, complete, fail, fail_as_reported, take_frames
 from comptoir.hosts import Host
 from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
 from comptoir.link import Frame, Usage
@@ -78,8 +78,6 @@ class PushCall:
         self, *, code: str, message: str, fault: Fault, status: int = 0, body: bytes = b"", retry_after_s: float = 0.0
     ) -> None:
         """End the attempt as failed; if the database is unavailable, it is written later, and Unavailable is raised."""
-        if self.job.lease is not self.lease or self.job.closing:
-            return
         failed = partial(
             fail,
             self.core,
@@ -91,7 +89,15 @@ class PushCall:
             body=body,
             retry_after_s=retry_after_s,
         )
-        await retry_when_db_returns(self.core, self.job, failed)
+        await self._end_failed(failed)
+
+    async def fail_as_reported(self, report: FailureReport) -> None:
+        """The same, as the host reports it."""
+        await self._end_failed(partial(fail_as_reported, self.core, self.job, report))
+
+    async def _end_failed(self, failed: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self.job.lease is self.lease and not self.job.closing:
+            await retry_when_db_returns(self.core, self.job, failed)
 
 
 class Shape(Protocol):

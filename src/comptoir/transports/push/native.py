@@ -3,8 +3,6 @@
 import aiohttp
 import msgspec
 
-from comptoir.dispatch.stream import FAULTS
-from comptoir.jobs import Fault
 from comptoir.link import Frame
 from comptoir.transports.job_message import job_message
 from comptoir.transports.native import (
@@ -73,14 +71,7 @@ def _message(data: bytes, lease: str) -> NativeLine:
 
 async def _end(message: DoneLine | FailLine, call: PushCall) -> None:
     if isinstance(message, FailLine):
-        await call.fail(
-            code=message.code,
-            message=message.message,
-            fault=FAULTS.get(message.fault, Fault.HOST),
-            status=message.status,
-            body=message.body,
-            retry_after_s=message.retry_after_s,
-        )
+        await call.fail_as_reported(message)
         return
     here = len(call.job.frames)
     if message.end_seq != here:
