@@ -45,7 +45,7 @@ from comptoir.kinds import Ask, Kind, Part, Resume, Stage, agree, encode_stages
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
-from comptoir.ledger import Book, account_rows
+from comptoir.ledger import Book, InsufficientCredit, account_rows
 from comptoir.routing import Candidate, Needs, Spec, encode_needs
 
 
@@ -78,6 +78,10 @@ class Order(msgspec.Struct, frozen=True):
     """The caller's IP address, for kinds whose hosts have access rules; stored with the job."""
     needs: Needs | None = None
     """Requirements on the host and its machine, the same for every stage; stored with the job."""
+
+
+SUBMIT_ERRORS = (PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, QueueFull, InsufficientCredit)
+"""What a dialect declares that `submit` may refuse, their subclasses included."""
 
 
 @dataclass(slots=True)

@@ -6,17 +6,13 @@ from comptoir.chain import BadContainerSet, ChainExtraMissing, ChainRefusal, Old
 from comptoir.containers import ContainerRefused
 from comptoir.dialects.infernet import delegated, jobs, node, stream, wire
 from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood, render_error, status_of
-from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
+from comptoir.dispatch.submit import SUBMIT_ERRORS
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
 from comptoir.kit.http import Access, Dialect, Endpoint, Request, UnsupportedBody
-from comptoir.ledger import InsufficientCredit
 
 CALLER_ERRORS = (NotAllowed, NotAuthenticated)
-ITEM_ERRORS = (
-    UnsupportedBody, InvalidField, ContainerRefused, PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, QueueFull,
-    InsufficientCredit,
-)  # fmt: skip
+ITEM_ERRORS = (UnsupportedBody, InvalidField, ContainerRefused, *SUBMIT_ERRORS)
 DELEGATED_ERRORS = (OldSubscription, ChainRefusal)
 
 JOB = {"containers": ["classify", "summarize"], "data": {"text": "Ritual Infernet"}, "requires_proof": False}

@@ -6,30 +6,18 @@ from comptoir.dispatch.errors import (
     AnswerTooLarge,
     BadSegment,
     FramesOutOfOrder,
-    NoHostPossible,
-    PromptTooLong,
-    QueueFull,
-    TooManyJobs,
     UnknownModel,
 )
+from comptoir.dispatch.submit import SUBMIT_ERRORS
 from comptoir.hosts import UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import EmailTaken, UsernameTaken
 from comptoir.jobs import AnswerForgotten, JobFinished, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Access, Dialect, Endpoint
-from comptoir.ledger import InsufficientCredit
 from comptoir.receipts import KeyTaken
 
-SUBMIT_ERRORS = (
-    IdempotencyMismatch,
-    PromptTooLong,
-    TooManyJobs,
-    UnknownModel,
-    NoHostPossible,
-    QueueFull,
-    InsufficientCredit,
-)
+BUYING_ERRORS = (IdempotencyMismatch, *SUBMIT_ERRORS)
 HOST_ERRORS = (UnknownHost, UnknownJob, NotYourLease)
 
 PUBLISHED = (
@@ -60,7 +48,7 @@ PUBLISHED = (
     ),
     Endpoint(
         "POST", "/run/model", jobs.run_model, Access.BUYER, "Submit an inference job.", request=wire.RunModel,
-        response=wire.Accepted, status=202, errors=SUBMIT_ERRORS, idempotent=True,
+        response=wire.Accepted, status=202, errors=BUYING_ERRORS, idempotent=True,
         example={
             "model": "meta-llama/Llama-3-8B-Instruct", "input_text": "Explain quantum computing.", "max_tokens": 256,
             "temperature": 0.7,

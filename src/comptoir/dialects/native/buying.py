@@ -9,7 +9,7 @@ from msgspec import Meta
 from comptoir.dialects.native import views
 from comptoir.dialects.native.wire import JobView, NeedsFields
 from comptoir.dispatch import Core, Order
-from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
+from comptoir.dispatch.submit import SUBMIT_ERRORS
 from comptoir.gateway import claim, stream_job, submit_once
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import Principal
@@ -19,7 +19,6 @@ from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Access, Endpoint, Request, Stream
 from comptoir.kit.ids import public
 from comptoir.kit.sse import event, numbering, one_line
-from comptoir.ledger import InsufficientCredit
 from comptoir.link import COUNT_MAX, Frame
 
 DIALECT_NAME = "native"
@@ -136,10 +135,7 @@ ENDPOINTS = (
     Endpoint(
         "POST", "/jobs", buy, Access.BUYER, "Buy work of any kind that is sold here.", request=BuyBody, response=JobView,
         status=201, idempotent=True,
-        errors=(
-            IdempotencyMismatch, PromptTooLong, TooManyJobs, UnknownKind, UnknownModel, NoHostPossible, QueueFull,
-            InsufficientCredit,
-        ),
+        errors=(IdempotencyMismatch, UnknownKind, *SUBMIT_ERRORS),
         example={
             "kind": Chat.name, "model": "comptoir-demo", "output_max": 64,
             "body": {"messages": [{"role": "user", "content": "What is Comptoir?"}]},

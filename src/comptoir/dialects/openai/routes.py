@@ -31,8 +31,8 @@ from comptoir.dialects.openai.wire import (
 )
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.core import Core
-from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
-from comptoir.dispatch.submit import Order, submit
+from comptoir.dispatch.errors import UnknownModel
+from comptoir.dispatch.submit import SUBMIT_ERRORS, Order, submit
 from comptoir.gateway import (
     Room,
     claim,
@@ -50,7 +50,6 @@ from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import AnswerForgotten, JobState, LiveJob, Reader
 from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request, Stream
 from comptoir.kit.sse import PING
-from comptoir.ledger import InsufficientCredit
 from comptoir.link import Frame
 
 Answer = Reply | Stream
@@ -192,16 +191,7 @@ def _card(summary: ModelSummary) -> ModelCard:
     )
 
 
-BUYING_ERRORS = (
-    IdempotencyMismatch,
-    PromptTooLong,
-    TooManyJobs,
-    UnknownModel,
-    NoHostPossible,
-    QueueFull,
-    InsufficientCredit,
-    AnswerForgotten,
-)
+BUYING_ERRORS = (IdempotencyMismatch, *SUBMIT_ERRORS, AnswerForgotten)
 
 STREAMED = ("text/event-stream",)
 
