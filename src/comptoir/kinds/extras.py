@@ -30,6 +30,9 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 T = TypeVar("T")
 
 
+FinishReason = Annotated[str, Meta(max_length=FINISH_REASON_CHARS_MAX)]
+
+
 class BadExtra(ValueError):
     """What stands beside a frame's text can't be passed on; the message says why, in words for a log."""
 
@@ -37,7 +40,17 @@ class BadExtra(ValueError):
 class PlainExtra(msgspec.Struct):
     """What is read here of any kind's extra."""
 
-    finish_reason: Annotated[str, Meta(max_length=FINISH_REASON_CHARS_MAX)] | None = None
+    finish_reason: FinishReason | None = None
+
+
+def check_size(extra: bytes, bytes_max: int) -> None:
+    """Refuse an *extra* longer than *bytes_max*.
+
+    Raises:
+        BadExtra: it is.
+    """
+    if len(extra) > bytes_max:
+        raise BadExtra(f"it has {len(extra):,} bytes, and {bytes_max:,} are allowed")
 
 
 def read_extra(extra: bytes, shape: type[T], *, bytes_max: int) -> T:
@@ -47,8 +60,7 @@ def read_extra(extra: bytes, shape: type[T], *, bytes_max: int) -> T:
         BadExtra: it is longer than *bytes_max*, no JSON object in UTF-8, nested deeper than `EXTRA_DEPTH_MAX`, or holds
             a number that not every parser can hold, or a field of another type than *shape* says.
     """
-    if len(extra) > bytes_max:
-        raise BadExtra(f"it has {len(extra):,} bytes, and {bytes_max:,} are allowed")
+    check_size(extra, bytes_max)
     try:
         fields = _decode(extra)
         if _may_be_deep(extra) or _many_digits(extra):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from comptoir.kinds.extras import FINISH_REASON_CHARS_MAX, BadExtra
+from comptoir.kinds.extras import BadExtra, FinishReason, check_size
 
 TEXT_EXTRA_BYTES_MAX = 1024 * 1024
 """Longest extra of one piece of text: a whole tool call, or the probabilities of some hundred tokens."""
@@ -47,7 +47,7 @@ class TextExtra(msgspec.Struct):
     delta: _Delta | None = None
     logprobs: dict[str, Any] | None = None
     index: Index = 0
-    finish_reason: Annotated[str, Meta(max_length=FINISH_REASON_CHARS_MAX)] | None = None
+    finish_reason: FinishReason | None = None
     ids: list[int] = []
     """Token ids of the piece, as a worker with llama.cpp sends them for the next one."""
     stop: bool = False
@@ -74,8 +74,7 @@ def check_vectors(extra: bytes) -> None:
     Raises:
         BadExtra: it is anything else, or longer than `VECTORS_BYTES_MAX`.
     """
-    if len(extra) > VECTORS_BYTES_MAX:
-        raise BadExtra(f"it has {len(extra):,} bytes, and {VECTORS_BYTES_MAX:,} are allowed")
+    check_size(extra, VECTORS_BYTES_MAX)
     try:
         for vector in _decode_vectors(extra).data:
             said = vector.embedding
