@@ -100,11 +100,14 @@ async def reference() -> None:
 
 @contextlib.contextmanager
 def child(
-    *args: str, cpu: int, said: bool = True, module: str = "bench.bench_completions"
+    *args: str, cpu: int, said: bool = True, module: str = "bench.bench_completions", tree: Path | None = None
 ) -> Iterator[tuple[int, list[str]]]:
-    """Run *module* with *args* on one core; give its process id and the words of its first line."""
+    """Run *module* with *args* on one core, from *tree* (None: this one); give its pid and its first line's words."""
     command = [sys.executable, "-m", module, *args]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE if said else None, text=True)
+    env = None
+    if tree is not None:
+        env = {**os.environ, "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}", "PYTHONHASHSEED": "0"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE if said else None, text=True, cwd=tree, env=env)
     os.sched_setaffinity(process.pid, {cpu})
     try:
         yield process.pid, process.stdout.readline().split() if process.stdout else []

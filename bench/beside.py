@@ -11,19 +11,17 @@ Usage: ``make beside FROM=REV``, or
 
 import contextlib
 import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvloop
 from tests.upgrade.revision import unpack
 
-from bench.bench_completions import COORDINATOR_CPU, LOAD_CPU, Server, cpu_s, linked
+from bench.bench_completions import COORDINATOR_CPU, LOAD_CPU, Server, child, cpu_s, linked
 from bench.bench_lives import Load
 
 HERE = Path(__file__).resolve().parents[1]
@@ -35,24 +33,10 @@ Window = Callable[[], Awaitable[float]]
 """Load one coordinator for a while; return its CPU microseconds a life or a request."""
 
 
-@contextlib.contextmanager
-def child(tree: Path, *args: str, cpu: int, said: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """Run the part *args* of ``bench_completions`` as *tree* has it, on one core; give its pid and its first line's
-    words."""
-    env = {**os.environ, "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}", "PYTHONHASHSEED": "0"}
-    command = [sys.executable, "-m", "bench.bench_completions", *args]
-    with subprocess.Popen(command, stdout=subprocess.PIPE if said else None, text=True, env=env, cwd=tree) as process:
-        os.sched_setaffinity(process.pid, {cpu})
-        try:
-            yield process.pid, process.stdout.readline().split() if process.stdout else []
-        finally:
-            process.send_signal(signal.SIGKILL)
-
-
 async def lives(stack: contextlib.ExitStack, tree: Path) -> Window:
     """Start a coordinator with polling hosts."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="comptoir-bench-"))
-    pid, (url, key) = stack.enter_context(child(tree, "coordinator", folder, cpu=COORDINATOR_CPU))
+    pid, (url, key) = stack.enter_context(child("coordinator", folder, cpu=COORDINATOR_CPU, tree=tree))
     load = Load(urlsplit(url).port or 80, key)
     await load.register()
     await load.run(in_flight=16, lives=300)
@@ -68,8 +52,8 @@ async def lives(stack: contextlib.ExitStack, tree: Path) -> Window:
 async def completions(stack: contextlib.ExitStack, tree: Path) -> Window:
     """Start a coordinator with a linked worker of the same tree."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="comptoir-bench-"))
-    pid, (url, key) = stack.enter_context(child(tree, "coordinator", f"{folder}/data", cpu=COORDINATOR_CPU))
-    stack.enter_context(child(tree, "worker", url, f"{folder}/worker", "{}", cpu=LOAD_CPU, said=False))
+    pid, (url, key) = stack.enter_context(child("coordinator", f"{folder}/data", cpu=COORDINATOR_CPU, tree=tree))
+    stack.enter_context(child("worker", url, f"{folder}/worker", "{}", cpu=LOAD_CPU, said=False, tree=tree))
     server = Server(pid, url, key)
     await linked(server)
     await server.run(clients=16, requests=500)
