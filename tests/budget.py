@@ -25,9 +25,6 @@ BUDGET_LOOPS = 4_800
 ROUNDS = 2_000_000
 """Of the loop that machines are compared by: 0.06 to 0.15 s on the machines we use."""
 
-Costs = dict[str, tuple[float, float]]
-"""By file: CPU-seconds and wall seconds."""
-
 
 def cpu_s() -> float:
     """Return the CPU-seconds of this process and of its children that have ended."""
@@ -51,6 +48,7 @@ class Budget:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._costs: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        """By file: CPU-seconds and wall seconds."""
         self._others_s = 0.0
         self._last = cpu_s(), time.monotonic()
 

@@ -35,8 +35,8 @@ def still_to_come(job: dict[str, Any]) -> list[Frame]:
     return pieces(base64.b64decode(job["body"]), have=job["start_seq"])
 
 
-class PollingHost:
-    """Asks for work; gives it back behind *lost_after* pieces, once it is to be *lost*."""
+class _EchoHost:
+    """Knows where it serves, and where it is to be lost: behind *lost_after* pieces, once that is *lost*."""
 
     def __init__(
         self,
@@ -50,7 +50,10 @@ class PollingHost:
         self._url = url
         self._lost_after = lost_after
         self._lost = lost or asyncio.Event()
-        self._key = ""
+
+
+class PollingHost(_EchoHost):
+    """Asks for work; gives it back when it is to be lost."""
 
     async def serve(self) -> None:
         """Do one job."""
@@ -82,25 +85,12 @@ class PollingHost:
             return answer.status, await answer.json() if answer.status == 200 else None
 
 
-class PushedHost:
-    """Is called with the job; hangs up behind *lost_after* pieces, once it is to be *lost*."""
-
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        url: str,
-        *,
-        lost_after: int | None = None,
-        lost: asyncio.Event | None = None,
-    ) -> None:
-        self._session = session
-        self._url = url
-        self._lost_after = lost_after
-        self._lost = lost or asyncio.Event()
-        self._called = asyncio.Event()
+class PushedHost(_EchoHost):
+    """Is called with the job; hangs up when it is to be lost."""
 
     async def serve(self) -> None:
         """Do one job."""
+        self._called = asyncio.Event()
         app = web.Application()
         app.router.add_post("/", self._answer)
         runner = web.AppRunner(app)
