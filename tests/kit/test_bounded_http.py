@@ -190,6 +190,19 @@ class TestBodies:
             assert refused.startswith(b"HTTP/1.1 503 ")
             assert server.got == []
 
+    async def test_a_small_first_piece_is_not_counted_and_the_next_one_is(self) -> None:
+        async with serving(bodies_bytes_max=100_000) as server, server.client() as (reader, writer):
+            writer.write(POST.replace(b"take", b"wait") % 3_000 + bytes(1_000))
+            await server.ask(POST % 3_000 + bytes(3_000))  # By then what was sent before it has come.
+            before = server.traffic.bodies.held
+            writer.write(bytes(2_000))
+            await server.until(lambda: server.traffic.bodies.held == 2_000)
+            server.go_on.set()
+            await reader.readuntil(b"waited")
+
+            assert before == 0
+            assert server.traffic.bodies.held == 0
+
     async def test_after_a_refusal_the_connection_serves_on(self) -> None:
         async with serving(bodies_bytes_max=100_000) as server, server.client() as (reader, writer):
             writer.write(POST % 150_000 + bytes(150_000))

@@ -15,6 +15,9 @@ from comptoir.kit.http.cork import CorkedHttpProtocol, CorkedTransport
 from comptoir.kit.http.errors import HeadTooLarge, TooSlow
 from comptoir.kit.http.request import CONNECTION, Reply
 
+SMALL_BODY_BYTES = 2 << 10
+"""A body whose first piece is no larger is not counted up to there: it costs less than its connection does."""
+
 REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
 
 
@@ -40,6 +43,8 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         self._in_head = True
         self._reading = False
         """Some of a request came, and its end did not."""
+        self._bodiless = True
+        """No piece of the body came so far."""
         self._head_bytes = 0
         """Of an incomplete head, counted in `HttpTraffic.heads`."""
         self._held: deque[int] = deque()
@@ -100,22 +105,19 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what came; a piece is never larger than a head may be, so that one is cut where it is too large."""
         size = self._traffic.bounds.head_bytes_max
-        if len(data) <= size:
-            self._feed(data)
+        if len(data) > size:
+            for start in range(0, len(data), size):
+                if self._over or self.transport.is_closing():
+                    return
+                self.data_received(data[start : start + size])
             return
-        for start in range(0, len(data), size):
-            if self._over or self.transport.is_closing():
-                return
-            self._feed(data[start : start + size])
-
-    def _feed(self, piece: bytes) -> None:
         if self._over:
             return
         whole_before = not self._reading
-        super().data_received(piece)
+        CorkedHttpProtocol.data_received(self, data)
         if self._reading:
             if not self._over:
-                self._owed(len(piece), counts=whole_before or self._head_bytes > 0)
+                self._owed(len(data), counts=whole_before or self._head_bytes > 0)
         elif whole_before and not self._held and not self._over:
             # Empty lines, after which no timer of the server below runs any more: a head is waited for.
             self._in_head, self._since_s = True, 0.0
@@ -138,7 +140,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        super().on_message_begin()
+        CorkedHttpProtocol.on_message_begin(self)
         self.scope[CONNECTION] = self  # type: ignore[literal-required]
         self._in_head = self._reading = True
         self._since_s, self._moved = 0.0, 0
@@ -158,15 +160,20 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
                 self._refuse(HeadTooLarge(bounds.head_bytes_max, HEADERS_MAX), "head_bytes_max")
                 return
         self._held.append(0)
-        super().on_headers_complete()
+        self._bodiless = True
+        CorkedHttpProtocol.on_headers_complete(self)
 
     def on_body(self, body: bytes) -> None:
         """Take some of a body; what nobody is going to read is dropped."""
         if self._over or not self._held or self.failure is not None:
             return
-        if self._traffic.bodies.take(self.key, len(body)):
-            self._held[-1] += len(body)
-            super().on_body(body)
+        size = len(body)
+        first, self._bodiless = self._bodiless, False
+        if first and size <= SMALL_BODY_BYTES:
+            CorkedHttpProtocol.on_body(self, body)
+        elif self._traffic.bodies.take(self.key, size):
+            self._held[-1] += size
+            CorkedHttpProtocol.on_body(self, body)
         else:
             self._traffic.refuse("bodies_bytes_max")
             self._fail(Unavailable("too many large bodies are under way; try again", retry_after_s=AGAIN_AFTER_S))
@@ -178,7 +185,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
             return
         if self.failure is not None and not self._held:
             self._recovered()
-        super().on_message_complete()
+        CorkedHttpProtocol.on_message_complete(self)
 
     @property
     def gone(self) -> bool:
@@ -220,7 +227,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
             self._since_s = self.loop.time()
         elif self.failure is not None:
             self._recovered()
-        super().on_response_complete()
+        CorkedHttpProtocol.on_response_complete(self)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
