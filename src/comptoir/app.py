@@ -166,7 +166,12 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
     jobs = Jobs(db, kinds)
     ledger = Ledger(db, clock, events=events)
     fleet = Fleet(
-        clock, kinds=kinds, events=events, leases_here=jobs.live.slots_of, host_silent_s=settings.host_silent_s
+        clock,
+        kinds=kinds,
+        events=events,
+        leases_here=jobs.live.slots_of,
+        host_silent_s=settings.host_silent_s,
+        host_away_s=settings.host_away_s,
     )
     hosts = Hosts(db, clock, fleet, UrlGuard(allow_private=settings.allow_private_endpoint_urls))
     await hosts.load()

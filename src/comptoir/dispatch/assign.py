@@ -10,7 +10,7 @@ import msgspec
 from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.drain import Shutdown
-from comptoir.dispatch.errors import BadSegment
+from comptoir.dispatch.errors import AWAY_RETRY_S, BadSegment, HostsAway
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import JobAssigned
@@ -360,6 +360,21 @@ def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = A
     code = "host_lost" if job.frames else "no_host_left"
     message = f"the host was lost: {why}" if job.frames else f"no host could run the job: {why}"
     return Ending(JobState.FAILED, attempt_state=state, fault=fault, code=code, status=502, message=message)
+
+
+def no_host_here(job: LiveJob) -> Ending:
+    """Return the ending of a job whose possible hosts have all been offline for too long."""
+    if job.has_partial_stage:
+        return nobody_left(job, "every host that could go on is offline", fault=Fault.CAPACITY)
+    return Ending(
+        JobState.FAILED,
+        attempt_state=AttemptState.LOST,
+        fault=Fault.CAPACITY,
+        code="hosts_away",
+        message=str(HostsAway(job.model)),
+        status=503,
+        retry_after_s=AWAY_RETRY_S,
+    )
 
 
 class SignedStage(msgspec.Struct, frozen=True, gc=False):

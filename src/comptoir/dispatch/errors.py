@@ -2,6 +2,9 @@
 
 from comptoir.kit.errors import Refusal
 
+AWAY_RETRY_S = 15.0
+"""When to ask again for a model whose hosts are offline: the longest pause before a worker tries to reconnect."""
+
 
 class DispatchRefusal(Refusal):
     """Root of the errors of dispatch."""
@@ -18,6 +21,15 @@ class UnknownModel(DispatchRefusal):
 
 class NoHostPossible(DispatchRefusal):
     """Hosts offer the model, but none could ever run this job; the message says how many each filter excluded."""
+
+
+class HostsAway(DispatchRefusal):
+    """Every host that could run this job has been offline for ``host_away_s`` or more; retry after *retry_after_s*."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"every host that could run this with the model {model!r} is offline; try again later")
+        self.model = model
+        self.retry_after_s = AWAY_RETRY_S
 
 
 class QueueFull(DispatchRefusal):

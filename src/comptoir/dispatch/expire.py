@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from comptoir.dispatch.assign import nobody_left
+from comptoir.dispatch.assign import no_host_here, nobody_left, spec_of
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.settle import Ending, finish
@@ -32,6 +32,9 @@ FORGET_EVERY = 20
 
 FORGET_BATCHES_MAX = 20
 """Batches per search, of 500 jobs, 1,000 keys or 1,000 events: 1,000 jobs a second without holding up the writer."""
+
+LOOKED_AT_MAX = 256
+"""Waiting jobs looked at in one turn of the event loop, when hosts of their model are gone."""
 
 TOGETHER_MAX = 256
 """Jobs ended concurrently, so that they share commits."""
@@ -82,6 +85,7 @@ async def sweep(core: Core) -> None:
     """Check every job past its deadline, every lease and every silent host once; jobs in the queue cost nothing."""
     for host in core.fleet.silent():
         log.info("host %s fell silent", host.id.hex())
+    await _end_without_hosts(core)
     now_s, now_ms = core.clock.monotonic_s(), core.common_ms()
     live = core.jobs.live
     due = [job for job in dict.fromkeys(live.due(now_ms) + list(live.broken)) if _due(core, job, now_s, now_ms)]
@@ -94,6 +98,33 @@ async def sweep(core: Core) -> None:
     ]
     if silent:
         await _revoke_from_silent_hosts(core, silent, now_s)
+
+
+async def _end_without_hosts(core: Core) -> None:
+    """End the waiting jobs of connected clients whose last possible host is gone (``host_away_s``).
+
+    A detached job waits on, until its deadline: nobody has to stay connected for it, and its hosts may come back.
+    """
+    models = dict.fromkeys([model for host in core.fleet.departed() for model in host.candidates])
+    for model in models:
+        waiting = core.jobs.queue.waiting(model)
+        for first in range(0, len(waiting), LOOKED_AT_MAX):
+            ends = []
+            for entry in waiting[first : first + LOOKED_AT_MAX]:
+                job = core.jobs.live.get(entry.job_id)
+                if job is None or job.detached or not job.may_be_leased or entry.gone:
+                    continue
+                if not core.fleet.possible(spec_of(job)):
+                    ends.append(_end_without_host(core, job))
+            await asyncio.gather(*ends)
+            await asyncio.sleep(0)
+
+
+async def _end_without_host(core: Core, job: LiveJob) -> None:
+    try:
+        await finish(core, job, no_host_here(job))
+    except Refusal as refusal:
+        log.warning("job %s could not be ended: %s", job.id.hex(), refusal)
 
 
 async def _revoke_from_silent_hosts(core: Core, silent: list[tuple[LiveJob, Lease, str]], now_s: float) -> None:

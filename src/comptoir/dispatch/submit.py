@@ -25,7 +25,7 @@ from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.drain import check_open
-from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
+from comptoir.dispatch.errors import HostsAway, NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.waiting_price import waiting_prices
 from comptoir.events import JobAccepted
@@ -80,7 +80,7 @@ class Order(msgspec.Struct, frozen=True):
     """Requirements on the host and its machine, the same for every stage; stored with the job."""
 
 
-SUBMIT_ERRORS = (PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, QueueFull, InsufficientCredit)
+SUBMIT_ERRORS = (PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, HostsAway, QueueFull, InsufficientCredit)
 """What a dialect declares that `submit` may refuse, their subclasses included."""
 
 
@@ -103,6 +103,7 @@ async def submit(core: Core, order: Order) -> LiveJob:
         UnknownKind: the kind is not sold here.
         UnknownModel: no host offers the model.
         NoHostPossible: none of the hosts that offer it could ever run this job.
+        HostsAway: every host that could has been offline for longer than ``host_away_s``.
         QueueFull: it would have to wait and the queue is full.
         JobExists: another request with the same Idempotency-Key was faster.
         InsufficientCredit: the buyer's free credit does not cover the hold.
@@ -249,12 +250,14 @@ def _price_to_wait_for(core: Core, spec: Spec) -> tuple[int, int]:
     """Return the prices (in, out) at which a job waits: the median host's, so that half of the possible hosts qualify.
 
     Raises:
-        UnknownModel, NoHostPossible, QueueFull: as `submit`.
+        UnknownModel, NoHostPossible, HostsAway, QueueFull: as `submit`.
     """
     known = core.fleet.free_list(spec.model)
     if known is None or not known.all:
         raise UnknownModel(spec.model, tuple(summary.name for summary in core.fleet.models()))
     if not core.fleet.possible(spec):
+        if core.fleet.possible(spec, gone=True):
+            raise HostsAway(spec.model)
         raise NoHostPossible(core.fleet.explain(spec).sentence())
     if len(core.jobs.queue) >= core.settings.queue_jobs_max:
         raise QueueFull(len(core.jobs.queue))

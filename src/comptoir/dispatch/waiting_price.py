@@ -24,7 +24,7 @@ def waiting_prices(core: Core, spec: Spec, known: FreeList) -> tuple[int, int]:
     now = core.clock.monotonic_s()
     cached = prices.get(key)
     if cached is None or cached[0] < now:
-        fitting = [c for c in known.all.values() if passes(spec, c)]
+        fitting = [c for c in known.all.values() if not c.gone and passes(spec, c)]
         fitting.sort(key=_by_price)
         middle = fitting[len(fitting) // 2]
         cached = (now + WAITING_PRICE_S, middle.rate_in, middle.rate_out)

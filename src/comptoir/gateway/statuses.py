@@ -93,6 +93,7 @@ STATUSES: Mapping[type[Exception], int] = {
     dispatch_errors.TooManyJobBytes: 429,
     HeadTooLarge: 431,
     ChainExtraMissing: 503,
+    dispatch_errors.HostsAway: 503,
     dispatch_errors.QueueFull: 503,
     dispatch_errors.QueueBytesFull: 503,
     Unavailable: 503,

@@ -34,6 +34,10 @@ from comptoir.kit.clock import Clock
 from comptoir.link import ModelOffer, Pulse
 from comptoir.routing import Candidate, FilterReport, FreeList, Spec, explain, possible
 
+HOST_AWAY_S = 45.0
+"""A host offline for this long is gone: half as long again as the heartbeats that the published API requires."""
+GONE_A_SWEEP_MAX = 1_000
+"""Hosts that are noted as gone in one sweep: after a start, 100,000 of them may be due at once."""
 HOST_SILENT_S = 90.0
 """A host silent for this long is offline: three of the heartbeats that the published API requires every 30 s."""
 PUBLISH_SHARE = 0.05
@@ -50,9 +54,10 @@ class Fleet:
         events: EventHub | None = None,
         leases_here: Callable[[bytes], int] = lambda host_id: 0,
         host_silent_s: float = HOST_SILENT_S,
+        host_away_s: float = HOST_AWAY_S,
     ) -> None:
         """*leases_here* returns how many jobs of this coordinator a host runs, when it returns from another one."""
-        self._clock, self._host_silent_s = clock, host_silent_s
+        self._clock, self._host_silent_s, self._host_away_s = clock, host_silent_s, host_away_s
         self.kinds = kinds or Kinds()
         """Kinds sold here; offers are priced in their units."""
         self._events, self._leases_here = events or EventHub(), leases_here
@@ -62,6 +67,8 @@ class Fleet:
         """What active hosts offer."""
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         """Hosts that are not offline, longest silent first."""
+        self._away: OrderedDict[bytes, float] = OrderedDict()
+        """Hosts that are offline and not yet gone, with the monotonic time since which they are; longest first."""
         self.text_only_hosts = 0
         """Number of registered hosts with a text-only offer."""
         self.active_hosts = 0
@@ -102,6 +109,7 @@ class Fleet:
         host = self._hosts.get(row.id)
         if host is None:
             host = self._hosts[row.id] = Host(row)
+            self._away[row.id] = self._clock.monotonic_s()
             self.text_only_hosts += _has_text_only(row)
             self._offer(host, row.models)
         return host
@@ -116,6 +124,7 @@ class Fleet:
             self._withdraw(host, model)
         self.catalog.set_resources(host_id, {})
         del self._hosts[host_id]
+        self._away.pop(host_id, None)
         self.text_only_hosts -= _has_text_only(host.row)
         self.changed.discard(host_id)
 
@@ -225,6 +234,23 @@ class Fleet:
             gone.append(host)
         return gone
 
+    def departed(self) -> list[Host]:
+        """Note hosts that have been offline for ``host_away_s`` as gone, and return them; no job waits for them.
+
+        A host that was just registered, or loaded at a start, counts as offline since then.
+        """
+        limit_s = self._clock.monotonic_s() - self._host_away_s
+        found: list[Host] = []
+        while self._away and len(found) < GONE_A_SWEEP_MAX:
+            host_id, since_s = next(iter(self._away.items()))
+            if since_s > limit_s:
+                break
+            del self._away[host_id]
+            host = self._hosts[host_id]
+            self._note_gone(host, gone=True)
+            found.append(host)
+        return found
+
     # -- slots ---------------------------------------------------------------------------------------------------
 
     def reserve(self, host_id: bytes, model: str, *, prefix_key: bytes | None = None) -> None:
@@ -328,10 +354,14 @@ class Fleet:
         """Return the model's hosts for `routing.choose`, or ``None`` when nobody offers it."""
         return self._lists.get(model)
 
-    def possible(self, spec: Spec) -> bool:
-        """Tell whether any registered host could ever run this, whether free or busy, online or not."""
+    def possible(self, spec: Spec, *, gone: bool = False) -> bool:
+        """Tell whether any host could run this that is here or was until lately, whether free or busy.
+
+        Args:
+            gone: ask about the hosts that have been offline for longer (``host_away_s``).
+        """
         hosts = self._lists.get(spec.model)
-        return hosts is not None and possible(spec, hosts)
+        return hosts is not None and possible(spec, hosts, gone=gone)
 
     def explain(self, spec: Spec) -> FilterReport:
         """Count per filter why hosts can't run this."""
@@ -409,14 +439,23 @@ class Fleet:
             self.active_hosts += 1 if status == ACTIVE else -1
             # Count only while the status is active: before leaving it, after entering it.
             self.catalog.count(host.row.models, 1 if status == ACTIVE else -1)
+        if was == OFFLINE:
+            self._away.pop(host.id, None)
+            self._note_gone(host, gone=False)
         if status == OFFLINE:
             self._seen.pop(host.id, None)
+            self._away[host.id] = self._clock.monotonic_s()
             if host.slots.waiting is not None:
                 host.slots.waiting = 0
         self.changed.add(host.id)
         self._place(host, rejoins=was == OFFLINE)
         if self._events.heard(HostChanged):
             self._events.publish(HostChanged(host.id, self._clock.now_ms(), status))
+
+    def _note_gone(self, host: Host, *, gone: bool) -> None:
+        host.gone = gone
+        for model, candidate in host.candidates.items():
+            self._lists[model].note_gone(candidate, gone=gone)
 
     def _count(self, host: Host, sign: int) -> None:
         if host.status == ACTIVE:
@@ -449,7 +488,7 @@ class Fleet:
             joins = candidate is None
             if candidate is None:
                 candidate = Candidate(row.id, offer.name, host.slots, hosts.next_order())
-                candidate.reputation = host.reputation.score(now_ms)
+                candidate.reputation, candidate.gone = host.reputation.score(now_ms), host.gone
                 host.candidates[offer.name] = candidate
             candidate.kinds = frozenset(offer.kinds)
             candidate.context_tokens = offer.context_tokens

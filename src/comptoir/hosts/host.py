@@ -17,6 +17,7 @@ class Host:
     __slots__ = (
         "came_ms",
         "candidates",
+        "gone",
         "gpu_utilization",
         "jobs_done",
         "jobs_failed",
@@ -43,6 +44,8 @@ class Host:
         self.slots.waiting = 0 if row.transport == POLL else None
         self.slots.count()
         self.status = OFFLINE
+        self.gone = False
+        """Whether it has been offline for so long that no job waits for it (``host_away_s``)."""
         self.linked = False
         self.node_id = b""
         """The other coordinator that it is connected to or was last heard by; empty: none, or this one."""

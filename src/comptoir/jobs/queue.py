@@ -129,6 +129,11 @@ class Queue:
                 found[model] = entries[0].job_id
         return found
 
+    def waiting(self, model: str) -> list[Waiting]:
+        """Return the waiting jobs of *model*, first come first; visits each of them."""
+        line = self._queues.get(model)
+        return [entry for entry in line.entries if not entry.gone] if line is not None else []
+
     def models(self) -> dict[str, int]:
         """Return the number of waiting jobs by model."""
         return {model: line.alive for model, line in self._queues.items() if line.alive}

@@ -58,6 +58,7 @@ class FreeList:
     __slots__ = (
         "_everyone",
         "_free",
+        "_gone",
         "_indexes",
         "_order",
         "_picks_floor",
@@ -72,7 +73,7 @@ class FreeList:
         self.model = model
         self.all: dict[bytes, Candidate] = {}
         """Candidates by host id, free or not, open or not."""
-        self._everyone = SortedBlocks()
+        self._everyone, self._gone = SortedBlocks(), SortedBlocks()
         self._free: dict[Candidate, None] = {}
         self._indexes: dict[tuple[str, Size], Index] = {}
         self._prefixes: OrderedDict[bytes, OrderedDict[Candidate, None]] = OrderedDict()
@@ -108,7 +109,7 @@ class FreeList:
         candidate.picks = old.picks if old is not None else self._picks_floor
         candidate.virtual_time = old.virtual_time if old is not None else 0  # `place` lifts it to the present.
         self.all[candidate.host_id] = candidate
-        self._everyone.insert(_joined(candidate))
+        self._home(candidate).insert(_joined(candidate))
         self.place(candidate)
 
     def remove(self, host_id: bytes) -> None:
@@ -116,8 +117,15 @@ class FreeList:
         candidate = self.all.pop(host_id, None)
         if candidate is None:
             return
-        self._everyone.delete(_joined(candidate))
+        self._home(candidate).delete(_joined(candidate))
         self._put(candidate, free=False, moved=False)
+
+    def note_gone(self, candidate: Candidate, *, gone: bool) -> None:
+        """Note that the host of *candidate* has been offline for too long to wait for, or is back."""
+        if candidate.gone != gone:
+            self._home(candidate).delete(_joined(candidate))
+            candidate.gone = gone
+            self._home(candidate).insert(_joined(candidate))
 
     def place(self, candidate: Candidate) -> None:
         """Update the lists after the candidate's slots or published figures changed."""
@@ -130,7 +138,7 @@ class FreeList:
     def moved(self, candidate: Candidate) -> None:
         """Update the lists after a price, a published figure or anything that a filter looks at changed."""
         moved(candidate)
-        self._everyone.widen(_joined(candidate))
+        self._home(candidate).widen(_joined(candidate))
         self._put(candidate, free=candidate.slots.free > 0, moved=True)
 
     def rejoin(self, candidate: Candidate) -> None:
@@ -173,17 +181,26 @@ class FreeList:
         ranked = sorted((key, c.order, c) for c, key in keys.items())
         return [(key, c) for key, _, c in ranked[:limit]]
 
-    def possible(self, spec: Spec) -> bool:
-        """Tell whether any host passes every filter, free or not, open or not; whole blocks may be skipped."""
+    def possible(self, spec: Spec, *, gone: bool = False) -> bool:
+        """Tell whether any host passes every filter, free or not, open or not; whole blocks may be skipped.
+
+        Args:
+            gone: ask about the hosts that no job waits for, instead of all others.
+        """
         if spec.needs is not None and spec.needs.allow is not None:
-            return any(passes(spec, self.all[host_id]) for host_id in spec.needs.allow if host_id in self.all)
-        blocks = (block for block in self._everyone.blocks if block.may_pass(spec))
+            named = (self.all[host_id] for host_id in spec.needs.allow if host_id in self.all)
+            return any(candidate.gone == gone and passes(spec, candidate) for candidate in named)
+        among = self._gone if gone else self._everyone
+        blocks = (block for block in among.blocks if block.may_pass(spec))
         return any(passes(spec, entry[3]) for block in blocks for entry in block.entries)
 
     def holders(self, prefix_key: bytes | None) -> tuple[Candidate, ...]:
         """Return the hosts that recently served a prompt with this prefix."""
         held = self._prefixes.get(prefix_key) if prefix_key is not None else None
         return tuple(c for c in held if self.all.get(c.host_id) is c) if held else ()
+
+    def _home(self, candidate: Candidate) -> SortedBlocks:
+        return self._gone if candidate.gone else self._everyone
 
     def _first(self, spec: Spec, index: Index, limit: int) -> list[tuple[Key, Candidate]]:
         found: list[tuple[Key, Candidate]] = []

@@ -21,6 +21,6 @@ def rank(spec: Spec, free: FreeList, preference: Preference, *, limit: int = 1) 
     ]
 
 
-def possible(spec: Spec, free: FreeList) -> bool:
-    """Tell whether any host that offers the model could ever run the job, whether free or busy, online or not."""
-    return free.possible(spec)
+def possible(spec: Spec, free: FreeList, *, gone: bool = False) -> bool:
+    """Tell whether any host that is here or was until lately could run the job, free or busy (`FreeList.possible`)."""
+    return free.possible(spec, gone=gone)

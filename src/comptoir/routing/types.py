@@ -113,6 +113,8 @@ class Candidate:
     """Whether the host receives a cancellation at once."""
     remote: bool = False
     """Whether the host is connected to another coordinator, which decides about its slots."""
+    gone: bool = False
+    """Whether the host has been offline for so long that no job waits for it; kept by `FreeList`'s methods."""
     access: AccessPolicy | None = None
     """Which jobs the offer admits; None: all."""
     region: str = ""

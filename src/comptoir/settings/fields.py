@@ -173,6 +173,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host_silent_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 90.0
     """A host without any sign of life for this long is offered no jobs, seconds; three of the published 30 s
     heartbeats, and more than two pulses."""
+    host_away_s: Annotated[float, Meta(ge=0.1, le=DAY_S)] = 45.0
+    """No job waits for a host that has been offline for this long, seconds: where there is no other host, new jobs are
+    refused and waiting ones of connected clients end, both with 503. Half as long again as the published 30 s
+    heartbeats; a worker that restarts is back within 15 s."""
     job_ttl_s: Annotated[float, Meta(ge=1.0, le=30.0 * DAY_S)] = 900.0
     """A job not finished this long after submit expires and its hold is released, seconds (AITBC default 900)."""
     push_timeout_s: Annotated[float, Meta(ge=0.1, le=HOUR_S)] = 60.0

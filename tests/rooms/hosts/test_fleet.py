@@ -26,7 +26,7 @@ from comptoir.hosts import (
 from comptoir.hosts.testing import make_active, make_fleet, make_offer, make_row
 from comptoir.kit.clock import FakeClock
 from comptoir.link import Pulse
-from comptoir.routing import Needs, Spec, choose, preference_named, rank
+from comptoir.routing import Needs, Spec, choose, passes, preference_named, rank
 from comptoir.routing.testing import rank_naively
 
 BALANCED = preference_named("balanced")
@@ -271,6 +271,7 @@ class TestPossible:
         assert fleet.possible(Spec("m"))
         fleet.unlinked(ONE)
         assert fleet.possible(Spec("m"))
+        assert fleet.departed() == []
 
         for spec, why in (
             (Spec("m", context_tokens=4097), "context length turns away 1"),
@@ -435,6 +436,7 @@ def act(fleet: Fleet, clock: FakeClock, row: HostRow, what: str) -> None:
     elif what == "tick":
         clock.advance(seconds=31.001)
         fleet.silent()
+        fleet.departed()
     else:
         verbs = {
             "link": fleet.mark_linked,
@@ -476,6 +478,9 @@ class TestAgreement:
                 free = [h for h in offering if h.status == ACTIVE and h.slots.free > 0]
                 assert hosts.free_hosts == len(free)
                 spec = Spec(model, input_units=20, output_units=20, prefix_key=b"p")
+                for gone in (False, True):
+                    could = [h for h in offering if h.gone == gone and passes(spec, h.candidates[model])]
+                    assert fleet.possible(spec, gone=gone) == bool(could)
                 for name in ("balanced", "weighted_round_robin"):
                     preference = preference_named(name)
                     found = [each.candidate for each in rank(spec, hosts, preference, limit=4)]
