@@ -92,10 +92,9 @@ async def open_post(folder: Path, *, database: str = "", **settings: Any) -> Asy
     """Start a trading post in *folder* with one buyer (100 credits) and one operator."""
     chosen = Settings(data=str(folder / "data"), database=database, port=0, **{**QUICK, **settings})
     async with open_core(chosen) as core:
-        buyer = await add_user(core, username="ada", email="ada@example.org", password="correct-horse")
-        admin = await add_user(
-            core, username="root", email="root@example.org", password="correct-horse", role=Role.ADMIN
-        )
+        known: dict[str, Any] = {"password": "correct-horse", "of_the_house": True}
+        buyer = await add_user(core, username="ada", email="ada@example.org", **known)
+        admin = await add_user(core, username="root", email="root@example.org", role=Role.ADMIN, **known)
         async with running(core) as url:
             post = Post(core, url, buyer.user.id, buyer.key, admin.key, folder)
             yield post

@@ -55,19 +55,38 @@ class TestPrecedence:
         env = {
             "COMPTOIR_CORS_ORIGINS": "https://a.example, https://b.example",
             "COMPTOIR_LEASE_S": "5",
-            "COMPTOIR_ALLOW_OPEN_HOST_REGISTRATION": "false",
+            "COMPTOIR_ALLOW_QUERY_KEYS": "false",
         }
 
         settings = load({}, env, None).settings
 
         assert settings.cors_origins == ("https://a.example", "https://b.example")
         assert settings.lease_s == 5.0
-        assert settings.allow_open_host_registration is False
+        assert settings.allow_query_keys is False
 
     def test_names_of_the_client_and_of_tests_are_left_alone(self) -> None:
         env = {"COMPTOIR_URL": "x", "COMPTOIR_KEY": "y", "COMPTOIR_TEST_POSTGRES": "z", "PATH": "/bin"}
 
         assert load({}, env, None).settings == Settings()
+
+
+class TestRenamed:
+    @pytest.mark.parametrize(("value", "meant"), [("false", "key"), ("true", "open")])
+    def test_the_old_name_still_works_and_says_what_to_write(self, tmp_path: Path, value: str, meant: str) -> None:
+        write(tmp_path, f"allow_open_host_registration = {value}")
+        by_file = load({"data": str(tmp_path)}, {}, None)
+        by_environment = load({}, {"COMPTOIR_ALLOW_OPEN_HOST_REGISTRATION": value}, None)
+
+        for loaded, origin in ((by_file, "comptoir.toml"), (by_environment, "environment COMPTOIR_ALLOW_OPEN")):
+            assert loaded.settings.host_registration == meant
+            assert origin in loaded.origin["host_registration"]
+            (words,) = loaded.renamed
+            assert f"write host_registration={meant}" in words and origin in words
+        assert load({"host_registration": "invitation"}, {}, None).renamed == ()
+
+    def test_a_stronger_source_wins_under_either_name(self) -> None:
+        env = {"COMPTOIR_ALLOW_OPEN_HOST_REGISTRATION": "false"}
+        assert load({"host_registration": "open"}, env, None).settings.host_registration == "open"
 
 
 REFUSED = [
@@ -89,6 +108,14 @@ REFUSED = [
     ({"bus": "redis://a"}, {}, "", "bus", "several coordinators need PostgreSQL"),
     ({"bus": "unix:///a", "database": "sqlite:a.db"}, {}, "", "bus", "several coordinators need PostgreSQL"),
     ({}, {"COMPTOIR_ALLOW_QUERY_KEYS": "perhaps"}, "", "allow_query_keys", "true or false"),
+    ({"allow_open_host_registration": "x"}, {}, "", "allow_open_host_registration", "true or false"),
+    (
+        {"allow_open_host_registration": True, "host_registration": "key"},
+        {},
+        "",
+        "allow_open_host_registration",
+        "is now called host_registration",
+    ),
     ({}, {}, "port = ", "config", "is not TOML"),
     ({}, {}, "data = 'elsewhere'", "data", "cannot be set in the file"),
     ({"prompt_bytes_max": 1 << 26}, {}, "", "prompt_bytes_max", "more than body_bytes_max"),

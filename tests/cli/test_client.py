@@ -55,6 +55,27 @@ class TestMoney:
         assert "operator's key" in result.output
 
 
+class TestInvitations:
+    def test_one_is_made_listed_and_revoked(self, ask: Invoke) -> None:
+        made = read(ask("invite", "--for", "user", "--uses", "3", "--credits", "2.5", "--note", "for [Ada]", "--json"))
+        shown = ask("invite", "--for", "host").output
+        listed = read(ask("invitations", "--json"))["invitations"]
+
+        assert "inv_" in shown and "COMPTOIR_INVITATION=inv_" in shown and "for 1 host until" in shown
+        assert [(one["invited_as"], one["uses_max"], one["credit_uusd"]) for one in listed] == [
+            ("host", 1, None),
+            ("user", 3, 25_000),
+        ]
+        assert "0/3" in ask("invitations").output
+        assert ask("invitations", "--revoke", made["id"]).output == "✓ revoked; 0 of 3 came with it\n"
+        assert read(ask("invitations", "--json", "--limit", "1"))["next"] == listed[0]["id"]
+
+    def test_a_buyer_makes_none(self, invoke: Invoke, post: Up) -> None:
+        result = invoke("invite", "--for", "host", "--url", post.quickstart.url, "--key", post.quickstart.key)
+
+        assert result.exit_code == 4
+
+
 class TestMarket:
     def test_models(self, ask: Invoke) -> None:
         assert "$1.00/M" in ask("models").output
@@ -187,6 +208,35 @@ class TestConfig:
         row = read(invoke("config", "--json", *more))["infernet_anonymous"]
 
         assert (row["value"], row["origin"]) == (value, origin)
+
+    @pytest.mark.parametrize(
+        ("more", "value", "origin"),
+        [
+            ((), "open", "default"),
+            (("--set", "host=localhost"), "open", "default"),
+            # Coordinators of a cluster of one machine: the bus alone brings no strangers.
+            (("--set", "bus=redis://bus:6379", "--set", "database=postgresql://db/post"), "open", "default"),
+            (("--set", "host=0.0.0.0"), "key", "default on a network"),
+            (("--set", "host=post.example"), "key", "default on a network"),
+            (("--set", "public_url=https://post.example"), "key", "default on a network"),
+            (("--set", "server_names=post.example"), "key", "default on a network"),
+            (("--set", "trusted_proxies=127.0.0.1"), "key", "default on a network"),
+            (("--set", "host=0.0.0.0", "--set", "host_registration=open"), "open", "flag"),
+            (("--set", "host=0.0.0.0", "--set", "host_registration=invitation"), "invitation", "flag"),
+        ],
+    )
+    def test_where_strangers_can_come_a_host_needs_an_owner(
+        self, invoke: Invoke, more: tuple[str, ...], value: str, origin: str
+    ) -> None:
+        row = read(invoke("config", "--json", *more))["host_registration"]
+
+        assert (row["value"], row["origin"]) == (value, origin)
+
+    def test_a_setting_by_its_old_name_is_said_on_standard_error(self, invoke: Invoke) -> None:
+        result = invoke("config", "--json", "--set", "allow_open_host_registration=false")
+
+        assert "is now called host_registration: write host_registration=key" in result.stderr
+        assert json.loads(result.stdout)["host_registration"]["value"] == "key"
 
     def test_what_the_environment_says_of_them_stands(self, invoke: Invoke) -> None:
         rows = read(invoke("config", "--json", COMPTOIR_INFERNET_ANONYMOUS="off"))

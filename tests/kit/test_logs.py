@@ -85,6 +85,7 @@ class TestSetUp:
 SECRETS = [
     "ck_" + "A" * 43,
     "hk_live_" + "b" * 43,
+    "inv_" + "c" * 32,
     "Authorization: Bearer sesame-open",
     "x-api-key=sesame-open",
     "GET /v1/jobs?api_key=sesame-open HTTP/1.1",

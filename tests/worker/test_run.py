@@ -103,7 +103,9 @@ class TestFirstStart:
         self, coordinator: Coordinator, start: Start, tmp_path: Path
     ) -> None:
         prices = {"token_in": 10, "token_out": 1_000_000}
-        async with start(key="ck_owner", prices=prices, slots=3, region="eu", name="box") as worker:
+        async with start(
+            key="ck_owner", invitation="inv_given", prices=prices, slots=3, region="eu", name="box"
+        ) as worker:
             registered = await worker.until(Registered)
             await worker.until(Connected)
 
@@ -122,6 +124,7 @@ class TestFirstStart:
             }
         ]
         assert (body["slots"], body["backend"], body["region"], body["name"]) == (3, "trivial", "eu", "box")
+        assert body["invitation"] == "inv_given"
         for field in ("cpu_millis", "memory_mib", "disk_mib"):
             amount = body[field]
             assert isinstance(amount, int) and amount > 0, field
@@ -180,7 +183,13 @@ class TestFirstStart:
         assert len(coordinator.registrations) == 1
 
     @pytest.mark.parametrize(
-        ("status", "words"), [(401, "--key"), (404, "check --url"), (422, "refused the registration")]
+        ("status", "words"),
+        [
+            (401, "--key"),
+            (403, "does not let this host register"),
+            (404, "check --url"),
+            (422, "refused the registration"),
+        ],
     )
     async def test_a_refusal_says_what_to_do(
         self, coordinator: Coordinator, start: Start, status: int, words: str

@@ -18,9 +18,12 @@ from comptoir.settings import Loaded, SettingsError, load
 ON_LOOPBACK = "default on loopback"
 """Origin of a setting that nobody gave, where only this machine can reach the trading post."""
 
+ON_NETWORK = "default on a network"
+"""Origin of a setting that nobody gave, where strangers can reach the trading post."""
+
 
 def settings_from(flags: dict[str, object], pairs: Sequence[str], config_file: str | None) -> Loaded:
-    """Merge flags, ``--set`` pairs, environment and file; on loopback add the quickstart's default for keyless callers.
+    """Merge flags, ``--set`` pairs, environment and file; add the defaults of where it listens, loopback or a network.
 
     Raises:
         Failure: a setting is unknown or out of bounds.
@@ -33,9 +36,12 @@ def settings_from(flags: dict[str, object], pairs: Sequence[str], config_file: s
             )
         flags[name.strip().replace("-", "_")] = value
     try:
-        return at_home(load(flags, dict(os.environ), Path(config_file).expanduser() if config_file else None))
+        loaded = load(flags, dict(os.environ), Path(config_file).expanduser() if config_file else None)
     except SettingsError as error:
         raise Failure(str(error), "'comptoir config' lists all settings", code=Exit.USAGE) from error
+    for words in loaded.renamed:
+        click.echo(click.style(words, fg="yellow"), err=True)
+    return among_strangers(at_home(loaded))
 
 
 def kinds_from(targets: Sequence[str]) -> Kinds:
@@ -61,7 +67,21 @@ def at_home(loaded: Loaded) -> Loaded:
     if origin["infernet_anonymous"] != "default" or before_it or not is_loopback(settings.host):
         return loaded
     chosen = msgspec.structs.replace(settings, infernet_anonymous="loopback")
-    return Loaded(chosen, {**origin, "infernet_anonymous": ON_LOOPBACK})
+    return msgspec.structs.replace(loaded, settings=chosen, origin={**origin, "infernet_anonymous": ON_LOOPBACK})
+
+
+def among_strangers(loaded: Loaded) -> Loaded:
+    """Return *loaded*, taking only hosts that have an owner where strangers can come, unless somebody said otherwise.
+
+    A host without an owner is nobody's: its operator can't tell whose machines belong together, and a new name costs
+    nothing. On loopback, where whoever comes is at home, registering stays open.
+    """
+    settings, origin = loaded.settings, loaded.origin
+    before_it = settings.public_url or settings.trusted_proxies or settings.server_names
+    if origin["host_registration"] != "default" or (is_loopback(settings.host) and not before_it):
+        return loaded
+    chosen = msgspec.structs.replace(settings, host_registration="key")
+    return msgspec.structs.replace(loaded, settings=chosen, origin={**origin, "host_registration": ON_NETWORK})
 
 
 def is_loopback(host: str) -> bool:
@@ -82,7 +102,8 @@ def config(*, data: str | None, config_file: str | None, pairs: tuple[str, ...],
     """Print the settings in force and where each came from.
 
     Flags win over the environment (COMPTOIR_<NAME>), the environment over the file, the file over the default.
-    "default on loopback" is a default that 'comptoir up' uses when only this machine can reach it.
+    "default on loopback" is a default that 'comptoir up' uses when only this machine can reach it, "default on a
+    network" one that it uses when strangers can.
 
     \b
     Examples:

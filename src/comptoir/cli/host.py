@@ -116,6 +116,12 @@ NO_ENGINE_HINT = (
 @click.option(
     "--state", "state_dir", metavar="FOLDER", help="Where host id and key are kept [~/.local/state/comptoir]."
 )
+@click.option(
+    "--invitation",
+    metavar="INVITATION",
+    envvar="COMPTOIR_INVITATION",
+    help="Where hosts register by invitation: yours, needed once [COMPTOIR_INVITATION].",
+)
 @click.option("--name", help="A name of your own for this host.")
 @click.option("--region", help="Where the host is, for buyers who care: eu-west, …")
 @click.option("--measure/--no-measure", default=True, help="Measure the engines briefly before offering them.")
@@ -132,8 +138,9 @@ NO_ENGINE_HINT = (
 def host(
     *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], infernet_configs: tuple[Path, ...],
     discover: bool, price_in: int, price_out: int, model_prices: tuple[str, ...], run_prices: tuple[str, ...],
-    unit_prices: tuple[str, ...], kinds: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None, name: str | None,
-    region: str | None, measure: bool, drain_s: float, skip_ports: tuple[int, ...], supervised: bool,
+    unit_prices: tuple[str, ...], kinds: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None,
+    invitation: str | None, name: str | None, region: str | None, measure: bool, drain_s: float,
+    skip_ports: tuple[int, ...], supervised: bool,
 ) -> None:  # fmt: skip
     """Serve this machine's models and containers, and earn per token and run.
 
@@ -147,6 +154,7 @@ def host(
     \b
     Examples:
       COMPTOIR_KEY=ck_… comptoir host --url https://post.example --engine http://127.0.0.1:8000/v1
+      COMPTOIR_INVITATION=inv_… comptoir host --url https://post.example --engine ./qwen2.5-7b-q4.gguf
       comptoir host --url https://post.example --key-file key.txt --engine ./qwen2.5-7b-q4.gguf --price-out 0.30
       comptoir host --discover --price qwen2.5:7b=0.05/0.20 --slots 16
       comptoir host --engine demo --price-out 100cr
@@ -166,7 +174,7 @@ def host(
         url=target.url, key=target.key or None, engines=[*_specs(engines), *_infernet(infernet_configs)],
         discover=discover, discover_skip_ports=list(skip_ports), slots=slots, threads=threads,
         kinds=list(kinds), prices=prices, model_prices=_prices(model_prices, of_containers, by_unit),
-        state_dir=state_dir, name=name, region=region, measure=measure, drain_s=drain_s,
+        state_dir=state_dir, invitation=invitation, name=name, region=region, measure=measure, drain_s=drain_s,
     )  # fmt: skip
     set_up(level="warning", form="text")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

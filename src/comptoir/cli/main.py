@@ -20,7 +20,7 @@ class CommandEntry(NamedTuple):
     section: str
 
 
-HERE, BUY, EARN, CHECK = "Start a trading post", "Buy", "Earn", "Look and check"
+HERE, BUY, EARN, RUN, CHECK = "Start a trading post", "Buy", "Earn", "Run a trading post (operators)", "Look and check"
 
 COMMANDS = (
     CommandEntry("up", "comptoir.cli.up:up", "Start a coordinator and a local worker, ready to answer.", HERE),
@@ -35,6 +35,15 @@ COMMANDS = (
         "comptoir.cli.host:host",
         "Serve this machine's models and containers, and earn per token and run.",
         EARN,
+    ),
+    CommandEntry(
+        "invite", "comptoir.cli.invite:invite", "Make an invitation to sign up or to register hosts (operators).", RUN
+    ),
+    CommandEntry(
+        "invitations",
+        "comptoir.cli.invite:invitations",
+        "List invitations and how often each was used, or revoke one (operators).",
+        RUN,
     ),
     CommandEntry("hosts", "comptoir.cli.market:hosts", "List hosts with speed and reputation.", CHECK),
     CommandEntry("models", "comptoir.cli.market:models", "List models and containers that can be bought now.", CHECK),

@@ -55,7 +55,9 @@ async def _person(core: Core, name: str, role: Role, key: str) -> tuple[User, st
     if user is None:
         credit = DEMO_CREDIT_UUSD if role is Role.BUYER else 0
         try:
-            made = await add_user(core, username=name, email=None, password=None, role=role, credit_uusd=credit)
+            made = await add_user(
+                core, username=name, email=None, password=None, role=role, credit_uusd=credit, of_the_house=True
+            )
         except UsernameTaken:
             # A coordinator with a folder of its own was faster.
             user = await core.identity.find_user(name)

@@ -19,7 +19,7 @@ import uvloop
 from comptoir.app import DATA_MODE, Listening, serve
 from comptoir.cli import STARTED_S
 from comptoir.cli.cluster.member import run_member
-from comptoir.cli.config import ON_LOOPBACK, is_loopback, kinds_from, settings_from
+from comptoir.cli.config import ON_LOOPBACK, ON_NETWORK, is_loopback, kinds_from, settings_from
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.greeting import HOSTS_TOLD_MAX, ByTheRun, Greeting, OnOffer, SeenHost, keyless
 from comptoir.cli.local_worker import LocalWorker, move_state
@@ -217,6 +217,8 @@ def _at_home_too(loaded: Loaded) -> list[str]:
     settings, told = loaded.settings, list[str]()
     if loaded.origin["infernet_anonymous"] == ON_LOOPBACK:
         told += ["--set", f"infernet_anonymous={settings.infernet_anonymous}"]
+    if loaded.origin["host_registration"] == ON_NETWORK:
+        told += ["--set", f"host_registration={settings.host_registration}"]
     if not is_loopback(settings.host) and not settings.server_names:
         told += ["--set", f"server_names={ANY_NAME}"]
     return told

@@ -7,8 +7,19 @@ from comptoir.dispatch.core import Core
 from comptoir.dispatch.meters import Meters
 from comptoir.events import CreditAdded, Events, HostHeard, HostRegistered
 from comptoir.hosts import Host, NewHost, insert_host
-from comptoir.identity import Identity, NewKey, OwnerKind, Principal, Role, User
-from comptoir.kit.db import Tx
+from comptoir.identity import (
+    Identity,
+    InvitationRefused,
+    InvitedAs,
+    NewKey,
+    OwnerKind,
+    Principal,
+    Role,
+    User,
+    invitation_rows,
+    use_invitation,
+)
+from comptoir.kit.db import Rows, Tx
 from comptoir.kit.errors import NotAllowed
 from comptoir.kit.ids import public
 from comptoir.ledger import PROMOTIONS, Book, account_rows
@@ -42,18 +53,31 @@ async def add_user(
     credit_uusd: int | None = None,
     user_id: bytes | None = None,
     key_secret: bytes | None = None,
+    invitation: str | None = None,
+    of_the_house: bool = False,
 ) -> NewBuyer:
-    """Create a user with a key, an account and the sign-up credit, in one command.
+    """Create a user with a key, an account and the sign-up credit, in one command, which also counts the invitation.
 
     Args:
-        credit_uusd: sign-up credit; None: the setting ``signup_credits_uusd``. Operators get none.
+        credit_uusd: sign-up credit; None: the invitation's, if it has one, else the setting ``signup_credits_uusd``.
+            Operators get none.
         user_id, key_secret: given if an Idempotency-Key determines them.
+        invitation: checked and counted also where none is asked for.
+        of_the_house: the coordinator makes this user itself; the setting ``user_registration`` does not apply.
 
     Raises:
+        NotAllowed: nobody can sign up here.
+        InvitationRefused: signing up takes an invitation and none came, or the one that came is not good.
         InvalidField: username, email or password is out of bounds.
         TooManyRequests: too many passwords are being hashed.
-        UsernameTaken, EmailTaken: nothing is written.
+        UsernameTaken, EmailTaken: nothing is written, and the invitation is not used.
     """
+    if not of_the_house:
+        _may_sign_up(core, invitation)
+    if invitation is not None:
+        # Before a password is hashed for nobody; what counts is the command.
+        invited = await core.identity.invitations.check(invitation, InvitedAs.USER)
+        credit_uusd = invited.credit_uusd if credit_uusd is None else credit_uusd
     new = await core.identity.prepare_user(
         username=username,
         email=email,
@@ -69,6 +93,8 @@ async def add_user(
     user, now, credit = new.user, core.clock.now_ms(), credit_uusd
 
     def command(tx: Tx) -> CreditAdded | None:
+        if invitation is not None:
+            use_invitation(tx, invitation, InvitedAs.USER, now)
         Identity.insert_user(tx, new)
         core.ledger.open_account(tx, owner_id=user.id, kind="buyer", at_ms=now)
         if not credit:
@@ -80,28 +106,56 @@ async def add_user(
         Events.insert_rows(tx, [added])
         return added
 
-    added = await core.db.run(command, locks=[account_rows((user.id, PROMOTIONS))] if credit else ())
+    accounts = [account_rows((user.id, PROMOTIONS))] if credit else []
+    added = await core.db.run(command, locks=[*accounts, *_locks_of(invitation)])
     if added is not None:
         core.events.publish(added)
     core.state(Meters).count_newcomer()
     return NewBuyer(user, new.key.secret, credit)
 
 
+def _may_sign_up(core: Core, invitation: str | None) -> None:
+    match core.settings.user_registration:
+        case "closed":
+            raise NotAllowed("nobody can sign up at this trading post now: ask its operator")
+        case "invitation" if invitation is None:
+            raise InvitationRefused(
+                "signing up here takes an invitation: ask the operator for one, and send it as 'invitation'"
+            )
+
+
+async def signup_credit_uusd(core: Core, invitation: str | None) -> int:
+    """Return what a user who signed up with *invitation*, or without one, was given."""
+    invited = await core.identity.invitations.find(invitation) if invitation is not None else None
+    given = invited.credit_uusd if invited is not None else None
+    return core.settings.signup_credits_uusd if given is None else given
+
+
 async def add_host(
-    core: Core, new: NewHost, *, host_id: bytes | None = None, key_secret: bytes | None = None
+    core: Core,
+    new: NewHost,
+    *,
+    host_id: bytes | None = None,
+    key_secret: bytes | None = None,
+    invitation: str | None = None,
+    by_operator: bool = False,
 ) -> NewcomerHost:
     """Register a host with a key, an account and its signing key, in one command; waiting jobs may go there at once.
 
     Args:
         host_id, key_secret: given if an Idempotency-Key determines them.
+        invitation: checked and counted, in the same command, also where none is asked for.
+        by_operator: an operator registers it, who needs nothing else.
 
     Raises:
+        NotAllowed: the setting ``host_registration`` asks for a user's key and none came, or there are ``hosts_max``
+            hosts.
+        InvitationRefused: registering takes an invitation and none came, or the one that came is not good.
         InvalidField: a field is out of bounds, or the endpoint URL points to a private network.
-        NotAllowed: open registration is off and the request has no user's key, or there are ``hosts_max`` hosts.
-        KeyTaken: its signing key belongs to another host.
+        KeyTaken: its signing key belongs to another host; the invitation is not used.
     """
-    if new.owner_id is None and not core.settings.allow_open_host_registration:
-        raise NotAllowed("this trading post registers hosts of known users only: send a user's key")
+    if not by_operator:
+        _may_host(core, new, invitation)
     if len(core.fleet) >= core.settings.hosts_max:
         raise NotAllowed(f"this trading post takes {core.settings.hosts_max} hosts, and has as many")
     row = core.hosts.prepare(new, host_id=host_id)
@@ -109,6 +163,8 @@ async def add_host(
     now = core.clock.now_ms()
 
     def command(tx: Tx) -> None:
+        if invitation is not None:
+            use_invitation(tx, invitation, InvitedAs.HOST, now)
         insert_host(tx, row)
         Identity.insert_key(tx, key)
         core.ledger.open_account(tx, owner_id=row.id, kind="host", at_ms=now)
@@ -116,12 +172,30 @@ async def add_host(
             holder = public("host", row.id)
             Receipts.register_key(tx, row.public_key, holder_kind=HolderKind.HOST, holder=holder, at_ms=now)
 
-    await core.db.run(command)
+    await core.db.run(command, locks=_locks_of(invitation))
     core.hosts.admit(row)
     # If its transport needs no connection from the host (`transports.push`), it has a channel when this returns.
     core.events.publish(HostRegistered(row.id, now))
     assign_waiting(core, row.id)
     return NewcomerHost(row.id, key.secret)
+
+
+def _may_host(core: Core, new: NewHost, invitation: str | None) -> None:
+    match core.settings.host_registration:
+        case "key" if new.owner_id is None:
+            raise NotAllowed(
+                "this trading post registers hosts of known users only: send a user's key (comptoir host: set "
+                "COMPTOIR_KEY)"
+            )
+        case "invitation" if invitation is None:
+            raise InvitationRefused(
+                "registering a host here takes an invitation: ask the operator for one, and send it as 'invitation' "
+                "(comptoir host: set COMPTOIR_INVITATION)"
+            )
+
+
+def _locks_of(invitation: str | None) -> Rows:
+    return [invitation_rows(invitation)] if invitation is not None else []
 
 
 async def host_of(core: Core, principal: Principal, host_id: bytes | None) -> Host:

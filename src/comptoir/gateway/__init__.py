@@ -11,10 +11,10 @@ from comptoir.gateway.deliveries import accept_frames, job_named, leased_to
 from comptoir.gateway.follow import find_job, follow, leave, refollow, restarted_elsewhere, until_answered
 from comptoir.gateway.gate import ANY_NAME, Gate, browser_policy
 from comptoir.gateway.idempotent import claim, once, submit_once
-from comptoir.gateway.offers import Hex, Machine, RegisteredOffer
+from comptoir.gateway.offers import Hex, InvitationText, Machine, RegisteredOffer
 from comptoir.gateway.plain_errors import PlainBody, render_plain_error
 from comptoir.gateway.readers import Room, open_stream, room_for, room_for_answer, take_room
-from comptoir.gateway.registering import owner_of, register_once
+from comptoir.gateway.registering import owner_of, register, register_once
 from comptoir.gateway.statuses import STATUSES, status_of
 from comptoir.gateway.stopping import stop, until_over
 from comptoir.gateway.streaming import stream_job
@@ -26,6 +26,7 @@ __all__ = [
     "Connections",
     "Gate",
     "Hex",
+    "InvitationText",
     "Machine",
     "PlainBody",
     "RegisteredOffer",
@@ -42,6 +43,7 @@ __all__ = [
     "open_stream",
     "owner_of",
     "refollow",
+    "register",
     "register_once",
     "render_plain_error",
     "restarted_elsewhere",

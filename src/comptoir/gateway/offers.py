@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from comptoir.identity import INVITATION_CHARS_MAX
 from comptoir.link import ContainerCard, ModelOffer
 from comptoir.routing import Capacity
 
@@ -15,6 +16,8 @@ Addresses = Annotated[list[Address], msgspec.Meta(max_length=1000)]
 Unit = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Price = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 Amount = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+InvitationText = Annotated[str, msgspec.Meta(min_length=1, max_length=INVITATION_CHARS_MAX)]
+"""An invitation as an operator gave it away."""
 Wei = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,78}$")]
 
 
@@ -87,6 +90,8 @@ class Machine(msgspec.Struct, kw_only=True):
     """Jobs at once."""
     region: Annotated[str, msgspec.Meta(max_length=64)] = ""
     backend: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    invitation: InvitationText | None = None
+    """Where the trading post registers hosts by invitation: the one that its operator gave."""
 
     def capacity(self) -> Capacity:
         """Return what orders may require of it."""

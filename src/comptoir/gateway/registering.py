@@ -1,9 +1,10 @@
-"""Registering a polling or push host, in any dialect: its owner, and repeats under an Idempotency-Key."""
+"""Registering a host, in any dialect: its owner, what is asked for, and repeats under an Idempotency-Key."""
 
 from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import NewcomerHost, add_host
 from comptoir.gateway.idempotent import claim, once
 from comptoir.hosts import NewHost, UnknownHost
+from comptoir.idempotency import Claim
 from comptoir.identity import OwnerKind
 from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Request
@@ -25,13 +26,22 @@ def owner_of(request: Request) -> bytes | None:
     return principal.id if principal is not None else None
 
 
-async def register_once(core: Core, request: Request, new: NewHost) -> NewcomerHost:
-    """Register *new*; a repeat under the same Idempotency-Key gets the same host and key.
+async def register(core: Core, request: Request, new: NewHost, *, invitation: str | None) -> NewcomerHost:
+    """Register *new* for the caller; an operator brings in whom it likes.
+
+    Raises:
+        InvalidField, InvitationRefused, NotAllowed, KeyTaken: see `add_host`.
+    """
+    return await _register(core, request, new, invitation=invitation, bound=None)
+
+
+async def register_once(core: Core, request: Request, new: NewHost, *, invitation: str | None) -> NewcomerHost:
+    """Register *new*; a repeat under the same Idempotency-Key gets the same host and key, and uses up nothing more.
 
     Raises:
         InvalidField: a field is out of bounds, or a request without a credential has too short an Idempotency-Key.
         IdempotencyMismatch: the key was used with another request.
-        NotAllowed, KeyTaken: see `add_host`.
+        InvitationRefused, NotAllowed, KeyTaken: see `add_host`.
     """
     key_header = request.header(b"idempotency-key")
     if request.principal is None and key_header and len(key_header) < OPEN_KEY_CHARS_MIN:
@@ -39,9 +49,7 @@ async def register_once(core: Core, request: Request, new: NewHost) -> NewcomerH
     bound = await claim(core, request)
 
     async def make() -> NewcomerHost:
-        return await add_host(
-            core, new, host_id=bound.resource_id if bound else None, key_secret=bound.secret if bound else None
-        )
+        return await _register(core, request, new, invitation=invitation, bound=bound)
 
     async def find() -> NewcomerHost | None:
         assert bound is not None
@@ -54,3 +62,17 @@ async def register_once(core: Core, request: Request, new: NewHost) -> NewcomerH
         return NewcomerHost(bound.resource_id, key.secret)
 
     return await once(core, bound, find=find, make=make)
+
+
+async def _register(
+    core: Core, request: Request, new: NewHost, *, invitation: str | None, bound: Claim | None
+) -> NewcomerHost:
+    principal = request.principal
+    return await add_host(
+        core,
+        new,
+        host_id=bound.resource_id if bound else None,
+        key_secret=bound.secret if bound else None,
+        invitation=invitation,
+        by_operator=principal is not None and principal.is_admin,
+    )

@@ -17,7 +17,14 @@ from comptoir.dispatch import errors as dispatch_errors
 from comptoir.events import EventsForgotten
 from comptoir.hosts import NoFreeSlot, UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
-from comptoir.identity import EmailTaken, UnknownAccessKey, UnknownUser, UsernameTaken
+from comptoir.identity import (
+    EmailTaken,
+    InvitationRefused,
+    UnknownAccessKey,
+    UnknownInvitation,
+    UnknownUser,
+    UsernameTaken,
+)
 from comptoir.jobs import AnswerForgotten, JobExists, JobFinished, JobMoved, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import (
@@ -43,6 +50,7 @@ STATUSES: Mapping[type[Exception], int] = {
     NotAuthenticated: 401,
     InsufficientCredit: 402,
     NotAllowed: 403,
+    InvitationRefused: 403,
     ForeignPage: 403,
     NoSuchPath: 404,
     UnknownJob: 404,
@@ -50,6 +58,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownHost: 404,
     UnknownAccount: 404,
     UnknownAccessKey: 404,
+    UnknownInvitation: 404,
     UnknownReceipt: 404,
     UnknownKey: 404,
     dispatch_errors.UnknownModel: 404,

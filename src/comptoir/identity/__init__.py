@@ -1,21 +1,34 @@
-"""Identity: users, their keys and the keys of hosts, and authentication.
+"""Identity: users, their keys and the keys of hosts, authentication, and invitations to become one of them.
 
-Owns: ``users`` and ``access_keys``. Passwords are argon2id; keys are 256 random bits, shown once, stored as SHA-256.
+Owns: ``users``, ``access_keys`` and ``invitations``. Passwords are argon2id; keys are 256 random bits, invitations 192,
+shown once, stored as SHA-256.
 
 Invariant: usernames and email addresses are unique without regard to case; a key has one owner for ever and is revoked,
 never deleted; once a revocation returns, this coordinator refuses the key; the others do as soon as they are told
-(`KeysRevoked`, `Identity.forget_keys`), and within `KEY_CACHE_S` otherwise.
+(`KeysRevoked`, `Identity.forget_keys`), and within `KEY_CACHE_S` otherwise. An invitation is never used more
+often than its maker said, over all coordinators.
 
 Units: ids raw 16 bytes, times milliseconds since 1970 UTC. Knows: nobody. A host's id is opaque here.
 """
 
-from comptoir.identity.errors import EmailTaken, UnknownAccessKey, UnknownUser, UsernameTaken
+from comptoir.identity.errors import (
+    EmailTaken,
+    InvitationRefused,
+    UnknownAccessKey,
+    UnknownInvitation,
+    UnknownUser,
+    UsernameTaken,
+)
+from comptoir.identity.invitations import INVITATION_CHARS_MAX, invitation_rows, use_invitation
 from comptoir.identity.passwords import Passwords
 from comptoir.identity.service import KEY_CACHE_S, Identity
 from comptoir.identity.tables import TABLES
 from comptoir.identity.types import (
     Anonymous,
     Credentials,
+    Invitation,
+    InvitedAs,
+    NewInvitation,
     NewKey,
     NewUser,
     OwnerKind,
@@ -25,12 +38,17 @@ from comptoir.identity.types import (
 )
 
 __all__ = [
+    "INVITATION_CHARS_MAX",
     "KEY_CACHE_S",
     "TABLES",
     "Anonymous",
     "Credentials",
     "EmailTaken",
     "Identity",
+    "Invitation",
+    "InvitationRefused",
+    "InvitedAs",
+    "NewInvitation",
     "NewKey",
     "NewUser",
     "OwnerKind",
@@ -38,7 +56,10 @@ __all__ = [
     "Principal",
     "Role",
     "UnknownAccessKey",
+    "UnknownInvitation",
     "UnknownUser",
     "User",
     "UsernameTaken",
+    "invitation_rows",
+    "use_invitation",
 ]

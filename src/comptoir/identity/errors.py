@@ -31,6 +31,18 @@ class UnknownUser(IdentityRefusal):
         self.user_id = user_id
 
 
+class InvitationRefused(IdentityRefusal):
+    """An invitation is unknown, used up, expired, revoked, or for something else; or one is needed and none came."""
+
+
+class UnknownInvitation(IdentityRefusal):
+    """No invitation has this id."""
+
+    def __init__(self, invitation_id: bytes) -> None:
+        super().__init__("no such invitation")
+        self.invitation_id = invitation_id
+
+
 class UnknownAccessKey(IdentityRefusal):
     """No such key, or not this owner's."""
 

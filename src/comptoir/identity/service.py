@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from comptoir.events import EventHub, KeysRevoked
 from comptoir.identity import store
 from comptoir.identity.errors import UnknownAccessKey, UnknownUser
+from comptoir.identity.invitations import Invitations
 from comptoir.identity.passwords import Passwords
 from comptoir.identity.types import (
     HOST_KEY_PREFIX,
@@ -78,6 +79,7 @@ class Identity:
         )
         self.logins = RateLimiter(per_minute=logins_per_minute, clock=clock)
         """Password attempts, by address and by username."""
+        self.invitations = Invitations(db, clock)
         self._salt = os.urandom(32)
         self._revocations = 0
         """Counts revocations, so that the result of a lookup begun before one is not cached after it."""

@@ -28,4 +28,25 @@ ACCESS_KEYS = Table(
 )
 """Keys of users and hosts: the SHA-256 of the key, never the key. 256 random bits need no slow hash."""
 
-TABLES = (USERS, ACCESS_KEYS)
+INVITATIONS = Table(
+    "invitations",
+    {
+        "digest": "bytes",
+        "id": "id",
+        "invited_as": "text",
+        "uses": "int",
+        "uses_max": "int",
+        "credit_uusd": "int?",
+        "note": "text",
+        "made_by": "id",
+        "created_ms": "int",
+        "expires_ms": "int",
+        "revoked_ms": "int?",
+    },
+    key=("digest",),
+    unique=(("id",),),
+)
+"""Invitations to sign up or to register a host: the SHA-256 of each, never the invitation. ``made_by`` is the
+operator's user id; ``credit_uusd`` NULL gives a new user what everybody gets."""
+
+TABLES = (USERS, ACCESS_KEYS, INVITATIONS)

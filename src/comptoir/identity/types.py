@@ -74,6 +74,53 @@ class NewUser(msgspec.Struct, frozen=True, gc=False):
         return f"NewUser({self.user!r})"
 
 
+class InvitedAs(StrEnum):
+    """What an invitation is for."""
+
+    HOST = "host"
+    """Registering a host."""
+    USER = "user"
+    """Signing up."""
+
+
+class Invitation(msgspec.Struct, frozen=True):
+    """An invitation as stored: everything but its text."""
+
+    id: bytes
+    invited_as: InvitedAs
+    uses: int
+    """How often it was used."""
+    uses_max: int
+    credit_uusd: int | None
+    """Credit of a user who comes with it, micro-dollars; None: what everybody gets."""
+    note: str
+    """The operator's own words, to know it by."""
+    made_by: bytes
+    """The operator's user id."""
+    created_ms: int
+    expires_ms: int
+    revoked_ms: int | None
+
+    def state(self, at_ms: int) -> str:
+        """Return ``revoked``, ``used up`` or ``expired``, the first that applies; ``open`` if none does."""
+        if self.revoked_ms is not None:
+            return "revoked"
+        if self.uses >= self.uses_max:
+            return "used up"
+        return "open" if at_ms < self.expires_ms else "expired"
+
+
+class NewInvitation(msgspec.Struct, frozen=True):
+    """An invitation that was just made."""
+
+    invitation: Invitation
+    text: str
+    """The invitation as it is given away; to be shown once, never stored or logged."""
+
+    def __repr__(self) -> str:
+        return f"NewInvitation({self.invitation!r})"
+
+
 class Principal(msgspec.Struct, frozen=True, gc=False):
     """An authenticated caller."""
 

@@ -27,7 +27,7 @@ _SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 _SECRET = re.compile(
-    r"\b(ck_|ak_live_|hk_live_)[A-Za-z0-9_-]{8,}"
+    r"\b(ck_|ak_live_|hk_live_|inv_)[A-Za-z0-9_-]{8,}"
     r"|((?:[Aa]uthorization|x-api-key|x-admin-key|api_key)['\"]?\s*[:=]\s*['\"]?(?:Basic |Bearer )?)[^\s'\"&,]+"
     r"|(://[^:/@\s]*:)[^@\s/]+(?=@)"
 )

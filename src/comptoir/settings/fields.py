@@ -223,8 +223,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Address of the coordinator contract for which delegated requests have to be signed."""
 
     # -- security ------------------------------------------------------------------------------------------------------
-    allow_open_host_registration: bool = True
-    """Anybody may register a host, as in the published reference; false requires an operator's key."""
+    host_registration: Literal["open", "key", "invitation"] = "open"
+    """What registering a host asks for: nothing (open, as in the published reference), a user's key, so that the host
+    has an owner (key), or an invitation (comptoir invite). An operator's key is always enough. Where strangers can
+    reach the server (it listens on a network, or public_url, server_names or trusted_proxies are set), comptoir up uses
+    key unless told otherwise."""
+    user_registration: Literal["open", "invitation", "closed"] = "open"
+    """Who may sign up: anybody, with or without an invitation (open), only with one (invitation), or nobody
+    (closed)."""
     allow_private_endpoint_urls: bool = False
     """Hosts may give endpoint URLs on loopback and private networks; true would let a stranger point the coordinator at
     its own neighbours."""

@@ -17,11 +17,23 @@ FILE_BYTES_MAX = 1 << 20
 """A configuration file is a page or two; with a mebibyte, the path must name something else."""
 
 ENVIRONMENT_NOT_OURS = frozenset(
-    {"COMPTOIR_URL", "COMPTOIR_KEY", "COMPTOIR_ADMIN_KEY", "COMPTOIR_HOST_KEY", "COMPTOIR_CONFIG"}
+    {
+        "COMPTOIR_URL",
+        "COMPTOIR_KEY",
+        "COMPTOIR_ADMIN_KEY",
+        "COMPTOIR_HOST_KEY",
+        "COMPTOIR_INVITATION",
+        "COMPTOIR_CONFIG",
+    }
 )
 """Variables that the command line reads as a client (``quickstart.env``), and the file's location: no settings."""
 
 ENVIRONMENT_PREFIXES_NOT_OURS = ("COMPTOIR_TEST_", "COMPTOIR_BENCH_")
+
+RENAMED: Mapping[str, tuple[str, Mapping[bool, str]]] = {
+    "allow_open_host_registration": ("host_registration", {True: "open", False: "key"})
+}
+"""Settings of the release before that have another name now, which of their values is which, until the next one."""
 
 
 class SettingsError(Exception):
@@ -50,6 +62,8 @@ class Loaded(msgspec.Struct, frozen=True):
 
     settings: Settings
     origin: dict[str, str]
+    renamed: tuple[str, ...] = ()
+    """What to tell whoever still gives a setting under a name that the next release no longer knows."""
 
     def describe(self) -> list[Row]:
         """Return one row per setting, in the order of the struct, secrets masked."""
@@ -80,11 +94,13 @@ def load(
         SettingsError: unknown name, wrong type, out of bounds, two settings that contradict each other, or a file
             that cannot be read; the first problem found, weakest source first.
     """
-    from_env = _from_environment(env or {})
+    told: list[str] = []
+    from_env = _renamed(_from_environment(env or {}), told)
     from_flags = {name: (value, "flag") for name, value in (flags or {}).items() if value is not None}
+    from_flags = _renamed(from_flags, told)
     if file is None and env and env.get("COMPTOIR_CONFIG"):
         file = Path(env["COMPTOIR_CONFIG"]).expanduser()
-    given = _from_file(file, {**from_env, **from_flags})
+    given = _renamed(_from_file(file, {**from_env, **from_flags}), told)
     given.update(from_env)
     given.update(from_flags)
 
@@ -92,7 +108,7 @@ def load(
     origins = {name: given[name][1] if name in given else "default" for name in FIELDS}
     settings = Settings(**values)
     _check_together(settings, origins)
-    return Loaded(settings, origins)
+    return Loaded(settings, origins, tuple(told))
 
 
 def masked(text: str) -> str:
@@ -133,6 +149,23 @@ def _from_file(file: Path | None, stronger: Mapping[str, tuple[object, str]]) ->
     if "data" in table and not named:
         raise SettingsError("data", "cannot be set in the file inside the data folder", origin)
     return {name: (value, origin) for name, value in table.items()}
+
+
+def _renamed(given: dict[str, tuple[object, str]], told: list[str]) -> dict[str, tuple[object, str]]:
+    """Return what one source gives, under today's names; add to *told* what to say of each old one."""
+    for old, (new, values) in RENAMED.items():
+        if old not in given:
+            continue
+        value, origin = given.pop(old)
+        if new in given:
+            raise SettingsError(old, f"is now called {new}, which is given too: leave {old} out", origin)
+        try:
+            meant = values[msgspec.convert(value, bool, strict=origin.startswith("file "))]
+        except msgspec.ValidationError as error:
+            raise SettingsError(old, f"must be true or false, not {str(value)[:200]!r}: {error}", origin) from error
+        told.append(f"{old} (from {origin}) is now called {new}: write {new}={meant}; the next release refuses {old}")
+        given[new] = (meant, origin)
+    return given
 
 
 def _checked(name: str, value: object, origin: str) -> Any:

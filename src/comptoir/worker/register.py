@@ -46,6 +46,10 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     disk_mib: int = 0
     region: str | None = None
     name: str | None = None
+    invitation: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Registration({self.gpu!r}, {len(self.models)} models)"
 
 
 class RegistrationAnswer(msgspec.Struct, frozen=True):
@@ -118,8 +122,10 @@ def _refusal(address: str, status: int, body: bytes) -> str:
         reason = msgspec.json.encode(said.error or said.detail or said.message).decode()
     except msgspec.DecodeError:
         reason = body[:500].decode(errors="replace")
-    if status in (401, 403):
+    if status == 401:
         return f"{address} does not accept the key given with --key (HTTP {status}): {reason}"
+    if status == 403:
+        return f"{address} does not let this host register (HTTP {status}): {reason}"
     if status == 404:
         return f"there is no coordinator at {address} (HTTP 404): check --url"
     return f"{address} refused the registration (HTTP {status}): {reason}"

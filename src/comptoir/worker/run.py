@@ -62,6 +62,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The coordinator, ``https://host[:port][/prefix]``; several of one trading post are separated by commas."""
     key: str | None = None
     """The owner's ``ck_…`` key, needed only to register."""
+    invitation: str | None = None
+    """The operator's invitation, where hosts register by one; needed only to register."""
     engines: list[EngineSpec] = []
     discover: bool = False
     """Also serve what `discover_local` finds on this machine."""
@@ -200,6 +202,7 @@ class _Worker:
             software=SOFTWARE,
             region=config.region,
             name=config.name,
+            invitation=config.invitation,
         )
 
     async def _serve(self, state: HostState) -> None:

@@ -24,3 +24,5 @@ def test_members_take_any_name_where_the_balancer_listens_on_a_network(
     """They can't know what the balancer listens on; on loopback it has no names but loopback's, which they know."""
     told = _at_home_too(settings_from(dict(flags), pairs, None))
     assert ("server_names=*" in told) is any_name
+    # Whose hosts need an owner, too, who can't be told by where the members listen.
+    assert ("host_registration=key" in told) is (flags["host"] not in ("127.0.0.1", "localhost"))

@@ -214,11 +214,6 @@ class TestHostsAndOwners:
 
         assert market.core.fleet.get(bytes.fromhex(host.host_id[5:])).row.owner_id == market.post.buyer_id
 
-    @pytest.mark.parametrize("settings", [{"allow_open_host_registration": False}])
-    async def test_open_registration_can_be_closed(self, market: Market) -> None:
-        assert (await market.anyone.post("/hosts/register", REGISTRATION)).status == 403
-        assert (await market.buyer.post("/hosts/register", REGISTRATION)).status == 201
-
     @pytest.mark.parametrize("settings", [{"hosts_max": 1}])
     async def test_there_is_room_for_only_so_many(self, market: Market) -> None:
         assert (await market.anyone.post("/hosts/register", REGISTRATION)).status == 201

@@ -37,7 +37,7 @@ async def register(core: Core, request: Request) -> wire.InfrintiaRegistered:
     owner_id = owner_of(request)
     if not 0 <= body.price_per_token <= PRICE_MAX:
         raise InvalidField("price_per_token", "must be between 0 and 1 dollar a token")
-    made = await register_once(core, request, _new_host(body, owner_id=owner_id))
+    made = await register_once(core, request, _new_host(body, owner_id=owner_id), invitation=body.invitation)
     return wire.InfrintiaRegistered(public("host", made.host_id), "active", made.key)
 
 

@@ -11,7 +11,7 @@ from comptoir.dispatch.errors import (
 from comptoir.dispatch.submit import SUBMIT_ERRORS
 from comptoir.hosts import UnknownHost
 from comptoir.idempotency import IdempotencyMismatch
-from comptoir.identity import EmailTaken, UsernameTaken
+from comptoir.identity import EmailTaken, InvitationRefused, UsernameTaken
 from comptoir.jobs import AnswerForgotten, JobFinished, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Access, Dialect, Endpoint
@@ -39,7 +39,8 @@ PUBLISHED = (
     ),
     Endpoint(
         "POST", "/users", users.create, Access.PUBLIC, "Create a new user account.", request=wire.InfrintiaNewUser,
-        response=wire.UserMade, status=201, errors=(IdempotencyMismatch, UsernameTaken, EmailTaken), idempotent=True,
+        response=wire.UserMade, status=201, idempotent=True,
+        errors=(IdempotencyMismatch, InvitationRefused, NotAllowed, UsernameTaken, EmailTaken),
         example={"username": "alice", "email": "alice@example.com", "password": "secure-password-123"}, tags=("users",),
     ),
     Endpoint(
@@ -68,8 +69,8 @@ PUBLISHED = (
     ),
     Endpoint(
         "POST", "/hosts/register", hosts.register, Access.OPTIONAL, "Register a new GPU host on the marketplace.",
-        request=wire.Register, response=wire.InfrintiaRegistered, status=201, errors=(IdempotencyMismatch, NotAllowed, KeyTaken),
-        idempotent=True,
+        request=wire.Register, response=wire.InfrintiaRegistered, status=201, idempotent=True,
+        errors=(IdempotencyMismatch, InvitationRefused, NotAllowed, KeyTaken),
         example={
             "gpu": "NVIDIA A100 80GB", "models": ["meta-llama/Llama-3-8B-Instruct"], "price_per_token": 0.00012,
             "backend": "huggingface", "endpoint_url": "https://my-gpu-host.example.com/infer",

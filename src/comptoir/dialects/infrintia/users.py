@@ -2,7 +2,7 @@
 
 from comptoir.dialects.infrintia import wire
 from comptoir.dispatch import Core
-from comptoir.dispatch.onboard import add_user
+from comptoir.dispatch.onboard import add_user, signup_credit_uusd
 from comptoir.gateway import claim, once
 from comptoir.identity import NewKey, OwnerKind, UnknownUser
 from comptoir.kit.clock import iso_utc
@@ -22,6 +22,7 @@ async def create(core: Core, request: Request) -> wire.UserMade:
             username=body.username,
             email=body.email,
             password=body.password,
+            invitation=body.invitation,
             user_id=bound.resource_id if bound else None,
             key_secret=bound.secret if bound else None,
         )
@@ -42,7 +43,7 @@ async def create(core: Core, request: Request) -> wire.UserMade:
         except UnknownUser:
             return None
         key = core.identity.new_key(OwnerKind.USER, user.id, secret=bound.secret)
-        credits = to_credits(core.settings.signup_credits_uusd)
+        credits = to_credits(await signup_credit_uusd(core, body.invitation))
         return wire.UserMade(
             public("usr", user.id), user.username, body.email, credits, iso_utc(user.created_ms), key.secret
         )

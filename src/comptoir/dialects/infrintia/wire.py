@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from comptoir.gateway import InvitationText
+
 Credits = Decimal
 """Exact, a number in JSON; one credit is 10,000 micro-dollars."""
 UsdPerToken = Decimal
@@ -96,6 +98,8 @@ class InfrintiaNewUser(msgspec.Struct):
     username: Annotated[str, Meta(max_length=64)]
     email: Annotated[str, Meta(max_length=254)]
     password: Annotated[str, Meta(max_length=256)]
+    invitation: InvitationText | None = None
+    """Ours: the operator's invitation, where it takes one to sign up."""
 
     def __repr__(self) -> str:
         return f"NewUser({self.username!r})"
@@ -226,6 +230,8 @@ class Register(msgspec.Struct):
     """Ours: prompt and answer together."""
     public_key: Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
     """Ours: Ed25519 verify key (hex) of a host that signs its answers."""
+    invitation: InvitationText | None = None
+    """Ours: where hosts are registered by invitation, the one that the operator gave."""
 
 
 class InfrintiaRegistered(msgspec.Struct):

@@ -4,10 +4,11 @@ from starlette.websockets import WebSocket
 
 from comptoir.dialects.link.wire import LinkRegistered, RegisterBody
 from comptoir.dispatch.core import Core
-from comptoir.dispatch.onboard import add_host, host_of
-from comptoir.gateway import PlainBody, render_plain_error, status_of
+from comptoir.dispatch.onboard import host_of
+from comptoir.gateway import PlainBody, owner_of, render_plain_error, status_of
+from comptoir.gateway import register as register_host
 from comptoir.hosts import LINK, NewHost, UnknownHost
-from comptoir.identity import OwnerKind
+from comptoir.identity import InvitationRefused
 from comptoir.kit.errors import NotAllowed
 from comptoir.kit.http import Access, Dialect, Endpoint, Request, Socket
 from comptoir.kit.ids import public
@@ -19,9 +20,6 @@ from comptoir.transports.link import Session
 async def register(core: Core, request: Request) -> LinkRegistered:
     """Register a worker's machine; the worker keeps the key and uses it from then on."""
     body: RegisterBody = request.body
-    principal = request.principal
-    if principal is not None and principal.kind is not OwnerKind.USER:
-        raise NotAllowed("a host can't register a host; send your own key, or none")
     new = NewHost(
         gpu=body.gpu,
         models=tuple(offer.offer() for offer in body.models),
@@ -32,9 +30,9 @@ async def register(core: Core, request: Request) -> LinkRegistered:
         transport=LINK,
         public_key=bytes.fromhex(body.public_key),
         capacity=body.capacity(),
-        owner_id=principal.id if principal is not None else None,
+        owner_id=owner_of(request),
     )
-    made = await add_host(core, new)
+    made = await register_host(core, request, new, invitation=body.invitation)
     return LinkRegistered(public("host", made.host_id), made.key, core.settings.pulse_s)
 
 
@@ -62,7 +60,7 @@ async def link(core: Core, request: Request, socket: WebSocket) -> None:
 ENDPOINTS = (
     Endpoint(
         "POST", "/link/register", register, Access.OPTIONAL, "Register a worker's machine and its models.",
-        request=RegisterBody, response=LinkRegistered, status=201, errors=(NotAllowed, KeyTaken),
+        request=RegisterBody, response=LinkRegistered, status=201, errors=(InvitationRefused, NotAllowed, KeyTaken),
     ),
     Endpoint(
         "POST", "/link/pulse", pulse, Access.HOST, "Report that the worker is alive.", request=Pulse, response=PulseAnswer,

@@ -29,6 +29,7 @@ from comptoir.gateway import (
 )
 from comptoir.hosts import SLOTS_MAX, Host, NewHost, UnknownHost, check_offer
 from comptoir.idempotency import IdempotencyMismatch
+from comptoir.identity import InvitationRefused
 from comptoir.jobs import AttemptState, NotYourLease, UnknownJob
 from comptoir.kinds import Chat, Completion
 from comptoir.kit.errors import InvalidField, NotAllowed
@@ -140,7 +141,7 @@ async def register(core: Core, request: Request) -> HostingMade:
         speaks=NATIVE,
         public_key=bytes.fromhex(body.public_key) if body.public_key is not None else None,
     )
-    made = await register_once(core, request, new)
+    made = await register_once(core, request, new, invitation=body.invitation)
     return HostingMade(public("host", made.host_id), made.key)
 
 
@@ -263,8 +264,9 @@ HOST_ERRORS = (UnknownHost, NotAllowed, UnknownJob, NotYourLease, InvalidField)
 HOSTING = (
     Endpoint(
         "POST", "/hosts", register, Access.OPTIONAL, "Register a host that polls or has jobs pushed to it, in the native shape.",
-        request=HostingBody, response=HostingMade, status=201, errors=(IdempotencyMismatch, NotAllowed, KeyTaken),
-        idempotent=True, example={"transport": "poll", "gpu": "NVIDIA L40S", "slots": 4, "models": [OFFER_EXAMPLE]},
+        request=HostingBody, response=HostingMade, status=201, idempotent=True,
+        errors=(IdempotencyMismatch, InvitationRefused, NotAllowed, KeyTaken),
+        example={"transport": "poll", "gpu": "NVIDIA L40S", "slots": 4, "models": [OFFER_EXAMPLE]},
     ),
     Endpoint(
         "POST", "/host/pulse", pulse, Access.HOST, "Report that a host is alive, and what it offers now.",
