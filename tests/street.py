@@ -62,10 +62,18 @@ class Street:
     folder: Path
 
     async def host(
-        self, *, slots: int = 1, transport: str = LINK, offer: ModelOffer = OFFER, public_key: bytes | None = None
+        self,
+        *,
+        slots: int = 1,
+        transport: str = LINK,
+        offer: ModelOffer = OFFER,
+        public_key: bytes | None = None,
+        owner_id: bytes | None = None,
     ) -> tuple[bytes, FakeChannel]:
         """Register a host and link it (or have it poll)."""
-        new = NewHost(gpu="x", models=(offer,), slots=slots, transport=transport, public_key=public_key)
+        new = NewHost(
+            gpu="x", models=(offer,), slots=slots, transport=transport, public_key=public_key, owner_id=owner_id
+        )
         made = await add_host(self.core, new)
         channel = FakeChannel()
         self.link(made.host_id, channel)

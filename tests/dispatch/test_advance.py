@@ -101,6 +101,19 @@ class TestChain:
         told = [state for _, state, _ in line_a.closed]
         assert (told, line_a.closed[-1][2]) == (["done", "done"], 880)
 
+    async def test_a_step_is_merit_once_it_is_paid(self, street: Street) -> None:
+        a, _ = await street.host(offer=container("a"))
+        await street.host(offer=container("b"))
+        job = await submit(street.core, chain_order(street, "a", "b"))
+        fleet = street.core.fleet
+
+        await done(street, job)
+        before = fleet.explain_reputation(a)
+        await done(street, job)
+
+        assert (before.score, before.jobs_done) == (0.25, 1)
+        assert (fleet.explain_reputation(a).score, fleet.explain_reputation(a).jobs_done) == (2 / 5, 1)
+
     async def test_what_it_has_made_so_far_is_measured_before_it_is_read(self, street: Street) -> None:
         await street.host(offer=container("a")), await street.host(offer=container("b"))
         job = await submit(street.core, chain_order(street, "a", "b"))

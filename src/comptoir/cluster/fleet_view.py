@@ -186,9 +186,18 @@ class FleetView:
     # -- outcomes ------------------------------------------------------------------------------------------------
 
     def _tell_outcome(self, event: RemoteHostOutcome) -> None:
-        self._board.send(event.node_id, Outcome(event.host_id, event.outcome, event.tokens))
+        self._board.send(
+            event.node_id,
+            Outcome(event.host_id, event.outcome, event.tokens, event.buyer, event.paid_uusd),
+        )
 
     def _outcome(self, sender: bytes, message: Outcome) -> None:
         host = self._core.fleet.find(message.host_id)
         if host is not None and not host.node_id:
-            self._core.fleet.outcome(message.host_id, message.outcome, tokens=message.tokens)
+            self._core.fleet.outcome(
+                message.host_id,
+                message.outcome,
+                buyer=message.buyer,
+                tokens=message.tokens,
+                paid_uusd=message.paid_uusd,
+            )

@@ -157,6 +157,9 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True, tag="outcome"):
     host_id: bytes
     outcome: str
     tokens: int
+    buyer: bytes = b""
+    """Owner of the job; empty: from a version that did not say."""
+    paid_uusd: int = 0
 
 
 class HttpCall(msgspec.Struct, array_like=True, frozen=True, tag="http"):

@@ -30,7 +30,8 @@ async def advance(core: Core, job: LiveJob, *, finish_reason: str, usage: Usage,
     await requeue(core, job, lease, "", fault=Fault.NONE, state=AttemptState.DONE, unpaid=False, delivered=delivered)
     if job.refused or job.over or job.owner_node or job.closing:
         return
-    core.fleet.outcome(lease.host_id, "done", tokens=job.segments[-1].count)
+    # What it earns is settled, and counted, with the last stage.
+    core.fleet.outcome(lease.host_id, "done", buyer=job.owner_id, tokens=job.segments[-1].count)
     job.begin_stage()
     spec = spec_of(job)
     candidate = reserve_host(core, spec)

@@ -436,7 +436,8 @@ async def requeue(
                 raise
             return
     if fault == Fault.HOST:
-        core.fleet.outcome(lease.host_id, "lost" if state == AttemptState.LOST else "failed")
+        outcome = "lost" if state == AttemptState.LOST else "failed"
+        core.fleet.outcome(lease.host_id, outcome, buyer=job.owner_id)
     if restarted:
         job.restart()
     core.fleet.release(lease.host_id)

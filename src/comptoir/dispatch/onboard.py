@@ -158,7 +158,7 @@ async def add_host(
         _may_host(core, new, invitation)
     if len(core.fleet) >= core.settings.hosts_max:
         raise NotAllowed(f"this trading post takes {core.settings.hosts_max} hosts, and has as many")
-    row = core.hosts.prepare(new, host_id=host_id)
+    row = await core.hosts.with_standing(core.hosts.prepare(new, host_id=host_id))
     key: NewKey = core.identity.new_key(OwnerKind.HOST, row.id, secret=key_secret)
     now = core.clock.now_ms()
 

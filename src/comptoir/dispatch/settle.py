@@ -241,9 +241,11 @@ def _tell_host(
     core: Core, job: LiveJob, lease: Lease, ending: Ending, *, row: FinishRow, settled: SettleResult
 ) -> None:
     if ending.attempt_state == AttemptState.DONE:
-        core.fleet.outcome(lease.host_id, "done", tokens=row.output_count)
+        paid_uusd = row.paid_uusd if job.has_content else 0
+        core.fleet.outcome(lease.host_id, "done", buyer=job.owner_id, tokens=row.output_count, paid_uusd=paid_uusd)
     elif ending.fault == Fault.HOST:
-        core.fleet.outcome(lease.host_id, "lost" if ending.attempt_state == AttemptState.LOST else "failed")
+        outcome = "lost" if ending.attempt_state == AttemptState.LOST else "failed"
+        core.fleet.outcome(lease.host_id, outcome, buyer=job.owner_id)
     channel = core.channels.get(lease.host_id)
     if channel is not None:
         channel.settled(
@@ -258,6 +260,9 @@ def _tell_host(
 def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: SettleResult) -> None:
     """Tell a host whose lease was revoked, and which was told so then, what its part of the job earned."""
     lease = next(segment.lease for segment in job.segments if segment.lease.id == attempt_id)
+    if job.kind.staged and earned_uusd:
+        # It counted as answered when its stage was done (`dispatch.advance`); only now is it paid.
+        core.fleet.outcome(lease.host_id, "paid", buyer=job.owner_id, paid_uusd=earned_uusd)
     channel = core.channels.get(lease.host_id)
     if channel is not None and earned_uusd:
         balance_uusd = settled.balances_uusd.get(lease.host_id, 0)

@@ -110,6 +110,9 @@ class RemoteHostOutcome(Event, frozen=True, gc=False, tag="host.outcome"):
     """That coordinator."""
     outcome: str
     tokens: int
+    buyer: bytes
+    """Owner of the job."""
+    paid_uusd: int
 
 
 # -- the market ----------------------------------------------------------------------------------------------------

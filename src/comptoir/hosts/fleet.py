@@ -15,6 +15,7 @@ from comptoir.hosts.check import believable
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.host import Host, access_of_candidate, access_of_offer
 from comptoir.hosts.pace import PRIOR, Pace
+from comptoir.hosts.reputation import START, Reputation
 from comptoir.hosts.shapes import in_shape
 from comptoir.hosts.types import (
     ACTIVE,
@@ -41,6 +42,8 @@ GONE_A_SWEEP_MAX = 1_000
 HOST_SILENT_S = 90.0
 """A host silent for this long is offline: three of the heartbeats that the published API requires every 30 s."""
 PUBLISH_SHARE = 0.05
+SIBLINGS_MAX = 256
+"""Most other hosts of an owner that one failure of his moves in the lists (a millisecond or two)."""
 
 
 class Fleet:
@@ -63,6 +66,8 @@ class Fleet:
         self._events, self._leases_here = events or EventHub(), leases_here
         self._hosts: dict[bytes, Host] = {}
         self._lists: dict[str, FreeList] = {}
+        self._owned: dict[bytes, dict[bytes, Host]] = {}
+        """Hosts by owner, of those that have one."""
         self.catalog = Catalog(self.kinds)
         """What active hosts offer."""
         self._seen: OrderedDict[bytes, None] = OrderedDict()
@@ -110,6 +115,8 @@ class Fleet:
         if host is None:
             host = self._hosts[row.id] = Host(row)
             self._away[row.id] = self._clock.monotonic_s()
+            if row.owner_id is not None:
+                self._owned.setdefault(row.owner_id, {})[row.id] = host
             self.text_only_hosts += _has_text_only(row)
             self._offer(host, row.models)
         return host
@@ -125,6 +132,10 @@ class Fleet:
         self.catalog.set_resources(host_id, {})
         del self._hosts[host_id]
         self._away.pop(host_id, None)
+        owned = self._owned.get(host.row.owner_id or b"", {})
+        owned.pop(host_id, None)
+        if not owned:
+            self._owned.pop(host.row.owner_id or b"", None)
         self.text_only_hosts -= _has_text_only(host.row)
         self.changed.discard(host_id)
 
@@ -307,21 +318,50 @@ class Fleet:
             if pace.frames(gap_ms, count):
                 self._publish_pace(host, model, pace)
 
-    def outcome(self, host_id: bytes, outcome: str, *, tokens: int = 0) -> None:
-        """Record how an attempt ended for the host (`OUTCOMES`), and how many units it delivered."""
+    def outcome(self, host_id: bytes, outcome: str, *, buyer: bytes = b"", tokens: int = 0, paid_uusd: int = 0) -> None:
+        """Record how an attempt ended for the host (`OUTCOMES`).
+
+        Args:
+            buyer: whose job it was; merit comes only from others than the host and its owner.
+            tokens: units that the host delivered.
+            paid_uusd: what it earned, without what promotional credit paid for.
+        """
         host = self._hosts.get(host_id)
         if host is None:
             return
         if host.node_id:
-            self._events.publish(RemoteHostOutcome(host_id, host.node_id, outcome, tokens))
+            self._events.publish(RemoteHostOutcome(host_id, host.node_id, outcome, tokens, buyer, paid_uusd))
             return
         host.jobs_done += outcome == DONE
         host.jobs_failed += outcome == FAILED
         host.jobs_lost += outcome == LOST
         host.tokens_done += tokens
-        host.reputation.note(outcome, self._clock.now_ms())
         self.changed.add(host_id)
+        if outcome == DONE and not tokens and not paid_uusd:
+            return  # An empty answer is no merit, and takes back no fault.
+        own = buyer == host_id or (buyer == host.row.owner_id and buyer != b"")
+        host.reputation.note(outcome, self._clock.now_ms(), buyer=buyer, own=own, paid_uusd=paid_uusd)
         self.refresh_reputation(host)
+        if outcome in (FAILED, LOST) and host.row.owner_id is not None:
+            self._doubt_siblings(host, host.row.owner_id)
+
+    def _doubt_siblings(self, host: Host, owner_id: bytes) -> None:
+        """Let the owner's hosts that have never answered stand where *host* does, if it stands below the start.
+
+        Otherwise names that were registered beforehand would wash it.
+        """
+        now_ms, moved, stands = self._clock.now_ms(), 0, Reputation()
+        stands.take_over(host.reputation)
+        if (score := stands.score(now_ms)) >= START:
+            return
+        for sibling in self._owned[owner_id].values():
+            if not sibling.jobs_done and not sibling.node_id and sibling.reputation.score(now_ms) > score:
+                sibling.reputation.take_over(stands)
+                self.changed.add(sibling.id)
+                self.refresh_reputation(sibling)
+                moved += 1
+                if moved == SIBLINGS_MAX:
+                    return
 
     def refresh_reputation(self, host: Host) -> None:
         """Publish the host's current reputation if it has moved; to be called now and then for hosts without jobs."""

@@ -53,7 +53,7 @@ class Host:
         """Wall time here at which it connected to its current coordinator, or was first announced by it."""
         self.candidates: dict[str, Candidate] = {}
         self.paces: dict[str, Pace] = {}
-        self.reputation = Reputation(row.good_milli / 1000, row.bad_milli / 1000, row.outcome_ms)
+        self.reputation = Reputation.stored(row.good_milli, row.bad_milli, row.outcome_ms, row.evidence)
         self.gpu_utilization = 0.0
         self.seen_s = 0.0
         self.last_seen_ms = row.last_seen_ms
@@ -62,7 +62,7 @@ class Host:
 
     def remember(self, row: HostRow) -> None:
         """Load the statistics of *row*, which another coordinator wrote since they were loaded here."""
-        self.reputation = Reputation(row.good_milli / 1000, row.bad_milli / 1000, row.outcome_ms)
+        self.reputation = Reputation.stored(row.good_milli, row.bad_milli, row.outcome_ms, row.evidence)
         self.jobs_done, self.jobs_failed, self.jobs_lost = row.jobs_done, row.jobs_failed, row.jobs_lost
         self.tokens_done = row.tokens_done
         self.last_seen_ms = max(self.last_seen_ms, row.last_seen_ms)
@@ -91,6 +91,7 @@ class Host:
             good_milli=round(self.reputation.good * 1000),
             bad_milli=round(self.reputation.bad * 1000),
             outcome_ms=self.reputation.at_ms,
+            evidence=self.reputation.evidence,
         )
 
 

@@ -7,10 +7,11 @@ from comptoir.hosts.check import check_host
 from comptoir.hosts.errors import UnknownHost
 from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
+from comptoir.hosts.reputation import START, Reputation
 from comptoir.hosts.shapes import in_shape, shape_of
 from comptoir.hosts.types import OFFLINE, HostRow, NewHost
 from comptoir.kit.clock import Clock
-from comptoir.kit.db import Database
+from comptoir.kit.db import Database, Tx
 from comptoir.kit.ids import new_id
 from comptoir.kit.urlguard import UrlGuard
 
@@ -65,6 +66,24 @@ class Hosts:
             capacity=new.capacity,
         )
 
+    async def with_standing(self, row: HostRow) -> HostRow:
+        """Return a registration with the evidence that it starts with: that of its owner's worst host, if there is one
+        that stands below where every host starts, retired ones included. A host without owner has none."""
+        if row.owner_id is None:
+            return row
+        worst, lowest = None, START
+        for known in await store.read_doubted(self._db, row.owner_id):
+            host = self.fleet.find(known.id)
+            stands = Reputation()
+            stands.take_over((Host(known) if host is None or host.node_id else host).reputation)
+            if (score := stands.score(row.created_ms)) < lowest:
+                worst, lowest = stands, score
+        if worst is None:
+            return row
+        new = Host(row)
+        new.reputation.take_over(worst)
+        return new.stored()
+
     def admit(self, row: HostRow) -> Host:
         """Add a stored host to the fleet. Registering is a sign of life: active, unless its transport is a link."""
         host = self.fleet.add(row)
@@ -77,7 +96,7 @@ class Hosts:
         Raises:
             InvalidField: see `check_host`; nothing is stored.
         """
-        row = self.prepare(new)
+        row = await self.with_standing(self.prepare(new))
         await self._db.run(lambda tx: store.insert_host(tx, row))
         return self.admit(row)
 
@@ -113,9 +132,14 @@ class Hosts:
         Raises:
             UnknownHost: not registered.
         """
-        self.fleet.get(host_id)
-        now_ms = self._clock.now_ms()
-        await self._db.run(lambda tx: store.retire(tx, host_id, now_ms))
+        row, now_ms = self.fleet.get(host_id).stored(), self._clock.now_ms()
+
+        def command(tx: Tx) -> None:
+            # Its standing too: the next host of its owner starts with it.
+            store.write_behind(tx, [row])
+            store.retire(tx, host_id, now_ms)
+
+        await self._db.run(command)
         self.fleet.remove(host_id)
 
     async def flush(self) -> int:

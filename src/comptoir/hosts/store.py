@@ -17,6 +17,10 @@ _encode = msgspec.json.Encoder().encode
 _decode_capacity = msgspec.json.Decoder(Capacity).decode
 _decode_models = msgspec.json.Decoder(tuple[ModelOffer, ...]).decode
 
+DOUBTED_MAX = 32
+"""Hosts of one owner that are compared when he registers another: the worst is among those with most against them,
+unless more of his have as much, and then it stands little better."""
+
 JSON = frozenset(("models", "capacity"))
 WRITTEN_BEHIND = (
     "gpu",
@@ -32,6 +36,7 @@ WRITTEN_BEHIND = (
     "good_milli",
     "bad_milli",
     "outcome_ms",
+    "evidence",
 )
 assert tuple(field.name for field in fields(HostRow)) == ("id", "owner_id", *HOSTS.names[2:]) == HOSTS.names
 
@@ -72,6 +77,15 @@ async def read_one(db: Database, host_id: bytes) -> HostRow | None:
     """Read one host, retired or not; only the fleet knows its current status."""
     rows = await db.fetch(f"SELECT {', '.join(HOSTS.names)} FROM hosts WHERE id = ?", [host_id])
     return _row(rows[0]) if rows else None
+
+
+async def read_doubted(db: Database, owner_id: bytes) -> list[HostRow]:
+    """Read the owner's hosts, retired ones too, against which there is most evidence; at most `DOUBTED_MAX`."""
+    sql = (
+        f"SELECT {', '.join(HOSTS.names)} FROM hosts WHERE owner_id = ? AND bad_milli > 0 "
+        f"ORDER BY bad_milli DESC LIMIT {DOUBTED_MAX}"
+    )
+    return [_row(row) for row in await db.fetch(sql, [owner_id])]
 
 
 def _row(row: tuple[Any, ...]) -> HostRow:

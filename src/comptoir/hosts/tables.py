@@ -30,11 +30,13 @@ HOSTS = Table(
         "retired_ms": "int?",
         "speaks": "text?",
         "capacity": "bytes?",
+        "evidence": "bytes?",
     },
     key=("id",),
     indexes=(("owner_id",),),
 )
 """``models`` (a list of `link.ModelOffer`) and ``capacity`` (`routing.Capacity`) are JSON. ``speaks`` is NULL for hosts
-with a link, and for those registered before the column existed, which use `INFRINTIA`. Earnings are in the ledger."""
+with a link, and for those registered before the column existed, which use `INFRINTIA`. ``evidence`` is msgpack
+(`hosts.reputation`). Earnings are in the ledger."""
 
 TABLES = (HOSTS,)

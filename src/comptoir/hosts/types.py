@@ -17,9 +17,10 @@ ACTIVE, DRAINING, OFFLINE = "active", "draining", "offline"
 STATUSES = (ACTIVE, DRAINING, OFFLINE)
 """offline -> active -> draining -> offline."""
 
-DONE, FAILED, LOST = "done", "failed", "lost"
-OUTCOMES = (DONE, FAILED, LOST)
-"""How an attempt ended for the host: answered, failed by its own fault, fell silent. Others' faults don't count."""
+DONE, FAILED, LOST, PAID = "done", "failed", "lost", "paid"
+OUTCOMES = (DONE, FAILED, LOST, PAID)
+"""How an attempt ended for the host: answered, failed by its own fault, fell silent (others' faults don't count); and
+that a stage which it had answered before is paid for now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,8 @@ class HostRow:
     speaks: str | None = None
     """The shape in which a polling or push host gets jobs and answers them (`comptoir.transports`); None: a link."""
     capacity: Capacity = NO_CAPACITY
+    evidence: bytes | None = None
+    """Of whom *good_milli* and *bad_milli* are (`Reputation.evidence`); None: nobody, or stored by an older version."""
 
 
 @dataclass(frozen=True, slots=True)

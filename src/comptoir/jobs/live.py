@@ -22,6 +22,9 @@ from comptoir.link import Frame, Usage, hash_over, hash_start
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of text and extras in one answer, if the caller gives no bound."""
 
+FRAME_OVERHEAD_BYTES = 16
+"""What a frame counts beside its text and extra."""
+
 RESTARTED = "answer_restarted", "the answer had to be restarted on another host; read it again from the start"
 """Code and message for a reader that has seen frames which are no longer part of the answer."""
 
@@ -452,7 +455,7 @@ class LiveJob:
         for frame in items:
             text = frame.text
             # In bytes, because the next host gets all of it in one message; ASCII, the usual case, needs no encoding.
-            size += (len(text) if text.isascii() else len(text.encode())) + len(frame.extra) + 16
+            size += (len(text) if text.isascii() else len(text.encode())) + len(frame.extra) + FRAME_OVERHEAD_BYTES
             count += frame.tokens
         if size > (FRAME_BYTES_MAX if bytes_max is None else bytes_max):
             return False
@@ -483,6 +486,11 @@ class LiveJob:
             ender = asyncio.get_running_loop().create_future()
             self._enders.append(ender)
             await ender
+
+    @property
+    def has_content(self) -> bool:
+        """Whether any frame has something in it."""
+        return self.frame_bytes > FRAME_OVERHEAD_BYTES * len(self.frames)
 
     def encode_frames(self) -> bytes:
         """Return all frames as stored in ``answers``; empty when there are none."""

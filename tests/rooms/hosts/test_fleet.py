@@ -23,6 +23,7 @@ from comptoir.hosts import (
     NoFreeSlot,
     UnknownHost,
 )
+from comptoir.hosts.reputation import MERIT_UUSD
 from comptoir.hosts.testing import make_active, make_fleet, make_offer, make_row
 from comptoir.kit.clock import FakeClock
 from comptoir.link import Pulse
@@ -336,12 +337,12 @@ class TestReputation:
             return fleet.explain_reputation(ONE).score
 
         start = score()
-        for _ in range(20):
-            fleet.outcome(ONE, DONE, tokens=7)
+        for n in range(20):
+            fleet.outcome(ONE, DONE, buyer=bytes([n]), tokens=7, paid_uusd=MERIT_UUSD)
         risen = score()
-        fleet.outcome(ONE, FAILED)
+        fleet.outcome(ONE, FAILED, buyer=b"b")
         failed = score()
-        fleet.outcome(ONE, LOST)
+        fleet.outcome(ONE, LOST, buyer=b"c")
 
         assert start == 0.25 and risen > 0.8
         assert risen - failed > 0.05 and failed - score() > risen - failed
@@ -351,8 +352,8 @@ class TestReputation:
     def test_evidence_fades_back_to_the_start(self) -> None:
         clock = FakeClock()
         fleet = make_fleet(make_row(), clock=clock)
-        for _ in range(3):
-            fleet.outcome(ONE, LOST)
+        for buyer in (b"a", b"b"):
+            fleet.outcome(ONE, LOST, buyer=buyer)
         low = fleet.explain_reputation(ONE).score
 
         clock.advance(seconds=14 * 86_400)
@@ -360,18 +361,19 @@ class TestReputation:
         clock.advance(seconds=365 * 86_400)
         fleet.refresh_reputation(fleet.get(ONE))
 
-        assert half.bad == pytest.approx(6.0) and low < half.score < 0.25
+        assert half.bad == pytest.approx(4.0) and low < half.score < 0.25
         assert fleet.get(ONE).candidates["m"].reputation == pytest.approx(0.25, rel=0.01)
 
     def test_is_explained_in_figures_and_words(self) -> None:
         fleet = make_fleet(make_row())
-        fleet.outcome(ONE, DONE)
-        fleet.outcome(ONE, LOST)
+        fleet.outcome(ONE, DONE, buyer=b"a", tokens=5, paid_uusd=MERIT_UUSD)
+        fleet.outcome(ONE, LOST, buyer=b"b")
 
         story = fleet.explain_reputation(ONE)
 
         assert (story.good, story.bad, story.jobs_done, story.jobs_failed, story.jobs_lost) == (1, 4, 1, 0, 1)
         assert "0.22: 2 jobs ended here, 1 answered, 0 failed by the host's fault, 1 lost" in story.sentence
+        assert "from 2 of 16 groups of buyers with at most 4 each, weighs 1.0 good and 4.0 bad" in story.sentence
 
     def test_what_a_host_says_of_itself_changes_nothing(self) -> None:
         fleet = make_fleet(make_row())

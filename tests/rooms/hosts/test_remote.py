@@ -138,7 +138,7 @@ class TestFigures:
         away.note_remote(ONE, node_id=NODE, status=ACTIVE, free=4, total=4)
         events.subscribe(RemoteHostOutcome, told.append)
 
-        fleet.outcome(ONE, "lost", tokens=3)
+        fleet.outcome(ONE, "lost", buyer=b"b", tokens=3, paid_uusd=7)
 
-        assert told == [RemoteHostOutcome(ONE, NODE, "lost", 3)]
+        assert told == [RemoteHostOutcome(ONE, NODE, "lost", 3, b"b", 7)]
         assert fleet.get(ONE).jobs_lost == 0

@@ -27,6 +27,7 @@ from comptoir.hosts import (
     insert_host,
     offers_of,
 )
+from comptoir.hosts.reputation import MERIT_UUSD
 from comptoir.hosts.service import FLUSH_ROWS_MAX
 from comptoir.hosts.testing import make_new_host, make_offer, make_row
 from comptoir.kinds import Kinds
@@ -156,9 +157,9 @@ class TestFlush:
     async def test_what_was_learnt_survives_a_start(self, restart: Restart) -> None:
         hosts = restart()
         host = await hosts.register(make_new_host())
-        for _ in range(9):
-            hosts.fleet.outcome(host.id, DONE, tokens=5)
-        hosts.fleet.outcome(host.id, LOST)
+        for n in range(9):
+            hosts.fleet.outcome(host.id, DONE, buyer=bytes([n]), tokens=5, paid_uusd=MERIT_UUSD)
+        hosts.fleet.outcome(host.id, LOST, buyer=b"other")
         hosts.fleet.replace_offer(host.id, (make_offer(name="other"),), 7)
 
         assert await hosts.flush() == 1
@@ -169,7 +170,7 @@ class TestFlush:
         assert (kept.jobs_done, kept.jobs_lost, kept.tokens_done, kept.slots.total) == (9, 1, 45, 7)
         assert [*kept.candidates] == ["other"] and kept.last_seen_ms > 0
         assert again.fleet.explain_reputation(host.id) == hosts.fleet.explain_reputation(host.id)
-        assert kept.candidates["other"].reputation == pytest.approx((1 + 9) / (4 + 9 + 4))
+        assert 0.4 < kept.candidates["other"].reputation < (1 + 9) / (4 + 9)
 
     async def test_writes_only_what_changed(self, restart: Restart) -> None:
         hosts = restart()

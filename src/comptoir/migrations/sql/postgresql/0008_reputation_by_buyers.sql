@@ -1,0 +1,3 @@
+-- Compiled from tools/migrations/versions/0008_reputation_by_buyers.py for postgresql. Never edit it; see docs/adding/a-migration.md.
+
+ALTER TABLE hosts ADD COLUMN evidence BYTEA;
