@@ -3,12 +3,14 @@ back."""
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 
 import pytest
 
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import ByteBudget, HttpTraffic
 from comptoir.kit.http.bounds import HEADERS_MAX, PIECE_BYTES, Bounds
+from comptoir.kit.http.turns import TURN_BYTES
 from tests.kit.bounded_server import KIB, serving
 
 HEAD = b"GET /small HTTP/1.1\r\nhost: x\r\n"
@@ -276,6 +278,48 @@ class TestReaders:
 
             await server.until(lambda: server.traffic.connections == 0)
             assert server.traffic.refused == {"reader_stall_s": 1}
+
+
+class TestTurns:
+    async def test_large_answers_and_streams_share_the_turns(self) -> None:
+        """Each within its own bound, 5,000 of them held the loop for 8 s."""
+        async with serving() as server, contextlib.AsyncExitStack() as stack:
+            for number in range(40):
+                reader, writer = await stack.enter_async_context(server.client(f"127.0.0.{1 + number % 4}"))
+                writer.write(b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n")
+                stack.enter_context(_reading(reader))
+            most, before = 0, 0
+            while server.pieces < 2_000:
+                await asyncio.sleep(0)
+                most, before = max(most, server.pieces - before), server.pieces
+
+        assert most <= 2 * 40 + TURN_BYTES // (4 * KIB)  # Each makes one more, and waits with it.
+
+    async def test_large_bodies_have_a_turn_each(self) -> None:
+        size = 300 * KIB
+        async with serving(body_bytes_max=size) as server:
+            sent = b"POST /take HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            sent += b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (size, bytes(size))
+            asked = [asyncio.ensure_future(server.ask(sent)) for _ in range(10)]
+            most, before = 0, 0
+            while not all(one.done() for one in asked):
+                await asyncio.sleep(0)
+                most, before = max(most, len(server.got) - before), len(server.got)
+
+        assert (most, server.got) == (1, [size] * 10)
+
+
+@contextlib.contextmanager
+def _reading(reader: asyncio.StreamReader) -> Iterator[None]:
+    async def read() -> None:
+        while await reader.read(64 * KIB):
+            pass
+
+    task = asyncio.ensure_future(read())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 class TestByteBudget:

@@ -1,11 +1,12 @@
 """Find a caller's job and follow it, whether it is running or long over: one way for every dialect."""
 
+import asyncio
 from weakref import WeakValueDictionary, finalize
 
 from comptoir.dispatch import Core, State
 from comptoir.dispatch.cancel import hang_up
 from comptoir.gateway.traffic import Connections
-from comptoir.jobs import AnswerForgotten, JobState, LiveJob, UnknownJob
+from comptoir.jobs import SMALL_ANSWER_BYTES, AnswerForgotten, JobState, LiveJob, StoredAnswer, UnknownJob
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import AGAIN_AFTER_S, PIECE_BYTES
 from comptoir.kit.ids import parse
@@ -21,29 +22,53 @@ class Recalled(State):
     def __init__(self, core: Core) -> None:
         self.jobs: WeakValueDictionary[bytes, LiveJob] = WeakValueDictionary()
         """Jobs that are over, with their frames, by id, for as long as somebody holds them."""
+        self._reading: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        """Held while a job's answer is read, by the job's id."""
+        self._large = asyncio.Lock()
+        """Held while a large one is read."""
         self._budget = core.state(Connections).traffic.readers
         self._sizes: dict[bytes, int] = {}
 
-    def check_room(self, job_id: bytes) -> None:
-        """Refuse what is known to find no room before it is read: reading 28 MB takes 50 ms of everybody's time.
+    async def recall(self, core: Core, job: LiveJob) -> LiveJob:
+        """Return *job*, which is over, with its answer: read for the first of its readers, shared by the others.
 
         Raises:
-            Unavailable: too many large answers are held.
+            Unavailable, AnswerForgotten: as `follow`.
         """
+        lock = self._reading.setdefault(job.id, asyncio.Lock())
+        async with lock:
+            shared = self.jobs.get(job.id)
+            if shared is not None:
+                return shared
+            self._check_room(job.id)
+            stored = None if job.id in self._sizes else await core.jobs.small_answer(job.id)
+            if stored is not None:
+                await self._take(core, job, stored)
+                return job
+            async with self._large:
+                self._check_room(job.id)
+                await self._take(core, job, await core.jobs.large_answer(job.id))
+        return job
+
+    async def _take(self, core: Core, job: LiveJob, stored: StoredAnswer) -> None:
+        if stored.frames:
+            job.recall(stored)
+            self._keep(job)
+        elif (job.state is JobState.COMPLETED or job.usage.completion_tokens) and await core.jobs.is_forgotten(job.id):
+            raise AnswerForgotten
+
+    def _check_room(self, job_id: bytes) -> None:
+        # What is known to find no room is not read.
         if self._budget.held + self._sizes.get(job_id, 0) > self._budget.bytes_max:
             raise Unavailable("too much waits to be read here; try again", retry_after_s=AGAIN_AFTER_S)
 
-    def keep(self, job: LiveJob) -> None:
-        """Have others share what was read of *job*.
-
-        Raises:
-            Unavailable: too many large answers are held.
-        """
+    def _keep(self, job: LiveJob) -> None:
         if job.frame_bytes > PIECE_BYTES:
             size = min(job.frame_bytes, self._budget.bytes_max // 2)
-            if len(self._sizes) >= SIZES_MAX:
-                self._sizes.clear()
-            self._sizes[job.id] = size
+            if job.frame_bytes > SMALL_ANSWER_BYTES:
+                if len(self._sizes) >= SIZES_MAX:
+                    self._sizes.clear()
+                self._sizes[job.id] = size
             if not self._budget.take("", size):
                 raise Unavailable("too much waits to be read here; try again", retry_after_s=AGAIN_AFTER_S)
             finalize(job, self._budget.give, "", size)
@@ -87,17 +112,7 @@ async def follow(core: Core, job: LiveJob) -> LiveJob:
     if not job.over and core.jobs.live.seen(job.id) is not job:
         return await core.peers.mirror(job)
     if job.over and not job.frames:
-        recalled = core.state(Recalled)
-        shared = recalled.jobs.get(job.id)
-        if shared is not None:
-            return shared
-        recalled.check_room(job.id)
-        frames, details = await core.jobs.answer(job.id)
-        if frames:
-            job.recall(frames, details)
-            recalled.keep(job)
-        elif (job.state is JobState.COMPLETED or job.usage.completion_tokens) and await core.jobs.is_forgotten(job.id):
-            raise AnswerForgotten
+        return await core.state(Recalled).recall(core, job)
     return job
 
 

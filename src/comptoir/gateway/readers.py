@@ -119,11 +119,20 @@ async def room_for_answer(core: Core, request: Request, job: LiveJob) -> Callabl
     room = room_for(core, request)
     request.holds(room.release)
     await room.hold(job.frame_bytes)
+    await _turn(core, request, job)
     return room.release
 
 
-def take_room(core: Core, request: Request, job: LiveJob) -> None:
-    """Take room for the whole answer of *job* until *request* is answered, without waiting: it can be asked for again.
+async def _turn(core: Core, request: Request, job: LiveJob) -> None:
+    """Wait for a turn of the event loop in which the whole answer of *job* may be made: 28 MB take 60 ms."""
+    turn = core.state(Connections).traffic.turns.spend(address_key(request.address), job.frame_bytes * RENDERED)
+    if turn is not None:
+        await turn
+
+
+async def take_room(core: Core, request: Request, job: LiveJob) -> None:
+    """Take room for the whole answer of *job* until *request* is answered, without waiting for others to read theirs:
+    it can be asked for again.
 
     Raises:
         Unavailable: there is none now.
@@ -134,3 +143,4 @@ def take_room(core: Core, request: Request, job: LiveJob) -> None:
         if not budget.take(key, size):
             raise Unavailable("too much waits to be read here; try again", retry_after_s=AGAIN_AFTER_S)
         request.holds(partial(budget.give, key, size))
+        await _turn(core, request, job)

@@ -19,11 +19,11 @@ from comptoir.jobs.errors import (
     UnknownJob,
 )
 from comptoir.jobs.lease import ClosedSegment, Lease
-from comptoir.jobs.live import RESTARTED, LiveJob, decode_frames
+from comptoir.jobs.live import RESTARTED, LiveJob, StoredAnswer, decode_frames
 from comptoir.jobs.live_jobs import LiveJobs
 from comptoir.jobs.queue import Queue, Waiting
 from comptoir.jobs.reader import Reader
-from comptoir.jobs.service import Jobs
+from comptoir.jobs.service import SMALL_ANSWER_BYTES, Jobs
 from comptoir.jobs.store import (
     FinishRow,
     NewJob,
@@ -48,6 +48,7 @@ from comptoir.jobs.types import (
 __all__ = [
     "FINAL",
     "RESTARTED",
+    "SMALL_ANSWER_BYTES",
     "TABLES",
     "AnswerForgotten",
     "AttemptRow",
@@ -70,6 +71,7 @@ __all__ = [
     "Queue",
     "Reader",
     "Start",
+    "StoredAnswer",
     "UnknownJob",
     "Waiting",
     "decode_frames",

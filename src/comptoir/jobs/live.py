@@ -10,6 +10,7 @@ from; one that is made before the database has confirmed it returns a `Change`, 
 import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -360,16 +361,17 @@ class LiveJob:
         """Note a host that can't continue from its frames and is not at fault."""
         self.unable = self.unable | {host_id}
 
-    def recall(self, frames: list[Frame], details: bytes) -> None:
-        """Add the stored answer to a finished job that was read without it; *details* is its engine's usage JSON.
+    def recall(self, stored: "StoredAnswer") -> None:
+        """Add the stored answer to a finished job that was read without it; its running hash, for which nobody asks any
+        more, stays as it was.
 
         Idempotent: two readers of a job may have loaded it at the same time.
         """
         assert self.over
         if self.frames:
             return
-        self.append(frames)
-        self.usage = Usage(self.usage.prompt_tokens, self.usage.completion_tokens, details)
+        self.frames, self.frame_bytes, self.count = stored.frames, stored.frame_bytes, stored.units
+        self.usage = Usage(self.usage.prompt_tokens, self.usage.completion_tokens, stored.details)
 
     # -- jobs that another coordinator owns, or owned ------------------------------------------------------------
 
@@ -500,3 +502,20 @@ class LiveJob:
 def decode_frames(stored: bytes) -> list[Frame]:
     """Read back what `LiveJob.encode_frames` wrote."""
     return _decode_frames(stored) if stored else []
+
+
+class StoredAnswer(NamedTuple):
+    """An answer as read back, with what `LiveJob` counts of it."""
+
+    frames: list[Frame]
+    details: bytes
+    """The engine's usage object as JSON."""
+    frame_bytes: int = 0
+    units: int = 0
+
+    @classmethod
+    def of(cls, stored: bytes, details: bytes) -> "StoredAnswer":
+        """Decode and count *stored*; in a thread if it is large."""
+        frames = decode_frames(stored)
+        size = sum(len(frame.text.encode()) + len(frame.extra) + FRAME_OVERHEAD_BYTES for frame in frames)
+        return cls(frames, details, size, sum(frame.tokens for frame in frames))

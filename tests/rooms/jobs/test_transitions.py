@@ -5,9 +5,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 
 from comptoir.jobs import Change, Fault, JobState, Lease, LiveJob, LiveJobs
+from comptoir.jobs.live import FRAME_OVERHEAD_BYTES, StoredAnswer
 from comptoir.kinds import ContainerChain, Stage
 from comptoir.kit.ids import new_id
 from comptoir.link import Frame, Usage
@@ -324,10 +326,11 @@ class TestRecall:
         job.begin_closing()
         end((LiveJobs(), job))
 
-        job.recall([Frame("a")], b"{}")
-        job.recall([Frame("a")], b"{}")
+        for _ in range(2):
+            job.recall(StoredAnswer.of(msgspec.msgpack.encode([Frame("a", tokens=3)]), b"{}"))
 
         assert [frame.text for frame in job.frames] == ["a"] and job.usage.details == b"{}"
+        assert (job.count, job.frame_bytes) == (3, 1 + FRAME_OVERHEAD_BYTES)
 
 
 class TestLeaving:

@@ -95,7 +95,7 @@ async def _view(core: Core, request: Request, job: LiveJob) -> wire.InfrintiaJob
         finished_ms = (await core.jobs.get(job.id)).finished_ms
         try:
             job = await follow(core, job)
-            take_room(core, request, job)
+            await take_room(core, request, job)
         except AnswerForgotten:
             kept = False
     return wire.InfrintiaJob(

@@ -4,7 +4,6 @@ import time
 
 from comptoir import __version__
 from comptoir.dialects.native import buying, views
-from comptoir.dialects.native.evidence import EVIDENCE
 from comptoir.dialects.native.hosting import HOSTING
 from comptoir.dialects.native.inviting import INVITING
 from comptoir.dialects.native.wire import (
@@ -383,7 +382,7 @@ DIALECT = Dialect(
     name="native",
     title="Comptoir native",
     prefix="/house",
-    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *EVIDENCE),
+    endpoints=(*ENDPOINTS, *HOSTING, *INVITING),
     render_error=render_plain_error,
     description="What command line, console and host owners need: accounts, jobs, receipts, hosts, audit. "
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",

@@ -15,11 +15,12 @@ from comptoir.kit.db.engine import Database, open_database
 from comptoir.kit.db.locks import Rows, locking
 from comptoir.kit.db.schema import Table, ddl
 from comptoir.kit.db.store import Fetch
-from comptoir.kit.db.tx import Tx
+from comptoir.kit.db.tx import Row, Tx
 
 __all__ = [
     "Database",
     "Fetch",
+    "Row",
     "Rows",
     "Table",
     "Tx",

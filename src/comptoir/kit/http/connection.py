@@ -31,6 +31,8 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
     def __init__(self, *args: Any, traffic: HttpTraffic, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._traffic = traffic
+        self.turns = traffic.turns
+        """What is made for it is counted there first (`Turns.spend`)."""
         self.key = ""
         """Whose the bytes are; empty: a proxy's, until a request says whose it is."""
         self.failure: Refusal | None = None

@@ -1,6 +1,5 @@
 """The ASGI application over all dialects: exact paths by dict, the rest by pattern, errors in the dialect's shape."""
 
-import asyncio
 import logging
 import os
 import time
@@ -84,9 +83,9 @@ class StreamAborted(Exception):
 
 CLOSE = (b"connection", b"close")
 
-TURN_BYTES = 16 * PIECE_BYTES
-"""After so many bytes of one answer everybody else has a turn, however fast its client reads: about 5 ms of
-rendering."""
+LARGE_BYTES = 4 * PIECE_BYTES
+"""A body of this size or more waits for a turn to be joined, to be decoded and to be handled: of 15 MB each takes some
+10 ms."""
 
 
 class _Route:
@@ -338,6 +337,8 @@ class HttpServer:
                     raise TooSlow("the body broke off")  # To nobody; what came of it is not taken for all of it.
                 pieces.append(message.get("body", b""))
                 size += len(pieces[-1])
+            if connection is not None and size >= LARGE_BYTES:
+                await _turn(connection, size)
             body = b"".join(pieces)
         elif message["type"] == "http.disconnect":
             raise TooSlow("the body broke off")
@@ -346,8 +347,12 @@ class HttpServer:
         if len(body) > limit:
             raise PayloadTooLarge(limit)
         request.raw = body
+        if connection is not None and len(body) >= LARGE_BYTES:
+            await _turn(connection, len(body))
         if route.decode is not None:
             request.body = read_json(route.decode, body)
+            if connection is not None and len(body) >= LARGE_BYTES:
+                await _turn(connection, len(body))
 
     def refusal(self, path: str, error: Refusal) -> Reply:
         """Return what the owner of *path* says of *error*, which was found before there was a request."""
@@ -415,9 +420,9 @@ class HttpServer:
                 return await send({"type": "http.response.body", "body": body})
             for start in range(0, len(body), PIECE_BYTES):
                 more = start + PIECE_BYTES < len(body)
+                if (turn := connection.turns.spend(connection.key, PIECE_BYTES)) is not None:
+                    await turn
                 await send({"type": "http.response.body", "body": body[start : start + PIECE_BYTES], "more_body": more})
-                if start % TURN_BYTES == 0:
-                    await asyncio.sleep(0)
         finally:
             release()
             if connection is not None and counted:
@@ -437,24 +442,20 @@ class HttpServer:
         if connection is not None:
             request.body, request.raw = None, b""
             connection.release_body()
-        sent = 0
         try:
             async for piece in stream.pieces:
-                if len(piece) <= PIECE_BYTES:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                else:
-                    for start in range(0, len(piece), PIECE_BYTES):
-                        part = piece[start : start + PIECE_BYTES]
-                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                for start in range(0, len(piece), PIECE_BYTES) if len(piece) > PIECE_BYTES else (0,):
+                    part = piece[start : start + PIECE_BYTES]
+                    if connection is not None:
+                        turn = connection.turns.spend(connection.key, len(part))
+                        if turn is not None:
+                            await turn
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
                 if connection is not None and connection.gone:
                     # Nothing more is made for nobody.
                     request.hung_up()
                     await _closed(stream.pieces)
                     return
-                sent += len(piece)
-                if sent >= TURN_BYTES:
-                    sent = 0
-                    await asyncio.sleep(0)
         except StreamAborted as aborted:
             log.info("stream of %s is cut: %s (%s)", request.path, aborted, request.id)
             raise StreamBroken from None
@@ -503,6 +504,12 @@ class HttpServer:
 
 def _nothing() -> None:
     pass
+
+
+async def _turn(connection: Any, size: int) -> None:
+    """Wait for a turn in which *size* bytes may be worked on."""
+    if (turn := connection.turns.spend(connection.key, size)) is not None:
+        await turn
 
 
 async def _closed(pieces: AsyncIterator[bytes]) -> None:
