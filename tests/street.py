@@ -39,6 +39,8 @@ class FakeChannel:
     cancelled: list[tuple[bytes, str]] = field(default_factory=list)
     closed: list[tuple[bytes, str, int]] = field(default_factory=list)
     """Lease, state and micro-dollars earned, as the host heard them."""
+    turned_away: list[tuple[str, bool]] = field(default_factory=list)
+    """Why, and whether for good."""
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
         if self.open:
@@ -47,6 +49,9 @@ class FakeChannel:
 
     def cancel(self, lease: Lease, reason: str) -> None:
         self.cancelled.append((lease.id, reason))
+
+    def turn_away(self, reason: str, *, for_good: bool) -> None:
+        self.turned_away.append((reason, for_good))
 
     def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
         self.closed.append((lease.id, state, earned_uusd))

@@ -31,9 +31,10 @@ from comptoir.dispatch.drain import Shutdown, drain
 from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedging
 from comptoir.dispatch.meters import Meters
+from comptoir.dispatch.moderate import standing_of
 from comptoir.events import CoordinatorDraining, DatabaseReturned, Events, HostFree
 from comptoir.gateway import Connections, Gate, browser_policy
-from comptoir.hosts import Fleet, Hosts
+from comptoir.hosts import Fleet, Hosts, quarantine
 from comptoir.idempotency import Idempotency
 from comptoir.identity import Identity, Passwords
 from comptoir.jobs import Jobs
@@ -46,8 +47,9 @@ from comptoir.kit.http import BoundedHttpProtocol, BoundedWebSocketProtocol, Dia
 from comptoir.kit.ids import new_id
 from comptoir.kit.signing import load_or_create
 from comptoir.kit.urlguard import UrlGuard
-from comptoir.ledger import Ledger, fee_account
+from comptoir.ledger import Ledger
 from comptoir.migrations import upgrade
+from comptoir.moderation import Moderation
 from comptoir.nodes import Nodes, connection_name
 from comptoir.receipts import Receipts
 from comptoir.routing import preference_named
@@ -173,7 +175,16 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
         host_silent_s=settings.host_silent_s,
         host_away_s=settings.host_away_s,
     )
-    hosts = Hosts(db, clock, fleet, UrlGuard(allow_private=settings.allow_private_endpoint_urls))
+    moderation = Moderation(db)
+    await moderation.load()
+    quarantine(fleet, moderation.quarantined)
+    hosts = Hosts(
+        db,
+        clock,
+        fleet,
+        UrlGuard(allow_private=settings.allow_private_endpoint_urls),
+        barred=lambda host_id, owner_id: moderation.against_host(host_id, owner_id) is not None,
+    )
     await hosts.load()
     passwords = Passwords(
         memory_kib=settings.argon2_memory_kib, passes=settings.argon2_passes, threads_max=settings.argon2_threads_max
@@ -185,6 +196,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
         passwords=passwords,
         logins_per_minute=settings.logins_per_minute,
         key_cache_size=settings.key_cache_size,
+        standing=partial(standing_of, hosts, moderation),
     )
     secret = hashlib.sha256(b"comptoir-idempotency" + key.seed()).digest()
     nodes = Nodes(db, node_id)
@@ -193,7 +205,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
     return Core(
         settings=settings, clock=clock, db=db, identity=identity, ledger=ledger, hosts=hosts, fleet=fleet, jobs=jobs,
         receipts=receipts, idempotency=Idempotency(db, clock, secret=secret), nodes=nodes, events=events,
-        preference=preference_named(settings.routing), fee_account=fee_account(slot),
+        preference=preference_named(settings.routing), moderation=moderation,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from comptoir.dispatch.submit import submit
 from comptoir.hosts.reputation import START
 from comptoir.jobs import Fault
 from comptoir.link import Frame, Usage
+from tests.dispatch.acting import retire
 from tests.street import OFFER, Street, deliver, finish_well, open_street, order
 
 FREE = msgspec.structs.replace(OFFER, price_in_uusd_per_mtok=0, price_out_uusd_per_mtok=0)
@@ -108,7 +109,7 @@ class TestNewName:
             await fail(street.core, job, code="broke", message="no", fault=Fault.HOST)
             stood = score(street, bad)
             del street.core.channels[bad]
-            await street.core.hosts.retire(bad)
+            await retire(street.core, bad)
 
             new, _ = await street.host(owner_id=eve)
             other, _ = await street.host(owner_id=street.buyer_id)

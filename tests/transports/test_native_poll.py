@@ -14,6 +14,7 @@ from comptoir.ledger import audit
 from comptoir.link import Frame, Segment, hash_after, hash_start, segment_bytes
 from tests.dialects.infrintia.caller import LLAMA, Caller
 from tests.dialects.infrintia.conftest import Market
+from tests.dispatch.acting import retire
 from tests.transports.native_host import OFFER, NativeHost, b64, bought, chat, items, register
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
@@ -175,7 +176,7 @@ class TestFrames:
         assert (answer.status, answer.body) == (200, {"next_seq": next_seq})
         await host.done(job, next_seq)
         assert (await end)["output_text"] == "abc"[:next_seq]
-        await shared.core.hosts.retire(host.id)
+        await retire(shared.core, host.id)
 
     async def test_a_gap_is_refused_and_an_end_that_leaves_one(self, shared: Market) -> None:
         host, job, end = await leased(shared)
@@ -186,7 +187,7 @@ class TestFrames:
             assert "send from 1" in answer.body["error"]["message"]
         await host.done(job, 1)
         assert (await end)["output_text"] == "a"
-        await shared.core.hosts.retire(host.id)
+        await retire(shared.core, host.id)
 
     @pytest.mark.parametrize(
         ("what", "body", "status", "field"),
@@ -210,7 +211,7 @@ class TestFrames:
 
         assert answer.status == status
         assert answer.body["error"].get("field") == field
-        await shared.core.hosts.retire(host.id)
+        await retire(shared.core, host.id)
 
 
 class TestBounds:

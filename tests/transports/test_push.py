@@ -14,6 +14,7 @@ from comptoir.jobs import Fault
 from comptoir.ledger import audit
 from tests.dialects.infrintia.caller import Answer, Caller, events
 from tests.dialects.infrintia.conftest import Market
+from tests.dispatch.acting import retire
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -118,7 +119,7 @@ class TestAnswers:
     )
     async def test_json_is_understood(self, shared: Market, body: Any, text: str, tokens: int) -> None:
         shown, host = await bought_from(shared, json_of(body))
-        await shared.core.hosts.retire(host.id)
+        await retire(shared.core, host.id)
 
         assert (shown["status"], shown["output_text"], shown["tokens"]) == ("completed", text, tokens)
         assert shown["credits_used"] == tokens / 100
@@ -140,7 +141,7 @@ class TestAnswers:
     )
     async def test_event_streams_are_understood(self, shared: Market, pieces: tuple[bytes, ...]) -> None:
         shown, host = await bought_from(shared, stream_of(*pieces))
-        await shared.core.hosts.retire(host.id)
+        await retire(shared.core, host.id)
 
         assert (shown["status"], shown["output_text"], shown["tokens"]) == ("completed", "a b", 2)
         assert shown["finish_reason"] == "stop"

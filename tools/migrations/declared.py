@@ -5,10 +5,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from comptoir import containers, events, hosts, idempotency, identity, jobs, ledger, nodes, receipts
+from comptoir import containers, events, hosts, idempotency, identity, jobs, ledger, moderation, nodes, receipts
 from comptoir.kit.db import Table
 
-ROOMS = (identity, ledger, hosts, jobs, receipts, idempotency, nodes, containers, events)
+ROOMS = (identity, ledger, hosts, jobs, receipts, idempotency, nodes, containers, events, moderation)
 """Every room that owns tables."""
 
 TYPES: dict[str, sa.types.TypeEngine[Any]] = {

@@ -24,14 +24,18 @@ from comptoir.cli.target import find_target, json_option, server_options
 from comptoir.kinds import ContainerChain
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--model", metavar="NAME", help="Only hosts that offer this model.")
-@click.option("--status", type=click.Choice(("active", "draining", "offline")), help="Only hosts with this status.")
+@click.option(
+    "--status", type=click.Choice(("active", "draining", "offline", "suspended")), help="Only hosts with this status."
+)
 @click.option("--mine", is_flag=True, help="Only your own, with what they earned.")
 @click.option("--why", is_flag=True, help="Explain each host's reputation.")
 @json_option
 @server_options
+@click.pass_context
 def hosts(
+    ctx: click.Context,
     *,
     model: str | None,
     status: str | None,
@@ -49,8 +53,12 @@ def hosts(
       comptoir hosts
       comptoir hosts --model comptoir-demo --why
       comptoir hosts --mine --json
+      comptoir hosts --status suspended            with an operator's key
+      comptoir hosts suspend host_0197… --reason "answers in another model's name"
     """
-    target = find_target(url, key, data)
+    if ctx.invoked_subcommand is not None:
+        return
+    target = find_target(url, key, data, operator=status == "suspended" and not mine)
     query = [f"{name}={quote(value)}" for name, value in (("model", model), ("status", status)) if value]
     page = Api(target).get("/house/hosts?" + "&".join([*query, "limit=200", *(["mine=true"] if mine else [])])).json()
     if as_json:
@@ -86,10 +94,11 @@ def hosts(
         console.print(f"[dim]{page['total']:,} in total; --json and /house/hosts?offset= list the others[/]")
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @json_option
 @server_options
-def models(*, as_json: bool, url: str | None, key: str | None, data: str | None) -> None:
+@click.pass_context
+def models(ctx: click.Context, *, as_json: bool, url: str | None, key: str | None, data: str | None) -> None:
     """List models and containers that can be bought now.
 
     Ask models with 'comptoir run'; you pay by the token. Buy runs of containers through the Infernet API: POST
@@ -101,7 +110,10 @@ def models(*, as_json: bool, url: str | None, key: str | None, data: str | None)
       comptoir models
       comptoir models --json | jq -r '.models[].name'
       comptoir models --json | jq -r '.containers[].name'
+      comptoir models quarantine llama-3-8b --reason "three hosts serve another model under this name"
     """
+    if ctx.invoked_subcommand is not None:
+        return
     target = find_target(url, key, data)
     api = Api(target)
     page = api.get("/house/models").json() | api.get("/house/containers").json()

@@ -370,7 +370,7 @@ def _seen(fleet: Fleet) -> list[SeenHost]:
     if len(fleet) > HOSTS_TOLD_MAX:
         return []
     return [
-        SeenHost(f"host_{host.id.hex()}", host.status, host.row.gpu, [offer.name for offer in host.row.models])
+        SeenHost(f"host_{host.id.hex()}", host.status, host.row.gpu, [offer.name for offer in host.offers])
         for host in fleet
     ]
 

@@ -190,9 +190,11 @@ class Spent(msgspec.Struct, array_like=True, frozen=True, tag="spent"):
 
 
 class Revoked(msgspec.Struct, array_like=True, frozen=True, tag="revoked"):
-    """Digests of keys that were revoked."""
+    """Digests of keys that were revoked, and how far the record of operators' acts goes."""
 
     keys: list[bytes]
+    acts: int = 0
+    """Number of an act that was recorded: read the record, and put it in force."""
 
 
 class Totals(msgspec.Struct, array_like=True, frozen=True, tag="totals"):

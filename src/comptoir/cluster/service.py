@@ -14,6 +14,7 @@ from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.offers import Offers
 from comptoir.cluster.resource_sync import ResourceSync
 from comptoir.cluster.sharing import Sharing
+from comptoir.cluster.standing_news import StandingNews
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import ClusterStatus, Core, Membership, Peers
 from comptoir.hosts import Host
@@ -37,6 +38,7 @@ class Cluster(Peers):
         self.forwarding = Forwarding(core, self.board)
         self.sharing = Sharing(core, self.board)
         self.news = EventNews(core, self.board, self.sharing)
+        self.standing_news = StandingNews(core, self.board)
         self.resource_sync = ResourceSync(core, self.board)
         self.board.on(Hail, self._hailed)
         self.failover = Failover(

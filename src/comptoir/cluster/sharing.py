@@ -1,7 +1,7 @@
 """Limits across all coordinators: usage of rate limits and buyers' open jobs, exchanged ten times a second.
 
-Revoked keys are sent at once. A limit is exceeded at most by what was used elsewhere within a tenth of a second;
-without a bus, each coordinator enforces it alone.
+A limit is exceeded at most by what was used elsewhere within a tenth of a second; without a bus, each coordinator
+enforces it alone.
 """
 
 import asyncio
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from comptoir.cluster.messages import Revoked, Spent, Totals
+from comptoir.cluster.messages import Spent, Totals
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.containers import RemoteContainers
 from comptoir.dispatch import Core
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.meters import Meters
-from comptoir.events import FollowingBegan, KeysRevoked
+from comptoir.events import FollowingBegan
 from comptoir.kit.ratelimit import RateLimiter
 from comptoir.kit.shares import NodeShare, Shares
 
@@ -45,11 +45,8 @@ class Sharing:
         """Coordinators that were sent everything."""
         switchboard.on(Spent, self._spent)
         switchboard.on(Totals, self._totals)
-        switchboard.on(Revoked, lambda sender, message: core.identity.forget_keys(message.keys))
-        switchboard.on_gap.append(self._missed)
         # A new follower here has to receive events from elsewhere at once, not only after the next second's totals.
         core.events.subscribe(FollowingBegan, lambda event: self._tell_totals(frozenset()))
-        core.events.subscribe(KeysRevoked, lambda event: switchboard.tell_all(Revoked(event.digests)))
 
     def begin(self, limiters: Mapping[str, RateLimiter]) -> None:
         """Share *limiters*, by their common names, and the buyers' unfinished jobs."""
@@ -105,10 +102,6 @@ class Sharing:
     def _spent(self, sender: bytes, message: Spent) -> None:
         if self._shares is not None:
             self._shares.apply(sender, _decode(message.shares))
-
-    def _missed(self, sender: bytes) -> None:
-        """Messages of *sender* were lost: its revocations may be among them; counters are sent again on a hail."""
-        self._core.identity.forget_all_keys()
 
     def tell_whole(self, node_id: bytes) -> None:
         """Send one coordinator everything with the next message: it is new, or missed some."""

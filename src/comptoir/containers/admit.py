@@ -38,6 +38,7 @@ def admit(core: Core, containers: Sequence[str], *, proof: bool, caller: str) ->
     """Check that a job may run *containers* for *caller* (an IP address).
 
     Raises, in the order they are checked:
+        ModelQuarantined: one of them is in quarantine.
         ContainerRefused: no container is named, one is not on offer, the first is private, the last has no proofs
             though *proof* is requested, or one does not admit the caller.
         TooManyRequests: for one of them, the caller has used up the rate limit of every host that admits the caller.
@@ -47,6 +48,9 @@ def admit(core: Core, containers: Sequence[str], *, proof: bool, caller: str) ->
     every = [core.fleet.catalog.access_of(name) for name in containers]
     for name, doors in zip(containers, every, strict=True):
         if not doors:
+            quarantined = core.moderation.against_model(name)
+            if quarantined is not None:
+                raise quarantined
             raise ContainerRefused("Container not supported", {"container": name})
     if not any(door.external for door in every[0]):
         raise ContainerRefused("First container must be external", {"first_container": containers[0]})

@@ -14,6 +14,7 @@ from comptoir.jobs import Jobs, Lease, LiveJob
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 from comptoir.ledger import Ledger
+from comptoir.moderation import Moderation
 from comptoir.nodes import Nodes
 from comptoir.receipts import Receipts
 from comptoir.routing import Preference
@@ -45,6 +46,10 @@ class HostChannel(Protocol):
 
     def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
         """Tell the host that a lease is closed, and what it earned."""
+        ...
+
+    def turn_away(self, reason: str, *, for_good: bool) -> None:
+        """End the connection, because the host may not serve here; it is told why where it can be told anything."""
         ...
 
 
@@ -89,8 +94,8 @@ class Core:
     """Routing strategy in force."""
     events: Events
     """Where events are published and subscribed to; numbered ones can be read again, by owner."""
-    fee_account: bytes
-    """Account that this coordinator books fees to (`ledger.fee_account` of its slot)."""
+    moderation: Moderation
+    """What operators decided, and what of it is in force."""
     background: Background = field(default_factory=Background)
     """Tasks that nobody awaits; shutdown waits for them."""
     channels: dict[bytes, HostChannel] = field(default_factory=dict)

@@ -6,6 +6,7 @@ import logging
 from comptoir.dispatch.assign import no_host_here, nobody_left, spec_of
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core, State
+from comptoir.dispatch.moderate import FOLLOW_EVERY, follow_acts
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.watch import RELINK_S, cause_is_here, revoke_from_silent_host, silence_max_s, why_lost
 from comptoir.jobs import AttemptState, Fault, JobState, Lease, LiveJob
@@ -71,6 +72,8 @@ async def sweep_forever(core: Core) -> None:
             continue
         try:
             await sweep(core)
+            if turns % FOLLOW_EVERY == 0:
+                await follow_acts(core)
             if turns % FLUSH_EVERY == 0:
                 await core.hosts.flush()
             if turns % FORGET_EVERY == 0:

@@ -153,6 +153,7 @@ async def add_host(
         InvitationRefused: registering takes an invitation and none came, or the one that came is not good.
         InvalidField: a field is out of bounds, or the endpoint URL points to a private network.
         KeyTaken: its signing key belongs to another host; the invitation is not used.
+        HostSuspended: its owner was suspended meanwhile.
     """
     if not by_operator:
         _may_host(core, new, invitation)
@@ -173,6 +174,9 @@ async def add_host(
             Receipts.register_key(tx, row.public_key, holder_kind=HolderKind.HOST, holder=holder, at_ms=now)
 
     await core.db.run(command, locks=_locks_of(invitation))
+    refusal = core.moderation.against_host(row.id, row.owner_id)
+    if refusal is not None:
+        raise refusal
     core.hosts.admit(row)
     # If its transport needs no connection from the host (`transports.push`), it has a channel when this returns.
     core.events.publish(HostRegistered(row.id, now))
@@ -205,13 +209,17 @@ async def host_of(core: Core, principal: Principal, host_id: bytes | None) -> Ho
 
     Raises:
         NotAllowed: the key belongs to another host.
-        UnknownHost: the host has been retired.
+        UnknownHost: the host has been retired. HostSuspended: it is known here by now that it is suspended.
         Unavailable: the host is unknown here and the database is unavailable.
     """
     if host_id is not None and host_id != principal.id:
         raise NotAllowed("this key belongs to another host")
-    if core.fleet.find(principal.id) is None:
-        await core.hosts.meet(principal.id)
+    if core.fleet.find(principal.id) is None and not await core.hosts.meet(principal.id):
+        suspended = core.hosts.suspended.get(principal.id)
+        refusal = core.moderation.against_host(principal.id, suspended.row.owner_id) if suspended is not None else None
+        if refusal is not None:
+            core.identity.forget_owner(principal.id)
+            raise refusal
     host = core.fleet.get(principal.id)
     if host.id not in core.channels:
         core.events.publish(HostHeard(host.id))

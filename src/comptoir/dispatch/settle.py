@@ -362,7 +362,7 @@ def _is_half(job: LiveJob, ending: Ending) -> bool:
 def _pays(core: Core, parts: list[DeliveredPart], bill: list[HostShare]) -> tuple[tuple[bytes, int, str], ...]:
     """Return the transfers: one to each host, and one with all their fees to the operator."""
     pays = [(part.lease.host_id, share.earned_uusd, "pay") for part, share in zip(parts, bill, strict=True)]
-    return (*pays, (core.fee_account, sum([share.fee_uusd for share in bill]), "fee")) if pays else ()
+    return (*pays, (core.ledger.own_fees, sum([share.fee_uusd for share in bill]), "fee")) if pays else ()
 
 
 def _facts(

@@ -46,6 +46,7 @@ from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
 from comptoir.ledger import Book, InsufficientCredit, account_rows
+from comptoir.moderation import ModelQuarantined
 from comptoir.routing import Candidate, Needs, Spec, encode_needs
 
 
@@ -80,7 +81,16 @@ class Order(msgspec.Struct, frozen=True):
     """Requirements on the host and its machine, the same for every stage; stored with the job."""
 
 
-SUBMIT_ERRORS = (PromptTooLong, TooManyJobs, UnknownModel, NoHostPossible, HostsAway, QueueFull, InsufficientCredit)
+SUBMIT_ERRORS = (
+    PromptTooLong,
+    TooManyJobs,
+    ModelQuarantined,
+    UnknownModel,
+    NoHostPossible,
+    HostsAway,
+    QueueFull,
+    InsufficientCredit,
+)
 """What a dialect declares that `submit` may refuse, their subclasses included."""
 
 
@@ -101,6 +111,7 @@ async def submit(core: Core, order: Order) -> LiveJob:
         TooManyJobs: the buyer has too many unfinished jobs (TooManyJobBytes: or too large ones).
         QueueBytesFull: all unfinished jobs together are too large.
         UnknownKind: the kind is not sold here.
+        ModelQuarantined: the model's name is in quarantine.
         UnknownModel: no host offers the model.
         NoHostPossible: none of the hosts that offer it could ever run this job.
         HostsAway: every host that could has been offline for longer than ``host_away_s``.
@@ -250,10 +261,13 @@ def _price_to_wait_for(core: Core, spec: Spec) -> tuple[int, int]:
     """Return the prices (in, out) at which a job waits: the median host's, so that half of the possible hosts qualify.
 
     Raises:
-        UnknownModel, NoHostPossible, HostsAway, QueueFull: as `submit`.
+        ModelQuarantined, UnknownModel, NoHostPossible, HostsAway, QueueFull: as `submit`.
     """
     known = core.fleet.free_list(spec.model)
     if known is None or not known.all:
+        quarantined = core.moderation.against_model(spec.model)
+        if quarantined is not None:
+            raise quarantined
         raise UnknownModel(spec.model, tuple(summary.name for summary in core.fleet.models()))
     if not core.fleet.possible(spec):
         if core.fleet.possible(spec, gone=True):

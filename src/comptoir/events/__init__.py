@@ -15,6 +15,7 @@ from comptoir.events.service import Events, Follower
 from comptoir.events.tables import TABLES
 from comptoir.events.types import (
     NUMBERED,
+    ActRecorded,
     CoordinatorDraining,
     CreditAdded,
     DatabaseReturned,
@@ -41,6 +42,7 @@ from comptoir.events.types import (
 __all__ = [
     "NUMBERED",
     "TABLES",
+    "ActRecorded",
     "CoordinatorDraining",
     "CreditAdded",
     "DatabaseReturned",

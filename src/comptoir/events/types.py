@@ -154,6 +154,12 @@ class KeysRevoked(Event, frozen=True, tag="keys.revoked"):
     """SHA-256 of each."""
 
 
+class ActRecorded(Event, frozen=True, gc=False, tag="act.recorded"):
+    """An act was recorded here, durably; every coordinator has to read the record, and put it in force."""
+
+    number: int
+
+
 class DatabaseReturned(Event, frozen=True, gc=False, tag="database.returned"):
     """The database is available again, and what had waited for it is written."""
 

@@ -18,6 +18,7 @@ from comptoir.kit.http import (
     is_loopback_name,
 )
 from comptoir.kit.ratelimit import Allowance, RateLimiter, address_key
+from comptoir.moderation import Barred
 from comptoir.settings import Settings
 
 ANY_NAME = "*"
@@ -70,8 +71,8 @@ class Gate:
     async def _look_up(self, request: Request, access: Access, dialect: Dialect) -> None:
         try:
             found = await self._identity.resolve(self._credentials(request))
-        except NotAuthenticated:
-            # Each guessed key costs a lookup, so it counts like a request without one.
+        except (NotAuthenticated, Barred):
+            # Each guessed key costs a lookup, and each of a suspended holder; so it counts like a request without one.
             self._limit_ip(request, dialect)
             raise
         if isinstance(found, Anonymous):

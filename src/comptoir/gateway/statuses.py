@@ -41,6 +41,7 @@ from comptoir.kit.http import (
     WrongName,
 )
 from comptoir.ledger import HoldMismatch, InsufficientCredit, UnknownAccount
+from comptoir.moderation import AlreadyRetired, Barred, LastOperator, NothingToLift
 from comptoir.receipts import BadRegistry, KeyTaken, UnknownKey, UnknownReceipt
 from comptoir.routing import UnknownPreference
 
@@ -51,6 +52,7 @@ STATUSES: Mapping[type[Exception], int] = {
     InsufficientCredit: 402,
     NotAllowed: 403,
     InvitationRefused: 403,
+    Barred: 403,
     ForeignPage: 403,
     NoSuchPath: 404,
     UnknownJob: 404,
@@ -75,6 +77,9 @@ STATUSES: Mapping[type[Exception], int] = {
     NotYourLease: 409,
     HoldMismatch: 409,
     NoFreeSlot: 409,
+    AlreadyRetired: 409,
+    LastOperator: 409,
+    NothingToLift: 409,
     dispatch_errors.FramesOutOfOrder: 409,
     AnswerForgotten: 410,
     EventsForgotten: 410,

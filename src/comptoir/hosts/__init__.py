@@ -19,6 +19,7 @@ from comptoir.hosts.check import (
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
+from comptoir.hosts.quarantine import quarantine
 from comptoir.hosts.remote import RemoteHosts
 from comptoir.hosts.service import Hosts
 from comptoir.hosts.store import insert_host
@@ -74,4 +75,5 @@ __all__ = [
     "container_access",
     "insert_host",
     "offers_of",
+    "quarantine",
 ]

@@ -82,6 +82,8 @@ class Fleet:
         """Hosts whose stored row is out of date; `Hosts.flush` empties it."""
         self.unannounced: set[bytes] | None = None
         """Hosts whose status, slots, offer or figures changed since the last announcement; None: nobody announces."""
+        self.quarantined: frozenset[str] = frozenset()
+        """Names that nobody is offered, whoever registered them; `hosts.quarantine` changes it."""
         self.chosen: list[tuple[bytes, str]] | None = None
         """Host and model of each assignment since the last announcement; None: nobody announces."""
 
@@ -118,7 +120,8 @@ class Fleet:
             if row.owner_id is not None:
                 self._owned.setdefault(row.owner_id, {})[row.id] = host
             self.text_only_hosts += _has_text_only(row)
-            self._offer(host, row.models)
+            host.keep_offers(self.quarantined)
+            self._offer(host, host.offers)
         return host
 
     def remove(self, host_id: bytes) -> None:
@@ -148,13 +151,14 @@ class Fleet:
         self._count(host, -1)
         self.text_only_hosts -= _has_text_only(host.row)
         host.row = replace(host.row, models=models, slots=slots)
+        host.keep_offers(self.quarantined)
         self.text_only_hosts += _has_text_only(host.row)
         self._count(host, 1)
         host.slots.total = slots
-        names = {offer.name for offer in models}
+        names = {offer.name for offer in host.offers}
         for model in [name for name in host.candidates if name not in names]:
             self._withdraw(host, model)
-        self._offer(host, models)
+        self._offer(host, host.offers)
         self.changed.add(host_id)
         self._place(host)
         if self._events.heard(HostOfferChanged):
@@ -385,7 +389,10 @@ class Fleet:
 
     def explain_reputation(self, host_id: bytes) -> ReputationStory:
         """Explain a host's reputation."""
-        host = self.get(host_id)
+        return self.story_of(self.get(host_id))
+
+    def story_of(self, host: Host) -> ReputationStory:
+        """Explain the reputation of a host, in the fleet or suspended."""
         return host.reputation.story(host.jobs_done, host.jobs_failed, host.jobs_lost, now_ms=self._clock.now_ms())
 
     # -- what can run, and what there is -------------------------------------------------------------------------
@@ -478,7 +485,7 @@ class Fleet:
         if ACTIVE in (was, status):
             self.active_hosts += 1 if status == ACTIVE else -1
             # Count only while the status is active: before leaving it, after entering it.
-            self.catalog.count(host.row.models, 1 if status == ACTIVE else -1)
+            self.catalog.count(host.offers, 1 if status == ACTIVE else -1)
         if was == OFFLINE:
             self._away.pop(host.id, None)
             self._note_gone(host, gone=False)
@@ -499,7 +506,7 @@ class Fleet:
 
     def _count(self, host: Host, sign: int) -> None:
         if host.status == ACTIVE:
-            self.catalog.count(host.row.models, sign)
+            self.catalog.count(host.offers, sign)
 
     def _place(self, host: Host, *, rejoins: bool = False) -> None:
         """Recount the host's free slots and update its place in all lists."""
@@ -561,7 +568,7 @@ class Fleet:
         gpu, vram_mib = pulse.gpu or host.row.gpu, pulse.vram_mib or host.row.vram_mib
         if (gpu, vram_mib) != (host.row.gpu, host.row.vram_mib):
             host.row = replace(host.row, gpu=gpu, vram_mib=vram_mib)
-            self._offer(host, host.row.models)
+            self._offer(host, host.offers)
 
     def _pace(self, host: Host, model: str) -> Pace:
         pace = host.paces.get(model)

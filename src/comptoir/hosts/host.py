@@ -25,6 +25,7 @@ class Host:
         "last_seen_ms",
         "linked",
         "node_id",
+        "offers",
         "paces",
         "reach",
         "reputation",
@@ -38,6 +39,8 @@ class Host:
     def __init__(self, row: HostRow) -> None:
         self.row = row
         """The record as registered (models, slots and GPU up to date; statistics as loaded)."""
+        self.offers = row.models
+        """What it offers: its record's models, without names in quarantine."""
         self.reach = REACHES[row.transport]
         self.slots = Slots(row.slots)
         self.slots.open = False
@@ -59,6 +62,11 @@ class Host:
         self.last_seen_ms = row.last_seen_ms
         self.jobs_done, self.jobs_failed, self.jobs_lost = row.jobs_done, row.jobs_failed, row.jobs_lost
         self.tokens_done = row.tokens_done
+
+    def keep_offers(self, quarantined: frozenset[str]) -> None:
+        """Offer what the record says, but none of *quarantined*."""
+        models = self.row.models
+        self.offers = tuple([one for one in models if one.name not in quarantined]) if quarantined else models
 
     def remember(self, row: HostRow) -> None:
         """Load the statistics of *row*, which another coordinator wrote since they were loaded here."""

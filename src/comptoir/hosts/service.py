@@ -1,5 +1,8 @@
 """Registering hosts, and keeping the stored records in step with the fleet."""
 
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from comptoir.hosts import store
@@ -11,7 +14,8 @@ from comptoir.hosts.reputation import START, Reputation
 from comptoir.hosts.shapes import in_shape, shape_of
 from comptoir.hosts.types import OFFLINE, HostRow, NewHost
 from comptoir.kit.clock import Clock
-from comptoir.kit.db import Database, Tx
+from comptoir.kit.db import Database, Rows, Tx
+from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import new_id
 from comptoir.kit.urlguard import UrlGuard
 
@@ -22,18 +26,43 @@ FLUSH_ROWS_MAX = 1000
 class Hosts:
     """The stored hosts; `fleet` has their current state in memory."""
 
-    def __init__(self, db: Database, clock: Clock, fleet: Fleet, guard: UrlGuard) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        fleet: Fleet,
+        guard: UrlGuard,
+        *,
+        barred: Callable[[bytes, bytes | None], bool] = lambda host_id, owner_id: False,
+    ) -> None:
+        """*barred* tells of a host, by its id and its owner's, whether it may not serve now."""
         self._db = db
         self._clock = clock
         self._guard = guard
+        self._barred = barred
+        self._suspended: dict[bytes, Host] = {}
         self.fleet = fleet
+
+    @property
+    def suspended(self) -> Mapping[bytes, Host]:
+        """Hosts that are barred: no longer in the fleet, so that nothing can find them there, but not retired."""
+        return self._suspended
 
     async def load(self) -> int:
         """Load every stored host into the fleet, offline until seen; return how many. Call once at start."""
         rows = await store.read_all(self._db)
         for row in rows:
-            self.fleet.add(row)
+            self._take(row)
         return len(rows)
+
+    def _take(self, row: HostRow) -> bool:
+        """Put a stored host into the fleet, or among the suspended; tell whether it may serve."""
+        if self._barred(row.id, row.owner_id):
+            self._suspended[row.id] = Host(row)
+            return False
+        self._suspended.pop(row.id, None)
+        self.fleet.add(row)
+        return True
 
     def prepare(self, new: NewHost, *, host_id: bytes | None = None) -> HostRow:
         """Check a registration and give it an id; nothing is stored. Then `insert_host` in a command, then `admit`.
@@ -112,35 +141,65 @@ class Hosts:
         return row
 
     async def meet(self, host_id: bytes) -> bool:
-        """Load a host that another coordinator registered, or refresh its statistics; False if there is no such host.
+        """Load a host that another coordinator registered, or refresh its statistics; False if it may not serve here.
 
         Call it before the host is served here: the coordinator that it comes from wrote its statistics.
         """
         row = await store.read_one(self._db, host_id)
         if row is None or row.retired_ms is not None:
+            self._suspended.pop(host_id, None)
             return False
         host = self.fleet.find(host_id)
         if host is None:
-            self.fleet.add(row)
-        elif host.node_id or not host.linked:
+            return self._take(row)
+        if host.node_id or not host.linked:
             host.remember(row)
         return True
 
-    async def retire(self, host_id: bytes) -> None:
-        """Retire a host for good; its record is kept. The caller has to move the jobs that it runs.
+    @staticmethod
+    def is_retired(tx: Tx, host_id: bytes, *, or_heard_after_ms: int | None = None) -> bool:
+        """Tell whether a host is retired (or was heard after that time), inside a larger command; locks its row.
 
         Raises:
-            UnknownHost: not registered.
+            UnknownHost: it was never registered.
         """
-        row, now_ms = self.fleet.get(host_id).stored(), self._clock.now_ms()
+        found = store.read_for_update(tx, host_id)
+        if found is None:
+            raise UnknownHost(host_id)
+        retired_ms, last_seen_ms = found
+        return retired_ms is not None or (or_heard_after_ms is not None and last_seen_ms > or_heard_after_ms)
 
-        def command(tx: Tx) -> None:
-            # Its standing too: the next host of its owner starts with it.
-            store.write_behind(tx, [row])
-            store.retire(tx, host_id, now_ms)
+    @staticmethod
+    def retire_in(tx: Tx, host_id: bytes, now_ms: int) -> None:
+        """Retire a host for good inside a larger command, keeping its record; every coordinator has to `bar` it."""
+        store.retire(tx, host_id, now_ms)
 
-        await self._db.run(command)
+    @staticmethod
+    def rows_of(host_id: bytes) -> Rows:
+        """Return what `is_retired` locks, to be declared with its command."""
+        return (store.row_of(host_id),)
+
+    async def bar(self, host_id: bytes, *, for_good: bool) -> None:
+        """Take a host out of the fleet, so that it gets no jobs and is offered nowhere; idempotent.
+
+        The caller has to move the jobs that it runs. What was measured of it is stored first, if it was measured here.
+        """
+        if for_good:
+            self._suspended.pop(host_id, None)
+        host = self.fleet.find(host_id)
+        if host is None:
+            return
+        row, here = replace(host.stored(), status=OFFLINE), not host.node_id
         self.fleet.remove(host_id)
+        if not for_good:
+            self._suspended[host_id] = Host(row)
+        if here:
+            with contextlib.suppress(Unavailable):  # Only the last seconds' statistics are lost.
+                await self._db.run(partial(store.write_behind, rows=[row]), locks=(store.host_rows([row]),))
+
+    async def readmit(self, host_id: bytes) -> bool:
+        """Take a suspended host back into the fleet, offline until seen; False: it is retired, or still barred."""
+        return self.fleet.find(host_id) is not None or await self.meet(host_id)
 
     async def flush(self) -> int:
         """Write what changed since the last flush, in commands of `FLUSH_ROWS_MAX`; return how many hosts.

@@ -67,6 +67,17 @@ def retire(tx: Tx, host_id: bytes, now_ms: int) -> None:
     tx.update(HOSTS, ("retired_ms",), [(host_id, now_ms)])
 
 
+def read_for_update(tx: Tx, host_id: bytes) -> tuple[int | None, int] | None:
+    """Return when a host was retired (None: it is not) and last heard, and lock its row; None: it never registered."""
+    rows = tx.select(HOSTS, ("retired_ms", "last_seen_ms"), [host_id], lock=True)
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def row_of(host_id: bytes) -> tuple[Table, list[bytes]]:
+    """Return what `read_for_update` locks."""
+    return HOSTS, [host_id]
+
+
 async def read_all(db: Database) -> list[HostRow]:
     """Read every host that is not retired, oldest first, as offline: after a start none is connected yet."""
     rows = await db.fetch(f"SELECT {', '.join(HOSTS.names)} FROM hosts WHERE retired_ms IS NULL ORDER BY id")

@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from comptoir.events import EventHub, KeysRevoked
 from comptoir.identity import store
@@ -29,7 +29,7 @@ from comptoir.identity.types import (
 from comptoir.kit.cache import BoundedCache
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, Tx
-from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
+from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refusal
 from comptoir.kit.ids import new_id
 from comptoir.kit.ratelimit import RateLimiter, address_key
 
@@ -54,6 +54,10 @@ _BEARER = b"Bearer "
 _sha256 = hashlib.sha256
 
 
+async def _in_good_standing(principal: Principal, revoked: bool) -> Refusal | None:
+    return None
+
+
 class Identity:
     """Creates users and keys, and resolves credentials to a `Principal`."""
 
@@ -66,11 +70,17 @@ class Identity:
         passwords: Passwords | None = None,
         logins_per_minute: int = 20,
         key_cache_size: int = 100_000,
+        standing: Callable[[Principal, bool], Awaitable[Refusal | None]] = _in_good_standing,
     ) -> None:
+        """*standing* returns what the holder of a credential is refused with, told also whether the key is revoked.
+
+        It is called only where a credential is looked up, so nothing is asked of what is cached (`forget_owner`).
+        """
         self._db = db
         self._clock = clock
         self._events = events or EventHub()
         self._passwords = passwords or Passwords()
+        self._standing = standing
         self._by_digest: BoundedCache[bytes, Principal] = BoundedCache(
             entries_max=key_cache_size, ttl_s=KEY_CACHE_S, clock=clock
         )
@@ -235,7 +245,7 @@ class Identity:
             store.insert_key(tx, key)
             return digests
 
-        self._revoked(await self._db.run(command))
+        self.note_revoked(await self._db.run(command))
         return key
 
     async def revoke_key(self, key_id: bytes, *, owner_id: bytes) -> None:
@@ -248,7 +258,7 @@ class Identity:
         digest = await self._db.run(lambda tx: store.revoke_key(tx, key_id, owner_id, at_ms))
         if digest is None:
             raise UnknownAccessKey(key_id)
-        self._revoked([digest])
+        self.note_revoked([digest])
 
     async def keys_of(self, owner_id: bytes) -> list[Key]:
         """Return an owner's keys, revoked ones included, oldest first."""
@@ -265,7 +275,24 @@ class Identity:
         self._revocations += 1
         self._by_digest.clear()
 
-    def _revoked(self, digests: list[bytes]) -> None:
+    def forget_owner(self, owner_id: bytes) -> None:
+        """Drop all keys and passwords of a user or host from the caches: their holder's standing has changed."""
+        self._revocations += 1
+        self._by_digest.discard_where(lambda principal: principal.id == owner_id)
+        self._by_login.discard_where(lambda principal: principal.id == owner_id)
+
+    @staticmethod
+    def revoke_all(tx: Tx, owner_id: bytes, at_ms: int) -> list[bytes]:
+        """Revoke all keys of an owner inside a larger command; after the commit pass the digests to `note_revoked`."""
+        return store.revoke_keys_of(tx, owner_id, at_ms)
+
+    @staticmethod
+    def operators(tx: Tx) -> list[bytes]:
+        """Return the ids of all operators, inside a larger command."""
+        return store.operators(tx)
+
+    def note_revoked(self, digests: list[bytes]) -> None:
+        """Make keys that a command has revoked stop working here, and tell the other coordinators."""
         self.forget_keys(digests)
         if digests:
             self._events.publish(KeysRevoked(digests))
@@ -282,7 +309,7 @@ class Identity:
 
         Raises:
             NotAuthenticated: malformed, unknown, revoked, or the password is wrong.
-            NotAllowed: the key given as ``x-admin-key`` is not an operator's.
+            NotAllowed: the key given as ``x-admin-key`` is not an operator's, or an act is in force against its holder.
             TooManyRequests: too many password attempts for this username or from this address.
         """
         if given.authorization is not None:
@@ -310,8 +337,14 @@ class Identity:
         principal = self._by_digest.get(digest)
         if principal is None:
             seen = self._revocations
-            principal = await store.principal_of(self._db, digest)
-            if principal is None:
+            found = await store.principal_of(self._db, digest)
+            if found is None:
+                raise NotAuthenticated("this key is unknown or revoked")
+            principal, revoked = found
+            refusal = await self._standing(principal, revoked)
+            if refusal is not None:
+                raise refusal
+            if revoked:
                 raise NotAuthenticated("this key is unknown or revoked")
             if seen == self._revocations:
                 self._by_digest.put(digest, principal)
@@ -334,5 +367,8 @@ class Identity:
             if not await self._passwords.matches(hashed, password) or user is None:
                 raise NotAuthenticated("wrong username or password")
             principal = Principal(OwnerKind.USER, user.id, user.role, None, user.username)
+            refusal = await self._standing(principal, False)
+            if refusal is not None:
+                raise refusal
             self._by_login.put(login, principal)
         return principal

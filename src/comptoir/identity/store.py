@@ -62,25 +62,30 @@ def revoke_key(tx: Tx, key_id: bytes, owner_id: bytes, at_ms: int) -> bytes | No
     return rows[0][0] if rows else None
 
 
+def operators(tx: Tx) -> list[bytes]:
+    """Return the ids of all operators."""
+    return [row[0] for row in tx.fetch("SELECT id FROM users WHERE role = ?", (Role.ADMIN.value,))]
+
+
 def user_in(tx: Tx, user_id: bytes) -> User | None:
     """Return one user."""
     return _first_user(tx.fetch(f"SELECT {_USER_COLUMNS} FROM users WHERE id = ?", (user_id,)))
 
 
-async def principal_of(db: Database, digest: bytes) -> Principal | None:
-    """Return the holder of the key with this digest; ``None`` if there is none or it is revoked."""
+async def principal_of(db: Database, digest: bytes) -> tuple[Principal, bool] | None:
+    """Return the holder of the key with this digest, and whether it is revoked; ``None`` if there is no such key."""
     rows = await db.fetch(
-        "SELECT k.id, k.owner_kind, k.owner_id, u.role, u.username FROM access_keys k "
-        "LEFT JOIN users u ON u.id = k.owner_id WHERE k.digest = ? AND k.revoked_ms IS NULL",
+        "SELECT k.id, k.owner_kind, k.owner_id, u.role, u.username, k.revoked_ms IS NOT NULL FROM access_keys k "
+        "LEFT JOIN users u ON u.id = k.owner_id WHERE k.digest = ?",
         (digest,),
     )
     if not rows:
         return None
-    key_id, kind, owner_id, role, username = rows[0]
+    key_id, kind, owner_id, role, username, revoked = rows[0]
     if kind == OwnerKind.HOST:
-        return Principal(OwnerKind.HOST, owner_id, Role.HOST, key_id, "")
+        return Principal(OwnerKind.HOST, owner_id, Role.HOST, key_id, ""), bool(revoked)
     assert role is not None, "a user's key has a user"
-    return Principal(OwnerKind.USER, owner_id, Role(role), key_id, username)
+    return Principal(OwnerKind.USER, owner_id, Role(role), key_id, username), bool(revoked)
 
 
 async def login_of(db: Database, name: str) -> tuple[User, str | None] | None:

@@ -1,5 +1,6 @@
 """A bounded memory of looked-up values: constant time, least recently used go first, and no entry outlives its time."""
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from comptoir.kit.clock import Clock
@@ -45,6 +46,12 @@ class BoundedCache(Generic[K, V]):
         """Forget *key*."""
         self._young.pop(key, None)
         self._old.pop(key, None)
+
+    def discard_where(self, matches: Callable[[V], bool]) -> None:
+        """Forget every value that *matches*; visits all of them, so it is for what happens rarely."""
+        for held in (self._young, self._old):
+            for key in [key for key, (_, value) in held.items() if matches(value)]:
+                del held[key]
 
     def clear(self) -> None:
         """Forget everything."""

@@ -20,7 +20,6 @@ from comptoir.ledger.types import (
     PROMOTIONS,
     Account,
     Transfer,
-    fee_account,
 )
 
 __all__ = [
@@ -41,5 +40,4 @@ __all__ = [
     "account_rows",
     "audit",
     "differences",
-    "fee_account",
 ]

@@ -30,11 +30,14 @@ class Ledger:
         self._db = db
         self._clock = clock
         self._events = events or EventHub()
+        self.own_fees = FEES
+        """Account that this coordinator books fees to (`fee_account` of its slot)."""
 
     async def open_operator_accounts(self, *, fee_slot: int = 0) -> None:
         """Open the operator's accounts, including the fee account of *fee_slot*; idempotent."""
         now = self._clock.now_ms()
-        kinds = {**OPERATOR_ACCOUNTS, fee_account(fee_slot): OPERATOR_ACCOUNTS[FEES]}
+        self.own_fees = fee_account(fee_slot)
+        kinds = {**OPERATOR_ACCOUNTS, self.own_fees: OPERATOR_ACCOUNTS[FEES]}
         rows = [(key, kind, 0, 0, now, None) for key, kind in kinds.items()]
         await self._db.run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
 

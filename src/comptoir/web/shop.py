@@ -244,7 +244,7 @@ def _active_first(core: Core) -> Iterator[Host]:
 
 
 def _host_row(core: Core, host: Host) -> Html:
-    names = [offer.name for offer in host.row.models]
+    names = [offer.name for offer in host.offers]
     over = len(names) - MODELS_OF_A_HOST
     story = core.fleet.explain_reputation(host.id)
     name = public("host", host.id)

@@ -205,14 +205,15 @@ class TestRetire:
         hosts = restart()
         host = await hosts.register(make_new_host(public_key=b"k" * 32))
 
-        await hosts.retire(host.id)
+        await hosts._db.run(lambda tx: hosts.retire_in(tx, host.id, 1))
+        await hosts.bar(host.id, for_good=True)
 
         again = restart()
         assert await again.load() == 0
         row = await again.read(host.id)
         assert row.public_key == b"k" * 32 and row.retired_ms is not None
-        with pytest.raises(UnknownHost):
-            await again.retire(host.id)
+        assert await hosts._db.run(lambda tx: hosts.is_retired(tx, host.id))
+        assert not await again.meet(host.id) and not await again.readmit(host.id)
         with pytest.raises(UnknownHost):
             await again.read(b"?" * 16)
 

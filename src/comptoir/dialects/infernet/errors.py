@@ -16,6 +16,7 @@ from comptoir.gateway import status_of as desk_status_of
 from comptoir.kit.errors import InvalidField, NotAllowed, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import Reply, Request, UnsupportedBody
 from comptoir.ledger import InsufficientCredit
+from comptoir.moderation import ModelQuarantined
 
 
 class NotUnderstood(UnsupportedBody):
@@ -39,6 +40,7 @@ STATUSES: Mapping[type[Exception], int] = {
     ChainExtraMissing: 503,
     ContainerRefused: 405,
     UnknownModel: 405,
+    ModelQuarantined: 405,
     NoHostPossible: 405,
 }
 """Where the published node differs from the gateway."""

@@ -31,12 +31,12 @@ def model(summary: ModelSummary) -> wire.InfrintiaModel:
 def host_card(host: Host) -> wire.HostCard:
     """Render one host for the public; with the lowest of its prices, because this API has one price for all models."""
     row = host.row
-    price = min((offer.price_out_uusd_per_mtok for offer in row.models), default=0)
+    price = min((offer.price_out_uusd_per_mtok for offer in host.offers), default=0)
     return wire.HostCard(
         public("host", row.id),
         row.gpu,
         host.status,
-        [offer.name for offer in row.models],
+        [offer.name for offer in host.offers],
         price_to_usd_per_token(price),
         row.backend,
     )

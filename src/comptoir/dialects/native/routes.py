@@ -6,6 +6,7 @@ from comptoir import __version__
 from comptoir.dialects.native import buying, views
 from comptoir.dialects.native.hosting import HOSTING
 from comptoir.dialects.native.inviting import INVITING
+from comptoir.dialects.native.moderating import MODERATING
 from comptoir.dialects.native.wire import (
     AuditView,
     ContainersView,
@@ -36,7 +37,7 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import host_of
 from comptoir.gateway import PlainBody, claim, find_job, render_plain_error, status_of, stop
-from comptoir.hosts import UnknownHost
+from comptoir.hosts import Host, UnknownHost
 from comptoir.identity import OwnerKind, Principal, UnknownUser
 from comptoir.jobs import JobFinished, JobRow, UnknownJob
 from comptoir.kinds import TOKEN_IN, TOKEN_OUT, UnknownKind
@@ -194,15 +195,31 @@ async def hosts(core: Core, request: Request) -> HostsView:
         if request.principal is None or request.principal.kind is not OwnerKind.USER:
             raise NotAuthenticated("'mine' needs a user's key: send 'Authorization: Bearer ck_…'")
         owner_id = request.principal.id
-    found, total = core.fleet.list_hosts(
-        limit=query.limit, offset=query.offset, status=query.status, model=query.model, owner_id=owner_id
-    )
+    found, total = _found(core, request, query, owner_id)
     earned: dict[bytes, int] = {}
     if owner_id is not None:
         accounts = await core.ledger.accounts([host.id for host in found])
         earned = {host_id: account.balance_uusd for host_id, account in accounts.items()}
     shown: list[NativeHostView] = [views.host_view(core, host, earned_uusd=earned.get(host.id)) for host in found]
     return HostsView(shown, total)
+
+
+def _found(core: Core, request: Request, query: NativeHostsQuery, owner_id: bytes | None) -> tuple[list[Host], int]:
+    """Return a page of hosts and how many there are; suspended ones for operators who ask, and for their owner."""
+    found: list[Host] = []
+    total = 0
+    if query.status != "suspended":
+        found, total = core.fleet.list_hosts(
+            limit=query.limit, offset=query.offset, status=query.status, model=query.model, owner_id=owner_id
+        )
+    elif owner_id is None and (request.principal is None or not request.principal.is_admin):
+        raise NotAllowed("only an operator sees all suspended hosts; add mine=true for your own")
+    if query.status == "suspended" or (owner_id is not None and query.status is None and query.model is None):
+        out = [one for one in core.hosts.suspended.values() if owner_id in (None, one.row.owner_id)]
+        first = max(0, query.offset - total)
+        found = found + out[first : first + query.limit - len(found)]
+        total += len(out)
+    return found, total
 
 
 async def own_host(core: Core, request: Request) -> OwnHostView:
@@ -382,7 +399,7 @@ DIALECT = Dialect(
     name="native",
     title="Comptoir native",
     prefix="/house",
-    endpoints=(*ENDPOINTS, *HOSTING, *INVITING),
+    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *MODERATING),
     render_error=render_plain_error,
     description="What command line, console and host owners need: accounts, jobs, receipts, hosts, audit. "
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",

@@ -127,13 +127,14 @@ def _attempt(kinds: Kinds, job: JobRow, row: AttemptRow) -> AttemptView:
 
 def host_fields(core: Core, host: Host) -> dict[str, object]:
     """Return the fields of `NativeHostView`, without its earnings."""
-    row, story = host.row, core.fleet.explain_reputation(host.id)
+    row, story = host.row, core.fleet.story_of(host)
+    status = "suspended" if host.id in core.hosts.suspended else host.status
     return {
         "id": public("host", host.id), "gpu": row.gpu, "vram_mib": row.vram_mib, "region": row.region, "tier": row.tier,
-        "backend": row.backend, "transport": row.transport, "status": host.status, "slots": host.slots.total,
+        "backend": row.backend, "transport": row.transport, "status": status, "slots": host.slots.total,
         "running": host.slots.running, "gpu_utilization": host.gpu_utilization, "tokens_done": host.tokens_done,
         "created_ms": row.created_ms, "last_seen_ms": host.last_seen_ms,
-        "models": [_offer(core, host, offer) for offer in row.models],
+        "models": [_offer(core, host, offer) for offer in host.offers],
         "reputation": ReputationView(
             round(story.score, 4), story.sentence, story.jobs_done, story.jobs_failed, story.jobs_lost
         ),

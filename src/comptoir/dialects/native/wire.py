@@ -43,7 +43,10 @@ class NativeHostsQuery(msgspec.Struct):
 
     limit: Limit = 50
     offset: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
-    status: Literal["active", "draining", "offline"] | None = None
+    status: Annotated[
+        Literal["active", "draining", "offline", "suspended"] | None,
+        Meta(description="'suspended' lists those that an operator suspended: all for an operator, else 'mine'."),
+    ] = None
     model: Annotated[str, Meta(max_length=256)] | None = None
     mine: Annotated[bool, Meta(description="Only the caller's own hosts, with what they earned.")] = False
 
@@ -115,6 +118,29 @@ class DepositBody(msgspec.Struct, forbid_unknown_fields=True):
     owner: Annotated[
         str, Meta(pattern="^[A-Za-z0-9_.-]{0,64}$", description="Username or user id; empty is the caller.")
     ] = ""
+
+
+Reason = Annotated[str, Meta(min_length=1, max_length=500, description="One line; whoever is refused reads it.")]
+
+
+class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Why an operator acts."""
+
+    reason: Reason
+
+
+class ModelReasonBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Why an operator acts on the name of a model or container, whether or not it is on offer."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    reason: Reason
+
+
+class ActsQuery(msgspec.Struct):
+    """Page of the record of acts."""
+
+    limit: Limit = 50
+    before: Annotated[int, Meta(ge=1, description="Number of the last act seen.")] | None = None
 
 
 # -- answers -------------------------------------------------------------------------------------------------------
@@ -356,6 +382,30 @@ class NativeHostView(msgspec.Struct, kw_only=True):
     reputation: ReputationView
     earned_uusd: int | None
     """Balance of its account; only for its owner."""
+
+
+class ActView(msgspec.Struct):
+    """One act on record."""
+
+    number: int
+    """1, 2, 3, …; what is in force has been read by its number."""
+    at_ms: int
+    operator: str
+    """Username, or ``the coordinator`` for what follows from its settings."""
+    verb: str
+    """``host.suspend``, ``host.resume``, ``host.retire``, ``user.suspend``, ``user.resume``, ``model.quarantine``,
+    ``model.release``."""
+    subject: str
+    """``host_…``, ``usr_…``, or the name of a model."""
+    reason: str
+
+
+class ActsView(msgspec.Struct):
+    """A page of acts, newest first."""
+
+    acts: list[ActView]
+    next: int | None
+    """Number to pass as *before* for older ones."""
 
 
 class HostsView(msgspec.Struct):

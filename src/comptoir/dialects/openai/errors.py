@@ -15,6 +15,7 @@ from comptoir.jobs import RESTARTED, AnswerForgotten, Fault, JobState, LiveJob
 from comptoir.kit.errors import InvalidField, NotAuthenticated, Refusal
 from comptoir.kit.http import Reply, Request, UnsupportedBody
 from comptoir.ledger import InsufficientCredit
+from comptoir.moderation import ModelQuarantined, UserSuspended
 
 Header = tuple[bytes, bytes]
 
@@ -32,12 +33,14 @@ CODES: dict[type[Exception], str] = {
     NotAuthenticated: "invalid_api_key",
     InsufficientCredit: "insufficient_quota",
     UnknownModel: "model_not_found",
+    ModelQuarantined: "model_quarantined",
     NoHostPossible: "no_host_possible",
     PromptTooLong: "context_length_exceeded",
     TooManyJobBytes: "too_many_jobs",
     TooManyJobs: "too_many_jobs",
     IdempotencyMismatch: "idempotency_mismatch",
     AnswerForgotten: "answer_forgotten",
+    UserSuspended: "account_suspended",
 }
 
 TYPES: dict[int, str] = {
@@ -78,7 +81,7 @@ def render_error(error: Exception, request: Request | None) -> Reply:
     if isinstance(error, InvalidField):
         param = error.field
         message = f"'{error.field}' {error.reason}"
-    elif isinstance(error, UnknownModel | NoHostPossible):
+    elif isinstance(error, UnknownModel | NoHostPossible | ModelQuarantined):
         param = "model"
     elif isinstance(error, PromptTooLong):
         param = "messages"

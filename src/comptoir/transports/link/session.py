@@ -19,7 +19,7 @@ from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.second_host import Hedges
 from comptoir.dispatch.stream import complete, fail, fail_as_reported, leased_job, take_frames, unfit
 from comptoir.dispatch.watch import link_dropped
-from comptoir.hosts import SLOTS_MAX, Host, check_offer
+from comptoir.hosts import SLOTS_MAX, Host, UnknownHost, check_offer
 from comptoir.jobs import AttemptState, Fault, Lease, LiveJob, NotYourLease
 from comptoir.kinds import Kinds, Resume
 from comptoir.kit.errors import InvalidField, Refusal, Unavailable
@@ -58,6 +58,9 @@ ACK_EVERY_S = 0.05
 
 INQUIRIES_MAX = 1_000
 """Most unanswered questions to one host's containers; further ones are not sent."""
+
+SUSPENDED_RETRY_S = 30.0
+"""When a suspended host is told to come back and see whether it may serve again."""
 
 HELLO_WITHIN_S = 10.0
 """How long a new connection may take to send hello."""
@@ -104,6 +107,11 @@ class Session:
         whole = int(state == AttemptState.DONE or earned_uusd > 0)
         made = whole if job.kind.staged else job.usage.completion_tokens
         self.post(Settled(lease.id, public("job", job.id), state, earned_uusd, made, balance_uusd))
+
+    def turn_away(self, reason: str, *, for_good: bool) -> None:
+        """Say goodbye, and why; a suspended host asks again from time to time whether it may serve."""
+        self.post(Bye(reason, -1.0 if for_good else SUSPENDED_RETRY_S))
+        self.open = False
 
     def inquire(self, container: str, model_id: str) -> "asyncio.Future[bytes]":
         """Ask a container of this host whether it supports a model; the answer is JSON, empty if it gave none."""
@@ -167,6 +175,10 @@ class Session:
         except Unavailable as outage:
             # If told that a lease is unknown, the worker would drop frames that nobody else has.
             await self._refuse(outage.message, reconnect_after_s=outage.retry_after_s)
+            return False
+        if core.fleet.find(host.id) is None:
+            # Suspended or retired since its key was looked up: that is said with its next try.
+            await self._refuse("this host may not serve here any more")
             return False
         earlier = core.channels.get(host.id)
         if isinstance(earlier, Session):
@@ -257,6 +269,8 @@ class Session:
             while True:
                 for message in await self._read():
                     self._act(message)
+        except UnknownHost:
+            log.debug("host %s was turned away", public("host", self._host.id))
         except ProtocolBroken as broken:
             log.warning("host %s broke the protocol: %s", public("host", self._host.id), broken)
             await self._refuse(str(broken))

@@ -79,6 +79,12 @@ class PollChannel:
         """Forget the lease; the host is told by the answer to its own request."""
         self._handed.discard(lease.id)
 
+    def turn_away(self, reason: str, *, for_good: bool) -> None:
+        """End every waiting request without a job; the next one is refused with the reason."""
+        for poll in list(self._polls):
+            if not poll.answer.done():
+                self._withdraw(poll)
+
     # -- waiting -------------------------------------------------------------------------------------------------
 
     async def wait(self, *, wait_s: float, watch: Callable[[Callable[[], None]], None]) -> tuple[LiveJob, Lease] | None:

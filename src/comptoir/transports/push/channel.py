@@ -80,6 +80,12 @@ class PushChannel:
         """Close the connection, if the job ended otherwise than by this answer."""
         self.cancel(lease, state)
 
+    def turn_away(self, reason: str, *, for_good: bool) -> None:
+        """Close all connections; the host is not called again."""
+        self.polls.turn_away(reason, for_good=for_good)
+        for task in list(self._calls.values()):
+            task.cancel()
+
     def _ended(self, lease_id: bytes, task: "asyncio.Task[None]") -> None:
         self._calls.pop(lease_id, None)
         if not task.cancelled() and task.exception() is not None:
