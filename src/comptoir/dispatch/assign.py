@@ -14,7 +14,7 @@ from comptoir.dispatch.errors import AWAY_RETRY_S, BadSegment, HostsAway
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import JobAssigned
-from comptoir.hosts import AccessRequest
+from comptoir.hosts import AccessRequest, RestingHosts
 from comptoir.jobs import (
     AttemptState,
     Fault,
@@ -268,6 +268,18 @@ def assign_all_waiting(core: Core) -> None:
     """Run `assign_waiting` for every host: the database is available again, and jobs have been waiting for it."""
     for host_id in list(core.channels):
         assign_waiting(core, host_id)
+
+
+def pass_over_busy(core: Core, host_id: bytes) -> None:
+    """Pass over a host for a while that says again and again that it is busy: each time, a buyer waited for its word.
+
+    Between 0.25 and 15 s (`comptoir.hosts.resting`); its first such word costs it nothing.
+    """
+    resting = RestingHosts(core.fleet)
+    rest_s = resting.note_busy(host_id)
+    if rest_s:
+        log.info("host %s is passed over for %g s: it says again that it is busy", host_id.hex(), rest_s)
+        asyncio.get_running_loop().call_later(rest_s, resting.rested, host_id)
 
 
 async def revoke_lease(

@@ -4,7 +4,7 @@ import logging
 from typing import Protocol
 
 from comptoir.dispatch.advance import advance
-from comptoir.dispatch.assign import nobody_left, revoke_lease
+from comptoir.dispatch.assign import nobody_left, pass_over_busy, revoke_lease
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.meters import Meters
@@ -263,6 +263,8 @@ async def fail(
         retry_after_s=retry_after_s,
         unpaid=unpaid,
     )
+    if fault == Fault.CAPACITY:
+        pass_over_busy(core, lease.host_id)
     if fault in (Fault.HOST, Fault.CAPACITY):
         await revoke_lease(core, job, lease, message, fault=fault, ending=ending, unpaid=unpaid)
     else:

@@ -21,6 +21,7 @@ from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
 from comptoir.hosts.quarantine import quarantine
 from comptoir.hosts.remote import RemoteHosts
+from comptoir.hosts.resting import RestingHosts
 from comptoir.hosts.service import Hosts
 from comptoir.hosts.store import insert_host
 from comptoir.hosts.tables import TABLES
@@ -68,6 +69,7 @@ __all__ = [
     "NoFreeSlot",
     "RemoteHosts",
     "ReputationStory",
+    "RestingHosts",
     "UnknownHost",
     "address_of",
     "check_host",

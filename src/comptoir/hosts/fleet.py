@@ -336,6 +336,8 @@ class Fleet:
         if host.node_id:
             self._events.publish(RemoteHostOutcome(host_id, host.node_id, outcome, tokens, buyer, paid_uusd))
             return
+        if outcome == DONE:
+            host.busy_row = 0
         host.jobs_done += outcome == DONE
         host.jobs_failed += outcome == FAILED
         host.jobs_lost += outcome == LOST
@@ -511,7 +513,7 @@ class Fleet:
     def _place(self, host: Host, *, rejoins: bool = False) -> None:
         """Recount the host's free slots and update its place in all lists."""
         before = host.slots.free
-        host.slots.open = host.status == ACTIVE
+        host.slots.open = host.status == ACTIVE and not host.rests
         free = host.slots.count()
         if self.unannounced is not None and not host.node_id:
             self.unannounced.add(host.id)

@@ -15,6 +15,7 @@ class Host:
     """One host as it is now. Anybody may read it; only the fleet changes it."""
 
     __slots__ = (
+        "busy_row",
         "came_ms",
         "candidates",
         "gone",
@@ -29,6 +30,7 @@ class Host:
         "paces",
         "reach",
         "reputation",
+        "rests",
         "row",
         "seen_s",
         "slots",
@@ -49,6 +51,8 @@ class Host:
         self.status = OFFLINE
         self.gone = False
         """Whether it has been offline for so long that no job waits for it (``host_away_s``)."""
+        self.busy_row, self.rests = 0, False
+        """How often in a row it said that it is busy; and whether it is passed over for that now."""
         self.linked = False
         self.node_id = b""
         """The other coordinator that it is connected to or was last heard by; empty: none, or this one."""

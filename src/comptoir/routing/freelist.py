@@ -85,6 +85,11 @@ class FreeList:
         return len(self._free)
 
     @property
+    def hosts_here(self) -> int:
+        """Number of hosts that are here or were until lately, free or not."""
+        return self._everyone.size
+
+    @property
     def lists_kept(self) -> int:
         """Number of sorted lists that are maintained; the cost of a change grows with it."""
         return len(self._indexes)
