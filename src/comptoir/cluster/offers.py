@@ -16,7 +16,7 @@ from comptoir.cluster.messages import AskForJobs, Declined, JobOffer, Took
 from comptoir.cluster.mirrors import Mirrors
 from comptoir.cluster.switchboard import Switchboard
 from comptoir.dispatch import Core
-from comptoir.dispatch.assign import assign_waiting, deliver, lease_on, reserve_host, spec_of, wait_here
+from comptoir.dispatch.assign import assign_waiting, deliver, lease_on, reserve_host, spec_now, wait_here
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.drain import Shutdown
 from comptoir.events import RemoteJobsWaiting
@@ -159,7 +159,7 @@ class Offers:
         assert row is not None
         job = self._mirrors.expect(row, sender)
         job.accept_offer(row.body, events=message.events, answers=message.answers, tried=message.tried)
-        spec = spec_of(job)
+        spec = spec_now(core, job)
         candidate = reserve_host(core, spec, here=True)
         if candidate is None:
             self._mirrors.leave_to(job, sender)

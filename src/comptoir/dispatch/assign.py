@@ -11,6 +11,7 @@ from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import AWAY_RETRY_S, BadSegment, HostsAway
+from comptoir.dispatch.newcomers import kept_from_newcomers, note_waiting
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import JobAssigned
@@ -122,7 +123,7 @@ async def start(core: Core, job: LiveJob, candidate: Candidate) -> None:
     except Refusal as refusal:
         log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
         if job.lease is None and not job.closing and job.id not in core.jobs.queue:
-            enqueue(core, job, spec_of(job), first=True)
+            enqueue(core, job, spec_now(core, job), first=True)
     else:
         deliver(core, job, lease)
 
@@ -131,7 +132,7 @@ def wait_here(core: Core, job: LiveJob) -> None:
     """Give a queued job that other coordinators declined to a free host of this one, or enqueue it here."""
     if job.closing or job.over or job.owner_node or job.lease is not None or job.id in core.jobs.queue:
         return
-    spec = spec_of(job)
+    spec = spec_now(core, job)
     candidate = reserve_host(core, spec, here=True)
     if candidate is not None:
         core.background.spawn(start(core, job, candidate))
@@ -201,6 +202,11 @@ def spec_of(job: LiveJob) -> Spec:
     )
 
 
+def spec_now(core: Core, job: LiveJob) -> Spec:
+    """Return what a job requires of its next host: `spec_of`, less newcomers that it may not be tried on any more."""
+    return kept_from_newcomers(core, job, spec_of(job))
+
+
 def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool, needs: Needs | None) -> Spec:
     """Return what one part of an order requires of a host; there is no price cap yet."""
     return Spec(
@@ -227,6 +233,7 @@ def enqueue(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> Non
     """
     if job.has_partial_stage:
         core.jobs.live.stand_still(job, core.clock.monotonic_s())
+    note_waiting(core, job, spec)
     core.jobs.queue.push(job_id=job.id, model=job.model, terms=spec, first=first)
 
 
@@ -320,7 +327,7 @@ async def revoke_lease(
         raise
     if job.refused or job.over or job.owner_node:
         return
-    spec = spec_of(job)
+    spec = spec_now(core, job)
     candidate = reserve_host(core, replace(spec, deny=spec.deny | {lease.host_id}))
     if candidate is not None:
         await start(core, job, candidate)

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 
-from comptoir.dispatch.assign import no_host_here, nobody_left, spec_of
+from comptoir.dispatch.assign import no_host_here, nobody_left, spec_of, wait_here
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.moderate import FOLLOW_EVERY, follow_acts
+from comptoir.dispatch.newcomers import left_alone
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.watch import RELINK_S, cause_is_here, revoke_from_silent_host, silence_max_s, why_lost
 from comptoir.jobs import AttemptState, Fault, JobState, Lease, LiveJob
@@ -89,6 +90,9 @@ async def sweep(core: Core) -> None:
     for host in core.fleet.silent():
         log.info("host %s fell silent", host.id.hex())
     await _end_without_hosts(core)
+    for job in left_alone(core):
+        core.jobs.queue.remove(job.id)
+        wait_here(core, job)
     now_s, now_ms = core.clock.monotonic_s(), core.common_ms()
     live = core.jobs.live
     due = [job for job in dict.fromkeys(live.due(now_ms) + list(live.broken)) if _due(core, job, now_s, now_ms)]

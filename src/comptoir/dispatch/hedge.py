@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from comptoir.dispatch.assign import enqueue, new_lease, requeue, reserve_host, spec_of, write_lease
+from comptoir.dispatch.assign import enqueue, new_lease, requeue, reserve_host, spec_now, write_lease
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.second_host import Hedge, Hedges, drop_hedge
 from comptoir.events import JobAssigned
@@ -50,7 +50,7 @@ def begin(core: Core, job: LiveJob, lease: Lease) -> None:
         return
     if job.kind.resume(job) is Resume.NEVER:
         return  # The first host may be causing side effects, even if it is late.
-    spec = spec_of(job)
+    spec = spec_now(core, job)
     wanted = replace(spec, deny=spec.deny | {lease.host_id}, stoppable=True)
     candidate = reserve_host(core, wanted, here=True)
     if candidate is None:
@@ -118,7 +118,7 @@ async def _hand_over(core: Core, hedge: Hedge) -> bool:
         elif (
             isinstance(refusal, Unavailable) and job.lease is None and not job.closing and job.id not in core.jobs.queue
         ):
-            enqueue(core, job, spec_of(job), first=True)
+            enqueue(core, job, spec_now(core, job), first=True)
         return False
     if job.lease is not second or job.closing:
         return False

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 
-from comptoir.dispatch.assign import revoke_lease, spec_of
+from comptoir.dispatch.assign import revoke_lease, spec_now
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core
@@ -59,7 +59,7 @@ async def resume_job(core: Core, row: JobRow, *, known: LiveJob | None = None, t
         )
         await finish(core, job, ending)
     elif job.lease is None:
-        assign_or_enqueue(core, job, spec_of(job))
+        assign_or_enqueue(core, job, spec_now(core, job))
     elif not _keeps_frames(core, job.lease):
         # Its frames died with the coordinator that had them: start over on any free host.
         await revoke_lease(core, job, job.lease, "the coordinator restarted", fault=Fault.COORDINATOR)

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from dataclasses import replace
 
-from comptoir.dispatch.assign import revoke_lease, spec_of
+from comptoir.dispatch.assign import revoke_lease, spec_now
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.drain import Shutdown
 from comptoir.jobs import Fault, Lease, LiveJob
@@ -140,7 +140,7 @@ def _somebody_free(core: Core, job: LiveJob) -> bool:
     """Tell whether revoking its lease would help the job: another host is free for it and may run it."""
     if job.kind.resume(job) is Resume.NEVER:
         return False
-    spec = spec_of(job)
+    spec = spec_now(core, job)
     assert job.lease is not None
     free = core.fleet.free_list(job.model)
     spec = replace(spec, deny=spec.deny | {job.lease.host_id})

@@ -85,8 +85,9 @@ class Host:
         return self.row.id
 
     def describe_machine(self, candidate: Candidate) -> None:
-        """Copy the machine's properties that filters look at to one of its candidates."""
+        """Copy the machine's properties that filters look at, and its group, to one of its candidates."""
         row = self.row
+        candidate.group = row.owner_id or row.id
         candidate.region, candidate.tier = row.region, row.tier
         candidate.gpu, candidate.vram_mib, candidate.capacity = row.gpu, row.vram_mib, row.capacity
 

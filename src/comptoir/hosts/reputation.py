@@ -16,6 +16,7 @@ from zlib import crc32
 import msgspec
 
 from comptoir.hosts.types import DONE, FAILED, LOST, ReputationStory
+from comptoir.routing import PROVEN_REPUTATION
 
 PRIOR_GOOD, PRIOR_BAD = 1.0, 3.0
 START = PRIOR_GOOD / (PRIOR_GOOD + PRIOR_BAD)
@@ -34,7 +35,7 @@ GROUP_MAX = 4.0
 OWN, EARLIER = GROUPS, GROUPS + 1
 """Keys of what is not of a group: jobs of the host's own owner, which may cost but never earn a good name; and what was
 stored before buyers were told apart, of which the good weighs no more than one group's."""
-PROVEN = 0.5
+PROVEN = PROVEN_REPUTATION
 """Reputation from which a host counts as proven: paid work speaks for it, and outweighs what speaks against it."""
 HALF_LIFE_MS = 14 * 24 * 3600 * 1000
 FADE_STEP_MS = 10 * 60 * 1000

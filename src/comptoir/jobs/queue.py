@@ -74,6 +74,10 @@ class Queue:
         self._entries[job_id] = entry
         return before
 
+    def find(self, job_id: bytes) -> Waiting | None:
+        """Return the entry of a waiting job, or None."""
+        return self._entries.get(job_id)
+
     def before(self, job_id: bytes) -> int | None:
         """Return about how many jobs are before *job_id*; too low by at most those cancelled behind it."""
         entry = self._entries.get(job_id)

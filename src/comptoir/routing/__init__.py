@@ -15,6 +15,7 @@ from comptoir.routing.score import PREFERENCES, Preference, preference_named
 from comptoir.routing.types import (
     PRIOR_FIRST_FRAME_MS,
     PRIOR_INTER_FRAME_MS,
+    PROVEN_REPUTATION,
     Candidate,
     FilterReport,
     Slots,
@@ -27,6 +28,7 @@ __all__ = [
     "PREFERENCES",
     "PRIOR_FIRST_FRAME_MS",
     "PRIOR_INTER_FRAME_MS",
+    "PROVEN_REPUTATION",
     "Candidate",
     "Capacity",
     "FilterReport",

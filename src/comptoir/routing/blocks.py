@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from comptoir.kit.money import TOKENS_PER_MTOK
 from comptoir.routing.needs import Needs
-from comptoir.routing.types import Candidate, Spec
+from comptoir.routing.types import PROVEN_REPUTATION, Candidate, Spec
 
 BLOCK_MAX = 1024
 """Entries of a block before it is split in two."""
@@ -60,6 +60,7 @@ class Block:
         cap = spec.price_cap_uusd
         return not (
             spec.context_tokens > self.context
+            or (spec.proven and self.reputation < PROVEN_REPUTATION)
             or (spec.needs is not None and not self._may_meet(spec.needs))
             or (
                 cap is not None

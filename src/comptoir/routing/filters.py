@@ -28,6 +28,7 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
         or (candidate.text_only and not spec.text_only)
         or (spec.stoppable and not candidate.stops_at_once)
         or (spec.here and candidate.remote)
+        or ((spec.proven or spec.tried_groups) and not candidate.proven and _newcomer(spec, candidate) is not None)
         or (candidate.access is not None and candidate.access.refuses(spec.entry) is not None)
     )
 
@@ -114,6 +115,14 @@ def _denied(spec: Spec, candidate: Candidate) -> str | None:
     return "on it" if named else None
 
 
+def _newcomer(spec: Spec, candidate: Candidate) -> str | None:
+    if candidate.proven:
+        return None
+    if spec.proven:
+        return f"reputation {candidate.reputation:.2f}, and newcomers have had their attempts"
+    return "one like it has tried" if candidate.group in spec.tried_groups else None
+
+
 def _need(check: Callable[[Needs, Candidate], str | None]) -> Callable[[Spec, Candidate], str | None]:
     """Return *check* as a filter; an order without needs passes it."""
     return lambda spec, candidate: check(spec.needs, candidate) if spec.needs is not None else None
@@ -142,6 +151,7 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
     ("stopping", lambda s, c: "can't be stopped at once" if s.stoppable and not c.stops_at_once else None),
     ("continuation", lambda s, c: "can't go on from frames" if s.must_continue and not c.can_continue else None),
     ("container's door", lambda s, c: c.access.refuses(s.entry) if c.access is not None else None),
+    ("newcomers' share", _newcomer),
     ("place", lambda s, c: "linked to another coordinator" if s.here and c.remote else None),
 )
 """Name and check of every filter, in reporting order; a check returns the figure that failed, or ``None``."""

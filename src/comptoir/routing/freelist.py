@@ -10,26 +10,31 @@ from collections.abc import Iterator
 from comptoir.routing.blocks import Entry, SortedBlocks
 from comptoir.routing.filters import passes
 from comptoir.routing.score import BONUS_PREFIX, NOMINAL, STRIDE, Key, Preference, moved, size_of
-from comptoir.routing.types import Candidate, Size, Spec
+from comptoir.routing.types import PROVEN_REPUTATION, Candidate, Size, Spec
 
 PREFIXES_MAX = 4096
 """Prompt prefixes remembered per model; the least recently served is forgotten first."""
 PREFIX_HOSTS_MAX = 8
 """Hosts remembered per prefix, the latest ones: bounds the work per job."""
+EXPLORE_EVERY = 20
+"""While proven hosts are free, one job in so many may go to a newcomer, if it is the best by the strategy."""
 IDLE_UPDATES_MIN = 4096
 """A list is dropped after so many updates without a search (four times its length if that is more)."""
 
 
 class Index:
-    """The free hosts sorted for one strategy and size class."""
+    """The free hosts, either the proven ones or the newcomers, sorted for one strategy and size class."""
 
-    __slots__ = ("entries", "idle", "list", "preference", "size")
+    __slots__ = ("entries", "idle", "list", "preference", "proven", "size")
 
-    def __init__(self, preference: Preference, size: Size, candidates: Iterator[Candidate]) -> None:
+    def __init__(self, preference: Preference, size: Size, candidates: Iterator[Candidate], *, proven: bool) -> None:
         self.preference = preference
         self.size = size
+        self.proven = proven
         self.entries: dict[Candidate, Entry] = {}
         for candidate in candidates:
+            if candidate.proven is not proven:
+                continue
             self.entries[candidate] = (*preference.key(candidate, size), candidate.order, candidate)
         self.list = SortedBlocks(self.entries.values())
         self.idle = 0
@@ -38,7 +43,7 @@ class Index:
         """Insert, remove or move *candidate*; *moved*: the bounds of its block may be too narrow."""
         self.idle += 1
         held = self.entries.get(candidate)
-        if not free:
+        if not free or candidate.proven is not self.proven:
             if held is not None:
                 self.list.delete(held)
                 del self.entries[candidate]
@@ -60,10 +65,12 @@ class FreeList:
         "_free",
         "_gone",
         "_indexes",
+        "_newcomers",
         "_order",
         "_picks_floor",
         "_prefixes",
         "_turn",
+        "_unexplored",
         "_virtual_time",
         "all",
         "model",
@@ -75,9 +82,11 @@ class FreeList:
         """Candidates by host id, free or not, open or not."""
         self._everyone, self._gone = SortedBlocks(), SortedBlocks()
         self._free: dict[Candidate, None] = {}
-        self._indexes: dict[tuple[str, Size], Index] = {}
+        self._indexes: dict[tuple[str, Size, bool], Index] = {}
         self._prefixes: OrderedDict[bytes, OrderedDict[Candidate, None]] = OrderedDict()
         self._order = self._turn = self._virtual_time = self._picks_floor = 0
+        self._newcomers = self._unexplored = 0
+        """Hosts in `all` that are not proven; and jobs given to proven ones since a newcomer last got one."""
 
     @property
     def free_hosts(self) -> int:
@@ -114,6 +123,8 @@ class FreeList:
         candidate.picks = old.picks if old is not None else self._picks_floor
         candidate.virtual_time = old.virtual_time if old is not None else 0  # `place` lifts it to the present.
         self.all[candidate.host_id] = candidate
+        candidate.proven = candidate.reputation >= PROVEN_REPUTATION
+        self._newcomers += not candidate.proven
         self._home(candidate).insert(_joined(candidate))
         self.place(candidate)
 
@@ -122,6 +133,7 @@ class FreeList:
         candidate = self.all.pop(host_id, None)
         if candidate is None:
             return
+        self._newcomers -= not candidate.proven
         self._home(candidate).delete(_joined(candidate))
         self._put(candidate, free=False, moved=False)
 
@@ -143,6 +155,9 @@ class FreeList:
     def moved(self, candidate: Candidate) -> None:
         """Update the lists after a price, a published figure or anything that a filter looks at changed."""
         moved(candidate)
+        if (proven := candidate.reputation >= PROVEN_REPUTATION) is not candidate.proven:
+            candidate.proven = proven
+            self._newcomers += -1 if proven else 1
         self._home(candidate).widen(_joined(candidate))
         self._put(candidate, free=candidate.slots.free > 0, moved=True)
 
@@ -159,12 +174,14 @@ class FreeList:
         candidate.picks += 1
         self._virtual_time = max(self._virtual_time, candidate.virtual_time)
         candidate.virtual_time += STRIDE // candidate.weight
+        self._unexplored = self._unexplored + 1 if candidate.proven else 0
         if prefix_key is not None:
             self._remember(prefix_key, candidate)
 
     def best(self, spec: Spec, preference: Preference, limit: int) -> list[tuple[Key, Candidate]]:
         """Return the *limit* best free hosts that pass every filter, best first, with the bonus in their keys.
 
+        Newcomers come after all proven hosts, unless it is their turn (`explores`): then the strategy alone decides.
         Exact: hosts with a bonus are examined one by one (`PREFIX_HOSTS_MAX` at most); of the others, the first in list
         order that passes is the best.
         """
@@ -174,7 +191,11 @@ class FreeList:
             named = (self.all[host_id] for host_id in allow if host_id in self.all)
             found = [(preference.key(c, size), c) for c in named if c.slots.free > 0 and passes(spec, c)]
         else:
-            found = self._first(spec, self._index(preference, size), limit)
+            newcomers, found = self._newcomers, []
+            if newcomers < len(self.all):
+                found = self._first(spec, self._index(preference, size, proven=True), limit)
+            if newcomers and not spec.proven and (len(found) < limit or self._unexplored >= EXPLORE_EVERY - 1):
+                found = self._with_newcomers(spec, preference, size, found, limit=limit)
         holders = self.holders(spec.prefix_key) if spec.prefix_key is not None else ()
         if not holders and len(found) < 2:
             return found
@@ -183,8 +204,25 @@ class FreeList:
             if c in keys or (c.slots.free > 0 and passes(spec, c)):
                 measure, minus_score = preference.key(c, size)
                 keys[c] = (measure, minus_score - BONUS_PREFIX)
-        ranked = sorted((key, c.order, c) for c, key in keys.items())
-        return [(key, c) for key, _, c in ranked[:limit]]
+        mixed = self.explores or allow is not None
+        ranked = sorted((not (mixed or c.proven), key, c.order, c) for c, key in keys.items())
+        return [(key, c) for _, key, _, c in ranked[:limit]]
+
+    @property
+    def explores(self) -> bool:
+        """Whether the next job may go to a newcomer although a proven host is free (`EXPLORE_EVERY`)."""
+        return self._unexplored >= EXPLORE_EVERY - 1
+
+    def _with_newcomers(
+        self, spec: Spec, preference: Preference, size: Size, proven: list[tuple[Key, Candidate]], *, limit: int
+    ) -> list[tuple[Key, Candidate]]:
+        """Return *proven*, the best proven hosts, with the best newcomers after or, if it is their turn, among them."""
+        explores = self.explores
+        most = limit if explores else limit - len(proven)
+        newcomers = self._first(spec, self._index(preference, size, proven=False), most)
+        if not (explores and proven and newcomers):
+            return proven + newcomers
+        return sorted(proven + newcomers, key=lambda one: (one[0], one[1].order))[:limit]
 
     def possible(self, spec: Spec, *, gone: bool = False) -> bool:
         """Tell whether any host passes every filter, free or not, open or not; whole blocks may be skipped.
@@ -219,11 +257,11 @@ class FreeList:
                         return found
         return found
 
-    def _index(self, preference: Preference, size: Size) -> Index:
-        name = (preference.name, size)
+    def _index(self, preference: Preference, size: Size, *, proven: bool) -> Index:
+        name = (preference.name, size, proven)
         index = self._indexes.get(name)
         if index is None:
-            index = self._indexes[name] = Index(preference, size, iter(self._free))
+            index = self._indexes[name] = Index(preference, size, iter(self._free), proven=proven)
         index.idle = 0
         return index
 

@@ -15,6 +15,10 @@ LOAD_STEPS = 8
 """Load is scored in eighths, so that most jobs do not move a host with many slots in the lists."""
 
 
+PROVEN_REPUTATION = 0.5
+"""Reputation from which a host is proven: it is likelier to answer well than not. Every other host is a newcomer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What one job requires of a host. The hard limits come first; empty or ``None`` means "any"."""
@@ -43,6 +47,10 @@ class Spec:
     """Whether the host has to receive a cancellation at once (it starts beside another one)."""
     entry: object | None = None
     """What the `AccessPolicy` of an offer needs to know about the job; not read by anything else. Hashable."""
+    proven: bool = False
+    """Whether only proven hosts qualify: newcomers had their share of the job's attempts."""
+    tried_groups: frozenset[bytes] = frozenset()
+    """Groups of newcomers that have tried the job (`Candidate.group`); their other newcomers do not qualify."""
     preference: str = "balanced"
     """Name of a strategy, see `PREFERENCES`."""
     prefix_key: bytes | None = None
@@ -125,6 +133,10 @@ class Candidate:
     rates: Mapping[str, int] = field(default_factory=dict)
     """Micro-dollars per million of each unit that the offer is sold by."""
     reputation: float = 0.25
+    group: bytes = b""
+    """Whom the host belongs with, as far as can be told: hosts of one group fail together."""
+    proven: bool = False
+    """Whether *reputation* is at least `PROVEN_REPUTATION`; kept by `FreeList`'s methods."""
     first_frame_ms: float = PRIOR_FIRST_FRAME_MS
     """Median time from lease to the first frame."""
     inter_frame_ms: float = PRIOR_INTER_FRAME_MS

@@ -36,8 +36,11 @@ CASES: list[tuple[dict[str, object], str | None]] = [
     ({"entry": "somebody"}, None),
     ({"entry": "somebody else"}, "container's door"),
     ({"entry": None}, "container's door"),
+    ({"proven": True}, "newcomers' share"),
+    ({"tried_groups": frozenset([b"its owner"])}, "newcomers' share"),
+    ({"tried_groups": frozenset([b"another"])}, None),
 ]
-"""Asked of a host whose offer is open to somebody."""
+"""Asked of a newcomer whose offer is open to somebody."""
 
 NEEDS: list[tuple[Needs, str, str]] = [
     (Needs(), "", ""),
@@ -82,6 +85,7 @@ def candidate() -> Candidate:
         stops_at_once=False,
         remote=True,
         access=OpenToSomebody(),
+        group=b"its owner",
         gpu="NVIDIA A100 80GB",
         capacity=Capacity(gpus=2, cpu_millis=16_000, memory_mib=65_536),
         rates={"token_in": 250_000, "token_out": 1_000_000},

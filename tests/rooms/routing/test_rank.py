@@ -302,7 +302,7 @@ class TestStrategies:
         assert self.shares(free, "fastest", 1) == [make_host_id(2)]
 
     def test_cheapest_takes_the_lower_price_whatever_else(self) -> None:
-        cheap = make_candidate(n=2, price=999_996, reputation=0.0, inter_frame_ms=900)
+        cheap = make_candidate(n=2, price=999_996, reputation=0.5, inter_frame_ms=900)
         free = make_free_list([make_candidate(n=1, price=1_000_000, reputation=1.0), cheap])
 
         assert self.shares(free, "cheapest", 1) == [make_host_id(2)]
