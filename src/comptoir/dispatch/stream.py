@@ -5,6 +5,7 @@ from typing import Protocol
 
 from comptoir.dispatch.advance import advance
 from comptoir.dispatch.assign import nobody_left, pass_over_busy, revoke_lease
+from comptoir.dispatch.contradict import keep_contradiction
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.meters import Meters
@@ -146,13 +147,16 @@ async def complete(
 
     Raises:
         BadSegment: signature or hash do not match, or it says more than can be kept and shown; the attempt ends as
-            the host's fault.
+            the host's fault, and what it signed is kept as evidence if only it can have caused that.
         Unavailable: the database is unavailable; the end is written when it is back.
     """
     lease = job.lease
     assert lease is not None, "an end comes through a lease"
 
     async def dishonest(bad: BadSegment) -> None:
+        keep_contradiction(
+            core, job, lease, finish_reason=finish_reason, usage=usage, signature=signature, running_hash=running_hash
+        )
         await fail(core, job, code="bad_segment", message=str(bad), fault=Fault.HOST, unpaid=True)
 
     try:

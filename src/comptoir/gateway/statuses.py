@@ -42,7 +42,7 @@ from comptoir.kit.http import (
 )
 from comptoir.ledger import HoldMismatch, InsufficientCredit, UnknownAccount
 from comptoir.moderation import AlreadyRetired, Barred, LastOperator, NothingToLift
-from comptoir.receipts import BadRegistry, KeyTaken, UnknownKey, UnknownReceipt
+from comptoir.receipts import BadRegistry, KeyTaken, UnknownExhibit, UnknownKey, UnknownReceipt
 from comptoir.routing import UnknownPreference
 
 STATUSES: Mapping[type[Exception], int] = {
@@ -62,6 +62,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownAccessKey: 404,
     UnknownInvitation: 404,
     UnknownReceipt: 404,
+    UnknownExhibit: 404,
     UnknownKey: 404,
     dispatch_errors.UnknownModel: 404,
     MethodNotAllowed: 405,

@@ -1,7 +1,8 @@
-"""Receipts: the signed statement about a settled job, and the keys to verify it with.
+"""Receipts: the signed statement about a settled job, the keys to verify it with, and evidence against hosts.
 
-Owns: ``receipts`` and ``signing_keys``. A receipt is an in-toto Statement (JSON) in a DSSE envelope: the host signs
-its segment of the answer, the coordinator the whole. It names amounts, hashes and times, never a prompt or an answer.
+Owns: ``receipts``, ``signing_keys`` and ``evidence``. A receipt is an in-toto Statement (JSON) in a DSSE envelope: the
+host signs its segment of the answer, the coordinator the whole. It names amounts, hashes and times, never a prompt or
+an answer.
 
 Invariant: one receipt per job, never changed; its public id is the job's with the prefix ``rcpt``. A signing key has
 one holder for ever; keys are revoked and never deleted. New receipts are of version 2, counted in the units of what was
@@ -12,7 +13,14 @@ Knows: nobody. Settlement passes it the facts; `verify` works offline.
 """
 
 from comptoir.receipts.build import build_and_sign, statement_bytes
-from comptoir.receipts.errors import BadRegistry, KeyTaken, UnknownKey, UnknownReceipt
+from comptoir.receipts.errors import BadRegistry, KeyTaken, UnknownExhibit, UnknownKey, UnknownReceipt
+from comptoir.receipts.evidence import (
+    ExhibitList,
+    ExhibitVerdict,
+    contradiction,
+    use_exhibit,
+    verify_exhibits,
+)
 from comptoir.receipts.service import Receipts
 from comptoir.receipts.store import insert_rows
 from comptoir.receipts.tables import TABLES
@@ -47,6 +55,8 @@ __all__ = [
     "AuthenticatedBy",
     "BadRegistry",
     "Check",
+    "ExhibitList",
+    "ExhibitVerdict",
     "HolderKind",
     "InTotoStatement",
     "KeyRegistry",
@@ -61,15 +71,19 @@ __all__ = [
     "SegmentEntry",
     "SegmentFacts",
     "UnitEntry",
+    "UnknownExhibit",
     "UnknownKey",
     "UnknownReceipt",
     "Verdict",
     "build_and_sign",
+    "contradiction",
     "envelope",
     "insert_rows",
     "read_registry",
     "registry_json",
     "registry_of",
     "statement_bytes",
+    "use_exhibit",
     "verify",
+    "verify_exhibits",
 ]

@@ -23,6 +23,14 @@ class KeyTaken(ReceiptRefusal):
         self.keyid = keyid
 
 
+class UnknownExhibit(ReceiptRefusal):
+    """No evidence of this host has this id."""
+
+    def __init__(self, exhibit: str) -> None:
+        super().__init__("no such evidence of this host: 'comptoir hosts evidence HOST' lists what there is")
+        self.exhibit = exhibit
+
+
 class UnknownKey(ReceiptRefusal):
     """No such key in the registry."""
 

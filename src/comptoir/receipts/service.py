@@ -9,6 +9,7 @@ from comptoir.kit.signing import PUBLIC_KEY_BYTES, SigningKey, keyid_of
 from comptoir.receipts import store
 from comptoir.receipts.build import build
 from comptoir.receipts.errors import KeyTaken, UnknownKey, UnknownReceipt
+from comptoir.receipts.evidence import Evidence
 from comptoir.receipts.types import COORDINATOR, HolderKind, PublishedKey, Receipt, ReceiptFacts
 from comptoir.receipts.verify import envelope, registry_json
 
@@ -28,6 +29,7 @@ class Receipts:
         self._clock = clock
         self._key = key
         self._recent: dict[bytes, Receipt] = {}
+        self.evidence = Evidence(db, clock, key)
 
     async def start(self) -> None:
         """Register the coordinator's key; call once before the first receipt. Idempotent.

@@ -25,4 +25,25 @@ SIGNING_KEYS = Table(
 )
 """Every key that ever signed; keys are revoked and never deleted, so that old receipts can be verified."""
 
-TABLES = (RECEIPTS, SIGNING_KEYS)
+EVIDENCE = Table(
+    "evidence",
+    {
+        "id": "id",
+        "host_id": "id",
+        "job_id": "id",
+        "at_ms": "int",
+        "keyid": "bytes",
+        "stated": "bytes",
+        "signature": "bytes",
+        "arrived_keyid": "bytes",
+        "arrived": "bytes",
+        "arrived_signature": "bytes",
+        "used_ms": "int?",
+    },
+    key=("id",),
+    indexes=(("host_id",),),
+)
+"""Statements of hosts that what arrived contradicts; the id is the attempt's. ``stated`` is what the host signed,
+``arrived`` what the coordinator did, both JSON of `link.Segment`."""
+
+TABLES = (RECEIPTS, SIGNING_KEYS, EVIDENCE)

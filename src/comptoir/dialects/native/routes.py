@@ -4,6 +4,7 @@ import time
 
 from comptoir import __version__
 from comptoir.dialects.native import buying, views
+from comptoir.dialects.native.evidence import EVIDENCE
 from comptoir.dialects.native.hosting import HOSTING
 from comptoir.dialects.native.inviting import INVITING
 from comptoir.dialects.native.moderating import MODERATING
@@ -399,7 +400,7 @@ DIALECT = Dialect(
     name="native",
     title="Comptoir native",
     prefix="/house",
-    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *MODERATING),
+    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *MODERATING, *EVIDENCE),
     render_error=render_plain_error,
     description="What command line, console and host owners need: accounts, jobs, receipts, hosts, audit. "
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",
