@@ -45,7 +45,7 @@ class RegisteredOffer(msgspec.Struct, kw_only=True):
     """One model (or container) as a host registers it."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-    kinds: Annotated[list[str], msgspec.Meta(min_length=1, max_length=8)]
+    kinds: Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(min_length=1, max_length=8)]
     context_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 4096
     price_in_uusd_per_mtok: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
     price_out_uusd_per_mtok: Annotated[int, msgspec.Meta(ge=0, le=10**15)] = 0

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import msgspec
 
+from comptoir.kit.msgpack import values_within
+
 LINK_VERSION = 1
 """Version of the wire format. A coordinator refuses another major version with ``Bye``."""
 
@@ -17,18 +19,83 @@ USAGE_BYTES_MAX = 64 * 1024
 CONTAINER = "container"
 """The job kind whose jobs are chains of containers (`ContainerRun`)."""
 
+# What a worker says is bounded here, in its type, before anything of it is kept: a list is refused by the length that
+# it declares, and a longer text ends the link. The bounds lie well above what our workers send, and above what the
+# checks behind them take, which refuse in words.
+
+ID_BYTES_MAX = 64
+"""Longest lease or hash; ours have 16 and 32 bytes."""
+
+WORD_CHARS_MAX = 256
+"""Longest kind, region, unit, software or fault."""
+
+NAME_CHARS_MAX = 1024
+"""Longest name of a model, fingerprint of weights or description of a GPU; 256 are taken (`hosts.check`)."""
+
+DESCRIPTION_CHARS_MAX = 8 * 1024
+"""Longest description or image of a container; 2,000 are taken."""
+
+ADDRESS_CHARS_MAX = 128
+"""Longest network, chain address or amount in a container's card; 64 are taken."""
+
+CARD_LIST_MAX = 4096
+"""Most networks, addresses or payments in a container's card; 1,000 are taken."""
+
+OFFERS_MAX = 1024
+"""Most models in an offer; 256 are taken. As many containers report their resources."""
+
+OFFER_KINDS_MAX = 64
+"""Most kinds, or units with a price, of one offer; 16 are taken."""
+
+OPEN_LEASES_MAX = 16 * 1024
+"""Most leases that a worker may hold frames of; ours keeps 4,096 that wait to be settled, beside its slots."""
+
+FRAMES_MAX = 128 * 1024
+"""Most frames in one message; ours keeps about 30,000 of a lease, and may send all of them after a reconnect."""
+
+FRAME_TEXT_MAX = 64 << 20
+"""Longest text, and longest extra, of one frame: no more fits a message."""
+
+WALKED_BYTES = 2 << 20
+"""In a message of this size or more the values are counted before it is decoded: 80 MB of empty frames were 6 GB. Ours
+sends 1 MiB of answers at once, or one larger frame."""
+
+VALUES_MAX = 256 * 1024
+"""Most values of such a message; a frame has four."""
+
+MESSAGES_MAX = 64 * 1024
+"""Most messages sent as one: ours sends the frames, ends and reports of one turn of its event loop together."""
+
+FINISH_CHARS_MAX = 64 * 1024
+"""Longest finish reason, code and message of a failure that are heard at all; what is stored of them is far shorter
+(`dispatch/stream.py`), and what is longer than that is the host's fault, not the link's."""
+
+FAIL_BODY_BYTES_MAX = 1 << 20
+"""Longest error body of an engine; ours sends 16 KiB, and no more is kept."""
+
+REPORT_BYTES_MAX = 4 << 20
+"""Longest report of a container about itself."""
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+Id = Annotated[bytes, msgspec.Meta(max_length=ID_BYTES_MAX)]
+Word = Annotated[str, msgspec.Meta(max_length=WORD_CHARS_MAX)]
+Name = Annotated[str, msgspec.Meta(max_length=NAME_CHARS_MAX)]
+Description = Annotated[str, msgspec.Meta(max_length=DESCRIPTION_CHARS_MAX)]
+Address = Annotated[str, msgspec.Meta(max_length=ADDRESS_CHARS_MAX)]
+Addresses = Annotated[list[Address], msgspec.Meta(max_length=CARD_LIST_MAX)]
+ReportBytes = Annotated[bytes, msgspec.Meta(max_length=REPORT_BYTES_MAX)]
+FailWords = Annotated[str, msgspec.Meta(max_length=FINISH_CHARS_MAX)]
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One numbered piece of an answer (its number is its position, see `Frames.seq`)."""
 
-    text: str = ""
+    text: Annotated[str, msgspec.Meta(max_length=FRAME_TEXT_MAX)] = ""
     """Text delta of choice 0 (or of ``index`` in *extra*); always whole characters."""
     tokens: Count = 1
     """Units of output that this piece stands for (LLM tokens in a chat, one run of a container); 0 for none (role,
     finish)."""
-    extra: bytes = b""
+    extra: Annotated[bytes, msgspec.Meta(max_length=FRAME_TEXT_MAX)] = b""
     """JSON object with the engine's other fields for this piece: ``delta`` (fields beside ``content``, for example
     ``tool_calls`` or ``reasoning_content``), ``logprobs``, ``index`` (choice, when not 0), ``finish_reason`` (of a
     choice), or ``data`` (the list of an embeddings answer). Empty for plain text."""
@@ -53,31 +120,31 @@ class Usage(msgspec.Struct, array_like=True, frozen=True):
 class ContainerCard(msgspec.Struct, array_like=True, frozen=True):
     """What a host declares about a container beside name and price, and whom it admits."""
 
-    description: str = ""
-    image: str = ""
+    description: Description = ""
+    image: Description = ""
     external: bool = True
     """Whether a job may begin with it; false: it only takes another container's output."""
     generates_proofs: bool = False
-    allowed_ips: list[str] = []
+    allowed_ips: Addresses = []
     """Networks (CIDR) whose callers may use it; empty: anybody."""
     timeout_s: float = 180.0
     """Longest run; a container sends nothing before it is done, so its silence means nothing until then."""
     rate_requests: int = 0
     """Most jobs of one caller within *rate_period_s*; 0: no limit."""
     rate_period_s: float = 60.0
-    accepted_payments: dict[str, str] = {}
+    accepted_payments: Annotated[dict[Address, Address], msgspec.Meta(max_length=CARD_LIST_MAX)] = {}
     """Least payment in wei (decimal text) per token address for an on-chain job; empty: free."""
-    allowed_addresses: list[str] = []
+    allowed_addresses: Addresses = []
     """Owners of on-chain subscriptions that may use it; empty: anybody."""
-    allowed_delegate_addresses: list[str] = []
+    allowed_delegate_addresses: Addresses = []
     """Owners of delegated subscriptions that may use it; empty: anybody."""
 
 
 class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
     """One model (or container) that a host serves, and its price."""
 
-    name: str
-    kinds: list[str]
+    name: Name
+    kinds: Annotated[list[Word], msgspec.Meta(max_length=OFFER_KINDS_MAX)]
     """Kinds served, sold in the same units: ``chat``, ``completion``, ``embedding``; ``container``; or another."""
     context_tokens: int = 4096
     """Prompt and answer together."""
@@ -85,11 +152,11 @@ class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
     price_out_uusd_per_mtok: int = 0
     can_continue: bool = False
     """True when the engine accepts delivered frames as a forced prefix (`Job.prefix`)."""
-    fingerprint: str = ""
+    fingerprint: Name = ""
     """``sha256:<hex>`` of the weights, if known."""
     container: ContainerCard | None = None
     """For kind ``container``, whose unit is a run: *price_out_uusd_per_mtok* is the price of a million runs."""
-    prices: dict[str, int] = {}
+    prices: Annotated[dict[Word, int], msgspec.Meta(max_length=OFFER_KINDS_MAX)] = {}
     """Micro-dollars per million of each unit that the kinds are sold in (`comptoir.kinds`); empty: from an older
     worker, whose two prices above apply."""
     text_only: bool = False
@@ -99,7 +166,7 @@ class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
 class OpenAttempt(msgspec.Struct, array_like=True, frozen=True):
     """A lease for which the worker still holds frames."""
 
-    lease: bytes
+    lease: Id
     end_seq: Count
     """Sequence number after the last frame the worker has produced so far."""
 
@@ -119,45 +186,45 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):
     """First message on every connection."""
 
     version: int
-    software: str
+    software: Word
     slots: int
     """Jobs the worker runs at once."""
-    models: list[ModelOffer]
-    open: list[OpenAttempt]
+    models: Annotated[list[ModelOffer], msgspec.Meta(max_length=OFFERS_MAX)]
+    open: Annotated[list[OpenAttempt], msgspec.Meta(max_length=OPEN_LEASES_MAX)]
 
 
 class Frames(msgspec.Struct, array_like=True, frozen=True, tag="frames"):
     """Frames ``seq, seq+1, …`` of a lease. Frames already received are ignored; a gap is a protocol error."""
 
-    lease: bytes
+    lease: Id
     seq: Count
-    items: list[Frame]
+    items: Annotated[list[Frame], msgspec.Meta(max_length=FRAMES_MAX)]
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag="done"):
     """The answer is complete; repeated after a reconnect until ``Settled`` comes."""
 
-    lease: bytes
+    lease: Id
     end_seq: Count
-    finish_reason: str
+    finish_reason: FailWords
     usage: Usage
-    chain: bytes
+    chain: Id
     """Running hash after the last frame, 32 bytes."""
-    signature: bytes
+    signature: Id
     """Ed25519 over :func:`comptoir.link.segment_bytes`, 64 bytes."""
 
 
 class Fail(msgspec.Struct, array_like=True, frozen=True, tag="fail"):
     """The engine could not answer, or not continue; what was delivered before is kept."""
 
-    lease: bytes
-    code: str
-    message: str
-    fault: str
+    lease: Id
+    code: FailWords
+    message: FailWords
+    fault: Word
     """Whose fault: ``buyer`` (bad request), ``host``, ``capacity`` (busy, 429), ``coordinator``."""
     status: int = 0
     """HTTP status of the engine's answer, 0 if there was none."""
-    body: bytes = b""
+    body: Annotated[bytes, msgspec.Meta(max_length=FAIL_BODY_BYTES_MAX)] = b""
     """The engine's JSON error body, if any (at most 16 KiB)."""
     retry_after_s: float = 0.0
 
@@ -165,7 +232,7 @@ class Fail(msgspec.Struct, array_like=True, frozen=True, tag="fail"):
 class Models(msgspec.Struct, array_like=True, frozen=True, tag="models"):
     """The offer changed: replaces the whole list."""
 
-    models: list[ModelOffer]
+    models: Annotated[list[ModelOffer], msgspec.Meta(max_length=OFFERS_MAX)]
     slots: int
 
 
@@ -176,7 +243,7 @@ class Drain(msgspec.Struct, array_like=True, frozen=True, tag="drain"):
 class Resources(msgspec.Struct, array_like=True, frozen=True, tag="resources"):
     """What the host's containers report about themselves, verbatim; replaces the last report."""
 
-    of: dict[str, bytes]
+    of: Annotated[dict[Name, ReportBytes], msgspec.Meta(max_length=OFFERS_MAX)]
     """JSON of ``GET /service-resources`` by container; one that did not answer is absent."""
 
 
@@ -184,7 +251,7 @@ class Report(msgspec.Struct, array_like=True, frozen=True, tag="report"):
     """Answer to `Inquire`."""
 
     inquiry: int
-    body: bytes
+    body: ReportBytes
     """JSON of ``GET /service-resources?model_id=``; empty: the container did not answer."""
 
 
@@ -304,7 +371,7 @@ class Pulse(msgspec.Struct, frozen=True):
     gpu_utilization: float = 0.0
     """0..1 over all GPUs; 0 without a GPU."""
     running: int = 0
-    gpu: str = ""
+    gpu: Name = ""
     vram_mib: int = 0
 
 
@@ -317,7 +384,7 @@ class PulseAnswer(msgspec.Struct, frozen=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_from_worker = msgspec.msgpack.Decoder(list[FromWorker])
+_from_worker = msgspec.msgpack.Decoder(Annotated[list[FromWorker], msgspec.Meta(max_length=MESSAGES_MAX)])
 _from_coordinator = msgspec.msgpack.Decoder(list[FromCoordinator])
 
 
@@ -330,9 +397,12 @@ def decode_from_worker(data: bytes) -> list[FromWorker]:
     """Decode what a worker sent.
 
     Raises:
-        msgspec.DecodeError: not msgpack, unknown tag, or a field of the wrong type.
+        msgspec.DecodeError: not msgpack, unknown tag, or a field of the wrong type or beyond its bound.
     """
-    return _from_worker.decode(data)
+    if len(data) >= WALKED_BYTES and not values_within(data, VALUES_MAX):
+        raise msgspec.DecodeError(f"more than {VALUES_MAX:,} values in one message")
+    messages: list[FromWorker] = _from_worker.decode(data)
+    return messages
 
 
 def decode_from_coordinator(data: bytes) -> list[FromCoordinator]:

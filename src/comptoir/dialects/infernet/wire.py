@@ -27,6 +27,8 @@ LIST_MAX = 10_000
 
 ContainerId = Annotated[str, Meta(max_length=CONTAINER_CHARS_MAX)]
 
+QueryWord = Annotated[str, Meta(max_length=256)]
+
 
 class InfernetHealth(msgspec.Struct):
     """Health of the node."""
@@ -99,10 +101,10 @@ class AnyRequest(msgspec.Struct):
     """Ids of the containers, in order."""
     requires_proof: bool | None = None
     """Whether the last container has to prove its result."""
-    subscription: dict[str, Any] | UnsetType = UNSET
+    subscription: Annotated[dict[str, Any], Meta(max_length=64)] | UnsetType = UNSET
     """owner, active_at, period, frequency, redundancy, containers (hash), lazy, verifier, payment_amount,
     payment_token, wallet."""
-    signature: dict[str, Any] | UnsetType = UNSET
+    signature: Annotated[dict[str, Any], Meta(max_length=64)] | UnsetType = UNSET
     """nonce, expiry, v, r, s: EIP-712, over the subscription."""
 
 
@@ -139,15 +141,15 @@ class JobResult(msgspec.Struct):
 class InfernetJobsQuery(msgspec.Struct):
     """Query of ``GET /api/jobs``. ``limit`` and ``before`` are ours."""
 
-    id: Annotated[list[str], Meta(max_length=IDS_MAX)] | None = None
+    id: Annotated[list[QueryWord], Meta(max_length=IDS_MAX)] | None = None
     """Job ids; repeat it for several. Without it the caller's job ids are listed."""
-    intermediate: str | None = None
+    intermediate: QueryWord | None = None
     """``true``: with the results of the containers before the last."""
-    pending: str | None = None
+    pending: QueryWord | None = None
     """``true``: jobs that are not over; ``false``: those that are; anything else: all."""
     limit: Annotated[int, Meta(ge=1, le=LIST_MAX)] = LIST_MAX
     """Most ids listed, the newest first."""
-    before: str | None = None
+    before: QueryWord | None = None
     """List those older than this job."""
 
 
@@ -155,7 +157,7 @@ class Status(msgspec.Struct):
     """What a container that does not speak Infernet says of a job of its own."""
 
     id: Annotated[str, Meta(min_length=1, max_length=RECORDED_NAME_CHARS_MAX)]
-    status: str
+    status: QueryWord
     """``success``, ``failed`` or ``running``."""
     containers: Annotated[list[ContainerId], Meta(max_length=RECORDED_CONTAINERS_MAX)]
 

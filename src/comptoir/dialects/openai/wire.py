@@ -15,7 +15,8 @@ Temperature = Annotated[float, Meta(ge=0.0, le=2.0)]
 TopP = Annotated[float, Meta(ge=0.0, le=1.0)]
 Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
-Stops = Annotated[list[str], Meta(max_length=64)]
+StopText = Annotated[str, Meta(max_length=64 * 1024)]
+Stops = Annotated[list[StopText], Meta(max_length=64)]
 Prompt = str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
 """One text, texts, token ids, or lists of token ids."""
 
@@ -31,7 +32,7 @@ class StreamOptions(msgspec.Struct):
 class OpenAIPart(msgspec.Struct):
     """One part of a message; only the engine reads its fields beside the type."""
 
-    type: str
+    type: Annotated[str, Meta(max_length=64)]
     image_url: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     input_audio: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     file: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -41,7 +42,7 @@ class Message(msgspec.Struct):
     """One message of a conversation."""
 
     role: Role
-    content: str | list[OpenAIPart] | None = None
+    content: str | Annotated[list[OpenAIPart], Meta(max_length=100_000)] | None = None
 
 
 class _Sampling(msgspec.Struct):
@@ -56,7 +57,7 @@ class _Sampling(msgspec.Struct):
     top_p: TopP | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    stop: str | Stops | None = None
+    stop: StopText | Stops | None = None
     seed: int | None = None
 
 
@@ -67,7 +68,7 @@ class ChatBody(_Sampling, kw_only=True):
     max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
-    tools: list[msgspec.Raw] | None = None
+    tools: Annotated[list[msgspec.Raw], Meta(max_length=4096)] | None = None
 
 
 class CompletionBody(_Sampling, kw_only=True):

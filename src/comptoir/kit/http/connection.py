@@ -210,6 +210,15 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         """It was sent, or nobody is there any more."""
         self._traffic.readers.give(self.key, counted)
 
+    def count_values(self, size: int) -> bool:
+        """Count *size* bytes that the body at hand takes when it is decoded, until it is answered; False: there is no
+        room."""
+        if not self._held or not self._traffic.bodies.take(self.key, size):
+            self._traffic.refuse("bodies_bytes_max")
+            return False
+        self._held[0] += size
+        return True
+
     def release_body(self) -> None:
         """The request that is answered now needs its body no more."""
         if self._held and self._held[0]:

@@ -22,10 +22,12 @@ from comptoir.kit.http.errors import (
     OwnedByPeer,
     PayloadTooLarge,
     TooSlow,
+    UnsupportedBody,
     field_error,
     read_json,
 )
 from comptoir.kit.http.request import CONNECTION, Receive, Reply, Request, Scope, Send, Stream
+from comptoir.kit.http.values import VALUE_BYTES, VALUES_MAX, values_in
 from comptoir.kit.ratelimit import address_key
 from comptoir.kit.vitals import RequestCounts
 
@@ -340,6 +342,7 @@ class HttpServer:
             if connection is not None and size >= LARGE_BYTES:
                 await _turn(connection, size)
             body = b"".join(pieces)
+            del pieces
         elif message["type"] == "http.disconnect":
             raise TooSlow("the body broke off")
         if connection is not None and connection.failure is not None:
@@ -347,12 +350,22 @@ class HttpServer:
         if len(body) > limit:
             raise PayloadTooLarge(limit)
         request.raw = body
-        if connection is not None and len(body) >= LARGE_BYTES:
-            await _turn(connection, len(body))
+        if len(body) >= LARGE_BYTES:
+            await self._expand(connection, body)
         if route.decode is not None:
             request.body = read_json(route.decode, body)
             if connection is not None and len(body) >= LARGE_BYTES:
                 await _turn(connection, len(body))
+
+    async def _expand(self, connection: Any, body: bytes) -> None:
+        """Wait for a turn to decode a large body, and count what becomes of it."""
+        if connection is not None:
+            await _turn(connection, len(body))
+        values = values_in(body)
+        if values > VALUES_MAX:
+            raise UnsupportedBody(f"the body has {values:,} values, and {VALUES_MAX:,} are allowed")
+        if connection is not None and not connection.count_values(values * VALUE_BYTES):
+            raise Unavailable("too many large bodies are under way; try again", retry_after_s=AGAIN_AFTER_S)
 
     def refusal(self, path: str, error: Refusal) -> Reply:
         """Return what the owner of *path* says of *error*, which was found before there was a request."""
