@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+from tests.tcp import serving
+
 HEAD_BYTES_MAX = 64 * 1024
 PIECE_BYTES = 64 * 1024
 BINARY = (0x0, 0x1, 0x2)
@@ -161,11 +163,6 @@ async def _next_message(source: asyncio.StreamReader) -> tuple[bytes, bool]:
 async def serve_proxy(target: Callable[[], tuple[str, int]]) -> AsyncIterator[LinkProxy]:
     """Run a proxy on a free port."""
     proxy = LinkProxy(target)
-    server = await asyncio.start_server(proxy.connected, "127.0.0.1", 0, limit=HEAD_BYTES_MAX)
-    proxy.port = server.sockets[0].getsockname()[1]
-    proxy.url = f"http://127.0.0.1:{proxy.port}"
-    try:
+    async with serving(proxy.connected, limit=HEAD_BYTES_MAX) as port:
+        proxy.port, proxy.url = port, f"http://127.0.0.1:{port}"
         yield proxy
-    finally:
-        server.close()
-        proxy.cut()

@@ -14,6 +14,7 @@ from comptoir.dispatch.onboard import add_host
 from comptoir.hosts import NewHost
 from comptoir.link import ModelOffer
 from tests.post import Post, open_post
+from tests.tcp import serving
 from tests.web.conftest import REBOUND
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
@@ -82,9 +83,8 @@ async def hostile_server(address: str, target: str) -> AsyncIterator[str]:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, address, 0)
-    async with server:
-        yield f"http://{address}:{server.sockets[0].getsockname()[1]}"
+    async with serving(answer, address=address) as port:
+        yield f"http://{address}:{port}"
 
 
 async def untouched(post: Post) -> bool:

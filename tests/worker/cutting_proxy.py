@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+from tests.tcp import serving
+
 PIECE_BYTES = 512
 """Bytes moved at once: small, so that a cut falls inside messages."""
 
@@ -43,26 +45,22 @@ class CuttingProxy:
             asyncio.create_task(move(reader, back_writer, counted=True)),
             asyncio.create_task(move(back_reader, writer, counted=False)),
         ]
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for way in ways:
-            way.cancel()
-        await asyncio.wait(ways)
-        for way in ways:
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._writers.discard(writer)
+            for one in (writer, back_writer):
+                one.transport.abort()
+            for way in ways:
+                way.cancel()
             # A broken pipe is what this proxy is for; it only must not go unretrieved.
-            if not way.cancelled():
-                way.exception()
-        self._writers.discard(writer)
-        writer.transport.abort()
-        back_writer.transport.abort()
+            await asyncio.gather(*ways, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
 async def serve_cutting(port: int, allow: Callable[[], int]) -> AsyncIterator[CuttingProxy]:
     """Run a proxy to *port* on a free port."""
     proxy = CuttingProxy(port, allow)
-    server = await asyncio.start_server(proxy.connected, "127.0.0.1", 0)
-    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with serving(proxy.connected) as own_port:
+        proxy.url = f"http://127.0.0.1:{own_port}"
         yield proxy
-    finally:
-        server.close()

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from tests.tcp import serving
+
 MODELS = {
     "object": "list",
     "data": [{"id": "up/model-7b", "object": "model", "owned_by": "vllm", "max_model_len": 8192}],
@@ -169,12 +171,6 @@ class OpenAIStandIn:
 async def serve_openai() -> AsyncIterator[OpenAIStandIn]:
     """Run a stand-in on a free port of 127.0.0.1."""
     stand_in = OpenAIStandIn()
-    server = await asyncio.start_server(stand_in.connected, "127.0.0.1", 0)
-    stand_in.port = server.sockets[0].getsockname()[1]
-    stand_in.base_url = f"http://127.0.0.1:{stand_in.port}"
-    try:
+    async with serving(stand_in.connected) as port:
+        stand_in.port, stand_in.base_url = port, f"http://127.0.0.1:{port}"
         yield stand_in
-    finally:
-        server.close()
-        # Connections that a test left open end by themselves: the engine closed its side.
-        await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from comptoir.cli.cluster.balancer import HIGH_WATER_BYTES, Balancer
+from comptoir.cli.cluster.balancer import ACCEPT_TURNS, HIGH_WATER_BYTES, Balancer
 from tests.post import free_port
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -54,14 +54,19 @@ class Backend:
         self.ended = asyncio.Event()
         """A connection was closed or cut by the other side."""
         self._handler = handler
+        self._dead = False
         self._server: asyncio.Server | None = None
 
     async def start(self) -> "Backend":
+        self._dead = False
         self._server = await asyncio.start_server(self._met, "127.0.0.1", self.port, backlog=4096)
         return self
 
     async def _met(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
+        if self._dead:
+            writer.transport.abort()
+            return
         try:
             await self._handler(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
@@ -72,9 +77,11 @@ class Backend:
         """Be gone as a killed process is: nobody listens, every connection is reset."""
         if self._server is not None:
             self._server.close()
+        self._dead = True
         for writer in self.writers:
             writer.transport.abort()
-        await asyncio.sleep(0)
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager

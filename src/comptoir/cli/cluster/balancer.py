@@ -24,6 +24,8 @@ CONNECT_WITHIN_S = 1.0
 SKIPPED_S = 1.0
 """How long a backend that refused is not tried while there are others."""
 BACKLOG = 4096
+ACCEPT_TURNS = 5
+"""Turns of the event loop after which a connection that was being accepted at the end has been made, and cut."""
 
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 """Linger for no time: the kernel sends a reset, so that an end that was cut does not look like one that was reached."""
@@ -56,6 +58,8 @@ class Balancer:
         """Connections that no backend took."""
         self._server: asyncio.Server | None = None
         self._sides: set[_Side] = set()
+        self._joining: set[asyncio.Task[None]] = set()
+        """Of clients that have no backend yet."""
         self._turn = 0
 
     @property
@@ -84,11 +88,14 @@ class Balancer:
         """Accept nobody any more and cut what is open."""
         if self._server is not None:
             self._server.close()
-            while self._sides:
+            turns = ACCEPT_TURNS
+            while self._sides or self._joining or turns > 0:
+                for task in self._joining:
+                    task.cancel()
                 for side in list(self._sides):
                     side.abort()
-                # Who still looks for a backend comes to an end within `CONNECT_WITHIN_S` for each.
                 await asyncio.sleep(0)
+                turns -= 1
             await self._server.wait_closed()
         self._listener.close()
 
@@ -156,7 +163,6 @@ class _Side(asyncio.Protocol):
     backend: Backend | None = None
     transport: asyncio.Transport | None = None
     peer: "_Side | None" = None
-    task: "asyncio.Task[None] | None" = field(default=None, repr=False)
     early: bytearray = field(default_factory=bytearray, repr=False)
     """What came before there was a peer."""
     ended: bool = False
@@ -168,7 +174,10 @@ class _Side(asyncio.Protocol):
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self.balancer._sides.add(self)
         if self.client:
-            self.task = asyncio.get_running_loop().create_task(self.balancer.connect(self))
+            joining = self.balancer._joining
+            task = asyncio.get_running_loop().create_task(self.balancer.connect(self))
+            joining.add(task)
+            task.add_done_callback(joining.discard)
 
     def join(self, client: "_Side") -> None:
         """Let bytes flow between this end, a backend's, and *client*."""
