@@ -16,6 +16,7 @@ from comptoir.identity import Role
 from comptoir.reports import audit
 from comptoir.settings import Settings
 from comptoir.worker.engines.registry import EngineSpec
+from comptoir.worker.events import OnEvent
 from comptoir.worker.run import WorkerConfig, run_worker
 
 PRICE: Mapping[str, int] = {"token_in": 1_000_000, "token_out": 100_000_000}
@@ -56,6 +57,8 @@ class Post:
         name: str = "worker",
         urls: Sequence[str] = (),
         drain_s: float = 0.0,
+        promotions: bool = True,
+        on_event: OnEvent | None = None,
     ) -> AsyncIterator["asyncio.Event"]:
         """Run a worker until the block ends; gives the event that stops it. With *urls* it goes to any, and is not
         waited for."""
@@ -68,9 +71,10 @@ class Post:
             measure=False,
             state_dir=str(self.folder / name),
             drain_s=drain_s,
+            promotions=promotions,
         )
         before = list(self.core.channels.values())
-        task = asyncio.create_task(run_worker(config, stop=stop))
+        task = asyncio.create_task(run_worker(config, on_event=on_event, stop=stop))
         try:
             if not urls:
                 await self.until_linked(beside=before)

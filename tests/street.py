@@ -53,7 +53,9 @@ class FakeChannel:
     def turn_away(self, reason: str, *, for_good: bool) -> None:
         self.turned_away.append((reason, for_good))
 
-    def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
+    def settled(
+        self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int, promo_uusd: int = 0
+    ) -> None:
         self.closed.append((lease.id, state, earned_uusd))
 
 

@@ -233,6 +233,13 @@ EVENTS = [
     ("Connected", {"host_id": "host_1", "resumed": 2}, "2 jobs resumed"),
     ("JobStarted", {"job_id": "job_1", "model": "m", "kind": "chat"}, ""),
     ("JobDone", {"job_id": "job_1", "state": "done", "earned_uusd": 441, "tokens": 5, "balance_uusd": 1441}, "+0.0441"),
+    (
+        "JobDone",
+        {
+            "job_id": "job_3", "state": "failed", "earned_uusd": 0, "tokens": 0, "balance_uusd": 1441, "promo_uusd": 1400,
+        },
+        "balance 0.1441 (0.14 promotional)",
+    ),
     ("JobStarted", {"job_id": "job_2", "model": "m", "kind": "chat"}, ""),
     ("JobFailed", {"job_id": "job_2", "code": "c", "message": "out of memory", "fault": "host"}, "out of memory"),
     ("Reconnecting", {"in_s": 0.5, "why": "cut"}, "retrying in 500 ms"),
@@ -269,6 +276,7 @@ class TestBoard:
         assert (board.jobs_done, board.jobs_failed, board.running, board.made) == (1, 1, set(), {"token_out": 5})
         assert (board.earned_uusd, board.balance_uusd) == (441, 1441)
         assert "0.0441 credits" in text and "2x H100" in text and "stopped" in text
+        assert "0.14 of it: buys, never leaves" in text
 
     def test_a_container_is_shown_by_its_runs(self) -> None:
         board = Board("http://post")

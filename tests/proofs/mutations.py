@@ -39,7 +39,13 @@ MUTATIONS = {
     ),
     "an event number is skipped": Bug("ledger/book.py", "line.last_event += 1", "line.last_event += 2", LEDGER),
     "what is held is paid back": Bug(
-        "ledger/book.py", "giver.balance - giver.held < amount_uusd:", "giver.balance < amount_uusd:", LEDGER
+        "ledger/book.py", "free = giver.balance - giver.held", "free = giver.balance", LEDGER
+    ),
+    "promotional credit leaves": Bug(
+        "ledger/book.py", "if not own_money and taker.kind != PAYMENTS_IN_KIND:", "if not own_money:", LEDGER
+    ),
+    "a hold counts promotional credit as the buyer's own": Bug(
+        "ledger/book.py", "covered = amount_uusd <= free - line.promo", "covered = amount_uusd <= free", LEDGER
     ),
     "a repeated deposit is posted twice": Bug(
         "ledger/service.py", "if transfer_id is not None and tx.select(", "if False and tx.select(", LEDGER

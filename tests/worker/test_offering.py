@@ -56,6 +56,14 @@ class TestPrices:
         assert model.prices == by_unit
         assert (model.price_in_uusd_per_mtok, model.price_out_uusd_per_mtok) == older
 
+    @pytest.mark.parametrize("promotions", [True, False])
+    async def test_promotional_credit_is_taken_unless_its_owner_wants_none(self, promotions: bool) -> None:
+        offering = Offering(kinds=LETTERS, prices=FREE, model_prices={}, on_event=[].append, promotions=promotions)
+
+        await offering.start([serving(CHAT)], measured=False)
+
+        assert [model.no_promotions for model in offering.models] == [not promotions]
+
     async def test_a_kind_that_does_not_ship_is_measured_priced_and_told(self) -> None:
         (model,), events = await offered(Scribe(), {"byte": 200_000}, measured=True)
 

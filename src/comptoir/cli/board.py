@@ -42,6 +42,7 @@ def format_event(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> st
             return (
                 f"{event['job_id']} {ended(event)}: {made}"
                 f"+{credits(event['earned_uusd'])} credits, balance {credits(event['balance_uusd'])}"
+                f"{_promotional(event.get('promo_uusd', 0))}"
             )
         case "JobFailed":
             return f"{event['job_id']} failed ({event['fault']}): {event['message']}"
@@ -50,6 +51,11 @@ def format_event(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> st
         case "Stopped":
             return f"stopped; {event['abandoned']} jobs were not finished" if event["abandoned"] else "stopped"
     return ""
+
+
+def _promotional(promo_uusd: int) -> str:
+    """Say how much of a balance is promotional; empty if nothing is."""
+    return f" ({credits(promo_uusd)} promotional)" if promo_uusd else ""
 
 
 def ended(event: dict[str, Any]) -> str:
@@ -113,6 +119,7 @@ class Board:
         """Units of what was delivered, by their name."""
         self.earned_uusd = 0
         self.balance_uusd: int | None = None
+        self.promo_uusd = 0
         self.recent: deque[tuple[str, str, str, int]] = deque(maxlen=RECENT_JOBS)
         self.last_words = ""
         self._since_s = time.monotonic()
@@ -152,7 +159,8 @@ class Board:
             self.made[_unit(event, self.kinds).name] += event["tokens"]
         self.earned_uusd += event["earned_uusd"]
         # A lease that earned nothing comes with no balance.
-        self.balance_uusd = event["balance_uusd"] or self.balance_uusd
+        if event["balance_uusd"]:
+            self.balance_uusd, self.promo_uusd = event["balance_uusd"], event.get("promo_uusd", 0)
         self.recent.appendleft((event["job_id"], ended(event), _amount(event, self.kinds), event["earned_uusd"]))
 
     def render(self) -> RenderableType:
@@ -173,6 +181,7 @@ class Board:
                 ),
                 ("earned now", Text(credits_and_usd(self.earned_uusd), style="bold green")),
                 ("balance", credits_and_usd(self.balance_uusd) if self.balance_uusd is not None else None),
+                ("promotional", f"{credits(self.promo_uusd)} of it: buys, never leaves" if self.promo_uusd else None),
             ]
         )
         parts: list[RenderableType] = [head]

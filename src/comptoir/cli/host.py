@@ -124,6 +124,11 @@ NO_ENGINE_HINT = (
 )
 @click.option("--name", help="A name of your own for this host.")
 @click.option("--region", help="Where the host is, for buyers who care: eu-west, …")
+@click.option(
+    "--promotions/--no-promotions",
+    default=True,
+    help="Take jobs paid from promotional credit, which buys and can never be paid out [yes].",
+)
 @click.option("--measure/--no-measure", default=True, help="Measure the engines briefly before offering them.")
 @click.option(
     "--drain",
@@ -139,7 +144,7 @@ def host(
     *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], infernet_configs: tuple[Path, ...],
     discover: bool, price_in: int, price_out: int, model_prices: tuple[str, ...], run_prices: tuple[str, ...],
     unit_prices: tuple[str, ...], kinds: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None,
-    invitation: str | None, name: str | None, region: str | None, measure: bool, drain_s: float,
+    invitation: str | None, name: str | None, region: str | None, promotions: bool, measure: bool, drain_s: float,
     skip_ports: tuple[int, ...], supervised: bool,
 ) -> None:  # fmt: skip
     """Serve this machine's models and containers, and earn per token and run.
@@ -174,7 +179,8 @@ def host(
         url=target.url, key=target.key or None, engines=[*_specs(engines), *_infernet(infernet_configs)],
         discover=discover, discover_skip_ports=list(skip_ports), slots=slots, threads=threads,
         kinds=list(kinds), prices=prices, model_prices=_prices(model_prices, of_containers, by_unit),
-        state_dir=state_dir, invitation=invitation, name=name, region=region, measure=measure, drain_s=drain_s,
+        state_dir=state_dir, invitation=invitation, name=name, region=region, promotions=promotions,
+        measure=measure, drain_s=drain_s,
     )  # fmt: skip
     set_up(level="warning", form="text")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -86,12 +86,17 @@ def hosts(
             f"{1000 / best['token_p50_ms']:.0f}" if best and best["token_p50_ms"] else "—",
             ago(host["last_seen_ms"]),
         ]
-        made.add_row(*row, *([credits(host["earned_uusd"] or 0)] if mine else []))
+        made.add_row(*row, *([_earned(host)] if mine else []))
     console.print(made)
     for host in page["hosts"] if why else ():
         console.print(Text.assemble("\n", (host["id"], "bold"), "\n", harmless(host["reputation"]["sentence"])))
     if page["total"] > len(page["hosts"]):
         console.print(f"[dim]{page['total']:,} in total; --json and /house/hosts?offset= list the others[/]")
+
+
+def _earned(host: dict[str, Any]) -> str:
+    promo_uusd = host.get("promo_uusd") or 0
+    return credits(host["earned_uusd"] or 0) + (f" ({credits(promo_uusd)} promotional)" if promo_uusd else "")
 
 
 @click.group(invoke_without_command=True)

@@ -1,6 +1,7 @@
 """``comptoir balance``, ``statement`` and ``deposit``."""
 
 import os
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -37,9 +38,16 @@ def balance(*, as_json: bool, url: str | None, key: str | None, data: str | None
                 ("free", credits_and_usd(account["free_uusd"])),
                 ("set aside", held),
                 ("balance", credits_and_usd(account["balance_uusd"]) if held else None),
+                ("promotional", _promotional(account)),
             ]
         )
     )
+
+
+def _promotional(account: dict[str, Any]) -> str | None:
+    """Say how much of an account is promotional; None: nothing, or an older coordinator, which does not tell."""
+    promo_uusd = account.get("promo_uusd", 0)
+    return f"{credits_and_usd(promo_uusd)} of it: buys, spent first, never leaves" if promo_uusd else None
 
 
 @click.command()
@@ -70,6 +78,8 @@ def statement(
         made.add_row(moment(row["at_ms"]), row["kind"], amount, short(row["with"]), row["job"] or "")
     console.print(made)
     console.print(f"[bold]{credits_and_usd(page['account']['balance_uusd'])}[/] in the account")
+    if promotional := _promotional(page["account"]):
+        console.print(f"promotional: {promotional}")
     if page["next"]:
         console.print(f"[dim]older ones: comptoir statement --before {page['next']}[/]", soft_wrap=True)
 

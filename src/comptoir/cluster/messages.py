@@ -57,6 +57,8 @@ class JobOffer(msgspec.Struct, array_like=True, frozen=True, tag="offer"):
     tried: list[bytes]
     """Hosts that failed on it."""
     answers: int = 1
+    own_money: bool = False
+    """Whether its buyer's own money covers its hold."""
 
 
 class Took(msgspec.Struct, array_like=True, frozen=True, tag="took"):

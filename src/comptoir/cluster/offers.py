@@ -90,7 +90,7 @@ class Offers:
         timer = self._loop.call_later(ANSWER_S, self._unanswered, job.id)
         self._made[job.id] = _Made(job, host_id, timer)
         row = job.as_row() if not job.frames and len(job.body) <= FRESH_BODY_MAX else None
-        self._board.send(node_id, JobOffer(job.id, job.events, row, list(job.tried), job.answers))
+        self._board.send(node_id, JobOffer(job.id, job.events, row, list(job.tried), job.answers, job.own_money))
 
     def _took(self, sender: bytes, message: Took) -> None:
         made = self._made.pop(message.job_id, None)
@@ -159,6 +159,7 @@ class Offers:
         assert row is not None
         job = self._mirrors.expect(row, sender)
         job.accept_offer(row.body, events=message.events, answers=message.answers, tried=message.tried)
+        job.note_own_money(message.own_money)
         spec = spec_now(core, job)
         candidate = reserve_host(core, spec, here=True)
         if candidate is None:

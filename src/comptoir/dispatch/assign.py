@@ -57,11 +57,16 @@ def reserve_host(core: Core, spec: Spec, *, here: bool = False) -> Candidate | N
     """
     if here:
         spec = replace(spec, here=True)
-    free = core.fleet.free_list(spec.model)
-    candidate = choose(spec, free, core.preference) if free is not None else None
+    candidate = choose_host(core, spec)
     if candidate is not None:
         core.fleet.reserve(candidate.host_id, candidate.model, prefix_key=spec.prefix_key)
     return candidate
+
+
+def choose_host(core: Core, spec: Spec) -> Candidate | None:
+    """Choose the best free host for *spec*; None: the job has to wait."""
+    free = core.fleet.free_list(spec.model)
+    return choose(spec, free, core.preference) if free is not None else None
 
 
 def new_lease(core: Core, job: LiveJob, candidate: Candidate) -> Lease:
@@ -196,6 +201,7 @@ def spec_of(job: LiveJob) -> Spec:
         price_cap_uusd=part.hold_uusd,
         deny=job.tried | job.unable,
         text_only=job.text_only,
+        promotional=not job.own_money,
         must_continue=job.must_be_continued,
         entry=_entry(kind, part, job.caller),
         needs=decode_needs(job.needs),
@@ -207,7 +213,9 @@ def spec_now(core: Core, job: LiveJob) -> Spec:
     return kept_from_newcomers(core, job, spec_of(job))
 
 
-def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool, needs: Needs | None) -> Spec:
+def spec_of_part(
+    kind: Kind, part: Part, *, caller: str, text_only: bool, promotional: bool, needs: Needs | None
+) -> Spec:
     """Return what one part of an order requires of a host; there is no price cap yet."""
     return Spec(
         model=part.model,
@@ -217,6 +225,7 @@ def spec_of_part(kind: Kind, part: Part, *, caller: str, text_only: bool, needs:
         context_tokens=part.context_tokens,
         needs=needs,
         text_only=text_only,
+        promotional=promotional,
         entry=_entry(kind, part, caller),
     )
 

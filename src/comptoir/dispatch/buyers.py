@@ -20,6 +20,8 @@ class Buyers(State):
         self.in_flight = InFlight()
         """Unfinished jobs per buyer, over all coordinators."""
         self._credit: dict[bytes, int] = {}
+        self._promo: dict[bytes, int] = {}
+        """The promotional part of it, of buyers who have any."""
         self._sizes: dict[bytes, int] = {}
         """Bytes of the large ones of them here, by job: a body is counted once, however often its job comes and
         goes."""
@@ -63,11 +65,19 @@ class Buyers(State):
             else:
                 del self._bytes_of[job.owner_id]
 
-    def note_credit(self, owner_id: bytes, free_uusd: int) -> None:
-        """Cache a buyer's free credit as the ledger last reported it."""
+    def note_credit(self, owner_id: bytes, free_uusd: int, promo_uusd: int = 0) -> None:
+        """Cache a buyer's free credit, and how much of the balance is promotional, as the ledger last reported."""
         if len(self._credit) >= CREDIT_SEEN_MAX:
             self._credit.clear()
+            self._promo.clear()
         self._credit[owner_id] = free_uusd
+        if promo_uusd or owner_id in self._promo:
+            self._promo[owner_id] = promo_uusd
+
+    def needs_promotions(self, owner_id: bytes, amount_uusd: int) -> bool:
+        """Tell whether *amount_uusd* seems to take promotional credit; a guess, the ledger decides."""
+        promo = self._promo.get(owner_id, 0)
+        return promo > 0 and amount_uusd > self._credit.get(owner_id, 0) - promo
 
     def reserve_cached_credit(self, owner_id: bytes, amount_uusd: int) -> bool:
         """Tell whether the cached credit covers *amount_uusd*, and deduct it there; a guess, the ledger decides."""

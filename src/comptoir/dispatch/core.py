@@ -44,8 +44,10 @@ class HostChannel(Protocol):
         """Tell the host to stop; frames it sends later are ignored."""
         ...
 
-    def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
-        """Tell the host that a lease is closed, and what it earned."""
+    def settled(
+        self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int, promo_uusd: int = 0
+    ) -> None:
+        """Tell the host that a lease is closed, what it earned, and how much of its balance is promotional."""
         ...
 
     def turn_away(self, reason: str, *, for_good: bool) -> None:

@@ -99,6 +99,7 @@ async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
     now_s = core.clock.monotonic_s()
     job = core.jobs.revived(row, now_s=now_s)
     job.resume_events(events=await core.jobs.events_count(row.id))
+    job.note_own_money(await core.ledger.holds_own_money(row.id))
     journal = (await core.jobs.journal([row.id])).get(row.id, [])
     leased = row.state == JobState.RUNNING and row.host_id is not None
     attempts = await core.jobs.attempts(row.id) if leased or journal else []
@@ -111,6 +112,7 @@ async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
     attempt = next((each for each in attempts if each.id == row.attempt_id), None) if leased else None
     first_frame, running_hash = len(job.frames), job.running_hash
     if known is not None and known.become_stored(job, open_attempt=attempt is not None):
+        known.note_own_money(job.own_money)
         job = known
     if attempt is not None:
         lease = Lease(

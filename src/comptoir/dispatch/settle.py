@@ -82,6 +82,8 @@ class _SettleItem(msgspec.Struct, frozen=True):
     signed: bytes = b""
     """The bytes that the host must have signed, pre-authentication encoded; empty for a host that does not sign."""
     public_key: bytes = b""
+    own_money: bool = False
+    """Whether one of the hosts takes no promotional credit."""
 
 
 class SettleResult(msgspec.Struct, frozen=True):
@@ -89,8 +91,14 @@ class SettleResult(msgspec.Struct, frozen=True):
 
     balances_uusd: dict[bytes, int] = {}
     """Balances of the hosts that were paid."""
+    promos_uusd: dict[bytes, int] = {}
+    """The promotional part of each of these balances, where there is any."""
+    promo_cost_uusd: int = 0
+    """How much of what the job cost was paid from promotional credit; of each pay and the fee the same share."""
     buyer_free_uusd: int = -1
     """The buyer's free credit afterwards; -1 when nothing was written."""
+    buyer_promo_uusd: int = 0
+    """The promotional part of the buyer's balance afterwards."""
     receipt: Receipt | None = None
     ended: JobEnded | None = None
 
@@ -181,7 +189,7 @@ async def _write(
         raise
     core.jobs.live.close_lease(job)
     if settled.buyer_free_uusd >= 0:
-        core.state(Buyers).note_credit(job.owner_id, settled.buyer_free_uusd)
+        core.state(Buyers).note_credit(job.owner_id, settled.buyer_free_uusd, settled.buyer_promo_uusd)
     if settled.receipt is not None:
         core.receipts.remember(settled.receipt)
     _publish(core, job, lease, ending, row=item.finish, settled=settled)
@@ -254,6 +262,7 @@ def _tell_host(
             state=ending.attempt_state,
             earned_uusd=row.paid_uusd,
             balance_uusd=settled.balances_uusd.get(lease.host_id, 0),
+            promo_uusd=settled.promos_uusd.get(lease.host_id, 0),
         )
 
 
@@ -265,10 +274,15 @@ def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: i
         core.fleet.outcome(lease.host_id, "paid", buyer=job.owner_id, paid_uusd=earned_uusd)
     channel = core.channels.get(lease.host_id)
     if channel is not None and earned_uusd:
-        balance_uusd = settled.balances_uusd.get(lease.host_id, 0)
+        balance_uusd, promo_uusd = (
+            settled.balances_uusd.get(lease.host_id, 0),
+            settled.promos_uusd.get(lease.host_id, 0),
+        )
         # A closed segment of a staged job is a whole stage, even if its host was lost before it could report the end.
         state = AttemptState.DONE if job.kind.staged else AttemptState.LOST
-        channel.settled(job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd)
+        channel.settled(
+            job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd, promo_uusd=promo_uusd
+        )
 
 
 def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _SettleItem:
@@ -317,7 +331,14 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
             keyid=keyid_of(public_key) if statement else None,
             signature=ending.signature or None,
         )
-    return _SettleItem(row, _pays(core, parts, bill), facts, core.receipts, job.owner_id, signed, public_key)
+    own_money = core.fleet.limited.no_promotions > 0 and any(
+        host is not None and not host.takes_promotions(part.lease.model)
+        for part in parts
+        for host in (core.fleet.find(part.lease.host_id),)
+    )
+    return _SettleItem(
+        row, _pays(core, parts, bill), facts, core.receipts, job.owner_id, signed, public_key, own_money
+    )  # fmt: skip
 
 
 def _message(job: LiveJob, ending: Ending) -> str:
@@ -495,24 +516,36 @@ def settle_verb(tx: Tx, items: list[_SettleItem]) -> list[SettleResult | Excepti
             outcomes.append(BadSegment("the host's signature does not match what it delivered"))
             continue
         try:
-            transfers = book.settle(job_id=row.job_id, pays=item.pays, at_ms=row.at_ms)
+            transfers = book.settle(job_id=row.job_id, pays=item.pays, at_ms=row.at_ms, own_money=item.own_money)
         except Refusal as refusal:
             outcomes.append(refusal)
             continue
         good.append(row)
         receipt = item.receipts.build(_with_transfers(item, transfers))
         receipts.append(receipt)
-        balances = {account: book.balance_uusd(account) for account, _, kind in item.pays if kind == "pay"}
+        balances, promos = _after(book, item)
         number = book.number(item.owner_id)
         ended = JobEnded(item.owner_id, row.at_ms, number, row.job_id, row.state, row.cost_uusd, row.error_code)
         ends.append(ended)
-        outcomes.append(SettleResult(balances, book.free_uusd(item.owner_id), receipt, ended))
+        outcomes.append(
+            SettleResult(
+                balances, promos, book.promo_paid_uusd(row.job_id), book.free_uusd(item.owner_id),
+                book.promo_uusd(item.owner_id), receipt, ended,
+            )
+        )  # fmt: skip
     if good:
         finish_rows(tx, good)
         book.apply(tx)
         Receipts.insert_rows(tx, receipts)
         Events.insert_rows(tx, ends)
     return outcomes
+
+
+def _after(book: Book, item: _SettleItem) -> tuple[dict[bytes, int], dict[bytes, int]]:
+    """Return the balances of the hosts that *item* paid, and the promotional part of each that has one."""
+    hosts = [account for account, _, kind in item.pays if kind == "pay"]
+    promos = {account: promo for account in hosts if (promo := book.promo_uusd(account))}
+    return {account: book.balance_uusd(account) for account in hosts}, promos
 
 
 def _with_transfers(item: _SettleItem, transfers: tuple[bytes, ...]) -> ReceiptFacts:

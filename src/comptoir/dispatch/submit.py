@@ -3,15 +3,20 @@
 The hold covers every unit of input and output that may be counted, at the price of the host that routing chose (or of
 the median host, if none is free): that price is the cap for the life of the job. Each of several stages has its own
 cap, and the hold covers them all.
+
+A host that takes no promotional credit gets a job only if its buyer's own money covers the hold. What is known of a
+buyer's credit when the host is chosen is a guess; the command that writes the hold decides.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 
 from comptoir.dispatch.assign import (
+    choose_host,
     deliver,
     enqueue,
     new_lease,
@@ -45,7 +50,7 @@ from comptoir.kinds import Ask, Kind, Part, Resume, Stage, agree, encode_stages
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
-from comptoir.ledger import Book, InsufficientCredit, account_rows
+from comptoir.ledger import Book, InsufficientCredit, OwnMoneyShort, account_rows
 from comptoir.moderation import ModelQuarantined
 from comptoir.routing import Candidate, Needs, Spec, encode_needs
 
@@ -100,10 +105,16 @@ class _SubmitItem:
     start: Start | None
     named: bool
     """Whether an Idempotency-Key determined the job's id, so that another request may have the same."""
+    own_money: bool
+    """Whether it is to be refused if the buyer's own money does not cover it."""
 
 
-async def submit(core: Core, order: Order) -> LiveJob:
+async def submit(core: Core, order: Order, *, promotional: bool = False) -> LiveJob:
     """Accept *order*; the returned job is durable, and either leased to a host or queued.
+
+    Args:
+        promotional: look only at hosts that take promotional credit. If not given, a buyer whose own money does not
+            cover the hold at the host chosen among all gets another choice among those.
 
     Raises, in the order they are checked (nothing is written by any of them):
         Unavailable: this coordinator is draining, or its database is unavailable.
@@ -127,22 +138,26 @@ async def submit(core: Core, order: Order) -> LiveJob:
     if buyers.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
     buyers.check_room(order.owner_id, len(order.body), settings)
-    job, candidate = _reserve(core, order)
+    job, candidate, own_money = _reserve(core, order, promotional=promotional)
     lease = new_lease(core, job, candidate) if candidate is not None and not candidate.remote else None
     leased = core.jobs.live.lease_to(job, lease) if lease is not None else None
-    early = lease is not None and order.job_id is None and _may_start_early(core, job, lease)
+    early = lease is not None and order.job_id is None and _may_start_early(core, job, lease, own_money=own_money)
     buyers.enter(job)
     started = start_of(job, lease, node_id=core.node_id, from_id=core.node_id) if lease else None
-    item = _SubmitItem(_row(job, core.node_id), started, order.job_id is not None)
+    item = _SubmitItem(_row(job, core.node_id), started, order.job_id is not None, own_money)
     written = core.db.batch(submit_verb, item, turn=CommandOrder.SUBMIT)
     if early and lease is not None:
         core.jobs.live.add(job)
         deliver(core, job, lease)
     try:
-        buyers.note_credit(order.owner_id, await written)
-    except BaseException:
+        free_uusd, promo_uusd = await written
+    except BaseException as refusal:
         _take_back(core, job, leased, early=early)
+        if isinstance(refusal, OwnMoneyShort):
+            return await submit(core, order, promotional=True)
         raise
+    buyers.note_credit(order.owner_id, free_uusd, promo_uusd)
+    job.note_own_money(free_uusd >= promo_uusd)
     if core.events.heard(JobAccepted):
         core.events.publish(JobAccepted(job.owner_id, job.created_ms, job.id, job.model))
     if not early:
@@ -157,21 +172,47 @@ async def submit(core: Core, order: Order) -> LiveJob:
     return job
 
 
-def _reserve(core: Core, order: Order) -> tuple[LiveJob, Candidate | None]:
-    """Return the job, and the free host that was reserved for it or for its first stage.
+def _reserve(core: Core, order: Order, *, promotional: bool) -> tuple[LiveJob, Candidate | None, bool]:
+    """Return the job, the free host reserved for it or its first stage, and whether it takes the buyer's own money.
+
+    A buyer whose credit, as last seen, covers the job only with its promotional part gets a host that takes it. If none
+    does, the ledger is asked: the buyer may have paid in since.
+    """
+    job, candidate, spec = _chosen(core, order, promotional=promotional)
+    own_money = _takes_own_money(core, job, candidate, spec)
+    if own_money and core.state(Buyers).needs_promotions(order.owner_id, job.terms.hold_uusd):
+        with suppress(Refusal):
+            job, candidate, spec = _chosen(core, order, promotional=True)
+            own_money = False
+    if candidate is not None:
+        core.fleet.reserve(candidate.host_id, candidate.model, prefix_key=spec.prefix_key)
+    return job, candidate, own_money
+
+
+def _takes_own_money(core: Core, job: LiveJob, candidate: Candidate | None, spec: Spec) -> bool:
+    """Tell whether a host that runs the job might take no promotional credit: the chosen one, or one not yet known."""
+    if spec.promotional or not core.fleet.limited.no_promotions:
+        return False
+    return candidate is None or candidate.no_promotions or len(job.stages) > 1
+
+
+def _chosen(core: Core, order: Order, *, promotional: bool) -> tuple[LiveJob, Candidate | None, Spec]:
+    """Return the job, the free host chosen for it or for its first stage, and what was asked of the host.
 
     A later stage that no host could run for this caller is refused now, not after earlier stages were paid for.
     """
     kind = core.jobs.kinds.get(order.kind)
     ask = Ask(order.model, order.body, order.output_max, order.input_bytes, order.answers, order.stages, order.proof)
     parts = kind.parts(ask)
-    text_only = bool(core.fleet.text_only_hosts) and kind.text_only(order.body)
-    asked = partial(spec_of_part, kind, caller=order.caller, text_only=text_only, needs=order.needs)
+    text_only = bool(core.fleet.limited.text_only) and kind.text_only(order.body)
+    asked = partial(
+        spec_of_part, kind, caller=order.caller, text_only=text_only, promotional=promotional, needs=order.needs
+    )
     first = asked(parts[0])
     later = [_price_to_wait_for(core, asked(part)) for part in parts[1:]]
-    candidate = reserve_host(core, first)
+    candidate = choose_host(core, first)
     rates = [_prices(core, first, candidate), *later]
-    return _live(core, order, kind, parts=parts, rates=rates), candidate
+    return _live(core, order, kind, parts=parts, rates=rates), candidate, first
 
 
 def _prices(core: Core, spec: Spec, candidate: Candidate | None) -> tuple[int, int]:
@@ -181,7 +222,7 @@ def _prices(core: Core, spec: Spec, candidate: Candidate | None) -> tuple[int, i
     return candidate.rate_in, candidate.rate_out
 
 
-def _may_start_early(core: Core, job: LiveJob, lease: Lease) -> bool:
+def _may_start_early(core: Core, job: LiveJob, lease: Lease, *, own_money: bool) -> bool:
     """Tell whether a host may begin while the job is still being written.
 
     It takes the commit off the time to first token. The buyer sees nothing before the commit either way, and a crash in
@@ -191,9 +232,12 @@ def _may_start_early(core: Core, job: LiveJob, lease: Lease) -> bool:
     """
     if job.kind.resume(job) is Resume.NEVER:
         return False
+    buyers, amount_uusd = core.state(Buyers), job.terms.hold_uusd
+    if own_money and buyers.needs_promotions(job.owner_id, amount_uusd):
+        return False
     host = core.fleet.find(lease.host_id)
     stops = host is not None and host.reach.stops_at_once
-    return stops and core.state(Buyers).reserve_cached_credit(job.owner_id, job.terms.hold_uusd)
+    return stops and buyers.reserve_cached_credit(job.owner_id, amount_uusd)
 
 
 def _take_back(core: Core, job: LiveJob, leased: Change | None, *, early: bool) -> None:
@@ -229,11 +273,14 @@ def _submit_locks(item: _SubmitItem) -> Rows:
 
 
 @locking(_submit_locks)
-def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[int | Exception]:
-    """Reserve credit and write jobs: load the buyers' accounts, decide on each, apply all. Returns free credit left."""
+def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[tuple[int, int] | Exception]:
+    """Reserve credit and write jobs: load the buyers' accounts, decide on each, apply all.
+
+    Returns the free credit left and the promotional part of the balance. If that is no more, own money covers the hold.
+    """
     book = Book.load(tx, [item.job.owner_id for item in items])
     taken = set(load_states(tx, [item.job.id for item in items if item.named]))
-    outcomes: list[int | Exception] = []
+    outcomes: list[tuple[int, int] | Exception] = []
     jobs: list[NewJob] = []
     starts: list[Start] = []
     for item in items:
@@ -242,7 +289,9 @@ def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[int | Exception]:
             outcomes.append(JobExists())
             continue
         try:
-            book.hold(payer=job.owner_id, amount_uusd=job.terms.hold_uusd, job_id=job.id)
+            book.hold(
+                payer=job.owner_id, amount_uusd=job.terms.hold_uusd, job_id=job.id, own_money=item.own_money
+            )  # fmt: skip
         except Refusal as refusal:
             outcomes.append(refusal)
             continue
@@ -250,7 +299,7 @@ def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[int | Exception]:
         taken.add(job.id)
         if item.start is not None:
             starts.append(item.start)
-        outcomes.append(book.free_uusd(job.owner_id))
+        outcomes.append((book.free_uusd(job.owner_id), book.promo_uusd(job.owner_id)))
     if jobs:
         insert_jobs(tx, jobs, starts)
         book.apply(tx)

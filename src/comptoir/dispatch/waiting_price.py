@@ -19,7 +19,8 @@ class WaitingPrices(State):
 
 def waiting_prices(core: Core, spec: Spec, known: FreeList) -> tuple[int, int]:
     """Return the median (in, out) prices of the hosts that could run *spec*; at most a second old."""
-    key = (spec.model, spec.kind, core.fleet.catalog.relevant_part(spec.model, spec.entry), spec.needs)
+    catalog = core.fleet.catalog
+    key = (spec.model, spec.kind, catalog.relevant_part(spec.model, spec.entry), spec.needs, spec.promotional)
     prices = core.state(WaitingPrices).cached
     now = core.clock.monotonic_s()
     cached = prices.get(key)

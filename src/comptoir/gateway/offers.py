@@ -58,6 +58,8 @@ class RegisteredOffer(msgspec.Struct, kw_only=True):
     """Micro-dollars per million of each unit that the kinds are sold in; empty: the two prices above."""
     text_only: bool = False
     """Whether it takes only one text with a length and a temperature."""
+    no_promotions: bool = False
+    """Whether it takes no job that might be paid from promotional credit, which never leaves."""
 
     def offer(self) -> ModelOffer:
         """Return it in the link's own shape."""
@@ -72,6 +74,7 @@ class RegisteredOffer(msgspec.Struct, kw_only=True):
             self.container.card() if self.container is not None else None,
             self.prices,
             self.text_only,
+            self.no_promotions,
         )
 
 

@@ -1,7 +1,7 @@
 """The catalog: which models and containers active hosts offer, answered without visiting the hosts."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from comptoir.hosts.access import AccessRequest, ContainerAccess
@@ -12,6 +12,21 @@ from comptoir.link import ModelOffer
 
 Key = TypeVar("Key")
 Tallied = TypeVar("Tallied", ContainerTally, ModelTally, WorkTally)
+
+
+class LimitedHosts:
+    """Numbers of registered hosts, here or not, with an offer that does not take every job."""
+
+    def __init__(self) -> None:
+        self.text_only = 0
+        """Those that take only text-only jobs."""
+        self.no_promotions = 0
+        """Those that take no promotional credit."""
+
+    def count(self, models: Sequence[ModelOffer], sign: int) -> None:
+        """Count a host with these offers (*sign* 1), or no longer (-1)."""
+        self.text_only += sign * any(offer.text_only for offer in models)
+        self.no_promotions += sign * any(offer.no_promotions for offer in models)
 
 
 class Catalog:

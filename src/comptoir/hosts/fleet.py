@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import islice
 
 from comptoir.events import EventHub, HostChanged, HostFree, HostOfferChanged, RemoteHostOutcome
-from comptoir.hosts.catalog import Catalog
+from comptoir.hosts.catalog import Catalog, LimitedHosts
 from comptoir.hosts.check import believable
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.host import Host, access_of_candidate, access_of_offer
@@ -74,8 +74,8 @@ class Fleet:
         """Hosts that are not offline, longest silent first."""
         self._away: OrderedDict[bytes, float] = OrderedDict()
         """Hosts that are offline and not yet gone, with the monotonic time since which they are; longest first."""
-        self.text_only_hosts = 0
-        """Number of registered hosts with a text-only offer."""
+        self.limited = LimitedHosts()
+        """Numbers of registered hosts that do not take every job."""
         self.active_hosts = 0
         """Number of active hosts, free or busy."""
         self.changed: set[bytes] = set()
@@ -119,7 +119,7 @@ class Fleet:
             self._away[row.id] = self._clock.monotonic_s()
             if row.owner_id is not None:
                 self._owned.setdefault(row.owner_id, {})[row.id] = host
-            self.text_only_hosts += _has_text_only(row)
+            self.limited.count(row.models, 1)
             host.keep_offers(self.quarantined)
             self._offer(host, host.offers)
         return host
@@ -139,7 +139,7 @@ class Fleet:
         owned.pop(host_id, None)
         if not owned:
             self._owned.pop(host.row.owner_id or b"", None)
-        self.text_only_hosts -= _has_text_only(host.row)
+        self.limited.count(host.row.models, -1)
         self.changed.discard(host_id)
 
     def replace_offer(self, host_id: bytes, models: tuple[ModelOffer, ...], slots: int) -> None:
@@ -149,10 +149,10 @@ class Fleet:
         if models == host.row.models and slots == host.row.slots:
             return
         self._count(host, -1)
-        self.text_only_hosts -= _has_text_only(host.row)
+        self.limited.count(host.row.models, -1)
         host.row = replace(host.row, models=models, slots=slots)
         host.keep_offers(self.quarantined)
-        self.text_only_hosts += _has_text_only(host.row)
+        self.limited.count(host.row.models, 1)
         self._count(host, 1)
         host.slots.total = slots
         names = {offer.name for offer in host.offers}
@@ -544,6 +544,7 @@ class Fleet:
             candidate.rate_in, candidate.rate_out = self.kinds.rates(offer)
             candidate.can_continue = offer.can_continue
             candidate.text_only, candidate.remote = offer.text_only, bool(host.node_id)
+            candidate.no_promotions = offer.no_promotions
             candidate.stops_at_once = host.reach.stops_at_once
             before, now = access_of_candidate(candidate), access_of_offer(offer)
             self.catalog.change_access(offer.name, before, now)
@@ -587,10 +588,6 @@ class Fleet:
         if has_moved(candidate.first_frame_ms, first) or has_moved(candidate.inter_frame_ms, inter):
             candidate.first_frame_ms, candidate.inter_frame_ms = first, inter
             self._lists[model].moved(candidate)
-
-
-def _has_text_only(row: HostRow) -> bool:
-    return any(offer.text_only for offer in row.models)
 
 
 def has_moved(published: float, truth: float) -> bool:

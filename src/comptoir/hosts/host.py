@@ -84,6 +84,11 @@ class Host:
         """The 16-byte id."""
         return self.row.id
 
+    def takes_promotions(self, model: str) -> bool:
+        """Tell whether it takes promotional credit for *model*; also if it no longer offers that."""
+        candidate = self.candidates.get(model)
+        return candidate is None or not candidate.no_promotions
+
     def describe_machine(self, candidate: Candidate) -> None:
         """Copy the machine's properties that filters look at, and its group, to one of its candidates."""
         row = self.row

@@ -49,7 +49,7 @@ class LiveJob:
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "_text_only", "tried",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "restarted_at",
-        "_waiters", "_enders", "__weakref__", "broken_off", "_body_sha256", "caller", "needs",
+        "_waiters", "_enders", "__weakref__", "broken_off", "_body_sha256", "caller", "needs", "own_money",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +106,8 @@ class LiveJob:
         """The other coordinator that owns the job, which makes this object a mirror. Empty: the job is ours."""
         self.caller, self.needs = caller, needs
         """Caller's address, if it decides who may run or see the job; and requirements on the host, as stored."""
+        self.own_money = False
+        """Whether its buyer's own money covers its hold; if not, promotional credit may pay for it."""
         self.restarts = 0
         """How often the answer restarted after part of it may have been seen."""
         self.segments: list[ClosedSegment] = []
@@ -401,6 +403,10 @@ class LiveJob:
         (self.error_code, self.error_message), self.error_status = RESTARTED, 502
         self.state, self.broken_off = JobState.FAILED, True
         self.wake()
+
+    def note_own_money(self, covers: bool) -> None:
+        """Note whether its buyer's own money covers its hold, as the ledger says."""
+        self.own_money = covers
 
     def accept_offer(self, body: bytes, *, events: int, answers: int, tried: Iterable[bytes]) -> None:
         """Make the mirror a queued job with the state its owner reports: it is offered here and about to be leased."""

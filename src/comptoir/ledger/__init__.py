@@ -1,15 +1,16 @@
 """The ledger: accounts, transfers and holds, in whole micro-dollars (``_uusd``).
 
-Owns: tables ``accounts``, ``transfers``, ``holds``.
+Owns: tables ``accounts``, ``transfers``, ``holds``, ``promo_corrections``.
 Invariant: every transfer takes from one account what it gives to another, so all balances sum to zero; an
-account's ``held_uusd`` is the sum of its open holds; a buyer's balance never falls below what is held.
+account's ``held_uusd`` is the sum of its open holds; a buyer's balance never falls below what is held. The promotional
+part of a balance moves with transfers only, is never more than the balance, and never leaves the trading post.
 Knows: nobody. An account's id is its owner's id (a user or a host); the operator's accounts have fixed ids.
 Writes happen inside the caller's command: `load` (and lock) the accounts of a batch, decide on a `Book`, `apply` it.
 """
 
 from comptoir.ledger.audit import LedgerDifference, audit, differences
 from comptoir.ledger.book import Book, account_rows
-from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, UnknownAccount
+from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, OwnMoneyShort, UnknownAccount
 from comptoir.ledger.service import Ledger
 from comptoir.ledger.tables import TABLES
 from comptoir.ledger.types import (
@@ -35,6 +36,7 @@ __all__ = [
     "InsufficientCredit",
     "Ledger",
     "LedgerDifference",
+    "OwnMoneyShort",
     "Transfer",
     "UnknownAccount",
     "account_rows",

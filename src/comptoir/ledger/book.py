@@ -2,19 +2,24 @@
 
 `Book.load` reads the accounts and holds that a batch touches; `hold`, `settle` and `move` check and record; `apply`
 writes one multi-row statement per table. A refused item changes nothing in the book.
+
+Part of a balance may be promotional (`_AccountEntry.promo`). It is spent first, stays promotional wherever it goes, and
+never leaves. A hold that the payer's own money covered when it was made (``own_money``) can be settled without it.
 """
 
 from collections.abc import Iterable
 
 from comptoir.kit.db import Table, Tx
 from comptoir.kit.ids import new_id
-from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, UnknownAccount
-from comptoir.ledger.tables import ACCOUNTS, HOLDS, TRANSFERS
+from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, OwnMoneyShort, UnknownAccount
+from comptoir.ledger.tables import ACCOUNTS, HOLDS, PROMO_CORRECTIONS, TRANSFERS
 from comptoir.ledger.types import HoldState
 
-COLUMNS = ("id", "kind", "balance_uusd", "held_uusd", "last_event")
-CHANGED = ("balance_uusd", "held_uusd", "last_event")
-OPERATOR_KINDS_THAT_MAY_OWE = ("payments_in", "promotions")
+COLUMNS = ("id", "kind", "balance_uusd", "held_uusd", "last_event", "promo_uusd")
+CHANGED = ("balance_uusd", "held_uusd", "last_event", "promo_uusd")
+HOLD_COLUMNS = ("job_id", "account_id", "amount_uusd", "state", "own_money")
+PAYMENTS_IN_KIND, PROMOTIONS_KIND = "payments_in", "promotions"
+OPERATOR_KINDS_THAT_MAY_OWE = (PAYMENTS_IN_KIND, PROMOTIONS_KIND)
 
 
 def account_rows(accounts: Iterable[bytes]) -> tuple[Table, Iterable[bytes]]:
@@ -23,13 +28,15 @@ def account_rows(accounts: Iterable[bytes]) -> tuple[Table, Iterable[bytes]]:
 
 
 class _AccountEntry:
-    __slots__ = ("balance", "held", "kind", "last_event", "moved", "numbered", "set_aside")
+    __slots__ = ("balance", "held", "kind", "last_event", "moved", "numbered", "promo", "promo_moved", "set_aside")
 
-    def __init__(self, kind: str, balance: int, held: int, last_event: int) -> None:
+    def __init__(self, kind: str, balance: int, held: int, *, last_event: int, promo: int) -> None:
         self.kind = kind
         self.balance = balance
         self.held = held
         self.last_event = last_event
+        self.promo = promo
+        self.promo_moved = 0
         self.moved = 0
         self.set_aside = 0
         self.numbered = 0
@@ -41,9 +48,12 @@ class Book:
     def __init__(self) -> None:
         self._entries: dict[bytes, _AccountEntry] = {}
         self._holds: dict[bytes, tuple[bytes, int, str]] = {}
-        self._new_holds: dict[bytes, tuple[bytes, bytes, int, int, str]] = {}
+        self._own_money: set[bytes] = set()
+        self._new_holds: dict[bytes, tuple[bytes, bytes, int, int, str, int]] = {}
         self._closed: dict[bytes, tuple[bytes, str, int]] = {}
-        self._transfers: list[tuple[bytes, bytes, bytes, int, str, bytes | None, int]] = []
+        self._transfers: list[tuple[bytes, bytes, bytes, int, str, bytes | None, int, int]] = []
+        self._corrections: list[tuple[bytes, bytes, int]] = []
+        self._promo_of: dict[bytes, int] = {}
 
     @classmethod
     def load(cls, tx: Tx, accounts: Iterable[bytes], holds: Iterable[bytes] = ()) -> "Book":
@@ -53,12 +63,24 @@ class Book:
         """
         book = cls()
         wanted = list(set(accounts))
-        for key, kind, balance, held, last_event in tx.select(ACCOUNTS, COLUMNS, wanted, lock=True):
-            book._entries[key] = _AccountEntry(kind, balance, held, last_event or 0)
+        for key, kind, balance, held, last_event, promo in tx.select(ACCOUNTS, COLUMNS, wanted, lock=True):
+            book._entries[key] = line = _AccountEntry(kind, balance, held, last_event=last_event or 0, promo=promo or 0)
+            if line.promo > balance:
+                book._correct(key, line)
         jobs = list(set(holds))
-        for job, account, amount, state in tx.select(HOLDS, ("job_id", "account_id", "amount_uusd", "state"), jobs):
+        for job, account, amount, state, own_money in tx.select(HOLDS, HOLD_COLUMNS, jobs):
             book._holds[job] = (account, amount, state)
+            if own_money:
+                book._own_money.add(job)
         return book
+
+    def _correct(self, account: bytes, line: _AccountEntry) -> None:
+        """Note that a coordinator of an older version, which did not keep promotions apart, spent some of them."""
+        if line.kind not in OPERATOR_KINDS_THAT_MAY_OWE:
+            excess = line.promo - max(0, line.balance)
+            line.promo -= excess
+            line.promo_moved -= excess
+            self._corrections.append((new_id(), account, -excess))
 
     def _entry(self, account: bytes) -> _AccountEntry:
         line = self._entries.get(account)
@@ -79,15 +101,30 @@ class Book:
         """Return the balance of *account* as of now in this book."""
         return self._entry(account).balance
 
-    def hold(self, *, payer: bytes, amount_uusd: int, job_id: bytes) -> None:
+    def promo_uusd(self, account: bytes) -> int:
+        """Return the promotional part of the balance of *account* as of now in this book."""
+        return self._entry(account).promo
+
+    def promo_paid_uusd(self, job_id: bytes) -> int:
+        """Return how much of what the job's settlement in this book cost was promotional."""
+        return self._promo_of.get(job_id, 0)
+
+    def hold(self, *, payer: bytes, amount_uusd: int, job_id: bytes, own_money: bool = False) -> None:
         """Reserve *amount_uusd* of the payer's free credit for one job; zero for a free model.
 
+        If the payer's own money covers it beside all other holds, the hold remembers that: it can be settled without
+        promotional credit, whatever else is settled before.
+
         Idempotent: the same (job, payer, amount) again changes nothing.
+
+        Args:
+            own_money: refuse unless the payer's own money covers it.
 
         Raises:
             UnknownAccount: the payer has no account.
             HoldMismatch: the job already holds something else.
             InsufficientCredit: free credit is below *amount_uusd*.
+            OwnMoneyShort: free credit that is not promotional is, and *own_money*.
         """
         assert amount_uusd >= 0
         line = self._entry(payer)
@@ -99,15 +136,26 @@ class Book:
         free = line.balance - line.held
         if amount_uusd > free:
             raise InsufficientCredit(needed_uusd=amount_uusd, free_uusd=free)
+        covered = amount_uusd <= free - line.promo
+        if own_money and not covered:
+            raise OwnMoneyShort(needed_uusd=amount_uusd, free_uusd=max(0, free - line.promo))
         line.held += amount_uusd
         line.set_aside += amount_uusd
         self._holds[job_id] = (payer, amount_uusd, HoldState.OPEN)
-        self._new_holds[job_id] = (job_id, payer, amount_uusd, 0, HoldState.OPEN)
+        if covered:
+            self._own_money.add(job_id)
+        self._new_holds[job_id] = (job_id, payer, amount_uusd, 0, HoldState.OPEN, int(covered))
 
-    def settle(self, *, job_id: bytes, pays: tuple[tuple[bytes, int, str], ...], at_ms: int) -> tuple[bytes, ...]:
+    def settle(
+        self, *, job_id: bytes, pays: tuple[tuple[bytes, int, str], ...], at_ms: int, own_money: bool = False
+    ) -> tuple[bytes, ...]:
         """Close the job's hold: pay each (account, amount, kind), release the rest. Return the transfer ids.
 
-        With no pays, or only zero amounts, the whole hold is released.
+        Promotional credit is spent first; if it is not enough, each pay has its share of it. With no pays, or only zero
+        amounts, the whole hold is released.
+
+        Args:
+            own_money: spend promotional credit last, if the payer's own money covered the hold.
 
         Raises:
             HoldMismatch: no open hold, or the pays exceed the hold.
@@ -129,14 +177,30 @@ class Book:
         done = HoldState.SETTLED if total else HoldState.RELEASED
         self._holds[job_id] = (payer, amount, done)
         if job_id in self._new_holds:
-            self._new_holds[job_id] = (job_id, payer, amount, total, done)
+            covered = self._new_holds[job_id][-1]
+            self._new_holds[job_id] = (job_id, payer, amount, total, done, covered)
         else:
             self._closed[job_id] = (job_id, done, total)
-        return tuple(
-            self.move(debit=payer, credit=account, amount_uusd=pay, kind=kind, job_id=job_id, at_ms=at_ms)
-            for account, pay, kind in pays
-            if pay
-        )
+        promo = self._promo_spent(line, total, own_money=own_money and job_id in self._own_money)
+        if promo:
+            self._promo_of[job_id] = promo
+        transfers: list[bytes] = []
+        paid = given = 0
+        for account, pay, kind in pays:
+            if pay:
+                paid += pay
+                # Of the sum so far, rounded down: no pay has more than its amount, and the last completes the sum.
+                part = promo * paid // total - given if promo else 0
+                given += part
+                transfers.append(self._post(payer, account, pay, part, kind=kind, job_id=job_id, at_ms=at_ms))
+        return tuple(transfers)
+
+    @staticmethod
+    def _promo_spent(line: _AccountEntry, total: int, *, own_money: bool) -> int:
+        """Return how much of *total* is taken from the promotional part of an account."""
+        if own_money:
+            return max(0, total - (line.balance - line.promo))
+        return min(total, line.promo)
 
     def move(
         self,
@@ -148,23 +212,63 @@ class Book:
         job_id: bytes | None,
         at_ms: int,
         transfer_id: bytes | None = None,
+        own_money: bool = False,
     ) -> bytes:
         """Move *amount_uusd* (> 0) between two accounts; return the transfer's id, a new one unless given.
+
+        What comes from promotions is promotional, and of any other account its promotional part is moved first.
+        Promotional credit never leaves: to payments in, only what is free and not promotional can be moved
+        (`Account.payable_uusd`).
+
+        Args:
+            own_money: move only what is not promotional.
 
         Raises:
             UnknownAccount: one of them has no account.
             InsufficientCredit: a buyer's or host's free credit is below the amount.
+            OwnMoneyShort: the part of it that may be moved is.
         """
         assert amount_uusd > 0
         giver, taker = self._entry(debit), self._entry(credit)
-        if giver.kind not in OPERATOR_KINDS_THAT_MAY_OWE and giver.balance - giver.held < amount_uusd:
-            raise InsufficientCredit(needed_uusd=amount_uusd, free_uusd=giver.balance - giver.held)
-        giver.balance -= amount_uusd
-        giver.moved -= amount_uusd
-        taker.balance += amount_uusd
-        taker.moved += amount_uusd
+        promo = 0
+        if giver.kind == PROMOTIONS_KIND:
+            promo = amount_uusd
+        elif giver.kind != PAYMENTS_IN_KIND:
+            free = giver.balance - giver.held
+            if free < amount_uusd:
+                raise InsufficientCredit(needed_uusd=amount_uusd, free_uusd=free)
+            if not own_money and taker.kind != PAYMENTS_IN_KIND:
+                promo = min(amount_uusd, giver.promo)
+            elif free - giver.promo < amount_uusd:
+                raise OwnMoneyShort(needed_uusd=amount_uusd, free_uusd=max(0, free - giver.promo))
+        return self._post(
+            debit, credit, amount_uusd, promo, kind=kind, job_id=job_id, at_ms=at_ms, transfer_id=transfer_id
+        )
+
+    def _post(
+        self,
+        debit: bytes,
+        credit: bytes,
+        amount: int,
+        promo: int,
+        *,
+        kind: str,
+        job_id: bytes | None,
+        at_ms: int,
+        transfer_id: bytes | None = None,
+    ) -> bytes:
+        giver, taker = self._entry(debit), self._entry(credit)
+        giver.balance -= amount
+        giver.moved -= amount
+        taker.balance += amount
+        taker.moved += amount
+        if promo:
+            giver.promo -= promo
+            giver.promo_moved -= promo
+            taker.promo += promo
+            taker.promo_moved += promo
         transfer = transfer_id or new_id()
-        self._transfers.append((transfer, debit, credit, amount_uusd, kind, job_id, at_ms))
+        self._transfers.append((transfer, debit, credit, amount, kind, job_id, at_ms, promo))
         return transfer
 
     def number(self, account: bytes) -> int:
@@ -181,6 +285,8 @@ class Book:
     def apply(self, tx: Tx) -> None:
         """Write everything recorded; call it once, last."""
         assert sum(line.moved for line in self._entries.values()) == 0, "transfers must sum to zero"
+        if self._corrections:
+            tx.insert(PROMO_CORRECTIONS, self._corrections)
         if self._new_holds:
             tx.insert(HOLDS, list(self._new_holds.values()))
         if self._closed:
@@ -189,9 +295,9 @@ class Book:
         if self._transfers:
             tx.insert(TRANSFERS, self._transfers)
         changes = [
-            (key, line.moved, line.set_aside, line.numbered)
+            (key, line.moved, line.set_aside, line.numbered, line.promo_moved)
             for key, line in self._entries.items()
-            if line.moved or line.set_aside or line.numbered
+            if line.moved or line.set_aside or line.numbered or line.promo_moved
         ]
         if changes:
             touched = tx.add(ACCOUNTS, CHANGED, changes)

@@ -16,6 +16,10 @@ class InsufficientCredit(LedgerRefusal):
         self.free_uusd = free_uusd
 
 
+class OwnMoneyShort(InsufficientCredit):
+    """The credit is there, but it takes promotional credit, which the chosen host does not take."""
+
+
 class UnknownAccount(LedgerRefusal):
     """No such account."""
 

@@ -1,5 +1,7 @@
 """The ledger's service: open accounts, deposit, read balances and statements."""
 
+from typing import Any
+
 from comptoir.events import CreditAdded, EventHub, Events
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, Tx
@@ -22,6 +24,14 @@ from comptoir.ledger.types import (
 STATEMENT_TRANSFERS_MAX = 1000
 """Most transfers of one page of a statement."""
 
+SHOWN = "id, kind, balance_uusd, held_uusd, promo_uusd"
+
+
+def _account(row: tuple[Any, ...]) -> Account:
+    account_id, kind, balance, held, promo = row
+    # Above the balance is what an older coordinator spent; the next command that loads the account writes it off.
+    return Account(account_id, kind, balance, held, max(0, min(promo or 0, balance)))
+
 
 class Ledger:
     """Accounts by owner id. Reads see committed data."""
@@ -38,12 +48,12 @@ class Ledger:
         now = self._clock.now_ms()
         self.own_fees = fee_account(fee_slot)
         kinds = {**OPERATOR_ACCOUNTS, self.own_fees: OPERATOR_ACCOUNTS[FEES]}
-        rows = [(key, kind, 0, 0, now, None) for key, kind in kinds.items()]
+        rows = [(key, kind, 0, 0, now, None, 0) for key, kind in kinds.items()]
         await self._db.run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
 
     def open_account(self, tx: Tx, *, owner_id: bytes, kind: str, at_ms: int) -> None:
         """Open an empty account inside the caller's command; idempotent."""
-        tx.insert(ACCOUNTS, [(owner_id, kind, 0, 0, at_ms, None)], ignore_conflicts=True)
+        tx.insert(ACCOUNTS, [(owner_id, kind, 0, 0, at_ms, None, 0)], ignore_conflicts=True)
 
     async def account(self, owner_id: bytes) -> Account:
         """Return the account of *owner_id*.
@@ -51,18 +61,23 @@ class Ledger:
         Raises:
             UnknownAccount: there is none.
         """
-        rows = await self._db.fetch("SELECT id, kind, balance_uusd, held_uusd FROM accounts WHERE id = ?", [owner_id])
+        rows = await self._db.fetch(f"SELECT {SHOWN} FROM accounts WHERE id = ?", [owner_id])
         if not rows:
             raise UnknownAccount("no such account")
-        return Account(*rows[0])
+        return _account(rows[0])
 
     async def accounts(self, owner_ids: list[bytes]) -> dict[bytes, Account]:
         """Return those accounts of *owner_ids* (at most 1,000) that exist, by owner."""
         if not owner_ids:
             return {}
         marks = ",".join("?" * len(owner_ids))
-        sql = f"SELECT id, kind, balance_uusd, held_uusd FROM accounts WHERE id IN ({marks})"
-        return {row[0]: Account(*row) for row in await self._db.fetch(sql, owner_ids)}
+        sql = f"SELECT {SHOWN} FROM accounts WHERE id IN ({marks})"
+        return {row[0]: _account(row) for row in await self._db.fetch(sql, owner_ids)}
+
+    async def holds_own_money(self, job_id: bytes) -> bool:
+        """Tell whether the payer's own money covered the job's hold, so that it needs no promotional credit."""
+        rows = await self._db.fetch("SELECT own_money FROM holds WHERE job_id = ?", [job_id])
+        return bool(rows and rows[0][0])
 
     async def deposit(
         self, *, owner_id: bytes, amount_uusd: int, kind: str = "deposit", transfer_id: bytes | None = None

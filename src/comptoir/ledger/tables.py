@@ -4,7 +4,15 @@ from comptoir.kit.db import Table
 
 ACCOUNTS = Table(
     "accounts",
-    {"id": "id", "kind": "text", "balance_uusd": "int", "held_uusd": "int", "created_ms": "int", "last_event": "int?"},
+    {
+        "id": "id",
+        "kind": "text",
+        "balance_uusd": "int",
+        "held_uusd": "int",
+        "created_ms": "int",
+        "last_event": "int?",
+        "promo_uusd": "int?",
+    },
     key=("id",),
 )
 TRANSFERS = Table(
@@ -17,13 +25,26 @@ TRANSFERS = Table(
         "kind": "text",
         "job_id": "id?",
         "created_ms": "int",
+        "promo_uusd": "int?",
     },
     key=("id",),
     indexes=(("debit_id", "id"), ("credit_id", "id")),
 )
 HOLDS = Table(
     "holds",
-    {"job_id": "id", "account_id": "id", "amount_uusd": "int", "settled_uusd": "int", "state": "text"},
+    {
+        "job_id": "id",
+        "account_id": "id",
+        "amount_uusd": "int",
+        "settled_uusd": "int",
+        "state": "text",
+        "own_money": "int?",
+    },
     key=("job_id",),
 )
-TABLES = (ACCOUNTS, TRANSFERS, HOLDS)
+PROMO_CORRECTIONS = Table("promo_corrections", {"id": "id", "account_id": "id", "amount_uusd": "int"}, key=("id",))
+"""What became promotional, or ceased to be (negative), without a transfer: credit given before promotions were kept
+apart, and promotional credit that a coordinator of such a version spent."""
+
+TABLES = (ACCOUNTS, TRANSFERS, HOLDS, PROMO_CORRECTIONS)
+"""``promo_uusd`` is NULL in rows of coordinators that did not keep promotions apart, as is ``holds.own_money``."""

@@ -7,7 +7,7 @@ import msgspec
 PAYMENTS_IN = b"comptoir-paid-in"
 """Account that deposits come from; its balance is minus all deposits ever made."""
 PROMOTIONS = b"comptoir-promote"
-"""Account that sign-up credit comes from."""
+"""Account that sign-up credit and the allowance of callers without a key come from: all it gives is promotional."""
 FEES = b"comptoir-fees-00"
 """Fee account of the coordinator in slot 0, which is the only one or the first of several."""
 
@@ -49,11 +49,18 @@ class Account(msgspec.Struct, frozen=True):
     """``buyer``, ``host``, ``fees``, ``payments_in``, ``promotions``, or ``unnamed`` (for callers without a key)."""
     balance_uusd: int
     held_uusd: int
+    promo_uusd: int = 0
+    """Part of the balance (0..balance) that is promotional: it buys, and never leaves."""
 
     @property
     def free_uusd(self) -> int:
         """What can be spent: balance minus holds."""
         return self.balance_uusd - self.held_uusd
+
+    @property
+    def payable_uusd(self) -> int:
+        """What may leave (>= 0): what is free and not promotional. `Book.move` pays out no more than this."""
+        return max(0, self.free_uusd - self.promo_uusd)
 
 
 class Transfer(msgspec.Struct, frozen=True):
@@ -70,6 +77,8 @@ class Transfer(msgspec.Struct, frozen=True):
     """``signup``, ``deposit``, ``allowance`` (keyless callers), ``pay`` (buyer to host), ``fee`` (buyer to fees)."""
     job_id: bytes | None
     created_ms: int
+    promo_uusd: int | None = None
+    """Promotional part of the amount (0..amount); None: posted before promotions were kept apart."""
 
 
 class AccountStatement(msgspec.Struct, frozen=True):

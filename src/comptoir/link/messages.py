@@ -161,6 +161,8 @@ class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
     worker, whose two prices above apply."""
     text_only: bool = False
     """Whether the host takes only one text with a length and a temperature, all that some published APIs carry."""
+    no_promotions: bool = False
+    """Whether the host takes no job that might be paid from promotional credit, which never leaves."""
 
 
 class OpenAttempt(msgspec.Struct, array_like=True, frozen=True):
@@ -341,6 +343,8 @@ class Settled(msgspec.Struct, array_like=True, frozen=True, tag="settled"):
     tokens: int
     balance_uusd: int
     """The host's balance after this job."""
+    promo_uusd: int = 0
+    """Part of that balance that is promotional: it buys, and never leaves."""
 
 
 class Inquire(msgspec.Struct, array_like=True, frozen=True, tag="inquire"):

@@ -26,6 +26,7 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
         or (spec.needs is not None and not meets(spec.needs, candidate))
         or (spec.must_continue and not candidate.can_continue)
         or (candidate.text_only and not spec.text_only)
+        or (candidate.no_promotions and spec.promotional)
         or (spec.stoppable and not candidate.stops_at_once)
         or (spec.here and candidate.remote)
         or ((spec.proven or spec.tried_groups) and not candidate.proven and _newcomer(spec, candidate) is not None)
@@ -148,6 +149,7 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
         "plain text",
         lambda s, c: "takes one text, a length and a temperature" if c.text_only and not s.text_only else None,
     ),
+    ("promotions", lambda s, c: "takes no promotional credit" if s.promotional and c.no_promotions else None),
     ("stopping", lambda s, c: "can't be stopped at once" if s.stoppable and not c.stops_at_once else None),
     ("continuation", lambda s, c: "can't go on from frames" if s.must_continue and not c.can_continue else None),
     ("container's door", lambda s, c: c.access.refuses(s.entry) if c.access is not None else None),

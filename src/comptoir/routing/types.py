@@ -45,6 +45,8 @@ class Spec:
     """Whether the host has to be connected to this coordinator."""
     stoppable: bool = False
     """Whether the host has to receive a cancellation at once (it starts beside another one)."""
+    promotional: bool = False
+    """Whether the job may be paid from promotional credit, which some hosts don't take."""
     entry: object | None = None
     """What the `AccessPolicy` of an offer needs to know about the job; not read by anything else. Hashable."""
     proven: bool = False
@@ -117,6 +119,8 @@ class Candidate:
     can_continue: bool = False
     text_only: bool = False
     """Whether the host takes only text-only jobs (`link.ModelOffer.text_only`)."""
+    no_promotions: bool = False
+    """Whether the host takes no job that may be paid from promotional credit."""
     stops_at_once: bool = True
     """Whether the host receives a cancellation at once."""
     remote: bool = False

@@ -86,6 +86,8 @@ class JobDone(msgspec.Struct, frozen=True):
     balance_uusd: int
     kind: str = ""
     """Kind of the job; empty if its lease was already forgotten."""
+    promo_uusd: int = 0
+    """Part of the balance that is promotional: it buys, and never leaves."""
 
 
 class JobFailed(msgspec.Struct, frozen=True):

@@ -126,10 +126,12 @@ class JobRunner:
             earned, balance = message.earned_uusd, message.balance_uusd
             if held is None and message.state == "done":
                 # A stage that was reported as done before: it is paid when the whole job is over.
-                self._on_event(JobDone(message.job_id, "paid", earned, 0, balance))
+                self._on_event(JobDone(message.job_id, "paid", earned, 0, balance, promo_uusd=message.promo_uusd))
                 return
             kind = held.kind if held is not None else ""
-            self._on_event(JobDone(message.job_id, message.state, earned, message.tokens, balance, kind))
+            self._on_event(
+                JobDone(message.job_id, message.state, earned, message.tokens, balance, kind, message.promo_uusd)
+            )
 
     def drop(self, lease: bytes) -> None:
         """Forget a lease that is unknown to the coordinator, and stop its engine."""

@@ -36,6 +36,7 @@ class Offering:
         prices: micro-dollars per million of each unit. What is sold in a unit without a price is not offered: it would
             be given away.
         model_prices: prices of single models, which override *prices*.
+        promotions: whether jobs are taken that might be paid from promotional credit.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Offering:
         prices: Mapping[str, int],
         model_prices: Mapping[str, Mapping[str, int]],
         on_event: OnEvent,
+        promotions: bool = True,
     ) -> None:
         self.models: list[ModelOffer] = []
         self.routes: dict[str, Engine] = {}
@@ -52,6 +54,7 @@ class Offering:
         self._prices = prices
         self._model_prices = model_prices
         self._on_event = on_event
+        self._promotions = promotions
         self._engines: list[Engine] = []
         self._listed: dict[int, list[ModelOffer]] = {}
         self._failures: dict[int, int] = {}
@@ -162,7 +165,12 @@ class Offering:
             )
         priced = msgspec.structs.replace(model, prices={each.name: given.get(each.name, 0) for each in kind.units})
         rate_in, rate_out = kind.rates(priced)
-        return msgspec.structs.replace(priced, price_in_uusd_per_mtok=rate_in, price_out_uusd_per_mtok=rate_out)
+        return msgspec.structs.replace(
+            priced,
+            price_in_uusd_per_mtok=rate_in,
+            price_out_uusd_per_mtok=rate_out,
+            no_promotions=not self._promotions,
+        )
 
     def _merge(self) -> None:
         """Merge all models into one list, at most `MODELS_MAX`; of two with one name the earlier engine's is kept."""

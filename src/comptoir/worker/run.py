@@ -79,6 +79,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Micro-dollars per million, by unit."""
     model_prices: dict[str, dict[str, int]] = {}
     """The same by model, for models with prices of their own."""
+    promotions: bool = True
+    """Whether to take jobs that might be paid from promotional credit, which buys and never leaves."""
     state_dir: str | None = None
     """Where the host key is stored; default: below ``~/.local/state/comptoir``."""
     name: str | None = None
@@ -114,8 +116,9 @@ class _Worker:
         directory = Path(config.state_dir) if config.state_dir else kept_directory(urls)
         self._state_file = StateFile(directory, urls)
         self._offering = Offering(
-            kinds=load_kinds(config.kinds), prices=config.prices, model_prices=config.model_prices, on_event=on_event
-        )
+            kinds=load_kinds(config.kinds), prices=config.prices, model_prices=config.model_prices, on_event=on_event,
+            promotions=config.promotions,
+        )  # fmt: skip
         self._table = LeaseTable()
         self._hardware = health.Hardware("", 0, 0)
         self._unlinked = 0

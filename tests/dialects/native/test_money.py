@@ -9,7 +9,9 @@ class TestMe:
 
         assert status == 200
         assert (me["kind"], me["name"], me["role"]) == ("user", "ada", "buyer")
-        assert me["account"] == {"balance_uusd": 1_000_000, "held_uusd": 0, "free_uusd": 1_000_000}
+        assert me["account"] == {
+            "balance_uusd": 1_000_000, "held_uusd": 0, "free_uusd": 1_000_000, "promo_uusd": 1_000_000, "payable_uusd": 0,
+        }  # fmt: skip
 
     async def test_a_host_sees_itself(self, core: Caller) -> None:
         status, me = await core.get("/me", key="host")
@@ -32,10 +34,10 @@ class TestStatement:
         _, page = await core.get("/statement")
 
         # 5 tokens at $100 a million and one prompt token at $1: 501; 12 % of it, rounded down, is the fee.
-        assert [(one["kind"], one["amount_uusd"]) for one in page["transfers"]] == [
-            ("fee", -60),
-            ("pay", -441),
-            ("signup", 1_000_000),
+        assert [(one["kind"], one["amount_uusd"], one["promo_uusd"]) for one in page["transfers"]] == [
+            ("fee", -60, -60),
+            ("pay", -441, -441),
+            ("signup", 1_000_000, 1_000_000),
         ]
         assert page["transfers"][1]["with"].startswith("host_")
         assert page["transfers"][1]["job"] == "job_" + job.id.hex()
@@ -46,7 +48,10 @@ class TestStatement:
 
         _, page = await core.get("/statement", key="host")
 
-        assert [(one["kind"], one["amount_uusd"]) for one in page["transfers"]] == [("pay", 441)]
+        assert [(one["kind"], one["amount_uusd"], one["promo_uusd"]) for one in page["transfers"]] == [
+            ("pay", 441, 441)
+        ]
+        assert (page["account"]["promo_uusd"], page["account"]["payable_uusd"]) == (441, 0)
         assert page["transfers"][0]["with"].startswith("usr_")
 
     async def test_pages_follow_each_other_without_gap(self, core: Caller) -> None:

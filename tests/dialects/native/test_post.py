@@ -31,7 +31,7 @@ class TestHosts:
 
         _, page = await core.get("/hosts?mine=true")
 
-        assert [(host["gpu"], host["earned_uusd"]) for host in page["hosts"]] == [("RTX", 0)]
+        assert [(host["gpu"], host["earned_uusd"], host["promo_uusd"]) for host in page["hosts"]] == [("RTX", 0, 0)]
 
     async def test_mine_needs_a_user(self, core: Caller) -> None:
         for key in (None, "host"):
@@ -45,7 +45,7 @@ class TestOwnHost:
         status, host = await core.get("/host", key="host")
 
         assert (status, host["linked"], host["open_jobs"]) == (200, True, [])
-        assert host["earned_uusd"] == host["account"]["balance_uusd"] == 441
+        assert host["earned_uusd"] == host["account"]["balance_uusd"] == host["promo_uusd"] == 441
         assert [one["amount_uusd"] for one in host["transfers"]] == [441]
         assert host["reputation"]["score"] > 0.25
 

@@ -120,7 +120,7 @@ class TestSpeaks:
             == (stored, (make_offer(text_only=text_only),))
             == (host.row.speaks, host.row.models)
         )
-        assert (kept.candidates["m"].text_only, again.fleet.text_only_hosts) == (text_only, int(text_only))
+        assert (kept.candidates["m"].text_only, again.fleet.limited.text_only) == (text_only, int(text_only))
 
     @pytest.mark.parametrize(("transport", "speaks"), [(LINK, None), (POLL, INFRINTIA), (PUSH, INFRINTIA)])
     async def test_a_row_of_the_version_before_is_read_as_it_was_meant(
@@ -148,9 +148,9 @@ class TestSpeaks:
             hosts.fleet.replace_offer(host.id, (make_offer(name="n"),), 2)
 
         assert [host.candidates["n"].text_only for host in (published, native)] == [True, False]
-        assert hosts.fleet.text_only_hosts == 1
+        assert hosts.fleet.limited.text_only == 1
         hosts.fleet.remove(published.id)
-        assert hosts.fleet.text_only_hosts == 0
+        assert hosts.fleet.limited.text_only == 0
 
 
 class TestFlush:

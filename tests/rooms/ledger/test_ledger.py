@@ -1,6 +1,6 @@
 """The ledger: whole micro-dollars, double entry, holds; the same on both databases."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -21,6 +21,7 @@ from comptoir.ledger import (
     InsufficientCredit,
     Ledger,
     LedgerDifference,
+    OwnMoneyShort,
     UnknownAccount,
     audit,
 )
@@ -50,19 +51,34 @@ async def ledger(database: Database, clock: FakeClock) -> Ledger:
     return room
 
 
-async def hold(database: Database, amount_uusd: int, job_id: bytes = JOB) -> None:
+async def make_promotional(database: Database, amount_uusd: int) -> None:
+    """Exchange so much of the buyer's own money for promotional credit."""
+
     def command(tx: Tx) -> None:
-        book = Book.load(tx, [BUYER], [job_id])
-        book.hold(payer=BUYER, amount_uusd=amount_uusd, job_id=job_id)
+        book = Book.load(tx, [BUYER, PAYMENTS_IN, PROMOTIONS])
+        if amount_uusd:
+            book.move(debit=BUYER, credit=PAYMENTS_IN, amount_uusd=amount_uusd, kind="x", job_id=None, at_ms=1)
+            book.move(debit=PROMOTIONS, credit=BUYER, amount_uusd=amount_uusd, kind="signup", job_id=None, at_ms=1)
         book.apply(tx)
 
     await database.run(command)
 
 
-async def settle(database: Database, *pays: tuple[bytes, int, str], job_id: bytes = JOB) -> tuple[bytes, ...]:
+async def hold(database: Database, amount_uusd: int, job_id: bytes = JOB, *, own_money: bool = False) -> None:
+    def command(tx: Tx) -> None:
+        book = Book.load(tx, [BUYER], [job_id])
+        book.hold(payer=BUYER, amount_uusd=amount_uusd, job_id=job_id, own_money=own_money)
+        book.apply(tx)
+
+    await database.run(command)
+
+
+async def settle(
+    database: Database, *pays: tuple[bytes, int, str], job_id: bytes = JOB, own_money: bool = False
+) -> tuple[bytes, ...]:
     def command(tx: Tx) -> tuple[bytes, ...]:
         book = Book.load(tx, [BUYER, *(account for account, _, _ in pays)], [job_id])
-        done = book.settle(job_id=job_id, pays=pays, at_ms=5)
+        done = book.settle(job_id=job_id, pays=pays, at_ms=5, own_money=own_money)
         book.apply(tx)
         return done
 
@@ -230,6 +246,145 @@ class TestSettle:
         assert await audit(database) == []
 
 
+SHARES = [
+    (1000, False, 440, 60, (440, 60)),
+    (500, False, 440, 60, (440, 60)),
+    (100, False, 440, 60, (88, 12)),
+    (101, False, 440, 60, (88, 13)),
+    (1, False, 440, 60, (0, 1)),
+    (3, False, 8, 0, (3, 0)),
+    (0, False, 440, 60, (0, 0)),
+    (1000, True, 440, 60, (440, 60)),
+    (300, True, 440, 60, (0, 0)),
+    (300, True, 700, 0, (0, 0)),
+]
+"""Promotional part of 1,000, whether the host takes none, what host and fees are paid, and the promotional parts."""
+
+
+class TestPromotions:
+    @pytest.mark.parametrize(("promo", "own_money", "pay", "fee", "parts"), SHARES)
+    async def test_they_are_spent_first_and_each_has_its_share(
+        self,
+        ledger: Ledger,
+        database: Database,
+        promo: int,
+        own_money: bool,
+        pay: int,
+        fee: int,
+        parts: tuple[int, int],
+    ) -> None:
+        """Of a host that takes none the buyer's own money is spent, if it covers the hold."""
+        await make_promotional(database, promo)
+
+        def command(tx: Tx) -> int:
+            book = Book.load(tx, [BUYER, HOST, FEES])
+            book.hold(payer=BUYER, amount_uusd=700, job_id=JOB)
+            book.settle(job_id=JOB, pays=((HOST, pay, "pay"), (FEES, fee, "fee")), at_ms=5, own_money=own_money)
+            book.apply(tx)
+            return book.promo_paid_uusd(JOB)
+
+        assert await database.run(command) == sum(parts)
+
+        accounts = await ledger.accounts([BUYER, HOST, FEES])
+        assert (accounts[HOST].promo_uusd, accounts[FEES].promo_uusd) == parts
+        assert accounts[BUYER].promo_uusd == promo - sum(parts)
+        assert accounts[HOST].payable_uusd == pay - parts[0]
+        assert [one.promo_uusd for one in (await ledger.statement(HOST)).transfers] == [parts[0]]
+        assert await audit(database) == []
+
+    async def test_a_hold_knows_whether_own_money_covers_it_beside_all_others(
+        self, ledger: Ledger, database: Database
+    ) -> None:
+        await make_promotional(database, 400)
+        other = new_id()
+
+        await hold(database, 300)
+        with pytest.raises(OwnMoneyShort) as refused:
+            await hold(database, 301, other, own_money=True)
+        await hold(database, 300, other, own_money=True)
+
+        assert (refused.value.needed_uusd, refused.value.free_uusd) == (301, 300)
+        assert [await ledger.holds_own_money(job) for job in (JOB, other, new_id())] == [True, True, False]
+
+    async def test_what_covers_a_hold_is_not_spent_by_others(self, ledger: Ledger, database: Database) -> None:
+        await make_promotional(database, 400)
+        covered, later = new_id(), new_id()
+        await hold(database, 600, covered, own_money=True)
+        await hold(database, 400, later)
+
+        await settle(database, (HOST, 400, "pay"), job_id=later)
+        await settle(database, (HOST, 600, "pay"), job_id=covered, own_money=True)
+
+        newest, older = (await ledger.statement(HOST)).transfers
+        assert (older.promo_uusd, newest.promo_uusd) == (400, 0)
+
+    async def test_they_never_leave(self, ledger: Ledger, database: Database) -> None:
+        await make_promotional(database, 400)
+        await hold(database, 100)
+
+        def pay_out(amount_uusd: int) -> Callable[[Tx], None]:
+            def command(tx: Tx) -> None:
+                book = Book.load(tx, [BUYER, PAYMENTS_IN])
+                book.move(debit=BUYER, credit=PAYMENTS_IN, amount_uusd=amount_uusd, kind="payout", job_id=None, at_ms=1)
+                book.apply(tx)
+
+            return command
+
+        payable = (await ledger.account(BUYER)).payable_uusd
+        with pytest.raises(OwnMoneyShort) as refused:
+            await database.run(pay_out(payable + 1))
+        await database.run(pay_out(payable))
+
+        assert (payable, refused.value.free_uusd) == (500, 500)
+        account = await ledger.account(BUYER)
+        assert (account.balance_uusd, account.promo_uusd, account.payable_uusd) == (500, 400, 0)
+        assert await audit(database) == []
+
+    async def test_own_money_alone_can_be_moved(self, ledger: Ledger, database: Database) -> None:
+        await make_promotional(database, 400)
+
+        def command(tx: Tx, amount_uusd: int, own_money: bool) -> None:
+            book = Book.load(tx, [BUYER, HOST])
+            book.move(
+                debit=BUYER, credit=HOST, amount_uusd=amount_uusd, kind="x", job_id=None, at_ms=1, own_money=own_money
+            )
+            book.apply(tx)
+
+        with pytest.raises(OwnMoneyShort):
+            await database.run(lambda tx: command(tx, 601, True))
+        await database.run(lambda tx: command(tx, 500, True))
+        assert (await ledger.account(HOST)).promo_uusd == 0
+        await database.run(lambda tx: command(tx, 500, False))
+
+        assert (await ledger.account(HOST)).promo_uusd == 400
+        assert (await ledger.account(HOST)).payable_uusd == 600
+
+    async def test_what_an_older_coordinator_spent_is_written_off(self, ledger: Ledger, database: Database) -> None:
+        """It knows no promotions, so it may leave more of them than there is in the account."""
+        await make_promotional(database, 400)
+        await database.run(spend_as_before)
+
+        account = await ledger.account(BUYER)
+        assert (account.balance_uusd, account.promo_uusd, account.payable_uusd) == (300, 300, 0)
+        assert await audit(database) == []
+        await ledger.deposit(owner_id=BUYER, amount_uusd=50)
+
+        account = await ledger.account(BUYER)
+        assert (account.balance_uusd, account.promo_uusd, account.payable_uusd) == (350, 300, 50)
+        assert await database.fetch("SELECT account_id, amount_uusd FROM promo_corrections") == [(BUYER, -100)]
+        assert await audit(database) == []
+
+
+def spend_as_before(tx: Tx) -> None:
+    """Pay the host 700 as a coordinator does that knows no promotions."""
+    tx.execute("UPDATE accounts SET balance_uusd = balance_uusd - 700 WHERE id = ?", [BUYER])
+    tx.execute("UPDATE accounts SET balance_uusd = balance_uusd + 700 WHERE id = ?", [HOST])
+    tx.execute(
+        "INSERT INTO transfers (id, debit_id, credit_id, amount_uusd, kind, created_ms) VALUES (?, ?, ?, 700, 'pay', 1)",
+        [new_id(), BUYER, HOST],
+    )
+
+
 class TestStatement:
     async def test_newest_first_page_by_page(self, ledger: Ledger) -> None:
         for amount in (1, 2, 3, 4):
@@ -257,6 +412,23 @@ CORRUPTIONS = [
     ("UPDATE accounts SET held_uusd = 5000 WHERE kind = 'buyer'", {"held", "overdrawn"}),
     ("UPDATE transfers SET amount_uusd = 1001 WHERE kind = 'deposit'", {"balance"}),
     ("UPDATE holds SET settled_uusd = 441", {"settled"}),
+    ("UPDATE accounts SET promo_uusd = 5 WHERE kind = 'buyer'", {"promotional"}),
+    (
+        "UPDATE accounts SET promo_uusd = 561 WHERE kind = 'buyer'",
+        {"promotional", "promotional above the balance"},
+    ),
+    (
+        "UPDATE accounts SET promo_uusd = -1 WHERE kind = 'host'",
+        {"promotional", "promotional above the balance"},
+    ),
+    (
+        "UPDATE transfers SET promo_uusd = 441 WHERE kind = 'pay'",
+        {"promotional", "promotional above the transfer"},
+    ),
+    (
+        "UPDATE transfers SET promo_uusd = -1 WHERE kind = 'pay'",
+        {"promotional", "promotional above the transfer"},
+    ),
 ]
 
 

@@ -23,11 +23,13 @@ from comptoir.kit.errors import Refusal
 from comptoir.ledger import (
     FEES,
     PAYMENTS_IN,
+    PROMOTIONS,
     TABLES,
     Book,
     HoldMismatch,
     InsufficientCredit,
     Ledger,
+    OwnMoneyShort,
     account_rows,
     differences,
 )
@@ -36,7 +38,15 @@ from tests.machines import Gate, LoopMachine, check
 
 BUYERS = [bytes([65 + n]) * 16 for n in range(3)]
 HOSTS = [b"h" * 16, b"i" * 16]
-KINDS = dict.fromkeys(BUYERS, "buyer") | dict.fromkeys(HOSTS, "host") | {FEES: "fees", PAYMENTS_IN: "payments_in"}
+KINDS = (
+    dict.fromkeys(BUYERS, "buyer")
+    | dict.fromkeys(HOSTS, "host")
+    | {
+        FEES: "fees",
+        PAYMENTS_IN: "payments_in",
+        PROMOTIONS: "promotions",
+    }
+)
 JOBS = [bytes([n]) * 16 for n in range(1, 7)]
 OWNER = {job: BUYERS[n % len(BUYERS)] for n, job in enumerate(JOBS)}
 """A job has one buyer for ever, whose account guards its hold."""
@@ -48,13 +58,15 @@ class Op(NamedTuple):
     """One thing that is asked of the ledger."""
 
     verb: str
-    """``deposit``, ``refund``, ``hold`` or ``settle`` (with nothing to pay: a release)."""
+    """``deposit``, ``promote``, ``refund``, ``hold`` or ``settle`` (with nothing to pay: a release)."""
     buyer: bytes
     amount: int
     job: bytes = b""
     fee: int = 0
     host: bytes = HOSTS[0]
     transfer: bytes | None = None
+    own: bool = False
+    """Whether promotional credit is not to be taken: the host takes none."""
 
 
 class Poison(NamedTuple):
@@ -75,6 +87,9 @@ class Model:
 
     def __init__(self) -> None:
         self.balance = dict.fromkeys(KINDS, 0)
+        self.promo = dict.fromkeys(KINDS, 0)
+        self.own: set[bytes] = set()
+        """Open holds that the buyer's own money covers, whatever else is settled."""
         self.open: dict[bytes, tuple[bytes, int]] = {}
         self.closed: dict[bytes, int] = {}
         self.posted: set[bytes] = set()
@@ -84,12 +99,13 @@ class Model:
     def copy(self) -> "Model":
         twin = Model()
         twin.balance, twin.open, twin.closed = dict(self.balance), dict(self.open), dict(self.closed)
-        twin.posted = set(self.posted)
+        twin.posted, twin.promo, twin.own = set(self.posted), dict(self.promo), set(self.own)
         twin.told = {owner: list(told) for owner, told in self.told.items()}
         return twin
 
     def rows(self) -> tuple[object, ...]:
-        return self.balance, {key: self.held(key) for key in KINDS}, self.open, self.closed, self.told
+        held = {key: self.held(key) for key in KINDS}
+        return self.balance, self.promo, held, self.open, self.own, self.closed, self.told
 
     def held(self, account: bytes) -> int:
         return sum(amount for payer, amount in self.open.values() if payer == account)
@@ -104,9 +120,15 @@ class Model:
         does: Callable[[Op], type[Exception] | None] = getattr(self, asked.verb)
         return does(asked)
 
-    def _move(self, giver: bytes, taker: bytes, amount: int) -> None:
+    def _move(self, giver: bytes, taker: bytes, amount: int, promo: int = 0) -> None:
         self.balance[giver] -= amount
         self.balance[taker] += amount
+        self.promo[giver] -= promo
+        self.promo[taker] += promo
+
+    def promote(self, op: Op) -> type[Exception] | None:
+        self._move(PROMOTIONS, op.buyer, op.amount, op.amount)
+        return None
 
     def deposit(self, op: Op) -> type[Exception] | None:
         if op.transfer is None or op.transfer not in self.posted:
@@ -118,6 +140,8 @@ class Model:
     def refund(self, op: Op) -> type[Exception] | None:
         if op.amount > self.free(op.buyer):
             return InsufficientCredit
+        if op.amount > self.free(op.buyer) - self.promo[op.buyer]:
+            return OwnMoneyShort
         self._move(op.buyer, PAYMENTS_IN, op.amount)
         return None
 
@@ -126,6 +150,11 @@ class Model:
             return HoldMismatch
         if op.job not in self.open and op.amount > self.free(op.buyer):
             return InsufficientCredit
+        if op.job not in self.open:
+            covered = op.amount <= self.free(op.buyer) - self.promo[op.buyer]
+            if op.own and not covered:
+                return OwnMoneyShort
+            self.own |= {op.job} if covered else set()
         self.open[op.job] = (op.buyer, op.amount)
         return None
 
@@ -133,9 +162,12 @@ class Model:
         if op.job not in self.open or op.amount + op.fee > self.open[op.job][1]:
             return HoldMismatch
         payer, _ = self.open.pop(op.job)
-        self.closed[op.job] = op.amount + op.fee
-        self._move(payer, op.host, op.amount)
-        self._move(payer, FEES, op.fee)
+        self.closed[op.job] = cost = op.amount + op.fee
+        promo = 0 if op.own and op.job in self.own else min(cost, self.promo[payer])
+        to_host = promo * op.amount // cost if cost else 0
+        self.own.discard(op.job)
+        self._move(payer, op.host, op.amount, to_host)
+        self._move(payer, FEES, op.fee, promo - to_host)
         self.told.setdefault(payer, []).append("job.ended")
         return None
 
@@ -147,7 +179,8 @@ def _accounts(asked: Asked) -> list[bytes]:
     """Return the accounts that deciding on *asked* looks at."""
     if isinstance(asked, Poison) or asked.verb == "hold":
         return [asked.buyer] if isinstance(asked, Op) else []
-    return [asked.buyer, PAYMENTS_IN] if asked.verb == "refund" else [asked.buyer, asked.host, FEES]
+    other = {"refund": PAYMENTS_IN, "promote": PROMOTIONS}.get(asked.verb)
+    return [asked.buyer, other] if other else [asked.buyer, asked.host, FEES]
 
 
 def _locks(asked: Asked) -> Rows:
@@ -184,19 +217,23 @@ def _refund(book: Book, op: Op) -> object:
     return book.move(debit=op.buyer, credit=PAYMENTS_IN, amount_uusd=op.amount, kind="refund", job_id=None, at_ms=1)
 
 
+def _promote(book: Book, op: Op) -> object:
+    return book.move(debit=PROMOTIONS, credit=op.buyer, amount_uusd=op.amount, kind="signup", job_id=None, at_ms=1)
+
+
 def _hold(book: Book, op: Op) -> object:
-    return book.hold(payer=op.buyer, amount_uusd=op.amount, job_id=op.job)
+    return book.hold(payer=op.buyer, amount_uusd=op.amount, job_id=op.job, own_money=op.own)
 
 
 def _settle(book: Book, op: Op) -> object:
     pays = ((op.host, op.amount, "pay"), (FEES, op.fee, "fee"))
-    transfers = book.settle(job_id=op.job, pays=pays, at_ms=1)
+    transfers = book.settle(job_id=op.job, pays=pays, at_ms=1, own_money=op.own)
     assert len(transfers) == (op.amount > 0) + (op.fee > 0)
     return transfers
 
 
-VERBS = {"refund": _verb(_refund), "hold": _verb(_hold), "settle": _verb(_settle)}
-TURNS = ["deposit", "refund", "hold", "settle"]
+VERBS = {"promote": _verb(_promote), "refund": _verb(_refund), "hold": _verb(_hold), "settle": _verb(_settle)}
+TURNS = ["deposit", "promote", "refund", "hold", "settle"]
 """The order in which one group runs them: plain commands first, verbs by their turn."""
 
 AMOUNTS = st.sampled_from([0, 1, 10, 20, 30, 60])
@@ -211,19 +248,31 @@ def a_refund(buyer: bytes, amount: int) -> Op:
     return Op("refund", buyer, amount)
 
 
-def a_hold(job: bytes, amount: int) -> Op:
-    return Op("hold", OWNER[job], amount, job)
+def a_promotion(buyer: bytes, amount: int) -> Op:
+    return Op("promote", buyer, amount)
 
 
-def a_settlement(job: bytes, amount: int, fee: int, host: bytes) -> Op:
-    return Op("settle", OWNER[job], amount, job, fee, host)
+def a_hold(job: bytes, amount: int, own: bool) -> Op:
+    return Op("hold", OWNER[job], amount, job, own=own)
+
+
+def a_settlement(job: bytes, amount: int, fee: int, host: bytes, *, own: bool) -> Op:
+    return Op("settle", OWNER[job], amount, job, fee, host, own=own)
 
 
 OPS = st.one_of(
     st.builds(a_deposit, st.sampled_from(BUYERS), SOME, st.sampled_from([None, *NAMED])),
     st.builds(a_refund, st.sampled_from(BUYERS), SOME),
-    st.builds(a_hold, st.sampled_from(JOBS), AMOUNTS),
-    st.builds(a_settlement, st.sampled_from(JOBS), AMOUNTS, st.sampled_from([0, 1, 10]), st.sampled_from(HOSTS)),
+    st.builds(a_promotion, st.sampled_from(BUYERS), SOME),
+    st.builds(a_hold, st.sampled_from(JOBS), AMOUNTS, st.booleans()),
+    st.builds(
+        a_settlement,
+        st.sampled_from(JOBS),
+        AMOUNTS,
+        st.sampled_from([0, 1, 10]),
+        st.sampled_from(HOSTS),
+        own=st.booleans(),
+    ),
 )
 ASKED: st.SearchStrategy[Asked] = st.one_of(OPS, OPS, OPS, st.builds(Poison, st.sampled_from(list(VERBS))))
 
@@ -248,7 +297,7 @@ class LedgerMachine(LoopMachine):
 
     async def _open(self) -> None:
         self.databases = [open_database(self.address) for _ in range(self.writers)]
-        rows = [(key, kind, 0, 0, 1, None) for key, kind in KINDS.items()]
+        rows = [(key, kind, 0, 0, 1, None, 0) for key, kind in KINDS.items()]
         await self.databases[0].run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
 
     async def _close(self) -> None:
@@ -275,12 +324,12 @@ class LedgerMachine(LoopMachine):
     def the_same_again(self, data: st.DataObject, by: int) -> None:
         self._together([data.draw(st.sampled_from(self.asked))], by)
 
-    @rule(job=st.sampled_from(JOBS), share=st.sampled_from(["all", "nothing"]), by=st.integers(0, 1))
-    def end_a_hold(self, job: bytes, share: str, by: int) -> None:
+    @rule(job=st.sampled_from(JOBS), share=st.sampled_from(["all", "nothing"]), own=st.booleans(), by=st.integers(0, 1))
+    def end_a_hold(self, job: bytes, share: str, own: bool, by: int) -> None:
         """What is drawn never depends on what two coordinators raced for: a run must be the same when it is run
         again."""
         amount = self.model.open[job][1] if share == "all" and job in self.model.open else 0
-        self._together([a_settlement(job, amount, 0, HOSTS[0])], by)
+        self._together([a_settlement(job, amount, 0, HOSTS[0], own=own)], by)
 
     @precondition(lambda self: self.writers > 1)
     @rule(left=st.lists(OPS, min_size=1, max_size=6), right=st.lists(OPS, min_size=1, max_size=6))
@@ -361,8 +410,8 @@ class LedgerMachine(LoopMachine):
     async def _stored(self) -> tuple[object, ...]:
         def look(tx: Tx) -> tuple[object, ...]:
             assert differences(tx.fetch) == []
-            accounts = tx.fetch("SELECT id, balance_uusd, held_uusd FROM accounts")
-            holds = tx.fetch("SELECT job_id, account_id, amount_uusd, settled_uusd, state FROM holds")
+            accounts = tx.fetch("SELECT id, balance_uusd, held_uusd, promo_uusd FROM accounts")
+            holds = tx.fetch("SELECT job_id, account_id, amount_uusd, settled_uusd, state, own_money FROM holds")
             told: dict[bytes, list[str]] = {}
             for owner_id, number, kind in tx.fetch(
                 "SELECT owner_id, number, type FROM events ORDER BY owner_id, number"
@@ -371,8 +420,10 @@ class LedgerMachine(LoopMachine):
                 assert number == len(told[bytes(owner_id)]), "numbers have no gap"
             return (
                 {bytes(row[0]): row[1] for row in accounts},
+                {bytes(row[0]): row[3] for row in accounts},
                 {bytes(row[0]): row[2] for row in accounts},
                 {bytes(row[0]): (bytes(row[1]), row[2]) for row in holds if row[4] == "open"},
+                {bytes(row[0]) for row in holds if row[4] == "open" and row[5]},
                 {bytes(row[0]): row[3] for row in holds if row[4] != "open"},
                 told,
             )
@@ -385,6 +436,15 @@ class LedgerMachine(LoopMachine):
             assert self.wait(self._stored()) == self.model.rows()
             assert sum(self.model.balance.values()) == 0
             assert all(self.model.free(key) >= 0 for key in [*BUYERS, *HOSTS])
+            assert all(0 <= self.model.promo[key] <= self.model.balance[key] for key in [*BUYERS, *HOSTS, FEES])
+            assert sum(self.model.promo.values()) == 0 == self.model.promo[PAYMENTS_IN]
+            for buyer in BUYERS:
+                covered = sum(
+                    amount
+                    for job, (payer, amount) in self.model.open.items()
+                    if job in self.model.own and payer == buyer
+                )
+                assert covered <= self.model.balance[buyer] - self.model.promo[buyer]
 
 
 def machine(fresh_address: Callable[[], str], *, writers: int = 1) -> type[LedgerMachine]:
@@ -410,7 +470,7 @@ def fresh_postgres(postgres_address: str) -> Callable[[], str]:
 
     async def empty() -> None:
         database = open_database(postgres_address)
-        await database.run(lambda tx: tx.execute("TRUNCATE accounts, transfers, holds, events"))
+        await database.run(lambda tx: tx.execute("TRUNCATE accounts, transfers, holds, promo_corrections, events"))
         await database.close()
 
     def fresh() -> str:
@@ -444,7 +504,7 @@ class TestLedger:
         """A repeat under one Idempotency-Key may reach another coordinator while the first is being written."""
         address = await asyncio.to_thread(fresh_postgres)
         databases = [open_database(address) for _ in range(2)]
-        rows = [(key, kind, 0, 0, 1, None) for key, kind in KINDS.items()]
+        rows = [(key, kind, 0, 0, 1, None, 0) for key, kind in KINDS.items()]
         await databases[0].run(lambda tx: tx.insert(ACCOUNTS, rows))
 
         for n in range(20):

@@ -32,6 +32,7 @@ CASES: list[tuple[dict[str, object], str | None]] = [
     ({"here": True}, "place"),
     ({"text_only": True}, None),
     ({"text_only": False}, "plain text"),
+    ({"promotional": True}, "promotions"),
     ({"stoppable": True}, "stopping"),
     ({"entry": "somebody"}, None),
     ({"entry": "somebody else"}, "container's door"),
@@ -82,6 +83,7 @@ def candidate() -> Candidate:
     return replace(
         make_candidate(),
         text_only=True,
+        no_promotions=True,
         stops_at_once=False,
         remote=True,
         access=OpenToSomebody(),

@@ -43,9 +43,10 @@ async def register(core: Core, request: Request) -> wire.InfrintiaRegistered:
 
 def _new_host(body: wire.Register, *, owner_id: bytes | None) -> NewHost:
     pushed = body.endpoint_url is not None
+    offers = offers_of(body.models, body.price_per_token, context_tokens=body.context_tokens)
     return NewHost(
         gpu=body.gpu,
-        models=offers_of(body.models, body.price_per_token, context_tokens=body.context_tokens),
+        models=tuple([replace(offer, no_promotions=body.no_promotions) for offer in offers]),
         slots=body.slots or (PUSH_SLOTS_DEFAULT if pushed else POLL_SLOTS_DEFAULT),
         backend=body.backend,
         transport=PUSH if pushed else POLL,

@@ -230,6 +230,8 @@ class Register(msgspec.Struct):
     """Ours: prompt and answer together."""
     public_key: Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
     """Ours: Ed25519 verify key (hex) of a host that signs its answers."""
+    no_promotions: bool = False
+    """Ours: take no job that might be paid from promotional credit, which never leaves."""
     invitation: InvitationText | None = None
     """Ours: where hosts are registered by invitation, the one that the operator gave."""
 

@@ -46,7 +46,7 @@ from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
 from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request
 from comptoir.kit.ids import parse, public
 from comptoir.kit.money import from_credits
-from comptoir.ledger import UnknownAccount
+from comptoir.ledger import Account, UnknownAccount
 from comptoir.receipts import UnknownReceipt
 from comptoir.reports import audit
 from comptoir.routing import Spec, UnknownPreference, preference_named, rank
@@ -197,11 +197,10 @@ async def hosts(core: Core, request: Request) -> HostsView:
             raise NotAuthenticated("'mine' needs a user's key: send 'Authorization: Bearer ck_…'")
         owner_id = request.principal.id
     found, total = _found(core, request, query, owner_id)
-    earned: dict[bytes, int] = {}
+    accounts: dict[bytes, Account] = {}
     if owner_id is not None:
         accounts = await core.ledger.accounts([host.id for host in found])
-        earned = {host_id: account.balance_uusd for host_id, account in accounts.items()}
-    shown: list[NativeHostView] = [views.host_view(core, host, earned_uusd=earned.get(host.id)) for host in found]
+    shown: list[NativeHostView] = [views.host_view(core, host, account=accounts.get(host.id)) for host in found]
     return HostsView(shown, total)
 
 
@@ -231,6 +230,7 @@ async def own_host(core: Core, request: Request) -> OwnHostView:
     return OwnHostView(
         **views.host_fields(core, host),  # type: ignore[arg-type]
         earned_uusd=found.account.balance_uusd,
+        promo_uusd=found.account.promo_uusd,
         owner=public("usr", owner_id) if owner_id is not None else None,
         linked=host.id in core.channels or core.peers.is_alive(host.node_id),
         open_jobs=[public("job", one.id) for one in core.jobs.live.leases_of(host.id)],

@@ -29,7 +29,9 @@ from comptoir.link import ModelOffer
 
 def balance(account: Account) -> Balance:
     """Render an account."""
-    return Balance(account.balance_uusd, account.held_uusd, account.free_uusd)
+    return Balance(
+        account.balance_uusd, account.held_uusd, account.free_uusd, account.promo_uusd, account.payable_uusd
+    )  # fmt: skip
 
 
 def transfer(row: Transfer, *, seen_by: bytes) -> TransferView:
@@ -42,6 +44,7 @@ def transfer(row: Transfer, *, seen_by: bytes) -> TransferView:
         _account_name(row.credit_id if left else row.debit_id, row.kind, left=left),
         public("job", row.job_id) if row.job_id is not None else None,
         row.created_ms,
+        -row.promo_uusd if left and row.promo_uusd is not None else row.promo_uusd,
     )
 
 
@@ -141,9 +144,13 @@ def host_fields(core: Core, host: Host) -> dict[str, object]:
     }  # fmt: skip
 
 
-def host_view(core: Core, host: Host, *, earned_uusd: int | None) -> NativeHostView:
-    """Render a host; *earned_uusd* only for its owner."""
-    return NativeHostView(**host_fields(core, host), earned_uusd=earned_uusd)  # type: ignore[arg-type]
+def host_view(core: Core, host: Host, *, account: Account | None) -> NativeHostView:
+    """Render a host; *account* only for its owner."""
+    return NativeHostView(
+        **host_fields(core, host),  # type: ignore[arg-type]
+        earned_uusd=account.balance_uusd if account is not None else None,
+        promo_uusd=account.promo_uusd if account is not None else None,
+    )
 
 
 def _offer(core: Core, host: Host, offer: ModelOffer) -> OfferView:
@@ -155,6 +162,7 @@ def _offer(core: Core, host: Host, offer: ModelOffer) -> OfferView:
         offer.price_in_uusd_per_mtok,
         offer.price_out_uusd_per_mtok,
         offer.can_continue,
+        offer.no_promotions,
         offer.fingerprint,
         PaceView(
             pace.measured,

@@ -153,6 +153,10 @@ class Balance(msgspec.Struct):
     held_uusd: int
     """Reserved for jobs that are not over."""
     free_uusd: int
+    promo_uusd: int
+    """Part of the balance that is promotional: it buys, spent first, and never leaves."""
+    payable_uusd: int
+    """What is free and not promotional."""
 
 
 class NativeMe(msgspec.Struct):
@@ -179,6 +183,8 @@ class TransferView(msgspec.Struct):
     """The other side: a host, a user, or an account of the operator."""
     job: str | None
     at_ms: int
+    promo_uusd: int | None
+    """Promotional part of the amount, negative if it left; null: posted before promotions were kept apart."""
 
 
 class StatementView(msgspec.Struct):
@@ -342,6 +348,8 @@ class OfferView(msgspec.Struct):
     price_out_uusd_per_mtok: int
     """For a container: the price of a million runs."""
     can_continue: bool
+    no_promotions: bool
+    """True: takes no job that might be paid from promotional credit."""
     fingerprint: str
     pace: PaceView
     price_uusd_per_run: int | None
@@ -382,6 +390,8 @@ class NativeHostView(msgspec.Struct, kw_only=True):
     reputation: ReputationView
     earned_uusd: int | None
     """Balance of its account; only for its owner."""
+    promo_uusd: int | None
+    """Part of it that is promotional: it buys, and never leaves; only for its owner."""
 
 
 class ActView(msgspec.Struct):

@@ -100,13 +100,15 @@ class Session:
         """Tell the worker to stop a lease."""
         self.post(Cancel(lease.id, reason))
 
-    def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
+    def settled(
+        self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int, promo_uusd: int = 0
+    ) -> None:
         """Tell the worker that it may forget a lease, and what it earned."""
         self._acks.pop(lease.id, None)
         # A lease in a chain of containers is one run, however many the job has.
         whole = int(state == AttemptState.DONE or earned_uusd > 0)
         made = whole if job.kind.staged else job.usage.completion_tokens
-        self.post(Settled(lease.id, public("job", job.id), state, earned_uusd, made, balance_uusd))
+        self.post(Settled(lease.id, public("job", job.id), state, earned_uusd, made, balance_uusd, promo_uusd))
 
     def turn_away(self, reason: str, *, for_good: bool) -> None:
         """Say goodbye, and why; a suspended host asks again from time to time whether it may serve."""

@@ -75,7 +75,9 @@ class PollChannel:
         """Do nothing: the host learns that the lease is closed when it delivers its next piece."""
         self._handed.discard(lease.id)
 
-    def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
+    def settled(
+        self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int, promo_uusd: int = 0
+    ) -> None:
         """Forget the lease; the host is told by the answer to its own request."""
         self._handed.discard(lease.id)
 

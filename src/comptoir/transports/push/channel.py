@@ -76,7 +76,9 @@ class PushChannel:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
 
-    def settled(self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int) -> None:
+    def settled(
+        self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int, promo_uusd: int = 0
+    ) -> None:
         """Close the connection, if the job ended otherwise than by this answer."""
         self.cancel(lease, state)
 
