@@ -37,6 +37,11 @@ def format_event(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> st
             return f"not connected: {event['why']}; retrying in {span(event['in_s'] * 1000)}"
         case "OfferChanged":
             return f"offers now: {', '.join(event['models']) or 'nothing'}"
+        case "OffersIgnored":
+            reasons = event["reasons"]
+            return (
+                "; ".join([f"{name} is not offered: {why}" for name, why in reasons.items()]) or "all is offered again"
+            )
         case "JobDone":
             made = "" if event["state"] == "paid" else f"{_amount(event, kinds)}, "
             return (

@@ -37,6 +37,7 @@ MARKS = {
     "JobFailed": ("✗", "red"),
     "Reconnecting": ("…", "yellow"),
     "OfferChanged": ("●", "green"),
+    "OffersIgnored": ("○", "yellow"),
 }
 """Events of the local worker that are told, and how; the others are the coordinator's to tell, or for the log."""
 

@@ -6,6 +6,7 @@ import logging
 from comptoir.dispatch.assign import no_host_here, nobody_left, spec_of, wait_here
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core, State
+from comptoir.dispatch.expire_hosts import retire_silent_hosts
 from comptoir.dispatch.moderate import FOLLOW_EVERY, follow_acts
 from comptoir.dispatch.newcomers import left_alone
 from comptoir.dispatch.settle import Ending, finish
@@ -79,6 +80,7 @@ async def sweep_forever(core: Core) -> None:
                 await core.hosts.flush()
             if turns % FORGET_EVERY == 0:
                 await forget(core)
+                await retire_silent_hosts(core)
         except Refusal as refusal:
             log.warning("a sweep was cut short: %s", refusal)
         except Exception:  # The loop's edge: one failed sweep must not stop all later ones.

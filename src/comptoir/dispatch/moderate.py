@@ -17,7 +17,7 @@ from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.second_host import Hedges, drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import ActRecorded, HostHeard
-from comptoir.hosts import Hosts, quarantine
+from comptoir.hosts import Host, Hosts, quarantine
 from comptoir.identity import Identity, OwnerKind, Principal
 from comptoir.jobs import AttemptState, Fault, JobFinished, JobState, LiveJob
 from comptoir.kit.db import Tx
@@ -202,6 +202,14 @@ async def standing_of(hosts: Hosts, moderation: Moderation, principal: Principal
     return moderation.against_host(principal.id, host.row.owner_id if host is not None else None)
 
 
+def ignored_offers(core: Core, host: Host) -> dict[str, str]:
+    """Return the models of a host that nobody is offered, with the operator's reasons, for the host to be told."""
+    quarantined = core.moderation.quarantined
+    if not quarantined:
+        return {}
+    return {one.name: quarantined[one.name].reason for one in host.row.models if one.name in quarantined}
+
+
 # -- in force ------------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +227,11 @@ async def catch_up(core: Core) -> None:
     """
     following = core.state(Following)
     async with following.lock:
-        following.due += await core.moderation.read_new()
+        fresh = await core.moderation.read_new()
+        about = [parse("host", act.subject) or parse("usr", act.subject) for act in fresh]
+        if any(about):
+            core.identity.forget_owners(frozenset([each for each in about if each is not None]))
+        following.due += fresh
         while following.due:
             act = following.due[0]
             try:
@@ -251,7 +263,8 @@ async def follow_acts(core: Core) -> None:
 
 
 async def _enforce(core: Core, act: Act) -> None:
-    log.warning("act %d by %s: %s %s: %s", act.number, act.operator, act.verb, act.subject, act.reason)
+    level = logging.WARNING if act.operator_id is not None else logging.INFO
+    log.log(level, "act %d by %s: %s %s: %s", act.number, act.operator, act.verb, act.subject, act.reason)
     if act.verb in HOST_VERBS:
         host_id = parse("host", act.subject)
         if host_id is not None:
@@ -266,6 +279,10 @@ async def _enforce(core: Core, act: Act) -> None:
             await _end_waiting(core, frozenset((act.subject,)))
 
 
+def _who(act: Act) -> str:
+    return "the operator" if act.operator_id is not None else act.operator
+
+
 async def _enforce_on_host(core: Core, act: Act, host_id: bytes) -> None:
     if act.verb == Verb.HOST_RESUME:
         await _readmit(core, host_id)
@@ -273,17 +290,18 @@ async def _enforce_on_host(core: Core, act: Act, host_id: bytes) -> None:
     for_good = act.verb == Verb.HOST_RETIRE
     if for_good or host_id in _barred_hosts(core, [host_id]):
         word = "retired" if for_good else "suspended"
-        await _turn_away(core, host_id, f"the operator has {word} this host: {act.reason}", for_good=for_good)
+        await _turn_away(core, host_id, f"{_who(act)} has {word} this host: {act.reason}", for_good=for_good)
 
 
 async def _enforce_on_user(core: Core, act: Act, user_id: bytes) -> None:
-    core.identity.forget_owner(user_id)
     if core.moderation.against_user(user_id) is None:
         for host_id in [one.id for one in core.hosts.suspended.values() if one.row.owner_id == user_id]:
             await _readmit(core, host_id)
         return
-    reason = f"the operator has suspended this host's owner: {act.reason}"
-    for host_id in [host.id for host in core.fleet if host.row.owner_id == user_id]:
+    reason = f"{_who(act)} has suspended this host's owner: {act.reason}"
+    owned = frozenset([host.id for host in core.fleet if host.row.owner_id == user_id])
+    core.identity.forget_owners(owned)
+    for host_id in owned:
         await _turn_away(core, host_id, reason, for_good=False)
     await _cancel_jobs(core, user_id)
 
@@ -300,7 +318,6 @@ def _barred_hosts(core: Core, host_ids: list[bytes]) -> set[bytes]:
 
 async def _turn_away(core: Core, host_id: bytes, reason: str, *, for_good: bool) -> None:
     """Take a host out of the fleet, close its connection, and move its jobs; nobody is blamed, what came is paid."""
-    core.identity.forget_owner(host_id)
     jobs = [(job, job.lease) for job in core.jobs.live.leases_of(host_id) if not job.closing]
     channel = core.channels.pop(host_id, None)
     if channel is not None:
@@ -319,7 +336,6 @@ async def _turn_away(core: Core, host_id: bytes, reason: str, *, for_good: bool)
 
 async def _readmit(core: Core, host_id: bytes) -> None:
     """Take a host back that is no longer suspended; it is offline until it is heard."""
-    core.identity.forget_owner(host_id)
     if await core.hosts.readmit(host_id):
         # A transport that calls hosts can call this one again.
         core.events.publish(HostHeard(host_id))

@@ -218,7 +218,7 @@ async def host_of(core: Core, principal: Principal, host_id: bytes | None) -> Ho
         suspended = core.hosts.suspended.get(principal.id)
         refusal = core.moderation.against_host(principal.id, suspended.row.owner_id) if suspended is not None else None
         if refusal is not None:
-            core.identity.forget_owner(principal.id)
+            core.identity.forget_owners((principal.id,))
             raise refusal
     host = core.fleet.get(principal.id)
     if host.id not in core.channels:

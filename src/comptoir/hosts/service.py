@@ -12,7 +12,7 @@ from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
 from comptoir.hosts.reputation import START, Reputation
 from comptoir.hosts.shapes import in_shape, shape_of
-from comptoir.hosts.types import OFFLINE, HostRow, NewHost
+from comptoir.hosts.types import OFFLINE, HostRow, LastHeard, NewHost
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, Rows, Tx
 from comptoir.kit.errors import Unavailable
@@ -178,6 +178,10 @@ class Hosts:
     def rows_of(host_id: bytes) -> Rows:
         """Return what `is_retired` locks, to be declared with its command."""
         return (store.row_of(host_id),)
+
+    async def last_heard(self, *, after: bytes, limit: int) -> list[LastHeard]:
+        """Return at most *limit* hosts with an id after *after*, by id, and when each was heard last (5 s late)."""
+        return await store.last_heard(self._db, after, limit)
 
     async def bar(self, host_id: bytes, *, for_good: bool) -> None:
         """Take a host out of the fleet, so that it gets no jobs and is offered nowhere; idempotent.

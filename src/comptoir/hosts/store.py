@@ -8,7 +8,7 @@ import msgspec
 
 from comptoir.hosts.shapes import in_shape, shape_of
 from comptoir.hosts.tables import HOSTS
-from comptoir.hosts.types import OFFLINE, HostRow
+from comptoir.hosts.types import OFFLINE, HostRow, LastHeard
 from comptoir.kit.db import Database, Table, Tx
 from comptoir.link import ModelOffer
 from comptoir.routing import NO_CAPACITY, Capacity
@@ -82,6 +82,16 @@ async def read_all(db: Database) -> list[HostRow]:
     """Read every host that is not retired, oldest first, as offline: after a start none is connected yet."""
     rows = await db.fetch(f"SELECT {', '.join(HOSTS.names)} FROM hosts WHERE retired_ms IS NULL ORDER BY id")
     return [_row(row) for row in rows]
+
+
+async def last_heard(db: Database, after: bytes, limit: int) -> list[LastHeard]:
+    """Return hosts that are not retired with an id after *after*, in the order of their ids."""
+    rows = await db.fetch(
+        "SELECT id, owner_id, created_ms, last_seen_ms FROM hosts WHERE id > ? AND retired_ms IS NULL "
+        f"ORDER BY id LIMIT {limit}",
+        [after],
+    )
+    return [LastHeard(row[0], row[1], max(row[2], row[3])) for row in rows]
 
 
 async def read_one(db: Database, host_id: bytes) -> HostRow | None:

@@ -84,6 +84,16 @@ class HostRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LastHeard:
+    """When a host was heard last, as stored."""
+
+    id: bytes
+    owner_id: bytes | None
+    at_ms: int
+    """Its registration, if it was never heard since."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSummary:
     """One model as the market sees it now."""
 

@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from comptoir.events import EventHub, KeysRevoked
 from comptoir.identity import store
@@ -74,7 +74,7 @@ class Identity:
     ) -> None:
         """*standing* returns what the holder of a credential is refused with, told also whether the key is revoked.
 
-        It is called only where a credential is looked up, so nothing is asked of what is cached (`forget_owner`).
+        It is called only where a credential is looked up, so nothing is asked of what is cached (`forget_owners`).
         """
         self._db = db
         self._clock = clock
@@ -275,11 +275,11 @@ class Identity:
         self._revocations += 1
         self._by_digest.clear()
 
-    def forget_owner(self, owner_id: bytes) -> None:
-        """Drop all keys and passwords of a user or host from the caches: their holder's standing has changed."""
+    def forget_owners(self, owner_ids: Collection[bytes]) -> None:
+        """Drop all keys and passwords of users or hosts from the caches: their standing has changed."""
         self._revocations += 1
-        self._by_digest.discard_where(lambda principal: principal.id == owner_id)
-        self._by_login.discard_where(lambda principal: principal.id == owner_id)
+        self._by_digest.discard_where(lambda principal: principal.id in owner_ids)
+        self._by_login.discard_where(lambda principal: principal.id in owner_ids)
 
     @staticmethod
     def revoke_all(tx: Tx, owner_id: bytes, at_ms: int) -> list[bytes]:

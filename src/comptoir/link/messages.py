@@ -385,6 +385,8 @@ class PulseAnswer(msgspec.Struct, frozen=True):
     status: str = "acknowledged"
     linked: bool = False
     """Whether the coordinator sees a live link of this host; false tells the worker to reconnect."""
+    ignored: dict[str, str] = {}
+    """Models of this host that nobody is offered, in quarantine, and the operator's reason."""
 
 
 _encoder = msgspec.msgpack.Encoder()

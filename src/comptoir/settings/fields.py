@@ -177,6 +177,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """No job waits for a host that has been offline for this long, seconds: where there is no other host, new jobs are
     refused and waiting ones of connected clients end, both with 503. Half as long again as the published 30 s
     heartbeats; a worker that restarts is back within 15 s."""
+    silent_host_days: Annotated[int, Meta(ge=0, le=36_500)] = 30
+    """Days without any sign of life after which a host with an owner or earnings is retired, as an act of the
+    coordinator (comptoir acts); 0 keeps it. Record and earnings stay; our worker registers anew when it comes back."""
+    silent_newcomer_days: Annotated[int, Meta(ge=0, le=36_500)] = 3
+    """The same for a host without an owner that has earned nothing: registering one costs nothing."""
     job_ttl_s: Annotated[float, Meta(ge=1.0, le=30.0 * DAY_S)] = 900.0
     """A job not finished this long after submit expires and its hold is released, seconds (AITBC default 900)."""
     push_timeout_s: Annotated[float, Meta(ge=0.1, le=HOUR_S)] = 60.0

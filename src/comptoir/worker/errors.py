@@ -11,6 +11,10 @@ class KeyRefused(WorkerError):
     """The coordinator does not accept the host key (401 or 403)."""
 
 
+class HostForgotten(KeyRefused):
+    """The coordinator retired this host, which nobody had heard for too long; it may register anew."""
+
+
 class LinkRefused(WorkerError):
     """The coordinator closed the link for good (version, ban)."""
 

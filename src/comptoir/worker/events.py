@@ -66,6 +66,13 @@ class OfferChanged(msgspec.Struct, frozen=True):
     models: list[str]
 
 
+class OffersIgnored(msgspec.Struct, frozen=True):
+    """The coordinator ignores some offers now, or none any more."""
+
+    reasons: dict[str, str]
+    """By model."""
+
+
 class JobStarted(msgspec.Struct, frozen=True):
     """A job begins at an engine."""
 
@@ -119,6 +126,7 @@ Event = (
     | Connected
     | Reconnecting
     | OfferChanged
+    | OffersIgnored
     | JobStarted
     | JobDone
     | JobFailed

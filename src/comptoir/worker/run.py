@@ -19,12 +19,13 @@ from comptoir.worker.engines.base import Engine, EngineError
 from comptoir.worker.engines.discovery import discover_local
 from comptoir.worker.engines.openai import OpenAIEngine
 from comptoir.worker.engines.registry import EngineSpec, make_engine
-from comptoir.worker.errors import KeyRefused, RegistrationRefused
+from comptoir.worker.errors import HostForgotten, KeyRefused, RegistrationRefused
 from comptoir.worker.events import (
     Draining,
     Event,
     HardwareFound,
     OfferChanged,
+    OffersIgnored,
     OnEvent,
     Reconnecting,
     Registered,
@@ -122,6 +123,7 @@ class _Worker:
         self._table = LeaseTable()
         self._hardware = health.Hardware("", 0, 0)
         self._unlinked = 0
+        self._ignored: dict[str, str] = {}
 
     async def run(self) -> None:
         state = self._state_file.open()
@@ -131,12 +133,25 @@ class _Worker:
             self._on_event(HardwareFound(self._hardware.gpu, self._hardware.vram_mib))
             if not await self._unless_stopped(self._start_engines()):
                 return
-            registered = await self._registered(state)
-            if registered is not None:
-                await self._serve(registered)
+            await self._serve_as_registered(state)
         finally:
             await self._offering.close()
             self._state_file.close()
+
+    async def _serve_as_registered(self, state: HostState) -> None:
+        """Register if needed, and serve; once more as a new host if the coordinator has retired this one meanwhile."""
+        registered = await self._registered(state)
+        if registered is None:
+            return
+        try:
+            await self._serve(registered)
+        except HostForgotten as forgotten:
+            _log.warning("%s; registering as a new host", forgotten)
+            fresh = self._state_file.fresh()
+            self._state_file.write(fresh)
+            anew = await self._registered(fresh)
+            if anew is not None:
+                await self._serve(anew)
 
     async def _start_engines(self) -> None:
         config = self._config
@@ -236,6 +251,8 @@ class _Worker:
                 abandoned = await self._drain(runner, uplink, link)
             await uplink.close()
             await link
+        except HostForgotten:
+            raise
         except KeyRefused as error:
             raise KeyRefused(f"{error.message} (state file: {self._state_file.path})") from error
         finally:
@@ -291,6 +308,9 @@ class _Worker:
         loop = asyncio.get_running_loop()
 
         def answered(answer: PulseAnswer) -> None:
+            if answer.ignored != self._ignored:
+                self._ignored = answer.ignored
+                self._on_event(OffersIgnored(answer.ignored))
             self._unlinked = 0 if answer.linked else self._unlinked + 1
             if self._unlinked >= UNLINKED_PULSES_MAX:
                 self._unlinked = 0

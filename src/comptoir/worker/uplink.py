@@ -40,10 +40,11 @@ from comptoir.link import (
 from comptoir.worker import link_watch
 from comptoir.worker.addresses import Addresses
 from comptoir.worker.backoff import Backoff
-from comptoir.worker.errors import KeyRefused, LinkRefused
+from comptoir.worker.errors import HostForgotten, KeyRefused, LinkRefused
 from comptoir.worker.events import Connected, OnEvent, Reconnecting, ignore
 from comptoir.worker.leases import LeaseTable, WorkerLease
 from comptoir.worker.link_watch import LinkWatch
+from comptoir.worker.refused import EXPIRED, SUSPENDED, why_refused
 from comptoir.worker.resource_reporter import ResourceReporter
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,9 @@ STEADY_AFTER_S = 1.0
 
 CLOSE_TIMEOUT_S = 1.0
 """Most seconds to wait for the other side's close frame."""
+
+SUSPENDED_RETRY_S = 30.0
+"""How often a suspended host asks whether it may serve again."""
 
 LEAVE_S = 0.05
 """The same for a silent coordinator, which will not answer."""
@@ -170,7 +174,8 @@ class Uplink:
         """Connect, serve, reconnect; return after `close`.
 
         Raises:
-            KeyRefused: the coordinator answers 401 or 403.
+            HostForgotten: the coordinator retired this host for its silence.
+            KeyRefused: the coordinator answers 401 or 403 otherwise; while the host is suspended it is asked again.
             LinkRefused: it sent `Bye` with a negative time, or uses another version.
         """
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
@@ -272,15 +277,25 @@ class Uplink:
                 )
         except aiohttp.WSServerHandshakeError as error:
             if error.status in (401, 403):
-                raise KeyRefused(
-                    f"{address} does not accept this host's key (HTTP {error.status}). The host was removed or "
-                    "its key replaced: delete the state file and start again to register as a new host."
-                ) from error
+                raise await self._refused(session, address, error.status) from error
             raise _Lost(f"the coordinator answered HTTP {error.status}") from error
         except TimeoutError as error:
             raise _Lost(f"no connection within {self._patience_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise _Lost(f"no connection: {error}") from error
+
+    async def _refused(self, session: aiohttp.ClientSession, address: str, status: int) -> "_Lost | KeyRefused":
+        """Return how to go on without a link: later if the operator may lift it, else not with this key."""
+        why = await why_refused(session, address.removesuffix("/link"), self._key)
+        if why.code in SUSPENDED:
+            return _Lost(why.message, wait_s=SUSPENDED_RETRY_S)
+        if why.code == EXPIRED:
+            return HostForgotten(f"{address}: {why.message}")
+        said = f": {why.message}" if why.message else ""
+        return KeyRefused(
+            f"{address} does not accept this host's key (HTTP {status}){said}. The host was removed or its key "
+            "replaced: delete the state file and start again to register as a new host."
+        )
 
     async def _greet(self, socket: aiohttp.ClientWebSocketResponse, watch: LinkWatch) -> list[FromCoordinator]:
         """Send `Hello`, resume the leases from `Welcome`; return the messages that came with it."""

@@ -10,6 +10,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.assign import assign_waiting
 from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.errors import FramesOutOfOrder
+from comptoir.dispatch.moderate import ignored_offers
 from comptoir.dispatch.onboard import host_of
 from comptoir.dispatch.stream import FAULTS, complete, fail
 from comptoir.gateway import accept_frames, job_named, leased_to, owner_of, register_once, until_over
@@ -64,7 +65,7 @@ async def heartbeat(core: Core, request: Request) -> wire.Acknowledged:
     core.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
     if body.available_models is not None and host.row.speaks == INFRINTIA:
         _offer(core, host, body.available_models)
-    return wire.Acknowledged("acknowledged")
+    return wire.Acknowledged("acknowledged", ignored_offers(core, host))
 
 
 def _offer(core: Core, host: Host, names: list[str]) -> None:

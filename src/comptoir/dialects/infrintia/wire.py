@@ -253,10 +253,12 @@ class Heartbeat(msgspec.Struct):
     available_models: Annotated[list[Name], Meta(max_length=256)] | None = None
 
 
-class Acknowledged(msgspec.Struct):
+class Acknowledged(msgspec.Struct, omit_defaults=True):
     """Answer of ``POST /hosts/heartbeat``."""
 
     status: str
+    ignored_models: dict[str, str] = {}
+    """Not published: models of this host that nobody is offered, in quarantine, and the operator's reason."""
 
 
 class NextJob(msgspec.Struct):

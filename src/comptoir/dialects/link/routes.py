@@ -4,6 +4,7 @@ from starlette.websockets import WebSocket
 
 from comptoir.dialects.link.wire import LinkRegistered, RegisterBody
 from comptoir.dispatch.core import Core
+from comptoir.dispatch.moderate import ignored_offers
 from comptoir.dispatch.onboard import host_of
 from comptoir.gateway import PlainBody, owner_of, render_plain_error, status_of
 from comptoir.gateway import register as register_host
@@ -44,7 +45,7 @@ async def pulse(core: Core, request: Request) -> PulseAnswer:
     host = await host_of(core, request.principal, None)
     core.fleet.seen(host.id, request.body)
     elsewhere = bool(host.node_id) and core.peers.is_alive(host.node_id)
-    return PulseAnswer(linked=host.id in core.channels or elsewhere)
+    return PulseAnswer(linked=host.id in core.channels or elsewhere, ignored=ignored_offers(core, host))
 
 
 async def link(core: Core, request: Request, socket: WebSocket) -> None:

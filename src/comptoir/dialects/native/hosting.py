@@ -14,6 +14,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.assign import assign_waiting
 from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.moderate import ignored_offers
 from comptoir.dispatch.onboard import host_of
 from comptoir.dispatch.stream import complete, fail_as_reported
 from comptoir.gateway import (
@@ -89,6 +90,8 @@ class HostPulsed(msgspec.Struct):
 
     status: str
     """``active``, or ``draining`` while it takes no new jobs."""
+    ignored: dict[str, str] = {}
+    """Models of this host that nobody is offered, in quarantine, and the operator's reason."""
 
 
 class NextJobBody(msgspec.Struct):
@@ -160,7 +163,7 @@ async def pulse(core: Core, request: Request) -> HostPulsed:
         core.fleet.seen(host.id, Pulse(gpu_utilization=body.gpu_utilization))
         if body.models is not None:
             core.fleet.drain(host.id)
-    return HostPulsed(host.status)
+    return HostPulsed(host.status, ignored_offers(core, host))
 
 
 async def next_job(core: Core, request: Request) -> NativeJob | Reply:
