@@ -34,7 +34,6 @@ OTHERS = {
     ("src/comptoir/dispatch/settle.py", "facts.segments[-1]"),
     ("src/comptoir/hosts/fleet.py", "candidate.rate_in"),
     ("src/comptoir/hosts/fleet.py", "candidate.rate_out"),
-    ("src/comptoir/gateway/readers.py", "streams.count"),
 }
 """The same names on something that is neither a job nor a lease."""
 

@@ -71,7 +71,9 @@ class TestMeasured:
             await adds_up(street, job, JobState.COMPLETED, cost_uusd=cost)
             assert await earned(street, host) == pay_of(cost)
             units = [(unit.unit, unit.count) for unit in (await receipt(street, job)).units]
-            assert units == [("audio_second", said), ("letter", 3)]
+            assert units == [("audio_second", paid), ("letter", 3)]
+            (segment,) = (await receipt(street, job)).segments
+            assert segment.units[0].claimed == (said if said > paid else None)
 
     async def test_it_may_be_free(self, tmp_path: Path) -> None:
         async with selling(tmp_path) as street:

@@ -142,8 +142,8 @@ MUTATIONS = {
     ),
     "one token fewer than is forgiven": Bug(
         "dispatch/stream.py",
-        "if most and count > most +",
-        "if most and count >= most +",
+        "if most and claim > most +",
+        "if most and claim >= most +",
         dispatch("bounds"),
     ),
     "a stream stands still for ever": Bug(
@@ -170,7 +170,7 @@ MUTATIONS = {
     ),
     "a dropped stage is still counted": Bug(
         "jobs/live.py",
-        "self.frame_bytes, self.count, self.running_hash = 0, 0,",
+        "self.frame_bytes, self._claimed, self.running_hash = 0, 0,",
         "self.frame_bytes, self.running_hash = 0,",
         (*jobs("live"), *CHAINS),
     ),

@@ -497,3 +497,19 @@ class TestCancel:
 
         assert (await host.frames(job, 1, " two")).status == 409
         assert (await host.done(job, 1)).status == 409
+
+
+class TestPay:
+    async def test_is_for_what_came_and_not_for_what_is_claimed(self, market: Market) -> None:
+        host, job, end = await leased(market, max_tokens=500)
+        await host.tell(job, "frames", seq=0, items=[{"text": "", "tokens": 500}])
+
+        ended = await host.done(job, 1, usage={"prompt_tokens": 2**31 - 1, "completion_tokens": 500})
+
+        shown = await end
+        assert (ended.body["tokens"], ended.body["earned_uusd"]) == (0, 0)
+        assert (shown["status"], shown["tokens"], shown["credits_used"]) == ("completed", 0, 0)
+        units = (await market.buyer.get(f"/house/jobs/{job['job_id']}")).body["units"]
+        assert units[0]["count"] < 2_000 and units[1]["count"] == 0
+        assert market.core.fleet.get(host.id).jobs_failed == 1
+        assert await audit(market.core.db) == []

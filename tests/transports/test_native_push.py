@@ -203,3 +203,22 @@ class TestFailures:
         shown = await end
         assert (shown["status"], shown["output_text"]) == ("completed", "one two three")
         assert await audit(market.core.db) == []
+
+
+class TestPay:
+    async def test_is_for_what_came_and_not_for_what_is_claimed(self, market: Market) -> None:
+        claim = {"prompt_tokens": 2**31 - 1, "completion_tokens": 500}
+
+        def nothing(job: Any) -> list[bytes]:
+            empty = line(job, "frames", seq=0, items=[{"text": "", "tokens": 64}])
+            return [empty + b"\n" + done(job, 1, usage=claim) + b"\n"]
+
+        async with serving(answering(nothing)) as url:
+            host = await register(market, endpoint_url=url)
+            answer = await chat(market, max_tokens=64)
+
+        assert (answer.status, answer.headers["x-comptoir-cost-uusd"]) == (200, "0")
+        assert answer.body["usage"]["completion_tokens"] == 0
+        assert answer.body["usage"]["prompt_tokens"] < 2_000
+        assert market.core.fleet.get(host.id).jobs_failed == 1
+        assert await audit(market.core.db) == []

@@ -151,7 +151,7 @@ class TestLease:
 
         assert lease.end_seq == 1
 
-    @pytest.mark.parametrize("frame", [Frame("a", -1), Frame("a", 1 << 32), Frame("\ud83d")])
+    @pytest.mark.parametrize("frame", [Frame("a", -1), Frame("\ud83d")])
     def test_a_frame_no_message_can_say_leaves_nothing_behind(self, frame: Frame) -> None:
         """The coordinator would end the connection over it, and every other answer with that."""
         lease = make_lease("x")

@@ -122,6 +122,11 @@ def _json(verdict: Verdict) -> dict[str, object]:
         "reason": verdict.reason.value if verdict.reason is not None else None,
         "detail": verdict.detail,
         "unsigned_segments": verdict.unsigned_segments,
+        "unbounded_segments": verdict.unbounded_segments,
+        "claimed_beyond": [
+            {"host": host, "unit": unit.unit, "claimed": unit.claimed, "billed": unit.count}
+            for host, unit in _claims(verdict.statement)
+        ],
         "job": predicate.job if predicate is not None else None,
         "charged_uusd": predicate.amounts.charged_uusd if predicate is not None else None,
     }
@@ -138,9 +143,23 @@ def _say(verdict: Verdict, *, whose: str) -> None:
     if verdict.ok:
         unsigned = verdict.unsigned_segments
         vouched = f"; {unsigned} part(s) are attested by the coordinator alone" if unsigned else ""
+        if verdict.unbounded_segments:
+            vouched += f"; {verdict.unbounded_segments} part(s) don't say how many bytes were delivered for the price"
+        for host, unit in _claims(verdict.statement):
+            console.print(
+                f"[yellow]![/] {host} claimed {unit.claimed:,} {_KINDS.unit(unit.unit).many}; at most {unit.count:,} "
+                "were delivered, and more was not paid",
+                soft_wrap=True,
+            )
         console.print(f"[bold green]valid[/], checked against {whose}{vouched}", soft_wrap=True)
     else:
         console.print(Text.assemble(("rejected", "bold red"), f": {verdict.detail} ({verdict.reason})"), soft_wrap=True)
+
+
+def _claims(statement: InTotoStatement | None) -> list[tuple[str, UnitEntry]]:
+    """Return what hosts claimed beyond what they may be paid for."""
+    segments = statement.predicate.segments if statement is not None else []
+    return [(part.host, unit) for part in segments for unit in part.units if unit.claimed is not None]
 
 
 def _made(units: list[UnitEntry]) -> tuple[str, int]:

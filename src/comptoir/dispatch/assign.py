@@ -13,7 +13,7 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import AWAY_RETRY_S, BadSegment, HostsAway
 from comptoir.dispatch.newcomers import kept_from_newcomers, note_waiting
 from comptoir.dispatch.second_host import drop_hedge
-from comptoir.dispatch.settle import Ending, finish
+from comptoir.dispatch.settle import Ending, finish, note_claim_beyond
 from comptoir.events import JobAssigned
 from comptoir.hosts import AccessRequest, RestingHosts
 from comptoir.jobs import (
@@ -439,7 +439,7 @@ async def requeue(
     restarted = lease.revived and len(job.frames) < (
         lease.frames_at_worker if lease.frames_at_worker >= 0 else len(job.frames) + 1
     )
-    count = job.segment_count
+    count, beyond = job.segment_count, job.claims_beyond(job.segment_claim)
     signature = delivered.signature if delivered is not None else b""
     with live.requeue(job, lease, unpaid=unpaid, signature=signature) as (change, piece):
         item = FinishRow(
@@ -466,6 +466,8 @@ async def requeue(
     if fault == Fault.HOST:
         outcome = "lost" if state == AttemptState.LOST else "failed"
         core.fleet.outcome(lease.host_id, outcome, buyer=job.owner_id)
+    elif beyond:
+        note_claim_beyond(core, job, lease)
     if restarted:
         job.restart()
     core.fleet.release(lease.host_id)

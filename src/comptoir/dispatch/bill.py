@@ -1,8 +1,8 @@
 """Bill: what each host earns from a job, and what the buyer pays. Pure, in whole micro-dollars.
 
 Each host is paid at its own price for the units that it delivered. The input is paid once, to the first host that is
-paid at all, because that host had to process it. The sum never exceeds the hold: if prices differ so much that it
-would, the last hosts get what is left.
+paid at all, because that host had to process it; a host that delivered nothing is not paid. The sum never exceeds the
+hold: if prices differ so much that it would, the last hosts get what is left.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,13 @@ class DeliveredPart(msgspec.Struct, frozen=True, gc=False):
     running_hash: bytes
     """Running hash after its last frame."""
     count: int
-    """Units delivered; billed as far as the job's bound allows."""
+    """Units delivered that may be billed (`comptoir.kinds.Kind.billable`); billed as far as the job's bound allows."""
     unpaid: bool = False
     """The host can't vouch for what it delivered, so it earns nothing."""
+    claimed: int = 0
+    """Units delivered by the host's own count."""
+    output_bytes: int = 1
+    """Bytes of output that bound what is billed; without any the host earns nothing, for the input neither."""
 
 
 class HostShare(msgspec.Struct, frozen=True, gc=False):
@@ -59,7 +63,7 @@ def shares(
     for part in parts:
         billed = min(part.count, left)
         left -= billed
-        if part.unpaid:
+        if part.unpaid or not part.output_bytes:
             found.append(NOTHING)
             continue
         lease = part.lease

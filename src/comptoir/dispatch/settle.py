@@ -35,7 +35,7 @@ from comptoir.jobs import (
     job_rows,
     load_states,
 )
-from comptoir.kinds import Resume, bought
+from comptoir.kinds import Resume, bought, bounding_bytes
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import public
@@ -84,6 +84,8 @@ class _SettleItem(msgspec.Struct, frozen=True):
     public_key: bytes = b""
     own_money: bool = False
     """Whether one of the hosts takes no promotional credit."""
+    claimed_beyond: bool = False
+    """Whether the host claims more than it may be paid for, which counts against it."""
 
 
 class SettleResult(msgspec.Struct, frozen=True):
@@ -192,7 +194,7 @@ async def _write(
         core.state(Buyers).note_credit(job.owner_id, settled.buyer_free_uusd, settled.buyer_promo_uusd)
     if settled.receipt is not None:
         core.receipts.remember(settled.receipt)
-    _publish(core, job, lease, ending, row=item.finish, settled=settled)
+    _publish(core, job, lease, ending, item=item, settled=settled)
     for attempt_id, earned_uusd in item.finish.earlier:
         _tell_earlier(core, job, attempt_id, earned_uusd=earned_uusd, settled=settled)
 
@@ -216,8 +218,9 @@ async def _write_later(
 
 
 def _publish(
-    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, row: FinishRow, settled: SettleResult
+    core: Core, job: LiveJob, lease: Lease | None, ending: Ending, *, item: _SettleItem, settled: SettleResult
 ) -> None:
+    row = item.finish
     job.end(
         ending.state,
         cost_uusd=row.cost_uusd,
@@ -235,7 +238,7 @@ def _publish(
     core.state(Buyers).leave(job)
     core.state(Meters).count_end(ending.state, row.at_ms - job.created_ms)
     if lease is not None:
-        _tell_host(core, job, lease, ending, row=row, settled=settled)
+        _tell_host(core, job, lease, ending, item=item, settled=settled)
     if not core.jobs.live.leased:
         core.state(Shutdown).when_empty.set()
     job.wake()
@@ -246,14 +249,17 @@ def _publish(
 
 
 def _tell_host(
-    core: Core, job: LiveJob, lease: Lease, ending: Ending, *, row: FinishRow, settled: SettleResult
+    core: Core, job: LiveJob, lease: Lease, ending: Ending, *, item: _SettleItem, settled: SettleResult
 ) -> None:
-    if ending.attempt_state == AttemptState.DONE:
-        paid_uusd = row.paid_uusd if job.has_content else 0
-        core.fleet.outcome(lease.host_id, "done", buyer=job.owner_id, tokens=row.output_count, paid_uusd=paid_uusd)
+    row = item.finish
+    if ending.attempt_state == AttemptState.DONE and not item.claimed_beyond:
+        tokens, paid_uusd = row.output_count, row.paid_uusd
+        core.fleet.outcome(lease.host_id, "done", buyer=job.owner_id, tokens=tokens, paid_uusd=paid_uusd)
     elif ending.fault == Fault.HOST:
         outcome = "lost" if ending.attempt_state == AttemptState.LOST else "failed"
         core.fleet.outcome(lease.host_id, outcome, buyer=job.owner_id)
+    elif item.claimed_beyond:
+        note_claim_beyond(core, job, lease)
     channel = core.channels.get(lease.host_id)
     if channel is not None:
         channel.settled(
@@ -264,6 +270,13 @@ def _tell_host(
             balance_uusd=settled.balances_uusd.get(lease.host_id, 0),
             promo_uusd=settled.promos_uusd.get(lease.host_id, 0),
         )
+
+
+def note_claim_beyond(core: Core, job: LiveJob, lease: Lease) -> None:
+    """Count it as the host's failure that it claimed more than it may be paid for, and say so in the log."""
+    host = public("host", lease.host_id)
+    log.warning("job %s: host %s claimed more than it delivered; the rest is not paid", public("job", job.id), host)
+    core.fleet.outcome(lease.host_id, "failed", buyer=job.owner_id)
 
 
 def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: SettleResult) -> None:
@@ -290,8 +303,8 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
     parts = _parts(job, lease, ending)
     last = parts[-1] if lease is not None and parts and parts[-1].lease is lease else None
     usage = ending.usage
-    # Counted as the host signed it; charged at most for what the hold covers.
-    taken_in = usage.prompt_tokens if last is not None else 0
+    # As the host counts it, as far as it can be believed; charged at most for what the hold covers.
+    taken_in = min(usage.prompt_tokens, job.kind.input_countable(job.terms.input_max)) if last is not None else 0
     bill = [NOTHING] * len(parts)
     if not (ending.free or _is_free(core, ending)):
         bill = shares(
@@ -326,18 +339,20 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
         facts.segments[-1] = msgspec.structs.replace(
             facts.segments[-1],
             input_count=taken_in,
+            input_claimed=usage.prompt_tokens,
             finish_reason=ending.finish_reason,
             statement=statement,
             keyid=keyid_of(public_key) if statement else None,
             signature=ending.signature or None,
         )
+    beyond = last is not None and (usage.prompt_tokens > taken_in or job.claims_beyond(last.claimed))
     own_money = core.fleet.limited.no_promotions > 0 and any(
         host is not None and not host.takes_promotions(part.lease.model)
         for part in parts
         for host in (core.fleet.find(part.lease.host_id),)
     )
     return _SettleItem(
-        row, _pays(core, parts, bill), facts, core.receipts, job.owner_id, signed, public_key, own_money
+        row, _pays(core, parts, bill), facts, core.receipts, job.owner_id, signed, public_key, own_money, beyond
     )  # fmt: skip
 
 
@@ -365,13 +380,21 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredP
             segment.running_hash,
             segment.count,
             segment.unpaid or broken,
+            segment.claimed,
+            bounding_bytes(segment.size),
         )
         for segment in job.segments
     ]
     if lease is not None and (len(job.frames) > lease.first_frame or ending.state == JobState.COMPLETED):
-        count = ending.usage.billed(job.segment_count)
+        claimed = ending.usage.billed(job.segment_claim)
+        output_bytes = bounding_bytes(job.segment_size)
+        count = job.kind.billable(claimed, output_bytes)
         unpaid = ending.unpaid or half
-        parts.append(DeliveredPart(lease, lease.first_frame, len(job.frames), job.running_hash, count, unpaid))
+        parts.append(
+            DeliveredPart(
+                lease, lease.first_frame, len(job.frames), job.running_hash, count, unpaid, claimed, output_bytes
+            )
+        )
     return parts
 
 
@@ -397,6 +420,8 @@ def _facts(
             end_frame=part.end_frame,
             running_hash=part.running_hash,
             output_count=part.count,
+            output_claimed=part.claimed,
+            output_bytes=part.output_bytes,
             has_key=part.lease.signs,
             rate_in=part.lease.rate_in,
             rate_out=part.lease.rate_out,
@@ -412,7 +437,7 @@ def _facts(
         job_id=job.id, buyer_id=job.owner_id, dialect=job.dialect, kind=job.kind.name,
         model=bought(job.model, job.stages), state=row.state, segments=segments,
         input_unit=job.kind.input.name if job.kind.input is not None else "", output_unit=job.kind.output.name,
-        input_count=row.input_count, output_count=row.output_count,
+        input_count=row.input_count, input_max=job.terms.input_max, output_count=row.output_count,
         rate_in=max([each.rate_in for each in leases], default=job.terms.rate_in),
         rate_out=max([each.rate_out for each in leases], default=job.terms.rate_out),
         fee_bps=core.settings.fee_bps,
@@ -441,7 +466,7 @@ def _signed(core: Core, job: LiveJob, closed: ClosedSegment, facts: SegmentFacts
         end_frame=closed.end_frame,
         chain=closed.running_hash.hex(),
         prompt_tokens=0,
-        completion_tokens=closed.count,
+        completion_tokens=closed.claimed,
         finish_reason=job.kind.stage_finish,
     )
     return msgspec.structs.replace(
@@ -472,7 +497,7 @@ def segment_of(job: LiveJob, lease: Lease, finish_reason: str, usage: Usage) -> 
         end_frame=len(job.frames),
         chain=job.running_hash.hex(),
         prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.billed(job.segment_count),
+        completion_tokens=usage.billed(job.segment_claim),
         finish_reason=finish_reason,
     )
 

@@ -85,18 +85,20 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     if not fresh:
         lease.touch(now)
         return held
-    before = count = job.count
+    before, size = job.claim, job.frame_bytes
+    claim = before
     for frame in fresh:
-        count += frame.tokens
+        claim += frame.tokens
         if frame.extra:
             _check_extra(job, frame)
     most = job.terms.output_max
-    if most and count > most + job.kind.output_over_max:
+    if most and claim > most + job.kind.output_over_max:
         many = job.kind.output.many
-        raise AnswerTooLarge(f"the host sent {count} {many} and {most} were asked for")
+        raise AnswerTooLarge(f"the host sent {claim} {many} and {most} were asked for")
     if not job.append(fresh, bytes_max=core.settings.answer_bytes_max):
         raise AnswerTooLarge("the answer is larger than a job may hold")
-    core.state(Meters).count_frames(len(fresh), job.kind.output.name, count - before)
+    # Without measuring what is in them, which is done once for all frames: no claim counts for more than its bytes.
+    core.state(Meters).count_frames(len(fresh), job.kind.output.name, min(claim - before, job.frame_bytes - size))
     fleet = core.fleet
     if held == lease.first_frame:
         job.note_first_frame(now)

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from comptoir.kinds import Size
+
 
 class Lease:
     """One attempt's right to act on a job, at the prices that routing chose its host for."""
@@ -68,8 +70,12 @@ class ClosedSegment(msgspec.Struct, frozen=True, gc=False):
     running_hash: bytes
     """Running hash after its last frame."""
     count: int
-    """Units of output, as counted by its frames."""
+    """Units of output that may be billed (`comptoir.kinds.Kind.billable`)."""
     unpaid: bool = False
     """The host can't vouch for what it sent (wrong hash or signature), so it earns nothing."""
     signature: bytes = b""
     """The host's signature, if it delivered a whole stage. Empty: its lease was revoked."""
+    claimed: int = 0
+    """Units of output as its frames count them."""
+    size: Size = (0, 0)
+    """Bytes of output: shown, and padding."""

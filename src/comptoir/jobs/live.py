@@ -17,7 +17,18 @@ import msgspec
 from comptoir.jobs.change import Change, Touches
 from comptoir.jobs.lease import ClosedSegment, Lease
 from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState
-from comptoir.kinds import Kind, Kinds, Resume, Stage, Terms, decode_stages, encode_stages
+from comptoir.kinds import (
+    Kind,
+    Kinds,
+    Resume,
+    Size,
+    Stage,
+    Terms,
+    bounding_bytes,
+    decode_stages,
+    encode_stages,
+    joined,
+)
 from comptoir.link import Frame, Usage, hash_over, hash_start
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
@@ -44,7 +55,7 @@ class LiveJob:
 
     __slots__ = (
         "id", "owner_id", "dialect", "kind", "model", "body", "terms", "stages", "detached", "deadline_ms", "created_ms", "state",
-        "events", "frames", "frame_bytes", "running_hash", "count",
+        "events", "frames", "frame_bytes", "running_hash", "_claimed", "_size", "_measured",
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "_text_only", "tried",
@@ -77,8 +88,11 @@ class LiveJob:
         self.frames: list[Frame] = []
         self.frame_bytes = 0
         self.running_hash = hash_start(id)
-        self.count = 0
-        """Units of output delivered so far, as counted by the frames."""
+        self._claimed = 0
+        """Units as counted by the frames, whatever their hosts claim."""
+        self._size: Size = (0, 0)
+        """Bytes of output in the first `_measured` frames; the others are measured when it is asked for, together."""
+        self._measured = 0
         self.lease: Lease | None = None
         self.host_id: bytes | None = None
         self.first_frame_s = 0.0
@@ -189,9 +203,9 @@ class LiveJob:
             return wrong
         if usage.prompt_tokens and kind.input is None:
             return f"of a {kind.name} nothing is counted that goes in, not {usage.prompt_tokens}"
-        if self.stages and self.segment_count > (most := kind.part(self).output_max):
+        if self.stages and self.segment_claim > (most := kind.part(self).output_max):
             # Paying for it would take from what the hold has for later stages.
-            return f"this stage is at most {kind.output.format(most)}, not {self.segment_count:,}"
+            return f"this stage is at most {kind.output.format(most)}, not {self.segment_claim:,}"
         return ""
 
     def finished_already(self) -> str:
@@ -212,9 +226,47 @@ class LiveJob:
         return self._body_sha256
 
     @property
+    def count(self) -> int:
+        """Units of output delivered so far that may be billed: no more than its bytes can stand for."""
+        return sum([segment.count for segment in self.segments]) + self.segment_count
+
+    @property
     def segment_count(self) -> int:
-        """Units in the frames since the last closed segment: those of the open lease."""
-        return self.count - sum([segment.count for segment in self.segments]) if self.segments else self.count
+        """Units since the last closed segment that may be billed: those of the open lease."""
+        return self.kind.billable(self.segment_claim, bounding_bytes(self.segment_size))
+
+    @property
+    def segment_claim(self) -> int:
+        """Units in the frames since the last closed segment, as the host of the open lease counts them."""
+        return self._claimed - sum([segment.claimed for segment in self.segments]) if self.segments else self._claimed
+
+    @property
+    def segment_size(self) -> Size:
+        """Bytes of output since the last closed segment: shown, and padding."""
+        solid, blank = self._size
+        if self._measured < len(self.frames):
+            text, extras = joined(self.frames[self._measured :])
+            shown, padding = self.kind.output_in(text, extras)
+            self._size = solid, blank = solid + shown, blank + padding
+            self._measured = len(self.frames)
+        for segment in self.segments:
+            solid, blank = solid - segment.size[0], blank - segment.size[1]
+        return solid, blank
+
+    @property
+    def claimed_beyond(self) -> int:
+        """Units in the frames of closed segments that are not billed. The next host is asked for as many more, because
+        it deducts from the job's bound what the frames before its own say."""
+        return sum([segment.claimed - segment.count for segment in self.segments]) if self.segments else 0
+
+    @property
+    def claim(self) -> int:
+        """Units delivered, those of the open lease as its host counts them: what its bound is compared with."""
+        return self._claimed - self.claimed_beyond
+
+    def claims_beyond(self, claimed: int) -> bool:
+        """Tell whether the host of the open lease claims more units than what it delivered can stand for."""
+        return claimed > self.kind.believed(claimed, bounding_bytes(self.segment_size))
 
     @property
     def segment_start(self) -> int:
@@ -233,7 +285,16 @@ class LiveJob:
         # A new list, so that an undo can restore the old one.
         self.segments = [
             *self.segments,
-            ClosedSegment(lease, len(self.frames), self.running_hash, count, unpaid, signature),
+            ClosedSegment(
+                lease,
+                len(self.frames),
+                self.running_hash,
+                count,
+                unpaid,
+                signature,
+                self.segment_claim,
+                self.segment_size,
+            ),
         ]
         self._note_stage()
         return _encode_frames(self.frames[start:])
@@ -257,7 +318,8 @@ class LiveJob:
         if at < len(self.frames):
             assert at >= self.segment_start, "frames in the journal are kept"
             kept, self.frames = self.frames[:at], []
-            self.frame_bytes, self.count, self.running_hash = 0, 0, hash_start(self.id)
+            self.frame_bytes, self._claimed, self.running_hash = 0, 0, hash_start(self.id)
+            self._size, self._measured = (0, 0), 0
             self.append(kept)
         self.restarted_at.append((self.restarts, at))
         self.wake()
@@ -364,15 +426,15 @@ class LiveJob:
         self.unable = self.unable | {host_id}
 
     def recall(self, stored: "StoredAnswer") -> None:
-        """Add the stored answer to a finished job that was read without it; its running hash, for which nobody asks any
-        more, stays as it was.
+        """Add the stored answer to a finished job that was read without it; its running hash and its count, for which
+        nobody asks any more (`LiveJob.usage` has what was billed), stay as they were.
 
         Idempotent: two readers of a job may have loaded it at the same time.
         """
         assert self.over
         if self.frames:
             return
-        self.frames, self.frame_bytes, self.count = stored.frames, stored.frame_bytes, stored.units
+        self.frames, self.frame_bytes = stored.frames, stored.frame_bytes
         self.usage = Usage(self.usage.prompt_tokens, self.usage.completion_tokens, stored.details)
 
     # -- jobs that another coordinator owns, or owned ------------------------------------------------------------
@@ -459,17 +521,17 @@ class LiveJob:
     def append(self, items: list[Frame], *, bytes_max: int | None = None) -> bool:
         """Append frames and wake readers; False: the answer would exceed *bytes_max* (`FRAME_BYTES_MAX`), no change."""
         size = self.frame_bytes
-        count = self.count
+        claimed = self._claimed
         for frame in items:
             text = frame.text
             # In bytes, because the next host gets all of it in one message; ASCII, the usual case, needs no encoding.
             size += (len(text) if text.isascii() else len(text.encode())) + len(frame.extra) + FRAME_OVERHEAD_BYTES
-            count += frame.tokens
+            claimed += frame.tokens
         if size > (FRAME_BYTES_MAX if bytes_max is None else bytes_max):
             return False
         self.running_hash = hash_over(self.running_hash, items)  # First: it raises on what can't be encoded.
         self.frame_bytes = size
-        self.count = count
+        self._claimed = claimed
         self.frames += items
         self.wake()
         return True
@@ -495,11 +557,6 @@ class LiveJob:
             self._enders.append(ender)
             await ender
 
-    @property
-    def has_content(self) -> bool:
-        """Whether any frame has something in it."""
-        return self.frame_bytes > FRAME_OVERHEAD_BYTES * len(self.frames)
-
     def encode_frames(self) -> bytes:
         """Return all frames as stored in ``answers``; empty when there are none."""
         return _encode_frames(self.frames) if self.frames else b""
@@ -511,17 +568,16 @@ def decode_frames(stored: bytes) -> list[Frame]:
 
 
 class StoredAnswer(NamedTuple):
-    """An answer as read back, with what `LiveJob` counts of it."""
+    """An answer as read back, with the bytes that `LiveJob` counts of it."""
 
     frames: list[Frame]
     details: bytes
     """The engine's usage object as JSON."""
     frame_bytes: int = 0
-    units: int = 0
 
     @classmethod
     def of(cls, stored: bytes, details: bytes) -> "StoredAnswer":
-        """Decode and count *stored*; in a thread if it is large."""
+        """Decode and measure *stored*; in a thread if it is large."""
         frames = decode_frames(stored)
         size = sum(len(frame.text.encode()) + len(frame.extra) + FRAME_OVERHEAD_BYTES for frame in frames)
-        return cls(frames, details, size, sum(frame.tokens for frame in frames))
+        return cls(frames, details, size)

@@ -13,6 +13,7 @@ from comptoir.kinds.containers import ContainerChain
 from comptoir.kinds.errors import KindsError, UnknownKind
 from comptoir.kinds.extras import FINISH_REASON_CHARS_MAX, BadExtra, read_extra
 from comptoir.kinds.kind import Kind, Progress, Resume
+from comptoir.kinds.output import Size, bounding_bytes, joined
 from comptoir.kinds.registry import BUILT_IN, Kinds, load_kinds
 from comptoir.kinds.terms import Ask, Part, Stage, Terms, agree, bought, decode_stages, encode_stages, hold_of
 from comptoir.kinds.tokens import Chat, Completion, Embedding, answers_chat
@@ -37,6 +38,7 @@ __all__ = [
     "Part",
     "Progress",
     "Resume",
+    "Size",
     "Stage",
     "Terms",
     "Unit",
@@ -44,9 +46,11 @@ __all__ = [
     "agree",
     "answers_chat",
     "bought",
+    "bounding_bytes",
     "decode_stages",
     "encode_stages",
     "hold_of",
+    "joined",
     "load_kinds",
     "read_extra",
 ]

@@ -66,6 +66,10 @@ class ContainerChain(Kind):
             return "must have no comma in a container's name: jobs name several with commas between"
         return ""
 
+    def believed(self, claimed: int, output_bytes: int) -> int:
+        """Return the runs claimed: a run is whole or not (`wrong_output`), however long its output is."""
+        return claimed
+
     def part(self, job: Progress) -> Part:
         """Return one run of the current container."""
         at = self.stage(job)
@@ -97,8 +101,8 @@ class ContainerChain(Kind):
         if finish_reason != self.stage_finish or usage.prompt_tokens or usage.details:
             said = f"not {finish_reason!r} and {usage}"
             return f"a container ends with {self.stage_finish!r} and counts nothing but its run, {said}"
-        if job.segment_count != 1:
-            return f"a container is one run, not {job.segment_count}"
+        if job.segment_claim != 1:
+            return f"a container is one run, not {job.segment_claim}"
         if self._makes_pieces(job):
             return ""
         frames = job.frames[job.segment_start :]

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import msgspec
 
 from comptoir.kinds.extras import EXTRA_BYTES_MAX, PlainExtra, read_extra
+from comptoir.kinds.output import UNITS_OVER_BYTES, Size, extra_size, text_size
 from comptoir.kinds.terms import Ask, Part, Stage, Terms
 from comptoir.kinds.units import Unit
 from comptoir.link import Frame, ModelOffer, Usage
@@ -70,7 +71,7 @@ class Progress(Protocol):
     def frames(self) -> Sequence[Frame]: ...
     @property
     def count(self) -> int:
-        """Units of output delivered so far, as counted by the frames."""
+        """Units of output delivered so far: those that may be billed (`Kind.billable`)."""
         ...
 
     @property
@@ -80,7 +81,12 @@ class Progress(Protocol):
 
     @property
     def segment_count(self) -> int:
-        """Units delivered from there on."""
+        """Units delivered from there on that may be billed."""
+        ...
+
+    @property
+    def segment_claim(self) -> int:
+        """Units from there on as its host counts them in its frames."""
         ...
 
 
@@ -92,7 +98,8 @@ class Kind:
     input: ClassVar[Unit | None] = None
     """Unit of input: counted once, and paid to the host that processed it. None: the input is not paid for."""
     output: ClassVar[Unit]
-    """Unit of output: each frame says how many units it stands for (`Frame.tokens`)."""
+    """Unit of output: each frame says how many units it stands for (`Frame.tokens`), and `Kind.billable` how many of
+    them may be paid."""
     sold: ClassVar[bool] = True
     """Whether it can be bought here. False: stored jobs of it can only be shown (`UnsoldKind`)."""
     noun: ClassVar[str] = "model"
@@ -147,6 +154,44 @@ class Kind:
     def sample(self, model: str) -> bytes:
         """Return the body of a short order with which a worker measures its engine; empty: it is not measured."""
         return b""
+
+    # -- what is paid --------------------------------------------------------------------------------------------
+
+    def output_in(self, text: str, extras: Sequence[bytes]) -> Size:
+        """Return how many bytes of output there are, shown and padding, in pieces of an answer (`joined`).
+
+        A kind overrides this where something in the extras is no output, or the text is none. It is called for what
+        arrives, piece by piece: the sizes of the pieces add up to that of the whole.
+
+        Args:
+            text: of all pieces, joined.
+            extras: of the pieces that have one.
+        """
+        solid, blank = text_size(text)
+        for extra in extras:
+            shown, padding = extra_size(extra)
+            solid, blank = solid + shown, blank + padding
+        return solid, blank
+
+    def believed(self, claimed: int, output_bytes: int) -> int:
+        """Return how many of the units that a host *claimed* its output can stand for; more counts against it.
+
+        At most as many as it has bytes (`bounding_bytes`), and some that engines count and don't show. A kind overrides
+        this if its unit is smaller than a byte. It must not decrease when either argument grows.
+        """
+        return min(claimed, output_bytes + UNITS_OVER_BYTES)
+
+    def billable(self, claimed: int, output_bytes: int) -> int:
+        """Return how many of the units that a host *claimed* may be paid: the one rule for worker, coordinator and
+        verifier. Those that are `believed`; of nothing, none."""
+        return self.believed(claimed, output_bytes) if output_bytes else 0
+
+    def input_countable(self, input_max: int) -> int:
+        """Return the most units of input that are believed; *input_max* of them are paid (`Part.input_max`).
+
+        A kind whose *input_max* is an estimate believes more, so that an honest count stays what it is.
+        """
+        return input_max
 
     # -- while it runs -------------------------------------------------------------------------------------------
 

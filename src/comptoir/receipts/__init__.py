@@ -9,7 +9,7 @@ one holder for ever; keys are revoked and never deleted. New receipts are of ver
 sold; those of version 1 verify for ever. Verification trusts the registry, never a key in a receipt.
 
 Units: micro-dollars, units of a kind, milliseconds since 1970 UTC; hashes and key ids are hex, signatures Ed25519.
-Knows: nobody. Settlement passes it the facts; `verify` works offline.
+Knows: `kinds`, whose rule says what may be billed. Settlement passes it the facts; `verify` works offline.
 """
 
 from comptoir.receipts.build import build_and_sign, statement_bytes

@@ -67,7 +67,7 @@ def _statement(facts: ReceiptFacts) -> InTotoStatement:
             facts.fingerprint,
             facts.state,
             [_entry(segment, facts) for segment in segments],
-            _units(facts, facts.input_count, facts.output_count, (facts.rate_in, facts.rate_out)),
+            _units(facts),
             facts.fee_bps,
             Amounts(facts.held_uusd, facts.charged_uusd, facts.fee_uusd, facts.released_uusd, facts.transfers),
             facts.input_sha256.hex(),
@@ -76,9 +76,21 @@ def _statement(facts: ReceiptFacts) -> InTotoStatement:
     )
 
 
-def _units(facts: ReceiptFacts, into: int, out: int, rates: tuple[int, int]) -> list[UnitEntry]:
-    paid = UnitEntry(facts.output_unit, out, rates[1])
-    return [UnitEntry(facts.input_unit, into, rates[0], True), paid] if facts.input_unit else [paid]
+def _units(facts: ReceiptFacts) -> list[UnitEntry]:
+    paid = UnitEntry(facts.output_unit, facts.output_count, facts.rate_out)
+    if not facts.input_unit:
+        return [paid]
+    return [UnitEntry(facts.input_unit, facts.input_count, facts.rate_in, True, None, facts.input_max), paid]
+
+
+def _units_of(segment: SegmentFacts, facts: ReceiptFacts) -> list[UnitEntry]:
+    into, out = segment.input_count, segment.output_count
+    claimed = segment.output_claimed if segment.output_claimed > out else None
+    paid = UnitEntry(facts.output_unit, out, segment.rate_out, False, claimed)
+    if not facts.input_unit:
+        return [paid]
+    claimed = segment.input_claimed if segment.input_claimed > into else None
+    return [UnitEntry(facts.input_unit, into, segment.rate_in, True, claimed), paid]
 
 
 def _entry(segment: SegmentFacts, facts: ReceiptFacts) -> SegmentEntry:
@@ -91,11 +103,12 @@ def _entry(segment: SegmentFacts, facts: ReceiptFacts) -> SegmentEntry:
         segment.first_frame,
         segment.end_frame,
         segment.running_hash.hex(),
-        _units(facts, segment.input_count, segment.output_count, (segment.rate_in, segment.rate_out)),
+        _units_of(segment, facts),
         segment.finish_reason,
         _authenticated_by(segment),
         segment.statement,
         segment.signature,
+        segment.output_bytes,
     )
 
 

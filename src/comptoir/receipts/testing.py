@@ -40,8 +40,15 @@ def make_segment(
     key: SigningKey | None = None,
     prompt_tokens: int = 10,
     price_out: int = 1_000_000,
+    claimed: int = 0,
+    output_bytes: int | None = None,
 ) -> SegmentFacts:
-    """Return what attempt *number* delivered after *before*, signed when a *key* is given. One token a frame."""
+    """Return what attempt *number* delivered after *before*, signed when a *key* is given. One token a frame.
+
+    Args:
+        claimed: tokens that the host claims, where that is more.
+        output_bytes: None: the bytes of its frames.
+    """
     first = before.end_frame if before else 0
     chain = before.running_hash if before else hash_start(job_id)
     chain = hash_over(chain, [Frame("word ")] * frames)
@@ -56,7 +63,7 @@ def make_segment(
         end_frame=first + frames,
         chain=chain.hex(),
         prompt_tokens=prompt_tokens,
-        completion_tokens=frames,
+        completion_tokens=claimed or frames,
         finish_reason="stop",
     )
     return SegmentFacts(
@@ -67,6 +74,8 @@ def make_segment(
         running_hash=chain,
         input_count=prompt_tokens,
         output_count=frames,
+        output_claimed=claimed,
+        output_bytes=5 * frames if output_bytes is None else output_bytes,
         rate_in=0,
         rate_out=price_out,
         finish_reason="stop",
@@ -105,6 +114,7 @@ def make_facts(
         input_unit="token_in",
         output_unit="token_out",
         input_count=segments[0].input_count if segments else 0,
+        input_max=100,
         output_count=sum(segment.output_count for segment in segments),
         rate_in=0,
         rate_out=price_out,

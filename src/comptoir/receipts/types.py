@@ -51,7 +51,14 @@ class SegmentFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Running hash after the last frame, 32 bytes."""
     input_count: int = 0
     """Units of input as its host counted them; 0: not reported, or counted by another host."""
+    input_claimed: int = 0
+    """The same as its host counted them, believed or not."""
     output_count: int
+    """Units of output that may be billed."""
+    output_claimed: int = 0
+    """Units of output as its host counted them; fewer than *output_count*: as many."""
+    output_bytes: int | None = None
+    """Bytes of output delivered, as its kind counts them, which bound *output_count*."""
     rate_in: int
     """This host's prices, micro-dollars per million units."""
     rate_out: int
@@ -94,6 +101,8 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the unit of input; empty: the input is not paid for."""
     output_unit: str
     input_count: int
+    input_max: int | None = None
+    """Most units of input that are paid."""
     output_count: int
     rate_in: int
     """The agreed prices, micro-dollars per million units."""
@@ -127,9 +136,14 @@ class UnitEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Micro-dollars per million."""
     once: bool = False
     """True for input: every host that processed it counts it, but it is paid once. Absent: each host's part is paid."""
+    claimed: int | None = None
+    """In a segment: what its host counted and signed, where that is more than *count*, which is what it may be paid
+    for."""
+    most: int | None = None
+    """Of the whole input: the most that is paid, by the size of the request. Absent: before December 2026."""
 
 
-class SegmentEntry(msgspec.Struct, frozen=True, gc=False):
+class SegmentEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One attempt's part in the signed receipt."""
 
     attempt: str
@@ -146,6 +160,9 @@ class SegmentEntry(msgspec.Struct, frozen=True, gc=False):
     """Base64 of the JSON that the host signed (under DSSE's pre-authentication encoding)."""
     signature: bytes | None
     """Base64 of the host's Ed25519 signature."""
+    output_bytes: int | None = None
+    """Bytes of output that this host delivered, as the kind counts them (`comptoir.kinds.Kind.output_in`): the units
+    of output are at most as many, with a few that are not shown. Absent: before December 2026."""
 
 
 class Amounts(msgspec.Struct, frozen=True):
@@ -260,7 +277,7 @@ class Check(StrEnum):
     FRAMES = "frames"
     """Segments follow each other without gap or overlap from frame 0, and the last hash is the subject's."""
     UNITS = "units"
-    """Units add up over the segments."""
+    """Units add up over the segments, and are no more than the bytes delivered allow."""
     AMOUNTS = "amounts"
     """Money adds up, pays only hosts that delivered, none more than its part costs, and is within the agreed prices."""
 
@@ -287,6 +304,8 @@ class Reason(StrEnum):
     CHAIN_MISMATCH = "chain_mismatch"
     """The hash after the last segment is not the answer's."""
     UNITS_DO_NOT_ADD_UP = "units_do_not_add_up"
+    UNITS_BEYOND_OUTPUT = "units_beyond_output"
+    """More is billed than the bytes of output or of the request can hold, by the rule of its kind."""
     AMOUNTS_DO_NOT_ADD_UP = "amounts_do_not_add_up"
 
 
@@ -303,6 +322,10 @@ class Verdict(msgspec.Struct, frozen=True):
     """The receipt, only when it is valid, so that nobody reads a refused one by mistake."""
     unsigned_segments: int = 0
     """Segments without their host's signature; `AuthenticatedBy` says for each what replaces it."""
+
+    unbounded_segments: int = 0
+    """Segments that state no bytes (receipts from before December 2026), or whose kind's rule is not known here: that
+    what is billed of them was delivered is the coordinator's word alone."""
 
     @property
     def ok(self) -> bool:

@@ -10,6 +10,7 @@ import json
 
 import msgspec
 
+from comptoir.kinds import Kinds
 from comptoir.kit import ids
 from comptoir.kit.money import cost_half_even
 from comptoir.kit.signing import PUBLIC_KEY_BYTES, is_signed, keyid_of
@@ -41,6 +42,10 @@ steps back, or two that differ, must not invalidate good receipts. Only the key'
 
 ENVELOPE_BYTES_MAX = 16 * 1024 * 1024
 """A receipt has 2 KB, and 1 KB more per resumed attempt; this bounds what a verifier parses."""
+
+
+BUILT_IN_KINDS = Kinds()
+"""Kinds whose rule for what may be billed everybody has."""
 
 
 class _Signature(msgspec.Struct):
@@ -126,11 +131,15 @@ def registry_of(keys: list[PublishedKey]) -> KeyRegistry:
     return KeyRegistry(by_keyid)
 
 
-def verify(envelope_json: bytes, registry: KeyRegistry) -> Verdict:
+def verify(envelope_json: bytes, registry: KeyRegistry, kinds: Kinds = BUILT_IN_KINDS) -> Verdict:
     """Check a receipt against *registry*: who signed it, what it says, and that it adds up.
 
     Never raises for anything in *envelope_json*: a refusal is a verdict with a reason. Checks run in the order of
     `Check` and stop at the first that fails.
+
+    Args:
+        kinds: whose rules bound what may be billed by what was delivered (`comptoir.kinds.Kind.billable`). Of another
+            kind's receipt that is not checked, and the verdict says so (`Verdict.unbounded_segments`).
     """
     passed: list[Check] = []
     try:
@@ -155,13 +164,16 @@ def verify(envelope_json: bytes, registry: KeyRegistry) -> Verdict:
         _check_frames(statement)
         passed.append(Check.FRAMES)
         _check_units(predicate)
+        _check_bounds(predicate, kinds)
         passed.append(Check.UNITS)
         _check_amounts(predicate)
         passed.append(Check.AMOUNTS)
     except _VerificationEnded as refused:
         return Verdict(passed, refused.reason, refused.detail)
     unsigned = sum(entry.signature is None for entry in predicate.segments)
-    return Verdict(passed, statement=statement, unsigned_segments=unsigned)
+    known = predicate.kind in kinds
+    unbounded = sum(not known or entry.output_bytes is None for entry in predicate.segments)
+    return Verdict(passed, statement=statement, unsigned_segments=unsigned, unbounded_segments=unbounded)
 
 
 def _opened(envelope_json: bytes) -> tuple[bytes, _Signature]:
@@ -268,8 +280,8 @@ def _check_segment(entry: SegmentEntry, predicate: Predicate, registry: KeyRegis
         "first_frame": entry.first_frame,
         "end_frame": entry.end_frame,
         "chain": entry.chain,
-        "prompt_tokens": _count(entry.units, once=True),
-        "completion_tokens": _count(entry.units, once=False),
+        "prompt_tokens": _claimed(entry.units, once=True),
+        "completion_tokens": _claimed(entry.units, once=False),
         "finish_reason": entry.finish_reason,
     }
     for name, value in said.items():
@@ -302,6 +314,14 @@ def _count(units: list[UnitEntry], *, once: bool) -> int:
     return sum([unit.count for unit in units if unit.once is once])
 
 
+def _claimed(units: list[UnitEntry], *, once: bool) -> int:
+    return sum([unit.count if unit.claimed is None else unit.claimed for unit in units if unit.once is once])
+
+
+def _input_paid(units: list[UnitEntry]) -> int:
+    return sum([unit.count if unit.most is None else min(unit.count, unit.most) for unit in units if unit.once])
+
+
 def _rate(units: list[UnitEntry], *, once: bool) -> int:
     return max([unit.rate for unit in units if unit.once is once], default=0)
 
@@ -319,7 +339,8 @@ def _check_units(predicate: Predicate) -> None:
                 Reason.UNITS_DO_NOT_ADD_UP, f"{entry.attempt} is counted in other units than the receipt"
             )
     every = [*predicate.units, *(unit for entry in predicate.segments for unit in entry.units)]
-    if min([unit.count for unit in every]) < 0:
+    stated = [*(unit.most for unit in every), *(entry.output_bytes for entry in predicate.segments)]
+    if min([*(unit.count for unit in every), *(one for one in stated if one is not None)]) < 0:
         raise _VerificationEnded(Reason.UNITS_DO_NOT_ADD_UP, "a count of units is negative")
     delivered = sum([_count(entry.units, once=False) for entry in predicate.segments])
     billed = _count(predicate.units, once=False)
@@ -334,11 +355,34 @@ def _check_units(predicate: Predicate) -> None:
         )
 
 
+def _check_bounds(predicate: Predicate, kinds: Kinds) -> None:
+    """Check that nothing is billed beyond the rule of its kind; a receipt from before the rule states no bytes."""
+    every = [*predicate.units, *(unit for entry in predicate.segments for unit in entry.units)]
+    if any(unit.claimed is not None and unit.claimed <= unit.count for unit in every):
+        raise _VerificationEnded(Reason.UNITS_DO_NOT_ADD_UP, "a claim is stated that is not above what may be paid")
+    if predicate.kind not in kinds:
+        return
+    kind = kinds.get(predicate.kind)
+    for entry in predicate.segments:
+        count = _count(entry.units, once=False)
+        if entry.output_bytes is not None and count > kind.billable(count, entry.output_bytes):
+            raise _VerificationEnded(
+                Reason.UNITS_BEYOND_OUTPUT,
+                f"{entry.attempt}: {count} units are billed for {entry.output_bytes} bytes of output",
+            )
+    for unit in predicate.units:
+        if unit.most is not None and unit.count > kind.input_countable(unit.most):
+            raise _VerificationEnded(
+                Reason.UNITS_BEYOND_OUTPUT,
+                f"{unit.count} units of the input are counted, and the request has at most {unit.most}",
+            )
+
+
 def _costs(predicate: Predicate) -> dict[str, int]:
     """Return the cost of each host's segments at its prices. The input is paid once, to the first host paid at all."""
     most_in, most_out = _rate(predicate.units, once=True), _rate(predicate.units, once=False)
     paid = {row.payee for row in predicate.amounts.transfers if row.kind == "host"}
-    taken_in = _count(predicate.units, once=True)
+    taken_in = _input_paid(predicate.units)
     found: dict[str, int] = {}
     for entry in predicate.segments:
         rate_in, rate_out = _rate(entry.units, once=True), _rate(entry.units, once=False)
@@ -346,6 +390,8 @@ def _costs(predicate: Predicate) -> dict[str, int]:
             raise _VerificationEnded(
                 Reason.AMOUNTS_DO_NOT_ADD_UP, f"the prices of {entry.attempt} are not within the agreed ones"
             )
+        if entry.output_bytes == 0:
+            continue  # Nothing came, so nothing is paid, for the input neither.
         scaled = _count(entry.units, once=False) * rate_out
         if entry.host in paid:
             scaled += taken_in * rate_in

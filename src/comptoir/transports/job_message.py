@@ -1,7 +1,7 @@
 """The message that gives a job to a host, from which every transport and shape makes its own."""
 
 from comptoir.jobs import Lease, LiveJob
-from comptoir.link import Job
+from comptoir.link import COUNT_MAX, Job
 
 
 def job_message(job: LiveJob, lease: Lease, *, now_ms: int) -> Job:
@@ -9,6 +9,9 @@ def job_message(job: LiveJob, lease: Lease, *, now_ms: int) -> Job:
     most = job.terms.output_max
     if job.stages:  # A host runs only its own stage, after the output of those before it.
         most = job.count - job.segment_count + job.kind.part(job).output_max
+    if most:
+        # It deducts what the frames before its own say, also where a host said more than it is paid for.
+        most = min(most + job.claimed_beyond, COUNT_MAX)
     return Job(
         lease.id,
         job.id,

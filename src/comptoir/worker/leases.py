@@ -9,8 +9,9 @@ message (`Done` or `Fail`) is kept until `Settled`. After a reconnect, `WorkerLe
 import asyncio
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from comptoir.kinds import Kind, Kinds, bounding_bytes
 from comptoir.link import Done, Fail, Frame, Frames, Job, hash_after, hash_over, hash_start
 
 UNACKED_BYTES_MAX = 8 * 1024 * 1024
@@ -35,8 +36,43 @@ FORGOTTEN_REMEMBERED = 4096
 """How many closed lease ids are remembered, so that a repeated `Job` of one is not run again."""
 
 
+BUILT_IN_KINDS = Kinds()
+"""Kinds of a worker to whom no other is told."""
+
+
 class FrameTooBig(Exception):
     """An engine made a frame that no WebSocket message could carry."""
+
+
+class UnitTally:
+    """Counts the units that an answer can stand for (`Kind.believed`), frame by frame."""
+
+    __slots__ = ("_blank", "_solid", "counted", "kind", "told")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self._solid = self._blank = 0
+        self.counted = 0
+        """Units by the engine's count."""
+        self.told = 0
+        """Units that the frames say; never more than what was delivered can stand for."""
+
+    def tell(self, frame: Frame) -> Frame:
+        """Return *frame*, the next one, with the units that are believed now; the rest is told when more is delivered.
+
+        Raises:
+            UnicodeEncodeError: its text can't be encoded; nothing is counted.
+        """
+        extra = frame.extra
+        solid, blank = self.kind.output_in(frame.text, (extra,) if extra else ())
+        counted = self.counted + frame.tokens
+        solid, blank = self._solid + solid, self._blank + blank
+        fresh = self.kind.believed(counted, bounding_bytes((solid, blank))) - self.told
+        if frame.tokens < 0:
+            return frame  # An engine's bug, which is noticed by who adds it.
+        self.counted, self._solid, self._blank = counted, solid, blank
+        self.told += fresh
+        return frame if fresh == frame.tokens else Frame(frame.text, fresh, extra)
 
 
 class WorkerLease:
@@ -60,12 +96,12 @@ class WorkerLease:
         "model",
         "sent_seq",
         "start_seq",
-        "tokens",
+        "tally",
         "unacked_bytes",
         "window",
     )
 
-    def __init__(self, job: Job, *, window: int) -> None:
+    def __init__(self, job: Job, *, window: int, kinds: Kinds = BUILT_IN_KINDS) -> None:
         self.lease = job.lease
         self.job_id = job.job_id
         self.kind = job.kind
@@ -82,8 +118,8 @@ class WorkerLease:
         self.end_seq = start_seq
         self.frames: list[Frame] = list(job.prefix)
         self.running_hash = job.chain or prefix_hash(job)
-        self.tokens = 0
-        """Tokens of the frames this host made."""
+        self.tally = UnitTally(kinds.stored(job.kind))
+        """Counts the frames this host made."""
         self.unacked_bytes = 0
         self.kept_bytes = _bytes_of(self.frames) + FRAME_OVERHEAD_BYTES * len(self.frames)
         self.window = window
@@ -95,12 +131,19 @@ class WorkerLease:
             self._let_go()
 
     @property
+    def tokens(self) -> int:
+        """Tokens that the frames of this host say."""
+        return self.tally.told
+
+    @property
     def full(self) -> bool:
         """Whether the engine has to wait for acknowledgements."""
         return self.end_seq - self.acked_seq >= self.window or self.unacked_bytes >= UNACKED_BYTES_MAX
 
     def add(self, frame: Frame) -> None:
-        """Append the next frame.
+        """Append the next frame; it says no more tokens than what was delivered so far can stand for.
+
+        Those that the engine counted beyond are said as soon as more has been delivered.
 
         Raises:
             FrameTooBig: text and extra are beyond `FRAME_BYTES_MAX`; nothing is appended.
@@ -110,10 +153,10 @@ class WorkerLease:
         extra_size = len(frame.extra)
         if 4 * text_size + extra_size > FRAME_BYTES_MAX:
             raise FrameTooBig(f"a frame of {text_size + extra_size} bytes does not fit a message of the link")
+        frame = self.tally.tell(frame)
         # First: it raises on what can't be encoded, such as a negative count or a lone surrogate.
         self.running_hash = hash_after(self.running_hash, frame)
         self.frames.append(frame)
-        self.tokens += frame.tokens
         self.unacked_bytes += text_size + extra_size
         self.kept_bytes += text_size + extra_size + FRAME_OVERHEAD_BYTES
         self.end_seq += 1
@@ -200,6 +243,13 @@ def _bytes_of(frames: list[Frame]) -> int:
     return sum([len(frame.text) + len(frame.extra) for frame in frames])
 
 
+def as_believed(prefix: Iterable[Frame], kind: Kind) -> tuple[Frame, ...]:
+    """Return the frames of other hosts with the units that are believed: one that says more must not use up the bound
+    of the next."""
+    tally = UnitTally(kind)
+    return tuple([tally.tell(frame) for frame in prefix])
+
+
 def prefix_hash(job: Job) -> bytes:
     """Return the running hash over the frames that came with *job*."""
     return hash_over(hash_start(job.job_id), job.prefix)
@@ -208,7 +258,8 @@ def prefix_hash(job: Job) -> bytes:
 class LeaseTable:
     """Every lease that the worker holds, and which of them have something to send."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Kinds = BUILT_IN_KINDS) -> None:
+        self._kinds = kinds
         self._leases: dict[bytes, WorkerLease] = {}
         self._dirty: deque[WorkerLease] = deque()
         self._forgotten: OrderedDict[bytes, None] = OrderedDict()
@@ -236,7 +287,7 @@ class LeaseTable:
     def open(self, job: Job) -> WorkerLease:
         """Add a lease that is not held yet."""
         assert job.lease not in self._leases
-        held = WorkerLease(job, window=self.window)
+        held = WorkerLease(job, window=self.window, kinds=self._kinds)
         self._leases[job.lease] = held
         self._empty.clear()
         self.running += 1

@@ -2,7 +2,8 @@
 
 Token counts in the segment: ``completion_tokens`` is the sum of the frames' own counts, so that the coordinator can
 check it against what arrived. `Done.usage` is the engine's count, unchanged; an engine that counted more tokens than
-its frames showed adds a last frame for them (see `openai_wire.AnswerReader.last`).
+its frames showed adds a last frame for them (see `openai_wire.AnswerReader.last`). A frame says no more than what was
+delivered can stand for (`UnitTally`): hidden tokens, of which the buyer got no byte, are not paid.
 
 A cancelled lease is closed with a signed ``Done`` whose finish reason is ``cancelled``: the host's statement of all
 frames it sent. A coordinator that has settled already may ignore it, as it ignores one that crossed its ``Cancel``.
@@ -31,7 +32,7 @@ from comptoir.link import (
 )
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
 from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
-from comptoir.worker.leases import FrameTooBig, LeaseTable, WorkerLease, prefix_hash
+from comptoir.worker.leases import FrameTooBig, LeaseTable, WorkerLease, as_believed, prefix_hash
 
 _log = logging.getLogger(__name__)
 
@@ -173,9 +174,9 @@ class JobRunner:
     async def _run(self, held: WorkerLease, engine: Engine, job: Job, left_s: float) -> None:
         self._on_event(JobStarted(public("job", job.job_id), job.model, job.kind))
         expiry = asyncio.get_running_loop().call_later(left_s, self._expire, held)
-        request = EngineRequest(
-            kind=job.kind, model=job.model, body=job.body, prefix=tuple(job.prefix), max_tokens=job.max_tokens
-        )
+        prefix = as_believed(job.prefix, held.tally.kind)
+        most = _left_of(job) + sum([frame.tokens for frame in prefix]) if job.max_tokens else 0
+        request = EngineRequest(kind=job.kind, model=job.model, body=job.body, prefix=prefix, max_tokens=most)
         stream: AsyncIterator[Frame | Finish] | None = None
         try:
             stream = engine.run(request)
@@ -213,8 +214,8 @@ class JobRunner:
             if held.closing is not None:
                 return None
             assert type(item) is Frame
-            if max_tokens and item.tokens and held.tokens + item.tokens > max_tokens:
-                left = max_tokens - held.tokens
+            if max_tokens and item.tokens and held.tally.counted + item.tokens > max_tokens:
+                left = max_tokens - held.tally.counted
                 if left > 0:
                     item = Frame(item.text, left, item.extra)
                 elif item.text or item.extra:

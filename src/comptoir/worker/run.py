@@ -116,11 +116,12 @@ class _Worker:
         self._addresses = Addresses(urls)
         directory = Path(config.state_dir) if config.state_dir else kept_directory(urls)
         self._state_file = StateFile(directory, urls)
+        kinds = load_kinds(config.kinds)
         self._offering = Offering(
-            kinds=load_kinds(config.kinds), prices=config.prices, model_prices=config.model_prices, on_event=on_event,
+            kinds=kinds, prices=config.prices, model_prices=config.model_prices, on_event=on_event,
             promotions=config.promotions,
         )  # fmt: skip
-        self._table = LeaseTable()
+        self._table = LeaseTable(kinds)
         self._hardware = health.Hardware("", 0, 0)
         self._unlinked = 0
         self._ignored: dict[str, str] = {}

@@ -38,6 +38,7 @@ def make_lease(job: LiveJob, *, revived: bool = False) -> Lease:
 def all_of(room: Room) -> dict[str, Any]:
     """Return everything that a transition could change, by name; what can be changed in place as a copy."""
     live, job = room
+    assert job.count >= 0  # Frames are measured when that is asked for, which changes nothing but what is remembered.
     slots = {name: getattr(job, name) for name in LiveJob.__slots__}
     tables = {f"live.{name}": value for name, value in vars(live).items()}
     return {name: value.copy() if hasattr(value, "copy") else value for name, value in (slots | tables).items()}
@@ -330,7 +331,7 @@ class TestRecall:
             job.recall(StoredAnswer.of(msgspec.msgpack.encode([Frame("a", tokens=3)]), b"{}"))
 
         assert [frame.text for frame in job.frames] == ["a"] and job.usage.details == b"{}"
-        assert (job.count, job.frame_bytes) == (3, 1 + FRAME_OVERHEAD_BYTES)
+        assert (job.usage.completion_tokens, job.frame_bytes) == (2, 1 + FRAME_OVERHEAD_BYTES)
 
 
 class TestLeaving:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from comptoir.receipts import (
     Reason,
     Receipt,
     ReceiptFacts,
+    ReceiptTransfer,
     SegmentFacts,
     build_and_sign,
     envelope,
@@ -174,6 +176,16 @@ def _input_twice(statement: dict[str, Any]) -> None:
         segment.update(unsigned)
     for one in (statement["predicate"], *statement["predicate"]["segments"]):
         one["units"].append({**one["units"][0], "unit": "byte"})
+
+
+def _claim(statement: dict[str, Any], claimed: int) -> None:
+    statement["predicate"]["segments"][0]["units"][1]["claimed"] = claimed
+
+
+def _longer_than_sent(statement: dict[str, Any]) -> None:
+    for one in (statement["predicate"], *statement["predicate"]["segments"]):
+        one.update({"keyid": None, "statement": None, "signature": None, "authenticated_by": "host_key"})
+        one["units"][0]["count"] = 3 * 100 + 1_024 + 1
 
 
 def _dearer_host(statement: dict[str, Any]) -> None:
@@ -392,6 +404,22 @@ REFUSED: list[tuple[str, bytes, KeyRegistry, Reason]] = [
         registry(),
         Reason.UNITS_DO_NOT_ADD_UP,
     ),
+    ("negative bytes", resealed(_segment(0, output_bytes=-1)), registry(), Reason.UNITS_DO_NOT_ADD_UP),
+    ("a claim that is none", resealed(lambda s: _claim(s, 3)), registry(), Reason.UNITS_DO_NOT_ADD_UP),
+    ("a claim that was not signed", resealed(lambda s: _claim(s, 9)), registry(), Reason.SEGMENT_MISMATCH),
+    (
+        "more tokens billed than bytes came",
+        sealed(make_facts(segments=[make_segment(frames=40, output_bytes=7)])),
+        registry(),
+        Reason.UNITS_BEYOND_OUTPUT,
+    ),
+    (
+        "tokens billed for nothing",
+        resealed(_segment(0, output_bytes=0)),
+        registry(),
+        Reason.UNITS_BEYOND_OUTPUT,
+    ),
+    ("a prompt longer than its request", resealed(_longer_than_sent), registry(), Reason.UNITS_BEYOND_OUTPUT),
     ("a segment in another unit", resealed(_other_unit), registry(), Reason.UNITS_DO_NOT_ADD_UP),
     ("two units of the input", resealed(_input_twice), registry(), Reason.UNITS_DO_NOT_ADD_UP),
     ("no unit", resealed(_predicate(units=[])), registry(), Reason.UNITS_DO_NOT_ADD_UP),
@@ -404,6 +432,52 @@ REFUSED: list[tuple[str, bytes, KeyRegistry, Reason]] = [
     ("charged above the price", resealed(_overcharge), registry(), Reason.AMOUNTS_DO_NOT_ADD_UP),
     ("negative amount", resealed(_negative), registry(), Reason.AMOUNTS_DO_NOT_ADD_UP),
 ]
+
+
+class TestWhatMayBePaid:
+    """The receipt says how many bytes came, and the verifier applies the rule of the kind once more."""
+
+    def test_what_a_host_claims_beyond_it_is_stated_and_not_paid(self) -> None:
+        segment = make_segment(frames=3, key=HOST_KEY, claimed=900)
+
+        verdict = verify(sealed(make_facts(segments=[segment])), registry())
+
+        assert verdict.ok and verdict.statement is not None, verdict
+        (entry,) = verdict.statement.predicate.segments
+        assert [(unit.count, unit.claimed) for unit in entry.units] == [(10, None), (3, 900)]
+        assert (verdict.unsigned_segments, verdict.unbounded_segments) == (0, 0)
+
+    @pytest.mark.parametrize(("frames", "output_bytes", "good"), [(37, 5, True), (38, 5, False), (1, 1, True)])
+    def test_a_few_more_than_bytes_are_believed(self, frames: int, output_bytes: int, good: bool) -> None:
+        facts = make_facts(segments=[make_segment(frames=frames, output_bytes=output_bytes)])
+
+        assert verify(sealed(facts), registry()).ok is good
+
+    def test_a_host_that_delivered_nothing_is_not_paid_for_the_prompt(self) -> None:
+        """At a price for the prompt alone: the host of an empty answer takes nothing."""
+        facts = make_facts(segments=[make_segment(frames=0)])
+        dear = msgspec.structs.replace(facts.segments[0], rate_in=1_000_000)
+        host_id = host(dear)
+        paid = msgspec.structs.replace(
+            facts,
+            segments=[dear],
+            rate_in=1_000_000,
+            held_uusd=60,
+            charged_uusd=10,
+            transfers=[ReceiptTransfer("t", "host", host_id, 10)],
+        )
+
+        assert verify(sealed(paid), registry()).reason is Reason.AMOUNTS_DO_NOT_ADD_UP
+
+    @pytest.mark.parametrize(
+        ("change", "unbounded"), [(_segment(0, output_bytes=None), 1), (_predicate(kind="of_others"), 2)]
+    )
+    def test_where_the_bytes_or_the_rule_are_not_known_it_says_so(
+        self, change: Callable[[dict[str, Any]], None], unbounded: int
+    ) -> None:
+        verdict = verify(resealed(change), registry())
+
+        assert verdict.ok and verdict.unbounded_segments == unbounded, verdict
 
 
 class TestRefusals:

@@ -105,7 +105,7 @@ async def _view(core: Core, request: Request, job: LiveJob) -> wire.InfrintiaJob
         jobs_before=core.jobs.queue.before(job.id) if job.state == JobState.QUEUED else None,
         credits_reserved=to_credits(job.terms.hold_uusd),
         credits_used=to_credits(job.cost_uusd),
-        tokens=job.count or job.usage.completion_tokens,
+        tokens=job.usage.completion_tokens if job.over else job.count,
         created_at=iso_utc(job.created_ms),
         started_at=iso_utc(job.started_ms) if job.started_ms else None,
         finished_at=iso_utc(finished_ms) if finished_ms is not None else None,

@@ -1,13 +1,14 @@
 """Chat, completion and embedding: answers of a model, sold by prompt tokens and answer tokens."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from comptoir.kinds.extras import read_extra
 from comptoir.kinds.kind import Kind, Progress, finish_reason_in
+from comptoir.kinds.output import Size, text_size
 from comptoir.kinds.terms import Ask, Part, Terms
-from comptoir.kinds.tokens.extras import TEXT_EXTRA_BYTES_MAX, TextExtra, check_vectors
+from comptoir.kinds.tokens.extras import TEXT_EXTRA_BYTES_MAX, TextExtra, check_vectors, delta_size, vectors_size
 from comptoir.kinds.tokens.text import is_text_only
 from comptoir.kinds.units import TOKEN_IN, TOKEN_OUT
 
@@ -17,6 +18,9 @@ is charged no more than its hold."""
 
 PROMPT_TOKENS_BASE = 32
 """Tokens that a chat template may add to a prompt."""
+
+TEMPLATE_TOKENS_MAX = 1_024
+"""Prompt tokens beyond one a byte that are believed: what a chat template may add to a short request."""
 
 PREFILL_S_PER_TOKEN = 0.02
 """Time that a slow host may need per prompt token before its first frame."""
@@ -68,6 +72,18 @@ class _Tokens(Kind):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return f"must be an OpenAI-style request body: {error}"
         return ""
+
+    def output_in(self, text: str, extras: Sequence[bytes]) -> Size:
+        """Return the size of text and deltas; probabilities and the like are no output."""
+        solid, blank = text_size(text)
+        for extra in extras:
+            shown, padding = delta_size(extra)
+            solid, blank = solid + shown, blank + padding
+        return solid, blank
+
+    def input_countable(self, input_max: int) -> int:
+        """Return one token for each byte of the body, and what a template may add: no prompt has more."""
+        return input_max * PROMPT_BYTES_PER_TOKEN + TEMPLATE_TOKENS_MAX
 
     def text_only(self, body: bytes) -> bool:
         """Tell whether the body is one text with a length and a temperature."""
@@ -122,6 +138,14 @@ class Embedding(_Tokens):
 
     name = "embedding"
     paid_by_output = False
+
+    def output_in(self, text: str, extras: Sequence[bytes]) -> Size:
+        """Return the size of the vectors, which were checked when they came; text is no output."""
+        return sum([vectors_size(extra)[0] for extra in extras]), 0
+
+    def billable(self, claimed: int, output_bytes: int) -> int:
+        """Return 0: vectors are free, and the input is paid if any came."""
+        return 0
 
     def check_extra(self, extra: bytes) -> None:
         """Refuse what is no list of vectors."""

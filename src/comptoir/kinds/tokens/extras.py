@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from comptoir.kinds.extras import BadExtra, FinishReason, check_size
+from comptoir.kinds.output import NO_OUTPUT, Size, value_size
 
 TEXT_EXTRA_BYTES_MAX = 1024 * 1024
 """Longest extra of one piece of text: a whole tool call, or the probabilities of some hundred tokens."""
@@ -53,14 +54,39 @@ class TextExtra(msgspec.Struct):
     stop: bool = False
 
 
+class _OnlyDelta(msgspec.Struct):
+    delta: dict[str, Any] | None = None
+
+
+_decode_delta = msgspec.json.Decoder(_OnlyDelta).decode
+
+
+def delta_size(extra: bytes) -> Size:
+    """Return the size of what the delta in *extra* says (reasoning, a tool call, a refusal), but for the role."""
+    if b"delta" not in extra and b"\\u" not in extra:
+        return NO_OUTPUT  # Probabilities and finish reasons, without decoding them once more.
+    try:
+        delta = _decode_delta(extra).delta
+        return value_size([value for name, value in delta.items() if name != "role"]) if delta else NO_OUTPUT
+    except (ValueError, RecursionError):
+        return NO_OUTPUT  # Stored before it was checked when it came (`Kind.check_extra`).
+
+
 class _Vector(msgspec.Struct, forbid_unknown_fields=True):
-    embedding: list[float] | str
+    embedding: Annotated[list[float], Meta(min_length=1)] | Annotated[str, Meta(min_length=1)]
     index: Index = 0
     object: str = ""
 
 
 class _Vectors(msgspec.Struct, forbid_unknown_fields=True):
     data: list[_Vector]
+
+
+def vectors_size(extra: bytes) -> Size:
+    """Return the size of a checked list of vectors; a list without any says nothing."""
+    return (
+        (len(extra), 0) if extra.count(b":") > 1 else NO_OUTPUT
+    )  # The first names the list, the others what is in it.
 
 
 _decode_vectors = msgspec.json.Decoder(_Vectors).decode
@@ -72,7 +98,7 @@ def check_vectors(extra: bytes) -> None:
     Read by its own decoder: as objects, some million numbers would take several times as long.
 
     Raises:
-        BadExtra: it is anything else, or longer than `VECTORS_BYTES_MAX`.
+        BadExtra: it is anything else, has an empty vector, or is longer than `VECTORS_BYTES_MAX`.
     """
     check_size(extra, VECTORS_BYTES_MAX)
     try:
