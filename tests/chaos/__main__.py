@@ -23,7 +23,14 @@ def main() -> int:
         or sum(one.kills for one in outcomes) < asked.kills
     ):
         topology = topologies[len(outcomes) % len(topologies)]
-        plan = draw(seed, topology, jobs=asked.episode_jobs, blows=asked.episode_blows, marked=not asked.unmarked)
+        plan = draw(
+            seed,
+            topology,
+            jobs=asked.episode_jobs,
+            blows=asked.episode_blows,
+            marked=not asked.unmarked,
+            hostile=not asked.honest,
+        )
         outcome = asyncio.run(run_episode(plan))
         outcomes.append(outcome)
         _tell(outcome)
@@ -41,6 +48,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--episode-jobs", type=int, default=EPISODE_JOBS, help="orders of one episode")
     parser.add_argument("--episode-blows", type=int, default=EPISODE_BLOWS, help="blows of one episode")
     parser.add_argument("--unmarked", action="store_true", help="let every run of an order say the same")
+    parser.add_argument("--honest", action="store_true", help="no hostile hosts among the others")
     return parser.parse_args()
 
 
@@ -48,11 +56,13 @@ def _tell(outcome: Outcome) -> None:
     plan = outcome.plan
     struck = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.struck.items()))
     print(f"{plan.summary()}: {outcome.jobs} jobs {outcome.states}, {outcome.seconds:.1f} s; {struck}", flush=True)
+    if outcome.given:
+        print("  given to hostile hosts: " + ", ".join(f"{deed} {count}" for deed, count in outcome.given.items()))
     for violation in outcome.violations:
         print(f"  VIOLATION (seed {plan.seed}) {violation}", flush=True)
     if outcome.violations:
         size = f"--jobs 1 --kills 0 --episode-jobs {len(plan.orders)} --episode-blows {len(plan.blows)}"
-        again = f"--seed {plan.seed} --topology {plan.topology} {size}"
+        again = f"--seed {plan.seed} --topology {plan.topology} {size}{'' if plan.hostile else ' --honest'}"
         print(f"  left in {outcome.folder}; again: python -m tests.chaos {again}", flush=True)
 
 

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nacl.exceptions import BadSignatureError
@@ -23,6 +23,8 @@ NEXT = {
 
 MAY_BE_NEGATIVE = ("payments_in", "promotions")
 MTOK = 1_000_000
+UNSEEN_TOKENS = 32
+"""What an engine may count beyond the bytes that it delivers (docs/money.md)."""
 RECEIPT_TYPE = b"application/vnd.in-toto+json"
 
 
@@ -39,14 +41,15 @@ class Violation:
         return f"{self.rule}: {'job_' + self.job + ': ' if self.job else ''}{self.detail}"
 
 
-def check_books(tables: Tables) -> Iterator[Violation]:
-    """Yield everything in the rows that is not as it must be when all jobs are over."""
+def check_books(tables: Tables, hostile: Mapping[str, str]) -> Iterator[Violation]:
+    """Yield everything in the rows that is not as it must be when all jobs are over; *hostile* names the hostile hosts'
+    deeds by id."""
     yield from _accounts(tables)
     for job in tables.rows["jobs"]:
         yield from _states(tables, job)
         yield from _hold(tables, job)
-        yield from _attempts(tables, job)
-        yield from _answer(tables, job)
+        yield from _attempts(tables, job, hostile)
+        yield from _answer(tables, job, hostile)
         yield from _receipt(tables, job)
     known = {job["id"] for job in tables.rows["jobs"]}
     for name in ("holds", "attempts", "job_events", "answers", "receipts"):
@@ -125,7 +128,7 @@ def _hold(tables: Tables, job: Record) -> Iterator[Violation]:
             yield Violation("the buyer pays", job["id"], f"{transfer['debit_id']} paid, the job is {job['owner_id']}'s")
 
 
-def _attempts(tables: Tables, job: Record) -> Iterator[Violation]:
+def _attempts(tables: Tables, job: Record, hostile: Mapping[str, str]) -> Iterator[Violation]:
     attempts = tables.of("attempts", job["id"])
     frames = tables.frames(job["id"])
     earned: Counter[str] = Counter()
@@ -143,9 +146,17 @@ def _attempts(tables: Tables, job: Record) -> Iterator[Violation]:
             continue
         recorded[attempt["host_id"]] += attempt["paid_uusd"]
         span = range(attempt["first_frame"], attempt["end_frame"])
-        delivered = sum(frame.tokens for frame in frames[span.start : span.stop])
+        pieces = frames[span.start : span.stop]
+        delivered, prompt = sum(frame.tokens for frame in pieces), PROMPT_TOKENS
+        if attempt["host_id"] in hostile:
+            # Of what it claims no more than its bytes can hold, and nothing of nothing.
+            shown = sum(len(frame.text.encode()) for frame in pieces)
+            delivered = shown + UNSEEN_TOKENS if shown else 0
+        if any(other["host_id"] in hostile for other in attempts):
+            # The prompt is counted by whoever ends the answer, and paid to whoever began it.
+            prompt = len(job["body"]) if delivered else 0
         price_in, price_out = _prices(tables, attempt["host_id"], job["model"])
-        worth = (delivered * price_out + PROMPT_TOKENS * price_in) // MTOK + 1
+        worth = (delivered * price_out + prompt * price_in) // MTOK + bool(delivered)
         if span.stop > len(frames) or attempt["tokens"] > delivered or attempt["paid_uusd"] > worth:
             yield Violation(
                 "only delivered frames are paid",
@@ -169,13 +180,13 @@ def _prices(tables: Tables, host: str, model: str) -> tuple[int, int]:
     return offer[3], offer[4]
 
 
-def _answer(tables: Tables, job: Record) -> Iterator[Violation]:
+def _answer(tables: Tables, job: Record, hostile: Mapping[str, str]) -> Iterator[Violation]:
     if is_chain(job):
         for wrong in wrong_outputs(job, tables.frames(job["id"])):
             yield Violation("a chain's output says each container once", job["id"], wrong)
         return
     wanted = wanted_of(bytes(job["body"]))
-    frames = tables.frames(job["id"])
+    frames = [frame for frame in tables.frames(job["id"]) if frame.text]
     for number, frame in enumerate(frames):
         if not is_frame(frame.text, wanted.tag, number):
             yield Violation(
@@ -186,7 +197,9 @@ def _answer(tables: Tables, job: Record) -> Iterator[Violation]:
         yield Violation(
             "an answer has no more than was asked for", job["id"], f"{len(frames)} of {wanted.frames} frames"
         )
-    if job["state"] == "completed" and len(frames) < wanted.frames:
+    # That an answer is good, nobody can check: one that a hostile host ended may be short.
+    ended_by = {attempt["host_id"] for attempt in tables.of("attempts", job["id"]) if attempt["state"] == "done"}
+    if job["state"] == "completed" and len(frames) < wanted.frames and not ended_by & hostile.keys():
         yield Violation("a completed answer is whole", job["id"], f"{len(frames)} of {wanted.frames} frames")
 
 

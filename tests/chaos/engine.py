@@ -114,7 +114,8 @@ class NumberedEngine:
         troubled = bool(wanted.trouble) and (not wanted.runs or met <= wanted.runs)
         loop = asyncio.get_running_loop()
         due = loop.time()
-        first = len(request.prefix)
+        # A hostile host may have left empty frames in it.
+        first = sum(1 for frame in request.prefix if frame.text)
         for number in range(first, wanted.frames):
             if troubled and number >= wanted.at:
                 await meet(wanted)

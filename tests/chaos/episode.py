@@ -33,6 +33,8 @@ class Outcome:
     jobs: int = 0
     states: dict[str, int] = field(default_factory=dict)
     struck: dict[str, int] = field(default_factory=dict)
+    given: dict[str, int] = field(default_factory=dict)
+    """Jobs that each hostile host was given."""
     seconds: float = 0.0
     violations: list[Violation] = field(default_factory=list)
     folder: Path | None = None
@@ -86,15 +88,17 @@ async def _play(stage: Stage, outcome: Outcome) -> None:
     database = stage.database or str(stage.folder / "data" / "comptoir.db")
     outcome.states = await until_over(database)
     outcome.jobs = sum(outcome.states.values())
-    for poller in stage.pollers:
-        await poller.stop()
+    for host in (*stage.pollers, *stage.hostile):
+        await host.stop()
     # In order, so that what is written behind is written; the books are read when nobody writes any more.
     for coordinator in stage.coordinators:
         await coordinator.process.stop()
         if coordinator.process.status:
             facts = f"{coordinator.process.name} ended with {coordinator.process.status}"
             violations.append(Violation("a coordinator stops in order", "", facts))
-    witness = Witness(plan, buyers.seen, buyers.deposited, stage.accounts)
+    hostile = {one.host_id.removeprefix("host_"): one.deed for one in stage.hostile}
+    outcome.given = {one.deed: one.given for one in stage.hostile}
+    witness = Witness(plan, buyers.seen, buyers.deposited, stage.accounts, hostile)
     violations += await check(witness, database)
     violations += check_logs(stage.folder)
     _write_report(stage, buyers, outcome)

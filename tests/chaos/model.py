@@ -2,6 +2,7 @@
 saw."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,12 +31,14 @@ class Witness:
     """Of each deposit that was sent, whether somebody was told that it is there."""
     accounts: dict[str, int]
     """Of each buyer's account (hex), its number in the plan."""
+    hostile: dict[str, str]
+    """Of each hostile host (hex), its deed."""
 
 
 async def check(witness: Witness, database: str) -> list[Violation]:
     """Return everything that is not as it must be; *database* is an address as settings have it."""
     tables = await asyncio.to_thread(read, database)
-    found = list(check_books(tables))
+    found = list(check_books(tables, witness.hostile))
     found += _receipts_verify(tables)
     found += _orders(witness.plan, witness.seen, tables)
     found += _deposits(witness, tables)
@@ -127,9 +130,12 @@ def _seen_is_recorded(order: Order, one: Seen, job: Record, tables: Tables) -> I
             facts = f"frame {piece.number} was {piece.text!r}, recorded is {recorded!r}"
             yield Violation("a stream is a prefix of the answer", job["id"], facts)
             break
-    if one.ended and one.pieces and one.pieces[-1].number != len(frames) - 1:
-        facts = f"up to frame {one.pieces[-1].number} of {len(frames)}"
-        yield Violation("a stream that ended was read whole", job["id"], facts)
+    read = [piece.number for piece in one.pieces]
+    last = [len(frames)] if one.ended else []
+    for before, after in itertools.pairwise(read + last):
+        if any(frames[before + 1 : after]):  # Empty ones have no event.
+            yield Violation("a stream is read whole", job["id"], f"{after} came after {before} of {len(frames)}")
+            break
     whole = "".join(frames)
     for number, text in enumerate(one.texts):
         last = one.ended and number == len(one.texts) - 1
@@ -151,7 +157,10 @@ def _is_its_orders(order: Order, one: Seen, job: Record, frames: list[str]) -> I
     """What was read has to go on from what is recorded, and beyond that to be the order's own."""
     for piece in one.pieces:
         recorded = frames[piece.number] if piece.number < len(frames) else piece.text
-        if piece.text and (recorded != piece.text or not is_frame(piece.text, order.wanted.tag, piece.number)):
+        # Empty frames of a hostile host put what follows further back.
+        numbers = range(piece.number + 1)
+        is_own = any(is_frame(piece.text, order.wanted.tag, number) for number in numbers)
+        if piece.text and (recorded != piece.text or not is_own):
             yield Violation("a stream is the order's own", job["id"], f"frame {piece.number} was {piece.text!r}")
     whole = "".join(frames)
     for text in one.texts:

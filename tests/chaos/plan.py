@@ -124,14 +124,17 @@ class Plan:
     deposits: list[Deposit]
     blows: list[Blow]
     coordinators: int = 1
+    hostile: bool = True
+    """Whether hostile hosts take the place of one honest worker."""
     prefix: str = field(default="")
 
     def summary(self) -> str:
         """Say it in one line."""
-        return f"seed {self.seed} {self.topology}: {len(self.orders)} orders, {len(self.blows)} blows"
+        hosts = "" if self.hostile else ", honest hosts"
+        return f"seed {self.seed} {self.topology}: {len(self.orders)} orders, {len(self.blows)} blows{hosts}"
 
 
-def draw(seed: int, topology: str, *, jobs: int, blows: int, marked: bool = True) -> Plan:
+def draw(seed: int, topology: str, *, jobs: int, blows: int, marked: bool = True, hostile: bool = True) -> Plan:
     """Draw the plan of *seed*: *jobs* orders, a deposit for every twentieth, *blows* blows spread over them."""
     dice = random.Random(f"{topology}-{seed}-{jobs}-{blows}")
     prefix = f"s{seed}"
@@ -143,7 +146,7 @@ def draw(seed: int, topology: str, *, jobs: int, blows: int, marked: bool = True
     first, last = max(1, jobs // 20), max(2, jobs - jobs // 10)
     times = sorted(dice.randint(first, last) for _ in range(blows))
     struck = [_blow(dice, topology, at) for at in times]
-    return Plan(seed, topology, orders, deposits, struck, 3 if topology == "cluster" else 1, prefix)
+    return Plan(seed, topology, orders, deposits, struck, 3 if topology == "cluster" else 1, hostile, prefix)
 
 
 def _pick(dice: random.Random, weighted: tuple[tuple[str, int], ...]) -> str:

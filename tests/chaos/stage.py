@@ -23,6 +23,7 @@ from comptoir.settings import Settings
 from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig
 from tests.chaos.coordinator import write_clock
+from tests.chaos.hostile import DEEDS, HostileHost
 from tests.chaos.plan import BUYERS, CREDIT_UUSD, POOR_CREDIT_UUSD, SLOTS, WORKERS, Plan
 from tests.chaos.pollers import Poller
 from tests.chaos.processes import Program
@@ -64,6 +65,7 @@ class Stage:
     coordinators: list[Coordinator] = field(default_factory=list)
     workers: list[Program] = field(default_factory=list)
     pollers: list[Poller] = field(default_factory=list)
+    hostile: list[HostileHost] = field(default_factory=list)
     postgres: LocalPostgres | None = None
     redis: LocalRedis | None = None
     balancer: Balancer | None = None
@@ -124,11 +126,13 @@ async def set_up(plan: Plan, folder: Path) -> AsyncIterator[Stage]:
             backends = [("127.0.0.1", one.port) for one in stage.coordinators]
             stage.balancer = Balancer(socket.create_server(("127.0.0.1", 0)), backends)
             await stage.balancer.start()
-        for number in range(WORKERS):
+        for number in range(WORKERS - plan.hostile):
             await _add_worker(stage, number)
         stage.pollers.append(Poller("poller0", stage.choose, seed=plan.seed))
-        for poller in stage.pollers:
-            await poller.start()
+        if plan.hostile:
+            stage.hostile += [HostileHost(deed, stage.choose, seed=plan.seed) for deed in DEEDS]
+        for host in (*stage.pollers, *stage.hostile):
+            await host.start()
         yield stage
 
 
@@ -197,8 +201,8 @@ async def _add_worker(stage: Stage, number: int) -> None:
 
 
 async def _stop(stage: Stage) -> None:
-    for poller in stage.pollers:
-        await poller.stop()
+    for host in (*stage.pollers, *stage.hostile):
+        await host.stop()
     if stage.balancer is not None:
         await stage.balancer.stop()
     servers = (stage.postgres, stage.redis)
