@@ -14,6 +14,7 @@ import pytest
 from comptoir.gateway import Connections, room_for_answer
 from comptoir.jobs import Reader
 from comptoir.jobs.reader import BATCH_BYTES_MAX
+from comptoir.kit.db.sqlite import SqliteReading
 from comptoir.kit.http import PIECE_BYTES, HttpTraffic, Request
 from comptoir.link import Frame
 from tests.post import Post, open_post
@@ -208,11 +209,12 @@ class TestRecalled:
     ) -> None:
         """A large row takes SQLite 40 ms, whatever is asked of it, and 28 MB took 150 ms of everybody."""
         store, read = post.core.db._store, list[tuple[str, bool]]()
-        inline, aside = store.read, store.read_snapshot
+        inline, aside = store.read, SqliteReading.read
 
-        def noted(look: Any) -> Any:
-            read.append(("aside", threading.current_thread() is threading.main_thread()))
-            return aside(look)
+        def noted(reading: SqliteReading, sql: str, params: Any = ()) -> Any:
+            if "FROM answers" in sql:
+                read.append(("aside", threading.current_thread() is threading.main_thread()))
+            return aside(reading, sql, params)
 
         def point(sql: str, params: Any = ()) -> Any:
             if "FROM answers" in sql:
@@ -224,7 +226,7 @@ class TestRecalled:
             body = {"model": "trivial", "input_text": "x", "max_tokens": TOKENS}
             job = (await _post(session, "/run/model", body))["job_id"]
             await settled(post, lambda: not len(post.core.jobs.live))
-            monkeypatch.setattr(store, "read_snapshot", noted)
+            monkeypatch.setattr(SqliteReading, "read", noted)
             monkeypatch.setattr(store, "read", point)
 
             async def streamed() -> str:

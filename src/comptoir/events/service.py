@@ -9,7 +9,7 @@ from comptoir.events import store
 from comptoir.events.errors import EventsForgotten
 from comptoir.events.hub import EventHub
 from comptoir.events.types import NUMBERED, FollowingBegan, NumberedEvent
-from comptoir.kit.db import Database, Tx
+from comptoir.kit.db import Database, Fetch, Tx
 
 PAGE_MAX = 1_000
 """Most events of one page."""
@@ -40,6 +40,19 @@ class Events(EventHub):
     def insert_rows(tx: Tx, events: Sequence[NumberedEvent]) -> None:
         """Store *events* inside the command that makes them true, under the lock of the accounts that numbered them."""
         store.insert_rows(tx, events)
+
+    @staticmethod
+    def newest_number(fetch: Fetch, owner_id: bytes) -> int:
+        """Return the number of the owner's newest event, as `newest`, within a snapshot."""
+        return store.newest_number(fetch, owner_id)
+
+    @staticmethod
+    def ended_jobs(fetch: Fetch, owner_id: bytes, *, after: int) -> tuple[int, list[tuple[bytes, str]]] | None:
+        """Return the owner's newest number, and id and state of each job that ended after event *after*.
+
+        Within a snapshot. None: too many did (`store.ENDED_MAX`), or some of these events were deleted.
+        """
+        return store.ended_jobs(fetch, owner_id, after=after)
 
     async def after(self, owner_id: bytes, number: int, *, limit: int = 100) -> list[NumberedEvent]:
         """Return the owner's events with numbers above *number* (0: from the first on), at most *limit* (<= 1,000).

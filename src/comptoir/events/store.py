@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from comptoir.events.tables import EVENTS
-from comptoir.events.types import NUMBERED, NumberedEvent, UnknownEvent
-from comptoir.kit.db import Database, Tx
+from comptoir.events.types import NUMBERED, JobEnded, NumberedEvent, UnknownEvent
+from comptoir.kit.db import Database, Fetch, Tx
 
 COLUMNS = ",".join(EVENTS.names)
 
@@ -18,6 +18,18 @@ FORGET_ROWS_MAX = 500
 FORGET_OWNERS_MAX = 50
 """Owners that one command visits."""
 
+ENDED_MAX = 5_000
+"""Most events that `ended_jobs` reads: some 10 ms."""
+
+
+class _Ended(msgspec.Struct):
+    """What is read of the data of a `JobEnded`."""
+
+    state: str
+
+
+ENDED_TAG = str(JobEnded.__struct_config__.tag)
+_decode_ended = msgspec.json.Decoder(_Ended).decode
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -67,14 +79,31 @@ def _event(row: tuple[Any, ...]) -> NumberedEvent:
 async def page(db: Database, owner_id: bytes, *, after: int, limit: int) -> list[NumberedEvent]:
     """Return the owner's next *limit* events, by number."""
     sql = f"SELECT {COLUMNS} FROM events WHERE owner_id = ? AND number > ? ORDER BY number LIMIT ?"
-    return [_event(row) for row in await db.fetch(sql, [owner_id, after, limit])]
+    return [_event(row) for row in await db.fetch(sql, [owner_id, after, limit], of=owner_id)]
 
 
 async def newest(db: Database, owner_id: bytes) -> int:
     """Return the owner's highest number; 0: no event yet."""
-    sql = "SELECT number FROM events WHERE owner_id = ? ORDER BY number DESC LIMIT 1"
-    rows = await db.fetch(sql, [owner_id])
+    return await db.fetch_snapshot(lambda fetch: newest_number(fetch, owner_id), of=owner_id)
+
+
+def newest_number(fetch: Fetch, owner_id: bytes) -> int:
+    """Return the owner's highest number; 0: no event yet."""
+    rows = fetch("SELECT number FROM events WHERE owner_id = ? ORDER BY number DESC LIMIT 1", [owner_id])
     return int(rows[0][0]) if rows else 0
+
+
+def ended_jobs(fetch: Fetch, owner_id: bytes, *, after: int) -> tuple[int, list[tuple[bytes, str]]] | None:
+    """Return the highest number, and id and state of the jobs that ended after *after*; see `Events.ended_jobs`."""
+    sql = "SELECT number, type, subject_id, data FROM events WHERE owner_id = ? AND number >= ? ORDER BY number LIMIT ?"
+    rows = fetch(sql, [owner_id, after, ENDED_MAX + 2])
+    if len(rows) > ENDED_MAX + 1 or (after and (not rows or rows[0][0] != after)):
+        return None
+    fresh = [row for row in rows if row[0] > after]
+    if fresh and fresh[0][0] != after + 1:
+        return None
+    ended = [(bytes(job_id), _decode_ended(data).state) for _, tag, job_id, data in fresh if tag == ENDED_TAG]
+    return (int(rows[-1][0]) if rows else after), ended
 
 
 def forget(tx: Tx, *, older_than_ms: int, after: bytes) -> tuple[int, bytes | None]:

@@ -96,8 +96,8 @@ async def last_heard(db: Database, after: bytes, limit: int) -> list[LastHeard]:
 
 async def read_one(db: Database, host_id: bytes) -> HostRow | None:
     """Read one host, retired or not; only the fleet knows its current status."""
-    rows = await db.fetch(f"SELECT {', '.join(HOSTS.names)} FROM hosts WHERE id = ?", [host_id])
-    return _row(rows[0]) if rows else None
+    row = await db.fetch_point(HOSTS, HOSTS.names, (host_id,))
+    return _row(row) if row is not None else None
 
 
 async def read_doubted(db: Database, owner_id: bytes) -> list[HostRow]:

@@ -87,9 +87,8 @@ class Idempotency:
 
     async def bound_to(self, *, owner_id: bytes, key: str) -> bytes | None:
         """Return the resource id that *owner_id* bound *key* to, whether or not it exists; None: the key is free."""
-        sql = "SELECT resource_id FROM idempotency WHERE owner_id = ? AND name = ?"
-        rows = await self._db.fetch(sql, [owner_id, key])
-        return bytes(rows[0][0]) if rows else None
+        row = await self._db.fetch_point(IDEMPOTENCY, ("resource_id",), (owner_id, key))
+        return bytes(row[0]) if row is not None else None
 
     async def forget(self, *, older_than_ms: int, limit: int = 1000) -> int:
         """Delete at most *limit* keys bound before *older_than_ms*, oldest first; return how many."""

@@ -6,9 +6,10 @@ from typing import Any
 from comptoir.identity.errors import EmailTaken, UsernameTaken
 from comptoir.identity.tables import ACCESS_KEYS, USERS
 from comptoir.identity.types import Key, NewKey, NewUser, OwnerKind, Principal, Role, User
-from comptoir.kit.db import Database, Tx
+from comptoir.kit.db import Database, Fetch, Tx
 
-_USER_COLUMNS = "id, username, email, role, created_ms"
+_USER_NAMES = ("id", "username", "email", "role", "created_ms")
+_USER_COLUMNS = ", ".join(_USER_NAMES)
 
 
 def digest_of(secret: bytes) -> bytes:
@@ -74,44 +75,48 @@ def user_in(tx: Tx, user_id: bytes) -> User | None:
 
 async def principal_of(db: Database, digest: bytes) -> tuple[Principal, bool] | None:
     """Return the holder of the key with this digest, and whether it is revoked; ``None`` if there is no such key."""
-    rows = await db.fetch(
-        "SELECT k.id, k.owner_kind, k.owner_id, u.role, u.username, k.revoked_ms IS NOT NULL FROM access_keys k "
-        "LEFT JOIN users u ON u.id = k.owner_id WHERE k.digest = ?",
-        (digest,),
-    )
-    if not rows:
+    row = await db.fetch_point(ACCESS_KEYS, ("id", "owner_kind", "owner_id", "revoked_ms"), (digest,))
+    if row is None:
         return None
-    key_id, kind, owner_id, role, username, revoked = rows[0]
+    key_id, kind, owner_id, revoked_ms = row
+    revoked = revoked_ms is not None
     if kind == OwnerKind.HOST:
-        return Principal(OwnerKind.HOST, owner_id, Role.HOST, key_id, ""), bool(revoked)
-    assert role is not None, "a user's key has a user"
-    return Principal(OwnerKind.USER, owner_id, Role(role), key_id, username), bool(revoked)
+        return Principal(OwnerKind.HOST, owner_id, Role.HOST, key_id, ""), revoked
+    user = await db.fetch_point(USERS, ("role", "username"), (owner_id,))
+    assert user is not None, "a user's key has a user"
+    return Principal(OwnerKind.USER, owner_id, Role(user[0]), key_id, user[1]), revoked
 
 
 async def login_of(db: Database, name: str) -> tuple[User, str | None] | None:
     """Return the user with this username or, when it has an ``@``, email address, and the password's hash."""
     column = "email_folded" if "@" in name else "username_folded"
-    rows = await db.fetch(f"SELECT {_USER_COLUMNS}, password_hash FROM users WHERE {column} = ?", (name.lower(),))
-    return (_user(rows[0][:5]), rows[0][5]) if rows else None
+    row = await db.fetch_point(USERS, (*_USER_NAMES, "password_hash"), (name.lower(),), by=(column,))
+    return (_user(row[:5]), row[5]) if row is not None else None
 
 
 async def user_of(db: Database, user_id: bytes) -> User | None:
     """Return one user."""
-    return _first_user(await db.fetch(f"SELECT {_USER_COLUMNS} FROM users WHERE id = ?", (user_id,)))
+    row = await db.fetch_point(USERS, _USER_NAMES, (user_id,))
+    return _user(row) if row is not None else None
 
 
 async def user_named(db: Database, username: str) -> User | None:
     """Return the user with this username, compared without regard to case."""
-    return _first_user(
-        await db.fetch(f"SELECT {_USER_COLUMNS} FROM users WHERE username_folded = ?", (username.lower(),))
-    )
+    row = await db.fetch_point(USERS, _USER_NAMES, (username.lower(),), by=("username_folded",))
+    return _user(row) if row is not None else None
 
 
 async def users(db: Database, limit: int, offset: int) -> tuple[list[User], int]:
     """Return a page of users, oldest first, and how many there are."""
-    rows = await db.fetch(f"SELECT {_USER_COLUMNS} FROM users ORDER BY id LIMIT ? OFFSET ?", (limit, offset))
-    (total,) = (await db.fetch("SELECT count(*) FROM users"))[0]
-    return [_user(row) for row in rows], total
+
+    def look(fetch: Fetch) -> tuple[list[User], int]:
+        # The ids are skipped in their index; the rows are read from the first one on.
+        first = fetch("SELECT id FROM users ORDER BY id LIMIT 1 OFFSET ?", (offset,))
+        ((total,),) = fetch("SELECT count(*) FROM users")
+        sql = f"SELECT {_USER_COLUMNS} FROM users WHERE id >= ? ORDER BY id LIMIT ?"
+        return [_user(row) for row in (fetch(sql, (first[0][0], limit)) if first else ())], total
+
+    return await db.fetch_snapshot(look)
 
 
 async def keys_of(db: Database, owner_id: bytes) -> list[Key]:
@@ -119,6 +124,7 @@ async def keys_of(db: Database, owner_id: bytes) -> list[Key]:
     rows = await db.fetch(
         "SELECT id, owner_kind, owner_id, created_ms, revoked_ms FROM access_keys WHERE owner_id = ? ORDER BY id",
         (owner_id,),
+        of=owner_id,
     )
     return [Key(row[0], OwnerKind(row[1]), *row[2:]) for row in rows]
 

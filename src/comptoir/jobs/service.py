@@ -6,10 +6,13 @@ from functools import partial
 
 from comptoir.jobs.errors import UnknownJob
 from comptoir.jobs.lease import Lease
+from comptoir.jobs.lists import PAGE_MAX, UNFINISHED, JobLists
 from comptoir.jobs.live import LiveJob, StoredAnswer, decode_frames
 from comptoir.jobs.live_jobs import LiveJobs
 from comptoir.jobs.queue import Queue
 from comptoir.jobs.store import (
+    LIGHT,
+    LIGHT_NAMES,
     claim_leases,
     claim_row,
     claim_rows,
@@ -18,15 +21,12 @@ from comptoir.jobs.store import (
     insert_loser,
     job_row,
 )
-from comptoir.jobs.tables import JOBS
+from comptoir.jobs.tables import ATTEMPTS, JOB_EVENTS, JOBS
 from comptoir.jobs.types import FINAL, AttemptRow, JobRow
 from comptoir.kinds import Kinds
-from comptoir.kit.db import Database, Row
+from comptoir.kit.db import Database
 from comptoir.kit.ids import oldest_id
 from comptoir.link import Frame
-
-PAGE_MAX = 1000
-"""Most rows of one page."""
 
 SMALL_ANSWER_BYTES = 256 << 10
 """A stored answer above this is read alone, once there is room for it; it is decoded in a thread."""
@@ -34,12 +34,8 @@ SMALL_ANSWER_BYTES = 256 << 10
 TAKE_OVER_MAX = 500
 """Jobs taken over by one command."""
 
-COLUMNS = ",".join(JOBS.names)
-LIGHT = ",".join("NULL" if name == "body" else name for name in JOBS.names)
-"""All columns but the body, which may be megabytes."""
-
-ATTEMPT_COLUMNS = ",".join(
-    f"{name}_uusd_per_mtok" if name.startswith("price_") else name for name in AttemptRow.__struct_fields__
+ATTEMPT_COLUMNS = tuple(
+    [f"{name}_uusd_per_mtok" if name.startswith("price_") else name for name in AttemptRow.__struct_fields__]
 )
 
 
@@ -52,6 +48,7 @@ class Jobs:
         """Kinds sold here; by default the built-in ones."""
         self.live = LiveJobs()
         self.queue = Queue()
+        self.lists = JobLists(db)
 
     async def get(self, job_id: bytes, *, owner_id: bytes | None = None, light: bool = True) -> JobRow:
         """Return a stored job; with *owner_id*, only if it is that owner's; *light* leaves the body empty.
@@ -59,34 +56,18 @@ class Jobs:
         Raises:
             UnknownJob: there is none, or it belongs to another owner.
         """
-        sql = f"SELECT {LIGHT if light else COLUMNS} FROM jobs WHERE id = ?"
-        params: list[object] = [job_id]
-        if owner_id is not None:
-            sql += " AND owner_id = ?"
-            params.append(owner_id)
-        rows = await self._db.fetch(sql, params)
-        if not rows:
+        names = LIGHT_NAMES if light else JOBS.names
+        found = await self._db.fetch_point(JOBS, names, (job_id,))
+        if found is None:
             raise UnknownJob
-        return job_row(rows[0])
+        row = job_row(found, names)
+        if owner_id is not None and row.owner_id != owner_id:
+            raise UnknownJob
+        return row
 
     def revived(self, row: JobRow, *, now_s: float) -> LiveJob:
         """Return the job of a stored row, see `LiveJob.revived`."""
         return LiveJob.revived(row, kinds=self.kinds, now_s=now_s)
-
-    async def page(
-        self, *, owner_id: bytes | None, states: tuple[str, ...] = (), limit: int = 20, offset: int = 0
-    ) -> tuple[list[JobRow], int]:
-        """Return one page, newest first, and the total; *owner_id* None means all owners."""
-        where, params = "1 = 1", list[object]()
-        if owner_id is not None:
-            where += " AND owner_id = ?"
-            params.append(owner_id)
-        if states:
-            where += f" AND state IN ({','.join('?' * len(states))})"
-            params += states
-        ((total,),) = await self._db.fetch(f"SELECT count(*) FROM jobs WHERE {where}", params)
-        sql = f"SELECT {LIGHT} FROM jobs WHERE {where} ORDER BY id DESC LIMIT {min(limit, PAGE_MAX)} OFFSET {offset}"
-        return [job_row(row) for row in await self._db.fetch(sql, params)], int(total)
 
     async def staged_jobs(
         self, job_ids: Sequence[bytes], *, owner_id: bytes, caller: str | None
@@ -96,20 +77,18 @@ class Jobs:
         Args:
             caller: only those requested from this address; None: from any.
         """
-        if not job_ids:
-            return {}
-        marks = ",".join("?" * len(job_ids))
-        sql = f"SELECT {LIGHT} FROM jobs WHERE id IN ({marks}) AND owner_id = ? AND caller IS NOT NULL"
-        params: list[object] = [*job_ids, owner_id]
-        if caller is not None:
-            sql += " AND caller = ?"
-            params.append(caller)
-        return {row.id: row for row in map(job_row, await self._db.fetch(sql, params))}
+        found = await self._db.fetch_keys(JOBS, LIGHT_NAMES, job_ids, of=owner_id)
+        rows = [job_row(columns, LIGHT_NAMES) for columns in found]
+        return {
+            row.id: row
+            for row in rows
+            if row.owner_id == owner_id and row.caller is not None and caller in (None, row.caller)
+        }
 
     async def staged_job_ids(
         self, *, owner_id: bytes, caller: str | None, over: bool | None, limit: int, before: bytes | None
     ) -> list[bytes]:
-        """Return the ids of an owner's chains of containers, newest first, below *before*; read in a thread.
+        """Return the ids of an owner's chains of containers, newest first, below *before*.
 
         Args:
             over: True or False: only those that are over, or only the others.
@@ -126,16 +105,12 @@ class Jobs:
         # Unfinished jobs are few compared with all that an owner bought; SQLite would scan the latter.
         hint = " INDEXED BY ix_jobs_id_partial" if over is False and self._db.dialect == "sqlite" else ""
         sql = f"SELECT id FROM jobs{hint} WHERE {where} ORDER BY id DESC LIMIT {limit:d}"
-        if self._db.dialect == "sqlite":  # Where `fetch` reads in the event loop.
-            rows = await self._db.read_snapshot(lambda fetch: fetch(sql, params))
-        else:
-            rows = await self._db.fetch(sql, params)
-        return [bytes(row[0]) for row in rows]
+        return [bytes(row[0]) for row in await self._db.fetch(sql, params, of=owner_id)]
 
     async def newest(
         self, *, owner_id: bytes | None, state: str | None = None, limit: int = 20, before: bytes | None = None
     ) -> list[JobRow]:
-        """Return jobs, newest first, below *before*; unlike `page` without a count, so a long history costs nothing."""
+        """Return jobs, newest first, below *before*; *owner_id* None: everybody's. Unlike `lists` it counts nothing."""
         where, params = "id < ?", list[object]([before or b"\xff" * 16])
         if owner_id is not None:
             where += " AND owner_id = ?"
@@ -143,13 +118,17 @@ class Jobs:
         if state is not None:
             where += " AND state = ?"
             params.append(state)
-        sql = f"SELECT {LIGHT} FROM jobs WHERE {where} ORDER BY id DESC LIMIT {min(limit, PAGE_MAX)}"
-        return [job_row(row) for row in await self._db.fetch(sql, params)]
+        hint = ""
+        if state in UNFINISHED and self._db.dialect == "sqlite":
+            # As in `staged_job_ids`; the index is used for the condition that it was made with.
+            hint, where = " INDEXED BY ix_jobs_id_partial", f"{where} AND state IN ('queued', 'running')"
+        sql = f"SELECT {LIGHT} FROM jobs{hint} WHERE {where} ORDER BY id DESC LIMIT {min(limit, PAGE_MAX)}"
+        return [job_row(row) for row in await self._db.fetch(sql, params, of=owner_id)]
 
     async def attempts(self, job_id: bytes) -> list[AttemptRow]:
         """Return all attempts at a job, oldest first."""
-        sql = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE job_id = ? ORDER BY id"
-        return [AttemptRow(*row) for row in await self._db.fetch(sql, [job_id])]
+        rows = await self._db.fetch_few(ATTEMPTS, ATTEMPT_COLUMNS, (job_id,), by=("job_id",))
+        return [AttemptRow(*row) for row in rows]
 
     async def journal(self, job_ids: Sequence[bytes]) -> dict[bytes, list[bytes]]:
         """Return the closed segments' frames, encoded and in frame order, of those jobs that have any."""
@@ -173,8 +152,8 @@ class Jobs:
         """Return a finished job's answer; None: it is larger than `SMALL_ANSWER_BYTES`."""
         # SQLite copies the whole row, whatever is asked of it, so this is no read for the event loop.
         small = f"CASE WHEN length(frames) <= {SMALL_ANSWER_BYTES} THEN"
-        rows = await self._read_aside(
-            f"SELECT {small} frames END, {small} usage END FROM answers WHERE job_id = ?", job_id
+        rows = await self._db.fetch(
+            f"SELECT {small} frames END, {small} usage END FROM answers WHERE job_id = ?", [job_id]
         )
         if not rows:
             return StoredAnswer([], b"")
@@ -183,25 +162,22 @@ class Jobs:
 
     async def large_answer(self, job_id: bytes) -> StoredAnswer:
         """Return a finished job's answer of any size, read and decoded in a thread: 28 MB take 150 ms."""
-        rows = await self._read_aside("SELECT frames, usage FROM answers WHERE job_id = ?", job_id)
+        rows = await self._db.fetch("SELECT frames, usage FROM answers WHERE job_id = ?", [job_id])
         if not rows:
             return StoredAnswer([], b"")
         return await asyncio.to_thread(StoredAnswer.of, rows[0][0], bytes(rows[0][1]))
-
-    async def _read_aside(self, sql: str, job_id: bytes) -> list[Row]:
-        if self._db.dialect == "sqlite":  # Where `fetch` reads in the event loop.
-            return await self._db.read_snapshot(lambda fetch: fetch(sql, [job_id]))
-        return await self._db.fetch(sql, [job_id])
 
     async def answer_bytes(self, job_ids: Sequence[bytes]) -> dict[bytes, int]:
         """Return how many bytes `answers` or `steps_done` would read for each of *job_ids* (at most 1,000), if any."""
         if not job_ids:
             return {}
         found: dict[bytes, int] = {}
-        for table in ("answers", "journal"):
-            sql = f"SELECT job_id, length(frames) FROM {table} WHERE job_id IN ({','.join('?' * len(job_ids))})"
-            for row in await self._db.fetch(sql, list(job_ids)):
-                found[bytes(row[0])] = found.get(bytes(row[0]), 0) + int(row[1])
+        marks = ",".join("?" * len(job_ids))
+        sizes = [
+            f"SELECT job_id, length(frames) FROM {table} WHERE job_id IN ({marks})" for table in ("answers", "journal")
+        ]
+        for row in await self._db.fetch(" UNION ALL ".join(sizes), [*job_ids, *job_ids]):
+            found[bytes(row[0])] = found.get(bytes(row[0]), 0) + int(row[1])
         return found
 
     async def answers(self, job_ids: Sequence[bytes]) -> dict[bytes, list[Frame]]:
@@ -209,7 +185,8 @@ class Jobs:
         if not job_ids:
             return {}
         sql = f"SELECT job_id, frames FROM answers WHERE job_id IN ({','.join('?' * len(job_ids))})"
-        return {bytes(row[0]): decode_frames(row[1]) for row in await self._db.fetch(sql, list(job_ids))}
+        rows = await self._db.fetch(sql, list(job_ids))
+        return {bytes(row[0]): decode_frames(row[1]) for row in rows}
 
     async def steps_done(self, job_ids: Sequence[bytes]) -> dict[bytes, list[Frame]]:
         """Return the outputs so far of unfinished chains of containers (at most 1,000) that are past their first."""
@@ -218,8 +195,8 @@ class Jobs:
 
     async def is_forgotten(self, job_id: bytes) -> bool:
         """Tell whether prompt and answer of a job were deleted (`forget`)."""
-        rows = await self._db.fetch("SELECT 1 FROM jobs WHERE id = ? AND length(body) = 0", [job_id])
-        return bool(rows)
+        row = await self._db.fetch_point(JOBS, ("length(body)",), (job_id,))
+        return row is not None and row[0] == 0
 
     async def owners(self) -> set[bytes | None]:
         """Return the coordinators that own unfinished jobs; None: jobs of versions that knew only one coordinator."""
@@ -250,10 +227,8 @@ class Jobs:
 
     async def whereabouts(self, job_ids: Sequence[bytes]) -> dict[bytes, tuple[str, bytes | None]]:
         """Return state and owner of each job that exists."""
-        if not job_ids:
-            return {}
-        sql = f"SELECT id, state, node_id FROM jobs WHERE id IN ({','.join('?' * len(job_ids))})"
-        return {bytes(row[0]): (row[1], row[2]) for row in await self._db.fetch(sql, list(job_ids))}
+        found = await self._db.fetch_keys(JOBS, ("id", "state", "node_id"), job_ids)
+        return {bytes(row[0]): (row[1], row[2]) for row in found}
 
     async def forget(self, *, older_than_ms: int, after: bytes, limit: int = 500) -> tuple[int, bytes | None]:
         """Among the next *limit* jobs after *after*, delete prompts and answers of those ended before *older_than_ms*.
@@ -270,13 +245,12 @@ class Jobs:
 
     async def events_count(self, job_id: bytes) -> int:
         """Return how many state changes of a job are stored."""
-        ((count,),) = await self._db.fetch("SELECT count(*) FROM job_events WHERE job_id = ?", [job_id])
-        return int(count)
+        return len(await self._db.fetch_few(JOB_EVENTS, ("seq",), (job_id,), by=("job_id",)))
 
     async def events(self, job_id: bytes) -> list[tuple[str, int, str | None]]:
         """Return a job's state changes in order: (state, at_ms, detail)."""
-        sql = "SELECT state, at_ms, detail FROM job_events WHERE job_id = ? ORDER BY seq"
-        return [(row[0], row[1], row[2]) for row in await self._db.fetch(sql, [job_id])]
+        rows = await self._db.fetch_few(JOB_EVENTS, ("state", "at_ms", "detail"), (job_id,), by=("job_id",))
+        return [(row[0], row[1], row[2]) for row in rows]
 
     async def count_by_owner(self, owner_ids: list[bytes]) -> dict[bytes, int]:
         """Return how many jobs each owner ever submitted (at most 1,000 owners)."""

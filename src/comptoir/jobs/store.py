@@ -107,6 +107,11 @@ class StoredState(msgspec.Struct, frozen=True):
     node_id: bytes | None
 
 
+LIGHT = ",".join("NULL" if name == "body" else name for name in JOBS.names)
+"""All columns but the body, which may be megabytes."""
+
+LIGHT_NAMES = tuple([name for name in JOBS.names if name != "body"])
+
 START_COLUMNS = ("state", "host_id", "attempt_id", "started_ms", "node_id")
 FINISH_COLUMNS = (
     "state", "finished_ms", "prompt_tokens", "completion_tokens", "cost_uusd", "finish_reason", "fault", "error_code",
@@ -270,10 +275,10 @@ def _claimed(tx: Tx, rows: Sequence[tuple[object, ...]], node_id: bytes) -> list
     return found
 
 
-def job_row(columns: tuple[object, ...]) -> JobRow:
-    """Return all columns of ``jobs`` as a row; a body that was not read is empty."""
-    values = dict(zip(JOBS.names, columns, strict=True))
-    values["body"] = values["body"] or b""
+def job_row(columns: tuple[object, ...], names: tuple[str, ...] = JOBS.names) -> JobRow:
+    """Return columns of ``jobs`` as a row; a body that was not read is empty."""
+    values = dict(zip(names, columns, strict=True))
+    values["body"] = values.get("body") or b""
     return JobRow(**values)  # type: ignore[arg-type]
 
 

@@ -4,12 +4,12 @@ from typing import Any
 
 from comptoir.events import CreditAdded, EventHub, Events
 from comptoir.kit.clock import Clock
-from comptoir.kit.db import Database, Tx
+from comptoir.kit.db import Database, Fetch, Tx
 from comptoir.kit.ids import oldest_id
 from comptoir.kit.money import AMOUNT_UUSD_MAX
 from comptoir.ledger.book import Book, account_rows
 from comptoir.ledger.errors import UnknownAccount
-from comptoir.ledger.tables import ACCOUNTS, TRANSFERS
+from comptoir.ledger.tables import ACCOUNTS, HOLDS, TRANSFERS
 from comptoir.ledger.types import (
     FEES,
     OPERATOR_ACCOUNTS,
@@ -24,7 +24,7 @@ from comptoir.ledger.types import (
 STATEMENT_TRANSFERS_MAX = 1000
 """Most transfers of one page of a statement."""
 
-SHOWN = "id, kind, balance_uusd, held_uusd, promo_uusd"
+SHOWN = ("id", "kind", "balance_uusd", "held_uusd", "promo_uusd")
 
 
 def _account(row: tuple[Any, ...]) -> Account:
@@ -61,23 +61,19 @@ class Ledger:
         Raises:
             UnknownAccount: there is none.
         """
-        rows = await self._db.fetch(f"SELECT {SHOWN} FROM accounts WHERE id = ?", [owner_id])
-        if not rows:
+        row = await self._db.fetch_point(ACCOUNTS, SHOWN, (owner_id,))
+        if row is None:
             raise UnknownAccount("no such account")
-        return _account(rows[0])
+        return _account(row)
 
     async def accounts(self, owner_ids: list[bytes]) -> dict[bytes, Account]:
         """Return those accounts of *owner_ids* (at most 1,000) that exist, by owner."""
-        if not owner_ids:
-            return {}
-        marks = ",".join("?" * len(owner_ids))
-        sql = f"SELECT {SHOWN} FROM accounts WHERE id IN ({marks})"
-        return {row[0]: _account(row) for row in await self._db.fetch(sql, owner_ids)}
+        return {row[0]: _account(row) for row in await self._db.fetch_keys(ACCOUNTS, SHOWN, owner_ids)}
 
     async def holds_own_money(self, job_id: bytes) -> bool:
         """Tell whether the payer's own money covered the job's hold, so that it needs no promotional credit."""
-        rows = await self._db.fetch("SELECT own_money FROM holds WHERE job_id = ?", [job_id])
-        return bool(rows and rows[0][0])
+        row = await self._db.fetch_point(HOLDS, ("own_money",), (job_id,))
+        return row is not None and bool(row[0])
 
     async def deposit(
         self, *, owner_id: bytes, amount_uusd: int, kind: str = "deposit", transfer_id: bytes | None = None
@@ -153,12 +149,18 @@ class Ledger:
             UnknownAccount: the owner has no account.
         """
         limit = min(limit, STATEMENT_TRANSFERS_MAX)
-        account = await self.account(owner_id)
         edge = before or b"\xff" * 16
         half = ",".join(TRANSFERS.names)
-        rows: list[tuple[object, ...]] = []
-        for side in ("debit_id", "credit_id"):
-            sql = f"SELECT {half} FROM transfers WHERE {side} = ? AND id < ? ORDER BY id DESC LIMIT {limit}"
-            rows += await self._db.fetch(sql, [owner_id, edge])
-        rows.sort(key=lambda row: bytes(row[0]), reverse=True)  # type: ignore[call-overload]
-        return AccountStatement(account, [Transfer(*row) for row in rows[:limit]])  # type: ignore[arg-type]
+
+        def look(fetch: Fetch) -> AccountStatement:
+            found = fetch(f"SELECT {','.join(SHOWN)} FROM accounts WHERE id = ?", [owner_id])
+            if not found:
+                raise UnknownAccount("no such account")
+            rows: list[tuple[Any, ...]] = []
+            for side in ("debit_id", "credit_id"):
+                sql = f"SELECT {half} FROM transfers WHERE {side} = ? AND id < ? ORDER BY id DESC LIMIT {limit}"
+                rows += fetch(sql, [owner_id, edge])
+            rows.sort(key=lambda row: bytes(row[0]), reverse=True)
+            return AccountStatement(_account(found[0]), [Transfer(*row) for row in rows[:limit]])
+
+        return await self._db.fetch_snapshot(look, of=owner_id)

@@ -86,7 +86,7 @@ class Nodes:
     async def measure(self, now_ms: Callable[[], int]) -> None:
         """Compare our wall clock, *now_ms*, with the database's; exact to half the query's round trip."""
         before_ms = now_ms()
-        ((theirs_ms,),) = await self._db.fetch(f"SELECT {self._now}")
+        theirs_ms = await self._db.evaluate(self._now)
         self.ahead_ms = int(theirs_ms) - (before_ms + now_ms()) // 2
 
     async def leave(self, node_id: bytes | None = None) -> None:

@@ -18,8 +18,8 @@ def insert_rows(tx: Tx, rows: Sequence[Receipt]) -> int:
 
 async def receipt_of(db: Database, job_id: bytes) -> Receipt | None:
     """Return the receipt of one job."""
-    rows = await db.fetch("SELECT job_id, keyid, payload, signature FROM receipts WHERE job_id = ?", (job_id,))
-    return Receipt(rows[0][0], rows[0][1].hex(), rows[0][2], rows[0][3]) if rows else None
+    row = await db.fetch_point(RECEIPTS, ("job_id", "keyid", "payload", "signature"), (job_id,))
+    return Receipt(row[0], row[1].hex(), row[2], row[3]) if row is not None else None
 
 
 async def latest(db: Database, limit: int, before: bytes | None) -> list[Receipt]:

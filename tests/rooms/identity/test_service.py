@@ -247,15 +247,15 @@ class TestKeys:
         self, identity: Identity, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ann = await make_user(identity)
-        fetch = database.fetch
+        fetch = database.fetch_point
 
-        async def slow(*args: object) -> list[tuple[object, ...]]:
-            rows = await fetch(*args)  # type: ignore[arg-type]
-            monkeypatch.setattr(database, "fetch", fetch)
+        async def slow(*args: object) -> tuple[object, ...] | None:
+            row = await fetch(*args)  # type: ignore[arg-type]
+            monkeypatch.setattr(database, "fetch_point", fetch)
             await identity.rotate_key(OwnerKind.USER, ann.user.id)
-            return rows
+            return row
 
-        monkeypatch.setattr(database, "fetch", slow)
+        monkeypatch.setattr(database, "fetch_point", slow)
         await identity.resolve(bearer(secret_of(ann)))
 
         assert identity.resolve_cached(b"Bearer " + secret_of(ann).encode()) is None
@@ -301,14 +301,14 @@ class TestForgetKeys:
         self, identity: Identity, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ann = await make_user(identity)
-        fetch = database.fetch
+        fetch = database.fetch_point
 
-        async def slow(*args: object) -> list[tuple[object, ...]]:
-            rows = await fetch(*args)  # type: ignore[arg-type]
+        async def slow(*args: object) -> tuple[object, ...] | None:
+            row = await fetch(*args)  # type: ignore[arg-type]
             identity.forget_keys([bytes(32)])
-            return rows
+            return row
 
-        monkeypatch.setattr(database, "fetch", slow)
+        monkeypatch.setattr(database, "fetch_point", slow)
         await identity.resolve(bearer(secret_of(ann)))
 
         assert identity.resolve_cached(b"Bearer " + secret_of(ann).encode()) is None

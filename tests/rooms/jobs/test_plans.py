@@ -1,6 +1,6 @@
 """Lists of an owner's chains: both databases answer from an index made for it, however many jobs are stored."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -38,19 +38,10 @@ class Asked:
         self.dialect = dialect
         self.sql, self.params = "", list[Any]()
 
-    async def fetch(self, sql: str, params: list[Any]) -> list[Any]:
+    async def fetch(self, sql: str, params: list[Any], *, of: bytes | None) -> list[Any]:
         """Keep it."""
         self.sql, self.params = sql, params
         return []
-
-    async def read_snapshot(self, look: Callable[[Callable[[str, list[Any]], list[Any]]], list[Any]]) -> list[Any]:
-        """Keep it."""
-
-        def fetch(sql: str, params: list[Any]) -> list[Any]:
-            self.sql, self.params = sql, params
-            return []
-
-        return look(fetch)
 
 
 def make_chain(*, owner_id: bytes, caller: str | None) -> NewJob:

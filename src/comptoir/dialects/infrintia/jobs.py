@@ -7,13 +7,13 @@ import msgspec
 from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.render import STATES, WORDS, job_error, job_line
 from comptoir.dispatch import Core, Order
-from comptoir.gateway import claim, find_job, follow, stop, stream_job, submit_once, take_room
+from comptoir.gateway import claim, find_job, follow, in_slices, stop, stream_job, submit_once, take_room
 from comptoir.jobs import RESTARTED, AnswerForgotten, JobFinished, JobState, LiveJob
 from comptoir.kinds import Chat, bought
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Request, Stream
-from comptoir.kit.ids import public
+from comptoir.kit.ids import parse, public
 from comptoir.kit.money import to_credits
 from comptoir.kit.sse import DONE, event, numbering
 from comptoir.link import Frame
@@ -65,10 +65,16 @@ async def page(core: Core, request: Request) -> wire.InfrintiaJobs:
     """List the caller's jobs, newest first."""
     asked: wire.InfrintiaJobsQuery = request.query
     states = STATES[asked.status] if asked.status is not None else ()
-    rows, total = await core.jobs.page(
-        owner_id=request.principal.id, states=states, limit=asked.limit, offset=asked.offset
+    before = parse("job", asked.before) if asked.before is not None else None
+    if asked.before is not None and before is None:
+        raise InvalidField("before", "must be the id of a job: what 'next' was on the page before")
+    found = await core.jobs.lists.page(
+        request.principal.id, states=states, limit=asked.limit, offset=asked.offset, before=before
     )
-    return wire.InfrintiaJobs([job_line(row) for row in rows], total)
+    lines = await in_slices(job_line, found.rows)
+    return wire.InfrintiaJobs(
+        lines, found.total, public("job", found.next) if found.next is not None else msgspec.UNSET
+    )
 
 
 async def show(core: Core, request: Request) -> wire.InfrintiaJob:

@@ -58,7 +58,7 @@ PUBLISHED = (
     ),
     Endpoint(
         "GET", "/jobs", jobs.page, Access.BUYER, "List the authenticated user's jobs.", query=wire.InfrintiaJobsQuery,
-        response=wire.InfrintiaJobs, tags=("jobs",),
+        response=wire.InfrintiaJobs, tags=("jobs",), reads=True,
     ),
     Endpoint(
         "GET", "/jobs/{id}/stream", jobs.stream, Access.BUYER, "Stream job results via Server-Sent Events (SSE).",
@@ -90,11 +90,11 @@ PUBLISHED = (
     ),
     Endpoint(
         "GET", "/admin/users", admin.users, Access.OPERATOR, "List all users on the platform.", query=wire.PageQuery,
-        response=wire.AdminUsers, tags=("admin",),
+        response=wire.AdminUsers, tags=("admin",), reads=True,
     ),
     Endpoint(
         "GET", "/admin/hosts", admin.hosts, Access.OPERATOR, "List all registered hosts.", query=wire.PageQuery,
-        response=wire.AdminHosts, tags=("admin",),
+        response=wire.AdminHosts, tags=("admin",), reads=True,
     ),
 )  # fmt: skip
 """As in the reference, in its order."""

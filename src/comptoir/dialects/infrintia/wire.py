@@ -164,6 +164,8 @@ class InfrintiaJobsQuery(msgspec.Struct):
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
     limit: Limit = 20
     offset: Offset = 0
+    before: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    """Only jobs older than this one; not in the published reference. Unlike ``offset`` it stays put when jobs come."""
 
 
 class JobLine(msgspec.Struct):
@@ -181,6 +183,8 @@ class InfrintiaJobs(msgspec.Struct):
 
     jobs: list[JobLine]
     total: int
+    next: str | msgspec.UnsetType = msgspec.UNSET
+    """What to send as ``before`` for the next page; absent on the last one. Not in the published reference."""
 
 
 class JobError(msgspec.Struct):

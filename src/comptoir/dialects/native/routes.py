@@ -1,6 +1,7 @@
 """Endpoints of the native dialect."""
 
 import time
+from functools import partial
 
 from comptoir import __version__
 from comptoir.dialects.native import buying, views
@@ -37,7 +38,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import host_of
-from comptoir.gateway import PlainBody, claim, find_job, render_plain_error, status_of, stop
+from comptoir.gateway import PlainBody, claim, find_job, in_slices, render_plain_error, status_of, stop
 from comptoir.hosts import Host, UnknownHost
 from comptoir.identity import OwnerKind, Principal, UnknownUser
 from comptoir.jobs import JobFinished, JobRow, UnknownJob
@@ -76,7 +77,7 @@ async def statement(core: Core, request: Request) -> StatementView:
     # One more than requested shows whether there is a next page.
     found = await core.ledger.statement(owner_id, limit=query.limit + 1, before=before)
     rows = found.transfers[: query.limit]
-    shown = [views.transfer(row, seen_by=owner_id) for row in rows]
+    shown = await in_slices(partial(views.transfer, seen_by=owner_id), rows)
     return StatementView(
         views.balance(found.account), shown, shown[-1].id if len(found.transfers) > query.limit else None
     )
@@ -126,7 +127,7 @@ async def jobs(core: Core, request: Request) -> JobsView:
         return JobsView(await _made_under(core, request.principal.id, query.idempotency_key), None)
     before = parse("job", query.before) if query.before else None
     rows = await core.jobs.newest(owner_id=owner_id, state=query.state, limit=query.limit + 1, before=before)
-    shown = [views.job(core, row) for row in rows[: query.limit]]
+    shown = await in_slices(partial(views.job, core), rows[: query.limit])
     return JobsView(shown, shown[-1].id if len(rows) > query.limit else None)
 
 
@@ -347,7 +348,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET", "/statement", statement, Access.ANY, "Return the account and its transfers, newest first.",
-        query=StatementQuery, response=StatementView, errors=(UnknownAccount,),
+        query=StatementQuery, response=StatementView, errors=(UnknownAccount,), reads=True,
     ),
     Endpoint(
         "POST", "/deposit", deposit, Access.OPERATOR, "Credit money that was paid some other way.", request=DepositBody,
@@ -355,7 +356,9 @@ ENDPOINTS = (
         example={"owner": "demo", "credits": 50},
     ),
     *buying.ENDPOINTS,
-    Endpoint("GET", "/jobs", jobs, Access.BUYER, "List jobs, newest first.", query=NativeJobsQuery, response=JobsView),
+    Endpoint(
+        "GET", "/jobs", jobs, Access.BUYER, "List jobs, newest first.", query=NativeJobsQuery, response=JobsView, reads=True,
+    ),
     Endpoint(
         "GET", "/jobs/{id}", job, Access.BUYER, "Return one job with its events and attempts.", response=JobDetail,
         errors=(UnknownJob,),
@@ -372,14 +375,14 @@ ENDPOINTS = (
         "GET", "/receipts/{id}", receipt, Access.ANY, "Return a receipt by its id or its job's (DSSE envelope).",
         errors=(UnknownJob, UnknownReceipt),
     ),
-    Endpoint("GET", "/keys", keys, Access.PUBLIC, "Publish the keys that receipts are verified with."),
+    Endpoint("GET", "/keys", keys, Access.PUBLIC, "Publish the keys that receipts are verified with.", reads=True),
     Endpoint(
         "GET", "/hosts", hosts, Access.OPTIONAL, "List hosts with offers, speed and reputation.", query=NativeHostsQuery,
-        response=HostsView,
+        response=HostsView, reads=True,
     ),
     Endpoint(
         "GET", "/host", own_host, Access.HOST, "Return the calling host: record, reputation, earnings.",
-        response=OwnHostView, errors=(UnknownHost, UnknownAccount),
+        response=OwnHostView, errors=(UnknownHost, UnknownAccount), reads=True,
     ),
     Endpoint("GET", "/models", models, Access.PUBLIC, "List the models that can be bought now.", response=ModelsView),
     Endpoint(
@@ -391,7 +394,8 @@ ENDPOINTS = (
         response=RoutingView, errors=(UnknownPreference, UnknownKind),
     ),
     Endpoint(
-        "GET", "/audit", audited, Access.OPERATOR, "Recompute the books; any difference is named.", response=AuditView
+        "GET", "/audit", audited, Access.OPERATOR, "Recompute the books; any difference is named.", response=AuditView,
+        reads=True,
     ),
     Endpoint("GET", "/status", status, Access.PUBLIC, "Return the trading post in figures.", response=StatusView),
 )  # fmt: skip

@@ -5,6 +5,9 @@ once and only then resolves the futures: durable before the answer. Hot commands
 (`Database.batch`): load, decide, apply for all items together, one statement per table. The same code runs on SQLite
 (the embedded default) and on PostgreSQL.
 
+Reads: a row or a few by key on the event loop (`Database.fetch_point`, `fetch_few`, `fetch_keys`); anything else in one
+of a few threads (`fetch`, `fetch_snapshot`), for one caller at a time; an audit in one of its own (`read_snapshot`).
+
 Commands submitted without awaiting the one before may run in another order. No network call, no `await` and no clock
 inside a command; a command may run twice (a lost connection, a deadlock), so it must not change anything outside its
 transaction. Several coordinators may write to one PostgreSQL: a command selects the rows that it decides on with
@@ -15,12 +18,11 @@ from comptoir.kit.db.engine import Database, open_database
 from comptoir.kit.db.locks import Rows, locking
 from comptoir.kit.db.schema import Table, ddl
 from comptoir.kit.db.store import Fetch
-from comptoir.kit.db.tx import Row, Tx
+from comptoir.kit.db.tx import Tx
 
 __all__ = [
     "Database",
     "Fetch",
-    "Row",
     "Rows",
     "Table",
     "Tx",

@@ -16,8 +16,11 @@ from typing import Any, TypeVar
 
 from comptoir.kit.db.group import Command, GroupRunner, Outcomes
 from comptoir.kit.db.locks import Rows
+from comptoir.kit.db.points import few_query, keys_query, point_query
+from comptoir.kit.db.readers import AUDITS_WAITING_MAX, Readers
+from comptoir.kit.db.schema import Table
 from comptoir.kit.db.sqlite import SqliteStore
-from comptoir.kit.db.store import OUT_OF_REACH, Look, Store
+from comptoir.kit.db.store import OUT_OF_REACH, Look, Reading, Store
 from comptoir.kit.db.tx import Row, Tx
 from comptoir.kit.errors import Unavailable
 
@@ -42,6 +45,9 @@ AGAIN_S = 0.2
 ANSWER_S = 5.0
 """If a group or read takes longer, the server is checked for an answer; until it ends, commands are refused."""
 
+FEW_ROWS_MAX = 16
+"""Rows that are read like a point: about 30 us on SQLite."""
+
 WATCH_S = 0.5
 """How often the event loop checks how long the writer has been busy with one group."""
 
@@ -60,7 +66,7 @@ class WriterStats:
 
 
 class Database:
-    """One writer, many readers. All methods must be called from the event loop that opened it."""
+    """One writer, one reader of points, several of lists. All methods are for the event loop that opened it."""
 
     def __init__(self, store: Store) -> None:
         self.dialect = store.dialect
@@ -71,6 +77,11 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="comptoir-reader") if store.remote else None
+        """For point reads of a server."""
+        self._lists = Readers(store.open_reading, name="comptoir-lists")
+        self._audits = Readers(
+            store.open_reading, name="comptoir-audit", threads=1, waiting_max=AUDITS_WAITING_MAX, read_s_max=None
+        )
         self._out = False
         """Set and cleared by the writer: it can't reach the database, and keeps retrying."""
         self._slow = False
@@ -108,49 +119,129 @@ class Database:
         """
         return self._put(Command(verb, item, True, turn, self._loop.create_future()))
 
-    async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        """Run one query on the reading connection: inline on SQLite (5 us), in a thread on PostgreSQL.
+    async def fetch(self, sql: str, params: Sequence[Any] = (), *, of: bytes | None = None) -> list[Row]:
+        """Run one query in a thread, off the event loop: whatever is no point read (`fetch_point`, `fetch_few`).
+
+        Args:
+            of: for whom: the owner whose list it is, who may have one at a time (`comptoir.kit.db.readers`).
 
         Raises:
-            Unavailable: the database is unavailable; at once if that is known.
+            Unavailable: the database is unavailable, too many reads wait, or this one took too long.
         """
+        return await self._read_off(self._lists, lambda reading: reading.read(sql, params), of)
+
+    async def fetch_snapshot(self, look: Look[T], *, of: bytes | None = None) -> T:
+        """Run *look* in a thread like `fetch`; its queries see one moment, and it may compute for a few milliseconds.
+
+        Raises:
+            Unavailable: as `fetch`.
+        """
+        return await self._read_off(self._lists, lambda reading: reading.snapshot(look), of)
+
+    async def read_snapshot(self, look: Look[T]) -> T:
+        """Run *look* over one snapshot in a thread of its own, however long it takes: for an audit of everything.
+
+        It blocks neither writers nor other reads, and does not see what is committed meanwhile. One at a time: others
+        wait for it.
+
+        Raises:
+            Unavailable: the database is unavailable, or too many wait already.
+        """
+        return await self._read_off(self._audits, lambda reading: reading.snapshot(look), None)
+
+    async def _read_off(self, readers: Readers, look: Callable[[Reading], T], of: bytes | None) -> T:
+        if self._closing:
+            raise Unavailable("the coordinator is stopping")
+        self._require_available()
+        try:
+            return await readers.run(look, of=of)
+        except Exception as error:
+            raise self._refusal_of(error) from error
+
+    async def fetch_point(
+        self, table: Table, columns: tuple[str, ...], key: tuple[Any, ...], *, by: tuple[str, ...] = ()
+    ) -> Row | None:
+        """Return the row of *table* whose primary key (or unique columns *by*) is *key*; None: there is none.
+
+        Inline on SQLite (5 us), in a thread of its own on PostgreSQL.
+
+        Args:
+            columns: names, or ``length(name)`` for a text or bytes that may be large.
+
+        Raises:
+            Unavailable: the database is unavailable.
+        """
+        rows = await self._read_point(point_query(table, columns, by or table.key), key)
+        return rows[0] if rows else None
+
+    async def fetch_few(
+        self, table: Table, columns: tuple[str, ...], key: tuple[Any, ...], *, by: tuple[str, ...]
+    ) -> list[Row]:
+        """Return the rows of *table* whose columns *by*, which begin its primary key or an index, are *key*.
+
+        They come in the order of the primary key. As fast as `fetch_point`, if there are at most `FEW_ROWS_MAX`; more
+        are read like a list.
+
+        Raises:
+            Unavailable: as `fetch`.
+        """
+        rows = await self._read_point(few_query(table, columns, by, FEW_ROWS_MAX + 1), key)
+        return rows if len(rows) <= FEW_ROWS_MAX else await self.fetch(few_query(table, columns, by, None), key)
+
+    async def fetch_keys(
+        self, table: Table, columns: tuple[str, ...], keys: Sequence[Any], *, of: bytes | None = None
+    ) -> list[Row]:
+        """Return the rows of *table* whose key (its first column, if it has several) is one of *keys*, in no order.
+
+        As fast as `fetch_point` for at most `FEW_ROWS_MAX` keys; more (at most 1,000) are read like a list.
+
+        Raises:
+            Unavailable: as `fetch`.
+        """
+        if not keys:
+            return []
+        if len(keys) > FEW_ROWS_MAX:
+            return await self.fetch(keys_query(table, columns, len(keys)), keys, of=of)
+        return await self._read_point(keys_query(table, columns, len(keys)), keys)
+
+    async def evaluate(self, expression: str) -> Any:
+        """Return the value of an SQL expression that reads no table, such as the server's time.
+
+        Raises:
+            Unavailable: the database is unavailable.
+        """
+        assert "SELECT" not in expression.upper(), "an expression reads no table"
+        ((value,),) = await self._read_point(f"SELECT {expression}", ())
+        return value
+
+    async def _read_point(self, sql: str, params: Sequence[Any]) -> list[Row]:
         try:
             if self._readers is None:
                 return self._store.read(sql, params)
             return await self._loop.run_in_executor(self._readers, self._read, sql, params)
         except Exception as error:
-            if not self._store.is_outage(error):
-                raise
-            if not self.unavailable:
-                # The writer may be idle and not have noticed the outage yet.
-                self.run(_nothing).add_done_callback(_heard)
-            raise Unavailable(self._store.outage_words(error)) from error
+            raise self._refusal_of(error) from error
 
     def _read(self, sql: str, params: Sequence[Any]) -> list[Row]:
-        if self.unavailable:
-            raise Unavailable(OUT_OF_REACH)
+        self._require_available()
         self._reading_s = time.monotonic()
         try:
             return self._store.read(sql, params)
         finally:
             self._reading_s = 0.0
 
-    async def read_snapshot(self, look: Look[T]) -> T:
-        """Run *look* in a thread, over one read-only snapshot on a connection of its own: for long queries.
-
-        It blocks neither writers nor point reads, and does not see what is committed meanwhile.
-
-        Raises:
-            Unavailable: the database is unavailable.
-        """
-        if self.unavailable and self._store.remote:
+    def _require_available(self) -> None:
+        if self._store.remote and self.unavailable:
             raise Unavailable(OUT_OF_REACH)
-        try:
-            return await asyncio.to_thread(self._store.read_snapshot, look)
-        except Exception as error:
-            if self._store.is_outage(error):
-                raise Unavailable(self._store.outage_words(error)) from error
-            raise
+
+    def _refusal_of(self, error: Exception) -> Unavailable:
+        """Return what callers of a read get for an outage, and have the writer look for itself; raise anything else."""
+        if not self._store.is_outage(error):
+            raise error
+        if not self.unavailable:
+            # The writer may be idle and not have noticed the outage yet.
+            self.run(_nothing).add_done_callback(_heard)
+        return Unavailable(self._store.outage_words(error))
 
     @property
     def refused_within_s(self) -> float:
@@ -179,6 +270,8 @@ class Database:
         self._closing = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._lists.close)
+        await asyncio.to_thread(self._audits.close)
         if self._readers is not None:
             await asyncio.to_thread(self._readers.shutdown)
         if self._timer is not None:
@@ -223,7 +316,8 @@ class Database:
             self._refuse_waiting()
         elif writing <= ANSWER_S:
             self._slow = False
-        if max(writing, reading) > ANSWER_S and (self._asking is None or not self._asking.is_alive()):
+        listing = now - min(self._lists.since_s, self._audits.since_s)
+        if max(writing, reading, listing) > ANSWER_S and (self._asking is None or not self._asking.is_alive()):
             self._asking = threading.Thread(target=self._ask, name="comptoir-asking", daemon=True)
             self._asking.start()
 

@@ -1,4 +1,4 @@
-"""The scale-out store: PostgreSQL through psycopg, one batching connection for writes and one for reads.
+"""The scale-out store: PostgreSQL through psycopg: one connection writes in batches, one reads points, others lists.
 
 Needs the extra ``comptoir[postgres]``. Imported only when a postgresql:// address is configured.
 """
@@ -6,7 +6,7 @@ Needs the extra ``comptoir[postgres]``. Imported only when a postgresql:// addre
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -104,8 +104,56 @@ class PostgresTx:
         return self._cursor.execute(sql, [list(keys)]).fetchall()
 
 
+class PostgresReading:
+    """`Reading` over one PostgreSQL connection; a broken one is opened again."""
+
+    def __init__(self, connect: "Callable[[], psycopg.Connection[Row]]") -> None:
+        self._connect = connect
+        self._connection = connect()
+
+    def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        try:
+            return self._read(sql, params)
+        except psycopg.OperationalError:
+            if not _gone(self._connection):
+                raise
+            # The server restarted since the last query: reading again is harmless.
+            return self._read(sql, params)
+
+    def _read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        if _gone(self._connection):
+            self._connection = self._connect()
+        return self._connection.cursor(binary=True).execute(placeholders_percent(sql), params or None).fetchall()
+
+    def snapshot(self, look: Look[T]) -> T:
+        try:
+            self._begin()
+        except psycopg.OperationalError:
+            if not _gone(self._connection):
+                raise
+            self._begin()
+        try:
+            return look(self._read)
+        finally:
+            if not _gone(self._connection):
+                self._connection.execute("ROLLBACK")
+
+    def _begin(self) -> None:
+        if _gone(self._connection):
+            self._connection = self._connect()
+        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def interrupt(self) -> None:
+        # One that is broken by now has nothing to interrupt, and a server that is gone no way to be told.
+        with contextlib.suppress(psycopg.Error):
+            self._connection.cancel_safe(timeout=CONNECT_TIMEOUT_S)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 class PostgresStore:
-    """The two connections of a coordinator to its PostgreSQL server, and how to find out whether a commit happened."""
+    """The connections of a coordinator to its PostgreSQL server, and how to find out whether a commit happened."""
 
     dialect = "postgresql"
     remote = True
@@ -117,7 +165,7 @@ class PostgresStore:
         self._me = f"'\\x{os.urandom(16).hex()}'"
         self._group = 0
         self._writing = self._connect()
-        self._reading = self._connect()
+        self._reading = PostgresReading(self._connect)
         self.tx = PostgresTx(self._writing)
         self._make_mark()
 
@@ -187,24 +235,11 @@ class PostgresStore:
         self._writing.execute("RELEASE SAVEPOINT item")
 
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        try:
-            return self._read(sql, params)
-        except psycopg.OperationalError:
-            if not _gone(self._reading):
-                raise
-            # The server restarted since the last query: reading again is harmless.
-            return self._read(sql, params)
+        return self._reading.read(sql, params)
 
-    def _read(self, sql: str, params: Sequence[Any]) -> list[Row]:
-        if _gone(self._reading):
-            self._reading = self._connect()
-        return self._reading.cursor(binary=True).execute(placeholders_percent(sql), params).fetchall()
-
-    def read_snapshot(self, look: Look[T]) -> T:
-        """Run *look* over one snapshot, on a connection of its own."""
-        with contextlib.closing(self._connect()) as connection:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            return look(lambda sql, params=(): connection.execute(placeholders_percent(sql), params or None).fetchall())
+    def open_reading(self) -> PostgresReading:
+        """Open another connection for reads."""
+        return PostgresReading(self._connect)
 
     def retryable(self, error: Exception) -> bool:
         """Deadlock, serialisation failure or a lost connection: the batch may run again if it was not committed."""

@@ -1,9 +1,8 @@
-"""The embedded store: one SQLite file, WAL, synchronous=FULL, one writing and one reading connection."""
+"""The embedded store: one SQLite file, WAL, synchronous=FULL, one connection that writes and some that read."""
 
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +41,14 @@ BUSY_TIMEOUT_S = 10.0
 """How long to wait for a lock that another process (a backup, sqlite3 on the shell) holds."""
 
 
-def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+CACHE_KIB = 16_000
+"""Pages that a connection keeps in memory."""
+
+LIST_CACHE_KIB = 2_000
+"""The same for each of those that read lists; the system keeps the file's pages anyway."""
+
+
+def connect(path: Path, *, read_only: bool, cache_kib: int = CACHE_KIB) -> sqlite3.Connection:
     """Open *path* in autocommit mode, because we issue BEGIN and COMMIT. A new file is readable only by its owner."""
     if not read_only:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -56,7 +62,7 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute("PRAGMA cache_size=-16000")
+    connection.execute(f"PRAGMA cache_size={-cache_kib:d}")
     connection.execute("PRAGMA wal_autocheckpoint=4000")
     if read_only:
         connection.execute("PRAGMA query_only=ON")
@@ -130,8 +136,31 @@ class SqliteTx:
         return found
 
 
+class SqliteReading:
+    """`Reading` over one SQLite connection."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect(path, read_only=True, cache_kib=LIST_CACHE_KIB)
+
+    def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        return self._connection.execute(sql, params).fetchall()
+
+    def snapshot(self, look: Look[T]) -> T:
+        self._connection.execute("BEGIN")
+        try:
+            return look(self.read)
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    def interrupt(self) -> None:
+        self._connection.interrupt()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 class SqliteStore:
-    """The two connections of an embedded database."""
+    """The connections of an embedded database: one that writes, one for point reads, and those for lists."""
 
     dialect = "sqlite"
     remote = False
@@ -175,11 +204,9 @@ class SqliteStore:
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         return self._reading.execute(sql, params).fetchall()
 
-    def read_snapshot(self, look: Look[T]) -> T:
-        """Run *look* over one snapshot, on a connection of its own."""
-        with closing(connect(self.path, read_only=True)) as connection:
-            connection.execute("BEGIN")
-            return look(lambda sql, params=(): connection.execute(sql, params).fetchall())
+    def open_reading(self) -> SqliteReading:
+        """Open another connection for reads."""
+        return SqliteReading(self.path)
 
     def retryable(self, error: Exception) -> bool:
         """Only if another process held a lock too long: SQLite has one writer, so groups do not conflict."""

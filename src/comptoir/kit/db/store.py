@@ -26,6 +26,24 @@ Look = Callable[[Fetch], T]
 """A snapshot read: any number of queries that all see the same moment."""
 
 
+class Reading(Protocol):
+    """A connection that only reads, for one thread at a time; it may be used by another later."""
+
+    def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run one query; return all its rows."""
+        ...
+
+    def snapshot(self, look: "Look[T]") -> T:
+        """Run *look* over one snapshot."""
+        ...
+
+    def interrupt(self) -> None:
+        """Have the query that runs fail, if one does; called in another thread, and may block it for a moment."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Store(Protocol):
     """A connection for writes, one for reads, and what their errors mean. For the writer thread, unless noted."""
 
@@ -46,11 +64,11 @@ class Store(Protocol):
     def rollback_to(self) -> None: ...
 
     def read(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        """Run one query on the reading connection; called by the reader."""
+        """Run one query on the connection of point reads; called by their reader."""
         ...
 
-    def read_snapshot(self, look: "Look[T]") -> T:
-        """Run *look* over one snapshot, on a connection of its own; called in any thread."""
+    def open_reading(self) -> Reading:
+        """Open another connection for reads; called in any thread."""
         ...
 
     def retryable(self, error: Exception) -> bool:

@@ -64,6 +64,8 @@ class Endpoint:
     answer_example: Any = None
     """Example answer for the reference."""
     description: str = ""
+    reads: bool = False
+    """Whether the handler only reads and may take long: it is cancelled when its client hangs up."""
     raw: bool = False
     """Whether the handler needs `Request.raw` (the body as sent) beside the decoded one."""
     tags: tuple[str, ...] = ()

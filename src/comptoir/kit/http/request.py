@@ -7,6 +7,8 @@ from enum import Enum
 from typing import Any
 from urllib.parse import parse_qsl
 
+from comptoir.kit.errors import Unavailable
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -159,6 +161,27 @@ class Request:
             if message["type"] == "http.disconnect":
                 break
         self.hung_up()
+
+
+def while_connected(handler: Callable[[Any, Request], Awaitable[Any]]) -> Callable[[Any, Request], Awaitable[Any]]:
+    """Return *handler*, but cancelled when its client hangs up: it only reads, and nobody waits for the answer."""
+
+    async def watched(core: Any, request: Request) -> Any:
+        answer = asyncio.ensure_future(handler(core, request))
+
+        def stop() -> None:
+            answer.cancel()
+
+        request.when_gone(stop)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Unavailable("the client has hung up") from None  # To nobody.
+
+    return watched
 
 
 class Reply:

@@ -26,7 +26,7 @@ from comptoir.kit.http.errors import (
     field_error,
     read_json,
 )
-from comptoir.kit.http.request import CONNECTION, Receive, Reply, Request, Scope, Send, Stream
+from comptoir.kit.http.request import CONNECTION, Receive, Reply, Request, Scope, Send, Stream, while_connected
 from comptoir.kit.http.values import VALUE_BYTES, VALUES_MAX, values_in
 from comptoir.kit.ratelimit import address_key
 from comptoir.kit.vitals import RequestCounts
@@ -108,7 +108,7 @@ class _Route:
     def __init__(self, endpoint: Endpoint, dialect: Dialect) -> None:
         self.endpoint = endpoint
         self.dialect = dialect
-        self.handler = endpoint.handler
+        self.handler = while_connected(endpoint.handler) if endpoint.reads else endpoint.handler
         self.access = endpoint.access
         self.needs_body = endpoint.request is not None or endpoint.raw
         decodes = endpoint.request is not None and endpoint.decodes
