@@ -17,6 +17,8 @@ from comptoir.dispatch.submit import Order, submit
 from comptoir.hosts import LINK, NewHost
 from comptoir.jobs import Lease, LiveJob, Reader
 from comptoir.kit.clock import FakeClock
+from comptoir.kit.db import Tx
+from comptoir.ledger import PROMOTIONS, Book
 from comptoir.link import Frame, ModelOffer, Usage
 from comptoir.settings import Settings
 
@@ -102,6 +104,18 @@ class Street:
     async def submit(self, *, max_tokens: int = 10, detached: bool = True, job_id: bytes | None = None) -> LiveJob:
         """Buy a job."""
         return await submit(self.core, order(self.buyer_id, max_tokens=max_tokens, detached=detached, job_id=job_id))
+
+    async def own_money(self, *, but_uusd: int = 0) -> None:
+        """Exchange the buyer's sign-up credit, but for *but_uusd*, for own money: only that earns a host merit."""
+        amount_uusd = await self.free_uusd() - but_uusd
+
+        def command(tx: Tx) -> None:
+            book = Book.load(tx, [self.buyer_id, PROMOTIONS])
+            book.move(debit=self.buyer_id, credit=PROMOTIONS, amount_uusd=amount_uusd, kind="x", job_id=None, at_ms=1)
+            book.apply(tx)
+
+        await self.core.db.run(command)
+        await self.core.ledger.deposit(owner_id=self.buyer_id, amount_uusd=amount_uusd)
 
     async def free_uusd(self) -> int:
         """What the buyer can spend."""

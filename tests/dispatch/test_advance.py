@@ -102,6 +102,7 @@ class TestChain:
         assert (told, line_a.closed[-1][2]) == (["done", "done"], 880)
 
     async def test_a_step_is_merit_once_it_is_paid(self, street: Street) -> None:
+        await street.own_money()
         a, _ = await street.host(offer=container("a"))
         await street.host(offer=container("b"))
         job = await submit(street.core, chain_order(street, "a", "b"))

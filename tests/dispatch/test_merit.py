@@ -32,6 +32,17 @@ async def paid(street: Street) -> bytes:
     return host_id
 
 
+async def from_promotions(street: Street) -> bytes:
+    """Credit that nobody paid for would make merit as cheap as accounts are."""
+    return await paid(street)
+
+
+async def half_from_promotions(street: Street) -> bytes:
+    """Of the job's 501 micro-dollars 444 are promotional, so of the host's 441 all but 50: half a point of merit."""
+    await street.own_money(but_uusd=444)
+    return await paid(street)
+
+
 async def of_its_owner(street: Street) -> bytes:
     host_id, _ = await street.host(owner_id=street.buyer_id)
     await finish_well(street.core, await street.submit())
@@ -61,6 +72,8 @@ async def without_a_frame(street: Street) -> bytes:
 
 WAYS: list[tuple[Callable[[Street], Awaitable[bytes]], float]] = [
     (paid, 2 / 5),
+    (half_from_promotions, 1 / 3),
+    (from_promotions, START),
     (of_its_owner, START),
     (for_nothing, START),
     (empty, START),
@@ -74,6 +87,8 @@ class TestMerit:
         self, tmp_path: Path, way: Callable[[Street], Awaitable[bytes]], stands: float
     ) -> None:
         async with open_street(tmp_path) as street:
+            if way not in (from_promotions, half_from_promotions):
+                await street.own_money()
             host_id = await way(street)
 
             assert score(street, host_id) == pytest.approx(stands)
@@ -81,6 +96,7 @@ class TestMerit:
 
     async def test_what_one_buyer_can_say_is_remembered_over_a_restart(self, tmp_path: Path) -> None:
         async with open_street(tmp_path) as street:
+            await street.own_money()
             host_id, _ = await street.host()
             for _ in range(9):
                 await finish_well(street.core, await street.submit())
@@ -99,6 +115,7 @@ class TestMerit:
 class TestNewName:
     async def test_starts_where_the_owners_worst_host_stood(self, tmp_path: Path) -> None:
         async with open_street(tmp_path) as street:
+            await street.own_money()
             eve = await somebody(street, "eve")
             good, _ = await street.host(owner_id=eve)
             await finish_well(street.core, await street.submit())

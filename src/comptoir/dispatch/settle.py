@@ -95,6 +95,7 @@ class SettleResult(msgspec.Struct, frozen=True):
     """Balances of the hosts that were paid."""
     promos_uusd: dict[bytes, int] = {}
     """The promotional part of each of these balances, where there is any."""
+    cost_uusd: int = 0
     promo_cost_uusd: int = 0
     """How much of what the job cost was paid from promotional credit; of each pay and the fee the same share."""
     buyer_free_uusd: int = -1
@@ -103,6 +104,12 @@ class SettleResult(msgspec.Struct, frozen=True):
     """The promotional part of the buyer's balance afterwards."""
     receipt: Receipt | None = None
     ended: JobEnded | None = None
+
+    def own_money_uusd(self, earned_uusd: int) -> int:
+        """Return how much of what a host earned by the job was the buyer's own money."""
+        if not self.promo_cost_uusd:
+            return earned_uusd
+        return earned_uusd * (self.cost_uusd - self.promo_cost_uusd) // self.cost_uusd
 
 
 async def finish(
@@ -253,7 +260,7 @@ def _tell_host(
 ) -> None:
     row = item.finish
     if ending.attempt_state == AttemptState.DONE and not item.claimed_beyond:
-        tokens, paid_uusd = row.output_count, row.paid_uusd
+        tokens, paid_uusd = row.output_count, settled.own_money_uusd(row.paid_uusd)
         core.fleet.outcome(lease.host_id, "done", buyer=job.owner_id, tokens=tokens, paid_uusd=paid_uusd)
     elif ending.fault == Fault.HOST:
         outcome = "lost" if ending.attempt_state == AttemptState.LOST else "failed"
@@ -284,7 +291,7 @@ def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: i
     lease = next(segment.lease for segment in job.segments if segment.lease.id == attempt_id)
     if job.kind.staged and earned_uusd:
         # It counted as answered when its stage was done (`dispatch.advance`); only now is it paid.
-        core.fleet.outcome(lease.host_id, "paid", buyer=job.owner_id, paid_uusd=earned_uusd)
+        core.fleet.outcome(lease.host_id, "paid", buyer=job.owner_id, paid_uusd=settled.own_money_uusd(earned_uusd))
     channel = core.channels.get(lease.host_id)
     if channel is not None and earned_uusd:
         balance_uusd, promo_uusd = (
@@ -554,7 +561,7 @@ def settle_verb(tx: Tx, items: list[_SettleItem]) -> list[SettleResult | Excepti
         ends.append(ended)
         outcomes.append(
             SettleResult(
-                balances, promos, book.promo_paid_uusd(row.job_id), book.free_uusd(item.owner_id),
+                balances, promos, row.cost_uusd, book.promo_paid_uusd(row.job_id), book.free_uusd(item.owner_id),
                 book.promo_uusd(item.owner_id), receipt, ended,
             )
         )  # fmt: skip

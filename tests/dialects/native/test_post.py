@@ -47,7 +47,8 @@ class TestOwnHost:
         assert (status, host["linked"], host["open_jobs"]) == (200, True, [])
         assert host["earned_uusd"] == host["account"]["balance_uusd"] == host["promo_uusd"] == 441
         assert [one["amount_uusd"] for one in host["transfers"]] == [441]
-        assert host["reputation"]["score"] > 0.25
+        assert host["reputation"]["score"] == 0.25, "promotional credit makes no name"
+        assert "1 answered" in host["reputation"]["sentence"]
 
     async def test_a_user_is_no_host(self, core: Caller) -> None:
         assert (await core.get("/host"))[0] == 403
