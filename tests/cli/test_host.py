@@ -230,6 +230,11 @@ EVENTS = [
     ),
     ("EngineSkipped", {"engine": "demo", "why": "no library"}, "is skipped: no library"),
     ("Registered", {"host_id": "host_1", "new": True, "state_file": "f"}, "registered as host_1"),
+    (
+        "Registered",
+        {"host_id": "host_1", "new": True, "state_file": "f", "bond_uusd": 10_000_000},
+        "registered as host_1, with a bond of 1,000.00 credits",
+    ),
     ("Connected", {"host_id": "host_1", "resumed": 2}, "2 jobs resumed"),
     ("JobStarted", {"job_id": "job_1", "model": "m", "kind": "chat"}, ""),
     ("JobDone", {"job_id": "job_1", "state": "done", "earned_uusd": 441, "tokens": 5, "balance_uusd": 1441}, "+0.0441"),

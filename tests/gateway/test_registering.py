@@ -120,6 +120,59 @@ class TestHosts:
         assert [(await market.anyone.post("/hosts/register", given)).status for _ in range(2)] == [201, 403]
 
 
+BOND_UUSD = 300_000
+
+
+class TestBonds:
+    @pytest.mark.parametrize("settings", [{"host_registration": "bond", "host_bond_uusd": BOND_UUSD}])
+    async def test_a_bond_is_asked_for_by_every_way_in_and_shown(self, market: Market) -> None:
+        await market.core.ledger.deposit(owner_id=market.post.buyer_id, amount_uusd=3 * BOND_UUSD)
+        for path, answer in (await tried(market.anyone, 1)).items():
+            assert (answer.status, "send a user's key" in words(answer)) == (403, True), path
+        before = (await market.buyer.get("/house/me")).body["account"]["free_uusd"]
+
+        made = await tried(market.buyer, 2)
+
+        assert {one.status for one in made.values()} == {201}
+        assert [made[path].body["bond_uusd"] for path in ("/link/register", "/house/hosts")] == [BOND_UUSD] * 2
+        assert before - (await market.buyer.get("/house/me")).body["account"]["free_uusd"] == 3 * BOND_UUSD
+        mine = (await market.buyer.get("/house/hosts?mine=true")).body["hosts"]
+        assert [host["bond_uusd"] for host in mine] == [BOND_UUSD] * 3
+        assert [host["bond_uusd"] for host in (await market.admin.get("/house/hosts")).body["hosts"]] == [None] * 3
+        own = await Caller(market.buyer.session, market.post.url, made["/link/register"].body["api_key"]).get(
+            "/house/host"
+        )
+        assert (own.body["bond_uusd"], own.body["earned_uusd"]) == (BOND_UUSD, 0)
+        rows = (await market.buyer.get("/house/statement")).body["transfers"]
+        assert [(row["kind"], row["amount_uusd"], row["with"]) for row in rows[:3]] == [
+            ("bond", -BOND_UUSD, "bonds")
+        ] * 3
+
+    @pytest.mark.parametrize("settings", [{"host_registration": "bond", "host_bond_uusd": BOND_UUSD}])
+    async def test_an_owner_who_does_not_cover_it_is_told_by_every_way_in(self, market: Market) -> None:
+        """His credit of signing up would, which is a promotion."""
+        assert (await market.core.ledger.account(market.post.buyer_id)).free_uusd > BOND_UUSD
+        for path, answer in (await tried(market.buyer, 1)).items():
+            assert (answer.status, "add credit, and register again" in words(answer)) == (402, True), path
+        assert len(market.core.fleet) == 0
+        assert {one.status for one in (await tried(market.admin, 2)).values()} == {201}
+
+    @pytest.mark.parametrize("settings", [{"host_registration": "bond", "host_bond_uusd": BOND_UUSD}])
+    async def test_a_repeat_or_a_refusal_puts_up_nothing_more(self, market: Market) -> None:
+        await market.core.ledger.deposit(owner_id=market.post.buyer_id, amount_uusd=BOND_UUSD)
+        body = body_for("/house/hosts", 0)
+        made = [await market.buyer.post("/house/hosts", body, idempotency_key="once") for _ in range(2)]
+        assert made[0].body == made[1].body and made[0].body["bond_uusd"] == BOND_UUSD
+
+        await market.core.ledger.deposit(owner_id=market.post.buyer_id, amount_uusd=BOND_UUSD)
+        taken = body_for("/link/register", 9)
+        assert (await market.admin.post("/link/register", taken)).status == 201
+        assert (await market.buyer.post("/link/register", taken)).status == 409
+
+        rows = (await market.buyer.get("/house/statement")).body["transfers"]
+        assert [row["kind"] for row in rows].count("bond") == 1
+
+
 def person(name: str, **fields: Any) -> dict[str, Any]:
     return {"username": name, "email": f"{name}@example.org", "password": "correct-horse", **fields}
 

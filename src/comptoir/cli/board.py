@@ -29,7 +29,8 @@ def format_event(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> st
         case "EngineSkipped":
             return f"engine {event['engine']} is skipped: {event['why']}"
         case "Registered":
-            return f"registered as {event['host_id']}" if event["new"] else f"back as {event['host_id']}"
+            bond = f", with a bond of {credits(event['bond_uusd'])} credits" if event.get("bond_uusd") else ""
+            return f"registered as {event['host_id']}{bond}" if event["new"] else f"back as {event['host_id']}"
         case "Connected":
             resumed = f", {event['resumed']} jobs resumed" if event["resumed"] else ""
             return f"connected, taking jobs{resumed}"

@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from comptoir.dispatch.assign import no_host_here, nobody_left, spec_of, wait_here
+from comptoir.dispatch.bonds import return_bonds
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.expire_hosts import retire_silent_hosts
@@ -81,6 +82,7 @@ async def sweep_forever(core: Core) -> None:
             if turns % FORGET_EVERY == 0:
                 await forget(core)
                 await retire_silent_hosts(core)
+                await return_bonds(core)
         except Refusal as refusal:
             log.warning("a sweep was cut short: %s", refusal)
         except Exception:  # The loop's edge: one failed sweep must not stop all later ones.

@@ -22,7 +22,7 @@ from comptoir.identity import (
 from comptoir.kit.db import Rows, Tx
 from comptoir.kit.errors import NotAllowed
 from comptoir.kit.ids import public
-from comptoir.ledger import PROMOTIONS, Book, account_rows
+from comptoir.ledger import PROMOTIONS, Book, account_rows, bond_rows, put_up_bond
 from comptoir.receipts import HolderKind, Receipts
 
 
@@ -41,6 +41,8 @@ class NewcomerHost(msgspec.Struct, frozen=True):
     host_id: bytes
     key: str
     """Shown once."""
+    bond_uusd: int = 0
+    """What its owner put up for it."""
 
 
 async def add_user(
@@ -150,6 +152,7 @@ async def add_host(
     Raises:
         NotAllowed: the setting ``host_registration`` asks for a user's key and none came, or there are ``hosts_max``
             hosts.
+        BondNotCovered: it asks for a bond, and the owner's own free money is below ``host_bond_uusd``.
         InvitationRefused: registering takes an invitation and none came, or the one that came is not good.
         InvalidField: a field is out of bounds, or the endpoint URL points to a private network.
         KeyTaken: its signing key belongs to another host; the invitation is not used.
@@ -162,8 +165,14 @@ async def add_host(
     row = await core.hosts.with_standing(core.hosts.prepare(new, host_id=host_id))
     key: NewKey = core.identity.new_key(OwnerKind.HOST, row.id, secret=key_secret)
     now = core.clock.now_ms()
+    owner_id, bond_uusd = new.owner_id, 0
+    if core.settings.host_registration == "bond" and not by_operator:
+        bond_uusd = core.settings.host_bond_uusd
 
     def command(tx: Tx) -> None:
+        if bond_uusd:
+            assert owner_id is not None, "a bond is an owner's"
+            put_up_bond(tx, host_id=row.id, owner_id=owner_id, amount_uusd=bond_uusd, at_ms=now)
         if invitation is not None:
             use_invitation(tx, invitation, InvitedAs.HOST, now)
         insert_host(tx, row)
@@ -173,7 +182,8 @@ async def add_host(
             holder = public("host", row.id)
             Receipts.register_key(tx, row.public_key, holder_kind=HolderKind.HOST, holder=holder, at_ms=now)
 
-    await core.db.run(command, locks=_locks_of(invitation))
+    bonds = bond_rows(row.id, owner_id) if bond_uusd and owner_id is not None else ()
+    await core.db.run(command, locks=[*bonds, *_locks_of(invitation)])
     refusal = core.moderation.against_host(row.id, row.owner_id)
     if refusal is not None:
         raise refusal
@@ -181,12 +191,12 @@ async def add_host(
     # If its transport needs no connection from the host (`transports.push`), it has a channel when this returns.
     core.events.publish(HostRegistered(row.id, now))
     assign_waiting(core, row.id)
-    return NewcomerHost(row.id, key.secret)
+    return NewcomerHost(row.id, key.secret, bond_uusd)
 
 
 def _may_host(core: Core, new: NewHost, invitation: str | None) -> None:
     match core.settings.host_registration:
-        case "key" if new.owner_id is None:
+        case "key" | "bond" if new.owner_id is None:
             raise NotAllowed(
                 "this trading post registers hosts of known users only: send a user's key (comptoir host: set "
                 "COMPTOIR_KEY)"

@@ -136,12 +136,12 @@ class ReceiptIssued(OwnedEvent, frozen=True, gc=False, tag="receipt.issued"):
 
 
 class CreditAdded(NumberedEvent, frozen=True, gc=False, tag="money.added"):
-    """A user has more credit: a deposit, or credit granted by the operator."""
+    """A user has more credit: a deposit, credit granted by the operator, or a bond that came back."""
 
     transfer_id: bytes
     amount_uusd: int
     kind: str
-    """Kind of the transfer: ``deposit`` or ``signup``."""
+    """Kind of the transfer: ``deposit``, ``signup`` or ``bond_back``."""
 
 
 # -- this coordinator ----------------------------------------------------------------------------------------------

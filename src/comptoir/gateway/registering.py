@@ -8,6 +8,7 @@ from comptoir.idempotency import Claim
 from comptoir.identity import OwnerKind
 from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Request
+from comptoir.ledger import bonds_of
 
 OPEN_KEY_CHARS_MIN = 16
 """Shortest Idempotency-Key of a registration without credential: anybody who knows it and the body gets the host's
@@ -30,7 +31,7 @@ async def register(core: Core, request: Request, new: NewHost, *, invitation: st
     """Register *new* for the caller; an operator brings in whom it likes.
 
     Raises:
-        InvalidField, InvitationRefused, NotAllowed, KeyTaken: see `add_host`.
+        InvalidField, BondNotCovered, InvitationRefused, NotAllowed, KeyTaken: see `add_host`.
     """
     return await _register(core, request, new, invitation=invitation, bound=None)
 
@@ -41,7 +42,7 @@ async def register_once(core: Core, request: Request, new: NewHost, *, invitatio
     Raises:
         InvalidField: a field is out of bounds, or a request without a credential has too short an Idempotency-Key.
         IdempotencyMismatch: the key was used with another request.
-        InvitationRefused, NotAllowed, KeyTaken: see `add_host`.
+        BondNotCovered, InvitationRefused, NotAllowed, KeyTaken: see `add_host`.
     """
     key_header = request.header(b"idempotency-key")
     if request.principal is None and key_header and len(key_header) < OPEN_KEY_CHARS_MIN:
@@ -59,7 +60,8 @@ async def register_once(core: Core, request: Request, new: NewHost, *, invitatio
         except UnknownHost:
             return None
         key = core.identity.new_key(OwnerKind.HOST, bound.resource_id, secret=bound.secret)
-        return NewcomerHost(bound.resource_id, key.secret)
+        bond = (await bonds_of(core.db, [bound.resource_id])).get(bound.resource_id)
+        return NewcomerHost(bound.resource_id, key.secret, bond.amount_uusd if bond is not None else 0)
 
     return await once(core, bound, find=find, make=make)
 

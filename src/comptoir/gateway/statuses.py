@@ -40,7 +40,7 @@ from comptoir.kit.http import (
     UnsupportedBody,
     WrongName,
 )
-from comptoir.ledger import HoldMismatch, InsufficientCredit, UnknownAccount
+from comptoir.ledger import BondNotCovered, HoldMismatch, InsufficientCredit, NoBond, UnknownAccount
 from comptoir.moderation import AlreadyRetired, Barred, LastOperator, NothingToLift
 from comptoir.receipts import BadRegistry, KeyTaken, UnknownExhibit, UnknownKey, UnknownReceipt
 from comptoir.routing import UnknownPreference
@@ -50,6 +50,7 @@ STATUSES: Mapping[type[Exception], int] = {
     RepeatedHeader: 400,
     NotAuthenticated: 401,
     InsufficientCredit: 402,
+    BondNotCovered: 402,
     NotAllowed: 403,
     InvitationRefused: 403,
     Barred: 403,
@@ -77,6 +78,7 @@ STATUSES: Mapping[type[Exception], int] = {
     OwnedByPeer: 503,
     NotYourLease: 409,
     HoldMismatch: 409,
+    NoBond: 409,
     NoFreeSlot: 409,
     AlreadyRetired: 409,
     LastOperator: 409,

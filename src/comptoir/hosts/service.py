@@ -1,7 +1,7 @@
 """Registering hosts, and keeping the stored records in step with the fleet."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -139,6 +139,10 @@ class Hosts:
         if row is None:
             raise UnknownHost(host_id)
         return row
+
+    async def retired_before(self, host_ids: Sequence[bytes], at_ms: int) -> set[bytes]:
+        """Return those of *host_ids* (at most 1,000) that were retired at *at_ms* or earlier."""
+        return await store.retired_before(self._db, host_ids, at_ms) if host_ids else set()
 
     async def meet(self, host_id: bytes) -> bool:
         """Load a host that another coordinator registered, or refresh its statistics; False if it may not serve here.

@@ -94,6 +94,13 @@ async def last_heard(db: Database, after: bytes, limit: int) -> list[LastHeard]:
     return [LastHeard(row[0], row[1], max(row[2], row[3])) for row in rows]
 
 
+async def retired_before(db: Database, host_ids: Sequence[bytes], at_ms: int) -> set[bytes]:
+    """Return those of *host_ids* that were retired at *at_ms* or earlier."""
+    marks = ",".join("?" * len(host_ids))
+    sql = f"SELECT id FROM hosts WHERE retired_ms <= ? AND id IN ({marks})"
+    return {row[0] for row in await db.fetch(sql, [at_ms, *host_ids])}
+
+
 async def read_one(db: Database, host_id: bytes) -> HostRow | None:
     """Read one host, retired or not; only the fleet knows its current status."""
     row = await db.fetch_point(HOSTS, HOSTS.names, (host_id,))

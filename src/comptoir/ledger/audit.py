@@ -64,11 +64,17 @@ LEFT JOIN (SELECT job_id, SUM(amount_uusd) AS total FROM transfers WHERE job_id 
 ON t.job_id = h.job_id
 WHERE h.settled_uusd <> COALESCE(t.total, 0) OR h.settled_uusd > h.amount_uusd
 """
+OPEN_BONDS = """
+SELECT a.id, a.balance_uusd, COALESCE((SELECT SUM(b.amount_uusd) FROM bonds b WHERE b.state = 'open'), 0)
+FROM accounts a WHERE a.kind = 'bonds'
+AND a.balance_uusd <> COALESCE((SELECT SUM(b.amount_uusd) FROM bonds b WHERE b.state = 'open'), 0)
+"""
 CHECKS = {
     "balance": BALANCES,
     "held": HELD,
     "overdrawn": OVERDRAWN,
     "settled": SETTLED,
+    "bonds": OPEN_BONDS,
     "promotional": PROMO,
     "promotional above the balance": PROMO_BOUNDS,
     "promotional above the transfer": PROMO_TRANSFERS,

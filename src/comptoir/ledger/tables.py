@@ -46,5 +46,20 @@ PROMO_CORRECTIONS = Table("promo_corrections", {"id": "id", "account_id": "id", 
 """What became promotional, or ceased to be (negative), without a transfer: credit given before promotions were kept
 apart, and promotional credit that a coordinator of such a version spent."""
 
-TABLES = (ACCOUNTS, TRANSFERS, HOLDS, PROMO_CORRECTIONS)
+BONDS_TABLE = Table(
+    "bonds",
+    {
+        "host_id": "id",
+        "owner_id": "id",
+        "amount_uusd": "int",
+        "state": "text",
+        "created_ms": "int",
+        "closed_ms": "int?",
+    },
+    key=("host_id",),
+    partial=((("host_id",), "state = 'open'"),),
+)
+"""What owners put up for their hosts, one row a host; never deleted."""
+
+TABLES = (ACCOUNTS, TRANSFERS, HOLDS, PROMO_CORRECTIONS, BONDS_TABLE)
 """``promo_uusd`` is NULL in rows of coordinators that did not keep promotions apart, as is ``holds.own_money``."""

@@ -11,13 +11,25 @@ PROMOTIONS = b"comptoir-promote"
 FEES = b"comptoir-fees-00"
 """Fee account of the coordinator in slot 0, which is the only one or the first of several."""
 
+BONDS = b"comptoir-bonds-0"
+"""Account that holds what owners put up for their hosts; its balance is the sum of the open bonds."""
+FORFEITS = b"comptoir-forfeit"
+"""Account that forfeited bonds go to."""
+
 ANONYMOUS_CALLERS = b"comptoir-unnamed"
 """Account that pays for callers without a key, if the operator allows them; stored as ``unnamed``."""
 
 FEE_SLOTS_MAX = 256
 """Coordinators that can have a fee account of their own."""
 
-OPERATOR_ACCOUNTS = {PAYMENTS_IN: "payments_in", PROMOTIONS: "promotions", FEES: "fees", ANONYMOUS_CALLERS: "unnamed"}
+OPERATOR_ACCOUNTS = {
+    PAYMENTS_IN: "payments_in",
+    PROMOTIONS: "promotions",
+    FEES: "fees",
+    ANONYMOUS_CALLERS: "unnamed",
+    BONDS: "bonds",
+    FORFEITS: "forfeits",
+}
 """The operator's accounts and their kinds. Ids are 16 ASCII bytes, as no time-ordered id is before the year 5000."""
 
 
@@ -28,6 +40,17 @@ def fee_account(slot: int) -> bytes:
     """
     assert 0 <= slot < FEE_SLOTS_MAX
     return b"comptoir-fees-%02x" % slot
+
+
+class BondState(StrEnum):
+    """open -> returned | forfeited."""
+
+    OPEN = "open"
+    """The amount is put up for the host."""
+    RETURNED = "returned"
+    """It went back to the owner, some time after the host was retired."""
+    FORFEITED = "forfeited"
+    """An operator took it, for evidence against the host."""
 
 
 class HoldState(StrEnum):
@@ -46,7 +69,8 @@ class Account(msgspec.Struct, frozen=True):
 
     id: bytes
     kind: str
-    """``buyer``, ``host``, ``fees``, ``payments_in``, ``promotions``, or ``unnamed`` (for callers without a key)."""
+    """``buyer``, ``host``, ``fees``, ``payments_in``, ``promotions``, ``unnamed`` (for callers without a key),
+    ``bonds`` or ``forfeits``."""
     balance_uusd: int
     held_uusd: int
     promo_uusd: int = 0
@@ -74,7 +98,8 @@ class Transfer(msgspec.Struct, frozen=True):
     amount_uusd: int
     """> 0."""
     kind: str
-    """``signup``, ``deposit``, ``allowance`` (keyless callers), ``pay`` (buyer to host), ``fee`` (buyer to fees)."""
+    """``signup``, ``deposit``, ``allowance`` (keyless callers), ``pay`` (buyer to host), ``fee`` (buyer to fees),
+    ``bond`` (owner to bonds), ``bond_back`` (bonds to owner), ``forfeit`` (bonds to forfeits)."""
     job_id: bytes | None
     created_ms: int
     promo_uusd: int | None = None

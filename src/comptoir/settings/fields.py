@@ -228,11 +228,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Address of the coordinator contract for which delegated requests have to be signed."""
 
     # -- security ------------------------------------------------------------------------------------------------------
-    host_registration: Literal["open", "key", "invitation"] = "open"
+    host_registration: Literal["open", "key", "invitation", "bond"] = "open"
     """What registering a host asks for: nothing (open, as in the published reference), a user's key, so that the host
-    has an owner (key), or an invitation (comptoir invite). An operator's key is always enough. Where strangers can
+    has an owner (key), an invitation (comptoir invite), or a user's key and a bond from that user's account
+    (bond, host_bond_uusd). An operator's key is always enough. Where strangers can
     reach the server (it listens on a network, or public_url, server_names or trusted_proxies are set), comptoir up uses
     key unless told otherwise."""
+    host_bond_uusd: Annotated[int, Meta(ge=1, le=10**12)] = 10_000_000
+    """What a host's owner puts up where host_registration is bond, micro-dollars; 10,000,000 are 1,000 credits. It is
+    moved out of the account when the host is registered, and comes back after host_bond_days; promotional credit is no
+    bond."""
+    host_bond_days: Annotated[int, Meta(ge=0, le=3_650)] = 14
+    """Days after a host was retired until its bond goes back to its owner: the time in which what comes to light can
+    still cost it."""
     user_registration: Literal["open", "invitation", "closed"] = "open"
     """Who may sign up: anybody, with or without an invitation (open), only with one (invitation), or nobody
     (closed)."""

@@ -43,6 +43,8 @@ class Registered(msgspec.Struct, frozen=True):
     new: bool
     """False when the key of an earlier start was used again."""
     state_file: str
+    bond_uusd: int = 0
+    """What the owner put up for this host just now."""
 
 
 class Connected(msgspec.Struct, frozen=True):

@@ -57,6 +57,8 @@ class RegistrationAnswer(msgspec.Struct, frozen=True):
 
     host_id: str
     api_key: str
+    bond_uusd: int = 0
+    """What the owner put up for this host, where the trading post asks for it."""
 
 
 class _RefusalBody(msgspec.Struct):
@@ -124,7 +126,7 @@ def _refusal(address: str, status: int, body: bytes) -> str:
         reason = body[:500].decode(errors="replace")
     if status == 401:
         return f"{address} does not accept the key given with --key (HTTP {status}): {reason}"
-    if status == 403:
+    if status in (402, 403):
         return f"{address} does not let this host register (HTTP {status}): {reason}"
     if status == 404:
         return f"there is no coordinator at {address} (HTTP 404): check --url"

@@ -200,7 +200,7 @@ class _Worker:
                 continue
             state = msgspec.structs.replace(state, host_id=answer.host_id, api_key=answer.api_key)
             self._state_file.write(state)
-            self._on_event(Registered(state.host_id, True, path))
+            self._on_event(Registered(state.host_id, True, path, answer.bond_uusd))
             return state
         return None
 

@@ -11,7 +11,9 @@ from comptoir.kit.db import Database, Tx
 from comptoir.kit.ids import new_id
 from comptoir.ledger import (
     ANONYMOUS_CALLERS,
+    BONDS,
     FEES,
+    FORFEITS,
     OPERATOR_ACCOUNTS,
     PAYMENTS_IN,
     PROMOTIONS,
@@ -102,6 +104,8 @@ class TestAccounts:
             PROMOTIONS,
             FEES,
             ANONYMOUS_CALLERS,
+            BONDS,
+            FORFEITS,
         }
 
     async def test_nobody_has_none(self, ledger: Ledger) -> None:

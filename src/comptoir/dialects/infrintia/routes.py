@@ -15,6 +15,7 @@ from comptoir.identity import EmailTaken, InvitationRefused, UsernameTaken
 from comptoir.jobs import AnswerForgotten, JobFinished, NotYourLease, UnknownJob
 from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Access, Dialect, Endpoint
+from comptoir.ledger import BondNotCovered
 from comptoir.receipts import KeyTaken
 
 BUYING_ERRORS = (IdempotencyMismatch, *SUBMIT_ERRORS)
@@ -70,7 +71,7 @@ PUBLISHED = (
     Endpoint(
         "POST", "/hosts/register", hosts.register, Access.OPTIONAL, "Register a new GPU host on the marketplace.",
         request=wire.Register, response=wire.InfrintiaRegistered, status=201, idempotent=True,
-        errors=(IdempotencyMismatch, InvitationRefused, NotAllowed, KeyTaken),
+        errors=(IdempotencyMismatch, BondNotCovered, InvitationRefused, NotAllowed, KeyTaken),
         example={
             "gpu": "NVIDIA A100 80GB", "models": ["meta-llama/Llama-3-8B-Instruct"], "price_per_token": 0.00012,
             "backend": "huggingface", "endpoint_url": "https://my-gpu-host.example.com/infer",

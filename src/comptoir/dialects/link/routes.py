@@ -13,6 +13,7 @@ from comptoir.identity import InvitationRefused
 from comptoir.kit.errors import NotAllowed
 from comptoir.kit.http import Access, Dialect, Endpoint, Request, Socket
 from comptoir.kit.ids import public
+from comptoir.ledger import BondNotCovered
 from comptoir.link import Pulse, PulseAnswer
 from comptoir.receipts import KeyTaken
 from comptoir.transports.link import Session
@@ -34,7 +35,7 @@ async def register(core: Core, request: Request) -> LinkRegistered:
         owner_id=owner_of(request),
     )
     made = await register_host(core, request, new, invitation=body.invitation)
-    return LinkRegistered(public("host", made.host_id), made.key, core.settings.pulse_s)
+    return LinkRegistered(public("host", made.host_id), made.key, core.settings.pulse_s, made.bond_uusd)
 
 
 async def pulse(core: Core, request: Request) -> PulseAnswer:
@@ -61,7 +62,7 @@ async def link(core: Core, request: Request, socket: WebSocket) -> None:
 ENDPOINTS = (
     Endpoint(
         "POST", "/link/register", register, Access.OPTIONAL, "Register a worker's machine and its models.",
-        request=RegisterBody, response=LinkRegistered, status=201, errors=(InvitationRefused, NotAllowed, KeyTaken),
+        request=RegisterBody, response=LinkRegistered, status=201, errors=(BondNotCovered, InvitationRefused, NotAllowed, KeyTaken),
     ),
     Endpoint(
         "POST", "/link/pulse", pulse, Access.HOST, "Report that the worker is alive.", request=Pulse, response=PulseAnswer,

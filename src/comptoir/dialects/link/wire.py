@@ -23,3 +23,5 @@ class LinkRegistered(msgspec.Struct):
     api_key: str
     """Shown once."""
     pulse_s: float
+    bond_uusd: int = 0
+    """What was moved from the owner's account into a bond for this host."""

@@ -36,6 +36,7 @@ from comptoir.kinds import Chat, Completion
 from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Access, Endpoint, Reply, Request
 from comptoir.kit.ids import public
+from comptoir.ledger import BondNotCovered
 from comptoir.link import Pulse
 from comptoir.receipts import KeyTaken
 from comptoir.transports.job_message import job_message
@@ -73,6 +74,8 @@ class HostingMade(msgspec.Struct):
     host_id: str
     api_key: str
     """Shown once."""
+    bond_uusd: int = 0
+    """What was moved from the owner's account into a bond for this host."""
 
 
 class HostPulseBody(msgspec.Struct, kw_only=True):
@@ -145,7 +148,7 @@ async def register(core: Core, request: Request) -> HostingMade:
         public_key=bytes.fromhex(body.public_key) if body.public_key is not None else None,
     )
     made = await register_once(core, request, new, invitation=body.invitation)
-    return HostingMade(public("host", made.host_id), made.key)
+    return HostingMade(public("host", made.host_id), made.key, made.bond_uusd)
 
 
 async def pulse(core: Core, request: Request) -> HostPulsed:
@@ -268,7 +271,7 @@ HOSTING = (
     Endpoint(
         "POST", "/hosts", register, Access.OPTIONAL, "Register a host that polls or has jobs pushed to it, in the native shape.",
         request=HostingBody, response=HostingMade, status=201, idempotent=True,
-        errors=(IdempotencyMismatch, InvitationRefused, NotAllowed, KeyTaken),
+        errors=(IdempotencyMismatch, BondNotCovered, InvitationRefused, NotAllowed, KeyTaken),
         example={"transport": "poll", "gpu": "NVIDIA L40S", "slots": 4, "models": [OFFER_EXAMPLE]},
     ),
     Endpoint(

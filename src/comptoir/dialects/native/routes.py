@@ -47,7 +47,7 @@ from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated
 from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request
 from comptoir.kit.ids import parse, public
 from comptoir.kit.money import from_credits
-from comptoir.ledger import Account, UnknownAccount
+from comptoir.ledger import Account, UnknownAccount, bonds_of
 from comptoir.receipts import UnknownReceipt
 from comptoir.reports import audit
 from comptoir.routing import Spec, UnknownPreference, preference_named, rank
@@ -201,7 +201,10 @@ async def hosts(core: Core, request: Request) -> HostsView:
     accounts: dict[bytes, Account] = {}
     if owner_id is not None:
         accounts = await core.ledger.accounts([host.id for host in found])
-    shown: list[NativeHostView] = [views.host_view(core, host, account=accounts.get(host.id)) for host in found]
+    bonds = await bonds_of(core.db, list(accounts))
+    shown: list[NativeHostView] = [
+        views.host_view(core, host, account=accounts.get(host.id), bond=bonds.get(host.id)) for host in found
+    ]
     return HostsView(shown, total)
 
 
@@ -232,6 +235,7 @@ async def own_host(core: Core, request: Request) -> OwnHostView:
         **views.host_fields(core, host),  # type: ignore[arg-type]
         earned_uusd=found.account.balance_uusd,
         promo_uusd=found.account.promo_uusd,
+        bond_uusd=views.open_uusd((await bonds_of(core.db, [host.id])).get(host.id)),
         owner=public("usr", owner_id) if owner_id is not None else None,
         linked=host.id in core.channels or core.peers.is_alive(host.node_id),
         open_jobs=[public("job", one.id) for one in core.jobs.live.leases_of(host.id)],

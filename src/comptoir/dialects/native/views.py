@@ -23,7 +23,7 @@ from comptoir.jobs import FINAL, AttemptRow, JobRow
 from comptoir.kinds import Kind, Kinds, bought
 from comptoir.kit.ids import public
 from comptoir.kit.money import run_price
-from comptoir.ledger import OPERATOR_ACCOUNTS, Account, Transfer
+from comptoir.ledger import OPERATOR_ACCOUNTS, Account, Bond, BondState, Transfer
 from comptoir.link import ModelOffer
 
 
@@ -129,7 +129,7 @@ def _attempt(kinds: Kinds, job: JobRow, row: AttemptRow) -> AttemptView:
 
 
 def host_fields(core: Core, host: Host) -> dict[str, object]:
-    """Return the fields of `NativeHostView`, without its earnings."""
+    """Return the fields of `NativeHostView`, without earnings and bond."""
     row, story = host.row, core.fleet.story_of(host)
     status = "suspended" if host.id in core.hosts.suspended else host.status
     return {
@@ -144,13 +144,19 @@ def host_fields(core: Core, host: Host) -> dict[str, object]:
     }  # fmt: skip
 
 
-def host_view(core: Core, host: Host, *, account: Account | None) -> NativeHostView:
-    """Render a host; *account* only for its owner."""
+def host_view(core: Core, host: Host, *, account: Account | None, bond: Bond | None) -> NativeHostView:
+    """Render a host; *account*, and with it *bond*, only for its owner."""
     return NativeHostView(
         **host_fields(core, host),  # type: ignore[arg-type]
         earned_uusd=account.balance_uusd if account is not None else None,
         promo_uusd=account.promo_uusd if account is not None else None,
+        bond_uusd=open_uusd(bond) if account is not None else None,
     )
+
+
+def open_uusd(bond: Bond | None) -> int:
+    """Return what is put up for a host now; 0: nothing, or no more."""
+    return bond.amount_uusd if bond is not None and bond.state is BondState.OPEN else 0
 
 
 def _offer(core: Core, host: Host, offer: ModelOffer) -> OfferView:

@@ -176,7 +176,7 @@ class TransferView(msgspec.Struct):
 
     id: str
     kind: str
-    """``signup``, ``deposit``, ``allowance``, ``pay`` or ``fee``."""
+    """``signup``, ``deposit``, ``allowance``, ``pay``, ``fee``, ``bond`` or ``bond_back``."""
     amount_uusd: int
     """Negative if it left the account."""
     with_: str = msgspec.field(name="with")
@@ -392,6 +392,8 @@ class NativeHostView(msgspec.Struct, kw_only=True):
     """Balance of its account; only for its owner."""
     promo_uusd: int | None
     """Part of it that is promotional: it buys, and never leaves; only for its owner."""
+    bond_uusd: int | None
+    """What its owner put up for it and may have back; only for its owner."""
 
 
 class ActView(msgspec.Struct):
