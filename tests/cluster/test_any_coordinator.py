@@ -14,14 +14,16 @@ import pytest
 from comptoir.cluster.messages import Announcement
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.meters import Meters
+from comptoir.dispatch.onboard import add_host
 from comptoir.dispatch.submit import Order, submit
 from comptoir.gateway import stop
-from comptoir.hosts import OFFLINE
+from comptoir.hosts import LINK, OFFLINE
+from comptoir.hosts.testing import make_new_host, make_offer
 from comptoir.jobs import JobFinished, JobState, LiveJob, Reader
 from comptoir.kit.ids import public
 from comptoir.receipts import read_registry, verify
 from tests.cluster.posts import Posts, open_posts, peers_of
-from tests.post import Post
+from tests.post import PRICE, Post
 from tests.redis_server import RedisServer
 
 TOKENS = 20
@@ -114,6 +116,26 @@ class TestHostElsewhere:
 
         async with posts[1].worker(name="comes"):
             assert await asyncio.wait_for(read(job), 20) == " tok" * TOKENS
+
+    async def test_one_that_is_held_at_less_is_quoted_anew_where_it_is_leased(self, posts: Posts) -> None:
+        """The price to wait at is that of hosts at price 0, which never come: the one that comes costs more."""
+        offer = make_offer(name="trivial", context_tokens=100_000, price_out=0)
+        for _ in range(3):
+            await add_host(posts[0].core, make_new_host(models=(offer,), transport=LINK))
+        dear = msgspec.structs.replace(offer, price_out_uusd_per_mtok=PRICE["token_out"])
+        await add_host(posts[0].core, make_new_host(models=(dear,), transport=LINK))
+        rich = await submit(posts[0].core, order(posts[0]))
+        poor = await submit(posts[0].core, order(posts[0], tokens=12_000))
+        assert (rich.terms.hold_uusd, rich.ceilings) == (0, (TOKENS * 100,))
+        assert poor.ceilings == (1_200_000,)
+
+        async with posts[1].worker(name="comes", prices={"token_out": PRICE["token_out"]}):
+            assert await asyncio.wait_for(read(rich), 20) == " tok" * TOKENS
+            await posts.until(lambda: poor.ceilings == ())
+
+        assert poor.state is JobState.QUEUED
+        ((held, cost),) = await posts[0].core.db.fetch("SELECT hold_uusd, cost_uusd FROM jobs WHERE id = ?", [rich.id])
+        assert (held, cost) == (TOKENS * 100, TOKENS * 100)
 
 
 class TestPulseElsewhere:

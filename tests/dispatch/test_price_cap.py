@@ -1,6 +1,5 @@
-"""A job that waits is held at the median host's price, and nobody dearer gets it."""
+"""A job that waits is held at the median host's price; a dearer host that is free gets it at its own."""
 
-import asyncio
 from pathlib import Path
 
 from comptoir.dispatch.onboard import add_host
@@ -19,7 +18,7 @@ async def host_at(street: Street, price_out: int) -> FakeChannel:
 
 
 class TestPriceCap:
-    async def test_a_host_dearer_than_the_hold_is_passed_over(self, tmp_path: Path) -> None:
+    async def test_the_median_is_held_until_a_dearer_host_takes_it(self, tmp_path: Path) -> None:
         async with open_street(tmp_path) as street:
             channels = {price: await host_at(street, price) for price in (10_000_000, 20_000_000, 900_000_000)}
             busy = [await street.submit() for _ in channels]
@@ -29,14 +28,13 @@ class TestPriceCap:
             dear = channels[900_000_000].sent[0][0]
             median = channels[20_000_000].sent[0][0]
 
-            await finish_well(street.core, dear)
-            await street.core.background.drain_tasks()
-            assert waiting.lease is None
+            another = await street.submit()
             await finish_well(street.core, median)
-            for _ in range(100):
-                await asyncio.sleep(0)
+            await street.core.background.drain_tasks()
+            await finish_well(street.core, dear)
             await street.core.background.drain_tasks()
 
             assert len(busy) == 3
             assert [job for job, _ in channels[20_000_000].sent] == [median, waiting]
-            assert waiting.lease is not None
+            assert [job for job, _ in channels[900_000_000].sent] == [dear, another]
+            assert (waiting.terms.hold_uusd, another.terms.hold_uusd) == (200, 9_000)

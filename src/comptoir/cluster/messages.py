@@ -59,6 +59,8 @@ class JobOffer(msgspec.Struct, array_like=True, frozen=True, tag="offer"):
     answers: int = 1
     own_money: bool = False
     """Whether its buyer's own money covers its hold."""
+    ceilings: list[int] = []
+    """The most, in micro-dollars, that each of its parts may be held at anew; empty: what is held is final."""
 
 
 class Took(msgspec.Struct, array_like=True, frozen=True, tag="took"):
@@ -71,6 +73,8 @@ class Declined(msgspec.Struct, array_like=True, frozen=True, tag="declined"):
     """No host of the sender can take the offered job now."""
 
     job_id: bytes
+    short: bool = False
+    """Its hosts cost more than is held, and the buyer's free credit does not cover that."""
 
 
 class AskForJobs(msgspec.Struct, array_like=True, frozen=True, tag="ask"):

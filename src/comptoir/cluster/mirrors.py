@@ -120,11 +120,11 @@ class Mirrors:
         if self._jobs.get(job.id) is job:
             self._attach(job, owner)
 
-    async def resume_job(self, row: JobRow, *, tried: Iterable[bytes] = ()) -> None:
+    async def resume_job(self, row: JobRow, *, tried: Iterable[bytes] = (), ceilings: Iterable[int] = ()) -> None:
         """Resume a job that has just become ours, with the frames that readers here have."""
         known = self._jobs.get(row.id)
         reason = self.adopt(known) if known is not None else ""
-        job = await resume_job(self._core, row, known=known, tried=tried)
+        job = await resume_job(self._core, row, known=known, tried=tried, ceilings=ceilings)
         if known is not None and job is not known:
             self._break_off(known)
         if reason and not job.over:

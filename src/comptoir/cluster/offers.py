@@ -23,6 +23,7 @@ from comptoir.events import RemoteJobsWaiting
 from comptoir.hosts import Host
 from comptoir.jobs import JobRow, LiveJob, Waiting
 from comptoir.kit.errors import Refusal
+from comptoir.ledger import InsufficientCredit
 from comptoir.routing import Candidate, Spec, passes
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,10 @@ class Offers:
         timer = self._loop.call_later(ANSWER_S, self._unanswered, job.id)
         self._made[job.id] = _Made(job, host_id, timer)
         row = job.as_row() if not job.frames and len(job.body) <= FRESH_BODY_MAX else None
-        self._board.send(node_id, JobOffer(job.id, job.events, row, list(job.tried), job.answers, job.own_money))
+        offer = JobOffer(
+            job.id, job.events, row, list(job.tried), job.answers, job.own_money, list(job.ceilings)
+        )  # fmt: skip
+        self._board.send(node_id, offer)
 
     def _took(self, sender: bytes, message: Took) -> None:
         made = self._made.pop(message.job_id, None)
@@ -101,6 +105,9 @@ class Offers:
             self._mirrors.become_mirror(job, sender)
 
     def _declined(self, sender: bytes, message: Declined) -> None:
+        made = self._made.get(message.job_id)
+        if made is not None and message.short:
+            made.job.may_cost(())
         self._failed(message.job_id)
 
     def _unanswered(self, job_id: bytes) -> None:
@@ -139,7 +146,7 @@ class Offers:
         if message.row is not None and not self._core.jobs.kinds.stored(message.row.kind).sold:
             self._board.send(sender, Declined(job_id))  # The sender finds another host for it.
             return
-        taken = False
+        taken = short = False
         self._considered.add(job_id)
         try:
             if message.row is not None and not self._is_cut(message.row):
@@ -148,10 +155,11 @@ class Offers:
                 taken = await self._claim(sender, message)
         except Refusal as refusal:
             log.info("an offered job could not be taken: %s", refusal)
+            short = isinstance(refusal, InsufficientCredit)
         finally:
             self._considered.discard(job_id)
         if not taken:
-            self._board.send(sender, Declined(message.job_id))
+            self._board.send(sender, Declined(message.job_id, short))
 
     async def _lease(self, sender: bytes, message: JobOffer) -> bool:
         """Lease a new job to a free host: one command, which makes this coordinator its owner."""
@@ -159,6 +167,7 @@ class Offers:
         assert row is not None
         job = self._mirrors.expect(row, sender)
         job.accept_offer(row.body, events=message.events, answers=message.answers, tried=message.tried)
+        job.may_cost(message.ceilings)
         job.note_own_money(message.own_money)
         spec = spec_now(core, job)
         candidate = reserve_host(core, spec, here=True)
@@ -186,7 +195,7 @@ class Offers:
         if row is None:
             return False
         self._board.send(sender, Took(row.id))
-        await self._mirrors.resume_job(row, tried=message.tried)
+        await self._mirrors.resume_job(row, tried=message.tried, ceilings=message.ceilings)
         return True
 
     # -- asking --------------------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ from functools import partial
 
 import msgspec
 
+from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import AWAY_RETRY_S, BadSegment, HostsAway
 from comptoir.dispatch.newcomers import kept_from_newcomers, note_waiting
+from comptoir.dispatch.quote import QuotedStart, grow_holds, new_quote, price_cap_uusd
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish, note_claim_beyond
 from comptoir.events import JobAssigned
@@ -38,6 +40,7 @@ from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
 from comptoir.kit.signing import is_signed
+from comptoir.ledger import InsufficientCredit, OwnMoneyShort, account_rows
 from comptoir.routing import Candidate, Needs, Spec, choose, decode_needs, passes
 
 log = logging.getLogger(__name__)
@@ -125,12 +128,30 @@ async def start(core: Core, job: LiveJob, candidate: Candidate) -> None:
         core.peers.moved(job)
     except JobFinished as refusal:
         log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
+    except InsufficientCredit as short:
+        await keep_price(core, job, short)
     except Refusal as refusal:
         log.warning("job %s could not be leased: %s", job.id.hex(), refusal)
         if job.lease is None and not job.closing and job.id not in core.jobs.queue:
             enqueue(core, job, spec_now(core, job), first=True)
     else:
         deliver(core, job, lease)
+
+
+async def keep_price(core: Core, job: LiveJob, short: InsufficientCredit) -> None:
+    """Have a job whose buyer can't pay a new quote wait for hosts that it can pay; without any, it ends."""
+    if isinstance(short, OwnMoneyShort):
+        job.note_own_money(False)
+    else:
+        job.may_cost(())
+    if job.closing or job.over or job.owner_node or job.lease is not None or job.id in core.jobs.queue:
+        return
+    if core.fleet.possible(spec_of(job)):
+        wait_here(core, job)
+        return
+    why = f"the hosts that are left cost more than the {job.terms.hold_uusd} micro-dollars held, and {short}"
+    ending = nobody_left(job, why, fault=Fault.CAPACITY)
+    await finish(core, job, msgspec.structs.replace(ending, code="insufficient_credit", status=402))
 
 
 def wait_here(core: Core, job: LiveJob) -> None:
@@ -157,17 +178,37 @@ async def lease_on(core: Core, job: LiveJob, candidate: Candidate, *, from_id: b
 
 
 async def write_lease(core: Core, job: LiveJob, lease: Lease, *, from_id: bytes) -> None:
-    """Open *lease* on a queued job and write it; raises, and undoes the lease, as `lease_on` does."""
+    """Open *lease* on a queued job and write it; raises, and undoes the lease, as `lease_on` does.
+
+    If the host costs more than the job is held at, the same command raises the hold (`dispatch.quote`).
+    """
+    quote = new_quote(job, lease)
     change = core.jobs.live.lease_to(job, lease)
-    try:
-        await core.db.batch(
-            start_verb, start_of(job, lease, node_id=core.node_id, from_id=from_id), turn=CommandOrder.START
+    item = start_of(job, lease, node_id=core.node_id, from_id=from_id)
+    if quote is not None:
+        job.begin_quote()
+        terms, stages = quote
+        item = QuotedStart(
+            **msgspec.structs.asdict(item),
+            owner_id=job.owner_id,
+            terms=terms,
+            stages=stages,
+            own_money=not core.fleet.get(lease.host_id).takes_promotions(lease.model),
         )
+    agreed, covered = None, False
+    try:
+        written: bool | None = await core.db.batch(start_verb, item, turn=CommandOrder.START)
+        agreed, covered = quote, written is True
     except Refusal:
         core.state(DeferredSettlements).watch_database()
         if change.undo():
             core.fleet.release(lease.host_id)
         raise
+    finally:
+        if quote is not None:
+            if agreed is not None:
+                core.state(Buyers).reserve_cached_credit(job.owner_id, agreed[0].hold_uusd - job.terms.hold_uusd)
+            job.end_quote(agreed, own_money=covered)
 
 
 def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> Start:
@@ -187,7 +228,7 @@ def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> S
 
 
 def spec_of(job: LiveJob) -> Spec:
-    """Return what a queued job requires of a host; its hold is its price cap.
+    """Return what a queued job requires of a host; its price cap is its hold, or what it may be held at anew.
 
     If part of its stage was delivered and has to be kept, only a host that can continue from there qualifies.
     """
@@ -198,7 +239,7 @@ def spec_of(job: LiveJob) -> Spec:
         input_units=part.input_expected,
         output_units=part.output_max,
         context_tokens=part.context_tokens,
-        price_cap_uusd=part.hold_uusd,
+        price_cap_uusd=price_cap_uusd(job, part),
         deny=job.tried | job.unable,
         text_only=job.text_only,
         promotional=not job.own_money,
@@ -490,20 +531,25 @@ class Requeued(msgspec.Struct, frozen=True, gc=False):
     delivered: SignedStage | None = None
 
 
-def _job_lock(item: Start) -> Rows:
-    return (job_rows((item.job_id,)),)
+def _start_locks(item: Start) -> Rows:
+    if isinstance(item, QuotedStart):
+        yield account_rows((item.owner_id,))
+    yield job_rows((item.job_id,))
 
 
 def _requeued_lock(item: Requeued) -> Rows:
     return (job_rows((item.finish.job_id,)),)
 
 
-@locking(_job_lock)
-def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
-    """Lease jobs by compare-and-set: only those still queued, so two coordinators never lease the same job."""
+@locking(_start_locks)
+def start_verb(tx: Tx, items: list[Start]) -> list[bool | None | Exception]:
+    """Lease jobs by compare-and-set: only those still queued, so two coordinators never lease the same job.
+
+    Returns None, and for a job at new terms whether its buyer's own money covers them.
+    """
     states = load_states(tx, [item.job_id for item in items])
     good: list[Start] = []
-    outcomes: list[Exception | None] = []
+    outcomes: list[bool | Exception | None] = []
     for item in items:
         stored = states.get(item.job_id)
         if stored is None or stored.state != JobState.QUEUED:
@@ -514,6 +560,13 @@ def start_verb(tx: Tx, items: list[Start]) -> list[None | Exception]:
             continue
         good.append(item)
         outcomes.append(None)
+    quoted = [item for item in good if isinstance(item, QuotedStart)]
+    if quoted:
+        grown = grow_holds(tx, quoted)
+        good = [item for item in good if not isinstance(grown.get(item.job_id), Exception)]
+        outcomes = [
+            grown.get(item.job_id) if known is None else known for known, item in zip(outcomes, items, strict=True)
+        ]
     if good:
         start_rows(tx, good)
     return outcomes

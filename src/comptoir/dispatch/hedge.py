@@ -51,7 +51,9 @@ def begin(core: Core, job: LiveJob, lease: Lease) -> None:
     if job.kind.resume(job) is Resume.NEVER:
         return  # The first host may be causing side effects, even if it is late.
     spec = spec_now(core, job)
-    wanted = replace(spec, deny=spec.deny | {lease.host_id}, stoppable=True)
+    # Speed is not worth a new quote: the second host has to be within what is held.
+    held_uusd = job.kind.part(job).hold_uusd
+    wanted = replace(spec, deny=spec.deny | {lease.host_id}, stoppable=True, price_cap_uusd=held_uusd)
     candidate = reserve_host(core, wanted, here=True)
     if candidate is None:
         return

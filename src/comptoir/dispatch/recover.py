@@ -32,17 +32,26 @@ async def recover(core: Core) -> int:
     return taken
 
 
-async def resume_job(core: Core, row: JobRow, *, known: LiveJob | None = None, tried: Iterable[bytes] = ()) -> LiveJob:
+async def resume_job(
+    core: Core,
+    row: JobRow,
+    *,
+    known: LiveJob | None = None,
+    tried: Iterable[bytes] = (),
+    ceilings: Iterable[int] = (),
+) -> LiveJob:
     """Resume a job that this coordinator has just become the owner of.
 
     Args:
         known: the job object that readers here hold; its frames were shown, so they are kept.
         tried: hosts that failed on it, as far as known.
+        ceilings: `LiveJob.ceilings`, if its last owner was asked.
     """
     if not row.detached and row.home_id is not None:
         await core.peers.ensure_known(row.home_id)
     job = await _revive(core, row, known)
     job.note_tried(tried)
+    job.may_cost(ceilings)
     core.jobs.live.add(job)
     core.state(Buyers).enter(job)
     if not job.kind.sold:

@@ -4,6 +4,7 @@ Paid are the units that were delivered, each host's at its own price, never more
 rest of the hold is released in the same command; a job that delivered nothing releases all of it.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -127,7 +128,9 @@ async def finish(
         Unavailable: the database is unavailable. The end is deferred (`dispatch.deferred_settlements`); until it is
             written the slot is free and readers wait. During shutdown it is not deferred, and the job stays as it was.
     """
-    if job.closing:
+    while job.quoting is not None:
+        await asyncio.shield(job.quoting)  # Whether its hold grew decides what the receipt says was held.
+    if job.closing or job.over:
         return
     closing = job.begin_closing()
     core.jobs.queue.remove(job.id)

@@ -1,8 +1,8 @@
 """Submit: accept a job, reserve credit for it, and lease it to a free host in the same command if there is one.
 
 The hold covers every unit of input and output that may be counted, at the price of the host that routing chose (or of
-the median host, if none is free): that price is the cap for the life of the job. Each of several stages has its own
-cap, and the hold covers them all.
+the median host, if none is free). Each of several stages has its own price, and the hold covers them all. Later, a
+dearer host may get the job at a new quote (`dispatch.quote`), within bounds that are set here.
 
 A host that takes no promotional credit gets a job only if its buyer's own money covers the hold. What is known of a
 buyer's credit when the host is chosen is a guess; the command that writes the hold decides.
@@ -31,6 +31,7 @@ from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.drain import check_open
 from comptoir.dispatch.errors import HostsAway, NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
+from comptoir.dispatch.quote import ceilings
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.waiting_price import waiting_prices
 from comptoir.events import JobAccepted
@@ -212,7 +213,8 @@ def _chosen(core: Core, order: Order, *, promotional: bool) -> tuple[LiveJob, Ca
     later = [_price_to_wait_for(core, asked(part)) for part in parts[1:]]
     candidate = choose_host(core, first)
     rates = [_prices(core, first, candidate), *later]
-    return _live(core, order, kind, parts=parts, rates=rates), candidate, first
+    now_s = core.clock.monotonic_s()
+    return _live(core, order, kind, parts=parts, rates=rates, now_s=now_s), candidate, first
 
 
 def _prices(core: Core, spec: Spec, candidate: Candidate | None) -> tuple[int, int]:
@@ -327,7 +329,9 @@ def _price_to_wait_for(core: Core, spec: Spec) -> tuple[int, int]:
     return waiting_prices(core, spec, known)
 
 
-def _live(core: Core, order: Order, kind: Kind, *, parts: Sequence[Part], rates: list[tuple[int, int]]) -> LiveJob:
+def _live(
+    core: Core, order: Order, kind: Kind, *, parts: Sequence[Part], rates: list[tuple[int, int]], now_s: float
+) -> LiveJob:
     stages: tuple[Stage, ...] = ()
     if kind.staged:
         stages = tuple([Stage(part.model, rate, part.proof) for part, (_, rate) in zip(parts, rates, strict=True)])
@@ -335,7 +339,7 @@ def _live(core: Core, order: Order, kind: Kind, *, parts: Sequence[Part], rates:
         id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=kind, model=order.model,
         body=order.body, terms=agree(parts, rates, output_max=order.output_max), stages=stages, detached=order.detached,
         deadline_ms=core.common_ms() + int(core.settings.job_ttl_s * 1000), created_ms=core.clock.now_ms(),
-        submitted_s=core.clock.monotonic_s(), answers=order.answers, caller=order.caller,
+        submitted_s=now_s, ceilings=ceilings(core, parts, rates, now_s), answers=order.answers, caller=order.caller,
         home_id=None if order.detached else core.node_id, needs=encode_needs(order.needs),
     )  # fmt: skip
 

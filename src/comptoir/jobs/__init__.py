@@ -33,6 +33,7 @@ from comptoir.jobs.store import (
     job_rows,
     load_states,
     requeue_rows,
+    requote_rows,
     start_rows,
 )
 from comptoir.jobs.tables import TABLES
@@ -80,5 +81,6 @@ __all__ = [
     "job_rows",
     "load_states",
     "requeue_rows",
+    "requote_rows",
     "start_rows",
 ]

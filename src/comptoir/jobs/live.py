@@ -60,17 +60,15 @@ class LiveJob:
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "_text_only", "tried",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "restarted_at",
-        "_waiters", "_enders", "__weakref__", "broken_off", "_body_sha256", "caller", "needs", "own_money",
+        "_waiters", "_enders", "__weakref__", "broken_off", "_body_sha256", "caller", "needs", "own_money", "ceilings", "quoting",
     )  # fmt: skip
 
     def __init__(
         self, *, id: bytes, owner_id: bytes, dialect: str, kind: Kind, model: str, body: bytes, terms: Terms, detached: bool,
         deadline_ms: int, created_ms: int, submitted_s: float, stages: tuple[Stage, ...] = (), answers: int = 1,
-        caller: str = "", home_id: bytes | None = None, needs: bytes | None = None,
+        caller: str = "", home_id: bytes | None = None, needs: bytes | None = None, ceilings: tuple[int, ...] = (),
     ) -> None:  # fmt: skip
-        self.id = id
-        self.owner_id = owner_id
-        self.dialect = dialect
+        self.id, self.owner_id, self.dialect = id, owner_id, dialect
         self.kind = kind
         """What is bought: the kind says how the work is counted, checked and resumed."""
         self.model = model
@@ -95,11 +93,8 @@ class LiveJob:
         self._measured = 0
         self.lease: Lease | None = None
         self.host_id: bytes | None = None
-        self.first_frame_s = 0.0
-        self.started_ms = 0
-        self.usage = Usage()
-        self.finish_reason = ""
-        self.fault = Fault.NONE
+        self.first_frame_s, self.started_ms = 0.0, 0
+        self.usage, self.finish_reason, self.fault = Usage(), "", Fault.NONE
         self.error_code = self.error_message = ""
         self.error_status, self.error_body, self.retry_after_s = 0, b"", 0.0
         self.cost_uusd = 0
@@ -138,6 +133,10 @@ class LiveJob:
         """Each restart that this process saw: its number, and the frame at which the answer restarted."""
         self.broken_off = False
         """Set only by `break_off`. An error code can't tell this, because hosts choose the code their job ends with."""
+        self.ceilings = ceilings
+        """Most micro-dollars that each part may be held at if quoted anew, not stored; empty: the hold is final."""
+        self.quoting: asyncio.Future[None] | None = None
+        """Done once it is known whether new terms were written; the job can't be ended before."""
         self._waiters: list[asyncio.Future[bool]] = []
         """Waiting readers; the result is True for one that gave up, False when there is something to read."""
         self._enders: list[asyncio.Future[None]] = []
@@ -398,6 +397,23 @@ class LiveJob:
         self.first_frame_s = self.first_frame_s or now_s
         self.broken_s = 0.0
 
+    def begin_quote(self) -> None:
+        """Note that new terms are being written, with a lease."""
+        assert self.quoting is None and not self.closing
+        self.quoting = asyncio.get_running_loop().create_future()
+
+    def end_quote(self, new: tuple[Terms, tuple[Stage, ...]] | None, *, own_money: bool) -> None:
+        """Take over *new* terms and stages, which are written; None: the lease was refused, and all is as before."""
+        assert self.quoting is not None
+        if new is not None:
+            (self.terms, self.stages), self.own_money = new, own_money
+        self.quoting.set_result(None)
+        self.quoting = None
+
+    def may_cost(self, ceilings: Iterable[int]) -> None:
+        """Note other bounds of new quotes; empty: its buyer can't pay more than is held."""
+        self.ceilings = tuple(ceilings)
+
     def begin_hedge(self, lease: Lease) -> None:
         """Note a second host that starts on the job, beside the one under lease."""
         assert self.lease is not None and self.hedge is None and not self.closing
@@ -510,6 +526,7 @@ class LiveJob:
         self.append(stored.frames[held:])
         self.body, self.state, self.events, self.model = stored.body, stored.state, stored.events, stored.model
         self.segments, self.started_ms = stored.segments, stored.started_ms
+        self.terms, self.stages = stored.terms, stored.stages
         self.closing = False
         return True
 

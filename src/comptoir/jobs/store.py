@@ -169,6 +169,16 @@ def start_rows(tx: Tx, starts: Sequence[Start]) -> None:
     _insert_attempts(tx, starts)
 
 
+def requote_rows(tx: Tx, quotes: Sequence[tuple[bytes, Terms, bytes | None]]) -> None:
+    """Write new terms and stages (as `encode_stages` gives them) of jobs; the hold's row is the ledger's."""
+    columns = ("price_in_uusd_per_mtok", "price_out_uusd_per_mtok", "hold_uusd", "steps")
+    tx.update(
+        JOBS,
+        columns,
+        [(job_id, terms.rate_in, terms.rate_out, terms.hold_uusd, steps) for job_id, terms, steps in quotes],
+    )
+
+
 def requeue_rows(tx: Tx, lost: Sequence[FinishRow]) -> None:
     """Write jobs that another host will continue: queued again, the attempt closed as given, its frames journaled."""
     columns = ("state", "host_id", "attempt_id", "restarts", "model")

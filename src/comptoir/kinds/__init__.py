@@ -15,7 +15,18 @@ from comptoir.kinds.extras import FINISH_REASON_CHARS_MAX, BadExtra, read_extra
 from comptoir.kinds.kind import Kind, Progress, Resume
 from comptoir.kinds.output import Size, bounding_bytes, joined
 from comptoir.kinds.registry import BUILT_IN, Kinds, load_kinds
-from comptoir.kinds.terms import Ask, Part, Stage, Terms, agree, bought, decode_stages, encode_stages, hold_of
+from comptoir.kinds.terms import (
+    Ask,
+    Part,
+    Stage,
+    Terms,
+    agree,
+    bought,
+    decode_stages,
+    encode_stages,
+    hold_of,
+    quoted_anew,
+)
 from comptoir.kinds.tokens import Chat, Completion, Embedding, answers_chat
 from comptoir.kinds.units import MILLION, RUN, TOKEN_IN, TOKEN_OUT, Unit
 
@@ -52,5 +63,6 @@ __all__ = [
     "hold_of",
     "joined",
     "load_kinds",
+    "quoted_anew",
     "read_extra",
 ]

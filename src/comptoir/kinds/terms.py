@@ -53,7 +53,10 @@ class Stage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Terms(msgspec.Struct, frozen=True, gc=False):
-    """What a buyer agreed to: most units, highest prices, and the hold that covers both. Never changed after submit."""
+    """What a buyer agreed to: most units, highest prices, and the hold that covers both.
+
+    After submit they change only where a lease begins at a dearer host (`quoted_anew`), in the command that writes it.
+    """
 
     input_max: int = 0
     """Most units of the input that are charged."""
@@ -82,6 +85,29 @@ def agree(parts: Sequence[Part], rates: Sequence[tuple[int, int]], *, output_max
         max([rate for _, rate in rates]),
         sum(map(hold_of, parts, rates)),
     )
+
+
+def quoted_anew(
+    terms: Terms,
+    stages: tuple[Stage, ...],
+    at: int,
+    *,
+    part: Part,
+    rates: tuple[int, int],
+    hold_uusd: int,
+) -> tuple[Terms, tuple[Stage, ...]]:
+    """Return terms and stages of a job whose *part*, stage number *at*, is to be held at *hold_uusd* and these prices.
+
+    The other parts keep what they are held at.
+    """
+    if stages:
+        dearer = msgspec.structs.replace(stages[at], rate_out=max(stages[at].rate_out, rates[1]))
+        stages = (*stages[:at], dearer, *stages[at + 1 :])
+    more = hold_uusd - part.hold_uusd
+    assert more >= 0, "a new quote never takes from what is held"
+    rate_in, rate_out = max(terms.rate_in, rates[0]), max(terms.rate_out, rates[1])
+    new = msgspec.structs.replace(terms, rate_in=rate_in, rate_out=rate_out, hold_uusd=terms.hold_uusd + more)
+    return new, stages
 
 
 _encode_stages = msgspec.json.Encoder().encode

@@ -51,6 +51,7 @@ class Book:
         self._own_money: set[bytes] = set()
         self._new_holds: dict[bytes, tuple[bytes, bytes, int, int, str, int]] = {}
         self._closed: dict[bytes, tuple[bytes, str, int]] = {}
+        self._grown: dict[bytes, tuple[int, int]] = {}
         self._transfers: list[tuple[bytes, bytes, bytes, int, str, bytes | None, int, int]] = []
         self._corrections: list[tuple[bytes, bytes, int]] = []
         self._promo_of: dict[bytes, int] = {}
@@ -145,6 +146,40 @@ class Book:
         if covered:
             self._own_money.add(job_id)
         self._new_holds[job_id] = (job_id, payer, amount_uusd, 0, HoldState.OPEN, int(covered))
+
+    def grow(self, *, job_id: bytes, amount_uusd: int, own_money: bool = False) -> bool:
+        """Raise the job's open hold to *amount_uusd* of its payer's free credit; one that is as large is left alone.
+
+        Returns whether the payer's own money covers all of it, as `hold` remembers it.
+
+        Args:
+            own_money: refuse unless it does.
+
+        Raises (nothing changes):
+            HoldMismatch: there is no open hold.
+            UnknownAccount: its payer's account was not loaded.
+            InsufficientCredit: free credit is below what is missing.
+            OwnMoneyShort: free credit that is not promotional is, and *own_money*.
+        """
+        payer, amount, state = self._holds.get(job_id, (b"", 0, ""))
+        if state != HoldState.OPEN:
+            raise HoldMismatch(f"the job's hold is {state or 'missing'}")
+        assert job_id not in self._new_holds, "a hold grows in a later command than it was made in"
+        line = self._entry(payer)
+        more, free = max(0, amount_uusd - amount), line.balance - line.held
+        if more > free:
+            raise InsufficientCredit(needed_uusd=more, free_uusd=free)
+        covered = job_id in self._own_money and (not more or more <= free - line.promo)
+        if own_money and not covered:
+            raise OwnMoneyShort(needed_uusd=more, free_uusd=max(0, free - line.promo))
+        if more:
+            line.held += more
+            line.set_aside += more
+            self._holds[job_id] = (payer, amount_uusd, state)
+            if not covered:
+                self._own_money.discard(job_id)
+            self._grown[job_id] = (amount_uusd, int(covered))
+        return covered
 
     def settle(
         self, *, job_id: bytes, pays: tuple[tuple[bytes, int, str], ...], at_ms: int, own_money: bool = False
@@ -289,6 +324,10 @@ class Book:
             tx.insert(PROMO_CORRECTIONS, self._corrections)
         if self._new_holds:
             tx.insert(HOLDS, list(self._new_holds.values()))
+        if self._grown:
+            rows = [(job_id, amount, covered) for job_id, (amount, covered) in self._grown.items()]
+            touched = tx.update(HOLDS, ("amount_uusd", "own_money"), rows)
+            assert touched == len(self._grown), "a hold vanished"
         if self._closed:
             touched = tx.update(HOLDS, ("state", "settled_uusd"), list(self._closed.values()))
             assert touched == len(self._closed), "a hold vanished"
