@@ -1,6 +1,7 @@
 """Unfinished jobs are bounded by their bytes, of one buyer and of all, whatever they cost; and every way out gives room
 back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 from comptoir.dispatch.buyers import SMALL_BYTES, Buyers
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.errors import QueueBytesFull, TooManyJobBytes
+from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.onboard import add_user
 from comptoir.dispatch.submit import Order, submit
+from comptoir.dispatch.unpaid import drop_unpaid
+from comptoir.jobs import LiveJob
 from comptoir.ledger import InsufficientCredit
 from tests.street import Street, finish_well, open_street, order
 
@@ -38,6 +42,47 @@ def large(owner_id: bytes, *, size: int = 10 * KIB, max_tokens: int = 1) -> Orde
     made = order(owner_id, max_tokens=max_tokens)
     body = b'{"messages":[{"role":"user","content":"%b"}]}'
     return msgspec.structs.replace(made, body=body % (b"x" * (size - len(body) + 2)))
+
+
+class TestUnpaid:
+    """A job that cost nothing leaves its prompt and answer on the disk, which nobody paid for."""
+
+    async def test_the_oldest_are_deleted_beyond_the_bound(self, tmp_path: Path) -> None:
+        async with open_street(tmp_path, unpaid_bytes_per_buyer_max=35 * KIB) as street:
+            other = await add_user(street.core, username="bob", email=None, password=None, credit_uusd=10**9)
+            await street.host()
+            cancelled = [await _cancelled(street, street.buyer_id) for _ in range(5)]
+            small = await street.submit()
+            await cancel(street.core, small)
+            others = [await _cancelled(street, other.user.id) for _ in range(3)]
+            paid = await submit(street.core, large(street.buyer_id, max_tokens=4))
+            await finish_well(street.core, paid)
+
+            assert await drop_unpaid(street.core) == 2
+
+            forgotten = [await street.core.jobs.is_forgotten(job.id) for job in (*cancelled, small, *others, paid)]
+            assert forgotten == [True, True] + [False] * 8
+            assert await drop_unpaid(street.core) == 0
+
+    async def test_the_sweep_does_it_and_the_newest_stays_whatever_its_size(self, tmp_path: Path) -> None:
+        async with open_street(tmp_path, unpaid_bytes_per_buyer_max=1 * KIB) as street:
+            await street.host()
+            jobs = [await _cancelled(street, street.buyer_id) for _ in range(3)]
+            sweeping = asyncio.ensure_future(sweep_forever(street.core))
+            try:
+                async with asyncio.timeout(20):
+                    while not await street.core.jobs.is_forgotten(jobs[1].id):
+                        await asyncio.sleep(0.05)
+            finally:
+                sweeping.cancel()
+
+            assert not await street.core.jobs.is_forgotten(jobs[2].id)
+
+
+async def _cancelled(street: Street, owner_id: bytes) -> LiveJob:
+    job = await submit(street.core, large(owner_id))
+    await cancel(street.core, job)
+    return job
 
 
 class TestBytes:

@@ -11,6 +11,7 @@ from comptoir.dispatch.expire_hosts import retire_silent_hosts
 from comptoir.dispatch.moderate import FOLLOW_EVERY, follow_acts
 from comptoir.dispatch.newcomers import left_alone
 from comptoir.dispatch.settle import Ending, finish
+from comptoir.dispatch.unpaid import drop_unpaid
 from comptoir.dispatch.watch import RELINK_S, cause_is_here, revoke_from_silent_host, silence_max_s, why_lost
 from comptoir.jobs import AttemptState, Fault, JobState, Lease, LiveJob
 from comptoir.kit.errors import Refusal
@@ -75,6 +76,7 @@ async def sweep_forever(core: Core) -> None:
             continue
         try:
             await sweep(core)
+            await drop_unpaid(core)
             if turns % FOLLOW_EVERY == 0:
                 await follow_acts(core)
             if turns % FLUSH_EVERY == 0:

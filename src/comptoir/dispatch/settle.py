@@ -19,6 +19,7 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
+from comptoir.dispatch.unpaid import UnpaidContents
 from comptoir.events import Events, JobEnded, ReceiptIssued
 from comptoir.jobs import (
     AttemptState,
@@ -246,6 +247,8 @@ def _publish(
     )
     core.jobs.live.retire(job)
     core.state(Buyers).leave(job)
+    if not row.cost_uusd:
+        core.state(UnpaidContents).note(job)
     core.state(Meters).count_end(ending.state, row.at_ms - job.created_ms)
     if lease is not None:
         _tell_host(core, job, lease, ending, item=item, settled=settled)

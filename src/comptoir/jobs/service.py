@@ -243,6 +243,11 @@ class Jobs:
         touched = await self._db.run(partial(forget_contents, job_ids=old)) if old else 0
         return touched, rows[-1][0] if len(rows) == limit else None
 
+    async def forget_contents(self, job_ids: Sequence[bytes]) -> int:
+        """Delete prompts and answers of *job_ids* (at most 1,000), which are over, as `forget`; return how many had
+        any."""
+        return await self._db.run(partial(forget_contents, job_ids=job_ids))
+
     async def events_count(self, job_id: bytes) -> int:
         """Return how many state changes of a job are stored."""
         return len(await self._db.fetch_few(JOB_EVENTS, ("seq",), (job_id,), by=("job_id",)))

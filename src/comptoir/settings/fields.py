@@ -99,6 +99,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host is done. Beyond it submits answer 503 with Retry-After."""
     unfinished_bytes_per_buyer_max: Annotated[int, Meta(ge=KIB, le=1 << 40)] = 64 * MIB
     """The same for one buyer, whatever his jobs cost, so that one cannot take all; beyond it 429."""
+    unpaid_bytes_per_buyer_max: Annotated[int, Meta(ge=KIB, le=1 << 50)] = 256 * MIB
+    """Most bytes of prompts and answers kept of one buyer's jobs that cost nothing (cancelled, expired, failed, free),
+    but for those up to 4 KiB; beyond it the oldest are deleted before retention_days. Each coordinator counts what has
+    ended there since it started."""
     streams_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     """Most open event streams at once; one idle reader costs at most 50 KiB."""
     subscribers_per_job_max: Annotated[int, Meta(ge=1, le=100_000)] = 256
