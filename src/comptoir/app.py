@@ -174,6 +174,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
         leases_here=jobs.live.slots_of,
         host_silent_s=settings.host_silent_s,
         host_away_s=settings.host_away_s,
+        listed_max=settings.models_listed_max,
     )
     moderation = Moderation(db)
     await moderation.load()

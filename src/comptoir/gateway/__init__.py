@@ -12,7 +12,7 @@ from comptoir.gateway.follow import find_job, follow, leave, refollow, restarted
 from comptoir.gateway.gate import ANY_NAME, Gate, browser_policy
 from comptoir.gateway.idempotent import claim, once, submit_once
 from comptoir.gateway.listing import in_slices
-from comptoir.gateway.offers import Hex, InvitationText, Machine, RegisteredOffer
+from comptoir.gateway.offers import Hex, InvitationText, Machine, RegisteredOffer, offers_shown
 from comptoir.gateway.plain_errors import PlainBody, render_plain_error
 from comptoir.gateway.readers import Room, open_stream, room_for, room_for_answer, take_room
 from comptoir.gateway.registering import owner_of, register, register_once
@@ -41,6 +41,7 @@ __all__ = [
     "job_named",
     "leased_to",
     "leave",
+    "offers_shown",
     "once",
     "open_stream",
     "owner_of",

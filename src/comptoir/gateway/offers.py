@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from comptoir.hosts import Host
 from comptoir.identity import INVITATION_CHARS_MAX
 from comptoir.link import ContainerCard, ModelOffer
 from comptoir.routing import Capacity
@@ -19,6 +20,21 @@ Amount = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 InvitationText = Annotated[str, msgspec.Meta(min_length=1, max_length=INVITATION_CHARS_MAX)]
 """An invitation as an operator gave it away."""
 Wei = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,78}$")]
+
+
+OFFERS_A_PAGE = 2_000
+"""Offers shown on one page of a list of hosts; each host may have 256, and shows `OFFERS_A_HOST_MIN` in any case."""
+
+OFFERS_A_HOST_MIN = 4
+
+
+def offers_shown(host: Host, *, hosts: int, first: str | None = None) -> list[ModelOffer]:
+    """Return the offers that *host* shows on a page of *hosts* hosts, the one called *first* in any case."""
+    most = max(OFFERS_A_HOST_MIN, OFFERS_A_PAGE // max(1, hosts))
+    offers = list(host.offers)
+    if len(offers) > most and first is not None:
+        offers.sort(key=lambda offer: offer.name != first)
+    return offers[:most]
 
 
 class Card(msgspec.Struct, kw_only=True):

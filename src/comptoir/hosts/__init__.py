@@ -42,6 +42,7 @@ from comptoir.hosts.types import (
     ModelSummary,
     NewHost,
     ReputationStory,
+    WorkSummary,
 )
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "ReputationStory",
     "RestingHosts",
     "UnknownHost",
+    "WorkSummary",
     "address_of",
     "check_host",
     "check_offer",

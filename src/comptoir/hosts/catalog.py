@@ -1,7 +1,8 @@
 """The catalog: which models and containers active hosts offer, answered without visiting the hosts."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from heapq import nsmallest
 from typing import Any, TypeVar
 
 from comptoir.hosts.access import AccessRequest, ContainerAccess
@@ -11,6 +12,18 @@ from comptoir.kinds import TOKEN_OUT, Kinds
 from comptoir.link import ModelOffer
 
 Key = TypeVar("Key")
+LISTED_MAX = 1_000
+"""Names in one published list, unless the setting ``models_listed_max`` says otherwise."""
+
+WORDY_MAX = 100
+"""Containers on offer up to which their list has all that they say of themselves; with more it is cut."""
+
+WORDS_CHARS_MAX = 200
+"""Characters of a container's description, and of its image, in the list of many."""
+
+RESOURCES_BYTES_MAX = 8 * 1024 * 1024
+"""Most bytes of what all containers together report about themselves that one answer passes on."""
+
 Tallied = TypeVar("Tallied", ContainerTally, ModelTally, WorkTally)
 
 
@@ -32,8 +45,12 @@ class LimitedHosts:
 class Catalog:
     """Counts of what active hosts offer, and what their containers report about themselves. The fleet maintains it."""
 
-    def __init__(self, kinds: Kinds) -> None:
+    def __init__(
+        self, kinds: Kinds, *, listed_max: int = LISTED_MAX, merit: Callable[[str], int] = lambda name: 0
+    ) -> None:
+        """*merit* returns how many proven hosts a name has: with too many names, those with most are listed."""
         self._kinds = kinds
+        self._listed_max, self._merit = listed_max, merit
         self._models: dict[str, ModelTally] = {}
         self._containers: dict[str, ContainerTally] = {}
         self._access: dict[str, Counter[ContainerAccess]] = {}
@@ -62,27 +79,73 @@ class Catalog:
                 _count(self._models, offer.name, ModelTally, (offer, self._kinds.rates(offer)), sign=sign)
 
     def models(self) -> list[ModelSummary]:
-        """Return the models on offer that are sold by the token, by name; rebuilt only after a change."""
+        """Return the models on offer that are sold by the token, by name; rebuilt only after a change.
+
+        Anybody can register hosts with any names, so at most ``models_listed_max`` are listed: those with most proven
+        hosts, then with most hosts, then known for longest. `model` finds the others too.
+        """
         if self._model_list is None:
-            self._model_list = [tally.summary(self.since_ms[name]) for name, tally in sorted(self._models.items())]
+            names = self.foremost({name: tally.hosts for name, tally in self._models.items()}, self._listed_max)
+            self._model_list = [self._models[name].summary(self.since_ms[name]) for name in sorted(names)]
         return self._model_list
 
+    @property
+    def model_count(self) -> int:
+        """How many models there are, listed or not."""
+        return len(self._models)
+
+    def foremost(self, hosts: Mapping[str, int], most: int) -> list[str]:
+        """Return the foremost *most* of the names in *hosts* (the number of hosts of each), in their order there."""
+        if len(hosts) <= most:
+            return list(hosts)
+
+        def rank(name: str) -> tuple[int, int, int, str]:
+            return -self._merit(name), -hosts[name], self.since_ms.get(name, 0), name
+
+        chosen = frozenset(nsmallest(most, hosts, key=rank))
+        return [name for name in hosts if name in chosen]
+
     def model(self, name: str) -> ModelSummary | None:
-        """Return one of `models`, or ``None`` when no active host offers it."""
+        """Return a model, listed or not; ``None`` when no active host offers it."""
         tally = self._models.get(name)
         return tally.summary(self.since_ms[name]) if tally is not None else None
 
     def containers(self) -> list[ContainerSummary]:
-        """Return the containers on offer, by name; cached as `models`."""
+        """Return the containers on offer, by name; bounded and cached as `models`."""
         if self._container_list is None:
-            self._container_list = [tally.summary() for _, tally in sorted(self._containers.items())]
+            names = self.foremost({name: tally.hosts for name, tally in self._containers.items()}, self._listed_max)
+            most = None if len(self._containers) <= WORDY_MAX else WORDS_CHARS_MAX
+            self._container_list = [self._containers[name].summary(words_max=most) for name in sorted(names)]
         return self._container_list
 
+    @property
+    def container_count(self) -> int:
+        """How many containers there are, listed or not."""
+        return len(self._containers)
+
+    def container(self, name: str) -> ContainerSummary | None:
+        """Return a container, listed or not; ``None`` when no active host offers it."""
+        tally = self._containers.get(name)
+        return tally.summary() if tally is not None else None
+
     def work(self) -> list[WorkSummary]:
-        """Return what is on offer in other units, by name; cached as `models`."""
+        """Return what is on offer in other units, by name; bounded and cached as `models`."""
         if self._work_list is None:
-            self._work_list = [tally.summary() for _, tally in sorted(self._work.items())]
+            hosts: Counter[str] = Counter()
+            for (name, *_), tally in self._work.items():
+                hosts[name] += tally.hosts
+            names = frozenset(self.foremost(hosts, self._listed_max))
+            self._work_list = [tally.summary() for key, tally in sorted(self._work.items()) if key[0] in names]
         return self._work_list
+
+    @property
+    def work_count(self) -> int:
+        """How many names are on offer in other units, each counted once for each set of units, listed or not."""
+        return len(self._work)
+
+    def work_named(self, name: str) -> list[WorkSummary]:
+        """Return what is on offer under one name in other units, listed or not."""
+        return [tally.summary() for key, tally in sorted(self._work.items()) if key[0] == name]
 
     def change_access(self, name: str, before: ContainerAccess | None, now: ContainerAccess | None) -> None:
         """Note a registered host's new access rule for *name*, and the one *before*; None: it has no such container."""
@@ -130,13 +193,18 @@ class Catalog:
         return by_host
 
     def resources(self, serves: Callable[[bytes, str], bool]) -> dict[str, bytes]:
-        """Return what each container on offer reports about itself, from the first host that *serves* it now."""
+        """Return what each listed container reports about itself, from the first host that *serves* it now.
+
+        Beyond `RESOURCES_BYTES_MAX` in all the rest is left out.
+        """
         found: dict[str, bytes] = {}
-        for name in sorted(self._containers):
+        left = RESOURCES_BYTES_MAX
+        for name in [one.name for one in self.containers()]:
             said = self._resources.get(name, {})
             body = next((body for host_id, body in said.items() if serves(host_id, name)), None)
-            if body is not None:
+            if body is not None and len(body) <= left:
                 found[name] = body
+                left -= len(body)
         return found
 
 

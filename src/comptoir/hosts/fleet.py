@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import islice
 
 from comptoir.events import EventHub, HostChanged, HostFree, HostOfferChanged, RemoteHostOutcome
-from comptoir.hosts.catalog import Catalog, LimitedHosts
+from comptoir.hosts.catalog import LISTED_MAX, Catalog, LimitedHosts
 from comptoir.hosts.check import believable
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.host import Host, access_of_candidate, access_of_offer
@@ -58,6 +58,7 @@ class Fleet:
         leases_here: Callable[[bytes], int] = lambda host_id: 0,
         host_silent_s: float = HOST_SILENT_S,
         host_away_s: float = HOST_AWAY_S,
+        listed_max: int = LISTED_MAX,
     ) -> None:
         """*leases_here* returns how many jobs of this coordinator a host runs, when it returns from another one."""
         self._clock, self._host_silent_s, self._host_away_s = clock, host_silent_s, host_away_s
@@ -68,7 +69,8 @@ class Fleet:
         self._lists: dict[str, FreeList] = {}
         self._owned: dict[bytes, dict[bytes, Host]] = {}
         """Hosts by owner, of those that have one."""
-        self.catalog = Catalog(self.kinds)
+        proven = lambda name: self._lists[name].proven_hosts if name in self._lists else 0  # noqa: E731
+        self.catalog = Catalog(self.kinds, listed_max=listed_max, merit=proven)
         """What active hosts offer."""
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         """Hosts that are not offline, longest silent first."""
@@ -425,11 +427,11 @@ class Fleet:
         return {ACTIVE: self.active_hosts, DRAINING: here - self.active_hosts, OFFLINE: len(self._hosts) - here}
 
     def models(self) -> list[ModelSummary]:
-        """Return the models that active hosts offer, by name; rebuilt only after an offer or status change."""
+        """Return the models that active hosts offer, by name, bounded; rebuilt only after a change."""
         return self.catalog.models()
 
     def model(self, name: str) -> ModelSummary | None:
-        """Return one of `models`, or ``None`` when no active host offers it."""
+        """Return a model, listed or not; ``None`` when no active host offers it."""
         return self.catalog.model(name)
 
     def with_container(self, name: str) -> list[Candidate]:

@@ -68,16 +68,19 @@ class ContainerTally:
         if not self.faces[face]:
             del self.faces[face]
 
-    def summary(self) -> ContainerSummary:
-        """Return the published summary; there must be an active host. Where hosts differ, the majority decides."""
+    def summary(self, *, words_max: int | None = None) -> ContainerSummary:
+        """Return the published summary; there must be an active host. Where hosts differ, the majority decides.
+
+        Description and image are cut to *words_max* characters.
+        """
         best = max(self.faces, key=lambda face: (self.faces[face], face))
         return ContainerSummary(
             name=self.name,
             available_hosts=self.hosts,
             external=any(external for external, *_ in self.faces),
             generates_proofs=any(proofs for _, proofs, *_ in self.faces),
-            description=best[2],
-            image=best[3],
+            description=best[2][:words_max],
+            image=best[3][:words_max],
             min_price_uusd_per_mrun=self.prices.ends()[0],
         )
 

@@ -23,9 +23,6 @@ __all__ = ["Moderation", "check_reason", "lock", "record"]
 PAGE_MAX = 200
 """Most acts of one page."""
 
-READ_AT_ONCE = 1_000
-"""Acts read with one query by those who follow the record."""
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _LIFTS = {lift.value: begun.value for begun, lifts in LIFTED_BY.items() for lift in lifts}
@@ -74,11 +71,11 @@ class Moderation:
             Unavailable: the database is unavailable; nothing is lost, call again.
         """
         found: list[Act] = []
-        while fresh := await store.after(self._db, self.read_to, READ_AT_ONCE):
-            found += fresh
-            for act in fresh:
-                self._note(act)
-            self.read_to = fresh[-1].number
+        # Numbers have no gaps, so the next act is a point read, which no list that somebody reads is in the way of.
+        while (act := await store.numbered(self._db, self.read_to + 1)) is not None:
+            self._note(act)
+            self.read_to = act.number
+            found.append(act)
         return found
 
     def _note(self, act: Act) -> None:
@@ -118,7 +115,7 @@ class Moderation:
 
     async def why_retired(self, host_id: bytes) -> Barred | None:
         """Return the refusal that a retired host's keys get; None: no act retired it."""
-        act = await store.read_newest_about(self._db, public("host", host_id), (Verb.HOST_RETIRE.value,))
+        act = await store.read_newest_about(self._db, public("host", host_id), Verb.HOST_RETIRE)
         if act is None:
             return None
         if act.operator_id is None:

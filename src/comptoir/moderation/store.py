@@ -32,9 +32,14 @@ def newest_about(tx: Tx, subject: str, verbs: Sequence[str]) -> Act | None:
     return next((Act(*row) for row in tx.fetch(_newest(len(verbs)), [subject, *verbs])), None)
 
 
-async def read_newest_about(db: Database, subject: str, verbs: Sequence[str]) -> Act | None:
-    """Return the same outside a transaction."""
-    return next((Act(*row) for row in await db.fetch(_newest(len(verbs)), [subject, *verbs])), None)
+async def read_newest_about(db: Database, subject: str, verb: str) -> Act | None:
+    """Return the newest act about *subject* that is *verb*, outside a transaction."""
+    rows = await db.fetch_few(ACTS, ACTS.names, (subject,), by=("subject",))
+    return max((act for act in (Act(*row) for row in rows) if act.verb == verb), key=_number, default=None)
+
+
+def _number(act: Act) -> int:
+    return act.number
 
 
 def _newest(verbs: int) -> str:
@@ -62,10 +67,10 @@ async def last_number(db: Database) -> int:
     return int(last)
 
 
-async def after(db: Database, number: int, limit: int) -> list[Act]:
-    """Return the acts after *number*, oldest first."""
-    rows = await db.fetch(f"SELECT {_COLUMNS} FROM acts WHERE number > ? ORDER BY number LIMIT {limit}", [number])
-    return [Act(*row) for row in rows]
+async def numbered(db: Database, number: int) -> Act | None:
+    """Return the act with this number."""
+    row = await db.fetch_point(ACTS, ACTS.names, (number,))
+    return Act(*row) if row is not None else None
 
 
 async def before(db: Database, number: int | None, limit: int) -> list[Act]:
@@ -77,8 +82,8 @@ async def before(db: Database, number: int | None, limit: int) -> list[Act]:
 
 async def with_id(db: Database, act_id: bytes) -> Act | None:
     """Return the act with this id."""
-    rows = await db.fetch(f"SELECT {_COLUMNS} FROM acts WHERE id = ?", [act_id])
-    return Act(*rows[0]) if rows else None
+    row = await db.fetch_point(ACTS, ACTS.names, (act_id,), by=("id",))
+    return Act(*row) if row is not None else None
 
 
 async def lifted_since(db: Database, subjects: Sequence[str], at_ms: int) -> set[str]:

@@ -94,6 +94,11 @@ class FreeList:
         return len(self._free)
 
     @property
+    def proven_hosts(self) -> int:
+        """Number of hosts that are proven, free or not, here or not."""
+        return len(self.all) - self._newcomers
+
+    @property
     def hosts_here(self) -> int:
         """Number of hosts that are here or were until lately, free or not."""
         return self._everyone.size

@@ -62,6 +62,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     (docs/adding/a-kind.md). The same for all coordinators of a post. Comma-separated in the environment."""
     hosts_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
     """Maximum number of registered hosts; further registrations are refused. Each costs about 2 KiB of memory."""
+    models_listed_max: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    """Maximum number of models, of containers and of other names in a published list, in every API: with more on offer,
+    those with most proven hosts, then with most hosts, then known for longest. Any name can be looked up and bought."""
     routing: Annotated[str, Meta(max_length=64)] = "balanced"
     """How a free host is chosen: balanced, cheapest, fastest, round_robin, equal_weighted, weighted_round_robin,
     least_connections or least_response_time."""

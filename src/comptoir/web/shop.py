@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from typing import TypeVar
 
 from comptoir import __version__
 from comptoir.dispatch import Core, State
 from comptoir.dispatch.drain import Shutdown
-from comptoir.hosts import ACTIVE, DRAINING, ContainerSummary, Host, ModelSummary, ReputationStory
+from comptoir.hosts import ACTIVE, DRAINING, ContainerSummary, Host, ModelSummary, ReputationStory, WorkSummary
 from comptoir.kinds import ContainerChain, answers_chat
 from comptoir.kit.http import Dialect, document_bytes
 from comptoir.kit.ids import public
@@ -27,6 +28,8 @@ HOSTS_SHOWN = 40
 MODELS_SHOWN = 60
 CONTAINERS_SHOWN = 60
 MODELS_OF_A_HOST = 3
+
+Summary = TypeVar("Summary", ModelSummary, ContainerSummary, WorkSummary)
 
 PROVES = Html(' <span class="mark" title="It can prove its results">proofs</span>')
 
@@ -70,7 +73,7 @@ class Shop:
 
     def front(self, core: Core, base: str) -> bytes:
         """Return the page, with commands that name *base* as the server."""
-        models, live = core.fleet.models(), self.market(core)
+        models, live = foremost(core, core.fleet.models(), MODELS_SHOWN), self.market(core)
         containers = core.fleet.catalog.containers()
         model = next(
             (one.name for one in models if answers_chat(one.kinds) and _PASTEABLE.fullmatch(one.name)), "MODEL"
@@ -89,17 +92,17 @@ class Shop:
         now_s, live = core.clock.monotonic_s(), core.state(LivePart)
         if live.kept is not None and now_s - live.kept[0] < FRESH_S:
             return live.kept[1]
-        models, waiting = core.fleet.models(), core.jobs.queue.models()
-        containers = core.fleet.catalog.containers()
+        models, waiting = foremost(core, core.fleet.models(), MODELS_SHOWN), core.jobs.queue.models()
+        containers = foremost(core, core.fleet.catalog.containers(), CONTAINERS_SHOWN)
         status = status_line(core)
         tables = fill(
             template("market.html"),
             models=model_rows(models, waiting),
             hosts=host_rows(core),
-            containers=containers_section(containers, waiting),
+            containers=containers_section(core, containers, waiting),
             others=others_section(core, waiting),
             offers="Models and containers" if containers else "Models",
-            more_models=more(len(models) - MODELS_SHOWN),
+            more_models=more(core.fleet.catalog.model_count - len(models)),
             more_hosts=more(len(core.fleet) - HOSTS_SHOWN),
         )
         fingerprint = hashlib.sha256((status + tables).encode()).hexdigest()[:16]
@@ -127,10 +130,16 @@ class Shop:
         return next((dialect for dialect in self._dialects if dialect.name == name), None)
 
 
+def foremost(core: Core, listed: list[Summary], most: int) -> list[Summary]:
+    """Return those of *listed* that the page shows, by name: the foremost *most* (`Catalog.models`)."""
+    names = frozenset(core.fleet.catalog.foremost({one.name: one.available_hosts for one in listed}, most))
+    return [one for one in listed if one.name in names]
+
+
 def status_line(core: Core) -> Html:
     """Summarise the trading post in a line."""
-    hosts, models, waiting = core.fleet.active_hosts, len(core.fleet.models()), len(core.jobs.queue)
-    containers = len(core.fleet.catalog.containers())
+    hosts, models, waiting = core.fleet.active_hosts, core.fleet.catalog.model_count, len(core.jobs.queue)
+    containers = core.fleet.catalog.container_count
     state, words = ("ok", "Open") if hosts else ("idle", "Open, no host yet")
     if core.state(Shutdown).draining:
         state, words = "bad", "Closing"
@@ -163,9 +172,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 def options(models: list[ModelSummary]) -> list[Html]:
     """Return the models that answer chats, as options of a select."""
     return [
-        fill('<option value="{{name}}">{{name}}</option>', name=one.name)
-        for one in models[:MODELS_SHOWN]
-        if answers_chat(one.kinds)
+        fill('<option value="{{name}}">{{name}}</option>', name=one.name) for one in models if answers_chat(one.kinds)
     ]
 
 
@@ -183,12 +190,12 @@ def model_rows(models: list[ModelSummary], waiting: dict[str, int]) -> list[Html
             waiting=f"{waiting.get(one.name, 0):,}",
             chat="yes" if answers_chat(one.kinds) else "no",
         )
-        for one in models[:MODELS_SHOWN]
+        for one in models
     ]
     return rows or [Html('<tr><td colspan="6" class="none">No host offers a model yet.</td></tr>')]
 
 
-def containers_section(containers: list[ContainerSummary], waiting: dict[str, int]) -> Html:
+def containers_section(core: Core, containers: list[ContainerSummary], waiting: dict[str, int]) -> Html:
     """Return the section of containers; empty if none is on offer."""
     if not containers:
         return Html("")
@@ -206,14 +213,14 @@ def containers_section(containers: list[ContainerSummary], waiting: dict[str, in
             hosts=one.available_hosts,
             waiting=f"{waiting.get(one.name, 0):,}",
         )
-        for one in containers[:CONTAINERS_SHOWN]
+        for one in containers
     ]
-    return fill(template("containers.html"), rows=rows, more=more(len(containers) - CONTAINERS_SHOWN))
+    return fill(template("containers.html"), rows=rows, more=more(core.fleet.catalog.container_count - len(rows)))
 
 
 def others_section(core: Core, waiting: dict[str, int]) -> Html:
     """Return the section of what is sold in other units; empty if there is nothing."""
-    offered, kinds = core.fleet.catalog.work(), core.jobs.kinds
+    offered, kinds = foremost(core, core.fleet.catalog.work(), MODELS_SHOWN), core.jobs.kinds
     if not offered:
         return Html("")
     rows = [
@@ -225,9 +232,9 @@ def others_section(core: Core, waiting: dict[str, int]) -> Html:
             price=", ".join([unit_credits(rate, kinds.unit(name)) for name, rate in one.prices.items()]),
             waiting=f"{waiting.get(one.name, 0):,}",
         )
-        for one in offered[:MODELS_SHOWN]
+        for one in offered
     ]
-    return fill(template("others.html"), rows=rows, more=more(len(offered) - MODELS_SHOWN))
+    return fill(template("others.html"), rows=rows, more=more(core.fleet.catalog.work_count - len(rows)))
 
 
 def host_rows(core: Core) -> list[Html]:

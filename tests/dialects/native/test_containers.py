@@ -52,7 +52,7 @@ class TestOnOffer:
         assert {name: found[0][name] for name in WORDS} == WORDS
 
     async def test_they_are_no_models(self, node: Node) -> None:
-        assert await core(node, "/models") == {"models": [], "others": []}
+        assert await core(node, "/models") == {"models": [], "others": [], "models_total": 0, "others_total": 0}
         now = await core(node, "/status")
         assert (now["models"], now["containers"]) == (0, 3)
 

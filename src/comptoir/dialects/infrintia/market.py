@@ -7,6 +7,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import UnknownModel
 from comptoir.dispatch.meters import Meters
+from comptoir.gateway import offers_shown
 from comptoir.jobs import JobState
 from comptoir.kit.http import Reply, Request
 
@@ -35,18 +36,20 @@ async def models(core: Core, request: Request) -> wire.InfrintiaModels:
 
 async def model_named(core: Core, request: Request) -> wire.InfrintiaModel:
     """Return one model; its name may contain slashes."""
-    name, offered = request.params["name"], core.fleet.models()
-    for summary in offered:
-        if summary.name == name:
-            return model(summary)
-    raise UnknownModel(name, tuple(summary.name for summary in offered))
+    name = request.params["name"]
+    summary = core.fleet.model(name)
+    if summary is None:
+        raise UnknownModel(name, tuple(summary.name for summary in core.fleet.models()))
+    return model(summary)
 
 
 async def hosts(core: Core, request: Request) -> wire.InfrintiaHosts:
     """List registered hosts, optionally those of a model or status."""
     asked: wire.InfrintiaHostsQuery = request.query
     found, _ = core.fleet.list_hosts(limit=asked.limit, offset=asked.offset, status=asked.status, model=asked.model)
-    return wire.InfrintiaHosts([host_card(host) for host in found])
+    return wire.InfrintiaHosts(
+        [host_card(host, offers_shown(host, hosts=len(found), first=asked.model)) for host in found]
+    )
 
 
 async def metrics(core: Core, request: Request) -> wire.InfrintiaMetrics:

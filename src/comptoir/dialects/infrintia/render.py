@@ -1,5 +1,7 @@
 """From the core's values to Infrintia's: ids, times, credits and state names. Pure."""
 
+from collections.abc import Sequence
+
 from comptoir.dialects.infrintia import wire
 from comptoir.hosts import Host, ModelSummary
 from comptoir.jobs import JobRow, JobState
@@ -7,6 +9,7 @@ from comptoir.kinds import bought
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.ids import public
 from comptoir.kit.money import price_to_usd_per_token, to_credits
+from comptoir.link import ModelOffer
 
 WORDS = {
     JobState.QUEUED: "queued",
@@ -28,7 +31,7 @@ def model(summary: ModelSummary) -> wire.InfrintiaModel:
     return wire.InfrintiaModel(summary.name, summary.available_hosts, price, summary.max_tokens)
 
 
-def host_card(host: Host) -> wire.HostCard:
+def host_card(host: Host, offers: Sequence[ModelOffer]) -> wire.HostCard:
     """Render one host for the public; with the lowest of its prices, because this API has one price for all models."""
     row = host.row
     price = min((offer.price_out_uusd_per_mtok for offer in host.offers), default=0)
@@ -36,7 +39,7 @@ def host_card(host: Host) -> wire.HostCard:
         public("host", row.id),
         row.gpu,
         host.status,
-        [offer.name for offer in host.offers],
+        [offer.name for offer in offers],
         price_to_usd_per_token(price),
         row.backend,
     )

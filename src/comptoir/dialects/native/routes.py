@@ -21,6 +21,7 @@ from comptoir.dialects.native.wire import (
     JobView,
     ModelsView,
     ModelView,
+    NameQuery,
     NativeHostsQuery,
     NativeHostView,
     NativeJobsQuery,
@@ -38,7 +39,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import host_of
-from comptoir.gateway import PlainBody, claim, find_job, in_slices, render_plain_error, status_of, stop
+from comptoir.gateway import PlainBody, claim, find_job, in_slices, offers_shown, render_plain_error, status_of, stop
 from comptoir.hosts import Host, UnknownHost
 from comptoir.identity import OwnerKind, Principal, UnknownUser
 from comptoir.jobs import JobFinished, JobRow, UnknownJob
@@ -203,7 +204,14 @@ async def hosts(core: Core, request: Request) -> HostsView:
         accounts = await core.ledger.accounts([host.id for host in found])
     bonds = await bonds_of(core.db, list(accounts))
     shown: list[NativeHostView] = [
-        views.host_view(core, host, account=accounts.get(host.id), bond=bonds.get(host.id)) for host in found
+        views.host_view(
+            core,
+            host,
+            offers_shown(host, hosts=len(found), first=query.model),
+            account=accounts.get(host.id),
+            bond=bonds.get(host.id),
+        )
+        for host in found
     ]
     return HostsView(shown, total)
 
@@ -232,7 +240,7 @@ async def own_host(core: Core, request: Request) -> OwnHostView:
     found = await core.ledger.statement(host.id, limit=OWN_TRANSFERS)
     owner_id = host.row.owner_id
     return OwnHostView(
-        **views.host_fields(core, host),  # type: ignore[arg-type]
+        **views.host_fields(core, host, host.offers),  # type: ignore[arg-type]
         earned_uusd=found.account.balance_uusd,
         promo_uusd=found.account.promo_uusd,
         bond_uusd=views.open_uusd((await bonds_of(core.db, [host.id])).get(host.id)),
@@ -247,6 +255,11 @@ async def own_host(core: Core, request: Request) -> OwnHostView:
 async def models(core: Core, request: Request) -> ModelsView:
     """List the models that can be bought now, and what is sold in other units."""
     waiting, kinds, catalog = core.jobs.queue.models(), core.jobs.kinds, core.fleet.catalog
+    query: NameQuery = request.query
+    sold, others = catalog.models(), catalog.work()
+    if query.name is not None:
+        one = catalog.model(query.name)
+        sold, others = [one] if one is not None else [], catalog.work_named(query.name)
     return ModelsView(
         [
             ModelView(
@@ -256,23 +269,31 @@ async def models(core: Core, request: Request) -> ModelsView:
                     kinds, {TOKEN_IN.name: one.min_price_in_uusd_per_mtok, TOKEN_OUT.name: one.min_price_out_uusd_per_mtok}
                 ),
             )
-            for one in catalog.models()
+            for one in sold
         ],
         [
             WorkView(
                 one.name, kinds.noun(one.kinds), list(one.kinds), one.available_hosts, views.prices(kinds, one.prices),
                 waiting.get(one.name, 0),
             )
-            for one in catalog.work()
+            for one in others
         ],
+        catalog.model_count,
+        catalog.work_count,
     )  # fmt: skip
 
 
 async def containers(core: Core, request: Request) -> ContainersView:
     """List the containers that can be bought now."""
     waiting = core.jobs.queue.models()
-    offered = core.fleet.catalog.containers()
-    return ContainersView([views.container_view(one, waiting=waiting.get(one.name, 0)) for one in offered])
+    query: NameQuery = request.query
+    catalog = core.fleet.catalog
+    offered = catalog.containers()
+    if query.name is not None:
+        one = catalog.container(query.name)
+        offered = [one] if one is not None else []
+    shown = [views.container_view(one, waiting=waiting.get(one.name, 0)) for one in offered]
+    return ContainersView(shown, catalog.container_count)
 
 
 async def routing(core: Core, request: Request) -> RoutingView:
@@ -334,8 +355,8 @@ async def status(core: Core, request: Request) -> StatusView:
         round(core.clock.monotonic_s() - meters.started_s, 3),
         core.fleet.active_hosts,
         len(core.fleet),
-        len(core.fleet.models()),
-        len(core.fleet.catalog.containers()),
+        core.fleet.catalog.model_count,
+        core.fleet.catalog.container_count,
         len(core.jobs.queue),
         core.jobs.live.leased,
         {str(state): count for state, count in meters.ended.items()},
@@ -388,10 +409,13 @@ ENDPOINTS = (
         "GET", "/host", own_host, Access.HOST, "Return the calling host: record, reputation, earnings.",
         response=OwnHostView, errors=(UnknownHost, UnknownAccount), reads=True,
     ),
-    Endpoint("GET", "/models", models, Access.PUBLIC, "List the models that can be bought now.", response=ModelsView),
+    Endpoint(
+        "GET", "/models", models, Access.PUBLIC, "List the models that can be bought now.", query=NameQuery,
+        response=ModelsView,
+    ),
     Endpoint(
         "GET", "/containers", containers, Access.PUBLIC, "List the containers that can be bought now.",
-        response=ContainersView, description="A run is bought through the Infernet API: POST /api/jobs.",
+        query=NameQuery, response=ContainersView, description="A run is bought through the Infernet API: POST /api/jobs.",
     ),
     Endpoint(
         "GET", "/routing", routing, Access.ANY, "Report which host would get a job, and why; buys nothing.", query=RoutingQuery,

@@ -1,6 +1,6 @@
 """From the rooms' records to the wire: pure, except for the fleet's current state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from comptoir.dialects.native.wire import (
     AttemptView,
@@ -128,8 +128,8 @@ def _attempt(kinds: Kinds, job: JobRow, row: AttemptRow) -> AttemptView:
     )  # fmt: skip
 
 
-def host_fields(core: Core, host: Host) -> dict[str, object]:
-    """Return the fields of `NativeHostView`, without earnings and bond."""
+def host_fields(core: Core, host: Host, offers: Sequence[ModelOffer]) -> dict[str, object]:
+    """Return the fields of `NativeHostView`, without earnings and bond; of its offers, *offers* are shown."""
     row, story = host.row, core.fleet.story_of(host)
     status = "suspended" if host.id in core.hosts.suspended else host.status
     return {
@@ -137,17 +137,19 @@ def host_fields(core: Core, host: Host) -> dict[str, object]:
         "backend": row.backend, "transport": row.transport, "status": status, "slots": host.slots.total,
         "running": host.slots.running, "gpu_utilization": host.gpu_utilization, "tokens_done": host.tokens_done,
         "created_ms": row.created_ms, "last_seen_ms": host.last_seen_ms,
-        "models": [_offer(core, host, offer) for offer in host.offers],
+        "models": [_offer(core, host, offer) for offer in offers], "models_total": len(host.offers),
         "reputation": ReputationView(
             round(story.score, 4), story.sentence, story.jobs_done, story.jobs_failed, story.jobs_lost
         ),
     }  # fmt: skip
 
 
-def host_view(core: Core, host: Host, *, account: Account | None, bond: Bond | None) -> NativeHostView:
-    """Render a host; *account*, and with it *bond*, only for its owner."""
+def host_view(
+    core: Core, host: Host, offers: Sequence[ModelOffer], *, account: Account | None, bond: Bond | None
+) -> NativeHostView:
+    """Render a host with some of its offers; *account*, and with it *bond*, only for its owner."""
     return NativeHostView(
-        **host_fields(core, host),  # type: ignore[arg-type]
+        **host_fields(core, host, offers),  # type: ignore[arg-type]
         earned_uusd=account.balance_uusd if account is not None else None,
         promo_uusd=account.promo_uusd if account is not None else None,
         bond_uusd=open_uusd(bond) if account is not None else None,

@@ -51,6 +51,12 @@ class NativeHostsQuery(msgspec.Struct):
     mine: Annotated[bool, Meta(description="Only the caller's own hosts, with what they earned.")] = False
 
 
+class NameQuery(msgspec.Struct):
+    """Query of the lists of what can be bought."""
+
+    name: Annotated[str, Meta(max_length=256, description="Only this one, whether or not it is listed.")] | None = None
+
+
 class NeedsFields(msgspec.Struct, kw_only=True):
     """What an order requires of a host beyond model and price; anything omitted is not required."""
 
@@ -387,6 +393,8 @@ class NativeHostView(msgspec.Struct, kw_only=True):
     created_ms: int
     last_seen_ms: int
     models: list[OfferView]
+    models_total: int
+    """How many it offers; a list of many hosts shows the first of each."""
     reputation: ReputationView
     earned_uusd: int | None
     """Balance of its account; only for its owner."""
@@ -469,10 +477,13 @@ class WorkView(msgspec.Struct):
 
 
 class ModelsView(msgspec.Struct):
-    """All that is sold by the token, and what is sold in other units; both by name."""
+    """What is sold by the token, and what is sold in other units; both by name, at most ``models_listed_max``."""
 
     models: list[ModelView]
     others: list[WorkView]
+    models_total: int
+    """How many there are; those that are not listed can be looked up by name, and bought."""
+    others_total: int
 
 
 class ContainerView(msgspec.Struct):
@@ -493,9 +504,11 @@ class ContainerView(msgspec.Struct):
 
 
 class ContainersView(msgspec.Struct):
-    """All containers, by name."""
+    """Containers by name, at most ``models_listed_max``."""
 
     containers: list[ContainerView]
+    total: int
+    """How many there are; those that are not listed can be looked up by name, and bought."""
 
 
 class DifferenceView(msgspec.Struct):

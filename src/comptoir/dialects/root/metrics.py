@@ -110,9 +110,9 @@ class CoreCollector(Collector):
             hosts.add_metric((status,), count)
         yield hosts
         fleet = self._core.fleet
-        yield GaugeMetricFamily("comptoir_models", "Models that can be bought now.", len(fleet.models()))
+        yield GaugeMetricFamily("comptoir_models", "Models that can be bought now.", fleet.catalog.model_count)
         yield GaugeMetricFamily(
-            "comptoir_containers", "Containers that can be bought now.", len(fleet.catalog.containers())
+            "comptoir_containers", "Containers that can be bought now.", fleet.catalog.container_count
         )
 
     def _writer(self) -> Iterator[Metric]:
