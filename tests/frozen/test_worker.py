@@ -133,6 +133,7 @@ class TestChat:
             assert segment.host == old.host_id
             assert segment.authenticated_by is AuthenticatedBy.SIGNATURE
             assert counted(segment) == {"token_in": (PROMPT_TOKENS, 1_000_000), "token_out": (12, 100_000_000)}
+            await old.told.wait()
             (settled,) = old.settled
             assert (settled.state, settled.tokens) == ("done", 12)
             assert settled.earned_uusd == receipt.amounts.charged_uusd == PROMPT_TOKENS * 1 + 12 * 100
@@ -196,6 +197,7 @@ class TestChat:
 
             assert answer.text == whole(wanted)
             assert receipt.segments[0].host != old.host_id
+            await old.told.wait()
             assert len(old.jobs) == len(old.settled) == 1
 
 
@@ -212,6 +214,7 @@ class TestContainers:
             assert (receipt.kind, segment.host) == (CONTAINER, old.host_id)
             assert segment.authenticated_by is AuthenticatedBy.SIGNATURE
             assert counted(segment) == {"run": (1, RUN_UUSD * 1_000_000)}
+            await old.told.wait()
             assert [(one.state, one.earned_uusd) for one in old.settled] == [("done", RUN_UUSD)]
 
     async def test_a_chain_runs_over_one_old_and_one_new_host(self, tmp_path: Path) -> None:
