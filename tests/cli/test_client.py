@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from comptoir.receipts import registry_json
 from tests.cli.conftest import Invoke, Up
 from tests.post import open_post
+from tests.rooms.receipts.test_evidence import KEYS, LIE, exhibit, segment
 
 Json = Any
 
@@ -74,6 +77,36 @@ class TestInvitations:
         result = invoke("invite", "--for", "host", "--url", post.quickstart.url, "--key", post.quickstart.key)
 
         assert result.exit_code == 4
+
+
+class TestEvidence:
+    def test_nothing_against_a_host_that_did_nothing(self, ask: Invoke) -> None:
+        host = read(ask("hosts", "--json"))["hosts"][0]["id"]
+
+        assert "was contradicted" in ask("hosts", "evidence", host).output
+        assert read(ask("hosts", "evidence", host, "--json")) == {"host": host, "evidence": []}
+        refused = ask("hosts", "forfeit", host, "--evidence", "exhibit_" + "0" * 32, "--reason", "for the test")
+        assert refused.exit_code == 1 and "nothing was put up for this host" in refused.output
+
+    def test_a_saved_list_is_verified_offline(self, invoke: Invoke, tmp_path: Path) -> None:
+        (tmp_path / "keys.json").write_bytes(registry_json(KEYS))
+        (tmp_path / "good.json").write_bytes(
+            msgspec.json.format(msgspec.json.encode(exhibit(LIE, segment())), indent=2)
+        )
+        (tmp_path / "bad.json").write_bytes(msgspec.json.encode(exhibit(segment(), segment())))
+
+        good = invoke("hosts", "evidence", "--verify", "good.json", "--keys", "keys.json")
+        bad = invoke("hosts", "evidence", "--verify", "bad.json", "--keys", "keys.json", "--json")
+        none = invoke("hosts", "evidence", "--verify", "keys.json", "--keys", "keys.json")
+
+        assert (good.exit_code, bad.exit_code, none.exit_code) == (0, 1, 1)
+        assert "✓ exhibit_" in good.output and "the host signed a running hash" in good.output
+        assert [one["ok"] for one in json.loads(bad.stdout)] == [False]
+        assert "not a file of exhibits" in none.output
+
+    @pytest.mark.parametrize("arguments", [(), ("host_1", "--verify", "f")])
+    def test_a_host_or_a_file_and_not_both(self, invoke: Invoke, arguments: tuple[str, ...]) -> None:
+        assert invoke("hosts", "evidence", *arguments).exit_code == 2
 
 
 class TestMarket:

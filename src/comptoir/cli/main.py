@@ -47,7 +47,7 @@ COMMANDS = (
     ),
     CommandEntry("users", "comptoir.cli.acts:users", "Suspend and resume users (operators).", RUN),
     CommandEntry("acts", "comptoir.cli.acts:acts", "List what operators decided, newest first (operators).", RUN),
-    CommandEntry("hosts", "comptoir.cli.acts:hosts", "List hosts with speed and reputation.", CHECK),
+    CommandEntry("hosts", "comptoir.cli.evidence:hosts", "List hosts with speed and reputation.", CHECK),
     CommandEntry("models", "comptoir.cli.acts:models", "List models and containers that can be bought now.", CHECK),
     CommandEntry("receipt", "comptoir.cli.receipt:receipt", "Show a receipt, or verify one offline.", CHECK),
     CommandEntry("keys", "comptoir.cli.receipt:keys", "Print the keys that receipts are verified with.", CHECK),

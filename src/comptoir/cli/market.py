@@ -70,7 +70,8 @@ def hosts(
         console.print("[dim]no hosts yet; serve from this machine with:[/] comptoir host --help")
         return
     names = ["host", "status", "runs on", "slots", "models", "reputation", "first token", "tokens/s", "seen"]
-    made = table(*names, *(["earned"] if mine else []), right=("slots", "first token", "tokens/s", "earned"))
+    money = ["earned", "bond"] if mine else []
+    made = table(*names, *money, right=("slots", "first token", "tokens/s", *money))
     for host in page["hosts"]:
         paces = [one["pace"] for one in host["models"] if one["pace"]["measured"]]
         best = min(paces, key=lambda pace: float(pace["token_p50_ms"]), default=None)
@@ -86,7 +87,8 @@ def hosts(
             f"{1000 / best['token_p50_ms']:.0f}" if best and best["token_p50_ms"] else "—",
             ago(host["last_seen_ms"]),
         ]
-        made.add_row(*row, *([_earned(host)] if mine else []))
+        # An older server knows no bonds.
+        made.add_row(*row, *([_earned(host), credits(host.get("bond_uusd") or 0)] if mine else []))
     console.print(made)
     for host in page["hosts"] if why else ():
         console.print(Text.assemble("\n", (host["id"], "bold"), "\n", harmless(host["reputation"]["sentence"])))

@@ -88,9 +88,9 @@ def verify_file(
       comptoir receipt verify receipt.json --keys keys.json
       comptoir receipt verify receipt.json --url https://post.example
     """
-    envelope = _read(file, ENVELOPE_BYTES_MAX)
+    envelope = read_file(file, ENVELOPE_BYTES_MAX)
     if keys_file is not None:
-        registry, whose = _read(keys_file, REGISTRY_BYTES_MAX), keys_file
+        registry, whose = read_file(keys_file, REGISTRY_BYTES_MAX), keys_file
     else:
         target = find_target(url, key, data)
         registry = Api(Target(target.url, "", "")).get("/house/keys").body
@@ -104,7 +104,12 @@ def verify_file(
         raise click.exceptions.Exit(Exit.REFUSED)
 
 
-def _read(name: str, limit: int) -> bytes:
+def read_file(name: str, limit: int) -> bytes:
+    """Return at most one byte more than *limit* of a file; ``-`` is standard input.
+
+    Raises:
+        Failure: it can't be read.
+    """
     try:
         if name == "-":
             return sys.stdin.buffer.read(limit + 1)

@@ -26,6 +26,8 @@ class Verb(StrEnum):
     """Nobody is offered the name, and nobody can buy it. -> model.release"""
     MODEL_RELEASE = "model.release"
     """Lifts ``model.quarantine``."""
+    BOND_FORFEIT = "bond.forfeit"
+    """The host's bond is the operator's; the reason names the evidence. Done once, and nothing that stays in force."""
 
 
 LIFTED_BY: dict[Verb, tuple[Verb, ...]] = {

@@ -15,9 +15,11 @@ Knows: `kinds`, whose rule says what may be billed. Settlement passes it the fac
 from comptoir.receipts.build import build_and_sign, statement_bytes
 from comptoir.receipts.errors import BadRegistry, KeyTaken, UnknownExhibit, UnknownKey, UnknownReceipt
 from comptoir.receipts.evidence import (
+    EXHIBITS_BYTES_MAX,
     ExhibitList,
     ExhibitVerdict,
     contradiction,
+    exhibit_rows,
     use_exhibit,
     verify_exhibits,
 )
@@ -49,6 +51,7 @@ from comptoir.receipts.verify import ENVELOPE_BYTES_MAX, envelope, read_registry
 __all__ = [
     "COORDINATOR",
     "ENVELOPE_BYTES_MAX",
+    "EXHIBITS_BYTES_MAX",
     "PAYLOAD_TYPE",
     "PREDICATE_TYPE",
     "TABLES",
@@ -78,6 +81,7 @@ __all__ = [
     "build_and_sign",
     "contradiction",
     "envelope",
+    "exhibit_rows",
     "insert_rows",
     "read_registry",
     "registry_json",

@@ -118,16 +118,15 @@ def exhibit(
     return evidence.ExhibitList(arrived.host, [made])
 
 
-REGISTRY = registry_of(
-    [
-        PublishedKey(keyid_of(key.public_key), key.public_key.hex(), kind, holder, 0)
-        for key, kind, holder in (
-            (HOST_KEY, HolderKind.HOST, public("host", HOST)),
-            (OTHER_KEY, HolderKind.HOST, public("host", OTHER_HOST)),
-            (OUR_KEY, HolderKind.COORDINATOR, COORDINATOR),
-        )
-    ]
-)
+KEYS = [
+    PublishedKey(keyid_of(key.public_key), key.public_key.hex(), kind, holder, 0)
+    for key, kind, holder in (
+        (HOST_KEY, HolderKind.HOST, public("host", HOST)),
+        (OTHER_KEY, HolderKind.HOST, public("host", OTHER_HOST)),
+        (OUR_KEY, HolderKind.COORDINATOR, COORDINATOR),
+    )
+]
+REGISTRY = registry_of(KEYS)
 
 LIE = segment(chain="bb" * 32)
 REJECTED = {

@@ -22,7 +22,7 @@ def _view(act: Act) -> ActView:
     return ActView(act.number, act.at_ms, act.operator, act.verb, act.subject, act.reason)
 
 
-async def _once(core: Core, request: Request, make: Callable[[bytes | None], Awaitable[Act]]) -> ActView:
+async def act_once(core: Core, request: Request, make: Callable[[bytes | None], Awaitable[Act]]) -> ActView:
     """Record an act; a repeat under the same Idempotency-Key gets the first one, whatever was decided since."""
     bound = await claim(core, request)
 
@@ -47,7 +47,7 @@ async def on_host(verb: Verb, core: Core, request: Request) -> ActView:
     if host_id is None:
         raise UnknownHost(b"")
     deciding = partial(act_on_host, core, verb, host_id, author=_author(request), reason=body.reason)
-    return await _once(core, request, lambda act_id: deciding(act_id=act_id))
+    return await act_once(core, request, lambda act_id: deciding(act_id=act_id))
 
 
 async def on_user(verb: Verb, core: Core, request: Request) -> ActView:
@@ -61,14 +61,14 @@ async def on_user(verb: Verb, core: Core, request: Request) -> ActView:
             raise UnknownUser(b"")
         user_id = user.id
     deciding = partial(act_on_user, core, verb, user_id, author=_author(request), reason=body.reason)
-    return await _once(core, request, lambda act_id: deciding(act_id=act_id))
+    return await act_once(core, request, lambda act_id: deciding(act_id=act_id))
 
 
 async def on_model(verb: Verb, core: Core, request: Request) -> ActView:
     """Quarantine or release a model's name."""
     body: ModelReasonBody = request.body
     deciding = partial(act_on_model, core, verb, body.model, author=_author(request), reason=body.reason)
-    return await _once(core, request, lambda act_id: deciding(act_id=act_id))
+    return await act_once(core, request, lambda act_id: deciding(act_id=act_id))
 
 
 async def acts(core: Core, request: Request) -> ActsView:
