@@ -77,6 +77,16 @@ def failing(code: str, fault: Fault) -> Act:
     return act
 
 
+async def refused_by_both(scene: Scene) -> None:
+    for _ in range(2):
+        await failing("bad_request", Fault.BUYER)(scene)
+
+
+async def refused_by_the_only_one(scene: Scene) -> None:
+    await scene.street.core.hosts.bar(scene.spare, for_good=True)
+    await failing("bad_request", Fault.BUYER)(scene)
+
+
 async def can_not_go_on(scene: Scene) -> None:
     """The spare host is the one in question: the first is lost to it."""
     await lost(scene.street, scene.job)
@@ -193,7 +203,12 @@ TABLE = (
     Row("answered", answered, "–", "done", "completed", PART),
     Row("the buyer cancels", cancelled, "buyer", "–", "cancelled", PART),
     Row("the client of an attached job disconnects", hung_up, "buyer", "–", "cancelled", PART, attached=True),
-    Row("the engine says the request is bad", failing("bad_request", Fault.BUYER), "buyer", "–", "failed", PART),
+    Row("the engine says the request is bad, and another host answers it", failing("bad_request", Fault.BUYER),
+        "buyer", "failed", NEXT, NOTHING),
+    Row("the engine says the request is bad, and another host's says so too", refused_by_both, "buyer", "–", "failed",
+        NOTHING),
+    Row("the engine says the request is bad, and there is no other host", refused_by_the_only_one, "buyer", "–",
+        "failed", NOTHING),
     Row("the engine or worker fails", failing("engine_failed", Fault.HOST), "host", "failed", NEXT, PART),
     Row("the engine says it is busy (429, 503)", failing("engine_busy", Fault.CAPACITY), "capacity", "–", NEXT, PART),
     Row("the engine can't continue another host's frames", can_not_go_on, "–", "–", NEXT, NOTHING),

@@ -81,7 +81,7 @@ class ChainModel(Model):
     def _suits(self, job: ModelJob, host: ModelHost) -> bool:
         assert isinstance(job, ModelChain) and isinstance(host, ChainHost)
         begun = len(job.frames) > job.closed
-        return job.names[job.step] in host.offers and host.id not in job.tried and not begun
+        return job.names[job.step] in host.offers and host.id not in job.tried | job.accusers and not begun
 
     def wait_in_line(self, job: ModelJob) -> None:
         """A chain may wait for its next container for as long as it may live."""
@@ -95,7 +95,7 @@ class ChainModel(Model):
         job.parts.append(Part(job.host, job.lease, job.first, len(job.frames)))
         self._back_in_line(job)
         # Who failed the container before is no reason to be refused the next.
-        job.tried, job.losses = set(), 0
+        job.tried, job.accusers, job.losses = set(), set(), 0
 
     def _back_in_line(self, job: ModelChain) -> None:
         job.seen_restarts += job.revived

@@ -78,6 +78,8 @@ class ModelJob:
     parts: list[Part] = field(default_factory=list)
     """Of hosts whose lease is closed, those that delivered something."""
     tried: set[bytes] = field(default_factory=set)
+    accusers: set[bytes] = field(default_factory=set)
+    """Hosts that called the request bad, and are not believed yet."""
     losses: int = 0
     broken_s: float | None = None
     """Since when the stream stands still, in line, for want of a host that goes on."""
@@ -138,7 +140,7 @@ class Model:
         return self._suits(job, host) and job.state == "queued" and self.has_room(host)
 
     def _suits(self, job: ModelJob, host: ModelHost) -> bool:
-        return host.id not in job.tried and (host.goes_on or not job.frames)
+        return host.id not in job.tried | job.accusers and (host.goes_on or not job.frames)
 
     # -- what happens --------------------------------------------------------------------------------------------
 
@@ -219,6 +221,11 @@ class Model:
             self.lose(job, blamed=False)
         elif fault in ("host", "capacity"):
             self.lose(job, blamed=True, unpaid=unpaid)
+        elif fault == "buyer" and not job.accusers:
+            job.accusers.add(job.host.id)
+            self.lose(job, blamed=False, unpaid=True)
+        elif fault == "buyer":
+            self.finish(job, "failed", unpaid=True)
         else:
             self.finish(job, "failed", unpaid=unpaid)
 

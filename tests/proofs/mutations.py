@@ -93,6 +93,18 @@ MUTATIONS = {
         "if stored is None:",
         dispatch("assign"),
     ),
+    "one host's word makes a bad request": Bug(
+        "dispatch/second_opinion.py",
+        "return any(owner_id is None or _owner(core, other) != owner_id for other in job.accusers)",
+        "return True",
+        dispatch("second_opinion"),
+    ),
+    "an owner buys his host a name": Bug(
+        "hosts/reputation.py", "if paid_uusd and not own:", "if paid_uusd:", ("tests/rooms/hosts/test_reputation.py",)
+    ),
+    "one buyer says as much as he likes": Bug(
+        "hosts/reputation.py", "if weight > GROUP_MAX:", "if False:", ("tests/rooms/hosts/test_reputation.py",)
+    ),
     "another host's lease will do": Bug(
         "dispatch/stream.py", " or job.lease.host_id != host_id:", ":", dispatch("bounds")
     ),

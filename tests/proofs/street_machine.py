@@ -86,6 +86,7 @@ class Street:
             job_ttl_s=TTL_S,
             broken_wait_s=BROKEN_WAIT_S,
             host_silent_s=86_400.0,
+            host_away_s=86_400.0,
             retention_days=0,
         )
         self._opened = AsyncExitStack()

@@ -229,17 +229,21 @@ class JobMachine(StreetMachine):
         """It is kept, and written when the database is back."""
         job = self.pick(data, self.model.running())
         self.bring_the_rest(job)
+        # The word of one host that the request is bad ends nothing; that the house is at fault does, unless it is.
+        fault = "buyer" if job.accusers else "coordinator"
+        if what == "fail" and fault == "coordinator" and job.revived and len(job.frames) == job.first:
+            return
         works = {
             "complete": self.completion,
             "cancel": self.cancellation,
-            "fail": lambda job: self.failure(job, "buyer"),
+            "fail": lambda job: self.failure(job, fault),
         }
         self.street.refuse = "settle_verb"
         self.refused(Unavailable, works[what](job))
         {
             "complete": self.model.complete,
             "cancel": self.model.cancel,
-            "fail": lambda job: self.model.fail(job, "buyer"),
+            "fail": lambda job: self.model.fail(job, fault),
         }[what](job)
 
     @precondition(lambda self: self.model.running())

@@ -94,13 +94,18 @@ class FleetView:
     def _seen(self, host: Host) -> AnnouncedHost:
         # Any coordinator may hear from a polling or push host; a linked one is only where its link is.
         status = host.status if host.linked or not host.reach.one_place else OFFLINE
-        reputation = next((candidate.reputation for candidate in host.candidates.values()), 0.0)
         figures = [
             Figures(model, pace.figures.first_frame_p50_ms, pace.figures.inter_frame_p50_ms)
             for model, pace in host.paces.items()
         ]
         return AnnouncedHost(
-            host.id, status, host.slots.free, host.slots.total, list(host.row.models), figures, reputation
+            host.id,
+            status,
+            host.slots.free,
+            host.slots.total,
+            list(host.row.models),
+            figures,
+            host.published_reputation,
         )
 
     def counted(self, host_id: bytes, model: str, times: int) -> None:

@@ -90,7 +90,9 @@ class Offers:
     def _send(self, job: LiveJob, node_id: bytes, *, host_id: bytes = b"") -> None:
         timer = self._loop.call_later(ANSWER_S, self._unanswered, job.id)
         self._made[job.id] = _Made(job, host_id, timer)
-        row = job.as_row() if not job.frames and len(job.body) <= FRESH_BODY_MAX else None
+        # Whoever reads it from the database learns who called its request bad.
+        fresh = not job.frames and not job.accusers
+        row = job.as_row() if fresh and len(job.body) <= FRESH_BODY_MAX else None
         offer = JobOffer(
             job.id, job.events, row, list(job.tried), job.answers, job.own_money, list(job.ceilings)
         )  # fmt: skip

@@ -7,6 +7,7 @@ run twice.
 
 from comptoir.dispatch.assign import SignedStage, enqueue, requeue, reserve_host, spec_of, start
 from comptoir.dispatch.core import Core
+from comptoir.dispatch.second_opinion import count_false_accusers
 from comptoir.dispatch.settle import segment_of
 from comptoir.jobs import AttemptState, Fault, LiveJob
 from comptoir.link import SEGMENT_PAYLOAD_TYPE, Usage, pae
@@ -32,6 +33,7 @@ async def advance(core: Core, job: LiveJob, *, finish_reason: str, usage: Usage,
         return
     # What it earns is settled, and counted, with the last stage.
     core.fleet.outcome(lease.host_id, "done", buyer=job.owner_id, tokens=job.segments[-1].count)
+    count_false_accusers(core, job, answered_by=lease.host_id)
     job.begin_stage()
     spec = spec_of(job)
     candidate = reserve_host(core, spec)

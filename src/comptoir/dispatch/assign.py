@@ -240,7 +240,7 @@ def spec_of(job: LiveJob) -> Spec:
         output_units=part.output_max,
         context_tokens=part.context_tokens,
         price_cap_uusd=price_cap_uusd(job, part),
-        deny=job.tried | job.unable,
+        deny=job.tried | job.unable | job.accusers,
         text_only=job.text_only,
         promotional=not job.own_money,
         must_continue=job.must_be_continued,
@@ -354,8 +354,8 @@ async def revoke_lease(
     """Revoke the lease of a host that fell silent or failed; another host continues the job, or the job ends.
 
     Frames already delivered are kept, and the next host continues after them. A host that is not at fault (the job
-    never reached it, or the coordinator restarted) may get the job again later. Idempotent: a closed lease is left
-    alone.
+    never reached it, or the coordinator restarted) may get the job again later; not one that called the request bad
+    (`dispatch.second_opinion`). Idempotent: a closed lease is left alone.
 
     Args:
         ending: how the job ends if no host can continue it.
@@ -366,7 +366,9 @@ async def revoke_lease(
     if job.lease is not lease or job.closing:
         return
     drop_hedge(core, job, "the job goes to another host")
-    blame = job.blame(lease.host_id, again=again) if fault in (Fault.HOST, Fault.CAPACITY) else None
+    blame = job.accuse((lease.host_id,)) if fault is Fault.BUYER else None
+    if fault in (Fault.HOST, Fault.CAPACITY):
+        blame = job.blame(lease.host_id, again=again)
     log.info("job %s: host %s lost its lease: %s", job.id.hex(), lease.host_id.hex(), why)
     try:
         await _end_or_requeue(core, job, lease, why, fault=fault, ending=ending, unpaid=unpaid, reached=reached)

@@ -28,18 +28,21 @@ class Bounded(State):
 
 def kept_from_newcomers(core: Core, job: LiveJob, spec: Spec) -> Spec:
     """Return *spec* without the newcomers that *job* may not be tried on any more, unless nobody else could run it."""
-    if not job.tried:
+    asked = job.tried | job.accusers
+    if not asked:
         return spec
     known = core.fleet.free_list(spec.model)
     offering = known.all if known is not None else {}
-    tried = [offering[host_id] for host_id in job.tried if host_id in offering]
+    tried = [offering[host_id] for host_id in asked if host_id in offering]
     newcomers = [candidate for candidate in tried if not candidate.proven]
-    attempts = len(newcomers) + len(job.tried) - len(tried)  # Who no longer offers the model has proven nothing.
+    attempts = len(newcomers) + len(asked) - len(tried)  # Who no longer offers the model has proven nothing.
     if not attempts:
         return spec
     spread = replace(spec, tried_groups=frozenset([candidate.group for candidate in newcomers]))
     proven = replace(spread, proven=True)
-    if attempts >= NEWCOMER_ATTEMPTS_MAX and core.fleet.possible(proven):
+    # Of a newcomer's word that the request is bad, a proven host is the judge.
+    doubtful = bool(job.accusers) and not any(offering[h].proven for h in job.accusers if h in offering)
+    if (attempts >= NEWCOMER_ATTEMPTS_MAX or doubtful) and core.fleet.possible(proven):
         return proven
     return spread if core.fleet.possible(spread) else spec
 

@@ -111,7 +111,7 @@ async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
     job.note_own_money(await core.ledger.holds_own_money(row.id))
     journal = (await core.jobs.journal([row.id])).get(row.id, [])
     leased = row.state == JobState.RUNNING and row.host_id is not None
-    attempts = await core.jobs.attempts(row.id) if leased or journal else []
+    attempts = await core.jobs.attempts(row.id) if leased or journal or row.started_ms else []
     for host_id in {each.host_id for each in attempts}:
         if core.fleet.find(host_id) is None:
             await core.hosts.meet(host_id)
@@ -119,10 +119,13 @@ async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
         signing = frozenset([each.host_id for each in attempts if _signs(core, each.host_id)])
         job.revive_segments(attempts, journal, signing=signing)
     attempt = next((each for each in attempts if each.id == row.attempt_id), None) if leased else None
+    stage = job.kind.stage_start(job)
+    accusers = [each.host_id for each in attempts if each.fault == Fault.BUYER and each.first_frame >= stage]
     first_frame, running_hash = len(job.frames), job.running_hash
     if known is not None and known.become_stored(job, open_attempt=attempt is not None):
         known.note_own_money(job.own_money)
         job = known
+    job.accuse(accusers)
     if attempt is not None:
         lease = Lease(
             id=attempt.id,

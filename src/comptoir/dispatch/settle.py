@@ -19,6 +19,7 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
+from comptoir.dispatch.second_opinion import count_false_accusers
 from comptoir.dispatch.unpaid import UnpaidContents
 from comptoir.events import Events, JobEnded, ReceiptIssued
 from comptoir.jobs import (
@@ -252,6 +253,8 @@ def _publish(
     core.state(Meters).count_end(ending.state, row.at_ms - job.created_ms)
     if lease is not None:
         _tell_host(core, job, lease, ending, item=item, settled=settled)
+        if job.accusers and ending.state is JobState.COMPLETED:
+            count_false_accusers(core, job, answered_by=lease.host_id)
     if not core.jobs.live.leased:
         core.state(Shutdown).when_empty.set()
     job.wake()

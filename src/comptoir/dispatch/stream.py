@@ -10,6 +10,7 @@ from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
+from comptoir.dispatch.second_opinion import is_believed
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
 from comptoir.kinds import FINISH_REASON_CHARS_MAX, BadExtra, read_extra
@@ -226,13 +227,17 @@ async def fail(
     body: bytes = b"",
     retry_after_s: float = 0.0,
     unpaid: bool = False,
+    measured: bool = False,
 ) -> None:
     """End the attempt as failed.
 
-    Unless the buyer is at fault, another host continues the job after what was delivered. With *unpaid*, this host
-    earns nothing for what it delivered. What the host says is cut to what can be kept and passed on.
+    Unless the buyer is at fault, another host continues the job after what was delivered. That the buyer is takes two
+    hosts' word (`second_opinion.is_believed`); whoever says so earns nothing for what it delivered. The buyer gets the
+    words of the one that is believed. What the host says is cut to what can be kept and passed on.
 
     Args:
+        unpaid: this host earns nothing for what it delivered.
+        measured: the fault is not the host's word but found here.
         code, message: cut to `CODE_CHARS_MAX` and `SAID_CHARS_MAX`.
         body: the engine's error body; one beyond `ERROR_BODY_BYTES_MAX` counts as none.
         status: HTTP status; any other number counts as none.
@@ -258,6 +263,7 @@ async def fail(
         await revoke_lease(core, job, lease, message, fault=fault)
         return
     message = job.kind.failure(message, body)
+    unpaid = unpaid or (fault is Fault.BUYER and not measured)
     ending = Ending(
         JobState.FAILED,
         attempt_state=AttemptState.FAILED,
@@ -271,7 +277,8 @@ async def fail(
     )
     if fault == Fault.CAPACITY:
         pass_over_busy(core, lease.host_id)
-    if fault in (Fault.HOST, Fault.CAPACITY):
+    asks_another = fault is Fault.BUYER and not measured and not is_believed(core, job, lease.host_id)
+    if asks_another or fault in (Fault.HOST, Fault.CAPACITY):
         await revoke_lease(core, job, lease, message, fault=fault, ending=ending, unpaid=unpaid)
     else:
         await finish(core, job, ending)

@@ -59,6 +59,6 @@ async def accept_frames(core: Core, job: LiveJob, frames: list[Frame], *, seq: i
         return take_frames(core, job, len(job.frames) if seq is None else seq, frames)
     except (AnswerTooLarge, BadFrame) as error:
         code, fault = unfit(job, error)
-        failed = partial(fail, core, job, code=code, message=error.message, fault=fault)
+        failed = partial(fail, core, job, code=code, message=error.message, fault=fault, measured=True)
         await retry_when_db_returns(core, job, failed)
         raise

@@ -21,6 +21,7 @@ from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
 from comptoir.hosts.quarantine import quarantine
 from comptoir.hosts.remote import RemoteHosts
+from comptoir.hosts.reputation import PROVEN
 from comptoir.hosts.resting import RestingHosts
 from comptoir.hosts.service import Hosts
 from comptoir.hosts.store import insert_host
@@ -55,6 +56,7 @@ __all__ = [
     "LOST",
     "OFFLINE",
     "POLL",
+    "PROVEN",
     "PUSH",
     "SLOTS_MAX",
     "TABLES",

@@ -89,6 +89,11 @@ class Host:
         candidate = self.candidates.get(model)
         return candidate is None or not candidate.no_promotions
 
+    @property
+    def published_reputation(self) -> float:
+        """What routing knows of its reputation, that of a remote host as announced; 0 if it offers nothing."""
+        return next((candidate.reputation for candidate in self.candidates.values()), 0.0)
+
     def describe_machine(self, candidate: Candidate) -> None:
         """Copy the machine's properties that filters look at, and its group, to one of its candidates."""
         row = self.row

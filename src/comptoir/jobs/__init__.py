@@ -9,6 +9,7 @@ Units: times in milliseconds since 1970, money in micro-dollars, frames counted 
 Knows: `kinds` (the kind says how a job may be resumed) and the link's `Frame`, which is what it stores.
 """
 
+from comptoir.jobs.answer import StoredAnswer, decode_frames
 from comptoir.jobs.change import Change
 from comptoir.jobs.errors import (
     AnswerForgotten,
@@ -19,7 +20,7 @@ from comptoir.jobs.errors import (
     UnknownJob,
 )
 from comptoir.jobs.lease import ClosedSegment, Lease
-from comptoir.jobs.live import RESTARTED, LiveJob, StoredAnswer, decode_frames
+from comptoir.jobs.live import RESTARTED, LiveJob
 from comptoir.jobs.live_jobs import LiveJobs
 from comptoir.jobs.queue import Queue, Waiting
 from comptoir.jobs.reader import Reader

@@ -10,10 +10,8 @@ from; one that is made before the database has confirmed it returns a `Change`, 
 import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
-import msgspec
-
+from comptoir.jobs.answer import FRAME_OVERHEAD_BYTES, StoredAnswer, decode_frames, encode_frames
 from comptoir.jobs.change import Change, Touches
 from comptoir.jobs.lease import ClosedSegment, Lease
 from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState
@@ -34,9 +32,6 @@ from comptoir.link import Frame, Usage, hash_over, hash_start
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of text and extras in one answer, if the caller gives no bound."""
 
-FRAME_OVERHEAD_BYTES = 16
-"""What a frame counts beside its text and extra."""
-
 RESTARTED = "answer_restarted", "the answer had to be restarted on another host; read it again from the start"
 """Code and message for a reader that has seen frames which are no longer part of the answer."""
 
@@ -45,9 +40,7 @@ OWNER_UNKNOWN = b"?"
 
 _CLOSING = Touches("closing", relied_on=("closing", "owner_node", "refused"))
 _BLAMED = Touches("tried", "losses", relied_on=("tried", "losses"))
-
-_encode_frames = msgspec.msgpack.Encoder().encode
-_decode_frames = msgspec.msgpack.Decoder(list[Frame]).decode
+_ACCUSED = Touches("accusers", relied_on=("accusers",))
 
 
 class LiveJob:
@@ -58,7 +51,7 @@ class LiveJob:
         "events", "frames", "frame_bytes", "running_hash", "_claimed", "_size", "_measured",
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
-        "refused", "_text_only", "tried",
+        "refused", "_text_only", "tried", "accusers",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "restarted_at",
         "_waiters", "_enders", "__weakref__", "broken_off", "_body_sha256", "caller", "needs", "own_money", "ceilings", "quoting",
     )  # fmt: skip
@@ -123,6 +116,8 @@ class LiveJob:
         """What hosts with closed leases delivered, in frame order; without the open lease's part."""
         self.unable: frozenset[bytes] = frozenset()
         """Hosts that reported that they can't continue from its frames; they are not at fault."""
+        self.accusers: frozenset[bytes] = frozenset()
+        """Hosts that called its request bad, which is not believed yet (`comptoir.dispatch.second_opinion`)."""
         self.losses = 0
         """Attempts that ended by the host's fault."""
         self.broken_s = 0.0
@@ -296,11 +291,11 @@ class LiveJob:
             ),
         ]
         self._note_stage()
-        return _encode_frames(self.frames[start:])
+        return encode_frames(self.frames[start:])
 
     def begin_stage(self) -> None:
-        """Forget which hosts failed on the previous stage: they may run this one."""
-        self.tried, self.unable, self.losses = frozenset(), frozenset(), 0
+        """Forget which hosts failed on the previous stage, or called it bad: they may run this one."""
+        self.tried, self.unable, self.accusers, self.losses = frozenset(), frozenset(), frozenset(), 0
 
     def _note_stage(self) -> None:
         if self.stages:
@@ -355,7 +350,7 @@ class LiveJob:
                 started_s=self.submitted_s,
                 signs=row.host_id in signing,
             )
-            self.append(_decode_frames(piece))
+            self.append(decode_frames(piece))
             # No hash is stored for a host that could not vouch for its frames.
             self.close_segment(lease, unpaid=row.chain is None, signature=row.signature or b"")
 
@@ -431,6 +426,12 @@ class LiveJob:
         if not again:
             self.tried = self.tried | {host_id}
         return Change(self, _BLAMED, before)
+
+    def accuse(self, host_ids: Iterable[bytes]) -> Change:
+        """Note hosts that call its request bad; they are not at fault, and are not asked again."""
+        before = _ACCUSED.values(self)
+        self.accusers = self.accusers.union(host_ids)
+        return Change(self, _ACCUSED, before)
 
     def note_tried(self, hosts: Iterable[bytes]) -> None:
         """Note hosts that failed on the job before it came here; each counts as a failed attempt."""
@@ -576,25 +577,4 @@ class LiveJob:
 
     def encode_frames(self) -> bytes:
         """Return all frames as stored in ``answers``; empty when there are none."""
-        return _encode_frames(self.frames) if self.frames else b""
-
-
-def decode_frames(stored: bytes) -> list[Frame]:
-    """Read back what `LiveJob.encode_frames` wrote."""
-    return _decode_frames(stored) if stored else []
-
-
-class StoredAnswer(NamedTuple):
-    """An answer as read back, with the bytes that `LiveJob` counts of it."""
-
-    frames: list[Frame]
-    details: bytes
-    """The engine's usage object as JSON."""
-    frame_bytes: int = 0
-
-    @classmethod
-    def of(cls, stored: bytes, details: bytes) -> "StoredAnswer":
-        """Decode and measure *stored*; in a thread if it is large."""
-        frames = decode_frames(stored)
-        size = sum(len(frame.text.encode()) + len(frame.extra) + FRAME_OVERHEAD_BYTES for frame in frames)
-        return cls(frames, details, size)
+        return encode_frames(self.frames)

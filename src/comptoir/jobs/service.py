@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+from comptoir.jobs.answer import StoredAnswer, decode_frames
 from comptoir.jobs.errors import UnknownJob
 from comptoir.jobs.lease import Lease
 from comptoir.jobs.lists import PAGE_MAX, UNFINISHED, JobLists
-from comptoir.jobs.live import LiveJob, StoredAnswer, decode_frames
+from comptoir.jobs.live import LiveJob
 from comptoir.jobs.live_jobs import LiveJobs
 from comptoir.jobs.queue import Queue
 from comptoir.jobs.store import (

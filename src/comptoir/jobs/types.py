@@ -59,7 +59,7 @@ class AttemptState(StrEnum):
 
 
 class Fault(StrEnum):
-    """Whose fault an end is. Only ``host`` lowers a reputation."""
+    """Whose fault an end is. Only ``host`` lowers a reputation; so does ``buyer``, said of a good request."""
 
     NONE = ""
     """Nobody's: it succeeded."""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from comptoir.jobs import Change, Fault, JobState, Lease, LiveJob, LiveJobs
-from comptoir.jobs.live import FRAME_OVERHEAD_BYTES, StoredAnswer
+from comptoir.jobs.answer import FRAME_OVERHEAD_BYTES, StoredAnswer
 from comptoir.kinds import ContainerChain, Stage
 from comptoir.kit.ids import new_id
 from comptoir.link import Frame, Usage

@@ -321,7 +321,7 @@ class Session:
         except (AnswerTooLarge, BadFrame) as error:
             self.post(Cancel(message.lease, error.message))
             code, fault = unfit(job, error)
-            failed = partial(fail, self._core, job, code=code, message=error.message, fault=fault)
+            failed = partial(fail, self._core, job, code=code, message=error.message, fault=fault, measured=True)
             self._core.background.spawn(self._if_held(job, message.lease, failed))
 
     async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
