@@ -55,6 +55,8 @@ class Retention(State):
         """Monotonic time before which no new walk begins."""
         self.events_again_s = 0.0
         """The same for the walk over old events."""
+        self.signups_again_s = 0.0
+        """The same for the addresses of sign-ups."""
 
 
 async def sweep_forever(core: Core) -> None:
@@ -182,7 +184,8 @@ async def _end(core: Core, job: LiveJob, now_ms: int) -> None:
 
 
 async def forget(core: Core) -> tuple[int, int]:
-    """Delete old idempotency keys, and prompts, answers and events past ``retention_days``; return (keys, jobs).
+    """Delete old idempotency keys, addresses of sign-ups of days that are over, and prompts, answers and events past
+    ``retention_days``; return (keys, jobs).
 
     Bounded: the next call deletes the rest. Transfers and receipts are kept for ever.
     """
@@ -194,6 +197,9 @@ async def forget(core: Core) -> tuple[int, int]:
         keys += gone
         if not gone:
             break
+    if core.clock.monotonic_s() >= walk.signups_again_s:
+        await core.identity.forget_signups()
+        walk.signups_again_s = core.clock.monotonic_s() + WALK_AGAIN_S
     if settings.retention_days and core.clock.monotonic_s() >= walk.again_s:
         older_than_ms = now_ms - settings.retention_days * DAY_MS
         core.jobs.live.forget_recent(older_than_ms=older_than_ms)

@@ -16,6 +16,7 @@ from comptoir.identity import (
     Principal,
     Role,
     User,
+    count_signup,
     invitation_rows,
     use_invitation,
 )
@@ -25,6 +26,8 @@ from comptoir.kit.ids import public
 from comptoir.ledger import PROMOTIONS, Book, account_rows, bond_rows, put_up_bond
 from comptoir.receipts import HolderKind, Receipts
 
+DAY_MS = 24 * 3600 * 1000
+
 
 class NewBuyer(msgspec.Struct, frozen=True):
     """A user who just registered."""
@@ -33,6 +36,7 @@ class NewBuyer(msgspec.Struct, frozen=True):
     key: str
     """Shown once."""
     credit_uusd: int
+    """0 also if the day's sign-ups with credit were used up."""
 
 
 class NewcomerHost(msgspec.Struct, frozen=True):
@@ -57,6 +61,7 @@ async def add_user(
     key_secret: bytes | None = None,
     invitation: str | None = None,
     of_the_house: bool = False,
+    address: str | None = None,
 ) -> NewBuyer:
     """Create a user with a key, an account and the sign-up credit, in one command, which also counts the invitation.
 
@@ -66,6 +71,9 @@ async def add_user(
         user_id, key_secret: given if an Idempotency-Key determines them.
         invitation: checked and counted also where none is asked for.
         of_the_house: the coordinator makes this user itself; the setting ``user_registration`` does not apply.
+        address: where a stranger without an invitation signs up from: the credit is bounded by
+            ``signup_credits_per_address`` and ``signup_credits_per_day``, and beyond them there is none. Empty: a
+            program of this machine, bounded by the day alone. None: not bounded.
 
     Raises:
         NotAllowed: nobody can sign up here.
@@ -102,6 +110,8 @@ async def add_user(
         if not credit:
             return None
         book = Book.load(tx, (user.id, PROMOTIONS))
+        if invitation is None and address is not None and not _has_credit_left(core, tx, address, now):
+            return None
         given = book.move(debit=PROMOTIONS, credit=user.id, amount_uusd=credit, kind="signup", job_id=None, at_ms=now)
         added = CreditAdded(user.id, now, book.number(user.id), given, credit, "signup")
         book.apply(tx)
@@ -113,7 +123,16 @@ async def add_user(
     if added is not None:
         core.events.publish(added)
     core.state(Meters).count_newcomer()
-    return NewBuyer(user, new.key.secret, credit)
+    return NewBuyer(user, new.key.secret, credit if added is not None else 0)
+
+
+def _has_credit_left(core: Core, tx: Tx, address: str, now_ms: int) -> bool:
+    """Tell whether one more sign-up of today gets credit, and count it; the account of promotions is locked."""
+    settings = core.settings
+    per_day = settings.signup_credits_per_day
+    if core.ledger.signups_since(tx, now_ms - now_ms % DAY_MS, most=per_day) >= per_day:
+        return False
+    return not address or count_signup(tx, address=address, at_ms=now_ms, most=settings.signup_credits_per_address)
 
 
 def _may_sign_up(core: Core, invitation: str | None) -> None:
@@ -124,13 +143,6 @@ def _may_sign_up(core: Core, invitation: str | None) -> None:
             raise InvitationRefused(
                 "signing up here takes an invitation: ask the operator for one, and send it as 'invitation'"
             )
-
-
-async def signup_credit_uusd(core: Core, invitation: str | None) -> int:
-    """Return what a user who signed up with *invitation*, or without one, was given."""
-    invited = await core.identity.invitations.find(invitation) if invitation is not None else None
-    given = invited.credit_uusd if invited is not None else None
-    return core.settings.signup_credits_uusd if given is None else given
 
 
 async def add_host(

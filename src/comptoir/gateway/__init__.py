@@ -2,7 +2,8 @@
 
 Authentication and rate limits (`gate`), repeats of a request (`claim`, `once`, `submit_once`), finding a caller's job
 and following it (`find_job`, `follow`, `open_stream`, `stream_job`), stopping it (`stop`, `until_over`), registering a
-host and accepting what it delivers (`register_once`, `leased_to`, `accept_frames`), rendering long lists
+host and accepting what it delivers (`register_once`, `leased_to`, `accept_frames`), telling whether a program of this
+machine calls (`is_local`, `counted_address`), rendering long lists
 (`in_slices`), the HTTP status of each domain error (`status_of`), and the error body of our own dialects
 (`render_plain_error`). It knows HTTP and dispatch, and no dialect.
 """
@@ -12,6 +13,7 @@ from comptoir.gateway.follow import find_job, follow, leave, refollow, restarted
 from comptoir.gateway.gate import ANY_NAME, Gate, browser_policy
 from comptoir.gateway.idempotent import claim, once, submit_once
 from comptoir.gateway.listing import in_slices
+from comptoir.gateway.local import counted_address, is_local
 from comptoir.gateway.offers import Hex, InvitationText, Machine, RegisteredOffer, offers_shown
 from comptoir.gateway.plain_errors import PlainBody, render_plain_error
 from comptoir.gateway.readers import Room, open_stream, room_for, room_for_answer, take_room
@@ -35,9 +37,11 @@ __all__ = [
     "accept_frames",
     "browser_policy",
     "claim",
+    "counted_address",
     "find_job",
     "follow",
     "in_slices",
+    "is_local",
     "job_named",
     "leased_to",
     "leave",

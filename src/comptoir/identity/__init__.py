@@ -1,7 +1,7 @@
 """Identity: users, their keys and the keys of hosts, authentication, and invitations to become one of them.
 
-Owns: ``users``, ``access_keys`` and ``invitations``. Passwords are argon2id; keys are 256 random bits, invitations 192,
-shown once, stored as SHA-256.
+Owns: ``users``, ``access_keys``, ``invitations`` and ``signups``. Passwords are argon2id; keys are 256 random bits,
+invitations 192, shown once, stored as SHA-256.
 
 Invariant: usernames and email addresses are unique without regard to case; a key has one owner for ever and is revoked,
 never deleted; once a revocation returns, this coordinator refuses the key; the others do as soon as they are told
@@ -22,6 +22,7 @@ from comptoir.identity.errors import (
 from comptoir.identity.invitations import INVITATION_CHARS_MAX, invitation_rows, use_invitation
 from comptoir.identity.passwords import Passwords
 from comptoir.identity.service import KEY_CACHE_S, Identity
+from comptoir.identity.signups import count_signup
 from comptoir.identity.tables import TABLES
 from comptoir.identity.types import (
     Anonymous,
@@ -60,6 +61,7 @@ __all__ = [
     "UnknownUser",
     "User",
     "UsernameTaken",
+    "count_signup",
     "invitation_rows",
     "use_invitation",
 ]

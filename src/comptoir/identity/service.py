@@ -12,6 +12,7 @@ from comptoir.identity import store
 from comptoir.identity.errors import UnknownAccessKey, UnknownUser
 from comptoir.identity.invitations import Invitations
 from comptoir.identity.passwords import Passwords
+from comptoir.identity.signups import forget_signups
 from comptoir.identity.types import (
     HOST_KEY_PREFIX,
     SECRET_CHARS,
@@ -93,6 +94,11 @@ class Identity:
         self._salt = os.urandom(32)
         self._revocations = 0
         """Counts revocations, so that the result of a lookup begun before one is not cached after it."""
+
+    async def forget_signups(self) -> int:
+        """Delete the addresses that users signed up from on days (UTC) that are over; return how many."""
+        now_ms = self._clock.now_ms()
+        return await self._db.run(lambda tx: forget_signups(tx, now_ms=now_ms))
 
     def close(self) -> None:
         """Stop the password threads."""

@@ -49,4 +49,8 @@ INVITATIONS = Table(
 """Invitations to sign up or to register a host: the SHA-256 of each, never the invitation. ``made_by`` is the
 operator's user id; ``credit_uusd`` NULL gives a new user what everybody gets."""
 
-TABLES = (USERS, ACCESS_KEYS, INVITATIONS)
+SIGNUPS = Table("signups", {"day": "int", "address": "text", "credited": "int"}, key=("day", "address"))
+"""How many new users of an address (IPv6: a /64) got sign-up credit on a day, counted from 1970 in UTC. Deleted when
+the day is over."""
+
+TABLES = (USERS, ACCESS_KEYS, INVITATIONS, SIGNUPS)

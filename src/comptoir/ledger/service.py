@@ -55,6 +55,21 @@ class Ledger:
         """Open an empty account inside the caller's command; idempotent."""
         tx.insert(ACCOUNTS, [(owner_id, kind, 0, 0, at_ms, None, 0)], ignore_conflicts=True)
 
+    def signups_since(self, tx: Tx, since_ms: int, *, most: int) -> int:
+        """Return how many users got sign-up credit since *since_ms*, counted up to *most*.
+
+        Exact over all coordinators if the account of promotions is locked (`Book.load`): each of them moves from it.
+        """
+        sql = "SELECT COUNT(*) FROM (SELECT id FROM transfers WHERE debit_id = ? AND id >= ? AND kind = 'signup' LIMIT ?) t"
+        ((count,),) = tx.fetch(sql, [PROMOTIONS, oldest_id(since_ms), most])
+        return int(count)
+
+    async def signup_credit_uusd(self, owner_id: bytes) -> int:
+        """Return what a user was given at sign-up."""
+        sql = "SELECT COALESCE(SUM(amount_uusd), 0) FROM transfers WHERE credit_id = ? AND debit_id = ? AND kind = 'signup'"
+        ((given,),) = await self._db.fetch(sql, [owner_id, PROMOTIONS])
+        return int(given)
+
     async def account(self, owner_id: bytes) -> Account:
         """Return the account of *owner_id*.
 

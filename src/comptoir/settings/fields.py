@@ -73,7 +73,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     fee_bps: Annotated[int, Meta(ge=0, le=10_000)] = 1_200
     """The operator's share of each settled amount, basis points (1200 = 12 %), rounded down in the host's favour."""
     signup_credits_uusd: Annotated[int, Meta(ge=0, le=10**12)] = 1_000_000
-    """Promotion for a new user, micro-dollars; 1,000,000 are 100 credits, as the published reference shows."""
+    """Promotion for a new user, micro-dollars; 1,000,000 are 100 credits, as the published reference shows. It buys,
+    and never becomes earnings that leave."""
+    signup_credits_per_address: Annotated[int, Meta(ge=0, le=10**6)] = 5
+    """New users of one address (IPv6: one /64) and day (UTC) that get sign-up credit; the others start without.
+    Programs of this machine and users with an invitation are not counted by address."""
+    signup_credits_per_day: Annotated[int, Meta(ge=0, le=10**5)] = 1_000
+    """New users of one day (UTC) that get sign-up credit, over all addresses and coordinators; the others start
+    without. Users with an invitation always get theirs, and count."""
     charge_for_broken_answers: bool = True
     """What an answer costs if its host was lost and none could continue it: what arrived (true), or nothing, in which
     case its hosts earn nothing either (false)."""

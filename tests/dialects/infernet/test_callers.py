@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from comptoir.dialects.infernet.callers import is_local
+from comptoir.gateway.local import is_local
 from comptoir.kit.http import Request
 from comptoir.ledger import ANONYMOUS_CALLERS, PROMOTIONS
 from comptoir.reports import audit

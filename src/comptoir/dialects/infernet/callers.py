@@ -4,24 +4,18 @@ Fields ``ip`` and ``id`` of a body are ignored.
 """
 
 from functools import lru_cache
-from ipaddress import ip_address
 
 import msgspec
 
 from comptoir.dialects.infernet.allowance import allow_anonymous
 from comptoir.dispatch import Core
+from comptoir.gateway import is_local
 from comptoir.hosts import address_of
 from comptoir.identity import OwnerKind
 from comptoir.kit.errors import NotAllowed, NotAuthenticated
-from comptoir.kit.http import BROWSER_HEADERS, Request, host_name, is_loopback_name
+from comptoir.kit.http import Request
 from comptoir.kit.ids import public
 from comptoir.ledger import ANONYMOUS_CALLERS
-
-FORWARDING = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
-"""Headers that a proxy adds: a request with one does not come from a local program, whatever its socket says."""
-
-SPOKEN_FOR = BROWSER_HEADERS.union(FORWARDING)
-"""These, and what browsers add: otherwise any page open on this machine could buy at the operator's cost."""
 
 ADDRESSES_MAX = 1024
 """Addresses whose parsed form is cached: callers send many requests, and parsing takes 3 µs."""
@@ -76,27 +70,6 @@ async def buyer_of(core: Core, request: Request) -> Caller:
     if not caller.keyed:
         await allow_anonymous(core)
     return caller
-
-
-def is_local(request: Request) -> bool:
-    """Tell whether a local program calls for itself: over loopback, not a proxy for others nor a browser for a page."""
-    headers = request.scope["headers"]
-    # Even an empty header came through a proxy.
-    if not _is_loopback(request.peer) or any(name in SPOKEN_FOR for name, _ in headers):
-        return False
-    # Requests by DNS rebinding have neither header, because browsers take such a page for our own.
-    host = request.header(b"host")
-    return not host or is_loopback_name(host_name(host))
-
-
-@lru_cache(ADDRESSES_MAX)
-def _is_loopback(peer: str) -> bool:
-    try:
-        address = ip_address(peer)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
 
 
 @lru_cache(ADDRESSES_MAX)

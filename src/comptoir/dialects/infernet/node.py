@@ -5,12 +5,13 @@ import msgspec
 from comptoir import __version__
 from comptoir.containers import RecordedStatuses, RemoteContainers, model_support
 from comptoir.dialects.infernet import wire
-from comptoir.dialects.infernet.callers import caller_of, is_local
+from comptoir.dialects.infernet.callers import caller_of
 from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood
 from comptoir.dialects.infernet.translate import job_id_of
 from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
+from comptoir.gateway import is_local
 from comptoir.jobs import UnknownJob
 from comptoir.kit.http import Reply, Request
 

@@ -2,13 +2,18 @@
 
 from comptoir.dialects.infrintia import wire
 from comptoir.dispatch import Core
-from comptoir.dispatch.onboard import add_user, signup_credit_uusd
-from comptoir.gateway import claim, once
-from comptoir.identity import NewKey, OwnerKind, UnknownUser
+from comptoir.dispatch.onboard import add_user
+from comptoir.gateway import claim, counted_address, once
+from comptoir.identity import NewKey, OwnerKind, UnknownUser, User
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.http import Request
 from comptoir.kit.ids import public
 from comptoir.kit.money import to_credits
+
+NO_CREDIT = (
+    "this account starts without credit: today's sign-ups with credit, from your address or in all, are used up. It is a "
+    "full account otherwise; an operator can credit it (comptoir deposit), or invite you (comptoir invite)"
+)
 
 
 async def create(core: Core, request: Request) -> wire.UserMade:
@@ -25,16 +30,9 @@ async def create(core: Core, request: Request) -> wire.UserMade:
             invitation=body.invitation,
             user_id=bound.resource_id if bound else None,
             key_secret=bound.secret if bound else None,
+            address=counted_address(request),
         )
-        user = made.user
-        return wire.UserMade(
-            public("usr", user.id),
-            user.username,
-            body.email,
-            to_credits(made.credit_uusd),
-            iso_utc(user.created_ms),
-            made.key,
-        )
+        return _made(core, body, made.user, made.key, credit_uusd=made.credit_uusd)
 
     async def find() -> wire.UserMade | None:
         assert bound is not None
@@ -43,12 +41,22 @@ async def create(core: Core, request: Request) -> wire.UserMade:
         except UnknownUser:
             return None
         key = core.identity.new_key(OwnerKind.USER, user.id, secret=bound.secret)
-        credits = to_credits(await signup_credit_uusd(core, body.invitation))
-        return wire.UserMade(
-            public("usr", user.id), user.username, body.email, credits, iso_utc(user.created_ms), key.secret
-        )
+        return _made(core, body, user, key.secret, credit_uusd=await core.ledger.signup_credit_uusd(user.id))
 
     return await once(core, bound, find=find, make=make)
+
+
+def _made(core: Core, body: wire.InfrintiaNewUser, user: User, key: str, *, credit_uusd: int) -> wire.UserMade:
+    notice = "" if credit_uusd or body.invitation or not core.settings.signup_credits_uusd else NO_CREDIT
+    return wire.UserMade(
+        public("usr", user.id),
+        user.username,
+        body.email,
+        to_credits(credit_uusd),
+        iso_utc(user.created_ms),
+        key,
+        notice,
+    )
 
 
 async def me(core: Core, request: Request) -> wire.InfrintiaMe:

@@ -105,7 +105,7 @@ class InfrintiaNewUser(msgspec.Struct):
         return f"NewUser({self.username!r})"
 
 
-class UserMade(msgspec.Struct):
+class UserMade(msgspec.Struct, omit_defaults=True):
     """Answer of ``POST /users``."""
 
     user_id: str
@@ -115,6 +115,8 @@ class UserMade(msgspec.Struct):
     created_at: str
     api_key: str
     """Shown once."""
+    notice: str = ""
+    """Ours: why there is no sign-up credit, if the day's is used up; usually absent."""
 
 
 class InfrintiaMe(msgspec.Struct):
