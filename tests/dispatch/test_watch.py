@@ -9,11 +9,13 @@ import pytest
 from comptoir.dispatch import watch
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.expire import sweep
+from comptoir.dispatch.stream import take_frames
 from comptoir.dispatch.submit import Order, submit
 from comptoir.dispatch.watch import RELINK_S, link_dropped, patience_s
-from comptoir.hosts import POLL
+from comptoir.hosts import DONE, POLL
 from comptoir.jobs import Fault, JobState, LiveJob
 from comptoir.kinds.tokens import TOOLS_S
+from comptoir.link import Frame
 from tests.dispatch.continuing import lease_of
 from tests.street import GOES_ON, MODEL, FakeChannel, Street, deliver, open_street
 
@@ -88,6 +90,119 @@ class TestStall:
         more_s = patience_s(street.core, long, lease_of(long)) - patience_s(street.core, short, lease_of(short))
 
         assert more_s == pytest.approx(1000 * 0.02, rel=0.05)
+
+
+PADDING = [
+    Frame("", 5),
+    Frame("", 1, b'{"delta":{"role":"assistant"}}'),
+    Frame(" \n"),
+    Frame("\u200b\u3164"),
+    Frame("", 1, b'{"index":0,"note":"still here"}'),
+]
+
+
+class TestProgress:
+    @pytest.mark.parametrize("padding", PADDING)
+    @pytest.mark.parametrize("frames", [0, 3])
+    async def test_frames_that_show_nothing_are_no_sign_that_the_answer_goes_on(
+        self, street: Street, padding: Frame, frames: int
+    ) -> None:
+        """Empty frames counted as life: a host that sent one a second kept its buyers for as long as it liked."""
+        first_id, _ = await street.host(offer=GOES_ON)
+        job = await running(street, frames=frames)
+        first = lease_of(job)
+        await street.host(offer=GOES_ON)
+        figures = street.core.fleet.pace(first_id, MODEL)
+        patience = patience_s(street.core, job, first)
+
+        for _ in range(int(patience) + 1):
+            take_frames(street.core, job, len(job.frames), [padding])
+            await silent_for(street, 1)
+
+        assert lease_of(job).host_id != first_id
+        assert street.core.fleet.pace(first_id, MODEL) is figures
+
+    async def test_frames_that_were_sent_before_are_none_either(self, street: Street) -> None:
+        await street.host(offer=GOES_ON)
+        job = await running(street)
+        first = lease_of(job)
+        street.clock.advance(seconds=1)
+
+        before = first.touched_s
+        assert take_frames(street.core, job, 0, job.frames[:]) == 3
+        assert first.touched_s == before
+
+    @pytest.mark.parametrize(
+        "shown", [Frame("word"), Frame("\u4f60"), Frame("", 1, b'{"delta":{"reasoning_content":"hm"}}')]
+    )
+    async def test_whatever_its_buyer_is_shown_is(self, street: Street, shown: Frame) -> None:
+        await street.host(offer=GOES_ON)
+        job = await street.submit(max_tokens=1000)
+        street.clock.advance(seconds=1)
+
+        take_frames(street.core, job, 0, [Frame(""), shown])
+
+        lease = lease_of(job)
+        assert (lease.touched_s, lease.delivers, job.first_frame_s) == (
+            street.clock.monotonic_s(),
+            True,
+            lease.touched_s,
+        )
+
+    async def test_a_host_may_send_nothing_of_use_while_it_reads_a_long_prompt(self, street: Street) -> None:
+        await street.host(offer=GOES_ON)
+        body = b'{"messages":[{"role":"user","content":"%b"}]}' % (b"x" * 6000)
+        job = await submit(street.core, Order(street.buyer_id, "test", "chat", MODEL, body, 10, True))
+        first = lease_of(job)
+        await street.host(offer=GOES_ON)
+
+        for _ in range(50):
+            take_frames(street.core, job, len(job.frames), [Frame("", 0, b'{"index":0}')])
+            await silent_for(street, 1)
+        assert job.lease is first
+
+        street.core.fleet.drain(next(host.id for host in street.core.fleet if host.id != first.host_id))
+        for _ in range(45):  # With nobody else free, for lease_s and the 40 s that 2,000 tokens may take to read.
+            take_frames(street.core, job, len(job.frames), [Frame("", 0, b'{"index":0}')])
+            await silent_for(street, 1)
+        assert job.lease is first
+        for _ in range(10):
+            take_frames(street.core, job, len(job.frames), [Frame("", 0, b'{"index":0}')])
+            await silent_for(street, 1)
+            if job.lease is not first:
+                break
+        assert job.lease is not first
+
+
+class TestNewcomer:
+    async def test_its_silence_costs_seconds_where_the_models_others_answer_in_milliseconds(
+        self, street: Street
+    ) -> None:
+        """A newcomer was believed for 34 s, by its own claim: 10 of 10 buyers still waited after 28 s."""
+        known_id, _ = await street.host(offer=GOES_ON)
+        fleet = street.core.fleet
+        for n in range(64):
+            fleet.outcome(known_id, DONE, buyer=bytes([n]) * 16, tokens=9, paid_uusd=900)
+            fleet.first_frame(known_id, MODEL, 50.0)
+        fleet.reserve(known_id, MODEL)
+        new_id, _ = await street.host(offer=GOES_ON)
+        job = await street.submit()
+        lease = lease_of(job)
+        assert lease.host_id == new_id
+        assert patience_s(street.core, job, lease) < 6
+        fleet.release(known_id)
+        await street.core.background.drain_tasks()
+
+        await silent_for(street, 6)
+
+        assert lease_of(job).host_id == known_id
+
+    async def test_where_nobody_is_proven_it_has_the_time_that_all_had(self, street: Street) -> None:
+        await street.host(offer=GOES_ON)
+        await street.host(offer=GOES_ON)
+        job = await street.submit()
+
+        assert patience_s(street.core, job, lease_of(job)) > 30
 
 
 class TestPatience:

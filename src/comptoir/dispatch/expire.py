@@ -149,7 +149,7 @@ async def _revoke_from_silent_hosts(core: Core, silent: list[tuple[LiveJob, Leas
         silent = [
             (job, lease, why)
             for job, lease, why in silent
-            if now_s - lease.touched_s > (RELINK_S if lease.dropped_s else silence_max_s(core, job, lease))
+            if now_s - lease.touched_s > (RELINK_S if lease.dropped_s else silence_max_s(core, job, lease, now_s))
         ]
     for first in range(0, len(silent), TOGETHER_MAX):
         await asyncio.gather(*(revoke_from_silent_host(core, *each) for each in silent[first : first + TOGETHER_MAX]))

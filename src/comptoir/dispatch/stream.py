@@ -13,7 +13,7 @@ from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.second_opinion import is_believed
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
-from comptoir.kinds import FINISH_REASON_CHARS_MAX, BadExtra, read_extra
+from comptoir.kinds import FINISH_REASON_CHARS_MAX, BadExtra, joined, read_extra
 from comptoir.link import USAGE_BYTES_MAX, Frame, Usage
 
 log = logging.getLogger(__name__)
@@ -82,10 +82,9 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     if seq > held:
         raise FramesOutOfOrder(expected=held, got=seq)
     fresh = items[held - seq :] if seq < held else items
-    now = core.clock.monotonic_s()
     if not fresh:
-        lease.touch(now)
         return held
+    now = core.clock.monotonic_s()
     before, size = job.claim, job.frame_bytes
     claim = before
     for frame in fresh:
@@ -100,8 +99,13 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
         raise AnswerTooLarge("the answer is larger than a job may hold")
     # Without measuring what is in them, which is done once for all frames: no claim counts for more than its bytes.
     core.state(Meters).count_frames(len(fresh), job.kind.output.name, min(claim - before, job.frame_bytes - size))
+    if not (_shows(fresh[0].text) or job.kind.output_in(*joined(fresh))[0]):
+        # Nothing of the answer is in them, so they are no sign that it goes on; at most that the prompt is being read.
+        lease.note_reading(now)
+        return held + len(fresh)
     fleet = core.fleet
-    if held == lease.first_frame:
+    if not lease.delivers:
+        lease.begin_delivery()
         job.note_first_frame(now)
         if job.hedge is not None:
             drop_hedge(core, job, "the first host delivered")
@@ -110,6 +114,11 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
         fleet.frames(lease.host_id, lease.model, (now - lease.touched_s) * 1000 / len(fresh), len(fresh))
     lease.touch(now)
     return held + len(fresh)
+
+
+def _shows(text: str) -> bool:
+    """Tell whether *text* shows anything, quickly for nearly all text; False may be wrong."""
+    return text != "" and text.isascii() and text.isprintable() and not text.isspace()
 
 
 def _check_extra(job: LiveJob, frame: Frame) -> None:

@@ -1,5 +1,8 @@
 """Watch: tell a lost host from a slow one, by comparing its silence with what is normal for it.
 
+Silence is time in which nothing of the answer comes: frames that show nothing do not end it. What is normal for a
+newcomer before its first piece is what is normal for the model's proven hosts, and not what it might claim to need.
+
 A lease is revoked early only if another host is free to continue the job: moving it costs the buyer a pause of some
 milliseconds and the host its pay for the rest, and waiting costs nothing when no other host could run it. If most hosts
 fall silent at the same moment, the network or this process is the cause, and all get the full time.
@@ -9,6 +12,8 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import replace
+from itertools import islice
+from statistics import median
 
 from comptoir.dispatch.assign import revoke_lease, spec_now
 from comptoir.dispatch.core import Core, State
@@ -36,6 +41,23 @@ GAPS = 2.0
 """A pause of up to this many times the host's longest recent one is still taken as normal."""
 
 
+USUAL_S = 5.0
+"""How long the usual time of a model's proven hosts is reused."""
+
+USUAL_OF_MAX = 1_000
+"""Most hosts of a model that are looked at for it."""
+
+MODELS_MAX = 10_000
+"""Models whose usual times are cached; beyond it the cache is cleared."""
+
+
+class UsualPace(State):
+    """Cached 99th percentiles of first frames by model, each with the time at which it expires; 0: not known."""
+
+    def __init__(self, core: Core) -> None:
+        self.first_ms: dict[str, tuple[float, float]] = {}
+
+
 class Drops(State):
     """Links that dropped recently."""
 
@@ -48,7 +70,7 @@ def why_lost(core: Core, job: LiveJob, lease: Lease, now_s: float) -> str:
     """Return why *lease* must be revoked now; empty: it must not."""
     settings = core.settings
     silent_s = now_s - lease.touched_s
-    if silent_s > silence_max_s(core, job, lease):
+    if silent_s > silence_max_s(core, job, lease, now_s):
         return f"no frame for {silent_s:.0f} s"
     if lease.host_id not in core.channels:
         if silent_s > RELINK_S:
@@ -61,10 +83,15 @@ def why_lost(core: Core, job: LiveJob, lease: Lease, now_s: float) -> str:
     return ""
 
 
-def silence_max_s(core: Core, job: LiveJob, lease: Lease) -> float:
-    """Return the longest silence of a lease: ``lease_s``, or what is normal for its kind where that is longer."""
+def silence_max_s(core: Core, job: LiveJob, lease: Lease, now_s: float) -> float:
+    """Return the longest silence of a lease: ``lease_s``, or what is normal for its kind where that is longer.
+
+    A host that sends frames without content while it reads a long prompt has the time to read it besides.
+    """
     if job.kind.steady:
-        return core.settings.lease_s
+        lease_s = core.settings.lease_s
+        reads = not lease.delivers and now_s - lease.reads_s < lease_s
+        return lease_s + job.kind.reading_s(job.terms) if reads else lease_s
     host = core.fleet.find(lease.host_id)
     offers = host.row.models if host is not None else ()
     offer = next((offer for offer in offers if offer.name == lease.model), None)
@@ -76,18 +103,39 @@ def patience_s(core: Core, job: LiveJob, lease: Lease) -> float:
     settings, fleet = core.settings, core.fleet
     host = fleet.find(lease.host_id)
     if not job.kind.steady:
-        return silence_max_s(core, job, lease)
+        return silence_max_s(core, job, lease, core.clock.monotonic_s())
     if host is None or not host.reach.sends_as_made:
         return settings.lease_s  # It may send everything at the end.
     pace = fleet.pace(lease.host_id, lease.model)
-    if len(job.frames) == lease.first_frame:
-        reading_s = job.kind.reading_s(job.terms)
-        usual_s = max(settings.stall_first_floor_s, settings.stall_factor * pace.first_frame_p99_ms / 1000) + reading_s
+    if not lease.delivers:
+        if usual_ms := _usual_first_ms(core, lease):
+            usual_s = settings.stall_factor * max(usual_ms, pace.first_frame_p50_ms) / 1000
+        else:
+            usual_s = max(settings.stall_first_floor_s, settings.stall_factor * pace.first_frame_p99_ms / 1000)
+        usual_s += job.kind.reading_s(job.terms)
     else:
         usual_s = max(settings.stall_floor_s, settings.stall_factor * pace.inter_frame_p99_ms / 1000)
         usual_s = max(usual_s, GAPS * fleet.longest_gap_ms(lease.host_id, lease.model) / 1000)
         usual_s = max(usual_s, job.kind.gap_s(job.body))
     return min(usual_s, settings.lease_s)
+
+
+def _usual_first_ms(core: Core, lease: Lease) -> float:
+    """Return the usual 99th percentile of first frames at the model's proven hosts; 0: *lease*'s is one, or none is."""
+    known = core.fleet.free_list(lease.model)
+    own = known.all.get(lease.host_id) if known is not None else None
+    if known is None or own is None or own.proven:
+        return 0.0
+    cached, now_s = core.state(UsualPace).first_ms, core.clock.monotonic_s()
+    found = cached.get(lease.model)
+    if found is None or found[0] < now_s:
+        proven = (candidate for candidate in known.all.values() if candidate.proven)
+        paces = [core.fleet.pace(one.host_id, lease.model) for one in islice(proven, USUAL_OF_MAX)]
+        times = [pace.first_frame_p99_ms for pace in paces if pace.measured]
+        if len(cached) >= MODELS_MAX:
+            cached.clear()
+        found = cached[lease.model] = (now_s + USUAL_S, median(times) if times else 0.0)
+    return found[1]
 
 
 def link_dropped(core: Core, host_id: bytes) -> None:

@@ -10,7 +10,7 @@ class Lease:
 
     __slots__ = (
         "id", "host_id", "first_frame", "hash_before", "rate_in", "rate_out", "started_ms", "started_s", "touched_s",
-        "model", "signs", "revived", "frames_at_worker", "dropped_s",
+        "model", "signs", "revived", "frames_at_worker", "dropped_s", "delivers", "reads_s",
     )  # fmt: skip
 
     def __init__(
@@ -30,7 +30,11 @@ class Lease:
         self.started_ms = started_ms
         self.started_s = started_s
         self.touched_s = started_s
-        """Monotonic time of the last sign of life."""
+        """Monotonic time of the last sign of life: something of the answer, or the host's link."""
+        self.delivers = False
+        """Whether anything of the answer has come under it; frames that show nothing don't count."""
+        self.reads_s = started_s
+        """Monotonic time of the last frame that showed nothing: until the answer begins, the host may be reading."""
         self.dropped_s = 0.0
         """Monotonic time at which the host's link dropped; 0: it is up."""
         self.signs = signs
@@ -43,6 +47,14 @@ class Lease:
     def touch(self, now_s: float) -> None:
         """Note a sign of life of the host."""
         self.touched_s = now_s
+
+    def note_reading(self, now_s: float) -> None:
+        """Note frames that show nothing."""
+        self.reads_s = now_s
+
+    def begin_delivery(self) -> None:
+        """Note that the first piece of the answer has come under it."""
+        self.delivers = True
 
     def drop_link(self, now_s: float) -> None:
         """Note that the host's link dropped; the time to reconnect counts from here."""
