@@ -169,6 +169,11 @@ class TestTurns:
                 await read(job)
 
 
+def picks(post: Post) -> int:
+    """Return how many jobs the coordinator knows to have been given to hosts, by anybody."""
+    return sum(candidate.picks for host in post.core.fleet for candidate in host.candidates.values())
+
+
 class TestStrategies:
     async def test_hosts_take_turns_over_all_coordinators(
         self, tmp_path: Path, postgres_address: str, redis_server: RedisServer
@@ -182,11 +187,13 @@ class TestStrategies:
         ):
             for post in posts.each:
                 await posts.until_seen(post, free=24)
+            before = [picks(post) for post in posts.each]
             for number in range(12):
                 post = posts[number % 2]
                 await read(await submit(post.core, order(post, tokens=1)))
                 # What was chosen is told every 20 ms; a buyer who is faster is answered all the same.
-                await asyncio.sleep(0.05)
+                told = [count + number + 1 for count in before]
+                await posts.until(lambda: [picks(each) for each in posts.each] == told)  # noqa: B023 (awaited here)
 
             done = sorted(
                 host.jobs_done for post in posts.each for host in post.core.fleet if host.id in post.core.channels

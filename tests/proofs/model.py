@@ -183,8 +183,8 @@ class Model:
         for part in job.parts:
             billed = min(tokens_left, part.end - part.first)
             tokens_left -= billed
-            if part.unpaid or free:
-                continue
+            if part.unpaid or free or part.end == part.first:
+                continue  # Nothing received, nothing paid, for the prompt neither.
             cost = min(job.hold - job.cost, prompt + TOKEN_UUSD * billed)
             prompt = 0
             fee = cost * FEE_BPS // 10_000
