@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from comptoir.cli.api import Api
+from comptoir.cli.target import Target
 from comptoir.receipts import registry_json
 from tests.cli.conftest import Invoke, Up
 from tests.post import open_post
@@ -56,6 +58,54 @@ class TestMoney:
 
         assert result.exit_code == 4
         assert "operator's key" in result.output
+
+
+class TestActs:
+    @pytest.mark.parametrize(
+        ("verb", "back", "says"),
+        [
+            (
+                ("models", "quarantine", "fake/llama"),
+                ("models", "release", "fake/llama"),
+                "fake/llama is in quarantine",
+            ),
+            (("users", "suspend", "demo"), ("users", "resume", "demo"), "demo is suspended"),
+            (("hosts", "suspend", "HOST"), ("hosts", "resume", "HOST"), "is suspended (act"),
+        ],
+    )
+    def test_each_is_said_listed_and_taken_back(
+        self, ask: Invoke, post: Up, verb: tuple[str, ...], back: tuple[str, ...], says: str
+    ) -> None:
+        body = {"gpu": "x", "models": ["of-a-test"], "price_per_token": 0}
+        api = Api(Target(post.quickstart.url, post.quickstart.admin_key, ""))
+        host = api.call("POST", "/hosts/register", body=body).json()["host_id"]
+        verb, back = [tuple(word.replace("HOST", host) for word in words) for words in (verb, back)]
+
+        done = ask(*verb, "--reason", "it [lies]")
+        try:
+            assert done.exit_code == 0 and says in done.output
+            newest = read(ask("acts", "--limit", "1", "--json"))["acts"][0]
+            assert (newest["operator"], newest["reason"]) == ("operator", "it [lies]")
+            assert "it [lies]" in ask("acts").output
+            if verb[0] == "hosts":
+                assert host in ask("hosts", "--status", "suspended").output
+            if verb[0] == "users":
+                refused = ask("balance")
+                assert refused.exit_code == 4 and "it [lies]" in refused.output
+        finally:
+            lifted = read(ask(*back, "--reason", "it was a mistake", "--json"))
+        assert lifted["verb"].startswith(back[0].removesuffix("s"))
+        assert f"{host} is retired for good" in ask("hosts", "retire", host, "--reason", "the test is over").output
+
+    def test_a_buyer_can_not_act_and_a_reason_is_needed(self, invoke: Invoke, ask: Invoke, post: Up) -> None:
+        refused = invoke(
+            "users", "suspend", "operator", "--reason", "x", "--url", post.quickstart.url, "--key", post.quickstart.key
+        )
+        assert refused.exit_code == 4 and "operator's key" in refused.output
+        missing = ask("models", "quarantine", "m")
+        assert missing.exit_code == 2 and "--reason" in missing.output
+        last = ask("users", "suspend", "operator", "--reason", "x")
+        assert last.exit_code == 1 and "last operator" in last.output
 
 
 class TestInvitations:

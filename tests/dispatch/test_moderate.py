@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from comptoir.dispatch.hedge import begin
 from comptoir.dispatch.moderate import act_on_model, follow_acts
 from comptoir.dispatch.onboard import add_host, host_of
 from comptoir.dispatch.submit import submit
@@ -95,6 +96,23 @@ class TestHostTurnedAway:
         await until_over(job)
         assert (job.state, job.error_code, job.cost_uusd) == (JobState.FAILED, "host_lost", 200)
         assert WHY in job.error_message
+
+    async def test_a_second_host_that_works_beside_the_first_stops_unpaid(self, tmp_path: Path) -> None:
+        async with open_street(tmp_path, hedge=True) as street:
+            first, _ = await street.host(offer=GOES_ON)
+            second, line = await street.host(offer=GOES_ON)
+            job = await street.submit()
+            assert job.lease is not None and job.lease.host_id == first
+            begin(street.core, job, job.lease)
+            assert job.hedge is not None and job.hedge.host_id == second
+
+            await suspend(street.core, second)
+
+            assert job.hedge is None and job.lease.host_id == first and len(line.turned_away) == 1
+            await finish_well(street.core, job)
+            await street.core.background.drain_tasks()
+            assert (await street.core.ledger.account(second)).balance_uusd == 0
+            assert await audit(street.core.db) == []
 
     async def test_resumed_it_serves_again_with_what_was_known_of_it(self, street: Street) -> None:
         core = street.core

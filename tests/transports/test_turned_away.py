@@ -8,12 +8,16 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
+from comptoir.dispatch.errors import UnknownModel
 from comptoir.dispatch.moderate import catch_up, retire_silent_host
 from comptoir.dispatch.onboard import add_host
-from comptoir.hosts import INFRINTIA, POLL, NewHost
+from comptoir.dispatch.submit import Order, submit
+from comptoir.hosts import INFRINTIA, LINK, POLL, PUSH, NewHost
+from comptoir.jobs import JobState
 from comptoir.kit.ids import public
-from comptoir.link import ModelOffer
+from comptoir.link import LINK_VERSION, Bye, Hello, ModelOffer, Models, Welcome, decode_from_coordinator, encode
 from comptoir.moderation import Verb
 from comptoir.transports.link import session
 from comptoir.worker import uplink
@@ -23,6 +27,8 @@ from comptoir.worker.events import OffersIgnored, Reconnecting
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.dispatch.acting import WHY, on_model, on_user, resume, retire, suspend
 from tests.post import Post, open_post
+from tests.street import until_over
+from tests.transports.test_push import serving as serving_at
 
 SOON_S = 0.02
 
@@ -137,3 +143,95 @@ class TestNamesInQuarantine:
                 await on_model(core, Verb.MODEL_RELEASE, "trivial")
                 while events[-1] != OffersIgnored({}):
                     await asyncio.sleep(0.002)
+
+
+class TestLink:
+    async def test_who_says_hello_or_offers_after_the_act_is_refused(
+        self, post: Post, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It came in while the act was being put in force."""
+        core = post.core
+        models = (ModelOffer("m", ["chat"]),)
+        made = [await add_host(core, NewHost(gpu="x", models=models, transport=LINK)) for _ in range(2)]
+        hello = Hello(LINK_VERSION, "test", 1, list(models), [])
+        async with aiohttp.ClientSession() as client:
+            late, linked = [
+                await client.ws_connect(post.url + "/link", headers={"authorization": f"Bearer {one.key}"})
+                for one in made
+            ]
+            await linked.send_bytes(encode([hello]))
+            assert isinstance(decode_from_coordinator(await linked.receive_bytes())[0], Welcome)
+            for one in made:
+                core.channels.pop(one.host_id, None)
+                await core.hosts.bar(one.host_id, for_good=False)
+
+            await late.send_bytes(encode([hello]))
+            await linked.send_bytes(encode([Models([ModelOffer("n", ["chat"])], 1)]))
+
+            (bye,) = decode_from_coordinator(await late.receive_bytes())
+            assert isinstance(bye, Bye) and "may not serve here" in bye.reason
+            assert (await linked.receive(timeout=10)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+            await late.close()
+            await linked.close()
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+        assert core.fleet.models() == []
+
+
+class TestWithoutLink:
+    async def test_a_held_request_ends_at_once_and_the_next_is_refused(self, post: Post) -> None:
+        core = post.core
+        polls = NewHost(gpu="x", models=(ModelOffer("m", ["chat"]),), transport=POLL, speaks="native")
+        made = await add_host(core, polls)
+        headers = {"authorization": f"Bearer {made.key}"}
+        async with aiohttp.ClientSession(post.url, headers=headers) as client:
+            held = asyncio.create_task(client.post("/house/host/jobs/next", json={"wait_s": 25}))
+            async with asyncio.timeout(10):
+                while not core.fleet.get(made.host_id).slots.waiting:
+                    await asyncio.sleep(0.002)
+
+            await suspend(core, made.host_id)
+
+            assert (await asyncio.wait_for(held, 5)).status == 204
+            async with client.post("/house/host/jobs/next", json={}) as answer:
+                assert answer.status == 403 and WHY in await answer.text()
+
+    async def test_an_address_is_not_called_until_the_host_is_resumed(self, tmp_path: Path) -> None:
+        calls: list[str] = []
+
+        async def infer(request: web.Request) -> web.Response:
+            calls.append("came")
+            if len(calls) == 1:
+                try:
+                    await asyncio.sleep(30)
+                except asyncio.CancelledError:
+                    calls.append("closed")
+                    raise
+            return web.json_response({"output_text": "hi"})
+
+        async with open_post(tmp_path, allow_private_endpoint_urls=True) as post, serving_at(infer) as url:
+            core = post.core
+            pushed = NewHost(
+                gpu="x", models=(ModelOffer("m", ["chat"], text_only=True),), transport=PUSH, endpoint_url=url,
+                speaks=INFRINTIA,
+            )  # fmt: skip
+            host_id = (await add_host(core, pushed)).host_id
+            body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+            order = Order(post.buyer_id, "test", "chat", "m", body, 5, True)
+            job = await submit(core, order)
+            async with asyncio.timeout(10):
+                while calls != ["came"]:
+                    await asyncio.sleep(0.002)
+
+                await suspend(core, host_id)
+
+                while calls != ["came", "closed"]:
+                    await asyncio.sleep(0.002)
+                await until_over(job)
+                assert (job.state, job.cost_uusd) == (JobState.FAILED, 0)
+                with pytest.raises(UnknownModel):
+                    await submit(core, order)
+                await resume(core, host_id)
+                core.fleet.seen(host_id)
+                again = await submit(core, order)
+                await until_over(again)
+            assert (again.state, calls) == (JobState.COMPLETED, ["came", "closed", "came"])

@@ -12,7 +12,7 @@ from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
 from comptoir.hosts.reputation import START, Reputation
 from comptoir.hosts.shapes import in_shape, shape_of
-from comptoir.hosts.types import OFFLINE, HostRow, LastHeard, NewHost
+from comptoir.hosts.types import OFFLINE, SUSPENDED, HostRow, LastHeard, NewHost
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, Rows, Tx
 from comptoir.kit.errors import Unavailable
@@ -58,11 +58,23 @@ class Hosts:
     def _take(self, row: HostRow) -> bool:
         """Put a stored host into the fleet, or among the suspended; tell whether it may serve."""
         if self._barred(row.id, row.owner_id):
-            self._suspended[row.id] = Host(row)
+            self._set_aside(row)
             return False
         self._suspended.pop(row.id, None)
         self.fleet.add(row)
         return True
+
+    def _set_aside(self, row: HostRow) -> None:
+        host = self._suspended[row.id] = Host(row)
+        host.status = SUSPENDED
+
+    def with_suspended(
+        self, found: list[Host], total: int, *, limit: int, offset: int, owner_id: bytes | None = None
+    ) -> tuple[list[Host], int]:
+        """Return a page of the fleet's list (*found* of *total*) with the suspended hosts after its last."""
+        aside = [host for host in self._suspended.values() if owner_id in (None, host.row.owner_id)]
+        first = max(0, offset - total)
+        return found + aside[first : first + limit - len(found)], total + len(aside)
 
     def prepare(self, new: NewHost, *, host_id: bytes | None = None) -> HostRow:
         """Check a registration and give it an id; nothing is stored. Then `insert_host` in a command, then `admit`.
@@ -200,7 +212,7 @@ class Hosts:
         row, here = replace(host.stored(), status=OFFLINE), not host.node_id
         self.fleet.remove(host_id)
         if not for_good:
-            self._suspended[host_id] = Host(row)
+            self._set_aside(row)
         if here:
             with contextlib.suppress(Unavailable):  # Only the last seconds' statistics are lost.
                 await self._db.run(partial(store.write_behind, rows=[row]), locks=(store.host_rows([row]),))

@@ -17,6 +17,9 @@ ACTIVE, DRAINING, OFFLINE = "active", "draining", "offline"
 STATUSES = (ACTIVE, DRAINING, OFFLINE)
 """offline -> active -> draining -> offline."""
 
+SUSPENDED = "suspended"
+"""Shown of a host that is not in the fleet, because an operator suspended it."""
+
 DONE, FAILED, LOST, PAID = "done", "failed", "lost", "paid"
 OUTCOMES = (DONE, FAILED, LOST, PAID)
 """How an attempt ended for the host: answered, failed by its own fault, fell silent (others' faults don't count); and

@@ -205,6 +205,10 @@ class TestSuspendedHosts:
             public("host", other): "active",
             public("host", mine): "suspended",
         }
+        status, text = await asked(post, "GET", "/admin/hosts?limit=1000", key=post.post.admin_key)
+        assert {one["host_id"]: one["status"] for one in msgspec.json.decode(text)["hosts"]}[
+            public("host", mine)
+        ] == "suspended"
         _, page = await post.get("/hosts?mine=true&offset=1&limit=1")
         assert ([one["id"] for one in page["hosts"]], page["total"]) == ([public("host", mine)], 2)
         for path in ("/house/hosts", "/hosts"):

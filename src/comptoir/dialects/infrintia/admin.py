@@ -26,9 +26,10 @@ async def users(core: Core, request: Request) -> wire.AdminUsers:
 
 
 async def hosts(core: Core, request: Request) -> wire.AdminHosts:
-    """List hosts in the order of registration; earnings are the balance of the host's account."""
+    """List hosts in the order of registration, then suspended ones; earnings are the balance of the host's account."""
     asked: wire.PageQuery = request.query
     found, total = core.fleet.list_hosts(limit=asked.limit, offset=asked.offset)
+    found, total = core.hosts.with_suspended(found, total, limit=asked.limit, offset=asked.offset)
     accounts = await core.ledger.accounts([host.id for host in found])
     lines = []
     for host in found:

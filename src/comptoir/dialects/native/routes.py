@@ -40,7 +40,7 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import host_of
 from comptoir.gateway import PlainBody, claim, find_job, in_slices, offers_shown, render_plain_error, status_of, stop
-from comptoir.hosts import Host, UnknownHost
+from comptoir.hosts import SUSPENDED, Host, UnknownHost
 from comptoir.identity import OwnerKind, Principal, UnknownUser
 from comptoir.jobs import JobFinished, JobRow, UnknownJob
 from comptoir.kinds import TOKEN_IN, TOKEN_OUT, UnknownKind
@@ -220,17 +220,14 @@ def _found(core: Core, request: Request, query: NativeHostsQuery, owner_id: byte
     """Return a page of hosts and how many there are; suspended ones for operators who ask, and for their owner."""
     found: list[Host] = []
     total = 0
-    if query.status != "suspended":
+    if query.status != SUSPENDED:
         found, total = core.fleet.list_hosts(
             limit=query.limit, offset=query.offset, status=query.status, model=query.model, owner_id=owner_id
         )
     elif owner_id is None and (request.principal is None or not request.principal.is_admin):
         raise NotAllowed("only an operator sees all suspended hosts; add mine=true for your own")
-    if query.status == "suspended" or (owner_id is not None and query.status is None and query.model is None):
-        out = [one for one in core.hosts.suspended.values() if owner_id in (None, one.row.owner_id)]
-        first = max(0, query.offset - total)
-        found = found + out[first : first + query.limit - len(found)]
-        total += len(out)
+    if query.status == SUSPENDED or (owner_id is not None and query.status is None and query.model is None):
+        return core.hosts.with_suspended(found, total, limit=query.limit, offset=query.offset, owner_id=owner_id)
     return found, total
 
 

@@ -131,10 +131,9 @@ def _attempt(kinds: Kinds, job: JobRow, row: AttemptRow) -> AttemptView:
 def host_fields(core: Core, host: Host, offers: Sequence[ModelOffer]) -> dict[str, object]:
     """Return the fields of `NativeHostView`, without earnings and bond; of its offers, *offers* are shown."""
     row, story = host.row, core.fleet.story_of(host)
-    status = "suspended" if host.id in core.hosts.suspended else host.status
     return {
         "id": public("host", host.id), "gpu": row.gpu, "vram_mib": row.vram_mib, "region": row.region, "tier": row.tier,
-        "backend": row.backend, "transport": row.transport, "status": status, "slots": host.slots.total,
+        "backend": row.backend, "transport": row.transport, "status": host.status, "slots": host.slots.total,
         "running": host.slots.running, "gpu_utilization": host.gpu_utilization, "tokens_done": host.tokens_done,
         "created_ms": row.created_ms, "last_seen_ms": host.last_seen_ms,
         "models": [_offer(core, host, offer) for offer in offers], "models_total": len(host.offers),

@@ -15,6 +15,7 @@ from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
 from comptoir.gateway import Connections
+from comptoir.hosts import SUSPENDED
 from comptoir.jobs import FINAL
 from comptoir.kinds import TOKEN_OUT
 
@@ -108,6 +109,7 @@ class CoreCollector(Collector):
         hosts = GaugeMetricFamily("comptoir_hosts", "Registered hosts.", labels=("status",))
         for status, count in self._core.fleet.by_status().items():
             hosts.add_metric((status,), count)
+        hosts.add_metric((SUSPENDED,), len(self._core.hosts.suspended))
         yield hosts
         fleet = self._core.fleet
         yield GaugeMetricFamily("comptoir_models", "Models that can be bought now.", fleet.catalog.model_count)
