@@ -70,14 +70,17 @@ async def without_a_frame(street: Street) -> bytes:
     return host_id
 
 
+NOTHING_CAME = 1 / 6
+"""An answer with nothing in it weighs as much as a failure: its buyer has no more of it, and was not asked again."""
+
 WAYS: list[tuple[Callable[[Street], Awaitable[bytes]], float]] = [
     (paid, 2 / 5),
     (half_from_promotions, 1 / 3),
     (from_promotions, START),
     (of_its_owner, START),
     (for_nothing, START),
-    (empty, START),
-    (without_a_frame, START),
+    (empty, NOTHING_CAME),
+    (without_a_frame, NOTHING_CAME),
 ]
 
 

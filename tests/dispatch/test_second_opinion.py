@@ -4,6 +4,7 @@ blamed, nobody is paid, and the buyer waits for one more answer."""
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from comptoir.dispatch.stream import fail
 from comptoir.dispatch.submit import submit
@@ -14,7 +15,7 @@ from comptoir.kit.ids import new_id
 from comptoir.reports import audit
 from tests.dispatch.continuing import earned, lease_of
 from tests.dispatch.test_advance import chain_order, container, done
-from tests.street import GOES_ON, FakeChannel, Street, deliver, finish_well, open_street
+from tests.street import GOES_ON, OFFER, FakeChannel, Street, deliver, finish_well, open_street
 
 BODY = b'{"error":{"message":"temperature is too hot"}}'
 
@@ -35,15 +36,17 @@ def standing(street: Street, host_id: bytes) -> float:
     return street.core.fleet.explain_reputation(host_id).score
 
 
-async def proven(street: Street, host_id: bytes) -> None:
+async def proven(street: Street, host_id: bytes, *, buyers: int = 4) -> None:
     """Give a host a good name."""
-    for n in range(4):
+    for n in range(buyers):
         street.core.fleet.outcome(host_id, "done", buyer=bytes([n]), tokens=1, paid_uusd=100)
 
 
 class TestASecondHostAgrees:
     @pytest.mark.parametrize("detached", [True, False], ids=["detached", "attached"])
-    async def test_the_buyer_gets_the_error_and_nobody_is_blamed_or_paid(self, street: Street, detached: bool) -> None:
+    async def test_the_buyer_gets_the_error_nobody_is_paid_and_a_small_doubt_remains(
+        self, street: Street, detached: bool
+    ) -> None:
         await street.host(offer=GOES_ON), await street.host(offer=GOES_ON)
         job = await street.submit(detached=detached)
         deliver(street.core, job, 2)
@@ -60,7 +63,7 @@ class TestASecondHostAgrees:
         )
         assert (job.error_message, job.error_body, job.cost_uusd, job.losses) == ("says the second", BODY, 0, 0)
         for host_id in (first, second):
-            assert (outcomes(street, host_id), standing(street, host_id)) == ((0, 0, 0), START)
+            assert (outcomes(street, host_id), standing(street, host_id)) == ((0, 0, 0), 1 / 4.5)
             assert await earned(street, host_id) == 0
         attempts = await street.core.jobs.attempts(job.id)
         assert [(each.state, each.fault) for each in attempts] == [("failed", "buyer")] * 2
@@ -81,6 +84,19 @@ class TestASecondHostAgrees:
         await street.core.background.drain_tasks()
 
         assert lease_of(job).host_id == honest
+
+    async def test_the_judge_is_the_most_trusted_host_and_not_the_cheapest(self, street: Street) -> None:
+        """Else cheap hosts that conspire are asked one after the other."""
+        await street.host()
+        job = await street.submit()
+        for buyers in (2, 6, 4):
+            host_id, _ = await street.host(offer=structs.replace(OFFER, price_out_uusd_per_mtok=10**7 * buyers))
+            await proven(street, host_id, buyers=buyers)
+        cheap, trusted, _ = [host.id for host in street.core.fleet][1:]
+
+        await accuse(street, job)
+
+        assert lease_of(job).host_id == trusted != cheap
 
     async def test_a_newcomers_word_is_judged_by_a_proven_host(self, street: Street) -> None:
         """Else two strangers turn away whom they like."""

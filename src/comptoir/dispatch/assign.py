@@ -12,10 +12,11 @@ from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import AWAY_RETRY_S, BadSegment, HostsAway
+from comptoir.dispatch.merit import note_claim_beyond
 from comptoir.dispatch.newcomers import kept_from_newcomers, note_waiting
 from comptoir.dispatch.quote import QuotedStart, grow_holds, new_quote, price_cap_uusd
 from comptoir.dispatch.second_host import drop_hedge
-from comptoir.dispatch.settle import Ending, finish, note_claim_beyond
+from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import JobAssigned
 from comptoir.hosts import AccessRequest, RestingHosts
 from comptoir.jobs import (
@@ -41,7 +42,7 @@ from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.ids import new_id
 from comptoir.kit.signing import is_signed
 from comptoir.ledger import InsufficientCredit, OwnMoneyShort, account_rows
-from comptoir.routing import Candidate, Needs, Spec, choose, decode_needs, passes
+from comptoir.routing import MOST_TRUSTED, Candidate, Needs, Spec, choose, decode_needs, passes
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def reserve_host(core: Core, spec: Spec, *, here: bool = False) -> Candidate | N
 def choose_host(core: Core, spec: Spec) -> Candidate | None:
     """Choose the best free host for *spec*; None: the job has to wait."""
     free = core.fleet.free_list(spec.model)
-    return choose(spec, free, core.preference) if free is not None else None
+    return choose(spec, free, MOST_TRUSTED if spec.judges else core.preference) if free is not None else None
 
 
 def new_lease(core: Core, job: LiveJob, candidate: Candidate) -> Lease:

@@ -37,7 +37,8 @@ def kept_from_newcomers(core: Core, job: LiveJob, spec: Spec) -> Spec:
     newcomers = [candidate for candidate in tried if not candidate.proven]
     attempts = len(newcomers) + len(asked) - len(tried)  # Who no longer offers the model has proven nothing.
     if not attempts:
-        return spec
+        return replace(spec, judges=bool(job.accusers))
+    spec = replace(spec, judges=bool(job.accusers))
     spread = replace(spec, tried_groups=frozenset([candidate.group for candidate in newcomers]))
     proven = replace(spread, proven=True)
     # Of a newcomer's word that the request is bad, a proven host is the judge.

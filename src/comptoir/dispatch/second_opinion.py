@@ -18,6 +18,16 @@ def is_believed(core: Core, job: LiveJob, host_id: bytes) -> bool:
     return any(owner_id is None or _owner(core, other) != owner_id for other in job.accusers)
 
 
+def note_agreement(core: Core, job: LiveJob, host_id: bytes) -> None:
+    """Note a doubt against each host that called the request bad, now that *host_id* has said so too.
+
+    Little enough for hosts that get a bad request now and then; those that refuse all they get, and agree with each
+    other, are distrusted in the end.
+    """
+    for each in {*job.accusers, host_id}:
+        core.fleet.outcome(each, "doubted", buyer=job.owner_id)
+
+
 def count_false_accusers(core: Core, job: LiveJob, *, answered_by: bytes) -> None:
     """Count a failure for each host that called the request bad which *answered_by* has answered.
 

@@ -17,9 +17,9 @@ from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import BadSegment
+from comptoir.dispatch.merit import note_answer, note_claim_beyond
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
-from comptoir.dispatch.second_opinion import count_false_accusers
 from comptoir.dispatch.unpaid import UnpaidContents
 from comptoir.events import Events, JobEnded, ReceiptIssued
 from comptoir.jobs import (
@@ -253,8 +253,6 @@ def _publish(
     core.state(Meters).count_end(ending.state, row.at_ms - job.created_ms)
     if lease is not None:
         _tell_host(core, job, lease, ending, item=item, settled=settled)
-        if job.accusers and ending.state is JobState.COMPLETED:
-            count_false_accusers(core, job, answered_by=lease.host_id)
     if not core.jobs.live.leased:
         core.state(Shutdown).when_empty.set()
     job.wake()
@@ -269,8 +267,7 @@ def _tell_host(
 ) -> None:
     row = item.finish
     if ending.attempt_state == AttemptState.DONE and not item.claimed_beyond:
-        tokens, paid_uusd = row.output_count, settled.own_money_uusd(row.paid_uusd)
-        core.fleet.outcome(lease.host_id, "done", buyer=job.owner_id, tokens=tokens, paid_uusd=paid_uusd)
+        note_answer(core, job, lease, units=row.output_count, paid_uusd=settled.own_money_uusd(row.paid_uusd))
     elif ending.fault == Fault.HOST:
         outcome = "lost" if ending.attempt_state == AttemptState.LOST else "failed"
         core.fleet.outcome(lease.host_id, outcome, buyer=job.owner_id)
@@ -286,13 +283,6 @@ def _tell_host(
             balance_uusd=settled.balances_uusd.get(lease.host_id, 0),
             promo_uusd=settled.promos_uusd.get(lease.host_id, 0),
         )
-
-
-def note_claim_beyond(core: Core, job: LiveJob, lease: Lease) -> None:
-    """Count it as the host's failure that it claimed more than it may be paid for, and say so in the log."""
-    host = public("host", lease.host_id)
-    log.warning("job %s: host %s claimed more than it delivered; the rest is not paid", public("job", job.id), host)
-    core.fleet.outcome(lease.host_id, "failed", buyer=job.owner_id)
 
 
 def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: int, settled: SettleResult) -> None:

@@ -10,7 +10,7 @@ from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
-from comptoir.dispatch.second_opinion import is_believed
+from comptoir.dispatch.second_opinion import is_believed, note_agreement
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
 from comptoir.kinds import FINISH_REASON_CHARS_MAX, BadExtra, joined, read_extra
@@ -287,6 +287,8 @@ async def fail(
     if fault == Fault.CAPACITY:
         pass_over_busy(core, lease.host_id)
     asks_another = fault is Fault.BUYER and not measured and not is_believed(core, job, lease.host_id)
+    if fault is Fault.BUYER and job.accusers and not measured and not asks_another:
+        note_agreement(core, job, lease.host_id)
     if asks_another or fault in (Fault.HOST, Fault.CAPACITY):
         await revoke_lease(core, job, lease, message, fault=fault, ending=ending, unpaid=unpaid)
     else:

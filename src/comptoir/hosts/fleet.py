@@ -21,6 +21,7 @@ from comptoir.hosts.types import (
     ACTIVE,
     DONE,
     DRAINING,
+    EMPTY,
     FAILED,
     LINK,
     LOST,
@@ -340,7 +341,7 @@ class Fleet:
             return
         if outcome == DONE:
             host.busy_row = 0
-        host.jobs_done += outcome == DONE
+        host.jobs_done += outcome in (DONE, EMPTY)
         host.jobs_failed += outcome == FAILED
         host.jobs_lost += outcome == LOST
         host.tokens_done += tokens

@@ -15,14 +15,15 @@ from zlib import crc32
 
 import msgspec
 
-from comptoir.hosts.types import DONE, FAILED, LOST, ReputationStory
+from comptoir.hosts.types import DONE, DOUBTED, EMPTY, FAILED, LOST, ReputationStory
 from comptoir.routing import PROVEN_REPUTATION
 
 PRIOR_GOOD, PRIOR_BAD = 1.0, 3.0
 START = PRIOR_GOOD / (PRIOR_GOOD + PRIOR_BAD)
 """Reputation of a host of which nothing is known."""
-WEIGHTS = {FAILED: 2.0, LOST: 4.0}
-"""Weight of each bad outcome."""
+WEIGHTS = {FAILED: 2.0, LOST: 4.0, EMPTY: 2.0, DOUBTED: 0.5}
+"""Weight of each bad outcome. A bad request may be one, so to say so, and be believed, weighs little; a host that gives
+no other answer loses its name all the same."""
 MERIT_UUSD = 100
 """Micro-dollars that a job has to pay its host to count as one good answer; a cheaper one counts in proportion, so that
 splitting a job gains nothing."""

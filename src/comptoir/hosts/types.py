@@ -21,9 +21,11 @@ SUSPENDED = "suspended"
 """Shown of a host that is not in the fleet, because an operator suspended it."""
 
 DONE, FAILED, LOST, PAID = "done", "failed", "lost", "paid"
-OUTCOMES = (DONE, FAILED, LOST, PAID)
-"""How an attempt ended for the host: answered, failed by its own fault, fell silent (others' faults don't count); and
-that a stage which it had answered before is paid for now."""
+EMPTY, DOUBTED = "empty", "doubted"
+OUTCOMES = (DONE, FAILED, LOST, PAID, EMPTY, DOUBTED)
+"""How an attempt ended for the host: answered, failed by its own fault, fell silent (others' faults don't count); that
+a stage which it had answered before is paid for now; answered with nothing; called a request bad that others called bad
+too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

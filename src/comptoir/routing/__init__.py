@@ -11,7 +11,7 @@ from comptoir.routing.filters import FILTERS, explain, passes
 from comptoir.routing.freelist import FreeList
 from comptoir.routing.needs import NO_CAPACITY, Capacity, Needs, decode_needs, encode_needs
 from comptoir.routing.rank import choose, possible, rank
-from comptoir.routing.score import PREFERENCES, Preference, preference_named
+from comptoir.routing.score import MOST_TRUSTED, PREFERENCES, Preference, preference_named
 from comptoir.routing.types import (
     PRIOR_FIRST_FRAME_MS,
     PRIOR_INTER_FRAME_MS,
@@ -24,6 +24,7 @@ from comptoir.routing.types import (
 
 __all__ = [
     "FILTERS",
+    "MOST_TRUSTED",
     "NO_CAPACITY",
     "PREFERENCES",
     "PRIOR_FIRST_FRAME_MS",

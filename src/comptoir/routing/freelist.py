@@ -18,6 +18,9 @@ PREFIX_HOSTS_MAX = 8
 """Hosts remembered per prefix, the latest ones: bounds the work per job."""
 EXPLORE_EVERY = 20
 """While proven hosts are free, one job in so many may go to a newcomer, if it is the best by the strategy."""
+DISTRUSTED_REPUTATION = 0.15
+"""Reputation below which a host is no newcomer to be tried but one that was: two failures, or one loss, and nothing
+else. It gets no turn while proven hosts are free."""
 IDLE_UPDATES_MIN = 4096
 """A list is dropped after so many updates without a search (four times its length if that is more)."""
 
@@ -209,8 +212,7 @@ class FreeList:
             if c in keys or (c.slots.free > 0 and passes(spec, c)):
                 measure, minus_score = preference.key(c, size)
                 keys[c] = (measure, minus_score - BONUS_PREFIX)
-        mixed = self.explores or allow is not None
-        ranked = sorted((not (mixed or c.proven), key, c.order, c) for c, key in keys.items())
+        ranked = sorted((allow is None and self.comes_last(c), key, c.order, c) for c, key in keys.items())
         return [(key, c) for _, key, _, c in ranked[:limit]]
 
     @property
@@ -218,16 +220,23 @@ class FreeList:
         """Whether the next job may go to a newcomer although a proven host is free (`EXPLORE_EVERY`)."""
         return self._unexplored >= EXPLORE_EVERY - 1
 
+    def comes_last(self, candidate: Candidate) -> bool:
+        """Tell whether *candidate* gets the next job only if no other host is free for it."""
+        return not (candidate.proven or (self.explores and candidate.reputation >= DISTRUSTED_REPUTATION))
+
     def _with_newcomers(
         self, spec: Spec, preference: Preference, size: Size, proven: list[tuple[Key, Candidate]], *, limit: int
     ) -> list[tuple[Key, Candidate]]:
         """Return *proven*, the best proven hosts, with the best newcomers after or, if it is their turn, among them."""
-        explores = self.explores
-        most = limit if explores else limit - len(proven)
-        newcomers = self._first(spec, self._index(preference, size, proven=False), most)
-        if not (explores and proven and newcomers):
-            return proven + newcomers
-        return sorted(proven + newcomers, key=lambda one: (one[0], one[1].order))[:limit]
+        index = self._index(preference, size, proven=False)
+        if not self.explores:
+            return proven + self._first(spec, index, limit - len(proven))
+        newcomers = self._first(spec, index, limit, least=DISTRUSTED_REPUTATION)
+        found = sorted(proven + newcomers, key=lambda one: (one[0], one[1].order))[:limit]
+        if len(found) < limit:
+            all_new = self._first(spec, index, limit + len(newcomers))
+            found += [one for one in all_new if self.comes_last(one[1])][: limit - len(found)]
+        return found
 
     def possible(self, spec: Spec, *, gone: bool = False) -> bool:
         """Tell whether any host passes every filter, free or not, open or not; whole blocks may be skipped.
@@ -250,13 +259,13 @@ class FreeList:
     def _home(self, candidate: Candidate) -> SortedBlocks:
         return self._gone if candidate.gone else self._everyone
 
-    def _first(self, spec: Spec, index: Index, limit: int) -> list[tuple[Key, Candidate]]:
+    def _first(self, spec: Spec, index: Index, limit: int, *, least: float = 0.0) -> list[tuple[Key, Candidate]]:
         found: list[tuple[Key, Candidate]] = []
         for block in index.list.blocks:
-            if not block.may_pass(spec):
+            if block.reputation < least or not block.may_pass(spec):
                 continue
             for measure, minus_score, _, candidate in block.entries:
-                if passes(spec, candidate):
+                if candidate.reputation >= least and passes(spec, candidate):
                     found.append(((measure, minus_score), candidate))
                     if len(found) >= limit:
                         return found

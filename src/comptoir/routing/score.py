@@ -153,6 +153,10 @@ PREFERENCES: Mapping[str, Preference] = MappingProxyType(
 )
 
 
+MOST_TRUSTED = Preference("most_trusted", "best reputation", lambda c, s: -c.reputation, False)
+"""For second opinions, and not to be had by name: by price, those who conspire would be asked one after the other."""
+
+
 def preference_named(name: str) -> Preference:
     """Return the strategy called *name*.
 

@@ -107,6 +107,7 @@ def rank_naively(spec: Spec, free: FreeList, preference: Preference, *, limit: i
         if candidate.slots.free > 0 and passes(spec, candidate):
             measure, minus_score = preference.key(candidate, size)
             bonus = BONUS_PREFIX if candidate in holders else 0.0
-            last = not (candidate.proven or free.explores or (spec.needs is not None and spec.needs.allow is not None))
+            named = spec.needs is not None and spec.needs.allow is not None
+            last = not named and free.comes_last(candidate)
             keyed.append((last, measure, minus_score - bonus, candidate.order, candidate))
     return [entry[4] for entry in sorted(keyed)[:limit]]

@@ -53,6 +53,8 @@ class Spec:
     """Whether only proven hosts qualify: newcomers had their share of the job's attempts."""
     tried_groups: frozenset[bytes] = frozenset()
     """Groups of newcomers that have tried the job (`Candidate.group`); their other newcomers do not qualify."""
+    judges: bool = False
+    """Whether the host gives a second opinion: it is the most trusted one, whatever the strategy (`MOST_TRUSTED`)."""
     preference: str = "balanced"
     """Name of a strategy, see `PREFERENCES`."""
     prefix_key: bytes | None = None

@@ -49,6 +49,14 @@ class TestShare:
         assert sum(given(make_free_list([proven(), *newcomers(3)]), 10 * TWENTY)) == 10
         assert sum(given(make_free_list([proven(), *newcomers(3, price=10**9)]), 10 * TWENTY)) == 0
 
+    def test_who_failed_more_than_he_answered_is_no_newcomer_any_more(self) -> None:
+        tried = replace(make_candidate(n=1, price=0, reputation=0.12), group=b"tried")
+        free = make_free_list([proven(), tried])
+        assert sum(given(free, 10 * TWENTY)) == 0
+
+        free.add(replace(make_candidate(n=2, price=5, reputation=0.25), group=b"new"))
+        assert sum(given(free, 10 * TWENTY)) == 10 and tried.picks == 0
+
     def test_it_gets_what_no_proven_host_is_free_for(self) -> None:
         busy = proven(slots=1)
         free = make_free_list([busy, *newcomers(1)])
