@@ -38,6 +38,9 @@ READS_WAITING_OF_ONE_MAX = 64
 READ_S_MAX = 20.0
 """A read that takes longer is interrupted and refused."""
 
+INTERRUPT_AGAIN_S = 0.1
+"""How often a read that nobody needs any more is interrupted, until it ends."""
+
 REST_FACTOR = 2
 """A caller's next read begins no sooner than so many times what its last one took, so that somebody who lists without
 pause takes a third of one thread."""
@@ -62,7 +65,7 @@ class _Caller:
 class _Read(Generic[T]):
     """One read: its turn, and the connection that it uses."""
 
-    __slots__ = ("_look", "began_s", "interrupting", "late", "of", "reading", "stopped", "turn")
+    __slots__ = ("_look", "began_s", "interrupting", "late", "of", "over", "reading", "stopped", "turn")
 
     def __init__(self, look: Callable[[Reading], T], of: bytes | None, turn: "asyncio.Future[None]") -> None:
         self._look = look
@@ -77,6 +80,8 @@ class _Read(Generic[T]):
         """Nobody needs its result any more."""
         self.late = False
         """It was stopped because it took too long."""
+        self.over = False
+        """Its thread is done."""
         self.interrupting: asyncio.Future[None] | None = None
 
     def work(self, take: Callable[[], Reading]) -> T:
@@ -243,12 +248,21 @@ class Readers:
     def _stop(self, read: _Read[Any], late: bool) -> None:
         if read in self._running and not read.stopped:
             read.stopped, read.late = True, late
-            # In a thread: PostgreSQL is told over a connection of its own.
+            self._interrupt(read)
+
+    def _interrupt(self, read: _Read[Any]) -> None:
+        """Interrupt what runs for *read*, in a thread, because PostgreSQL is told over a connection of its own; again
+        and again, because what comes just before a statement begins stops nothing."""
+        if read.over:
+            return
+        if read.interrupting is None or read.interrupting.done():
             read.interrupting = self._loop.run_in_executor(None, read.interrupt)
+        self._loop.call_later(INTERRUPT_AGAIN_S, self._interrupt, read)
 
     def _ended(self, read: _Read[Any], work: "asyncio.Future[Any]") -> None:
         if not work.cancelled():
             work.exception()  # Whoever waited for it may be gone.
+        read.over = True
         pause_s = min((time.monotonic() - read.began_s) * REST_FACTOR, REST_S_MAX)
         if read.interrupting is None or read.interrupting.done():
             self._leave(read, pause_s=pause_s)
