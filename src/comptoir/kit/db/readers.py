@@ -86,10 +86,13 @@ class _Read(Generic[T]):
 
     def work(self, take: Callable[[], Reading]) -> T:
         """Run it; in a thread."""
-        self.reading = take()
-        if self.stopped:
-            raise Unavailable(TOO_MANY)
-        return self._look(self.reading)
+        try:
+            if self.stopped:
+                raise Unavailable(TOO_MANY)
+            self.reading = take()
+            return self._look(self.reading)
+        finally:
+            self.over = True
 
     def interrupt(self) -> None:
         """Interrupt its statement, if there is one; in another thread."""
@@ -123,6 +126,7 @@ class Readers:
         self._callers: dict[bytes | None, _Caller] = {}
         """In the order of their turns; those with reads that wait, run or pause."""
         self._running: set[_Read[Any]] = set()
+        self._closed = False
         self.waiting = 0
         """Reads that wait for their turn."""
 
@@ -147,6 +151,9 @@ class Readers:
         """
         read = _Read(look, of, self._loop.create_future())
         await self._enter(read)
+        if self._closed:
+            self._leave(read, pause_s=0.0)
+            raise Unavailable("the coordinator is stopping")
         read.began_s = time.monotonic()
         work = self._loop.run_in_executor(self._pool, read.work, self._take)
         work.add_done_callback(partial(self._ended, read))
@@ -168,11 +175,15 @@ class Readers:
 
     def close(self) -> None:
         """Interrupt what runs, wait for the threads and close the connections; in any thread."""
+        self._closed = True
         running = self._running.copy()
         for read in running:
             read.stopped = True
-            read.interrupt()
-        self._pool.shutdown(cancel_futures=True)
+        while left := [read for read in running if read.began_s and not read.over]:
+            for read in left:  # Again and again, as in `_interrupt`.
+                read.interrupt()
+            time.sleep(INTERRUPT_AGAIN_S / 10)
+        self._pool.shutdown()
         for reading in {*self._idle, *(read.reading for read in running if read.reading is not None)}:
             reading.close()
 
@@ -262,7 +273,6 @@ class Readers:
     def _ended(self, read: _Read[Any], work: "asyncio.Future[Any]") -> None:
         if not work.cancelled():
             work.exception()  # Whoever waited for it may be gone.
-        read.over = True
         pause_s = min((time.monotonic() - read.began_s) * REST_FACTOR, REST_S_MAX)
         if read.interrupting is None or read.interrupting.done():
             self._leave(read, pause_s=pause_s)
