@@ -1,6 +1,7 @@
 """Lists over HTTP: pages by key and by offset in every dialect that lists jobs, and clients that hang up."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,24 @@ from typing import Any
 import aiohttp
 import pytest
 
+from comptoir.gateway import listing
 from comptoir.kit.db import Database
 from comptoir.kit.db.readers import READ_S_MAX
+from comptoir.kit.db.sqlite import SqliteReading
 from tests.post import Post, open_post
 
 JOBS = 7
+HOST = {"gpu": "A100", "models": ["another"], "price_per_token": 0.0001, "backend": "huggingface"}
 FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+LISTS = (
+    "/jobs", "/jobs?status=failed", "/jobs?offset=3&limit=2", "/house/jobs", "/house/jobs?state=running",
+    "/house/statement", "/house/hosts?mine=true", "/house/keys", "/api/jobs", "/admin/users", "/admin/hosts",
+    "/house/jobs?everyone=true", "/house/audit", "/models", "/v1/models", "/hosts", "/metrics", "/",
+)  # fmt: skip
+POINT = re.compile(
+    r"SELECT [\w, ()]+ FROM \w+ WHERE \w+ (= \?( AND \w+ = \?)*( ORDER BY [\w, ]+ LIMIT 17)?|IN \([?, ]+\))"
+)
 
 
 @pytest.fixture
@@ -64,6 +77,50 @@ class TestPages:
         async with session.get("/jobs?before=job_nonsense") as answer:
             assert answer.status == 422
             assert "before" in await answer.text()
+
+
+class TestRendered:
+    async def test_a_list_of_models_is_rendered_once_until_an_offer_changes(
+        self, post: Post, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rendered: list[str] = []
+        encode = listing.encode_json
+        monkeypatch.setattr(listing, "encode_json", lambda made: rendered.append(type(made).__name__) or encode(made))
+
+        async def names() -> list[list[str]]:
+            openai, infrintia = await read(session, "/v1/models"), await read(session, "/models")
+            return [[one["id"] for one in openai["data"]], [one["name"] for one in infrintia["models"]]]
+
+        assert await names() == await names() == [["trivial"]] * 2
+        assert sorted(rendered) == ["InfrintiaModels", "ModelList"]
+        async with session.post("/hosts/register", json=HOST) as answer:
+            assert answer.status == 201
+        assert await names() == [["another", "trivial"]] * 2
+        assert len(rendered) == 4
+
+
+class TestEventLoop:
+    async def test_of_all_lists_only_points_are_read_there(self, post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+        store, inline, aside = post.core.db._store, list[str](), list[str]()
+        point, listed = store.read, SqliteReading.read
+
+        def on_loop(sql: str, params: Any = ()) -> Any:
+            inline.append(sql)
+            return point(sql, params)
+
+        def in_thread(reading: SqliteReading, sql: str, params: Any = ()) -> Any:
+            aside.append(sql)
+            return listed(reading, sql, params)
+
+        monkeypatch.setattr(store, "read", on_loop)
+        monkeypatch.setattr(SqliteReading, "read", in_thread)
+        async with aiohttp.ClientSession(post.url, headers={"authorization": f"Bearer {post.admin_key}"}) as operator:
+            for path in LISTS:
+                async with operator.get(path) as answer:
+                    assert answer.status == 200, (path, await answer.text())
+
+        assert [sql for sql in inline if not POINT.fullmatch(sql)] == []
+        assert len(aside) > 15
 
 
 class TestHangingUp:

@@ -4,7 +4,7 @@ Authentication and rate limits (`gate`), repeats of a request (`claim`, `once`, 
 and following it (`find_job`, `follow`, `open_stream`, `stream_job`), stopping it (`stop`, `until_over`), registering a
 host and accepting what it delivers (`register_once`, `leased_to`, `accept_frames`), telling whether a program of this
 machine calls (`is_local`, `counted_address`), rendering long lists
-(`in_slices`), the HTTP status of each domain error (`status_of`), and the error body of our own dialects
+(`in_slices`, `Rendered`), the HTTP status of each domain error (`status_of`), and the error body of our own dialects
 (`render_plain_error`). It knows HTTP and dispatch, and no dialect.
 """
 
@@ -12,7 +12,7 @@ from comptoir.gateway.deliveries import accept_frames, job_named, leased_to
 from comptoir.gateway.follow import find_job, follow, leave, refollow, restarted_elsewhere, until_answered
 from comptoir.gateway.gate import ANY_NAME, Gate, browser_policy
 from comptoir.gateway.idempotent import claim, once, submit_once
-from comptoir.gateway.listing import in_slices
+from comptoir.gateway.listing import Rendered, in_slices
 from comptoir.gateway.local import counted_address, is_local
 from comptoir.gateway.offers import Hex, InvitationText, Machine, RegisteredOffer, offers_shown
 from comptoir.gateway.plain_errors import PlainBody, render_plain_error
@@ -33,6 +33,7 @@ __all__ = [
     "Machine",
     "PlainBody",
     "RegisteredOffer",
+    "Rendered",
     "Room",
     "accept_frames",
     "browser_policy",

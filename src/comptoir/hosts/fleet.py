@@ -5,9 +5,8 @@ moved by more than `PUBLISH_SHARE`, so that noise does not reorder the sorted li
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 
 from comptoir.events import EventHub, HostChanged, HostFree, HostOfferChanged, RemoteHostOutcome
 from comptoir.hosts.catalog import LISTED_MAX, Catalog, LimitedHosts
@@ -15,6 +14,7 @@ from comptoir.hosts.check import believable
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
 from comptoir.hosts.host import Host, access_of_candidate, access_of_offer
 from comptoir.hosts.pace import PRIOR, Pace
+from comptoir.hosts.pages import first_of, matching
 from comptoir.hosts.reputation import START, Reputation
 from comptoir.hosts.shapes import in_shape
 from comptoir.hosts.types import (
@@ -457,16 +457,17 @@ class Fleet:
         model: str | None = None,
         owner_id: bytes | None = None,
     ) -> tuple[list[Host], int]:
-        """Return a page of hosts in the order they were added, and how many match in all."""
-        if status is None and model is None and owner_id is None:
-            return list(islice(self._hosts.values(), offset, offset + limit)), len(self._hosts)
-        found = [
-            host
-            for host in self._hosts.values()
-            if (status is None or host.status == status)
-            and (model is None or model in host.candidates)
-            and (owner_id is None or host.row.owner_id == owner_id)
-        ]
+        """Return a page of hosts in the order they were added, and how many match in all.
+
+        Of an owner or a model only its own hosts are visited; else those up to the end of the page.
+        """
+        if model is None and owner_id is None:
+            total = len(self._hosts) if status is None else self.by_status()[status]
+            return first_of(self._hosts.values(), status, limit=limit, offset=offset), total
+        some: Iterable[bytes] = self._owned.get(owner_id, ()) if owner_id is not None else ()
+        if owner_id is None and model in self._lists:
+            some = self._lists[model].all
+        found = matching(map(self._hosts.__getitem__, sorted(some)), status=status, model=model, owner_id=owner_id)
         return found[offset : offset + limit], len(found)
 
     # -- inside --------------------------------------------------------------------------------------------------

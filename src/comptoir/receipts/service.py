@@ -104,7 +104,7 @@ class Receipts:
 
     async def registry(self) -> bytes:
         """Return the registry in its published form: JSON, ``{"keys": [...]}``."""
-        return registry_json(await store.all_keys(self._db))
+        return await store.read_keys(self._db, registry_json)
 
     async def keys_of(self, holder: str) -> Sequence[PublishedKey]:
         """Return the keys of one holder (public host id, or ``coordinator``), oldest first."""

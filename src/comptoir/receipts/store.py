@@ -1,10 +1,13 @@
 """SQL of the receipts room; functions over a transaction or the reading connection."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from comptoir.kit.db import Database, Tx
 from comptoir.receipts.tables import RECEIPTS, SIGNING_KEYS
 from comptoir.receipts.types import HolderKind, PublishedKey, Receipt
+
+T = TypeVar("T")
 
 
 def insert_rows(tx: Tx, rows: Sequence[Receipt]) -> int:
@@ -66,9 +69,13 @@ def set_revoked(tx: Tx, keyid: str, at_ms: int) -> int:
 
 async def all_keys(db: Database) -> list[PublishedKey]:
     """Return the whole registry, oldest key first."""
-    return [
-        _key(row) for row in await db.fetch(f"SELECT {_KEY_COLUMNS} FROM signing_keys ORDER BY valid_from_ms, keyid")
-    ]
+    return await read_keys(db, list)
+
+
+async def read_keys(db: Database, render: Callable[[list[PublishedKey]], T]) -> T:
+    """Return what *render* makes of the whole registry, oldest key first; in the thread that reads it."""
+    sql = f"SELECT {_KEY_COLUMNS} FROM signing_keys ORDER BY valid_from_ms, keyid"
+    return await db.fetch_snapshot(lambda fetch: render([_key(row) for row in fetch(sql)]))
 
 
 async def keys_of(db: Database, holder: str) -> list[PublishedKey]:

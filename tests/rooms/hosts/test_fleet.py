@@ -394,6 +394,8 @@ class TestListHosts:
         assert ids(fleet.list_hosts(limit=3, offset=2)) == ([3, 4, 5], 7)
         assert ids(fleet.list_hosts(limit=2, status=ACTIVE)) == ([2, 3], 6)
         assert ids(fleet.list_hosts(limit=9, status=OFFLINE, owner_id=ONE)) == ([1], 1)
+        assert ids(fleet.list_hosts(limit=9, owner_id=ONE)) == ([1, 3, 5, 7], 4)
+        assert ids(fleet.list_hosts(limit=2, offset=1, model="m", status=ACTIVE)) == ([3, 4], 6)
         assert ids(fleet.list_hosts(limit=9, model="x")) == ([], 0)
 
 

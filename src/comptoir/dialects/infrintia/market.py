@@ -7,7 +7,8 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import UnknownModel
 from comptoir.dispatch.meters import Meters
-from comptoir.gateway import offers_shown
+from comptoir.gateway import Rendered, in_slices, offers_shown
+from comptoir.hosts import Host, ModelSummary
 from comptoir.jobs import JobState
 from comptoir.kit.http import Reply, Request
 
@@ -29,9 +30,13 @@ async def health(core: Core, request: Request) -> wire.InfrintiaHealth | Reply:
     return body if healthy else Reply(503, encode(body))
 
 
-async def models(core: Core, request: Request) -> wire.InfrintiaModels:
+async def models(core: Core, request: Request) -> Reply:
     """List what active hosts offer."""
-    return wire.InfrintiaModels([model(summary) for summary in core.fleet.models()])
+    return core.state(Rendered).reply(_models, core.fleet.models())
+
+
+def _models(summaries: list[ModelSummary]) -> wire.InfrintiaModels:
+    return wire.InfrintiaModels([model(summary) for summary in summaries])
 
 
 async def model_named(core: Core, request: Request) -> wire.InfrintiaModel:
@@ -47,9 +52,11 @@ async def hosts(core: Core, request: Request) -> wire.InfrintiaHosts:
     """List registered hosts, optionally those of a model or status."""
     asked: wire.InfrintiaHostsQuery = request.query
     found, _ = core.fleet.list_hosts(limit=asked.limit, offset=asked.offset, status=asked.status, model=asked.model)
-    return wire.InfrintiaHosts(
-        [host_card(host, offers_shown(host, hosts=len(found), first=asked.model)) for host in found]
-    )
+
+    def card(host: Host) -> wire.HostCard:
+        return host_card(host, offers_shown(host, hosts=len(found), first=asked.model))
+
+    return wire.InfrintiaHosts(await in_slices(card, found))
 
 
 async def metrics(core: Core, request: Request) -> wire.InfrintiaMetrics:

@@ -203,17 +203,12 @@ async def hosts(core: Core, request: Request) -> HostsView:
     if owner_id is not None:
         accounts = await core.ledger.accounts([host.id for host in found])
     bonds = await bonds_of(core.db, list(accounts))
-    shown: list[NativeHostView] = [
-        views.host_view(
-            core,
-            host,
-            offers_shown(host, hosts=len(found), first=query.model),
-            account=accounts.get(host.id),
-            bond=bonds.get(host.id),
-        )
-        for host in found
-    ]
-    return HostsView(shown, total)
+
+    def view(host: Host) -> NativeHostView:
+        offers = offers_shown(host, hosts=len(found), first=query.model)
+        return views.host_view(core, host, offers, account=accounts.get(host.id), bond=bonds.get(host.id))
+
+    return HostsView(await in_slices(view, found), total)
 
 
 def _found(core: Core, request: Request, query: NativeHostsQuery, owner_id: bytes | None) -> tuple[list[Host], int]:

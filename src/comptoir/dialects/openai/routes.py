@@ -34,6 +34,7 @@ from comptoir.dispatch.core import Core
 from comptoir.dispatch.errors import UnknownModel
 from comptoir.dispatch.submit import SUBMIT_ERRORS, Order, submit
 from comptoir.gateway import (
+    Rendered,
     Room,
     claim,
     follow,
@@ -101,9 +102,13 @@ async def _place(core: Core, request: Request, order: Order) -> LiveJob:
     return await follow(core, job)
 
 
-async def list_models(core: Core, request: Request) -> ModelList:
+async def list_models(core: Core, request: Request) -> Reply:
     """List the models that hosts offer now."""
-    return ModelList([_card(summary) for summary in core.fleet.models()])
+    return core.state(Rendered).reply(_cards, core.fleet.models())
+
+
+def _cards(summaries: list[ModelSummary]) -> ModelList:
+    return ModelList([_card(summary) for summary in summaries])
 
 
 async def get_model(core: Core, request: Request) -> ModelCard:
