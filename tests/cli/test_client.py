@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from comptoir.cli.api import Api
+from comptoir.cli.evidence import _list
 from comptoir.cli.target import Target
 from comptoir.receipts import registry_json
 from tests.cli.conftest import Invoke, Up
@@ -137,6 +138,12 @@ class TestEvidence:
         assert read(ask("hosts", "evidence", host, "--json")) == {"host": host, "evidence": []}
         refused = ask("hosts", "forfeit", host, "--evidence", "exhibit_" + "0" * 32, "--reason", "for the test")
         assert refused.exit_code == 1 and "nothing was put up for this host" in refused.output
+
+    def test_a_list_shows_what_was_signed_and_what_arrived(self, capsys: pytest.CaptureFixture[str]) -> None:
+        _list(msgspec.to_builtins(exhibit(LIE, segment())))
+
+        shown = capsys.readouterr().out
+        assert "frames 0 to 2: signed 2 units, hash bbbbbbbbbbbbbbbb…; arrived 2 units, hash aaaaaaaaaaaaaaaa…" in shown
 
     def test_a_saved_list_is_verified_offline(self, invoke: Invoke, tmp_path: Path) -> None:
         (tmp_path / "keys.json").write_bytes(registry_json(KEYS))

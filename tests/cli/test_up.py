@@ -101,17 +101,21 @@ class TestNextStarts:
             assert select.select([handle], [], [], WITHIN_S)[0]
 
         # And the books are in order.
-        third = programs(Up, tmp_path, "--no-worker", "--set", "infernet_anonymous=off")
+        third = programs(
+            Up, tmp_path, "--no-worker", "--set", "infernet_anonymous=off", "--set", "host_registration=bond"
+        )
         third.until("ready in")
         assert ask(third.quickstart, "/house/audit", operator=True)["differences"] == []
         assert third.quickstart.key == known.key
         assert "\nkeyless" not in third.text, "an operator who lets nobody in without a key is told of nobody"
+        assert "need a user's key and a bond of 1,000.00 credits to register  (host_registration)" in third.text
 
         # A lost quickstart file comes back with other keys.
         assert third.stop() == 0
         (third.data / "quickstart.env").unlink()
         fourth = programs(Up, tmp_path, "--no-worker")
         fourth.until("ready in")
+        assert "to register" not in fourth.text, "an operator who asks hosts for nothing is told of nothing"
         assert fourth.quickstart.key not in ("", known.key)
         assert ask(fourth.quickstart, "/house/me")["account"]["balance_uusd"] == 1_000_000
 
@@ -148,7 +152,8 @@ class TestWorker:
 
         up.until("No model answers here yet")
         up.until("pip install xllamacpp")
-        assert ask(up.quickstart, "/house/models") == {"models": [], "others": []}
+        nothing = {"models": [], "others": [], "models_total": 0, "others_total": 0}
+        assert ask(up.quickstart, "/house/models") == nothing
         assert up.stop() == 0
 
 

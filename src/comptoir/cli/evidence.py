@@ -1,5 +1,7 @@
 """``comptoir hosts evidence`` and ``comptoir hosts forfeit``."""
 
+import base64
+import json
 import os
 from typing import Any
 from urllib.parse import quote
@@ -140,4 +142,12 @@ def _list(page: dict[str, Any]) -> None:
         used = moment(one["used_ms"]) if one["used_ms"] is not None else ""
         made.add_row(one["id"], moment(one["at_ms"]), one["job"], one["says"], used)
     console.print(made)
+    for one in page["evidence"]:
+        signed, came = (json.loads(base64.b64decode(one[side]["payload"])) for side in ("stated", "arrived"))
+        console.print(
+            f"[dim]{one['id']}, frames {came['first_frame']} to {came['end_frame']}:[/] signed "
+            f"{signed['completion_tokens']} units, hash {signed['chain'][:16]}…; arrived "
+            f"{came['completion_tokens']} units, hash {came['chain'][:16]}…",
+            soft_wrap=True,
+        )
     console.print(f"[dim]to keep it: comptoir hosts evidence {page['host']} --json[/]", soft_wrap=True)

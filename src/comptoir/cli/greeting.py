@@ -88,9 +88,17 @@ class Greeting:
         self._console.print(Text.assemble((mark, style), " ", harmless(text)), soft_wrap=True)
 
     def listening(
-        self, *, url: str, data: str, fresh: bool, took_s: float, balance_uusd: int, without_key: str | None
+        self,
+        *,
+        url: str,
+        data: str,
+        fresh: bool,
+        took_s: float,
+        balance_uusd: int,
+        without_key: str | None,
+        who_hosts: str | None,
     ) -> None:
-        """Say where the post is, and who needs no key (`keyless`)."""
+        """Say where the post is, who needs no key (`keyless`), and what hosts need to come (`needed_to_host`)."""
         console = self._console
         console.print(
             Text.assemble(("comptoir", "bold"), (f" {__version__}", "dim"), "  a trading post for AI compute")
@@ -105,6 +113,7 @@ class Greeting:
                     ("keys", f"{data}/quickstart.env  (only you can read it)"),
                     ("demo buyer", f"{credits(balance_uusd)} credits"),
                     ("keyless", without_key),
+                    ("hosts", who_hosts),
                     ("ready in", f"{took_s * 1000:.0f} ms"),
                 ]
             ),
@@ -219,6 +228,16 @@ def keyless(settings: Settings) -> str | None:
         return None
     most = credits(settings.infernet_anonymous_uusd_per_day)
     return f"{who} may use the Infernet API, for {most} credits a day in all  (infernet_anonymous)"
+
+
+def needed_to_host(settings: Settings) -> str | None:
+    """Say what registering a host asks for; None: nothing."""
+    needs = {
+        "key": "need a user's key to register",
+        "invitation": "need an invitation to register: comptoir invite --for host",
+        "bond": f"need a user's key and a bond of {credits(settings.host_bond_uusd)} credits to register",
+    }.get(settings.host_registration)
+    return f"{needs}  (host_registration)" if needs is not None else None
 
 
 def run_snippet(*, url: str, key: str, container: str) -> str:

@@ -21,7 +21,7 @@ from comptoir.cli import STARTED_S
 from comptoir.cli.cluster.member import run_member
 from comptoir.cli.config import ON_LOOPBACK, ON_NETWORK, is_loopback, kinds_from, settings_from
 from comptoir.cli.failure import Exit, Failure
-from comptoir.cli.greeting import HOSTS_TOLD_MAX, ByTheRun, Greeting, OnOffer, SeenHost, keyless
+from comptoir.cli.greeting import HOSTS_TOLD_MAX, ByTheRun, Greeting, OnOffer, SeenHost, keyless, needed_to_host
 from comptoir.cli.local_worker import LocalWorker, move_state
 from comptoir.cli.people import People, bootstrap_users, write_address
 from comptoir.cli.prices import checked_price
@@ -342,6 +342,7 @@ class _Post:
             balance_uusd=self._balance_uusd,
             took_s=time.monotonic() - STARTED_S,
             without_key=keyless(self._settings),
+            who_hosts=needed_to_host(self._settings),
         )
         self._news = asyncio.get_running_loop().create_task(self._tell_news(listening.core))
         if self._arguments is not None:

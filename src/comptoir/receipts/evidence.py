@@ -39,14 +39,18 @@ MORE_UNITS = "the host signed {} units, and the frames which arrived from it sta
 _COLUMNS = ", ".join(EVIDENCE.names)
 
 
-class ExhibitSignature(msgspec.Struct, frozen=True):
+# New fields come with a default, and are left out while they have it: a list that was saved before then still equals
+# what is written of it, as `verify_exhibits` asks.
+
+
+class ExhibitSignature(msgspec.Struct, frozen=True, omit_defaults=True):
     """One signature of an envelope."""
 
     keyid: str
     sig: bytes
 
 
-class ExhibitEnvelope(msgspec.Struct, frozen=True, rename={"payload_type": "payloadType"}):
+class ExhibitEnvelope(msgspec.Struct, frozen=True, omit_defaults=True, rename={"payload_type": "payloadType"}):
     """A DSSE envelope around a segment; bytes are base64 in JSON."""
 
     payload: bytes
@@ -54,7 +58,7 @@ class ExhibitEnvelope(msgspec.Struct, frozen=True, rename={"payload_type": "payl
     signatures: tuple[ExhibitSignature]
 
 
-class Exhibit(msgspec.Struct, frozen=True):
+class Exhibit(msgspec.Struct, frozen=True, omit_defaults=True):
     """One piece of evidence, as it is published."""
 
     id: str
@@ -82,7 +86,7 @@ class ExhibitVerdict(msgspec.Struct, frozen=True):
     """What contradicts what, or why it is rejected."""
 
 
-class ExhibitList(msgspec.Struct, frozen=True):
+class ExhibitList(msgspec.Struct, frozen=True, omit_defaults=True):
     """The evidence against one host, as it is published and verified."""
 
     host: str
@@ -219,7 +223,10 @@ def _opened(one: ExhibitEnvelope, registry: KeyRegistry, kind: HolderKind, holde
         raise ValueError(f"the payload type is {one.payload_type!r}, not {SEGMENT_PAYLOAD_TYPE!r}")
     if not is_signed(pae(SEGMENT_PAYLOAD_TYPE, one.payload), signature.sig, bytes.fromhex(key.public_key)):
         raise ValueError(f"the signature is not by {holder} over this statement")
-    return _decode_segment(one.payload)
+    try:
+        return _decode_segment(one.payload)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"what {holder} signed is no statement about frames: {error}") from error
 
 
 def _exhibit(row: tuple) -> Exhibit:  # type: ignore[type-arg]

@@ -1,6 +1,7 @@
 """Evidence over both databases: how much is kept, and what a verifier makes of it offline."""
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from comptoir.receipts import (
 )
 from tests.conftest import MakeDatabase
 
+GOLDEN = Path(__file__).parent / "golden"
 HOST, OTHER_HOST, JOB = b"H" * 16, b"G" * 16, b"J" * 16
 HOST_KEY, OTHER_KEY, OUR_KEY = (SigningKey(bytes([n]) * 32) for n in (1, 2, 3))
 
@@ -142,6 +144,12 @@ REJECTED = {
 """Files of exhibits that show nothing, and a part of why."""
 
 
+def garbage(key: SigningKey) -> evidence.ExhibitEnvelope:
+    """Return what a host signed that is no statement at all."""
+    signature = evidence.ExhibitSignature(key.keyid, key.sign(pae(SEGMENT_PAYLOAD_TYPE, b"{}")))
+    return evidence.ExhibitEnvelope(b"{}", SEGMENT_PAYLOAD_TYPE, (signature,))
+
+
 def changed(of: Callable[[bytes], bytes]) -> bytes:
     return of(msgspec.json.encode(exhibit(LIE, segment())))
 
@@ -160,6 +168,20 @@ class TestVerify:
         (verdict,) = verify_exhibits(msgspec.json.encode(file), REGISTRY)
 
         assert not verdict.ok and words in verdict.detail
+
+    def test_something_else_that_the_host_signed_is_rejected(self) -> None:
+        whole = exhibit(LIE, segment())
+        other = msgspec.structs.replace(whole.evidence[0], stated=garbage(HOST_KEY))
+
+        (verdict,) = verify_exhibits(msgspec.json.encode(evidence.ExhibitList(whole.host, [other])), REGISTRY)
+
+        assert not verdict.ok and "is no statement about frames" in verdict.detail
+
+    def test_a_list_that_was_saved_verifies_for_ever(self) -> None:
+        """Written on 1 December 2026; whoever keeps one keeps it for a dispute."""
+        (verdict,) = verify_exhibits((GOLDEN / "evidence.json").read_bytes(), REGISTRY)
+
+        assert verdict.ok and verdict.detail == evidence.OTHER_FRAMES
 
     def test_a_changed_byte_of_a_statement_or_signature_is_noticed(self) -> None:
         whole = exhibit(LIE, segment())
