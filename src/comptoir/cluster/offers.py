@@ -168,7 +168,7 @@ class Offers:
         core, row = self._core, message.row
         assert row is not None
         job = self._mirrors.expect(row, sender)
-        job.accept_offer(row.body, events=message.events, answers=message.answers, tried=message.tried)
+        job.accept_offer(row, events=message.events, answers=message.answers, tried=message.tried)
         job.may_cost(message.ceilings)
         job.note_own_money(message.own_money)
         spec = spec_now(core, job)

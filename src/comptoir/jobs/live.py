@@ -10,6 +10,7 @@ from; one that is made before the database has confirmed it returns a `Change`, 
 import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from comptoir.jobs.answer import FRAME_OVERHEAD_BYTES, StoredAnswer, decode_frames, encode_frames
 from comptoir.jobs.change import Change, Touches
@@ -331,12 +332,14 @@ class LiveJob:
         """Restore the closed segments from the journal, after this process took the job over.
 
         Args:
-            attempts: of this job, oldest first.
+            attempts: of this job. Those that delivered follow each other by their frames, not by their ids: the clocks
+                of the coordinators that made them may differ by hours.
             pieces: the journal's rows in frame order; together they hold all frames of the closed segments.
             signing: hosts that sign their segments.
         """
         self._note_stage()
         closed = [row for row in attempts if row.ended_ms is not None and row.end_frame > row.first_frame]
+        closed.sort(key=attrgetter("first_frame"))
         for row, piece in zip(closed, pieces, strict=True):
             lease = Lease(
                 id=row.id,
@@ -487,11 +490,15 @@ class LiveJob:
         """Note whether its buyer's own money covers its hold, as the ledger says."""
         self.own_money = covers
 
-    def accept_offer(self, body: bytes, *, events: int, answers: int, tried: Iterable[bytes]) -> None:
-        """Make the mirror a queued job with the state its owner reports: it is offered here and about to be leased."""
+    def accept_offer(self, row: JobRow, *, events: int, answers: int, tried: Iterable[bytes]) -> None:
+        """Make the mirror a queued job with the state its owner reports: it is offered here and about to be leased.
+
+        Its terms too are those of *row*: it may have been quoted anew since it was read here.
+        """
         assert self.owner_node and self.lease is None and not self.frames
         self.state = JobState.QUEUED
-        self.body, self.events, self.answers = body, events, answers
+        self.body, self.events, self.answers = row.body, events, answers
+        self.terms, self.stages = row.terms, decode_stages(row.steps)
         self.tried = self.tried.union(tried)
 
     def resume_events(self, *, events: int) -> None:
@@ -525,6 +532,8 @@ class LiveJob:
             return False
         self.note_restarts(stored.restarts)
         self.append(stored.frames[held:])
+        # It may have been quoted anew since it was read here.
+        self.terms, self.stages = stored.terms, stored.stages
         self.body, self.state, self.events, self.model = stored.body, stored.state, stored.events, stored.model
         self.segments, self.started_ms = stored.segments, stored.started_ms
         self.terms, self.stages = stored.terms, stored.stages

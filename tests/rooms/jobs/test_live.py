@@ -2,9 +2,11 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from comptoir.jobs import Fault, JobState, Lease, LiveJob, LiveJobs, Reader, decode_frames, live
+from comptoir.jobs.types import AttemptRow
 from comptoir.kinds import Chat, Terms
 from comptoir.kit.ids import new_id
 from comptoir.link import Frame, Usage, hash_after, hash_start
@@ -54,6 +56,51 @@ async def texts(reader: Reader) -> list[str]:
     while (frames := await reader.next()) is not None:
         found += [frame.text for frame in frames]
     return found
+
+
+class TestBecomeStored:
+    def test_a_mirror_has_the_terms_that_the_job_was_quoted_anew_elsewhere(self) -> None:
+        """It was read before: the receipt said what was held then, and the books what is held now."""
+        mirror, stored = make_job(), make_job()
+        mirror.owned_by(b"n" * 16)
+        stored.terms = Terms(10, 100, 7, 7, 700)
+
+        assert mirror.become_stored(stored, open_attempt=False)
+
+        assert mirror.terms == stored.terms
+
+    def test_so_does_one_that_is_offered_the_job_after_that(self) -> None:
+        mirror, stored = make_job(), make_job()
+        mirror.owned_by(b"n" * 16)
+        stored.terms = Terms(10, 100, 7, 7, 700)
+
+        mirror.accept_offer(stored.as_row(), events=1, answers=1, tried=())
+
+        assert mirror.terms == stored.terms
+
+
+class TestReviveSegments:
+    def test_they_follow_each_other_by_their_frames_whatever_the_clocks_said(self) -> None:
+        """Ids begin with a time: of two coordinators, the one whose clock was set back made the second attempt, and the
+        receipt had its frames first."""
+        frames = [Frame("a"), Frame("b"), Frame("c")]
+        job = make_job()
+        late, early = [
+            AttemptRow(
+                id=bytes([number]) * 16, host_id=bytes([number]) * 16, state="lost", first_frame=first,
+                end_frame=end, tokens=end - first, paid_uusd=0, started_ms=1, ended_ms=2, fault=None, chain=b"c" * 32,
+                prompt_tokens=None, price_in=None, price_out=None,
+            )
+            for number, first, end in ((1, 1, 3), (2, 0, 1))
+        ]  # fmt: skip
+
+        job.revive_segments(
+            [late, early], [msgspec.msgpack.encode(frames[:1]), msgspec.msgpack.encode(frames[1:])], signing=frozenset()
+        )
+
+        found = [(part.lease.host_id, part.end_frame) for part in job.segments]
+        assert found == [(early.host_id, 1), (late.host_id, 3)]
+        assert job.frames == frames
 
 
 class TestAppend:

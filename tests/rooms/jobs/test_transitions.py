@@ -188,7 +188,7 @@ def follow_owner(live: LiveJobs, job: LiveJob) -> None:
 
 
 def accept_offer(live: LiveJobs, job: LiveJob) -> None:
-    job.accept_offer(b"{}", events=1, answers=1, tried=())
+    job.accept_offer(job.as_row(), events=1, answers=1, tried=())
 
 
 def break_off(live: LiveJobs, job: LiveJob) -> None:
