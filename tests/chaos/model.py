@@ -17,6 +17,15 @@ from tests.chaos.plan import Order, Plan
 from tests.chaos.tables import Record, Tables, read
 from tests.chaos.wire import Seen
 
+SERVED_MIN = 0.9
+"""Least share of orders that ask for no trouble, and whose clients stay, that no host may fail: nine of twelve hosts
+are hostile, and honest ones are killed."""
+
+STAYING = ("follows", "reconnects", "comes-late")
+
+ASKED_MIN = 3
+"""Hosts that a job was given to before one host's word may be its end: with so many lost, there may be no other."""
+
 WORDS = {"expired": "failed"}
 """Where Infrintia's word for a state is not ours."""
 
@@ -42,6 +51,8 @@ async def check(witness: Witness, database: str) -> list[Violation]:
     found += _receipts_verify(tables)
     found += _orders(witness.plan, witness.seen, tables)
     found += _deposits(witness, tables)
+    if witness.hostile:
+        found += _served(witness, tables)
     db = open_database(database)
     try:
         found += [
@@ -166,6 +177,27 @@ def _is_its_orders(order: Order, one: Seen, job: Record, frames: list[str]) -> I
     for text in one.texts:
         if not (whole.startswith(text) or text.startswith(whole) or job["restarts"]):
             yield Violation("a stream is the order's own", job["id"], f"read {text[-60:]!r}, recorded {whole[-60:]!r}")
+
+
+def _served(witness: Witness, tables: Tables) -> Iterator[Violation]:
+    """Whatever hostile hosts do, buyers whose orders ask for no trouble get their answers, and no single host can call
+    their requests bad."""
+    jobs = {job["id"]: job for job in tables.rows["jobs"]}
+    answered = failed = 0
+    for one in witness.seen:
+        order, job = witness.plan.orders[one.number], jobs.get(one.job.removeprefix("job_"))
+        if job is None or order.wanted.trouble == "refuses":
+            continue
+        asked = {attempt["host_id"] for attempt in tables.of("attempts", job["id"])}
+        if job["state"] == "failed" and job["fault"] == "buyer" and len(asked) < ASKED_MIN:
+            facts = f"{len(asked)} hosts were asked, and its buyer was told {job['error_code']}"
+            yield Violation("one host's word makes no request a bad one", job["id"], facts)
+        if not order.wanted.trouble and order.habit in STAYING:
+            # What expired, or was lost with its coordinator, is the doing of clocks and kills.
+            answered += job["state"] == "completed"
+            failed += job["state"] == "failed" and job["fault"] != "coordinator"
+    if answered < SERVED_MIN * (answered + failed):
+        yield Violation("honest buyers are served", "", f"{failed} failed, {answered} were answered")
 
 
 def _deposits(witness: Witness, tables: Tables) -> Iterator[Violation]:

@@ -18,7 +18,7 @@ class TestEpisode:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(stage, "LEASE_S", LEASE_S)
-        outcome = await run_episode(draw(3, "cluster", jobs=JOBS, blows=BLOWS, hostile=False))
+        outcome = await run_episode(draw(3, "cluster", jobs=JOBS, blows=BLOWS))
 
         assert [str(violation) for violation in outcome.violations] == [], f"everything is in {outcome.folder}"
         assert sum(outcome.struck.values()) == BLOWS
