@@ -7,6 +7,7 @@ from comptoir.jobs import JobState
 from comptoir.kit.db import Tx
 from comptoir.kit.ids import new_id, public
 from comptoir.ledger import FEES
+from comptoir.ledger.audit import CHECKS as LEDGER_CHECKS
 from comptoir.reports import audit
 from comptoir.reports.audit import ACCOUNT_CHECKS, CHECKS, differences
 from tests.street import Street, deliver, finish_well, open_street
@@ -27,13 +28,17 @@ PLANTED = [
     ("UPDATE attempts SET paid_uusd = paid_uusd + 1 WHERE job_id = {job} AND paid_uusd > 0", "completed", {"paid to a host"}),
     ("UPDATE transfers SET amount_uusd = amount_uusd + 1 WHERE job_id = {job} AND kind = 'pay'", "completed",
      {"balance", "settled", "paid to a host"}),
-    ("DELETE FROM transfers WHERE job_id = {job} AND kind = 'fee'", "completed", {"balance", "settled"}),
+    ("DELETE FROM transfers WHERE job_id = {job} AND kind = 'fee'", "completed", {"balance", "promotional", "settled"}),
     ("UPDATE transfers SET job_id = id WHERE job_id = {job} AND kind = 'fee'", "completed",
      {"settled", "transfer without job"}),
     ("INSERT INTO transfers (id, debit_id, credit_id, amount_uusd, kind, job_id, created_ms) "
      "SELECT {new}, debit_id, credit_id, amount_uusd, kind, job_id, created_ms FROM transfers "
      "WHERE job_id = {job} AND kind = 'pay'", "completed", {"balance", "settled", "paid to a host"}),
     ("UPDATE accounts SET balance_uusd = balance_uusd + 1 WHERE id = {fees}", "completed", {"balance", "sum"}),
+    ("UPDATE accounts SET promo_uusd = balance_uusd + 1 WHERE id = {fees}", "completed",
+     {"promotional", "promotional above the balance"}),
+    ("UPDATE transfers SET promo_uusd = amount_uusd + 1 WHERE job_id = {job} AND kind = 'pay'", "completed",
+     {"promotional", "promotional above the transfer"}),
     ("UPDATE accounts SET held_uusd = -1 WHERE id = {fees}", "completed", {"held", "overdrawn"}),
     ("UPDATE attempts SET state = 'leased' WHERE job_id = {job}", "completed", {"open attempt that is not its job's"}),
     ("UPDATE attempts SET state = 'done' WHERE job_id = {job}", "running", {"running job without open attempt"}),
@@ -127,7 +132,8 @@ class TestAudit:
     def test_every_check_has_a_planted_difference(self) -> None:
         planted = set().union(*(wanted for _, _, wanted in PLANTED))
 
-        assert planted == {*CHECKS, *ACCOUNT_CHECKS, "balance", "held", "overdrawn", "settled", "sum"}
+        # That of bonds is tests/rooms/ledger/test_bonds.py.
+        assert planted | {"bonds"} == {*CHECKS, *ACCOUNT_CHECKS, *LEDGER_CHECKS, "sum"}
 
     async def test_a_difference_names_the_job_and_both_figures(self, tmp_path: Path, database_address: str) -> None:
         async with open_street(tmp_path, database=database_address) as street:
