@@ -66,7 +66,7 @@ class TestOverTheLink:
         claims: tuple[int | None, int | None],
         blamed: bool,
     ) -> None:
-        with caplog.at_level(logging.WARNING, "comptoir.dispatch.settle"):
+        with caplog.at_level(logging.WARNING, "comptoir.dispatch.merit"):
             job_id, paid = await answered(street, frames, usage)
 
         assert paid == cost

@@ -11,7 +11,8 @@ from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.drain import Shutdown
-from comptoir.dispatch.errors import AWAY_RETRY_S, BadSegment, HostsAway
+from comptoir.dispatch.endings import nobody_left
+from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.merit import note_claim_beyond
 from comptoir.dispatch.newcomers import kept_from_newcomers, note_waiting
 from comptoir.dispatch.quote import QuotedStart, grow_holds, new_quote, price_cap_uusd
@@ -412,7 +413,7 @@ async def _end_or_requeue(
         await finish(core, job, Ending(JobState.COMPLETED, attempt_state=state, fault=fault, finish_reason=reason))
         return
     resume = job.kind.resume(job)
-    if resume is Resume.FROM_STAGE and len(job.frames) > job.segment_start:
+    if len(job.frames) > job.segment_start and (resume is Resume.FROM_STAGE or _starts_over(core, job, resume)):
         # A partial stage is no output; the next host gets the stage's input again.
         job.restart(keep=job.segment_start)
         lease.note_frames_at_worker(len(job.frames))  # Frames it had from its previous process are dropped too.
@@ -427,26 +428,16 @@ async def _end_or_requeue(
     await requeue(core, job, lease, why, fault=fault, state=state, unpaid=unpaid)
 
 
-def nobody_left(job: LiveJob, why: str, *, fault: Fault, state: AttemptState = AttemptState.LOST) -> Ending:
-    """Return the ending of a job that no host can continue."""
-    code = "host_lost" if job.frames else "no_host_left"
-    message = f"the host was lost: {why}" if job.frames else f"no host could run the job: {why}"
-    return Ending(JobState.FAILED, attempt_state=state, fault=fault, code=code, status=502, message=message)
+def _starts_over(core: Core, job: LiveJob, resume: Resume) -> bool:
+    """Tell whether an answer that is given whole is made again from its beginning, because no host can go on with it.
 
-
-def no_host_here(job: LiveJob) -> Ending:
-    """Return the ending of a job whose possible hosts have all been offline for too long."""
-    if job.has_partial_stage:
-        return nobody_left(job, "every host that could go on is offline", fault=Fault.CAPACITY)
-    return Ending(
-        JobState.FAILED,
-        attempt_state=AttemptState.LOST,
-        fault=Fault.CAPACITY,
-        code="hosts_away",
-        message=str(HostsAway(job.model)),
-        status=503,
-        retry_after_s=AWAY_RETRY_S,
-    )
+    Its buyer has seen nothing of it. What the lost host delivered is not part of the answer any more, and not paid.
+    """
+    if not job.whole or resume is not Resume.FROM_PIECE or job.segments:
+        return False
+    spec = spec_of(job)
+    makes_sense = job.losses < ATTEMPTS_MAX and core.fleet.possible(replace(spec, must_continue=False))
+    return makes_sense and not core.fleet.possible(spec)
 
 
 class SignedStage(msgspec.Struct, frozen=True, gc=False):

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 
-from comptoir.dispatch.assign import no_host_here, nobody_left, spec_of, wait_here
+from comptoir.dispatch.assign import spec_of, wait_here
 from comptoir.dispatch.bonds import return_bonds
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core, State
+from comptoir.dispatch.endings import no_host_here, nobody_left
 from comptoir.dispatch.expire_hosts import retire_silent_hosts
 from comptoir.dispatch.moderate import FOLLOW_EVERY, follow_acts
 from comptoir.dispatch.newcomers import left_alone

@@ -312,7 +312,7 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
     # As the host counts it, as far as it can be believed; charged at most for what the hold covers.
     taken_in = min(usage.prompt_tokens, job.kind.input_countable(job.terms.input_max)) if last is not None else 0
     bill = [NOTHING] * len(parts)
-    if not (ending.free or _is_free(core, ending)):
+    if not (ending.free or _is_free(core, job, ending)):
         bill = shares(
             parts,
             input_count=min(taken_in, job.terms.input_max),
@@ -367,8 +367,13 @@ def _message(job: LiveJob, ending: Ending) -> str:
     return ending.message[: job.kind.message_chars_max].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _is_free(core: Core, ending: Ending) -> bool:
-    """Tell whether the buyer pays nothing because the answer broke off without anybody cancelling it."""
+def _is_free(core: Core, job: LiveJob, ending: Ending) -> bool:
+    """Tell whether the buyer pays nothing because the answer broke off without anybody cancelling it.
+
+    Always where the answer is given whole: its buyer received nothing, and an SDK asks again by itself.
+    """
+    if job.whole:
+        return ending.state in (JobState.FAILED, JobState.EXPIRED)
     broken = ending.state in (JobState.FAILED, JobState.EXPIRED) and ending.fault != Fault.BUYER
     return broken and not core.settings.charge_for_broken_answers
 

@@ -4,9 +4,10 @@ import logging
 from typing import Protocol
 
 from comptoir.dispatch.advance import advance
-from comptoir.dispatch.assign import nobody_left, pass_over_busy, revoke_lease
+from comptoir.dispatch.assign import pass_over_busy, revoke_lease
 from comptoir.dispatch.contradict import keep_contradiction
 from comptoir.dispatch.core import Core
+from comptoir.dispatch.endings import nobody_left
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge

@@ -85,6 +85,8 @@ class Order(msgspec.Struct, frozen=True):
     """The caller's IP address, for kinds whose hosts have access rules; stored with the job."""
     needs: Needs | None = None
     """Requirements on the host and its machine, the same for every stage; stored with the job."""
+    whole: bool = False
+    """Whether the dialect gives the answer whole or not at all: nothing is paid for one that breaks off."""
 
 
 SUBMIT_ERRORS = (
@@ -340,7 +342,7 @@ def _live(
         body=order.body, terms=agree(parts, rates, output_max=order.output_max), stages=stages, detached=order.detached,
         deadline_ms=core.common_ms() + int(core.settings.job_ttl_s * 1000), created_ms=core.clock.now_ms(),
         submitted_s=now_s, ceilings=ceilings(core, parts, rates, now_s), answers=order.answers, caller=order.caller,
-        home_id=None if order.detached else core.node_id, needs=encode_needs(order.needs),
+        home_id=None if order.detached else core.node_id, needs=encode_needs(order.needs), whole=order.whole,
     )  # fmt: skip
 
 
@@ -348,4 +350,5 @@ def _row(job: LiveJob, node_id: bytes) -> NewJob:
     return NewJob(
         job.id, job.owner_id, job.dialect, job.kind.name, job.model, job.body, job.terms, job.detached, job.deadline_ms,
         job.created_ms, node_id, job.home_id, job.caller or None, encode_stages(job.stages), job.needs,
+        int(job.whole) or None,
     )  # fmt: skip

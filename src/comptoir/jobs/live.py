@@ -55,24 +55,24 @@ class LiveJob:
         "refused", "_text_only", "tried", "accusers",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "restarted_at",
         "_waiters", "_enders", "__weakref__", "broken_off", "_body_sha256", "caller", "needs", "own_money", "ceilings", "quoting",
+        "whole",
     )  # fmt: skip
 
     def __init__(
         self, *, id: bytes, owner_id: bytes, dialect: str, kind: Kind, model: str, body: bytes, terms: Terms, detached: bool,
         deadline_ms: int, created_ms: int, submitted_s: float, stages: tuple[Stage, ...] = (), answers: int = 1,
         caller: str = "", home_id: bytes | None = None, needs: bytes | None = None, ceilings: tuple[int, ...] = (),
+        whole: bool = False,
     ) -> None:  # fmt: skip
         self.id, self.owner_id, self.dialect = id, owner_id, dialect
         self.kind = kind
         """What is bought: the kind says how the work is counted, checked and resumed."""
         self.model = model
         """The model; for several stages, that of the current one."""
-        self.body = body
-        self.terms = terms
+        self.body, self.terms = body, terms
         self.stages = stages
         """Stages that run one after the other, each completed by one host; empty: a single model."""
-        self.detached = detached
-        self.deadline_ms = deadline_ms
+        self.detached, self.deadline_ms = detached, deadline_ms
         self.created_ms, self.submitted_s = created_ms, submitted_s
         self.state = JobState.QUEUED
         self.events = 1
@@ -109,6 +109,8 @@ class LiveJob:
         """The other coordinator that owns the job, which makes this object a mirror. Empty: the job is ours."""
         self.caller, self.needs = caller, needs
         """Caller's address, if it decides who may run or see the job; and requirements on the host, as stored."""
+        self.whole = whole
+        """Whether its buyer gets the answer whole or not at all, so that one that breaks off is worth nothing."""
         self.own_money = False
         """Whether its buyer's own money covers its hold; if not, promotional credit may pay for it."""
         self.restarts = 0
@@ -144,7 +146,7 @@ class LiveJob:
             id=row.id, owner_id=row.owner_id, dialect=row.dialect, kind=kinds.stored(row.kind), model=row.model, body=row.body,
             terms=row.terms, stages=decode_stages(row.steps), detached=bool(row.detached), deadline_ms=row.deadline_ms,
             created_ms=row.created_ms, submitted_s=now_s, caller=row.caller or "", home_id=row.home_id,
-            needs=row.needs,
+            needs=row.needs, whole=bool(row.whole),
         )  # fmt: skip
         job.state = JobState(row.state)
         job.restarts = row.restarts or 0
@@ -172,6 +174,7 @@ class LiveJob:
             finished_ms=None, host_id=None, attempt_id=None, prompt_tokens=0, completion_tokens=0, cost_uusd=0,
             finish_reason=None, fault=None, error_code=None, error_message=None, node_id=None, home_id=self.home_id,
             restarts=self.restarts, caller=self.caller or None, steps=encode_stages(self.stages), needs=self.needs,
+            whole=int(self.whole) or None,
         )  # fmt: skip
 
     @property
@@ -445,7 +448,7 @@ class LiveJob:
         """Note a host that can't continue from its frames and is not at fault."""
         self.unable = self.unable | {host_id}
 
-    def recall(self, stored: "StoredAnswer") -> None:
+    def recall(self, stored: StoredAnswer) -> None:
         """Add the stored answer to a finished job that was read without it; its running hash and its count, for which
         nobody asks any more (`LiveJob.usage` has what was billed), stay as they were.
 

@@ -34,6 +34,8 @@ class NewJob(msgspec.Struct, frozen=True):
     """The stages, encoded."""
     needs: bytes | None = None
     """Its requirements on a host, encoded."""
+    whole: int | None = None
+    """1: its buyer gets the answer whole or not at all; None: piece by piece."""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -148,7 +150,7 @@ def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None
                 int(job.detached), job.deadline_ms, job.created_ms,
                 start.at_ms if start else None, None, start.host_id if start else None,
                 start.attempt_id if start else None, 0, 0, 0, None, None, None, None, job.node_id, job.home_id, None,
-                job.caller, job.steps, job.needs,
+                job.caller, job.steps, job.needs, job.whole,
             )
         )  # fmt: skip
         events.append((job.id, 0, JobState.QUEUED, job.created_ms, None))

@@ -37,6 +37,7 @@ JOBS = Table(
         "caller": "text?",
         "steps": "bytes?",
         "needs": "bytes?",
+        "whole": "int?",
     },
     key=("id",),
     indexes=(("owner_id", "id"),),

@@ -120,6 +120,9 @@ class JobRow(msgspec.Struct, frozen=True):
     """The stages (`comptoir.kinds.encode_stages`); None: one model."""
     needs: bytes | None = None
     """Its requirements on a host, as JSON of `comptoir.routing.Needs`; None: none."""
+    whole: int | None = None
+    """1: its buyer gets the answer whole or not at all; None: piece by piece, or written by a version that did not
+    distinguish."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:

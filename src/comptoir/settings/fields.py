@@ -82,8 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """New users of one day (UTC) that get sign-up credit, over all addresses and coordinators; the others start
     without. Users with an invitation always get theirs, and count."""
     charge_for_broken_answers: bool = True
-    """What an answer costs if its host was lost and none could continue it: what arrived (true), or nothing, in which
-    case its hosts earn nothing either (false)."""
+    """What an answer costs if its host was lost and none could continue it: what its buyer received (true), or nothing,
+    in which case its hosts earn nothing either (false). One that was not streamed costs nothing either way."""
 
     # -- limits --------------------------------------------------------------------------------------------------------
     body_bytes_max: Annotated[int, Meta(ge=KIB, le=GIB)] = 32 * MIB

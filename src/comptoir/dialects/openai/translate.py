@@ -43,6 +43,7 @@ def chat_order(core: Core, request: Request) -> Order:
         None,
         choices,
         weight,
+        whole=not body.stream,
     )
 
 
@@ -62,14 +63,23 @@ def completion_order(core: Core, request: Request) -> Order:
         # The prompt is returned as part of the answer, and engines count it.
         total += (len(request.raw) // PROMPT_BYTES_PER_TOKEN + 1) * (body.n or 1)
     return Order(
-        request.principal.id, DIALECT_NAME, Completion.name, body.model, request.raw, total, False, None, answers
+        request.principal.id,
+        DIALECT_NAME,
+        Completion.name,
+        body.model,
+        request.raw,
+        total,
+        False,
+        None,
+        answers,
+        whole=not body.stream,
     )
 
 
 def embedding_order(request: Request) -> Order:
     """Return the order of an embeddings request; only the input is paid."""
     body: EmbeddingBody = request.body
-    return Order(request.principal.id, DIALECT_NAME, Embedding.name, body.model, request.raw, 0, False)
+    return Order(request.principal.id, DIALECT_NAME, Embedding.name, body.model, request.raw, 0, False, whole=True)
 
 
 def _bounded(core: Core, field: str, tokens: int) -> int:

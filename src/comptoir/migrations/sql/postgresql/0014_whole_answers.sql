@@ -1,0 +1,3 @@
+-- Compiled from tools/migrations/versions/0014_whole_answers.py for postgresql. Never edit it; see docs/adding/a-migration.md.
+
+ALTER TABLE jobs ADD COLUMN whole BIGINT;
