@@ -120,6 +120,7 @@ class TestEventLoop:
                     assert answer.status == 200, (path, await answer.text())
 
         assert [sql for sql in inline if not POINT.fullmatch(sql)] == []
+        assert not [sql for sql in inline if "FROM jobs" in sql]
         assert len(aside) > 15
 
 

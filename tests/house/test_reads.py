@@ -12,8 +12,8 @@ from tests.house import tree
 
 ENGINE = "src/comptoir/kit/db/engine.py"
 
-MAKERS = {"fetch_point", "fetch_few", "fetch_keys", "evaluate"}
-"""Methods that make their SQL from a table's declaration, or that read no table."""
+MAKERS = {"_read_by_key", "evaluate"}
+"""What makes its SQL from a table's declaration, or reads no table."""
 
 
 def readers_of(text: str) -> set[str]:
@@ -35,6 +35,18 @@ def readers_of(text: str) -> set[str]:
 class TestInline:
     def test_only_points_are_read_there(self) -> None:
         assert readers_of((tree.ROOT / ENGINE).read_text()) == MAKERS | {"_read_point", "_read"}
+
+    def test_what_reads_by_key_takes_a_table(self) -> None:
+        """And no SQL."""
+        callers = {
+            function.name: [one.arg for one in function.args.args]
+            for function in tree.nodes((tree.ROOT / ENGINE).read_text())
+            if isinstance(function, ast.AsyncFunctionDef)
+            and any(isinstance(node, ast.Attribute) and node.attr == "_read_by_key" for node in ast.walk(function))
+        }
+
+        assert set(callers) == {"fetch_point", "fetch_few", "fetch_keys"}
+        assert all(taken[:3] == ["self", "table", "columns"] for taken in callers.values())
 
     def test_nobody_reaches_past_them(self) -> None:
         sources = [path for path in tree.python_files() if path.startswith("src/") and path != ENGINE]

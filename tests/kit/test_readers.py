@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from comptoir.kit.errors import Unavailable
 from tests.conftest import MakeDatabase
 
 THINGS = Table("things", {"id": "id", "name": "text", "note": "text?"}, key=("id",), unique=(("name",),))
+WIDE = replace(THINGS, wide=True)
 HANGS_S = 20.0
 """What waits for a slow read here waits for ever."""
 
@@ -178,6 +181,25 @@ class TestGivingUp:
 
 
 class TestPoints:
+    async def test_of_a_table_with_wide_rows_not_even_one_is_read_in_the_event_loop(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        threads: list[str] = []
+        read = database._store.read
+
+        def noted(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+            threads.append(threading.current_thread().name)
+            return read(sql, params)
+
+        monkeypatch.setattr(database._store, "read", noted)
+        for table in (THINGS, WIDE):
+            assert await database.fetch_point(table, ("id",), (ANN,)) is None
+            assert await database.fetch_keys(table, ("id",), [ANN, BOB]) == []
+            assert await database.fetch_few(table, ("id",), (ANN,), by=("id",)) == []
+
+        inline, remote = ["MainThread"] * 3, ["comptoir-reader_0"] * 6
+        assert threads == (inline if database.dialect == "sqlite" else remote)
+
     async def test_one_row_and_few_and_many(self, database: Database) -> None:
         def key(n: int) -> bytes:
             return n.to_bytes(16, "big")

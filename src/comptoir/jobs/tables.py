@@ -46,6 +46,7 @@ JOBS = Table(
         (("owner_id", "id"), "caller IS NOT NULL"),
         (("owner_id", "caller", "id"), "caller IS NOT NULL"),
     ),
+    wide=True,
 )
 ATTEMPTS = Table(
     "attempts",
@@ -75,6 +76,8 @@ JOB_EVENTS = Table(
     {"job_id": "id", "seq": "int", "state": "text", "at_ms": "int", "detail": "text?"},
     key=("job_id", "seq"),
 )
-ANSWERS = Table("answers", {"job_id": "id", "frames": "bytes", "usage": "bytes"}, key=("job_id",))
-JOURNAL = Table("journal", {"job_id": "id", "first_frame": "int", "frames": "bytes"}, key=("job_id", "first_frame"))
+ANSWERS = Table("answers", {"job_id": "id", "frames": "bytes", "usage": "bytes"}, key=("job_id",), wide=True)
+JOURNAL = Table(
+    "journal", {"job_id": "id", "first_frame": "int", "frames": "bytes"}, key=("job_id", "first_frame"), wide=True
+)
 TABLES = (JOBS, ATTEMPTS, JOB_EVENTS, ANSWERS, JOURNAL)

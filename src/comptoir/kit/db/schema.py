@@ -22,6 +22,9 @@ class Table:
     indexes: tuple[tuple[str, ...], ...] = ()
     partial: tuple[tuple[tuple[str, ...], str], ...] = ()
     """Indexes over some rows: (columns, condition); the condition must be the same SQL on both databases."""
+    wide: bool = False
+    """Whether a row may be megabytes. To compare its key, SQLite copies a whole row, also that of a neighbour of the
+    one that is looked for (10 ms for 15 MB), so even one row of it is read in a thread."""
     names: tuple[str, ...] = field(init=False)
     """Column names in declared order."""
 
