@@ -134,6 +134,8 @@ class Result:
     ends: Counter[str] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
     until_out: dict[str, list[int]] = field(default_factory=dict)
+    jobs_each: list[int] = field(default_factory=list)
+    """Jobs that each hostile host was given, under all its names."""
     earned_uusd: Counter[str] = field(default_factory=Counter)
     cost_uusd: Counter[str] = field(default_factory=Counter)
     still_in: Counter[str] = field(default_factory=Counter)
@@ -420,6 +422,7 @@ async def tell(world: World, before: dict[bytes, int]) -> None:
             result.honest_proven += score >= PROVEN
             result.honest_blamed += score < START
         elif host in world.hosts:
+            result.jobs_each.append(host.attempts)
             result.still_in[name] += score >= PROVEN
             if host.until_out is not None:
                 result.until_out.setdefault(name, []).append(host.until_out)
@@ -437,26 +440,27 @@ def run(*, hosts: int, jobs: int, seed: int, rules: bool = True) -> Result:
 def table(on: Result, off: Result) -> list[str]:
     """Return the two runs beside each other."""
     names = [way.name for way in HOSTILE]
+    farmed = [way.name for way in HOSTILE if way.farms]
 
     def row(what: str, of: Callable[[Result], str]) -> str:
-        return f"{what:44} {of(on):>14} {of(off):>14}"
+        return f"{what:52} {of(on):>14} {of(off):>14}"
 
     def attempts(result: Result, name: str) -> str:
         return f"{100 * result.attempts[name] / max(1, sum(result.attempts.values())):.2f} %"
 
     def out(result: Result) -> str:
-        counts = result.until_out_of(names)
-        return f"{statistics.median(counts):.0f}, {counts[-1]}" if counts else "–"
+        return _of(result.until_out_of(farmed))
 
     lines = [
-        f"{'':44} {'rules on':>14} {'rules off':>14}",
+        f"{'':52} {'rules on':>14} {'rules off':>14}",
         row("honest buyers' jobs", lambda r: f"{r.asked:,}"),
         row("  answered with something", lambda r: f"{100 * r.success:.2f} %"),
         row("  seconds until answered, p50 and p99", lambda r: _times(r.rounds)),
         row("honest hosts: proven, below the start", lambda r: f"{r.honest_proven}, {r.honest_blamed}"),
         row("earned per cost, honest", lambda r: f"{r.per_cost(False):.2f}"),
         row("earned per cost, hostile", lambda r: f"{r.per_cost(True):.2f}"),
-        row("hostile: jobs until distrusted, p50 and most", out),
+        row("hostile, with a farmed name: jobs until it is lost", out),
+        row("hostile: jobs of each, p50 and most", lambda r: _of(r.jobs_each)),
         row("hostile: still trusted at the end", lambda r: str(sum(r.still_in.values()))),
         "share of attempts:",
         *[row(f"  {name}", lambda r, name=name: attempts(r, name)) for name in [HONEST.name, *names]],
@@ -464,6 +468,10 @@ def table(on: Result, off: Result) -> list[str]:
         f"ends without:    {dict(off.ends.most_common(8))}",
     ]
     return lines
+
+
+def _of(counts: list[int]) -> str:
+    return f"{statistics.median(counts):.0f}, {max(counts)}" if counts else "–"
 
 
 def _times(rounds: list[int]) -> str:

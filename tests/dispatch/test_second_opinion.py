@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from comptoir.dispatch.onboard import add_user
 from comptoir.dispatch.stream import fail
 from comptoir.dispatch.submit import submit
 from comptoir.hosts.reputation import START
@@ -15,7 +16,7 @@ from comptoir.kit.ids import new_id
 from comptoir.reports import audit
 from tests.dispatch.continuing import earned, lease_of
 from tests.dispatch.test_advance import chain_order, container, done
-from tests.street import GOES_ON, OFFER, FakeChannel, Street, deliver, finish_well, open_street
+from tests.street import GOES_ON, OFFER, FakeChannel, Street, deliver, finish_well, open_street, order
 
 BODY = b'{"error":{"message":"temperature is too hot"}}'
 
@@ -211,6 +212,31 @@ class TestASecondHostAnswers:
 
         assert (outcomes(street, first), outcomes(street, second)) == ((0, 1, 0), (0, 1, 0))
         assert (job.state, job.losses) == (JobState.COMPLETED, 1)
+
+
+class TestTheAttackThatWasSeen:
+    async def test_a_free_host_with_a_farmed_name_turns_nobody_away(self, street: Street) -> None:
+        """It bought from itself what had the best name of all; then each of its victims got a 400."""
+        eve = (await add_user(street.core, username="eve", email=None, password=None)).user.id
+        free = structs.replace(OFFER, price_in_uusd_per_mtok=0, price_out_uusd_per_mtok=0)
+        attacker, _ = await street.host(offer=free, owner_id=eve)
+        for _ in range(40):
+            await finish_well(street.core, await submit(street.core, order(eve)))
+        assert (outcomes(street, attacker), standing(street, attacker)) == ((40, 0, 0), START)
+        await street.host(slots=2)
+
+        victims, asked = [], 0
+        for _ in range(10):
+            job = await street.submit()
+            victims.append(job)
+            if lease_of(job).host_id == attacker:
+                asked += 1
+                await accuse(street, job)
+            await finish_well(street.core, job)
+
+        assert [job.state for job in victims] == [JobState.COMPLETED] * 10
+        assert outcomes(street, attacker) == (40, asked, 0) and asked >= 1
+        assert standing(street, attacker) < START
 
 
 class TestChains:
