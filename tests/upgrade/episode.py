@@ -137,7 +137,7 @@ async def _play(stage: Stage, plan: Plan, outcome: Outcome, *, seconds: float) -
             violations.append(
                 Violation("a coordinator stops in order", "", f"{coordinator.name}: {coordinator.status}")
             )
-    violations += await check(Witness(plan, buyers.seen, buyers.deposited, stage.accounts), stage.database)
+    violations += await check(Witness(plan, buyers.seen, buyers.deposited, stage.accounts, {}), stage.database)
     tables = await asyncio.to_thread(read, stage.database)
     violations += lost(plan.orders, buyers.seen, tables)
     violations += old_receipts(tables, new_since_ms, outcome.receipts)
