@@ -1,27 +1,22 @@
 """Newcomers among a job's attempts: never all of them, and one of a group."""
 
-import msgspec
-
 from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.onboard import add_host
 from comptoir.dispatch.stream import fail
 from comptoir.hosts import DONE, LINK, LOST, NewHost
 from comptoir.jobs import Fault, JobState, LiveJob
-from comptoir.link import ModelOffer
 from comptoir.reports import audit
 from comptoir.routing import Candidate
 from tests.dispatch.continuing import lease_of
 from tests.street import GOES_ON, MODEL, FakeChannel, Street, finish_well
 
-FREE = msgspec.structs.replace(GOES_ON, price_in_uusd_per_mtok=0, price_out_uusd_per_mtok=0)
 OWNERS = [bytes([n]) * 16 for n in range(1, 9)]
 
 
-async def host(
-    street: Street, *, owner: bytes | None = None, offer: ModelOffer = GOES_ON, proven: bool = False
-) -> bytes:
-    """Register and link a host of *owner* with two slots."""
-    made = await add_host(street.core, NewHost(gpu="x", models=(offer,), slots=2, transport=LINK, owner_id=owner))
+async def host(street: Street, *, owner: bytes | None = None, block: str | None = None, proven: bool = False) -> bytes:
+    """Register and link a host of *owner*, or from a block of addresses, with two slots."""
+    new = NewHost(gpu="x", models=(GOES_ON,), slots=2, transport=LINK, owner_id=owner, address_block=block)
+    made = await add_host(street.core, new)
     street.link(made.host_id, FakeChannel())
     if proven:
         prove(street, made.host_id)
@@ -81,6 +76,16 @@ class TestAttempts:
         assert len(set(tried[:3]) & set(same)) == 1
         assert set(others) < set(tried[:3])
         assert len(tried) == 4, "nobody is proven: once each group has tried it, all may"
+
+    async def test_hosts_of_one_block_of_addresses_get_one_attempt(self, street: Street) -> None:
+        same = [await host(street, block="203.0.113.0/24") for _ in range(3)]
+        others = [await host(street, block="198.51.100.0/24"), await host(street)]
+        job = await street.submit()
+
+        tried = await attempts(street, job, honest=set())
+
+        assert len(set(tried[:3]) & set(same)) == 1
+        assert set(others) < set(tried[:3])
 
     async def test_on_a_new_post_a_job_goes_through_all_hosts_of_its_only_owner(self, street: Street) -> None:
         same = {await host(street, owner=OWNERS[0]) for _ in range(3)}

@@ -63,6 +63,15 @@ async def tried(caller: Caller, number: int, **fields: Any) -> dict[str, Answer]
 
 
 class TestHosts:
+    async def test_the_block_of_addresses_is_kept_of_hosts_without_an_owner_only(self, market: Market) -> None:
+        core = market.core
+        for caller, number, kept in ((market.anyone, 1, "127.0.0.0/24"), (market.buyer, 2, None)):
+            before = {host.id for host in core.fleet}
+            assert {one.status for one in (await tried(caller, number)).values()} == {201}
+            new = [host.id for host in core.fleet if host.id not in before]
+
+            assert [(await core.hosts.read(host_id)).address_block for host_id in new] == [kept] * len(WAYS_IN)
+
     @pytest.mark.parametrize("settings", [{"host_registration": "key"}])
     async def test_a_key_is_asked_for_by_every_way_in(self, market: Market) -> None:
         for path, answer in (await tried(market.anyone, 1)).items():

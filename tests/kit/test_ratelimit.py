@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.errors import TooManyRequests
-from comptoir.kit.ratelimit import SHARED_KEYS_MAX, RateLimiter, address_key
+from comptoir.kit.ratelimit import SHARED_KEYS_MAX, RateLimiter, address_block, address_key
 
 
 class TestTake:
@@ -192,3 +192,15 @@ class TestAddressKey:
     )
     def test_counts_what_one_party_holds_as_one(self, one: str, other: str, same: bool) -> None:
         assert (address_key(one) == address_key(other)) is same
+
+    @pytest.mark.parametrize(
+        ("address", "block"),
+        [
+            ("192.0.2.77", "192.0.2.0/24"),
+            ("::ffff:192.0.2.77", "192.0.2.0/24"),
+            ("2001:db8:0:1::7", "20010db800000001::/64"),
+            ("not:an:address", "not:an:address"),
+        ],
+    )
+    def test_a_block_is_what_one_owner_is_likely_to_have(self, address: str, block: str) -> None:
+        assert address_block(address) == block

@@ -1,9 +1,9 @@
 """Newcomers: hosts that have not proven themselves never get all attempts of a job, nor do several of one group.
 
 A host is proven by its reputation (`routing/types.py:PROVEN_REPUTATION`). While a proven host could run the job, at
-most half of its attempts go to newcomers; and of the newcomers of one owner only one is tried. Where nobody else could
-run it, as on a new post, both bounds are dropped. How many newcomers are tried at all while proven hosts are free is up
-to routing (`routing/freelist.py:FreeList.explores`).
+most half of its attempts go to newcomers; and of the newcomers of one owner (without owner, of one block of addresses)
+only one is tried. Where nobody else could run it, as on a new post, both bounds are dropped. How many newcomers are
+tried at all while proven hosts are free is up to routing (`routing/freelist.py:FreeList.explores`).
 """
 
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """Registering a host, in any dialect: its owner, what is asked for, and repeats under an Idempotency-Key."""
 
+from dataclasses import replace
+
 from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import NewcomerHost, add_host
 from comptoir.gateway.idempotent import claim, once
@@ -8,6 +10,7 @@ from comptoir.idempotency import Claim
 from comptoir.identity import OwnerKind
 from comptoir.kit.errors import InvalidField, NotAllowed
 from comptoir.kit.http import Request
+from comptoir.kit.ratelimit import address_block
 from comptoir.ledger import bonds_of
 
 OPEN_KEY_CHARS_MIN = 16
@@ -72,7 +75,7 @@ async def _register(
     principal = request.principal
     return await add_host(
         core,
-        new,
+        replace(new, address_block=address_block(request.address)),
         host_id=bound.resource_id if bound else None,
         key_secret=bound.secret if bound else None,
         invitation=invitation,

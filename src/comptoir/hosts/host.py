@@ -97,7 +97,7 @@ class Host:
     def describe_machine(self, candidate: Candidate) -> None:
         """Copy the machine's properties that filters look at, and its group, to one of its candidates."""
         row = self.row
-        candidate.group = row.owner_id or row.id
+        candidate.group = row.owner_id or (row.address_block or "").encode() or row.id
         candidate.region, candidate.tier = row.region, row.tier
         candidate.gpu, candidate.vram_mib, candidate.capacity = row.gpu, row.vram_mib, row.capacity
 

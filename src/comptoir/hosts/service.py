@@ -105,6 +105,7 @@ class Hosts:
             last_seen_ms=0,
             speaks=speaks,
             capacity=new.capacity,
+            address_block=new.address_block if new.owner_id is None else None,
         )
 
     async def with_standing(self, row: HostRow) -> HostRow:

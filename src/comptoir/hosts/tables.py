@@ -31,12 +31,14 @@ HOSTS = Table(
         "speaks": "text?",
         "capacity": "bytes?",
         "evidence": "bytes?",
+        "address_block": "text?",
     },
     key=("id",),
     indexes=(("owner_id",),),
 )
 """``models`` (a list of `link.ModelOffer`) and ``capacity`` (`routing.Capacity`) are JSON. ``speaks`` is NULL for hosts
 with a link, and for those registered before the column existed, which use `INFRINTIA`. ``evidence`` is msgpack
-(`hosts.reputation`). Earnings are in the ledger."""
+(`hosts.reputation`). ``address_block`` is NULL for hosts with an owner, and for those registered before the column
+existed. Earnings are in the ledger."""
 
 TABLES = (HOSTS,)

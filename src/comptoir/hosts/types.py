@@ -48,6 +48,8 @@ class NewHost:
     owner_id: bytes | None = None
     speaks: str | None = None
     """The shape in which it gets jobs (`HostRow.speaks`)."""
+    address_block: str | None = None
+    """Block of addresses that a host without owner registers from: those of one block count as one until proven."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,8 @@ class HostRow:
     capacity: Capacity = NO_CAPACITY
     evidence: bytes | None = None
     """Of whom *good_milli* and *bad_milli* are (`Reputation.evidence`); None: nobody, or stored by an older version."""
+    address_block: str | None = None
+    """Block of addresses that it was registered from, if it has no owner (`NewHost.address_block`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,12 @@ class RateLimiter:
         self._turned_s = now
 
 
+def address_block(ip: str) -> str:
+    """Return the block of addresses that one owner is likely to have: the /24 of an IPv4 address, an IPv6 one's /64."""
+    key = address_key(ip)
+    return f"{key.rpartition('.')[0]}.0/24" if "." in key else key
+
+
 def address_key(ip: str) -> str:
     """Return what counts as one address: an IPv4 address (also one mapped into IPv6), or the /64 of an IPv6 one.
 

@@ -1,0 +1,3 @@
+-- Compiled from tools/migrations/versions/0015_where_hosts_registered.py for postgresql. Never edit it; see docs/adding/a-migration.md.
+
+ALTER TABLE hosts ADD COLUMN address_block TEXT;
