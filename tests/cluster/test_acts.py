@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from comptoir.dispatch.onboard import add_host
 from comptoir.dispatch.submit import submit
+from comptoir.hosts import POLL, NewHost
 from comptoir.jobs import JobState
 from comptoir.kit.ids import public
+from comptoir.link import ModelOffer
 from comptoir.moderation import Verb
 from tests.cluster.posts import Posts, open_posts, peers_of
 from tests.cluster.test_any_coordinator import calling, order, read
@@ -62,17 +65,22 @@ class TestOverTheBus:
     async def test_keys_cached_elsewhere_are_refused_and_names_withdrawn(self, posts: Posts) -> None:
         here, there = posts[0], posts[1]
         assert (await answered(there, "/v1/models", there.buyer_key))[0] == 200
+        # A job that the other one owns, and that waits for a host.
+        mine = NewHost(gpu="x", models=(ModelOffer("trivial", ["chat"]),), transport=POLL)
+        await add_host(there.core, mine)
+        job = await submit(there.core, order(there))
 
         async with asyncio.timeout(1):
             await on_user(here.core, Verb.USER_SUSPEND, here.buyer_id)
             await on_model(here.core, Verb.MODEL_QUARANTINE, "gpt")
-            while there.core.moderation.read_to < 2:
+            while there.core.moderation.read_to < 2 or not job.over:
                 await asyncio.sleep(0.005)
 
         status, text = await answered(there, "/v1/models", there.buyer_key)
         assert (status, WHY in text) == (403, True)
         assert there.core.moderation.suspended.keys() == {public("usr", here.buyer_id)}
         assert list(there.core.moderation.quarantined) == ["gpt"]
+        assert (job.state, job.cost_uusd) == (JobState.CANCELLED, 0)
 
 
 class TestWithoutTheBus:

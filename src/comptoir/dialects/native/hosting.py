@@ -88,7 +88,7 @@ class HostPulseBody(msgspec.Struct, kw_only=True):
     """Given with *models*."""
 
 
-class HostPulsed(msgspec.Struct):
+class HostPulsed(msgspec.Struct, omit_defaults=True):
     """Answer of ``POST /house/host/pulse``."""
 
     status: str
