@@ -539,7 +539,6 @@ class LiveJob:
         self.terms, self.stages = stored.terms, stored.stages
         self.body, self.state, self.events, self.model = stored.body, stored.state, stored.events, stored.model
         self.segments, self.started_ms = stored.segments, stored.started_ms
-        self.terms, self.stages = stored.terms, stored.stages
         self.closing = False
         return True
 
