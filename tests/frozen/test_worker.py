@@ -100,6 +100,13 @@ async def run_chain(post: Post, *containers: str) -> tuple[str, dict[str, Any]]:
             await asyncio.sleep(0.02)
 
 
+async def until_told(old: Worker) -> None:
+    """Wait until it was told what it earned, which is after its buyer was answered."""
+    async with asyncio.timeout(20):
+        while not old.settled:
+            await asyncio.sleep(0.01)
+
+
 async def receipt_of(post: Post, job: str) -> InTotoStatement:
     """Verify a job's receipt with nothing but the registry."""
     envelope = await post.core.receipts.envelope_of(bytes.fromhex(job.removeprefix("job_")))
@@ -133,7 +140,7 @@ class TestChat:
             assert segment.host == old.host_id
             assert segment.authenticated_by is AuthenticatedBy.SIGNATURE
             assert counted(segment) == {"token_in": (PROMPT_TOKENS, 1_000_000), "token_out": (12, 100_000_000)}
-            await old.told.wait()
+            await until_told(old)
             (settled,) = old.settled
             assert (settled.state, settled.tokens) == ("done", 12)
             assert settled.earned_uusd == receipt.amounts.charged_uusd == PROMPT_TOKENS * 1 + 12 * 100
@@ -197,7 +204,7 @@ class TestChat:
 
             assert answer.text == whole(wanted)
             assert receipt.segments[0].host != old.host_id
-            await old.told.wait()
+            await until_told(old)
             assert len(old.jobs) == len(old.settled) == 1
 
 
@@ -214,7 +221,7 @@ class TestContainers:
             assert (receipt.kind, segment.host) == (CONTAINER, old.host_id)
             assert segment.authenticated_by is AuthenticatedBy.SIGNATURE
             assert counted(segment) == {"run": (1, RUN_UUSD * 1_000_000)}
-            await old.told.wait()
+            await until_told(old)
             assert [(one.state, one.earned_uusd) for one in old.settled] == [("done", RUN_UUSD)]
 
     async def test_a_chain_runs_over_one_old_and_one_new_host(self, tmp_path: Path) -> None:

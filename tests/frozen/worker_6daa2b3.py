@@ -256,8 +256,6 @@ class Worker:
         self.host_id = self.api_key = ""
         self.jobs: list[Job] = []
         self.settled: list[Settled] = []
-        self.told = asyncio.Event()
-        """It was told of a lease that is settled, which is after its buyer was answered."""
         self.stop_at = self.fail_at = -1
         """Before the frame of this number it waits for *go*, or fails; -1: never."""
         self.reached, self.go, self.linked = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -343,7 +341,6 @@ class Worker:
         elif isinstance(message, Settled):
             self._leases.pop(message.lease, None)
             self.settled.append(message)
-            self.told.set()
             await self._leave_if_empty()
         elif isinstance(message, Cancel) and message.lease in self._leases:
             await self._end(self._leases[message.lease], "cancelled", Usage(0, self._leases[message.lease].made))

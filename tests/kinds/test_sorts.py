@@ -432,5 +432,5 @@ class TestUnsold:
             # The worker that held the lease comes back, and is told that it is closed.
             street.link(hosts[-1][0], FakeChannel())
             assert street.core.jobs.live.leases_of(hosts[-1][0]) == []
-            (listed,), _ = await street.core.jobs.page(owner_id=buyer)
+            (listed,) = await street.core.jobs.newest(owner_id=buyer)
             assert listed.kind == kind.name
