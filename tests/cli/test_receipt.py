@@ -10,6 +10,10 @@ import pytest
 
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import Reader
+from comptoir.kit.ids import public
+from comptoir.receipts import envelope, registry_json
+from comptoir.receipts.build import build
+from comptoir.receipts.testing import make_facts, make_key, make_published_key, make_segment
 from tests.cli.conftest import Invoke
 from tests.post import Post, open_post
 
@@ -68,6 +72,21 @@ class TestVerify:
         assert (verdict["ok"], verdict["reason"], verdict["charged_uusd"]) == (True, None, 501)
         assert verdict["job"] == "job_" + files["job"]
         assert len(verdict["checks"]) == 9 and all(check["ok"] for check in verdict["checks"])
+
+    def test_what_a_host_claimed_beyond_what_it_is_paid_for_is_said(self, invoke: Invoke, tmp_path: Path) -> None:
+        key = make_key(1)
+        facts = make_facts(segments=[make_segment(frames=3, claimed=900)])
+        (tmp_path / "claim.json").write_bytes(envelope(build(facts, key)))
+        (tmp_path / "theirs.json").write_bytes(registry_json([make_published_key(key)]))
+
+        said = invoke("receipt", "verify", "claim.json", "--keys", "theirs.json")
+        found = json.loads(invoke("receipt", "verify", "claim.json", "--keys", "theirs.json", "--json").output)
+
+        host = public("host", facts.segments[0].host_id)
+        assert said.exit_code == 0
+        assert f"{host} claimed 900 tokens; at most 3 were delivered, and more was not paid" in said.output
+        assert found["claimed_beyond"] == [{"host": host, "unit": "token_out", "claimed": 900, "billed": 3}]
+        assert found["unbounded_segments"] == 0
 
     def test_a_changed_amount_is_refused_with_the_reason(self, invoke: Invoke, files: dict[str, Any]) -> None:
         forged = with_payload(files["envelope"], b'"charged_uusd":501', b'"charged_uusd":101')

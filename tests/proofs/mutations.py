@@ -74,6 +74,33 @@ MUTATIONS = {
         "and ending.fault == Fault.BUYER",
         ("tests/kinds/test_sorts.py",),
     ),
+    "what is claimed is paid": Bug(
+        "kinds/kind.py",
+        "return min(claimed, output_bytes + UNITS_OVER_BYTES)",
+        "return claimed",
+        dispatch("overclaims"),
+    ),
+    "nothing is paid like something": Bug(
+        "kinds/kind.py",
+        "return self.believed(claimed, output_bytes) if output_bytes else 0",
+        "return self.believed(claimed, output_bytes)",
+        dispatch("overclaims"),
+    ),
+    "the prompt of an empty answer is paid": Bug(
+        "dispatch/bill.py",
+        "if part.unpaid or not part.output_bytes:",
+        "if part.unpaid:",
+        dispatch("overclaims"),
+    ),
+    "a claim takes from the next host's bound": Bug(
+        "transports/job_message.py", "most + job.claimed_beyond", "most", dispatch("overclaims")
+    ),
+    "an answer of which nothing was received is charged": Bug(
+        "dispatch/settle.py", "    if job.whole:\n", "    if False:\n", dispatch("whole")
+    ),
+    "a whole answer is not made again": Bug(
+        "dispatch/assign.py", "if not job.whole or resume is not", "if job.whole or resume is not", dispatch("whole")
+    ),
     "a prompt costs more than was held for it": Bug(
         "dispatch/settle.py",
         "input_count=min(taken_in, job.terms.input_max),",
