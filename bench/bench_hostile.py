@@ -5,11 +5,12 @@ Heads without end, bodies and half-sent link messages that trickle, readers of 2
 submits of 15 MB that wait for a host, from sixteen addresses of loopback. Coordinator, attackers and caller are
 processes of their own.
 
-Usage: ``PYTHONPATH=src:. python -m bench.bench_hostile [connections] [seconds of each]``
+Usage: ``PYTHONPATH=src:. python -m bench.bench_hostile [connections] [seconds of each] [kinds]``
 """
 
 import asyncio
 import os
+import re
 import resource
 import struct
 import subprocess
@@ -19,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import Request as UrlRequest
+from urllib.request import urlopen
 
 import msgspec
 import uvloop
@@ -222,6 +225,15 @@ def status_mib(pid: int, name: str) -> float:
     raise KeyError(name)
 
 
+def refused(port: int) -> str:
+    """Return how many connections and requests were refused for which bound, as /metrics has it."""
+    asking = UrlRequest(f"http://127.0.0.1:{port}/metrics", headers={"accept": "text/plain"})
+    with urlopen(asking, timeout=30) as answer:
+        text = answer.read().decode()
+    found = re.findall(r'^comptoir_bounded_total\{setting="(\w+)"\} ([\d.]+)', text, re.MULTILINE)
+    return ", ".join(f"{setting} {float(count):,.0f}" for setting, count in found if float(count))
+
+
 def asked(port: int, seconds: float) -> tuple[float, float, int]:
     """Run a caller of its own process beside whatever goes on."""
     command = [sys.executable, "-m", MODULE, "probe", str(port), str(seconds)]
@@ -229,13 +241,14 @@ def asked(port: int, seconds: float) -> tuple[float, float, int]:
     return float(said[0]), float(said[1]), int(said[2])
 
 
-def measure(count: int, seconds: float) -> bool:
+def measure(count: int, seconds: float, kinds: list[str]) -> bool:
     """Print a line for each kind; tell whether the bounds held."""
     held = True
-    print(
-        f"{count:,} connections of each kind, {seconds:g} s; RSS at most {RSS_MIB_MAX} MiB, p99 {HEALTH_P99_MS_MAX} ms"
-    )
-    for kind in ("nobody", *KINDS):
+    load = os.getloadavg()[0]
+    print(f"{count:,} connections of each kind for {seconds:g} s; load of the machine before: {load:.1f}")
+    print(f"RSS at most {RSS_MIB_MAX} MiB, p99 at most {HEALTH_P99_MS_MAX} ms")
+    print(f"{'':18} {'RSS, MiB':>12} {'/health p50':>12} {'p99, ms':>8} {'asked':>6}  refused")
+    for kind in kinds:
         with (
             tempfile.TemporaryDirectory() as folder,
             child("coordinator", folder, cpu=0, module=MODULE) as (pid, words),
@@ -253,9 +266,8 @@ def measure(count: int, seconds: float) -> bool:
                     p50, p99, asks = asked(port, seconds * 2 / 3)
             peak = status_mib(pid, "VmHWM")
             held = held and peak < RSS_MIB_MAX and (p99 < HEALTH_P99_MS_MAX)
-            print(
-                f"{kind:18} RSS {at_rest:4.0f} -> {peak:4.0f} MiB  /health p50 {p50:6.1f} p99 {p99:6.1f} ms ({asks} asked)"
-            )
+            rss = f"{at_rest:.0f} -> {peak:.0f}"
+            print(f"{kind:18} {rss:>12} {p50:12.1f} {p99:8.1f} {asks:6}  {refused(port) or '-'}", flush=True)
     return held
 
 
@@ -269,6 +281,8 @@ if __name__ == "__main__":
             uvloop.run(attack(kind, int(count), words))
         case ["probe", port, seconds]:
             uvloop.run(probe(int(port), float(seconds)))
-        case numbers:
-            wanted = [float(one) for one in numbers] + [CONNECTIONS, SECONDS][len(numbers) :]
-            sys.exit(not measure(int(wanted[0]), wanted[1]))
+        case asked_for:
+            named = [one for one in asked_for if one in KINDS]
+            numbers = [float(one) for one in asked_for if one not in KINDS]
+            wanted = numbers + [CONNECTIONS, SECONDS][len(numbers) :]
+            sys.exit(not measure(int(wanted[0]), wanted[1], ["nobody", *(named or KINDS)]))

@@ -6,6 +6,7 @@ signal).
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import hashlib
 import logging
@@ -81,6 +82,13 @@ RECONNECT_AFTER_S = 0.5
 
 GC_THRESHOLDS = (50_000, 20, 100)
 SWITCH_INTERVAL_S = 0.02
+
+M_MMAP_THRESHOLD = -3
+"""Number of this option of glibc's ``mallopt``."""
+
+LARGE_BLOCK_BYTES = 1 << 20
+"""Blocks of this size or more go back to the system when they are freed. By itself glibc keeps them once one was freed:
+bodies and answers of 30 MB, each read in some thread, stayed in every thread's heap."""
 
 RECURSION_LIMIT = 1_000
 """Python's default, which stops the parsing of a body nested 100,000 deep. Blockchain libraries (py_ecc, imported by
@@ -216,13 +224,15 @@ def tune_interpreter() -> None:
     Objects loaded by then live as long as the process, so the garbage collector skips them; and full collections become
     rare, since jobs are freed by reference count (5 % less CPU per request). The writer releases the GIL at every
     statement; with the default switch interval of 5 ms it had to in between as well (5 % more CPU per job in
-    bench_lives).
+    bench_lives). Large blocks of memory are returned when they are freed.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     sys.setrecursionlimit(RECURSION_LIMIT)
+    with contextlib.suppress(OSError, AttributeError):  # Only glibc has it, and elsewhere it is not needed.
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def allow_files() -> None:
