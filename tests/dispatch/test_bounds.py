@@ -45,6 +45,14 @@ class TestAnswerBytesMax:
 
             assert len(job.frames) == 1
 
+    async def test_what_stands_beside_its_text_is_not_even_decoded(self, tmp_path: Path) -> None:
+        async with open_street(tmp_path, answer_bytes_max=1024) as street:
+            await street.host()
+            job = await street.submit(max_tokens=100)
+
+            with pytest.raises(AnswerTooLarge):
+                take_frames(street.core, job, 0, [Frame("", 0, b"not json" * 200)])
+
     async def test_it_counts_bytes_and_not_characters(self, tmp_path: Path) -> None:
         """Whoever goes on gets all frames in one message of the link, which is bounded in bytes."""
         async with open_street(tmp_path, answer_bytes_max=1024) as street:

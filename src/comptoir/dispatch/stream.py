@@ -91,7 +91,7 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     for frame in fresh:
         claim += frame.tokens
         if frame.extra:
-            _check_extra(job, frame)
+            _check_extra(job, frame, core.settings.answer_bytes_max)
     most = job.terms.output_max
     if most and claim > most + job.kind.output_over_max:
         many = job.kind.output.many
@@ -122,7 +122,9 @@ def _shows(text: str) -> bool:
     return text != "" and text.isascii() and text.isprintable() and not text.isspace()
 
 
-def _check_extra(job: LiveJob, frame: Frame) -> None:
+def _check_extra(job: LiveJob, frame: Frame, bytes_max: int) -> None:
+    if len(frame.extra) > bytes_max:  # Before it is decoded: 60 MB of vectors take a quarter of a second.
+        raise AnswerTooLarge("the answer is larger than a job may hold")
     try:
         job.kind.check_extra(frame.extra)
     except BadExtra as bad:
