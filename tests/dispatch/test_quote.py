@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from comptoir.dispatch.assign import revoke_lease, start_verb
+from comptoir.dispatch.assign import assign_waiting, revoke_lease, start_verb
 from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.expire import sweep
 from comptoir.dispatch.stream import fail
@@ -20,7 +20,8 @@ from comptoir.routing import Needs
 from tests.dispatch.continuing import lease_of, receipt
 from tests.dispatch.test_advance import RUN_UUSD, chain_order, container
 from tests.dispatch.test_advance import done as step_done
-from tests.street import GOES_ON, SIGNUP_UUSD, Street, deliver, finish_well, open_street, order
+from tests.dispatch.test_newcomers import prove
+from tests.street import GOES_ON, MODEL, SIGNUP_UUSD, Street, deliver, finish_well, open_street, order
 
 
 def at(price: int) -> ModelOffer:
@@ -156,6 +157,23 @@ class TestBounds:
         await busy(street, job)
 
         assert (job.state, job.error_status, await street.free_uusd()) == (JobState.FAILED, 429, SIGNUP_UUSD)
+
+    async def test_a_newcomer_that_asks_for_a_fortune_sets_no_bound(self, street: Street) -> None:
+        _, dear = await bought_cheap(street)
+        prove(street, dear)
+        fortune, _ = await street.host(offer=at(10_000))
+        street.core.fleet.reserve(dear, MODEL)
+        job = await submit(street.core, order(street.buyer_id, max_tokens=MAX_TOKENS))
+        while job.lease is not None and lease_of(job).host_id != fortune:
+            await busy(street, job)
+
+        assert (job.state, job.lease) == (JobState.QUEUED, None)
+
+        street.core.fleet.release(dear)
+        assign_waiting(street.core, dear)
+        await street.core.background.drain_tasks()
+
+        assert (lease_of(job).host_id, job.terms.hold_uusd) == (dear, MAX_TOKENS * 100)
 
     async def test_never_beyond_a_rate_cap_of_the_order(self, street: Street) -> None:
         needs = Needs(rate_caps=(("token_out", 99_000_000),))

@@ -2,8 +2,8 @@
 
 A job is held at the price of the host that was chosen first, or of the median host. If that host is busy, lost, silent
 or gone, or a dearer one is free while the job waits, the job is quoted anew: the command that leases it raises its
-hold, if the buyer's free credit covers it. Never above what the dearest host of the model cost when the job was bought,
-and never for a host beyond a rate cap of the order (`routing/needs.py:Needs.rate_caps`).
+hold, if the buyer's free credit covers it. Never above what the dearest proven host of the model cost when the job was
+bought, and never for a host beyond a rate cap of the order (`routing/needs.py:Needs.rate_caps`).
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,9 @@ class QuotedStart(Start, frozen=True):
 
 
 def dearest(core: Core, model: str, now_s: float) -> tuple[int, int] | None:
-    """Return the highest prices (in, out) at which a host that is here offers *model*; at most 2 s old.
+    """Return the highest prices (in, out) at which a proven host that is here offers *model*; at most 2 s old.
 
+    A newcomer that asks for a fortune does not set what others' jobs may cost; where no host is proven, all count.
     None: at most one host offers it, so that nothing can be quoted anew.
     """
     known = core.fleet.free_list(model)
@@ -51,6 +52,7 @@ def dearest(core: Core, model: str, now_s: float) -> tuple[int, int] | None:
     cached = prices.get(model)
     if cached is None or cached[0] < now_s:
         here = [candidate for candidate in known.all.values() if not candidate.gone]
+        here = [candidate for candidate in here if candidate.proven] or here
         found = max([each.rate_in for each in here]), max([each.rate_out for each in here])
         if len(prices) >= MODELS_MAX:
             prices.clear()

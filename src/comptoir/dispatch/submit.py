@@ -10,7 +10,7 @@ buyer's credit when the host is chosen is a guess; the command that writes the h
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
@@ -31,7 +31,7 @@ from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.drain import check_open
 from comptoir.dispatch.errors import HostsAway, NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
-from comptoir.dispatch.quote import ceilings
+from comptoir.dispatch.quote import ceilings, dearest
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.waiting_price import waiting_prices
 from comptoir.events import JobAccepted
@@ -47,7 +47,7 @@ from comptoir.jobs import (
     job_rows,
     load_states,
 )
-from comptoir.kinds import Ask, Kind, Part, Resume, Stage, agree, encode_stages
+from comptoir.kinds import Ask, Kind, Part, Resume, Stage, agree, encode_stages, hold_of
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
@@ -213,9 +213,13 @@ def _chosen(core: Core, order: Order, *, promotional: bool) -> tuple[LiveJob, Ca
     )
     first = asked(parts[0])
     later = [_price_to_wait_for(core, asked(part)) for part in parts[1:]]
-    candidate = choose_host(core, first)
+    candidate, now_s = choose_host(core, first), core.clock.monotonic_s()
+    if candidate is not None and not candidate.proven:
+        most = dearest(core, first.model, now_s)
+        if most is not None and (candidate.rate_in > most[0] or candidate.rate_out > most[1]):
+            # Where hosts are proven, their prices are the market's: nobody pays a stranger more because they are busy.
+            candidate = choose_host(core, replace(first, price_cap_uusd=hold_of(parts[0], most)))
     rates = [_prices(core, first, candidate), *later]
-    now_s = core.clock.monotonic_s()
     return _live(core, order, kind, parts=parts, rates=rates, now_s=now_s), candidate, first
 
 
