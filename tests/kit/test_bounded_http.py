@@ -3,6 +3,7 @@ back."""
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import ByteBudget, HttpTraffic
 from comptoir.kit.http.bounds import HEADERS_MAX, PIECE_BYTES, Bounds
+from comptoir.kit.http.connection import NEW_CONNECTION_BYTES
 from comptoir.kit.http.turns import TURN_BYTES
 from tests.kit.bounded_server import KIB, serving
 
@@ -294,6 +296,19 @@ class TestTurns:
                 most, before = max(most, server.pieces - before), server.pieces
 
         assert most <= 2 * 40 + TURN_BYTES // (4 * KIB)  # Each makes one more, and waits with it.
+
+    async def test_of_connections_that_come_at_once_a_few_begin_in_each(self) -> None:
+        async with serving() as server, contextlib.AsyncExitStack() as stack:
+            for _ in range(100):
+                # The loop stands while they are made, so that all are there when it looks.
+                one = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+                one.sendall(POST % 3 + b"abc")
+            most, before = 0, 0
+            while len(server.got) < 100:
+                await asyncio.sleep(0)
+                most, before = max(most, len(server.got) - before), len(server.got)
+
+        assert most <= TURN_BYTES // NEW_CONNECTION_BYTES
 
     async def test_large_bodies_have_a_turn_each(self) -> None:
         size = 300 * KIB
