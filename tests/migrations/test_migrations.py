@@ -89,6 +89,16 @@ class TestUpgrade:
         assert await database.fetch("SELECT id FROM more") == [(1,)]
         assert await database.fetch("SELECT version_num FROM alembic_version") == [("9002",)]
 
+    async def test_a_new_database_says_so_in_one_line_and_an_old_one_what_it_got(
+        self, database: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, logger="comptoir.migrations")
+        last = Migration("9003", "9003_last", ("CREATE TABLE last (id INTEGER PRIMARY KEY)",))
+        await upgrade(database, [THINGS, MORE])
+        await upgrade(database, [THINGS, MORE, last])
+
+        assert caplog.messages == ["the database is new: 2 migrations applied", "migration 9003_last applied"]
+
     async def test_a_newer_database_is_refused_with_both_revisions(self, database: Database) -> None:
         await upgrade(database, [THINGS, MORE])
 

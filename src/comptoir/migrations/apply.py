@@ -81,8 +81,11 @@ async def upgrade(db: Database, migrations: Sequence[Migration] | None = None) -
     applied = 0
     for position in range(_position(known, rows[0][0] if rows else ""), len(known)):
         if await db.run(partial(_step, known=known, position=position)):
-            log.info("migration %s applied", known[position].name)
+            # Nobody who starts on an empty database asks for its history.
+            log.log(logging.INFO if rows else logging.DEBUG, "migration %s applied", known[position].name)
             applied += 1
+    if applied and not rows:
+        log.info("the database is new: %d migrations applied", applied)
     return applied
 
 
