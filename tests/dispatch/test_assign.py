@@ -83,6 +83,31 @@ class TestLose:
         assert street.core.fleet.get(bad).stored().jobs_lost == 1
         assert await audit(street.core.db) == []
 
+    async def test_the_command_that_took_it_away_does_so_once(
+        self, street: Street, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As if it had come twice: by then the lease is another host's."""
+        await street.host()
+        job = await street.submit()
+        await street.host()
+        written: list[assign.Requeued] = []
+        batch = street.core.db.batch
+
+        def noted(verb: Any, item: Any, **turn: Any) -> Any:
+            written.extend([item] if verb is assign.requeue_verb else [])
+            return batch(verb, item, **turn)
+
+        monkeypatch.setattr(street.core.db, "batch", noted)
+        await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+        now = lease_of(job).id
+
+        (first,) = written
+        with pytest.raises(NotYourLease):
+            await batch(assign.requeue_verb, first)
+
+        stored = await street.core.jobs.get(job.id)
+        assert (stored.state, stored.attempt_id) == (JobState.RUNNING, now)
+
     async def test_with_nobody_free_it_waits_at_the_head_of_the_line(self, street: Street) -> None:
         (first, _), (second, _) = await street.host(), await street.host()
         jobs = [await street.submit() for _ in range(3)]

@@ -327,7 +327,12 @@ class StreetMachine(LoopMachine):
         run."""
         self._adopt_starts()
         for job in self.model.jobs.values():
-            idle = [host.id.hex() for host in self.model.hosts.values() if self.model.may_run(job, host)]
+            idle = [
+                host.id.hex()
+                for host in self.model.hosts.values()
+                # Who said again and again that it is busy rests for a moment (`comptoir.hosts.resting`).
+                if self.model.may_run(job, host) and not self.core.fleet.get(host.id).rests
+            ]
             assert not idle, f"job {job.id.hex()} waits while {idle} could run it"
             if job.state == "queued":
                 self.model.wait_in_line(job)
