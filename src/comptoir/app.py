@@ -72,6 +72,9 @@ LAST_BYTES_S = 2.0
 CUT_WITHIN_S = 1
 """Most seconds to wait for handlers whose connections were closed."""
 
+ACCEPT_TURNS = 5
+"""Turns of the event loop after which a connection that was being accepted when the server stopped is made, and cut."""
+
 LINK_PING_S = LINK_PONG_S = 20.0
 """Interval of pings on a worker's connection, and the time to answer one: a machine that hangs keeps its connections
 open, and a container sends nothing before it is done."""
@@ -332,6 +335,9 @@ class _Server(uvicorn.Server):
         cutting = self._loop.call_later(grace_s, self._cut)
         try:
             await super().shutdown(sockets=sockets)
+            for _ in range(ACCEPT_TURNS):
+                await asyncio.sleep(0)
+                self._cut()
         finally:
             cutting.cancel()
             if self._stop_sweeping is not None:
