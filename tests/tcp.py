@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from comptoir.cli.cluster.balancer import ACCEPT_TURNS
+from comptoir.kit.http import ACCEPT_TURNS
 
 Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

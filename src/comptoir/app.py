@@ -44,7 +44,7 @@ from comptoir.kit.bus import open_bus
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, open_database
 from comptoir.kit.errors import Unavailable
-from comptoir.kit.http import BoundedHttpProtocol, BoundedWebSocketProtocol, Dialect, HttpServer, is_news
+from comptoir.kit.http import ACCEPT_TURNS, BoundedHttpProtocol, BoundedWebSocketProtocol, Dialect, HttpServer, is_news
 from comptoir.kit.ids import new_id
 from comptoir.kit.signing import load_or_create
 from comptoir.kit.urlguard import UrlGuard
@@ -71,9 +71,6 @@ LAST_BYTES_S = 2.0
 
 CUT_WITHIN_S = 1
 """Most seconds to wait for handlers whose connections were closed."""
-
-ACCEPT_TURNS = 5
-"""Turns of the event loop after which a connection that was being accepted when the server stopped is made, and cut."""
 
 LINK_PING_S = LINK_PONG_S = 20.0
 """Interval of pings on a worker's connection, and the time to answer one: a machine that hangs keeps its connections

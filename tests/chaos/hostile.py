@@ -7,14 +7,12 @@ checkable; what the deed is worth nothing must come of.
 
 import asyncio
 import base64
-import contextlib
-import random
 
-import aiohttp
 import msgspec
 
 from tests.chaos.engine import MODEL, UNMARKED, text_of, tokens_in, tokens_of, wanted_of
-from tests.chaos.wire import GONE, Asking, Choose
+from tests.chaos.polling import PollingHost
+from tests.chaos.wire import Choose
 
 DEEDS = (
     "overclaims",  # nothing at all, counted as everything that was asked for, and a prompt of two thousand million
@@ -41,61 +39,28 @@ TAKEN = (200, 400, 403, 404, 409, 410, 413, 422)
 """Any answer at all: what a deed is told does not matter to it."""
 
 
-class HostileHost:
+class HostileHost(PollingHost):
     """One of them, named after its deed."""
 
     def __init__(self, deed: str, choose: Choose, *, seed: int) -> None:
+        super().__init__(deed, choose, seed=seed)
         self.deed = deed
-        self.host_id = ""
         self.given = 0
         """Jobs that it was given."""
-        self._choose = choose
-        self._dice = random.Random(f"{deed}-{seed}")
-        self._key = ""
-        self._tasks: list[asyncio.Task[None]] = []
-        self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Register, and ask for work."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=25.0)
-        self._session = aiohttp.ClientSession(timeout=timeout)
+        self._connect()
         offer = {
             "name": MODEL, "kinds": ["chat"], "context_tokens": 100_000, "can_continue": True,
             "price_in_uusd_per_mtok": 1_000_000, "price_out_uusd_per_mtok": PRICE_UUSD_PER_MTOK,
         }  # fmt: skip
-        body = {"transport": "poll", "gpu": self.deed, "models": [offer], "slots": SLOTS}
-        key = f"register-{self.deed}-0123456789"
-        _, made = await self._asking().until("POST", "/house/hosts", good=(201,), body=body, idempotency_key=key)
-        self._key, self.host_id = str(made["api_key"]), str(made["host_id"])
-        self._tasks = [asyncio.create_task(self._poll()) for _ in range(SLOTS)]
-
-    async def stop(self) -> None:
-        """Stop where it stands."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        if self._session is not None:
-            await self._session.close()
-
-    def _asking(self) -> Asking:
-        assert self._session is not None
-        return Asking(self._session, self._choose, key=self._key, dice=self._dice)
-
-    async def _poll(self) -> None:
-        while True:
-            with contextlib.suppress(*GONE):
-                async with self._asking().open("POST", "/house/host/jobs/next", body={"wait_s": 2}) as answer:
-                    if answer.status == 200:
-                        job = await answer.json()
-                        self.given += 1
-                        await self._serve(job)
-                        continue
-                    if answer.status == 204:
-                        continue
-            await asyncio.sleep(0.1)
+        await self._register("/house/hosts", {"transport": "poll", "gpu": self.deed, "models": [offer], "slots": SLOTS})
+        poll = "/house/host/jobs/next"
+        self._tasks = [asyncio.create_task(self._poll(poll, {"wait_s": 2}, self._serve)) for _ in range(SLOTS)]
 
     async def _serve(self, job: dict[str, object]) -> None:
+        self.given += 1
         wanted = wanted_of(base64.b64decode(str(job["body"])))
         before = msgspec.convert(job["prefix"], list[dict[str, object]])
         seq, begun = len(before), sum(1 for frame in before if frame.get("text"))

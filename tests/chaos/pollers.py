@@ -1,46 +1,36 @@
 """A host that speaks Infrintia and polls: it asks for work, posts pieces, completes. Killed, it just stops."""
 
 import asyncio
-import contextlib
-import random
 
-import aiohttp
 import msgspec
 
 from tests.chaos.engine import MODEL, PROMPT_TOKENS, UNMARKED, Wanted, text_of
-from tests.chaos.wire import GONE, Asking, Choose
+from tests.chaos.polling import PollingHost
+from tests.chaos.wire import Choose
 
 POLLS = 3
 """Jobs at once."""
 
 PRICE_USD = 0.00009
 PIECES_MAX = 6
-SILENCE_S = 25.0
 
 LOST = (403, 404, 409, 410, 413, 422)
 """Statuses that say: this job is no longer yours, or never was."""
 
 
-class Poller:
+class Poller(PollingHost):
     """One polling host over all its lives; the key is kept, what it was working on is not."""
 
     def __init__(self, name: str, choose: Choose, *, seed: int) -> None:
-        self.name = name
+        super().__init__(name, choose, seed=seed)
         self.completed: set[str] = set()
         """Jobs that a coordinator said this host completed."""
-        self.key = ""
-        self.host_id = ""
         self.lives = 0
-        self._choose = choose
-        self._dice = random.Random(f"{name}-{seed}")
-        self._tasks: list[asyncio.Task[None]] = []
-        self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Register at the first start, and poll."""
         self.lives += 1
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=SILENCE_S)
-        self._session = aiohttp.ClientSession(timeout=timeout)
+        self._connect()
         if not self.key:
             body = {
                 "gpu": self.name,
@@ -49,36 +39,14 @@ class Poller:
                 "slots": POLLS,
                 "context_tokens": 100_000,
             }
-            key = f"register-{self.name}-0123456789"
-            _, made = await self._asking().until("POST", "/hosts/register", good=(201,), body=body, idempotency_key=key)
-            self.key, self.host_id = str(made["api_key"]), str(made["host_id"])
-        self._tasks = [asyncio.create_task(self._poll(number)) for number in range(POLLS)]
+            await self._register("/hosts/register", body)
+        self._tasks = [asyncio.create_task(self._poll_as(number)) for number in range(POLLS)]
 
-    async def stop(self) -> None:
-        """Stop where it stands; its connections break."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        if self._session is not None:
-            await self._session.close()
+    async def _poll_as(self, number: int) -> None:
+        async def work(given: dict[str, str]) -> None:
+            await self._work(given["job_id"], given["input_text"], number)
 
-    def _asking(self) -> Asking:
-        assert self._session is not None
-        return Asking(self._session, self._choose, key=self.key, dice=self._dice)
-
-    async def _poll(self, number: int) -> None:
-        while True:
-            with contextlib.suppress(*GONE):
-                body = {"host_id": self.host_id, "wait_s": 2}
-                async with self._asking().open("POST", "/hosts/next-job", body=body) as answer:
-                    if answer.status == 200:
-                        given = await answer.json()
-                        await self._work(given["job_id"], given["input_text"], number)
-                        continue
-                    if answer.status == 204:
-                        continue
-            await asyncio.sleep(0.1)
+        await self._poll("/hosts/next-job", {"host_id": self.host_id, "wait_s": 2}, work)
 
     async def _work(self, job: str, prompt: str, number: int) -> None:
         wanted = msgspec.json.decode(prompt, type=Wanted)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from comptoir.cli.cluster.balancer import ACCEPT_TURNS, HIGH_WATER_BYTES, Balancer
+from comptoir.cli.cluster.balancer import HIGH_WATER_BYTES, Balancer
+from comptoir.kit.http import ACCEPT_TURNS
 from tests.post import free_port
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

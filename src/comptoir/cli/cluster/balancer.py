@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
+from comptoir.kit.http import ACCEPT_TURNS
+
 log = logging.getLogger(__name__)
 
 HIGH_WATER_BYTES = 64 * 1024
@@ -24,8 +26,6 @@ CONNECT_WITHIN_S = 1.0
 SKIPPED_S = 1.0
 """How long a backend that refused is not tried while there are others."""
 BACKLOG = 4096
-ACCEPT_TURNS = 5
-"""Turns of the event loop after which a connection that was being accepted at the end has been made, and cut."""
 
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 """Linger for no time: the kernel sends a reset, so that an end that was cut does not look like one that was reached."""

@@ -5,7 +5,7 @@ with their error shape; `HttpServer` is the ASGI application over all of them: e
 Starlette's path patterns.
 """
 
-from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES, Bounds, ByteBudget, HttpTraffic
+from comptoir.kit.http.bounds import ACCEPT_TURNS, AGAIN_AFTER_S, PIECE_BYTES, Bounds, ByteBudget, HttpTraffic
 from comptoir.kit.http.browsers import (
     BROWSER_HEADERS,
     BrowserPolicy,
@@ -34,6 +34,7 @@ from comptoir.kit.http.server import FORWARDED, HttpServer, StreamAborted, encod
 from comptoir.kit.http.websocket import BoundedWebSocketProtocol
 
 __all__ = [
+    "ACCEPT_TURNS",
     "AGAIN_AFTER_S",
     "BROWSER_HEADERS",
     "FORWARDED",

@@ -43,6 +43,9 @@ FAILED_S = 3.0
 FILES_KEPT = 128
 """File descriptors that connections leave to databases, the bus and hosts that are pushed their jobs."""
 
+ACCEPT_TURNS = 5
+"""Turns of the event loop after which a connection that was being accepted when a server stopped is made."""
+
 AGAIN_AFTER_S = 5.0
 """When somebody who found no room may come back."""
 
