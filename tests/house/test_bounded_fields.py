@@ -2,7 +2,8 @@
 
 Strangers are hosts (the link, the pulse, what pollers post, what push hosts answer), buyers, and callers without a key:
 every body and query of every dialect. A text, bytes, a list or a mapping needs ``max_length``, or a pattern that
-matches nothing long.
+matches nothing long; an integer needs both ends (`Int64` at least), as JSON's have none and databases refuse what is
+longer.
 """
 
 import re
@@ -14,6 +15,7 @@ from msgspec import Meta
 from msgspec import inspect as types
 
 from comptoir.app import DIALECTS
+from comptoir.kit.numbers import Int64
 from comptoir.link import FromWorker, Pulse
 from comptoir.transports.native import NativeLine
 from comptoir.transports.push.infrintia import _Answer
@@ -81,6 +83,9 @@ def unbounded(kind: types.Type, where: str, seen: set[type]) -> set[str]:
     if isinstance(kind, types.UnionType):
         return set[str]().union(*[unbounded(one, where, seen) for one in kind.types])
     found = set()
+    if isinstance(kind, types.IntType):
+        least, most = (kind.ge if kind.gt is None else kind.gt), (kind.le if kind.lt is None else kind.lt)
+        return set() if least is not None and most is not None else {where}
     if isinstance(kind, types.ListType | types.VarTupleType | types.SetType | types.FrozenSetType):
         found = unbounded(kind.item_type, where, seen)
     elif isinstance(kind, types.DictType):
@@ -107,18 +112,25 @@ class TestFields:
     @pytest.mark.parametrize(
         "kind",
         [
-            str, bytes, list[int], dict[Annotated[str, Meta(max_length=1)], int], msgspec.Raw, Any,
+            str, bytes, list[Int64], dict[Annotated[str, Meta(max_length=1)], Int64], msgspec.Raw, Any,
             Annotated[list[str], Meta(max_length=3)], Annotated[str, Meta(pattern="^a+$")], Annotated[str, Meta(min_length=1)],
-            int | str, Annotated[dict[str, int], Meta(max_length=3)],
+            Int64 | str, Annotated[dict[str, Int64], Meta(max_length=3)], int, Annotated[int, Meta(ge=1)],
+            Annotated[int, Meta(lt=9)], Annotated[list[int], Meta(max_length=3)],
         ],
     )  # fmt: skip
     def test_a_field_without_one_is_found(self, kind: Any) -> None:
-        planted = msgspec.defstruct("Planted", [("number", int), ("field", kind)], module="planted")
+        planted = msgspec.defstruct("Planted", [("number", Int64), ("field", kind)], module="planted")
 
         assert unbounded(types.type_info(planted), "", set()) == {"planted.Planted.field"}
 
     @pytest.mark.parametrize(
-        "kind", [int, Annotated[str, Meta(max_length=3)], Annotated[str, Meta(pattern="^[a-f]{3}$")]]
+        "kind",
+        [
+            float,
+            Annotated[int, Meta(gt=1, lt=9)],
+            Annotated[str, Meta(max_length=3)],
+            Annotated[str, Meta(pattern="^[a-f]{3}$")],
+        ],
     )
     def test_one_with_a_bound_is_not(self, kind: Any) -> None:
         planted = msgspec.defstruct("Planted", [("field", kind)])

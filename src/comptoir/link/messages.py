@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 
 from comptoir.kit.msgpack import values_within
+from comptoir.kit.numbers import Int64
 
 LINK_VERSION = 1
 """Version of the wire format. A coordinator refuses another major version with ``Bye``."""
@@ -129,7 +130,7 @@ class ContainerCard(msgspec.Struct, array_like=True, frozen=True):
     """Networks (CIDR) whose callers may use it; empty: anybody."""
     timeout_s: float = 180.0
     """Longest run; a container sends nothing before it is done, so its silence means nothing until then."""
-    rate_requests: int = 0
+    rate_requests: Int64 = 0
     """Most jobs of one caller within *rate_period_s*; 0: no limit."""
     rate_period_s: float = 60.0
     accepted_payments: Annotated[dict[Address, Address], msgspec.Meta(max_length=CARD_LIST_MAX)] = {}
@@ -146,17 +147,17 @@ class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
     name: Name
     kinds: Annotated[list[Word], msgspec.Meta(max_length=OFFER_KINDS_MAX)]
     """Kinds served, sold in the same units: ``chat``, ``completion``, ``embedding``; ``container``; or another."""
-    context_tokens: int = 4096
+    context_tokens: Int64 = 4096
     """Prompt and answer together."""
-    price_in_uusd_per_mtok: int = 0
-    price_out_uusd_per_mtok: int = 0
+    price_in_uusd_per_mtok: Int64 = 0
+    price_out_uusd_per_mtok: Int64 = 0
     can_continue: bool = False
     """True when the engine accepts delivered frames as a forced prefix (`Job.prefix`)."""
     fingerprint: Name = ""
     """``sha256:<hex>`` of the weights, if known."""
     container: ContainerCard | None = None
     """For kind ``container``, whose unit is a run: *price_out_uusd_per_mtok* is the price of a million runs."""
-    prices: Annotated[dict[Word, int], msgspec.Meta(max_length=OFFER_KINDS_MAX)] = {}
+    prices: Annotated[dict[Word, Int64], msgspec.Meta(max_length=OFFER_KINDS_MAX)] = {}
     """Micro-dollars per million of each unit that the kinds are sold in (`comptoir.kinds`); empty: from an older
     worker, whose two prices above apply."""
     text_only: bool = False
@@ -187,9 +188,9 @@ class Have(msgspec.Struct, array_like=True, frozen=True):
 class Hello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):
     """First message on every connection."""
 
-    version: int
+    version: Int64
     software: Word
-    slots: int
+    slots: Int64
     """Jobs the worker runs at once."""
     models: Annotated[list[ModelOffer], msgspec.Meta(max_length=OFFERS_MAX)]
     open: Annotated[list[OpenAttempt], msgspec.Meta(max_length=OPEN_LEASES_MAX)]
@@ -224,7 +225,7 @@ class Fail(msgspec.Struct, array_like=True, frozen=True, tag="fail"):
     message: FailWords
     fault: Word
     """Whose fault: ``buyer`` (bad request), ``host``, ``capacity`` (busy, 429), ``coordinator``."""
-    status: int = 0
+    status: Int64 = 0
     """HTTP status of the engine's answer, 0 if there was none."""
     body: Annotated[bytes, msgspec.Meta(max_length=FAIL_BODY_BYTES_MAX)] = b""
     """The engine's JSON error body, if any (at most 16 KiB)."""
@@ -235,7 +236,7 @@ class Models(msgspec.Struct, array_like=True, frozen=True, tag="models"):
     """The offer changed: replaces the whole list."""
 
     models: Annotated[list[ModelOffer], msgspec.Meta(max_length=OFFERS_MAX)]
-    slots: int
+    slots: Int64
 
 
 class Drain(msgspec.Struct, array_like=True, frozen=True, tag="drain"):
@@ -252,7 +253,7 @@ class Resources(msgspec.Struct, array_like=True, frozen=True, tag="resources"):
 class Report(msgspec.Struct, array_like=True, frozen=True, tag="report"):
     """Answer to `Inquire`."""
 
-    inquiry: int
+    inquiry: Int64
     body: ReportBytes
     """JSON of ``GET /service-resources?model_id=``; empty: the container did not answer."""
 
@@ -374,9 +375,9 @@ class Pulse(msgspec.Struct, frozen=True):
 
     gpu_utilization: float = 0.0
     """0..1 over all GPUs; 0 without a GPU."""
-    running: int = 0
+    running: Int64 = 0
     gpu: Name = ""
-    vram_mib: int = 0
+    vram_mib: Int64 = 0
 
 
 class PulseAnswer(msgspec.Struct, frozen=True):

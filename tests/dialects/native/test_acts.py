@@ -183,6 +183,8 @@ class TestActs:
 
         assert [one["subject"] for one in page["acts"] + older["acts"]] == ["three", "two", "one"]
         assert {one["verb"] for one in page["acts"]} == {"model.quarantine"}
+        assert (await post.get(f"/acts?before={2**63 - 1}", key="admin"))[0] == 200
+        assert (await post.get(f"/acts?before={2**63}", key="admin"))[0] == 422
         assert [(one["operator"], one["reason"]) for one in page["acts"]] == [("root", WHY)] * 2
 
 

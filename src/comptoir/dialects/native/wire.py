@@ -146,7 +146,7 @@ class ActsQuery(msgspec.Struct):
     """Page of the record of acts."""
 
     limit: Limit = 50
-    before: Annotated[int, Meta(ge=1, description="Number of the last act seen.")] | None = None
+    before: Annotated[int, Meta(ge=1, le=2**63 - 1, description="Number of the last act seen.")] | None = None
 
 
 # -- answers -------------------------------------------------------------------------------------------------------

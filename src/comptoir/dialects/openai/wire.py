@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from comptoir.kit.numbers import Int64
+
 Model = Annotated[str, Meta(min_length=1, max_length=256)]
 Tokens = Annotated[int, Meta(ge=1, le=10_000_000)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
@@ -17,7 +19,7 @@ Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 StopText = Annotated[str, Meta(max_length=64 * 1024)]
 Stops = Annotated[list[StopText], Meta(max_length=64)]
-Prompt = str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+Prompt = str | Annotated[list[str | Int64 | list[Int64]], Meta(min_length=1)]
 """One text, texts, token ids, or lists of token ids."""
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
@@ -58,7 +60,7 @@ class _Sampling(msgspec.Struct):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     stop: StopText | Stops | None = None
-    seed: int | None = None
+    seed: Int64 | None = None
 
 
 class ChatBody(_Sampling, kw_only=True):
@@ -84,7 +86,7 @@ class EmbeddingBody(msgspec.Struct, kw_only=True):
     """Body of ``POST /v1/embeddings``. Fields not listed here are forwarded to the engine."""
 
     model: Model
-    input: Annotated[str, Meta(min_length=1)] | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    input: Annotated[str, Meta(min_length=1)] | Annotated[list[str | Int64 | list[Int64]], Meta(min_length=1)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 

@@ -9,6 +9,7 @@ import msgspec
 from comptoir.hosts import INFRINTIA
 from comptoir.kinds.tokens.text import frames_of, text_of, whole_answer
 from comptoir.kit.ids import public
+from comptoir.kit.numbers import Int64
 from comptoir.kit.urlguard import read_bounded
 from comptoir.link import Usage
 from comptoir.transports.push.call import ERROR_CHARS_MAX, PushCall, PushFailed, lines_of
@@ -26,8 +27,8 @@ class _InfrintiaChoice(msgspec.Struct):
 
 
 class _Counts(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Int64 = 0
+    completion_tokens: Int64 = 0
 
 
 class _Answer(msgspec.Struct):
