@@ -100,7 +100,11 @@ def half_link_message(number: int, words: list[str]) -> tuple[bytes, bytes]:
         "GET /comptoir/link HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
         f"sec-websocket-version: 13\r\nsec-websocket-key: {'A' * 22}==\r\nauthorization: Bearer {words[1]}\r\n\r\n"
     )
-    return head.encode() + struct.pack("!BBQ", 0x82, 0xFF, 10 * MIB) + bytes(4 + 64 * KIB), b"x"
+    return head.encode(), b"x"
+
+
+HALF_MESSAGE = struct.pack("!BBQ", 0x82, 0xFF, 10 * MIB) + bytes(4 + 64 * KIB)
+"""Sent when the link is accepted: what comes before belongs to nobody."""
 
 
 def never_read(number: int, words: list[str]) -> tuple[bytes, bytes]:
@@ -121,20 +125,28 @@ KINDS: dict[str, Callable[[int, list[str]], tuple[bytes, bytes]]] = {
 
 
 class Attacker(asyncio.Protocol):
-    """One connection: sends, never reads, and sends a little more each second."""
+    """One connection: sends, reads nothing (or the acceptance of a link), and sends a little more each second."""
 
-    def __init__(self, first: bytes, more: bytes) -> None:
+    def __init__(self, first: bytes, more: bytes, once_accepted: bytes) -> None:
         self._first = first
         self._more = more
+        self._once_accepted = once_accepted
         self.open = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
         self.transport.write(self._first)
+        if not self._once_accepted:
+            self.transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
         self.transport.pause_reading()
+        if data.startswith(b"HTTP/1.1 101 "):
+            self.transport.write(self._once_accepted)
+        self._once_accepted = b""
 
     def trickle(self) -> None:
-        if self._more and self.open and self.transport.get_write_buffer_size() < MIB:
+        if self._more and self.open and not self._once_accepted and self.transport.get_write_buffer_size() < MIB:
             self.transport.write(self._more)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -148,6 +160,7 @@ async def attack(kind: str, count: int, words: list[str]) -> None:
     made: dict[int, Attacker] = {}
     opening = asyncio.Semaphore(OPENING)
     small = kind != "waiting_job"
+    once_accepted = HALF_MESSAGE if kind == half_link_message.__name__ else b""
     ready = {number: KINDS[kind](number, words) for number in range(BUYERS * ANSWERS * 2)}
 
     async def open_one(number: int) -> None:
@@ -156,7 +169,7 @@ async def attack(kind: str, count: int, words: list[str]) -> None:
         async with opening:
             try:
                 async with asyncio.timeout(5):
-                    protocol = Attacker(first, more)
+                    protocol = Attacker(first, more, once_accepted)
                     await loop.create_connection(lambda: protocol, "127.0.0.1", port, local_addr=local)
                     made[number] = protocol
             except OSError:

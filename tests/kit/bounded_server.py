@@ -68,6 +68,20 @@ class Bounded:
         self.traffic.sweep(now_s)
         self.traffic.sweep(now_s + seconds)
 
+    async def hear(self, core: Any, request: Request, socket: Any) -> None:
+        """Keep the messages of one WebSocket."""
+        await socket.accept()
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            self.messages.append(message["bytes"])
+
+    async def undecided(self, core: Any, request: Request, socket: Any) -> None:
+        """Let nobody in yet."""
+        self.messages.append(b"asked")
+        await self.go_on.wait()
+
     async def until(self, what: Any) -> None:
         """Wait until *what* (a function) is true."""
         async with asyncio.timeout(10):
@@ -106,14 +120,6 @@ async def serving(
 
         return Stream(pieces())
 
-    async def socket(core: Any, request: Request, socket: Any) -> None:
-        await socket.accept()
-        while True:
-            message = await socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            made.messages.append(message["bytes"])
-
     dialect = Dialect(
         "test", "Test", "",
         (
@@ -123,7 +129,10 @@ async def serving(
             Endpoint("GET", "/stream", stream, Access.PUBLIC, "Never ends."),
         ),
         _shaped,
-        sockets=(Socket("/socket", socket, Access.PUBLIC, "A socket."),),
+        sockets=(
+            Socket("/socket", made.hear, Access.PUBLIC, "A socket."),
+            Socket("/undecided", made.undecided, Access.PUBLIC, "One that is not let in yet."),
+        ),
     )  # fmt: skip
 
     def gate(request: Request, access: Access, dialect: Dialect) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from comptoir.kit.errors import Unavailable
-from comptoir.kit.http import ByteBudget, HttpTraffic
+from comptoir.kit.http import BoundedHttpProtocol, ByteBudget, HttpTraffic
 from comptoir.kit.http.bounds import HEADERS_MAX, PIECE_BYTES, Bounds
 from comptoir.kit.http.connection import NEW_CONNECTION_BYTES
 from comptoir.kit.http.turns import TURN_BYTES
@@ -322,6 +322,36 @@ class TestTurns:
                 most, before = max(most, len(server.got) - before), len(server.got)
 
         assert (most, server.got) == (1, [size] * 10)
+
+    async def test_what_nobody_takes_is_read_in_turns_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """300 bodies of 15 MB that were refused held each turn for 15 ms: all that had come was read in it."""
+        read = 0
+        taken = BoundedHttpProtocol._take
+
+        def take(self: BoundedHttpProtocol, data: bytes) -> None:
+            nonlocal read
+            read += len(data)
+            taken(self, data)
+
+        monkeypatch.setattr(BoundedHttpProtocol, "_take", take)
+        size, many = 1 << 20, 20
+        async with serving(bodies_bytes_max=KIB) as server, contextlib.AsyncExitStack() as stack:
+            left = {}
+            for _ in range(many):
+                one = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+                one.sendall(POST % size + bytes(KIB))
+                one.setblocking(False)
+                left[one] = size - KIB
+            await server.until(lambda: read >= many * KIB)
+            large, before = 0, read
+            while read < many * size:
+                for one, rest in left.items():
+                    with contextlib.suppress(BlockingIOError):
+                        left[one] -= one.send(bytes(rest)) if rest else 0
+                await asyncio.sleep(0)
+                large, before = large + (read - before > 2 * TURN_BYTES), read
+
+        assert large <= 1  # One piece of each, after which the next ones wait.
 
 
 @contextlib.contextmanager

@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
 import logging
 import struct
 from typing import Any
 
 import pytest
 
+from comptoir.kit.http.turns import TURN_BYTES
+from comptoir.kit.http.websocket import PARSE_BYTES
 from tests.kit.bounded_server import KIB, Bounded, serving
 from tests.kit.test_bounded_http import hung_up
 
@@ -78,8 +81,51 @@ class TestMessages:
             await hung_up(reader)
             assert server.traffic.refused == {"body_bytes_per_s_min": 1}
 
+    async def test_what_makes_many_whole_at_once_is_parsed_in_turns(self) -> None:
+        """5,000 links that each sent a byte at the same moment kept all others waiting for 0.2 s."""
+        many = 2 * TURN_BYTES // PARSE_BYTES
+        async with serving() as server, contextlib.AsyncExitStack() as stack:
+            writers = []
+            for _ in range(many):
+                reader, writer = await stack.enter_async_context(server.client())
+                await opened(server, reader, writer)
+                writer.write(frame(b"half", size=5))
+                writers.append(writer)
+            await server.until(lambda: server.traffic.messages.held == many * 4)
+            for writer in writers:
+                writer.write(b"!")
+            most, before = 0, 0
+            while len(server.messages) < many:
+                await asyncio.sleep(0)
+                most, before = max(most, len(server.messages) - before), len(server.messages)
+
+        assert most <= TURN_BYTES // PARSE_BYTES
+
+    async def test_one_that_waits_for_its_turn_arrives_though_its_sender_hangs_up(self) -> None:
+        async with serving() as server, server.client() as (reader, writer):
+            await opened(server, reader, writer)
+            writer.write(frame(b"half", size=5))
+            await server.until(lambda: server.traffic.messages.held)
+            waiting = [server.traffic.turns.spend(f"other {number}", TURN_BYTES) for number in range(2_000)]
+            writer.write(b"!")
+            writer.close()
+
+            await server.until(lambda: server.messages == [b"half!"])
+            assert not all(turn is None or turn.done() for turn in waiting)
+
 
 class TestPeers:
+    async def test_one_that_breaks_the_protocol_before_it_is_let_in_is_cut(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with serving() as server, server.client() as (reader, writer):
+            writer.write(UPGRADE % b"/undecided" + b"\r\n")
+            await server.until(lambda: server.messages == [b"asked"])
+            writer.write(b"\xff\xff")
+
+            await hung_up(reader)
+        assert caplog.records == []
+
     @pytest.mark.parametrize(
         "line", [b"a: " + b"x" * 9_000 + b"\r\n", b"a: b\r\n" * 150], ids=["long line", "many lines"]
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comptoir.kit.http.values import FEW_VALUES, STRINGS_MAX, VALUES_MAX, values_in
+from comptoir.kit.http.values import FEW_VALUES, STEP_BYTES, STRINGS_MAX, VALUES_MAX, values_step_by_step
 from tests.kit.bounded_server import serving
 
 MANY = VALUES_MAX + 1
@@ -20,15 +20,21 @@ class TestValues:
             (rb'{"prompt":"' + rb'{\"a\":[1,2]},' * MANY + b'"}', 1, 3),
             (rb'{"prompt":"a\\","b":[' + b"1," * MANY + rb'"\"' + b"," * MANY + b'"]}', MANY, MANY + 5),
             (b'"' + b"," * FEW_VALUES + b'"', FEW_VALUES, FEW_VALUES),
+            (b'["' + b"," * (STEP_BYTES - 3) + rb'\",",' + b"1," * MANY + b'"]', MANY, MANY + 3),
+            (b'["' + b"," * (STEP_BYTES - 4) + rb'\\",' + b"1," * MANY + b"1]", MANY, MANY + 3),
+            (b'["' + b"\\" * 5 * STEP_BYTES + b'",' + b"1," * MANY + b"1]", MANY, MANY + 3),
             (b'"a",' * STRINGS_MAX + b"," * MANY, MANY, MANY + STRINGS_MAX),
         ],
         ids=[
             "few", "numbers", "lists", "texts", "a text of commas", "a text of JSON", "a text that ends in a backslash",
-            "few are not looked at closely", "many texts are not either",
+            "few are not looked at closely", "a step ends within an escape", "a step ends after one",
+            "backslashes alone", "many texts are not either",
         ],
     )  # fmt: skip
     def test_it_counts_what_is_no_text(self, body: bytes, least: int, most: int) -> None:
-        assert least <= values_in(body) <= most
+        *_, count = values_step_by_step(body)
+
+        assert least <= count <= most
 
     async def test_a_body_of_too_many_is_refused_before_it_is_decoded(self) -> None:
         async with serving(body_bytes_max=1 << 23) as server:

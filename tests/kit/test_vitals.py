@@ -31,6 +31,24 @@ class TestCheck:
         assert (await check.read()).healthy
         assert probe.asked == 1
 
+    async def test_a_finding_of_some_age_is_reused_while_it_is_looked_at_anew(self) -> None:
+        probe = Probe()
+        check = HealthCheck(probe, fresh_s=60, cap_s=1)
+        await check.read()
+        probe.may_answer.clear()
+        probe.error = RuntimeError("gone")
+
+        check._at_s -= 31
+        async with at_once():
+            assert (await check.read()).healthy
+            assert (await check.read()).healthy
+        probe.may_answer.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+        assert not (await check.read()).healthy
+        assert probe.asked == 2
+
     async def test_many_askers_share_one_probe(self) -> None:
         probe = Probe()
         check = HealthCheck(probe, fresh_s=60, cap_s=1)

@@ -27,7 +27,11 @@ class HealthFinding(msgspec.Struct, frozen=True):
 
 
 class HealthCheck:
-    """Runs *probe* at most once at a time and at most every *fresh_s* seconds; whoever asks waits at most *cap_s*."""
+    """Runs *probe* one at a time; whoever asks waits at most *cap_s*.
+
+    What was found is used for *fresh_s* seconds. Whoever asks in the second half of them has it looked at anew, for
+    those who ask later: a server that is asked all the time never has anybody wait for its database.
+    """
 
     def __init__(self, probe: Callable[[], Awaitable[object]], *, fresh_s: float, cap_s: float) -> None:
         self._probe = probe
@@ -44,12 +48,15 @@ class HealthCheck:
         back.
         """
         found, task = self._found, self._task
-        if found is not None and time.monotonic() - self._at_s < self._fresh_s:
-            return found
-        if task is None:
+        age_s = time.monotonic() - self._at_s
+        fresh = found is not None and age_s < self._fresh_s
+        if task is None and not (fresh and age_s < self._fresh_s / 2):
             task = self._task = asyncio.get_running_loop().create_task(self._run())
         elif found is not None and not found.healthy:
             return found
+        if found is not None and fresh:
+            return found
+        assert task is not None
         done, _ = await asyncio.wait((task,), timeout=self._cap_s)
         if not done:
             self._keep(HealthFinding(False, self._cap_s * 1000, f"no answer within {self._cap_s:g} s"))

@@ -23,6 +23,10 @@ NEW_CONNECTION_BYTES = 32 << 10
 """What the first bytes of a connection count for in a turn of the event loop: a request, or a WebSocket's handshake,
 with all that is made for it, some 0.4 ms. Of thousands that come at once, others are heard in between."""
 
+READ_IN_TURNS_BYTES = 32 << 10
+"""After a piece of this size or more, the next one of its connection waits for a turn: with hundreds that send 15 MB
+at once, all that can be read in one turn takes 15 ms."""
+
 REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
 
 
@@ -118,13 +122,24 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
                 self.transport.pause_reading()
                 turn.add_done_callback(partial(self._begin, data))
                 return
-        size = self._traffic.bounds.head_bytes_max
-        if len(data) > size:
-            for start in range(0, len(data), size):
-                if self._over or self.transport.is_closing():
-                    return
-                self.data_received(data[start : start + size])
+        if len(data) < READ_IN_TURNS_BYTES:
+            self._take(data)
             return
+        size = self._traffic.bounds.head_bytes_max
+        for start in range(0, len(data), size):
+            if self._over or self.transport.is_closing():
+                return
+            self._take(data[start : start + size])
+        turn = self.turns.spend(self.key, len(data))
+        if turn is not None and not self._over:
+            cast(CorkedTransport, self.transport).hold_reading()
+            turn.add_done_callback(self._read_on)
+
+    def _read_on(self, _: "asyncio.Future[None]") -> None:
+        """Read more, whose turn has come, unless whoever reads the body has enough."""
+        cast(CorkedTransport, self.transport).release_reading(resume=not (self._over or self.flow.read_paused))
+
+    def _take(self, data: bytes) -> None:
         if self._over:
             return
         whole_before = not self._reading
@@ -280,7 +295,8 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
             return False
         if not (self._reading or self._in_head):
             return paused
-        if self.flow.read_paused or not self._since_s:
+        held = cast(CorkedTransport, self.transport).reading_held
+        if held or self.flow.read_paused or not self._since_s:
             # What we did not read is not late.
             self._since_s, self._moved = now_s, 0
             return True

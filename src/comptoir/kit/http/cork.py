@@ -16,13 +16,32 @@ KEPT_BYTES_MAX = 16 << 10
 class CorkedTransport:
     """A transport that buffers `write` until the end of the loop's tick; everything else is passed through."""
 
-    __slots__ = ("_kept", "_loop", "_pieces", "_transport")
+    __slots__ = ("_kept", "_loop", "_pieces", "_transport", "reading_held")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._pieces: list[bytes] = []
         self._kept = 0
+        self.reading_held = False
+        """Whether nothing is read until `release_reading`, also where the body's reader asks for more."""
+
+    def hold_reading(self) -> None:
+        """Read nothing until `release_reading`."""
+        if not self._transport.is_closing():
+            self.reading_held = True
+            self._transport.pause_reading()
+
+    def release_reading(self, *, resume: bool) -> None:
+        """Let reading go on; *resume*: at once, as nothing else keeps it back."""
+        self.reading_held = False
+        if resume:
+            self.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless that is held."""
+        if not self.reading_held and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def write(self, data: bytes) -> None:
         """Buffer *data*; the buffer is sent before the loop waits again, and at once if it is large."""

@@ -13,6 +13,7 @@ from starlette.routing import compile_path
 from starlette.websockets import WebSocket
 
 from comptoir.kit.errors import InvalidField, Refusal, Unavailable
+from comptoir.kit.http.body import read_body
 from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES
 from comptoir.kit.http.browsers import BrowserPolicy, deciding, require_json
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
@@ -20,15 +21,9 @@ from comptoir.kit.http.errors import (
     MethodNotAllowed,
     NoSuchPath,
     OwnedByPeer,
-    PayloadTooLarge,
-    TooSlow,
-    UnsupportedBody,
     field_error,
-    read_json,
 )
 from comptoir.kit.http.request import CONNECTION, Receive, Reply, Request, Scope, Send, Stream, while_connected
-from comptoir.kit.http.values import VALUE_BYTES, VALUES_MAX, values_in
-from comptoir.kit.ratelimit import address_key
 from comptoir.kit.vitals import RequestCounts
 
 log = logging.getLogger(__name__)
@@ -84,10 +79,6 @@ class StreamAborted(Exception):
 
 
 CLOSE = (b"connection", b"close")
-
-LARGE_BYTES = 4 * PIECE_BYTES
-"""A body of this size or more waits for a turn to be joined, to be decoded and to be handled: of 15 MB each takes some
-10 ms."""
 
 
 class _Route:
@@ -263,7 +254,10 @@ class HttpServer:
                 await waits
             if route.needs_body:
                 require_json(request)
-                await self._read_body(request, route)
+                limit = self._body_bytes_max
+                if request.principal is None:
+                    limit = min(limit, self._without_key_max(route.dialect))
+                await read_body(request, route.decode, limit)
             if route.endpoint.query is not None:
                 request.query = _decode_query(route.endpoint.query, request, route.repeated)
             result = await route.handler(self._core, request)
@@ -315,57 +309,6 @@ class HttpServer:
 
     def _next_id(self) -> str:
         return f"{self._id_head}{next(self._ids):x}"
-
-    async def _read_body(self, request: Request, route: _Route) -> None:
-        limit = self._body_bytes_max
-        if request.principal is None:
-            limit = min(limit, self._without_key_max(route.dialect))
-        connection = request.scope.get(CONNECTION)
-        if connection is not None and request.address != request.peer:
-            connection.charge(address_key(request.address))
-        message = await request.receive()
-        body = message.get("body", b"")
-        if message.get("more_body"):
-            if _declared(request) > limit:
-                raise PayloadTooLarge(limit)
-            pieces, size = [body], len(body)
-            while message.get("more_body"):
-                if size > limit:
-                    raise PayloadTooLarge(limit)
-                if connection is not None and connection.failure is not None:
-                    raise connection.failure
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise TooSlow("the body broke off")  # To nobody; what came of it is not taken for all of it.
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-            if connection is not None and size >= LARGE_BYTES:
-                await _turn(connection, size)
-            body = b"".join(pieces)
-            del pieces
-        elif message["type"] == "http.disconnect":
-            raise TooSlow("the body broke off")
-        if connection is not None and connection.failure is not None:
-            raise connection.failure
-        if len(body) > limit:
-            raise PayloadTooLarge(limit)
-        request.raw = body
-        if len(body) >= LARGE_BYTES:
-            await self._expand(connection, body)
-        if route.decode is not None:
-            request.body = read_json(route.decode, body)
-            if connection is not None and len(body) >= LARGE_BYTES:
-                await _turn(connection, len(body))
-
-    async def _expand(self, connection: Any, body: bytes) -> None:
-        """Wait for a turn to decode a large body, and count what becomes of it."""
-        if connection is not None:
-            await _turn(connection, len(body))
-        values = values_in(body)
-        if values > VALUES_MAX:
-            raise UnsupportedBody(f"the body has {values:,} values, and {VALUES_MAX:,} are allowed")
-        if connection is not None and not connection.count_values(values * VALUE_BYTES):
-            raise Unavailable("too many large bodies are under way; try again", retry_after_s=AGAIN_AFTER_S)
 
     def refusal(self, path: str, error: Refusal) -> Reply:
         """Return what the owner of *path* says of *error*, which was found before there was a request."""
@@ -519,12 +462,6 @@ def _nothing() -> None:
     pass
 
 
-async def _turn(connection: Any, size: int) -> None:
-    """Wait for a turn in which *size* bytes may be worked on."""
-    if (turn := connection.turns.spend(connection.key, size)) is not None:
-        await turn
-
-
 async def _closed(pieces: AsyncIterator[bytes]) -> None:
     """End what makes *pieces*, if it can be told."""
     if isinstance(pieces, AsyncGenerator):
@@ -571,12 +508,6 @@ def _repeated(struct: Any) -> frozenset[str]:
 def _without_words(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
     """Return a type without its description."""
     return _without_words(kind.type) if isinstance(kind, msgspec.inspect.Metadata) else kind
-
-
-def _declared(request: Request) -> int:
-    """Return how many bytes of body a request says that it has; 0: it does not."""
-    text = request.header(b"content-length")
-    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _decode_query(struct: Any, request: Request, repeated: frozenset[str]) -> Any:

@@ -1,0 +1,96 @@
+"""The body of a request: read within its limit, and decoded. A large one is worked on in turns of the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from comptoir.kit.errors import Unavailable
+from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES
+from comptoir.kit.http.errors import PayloadTooLarge, TooSlow, UnsupportedBody, read_json
+from comptoir.kit.http.request import CONNECTION, Request
+from comptoir.kit.http.values import STEP_BYTES, VALUE_BYTES, VALUES_MAX, values_step_by_step
+from comptoir.kit.ratelimit import address_key
+
+JOINED_ASIDE_BYTES = 2 << 20
+"""A body of this size or more is joined in a thread, without Python's lock: the pages of 15 MB alone take 8 ms."""
+
+LARGE_BYTES = 4 * PIECE_BYTES
+"""A body of this size or more waits for a turn to be joined, to be decoded and to be handled: of 15 MB each takes some
+10 ms."""
+
+
+async def read_body(request: Request, decode: Callable[[bytes], Any] | None, limit: int) -> None:
+    """Read the body into ``request.raw`` and, with *decode*, into ``request.body``.
+
+    Raises:
+        PayloadTooLarge: it has more than *limit* bytes.
+        TooSlow: it broke off, or comes too slowly.
+        UnsupportedBody: it has too many values, or *decode* does not take it.
+        Unavailable: too many large bodies are under way.
+    """
+    connection = request.scope.get(CONNECTION)
+    if connection is not None and request.address != request.peer:
+        connection.charge(address_key(request.address))
+    message = await request.receive()
+    body = message.get("body", b"")
+    if message.get("more_body"):
+        body = await _rest(request, connection, body, limit)
+    elif message["type"] == "http.disconnect":
+        raise TooSlow("the body broke off")
+    if connection is not None and connection.failure is not None:
+        raise connection.failure
+    if len(body) > limit:
+        raise PayloadTooLarge(limit)
+    request.raw = body
+    if len(body) >= LARGE_BYTES:
+        await _expand(connection, body)
+    if decode is not None:
+        request.body = read_json(decode, body)
+        if len(body) >= LARGE_BYTES:
+            await _turn(connection, len(body))
+
+
+async def _rest(request: Request, connection: Any, first: bytes, limit: int) -> bytes:
+    """Read on after the *first* piece; return the whole."""
+    if _declared(request) > limit:
+        raise PayloadTooLarge(limit)
+    pieces, size, more = [first], len(first), True
+    while more:
+        if size > limit:
+            raise PayloadTooLarge(limit)
+        if connection is not None and connection.failure is not None:
+            raise connection.failure
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise TooSlow("the body broke off")  # To nobody; what came of it is not taken for all of it.
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        more = message.get("more_body", False)
+    if size >= LARGE_BYTES:
+        await _turn(connection, size)
+    return b"".join(pieces) if size < JOINED_ASIDE_BYTES else await asyncio.to_thread(b"".join, pieces)
+
+
+async def _expand(connection: Any, body: bytes) -> None:
+    """Count what becomes of a large body, then wait for a turn to decode it."""
+    values = 0
+    for so_far in values_step_by_step(body):
+        values = so_far
+        await _turn(connection, STEP_BYTES)
+    if values > VALUES_MAX:
+        raise UnsupportedBody(f"the body has {values:,} values, and {VALUES_MAX:,} are allowed")
+    if connection is not None and not connection.count_values(values * VALUE_BYTES):
+        raise Unavailable("too many large bodies are under way; try again", retry_after_s=AGAIN_AFTER_S)
+    await _turn(connection, len(body))
+
+
+async def _turn(connection: Any, size: int) -> None:
+    """Wait for a turn in which *size* bytes may be worked on; a connection that is not counted never waits."""
+    if connection is not None and (turn := connection.turns.spend(connection.key, size)) is not None:
+        await turn
+
+
+def _declared(request: Request) -> int:
+    """Return how many bytes of body a request says that it has; 0: it does not."""
+    text = request.header(b"content-length")
+    return int(text) if text.isascii() and text.isdigit() else 0
