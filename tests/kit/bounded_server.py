@@ -104,6 +104,9 @@ async def serving(
     async def small(core: Any, request: Request) -> Reply:
         return Reply(200, b"small")
 
+    async def bad(core: Any, request: Request) -> Reply:
+        return Reply(200, b"bad", headers=((b"x-name", b"a\r\nx-smuggled: b"),))
+
     async def take(core: Any, request: Request) -> Reply:
         made.got.append(len(request.raw))
         return Reply(200, b"taken")
@@ -124,6 +127,7 @@ async def serving(
         "test", "Test", "",
         (
             Endpoint("GET", "/small", small, Access.PUBLIC, "Small."),
+            Endpoint("GET", "/bad", bad, Access.PUBLIC, "Breaks its head."),
             Endpoint("POST", "/take", take, Access.PUBLIC, "Takes.", raw=True),
             Endpoint("POST", "/wait", wait, Access.PUBLIC, "Waits.", raw=True),
             Endpoint("GET", "/stream", stream, Access.PUBLIC, "Never ends."),

@@ -241,6 +241,8 @@ class LiveJob:
     @property
     def segment_size(self) -> Size:
         """Bytes of output since the last closed segment: shown, and padding."""
+        if self._measured == len(self.frames) and not self.segments:
+            return self._size
         solid, blank = self._size
         if self._measured < len(self.frames):
             text, extras = joined(self.frames[self._measured :])

@@ -6,7 +6,7 @@ has to be declared as JSON, which a foreign page can't do without a CORS preflig
 only to its own names, against DNS rebinding.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -64,18 +64,18 @@ class NotDeclaredJson(Refusal):
         super().__init__("without a key a body needs 'Content-Type: application/json'")
 
 
-def deciding(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return those of *headers* that determine caller, origin and target.
+def deciding(headers: list[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
+    """Return *headers* by name, among them those that determine caller, origin and target.
 
     Raises:
-        RepeatedHeader: one of them came twice.
+        RepeatedHeader: one of those came twice.
     """
-    given: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in DECIDING:
-            if name in given:
+    given = dict(headers)
+    if len(given) < len(headers):
+        names = [name for name, _ in headers if name in DECIDING]
+        for name in names:
+            if names.count(name) > 1:
                 raise RepeatedHeader(name.decode())
-            given[name] = value
     return given
 
 
@@ -104,12 +104,10 @@ class BrowserPolicy:
             WrongName, ForeignPage: in the order they are checked.
         """
         given = request.deciding
-        host = given.get(b"host")
-        if host is not None and self._names is not None and not self._known(host):
+        if self._names is not None and b"host" in given and not self._known(host := given[b"host"]):
             raise WrongName(host.decode("latin-1"))
-        origin, site = given.get(b"origin"), given.get(b"sec-fetch-site")
-        if origin is not None or site is not None:
-            request.sender = self._sender(request.method, given, origin, site)
+        if b"origin" in given or b"sec-fetch-site" in given:
+            request.sender = self._sender(request.method, given, given.get(b"origin"), given.get(b"sec-fetch-site"))
 
     def allows(self, origin: bytes) -> bool:
         """Tell whether pages of *origin* may call with a key."""

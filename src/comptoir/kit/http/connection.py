@@ -37,6 +37,29 @@ class _Refuses(Protocol):
 class BoundedHttpProtocol(CorkedHttpProtocol):
     """One connection, counted by *traffic*."""
 
+    # Slots beside uvicorn's dict: with more than 30 names in that, Python 3.11 gives each connection a table of its
+    # own, and every access to one of them costs more, uvicorn's too: a job's life took 7 % more CPU.
+    __slots__ = (
+        "_abort_at_s",
+        "_begun",
+        "_bodiless",
+        "_entered",
+        "_head_bytes",
+        "_held",
+        "_in_head",
+        "_let_in",
+        "_moved",
+        "_over",
+        "_reading",
+        "_since_s",
+        "_traffic",
+        "_unread",
+        "_unread_s",
+        "failure",
+        "key",
+        "turns",
+    )
+
     def __init__(self, *args: Any, traffic: HttpTraffic, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._traffic = traffic
@@ -115,16 +138,17 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came; a piece is never larger than a head may be, so that one is cut where it is too large."""
-        if not self._begun:
+        if self._begun:
+            if len(data) < READ_IN_TURNS_BYTES:
+                self._take(data)
+                return
+        else:
             self._begun = True
             turn = self.turns.spend(self.key, NEW_CONNECTION_BYTES)
             if turn is not None:
                 self.transport.pause_reading()
                 turn.add_done_callback(partial(self._begin, data))
                 return
-        if len(data) < READ_IN_TURNS_BYTES:
-            self._take(data)
-            return
         size = self._traffic.bounds.head_bytes_max
         for start in range(0, len(data), size):
             if self._over or self.transport.is_closing():

@@ -1,16 +1,29 @@
 """One system call per answer: an HTTP protocol that joins all writes of one event loop tick.
 
 Uvicorn writes head and body separately, and uvloop sends each at once; under load the two sends were a quarter of the
-coordinator's CPU (py-spy, bench_lives). Events of a stream that come in the same tick are joined as well.
+coordinator's CPU (py-spy, bench_lives). Events of a stream that come in the same tick are joined as well. An answer
+that is whole from the start takes a shorter way (`answer`).
 """
 
 import asyncio
+from functools import lru_cache
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from comptoir.kit.http.request import Send
 
 KEPT_BYTES_MAX = 16 << 10
 """What is kept beyond this is sent at once, so that the answer's maker hears in time that its reader takes no more."""
+
+
+CONNECTION_HEADER = b"connection: "
 
 
 class CorkedTransport:
@@ -81,3 +94,50 @@ class CorkedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
         super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
+
+
+@lru_cache(256)
+def _before_value(name: bytes) -> bytes:
+    """Return how the line of a header begins."""
+    if HEADER_RE.search(name):
+        raise RuntimeError(f"no name of a header: {name!r}")
+    return name.lower() + b": "
+
+
+def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Write a whole answer and its end to the cycle that *send* belongs to; False: it has to be sent as two messages.
+
+    Uvicorn looks at each header with two regular expressions and keeps count of the body; here *headers* have a right
+    ``content-length``, or neither it nor a body is due (204), and all values are looked at together. A quarter of an
+    answer's cost (1,000 of 19,000 instructions of a job's life). What is rare goes uvicorn's way: HEAD, a connection
+    that closes, one whose client does not read.
+
+    Raises:
+        RuntimeError: a header has characters that none may have.
+    """
+    cycle = getattr(send, "__self__", None)
+    if (
+        type(cycle) is not RequestResponseCycle
+        or cycle.response_started
+        or cycle.disconnected
+        or not cycle.keep_alive
+        or cycle.flow.write_paused
+        or cycle.access_log
+        or cycle.scope["method"] == "HEAD"
+    ):
+        return False
+    head = [STATUS_LINE[status]]
+    for name, value in (*cycle.default_headers, *headers):
+        begin = _before_value(name)
+        if begin == CONNECTION_HEADER:
+            return False
+        head += (begin, value, b"\r\n")
+    if HEADER_VALUE_RE.search(b"".join(head[2::3])):
+        raise RuntimeError("a header's value has characters that none may have")
+    head += (b"\r\n", body)
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join(head))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True

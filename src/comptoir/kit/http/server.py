@@ -16,6 +16,7 @@ from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.http.body import read_body
 from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES
 from comptoir.kit.http.browsers import BrowserPolicy, deciding, require_json
+from comptoir.kit.http.cork import answer
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
     MethodNotAllowed,
@@ -334,9 +335,9 @@ class HttpServer:
             headers.append(CLOSE)
         if len(body) > PIECE_BYTES:
             await self._send_large(Reply(status, body), request, dialect, send, headers=headers)
-            return
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        elif not answer(send, status, headers, body):
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
 
     async def _send(self, reply: Reply, request: Request, dialect: Dialect, send: Send) -> None:
         headers = [
@@ -354,9 +355,9 @@ class HttpServer:
             headers.append(CLOSE)
         if len(reply.body) > PIECE_BYTES or reply.release is not None:
             await self._send_large(reply, request, dialect, send, headers=headers)
-            return
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        elif reply.status in (204, 304) or not answer(send, reply.status, headers, reply.body):
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            await send({"type": "http.response.body", "body": reply.body})
 
     async def _send_large(
         self, reply: Reply, request: Request, dialect: Dialect, send: Send, *, headers: list[tuple[bytes, bytes]]
