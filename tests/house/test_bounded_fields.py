@@ -25,6 +25,8 @@ ANY_JSON = "only the container or engine reads it: kept as bytes, within `body_b
 PUSH = "read within `read_bounded`, or a line within `LINE_BYTES_MAX`; dispatch refuses what is too long for a receipt"
 DOCUMENT = "describes the body; `translate.Asked` decodes it, and keeps what is any JSON as bytes"
 
+SIGN_OF_LIFE = "what is out of bounds reads as 0 (`hosts.check`): a pulse is a sign of life, whatever it says"
+
 REASONS = {
     "infernet.wire.AnyRequest.data": DOCUMENT,
     "infernet.wire.AnyRequest.signature": DOCUMENT,
@@ -32,6 +34,8 @@ REASONS = {
     "infernet.wire.JobRequest.data": DOCUMENT,
     "infernet POST /api/jobs/batch": "refused in the published shape above 100 jobs (`BATCH_MAX`)",
     "infrintia.wire.RunModel.input_text": PROMPT,
+    "link.messages.Pulse.running": SIGN_OF_LIFE,
+    "link.messages.Pulse.vram_mib": SIGN_OF_LIFE,
     "native.buying.BuyBody.body": ANY_JSON,
     "openai.wire.ChatBody.tools": ANY_JSON,
     "openai.wire.CompletionBody.prompt": PROMPT,

@@ -375,9 +375,9 @@ class Pulse(msgspec.Struct, frozen=True):
 
     gpu_utilization: float = 0.0
     """0..1 over all GPUs; 0 without a GPU."""
-    running: Int64 = 0
+    running: int = 0
     gpu: Name = ""
-    vram_mib: Int64 = 0
+    vram_mib: int = 0
 
 
 class PulseAnswer(msgspec.Struct, frozen=True):
