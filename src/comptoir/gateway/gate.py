@@ -24,6 +24,14 @@ from comptoir.settings import Settings
 ANY_NAME = "*"
 """In the setting ``server_names``: any Host header."""
 
+KEY_OF = {Access.HOST: OwnerKind.HOST, Access.BUYER: OwnerKind.USER, Access.OPERATOR: OwnerKind.USER}
+"""Whose key an endpoint needs; of any other access, anybody's will do."""
+
+OTHERS_KEY = {
+    OwnerKind.HOST: "this needs a host's key (hk_live_…); yours is a user's",
+    OwnerKind.USER: "this needs a user's key (ck_…); yours is a host's",
+}
+
 
 class Gate:
     """Sets `Request.principal` and `Request.rate`, or refuses."""
@@ -88,14 +96,14 @@ class Gate:
         self._admit(request, access, found)
 
     def _admit(self, request: Request, access: Access, principal: Principal) -> None:
-        if access is Access.HOST and principal.kind is not OwnerKind.HOST:
-            raise NotAllowed("this needs a host's key (hk_live_…); yours is a user's")
-        if access in (Access.BUYER, Access.OPERATOR) and principal.kind is not OwnerKind.USER:
-            raise NotAllowed("this needs a user's key (ck_…); yours is a host's")
+        kind = principal.kind
+        needed = KEY_OF.get(access, kind)
+        if needed is not kind:
+            raise NotAllowed(OTHERS_KEY[needed])
         if access is Access.OPERATOR and not principal.is_admin:
             raise NotAllowed("this needs an operator's key")
         request.principal = principal
-        limiter = self.by_host if principal.kind is OwnerKind.HOST else self.by_key
+        limiter = self.by_host if kind is OwnerKind.HOST else self.by_key
         request.rate = self._checked(limiter.take(principal.id))
 
     def _limit_ip(self, request: Request, dialect: Dialect) -> None:

@@ -78,26 +78,27 @@ class RateLimiter:
 
     def take(self, key: Key) -> Allowance:
         """Take one request out of the bucket of *key*; a refused one takes nothing."""
-        now = self._monotonic_s()
+        now, step_s = self._monotonic_s(), self._step_s
         full_at = self._young.get(key)
         if full_at is None:
             full_at = self._old.get(key, now)
         if full_at < now:
             full_at = now
-        after = full_at - now + self._step_s
+        after = full_at - now + step_s
+        left_s = self._fill_s - after
         # A millionth of a step keeps float dust from refusing the last request of a full bucket.
-        if after > self._fill_s + self._step_s * 1e-6:
-            return Allowance(False, self.limit, 0, full_at - now, after - self._fill_s)
+        if left_s < step_s * -1e-6:
+            return Allowance(False, self.limit, 0, full_at - now, -left_s)
         if len(self._young) >= self._half or now - self._turned_s > self._keep_s:
             self._turn(now)
-        self._young[key] = full_at + self._step_s
+        self._young[key] = full_at + step_s
         taken = self._taken
         if taken is not None:
             if key in taken:
                 taken[key] += 1
             elif len(taken) < SHARED_KEYS_MAX:
                 taken[key] = 1
-        return Allowance(True, self.limit, int((self._fill_s - after) / self._step_s + 1e-6), after, 0.0)
+        return Allowance(True, self.limit, int(left_s / step_s + 1e-6), after, 0.0)
 
     def check(self, key: Key, message: str) -> Allowance:
         """Take one request, or refuse.

@@ -29,7 +29,7 @@ async def read_body(request: Request, decode: Callable[[bytes], Any] | None, lim
         Unavailable: too many large bodies are under way.
     """
     connection = request.scope.get(CONNECTION)
-    if connection is not None and request.address != request.peer:
+    if connection is not None and not connection.entered and request.address != request.peer:
         connection.charge(address_key(request.address))
     message = await request.receive()
     body = message.get("body", b"")

@@ -43,7 +43,6 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         "_abort_at_s",
         "_begun",
         "_bodiless",
-        "_entered",
         "_head_bytes",
         "_held",
         "_in_head",
@@ -55,6 +54,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         "_traffic",
         "_unread",
         "_unread_s",
+        "entered",
         "failure",
         "key",
         "turns",
@@ -70,7 +70,8 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         self.failure: Refusal | None = None
         """Why the body at hand will not be complete; whoever reads it raises this."""
         self._begun = self._let_in = False
-        self._entered = ""
+        self.entered = ""
+        """Whose place it takes; empty: a proxy's."""
         self._over = False
         """The connection is another protocol's, or about to be closed: nothing that comes is looked at."""
         self._abort_at_s = 0.0
@@ -103,7 +104,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
             transport.abort()
             return
         self._let_in = True
-        self.key = self._entered = key
+        self.key = self.entered = key
         # What the kernel does not take of an answer is waited for before more is made.
         transport.set_write_buffer_limits(high=0)
         super().connection_made(transport)
@@ -114,7 +115,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         if not self._let_in:
             return
         self._leave()
-        self._traffic.leave(self._entered)
+        self._traffic.leave(self.entered)
         super().connection_lost(exc)
 
     def _leave(self) -> None:
@@ -252,9 +253,9 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         return self._over
 
     def charge(self, address: str) -> None:
-        """Count further bytes as those of *address*, for which a proxy speaks; of a client's own connection nothing
-        changes."""
-        if not self._entered and not any(self._held):
+        """Count further bytes as those of *address*, for which a proxy speaks; of a client's own connection (*entered*)
+        nothing changes."""
+        if not self.entered and not any(self._held):
             self.key = address
 
     def count_answer(self, size: int) -> int:

@@ -23,9 +23,6 @@ KEPT_BYTES_MAX = 16 << 10
 """What is kept beyond this is sent at once, so that the answer's maker hears in time that its reader takes no more."""
 
 
-CONNECTION_HEADER = b"connection: "
-
-
 class CorkedTransport:
     """A transport that buffers `write` until the end of the loop's tick; everything else is passed through."""
 
@@ -96,21 +93,29 @@ class CorkedHttpProtocol(HttpToolsProtocol):
         super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
 
 
-@lru_cache(256)
-def _before_value(name: bytes) -> bytes:
-    """Return how the line of a header begins."""
-    if HEADER_RE.search(name):
-        raise RuntimeError(f"no name of a header: {name!r}")
-    return name.lower() + b": "
+@lru_cache(512)
+def _head(status: int, names: tuple[bytes, ...]) -> bytes | None:
+    """Return the head of an answer, to be filled with the headers' values; None: it says what becomes of the
+    connection, which uvicorn has to know.
+
+    Raises:
+        RuntimeError: a name has characters that none may have.
+    """
+    if bad := [name for name in names if HEADER_RE.search(name)]:
+        raise RuntimeError(f"no name of a header: {bad[0]!r}")
+    if any(name.lower() in (b"connection", b"transfer-encoding") for name in names):
+        return None
+    lines = [name.lower().replace(b"%", b"%%") + b": %b\r\n" for name in names]
+    return STATUS_LINE[status].replace(b"%", b"%%") + b"".join(lines) + b"\r\n"
 
 
 def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
     """Write a whole answer and its end to the cycle that *send* belongs to; False: it has to be sent as two messages.
 
     Uvicorn looks at each header with two regular expressions and keeps count of the body; here *headers* have a right
-    ``content-length``, or neither it nor a body is due (204), and all values are looked at together. A quarter of an
-    answer's cost (1,000 of 19,000 instructions of a job's life). What is rare goes uvicorn's way: HEAD, a connection
-    that closes, one whose client does not read.
+    ``content-length``, or neither it nor a body is due (204), and all values are looked at together. A tenth of the
+    Python instructions of a job's life. What is rare goes uvicorn's way: HEAD, a connection that closes, one whose
+    client does not read.
 
     Raises:
         RuntimeError: a header has characters that none may have.
@@ -126,18 +131,15 @@ def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: by
         or cycle.scope["method"] == "HEAD"
     ):
         return False
-    head = [STATUS_LINE[status]]
-    for name, value in (*cycle.default_headers, *headers):
-        begin = _before_value(name)
-        if begin == CONNECTION_HEADER:
-            return False
-        head += (begin, value, b"\r\n")
-    if HEADER_VALUE_RE.search(b"".join(head[2::3])):
+    names, values = zip(*cycle.default_headers, *headers, strict=True)
+    head = _head(status, names)
+    if head is None:
+        return False
+    if HEADER_VALUE_RE.search(b"".join(values)):
         raise RuntimeError("a header's value has characters that none may have")
-    head += (b"\r\n", body)
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"".join(head))
+    cycle.transport.write(head % values + body)
     cycle.message_event.set()
     cycle.on_response()
     return True
