@@ -38,6 +38,7 @@ cluster: venv-dev ## Start N=3 coordinators with PostgreSQL, Redis, a balancer a
 
 test: venv-dev ## Run all tests but the long proofs on JOBS=2 processes (TESTS=path and ARGS="-k word" narrow it).
 	@tools/chromium.sh
+	@tools/proxies.sh
 	@tools/node_sdk.sh
 	@tools/infernet_client.sh
 	@echo "Run elsewhere: the house rules (tests/house) by 'make check', the proofs (-m proof) by 'make proofs'."
