@@ -343,6 +343,21 @@ class TestFailure:
             with pytest.raises(KeyRefused, match="delete the state file"):
                 await asyncio.wait_for(half.link, 5)
 
+    @pytest.mark.parametrize("status", [404, 426])
+    async def test_a_coordinator_that_saw_no_request_for_a_websocket(
+        self, coordinator: Coordinator, join: JoinWorker, status: int
+    ) -> None:
+        """Older coordinators say nothing but 404: the worker has words of its own."""
+        coordinator.handshake_status = status
+        async with join(TrivialEngine(), wait=False) as half:
+            async with asyncio.timeout(5):
+                while not half.of(Reconnecting):
+                    await asyncio.sleep(0.001)
+            (why, *_) = [event.why for event in half.of(Reconnecting)]
+
+        assert f"answered HTTP {status}: there is no coordinator, or the request for a WebSocket" in why
+        assert "proxy_set_header Upgrade $http_upgrade" in why
+
     async def test_goodbye_for_good_ends_the_worker(self, coordinator: Coordinator, join: JoinWorker) -> None:
         coordinator.bye = Bye("too old", -1.0)
         async with join(TrivialEngine(), wait=False) as half:

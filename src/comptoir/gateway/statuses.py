@@ -38,6 +38,7 @@ from comptoir.kit.http import (
     RepeatedHeader,
     TooSlow,
     UnsupportedBody,
+    UpgradeRequired,
     WrongName,
 )
 from comptoir.ledger import BondNotCovered, HoldMismatch, InsufficientCredit, NoBond, UnknownAccount
@@ -105,6 +106,7 @@ STATUSES: Mapping[type[Exception], int] = {
     dispatch_errors.BadSegment: 422,
     dispatch_errors.NoHostPossible: 422,
     ContainerRefused: 422,
+    UpgradeRequired: 426,
     TooManyRequests: 429,
     dispatch_errors.TooManyJobs: 429,
     dispatch_errors.TooManyJobBytes: 429,

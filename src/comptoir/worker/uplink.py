@@ -44,7 +44,7 @@ from comptoir.worker.errors import HostForgotten, KeyRefused, LinkRefused
 from comptoir.worker.events import Connected, OnEvent, Reconnecting, ignore
 from comptoir.worker.leases import LeaseTable, WorkerLease
 from comptoir.worker.link_watch import LinkWatch
-from comptoir.worker.refused import EXPIRED, SUSPENDED, why_refused
+from comptoir.worker.refused import EXPIRED, SUSPENDED, why_no_link, why_refused
 from comptoir.worker.resource_reporter import ResourceReporter
 
 _log = logging.getLogger(__name__)
@@ -278,7 +278,7 @@ class Uplink:
         except aiohttp.WSServerHandshakeError as error:
             if error.status in (401, 403):
                 raise await self._refused(session, address, error.status) from error
-            raise _Lost(f"the coordinator answered HTTP {error.status}") from error
+            raise _Lost(await why_no_link(session, address, error.status)) from error
         except TimeoutError as error:
             raise _Lost(f"no connection within {self._patience_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:

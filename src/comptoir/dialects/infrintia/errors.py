@@ -42,6 +42,8 @@ def render_error(error: Exception, request: Request | None) -> Reply:
     elif isinstance(error, InsufficientCredit):
         body["credits_needed"] = to_credits(error.needed_uusd)
         body["credits_free"] = to_credits(error.free_uusd)
+    elif isinstance(error, NoSuchPath) and error.nearest:
+        body["nearest"] = error.nearest
     headers: tuple[tuple[bytes, bytes], ...] = ()
     retry_after_s = getattr(error, "retry_after_s", None)
     if isinstance(retry_after_s, float):

@@ -414,3 +414,5 @@ class InfrintiaRefused(msgspec.Struct):
     """Number of the next piece expected, if one left a gap."""
     credits_needed: Credits | msgspec.UnsetType = msgspec.UNSET
     credits_free: Credits | msgspec.UnsetType = msgspec.UNSET
+    nearest: str | msgspec.UnsetType = msgspec.UNSET
+    """The path that comes closest to one that is not served."""

@@ -249,6 +249,13 @@ ENDPOINTS = (
     ),
 )  # fmt: skip
 
+INSTEAD = {
+    "/v1/responses": "/v1/chat/completions",
+    "/v1/messages": "/v1/chat/completions",
+    "/v1/engines": "/v1/models",
+}
+"""Conversations of other APIs, and OpenAI's older list: not alike letter by letter, and asked for the same thing."""
+
 DIALECT = Dialect(
     name="openai",
     title="OpenAI-compatible API",
@@ -258,6 +265,7 @@ DIALECT = Dialect(
     description="What OpenAI's clients rely on, paid by the token from a Comptoir account (docs/dialects/openai.md).",
     headers=answer_headers,
     owns=("/v1",),
+    instead=INSTEAD,
     error_statuses=status_of,
     error_body=ErrorBody,
 )

@@ -11,7 +11,7 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
 from comptoir.jobs import JobState
 from comptoir.kit.clock import iso_utc
-from comptoir.kit.http import Access, Dialect, Endpoint, NoSuchPath, Reply, Request, encode_json
+from comptoir.kit.http import Access, Dialect, Endpoint, NoSuchPath, Reply, Request, encode_json, shown
 from comptoir.web import Shop, asset, base_url, secured, viewer
 
 DESCRIPTION = (
@@ -97,7 +97,7 @@ class Root:
         """Return a style, script or picture of the page; its name has a hash of its content, so it never changes."""
         found = asset(request.params["name"])
         if found is None:
-            raise NoSuchPath(f"nothing is served at {request.path}")
+            raise NoSuchPath(f"nothing is served at {shown(request.path)}")
         etag = f'"{found.name}"'.encode()
         headers = ((b"etag", etag), (b"cache-control", b"public, max-age=31536000, immutable"))
         if request.header(b"if-none-match").encode() == etag:
@@ -115,7 +115,7 @@ class Root:
             return _moved(f"/docs/{FORMER[name]}")
         page = self._shop.reference(name)
         if page is None:
-            raise NoSuchPath(f"no dialect is called {name!r}; GET /docs lists them")
+            raise NoSuchPath(f"no dialect is called {shown(name)!r}; GET /docs lists them")
         return viewer(page)
 
     async def openapi(self, core: Core, request: Request) -> Reply:
@@ -126,7 +126,7 @@ class Root:
             return _moved(f"/openapi/{FORMER[name]}.json")
         document = self._shop.document(name)
         if document is None or name == file:
-            raise NoSuchPath(f"no dialect is called {name!r}; GET /docs lists them")
+            raise NoSuchPath(f"no dialect is called {shown(name)!r}; GET /docs lists them")
         return Reply(200, document)
 
 

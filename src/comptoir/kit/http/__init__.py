@@ -2,7 +2,7 @@
 
 `Endpoint` says method, path, who may call, what goes in and out and which errors; `Dialect` groups endpoints
 with their error shape; `HttpServer` is the ASGI application over all of them: exact paths by dict, the rest by
-Starlette's path patterns.
+pattern (`paths`).
 """
 
 from comptoir.kit.http.bounds import ACCEPT_TURNS, AGAIN_AFTER_S, PIECE_BYTES, Bounds, ByteBudget, HttpTraffic
@@ -26,7 +26,9 @@ from comptoir.kit.http.errors import (
     PayloadTooLarge,
     TooSlow,
     UnsupportedBody,
+    UpgradeRequired,
     read_json,
+    shown,
 )
 from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
 from comptoir.kit.http.request import Reply, Request, Sender, Stream
@@ -65,6 +67,7 @@ __all__ = [
     "StreamAborted",
     "TooSlow",
     "UnsupportedBody",
+    "UpgradeRequired",
     "WrongName",
     "document_bytes",
     "encode_json",
@@ -74,4 +77,5 @@ __all__ = [
     "is_news",
     "openapi_document",
     "read_json",
+    "shown",
 ]

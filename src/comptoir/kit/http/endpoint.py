@@ -1,6 +1,6 @@
 """Declarations: what an endpoint is, and the dialect it belongs to."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -100,6 +100,8 @@ class Dialect:
     """Adds headers to every answer (request id, rate limits)."""
     owns: tuple[str, ...] = ()
     """Path prefixes at the root whose 404 and 405 answer in this dialect's shape."""
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """Paths that clients of this API or its likes ask for and nobody serves, each with the path that comes closest."""
     at_root: bool = True
     """False: served only under *prefix*."""
     error_statuses: Callable[[type[Exception]], int] = field(default=lambda _: 500)

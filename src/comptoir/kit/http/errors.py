@@ -7,6 +7,23 @@ from typing import TypeVar
 import msgspec
 
 from comptoir.kit.errors import InvalidField, Refusal
+from comptoir.kit.upgrade import PASS_UPGRADE_ON
+
+Header = tuple[bytes, bytes]
+
+SHOWN_MAX = 200
+"""Characters of what a client sent that are repeated in a refusal."""
+
+
+def shown(text: str) -> str:
+    """Return as much of *text*, which a client sent, as a refusal repeats."""
+    return text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "…"
+
+
+class HttpRefusal(Refusal):
+    """A refusal whose answer has headers of its own, in every dialect."""
+
+    headers: tuple[Header, ...] = ()
 
 
 class OwnedByPeer(Refusal):
@@ -18,15 +35,31 @@ class OwnedByPeer(Refusal):
 
 
 class NoSuchPath(Refusal):
-    """Nothing is served at this path."""
+    """Nothing is served at this path; *nearest* names the one that comes closest."""
+
+    def __init__(self, message: str, *, nearest: str = "") -> None:
+        super().__init__(f"{message}; the nearest path that is served is {nearest}" if nearest else message)
+        self.nearest = nearest
 
 
-class MethodNotAllowed(Refusal):
+class MethodNotAllowed(HttpRefusal):
     """The path exists with other methods; *allowed* names them."""
 
     def __init__(self, allowed: tuple[str, ...]) -> None:
         super().__init__(f"method not allowed; this path answers {', '.join(allowed)}")
         self.allowed = allowed
+        self.headers = ((b"allow", ", ".join(allowed).encode()),)
+
+
+class UpgradeRequired(HttpRefusal):
+    """The path is a WebSocket, and the request did not ask for one."""
+
+    headers = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"this path is a WebSocket, and the request that came here did not ask for one; {PASS_UPGRADE_ON}"
+        )
 
 
 class HeadTooLarge(Refusal):

@@ -9,7 +9,6 @@ from itertools import count
 from typing import Any
 
 import msgspec
-from starlette.routing import compile_path
 from starlette.websockets import WebSocket
 
 from comptoir.kit.errors import InvalidField, Refusal, Unavailable
@@ -19,11 +18,15 @@ from comptoir.kit.http.browsers import BrowserPolicy, deciding, require_json
 from comptoir.kit.http.cork import answer
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
+    HttpRefusal,
     MethodNotAllowed,
     NoSuchPath,
     OwnedByPeer,
+    UpgradeRequired,
     field_error,
+    shown,
 )
+from comptoir.kit.http.paths import Paths, plain
 from comptoir.kit.http.request import CONNECTION, Receive, Reply, Request, Scope, Send, Stream, while_connected
 from comptoir.kit.vitals import RequestCounts
 
@@ -142,11 +145,9 @@ class HttpServer:
         self._body_bytes_max = body_bytes_max
         self._browsers = browsers or BrowserPolicy()
         self._without_key_max = without_key_bytes_max or (lambda _: body_bytes_max)
-        self._exact: dict[tuple[str, str], _Route] = {}
-        self._patterns: dict[str, list[tuple[str, Any, Any, _Route]]] = {}
-        """By first segment of the path, which is fixed in every published path."""
+        self._paths: Paths[_Route] = Paths()
+        self._exact = self._paths.exact
         self._sockets: dict[str, tuple[Socket, Dialect]] = {}
-        self._methods: dict[str, set[str]] = {}
         self._dialects = tuple(dialects)
         self._ids = count(1)
         self._id_head = "req_" + os.urandom(6).hex()
@@ -164,18 +165,14 @@ class HttpServer:
             route = _Route(endpoint, dialect)
             self._served.append(route.counts)
             path = (prefix + endpoint.path) if endpoint.path != "/" or not prefix else prefix
-            if "{" in path:
-                regex, _, converters = compile_path(path)
-                first = path.split("/", 2)[1]
-                assert "{" not in first, "a path begins with a word of its own"
-                self._patterns.setdefault(first, []).append((endpoint.method, regex, converters, route))
-                continue
-            if (endpoint.method, path) in self._exact:
-                continue  # An earlier dialect owns this path at the root (docs/dialects: collisions).
-            self._exact[endpoint.method, path] = route
-            self._methods.setdefault(path, set()).add(endpoint.method)
+            # An earlier dialect may own this path at the root (docs/dialects: collisions).
+            self._paths.add(endpoint.method, path, route, prefix=prefix if dialect.at_root else "")
         for socket in dialect.sockets:
-            self._sockets.setdefault(prefix + socket.path, (socket, dialect))
+            path = prefix + socket.path
+            self._sockets.setdefault(path, (socket, dialect))
+            self._paths.mention("GET", tuple(path[1:].split("/")), prefix=prefix)
+        for asked, served in dialect.instead.items():
+            self._paths.instead(prefix + asked, prefix + served)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -194,39 +191,39 @@ class HttpServer:
 
     async def _find(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        others: set[str] = set()
-        for offered, regex, converters, route in self._patterns.get(path.split("/", 2)[1], ()):
-            match = regex.match(path)
-            if match is None:
-                continue
-            if offered == method:
-                params = {name: converters[name].convert(value) for name, value in match.groupdict().items()}
-                return await self._serve(route, Request(scope, receive, params), send)
-            others.add(offered)
-        allowed = others | self._methods.get(path, set())
-        if len(path) > 1 and path.endswith("/") and (method, path[:-1]) in self._exact:
-            return await self._serve(self._exact[method, path[:-1]], Request(scope, receive, {}), send)
+        found = self._paths.find(method, path)
+        if found is not None:
+            # From here on it is the path as published, for limits, logs and repeats.
+            route, params, scope["path"] = found
+            return await self._serve(route, Request(scope, receive, params), send)
         request = Request(scope, receive, {})
         request.id = self._next_id()
+        allowed = self._paths.allowed(path)
+        is_socket = plain(path) in self._sockets
+        if is_socket:
+            allowed.add("GET")
         if method == "HEAD" and "GET" in allowed:
             # A copy: the server below reads its own scope to know that no body follows.
             return await self({**scope, "method": "GET"}, receive, _without_body(send))
-        dialect = self._owner(path)
+        dialect = self._owner(plain(path))
         try:
             self._look(request)
         except Refusal as refusal:
-            return await self._send(dialect.render_error(refusal, request), request, dialect, send)
+            return await self._send(_rendered(dialect, refusal, request), request, dialect, send)
         if method == "OPTIONS" and allowed:
-            return await self._send(
-                Reply(204, headers=((b"allow", ", ".join(sorted(allowed)).encode()),)), request, dialect, send
-            )
-        error: Refusal = (
-            MethodNotAllowed(tuple(sorted(allowed))) if allowed else NoSuchPath(f"nothing is served at {path}")
-        )
-        reply = dialect.render_error(error, request)
-        if allowed:
-            reply.headers += ((b"allow", ", ".join(sorted(allowed)).encode()),)
-        await self._send(reply, request, dialect, send)
+            allow = MethodNotAllowed(tuple(sorted(allowed))).headers
+            return await self._send(Reply(204, headers=allow), request, dialect, send)
+        error: Refusal
+        if method == "GET" and is_socket:
+            error = UpgradeRequired()
+        elif allowed:
+            error = MethodNotAllowed(tuple(sorted(allowed)))
+        else:
+            error = self._nothing_at(method, path)
+        await self._send(_rendered(dialect, error, request), request, dialect, send)
+
+    def _nothing_at(self, method: str, path: str) -> NoSuchPath:
+        return NoSuchPath(f"nothing is served at {shown(path)}", nearest=self._paths.nearest(method, path))
 
     def _owner(self, path: str) -> Dialect:
         """Return the dialect that shapes errors of a path: the one with the longest owned prefix, else the first."""
@@ -306,14 +303,15 @@ class HttpServer:
                 return await self._forward(request, refusal.server)
             except Refusal as failed:
                 refusal = failed
-        return route.dialect.render_error(refusal, request)
+        return _rendered(route.dialect, refusal, request)
 
     def _next_id(self) -> str:
         return f"{self._id_head}{next(self._ids):x}"
 
     def refusal(self, path: str, error: Refusal) -> Reply:
         """Return what the owner of *path* says of *error*, which was found before there was a request."""
-        routes = [self._exact[method, path] for method in self._methods.get(path, ()) if (method, path) in self._exact]
+        path = plain(path)
+        routes = [self._exact[method, path] for method in self._paths.allowed(path) if (method, path) in self._exact]
         return (routes[0].dialect if routes else self._owner(path)).render_error(error, None)
 
     async def _send_plain(
@@ -440,27 +438,37 @@ class HttpServer:
     # -- sockets -------------------------------------------------------------------------------------------------
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._sockets.get(scope["path"])
-        socket = WebSocket(scope, receive, send)
-        if found is None:
-            await socket.close(1008, "nothing is served here")
-            return
-        declared, dialect = found
+        path = plain(scope["path"])
+        found = self._sockets.get(path)
         request = Request(scope, receive, {})
+        if found is None:
+            dialect = self._owner(path)
+            await _deny(scope, send, _rendered(dialect, self._nothing_at("GET", path), request))
+            return
+        scope["path"] = path
+        socket = WebSocket(scope, receive, send)
+        declared, dialect = found
         try:
             self._look(request)
             waits = self._gate(request, declared.access, dialect)
             if waits is not None:
                 await waits
         except Refusal as refusal:
-            reply = dialect.render_error(refusal, request)
-            await _deny(scope, send, reply)
+            await _deny(scope, send, _rendered(dialect, refusal, request))
             return
         await declared.handler(self._core, request, socket)
 
 
 def _nothing() -> None:
     pass
+
+
+def _rendered(dialect: Dialect, refusal: Refusal, request: Request) -> Reply:
+    """Return what *dialect* says of *refusal*, with the headers that it has everywhere."""
+    reply = dialect.render_error(refusal, request)
+    if isinstance(refusal, HttpRefusal):
+        reply.headers += refusal.headers
+    return reply
 
 
 async def _closed(pieces: AsyncIterator[bytes]) -> None:
@@ -476,7 +484,8 @@ async def _nobody(request: Request, server: bytes) -> Reply:
 async def _deny(scope: Scope, send: Send, reply: Reply) -> None:
     """Refuse a WebSocket handshake with an HTTP answer if the server supports it, else with a close code."""
     if "websocket.http.response" in scope.get("extensions", {}):
-        headers = [(b"content-type", reply.media.encode()), (b"content-length", b"%d" % len(reply.body))]
+        length = (b"content-length", b"%d" % len(reply.body))
+        headers = [(b"content-type", reply.media.encode()), length, *reply.headers]
         await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": reply.body})
     else:
