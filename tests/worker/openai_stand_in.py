@@ -118,6 +118,7 @@ class OpenAIStandIn:
         self.models_status = 200
         self.handler: Handler = stream_of(sse(delta({"content": "hi"}), delta({}, finish_reason="stop")))
         self.requests: list[Request] = []
+        """What was posted; what is only looked at is answered and not kept."""
         self.connections = 0
         self.gone = asyncio.Event()
         """Set when a client hung up in the middle of an answer."""
@@ -137,7 +138,8 @@ class OpenAIStandIn:
                 if path == "/v1/models":
                     await answer.whole(self.models_status, msgspec.json.encode(self.models))
                     continue
-                self.requests.append(request)
+                if method == "POST":
+                    self.requests.append(request)
                 handling = asyncio.create_task(self._handle(request, answer))
                 watching = asyncio.create_task(reader.read(1)) if not reader.at_eof() else None
                 await asyncio.wait([task for task in (handling, watching) if task], return_when=asyncio.FIRST_COMPLETED)

@@ -1,15 +1,19 @@
 """Which models a server is found to serve, and which servers are found."""
 
+import re
 import socket
 from typing import Any
 
+import msgspec
 import pytest
 
 from comptoir.worker.engines.base import EngineError
-from comptoir.worker.engines.discovery import LocalServer, discover_local
+from comptoir.worker.engines.discovery import PORTS, LocalServer, discover_local
 from comptoir.worker.engines.openai import OpenAIEngine
+from comptoir.worker.engines.registry import make_engine, parse_spec
+from tests.house.tree import ROOT
 from tests.worker.openai_play import MODEL, fail, play, request
-from tests.worker.openai_stand_in import OpenAIStandIn
+from tests.worker.openai_stand_in import Answer, OpenAIStandIn, Request
 
 
 class TestModels:
@@ -34,6 +38,41 @@ class TestModels:
             ("d", 77),
         ]
         assert not offers[0].can_continue
+
+    @pytest.mark.parametrize(
+        ("listed", "told", "wanted"),
+        [
+            ({"meta": {"n_ctx_train": 131072}}, {"/props": {"default_generation_settings": {"n_ctx": 4096}}}, 4096),
+            ({}, {"/info": {"model_id": "m", "max_input_tokens": 3000, "max_total_tokens": 4000}}, 4000),
+            ({}, {"/api/v0/models": {"data": [{"id": "m", "max_context_length": 9000}]}}, 77),
+            ({}, {"/api/v0/models": {"data": [{"id": "m", "loaded_context_length": 8, "max_context_length": 9}]}}, 8),
+            ({}, {"/api/ps": {"models": [{"name": "m", "context_length": 32768}]}}, 32768),
+            ({}, {"/api/ps": {"models": []}, "/api/show": {"parameters": "stop  <|end|>\nnum_ctx    8192"}}, 8192),
+            ({}, {"/api/ps": {"models": []}, "/api/show": {"model_info": {"llama.context_length": 131072}}}, 77),
+            ({"max_model_len": 1000}, {"/info": {"max_total_tokens": 4000}}, 1000),
+            ({}, {"/props": {"default_generation_settings": [1]}, "/info": {"max_total_tokens": -1}}, 77),
+            ({}, {"/api/v0/models": {"data": [1, {"id": "m", "loaded_context_length": "many"}]}}, 77),
+            ({}, {}, 77),
+        ],
+        ids=[
+            "llama.cpp", "TGI", "LM Studio, not loaded", "LM Studio, loaded", "Ollama, loaded", "Ollama, num_ctx",
+            "Ollama, trained", "the list says it", "nonsense", "more nonsense", "nobody",
+        ],
+    )  # fmt: skip
+    async def test_else_the_context_in_force_is_read_where_each_project_has_it(
+        self, server: OpenAIStandIn, listed: dict[str, Any], told: dict[str, Any], wanted: int
+    ) -> None:
+        async def handle(request: Request, answer: Answer) -> None:
+            said = told.get(request.path)
+            await answer.whole(404 if said is None else 200, msgspec.json.encode(said or {"error": "no such path"}))
+
+        server.models, server.handler = {"data": [{"id": "m", **listed}]}, handle
+        engine = OpenAIEngine(base_url=server.base_url, context_tokens=77)
+        await engine.start()
+        offers = await engine.models()
+        await engine.close()
+
+        assert [offer.context_tokens for offer in offers] == [wanted]
 
     async def test_a_file_is_offered_by_its_stem_and_asked_for_by_its_path(self, server: OpenAIStandIn) -> None:
         server.models = {"data": [{"id": "/models/Tiny-Q4.gguf", "aliases": ["tiny"]}]}
@@ -119,3 +158,17 @@ class TestDiscoverLocal:
         server.models = {"data": [{"id": "demo", "owned_by": "comptoir"}]}
 
         assert await discover_local(ports=((server.port, "vLLM"),)) == []
+
+
+class TestPages:
+    def test_each_server_has_one_whose_commands_are_understood(self) -> None:
+        pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "engines").glob("*.md")}
+        index = pages.pop("README")
+
+        assert all(f"({name}.md)" in index for name in pages)
+        for product in {product for _, product in PORTS}:
+            assert any(text.startswith(f"# {product}") or f"({product})\n" in text for text in pages.values()), product
+        for name, text in pages.items():
+            (spec,) = set(re.findall(r"--engine (openai\S+|http\S+)", text.partition("- **Context")[0]))
+            made = make_engine(parse_spec(spec), slots=1)
+            assert isinstance(made, OpenAIEngine), name

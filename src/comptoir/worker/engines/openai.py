@@ -17,6 +17,7 @@ from comptoir.link import Frame, ModelOffer, Usage
 from comptoir.worker.engines import openai_continue, openai_probe
 from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, cannot_continue
+from comptoir.worker.engines.openai_context import contexts_in_force
 from comptoir.worker.engines.openai_continue import (
     ContinuationMethod,
     ContinuationReader,
@@ -69,6 +70,8 @@ class OpenAIEngine:
         self._context_tokens = context_tokens
         self._continues = continues
         self._upstream_names: dict[str, str] = {}
+        self._contexts: dict[str, int] = {}
+        """Context in force of the models whose list does not state it; 0: nobody says."""
         self._found: dict[str, openai_probe.Found] = {}
         """What is known about how each of the server's models continues answers."""
         self._probes: dict[str, asyncio.Task[None]] = {}
@@ -97,6 +100,7 @@ class OpenAIEngine:
         except EngineError:
             # It may restart as another server, or with other flags.
             self._found.clear()
+            self._contexts.clear()
             raise
         # Inconclusive probes are repeated after the next answer.
         self._found = {model_id: found for model_id, found in self._found.items() if found.conclusive}
@@ -109,6 +113,9 @@ class OpenAIEngine:
                 for name in (_offered_name(model.id), *(model.aliases or ())):
                     offered.setdefault(name, model)
         self._upstream_names = {name: model.id for name, model in offered.items()}
+        silent = {model.id for model in offered.values() if not model.context_in_force}
+        if asked := silent - set(self._contexts):
+            self._contexts |= dict.fromkeys(asked, 0) | await contexts_in_force(self._upstream, asked)
         return [
             ModelOffer(
                 name=name,
@@ -288,14 +295,9 @@ class OpenAIEngine:
         return self._kinds or _kinds(model_id)
 
     def _context(self, model: UpstreamModel) -> int:
-        meta = model.meta
-        stated = (
-            model.max_model_len
-            or model.context_length
-            or model.max_context_length
-            or (meta and (meta.n_ctx or meta.n_ctx_train))
-            or 0
-        )
+        # Of what a model was trained for, a server may run less: that is the last to be believed.
+        trained = model.meta.n_ctx_train if model.meta else None
+        stated = model.context_in_force or self._contexts.get(model.id) or trained or 0
         return min(stated, CONTEXT_TOKENS_MAX) if stated > 0 else self._context_tokens
 
 

@@ -66,6 +66,12 @@ class UpstreamModel(msgspec.Struct):
     aliases: list[str] | None = None
     owned_by: str | None = None
 
+    @property
+    def context_in_force(self) -> int:
+        """Return the context that the server runs it with, if the list says so; 0: it does not."""
+        own = self.meta.n_ctx if self.meta else None
+        return self.max_model_len or self.context_length or self.max_context_length or own or 0
+
 
 class _Models(msgspec.Struct):
     data: list[UpstreamModel] | None = None
