@@ -82,7 +82,7 @@ class TestHost:
             (("--engine", "demo", "--unit-price", "run=1", "--unit-price", "run=2"), "was given already"),
             (("--engine", "demo", "--kind", TARGET, "--unit-price", "byte=dear"), "dollars per kilobyte (0.002) or"),
             (("--engine", "demo", "--kind", TARGET, "--unit-price", "byte=1001"), "must be 0 to $1,000 per kilobyte"),
-            (("--engine", "demo", "--url", "ftp://b.example"), "'ftp://b.example' is not a URL"),
+            (("--engine", "demo", "--url", "ftp://b.example"), "'ftp://b.example' is no address of a web server"),
         ],
     )
     def test_bad_options_are_usage_errors(self, invoke: Invoke, options: tuple[str, ...], words: str) -> None:

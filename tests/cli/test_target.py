@@ -85,9 +85,39 @@ class TestFindTarget:
     def test_nothing_at_all_is_this_machine(self, tmp_path: Path) -> None:
         assert find_target(None, None, str(tmp_path), env={}) == (DEFAULT_URL, "", "")
 
-    def test_what_is_no_address_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(Failure) as caught:
-            find_target("127.0.0.1:8080", None, str(tmp_path), env={})
+    @pytest.mark.parametrize(
+        ("typed", "meant"),
+        [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("localhost:8080/", "http://localhost:8080"),
+            ("[::1]:8080", "http://[::1]:8080"),
+            ("10.0.0.5:8080/", "http://10.0.0.5:8080"),
+            # A key is sent there, so not in the open.
+            ("post.example", "https://post.example"),
+            ("8.8.8.8:8080", "https://8.8.8.8:8080"),
+            ("post.lan:8080", "http://post.lan:8080"),
+            ("HTTPS://post.example/x/", "https://post.example/x"),
+            ("https://a.example, b.example", "https://a.example"),
+        ],
+    )
+    def test_an_address_is_understood_however_it_is_typed(self, tmp_path: Path, typed: str, meant: str) -> None:
+        by_flag = find_target(typed, None, str(tmp_path), env={})
+        by_environment = find_target(None, None, str(tmp_path), env={"COMPTOIR_URL": typed})
+
+        assert (by_flag.url, by_environment.url) == (meant, meant)
+
+    def test_a_host_keeps_all_its_addresses(self, tmp_path: Path) -> None:
+        target = find_target("a.example/,localhost:1,", None, str(tmp_path), several=True, env={})
+
+        assert target.url == "https://a.example,http://localhost:1"
+
+    def test_a_key_of_the_file_goes_to_its_server_without_a_scheme_too(self, folder: str) -> None:
+        assert find_target("127.0.0.1:9000", None, folder, env={}).key == KNOWN.key
+
+    @pytest.mark.parametrize("typed", ["ftp://h", "http://", "http://u:p@h", "h:99999", "a b", "::1:8080", "h?x=1"])
+    def test_what_is_no_address_is_refused(self, tmp_path: Path, typed: str) -> None:
+        with pytest.raises(Failure, match="http://") as caught:
+            find_target(typed, None, str(tmp_path), env={})
 
         assert caught.value.exit_code == 2
 

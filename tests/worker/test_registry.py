@@ -42,12 +42,42 @@ class TestParseSpec:
             ),
             ("http://h:1", EngineSpec("openai", {"base_url": "http://h:1"})),
             ("https://h:1,api_key=x", EngineSpec("openai", {"base_url": "https://h:1", "api_key": "x"})),
+            ("127.0.0.1:8000/v1", EngineSpec("openai", {"base_url": "http://127.0.0.1:8000/v1"})),
+            ("localhost:11434", EngineSpec("openai", {"base_url": "http://localhost:11434"})),
+            (" [::1]:8000/,api_key=x", EngineSpec("openai", {"base_url": "http://[::1]:8000", "api_key": "x"})),
+            ("gpu1:8000", EngineSpec("openai", {"base_url": "http://gpu1:8000"})),
+            ("HTTP://h:8000//", EngineSpec("openai", {"base_url": "http://h:8000"})),
+            ("models.example/v1", EngineSpec("openai", {"base_url": "https://models.example/v1"})),
             ("./m.gguf,slots=2", EngineSpec("llamacpp", {"path": "./m.gguf", "slots": "2"})),
             ("a.b:C, x=1", EngineSpec("a.b:C", {"x": "1"})),
         ],
     )
     def test_what_people_type(self, text: str, spec: EngineSpec) -> None:
         assert parse_spec(text) == spec
+
+    @pytest.mark.parametrize(
+        ("address", "base"),
+        [
+            ("localhost:11434", "http://localhost:11434/v1"),
+            ("127.0.0.1:8000/v1/", "http://127.0.0.1:8000/v1"),
+            ("[::1]:8000", "http://[::1]:8000/v1"),
+            ("http://h:8000/", "http://h:8000/v1"),
+            ("http://h:8000/v1/chat/completions", "http://h:8000/v1"),
+        ],
+    )
+    def test_a_server_is_asked_below_v1_however_it_is_spelled(self, address: str, base: str) -> None:
+        typed = make_engine(parse_spec(address), slots=1)
+        option = make_engine(EngineSpec("openai", {"base_url": address}), slots=1)
+
+        assert isinstance(typed, OpenAIEngine) and isinstance(option, OpenAIEngine)
+        assert (typed._upstream.base, option._upstream.base) == (base, base)
+
+    @pytest.mark.parametrize(
+        "text", ["ftp://h:1", "http://::1:8000", "h:99999", "http://u:p@h:1", "http://h:1/v1?x=1", "[::g]:1", "http://"]
+    )
+    def test_an_address_that_can_not_be_understood_says_what_to_write(self, text: str) -> None:
+        with pytest.raises(EngineError, match=r"http://"):
+            parse_spec(text)
 
     @pytest.mark.parametrize("text", ["", "demo,slots", "demo,=3"])
     def test_nonsense_is_explained(self, text: str) -> None:

@@ -24,7 +24,6 @@ from comptoir.cli.screen import out
 from comptoir.cli.target import Target, find_target, key_options
 from comptoir.kinds import MILLION, RUN, TOKEN_IN, TOKEN_OUT, Kinds
 from comptoir.kit.logs import set_up
-from comptoir.worker.addresses import split_addresses
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.infernet_config import read_config
 from comptoir.worker.engines.registry import EngineSpec, parse_spec
@@ -56,7 +55,7 @@ NO_ENGINE_HINT = (
     "engines",
     metavar="ENGINE",
     multiple=True,
-    help="demo, llamacpp,path=…, openai,base_url=…, container,id=…,url=…, a URL, a .gguf file. Repeatable.",
+    help="demo, llamacpp,path=…, openai,base_url=…, container,id=…,url=…, an address, a .gguf file. Repeatable.",
 )
 @click.option(
     "--infernet-config",
@@ -191,12 +190,9 @@ def _target(urls: Sequence[str], key: str | None) -> Target:
     """Return the addresses, joined by commas, and the key.
 
     Raises:
-        Failure: one of them is no http(s) URL.
+        Failure: one of them can't be understood.
     """
-    target = find_target(",".join(urls) or None, key, None)
-    for address in split_addresses(target.url):
-        find_target(address, key, None)
-    return target
+    return find_target(",".join(urls) or None, key, None, several=True)
 
 
 def _specs(texts: Sequence[str]) -> list[EngineSpec]:

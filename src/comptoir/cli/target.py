@@ -9,6 +9,8 @@ import click
 
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.quickstart import FILE_NAME, Quickstart, read_quickstart
+from comptoir.kit.address import BadAddress, http_address
+from comptoir.worker.addresses import split_addresses
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_DATA = "comptoir-data"
@@ -90,22 +92,34 @@ def json_option(command: F) -> F:
 
 
 def find_target(
-    url: str | None, key: str | None, data: str | None, *, operator: bool = False, env: Mapping[str, str] | None = None
+    url: str | None,
+    key: str | None,
+    data: str | None,
+    *,
+    operator: bool = False,
+    several: bool = False,
+    env: Mapping[str, str] | None = None,
 ) -> Target:
     """Return the server and the key; the key is empty when none was found.
 
     A key of quickstart.env is used only at quickstart.env's address: it must not leak to another server.
 
+    Args:
+        several: keep all addresses where there are several, separated by commas; otherwise the first one is meant.
+
     Raises:
-        Failure: the address is no http(s) URL.
+        Failure: an address can't be understood.
     """
     env = os.environ if env is None else env
     folder = Path(data or env.get("COMPTOIR_DATA") or DEFAULT_DATA).expanduser()
     found = read_quickstart(folder) or Quickstart()
     given_url = url or env.get("COMPTOIR_URL", "")
-    address = (given_url or found.url or DEFAULT_URL).rstrip("/")
-    if not address.startswith(("http://", "https://")):
-        raise Failure(f"{address!r} is not a URL", "give --url like http://127.0.0.1:8080", code=Exit.USAGE)
+    typed = given_url or found.url or DEFAULT_URL
+    try:
+        addresses = [http_address(one) for one in split_addresses(typed) or [typed]]
+    except BadAddress as error:
+        raise Failure(str(error), f"give --url like {DEFAULT_URL}", code=Exit.USAGE) from error
+    address = ",".join(addresses if several else addresses[:1])
     chosen = key or _key_of(env, operator=operator)
     said = ""
     if not chosen and address == found.url.rstrip("/"):

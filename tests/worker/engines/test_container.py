@@ -472,7 +472,7 @@ class TestOptions:
             ("", "needs an id: container,id=NAME,url="),
             ("id=a b,url=http://h:1", "without comma and space"),
             ("id=a", "url has to look like http://HOST:PORT"),
-            ("id=a,url=h:1", "url has to look like"),
+            ("id=a,url=::1", "url has to look like"),
             ("id=a,url=ftp://h:1", "url has to look like"),
             ("id=a,url=http://h:99999", "url has to look like"),
             ("id=a,url=http://a..b:1", "url has to look like"),

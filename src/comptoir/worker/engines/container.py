@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
+from comptoir.kit.address import BadAddress, http_address
 from comptoir.link import CONTAINER, ContainerCard, Frame, ModelOffer, Usage
 from comptoir.worker.engines import container_wire as wire
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
@@ -203,22 +203,9 @@ def _check_id(id: str) -> None:
 
 def _checked_url(spec: ContainerSpec) -> str:
     try:
-        parts = urlsplit(spec.url)
-        # A name that no resolver accepts is a ValueError here, and would be at every run.
-        host = (parts.hostname or "").encode("idna")
-        good = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
-    except ValueError:
-        good = False
-    if (
-        not good
-        or parts.query
-        or parts.fragment
-        or parts.username is not None
-        or not spec.url.isprintable()
-        or " " in spec.url
-    ):
-        raise _wrong(spec, f"url has to look like http://HOST:PORT, not {spec.url!r}")
-    url = spec.url.rstrip("/")
+        url = http_address(spec.url)
+    except BadAddress as error:
+        raise _wrong(spec, f"url has to look like http://HOST:PORT: {error}") from error
     if url.endswith("/service_output"):
         raise _wrong(spec, "url is the address without /service_output")
     return url

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from comptoir.kit.address import BadAddress, http_address
 from comptoir.link import Frame
 from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError
@@ -50,6 +51,9 @@ LARGE_BODY_BYTES = 1024 * 1024
 """Requests of this size or more are written in pieces, so that they don't block the event loop."""
 
 
+_ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/models")
+
+
 class _Meta(msgspec.Struct):
     n_ctx: int | None = None
     n_ctx_train: int | None = None
@@ -78,10 +82,16 @@ class _Models(msgspec.Struct):
 
 
 class Upstream:
-    """One server at *base_url* (with or without ``/v1``)."""
+    """One server at *base_url* (with or without ``/v1``, or the whole address of one of its endpoints)."""
 
     def __init__(self, base_url: str, *, api_key: str | None) -> None:
-        base_url = base_url.rstrip("/")
+        """Raises EngineError if *base_url* can't be understood."""
+        try:
+            base_url = http_address(base_url)
+        except BadAddress as error:
+            raise EngineError("engine_spec", str(error)) from error
+        for path in _ENDPOINTS:
+            base_url = base_url.removesuffix(path)
         self.base = base_url if base_url.endswith("/v1") else base_url + "/v1"
         self.root = self.base.removesuffix("/v1")
         """Base address of endpoints that are not OpenAI's."""

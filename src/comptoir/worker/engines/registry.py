@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from comptoir.kit.address import BadAddress, http_address, looks_like_address
 from comptoir.worker.engines.base import Engine, EngineError
 
 
@@ -36,6 +37,9 @@ ENGINES: tuple[EngineEntry, ...] = (
 )
 
 
+_OTHERS = "an address like http://127.0.0.1:8000/v1, a .gguf file, or module:Class"
+
+
 class EngineSpec(msgspec.Struct, frozen=True):
     """An engine and its options, as chosen by the owner."""
 
@@ -46,14 +50,16 @@ class EngineSpec(msgspec.Struct, frozen=True):
 
 
 def parse_spec(text: str) -> EngineSpec:
-    """Read ``NAME[,option=value…]``; a bare URL is an ``openai`` engine, a bare ``….gguf`` path a ``llamacpp`` one.
+    """Read ``NAME[,option=value…]``; a bare address is an ``openai`` engine, a bare ``….gguf`` path a ``llamacpp`` one.
 
     Raises:
-        EngineError: the text is empty or an option has no ``=``.
+        EngineError: the text is empty, an address can't be understood, or an option has no ``=``.
     """
-    if text.startswith(("http://", "https://")):
-        text = f"openai,base_url={text}"
-    elif text.split(",", 1)[0].endswith(".gguf"):
+    text = text.strip()
+    first = text.split(",", 1)[0].strip()
+    if looks_like_address(first):
+        text = f"openai,base_url={server_address(first)}{text[len(first) :]}"
+    elif first.endswith(".gguf"):
         text = f"llamacpp,path={text}"
     name, *pairs = (part.strip() for part in text.split(","))
     options: dict[str, str | int | float | bool] = {}
@@ -63,8 +69,20 @@ def parse_spec(text: str) -> EngineSpec:
             raise EngineError("engine_spec", f"engine option {pair!r} must look like option=value (in {text!r})")
         options[key.strip()] = value.strip()
     if not name:
-        raise EngineError("engine_spec", f"name an engine: {_names()}, a URL, a .gguf file or module:Class")
+        raise EngineError("engine_spec", f"name an engine: {_names()}, {_OTHERS}")
     return EngineSpec(name, options)
+
+
+def server_address(text: str) -> str:
+    """Return the address of a server as an owner typed it.
+
+    Raises:
+        EngineError: it can't be understood; the message says what to write.
+    """
+    try:
+        return http_address(text)
+    except BadAddress as error:
+        raise EngineError("engine_spec", str(error)) from error
 
 
 def make_engine(spec: EngineSpec, *, slots: int, threads: int | None = None) -> Engine:
@@ -110,7 +128,7 @@ def _load(name: str) -> Any:
     target = entry.target if entry else name
     module, colon, attribute = target.partition(":")
     if not colon:
-        raise EngineError("engine_unknown", f"there is no engine {name!r}; choose {_names()}, or module:Class")
+        raise EngineError("engine_unknown", f"there is no engine {name!r}; choose {_names()}, {_OTHERS}")
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
