@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from comptoir.cli import run
+from comptoir.cli.answer import StreamReply
 from comptoir.cli.api import Api
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import harmless
@@ -179,6 +180,45 @@ def delta(text: str) -> str:
     return json.dumps({"model": "m", "choices": [{"index": 0, "delta": {"content": text}}]})
 
 
+class TestProgress:
+    def test_who_waits_sees_for_how_long_and_what_the_model_thinks(self, capsys: pytest.CaptureFixture[str]) -> None:
+        progress = run.ProgressLine("m", shown=True, alone=False)
+        progress.start()
+        progress.began_s -= 7
+        assert run.Lively(progress._waiting).__rich__().plain == "m waiting for the first token… 7 s · Ctrl-C cancels"
+
+        progress.thought("let me ")
+        progress.thought("see")
+        progress.piece()
+        progress.thought("too late")
+        progress.stop()
+
+        shown = capsys.readouterr()
+        assert shown.err.endswith("let me see\n\n") and shown.out == ""
+
+    def test_beside_a_pipe_the_line_alone_says_that_it_thinks(self, capsys: pytest.CaptureFixture[str]) -> None:
+        progress = run.ProgressLine("m", shown=True, alone=True)
+        progress.thought("let me see")
+
+        assert run.Lively(progress._waiting).__rich__().plain.startswith("m thinking… 0 s")
+        assert capsys.readouterr().err == ""
+
+    def test_nobody_watches(self, capsys: pytest.CaptureFixture[str]) -> None:
+        run.ProgressLine("m", shown=False, alone=False).thought("let me see")
+
+        assert capsys.readouterr().err == ""
+
+    def test_what_was_shown_is_passed_over_when_it_is_told_again(self) -> None:
+        reply = StreamReply()
+        told_once = [json.dumps({"choices": [{"delta": delta}]}) for delta in ({"reasoning": "hm"}, {"content": "a"})]
+        assert [reply.take(one) for one in told_once] == [("", "hm"), ("a", "")]
+
+        reply.told_again()
+
+        assert [reply.take(one) for one in told_once] == [("", ""), ("", "")]
+        assert (reply.text, reply.thoughts.text) == ("a", "hm")
+
+
 class Odd(BaseHTTPRequestHandler):
     """A server that answers every question with what the test put there."""
 
@@ -228,6 +268,18 @@ class TestOddServers:
         result = invoke("run", "--url", url, "--model", "m", "hi")
 
         assert (result.exit_code, result.stdout) == (0, "ab\n")
+
+    @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+    def test_what_the_model_thinks_is_apart_from_what_it_says(
+        self, odd: tuple[type[Odd], str], invoke: Invoke, name: str
+    ) -> None:
+        kind, url = odd
+        thoughts = [json.dumps({"choices": [{"delta": {name: text, "content": None}}]}) for text in ("let me ", "see")]
+        kind.stream = sse(*thoughts, delta("a"), delta("b"), "[DONE]")
+
+        assert invoke("run", "--url", url, "--model", "m", "hi").stdout == "ab\n"
+        bill = json.loads(invoke("run", "--json", "--url", url, "--model", "m", "hi").stdout)
+        assert (bill["text"], bill["reasoning"]) == ("ab", "let me see")
 
     def test_an_error_event_ends_it_with_the_reason(self, odd: tuple[type[Odd], str], invoke: Invoke) -> None:
         kind, url = odd

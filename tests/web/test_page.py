@@ -15,6 +15,7 @@ from comptoir.hosts import NewHost
 from comptoir.link import ContainerCard, ModelOffer
 from comptoir.web import shop
 from tests.post import Post, open_post
+from tests.web.thinking_engine import ThinkingEngine
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -84,6 +85,34 @@ class TestPage:
         await page.click("#receipt")
         await page.wait_for_selector("#receipt-text:not([hidden])", timeout=WAIT_MS)
         assert '"model": "trivial"' in await page.locator("#receipt-text").inner_text()
+        assert seen.complaints == []
+
+    async def test_who_waits_sees_for_how_long_and_what_the_model_thinks(self, seen: Seen) -> None:
+        page = seen.page
+        async with seen.post.worker(engine="tests.web.thinking_engine:ThinkingEngine", name="thinker"):
+            await with_a_clock_to_move(page)
+            await page.fill("#key", seen.post.buyer_key)
+            await page.select_option("#model", "thinker")
+            await page.click("#send")
+            await page.locator("#stop:not([hidden])").wait_for(timeout=WAIT_MS)
+            await page.clock.fast_forward(7_000)
+            assert "Waiting for the first word… 7 s" in await page.locator("#said").inner_text()
+            assert not await page.is_visible("#thoughts")
+
+            ThinkingEngine.may_think.set()
+            await page.get_by_text("Thinking…").first.wait_for(timeout=WAIT_MS)
+            await page.click("#thoughts-title")
+            await page.get_by_text("let me see").wait_for(timeout=WAIT_MS)
+            await page.clock.fast_forward(2_000)
+            assert (await page.locator("#said").inner_text()).startswith("Thinking… ")
+            assert await page.locator("#answer").inner_text() == ""
+
+            ThinkingEngine.may_answer.set()
+            await page.get_by_text("What it thought").wait_for(timeout=WAIT_MS)
+            await page.wait_for_selector("#facts:not([hidden])", timeout=WAIT_MS)
+
+        assert await page.locator("#answer").inner_text() == "done"
+        assert await page.locator("#said").inner_text() == ""
         assert seen.complaints == []
 
     async def test_the_key_is_remembered_for_this_tab_and_nowhere_else(self, seen: Seen) -> None:

@@ -41,32 +41,68 @@ class Watcher(Protocol):
         """Text came that is new."""
         ...
 
+    def thought(self, text: str) -> None:
+        """The model thinks; *text* is new of it, and safe for a terminal."""
+        ...
+
     def broke(self, *, for_s: float) -> None:
         """The connection is broken since *for_s* seconds; another try follows."""
         ...
+
+
+class Told:
+    """A text that comes piece by piece, and again from its start over each new connection."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.restarted = False
+        """Whether this connection tells another text than the one before: it had to begin anew."""
+        self._at = 0
+        """How much of *text* this connection has told."""
+
+    def told_again(self) -> None:
+        """A new connection begins to tell it from its start."""
+        self._at = 0
+        self.restarted = False
+
+    def take(self, text: str) -> str:
+        """Take a piece; return what of it is new."""
+        known = self.text[self._at : self._at + len(text)]
+        if not text.startswith(known):
+            self.restarted = True
+            self.text = self.text[: self._at] + text
+            self._at = len(self.text)
+            return self.text
+        self._at += len(text)
+        fresh = text[len(known) :]
+        self.text += fresh
+        return fresh
 
 
 class StreamReply:
     """What the stream said."""
 
     def __init__(self) -> None:
-        self.text = ""
+        self.answer = Told()
+        self.thoughts = Told()
+        """What the model thought before it answered, where the server sends that apart."""
         self.finish_reason = ""
         self.usage: dict[str, Any] = {}
         self.job = ""
         self.model = ""
-        self.restarted = False
-        """Whether this connection tells another answer than the one before: it had to begin anew."""
-        self._at = 0
-        """How much of *text* this connection has told."""
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self.answer.text
 
     def told_again(self) -> None:
         """A new connection begins to tell the answer from its start."""
-        self._at = 0
-        self.restarted = False
+        self.answer.told_again()
+        self.thoughts.told_again()
 
-    def take(self, data: str) -> str:
-        """Take one event; return the text that is new.
+    def take(self, data: str) -> tuple[str, str]:
+        """Take one event; return the text that is new, and the thoughts that are.
 
         Raises:
             Failure: the event says that the answer ends with an error.
@@ -83,23 +119,14 @@ class StreamReply:
             raise Failure(f"the answer ended early: {chunk['error'].get('message', 'unknown error')}", self.paid_hint())
         self.usage = chunk.get("usage") or self.usage
         self.model = chunk.get("model") or self.model
-        text = ""
+        text = thought = ""
         for choice in chunk.get("choices") or ():
-            text += (choice.get("delta") or {}).get("content") or ""
+            delta = choice.get("delta") or {}
+            text += delta.get("content") or ""
+            # Servers use either name.
+            thought += delta.get("reasoning_content") or delta.get("reasoning") or ""
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        return self._new(text)
-
-    def _new(self, text: str) -> str:
-        known = self.text[self._at : self._at + len(text)]
-        if not text.startswith(known):
-            self.restarted = True
-            self.text = self.text[: self._at] + text
-            self._at = len(self.text)
-            return self.text
-        self._at += len(text)
-        fresh = text[len(known) :]
-        self.text += fresh
-        return fresh
+        return self.answer.take(text), self.thoughts.take(thought)
 
     def paid_hint(self) -> str:
         """Say where to look what an unfinished answer cost."""
@@ -160,17 +187,20 @@ class ResumingAnswer:
             for _, data in sse_events(response):
                 if data == "[DONE]":
                     return
-                self._show(self.reply.take(data))
+                self._show(*self.reply.take(data))
         hint = self.reply.paid_hint()
         raise Failure("the connection broke off before the answer was complete", hint, code=Exit.UNREACHABLE)
 
-    def _show(self, text: str) -> None:
+    def _show(self, text: str, thought: str) -> None:
+        if text or thought:
+            self._broken_s, self._tries = 0.0, 0
+        if thought:
+            self._watcher.thought(harmless(thought))
         if not text:
             return
-        self._broken_s, self._tries = 0.0, 0
         self._watcher.piece()
-        if self.reply.restarted:
-            self.reply.restarted = False
+        if self.reply.answer.restarted:
+            self.reply.answer.restarted = False
             click.echo("\nthe answer had to be restarted: host and coordinator were lost together", err=True)
         if self._shown:
             sys.stdout.write(harmless(text) if self._watched else text)

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import click
 from rich.markup import escape
 from rich.status import Status
+from rich.text import Text
 
 from comptoir.cli.answer import ResumingAnswer, StreamReply
 from comptoir.cli.api import Api
@@ -40,10 +41,21 @@ SETTLE_WAIT_S = 3.0
 SETTLE_POLL_S = 0.02
 
 
+class Lively:
+    """Text that says something else at each refresh of the screen."""
+
+    def __init__(self, now: Callable[[], str]) -> None:
+        self._now = now
+
+    def __rich__(self) -> Text:
+        return Text.from_markup(self._now())
+
+
 class ProgressLine:
     """One line on standard error while the answer comes; nothing where nobody watches.
 
-    Where answer and progress share a terminal, the line is there until the first token and then gives way.
+    Where answer and progress share a terminal, the line is there until the first token and then gives way. What the
+    model thinks before stands above it, dimmed, and never in standard output.
     """
 
     def __init__(self, model: str, *, shown: bool, alone: bool) -> None:
@@ -56,12 +68,31 @@ class ProgressLine:
         self.began_s = time.monotonic()
         self.first_token_s: float | None = None
         self.pieces = 0
+        self._doing = "waiting for the first token"
+        self._line_open = False
+        """The last thought ended within its line."""
 
     def start(self) -> None:
         """Show the line."""
         if self._status is not None:
-            self._status.update(f"[bold]{escape(self._model)}[/] [dim]waiting for the first token… Ctrl-C cancels[/]")
+            self._status.update(Lively(self._waiting))
             self._status.start()
+
+    def _waiting(self) -> str:
+        for_s = time.monotonic() - self.began_s
+        return f"[bold]{escape(self._model)}[/] [dim]{self._doing}… {for_s:.0f} s · Ctrl-C cancels[/]"
+
+    def thought(self, text: str) -> None:
+        """Show more of what the model thinks."""
+        self._said_broken = False
+        if not self._shown or self.first_token_s is not None:
+            return
+        self._doing = "thinking"
+        if self._alone:
+            return
+        self.stop()  # A line that moves and a text that grows can't share a terminal.
+        click.echo(click.style(text, dim=True), err=True, nl=False)
+        self._line_open = not text.endswith("\n")
 
     def piece(self) -> None:
         """Note one more piece of the answer."""
@@ -71,6 +102,9 @@ class ProgressLine:
             self.first_token_s = time.monotonic() - self.began_s
             if not self._alone:
                 self.stop()
+            if self._line_open:
+                click.echo("\n", err=True)
+                self._line_open = False
         if self._alone and self._status is not None:
             spent = max(time.monotonic() - self.began_s - (self.first_token_s or 0), 0.001)
             self._status.update(
@@ -257,6 +291,7 @@ def _bill(api: Api, reply: StreamReply, progress: ProgressLine, *, total_s: floa
     usage = reply.usage
     return {
         "text": reply.text,
+        "reasoning": reply.thoughts.text or None,
         "model": reply.model,
         "finish_reason": job.get("finish_reason") or reply.finish_reason or None,
         "prompt_tokens": job.get("prompt_tokens", usage.get("prompt_tokens")),

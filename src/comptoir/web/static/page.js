@@ -8,6 +8,7 @@ const $ = (id) => document.getElementById(id);
 
 let running = null; // AbortController of the answer that streams now.
 let job = ""; // Public id of the last job, for its receipt.
+let clock = 0; // Timer that says how long the first word is waited for.
 
 function say(text, bad) {
   $("said").textContent = text;
@@ -18,6 +19,9 @@ function begin() {
   running = new AbortController();
   job = "";
   $("answer").textContent = "";
+  $("thoughts-text").textContent = "";
+  $("thoughts").hidden = true;
+  $("thoughts").open = false;
   $("answer").classList.add("writing");
   $("answer-box").hidden = false;
   $("facts").hidden = true;
@@ -26,6 +30,18 @@ function begin() {
   $("send").disabled = true;
   $("stop").hidden = false;
   say("");
+  const began = performance.now();
+  const seconds = () => Math.round((performance.now() - began) / 1000);
+  clock = setInterval(() => say(`${$("thoughts").hidden ? "Waiting for the first word" : "Thinking"}… ${seconds()} s`), 1000);
+}
+
+// Nobody waits any more: the first word is there, or the answer is over.
+function arrived() {
+  if (!clock) return;
+  clearInterval(clock);
+  clock = 0;
+  say("");
+  $("thoughts-title").textContent = "What it thought";
 }
 
 function end() {
@@ -43,6 +59,21 @@ async function words(response) {
   } catch {
     return `the server answered ${response.status}`;
   }
+}
+
+// What a model thinks before it answers has a place of its own, folded; servers call it by either name.
+function think(delta) {
+  const thought = delta?.reasoning_content ?? delta?.reasoning;
+  if (typeof thought !== "string" || !thought) return;
+  if ($("thoughts").hidden) $("thoughts-title").textContent = "Thinking…";
+  $("thoughts").hidden = false;
+  append($("thoughts-text"), thought);
+}
+
+function append(box, text) {
+  const follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+  box.append(box.firstChild ? text : text.trimStart());
+  if (follows) box.scrollTop = box.scrollHeight;
 }
 
 // Gives the data of each server-sent event; an event ends with an empty line, wherever the network cuts it.
@@ -86,13 +117,12 @@ async function ask(key, signal) {
     const event = JSON.parse(data);
     if (event.error) throw new Error(event.error.message);
     seen.usage = event.usage ?? seen.usage;
-    const text = event.choices?.[0]?.delta?.content;
-    if (text) {
+    const delta = event.choices?.[0]?.delta;
+    think(delta);
+    if (delta?.content) {
+      arrived();
       seen.first_ms ||= performance.now() - began;
-      const box = $("answer");
-      const follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-      box.append(box.firstChild ? text : text.trimStart());
-      if (follows) box.scrollTop = box.scrollHeight;
+      append($("answer"), delta.content);
     }
   }
   if (!seen.done) throw new Error("the answer was cut off");
@@ -145,7 +175,9 @@ async function submit(event) {
   let seen = null;
   try {
     seen = await ask(key, running.signal);
+    arrived();
   } catch (error) {
+    arrived();
     if (error.name === "AbortError") say("Stopped. What had arrived is paid for, no more.");
     else say(error.message[0].toUpperCase() + error.message.slice(1), true);
   }
