@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -352,8 +353,9 @@ class TestPollingElsewhere:
             assert given["job_id"] == public("job", job.id)
             for seq, token in enumerate(("one ", "two ", "three")):
                 caller = (here, there)[seq % 2]
-                chunk = {"host_id": host, "token": token, "seq": seq}
-                async with caller.post(f"/hosts/jobs/{given['job_id']}/chunk", json=chunk) as response:
+                chunk = gzip.compress(msgspec.json.encode({"host_id": host, "token": token, "seq": seq}))
+                path, packed = f"/hosts/jobs/{given['job_id']}/chunk", {"content-encoding": "gzip"}
+                async with caller.post(path, data=chunk, headers=packed) as response:
                     assert response.status in (200, 202), await response.text()
             async with there.post(f"/hosts/complete-job/{given['job_id']}", json={"host_id": host}) as response:
                 assert response.status == 200, await response.text()

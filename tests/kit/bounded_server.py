@@ -23,6 +23,7 @@ from comptoir.kit.http import (
     Request,
     Socket,
     Stream,
+    StreamAborted,
 )
 
 KIB = 1 << 10
@@ -94,6 +95,24 @@ def _shaped(error: Exception, request: Request | None) -> Reply:
     return Reply(status, f"shaped:{error}".encode(), headers=((b"retry-after", b"5"),))
 
 
+async def _few(core: Any, request: Request) -> Stream:
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b"one ", b"two ", b"three"):
+            yield piece
+            await asyncio.sleep(0)
+
+    return Stream(pieces())
+
+
+async def _breaks(core: Any, request: Request) -> Stream:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one "
+        await asyncio.sleep(0)
+        raise StreamAborted("it broke")
+
+    return Stream(pieces())
+
+
 @contextlib.asynccontextmanager
 async def serving(
     *, exempt: tuple[str, ...] = (), refusing: bool = False, body_bytes_max: int = 1 << 20, **bounds: Any
@@ -130,6 +149,8 @@ async def serving(
             Endpoint("GET", "/bad", bad, Access.PUBLIC, "Breaks its head."),
             Endpoint("POST", "/take", take, Access.PUBLIC, "Takes.", raw=True),
             Endpoint("POST", "/wait", wait, Access.PUBLIC, "Waits.", raw=True),
+            Endpoint("GET", "/few", _few, Access.PUBLIC, "Ends soon."),
+            Endpoint("GET", "/breaks", _breaks, Access.PUBLIC, "Breaks off."),
             Endpoint("GET", "/stream", stream, Access.PUBLIC, "Never ends."),
         ),
         _shaped,

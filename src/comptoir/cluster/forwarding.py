@@ -24,6 +24,9 @@ WAITING_MAX = 10_000
 
 HEADERS_DROPPED = (b"content-length", b"connection", b"transfer-encoding", b"content-type")
 
+HEADERS_OF_THE_BODY = (b"content-encoding", b"content-length")
+"""Say how the body came; what is forwarded is what it became."""
+
 
 class Forwarding:
     """Forwards requests, and answers those forwarded here."""
@@ -58,7 +61,7 @@ class Forwarding:
             request.method,
             request.path,
             scope["query_string"],
-            list(scope["headers"]),
+            [(name, value) for name, value in scope["headers"] if name not in HEADERS_OF_THE_BODY],
             request.raw,
             request.peer,
         )

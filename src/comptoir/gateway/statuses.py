@@ -38,6 +38,7 @@ from comptoir.kit.http import (
     RepeatedHeader,
     TooSlow,
     UnsupportedBody,
+    UnsupportedEncoding,
     UpgradeRequired,
     WrongName,
 )
@@ -91,6 +92,7 @@ STATUSES: Mapping[type[Exception], int] = {
     dispatch_errors.PromptTooLong: 413,
     dispatch_errors.AnswerTooLarge: 413,
     NotDeclaredJson: 415,
+    UnsupportedEncoding: 415,
     WrongName: 421,
     InvalidField: 422,
     IdempotencyMismatch: 422,

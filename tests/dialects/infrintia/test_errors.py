@@ -272,5 +272,5 @@ class TestTable:
         assert len(document["paths"]) == 22
         assert document["components"]["schemas"]["Accepted"]["properties"]["credits_reserved"]["type"] == "number"
         assert set(document["paths"]["/run/model"]["post"]["responses"]) == {
-            "202", "400", "401", "402", "403", "404", "413", "421", "422", "429", "503"
+            "202", "400", "401", "402", "403", "404", "413", "415", "421", "422", "429", "503"
         }  # fmt: skip

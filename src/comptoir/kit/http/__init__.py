@@ -17,6 +17,7 @@ from comptoir.kit.http.browsers import (
     is_loopback_name,
 )
 from comptoir.kit.http.connection import BoundedHttpProtocol
+from comptoir.kit.http.encodings import UnsupportedEncoding
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
     HeadTooLarge,
@@ -67,6 +68,7 @@ __all__ = [
     "StreamAborted",
     "TooSlow",
     "UnsupportedBody",
+    "UnsupportedEncoding",
     "UpgradeRequired",
     "WrongName",
     "document_bytes",

@@ -1,13 +1,17 @@
 """The body of a request: read within its limit, and decoded. A large one is worked on in turns of the event loop."""
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import Any
 
-from comptoir.kit.errors import Unavailable
+from comptoir.kit.errors import InvalidField, Unavailable
 from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES
+from comptoir.kit.http.encodings import CONTENT_ENCODING, FED_BYTES, encoding_of, unpacked_step_by_step
 from comptoir.kit.http.errors import PayloadTooLarge, TooSlow, UnsupportedBody, read_json
 from comptoir.kit.http.request import CONNECTION, Request
+from comptoir.kit.http.spelling import TooManyFractions, is_spelling, spelled_step_by_step
+from comptoir.kit.http.turns import TURN_BYTES
 from comptoir.kit.http.values import STEP_BYTES, VALUE_BYTES, VALUES_MAX, values_step_by_step
 from comptoir.kit.ratelimit import address_key
 
@@ -18,12 +22,20 @@ LARGE_BYTES = 4 * PIECE_BYTES
 """A body of this size or more waits for a turn to be joined, to be decoded and to be handled: of 15 MB each takes some
 10 ms."""
 
+SPELLED_COST_BYTES = 64
+"""What a piece costs beside its bytes when numbers are spelled anew."""
+
 
 async def read_body(request: Request, decode: Callable[[bytes], Any] | None, limit: int) -> None:
     """Read the body into ``request.raw`` and, with *decode*, into ``request.body``.
 
+    What is compressed is unpacked, a byte order mark is left out, and where a type says ``int`` a whole number may be
+    spelled ``1.0``. What can be refused by the head is refused before a client that asks (``Expect: 100-continue``)
+    sends the body.
+
     Raises:
-        PayloadTooLarge: it has more than *limit* bytes.
+        UnsupportedEncoding: it is compressed with something that is not taken.
+        PayloadTooLarge: it has more than *limit* bytes, or becomes more when it is unpacked.
         TooSlow: it broke off, or comes too slowly.
         UnsupportedBody: it has too many values, or *decode* does not take it.
         Unavailable: too many large bodies are under way.
@@ -31,6 +43,10 @@ async def read_body(request: Request, decode: Callable[[bytes], Any] | None, lim
     connection = request.scope.get(CONNECTION)
     if connection is not None and not connection.entered and request.address != request.peer:
         connection.charge(address_key(request.address))
+    encoding = encoding_of(request) if CONTENT_ENCODING in request.deciding else ""
+    declared = request.deciding.get(b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise PayloadTooLarge(limit)
     message = await request.receive()
     body = message.get("body", b"")
     if message.get("more_body"):
@@ -41,19 +57,27 @@ async def read_body(request: Request, decode: Callable[[bytes], Any] | None, lim
         raise connection.failure
     if len(body) > limit:
         raise PayloadTooLarge(limit)
+    if encoding and body:
+        body = await _unpacked(connection, encoding, body, limit)
+    if body.startswith(BOM_UTF8):
+        body = body[len(BOM_UTF8) :]
     request.raw = body
     if len(body) >= LARGE_BYTES:
         await _expand(connection, body)
     if decode is not None:
-        request.body = read_json(decode, body)
+        try:
+            request.body = read_json(decode, body)
+        except InvalidField as refusal:
+            if not is_spelling(refusal) or (spelled := await _spelled(connection, body)) is None:
+                raise
+            request.raw = body = spelled
+            request.body = read_json(decode, body)
         if len(body) >= LARGE_BYTES:
             await _turn(connection, len(body))
 
 
 async def _rest(request: Request, connection: Any, first: bytes, limit: int) -> bytes:
     """Read on after the *first* piece; return the whole."""
-    if _declared(request) > limit:
-        raise PayloadTooLarge(limit)
     pieces, size, more = [first], len(first), True
     while more:
         if size > limit:
@@ -66,9 +90,42 @@ async def _rest(request: Request, connection: Any, first: bytes, limit: int) -> 
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         more = message.get("more_body", False)
+    return await _joined(connection, pieces, size)
+
+
+async def _joined(connection: Any, pieces: list[bytes], size: int) -> bytes:
     if size >= LARGE_BYTES:
         await _turn(connection, size)
     return b"".join(pieces) if size < JOINED_ASIDE_BYTES else await asyncio.to_thread(b"".join, pieces)
+
+
+async def _unpacked(connection: Any, encoding: str, body: bytes, limit: int) -> bytes:
+    """Return what a compressed *body* becomes, counted with the bodies while it grows."""
+    pieces, size = [], 0
+    for piece in unpacked_step_by_step(encoding, body):
+        size += len(piece)
+        if size > limit:
+            raise PayloadTooLarge(limit)
+        if connection is not None and not connection.count_more(len(piece)):
+            raise Unavailable("too many large bodies are under way; try again", retry_after_s=AGAIN_AFTER_S)
+        pieces.append(piece)
+        await _turn(connection, len(piece) + min(len(body), FED_BYTES))
+    return await _joined(connection, pieces, size)
+
+
+async def _spelled(connection: Any, body: bytes) -> bytes | None:
+    """Return *body* with whole numbers spelled as such; None: it has too many of the others."""
+    pieces, since = [], 0
+    try:
+        for piece in spelled_step_by_step(body):
+            pieces.append(piece)
+            since += min(len(piece), FED_BYTES) + SPELLED_COST_BYTES
+            if since >= FED_BYTES:
+                since = 0
+                await _turn(connection, TURN_BYTES)
+    except TooManyFractions:
+        return None
+    return await _joined(connection, pieces, len(body))
 
 
 async def _expand(connection: Any, body: bytes) -> None:
@@ -79,7 +136,7 @@ async def _expand(connection: Any, body: bytes) -> None:
         await _turn(connection, STEP_BYTES)
     if values > VALUES_MAX:
         raise UnsupportedBody(f"the body has {values:,} values, and {VALUES_MAX:,} are allowed")
-    if connection is not None and not connection.count_values(values * VALUE_BYTES):
+    if connection is not None and not connection.count_more(values * VALUE_BYTES):
         raise Unavailable("too many large bodies are under way; try again", retry_after_s=AGAIN_AFTER_S)
     await _turn(connection, len(body))
 
@@ -88,9 +145,3 @@ async def _turn(connection: Any, size: int) -> None:
     """Wait for a turn in which *size* bytes may be worked on; a connection that is not counted never waits."""
     if connection is not None and (turn := connection.turns.spend(connection.key, size)) is not None:
         await turn
-
-
-def _declared(request: Request) -> int:
-    """Return how many bytes of body a request says that it has; 0: it does not."""
-    text = request.header(b"content-length")
-    return int(text) if text.isascii() and text.isdigit() else 0

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.http.bounds import AGAIN_AFTER_S, FAILED_S, HEADERS_MAX, LINGER_S, HttpTraffic
-from comptoir.kit.http.cork import CorkedHttpProtocol, CorkedTransport
+from comptoir.kit.http.cork import OLD, CorkedHttpProtocol, CorkedTransport
 from comptoir.kit.http.errors import HeadTooLarge, TooSlow
 from comptoir.kit.http.request import CONNECTION, Reply
 
@@ -221,6 +221,8 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
                 return
         self._held.append(0)
         self._bodiless = True
+        if self.expect_100_continue and self.parser.get_http_version() == OLD:
+            self.expect_100_continue = False  # Such a client knows no answer before the answer.
         CorkedHttpProtocol.on_headers_complete(self)
 
     def on_body(self, body: bytes) -> None:
@@ -268,9 +270,9 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         """It was sent, or nobody is there any more."""
         self._traffic.readers.give(self.key, counted)
 
-    def count_values(self, size: int) -> bool:
-        """Count *size* bytes that the body at hand takes when it is decoded, until it is answered; False: there is no
-        room."""
+    def count_more(self, size: int) -> bool:
+        """Count *size* bytes that the body at hand takes when it is unpacked or decoded, until it is answered; False:
+        there is no room."""
         if not self._held or not self._traffic.bodies.take(self.key, size):
             self._traffic.refuse("bodies_bytes_max")
             return False

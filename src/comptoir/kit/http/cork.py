@@ -6,6 +6,8 @@ that is whole from the start takes a shorter way (`answer`).
 """
 
 import asyncio
+import socket
+import struct
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +23,12 @@ from comptoir.kit.http.request import Send
 
 KEPT_BYTES_MAX = 16 << 10
 """What is kept beyond this is sent at once, so that the answer's maker hears in time that its reader takes no more."""
+
+OLD = "1.0"
+"""The version of HTTP whose clients know no chunks: they read until the connection ends."""
+
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+"""For SO_LINGER: a connection that is closed ends with a reset."""
 
 
 class CorkedTransport:
@@ -143,3 +151,31 @@ def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: by
     cycle.message_event.set()
     cycle.on_response()
     return True
+
+
+def until_closed(send: Send) -> Send:
+    """Return how an answer of unknown length is sent: for HTTP/1.0 as it is, to the end of its connection.
+
+    Uvicorn sends chunks to everybody; such a client would take their lengths for part of the answer.
+    """
+    cycle = getattr(send, "__self__", None)
+    if type(cycle) is not RequestResponseCycle or cycle.scope["http_version"] != OLD:
+        return send
+    cycle.chunked_encoding = False
+
+    async def unframed(message: Any) -> None:
+        # Uvicorn sends what is expected; each piece is, and nothing after it.
+        cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return unframed
+
+
+def cut_short(send: Send) -> None:
+    """Have an answer that breaks off end with a reset, where its end would look like that of a whole one."""
+    cycle = getattr(send, "__self__", None)
+    if type(cycle) is RequestResponseCycle and cycle.scope["http_version"] == OLD:
+        found = cycle.transport.get_extra_info("socket")
+        if found is not None:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        cycle.transport.abort()

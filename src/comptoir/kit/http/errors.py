@@ -1,6 +1,7 @@
 """Errors that HTTP itself raises, before any room is asked."""
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -101,7 +102,11 @@ def read_json(decode: Callable[[bytes], T], body: bytes) -> T:
     """
     try:
         return decode(body)
+    except msgspec.ValidationError as error:
+        raise field_error(error) from error
     except msgspec.DecodeError as error:
+        if body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 0 in body[:4]:
+            raise UnsupportedBody("the body is in UTF-16 or UTF-32; send JSON in UTF-8") from error
         raise field_error(error) from error
     except UnicodeDecodeError as error:
         raise UnsupportedBody(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error

@@ -11,6 +11,7 @@ import msgspec
 
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, TooManyRequests, Unavailable
 from comptoir.kit.http.browsers import ForeignPage, NotDeclaredJson, RepeatedHeader, WrongName
+from comptoir.kit.http.encodings import TAKEN, UnsupportedEncoding
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint
 from comptoir.kit.http.errors import PayloadTooLarge, UnsupportedBody
 
@@ -44,7 +45,7 @@ NEEDED = {
 ERRORS_BEFORE: tuple[type[Exception], ...] = (RepeatedHeader, WrongName, ForeignPage)
 ERRORS_ALWAYS: tuple[type[Exception], ...] = (TooManyRequests, Unavailable)
 ERRORS_WITHOUT_KEY: tuple[type[Exception], ...] = (NotDeclaredJson,)
-ERRORS_WITH_BODY: tuple[type[Exception], ...] = (PayloadTooLarge, UnsupportedBody)
+ERRORS_WITH_BODY: tuple[type[Exception], ...] = (UnsupportedEncoding, PayloadTooLarge, UnsupportedBody)
 ERRORS_WITH_INPUT: tuple[type[Exception], ...] = (InvalidField,)
 ERRORS_BY_ACCESS: dict[Access, tuple[type[Exception], ...]] = {
     Access.PUBLIC: (),
@@ -65,6 +66,13 @@ IDEMPOTENCY_KEY = {
 }
 
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "integer"}}}
+
+ACCEPT_ENCODING = {
+    "Accept-Encoding": {
+        "description": f"What a body may be compressed with ({TAKEN}); absent where it is refused for its type.",
+        "schema": {"type": "string"},
+    }
+}
 
 
 def openapi_document(dialect: Dialect, *, version: str) -> dict[str, Any]:
@@ -228,6 +236,8 @@ def _responses(endpoint: Endpoint, dialect: Dialect, by_type: dict[int, Any]) ->
         }
         if status in (429, 503):
             refused["headers"] = RETRY_AFTER
+        elif status == 415:
+            refused["headers"] = ACCEPT_ENCODING
         earlier = made.get(str(status))
         if earlier is not None:  # A status that is also a regular answer, as 503 of an unhealthy coordinator.
             earlier["description"] += "\n" + str(refused["description"])

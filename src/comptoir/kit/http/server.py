@@ -15,7 +15,7 @@ from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.http.body import read_body
 from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES
 from comptoir.kit.http.browsers import BrowserPolicy, deciding, require_json
-from comptoir.kit.http.cork import answer
+from comptoir.kit.http.cork import answer, cut_short, until_closed
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
     HttpRefusal,
@@ -276,6 +276,7 @@ class HttpServer:
             status = reply.status
             await self._send(reply, request, route.dialect, send)
         except StreamBroken:
+            cut_short(send)
             raise
         except Exception as error:  # The server's edge: a bug must answer 500 in the dialect's shape and be logged.
             log.exception("%s %s failed (%s)", request.method, request.path, request.id)
@@ -391,6 +392,7 @@ class HttpServer:
             headers += self._cors(request)
         if self.closing:
             headers.append(CLOSE)
+        send = until_closed(send)
         await send({"type": "http.response.start", "status": stream.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": True})
         connection = request.scope.get(CONNECTION)
