@@ -46,7 +46,7 @@ class TestEmbeddings:
             "object": "list",
             "data": [{"object": "embedding", "index": 0, "embedding": expected}],
             "model": "embed-small",
-            "usage": {"prompt_tokens": 4, "total_tokens": 4},
+            "usage": {"prompt_tokens": 4, "total_tokens": 4, "cost": 0.000004},
         }
 
     @pytest.mark.parametrize("given", ["a", ["a", "b"], [1, 2, 3], [[1, 2], [3]]])

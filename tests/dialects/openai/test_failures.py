@@ -295,7 +295,9 @@ class TestBound:
 
         response = await shop.ask()
 
-        assert response.json["usage"] == {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
+        assert response.json["usage"] == {
+            "prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14, "cost": 0.00041
+        }  # fmt: skip
         assert response.headers["x-comptoir-cost-uusd"] == "410"
 
     async def test_a_server_that_counts_fewer_than_its_deltas_is_paid_for_fewer(self, shop: Shop) -> None:

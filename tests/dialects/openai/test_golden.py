@@ -66,7 +66,7 @@ class TestChatStream:
             + chunk('{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}', tail=tail)
             + chunk(
                 "",
-                tail='],"usage":{"prompt_tokens":5,"completion_tokens":1,"total_tokens":6,'
+                tail='],"usage":{"prompt_tokens":5,"completion_tokens":1,"total_tokens":6,"cost":0.000105,'
                 '"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":0}}}',
             )
             + "data: [DONE]\n\n"
@@ -139,7 +139,7 @@ class TestChatWhole:
         assert fixed(response) == (
             '{"id":"chatcmpl-ID","object":"chat.completion","created":1,"model":"up/model-7b","choices":[{"index":0,'
             '"message":{"role":"assistant","content":"Hello","refusal":null},"logprobs":null,"finish_reason":"stop"}],'
-            '"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7,"foo":{"bar":1}}}'
+            '"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7,"cost":0.000205,"foo":{"bar":1}}}'
         )
         # Two tokens at $100 and five prompt tokens at $1 per million.
         assert response.headers["x-comptoir-cost-uusd"] == "205"

@@ -6,8 +6,9 @@ import msgspec
 
 from comptoir.dialects.openai.choices import ChoiceBuilder, with_indices
 from comptoir.jobs import LiveJob
+from comptoir.kit.money import to_usd
 from comptoir.kit.sse import DONE, one_line
-from comptoir.link import Frame, Usage
+from comptoir.link import Frame
 
 _encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -23,6 +24,7 @@ class OpenAIExtra(msgspec.Struct):
 
 
 _decode_extra = msgspec.json.Decoder(OpenAIExtra).decode
+_raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_extra(extra: bytes) -> OpenAIExtra:
@@ -133,7 +135,7 @@ class StreamWriter:
             if index not in self._finished:
                 pieces += [self._opening(index, has_text=True), self._finish(index, reason)]
         if self._include_usage:
-            pieces += [self._head, b'],"usage":', usage_json(job.usage), b"}\n\n"]
+            pieces += [self._head, b'],"usage":', usage_json(job), b"}\n\n"]
         pieces.append(DONE)
         return b"".join(pieces)
 
@@ -209,7 +211,7 @@ def whole(form: Form, job: LiveJob, *, choices: int) -> bytes:
         )
     else:
         listed = b",".join(_gather(form, job, choices=choices))
-    return b'%b%b],"usage":%b}' % (form.head(job, form.whole_object), listed, usage_json(job.usage))
+    return b'%b%b],"usage":%b}' % (form.head(job, form.whole_object), listed, usage_json(job))
 
 
 def _gather(form: Form, job: LiveJob, *, choices: int) -> list[bytes]:
@@ -225,15 +227,19 @@ def _gather(form: Form, job: LiveJob, *, choices: int) -> list[bytes]:
     ]
 
 
-def usage_json(usage: Usage) -> bytes:
-    """Return the usage object: what is billed, with the engine's details."""
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    if not usage.details:
-        return b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}' % (
-            prompt,
-            completion,
-            prompt + completion,
-        )
-    counted = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-    details = one_line(usage.details)
-    return _encode({**msgspec.json.decode(details, type=dict[str, msgspec.Raw]), **counted})
+def usage_json(job: LiveJob) -> bytes:
+    """Return the usage object of a settled *job*: what is billed, its cost in dollars, and the engine's details."""
+    prompt, completion = job.usage.prompt_tokens, job.usage.completion_tokens
+    counts = b'"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d' % (prompt, completion, prompt + completion)
+    return usage_object(job, counts)
+
+
+def usage_object(job: LiveJob, counts: bytes) -> bytes:
+    """Return the usage object with these *counts*; where an engine's details have a field of ours, ours counts."""
+    ours = b'{%b,"cost":%b}' % (counts, format(to_usd(job.cost_uusd), "f").encode())
+    if not job.usage.details:
+        return ours
+    fields = _raw_fields(ours)
+    for name, value in _raw_fields(one_line(job.usage.details)).items():
+        fields.setdefault(name, value)
+    return _encode(fields)

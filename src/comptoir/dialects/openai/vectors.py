@@ -4,10 +4,10 @@ import asyncio
 import base64
 import sys
 from array import array
-from typing import Any
 
 import msgspec
 
+from comptoir.dialects.openai.render import usage_object
 from comptoir.jobs import LiveJob
 
 VECTORS_PER_TURN = 32
@@ -78,7 +78,4 @@ def _little_endian(numbers: "array[float]") -> "array[float]":
 
 def _usage(job: LiveJob) -> bytes:
     prompt = job.usage.prompt_tokens
-    counted: dict[str, Any] = {"prompt_tokens": prompt, "total_tokens": prompt}
-    if job.usage.details:
-        counted = {**msgspec.json.decode(job.usage.details, type=dict[str, msgspec.Raw]), **counted}
-    return _encode(counted)
+    return usage_object(job, b'"prompt_tokens":%d,"total_tokens":%d' % (prompt, prompt))

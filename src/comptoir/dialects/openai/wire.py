@@ -3,6 +3,7 @@
 Unknown fields in a request are no error: the body goes to the engine byte for byte, and only the engine knows them all.
 """
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -100,6 +101,8 @@ class OpenAIUsage(msgspec.Struct):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cost: Decimal
+    """What was paid, US dollars, exact to the micro-dollar: the receipt's amount. Our addition."""
 
 
 class ChatMessage(msgspec.Struct):
@@ -155,6 +158,8 @@ class EmbeddingUsage(msgspec.Struct):
 
     prompt_tokens: int
     total_tokens: int
+    cost: Decimal
+    """What was paid, US dollars, exact to the micro-dollar: the receipt's amount. Our addition."""
 
 
 class OpenAIEmbedding(msgspec.Struct):
