@@ -7,6 +7,7 @@ from typing import Any
 
 from comptoir.kit.errors import InvalidField, Unavailable
 from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES
+from comptoir.kit.http.cork import body_at_hand
 from comptoir.kit.http.encodings import CONTENT_ENCODING, FED_BYTES, encoding_of, unpacked_step_by_step
 from comptoir.kit.http.errors import PayloadTooLarge, TooSlow, UnsupportedBody, read_json
 from comptoir.kit.http.request import CONNECTION, Request
@@ -47,12 +48,14 @@ async def read_body(request: Request, decode: Callable[[bytes], Any] | None, lim
     declared = request.deciding.get(b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise PayloadTooLarge(limit)
-    message = await request.receive()
-    body = message.get("body", b"")
-    if message.get("more_body"):
-        body = await _rest(request, connection, body, limit)
-    elif message["type"] == "http.disconnect":
-        raise TooSlow("the body broke off")
+    body = body_at_hand(request.receive)
+    if body is None:
+        message = await request.receive()
+        body = message.get("body", b"")
+        if message.get("more_body"):
+            body = await _rest(request, connection, body, limit)
+        elif message["type"] == "http.disconnect":
+            raise TooSlow("the body broke off")
     if connection is not None and connection.failure is not None:
         raise connection.failure
     if len(body) > limit:

@@ -288,7 +288,12 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
     def on_response_complete(self) -> None:
         """A request is answered: its body is not counted any more, and the rest of one that was not read is waited for
         a moment."""
-        if self._held and (size := self._held.popleft()):
+        held = self._held
+        size = held.popleft() if held else 0
+        if not (size or held or self.cycle.body or self._reading or self.failure is not None):
+            CorkedHttpProtocol.on_response_complete(self)  # Nothing of it was counted, and nothing is owed.
+            return
+        if size:
             self._traffic.bodies.give(self.key, size)
         if not self._held and self.cycle.body:
             self.cycle.body = bytearray()  # Nobody read it, and it is not counted any more.

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from comptoir.kit.http.request import Send
+from comptoir.kit.http.request import Receive, Send
 
 KEPT_BYTES_MAX = 16 << 10
 """What is kept beyond this is sent at once, so that the answer's maker hears in time that its reader takes no more."""
@@ -179,3 +179,15 @@ def cut_short(send: Send) -> None:
         if found is not None:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
         cycle.transport.abort()
+
+
+def body_at_hand(receive: Receive) -> bytes | None:
+    """Return the body, if all of it came with its head as most do; None: it has to be received."""
+    cycle = getattr(receive, "__self__", None)
+    if type(cycle) is not RequestResponseCycle or cycle.more_body or cycle.disconnected or cycle.response_complete:
+        return None
+    body = bytes(cycle.body)
+    cycle.body = bytearray()
+    cycle.message_event.clear()
+    cycle.flow.resume_reading()
+    return body
