@@ -108,6 +108,15 @@ class TestBodies:
             assert status in statuses and words in said.decode(), (name, status, said)
             assert (headers.get("Accept-Encoding") == "gzip, deflate") is (status == 415), name
 
+    async def test_a_client_may_compress_while_it_sends(self, everybody: Everybody) -> None:
+        """In chunks, whose size nobody knows before."""
+        headers = {"Authorization": f"Bearer {everybody.post.admin_key}"}
+        url = everybody.post.url + TAKING["openai"]
+        for encoding in ("gzip", "deflate"):
+            sent = {"model": 5, "padding": "x" * 50_000}
+            async with everybody.session.post(url, json=sent, headers=headers, compress=encoding) as answer:
+                assert (answer.status, (await answer.json())["error"]["param"]) == (400, "model")
+
     async def test_a_repeat_may_be_compressed(self, everybody: Everybody) -> None:
         """What a request says is what it becomes, also for its Idempotency-Key; and an engine gets it unpacked."""
         post = everybody.post

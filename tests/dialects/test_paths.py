@@ -123,6 +123,8 @@ NEAREST = [
     ("POST", "/openai/v1/responses", "/openai/v1/chat/completions"),
     ("POST", "/v1/responses", "/v1/chat/completions"),
     ("POST", "//v1/messages/", "/v1/chat/completions"),
+    ("POST", "/api/chat", "/v1/chat/completions"),
+    ("GET", "/api/tags", "/v1/models"),
     ("POST", "/v1/embedding", "/v1/embeddings"),
     ("GET", "/v1/model", "/v1/models"),
     ("GET", "/job/42", "/jobs/{id}"),

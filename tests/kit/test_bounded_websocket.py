@@ -31,6 +31,22 @@ async def opened(server: Bounded, reader: asyncio.StreamReader, writer: asyncio.
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
 
 
+class TestPaths:
+    @pytest.mark.parametrize("path", [b"//socket", b"/socket/", b"//socket//"])
+    async def test_slashes_too_many_lead_there_too(self, path: bytes) -> None:
+        async with serving() as server, server.client() as (reader, writer):
+            writer.write(UPGRADE % path + b"\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            writer.write(frame(b"heard"))
+            await server.until(lambda: server.messages == [b"heard"])
+
+    async def test_a_request_that_asks_for_no_websocket_is_told_so(self) -> None:
+        async with serving() as server:
+            answer = await server.ask(b"GET /socket/ HTTP/1.0\r\nhost: x\r\n\r\n")
+
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"\r\nupgrade: websocket\r\nconnection: upgrade\r\n" in answer
+
+
 class TestMessages:
     async def test_a_whole_one_arrives_and_nothing_is_counted_of_it(self) -> None:
         async with serving() as server, server.client() as (reader, writer):

@@ -253,8 +253,13 @@ INSTEAD = {
     "/v1/responses": "/v1/chat/completions",
     "/v1/messages": "/v1/chat/completions",
     "/v1/engines": "/v1/models",
+    "/api/chat": "/v1/chat/completions",
+    "/api/generate": "/v1/completions",
+    "/api/embed": "/v1/embeddings",
+    "/api/embeddings": "/v1/embeddings",
+    "/api/tags": "/v1/models",
 }
-"""Conversations of other APIs, and OpenAI's older list: not alike letter by letter, and asked for the same thing."""
+"""What other APIs (OpenAI's newer one, Anthropic's, Ollama's) have for the same: not alike letter by letter."""
 
 DIALECT = Dialect(
     name="openai",
