@@ -16,6 +16,10 @@ DIGITS_MAX = 64
 FRACTIONS_MAX = 10_000
 """Numbers of one body that are spelled anew, 1 us each; one with more is refused as it is."""
 
+SPELLED_BYTES_MAX = 256 << 10
+"""Longest body that is spelled anew: to find the end of one text of this length takes up to 10 ms. A longer one is
+refused as it is."""
+
 STEP_BYTES = 64 << 10
 """Bytes between two texts that are looked at in one step: at most some 4 ms."""
 
@@ -25,11 +29,13 @@ LARGEST = 10**20
 # Nothing is tried twice: a run of digits is looked at once, however long it is.
 _FRACTION = re.compile(rb"(?<![0-9])-?[0-9]++(?:\.[0-9]++(?:[eE][+-]?[0-9]++)?|[eE][+-]?[0-9]++)")
 
-_QUOTE, _BACKSLASH = b'"', 0x5C
+_REST_OF_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
+
+_QUOTE = b'"'
 
 
 class TooManyFractions(ValueError):
-    """More numbers are spelled like fractions than are spelled anew."""
+    """More numbers are spelled like fractions than are spelled anew, or in a longer body."""
 
 
 def is_spelling(error: InvalidField) -> bool:
@@ -41,8 +47,10 @@ def spelled_step_by_step(body: bytes) -> Iterator[bytes]:
     """Yield *body* in pieces, in which whole numbers outside of texts are spelled without a fraction.
 
     Raises:
-        TooManyFractions: there are more than `FRACTIONS_MAX`.
+        TooManyFractions: there are more than `FRACTIONS_MAX`, or the body is longer than `SPELLED_BYTES_MAX`.
     """
+    if len(body) > SPELLED_BYTES_MAX:
+        raise TooManyFractions
     at, left = 0, FRACTIONS_MAX
     while at < len(body):
         begin = body.find(_QUOTE, at)
@@ -63,14 +71,8 @@ def spelled_step_by_step(body: bytes) -> Iterator[bytes]:
 
 def _after_text(body: bytes, begin: int) -> int:
     """Return where the text ends whose first quote is at *begin*."""
-    end = begin
-    while (end := body.find(_QUOTE, end + 1)) >= 0:
-        first = end
-        while body[first - 1] == _BACKSLASH:
-            first -= 1
-        if (end - first) % 2 == 0:
-            return end + 1
-    return len(body)
+    rest = _REST_OF_TEXT.match(body, begin + 1)
+    return rest.end() if rest else len(body)
 
 
 def _whole(match: "re.Match[bytes]") -> bytes:
