@@ -1,5 +1,6 @@
 """The errors of dispatch; each carries its facts as fields."""
 
+from comptoir.kinds import context_words
 from comptoir.kit.errors import Refusal
 
 AWAY_RETRY_S = 15.0
@@ -21,6 +22,27 @@ class UnknownModel(DispatchRefusal):
 
 class NoHostPossible(DispatchRefusal):
     """Hosts offer the model, but none could ever run this job; the message says how many each filter excluded."""
+
+
+class ContextTooLong(NoHostPossible):
+    """Hosts could run this job but for its size: the largest context among them is *context_tokens*.
+
+    *input_tokens* is estimated from the request's bytes, *output_tokens* what each answer may have; *field* is the
+    request's field that holds the input.
+    """
+
+    def __init__(self, *, context_tokens: int, input_tokens: int, output_tokens: int, field: str) -> None:
+        words = context_words(
+            context_tokens=context_tokens,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            field=field,
+            about=True,
+        )
+        super().__init__(words)
+        self.context_tokens = context_tokens
+        self.field = field
+        self.input_fits = input_tokens < context_tokens
 
 
 class HostsAway(DispatchRefusal):

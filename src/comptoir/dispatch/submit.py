@@ -30,7 +30,15 @@ from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.drain import check_open
-from comptoir.dispatch.errors import HostsAway, NoHostPossible, PromptTooLong, QueueFull, TooManyJobs, UnknownModel
+from comptoir.dispatch.errors import (
+    ContextTooLong,
+    HostsAway,
+    NoHostPossible,
+    PromptTooLong,
+    QueueFull,
+    TooManyJobs,
+    UnknownModel,
+)
 from comptoir.dispatch.quote import ceilings, dearest
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.waiting_price import waiting_prices
@@ -53,7 +61,7 @@ from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
 from comptoir.ledger import Book, InsufficientCredit, OwnMoneyShort, account_rows
 from comptoir.moderation import ModelQuarantined
-from comptoir.routing import Candidate, Needs, Spec, encode_needs
+from comptoir.routing import Candidate, Needs, Spec, encode_needs, largest_context
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -127,7 +135,8 @@ async def submit(core: Core, order: Order, *, promotional: bool = False) -> Live
         UnknownKind: the kind is not sold here.
         ModelQuarantined: the model's name is in quarantine.
         UnknownModel: no host offers the model.
-        NoHostPossible: none of the hosts that offer it could ever run this job.
+        NoHostPossible: none of the hosts that offer it could ever run this job (ContextTooLong: it is too long for
+            all that otherwise could).
         HostsAway: every host that could has been offline for longer than ``host_away_s``.
         QueueFull: it would have to wait and the queue is full.
         JobExists: another request with the same Idempotency-Key was faster.
@@ -329,10 +338,24 @@ def _price_to_wait_for(core: Core, spec: Spec) -> tuple[int, int]:
     if not core.fleet.possible(spec):
         if core.fleet.possible(spec, gone=True):
             raise HostsAway(spec.model)
-        raise NoHostPossible(core.fleet.explain(spec).sentence())
+        raise _impossible(core, spec)
     if len(core.jobs.queue) >= core.settings.queue_jobs_max:
         raise QueueFull(len(core.jobs.queue))
     return waiting_prices(core, spec, known)
+
+
+def _impossible(core: Core, spec: Spec) -> NoHostPossible:
+    """Return why no host could ever run this: the context, if that is all that is missing, else what was counted."""
+    known = core.fleet.free_list(spec.model)
+    context_tokens = largest_context(replace(spec, context_tokens=0), known.all.values() if known is not None else ())
+    if not context_tokens or spec.context_tokens <= context_tokens:
+        return NoHostPossible(core.fleet.explain(spec).sentence())
+    return ContextTooLong(
+        context_tokens=context_tokens,
+        input_tokens=spec.input_units,
+        output_tokens=spec.context_tokens - spec.input_units,
+        field=core.jobs.kinds.get(spec.kind).input_field,
+    )
 
 
 def _live(

@@ -10,6 +10,7 @@ Knows: `link` and `kit` only. Both sides of the link use it. How to add one: doc
 """
 
 from comptoir.kinds.containers import ContainerChain
+from comptoir.kinds.context import CONTEXT_EXCEEDED, context_words
 from comptoir.kinds.errors import KindsError, UnknownKind
 from comptoir.kinds.extras import FINISH_REASON_CHARS_MAX, BadExtra, read_extra
 from comptoir.kinds.kind import Kind, Progress, Resume
@@ -32,6 +33,7 @@ from comptoir.kinds.units import MILLION, RUN, TOKEN_IN, TOKEN_OUT, Unit
 
 __all__ = [
     "BUILT_IN",
+    "CONTEXT_EXCEEDED",
     "FINISH_REASON_CHARS_MAX",
     "MILLION",
     "RUN",
@@ -58,6 +60,7 @@ __all__ = [
     "answers_chat",
     "bought",
     "bounding_bytes",
+    "context_words",
     "decode_stages",
     "encode_stages",
     "hold_of",

@@ -102,6 +102,8 @@ class Kind:
     them may be paid."""
     sold: ClassVar[bool] = True
     """Whether it can be bought here. False: stored jobs of it can only be shown (`UnsoldKind`)."""
+    input_field: ClassVar[str] = ""
+    """Field of an order's body that holds its input, for errors about it; empty: the body has no such field."""
     noun: ClassVar[str] = "model"
     """What its offers are called."""
     staged: ClassVar[bool] = False

@@ -7,7 +7,7 @@ Units: micro-dollars per million tokens, milliseconds, MiB; reputation 0..1. Kno
 """
 
 from comptoir.routing.errors import UnknownPreference
-from comptoir.routing.filters import FILTERS, explain, passes
+from comptoir.routing.filters import FILTERS, explain, largest_context, passes
 from comptoir.routing.freelist import FreeList
 from comptoir.routing.needs import NO_CAPACITY, Capacity, Needs, decode_needs, encode_needs
 from comptoir.routing.rank import choose, possible, rank
@@ -43,6 +43,7 @@ __all__ = [
     "decode_needs",
     "encode_needs",
     "explain",
+    "largest_context",
     "passes",
     "possible",
     "preference_named",

@@ -1,6 +1,7 @@
 """Hard filters: what a host must have to be considered, each with a message for why it was excluded."""
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from comptoir.kit.ids import public
 from comptoir.kit.money import TOKENS_PER_MTOK, cost_up
@@ -157,6 +158,11 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
     ("place", lambda s, c: "linked to another coordinator" if s.here and c.remote else None),
 )
 """Name and check of every filter, in reporting order; a check returns the figure that failed, or ``None``."""
+
+
+def largest_context(spec: Spec, candidates: Iterable[Candidate]) -> int:
+    """Return the largest context among those of the first `EXPLAINED_MAX` of *candidates* that pass; 0: none does."""
+    return max((one.context_tokens for one in islice(candidates, EXPLAINED_MAX) if passes(spec, one)), default=0)
 
 
 def explain(spec: Spec, candidates: Iterable[Candidate], *, hosts: int | None = None) -> FilterReport:

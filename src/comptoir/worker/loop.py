@@ -31,6 +31,7 @@ from comptoir.link import (
     segment_bytes,
 )
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
+from comptoir.worker.engines.context_overflow import is_overflow, overflow
 from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
 from comptoir.worker.leases import FrameTooBig, LeaseTable, WorkerLease, as_believed, prefix_hash
 
@@ -190,7 +191,8 @@ class JobRunner:
             self._table.close(held, self._signed(held, finish))
             await _end(stream, engine.name)
         except EngineError as error:
-            self._fail(held, error)
+            begun = held.end_seq > held.start_seq
+            self._fail(held, overflow(error, request) if not begun and is_overflow(error) else error)
         except FrameTooBig as error:
             self._fail(held, EngineError("frame_too_big", str(error)))
         except Exception as error:  # An engine's bug must cost its job, not the worker with all other jobs.

@@ -96,11 +96,11 @@ class Shop:
 
 
 @contextlib.asynccontextmanager
-async def open_shop(folder: Path, **settings: Any) -> AsyncIterator[Shop]:
-    """Open post, stand-in, worker and client."""
+async def open_shop(folder: Path, *, models: Any = MODELS, **settings: Any) -> AsyncIterator[Shop]:
+    """Open post, stand-in (which lists *models*), worker and client."""
     async with contextlib.AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(serve_openai())
-        upstream.models = MODELS
+        upstream.models = models
         post = await stack.enter_async_context(open_post(folder, **settings))
         await stack.enter_async_context(post.worker(engine="openai", options={"base_url": upstream.base_url}, slots=32))
         session = await stack.enter_async_context(aiohttp.ClientSession())

@@ -8,10 +8,18 @@ from typing import Any
 
 import msgspec
 
-from comptoir.dispatch.errors import NoHostPossible, PromptTooLong, TooManyJobBytes, TooManyJobs, UnknownModel
+from comptoir.dispatch.errors import (
+    ContextTooLong,
+    NoHostPossible,
+    PromptTooLong,
+    TooManyJobBytes,
+    TooManyJobs,
+    UnknownModel,
+)
 from comptoir.gateway import status_of as desk_status_of
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import RESTARTED, AnswerForgotten, Fault, JobState, LiveJob
+from comptoir.kinds import BUILT_IN, CONTEXT_EXCEEDED
 from comptoir.kit.errors import InvalidField, NotAuthenticated, Refusal
 from comptoir.kit.http import Reply, Request, UnsupportedBody
 from comptoir.ledger import InsufficientCredit
@@ -34,8 +42,9 @@ CODES: dict[type[Exception], str] = {
     InsufficientCredit: "insufficient_quota",
     UnknownModel: "model_not_found",
     ModelQuarantined: "model_quarantined",
+    ContextTooLong: CONTEXT_EXCEEDED,
     NoHostPossible: "no_host_possible",
-    PromptTooLong: "context_length_exceeded",
+    PromptTooLong: CONTEXT_EXCEEDED,
     TooManyJobBytes: "too_many_jobs",
     TooManyJobs: "too_many_jobs",
     IdempotencyMismatch: "idempotency_mismatch",
@@ -81,13 +90,29 @@ def render_error(error: Exception, request: Request | None) -> Reply:
     if isinstance(error, InvalidField):
         param = error.field
         message = f"'{error.field}' {error.reason}"
+    elif isinstance(error, ContextTooLong):
+        param = (_bound_in(request) if error.input_fits else "") or error.field
     elif isinstance(error, UnknownModel | NoHostPossible | ModelQuarantined):
         param = "model"
     elif isinstance(error, PromptTooLong):
-        param = "messages"
+        param = _input_in(request)
     found = error_object(message, status=status, param=param, code=CODES.get(type(error)))
     headers = retry_headers(status, getattr(error, "retry_after_s", 0.0))
     return Reply(status, _encode({"error": found}), headers=headers)
+
+
+def _input_in(request: Request | None) -> str:
+    """Return the field of a request that holds its input."""
+    body = request.body if request is not None else None
+    return next(
+        (kind.input_field for kind in BUILT_IN if kind.input_field and hasattr(body, kind.input_field)), "messages"
+    )
+
+
+def _bound_in(request: Request | None) -> str:
+    """Return the field in which the buyer bounded the answer; empty: in none."""
+    body = request.body if request is not None else None
+    return next((name for name in ("max_completion_tokens", "max_tokens") if getattr(body, name, None)), "")
 
 
 def retry_headers(status: int, retry_after_s: float) -> tuple[Header, ...]:
@@ -122,7 +147,9 @@ def failure_of(job: LiveJob) -> tuple[int, dict[str, Any]]:
         own = _engines_own(job.error_body)
         if own is not None:
             return status, own
-    return status, error_object(job.error_message or job.state, status=status, code=job.error_code or None)
+    param = job.kind.input_field if job.error_code == CONTEXT_EXCEEDED else None
+    message = job.error_message or job.state
+    return status, error_object(message, status=status, param=param or None, code=job.error_code or None)
 
 
 def restarted() -> dict[str, Any]:

@@ -112,6 +112,7 @@ class Chat(_Tokens):
     """An answer to a conversation."""
 
     name = "chat"
+    input_field = "messages"
 
     def sample(self, model: str) -> bytes:
         """Return a short question."""
@@ -127,6 +128,7 @@ class Completion(_Tokens):
     """A continuation of a text."""
 
     name = "completion"
+    input_field = "prompt"
 
     def sample(self, model: str) -> bytes:
         """Return a short prompt."""
@@ -137,6 +139,7 @@ class Embedding(_Tokens):
     """Texts as vectors; only the input is paid for."""
 
     name = "embedding"
+    input_field = "input"
     paid_by_output = False
 
     def output_in(self, text: str, extras: Sequence[bytes]) -> Size:

@@ -11,12 +11,14 @@ import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
+import aiohttp
 import msgspec
 
 from comptoir.link import Frame, ModelOffer, Usage
 from comptoir.worker.engines import openai_continue, openai_probe
 from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, cannot_continue
+from comptoir.worker.engines.context_overflow import is_overflow
 from comptoir.worker.engines.openai_context import contexts_in_force
 from comptoir.worker.engines.openai_continue import (
     ContinuationMethod,
@@ -24,6 +26,7 @@ from comptoir.worker.engines.openai_continue import (
     ContinuationRequest,
     Delivered,
 )
+from comptoir.worker.engines.openai_refusals import refused_of_ours
 from comptoir.worker.engines.openai_upstream import Upstream, UpstreamModel, events, read_to_end, whole
 
 _log = logging.getLogger(__name__)
@@ -74,6 +77,8 @@ class OpenAIEngine:
         """Context in force of the models whose list does not state it; 0: nobody says."""
         self._found: dict[str, openai_probe.Found] = {}
         """What is known about how each of the server's models continues answers."""
+        self._refused: dict[str, frozenset[str]] = {}
+        """Fields of ours that the server refuses, by its model."""
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._detects = False
 
@@ -101,6 +106,7 @@ class OpenAIEngine:
             # It may restart as another server, or with other flags.
             self._found.clear()
             self._contexts.clear()
+            self._refused.clear()
             raise
         # Inconclusive probes are repeated after the next answer.
         self._found = {model_id: found for model_id, found in self._found.items() if found.conclusive}
@@ -155,8 +161,7 @@ class OpenAIEngine:
         elif request.kind == "embedding":
             answer = self._embed(request, model)
         else:
-            body = wire.upstream_body(request.body, model=model, stream=True, max_tokens=request.max_tokens)
-            answer = self._answer(path, body)
+            answer = self._answer(path, request, model)
         async with contextlib.aclosing(answer):
             async for item in answer:
                 yield item
@@ -181,8 +186,34 @@ class OpenAIEngine:
         finally:
             response.close()
 
-    async def _answer(self, path: str, body: bytes) -> AsyncGenerator[Frame | Finish, None]:
-        response = await self._upstream.post_stream(path, body)
+    async def _stream(self, path: str, fields: bytes, *, model: str, max_tokens: int) -> aiohttp.ClientResponse:
+        """Post *fields*, completed by `openai_wire.upstream_body`; again without what the server refuses of that.
+
+        Raises:
+            EngineError: as `Upstream.post_stream`.
+        """
+        known = self._refused.get(model, frozenset())
+        without = learned = known
+        while True:
+            body = wire.upstream_body(fields, model=model, stream=True, max_tokens=max_tokens, without=without)
+            try:
+                response = await self._upstream.post_stream(path, body)
+            except EngineError as error:
+                # Each turn leaves out one field more, and there are few.
+                refused = refused_of_ours(error, buyers=fields, sent=body)
+                if not refused:
+                    raise
+                without |= refused
+                if not is_overflow(error):  # That a bound is too large for this request says nothing of the next.
+                    learned |= refused
+                continue
+            if learned != known:
+                _log.info("%s refuses %s: left out from now on", model, ", ".join(sorted(learned)))
+                self._refused[model] = self._refused.get(model, frozenset()) | learned
+            return response
+
+    async def _answer(self, path: str, request: EngineRequest, model: str) -> AsyncGenerator[Frame | Finish, None]:
+        response = await self._stream(path, request.body, model=model, max_tokens=request.max_tokens)
         try:
             answer = wire.AnswerReader()
             async with contextlib.aclosing(events(response, answer)) as pieces:
@@ -211,9 +242,8 @@ class OpenAIEngine:
         if proven.method is ContinuationMethod.TOKENS:
             continuation = await self._as_tokens(request, model, delivered, continuation)
         fields = openai_continue.body_of(continuation)
-        body = wire.upstream_body(fields, model=model, stream=True, max_tokens=continuation.max_tokens)
         try:
-            response = await self._upstream.post_stream(continuation.path, body)
+            response = await self._stream(continuation.path, fields, model=model, max_tokens=continuation.max_tokens)
         except EngineError as error:
             if error.code != "bad_request":
                 raise

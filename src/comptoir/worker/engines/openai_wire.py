@@ -3,7 +3,7 @@
 Pure: no I/O. Only what we must know is decoded; the rest travels as the bytes it came in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -63,11 +63,16 @@ _NULL = (b"", b"null")
 _BOUNDS = ("max_tokens", "max_completion_tokens")
 
 
-def upstream_body(body: bytes, *, model: str, stream: bool, max_tokens: int = 0) -> bytes:
+def upstream_body(
+    body: bytes, *, model: str, stream: bool, max_tokens: int = 0, without: Collection[str] = ()
+) -> bytes:
     """Return the buyer's *body* with the upstream's model name and, if *stream*, streaming with a usage chunk.
 
     Where the buyer named no bound, *max_tokens* (> 0, over all choices) becomes one, so that the server stops by itself
     and counts what it did. Every other field is forwarded byte for byte, unknown ones included.
+
+    Args:
+        without: fields of `openai_refusals.OURS` that the server refuses: they stay as the buyer sent them, if at all.
 
     Raises:
         EngineError: (fault buyer) the body is not a JSON object.
@@ -75,10 +80,12 @@ def upstream_body(body: bytes, *, model: str, stream: bool, max_tokens: int = 0)
     try:
         fields: dict[str, Any] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         if stream:
-            options = fields.get("stream_options")
-            kept = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) if options is not None else None
-            fields["stream_options"] = {**(kept or {}), "include_usage": True}
-            if max_tokens and not any(bytes(fields.get(name, b"")) not in _NULL for name in _BOUNDS):
+            if "stream_options" not in without:
+                options = fields.get("stream_options")
+                kept = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) if options is not None else None
+                fields["stream_options"] = {**(kept or {}), "include_usage": True}
+            named = "max_tokens" in without or any(bytes(fields.get(name, b"")) not in _NULL for name in _BOUNDS)
+            if max_tokens and not named:
                 fields["max_tokens"] = max(1, max_tokens // _answers(fields))
     except msgspec.DecodeError as error:
         raise EngineError("bad_request", f"the request is not OpenAI's shape: {error}", fault="buyer") from error

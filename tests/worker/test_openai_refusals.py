@@ -1,0 +1,110 @@
+"""What an OpenAI-compatible server refuses, and what becomes of it: our own fields, and requests that are too long."""
+
+import pytest
+
+from comptoir.link import Frame, Usage
+from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
+from comptoir.worker.engines.openai import OpenAIEngine
+from tests.worker.openai_play import MODEL, STOP, fail, play, request
+from tests.worker.openai_stand_in import Answer, Handler, OpenAIStandIn, Request, delta, sse, stream_of
+
+HI = sse(delta({"content": "hi"}), STOP)
+
+
+def refusing(fields: dict[str, tuple[int, bytes]]) -> Handler:
+    """Refuse requests with one of *fields* by its status and body; answer all others."""
+
+    async def handle(asked: Request, answer: Answer) -> None:
+        for name, (status, body) in fields.items():
+            if name in asked.json:
+                await answer.whole(status, body)
+                return
+        await stream_of(HI)(asked, answer)
+
+    return handle
+
+
+class TestFieldsOfOurs:
+    """What we add to a request may be unknown to a server; that must never be the buyer's error."""
+
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            (400, b'{"error":{"message":"unknown field \\"stream_options\\"","type":"invalid_request_error"}}'),
+            (400, b'{"error":{"message":"Unrecognized request argument supplied: stream_options","code":null}}'),
+            (422, b'{"detail":[{"loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]}'),
+            (422, b'{"detail":[{"loc":["body","stream_options","include_usage"],"msg":"extra fields not permitted"}]}'),
+            (400, b'{"error":"json: unknown field \\"include_usage\\""}'),
+            (400, b'{"message":"unknown field"}'),
+        ],
+    )  # fmt: skip
+    async def test_a_server_that_refuses_stream_options_is_asked_without_from_then_on(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, status: int, body: bytes
+    ) -> None:
+        server.handler = refusing({"stream_options": (status, body)})
+
+        for _ in range(2):
+            assert await play(engine) == ([Frame("hi")], Finish("stop", Usage(completion_tokens=1)))
+
+        assert ["stream_options" in asked.json for asked in server.requests] == [True, False, False]
+
+    async def test_the_buyers_own_stream_options_stay(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        async def handle(asked: Request, answer: Answer) -> None:
+            if "include_usage" in asked.json["stream_options"]:
+                await answer.whole(400, b'{"error":"unknown field include_usage"}')
+            else:
+                await stream_of(HI)(asked, answer)
+
+        server.handler = handle
+        await play(engine, request(stream_options={"other": 1}))
+
+        assert server.requests[-1].json["stream_options"] == {"other": 1}
+
+    async def test_a_bound_of_ours_is_left_out_and_kept_by_the_worker(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        said = b'{"error":{"message":"Unsupported parameter: \'max_tokens\'. Use \'max_completion_tokens\' instead."}}'
+        server.handler = refusing({"max_tokens": (400, said), "stream_options": (400, b'{"error":"extra inputs"}')})
+        bounded = EngineRequest(kind="chat", model=MODEL, body=b'{"model":"m"}', max_tokens=7)
+
+        for _ in range(2):
+            await play(engine, bounded)
+
+        asked = [sorted({"max_tokens", "stream_options"} & set(one.json)) for one in server.requests]
+        assert asked == [["max_tokens", "stream_options"], ["stream_options"], [], []]
+
+    async def test_a_field_that_the_buyer_sent_is_the_buyers(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        server.handler = refusing({"max_tokens": (400, b'{"error":"unknown field max_tokens"}')})
+
+        _, error = await fail(engine, request(max_tokens=5))
+
+        assert (error.fault, error.status, len(server.requests)) == ("buyer", 400, 1)
+
+    async def test_a_refusal_that_stays_without_ours_teaches_nothing(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        async def handle(_: Request, answer: Answer) -> None:
+            await answer.whole(400, b'{"error":"role may not be unknown stream_options"}')
+
+        server.handler = handle
+        _, error = await fail(engine)
+        server.handler = stream_of(HI)
+        await play(engine)
+
+        assert error.fault == "buyer"
+        assert ["stream_options" in asked.json for asked in server.requests] == [True, False, True]
+
+    async def test_another_server_at_the_same_address_is_asked_anew(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        server.handler = refusing({"stream_options": (400, b'{"error":"unknown field stream_options"}')})
+        await play(engine)
+        server.models_status = 503
+        with pytest.raises(EngineError):
+            await engine.models()
+        server.models_status = 200
+        server.requests.clear()
+
+        await play(engine)
+
+        assert ["stream_options" in asked.json for asked in server.requests] == [True, False]
