@@ -10,8 +10,10 @@ Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Non
 
 
 @contextlib.asynccontextmanager
-async def serving(connected: Connected, *, address: str = "127.0.0.1", limit: int = 1 << 16) -> AsyncIterator[int]:
-    """Serve on a free port of *address*, and give its number.
+async def serving(
+    connected: Connected, *, address: str = "127.0.0.1", port: int = 0, limit: int = 1 << 16
+) -> AsyncIterator[int]:
+    """Serve on *port* of *address* (0: a free one), and give its number.
 
     At the end what still runs for a connection is cancelled and the connection reset. One that is left to the garbage
     collector warns in whichever test happens to run then, and only where the machine is slow.
@@ -31,7 +33,7 @@ async def serving(connected: Connected, *, address: str = "127.0.0.1", limit: in
             if over:
                 writer.transport.abort()
 
-    server = await asyncio.start_server(met, address, 0, limit=limit)
+    server = await asyncio.start_server(met, address, port, limit=limit)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:

@@ -116,6 +116,10 @@ class OpenAIStandIn:
         self.port = 0
         self.models: Any = MODELS
         self.models_status = 200
+        self.models_asked = 0
+        self.models_hang = False
+        self.models_redirect = ""
+        """Where the list of models is instead."""
         self.handler: Handler = stream_of(sse(delta({"content": "hi"}), delta({}, finish_reason="stop")))
         self.requests: list[Request] = []
         """What was posted; what is only looked at is answered and not kept."""
@@ -135,7 +139,13 @@ class OpenAIStandIn:
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 request = Request(method, path, headers, body)
                 answer = Answer(writer)
-                if path == "/v1/models":
+                if path in ("/v1/models", "/other/models"):
+                    self.models_asked += 1
+                    if self.models_hang:
+                        await asyncio.Event().wait()
+                    if path == "/v1/models" and self.models_redirect:
+                        await answer.whole(307, b"", Location=self.models_redirect)
+                        continue
                     await answer.whole(self.models_status, msgspec.json.encode(self.models))
                     continue
                 if method == "POST":
@@ -170,9 +180,9 @@ class OpenAIStandIn:
 
 
 @asynccontextmanager
-async def serve_openai() -> AsyncIterator[OpenAIStandIn]:
-    """Run a stand-in on a free port of 127.0.0.1."""
+async def serve_openai(*, port: int = 0) -> AsyncIterator[OpenAIStandIn]:
+    """Run a stand-in on *port* of 127.0.0.1 (0: a free one)."""
     stand_in = OpenAIStandIn()
-    async with serving(stand_in.connected) as port:
+    async with serving(stand_in.connected, port=port) as port:
         stand_in.port, stand_in.base_url = port, f"http://127.0.0.1:{port}"
         yield stand_in

@@ -1,14 +1,24 @@
 """What a worker offers, at which prices: by unit, and the two numbers that older coordinators read."""
 
+import asyncio
 from collections.abc import Mapping
 
 import pytest
 
 from comptoir.kinds import Kinds, load_kinds
 from comptoir.link import ModelOffer
+from comptoir.worker import offering as offering_module
 from comptoir.worker.engines.base import Engine, EngineError
+from comptoir.worker.engines.openai_upstream import LISTENS_TIMEOUT_S
 from comptoir.worker.events import EngineReady, Event
-from comptoir.worker.offering import FREE, Offering
+from comptoir.worker.offering import (
+    ALIVE_S,
+    DOUBT_S,
+    DOUBTED_PROBE_S,
+    FAILURES_BEFORE_WITHDRAWN,
+    FREE,
+    Offering,
+)
 from tests.selling import TARGET, Scribe
 from tests.worker.scripted_engine import ScriptedEngine, answer
 
@@ -32,6 +42,30 @@ async def offered(
     offering = Offering(kinds=kinds, prices=prices, model_prices=of_models or {}, on_event=events.append)
     await offering.start([engine], measured=measured)
     return offering.models, events
+
+
+class TestDoubt:
+    def test_an_engine_that_failed_once_is_off_within_two_seconds(self) -> None:
+        """A probe that fails, the next one, and as long as that may take; or a failed job and a probe."""
+        assert FAILURES_BEFORE_WITHDRAWN == 2
+        assert DOUBT_S + DOUBTED_PROBE_S < 2
+        assert ALIVE_S + LISTENS_TIMEOUT_S <= 2
+
+    async def test_what_is_asked_again_and_again_is_asked_at_intervals(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine = serving(CHAT)
+        offering = Offering(kinds=LETTERS, prices=FREE, model_prices={}, on_event=[].append)
+        await offering.start([engine], measured=False)
+        now = asyncio.get_running_loop().time
+        monkeypatch.setattr(offering_module, "DOUBT_S", 3600.0)
+        await offering.refresh()
+
+        offering.doubt(engine)
+        assert not await offering.wait_for_doubt(now() + 0.001)
+
+        monkeypatch.setattr(offering_module, "DOUBT_S", 0.0)
+        assert await offering.wait_for_doubt(now() + 60)
+        assert not await offering.refresh(doubted=True)
+        assert not await offering.wait_for_doubt(now() + 0.001)
 
 
 class TestPrices:

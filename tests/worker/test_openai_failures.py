@@ -14,6 +14,7 @@ from tests.worker.openai_stand_in import Answer, OpenAIStandIn, Request, delta, 
 
 OPENAI_ERROR = b'{"error":{"message":"too long","type":"invalid_request_error","param":"messages","code":null}}'
 
+ELSEWHERE = "the engine's server redirects elsewhere (HTTP 302), which is not followed"
 REFUSALS = [
     # status, headers, body, fault, message, seconds to wait
     (400, {}, OPENAI_ERROR, "buyer", "too long", 0.0),
@@ -30,7 +31,7 @@ REFUSALS = [
     ),
     (404, {}, b'{"error":"model not found"}', "host", "model not found", 0.0),
     (405, {}, b"", "host", "the engine's server answered HTTP 405", 0.0),
-    (302, {"Location": "http://127.0.0.1:1/"}, b"", "host", "the engine's server answered HTTP 302", 0.0),
+    (302, {"Location": "http://127.0.0.1:1/"}, b"", "host", ELSEWHERE, 0.0),
     (429, {"Retry_After": "7"}, OPENAI_ERROR, "capacity", "too long", 7.0),
     (429, {"retry_after_ms": "250", "Retry_After": "7"}, OPENAI_ERROR, "capacity", "too long", 0.25),
     (429, {"Retry_After": "Wed, 21 Oct 2015 07:28:00 GMT"}, OPENAI_ERROR, "capacity", "too long", 0.0),
@@ -198,3 +199,137 @@ class TestBrokenStream:
         text, error = await fail(engine)
 
         assert (text, error.code) == ("a", "upstream_timeout")
+
+
+class TestRedirect:
+    @pytest.mark.parametrize("status", [307, 308])
+    @pytest.mark.parametrize("absolute", [True, False])
+    async def test_at_the_same_server_it_is_followed_with_the_whole_request(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, status: int, absolute: bool
+    ) -> None:
+        async def handle(asked: Request, answer: Answer) -> None:
+            if asked.path.endswith("/"):
+                await stream_of(sse(delta({"content": "a"}), STOP))(asked, answer)
+            else:
+                target = (server.base_url if absolute else "") + asked.path + "/"
+                await answer.whole(status, b"", Location=target)
+
+        server.handler = handle
+
+        frames, _ = await play(engine, request(seed=7))
+
+        assert frames == [Frame("a")]
+        assert [asked.path for asked in server.requests] == ["/v1/chat/completions", "/v1/chat/completions/"]
+        assert server.requests[0].body == server.requests[1].body
+
+    @pytest.mark.parametrize(
+        ("status", "target"),
+        [
+            (307, "http://10.1.2.3:9/v1/chat/completions"),
+            (307, "https://127.0.0.1:{port}/v1/chat/completions"),
+            (308, "http://localhost:{port}/v1/chat/completions"),
+            (307, "http://[::1"),
+            (302, "/elsewhere"),
+            (303, ""),
+        ],
+    )
+    async def test_elsewhere_neither_prompt_nor_key_go(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, status: int, target: str
+    ) -> None:
+        async def handle(_: Request, answer: Answer) -> None:
+            await answer.whole(status, b"", Location=target.format(port=server.port))
+
+        server.handler = handle
+
+        _, error = await fail(engine)
+
+        assert (error.code, error.fault, len(server.requests)) == ("upstream_redirect", "host", 1)
+        assert error.message == ELSEWHERE.replace("302", str(status))
+
+    async def test_in_a_circle_it_ends(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        async def handle(asked: Request, answer: Answer) -> None:
+            await answer.whole(307, b"", Location=asked.path)
+
+        server.handler = handle
+
+        _, error = await fail(engine)
+
+        assert (error.code, "without end" in error.message) == ("upstream_redirect", True)
+        assert len(server.requests) == openai_upstream.REDIRECTS_MAX + 1
+
+    async def test_the_list_of_models_may_move_at_the_same_server(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        server.models_redirect = "/other/models"
+
+        assert [model.name for model in await engine.models()] == ["up/model-7b"]
+
+    async def test_an_owner_is_told_where_the_list_of_models_went(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        server.models_redirect = "http://10.1.2.3/v1/models"
+
+        with pytest.raises(EngineError, match=r"redirects to http://10\.1\.2\.3/v1/models.*give that address"):
+            await engine.models()
+
+
+class TestKeptConnection:
+    @pytest.mark.parametrize("size", [10, 2 * 1024 * 1024])
+    async def test_one_that_is_closed_as_it_is_used_costs_nothing(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, size: int
+    ) -> None:
+        """All kept connections are closed: the second try must not take another of them."""
+        held = asyncio.Event()
+
+        async def hold(asked: Request, answer: Answer) -> None:
+            if len(server.requests) == 3:
+                held.set()
+            await held.wait()
+            await HI(asked, answer)
+
+        server.handler = hold
+        await asyncio.gather(*(play(engine) for _ in range(3)))
+        before = server.connections
+
+        async def once_used(asked: Request, answer: Answer) -> None:
+            if server.connections == before:
+                answer.reset()
+            else:
+                await HI(asked, answer)
+
+        server.handler = once_used
+        server.requests.clear()
+        frames, _ = await play(engine, request(prompt="x" * size))
+
+        assert frames == [Frame("a")]
+        assert (server.connections, len(server.requests)) == (before + 1, 2)
+
+    async def test_it_is_tried_once_more_and_not_for_ever(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        async def reset(_: Request, answer: Answer) -> None:
+            answer.reset()
+
+        server.handler = reset
+
+        _, error = await fail(engine)
+
+        assert (error.code, error.fault, len(server.requests)) == ("upstream_unreachable", "host", 2)
+
+    async def test_what_has_begun_is_not_tried_again_and_the_next_is_answered(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        async def dies(_: Request, answer: Answer) -> None:
+            answer.begin_stream()
+            await answer.piece(sse(delta({"content": "a"}), done=False))
+            answer.reset()
+
+        server.handler = dies
+        _, error = await fail(engine)
+        asked = len(server.requests)
+        server.handler = HI
+
+        frames, _ = await play(engine)
+
+        assert (error.code, asked, frames) == ("upstream_cut", 1, [Frame("a")])
+
+
+HI = stream_of(sse(delta({"content": "a"}), STOP))

@@ -1,6 +1,7 @@
 """A whole worker against the coordinator stand-in: registration, restart, drain, refusals."""
 
 import asyncio
+import contextlib
 import random
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from comptoir.worker import offering as offering_module
 from comptoir.worker import run as run_module
 from comptoir.worker.backoff import RELINK_FIRST_S
 from comptoir.worker.engines.base import EngineError
@@ -30,7 +32,7 @@ from comptoir.worker.events import (
 )
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.worker.coordinator_stand_in import HOST_ID, HOST_KEY, Coordinator, make_job, serve
-from tests.worker.openai_stand_in import OpenAIStandIn, serve_openai
+from tests.worker.openai_stand_in import Answer, OpenAIStandIn, Request, serve_openai
 from tests.worker.test_uplink import settled
 
 TRIVIAL = EngineSpec("bench.trivial_engine:TrivialEngine", {"tokens": 5})
@@ -303,6 +305,104 @@ class TestEngines:
                     await asyncio.sleep(0.001)
 
         assert [[model.name for model in offer] for offer in coordinator.offers[:2]] == [["new"], []]
+
+
+GONE = [502, 503, 404]
+
+
+class TestDeadEngine:
+    """Off the offer at once, and back by itself: no test waits for the half minute between two looks."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("DOUBT_S", "WITHDRAWN_S", "ALIVE_S"):
+            monkeypatch.setattr(offering_module, name, 0.002)
+
+    @pytest.mark.parametrize("status", GONE)
+    async def test_a_job_that_fails_takes_it_off_and_an_answer_brings_it_back(
+        self, coordinator: Coordinator, start: Start, status: int
+    ) -> None:
+        async def gone(_: Request, answer: Answer) -> None:
+            await answer.whole(status, b"<html>")
+
+        async with serve_openai() as upstream, start(engines=[openai_at(upstream), TRIVIAL]) as worker:
+            await worker.until(Connected)
+            good, upstream.handler, upstream.models_status = upstream.handler, gone, status
+            failed = await coordinator.push(make_job(1, model="up/model-7b"))
+            await asyncio.wait_for(failed.closed.wait(), 5)
+            off = await worker.until(OfferChanged)
+            upstream.handler, upstream.models_status = good, 200
+            back = await worker.until(OfferChanged, 2)
+            served = await coordinator.push(make_job(2, model="up/model-7b"))
+            await asyncio.wait_for(served.closed.wait(), 5)
+
+        assert failed.fail is not None and failed.fail.fault in ("host", "capacity")
+        assert off.models == ["trivial"]
+        assert set(back.models) == {"trivial", "up/model-7b"}
+        assert served.text == "hi"
+
+    async def test_one_whose_process_ended_is_noticed_without_a_job(
+        self, coordinator: Coordinator, start: Start
+    ) -> None:
+        async with contextlib.AsyncExitStack() as life:
+            upstream = await life.enter_async_context(serve_openai())
+            spec = EngineSpec("openai", {"base_url": f"127.0.0.1:{upstream.port}"})
+            async with start(engines=[spec, TRIVIAL]) as worker:
+                await worker.until(Connected)
+                await life.aclose()
+                off = await worker.until(OfferChanged)
+                async with serve_openai(port=upstream.port):
+                    back = await worker.until(OfferChanged, 2)
+
+        assert off.models == ["trivial"]
+        assert set(back.models) == {"trivial", "up/model-7b"}
+
+    async def test_a_failed_look_is_followed_by_another_at_once(
+        self, coordinator: Coordinator, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(run_module, "MODELS_REFRESH_S", 0.01)
+        async with serve_openai() as upstream, start(engines=[openai_at(upstream)]) as worker:
+            await worker.until(Connected)
+            monkeypatch.setattr(run_module, "MODELS_REFRESH_S", 3600.0)
+            upstream.models_status = 502
+            off = await worker.until(OfferChanged)
+
+        assert off.models == []
+
+    async def test_one_that_hangs_after_a_failed_job_is_not_waited_for(
+        self, coordinator: Coordinator, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def breaks(_: Request, answer: Answer) -> None:
+            upstream.models_hang = True
+            answer.reset()
+
+        monkeypatch.setattr(offering_module, "DOUBTED_PROBE_S", 0.01)
+        async with serve_openai() as upstream, start(engines=[openai_at(upstream)]) as worker:
+            await worker.until(Connected)
+            upstream.handler = breaks
+            await coordinator.push(make_job(1, model="up/model-7b"))
+            off = await worker.until(OfferChanged)
+
+        assert off.models == []
+
+    async def test_a_failed_job_of_an_engine_that_lives_changes_nothing(
+        self, coordinator: Coordinator, start: Start
+    ) -> None:
+        async def fails(_: Request, answer: Answer) -> None:
+            await answer.whole(500, b'{"error":"out of memory"}')
+
+        async with serve_openai() as upstream, start(engines=[openai_at(upstream)]) as worker:
+            await worker.until(Connected)
+            upstream.handler = fails
+            asked = upstream.models_asked
+            for number in range(1, 4):
+                job = await coordinator.push(make_job(number, model="up/model-7b"))
+                await asyncio.wait_for(job.closed.wait(), 5)
+            async with asyncio.timeout(5):
+                while upstream.models_asked == asked:
+                    await asyncio.sleep(0.001)
+
+        assert worker.of(OfferChanged) == []
 
 
 class TestDrain:

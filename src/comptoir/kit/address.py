@@ -41,7 +41,7 @@ def http_address(text: str) -> str:
     typed = text.strip()
     found = _SCHEME.match(typed)
     if found is None:
-        typed = f"{'http' if _is_near(typed) else 'https'}://{typed}"
+        typed = f"{'http' if is_near(typed) else 'https'}://{typed}"
     elif found.group(1).lower() not in ("http", "https"):
         raise BadAddress(f"{text!r} is no address of a web server: it has to begin with http:// or https://")
     else:
@@ -72,7 +72,8 @@ def http_address(text: str) -> str:
     return typed.rstrip("/")
 
 
-def _is_near(text: str) -> bool:
+def is_near(text: str) -> bool:
+    """Tell whether *text*, an address without its scheme, is in a private network, as far as it shows."""
     found = _BRACKETED.match(text) or _PLAIN.match(text)
     host = found.group(1).lower() if found is not None else ""
     number = _number(host)

@@ -11,7 +11,7 @@ frames it sent. A coordinator that has settled already may ignore it, as it igno
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from comptoir.kinds import FINISH_REASON_CHARS_MAX
 from comptoir.kit.clock import Clock
@@ -32,6 +32,7 @@ from comptoir.link import (
 )
 from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Finish
 from comptoir.worker.engines.context_overflow import is_overflow, overflow
+from comptoir.worker.engines.hidden import without_addresses
 from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
 from comptoir.worker.leases import FrameTooBig, LeaseTable, WorkerLease, as_believed, prefix_hash
 
@@ -42,6 +43,9 @@ FRAMES_PER_TURN = 64
 
 ENGINE_END_S = 1.0
 """How long an engine may take to end after its `Finish` (to return its connection to a pool) before it is closed."""
+
+UNAVAILABLE = 503
+"""HTTP status of a server that is busy, or of a proxy whose server is gone."""
 
 ERROR_BODY_MAX = 16 * 1024
 """Most bytes of an engine's error body that go over the link."""
@@ -65,7 +69,9 @@ class JobRunner:
         slots: int,
         clock: Clock | None = None,
         on_event: OnEvent = ignore,
+        on_trouble: Callable[[Engine], None] = lambda engine: None,
     ) -> None:
+        """*on_trouble* is called with an engine at which a job has failed that was not at fault itself."""
         self.host_id = ""
         self.draining = False
         self.slots = slots
@@ -73,6 +79,7 @@ class JobRunner:
         self._signing_key = signing_key
         self._clock = clock or Clock()
         self._on_event = on_event
+        self._on_trouble = on_trouble
         self._engines: Mapping[str, Engine] = {}
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
 
@@ -191,6 +198,8 @@ class JobRunner:
             self._table.close(held, self._signed(held, finish))
             await _end(stream, engine.name)
         except EngineError as error:
+            if error.fault == "host" or error.status == UNAVAILABLE:
+                self._on_trouble(engine)
             begun = held.end_seq > held.start_seq
             self._fail(held, overflow(error, request) if not begun and is_overflow(error) else error)
         except FrameTooBig as error:
@@ -241,12 +250,15 @@ class JobRunner:
             self._stop(held.lease)
 
     def _fail(self, held: WorkerLease, error: EngineError) -> None:
+        """Fail *held*; this machine's owner reads the error as it is, its buyer without the inside of this machine."""
+        said = error.message[:ERROR_MESSAGE_MAX]
+        error = without_addresses(error)
         message = error.message[:ERROR_MESSAGE_MAX]
         # Part of a JSON document is useless, so a body that is too long is omitted.
         body = error.body if len(error.body) <= ERROR_BODY_MAX else b""
         fail = Fail(held.lease, error.code, message, error.fault, error.status, body, error.retry_after_s)
         if self._table.close(held, fail):
-            self._on_event(JobFailed(public("job", held.job_id), error.code, message, error.fault))
+            self._on_event(JobFailed(public("job", held.job_id), error.code, said, error.fault))
 
     def _signed(self, held: WorkerLease, finish: Finish) -> Done:
         """Return the closing message with the host's signature over everything this lease delivered."""

@@ -1,5 +1,6 @@
 """The engines of one worker together: started, measured, their models merged, priced and kept up to date."""
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -8,15 +9,27 @@ import msgspec
 from comptoir.kinds import RUN, TOKEN_IN, TOKEN_OUT, Kinds
 from comptoir.kit.money import run_price
 from comptoir.link import ModelOffer
-from comptoir.worker.engines.base import Continues, Engine, EngineError
+from comptoir.worker.engines.base import Continues, Engine, EngineError, ShowsLife
 from comptoir.worker.events import EngineReady, EngineSkipped, OnEvent
 from comptoir.worker.health import measure
 
 _log = logging.getLogger(__name__)
 
 FAILURES_BEFORE_WITHDRAWN = 2
-"""Consecutive failures to list models after which an engine's models are no longer offered."""
+"""Consecutive failures after which an engine's models are no longer offered: two probes, or a job and a probe."""
 
+DOUBT_S = 0.25
+"""How soon an engine is asked again that failed once; and the shortest time between two such questions, since every
+job that fails asks for one."""
+
+DOUBTED_PROBE_S = 1.5
+"""Most seconds for the answer of an engine that failed before: within 2 s of the first failure it is off the offer."""
+
+WITHDRAWN_S = 1.0
+"""How often an engine that is off the offer is asked whether it is back."""
+
+ALIVE_S = 1.0
+"""How often it is looked whether an engine is there at all (`ShowsLife`)."""
 
 BACKEND_CHARS_MAX = 64
 """Longest ``backend`` that a registration accepts."""
@@ -58,6 +71,10 @@ class Offering:
         self._engines: list[Engine] = []
         self._listed: dict[int, list[ModelOffer]] = {}
         self._failures: dict[int, int] = {}
+        """Failures of each engine, by its place, since it last answered."""
+        self._doubted = asyncio.Event()
+        self._asked_s = 0.0
+        """When the engines were last asked; the loop's time."""
         self._left_out: set[str] = set()
         self._failure = EngineError("no_engine", "no engine was given: choose one with --engine")
 
@@ -87,20 +104,68 @@ class Offering:
         self._failure = error
         self._on_event(EngineSkipped(name, error.message))
 
-    async def refresh(self) -> bool:
-        """Ask the engines again what they serve; return whether the offer changed."""
-        for place, engine in enumerate(self._engines):
+    def doubt(self, engine: Engine) -> None:
+        """Have *engine* asked soon whether it still serves: a job failed at it."""
+        for place, known in enumerate(self._engines):
+            if known is engine:
+                self._failures[place] = max(1, self._failures.get(place, 0))
+                self._doubted.set()
+
+    async def wait_for_doubt(self, until_s: float) -> bool:
+        """Wait until an engine has to be asked whether it serves, but no longer than *until_s* (the loop's time).
+
+        Returns whether that time has not come yet: ask only those (`refresh` with *doubted*), and wait again.
+        """
+        loop = asyncio.get_running_loop()
+        while (left_s := until_s - loop.time()) > 0:
+            if any(self._failures.values()):
+                settled = min(count for count in self._failures.values() if count) >= FAILURES_BEFORE_WITHDRAWN
+                next_s = self._asked_s + (WITHDRAWN_S if settled else DOUBT_S)
+                if next_s <= loop.time():
+                    return True
+                left_s = min(left_s, next_s - loop.time())
+            self._doubted.clear()
             try:
-                self._listed[place] = self._priced(engine.name, await engine.models())
-                self._failures[place] = 0
-            except EngineError as error:
-                self._failures[place] = self._failures.get(place, 0) + 1
-                if self._failures[place] == FAILURES_BEFORE_WITHDRAWN:
-                    _log.warning("engine %s is unreachable, its models are withdrawn: %s", engine.name, error.message)
-                    self._listed[place] = []
+                async with asyncio.timeout(min(left_s, ALIVE_S)):
+                    await self._doubted.wait()
+            except TimeoutError:
+                await self._look_whether_alive()
+        return False
+
+    async def _look_whether_alive(self) -> None:
+        for place, engine in enumerate(self._engines):
+            if isinstance(engine, ShowsLife) and not self._failures.get(place) and not await engine.alive():
+                self._failures[place] = 1
+
+    async def refresh(self, *, doubted: bool = False) -> bool:
+        """Ask the engines again what they serve; return whether the offer changed.
+
+        Args:
+            doubted: ask only those that failed since they last answered.
+        """
+        places = [place for place in range(len(self._engines)) if not doubted or self._failures.get(place)]
+        try:
+            await asyncio.gather(*map(self._ask, places))
+        finally:
+            self._asked_s = asyncio.get_running_loop().time()
         before = self.models
         self._merge()
         return self.models != before
+
+    async def _ask(self, place: int) -> None:
+        engine, failures = self._engines[place], self._failures.get(place, 0)
+        try:
+            # One that is off the offer may take its time: it has more to be asked, and nobody waits for it.
+            async with asyncio.timeout(DOUBTED_PROBE_S if 0 < failures < FAILURES_BEFORE_WITHDRAWN else None):
+                models = await engine.models()
+            self._listed[place] = self._priced(engine.name, models)
+            self._failures[place] = 0
+        except (EngineError, TimeoutError) as error:
+            self._failures[place] = failures + 1
+            if failures + 1 == FAILURES_BEFORE_WITHDRAWN:
+                why = error.message if isinstance(error, EngineError) else "it does not answer"
+                _log.warning("engine %s is unreachable, its models are withdrawn: %s", engine.name, why)
+                self._listed[place] = []
 
     async def close(self) -> None:
         """Close all engines."""

@@ -227,7 +227,10 @@ class _Worker:
     async def _serve(self, state: HostState) -> None:
         config = self._config
         signing_key = SigningKey(bytes.fromhex(state.seed))
-        runner = JobRunner(table=self._table, signing_key=signing_key, slots=config.slots, on_event=self._on_event)
+        runner = JobRunner(
+            table=self._table, signing_key=signing_key, slots=config.slots, on_event=self._on_event,
+            on_trouble=self._offering.doubt,
+        )  # fmt: skip
         runner.host_id = state.host_id
         runner.offer(self._offering.routes)
         uplink = Uplink(
@@ -283,19 +286,25 @@ class _Worker:
             empty.cancel()
 
     async def _refresh(self, runner: JobRunner, uplink: Uplink) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._look(uplink)
-            await asyncio.sleep(MODELS_REFRESH_S)
-            try:
-                changed = await self._offering.refresh()
-            except Exception:  # A third-party engine's bug in listing models must not end the refreshing of all others.
-                _log.exception("asking the engines for their models failed")
-                continue
-            if changed:
-                runner.offer(self._offering.routes)
-                uplink.offer(self._offering.models, self._config.slots)
-                uplink.telling.offer(self._offering.routes)
-                self._on_event(OfferChanged([model.name for model in self._offering.models]))
+            due_s = loop.time() + MODELS_REFRESH_S
+            while await self._offering.wait_for_doubt(due_s):
+                await self._ask_engines(runner, uplink, doubted=True)
+            await self._ask_engines(runner, uplink)
+
+    async def _ask_engines(self, runner: JobRunner, uplink: Uplink, *, doubted: bool = False) -> None:
+        try:
+            changed = await self._offering.refresh(doubted=doubted)
+        except Exception:  # A third-party engine's bug in listing models must not end the refreshing of all others.
+            _log.exception("asking the engines for their models failed")
+            return
+        if changed:
+            runner.offer(self._offering.routes)
+            uplink.offer(self._offering.models, self._config.slots)
+            uplink.telling.offer(self._offering.routes)
+            self._on_event(OfferChanged([model.name for model in self._offering.models]))
 
     async def _look(self, uplink: Uplink) -> None:
         try:

@@ -14,15 +14,15 @@ from comptoir.worker.engines.container_spec import ContainerSpec
 from comptoir.worker.engines.container_wire import (
     ERROR_BODY_MAX,
     STOPPED,
-    Hidden,
     StreamFrames,
     read_output,
     read_step,
     refused,
 )
+from comptoir.worker.engines.hidden import Hidden
 
 SPEC = ContainerSpec(id="a", url="http://10.1.2.3:3000", bearer="s3cret")
-HIDDEN = Hidden(SPEC)
+HIDDEN = Hidden(SPEC.url, SPEC.bearer)
 
 
 def request(body: bytes, *outputs: str, model: str = "a") -> EngineRequest:
@@ -159,7 +159,7 @@ class TestRefused:
         ],
     )
     def test_a_word_that_is_no_address_stays(self, url: str, said: str, told: str) -> None:
-        assert Hidden(ContainerSpec(id="a", url=url)).text(said) == told
+        assert Hidden(url).text(said) == told
 
     def test_a_body_that_is_too_long_is_not_kept_in_part(self) -> None:
         assert refused(500, {}, b"x" * (ERROR_BODY_MAX + 1), HIDDEN).body == b""

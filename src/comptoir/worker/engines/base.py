@@ -117,6 +117,15 @@ class Continues(Protocol):
 
 
 @runtime_checkable
+class ShowsLife(Protocol):
+    """An additional method of an engine behind an address, at which one can look without asking it anything."""
+
+    async def alive(self) -> bool:
+        """Return whether anything is there. Takes at most a second, and costs the engine next to nothing."""
+        ...
+
+
+@runtime_checkable
 class ReportsResources(Protocol):
     """Additional methods of an engine of containers: what they report about themselves, verbatim."""
 

@@ -16,6 +16,7 @@ import aiohttp
 from comptoir.worker.engines import container_wire as wire
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.container_spec import ContainerSpec
+from comptoir.worker.engines.hidden import Hidden
 
 CONNECT_TIMEOUT_S = 5.0
 """Most seconds to reach a container."""
@@ -77,7 +78,7 @@ class ContainerClient:
         self.running = 0
         self.about_last = b""
         """Its last report about itself, used while it is too busy to answer."""
-        self._hidden = wire.Hidden(spec)
+        self._hidden = Hidden(spec.url, spec.bearer)
         self._places = asyncio.Semaphore(spec.concurrency or slots)
         self._headers = {"Authorization": f"Bearer {spec.bearer}"} if spec.bearer else {}
         self._session: aiohttp.ClientSession | None = None

@@ -5,13 +5,12 @@ No I/O in here. What is said of a run goes to its buyer, so no message names the
 
 import base64
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 import msgspec
 
 from comptoir.link import ContainerRun, Frame
 from comptoir.worker.engines.base import EngineError, EngineRequest, cannot_continue
-from comptoir.worker.engines.container_spec import ContainerSpec
+from comptoir.worker.engines.hidden import Hidden
 from comptoir.worker.retry_after import read_retry_after
 
 OFFCHAIN = 1
@@ -78,39 +77,9 @@ def _sent(data: bytes, *, stream: bool, requires_proof: bool) -> bytes:
     return b'{"source":%d,"destination":%d,"data":%b%b}' % (OFFCHAIN, STREAM, data, rest)
 
 
-class Hidden:
-    """Takes a container's address and bearer out of what it says."""
-
-    def __init__(self, spec: ContainerSpec) -> None:
-        parts = urlsplit(spec.url)
-        host = parts.hostname or ""
-        words = {spec.url, spec.bearer, spec.url.partition("://")[2] if parts.path else ""}
-        if parts.port is not None:
-            words.add(parts.netloc)
-        # A bare name ("shout") is an ordinary word, which nobody can tell from the container's own.
-        if host == "localhost" or "." in host or ":" in host:
-            words.add(host)
-        # The longest first: a part of one would leave its rest standing.
-        self._words = sorted(words - {""}, key=len, reverse=True)
-
-    def text(self, text: str) -> str:
-        """Return *text* without them."""
-        for word in self._words:
-            text = text.replace(word, "…")
-        return text
-
-    def body(self, body: bytes) -> bytes:
-        """Return *body* without them, empty when it is longer than `ERROR_BODY_MAX`."""
-        if len(body) > ERROR_BODY_MAX:
-            return b""
-        for word in self._words:
-            body = body.replace(word.encode(), b"...")
-        return body
-
-
 def refused(status: int, headers: Mapping[str, str], body: bytes, hidden: Hidden) -> EngineError:
     """Say whose fault a container's HTTP *status* (not 2xx) is, in its own words."""
-    kept = hidden.body(body)
+    kept = _kept(body, hidden)
     said = _words_of(body, hidden)
     if 300 <= status < 400:
         # What a redirect says is an address.
@@ -139,7 +108,7 @@ def read_output(body: bytes, hidden: Hidden) -> str:
     except (ValueError, RecursionError) as error:
         # A DecodeError is a ValueError too, as is one of UTF-8.
         said = _words_of(body, hidden) or "the container's answer is empty, and not JSON"
-        raise EngineError("container_failed", said, status=200, body=hidden.body(body)) from error
+        raise EngineError("container_failed", said, status=200, body=_kept(body, hidden)) from error
     return text
 
 
@@ -151,6 +120,10 @@ def is_json(body: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _kept(body: bytes, hidden: Hidden) -> bytes:
+    return hidden.body(body) if len(body) <= ERROR_BODY_MAX else b""
 
 
 def _words_of(body: bytes, hidden: Hidden) -> str:

@@ -132,6 +132,10 @@ class OpenAIEngine:
             for name, model in offered.items()
         ]
 
+    async def alive(self) -> bool:
+        """Return whether something listens at the server's address; see `ShowsLife`."""
+        return await self._upstream.listens()
+
     async def detect(self) -> None:
         """Probe how the first text model continues answers; others are probed after their first answer to a buyer.
 
@@ -155,16 +159,19 @@ class OpenAIEngine:
         path = _PATHS.get(request.kind)
         model = self._upstream_names.get(request.model)
         if path is None or model is None:
-            raise EngineError("model_not_served", f"no {request.kind} with {request.model!r} at {self._upstream.base}")
+            raise EngineError("model_not_served", f"no {request.kind} with {request.model!r} is served here now")
         if request.prefix:
             answer = self._go_on(request, model)
         elif request.kind == "embedding":
             answer = self._embed(request, model)
         else:
             answer = self._answer(path, request, model)
-        async with contextlib.aclosing(answer):
-            async for item in answer:
-                yield item
+        try:
+            async with contextlib.aclosing(answer):
+                async for item in answer:
+                    yield item
+        except EngineError as error:
+            raise self._upstream.hidden.error(error) from error
         if self._detects and request.kind != "embedding" and model not in self._found:
             self._probe_soon(model)
 

@@ -5,17 +5,22 @@ It knows nothing about the requests: `openai` answers buyers with it, `openai_pr
 
 import asyncio
 import io
+import logging
 from collections.abc import AsyncGenerator
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import msgspec
 
-from comptoir.kit.address import BadAddress, http_address
+from comptoir.kit.address import BadAddress, http_address, is_near
 from comptoir.link import Frame
 from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError
+from comptoir.worker.engines.hidden import Hidden
 from comptoir.worker.engines.sse import SseParser, SseTooLong
+
+_log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 """Most seconds to reach the server."""
@@ -28,6 +33,9 @@ IDLE_TIMEOUT_S = 60.0
 
 MODELS_TIMEOUT_S = 10.0
 """Most seconds for the list of models."""
+
+LISTENS_TIMEOUT_S = 0.5
+"""Most seconds for a connection that only shows that somebody listens; on one's own network it takes a millisecond."""
 
 LAST_BYTES_TIMEOUT_S = 0.5
 """After ``[DONE]``: most seconds to wait for the end of the HTTP body, which makes the connection reusable."""
@@ -51,6 +59,10 @@ LARGE_BODY_BYTES = 1024 * 1024
 """Requests of this size or more are written in pieces, so that they don't block the event loop."""
 
 
+REDIRECTS_MAX = 3
+"""Most redirects that are followed, all at the same server."""
+
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/models")
 
 
@@ -96,12 +108,20 @@ class Upstream:
         self.root = self.base.removesuffix("/v1")
         """Base address of endpoints that are not OpenAI's."""
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.hidden = Hidden(self.root, api_key or "")
         self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
-        """Open the connection pool."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_CONNECTION_S),
+        """Open the connection pool, and the door to connections that nobody used before."""
+        self._session = self._connections(
+            aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_CONNECTION_S)
+        )
+        self._fresh = self._connections(aiohttp.TCPConnector(limit=CONNECTIONS_MAX, force_close=True))
+
+    def _connections(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             headers=self._headers,
             read_bufsize=READ_BUFFER_BYTES,
@@ -109,13 +129,31 @@ class Upstream:
 
     async def close(self) -> None:
         """Close all connections; idempotent."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (self._session, self._fresh):
+            if session is not None:
+                await session.close()
+        self._session = self._fresh = None
 
     async def models(self) -> list[UpstreamModel]:
         """Return what it lists; see `fetch_models`."""
         return await fetch_models(self._opened(), self.base)
+
+    async def listens(self) -> bool:
+        """Return whether a connection to the address can be made; True, unasked, for addresses outside.
+
+        On this machine and beside it, that is how a dead server is noticed before a job is.
+        """
+        parts = urlsplit(self.base)
+        if not is_near(self.base.partition("://")[2]):
+            return True
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(LISTENS_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(parts.hostname, port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
 
     async def post(self, address: str, body: bytes) -> aiohttp.ClientResponse:
         """Post *body* (JSON) to *address* and return the answer, whose status is 200; the caller closes it.
@@ -125,7 +163,7 @@ class Upstream:
         """
         try:
             async with asyncio.timeout(FIRST_BYTE_TIMEOUT_S):
-                response = await self._once_more_if_closed(address, body)
+                response = await self._follow(address, body)
                 if response.status == 200:
                     return response
                 try:
@@ -135,23 +173,46 @@ class Upstream:
         except TimeoutError as error:
             raise EngineError("upstream_timeout", f"the server said nothing for {FIRST_BYTE_TIMEOUT_S:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise EngineError("upstream_unreachable", f"the engine's server can't be reached: {error}") from error
+            _log.info("%s can't be reached: %s", address, error)
+            raise EngineError("upstream_unreachable", "the engine's server can't be reached") from error
         raise wire.refused(response.status, response.headers, text)
 
+    async def _follow(self, address: str, body: bytes) -> aiohttp.ClientResponse:
+        """Post, also where the server redirects to, as long as that is at the same server.
+
+        Raises:
+            EngineError: it is elsewhere, where neither prompt nor key may go.
+        """
+        for _ in range(REDIRECTS_MAX + 1):
+            response = await self._once_more_if_closed(address, body)
+            if response.status not in _REDIRECTS:
+                return response
+            response.close()
+            target = _redirected(response)
+            # The other three mean a GET of what was posted.
+            if response.status not in (307, 308) or not _same_origin(address, target):
+                _log.warning("%s redirects to %s: give that address with --engine, if it is yours", address, target)
+                said = f"the engine's server redirects elsewhere (HTTP {response.status}), which is not followed"
+                raise EngineError("upstream_redirect", said, status=response.status)
+            address = target
+        raise EngineError("upstream_redirect", "the engine's server redirects without end", status=response.status)
+
     async def _once_more_if_closed(self, address: str, body: bytes) -> aiohttp.ClientResponse:
-        """Post, and again if a kept connection turns out to be closed before anything was answered.
+        """Post, and again on a fresh connection if a kept one turns out to be closed before anything was answered.
 
         Servers close connections after a time, or after a number of requests (llama.cpp: 100), just when we reuse one.
+        After a restart all of them are closed.
         """
         try:
-            return await self._post_once(address, body)
-        except aiohttp.ClientConnectorError:
+            return await self._post_once(self._opened(), address, body)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await self._post_once(address, body)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError):
+            assert self._fresh is not None, "both are opened together"
+            return await self._post_once(self._fresh, address, body)
 
-    async def _post_once(self, address: str, body: bytes) -> aiohttp.ClientResponse:
-        return await self._opened().post(
+    async def _post_once(self, session: aiohttp.ClientSession, address: str, body: bytes) -> aiohttp.ClientResponse:
+        return await session.post(
             address,
             data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
             headers={"Content-Type": "application/json"},
@@ -191,7 +252,10 @@ class Upstream:
     async def look(self, path: str) -> dict[str, Any]:
         """Return the JSON object at *path* below the server's root; empty when there is none."""
         try:
-            async with asyncio.timeout(MODELS_TIMEOUT_S), self._opened().get(self.root + path) as response:
+            async with (
+                asyncio.timeout(MODELS_TIMEOUT_S),
+                self._opened().get(self.root + path, allow_redirects=False) as response,
+            ):
                 if response.status != 200:
                     return {}
                 return msgspec.json.decode(await whole(response, ASKED_BYTES_MAX), type=dict[str, Any])
@@ -212,24 +276,50 @@ async def fetch_models(session: aiohttp.ClientSession, base: str) -> list[Upstre
         EngineError: no connection, not 200, or not a list of models.
     """
     try:
-        async with asyncio.timeout(MODELS_TIMEOUT_S), session.get(base + "/models", allow_redirects=False) as response:
-            body = (
-                await response.content.read(MODELS_BYTES_MAX)
-                if response.status != 200
-                else await whole(response, MODELS_BYTES_MAX)
-            )
+        async with asyncio.timeout(MODELS_TIMEOUT_S):
+            status, body = await _get_models(session, base + "/models")
     except TimeoutError as error:
         raise EngineError("upstream_timeout", f"{base}/models did not answer within {MODELS_TIMEOUT_S:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
         raise EngineError("upstream_unreachable", f"no server at {base} ({error}): is it running?") from error
-    if response.status != 200:
-        hint = ": check the engine's api_key" if response.status in (401, 403) else ""
-        said = f"{base}/models answered HTTP {response.status}{hint}"
-        raise EngineError("upstream_error", said, status=response.status)
+    if status != 200:
+        hint = ": check the engine's api_key" if status in (401, 403) else ""
+        raise EngineError("upstream_error", f"{base}/models answered HTTP {status}{hint}", status=status)
     try:
         return msgspec.json.decode(body, type=_Models).data or []
     except msgspec.DecodeError as error:
         raise EngineError("upstream_protocol", f"{base}/models is not OpenAI's list of models: {error}") from error
+
+
+async def _get_models(session: aiohttp.ClientSession, address: str) -> tuple[int, bytes]:
+    """Return status and body, also from where the server redirects to, as long as that is at the same server."""
+    for _ in range(REDIRECTS_MAX + 1):
+        async with session.get(address, allow_redirects=False) as response:
+            if response.status not in _REDIRECTS:
+                return response.status, await whole(response, MODELS_BYTES_MAX) if response.status == 200 else b""
+            target = _redirected(response)
+        if not _same_origin(address, target):
+            said = f"{address} redirects to {target}, which is not followed: give that address, if it is yours"
+            raise EngineError("upstream_redirect", said, status=response.status)
+        address = target
+    raise EngineError("upstream_redirect", f"{address} redirects without end", status=response.status)
+
+
+def _redirected(response: aiohttp.ClientResponse) -> str:
+    """Return where a redirect leads to; empty if it says nothing that is understood."""
+    try:
+        return urljoin(str(response.url), response.headers.get("Location", ""))
+    except ValueError:
+        return ""
+
+
+def _same_origin(address: str, target: str) -> bool:
+    """Tell whether two addresses are of one server: the same scheme, name and port."""
+    try:
+        one, other = ((parts.scheme, parts.hostname, parts.port) for parts in map(urlsplit, (address, target)))
+    except ValueError:
+        return False
+    return one == other
 
 
 async def events(response: aiohttp.ClientResponse, answer: wire.AnswerReader) -> AsyncGenerator[list[Frame], None]:
@@ -261,7 +351,7 @@ async def events(response: aiohttp.ClientResponse, answer: wire.AnswerReader) ->
         raise EngineError("upstream_protocol", str(error)) from error
     except (aiohttp.ClientError, OSError) as error:
         if not answer.finished:
-            raise EngineError("upstream_cut", f"the engine's connection broke mid-answer: {error}") from error
+            raise EngineError("upstream_cut", "the engine's connection broke mid-answer") from error
     if not answer.complete and not answer.finished:
         raise EngineError("upstream_cut", "the engine's stream ended before the answer was complete")
 
@@ -279,7 +369,7 @@ async def whole(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
     except TimeoutError as error:
         raise EngineError("upstream_timeout", "the engine's server fell silent mid-answer") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise EngineError("upstream_cut", f"the engine's connection broke mid-answer: {error}") from error
+        raise EngineError("upstream_cut", "the engine's connection broke mid-answer") from error
     return b"".join(pieces)
 
 
