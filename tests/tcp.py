@@ -1,8 +1,10 @@
-"""A TCP server of a test that leaves no connection behind when it ends."""
+"""Servers of tests that leave no connection behind when they end."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
 
 from comptoir.kit.http import ACCEPT_TURNS
 
@@ -46,3 +48,17 @@ async def serving(
         if under_way:
             await asyncio.wait(list(under_way))
         await asyncio.sleep(0)
+
+
+async def accepted() -> None:
+    """Wait until a server that was closed just now knows what it was accepting."""
+    for _ in range(ACCEPT_TURNS):
+        await asyncio.sleep(0)
+
+
+async def stop(runner: web.AppRunner) -> None:
+    """Stop a server of aiohttp, with what it is accepting at this moment: by itself it forgets that."""
+    for site in list(runner.sites):
+        await site.stop()
+    await accepted()
+    await runner.cleanup()

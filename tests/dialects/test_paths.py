@@ -19,6 +19,7 @@ from comptoir.kit.ratelimit import RateLimiter
 from comptoir.worker.events import Reconnecting
 from tests.dialects.asgi import LET_IN, Answer, ask, sample, standing_in
 from tests.post import Post, open_post
+from tests.tcp import serving
 
 SPELLINGS = {
     "a slash at the end": lambda path: path + "/",
@@ -210,9 +211,8 @@ async def without_upgrade(url: str) -> AsyncIterator[str]:
         outside.close()
         writer.close()
 
-    server = await asyncio.start_server(passed, "127.0.0.1")
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with serving(passed) as here:
+        yield f"http://127.0.0.1:{here}"
 
 
 async def test_plain() -> None:

@@ -25,6 +25,7 @@ from comptoir.kit.http import (
     Stream,
     StreamAborted,
 )
+from tests.tcp import accepted
 
 KIB = 1 << 10
 
@@ -184,6 +185,7 @@ async def serving(
             yield made
     finally:
         server.close()
+        await accepted()
         for connection in list(state.connections):
             connection.transport.abort()
         made.go_on.set()

@@ -11,6 +11,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.urlguard import AddressRefused, AnswerTooLong, GuardedResolver, UrlGuard, is_outside, read_bounded
+from tests.tcp import stop
 
 INSIDE = [
     "127.0.0.1",
@@ -209,7 +210,7 @@ async def inner_port() -> AsyncIterator[int]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     yield runner.addresses[0][1]
-    await runner.cleanup()
+    await stop(runner)
 
 
 class TestRequest:

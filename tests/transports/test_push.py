@@ -15,6 +15,7 @@ from comptoir.ledger import audit
 from tests.dialects.infrintia.caller import Answer, Caller, events
 from tests.dialects.infrintia.conftest import Market
 from tests.dispatch.acting import retire
+from tests.tcp import stop
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -38,7 +39,7 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{port}/infer"
     finally:
-        await runner.cleanup()
+        await stop(runner)
 
 
 async def ended(market: Market, job_id: str) -> dict[str, Any]:

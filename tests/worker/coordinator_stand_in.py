@@ -41,6 +41,7 @@ from comptoir.link import (
     hash_start,
     segment_bytes,
 )
+from tests.tcp import stop
 
 HOST_ID = public("host", b"H" * 16)
 HOST_KEY = "hk_live_test"
@@ -352,4 +353,4 @@ async def serve(coordinator: Coordinator, *, port: int = 0) -> AsyncIterator[Coo
     try:
         yield coordinator
     finally:
-        await runner.cleanup()
+        await stop(runner)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from comptoir.link import Frame
 from tests.kinds.echo.engine import pieces
+from tests.tcp import stop
 
 OFFER = {"name": "parrot", "kinds": ["echo"], "prices": {"byte": 20_000_000}, "can_continue": True}
 """20 micro-dollars a byte: two credits a kilobyte."""
@@ -102,7 +103,7 @@ class PushedHost(_EchoHost):
             await register(self._session, self._url, transport="push", endpoint_url=f"http://127.0.0.1:{port}/")
             await self._called.wait()
         finally:
-            await runner.cleanup()
+            await stop(runner)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         job = await request.json()

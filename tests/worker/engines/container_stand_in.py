@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from tests.tcp import stop
+
 RESOURCES = b'{"service_id": "stand-in",  "hardware_capabilities": [], "compute_capability": []}'
 """With a space too many: what a container says is passed on word for word."""
 
@@ -191,4 +193,4 @@ async def serve_container(answer: Answer = echo, *, bearer: str = "", port: int 
     try:
         yield container
     finally:
-        await runner.cleanup()
+        await stop(runner)

@@ -18,6 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.tcp import stop
 from tests.worker.engines.container_stand_in import Answer, ContainerStandIn, echo, serve_container
 
 LAYERS = ("a3ed95caeb02", "9f54eef41275")
@@ -317,5 +318,5 @@ async def serve_engine(socket: Path) -> AsyncIterator[FakeEngine]:
     try:
         yield engine
     finally:
-        await runner.cleanup()
+        await stop(runner)
         await engine.end()
