@@ -321,6 +321,18 @@ class TestBoard:
         )
         assert "job_1 done: 3,000 bytes, +0.06 credits" in format_event("JobDone", {**done, "kind": "letters"}, KINDS)
 
+    @pytest.mark.parametrize("state", ["failed", "lost", "done"])
+    def test_a_balance_that_nobody_told_is_not_said(self, state: str) -> None:
+        """A lease that earned nothing comes without one, and 0.00 would be another's."""
+        board = Board("http://post")
+        earned = {"job_id": "job_1", "state": "done", "earned_uusd": 441, "tokens": 5, "balance_uusd": 1441}
+        nothing = {"job_id": "job_2", "state": state, "earned_uusd": 0, "tokens": 0, "balance_uusd": 0}
+        board.take("JobDone", earned)
+        board.take("JobDone", nothing)
+
+        assert format_event("JobDone", nothing) == f"job_2 {state}: 0 tokens, +0.00 credits"
+        assert board.balance_uusd == 1441 and "0.1441" in shown(board)
+
     def test_the_pay_of_a_step_is_no_second_run(self) -> None:
         board = Board("http://post")
         done = {

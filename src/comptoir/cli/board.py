@@ -45,11 +45,7 @@ def format_event(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> st
             )
         case "JobDone":
             made = "" if event["state"] == "paid" else f"{_amount(event, kinds)}, "
-            return (
-                f"{event['job_id']} {ended(event)}: {made}"
-                f"+{credits(event['earned_uusd'])} credits, balance {credits(event['balance_uusd'])}"
-                f"{_promotional(event.get('promo_uusd', 0))}"
-            )
+            return f"{event['job_id']} {ended(event)}: {made}+{credits(event['earned_uusd'])} credits{_balance(event)}"
         case "JobFailed":
             return f"{event['job_id']} failed ({event['fault']}): {event['message']}"
         case "Draining":
@@ -59,9 +55,12 @@ def format_event(kind: str, event: dict[str, Any], kinds: Kinds = SHIPPED) -> st
     return ""
 
 
-def _promotional(promo_uusd: int) -> str:
-    """Say how much of a balance is promotional; empty if nothing is."""
-    return f" ({credits(promo_uusd)} promotional)" if promo_uusd else ""
+def _balance(event: dict[str, Any]) -> str:
+    """Say the balance, and how much of it is promotional; empty if it is not known: it comes with what was earned."""
+    balance_uusd, promo_uusd = event["balance_uusd"], event.get("promo_uusd", 0)
+    if not balance_uusd:
+        return ""
+    return f", balance {credits(balance_uusd)}" + (f" ({credits(promo_uusd)} promotional)" if promo_uusd else "")
 
 
 def ended(event: dict[str, Any]) -> str:

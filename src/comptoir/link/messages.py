@@ -343,7 +343,7 @@ class Settled(msgspec.Struct, array_like=True, frozen=True, tag="settled"):
     earned_uusd: int
     tokens: int
     balance_uusd: int
-    """The host's balance after this job."""
+    """The host's balance after this job; 0: it is not known, since nothing was earned."""
     promo_uusd: int = 0
     """Part of that balance that is promotional: it buys, and never leaves."""
 

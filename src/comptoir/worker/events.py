@@ -93,6 +93,7 @@ class JobDone(msgspec.Struct, frozen=True):
     tokens: int
     """Units of the kind's output: tokens, runs, bytes."""
     balance_uusd: int
+    """0: not known, as after a lease that earned nothing."""
     kind: str = ""
     """Kind of the job; empty if its lease was already forgotten."""
     promo_uusd: int = 0
