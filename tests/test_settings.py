@@ -90,6 +90,7 @@ class TestRenamed:
 
 
 REFUSED = [
+    ({"public_url": "post.example"}, {}, "", "public_url", "like https://post.example, not 'post.example' (from"),
     # flags, environment, file text, field named, words in the message
     ({"prot": 1}, {}, "", "prot", "is no setting"),
     ({}, {"COMPTOIR_PROT": "1"}, "", "prot", "environment COMPTOIR_PROT"),
@@ -103,8 +104,8 @@ REFUSED = [
     ({}, {}, "lease_s = nan", "lease_s", "number"),
     ({}, {}, "lease_s = inf", "lease_s", "number"),
     ({"log_format": "xml"}, {}, "", "log_format", "text or json"),
-    ({"database": "mysql://a"}, {}, "", "database", "form described"),
-    ({"bus": "amqp://a"}, {}, "", "bus", "form described"),
+    ({"database": "mysql://a"}, {}, "", "database", "like postgresql://USER@HOST/NAME, not"),
+    ({"bus": "amqp://a"}, {}, "", "bus", "like redis://HOST:6379, not"),
     ({"bus": "redis://a"}, {}, "", "bus", "several coordinators need PostgreSQL"),
     ({"bus": "unix:///a", "database": "sqlite:a.db"}, {}, "", "bus", "several coordinators need PostgreSQL"),
     ({}, {"COMPTOIR_ALLOW_QUERY_KEYS": "perhaps"}, "", "allow_query_keys", "true or false"),

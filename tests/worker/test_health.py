@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from comptoir.kinds import Kinds
@@ -107,6 +108,32 @@ class TestMeasure:
 
         assert await measure(engine, ModelOffer(name="e", kinds=["embedding"]), Kinds()) is None
         assert engine.requests == []
+
+    async def test_an_engine_that_refuses_the_samples_own_fields_is_asked_without(self) -> None:
+        class Particular(ScriptedEngine):
+            async def run(self, request: EngineRequest) -> AsyncIterator[Frame | Finish]:
+                self.requests.append(request)
+                for field in (b"temperature", b"max_tokens"):
+                    if field in request.body:
+                        said = "Unsupported value: 'temperature' and 'max_tokens'"
+                        raise EngineError("bad_request", said, fault="buyer", status=400)
+                while True:  # Nothing bounds it now.
+                    yield Frame("a")
+
+        engine = Particular()
+
+        speed = await measure(engine, ModelOffer(name="m", kinds=["chat"]), Kinds())
+
+        assert speed is not None and speed.tokens_per_s > 0
+        assert [sorted(msgspec.json.decode(asked.body)) for asked in engine.requests][1] == ["messages", "model"]
+
+    @pytest.mark.parametrize(("said", "fault"), [("no such model", "buyer"), ("temperature sensor on fire", "host")])
+    async def test_any_other_refusal_stands(self, said: str, fault: str) -> None:
+        engine = ScriptedEngine(EngineError("bad_request", said, fault=fault, status=400))
+
+        with pytest.raises(EngineError, match=said):
+            await measure(engine, ModelOffer(name="m", kinds=["chat"]), Kinds())
+        assert len(engine.requests) == 1
 
     async def test_one_token_has_no_speed(self) -> None:
         speed = await measure(ScriptedEngine(*answer("a")), ModelOffer(name="m", kinds=["completion"]), Kinds())

@@ -31,13 +31,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """TCP port to listen on; 0 takes a free one and prints it."""
     data: Annotated[str, Meta(min_length=1, max_length=4096)] = "comptoir-data"
     """Folder for database, signing key and quickstart.env; created with mode 0700."""
-    database: Annotated[str, Meta(max_length=4096, pattern=r"^$|^sqlite:.+|^postgres(ql)?://.+")] = ""
+    database: Annotated[
+        str,
+        Meta(max_length=4096, pattern=r"^$|^sqlite:.+|^postgres(ql)?://.+", examples=["postgresql://USER@HOST/NAME"]),
+    ] = ""
     """Empty: SQLite file comptoir.db in the data folder. Otherwise sqlite:PATH or
     postgresql://USER:PASSWORD@HOST/NAME."""
-    bus: Annotated[str, Meta(max_length=4096, pattern=r"^$|^(rediss?|valkeys?|unix)://.+")] = ""
+    bus: Annotated[
+        str, Meta(max_length=4096, pattern=r"^$|^(rediss?|valkeys?|unix)://.+", examples=["redis://HOST:6379"])
+    ] = ""
     """Empty: this coordinator is alone on its database. Otherwise the Redis or Valkey shared by the coordinators of one
     trading post: redis://:PASSWORD@HOST:PORT/NUMBER, rediss:// for TLS, or unix:///PATH. Needs PostgreSQL."""
-    public_url: Annotated[str, Meta(max_length=1024, pattern=r"^$|^https?://[^\s/]+(/[^\s]*)?$")] = ""
+    public_url: Annotated[
+        str, Meta(max_length=1024, pattern=r"^$|^https?://[^\s/]+(/[^\s]*)?$", examples=["https://post.example"])
+    ] = ""
     """Address at which buyers reach this server, for links in answers and pages; if empty, the request's own Host is
     used."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -364,7 +371,7 @@ def _bounds(bare: Any, metas: Sequence[Meta]) -> str:
     limits = {
         name: value
         for meta in metas
-        for name in ("ge", "le", "min_length", "max_length", "pattern")
+        for name in ("ge", "le", "min_length", "max_length", "pattern", "examples")
         if (value := getattr(meta, name)) is not None
     }
     if bare is int or bare is float:
@@ -372,6 +379,8 @@ def _bounds(bare: Any, metas: Sequence[Meta]) -> str:
     if get_origin(bare) is tuple:
         return f"list of at most {limits['max_length']} texts"
     shape = ", of the form described" if "pattern" in limits else ""
+    if "examples" in limits:
+        shape = f", like {limits['examples'][0]}"
     return f"text of {limits.get('min_length', 0)} to {limits['max_length']:,} characters{shape}"
 
 

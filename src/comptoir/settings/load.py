@@ -180,7 +180,9 @@ def _checked(name: str, value: object, origin: str) -> Any:
         converted = msgspec.convert(value, field.type, strict=not from_text)
     except msgspec.ValidationError as error:
         shown = masked(str(value))[:200]
-        raise SettingsError(name, f"must be {field.bounds}, not {shown!r}: {error}", origin) from error
+        # The bounds say what to write; a regular expression says it to nobody.
+        why = "" if "matching regex" in str(error) and "like " in field.bounds else f": {error}"
+        raise SettingsError(name, f"must be {field.bounds}, not {shown!r}{why}", origin) from error
     if converted != converted:  # A NaN is neither below nor above any bound.
         raise SettingsError(name, f"must be {field.bounds}, not NaN", origin)
     return converted

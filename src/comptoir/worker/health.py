@@ -6,6 +6,7 @@ import csv
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -25,6 +26,12 @@ NVIDIA_SMI_TIMEOUT_S = 5.0
 
 MEASURE_TIMEOUT_S = 120.0
 """Most seconds for the self-measure; the first request also warms a server up."""
+
+MEASURE_TOKENS_MAX = 64
+"""Where a measurement ends whose engine refuses to be bounded; a sample asks for half of that at most."""
+
+DISPENSABLE = frozenset(("max_tokens", "temperature"))
+"""Fields of samples that an engine can do without."""
 
 NAME_CHARS_MAX = 200
 """Longest description of the hardware; the registration takes no more."""
@@ -125,6 +132,27 @@ async def measure(engine: Engine, model: ModelOffer, kinds: Kinds) -> Measure | 
     if not body:
         return None
     request = EngineRequest(kind=name, model=model.name, body=body)
+    try:
+        return await _timed(engine, request)
+    except EngineError as error:
+        lean = _without_named(body, error)
+        if not lean:
+            raise
+        # The sample's own fields are no reason not to offer an engine that answers buyers who don't send them.
+        return await _timed(engine, msgspec.structs.replace(request, body=lean))
+
+
+def _without_named(body: bytes, error: EngineError) -> bytes:
+    """Return the sample without the fields that the engine names in its refusal; empty if it names none."""
+    said = f"{error.message}\n{error.body.decode(errors='replace')}"
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    named = {name for name in DISPENSABLE & fields.keys() if re.search(rf"\b{name}\b", said)}
+    if error.fault != "buyer" or not named:
+        return b""
+    return msgspec.json.encode({name: value for name, value in fields.items() if name not in named})
+
+
+async def _timed(engine: Engine, request: EngineRequest) -> Measure:
     started = time.monotonic()
     first = 0.0
     tokens = 0
@@ -136,6 +164,8 @@ async def measure(engine: Engine, model: ModelOffer, kinds: Kinds) -> Measure | 
                     last = time.monotonic()
                     first = first or last
                     tokens += item.tokens
+                    if tokens >= MEASURE_TOKENS_MAX:
+                        break
                 elif isinstance(item, Finish):
                     last = time.monotonic()
     except TimeoutError as error:
