@@ -22,6 +22,19 @@ async def first_frame(attempt: Attempt) -> None:
         await attempt.grew.wait()
 
 
+class TestFinish:
+    async def test_an_engine_that_ends_as_if_we_had_stopped_it_has_failed(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        """The coordinator gave the job to the next host, and that to the next, without end."""
+        async with join(ScriptedEngine(*answer("a", reason="cancelled"))):
+            attempt = await coordinator.push(make_job(1))
+            await settled(coordinator)
+
+        assert attempt.fail is not None
+        assert (attempt.fail.code, attempt.fail.fault) == ("engine_protocol", "host")
+
+
 class TestAccept:
     async def test_more_jobs_than_slots_are_sent_back_as_busy(self, coordinator: Coordinator, join: JoinWorker) -> None:
         gate = asyncio.Event()

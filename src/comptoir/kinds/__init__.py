@@ -29,14 +29,19 @@ from comptoir.kinds.terms import (
     quoted_anew,
 )
 from comptoir.kinds.tokens import Chat, Completion, Embedding, answers_chat
+from comptoir.kinds.tokens.extras import INDEX_MAX, TEXT_EXTRA_BYTES_MAX, TextExtra
+from comptoir.kinds.tokens.finish import broke_off, finish_reason_of
+from comptoir.kinds.tokens.tool_calls import ToolCallFragments
 from comptoir.kinds.units import MILLION, RUN, TOKEN_IN, TOKEN_OUT, Unit
 
 __all__ = [
     "BUILT_IN",
     "CONTEXT_EXCEEDED",
     "FINISH_REASON_CHARS_MAX",
+    "INDEX_MAX",
     "MILLION",
     "RUN",
+    "TEXT_EXTRA_BYTES_MAX",
     "TOKEN_IN",
     "TOKEN_OUT",
     "Ask",
@@ -54,15 +59,19 @@ __all__ = [
     "Size",
     "Stage",
     "Terms",
+    "TextExtra",
+    "ToolCallFragments",
     "Unit",
     "UnknownKind",
     "agree",
     "answers_chat",
     "bought",
     "bounding_bytes",
+    "broke_off",
     "context_words",
     "decode_stages",
     "encode_stages",
+    "finish_reason_of",
     "hold_of",
     "joined",
     "load_kinds",

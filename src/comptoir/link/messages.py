@@ -99,7 +99,10 @@ class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
     extra: Annotated[bytes, msgspec.Meta(max_length=FRAME_TEXT_MAX)] = b""
     """JSON object with the engine's other fields for this piece: ``delta`` (fields beside ``content``, for example
     ``tool_calls`` or ``reasoning_content``), ``logprobs``, ``index`` (choice, when not 0), ``finish_reason`` (of a
-    choice), or ``data`` (the list of an embeddings answer). Empty for plain text."""
+    choice), or ``data`` (the list of an embeddings answer). Empty for plain text.
+
+    ``chunk`` (fields beside ``choices``), ``choice`` (fields beside a choice's delta) and ``blank`` (fields of its
+    delta that are null or empty) hold for this frame and those after it, until a frame says them anew."""
 
 
 class Usage(msgspec.Struct, array_like=True, frozen=True):

@@ -2,7 +2,7 @@
 
 Token counts in the segment: ``completion_tokens`` is the sum of the frames' own counts, so that the coordinator can
 check it against what arrived. `Done.usage` is the engine's count, unchanged; an engine that counted more tokens than
-its frames showed adds a last frame for them (see `openai_wire.AnswerReader.last`). A frame says no more than what was
+its frames showed adds a last frame for them (see `openai_answer.AnswerReader.last`). A frame says no more than what was
 delivered can stand for (`UnitTally`): hidden tokens, of which the buyer got no byte, are not paid.
 
 A cancelled lease is closed with a signed ``Done`` whose finish reason is ``cancelled``: the host's statement of all
@@ -52,6 +52,9 @@ ERROR_BODY_MAX = 16 * 1024
 
 ERROR_MESSAGE_MAX = 2000
 """Most characters of an error message that go over the link."""
+
+STOPPED = "cancelled"
+"""Finish reason of a lease that ends because the coordinator cancelled it."""
 
 
 class JobRunner:
@@ -116,7 +119,7 @@ class JobRunner:
         held = self._table.get(message.lease)
         if held is None or held.closing is not None:
             return
-        finish = Finish(finish_reason="cancelled", usage=Usage(completion_tokens=held.tokens))
+        finish = Finish(finish_reason=STOPPED, usage=Usage(completion_tokens=held.tokens))
         self._table.close(held, self._signed(held, finish))
         self._stop(message.lease)
 
@@ -193,6 +196,9 @@ class JobRunner:
                 return
             if finish is None:
                 raise EngineError("engine_protocol", "the engine ended without saying how the answer finished")
+            if finish.finish_reason == STOPPED:
+                # On the link it means that we were told to stop: the next host would get the job, and so on.
+                raise EngineError("engine_protocol", f"the engine broke off its answer: {STOPPED}")
             if wrong := _wrong_usage(finish.usage):
                 raise EngineError("engine_protocol", wrong)
             self._table.close(held, self._signed(held, finish))

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from comptoir.kinds import ToolCallFragments, finish_reason_of
+
 _SAID_ONCE = frozenset(("id", "type", "role", "index"))
 """Fields of a delta that are whole from the start; any other text is a fragment."""
 
@@ -11,28 +13,45 @@ _SAID_ONCE = frozenset(("id", "type", "role", "index"))
 class ChoiceBuilder:
     """Collects text, further fields, log probabilities and the finish reason."""
 
-    __slots__ = ("_fields", "_logprobs", "_reason", "_texts")
+    __slots__ = ("_blank", "_calls", "_fields", "_logprobs", "_now", "_reason", "_rest", "_texts", "_told")
 
     def __init__(self) -> None:
         self._texts: list[str] = []
         self._fields: dict[str, Any] = {}
         self._logprobs: dict[str, Any] = {}
         self._reason: str | None = None
+        self._calls = ToolCallFragments()
+        self._rest: dict[str, Any] = {}
+        self._now: dict[str, Any] = {}
+        self._told = False
+        self._blank: dict[str, Any] = {}
+
+    def note(self, *, rest: dict[str, Any] | None, blank: dict[str, Any] | None) -> None:
+        """Note which fields stand beside the message from the next piece on, and which of the message say nothing.
+
+        None: the same as before.
+        """
+        if rest is not None:
+            self._now, self._told = rest, True
+        self._blank |= blank or {}
 
     def add(
         self, text: str, *, delta: dict[str, msgspec.Raw] | None, logprobs: msgspec.Raw, finish_reason: str | None
     ) -> None:
         """Add one piece."""
+        if self._told or (self._now and (text or delta)):
+            overlay(self._rest, self._now)
+            self._told = False
         if text:
             self._texts.append(text)
         if delta:
             fields = {name: msgspec.json.decode(raw) for name, raw in delta.items()}
             if "tool_calls" in fields:
-                fields["tool_calls"] = with_indices(delta["tool_calls"])
+                fields["tool_calls"] = self._calls.put_right(fields["tool_calls"])
             merge(self._fields, fields)
         if bytes(logprobs) != b"null":
             merge(self._logprobs, msgspec.json.decode(logprobs))
-        self._reason = finish_reason or self._reason
+        self._reason = self._reason or finish_reason
 
     def chat(self, index: int, default_reason: str) -> dict[str, Any]:
         """Return it as a choice of a chat completion."""
@@ -40,6 +59,7 @@ class ChoiceBuilder:
         text = "".join(self._texts)
         message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
         message["refusal"] = self._fields.pop("refusal", None)
+        message.update((name, value) for name, value in self._blank.items() if name not in message)
         message.update(self._fields)
         if calls:
             message["tool_calls"] = [
@@ -50,7 +70,8 @@ class ChoiceBuilder:
             "index": index,
             "message": message,
             "logprobs": self._logprobs or None,
-            "finish_reason": self._reason or default_reason,
+            "finish_reason": finish_reason_of(self._reason or default_reason, called=bool(calls)),
+            **self._rest,
         }
 
     def completion(self, index: int, default_reason: str) -> dict[str, Any]:
@@ -59,18 +80,9 @@ class ChoiceBuilder:
             "index": index,
             "text": "".join(self._texts),
             "logprobs": self._logprobs or None,
-            "finish_reason": self._reason or default_reason,
+            "finish_reason": finish_reason_of(self._reason or default_reason),
+            **self._rest,
         }
-
-
-def with_indices(raw: msgspec.Raw) -> Any:
-    """Return a delta's tool calls, each with its ``index``, by which clients distinguish fragments of calls."""
-    calls = msgspec.json.decode(raw)
-    if isinstance(calls, list):
-        for place, call in enumerate(calls):
-            if isinstance(call, dict) and not isinstance(call.get("index"), int):
-                call["index"] = place
-    return calls
 
 
 def merge(into: dict[str, Any], delta: Any) -> None:
@@ -94,6 +106,18 @@ def merge(into: dict[str, Any], delta: Any) -> None:
             _extend(old, new)
         elif new is not None:
             into[key] = new
+
+
+def overlay(into: dict[str, Any], new: dict[str, Any]) -> None:
+    """Put the *new* fields over those before: lists are extended, objects overlaid, anything else is replaced."""
+    for key, value in new.items():
+        old = into.get(key)
+        if isinstance(old, list) and isinstance(value, list):
+            into[key] = [*old, *value]
+        elif isinstance(old, dict) and isinstance(value, dict):
+            overlay(old, value)
+        else:
+            into[key] = value
 
 
 def _indexed(items: list[Any]) -> bool:

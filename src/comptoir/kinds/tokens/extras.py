@@ -49,6 +49,9 @@ class TextExtra(msgspec.Struct):
     logprobs: dict[str, Any] | None = None
     index: Index = 0
     finish_reason: FinishReason | None = None
+    chunk: dict[str, Any] | None = None
+    choice: dict[str, Any] | None = None
+    blank: dict[str, Any] | None = None
     ids: list[int] = []
     """Token ids of the piece, as a worker with llama.cpp sends them for the next one."""
     stop: bool = False

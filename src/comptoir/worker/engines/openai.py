@@ -19,6 +19,7 @@ from comptoir.worker.engines import openai_continue, openai_probe
 from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, cannot_continue
 from comptoir.worker.engines.context_overflow import is_overflow
+from comptoir.worker.engines.openai_answer import AnswerReader, read_embeddings
 from comptoir.worker.engines.openai_context import contexts_in_force
 from comptoir.worker.engines.openai_continue import (
     ContinuationMethod,
@@ -187,7 +188,7 @@ class OpenAIEngine:
         body = wire.upstream_body(request.body, model=model, stream=False)
         response = await self._upstream.post(self._upstream.base + _PATHS["embedding"], body)
         try:
-            frame, finish = wire.read_embeddings(await whole(response, EMBEDDINGS_BYTES_MAX))
+            frame, finish = read_embeddings(await whole(response, EMBEDDINGS_BYTES_MAX))
             yield frame
             yield finish
         finally:
@@ -222,14 +223,14 @@ class OpenAIEngine:
     async def _answer(self, path: str, request: EngineRequest, model: str) -> AsyncGenerator[Frame | Finish, None]:
         response = await self._stream(path, request.body, model=model, max_tokens=request.max_tokens)
         try:
-            answer = wire.AnswerReader()
+            answer = AnswerReader()
             async with contextlib.aclosing(events(response, answer)) as pieces:
                 async for frames in pieces:
                     for frame in frames:
                         yield frame
             last, finish = answer.last()
-            if last is not None:
-                yield last
+            for frame in last:
+                yield frame
             yield finish
             await read_to_end(response)
         finally:
@@ -258,7 +259,7 @@ class OpenAIEngine:
             self._found.pop(model, None)
             raise cannot_continue(f"the server refuses it by {proven.method}: {error.message}") from error
         try:
-            answer, reader = wire.AnswerReader(), ContinuationReader(continuation)
+            answer, reader = AnswerReader(request.prefix), ContinuationReader(continuation)
             given = 0
             async with contextlib.aclosing(events(response, answer)) as pieces:
                 async for frames in pieces:
@@ -273,9 +274,9 @@ class OpenAIEngine:
                 given += fresh.tokens
                 yield fresh
             last, finish = answer.last()
-            if last is not None:
-                given += last.tokens
-                yield last
+            for frame in last:
+                given += frame.tokens
+                yield frame
             dropped = reader.dropped_tokens
             usage = openai_continue.segment_usage(finish.usage, continuation=continuation, dropped=dropped, given=given)
             yield Finish(finish.finish_reason, usage)

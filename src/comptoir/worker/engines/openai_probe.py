@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from comptoir.link import Frame
-from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError
+from comptoir.worker.engines.openai_answer import AnswerReader
 from comptoir.worker.engines.openai_continue import ContinuationMethod, ProbeResult
 from comptoir.worker.engines.openai_upstream import Upstream, events
 
@@ -122,7 +122,7 @@ class _Probe:
         texts = [frame.text for frame in frames if frame.text]
         middle = len(texts) // 2
         self._head, self._tail = "".join(texts[:middle]), "".join(texts[middle:])
-        if any(frame.extra for frame in frames):
+        if any(frame.extra and "delta" in msgspec.json.decode(frame.extra) for frame in frames):
             self.why_not = "the model thinks before it answers"
         elif len(self._head.strip()) < SAME_CHARS_MIN or len(self._tail) < SAME_CHARS_MIN:
             self.why_not = "its answer to a short question has no two halves"
@@ -213,7 +213,7 @@ class _Probe:
         response = await self._upstream.post_stream(path, msgspec.json.encode(full))
         try:
             frames: list[Frame] = []
-            async with contextlib.aclosing(events(response, wire.AnswerReader())) as pieces:
+            async with contextlib.aclosing(events(response, AnswerReader())) as pieces:
                 async for some in pieces:
                     frames += some
             return frames

@@ -18,7 +18,8 @@ from comptoir.link import Frame
 from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.hidden import Hidden
-from comptoir.worker.engines.sse import SseParser, SseTooLong
+from comptoir.worker.engines.openai_answer import AnswerReader
+from comptoir.worker.engines.sse import LINE_BYTES_MAX, SseParser, SseTooLong
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,9 @@ REDIRECTS_MAX = 3
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/models")
+
+_BEFORE_THE_FIRST = b"\xef\xbb\xbf \t\r\n"
+"""A mark of UTF-8, and blank lines, with which some servers keep a connection open until the answer is there."""
 
 
 class _Meta(msgspec.Struct):
@@ -220,20 +224,8 @@ class Upstream:
         )
 
     async def post_stream(self, path: str, body: bytes) -> aiohttp.ClientResponse:
-        """Post to *path* below ``/v1`` and return an answer that is a stream of events.
-
-        Raises:
-            EngineError: as `post`, or the server does not stream.
-        """
-        response = await self.post(self.base + path, body)
-        kind = response.headers.get("Content-Type", "")
-        if kind.startswith("text/event-stream"):
-            return response
-        try:
-            said = wire.error_message(await response.content.read(wire.ERROR_BODY_MAX))
-        finally:
-            response.close()
-        raise EngineError("upstream_protocol", said or f"the engine's server does not stream, it sent {kind!r}")
+        """Post to *path* below ``/v1`` and return the answer, for `events`. Raises as `post`."""
+        return await self.post(self.base + path, body)
 
     async def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Post *body* to *path* below the server's root and return the JSON object that it answers.
@@ -322,16 +314,28 @@ def _same_origin(address: str, target: str) -> bool:
     return one == other
 
 
-async def events(response: aiohttp.ClientResponse, answer: wire.AnswerReader) -> AsyncGenerator[list[Frame], None]:
-    """Yield the frames of each piece of the body until the answer is complete."""
+async def events(response: aiohttp.ClientResponse, answer: AnswerReader) -> AsyncGenerator[list[Frame], None]:
+    """Yield the frames of each piece of the body until the answer is complete.
+
+    The body's first character tells a stream of events from an answer in one object, whatever its type is said to be.
+    """
     parser = SseParser()
     content = response.content
+    begun = False
     limit_s = FIRST_BYTE_TIMEOUT_S
     try:
         while not answer.complete:
             async with asyncio.timeout(limit_s):
                 piece = await content.readany()
             limit_s = IDLE_TIMEOUT_S
+            if not begun and piece:
+                piece = piece.lstrip(_BEFORE_THE_FIRST)
+                if not piece:
+                    continue
+                begun = True
+                if piece.startswith(b"{"):
+                    yield answer.read_whole(piece + await whole(response, LINE_BYTES_MAX))
+                    return
             frames: list[Frame] = []
             try:
                 for name, data in parser.feed(piece) if piece else parser.end():
@@ -353,6 +357,9 @@ async def events(response: aiohttp.ClientResponse, answer: wire.AnswerReader) ->
         if not answer.finished:
             raise EngineError("upstream_cut", "the engine's connection broke mid-answer") from error
     if not answer.complete and not answer.finished:
+        kind = response.headers.get("Content-Type", "")
+        if not answer.begun and not kind.startswith("text/event-stream"):
+            raise EngineError("upstream_protocol", f"the engine's server does not stream, it sent {kind[:64]!r}")
         raise EngineError("upstream_cut", "the engine's stream ended before the answer was complete")
 
 

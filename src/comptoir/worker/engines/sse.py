@@ -71,7 +71,10 @@ class SseParser:
                     data.clear()
                     self._data_bytes = 0
                 self._event = b""
-            elif line.startswith(b"data:"):
+            elif line.startswith((b"data:", b"error:")):
+                if line[:1] == b"e":
+                    # No field of the standard: with it llama.cpp's server said that it failed.
+                    self._event, line = b"error", line[1:]
                 data.append(line[6:] if line[5:6] == b" " else line[5:])
                 self._data_bytes += len(line)
                 if self._data_bytes > LINE_BYTES_MAX:
