@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from comptoir.worker import offering
-from comptoir.worker.events import Event, OfferChanged
+from comptoir.worker.events import Event, JobFailed, OfferChanged
 from tests.dialects.openai.shop import ROLE, Shop, open_shop
 from tests.post import Post
 from tests.worker.openai_stand_in import Answer, Handler, Request, delta, serve_openai, sse, stream_of
@@ -69,14 +69,14 @@ class TestGone:
     async def test_its_jobs_go_on_elsewhere_and_it_comes_back(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in ("DOUBT_S", "WITHDRAWN_S", "ALIVE_S"):
-            monkeypatch.setattr(offering, name, 0.002)
+        monkeypatch.setattr(offering, "WITHDRAWN_S", 0.002)
+        monkeypatch.setattr(offering, "ALIVE_S", 3600.0)  # It is a job that finds out.
         events: list[Event] = []
         async with contextlib.AsyncExitStack() as life, open_shop(tmp_path) as shop:
             dying = await life.enter_async_context(serve_openai())
             only = {"data": [{"id": "only-here"}, *shop.upstream.models["data"]]}
             dying.models = only
-            # The first in the list of equals: jobs go to it as long as it lives.
+            # It is free, so jobs go to it as long as it lives.
             free = {"token_in": 0, "token_out": 0}
             options = {"base_url": f"127.0.0.1:{dying.port}/v1/"}
             async with shop.post.worker(
@@ -92,6 +92,7 @@ class TestGone:
                     await offered(shop.post, "only-here", True)
                     again = await shop.ask(shop.chat() | {"model": "only-here"})
 
+        assert [event.fault for event in events if isinstance(event, JobFailed)] != []
         assert [one.status for one in answers_] == [200] * 4
         assert all(b"error" not in one.body and one.body.endswith(b"[DONE]\n\n") for one in answers_)
         assert (away.status, away.json["error"]["code"]) == (404, "model_not_found")

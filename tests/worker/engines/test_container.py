@@ -135,6 +135,31 @@ class TestRun:
 
         assert items[0] == Frame("2", 1, STOPPED)
 
+    async def test_of_several_that_were_closed_none_is_tried_twice(self) -> None:
+        """After a restart all of them are: the second try takes a new one."""
+        async with serve_container() as container, running(container) as engine:
+            together = asyncio.Event()
+            kept: set[object] = set()
+
+            async def all_at_once(asked: Any) -> Any:
+                kept.add(asked.request.transport)
+                if len(kept) == 3:
+                    together.set()
+                await together.wait()
+                return await echo(asked)
+
+            async def closed(asked: Any) -> Any:
+                if asked.request.transport in kept:
+                    hang_up(asked)
+                return await echo(asked)
+
+            container.answer = all_at_once
+            await asyncio.gather(*(run(engine, job(number)) for number in range(3)))
+            container.answer = closed
+            items = await run(engine, job(4))
+
+        assert items[0] == Frame("4", 1, STOPPED)
+
     async def test_another_engines_work_is_refused(self) -> None:
         async with serve_container() as container, running(container) as engine:
             for kind, model in (("chat", "shout"), ("container", "other")):

@@ -92,7 +92,7 @@ class ContainerEngine:
         self._containers = {spec.id: ContainerClient(spec, slots=slots) for spec in checked}
         if len(self._containers) < len(checked):
             raise EngineError("engine_spec", "two containers have the same id; give each its own")
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: list[aiohttp.ClientSession] = []
 
     async def start(self) -> None:
         """Open the connections and check which containers answer.
@@ -100,9 +100,9 @@ class ContainerEngine:
         Raises:
             EngineError: none does.
         """
-        self._session = open_session()
+        session, fresh = self._sessions = [open_session(), open_session(kept=False)]
         for container in self._containers.values():
-            container.open(self._session)
+            container.open(session, fresh=fresh)
         if not await self.models():
             silent = ", ".join(f"{one.spec.id} at {one.spec.url}" for one in self._containers.values())
             raise EngineError("no_container", f"no container answers ({silent}): start it first")
@@ -148,9 +148,9 @@ class ContainerEngine:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in self._sessions:
+            await session.close()
+        self._sessions = []
 
 
 def _offer(spec: ContainerSpec) -> ModelOffer:

@@ -49,12 +49,18 @@ _UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _BROKEN = (aiohttp.ClientError, OSError)
 
 
-def open_session() -> aiohttp.ClientSession:
-    """Return the connections that all containers of a worker share; the caller closes it."""
+def open_session(*, kept: bool = True) -> aiohttp.ClientSession:
+    """Return the connections that all containers of a worker share; the caller closes it.
+
+    Args:
+        kept: keep connections for later runs; otherwise each is new, and closed after its answer.
+    """
     trace = aiohttp.TraceConfig()
     trace.on_connection_reuseconn.append(_note_reuse)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_CONNECTION_S),
+        connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_CONNECTION_S)
+        if kept
+        else aiohttp.TCPConnector(limit=CONNECTIONS_MAX, force_close=True),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         # The bytes of an output are the container's own, not those of its compression.
         headers={"Accept-Encoding": "identity"},
@@ -82,11 +88,12 @@ class ContainerClient:
         self._places = asyncio.Semaphore(spec.concurrency or slots)
         self._headers = {"Authorization": f"Bearer {spec.bearer}"} if spec.bearer else {}
         self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
         self._reached = False
 
-    def open(self, session: aiohttp.ClientSession) -> None:
-        """Use *session* from now on."""
-        self._session = session
+    def open(self, session: aiohttp.ClientSession, *, fresh: aiohttp.ClientSession) -> None:
+        """Use *session* from now on, and *fresh*, which keeps no connection, where a kept one is found closed."""
+        self._session, self._fresh = session, fresh
 
     async def answers(self) -> bool:
         """Whether it is up: any HTTP answer counts. One that is running is not asked, as it may serve one at a time."""
@@ -170,13 +177,14 @@ class ContainerClient:
             async with patience.waiting():
                 reused: list[bool] = []
                 try:
-                    return await self._post_once(body, reused)
-                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    return await self._post_once(self._opened(), body, reused)
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError):
                     # The far side closed a kept connection just as we used it; if it crashed over this run, it gets it
                     # twice.
                     if not reused:
                         raise
-                    return await self._post_once(body, [])
+                    assert self._fresh is not None, "both are opened together"
+                    return await self._post_once(self._fresh, body, [])
         except _UNREACHED as error:
             self._reached = False
             raise EngineError("container_unreachable", "the container can't be reached") from error
@@ -185,8 +193,10 @@ class ContainerClient:
         except _BROKEN as error:
             raise EngineError("container_cut", "the container's connection broke before it answered") from error
 
-    async def _post_once(self, body: bytes, reused: list[bool]) -> aiohttp.ClientResponse:
-        return await self._opened().post(
+    async def _post_once(
+        self, session: aiohttp.ClientSession, body: bytes, reused: list[bool]
+    ) -> aiohttp.ClientResponse:
+        return await session.post(
             self.spec.url + "/service_output",
             data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
             headers={"Content-Type": "application/json", **self._headers},
