@@ -1,5 +1,6 @@
 """What an OpenAI-compatible server refuses, and what becomes of it: our own fields, and requests that are too long."""
 
+import msgspec
 import pytest
 
 from comptoir.link import Frame, Usage
@@ -9,6 +10,13 @@ from tests.worker.openai_play import MODEL, STOP, fail, play, request
 from tests.worker.openai_stand_in import Answer, Handler, OpenAIStandIn, Request, delta, sse, stream_of
 
 HI = sse(delta({"content": "hi"}), STOP)
+
+
+WHOLE = {
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+}
 
 
 def refusing(fields: dict[str, tuple[int, bytes]]) -> Handler:
@@ -59,6 +67,51 @@ class TestFieldsOfOurs:
         await play(engine, request(stream_options={"other": 1}))
 
         assert server.requests[-1].json["stream_options"] == {"other": 1}
+
+    async def test_a_buyer_who_asks_for_usage_gets_it_from_us(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        server.handler = refusing({"stream_options": (400, b'{"error":"unknown field stream_options"}')})
+
+        for _ in range(2):
+            await play(engine, request(stream=True, stream_options={"include_usage": True}))
+
+        assert ["stream_options" in asked.json for asked in server.requests] == [True, False, False]
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "Unsupported value: 'stream' does not support true with this model. Only the default (false) is supported.",
+            "Streaming is not supported by this model",
+        ],
+    )
+    async def test_a_server_that_does_not_stream_is_asked_for_the_whole(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, said: str
+    ) -> None:
+        async def handle(asked: Request, answer: Answer) -> None:
+            if asked.json.get("stream"):
+                await answer.whole(400, msgspec.json.encode({"error": {"message": said}}))
+            elif "stream_options" in asked.json:
+                await answer.whole(400, b'{"error":"stream_options without stream"}')
+            else:
+                await answer.whole(200, msgspec.json.encode(WHOLE))
+
+        server.handler = handle
+
+        for _ in range(2):
+            frames, finish = await play(engine, request(stream=True, stream_options={"include_usage": True}))
+            assert ("".join(frame.text for frame in frames), finish.finish_reason) == ("hi", "stop")
+
+        assert [asked.json.get("stream") for asked in server.requests] == [True, None, None]
+
+    async def test_streaming_is_not_given_up_for_what_a_buyer_asked_beside_it(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        server.handler = refusing({"best_of": (400, b'{"error":"best_of is not supported with stream"}')})
+
+        _, error = await fail(engine, request("completion", prompt="x", best_of=3))
+
+        assert (error.fault, len(server.requests)) == ("buyer", 1)
 
     async def test_a_bound_of_ours_is_left_out_and_kept_by_the_worker(
         self, server: OpenAIStandIn, engine: OpenAIEngine

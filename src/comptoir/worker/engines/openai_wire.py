@@ -33,7 +33,8 @@ def upstream_body(
     and counts what it did. Every other field is forwarded byte for byte, unknown ones included.
 
     Args:
-        without: fields of `openai_refusals.OURS` that the server refuses: they stay as the buyer sent them, if at all.
+        without: fields of `openai_refusals.OURS` that the server refuses. What the buyer wrote there stays, but for
+            what is the worker's affair: whether the server streams, and counts.
 
     Raises:
         EngineError: (fault buyer) the body is not a JSON object.
@@ -41,21 +42,31 @@ def upstream_body(
     try:
         fields: dict[str, Any] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         if stream:
-            if "stream_options" not in without:
-                options = fields.get("stream_options")
-                kept = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) if options is not None else None
-                fields["stream_options"] = {**(kept or {}), "include_usage": True}
+            _set_stream_options(fields, without)
             named = "max_tokens" in without or any(bytes(fields.get(name, b"")) not in _NULL for name in _BOUNDS)
             if max_tokens and not named:
                 fields["max_tokens"] = max(1, max_tokens // _answers(fields))
     except msgspec.DecodeError as error:
         raise EngineError("bad_request", f"the request is not OpenAI's shape: {error}", fault="buyer") from error
     fields["model"] = model
-    if stream:
+    if stream and "stream" not in without:
         fields["stream"] = True
     else:
         fields.pop("stream", None)
     return _encode(fields)
+
+
+def _set_stream_options(fields: dict[str, Any], without: Collection[str]) -> None:
+    """Ask for a usage chunk, or for none, whatever the buyer did: the buyer's own is made of what was counted."""
+    given = msgspec.json.decode(fields.pop("stream_options", b"null"), type=dict[str, msgspec.Raw] | None)
+    options: dict[str, Any] = given or {}
+    if "stream" in without:
+        return
+    options.pop("include_usage", None)
+    if "stream_options" not in without:
+        options["include_usage"] = True
+    if options:
+        fields["stream_options"] = options
 
 
 def _answers(fields: dict[str, Any]) -> int:
