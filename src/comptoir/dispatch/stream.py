@@ -15,6 +15,7 @@ from comptoir.dispatch.second_opinion import is_believed, note_agreement
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
 from comptoir.kinds import FINISH_REASON_CHARS_MAX, BadExtra, joined, read_extra
+from comptoir.kit.inside import body_without_inside, without_inside
 from comptoir.link import USAGE_BYTES_MAX, Frame, Usage
 
 log = logging.getLogger(__name__)
@@ -245,7 +246,8 @@ async def fail(
 
     Unless the buyer is at fault, another host continues the job after what was delivered. That the buyer is takes two
     hosts' word (`second_opinion.is_believed`); whoever says so earns nothing for what it delivered. The buyer gets the
-    words of the one that is believed. What the host says is cut to what can be kept and passed on.
+    words of the one that is believed, without addresses inside its network (`kit.inside`). What the host says is cut to
+    what can be kept and passed on.
 
     Args:
         unpaid: this host earns nothing for what it delivered.
@@ -260,6 +262,10 @@ async def fail(
     """
     code, message = code[:CODE_CHARS_MAX], message[:SAID_CHARS_MAX]
     body = body if len(body) <= ERROR_BODY_BYTES_MAX else b""
+    if not measured:
+        # Hosts without our worker, and older ones of ours, say where their engines are.
+        paths = fault is not Fault.BUYER
+        message, body = without_inside(message, paths=paths), body_without_inside(body, paths=paths)
     status = status if 100 <= status <= 599 else 0
     retry_after_s = clamped(retry_after_s, RETRY_AFTER_MAX_S)
     lease = job.lease

@@ -1,19 +1,9 @@
 """What buyers must not read in the words of an engine: where it is, and with which key it is asked."""
 
-import re
 from urllib.parse import urlsplit
 
-from comptoir.kit.address import is_near
+from comptoir.kit.inside import body_without_inside, without_inside
 from comptoir.worker.engines.base import EngineError
-
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://([^\s\"'<>\\(){}]+)", re.IGNORECASE)
-_HOST_AND_PORT = re.compile(
-    r"(?<![\w.:/-])(?:\[[0-9a-f:.]+\]|(?:\d{1,3}\.){3}\d{1,3}|localhost)(?::\d{1,5})?(?![\w.-])", re.IGNORECASE
-)
-_PATH = re.compile(r"(?<![\w/.…:])/(?:[\w.@+-]+/)+[\w.@+-]+")
-_SOCKET = re.compile(r"(?<![\w/.…:])/(?:[\w.@+-]+/)*[\w.@+-]+\.sock\b")
-_REST = re.compile(r"…/[\w./@+~%-]*[\w/]")
-"""What follows on an address that is hidden already."""
 
 
 class Hidden:
@@ -53,16 +43,9 @@ def without_addresses(error: EngineError) -> EngineError:
 
     Whoever said them: an engine, a proxy before it, or Python. What is refused of the buyer's request may be a path.
     """
-    whole = error.fault != "buyer"
-    message = _without_near(error.message, paths=whole)
-    text = error.body.decode(errors="surrogateescape")
-    return _changed(error, message, _without_near(text, paths=whole).encode(errors="surrogateescape"))
-
-
-def _without_near(text: str, *, paths: bool) -> str:
-    text = _URL.sub(lambda found: "…" if is_near(found.group(1)) else found.group(0), text)
-    text = _HOST_AND_PORT.sub(lambda found: "…" if is_near(found.group(0)) else found.group(0), text)
-    return (_PATH if paths else _SOCKET).sub("…", _REST.sub("…", text))
+    paths = error.fault != "buyer"
+    message = without_inside(error.message, paths=paths)
+    return _changed(error, message, body_without_inside(error.body, paths=paths))
 
 
 def _changed(error: EngineError, message: str, body: bytes) -> EngineError:
