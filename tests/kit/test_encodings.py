@@ -67,7 +67,12 @@ class TestSteps:
             ("gzip", gzip.compress(b"{}") + bytes(2 * FED_BYTES), "goes on after"),
             ("gzip", gzip.compress(b"{}") + gzip.compress(b"{}"), "goes on after"),
         ],
-    )
+        # gzip writes the second into it: as parts of names, tests would be called otherwise in each process.
+        ids=[
+            "no gzip", "no deflate", "gzip ends in its end", "gzip ends", "gzip's sum is wrong", "deflate ends",
+            "a letter more", "much more", "another one",
+        ],
+    )  # fmt: skip
     def test_what_is_not_whole_is_refused(self, encoding: str, body: bytes, words: str) -> None:
         with pytest.raises(UnsupportedBody, match=words):
             list(unpacked_step_by_step(encoding, body))
