@@ -181,20 +181,20 @@ def chunk(text: str) -> str:
 class TestReply:
     def test_what_was_told_before_is_passed_over(self) -> None:
         reply = StreamReply()
-        assert [reply.take(chunk(text)) for text in ("ab", "cd")] == ["ab", "cd"]
+        assert [reply.take(chunk(text))[0] for text in ("ab", "cd")] == ["ab", "cd"]
 
         reply.told_again()
 
-        assert [reply.take(chunk(text)) for text in ("a", "bcde", "f")] == ["", "e", "f"]
-        assert (reply.text, reply.restarted) == ("abcdef", False)
+        assert [reply.take(chunk(text))[0] for text in ("a", "bcde", "f")] == ["", "e", "f"]
+        assert (reply.text, reply.answer.restarted) == ("abcdef", False)
 
     def test_another_answer_is_told_whole(self) -> None:
         reply = StreamReply()
         reply.take(chunk("abcd"))
         reply.told_again()
 
-        assert reply.take(chunk("ab")) == ""
-        assert (reply.take(chunk("XY")), reply.restarted) == ("abXY", True)
+        assert reply.take(chunk("ab"))[0] == ""
+        assert (reply.take(chunk("XY"))[0], reply.answer.restarted) == ("abXY", True)
         assert reply.text == "abXY"
 
     def test_an_error_ends_it(self) -> None:
