@@ -1,6 +1,7 @@
 """Every row of the table of other gateways' failures (a client hangs up, an upstream dies, a 429 …), done right."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from comptoir.dispatch.meters import Meters
 from comptoir.ledger import audit
 from tests.at_once import at_once
 from tests.dialects.openai.shop import ROLE, STOP, Response, Shop, open_shop
@@ -39,8 +41,8 @@ def endless(tokens: list[float]) -> Handler:
     return handle
 
 
-async def hang_up_after(shop: Shop, body: dict[str, Any], *, until: bytes, wait_s: float = 0.0) -> None:
-    """Send *body* over a bare socket, read until *until* (or wait), close."""
+async def hang_up_after(shop: Shop, body: dict[str, Any], *, until: bytes | Callable[[], bool]) -> None:
+    """Send *body* over a bare socket, read until *until* comes (or wait until it is true), close."""
     url = urlsplit(shop.url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     data = msgspec.json.encode(body)
@@ -48,10 +50,12 @@ async def hang_up_after(shop: Shop, body: dict[str, Any], *, until: bytes, wait_
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
         % (shop.post.buyer_key.encode(), len(data), data)
     )
-    if until:
-        async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
+        if isinstance(until, bytes):
             await reader.readuntil(until)
-    await asyncio.sleep(wait_s)
+        else:
+            while not until():
+                await asyncio.sleep(0.001)
     writer.transport.abort()
 
 
@@ -63,7 +67,9 @@ class TestHangUp:
         before, _ = await shop.balance()
 
         body = shop.chat(stream=stream, max_tokens=100_000)
-        await hang_up_after(shop, body, until=b'"x"' if stream else b"", wait_s=0.0 if stream else 0.1)
+        meters = shop.post.core.state(Meters)
+        arrived = meters.frames
+        await hang_up_after(shop, body, until=b'"x"' if stream else lambda: meters.frames > arrived + 3)
         async with at_once():
             await shop.upstream.gone.wait()
 
@@ -76,15 +82,18 @@ class TestHangUp:
         assert len(shop.upstream.requests) == 1
 
     async def test_before_the_first_token_nothing_is_paid(self, shop: Shop) -> None:
+        asked = asyncio.Event()
+
         async def mute(_: Request, answer: Answer) -> None:
             answer.begin_stream()
             await answer.piece(b": thinking\n\n")
+            asked.set()
             await asyncio.sleep(30)
 
         shop.answers(mute)
         before = await shop.balance()
 
-        await hang_up_after(shop, shop.chat(stream=True), until=b"", wait_s=0.1)
+        await hang_up_after(shop, shop.chat(stream=True), until=asked.is_set)
         async with at_once():
             await shop.upstream.gone.wait()
 
