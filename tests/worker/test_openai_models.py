@@ -74,6 +74,31 @@ class TestModels:
 
         assert [offer.context_tokens for offer in offers] == [wanted]
 
+    @pytest.mark.parametrize(
+        ("listed", "contexts"),
+        [
+            (b'[{"id":"a","max_model_len":8192}]', {"a": 8192}),
+            (
+                b'{"data":[{"id":"a","max_model_len":"8192"},{"id":"b","context_length":4096.0}]}',
+                {"a": 8192, "b": 4096},
+            ),
+            (b'{"data":[{"id":"a","max_model_len":NaN,"temperature":Infinity}]}', {"a": 777}),
+            (b'{"data":[{"id":"a","meta":"none"},{"id":7},null,{"id":"b","aliases":"b"}]}', {"a": 777, "b": 777}),
+            (b'{"data":[{"id":"a\\ud83d"}]}', {"a\ufffd": 777}),
+        ],
+    )
+    async def test_a_list_that_is_spelled_otherwise_is_read(
+        self, server: OpenAIStandIn, listed: bytes, contexts: dict[str, int]
+    ) -> None:
+        server.models = msgspec.Raw(listed)
+        engine = OpenAIEngine(base_url=server.base_url, context_tokens=777)
+        await engine.start()
+
+        offers = await engine.models()
+        await engine.close()
+
+        assert {offer.name: offer.context_tokens for offer in offers} == contexts
+
     async def test_a_file_is_offered_by_its_stem_and_asked_for_by_its_path(self, server: OpenAIStandIn) -> None:
         server.models = {"data": [{"id": "/models/Tiny-Q4.gguf", "aliases": ["tiny"]}]}
         engine = OpenAIEngine(base_url=server.base_url)

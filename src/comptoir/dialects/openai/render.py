@@ -187,7 +187,8 @@ class StreamWriter:
         pieces = []
         for index in sorted(self._opened.union(range(self._n))):
             if index not in self._finished:
-                reason = _encode(finish_reason_of(job.finish_reason, called=self._choice(index).called))
+                choice = self._choices.get(index)
+                reason = _encode(finish_reason_of(job.finish_reason, called=choice is not None and choice.called))
                 pieces += [self._opening(index, has_text=True), self._finish(index, reason)]
         if self._include_usage:
             pieces += [self._head, b'],"usage":', usage_json(job), self._beside.now, b"}\n\n"]
@@ -281,12 +282,13 @@ class StreamWriter:
 
     def _finish(self, index: int, reason: bytes) -> bytes:
         nothing = b'"delta":{}' if self._form.has_roles else b'"text":""'
+        choice = self._choices.get(index)
         return b'%b{"index":%d,%b,"logprobs":null,"finish_reason":%b%b}%b' % (
             self._head,
             index,
             nothing,
             reason,
-            self._choice(index).rest.now,
+            choice.rest.now if choice is not None else b"",
             self._tail,
         )
 

@@ -15,6 +15,7 @@ import msgspec
 
 from comptoir.kit.address import BadAddress, http_address, is_near
 from comptoir.link import Frame
+from comptoir.worker.engines import loose_json
 from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.hidden import Hidden
@@ -278,9 +279,33 @@ async def fetch_models(session: aiohttp.ClientSession, base: str) -> list[Upstre
         hint = ": check the engine's api_key" if status in (401, 403) else ""
         raise EngineError("upstream_error", f"{base}/models answered HTTP {status}{hint}", status=status)
     try:
-        return msgspec.json.decode(body, type=_Models).data or []
-    except msgspec.DecodeError as error:
+        return _listed(body)
+    except (msgspec.MsgspecError, loose_json.NotJson) as error:
         raise EngineError("upstream_protocol", f"{base}/models is not OpenAI's list of models: {error}") from error
+
+
+def _listed(body: bytes) -> list[UpstreamModel]:
+    """Read a list of models; one that is spelled otherwise than OpenAI's costs at most what it says of itself.
+
+    Raises:
+        msgspec.MsgspecError, loose_json.NotJson: it is no such list.
+    """
+    try:
+        return msgspec.json.decode(body, type=_Models).data or []
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass  # Read again, loosely.
+    value = loose_json.cleaned(loose_json.loads(body))
+    models: list[UpstreamModel] = []
+    listed = value.get("data") if isinstance(value, dict) else value
+    for item in msgspec.convert(listed, list[Any]):
+        try:
+            models.append(msgspec.convert(item, UpstreamModel, strict=False))
+        except msgspec.ValidationError:
+            if isinstance(item, dict) and isinstance(item.get("id"), str):
+                models.append(UpstreamModel(item["id"]))
+    if listed and not models:
+        raise loose_json.NotJson("nothing in it has an id")
+    return models
 
 
 async def _get_models(session: aiohttp.ClientSession, address: str) -> tuple[int, bytes]:
