@@ -2,11 +2,12 @@
 
 import logging
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from comptoir.dispatch.advance import advance
 from comptoir.dispatch.assign import pass_over_busy, revoke_lease
 from comptoir.dispatch.contradict import keep_contradiction
-from comptoir.dispatch.core import Core
+from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.endings import nobody_left
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
 from comptoir.dispatch.meters import Meters
@@ -40,6 +41,23 @@ STOPPED = "cancelled"
 
 FAULTS = {"buyer": Fault.BUYER, "host": Fault.HOST, "capacity": Fault.CAPACITY, "coordinator": Fault.COORDINATOR}
 """Fault as workers report it; anything else counts as the host's."""
+
+
+class GivenBack(State):
+    """Hosts that gave a job back because they were told to, by job.
+
+    That is believed once of each host: whoever says it of every attempt would otherwise keep a job for ever, unblamed.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._hosts: WeakKeyDictionary[LiveJob, set[bytes]] = WeakKeyDictionary()
+
+    def again(self, job: LiveJob, host_id: bytes) -> bool:
+        """Note that *host_id* gives *job* back; tell whether it did before."""
+        hosts = self._hosts.setdefault(job, set())
+        before = host_id in hosts
+        hosts.add(host_id)
+        return before
 
 
 def leased_job(core: Core, host_id: bytes, lease: bytes) -> LiveJob:
@@ -181,6 +199,9 @@ async def complete(
         if lease.signs and not signature:
             raise BadSegment("the host has a key and did not sign")
         if finish_reason == STOPPED:
+            if core.state(GivenBack).again(job, lease.host_id):
+                await fail(core, job, code="stopped", message="the host stopped, unasked", fault=Fault.HOST)
+                return
             # The coordinator that told it to stop died, or could not write why: incomplete, but not the host's fault.
             await revoke_lease(core, job, lease, "it was told to stop", fault=Fault.COORDINATOR)
             return
@@ -216,17 +237,28 @@ class FailureReport(Protocol):
 
 
 async def fail_as_reported(core: Core, job: LiveJob, report: FailureReport) -> None:
-    """End the attempt as its host reports; raises what `fail` raises."""
+    """End the attempt as its host reports; raises what `fail` raises.
+
+    That the coordinator is at fault is believed where it can be: the job's time is over, or the lease is older than
+    this process. Else any host could end any job, and nobody would be to blame.
+    """
+    fault = FAULTS.get(report.fault, Fault.HOST)
+    if fault is Fault.COORDINATOR and not _may_be_ours(core, job):
+        fault = Fault.HOST
     await fail(
         core,
         job,
         code=report.code,
         message=report.message,
-        fault=FAULTS.get(report.fault, Fault.HOST),
+        fault=fault,
         status=report.status,
         body=report.body,
         retry_after_s=report.retry_after_s,
     )
+
+
+def _may_be_ours(core: Core, job: LiveJob) -> bool:
+    return core.clock.now_ms() >= job.deadline_ms or (job.lease is not None and job.lease.revived)
 
 
 async def fail(
