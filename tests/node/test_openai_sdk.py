@@ -79,7 +79,7 @@ class TestSdk:
         assert seen == {
             "whole": "ab",
             "deltas": ["", "a", "b", None],
-            "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
+            "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "cost": 0.000205},
             "tool": ["call_1", "weather", '{"a":1}', "tool_calls"],
             "embedding": [0.5, -1.0],
             "models": ["embed-small", MODEL],
