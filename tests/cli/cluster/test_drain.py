@@ -20,6 +20,7 @@ from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.house.tree import ROOT
 from tests.post import free_port
+from tests.programs import running
 
 TOKENS, PER_S = 140, 40.0
 """Three and a half seconds: longer than a stopping server waits for the last bytes of what it takes to be over."""
@@ -196,21 +197,15 @@ async def haproxy(folder: Path, coordinators: list[Coordinator]) -> AsyncIterato
     port = free_port()
     file = folder / "haproxy.cfg"
     file.write_text(haproxy_config(port, free_port(), coordinators))
-    process = await asyncio.create_subprocess_exec(program, "-db", "-q", "-f", file, start_new_session=True)
-    try:
-        async with asyncio.timeout(20), aiohttp.ClientSession() as session:
-            while True:
-                assert process.returncode is None, "HAProxy ended"
-                with contextlib.suppress(aiohttp.ClientError):
-                    async with session.get(f"http://127.0.0.1:{port}/house/status") as answer:
-                        if answer.status == 200:
-                            break
-                await asyncio.sleep(0.05)
+
+    async def ready() -> bool:
+        with contextlib.suppress(aiohttp.ClientError):
+            async with aiohttp.request("GET", f"http://127.0.0.1:{port}/house/status") as answer:
+                return answer.status == 200
+        return False
+
+    async with running(program, "-db", "-q", "-f", file, ready=ready):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 @pytest.mark.asyncio(loop_scope="module")
