@@ -388,6 +388,7 @@ def _server(core: Core, on_url: Callable[[str], None]) -> _Server:
     traffic = core.state(Connections).traffic
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         loop="none",
         http=partial(BoundedHttpProtocol, traffic=traffic),  # type: ignore[arg-type]  # A class, as it is called.
         # The gate reads X-Forwarded-For by the setting trusted_proxies; uvicorn would trust anybody on loopback.

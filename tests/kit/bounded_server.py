@@ -29,8 +29,26 @@ from tests.tcp import accepted
 
 KIB = 1 << 10
 
+KEEP_ALIVE_S = 60
+"""How long a connection is kept on which nothing is asked."""
+
 BOUND_S = 20.0
 """A bound against hanging; each test takes some milliseconds."""
+
+
+class LaterLoop:
+    """A connection's event loop, whose time can be moved."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.ahead_s = 0.0
+
+    def time(self) -> float:
+        """Return the loop's time, moved."""
+        return self._loop.time() + self.ahead_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
 
 
 class Bounded:
@@ -46,6 +64,8 @@ class Bounded:
         self.pieces = 0
         """Pieces of /stream that were made."""
         self.port = 0
+        self.connections: set[Any] = set()
+        """Those that are open."""
 
     @contextlib.asynccontextmanager
     async def client(
@@ -96,6 +116,14 @@ def _shaped(error: Exception, request: Request | None) -> Reply:
     return Reply(status, f"shaped:{error}".encode(), headers=((b"retry-after", b"5"),))
 
 
+async def _small(core: Any, request: Request) -> Reply:
+    return Reply(200, b"small")
+
+
+async def _bad(core: Any, request: Request) -> Reply:
+    return Reply(200, b"bad", headers=((b"x-name", b"a\r\nx-smuggled: b"),))
+
+
 async def _few(core: Any, request: Request) -> Stream:
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b"one ", b"two ", b"three"):
@@ -121,12 +149,6 @@ async def serving(
     """Serve with these bounds; *refusing* lets nobody in."""
     made = Bounded(Bounds(**bounds), exempt)
 
-    async def small(core: Any, request: Request) -> Reply:
-        return Reply(200, b"small")
-
-    async def bad(core: Any, request: Request) -> Reply:
-        return Reply(200, b"bad", headers=((b"x-name", b"a\r\nx-smuggled: b"),))
-
     async def take(core: Any, request: Request) -> Reply:
         made.got.append(len(request.raw))
         return Reply(200, b"taken")
@@ -146,8 +168,8 @@ async def serving(
     dialect = Dialect(
         "test", "Test", "",
         (
-            Endpoint("GET", "/small", small, Access.PUBLIC, "Small."),
-            Endpoint("GET", "/bad", bad, Access.PUBLIC, "Breaks its head."),
+            Endpoint("GET", "/small", _small, Access.PUBLIC, "Small."),
+            Endpoint("GET", "/bad", _bad, Access.PUBLIC, "Breaks its head."),
             Endpoint("POST", "/take", take, Access.PUBLIC, "Takes.", raw=True),
             Endpoint("POST", "/wait", wait, Access.PUBLIC, "Waits.", raw=True),
             Endpoint("GET", "/few", _few, Access.PUBLIC, "Ends soon."),
@@ -168,13 +190,14 @@ async def serving(
 
     app = HttpServer(None, [dialect], gate=gate, body_bytes_max=body_bytes_max)
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, proxy_headers=False, ws_max_size=1 << 20,
-        ws_per_message_deflate=False, ws_ping_interval=None,
+        app, interface="asgi3", lifespan="off", log_config=None, access_log=False, ws_max_size=1 << 20,
+        ws_per_message_deflate=False, ws_ping_interval=None, timeout_keep_alive=KEEP_ALIVE_S, proxy_headers=False,
         http=partial(BoundedHttpProtocol, traffic=made.traffic),  # type: ignore[arg-type]
         ws=partial(BoundedWebSocketProtocol, traffic=made.traffic),  # type: ignore[arg-type]
     )  # fmt: skip
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
+    made.connections = state.connections
     server = await loop.create_server(
         lambda: config.http_protocol_class(config=config, server_state=state, app_state={}, _loop=loop),  # type: ignore[call-arg]
         "127.0.0.1", 0,

@@ -13,7 +13,7 @@ from comptoir.kit.http import BoundedHttpProtocol, ByteBudget, HttpTraffic
 from comptoir.kit.http.bounds import HEADERS_MAX, PIECE_BYTES, Bounds
 from comptoir.kit.http.connection import NEW_CONNECTION_BYTES
 from comptoir.kit.http.turns import TURN_BYTES
-from tests.kit.bounded_server import KIB, serving
+from tests.kit.bounded_server import KEEP_ALIVE_S, KIB, LaterLoop, serving
 
 HEAD = b"GET /small HTTP/1.1\r\nhost: x\r\n"
 POST = b"POST /take HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -104,20 +104,49 @@ class TestHeads:
             assert (await reader.read(KIB)).startswith(b"HTTP/1.1 408 ")
             assert await reader.read() == b""
 
-    @pytest.mark.parametrize(
-        "before", [b"", b"\r\n", HEAD + b"\r\n"], ids=["never", "after empty lines", "after an answer"]
-    )
+    @pytest.mark.parametrize("before", [b"", b"\r\n"], ids=["never", "after empty lines"])
     async def test_a_connection_that_says_no_word_is_closed(self, before: bytes) -> None:
-        """Also one that had an answer and sends empty lines, which end the keep-alive of the server below."""
         async with serving(head_s=10.0) as server, server.client() as (reader, writer):
             writer.write(before)
-            if len(before) > 2:
-                await reader.readuntil(b"small")
-                writer.write(b"\r\n")
             await asyncio.sleep(0.005)
             server.later(10.5)
 
             await hung_up(reader)
+
+    async def test_one_that_asks_no_more_is_closed_a_while_after_its_last_answer(self) -> None:
+        """Not after its first, though one timer serves both; and empty lines ask nothing."""
+        async with serving() as server, server.client() as (reader, writer):
+            writer.write(HEAD + b"\r\n")
+            await reader.readuntil(b"small")
+            (connection,) = server.connections
+            connection.loop = loop = LaterLoop(connection.loop)
+            for ahead_s in (KEEP_ALIVE_S - 1, KEEP_ALIVE_S + 1):
+                loop.ahead_s = ahead_s
+                connection.timeout_keep_alive_handler()
+                writer.write(HEAD + b"\r\n")
+                await reader.readuntil(b"small")
+            writer.write(b"\r\n")
+            loop.ahead_s += KEEP_ALIVE_S + 1
+
+            connection.timeout_keep_alive_handler()
+
+            await hung_up(reader)
+
+    async def test_one_that_waits_for_its_answer_is_not(self) -> None:
+        async with serving() as server, server.client() as (reader, writer):
+            writer.write(HEAD + b"\r\n")
+            await reader.readuntil(b"small")
+            (connection,) = server.connections
+            writer.write(
+                b"POST /wait HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"
+            )
+            await server.until(lambda: not connection.cycle.response_complete)
+            connection.loop = loop = LaterLoop(connection.loop)
+            loop.ahead_s = KEEP_ALIVE_S + 1
+            connection.timeout_keep_alive_handler()
+            server.go_on.set()
+
+            assert (await reader.readuntil(b"waited")).startswith(b"HTTP/1.1 200 ")
 
     async def test_a_client_between_two_requests_is_left_alone(self) -> None:
         async with serving(head_s=10.0) as server, server.client() as (reader, writer):

@@ -226,7 +226,8 @@ class LiveJob:
     @property
     def count(self) -> int:
         """Units of output delivered so far that may be billed: no more than its bytes can stand for."""
-        return sum([segment.count for segment in self.segments]) + self.segment_count
+        here = self.segment_count
+        return here + sum([segment.count for segment in self.segments]) if self.segments else here
 
     @property
     def segment_count(self) -> int:

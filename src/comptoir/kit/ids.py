@@ -67,10 +67,10 @@ def public(prefix: str, raw: bytes) -> str:
 
 def parse(prefix: str, text: str) -> bytes | None:
     """Read back what :func:`public` wrote; ``None`` when *text* is anything else."""
-    head = len(prefix) + 1
-    if len(text) != head + 32 or not text.startswith(prefix) or text[head - 1] != "_":
+    found, _, digits = text.partition("_")
+    if found != prefix or len(digits) != 32:
         return None
     try:
-        return bytes.fromhex(text[head:])
+        return bytes.fromhex(digits)
     except ValueError:
         return None

@@ -45,17 +45,9 @@ async def read_body(request: Request, decode: Callable[[bytes], Any] | None, lim
     if connection is not None and not connection.entered and request.address != request.peer:
         connection.charge(address_key(request.address))
     encoding = encoding_of(request) if CONTENT_ENCODING in request.deciding else ""
-    declared = request.deciding.get(b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise PayloadTooLarge(limit)
     body = body_at_hand(request.receive)
     if body is None:
-        message = await request.receive()
-        body = message.get("body", b"")
-        if message.get("more_body"):
-            body = await _rest(request, connection, body, limit)
-        elif message["type"] == "http.disconnect":
-            raise TooSlow("the body broke off")
+        body = await _received(request, connection, limit)
     if connection is not None and connection.failure is not None:
         raise connection.failure
     if len(body) > limit:
@@ -77,6 +69,20 @@ async def read_body(request: Request, decode: Callable[[bytes], Any] | None, lim
             request.body = read_json(decode, body)
         if len(body) >= LARGE_BYTES:
             await _turn(connection, len(body))
+
+
+async def _received(request: Request, connection: Any, limit: int) -> bytes:
+    """Wait for a body that did not come with its head, unless the head says that it is too large."""
+    declared = request.deciding.get(b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise PayloadTooLarge(limit)
+    message = await request.receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        return await _rest(request, connection, body, limit)
+    if message["type"] == "http.disconnect":
+        raise TooSlow("the body broke off")
+    return body
 
 
 async def _rest(request: Request, connection: Any, first: bytes, limit: int) -> bytes:

@@ -64,19 +64,16 @@ class NotDeclaredJson(Refusal):
         super().__init__("without a key a body needs 'Content-Type: application/json'")
 
 
-def deciding(headers: list[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
-    """Return *headers* by name, among them those that determine caller, origin and target.
+def refuse_repeated(headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse a request of which a header came twice that determines caller, origin or target.
 
     Raises:
-        RepeatedHeader: one of those came twice.
+        RepeatedHeader: one of those did.
     """
-    given = dict(headers)
-    if len(given) < len(headers):
-        names = [name for name, _ in headers if name in DECIDING]
-        for name in names:
-            if names.count(name) > 1:
-                raise RepeatedHeader(name.decode())
-    return given
+    names = [name for name, _ in headers if name in DECIDING]
+    for name in names:
+        if names.count(name) > 1:
+            raise RepeatedHeader(name.decode())
 
 
 class BrowserPolicy:

@@ -3,18 +3,27 @@ and time.
 
 A head or a body that comes in one piece, as most do, costs two comparisons; only what is incomplete after a piece is
 counted and looked after (`bounds.HttpTraffic`). Whatever was counted is given back when the connection is gone.
+
+The parser's callbacks are ours from end to end, without uvicorn's below them: called one after the other, both were an
+eighth of the Python instructions of a job's life. Its connections, cycles of a request and its answer, refusals and
+upgrades are used as they are.
 """
 
 import asyncio
 from collections import deque
 from functools import partial
 from typing import Any, Protocol, cast
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from comptoir.kit.errors import Refusal, Unavailable
 from comptoir.kit.http.bounds import AGAIN_AFTER_S, FAILED_S, HEADERS_MAX, LINGER_S, HttpTraffic
-from comptoir.kit.http.cork import OLD, CorkedHttpProtocol, CorkedTransport
+from comptoir.kit.http.cork import OLD, CorkedTransport, Cycle
 from comptoir.kit.http.errors import HeadTooLarge, TooSlow
-from comptoir.kit.http.request import CONNECTION, Reply
+from comptoir.kit.http.request import CONNECTION, GIVEN, Reply
 
 SMALL_BODY_BYTES = 2 << 10
 """A body whose first piece is no larger is not counted up to there: it costs less than its connection does."""
@@ -22,6 +31,9 @@ SMALL_BODY_BYTES = 2 << 10
 NEW_CONNECTION_BYTES = 32 << 10
 """What the first bytes of a connection count for in a turn of the event loop: a request, or a WebSocket's handshake,
 with all that is made for it, some 0.4 ms. Of thousands that come at once, others are heard in between."""
+
+ASGI = {"version": "3.0", "spec_version": "2.3"}
+"""What uvicorn says of itself in each scope."""
 
 READ_IN_TURNS_BYTES = 32 << 10
 """After a piece of this size or more, the next one of its connection waits for a turn: with hundreds that send 15 MB
@@ -34,7 +46,7 @@ class _Refuses(Protocol):
     def refusal(self, path: str, error: Refusal) -> Reply: ...
 
 
-class BoundedHttpProtocol(CorkedHttpProtocol):
+class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection, counted by *traffic*."""
 
     # Slots beside uvicorn's dict: with more than 30 names in that, Python 3.11 gives each connection a table of its
@@ -45,6 +57,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         "_bodiless",
         "_head_bytes",
         "_held",
+        "_idle_s",
         "_in_head",
         "_let_in",
         "_moved",
@@ -54,6 +67,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         "_traffic",
         "_unread",
         "_unread_s",
+        "_upgrades",
         "entered",
         "failure",
         "key",
@@ -80,6 +94,10 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         """Some of a request came, and its end did not."""
         self._bodiless = True
         """No piece of the body came so far."""
+        self._upgrades = False
+        """The head at hand asks for a WebSocket, and the connection is about to be handed over."""
+        self._idle_s = 0.0
+        """When the last answer was complete, by the loop's time."""
         self._head_bytes = 0
         """Of an incomplete head, counted in `HttpTraffic.heads`."""
         self._held: deque[int] = deque()
@@ -107,7 +125,7 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         self.key = self.entered = key
         # What the kernel does not take of an answer is waited for before more is made.
         transport.set_write_buffer_limits(high=0)
-        super().connection_made(transport)
+        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
         self._traffic.watch(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -168,14 +186,19 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
         if self._over:
             return
         whole_before = not self._reading
-        CorkedHttpProtocol.data_received(self, data)
-        if self._reading:
-            if not self._over:
-                self._owed(len(data), counts=whole_before or self._head_bytes > 0)
-        elif whole_before and not self._held and not self._over:
-            # Empty lines, after which no timer of the server below runs any more: a head is waited for.
-            self._in_head, self._since_s = True, 0.0
-            self._traffic.watch(self)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._upgrades:
+                self.handle_websocket_upgrade()
+            else:
+                self._unsupported_upgrade_warning()
+        except httptools.HttpParserError:
+            message = "Invalid HTTP request received."
+            self.logger.warning(message)
+            self.send_400_response(message)
+        if self._reading and not self._over:
+            self._owed(len(data), counts=whole_before or self._head_bytes > 0)
 
     def _owed(self, size: int, *, counts: bool) -> None:
         """Count a piece after which something is incomplete."""
@@ -200,30 +223,74 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        CorkedHttpProtocol.on_message_begin(self)
-        self.scope[CONNECTION] = self  # type: ignore[literal-required]
+        self.url = b""
+        self.headers = []
         self._in_head = self._reading = True
         self._since_s, self._moved = 0.0, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one line of its head."""
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Its head is complete; one that is too large is refused here if not before."""
         if self._over:
             return
         self._in_head = False
-        many = len(self.headers) > HEADERS_MAX
-        if self._head_bytes or many:
-            bounds = self._traffic.bounds
-            self._give_head()
-            self._since_s, self._moved = 0.0, 0
-            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if many or size > bounds.head_bytes_max:
-                self._refuse(HeadTooLarge(bounds.head_bytes_max, HEADERS_MAX), "head_bytes_max")
-                return
+        headers = self.headers
+        if (self._head_bytes or len(headers) > HEADERS_MAX) and not self._fits():
+            return
         self._held.append(0)
         self._bodiless = True
-        if self.expect_100_continue and self.parser.get_http_version() == OLD:
-            self.expect_100_continue = False  # Such a client knows no answer before the answer.
-        CorkedHttpProtocol.on_headers_complete(self)
+        parser = self.parser
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        version = parser.get_http_version()
+        given = dict(headers)
+        self.scope = {
+            "type": "http",
+            "asgi": ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": headers,
+            CONNECTION: self,  # type: ignore[misc]  # Keys of our own, as ASGI allows.
+            GIVEN: given,
+        }
+        if parser.should_upgrade() and self._should_upgrade():
+            self._upgrades = True
+            return
+        before = self.cycle
+        # A client of HTTP/1.0 knows no answer before the answer.
+        waits = b"expect" in given and given[b"expect"].lower() == b"100-continue" and version != OLD
+        self.cycle = cycle = Cycle(self, keep_alive=version != OLD and parser.should_keep_alive(), waits=waits)
+        if before is None or before.response_complete:
+            self._start(cycle)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _fits(self) -> bool:
+        """Tell whether a head is within its bounds, and refuse one that is not."""
+        bounds = self._traffic.bounds
+        self._give_head()
+        self._since_s, self._moved = 0.0, 0
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.headers) <= HEADERS_MAX and size <= bounds.head_bytes_max:
+            return True
+        self._refuse(HeadTooLarge(bounds.head_bytes_max, HEADERS_MAX), "head_bytes_max")
+        return False
+
+    def _start(self, cycle: RequestResponseCycle) -> None:
+        task = self.loop.create_task(cycle.run_asgi(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
         """Take some of a body; what nobody is going to read is dropped."""
@@ -231,23 +298,30 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
             return
         size = len(body)
         first, self._bodiless = self._bodiless, False
-        if first and size <= SMALL_BODY_BYTES:
-            CorkedHttpProtocol.on_body(self, body)
-        elif self._traffic.bodies.take(self.key, size):
+        if not (first and size <= SMALL_BODY_BYTES):
+            if not self._traffic.bodies.take(self.key, size):
+                self._traffic.refuse("bodies_bytes_max")
+                self._fail(Unavailable("too many large bodies are under way; try again", retry_after_s=AGAIN_AFTER_S))
+                return
             self._held[-1] += size
-            CorkedHttpProtocol.on_body(self, body)
-        else:
-            self._traffic.refuse("bodies_bytes_max")
-            self._fail(Unavailable("too many large bodies are under way; try again", retry_after_s=AGAIN_AFTER_S))
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """A request came to its end."""
         self._reading = False
-        if self._over:
+        if self._over or self._upgrades:
             return
         if self.failure is not None and not self._held:
             self._recovered()
-        CorkedHttpProtocol.on_message_complete(self)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     @property
     def gone(self) -> bool:
@@ -287,12 +361,26 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
 
     def on_response_complete(self) -> None:
         """A request is answered: its body is not counted any more, and the rest of one that was not read is waited for
-        a moment."""
+        a moment. Then the next one's turn has come."""
         held = self._held
         size = held.popleft() if held else 0
-        if not (size or held or self.cycle.body or self._reading or self.failure is not None):
-            CorkedHttpProtocol.on_response_complete(self)  # Nothing of it was counted, and nothing is owed.
+        if size or held or self.cycle.body or self._reading or self.failure is not None:
+            self._drop_body(size)
+        if self.transport.is_closing():
             return
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self.pipeline:
+            cycle, _ = self.pipeline.pop()
+            self._start(cycle)
+            return
+        self._idle_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            wait_s = self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
+
+    def _drop_body(self, size: int) -> None:
+        """Give back the *size* bytes that were counted of an answered request's body, and what is left of it."""
         if size:
             self._traffic.bodies.give(self.key, size)
         if not self._held and self.cycle.body:
@@ -303,7 +391,17 @@ class BoundedHttpProtocol(CorkedHttpProtocol):
             self._since_s = self.loop.time()
         elif self.failure is not None:
             self._recovered()
-        CorkedHttpProtocol.on_response_complete(self)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which nothing was asked since the last answer; one timer serves many requests."""
+        self.timeout_keep_alive_task = None
+        if self._reading or self.transport.is_closing() or not self.cycle.response_complete:
+            return  # The next answer begins it anew.
+        left_s = self._idle_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+        else:
+            self.transport.close()
 
     # -- out -----------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import asyncio
 import socket
 import struct
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
@@ -34,19 +34,20 @@ RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 class CorkedTransport:
     """A transport that buffers `write` until the end of the loop's tick; everything else is passed through."""
 
-    __slots__ = ("_kept", "_loop", "_pieces", "_transport", "reading_held")
+    __slots__ = ("_kept", "_loop", "_pieces", "_transport", "is_closing", "reading_held")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._pieces: list[bytes] = []
         self._kept = 0
+        self.is_closing = transport.is_closing
         self.reading_held = False
         """Whether nothing is read until `release_reading`, also where the body's reader asks for more."""
 
     def hold_reading(self) -> None:
         """Read nothing until `release_reading`."""
-        if not self._transport.is_closing():
+        if not self.is_closing():
             self.reading_held = True
             self._transport.pause_reading()
 
@@ -58,7 +59,7 @@ class CorkedTransport:
 
     def resume_reading(self) -> None:
         """Read on, unless that is held."""
-        if not self.reading_held and not self._transport.is_closing():
+        if not self.reading_held and not self.is_closing():
             self._transport.resume_reading()
 
     def write(self, data: bytes) -> None:
@@ -71,12 +72,20 @@ class CorkedTransport:
         if self._kept >= KEPT_BYTES_MAX:
             self.flush()
 
+    def write_last(self, data: bytes) -> None:
+        """Send the buffer and *data* now: nothing that would be joined to it follows."""
+        if self._pieces:
+            self._pieces.append(data)
+            self.flush()
+        elif not self.is_closing():
+            self._transport.write(data)
+
     def flush(self) -> None:
         """Send the buffer now."""
         pieces = self._pieces
         if pieces:
             self._pieces, self._kept = [], 0
-            if not self._transport.is_closing():
+            if not self.is_closing():
                 self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def close(self) -> None:
@@ -93,12 +102,34 @@ class CorkedTransport:
         return getattr(self._transport, name)
 
 
-class CorkedHttpProtocol(HttpToolsProtocol):
-    """Uvicorn's httptools protocol over a `CorkedTransport`."""
+class Cycle(RequestResponseCycle):
+    """One request and its answer on a connection, as uvicorn's, and without an access log.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin a connection."""
-        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
+    Made from its connection: to pass what uvicorn's takes costs as much as to keep it.
+    """
+
+    def __init__(self, connection: HttpToolsProtocol, *, keep_alive: bool, waits: bool) -> None:
+        """Begin a request.
+
+        Args:
+            keep_alive: whether the connection goes on after the answer.
+            waits: whether the client sends the body only when it is asked to (``Expect: 100-continue``).
+        """
+        self.scope = connection.scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.logger, self.access_logger, self.access_log = connection.logger, connection.access_logger, False
+        self.default_headers = connection.server_state.default_headers
+        self.message_event = asyncio.Event()
+        self.on_response = connection.on_response_complete
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = waits
+        self.body = bytearray()
+        self.more_body = True
+        self.response_started = self.response_complete = False
+        self.chunked_encoding: bool | None = None
+        self.expected_content_length = 0
 
 
 @lru_cache(512)
@@ -130,12 +161,11 @@ def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: by
     """
     cycle = getattr(send, "__self__", None)
     if (
-        type(cycle) is not RequestResponseCycle
+        type(cycle) is not Cycle
         or cycle.response_started
         or cycle.disconnected
         or not cycle.keep_alive
         or cycle.flow.write_paused
-        or cycle.access_log
         or cycle.scope["method"] == "HEAD"
     ):
         return False
@@ -147,7 +177,7 @@ def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: by
         raise RuntimeError("a header's value has characters that none may have")
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    cycle.transport.write(head % values + body)
+    cast(CorkedTransport, cycle.transport).write_last(head % values + body)
     cycle.message_event.set()
     cycle.on_response()
     return True
@@ -159,7 +189,7 @@ def until_closed(send: Send) -> Send:
     Uvicorn sends chunks to everybody; such a client would take their lengths for part of the answer.
     """
     cycle = getattr(send, "__self__", None)
-    if type(cycle) is not RequestResponseCycle or cycle.scope["http_version"] != OLD:
+    if type(cycle) is not Cycle or cycle.scope["http_version"] != OLD:
         return send
     cycle.chunked_encoding = False
 
@@ -174,7 +204,7 @@ def until_closed(send: Send) -> Send:
 def cut_short(send: Send) -> None:
     """Have an answer that breaks off end with a reset, where its end would look like that of a whole one."""
     cycle = getattr(send, "__self__", None)
-    if type(cycle) is RequestResponseCycle and cycle.scope["http_version"] == OLD:
+    if type(cycle) is Cycle and cycle.scope["http_version"] == OLD:
         found = cycle.transport.get_extra_info("socket")
         if found is not None:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
@@ -184,10 +214,11 @@ def cut_short(send: Send) -> None:
 def body_at_hand(receive: Receive) -> bytes | None:
     """Return the body, if all of it came with its head as most do; None: it has to be received."""
     cycle = getattr(receive, "__self__", None)
-    if type(cycle) is not RequestResponseCycle or cycle.more_body or cycle.disconnected or cycle.response_complete:
+    if type(cycle) is not Cycle or cycle.more_body or cycle.disconnected or cycle.response_complete:
         return None
     body = bytes(cycle.body)
     cycle.body = bytearray()
     cycle.message_event.clear()
-    cycle.flow.resume_reading()
+    if cycle.flow.read_paused:
+        cycle.flow.resume_reading()
     return body

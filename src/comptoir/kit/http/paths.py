@@ -126,8 +126,9 @@ class Paths(Generic[Target]):
         target = self.exact.get((method, asked))
         if target is not None:
             return target, {}, asked
+        rest = path.rstrip("/")
         for pattern in self._patterns.get(asked.split("/", 2)[1], ()):
-            if pattern.method == method and (match := _match(pattern, path)) is not None:
+            if pattern.method == method and (match := pattern.regex.fullmatch(rest)) is not None:
                 params = match.groupdict()
                 return pattern.target, params, pattern.filled(params) if asked is not path else path
         return None
@@ -135,7 +136,8 @@ class Paths(Generic[Target]):
     def allowed(self, path: str) -> set[str]:
         """Return the methods by which *path* leads anywhere."""
         asked = plain(path)
-        found = {p.method for p in self._patterns.get(asked.split("/", 2)[1], ()) if _match(p, path) is not None}
+        rest = path.rstrip("/")
+        found = {p.method for p in self._patterns.get(asked.split("/", 2)[1], ()) if p.regex.fullmatch(rest)}
         return found | self._methods.get(asked, set())
 
     def nearest(self, method: str, path: str) -> str:
@@ -163,7 +165,3 @@ class Paths(Generic[Target]):
 
 def _is_sloppy(path: str) -> bool:
     return "//" in path or path[-1:] == "/" != path or path[:1] != "/"
-
-
-def _match(pattern: _Pattern[Target], path: str) -> "re.Match[str] | None":
-    return pattern.regex.fullmatch(path.rstrip("/"))

@@ -16,6 +16,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CONNECTION = "comptoir.connection"
 """Where a request's scope has the connection that it came on, if that counts what it holds."""
 
+GIVEN = "comptoir.given"
+"""Where a request's scope has its headers by name, of one that came several times the last, if its connection made
+that."""
+
 WATCH_AFTER_S = 0.05
 """Only an answer that takes longer is watched for its client hanging up; most are done before (watching all of them
 took 9 % of a chat completion's CPU under load)."""

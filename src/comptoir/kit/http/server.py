@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.http.body import read_body
 from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES
-from comptoir.kit.http.browsers import BrowserPolicy, deciding, require_json
+from comptoir.kit.http.browsers import BrowserPolicy, refuse_repeated, require_json
 from comptoir.kit.http.cork import answer, cut_short, until_closed
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
@@ -27,7 +27,7 @@ from comptoir.kit.http.errors import (
     shown,
 )
 from comptoir.kit.http.paths import Paths, plain
-from comptoir.kit.http.request import CONNECTION, Receive, Reply, Request, Scope, Send, Stream, while_connected
+from comptoir.kit.http.request import CONNECTION, GIVEN, Receive, Reply, Request, Scope, Send, Stream, while_connected
 from comptoir.kit.vitals import RequestCounts
 
 log = logging.getLogger(__name__)
@@ -174,28 +174,28 @@ class HttpServer:
         for asked, served in dialect.instead.items():
             self._paths.instead(prefix + asked, prefix + served)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Return what serves a request; no coroutine around it, which would be resumed with it each time."""
         kind = scope["type"]
         if kind == "http":
-            route = self._exact.get((scope["method"], scope["path"]))
-            if route is not None:
-                await self._serve(route, Request(scope, receive, {}), send)
-            else:
-                await self._find(scope, receive, send)
-        elif kind == "websocket":
-            await self._socket(scope, receive, send)
-        elif kind == "lifespan":
-            raise NotImplementedError("run with lifespan=off; the composition root opens and closes everything")
+            method, path = scope["method"], scope["path"]
+            params: dict[str, str] = {}
+            route = self._exact.get((method, path))
+            if route is None:
+                found = self._paths.find(method, path)
+                if found is None:
+                    return self._refuse(scope, receive, send)
+                # From here on it is the path as published, for limits, logs and repeats.
+                route, params, scope["path"] = found
+            return self._serve(route, Request(scope, receive, params), send)
+        if kind == "websocket":
+            return self._socket(scope, receive, send)
+        raise NotImplementedError("run with lifespan=off; the composition root opens and closes everything")
 
     # -- finding -------------------------------------------------------------------------------------------------
 
-    async def _find(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        found = self._paths.find(method, path)
-        if found is not None:
-            # From here on it is the path as published, for limits, logs and repeats.
-            route, params, scope["path"] = found
-            return await self._serve(route, Request(scope, receive, params), send)
         request = Request(scope, receive, {})
         request.id = self._next_id()
         allowed = self._paths.allowed(path)
@@ -236,8 +236,12 @@ class HttpServer:
 
     def _look(self, request: Request) -> None:
         """Determine who sent a request, and refuse foreign pages; forwarded requests were checked by their sender."""
-        request.deciding = deciding(request.scope["headers"])
-        if FORWARDED not in request.scope:
+        scope = request.scope
+        headers = scope["headers"]
+        request.deciding = given = scope[GIVEN] if GIVEN in scope else dict(headers)
+        if len(given) < len(headers):
+            refuse_repeated(headers)
+        if FORWARDED not in scope:
             self._browsers.judge(request)
 
     # -- serving -------------------------------------------------------------------------------------------------
