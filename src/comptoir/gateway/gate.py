@@ -27,6 +27,9 @@ ANY_NAME = "*"
 KEY_OF = {Access.HOST: OwnerKind.HOST, Access.BUYER: OwnerKind.USER, Access.OPERATOR: OwnerKind.USER}
 """Whose key an endpoint needs; of any other access, anybody's will do."""
 
+FOREIGN = (Sender.ALLOWED_PAGE, Sender.FOLLOWED_LINK)
+"""A browser that acts for a foreign page."""
+
 OTHERS_KEY = {
     OwnerKind.HOST: "this needs a host's key (hk_live_…); yours is a user's",
     OwnerKind.USER: "this needs a user's key (ck_…); yours is a host's",
@@ -61,14 +64,14 @@ class Gate:
         Raises:
             ForeignPage, NotAuthenticated, NotAllowed, TooManyRequests: in the order they are checked.
         """
-        request.address = self.peer(request) if self._proxies else request.peer
-        by_page = request.sender is Sender.ALLOWED_PAGE
-        if by_page or request.sender is Sender.FOLLOWED_LINK:
-            access = _narrowed(access, by_page=by_page)
+        if self._proxies:
+            request.address = self.peer(request)
+        if request.sender in FOREIGN:
+            access = _narrowed(access, by_page=request.sender is Sender.ALLOWED_PAGE)
         if access is Access.PUBLIC:
             self._limit_ip(request, dialect)
             return None
-        authorization = request.deciding.get(b"authorization")
+        authorization = request.headers.get(b"authorization")
         if authorization is not None:
             principal = self._identity.resolve_cached(authorization)
             if principal is not None:
@@ -142,7 +145,7 @@ class Gate:
         return any(address in network for network in self._proxies)
 
     def _credentials(self, request: Request) -> Credentials:
-        given = request.deciding
+        given = request.headers
         query_key = None
         if self._settings.allow_query_keys and b"api_key=" in request.scope["query_string"]:
             keys = [value for name, value in request.query_pairs() if name == "api_key"]

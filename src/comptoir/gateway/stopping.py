@@ -46,6 +46,8 @@ async def until_over(job: LiveJob) -> None:
     Raises:
         Unavailable: it takes longer than `ENDING_S`.
     """
+    if job.over:
+        return
     try:
         async with asyncio.timeout(ENDING_S):
             await job.ended()

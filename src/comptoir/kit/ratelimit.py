@@ -42,7 +42,7 @@ class RateLimiter:
     """A bucket of *per_minute* requests for every key; it fills evenly within a minute (or another *window_s*)."""
 
     __slots__ = (
-        "_fill_s", "_half", "_keep_s", "_monotonic_s", "_old", "_step_s", "_taken", "_turned_s", "_young", "limit"
+        "_dust_s", "_fill_s", "_half", "_keep_s", "_monotonic_s", "_old", "_step_s", "_taken", "_turns_s", "_young", "limit"
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,8 @@ class RateLimiter:
         self.limit = burst if burst is not None else per_minute
         self._step_s = window_s / per_minute
         self._fill_s = self._step_s * self.limit
+        self._dust_s = self._step_s * -1e-6
+        """A millionth of a step keeps float dust from refusing the last request of a full bucket."""
         self._keep_s = self._fill_s
         """How long after its last use a bucket may still not be full."""
         self._taken: dict[Key, int] | None = None
@@ -74,7 +76,8 @@ class RateLimiter:
         self._monotonic_s = clock.monotonic_s
         self._young: dict[Key, float] = {}
         self._old: dict[Key, float] = {}
-        self._turned_s = clock.monotonic_s()
+        self._turns_s = clock.monotonic_s() + self._keep_s
+        """When the next generation begins at the latest."""
 
     def take(self, key: Key) -> Allowance:
         """Take one request out of the bucket of *key*; a refused one takes nothing."""
@@ -84,21 +87,23 @@ class RateLimiter:
             full_at = self._old.get(key, now)
         if full_at < now:
             full_at = now
-        after = full_at - now + step_s
+        full_at += step_s
+        after = full_at - now
         left_s = self._fill_s - after
-        # A millionth of a step keeps float dust from refusing the last request of a full bucket.
-        if left_s < step_s * -1e-6:
-            return Allowance(False, self.limit, 0, full_at - now, -left_s)
-        if len(self._young) >= self._half or now - self._turned_s > self._keep_s:
+        if left_s < self._dust_s:
+            return Allowance(False, self.limit, 0, after - step_s, -left_s)
+        if now > self._turns_s or len(self._young) >= self._half:
             self._turn(now)
-        self._young[key] = full_at + step_s
-        taken = self._taken
-        if taken is not None:
-            if key in taken:
-                taken[key] += 1
-            elif len(taken) < SHARED_KEYS_MAX:
-                taken[key] = 1
+        self._young[key] = full_at
+        if self._taken is not None:
+            self._note_taken(self._taken, key)
         return Allowance(True, self.limit, int(left_s / step_s + 1e-6), after, 0.0)
+
+    def _note_taken(self, taken: dict[Key, int], key: Key) -> None:
+        if key in taken:
+            taken[key] += 1
+        elif len(taken) < SHARED_KEYS_MAX:
+            taken[key] = 1
 
     def check(self, key: Key, message: str) -> Allowance:
         """Take one request, or refuse.
@@ -115,6 +120,7 @@ class RateLimiter:
         """Return what was taken here for each key since the last call; the first one begins the counting."""
         taken, self._taken = self._taken, {}
         if taken is None:
+            self._turns_s += self._fill_s * 2 - self._keep_s
             self._keep_s = self._fill_s * 2
             return {}
         return taken
@@ -126,7 +132,7 @@ class RateLimiter:
         full_at = self._young.get(key)
         if full_at is None:
             full_at = self._old.get(key, now)
-        if len(self._young) >= self._half or now - self._turned_s > self._keep_s:
+        if now > self._turns_s or len(self._young) >= self._half:
             self._turn(now)
         self._young[key] = min(max(full_at, now) + self._step_s * count, now + self._fill_s * 2)
 
@@ -137,7 +143,7 @@ class RateLimiter:
         """Start a new generation. A bucket not touched for a whole filling time is full, so nothing is lost by dropping
         it; only when more than *keys_max* keys come within that time do the oldest start afresh."""
         self._old, self._young = self._young, {}
-        self._turned_s = now
+        self._turns_s = now + self._keep_s
 
 
 def address_block(ip: str) -> str:

@@ -44,7 +44,7 @@ async def read_body(request: Request, decode: Callable[[bytes], Any] | None, lim
     connection = request.scope.get(CONNECTION)
     if connection is not None and not connection.entered and request.address != request.peer:
         connection.charge(address_key(request.address))
-    encoding = encoding_of(request) if CONTENT_ENCODING in request.deciding else ""
+    encoding = encoding_of(request) if CONTENT_ENCODING in request.headers else ""
     body = body_at_hand(request.receive)
     if body is None:
         body = await _received(request, connection, limit)
@@ -73,7 +73,7 @@ async def read_body(request: Request, decode: Callable[[bytes], Any] | None, lim
 
 async def _received(request: Request, connection: Any, limit: int) -> bytes:
     """Wait for a body that did not come with its head, unless the head says that it is too large."""
-    declared = request.deciding.get(b"content-length")
+    declared = request.headers.get(b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise PayloadTooLarge(limit)
     message = await request.receive()

@@ -100,7 +100,7 @@ class BrowserPolicy:
         Raises:
             WrongName, ForeignPage: in the order they are checked.
         """
-        given = request.deciding
+        given = request.headers
         if self._names is not None and b"host" in given and not self._known(host := given[b"host"]):
             raise WrongName(host.decode("latin-1"))
         if b"origin" in given or b"sec-fetch-site" in given:
@@ -166,6 +166,6 @@ def require_json(request: Request) -> None:
         NotDeclaredJson: the type is another one, or missing.
     """
     if request.principal is None:
-        media = request.deciding.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        media = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
             raise NotDeclaredJson

@@ -38,9 +38,6 @@ class Sender(Enum):
     """A browser, for a foreign page whose origin is allowed to call with a key."""
 
 
-NOTHING: Mapping[bytes, bytes] = {}
-
-
 class Request:
     """A request. Parts are parsed only when accessed."""
 
@@ -48,7 +45,7 @@ class Request:
         "scope",
         "receive",
         "sender",
-        "deciding",
+        "headers",
         "params",
         "principal",
         "body",
@@ -58,7 +55,6 @@ class Request:
         "id",
         "address",
         "started_s",
-        "_headers",
         "_gone",
         "_release",
         "_watch",
@@ -71,8 +67,9 @@ class Request:
         """Path parameters."""
         self.sender = Sender.PROGRAM
         """Who sent it."""
-        self.deciding = NOTHING
-        """Headers that determine caller and target, each sent only once (`browsers.DECIDING`)."""
+        self.headers: Mapping[bytes, bytes] = scope[GIVEN] if GIVEN in scope else dict(scope["headers"])
+        """Headers by name in lower case, the last one if repeated; those that determine caller and target were sent
+        only once (`browsers.DECIDING`)."""
         self.principal: Any = None
         """The authenticated caller; None for public endpoints."""
         self.body: Any = None
@@ -83,8 +80,9 @@ class Request:
         """The body as sent."""
         self.rate: Any = None
         """State of the caller's rate limit after this request."""
-        self.address = ""
-        """The caller's address: the socket's peer, or the one that a trusted proxy reports."""
+        client = scope.get("client")
+        self.address = client[0] if client else ""
+        """The caller's address: the socket's peer (empty: not known), or the one that a trusted proxy reports."""
         self.id = ""
         """Request id, as sent back in ``x-request-id``."""
         self.started_s = time.perf_counter()
@@ -111,11 +109,7 @@ class Request:
 
     def header(self, name: bytes) -> str:
         """Return a header (lower-case *name*) as text, empty when absent; the last one if repeated."""
-        found = b""
-        for offered, value in self.scope["headers"]:
-            if offered == name:
-                found = value
-        return found.decode("latin-1")
+        return self.headers.get(name, b"").decode("latin-1")
 
     def query_pairs(self) -> list[tuple[str, str]]:
         """Return the query string's pairs in order."""

@@ -27,7 +27,7 @@ from comptoir.kit.http.errors import (
     shown,
 )
 from comptoir.kit.http.paths import Paths, plain
-from comptoir.kit.http.request import CONNECTION, GIVEN, Receive, Reply, Request, Scope, Send, Stream, while_connected
+from comptoir.kit.http.request import CONNECTION, Receive, Reply, Request, Scope, Send, Stream, while_connected
 from comptoir.kit.vitals import RequestCounts
 
 log = logging.getLogger(__name__)
@@ -237,10 +237,8 @@ class HttpServer:
     def _look(self, request: Request) -> None:
         """Determine who sent a request, and refuse foreign pages; forwarded requests were checked by their sender."""
         scope = request.scope
-        headers = scope["headers"]
-        request.deciding = given = scope[GIVEN] if GIVEN in scope else dict(headers)
-        if len(given) < len(headers):
-            refuse_repeated(headers)
+        if len(request.headers) < len(scope["headers"]):
+            refuse_repeated(scope["headers"])
         if FORWARDED not in scope:
             self._browsers.judge(request)
 
@@ -332,7 +330,7 @@ class HttpServer:
         headers = [content_type, (b"content-length", b"%d" % len(body))] if status != 204 else []
         if dialect.headers is not None:
             headers += dialect.headers(request)
-        if b"origin" in request.deciding:
+        if b"origin" in request.headers:
             headers += self._cors(request)
         if self.closing:
             headers.append(CLOSE)
@@ -352,7 +350,7 @@ class HttpServer:
             headers = list(reply.headers)
         if dialect.headers is not None:
             headers += dialect.headers(request)
-        if b"origin" in request.deciding:
+        if b"origin" in request.headers:
             headers += self._cors(request)
         if self.closing:
             headers.append(CLOSE)
@@ -392,7 +390,7 @@ class HttpServer:
         headers = [(b"content-type", stream.media.encode()), *STREAM_HEADERS, *stream.headers]
         if dialect.headers is not None:
             headers += dialect.headers(request)
-        if b"origin" in request.deciding:
+        if b"origin" in request.headers:
             headers += self._cors(request)
         if self.closing:
             headers.append(CLOSE)
@@ -426,7 +424,7 @@ class HttpServer:
         await send({"type": "http.response.body", "body": b""})
 
     def _cors(self, request: Request) -> list[tuple[bytes, bytes]]:
-        origin = request.deciding[b"origin"]
+        origin = request.headers[b"origin"]
         if not self._browsers.allows(origin):
             return []
         return [
