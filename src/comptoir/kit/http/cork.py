@@ -9,7 +9,7 @@ import asyncio
 import socket
 import struct
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
@@ -71,14 +71,6 @@ class CorkedTransport:
         self._kept += len(data)
         if self._kept >= KEPT_BYTES_MAX:
             self.flush()
-
-    def write_last(self, data: bytes) -> None:
-        """Send the buffer and *data* now: nothing that would be joined to it follows."""
-        if self._pieces:
-            self._pieces.append(data)
-            self.flush()
-        elif not self.is_closing():
-            self._transport.write(data)
 
     def flush(self) -> None:
         """Send the buffer now."""
@@ -177,7 +169,7 @@ def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: by
         raise RuntimeError("a header's value has characters that none may have")
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    cast(CorkedTransport, cycle.transport).write_last(head % values + body)
+    cycle.transport.write(head % values + body)
     cycle.message_event.set()
     cycle.on_response()
     return True
