@@ -10,6 +10,7 @@ import pytest
 
 from comptoir.cli.api import Api
 from comptoir.cli.evidence import _list
+from comptoir.cli.market import _list_models
 from comptoir.cli.target import Target
 from comptoir.receipts import registry_json
 from tests.cli.conftest import Invoke, Up
@@ -171,6 +172,15 @@ class TestMarket:
         assert "$1.00/M" in ask("models").output
         (model,) = read(ask("models", "--json"))["models"]
         assert (model["name"], model["price_out_uusd_per_mtok"]) == ("trivial", 1_000_000)
+
+    def test_what_models_can_do_is_listed_and_claims_are_marked(self, capsys: pytest.CaptureFixture[str]) -> None:
+        model = {"name": "m", "kinds": ["chat"], "hosts": 1, "context_tokens": 1, "waiting": 0}
+        model |= {"price_in_uusd_per_mtok": 0, "price_out_uusd_per_mtok": 0}
+        _list_models(
+            [{**model, "capabilities": {"tools": "probed", "vision": "claimed"}}, {**model, "name": "of before"}]
+        )
+
+        assert "tools, vision (claimed)" in capsys.readouterr().out
 
     def test_hosts(self, ask: Invoke) -> None:
         result = ask("hosts", "--why")

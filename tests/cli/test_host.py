@@ -223,6 +223,14 @@ EVENTS = [
     (
         "EngineReady",
         {
+            "engine": "openai", "models": ["m"], "first_token_s": 0.0, "tokens_per_s": 0.0, "goes_on_by": "",
+            "capabilities": {"m": {"tools": "probed", "vision": "lacking", "schema": "claimed"}},
+        },
+        "ready: m; can do tools, schema (claimed); can't continue",
+    ),
+    (
+        "EngineReady",
+        {
             "engine": "container", "models": ["shout", "gift"], "first_token_s": 0.0, "tokens_per_s": 0.0, "goes_on_by": "",
             "prices": {"shout": {"run": 2_000_000_000}, "gift": {"run": 0}},
         },

@@ -32,8 +32,8 @@ OTHERS = {
     ("src/comptoir/app.py", "self._app.closing"),
     ("src/comptoir/chain/types.py", "object.__setattr__"),
     ("src/comptoir/dispatch/settle.py", "facts.segments[-1]"),
-    ("src/comptoir/hosts/fleet.py", "candidate.rate_in"),
-    ("src/comptoir/hosts/fleet.py", "candidate.rate_out"),
+    ("src/comptoir/hosts/host.py", "candidate.rate_in"),
+    ("src/comptoir/hosts/host.py", "candidate.rate_out"),
 }
 """The same names on something that is neither a job nor a lease."""
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from comptoir.link import Frame, Usage
-from comptoir.worker.engines import openai_probe
+from comptoir.worker.engines import openai_metadata, openai_probe
 from comptoir.worker.engines.base import EngineError, EngineRequest
 from comptoir.worker.engines.openai import OpenAIEngine
 from comptoir.worker.engines.openai_continue import (
@@ -68,6 +68,7 @@ class TestDetect:
             (servers.Sglang, "continue_final_message, plain completion (SGLang)"),
             (servers.LlamaCpp, "prompt token ids, continue_final_message, plain completion (llama.cpp b6000)"),
             (servers.Ollama, "continue_final_message (Ollama 0.12.3)"),
+            (servers.Tgi, "continue_final_message, plain completion (TGI 3.3.6)"),
             (servers.StrictPrefill, "assistant prefill, plain completion"),
             (servers.Mistral, "prefix: true, plain completion"),
             (servers.DeepSeek, "prefix: true, plain completion"),
@@ -118,6 +119,7 @@ class TestDetect:
 
         monkeypatch.setattr(openai_probe, "PROBE_TIMEOUT_S", 0.05)
         monkeypatch.setattr(openai_probe, "SERVER_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(openai_metadata, "PLACE_TIMEOUT_S", 0.05)
         server.handler = slow
         engine = OpenAIEngine(base_url=server.base_url)
         await engine.start()

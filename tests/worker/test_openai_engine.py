@@ -274,7 +274,7 @@ class TestRequest:
     ) -> None:
         """Servers close theirs after a time or a number of requests, and a request may be on its way by then."""
         await play(engine)
-        answering, calls = server.handler, []
+        answering, calls, before = server.handler, [], server.connections
 
         async def closing(request: Request, answer: Answer) -> None:
             calls.append(request.path)
@@ -286,13 +286,14 @@ class TestRequest:
         server.handler = closing
         frames, _ = await play(engine)
 
-        assert (frames, len(calls), server.connections) == ([Frame("hi")], 2, 2)
+        assert (frames, len(calls), server.connections) == ([Frame("hi")], 2, before + 1)
 
     async def test_a_connection_is_used_again(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
+        before = server.connections
         for _ in range(5):
             await play(engine)
 
-        assert server.connections == 1
+        assert server.connections == before
 
     async def test_a_multi_megabyte_prompt_goes_through(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
         await play(engine, request(messages=[{"role": "user", "content": "x" * 3_000_000}]))

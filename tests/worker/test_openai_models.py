@@ -2,6 +2,7 @@
 
 import re
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from comptoir.worker.engines.discovery import PORTS, LocalServer, discover_local
 from comptoir.worker.engines.openai import OpenAIEngine
 from comptoir.worker.engines.registry import make_engine, parse_spec
 from tests.house.tree import ROOT
+from tests.worker import language_servers as servers
 from tests.worker.openai_play import MODEL, fail, play, request
 from tests.worker.openai_stand_in import Answer, OpenAIStandIn, Request
 
@@ -185,7 +187,43 @@ class TestDiscoverLocal:
         assert await discover_local(ports=((server.port, "vLLM"),)) == []
 
 
+FAKES: dict[str, Callable[[], servers.LanguageServer]] = {
+    "vllm": servers.Vllm,
+    "sglang": servers.Sglang,
+    "llamacpp": servers.LlamaCpp,
+    "ollama": servers.Ollama,
+    "tgi": servers.Tgi,
+    "lmstudio": servers.LmStudio,
+    "tensorrt-llm": servers.TensorRt,
+}
+"""The fake of the server that each page is about."""
+
+
 class TestPages:
+    @pytest.mark.parametrize("page", FAKES)
+    async def test_the_table_says_what_is_found_at_each_server(self, page: str, server: OpenAIStandIn) -> None:
+        table = (ROOT / "docs" / "engines" / "README.md").read_text()
+        (row,) = [line for line in table.splitlines() if line.startswith("| [") and f"({page}.md)" in line]
+        _, _, _, context, said, goes_on, _ = row.split("|")
+        speaking = FAKES[page]()
+        server.models, server.handler = speaking.models, speaking.handle
+        engine = OpenAIEngine(base_url=server.base_url, context_tokens=77)
+        await engine.start()
+        (offer,) = await engine.models()
+        await engine.detect()
+        methods = engine.continuation(offer.name).partition(" (")[0].split(", ")
+        await engine.close()
+
+        assert re.findall("`(.*?)`", said) == list(offer.capabilities)
+        assert (offer.context_tokens == 77) is ("nowhere" in context)
+        proven = [method for method in methods if method not in ("", "plain completion")]
+        assert re.findall("`(.*?)`", goes_on) == proven
+
+    def test_each_server_has_a_fake(self) -> None:
+        pages = {page.stem for page in (ROOT / "docs" / "engines").glob("*.md")} - {"README"}
+
+        assert pages == set(FAKES)
+
     def test_each_server_has_one_whose_commands_are_understood(self) -> None:
         pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "engines").glob("*.md")}
         index = pages.pop("README")

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from comptoir.cli.screen import credits, credits_and_usd, facts, harmless, span, state, table, unit_price
 from comptoir.kinds import TOKEN_OUT, Kinds, Unit
+from comptoir.kinds.capabilities import words
 
 RECENT_JOBS = 8
 """Jobs shown on the board."""
@@ -78,7 +79,8 @@ def _ready(event: dict[str, Any], kinds: Kinds) -> str:
     others = f"; can continue other hosts' answers by {how}" if how else ""
     if not how and any(not _told(prices.get(name)) for name in event["models"]):
         others = "; can't continue other hosts' answers"
-    return f"{_offered(event, kinds)}{speed}{others}"
+    said = next((words(said) for said in event.get("capabilities", {}).values()), "")
+    return f"{_offered(event, kinds)}{speed}{f'; can do {said}' if said else ''}{others}"
 
 
 def _offered(event: dict[str, Any], kinds: Kinds) -> str:

@@ -22,6 +22,7 @@ from comptoir.cli.screen import (
 )
 from comptoir.cli.target import find_target, json_option, server_options
 from comptoir.kinds import ContainerChain
+from comptoir.kinds.capabilities import words
 
 
 @click.group(invoke_without_command=True)
@@ -145,11 +146,14 @@ def models(ctx: click.Context, *, as_json: bool, url: str | None, key: str | Non
 
 def _list_models(offered: list[dict[str, Any]]) -> None:
     console = out()
-    made = table("model", "serves", "hosts", "context", "in", "out", "waiting", right=("hosts", "context", "waiting"))
+    names = ("model", "serves", "can do", "hosts", "context", "in", "out", "waiting")
+    made = table(*names, right=("hosts", "context", "waiting"))
     for one in offered:
         made.add_row(
             Text(harmless(one["name"]), style="bold"),
             ", ".join(one["kinds"]),
+            # An older server does not say.
+            words(one.get("capabilities", {})),
             str(one["hosts"]),
             f"{one['context_tokens']:,}",
             price(one["price_in_uusd_per_mtok"]),

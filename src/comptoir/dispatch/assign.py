@@ -244,6 +244,7 @@ def spec_of(job: LiveJob) -> Spec:
         price_cap_uusd=price_cap_uusd(job, part),
         deny=job.tried | job.unable | job.accusers,
         text_only=job.text_only,
+        capabilities=kind.asks(job.body),
         promotional=not job.own_money,
         must_continue=job.must_be_continued,
         entry=_entry(kind, part, job.caller),
@@ -257,7 +258,14 @@ def spec_now(core: Core, job: LiveJob) -> Spec:
 
 
 def spec_of_part(
-    kind: Kind, part: Part, *, caller: str, text_only: bool, promotional: bool, needs: Needs | None
+    kind: Kind,
+    part: Part,
+    *,
+    caller: str,
+    text_only: bool,
+    capabilities: frozenset[str],
+    promotional: bool,
+    needs: Needs | None,
 ) -> Spec:
     """Return what one part of an order requires of a host; there is no price cap yet."""
     return Spec(
@@ -268,6 +276,7 @@ def spec_of_part(
         context_tokens=part.context_tokens,
         needs=needs,
         text_only=text_only,
+        capabilities=capabilities,
         promotional=promotional,
         entry=_entry(kind, part, caller),
     )

@@ -1,5 +1,7 @@
 """The errors of dispatch; each carries its facts as fields."""
 
+from collections.abc import Sequence
+
 from comptoir.kinds import context_words
 from comptoir.kit.errors import Refusal
 
@@ -43,6 +45,19 @@ class ContextTooLong(NoHostPossible):
         self.context_tokens = context_tokens
         self.field = field
         self.input_fits = input_tokens < context_tokens
+
+
+class CapabilityMissing(NoHostPossible):
+    """Hosts could run this job but for what it asks for: none of them has *capabilities*, and all of them say so.
+
+    *field* is the request's field that asks for the first.
+    """
+
+    def __init__(self, model: str, capabilities: Sequence[str], *, field: str) -> None:
+        super().__init__(f"No host offers {' and '.join(capabilities)} for the model {model!r}.")
+        self.model = model
+        self.capabilities = tuple(capabilities)
+        self.field = field
 
 
 class HostsAway(DispatchRefusal):

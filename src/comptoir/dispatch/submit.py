@@ -31,6 +31,7 @@ from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.drain import check_open
 from comptoir.dispatch.errors import (
+    CapabilityMissing,
     ContextTooLong,
     HostsAway,
     NoHostPossible,
@@ -56,6 +57,7 @@ from comptoir.jobs import (
     load_states,
 )
 from comptoir.kinds import Ask, Kind, Part, Resume, Stage, agree, encode_stages, hold_of
+from comptoir.kinds.capabilities import NONE
 from comptoir.kit.db import Rows, Tx, locking
 from comptoir.kit.errors import Refusal
 from comptoir.kit.ids import new_id
@@ -136,7 +138,7 @@ async def submit(core: Core, order: Order, *, promotional: bool = False) -> Live
         ModelQuarantined: the model's name is in quarantine.
         UnknownModel: no host offers the model.
         NoHostPossible: none of the hosts that offer it could ever run this job (ContextTooLong: it is too long for
-            all that otherwise could).
+            all that otherwise could; CapabilityMissing: they are known not to do what it asks for).
         HostsAway: every host that could has been offline for longer than ``host_away_s``.
         QueueFull: it would have to wait and the queue is full.
         JobExists: another request with the same Idempotency-Key was faster.
@@ -217,9 +219,11 @@ def _chosen(core: Core, order: Order, *, promotional: bool) -> tuple[LiveJob, Ca
     ask = Ask(order.model, order.body, order.output_max, order.input_bytes, order.answers, order.stages, order.proof)
     parts = kind.parts(ask)
     text_only = bool(core.fleet.limited.text_only) and kind.text_only(order.body)
+    capabilities = kind.asks(order.body) if core.fleet.limited.capable else NONE
     asked = partial(
-        spec_of_part, kind, caller=order.caller, text_only=text_only, promotional=promotional, needs=order.needs
-    )
+        spec_of_part, kind, caller=order.caller, text_only=text_only, capabilities=capabilities, promotional=promotional,
+        needs=order.needs,
+    )  # fmt: skip
     first = asked(parts[0])
     later = [_price_to_wait_for(core, asked(part)) for part in parts[1:]]
     candidate, now_s = choose_host(core, first), core.clock.monotonic_s()
@@ -345,7 +349,13 @@ def _price_to_wait_for(core: Core, spec: Spec) -> tuple[int, int]:
 
 
 def _impossible(core: Core, spec: Spec) -> NoHostPossible:
-    """Return why no host could ever run this: the context, if that is all that is missing, else what was counted."""
+    """Return why no host could ever run this: the capabilities or the context, if one of them is all that is missing,
+    else what was counted."""
+    if spec.capabilities and core.fleet.possible(replace(spec, capabilities=NONE)):
+        fields = core.jobs.kinds.get(spec.kind).capabilities
+        missing = [one for one in fields if one in spec.capabilities and not _can(core, spec, one)]
+        together = missing or [one for one in fields if one in spec.capabilities]
+        return CapabilityMissing(spec.model, together, field=fields[together[0]])
     known = core.fleet.free_list(spec.model)
     context_tokens = largest_context(replace(spec, context_tokens=0), known.all.values() if known is not None else ())
     if not context_tokens or spec.context_tokens <= context_tokens:
@@ -356,6 +366,10 @@ def _impossible(core: Core, spec: Spec) -> NoHostPossible:
         output_tokens=spec.context_tokens - spec.input_units,
         field=core.jobs.kinds.get(spec.kind).input_field,
     )
+
+
+def _can(core: Core, spec: Spec, capability: str) -> bool:
+    return core.fleet.possible(replace(spec, capabilities=frozenset((capability,))))
 
 
 def _live(

@@ -20,7 +20,14 @@ class WaitingPrices(State):
 def waiting_prices(core: Core, spec: Spec, known: FreeList) -> tuple[int, int]:
     """Return the median (in, out) prices of the hosts that could run *spec*; at most a second old."""
     catalog = core.fleet.catalog
-    key = (spec.model, spec.kind, catalog.relevant_part(spec.model, spec.entry), spec.needs, spec.promotional)
+    key = (
+        spec.model,
+        spec.kind,
+        catalog.relevant_part(spec.model, spec.entry),
+        spec.needs,
+        spec.promotional,
+        spec.capabilities,
+    )
     prices = core.state(WaitingPrices).cached
     now = core.clock.monotonic_s()
     cached = prices.get(key)

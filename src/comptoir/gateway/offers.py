@@ -15,6 +15,7 @@ Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
 Address = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Addresses = Annotated[list[Address], msgspec.Meta(max_length=1000)]
 Unit = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Price = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 Amount = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 InvitationText = Annotated[str, msgspec.Meta(min_length=1, max_length=INVITATION_CHARS_MAX)]
@@ -76,6 +77,8 @@ class RegisteredOffer(msgspec.Struct, kw_only=True):
     """Whether it takes only one text with a length and a temperature."""
     no_promotions: bool = False
     """Whether it takes no job that might be paid from promotional credit, which never leaves."""
+    capabilities: Annotated[dict[Word, Word], msgspec.Meta(max_length=16)] = {}
+    """``probed``, ``claimed`` or ``lacking`` by capability: ``tools``, ``vision``, ``schema``, ``reasoning``."""
 
     def offer(self) -> ModelOffer:
         """Return it in the link's own shape."""
@@ -91,6 +94,7 @@ class RegisteredOffer(msgspec.Struct, kw_only=True):
             self.prices,
             self.text_only,
             self.no_promotions,
+            self.capabilities,
         )
 
 

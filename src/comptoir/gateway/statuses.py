@@ -106,6 +106,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownPreference: 422,
     dispatch_errors.BadFrame: 422,
     dispatch_errors.BadSegment: 422,
+    dispatch_errors.CapabilityMissing: 422,
     dispatch_errors.ContextTooLong: 422,
     dispatch_errors.NoHostPossible: 422,
     ContainerRefused: 422,

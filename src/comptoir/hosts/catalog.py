@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from comptoir.hosts.access import AccessRequest, ContainerAccess
 from comptoir.hosts.tally import ContainerTally, ModelTally, WorkTally
 from comptoir.hosts.types import ContainerSummary, ModelSummary, WorkSummary
@@ -28,18 +30,21 @@ Tallied = TypeVar("Tallied", ContainerTally, ModelTally, WorkTally)
 
 
 class LimitedHosts:
-    """Numbers of registered hosts, here or not, with an offer that does not take every job."""
+    """Numbers of registered hosts, here or not, with an offer that does not take every job, or may not."""
 
     def __init__(self) -> None:
         self.text_only = 0
         """Those that take only text-only jobs."""
         self.no_promotions = 0
         """Those that take no promotional credit."""
+        self.capable = 0
+        """Those that say anything of their capabilities."""
 
     def count(self, models: Sequence[ModelOffer], sign: int) -> None:
         """Count a host with these offers (*sign* 1), or no longer (-1)."""
         self.text_only += sign * any(offer.text_only for offer in models)
         self.no_promotions += sign * any(offer.no_promotions for offer in models)
+        self.capable += sign * any(offer.capabilities for offer in models)
 
 
 class Catalog:
@@ -76,7 +81,8 @@ class Catalog:
                 # One name may be sold in several units, at different hosts.
                 _count(self._work, (offer.name, *prices), WorkTally, (offer, prices), sign=sign)
             else:
-                _count(self._models, offer.name, ModelTally, (offer, self._kinds.rates(offer)), sign=sign)
+                said = replace(offer, capabilities=self._kinds.capabilities(offer)) if offer.capabilities else offer
+                _count(self._models, offer.name, ModelTally, (said, self._kinds.rates(offer)), sign=sign)
 
     def models(self) -> list[ModelSummary]:
         """Return the models on offer that are sold by the token, by name; rebuilt only after a change.

@@ -24,6 +24,7 @@ WORD_CHARS_MAX = 64
 MODELS_MAX = 256
 MODEL_CHARS_MAX = 256
 KINDS_MAX = 16
+CAPABILITIES_MAX = 16
 SLOTS_MAX = 4096
 CONTEXT_TOKENS_MAX = 100_000_000
 VRAM_MIB_MAX = 1 << 30
@@ -107,6 +108,9 @@ def check_offer(models: tuple[ModelOffer, ...], slots: int, kinds: Kinds) -> Non
             raise InvalidField(field, NAME_WORDS)
         if not 1 <= len(offer.kinds) <= KINDS_MAX or not all(1 <= len(k) <= WORD_CHARS_MAX for k in offer.kinds):
             raise InvalidField(field, f"must have 1 to {KINDS_MAX} kinds of 1 to {WORD_CHARS_MAX} characters")
+        _texts(f"{field}.capabilities", [*offer.capabilities, *offer.capabilities.values()], most=WORD_CHARS_MAX)
+        if len(offer.capabilities) > CAPABILITIES_MAX:
+            raise InvalidField(f"{field}.capabilities", f"must name at most {CAPABILITIES_MAX}")
         _between(f"{field}.context_tokens", offer.context_tokens, 1, CONTEXT_TOKENS_MAX)
         _check_prices(field, offer, kinds)
         _length(f"{field}.fingerprint", offer.fingerprint, least=0, most=MODEL_CHARS_MAX)

@@ -543,17 +543,9 @@ class Fleet:
                 candidate = Candidate(row.id, offer.name, host.slots, hosts.next_order())
                 candidate.reputation, candidate.gone = host.reputation.score(now_ms), host.gone
                 host.candidates[offer.name] = candidate
-            candidate.kinds = frozenset(offer.kinds)
-            candidate.context_tokens = offer.context_tokens
-            candidate.rate_in, candidate.rate_out = self.kinds.rates(offer)
-            candidate.can_continue = offer.can_continue
-            candidate.text_only, candidate.remote = offer.text_only, bool(host.node_id)
-            candidate.no_promotions = offer.no_promotions
-            candidate.stops_at_once = host.reach.stops_at_once
             before, now = access_of_candidate(candidate), access_of_offer(offer)
             self.catalog.change_access(offer.name, before, now)
-            candidate.access = now
-            candidate.rates = self.kinds.prices(offer)
+            host.describe_offer(candidate, offer, self.kinds)
             host.describe_machine(candidate)
             if joins:
                 hosts.add(candidate)

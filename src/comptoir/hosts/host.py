@@ -7,6 +7,8 @@ from comptoir.hosts.pace import Pace
 from comptoir.hosts.reach import REACHES
 from comptoir.hosts.reputation import Reputation
 from comptoir.hosts.types import OFFLINE, POLL, HostRow
+from comptoir.kinds import Kinds
+from comptoir.kinds.capabilities import able, lacking
 from comptoir.link import ModelOffer
 from comptoir.routing import Candidate, Slots
 
@@ -93,6 +95,19 @@ class Host:
     def published_reputation(self) -> float:
         """What routing knows of its reputation, that of a remote host as announced; 0 if it offers nothing."""
         return next((candidate.reputation for candidate in self.candidates.values()), 0.0)
+
+    def describe_offer(self, candidate: Candidate, offer: ModelOffer, kinds: Kinds) -> None:
+        """Copy what *offer* says, as far as filters and scores look at it, to the candidate of its model."""
+        candidate.kinds = frozenset(offer.kinds)
+        candidate.context_tokens = offer.context_tokens
+        candidate.rate_in, candidate.rate_out = kinds.rates(offer)
+        candidate.rates = kinds.prices(offer)
+        candidate.can_continue = offer.can_continue
+        candidate.text_only, candidate.no_promotions = offer.text_only, offer.no_promotions
+        said = kinds.capabilities(offer)
+        candidate.able, candidate.lacking = able(said), lacking(said)
+        candidate.access = access_of_offer(offer)
+        candidate.stops_at_once, candidate.remote = self.reach.stops_at_once, bool(self.node_id)
 
     def describe_machine(self, candidate: Candidate) -> None:
         """Copy the machine's properties that filters look at, and its group, to one of its candidates."""

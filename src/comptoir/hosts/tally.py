@@ -3,6 +3,7 @@
 from collections import Counter
 
 from comptoir.hosts.types import ContainerSummary, ModelSummary, WorkSummary
+from comptoir.kinds.capabilities import best_known
 from comptoir.link import ContainerCard, ModelOffer
 
 Face = tuple[bool, bool, str, str]
@@ -93,11 +94,13 @@ def _face(card: ContainerCard | None) -> Face:
 class ModelTally:
     """What the active hosts offer of one model."""
 
-    __slots__ = ("contexts", "hosts", "kinds", "name", "prices_in", "prices_out")
+    __slots__ = ("capabilities", "contexts", "hosts", "kinds", "name", "prices_in", "prices_out")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.hosts = 0
+        self.capabilities: Counter[tuple[tuple[str, str], ...]] = Counter()
+        """What hosts say of theirs, with the number of hosts that say so."""
         self.prices_in, self.prices_out, self.contexts = Tally(), Tally(), Tally()
         self.kinds: dict[str, int] = {}
 
@@ -107,6 +110,7 @@ class ModelTally:
         self.prices_in.add(rates[0])
         self.prices_out.add(rates[1])
         self.contexts.add(offer.context_tokens)
+        self.capabilities[tuple(offer.capabilities.items())] += 1
         for kind in offer.kinds:
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
@@ -116,6 +120,7 @@ class ModelTally:
         self.prices_in.remove(rates[0])
         self.prices_out.remove(rates[1])
         self.contexts.remove(offer.context_tokens)
+        self.capabilities[tuple(offer.capabilities.items())] -= 1
         for kind in offer.kinds:
             self.kinds[kind] -= 1
 
@@ -130,6 +135,7 @@ class ModelTally:
             self.contexts.ends()[1],
             kinds,
             since_ms,
+            best_known(map(dict, +self.capabilities)),
         )
 
 

@@ -116,6 +116,8 @@ class ModelSummary:
     kinds: tuple[str, ...]
     since_ms: int
     """When the first of its hosts was registered, even if that one is offline now."""
+    capabilities: Mapping[str, str]
+    """What is known of what it can do, best first of all hosts (`comptoir.kinds.capabilities`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from comptoir.kinds.terms import (
     hold_of,
     quoted_anew,
 )
-from comptoir.kinds.tokens import Chat, Completion, Embedding, answers_chat
+from comptoir.kinds.tokens import Chat, Completion, Embedding, answers_chat, makes_text
 from comptoir.kinds.tokens.extras import INDEX_MAX, TEXT_EXTRA_BYTES_MAX, TextExtra
 from comptoir.kinds.tokens.finish import broke_off, finish_reason_of
 from comptoir.kinds.tokens.tool_calls import ToolCallFragments
@@ -75,6 +75,7 @@ __all__ = [
     "hold_of",
     "joined",
     "load_kinds",
+    "makes_text",
     "quoted_anew",
     "read_extra",
 ]

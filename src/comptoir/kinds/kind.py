@@ -4,12 +4,14 @@ That is: one part, delivered in pieces, each of which counts some units, and ano
 piece. A kind overrides what differs. All methods are pure and get everything they look at as arguments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 import msgspec
 
+from comptoir.kinds.capabilities import NONE
 from comptoir.kinds.extras import EXTRA_BYTES_MAX, PlainExtra, read_extra
 from comptoir.kinds.output import UNITS_OVER_BYTES, Size, extra_size, text_size
 from comptoir.kinds.terms import Ask, Part, Stage, Terms
@@ -106,6 +108,9 @@ class Kind:
     """Field of an order's body that holds its input, for errors about it; empty: the body has no such field."""
     noun: ClassVar[str] = "model"
     """What its offers are called."""
+    capabilities: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What an offer of it may be able to do beyond the kind itself, by name, each with the field of an order's body
+    that asks for it (`comptoir.kinds.capabilities`)."""
     staged: ClassVar[bool] = False
     """Whether a job has stages, each completed by one host, with as many units as its `Part` allows. Such a kind
     defines its parts and stages itself, and its input is not paid for: a stage has one price."""
@@ -148,6 +153,10 @@ class Kind:
     def text_only(self, body: bytes) -> bool:
         """Tell whether one text with a length and a temperature conveys all of *body*, as text-only hosts get it."""
         return False
+
+    def asks(self, body: bytes) -> frozenset[str]:
+        """Return which of its `capabilities` a job with *body* needs, which may be no valid body."""
+        return NONE
 
     def offer_fault(self, offer: ModelOffer) -> str:
         """Return what is wrong with an offer of this kind; empty: nothing."""

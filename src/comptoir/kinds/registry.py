@@ -4,6 +4,7 @@ import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from comptoir.kinds.capabilities import STATES
 from comptoir.kinds.containers import ContainerChain
 from comptoir.kinds.errors import KindsError, UnknownKind
 from comptoir.kinds.kind import Kind, Progress, Resume
@@ -139,6 +140,16 @@ class Kinds:
             if kind.input is None
             else {kind.input.name: rate_in, kind.output.name: rate_out}
         )
+
+    def capabilities(self, offer: ModelOffer) -> dict[str, str]:
+        """Return what *offer* says of the capabilities that its kinds have (`comptoir.kinds.capabilities`), in order.
+
+        What a host says of others, or in other words, is dropped: it may be a newer one, or anybody's text.
+        """
+        if not offer.capabilities:
+            return {}
+        names = dict.fromkeys([name for kind in self.sold(offer) for name in kind.capabilities])
+        return {name: offer.capabilities[name] for name in names if offer.capabilities.get(name) in STATES}
 
     def offer_fault(self, offer: ModelOffer) -> str:
         """Return what is wrong with an offer's kinds and prices; empty: nothing. Kinds not sold here are ignored."""

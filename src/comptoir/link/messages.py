@@ -48,6 +48,9 @@ OFFERS_MAX = 1024
 OFFER_KINDS_MAX = 64
 """Most kinds, or units with a price, of one offer; 16 are taken."""
 
+OFFER_CAPABILITIES_MAX = 64
+"""Most capabilities that one offer speaks of; 16 are taken."""
+
 OPEN_LEASES_MAX = 16 * 1024
 """Most leases that a worker may hold frames of; ours keeps 4,096 that wait to be settled, beside its slots."""
 
@@ -167,6 +170,9 @@ class ModelOffer(msgspec.Struct, array_like=True, frozen=True):
     """Whether the host takes only one text with a length and a temperature, all that some published APIs carry."""
     no_promotions: bool = False
     """Whether the host takes no job that might be paid from promotional credit, which never leaves."""
+    capabilities: Annotated[dict[Word, Word], msgspec.Meta(max_length=OFFER_CAPABILITIES_MAX)] = {}
+    """What is known of what the model can do beyond its kinds: ``probed``, ``claimed`` or ``lacking``, by capability
+    (`comptoir.kinds.capabilities`); of one that is not named, nothing."""
 
 
 class OpenAttempt(msgspec.Struct, array_like=True, frozen=True):

@@ -22,7 +22,9 @@ Entry = tuple[float, float, int, Candidate]
 class Block:
     """Neighbouring entries, and bounds on what any of them can do. Bounds only widen until the block is rebuilt."""
 
-    __slots__ = ("context", "entries", "gpus", "rate_in", "rate_out", "regions", "reputation", "tiers", "vram")
+    __slots__ = (
+        "able", "context", "entries", "gpus", "lacking", "rate_in", "rate_out", "regions", "reputation", "tiers", "vram",
+    )  # fmt: skip
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
@@ -36,6 +38,9 @@ class Block:
         self.regions: set[str] = set()
         self.tiers: set[str] = set()
         self.gpus: set[str] = set()
+        self.able: frozenset[str] = frozenset()
+        self.lacking = self.entries[0][3].lacking if self.entries else frozenset()
+        """What every one of them lacks."""
         for entry in self.entries:
             self.widen(entry[3])
 
@@ -54,6 +59,10 @@ class Block:
         self.regions.add(candidate.region)
         self.tiers.add(candidate.tier)
         self.gpus.add(candidate.gpu)
+        if candidate.able:
+            self.able |= candidate.able
+        if self.lacking:
+            self.lacking &= candidate.lacking
 
     def may_pass(self, spec: Spec) -> bool:
         """Tell whether an entry could pass the filters; ``False`` is certain."""
@@ -62,6 +71,7 @@ class Block:
             spec.context_tokens > self.context
             or (spec.proven and self.reputation < PROVEN_REPUTATION)
             or (spec.needs is not None and not self._may_meet(spec.needs))
+            or (spec.capabilities and not spec.capabilities.isdisjoint(self.lacking))
             or (
                 cap is not None
                 and spec.input_units * self.rate_in + spec.output_units * self.rate_out > cap * TOKENS_PER_MTOK

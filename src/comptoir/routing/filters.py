@@ -28,11 +28,17 @@ def passes(spec: Spec, candidate: Candidate) -> bool:
         or (spec.must_continue and not candidate.can_continue)
         or (candidate.text_only and not spec.text_only)
         or (candidate.no_promotions and spec.promotional)
+        or (spec.capabilities and not spec.capabilities.isdisjoint(candidate.lacking))
         or (spec.stoppable and not candidate.stops_at_once)
         or (spec.here and candidate.remote)
         or ((spec.proven or spec.tried_groups) and not candidate.proven and _newcomer(spec, candidate) is not None)
         or (candidate.access is not None and candidate.access.refuses(spec.entry) is not None)
     )
+
+
+def is_able(spec: Spec, candidate: Candidate) -> bool:
+    """Tell whether *candidate* is known to have all capabilities that the job needs; always, if it needs none."""
+    return spec.capabilities <= candidate.able
 
 
 def meets(needs: Needs, candidate: Candidate) -> bool:
@@ -125,6 +131,11 @@ def _newcomer(spec: Spec, candidate: Candidate) -> str | None:
     return "one like it has tried" if candidate.group in spec.tried_groups else None
 
 
+def _capabilities(spec: Spec, candidate: Candidate) -> str | None:
+    missing = spec.capabilities & candidate.lacking
+    return f"can't do {', '.join(sorted(missing))}" if missing else None
+
+
 def _need(check: Callable[[Needs, Candidate], str | None]) -> Callable[[Spec, Candidate], str | None]:
     """Return *check* as a filter; an order without needs passes it."""
     return lambda spec, candidate: check(spec.needs, candidate) if spec.needs is not None else None
@@ -151,6 +162,7 @@ FILTERS: tuple[tuple[str, Callable[[Spec, Candidate], str | None]], ...] = (
         lambda s, c: "takes one text, a length and a temperature" if c.text_only and not s.text_only else None,
     ),
     ("promotions", lambda s, c: "takes no promotional credit" if s.promotional and c.no_promotions else None),
+    ("capabilities", _capabilities),
     ("stopping", lambda s, c: "can't be stopped at once" if s.stoppable and not c.stops_at_once else None),
     ("continuation", lambda s, c: "can't go on from frames" if s.must_continue and not c.can_continue else None),
     ("container's door", lambda s, c: c.access.refuses(s.entry) if c.access is not None else None),

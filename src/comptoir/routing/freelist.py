@@ -5,10 +5,10 @@ The fleet calls the methods that change them; `rank` only searches.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from comptoir.routing.blocks import Entry, SortedBlocks
-from comptoir.routing.filters import passes
+from comptoir.routing.filters import is_able, passes
 from comptoir.routing.score import BONUS_PREFIX, NOMINAL, STRIDE, Key, Preference, moved, size_of
 from comptoir.routing.types import PROVEN_REPUTATION, Candidate, Size, Spec
 
@@ -190,6 +190,7 @@ class FreeList:
         """Return the *limit* best free hosts that pass every filter, best first, with the bonus in their keys.
 
         Newcomers come after all proven hosts, unless it is their turn (`explores`): then the strategy alone decides.
+        Among either, hosts of which it is not known whether they have the `Spec.capabilities` come after those that do.
         Exact: hosts with a bonus are examined one by one (`PREFIX_HOSTS_MAX` at most); of the others, the first in list
         order that passes is the best.
         """
@@ -212,8 +213,10 @@ class FreeList:
             if c in keys or (c.slots.free > 0 and passes(spec, c)):
                 measure, minus_score = preference.key(c, size)
                 keys[c] = (measure, minus_score - BONUS_PREFIX)
-        ranked = sorted((allow is None and self.comes_last(c), key, c.order, c) for c, key in keys.items())
-        return [(key, c) for _, key, _, c in ranked[:limit]]
+        ranked = sorted(
+            (allow is None and self.comes_last(c), not is_able(spec, c), key, c.order, c) for c, key in keys.items()
+        )
+        return [(key, c) for _, _, key, _, c in ranked[:limit]]
 
     @property
     def explores(self) -> bool:
@@ -232,7 +235,7 @@ class FreeList:
         if not self.explores:
             return proven + self._first(spec, index, limit - len(proven))
         newcomers = self._first(spec, index, limit, least=DISTRUSTED_REPUTATION)
-        found = sorted(proven + newcomers, key=lambda one: (one[0], one[1].order))[:limit]
+        found = sorted(proven + newcomers, key=lambda one: (not is_able(spec, one[1]), one[0], one[1].order))[:limit]
         if len(found) < limit:
             all_new = self._first(spec, index, limit + len(newcomers))
             found += [one for one in all_new if self.comes_last(one[1])][: limit - len(found)]
@@ -260,15 +263,11 @@ class FreeList:
         return self._gone if candidate.gone else self._everyone
 
     def _first(self, spec: Spec, index: Index, limit: int, *, least: float = 0.0) -> list[tuple[Key, Candidate]]:
-        found: list[tuple[Key, Candidate]] = []
-        for block in index.list.blocks:
-            if block.reputation < least or not block.may_pass(spec):
-                continue
-            for measure, minus_score, _, candidate in block.entries:
-                if candidate.reputation >= least and passes(spec, candidate):
-                    found.append(((measure, minus_score), candidate))
-                    if len(found) >= limit:
-                        return found
+        if not spec.capabilities:
+            return _scan(spec, index, limit, least=least, check=passes)
+        found = _scan(spec, index, limit, least=least, check=_passes_able)
+        if len(found) < limit:
+            found += _scan(spec, index, limit - len(found), least=least, check=_passes_unknown)
         return found
 
     def _index(self, preference: Preference, size: Size, *, proven: bool) -> Index:
@@ -304,6 +303,31 @@ class FreeList:
         holders.move_to_end(candidate)
         if len(holders) > PREFIX_HOSTS_MAX:
             holders.popitem(last=False)
+
+
+def _scan(
+    spec: Spec, index: Index, limit: int, *, least: float, check: Callable[[Spec, Candidate], bool]
+) -> list[tuple[Key, Candidate]]:
+    found: list[tuple[Key, Candidate]] = []
+    for block in index.list.blocks:
+        if block.reputation < least or not block.may_pass(spec):
+            continue
+        if check is _passes_able and not spec.capabilities <= block.able:
+            continue
+        for measure, minus_score, _, candidate in block.entries:
+            if candidate.reputation >= least and check(spec, candidate):
+                found.append(((measure, minus_score), candidate))
+                if len(found) >= limit:
+                    return found
+    return found
+
+
+def _passes_able(spec: Spec, candidate: Candidate) -> bool:
+    return is_able(spec, candidate) and passes(spec, candidate)
+
+
+def _passes_unknown(spec: Spec, candidate: Candidate) -> bool:
+    return not is_able(spec, candidate) and passes(spec, candidate)
 
 
 def _joined(candidate: Candidate) -> Entry:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from comptoir.routing.filters import passes
+from comptoir.routing.filters import is_able, passes
 from comptoir.routing.freelist import FreeList
 from comptoir.routing.needs import NOTHING, Needs
 from comptoir.routing.score import BONUS_PREFIX, NOMINAL, Preference, size_of
@@ -27,6 +27,8 @@ def make_candidate(
     region: str = "eu",
     vram_mib: int = 24_000,
     context_tokens: int = 8192,
+    able: frozenset[str] = frozenset(),
+    lacking: frozenset[str] = frozenset(),
 ) -> Candidate:
     """Return a candidate with *running* jobs; *n* is its id and its order."""
     places = Slots(slots)
@@ -45,6 +47,8 @@ def make_candidate(
         reputation=reputation,
         first_frame_ms=first_frame_ms,
         inter_frame_ms=inter_frame_ms,
+        able=able,
+        lacking=lacking,
     )
 
 
@@ -60,6 +64,7 @@ def make_spec(
     allow: frozenset[bytes] | None = None,
     deny: frozenset[bytes] = frozenset(),
     prefix_key: bytes | None = None,
+    capabilities: frozenset[str] = frozenset(),
 ) -> Spec:
     """Return the spec of a small chat job without requirements."""
     needs = Needs(region=region, vram_mib=vram_mib, min_reputation=min_reputation, allow=allow)
@@ -72,6 +77,7 @@ def make_spec(
         needs=needs if needs != NOTHING else None,
         deny=deny,
         prefix_key=prefix_key,
+        capabilities=capabilities,
     )
 
 
@@ -109,5 +115,6 @@ def rank_naively(spec: Spec, free: FreeList, preference: Preference, *, limit: i
             bonus = BONUS_PREFIX if candidate in holders else 0.0
             named = spec.needs is not None and spec.needs.allow is not None
             last = not named and free.comes_last(candidate)
-            keyed.append((last, measure, minus_score - bonus, candidate.order, candidate))
-    return [entry[4] for entry in sorted(keyed)[:limit]]
+            unknown = not is_able(spec, candidate)
+            keyed.append((last, unknown, measure, minus_score - bonus, candidate.order, candidate))
+    return [entry[5] for entry in sorted(keyed)[:limit]]

@@ -45,6 +45,9 @@ class Spec:
     """Whether the host has to be connected to this coordinator."""
     stoppable: bool = False
     """Whether the host has to receive a cancellation at once (it starts beside another one)."""
+    capabilities: frozenset[str] = frozenset()
+    """What the host has to be able to do. One that is known not to does not qualify; one of which it is not known comes
+    after those of which it is."""
     promotional: bool = False
     """Whether the job may be paid from promotional credit, which some hosts don't take."""
     entry: object | None = None
@@ -123,6 +126,10 @@ class Candidate:
     """Whether the host takes only text-only jobs (`link.ModelOffer.text_only`)."""
     no_promotions: bool = False
     """Whether the host takes no job that may be paid from promotional credit."""
+    able: frozenset[str] = frozenset()
+    """Capabilities that the host has, as far as it says."""
+    lacking: frozenset[str] = frozenset()
+    """Capabilities that it is known not to have; of all others nothing is known."""
     stops_at_once: bool = True
     """Whether the host receives a cancellation at once."""
     remote: bool = False

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -14,6 +14,7 @@ from comptoir.dispatch import Core, State
 from comptoir.dispatch.drain import Shutdown
 from comptoir.hosts import ACTIVE, DRAINING, ContainerSummary, Host, ModelSummary, ReputationStory, WorkSummary
 from comptoir.kinds import ContainerChain, answers_chat
+from comptoir.kinds.capabilities import CLAIMED, PROBED
 from comptoir.kit.http import Dialect, document_bytes
 from comptoir.kit.ids import public
 from comptoir.web import reference
@@ -187,12 +188,27 @@ def model_rows(models: list[ModelSummary], waiting: dict[str, int]) -> list[Html
             price_in=price(one.min_price_in_uusd_per_mtok),
             price_out=price(one.min_price_out_uusd_per_mtok),
             context=f"{one.max_tokens:,}",
+            able=_able(one.capabilities),
             waiting=f"{waiting.get(one.name, 0):,}",
             chat="yes" if answers_chat(one.kinds) else "no",
         )
         for one in models
     ]
     return rows or [Html('<tr><td colspan="6" class="none">No host offers a model yet.</td></tr>')]
+
+
+def _able(said: Mapping[str, str]) -> list[Html]:
+    marked = [(name, "") for name in said if said[name] == PROBED]
+    marked += [(name, " claimed") for name in said if said[name] == CLAIMED]
+    return [
+        fill(
+            ' <span class="mark{{claimed}}" title="{{title}}">{{name}}</span>',
+            claimed=claimed,
+            title="Its hosts say so; nobody has tried" if claimed else "Tried: asked for, and seen",
+            name=f"{name}?" if claimed else name,
+        )
+        for name, claimed in marked
+    ]
 
 
 def containers_section(core: Core, containers: list[ContainerSummary], waiting: dict[str, int]) -> Html:

@@ -20,6 +20,8 @@ class EngineReady(msgspec.Struct, frozen=True):
     """Price of a run, rounded up, of models sold by the run; *prices* has the same for every unit."""
     prices: dict[str, dict[str, int]] = {}
     """Micro-dollars per million, by model and unit, the input's first."""
+    capabilities: dict[str, dict[str, str]] = {}
+    """What is known of what each model can do (`comptoir.kinds.capabilities`), of those of which anything is."""
 
 
 class EngineSkipped(msgspec.Struct, frozen=True):

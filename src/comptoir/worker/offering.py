@@ -193,7 +193,8 @@ class Offering:
         prices = {model.name: model.prices for model in models}
         runs = {name: run_price(by_unit[RUN.name]) for name, by_unit in prices.items() if RUN.name in by_unit}
         how = _continuation(engine, names)
-        self._on_event(EngineReady(engine.name, names, first_token_s, tokens_per_s, how, runs, prices))
+        able = {model.name: model.capabilities for model in models if model.capabilities}
+        self._on_event(EngineReady(engine.name, names, first_token_s, tokens_per_s, how, runs, prices, able))
 
     def _priced(self, engine: str, models: Sequence[ModelOffer]) -> list[ModelOffer]:
         """Return *models* with their prices, without those that can't be sold, each of which is logged once.

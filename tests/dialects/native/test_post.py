@@ -67,6 +67,7 @@ class TestModels:
                     {"unit": "token_in", "uusd_per_million": 1_000_000, "per": 1_000_000, "words": "per million prompt tokens"},
                     {"unit": "token_out", "uusd_per_million": 100_000_000, "per": 1_000_000, "words": "per million tokens"},
                 ],
+                "capabilities": {},
             }
         ]  # fmt: skip
 

@@ -96,11 +96,14 @@ class Shop:
 
 
 @contextlib.asynccontextmanager
-async def open_shop(folder: Path, *, models: Any = MODELS, **settings: Any) -> AsyncIterator[Shop]:
-    """Open post, stand-in (which lists *models*), worker and client."""
+async def open_shop(
+    folder: Path, *, models: Any = MODELS, handler: Handler | None = None, **settings: Any
+) -> AsyncIterator[Shop]:
+    """Open post, stand-in (which lists *models*, and answers by *handler* when it is asked what it can do), worker and
+    client."""
     async with contextlib.AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(serve_openai())
-        upstream.models = models
+        upstream.models, upstream.handler = models, handler or upstream.handler
         post = await stack.enter_async_context(open_post(folder, **settings))
         await stack.enter_async_context(post.worker(engine="openai", options={"base_url": upstream.base_url}, slots=32))
         session = await stack.enter_async_context(aiohttp.ClientSession())

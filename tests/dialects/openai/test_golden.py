@@ -247,8 +247,15 @@ class TestModels:
             "hosts": 1,
             "price_in_uusd_per_mtok": 1_000_000,
             "price_out_uusd_per_mtok": 100_000_000,
-        }
-        assert by_id["embed-small"]["kinds"] == ["embedding"]
+            "capabilities": {},
+            "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+            "supported_parameters": [
+                "max_tokens", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty",
+            ],
+        }  # fmt: skip
+        embed = by_id["embed-small"]
+        assert (embed["kinds"], embed["supported_parameters"]) == (["embedding"], [])
+        assert embed["architecture"]["output_modalities"] == ["embeddings"]
 
     async def test_one_whose_name_has_a_slash(self, shop: Shop) -> None:
         listed = (await shop.call("GET", "/v1/models")).json["data"]

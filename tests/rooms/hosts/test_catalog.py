@@ -41,6 +41,23 @@ class TestContainers:
         assert catalog.containers() == []
 
 
+class TestModels:
+    def test_what_any_host_can_do_is_said_until_it_leaves(self) -> None:
+        catalog = Catalog(Kinds())
+        catalog.since_ms["m"] = 0
+        silent, seen = ModelOffer("m", ["chat"]), ModelOffer("m", ["chat"], capabilities={"tools": "probed"})
+        claims = ModelOffer("m", ["chat"], capabilities={"tools": "claimed", "vision": "lacking", "magic": "probed"})
+        for one in (claims, seen):
+            catalog.count((one,), 1)
+        assert catalog.models()[0].capabilities == {"tools": "probed"}
+
+        catalog.count((seen,), -1)
+        assert catalog.models()[0].capabilities == {"tools": "claimed", "vision": "lacking"}
+
+        catalog.count((silent,), 1)
+        assert catalog.models()[0].capabilities == {"tools": "claimed"}
+
+
 class TestDoors:
     def test_hosts_that_say_the_same_count_as_one(self) -> None:
         catalog = Catalog(Kinds())

@@ -31,8 +31,11 @@ from comptoir.routing.testing import (
     take_back,
 )
 
+TOOLS, VISION = frozenset(["tools"]), frozenset(["vision"])
 candidates = st.builds(
     make_candidate,
+    able=st.sampled_from([frozenset(), TOOLS, TOOLS | {"schema"}]),
+    lacking=st.sampled_from([frozenset(), VISION]),
     slots=st.integers(1, 12),
     price=st.sampled_from([0, 100_000, 1_000_000, 1_100_000, 9_000_000]),
     first_frame_ms=st.sampled_from([50.0, 200.0, 210.0, 3000.0]),
@@ -53,6 +56,7 @@ specs = st.builds(
     allow=st.one_of(st.none(), st.frozensets(st.integers(1, 12).map(make_host_id))),
     deny=st.frozensets(st.integers(1, 12).map(make_host_id), max_size=3),
     prefix_key=st.sampled_from([None, b"a", b"b"]),
+    capabilities=st.sampled_from([frozenset(), frozenset(), TOOLS, VISION, TOOLS | {"schema"}]),
 )
 happenings = st.sampled_from(["give", "back", "move", "leave", "join"])
 events = st.lists(st.tuples(happenings, st.integers(0, 30), specs), max_size=30)
@@ -74,6 +78,7 @@ def happen(free: FreeList, candidate: Candidate, what: str, spec: Spec) -> None:
         candidate.first_frame_ms *= 1.5
         candidate.context_tokens *= 2
         candidate.reputation = min(1.0, candidate.reputation + 0.2)
+        candidate.able, candidate.lacking = candidate.able ^ TOOLS, candidate.lacking ^ VISION
         free.moved(candidate)
     elif what == "leave":
         free.remove(candidate.host_id)
@@ -99,7 +104,14 @@ class TestRank:
 
     def test_equals_looking_at_every_host_over_many_blocks(self) -> None:
         made = [
-            make_candidate(n=n, price=n * 7919 % 5000 * 1000, region="eu" if n % 997 else "mars", slots=1 + n % 3)
+            make_candidate(
+                n=n,
+                price=n * 7919 % 5000 * 1000,
+                region="eu" if n % 997 else "mars",
+                slots=1 + n % 3,
+                able=frozenset() if n % 1999 else TOOLS,
+                lacking=VISION,
+            )
             for n in range(1, 4 * BLOCK_MAX)
         ]
         free = make_free_list(made)
@@ -109,7 +121,9 @@ class TestRank:
         for candidate in made[::6]:
             take_back(free, candidate)
 
-        for spec in (make_spec(), make_spec(region="mars"), make_spec(price_cap_uusd=40), make_spec(region="moon")):
+        asked = [make_spec(capabilities=TOOLS), make_spec(capabilities=VISION), make_spec(capabilities=frozenset("x"))]
+        asked += [make_spec(), make_spec(region="mars"), make_spec(price_cap_uusd=40), make_spec(region="moon")]
+        for spec in asked:
             found = [each.candidate for each in rank(spec, free, preference, limit=3)]
             assert found == rank_naively(spec, free, preference, limit=3)
 
@@ -157,6 +171,31 @@ class TestRank:
         assert choose(make_spec(), free, balanced) is first
 
 
+class TestCapabilities:
+    @pytest.mark.parametrize("name", PREFERENCES)
+    def test_who_has_them_comes_first_under_every_strategy(self, name: str) -> None:
+        unknown = [make_candidate(n=n, price=1, first_frame_ms=1) for n in (1, 2)]
+        able = make_candidate(n=3, price=9_000_000, running=3, able=TOOLS)
+        free = make_free_list([*unknown, able])
+
+        found = rank(make_spec(capabilities=TOOLS), free, preference_named(name), limit=3)
+
+        assert found[0].candidate is able and len(found) == 3
+
+    def test_a_newcomers_word_puts_it_before_no_proven_host(self) -> None:
+        proven = make_candidate(n=1)
+        free = make_free_list([proven, make_candidate(n=2, reputation=0.25, able=TOOLS)])
+
+        assert choose(make_spec(capabilities=TOOLS), free, preference_named("cheapest")) is proven
+
+    def test_a_host_with_the_beginning_in_its_cache_does_not_pass_one_that_is_able(self) -> None:
+        cached, able = make_candidate(n=1), make_candidate(n=2, able=TOOLS)
+        free = make_free_list([cached, able])
+        give(free, cached, prefix_key=b"a")
+
+        assert choose(make_spec(capabilities=TOOLS, prefix_key=b"a"), free, preference_named("balanced")) is able
+
+
 class TestFreeList:
     def test_a_change_that_only_a_filter_sees_is_seen(self) -> None:
         """The key stays the same, but the bounds of the block would hide the host."""
@@ -171,19 +210,20 @@ class TestFreeList:
         assert choose(spec, free, balanced) is candidate
 
     def test_who_joins_a_list_in_use_is_found_by_its_rare_gift(self) -> None:
-        free = make_free_list([make_candidate(n=n) for n in range(1, 5)])
+        free = make_free_list([make_candidate(n=n, lacking=VISION) for n in range(1, 5)])
         wishes = [
             (make_spec(price_cap_uusd=10), {"price": 1000}),
             (make_spec(region="mars"), {"region": "mars"}),
             (make_spec(vram_mib=90_000), {"vram_mib": 90_000}),
             (make_spec(prompt_tokens=90_000), {"context_tokens": 100_000}),
             (make_spec(min_reputation=0.9), {"reputation": 0.9}),
+            (make_spec(capabilities=VISION), {"able": VISION, "lacking": frozenset()}),
         ]
         fastest = preference_named("fastest")
 
         for n, (spec, gift) in enumerate(wishes, 10):
             assert choose(spec, free, fastest) is None
-            gifted = make_candidate(n=n, **gift)  # type: ignore[arg-type]
+            gifted = make_candidate(n=n, **{"lacking": VISION, **gift})  # type: ignore[arg-type]
             free.add(gifted)
             assert choose(spec, free, fastest) is gifted
 

@@ -260,6 +260,7 @@ async def models(core: Core, request: Request) -> ModelsView:
                 views.prices(
                     kinds, {TOKEN_IN.name: one.min_price_in_uusd_per_mtok, TOKEN_OUT.name: one.min_price_out_uusd_per_mtok}
                 ),
+                dict(one.capabilities),
             )
             for one in sold
         ],

@@ -170,6 +170,7 @@ def _offer(core: Core, host: Host, offer: ModelOffer) -> OfferView:
         offer.price_out_uusd_per_mtok,
         offer.can_continue,
         offer.no_promotions,
+        core.jobs.kinds.capabilities(offer),
         offer.fingerprint,
         PaceView(
             pace.measured,

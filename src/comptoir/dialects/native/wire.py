@@ -356,6 +356,9 @@ class OfferView(msgspec.Struct):
     can_continue: bool
     no_promotions: bool
     """True: takes no job that might be paid from promotional credit."""
+    capabilities: dict[str, str]
+    """What is known of what it can do: ``probed`` (its worker asked for it and got it), ``claimed`` (the server or its
+    owner says so) or ``lacking``, for ``tools``, ``vision``, ``schema`` and ``reasoning``; of others nothing is."""
     fingerprint: str
     pace: PaceView
     price_uusd_per_run: int | None
@@ -460,6 +463,8 @@ class ModelView(msgspec.Struct):
     """Jobs in line for it."""
     prices: list[PriceView]
     """Cheapest host's, by unit."""
+    capabilities: dict[str, str]
+    """The best that is known of any host (`OfferView.capabilities`); ``lacking`` only if it is of all."""
 
 
 class WorkView(msgspec.Struct):

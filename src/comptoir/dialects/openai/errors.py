@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from comptoir.dispatch.errors import (
+    CapabilityMissing,
     ContextTooLong,
     NoHostPossible,
     PromptTooLong,
@@ -42,6 +43,7 @@ CODES: dict[type[Exception], str] = {
     InsufficientCredit: "insufficient_quota",
     UnknownModel: "model_not_found",
     ModelQuarantined: "model_quarantined",
+    CapabilityMissing: "capability_missing",
     ContextTooLong: CONTEXT_EXCEEDED,
     NoHostPossible: "no_host_possible",
     PromptTooLong: CONTEXT_EXCEEDED,
@@ -92,6 +94,8 @@ def render_error(error: Exception, request: Request | None) -> Reply:
         message = f"'{error.field}' {error.reason}"
     elif isinstance(error, ContextTooLong):
         param = (_bound_in(request) if error.input_fits else "") or error.field
+    elif isinstance(error, CapabilityMissing):
+        param = error.field
     elif isinstance(error, UnknownModel | NoHostPossible | ModelQuarantined):
         param = "model"
     elif isinstance(error, PromptTooLong):

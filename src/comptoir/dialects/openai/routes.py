@@ -1,7 +1,8 @@
 """Endpoints of the OpenAI dialect."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import msgspec
 
@@ -25,6 +26,7 @@ from comptoir.dialects.openai.wire import (
     EmbeddingBody,
     Embeddings,
     ErrorBody,
+    ModelArchitecture,
     ModelCard,
     ModelList,
     OpenAICompletion,
@@ -49,6 +51,9 @@ from comptoir.gateway import (
 from comptoir.hosts import ModelSummary
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.jobs import AnswerForgotten, JobState, LiveJob, Reader
+from comptoir.kinds import makes_text
+from comptoir.kinds.capabilities import able
+from comptoir.kinds.tokens.capabilities import REASONING, SCHEMA, TOOLS, VISION
 from comptoir.kit.http import Access, Dialect, Endpoint, Reply, Request, Stream
 from comptoir.kit.sse import PING
 from comptoir.link import Frame
@@ -184,7 +189,23 @@ def _public(prefix: bytes, raw: bytes) -> bytes:
     return prefix + raw.hex().encode()
 
 
+PARAMETERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        TOOLS: ("tools", "tool_choice"),
+        SCHEMA: ("response_format", "structured_outputs"),
+        REASONING: ("reasoning", "include_reasoning", "reasoning_effort"),
+    }
+)
+"""Parameters that take a capability, in the words of the catalogues that clients read."""
+
+TEXT_PARAMETERS = ("max_tokens", "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty")
+"""Parameters that every engine takes for text."""
+
+
 def _card(summary: ModelSummary) -> ModelCard:
+    has = able(summary.capabilities)
+    text = makes_text(summary.kinds)
+    beyond = [name for one in PARAMETERS if one in has for name in PARAMETERS[one]]
     return ModelCard(
         id=summary.name,
         created=summary.since_ms // 1000,
@@ -193,6 +214,11 @@ def _card(summary: ModelSummary) -> ModelCard:
         hosts=summary.available_hosts,
         price_in_uusd_per_mtok=summary.min_price_in_uusd_per_mtok,
         price_out_uusd_per_mtok=summary.min_price_out_uusd_per_mtok,
+        capabilities=dict(summary.capabilities),
+        architecture=ModelArchitecture(
+            ["text", "image"] if VISION in has else ["text"], ["text" if text else "embeddings"]
+        ),
+        supported_parameters=[*TEXT_PARAMETERS, *beyond] if text else [],
     )
 
 

@@ -179,8 +179,16 @@ class Embeddings(msgspec.Struct):
     object: Literal["list"] = "list"
 
 
+class ModelArchitecture(msgspec.Struct):
+    """What goes into a model and comes out, as catalogues of several providers (OpenRouter) say it."""
+
+    input_modalities: list[str]
+    """``text``, and ``image`` if a host of it reads images."""
+    output_modalities: list[str]
+
+
 class ModelCard(msgspec.Struct):
-    """One model on offer. The fields after ``owned_by`` are our additions."""
+    """One model on offer. The fields but ``id``, ``object``, ``created`` and ``owned_by`` are our additions."""
 
     id: str
     created: int
@@ -194,6 +202,13 @@ class ModelCard(msgspec.Struct):
     price_in_uusd_per_mtok: int
     """Lowest price on offer, micro-dollars per million prompt tokens."""
     price_out_uusd_per_mtok: int
+    capabilities: dict[str, str]
+    """What is known of ``tools``, ``vision``, ``schema`` and ``reasoning``: ``probed`` (a host's worker asked for it
+    and got it), ``claimed`` (somebody says so) or ``lacking`` (at all hosts); of those that are absent nothing is."""
+    architecture: ModelArchitecture
+    supported_parameters: list[str]
+    """Parameters of a request that have an effect: those of every model, and those of its capabilities, also the
+    claimed ones."""
     object: Literal["model"] = "model"
     owned_by: str = "comptoir"
 

@@ -8,6 +8,7 @@ from comptoir.kinds.extras import read_extra
 from comptoir.kinds.kind import Kind, Progress, finish_reason_in
 from comptoir.kinds.output import Size, text_size
 from comptoir.kinds.terms import Ask, Part, Terms
+from comptoir.kinds.tokens.capabilities import FIELDS, asked_in
 from comptoir.kinds.tokens.extras import TEXT_EXTRA_BYTES_MAX, TextExtra, check_vectors, delta_size, vectors_size
 from comptoir.kinds.tokens.text import is_text_only
 from comptoir.kinds.units import TOKEN_IN, TOKEN_OUT
@@ -113,6 +114,11 @@ class Chat(_Tokens):
 
     name = "chat"
     input_field = "messages"
+    capabilities = FIELDS
+
+    def asks(self, body: bytes) -> frozenset[str]:
+        """Return the capabilities that the conversation needs of a model."""
+        return asked_in(body)
 
     def sample(self, model: str) -> bytes:
         """Return a short question."""
@@ -133,6 +139,11 @@ class Completion(_Tokens):
     def sample(self, model: str) -> bytes:
         """Return a short prompt."""
         return _sample(model, prompt=SAMPLE_PROMPT)
+
+
+def makes_text(kinds: Iterable[str]) -> bool:
+    """Tell whether an offer of *kinds* gives text, and not only vectors."""
+    return any(kind.name in kinds for kind in (Chat, Completion))
 
 
 class Embedding(_Tokens):

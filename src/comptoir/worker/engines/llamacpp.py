@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from comptoir.kinds.capabilities import CLAIMED, LACKING
+from comptoir.kinds.tokens.capabilities import SCHEMA, TOOLS, VISION
 from comptoir.link import Frame, ModelOffer, Usage
 
 from .base import EngineError, EngineRequest, Finish
@@ -85,7 +87,12 @@ class LlamaCppEngine:
             context_tokens=self._context,
             can_continue=not embedding and self._table is not None,
             fingerprint=fingerprint,
+            capabilities={} if embedding else self._able(),
         )
+
+    def _able(self) -> dict[str, str]:
+        # A grammar needs nothing of the model. One that was not trained on tools is given them, and answers in words.
+        return {**({TOOLS: CLAIMED} if self._knows_tools else {}), VISION: LACKING, SCHEMA: CLAIMED}
 
     async def models(self) -> list[ModelOffer]:
         """Return the one model of the file."""

@@ -10,23 +10,27 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from functools import partial
 
 import aiohttp
 import msgspec
 
+from comptoir.kinds.capabilities import CLAIMED
+from comptoir.kinds.tokens.capabilities import FIELDS
 from comptoir.link import Frame, ModelOffer, Usage
 from comptoir.worker.engines import openai_continue, openai_probe
 from comptoir.worker.engines import openai_wire as wire
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, cannot_continue
 from comptoir.worker.engines.context_overflow import is_overflow
 from comptoir.worker.engines.openai_answer import AnswerReader, read_embeddings
-from comptoir.worker.engines.openai_context import contexts_in_force
+from comptoir.worker.engines.openai_capabilities import Json, Quiet, find_capabilities
 from comptoir.worker.engines.openai_continue import (
     ContinuationMethod,
     ContinuationReader,
     ContinuationRequest,
     Delivered,
 )
+from comptoir.worker.engines.openai_metadata import Stated, read_metadata
 from comptoir.worker.engines.openai_refusals import refused_of_ours
 from comptoir.worker.engines.openai_upstream import Upstream, UpstreamModel, events, read_to_end, whole
 
@@ -50,8 +54,10 @@ class OpenAIEngine:
 
     *aliases* maps offered names to the server's model ids; with it only those are offered. *kinds* (``chat``,
     ``completion``, ``embedding``, joined by ``+``) replaces the guess by model name; *context_tokens* is offered where
-    the server reports no context length. With *continues* false, it is not probed how the server continues other hosts'
-    frames, and it gets none (a probe takes about 100 tokens per model, which a metered server charges for).
+    the server reports no context length. *capabilities* (``tools``, ``vision``, ``schema``, ``reasoning``, joined by
+    ``+``; empty: none) are claimed as they are, and the server is not asked for any. With *continues* false, it is not
+    probed how the server continues other hosts' frames, and it gets none, nor what it can do (both probes together take
+    up to 500 tokens per model, which a metered server charges for).
     """
 
     name = "openai"
@@ -65,17 +71,26 @@ class OpenAIEngine:
         kinds: str | None = None,
         context_tokens: int = CONTEXT_TOKENS_UNKNOWN,
         continues: bool = True,
+        capabilities: str | None = None,
     ) -> None:
         self._upstream = Upstream(base_url, api_key=api_key)
         self._aliases = dict(aliases or {})
         self._kinds = kinds.split("+") if kinds else None
         if unknown := set(self._kinds or ()) - set(_PATHS):
             raise EngineError("engine_spec", f"kinds are chat, completion, embedding; not {', '.join(sorted(unknown))}")
+        self._claimed = [name for name in capabilities.split("+") if name] if capabilities is not None else None
+        if unknown := set(self._claimed or ()) - set(FIELDS):
+            raise EngineError("engine_spec", f"capabilities are {', '.join(FIELDS)}; not {', '.join(sorted(unknown))}")
         self._context_tokens = context_tokens
         self._continues = continues
         self._upstream_names: dict[str, str] = {}
-        self._contexts: dict[str, int] = {}
-        """Context in force of the models whose list does not state it; 0: nobody says."""
+        self._owners: dict[str, str] = {}
+        """What the list of models says of who owns each, which is the server's project."""
+        self._stated: dict[str, Stated] = {}
+        """What the server says of its models outside their list."""
+        self._capabilities: dict[str, dict[str, str]] = {}
+        """What was found out of those that were asked."""
+        self._quiet = Quiet()
         self._found: dict[str, openai_probe.Found] = {}
         """What is known about how each of the server's models continues answers."""
         self._refused: dict[str, frozenset[str]] = {}
@@ -106,7 +121,8 @@ class OpenAIEngine:
         except EngineError:
             # It may restart as another server, or with other flags.
             self._found.clear()
-            self._contexts.clear()
+            self._stated.clear()
+            self._capabilities.clear()
             self._refused.clear()
             raise
         # Inconclusive probes are repeated after the next answer.
@@ -120,15 +136,16 @@ class OpenAIEngine:
                 for name in (_offered_name(model.id), *(model.aliases or ())):
                     offered.setdefault(name, model)
         self._upstream_names = {name: model.id for name, model in offered.items()}
-        silent = {model.id for model in offered.values() if not model.context_in_force}
-        if asked := silent - set(self._contexts):
-            self._contexts |= dict.fromkeys(asked, 0) | await contexts_in_force(self._upstream, asked)
+        self._owners = {model.id: model.owned_by or "" for model in listed}
+        if new := {model.id for model in offered.values()} - set(self._stated):
+            self._stated |= dict.fromkeys(new, Stated()) | await read_metadata(self._upstream, new)
         return [
             ModelOffer(
                 name=name,
                 kinds=self._kinds_of(model.id),
                 context_tokens=self._context(model),
                 can_continue=self._goes_on(model.id),
+                capabilities=self._able(model.id),
             )
             for name, model in offered.items()
         ]
@@ -168,9 +185,10 @@ class OpenAIEngine:
         else:
             answer = self._answer(path, request, model)
         try:
-            async with contextlib.aclosing(answer):
-                async for item in answer:
-                    yield item
+            with self._quiet.job():
+                async with contextlib.aclosing(answer):
+                    async for item in answer:
+                        yield item
         except EngineError as error:
             raise self._upstream.hidden.error(error) from error
         if self._detects and request.kind != "embedding" and model not in self._found:
@@ -316,8 +334,29 @@ class OpenAIEngine:
 
     async def _probe(self, model: str) -> None:
         kinds = self._kinds_of(model)
-        found = self._found[model] = await openai_probe.find_methods(self._upstream, model, kinds=kinds)
+        owned_by = self._owners.get(model, "")
+        found = await openai_probe.find_methods(self._upstream, model, kinds=kinds, owned_by=owned_by)
+        self._found[model] = found
         _log.info("%s at %s: %s", model, self._upstream.base, found.words or f"can't go on ({found.why_not})")
+        if found.answers and self._claimed is None:
+            stated = self._stated.get(model, Stated()).capabilities
+            ask = partial(self._ask, model)
+            self._capabilities[model] = await find_capabilities(ask, stated, self._quiet, thinks=found.thinks)
+
+    async def _ask(self, model: str, body: Json) -> AsyncGenerator[Frame, None]:
+        request = EngineRequest("chat", model, msgspec.json.encode(body))
+        async with contextlib.aclosing(self._answer(_PATHS["chat"], request, model)) as items:
+            async for item in items:
+                if isinstance(item, Frame):
+                    yield item
+
+    def _able(self, model: str) -> dict[str, str]:
+        """Return what is known of the capabilities of *model*: found out, or else claimed by its owner or server."""
+        if "chat" not in self._kinds_of(model):
+            return {}
+        if self._claimed is not None:
+            return {name: CLAIMED for name in FIELDS if name in self._claimed}
+        return self._capabilities.get(model) or self._stated.get(model, Stated()).capabilities
 
     def _goes_on(self, model: str) -> bool:
         """Whether answers of every kind of *model* can be continued, chat above all."""
@@ -335,7 +374,7 @@ class OpenAIEngine:
     def _context(self, model: UpstreamModel) -> int:
         # Of what a model was trained for, a server may run less: that is the last to be believed.
         trained = model.meta.n_ctx_train if model.meta else None
-        stated = model.context_in_force or self._contexts.get(model.id) or trained or 0
+        stated = model.context_in_force or self._stated.get(model.id, Stated()).context_tokens or trained or 0
         return min(stated, CONTEXT_TOKENS_MAX) if stated > 0 else self._context_tokens
 
 

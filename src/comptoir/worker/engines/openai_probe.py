@@ -17,6 +17,7 @@ import msgspec
 from comptoir.link import Frame
 from comptoir.worker.engines.base import EngineError
 from comptoir.worker.engines.openai_answer import AnswerReader
+from comptoir.worker.engines.openai_capabilities import thought_in
 from comptoir.worker.engines.openai_continue import ContinuationMethod, ProbeResult
 from comptoir.worker.engines.openai_upstream import Upstream, events
 
@@ -94,6 +95,10 @@ class Found(msgspec.Struct, frozen=True):
     server: str = ""
     """The server's name for itself."""
     why_not: str = ""
+    answers: bool = False
+    """Whether it answered a question in a chat."""
+    thinks: bool = False
+    """Whether it thought before that."""
     conclusive: bool = True
     """False if the server failed or was too slow: another probe may give another result."""
 
@@ -115,14 +120,17 @@ class _Probe:
         self.methods: list[ProbeResult] = []
         self.tokenizer: Tokenizer | None = None
         self.why_not = ""
+        self.answers = self.thinks = False
 
     async def chat(self) -> None:
         """Try the methods of continuing a chat: token ids, and the first of the others that works."""
         frames = await self._stream("/chat/completions", {"messages": _QUESTION, "max_tokens": ANSWER_TOKENS})
         texts = [frame.text for frame in frames if frame.text]
+        self.answers = True
+        self.thinks = any(thought_in(_delta(frame)) for frame in frames)
         middle = len(texts) // 2
         self._head, self._tail = "".join(texts[:middle]), "".join(texts[middle:])
-        if any(frame.extra and "delta" in msgspec.json.decode(frame.extra) for frame in frames):
+        if any(_delta(frame) for frame in frames):
             self.why_not = "the model thinks before it answers"
         elif len(self._head.strip()) < SAME_CHARS_MIN or len(self._tail) < SAME_CHARS_MIN:
             self.why_not = "its answer to a short question has no two halves"
@@ -224,8 +232,12 @@ class _Probe:
 _QUESTION = [{"role": "user", "content": QUESTION}]
 
 
-async def find_methods(upstream: Upstream, model: str, *, kinds: list[str]) -> Found:
-    """Probe *model*; does not raise for anything that a server answers."""
+async def find_methods(upstream: Upstream, model: str, *, kinds: list[str], owned_by: str = "") -> Found:
+    """Probe *model*; does not raise for anything that a server answers.
+
+    Args:
+        owned_by: what its list of models says; some servers are told apart by that alone.
+    """
     probe = _Probe(upstream, model)
     conclusive = False
     try:
@@ -239,17 +251,21 @@ async def find_methods(upstream: Upstream, model: str, *, kinds: list[str]) -> F
         probe.why_not = f"it was not found out within {PROBE_TIMEOUT_S:g} s"
     except EngineError as error:
         probe.why_not = error.message
-    return Found(tuple(probe.methods), probe.tokenizer, await _server(upstream), probe.why_not, conclusive)
+    server = await _server(upstream, owned_by)
+    return Found(tuple(probe.methods), probe.tokenizer, server, probe.why_not, probe.answers, probe.thinks, conclusive)
 
 
-async def _server(upstream: Upstream) -> str:
+async def _server(upstream: Upstream, owned_by: str) -> str:
     """Return the server's name for itself, for people only."""
     places = (
         ("/api/version", "version", "Ollama"),
-        ("/version", "version", "vLLM"),
+        ("/version", "version", "TensorRT-LLM" if owned_by == "tensorrt_llm" else "vLLM"),
         ("/get_model_info", "model_path", "SGLang"),
         ("/props", "build_info", "llama.cpp"),
+        ("/info", "version", "TGI"),
     )
+    if owned_by == "organization_owner":
+        return "LM Studio"
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(SERVER_TIMEOUT_S):
             found = await asyncio.gather(*(upstream.look(path) for path, _, _ in places))
@@ -258,6 +274,10 @@ async def _server(upstream: Upstream) -> str:
                 if isinstance(said, str):
                     return name if key == "model_path" else f"{name} {said}"[:64]
     return ""
+
+
+def _delta(frame: Frame) -> object:
+    return msgspec.json.decode(frame.extra).get("delta") if frame.extra else None
 
 
 def _without(said: str, trimmed: str) -> str:
