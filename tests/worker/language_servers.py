@@ -106,6 +106,8 @@ class LanguageServer:
     counts_echo = True
     completion_tokens = 16
     """How long a completion is without a bound."""
+    keeps_stop = False
+    """Whether it leaves a stop string in the text."""
     does: frozenset[str] = frozenset()
     """What it can do beyond text. What it neither does nor refuses it does not look at."""
     refuses: Mapping[str, Refusal] = {}
@@ -202,7 +204,8 @@ class LanguageServer:
             or body.get("max_completion_tokens")
             or (CONTEXT_TOKENS if chat else self.completion_tokens)
         )
-        said, reason = _bounded(pieces, int(most), body.get("stop"), bool(body.get("include_stop_str_in_output")))
+        keeps_stop = self.keeps_stop or bool(body.get("include_stop_str_in_output"))
+        said, reason = _bounded(pieces, int(most), body.get("stop"), keeps_stop)
         counted = usage(len(tokens_of(prompt)), len(said) + len(echoed) * self.counts_echo)
         if not body.get("stream"):
             text = "".join(echoed + said)
@@ -367,10 +370,12 @@ class Tgi(LanguageServer):
 
     Read in huggingface/text-generation-inference, ``router/src/lib.rs`` and ``server.rs``: its list names the model as
     its owner, ``/info`` has the bounds, every delta has a role, answers end with words of its own, and what can't be
-    read is refused in plain text. Schemas are asked for otherwise than at OpenAI (issue 3058).
+    read is refused in plain text. A stop string stays in the text (issue 1724). Schemas are asked for otherwise than at
+    OpenAI (issue 3058).
     """
 
     owned_by = MODEL
+    keeps_stop = True
     does = frozenset(("tools",))
     refuses = {
         "schema": (422, b"Failed to deserialize the JSON body into the target type: response_format: missing field `value`"),

@@ -32,6 +32,7 @@ from comptoir.worker.engines.openai_continue import (
 )
 from comptoir.worker.engines.openai_metadata import Stated, read_metadata
 from comptoir.worker.engines.openai_refusals import refused_of_ours
+from comptoir.worker.engines.openai_stops import before_stops, guard_of
 from comptoir.worker.engines.openai_upstream import Upstream, UpstreamModel, events, read_to_end, whole
 
 _log = logging.getLogger(__name__)
@@ -240,16 +241,17 @@ class OpenAIEngine:
 
     async def _answer(self, path: str, request: EngineRequest, model: str) -> AsyncGenerator[Frame | Finish, None]:
         response = await self._stream(path, request.body, model=model, max_tokens=request.max_tokens)
+        guard = guard_of(request.body)
         try:
             answer = AnswerReader()
             async with contextlib.aclosing(events(response, answer)) as pieces:
                 async for frames in pieces:
-                    for frame in frames:
+                    for frame in before_stops(frames, guard):
                         yield frame
             last, finish = answer.last()
-            for frame in last:
+            for frame in before_stops(last, guard, ends=True):
                 yield frame
-            yield finish
+            yield Finish("stop", finish.usage) if guard is not None and guard.stopped else finish
             await read_to_end(response)
         finally:
             # A body read to its end has given its connection back already; any other is aborted here.
@@ -278,26 +280,23 @@ class OpenAIEngine:
             raise cannot_continue(f"the server refuses it by {proven.method}: {error.message}") from error
         try:
             answer, reader = AnswerReader(request.prefix), ContinuationReader(continuation)
-            given = 0
+            guard, given = guard_of(request.body), 0
             async with contextlib.aclosing(events(response, answer)) as pieces:
                 async for frames in pieces:
                     for frame in frames:
-                        for fresh in reader.feed(frame):
+                        for fresh in before_stops(reader.feed(frame), guard):
                             given += fresh.tokens
                             yield fresh
                         if reader.stopped:
                             yield Finish("stop", Usage(continuation.prompt_tokens, given))
                             return
-            for fresh in reader.end():
-                given += fresh.tokens
-                yield fresh
             last, finish = answer.last()
-            for frame in last:
+            for frame in before_stops([*reader.end(), *last], guard, ends=True):
                 given += frame.tokens
                 yield frame
             dropped = reader.dropped_tokens
             usage = openai_continue.segment_usage(finish.usage, continuation=continuation, dropped=dropped, given=given)
-            yield Finish(finish.finish_reason, usage)
+            yield Finish("stop" if guard is not None and guard.stopped else finish.finish_reason, usage)
             await read_to_end(response)
         finally:
             response.close()
