@@ -28,6 +28,8 @@ _TWO = Outcome(texts=("",), reasons=("tool_calls",), calls=((("weather", '{"a":1
 _TWICE = Outcome(texts=("",), reasons=("tool_calls",), calls=((("weather", '{"a":1}'), ("weather", '{"b":2}')),))
 _ONE = Outcome(texts=("",), reasons=("tool_calls",), calls=((("weather", '{"a":1}'),),))
 
+_BARE = Outcome(texts=("",), reasons=("tool_calls",), calls=((("weather", "{}"),),))
+
 
 def _tools(deltas: Callable[[Spelling], bytes], outcome: Outcome, n: int = 1) -> Manner:
     return Manner(deltas, outcome, completion=False, n=n)
@@ -108,6 +110,15 @@ TOOL_CALLS = {
         _ONE,
     ),
     "arguments as an object": _tools(_calls(_call("weather", {"a": 1}, id="call_1", index=0)), _ONE),
+    "a call without arguments": _tools(_calls(_call("weather", id="call_1", index=0, type="function")), _BARE),
+    "a call with null for arguments": _tools(
+        _calls({"tool_calls": [{"id": "call_1", "index": 0, "function": {"name": "weather", "arguments": None}}]}),
+        _BARE,
+    ),
+    "a call with null for id and type": _tools(
+        _calls({"tool_calls": [{"id": None, "type": None, "function": {"name": "weather", "arguments": '{"a":1}'}}]}),
+        _ONE,
+    ),
     "calls of two choices without index": _tools(
         lambda s: events(
             s(delta=_call("weather", "", id="call_1")),
@@ -515,7 +526,11 @@ async def answer_oddly(request: Request, answer: Answer) -> None:
     """Answer in the manner that the prompt names."""
     asked = request.json
     chat = request.path.endswith("/chat/completions")
-    manner = MANNERS[asked["messages"][-1]["content"] if chat else asked["prompt"]]
+    await answer_in(MANNERS[asked["messages"][-1]["content"] if chat else asked["prompt"]], answer, chat=chat)
+
+
+async def answer_in(manner: Manner, answer: Answer, *, chat: bool) -> None:
+    """Answer in *manner*."""
     body = manner.body(Spelling(chat=chat))
     pieces = body if isinstance(body, list) else [body]
     answer.writer.write(

@@ -118,3 +118,24 @@ class TestToolCallFragments:
     @pytest.mark.parametrize("fragments", [None, "x", [], [None, "x"], [{"function": None}, {"function": {"name": 5}}]])
     def test_what_are_no_calls_raises_nothing(self, fragments: Any) -> None:
         ToolCallFragments().put_right(fragments)
+
+    def test_an_id_that_is_made_up_is_no_other_calls(self) -> None:
+        """Clients keep calls of a whole conversation by their ids."""
+        made = [ToolCallFragments(at_origin=True).put_right([{"function": {"name": "f"}}]) for _ in range(2)]
+
+        assert made[0][0]["id"] != made[1][0]["id"]
+
+    def test_who_reads_the_same_frames_makes_up_the_same_id(self) -> None:
+        """A stream that is read again, at another coordinator too, says what it said before."""
+        fragments = [{"function": {"name": "f"}}, {"function": {"name": "g"}}]
+        made = [ToolCallFragments().put_right(msgspec.json.decode(msgspec.json.encode(fragments))) for _ in range(2)]
+
+        assert made[0] == made[1]
+        assert [call["id"] for call in made[0]] == ["call_0", "call_1"]
+
+    def test_a_tool_of_another_type_gets_no_arguments(self) -> None:
+        fragments = ToolCallFragments()
+        (call,) = fragments.put_right([{"id": "1", "custom": {"name": "f", "input": "x"}}])
+
+        assert call == {"id": "1", "index": 0, "type": "custom", "custom": {"name": "f", "input": "x"}}
+        assert fragments.missing() == []

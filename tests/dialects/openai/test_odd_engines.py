@@ -67,6 +67,8 @@ class Gathered:
             calls = [call | {"index": place} for place, call in enumerate(said.get("tool_calls") or [])]
             message.update(said | ({"tool_calls": calls} if calls else {}))
         else:
+            # Some clients read one call a delta.
+            assert len(said.get("tool_calls") or ()) < 2
             # In a stream each call begins with its id and its name, said once.
             added(message, {"tool_calls": []} if "tool_calls" in said else {})
             added(message, msgspec.json.decode(msgspec.json.encode(said)))
@@ -121,9 +123,10 @@ def check(response: Response, manner: Manner, *, stream: bool) -> None:
     assert {choice["finish_reason"] for choice in found.choices.values()} <= REASONS
     assert found.outcome(wanted) == wanted
     for message in found.messages.values():
-        assert [call["index"] for call in message.get("tool_calls") or ()] == list(
-            range(len(message.get("tool_calls") or ()))
-        )
+        calls = message.get("tool_calls") or []
+        assert [call["index"] for call in calls] == list(range(len(calls)))
+        assert all(call["id"] and call["type"] == "function" for call in calls)
+        assert len({call["id"] for call in calls}) == len(calls)
 
 
 FORMS = [(chat, stream) for chat in (True, False) for stream in (True, False)]
@@ -177,6 +180,18 @@ class TestHostsOfOlderWorkers:
         outcome = found.outcome(Outcome())
         assert outcome.calls == ((("weather", "{}"), ("time", "{}")), ())
         assert outcome.reasons == ("stop", "stop")
+
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_their_calls_get_what_they_lack(self, shop: Shop, stream: bool) -> None:
+        found = await self.sent(
+            shop,
+            Frame("", 1, b'{"delta":{"tool_calls":[{"function":{"name":"now"}},{"function":{"name":"here"}}]}}'),
+            stream=stream,
+        )
+
+        first, second = found.messages[0]["tool_calls"]
+        assert first == {"index": 0, "id": "call_0", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+        assert second == first | {"index": 1, "id": "call_1", "function": {"name": "here", "arguments": "{}"}}
 
     async def test_long_fields_are_shown_once(self, shop: Shop) -> None:
         """Else a host could make a buyer's stream a thousand times as long as what it sends."""

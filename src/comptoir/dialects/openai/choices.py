@@ -55,6 +55,7 @@ class ChoiceBuilder:
 
     def chat(self, index: int, default_reason: str) -> dict[str, Any]:
         """Return it as a choice of a chat completion."""
+        merge(self._fields, {"tool_calls": self._calls.missing()})
         calls = self._fields.pop("tool_calls", None)
         text = "".join(self._texts)
         message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}

@@ -238,14 +238,17 @@ class StreamWriter:
         opening = self._opening(index, has_text=bool(frame.text) or not delta)
         body = b""
         if said:
+            content, later = self._content(choice, frame.text, delta)
             body = b'%b{"index":%d,%b,"logprobs":%b,"finish_reason":null%b}%b' % (
                 self._head,
                 index,
-                self._content(choice, frame.text, delta),
+                content,
                 logprobs,
                 choice.rest.now,
                 self._tail,
             )
+            if later:
+                body += self._calls(index, later)
         if extra.finish_reason is None or index in self._finished:
             return opening + body
         self._finished.add(index)
@@ -253,18 +256,27 @@ class StreamWriter:
             opening + body + self._finish(index, _encode(finish_reason_of(extra.finish_reason, called=choice.called)))
         )
 
-    def _content(self, choice: WrittenChoice, text: str, delta: Fields) -> bytes:
+    def _content(self, choice: WrittenChoice, text: str, delta: Fields) -> tuple[bytes, list[Any]]:
+        """Return what a chunk says, and further calls of the same delta: some clients read one a chunk."""
         if not self._form.has_roles:
-            return b'"text":' + _encode(text)
+            return b'"text":' + _encode(text), []
+        later: list[Any] = []
         fields: dict[str, Any] = {"content": text} if text else {}
         fields.update(delta)
         calls = delta.get("tool_calls")
         if calls is not None:
-            fields["tool_calls"] = choice.calls.put_right(msgspec.json.decode(calls))
+            fields["tool_calls"] = said_calls = choice.calls.put_right(msgspec.json.decode(calls))
             choice.called = True
+            if isinstance(said_calls, list):
+                fields["tool_calls"], later = said_calls[:1], said_calls[1:]
         said = _encode(fields)[:-1]
         blank = choice.blank.now
-        return b'"delta":' + said + (blank if len(said) > 1 else blank[1:]) + b"}"
+        return b'"delta":' + said + (blank if len(said) > 1 else blank[1:]) + b"}", later
+
+    def _calls(self, index: int, calls: list[Any]) -> bytes:
+        """Return a chunk for each of *calls*."""
+        chunk = b'%b{"index":%d,"delta":{"tool_calls":[%b]},"logprobs":null,"finish_reason":null}%b'
+        return b"".join([chunk % (self._head, index, _encode(call), self._tail) for call in calls])
 
     def _opening(self, index: int, *, has_text: bool) -> bytes:
         """Return the chunk with the role, with which a choice begins; empty if it has begun, or has no roles."""
@@ -283,7 +295,8 @@ class StreamWriter:
     def _finish(self, index: int, reason: bytes) -> bytes:
         nothing = b'"delta":{}' if self._form.has_roles else b'"text":""'
         choice = self._choices.get(index)
-        return b'%b{"index":%d,%b,"logprobs":null,"finish_reason":%b%b}%b' % (
+        missing = self._calls(index, choice.calls.missing()) if choice is not None and choice.called else b""
+        return missing + b'%b{"index":%d,%b,"logprobs":null,"finish_reason":%b%b}%b' % (
             self._head,
             index,
             nothing,

@@ -1,14 +1,19 @@
 """Tool calls in fragments, as OpenAI's clients put them together: by index, with id, type and name said once.
 
 Engines deviate from that in each way there is: no index, 0 for every call, the id or the name with each fragment,
-another id with each fragment, arguments as an object. Clients then join two calls to one, or double a name.
+another id with each fragment, arguments as an object, no id, no type, no arguments. Clients then join two calls to one,
+double a name, raise, or leave the call out.
 """
 
+import secrets
 from typing import Any
 
 import msgspec
 
 from comptoir.kinds.tokens.extras import INDEX_MAX
+
+ID_BYTES = 12
+"""Randomness of an id that we make up: as much as in those of vLLM or OpenAI."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -16,19 +21,25 @@ _encode = msgspec.json.Encoder().encode
 class _Call:
     """What is known of one call so far."""
 
-    __slots__ = ("has_arguments", "name")
+    __slots__ = ("has_arguments", "is_function", "name")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_function: bool) -> None:
         self.name = ""
         self.has_arguments = False
+        self.is_function = is_function
 
 
 class ToolCallFragments:
-    """Numbers the calls of one choice, delta after delta."""
+    """Numbers the calls of one choice, delta after delta.
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_last")
+    A call without an id gets one: *at_origin*, where the engine's answer is read, one that no other call has; elsewhere
+    its number, so that whoever reads the same frames says the same.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_at_origin", "_by_id", "_by_index", "_calls", "_last")
+
+    def __init__(self, *, at_origin: bool = False) -> None:
+        self._at_origin = at_origin
         self._calls: dict[int, _Call] = {}
         self._by_id: dict[str, int] = {}
         self._by_index: dict[int, int] = {}
@@ -36,7 +47,8 @@ class ToolCallFragments:
         self._last = -1
 
     def put_right(self, fragments: Any) -> Any:
-        """Return the ``tool_calls`` of one delta (decoded, changed in place), each with its ``index``.
+        """Return the ``tool_calls`` of one delta (decoded, changed in place), each with its ``index``, and each that
+        begins a call with ``id``, ``type`` and arguments.
 
         A new id begins the next call; without an index and an id, a fragment belongs to the last call, unless it names
         a function again and begins its arguments.
@@ -46,6 +58,11 @@ class ToolCallFragments:
                 if isinstance(fragment, dict):
                     self._put_right(fragment)
         return fragments
+
+    def missing(self) -> list[dict[str, Any]]:
+        """Return the fragments without which a call would end without arguments, which are JSON: no text is none."""
+        bare = [place for place, call in self._calls.items() if call.is_function and not call.has_arguments]
+        return [{"index": place, "function": {"arguments": "{}"}} for place in bare]
 
     def _put_right(self, fragment: dict[str, Any]) -> None:
         said = fragment.get("index")
@@ -60,9 +77,12 @@ class ToolCallFragments:
         place = self._place(index, id, name, arguments)
         call = self._calls.get(place)
         if call is None:
-            call = self._calls[place] = _Call()
-            if given is not None:
-                fragment["id"] = id
+            call = self._calls[place] = _Call(is_function="custom" not in fragment)
+            fragment["id"] = id or f"call_{secrets.token_hex(ID_BYTES) if self._at_origin else place}"
+            if not _text(fragment.get("type")):
+                fragment["type"] = "function" if call.is_function else "custom"
+            if call.is_function and not arguments:
+                function["arguments"] = ""
         else:
             # Said before: a client would append it once more.
             fragment.pop("id", None)

@@ -135,7 +135,7 @@ class _ChoiceState:
     __slots__ = ("blank", "called", "calls", "ended", "halves", "rest")
 
     def __init__(self) -> None:
-        self.calls = ToolCallFragments()
+        self.calls = ToolCallFragments(at_origin=True)
         self.called = False
         self.ended = False
         self.rest, self.blank = _ToldFields(), _ToldFields()
