@@ -25,7 +25,7 @@ BY_FILE = --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up cluster test proofs check fmt size bench beside chaos openapi migration wheel lock upgrade upgrade-proof hooks clean venv-run venv-dev
+.PHONY: help up cluster test clients proofs check fmt size bench beside chaos openapi migration wheel lock upgrade upgrade-proof hooks clean venv-run venv-dev
 
 help: ## List all targets (this list).
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +41,16 @@ test: venv-dev ## Run all tests but the long proofs on JOBS=2 processes (TESTS=p
 	@tools/proxies.sh
 	@tools/node_sdk.sh
 	@tools/infernet_client.sh
-	@echo "Run elsewhere: the house rules (tests/house) by 'make check', the proofs (-m proof) by 'make proofs'."
-	$(PYTEST) --numprocesses $(JOBS) $(BY_FILE) -m "not proof" $(if $(filter tests,$(TESTS)),--ignore=tests/house) $(ARGS) $(TESTS)
+	@tools/clients.sh openai3
+	@echo "Run elsewhere: the house rules (tests/house) by 'make check', the proofs (-m proof) by 'make proofs', the heavy"
+	@echo "clients (-m clients) by 'make clients'."
+	$(PYTEST) --numprocesses $(JOBS) $(BY_FILE) -m "not proof and not clients" $(if $(filter tests,$(TESTS)),--ignore=tests/house) $(ARGS) $(TESTS)
+
+clients: venv-dev ## Drive every client of docs/clients.md, the heavy ones too; installs 2.5 GB of them beside .venv.
+	@tools/node_sdk.sh
+	@tools/infernet_client.sh
+	@tools/clients.sh
+	$(PYTEST) --numprocesses $(JOBS) --dist load $(ARGS) tests/clients tests/node tests/dialects/openai/test_python_sdk.py tests/dialects/infernet/test_official_client.py
 
 proofs: venv-dev ## Run the long proofs: planted bugs, long searches of state machines and properties, ended runs.
 	@tools/chromium.sh
@@ -94,8 +102,8 @@ hooks: venv-dev ## Have git run the quick checks before each commit.
 	$(VENV)/bin/pre-commit install
 
 clean: ## Remove caches, builds and the environment. Data folders stay.
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
-	rm -rf tests/node/node_modules
+	rm -rf $(VENV) $(VENV)-clients dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf tests/node/node_modules tests/clients/node/node_modules
 	find src tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 venv-run:
