@@ -31,6 +31,7 @@ from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown, drain
 from comptoir.dispatch.expire import sweep_forever
 from comptoir.dispatch.hedge import hedging
+from comptoir.dispatch.lost_commits import LostCommits, watch_commits
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.moderate import standing_of
 from comptoir.events import CoordinatorDraining, DatabaseReturned, Events, HostFree
@@ -42,7 +43,7 @@ from comptoir.jobs import Jobs
 from comptoir.kinds import load_kinds
 from comptoir.kit.bus import open_bus
 from comptoir.kit.clock import Clock
-from comptoir.kit.db import Database, open_database
+from comptoir.kit.db import RECORDS_NAME, CommitRecord, Database, open_database, own_record
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import ACCEPT_TURNS, BoundedHttpProtocol, BoundedWebSocketProtocol, Dialect, HttpServer, is_news
 from comptoir.kit.ids import new_id
@@ -115,10 +116,12 @@ async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncI
     data = settings.data_path()
     data.mkdir(mode=DATA_MODE, parents=True, exist_ok=True)
     node_id = new_id()
-    db = open_database(settings.database_address(), name=connection_name(node_id))
-    try:
+    async with contextlib.AsyncExitStack() as closing:
+        db = open_database(settings.database_address(), name=connection_name(node_id))
+        closing.push_async_callback(db.close)
         await upgrade(db)
         core = await _rooms(settings, clock, data, db=db, node_id=node_id)
+        await closing.enter_async_context(_recorded(core, data))
         meters = core.state(Meters)
         core.events.subscribe(HostFree, lambda event: assign_waiting(core, event.host_id))
         core.events.subscribe(DatabaseReturned, lambda event: assign_all_waiting(core))
@@ -146,8 +149,25 @@ async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncI
             with contextlib.suppress(Unavailable):  # Only statistics of the last seconds are lost.
                 await core.hosts.flush()
             core.identity.close()
+
+
+@contextlib.asynccontextmanager
+async def _recorded(core: Core, data: Path) -> AsyncIterator[None]:
+    """Keep the commit record in *data* until the block ends; first see whether commits of before are missing."""
+    files = own_record(data / RECORDS_NAME, now_ms=core.clock.now_ms())
+    try:
+        lost = core.state(LostCommits)
+        await lost.open(CommitRecord(files, now_ms=core.clock.now_ms))
+        watching = asyncio.create_task(watch_commits(core))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+            await lost.sign()
     finally:
-        await db.close()
+        files.close()
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 import psycopg
 
+from comptoir.kit.db.heads import HeadMove
 from comptoir.kit.db.postgres import PostgresStore
 
 END_OTHERS = """
@@ -18,11 +19,11 @@ class CuttingStore(PostgresStore):
     after = False
     """Cut when the server has committed, before its answer is read."""
 
-    def commit(self) -> None:
+    def commit(self, move: HeadMove | None = None) -> None:
         if self.before:
             self.before = False
             cut(self._url)
-        super().commit()
+        super().commit(move)
         if self.after:
             self.after = False
             self._writing.close()

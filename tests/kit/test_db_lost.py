@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from comptoir.kit.db import Database, Table, Tx, ddl, engine
+from comptoir.kit.db.heads import HeadMove
 from comptoir.kit.db.postgres import PostgresStore
 from comptoir.kit.errors import Unavailable
 from tests.at_once import at_once
@@ -255,11 +256,11 @@ class FreezingStore(PostgresStore):
 
     freeze: Callable[[], None] | None = None
 
-    def commit(self) -> None:
+    def commit(self, move: HeadMove | None = None) -> None:
         if self.freeze is not None:
             self.freeze()
             self.freeze = None
-        super().commit()
+        super().commit(move)
 
 
 async def _counted(database: Database) -> bool:
@@ -313,7 +314,7 @@ class KillingStore(PostgresStore):
 
     server: OwnServer | None = None
 
-    def commit(self) -> None:
+    def commit(self, move: HeadMove | None = None) -> None:
         if self.server is not None:
             server, self.server = self.server, None
             server.kill()
@@ -321,4 +322,4 @@ class KillingStore(PostgresStore):
             with psycopg.connect(server.url, autocommit=True) as other:
                 for _ in range(50):
                     other.execute("SELECT pg_current_xact_id()")
-        super().commit()
+        super().commit(move)

@@ -11,7 +11,7 @@ from comptoir.cli.config import settings_from
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import note, out, print_json, table
 from comptoir.cli.target import find_target, json_option, key_options
-from comptoir.kit.db import open_database
+from comptoir.kit.db import RECORDS_NAME, open_database
 from comptoir.reports import audit as audit_books
 
 
@@ -24,7 +24,7 @@ def audit(*, data: str | None, url: str | None, key: str | None, as_json: bool) 
     """Recompute the books; exit code 1 on any difference.
 
     Recomputes every balance from its transfers and every hold from its job, then checks jobs against holds, attempts,
-    events and receipts. It may run while jobs do.
+    events and receipts, and the database with the record of what was confirmed. It may run while jobs do.
 
     \b
     Examples:
@@ -59,7 +59,7 @@ async def _local(data: str) -> dict[str, Any]:
     began = time.monotonic()
     db = open_database(settings.database_address())
     try:
-        differences = await audit_books(db)
+        differences = await audit_books(db, settings.data_path() / RECORDS_NAME)
     finally:
         await db.close()
     return {

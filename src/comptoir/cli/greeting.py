@@ -82,6 +82,7 @@ class Greeting:
         self._containers: set[str] = set()
         self._pasted = False
         self._stopping = False
+        self._lost = False
 
     def line(self, mark: str, text: str, *, style: str = "cyan") -> None:
         """Print one line of news."""
@@ -204,6 +205,18 @@ class Greeting:
             snippet = run_snippet(url=url, key=self._shown(key), container=chosen)
             self._console.print(Text(snippet), soft_wrap=True)
             self._console.print()
+
+    def commits_lost(self, lost: bool, data: str) -> None:
+        """Tell when commits went missing from the database, and when that is over."""
+        if lost is self._lost:
+            return
+        self._lost = lost
+        if not lost:
+            self.line("●", "no commits are missing from the database", style="green")
+            return
+        option = f" --data {shlex.quote(data)}" if data else ""
+        words = f"commits that were confirmed are missing from the database, no work is taken: comptoir recover{option}"
+        self.line("✗", words, style="bold red")
 
     def draining_began(self) -> None:
         """Keep what goes with stopping to itself from now on."""

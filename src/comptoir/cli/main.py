@@ -47,6 +47,12 @@ COMMANDS = (
     ),
     CommandEntry("users", "comptoir.cli.acts:users", "Suspend and resume users (operators).", RUN),
     CommandEntry("acts", "comptoir.cli.acts:acts", "List what operators decided, newest first (operators).", RUN),
+    CommandEntry(
+        "recover",
+        "comptoir.cli.recover:recover",
+        "Show which commits the database lost, or accept the loss (operators).",
+        RUN,
+    ),
     CommandEntry("hosts", "comptoir.cli.evidence:hosts", "List hosts with speed and reputation.", CHECK),
     CommandEntry("models", "comptoir.cli.acts:models", "List models and containers that can be bought now.", CHECK),
     CommandEntry("receipt", "comptoir.cli.receipt:receipt", "Show a receipt, or verify one offline.", CHECK),

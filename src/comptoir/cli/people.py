@@ -9,6 +9,7 @@ from comptoir.cli.quickstart import Quickstart, read_quickstart, write_quickstar
 from comptoir.dispatch import Core
 from comptoir.dispatch.onboard import add_user
 from comptoir.identity import Anonymous, Credentials, OwnerKind, Role, User, UsernameTaken
+from comptoir.kit.db import despite_loss
 from comptoir.kit.errors import Refusal
 from comptoir.kit.money import UUSD_PER_CREDIT
 
@@ -36,7 +37,9 @@ async def bootstrap_users(core: Core, folder: Path) -> People:
     with (folder / LOCK).open("a") as lock:
         # Coordinators that share the folder come one after the other: the first makes the people, the others find them.
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-        return await _settle_in(core, folder)
+        # Also where commits are missing, and the operator among them: somebody has to decide about that.
+        with despite_loss():
+            return await _settle_in(core, folder)
 
 
 async def _settle_in(core: Core, folder: Path) -> People:

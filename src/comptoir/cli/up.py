@@ -364,6 +364,7 @@ class _Post:
             self._greeting.hosts_changed(_seen(core.fleet))
             self._greeting.paste(url=self._url, key=people.key, models=_on_offer(core.fleet), data=self._data_flag)
             self._greeting.containers_changed(_by_the_run(core.fleet), url=self._url, key=people.key)
+            self._greeting.commits_lost(core.db.lost, self._data_flag)
             await asyncio.sleep(LOOK_S)
 
 

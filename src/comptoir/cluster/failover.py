@@ -160,6 +160,8 @@ class Failover:
         """Take over every unfinished job whose owner is dead; return how many. Several may do so concurrently."""
         async with self._searching:
             core, taken = self._core, 0
+            if core.db.lost:
+                return 0
             owners = await core.jobs.owners()
             if owners <= {core.node_id} | self._board.here:
                 self._strangers.clear()
@@ -194,6 +196,8 @@ class Failover:
     async def claim_leases(self, host_id: bytes, leases: list[bytes]) -> None:
         """A worker connected here with open leases: become the owner of their jobs."""
         core = self._core
+        if core.db.lost:
+            return
         unknown = [lease for lease in leases if core.jobs.live.by_lease(lease) is None]
         if not unknown:
             return
@@ -223,7 +227,7 @@ class Failover:
     async def _claim_waiting(self) -> None:
         """Without the bus: claim jobs that wait elsewhere for hosts that are free here."""
         core = self._core
-        if core.state(Shutdown).draining or len(core.jobs.queue):
+        if core.state(Shutdown).draining or core.db.lost or len(core.jobs.queue):
             return
         free = {
             model: host.slots.free

@@ -51,7 +51,8 @@ async def alone(core: Core, folder: Path) -> AsyncIterator[None]:
         if core.db.dialect == "postgresql":
             await _until_alone(core)
         lock.note(core.node_id)
-        await recover(core)
+        if not core.db.lost:  # Else once the operator has decided.
+            await recover(core)
         beating = asyncio.create_task(_beat_forever(core))
         try:
             yield

@@ -301,7 +301,7 @@ def enqueue(core: Core, job: LiveJob, spec: Spec, *, first: bool = False) -> Non
 def assign_waiting(core: Core, host_id: bytes) -> None:
     """Give a host the oldest waiting jobs that it may run, until it has no free slot or no such job is left."""
     queue = core.jobs.queue
-    if core.db.unavailable:
+    if core.db.unavailable or core.db.lost:
         core.state(DeferredSettlements).watch_database()
         return
     while True:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from comptoir.dispatch.core import Core, State
+from comptoir.kit.db import CommitsLost
 from comptoir.kit.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -34,11 +35,14 @@ def check_open(core: Core) -> None:
 
     Raises:
         Unavailable: this coordinator is draining, or its database is known to be unavailable.
+        CommitsLost: commits are missing, and an operator has to decide.
     """
     if core.state(Shutdown).draining:
         raise Unavailable("this coordinator is shutting down; try again in a moment", retry_after_s=2.0)
     if core.db.unavailable:
         raise Unavailable("the database is out of reach; try again in a moment")
+    if core.db.lost:
+        raise CommitsLost
 
 
 async def drain(core: Core) -> int:
@@ -51,7 +55,9 @@ async def drain(core: Core) -> int:
     stop = core.state(Shutdown)
     stop.refuse_jobs()
     live = core.jobs.live
-    if live.open_answers:
+    if live.open_answers and core.db.lost:
+        log.warning("%d answers can't end while commits are missing, and are not waited for", live.open_answers)
+    elif live.open_answers:
         log.info("draining: %d answers are still open", live.open_answers)
         try:
             async with asyncio.timeout(core.settings.drain_s):

@@ -128,3 +128,13 @@ class BadFrame(DispatchRefusal):
 
 class BadSegment(DispatchRefusal):
     """A host's signature or running hash does not match what it sent."""
+
+
+class RestartFirst(DispatchRefusal):
+    """Commits went missing while this coordinator ran: its memory is newer than the database."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "commits went missing while this coordinator ran, so that jobs in its memory are newer than the database: "
+            "restart it, and decide then"
+        )

@@ -74,8 +74,8 @@ async def sweep_forever(core: Core) -> None:
             for job in core.jobs.live.under_lease():
                 if job.lease is not None:
                     job.lease.forgive(late_s)
-        if core.db.unavailable:
-            # No lease can be revoked without the database; silent hosts are judged when it is back.
+        if core.db.unavailable or core.db.lost:
+            # No lease can be revoked without the database; silent hosts are judged when it is back, and whole.
             continue
         try:
             await sweep(core)

@@ -26,6 +26,7 @@ from comptoir.identity import (
     UsernameTaken,
 )
 from comptoir.jobs import AnswerForgotten, JobExists, JobFinished, JobMoved, NotYourLease, UnknownJob
+from comptoir.kit.db import CommitsLost
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import (
     ForeignPage,
@@ -86,6 +87,7 @@ STATUSES: Mapping[type[Exception], int] = {
     LastOperator: 409,
     NothingToLift: 409,
     dispatch_errors.FramesOutOfOrder: 409,
+    dispatch_errors.RestartFirst: 409,
     AnswerForgotten: 410,
     EventsForgotten: 410,
     PayloadTooLarge: 413,
@@ -119,6 +121,7 @@ STATUSES: Mapping[type[Exception], int] = {
     dispatch_errors.HostsAway: 503,
     dispatch_errors.QueueFull: 503,
     dispatch_errors.QueueBytesFull: 503,
+    CommitsLost: 503,
     Unavailable: 503,
 }
 """One row per error; `tests/house` fails when a domain error has none."""

@@ -9,7 +9,8 @@ import msgspec
 from comptoir.hosts.shapes import in_shape, shape_of
 from comptoir.hosts.tables import HOSTS
 from comptoir.hosts.types import OFFLINE, HostRow, LastHeard
-from comptoir.kit.db import Database, Table, Tx
+from comptoir.kit.db import Database, Table, Tx, in_words
+from comptoir.kit.ids import public
 from comptoir.link import ModelOffer
 from comptoir.routing import NO_CAPACITY, Capacity
 
@@ -48,6 +49,7 @@ def _values(row: HostRow, columns: Sequence[str]) -> tuple[Any, ...]:
 def insert_host(tx: Tx, row: HostRow) -> None:
     """Store a new host; call within the command that also stores its key."""
     tx.insert(HOSTS, [_values(row, HOSTS.names)])
+    tx.notes.append(in_words(f"host {public('host', row.id)}"))
 
 
 def write_behind(tx: Tx, rows: Sequence[HostRow]) -> int:

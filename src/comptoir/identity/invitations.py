@@ -13,7 +13,7 @@ from comptoir.identity.errors import InvitationRefused, UnknownInvitation
 from comptoir.identity.tables import INVITATIONS
 from comptoir.identity.types import Invitation, InvitedAs, NewInvitation
 from comptoir.kit.clock import Clock
-from comptoir.kit.db import Database, Table, Tx
+from comptoir.kit.db import Database, Table, Tx, in_words
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.ids import new_id
 
@@ -82,7 +82,12 @@ class Invitations:
         row = (
             _digest(text), made.id, invited_as.value, 0, uses, credit_uusd, note, made_by, now, made.expires_ms, None,
         )  # fmt: skip
-        await self._db.run(lambda tx: tx.insert(INVITATIONS, [row], ignore_conflicts=True))
+
+        def command(tx: Tx) -> None:
+            tx.insert(INVITATIONS, [row], ignore_conflicts=True)
+            tx.notes.append(in_words(f"invitation {made.id.hex()}"))
+
+        await self._db.run(command)
         return NewInvitation(made, text)
 
     async def check(self, text: str, invited_as: InvitedAs) -> Invitation:
@@ -134,7 +139,12 @@ class Invitations:
         """
         at_ms = self._clock.now_ms()
         sql = "UPDATE invitations SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL"
-        await self._db.run(lambda tx: tx.execute(sql, (at_ms, invitation_id)))
+
+        def command(tx: Tx) -> None:
+            tx.execute(sql, (at_ms, invitation_id))
+            tx.notes.append(in_words(f"invitation {invitation_id.hex()} revoked"))
+
+        await self._db.run(command)
         return await self.get(invitation_id)
 
 

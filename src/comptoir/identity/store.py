@@ -6,7 +6,8 @@ from typing import Any
 from comptoir.identity.errors import EmailTaken, UsernameTaken
 from comptoir.identity.tables import ACCESS_KEYS, USERS
 from comptoir.identity.types import Key, NewKey, NewUser, OwnerKind, Principal, Role, User
-from comptoir.kit.db import Database, Fetch, Tx
+from comptoir.kit.db import Database, Fetch, Tx, in_words
+from comptoir.kit.ids import public
 
 _USER_NAMES = ("id", "username", "email", "role", "created_ms")
 _USER_COLUMNS = ", ".join(_USER_NAMES)
@@ -31,12 +32,14 @@ def insert_user(tx: Tx, new: NewUser) -> None:
         if tx.fetch("SELECT 1 FROM users WHERE username_folded = ?", (username,)):
             raise UsernameTaken(user.username)
         raise EmailTaken(user.email or "")
+    tx.notes.append(in_words(f"user {public('usr', user.id)}"))
     if new.key is not None:
         insert_key(tx, new.key)
 
 
 def insert_key(tx: Tx, key: NewKey) -> None:
     """Store a key's digest and owner."""
+    tx.notes.append(in_words(f"key {key.id.hex()}"))
     tx.insert(
         ACCESS_KEYS,
         [(digest_of(key.secret.encode()), key.id, key.owner_kind.value, key.owner_id, key.created_ms, None)],
@@ -50,6 +53,7 @@ def revoke_keys_of(tx: Tx, owner_id: bytes, at_ms: int) -> list[bytes]:
         for row in tx.fetch("SELECT digest FROM access_keys WHERE owner_id = ? AND revoked_ms IS NULL", (owner_id,))
     ]
     tx.update(ACCESS_KEYS, ("revoked_ms",), [(digest, at_ms) for digest in digests])
+    tx.notes.append(in_words(f"keys of {owner_id.hex()} revoked"))
     return digests
 
 
@@ -60,6 +64,7 @@ def revoke_key(tx: Tx, key_id: bytes, owner_id: bytes, at_ms: int) -> bytes | No
         "UPDATE access_keys SET revoked_ms = ? WHERE id = ? AND owner_id = ? AND revoked_ms IS NULL",
         (at_ms, key_id, owner_id),
     )
+    tx.notes.append(in_words(f"key {key_id.hex()} revoked"))
     return rows[0][0] if rows else None
 
 

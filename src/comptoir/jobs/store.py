@@ -137,6 +137,15 @@ def job_rows(job_ids: Iterable[bytes]) -> tuple[Table, Iterable[bytes]]:
     return JOBS, job_ids
 
 
+JOB_NOTE = b"j"
+"""First byte of the commit record's note of an accepted job, before its id; stored ones never change."""
+
+
+def read_job_note(note: bytes) -> bytes | None:
+    """Return the id of the accepted job that a note says; None: it is about something else."""
+    return note[1:] if note[:1] == JOB_NOTE and len(note) == 17 else None
+
+
 def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None:
     """Write accepted jobs; *starts* are the leases on those that a host gets in the same command."""
     started = {start.job_id: start for start in starts}
@@ -157,6 +166,7 @@ def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None
         if start:
             events.append((job.id, 1, JobState.RUNNING, start.at_ms, None))
     tx.insert(JOBS, rows)
+    tx.notes.extend([JOB_NOTE + job.id for job in jobs])
     tx.insert(JOB_EVENTS, events)
     if starts:
         _insert_attempts(tx, starts)

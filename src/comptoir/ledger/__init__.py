@@ -28,6 +28,7 @@ from comptoir.ledger.errors import (
     OwnMoneyShort,
     UnknownAccount,
 )
+from comptoir.ledger.notes import read_transfer_note
 from comptoir.ledger.service import Ledger
 from comptoir.ledger.tables import TABLES
 from comptoir.ledger.types import (
@@ -75,4 +76,5 @@ __all__ = [
     "open_bond",
     "open_bonds",
     "put_up_bond",
+    "read_transfer_note",
 ]

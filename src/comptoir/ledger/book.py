@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from comptoir.kit.db import Table, Tx
 from comptoir.kit.ids import new_id
 from comptoir.ledger.errors import HoldMismatch, InsufficientCredit, OwnMoneyShort, UnknownAccount
+from comptoir.ledger.notes import transfer_note
 from comptoir.ledger.tables import ACCOUNTS, HOLDS, PROMO_CORRECTIONS, TRANSFERS
 from comptoir.ledger.types import HoldState
 
@@ -333,6 +334,7 @@ class Book:
             assert touched == len(self._closed), "a hold vanished"
         if self._transfers:
             tx.insert(TRANSFERS, self._transfers)
+            tx.notes.extend([transfer_note(row) for row in self._transfers if row[5] is None])
         changes = [
             (key, line.moved, line.set_aside, line.numbered, line.promo_moved)
             for key, line in self._entries.items()

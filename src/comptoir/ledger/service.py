@@ -157,6 +157,10 @@ class Ledger:
 
         return await self._db.run(command, locks=[account_rows((owner_id, PROMOTIONS))])
 
+    async def posted(self, transfer_ids: list[bytes]) -> set[bytes]:
+        """Return those of *transfer_ids* (at most 1,000) that are posted."""
+        return {bytes(row[0]) for row in await self._db.fetch_keys(TRANSFERS, ("id",), transfer_ids)}
+
     async def statement(self, owner_id: bytes, *, limit: int = 50, before: bytes | None = None) -> AccountStatement:
         """Return the account and its newest transfers, newest first; *before* pages by transfer id.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from comptoir.kit.db import Database, Tx
+from comptoir.kit.db import Database, Tx, in_words
 from comptoir.moderation.tables import ACTS
 from comptoir.moderation.types import LIFTED_BY, Act, Decision
 
@@ -24,6 +24,7 @@ def insert(tx: Tx, one: Decision) -> Act:
     author = one.author
     act = Act(int(last) + 1, one.id, one.at_ms, author.id, author.name, one.verb.value, one.subject, one.reason)
     tx.insert(ACTS, [(act.number, act.id, act.at_ms, act.operator_id, act.operator, act.verb, act.subject, act.reason)])
+    tx.notes.append(in_words(f"act {act.number}: {act.verb} {act.subject}"))
     return act
 
 

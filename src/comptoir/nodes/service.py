@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from comptoir.kit.db import Database, Tx
+from comptoir.kit.db import Database, Tx, despite_loss
 from comptoir.nodes.tables import NODES
 from comptoir.nodes.types import Node
 
@@ -26,7 +26,10 @@ LOCK = "SELECT pg_advisory_xact_lock(7164780238602)"
 
 
 class Nodes:
-    """The coordinators of one database, as the one with *node_id* sees them."""
+    """The coordinators of one database, as the one with *node_id* sees them.
+
+    Heartbeats go on while commits are missing: the others must not take over jobs that may have been settled.
+    """
 
     def __init__(self, db: Database, node_id: bytes) -> None:
         self._db = db
@@ -60,7 +63,8 @@ class Nodes:
             tx.insert(NODES, [(self.node_id, slot, version, now, now, None)])
             return slot
 
-        return await self._db.run(command)
+        with despite_loss():
+            return await self._db.run(command)
 
     async def beat(self) -> list[Node]:
         """Send a heartbeat and return every known coordinator, including this one (unless its row was deleted).
@@ -73,7 +77,8 @@ class Nodes:
             tx.execute(f"UPDATE nodes SET seen_ms = {self._now} WHERE id = ? AND left_ms IS NULL", [self.node_id])
             return _read(tx, self._now, connected=self._connected(tx))
 
-        return await self._db.run(command)
+        with despite_loss():
+            return await self._db.run(command)
 
     def _connected(self, tx: Tx) -> frozenset[str] | None:
         """Return the connection names that the server shows; None: it does not even show ours."""
@@ -92,7 +97,8 @@ class Nodes:
     async def leave(self, node_id: bytes | None = None) -> None:
         """Mark this coordinator (or *node_id*, known to be dead) as left: others may take over its jobs at once."""
         sql = f"UPDATE nodes SET left_ms = {self._now} WHERE id = ?"
-        await self._db.run(lambda tx: tx.execute(sql, [node_id or self.node_id]))
+        with despite_loss():
+            await self._db.run(lambda tx: tx.execute(sql, [node_id or self.node_id]))
 
     async def others(self) -> list[Node]:
         """Send a heartbeat; return the other live coordinators."""

@@ -23,6 +23,8 @@ from comptoir.receipts.evidence import (
     use_exhibit,
     verify_exhibits,
 )
+from comptoir.receipts.heads import SignedHead
+from comptoir.receipts.notes import ReceiptNote, read_receipt_note
 from comptoir.receipts.service import Receipts
 from comptoir.receipts.store import insert_rows
 from comptoir.receipts.tables import TABLES
@@ -69,10 +71,12 @@ __all__ = [
     "Reason",
     "Receipt",
     "ReceiptFacts",
+    "ReceiptNote",
     "ReceiptTransfer",
     "Receipts",
     "SegmentEntry",
     "SegmentFacts",
+    "SignedHead",
     "UnitEntry",
     "UnknownExhibit",
     "UnknownKey",
@@ -83,6 +87,7 @@ __all__ = [
     "envelope",
     "exhibit_rows",
     "insert_rows",
+    "read_receipt_note",
     "read_registry",
     "registry_json",
     "registry_of",

@@ -10,6 +10,7 @@ from comptoir.receipts import store
 from comptoir.receipts.build import build
 from comptoir.receipts.errors import KeyTaken, UnknownKey, UnknownReceipt
 from comptoir.receipts.evidence import Evidence
+from comptoir.receipts.heads import SignedHead, read_head, sign_head
 from comptoir.receipts.types import COORDINATOR, HolderKind, PublishedKey, Receipt, ReceiptFacts
 from comptoir.receipts.verify import envelope, registry_json
 
@@ -52,6 +53,18 @@ class Receipts:
     def build(self, facts: ReceiptFacts) -> Receipt:
         """Build and sign the receipt of a settled job (25 us); pure: may run in any thread and inside a command."""
         return build(facts, self._key)
+
+    def sign_head(self, head: SignedHead) -> bytes:
+        """Return *head* in an envelope signed with the coordinator's key; 20 us."""
+        return sign_head(head, self._key)
+
+    def read_head(self, statement: bytes) -> SignedHead | None:
+        """Return the head in *statement*; None: it is none, or not under this coordinator's own key. 60 us."""
+        return read_head(statement, self._key)
+
+    async def stored(self, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the SHA-256 of the payload of each receipt that is stored, by job; at most 1,000 jobs at once."""
+        return await store.payload_hashes(self._db, job_ids)
 
     @staticmethod
     def insert_rows(tx: Tx, rows: Sequence[Receipt]) -> int:

@@ -1,9 +1,11 @@
 """SQL of the receipts room; functions over a transaction or the reading connection."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from comptoir.kit.db import Database, Tx
+from comptoir.receipts.notes import receipt_note
 from comptoir.receipts.tables import RECEIPTS, SIGNING_KEYS
 from comptoir.receipts.types import HolderKind, PublishedKey, Receipt
 
@@ -15,6 +17,7 @@ def insert_rows(tx: Tx, rows: Sequence[Receipt]) -> int:
 
     Idempotent: a job that has a receipt keeps it.
     """
+    tx.notes.extend([receipt_note(row.job_id, row.payload) for row in rows])
     values = [(row.job_id, bytes.fromhex(row.keyid), row.payload, row.signature) for row in rows]
     return tx.insert(RECEIPTS, values, ignore_conflicts=True)
 
@@ -23,6 +26,12 @@ async def receipt_of(db: Database, job_id: bytes) -> Receipt | None:
     """Return the receipt of one job."""
     row = await db.fetch_point(RECEIPTS, ("job_id", "keyid", "payload", "signature"), (job_id,))
     return Receipt(row[0], row[1].hex(), row[2], row[3]) if row is not None else None
+
+
+async def payload_hashes(db: Database, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the SHA-256 of the stored payloads of *job_ids* (at most 1,000), by job."""
+    rows = await db.fetch_keys(RECEIPTS, ("job_id", "payload"), job_ids)
+    return {bytes(job_id): hashlib.sha256(payload).digest() for job_id, payload in rows}
 
 
 async def latest(db: Database, limit: int, before: bytes | None) -> list[Receipt]:

@@ -30,8 +30,10 @@ encode = msgspec.json.Encoder().encode
 
 
 async def health(core: Core, request: Request) -> wire.InfernetHealth | Reply:
-    """Report whether the node works: 503 and ``unhealthy`` during shutdown or while its database is unavailable."""
-    healthy = (await core.state(Meters).database.read()).healthy and not core.state(Shutdown).leaving
+    """Report whether the node works: 503 during shutdown, without its database, or while that misses commits."""
+    healthy = (
+        (await core.state(Meters).database.read()).healthy and not core.db.lost and not core.state(Shutdown).leaving
+    )
     body = wire.InfernetHealth("healthy" if healthy else "unhealthy")
     return body if healthy else Reply(503, encode(body))
 

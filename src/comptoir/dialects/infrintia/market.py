@@ -24,8 +24,10 @@ async def platform(core: Core, request: Request) -> wire.InfrintiaPlatform:
 
 
 async def health(core: Core, request: Request) -> wire.InfrintiaHealth | Reply:
-    """Report health: 503 and ``unhealthy`` during shutdown or without the database."""
-    healthy = (await core.state(Meters).database.read()).healthy and not core.state(Shutdown).leaving
+    """Report health: 503 and ``unhealthy`` during shutdown, without the database, or while it misses commits."""
+    healthy = (
+        (await core.state(Meters).database.read()).healthy and not core.db.lost and not core.state(Shutdown).leaving
+    )
     body = wire.InfrintiaHealth("healthy" if healthy else "unhealthy", core.fleet.active_hosts, len(core.jobs.queue))
     return body if healthy else Reply(503, encode(body))
 

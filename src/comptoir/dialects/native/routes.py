@@ -9,6 +9,7 @@ from comptoir.dialects.native.evidence import EVIDENCE
 from comptoir.dialects.native.hosting import HOSTING
 from comptoir.dialects.native.inviting import INVITING
 from comptoir.dialects.native.moderating import MODERATING
+from comptoir.dialects.native.recovering import RECOVERING
 from comptoir.dialects.native.wire import (
     AuditView,
     ContainersView,
@@ -332,7 +333,8 @@ async def routing(core: Core, request: Request) -> RoutingView:
 async def audited(core: Core, request: Request) -> AuditView:
     """Recompute the books, and compare jobs, attempts and receipts with them; any difference is named."""
     began = time.perf_counter()
-    found = await audit(core.db)
+    record = core.db.record
+    found = await audit(core.db, record.files.folder.parent if record is not None else None)
     took_ms = round((time.perf_counter() - began) * 1000)
     return AuditView(
         not found, [DifferenceView(one.what, one.subject, one.recorded, one.recomputed) for one in found], took_ms
@@ -343,7 +345,7 @@ async def status(core: Core, request: Request) -> StatusView:
     """Return the trading post in figures, all from memory, so it is never slow."""
     meters = core.state(Meters)
     return StatusView(
-        "draining" if core.state(Shutdown).leaving else "open",
+        "draining" if core.state(Shutdown).leaving else "lost" if core.db.lost else "open",
         __version__,
         round(core.clock.monotonic_s() - meters.started_s, 3),
         core.fleet.active_hosts,
@@ -425,7 +427,7 @@ DIALECT = Dialect(
     name="native",
     title="Comptoir native",
     prefix="/house",
-    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *MODERATING, *EVIDENCE),
+    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *MODERATING, *EVIDENCE, *RECOVERING),
     render_error=render_plain_error,
     description="What command line, console and host owners need: accounts, jobs, receipts, hosts, audit. "
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",

@@ -522,7 +522,7 @@ class DifferenceView(msgspec.Struct):
     what: str
     """Name of the check."""
     subject: str
-    """Public id of the job, hex id of the account; empty for the whole ledger."""
+    """Public id of the job, hex id of the account or commit record; empty for the whole ledger."""
     recorded: str
     recomputed: str
 
@@ -565,7 +565,7 @@ class StatusView(msgspec.Struct):
     """The trading post in figures."""
 
     status: str
-    """``open``, or ``draining`` during shutdown."""
+    """``open``; ``draining`` during shutdown; ``lost`` while commits are missing from the database."""
     version: str
     uptime_s: float
     hosts_active: int

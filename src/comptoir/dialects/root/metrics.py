@@ -125,6 +125,9 @@ class CoreCollector(Collector):
         yield CounterMetricFamily("comptoir_db_writer_cpu_seconds", "CPU of the writer thread.", stats.cpu_s)
         yield GaugeMetricFamily("comptoir_db_commands_waiting", "Commands that wait for the writer.", db.waiting)
         yield GaugeMetricFamily("comptoir_db_away", "1 while the database is out of reach.", float(db.unavailable))
+        yield GaugeMetricFamily(
+            "comptoir_commits_lost", "1 while commits that were confirmed are missing from it.", float(db.lost)
+        )
         waiting = len(self._core.state(DeferredSettlements))
         yield GaugeMetricFamily("comptoir_ends_waiting", "Ends of jobs that wait for it.", waiting)
 

@@ -11,6 +11,7 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.meters import Meters
 from comptoir.jobs import JobState
 from comptoir.kit.clock import iso_utc
+from comptoir.kit.db import CommitsLost
 from comptoir.kit.http import Access, Dialect, Endpoint, NoSuchPath, Reply, Request, encode_json, shown
 from comptoir.web import Shop, asset, base_url, secured, viewer
 
@@ -54,6 +55,8 @@ class Root:
         checks = {"database": Checked(found.healthy, round(found.took_ms, 3))}
         if not found.healthy:
             checks["database"].error = found.words
+        if core.db.lost:
+            checks["commits"] = Checked(False, 0.0, CommitsLost().message)
         if core.state(Shutdown).leaving:
             checks["intake"] = Checked(False, 0.0, "the coordinator is shutting down")
         healthy = all(check.healthy for check in checks.values())

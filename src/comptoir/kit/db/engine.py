@@ -8,16 +8,19 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from comptoir.kit.db.group import Command, GroupRunner, Outcomes
+from comptoir.kit.db.heads import CommitsLost, HeadMismatch
 from comptoir.kit.db.locks import Rows
 from comptoir.kit.db.points import few_query, keys_query, point_query
 from comptoir.kit.db.readers import AUDITS_WAITING_MAX, Readers
+from comptoir.kit.db.record import CommitRecord
 from comptoir.kit.db.schema import Table
 from comptoir.kit.db.sqlite import SqliteStore
 from comptoir.kit.db.store import OUT_OF_REACH, Look, Reading, Store
@@ -52,6 +55,22 @@ WATCH_S = 0.5
 """How often the event loop checks how long the writer has been busy with one group."""
 
 
+_despite_loss: ContextVar[bool] = ContextVar("despite_loss", default=False)
+
+
+@contextlib.contextmanager
+def despite_loss() -> Iterator[None]:
+    """Have commands that are submitted in this block run although commits are missing: heartbeats, and what repairs.
+
+    Their notes are not part of the record; the epoch that ends the loss sums them up.
+    """
+    token = _despite_loss.set(True)
+    try:
+        yield
+    finally:
+        _despite_loss.reset(token)
+
+
 @dataclass(slots=True)
 class WriterStats:
     """The writer's counters, for metrics and benchmarks."""
@@ -76,6 +95,8 @@ class Database:
         self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closing = False
+        self.record: CommitRecord | None = None
+        """What this process confirmed, and whether the database still has it; set by `attach`."""
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="comptoir-reader") if store.remote else None
         """For point reads of a server."""
         self._lists = Readers(store.open_reading, name="comptoir-lists")
@@ -94,6 +115,35 @@ class Database:
         """When the store last refused to write a group that had begun, on `time.monotonic`."""
         self._thread = threading.Thread(target=self._work, name="comptoir-writer", daemon=True)
         self._thread.start()
+
+    async def attach(self, record: CommitRecord) -> None:
+        """Compare *record* with the database, and keep it from now on. Call it once, before anything is noted.
+
+        While commits are missing (`lost`), commands are refused with `CommitsLost`, but for those of `despite_loss`.
+        """
+
+        def command(tx: Tx) -> None:
+            self.record = record
+            record.compare(tx)
+
+        await self.run(command)
+        record.attached = True
+
+    async def compare(self) -> None:
+        """Compare the record with the database now.
+
+        Raises:
+            Unavailable: the database is unavailable.
+        """
+        record = self.record
+        assert record is not None
+        with despite_loss():
+            await self.run(record.compare)
+
+    @property
+    def lost(self) -> bool:
+        """Whether commits that were confirmed are missing from the database."""
+        return self.record is not None and self.record.lost
 
     def run(self, command: Callable[[Tx], T], *, locks: Rows = ()) -> "asyncio.Future[T]":
         """Run *command* in a savepoint of the next group; the future resolves after the commit.
@@ -259,8 +309,8 @@ class Database:
         return self._out or self._slow
 
     async def wait_available(self) -> None:
-        """Wait until the database is available."""
-        while self.unavailable:  # noqa: ASYNC110 (set by the writer, another thread; nothing here can be awaited)
+        """Wait until the database is available, and misses no commits."""
+        while self.unavailable or self.lost:  # noqa: ASYNC110 (set by the writer, another thread; nothing here can be awaited)
             await asyncio.sleep(AGAIN_S)
 
     @property
@@ -291,7 +341,10 @@ class Database:
             future.set_exception(Unavailable(OUT_OF_REACH))
         elif self._queue.qsize() >= COMMANDS_WAITING_MAX:
             future.set_exception(Unavailable("too many commands wait for the database"))
+        elif self.lost and not _despite_loss.get():
+            future.set_exception(CommitsLost())
         else:
+            command.despite_loss = _despite_loss.get()
             self._queue.put(command)
         return future
 
@@ -408,17 +461,32 @@ class Database:
                 future.set_exception(error)
 
     def _commit(self, group: list[Command]) -> Outcomes:
-        store = self._store
+        store, record = self._store, self.record
+        refused: Outcomes = []
         for attempt in range(RETRIES_MAX + 1):
             outcomes, begun = None, False
             try:
                 store.begin()
                 begun = True
-                outcomes = self._group.run(group)
+                if record is not None:
+                    record.drop()
+                    if store.reconnected:
+                        record.compare(store.tx)
+                        store.reconnected = False
+                    if record.lost:
+                        refused += [(command, None, CommitsLost()) for command in group if not command.despite_loss]
+                        group = [command for command in group if command.despite_loss]
+                outcomes = self._group.run(group) if group else []
+                if record is not None and record.lost and not all(command.despite_loss for command in group):
+                    raise HeadMismatch
+                move = record.move(store.tx.notes) if record is not None else None
                 before = time.perf_counter()
-                store.commit()
+                store.commit(move)
                 self.stats.commit_s += time.perf_counter() - before
-                return self._counted(outcomes)
+                return refused + self._counted(outcomes)
+            except HeadMismatch:  # The next attempt finds out what is missing, and refuses what may not be written.
+                self._rollback()
+                store.reconnected = True
             except Exception as error:  # The loop's edge: any database error must reach the callers.
                 self._rollback()
                 again = begun and store.retryable(error)
@@ -427,20 +495,22 @@ class Database:
                 if again and outcomes is not None:
                     happened = self._happened()
                     if happened:
-                        return self._counted(outcomes)
+                        return refused + self._counted(outcomes)
                     again = happened is not None
                 if attempt < RETRIES_MAX and again:
                     continue
                 log.error("the group of %d commands was not written: %s", len(group), error, exc_info=error)
                 if not store.is_outage(error):
-                    return [(command, None, error) for command in group]
+                    return refused + [(command, None, error) for command in group]
                 if not store.remote:
                     self._refused_s = time.monotonic()
                 refusal = Unavailable(store.outage_words(error))
-                return [(command, None, refusal) for command in group]
-        raise AssertionError("unreachable: the last attempt returns")
+                return refused + [(command, None, refusal) for command in group]
+        return refused + [(command, None, CommitsLost()) for command in group]
 
     def _counted(self, outcomes: Outcomes) -> Outcomes:
+        if self.record is not None:
+            self.record.confirm()
         self.stats.commits += 1
         self.stats.commands += len(outcomes)
         return outcomes

@@ -25,6 +25,8 @@ class Command:
     turn: int
     future: "asyncio.Future[Any]"
     locks: Rows = ()
+    despite_loss: bool = False
+    """Whether it runs although commits are missing."""
 
     def rows(self) -> Rows:
         """The rows that it will lock."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from comptoir.kit.db.heads import HeadMismatch, HeadMove, postgres_move_and_commit
 from comptoir.kit.db.schema import Table
 from comptoir.kit.db.store import OUT_OF_REACH, Look
 from comptoir.kit.db.tx import Row, placeholders_percent, postgres_insert, postgres_select, postgres_update
@@ -62,6 +63,7 @@ class PostgresTx:
     dialect = "postgresql"
 
     def __init__(self, connection: "psycopg.Connection[Row]") -> None:
+        self.notes: list[bytes] = []
         self._cursor = connection.cursor(binary=True)
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
@@ -167,6 +169,8 @@ class PostgresStore:
         self._writing = self._connect()
         self._reading = PostgresReading(self._connect)
         self.tx = PostgresTx(self._writing)
+        self._kept_notes = 0
+        self.reconnected = False
         self._make_mark()
 
     def _connect(self) -> "psycopg.Connection[Row]":
@@ -195,20 +199,32 @@ class PostgresStore:
         # The server restarted since the last group, or has been cut off.
         self._writing = self._connect()
         self.tx = PostgresTx(self._writing)
+        self.reconnected = True
         self._begin()
 
     def _begin(self) -> None:
+        self.tx.notes = []
         # One message for both; the mark answers `committed` should the connection break during COMMIT.
         self._group += 1
         mark = f"UPDATE commit_marks SET number = {self._group:d}, made_ms = {NOW_MS} WHERE writer = {self._me}"
         cursor = self._writing.execute(f"BEGIN; {mark}", prepare=False)
         cursor.nextset()
         if cursor.rowcount != 1:  # An older state of the database was restored under us.
+            self.reconnected = True
             sql = f"INSERT INTO commit_marks VALUES ({self._me}, {self._group:d}, {NOW_MS})"
             self._writing.execute(sql, prepare=False)
 
-    def commit(self) -> None:
-        self._writing.execute("COMMIT")
+    def commit(self, move: HeadMove | None = None) -> None:
+        if move is None:
+            self._writing.execute("COMMIT")
+            return
+        try:
+            # One message for both, of literals that are ours.
+            moved = self._writing.execute(postgres_move_and_commit(move), prepare=False).rowcount
+        except psycopg.errors.NotNullViolation as error:
+            raise HeadMismatch from error
+        if moved != 1:
+            self.reconnected = True
 
     def committed(self) -> bool | None:
         """Tell by its mark whether the last transaction was committed. Waits until the server has ended it.
@@ -225,12 +241,14 @@ class PostgresStore:
             self._writing.execute("ROLLBACK")
 
     def savepoint(self) -> None:
+        self._kept_notes = len(self.tx.notes)
         self._writing.execute("SAVEPOINT item")
 
     def release(self) -> None:
         self._writing.execute("RELEASE SAVEPOINT item")
 
     def rollback_to(self) -> None:
+        del self.tx.notes[self._kept_notes :]
         self._writing.execute("ROLLBACK TO SAVEPOINT item")
         self._writing.execute("RELEASE SAVEPOINT item")
 

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
+from comptoir.kit.db.heads import SQLITE_MOVE, HeadMismatch, HeadMove
 from comptoir.kit.db.schema import Table
 from comptoir.kit.db.store import DatabaseUnusable, Look
 from comptoir.kit.db.tx import ROWS_PER_STATEMENT_MAX, Row, sqlite_insert, sqlite_select, sqlite_update, statement_sizes
@@ -81,6 +82,7 @@ class SqliteTx:
     dialect = "sqlite"
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self.notes: list[bytes] = []
         self._connection = connection
         self._execute = connection.execute
 
@@ -164,6 +166,7 @@ class SqliteStore:
 
     dialect = "sqlite"
     remote = False
+    reconnected = False
 
     def __init__(self, path: Path) -> None:
         """Open the file, creating it if there is none.
@@ -180,11 +183,18 @@ class SqliteStore:
             words = error.strerror if isinstance(error, OSError) else OUT_OF_ORDER.get(_primary_code(error))
             raise DatabaseUnusable(f"{path} can't be used: {words or error}") from error
         self.tx = SqliteTx(self._writing)
+        self._kept_notes = 0
 
     def begin(self) -> None:
+        self.tx.notes = []
         self._writing.execute("BEGIN IMMEDIATE")
 
-    def commit(self) -> None:
+    def commit(self, move: HeadMove | None = None) -> None:
+        if move is not None:
+            record, before, after = move
+            moved = self.tx.execute(SQLITE_MOVE, (after.entries, after.sha256, record, *before))
+            if moved != 1:
+                raise HeadMismatch
         self._writing.execute("COMMIT")
 
     def rollback(self) -> None:
@@ -192,12 +202,14 @@ class SqliteStore:
             self._writing.execute("ROLLBACK")
 
     def savepoint(self) -> None:
+        self._kept_notes = len(self.tx.notes)
         self._writing.execute("SAVEPOINT item")
 
     def release(self) -> None:
         self._writing.execute("RELEASE item")
 
     def rollback_to(self) -> None:
+        del self.tx.notes[self._kept_notes :]
         self._writing.execute("ROLLBACK TO item")
         self._writing.execute("RELEASE item")
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from comptoir.kit.db.heads import HeadMove
 from comptoir.kit.db.tx import Row
 from comptoir.kit.errors import Unavailable
 
@@ -52,12 +53,21 @@ class Store(Protocol):
     """Whether it is a server: reads need a thread, rows that are decided on have to be locked because others write too,
     and it can be unreachable."""
     tx: Any
+    reconnected: bool
+    """Whether a new connection was opened since this was last cleared, so that the server may be another."""
 
     def begin(self) -> None:
         """Open a transaction, on a new connection if the old one is broken; raises if the database is unreachable."""
         ...
 
-    def commit(self) -> None: ...
+    def commit(self, move: HeadMove | None = None) -> None:
+        """Move the commit record's head, if it moves, and commit.
+
+        Raises:
+            HeadMismatch: the head is not where it should be; the transaction has to be rolled back.
+        """
+        ...
+
     def rollback(self) -> None: ...
     def savepoint(self) -> None: ...
     def release(self) -> None: ...

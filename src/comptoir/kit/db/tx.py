@@ -15,6 +15,10 @@ class Tx(Protocol):
     dialect: str
     """``sqlite`` or ``postgresql``."""
 
+    notes: list[bytes]
+    """What the commit will confirm to somebody outside, for the commit record: commands append at most
+    `heads.NOTE_BYTES_MAX` bytes each. A command that is undone takes its notes with it."""
+
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run one statement; return the number of rows it touched."""
         ...

@@ -1,0 +1,247 @@
+"""A database is brought back without its last commits, on SQLite and on PostgreSQL: what everybody sees, and which
+settings would have kept everything."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psycopg
+import pytest
+
+from comptoir.app import open_core, running
+from comptoir.cli.local_worker import move_state
+from comptoir.kit.ids import public
+from comptoir.reports import audit
+from comptoir.settings import Settings
+from tests.post import QUICK, Post, open_post
+from tests.servers import BINARIES, OwnServer, hand_over, user
+
+BOUND_S = 30.0
+
+CHAT = {"model": "trivial", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+
+
+async def _call(post: Post, method: str, path: str, body: object = None, *, admin: bool = False) -> tuple[int, Any]:
+    headers = {"authorization": f"Bearer {post.admin_key if admin else post.buyer_key}"}
+    timeout = aiohttp.ClientTimeout(total=BOUND_S)
+    async with (
+        aiohttp.ClientSession(post.url, headers=headers, timeout=timeout) as session,
+        session.request(method, path, json=body) as answer,
+    ):
+        return answer.status, await answer.json()
+
+
+@asynccontextmanager
+async def reopened(post: Post, folder: Path, database: str = "") -> AsyncIterator[Post]:
+    """Start the post again, as it is in *folder* by now."""
+    async with open_core(Settings(data=str(folder), database=database, port=0, **QUICK)) as core, running(core) as url:
+        if (post.folder / "worker").exists():
+            move_state(post.folder / "worker", url)
+        yield Post(core, url, post.buyer_id, post.buyer_key, post.admin_key, post.folder)
+        assert await audit(core.db) == []
+
+
+async def confirm_more(post: Post) -> list[str]:
+    """Have an answer settled and a deposit confirmed; return how each is named when it is missing."""
+    status, _ = await _call(post, "POST", "/v1/chat/completions", CHAT)
+    assert status == 200
+    body = {"owner": "ada", "credits": 7}
+    status, deposited = await _call(post, "POST", "/house/deposit", body, admin=True)
+    assert status == 201
+    (job,) = await post.core.jobs.newest(owner_id=post.buyer_id, state=None, limit=1, before=None)
+    return [f"deposit {deposited['transfer']}", public("rcpt", job.id)]
+
+
+async def expect_lost(post: Post, names: list[str]) -> None:
+    """What everybody sees while *names* are missing."""
+    for path in ("/health", "/infrintia/health", "/infernet/health"):
+        status, said = await _call(post, "GET", path)
+        assert (path, status, said["status"]) == (path, 503, "unhealthy")
+    _, said = await _call(post, "GET", "/health")
+    assert "comptoir recover" in said["checks"]["commits"]["error"]
+    assert (await _call(post, "GET", "/house/status"))[1]["status"] == "lost"
+    status, said = await _call(post, "POST", "/v1/chat/completions", CHAT)
+    assert status == 503
+    assert "missing commits" in said["error"]["message"]
+    run = {"model": "trivial", "input_text": "hi", "max_tokens": 5}
+    assert (await _call(post, "POST", "/run/model", run))[0] == 503
+    assert (await _call(post, "POST", "/house/deposit", {"owner": "ada", "credits": 1}, admin=True))[0] == 503
+    status, said = await _call(post, "GET", "/house/recover", admin=True)
+    assert (status, said["lost"], said["missing"], said["names"]) == (200, True, len(names), names)
+    status, said = await _call(post, "GET", "/house/audit", admin=True)
+    assert (status, [one["what"] for one in said["differences"]]) == (200, ["commits"])
+
+
+async def accept(post: Post) -> None:
+    """The operator accepts the loss, and work is taken again."""
+    body = {"accept_loss": True, "reason": "tried by a test"}
+    assert (await _call(post, "POST", "/house/recover", body))[0] == 403
+    status, said = await _call(post, "POST", "/house/recover", body, admin=True)
+    assert (status, said["lost"], said["epoch"], said["reason"]) == (200, False, 1, "tried by a test")
+    assert (await _call(post, "GET", "/health"))[0] == 200
+    async with post.worker():
+        assert (await _call(post, "POST", "/v1/chat/completions", CHAT))[0] == 200
+
+
+class TestSqlite:
+    async def test_an_older_backup(self, tmp_path: Path) -> None:
+        async with open_post(tmp_path) as post, post.worker():
+            await confirm_more(post)
+            with sqlite3.connect(tmp_path / "data" / "comptoir.db") as live:
+                live.execute("VACUUM INTO ?", (str(tmp_path / "backup.db"),))
+            live.close()
+            names = await confirm_more(post)
+        shutil.copy(tmp_path / "backup.db", tmp_path / "data" / "comptoir.db")
+
+        async with reopened(post, tmp_path / "data") as again, again.worker():
+            await expect_lost(again, names)
+        async with reopened(post, tmp_path / "data") as again:
+            await expect_lost(again, names)
+            await accept(again)
+        async with reopened(post, tmp_path / "data") as again:
+            assert not again.core.db.lost
+
+    async def test_a_write_ahead_log_that_was_cut(self, tmp_path: Path) -> None:
+        """What a disk does that says it has written, and has not."""
+        wal = tmp_path / "data" / "comptoir.db-wal"
+        async with open_post(tmp_path) as post, post.worker():
+            await confirm_more(post)
+            size = wal.stat().st_size
+            names = await confirm_more(post)
+            shutil.copytree(tmp_path / "data", tmp_path / "crashed")
+        os.truncate(tmp_path / "crashed" / "comptoir.db-wal", size)
+
+        async with reopened(post, tmp_path / "crashed") as again:
+            await expect_lost(again, names)
+            await accept(again)
+
+    async def test_a_crash_that_cuts_nothing_is_no_loss(self, tmp_path: Path) -> None:
+        async with open_post(tmp_path) as post, post.worker():
+            await confirm_more(post)
+            shutil.copytree(tmp_path / "data", tmp_path / "crashed")
+
+        async with reopened(post, tmp_path / "crashed") as again:
+            assert not again.core.db.lost
+
+
+class Standby(OwnServer):
+    """A standby that streams from a server, until it takes that one's place."""
+
+    def __init__(self, primary: OwnServer, folder: Path) -> None:
+        folder.mkdir()
+        hand_over(folder)
+        self._folder = folder
+        self._data = folder / "data"
+        self._primary = primary
+        command = [BINARIES / "pg_basebackup", "-D", self._data, "-R", "-c", "fast", "-d", primary.url]
+        subprocess.run(command, check=True, capture_output=True, user=user(), cwd="/")
+        self.url = f"postgresql://postgres@/postgres?host={folder}"
+        self._process = None
+        self.start()
+
+    def until_streaming(self) -> None:
+        """Wait until it has all that the primary has."""
+        with psycopg.connect(self._primary.url, autocommit=True) as primary:
+            (now,) = primary.execute("SELECT pg_current_wal_flush_lsn()").fetchone() or ("",)
+            behind = "SELECT count(*) = 0 FROM pg_stat_replication WHERE flush_lsn >= %s"
+            while primary.execute(behind, (now,)).fetchone() == (True,):
+                primary.execute("SELECT pg_sleep(0.01)")
+
+    def take_over(self) -> None:
+        """Be promoted at the address of the primary, which is gone."""
+        self.stop()
+        with (self._data / "postgresql.auto.conf").open("a") as options:
+            options.write("primary_conninfo = ''\n")
+        self._folder, self.url = self._primary._folder, self._primary.url
+        self.start()
+        with psycopg.connect(self.url, autocommit=True) as promoted:
+            assert promoted.execute("SELECT pg_promote()").fetchone() == (True,)
+
+
+@pytest.fixture
+def standby(own_server: OwnServer) -> Iterator[Standby]:
+    """A standby of the test's own server."""
+    made = Standby(own_server, own_server._folder / "standby")
+    yield made
+    made.stop()
+
+
+async def until_lost(post: Post) -> None:
+    """Have somebody ask, until it is known."""
+    async with asyncio.timeout(BOUND_S):
+        while not post.core.db.lost:
+            assert (await _call(post, "POST", "/house/deposit", {"owner": "ada", "credits": 1}, admin=True))[0] == 503
+
+
+class TestPostgres:
+    async def test_an_asynchronous_standby_promoted_too_early(
+        self, tmp_path: Path, own_server: OwnServer, standby: Standby
+    ) -> None:
+        async with open_post(tmp_path, database=own_server.url) as post:
+            async with post.worker():
+                await confirm_more(post)
+                await asyncio.to_thread(standby.until_streaming)
+                standby.stop()
+                names = await confirm_more(post)
+                own_server.kill()
+                await asyncio.to_thread(standby.take_over)
+
+                await until_lost(post)
+                await expect_lost(post, names)
+            refused = await _call(post, "POST", "/house/recover", {"accept_loss": True}, admin=True)
+            assert refused[0] == 409
+
+        async with reopened(post, tmp_path / "data", own_server.url) as again:
+            await expect_lost(again, names)
+            await accept(again)
+
+    async def test_with_a_synchronous_standby_nothing_is_lost(
+        self, tmp_path: Path, own_server: OwnServer, standby: Standby
+    ) -> None:
+        async with open_post(tmp_path, database=own_server.url) as post, post.worker():
+            await asyncio.to_thread(standby.until_streaming)
+            with psycopg.connect(own_server.url, autocommit=True) as primary:
+                primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+                primary.execute("SELECT pg_reload_conf()")
+                while primary.execute("SELECT sync_state FROM pg_stat_replication").fetchone() != ("sync",):
+                    await asyncio.sleep(0.01)
+            for _ in range(3):
+                names = await confirm_more(post)
+            own_server.kill()
+            with psycopg.connect(standby.url, autocommit=True) as promoted:
+                promoted.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            await asyncio.to_thread(standby.take_over)
+
+            async with asyncio.timeout(BOUND_S):
+                while (await _call(post, "POST", "/house/deposit", {"owner": "ada", "credits": 1}, admin=True))[
+                    0
+                ] != 201:
+                    await asyncio.sleep(0.01)
+            assert not post.core.db.lost
+            assert len(names) == 2
+            posted = await post.core.ledger.posted([bytes.fromhex(names[0].split()[1])])
+            assert len(posted) == 1
+
+    async def test_without_synchronous_commit_a_crash_loses_what_was_confirmed(
+        self, tmp_path: Path, own_server: OwnServer
+    ) -> None:
+        async with open_post(tmp_path, database=own_server.url) as post, post.worker():
+            await confirm_more(post)
+            with psycopg.connect(own_server.url, autocommit=True) as server:
+                for option in ("synchronous_commit = off", "wal_writer_delay = 10000"):
+                    server.execute(f"ALTER SYSTEM SET {option}")
+                server.execute("SELECT pg_reload_conf()")
+                while server.execute("SHOW synchronous_commit").fetchone() != ("off",):
+                    await asyncio.sleep(0.01)
+            await confirm_more(post)
+            own_server.kill()
+            own_server.start()
+
+            await until_lost(post)
