@@ -20,6 +20,7 @@ from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Tx
 from comptoir.ledger import PROMOTIONS, Book
 from comptoir.link import Frame, ModelOffer, Usage
+from comptoir.receipts import Receipt
 from comptoir.settings import Settings
 
 MODEL = "m"
@@ -56,7 +57,15 @@ class FakeChannel:
         self.turned_away.append((reason, for_good))
 
     def settled(
-        self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int, promo_uusd: int = 0
+        self,
+        job: LiveJob,
+        lease: Lease,
+        *,
+        state: str,
+        earned_uusd: int,
+        balance_uusd: int,
+        promo_uusd: int = 0,
+        receipt: Receipt | None = None,
     ) -> None:
         self.closed.append((lease.id, state, earned_uusd))
 
@@ -108,6 +117,12 @@ class Street:
     async def own_money(self, *, but_uusd: int = 0) -> None:
         """Exchange the buyer's sign-up credit, but for *but_uusd*, for own money: only that earns a host merit."""
         amount_uusd = await self.free_uusd() - but_uusd
+        await self.leave_credit(but_uusd)
+        await self.core.ledger.deposit(owner_id=self.buyer_id, amount_uusd=amount_uusd)
+
+    async def leave_credit(self, left_uusd: int) -> None:
+        """Have the buyer give back all credit but so much."""
+        amount_uusd = await self.free_uusd() - left_uusd
 
         def command(tx: Tx) -> None:
             book = Book.load(tx, [self.buyer_id, PROMOTIONS])
@@ -115,7 +130,6 @@ class Street:
             book.apply(tx)
 
         await self.core.db.run(command)
-        await self.core.ledger.deposit(owner_id=self.buyer_id, amount_uusd=amount_uusd)
 
     async def free_uusd(self) -> int:
         """What the buyer can spend."""

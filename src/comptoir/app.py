@@ -56,7 +56,7 @@ from comptoir.nodes import Nodes, connection_name
 from comptoir.receipts import Receipts
 from comptoir.routing import preference_named
 from comptoir.settings import Settings
-from comptoir.transports.link import say_goodbye
+from comptoir.transports.link import follow_loss, say_goodbye
 from comptoir.transports.push import pushing
 
 log = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         core.events.subscribe(HostFree, lambda event: assign_waiting(core, event.host_id))
         core.events.subscribe(DatabaseReturned, lambda event: assign_all_waiting(core))
         hedging(core)
+        follow_loss(core)
         core.background.spawn(_count_before(core, before_ms=clock.now_ms()))
         _, users = await core.identity.list_users(limit=1)
         meters.begin(users=users)

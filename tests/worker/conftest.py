@@ -19,6 +19,7 @@ from comptoir.worker.engines.openai import OpenAIEngine
 from comptoir.worker.events import Event
 from comptoir.worker.leases import LeaseTable
 from comptoir.worker.loop import JobRunner
+from comptoir.worker.receipt_store import ReceiptStore
 from comptoir.worker.uplink import Uplink
 from tests.worker.coordinator_stand_in import HOST_KEY, Coordinator, serve
 from tests.worker.openai_stand_in import OpenAIStandIn, serve_openai
@@ -30,7 +31,15 @@ class Half:
     """Loop and uplink of a worker, without engines to start and files to write."""
 
     def __init__(
-        self, coordinator: Coordinator, engine: Engine, *, slots: int, clock: Clock | None, key: str, urls: list[str]
+        self,
+        coordinator: Coordinator,
+        engine: Engine,
+        *,
+        slots: int,
+        clock: Clock | None,
+        key: str,
+        urls: list[str],
+        receipts: ReceiptStore | None,
     ) -> None:
         self.events: list[Event] = []
         self.table = LeaseTable()
@@ -46,6 +55,7 @@ class Half:
             software="test/1",
             table=self.table,
             jobs=self.runner,
+            receipts=receipts,
             on_event=self.events.append,
             backoff=Backoff(jitter=lambda low, high: 0.0),
         )
@@ -87,9 +97,10 @@ def join(coordinator: Coordinator) -> JoinWorker:
         key: str = HOST_KEY,
         wait: bool = True,
         others: Sequence[Coordinator] = (),
+        receipts: ReceiptStore | None = None,
     ) -> AsyncIterator[Half]:
         urls = [coordinator.url, *(other.url for other in others)]
-        half = Half(coordinator, engine, slots=slots, clock=clock, key=key, urls=urls)
+        half = Half(coordinator, engine, slots=slots, clock=clock, key=key, urls=urls, receipts=receipts)
         for other in others:
             other.verify_key = coordinator.verify_key
         try:

@@ -24,6 +24,7 @@ from comptoir.link import (
     Frames,
     FromCoordinator,
     FromWorker,
+    HandIn,
     Have,
     Hello,
     Job,
@@ -116,6 +117,7 @@ class Coordinator:
         self.drains = 0
         self.resources: list[dict[str, bytes]] = []
         self.reports: list[Report] = []
+        self.handed: asyncio.Queue[HandIn] = asyncio.Queue()
         self.connections = 0
         self.messages = 0
         self.verify_key: VerifyKey | None = None
@@ -241,6 +243,9 @@ class Coordinator:
             return []
         if isinstance(message, Report):
             self.reports.append(message)
+            return []
+        if isinstance(message, HandIn):
+            self.handed.put_nowait(message)
             return []
         attempt = self.attempts.get(message.lease)
         if attempt is None or attempt.forgotten:

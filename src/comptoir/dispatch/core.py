@@ -16,7 +16,7 @@ from comptoir.kit.db import Database
 from comptoir.ledger import Ledger
 from comptoir.moderation import Moderation
 from comptoir.nodes import Nodes
-from comptoir.receipts import Receipts
+from comptoir.receipts import Receipt, Receipts
 from comptoir.routing import Preference
 from comptoir.settings import Settings
 
@@ -45,9 +45,20 @@ class HostChannel(Protocol):
         ...
 
     def settled(
-        self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int, promo_uusd: int = 0
+        self,
+        job: LiveJob,
+        lease: Lease,
+        *,
+        state: str,
+        earned_uusd: int,
+        balance_uusd: int,
+        promo_uusd: int = 0,
+        receipt: Receipt | None = None,
     ) -> None:
-        """Tell the host that a lease is closed, what it earned, and how much of its balance is promotional."""
+        """Tell the host that a lease is closed, what it earned, and how much of its balance is promotional.
+
+        *receipt*: that of the job, if it is settled.
+        """
         ...
 
     def turn_away(self, reason: str, *, for_good: bool) -> None:

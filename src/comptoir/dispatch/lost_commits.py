@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.errors import RestartFirst
 from comptoir.dispatch.recover import recover
+from comptoir.events import LossEnded
 from comptoir.jobs import read_job_note
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.db import (
@@ -312,6 +313,7 @@ class LostCommits(State):
         log.warning("epoch %d of the commit record has begun: %s", self._record.head.epoch, reason)
         await self.sign()
         await self.resume()
+        self._core.events.publish(LossEnded())
 
     async def close_gap(self, reason: str) -> Missing:
         """Begin a new epoch like `accept` if nothing is missing any more; return what still is.
@@ -333,6 +335,7 @@ class LostCommits(State):
             self._unresumed = False
             if self._core.peers.cluster_status() is None:
                 await recover(self._core)
+            self._core.events.publish(LossEnded())
 
 
 class _Boundaries:

@@ -282,6 +282,7 @@ def _tell_host(
             earned_uusd=row.paid_uusd,
             balance_uusd=settled.balances_uusd.get(lease.host_id, 0),
             promo_uusd=settled.promos_uusd.get(lease.host_id, 0),
+            receipt=settled.receipt,
         )
 
 
@@ -300,8 +301,9 @@ def _tell_earlier(core: Core, job: LiveJob, attempt_id: bytes, *, earned_uusd: i
         # A closed segment of a staged job is a whole stage, even if its host was lost before it could report the end.
         state = AttemptState.DONE if job.kind.staged else AttemptState.LOST
         channel.settled(
-            job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd, promo_uusd=promo_uusd
-        )
+            job, lease, state=state, earned_uusd=earned_uusd, balance_uusd=balance_uusd, promo_uusd=promo_uusd,
+            receipt=settled.receipt,
+        )  # fmt: skip
 
 
 def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _SettleItem:

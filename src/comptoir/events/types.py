@@ -164,6 +164,14 @@ class DatabaseReturned(Event, frozen=True, gc=False, tag="database.returned"):
     """The database is available again, and what had waited for it is written."""
 
 
+class ReceiptsWanted(Event, frozen=True, gc=False, tag="receipts.wanted"):
+    """The database lost receipts: workers that keep them are asked to hand them in."""
+
+
+class LossEnded(Event, frozen=True, gc=False, tag="loss.ended"):
+    """Commits were missing from the database, and are not any more or have been accepted as lost."""
+
+
 class RemoteJobsWaiting(Event, frozen=True, gc=False, tag="jobs.waiting"):
     """Another coordinator has jobs waiting for a host."""
 

@@ -80,6 +80,21 @@ FAIL_BODY_BYTES_MAX = 1 << 20
 REPORT_BYTES_MAX = 4 << 20
 """Longest report of a container about itself."""
 
+RECEIPT_BYTES_MAX = 128 << 10
+"""Longest receipt that goes over the link: one of a single host has 2 KB, and each further attempt adds 1 KB."""
+
+HEAD_BYTES_MAX = 4 << 10
+"""Longest signed statement of a coordinator about what it has confirmed; ours have some 300 bytes."""
+
+HEADS_MAX = 16
+"""Most coordinators whose statements a worker brings."""
+
+LISTED_MAX = 4096
+"""Most receipts that one message lists."""
+
+HANDED_MAX = 64
+"""Most receipts in one message."""
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Id = Annotated[bytes, msgspec.Meta(max_length=ID_BYTES_MAX)]
 Word = Annotated[str, msgspec.Meta(max_length=WORD_CHARS_MAX)]
@@ -89,6 +104,7 @@ Address = Annotated[str, msgspec.Meta(max_length=ADDRESS_CHARS_MAX)]
 Addresses = Annotated[list[Address], msgspec.Meta(max_length=CARD_LIST_MAX)]
 ReportBytes = Annotated[bytes, msgspec.Meta(max_length=REPORT_BYTES_MAX)]
 FailWords = Annotated[str, msgspec.Meta(max_length=FINISH_CHARS_MAX)]
+HeadBytes = Annotated[bytes, msgspec.Meta(max_length=HEAD_BYTES_MAX)]
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -191,6 +207,17 @@ class Have(msgspec.Struct, array_like=True, frozen=True):
     known: bool = True
 
 
+class SignedReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A job's receipt as its coordinator signed and stored it (`comptoir.receipts`)."""
+
+    keyid: Word
+    """Id of the coordinator's key, 64 hexadecimal digits."""
+    payload: Annotated[bytes, msgspec.Meta(max_length=RECEIPT_BYTES_MAX)]
+    """The signed statement, JSON."""
+    signature: Id
+    """Ed25519 over its pre-authentication encoding, 64 bytes."""
+
+
 # -- worker to coordinator ---------------------------------------------------------------------------------------
 
 
@@ -203,6 +230,10 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):
     """Jobs the worker runs at once."""
     models: Annotated[list[ModelOffer], msgspec.Meta(max_length=OFFERS_MAX)]
     open: Annotated[list[OpenAttempt], msgspec.Meta(max_length=OPEN_LEASES_MAX)]
+    heads: Annotated[list[HeadBytes], msgspec.Meta(max_length=HEADS_MAX)] = []
+    """The newest `ConfirmedHead.statement` of each coordinator of this trading post, as far as the worker holds any."""
+    keeps_receipts: bool = False
+    """Whether the worker keeps receipts: only then it is sent `ConfirmedHead` and `AskReceipts`."""
 
 
 class Frames(msgspec.Struct, array_like=True, frozen=True, tag="frames"):
@@ -265,6 +296,25 @@ class Report(msgspec.Struct, array_like=True, frozen=True, tag="report"):
     inquiry: Int64
     body: ReportBytes
     """JSON of ``GET /service-resources?model_id=``; empty: the container did not answer."""
+
+
+class KeptReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A receipt that the worker keeps."""
+
+    job_id: Id
+    sha256: Id
+    """Hash of `SignedReceipt.payload`."""
+
+
+class HandIn(msgspec.Struct, array_like=True, frozen=True, tag="hand_in"):
+    """Answer to `AskReceipts`, of which one at a time is open; sent unasked it breaks the protocol."""
+
+    listed: Annotated[list[KeptReceipt], msgspec.Meta(max_length=LISTED_MAX)] = []
+    """Receipts that the worker keeps, the newest first."""
+    more: bool = False
+    """Whether it keeps more than it has listed so far."""
+    receipts: Annotated[list[SignedReceipt], msgspec.Meta(max_length=HANDED_MAX)] = []
+    """The receipts that were wanted, as far as it keeps them."""
 
 
 # -- coordinator to worker ---------------------------------------------------------------------------------------
@@ -355,6 +405,30 @@ class Settled(msgspec.Struct, array_like=True, frozen=True, tag="settled"):
     """The host's balance after this job; 0: it is not known, since nothing was earned."""
     promo_uusd: int = 0
     """Part of that balance that is promotional: it buys, and never leaves."""
+    receipt: SignedReceipt | None = None
+    """The job's receipt, if it was settled with this message, for the worker to keep; None also if it is longer than
+    `RECEIPT_BYTES_MAX`."""
+
+
+class ConfirmedHead(msgspec.Struct, array_like=True, frozen=True, tag="head"):
+    """What the coordinator has confirmed so far, signed: for the worker to keep in place of the one before.
+
+    Sent within four seconds after something was settled for the host.
+    """
+
+    keeper: bytes
+    """Which coordinator of the trading post says so."""
+    statement: bytes
+    """To be brought back as it is (`Hello.heads`)."""
+
+
+class AskReceipts(msgspec.Struct, array_like=True, frozen=True, tag="ask_receipts"):
+    """Asked by a coordinator whose database lost commits: which receipts does the worker keep, or hand in these."""
+
+    after: int = 0
+    """List those after so many, `LISTED_MAX` at most."""
+    wanted: list[bytes] = []
+    """Hand in the receipts of these jobs instead, `HANDED_MAX` at most."""
 
 
 class Inquire(msgspec.Struct, array_like=True, frozen=True, tag="inquire"):
@@ -373,8 +447,8 @@ class Bye(msgspec.Struct, array_like=True, frozen=True, tag="bye"):
     reconnect_after_s: float
 
 
-FromWorker = Hello | Frames | Done | Fail | Models | Drain | Resources | Report
-FromCoordinator = Welcome | Job | Cancel | Acks | Settled | Bye | Inquire
+FromWorker = Hello | Frames | Done | Fail | Models | Drain | Resources | Report | HandIn
+FromCoordinator = Welcome | Job | Cancel | Acks | Settled | Bye | Inquire | ConfirmedHead | AskReceipts
 
 # -- the pulse: heartbeats on a path of their own (plain HTTP, JSON), so that frames can't starve them --------------
 

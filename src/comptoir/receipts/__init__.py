@@ -48,7 +48,15 @@ from comptoir.receipts.types import (
     UnitEntry,
     Verdict,
 )
-from comptoir.receipts.verify import ENVELOPE_BYTES_MAX, envelope, read_registry, registry_json, registry_of, verify
+from comptoir.receipts.verify import (
+    ENVELOPE_BYTES_MAX,
+    envelope,
+    read_registry,
+    registry_json,
+    registry_of,
+    verify,
+    verify_own,
+)
 
 __all__ = [
     "COORDINATOR",
@@ -95,4 +103,5 @@ __all__ = [
     "use_exhibit",
     "verify",
     "verify_exhibits",
+    "verify_own",
 ]

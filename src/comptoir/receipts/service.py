@@ -11,8 +11,8 @@ from comptoir.receipts.build import build
 from comptoir.receipts.errors import KeyTaken, UnknownKey, UnknownReceipt
 from comptoir.receipts.evidence import Evidence
 from comptoir.receipts.heads import SignedHead, read_head, sign_head
-from comptoir.receipts.types import COORDINATOR, HolderKind, PublishedKey, Receipt, ReceiptFacts
-from comptoir.receipts.verify import envelope, registry_json
+from comptoir.receipts.types import COORDINATOR, HolderKind, KeyRegistry, PublishedKey, Receipt, ReceiptFacts
+from comptoir.receipts.verify import envelope, registry_json, registry_of
 
 LIST_MAX = 500
 """Most receipts of one page; about 1 MB of envelopes."""
@@ -81,6 +81,17 @@ class Receipts:
         if receipt is None:
             raise UnknownReceipt(job_id)
         return receipt
+
+    async def own_keys(self) -> KeyRegistry:
+        """Return the keys of this trading post's coordinators; this one's is valid from the beginning, since a database
+        that lost its last commits may have it from a later start."""
+        keys = {key.keyid: key for key in await self.keys_of(COORDINATOR)}
+        own = keys.get(self._key.keyid)
+        keys[self._key.keyid] = PublishedKey(
+            self._key.keyid, self._key.public_key.hex(), HolderKind.COORDINATOR, COORDINATOR, 0,
+            own.revoked_ms if own is not None else None,
+        )  # fmt: skip
+        return registry_of(list(keys.values()))
 
     def remember(self, receipt: Receipt) -> None:
         """Cache a receipt that was just written: most are requested at once."""

@@ -36,6 +36,7 @@ from comptoir.worker.leases import LeaseTable
 from comptoir.worker.loop import JobRunner
 from comptoir.worker.offering import FREE, Offering
 from comptoir.worker.pulse import PulseThread
+from comptoir.worker.receipt_store import ReceiptStore
 from comptoir.worker.state import HostState, StateFile, kept_directory
 from comptoir.worker.uplink import Uplink
 
@@ -116,6 +117,7 @@ class _Worker:
         self._addresses = Addresses(urls)
         directory = Path(config.state_dir) if config.state_dir else kept_directory(urls)
         self._state_file = StateFile(directory, urls)
+        self._receipts = ReceiptStore(directory / "receipts")
         kinds = load_kinds(config.kinds)
         self._offering = Offering(
             kinds=kinds, prices=config.prices, model_prices=config.model_prices, on_event=on_event,
@@ -128,6 +130,7 @@ class _Worker:
 
     async def run(self) -> None:
         state = self._state_file.open()
+        self._receipts.open()
         try:
             gpus = await asyncio.to_thread(health.detect_gpus)
             self._hardware = health.describe(gpus)
@@ -137,6 +140,7 @@ class _Worker:
             await self._serve_as_registered(state)
         finally:
             await self._offering.close()
+            self._receipts.close()
             self._state_file.close()
 
     async def _serve_as_registered(self, state: HostState) -> None:
@@ -239,6 +243,7 @@ class _Worker:
             software=SOFTWARE,
             table=self._table,
             jobs=runner,
+            receipts=self._receipts,
             on_event=self._on_event,
         )
         uplink.offer(self._offering.models, config.slots)

@@ -20,8 +20,10 @@ from comptoir.kit.clock import Clock
 from comptoir.link import (
     LINK_VERSION,
     Acks,
+    AskReceipts,
     Bye,
     Cancel,
+    ConfirmedHead,
     Drain,
     FromCoordinator,
     FromWorker,
@@ -42,8 +44,10 @@ from comptoir.worker.addresses import Addresses
 from comptoir.worker.backoff import Backoff
 from comptoir.worker.errors import HostForgotten, KeyRefused, LinkRefused
 from comptoir.worker.events import Connected, OnEvent, Reconnecting, ignore
+from comptoir.worker.handing_in import HandingIn
 from comptoir.worker.leases import LeaseTable, WorkerLease
 from comptoir.worker.link_watch import LinkWatch
+from comptoir.worker.receipt_store import ReceiptStore
 from comptoir.worker.refused import EXPIRED, SUSPENDED, why_no_link, why_refused
 from comptoir.worker.resource_reporter import ResourceReporter
 
@@ -102,7 +106,8 @@ class _Lost(Exception):
 
 
 class Uplink:
-    """Keeps the link open until `close`. *key* is the host key, *software* this program's name in `Hello`."""
+    """Keeps the link open until `close`. *key* is the host key, *software* this program's name in `Hello`; *receipts*,
+    open, is where receipts are kept."""
 
     def __init__(
         self,
@@ -112,6 +117,7 @@ class Uplink:
         software: str,
         table: LeaseTable,
         jobs: JobSink,
+        receipts: ReceiptStore | None = None,
         on_event: OnEvent = ignore,
         backoff: Backoff | None = None,
         clock: Clock | None = None,
@@ -127,6 +133,7 @@ class Uplink:
         self._table = table
         self.telling = ResourceReporter(wake=table.nudge)
         """Sends what the containers report about themselves over this link."""
+        self._handing = HandingIn(receipts, wake=table.nudge)
         self._jobs = jobs
         self._on_event = on_event
         self._backoff = backoff or Backoff()
@@ -167,6 +174,7 @@ class Uplink:
         """Close the connection; `run` returns."""
         self._closing.set()
         await self.telling.close()
+        await self._handing.close()
         if self._socket is not None:
             await self._socket.close()
 
@@ -302,7 +310,10 @@ class Uplink:
         opened = [OpenAttempt(held.lease, held.end_seq) for held in self._table]
         self._offer_changed = False
         self._drain_sent = False
-        await _send(socket, [Hello(LINK_VERSION, self._software, self._slots, self._models, opened)])
+        self._handing.connected()
+        handing = self._handing
+        hello = Hello(LINK_VERSION, self._software, self._slots, self._models, opened, handing.heads, handing.keeps)
+        await _send(socket, [hello])
         try:
             async with asyncio.timeout(self._patience_s):
                 batch = await _next_batch(socket, watch)
@@ -353,10 +364,15 @@ class Uplink:
             self._jobs.accept(message)
         elif isinstance(message, Settled):
             self._jobs.settled(message)
+            self._handing.settled(message)
         elif isinstance(message, Cancel):
             self._jobs.cancel(message)
         elif isinstance(message, Inquire):
             self.telling.inquire(message)
+        elif isinstance(message, ConfirmedHead):
+            self._handing.head(message)
+        elif isinstance(message, AskReceipts):
+            self._handing.ask(message)
         elif isinstance(message, Bye):
             if message.reconnect_after_s < 0:
                 raise LinkRefused(f"the coordinator ended the link for good: {message.reason}")
@@ -385,6 +401,7 @@ class Uplink:
                     self._drain_sent = True
                     batch.append(Drain())
                 batch += self.telling.take()
+                batch += self._handing.take()
                 batch += self._table.take(BATCH_BYTES_MAX)
                 if batch:
                     await _send(socket, batch)

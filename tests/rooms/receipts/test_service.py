@@ -9,6 +9,7 @@ from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database
 from comptoir.kit.errors import InvalidField
 from comptoir.receipts import (
+    COORDINATOR,
     TABLES,
     HolderKind,
     KeyTaken,
@@ -40,6 +41,38 @@ async def receipts(database: Database, clock: FakeClock) -> Receipts:
 
 def job(number: int) -> bytes:
     return number.to_bytes(16, "big")
+
+
+class TestOwnKeys:
+    async def test_they_are_the_coordinators_and_ours_is_valid_from_the_beginning(
+        self, database: Database, receipts: Receipts
+    ) -> None:
+        """A database taken back to before our first start has the key from a later one."""
+        another = make_key(3)
+        await database.run(
+            lambda tx: [
+                Receipts.register_key(tx, key.public_key, holder_kind=kind, holder=holder, at_ms=7)
+                for key, kind, holder in (
+                    (another, HolderKind.COORDINATOR, COORDINATOR), (HOST_KEY, HolderKind.HOST, "host_1"),
+                )
+            ]
+        )  # fmt: skip
+
+        own = (await receipts.own_keys()).by_keyid
+
+        assert {keyid: key.valid_from_ms for keyid, key in own.items()} == {KEY.keyid: 0, another.keyid: 7}
+
+    async def test_a_key_that_the_database_does_not_have_is_ours_all_the_same(
+        self, database: Database, clock: FakeClock
+    ) -> None:
+        room = Receipts(database, clock, KEY)
+
+        assert list((await room.own_keys()).by_keyid) == [KEY.keyid]
+
+    async def test_one_that_was_revoked_stays_so(self, database: Database, receipts: Receipts) -> None:
+        await database.run(lambda tx: Receipts.revoke(tx, KEY.keyid, at_ms=9))
+
+        assert (await receipts.own_keys()).by_keyid[KEY.keyid].revoked_ms == 9
 
 
 class TestStore:

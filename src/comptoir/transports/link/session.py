@@ -15,10 +15,13 @@ from comptoir.dispatch.assign import assign_waiting, revoke_lease
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.hand_in import HandedIn
 from comptoir.dispatch.hedge import heard
+from comptoir.dispatch.lost_commits import HeadVerdict, LostCommits
 from comptoir.dispatch.second_host import Hedges
 from comptoir.dispatch.stream import complete, fail, fail_as_reported, leased_job, take_frames, unfit
 from comptoir.dispatch.watch import link_dropped
+from comptoir.events import LossEnded, ReceiptsWanted
 from comptoir.hosts import SLOTS_MAX, Host, UnknownHost, check_offer
 from comptoir.jobs import AttemptState, Fault, Lease, LiveJob, NotYourLease
 from comptoir.kinds import Kinds, Resume
@@ -26,15 +29,18 @@ from comptoir.kit.errors import InvalidField, Refusal, Unavailable
 from comptoir.kit.ids import public
 from comptoir.link import (
     LINK_VERSION,
+    RECEIPT_BYTES_MAX,
     Acks,
     Bye,
     Cancel,
+    ConfirmedHead,
     Done,
     Drain,
     Fail,
     Frames,
     FromCoordinator,
     FromWorker,
+    HandIn,
     Have,
     Hello,
     Inquire,
@@ -42,16 +48,22 @@ from comptoir.link import (
     Report,
     Resources,
     Settled,
+    SignedReceipt,
     Welcome,
     decode_from_worker,
     encode,
 )
+from comptoir.receipts import Receipt
 from comptoir.transports.job_message import job_message
+from comptoir.transports.link.collecting import Collecting
 
 log = logging.getLogger(__name__)
 
 OUTBOX_MESSAGES_MAX = 100_000
 """Messages waiting for one worker's socket; a worker that reads more slowly is cut off and resumes by reconnecting."""
+
+HEAD_EVERY_S = 2.0
+"""How often a worker for which something is settled is sent the head, which is signed once a second."""
 
 ACK_EVERY_S = 0.05
 """How long acknowledgements are batched: far shorter than a worker takes to fill its window."""
@@ -85,6 +97,13 @@ class Session:
         self._hedged = core.state(Hedges).by_lease
         self._inquiries: dict[int, asyncio.Future[bytes]] = {}
         self._inquired = 0
+        self._keeps_receipts = self._linked_in_loss = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._settled_s = 0.0
+        """When a receipt was sent last."""
+        self._head = b""
+        """The last head that the worker was sent."""
+        self._collecting = Collecting(core, host.id, self.post)
 
     # -- HostChannel
     # ----------------------------------------------------------------------------------------------------
@@ -101,14 +120,28 @@ class Session:
         self.post(Cancel(lease.id, reason))
 
     def settled(
-        self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int, promo_uusd: int = 0
+        self,
+        job: LiveJob,
+        lease: Lease,
+        *,
+        state: str,
+        earned_uusd: int,
+        balance_uusd: int,
+        promo_uusd: int = 0,
+        receipt: Receipt | None = None,
     ) -> None:
         """Tell the worker that it may forget a lease, and what it earned."""
         self._acks.pop(lease.id, None)
         # A lease in a chain of containers is one run, however many the job has.
         whole = int(state == AttemptState.DONE or earned_uusd > 0)
         made = whole if job.kind.staged else job.usage.completion_tokens
-        self.post(Settled(lease.id, public("job", job.id), state, earned_uusd, made, balance_uusd, promo_uusd))
+        kept: SignedReceipt | None = None
+        if receipt is not None and self._keeps_receipts and len(receipt.payload) <= RECEIPT_BYTES_MAX:
+            kept = SignedReceipt(receipt.keyid, receipt.payload, receipt.signature)
+            self._settled_s = self._loop.time()
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(HEAD_EVERY_S, self._send_head)
+        self.post(Settled(lease.id, public("job", job.id), state, earned_uusd, made, balance_uusd, promo_uusd, kept))
 
     def turn_away(self, reason: str, *, for_good: bool) -> None:
         """Say goodbye, and why; a suspended host asks again from time to time whether it may serve."""
@@ -127,6 +160,18 @@ class Session:
         answer.add_done_callback(lambda _: self._inquiries.pop(number, None))
         self.post(Inquire(number, container, model_id))
         return answer
+
+    def collect_receipts(self) -> None:
+        """Have the worker hand in what it keeps of the receipts that the database lost, if it keeps any."""
+        if self.open and self._keeps_receipts:
+            self._collecting.begin()
+
+    def link_anew(self) -> None:
+        """Have a worker that linked while commits were missing compare its leases with the jobs that were resumed."""
+        if self._linked_in_loss:
+            self._linked_in_loss = False
+            self.post(Bye("jobs are resumed", 0.0))
+            self.open = False
 
     def post(self, message: FromCoordinator) -> None:
         """Queue one message; all of one loop tick leave as one WebSocket message."""
@@ -173,6 +218,7 @@ class Session:
             return False
         core, host = self._core, self._host
         try:
+            await self._judge_heads(hello.heads)
             await core.peers.welcome(host.id, [attempt.lease for attempt in hello.open])
         except Unavailable as outage:
             # If told that a lease is unknown, the worker would drop frames that nobody else has.
@@ -192,13 +238,26 @@ class Session:
         welcome = Welcome(LINK_VERSION, public("host", host.id), have, settings.window_frames, settings.pulse_s)
         await self._socket.send_bytes(encode([welcome, *unsent]))
         self.open = True
+        self._keeps_receipts = hello.keeps_receipts
         core.channels[host.id] = self
         core.fleet.mark_linked(host.id)
         log.info(
             "host %s is linked: %s", public("host", host.id), ", ".join(m.name for m in hello.models) or "no model"
         )
+        self._linked_in_loss = core.db.lost
+        if self._linked_in_loss:
+            self.collect_receipts()
         assign_waiting(core, host.id)
         return True
+
+    async def _judge_heads(self, heads: list[bytes]) -> None:
+        """Hear what the worker was told that this trading post has confirmed; if it was more, commits are missing."""
+        core = self._core
+        for statement in heads:
+            verdict = await core.state(LostCommits).judge_head(statement)
+            if verdict is HeadVerdict.LOST:
+                log.critical("host %s brings a head beyond what the database has", public("host", self._host.id))
+                core.events.publish(ReceiptsWanted())
 
     def _compare(self, hello: Hello) -> tuple[list[Have], list[FromCoordinator]]:
         """Compute how many frames we have of each lease that the worker holds; find leases it never got."""
@@ -208,12 +267,13 @@ class Session:
             mine[job.lease.id] = job
             job.lease.relink(core.clock.monotonic_s())
         held = {attempt.lease: attempt.end_seq for attempt in hello.open}
-        leaving = {lease.id for lease in core.jobs.live.leaving}
+        leaving, lost = {lease.id for lease in core.jobs.live.leaving}, core.db.lost
         have = [
             Have(lease, len(mine[lease].frames), True)
             if lease in mine
-            # The write that closes it may still fail; then the lease is this host's again.
-            else Have(lease, held[lease] if lease in leaving else 0, known=lease in leaving)
+            # The write that closes it may still fail; then the lease is this host's again. While commits are missing,
+            # jobs are not resumed: the worker keeps what it has until then.
+            else Have(lease, held[lease] if lease in leaving or lost else 0, known=lease in leaving or lost)
             for lease in held
         ]
         unsent: list[FromCoordinator] = []
@@ -236,6 +296,9 @@ class Session:
 
     def _leave(self) -> None:
         self.open = False
+        self._collecting.end()
+        if self._head_timer is not None:
+            self._head_timer.cancel()
         for answer in self._inquiries.values():
             if not answer.done():
                 answer.set_result(b"")
@@ -293,6 +356,9 @@ class Session:
             self._resources(message)  # type: ignore[arg-type]
         elif kind is Report:
             self._report(message)  # type: ignore[arg-type]
+        elif kind is HandIn:
+            if not self._collecting.answer(message):  # type: ignore[arg-type]
+                raise ProtocolBroken("nobody asked for receipts")
         elif kind is Drain:
             self._core.fleet.drain(self._host.id)
         else:
@@ -377,6 +443,8 @@ class Session:
         except NotYourLease:
             if any(each.id == lease for each in self._core.jobs.live.leaving):
                 return None  # It is being written, and the worker is told then.
+            if self._core.db.lost:
+                return None  # Its job may not have been resumed; the worker says it again when it links the next time.
             # Settled or revoked before (the real answer is on its way, or was lost with an old connection): the worker
             # repeats its end until it is told.
             self.post(Settled(lease, "", "lost", 0, 0, 0))
@@ -400,6 +468,16 @@ class Session:
             answer.set_result(message.body if is_relayable(message.body) else b"")
 
     # -- out -----------------------------------------------------------------------------------------------------
+
+    def _send_head(self) -> None:
+        # The head may be a second older than what was settled last, so that one more follows.
+        more = self._loop.time() - self._settled_s < HEAD_EVERY_S
+        self._head_timer = self._loop.call_later(HEAD_EVERY_S, self._send_head) if more else None
+        core = self._core
+        head, record = core.state(LostCommits).signed_head, core.db.record
+        if self.open and record is not None and head and head != self._head:
+            self._head = head
+            self.post(ConfirmedHead(record.files.record, head))
 
     def _ack(self, lease: bytes, next_seq: int) -> None:
         self._acks[lease] = next_seq
@@ -438,6 +516,24 @@ def _check_offer(message: Hello | Models, kinds: Kinds) -> None:
         check_offer(tuple(message.models), message.slots, kinds)
     elif not 1 <= message.slots <= SLOTS_MAX:
         raise InvalidField("slots", f"must be 1 to {SLOTS_MAX}")
+
+
+def follow_loss(core: Core) -> None:
+    """From now on, have linked workers hand in receipts when they are wanted, and link anew when the loss has ended."""
+
+    def collect(event: ReceiptsWanted) -> None:
+        for channel in list(core.channels.values()):
+            if isinstance(channel, Session):
+                channel.collect_receipts()
+
+    def link_anew(event: LossEnded) -> None:
+        core.state(HandedIn).clear()
+        for channel in list(core.channels.values()):
+            if isinstance(channel, Session):
+                channel.link_anew()
+
+    core.events.subscribe(ReceiptsWanted, collect)
+    core.events.subscribe(LossEnded, link_anew)
 
 
 async def say_goodbye(core: Core, *, reason: str, reconnect_after_s: float) -> None:

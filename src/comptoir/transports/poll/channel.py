@@ -17,6 +17,7 @@ from comptoir.dispatch.drain import Shutdown
 from comptoir.hosts import LINK, OFFLINE, Host
 from comptoir.jobs import Fault, Lease, LiveJob
 from comptoir.kit.errors import NotAllowed, TooManyRequests, Unavailable
+from comptoir.receipts import Receipt
 
 POLLS_PER_HOST_MAX = 256
 """Most waiting requests of one host; each costs a connection and a few kilobytes."""
@@ -76,7 +77,15 @@ class PollChannel:
         self._handed.discard(lease.id)
 
     def settled(
-        self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int, promo_uusd: int = 0
+        self,
+        job: LiveJob,
+        lease: Lease,
+        *,
+        state: str,
+        earned_uusd: int,
+        balance_uusd: int,
+        promo_uusd: int = 0,
+        receipt: Receipt | None = None,
     ) -> None:
         """Forget the lease; the host is told by the answer to its own request."""
         self._handed.discard(lease.id)

@@ -20,6 +20,7 @@ from comptoir.jobs import Fault, Lease, LiveJob, NotYourLease
 from comptoir.kit.errors import InvalidField, Refusal
 from comptoir.kit.ids import public
 from comptoir.kit.urlguard import AnswerTooLong, UrlGuard
+from comptoir.receipts import Receipt
 from comptoir.transports.poll import PollChannel
 from comptoir.transports.push.call import ERROR_CHARS_MAX, PushCall, PushFailed, Shape
 from comptoir.transports.push.infrintia import InfrintiaPush
@@ -77,7 +78,15 @@ class PushChannel:
             task.cancel()
 
     def settled(
-        self, job: LiveJob, lease: Lease, *, state: str, earned_uusd: int, balance_uusd: int, promo_uusd: int = 0
+        self,
+        job: LiveJob,
+        lease: Lease,
+        *,
+        state: str,
+        earned_uusd: int,
+        balance_uusd: int,
+        promo_uusd: int = 0,
+        receipt: Receipt | None = None,
     ) -> None:
         """Close the connection, if the job ended otherwise than by this answer."""
         self.cancel(lease, state)
