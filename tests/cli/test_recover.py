@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from comptoir.cli.recover import say_repair
 from tests.cli.conftest import Invoke, Up
 
 Start = Callable[..., Any]
@@ -44,3 +47,28 @@ class TestRecover:
         again.until("no commits are missing")
         assert invoke("deposit", "5", "--to", "demo", *data).exit_code == 0
         assert "nothing is missing" in invoke("recover", *data).output
+
+    def test_bringing_back_and_accepting_are_two_steps(self, invoke: Invoke) -> None:
+        refused = invoke("recover", "--bring-back", "--accept-loss", "--url", "http://127.0.0.1:1", "--key", "ck_x")
+
+        assert refused.exit_code == 2 and "two steps" in refused.output
+
+    def test_what_could_not_be_brought_back_is_named_with_why(self, capsys: pytest.CaptureFixture[str]) -> None:
+        left = [{"receipt": "rcpt_1", "outcome": "uncovered", "why": "it lacks [5]", "missing_uusd": 5}]
+        say_repair(
+            {
+                "receipts": 1_234, "transfers": 2, "refused": 3, "failed": "out of [reach]", "left": left, "more_left": 7,
+                "known": 0, "running": False, "asking": 0, "waiting": 0,
+            }
+        )  # fmt: skip
+
+        said = capsys.readouterr().out
+        for words in (
+            "1,234 receipts and 2 transfers",
+            "3 receipts were not taken",
+            "out of [reach]",
+            "rcpt_1",
+            "7 more",
+        ):
+            assert words in said
+        assert "it lacks [5]" in said

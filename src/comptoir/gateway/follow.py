@@ -6,7 +6,16 @@ from weakref import WeakValueDictionary, finalize
 from comptoir.dispatch import Core, State
 from comptoir.dispatch.cancel import hang_up
 from comptoir.gateway.traffic import Connections
-from comptoir.jobs import SMALL_ANSWER_BYTES, AnswerForgotten, JobState, LiveJob, StoredAnswer, UnknownJob
+from comptoir.jobs import (
+    ANSWER_LOST,
+    SMALL_ANSWER_BYTES,
+    AnswerForgotten,
+    AnswerLost,
+    JobState,
+    LiveJob,
+    StoredAnswer,
+    UnknownJob,
+)
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.http import AGAIN_AFTER_S, PIECE_BYTES
 from comptoir.kit.ids import parse
@@ -54,6 +63,8 @@ class Recalled(State):
         if stored.frames:
             job.recall(stored)
             self._keep(job)
+        elif job.error_code == ANSWER_LOST:
+            raise AnswerLost
         elif (job.state is JobState.COMPLETED or job.usage.completion_tokens) and await core.jobs.is_forgotten(job.id):
             raise AnswerForgotten
 
@@ -107,7 +118,7 @@ async def follow(core: Core, job: LiveJob) -> LiveJob:
 
     Raises:
         Unavailable: no live coordinator owns it right now, or too many answers are being read; try again in a moment.
-        AnswerForgotten: it has been over for so long that its answer was deleted.
+        AnswerForgotten: it has been over for so long that its answer was deleted; AnswerLost: the database lost it.
     """
     if not job.over and core.jobs.live.seen(job.id) is not job:
         return await core.peers.mirror(job)

@@ -25,7 +25,7 @@ from comptoir.identity import (
     UnknownUser,
     UsernameTaken,
 )
-from comptoir.jobs import AnswerForgotten, JobExists, JobFinished, JobMoved, NotYourLease, UnknownJob
+from comptoir.jobs import AnswerForgotten, AnswerLost, JobExists, JobFinished, JobMoved, NotYourLease, UnknownJob
 from comptoir.kit.db import CommitsLost
 from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, Refusal, TooManyRequests, Unavailable
 from comptoir.kit.http import (
@@ -89,6 +89,7 @@ STATUSES: Mapping[type[Exception], int] = {
     dispatch_errors.FramesOutOfOrder: 409,
     dispatch_errors.RestartFirst: 409,
     AnswerForgotten: 410,
+    AnswerLost: 410,
     EventsForgotten: 410,
     PayloadTooLarge: 413,
     dispatch_errors.PromptTooLong: 413,

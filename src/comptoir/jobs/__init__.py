@@ -10,9 +10,11 @@ Knows: `kinds` (the kind says how a job may be resumed) and the link's `Frame`, 
 """
 
 from comptoir.jobs.answer import StoredAnswer, decode_frames
+from comptoir.jobs.brought_back import ANSWER_LOST, StatedAttempt, StatedJob, write_stated
 from comptoir.jobs.change import Change
 from comptoir.jobs.errors import (
     AnswerForgotten,
+    AnswerLost,
     JobExists,
     JobFinished,
     JobMoved,
@@ -49,11 +51,13 @@ from comptoir.jobs.types import (
 )
 
 __all__ = [
+    "ANSWER_LOST",
     "FINAL",
     "RESTARTED",
     "SMALL_ANSWER_BYTES",
     "TABLES",
     "AnswerForgotten",
+    "AnswerLost",
     "AttemptRow",
     "AttemptState",
     "Change",
@@ -74,6 +78,8 @@ __all__ = [
     "Queue",
     "Reader",
     "Start",
+    "StatedAttempt",
+    "StatedJob",
     "StoredAnswer",
     "UnknownJob",
     "Waiting",
@@ -86,4 +92,5 @@ __all__ = [
     "requeue_rows",
     "requote_rows",
     "start_rows",
+    "write_stated",
 ]

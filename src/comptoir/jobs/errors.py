@@ -2,6 +2,12 @@
 
 from comptoir.kit.errors import Refusal
 
+ANSWER_LOST_MESSAGE = (
+    "the database of this trading post lost this job's last commits, and its answer with them; what was paid stands, "
+    "as its receipt says"
+)
+"""What is said of a job that was brought back by its receipt."""
+
 
 class JobRefusal(Refusal):
     """Root of the jobs room's errors."""
@@ -19,6 +25,13 @@ class AnswerForgotten(JobRefusal):
 
     def __init__(self) -> None:
         super().__init__("the answer is no longer kept; the job's figures and its receipt are")
+
+
+class AnswerLost(AnswerForgotten):
+    """The database lost the job's last commits; its receipt was brought back since, its answer could not be."""
+
+    def __init__(self) -> None:
+        JobRefusal.__init__(self, ANSWER_LOST_MESSAGE)
 
 
 class JobExists(JobRefusal):

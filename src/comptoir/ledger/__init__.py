@@ -19,7 +19,7 @@ from comptoir.ledger.bonds import (
     open_bonds,
     put_up_bond,
 )
-from comptoir.ledger.book import Book, account_rows
+from comptoir.ledger.book import Book, account_rows, posted_transfers
 from comptoir.ledger.errors import (
     BondNotCovered,
     HoldMismatch,
@@ -75,6 +75,7 @@ __all__ = [
     "differences",
     "open_bond",
     "open_bonds",
+    "posted_transfers",
     "put_up_bond",
     "read_transfer_note",
 ]

@@ -7,7 +7,7 @@ Part of a balance may be promotional (`_AccountEntry.promo`). It is spent first,
 never leaves. A hold that the payer's own money covered when it was made (``own_money``) can be settled without it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from comptoir.kit.db import Table, Tx
 from comptoir.kit.ids import new_id
@@ -26,6 +26,11 @@ OPERATOR_KINDS_THAT_MAY_OWE = (PAYMENTS_IN_KIND, PROMOTIONS_KIND)
 def account_rows(accounts: Iterable[bytes]) -> tuple[Table, Iterable[bytes]]:
     """Return the rows that `Book.load` locks, for a verb to declare."""
     return ACCOUNTS, accounts
+
+
+def posted_transfers(tx: Tx, transfer_ids: Sequence[bytes]) -> set[bytes]:
+    """Return those of *transfer_ids* that are posted."""
+    return {bytes(row[0]) for row in tx.select(TRANSFERS, ("id",), transfer_ids)}
 
 
 class _AccountEntry:
@@ -183,7 +188,13 @@ class Book:
         return covered
 
     def settle(
-        self, *, job_id: bytes, pays: tuple[tuple[bytes, int, str], ...], at_ms: int, own_money: bool = False
+        self,
+        *,
+        job_id: bytes,
+        pays: tuple[tuple[bytes, int, str], ...],
+        at_ms: int,
+        own_money: bool = False,
+        transfer_ids: tuple[bytes, ...] = (),
     ) -> tuple[bytes, ...]:
         """Close the job's hold: pay each (account, amount, kind), release the rest. Return the transfer ids.
 
@@ -192,6 +203,7 @@ class Book:
 
         Args:
             own_money: spend promotional credit last, if the payer's own money covered the hold.
+            transfer_ids: of the pays that are not zero; by default new ones.
 
         Raises:
             HoldMismatch: no open hold, or the pays exceed the hold.
@@ -228,8 +240,55 @@ class Book:
                 # Of the sum so far, rounded down: no pay has more than its amount, and the last completes the sum.
                 part = promo * paid // total - given if promo else 0
                 given += part
-                transfers.append(self._post(payer, account, pay, part, kind=kind, job_id=job_id, at_ms=at_ms))
+                stated = transfer_ids[len(transfers)] if transfer_ids else None
+                transfers.append(
+                    self._post(payer, account, pay, part, kind=kind, job_id=job_id, at_ms=at_ms, transfer_id=stated)
+                )
         return tuple(transfers)
+
+    def settle_as_stated(
+        self,
+        *,
+        job_id: bytes,
+        payer: bytes,
+        held_uusd: int,
+        pays: tuple[tuple[bytes, int, str], ...],
+        transfer_ids: tuple[bytes, ...],
+        at_ms: int,
+        own_money: bool = False,
+    ) -> None:
+        """Post what a receipt states: the hold of *held_uusd* closed, whether it is open or missing, and the transfers.
+
+        Args:
+            own_money, transfer_ids: as in `settle`; none of the transfers may be posted already.
+
+        Raises (nothing changes):
+            HoldMismatch: the job's hold is closed, or another account's.
+            UnknownAccount: payer or payee has no account.
+            InsufficientCredit: the payer's free credit and the job's open hold do not cover the pays.
+        """
+        account, amount, state = self._holds.get(job_id, (payer, 0, HoldState.OPEN))
+        if account != payer or state != HoldState.OPEN:
+            raise HoldMismatch(f"the job's hold is {state}" if account == payer else "the hold is another account's")
+        for payee, _, _ in pays:
+            self._entry(payee)
+        line = self._entry(payer)
+        total, free = sum(pay for _, pay, _ in pays), line.balance - line.held + amount
+        assert total <= held_uusd, "a receipt charges at most its hold"
+        if total > free:
+            raise InsufficientCredit(needed_uusd=total, free_uusd=free)
+        if job_id not in self._holds:
+            if held_uusd <= free - line.promo:
+                self._own_money.add(job_id)
+            covered = int(job_id in self._own_money)
+            self._new_holds[job_id] = (job_id, payer, held_uusd, 0, HoldState.OPEN, covered)
+        elif amount != held_uusd:
+            self._grown[job_id] = (held_uusd, int(job_id in self._own_money))
+        # Until it is closed below, more may be held than there is.
+        line.held += held_uusd - amount
+        line.set_aside += held_uusd - amount
+        self._holds[job_id] = (payer, held_uusd, HoldState.OPEN)
+        self.settle(job_id=job_id, pays=pays, at_ms=at_ms, own_money=own_money, transfer_ids=transfer_ids)
 
     @staticmethod
     def _promo_spent(line: _AccountEntry, total: int, *, own_money: bool) -> int:

@@ -1,14 +1,15 @@
 """The ledger's service: open accounts, deposit, read balances and statements."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from comptoir.events import CreditAdded, EventHub, Events
 from comptoir.kit.clock import Clock
-from comptoir.kit.db import Database, Fetch, Tx
+from comptoir.kit.db import Database, Fetch, Tx, despite_loss
 from comptoir.kit.ids import oldest_id
 from comptoir.kit.money import AMOUNT_UUSD_MAX
-from comptoir.ledger.book import Book, account_rows
-from comptoir.ledger.errors import UnknownAccount
+from comptoir.ledger.book import Book, account_rows, posted_transfers
+from comptoir.ledger.errors import LedgerRefusal, UnknownAccount
 from comptoir.ledger.tables import ACCOUNTS, HOLDS, TRANSFERS
 from comptoir.ledger.types import (
     FEES,
@@ -23,6 +24,9 @@ from comptoir.ledger.types import (
 
 STATEMENT_TRANSFERS_MAX = 1000
 """Most transfers of one page of a statement."""
+
+BOND_KINDS = ("bond", "bond_back", "forfeit")
+"""Kinds of transfers that a bond's row goes with."""
 
 SHOWN = ("id", "kind", "balance_uusd", "held_uusd", "promo_uusd")
 
@@ -160,6 +164,43 @@ class Ledger:
     async def posted(self, transfer_ids: list[bytes]) -> set[bytes]:
         """Return those of *transfer_ids* (at most 1,000) that are posted."""
         return {bytes(row[0]) for row in await self._db.fetch_keys(TRANSFERS, ("id",), transfer_ids)}
+
+    async def post_again(self, transfers: Sequence[Transfer]) -> set[bytes]:
+        """Post *transfers* (at most 1,000, of no job, oldest first) that the database lost; return which are posted.
+
+        Idempotent: each has its id. Left out are those between accounts that are gone, those that the giver's credit no
+        longer covers, and bonds, whose hosts are not here.
+        """
+
+        def command(tx: Tx) -> list[CreditAdded]:
+            book = Book.load(tx, accounts)
+            known = posted_transfers(tx, [each.id for each in transfers])
+            added = []
+            for each in transfers:
+                if each.id in known or each.kind in BOND_KINDS:
+                    continue
+                try:
+                    book.move(
+                        debit=each.debit_id, credit=each.credit_id, amount_uusd=each.amount_uusd, kind=each.kind,
+                        job_id=None, at_ms=each.created_ms, transfer_id=each.id,
+                    )  # fmt: skip
+                except LedgerRefusal:
+                    continue
+                if each.debit_id == PAYMENTS_IN:
+                    number = book.number(each.credit_id)
+                    added.append(
+                        CreditAdded(each.credit_id, each.created_ms, number, each.id, each.amount_uusd, each.kind)
+                    )
+            book.apply(tx)
+            Events.insert_rows(tx, added)
+            return added
+
+        accounts = {account for each in transfers for account in (each.debit_id, each.credit_id)}
+        with despite_loss():
+            added = await self._db.run(command, locks=[account_rows(accounts)])
+        for event in added:
+            self._events.publish(event)
+        return await self.posted([each.id for each in transfers])
 
     async def statement(self, owner_id: bytes, *, limit: int = 50, before: bytes | None = None) -> AccountStatement:
         """Return the account and its newest transfers, newest first; *before* pages by transfer id.

@@ -26,7 +26,7 @@ from comptoir.receipts.evidence import (
 from comptoir.receipts.heads import SignedHead
 from comptoir.receipts.notes import ReceiptNote, read_receipt_note
 from comptoir.receipts.service import Receipts
-from comptoir.receipts.store import insert_rows
+from comptoir.receipts.store import insert_rows, payloads_in
 from comptoir.receipts.tables import TABLES
 from comptoir.receipts.types import (
     COORDINATOR,
@@ -51,6 +51,7 @@ from comptoir.receipts.types import (
 from comptoir.receipts.verify import (
     ENVELOPE_BYTES_MAX,
     envelope,
+    predicate_of,
     read_registry,
     registry_json,
     registry_of,
@@ -95,6 +96,8 @@ __all__ = [
     "envelope",
     "exhibit_rows",
     "insert_rows",
+    "payloads_in",
+    "predicate_of",
     "read_receipt_note",
     "read_registry",
     "registry_json",

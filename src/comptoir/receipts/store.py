@@ -34,6 +34,11 @@ async def payload_hashes(db: Database, job_ids: Sequence[bytes]) -> dict[bytes, 
     return {bytes(job_id): hashlib.sha256(payload).digest() for job_id, payload in rows}
 
 
+def payloads_in(tx: Tx, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the signed statements of those of *job_ids* that have a receipt, inside a command."""
+    return {bytes(job_id): bytes(payload) for job_id, payload in tx.select(RECEIPTS, ("job_id", "payload"), job_ids)}
+
+
 async def latest(db: Database, limit: int, before: bytes | None) -> list[Receipt]:
     """Return the receipts of the newest jobs below *before*, newest first."""
     where, params = ("WHERE job_id < ? ", (before, limit)) if before is not None else ("", (limit,))

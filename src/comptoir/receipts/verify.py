@@ -197,6 +197,11 @@ def verify_own(payload: bytes, registry: KeyRegistry, *, keyid: str, signature: 
     return Verdict(passed, statement=statement)
 
 
+def predicate_of(payload: bytes) -> Predicate:
+    """Return what a receipt says that was verified before (`verify_own`)."""
+    return _statement(payload).predicate
+
+
 def _check_signature(payload: bytes, signature: bytes, key: PublishedKey) -> None:
     if not is_signed(pae(PAYLOAD_TYPE, payload), signature, bytes.fromhex(key.public_key)):
         raise _VerificationEnded(

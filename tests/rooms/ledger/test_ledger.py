@@ -24,6 +24,7 @@ from comptoir.ledger import (
     Ledger,
     LedgerDifference,
     OwnMoneyShort,
+    Transfer,
     UnknownAccount,
     audit,
 )
@@ -263,6 +264,140 @@ SHARES = [
     (300, True, 700, 0, (0, 0)),
 ]
 """Promotional part of 1,000, whether the host takes none, what host and fees are paid, and the promotional parts."""
+
+
+T1, T2 = b"1" * 16, b"2" * 16
+"""Ids of transfers that a receipt states."""
+
+
+async def settle_as_stated(
+    database: Database,
+    *pays: tuple[bytes, int, str],
+    held_uusd: int = 400,
+    payer: bytes = BUYER,
+    job_id: bytes = JOB,
+    own_money: bool = False,
+) -> None:
+    def command(tx: Tx) -> None:
+        book = Book.load(tx, [payer, *(account for account, _, _ in pays)], [job_id])
+        book.settle_as_stated(
+            job_id=job_id, payer=payer, held_uusd=held_uusd, pays=pays, transfer_ids=(T1, T2)[: len(pays)], at_ms=5,
+            own_money=own_money,
+        )  # fmt: skip
+        book.apply(tx)
+
+    await database.run(command)
+
+
+async def hold_row(database: Database) -> list[tuple[object, ...]]:
+    return [tuple(row) for row in await database.fetch("SELECT amount_uusd, settled_uusd, state FROM holds")]
+
+
+PAID = ((HOST, 264, "pay"), (FEES, 36, "fee"))
+
+
+class TestSettleAsStated:
+    @pytest.mark.parametrize("held", [None, 300, 400])
+    async def test_a_hold_that_is_open_smaller_or_gone_is_closed_as_stated(
+        self, ledger: Ledger, database: Database, held: int | None
+    ) -> None:
+        if held is not None:
+            await hold(database, held)
+
+        await settle_as_stated(database, *PAID)
+
+        assert await figures(ledger, BUYER) == (700, 0)
+        assert await figures(ledger, HOST) == (264, 0)
+        assert await hold_row(database) == [(400, 300, "settled")]
+        rows = await database.fetch("SELECT id, credit_id, amount_uusd FROM transfers WHERE job_id = ?", [JOB])
+        assert {(bytes(row[0]), bytes(row[1]), row[2]) for row in rows} == {(T1, HOST, 264), (T2, FEES, 36)}
+        assert await audit(database) == []
+
+    async def test_without_pays_it_is_released(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 400)
+
+        await settle_as_stated(database)
+
+        assert await figures(ledger, BUYER) == (1000, 0)
+        assert await hold_row(database) == [(400, 0, "released")]
+
+    async def test_what_other_jobs_hold_does_not_cover_it(self, ledger: Ledger, database: Database) -> None:
+        await hold(database, 800, b"k" * 16)
+
+        with pytest.raises(InsufficientCredit) as refused:
+            await settle_as_stated(database, *PAID)
+
+        assert (refused.value.needed_uusd, refused.value.free_uusd) == (300, 200)
+        assert await figures(ledger, BUYER) == (1000, 800)
+        assert await audit(database) == []
+
+    async def test_twice_is_refused(self, ledger: Ledger, database: Database) -> None:
+        await settle_as_stated(database, *PAID)
+
+        with pytest.raises(HoldMismatch, match="settled"):
+            await settle_as_stated(database, *PAID)
+        assert await figures(ledger, BUYER) == (700, 0)
+
+    async def test_the_hold_of_another_buyer_is_refused(self, ledger: Ledger, database: Database) -> None:
+        await database.run(lambda tx: ledger.open_account(tx, owner_id=b"c" * 16, kind="buyer", at_ms=1))
+        await hold(database, 400)
+
+        with pytest.raises(HoldMismatch, match="another account"):
+            await settle_as_stated(database, payer=b"c" * 16)
+
+    @pytest.mark.parametrize("payer", [BUYER, b"n" * 16])
+    async def test_who_has_no_account_stops_it_all(self, ledger: Ledger, database: Database, payer: bytes) -> None:
+        with pytest.raises(UnknownAccount):
+            await settle_as_stated(database, (HOST if payer != BUYER else b"n" * 16, 5, "pay"), payer=payer)
+        assert await hold_row(database) == []
+        assert await audit(database) == []
+
+    @pytest.mark.parametrize(("own_money", "spent"), [(False, 300), (True, 0)])
+    async def test_promotions_are_spent_as_in_a_settlement(
+        self, ledger: Ledger, database: Database, own_money: bool, spent: int
+    ) -> None:
+        await make_promotional(database, 500)
+        await hold(database, 400, own_money=own_money)
+
+        await settle_as_stated(database, *PAID, own_money=own_money)
+
+        assert (await ledger.account(BUYER)).promo_uusd == 500 - spent
+        assert await audit(database) == []
+
+
+class TestPostAgain:
+    async def test_lost_ones_are_posted_with_their_ids_once(
+        self, database: Database, clock: FakeClock, ledger: Ledger
+    ) -> None:
+        events = EventHub()
+        told: list[CreditAdded] = []
+        events.subscribe(CreditAdded, told.append)
+        room = Ledger(database, clock, events=events)
+        lost = [
+            Transfer(T1, PAYMENTS_IN, BUYER, 500, "deposit", None, 3),
+            Transfer(T2, PROMOTIONS, HOST, 7, "signup", None, 4),
+        ]
+
+        assert await room.post_again(lost) == {T1, T2}
+        assert await room.post_again(lost) == {T1, T2}
+
+        assert await figures(ledger, BUYER) == (1500, 0)
+        assert (await ledger.account(HOST)).promo_uusd == 7
+        assert [(event.transfer_id, event.amount_uusd, event.number) for event in told] == [(T1, 500, 2)]
+        assert await audit(database) == []
+
+    async def test_what_can_not_be_posted_is_left_out(self, ledger: Ledger, database: Database) -> None:
+        """An account that is gone, a bond without its host, credit that is not there; what can be posted is."""
+        other = new_id()
+        lost = [
+            Transfer(new_id(), PAYMENTS_IN, b"n" * 16, 5, "deposit", None, 3),
+            Transfer(new_id(), BUYER, BONDS, 5, "bond", None, 3),
+            Transfer(new_id(), HOST, PROMOTIONS, 5, "allowance", None, 3),
+            Transfer(other, PAYMENTS_IN, HOST, 5, "deposit", None, 3),
+        ]
+
+        assert await ledger.post_again(lost) == {other}
+        assert await audit(database) == []
 
 
 class TestPromotions:

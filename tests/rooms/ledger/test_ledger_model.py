@@ -20,6 +20,7 @@ from comptoir.events import Events, JobEnded
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database, Rows, Tx, ddl, locking, open_database
 from comptoir.kit.errors import Refusal
+from comptoir.kit.ids import new_id
 from comptoir.ledger import (
     FEES,
     PAYMENTS_IN,
@@ -54,11 +55,16 @@ NAMED = [bytes([200 + n]) * 16 for n in range(3)]
 """Transfer ids that an Idempotency-Key would be bound to."""
 
 
+MORE = 5
+"""What a receipt says was held beyond what was charged."""
+
+
 class Op(NamedTuple):
     """One thing that is asked of the ledger."""
 
     verb: str
-    """``deposit``, ``promote``, ``refund``, ``hold`` or ``settle`` (with nothing to pay: a release)."""
+    """``deposit``, ``promote``, ``refund``, ``hold``, ``settle`` (with nothing to pay: a release) or ``state`` (what a
+    receipt states of a job whose hold is open or gone)."""
     buyer: bytes
     amount: int
     job: bytes = b""
@@ -161,7 +167,19 @@ class Model:
     def settle(self, op: Op) -> type[Exception] | None:
         if op.job not in self.open or op.amount + op.fee > self.open[op.job][1]:
             return HoldMismatch
-        payer, _ = self.open.pop(op.job)
+        return self._pay(op, self.open.pop(op.job)[0])
+
+    def state(self, op: Op) -> type[Exception] | None:
+        if op.job in self.closed:
+            return HoldMismatch
+        if op.amount + op.fee > self.free(op.buyer) + self.open.get(op.job, (op.buyer, 0))[1]:
+            return InsufficientCredit
+        if op.job not in self.open and op.amount + op.fee + MORE <= self.free(op.buyer) - self.promo[op.buyer]:
+            self.own.add(op.job)
+        self.open.pop(op.job, None)
+        return self._pay(op, op.buyer)
+
+    def _pay(self, op: Op, payer: bytes) -> None:
         self.closed[op.job] = cost = op.amount + op.fee
         promo = 0 if op.own and op.job in self.own else min(cost, self.promo[payer])
         to_host = promo * op.amount // cost if cost else 0
@@ -169,7 +187,6 @@ class Model:
         self._move(payer, op.host, op.amount, to_host)
         self._move(payer, FEES, op.fee, promo - to_host)
         self.told.setdefault(payer, []).append("job.ended")
-        return None
 
 
 Decide = Callable[[Book, Op], object]
@@ -204,7 +221,7 @@ def _verb(decide: Decide) -> Callable[[Tx, list[Asked]], list[Any]]:
             except Refusal as refusal:
                 outcomes.append(refusal)
                 continue
-            if op.verb == "settle":
+            if op.verb in ("settle", "state"):
                 ends.append(JobEnded(op.buyer, 1, book.number(op.buyer), op.job, "completed", op.amount + op.fee))
         book.apply(tx)
         Events.insert_rows(tx, ends)
@@ -232,8 +249,19 @@ def _settle(book: Book, op: Op) -> object:
     return transfers
 
 
-VERBS = {"promote": _verb(_promote), "refund": _verb(_refund), "hold": _verb(_hold), "settle": _verb(_settle)}
-TURNS = ["deposit", "promote", "refund", "hold", "settle"]
+def _state(book: Book, op: Op) -> object:
+    pays = tuple([pay for pay in ((op.host, op.amount, "pay"), (FEES, op.fee, "fee")) if pay[1]])
+    return book.settle_as_stated(
+        job_id=op.job, payer=op.buyer, held_uusd=op.amount + op.fee + MORE, pays=pays,
+        transfer_ids=tuple([new_id() for _ in pays]), at_ms=1, own_money=op.own,
+    )  # fmt: skip
+
+
+VERBS = {
+    "promote": _verb(_promote), "refund": _verb(_refund), "hold": _verb(_hold), "settle": _verb(_settle),
+    "state": _verb(_state),
+}  # fmt: skip
+TURNS = ["deposit", "promote", "refund", "hold", "settle", "state"]
 """The order in which one group runs them: plain commands first, verbs by their turn."""
 
 AMOUNTS = st.sampled_from([0, 1, 10, 20, 30, 60])
@@ -256,6 +284,10 @@ def a_hold(job: bytes, amount: int, own: bool) -> Op:
     return Op("hold", OWNER[job], amount, job, own=own)
 
 
+def a_statement(job: bytes, amount: int, fee: int, host: bytes, *, own: bool) -> Op:
+    return Op("state", OWNER[job], amount, job, fee, host, own=own)
+
+
 def a_settlement(job: bytes, amount: int, fee: int, host: bytes, *, own: bool) -> Op:
     return Op("settle", OWNER[job], amount, job, fee, host, own=own)
 
@@ -267,6 +299,14 @@ OPS = st.one_of(
     st.builds(a_hold, st.sampled_from(JOBS), AMOUNTS, st.booleans()),
     st.builds(
         a_settlement,
+        st.sampled_from(JOBS),
+        AMOUNTS,
+        st.sampled_from([0, 1, 10]),
+        st.sampled_from(HOSTS),
+        own=st.booleans(),
+    ),
+    st.builds(
+        a_statement,
         st.sampled_from(JOBS),
         AMOUNTS,
         st.sampled_from([0, 1, 10]),

@@ -50,7 +50,9 @@ def result_of(job: LiveJob, frames: Sequence[Frame], *, intermediate: bool) -> J
     before = outputs[:last]
     result: ContainerResult | None = None
     if job.state is JobState.COMPLETED and not frames:
-        result = ContainerResult(job.stages[last].model if job.stages else job.model, error=FORGOTTEN)
+        result = ContainerResult(
+            job.stages[last].model if job.stages else job.model, error=job.error_message or FORGOTTEN
+        )
     elif job.state is JobState.COMPLETED:
         result = outputs[last] if job.detached and len(outputs) > last else _streamed(job, frames[last:])
     elif job.state in FINAL:

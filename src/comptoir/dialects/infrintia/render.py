@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from comptoir.dialects.infrintia import wire
 from comptoir.hosts import Host, ModelSummary
-from comptoir.jobs import JobRow, JobState
+from comptoir.jobs import ANSWER_LOST, JobRow, JobState
 from comptoir.kinds import bought
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.ids import public
@@ -57,7 +57,7 @@ def job_line(row: JobRow) -> wire.JobLine:
 
 
 def job_error(state: JobState, *, code: str, message: str) -> wire.JobError | None:
-    """Render why a job failed, or None."""
-    if state not in (JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED):
+    """Render why a job failed or has no answer any more, or None."""
+    if code != ANSWER_LOST and state not in (JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED):
         return None
     return wire.JobError(code or state.value, message)

@@ -19,7 +19,7 @@ from comptoir.dispatch.errors import (
 )
 from comptoir.gateway import status_of as desk_status_of
 from comptoir.idempotency import IdempotencyMismatch
-from comptoir.jobs import RESTARTED, AnswerForgotten, Fault, JobState, LiveJob
+from comptoir.jobs import ANSWER_LOST, RESTARTED, AnswerForgotten, AnswerLost, Fault, JobState, LiveJob
 from comptoir.kinds import BUILT_IN, CONTEXT_EXCEEDED
 from comptoir.kit.errors import InvalidField, NotAuthenticated, Refusal
 from comptoir.kit.http import Reply, Request, UnsupportedBody
@@ -51,6 +51,7 @@ CODES: dict[type[Exception], str] = {
     TooManyJobs: "too_many_jobs",
     IdempotencyMismatch: "idempotency_mismatch",
     AnswerForgotten: "answer_forgotten",
+    AnswerLost: ANSWER_LOST,
     UserSuspended: "account_suspended",
 }
 
