@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -100,10 +100,19 @@ async def reference() -> None:
 
 @contextlib.contextmanager
 def child(
-    *args: str, cpu: int, said: bool = True, module: str = "bench.bench_completions", tree: Path | None = None
+    *args: str,
+    cpu: int,
+    said: bool = True,
+    module: str = "bench.bench_completions",
+    tree: Path | None = None,
+    under: Sequence[str] = (),
 ) -> Iterator[tuple[int, list[str]]]:
-    """Run *module* with *args* on one core, from *tree* (None: this one); give its pid and its first line's words."""
-    command = [sys.executable, "-m", module, *args]
+    """Run *module* with *args* on one core, from *tree* (None: this one); give its pid and its first line's words.
+
+    Args:
+        under: the command of a program that runs it in its own process.
+    """
+    command = [*under, sys.executable, "-m", module, *args]
     env = None
     if tree is not None:
         env = {**os.environ, "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}", "PYTHONHASHSEED": "0"}
