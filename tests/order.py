@@ -9,6 +9,7 @@ LONGEST = (
     "tests/cli/cluster/test_drain.py",
     "tests/journeys/test_kill.py",
     "tests/web/test_page.py",
+    "tests/clients/test_libraries.py",
     "tests/journeys/test_containers_killed.py",
     "tests/kit/test_db_lost.py",
     "tests/cluster/test_moving.py",

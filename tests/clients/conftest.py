@@ -1,6 +1,9 @@
 """One trading post with the hostile engine for each file, and the processes of the clients that it asks for."""
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -11,9 +14,6 @@ from tests.dialects.openai.shop import Shop, open_shop
 MODEL = "comptoir-demo"
 """The model that docs/clients.md names."""
 
-PING_S = 0.05
-"""Shorter than the hostile engine is slow."""
-
 
 def marked(client: Client) -> list[pytest.MarkDecorator]:
     """Return the marks of a test of *client*."""
@@ -23,11 +23,18 @@ def marked(client: Client) -> list[pytest.MarkDecorator]:
 DriverOf = Callable[[str], Awaitable[Driver]]
 
 
+@contextlib.asynccontextmanager
+async def opened(folder: Path, **settings: Any) -> AsyncIterator[Shop]:
+    """Open a trading post that offers the model."""
+    models = {"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 1_000_000}]}
+    async with open_shop(folder, models=models, **settings) as shop:
+        yield shop
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    models = {"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 1_000_000}]}
-    async with open_shop(tmp_path_factory.mktemp("shop"), models=models, sse_ping_s=PING_S) as opened:
-        yield opened
+    async with opened(tmp_path_factory.mktemp("shop")) as shop:
+        yield shop
 
 
 @pytest.fixture(scope="module")
