@@ -39,6 +39,7 @@ cluster: venv-dev ## Start N=3 coordinators with PostgreSQL, Redis, a balancer a
 test: venv-dev ## Run all tests but the long proofs on JOBS=2 processes (TESTS=path and ARGS="-k word" narrow it).
 	@tools/chromium.sh
 	@tools/proxies.sh
+	@tools/bubblewrap.sh
 	@tools/node_sdk.sh
 	@tools/infernet_client.sh
 	@tools/clients.sh openai3
@@ -54,6 +55,7 @@ clients: venv-dev ## Drive every client of docs/clients.md, the heavy ones too; 
 
 proofs: venv-dev ## Run the long proofs: planted bugs, long searches of state machines and properties, ended runs.
 	@tools/chromium.sh
+	@tools/bubblewrap.sh
 	$(PYTEST) --numprocesses $(JOBS) --dist load --hypothesis-profile=long -m "proof or search or hypothesis" $(ARGS) $(TESTS)
 
 check: venv-dev ## Check format, lint, types, walls between rooms, house rules, install size; changes nothing.

@@ -18,6 +18,7 @@ from rich.live import Live
 
 from comptoir.cli.board import Board, format_event
 from comptoir.cli.config import kinds_from
+from comptoir.cli.doctor import doctor
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.prices import price_callback, read_price, read_run_prices, read_unit_prices
 from comptoir.cli.screen import out
@@ -41,7 +42,7 @@ NO_ENGINE_HINT = (
 )
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--url",
     "urls",
@@ -139,8 +140,9 @@ NO_ENGINE_HINT = (
 )
 @click.option("--skip-port", "skip_ports", type=int, multiple=True, hidden=True)
 @click.option("--supervised", is_flag=True, hidden=True, help="Events as JSON lines; stop when standard input ends.")
+@click.pass_context
 def host(
-    *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], infernet_configs: tuple[Path, ...],
+    context: click.Context, *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], infernet_configs: tuple[Path, ...],
     discover: bool, price_in: int, price_out: int, model_prices: tuple[str, ...], run_prices: tuple[str, ...],
     unit_prices: tuple[str, ...], kinds: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None,
     invitation: str | None, name: str | None, region: str | None, promotions: bool, measure: bool, drain_s: float,
@@ -167,6 +169,8 @@ def host(
       comptoir host --kind studio.kinds:Image --engine studio.engine:Painter --unit-price image=0.01
       comptoir host --url https://a.post.example --url https://b.post.example --engine demo
     """
+    if context.invoked_subcommand is not None:
+        return
     target = _target(urls, key)
     if not engines and not infernet_configs and not discover:
         raise Failure("no engine was chosen", NO_ENGINE_HINT, code=Exit.USAGE)
@@ -184,6 +188,9 @@ def host(
     set_up(level="warning", form="text")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_supervised(config) if supervised else _alone(config, sold))
+
+
+host.add_command(doctor)
 
 
 def _target(urls: Sequence[str], key: str | None) -> Target:

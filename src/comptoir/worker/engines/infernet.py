@@ -6,6 +6,7 @@ from pathlib import Path
 from comptoir.link import Frame, ModelOffer
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
 from comptoir.worker.engines.container import ContainerEngine
+from comptoir.worker.engines.container_api import ContainerApiError, find_socket
 from comptoir.worker.engines.container_runtime import Containers, owner_of
 from comptoir.worker.engines.infernet_config import read_config
 
@@ -52,6 +53,15 @@ class InfernetEngine(ContainerEngine):
         """Close all connections, stop the managed containers and remove them; idempotent."""
         await super().close()
         await self._kept.close()
+
+
+def missing() -> str:
+    """Return what this machine misses to start containers itself; those that run already need nothing."""
+    try:
+        find_socket()
+    except ContainerApiError as error:
+        return f"for containers that it starts itself: {error}"
+    return ""
 
 
 async def _refused(before: Sequence[Frame | Finish] = ()) -> AsyncIterator[Frame | Finish]:

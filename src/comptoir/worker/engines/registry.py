@@ -26,12 +26,20 @@ class EngineEntry(msgspec.Struct, frozen=True):
     """``module:class``."""
     missing: str
     """What to do when the module's library is not installed."""
+    check: str = ""
+    """``module:function`` that says, without starting anything, what the engine misses on this machine; it returns an
+    empty text where that is nothing."""
 
 
 ENGINES: tuple[EngineEntry, ...] = (
     EngineEntry("container", "comptoir.worker.engines.container:ContainerEngine", "pip install aiohttp"),
     EngineEntry("demo", "comptoir.worker.engines.demo:DemoEngine", "pip install xllamacpp"),
-    EngineEntry("infernet", "comptoir.worker.engines.infernet:InfernetEngine", "pip install aiohttp"),
+    EngineEntry(
+        "infernet",
+        "comptoir.worker.engines.infernet:InfernetEngine",
+        "pip install aiohttp",
+        "comptoir.worker.engines.infernet:missing",
+    ),
     EngineEntry("llamacpp", "comptoir.worker.engines.llamacpp:LlamaCppEngine", "pip install xllamacpp"),
     EngineEntry("openai", "comptoir.worker.engines.openai:OpenAIEngine", "pip install aiohttp"),
 )
@@ -114,6 +122,18 @@ def make_engine(spec: EngineSpec, *, slots: int, threads: int | None = None) -> 
         raise EngineError("engine_spec", f"engine {spec.engine} needs an option: {spec.engine},{missing[0]}=…")
     engine: Engine = factory(**given)
     return engine
+
+
+def missing_for(entry: EngineEntry) -> str:
+    """Return what an engine misses on this machine, with what to do about it; empty if nothing."""
+    try:
+        _load(entry.name)
+    except EngineError as error:
+        return error.message
+    if not entry.check:
+        return ""
+    module, _, function = entry.check.partition(":")
+    return str(getattr(importlib.import_module(module), function)())
 
 
 def _required(parameter: inspect.Parameter) -> bool:

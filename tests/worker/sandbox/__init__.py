@@ -1,0 +1,1 @@
+"""The sandbox that strangers' programs run in."""
