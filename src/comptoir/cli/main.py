@@ -50,7 +50,7 @@ COMMANDS = (
     CommandEntry(
         "recover",
         "comptoir.cli.recover:recover",
-        "Show which commits the database lost, or accept the loss (operators).",
+        "Show which commits the database lost, bring them back, or accept the loss (operators).",
         RUN,
     ),
     CommandEntry("hosts", "comptoir.cli.evidence:hosts", "List hosts with speed and reputation.", CHECK),
