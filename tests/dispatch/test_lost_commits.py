@@ -258,6 +258,23 @@ class TestOthers:
             assert [tuple(each) for each in rows] == [(0, ours.entries), (1, 0)]
 
 
+class TestNotes:
+    async def test_a_job_is_confirmed_when_its_buyer_may_leave(self, tmp_path: Path) -> None:
+        """A buyer who stays connected is told nothing before the answer, so that such a job moves the head once."""
+        async with open_street(tmp_path) as street:
+            record = street.core.db.record
+            assert record is not None
+            await street.host(slots=2)
+            before = record.head.entries
+
+            attached = await street.submit(detached=False)
+            assert record.head.entries == before
+            await finish_well(street.core, attached)
+            assert record.head.entries == before + 1
+            await street.submit(detached=True)
+            assert record.head.entries == before + 2
+
+
 class TestInWords:
     async def test_what_else_was_confirmed_is_named_for_people(self, tmp_path: Path) -> None:
         """A host that was suspended serves again, a key that was revoked opens again: somebody has to know."""

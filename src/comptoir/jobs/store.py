@@ -166,7 +166,8 @@ def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None
         if start:
             events.append((job.id, 1, JobState.RUNNING, start.at_ms, None))
     tx.insert(JOBS, rows)
-    tx.notes.extend([JOB_NOTE + job.id for job in jobs])
+    # Whoever stays connected is told of no job before the answer, which its receipt confirms.
+    tx.notes.extend([JOB_NOTE + job.id for job in jobs if job.detached])
     tx.insert(JOB_EVENTS, events)
     if starts:
         _insert_attempts(tx, starts)
