@@ -1,7 +1,5 @@
 """The errors of dispatch; each carries its facts as fields."""
 
-from collections.abc import Sequence
-
 from comptoir.kinds import context_words
 from comptoir.kit.errors import Refusal
 
@@ -53,10 +51,10 @@ class CapabilityMissing(NoHostPossible):
     *field* is the request's field that asks for the first.
     """
 
-    def __init__(self, model: str, capabilities: Sequence[str], *, field: str) -> None:
+    def __init__(self, model: str, capabilities: tuple[str, ...], *, field: str) -> None:
         super().__init__(f"No host offers {' and '.join(capabilities)} for the model {model!r}.")
         self.model = model
-        self.capabilities = tuple(capabilities)
+        self.capabilities = capabilities
         self.field = field
 
 

@@ -355,7 +355,7 @@ def _impossible(core: Core, spec: Spec) -> NoHostPossible:
         fields = core.jobs.kinds.get(spec.kind).capabilities
         missing = [one for one in fields if one in spec.capabilities and not _can(core, spec, one)]
         together = missing or [one for one in fields if one in spec.capabilities]
-        return CapabilityMissing(spec.model, together, field=fields[together[0]])
+        return CapabilityMissing(spec.model, tuple(together), field=fields[together[0]])
     known = core.fleet.free_list(spec.model)
     context_tokens = largest_context(replace(spec, context_tokens=0), known.all.values() if known is not None else ())
     if not context_tokens or spec.context_tokens <= context_tokens:
