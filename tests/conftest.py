@@ -44,6 +44,7 @@ pytest_plugins = [
     "tests.order",
     "tests.programs",
     "tests.redis_server",
+    "tests.s3_server",
 ]
 
 

@@ -18,8 +18,8 @@ compile() { # compile OUT ARGUMENTS...
 
 compile requirements/dev.txt pyproject.toml requirements/build.in --extra dev "$@"
 compile requirements/base.txt pyproject.toml --constraint requirements/dev.txt "$@"
-compile requirements/run.txt pyproject.toml requirements/build.in --extra demo --constraint requirements/dev.txt "$@"
-compile requirements/server.txt pyproject.toml requirements/build.in --extra postgres --extra bus --constraint requirements/dev.txt "$@"
+compile requirements/run.txt pyproject.toml requirements/build.in --extra demo --extra files --constraint requirements/dev.txt "$@"
+compile requirements/server.txt pyproject.toml requirements/build.in --extra postgres --extra bus --extra files --constraint requirements/dev.txt "$@"
 # In an environment of its own, so nothing binds it; tools/infernet_client.sh says why these two are left out.
 compile requirements/infernet-client.txt requirements/infernet-client.in --excludes <(printf 'infernet-ml\nquart\n') "$@"
 # Clients that the tests drive, in environments of their own as well (tools/clients.sh).

@@ -30,6 +30,7 @@ from comptoir.dispatch.assign import assign_all_waiting, assign_waiting
 from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown, drain
 from comptoir.dispatch.expire import sweep_forever
+from comptoir.dispatch.files import Files
 from comptoir.dispatch.hedge import hedging
 from comptoir.dispatch.lost_commits import LostCommits, watch_commits
 from comptoir.dispatch.meters import Meters
@@ -109,6 +110,7 @@ async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncI
     Raises:
         ModuleNotFoundError: PostgreSQL is configured and ``comptoir[postgres]`` is not installed.
         KeyFileError: the signing key's file is readable by others.
+        StoreUnusable: files can't be kept where ``files_store`` says.
         FolderTaken: another process uses the data folder.
         NotAlone: another coordinator uses the database, and there is no bus.
     """
@@ -121,6 +123,7 @@ async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         closing.push_async_callback(db.close)
         await upgrade(db)
         core = await _rooms(settings, clock, data, db=db, node_id=node_id)
+        core.state(Files)
         await closing.enter_async_context(_recorded(core, data))
         meters = core.state(Meters)
         core.events.subscribe(HostFree, lambda event: assign_waiting(core, event.host_id))

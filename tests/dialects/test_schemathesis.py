@@ -41,6 +41,8 @@ from tests.post import open_post
 EXAMPLES = 8
 """Requests an operation, always the same ones; in the long form `LONG_TIMES` as many, new ones each time."""
 
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
+
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 SETTINGS = {

@@ -5,11 +5,23 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from comptoir import containers, events, hosts, idempotency, identity, jobs, ledger, moderation, nodes, receipts
+from comptoir import (
+    blobs,
+    containers,
+    events,
+    hosts,
+    idempotency,
+    identity,
+    jobs,
+    ledger,
+    moderation,
+    nodes,
+    receipts,
+)
 from comptoir.kit import db
 from comptoir.kit.db import Table
 
-ROOMS = (identity, ledger, hosts, jobs, receipts, idempotency, nodes, containers, events, moderation, db)
+ROOMS = (identity, ledger, hosts, jobs, receipts, idempotency, nodes, containers, events, moderation, db, blobs)
 """Every room that owns tables, and the database's own, the heads of the commit records."""
 
 TYPES: dict[str, sa.types.TypeEngine[Any]] = {

@@ -27,6 +27,7 @@ COMMANDS = (
     CommandEntry("config", "comptoir.cli.config:config", "Print the settings in force and where each came from.", HERE),
     CommandEntry("run", "comptoir.cli.run:run", "Ask a model, stream the answer, and show what it cost.", BUY),
     CommandEntry("jobs", "comptoir.cli.jobs:jobs", "List your jobs, show the history of one, or cancel it.", BUY),
+    CommandEntry("files", "comptoir.cli.files:files", "Upload, list, download and delete files.", BUY),
     CommandEntry("balance", "comptoir.cli.money:balance", "Show what your account holds.", BUY),
     CommandEntry("statement", "comptoir.cli.money:statement", "Show every transfer of your account.", BUY),
     CommandEntry("deposit", "comptoir.cli.money:deposit", "Credit an account (operators).", BUY),

@@ -35,6 +35,7 @@ from comptoir.hosts import Fleet
 from comptoir.kit.folderlock import FolderLock, FolderTaken
 from comptoir.kit.logs import set_up
 from comptoir.kit.money import run_price
+from comptoir.kit.objects import StoreUnusable
 from comptoir.kit.signing import KeyFileError
 from comptoir.settings import Loaded, Settings, masked
 
@@ -157,6 +158,8 @@ def up(
         raise Failure(f"a coordinator is already running with {error.folder}", hint) from error
     except NotAlone as error:
         raise Failure(error.message, "see docs/operating.md, several coordinators") from error
+    except StoreUnusable as error:
+        raise Failure(f"files can't be kept in {error}", "see docs/files.md; the setting is files_store") from error
     except KeyFileError as error:
         raise Failure(str(error), f"the signing key is {settings.data_path() / 'signing.key'}") from error
 

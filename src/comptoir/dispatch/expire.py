@@ -9,6 +9,7 @@ from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.endings import no_host_here, nobody_left
 from comptoir.dispatch.expire_hosts import retire_silent_hosts
+from comptoir.dispatch.files import Files
 from comptoir.dispatch.moderate import FOLLOW_EVERY, follow_acts
 from comptoir.dispatch.newcomers import left_alone
 from comptoir.dispatch.settle import Ending, finish
@@ -88,6 +89,8 @@ async def sweep_forever(core: Core) -> None:
                 await forget(core)
                 await retire_silent_hosts(core)
                 await return_bonds(core)
+                # Erasing waits for the store, and no lease may wait for that.
+                core.background.spawn(core.state(Files).collect())
         except Refusal as refusal:
             log.warning("a sweep was cut short: %s", refusal)
         except Exception:  # The loop's edge: one failed sweep must not stop all later ones.

@@ -3,12 +3,13 @@
 Authentication and rate limits (`gate`), repeats of a request (`claim`, `once`, `submit_once`), finding a caller's job
 and following it (`find_job`, `follow`, `open_stream`, `stream_job`), stopping it (`stop`, `until_over`), registering a
 host and accepting what it delivers (`register_once`, `leased_to`, `accept_frames`), telling whether a program of this
-machine calls (`is_local`, `counted_address`), rendering long lists
-(`in_slices`, `Rendered`), the HTTP status of each domain error (`status_of`), and the error body of our own dialects
-(`render_plain_error`). It knows HTTP and dispatch, and no dialect.
+machine calls (`is_local`, `counted_address`), rendering long lists (`in_slices`, `Rendered`), bringing bodies into
+files and files to readers (`fill`, `file_answer`), the HTTP status of each domain error (`status_of`), and the error
+body of our own dialects (`render_plain_error`). It knows HTTP and dispatch, and no dialect.
 """
 
 from comptoir.gateway.deliveries import accept_frames, job_named, leased_to
+from comptoir.gateway.downloads import file_answer
 from comptoir.gateway.follow import find_job, follow, leave, refollow, restarted_elsewhere, until_answered
 from comptoir.gateway.gate import ANY_NAME, Gate, browser_policy
 from comptoir.gateway.idempotent import claim, once, submit_once
@@ -22,6 +23,7 @@ from comptoir.gateway.statuses import STATUSES, status_of
 from comptoir.gateway.stopping import stop, until_over
 from comptoir.gateway.streaming import stream_job
 from comptoir.gateway.traffic import Connections
+from comptoir.gateway.uploads import fill
 
 __all__ = [
     "ANY_NAME",
@@ -39,6 +41,8 @@ __all__ = [
     "browser_policy",
     "claim",
     "counted_address",
+    "file_answer",
+    "fill",
     "find_job",
     "follow",
     "in_slices",

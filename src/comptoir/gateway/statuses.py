@@ -2,6 +2,16 @@
 
 from collections.abc import Mapping
 
+from comptoir.blobs import (
+    ChecksumMismatch,
+    FileLinkRefused,
+    FilesFull,
+    FileTooLarge,
+    OffsetMismatch,
+    QuotaReached,
+    TooManyParts,
+    UnknownFile,
+)
 from comptoir.chain import (
     BadContainerSet,
     BadRecoveryId,
@@ -36,13 +46,17 @@ from comptoir.kit.http import (
     NotDeclaredJson,
     OwnedByPeer,
     PayloadTooLarge,
+    PreconditionFailed,
+    RangeNotSatisfiable,
     RepeatedHeader,
     TooSlow,
     UnsupportedBody,
     UnsupportedEncoding,
+    UnsupportedMediaType,
     UpgradeRequired,
     WrongName,
 )
+from comptoir.kit.objects import FilesExtraMissing, StoreFull
 from comptoir.ledger import BondNotCovered, HoldMismatch, InsufficientCredit, NoBond, UnknownAccount
 from comptoir.moderation import AlreadyRetired, Barred, LastOperator, NothingToLift
 from comptoir.receipts import BadRegistry, KeyTaken, UnknownExhibit, UnknownKey, UnknownReceipt
@@ -58,6 +72,7 @@ STATUSES: Mapping[type[Exception], int] = {
     InvitationRefused: 403,
     Barred: 403,
     ForeignPage: 403,
+    FileLinkRefused: 403,
     NoSuchPath: 404,
     UnknownJob: 404,
     UnknownUser: 404,
@@ -68,6 +83,7 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownReceipt: 404,
     UnknownExhibit: 404,
     UnknownKey: 404,
+    UnknownFile: 404,
     dispatch_errors.UnknownModel: 404,
     MethodNotAllowed: 405,
     TooSlow: 408,
@@ -85,19 +101,26 @@ STATUSES: Mapping[type[Exception], int] = {
     NoFreeSlot: 409,
     AlreadyRetired: 409,
     LastOperator: 409,
+    OffsetMismatch: 409,
     NothingToLift: 409,
     dispatch_errors.FramesOutOfOrder: 409,
     dispatch_errors.RestartFirst: 409,
     AnswerForgotten: 410,
     AnswerLost: 410,
     EventsForgotten: 410,
+    PreconditionFailed: 412,
     PayloadTooLarge: 413,
+    FileTooLarge: 413,
+    TooManyParts: 413,
     dispatch_errors.PromptTooLong: 413,
     dispatch_errors.AnswerTooLarge: 413,
     NotDeclaredJson: 415,
     UnsupportedEncoding: 415,
+    UnsupportedMediaType: 415,
+    RangeNotSatisfiable: 416,
     WrongName: 421,
     InvalidField: 422,
+    ChecksumMismatch: 422,
     IdempotencyMismatch: 422,
     BadContainerSet: 422,
     BadRecoveryId: 422,
@@ -119,11 +142,15 @@ STATUSES: Mapping[type[Exception], int] = {
     dispatch_errors.TooManyJobBytes: 429,
     HeadTooLarge: 431,
     ChainExtraMissing: 503,
+    FilesExtraMissing: 503,
     dispatch_errors.HostsAway: 503,
     dispatch_errors.QueueFull: 503,
     dispatch_errors.QueueBytesFull: 503,
     CommitsLost: 503,
     Unavailable: 503,
+    QuotaReached: 507,
+    FilesFull: 507,
+    StoreFull: 507,
 }
 """One row per error; `tests/house` fails when a domain error has none."""
 

@@ -1,5 +1,6 @@
 """The service of the receipts room."""
 
+import hashlib
 from collections.abc import Sequence
 
 from comptoir.kit.clock import Clock
@@ -49,6 +50,10 @@ class Receipts:
     def keyid(self) -> str:
         """Id of the key that this coordinator signs with."""
         return self._key.keyid
+
+    def derive(self, purpose: bytes) -> bytes:
+        """Return a secret of 32 bytes for *purpose*, the same at all coordinators that sign with this key."""
+        return hashlib.sha256(b"comptoir-" + purpose + self._key.seed()).digest()
 
     def build(self, facts: ReceiptFacts) -> Receipt:
         """Build and sign the receipt of a settled job (25 us); pure: may run in any thread and inside a command."""

@@ -167,6 +167,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Most bytes of answers made at once for readers, beyond 16 KiB for each; who needs more waits until others have
     read. One address has half of it at most."""
 
+    uploads_bytes_max: Annotated[int, Meta(ge=16 * MIB, le=1 << 40)] = 64 * MIB
+    """Most bytes of files in memory on their way to the store, all uploads together; each has at most 8 MiB, one
+    address half of all, and who finds no room waits."""
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+    files_store: Annotated[str, Meta(max_length=4096, examples=["s3://BUCKET/PREFIX"])] = ""
+    """Where files are kept: a folder (empty: files in the data folder), or s3://BUCKET/PREFIX, whose keys are read from
+    the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL). The same place for all
+    coordinators of a post."""
+    file_bytes_max: Annotated[int, Meta(ge=1, le=1 << 40)] = 4 * GIB
+    """Largest file, bytes."""
+    files_bytes_per_owner_max: Annotated[int, Meta(ge=0, le=1 << 50)] = 10 * GIB
+    """Most bytes of one user's files, unfinished uploads included; beyond it 507. 0: nobody may upload."""
+    files_per_owner_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
+    """Most files of one user, unfinished uploads included; beyond it 507. Each costs about 300 bytes in the
+    database."""
+    files_bytes_max: Annotated[int, Meta(ge=0, le=1 << 60)] = 100 * GIB
+    """Most bytes of all users' files together, so that they can't fill the disk; beyond it 507. Files with the same
+    bytes are stored once, and count each."""
+    upload_s: Annotated[float, Meta(ge=MINUTE_S, le=30.0 * DAY_S)] = float(DAY_S)
+    """How long an unfinished upload waits for its next bytes, seconds; then it is given up."""
+    files_retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 30
+    """Days after which a file is deleted, unless something needs it still; 0 keeps it until its owner deletes it."""
+
     # -- times ---------------------------------------------------------------------------------------------------------
     next_job_wait_s: Annotated[float, Meta(ge=0.0, le=300.0)] = 20.0
     """How long POST /hosts/next-job is held when no job waits, seconds; below the 30 s after which most clients give

@@ -68,7 +68,8 @@ class TestTable:
             classes += one.__subclasses__()
 
         assert len(classes) > 20
-        assert {status_of(one) for one in classes if status_of(one) >= 500} <= {503}
+        # 507: no room for a file, which only the native dialect takes.
+        assert {status_of(one) for one in classes if status_of(one) >= 500} <= {503, 507}
 
     @pytest.mark.parametrize(
         ("status", "after_s", "headers"),

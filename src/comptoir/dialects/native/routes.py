@@ -6,10 +6,12 @@ from functools import partial
 from comptoir import __version__
 from comptoir.dialects.native import buying, views
 from comptoir.dialects.native.evidence import EVIDENCE
+from comptoir.dialects.native.filing import FILING
 from comptoir.dialects.native.hosting import HOSTING
 from comptoir.dialects.native.inviting import INVITING
 from comptoir.dialects.native.moderating import MODERATING
 from comptoir.dialects.native.recovering import RECOVERING
+from comptoir.dialects.native.tus import TUS
 from comptoir.dialects.native.wire import (
     AuditView,
     ContainersView,
@@ -427,9 +429,9 @@ DIALECT = Dialect(
     name="native",
     title="Comptoir native",
     prefix="/house",
-    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *MODERATING, *EVIDENCE, *RECOVERING),
+    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *MODERATING, *EVIDENCE, *RECOVERING, *FILING, *TUS),
     render_error=render_plain_error,
-    description="What command line, console and host owners need: accounts, jobs, receipts, hosts, audit. "
+    description="What command line, console and host owners need: accounts, jobs, files, receipts, hosts, audit. "
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",
     at_root=False,
     error_statuses=status_of,

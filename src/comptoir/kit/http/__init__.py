@@ -5,6 +5,7 @@ with their error shape; `HttpServer` is the ASGI application over all of them: e
 pattern (`paths`).
 """
 
+from comptoir.kit.http.body import BodyStream
 from comptoir.kit.http.bounds import ACCEPT_TURNS, AGAIN_AFTER_S, PIECE_BYTES, Bounds, ByteBudget, HttpTraffic
 from comptoir.kit.http.browsers import (
     BROWSER_HEADERS,
@@ -21,17 +22,22 @@ from comptoir.kit.http.encodings import UnsupportedEncoding
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint, Socket
 from comptoir.kit.http.errors import (
     HeadTooLarge,
+    HttpRefusal,
     MethodNotAllowed,
     NoSuchPath,
     OwnedByPeer,
     PayloadTooLarge,
+    PreconditionFailed,
     TooSlow,
     UnsupportedBody,
+    UnsupportedMediaType,
     UpgradeRequired,
     read_json,
     shown,
 )
+from comptoir.kit.http.multipart import FormFile
 from comptoir.kit.http.openapi import document_bytes, endpoint_errors, openapi_document
+from comptoir.kit.http.ranges import RangeNotSatisfiable, is_known, range_asked
 from comptoir.kit.http.request import Reply, Request, Sender, Stream
 from comptoir.kit.http.server import FORWARDED, HttpServer, StreamAborted, encode_json, is_news
 from comptoir.kit.http.websocket import BoundedWebSocketProtocol
@@ -43,6 +49,7 @@ __all__ = [
     "FORWARDED",
     "PIECE_BYTES",
     "Access",
+    "BodyStream",
     "BoundedHttpProtocol",
     "BoundedWebSocketProtocol",
     "Bounds",
@@ -51,7 +58,9 @@ __all__ = [
     "Dialect",
     "Endpoint",
     "ForeignPage",
+    "FormFile",
     "HeadTooLarge",
+    "HttpRefusal",
     "HttpServer",
     "HttpTraffic",
     "MethodNotAllowed",
@@ -59,6 +68,8 @@ __all__ = [
     "NotDeclaredJson",
     "OwnedByPeer",
     "PayloadTooLarge",
+    "PreconditionFailed",
+    "RangeNotSatisfiable",
     "RepeatedHeader",
     "Reply",
     "Request",
@@ -69,15 +80,18 @@ __all__ = [
     "TooSlow",
     "UnsupportedBody",
     "UnsupportedEncoding",
+    "UnsupportedMediaType",
     "UpgradeRequired",
     "WrongName",
     "document_bytes",
     "encode_json",
     "endpoint_errors",
     "host_name",
+    "is_known",
     "is_loopback_name",
     "is_news",
     "openapi_document",
+    "range_asked",
     "read_json",
     "shown",
 ]

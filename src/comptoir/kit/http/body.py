@@ -8,7 +8,13 @@ from typing import Any
 from comptoir.kit.errors import InvalidField, Unavailable
 from comptoir.kit.http.bounds import AGAIN_AFTER_S, PIECE_BYTES
 from comptoir.kit.http.cork import body_at_hand
-from comptoir.kit.http.encodings import CONTENT_ENCODING, FED_BYTES, encoding_of, unpacked_step_by_step
+from comptoir.kit.http.encodings import (
+    CONTENT_ENCODING,
+    FED_BYTES,
+    UnsupportedEncoding,
+    encoding_of,
+    unpacked_step_by_step,
+)
 from comptoir.kit.http.errors import PayloadTooLarge, TooSlow, UnsupportedBody, read_json
 from comptoir.kit.http.request import CONNECTION, Request
 from comptoir.kit.http.spelling import TooManyFractions, is_spelling, spelled_step_by_step
@@ -154,3 +160,62 @@ async def _turn(connection: Any, size: int) -> None:
     """Wait for a turn in which *size* bytes may be worked on; a connection that is not counted never waits."""
     if connection is not None and (turn := connection.turns.spend(connection.key, size)) is not None:
         await turn
+
+
+class BodyStream:
+    """The body of a request, read as it comes and kept by nobody here (`Endpoint.streams`).
+
+    What is not read waits in the connection, which then takes no more from its client.
+    """
+
+    def __init__(self, request: Request, *, bytes_max: int) -> None:
+        """Look at the head; nothing is read yet.
+
+        Raises:
+            UnsupportedEncoding: the body is compressed.
+            PayloadTooLarge: the head says that it has more than *bytes_max* bytes.
+        """
+        self._request = request
+        self._connection = connection = request.scope.get(CONNECTION)
+        if connection is not None and not connection.entered and request.address != request.peer:
+            connection.charge(address_key(request.address))
+        if CONTENT_ENCODING in request.headers and encoding_of(request):
+            raise UnsupportedEncoding(request.header(CONTENT_ENCODING))
+        self.bytes_max = bytes_max
+        self.size = 0
+        """Bytes that were read."""
+        declared = request.headers.get(b"content-length", b"")
+        self.declared = int(declared) if declared.isdigit() else None
+        """Bytes that the head says; None: it does not."""
+        if self.declared is not None and self.declared > bytes_max:
+            raise PayloadTooLarge(bytes_max)
+        self._more = True
+
+    async def read(self, *, within_s: float | None = None) -> bytes:
+        """Return what came since the last call, empty at the end.
+
+        Raises:
+            TimeoutError: nothing came for *within_s* seconds; read on.
+            PayloadTooLarge: with it the body has more than *bytes_max* bytes.
+            TooSlow: it broke off, or comes too slowly.
+        """
+        connection = self._connection
+        while self._more:
+            if connection is not None and connection.failure is not None:
+                raise connection.failure
+            async with asyncio.timeout(within_s):
+                message = await self._request.receive()
+            if message["type"] == "http.disconnect":
+                raise TooSlow("the body broke off")
+            if connection is not None:
+                connection.release_body()
+            body: bytes = message.get("body", b"")
+            self._more = message.get("more_body", False)
+            self.size += len(body)
+            if self.size > self.bytes_max:
+                raise PayloadTooLarge(self.bytes_max)
+            if body:
+                return body
+        if connection is not None and connection.failure is not None:
+            raise connection.failure
+        return b""

@@ -66,6 +66,7 @@ class Bounds:
     links_bytes_max: int = 96 * MIB
     reader_stall_s: float = 30.0
     readers_bytes_max: int = 64 * MIB
+    uploads_bytes_max: int = 64 * MIB
 
 
 class ByteBudget:
@@ -173,6 +174,8 @@ class HttpTraffic:
         """Messages of links that are not complete."""
         self.readers = ByteBudget(bounds.readers_bytes_max, max(1, bounds.readers_bytes_max // 2))
         """What was made for readers at once, beyond `PIECE_BYTES` each, and not taken by them."""
+        self.uploads = ByteBudget(bounds.uploads_bytes_max, bounds.uploads_bytes_max // 2)
+        """Bytes of bodies that are read as they come, between the connection and where they go."""
         self.turns = Turns()
         """What is made in one turn of the event loop."""
         self.refused: dict[str, int] = {}

@@ -68,7 +68,15 @@ class Endpoint:
     """Whether the handler only reads and may take long: it is cancelled when its client hangs up."""
     raw: bool = False
     """Whether the handler needs `Request.raw` (the body as sent) beside the decoded one."""
+    streams: tuple[str, ...] = ()
+    """Media types of a body that the handler reads itself as it comes (`body.BodyStream`); empty: it reads none. Only
+    with a key: such a body may be of any type."""
+    options: tuple[tuple[bytes, bytes], ...] = ()
+    """Headers that OPTIONS of its path is answered with, beside Allow."""
     tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert not self.streams or self.access in (Access.BUYER, Access.HOST, Access.OPERATOR, Access.ANY)
 
 
 @dataclass(frozen=True, eq=False)

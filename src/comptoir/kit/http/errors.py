@@ -63,6 +63,23 @@ class UpgradeRequired(HttpRefusal):
         )
 
 
+class PreconditionFailed(HttpRefusal):
+    """The request asks for terms on which it is not served; the headers of the answer name those that are."""
+
+    def __init__(self, message: str, *headers: Header) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
+class UnsupportedMediaType(HttpRefusal):
+    """The body is not of a type that is taken here; *taken* is."""
+
+    def __init__(self, taken: str) -> None:
+        super().__init__(f"the body needs 'Content-Type: {taken}' here")
+        self.taken = taken
+        self.headers = ((b"accept", taken.encode()),)
+
+
 class HeadTooLarge(Refusal):
     """The request's head is larger than the setting ``head_bytes_max``, or has too many lines."""
 

@@ -13,7 +13,7 @@ from comptoir.kit.errors import InvalidField, NotAllowed, NotAuthenticated, TooM
 from comptoir.kit.http.browsers import ForeignPage, NotDeclaredJson, RepeatedHeader, WrongName
 from comptoir.kit.http.encodings import TAKEN, UnsupportedEncoding
 from comptoir.kit.http.endpoint import Access, Dialect, Endpoint
-from comptoir.kit.http.errors import PayloadTooLarge, UnsupportedBody
+from comptoir.kit.http.errors import PayloadTooLarge, TooSlow, UnsupportedBody
 
 _PARAM = re.compile(r"\{(\w+)(?::\w+)?\}")
 REF = "#/components/schemas/{name}"
@@ -46,6 +46,7 @@ ERRORS_BEFORE: tuple[type[Exception], ...] = (RepeatedHeader, WrongName, Foreign
 ERRORS_ALWAYS: tuple[type[Exception], ...] = (TooManyRequests, Unavailable)
 ERRORS_WITHOUT_KEY: tuple[type[Exception], ...] = (NotDeclaredJson,)
 ERRORS_WITH_BODY: tuple[type[Exception], ...] = (UnsupportedEncoding, PayloadTooLarge, UnsupportedBody)
+ERRORS_WITH_STREAM: tuple[type[Exception], ...] = (UnsupportedEncoding, PayloadTooLarge, TooSlow)
 ERRORS_WITH_INPUT: tuple[type[Exception], ...] = (InvalidField,)
 ERRORS_BY_ACCESS: dict[Access, tuple[type[Exception], ...]] = {
     Access.PUBLIC: (),
@@ -205,6 +206,9 @@ def _operation(
         if endpoint.example is not None:
             content["example"] = endpoint.example
         made["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if endpoint.streams:
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        made["requestBody"] = {"required": False, "content": dict.fromkeys(endpoint.streams, binary)}
     schemes = SCHEMES[endpoint.access]
     if schemes:
         made["security"] = [{name: []} for name in schemes]
@@ -265,6 +269,8 @@ def endpoint_errors(endpoint: Endpoint) -> tuple[type[Exception], ...]:
     """Return every error class that *endpoint* may answer with, in the order they are checked."""
     from_gate = ERRORS_BEFORE + ERRORS_BY_ACCESS[endpoint.access] + ERRORS_ALWAYS
     from_body = ERRORS_WITH_BODY if endpoint.request is not None or endpoint.raw else ()
+    if endpoint.streams:
+        from_body = ERRORS_WITH_STREAM
     if from_body and endpoint.access in (Access.PUBLIC, Access.OPTIONAL):
         from_body = ERRORS_WITHOUT_KEY + from_body
     takes_input = endpoint.request is not None or endpoint.query is not None or endpoint.idempotent

@@ -205,9 +205,12 @@ class Reply:
 
 
 class Stream:
-    """An answer sent in pieces, each at once. Closing the iterator early must stop its source."""
+    """An answer sent in pieces, each at once. Closing the iterator early must stop its source.
 
-    __slots__ = ("pieces", "media", "headers", "status")
+    *length*: how many bytes they are together; None: nobody knows, and nothing keeps them (no cache, no proxy).
+    """
+
+    __slots__ = ("pieces", "media", "headers", "status", "length")
 
     def __init__(
         self,
@@ -216,7 +219,9 @@ class Stream:
         media: str = "text/event-stream",
         headers: tuple[tuple[bytes, bytes], ...] = (),
         status: int = 200,
+        length: int | None = None,
     ) -> None:
+        self.length = length
         self.pieces = pieces
         self.media = media
         self.headers = headers

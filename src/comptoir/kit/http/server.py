@@ -43,7 +43,9 @@ FORWARDED = "comptoir.forwarded"
 
 EXPOSED_HEADERS = (
     b"x-request-id, retry-after, retry-after-ms, x-should-retry, x-ratelimit-limit-requests, "
-    b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-comptoir-job, x-comptoir-receipt, x-comptoir-cost-uusd"
+    b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-comptoir-job, x-comptoir-receipt, x-comptoir-cost-uusd, "
+    b"etag, content-range, accept-ranges, content-disposition, location, tus-resumable, upload-offset, upload-length, "
+    b"upload-expires, x-comptoir-file"
 )
 """Headers that scripts of an allowed origin may read."""
 
@@ -212,6 +214,8 @@ class HttpServer:
             return await self._send(_rendered(dialect, refusal, request), request, dialect, send)
         if method == "OPTIONS" and allowed:
             allow = MethodNotAllowed(tuple(sorted(allowed))).headers
+            for found in filter(None, [self._paths.find(each, path) for each in sorted(allowed)]):
+                allow += found[0].endpoint.options
             return await self._send(Reply(204, headers=allow), request, dialect, send)
         error: Refusal
         if method == "GET" and is_socket:
@@ -387,7 +391,8 @@ class HttpServer:
                 connection.uncount_answer(counted)
 
     async def _send_stream(self, stream: Stream, request: Request, dialect: Dialect, send: Send) -> None:
-        headers = [(b"content-type", stream.media.encode()), *STREAM_HEADERS, *stream.headers]
+        sized = STREAM_HEADERS if stream.length is None else [(b"content-length", b"%d" % stream.length)]
+        headers = [(b"content-type", stream.media.encode()), *sized, *stream.headers]
         if dialect.headers is not None:
             headers += dialect.headers(request)
         if b"origin" in request.headers:
@@ -429,7 +434,7 @@ class HttpServer:
             return []
         return [
             (b"access-control-allow-origin", origin),
-            (b"access-control-allow-methods", b"GET, POST, PUT, DELETE, OPTIONS"),
+            (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             (
                 b"access-control-allow-headers",
                 (request.header(b"access-control-request-headers") or "*").encode("latin-1"),
