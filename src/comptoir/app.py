@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import ctypes
 import gc
-import hashlib
 import logging
 import resource
 import socket
@@ -59,6 +58,7 @@ from comptoir.routing import preference_named
 from comptoir.settings import Settings
 from comptoir.transports.link import follow_loss, say_goodbye
 from comptoir.transports.push import pushing
+from comptoir.transports.webhook import delivering
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,7 @@ async def open_core(settings: Settings, *, clock: Clock | None = None) -> AsyncI
                 pushing(core, UrlGuard(allow_private=settings.allow_private_endpoint_urls)),
                 _among_others(core, settings),
                 forgetting(core),
+                delivering(core),
             ):
                 sweeper = asyncio.create_task(sweep_forever(core))
                 try:
@@ -231,7 +232,7 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
         key_cache_size=settings.key_cache_size,
         standing=partial(standing_of, hosts, moderation),
     )
-    secret = hashlib.sha256(b"comptoir-idempotency" + key.seed()).digest()
+    secret = key.derive(b"comptoir-idempotency")
     nodes = Nodes(db, node_id)
     slot = await nodes.join(version=__version__)
     await ledger.open_operator_accounts(fee_slot=slot)

@@ -16,12 +16,17 @@ from comptoir import (
     ledger,
     moderation,
     nodes,
+    outbox,
     receipts,
+    webhooks,
 )
 from comptoir.kit import db
 from comptoir.kit.db import Table
 
-ROOMS = (identity, ledger, hosts, jobs, receipts, idempotency, nodes, containers, events, moderation, db, blobs)
+ROOMS = (
+    identity, ledger, hosts, jobs, receipts, idempotency, nodes, containers, events, moderation, db, blobs, outbox,
+    webhooks,
+)  # fmt: skip
 """Every room that owns tables, and the database's own, the heads of the commit records."""
 
 TYPES: dict[str, sa.types.TypeEngine[Any]] = {

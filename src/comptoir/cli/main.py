@@ -32,6 +32,12 @@ COMMANDS = (
     CommandEntry("statement", "comptoir.cli.money:statement", "Show every transfer of your account.", BUY),
     CommandEntry("deposit", "comptoir.cli.money:deposit", "Credit an account (operators).", BUY),
     CommandEntry(
+        "webhooks",
+        "comptoir.cli.webhooks:webhooks",
+        "Have your events posted to addresses, and see what became of them.",
+        BUY,
+    ),
+    CommandEntry(
         "host",
         "comptoir.cli.host:host",
         "Serve this machine's models and containers, and earn per token and run.",

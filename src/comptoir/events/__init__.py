@@ -39,6 +39,7 @@ from comptoir.events.types import (
     RemoteHostOutcome,
     RemoteJobsWaiting,
     UnknownEvent,
+    WebhookPaused,
 )
 
 __all__ = [
@@ -72,4 +73,5 @@ __all__ = [
     "RemoteHostOutcome",
     "RemoteJobsWaiting",
     "UnknownEvent",
+    "WebhookPaused",
 ]

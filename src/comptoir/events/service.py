@@ -47,6 +47,19 @@ class Events(EventHub):
         return store.newest_number(fetch, owner_id)
 
     @staticmethod
+    def next_events(fetch: Fetch, owner_id: bytes, *, after: int, limit: int) -> list[NumberedEvent]:
+        """Return the owner's next events after number *after*, within a snapshot or command; no gap is looked for."""
+        return store.next_events(fetch, owner_id, after=after, limit=limit)
+
+    @staticmethod
+    def number_before(fetch: Fetch, owner_id: bytes, *, at_ms: int) -> int:
+        """Return the number of the owner's last event before *at_ms* (0: none that is kept), within a snapshot.
+
+        Times follow the numbers but for the seconds by which the clocks of coordinators differ.
+        """
+        return store.number_before(fetch, owner_id, at_ms=at_ms)
+
+    @staticmethod
     def ended_jobs(fetch: Fetch, owner_id: bytes, *, after: int) -> tuple[int, list[tuple[bytes, str]]] | None:
         """Return the owner's newest number, and id and state of each job that ended after event *after*.
 

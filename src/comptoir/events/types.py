@@ -31,6 +31,16 @@ class NumberedEvent(OwnedEvent, frozen=True, gc=False):
 
     number: int
 
+    @property
+    def about(self) -> bytes:
+        """Id of its subject."""
+        found: bytes = getattr(self, self.__struct_fields__[SUBJECT])
+        return found
+
+
+SUBJECT = len(NumberedEvent.__struct_fields__)
+"""Place of the subject's id among the fields of a numbered event."""
+
 
 # -- jobs ----------------------------------------------------------------------------------------------------------
 
@@ -144,6 +154,16 @@ class CreditAdded(NumberedEvent, frozen=True, gc=False, tag="money.added"):
     """Kind of the transfer: ``deposit``, ``signup`` or ``bond_back``."""
 
 
+# -- webhooks ------------------------------------------------------------------------------------------------------
+
+
+class WebhookPaused(NumberedEvent, frozen=True, gc=False, tag="webhook.paused"):
+    """Nothing is sent to a webhook any more, because it failed for too long or said that it is gone."""
+
+    webhook_id: bytes
+    why: str
+
+
 # -- this coordinator ----------------------------------------------------------------------------------------------
 
 
@@ -201,5 +221,5 @@ class UnknownEvent(NumberedEvent, frozen=True, gc=False, tag="unknown"):
     """JSON."""
 
 
-NUMBERED: tuple[type[NumberedEvent], ...] = (JobEnded, CreditAdded)
+NUMBERED: tuple[type[NumberedEvent], ...] = (JobEnded, CreditAdded, WebhookPaused)
 """Every type that is stored."""

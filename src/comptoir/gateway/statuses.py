@@ -59,8 +59,10 @@ from comptoir.kit.http import (
 from comptoir.kit.objects import FilesExtraMissing, StoreFull
 from comptoir.ledger import BondNotCovered, HoldMismatch, InsufficientCredit, NoBond, UnknownAccount
 from comptoir.moderation import AlreadyRetired, Barred, LastOperator, NothingToLift
+from comptoir.outbox import OutboxFull, UnknownIntent
 from comptoir.receipts import BadRegistry, KeyTaken, UnknownExhibit, UnknownKey, UnknownReceipt
 from comptoir.routing import UnknownPreference
+from comptoir.webhooks import TooManyWebhooks, UnknownWebhook, WebhookNotActive
 
 STATUSES: Mapping[type[Exception], int] = {
     UnsupportedBody: 400,
@@ -82,6 +84,8 @@ STATUSES: Mapping[type[Exception], int] = {
     UnknownInvitation: 404,
     UnknownReceipt: 404,
     UnknownExhibit: 404,
+    UnknownIntent: 404,
+    UnknownWebhook: 404,
     UnknownKey: 404,
     UnknownFile: 404,
     dispatch_errors.UnknownModel: 404,
@@ -103,6 +107,8 @@ STATUSES: Mapping[type[Exception], int] = {
     LastOperator: 409,
     OffsetMismatch: 409,
     NothingToLift: 409,
+    TooManyWebhooks: 409,
+    WebhookNotActive: 409,
     dispatch_errors.FramesOutOfOrder: 409,
     dispatch_errors.RestartFirst: 409,
     AnswerForgotten: 410,
@@ -138,6 +144,7 @@ STATUSES: Mapping[type[Exception], int] = {
     ContainerRefused: 422,
     UpgradeRequired: 426,
     TooManyRequests: 429,
+    OutboxFull: 429,
     dispatch_errors.TooManyJobs: 429,
     dispatch_errors.TooManyJobBytes: 429,
     HeadTooLarge: 431,

@@ -51,6 +51,10 @@ class SigningKey:
         """Return the 32 secret bytes, for writing them to a key file."""
         return self._secret[:SEED_BYTES]
 
+    def derive(self, purpose: bytes) -> bytes:
+        """Return 32 secret bytes for *purpose*, the same for whoever holds this key."""
+        return hashlib.sha256(purpose + self.seed()).digest()
+
     def __repr__(self) -> str:
         return f"SigningKey({self.keyid})"
 

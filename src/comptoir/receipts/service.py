@@ -1,6 +1,5 @@
 """The service of the receipts room."""
 
-import hashlib
 from collections.abc import Sequence
 
 from comptoir.kit.clock import Clock
@@ -53,7 +52,7 @@ class Receipts:
 
     def derive(self, purpose: bytes) -> bytes:
         """Return a secret of 32 bytes for *purpose*, the same at all coordinators that sign with this key."""
-        return hashlib.sha256(b"comptoir-" + purpose + self._key.seed()).digest()
+        return self._key.derive(b"comptoir-" + purpose)
 
     def build(self, facts: ReceiptFacts) -> Receipt:
         """Build and sign the receipt of a settled job (25 us); pure: may run in any thread and inside a command."""

@@ -120,6 +120,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Most bytes of prompts and answers kept of one buyer's jobs that cost nothing (cancelled, expired, failed, free),
     but for those up to 4 KiB; beyond it the oldest are deleted before retention_days. Each coordinator counts what has
     ended there since it started."""
+    webhooks_per_owner: Annotated[int, Meta(ge=0, le=16)] = 16
+    """Most webhooks of one user; 0: this trading post sends none."""
     streams_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     """Most open event streams at once; one idle reader costs at most 50 KiB."""
     subscribers_per_job_max: Annotated[int, Meta(ge=1, le=100_000)] = 256

@@ -17,6 +17,7 @@ from comptoir.events import (
     JobEnded,
     NumberedEvent,
     UnknownEvent,
+    WebhookPaused,
     service,
     store,
 )
@@ -57,12 +58,31 @@ def numbers(found: Sequence[NumberedEvent]) -> list[int]:
     return [event.number for event in found]
 
 
+class TestInACommand:
+    async def test_the_next_events_are_read_without_looking_for_gaps(self, events: Events, database: Database) -> None:
+        await write(database, *map(ended, (3, 4, 5)), ended(1, owner_id=BOB))
+        found = await database.run(lambda tx: Events.next_events(tx.fetch, ANN, after=1, limit=2))
+
+        assert numbers(found) == [3, 4]
+
+    @pytest.mark.parametrize(("at_ms", "number"), [(0, 2), (30, 2), (31, 3), (45, 4), (50, 4), (51, 5), (10**15, 5)])
+    async def test_a_time_is_found_among_the_numbers(
+        self, events: Events, database: Database, at_ms: int, number: int
+    ) -> None:
+        """The first two are forgotten."""
+        await write(database, *[ended(one, at_ms=10 * one) for one in (3, 4, 5)])
+
+        assert await database.run(lambda tx: Events.number_before(tx.fetch, ANN, at_ms=at_ms)) == number
+        assert await database.run(lambda tx: Events.number_before(tx.fetch, BOB, at_ms=at_ms)) == 0
+
+
 class TestAfter:
     @pytest.mark.parametrize(
         "event",
         [
             JobEnded(ANN, 5, 1, b"j" * 16, "failed", 0, "upstream_error"),
             CreditAdded(ANN, 5, 1, b"t" * 16, 10**15, "deposit"),
+            WebhookPaused(ANN, 5, 1, b"w" * 16, "it answered 410 Gone"),
         ],
     )
     async def test_what_was_written_is_read(self, events: Events, database: Database, event: NumberedEvent) -> None:
@@ -71,7 +91,7 @@ class TestAfter:
         assert await events.after(ANN, 0) == [event]
 
     def test_every_numbered_type_has_been_read_above(self) -> None:
-        assert set(NUMBERED) == {JobEnded, CreditAdded}
+        assert set(NUMBERED) == {JobEnded, CreditAdded, WebhookPaused}
 
     @pytest.mark.parametrize(
         ("after", "limit", "found"),

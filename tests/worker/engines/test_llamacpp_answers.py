@@ -9,7 +9,7 @@ import pytest
 
 from comptoir.link import Frame
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish
-from comptoir.worker.engines.llamacpp_answers import Item, Outbox, ToolAnswer
+from comptoir.worker.engines.llamacpp_answers import FrameMailbox, Item, ToolAnswer
 from comptoir.worker.engines.llamacpp_request import read_ask
 from comptoir.worker.engines.llamacpp_server import LlamaChunk
 
@@ -51,11 +51,11 @@ async def run(prefix: tuple[Frame, ...] = (), **fields: Any) -> tuple[list[Item]
     body = {"messages": [{"role": "user", "content": "light on"}], "tools": [TOOL]} | fields
     ask = read_ask(EngineRequest("chat", "m", msgspec.json.encode(body)), defaults={})
     server = ScriptedServer()
-    outbox = Outbox(asyncio.get_running_loop())
-    ToolAnswer(ask, prefix, server).run(outbox)  # type: ignore[arg-type]
+    mailbox = FrameMailbox(asyncio.get_running_loop())
+    ToolAnswer(ask, prefix, server).run(mailbox)  # type: ignore[arg-type]
     items: list[Item] = []
     while not items or not isinstance(items[-1], Finish):
-        items.append(await outbox.take())
+        items.append(await mailbox.take())
     return items, server.asked
 
 

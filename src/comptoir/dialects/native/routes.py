@@ -12,6 +12,7 @@ from comptoir.dialects.native.inviting import INVITING
 from comptoir.dialects.native.moderating import MODERATING
 from comptoir.dialects.native.recovering import RECOVERING
 from comptoir.dialects.native.tus import TUS
+from comptoir.dialects.native.webhooks import WEBHOOKS
 from comptoir.dialects.native.wire import (
     AuditView,
     ContainersView,
@@ -429,7 +430,7 @@ DIALECT = Dialect(
     name="native",
     title="Comptoir native",
     prefix="/house",
-    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *MODERATING, *EVIDENCE, *RECOVERING, *FILING, *TUS),
+    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *MODERATING, *EVIDENCE, *RECOVERING, *FILING, *TUS, *WEBHOOKS),
     render_error=render_plain_error,
     description="What command line, console and host owners need: accounts, jobs, files, receipts, hosts, audit. "
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",

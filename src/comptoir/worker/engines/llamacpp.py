@@ -1,6 +1,6 @@
 """The llamacpp engine: a GGUF file served in this process, several requests at once, one frame per token.
 
-A request runs in a thread of its own inside llama.cpp's server and puts its frames into an outbox that the event loop
+A request runs in a thread of its own inside llama.cpp's server and puts its frames into a mailbox that the event loop
 empties.
 """
 
@@ -20,7 +20,7 @@ from comptoir.link import Frame, ModelOffer, Usage
 
 from .base import EngineError, EngineRequest, Finish
 from .gguf_metadata import NotGguf, TokenBytes, Value, read_metadata, token_bytes
-from .llamacpp_answers import Outbox, PlainAnswer, ToolAnswer
+from .llamacpp_answers import FrameMailbox, PlainAnswer, ToolAnswer
 from .llamacpp_request import read_ask, read_embedding, refuse
 from .llamacpp_server import CONTEXT_STEP, LlamaServer
 
@@ -56,7 +56,7 @@ class LlamaCppEngine:
         self._knows_tools = False
         self._offer: ModelOffer | None = None
         self._pool: ThreadPoolExecutor | None = None
-        self._running: set[Outbox] = set()
+        self._running: set[FrameMailbox] = set()
 
     async def start(self) -> None:
         """Load the file. Raises EngineError."""
@@ -114,20 +114,20 @@ class LlamaCppEngine:
             kinds = " and ".join(self._offer.kinds)
             raise refuse("unsupported_kind", f"model: {self.name} serves {kinds}, not {request.kind}", field="model")
         work = self._embed(request, server) if request.kind == "embedding" else self._answer(request, server)
-        outbox = Outbox(asyncio.get_running_loop())
-        self._running.add(outbox)
-        job = pool.submit(_work, self.name, work, outbox)
+        mailbox = FrameMailbox(asyncio.get_running_loop())
+        self._running.add(mailbox)
+        job = pool.submit(_work, self.name, work, mailbox)
         try:
             while True:
-                item = await outbox.take()
+                item = await mailbox.take()
                 if isinstance(item, EngineError):
                     raise item
                 yield item
                 if isinstance(item, Finish):
                     return
         finally:
-            outbox.cancelled = True
-            self._running.discard(outbox)
+            mailbox.cancelled = True
+            self._running.discard(mailbox)
             if not job.cancel():
                 # The slot is free when this returns; llama.cpp checks the flag at every token and prompt batch.
                 await asyncio.wait([asyncio.wrap_future(job)])
@@ -136,9 +136,9 @@ class LlamaCppEngine:
         """Stop running requests (their readers get an EngineError), then free the model."""
         pool, server = self._pool, self._server
         self._pool = self._server = None
-        for outbox in list(self._running):
-            outbox.cancelled = True
-            outbox.put(_closed(self.name))
+        for mailbox in list(self._running):
+            mailbox.cancelled = True
+            mailbox.put(_closed(self.name))
         if pool is not None:
             await asyncio.to_thread(pool.shutdown, cancel_futures=True)
         if server is not None:
@@ -146,19 +146,19 @@ class LlamaCppEngine:
 
     # -- in the request's thread ---------------------------------------------------------------------------------
 
-    def _embed(self, request: EngineRequest, server: LlamaServer) -> Callable[[Outbox], None]:
+    def _embed(self, request: EngineRequest, server: LlamaServer) -> Callable[[FrameMailbox], None]:
         body, encoding = read_embedding(request)
         body["encoding_format"] = encoding
 
-        def work(outbox: Outbox) -> None:
+        def work(mailbox: FrameMailbox) -> None:
             answer = server.embed(body)
-            outbox.put(Frame("", 0, msgspec.json.encode({"data": answer["data"]})))
+            mailbox.put(Frame("", 0, msgspec.json.encode({"data": answer["data"]})))
             usage = answer.get("usage", {})
-            outbox.put(Finish("stop", Usage(int(usage.get("prompt_tokens", 0)), 0)))
+            mailbox.put(Finish("stop", Usage(int(usage.get("prompt_tokens", 0)), 0)))
 
         return work
 
-    def _answer(self, request: EngineRequest, server: LlamaServer) -> Callable[[Outbox], None]:
+    def _answer(self, request: EngineRequest, server: LlamaServer) -> Callable[[FrameMailbox], None]:
         ask = read_ask(request, defaults=self.defaults)
         if ask.tools and not self._knows_tools:
             # With "auto" the model chooses, and one that was not trained on tools never calls one.
@@ -169,18 +169,18 @@ class LlamaCppEngine:
         return PlainAnswer(ask, request.prefix, server, self._table).run
 
 
-def _work(name: str, work: Callable[[Outbox], None], outbox: Outbox) -> None:
+def _work(name: str, work: Callable[[FrameMailbox], None], mailbox: FrameMailbox) -> None:
     """Run one request's work in its thread; any error is passed to the loop, where it is raised."""
-    if outbox.cancelled:
+    if mailbox.cancelled:
         return
     try:
-        work(outbox)
+        work(mailbox)
     except EngineError as error:
-        outbox.put(error)
+        mailbox.put(error)
     except Exception as error:
         # The edge of the thread: without this, the reader would wait for ever for a dead request.
         log.exception("a request to %s failed", name)
-        outbox.put(EngineError("engine_failed", f"{name} failed: {error}"))
+        mailbox.put(EngineError("engine_failed", f"{name} failed: {error}"))
 
 
 def _closed(name: str) -> EngineError:

@@ -25,7 +25,7 @@ Json = dict[str, Any]
 Item = Frame | Finish | EngineError
 
 
-class Outbox:
+class FrameMailbox:
     """Frames on their way from a request's thread to the event loop; bounded by the length of one answer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -77,8 +77,8 @@ class PlainAnswer:
         self._given = 0
         self._finish = ""
 
-    def run(self, outbox: Outbox) -> None:
-        """Ask, and put frames and the finish into *outbox*. Raises EngineError."""
+    def run(self, mailbox: FrameMailbox) -> None:
+        """Ask, and put frames and the finish into *mailbox*. Raises EngineError."""
         ask = self._ask
         prompt = ask.prompt if ask.kind == "completion" else self._server.apply_template(ask.messages)
         body = self._body(prompt)
@@ -86,14 +86,14 @@ class PlainAnswer:
         if self._prefix and (ended_by_stop(self._prefix) or (ask.max_tokens >= 0 and left <= 0)):
             tokens = self._server.count(prompt) if isinstance(prompt, str) else len(prompt)
             reason = "stop" if ended_by_stop(self._prefix) else "length"
-            outbox.put(Finish(reason, Usage(tokens, 0)))
+            mailbox.put(Finish(reason, Usage(tokens, 0)))
             return
-        self._server.stream(body, lambda chunk: self._chunk(chunk, outbox), chat=False)
-        if outbox.cancelled:
+        self._server.stream(body, lambda chunk: self._chunk(chunk, mailbox), chat=False)
+        if mailbox.cancelled:
             return
         if self._replay is not None:
             self._replay.check_complete()
-        outbox.put(Finish(self._finish, Usage(self._usage.prompt_tokens - self._given, self._delivered)))
+        mailbox.put(Finish(self._finish, Usage(self._usage.prompt_tokens - self._given, self._delivered)))
 
     def _body(self, prompt: str | list[int]) -> Json:
         ask = self._ask
@@ -120,9 +120,9 @@ class PlainAnswer:
             body["n_probs"] = max(1, ask.top_logprobs)
         return body
 
-    def _chunk(self, chunk: LlamaChunk, outbox: Outbox) -> bool:
+    def _chunk(self, chunk: LlamaChunk, mailbox: FrameMailbox) -> bool:
         """Take one message; True stops llama.cpp."""
-        if outbox.cancelled:
+        if mailbox.cancelled:
             return True
         choice, verbose = chunk.choices[0], chunk.verbose
         if verbose is None or chunk.prompt_progress is not None:
@@ -130,12 +130,12 @@ class PlainAnswer:
         self._usage = Usage(verbose.tokens_evaluated, verbose.tokens_predicted)
         if choice.finish_reason is not None:
             self._finish = choice.finish_reason
-            self._deliver(self._stops.rest(), outbox)
+            self._deliver(self._stops.rest(), mailbox)
             return False
         if not choice.text:
             # The end-of-answer token; tokens of an unfinished character send nothing at all.
             return False
-        self._deliver(self._stops.feed(self._piece(choice, verbose.tokens, verbose.tokens_predicted)), outbox)
+        self._deliver(self._stops.feed(self._piece(choice, verbose.tokens, verbose.tokens_predicted)), mailbox)
         if self._stops.hit:
             self._finish = "stop"
         return self._stops.hit
@@ -147,13 +147,13 @@ class PlainAnswer:
             ids = self._table.ids_of(choice.text, last=tokens[-1], count=count) if self._table is not None else None
         return LlamaPiece(choice.text, count, ids, choice.logprobs.content if choice.logprobs is not None else [])
 
-    def _deliver(self, pieces: Sequence[LlamaPiece], outbox: Outbox) -> None:
+    def _deliver(self, pieces: Sequence[LlamaPiece], mailbox: FrameMailbox) -> None:
         for piece in pieces:
             frame = self._framer.frame(piece)
             if self._replay is not None and self._replay.covers(frame):
                 continue
             self._delivered += frame.tokens
-            outbox.put(frame)
+            mailbox.put(frame)
 
 
 class ToolAnswer:
@@ -168,8 +168,8 @@ class ToolAnswer:
         self._prompt_tokens = 0
         self._finish = ""
 
-    def run(self, outbox: Outbox) -> None:
-        """Ask, and put frames and the finish into *outbox*. Raises EngineError."""
+    def run(self, mailbox: FrameMailbox) -> None:
+        """Ask, and put frames and the finish into *mailbox*. Raises EngineError."""
         ask = self._ask
         body = ask.options | ask.tools
         body |= {"messages": ask.messages, "n_predict": ask.max_tokens, "stop": list(ask.stops), "stream": True}
@@ -177,14 +177,14 @@ class ToolAnswer:
         body |= {"timings_per_token": True, "verbose": True}
         if "json_schema" in body:
             body["response_format"] = {"type": "json_schema", "json_schema": {"schema": body.pop("json_schema")}}
-        self._server.stream(body, lambda chunk: self._chunk(chunk, outbox), chat=True)
-        if outbox.cancelled:
+        self._server.stream(body, lambda chunk: self._chunk(chunk, mailbox), chat=True)
+        if mailbox.cancelled:
             return
         self._replay.check_complete()
-        outbox.put(Finish(self._finish, Usage(self._prompt_tokens, self._delivered)))
+        mailbox.put(Finish(self._finish, Usage(self._prompt_tokens, self._delivered)))
 
-    def _chunk(self, chunk: LlamaChunk, outbox: Outbox) -> bool:
-        if outbox.cancelled:
+    def _chunk(self, chunk: LlamaChunk, mailbox: FrameMailbox) -> bool:
+        if mailbox.cancelled:
             return True
         choice = chunk.choices[0]
         if chunk.timings is not None:
@@ -194,7 +194,7 @@ class ToolAnswer:
         frame = self._frame(chunk, choice)
         if frame is not None and not self._replay.covers(frame):
             self._delivered += frame.tokens
-            outbox.put(frame)
+            mailbox.put(frame)
         return False
 
     def _frame(self, chunk: LlamaChunk, choice: LlamaChoice) -> Frame | None:
