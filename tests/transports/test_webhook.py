@@ -436,3 +436,33 @@ class TestAddresses:
             (found,) = await shop.log_until(webhook)
 
         assert found.history[0].error == "not sent: hook.example resolves into a private network"
+
+
+class TestStopping:
+    async def test_what_a_stop_cuts_off_is_given_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Otherwise the next coordinator would wait until the claim lapses."""
+        monkeypatch.setattr("comptoir.dispatch.outbox.CLOSE_S", 0.01)
+        settings = Settings(data=str(tmp_path), port=0, allow_private_endpoint_urls=True, **QUICK)
+        clock = FakeClock()
+        async with receiving() as receiver:
+            receiver.answers = [receiver.never]
+            async with open_core(settings, clock=clock) as core:
+                owner_id = (await add_user(core, username="ada", email=None, password=None)).user.id
+                webhook = (await add_webhook(core, owner_id=owner_id, url=receiver.url)).webhook
+                await core.ledger.deposit(owner_id=owner_id, amount_uusd=1)
+                await receiver.until(1)
+                rows = partial(core.db.fetch, "SELECT node_id, due_ms, attempts FROM outbox")
+                ((claimed_by, lapses_ms, _),) = await rows()
+            monkeypatch.setattr("comptoir.outbox.Outbox.free_claims", _nobody)
+            async with open_core(settings, clock=clock) as core:
+                first, second = await receiver.until(2)
+                shop = _Shop(core, clock, owner_id, receiver)
+                (done,) = await shop.log_until(webhook, state=IntentState.DONE)
+
+        assert claimed_by is not None and lapses_ms > clock.now_ms()
+        assert (first.id, done.attempts) == (second.id, 2)
+
+
+async def _nobody(outbox: object, *, at_ms: int) -> int:
+    """In place of what a lone coordinator does at its start."""
+    return 0
