@@ -6,6 +6,7 @@ both write to the same disk. The coordinator also hashes, syncs each part and co
 
 import asyncio
 import http.client
+import os
 import statistics
 import sys
 import tempfile
@@ -36,9 +37,11 @@ def blocks(size: int) -> Iterator[bytes]:
 class Bare:
     """The same bytes through obstore alone, a part at a time, in this process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, synced: bool = False) -> None:
+        self._folder = folder
         self._store = LocalStore(folder, mkdir=True)
         self._parts = 0
+        self._synced = synced
 
     def up(self, size: int) -> None:
         """Write them."""
@@ -46,6 +49,10 @@ class Bare:
         self._parts = size // PART_BYTES
         for number in range(self._parts):
             obstore.put(self._store, f"bare/{number}", part, use_multipart=False)
+            if self._synced:
+                opened = os.open(self._folder / "bare" / str(number), os.O_RDONLY)
+                os.fsync(opened)
+                os.close(opened)
 
     def down(self, size: int) -> None:
         """Read them."""
@@ -95,23 +102,32 @@ def rate(run: Callable[[int], None], size: int) -> float:
 async def measure(size: int) -> None:
     """Print the rates, in alternating rounds."""
     with tempfile.TemporaryDirectory() as folder, child("coordinator", folder, cpu=COORDINATOR_CPU) as (pid, words):
-        served, bare = Served(words[0], words[1]), Bare(Path(folder) / "bare")
+        kinds = {
+            "bare": Bare(Path(folder) / "bare"),
+            "synced": Bare(Path(folder) / "synced", synced=True),
+            "served": Served(words[0], words[1]),
+        }
         found: dict[str, list[float]] = {}
         spent = dict.fromkeys(("up", "down"), 0.0)
         for number in range(ROUNDS + 1):
             for way in ("up", "down"):
                 before = cpu_s(pid)
-                rates = {"bare": rate(getattr(bare, way), size), "served": rate(getattr(served, way), size)}
+                rates = {who: rate(getattr(kind, way), size) for who, kind in kinds.items()}
                 if number:  # The first round warms up.
                     spent[way] += cpu_s(pid) - before
                     for who, value in rates.items():
                         found.setdefault(f"{way} {who}", []).append(value)
         for way in ("up", "down"):
-            bare_mbs, served_mbs = (statistics.median(found[f"{way} {who}"]) for who in ("bare", "served"))
+            bare_mbs, synced_mbs, served_mbs = (statistics.median(found[f"{way} {who}"]) for who in kinds)
             gigabytes = size * ROUNDS / 1e9
             print(
                 f"{way}: {served_mbs:.0f} MB/s beside {bare_mbs:.0f} MB/s of obstore alone (ratio {bare_mbs / served_mbs:.1f}), "
-                f"{spent[way] / gigabytes:.2f} s of the coordinator's CPU a gigabyte"
+                + (
+                    f"{synced_mbs:.0f} MB/s if it syncs too (ratio {synced_mbs / served_mbs:.1f}), "
+                    if way == "up"
+                    else ""
+                )
+                + f"{spent[way] / gigabytes:.2f} s of the coordinator's CPU a gigabyte"
             )
 
 

@@ -8,8 +8,9 @@ cd "$(dirname "$0")/.."
 watched=(
     src/comptoir/dispatch src/comptoir/ledger src/comptoir/jobs src/comptoir/kinds src/comptoir/hosts src/comptoir/routing
     src/comptoir/receipts src/comptoir/events src/comptoir/nodes src/comptoir/link src/comptoir/kit src/comptoir/chain
-    src/comptoir/gateway src/comptoir/dialects src/comptoir/worker/sandbox openapi
+    src/comptoir/gateway src/comptoir/dialects src/comptoir/blobs src/comptoir/worker/sandbox openapi
     src/comptoir/app.py bench/bench_strangers.py tests/journeys tests/proofs tests/dispatch tests/rooms tests/kinds tests/kit tests/worker/sandbox tests/dialects/test_schemathesis.py
+    tests/cli/test_file_memory.py
     ':(glob)tests/*.py' pyproject.toml requirements/dev.txt .ci tools/proofs_due.sh
 )
 
