@@ -108,6 +108,9 @@ class SimHost:
         self.world.inbox.append((self, job, lease))
         return True
 
+    def raise_bound(self, job: LiveJob, lease: Lease) -> None:
+        """It does not listen."""
+
     def cancel(self, lease: Lease, reason: str) -> None:
         """It does not listen."""
 

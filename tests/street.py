@@ -42,6 +42,8 @@ class FakeChannel:
     cancelled: list[tuple[bytes, str]] = field(default_factory=list)
     closed: list[tuple[bytes, str, int]] = field(default_factory=list)
     """Lease, state and micro-dollars earned, as the host heard them."""
+    bounds: list[tuple[int, bool]] = field(default_factory=list)
+    """How long the answer may be by now, and whether that is final, as the host heard it."""
     turned_away: list[tuple[str, bool]] = field(default_factory=list)
     """Why, and whether for good."""
 
@@ -49,6 +51,9 @@ class FakeChannel:
         if self.open:
             self.sent.append((job, lease))
         return self.open
+
+    def raise_bound(self, job: LiveJob, lease: Lease) -> None:
+        self.bounds.append((job.terms.output_max, not job.grows))
 
     def cancel(self, lease: Lease, reason: str) -> None:
         self.cancelled.append((lease.id, reason))

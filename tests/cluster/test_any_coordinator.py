@@ -41,6 +41,12 @@ def order(post: Post, *, tokens: int = TOKENS, detached: bool = True) -> Order:
     return Order(post.buyer_id, "infrintia", "chat", "trivial", body, tokens, detached)
 
 
+def open_ended(post: Post, *, step: int = TOKENS) -> Order:
+    """Return an order without a bound, which begins with *step* tokens."""
+    body = b'{"model":"trivial","messages":[{"role":"user","content":"hi"}]}'
+    return Order(post.buyer_id, "infrintia", "chat", "trivial", body, step, False, open_ended=True)
+
+
 async def read(job: LiveJob) -> str:
     """Read a job to its end."""
     reader, text = Reader(job), ""
@@ -79,6 +85,24 @@ class TestHostElsewhere:
         assert (account.balance_uusd, account.held_uusd) == (1_000_000 - job.cost_uusd, 0)
         registry = read_registry(await posts[0].core.receipts.registry())
         assert verify(await posts[1].core.receipts.envelope_of(job.id), registry).ok
+
+    async def test_an_answer_without_a_bound_grows_where_its_host_is(self, posts: Posts) -> None:
+        async with posts[1].worker(options={"tokens": 10 * TOKENS}):
+            await posts.until_seen(posts[0], free=8)
+            job = await submit(posts[0].core, open_ended(posts[0]))
+
+            assert await read(job) == " tok" * 10 * TOKENS
+            assert (job.finish_reason, job.cost_uusd) == ("stop", 10 * TOKENS * 100 + 1)
+
+    async def test_where_credit_ended_it_that_is_said_here_too(self, posts: Posts) -> None:
+        async with posts[1].worker(options={"tokens": 20_000}):
+            await posts.until_seen(posts[0], free=8)
+            job = await submit(posts[0].core, open_ended(posts[0], step=4_000))
+
+            text = await read(job)
+        assert (job.finish_reason, text) == ("length", " tok" * job.usage.completion_tokens)
+        assert 9_990 < job.usage.completion_tokens < 10_000
+        assert json.loads(job.usage.details) == {"limited_by": "credit"}
 
     async def test_nothing_of_it_is_left_where_it_was_bought(self, posts: Posts) -> None:
         async with posts[1].worker():

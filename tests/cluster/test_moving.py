@@ -16,7 +16,7 @@ from comptoir.kit.ids import public
 from comptoir.nodes import NODE_SILENT_S
 from comptoir.transports.link import say_goodbye
 from tests.cluster.posts import Posts, open_posts, peers_of
-from tests.cluster.test_any_coordinator import events, order, read
+from tests.cluster.test_any_coordinator import events, open_ended, order, read
 from tests.post import Post
 from tests.redis_server import RedisServer
 
@@ -60,9 +60,10 @@ class TestWorkerMoves:
         """The worker leaves one coordinator in the middle of answers and links to the other: nothing is lost or
         doubled."""
         both = (posts[0].url, posts[1].url)
-        async with posts[0].worker(options={"per_s": 100.0}, urls=both):
+        async with posts[0].worker(options={"per_s": 100.0, "tokens": 80}, urls=both):
             first, second = await linked_first(posts)
-            jobs = [await submit(first.core, order(first, tokens=80)) for _ in range(4)]
+            orders = [order(first, tokens=80), open_ended(first, step=30)]
+            jobs = [await submit(first.core, each) for each in (*orders, *orders)]
             reading = [asyncio.create_task(read(job)) for job in jobs]
             await posts.until(lambda: all(len(job.frames) > 10 for job in jobs))
 

@@ -119,7 +119,8 @@ class TestSaidByTheEngine:
                 await stream_of(sse(*ANSWER))(asked, answer)
 
         seen = shop.answers(refuse)
-        answers = [await shop.ask(chat()) for _ in range(2)]
+        asked = {"model": MODEL, "prompt": "hi"}
+        answers = [await shop.call("POST", "/v1/completions", asked) for _ in range(2)]
 
         assert [one.status for one in answers] == [200, 200]
         assert ["max_tokens" in one.json for one in seen] == [True, False, True, False]

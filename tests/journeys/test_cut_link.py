@@ -5,7 +5,9 @@ import dataclasses
 import itertools
 import random
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from comptoir.dispatch.cancel import cancel
@@ -13,6 +15,7 @@ from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import JobState, LiveJob, Reader
 from comptoir.ledger import audit
 from comptoir.receipts import read_registry, verify
+from comptoir.transports.link.session import Session
 from comptoir.worker import backoff
 from tests.post import open_post
 from tests.worker.cutting_proxy import serve_cutting
@@ -44,7 +47,9 @@ class TestBadLine:
             serve_cutting(int(post.url.rsplit(":", 1)[1]), lambda: next(allowed)) as proxy,
             dataclasses.replace(post, url=proxy.url).worker(options={"per_s": 1000.0}),
         ):
-            jobs = [await submit(post.core, order(post.buyer_id, max_tokens=1000)) for _ in range(4)]
+            bounded = order(post.buyer_id, max_tokens=1000)
+            growing = msgspec.structs.replace(bounded, output_max=100, open_ended=True)
+            jobs = [await submit(post.core, each) for each in (bounded, growing) * 2]
             async with asyncio.timeout(30):
                 for job in jobs:
                     await Reader(job).next()
@@ -59,6 +64,51 @@ class TestBadLine:
                 verdict = verify(await post.core.receipts.envelope_of(job.id), registry)
                 assert verdict.ok and verdict.unsigned_segments == 0
             assert await audit(post.core.db) == []
+
+
+class TestGrowingBound:
+    """A worker that waits at its bound sends nothing that would remind anybody of it."""
+
+    async def test_a_raise_that_nobody_made_is_made_when_its_link_is_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after a coordinator that took the job over with all its frames shown."""
+        monkeypatch.setattr("comptoir.dispatch.stream.extend_if_due", lambda core, job: None)
+        await self._answered_after_a_cut(tmp_path, monkeypatch)
+
+    async def test_one_that_was_made_while_it_was_welcomed_is_told_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compare = Session._compare
+
+        def and_raised(session: Session, *hello: Any) -> Any:
+            compared = compare(session, *hello)
+            for job in session._core.jobs.live.under_lease():
+                job.begin_quote()
+                job.end_quote((msgspec.structs.replace(job.terms, output_max=1000), ()), own_money=True)
+            return compared
+
+        monkeypatch.setattr(Session, "_compare", and_raised)
+        for place in ("dispatch.stream", "transports.link.session"):
+            monkeypatch.setattr(f"comptoir.{place}.extend_if_due", lambda core, job: None)
+        await self._answered_after_a_cut(tmp_path, monkeypatch)
+
+    async def _answered_after_a_cut(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backoff, "BACKOFF_LAST_S", 0.01)
+        async with (
+            open_post(tmp_path) as post,
+            serve_cutting(int(post.url.rsplit(":", 1)[1]), lambda: 10**9) as proxy,
+            dataclasses.replace(post, url=proxy.url).worker(prices={"token_in": 0, "token_out": 0}),
+        ):
+            asked = msgspec.structs.replace(order(post.buyer_id, max_tokens=60), output_max=40, open_ended=True)
+            job = await submit(post.core, asked)
+            async with asyncio.timeout(10):
+                while len(job.frames) < 40:
+                    await asyncio.sleep(0.001)
+                proxy.cut()
+
+                assert await text_of(job) == " tok" * 60
+            assert job.finish_reason == "stop"
 
 
 class TestCancel:

@@ -20,7 +20,7 @@ from comptoir.worker.engines.registry import EngineSpec
 from comptoir.worker.run import WorkerConfig, run_worker
 from tests.post import free_port
 
-TOKENS = 300
+TOKENS, FIRST_STEP = 300, 40
 
 
 @asynccontextmanager
@@ -52,27 +52,29 @@ class TestRestart:
                 while not core.channels:
                     await asyncio.sleep(0.01)
                 body = b'{"messages":[{"role":"user","content":"hi"}],"max_tokens":%d}' % TOKENS
-                job = await submit(core, Order(buyer, "test", "chat", "trivial", body, TOKENS, True))
-                while len(job.frames) < 50:
+                bounded = Order(buyer, "test", "chat", "trivial", body, TOKENS, True)
+                # The other's bound is raised before the restart and after it.
+                growing = Order(buyer, "test", "chat", "trivial", body, FIRST_STEP, True, open_ended=True)
+                jobs = [await submit(core, bounded), await submit(core, growing)]
+                while any(len(job.frames) < 50 for job in jobs):
                     await asyncio.sleep(0.01)
-                assert job.lease is not None
-                lease = job.lease.id
-            assert not job.over
+                leases = [job.lease.id for job in jobs if job.lease is not None]
+                assert FIRST_STEP < jobs[1].terms.output_max < TOKENS
+            assert not any(job.over for job in jobs)
 
             async with coordinator(settings) as core:
-                again = core.jobs.live.get(job.id)
-                assert again is not None
-                reader = Reader(again)
-                while await reader.next() is not None:
-                    pass
-                attempts = await core.jobs.attempts(job.id)
-                verdict = verify(await core.receipts.envelope_of(job.id), read_registry(await core.receipts.registry()))
-                differences = await audit(core.db)
+                registry = read_registry(await core.receipts.registry())
+                resumed = [core.jobs.live.get(job.id) for job in jobs]
+                for again, lease in zip(resumed, leases, strict=True):
+                    assert again is not None
+                    reader = Reader(again)
+                    while await reader.next() is not None:
+                        pass
+                    assert (again.state, again.finish_reason) == (JobState.COMPLETED, "stop")
+                    assert (len(again.frames), again.count) == (TOKENS, TOKENS)
+                    assert [attempt.id for attempt in await core.jobs.attempts(again.id)] == [lease]
+                    verdict = verify(await core.receipts.envelope_of(again.id), registry)
+                    assert verdict.ok and verdict.unsigned_segments == 0
+                assert await audit(core.db) == []
                 stop.set()
                 await work
-
-        assert again.state == JobState.COMPLETED
-        assert (len(again.frames), again.count) == (TOKENS, TOKENS)
-        assert [attempt.id for attempt in attempts] == [lease]
-        assert verdict.ok and verdict.unsigned_segments == 0
-        assert differences == []

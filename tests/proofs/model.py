@@ -85,6 +85,8 @@ class ModelJob:
     """Since when the stream stands still, in line, for want of a host that goes on."""
     restarts: int = 0
     cost: int = 0
+    grows: bool = False
+    """Whether *max_tokens* may still be raised, because its buyer named no bound."""
 
     @property
     def hold(self) -> int:
@@ -151,6 +153,14 @@ class Model:
         assert job.hold <= self.free(job.buyer)
         self.jobs[job.id] = job
 
+    def raise_bound(self, job: ModelJob, max_tokens: int, *, grows: bool) -> None:
+        """The house says how long the answer may be: never shorter than before, and never beyond credit."""
+        assert max_tokens >= job.max_tokens, "a bound does not shrink"
+        assert TOKEN_UUSD * (max_tokens - job.max_tokens) <= self.free(job.buyer), "more is held than there is"
+        if job.grows and not grows:
+            assert self.free(job.buyer) < TOKEN_UUSD, "a bound is final while credit would cover more"
+        job.max_tokens, job.grows = max_tokens, grows
+
     def start(self, job: ModelJob, host: ModelHost, lease: bytes) -> None:
         """The house gave *job* to *host*: it must have been allowed to."""
         assert job.state == "queued" and self._suits(job, host), "a job was given to a host that lost it or can't go on"
@@ -202,7 +212,7 @@ class Model:
         if blamed:
             job.losses += 1
             job.tried.add(job.host.id)
-        whole = 0 < job.max_tokens <= len(job.frames)
+        whole = 0 < job.max_tokens <= len(job.frames) and not job.grows
         if whole and not unpaid:
             self.finish(job, "completed")
         elif whole or job.losses >= ATTEMPTS_MAX or not any(self._suits(job, host) for host in self.hosts.values()):

@@ -47,6 +47,9 @@ MUTATIONS = {
     "a hold counts promotional credit as the buyer's own": Bug(
         "ledger/book.py", "covered = amount_uusd <= free - line.promo", "covered = amount_uusd <= free", LEDGER
     ),
+    "a hold grows beyond credit": Bug(
+        "ledger/book.py", "return amount + max(0, free)", "return amount + line.balance", LEDGER
+    ),
     "a repeated deposit is posted twice": Bug(
         "ledger/service.py", "if transfer_id is not None and tx.select(", "if False and tx.select(", LEDGER
     ),
@@ -106,6 +109,24 @@ MUTATIONS = {
         "input_count=min(taken_in, job.terms.input_max),",
         "input_count=taken_in,",
         dispatch("settle"),
+    ),
+    "a bound grows and its hold does not": Bug(
+        "kinds/terms.py",
+        "hold_uusd=max(terms.hold_uusd, needed_uusd),",
+        "hold_uusd=terms.hold_uusd,",
+        dispatch("extend"),
+    ),
+    "a bound grows at the last host's price alone": Bug(
+        "dispatch/extend.py",
+        "leases = [lease, *[segment.lease for segment in job.segments]]",
+        "leases = [lease]",
+        dispatch("extend"),
+    ),
+    "a host that waits for its bound is silent": Bug(
+        "dispatch/watch.py", "waits = waits_for_more(core, job, lease)", "waits = False", dispatch("extend")
+    ),
+    "frames say more than their bound": Bug(
+        "worker/leases.py", "(believed if believed < most else most)", "believed", ("tests/worker/test_loop.py",)
     ),
     # dispatch: who may do what, and once
     "a job that moved is ended here": Bug(

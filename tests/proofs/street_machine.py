@@ -25,6 +25,7 @@ from comptoir.dispatch.cancel import cancel
 from comptoir.dispatch.core import CommandOrder
 from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.expire import sweep
+from comptoir.dispatch.extend import extend_verb
 from comptoir.dispatch.onboard import add_host, add_user
 from comptoir.dispatch.settle import Ending, _item, settle_verb
 from comptoir.dispatch.stream import complete, fail, leased_job, take_frames
@@ -45,7 +46,7 @@ from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Tx
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import new_id
-from comptoir.ledger import InsufficientCredit
+from comptoir.ledger import HoldMismatch, InsufficientCredit
 from comptoir.link import Frame, Usage, hash_after, hash_start
 from comptoir.reports.audit import differences
 from comptoir.settings import Settings
@@ -64,10 +65,14 @@ TWICE: dict[Callable[..., Any], tuple[type[Exception], ...]] = {
     submit_verb: (*DOUBLED_KEY, InsufficientCredit),
     # A job that was put back in line is queued again: then it is the lease that exists already.
     start_verb: (*DOUBLED_KEY, JobFinished, JobMoved),
+    extend_verb: (JobFinished, HoldMismatch),
     requeue_verb: (NotYourLease, JobMoved),
     settle_verb: (JobFinished,),
 }
 """What each verb says to a command that comes twice."""
+
+NOT_EXTENDED = None, False
+"""What the verb says that raised no bound, and wrote nothing."""
 
 HOSTS = ((LINK, 1, True), (LINK, 2, True), (POLL, 2, False), (LINK, 1, True))
 """Transport, slots, and whether it can go on from another host's frames."""
@@ -123,7 +128,7 @@ class Street:
         core.db.batch = watched  # type: ignore[method-assign]
 
     def _note(self, command: Command, done: "asyncio.Future[Any]") -> None:
-        if not done.cancelled() and done.exception() is None:
+        if not done.cancelled() and done.exception() is None and done.result() != NOT_EXTENDED:
             self.written.append(command)
 
     async def quiet(self) -> None:
@@ -180,6 +185,7 @@ class StreetMachine(LoopMachine):
                 return await work
             finally:
                 await self.street.quiet()
+                self._adopt_bounds()
 
         return self.wait(whole())
 
@@ -210,12 +216,14 @@ class StreetMachine(LoopMachine):
         assert job.host is not None
         return leased_job(self.core, job.host.id, job.lease)
 
-    async def submit(self, buyer: bytes, max_tokens: int, detached: bool) -> LiveJob:
-        return await submit(self.core, order(buyer, max_tokens=max_tokens, detached=detached))
+    async def submit(self, buyer: bytes, max_tokens: int, detached: bool, open_ended: bool = False) -> LiveJob:
+        asked = order(buyer, max_tokens=max_tokens, detached=detached)
+        return await submit(self.core, structs.replace(asked, open_ended=open_ended))
 
     def accepted(self, live: LiveJob) -> ModelJob:
         """Tell the model of a job that was accepted."""
         job = ModelJob(live.id, live.owner_id, live.terms.output_max, live.detached, self.model.now_s + TTL_S)
+        job.grows = live.grows
         assert live.terms.hold_uusd == job.hold
         self.model.accept(job)
         return job
@@ -226,7 +234,12 @@ class StreetMachine(LoopMachine):
 
     def send(self, job: ModelJob, first: int, last: int) -> int:
         """Send frames *first* to *last* (exclusive) of what the host has written."""
-        return take_frames(self.core, self.live(job), first, [Frame(text) for text in job.written[first:last]])
+
+        async def taken() -> int:
+            return take_frames(self.core, self.live(job), first, [Frame(text) for text in job.written[first:last]])
+
+        # Only of a bound that grows something comes of itself.
+        return self.do(taken()) if self.live(job).growth is not None else self.wait(taken())
 
     def chain(self, job: ModelJob) -> bytes:
         """Return the running hash as the host has it."""
@@ -336,6 +349,13 @@ class StreetMachine(LoopMachine):
             assert not idle, f"job {job.id.hex()} waits while {idle} could run it"
             if job.state == "queued":
                 self.model.wait_in_line(job)
+
+    def _adopt_bounds(self) -> None:
+        """Take over how long answers may be whose buyers named no bound."""
+        for job in self.model.open_jobs():
+            live = self.core.jobs.live.get(job.id)
+            if live is not None and live.growth is not None:
+                self.model.raise_bound(job, live.terms.output_max, grows=live.grows)
 
     def _adopt_starts(self) -> None:
         for job in self.model.waiting():

@@ -57,6 +57,13 @@ class JobMachine(StreetMachine):
                 self.accepted(self.do(self.submit(buyer, max_tokens, detached)))
             self.adopt()
 
+    @rule(who=st.integers(0, 1), step=st.sampled_from([1, 4, 4_000]), detached=st.sampled_from([True, True, False]))
+    def buy_without_a_bound(self, who: int, step: int, detached: bool) -> None:
+        buyer = list(self.model.buyers)[who]
+        if BODY_TOKENS + TOKEN_UUSD * step <= self.model.free(buyer):
+            self.accepted(self.do(self.submit(buyer, step, detached, open_ended=True)))
+            self.adopt()
+
     @rule(who=st.integers(0, 1), meanwhile=st.sampled_from(["nothing", "frames", "done"]))
     def buy_too_much_while_the_house_believes_in_credit(self, who: int, meanwhile: str) -> None:
         """A linked host begins before the commit, and the commit is refused."""

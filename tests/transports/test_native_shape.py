@@ -13,6 +13,9 @@ from comptoir.transports import native
 from comptoir.transports.native import DoneLine, FailLine, FramesLine, decode_line, spell
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden" / "native.json").read_text())
+LINK_ALONE = {"grows_to"}
+"""A host without a link hears nothing while it works, so its bound can't be raised (`Reach.hears_midway`)."""
+
 LEASE, JOB, CHAIN = b"\x11" * 16, b"\x22" * 16, bytes(range(32))
 
 
@@ -64,4 +67,4 @@ class TestTwins:
     )
     def test_each_has_the_fields_of_its_message(self, twin: type[msgspec.Struct], of: type[msgspec.Struct]) -> None:
         """A field that the link gets has to reach hosts without a link too."""
-        assert set(twin.__struct_fields__) == set(of.__struct_fields__)
+        assert set(twin.__struct_fields__) == set(of.__struct_fields__) - LINK_ALONE

@@ -60,6 +60,7 @@ def make_job(
     prefix: list[Frame] | None = None,
     max_tokens: int = 0,
     left_ms: int = 0,
+    grows_to: int = 0,
 ) -> Job:
     return Job(
         lease=b"L" + number.to_bytes(15, "big"),
@@ -72,6 +73,7 @@ def make_job(
         prefix=prefix or [],
         max_tokens=max_tokens,
         left_ms=left_ms,
+        grows_to=grows_to,
     )
 
 
@@ -86,6 +88,8 @@ class Attempt:
         self.sent = False
         self.cancelled = False
         self.forgotten = False
+        self.bound, self.final = job.max_tokens if job.grows_to else 0, False
+        """What its worker is told when it comes back; 0: this coordinator is an older one."""
         self.done: Done | None = None
         self.fail: Fail | None = None
         self.closed = asyncio.Event()
@@ -157,6 +161,10 @@ class Coordinator:
     async def send(self, *messages: FromCoordinator) -> None:
         assert self._socket is not None
         await self._socket.send_bytes(encode(list(messages)))
+
+    async def raise_bound(self, attempt: Attempt, max_tokens: int, *, final: bool = False) -> None:
+        attempt.bound, attempt.final = max_tokens, final
+        await self.send(Acks([Have(attempt.job.lease, attempt.next_seq, True, max_tokens, final)]))
 
     async def cancel(self, attempt: Attempt) -> None:
         attempt.cancelled = True
@@ -270,7 +278,8 @@ class Coordinator:
         for one in hello.open:
             attempt = self.attempts.get(one.lease)
             known = attempt is not None and not attempt.forgotten
-            have.append(Have(one.lease, attempt.next_seq if attempt else 0, known))
+            bound = (attempt.bound, attempt.final) if attempt else (0, False)
+            have.append(Have(one.lease, attempt.next_seq if attempt else 0, known, *bound))
         held = {one.lease for one in hello.open}
         jobs = []
         for lease, attempt in self.attempts.items():

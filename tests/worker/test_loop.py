@@ -286,3 +286,179 @@ class TestMaxTokens:
 
         assert attempt.done is not None
         assert (attempt.text, attempt.done.finish_reason) == ("b", "length")
+
+
+async def says(attempt: Attempt, text: str) -> None:
+    """Wait until *attempt* has come so far."""
+    async with asyncio.timeout(5):
+        while attempt.text != text:
+            attempt.grew.clear()
+            await attempt.grew.wait()
+
+
+class TestOpenEnded:
+    """The buyer named no bound: the coordinator raises the one that it holds credit for."""
+
+    async def test_the_engine_is_waited_with_at_the_bound_until_it_is_raised(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        engine = ScriptedEngine(*answer("a", "b", "c", "d", "e"))
+        async with join(engine):
+            attempt = await coordinator.push(make_job(1, max_tokens=2, grows_to=100))
+            await says(attempt, "ab")
+            assert engine.given == 3  # One piece more was read to know that it goes on.
+
+            await coordinator.raise_bound(attempt, 4)
+            await says(attempt, "abcd")
+            await coordinator.raise_bound(attempt, 6)
+            await settled(coordinator)
+
+        assert coordinator.violations == []
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("abcde", "stop")
+
+    async def test_an_answer_that_ends_at_the_bound_waits_for_nothing(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        async with join(ScriptedEngine(*answer("a", "b"))):
+            attempt = await coordinator.push(make_job(1, max_tokens=2, grows_to=100))
+            await settled(coordinator)
+
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("ab", "stop")
+
+    async def test_at_a_final_bound_it_ends_with_length(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        engine = ScriptedEngine(*answer("a", "b", "c", "d"))
+        async with join(engine):
+            attempt = await coordinator.push(make_job(1, max_tokens=2, grows_to=100))
+            await says(attempt, "ab")
+            await coordinator.raise_bound(attempt, 3, final=True)
+            await settled(coordinator)
+
+        assert coordinator.violations == []
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("abc", "length")
+        assert engine.closed_streams == 1
+
+    async def test_what_it_may_grow_to_is_the_end_without_a_word(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        async with join(ScriptedEngine(*answer("a", "b", "c", "d"))):
+            attempt = await coordinator.push(make_job(1, max_tokens=2, grows_to=3))
+            await says(attempt, "ab")
+            await coordinator.raise_bound(attempt, 3)
+            await settled(coordinator)
+
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("abc", "length")
+
+    async def test_the_engine_is_told_that_nobody_bounds_it(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        engine = ScriptedEngine(*answer("c"))
+        async with join(engine):
+            await coordinator.push(make_job(1, start_seq=1, prefix=[Frame("ab", 2)], max_tokens=8, grows_to=100))
+            await coordinator.push(make_job(2, max_tokens=8))
+            await settled(coordinator)
+
+        told = [(request.max_tokens, request.open_ended) for request in engine.requests]
+        assert told == [(100, True), (8, False)]
+
+    async def test_a_job_that_goes_on_has_what_its_prefix_left(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        job = make_job(1, start_seq=1, prefix=[Frame("a")], max_tokens=2, grows_to=100)
+        async with join(ScriptedEngine(*answer("b", "c", "d"))):
+            attempt = await coordinator.push(job)
+            await says(attempt, "b")
+            await coordinator.raise_bound(attempt, 3, final=True)
+            await settled(coordinator)
+
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("bc", "length")
+
+    async def test_one_whose_prefix_used_the_bound_up_waits_before_its_first_piece(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        job = make_job(1, start_seq=1, prefix=[Frame("ab", 2)], max_tokens=2, grows_to=100)
+        async with join(ScriptedEngine(*answer("c"))):
+            attempt = await coordinator.push(job)
+            await coordinator.raise_bound(attempt, 4)
+            await settled(coordinator)
+
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("c", "stop")
+
+    @pytest.mark.parametrize(
+        "steps", [(Frame("abcde", 5),), (Frame("abc"), Frame("de", 4)), (Frame("abcde", 4), Frame("", 1))]
+    )
+    async def test_a_piece_larger_than_what_is_left_is_counted_whole_once_it_may_be(
+        self, coordinator: Coordinator, join: JoinWorker, steps: tuple[Frame, ...]
+    ) -> None:
+        """As of an engine that does not stream: all of it is one piece, and paid."""
+        async with join(ScriptedEngine(*steps, Finish("stop", Usage(3, 5)))):
+            attempt = await coordinator.push(make_job(1, max_tokens=2, grows_to=100))
+            await says(attempt, "abcde")
+            assert sum(frame.tokens for frame in attempt.frames) == 2
+            assert attempt.done is None
+
+            await coordinator.raise_bound(attempt, 4)
+            await coordinator.raise_bound(attempt, 8)
+            await settled(coordinator)
+
+        assert coordinator.violations == []
+        assert sum(frame.tokens for frame in attempt.frames) == 5
+
+    async def test_tokens_that_nobody_sees_use_up_nothing(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        hidden = [Frame("", 10) for _ in range(9)]
+        async with join(ScriptedEngine(Frame("a"), *hidden, *answer("b"))):
+            attempt = await coordinator.push(make_job(1, max_tokens=50, grows_to=100))
+            await settled(coordinator)
+
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("ab", "stop")
+        assert sum(frame.tokens for frame in attempt.frames) == 34
+
+    async def test_a_lost_link_says_the_bound_anew(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        """The raise itself may be what was lost."""
+        async with join(ScriptedEngine(*answer("a", "b", "c"))):
+            attempt = await coordinator.push(make_job(1, max_tokens=2, grows_to=100))
+            await says(attempt, "ab")
+            attempt.bound = 4
+            coordinator.cut()
+            await settled(coordinator)
+
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("abc", "stop")
+
+    async def test_a_coordinator_that_can_not_raise_it_is_not_waited_for(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        """An older one took the job over: it would take the waiting for silence."""
+        async with join(ScriptedEngine(*answer("a", "b", "c"))):
+            attempt = await coordinator.push(make_job(1, max_tokens=2, grows_to=100))
+            await says(attempt, "ab")
+            attempt.bound = 0
+            coordinator.cut()
+            await settled(coordinator)
+
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("ab", "length")
+
+    async def test_one_that_does_not_know_the_bound_yet_is_waited_for(
+        self, coordinator: Coordinator, join: JoinWorker
+    ) -> None:
+        """Its database lost commits, or the end of the lease is being written and may still fail."""
+        async with join(ScriptedEngine(*answer("a", "b", "c"))):
+            attempt = await coordinator.push(make_job(1, max_tokens=2, grows_to=100))
+            await says(attempt, "ab")
+            attempt.bound = 1
+            coordinator.connected.clear()
+            coordinator.cut()
+            async with asyncio.timeout(5):
+                await coordinator.connected.wait()
+            await coordinator.raise_bound(attempt, 4)
+            await settled(coordinator)
+
+        assert (attempt.text, attempt.done and attempt.done.finish_reason) == ("abc", "stop")
+
+    async def test_one_that_waits_is_stopped_at_once(self, coordinator: Coordinator, join: JoinWorker) -> None:
+        engine = ScriptedEngine(*answer("a", "b", "c"))
+        async with join(engine):
+            attempt = await coordinator.push(make_job(1, max_tokens=2, grows_to=100))
+            await says(attempt, "ab")
+            await coordinator.cancel(attempt)
+            async with at_once():
+                await engine.ended.wait()
+            await settled(coordinator)
+
+        assert attempt.done is not None and attempt.done.finish_reason == "cancelled"

@@ -126,6 +126,43 @@ class TestFieldsOfOurs:
         asked = [sorted({"max_tokens", "stream_options"} & set(one.json)) for one in server.requests]
         assert asked == [["max_tokens", "stream_options"], ["stream_options"], [], []]
 
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "'max_tokens' is too large: 60. This model's maximum context length is 60 tokens",
+            "This model's maximum context length is 60 tokens. However, you requested 65 tokens (5 in the messages, 60 in "
+            "the completion).",
+            "Requested token count exceeds the model's maximum context length of 60 tokens.",
+            "`inputs` tokens + `max_new_tokens` must be <= 60",
+        ],
+    )
+    async def test_a_server_without_room_for_a_bound_is_left_to_end_by_itself(
+        self, server: OpenAIStandIn, engine: OpenAIEngine, said: str
+    ) -> None:
+        """Others end after some hundred tokens if they are told no bound, so the first time one is told."""
+        server.handler = refusing({"max_tokens": (400, msgspec.json.encode({"message": said}))})
+        asked = EngineRequest("chat", MODEL, b'{"model":"m"}', max_tokens=60, open_ended=True)
+
+        for _ in range(2):
+            await play(engine, asked)
+
+        assert [one.json.get("max_tokens") for one in server.requests] == [60, None, None]
+
+    async def test_a_prompt_that_does_not_fit_is_refused_as_ever(
+        self, server: OpenAIStandIn, engine: OpenAIEngine
+    ) -> None:
+        async def handle(_: Request, answer: Answer) -> None:
+            await answer.whole(400, b'{"message":"the prompt is too long: 900 tokens > 60 maximum"}')
+
+        server.handler = handle
+        asked = EngineRequest("chat", MODEL, b'{"model":"m"}', max_tokens=60, open_ended=True)
+
+        for _ in range(2):
+            _, error = await fail(engine, asked)
+            assert error.fault == "buyer"
+
+        assert [one.json.get("max_tokens") for one in server.requests] == [60, None] * 2
+
     async def test_a_field_that_the_buyer_sent_is_the_buyers(self, server: OpenAIStandIn, engine: OpenAIEngine) -> None:
         server.handler = refusing({"max_tokens": (400, b'{"error":"unknown field max_tokens"}')})
 

@@ -61,6 +61,8 @@ class JobOffer(msgspec.Struct, array_like=True, frozen=True, tag="offer"):
     """Whether its buyer's own money covers its hold."""
     ceilings: list[int] = []
     """The most, in micro-dollars, that each of its parts may be held at anew; empty: what is held is final."""
+    dearest: list[int] = []
+    """Prices (in, out) with which these grow as its bound does (`jobs.growth.Growth.dearest`); empty: not at all."""
 
 
 class Took(msgspec.Struct, array_like=True, frozen=True, tag="took"):

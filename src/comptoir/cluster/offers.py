@@ -93,8 +93,9 @@ class Offers:
         # Whoever reads it from the database learns who called its request bad.
         fresh = not job.frames and not job.accusers
         row = job.as_row() if fresh and len(job.body) <= FRESH_BODY_MAX else None
+        dearest = list(job.growth.dearest or ()) if job.growth is not None else []
         offer = JobOffer(
-            job.id, job.events, row, list(job.tried), job.answers, job.own_money, list(job.ceilings)
+            job.id, job.events, row, list(job.tried), job.answers, job.own_money, list(job.ceilings), dearest
         )  # fmt: skip
         self._board.send(node_id, offer)
 
@@ -170,6 +171,8 @@ class Offers:
         job = self._mirrors.expect(row, sender)
         job.accept_offer(row, events=message.events, answers=message.answers, tried=message.tried)
         job.may_cost(message.ceilings)
+        if job.growth is not None:
+            job.growth.note_dearest(message.dearest)
         job.note_own_money(message.own_money)
         spec = spec_now(core, job)
         candidate = reserve_host(core, spec, here=True)

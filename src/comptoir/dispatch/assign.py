@@ -13,13 +13,14 @@ from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_wh
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.endings import nobody_left
 from comptoir.dispatch.errors import BadSegment
+from comptoir.dispatch.extend import extend_if_due
 from comptoir.dispatch.merit import note_claim_beyond
 from comptoir.dispatch.newcomers import kept_from_newcomers, note_waiting
 from comptoir.dispatch.quote import QuotedStart, grow_holds, new_quote, price_cap_uusd
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import JobAssigned
-from comptoir.hosts import AccessRequest, RestingHosts
+from comptoir.hosts import AccessRequest
 from comptoir.jobs import (
     AttemptState,
     Fault,
@@ -104,6 +105,8 @@ def deliver(core: Core, job: LiveJob, lease: Lease) -> None:
     job.begin_running(lease)
     channel = core.channels.get(lease.host_id)
     if channel is not None and channel.send_job(job, lease):
+        if job.growth is not None:
+            extend_if_due(core, job)  # The host before it may have come close to the bound.
         if core.events.heard(JobAssigned):
             core.events.publish(JobAssigned(job.owner_id, core.clock.now_ms(), job.id, lease.id, lease.host_id))
         return
@@ -184,6 +187,11 @@ async def write_lease(core: Core, job: LiveJob, lease: Lease, *, from_id: bytes)
 
     If the host costs more than the job is held at, the same command raises the hold (`dispatch.quote`).
     """
+    while job.quoting is not None:  # Its bound was about to be raised when the host before was lost.
+        await asyncio.shield(job.quoting)
+    if not job.may_be_leased:
+        core.fleet.release(lease.host_id)
+        raise JobFinished(job.state)
     quote = new_quote(job, lease)
     change = core.jobs.live.lease_to(job, lease)
     item = start_of(job, lease, node_id=core.node_id, from_id=from_id)
@@ -336,18 +344,6 @@ def assign_all_waiting(core: Core) -> None:
     """Run `assign_waiting` for every host: the database is available again, and jobs have been waiting for it."""
     for host_id in list(core.channels):
         assign_waiting(core, host_id)
-
-
-def pass_over_busy(core: Core, host_id: bytes) -> None:
-    """Pass over a host for a while that says again and again that it is busy: each time, a buyer waited for its word.
-
-    Between 0.25 and 15 s (`comptoir.hosts.resting`); its first such word costs it nothing.
-    """
-    resting = RestingHosts(core.fleet)
-    rest_s = resting.note_busy(host_id)
-    if rest_s:
-        log.info("host %s is passed over for %g s: it says again that it is busy", host_id.hex(), rest_s)
-        asyncio.get_running_loop().call_later(rest_s, resting.rested, host_id)
 
 
 async def revoke_lease(

@@ -29,8 +29,9 @@ class CommandOrder(IntEnum):
 
     SUBMIT = 0
     START = 1
-    REQUEUE = 2
-    SETTLE = 3
+    EXTEND = 2
+    REQUEUE = 3
+    SETTLE = 4
 
 
 class HostChannel(Protocol):
@@ -38,6 +39,10 @@ class HostChannel(Protocol):
 
     def send_job(self, job: LiveJob, lease: Lease) -> bool:
         """Send a leased job; False: the channel is closed, give the job to another host."""
+        ...
+
+    def raise_bound(self, job: LiveJob, lease: Lease) -> None:
+        """Tell the host how long its answer may be by now, or that this is final; only where `Reach.hears_midway`."""
         ...
 
     def cancel(self, lease: Lease, reason: str) -> None:

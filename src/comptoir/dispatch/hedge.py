@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from comptoir.dispatch.assign import enqueue, new_lease, requeue, reserve_host, spec_now, write_lease
 from comptoir.dispatch.core import Core
+from comptoir.dispatch.extend import tell_bound
 from comptoir.dispatch.second_host import Hedge, Hedges, drop_hedge
 from comptoir.events import JobAssigned
 from comptoir.jobs import AttemptState, Fault, JobMoved, Lease, LiveJob
@@ -125,4 +126,5 @@ async def _hand_over(core: Core, hedge: Hedge) -> bool:
     if job.lease is not second or job.closing:
         return False
     job.begin_running(second)
+    tell_bound(core, job)  # It may have grown since the second host was given the job.
     return True

@@ -17,6 +17,7 @@ from comptoir.dispatch.core import CommandOrder, Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import BadSegment
+from comptoir.dispatch.extend import with_limit
 from comptoir.dispatch.merit import note_answer, note_claim_beyond
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
@@ -332,7 +333,7 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
         error_message=_message(job, ending), running_hash=last.running_hash if last is not None else b"",
         signature=ending.signature, frames=job.encode_frames(), node_id=core.node_id,
         # An engine that continued another host's frames reports details of its own part only.
-        usage=b"" if job.segments else usage.details,
+        usage=with_limit(job, ending.finish_reason, b"" if job.segments else usage.details),
         count=last.count if last is not None else 0, attempt_input_count=taken_in or None,
         earlier=tuple([(segment.lease.id, share.earned_uusd) for segment, share in zip(job.segments, bill, strict=False)]),
     )  # fmt: skip

@@ -1,19 +1,22 @@
 """Stream: append a host's frames to the job, in order, and end the attempt when the host reports its end."""
 
+import asyncio
 import logging
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from comptoir.dispatch.advance import advance
-from comptoir.dispatch.assign import pass_over_busy, revoke_lease
+from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.contradict import keep_contradiction
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.endings import nobody_left
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.extend import extend_if_due
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.second_opinion import is_believed, note_agreement
 from comptoir.dispatch.settle import Ending, finish
+from comptoir.hosts import RestingHosts
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
 from comptoir.kinds import FINISH_REASON_CHARS_MAX, BadExtra, joined, read_extra
 from comptoir.kit.inside import body_without_inside, without_inside
@@ -117,6 +120,9 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
         raise AnswerTooLarge(f"the host sent {claim} {many} and {most} were asked for")
     if not job.append(fresh, bytes_max=core.settings.answer_bytes_max):
         raise AnswerTooLarge("the answer is larger than a job may hold")
+    growth = job.growth
+    if growth is not None and growth.is_due(job.terms, claim):
+        extend_if_due(core, job)
     # Without measuring what is in them, which is done once for all frames: no claim counts for more than its bytes.
     core.state(Meters).count_frames(len(fresh), job.kind.output.name, min(claim - before, job.frame_bytes - size))
     if not (_shows(fresh[0].text) or job.kind.output_in(*joined(fresh))[0]):
@@ -334,3 +340,15 @@ async def fail(
         await revoke_lease(core, job, lease, message, fault=fault, ending=ending, unpaid=unpaid)
     else:
         await finish(core, job, ending)
+
+
+def pass_over_busy(core: Core, host_id: bytes) -> None:
+    """Pass over a host for a while that says again and again that it is busy: each time, a buyer waited for its word.
+
+    Between 0.25 and 15 s (`comptoir.hosts.resting`); its first such word costs it nothing.
+    """
+    resting = RestingHosts(core.fleet)
+    rest_s = resting.note_busy(host_id)
+    if rest_s:
+        log.info("host %s is passed over for %g s: it says again that it is busy", host_id.hex(), rest_s)
+        asyncio.get_running_loop().call_later(rest_s, resting.rested, host_id)

@@ -78,7 +78,8 @@ class Order(msgspec.Struct, frozen=True):
     body: bytes
     """Request body as it is sent over the link; its format is defined by the kind."""
     output_max: int
-    """Most units of output, over all answers and stages; 0: the output is not paid for."""
+    """Most units of output, over all answers and stages; 0: the output is not paid for. What it begins with, if
+    *open_ended*."""
     detached: bool
     """Whether the job continues when no client is connected."""
     job_id: bytes | None = None
@@ -97,6 +98,9 @@ class Order(msgspec.Struct, frozen=True):
     """Requirements on the host and its machine, the same for every stage; stored with the job."""
     whole: bool = False
     """Whether the dialect gives the answer whole or not at all: nothing is paid for one that breaks off."""
+    open_ended: bool = False
+    """Whether its buyer named no bound: bound and hold grow while the answer runs (`dispatch.extend`). Not for kinds
+    with stages."""
 
 
 SUBMIT_ERRORS = (
@@ -375,12 +379,14 @@ def _can(core: Core, spec: Spec, capability: str) -> bool:
 def _live(
     core: Core, order: Order, kind: Kind, *, parts: Sequence[Part], rates: list[tuple[int, int]], now_s: float
 ) -> LiveJob:
+    grows_by = order.output_max if order.open_ended else 0
     stages: tuple[Stage, ...] = ()
     if kind.staged:
         stages = tuple([Stage(part.model, rate, part.proof) for part, (_, rate) in zip(parts, rates, strict=True)])
     return LiveJob(
         id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=kind, model=order.model,
-        body=order.body, terms=agree(parts, rates, output_max=order.output_max), stages=stages, detached=order.detached,
+        body=order.body, terms=agree(parts, rates, output_max=order.output_max, grows_by=grows_by), stages=stages,
+        detached=order.detached, dearest=dearest(core, order.model, now_s) if grows_by else None,
         deadline_ms=core.common_ms() + int(core.settings.job_ttl_s * 1000), created_ms=core.clock.now_ms(),
         submitted_s=now_s, ceilings=ceilings(core, parts, rates, now_s), answers=order.answers, caller=order.caller,
         home_id=None if order.detached else core.node_id, needs=encode_needs(order.needs), whole=order.whole,

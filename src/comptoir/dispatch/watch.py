@@ -18,6 +18,7 @@ from statistics import median
 from comptoir.dispatch.assign import revoke_lease, spec_now
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.extend import waits_for_more
 from comptoir.jobs import Fault, Lease, LiveJob
 from comptoir.kinds import Resume
 from comptoir.kit.errors import Refusal
@@ -70,7 +71,8 @@ def why_lost(core: Core, job: LiveJob, lease: Lease, now_s: float) -> str:
     """Return why *lease* must be revoked now; empty: it must not."""
     settings = core.settings
     silent_s = now_s - lease.touched_s
-    if silent_s > silence_max_s(core, job, lease, now_s):
+    waits = waits_for_more(core, job, lease)  # For our word whether it may go on: its silence is ours.
+    if silent_s > silence_max_s(core, job, lease, now_s) and not waits:
         return f"no frame for {silent_s:.0f} s"
     if lease.host_id not in core.channels:
         if silent_s > RELINK_S:
@@ -78,7 +80,12 @@ def why_lost(core: Core, job: LiveJob, lease: Lease, now_s: float) -> str:
         gone_s = now_s - lease.dropped_s
         if lease.dropped_s and gone_s >= RELINK_BRIEF_S and not _all_dropped(core, now_s) and _somebody_free(core, job):
             return f"its link dropped and was not back after {gone_s:.1f} s"
-    elif silent_s > settings.stall_floor_s and silent_s > patience_s(core, job, lease) and _somebody_free(core, job):
+    elif (
+        not waits
+        and silent_s > settings.stall_floor_s
+        and silent_s > patience_s(core, job, lease)
+        and _somebody_free(core, job)
+    ):
         return f"no frame for {silent_s:.1f} s, which is not normal for it"
     return ""
 

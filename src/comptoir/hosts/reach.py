@@ -20,13 +20,31 @@ class Reach(NamedTuple):
     """The host reconnects after an interruption, so it is waited for and gets its jobs then."""
     sends_as_made: bool
     """The host sends each frame as it is produced, so its silence means something."""
+    hears_midway: bool
+    """The host can be told something about a job while it works on it: that its answer may be longer."""
     one_place: bool
     """Only the coordinator that the host is connected to can give it jobs; otherwise all of them can."""
 
 
 REACHES: Mapping[str, Reach] = {
-    LINK: Reach(stops_at_once=True, keeps_frames=True, comes_back=True, sends_as_made=True, one_place=True),
-    POLL: Reach(stops_at_once=False, keeps_frames=False, comes_back=False, sends_as_made=False, one_place=False),
-    PUSH: Reach(stops_at_once=False, keeps_frames=False, comes_back=False, sends_as_made=False, one_place=False),
+    LINK: Reach(
+        stops_at_once=True, keeps_frames=True, comes_back=True, sends_as_made=True, hears_midway=True, one_place=True
+    ),
+    POLL: Reach(
+        stops_at_once=False,
+        keeps_frames=False,
+        comes_back=False,
+        sends_as_made=False,
+        hears_midway=False,
+        one_place=False,
+    ),
+    PUSH: Reach(
+        stops_at_once=False,
+        keeps_frames=False,
+        comes_back=False,
+        sends_as_made=False,
+        hears_midway=False,
+        one_place=False,
+    ),
 }
 """By transport (`TRANSPORTS`)."""

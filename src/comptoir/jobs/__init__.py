@@ -21,6 +21,7 @@ from comptoir.jobs.errors import (
     NotYourLease,
     UnknownJob,
 )
+from comptoir.jobs.growth import BY_CONTEXT, BY_CREDIT
 from comptoir.jobs.lease import ClosedSegment, Lease
 from comptoir.jobs.live import RESTARTED, LiveJob
 from comptoir.jobs.live_jobs import LiveJobs
@@ -52,6 +53,8 @@ from comptoir.jobs.types import (
 
 __all__ = [
     "ANSWER_LOST",
+    "BY_CONTEXT",
+    "BY_CREDIT",
     "FINAL",
     "RESTARTED",
     "SMALL_ANSWER_BYTES",

@@ -14,6 +14,7 @@ from operator import attrgetter
 
 from comptoir.jobs.answer import FRAME_OVERHEAD_BYTES, StoredAnswer, decode_frames, encode_frames
 from comptoir.jobs.change import Change, Touches
+from comptoir.jobs.growth import Growth
 from comptoir.jobs.lease import ClosedSegment, Lease
 from comptoir.jobs.types import FINAL, AttemptRow, Fault, JobRow, JobState
 from comptoir.kinds import (
@@ -55,21 +56,21 @@ class LiveJob:
         "refused", "_text_only", "tried", "accusers",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "restarted_at",
         "_waiters", "_enders", "__weakref__", "broken_off", "_body_sha256", "caller", "needs", "own_money", "ceilings", "quoting",
-        "whole",
+        "whole", "growth",
     )  # fmt: skip
 
     def __init__(
         self, *, id: bytes, owner_id: bytes, dialect: str, kind: Kind, model: str, body: bytes, terms: Terms, detached: bool,
         deadline_ms: int, created_ms: int, submitted_s: float, stages: tuple[Stage, ...] = (), answers: int = 1,
         caller: str = "", home_id: bytes | None = None, needs: bytes | None = None, ceilings: tuple[int, ...] = (),
-        whole: bool = False,
+        whole: bool = False, dearest: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         self.id, self.owner_id, self.dialect = id, owner_id, dialect
         self.kind = kind
         """What is bought: the kind says how the work is counted, checked and resumed."""
         self.model = model
         """The model; for several stages, that of the current one."""
-        self.body, self.terms = body, terms
+        self.body, self.terms, self.growth = body, terms, Growth(dearest) if terms.grows_by else None
         self.stages = stages
         """Stages that run one after the other, each completed by one host; empty: a single model."""
         self.detached, self.deadline_ms = detached, deadline_ms
@@ -174,8 +175,13 @@ class LiveJob:
             finished_ms=None, host_id=None, attempt_id=None, prompt_tokens=0, completion_tokens=0, cost_uusd=0,
             finish_reason=None, fault=None, error_code=None, error_message=None, node_id=None, home_id=self.home_id,
             restarts=self.restarts, caller=self.caller or None, steps=encode_stages(self.stages), needs=self.needs,
-            whole=int(self.whole) or None,
+            whole=int(self.whole) or None, grows_by=self.terms.grows_by or None,
         )  # fmt: skip
+
+    @property
+    def grows(self) -> bool:
+        """Whether its bound may still be raised: its buyer named none, and neither credit nor context is used up."""
+        return self.growth is not None and not self.growth.ended_by
 
     @property
     def text_only(self) -> bool:
@@ -402,12 +408,12 @@ class LiveJob:
         self.broken_s = 0.0
 
     def begin_quote(self) -> None:
-        """Note that new terms are being written, with a lease."""
+        """Note that new terms are being written, with a lease or for the one that is open (`dispatch.extend`)."""
         assert self.quoting is None and not self.closing
         self.quoting = asyncio.get_running_loop().create_future()
 
     def end_quote(self, new: tuple[Terms, tuple[Stage, ...]] | None, *, own_money: bool) -> None:
-        """Take over *new* terms and stages, which are written; None: the lease was refused, and all is as before."""
+        """Take over *new* terms and stages, which are written; None: they were refused, and all is as before."""
         assert self.quoting is not None
         if new is not None:
             (self.terms, self.stages), self.own_money = new, own_money
@@ -552,8 +558,7 @@ class LiveJob:
 
     def append(self, items: list[Frame], *, bytes_max: int | None = None) -> bool:
         """Append frames and wake readers; False: the answer would exceed *bytes_max* (`FRAME_BYTES_MAX`), no change."""
-        size = self.frame_bytes
-        claimed = self._claimed
+        size, claimed = self.frame_bytes, self._claimed
         for frame in items:
             text = frame.text
             # In bytes, because the next host gets all of it in one message; ASCII, the usual case, needs no encoding.

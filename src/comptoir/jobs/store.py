@@ -159,7 +159,7 @@ def insert_jobs(tx: Tx, jobs: Sequence[NewJob], starts: Sequence[Start]) -> None
                 int(job.detached), job.deadline_ms, job.created_ms,
                 start.at_ms if start else None, None, start.host_id if start else None,
                 start.attempt_id if start else None, 0, 0, 0, None, None, None, None, job.node_id, job.home_id, None,
-                job.caller, job.steps, job.needs, job.whole,
+                job.caller, job.steps, job.needs, job.whole, job.terms.grows_by or None,
             )
         )  # fmt: skip
         events.append((job.id, 0, JobState.QUEUED, job.created_ms, None))
@@ -184,11 +184,14 @@ def start_rows(tx: Tx, starts: Sequence[Start]) -> None:
 
 def requote_rows(tx: Tx, quotes: Sequence[tuple[bytes, Terms, bytes | None]]) -> None:
     """Write new terms and stages (as `encode_stages` gives them) of jobs; the hold's row is the ledger's."""
-    columns = ("price_in_uusd_per_mtok", "price_out_uusd_per_mtok", "hold_uusd", "steps")
+    columns = ("max_tokens", "price_in_uusd_per_mtok", "price_out_uusd_per_mtok", "hold_uusd", "steps")
     tx.update(
         JOBS,
         columns,
-        [(job_id, terms.rate_in, terms.rate_out, terms.hold_uusd, steps) for job_id, terms, steps in quotes],
+        [
+            (job_id, terms.output_max, terms.rate_in, terms.rate_out, terms.hold_uusd, steps)
+            for job_id, terms, steps in quotes
+        ],
     )
 
 

@@ -38,6 +38,7 @@ JOBS = Table(
         "steps": "bytes?",
         "needs": "bytes?",
         "whole": "int?",
+        "grows_by": "int?",
     },
     key=("id",),
     indexes=(("owner_id", "id"),),

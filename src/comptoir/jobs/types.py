@@ -123,6 +123,8 @@ class JobRow(msgspec.Struct, frozen=True):
     whole: int | None = None
     """1: its buyer gets the answer whole or not at all; None: piece by piece, or written by a version that did not
     distinguish."""
+    grows_by: int | None = None
+    """`Terms.grows_by`; None: its buyer named a bound, or it was written by a version that gave every job one."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -138,6 +140,7 @@ class JobRow(msgspec.Struct, frozen=True):
             self.price_in_uusd_per_mtok,
             self.price_out_uusd_per_mtok,
             self.hold_uusd,
+            self.grows_by or 0,
         )
 
 

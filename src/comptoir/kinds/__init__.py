@@ -25,6 +25,7 @@ from comptoir.kinds.terms import (
     bought,
     decode_stages,
     encode_stages,
+    extended,
     hold_of,
     quoted_anew,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "context_words",
     "decode_stages",
     "encode_stages",
+    "extended",
     "finish_reason_of",
     "hold_of",
     "joined",

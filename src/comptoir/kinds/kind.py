@@ -77,6 +77,11 @@ class Progress(Protocol):
         ...
 
     @property
+    def grows(self) -> bool:
+        """Whether `Terms.output_max` may still be raised, since its buyer named no bound."""
+        ...
+
+    @property
     def segment_start(self) -> int:
         """Number of the first frame of the open lease's host."""
         ...
@@ -241,7 +246,7 @@ class Kind:
     def finished_already(self, job: Progress) -> str:
         """Return the finish reason if the answer or stage is complete, reported or not; empty: it is not."""
         most = job.terms.output_max
-        return "length" if most and job.count >= most else ""
+        return "length" if most and job.count >= most and not job.grows else ""
 
     def silence_max_s(self, offer: ModelOffer | None) -> float:
         """Return the longest silence that is normal for a host with this offer; 0: the setting ``lease_s`` applies."""

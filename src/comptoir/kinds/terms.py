@@ -4,7 +4,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from comptoir.kit.money import cost_up
+from comptoir.kit.money import TOKENS_PER_MTOK, cost_up
+
+GROWS_BY_SHARE = 4
+"""A bound that grows is raised by at least this part of itself: from 2,048 tokens to 131,072 it takes 16
+raises."""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -55,7 +59,8 @@ class Stage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Terms(msgspec.Struct, frozen=True, gc=False):
     """What a buyer agreed to: most units, highest prices, and the hold that covers both.
 
-    After submit they change only where a lease begins at a dearer host (`quoted_anew`), in the command that writes it.
+    After submit they change only where a lease begins at a dearer host (`quoted_anew`), in the command that writes it,
+    and where a bound grows that the buyer did not name (`extended`).
     """
 
     input_max: int = 0
@@ -66,6 +71,22 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
     """Price cap, micro-dollars per million units; the host's price is charged, at most this."""
     rate_out: int = 0
     hold_uusd: int = 0
+    grows_by: int = 0
+    """Units that *output_max* began with, and is raised by at least, where the buyer named no bound. 0: he did."""
+
+    @property
+    def next_max(self) -> int:
+        """What *output_max* is to be raised to next."""
+        return self.output_max + self._step
+
+    @property
+    def due(self) -> int:
+        """Units of output from which that is due: when half of as much as it is raised by is left."""
+        return self.output_max - self._step // 2
+
+    @property
+    def _step(self) -> int:
+        return max(self.grows_by, self.output_max // GROWS_BY_SHARE)
 
 
 def hold_of(part: Part, rates: tuple[int, int]) -> int:
@@ -73,11 +94,15 @@ def hold_of(part: Part, rates: tuple[int, int]) -> int:
     return cost_up(part.input_max * rates[0] + part.output_max * rates[1])
 
 
-def agree(parts: Sequence[Part], rates: Sequence[tuple[int, int]], *, output_max: int) -> Terms:
-    """Return the terms of an order whose *parts* cost *rates* (in, out): the highest rates, one hold for all parts."""
+def agree(parts: Sequence[Part], rates: Sequence[tuple[int, int]], *, output_max: int, grows_by: int = 0) -> Terms:
+    """Return the terms of an order whose *parts* cost *rates* (in, out): the highest rates, one hold for all parts.
+
+    Args:
+        grows_by: `Terms.grows_by`, of an order with one part.
+    """
     if len(parts) == 1:
         (part,), (rate,) = parts, rates
-        return Terms(part.input_max, output_max, *rate, hold_of(part, rate))
+        return Terms(part.input_max, output_max, *rate, hold_of(part, rate), grows_by)
     return Terms(
         sum([part.input_max for part in parts]),
         output_max,
@@ -108,6 +133,30 @@ def quoted_anew(
     rate_in, rate_out = max(terms.rate_in, rates[0]), max(terms.rate_out, rates[1])
     new = msgspec.structs.replace(terms, rate_in=rate_in, rate_out=rate_out, hold_uusd=terms.hold_uusd + more)
     return new, stages
+
+
+def extended(terms: Terms, rates: tuple[int, int], *, output_max: int, most_uusd: int) -> Terms:
+    """Return *terms* with the bound raised to *output_max*, as far as *most_uusd* covers it, and the hold for that.
+
+    If it covers no more than now, they are returned as they are. The hold never shrinks.
+
+    Args:
+        rates: the highest prices (in, out) of the hosts that took part, micro-dollars per million units.
+        most_uusd: what can be held for the job in all, at least what is.
+    """
+    rate_in, rate_out = rates
+    if rate_out:
+        output_max = min(output_max, (most_uusd * TOKENS_PER_MTOK - terms.input_max * rate_in) // rate_out)
+    if output_max <= terms.output_max:
+        return terms
+    needed_uusd = min(most_uusd, cost_up(terms.input_max * rate_in + output_max * rate_out))
+    return msgspec.structs.replace(
+        terms,
+        output_max=output_max,
+        rate_in=max(terms.rate_in, rate_in),
+        rate_out=max(terms.rate_out, rate_out),
+        hold_uusd=max(terms.hold_uusd, needed_uusd),
+    )
 
 
 _encode_stages = msgspec.json.Encoder().encode

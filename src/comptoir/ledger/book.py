@@ -153,6 +153,27 @@ class Book:
             self._own_money.add(job_id)
         self._new_holds[job_id] = (job_id, payer, amount_uusd, 0, HoldState.OPEN, int(covered))
 
+    def reach_uusd(self, job_id: bytes, *, held_uusd: int | None = None, own_money: bool = False) -> int:
+        """Return the most that `grow` could raise the job's open hold to now, at least what it is.
+
+        Args:
+            held_uusd: what it is taken to be; None: whatever it is.
+
+        Raises:
+            HoldMismatch: there is no open hold, or it is not *held_uusd*.
+            UnknownAccount: its payer's account was not loaded.
+        """
+        payer, amount, state = self._holds.get(job_id, (b"", 0, ""))
+        if state != HoldState.OPEN:
+            raise HoldMismatch(f"the job's hold is {state or 'missing'}")
+        if held_uusd is not None and held_uusd != amount:
+            raise HoldMismatch(f"the job holds {amount}, not {held_uusd}")
+        line = self._entry(payer)
+        free = line.balance - line.held
+        if own_money:
+            free = free - line.promo if job_id in self._own_money else 0
+        return amount + max(0, free)
+
     def grow(self, *, job_id: bytes, amount_uusd: int, own_money: bool = False) -> bool:
         """Raise the job's open hold to *amount_uusd* of its payer's free credit; one that is as large is left alone.
 

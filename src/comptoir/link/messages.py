@@ -205,6 +205,10 @@ class Have(msgspec.Struct, array_like=True, frozen=True):
     lease: bytes
     next_seq: int
     known: bool = True
+    max_tokens: int = 0
+    """`Job.max_tokens` as it is now, of a job with `Job.grows_to`; 0: as it was said last."""
+    final: bool = False
+    """Whether *max_tokens* is not raised any more: the worker ends the answer there, with ``length``."""
 
 
 class SignedReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -358,6 +362,9 @@ class Job(msgspec.Struct, array_like=True, frozen=True, tag="job"):
     left_ms: int = 0
     """Milliseconds to the deadline when this was sent; a worker relies on it because its clock may differ from the
     coordinator's by hours. 0: from an older coordinator, which only sends *deadline_ms*."""
+    grows_to: int = 0
+    """Most tokens that *max_tokens* may be raised to while the job runs (`Have.max_tokens`), since the buyer named no
+    bound: the worker waits at *max_tokens* until it is told. 0: *max_tokens* is final."""
 
 
 class ContainerRun(msgspec.Struct, frozen=True):

@@ -103,10 +103,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_tokens_default: Annotated[int, Meta(ge=1, le=10_000_000)] = 128
     """Tokens of an answer if the buyer does not say (published default of Infrintia: 128)."""
     chat_max_tokens_default: Annotated[int, Meta(ge=1, le=10_000_000)] = 2_048
-    """Tokens of a chat answer if an OpenAI client names no limit (fewer where the model's context ends earlier): such
-    clients expect as long an answer as it takes, and the hold has to cover it."""
+    """Tokens of a chat answer that are held at first if an OpenAI client names no limit (fewer where the model's
+    context ends earlier): such clients expect as long an answer as it takes. While it runs, limit and hold grow, as far
+    as context, max_tokens_max and the buyer's credit allow. Hosts that poll or are pushed end here."""
     max_tokens_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 131_072
-    """Most tokens of an answer that a buyer may ask for; bounds hold and buffer."""
+    """Most tokens of an answer that a buyer may ask for, and that one without a limit may grow to; bounds hold and
+    buffer."""
     queue_jobs_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000_000
     """Most jobs waiting for a host at once, all buyers together; further submits get 503 with Retry-After."""
     jobs_per_buyer_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000

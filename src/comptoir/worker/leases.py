@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 
 from comptoir.kinds import Kind, Kinds, bounding_bytes
-from comptoir.link import Done, Fail, Frame, Frames, Job, hash_after, hash_over, hash_start
+from comptoir.link import COUNT_MAX, Done, Fail, Frame, Frames, Job, hash_after, hash_over, hash_start
 
 UNACKED_BYTES_MAX = 8 * 1024 * 1024
 """Most unacknowledged answer bytes of one lease; beyond it the engine is not read (one larger frame may pass)."""
@@ -57,8 +57,11 @@ class UnitTally:
         self.told = 0
         """Units that the frames say; never more than what was delivered can stand for."""
 
-    def tell(self, frame: Frame) -> Frame:
+    def tell(self, frame: Frame, most: int = COUNT_MAX) -> Frame:
         """Return *frame*, the next one, with the units that are believed now; the rest is told when more is delivered.
+
+        Args:
+            most: units that the frames may say in all; the rest is told once that is more.
 
         Raises:
             UnicodeEncodeError: its text can't be encoded; nothing is counted.
@@ -67,27 +70,38 @@ class UnitTally:
         solid, blank = self.kind.output_in(frame.text, (extra,) if extra else ())
         counted = self.counted + frame.tokens
         solid, blank = self._solid + solid, self._blank + blank
-        fresh = self.kind.believed(counted, bounding_bytes((solid, blank))) - self.told
+        believed = self.kind.believed(counted, bounding_bytes((solid, blank)))
+        fresh = (believed if believed < most else most) - self.told
         if frame.tokens < 0:
             return frame  # An engine's bug, which is noticed by who adds it.
         self.counted, self._solid, self._blank = counted, solid, blank
         self.told += fresh
         return frame if fresh == frame.tokens else Frame(frame.text, fresh, extra)
 
+    @property
+    def untold(self) -> int:
+        """Units that are believed and that no frame says yet, because of the bound that was given."""
+        return self.kind.believed(self.counted, bounding_bytes((self._solid, self._blank))) - self.told
+
 
 class WorkerLease:
     """One lease: its unacknowledged frames, the running hash over all of them, and how it ended."""
 
     __slots__ = (
+        "_before",
+        "_more",
         "_room",
         "acked_seq",
         "base_seq",
+        "bound",
+        "bound_max",
         "running_hash",
         "closing",
         "closing_sent",
         "dirty",
         "end_seq",
         "frames",
+        "grows",
         "input_sha256",
         "job_id",
         "kept_bytes",
@@ -127,6 +141,14 @@ class WorkerLease:
         self.closing_sent = False
         self.dirty = False
         self._room: asyncio.Future[None] | None = None
+        self._more: asyncio.Future[None] | None = None
+        self._before = sum([frame.tokens for frame in job.prefix])
+        self.bound_max = max(1, job.grows_to - self._before) if job.grows_to else 0
+        """Most that *bound* may be raised to; 0: the buyer named a bound, and it is final."""
+        self.bound = max(0, job.max_tokens - self._before) if job.grows_to else 0
+        """Most tokens that the frames of this host may say as yet, if it may be raised."""
+        self.grows = self.bound_max > 0
+        """Whether it may still be raised."""
         if self.kept_bytes > KEPT_BYTES_MAX:
             self._let_go()
 
@@ -153,7 +175,7 @@ class WorkerLease:
         extra_size = len(frame.extra)
         if 4 * text_size + extra_size > FRAME_BYTES_MAX:
             raise FrameTooBig(f"a frame of {text_size + extra_size} bytes does not fit a message of the link")
-        frame = self.tally.tell(frame)
+        frame = self.tally.tell(frame, self.bound) if self.bound_max else self.tally.tell(frame)
         # First: it raises on what can't be encoded, such as a negative count or a lone surrogate.
         self.running_hash = hash_after(self.running_hash, frame)
         self.frames.append(frame)
@@ -166,6 +188,26 @@ class WorkerLease:
         while self.full:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
+
+    async def may_go_on(self) -> bool:
+        """Wait while the bound is used up and may be raised; False: it is used up, and final."""
+        while self.tally.told >= self.bound:
+            if not self.grows:
+                return False
+            self._more = asyncio.get_running_loop().create_future()
+            await self._more
+        return True
+
+    def raise_bound(self, max_tokens: int, *, final: bool) -> None:
+        """Note the bound of the whole answer as the coordinator says it (`Have.max_tokens`); it never shrinks.
+
+        Args:
+            final: it is not raised any more.
+        """
+        self.bound = max(self.bound, max_tokens - self._before)
+        self.grows = self.bound_max > self.bound and not final
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
 
     def ack(self, next_seq: int) -> None:
         """Note that all frames below *next_seq* arrived; an older or impossible number changes nothing."""

@@ -186,12 +186,16 @@ class JobRunner:
         self._on_event(JobStarted(public("job", job.job_id), job.model, job.kind))
         expiry = asyncio.get_running_loop().call_later(left_s, self._expire, held)
         prefix = as_believed(job.prefix, held.tally.kind)
-        most = _left_of(job) + sum([frame.tokens for frame in prefix]) if job.max_tokens else 0
-        request = EngineRequest(kind=job.kind, model=job.model, body=job.body, prefix=prefix, max_tokens=most)
+        open_ended = held.bound_max > 0
+        own = held.bound_max or _left_of(job)
+        most = own + sum([frame.tokens for frame in prefix]) if own else 0
+        request = EngineRequest(
+            kind=job.kind, model=job.model, body=job.body, prefix=prefix, max_tokens=most, open_ended=open_ended
+        )
         stream: AsyncIterator[Frame | Finish] | None = None
         try:
             stream = engine.run(request)
-            finish = await self._pump(held, stream, max_tokens=_left_of(job))
+            finish = await self._pump(held, stream, max_tokens=own)
             if held.closing is not None:
                 return
             if finish is None:
@@ -222,11 +226,14 @@ class JobRunner:
     ) -> Finish | None:
         """Move frames from the engine into the lease until `Finish`; wait while the window is full.
 
-        Nobody pays for more than *max_tokens* (> 0): an engine that sends more is stopped with ``length``.
+        Nobody pays for more than *max_tokens* (> 0): an engine that sends more is stopped with ``length``. A bound that
+        may be raised is waited for, and the engine with it; once it is final, the engine is stopped there.
         """
         turn = 0
         async for item in stream:
             if type(item) is Finish:
+                if held.bound_max:
+                    await self._tell_rest(held)
                 return item
             if held.closing is not None:
                 return None
@@ -239,6 +246,10 @@ class JobRunner:
                     return Finish("length", Usage(completion_tokens=held.tokens))
                 else:
                     continue
+            if held.bound_max and item.tokens and not await held.may_go_on():
+                if item.text or item.extra:
+                    return Finish("length", Usage(completion_tokens=held.tokens))
+                continue
             held.add(item)
             if not held.dirty:
                 self._table.touch(held)
@@ -249,6 +260,12 @@ class JobRunner:
                 turn = 0
                 await asyncio.sleep(0)
         return None
+
+    async def _tell_rest(self, held: WorkerLease) -> None:
+        """Say the tokens of a last frame that was larger than what was left of a bound, once that is raised."""
+        while held.tally.untold and await held.may_go_on():
+            held.add(Frame("", 0))
+            self._table.touch(held)
 
     def _expire(self, held: WorkerLease) -> None:
         if held.closing is None:

@@ -353,6 +353,9 @@ class Uplink:
         if not held.rewind(have.next_seq):
             self._jobs.frames_gone(held)
             return False
+        if held.bound_max:
+            # A coordinator that says no bound is older, and can't raise it.
+            held.raise_bound(have.max_tokens, final=have.final or not have.max_tokens)
         self._table.touch(held)
         return True
 
@@ -387,6 +390,8 @@ class Uplink:
         held = self._table.get(have.lease)
         if held is not None:
             held.ack(have.next_seq)
+            if have.max_tokens and held.bound_max:
+                held.raise_bound(have.max_tokens, final=have.final)
 
     async def _send_all(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Send whatever there is, one batch per turn, until the socket fails."""

@@ -281,15 +281,6 @@ class TestForwarding:
 
 
 class TestBound:
-    async def test_a_chat_without_bound_gets_the_houses(self, shop: Shop) -> None:
-        seen = shop.answers(GOOD)
-        body = shop.chat()
-        del body["max_tokens"]
-
-        await shop.ask(body)
-
-        assert seen[0].json["max_tokens"] == shop.post.core.settings.chat_max_tokens_default
-
     async def test_a_server_that_goes_on_is_cut_off_with_length(self, shop: Shop) -> None:
         shop.says(ROLE, *(delta({"content": str(n)}) for n in range(9)), STOP, usage(5, 9))
 

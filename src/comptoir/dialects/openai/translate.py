@@ -30,7 +30,8 @@ def chat_order(core: Core, request: Request) -> Order:
     weight = _text_bytes(body, raw)
     choices = body.n or 1
     # A bound of 0 makes no sense for a chat; servers differ in whether it is an error, so it counts as no bound.
-    each = body.max_completion_tokens or body.max_tokens or _as_long_as_it_likes(core, body.model, weight)
+    named = body.max_completion_tokens or body.max_tokens
+    each = named or _first_step(core, body.model, weight)
     field = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     return Order(
         request.principal.id,
@@ -44,6 +45,7 @@ def chat_order(core: Core, request: Request) -> Order:
         choices,
         weight,
         whole=not body.stream,
+        open_ended=not named,
     )
 
 
@@ -89,8 +91,8 @@ def _bounded(core: Core, field: str, tokens: int) -> int:
     return tokens
 
 
-def _as_long_as_it_likes(core: Core, model: str, prompt_bytes: int) -> int:
-    """Return the limit of a chat that names none: the default, or what the model's context leaves."""
+def _first_step(core: Core, model: str, prompt_bytes: int) -> int:
+    """Return what the limit of a chat that names none begins with: the default, or what the model's context leaves."""
     settings = core.settings
     default = min(settings.chat_max_tokens_default, settings.max_tokens_max)
     offered = core.fleet.model(model)

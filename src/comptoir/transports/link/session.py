@@ -15,6 +15,7 @@ from comptoir.dispatch.assign import assign_waiting, revoke_lease
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame, BadSegment, FramesOutOfOrder
+from comptoir.dispatch.extend import extend_if_due, output_limit, tell_bound
 from comptoir.dispatch.hand_in import HandedIn
 from comptoir.dispatch.hedge import heard
 from comptoir.dispatch.lost_commits import HeadVerdict, LostCommits
@@ -44,6 +45,7 @@ from comptoir.link import (
     Have,
     Hello,
     Inquire,
+    Job,
     Models,
     Report,
     Resources,
@@ -54,7 +56,7 @@ from comptoir.link import (
     encode,
 )
 from comptoir.receipts import Receipt
-from comptoir.transports.job_message import job_message
+from comptoir.transports.job_message import bound_of, job_message
 from comptoir.transports.link.collecting import Collecting
 
 log = logging.getLogger(__name__)
@@ -112,8 +114,16 @@ class Session:
         """Put the job in the outbox; False if the socket is closed."""
         if not self.open:
             return False
-        self.post(job_message(job, lease, now_ms=self._core.common_ms()))
+        self.post(self._job(job, lease))
         return True
+
+    def _job(self, job: LiveJob, lease: Lease) -> Job:
+        grows_to = output_limit(self._core, job, lease) if job.grows else 0
+        return job_message(job, lease, now_ms=self._core.common_ms(), grows_to=grows_to)
+
+    def raise_bound(self, job: LiveJob, lease: Lease) -> None:
+        """Tell the worker how long the answer may be by now."""
+        self.post(Acks([_have(job, lease.id)]))
 
     def cancel(self, lease: Lease, reason: str) -> None:
         """Tell the worker to stop a lease."""
@@ -241,6 +251,10 @@ class Session:
         self._keeps_receipts = hello.keeps_receipts
         core.channels[host.id] = self
         core.fleet.mark_linked(host.id)
+        for job in core.jobs.live.leases_of(host.id):
+            # A raise may have been written meanwhile, and its worker may wait at the bound with nothing left to send.
+            tell_bound(core, job)
+            extend_if_due(core, job)
         log.info(
             "host %s is linked: %s", public("host", host.id), ", ".join(m.name for m in hello.models) or "no model"
         )
@@ -269,11 +283,11 @@ class Session:
         held = {attempt.lease: attempt.end_seq for attempt in hello.open}
         leaving, lost = {lease.id for lease in core.jobs.live.leaving}, core.db.lost
         have = [
-            Have(lease, len(mine[lease].frames), True)
+            _have(mine[lease], lease)
             if lease in mine
             # The write that closes it may still fail; then the lease is this host's again. While commits are missing,
-            # jobs are not resumed: the worker keeps what it has until then.
-            else Have(lease, held[lease] if lease in leaving or lost else 0, known=lease in leaving or lost)
+            # jobs are not resumed: the worker keeps what it has until then, its bound too (1 is below any).
+            else Have(lease, held[lease] if lease in leaving or lost else 0, lease in leaving or lost, max_tokens=1)
             for lease in held
         ]
         unsent: list[FromCoordinator] = []
@@ -291,7 +305,7 @@ class Session:
                     revoke_lease(core, job, lease, "the host came back without the job", fault=fault, again=True)
                 )
             else:
-                unsent.append(job_message(job, lease, now_ms=core.common_ms()))
+                unsent.append(self._job(job, lease))
         return have, unsent
 
     def _leave(self) -> None:
@@ -504,6 +518,13 @@ class Session:
 
 class ProtocolBroken(Exception):
     """The worker sent something that the link does not allow; the connection is closed with the reason."""
+
+
+def _have(job: LiveJob, lease: bytes) -> Have:
+    """Return how many frames of *job* are here, and how long its answer may be where its buyer did not say."""
+    if job.growth is None:
+        return Have(lease, len(job.frames), True)
+    return Have(lease, len(job.frames), True, bound_of(job), not job.grows)
 
 
 def _check_offer(message: Hello | Models, kinds: Kinds) -> None:

@@ -76,6 +76,9 @@ class PollChannel:
         """Do nothing: the host learns that the lease is closed when it delivers its next piece."""
         self._handed.discard(lease.id)
 
+    def raise_bound(self, job: LiveJob, lease: Lease) -> None:
+        """Do nothing: the host knows the bound that came with the job."""
+
     def settled(
         self,
         job: LiveJob,

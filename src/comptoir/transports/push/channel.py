@@ -70,6 +70,9 @@ class PushChannel:
         task.add_done_callback(lambda done: self._ended(lease.id, done))
         return True
 
+    def raise_bound(self, job: LiveJob, lease: Lease) -> None:
+        """Do nothing: the host knows the bound that came with the job."""
+
     def cancel(self, lease: Lease, reason: str) -> None:
         """Close the connection: the host stops."""
         self.polls.cancel(lease, reason)

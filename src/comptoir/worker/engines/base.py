@@ -46,6 +46,9 @@ class EngineRequest(msgspec.Struct, frozen=True):
     max_tokens: int = 0
     """Most tokens of the whole answer over all its choices, *prefix* included; the loop cuts it there, but an engine
     that stops by itself can report its count. 0: only the body limits it."""
+    open_ended: bool = False
+    """Whether the buyer named no bound: *max_tokens* is then as large as the whole context, with no room for the
+    prompt. An engine that refuses what does not fit is better told none."""
 
 
 class EngineError(Exception):

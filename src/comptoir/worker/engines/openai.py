@@ -96,6 +96,8 @@ class OpenAIEngine:
         """What is known about how each of the server's models continues answers."""
         self._refused: dict[str, frozenset[str]] = {}
         """Fields of ours that the server refuses, by its model."""
+        self._ends_itself: set[str] = set()
+        """Its models that refuse a bound as large as their context, but end an answer there without one."""
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._detects = False
 
@@ -125,6 +127,7 @@ class OpenAIEngine:
             self._stated.clear()
             self._capabilities.clear()
             self._refused.clear()
+            self._ends_itself.clear()
             raise
         # Inconclusive probes are repeated after the next answer.
         self._found = {model_id: found for model_id, found in self._found.items() if found.conclusive}
@@ -213,14 +216,22 @@ class OpenAIEngine:
         finally:
             response.close()
 
-    async def _stream(self, path: str, fields: bytes, *, model: str, max_tokens: int) -> aiohttp.ClientResponse:
+    async def _stream(
+        self, path: str, fields: bytes, *, model: str, max_tokens: int, open_ended: bool
+    ) -> aiohttp.ClientResponse:
         """Post *fields*, completed by `openai_wire.upstream_body`; again without what the server refuses of that.
+
+        Args:
+            open_ended: `EngineRequest.open_ended`. Some servers end an answer after some hundred tokens if nobody names
+                a bound; others refuse one that leaves no room for the prompt.
 
         Raises:
             EngineError: as `Upstream.post_stream`.
         """
         known = self._refused.get(model, frozenset())
         without = learned = known
+        if open_ended and model in self._ends_itself:
+            without |= {"max_tokens"}
         while True:
             body = wire.upstream_body(fields, model=model, stream=True, max_tokens=max_tokens, without=without)
             try:
@@ -228,6 +239,8 @@ class OpenAIEngine:
             except EngineError as error:
                 # Each turn leaves out one field more, and there are few.
                 refused = refused_of_ours(error, buyers=fields, sent=body)
+                if open_ended and "max_tokens" not in without and is_overflow(error):
+                    refused |= {"max_tokens"}  # If it is the prompt that does not fit, the next answer says so.
                 if not refused:
                     raise
                 without |= refused
@@ -237,10 +250,14 @@ class OpenAIEngine:
             if learned != known:
                 _log.info("%s refuses %s: left out from now on", model, ", ".join(sorted(learned)))
                 self._refused[model] = self._refused.get(model, frozenset()) | learned
+            if open_ended and "max_tokens" in without:
+                self._ends_itself.add(model)
             return response
 
     async def _answer(self, path: str, request: EngineRequest, model: str) -> AsyncGenerator[Frame | Finish, None]:
-        response = await self._stream(path, request.body, model=model, max_tokens=request.max_tokens)
+        response = await self._stream(
+            path, request.body, model=model, max_tokens=request.max_tokens, open_ended=request.open_ended
+        )
         guard = guard_of(request.body)
         try:
             answer = AnswerReader()
@@ -271,7 +288,13 @@ class OpenAIEngine:
             continuation = await self._as_tokens(request, model, delivered, continuation)
         fields = openai_continue.body_of(continuation)
         try:
-            response = await self._stream(continuation.path, fields, model=model, max_tokens=continuation.max_tokens)
+            response = await self._stream(
+                continuation.path,
+                fields,
+                model=model,
+                max_tokens=continuation.max_tokens,
+                open_ended=request.open_ended,
+            )
         except EngineError as error:
             if error.code != "bad_request":
                 raise
