@@ -148,7 +148,8 @@ class _Step(NamedTuple):
 class OutboxLoop:
     """Acts on the intents of one kind at this coordinator."""
 
-    def __init__(self, core: Core, outbox: Outbox, actor: Actor) -> None:
+    def __init__(self, core: Core, outbox: Outbox, actor: Actor, *, alone: bool) -> None:
+        """Act for *core*; *alone*: no other coordinator works on the database, so old claims are those of the dead."""
         self._core = core
         self._outbox = outbox
         self._actor = actor
@@ -165,6 +166,9 @@ class OutboxLoop:
         self._looks = 0
         self._look_now = False
         self._closing = False
+        self._claims_of_the_dead = alone
+        self._refused = ""
+        """Why the last look was cut short; said once."""
 
     def stir(self, lane: bytes) -> None:
         """A lane may have something to put; never waits."""
@@ -184,9 +188,12 @@ class OutboxLoop:
             try:
                 if not self._core.db.unavailable:
                     await self.look()
+                    self._refused = ""
                 await self._until_look()
             except Refusal as refusal:
-                log.warning("a look into the outbox was cut short: %s", refusal)
+                if refusal.message != self._refused:
+                    log.warning("a look into the outbox was cut short: %s", refusal)
+                self._refused = refusal.message
                 await asyncio.sleep(LOOK_S)
             except Exception:  # The loop's edge: one failed look must not stop all later ones.
                 log.exception("a look into the outbox failed")
@@ -205,6 +212,9 @@ class OutboxLoop:
 
     async def look(self) -> None:
         """Claim what is due; every few times, search for lanes that nobody stirred."""
+        if self._claims_of_the_dead:
+            await self._outbox.free_claims(at_ms=self._core.common_ms())
+            self._claims_of_the_dead = False
         if self._looks % WALK_EVERY == 0:
             for lane in await self._actor.behind():
                 self._stirred.setdefault(lane)

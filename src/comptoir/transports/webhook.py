@@ -125,11 +125,9 @@ async def delivering(
         connector=out.guard.connector(limit=UNDER_WAY_MAX), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
     )
     post = WebhookPost(out.webhooks, core.clock, session=session, guard=out.guard, timeout_s=timeout_s)
-    loop = OutboxLoop(core, out.outbox, WebhookActor(core, post, claim_s=claim_s))
+    alone = core.peers.cluster_status() is None
+    loop = OutboxLoop(core, out.outbox, WebhookActor(core, post, claim_s=claim_s), alone=alone)
     out.begin(loop)
-    if core.peers.cluster_status() is None:
-        # Nobody else works on this database: whoever had claimed something is dead.
-        await out.outbox.free_claims(at_ms=core.common_ms())
     running = asyncio.create_task(loop.run())
     try:
         yield loop
