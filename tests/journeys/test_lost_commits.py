@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,53 @@ class TestPostgres:
             own_server.start()
 
             await until_lost(post)
+
+
+def _waits_for_a_standby(server: OwnServer, level: str) -> bool:
+    """Commit at this level of ``synchronous_commit``; tell whether that waits for a standby, which is away."""
+    watcher = psycopg.connect(server.url, autocommit=True)
+    writer = psycopg.connect(server.url, autocommit=True)
+    with watcher, writer, ThreadPoolExecutor(1) as thread:
+        writer.execute(f"SET synchronous_commit = {level}")
+        committed = thread.submit(writer.execute, "INSERT INTO tried VALUES (%s)", (level,))
+        pid = writer.info.backend_pid
+        waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+        waited = False
+        while not committed.done():
+            waited = watcher.execute(waiting, (pid,)).fetchone() is not None or waited
+        committed.result()
+        return waited
+
+
+class TestWhatSettingsPromise:
+    """The table in docs/operating.md, as far as it can be tried without cutting the power."""
+
+    def test_which_commits_wait_for_a_standby(self, own_server: OwnServer, standby: Standby) -> None:
+        with psycopg.connect(own_server.url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE tried (level text)")
+        standby.until_streaming()
+        standby.stop()
+        alone = {level: _waits_for_a_standby(own_server, level) for level in ("on", "local")}
+        with psycopg.connect(own_server.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (walreceiver)'")
+            connection.execute("SELECT pg_reload_conf()")
+            while connection.execute("SHOW synchronous_standby_names").fetchone() == ("",):
+                connection.execute("SELECT pg_sleep(0.01)")
+
+        levels = ("on", "remote_apply", "remote_write", "local", "off")
+        named = {level: _waits_for_a_standby(own_server, level) for level in levels}
+
+        assert alone == {"on": False, "local": False}
+        assert named == {"on": True, "remote_apply": True, "remote_write": True, "local": False, "off": False}
+
+    def test_a_kill_takes_nothing_where_only_fsync_is_off(self, own_server: OwnServer) -> None:
+        with psycopg.connect(own_server.url, autocommit=True) as connection:
+            assert connection.execute("SHOW fsync").fetchone() == ("off",)
+            connection.execute("CREATE TABLE tried (level text)")
+            connection.execute("INSERT INTO tried VALUES ('kept')")
+
+        own_server.kill()
+        own_server.start()
+
+        with psycopg.connect(own_server.url, autocommit=True) as connection:
+            assert connection.execute("SELECT level FROM tried").fetchall() == [("kept",)]
