@@ -48,7 +48,7 @@ MUTATIONS = {
         "ledger/book.py", "covered = amount_uusd <= free - line.promo", "covered = amount_uusd <= free", LEDGER
     ),
     "a hold grows beyond credit": Bug(
-        "ledger/book.py", "return amount + max(0, free)", "return amount + line.balance", LEDGER
+        "ledger/book.py", "return amount + max(0, free)", "return amount + line.balance", dispatch("extend")
     ),
     "a repeated deposit is posted twice": Bug(
         "ledger/service.py", "if transfer_id is not None and tx.select(", "if False and tx.select(", LEDGER
