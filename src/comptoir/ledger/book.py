@@ -298,12 +298,15 @@ class Book:
         assert total <= held_uusd, "a receipt charges at most its hold"
         if total > free:
             raise InsufficientCredit(needed_uusd=total, free_uusd=free)
+        covered = total <= free - line.promo
         if job_id not in self._holds:
-            if held_uusd <= free - line.promo:
+            if covered:
                 self._own_money.add(job_id)
-            covered = int(job_id in self._own_money)
-            self._new_holds[job_id] = (job_id, payer, held_uusd, 0, HoldState.OPEN, covered)
+            self._new_holds[job_id] = (job_id, payer, held_uusd, 0, HoldState.OPEN, int(covered))
         elif amount != held_uusd:
+            if total > amount and not covered:
+                # More than the payer's own money was set aside for: what covers other holds is not spent on this one.
+                self._own_money.discard(job_id)
             self._grown[job_id] = (held_uusd, int(job_id in self._own_money))
         # Until it is closed below, more may be held than there is.
         line.held += held_uusd - amount

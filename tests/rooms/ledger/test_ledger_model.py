@@ -172,10 +172,15 @@ class Model:
     def state(self, op: Op) -> type[Exception] | None:
         if op.job in self.closed:
             return HoldMismatch
-        if op.amount + op.fee > self.free(op.buyer) + self.open.get(op.job, (op.buyer, 0))[1]:
+        cost, (_, before) = op.amount + op.fee, self.open.get(op.job, (op.buyer, 0))
+        free = self.free(op.buyer) + before
+        if cost > free:
             return InsufficientCredit
-        if op.job not in self.open and op.amount + op.fee + MORE <= self.free(op.buyer) - self.promo[op.buyer]:
+        covered = cost <= free - self.promo[op.buyer]
+        if op.job not in self.open and covered:
             self.own.add(op.job)
+        elif cost > before and not covered:
+            self.own.discard(op.job)
         self.open.pop(op.job, None)
         return self._pay(op, op.buyer)
 
