@@ -317,13 +317,18 @@ def fresh_sqlite(tmp_path: Path) -> Fresh:
 
 @pytest.fixture
 def fresh_postgres(tmp_path: Path, postgres_address: str) -> Fresh:
+    numbers = itertools.count()
+
     def fresh() -> tuple[Path, str]:
         with psycopg.connect(postgres_address, autocommit=True) as connection:
             rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
             names = [name for (name,) in rows if name != "alembic_version"]
             if names:
                 connection.execute(f"TRUNCATE {', '.join(names)}")
-        return tmp_path, postgres_address
+        # Not the folder of the run before, whose record knows what is gone from the database now.
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        return folder, postgres_address
 
     return fresh
 

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comptoir.link import Frame
@@ -21,6 +21,7 @@ def through(guard: StopGuard, *pieces: Frame | str) -> list[Frame]:
 
 
 class TestStopGuard:
+    @example(text="\naa", cuts=[2], stops=["a", "\naa"])
     @given(
         text=texts,
         cuts=st.lists(st.integers(0, 12)),
@@ -34,8 +35,8 @@ class TestStopGuard:
 
         said = "".join(frame.text for frame in through(guard, *(text[a:b] for a, b in pairwise(ends))))
 
-        places = [text.find(stop) for stop in stops if stop in text]
-        assert said == text[: min(places, default=len(text))]
+        places = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+        assert said == (text[: min(places)[1]] if places else text)
         assert guard.stopped is bool(places)
 
     def test_what_can_be_no_stop_string_is_not_held_back(self) -> None:

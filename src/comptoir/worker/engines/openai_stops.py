@@ -1,8 +1,8 @@
 """Ends an answer before the buyer's stop strings, whatever the server does with them.
 
-At OpenAI the text ends before the first stop string. TGI leaves the string in the text (issue 1724), and servers that
-look for it token by token miss one that begins inside of a token. So frames are held back while they may be the
-beginning of a stop string, and what comes after one is dropped.
+At OpenAI the text ends before the stop string that is complete first. TGI leaves the string in the text (issue 1724),
+and servers that look for it token by token miss one that begins inside of a token. So frames are held back while they
+may be the beginning of a stop string, and what comes after one is dropped.
 """
 
 from collections.abc import Sequence
@@ -60,10 +60,11 @@ class StopGuard:
             return [] if frame.text else [frame]
         text.held.append(frame)
         said = "".join([held.text for held in text.held])
-        found = [place for place in (said.find(stop) for stop in self._stops) if place >= 0]
+        found = [(place + len(stop), place) for stop in self._stops if (place := said.find(stop)) >= 0]
         if found:
+            # The one that is complete first, as if the text came letter by letter.
             text.over = True
-            return _cut(text, min(found))
+            return _cut(text, min(found)[1])
         ready = _ready(text.held, len(said) - self._begun(said))
         done, text.held = text.held[:ready], text.held[ready:]
         return done
