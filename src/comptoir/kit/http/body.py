@@ -48,8 +48,8 @@ async def read_body(request: Request, decode: Callable[[bytes], Any] | None, lim
         Unavailable: too many large bodies are under way.
     """
     connection = request.scope.get(CONNECTION)
-    if connection is not None and not connection.entered and request.address != request.peer:
-        connection.charge(address_key(request.address))
+    if connection is not None and not connection.entered:
+        _charge_caller(request, connection)
     encoding = encoding_of(request) if CONTENT_ENCODING in request.headers else ""
     body = body_at_hand(request.receive)
     if body is None:
@@ -77,11 +77,28 @@ async def read_body(request: Request, decode: Callable[[bytes], Any] | None, lim
             await _turn(connection, len(body))
 
 
+def _charge_caller(request: Request, connection: Any) -> None:
+    """Count what comes over a proxy's *connection* as the bytes of the caller that it speaks for."""
+    if request.address != request.peer:
+        connection.charge(address_key(request.address))
+
+
+def _declared(request: Request, limit: int) -> int | None:
+    """Return the bytes of body that the head says; None: it does not.
+
+    Raises:
+        PayloadTooLarge: they are more than *limit*.
+    """
+    text = request.headers.get(b"content-length", b"")
+    declared = int(text) if text.isdigit() else None
+    if declared is not None and declared > limit:
+        raise PayloadTooLarge(limit)
+    return declared
+
+
 async def _received(request: Request, connection: Any, limit: int) -> bytes:
     """Wait for a body that did not come with its head, unless the head says that it is too large."""
-    declared = request.headers.get(b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise PayloadTooLarge(limit)
+    _declared(request, limit)
     message = await request.receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
@@ -177,18 +194,15 @@ class BodyStream:
         """
         self._request = request
         self._connection = connection = request.scope.get(CONNECTION)
-        if connection is not None and not connection.entered and request.address != request.peer:
-            connection.charge(address_key(request.address))
+        if connection is not None and not connection.entered:
+            _charge_caller(request, connection)
         if CONTENT_ENCODING in request.headers and encoding_of(request):
             raise UnsupportedEncoding(request.header(CONTENT_ENCODING))
         self.bytes_max = bytes_max
         self.size = 0
         """Bytes that were read."""
-        declared = request.headers.get(b"content-length", b"")
-        self.declared = int(declared) if declared.isdigit() else None
+        self.declared = _declared(request, bytes_max)
         """Bytes that the head says; None: it does not."""
-        if self.declared is not None and self.declared > bytes_max:
-            raise PayloadTooLarge(bytes_max)
         self._more = True
 
     async def read(self, *, within_s: float | None = None) -> bytes:
