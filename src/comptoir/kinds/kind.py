@@ -134,6 +134,10 @@ class Kind:
     message_chars_max: ClassVar[int] = MESSAGE_CHARS_MAX
     """Longest failure message that is stored."""
 
+    timed: ClassVar[bool] = False
+    """Whether its output is counted in milliseconds of work: a host is then believed no more of them than passed at
+    the coordinator between the start and the end of its lease."""
+
     paid_by_output: ClassVar[bool] = True
     """Whether its output costs anything, so that an order must bound it."""
 

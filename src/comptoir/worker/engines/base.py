@@ -17,10 +17,12 @@ Add an engine: one module here with a class that satisfies `Engine`, one line in
 """
 
 from collections.abc import AsyncIterator
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import msgspec
 
+from comptoir.kinds.files import Artifact, Fetched
 from comptoir.link import Frame, ModelOffer, Usage
 
 
@@ -30,6 +32,43 @@ class Finish(msgspec.Struct, frozen=True):
     finish_reason: str
     """``stop``, ``length``, ``tool_calls`` or ``content_filter`` (of choice 0)."""
     usage: Usage
+
+
+class JobFiles(Protocol):
+    """The files of one job on this host, for engines of kinds with files (`comptoir.kinds.files.FileKind`).
+
+    Everything in *folder* is erased when the job is over here and acknowledged.
+    """
+
+    @property
+    def folder(self) -> Path:
+        """A private folder on the host's disk, for inputs and whatever the engine keeps while it works."""
+        ...
+
+    async def fetch(self, number: int) -> tuple[Path, Fetched | None]:
+        """Return input *number* of the order as a plain file below `folder`, with its hash and size checked.
+
+        A file of the buyer's comes from the coordinator, under this job's lease, in parts that go on after a cut; an
+        address is fetched through the guard for strangers' URLs. The name of the path is not the buyer's. Idempotent:
+        fetched once.
+
+        Returns:
+            The path, and of an address what was fetched, to be said in a frame (`FileExtra.fetched`); None of a file.
+
+        Raises:
+            EngineError: it can't be had; the fault says whose doing that is.
+        """
+        ...
+
+    async def deliver(self, content: BinaryIO, *, name: str, media: str = "") -> Artifact:
+        """Upload an artifact from *content*'s current position to its end, and return it for a frame.
+
+        In parts that go on after a cut; nothing is held whole in memory. Not idempotent: each call makes a file.
+
+        Raises:
+            EngineError: it can't be stored; ``buyer`` where the buyer's quota or limits are reached.
+        """
+        ...
 
 
 class EngineRequest(msgspec.Struct, frozen=True):
@@ -49,6 +88,8 @@ class EngineRequest(msgspec.Struct, frozen=True):
     open_ended: bool = False
     """Whether the buyer named no bound: *max_tokens* is then as large as the whole context, with no room for the
     prompt. An engine that refuses what does not fit is better told none."""
+    files: JobFiles | None = None
+    """Of a kind with files: where they come from and go to."""
 
 
 class EngineError(Exception):

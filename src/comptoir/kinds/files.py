@@ -1,0 +1,203 @@
+"""Jobs with files: how an order names what goes into a program, and how frames say what comes out of it.
+
+A kind of programs subclasses `FileKind`. The body of its orders is a JSON object with ``inputs``, a list of
+`InputFile`; its frames may have a `FileExtra` beside their text. Files themselves never travel on the link: the worker
+fetches inputs and delivers artifacts over plain HTTP, under its lease (docs/files.md).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from comptoir.kinds.extras import BadExtra, PlainExtra, read_extra
+from comptoir.kinds.kind import Kind, Progress, Resume, finish_reason_in
+from comptoir.kinds.output import NO_OUTPUT, Size, text_size
+from comptoir.link import Frame
+
+INPUTS_MAX = 64
+"""Most inputs of one job."""
+
+ARTIFACTS_MAX = 4096
+"""Most artifacts of one job."""
+
+FILE_EXTRA_BYTES_MAX = 1024 * 1024
+"""Longest extra of one frame: a result that is JSON stands in one."""
+
+NAME_CHARS_MAX = 255
+
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"\A[^/\x00-\x1f\x7f]+\Z")]
+"""Name of a file in a job: one part of a path."""
+
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+
+Bytes = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+
+
+class InputFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One input: a file of the buyer's here, or an address that the worker fetches it from."""
+
+    name: Name | None = None
+    """What the program finds it as. None: the file's own name, or the last part of the address."""
+    file: Annotated[str, Meta(max_length=64)] = ""
+    """``file_…``, of the buyer. Either this or *url*."""
+    url: Annotated[str, Meta(max_length=2048)] = ""
+    """HTTP or HTTPS, public; fetched once, by the host."""
+    sha256: Sha256 | None = None
+    """What it has to be. Of a *file* the trading post fills it in, so that the receipt's hash of the body covers it."""
+    size: Bytes | None = None
+    """Bytes; filled in likewise."""
+
+
+class Artifact(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file that a job made; it is the buyer's once its frame has arrived."""
+
+    name: Name
+    file: Annotated[str, Meta(max_length=64)]
+    """``file_…``"""
+    size: Bytes
+    sha256: Sha256
+    media: Annotated[str, Meta(max_length=100)] = ""
+    """What the host says it is, such as ``video/mp4``; empty: unknown. Never believed by a server of files."""
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """An input that the host fetched from an address: its word, since only it has seen the bytes."""
+
+    number: Annotated[int, Meta(ge=0, lt=INPUTS_MAX)]
+    """Place in the order's ``inputs``."""
+    size: Bytes
+    sha256: Sha256
+
+
+class WorkProgress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a job is, by its host's word; shown, never billed."""
+
+    done: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Part of the whole. None: the whole is not known."""
+    note: Annotated[str, Meta(max_length=500)] = ""
+    """What it is doing, for people."""
+    count: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
+    """Units of the kind's output so far, of which some may not be billed yet."""
+
+
+class FileExtra(PlainExtra, omit_defaults=True):
+    """What may stand beside a frame's text, which is a piece of the program's output (its log)."""
+
+    stream: Literal["", "stdout", "stderr"] = ""
+    """Where the text comes from; empty: nothing was said, or it is not known."""
+    progress: WorkProgress | None = None
+    artifact: Artifact | None = None
+    fetched: Fetched | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """What the program returned, any JSON."""
+    begun_again: bool = False
+    """This host begins from the start: what earlier hosts said and delivered is no part of the result. First frame of a
+    host that can't go on from where the one before it was lost."""
+
+
+_encode = msgspec.json.Encoder().encode
+_extra_in = msgspec.json.Decoder(FileExtra).decode
+
+
+def file_frame(text: str = "", count: int = 0, **fields: object) -> Frame:
+    """Return a frame of *text* that stands for *count* units, with the *fields* of `FileExtra`."""
+    return Frame(text, count, _encode(FileExtra(**fields)) if fields else b"")  # type: ignore[arg-type]
+
+
+def extra_of(frame: Frame) -> FileExtra:
+    """Return what stands beside *frame*'s text; nothing if it can't be read, which `Kind.check_extra` refuses."""
+    if not frame.extra:
+        return FileExtra()
+    try:
+        return _extra_in(frame.extra)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return FileExtra()
+
+
+def current(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """Return the frames since the last host that began again."""
+    for at in range(len(frames) - 1, -1, -1):
+        if b'"begun_again":true' in frames[at].extra and extra_of(frames[at]).begun_again:
+            return frames[at:]
+    return frames
+
+
+def artifacts_in(frames: Sequence[Frame]) -> list[Artifact]:
+    """Return the artifacts that are part of the result, in the order in which they came."""
+    return [
+        artifact
+        for frame in current(frames)
+        if b'"artifact"' in frame.extra and (artifact := extra_of(frame).artifact) is not None
+    ]
+
+
+class _Inputs(msgspec.Struct):
+    inputs: Annotated[tuple[InputFile, ...], Meta(max_length=INPUTS_MAX)] = ()
+
+
+_inputs_in = msgspec.json.Decoder(_Inputs).decode
+_fields_in = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class FileKind(Kind):
+    """A kind of programs, with files as inputs and results.
+
+    Its units come in frames of whole results, and logs and progress count nothing: a host that is lost half-way has
+    earned what it delivered whole, and one that begins again is paid for the whole.
+    """
+
+    input_field = "inputs"
+    noun = "program"
+    may_hedge = False
+    steady = False
+
+    def inputs(self, body: bytes) -> tuple[InputFile, ...]:
+        """Return the inputs that an order's (checked) body names."""
+        return _inputs_in(body).inputs
+
+    def with_facts(self, body: bytes, facts: Mapping[int, InputFile]) -> bytes:
+        """Return *body* with some inputs replaced, by their place; every other field stays as it is, byte for byte."""
+        if not facts:
+            return body
+        fields = _fields_in(body)
+        inputs = [facts.get(at, each) for at, each in enumerate(self.inputs(body))]
+        return _encode(fields | {"inputs": inputs})
+
+    def output_in(self, text: str, extras: Sequence[bytes]) -> Size:
+        """Count text, and a byte for each extra: an artifact's bytes are counted where they arrive."""
+        solid, blank = text_size(text) if text else NO_OUTPUT
+        return solid + len(extras), blank
+
+    def check_extra(self, extra: bytes) -> None:
+        """Refuse what is no `FileExtra`."""
+        read_extra(extra, FileExtra, bytes_max=FILE_EXTRA_BYTES_MAX)
+
+    def resume(self, job: Progress) -> Resume:
+        """Another host gets what was delivered; its engine goes on from there, or says that it begins again."""
+        return Resume.FROM_PIECE
+
+    def finished_already(self, job: Progress) -> str:
+        """Return the finish reason in the last frame: units come whole, so a bound of them ends nothing by itself."""
+        return finish_reason_in(job.frames)
+
+
+__all__ = [
+    "ARTIFACTS_MAX",
+    "FILE_EXTRA_BYTES_MAX",
+    "INPUTS_MAX",
+    "NAME_CHARS_MAX",
+    "Artifact",
+    "BadExtra",
+    "Fetched",
+    "FileExtra",
+    "FileKind",
+    "InputFile",
+    "Name",
+    "WorkProgress",
+    "artifacts_in",
+    "current",
+    "extra_of",
+    "file_frame",
+]

@@ -1,0 +1,75 @@
+"""What kinds with files read of an order's body and of frames."""
+
+import msgspec
+import pytest
+
+from comptoir.kinds.extras import BadExtra
+from comptoir.kinds.files import (
+    Artifact,
+    FileKind,
+    InputFile,
+    WorkProgress,
+    artifacts_in,
+    current,
+    extra_of,
+    file_frame,
+)
+
+KIND = FileKind()
+SHA = "ab" * 32
+MADE = Artifact("a.txt", "file_1", 3, SHA)
+
+
+def test_a_body_keeps_every_other_field_when_facts_of_its_files_are_filled_in():
+    body = b'{"code": "print(1e0)", "inputs": [{"file": "file_1"}, {"url": "https://x.example/a.csv"}]}'
+    filled = KIND.with_facts(body, {0: InputFile("a.csv", "file_1", sha256=SHA, size=3)})
+    assert b'"print(1e0)"' in filled
+    assert KIND.inputs(filled) == (
+        InputFile("a.csv", "file_1", sha256=SHA, size=3),
+        InputFile(url="https://x.example/a.csv"),
+    )
+    assert KIND.with_facts(body, {}) is body
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        '[{"name": "../a", "file": "file_1"}]',
+        '[{"name": "", "file": "file_1"}]',
+        '[{"name": "a\\u0000b", "file": "file_1"}]',
+        '[{"file": "file_1", "sha256": "AB"}]',
+        '[{"file": "file_1", "mode": 7}]',
+        "[" + ",".join(['{"file": "file_1"}'] * 65) + "]",
+        '"file_1"',
+    ],
+)
+def test_inputs_that_are_none_are_refused(inputs):
+    with pytest.raises(msgspec.ValidationError):
+        KIND.inputs(b'{"inputs": %b}' % inputs.encode())
+
+
+def test_what_an_earlier_host_said_is_no_part_of_the_result_of_one_that_began_again():
+    frames = [
+        file_frame("old", artifact=MADE),
+        file_frame(begun_again=True),
+        file_frame(artifact=msgspec.structs.replace(MADE, name="b.txt")),
+    ]
+    assert current(frames) == frames[1:]
+    assert [each.name for each in artifacts_in(frames)] == ["b.txt"]
+    assert artifacts_in(frames[:1]) == [MADE]
+
+
+def test_a_frame_says_what_it_was_made_with():
+    frame = file_frame("hi\n", stream="stdout", progress=WorkProgress(0.5, "half"))
+    assert (frame.text, frame.tokens) == ("hi\n", 0)
+    assert extra_of(frame).progress == WorkProgress(0.5, "half")
+    KIND.check_extra(frame.extra)
+    assert KIND.output_in("hi\n", (frame.extra,)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "extra", [b"[]", b'{"progress":{"done":1.5}}', b'{"artifact":{"name":"/etc/passwd"}}', b'{"stream":"fd7"}']
+)
+def test_extras_of_another_form_are_refused(extra):
+    with pytest.raises(BadExtra):
+        KIND.check_extra(extra)
