@@ -31,6 +31,15 @@ class Frugal:
         self.threads = threads
 
 
+class RunsPrograms:
+    """An engine whose programs need room on the disk."""
+
+    name = "runs-programs"
+
+    def __init__(self, *, folder: Path) -> None:
+        self.folder = folder
+
+
 class TestParseSpec:
     @pytest.mark.parametrize(
         ("text", "spec"),
@@ -106,6 +115,13 @@ class TestMakeEngine:
 
         assert isinstance(frugal, Frugal) and isinstance(told, Frugal)
         assert (frugal.threads, told.threads) == (1, 9)
+
+    def test_an_engine_of_programs_gets_a_folder_unless_its_owner_named_one(self, tmp_path: Path) -> None:
+        named = make_engine(parse_spec(f"{__name__}:RunsPrograms,folder=/disk"), slots=1, folder=tmp_path)
+        told = make_engine(EngineSpec(f"{__name__}:RunsPrograms"), slots=1, folder=tmp_path)
+
+        assert isinstance(named, RunsPrograms) and isinstance(told, RunsPrograms)
+        assert (named.folder, told.folder) == (Path("/disk"), tmp_path)
 
     def test_aliases_are_read(self) -> None:
         engine = make_engine(parse_spec("http://h:1,aliases=chat:org/model-7b:q4+big:org/model-70b"), slots=1)

@@ -117,6 +117,12 @@ NO_ENGINE_HINT = (
     "--state", "state_dir", metavar="FOLDER", help="Where host id and key are kept [~/.local/state/comptoir]."
 )
 @click.option(
+    "--work",
+    "work_dir",
+    metavar="FOLDER",
+    help="Where jobs have their files while they run, on a disk with room [work, in the state's folder].",
+)
+@click.option(
     "--invitation",
     metavar="INVITATION",
     envvar="COMPTOIR_INVITATION",
@@ -145,8 +151,8 @@ def host(
     context: click.Context, *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], infernet_configs: tuple[Path, ...],
     discover: bool, price_in: int, price_out: int, model_prices: tuple[str, ...], run_prices: tuple[str, ...],
     unit_prices: tuple[str, ...], kinds: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None,
-    invitation: str | None, name: str | None, region: str | None, promotions: bool, measure: bool, drain_s: float,
-    skip_ports: tuple[int, ...], supervised: bool,
+    work_dir: str | None, invitation: str | None, name: str | None, region: str | None, promotions: bool,
+    measure: bool, drain_s: float, skip_ports: tuple[int, ...], supervised: bool,
 ) -> None:  # fmt: skip
     """Serve this machine's models and containers, and earn per token and run.
 
@@ -182,7 +188,7 @@ def host(
         url=target.url, key=target.key or None, engines=[*_specs(engines), *_infernet(infernet_configs)],
         discover=discover, discover_skip_ports=list(skip_ports), slots=slots, threads=threads,
         kinds=list(kinds), prices=prices, model_prices=_prices(model_prices, of_containers, by_unit),
-        state_dir=state_dir, invitation=invitation, name=name, region=region, promotions=promotions,
+        state_dir=state_dir, work_dir=work_dir, invitation=invitation, name=name, region=region, promotions=promotions,
         measure=measure, drain_s=drain_s,
     )  # fmt: skip
     set_up(level="warning", form="text")

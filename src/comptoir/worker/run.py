@@ -85,6 +85,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to take jobs that might be paid from promotional credit, which buys and never leaves."""
     state_dir: str | None = None
     """Where the host key is stored; default: below ``~/.local/state/comptoir``."""
+    work_dir: str | None = None
+    """Where jobs have their files while they run; several workers may share it. Default: ``work`` in *state_dir*."""
     name: str | None = None
     region: str | None = None
     measure: bool = True
@@ -118,6 +120,7 @@ class _Worker:
         directory = Path(config.state_dir) if config.state_dir else kept_directory(urls)
         self._state_file = StateFile(directory, urls)
         self._receipts = ReceiptStore(directory / "receipts")
+        self._work = Path(config.work_dir) if config.work_dir else directory / "work"
         kinds = load_kinds(config.kinds)
         self._offering = Offering(
             kinds=kinds, prices=config.prices, model_prices=config.model_prices, on_event=on_event,
@@ -163,7 +166,9 @@ class _Worker:
         engines: list[Engine] = []
         for spec in config.engines:
             try:
-                engines.append(make_engine(spec, slots=config.slots, threads=config.threads))
+                engines.append(
+                    make_engine(spec, slots=config.slots, threads=config.threads, folder=self._work / "runs")
+                )
             except EngineError as error:
                 self._offering.skipped(spec.engine, error)
         if config.discover:

@@ -93,11 +93,12 @@ def server_address(text: str) -> str:
         raise EngineError("engine_spec", str(error)) from error
 
 
-def make_engine(spec: EngineSpec, *, slots: int, threads: int | None = None) -> Engine:
+def make_engine(spec: EngineSpec, *, slots: int, threads: int | None = None, folder: Path | None = None) -> Engine:
     """Make (not start) the engine that *spec* names.
 
-    An engine that takes ``slots`` or ``threads`` gets these unless the options say otherwise (without *threads* its own
-    default, else all processors); an engine that takes ``name`` beside ``path`` is named after the file.
+    An engine that takes ``slots``, ``threads`` or ``folder`` (for the files of programs that it runs) gets these unless
+    the options say otherwise (without *threads* its own default, else all processors); an engine that takes ``name``
+    beside ``path`` is named after the file.
 
     Raises:
         EngineError: unknown engine, missing library, or options that don't fit; the message says what to do.
@@ -111,7 +112,9 @@ def make_engine(spec: EngineSpec, *, slots: int, threads: int | None = None) -> 
             known = ", ".join(parameters) or "none"
             raise EngineError("engine_spec", f"engine {spec.engine} has no option {key!r}; it has: {known}")
         given[key] = _convert(spec.engine, key, value, annotations.get(key, str))
-    filled: dict[str, str | int] = {"slots": slots}
+    filled: dict[str, str | int | Path] = {"slots": slots}
+    if folder is not None:
+        filled["folder"] = folder
     if threads is not None or ("threads" in parameters and _required(parameters["threads"])):
         filled["threads"] = threads or os.cpu_count() or 1
     if "path" in given:
