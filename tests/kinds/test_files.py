@@ -8,6 +8,7 @@ from comptoir.kinds.files import (
     Artifact,
     FileKind,
     InputFile,
+    ProgramFailure,
     WorkProgress,
     artifacts_in,
     current,
@@ -67,8 +68,22 @@ def test_a_frame_says_what_it_was_made_with():
     assert KIND.output_in("hi\n", (frame.extra,)) == (3, 1)
 
 
+def test_a_program_that_failed_by_its_own_doing_says_so_in_the_last_frame():
+    failure = ProgramFailure("exit", "it ended with 3", 3)
+    frame = file_frame(count=7, finish_reason="exit", failed=failure)
+    assert extra_of(frame).failed == failure
+    KIND.check_extra(frame.extra)
+
+
 @pytest.mark.parametrize(
-    "extra", [b"[]", b'{"progress":{"done":1.5}}', b'{"artifact":{"name":"/etc/passwd"}}', b'{"stream":"fd7"}']
+    "extra",
+    [
+        b"[]",
+        b'{"progress":{"done":1.5}}',
+        b'{"artifact":{"name":"/etc/passwd"}}',
+        b'{"stream":"fd7"}',
+        b'{"failed":{"reason":""}}',
+    ],
 )
 def test_extras_of_another_form_are_refused(extra):
     with pytest.raises(BadExtra):

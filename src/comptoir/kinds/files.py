@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from comptoir.kinds.extras import BadExtra, PlainExtra, read_extra
+from comptoir.kinds.extras import FINISH_REASON_CHARS_MAX, BadExtra, PlainExtra, read_extra
 from comptoir.kinds.kind import Kind, Progress, Resume, finish_reason_in
 from comptoir.kinds.output import NO_OUTPUT, Size, text_size
 from comptoir.link import Frame
@@ -82,6 +82,17 @@ class WorkProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     """Units of the kind's output so far, of which some may not be billed yet."""
 
 
+class ProgramFailure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a program failed by its own doing: the host did what was asked, and is paid for it."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=FINISH_REASON_CHARS_MAX)]
+    """The job's finish reason: what the program did, or which of its limits it reached."""
+    message: Annotated[str, Meta(max_length=500)] = ""
+    """More of it, for people."""
+    exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
+    """As a shell says it; None: it was stopped."""
+
+
 class FileExtra(PlainExtra, omit_defaults=True):
     """What may stand beside a frame's text, which is a piece of the program's output (its log)."""
 
@@ -95,6 +106,8 @@ class FileExtra(PlainExtra, omit_defaults=True):
     begun_again: bool = False
     """This host begins from the start: what earlier hosts said and delivered is no part of the result. First frame of a
     host that can't go on from where the one before it was lost."""
+    failed: ProgramFailure | None = None
+    """In the last frame of a program that failed by its own doing."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -195,6 +208,7 @@ __all__ = [
     "FileKind",
     "InputFile",
     "Name",
+    "ProgramFailure",
     "WorkProgress",
     "artifacts_in",
     "current",
