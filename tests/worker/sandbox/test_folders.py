@@ -2,6 +2,7 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ class TestErase:
 
 
 class TestRunsFolder:
+    def test_several_that_open_at_the_same_time_wait_for_each_other(self, tmp_path: Path) -> None:
+        """Two engines of one worker start together; the second was refused as if the place were taken."""
+        folders = [RunsFolder(tmp_path) for _ in range(8)]
+        with ThreadPoolExecutor(len(folders)) as threads:
+            list(threads.map(RunsFolder.open, folders))
+
+        assert len({folder.path for folder in folders}) == len(folders)
+        assert all(folder.path.is_dir() and not folder.cleared for folder in folders)
+        for folder in folders:
+            folder.close()
+
     def test_only_what_a_worker_that_is_gone_left_is_cleared(self, tmp_path: Path) -> None:
         gone, alive, fresh = RunsFolder(tmp_path), RunsFolder(tmp_path), RunsFolder(tmp_path)
         gone.open()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from comptoir.kinds.files import WorkProgress, file_frame
+from comptoir.kit.folderlock import FolderTaken
 from comptoir.link import Frame
 from comptoir.worker.engines.base import EngineError, EngineRequest, Finish, JobFiles
 from comptoir.worker.sandbox import Sandbox, SandboxMissing
@@ -54,7 +55,7 @@ class Programs:
             await self._sandbox.open()
         except SandboxMissing as missing:
             raise EngineError("no_sandbox", f"{missing}; {missing.todo}") from missing
-        except OSError as error:
+        except (OSError, FolderTaken) as error:
             raise EngineError("no_sandbox", f"the folder of programs can't be used: {error}") from error
 
     async def close(self) -> None:

@@ -1,7 +1,8 @@
-"""The folders of runs: made, erased whatever the program did to them, and cleared of what a killed worker left."""
+"""Folders of one worker: made, erased whatever a program did to them, and cleared of what a killed worker left."""
 
 import os
 import stat
+import time
 from collections import deque
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from comptoir.worker.sandbox.usage import open_folder
 PARTS = ("work", "home", "tmp", "shm")
 """What a program may write, each at a place of its own."""
 LOCK = "lock"
+GATE_S = 60.0
+"""How long to wait for another that opens a folder in the same place, and erases what it finds."""
+GATE_LOOK_S = 0.02
 
 
 class RunsFolder:
-    """Where one worker keeps its runs; no other worker uses it, and the next one clears it if this one is killed."""
+    """Where one worker keeps its runs, or the files of its jobs. No other uses it, and the next to open one in the same
+    place clears it if this worker is killed."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -30,10 +35,14 @@ class RunsFolder:
         return self.base / self.name
 
     def open(self) -> None:
-        """Take a folder, and erase those of workers that are gone. Blocks as long as erasing takes."""
+        """Take a folder, and erase those of workers that are gone. Blocks as long as erasing takes.
+
+        Raises:
+            OSError: it can't be made, or what is there not erased. FolderTaken: another did not get done in `GATE_S`.
+        """
         self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
         gate = FolderLock(self.base, name=LOCK)
-        gate.take()
+        _wait_for(gate)
         try:
             for other in self._workers():
                 left = FolderLock(other, name=LOCK)
@@ -68,6 +77,18 @@ class RunsFolder:
         for part in (*PARTS, "root", "etc"):
             (folder / part).mkdir(mode=0o700 if part in PARTS else 0o755)
         return folder
+
+
+def _wait_for(gate: FolderLock) -> None:
+    until_s = time.monotonic() + GATE_S
+    while True:
+        try:
+            gate.take()
+            return
+        except FolderTaken:
+            if time.monotonic() >= until_s:
+                raise
+            time.sleep(GATE_LOOK_S)
 
 
 def give_to(folder: Path, uid: int, gid: int) -> None:
