@@ -75,6 +75,14 @@ def test_a_program_that_failed_by_its_own_doing_says_so_in_the_last_frame():
     KIND.check_extra(frame.extra)
 
 
+@pytest.mark.parametrize("result", [[1], {"a": None}, "text", 0.5, None])
+def test_a_result_is_any_json(result):
+    frame = file_frame(result=result)
+    KIND.check_extra(frame.extra)
+    said = extra_of(frame).result
+    assert isinstance(said, msgspec.Raw) and msgspec.json.decode(said) == result
+
+
 @pytest.mark.parametrize(
     "extra",
     [

@@ -184,8 +184,13 @@ class FileKind(Kind):
         return solid + len(extras), blank
 
     def check_extra(self, extra: bytes) -> None:
-        """Refuse what is no `FileExtra`."""
-        read_extra(extra, FileExtra, bytes_max=FILE_EXTRA_BYTES_MAX)
+        """Refuse what is no `FileExtra`, and JSON that not everybody can read, in its result as well."""
+        read_extra(extra, PlainExtra, bytes_max=FILE_EXTRA_BYTES_MAX)
+        try:
+            # From the bytes: a result stays raw, which values that are decoded already can't be.
+            _extra_in(extra)
+        except msgspec.DecodeError as error:
+            raise BadExtra(str(error)) from error
 
     def resume(self, job: Progress) -> Resume:
         """Another host gets what was delivered; its engine goes on from there, or says that it begins again."""
