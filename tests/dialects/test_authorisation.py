@@ -121,7 +121,7 @@ def job_endpoints() -> list[tuple[Dialect, Endpoint]]:
 
 class TestOwnership:
     async def call(self, people: People, dialect: Dialect, endpoint: Endpoint, caller: str) -> int:
-        """Ask for the buyer's job as *caller*, with a body that every such endpoint takes."""
+        """Ask for the buyer's job as *caller*, with a body and headers that every such endpoint takes."""
         path = dialect.prefix + sample(endpoint.path).replace("sample-1", people.job)
         body: dict[str, Any] | None = None
         if endpoint.request is not None:
@@ -138,7 +138,14 @@ class TestOwnership:
         async with (
             aiohttp.ClientSession(people.post.url) as session,
             session.request(
-                endpoint.method, path, json=body, headers={"authorization": f"Bearer {people.keys[caller]}"}
+                endpoint.method,
+                path,
+                json=body,
+                headers={
+                    "authorization": f"Bearer {people.keys[caller]}",
+                    "x-comptoir-lease": "att_" + "0" * 32,
+                    "tus-resumable": "1.0.0",
+                },
             ) as response,
         ):
             await response.read()

@@ -15,16 +15,18 @@ from comptoir.blobs.errors import (
     FileLinkRefused,
     FilesFull,
     FileTooLarge,
+    MadeTooMuch,
     OffsetMismatch,
     QuotaReached,
     TooManyParts,
     UnknownFile,
 )
+from comptoir.blobs.keeps import Keeps, file_rows
 from comptoir.blobs.links import LINK_S_MAX
 from comptoir.blobs.names import disposition, served_media
 from comptoir.blobs.service import Blobs, Upload
 from comptoir.blobs.tables import TABLES
-from comptoir.blobs.types import NAME_CHARS_MAX, PART_BYTES, Blob, FileLimits
+from comptoir.blobs.types import NAME_CHARS_MAX, PART_BYTES, Blob, FileLimits, Kept, MadeFor
 
 __all__ = [
     "LINK_S_MAX",
@@ -39,11 +41,16 @@ __all__ = [
     "FileLinkRefused",
     "FileTooLarge",
     "FilesFull",
+    "Keeps",
+    "Kept",
+    "MadeFor",
+    "MadeTooMuch",
     "OffsetMismatch",
     "QuotaReached",
     "TooManyParts",
     "UnknownFile",
     "Upload",
     "disposition",
+    "file_rows",
     "served_media",
 ]

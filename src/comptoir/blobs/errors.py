@@ -35,6 +35,15 @@ class QuotaReached(BlobRefusal):
         self.files_free = files_free
 
 
+class MadeTooMuch(BlobRefusal):
+    """What a keeper makes would be more than its `MadeFor` allows; *bytes_free* and *files_free* say what is left."""
+
+    def __init__(self, *, bytes_free: int, files_free: int) -> None:
+        super().__init__(f"what is made may have {bytes_free} bytes and number {files_free} more")
+        self.bytes_free = bytes_free
+        self.files_free = files_free
+
+
 class FilesFull(BlobRefusal):
     """All owners' files together would be more than the setting ``files_bytes_max``."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 from weakref import WeakValueDictionary
@@ -13,7 +13,7 @@ from comptoir.blobs.errors import BlobRefusal, ChecksumMismatch, FileTooLarge, O
 from comptoir.blobs.names import check_media, check_name
 from comptoir.blobs.store import PartRow
 from comptoir.blobs.tables import FILES
-from comptoir.blobs.types import PART_BYTES, Blob, FileLimits, FileUsage
+from comptoir.blobs.types import KEEPER_CHARS_MAX, PART_BYTES, Blob, FileLimits, FileUsage, Kept, MadeFor
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database
 from comptoir.kit.errors import InvalidField
@@ -40,8 +40,8 @@ RUNNING_MAX = 256
 CHANGED_MAX = 5
 """How often a file is read again that changed while it was about to be deleted."""
 
-KEEPER_CHARS_MAX = 100
-"""Longest name of what needs a file: a kind of thing and its id."""
+KEEPERS_MAX = 500
+"""Most keepers of one page."""
 
 
 class Upload:
@@ -85,6 +85,7 @@ class Blobs:
         size: int | None = None,
         expected: bytes | None = None,
         file_id: bytes | None = None,
+        making: MadeFor | None = None,
     ) -> Blob:
         """Begin an upload; its bytes count from now on. One of 0 bytes is a complete file at once.
 
@@ -93,11 +94,12 @@ class Blobs:
         Args:
             size: bytes to come; None: not known, and counted as they come.
             expected: SHA-256 of the whole, 32 bytes; None: not known.
+            making: for whom it is made; kept until `release`, and deleted then unless it is wanted.
 
         Raises:
             InvalidField: name or media type is none.
             FileTooLarge: *size* is above ``file_bytes_max``.
-            QuotaReached, FilesFull: there is no room; nothing is written.
+            QuotaReached, FilesFull, MadeTooMuch: there is no room; nothing is written.
             ChecksumMismatch: 0 bytes are not what was expected.
         """
         check_name(name)
@@ -115,7 +117,8 @@ class Blobs:
             parts=0, sha256=EMPTY_SHA256 if empty else None, expected=expected, created_ms=now_ms,
             expires_ms=now_ms + lasts_ms if lasts_ms else None,
         )  # fmt: skip
-        inserting = partial(store.insert, blob=blob, limits=self.limits)
+        assert making is None or max(len(making.keeper), len(making.maker)) <= KEEPER_CHARS_MAX
+        inserting = partial(store.insert, blob=blob, limits=self.limits, making=making)
         return await self._db.run(inserting, locks=store.locks_of(blob))
 
     def resume(self, blob: Blob) -> Upload:
@@ -217,6 +220,11 @@ class Blobs:
             raise UnknownFile
         return blob
 
+    async def find_all(self, file_ids: Sequence[bytes], *, owner_id: bytes) -> dict[bytes, Blob]:
+        """Return those of *file_ids* (at most 1,000) that are complete files of *owner_id* and have not expired."""
+        found = await store.find_all(self._db, file_ids, self._clock.now_ms(), of=owner_id)
+        return {blob.id: blob for blob in found if blob.owner_id == owner_id and blob.complete}
+
     async def page(self, owner_id: bytes, *, limit: int, before: bytes | None = None) -> list[Blob]:
         """Return complete files of an owner, newest first: at most *limit* (1 to `LIST_MAX`), those before *before*."""
         limit = max(1, min(limit, LIST_MAX))
@@ -285,9 +293,43 @@ class Blobs:
         await self._db.run(keeping, locks=((FILES, [blob.id]),))
         return blob
 
-    async def release(self, keeper: str) -> None:
-        """*keeper* needs no file any more. Idempotent."""
-        await self._db.run(partial(store.release, keeper=keeper))
+    async def kept(self, file_id: bytes, keeper: str) -> Kept:
+        """Return a file or an upload that *keeper* needs, also if its owner has deleted it or it has expired.
+
+        Raises:
+            UnknownFile: the keeper needs no such file.
+        """
+        found = await store.kept(self._db, file_id, keeper)
+        if found is None:
+            raise UnknownFile
+        return found
+
+    async def kept_by(self, keeper: str) -> list[tuple[bytes, str]]:
+        """Return the files that *keeper* needs, each with its maker (`Kept.maker`)."""
+        return await store.kept_by(self._db, keeper)
+
+    async def keepers(self, *, after: str, longer_than_ms: int) -> list[str]:
+        """Return the next `KEEPERS_MAX` keepers after *after*, in their order, that need something for that long."""
+        before_ms = self._clock.now_ms() - longer_than_ms
+        return await store.keepers(self._db, after=after, before_ms=before_ms, limit=KEEPERS_MAX)
+
+    async def release(self, keeper: str, *, wanted: frozenset[bytes] = frozenset()) -> None:
+        """*keeper* needs no file any more. Idempotent.
+
+        Args:
+            wanted: what it made and its owner is to have; everything else that it made is gone for the owner at once,
+                and collected with what has expired.
+        """
+        now_ms = self._clock.now_ms()
+        await self._db.run(partial(store.release, keeper=keeper, wanted=wanted, now_ms=now_ms))
+
+    async def give_up(self, kept: Kept, keeper: str) -> bool:
+        """Delete what *keeper* was making, so that nothing of it counts any more; False: it is complete, and stays."""
+        giving_up = partial(store.give_up, file_id=kept.blob.id, keeper=keeper)
+        if not await self._db.run(giving_up, locks=((FILES, [kept.blob.id]),)):
+            return False
+        await self._remove(kept.blob)
+        return True
 
     # -- what nothing needs --------------------------------------------------------------------------------------
 

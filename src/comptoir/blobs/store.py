@@ -7,13 +7,14 @@ from comptoir.blobs.errors import (
     ChecksumMismatch,
     FilesFull,
     FileTooLarge,
+    MadeTooMuch,
     OffsetMismatch,
     QuotaReached,
     TooManyParts,
     UnknownFile,
 )
 from comptoir.blobs.tables import CONTENTS, FILES, KEEPS, PARTS, TRASH, USAGE
-from comptoir.blobs.types import Blob, FileLimits, FileUsage
+from comptoir.blobs.types import Blob, FileLimits, FileUsage, Kept, MadeFor
 from comptoir.kit.db import Database, Rows, Tx
 
 EVERYBODY = bytes(16)
@@ -95,11 +96,11 @@ def _reserve(tx: Tx, owner_id: bytes, limits: FileLimits, *, size: int, files: i
 # -- writing -------------------------------------------------------------------------------------------------------
 
 
-def insert(tx: Tx, blob: Blob, limits: FileLimits) -> Blob:
+def insert(tx: Tx, blob: Blob, limits: FileLimits, making: MadeFor | None = None) -> Blob:
     """Begin an upload, with room for all that it said; an empty one is complete. One of this id that is there stays.
 
     Raises:
-        QuotaReached, FilesFull: there is no room for it.
+        QuotaReached, FilesFull, MadeTooMuch: there is no room for it.
     """
     known = row_of(tx, blob.id)
     if known is not None:
@@ -108,7 +109,23 @@ def insert(tx: Tx, blob: Blob, limits: FileLimits) -> Blob:
         blob = _settle_content(tx, blob, blob.sha256, blob.created_ms)
     _reserve(tx, blob.owner_id, limits, size=blob.counted, files=1)
     tx.insert(FILES, [_values(blob)])
+    if making is not None:
+        # Its owner's usage is locked, so that two of one keeper don't pass together.
+        _check_made(tx, making, blob.counted)
+        tx.insert(KEEPS, [(blob.id, making.keeper, blob.created_ms, making.maker)])
     return blob
+
+
+def _check_made(tx: Tx, making: MadeFor, size: int) -> None:
+    ((files, counted),) = tx.fetch(
+        "SELECT count(*), COALESCE(sum(COALESCE(size, stored)), 0) FROM file_keeps JOIN files ON id = file_id "
+        "WHERE keeper = ? AND made_by IS NOT NULL",
+        (making.keeper,),
+    )
+    if files >= making.files_max or counted + size > making.bytes_max:
+        raise MadeTooMuch(
+            bytes_free=max(0, making.bytes_max - int(counted)), files_free=max(0, making.files_max - int(files))
+        )
 
 
 def add_part(tx: Tx, new: NewPart, limits: FileLimits) -> Blob:
@@ -127,7 +144,7 @@ def add_part(tx: Tx, new: NewPart, limits: FileLimits) -> Blob:
     if new.blob.size is None:
         _usage(tx, owner_id)
     blob = row_of(tx, new.blob.id, lock=True)
-    if blob is None or blob.place != new.blob.place or not _there(blob, new.now_ms):
+    if blob is None or blob.place != new.blob.place or not is_there(blob, new.now_ms):
         raise UnknownFile
     start = new.part.start if new.part is not None else new.blob.stored
     if blob.complete or blob.stored != start:
@@ -196,7 +213,7 @@ def _drop(tx: Tx, blob: Blob, now_ms: int, *, due: bool) -> bool:
     found = row_of(tx, blob.id, lock=True)
     if found is None:
         return not due
-    if found.sha256 != blob.sha256 or (due and _there(found, now_ms)):
+    if found.sha256 != blob.sha256 or (due and is_there(found, now_ms)):
         return False
     if tx.fetch("SELECT 1 FROM file_keeps WHERE file_id = ? LIMIT 1", (blob.id,)):
         if not due:
@@ -219,14 +236,27 @@ def keep(tx: Tx, blob: Blob, keeper: str, now_ms: int) -> None:
         UnknownFile: it is not there for its owner any more.
     """
     found = row_of(tx, blob.id, lock=True)
-    if found is None or not found.complete or not _there(found, now_ms):
+    if found is None or not found.complete or not is_there(found, now_ms):
         raise UnknownFile
-    tx.insert(KEEPS, [(blob.id, keeper, now_ms)], ignore_conflicts=True)
+    tx.insert(KEEPS, [(blob.id, keeper, now_ms, None)], ignore_conflicts=True)
 
 
-def release(tx: Tx, keeper: str) -> None:
-    """*keeper* needs nothing any more."""
+def release(tx: Tx, keeper: str, wanted: frozenset[bytes], now_ms: int) -> None:
+    """*keeper* needs nothing any more; what it made and is not *wanted* is gone for its owner, and collected next."""
+    rows = tx.fetch("SELECT file_id FROM file_keeps WHERE keeper = ? AND made_by IS NOT NULL", (keeper,))
+    useless = sorted({bytes(row[0]) for row in rows} - wanted)
+    if useless:
+        tx.update(FILES, ("expires_ms",), [(file_id, now_ms) for file_id in useless])
     tx.execute("DELETE FROM file_keeps WHERE keeper = ?", (keeper,))
+
+
+def give_up(tx: Tx, file_id: bytes, keeper: str) -> bool:
+    """*keeper* does not go on with an upload of its own; False: it is complete, and stays."""
+    found = row_of(tx, file_id, lock=True)
+    if found is not None and found.complete:
+        return False
+    tx.execute("DELETE FROM file_keeps WHERE file_id = ? AND keeper = ? AND made_by IS NOT NULL", (file_id, keeper))
+    return True
 
 
 def mark_erased(tx: Tx, place: bytes, now_ms: int) -> None:
@@ -242,7 +272,8 @@ def forget_place(tx: Tx, place: bytes) -> None:
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
-def _there(blob: Blob, now_ms: int) -> bool:
+def is_there(blob: Blob, now_ms: int) -> bool:
+    """Tell whether a file or an upload has not expired."""
     return blob.expires_ms is None or blob.expires_ms > now_ms
 
 
@@ -264,11 +295,41 @@ def row_of(tx: Tx, file_id: bytes, *, lock: bool = False) -> Blob | None:
     return next((_blob(row) for row in tx.select(FILES, FILES.names, [file_id], lock=lock)), None)
 
 
+def rows_of(tx: Tx, file_ids: Sequence[bytes]) -> list[Blob]:
+    """Return files and uploads inside a command, locked."""
+    return [_blob(row) for row in tx.select(FILES, FILES.names, file_ids, lock=True)]
+
+
 async def find(db: Database, file_id: bytes, now_ms: int) -> Blob | None:
     """Return a file or an upload that has not expired."""
     row = await db.fetch_point(FILES, FILES.names, (file_id,))
     blob = _blob(row) if row is not None else None
-    return blob if blob is not None and _there(blob, now_ms) else None
+    return blob if blob is not None and is_there(blob, now_ms) else None
+
+
+async def find_all(db: Database, file_ids: Sequence[bytes], now_ms: int, *, of: bytes) -> list[Blob]:
+    """Return those files and uploads that have not expired."""
+    rows = await db.fetch_keys(FILES, FILES.names, file_ids, of=of)
+    return [blob for blob in map(_blob, rows) if is_there(blob, now_ms)]
+
+
+async def kept(db: Database, file_id: bytes, keeper: str) -> Kept | None:
+    """Return a file or an upload that *keeper* needs; None: it needs no such file."""
+    note = await db.fetch_point(KEEPS, ("made_by",), (file_id, keeper))
+    row = await db.fetch_point(FILES, FILES.names, (file_id,)) if note is not None else None
+    return Kept(_blob(row), note[0] or "") if row is not None and note is not None else None
+
+
+async def kept_by(db: Database, keeper: str) -> list[tuple[bytes, str]]:
+    """Return the files that *keeper* needs, each with who made it for the keeper; empty: nobody did."""
+    rows = await db.fetch_few(KEEPS, ("file_id", "made_by"), (keeper,), by=("keeper",))
+    return [(bytes(file_id), maker or "") for file_id, maker in rows]
+
+
+async def keepers(db: Database, *, after: str, before_ms: int, limit: int) -> list[str]:
+    """Return keepers that have needed something since before *before_ms*, in their order, those after *after*."""
+    sql = f"SELECT DISTINCT keeper FROM file_keeps WHERE keeper > ? AND since_ms <= ? ORDER BY keeper LIMIT {limit}"
+    return [row[0] for row in await db.fetch(sql, [after, before_ms])]
 
 
 async def page(db: Database, owner_id: bytes, now_ms: int, *, limit: int, before: bytes | None) -> list[Blob]:

@@ -40,11 +40,11 @@ CONTENTS = Table(
 
 KEEPS = Table(
     "file_keeps",
-    {"file_id": "id", "keeper": "text", "since_ms": "int"},
+    {"file_id": "id", "keeper": "text", "since_ms": "int", "made_by": "text?"},
     key=("file_id", "keeper"),
     indexes=(("keeper",),),
 )
-"""Who needs a file, beside its owner."""
+"""Who needs a file, beside its owner; and, if the keeper made it for the owner, which of its makers did."""
 
 USAGE = Table(
     "file_usage",

@@ -13,6 +13,9 @@ NAME_CHARS_MAX = 255
 MEDIA_CHARS_MAX = 127
 """Longest media type."""
 
+KEEPER_CHARS_MAX = 100
+"""Longest name of what needs a file: a kind of thing and its id."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileLimits:
@@ -70,3 +73,25 @@ class FileUsage:
 
     bytes_counted: int
     files_counted: int
+
+
+@dataclass(frozen=True)
+class MadeFor:
+    """For whom an upload is made, which is not its owner: it is kept from its beginning, until the keeper's end."""
+
+    keeper: str
+    """What makes it, such as ``job_…``: 1 to `KEEPER_CHARS_MAX` characters."""
+    maker: str
+    """Which of those that work on it one after the other, such as ``att_…``; as long."""
+    bytes_max: int
+    """Bytes that the keeper's files may have together, the unfinished ones in full."""
+    files_max: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file or an upload that a keeper needs, whether or not its owner still has it."""
+
+    blob: Blob
+    maker: str
+    """Who made it for the keeper; empty: nobody, the owner had it before."""

@@ -124,6 +124,14 @@ class BadFrame(DispatchRefusal):
     """A host sent beside a frame's text what nobody could be shown; nothing of the message is taken."""
 
 
+class NoRoomForArtifact(DispatchRefusal):
+    """What a job makes has no room: its buyer's files, or the job's own, are as many or as large as they may be, or
+    this one is. The buyer's fault; the host did what it was asked to."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the job's buyer has no room for this file: {why}")
+
+
 class BadSegment(DispatchRefusal):
     """A host's signature or running hash does not match what it sent."""
 

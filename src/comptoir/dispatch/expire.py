@@ -12,6 +12,7 @@ from comptoir.dispatch.expire_hosts import retire_silent_hosts
 from comptoir.dispatch.files import Files
 from comptoir.dispatch.moderate import FOLLOW_EVERY, follow_acts
 from comptoir.dispatch.newcomers import left_alone
+from comptoir.dispatch.release_files import sweep_files
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.unpaid import drop_unpaid
 from comptoir.dispatch.watch import RELINK_S, cause_is_here, revoke_from_silent_host, silence_max_s, why_lost
@@ -90,11 +91,16 @@ async def sweep_forever(core: Core) -> None:
                 await retire_silent_hosts(core)
                 await return_bonds(core)
                 # Erasing waits for the store, and no lease may wait for that.
-                core.background.spawn(core.state(Files).collect())
+                core.background.spawn(_sweep_files(core))
         except Refusal as refusal:
             log.warning("a sweep was cut short: %s", refusal)
         except Exception:  # The loop's edge: one failed sweep must not stop all later ones.
             log.exception("a sweep failed")
+
+
+async def _sweep_files(core: Core) -> None:
+    await sweep_files(core)
+    await core.state(Files).collect()
 
 
 async def sweep(core: Core) -> None:

@@ -50,6 +50,11 @@ class Files(State):
             raise FilesExtraMissing(self._missing.package)
         return self._blobs
 
+    @property
+    def kept_here(self) -> bool:
+        """Whether this coordinator keeps files: the extra is installed."""
+        return self._missing is None
+
     async def collect(self) -> None:
         """Delete and erase what nothing needs any more; nothing happens while a call before is under way."""
         if self._missing is not None or self._collecting:

@@ -20,6 +20,7 @@ from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.extend import with_limit
 from comptoir.dispatch.merit import note_answer, note_claim_beyond
 from comptoir.dispatch.meters import Meters
+from comptoir.dispatch.release_files import release_when_over
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.unpaid import UnpaidContents
 from comptoir.events import Events, JobEnded, ReceiptIssued
@@ -252,6 +253,7 @@ def _publish(
     if not row.cost_uusd:
         core.state(UnpaidContents).note(job)
     core.state(Meters).count_end(ending.state, row.at_ms - job.created_ms)
+    release_when_over(core, job)
     if lease is not None:
         _tell_host(core, job, lease, ending, item=item, settled=settled)
     if not core.jobs.live.leased:

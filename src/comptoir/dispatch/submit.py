@@ -15,6 +15,7 @@ from functools import partial
 
 import msgspec
 
+from comptoir.blobs import Keeps, UnknownFile, file_rows
 from comptoir.dispatch.assign import (
     choose_host,
     deliver,
@@ -40,6 +41,7 @@ from comptoir.dispatch.errors import (
     TooManyJobs,
     UnknownModel,
 )
+from comptoir.dispatch.job_files import keeper_of, look_up_inputs
 from comptoir.dispatch.quote import ceilings, dearest
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.waiting_price import waiting_prices
@@ -101,6 +103,8 @@ class Order(msgspec.Struct, frozen=True):
     open_ended: bool = False
     """Whether its buyer named no bound: bound and hold grow while the answer runs (`dispatch.extend`). Not for kinds
     with stages."""
+    inputs: tuple[bytes, ...] | None = None
+    """The buyer's files that it names, once `submit` has looked them up."""
 
 
 SUBMIT_ERRORS = (
@@ -124,6 +128,8 @@ class _SubmitItem:
     """Whether an Idempotency-Key determined the job's id, so that another request may have the same."""
     own_money: bool
     """Whether it is to be refused if the buyer's own money does not cover it."""
+    inputs: tuple[bytes, ...] | None = None
+    """The buyer's files that it needs."""
 
 
 async def submit(core: Core, order: Order, *, promotional: bool = False) -> LiveJob:
@@ -139,6 +145,8 @@ async def submit(core: Core, order: Order, *, promotional: bool = False) -> Live
         TooManyJobs: the buyer has too many unfinished jobs (TooManyJobBytes: or too large ones).
         QueueBytesFull: all unfinished jobs together are too large.
         UnknownKind: the kind is not sold here.
+        InvalidField: an input is not what an order may name (`dispatch.job_files`). FilesExtraMissing: no files are
+            kept here.
         ModelQuarantined: the model's name is in quarantine.
         UnknownModel: no host offers the model.
         NoHostPossible: none of the hosts that offer it could ever run this job (ContextTooLong: it is too long for
@@ -146,6 +154,7 @@ async def submit(core: Core, order: Order, *, promotional: bool = False) -> Live
         HostsAway: every host that could has been offline for longer than ``host_away_s``.
         QueueFull: it would have to wait and the queue is full.
         JobExists: another request with the same Idempotency-Key was faster.
+        UnknownFile: an input was deleted at the same moment.
         InsufficientCredit: the buyer's free credit does not cover the hold.
     """
     settings = core.settings
@@ -156,13 +165,19 @@ async def submit(core: Core, order: Order, *, promotional: bool = False) -> Live
     if buyers.in_flight.total(order.owner_id) >= settings.jobs_per_buyer_max:
         raise TooManyJobs(settings.jobs_per_buyer_max)
     buyers.check_room(order.owner_id, len(order.body), settings)
-    job, candidate, own_money = _reserve(core, order, promotional=promotional)
+    kind = core.jobs.kinds.get(order.kind)
+    if kind.files and order.inputs is None:
+        # And from the beginning: meanwhile there may be other jobs.
+        known = await look_up_inputs(core, kind, owner_id=order.owner_id, body=order.body)
+        order = msgspec.structs.replace(order, body=known.body, inputs=known.files)
+        return await submit(core, order, promotional=promotional)
+    job, candidate, own_money = _reserve(core, order, kind, promotional=promotional)
     lease = new_lease(core, job, candidate) if candidate is not None and not candidate.remote else None
     leased = core.jobs.live.lease_to(job, lease) if lease is not None else None
     early = lease is not None and order.job_id is None and _may_start_early(core, job, lease, own_money=own_money)
     buyers.enter(job)
     started = start_of(job, lease, node_id=core.node_id, from_id=core.node_id) if lease else None
-    item = _SubmitItem(_row(job, core.node_id), started, order.job_id is not None, own_money)
+    item = _SubmitItem(_row(job, core.node_id), started, order.job_id is not None, own_money, order.inputs)
     written = core.db.batch(submit_verb, item, turn=CommandOrder.SUBMIT)
     if early and lease is not None:
         core.jobs.live.add(job)
@@ -190,17 +205,17 @@ async def submit(core: Core, order: Order, *, promotional: bool = False) -> Live
     return job
 
 
-def _reserve(core: Core, order: Order, *, promotional: bool) -> tuple[LiveJob, Candidate | None, bool]:
+def _reserve(core: Core, order: Order, kind: Kind, *, promotional: bool) -> tuple[LiveJob, Candidate | None, bool]:
     """Return the job, the free host reserved for it or its first stage, and whether it takes the buyer's own money.
 
     A buyer whose credit, as last seen, covers the job only with its promotional part gets a host that takes it. If none
     does, the ledger is asked: the buyer may have paid in since.
     """
-    job, candidate, spec = _chosen(core, order, promotional=promotional)
+    job, candidate, spec = _chosen(core, order, kind, promotional=promotional)
     own_money = _takes_own_money(core, job, candidate, spec)
     if own_money and core.state(Buyers).needs_promotions(order.owner_id, job.terms.hold_uusd):
         with suppress(Refusal):
-            job, candidate, spec = _chosen(core, order, promotional=True)
+            job, candidate, spec = _chosen(core, order, kind, promotional=True)
             own_money = False
     if candidate is not None:
         core.fleet.reserve(candidate.host_id, candidate.model, prefix_key=spec.prefix_key)
@@ -214,12 +229,11 @@ def _takes_own_money(core: Core, job: LiveJob, candidate: Candidate | None, spec
     return candidate is None or candidate.no_promotions or len(job.stages) > 1
 
 
-def _chosen(core: Core, order: Order, *, promotional: bool) -> tuple[LiveJob, Candidate | None, Spec]:
+def _chosen(core: Core, order: Order, kind: Kind, *, promotional: bool) -> tuple[LiveJob, Candidate | None, Spec]:
     """Return the job, the free host chosen for it or for its first stage, and what was asked of the host.
 
     A later stage that no host could run for this caller is refused now, not after earlier stages were paid for.
     """
-    kind = core.jobs.kinds.get(order.kind)
     ask = Ask(order.model, order.body, order.output_max, order.input_bytes, order.answers, order.stages, order.proof)
     parts = kind.parts(ask)
     text_only = bool(core.fleet.limited.text_only) and kind.text_only(order.body)
@@ -253,9 +267,10 @@ def _may_start_early(core: Core, job: LiveJob, lease: Lease, *, own_money: bool)
     It takes the commit off the time to first token. The buyer sees nothing before the commit either way, and a crash in
     between leaves only a lease that the worker drops. Only for buyers whose credit, as last seen, covers the hold, so
     that nobody can make hosts work without money. Not for a kind that must not run twice: a buyer whose submit was not
-    written submits again.
+    written submits again. Nor for one with files, which a host may ask any coordinator for, and those read what is
+    written.
     """
-    if job.kind.resume(job) is Resume.NEVER:
+    if job.kind.files or job.kind.resume(job) is Resume.NEVER:
         return False
     buyers, amount_uusd = core.state(Buyers), job.terms.hold_uusd
     if own_money and buyers.needs_promotions(job.owner_id, amount_uusd):
@@ -293,18 +308,22 @@ def assign_or_enqueue(core: Core, job: LiveJob, spec: Spec) -> None:
 
 def _submit_locks(item: _SubmitItem) -> Rows:
     yield account_rows((item.job.owner_id,))
+    if item.inputs:
+        yield file_rows(item.inputs)
     if item.named:
         yield job_rows((item.job.id,))
 
 
 @locking(_submit_locks)
 def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[tuple[int, int] | Exception]:
-    """Reserve credit and write jobs: load the buyers' accounts, decide on each, apply all.
+    """Reserve credit and write jobs, and keep their files: load the buyers' accounts, decide on each, apply all.
 
     Returns the free credit left and the promotional part of the balance. If that is no more, own money covers the hold.
     """
     book = Book.load(tx, [item.job.owner_id for item in items])
     taken = set(load_states(tx, [item.job.id for item in items if item.named]))
+    inputs = [file_id for item in items if item.inputs for file_id in item.inputs]
+    keeps = Keeps.load(tx, inputs, items[0].job.created_ms) if inputs else None
     outcomes: list[tuple[int, int] | Exception] = []
     jobs: list[NewJob] = []
     starts: list[Start] = []
@@ -312,6 +331,9 @@ def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[tuple[int, int] | Exce
         job = item.job
         if job.id in taken:
             outcomes.append(JobExists())
+            continue
+        if keeps is not None and item.inputs and not keeps.has(job.owner_id, item.inputs):
+            outcomes.append(UnknownFile())
             continue
         try:
             book.hold(
@@ -322,12 +344,16 @@ def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[tuple[int, int] | Exce
             continue
         jobs.append(job)
         taken.add(job.id)
+        if keeps is not None and item.inputs:
+            keeps.keep(keeper_of(job.id), item.inputs)
         if item.start is not None:
             starts.append(item.start)
         outcomes.append((book.free_uusd(job.owner_id), book.promo_uusd(job.owner_id)))
     if jobs:
         insert_jobs(tx, jobs, starts)
         book.apply(tx)
+        if keeps is not None:
+            keeps.apply(tx)
     return outcomes
 
 

@@ -13,53 +13,21 @@ from msgspec import Meta
 
 from comptoir.kinds.extras import FINISH_REASON_CHARS_MAX, BadExtra, PlainExtra, read_extra
 from comptoir.kinds.kind import Kind, Progress, Resume, finish_reason_in
+from comptoir.kinds.named_files import (
+    ARTIFACTS_MAX,
+    INPUTS_MAX,
+    NAME_CHARS_MAX,
+    Artifact,
+    Bytes,
+    InputFile,
+    Name,
+    Sha256,
+)
 from comptoir.kinds.output import NO_OUTPUT, Size, text_size
 from comptoir.link import Frame
 
-INPUTS_MAX = 64
-"""Most inputs of one job."""
-
-ARTIFACTS_MAX = 4096
-"""Most artifacts of one job."""
-
 FILE_EXTRA_BYTES_MAX = 1024 * 1024
 """Longest extra of one frame: a result that is JSON stands in one."""
-
-NAME_CHARS_MAX = 255
-
-Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"\A[^/\x00-\x1f\x7f]+\Z")]
-"""Name of a file in a job: one part of a path."""
-
-Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-
-Bytes = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-
-
-class InputFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One input: a file of the buyer's here, or an address that the worker fetches it from."""
-
-    name: Name | None = None
-    """What the program finds it as. None: the file's own name, or the last part of the address."""
-    file: Annotated[str, Meta(max_length=64)] = ""
-    """``file_…``, of the buyer. Either this or *url*."""
-    url: Annotated[str, Meta(max_length=2048)] = ""
-    """HTTP or HTTPS, public; fetched once, by the host."""
-    sha256: Sha256 | None = None
-    """What it has to be. Of a *file* the trading post fills it in, so that the receipt's hash of the body covers it."""
-    size: Bytes | None = None
-    """Bytes; filled in likewise."""
-
-
-class Artifact(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A file that a job made; it is the buyer's once its frame has arrived."""
-
-    name: Name
-    file: Annotated[str, Meta(max_length=64)]
-    """``file_…``"""
-    size: Bytes
-    sha256: Sha256
-    media: Annotated[str, Meta(max_length=100)] = ""
-    """What the host says it is, such as ``video/mp4``; empty: unknown. Never believed by a server of files."""
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -161,6 +129,7 @@ class FileKind(Kind):
     earned what it delivered whole, and one that begins again is paid for the whole.
     """
 
+    files = True
     input_field = "inputs"
     noun = "program"
     may_hedge = False
@@ -177,6 +146,14 @@ class FileKind(Kind):
         fields = _fields_in(body)
         inputs = [facts.get(at, each) for at, each in enumerate(self.inputs(body))]
         return _encode(fields | {"inputs": inputs})
+
+    def artifacts(self, frames: Sequence[Frame]) -> list[Artifact]:
+        """Return the files that are part of the result in *frames*, in the order in which they came."""
+        return artifacts_in(frames)
+
+    def artifact_in(self, extra: bytes) -> Artifact | None:
+        """Return the file that a frame's (checked) *extra* says was made."""
+        return _extra_in(extra).artifact if b'"artifact"' in extra else None
 
     def output_in(self, text: str, extras: Sequence[bytes]) -> Size:
         """Count text, and a byte for each extra: an artifact's bytes are counted where they arrive."""

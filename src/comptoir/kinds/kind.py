@@ -13,6 +13,7 @@ import msgspec
 
 from comptoir.kinds.capabilities import NONE
 from comptoir.kinds.extras import EXTRA_BYTES_MAX, PlainExtra, read_extra
+from comptoir.kinds.named_files import Artifact, InputFile
 from comptoir.kinds.output import UNITS_OVER_BYTES, Size, extra_size, text_size
 from comptoir.kinds.terms import Ask, Part, Stage, Terms
 from comptoir.kinds.units import Unit
@@ -138,6 +139,9 @@ class Kind:
     """Whether its output is counted in milliseconds of work: a host is then believed no more of them than passed at
     the coordinator between the start and the end of its lease."""
 
+    files: ClassVar[bool] = False
+    """Whether its orders name files, and its frames those that were made (`comptoir.kinds.files.FileKind`)."""
+
     paid_by_output: ClassVar[bool] = True
     """Whether its output costs anything, so that an order must bound it."""
 
@@ -158,6 +162,22 @@ class Kind:
     def output_max(self, body: bytes) -> int:
         """Return the most units of output that a (checked) body can lead to; for orders that give no bound."""
         return 0
+
+    def inputs(self, body: bytes) -> tuple[InputFile, ...]:
+        """Return the files that an order's (checked) body names; only asked where the kind has `files`."""
+        return ()
+
+    def with_facts(self, body: bytes, facts: Mapping[int, InputFile]) -> bytes:
+        """Return *body* with some inputs replaced, by their place."""
+        return body
+
+    def artifact_in(self, extra: bytes) -> Artifact | None:
+        """Return the file that a frame's (checked) *extra* says was made; None: it names none."""
+        return None
+
+    def artifacts(self, frames: Sequence[Frame]) -> list[Artifact]:
+        """Return the files that are part of the result in *frames*, in the order in which they came."""
+        return []
 
     def text_only(self, body: bytes) -> bool:
         """Tell whether one text with a length and a temperature conveys all of *body*, as text-only hosts get it."""

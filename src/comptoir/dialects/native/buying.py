@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from comptoir.blobs import UnknownFile
 from comptoir.dialects.native import views
 from comptoir.dialects.native.wire import JobView, NeedsFields
 from comptoir.dispatch import Core, Order
@@ -18,6 +19,7 @@ from comptoir.kinds import Chat, UnknownKind
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Access, Endpoint, Request, Stream
 from comptoir.kit.ids import public
+from comptoir.kit.objects import FilesExtraMissing
 from comptoir.kit.sse import event, numbering, one_line
 from comptoir.link import COUNT_MAX, Frame
 
@@ -135,7 +137,7 @@ ENDPOINTS = (
     Endpoint(
         "POST", "/jobs", buy, Access.BUYER, "Buy work of any kind that is sold here.", request=BuyBody, response=JobView,
         status=201, idempotent=True,
-        errors=(IdempotencyMismatch, UnknownKind, *SUBMIT_ERRORS),
+        errors=(IdempotencyMismatch, UnknownKind, FilesExtraMissing, UnknownFile, *SUBMIT_ERRORS),
         example={
             "kind": Chat.name, "model": "comptoir-demo", "output_max": 64,
             "body": {"messages": [{"role": "user", "content": "What is Comptoir?"}]},

@@ -7,6 +7,7 @@ from comptoir import __version__
 from comptoir.dialects.native import buying, views
 from comptoir.dialects.native.evidence import EVIDENCE
 from comptoir.dialects.native.filing import FILING
+from comptoir.dialects.native.hosted_files import HOSTED_FILES
 from comptoir.dialects.native.hosting import HOSTING
 from comptoir.dialects.native.inviting import INVITING
 from comptoir.dialects.native.moderating import MODERATING
@@ -430,7 +431,18 @@ DIALECT = Dialect(
     name="native",
     title="Comptoir native",
     prefix="/house",
-    endpoints=(*ENDPOINTS, *HOSTING, *INVITING, *MODERATING, *EVIDENCE, *RECOVERING, *FILING, *TUS, *WEBHOOKS),
+    endpoints=(
+        *ENDPOINTS,
+        *HOSTING,
+        *HOSTED_FILES,
+        *INVITING,
+        *MODERATING,
+        *EVIDENCE,
+        *RECOVERING,
+        *FILING,
+        *TUS,
+        *WEBHOOKS,
+    ),
     render_error=render_plain_error,
     description="What command line, console and host owners need: accounts, jobs, files, receipts, hosts, audit. "
     "Amounts are micro-dollars (10,000 are one credit), times milliseconds since 1970 UTC.",

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from functools import partial
 
-from comptoir.blobs import Blob, OffsetMismatch, UnknownFile
+from comptoir.blobs import Blob, MadeFor, OffsetMismatch, UnknownFile
 from comptoir.dialects.native.filing import NO_STORE, STORING, UNNAMED, delete, named_file
 from comptoir.dispatch import Core
 from comptoir.dispatch.files import Files
@@ -76,7 +76,7 @@ def _standing(blob: Blob) -> tuple[tuple[bytes, bytes], ...]:
     return (*headers, (b"upload-expires", formatdate(blob.expires_ms // 1000, usegmt=True).encode()))
 
 
-async def _tus(handler: Callable[[Core, Request], Awaitable[Reply]], core: Core, request: Request) -> Reply:
+async def speak_tus(handler: Callable[[Core, Request], Awaitable[Reply]], core: Core, request: Request) -> Reply:
     """Serve a request of tus; what is refused says the version as well, and where the upload is if that was wrong."""
     try:
         version = request.header(b"tus-resumable")
@@ -97,10 +97,16 @@ async def _tus(handler: Callable[[Core, Request], Awaitable[Reply]], core: Core,
 
 
 async def _create(core: Core, request: Request) -> Reply:
-    blobs, owner_id = core.state(Files).blobs, request.principal.id
+    return await begin(core, request, owner_id=request.principal.id, path="/house/uploads")
+
+
+async def begin(core: Core, request: Request, *, owner_id: bytes, path: str, making: MadeFor | None = None) -> Reply:
+    """Begin an upload of *owner_id* as the request says, and say where below *path* it goes on."""
+    blobs = core.state(Files).blobs
     said = _metadata(request)
     size = _number(request, "Upload-Length")
-    bound = await claim(core, request, scope=f"{size}\n{request.header(b'upload-metadata')}")
+    scope = f"{size}\n{request.header(b'upload-metadata')}"
+    bound = await claim(core, request, scope=scope if making is None else f"{making.maker}\n{scope}")
     digest = said.get("sha256", "")
     try:
         expected = bytes.fromhex(digest) if digest else None
@@ -115,14 +121,15 @@ async def _create(core: Core, request: Request) -> Reply:
         size=size,
         expected=expected,
         file_id=bound.resource_id if bound is not None else None,
+        making=making,
     )
     if request.header(b"content-type") == PIECE and not blob.complete and not blob.stored:
-        blob = await _go_on(core, request, blob)
-    location = (b"location", b"/house/uploads/" + public("file", blob.id).encode())
+        blob = await _take(core, request, blob)
+    location = (b"location", f"{path}/{public('file', blob.id)}".encode())
     return Reply(201, headers=(location, *_standing(blob)))
 
 
-async def _go_on(core: Core, request: Request, blob: Blob) -> Blob:
+async def _take(core: Core, request: Request, blob: Blob) -> Blob:
     assert blob.size is not None
     source = BodyStream(request, bytes_max=blob.size - blob.stored)
     return await fill(core, request, source, blobs=core.state(Files).blobs, blob=blob, whole=False)
@@ -137,51 +144,64 @@ async def _find(core: Core, request: Request) -> Blob:
 
 
 async def _look(core: Core, request: Request) -> Reply:
-    blob = await _find(core, request)
+    return look(await _find(core, request))
+
+
+def look(blob: Blob) -> Reply:
+    """Say where an upload is."""
     return Reply(200, headers=((b"upload-length", b"%d" % (blob.size or 0)), *_standing(blob)))
 
 
 async def _patch(core: Core, request: Request) -> Reply:
+    return await go_on(core, request, await _find(core, request))
+
+
+async def go_on(core: Core, request: Request, blob: Blob) -> Reply:
+    """Bring the body into an upload, and say where it is then."""
     if request.header(b"content-type") != PIECE:
         raise UnsupportedMediaType(PIECE)
     offset = _number(request, "Upload-Offset")
-    blob = await _find(core, request)
     if blob.stored != offset:
         raise OffsetMismatch(blob.stored)
     if not blob.complete:
-        blob = await _go_on(core, request, blob)
+        blob = await _take(core, request, blob)
     return Reply(204, headers=_standing(blob))
 
 
 async def _give_up(core: Core, request: Request) -> Reply:
     await delete(core, request)
+    return given_up()
+
+
+def given_up() -> Reply:
+    """Say that an upload was given up."""
     return Reply(204, headers=(_RESUMABLE,))
 
 
-_DISCOVERY = ((b"tus-version", VERSION), (b"tus-extension", EXTENSIONS), _RESUMABLE)
-_VERSIONED = "A request of tus 1.0: needs 'Tus-Resumable: 1.0.0'."
+DISCOVERY = ((b"tus-version", VERSION), (b"tus-extension", EXTENSIONS), _RESUMABLE)
+VERSIONED = "A request of tus 1.0: needs 'Tus-Resumable: 1.0.0'."
 
 TUS = (
     Endpoint(
-        "POST", "/uploads", partial(_tus, _create), Access.BUYER, "Begin an upload that can go on after a cut.",
-        streams=(PIECE,), status=201, media=PIECE, idempotent=True, options=_DISCOVERY,
+        "POST", "/uploads", partial(speak_tus, _create), Access.BUYER, "Begin an upload that can go on after a cut.",
+        streams=(PIECE,), status=201, media=PIECE, idempotent=True, options=DISCOVERY,
         errors=(PreconditionFailed, FilesExtraMissing, IdempotencyMismatch, UnknownFile, OffsetMismatch, *STORING),
-        description=f"{_VERSIONED} Upload-Length is needed; Upload-Metadata may name filename, filetype and sha256 (in "
+        description=f"{VERSIONED} Upload-Length is needed; Upload-Metadata may name filename, filetype and sha256 (in "
         "hexadecimal digits). A body is taken as its first bytes.",
     ),
     Endpoint(
-        "HEAD", "/uploads/{id}", partial(_tus, _look), Access.BUYER, "Ask how much of an upload has come.", media=PIECE,
-        errors=(PreconditionFailed, UnknownFile, FilesExtraMissing), description=_VERSIONED,
+        "HEAD", "/uploads/{id}", partial(speak_tus, _look), Access.BUYER, "Ask how much of an upload has come.", media=PIECE,
+        errors=(PreconditionFailed, UnknownFile, FilesExtraMissing), description=VERSIONED,
     ),
     Endpoint(
-        "PATCH", "/uploads/{id}", partial(_tus, _patch), Access.BUYER, "Go on with an upload.", streams=(PIECE,),
-        status=204, options=_DISCOVERY,
-        errors=(PreconditionFailed, UnsupportedMediaType, UnknownFile, FilesExtraMissing, OffsetMismatch, *STORING),
-        description=f"{_VERSIONED} Upload-Offset says where the body begins. With the last byte the upload is a file.",
+        "PATCH", "/uploads/{id}", partial(speak_tus, _patch), Access.BUYER, "Go on with an upload.", streams=(PIECE,),
+        status=204, options=DISCOVERY,
+        errors=(PreconditionFailed, UnknownFile, FilesExtraMissing, UnsupportedMediaType, OffsetMismatch, *STORING),
+        description=f"{VERSIONED} Upload-Offset says where the body begins. With the last byte the upload is a file.",
     ),
     Endpoint(
-        "DELETE", "/uploads/{id}", partial(_tus, _give_up), Access.BUYER, "Give an upload up.", status=204,
-        errors=(PreconditionFailed, UnknownFile, FilesExtraMissing), description=_VERSIONED,
+        "DELETE", "/uploads/{id}", partial(speak_tus, _give_up), Access.BUYER, "Give an upload up.", status=204,
+        errors=(PreconditionFailed, UnknownFile, FilesExtraMissing), description=VERSIONED,
     ),
 )  # fmt: skip
 """Endpoints of uploads that go on."""

@@ -1,0 +1,89 @@
+"""Release files: when a job is over, its inputs are its buyer's business again, and what it made and its result does
+not name is deleted.
+
+It happens after the end was written, from what was written: whoever dies in between leaves it to the next sweep, which
+looks at every job that still keeps something.
+"""
+
+import logging
+
+from comptoir.dispatch.core import Core, State
+from comptoir.dispatch.files import Files
+from comptoir.dispatch.job_files import job_of, keeper_of
+from comptoir.jobs import FINAL, LiveJob, UnknownJob
+from comptoir.kit.errors import Unavailable
+from comptoir.kit.ids import parse
+from comptoir.kit.objects import FilesExtraMissing
+
+log = logging.getLogger(__name__)
+
+SURELY_WRITTEN_MS = 60_000
+"""What is kept for less long is left alone by the sweep: its job's end may just be seen to."""
+
+
+class Released(State):
+    """How far the sweep over jobs that keep files is."""
+
+    def __init__(self, core: Core) -> None:
+        self.after = ""
+        """The keeper that was looked at last."""
+
+
+def release_when_over(core: Core, job: LiveJob) -> None:
+    """Release the files of *job*, whose end is written, in the background; of kinds without files nothing is asked."""
+    if job.kind.files:
+        core.background.spawn(_release_quietly(core, job.id))
+
+
+async def _release_quietly(core: Core, job_id: bytes) -> None:
+    try:
+        await release_files(core, job_id)
+    except (Unavailable, FilesExtraMissing) as away:
+        log.warning("the files of job %s are released later: %s", job_id.hex(), away)
+
+
+async def release_files(core: Core, job_id: bytes) -> None:
+    """Release what the job, which is over, needs and has made, but for the files that its result names.
+
+    Idempotent. Also files of attempts that were lost, and those before a host that began again, are deleted.
+
+    Raises:
+        Unavailable: the database can't be asked; call again.
+    """
+    blobs, keeper = core.state(Files).blobs, keeper_of(job_id)
+    kept = await blobs.kept_by(keeper)
+    if not kept:
+        return
+    wanted: frozenset[bytes] = frozenset()
+    if any(maker for _, maker in kept):
+        wanted = await _results(core, job_id)
+    await blobs.release(keeper, wanted=wanted)
+
+
+async def _results(core: Core, job_id: bytes) -> frozenset[bytes]:
+    try:
+        kind = core.jobs.kinds.stored((await core.jobs.get(job_id)).kind)
+    except UnknownJob:
+        return frozenset()
+    frames, _ = await core.jobs.answer(job_id)
+    return frozenset(filter(None, (parse("file", each.file) for each in kind.artifacts(frames))))
+
+
+async def sweep_files(core: Core) -> int:
+    """Release the files of jobs that are over and whose release was cut short; return how many there were.
+
+    Bounded: the next call looks at the next jobs, and begins again after the last.
+    """
+    swept, files = core.state(Released), core.state(Files)
+    if not files.kept_here:
+        return 0
+    keepers = await files.blobs.keepers(after=swept.after, longer_than_ms=SURELY_WRITTEN_MS)
+    swept.after = keepers[-1] if keepers else ""
+    jobs = [job_id for keeper in keepers if (job_id := job_of(keeper)) is not None]
+    states = await core.jobs.whereabouts(jobs)
+    over = [job_id for job_id in jobs if job_id not in states or states[job_id][0] in FINAL]
+    for job_id in over:
+        await release_files(core, job_id)
+    if over:
+        log.info("released the files of %d jobs that were over", len(over))
+    return len(over)
