@@ -34,6 +34,7 @@ from comptoir.dispatch.hedge import hedging
 from comptoir.dispatch.lost_commits import LostCommits, watch_commits
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.moderate import standing_of
+from comptoir.dispatch.on_request import status_telling
 from comptoir.events import CoordinatorDraining, DatabaseReturned, Events, HostFree
 from comptoir.gateway import Connections, Gate, browser_policy
 from comptoir.hosts import Fleet, Hosts, quarantine
@@ -217,7 +218,9 @@ async def _rooms(settings: Settings, clock: Clock, data: Path, *, db: Database, 
         clock,
         fleet,
         UrlGuard(allow_private=settings.allow_private_endpoint_urls),
+        events=events,
         barred=lambda host_id, owner_id: moderation.against_host(host_id, owner_id) is not None,
+        telling=status_telling(ledger, clock),
     )
     await hosts.load()
     passwords = Passwords(

@@ -1,8 +1,9 @@
-"""kill -9 at every step between an event and the note that its message was delivered: nothing is lost, and what comes
+"""kill -9 at every step from what happens to the note that its message was delivered: nothing is lost, and what comes
 twice comes with the same id."""
 
 import signal
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ from aiohttp import web
 
 from comptoir.app import open_core
 from comptoir.dispatch.onboard import add_user
-from comptoir.dispatch.webhooks import Outgoing, add_webhook
+from comptoir.dispatch.webhooks import Outgoing, add_webhook, pause_webhook
+from comptoir.events import HostChanged, JobAccepted, JobAssigned
 from comptoir.outbox import IntentState
+from comptoir.reports import audit
 from comptoir.settings import Settings
-from tests.journeys import webhook_sender
+from tests.journeys import dying_writer, webhook_sender
 from tests.journeys.forked import Forked
 from tests.post import QUICK
+from tests.street import open_street
 from tests.webhook_receiver import Got, accept, receiving
 
 ARRIVES = {
@@ -61,3 +65,33 @@ async def test_every_event_arrives_wherever_its_coordinator_dies(
     assert dict(zip(ARRIVES, (arrived[number] for number in numbers), strict=True)) == ARRIVES
     assert len({one.id for one in receiver.got}) == len({one.body for one in receiver.got}) == len(ARRIVES)
     assert {one.state for one in messages} == {IntentState.DONE}
+
+
+async def test_events_on_request_are_written_with_what_they_report(tmp_path: Path) -> None:
+    """Otherwise a webhook would be told of what never happened, or never of what did."""
+    async with open_street(tmp_path) as street:
+        made = await add_webhook(street.core, owner_id=street.buyer_id, url="https://shop.example/")
+        await pause_webhook(street.core, made.webhook.id, owner_id=street.buyer_id)
+        host_id, _ = await street.host(slots=20, owner_id=street.buyer_id)
+        street.unlink(host_id)
+        await street.core.hosts.flush()
+    for step in (*dying_writer.STEPS, ""):
+        names = street.buyer_id.hex(), host_id.hex()
+        process = Forked(dying_writer.main, str(tmp_path), *names, step, log=tmp_path / "log")
+        ended = await process.wait()
+        assert ended == (-signal.SIGKILL if step else 0), (step, (tmp_path / "log").read_text())
+
+        async with open_street(tmp_path, buyer=street.buyer_id) as street:
+            found = await street.core.events.after(street.buyer_id, 0, limit=1_000)
+            jobs = await street.core.db.fetch("SELECT id FROM jobs")
+            attempts = await street.core.db.fetch("SELECT id FROM attempts")
+            ((status,),) = await street.core.db.fetch("SELECT status FROM hosts")
+            assert await audit(street.core.db) == []
+        accepted = [event.job_id for event in found if isinstance(event, JobAccepted)]
+        assigned = [event.lease_id for event in found if isinstance(event, JobAssigned)]
+        changed = [event.status for event in found if isinstance(event, HostChanged)]
+        assert sorted(accepted) == sorted(bytes(row[0]) for row in jobs), step
+        assert sorted(assigned) == sorted(bytes(row[0]) for row in attempts), step
+        assert changed[-1:] in ([status], []) and all(a != b for a, b in pairwise(changed)), step
+    assert len(accepted) == len(dying_writer.STEPS)
+    assert len(assigned) >= 5 and "active" in changed

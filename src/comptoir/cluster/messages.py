@@ -63,6 +63,8 @@ class JobOffer(msgspec.Struct, array_like=True, frozen=True, tag="offer"):
     """The most, in micro-dollars, that each of its parts may be held at anew; empty: what is held is final."""
     dearest: list[int] = []
     """Prices (in, out) with which these grow as its bound does (`jobs.growth.Growth.dearest`); empty: not at all."""
+    tells: bool = False
+    """Whether its buyer is told of each lease on it (`events.JobAssigned`)."""
 
 
 class Took(msgspec.Struct, array_like=True, frozen=True, tag="took"):

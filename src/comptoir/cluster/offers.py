@@ -19,6 +19,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.assign import assign_waiting, deliver, lease_on, reserve_host, spec_now, wait_here
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.on_request import ASSIGNED, ToldOfStarts
 from comptoir.events import RemoteJobsWaiting
 from comptoir.hosts import Host
 from comptoir.jobs import JobRow, LiveJob, Waiting
@@ -95,7 +96,8 @@ class Offers:
         row = job.as_row() if fresh and len(job.body) <= FRESH_BODY_MAX else None
         dearest = list(job.growth.dearest or ()) if job.growth is not None else []
         offer = JobOffer(
-            job.id, job.events, row, list(job.tried), job.answers, job.own_money, list(job.ceilings), dearest
+            job.id, job.events, row, list(job.tried), job.answers, job.own_money, list(job.ceilings), dearest,
+            bool(self._core.state(ToldOfStarts).buyer_of(job)),
         )  # fmt: skip
         self._board.send(node_id, offer)
 
@@ -174,6 +176,7 @@ class Offers:
         if job.growth is not None:
             job.growth.note_dearest(message.dearest)
         job.note_own_money(message.own_money)
+        core.state(ToldOfStarts).note(job, ASSIGNED if message.tells else 0)
         spec = spec_now(core, job)
         candidate = reserve_host(core, spec, here=True)
         if candidate is None:

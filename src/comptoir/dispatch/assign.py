@@ -16,10 +16,11 @@ from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.extend import extend_if_due
 from comptoir.dispatch.merit import note_claim_beyond
 from comptoir.dispatch.newcomers import kept_from_newcomers, note_waiting
-from comptoir.dispatch.quote import QuotedStart, grow_holds, new_quote, price_cap_uusd
+from comptoir.dispatch.on_request import AssignedStart, ToldOfStarts, tell_starts
+from comptoir.dispatch.quote import QuotedStart, grow_holds, new_quote, price_cap_uusd, quoted_start
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.settle import Ending, finish
-from comptoir.events import JobAssigned
+from comptoir.events import JobSent
 from comptoir.hosts import AccessRequest
 from comptoir.jobs import (
     AttemptState,
@@ -107,8 +108,8 @@ def deliver(core: Core, job: LiveJob, lease: Lease) -> None:
     if channel is not None and channel.send_job(job, lease):
         if job.growth is not None:
             extend_if_due(core, job)  # The host before it may have come close to the bound.
-        if core.events.heard(JobAssigned):
-            core.events.publish(JobAssigned(job.owner_id, core.clock.now_ms(), job.id, lease.id, lease.host_id))
+        if core.events.heard(JobSent):
+            core.events.publish(JobSent(job.id, lease.id))
         return
     host = core.fleet.find(lease.host_id)
     gone = host is None or not host.reach.comes_back or core.state(Shutdown).draining
@@ -194,20 +195,15 @@ async def write_lease(core: Core, job: LiveJob, lease: Lease, *, from_id: bytes)
         raise JobFinished(job.state)
     quote = new_quote(job, lease)
     change = core.jobs.live.lease_to(job, lease)
-    item = start_of(job, lease, node_id=core.node_id, from_id=from_id)
+    told = core.state(ToldOfStarts)
+    item = start_of(job, lease, node_id=core.node_id, from_id=from_id, buyer_id=told.buyer_of(job))
     if quote is not None:
         job.begin_quote()
-        terms, stages = quote
-        item = QuotedStart(
-            **msgspec.structs.asdict(item),
-            owner_id=job.owner_id,
-            terms=terms,
-            stages=stages,
-            own_money=not core.fleet.get(lease.host_id).takes_promotions(lease.model),
-        )
+        own_money = not core.fleet.get(lease.host_id).takes_promotions(lease.model)
+        item = quoted_start(item, quote, owner_id=job.owner_id, own_money=own_money)
     agreed, covered = None, False
     try:
-        written: bool | None = await core.db.batch(start_verb, item, turn=CommandOrder.START)
+        written = told.publish(await core.db.batch(start_verb, item, turn=CommandOrder.START))
         agreed, covered = quote, written is True
     except Refusal:
         core.state(DeferredSettlements).watch_database()
@@ -221,7 +217,7 @@ async def write_lease(core: Core, job: LiveJob, lease: Lease, *, from_id: bytes)
             job.end_quote(agreed, own_money=covered)
 
 
-def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> Start:
+def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes, buyer_id: bytes = b"") -> Start:
     """Return the row to write when *lease* begins; its event is the last one counted on *job*."""
     return Start(
         job.id,
@@ -234,6 +230,7 @@ def start_of(job: LiveJob, lease: Lease, *, node_id: bytes, from_id: bytes) -> S
         from_id,
         lease.rate_in,
         lease.rate_out,
+        buyer_id,
     )
 
 
@@ -531,8 +528,8 @@ class Requeued(msgspec.Struct, frozen=True, gc=False):
 
 
 def _start_locks(item: Start) -> Rows:
-    if isinstance(item, QuotedStart):
-        yield account_rows((item.owner_id,))
+    if isinstance(item, QuotedStart) or item.buyer_id:
+        yield account_rows((item.owner_id if isinstance(item, QuotedStart) else item.buyer_id,))
     yield job_rows((item.job_id,))
 
 
@@ -541,14 +538,15 @@ def _requeued_lock(item: Requeued) -> Rows:
 
 
 @locking(_start_locks)
-def start_verb(tx: Tx, items: list[Start]) -> list[bool | None | Exception]:
+def start_verb(tx: Tx, items: list[Start]) -> list[bool | AssignedStart | Exception | None]:
     """Lease jobs by compare-and-set: only those still queued, so two coordinators never lease the same job.
 
-    Returns None, and for a job at new terms whether its buyer's own money covers them.
+    Returns None, and for a job at new terms whether its buyer's own money covers them, with the event if one is asked
+    for.
     """
     states = load_states(tx, [item.job_id for item in items])
     good: list[Start] = []
-    outcomes: list[bool | Exception | None] = []
+    outcomes: list[bool | AssignedStart | Exception | None] = []
     for item in items:
         stored = states.get(item.job_id)
         if stored is None or stored.state != JobState.QUEUED:
@@ -568,6 +566,8 @@ def start_verb(tx: Tx, items: list[Start]) -> list[bool | None | Exception]:
         ]
     if good:
         start_rows(tx, good)
+        if any(item.buyer_id for item in good):
+            tell_starts(tx, items, outcomes)
     return outcomes
 
 

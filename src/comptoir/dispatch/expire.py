@@ -130,7 +130,8 @@ async def _end_without_hosts(core: Core) -> None:
 
     A detached job waits on, until its deadline: nobody has to stay connected for it, and its hosts may come back.
     """
-    models = dict.fromkeys([model for host in core.fleet.departed() for model in host.candidates])
+    departed = core.fleet.departed()
+    models = dict.fromkeys([model for host in departed for model in host.candidates])
     for model in models:
         waiting = core.jobs.queue.waiting(model)
         for first in range(0, len(waiting), LOOKED_AT_MAX):
@@ -143,6 +144,9 @@ async def _end_without_hosts(core: Core) -> None:
                     ends.append(_end_without_host(core, job))
             await asyncio.gather(*ends)
             await asyncio.sleep(0)
+    if departed:
+        before_ms = core.common_ms() - round(1000 * core.settings.host_away_s)
+        await core.hosts.write_gone(departed, before_ms=before_ms)
 
 
 async def _end_without_host(core: Core, job: LiveJob) -> None:

@@ -14,7 +14,7 @@ from comptoir.dispatch.assign import enqueue, new_lease, requeue, reserve_host, 
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.extend import tell_bound
 from comptoir.dispatch.second_host import Hedge, Hedges, drop_hedge
-from comptoir.events import JobAssigned
+from comptoir.events import JobSent
 from comptoir.jobs import AttemptState, Fault, JobMoved, Lease, LiveJob
 from comptoir.kinds import Resume
 from comptoir.kit.errors import Refusal, Unavailable
@@ -26,13 +26,13 @@ FASTER = "another host was faster"
 def hedging(core: Core) -> None:
     """Start second hosts from now on, if the settings enable it."""
 
-    def assigned(event: JobAssigned) -> None:
+    def sent(event: JobSent) -> None:
         job = core.jobs.live.get(event.job_id)
         if job is not None and job.lease is not None and job.lease.id == event.lease_id:
             hedge_later(core, job, job.lease)
 
     if core.settings.hedge:
-        core.events.subscribe(JobAssigned, assigned)
+        core.events.subscribe(JobSent, sent)
 
 
 def hedge_later(core: Core, job: LiveJob, lease: Lease) -> None:

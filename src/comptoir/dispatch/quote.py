@@ -8,6 +8,8 @@ bought, and never for a host beyond a rate cap of the order (`routing/needs.py:N
 
 from collections.abc import Sequence
 
+import msgspec
+
 from comptoir.dispatch.core import Core, State
 from comptoir.jobs import Lease, LiveJob, Start, requote_rows
 from comptoir.kinds import Part, Stage, Terms, encode_stages, hold_of, quoted_anew
@@ -29,7 +31,7 @@ class DearestPrices(State):
         self.cached: dict[str, tuple[float, tuple[int, int]]] = {}
 
 
-class QuotedStart(Start, frozen=True):
+class QuotedStart(Start, frozen=True, kw_only=True):
     """A lease that begins at new terms."""
 
     owner_id: bytes
@@ -89,6 +91,16 @@ def new_quote(job: LiveJob, lease: Lease) -> tuple[Terms, tuple[Stage, ...]] | N
         return None
     hold_uusd = min(max(part.hold_uusd, hold_of(part, rates)), price_cap_uusd(job, part))
     return quoted_anew(job.terms, job.stages, job.kind.stage(job), part=part, rates=rates, hold_uusd=hold_uusd)
+
+
+def quoted_start(
+    start: Start, quote: tuple[Terms, tuple[Stage, ...]], *, owner_id: bytes, own_money: bool
+) -> QuotedStart:
+    """Return *start* at the terms and stages of *quote* (`new_quote`)."""
+    terms, stages = quote
+    return QuotedStart(
+        **msgspec.structs.asdict(start), owner_id=owner_id, terms=terms, stages=stages, own_money=own_money
+    )
 
 
 def grow_holds(tx: Tx, starts: Sequence[QuotedStart]) -> dict[bytes, bool | InsufficientCredit]:

@@ -7,6 +7,7 @@ from comptoir.dispatch.assign import revoke_lease, spec_now
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core
+from comptoir.dispatch.on_request import ToldOfStarts
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.submit import assign_or_enqueue
 from comptoir.jobs import AttemptState, Fault, JobRow, JobState, Lease, LiveJob
@@ -109,6 +110,7 @@ async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
     job = core.jobs.revived(row, now_s=now_s)
     job.resume_events(events=await core.jobs.events_count(row.id))
     job.note_own_money(await core.ledger.holds_own_money(row.id))
+    asked = await core.ledger.asked_events([row.owner_id])
     journal = (await core.jobs.journal([row.id])).get(row.id, [])
     leased = row.state == JobState.RUNNING and row.host_id is not None
     attempts = await core.jobs.attempts(row.id) if leased or journal or row.started_ms else []
@@ -125,6 +127,7 @@ async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
     if known is not None and known.become_stored(job, open_attempt=attempt is not None):
         known.note_own_money(job.own_money)
         job = known
+    core.state(ToldOfStarts).note(job, asked.get(row.owner_id, 0))
     job.accuse(accusers)
     if attempt is not None:
         lease = Lease(

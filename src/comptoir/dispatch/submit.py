@@ -42,10 +42,11 @@ from comptoir.dispatch.errors import (
     UnknownModel,
 )
 from comptoir.dispatch.job_files import keeper_of, look_up_inputs
+from comptoir.dispatch.on_request import SubmitEvents, ToldOfStarts, number_submit
 from comptoir.dispatch.quote import ceilings, dearest
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.waiting_price import waiting_prices
-from comptoir.events import JobAccepted
+from comptoir.events import Events, NumberedEvent
 from comptoir.jobs import (
     AttemptState,
     Change,
@@ -183,7 +184,7 @@ async def submit(core: Core, order: Order, *, promotional: bool = False) -> Live
         core.jobs.live.add(job)
         deliver(core, job, lease)
     try:
-        free_uusd, promo_uusd = await written
+        free_uusd, promo_uusd, told = await written
     except BaseException as refusal:
         _take_back(core, job, leased, early=early)
         if isinstance(refusal, OwnMoneyShort):
@@ -191,8 +192,10 @@ async def submit(core: Core, order: Order, *, promotional: bool = False) -> Live
         raise
     buyers.note_credit(order.owner_id, free_uusd, promo_uusd)
     job.note_own_money(free_uusd >= promo_uusd)
-    if core.events.heard(JobAccepted):
-        core.events.publish(JobAccepted(job.owner_id, job.created_ms, job.id, job.model))
+    if told is not None:
+        core.state(ToldOfStarts).note(job, told.asked)
+        for event in told.events:
+            core.events.publish(event)
     if not early:
         core.jobs.live.add(job)
         if lease is not None:
@@ -315,16 +318,18 @@ def _submit_locks(item: _SubmitItem) -> Rows:
 
 
 @locking(_submit_locks)
-def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[tuple[int, int] | Exception]:
+def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[tuple[int, int, SubmitEvents | None] | Exception]:
     """Reserve credit and write jobs, and keep their files: load the buyers' accounts, decide on each, apply all.
 
-    Returns the free credit left and the promotional part of the balance. If that is no more, own money covers the hold.
+    Returns the free credit left, the promotional part of the balance (if that is no more, own money covers the hold),
+    and what of it the buyer asked to be told.
     """
     book = Book.load(tx, [item.job.owner_id for item in items])
     taken = set(load_states(tx, [item.job.id for item in items if item.named]))
     inputs = [file_id for item in items if item.inputs for file_id in item.inputs]
     keeps = Keeps.load(tx, inputs, items[0].job.created_ms) if inputs else None
-    outcomes: list[tuple[int, int] | Exception] = []
+    outcomes: list[tuple[int, int, SubmitEvents | None] | Exception] = []
+    events: list[NumberedEvent] = []
     jobs: list[NewJob] = []
     starts: list[Start] = []
     for item in items:
@@ -348,12 +353,17 @@ def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[tuple[int, int] | Exce
             keeps.keep(keeper_of(job.id), item.inputs)
         if item.start is not None:
             starts.append(item.start)
-        outcomes.append((book.free_uusd(job.owner_id), book.promo_uusd(job.owner_id)))
+        told = number_submit(book, job, item.start)
+        if told is not None:
+            events += told.events
+        outcomes.append((book.free_uusd(job.owner_id), book.promo_uusd(job.owner_id), told))
     if jobs:
         insert_jobs(tx, jobs, starts)
         book.apply(tx)
         if keeps is not None:
             keeps.apply(tx)
+    if events:
+        Events.insert_rows(tx, events)
     return outcomes
 
 

@@ -6,6 +6,7 @@ becomes one message, whatever dies in between. At most `parallel` messages of a 
 not been sent stays where it is, in the table of events, and costs nothing.
 """
 
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -13,12 +14,12 @@ from urllib.parse import urlsplit
 
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.outbox import LaneLimits, Limit, OutboxLoop
-from comptoir.events import NUMBERED, Events, NumberedEvent, UnknownEvent, WebhookPaused
+from comptoir.events import NUMBERED, ON_REQUEST, Events, NumberedEvent, UnknownEvent, WebhookPaused
 from comptoir.kit.db import Fetch, Rows, Tx
 from comptoir.kit.ids import new_id, public
 from comptoir.kit.sealing import Seal
 from comptoir.kit.urlguard import UrlGuard
-from comptoir.ledger import Book, account_rows
+from comptoir.ledger import Book, Ledger, account_rows
 from comptoir.outbox import AttemptOutcome, Claimed, Intent, Outbox, OutboxFull
 from comptoir.webhooks import (
     PAGES_OF,
@@ -174,7 +175,9 @@ async def add_webhook(
     def command(tx: Tx) -> Webhook:
         Book.load(tx, (owner_id,))
         cursor = Events.newest_number(tx.fetch, owner_id)
-        return Webhooks.insert(tx, new.webhook, sealed, cursor=cursor, most=most)
+        made = Webhooks.insert(tx, new.webhook, sealed, cursor=cursor, most=most)
+        Ledger.ask_for_events(tx, owner_id, Webhooks.asked_events(tx, owner_id))
+        return made
 
     stored = await core.db.run(command, locks=[account_rows((owner_id,))])
     out.know(stored)
@@ -189,12 +192,15 @@ async def delete_webhook(core: Core, webhook_id: bytes, *, owner_id: bytes) -> N
     """
 
     def command(tx: Tx) -> Webhook:
+        Book.load(tx, (owner_id,))
         webhook = _owned(tx, webhook_id, owner_id)
         Outbox.drop_lane(tx, webhook_id)
         Webhooks.delete(tx, webhook_id)
+        Ledger.ask_for_events(tx, owner_id, Webhooks.asked_events(tx, owner_id))
         return webhook
 
-    core.state(Outgoing).forget(await core.db.run(command, locks=[webhook_rows(webhook_id)]))
+    locks = [account_rows((owner_id,)), webhook_rows(webhook_id)]
+    core.state(Outgoing).forget(await core.db.run(command, locks=locks))
 
 
 async def pause_webhook(core: Core, webhook_id: bytes, *, owner_id: bytes) -> Webhook:
@@ -386,9 +392,12 @@ def _next(tx: Tx, webhook: Webhook, room: int) -> tuple[int, list[Intent]]:
 
 def _message(webhook: Webhook, event: NumberedEvent) -> Intent:
     # The subject is part of the key: after commits that a database lost, a number can come again for something else.
+    key, body = f"{webhook.id.hex()}:{event.number}:{event.about.hex()}", body_of(event)
+    if type(event) in ON_REQUEST:  # Several of them, and the end, have the same subject.
+        key += f":{hashlib.sha256(body).hexdigest()}"
     return Intent(
-        kind=WEBHOOK, key=f"{webhook.id.hex()}:{event.number}:{event.about.hex()}", owner_id=webhook.owner_id,
-        lane=webhook.id, payload=body_of(event), number=event.number, in_order=True,
+        kind=WEBHOOK, key=key, owner_id=webhook.owner_id, lane=webhook.id, payload=body, number=event.number,
+        in_order=True,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from comptoir.events.service import Events, Follower
 from comptoir.events.tables import TABLES
 from comptoir.events.types import (
     NUMBERED,
+    ON_REQUEST,
     ActRecorded,
     CoordinatorDraining,
     CreditAdded,
@@ -30,6 +31,7 @@ from comptoir.events.types import (
     JobAccepted,
     JobAssigned,
     JobEnded,
+    JobSent,
     KeysRevoked,
     LossEnded,
     Missed,
@@ -40,10 +42,12 @@ from comptoir.events.types import (
     RemoteJobsWaiting,
     UnknownEvent,
     WebhookPaused,
+    request_bits,
 )
 
 __all__ = [
     "NUMBERED",
+    "ON_REQUEST",
     "TABLES",
     "ActRecorded",
     "CoordinatorDraining",
@@ -64,6 +68,7 @@ __all__ = [
     "JobAccepted",
     "JobAssigned",
     "JobEnded",
+    "JobSent",
     "KeysRevoked",
     "LossEnded",
     "Missed",
@@ -74,4 +79,5 @@ __all__ = [
     "RemoteJobsWaiting",
     "UnknownEvent",
     "WebhookPaused",
+    "request_bits",
 ]

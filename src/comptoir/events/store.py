@@ -1,5 +1,6 @@
 """Rows of numbered events: the tag is the type, the subject's id has a column, the other fields are JSON."""
 
+from base64 import b64decode
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -41,13 +42,16 @@ class _Shape(NamedTuple):
     tag: str
     facts: tuple[str, ...]
     """Its own fields, stored as JSON, without the first, which is the subject's id."""
+    ids: tuple[str, ...]
+    """Those of them that are ids: base64, as msgspec writes bytes."""
     values: Callable[[NumberedEvent], tuple[Any, ...]]
     """Returns the id, then those."""
 
 
 def _shape(kind: type[NumberedEvent]) -> _Shape:
     own = kind.__struct_fields__[len(NumberedEvent.__struct_fields__) :]
-    return _Shape(kind, str(kind.__struct_config__.tag), own[1:], attrgetter(*own))
+    ids = [each.name for each in msgspec.structs.fields(kind) if each.type is bytes and each.name in own[1:]]
+    return _Shape(kind, str(kind.__struct_config__.tag), own[1:], tuple(ids), attrgetter(*own))
 
 
 BY_KIND = {kind: _shape(kind) for kind in NUMBERED}
@@ -73,6 +77,8 @@ def _event(row: tuple[Any, ...]) -> NumberedEvent:
         return UnknownEvent(owner_id, at_ms, number, subject_id, tag, data)
     facts = _decode(data)
     known = {name: facts[name] for name in shape.facts if name in facts}
+    for name in shape.ids:
+        known[name] = b64decode(known[name])
     return shape.kind(owner_id, at_ms, number, subject_id, **known)  # type: ignore[call-arg]
 
 

@@ -1,6 +1,6 @@
 """All events, one frozen struct each; the tag is the name in rows and, later, in the published stream."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -45,19 +45,26 @@ SUBJECT = len(NumberedEvent.__struct_fields__)
 # -- jobs ----------------------------------------------------------------------------------------------------------
 
 
-class JobAccepted(OwnedEvent, frozen=True, gc=False, tag="job.accepted"):
-    """A job is durable and its hold is open."""
+class JobAccepted(NumberedEvent, frozen=True, gc=False, tag="job.accepted"):
+    """A job is durable and its hold is open. On request (`ON_REQUEST`)."""
 
     job_id: bytes
     model: str
 
 
-class JobAssigned(OwnedEvent, frozen=True, gc=False, tag="job.assigned"):
-    """A job was sent to a host, the first one or a later one."""
+class JobAssigned(NumberedEvent, frozen=True, gc=False, tag="job.assigned"):
+    """A host, the first or a later one, got the lease on a job. On request (`ON_REQUEST`)."""
 
     job_id: bytes
     lease_id: bytes
     host_id: bytes
+
+
+class JobSent(Event, frozen=True, gc=False, tag="job.sent"):
+    """A leased job was sent to its host."""
+
+    job_id: bytes
+    lease_id: bytes
 
 
 class JobEnded(NumberedEvent, frozen=True, gc=False, tag="job.ended"):
@@ -89,11 +96,10 @@ class HostHeard(Event, frozen=True, gc=False, tag="host.heard"):
     host_id: bytes
 
 
-class HostChanged(Event, frozen=True, gc=False, tag="host.changed"):
-    """A host's status changed, as this coordinator sees it."""
+class HostChanged(NumberedEvent, frozen=True, gc=False, tag="host.changed"):
+    """The stored status of an owner's host is another than before. On request (`ON_REQUEST`)."""
 
     host_id: bytes
-    at_ms: int
     status: str
     """``active``, ``draining`` or ``offline``."""
 
@@ -221,5 +227,15 @@ class UnknownEvent(NumberedEvent, frozen=True, gc=False, tag="unknown"):
     """JSON."""
 
 
-NUMBERED: tuple[type[NumberedEvent], ...] = (JobEnded, CreditAdded, WebhookPaused)
+ON_REQUEST: Mapping[type[NumberedEvent], int] = {JobAccepted: 1, JobAssigned: 2, HostChanged: 4}
+"""Types that exist only for owners who ask for them: for others they get no number, no row, and are not published. By
+type, the bit of the account's column that says so; bits are stored and never change."""
+
+
+def request_bits(tags: Collection[str]) -> int:
+    """Return the bits of those of *tags* that are events on request; of all, if there are none."""
+    return sum(bit for kind, bit in ON_REQUEST.items() if not tags or str(kind.__struct_config__.tag) in tags)
+
+
+NUMBERED: tuple[type[NumberedEvent], ...] = (JobEnded, CreditAdded, WebhookPaused, *ON_REQUEST)
 """Every type that is stored."""

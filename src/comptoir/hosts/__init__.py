@@ -44,6 +44,8 @@ from comptoir.hosts.types import (
     ModelSummary,
     NewHost,
     ReputationStory,
+    StatusChange,
+    StatusTelling,
     WorkSummary,
 )
 
@@ -77,6 +79,8 @@ __all__ = [
     "RemoteHosts",
     "ReputationStory",
     "RestingHosts",
+    "StatusChange",
+    "StatusTelling",
     "UnknownHost",
     "WorkSummary",
     "address_of",

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from comptoir.events import EventHub, HostChanged, HostFree, HostOfferChanged, RemoteHostOutcome
+from comptoir.events import EventHub, HostFree, HostOfferChanged, RemoteHostOutcome
 from comptoir.hosts.catalog import LISTED_MAX, Catalog, LimitedHosts
 from comptoir.hosts.check import believable
 from comptoir.hosts.errors import NoFreeSlot, UnknownHost
@@ -83,6 +83,8 @@ class Fleet:
         """Number of active hosts, free or busy."""
         self.changed: set[bytes] = set()
         """Hosts whose stored row is out of date; `Hosts.flush` empties it."""
+        self.moved: set[bytes] = set()
+        """Those of them whose status changed."""
         self.unannounced: set[bytes] | None = None
         """Hosts whose status, slots, offer or figures changed since the last announcement; None: nobody announces."""
         self.quarantined: frozenset[str] = frozenset()
@@ -144,6 +146,7 @@ class Fleet:
             self._owned.pop(host.row.owner_id or b"", None)
         self.limited.count(host.row.models, -1)
         self.changed.discard(host_id)
+        self.moved.discard(host_id)
 
     def replace_offer(self, host_id: bytes, models: tuple[ModelOffer, ...], slots: int) -> None:
         """Replace what a host offers; running jobs continue, and measurements of models that stay are kept."""
@@ -501,9 +504,8 @@ class Fleet:
             if host.slots.waiting is not None:
                 host.slots.waiting = 0
         self.changed.add(host.id)
+        self.moved.add(host.id)
         self._place(host, rejoins=was == OFFLINE)
-        if self._events.heard(HostChanged):
-            self._events.publish(HostChanged(host.id, self._clock.now_ms(), status))
 
     def _note_gone(self, host: Host, *, gone: bool) -> None:
         host.gone = gone

@@ -1,10 +1,10 @@
 """Registering hosts, and keeping the stored records in step with the fleet."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
+from comptoir.events import EventHub, HostChanged
 from comptoir.hosts import store
 from comptoir.hosts.check import check_host
 from comptoir.hosts.errors import UnknownHost
@@ -12,7 +12,7 @@ from comptoir.hosts.fleet import Fleet
 from comptoir.hosts.host import Host
 from comptoir.hosts.reputation import START, Reputation
 from comptoir.hosts.shapes import in_shape, shape_of
-from comptoir.hosts.types import OFFLINE, SUSPENDED, HostRow, LastHeard, NewHost
+from comptoir.hosts.types import OFFLINE, SUSPENDED, HostRow, LastHeard, NewHost, StatusTelling
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, Rows, Tx
 from comptoir.kit.errors import Unavailable
@@ -21,6 +21,11 @@ from comptoir.kit.urlguard import UrlGuard
 
 FLUSH_ROWS_MAX = 1000
 """Hosts written per command, so that a large fleet's statistics never block the writer for long."""
+
+
+async def nobody_asks(owner_ids: Collection[bytes]) -> StatusTelling | None:
+    """No owner asks to be told of changes."""
+    return None
 
 
 class Hosts:
@@ -33,13 +38,18 @@ class Hosts:
         fleet: Fleet,
         guard: UrlGuard,
         *,
+        events: EventHub | None = None,
         barred: Callable[[bytes, bytes | None], bool] = lambda host_id, owner_id: False,
+        telling: Callable[[Collection[bytes]], Awaitable[StatusTelling | None]] = nobody_asks,
     ) -> None:
-        """*barred* tells of a host, by its id and its owner's, whether it may not serve now."""
+        """*barred* tells of a host, by its id and its owner's, whether it may not serve now; *telling* how those of
+        some owners are told of their hosts' status who ask to be, if any of them does."""
         self._db = db
         self._clock = clock
         self._guard = guard
+        self._events = events or EventHub()
         self._barred = barred
+        self._telling = telling
         self._suspended: dict[bytes, Host] = {}
         self.fleet = fleet
 
@@ -216,7 +226,7 @@ class Hosts:
             self._set_aside(row)
         if here:
             with contextlib.suppress(Unavailable):  # Only the last seconds' statistics are lost.
-                await self._db.run(partial(store.write_behind, rows=[row]), locks=(store.host_rows([row]),))
+                await self._write([row], moved={row.id})
 
     async def readmit(self, host_id: bytes) -> bool:
         """Take a suspended host back into the fleet, offline until seen; False: it is retired, or still barred."""
@@ -231,14 +241,50 @@ class Hosts:
         written = 0
         while self.fleet.changed:
             ids = [self.fleet.changed.pop() for _ in range(min(FLUSH_ROWS_MAX, len(self.fleet.changed)))]
+            moved = self.fleet.moved.intersection(ids)
+            self.fleet.moved -= moved
             rows = [host.stored() for host in map(self.fleet.find, ids) if host is not None and not host.node_id]
             try:
-                command = partial(store.write_behind, rows=rows)
-                written += await self._db.run(command, locks=(store.host_rows(rows),))
+                written += await self._write(rows, moved=moved)
             except BaseException:
                 # Cancelled or failed: keep the marks.
-                self.fleet.changed.update(id_ for id_ in ids if self.fleet.find(id_) is not None)
+                known = {id_ for id_ in ids if self.fleet.find(id_) is not None}
+                self.fleet.changed |= known
+                self.fleet.moved |= known & moved
                 raise
             if len(ids) < FLUSH_ROWS_MAX:
                 break
         return written
+
+    async def _write(self, rows: list[HostRow], *, moved: Collection[bytes]) -> int:
+        """Write what is known of some hosts, and tell of those of *moved* whose stored status changes."""
+        telling = await self._telling_of([row.owner_id for row in rows if row.id in moved])
+
+        def command(tx: Tx) -> tuple[int, Sequence[HostChanged]]:
+            written, changes = store.write_behind(tx, rows)
+            return written, telling.number(tx, changes) if telling is not None else ()
+
+        locks = [*telling.locks] if telling is not None else []
+        written, events = await self._db.run(command, locks=[*locks, store.host_rows([row.id for row in rows])])
+        for event in events:
+            self._events.publish(event)
+        return written
+
+    async def write_gone(self, hosts: Sequence[Host], *, before_ms: int) -> None:
+        """Store as offline, and tell of, those of *hosts* that were last heard before *before_ms*, and not here.
+
+        What a coordinator that was killed knew last is that they were there.
+        """
+        telling = await self._telling_of([host.row.owner_id for host in hosts])
+        if telling is not None:
+            ids = [host.id for host in hosts]
+
+            def command(tx: Tx) -> Sequence[HostChanged]:
+                return telling.number(tx, store.write_gone(tx, ids, before_ms=before_ms))
+
+            for event in await self._db.run(command, locks=[*telling.locks, store.host_rows(ids)]):
+                self._events.publish(event)
+
+    async def _telling_of(self, owner_ids: Sequence[bytes | None]) -> StatusTelling | None:
+        owners = {owner_id for owner_id in owner_ids if owner_id is not None}
+        return await self._telling(owners) if owners else None

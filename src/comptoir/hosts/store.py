@@ -8,7 +8,7 @@ import msgspec
 
 from comptoir.hosts.shapes import in_shape, shape_of
 from comptoir.hosts.tables import HOSTS
-from comptoir.hosts.types import OFFLINE, HostRow, LastHeard
+from comptoir.hosts.types import OFFLINE, HostRow, LastHeard, StatusChange
 from comptoir.kit.db import Database, Table, Tx, in_words
 from comptoir.kit.ids import public
 from comptoir.link import ModelOffer
@@ -52,16 +52,39 @@ def insert_host(tx: Tx, row: HostRow) -> None:
     tx.notes.append(in_words(f"host {public('host', row.id)}"))
 
 
-def write_behind(tx: Tx, rows: Sequence[HostRow]) -> int:
-    """Update stored offers, times and statistics; ids must be distinct. Return how many rows existed."""
+def write_behind(tx: Tx, rows: Sequence[HostRow]) -> tuple[int, list[StatusChange]]:
+    """Update stored offers, times and statistics; ids must be distinct.
+
+    Returns how many rows existed, and which of them, having an owner, had another status.
+    """
     # Locked in one order first: another coordinator may be writing some of the same hosts.
-    tx.select(HOSTS, ("id",), [row.id for row in rows], lock=True)
-    return tx.update(HOSTS, WRITTEN_BEHIND, [(row.id, *_values(row, WRITTEN_BEHIND)) for row in rows])
+    before: dict[bytes, str] = dict(tx.select(HOSTS, ("id", "status"), [row.id for row in rows], lock=True))
+    written = tx.update(HOSTS, WRITTEN_BEHIND, [(row.id, *_values(row, WRITTEN_BEHIND)) for row in rows])
+    changes = [
+        StatusChange(row.id, row.owner_id, row.status)
+        for row in rows
+        if row.owner_id is not None and before.get(row.id, row.status) != row.status
+    ]
+    return written, changes
 
 
-def host_rows(rows: Sequence[HostRow]) -> tuple[Table, list[bytes]]:
-    """Return what `write_behind` locks."""
-    return HOSTS, [row.id for row in rows]
+def write_gone(tx: Tx, host_ids: Sequence[bytes], *, before_ms: int) -> list[StatusChange]:
+    """Set those of *host_ids* offline that are stored as something else and were last heard before *before_ms*.
+
+    Nothing else is written: who has not heard of a host for long has old figures of it. Returns those with an owner.
+    """
+    columns = ("id", "owner_id", "status", "last_seen_ms")
+    rows = tx.select(HOSTS, columns, host_ids, lock=True)
+    gone = [
+        (host_id, owner_id) for host_id, owner_id, status, seen_ms in rows if status != OFFLINE and seen_ms < before_ms
+    ]
+    tx.update(HOSTS, ("status",), [(host_id, OFFLINE) for host_id, _ in gone])
+    return [StatusChange(host_id, owner_id, OFFLINE) for host_id, owner_id in gone if owner_id is not None]
+
+
+def host_rows(host_ids: Sequence[bytes]) -> tuple[Table, Sequence[bytes]]:
+    """Return what `write_behind` and `write_gone` lock."""
+    return HOSTS, host_ids
 
 
 def retire(tx: Tx, host_id: bytes, now_ms: int) -> None:

@@ -1,8 +1,11 @@
 """Host records: what is registered, what is stored, and what is published."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from comptoir.events import HostChanged
+from comptoir.kit.db import Rows, Tx
 from comptoir.link import ModelOffer
 from comptoir.routing import NO_CAPACITY, Capacity
 
@@ -90,6 +93,23 @@ class HostRow:
     """Of whom *good_milli* and *bad_milli* are (`Reputation.evidence`); None: nobody, or stored by an older version."""
     address_block: str | None = None
     """Block of addresses that it was registered from, if it has no owner (`NewHost.address_block`)."""
+
+
+class StatusChange(NamedTuple):
+    """A host whose stored status is another than before."""
+
+    host_id: bytes
+    owner_id: bytes
+    status: str
+
+
+class StatusTelling(NamedTuple):
+    """How owners are told of changes in the command that writes them."""
+
+    locks: Rows
+    """Rows that *number* locks."""
+    number: Callable[[Tx, Sequence[StatusChange]], Sequence[HostChanged]]
+    """Writes the events, and returns them to be published after the commit."""
 
 
 @dataclass(frozen=True, slots=True)

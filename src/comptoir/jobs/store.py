@@ -54,6 +54,8 @@ class Start(msgspec.Struct, frozen=True):
     rate_in: int
     """The chosen host's price, in micro-dollars per million units."""
     rate_out: int
+    buyer_id: bytes = b""
+    """The job's owner, if that is to be told (`events.JobAssigned`)."""
 
 
 class FinishRow(msgspec.Struct, frozen=True):

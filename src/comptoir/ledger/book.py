@@ -16,7 +16,7 @@ from comptoir.ledger.notes import transfer_note
 from comptoir.ledger.tables import ACCOUNTS, HOLDS, PROMO_CORRECTIONS, TRANSFERS
 from comptoir.ledger.types import HoldState
 
-COLUMNS = ("id", "kind", "balance_uusd", "held_uusd", "last_event", "promo_uusd")
+COLUMNS = ("id", "kind", "balance_uusd", "held_uusd", "last_event", "promo_uusd", "asked_events")
 CHANGED = ("balance_uusd", "held_uusd", "last_event", "promo_uusd")
 HOLD_COLUMNS = ("job_id", "account_id", "amount_uusd", "state", "own_money")
 PAYMENTS_IN_KIND, PROMOTIONS_KIND = "payments_in", "promotions"
@@ -34,10 +34,13 @@ def posted_transfers(tx: Tx, transfer_ids: Sequence[bytes]) -> set[bytes]:
 
 
 class _AccountEntry:
-    __slots__ = ("balance", "held", "kind", "last_event", "moved", "numbered", "promo", "promo_moved", "set_aside")
+    __slots__ = (
+        "asked", "balance", "held", "kind", "last_event", "moved", "numbered", "promo", "promo_moved", "set_aside",
+    )  # fmt: skip
 
-    def __init__(self, kind: str, balance: int, held: int, *, last_event: int, promo: int) -> None:
+    def __init__(self, kind: str, balance: int, held: int, *, last_event: int, promo: int, asked: int) -> None:
         self.kind = kind
+        self.asked = asked
         self.balance = balance
         self.held = held
         self.last_event = last_event
@@ -70,8 +73,10 @@ class Book:
         """
         book = cls()
         wanted = list(set(accounts))
-        for key, kind, balance, held, last_event, promo in tx.select(ACCOUNTS, COLUMNS, wanted, lock=True):
-            book._entries[key] = line = _AccountEntry(kind, balance, held, last_event=last_event or 0, promo=promo or 0)
+        for key, kind, balance, held, last, promo, asked in tx.select(ACCOUNTS, COLUMNS, wanted, lock=True):
+            book._entries[key] = line = _AccountEntry(
+                kind, balance, held, last_event=last or 0, promo=promo or 0, asked=asked or 0
+            )
             if line.promo > balance:
                 book._correct(key, line)
         jobs = list(set(holds))
@@ -400,6 +405,10 @@ class Book:
         line.last_event += 1
         line.numbered += 1
         return line.last_event
+
+    def asked_events(self, account: bytes) -> int:
+        """Return the bits of the events on request (`events.ON_REQUEST`) that the account's owner asks for."""
+        return self._entry(account).asked
 
     def apply(self, tx: Tx) -> None:
         """Write everything recorded; call it once, last."""

@@ -1,6 +1,6 @@
 """The ledger's service: open accounts, deposit, read balances and statements."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from comptoir.events import CreditAdded, EventHub, Events
@@ -52,12 +52,12 @@ class Ledger:
         now = self._clock.now_ms()
         self.own_fees = fee_account(fee_slot)
         kinds = {**OPERATOR_ACCOUNTS, self.own_fees: OPERATOR_ACCOUNTS[FEES]}
-        rows = [(key, kind, 0, 0, now, None, 0) for key, kind in kinds.items()]
+        rows = [(key, kind, 0, 0, now, None, 0, None) for key, kind in kinds.items()]
         await self._db.run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
 
     def open_account(self, tx: Tx, *, owner_id: bytes, kind: str, at_ms: int) -> None:
         """Open an empty account inside the caller's command; idempotent."""
-        tx.insert(ACCOUNTS, [(owner_id, kind, 0, 0, at_ms, None, 0)], ignore_conflicts=True)
+        tx.insert(ACCOUNTS, [(owner_id, kind, 0, 0, at_ms, None, 0, None)], ignore_conflicts=True)
 
     def signups_since(self, tx: Tx, since_ms: int, *, most: int) -> int:
         """Return how many users got sign-up credit since *since_ms*, counted up to *most*.
@@ -93,6 +93,16 @@ class Ledger:
         """Tell whether the payer's own money covered the job's hold, so that it needs no promotional credit."""
         row = await self._db.fetch_point(HOLDS, ("own_money",), (job_id,))
         return row is not None and bool(row[0])
+
+    @staticmethod
+    def ask_for_events(tx: Tx, owner_id: bytes, bits: int) -> None:
+        """Note which events on request (`events.ON_REQUEST`) an owner asks for; the caller has the account's lock."""
+        tx.update(ACCOUNTS, ("asked_events",), [(owner_id, bits or None)])
+
+    async def asked_events(self, owner_ids: Collection[bytes]) -> dict[bytes, int]:
+        """Return the bits of those of *owner_ids* (at most 1,000) that ask for events on request."""
+        rows = await self._db.fetch_keys(ACCOUNTS, ("id", "asked_events"), list(owner_ids))
+        return {bytes(owner_id): bits for owner_id, bits in rows if bits}
 
     async def deposit(
         self, *, owner_id: bytes, amount_uusd: int, kind: str = "deposit", transfer_id: bytes | None = None

@@ -12,6 +12,7 @@ ACCOUNTS = Table(
         "created_ms": "int",
         "last_event": "int?",
         "promo_uusd": "int?",
+        "asked_events": "int?",
     },
     key=("id",),
 )
@@ -62,4 +63,5 @@ BONDS_TABLE = Table(
 """What owners put up for their hosts, one row a host; never deleted."""
 
 TABLES = (ACCOUNTS, TRANSFERS, HOLDS, PROMO_CORRECTIONS, BONDS_TABLE)
-"""``promo_uusd`` is NULL in rows of coordinators that did not keep promotions apart, as is ``holds.own_money``."""
+"""``promo_uusd`` is NULL in rows of coordinators that did not keep promotions apart, as is ``holds.own_money``.
+``asked_events``: bits of the events on request (`events.ON_REQUEST`) that its owner asks for; NULL: none."""

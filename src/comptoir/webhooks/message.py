@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from comptoir.events import CreditAdded, JobEnded, NumberedEvent, WebhookPaused
+from comptoir.events import CreditAdded, HostChanged, JobAccepted, JobAssigned, JobEnded, NumberedEvent, WebhookPaused
 from comptoir.kit.ids import public
 
 MESSAGE = "msg"
@@ -26,6 +26,22 @@ def _job_ended(event: JobEnded) -> dict[str, Any]:
     }
 
 
+def _job_accepted(event: JobAccepted) -> dict[str, Any]:
+    return {"job": public("job", event.job_id), "model": event.model}
+
+
+def _job_assigned(event: JobAssigned) -> dict[str, Any]:
+    return {
+        "job": public("job", event.job_id),
+        "attempt": public("att", event.lease_id),
+        "host": public("host", event.host_id),
+    }
+
+
+def _host_changed(event: HostChanged) -> dict[str, Any]:
+    return {"host": public("host", event.host_id), "status": event.status}
+
+
 def _credit_added(event: CreditAdded) -> dict[str, Any]:
     return {"transfer": event.transfer_id.hex(), "amount_uusd": event.amount_uusd, "kind": event.kind}
 
@@ -38,6 +54,9 @@ FACTS: Mapping[type[NumberedEvent], Callable[[Any], dict[str, Any]]] = {
     JobEnded: _job_ended,
     CreditAdded: _credit_added,
     WebhookPaused: _webhook_paused,
+    JobAccepted: _job_accepted,
+    JobAssigned: _job_assigned,
+    HostChanged: _host_changed,
 }
 """What is said of each type; a test holds it to `events.NUMBERED`."""
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from comptoir.events import request_bits
 from comptoir.kit.clock import Clock
 from comptoir.kit.db import Database, Table, Tx
 from comptoir.kit.errors import InvalidField
@@ -152,6 +153,17 @@ class Webhooks:
         """Read and lock a webhook; None: it was deleted."""
         rows = tx.select(WEBHOOKS, SHOWN, [webhook_id], lock=True)
         return _webhook(rows[0]) if rows else None
+
+    @staticmethod
+    def asked_events(tx: Tx, owner_id: bytes) -> int:
+        """Return the bits of the events on request that an owner's webhooks, paused ones too, ask for together.
+
+        The caller holds the lock of the owner's account.
+        """
+        bits = 0
+        for (types,) in tx.fetch("SELECT types FROM webhooks WHERE owner_id = ?", [owner_id]):
+            bits |= request_bits(types.split())
+        return bits
 
     @staticmethod
     def move(tx: Tx, webhook_id: bytes, *, cursor: int) -> None:

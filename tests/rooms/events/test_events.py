@@ -14,6 +14,9 @@ from comptoir.events import (
     Events,
     EventsForgotten,
     FollowingBegan,
+    HostChanged,
+    JobAccepted,
+    JobAssigned,
     JobEnded,
     NumberedEvent,
     UnknownEvent,
@@ -83,6 +86,9 @@ class TestAfter:
             JobEnded(ANN, 5, 1, b"j" * 16, "failed", 0, "upstream_error"),
             CreditAdded(ANN, 5, 1, b"t" * 16, 10**15, "deposit"),
             WebhookPaused(ANN, 5, 1, b"w" * 16, "it answered 410 Gone"),
+            JobAccepted(ANN, 5, 1, b"j" * 16, "m"),
+            JobAssigned(ANN, 5, 1, b"j" * 16, b"l" * 16, b"h" * 16),
+            HostChanged(ANN, 5, 1, b"h" * 16, "offline"),
         ],
     )
     async def test_what_was_written_is_read(self, events: Events, database: Database, event: NumberedEvent) -> None:
@@ -91,7 +97,7 @@ class TestAfter:
         assert await events.after(ANN, 0) == [event]
 
     def test_every_numbered_type_has_been_read_above(self) -> None:
-        assert set(NUMBERED) == {JobEnded, CreditAdded, WebhookPaused}
+        assert set(NUMBERED) == {JobEnded, CreditAdded, WebhookPaused, JobAccepted, JobAssigned, HostChanged}
 
     @pytest.mark.parametrize(
         ("after", "limit", "found"),

@@ -12,7 +12,7 @@ ANN, BOB = b"a" * 16, b"b" * 16
 
 
 def accepted(owner_id: bytes, at_ms: int = 1) -> JobAccepted:
-    return JobAccepted(owner_id, at_ms, b"j" * 16, "m")
+    return JobAccepted(owner_id, at_ms, 1, b"j" * 16, "m")
 
 
 class TestSubscribe:

@@ -342,7 +342,7 @@ class LedgerMachine(LoopMachine):
 
     async def _open(self) -> None:
         self.databases = [open_database(self.address) for _ in range(self.writers)]
-        rows = [(key, kind, 0, 0, 1, None, 0) for key, kind in KINDS.items()]
+        rows = [(key, kind, 0, 0, 1, None, 0, None) for key, kind in KINDS.items()]
         await self.databases[0].run(lambda tx: tx.insert(ACCOUNTS, rows, ignore_conflicts=True))
 
     async def _close(self) -> None:
@@ -549,7 +549,7 @@ class TestLedger:
         """A repeat under one Idempotency-Key may reach another coordinator while the first is being written."""
         address = await asyncio.to_thread(fresh_postgres)
         databases = [open_database(address) for _ in range(2)]
-        rows = [(key, kind, 0, 0, 1, None, 0) for key, kind in KINDS.items()]
+        rows = [(key, kind, 0, 0, 1, None, 0, None) for key, kind in KINDS.items()]
         await databases[0].run(lambda tx: tx.insert(ACCOUNTS, rows))
 
         for n in range(20):

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from nacl.utils import random as random_bytes
 
-from comptoir.events import NUMBERED, CreditAdded, JobEnded, WebhookPaused
+from comptoir.events import NUMBERED, CreditAdded, HostChanged, JobAccepted, JobAssigned, JobEnded, WebhookPaused
 from comptoir.kit.clock import FakeClock
 from comptoir.kit.db import Database
 from comptoir.kit.sealing import Seal, SealBroken
@@ -118,12 +118,17 @@ class TestMessage:
         JobEnded(ANN, 1_764_590_000_007, 3, b"j" * 16, "failed", 12, "upstream_error"),
         CreditAdded(ANN, 1_764_590_000_000, 4, b"t" * 16, 10**15, "deposit"),
         WebhookPaused(ANN, 0, 5, HOOK, "it answered 410 Gone"),
+        JobAccepted(ANN, 0, 6, b"j" * 16, "m"),
+        JobAssigned(ANN, 0, 7, b"j" * 16, b"l" * 16, b"h" * 16),
+        HostChanged(ANN, 0, 8, b"h" * 16, "offline"),
     )
 
     def test_every_numbered_event_has_one(self) -> None:
         """Otherwise a webhook would stop at it."""
         assert set(message.FACTS) == set(NUMBERED) == {type(event) for event in self.EVENTS}
-        assert event_types() == ("job.ended", "money.added", "webhook.paused")
+        assert event_types() == (
+            "job.ended", "money.added", "webhook.paused", "job.accepted", "job.assigned", "host.changed",
+        )  # fmt: skip
 
     def test_it_is_said_word_for_word(self) -> None:
         """A replay must be the same bytes, whatever version makes it."""
@@ -135,6 +140,13 @@ class TestMessage:
             b'"transfer":"74747474747474747474747474747474","amount_uusd":1000000000000000,"kind":"deposit"}}',
             b'{"type":"webhook.paused","timestamp":"1970-01-01T00:00:00.000Z","number":5,"data":{'
             b'"webhook":"webhook_77777777777777777777777777777777","why":"it answered 410 Gone"}}',
+            b'{"type":"job.accepted","timestamp":"1970-01-01T00:00:00.000Z","number":6,"data":{'
+            b'"job":"job_6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a","model":"m"}}',
+            b'{"type":"job.assigned","timestamp":"1970-01-01T00:00:00.000Z","number":7,"data":{'
+            b'"job":"job_6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a","attempt":"att_6c6c6c6c6c6c6c6c6c6c6c6c6c6c6c6c",'
+            b'"host":"host_68686868686868686868686868686868"}}',
+            b'{"type":"host.changed","timestamp":"1970-01-01T00:00:00.000Z","number":8,"data":{'
+            b'"host":"host_68686868686868686868686868686868","status":"offline"}}',
         ]
         assert all(msgspec.json.decode(body_of(event)) for event in self.EVENTS)
 
