@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from nacl.signing import VerifyKey
 
+from comptoir.kinds import Kinds
 from comptoir.kit.clock import Clock
 from comptoir.kit.signing import SigningKey
 from comptoir.link import ModelOffer
@@ -17,7 +18,8 @@ from comptoir.worker.backoff import Backoff
 from comptoir.worker.engines.base import Engine
 from comptoir.worker.engines.openai import OpenAIEngine
 from comptoir.worker.events import Event
-from comptoir.worker.leases import LeaseTable
+from comptoir.worker.files import HostFiles
+from comptoir.worker.leases import BUILT_IN_KINDS, LeaseTable
 from comptoir.worker.loop import JobRunner
 from comptoir.worker.receipt_store import ReceiptStore
 from comptoir.worker.uplink import Uplink
@@ -40,13 +42,20 @@ class Half:
         key: str,
         urls: list[str],
         receipts: ReceiptStore | None,
+        kinds: Kinds,
+        files: HostFiles | None,
     ) -> None:
         self.events: list[Event] = []
-        self.table = LeaseTable()
+        self.table = LeaseTable(kinds)
         signing_key = SigningKey.generate()
         coordinator.verify_key = VerifyKey(signing_key.public_key)
         self.runner = JobRunner(
-            table=self.table, signing_key=signing_key, slots=slots, clock=clock, on_event=self.events.append
+            table=self.table,
+            signing_key=signing_key,
+            slots=slots,
+            clock=clock,
+            on_event=self.events.append,
+            files=files,
         )
         self.runner.offer({"trivial": engine})
         self.uplink = Uplink(
@@ -98,9 +107,21 @@ def join(coordinator: Coordinator) -> JoinWorker:
         wait: bool = True,
         others: Sequence[Coordinator] = (),
         receipts: ReceiptStore | None = None,
+        kinds: Kinds = BUILT_IN_KINDS,
+        files: HostFiles | None = None,
     ) -> AsyncIterator[Half]:
         urls = [coordinator.url, *(other.url for other in others)]
-        half = Half(coordinator, engine, slots=slots, clock=clock, key=key, urls=urls, receipts=receipts)
+        half = Half(
+            coordinator,
+            engine,
+            slots=slots,
+            clock=clock,
+            key=key,
+            urls=urls,
+            receipts=receipts,
+            kinds=kinds,
+            files=files,
+        )
         for other in others:
             other.verify_key = coordinator.verify_key
         try:

@@ -30,6 +30,7 @@ from comptoir.worker.engines.infernet_config import read_config
 from comptoir.worker.engines.registry import EngineSpec, parse_spec
 from comptoir.worker.errors import KeyRefused
 from comptoir.worker.events import Event
+from comptoir.worker.files import GIB, INPUTS_BYTES_MAX, InputRules
 from comptoir.worker.run import WorkerConfig, run_worker
 
 LOOK_AGAIN_S = 10.0
@@ -123,6 +124,18 @@ NO_ENGINE_HINT = (
     help="Where jobs have their files while they run, on a disk with room [work, in the state's folder].",
 )
 @click.option(
+    "--inputs-gib",
+    type=click.FloatRange(0, 1 << 20),
+    default=INPUTS_BYTES_MAX / GIB,
+    show_default=True,
+    help="Most GiB of the inputs of one job.",
+)
+@click.option(
+    "--private-inputs",
+    is_flag=True,
+    help="Fetch inputs from addresses in private networks too: for a trading post whose buyers you know.",
+)
+@click.option(
     "--invitation",
     metavar="INVITATION",
     envvar="COMPTOIR_INVITATION",
@@ -151,8 +164,8 @@ def host(
     context: click.Context, *, urls: tuple[str, ...], key: str | None, engines: tuple[str, ...], infernet_configs: tuple[Path, ...],
     discover: bool, price_in: int, price_out: int, model_prices: tuple[str, ...], run_prices: tuple[str, ...],
     unit_prices: tuple[str, ...], kinds: tuple[str, ...], slots: int, threads: int | None, state_dir: str | None,
-    work_dir: str | None, invitation: str | None, name: str | None, region: str | None, promotions: bool,
-    measure: bool, drain_s: float, skip_ports: tuple[int, ...], supervised: bool,
+    work_dir: str | None, inputs_gib: float, private_inputs: bool, invitation: str | None, name: str | None,
+    region: str | None, promotions: bool, measure: bool, drain_s: float, skip_ports: tuple[int, ...], supervised: bool,
 ) -> None:  # fmt: skip
     """Serve this machine's models and containers, and earn per token and run.
 
@@ -188,8 +201,9 @@ def host(
         url=target.url, key=target.key or None, engines=[*_specs(engines), *_infernet(infernet_configs)],
         discover=discover, discover_skip_ports=list(skip_ports), slots=slots, threads=threads,
         kinds=list(kinds), prices=prices, model_prices=_prices(model_prices, of_containers, by_unit),
-        state_dir=state_dir, work_dir=work_dir, invitation=invitation, name=name, region=region, promotions=promotions,
-        measure=measure, drain_s=drain_s,
+        state_dir=state_dir, work_dir=work_dir,
+        inputs=InputRules(bytes_max=int(inputs_gib * GIB), private_addresses=private_inputs),
+        invitation=invitation, name=name, region=region, promotions=promotions, measure=measure, drain_s=drain_s,
     )  # fmt: skip
     set_up(level="warning", form="text")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

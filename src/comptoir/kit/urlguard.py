@@ -176,19 +176,29 @@ class UrlGuard:
 
     @asynccontextmanager
     async def request(
-        self, session: aiohttp.ClientSession, method: str, url: str, *, timeout_s: float, **options: Any
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: str,
+        *,
+        timeout_s: float,
+        silence_s: float | None = None,
+        **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Call *url* with a session made over `connector`; a redirect comes back as the answer it is.
 
         Args:
             timeout_s: bound of the whole call, reading included.
+            silence_s: bound of any wait for its next byte.
             options: passed on to ``session.request`` (``data``, ``json``, ``headers``).
 
         Raises:
             InvalidField: the URL's spelling. aiohttp.ClientError, TimeoutError: the call failed or was refused.
         """
         self.check("url", url)
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, CONNECT_TIMEOUT_S))
+        timeout = aiohttp.ClientTimeout(
+            total=timeout_s, sock_connect=min(timeout_s, CONNECT_TIMEOUT_S), sock_read=silence_s
+        )
         async with session.request(method, url, allow_redirects=False, timeout=timeout, **options) as response:
             yield response
 

@@ -19,15 +19,19 @@ STABLE_AFTER_S = 60.0
 class Backoff:
     """How long to wait next. *jitter* picks a number between two bounds (tests replace it)."""
 
-    def __init__(self, jitter: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(
+        self, jitter: Callable[[float, float], float] = random.uniform, *, last_s: float = BACKOFF_LAST_S
+    ) -> None:
+        """*last_s*: upper bound of any wait."""
         self._jitter = jitter
+        self._last_s = last_s
         self._attempt = 0
 
     def next_s(self) -> float:
-        """Return the next wait in seconds, between 0 and a bound that doubles from 0.1 to 15."""
-        bound = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2**self._attempt)
+        """Return the next wait in seconds, between 0 and a bound that doubles from 0.1 to the last."""
+        bound = min(self._last_s, BACKOFF_FIRST_S * 2**self._attempt)
         # The exponent stops growing at the bound, so that a week offline gives no astronomically large number.
-        if bound < BACKOFF_LAST_S:
+        if bound < self._last_s:
             self._attempt += 1
         return self._jitter(0.0, bound)
 

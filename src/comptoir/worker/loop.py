@@ -5,6 +5,8 @@ check it against what arrived. `Done.usage` is the engine's count, unchanged; an
 its frames showed adds a last frame for them (see `openai_answer.AnswerReader.last`). A frame says no more than what was
 delivered can stand for (`UnitTally`): hidden tokens, of which the buyer got no byte, are not paid.
 
+The files of a job (`worker.files`) are erased when its engine has ended, before or after the lease is settled.
+
 A cancelled lease is closed with a signed ``Done`` whose finish reason is ``cancelled``: the host's statement of all
 frames it sent. A coordinator that has settled already may ignore it, as it ignores one that crossed its ``Cancel``.
 """
@@ -12,6 +14,8 @@ frames it sent. A coordinator that has settled already may ignore it, as it igno
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+
+import msgspec
 
 from comptoir.kinds import FINISH_REASON_CHARS_MAX
 from comptoir.kit.clock import Clock
@@ -34,6 +38,7 @@ from comptoir.worker.engines.base import Engine, EngineError, EngineRequest, Fin
 from comptoir.worker.engines.context_overflow import is_overflow, overflow
 from comptoir.worker.engines.hidden import without_addresses
 from comptoir.worker.events import JobDone, JobFailed, JobStarted, OnEvent, ignore
+from comptoir.worker.files import HostFiles, LeaseFiles
 from comptoir.worker.leases import FrameTooBig, LeaseTable, WorkerLease, as_believed, prefix_hash
 
 _log = logging.getLogger(__name__)
@@ -73,8 +78,12 @@ class JobRunner:
         clock: Clock | None = None,
         on_event: OnEvent = ignore,
         on_trouble: Callable[[Engine], None] = lambda engine: None,
+        files: HostFiles | None = None,
     ) -> None:
-        """*on_trouble* is called with an engine at which a job has failed that was not at fault itself."""
+        """*on_trouble* is called with an engine at which a job has failed that was not at fault itself.
+
+        *files* makes those of jobs whose kind has files.
+        """
         self.host_id = ""
         self.draining = False
         self.slots = slots
@@ -83,6 +92,7 @@ class JobRunner:
         self._clock = clock or Clock()
         self._on_event = on_event
         self._on_trouble = on_trouble
+        self._files = files
         self._engines: Mapping[str, Engine] = {}
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
 
@@ -189,9 +199,11 @@ class JobRunner:
         open_ended = held.bound_max > 0
         own = held.bound_max or _left_of(job)
         most = own + sum([frame.tokens for frame in prefix]) if own else 0
+        files = self._files_of(held, job, left_s)
         request = EngineRequest(
-            kind=job.kind, model=job.model, body=job.body, prefix=prefix, max_tokens=most, open_ended=open_ended
-        )
+            kind=job.kind, model=job.model, body=job.body, prefix=prefix, max_tokens=most, open_ended=open_ended,
+            files=files,
+        )  # fmt: skip
         stream: AsyncIterator[Frame | Finish] | None = None
         try:
             stream = engine.run(request)
@@ -219,7 +231,25 @@ class JobRunner:
             self._fail(held, EngineError("engine_bug", f"the engine failed: {type(error).__name__}: {error}"))
         finally:
             expiry.cancel()
-            await _close(stream, engine.name)
+            try:
+                await _close(stream, engine.name)
+            finally:
+                if files is not None:
+                    await files.erase()
+
+    def _files_of(self, held: WorkerLease, job: Job, left_s: float) -> LeaseFiles | None:
+        """Return the files of a job whose kind has some; an order that can't be read names none, as its engine says."""
+        kind = held.tally.kind
+        if self._files is None or not kind.files:
+            return None
+        try:
+            inputs = kind.inputs(job.body)
+        except msgspec.DecodeError:
+            inputs = ()
+        until_s = asyncio.get_running_loop().time() + left_s
+        return self._files.of_lease(
+            job=public("job", job.job_id), lease=public("att", job.lease), inputs=inputs, until_s=until_s
+        )
 
     async def _pump(
         self, held: WorkerLease, stream: AsyncIterator[Frame | Finish], *, max_tokens: int

@@ -10,6 +10,7 @@ import msgspec
 
 from comptoir import __version__
 from comptoir.kinds import load_kinds
+from comptoir.kit.folderlock import FolderTaken
 from comptoir.kit.signing import SigningKey
 from comptoir.link import Pulse, PulseAnswer
 from comptoir.worker import health, register
@@ -19,7 +20,7 @@ from comptoir.worker.engines.base import Engine, EngineError
 from comptoir.worker.engines.discovery import discover_local
 from comptoir.worker.engines.openai import OpenAIEngine
 from comptoir.worker.engines.registry import EngineSpec, make_engine
-from comptoir.worker.errors import HostForgotten, KeyRefused, RegistrationRefused
+from comptoir.worker.errors import HostForgotten, KeyRefused, RegistrationRefused, StateUnusable
 from comptoir.worker.events import (
     Draining,
     Event,
@@ -32,6 +33,7 @@ from comptoir.worker.events import (
     Stopped,
     ignore,
 )
+from comptoir.worker.files import HostFiles, InputRules
 from comptoir.worker.leases import LeaseTable
 from comptoir.worker.loop import JobRunner
 from comptoir.worker.offering import FREE, Offering
@@ -87,6 +89,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where the host key is stored; default: below ``~/.local/state/comptoir``."""
     work_dir: str | None = None
     """Where jobs have their files while they run; several workers may share it. Default: ``work`` in *state_dir*."""
+    inputs: InputRules = InputRules()
+    """What is taken as inputs of jobs with files."""
     name: str | None = None
     region: str | None = None
     measure: bool = True
@@ -121,6 +125,7 @@ class _Worker:
         self._state_file = StateFile(directory, urls)
         self._receipts = ReceiptStore(directory / "receipts")
         self._work = Path(config.work_dir) if config.work_dir else directory / "work"
+        self._files = HostFiles(self._work / "jobs", addresses=self._addresses, rules=config.inputs)
         kinds = load_kinds(config.kinds)
         self._offering = Offering(
             kinds=kinds, prices=config.prices, model_prices=config.model_prices, on_event=on_event,
@@ -135,6 +140,7 @@ class _Worker:
         state = self._state_file.open()
         self._receipts.open()
         try:
+            await self._clear_files()
             gpus = await asyncio.to_thread(health.detect_gpus)
             self._hardware = health.describe(gpus)
             self._on_event(HardwareFound(self._hardware.gpu, self._hardware.vram_mib))
@@ -143,8 +149,20 @@ class _Worker:
             await self._serve_as_registered(state)
         finally:
             await self._offering.close()
+            await self._files.close()
             self._receipts.close()
             self._state_file.close()
+
+    async def _clear_files(self) -> None:
+        """Erase the files of jobs that a killed worker left.
+
+        Raises:
+            StateUnusable: the folder can't be used.
+        """
+        try:
+            await asyncio.to_thread(self._files.open_if_left)
+        except (OSError, FolderTaken) as error:
+            raise StateUnusable(f"{self._work} can't be used: {error}; choose another (--work DIR)") from error
 
     async def _serve_as_registered(self, state: HostState) -> None:
         """Register if needed, and serve; once more as a new host if the coordinator has retired this one meanwhile."""
@@ -215,7 +233,7 @@ class _Worker:
 
     def _registration(self, state: HostState) -> register.Registration:
         config = self._config
-        has = health.measure_capacity(self._state_file.path.parent)
+        has = health.measure_capacity(self._work if self._work.exists() else self._state_file.path.parent)
         return register.Registration(
             gpu=self._hardware.gpu,
             vram_mib=self._hardware.vram_mib,
@@ -238,8 +256,9 @@ class _Worker:
         signing_key = SigningKey(bytes.fromhex(state.seed))
         runner = JobRunner(
             table=self._table, signing_key=signing_key, slots=config.slots, on_event=self._on_event,
-            on_trouble=self._offering.doubt,
+            on_trouble=self._offering.doubt, files=self._files,
         )  # fmt: skip
+        self._files.key = state.api_key
         runner.host_id = state.host_id
         runner.offer(self._offering.routes)
         uplink = Uplink(
