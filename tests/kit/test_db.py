@@ -1,6 +1,7 @@
 """The writer: group commit, savepoints, batches, the same on SQLite and PostgreSQL."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
 
@@ -79,6 +80,15 @@ class TestMultiRow:
 
         rows = [(key(1), "a", 1, None), (key(2), "b", 1, None)]
         assert await database.run(lambda tx: tx.insert(THINGS, rows, ignore_conflicts=True)) == 1
+
+
+class TestBoundValues:
+    @pytest.mark.parametrize("value", [b"bytes", None])
+    def test_sqlite_does_not_look_for_who_adapts_what_is_stored_as_it_is(self, value: bytes | None) -> None:
+        """It looks in vain, by way of an exception, for each of sixty values of a job."""
+        adapt = sqlite3.adapters[type(value), sqlite3.PrepareProtocol]
+
+        assert adapt(value) is value
 
 
 def insert_things(tx: Tx, items: list[int]) -> "list[int | Exception]":
