@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from dataclasses import replace
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.core import CommandOrder, Core

@@ -8,7 +8,8 @@ without fault, and the second begins), so readers only see frames of the host th
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from comptoir.dispatch.assign import enqueue, new_lease, requeue, reserve_host, spec_now, write_lease
 from comptoir.dispatch.core import Core

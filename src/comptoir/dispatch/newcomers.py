@@ -6,7 +6,7 @@ only one is tried. Where nobody else could run it, as on a new post, both bounds
 tried at all while proven hosts are free is up to routing (`routing/freelist.py:FreeList.explores`).
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from comptoir.dispatch.core import Core, State
 from comptoir.jobs import LiveJob

@@ -10,10 +10,11 @@ buyer's credit when the host is chosen is a guess; the command that writes the h
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
 from comptoir.blobs import Keeps, UnknownFile, file_rows
 from comptoir.dispatch.assign import (

@@ -11,9 +11,10 @@ fall silent at the same moment, the network or this process is the cause, and al
 import asyncio
 import logging
 from collections import deque
-from dataclasses import replace
 from itertools import islice
 from statistics import median
+
+from msgspec.structs import replace
 
 from comptoir.dispatch.assign import revoke_lease, spec_now
 from comptoir.dispatch.core import Core, State

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import msgspec
 
 from comptoir.kinds import Chat, Completion
 from comptoir.routing.needs import NO_CAPACITY, Capacity, Needs
@@ -19,8 +21,7 @@ PROVEN_REPUTATION = 0.5
 """Reputation from which a host is proven: it is likelier to answer well than not. Every other host is a newcomer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(msgspec.Struct, frozen=True, gc=False):
     """What one job requires of a host. The hard limits come first; empty or ``None`` means "any"."""
 
     model: str
@@ -169,8 +170,7 @@ class Candidate:
         return self.slots.total
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """The size class of a job: hosts are kept sorted for these, not for every pair of numbers."""
 
     input_units: int

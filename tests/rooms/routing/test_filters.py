@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from comptoir.routing import (
@@ -108,7 +109,7 @@ class OpenToSomebody:
 
 
 def asked(changes: dict[str, object]) -> Spec:
-    return replace(make_spec(), **{"entry": "somebody", **changes})  # type: ignore[arg-type]
+    return msgspec.structs.replace(make_spec(), **{"entry": "somebody", **changes})  # type: ignore[arg-type]
 
 
 class TestPasses:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from comptoir.routing import PREFERENCES, Candidate, FreeList, choose, possible, preference_named, rank
@@ -89,7 +90,11 @@ class TestShare:
         for _ in range(3 * TWENTY):
             for name in ("cheapest", "round_robin", "balanced"):
                 preference = preference_named(name)
-                for spec in (SPEC, replace(SPEC, proven=True), replace(SPEC, tried_groups=frozenset([b"0", b"3"]))):
+                for spec in (
+                    SPEC,
+                    msgspec.structs.replace(SPEC, proven=True),
+                    msgspec.structs.replace(SPEC, tried_groups=frozenset([b"0", b"3"])),
+                ):
                     found = [each.candidate for each in rank(spec, free, preference, limit=4)]
                     assert found == rank_naively(spec, free, preference, limit=4)
             given(free, 1)
@@ -100,7 +105,7 @@ class TestAttempts:
         busy = proven(slots=1)
         free = make_free_list([busy, *newcomers(3)])
         give(free, busy)
-        spec = replace(SPEC, proven=True)
+        spec = msgspec.structs.replace(SPEC, proven=True)
 
         assert choose(spec, free, preference_named("cheapest")) is None
         assert possible(spec, free)
@@ -112,7 +117,7 @@ class TestAttempts:
         one, other = newcomers(2)
         veteran = replace(proven(price=9), group=one.group)
         free = make_free_list([one, other, veteran])
-        spec = replace(SPEC, tried_groups=frozenset([one.group]))
+        spec = msgspec.structs.replace(SPEC, tried_groups=frozenset([one.group]))
 
         found = [each.candidate for each in rank(spec, free, preference_named("cheapest"), limit=3)]
 
