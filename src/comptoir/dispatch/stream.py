@@ -20,7 +20,7 @@ from comptoir.hosts import RestingHosts
 from comptoir.jobs import AttemptState, Fault, JobState, LiveJob, NotYourLease
 from comptoir.kinds import FINISH_REASON_CHARS_MAX, BadExtra, joined, read_extra
 from comptoir.kit.inside import body_without_inside, without_inside
-from comptoir.link import USAGE_BYTES_MAX, Frame, Usage
+from comptoir.link import USAGE_BYTES_MAX, Frame, Usage, read_frames
 
 log = logging.getLogger(__name__)
 
@@ -108,23 +108,20 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     if not fresh:
         return held
     now = core.clock.monotonic_s()
-    before, size = job.claim, job.frame_bytes
-    claim = before
-    for frame in fresh:
-        claim += frame.tokens
-        if frame.extra:
-            _check_extra(job, frame, core.settings.answer_bytes_max)
-    most = job.terms.output_max
+    read, bytes_max = read_frames(job.running_hash, fresh), core.settings.answer_bytes_max
+    for extra in read.extras:
+        _check_extra(job, extra, bytes_max)
+    claim, most, size = job.claim + read.claimed, job.terms.output_max, job.frame_bytes
     if most and claim > most + job.kind.output_over_max:
         many = job.kind.output.many
         raise AnswerTooLarge(f"the host sent {claim} {many} and {most} were asked for")
-    if not job.append(fresh, bytes_max=core.settings.answer_bytes_max):
+    if not job.append(fresh, read, bytes_max=bytes_max):
         raise AnswerTooLarge("the answer is larger than a job may hold")
     growth = job.growth
     if growth is not None and growth.is_due(job.terms, claim):
         extend_if_due(core, job)
     # Without measuring what is in them, which is done once for all frames: no claim counts for more than its bytes.
-    core.state(Meters).count_frames(len(fresh), job.kind.output.name, min(claim - before, job.frame_bytes - size))
+    core.state(Meters).count_frames(len(fresh), job.kind.output.name, min(read.claimed, job.frame_bytes - size))
     if not (_shows(fresh[0].text) or job.kind.output_in(*joined(fresh))[0]):
         # Nothing of the answer is in them, so they are no sign that it goes on; at most that the prompt is being read.
         lease.note_reading(now)
@@ -147,11 +144,11 @@ def _shows(text: str) -> bool:
     return text != "" and text.isascii() and text.isprintable() and not text.isspace()
 
 
-def _check_extra(job: LiveJob, frame: Frame, bytes_max: int) -> None:
-    if len(frame.extra) > bytes_max:  # Before it is decoded: 60 MB of vectors take a quarter of a second.
+def _check_extra(job: LiveJob, extra: bytes, bytes_max: int) -> None:
+    if len(extra) > bytes_max:  # Before it is decoded: 60 MB of vectors take a quarter of a second.
         raise AnswerTooLarge("the answer is larger than a job may hold")
     try:
-        job.kind.check_extra(frame.extra)
+        job.kind.check_extra(extra)
     except BadExtra as bad:
         raise BadFrame(f"what the host sent beside a frame's text can't be passed on: {bad}") from bad
 

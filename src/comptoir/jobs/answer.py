@@ -24,16 +24,17 @@ def decode_frames(stored: bytes) -> list[Frame]:
 
 
 class StoredAnswer(NamedTuple):
-    """An answer as read back, with the bytes that `LiveJob` counts of it."""
+    """An answer as read back, with what `LiveJob` finds when its frames come."""
 
     frames: list[Frame]
     details: bytes
     """The engine's usage object as JSON."""
     frame_bytes: int = 0
+    has_extras: bool = False
 
     @classmethod
     def of(cls, stored: bytes, details: bytes) -> "StoredAnswer":
         """Decode and measure *stored*; in a thread if it is large."""
         frames = decode_frames(stored)
         size = sum(len(frame.text.encode()) + len(frame.extra) + FRAME_OVERHEAD_BYTES for frame in frames)
-        return cls(frames, details, size)
+        return cls(frames, details, size, any(frame.extra for frame in frames))

@@ -29,7 +29,7 @@ from comptoir.kinds import (
     encode_stages,
     joined,
 )
-from comptoir.link import Frame, Usage, hash_over, hash_start
+from comptoir.link import Frame, FramesRead, Usage, hash_start, read_frames
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of text and extras in one answer, if the caller gives no bound."""
@@ -50,7 +50,7 @@ class LiveJob:
 
     __slots__ = (
         "id", "owner_id", "dialect", "kind", "model", "body", "terms", "stages", "detached", "deadline_ms", "created_ms", "state",
-        "events", "frames", "frame_bytes", "running_hash", "_claimed", "_size", "_measured",
+        "events", "frames", "frame_bytes", "has_extras", "running_hash", "_claimed", "_size", "_measured",
         "lease", "host_id", "first_frame_s", "submitted_s", "started_ms", "usage", "finish_reason", "fault", "error_code",
         "error_message", "error_status", "error_body", "retry_after_s", "cost_uusd", "receipt_id", "closing",
         "refused", "_text_only", "tried", "accusers",
@@ -79,7 +79,8 @@ class LiveJob:
         self.events = 1
         """Number of the next row in job_events; row 0 is the queued event."""
         self.frames: list[Frame] = []
-        self.frame_bytes = 0
+        self.frame_bytes, self.has_extras = 0, False
+        """Bytes of all frames, and whether something stands beside the text in any of them."""
         self.running_hash = hash_start(id)
         self._claimed = 0
         """Units as counted by the frames, whatever their hosts claim."""
@@ -91,8 +92,7 @@ class LiveJob:
         self.first_frame_s, self.started_ms = 0.0, 0
         self.usage, self.finish_reason, self.fault = Usage(), "", Fault.NONE
         self.error_code = self.error_message = ""
-        self.error_status, self.error_body, self.retry_after_s = 0, b"", 0.0
-        self.cost_uusd = 0
+        self.error_status, self.error_body, self.retry_after_s, self.cost_uusd = 0, b"", 0.0, 0
         self.receipt_id: bytes | None = None
         self.closing = False
         """Set while the end is being written, so that the job is not ended twice."""
@@ -252,7 +252,7 @@ class LiveJob:
             return self._size
         solid, blank = self._size
         if self._measured < len(self.frames):
-            text, extras = joined(self.frames[self._measured :])
+            text, extras = joined(self.frames[self._measured :], plain=not self.has_extras)
             shown, padding = self.kind.output_in(text, extras)
             self._size = solid, blank = solid + shown, blank + padding
             self._measured = len(self.frames)
@@ -326,7 +326,7 @@ class LiveJob:
             assert at >= self.segment_start, "frames in the journal are kept"
             kept, self.frames = self.frames[:at], []
             self.frame_bytes, self._claimed, self.running_hash = 0, 0, hash_start(self.id)
-            self._size, self._measured = (0, 0), 0
+            self._size, self._measured, self.has_extras = (0, 0), 0, False
             self.append(kept)
         self.restarted_at.append((self.restarts, at))
         self.wake()
@@ -466,7 +466,7 @@ class LiveJob:
         assert self.over
         if self.frames:
             return
-        self.frames, self.frame_bytes = stored.frames, stored.frame_bytes
+        self.frames, self.frame_bytes, self.has_extras = stored.frames, stored.frame_bytes, stored.has_extras
         self.usage = Usage(self.usage.prompt_tokens, self.usage.completion_tokens, stored.details)
 
     # -- jobs that another coordinator owns, or owned ------------------------------------------------------------
@@ -556,19 +556,19 @@ class LiveJob:
         """True once the job is in a final state and settled."""
         return self.state in FINAL
 
-    def append(self, items: list[Frame], *, bytes_max: int | None = None) -> bool:
-        """Append frames and wake readers; False: the answer would exceed *bytes_max* (`FRAME_BYTES_MAX`), no change."""
-        size, claimed = self.frame_bytes, self._claimed
-        for frame in items:
-            text = frame.text
-            # In bytes, because the next host gets all of it in one message; ASCII, the usual case, needs no encoding.
-            size += (len(text) if text.isascii() else len(text.encode())) + len(frame.extra) + FRAME_OVERHEAD_BYTES
-            claimed += frame.tokens
+    def append(self, items: list[Frame], read: FramesRead | None = None, *, bytes_max: int | None = None) -> bool:
+        """Append frames and wake readers; False: the answer would exceed *bytes_max*, no change.
+
+        *read* is what they say, where somebody has read them already, after `running_hash`.
+        """
+        read = read or read_frames(self.running_hash, items)
+        # In bytes, because the next host gets all of it in one message.
+        size = self.frame_bytes + read.size + FRAME_OVERHEAD_BYTES * len(items)
         if size > (FRAME_BYTES_MAX if bytes_max is None else bytes_max):
             return False
-        self.running_hash = hash_over(self.running_hash, items)  # First: it raises on what can't be encoded.
-        self.frame_bytes = size
-        self._claimed = claimed
+        self.running_hash, self.frame_bytes = read.running_hash, size
+        self._claimed += read.claimed
+        self.has_extras = self.has_extras or bool(read.extras)
         self.frames += items
         self.wake()
         return True

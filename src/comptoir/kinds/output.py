@@ -57,12 +57,13 @@ def text_size(text: str) -> Size:
     return solid, size - solid
 
 
-def joined(frames: Sequence[Frame]) -> tuple[str, list[bytes]]:
-    """Return the text of all *frames*, and their extras that are not empty."""
+def joined(frames: Sequence[Frame], *, plain: bool = False) -> tuple[str, list[bytes]]:
+    """Return the text of all *frames*, and their extras that are not empty; *plain*: there are none."""
     if len(frames) == 1:
         frame = frames[0]
         return frame.text, [frame.extra] if frame.extra else []
-    return "".join([frame.text for frame in frames]), [frame.extra for frame in frames if frame.extra]
+    text = "".join([frame.text for frame in frames])
+    return text, [] if plain else [frame.extra for frame in frames if frame.extra]
 
 
 def value_size(values: Iterable[Any]) -> Size:

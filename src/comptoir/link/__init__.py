@@ -50,7 +50,7 @@ from comptoir.link.messages import (
     decode_from_worker,
     encode,
 )
-from comptoir.link.running_hash import hash_after, hash_over, hash_start
+from comptoir.link.running_hash import FramesRead, hash_after, hash_over, hash_start, read_frames
 from comptoir.link.segment import SEGMENT_PAYLOAD_TYPE, Segment, pae, segment_bytes
 
 __all__ = [
@@ -75,6 +75,7 @@ __all__ = [
     "Fail",
     "Frame",
     "Frames",
+    "FramesRead",
     "FromCoordinator",
     "FromWorker",
     "HandIn",
@@ -102,5 +103,6 @@ __all__ = [
     "hash_over",
     "hash_start",
     "pae",
+    "read_frames",
     "segment_bytes",
 ]

@@ -8,10 +8,26 @@ import hashlib
 import struct
 from collections.abc import Iterable
 
+import msgspec
+
 from comptoir.link.messages import Frame
 
 RUNNING_HASH_BYTES = 32
-_header = struct.Struct(">III").pack
+_HEADER_BYTES = RUNNING_HASH_BYTES + 12
+_header = struct.Struct(">32sIII").pack
+
+
+class FramesRead(msgspec.Struct, frozen=True, gc=False):
+    """What some frames say, all of it found in one pass."""
+
+    running_hash: bytes
+    """After them."""
+    claimed: int
+    """Units that they stand for, as their host counts."""
+    size: int
+    """Bytes of their texts and extras."""
+    extras: list[bytes]
+    """Those that are not empty."""
 
 
 def hash_start(job_id: bytes) -> bytes:
@@ -26,8 +42,20 @@ def hash_after(digest: bytes, frame: Frame) -> bytes:
 
 def hash_over(digest: bytes, frames: Iterable[Frame]) -> bytes:
     """Return the running hash after *frames*, in order."""
+    return read_frames(digest, frames).running_hash
+
+
+def read_frames(digest: bytes, frames: Iterable[Frame]) -> FramesRead:
+    """Read *frames*, which follow on those with this running hash."""
     sha256, header = hashlib.sha256, _header
+    extras: list[bytes] = []
+    claimed = size = 0
     for frame in frames:
-        text, extra = frame.text.encode(), frame.extra
-        digest = sha256(digest + header(len(text), frame.tokens, len(extra)) + text + extra).digest()
-    return digest
+        text, tokens, extra = frame.text.encode(), frame.tokens, frame.extra
+        hashed = header(digest, len(text), tokens, len(extra)) + text + extra
+        digest = sha256(hashed).digest()
+        claimed += tokens
+        size += len(hashed) - _HEADER_BYTES
+        if extra:
+            extras.append(extra)
+    return FramesRead(digest, claimed, size, extras)

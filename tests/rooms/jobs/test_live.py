@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from comptoir.jobs import Fault, JobState, Lease, LiveJob, LiveJobs, Reader, decode_frames, live
+from comptoir.jobs import Fault, JobState, Lease, LiveJob, LiveJobs, Reader, StoredAnswer, decode_frames, live
 from comptoir.jobs.types import AttemptRow
 from comptoir.kinds import Chat, Terms
 from comptoir.kit.ids import new_id
@@ -130,6 +130,20 @@ class TestAppend:
         job.append([Frame("a"), Frame("é", tokens=0, extra=b'{"x":1}')])
 
         assert decode_frames(job.encode_frames()) == job.frames
+
+    def test_whether_a_frame_has_an_extra_is_known_however_it_came(self) -> None:
+        """A dialect that took an answer for plain would give its text alone."""
+        job, again = make_job(), make_job()
+
+        job.append([Frame("é")])
+        assert not job.has_extras
+        job.append([Frame("b", extra=b'{"x":1}'), Frame("c")])
+        assert job.has_extras
+        end(again)
+        again.recall(StoredAnswer.of(job.encode_frames(), b""))
+        assert again.has_extras and again.frame_bytes == job.frame_bytes
+        job.restart(keep=1)
+        assert not job.has_extras
 
 
 class TestReader:

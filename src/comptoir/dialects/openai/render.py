@@ -313,9 +313,8 @@ def error_event(found: dict[str, Any]) -> bytes:
 
 def whole(form: Form, job: LiveJob, *, choices: int) -> bytes:
     """Return the body of a completed answer that was not streamed."""
-    frames = job.frames
-    if choices == 1 and not any(frame.extra for frame in frames):
-        text = _encode("".join([frame.text for frame in frames]))
+    if choices == 1 and not job.has_extras:
+        text = _encode("".join([frame.text for frame in job.frames]))
         said = b'"message":{"role":"assistant","content":%b,"refusal":null}' if form.has_roles else b'"text":%b'
         listed = b'{"index":0,%b,"logprobs":null,"finish_reason":%b}' % (
             said % text,
