@@ -13,6 +13,8 @@ from comptoir.kit.money import (
     price_from_usd_per_token,
     price_to_usd_per_token,
     to_credits,
+    to_usd,
+    usd_text,
 )
 
 MTOK = 1_000_000
@@ -54,6 +56,10 @@ class TestSpelling:
 
         assert to_credits(cost_up(256 * price)) == Decimal("2.56")
         assert price_to_usd_per_token(price) == Decimal("0.0001")
+
+    @given(amount=st.integers(0, 10**15))
+    def test_dollars_as_text_are_spelled_like_the_number(self, amount: int) -> None:
+        assert usd_text(amount) == format(to_usd(amount), "f")
 
     @pytest.mark.parametrize("price", ["-0.1", "1.1", "NaN", "Infinity", "0.0000000000001"])
     def test_a_price_out_of_bounds_or_too_fine_is_refused(self, price: str) -> None:

@@ -73,6 +73,12 @@ def to_usd(amount_uusd: int) -> Decimal:
     return _plain(Decimal(amount_uusd) / UUSD_PER_USD)
 
 
+def usd_text(amount_uusd: int) -> str:
+    """Spell *amount_uusd* (>= 0) as `to_usd` does, as text; on the hot path."""
+    whole, rest = divmod(amount_uusd, UUSD_PER_USD)
+    return f"{whole}.{f'{rest:06d}'.rstrip('0') or '0'}"
+
+
 def price_from_usd_per_token(price: Decimal) -> int:
     """Read a published ``price_per_token`` (dollars a token) as micro-dollars per million tokens.
 

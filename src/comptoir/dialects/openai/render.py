@@ -7,7 +7,7 @@ import msgspec
 from comptoir.dialects.openai.choices import ChoiceBuilder
 from comptoir.jobs import LiveJob
 from comptoir.kinds import ToolCallFragments, finish_reason_of
-from comptoir.kit.money import to_usd
+from comptoir.kit.money import usd_text
 from comptoir.kit.sse import DONE, one_line
 from comptoir.link import Frame
 
@@ -364,7 +364,7 @@ def usage_json(job: LiveJob) -> bytes:
 
 def usage_object(job: LiveJob, counts: bytes) -> bytes:
     """Return the usage object with these *counts*; where an engine's details have a field of ours, ours counts."""
-    ours = b'{%b,"cost":%b}' % (counts, format(to_usd(job.cost_uusd), "f").encode())
+    ours = b'{%b,"cost":%b}' % (counts, usd_text(job.cost_uusd).encode())
     if not job.usage.details:
         return ours
     fields = _raw_fields(ours)
