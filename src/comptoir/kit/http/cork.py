@@ -13,7 +13,6 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
-    HEADER_VALUE_RE,
     STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
@@ -26,6 +25,9 @@ KEPT_BYTES_MAX = 16 << 10
 
 OLD = "1.0"
 """The version of HTTP whose clients know no chunks: they read until the connection ends."""
+
+_IN_NO_VALUE = bytes([*range(9), *range(10, 32), 127])
+"""What no value of a header may have: uvicorn's `HEADER_VALUE_RE`, which takes three times as long to look for it."""
 
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 """For SO_LINGER: a connection that is closed ends with a reset."""
@@ -165,7 +167,8 @@ def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: by
     head = _head(status, names)
     if head is None:
         return False
-    if HEADER_VALUE_RE.search(b"".join(values)):
+    said = b"".join(values)
+    if len(said.translate(None, _IN_NO_VALUE)) != len(said):
         raise RuntimeError("a header's value has characters that none may have")
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
