@@ -35,10 +35,13 @@ def posted_transfers(tx: Tx, transfer_ids: Sequence[bytes]) -> set[bytes]:
 
 class _AccountEntry:
     __slots__ = (
-        "asked", "balance", "held", "kind", "last_event", "moved", "numbered", "promo", "promo_moved", "set_aside",
+        "account", "asked", "balance", "held", "kind", "last_event", "moved", "numbered", "promo", "promo_moved", "set_aside",
     )  # fmt: skip
 
-    def __init__(self, kind: str, balance: int, held: int, *, last_event: int, promo: int, asked: int) -> None:
+    def __init__(
+        self, account: bytes, kind: str, balance: int, *, held: int, last_event: int, promo: int, asked: int
+    ) -> None:
+        self.account = account
         self.kind = kind
         self.asked = asked
         self.balance = balance
@@ -75,7 +78,7 @@ class Book:
         wanted = list(set(accounts))
         for key, kind, balance, held, last, promo, asked in tx.select(ACCOUNTS, COLUMNS, wanted, lock=True):
             book._entries[key] = line = _AccountEntry(
-                kind, balance, held, last_event=last or 0, promo=promo or 0, asked=asked or 0
+                key, kind, balance, held=held, last_event=last or 0, promo=promo or 0, asked=asked or 0
             )
             if line.promo > balance:
                 book._correct(key, line)
@@ -238,12 +241,10 @@ class Book:
         payer, amount, state = self._holds.get(job_id, (b"", 0, ""))
         if state != HoldState.OPEN:
             raise HoldMismatch(f"the job's hold is {state or 'missing'}")
-        total = sum(pay for _, pay, _ in pays)
+        total = sum([pay for _, pay, _ in pays])
         if total > amount:
             raise HoldMismatch(f"{total} is more than the {amount} held")
-        for account, pay, _ in pays:
-            assert pay >= 0
-            self._entry(account)
+        payees = [self._entry(account) for account, _, _ in pays]
         line = self._entry(payer)
         assert line.held >= amount, "an open hold is part of what is held"
         line.held -= amount
@@ -260,7 +261,8 @@ class Book:
             self._promo_of[job_id] = promo
         transfers: list[bytes] = []
         paid = given = 0
-        for account, pay, kind in pays:
+        for payee, (_, pay, kind) in zip(payees, pays, strict=True):
+            assert pay >= 0
             if pay:
                 paid += pay
                 # Of the sum so far, rounded down: no pay has more than its amount, and the last completes the sum.
@@ -268,7 +270,7 @@ class Book:
                 given += part
                 stated = transfer_ids[len(transfers)] if transfer_ids else None
                 transfers.append(
-                    self._post(payer, account, pay, part, kind=kind, job_id=job_id, at_ms=at_ms, transfer_id=stated)
+                    self._post(line, payee, pay, part, kind=kind, job_id=job_id, at_ms=at_ms, transfer_id=stated)
                 )
         return tuple(transfers)
 
@@ -366,13 +368,13 @@ class Book:
             elif free - giver.promo < amount_uusd:
                 raise OwnMoneyShort(needed_uusd=amount_uusd, free_uusd=max(0, free - giver.promo))
         return self._post(
-            debit, credit, amount_uusd, promo, kind=kind, job_id=job_id, at_ms=at_ms, transfer_id=transfer_id
+            giver, taker, amount_uusd, promo, kind=kind, job_id=job_id, at_ms=at_ms, transfer_id=transfer_id
         )
 
     def _post(
         self,
-        debit: bytes,
-        credit: bytes,
+        giver: _AccountEntry,
+        taker: _AccountEntry,
         amount: int,
         promo: int,
         *,
@@ -381,7 +383,6 @@ class Book:
         at_ms: int,
         transfer_id: bytes | None = None,
     ) -> bytes:
-        giver, taker = self._entry(debit), self._entry(credit)
         giver.balance -= amount
         giver.moved -= amount
         taker.balance += amount
@@ -392,7 +393,7 @@ class Book:
             taker.promo += promo
             taker.promo_moved += promo
         transfer = transfer_id or new_id()
-        self._transfers.append((transfer, debit, credit, amount, kind, job_id, at_ms, promo))
+        self._transfers.append((transfer, giver.account, taker.account, amount, kind, job_id, at_ms, promo))
         return transfer
 
     def number(self, account: bytes) -> int:
