@@ -87,9 +87,9 @@ class Smith:
     body: bytes = b""
 
     @classmethod
-    async def register(cls, session: aiohttp.ClientSession, url: str) -> "Smith":
+    async def register(cls, session: aiohttp.ClientSession, url: str, **fields: str) -> "Smith":
         """Register a host."""
-        body = {"transport": "poll", "gpu": "anvil", "models": [OFFER], "slots": 4}
+        body = {"transport": "poll", "gpu": "anvil", "models": [OFFER], "slots": 4} | fields
         async with session.post(url + "/house/hosts", json=body) as answer:
             assert answer.status == 201, await answer.text()
             return cls(session, url, (await answer.json())["api_key"])

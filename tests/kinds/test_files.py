@@ -36,6 +36,7 @@ def test_a_body_keeps_every_other_field_when_facts_of_its_files_are_filled_in():
     "inputs",
     [
         '[{"name": "../a", "file": "file_1"}]',
+        '[{"name": "..", "file": "file_1"}]',
         '[{"name": "", "file": "file_1"}]',
         '[{"name": "a\\u0000b", "file": "file_1"}]',
         '[{"file": "file_1", "sha256": "AB"}]',
@@ -96,3 +97,18 @@ def test_a_result_is_any_json(result):
 def test_extras_of_another_form_are_refused(extra):
     with pytest.raises(BadExtra):
         KIND.check_extra(extra)
+
+
+@pytest.mark.parametrize(
+    ("one", "name"),
+    [
+        (InputFile("a.csv", url="https://x.example/b.csv"), "a.csv"),
+        (InputFile(url="https://x.example/d/caf%C3%A9.wav?x=1#y"), "café.wav"),
+        (InputFile(url="https://x.example/"), "input-3"),
+        (InputFile(url="https://x.example/.."), "input-3"),
+        (InputFile(url="https://x.example/a%2Fb"), "input-3"),
+        (InputFile(url="https://x.example/%FF"), "input-3"),
+    ],
+)
+def test_an_address_is_called_by_its_last_part_if_that_is_a_name(one, name):
+    assert one.called(3) == name

@@ -299,10 +299,17 @@ class Blobs:
         Raises:
             UnknownFile: the keeper needs no such file.
         """
-        found = await store.kept(self._db, file_id, keeper)
-        if found is None:
+        found = await store.kept(self._db, [file_id], keeper)
+        if not found:
             raise UnknownFile
-        return found
+        return found[0]
+
+    async def kept_among(self, file_ids: Sequence[bytes], keeper: str) -> dict[bytes, Kept]:
+        """Return those of *file_ids* that *keeper* needs, as `kept` does; looked up `KEEPERS_MAX` at a time."""
+        found: list[Kept] = []
+        for first in range(0, len(file_ids), KEEPERS_MAX):
+            found += await store.kept(self._db, file_ids[first : first + KEEPERS_MAX], keeper)
+        return {kept.blob.id: kept for kept in found}
 
     async def kept_by(self, keeper: str) -> list[tuple[bytes, str]]:
         """Return the files that *keeper* needs, each with its maker (`Kept.maker`)."""

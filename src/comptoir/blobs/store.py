@@ -313,11 +313,12 @@ async def find_all(db: Database, file_ids: Sequence[bytes], now_ms: int, *, of: 
     return [blob for blob in map(_blob, rows) if is_there(blob, now_ms)]
 
 
-async def kept(db: Database, file_id: bytes, keeper: str) -> Kept | None:
-    """Return a file or an upload that *keeper* needs; None: it needs no such file."""
-    note = await db.fetch_point(KEEPS, ("made_by",), (file_id, keeper))
-    row = await db.fetch_point(FILES, FILES.names, (file_id,)) if note is not None else None
-    return Kept(_blob(row), note[0] or "") if row is not None and note is not None else None
+async def kept(db: Database, file_ids: Sequence[bytes], keeper: str) -> list[Kept]:
+    """Return those of *file_ids*, files or uploads, that *keeper* needs."""
+    notes = await db.fetch_keys(KEEPS, ("file_id", "keeper", "made_by"), file_ids)
+    makers = {bytes(file_id): maker or "" for file_id, of, maker in notes if of == keeper}
+    rows = await db.fetch_keys(FILES, FILES.names, list(makers))
+    return [Kept(blob, makers[blob.id]) for blob in map(_blob, rows)]
 
 
 async def kept_by(db: Database, keeper: str) -> list[tuple[bytes, str]]:

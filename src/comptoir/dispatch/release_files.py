@@ -10,7 +10,8 @@ import logging
 from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.files import Files
 from comptoir.dispatch.job_files import job_of, keeper_of
-from comptoir.jobs import FINAL, LiveJob, UnknownJob
+from comptoir.jobs import FINAL, LiveJob
+from comptoir.kinds.files import artifacts_in
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import parse
 from comptoir.kit.objects import FilesExtraMissing
@@ -56,17 +57,9 @@ async def release_files(core: Core, job_id: bytes) -> None:
         return
     wanted: frozenset[bytes] = frozenset()
     if any(maker for _, maker in kept):
-        wanted = await _results(core, job_id)
+        frames, _ = await core.jobs.answer(job_id)
+        wanted = frozenset(filter(None, (parse("file", each.file) for each in artifacts_in(frames))))
     await blobs.release(keeper, wanted=wanted)
-
-
-async def _results(core: Core, job_id: bytes) -> frozenset[bytes]:
-    try:
-        kind = core.jobs.kinds.stored((await core.jobs.get(job_id)).kind)
-    except UnknownJob:
-        return frozenset()
-    frames, _ = await core.jobs.answer(job_id)
-    return frozenset(filter(None, (parse("file", each.file) for each in kind.artifacts(frames))))
 
 
 async def sweep_files(core: Core) -> int:

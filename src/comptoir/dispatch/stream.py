@@ -6,6 +6,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from comptoir.dispatch.advance import advance
+from comptoir.dispatch.artifacts import check_artifacts
 from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.contradict import keep_contradiction
 from comptoir.dispatch.core import Core, State
@@ -96,6 +97,7 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     Raises:
         FramesOutOfOrder: *seq* leaves a gap; nothing is appended.
         AnswerTooLarge: more text or units than the job may have; nothing is appended, the attempt should be failed.
+        FilesUnseen: they name files that are to be looked for first (`dispatch.artifacts.look`); then call again.
         BadFrame: what stands beside a frame's text is not what the job's kind allows; nothing is appended, and the host
             is to blame.
     """
@@ -111,6 +113,8 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     read, bytes_max = read_frames(job.running_hash, fresh), core.settings.answer_bytes_max
     for extra in read.extras:
         _check_extra(job, extra, bytes_max)
+    if read.extras and job.kind.files:
+        check_artifacts(core, job, read.extras)
     claim, most, size = job.claim + read.claimed, job.terms.output_max, job.frame_bytes
     if most and claim > most + job.kind.output_over_max:
         many = job.kind.output.many

@@ -3,6 +3,7 @@
 from functools import partial
 
 from comptoir.dispatch import Core
+from comptoir.dispatch.artifacts import taken
 from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.errors import AnswerTooLarge, BadFrame
 from comptoir.dispatch.stream import fail, take_frames, unfit
@@ -52,11 +53,19 @@ async def accept_frames(core: Core, job: LiveJob, frames: list[Frame], *, seq: i
 
     Raises:
         FramesOutOfOrder: *seq* leaves a gap; nothing is taken. AnswerTooLarge, BadFrame: the attempt is over.
+        NotYourLease: it was lost while files that the frames name were looked for. Unavailable: they can't be.
     """
     assert job.lease is not None, "frames come through a lease"
     core.fleet.seen(job.lease.host_id)
-    try:
+    lease = job.lease
+
+    def take() -> int:
+        if job.lease is not lease or job.closing:
+            raise NotYourLease
         return take_frames(core, job, len(job.frames) if seq is None else seq, frames)
+
+    try:
+        return await taken(core, job, take)
     except (AnswerTooLarge, BadFrame) as error:
         code, fault = unfit(job, error)
         failed = partial(fail, core, job, code=code, message=error.message, fault=fault, measured=True)

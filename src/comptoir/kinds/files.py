@@ -30,6 +30,10 @@ FILE_EXTRA_BYTES_MAX = 1024 * 1024
 """Longest extra of one frame: a result that is JSON stands in one."""
 
 
+ARTIFACT, BEGUN_AGAIN = b'"artifact"', b'"begun_again":true'
+"""By what it is seen quickly that an extra may have this; one that says so otherwise is refused."""
+
+
 class Fetched(msgspec.Struct, frozen=True):
     """An input that the host fetched from an address: its word, since only it has seen the bytes."""
 
@@ -100,18 +104,20 @@ def extra_of(frame: Frame) -> FileExtra:
 def current(frames: Sequence[Frame]) -> Sequence[Frame]:
     """Return the frames since the last host that began again."""
     for at in range(len(frames) - 1, -1, -1):
-        if b'"begun_again":true' in frames[at].extra and extra_of(frames[at]).begun_again:
+        if BEGUN_AGAIN in frames[at].extra and extra_of(frames[at]).begun_again:
             return frames[at:]
     return frames
 
 
+def artifact_in(extra: bytes) -> Artifact | None:
+    """Return the file that a frame's *extra* says was made; None: it names none."""
+    return extra_of(Frame("", 0, extra)).artifact if ARTIFACT in extra else None
+
+
 def artifacts_in(frames: Sequence[Frame]) -> list[Artifact]:
     """Return the artifacts that are part of the result, in the order in which they came."""
-    return [
-        artifact
-        for frame in current(frames)
-        if b'"artifact"' in frame.extra and (artifact := extra_of(frame).artifact) is not None
-    ]
+    found = [artifact_in(frame.extra) for frame in current(frames)]
+    return [artifact for artifact in found if artifact is not None]
 
 
 class _Inputs(msgspec.Struct):
@@ -146,14 +152,6 @@ class FileKind(Kind):
         fields = _fields_in(body)
         inputs = [facts.get(at, each) for at, each in enumerate(self.inputs(body))]
         return _encode(fields | {"inputs": inputs})
-
-    def artifacts(self, frames: Sequence[Frame]) -> list[Artifact]:
-        """Return the files that are part of the result in *frames*, in the order in which they came."""
-        return artifacts_in(frames)
-
-    def artifact_in(self, extra: bytes) -> Artifact | None:
-        """Return the file that a frame's (checked) *extra* says was made."""
-        return _extra_in(extra).artifact if b'"artifact"' in extra else None
 
     def output_in(self, text: str, extras: Sequence[bytes]) -> Size:
         """Count text, and a byte for each extra: an artifact's bytes are counted where they arrive."""
@@ -192,6 +190,7 @@ __all__ = [
     "Name",
     "ProgramFailure",
     "WorkProgress",
+    "artifact_in",
     "artifacts_in",
     "current",
     "extra_of",

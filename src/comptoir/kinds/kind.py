@@ -13,7 +13,7 @@ import msgspec
 
 from comptoir.kinds.capabilities import NONE
 from comptoir.kinds.extras import EXTRA_BYTES_MAX, PlainExtra, read_extra
-from comptoir.kinds.named_files import Artifact, InputFile
+from comptoir.kinds.named_files import InputFile
 from comptoir.kinds.output import UNITS_OVER_BYTES, Size, extra_size, text_size
 from comptoir.kinds.terms import Ask, Part, Stage, Terms
 from comptoir.kinds.units import Unit
@@ -170,14 +170,6 @@ class Kind:
     def with_facts(self, body: bytes, facts: Mapping[int, InputFile]) -> bytes:
         """Return *body* with some inputs replaced, by their place."""
         return body
-
-    def artifact_in(self, extra: bytes) -> Artifact | None:
-        """Return the file that a frame's (checked) *extra* says was made; None: it names none."""
-        return None
-
-    def artifacts(self, frames: Sequence[Frame]) -> list[Artifact]:
-        """Return the files that are part of the result in *frames*, in the order in which they came."""
-        return []
 
     def text_only(self, body: bytes) -> bool:
         """Tell whether one text with a length and a temperature conveys all of *body*, as text-only hosts get it."""

@@ -50,10 +50,10 @@ class InputFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         """
         if self.name is not None:
             return self.name
-        last = unquote(urlsplit(self.url).path.rpartition("/")[2]) if self.url else ""
         try:
+            last = unquote(urlsplit(self.url).path.rpartition("/")[2], errors="strict")
             return _is_name(msgspec.json.encode(last))
-        except (msgspec.ValidationError, UnicodeEncodeError):
+        except ValueError:
             return f"input-{number}"
 
 

@@ -31,6 +31,8 @@ def _fault(kind: type[Kind]) -> str:
     """Return why a kind can't be sold, because its work can't be counted; empty: it can."""
     if kind.input is not None and kind.input.name == kind.output.name:
         return f"needs another unit for what goes in than {kind.output.name!r}: offers name one price by unit"
+    if kind.files and kind.may_hedge:
+        return "has files, and may have a second host: what that one uploads would be nobody's, and its buyer's to keep"
     if not kind.staged:
         return ""
     if kind.input is not None:

@@ -1,16 +1,23 @@
 """Files of jobs over HTTP: what an order may name, and what the host that has the job may read and upload."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
+from comptoir.dispatch.files import Files
 from comptoir.dispatch.onboard import add_user
+from comptoir.kinds.files import file_frame
 from tests.post import Post, open_post
-from tests.working import TARGET, Customer, Smith, sha
+from tests.tcp import stop
+from tests.working import TARGET, Customer, Smith, items, sha
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -246,3 +253,105 @@ class TestArtifacts:
         assert (await other.go_on(location, 0, b"123")).code == "UnknownFile"
         assert (await working.go_on(location, 0, b"123")).code == "NotYourLease"
         assert lost != other.lease
+
+
+async def files_of(buyer: Customer) -> set[str]:
+    """Return the names of the buyer's files."""
+    return {one["name"] for one in (await buyer.ask("GET", "/house/files")).json["files"]}
+
+
+class TestFrames:
+    async def test_what_its_result_names_stays_and_the_rest_goes_with_its_end(
+        self, post: Post, working: Smith, buyer: Customer
+    ) -> None:
+        named, empty = await working.deliver(b"result", name="result"), await working.deliver(b"", name="empty")
+        await working.deliver(b"scratch", name="scratch")
+        await working.begin(100, filename="half")
+        before = await files_of(buyer)
+
+        shown = await working.show(named, empty, count=2)
+        done = await working.done(4)
+        await post.core.background.drain_tasks()
+
+        assert (shown.status, done.status, done.json["tokens"]) == (200, 200, 4)
+        assert (before, await files_of(buyer)) == (
+            {"a.txt", "result", "empty", "scratch"},
+            {"a.txt", "result", "empty"},
+        )
+        await post.core.state(Files).collect()
+        assert (await buyer.ask("GET", "/house/files")).json["bytes_used"] == len(DATA) + len(b"result")
+        assert await post.core.db.fetch("SELECT * FROM file_keeps") == []
+        assert (await buyer.ask("GET", f"/house/files/{named.file}")).body == b"result"
+
+    async def test_a_lie_ends_the_attempt_and_the_next_host_begins_again_without_its_files(
+        self, post: Post, working: Smith, buyer: Customer, session: aiohttp.ClientSession
+    ) -> None:
+        other = await Smith.register(session, post.url)
+        first, lie = await working.deliver(b"first", name="first"), await working.deliver(b"made", name="lie")
+        await working.show(first)
+
+        told = await working.show(msgspec.structs.replace(lie, size=5))
+        await other.take()
+        made = await other.deliver(b"second", name="second")
+        await other.send(file_frame(begun_again=True), file_frame("", 1, artifact=made))
+        await other.done(1)
+        await post.core.background.drain_tasks()
+
+        assert (told.status, told.code) == (422, "BadFrame")
+        assert await files_of(buyer) == {"a.txt", "second"}
+        job = (await buyer.ask("GET", f"/house/jobs/{working.job}")).json
+        assert [(one["state"], one["fault"]) for one in job["attempts"]] == [("failed", "host"), ("done", None)]
+
+    async def test_a_job_that_is_cancelled_keeps_what_was_delivered_and_no_more(
+        self, post: Post, working: Smith, buyer: Customer
+    ) -> None:
+        made = await working.deliver(b"made", name="made")
+        await working.deliver(b"scratch", name="scratch")
+        await working.show(made)
+
+        await buyer.ask("POST", f"/house/jobs/{working.job}/cancel")
+        await post.core.background.drain_tasks()
+
+        assert await files_of(buyer) == {"a.txt", "made"}
+
+    async def test_a_host_that_is_called_names_files_in_its_answer(
+        self, tmp_path: Path, session: aiohttp.ClientSession
+    ) -> None:
+        """It uploads while its answer is open."""
+        called = asyncio.Event()
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            job = await request.json()
+            pushed.job, pushed.lease = job["job_id"], job["lease"]
+            response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
+            await response.prepare(request)
+            made = await pushed.deliver(b"pushed", name="pushed")
+            frames = {
+                "type": "frames",
+                "lease": job["lease"],
+                "seq": 0,
+                "items": items(file_frame("", 1, artifact=made)),
+            }
+            done = {"type": "done", "lease": job["lease"], "end_seq": 1, "usage": {"completion_tokens": 1}}
+            await response.write(b"".join(json.dumps(line).encode() + b"\n" for line in (frames, done)))
+            called.set()
+            return response
+
+        app = web.Application()
+        app.router.add_post("/", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            address = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+            async with open_post(tmp_path, kinds=(TARGET,), allow_private_endpoint_urls=True) as post:
+                pushed = await Smith.register(session, post.url, transport="push", endpoint_url=address)
+                buyer = Customer(session, post.url, post.buyer_key)
+                job = await buyer.buy()
+                async with asyncio.timeout(20):
+                    await called.wait()
+                    while (state := (await buyer.ask("GET", f"/house/jobs/{job}")).json["state"]) == "running":
+                        await asyncio.sleep(0.01)
+                assert (state, await files_of(buyer)) == ("completed", {"pushed"})
+        finally:
+            await stop(runner)

@@ -11,6 +11,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from comptoir.containers import is_relayable, note_resources
+from comptoir.dispatch.artifacts import FilesUnseen, look_while_away
 from comptoir.dispatch.assign import assign_waiting, revoke_lease
 from comptoir.dispatch.core import Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements, retry_when_db_returns
@@ -347,19 +348,22 @@ class Session:
         try:
             while True:
                 for message in await self._read():
-                    self._act(message)
+                    waits = self._act(message)
+                    if waits is not None:
+                        await waits  # What comes after it is not read meanwhile, whichever job's it is.
         except UnknownHost:
             log.debug("host %s was turned away", public("host", self._host.id))
         except ProtocolBroken as broken:
             log.warning("host %s broke the protocol: %s", public("host", self._host.id), broken)
             await self._refuse(str(broken))
 
-    def _act(self, message: FromWorker) -> None:
+    def _act(self, message: FromWorker) -> Coroutine[Any, Any, None] | None:
+        """Act on *message*; return what is to be awaited before the next, if anything."""
         kind = type(message)
         if self._hedged and isinstance(message, Frames | Done | Fail) and message.lease in self._hedged:
             heard(self._core, self._host.id, message, self._act_late)
         elif kind is Frames:
-            self._frames(message)  # type: ignore[arg-type]
+            return self._frames(message)  # type: ignore[arg-type]
         elif kind is Done:
             self._done(message)  # type: ignore[arg-type]
         elif kind is Fail:
@@ -377,25 +381,29 @@ class Session:
             self._core.fleet.drain(self._host.id)
         else:
             raise ProtocolBroken("hello comes once")
+        return None
 
     def _act_late(self, message: Frames | Done | Fail) -> None:
         """Act on messages that were held back while a job was being transferred to this host."""
         try:
-            self._act(message)
+            waits = self._act(message)
+            assert waits is None, "no kind with files has a second host"
         except ProtocolBroken as broken:
             log.warning("host %s broke the protocol: %s", public("host", self._host.id), broken)
             self.post(Bye(str(broken), 1.0))
             self.open = False
 
-    def _frames(self, message: Frames) -> None:
+    def _frames(self, message: Frames) -> Coroutine[Any, Any, None] | None:
         try:
             job = leased_job(self._core, self._host.id, message.lease)
         except NotYourLease:
-            return  # Cancelled or revoked meanwhile: what still arrives is ignored.
+            return None  # Cancelled or revoked meanwhile: what still arrives is ignored.
         if job.closing:
-            return
+            return None
         try:
             self._ack(message.lease, take_frames(self._core, job, message.seq, message.items))
+        except FilesUnseen as unseen:
+            return self._look_first(job, message, unseen)
         except FramesOutOfOrder as gap:
             raise ProtocolBroken(str(gap)) from gap
         except (AnswerTooLarge, BadFrame) as error:
@@ -403,6 +411,11 @@ class Session:
             code, fault = unfit(job, error)
             failed = partial(fail, self._core, job, code=code, message=error.message, fault=fault, measured=True)
             self._core.background.spawn(self._if_held(job, message.lease, failed))
+        return None
+
+    async def _look_first(self, job: LiveJob, message: Frames, unseen: FilesUnseen) -> None:
+        await look_while_away(self._core, job, unseen)
+        self._frames(message)
 
     async def _if_held(self, job: LiveJob, lease: bytes, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *verb* unless the lease was closed between the message and this task, which makes the message void."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from comptoir.dispatch import Core
+from comptoir.dispatch.artifacts import FilesUnseen, look_while_away
 from comptoir.dispatch.deferred_settlements import retry_when_db_returns
 from comptoir.dispatch.errors import FramesOutOfOrder
 from comptoir.dispatch.stream import FailureReport, complete, fail, fail_as_reported, take_frames
@@ -59,6 +60,14 @@ class PushCall:
             take_frames(self.core, self.job, len(self.job.frames) if seq is None else seq, frames)
         except FramesOutOfOrder as gap:
             raise PushFailed(f"its frames leave a gap: {gap.message}") from gap
+
+    async def give_looking(self, frames: list[Frame], *, seq: int | None = None) -> None:
+        """The same for frames that may name files, which are looked for first."""
+        try:
+            self.give(frames, seq=seq)
+        except FilesUnseen as unseen:
+            await look_while_away(self.core, self.job, unseen)
+            self.give(frames, seq=seq)
 
     async def complete(
         self, *, finish_reason: str, usage: Usage, signature: bytes = b"", running_hash: bytes = b""

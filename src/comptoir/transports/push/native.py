@@ -46,16 +46,16 @@ class NativePush:
                 message = _message(data, lease)
                 if isinstance(message, FramesLine):
                     if frames and message.seq != first + len(frames):
-                        call.give(frames, seq=first)
+                        await call.give_looking(frames, seq=first)
                         frames = []
                     first = first if frames else message.seq
                     frames += message.frames()
                     continue
                 if frames:
-                    call.give(frames, seq=first)
+                    await call.give_looking(frames, seq=first)
                 await _end(message, call)
                 return
-            call.give(frames, seq=first if frames else None)  # No frames at all is still a sign of life.
+            await call.give_looking(frames, seq=first if frames else None)  # No frames at all is still a sign of life.
         raise PushFailed("it hung up before it said how it ended")
 
 
