@@ -94,7 +94,15 @@ class TestAnyKind:
 
     def test_programs_are_told_units_and_prices(self, job: dict[str, Any]) -> None:
         price = {"unit": "byte", "uusd_per_million": 200_000, "per": 1000, "words": "per kilobyte"}
-        unit = {"unit": "byte", "one": "byte", "many": "bytes", "count": BYTES, "most": BYTES, "once": False}
+        unit = {
+            "unit": "byte",
+            "one": "byte",
+            "many": "bytes",
+            "count": BYTES,
+            "most": BYTES,
+            "once": False,
+            "shown": 1,
+        }
 
         assert (job["noun"], job["units"]) == ("writer", [unit])
         (attempt,) = job["attempts"]

@@ -20,7 +20,7 @@ from comptoir.kinds import (
     UnknownKind,
     load_kinds,
 )
-from comptoir.link import ContainerCard, ModelOffer
+from comptoir.link import COUNT_MAX, ContainerCard, ModelOffer
 
 BYTE = Unit("byte", "byte", "bytes", 1_000, "kilobyte")
 
@@ -75,7 +75,8 @@ class TestKinds:
     @pytest.mark.parametrize("kind", list(Kinds()), ids=lambda kind: kind.name)
     def test_what_ships_has_its_words(self, kind: Kind) -> None:
         for unit in kind.units:
-            assert unit.format(1) == f"1 {unit.one}" and unit.format(2_000) == f"2,000 {unit.many}" and unit.quoted
+            assert unit.format(unit.shown) == f"1 {unit.one}" and unit.quoted
+            assert unit.format(2_000 * unit.shown) == f"2,000 {unit.many}"
 
     def test_what_shipped_once_ships_on(self) -> None:
         """Stored jobs are of it; a new one comes behind."""
@@ -124,6 +125,23 @@ class TestOffers:
 
 
 class TestUnits:
+    @pytest.mark.parametrize(
+        ("count", "said"),
+        [
+            (0, "0 seconds"),
+            (1, "0.001 seconds"),
+            (1_000, "1 second"),
+            (1_200, "1.2 seconds"),
+            (600_000, "600 seconds"),
+            (COUNT_MAX, "2,147,483.647 seconds"),
+        ],
+    )
+    def test_of_milliseconds_is_shown_in_seconds(self, count: int, said: str) -> None:
+        unit = Unit("wall_ms", "second", "seconds", 3_600_000, "hour", shown=1_000)
+
+        assert (unit.format(count), unit.priced) == (said, "per hour")
+        assert unit.price_uusd(1_000_000) == 3_600_000
+
     def test_the_shipped_ones_are_named_as_receipts_name_them(self) -> None:
         assert [unit.name for unit in (TOKEN_IN, TOKEN_OUT, RUN)] == ["token_in", "token_out", "run"]
 

@@ -74,7 +74,9 @@ def _ready(event: dict[str, Any], kinds: Kinds) -> str:
     speed = ""
     if event["tokens_per_s"]:
         *_, unit = prices.get(event["models"][0]) or (TOKEN_OUT.name,)
-        speed = f" ({event['tokens_per_s']:.0f} {kinds.unit(unit).many}/s, first after {span(event['first_token_s'] * 1000)})"
+        made = kinds.unit(unit)
+        pace = f"{event['tokens_per_s'] / made.shown:.0f} {made.many}/s"
+        speed = f" ({pace}, first after {span(event['first_token_s'] * 1000)})"
     how = event.get("goes_on_by")
     others = f"; can continue other hosts' answers by {how}" if how else ""
     if not how and any(not _told(prices.get(name)) for name in event["models"]):
@@ -183,8 +185,9 @@ class Board:
                 ("status", state(self.status)),
                 ("jobs", f"{self.jobs_done} done, {len(self.running)} running, {self.jobs_failed} failed"),
                 *(
-                    (self.kinds.unit(name).many, f"{count:,} ({count / minutes:,.0f} a minute)")
+                    (unit.many, f"{unit.amount(count)} ({count / unit.shown / minutes:,.0f} a minute)")
                     for name, count in counted.items()
+                    for unit in (self.kinds.unit(name),)
                 ),
                 ("earned now", Text(credits_and_usd(self.earned_uusd), style="bold green")),
                 ("balance", credits_and_usd(self.balance_uusd) if self.balance_uusd is not None else None),

@@ -10,6 +10,7 @@ from rich.text import Text
 from comptoir.cli.api import Api
 from comptoir.cli.screen import (
     ago,
+    amount,
     counted,
     credits,
     credits_and_usd,
@@ -187,9 +188,9 @@ def _delivered(job: dict[str, Any]) -> tuple[str, object]:
     *taken, made = job["units"]
     most = made["most"]
     if taken:
-        into = f"{taken[0]['count']} in" if made["unit"] == TOKEN_OUT.name else f"{counted(taken[0])} in"
-        return made["many"], f"{into}, {made['count']} out" + (f" (at most {most})" if most else "")
-    return made["many"], f"{made['count']} of {most}" if most else str(made["count"])
+        into = f"{amount(taken[0])} in" if made["unit"] == TOKEN_OUT.name else f"{counted(taken[0])} in"
+        return made["many"], f"{into}, {amount(made)} out" + (f" (at most {amount(made, most=True)})" if most else "")
+    return made["many"], f"{amount(made)} of {amount(made, most=True)}" if most else amount(made)
 
 
 def _attempts(attempts: list[dict[str, Any]]) -> Table:
@@ -201,7 +202,7 @@ def _attempts(attempts: list[dict[str, Any]]) -> Table:
             one["host"],
             state(one["state"]),
             frames,
-            str(one["units"][-1]["count"]),
+            amount(one["units"][-1]),
             credits(one["paid_uusd"]),
             _took(one),
         )

@@ -151,8 +151,9 @@ def _say(verdict: Verdict, *, whose: str) -> None:
         if verdict.unbounded_segments:
             vouched += f"; {verdict.unbounded_segments} part(s) don't say how many bytes were delivered for the price"
         for host, unit in _claims(verdict.statement):
+            one = _KINDS.unit(unit.unit)
             console.print(
-                f"[yellow]![/] {host} claimed {unit.claimed:,} {_KINDS.unit(unit.unit).many}; at most {unit.count:,} "
+                f"[yellow]![/] {host} claimed {one.format(unit.claimed or 0)}; at most {one.amount(unit.count)} "
                 "were delivered, and more was not paid",
                 soft_wrap=True,
             )
@@ -167,16 +168,20 @@ def _claims(statement: InTotoStatement | None) -> list[tuple[str, UnitEntry]]:
     return [(part.host, unit) for part in segments for unit in part.units if unit.claimed is not None]
 
 
-def _made(units: list[UnitEntry]) -> tuple[str, int]:
+def _made(units: list[UnitEntry]) -> tuple[str, str]:
     """Return what the output was counted in, and how much; a unit that is not built in is shown by its name."""
     entry = next((each for each in units if not each.once), None)
-    return (_KINDS.unit(entry.unit).many, entry.count) if entry is not None else ("counted", 0)
+    return (_KINDS.unit(entry.unit).many, _amount(entry)) if entry is not None else ("counted", "0")
+
+
+def _amount(entry: UnitEntry) -> str:
+    return _KINDS.unit(entry.unit).amount(entry.count)
 
 
 def _counted(units: list[UnitEntry]) -> str:
     """Say what was counted: ``12 in, 34 out``; a kind without an input, what there was: ``2``."""
-    taken, (_, made) = [each.count for each in units if each.once], _made(units)
-    return f"{taken[0]} in, {made} out" if taken else str(made)
+    taken, (_, made) = [_amount(each) for each in units if each.once], _made(units)
+    return f"{taken[0]} in, {made} out" if taken else made
 
 
 def _show(statement: InTotoStatement) -> None:
@@ -205,7 +210,7 @@ def _show(statement: InTotoStatement) -> None:
     parts = table("host", "frames", _made(one.units)[0], "believed because")
     for part in one.segments:
         why = "the host signed it" if part.signature is not None else "it came with the host's key"
-        parts.add_row(part.host, f"{part.first_frame}…{part.end_frame}", str(_made(part.units)[1]), why)
+        parts.add_row(part.host, f"{part.first_frame}…{part.end_frame}", _made(part.units)[1], why)
     console.print(parts)
     console.print()
 

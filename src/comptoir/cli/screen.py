@@ -139,8 +139,17 @@ def price_words(price: dict[str, Any]) -> str:
 
 
 def counted(unit: dict[str, Any]) -> str:
-    """Spell a count as the server says it (`UnitView`): ``1 run``, ``1,234 bytes``."""
-    return f"{unit['count']:,} {unit['one'] if unit['count'] == 1 else unit['many']}"
+    """Spell a count as the server says it (`UnitView`): ``1 run``, ``1,234 bytes``, ``1.2 seconds``."""
+    return _unit(unit).format(unit["count"])
+
+
+def amount(unit: dict[str, Any], *, most: bool = False) -> str:
+    """Spell the number of a count, or the most that it may be, without its unit: ``1,234``, ``1.2``."""
+    return _unit(unit).amount(unit["most" if most else "count"])
+
+
+def _unit(unit: dict[str, Any]) -> Unit:
+    return Unit(unit["unit"], unit["one"], unit["many"], shown=unit.get("shown", 1))
 
 
 def ago(at_ms: int | None, *, now_ms: int | None = None) -> str:

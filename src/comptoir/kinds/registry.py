@@ -75,7 +75,11 @@ class Kinds:
                 raise KindsError(f"the kind {kind.name!r} {fault}")
             made = self._kinds[kind.name] = kind()
             for unit in made.units:
-                if not _UNIT_NAME.fullmatch(unit.name) or unit.per < 1 or not 0 <= unit.rate_max <= RATE_MAX:
+                if (
+                    not _UNIT_NAME.fullmatch(unit.name)
+                    or min(unit.per, unit.shown) < 1
+                    or not 0 <= unit.rate_max <= RATE_MAX
+                ):
                     raise KindsError(f"the unit {unit.name!r} of the kind {kind.name!r} is none")
                 if self._units.setdefault(unit.name, unit) != unit:
                     raise KindsError(f"the unit {unit.name!r} of the kind {kind.name!r} is another kind's, and differs")

@@ -27,6 +27,8 @@ class Unit(msgspec.Struct, frozen=True):
     """What follows a shown amount: ``a run``. Empty: ``per`` and *per_words*: ``per million tokens``."""
     rate_max: int = PRICE_UUSD_PER_MTOK_MAX
     """Highest price, micro-dollars per million; with the largest count of a frame it fits 64 bits."""
+    shown: int = 1
+    """Units in one of what people read: 1,000 of a unit that is a millisecond and is shown in seconds."""
 
     @property
     def quoted(self) -> str:
@@ -42,9 +44,13 @@ class Unit(msgspec.Struct, frozen=True):
         """Return the shown price (of `per` units) in micro-dollars, exactly; *rate* is the price of a million."""
         return Decimal(rate * self.per) / MILLION
 
+    def amount(self, count: int) -> str:
+        """Return *count* as people read it, without the unit: ``1,234``, ``1.2`` (of 1,200 milliseconds), exactly."""
+        return f"{count:,}" if self.shown == 1 else f"{Decimal(count) / self.shown:,}"
+
     def format(self, count: int) -> str:
-        """Return *count* with the unit: ``1 run``, ``1,234 tokens``."""
-        return f"{count:,} {self.one if count == 1 else self.many}"
+        """Return *count* with the unit: ``1 run``, ``1,234 tokens``, ``1.2 seconds``."""
+        return f"{self.amount(count)} {self.one if count == self.shown else self.many}"
 
 
 TOKEN_IN = Unit("token_in", "prompt token", "prompt tokens", MILLION, "million prompt tokens")

@@ -76,7 +76,9 @@ async def buy(core: Core, request: Request) -> JobView:
     if not output_max and kind.paid_by_output:
         raise InvalidField("output_max", f"is needed: the most {kind.output.many} that may be made and paid")
     if output_max > COUNT_MAX:
-        raise InvalidField("body", f"leads to {output_max} {kind.output.many}, and a job has at most {COUNT_MAX}")
+        raise InvalidField(
+            "body", f"leads to {kind.output.format(output_max)}, and a job has at most {kind.output.amount(COUNT_MAX)}"
+        )
     bound = await claim(core, request)
     order = Order(
         owner_id=request.principal.id,

@@ -20,7 +20,7 @@ from comptoir.dialects.native.wire import (
 from comptoir.dispatch import Core
 from comptoir.hosts import ContainerSummary, Host
 from comptoir.jobs import FINAL, AttemptRow, JobRow
-from comptoir.kinds import Kind, Kinds, bought
+from comptoir.kinds import Kind, Kinds, Unit, bought
 from comptoir.kit.ids import public
 from comptoir.kit.money import run_price
 from comptoir.ledger import OPERATOR_ACCOUNTS, Account, Bond, BondState, Transfer
@@ -82,10 +82,14 @@ def _fields(core: Core, row: JobRow) -> dict[str, object]:
 
 def _units(kind: Kind, into: tuple[int | None, int | None], out: tuple[int, int | None]) -> list[UnitView]:
     """Render counts (and the most that is paid), by the units of *kind*; an input that was not counted is omitted."""
-    views = [UnitView(kind.output.name, kind.output.one, kind.output.many, out[0], out[1], False)]
+    views = [_unit(kind.output, out[0], out[1], once=False)]
     if kind.input is not None and into[0] is not None:
-        views.insert(0, UnitView(kind.input.name, kind.input.one, kind.input.many, into[0], into[1], True))
+        views.insert(0, _unit(kind.input, into[0], into[1], once=True))
     return views
+
+
+def _unit(unit: Unit, count: int, most: int | None, *, once: bool) -> UnitView:
+    return UnitView(unit.name, unit.one, unit.many, count, most, once, unit.shown)
 
 
 def prices(kinds: Kinds, by_unit: Mapping[str, int]) -> list[PriceView]:

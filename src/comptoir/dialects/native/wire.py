@@ -225,6 +225,8 @@ class UnitView(msgspec.Struct):
     """What the hold covers; null if that is not known."""
     once: bool
     """True: counted once per job (input); false: counted by the pieces of the output."""
+    shown: int = 1
+    """What to divide *count* and *most* by to show them in *many*: 1,000 of milliseconds that are shown as seconds."""
 
 
 class PriceView(msgspec.Struct):
