@@ -59,6 +59,7 @@ class Post:
         drain_s: float = 0.0,
         promotions: bool = True,
         on_event: OnEvent | None = None,
+        kinds: Sequence[str] = (),
     ) -> AsyncIterator["asyncio.Event"]:
         """Run a worker until the block ends; gives the event that stops it. With *urls* it goes to any, and is not
         waited for."""
@@ -72,6 +73,7 @@ class Post:
             state_dir=str(self.folder / name),
             drain_s=drain_s,
             promotions=promotions,
+            kinds=list(kinds),
         )
         before = list(self.core.channels.values())
         task = asyncio.create_task(run_worker(config, on_event=on_event, stop=stop))

@@ -15,6 +15,7 @@ from comptoir.kinds.files import (
     extra_of,
     file_frame,
 )
+from comptoir.link import Frame
 
 KIND = FileKind()
 SHA = "ab" * 32
@@ -66,7 +67,27 @@ def test_a_frame_says_what_it_was_made_with():
     assert (frame.text, frame.tokens) == ("hi\n", 0)
     assert extra_of(frame).progress == WorkProgress(0.5, "half")
     KIND.check_extra(frame.extra)
-    assert KIND.output_in("hi\n", (frame.extra,)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("frame", "delivers"),
+    [
+        (file_frame("a log of any length\n", 600_000, stream="stdout"), False),
+        (file_frame(progress=WorkProgress(0.5, 'half, "result" and "artifact"')), False),
+        (file_frame(begun_again=True), False),
+        (Frame("", 600_000, b'{"more":{"result":1}}'), False),
+        (Frame("", 600_000, b'{"result":'), False),
+        (file_frame(artifact=MADE), True),
+        (file_frame(result=msgspec.Raw(b"null")), True),
+        (file_frame(failed=ProgramFailure("exit", "", 3)), True),
+        (file_frame(finish_reason="stop"), True),
+    ],
+)
+def test_only_what_is_delivered_whole_is_output(frame, delivers):
+    """Else a host could claim its units beside a log and be lost, and the buyer would pay it and the next one."""
+    solid, blank = KIND.output_in(frame.text, (frame.extra,) if frame.extra else ())
+    assert (solid > 0, blank) == (delivers, 0)
+    assert KIND.billable(frame.tokens, solid + blank) == 0 or delivers
 
 
 def test_a_program_that_failed_by_its_own_doing_says_so_in_the_last_frame():

@@ -10,6 +10,7 @@ import msgspec
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import LiveJob
 from comptoir.kinds import Ask, Kind, Part, Progress, Resume, Unit, hold_of
+from comptoir.kinds.files import FileKind
 from comptoir.link import COUNT_MAX, ModelOffer
 from tests.street import Street, open_street
 
@@ -20,6 +21,8 @@ GRAIN = Unit("grain", "grain", "grains", 1_000, "1,000 grains", rate_max=10**9 *
 """As dear as a unit may be."""
 LETTER = Unit("letter", "letter", "letters", 1_000, "1,000 letters")
 SHEET = Unit("sheet", "sheet", "sheets", 1, "sheet", "a sheet")
+WORK = Unit("work_ms", "second", "seconds", 1_000, "second", "a second", shown=1_000)
+BUSY = Unit("busy_ms", "CPU second", "CPU seconds", 1_000, "CPU second", "a CPU second", shown=1_000)
 
 EACH_UUSD = 100
 """What a unit of each output costs here."""
@@ -98,7 +101,7 @@ class Dearest(Kind):
     def parts(self, ask: Ask) -> tuple[Part, ...]:
         return (Part(ask.model, COUNT_MAX, COUNT_MAX, ask.output_max),)
 
-    def believed(self, claimed: int, output_bytes: int) -> int:
+    def believed(self, claimed: int, output_bytes: int, passed_ms: int = 0) -> int:
         """Return all: a grain is smaller than a byte."""
         return claimed
 
@@ -134,13 +137,35 @@ class Staged(Kind):
         return "stop" if fresh and fresh[-1].text == "end" else ""
 
 
+class Timed(FileKind):
+    """Sold by the time it takes, and by what it keeps cores busy: as its body says, ``{"wall_s": 60, "cores": 2}``."""
+
+    name = "timed"
+    input = BUSY
+    output = WORK
+    timed = True
+
+    def parts(self, ask: Ask) -> tuple[Part, ...]:
+        busy_ms = ask.output_max * self.cores(ask.body)
+        return (Part(ask.model, busy_ms, busy_ms, ask.output_max),)
+
+    def output_max(self, body: bytes) -> int:
+        return int(self.runs_s(body) * 1000)
+
+    def cores(self, body: bytes) -> int:
+        return int(msgspec.json.decode(body).get("cores", 1))
+
+    def runs_s(self, body: bytes) -> float:
+        return float(msgspec.json.decode(body).get("wall_s", 60))
+
+
 def _bounds(body: bytes) -> list[int]:
     return [int(most) for most in body.decode().split(",")]
 
 
 KINDS = tuple(
     f"tests.kinds.toys:{kind.__name__}"
-    for kind in (RunAgain, ByPieces, Once, WholeOrNothing, Measured, Dearest, Staged)
+    for kind in (RunAgain, ByPieces, Once, WholeOrNothing, Measured, Dearest, Staged, Timed)
 )
 
 

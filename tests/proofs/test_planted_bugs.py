@@ -41,8 +41,8 @@ BUGS = {
     "step not advanced": Bug("dispatch/stream.py", "if not job.on_last_stage:", "if False:", CHAINS),
     "step paid twice": Bug(
         "dispatch/settle.py",
-        "bounding_bytes(segment.size),\n        )\n        for segment in job.segments",
-        "bounding_bytes(segment.size),\n        )\n        for segment in (*job.segments[:1], *job.segments)",
+        "segment.passed_ms,\n        )\n        for segment in job.segments",
+        "segment.passed_ms,\n        )\n        for segment in (*job.segments[:1], *job.segments)",
         CHAINS,
     ),
     "half a run paid": Bug("kinds/containers.py", "pays_half = False", "pays_half = True", CHAINS),

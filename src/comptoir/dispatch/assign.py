@@ -87,7 +87,8 @@ def new_lease(core: Core, job: LiveJob, candidate: Candidate) -> Lease:
         hash_before=job.running_hash,
         rate_in=candidate.rate_in,
         rate_out=candidate.rate_out,
-        started_ms=core.clock.now_ms(),
+        # Of work sold by time a later coordinator asks how long it took.
+        started_ms=core.common_ms() if job.kind.timed else core.clock.now_ms(),
         started_s=core.clock.monotonic_s(),
         signs=host.row.public_key is not None,
     )

@@ -30,6 +30,8 @@ class DeliveredPart(msgspec.Struct, frozen=True, gc=False):
     """Units delivered by the host's own count."""
     output_bytes: int = 1
     """Bytes of output that bound what is billed; without any the host earns nothing, for the input neither."""
+    passed_ms: int = 0
+    """Of a timed kind: milliseconds that bound it instead (`comptoir.jobs.LiveJob.passed_ms`)."""
 
 
 class HostShare(msgspec.Struct, frozen=True, gc=False):

@@ -25,7 +25,11 @@ def note_answer(core: Core, job: LiveJob, lease: Lease, *, units: int, paid_uusd
 
 
 def note_claim_beyond(core: Core, job: LiveJob, lease: Lease) -> None:
-    """Count it as the host's failure that it claimed more than it may be paid for, and say so in the log."""
+    """Count it as the host's failure that it claimed more than it may be paid for, and say so in the log.
+
+    Not of a lease of work sold by time that another process opened: between two of ours, its time is by wall clocks.
+    """
     host = public("host", lease.host_id)
     log.warning("job %s: host %s claimed more than it delivered; the rest is not paid", public("job", job.id), host)
-    core.fleet.outcome(lease.host_id, "failed", buyer=job.owner_id)
+    if not (job.kind.timed and lease.revived):
+        core.fleet.outcome(lease.host_id, "failed", buyer=job.owner_id)

@@ -130,20 +130,15 @@ async def _revive(core: Core, row: JobRow, known: LiveJob | None) -> LiveJob:
     core.state(ToldOfStarts).note(job, asked.get(row.owner_id, 0))
     job.accuse(accusers)
     if attempt is not None:
-        lease = Lease(
-            id=attempt.id,
-            host_id=attempt.host_id,
-            model=row.model,
-            first_frame=first_frame,
-            hash_before=running_hash,
-            rate_in=row.terms.rate_in if attempt.price_in is None else attempt.price_in,
-            rate_out=row.terms.rate_out if attempt.price_out is None else attempt.price_out,
-            started_ms=attempt.started_ms,
-            started_s=now_s,
-            signs=_signs(core, attempt.host_id),
-            revived=True,
-        )
+        lease = Lease.stored(
+            attempt, row.terms, model=row.model, first_frame=first_frame, hash_before=running_hash, now_s=now_s,
+            signs=_signs(core, attempt.host_id), revived=True,
+        )  # fmt: skip
         core.jobs.live.reattach(job, lease)
+        if job.kind.timed:
+            # By the clock that all coordinators share: no process has a monotonic one from before it began.
+            lease.begin(now_s - max(0, core.common_ms() - lease.started_ms) / 1000)
+            job.note_time(now_s)  # Frames that are here already came without one.
         host = core.fleet.find(attempt.host_id)
         if host is not None and not host.node_id:
             core.fleet.adopt(host.id)

@@ -315,7 +315,9 @@ def _item(core: Core, job: LiveJob, lease: Lease | None, ending: Ending) -> _Set
     last = parts[-1] if lease is not None and parts and parts[-1].lease is lease else None
     usage = ending.usage
     # As the host counts it, as far as it can be believed; charged at most for what the hold covers.
-    taken_in = min(usage.prompt_tokens, job.kind.input_countable(job.terms.input_max)) if last is not None else 0
+    cores = job.kind.cores(job.body) if job.kind.timed else 0
+    most = job.kind.input_countable(job.terms.input_max, last.count, cores) if last is not None else 0
+    taken_in = min(usage.prompt_tokens, most)
     bill = [NOTHING] * len(parts)
     if not (ending.free or _is_free(core, job, ending)):
         bill = shares(
@@ -390,27 +392,22 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredP
     broken = half and not job.stages
     parts = [
         DeliveredPart(
-            segment.lease,
-            segment.lease.first_frame,
-            segment.end_frame,
-            segment.running_hash,
-            segment.count,
-            segment.unpaid or broken,
-            segment.claimed,
-            bounding_bytes(segment.size),
+            segment.lease, segment.lease.first_frame, segment.end_frame, segment.running_hash, segment.count,
+            segment.unpaid or broken, segment.claimed, bounding_bytes(segment.size), segment.passed_ms,
         )
         for segment in job.segments
-    ]
+    ]  # fmt: skip
     if lease is not None and (len(job.frames) > lease.first_frame or ending.state == JobState.COMPLETED):
         claimed = ending.usage.billed(job.segment_claim)
         output_bytes = bounding_bytes(job.segment_size)
-        count = job.kind.billable(claimed, output_bytes)
+        count = job.kind.billable(claimed, output_bytes, job.passed_ms)
         unpaid = ending.unpaid or half
         parts.append(
             DeliveredPart(
-                lease, lease.first_frame, len(job.frames), job.running_hash, count, unpaid, claimed, output_bytes
+                lease, lease.first_frame, len(job.frames), job.running_hash, count, unpaid, claimed, output_bytes,
+                job.passed_ms,
             )
-        )
+        )  # fmt: skip
     return parts
 
 
@@ -428,6 +425,7 @@ def _pays(core: Core, parts: list[DeliveredPart], bill: list[HostShare]) -> tupl
 def _facts(
     core: Core, job: LiveJob, lease: Lease | None, *, parts: list[DeliveredPart], row: FinishRow
 ) -> ReceiptFacts:
+    timed = job.kind.timed
     segments = [
         SegmentFacts(
             attempt_id=part.lease.id,
@@ -438,6 +436,7 @@ def _facts(
             output_count=part.count,
             output_claimed=part.claimed,
             output_bytes=part.output_bytes,
+            passed_ms=part.passed_ms if timed else None,
             has_key=part.lease.signs,
             rate_in=part.lease.rate_in,
             rate_out=part.lease.rate_out,
@@ -461,6 +460,7 @@ def _facts(
         released_uusd=job.terms.hold_uusd - row.cost_uusd,
         transfers=[], input_sha256=job.body_sha256, created_ms=job.created_ms, settled_ms=row.at_ms,
         started_ms=job.started_ms or None, fingerprint=_fingerprint(core, lease),
+        cores=job.kind.cores(job.body) if timed else 0,
     )  # fmt: skip
 
 

@@ -117,16 +117,17 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
         check_artifacts(core, job, read.extras)
     claim, most, size = job.claim + read.claimed, job.terms.output_max, job.frame_bytes
     if most and claim > most + job.kind.output_over_max:
-        many = job.kind.output.many
-        raise AnswerTooLarge(f"the host sent {claim} {many} and {most} were asked for")
+        unit = job.kind.output
+        raise AnswerTooLarge(f"the host sent {unit.format(claim)} and {unit.amount(most)} were asked for")
     if not job.append(fresh, read, bytes_max=bytes_max):
         raise AnswerTooLarge("the answer is larger than a job may hold")
     growth = job.growth
     if growth is not None and growth.is_due(job.terms, claim):
         extend_if_due(core, job)
     # Without measuring what is in them, which is done once for all frames: no claim counts for more than its bytes.
-    core.state(Meters).count_frames(len(fresh), job.kind.output.name, min(read.claimed, job.frame_bytes - size))
-    if not (_shows(fresh[0].text) or job.kind.output_in(*joined(fresh))[0]):
+    bound = job.note_time(now) if read.claimed and job.kind.timed else job.frame_bytes - size
+    core.state(Meters).count_frames(len(fresh), job.kind.output.name, min(read.claimed, bound))
+    if not (_shows(fresh[0].text) or job.kind.quiet_s or job.kind.output_in(*joined(fresh))[0]):
         # Nothing of the answer is in them, so they are no sign that it goes on; at most that the prompt is being read.
         lease.note_reading(now)
         return held + len(fresh)

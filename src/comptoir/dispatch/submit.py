@@ -63,7 +63,7 @@ from comptoir.jobs import (
 from comptoir.kinds import Ask, Kind, Part, Resume, Stage, agree, encode_stages, hold_of
 from comptoir.kinds.capabilities import NONE
 from comptoir.kit.db import Rows, Tx, locking
-from comptoir.kit.errors import Refusal
+from comptoir.kit.errors import InvalidField, Refusal
 from comptoir.kit.ids import new_id
 from comptoir.ledger import Book, InsufficientCredit, OwnMoneyShort, account_rows
 from comptoir.moderation import ModelQuarantined
@@ -147,8 +147,8 @@ async def submit(core: Core, order: Order, *, promotional: bool = False) -> Live
         TooManyJobs: the buyer has too many unfinished jobs (TooManyJobBytes: or too large ones).
         QueueBytesFull: all unfinished jobs together are too large.
         UnknownKind: the kind is not sold here.
-        InvalidField: an input is not what an order may name (`dispatch.job_files`). FilesExtraMissing: no files are
-            kept here.
+        InvalidField: an input is not what an order may name (`dispatch.job_files`), or it asks to run for longer than
+            ``job_runs_max_s``. FilesExtraMissing: no files are kept here.
         ModelQuarantined: the model's name is in quarantine.
         UnknownModel: no host offers the model.
         NoHostPossible: none of the hosts that offer it could ever run this job (ContextTooLong: it is too long for
@@ -413,6 +413,18 @@ def _can(core: Core, spec: Spec, capability: str) -> bool:
     return core.fleet.possible(replace(spec, capabilities=frozenset((capability,))))
 
 
+def _lives_s(core: Core, kind: Kind, body: bytes) -> float:
+    """Return how long after submit a job ends at the latest, seconds: it may wait as long as any, and run as it asks.
+
+    Raises:
+        InvalidField: see `submit`.
+    """
+    runs_s, most_s = kind.runs_s(body), core.settings.job_runs_max_s
+    if runs_s > most_s:
+        raise InvalidField("body", f"asks for {runs_s:,.0f} seconds, and a job may run for {most_s:,.0f} here")
+    return core.settings.job_ttl_s + runs_s
+
+
 def _live(
     core: Core, order: Order, kind: Kind, *, parts: Sequence[Part], rates: list[tuple[int, int]], now_s: float
 ) -> LiveJob:
@@ -424,7 +436,7 @@ def _live(
         id=order.job_id or new_id(), owner_id=order.owner_id, dialect=order.dialect, kind=kind, model=order.model,
         body=order.body, terms=agree(parts, rates, output_max=order.output_max, grows_by=grows_by), stages=stages,
         detached=order.detached, dearest=dearest(core, order.model, now_s) if grows_by else None,
-        deadline_ms=core.common_ms() + int(core.settings.job_ttl_s * 1000), created_ms=core.clock.now_ms(),
+        deadline_ms=core.common_ms() + int(_lives_s(core, kind, order.body) * 1000), created_ms=core.clock.now_ms(),
         submitted_s=now_s, ceilings=ceilings(core, parts, rates, now_s), answers=order.answers, caller=order.caller,
         home_id=None if order.detached else core.node_id, needs=encode_needs(order.needs), whole=order.whole,
     )  # fmt: skip

@@ -110,6 +110,10 @@ def patience_s(core: Core, job: LiveJob, lease: Lease) -> float:
     """Return how long the host of *lease* may be silent before it counts as lost, at most ``lease_s``."""
     settings, fleet = core.settings, core.fleet
     host = fleet.find(lease.host_id)
+    if job.kind.quiet_s and host is not None and host.reach.sends_as_made:
+        # It shows that it lives all the time; before its first sign it may have to fetch what it begins with.
+        usual_s = max(settings.stall_floor_s if lease.delivers else settings.stall_first_floor_s, job.kind.quiet_s)
+        return min(usual_s, settings.lease_s)
     if not job.kind.steady:
         return silence_max_s(core, job, lease, core.clock.monotonic_s())
     if host is None or not host.reach.sends_as_made:

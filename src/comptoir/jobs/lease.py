@@ -2,7 +2,8 @@
 
 import msgspec
 
-from comptoir.kinds import Size
+from comptoir.jobs.types import AttemptRow
+from comptoir.kinds import Size, Terms
 
 
 class Lease:
@@ -10,7 +11,7 @@ class Lease:
 
     __slots__ = (
         "id", "host_id", "first_frame", "hash_before", "rate_in", "rate_out", "started_ms", "started_s", "touched_s",
-        "model", "signs", "revived", "frames_at_worker", "dropped_s", "delivers", "reads_s",
+        "model", "signs", "revived", "frames_at_worker", "dropped_s", "delivers", "reads_s", "begun_s",
     )  # fmt: skip
 
     def __init__(
@@ -29,6 +30,8 @@ class Lease:
         self.rate_out = rate_out
         self.started_ms = started_ms
         self.started_s = started_s
+        self.begun_s = started_s
+        """Monotonic time since which its host may have worked; of a revived lease, before this process began."""
         self.touched_s = started_s
         """Monotonic time of the last sign of life: something of the answer, or the host's link."""
         self.delivers = False
@@ -43,6 +46,35 @@ class Lease:
         """Whether another process opened it, whose frames are missing until the worker has sent them again."""
         self.frames_at_worker = -1
         """Frames that the worker of a revived lease reported to have; below 0: it has not reconnected."""
+
+    @classmethod
+    def stored(
+        cls, row: AttemptRow, terms: Terms, *, model: str, first_frame: int, hash_before: bytes, now_s: float, signs: bool,
+        revived: bool = False,
+    ) -> "Lease":  # fmt: skip
+        """Return the lease of a stored attempt at a job of *terms*, in another process than the one that opened it."""
+        return cls(
+            id=row.id,
+            host_id=row.host_id,
+            model=model,
+            first_frame=first_frame,
+            hash_before=hash_before,
+            rate_in=terms.rate_in if row.price_in is None else row.price_in,
+            rate_out=terms.rate_out if row.price_out is None else row.price_out,
+            started_ms=row.started_ms,
+            started_s=now_s,
+            signs=signs,
+            revived=revived,
+        )
+
+    def passed_ms(self, now_s: float) -> int:
+        """Return for how many milliseconds its host may have worked."""
+        return max(0, int((now_s - self.begun_s) * 1000))
+
+    def begin(self, at_s: float) -> None:
+        """Note when the job went out to the host: again, since it had never arrived, or, of a revived lease, before
+        this process began."""
+        self.begun_s = at_s
 
     def touch(self, now_s: float) -> None:
         """Note a sign of life of the host."""
@@ -91,3 +123,5 @@ class ClosedSegment(msgspec.Struct, frozen=True, gc=False):
     """Units of output as its frames count them."""
     size: Size = (0, 0)
     """Bytes of output: shown, and padding."""
+    passed_ms: int = 0
+    """Milliseconds that bound *count* (`LiveJob.passed_ms`)."""

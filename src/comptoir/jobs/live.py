@@ -56,7 +56,7 @@ class LiveJob:
         "refused", "_text_only", "tried", "accusers",
         "answers", "home_id", "owner_node", "restarts", "segments", "unable", "losses", "broken_s", "hedge", "restarted_at",
         "_waiters", "_enders", "__weakref__", "broken_off", "_body_sha256", "caller", "needs", "own_money", "ceilings", "quoting",
-        "whole", "growth",
+        "whole", "growth", "passed_ms",
     )  # fmt: skip
 
     def __init__(
@@ -86,12 +86,12 @@ class LiveJob:
         """Units as counted by the frames, whatever their hosts claim."""
         self._size: Size = (0, 0)
         """Bytes of output in the first `_measured` frames; the others are measured when it is asked for, together."""
-        self._measured = 0
+        self._measured = self.passed_ms = 0
+        """Of a timed kind: milliseconds between the start of the lease and the arrival of the units counted last."""
         self.lease: Lease | None = None
         self.host_id: bytes | None = None
-        self.first_frame_s, self.started_ms = 0.0, 0
-        self.usage, self.finish_reason, self.fault = Usage(), "", Fault.NONE
-        self.error_code = self.error_message = ""
+        self.first_frame_s, self.started_ms, self.usage, self.fault = 0.0, 0, Usage(), Fault.NONE
+        self.finish_reason = self.error_code = self.error_message = ""
         self.error_status, self.error_body, self.retry_after_s, self.cost_uusd = 0, b"", 0.0, 0
         self.receipt_id: bytes | None = None
         self.closing = False
@@ -238,7 +238,7 @@ class LiveJob:
     @property
     def segment_count(self) -> int:
         """Units since the last closed segment that may be billed: those of the open lease."""
-        return self.kind.billable(self.segment_claim, bounding_bytes(self.segment_size))
+        return self.kind.billable(self.segment_claim, bounding_bytes(self.segment_size), self.passed_ms)
 
     @property
     def segment_claim(self) -> int:
@@ -273,36 +273,40 @@ class LiveJob:
 
     def claims_beyond(self, claimed: int) -> bool:
         """Tell whether the host of the open lease claims more units than what it delivered can stand for."""
-        return claimed > self.kind.believed(claimed, bounding_bytes(self.segment_size))
+        return claimed > self.kind.believed(claimed, bounding_bytes(self.segment_size), self.passed_ms)
+
+    def note_time(self, now_s: float) -> int:
+        """Note that the host under lease counts units of time, which arrived now; return how many can have passed."""
+        assert self.lease is not None and self.kind.timed
+        self.passed_ms = self.lease.passed_ms(now_s)
+        return self.passed_ms
 
     @property
     def segment_start(self) -> int:
         """Number of the first frame that belongs to no closed segment."""
         return self.segments[-1].end_frame if self.segments else 0
 
-    def close_segment(self, lease: Lease, *, unpaid: bool, signature: bytes = b"") -> bytes:
+    def close_segment(self, lease: Lease, *, unpaid: bool, signature: bytes = b"", count: int | None = None) -> bytes:
         """Close the segment that *lease* delivered, if there is any; return its frames, encoded for the journal.
 
         In a job with stages the segment is a whole stage, and the job moves to the next.
+
+        Args:
+            count: how many of its units may be billed, as stored; None: as counted here.
         """
         start = self.segment_start
         if len(self.frames) == start:
             return b""
-        count = self.segment_count
+        count = self.segment_count if count is None else count
         # A new list, so that an undo can restore the old one.
         self.segments = [
             *self.segments,
             ClosedSegment(
-                lease,
-                len(self.frames),
-                self.running_hash,
-                count,
-                unpaid,
-                signature,
-                self.segment_claim,
-                self.segment_size,
+                lease, len(self.frames), self.running_hash, count, unpaid, signature, self.segment_claim, self.segment_size,
+                self.passed_ms,
             ),
-        ]
+        ]  # fmt: skip
+        self.passed_ms = 0
         self._note_stage()
         return encode_frames(self.frames[start:])
 
@@ -353,21 +357,16 @@ class LiveJob:
         closed = [row for row in attempts if row.ended_ms is not None and row.end_frame > row.first_frame]
         closed.sort(key=attrgetter("first_frame"))
         for row, piece in zip(closed, pieces, strict=True):
-            lease = Lease(
-                id=row.id,
-                host_id=row.host_id,
-                model=self.model,
-                first_frame=row.first_frame,
-                hash_before=self.running_hash,
-                rate_in=self.terms.rate_in if row.price_in is None else row.price_in,
-                rate_out=self.terms.rate_out if row.price_out is None else row.price_out,
-                started_ms=row.started_ms,
-                started_s=self.submitted_s,
-                signs=row.host_id in signing,
-            )
+            lease = Lease.stored(
+                row, self.terms, model=self.model, first_frame=row.first_frame, hash_before=self.running_hash,
+                now_s=self.submitted_s, signs=row.host_id in signing,
+            )  # fmt: skip
             self.append(decode_frames(piece))
+            count = None
+            if self.kind.timed:  # Of the time that passed, what was believed is stored.
+                self.passed_ms = count = row.tokens
             # No hash is stored for a host that could not vouch for its frames.
-            self.close_segment(lease, unpaid=row.chain is None, signature=row.signature or b"")
+            self.close_segment(lease, unpaid=row.chain is None, signature=row.signature or b"", count=count)
 
     # -- transitions ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ _REQUEUED = Touches(
     "events",
     "segments",
     "model",
+    "passed_ms",
     relied_on=("state", "lease", "segments", "owner_node", "refused"),
 )
 

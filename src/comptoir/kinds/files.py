@@ -23,7 +23,7 @@ from comptoir.kinds.named_files import (
     Name,
     Sha256,
 )
-from comptoir.kinds.output import NO_OUTPUT, Size, text_size
+from comptoir.kinds.output import Size
 from comptoir.link import Frame
 
 FILE_EXTRA_BYTES_MAX = 1024 * 1024
@@ -82,6 +82,9 @@ class FileExtra(PlainExtra, omit_defaults=True):
     """In the last frame of a program that failed by its own doing."""
 
 
+_DELIVERED = (b'"artifact"', b'"result"', b'"failed"', b'"finish_reason"')
+"""Without one of these in its extra, a frame delivers nothing; most have none."""
+
 _encode = msgspec.json.Encoder().encode
 _extra_in = msgspec.json.Decoder(FileExtra).decode
 
@@ -99,6 +102,18 @@ def extra_of(frame: Frame) -> FileExtra:
         return _extra_in(frame.extra)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return FileExtra()
+
+
+def _delivers(extra: bytes) -> bool:
+    if not any(mark in extra for mark in _DELIVERED):
+        return False
+    try:
+        said = _extra_in(extra)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False  # It is refused by `Kind.check_extra`.
+    if said.artifact is not None or said.failed is not None:
+        return True
+    return said.result is not msgspec.UNSET or bool(said.finish_reason)
 
 
 def current(frames: Sequence[Frame]) -> Sequence[Frame]:
@@ -132,7 +147,8 @@ class FileKind(Kind):
     """A kind of programs, with files as inputs and results.
 
     Its units come in frames of whole results, and logs and progress count nothing: a host that is lost half-way has
-    earned what it delivered whole, and one that begins again is paid for the whole.
+    earned what it delivered whole, and one that begins again is paid for the whole. Its engines send a frame at least
+    every second from the start of the lease on, also while they fetch and prepare: progress, if there is nothing else.
     """
 
     files = True
@@ -140,6 +156,7 @@ class FileKind(Kind):
     noun = "program"
     may_hedge = False
     steady = False
+    quiet_s = 5.0
 
     def inputs(self, body: bytes) -> tuple[InputFile, ...]:
         """Return the inputs that an order's (checked) body names."""
@@ -154,9 +171,11 @@ class FileKind(Kind):
         return _encode(fields | {"inputs": inputs})
 
     def output_in(self, text: str, extras: Sequence[bytes]) -> Size:
-        """Count text, and a byte for each extra: an artifact's bytes are counted where they arrive."""
-        solid, blank = text_size(text) if text else NO_OUTPUT
-        return solid + len(extras), blank
+        """Count what is delivered whole, as its frames say it: files, results, and how the program ended.
+
+        What it prints and how far it is are shown as they come, and nothing is paid for them.
+        """
+        return sum([len(extra) for extra in extras if _delivers(extra)]), 0
 
     def check_extra(self, extra: bytes) -> None:
         """Refuse what is no `FileExtra`, and JSON that not everybody can read, in its result as well."""

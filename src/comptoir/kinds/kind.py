@@ -16,6 +16,7 @@ from comptoir.kinds.extras import EXTRA_BYTES_MAX, PlainExtra, read_extra
 from comptoir.kinds.named_files import InputFile
 from comptoir.kinds.output import UNITS_OVER_BYTES, Size, extra_size, text_size
 from comptoir.kinds.terms import Ask, Part, Stage, Terms
+from comptoir.kinds.timed import most_in
 from comptoir.kinds.units import Unit
 from comptoir.link import Frame, ModelOffer, Usage
 
@@ -137,7 +138,11 @@ class Kind:
 
     timed: ClassVar[bool] = False
     """Whether its output is counted in milliseconds of work: a host is then believed no more of them than passed at
-    the coordinator between the start and the end of its lease."""
+    the coordinator between the start of its lease and the arrival of the frame that counts them (`most_in`). Bytes do
+    not bound them, but without any nothing is paid."""
+    quiet_s: ClassVar[float] = 0.0
+    """How long its engines may send nothing, in seconds, where each has to show that it lives while it works, however
+    long a result takes: any frame of it is a sign of life then, also one that shows nothing. 0: they need not."""
 
     files: ClassVar[bool] = False
     """Whether its orders name files, and its frames those that were made (`comptoir.kinds.files.FileKind`)."""
@@ -205,25 +210,39 @@ class Kind:
             solid, blank = solid + shown, blank + padding
         return solid, blank
 
-    def believed(self, claimed: int, output_bytes: int) -> int:
+    def believed(self, claimed: int, output_bytes: int, passed_ms: int = 0) -> int:
         """Return how many of the units that a host *claimed* its output can stand for; more counts against it.
 
-        At most as many as it has bytes (`bounding_bytes`), and some that engines count and don't show. A kind overrides
-        this if its unit is smaller than a byte. It must not decrease when either argument grows.
-        """
-        return min(claimed, output_bytes + UNITS_OVER_BYTES)
+        At most as many as it has bytes (`bounding_bytes`), and some that engines count and don't show; of a `timed`
+        kind as many as milliseconds passed. A kind overrides this if its unit is smaller than a byte. It must not
+        decrease when an argument grows.
 
-    def billable(self, claimed: int, output_bytes: int) -> int:
+        Args:
+            passed_ms: milliseconds between the start of the lease and the arrival of what is claimed.
+        """
+        most = most_in(passed_ms) if self.timed else output_bytes + UNITS_OVER_BYTES
+        return min(claimed, most)
+
+    def billable(self, claimed: int, output_bytes: int, passed_ms: int = 0) -> int:
         """Return how many of the units that a host *claimed* may be paid: the one rule for worker, coordinator and
         verifier. Those that are `believed`; of nothing, none."""
-        return self.believed(claimed, output_bytes) if output_bytes else 0
+        return self.believed(claimed, output_bytes, passed_ms) if output_bytes else 0
 
-    def input_countable(self, input_max: int) -> int:
+    def input_countable(self, input_max: int, output_count: int = 0, cores: int = 0) -> int:
         """Return the most units of input that are believed; *input_max* of them are paid (`Part.input_max`).
 
         A kind whose *input_max* is an estimate believes more, so that an honest count stays what it is.
+
+        Args:
+            output_count: milliseconds of output that may be paid to the host that counted the input.
+            cores: `Kind.cores`, which bound the input by them; 0: they don't.
         """
-        return input_max
+        return min(input_max, cores * most_in(output_count)) if cores else input_max
+
+    def cores(self, body: bytes) -> int:
+        """Return the processor cores that an order with *body* gives its work, of a `timed` kind whose input is
+        milliseconds of CPU; 0: its input is something else."""
+        return 0
 
     # -- while it runs -------------------------------------------------------------------------------------------
 
@@ -263,6 +282,11 @@ class Kind:
         """Return the finish reason if the answer or stage is complete, reported or not; empty: it is not."""
         most = job.terms.output_max
         return "length" if most and job.count >= most and not job.grows else ""
+
+    def runs_s(self, body: bytes) -> float:
+        """Return how long a host may take for an order's (checked) body, seconds, which its deadline grants beside the
+        time that every job may wait (``job_ttl_s``); 0: none beside."""
+        return 0.0
 
     def silence_max_s(self, offer: ModelOffer | None) -> float:
         """Return the longest silence that is normal for a host with this offer; 0: the setting ``lease_s`` applies."""

@@ -80,7 +80,8 @@ def _units(facts: ReceiptFacts) -> list[UnitEntry]:
     paid = UnitEntry(facts.output_unit, facts.output_count, facts.rate_out)
     if not facts.input_unit:
         return [paid]
-    return [UnitEntry(facts.input_unit, facts.input_count, facts.rate_in, True, None, facts.input_max), paid]
+    cores = facts.cores or None
+    return [UnitEntry(facts.input_unit, facts.input_count, facts.rate_in, True, None, facts.input_max, cores), paid]
 
 
 def _units_of(segment: SegmentFacts, facts: ReceiptFacts) -> list[UnitEntry]:
@@ -109,6 +110,7 @@ def _entry(segment: SegmentFacts, facts: ReceiptFacts) -> SegmentEntry:
         segment.statement,
         segment.signature,
         segment.output_bytes,
+        segment.passed_ms,
     )
 
 

@@ -59,6 +59,8 @@ class SegmentFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Units of output as its host counted them; fewer than *output_count*: as many."""
     output_bytes: int | None = None
     """Bytes of output delivered, as its kind counts them, which bound *output_count*."""
+    passed_ms: int | None = None
+    """Of a timed kind: milliseconds that bound it."""
     rate_in: int
     """This host's prices, micro-dollars per million units."""
     rate_out: int
@@ -121,6 +123,9 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
     """When the first attempt was leased; ``None`` when none was."""
     fingerprint: str = ""
     """``sha256:<hex>`` of the weights, if the host published it."""
+    cores: int = 0
+    """Of a timed kind: milliseconds of input that each one of output may have (`comptoir.kinds.Kind.cores`); 0: they
+    are not bound to each other."""
 
 
 # -- what is signed ------------------------------------------------------------------------------------------------
@@ -141,6 +146,9 @@ class UnitEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     for."""
     most: int | None = None
     """Of the whole input: the most that is paid, by the size of the request. Absent: before December 2026."""
+    cores: int | None = None
+    """Of the whole input that is milliseconds of CPU: the cores that were agreed, so that each millisecond of output
+    has at most as many. Absent: the input is something else."""
 
 
 class SegmentEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -163,6 +171,9 @@ class SegmentEntry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     output_bytes: int | None = None
     """Bytes of output that this host delivered, as the kind counts them (`comptoir.kinds.Kind.output_in`): the units
     of output are at most as many, with a few that are not shown. Absent: before December 2026."""
+    passed_ms: int | None = None
+    """Where the output is milliseconds of work: those that passed at the coordinator between the start of this host's
+    lease and the arrival of what it counted, which bound the units instead. Absent: it is something else."""
 
 
 class Amounts(msgspec.Struct, frozen=True):

@@ -372,7 +372,8 @@ def _check_units(predicate: Predicate) -> None:
                 Reason.UNITS_DO_NOT_ADD_UP, f"{entry.attempt} is counted in other units than the receipt"
             )
     every = [*predicate.units, *(unit for entry in predicate.segments for unit in entry.units)]
-    stated = [*(unit.most for unit in every), *(entry.output_bytes for entry in predicate.segments)]
+    stated = [number for unit in every for number in (unit.most, unit.cores)]
+    stated += [number for entry in predicate.segments for number in (entry.output_bytes, entry.passed_ms)]
     if min([*(unit.count for unit in every), *(one for one in stated if one is not None)]) < 0:
         raise _VerificationEnded(Reason.UNITS_DO_NOT_ADD_UP, "a count of units is negative")
     delivered = sum([_count(entry.units, once=False) for entry in predicate.segments])
@@ -396,18 +397,21 @@ def _check_bounds(predicate: Predicate, kinds: Kinds) -> None:
     if predicate.kind not in kinds:
         return
     kind = kinds.get(predicate.kind)
+    bound = next((unit for unit in predicate.units if unit.once and unit.most is not None), None)
     for entry in predicate.segments:
-        count = _count(entry.units, once=False)
-        if entry.output_bytes is not None and count > kind.billable(count, entry.output_bytes):
+        count, passed_ms = _count(entry.units, once=False), entry.passed_ms or 0
+        if entry.output_bytes is not None and count > kind.billable(count, entry.output_bytes, passed_ms):
             raise _VerificationEnded(
                 Reason.UNITS_BEYOND_OUTPUT,
-                f"{entry.attempt}: {count} units are billed for {entry.output_bytes} bytes of output",
+                f"{entry.attempt}: {count} units are billed for {entry.output_bytes} bytes of output"
+                + (f", for which {passed_ms} ms passed" if kind.timed else ""),
             )
-    for unit in predicate.units:
-        if unit.most is not None and unit.count > kind.input_countable(unit.most):
+        taken_in = _count(entry.units, once=True)
+        if bound is not None and taken_in > kind.input_countable(bound.most or 0, count, bound.cores or 0):
+            cores = f" on {bound.cores} cores in {count} ms" if bound.cores else ""
             raise _VerificationEnded(
                 Reason.UNITS_BEYOND_OUTPUT,
-                f"{unit.count} units of the input are counted, and the request has at most {unit.most}",
+                f"{taken_in} units of the input are counted, and the request has at most {bound.most}{cores}",
             )
 
 

@@ -235,7 +235,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     silent_newcomer_days: Annotated[int, Meta(ge=0, le=36_500)] = 3
     """The same for a host without an owner that has earned nothing: registering one costs nothing."""
     job_ttl_s: Annotated[float, Meta(ge=1.0, le=30.0 * DAY_S)] = 900.0
-    """A job not finished this long after submit expires and its hold is released, seconds (AITBC default 900)."""
+    """A job not finished this long after submit expires and its hold is released, seconds (AITBC default 900). One that
+    runs for as long as its order says has that time besides."""
+    job_runs_max_s: Annotated[float, Meta(ge=1.0, le=30.0 * DAY_S)] = float(DAY_S)
+    """Longest time that an order may ask for to run, seconds; one that asks for more is refused."""
     push_timeout_s: Annotated[float, Meta(ge=0.1, le=HOUR_S)] = 60.0
     """Longest wait for the first byte from a host that has its jobs pushed to it (endpoint_url), seconds."""
     idempotency_ttl_s: Annotated[float, Meta(ge=MINUTE_S, le=30.0 * DAY_S)] = float(DAY_S)

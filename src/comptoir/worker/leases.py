@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 
 from comptoir.kinds import Kind, Kinds, bounding_bytes
+from comptoir.kit.clock import Clock
 from comptoir.link import COUNT_MAX, Done, Fail, Frame, Frames, Job, hash_after, hash_over, hash_start
 
 UNACKED_BYTES_MAX = 8 * 1024 * 1024
@@ -47,10 +48,13 @@ class FrameTooBig(Exception):
 class UnitTally:
     """Counts the units that an answer can stand for (`Kind.believed`), frame by frame."""
 
-    __slots__ = ("_blank", "_solid", "counted", "kind", "told")
+    __slots__ = ("_begun_s", "_blank", "_clock", "_solid", "counted", "kind", "told")
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, clock: Clock | None = None) -> None:
+        """*clock* bounds what is counted in milliseconds from now on; None: they passed elsewhere."""
         self.kind = kind
+        self._clock = clock if kind.timed else None
+        self._begun_s = clock.monotonic_s() if clock is not None else 0.0
         self._solid = self._blank = 0
         self.counted = 0
         """Units by the engine's count."""
@@ -70,7 +74,8 @@ class UnitTally:
         solid, blank = self.kind.output_in(frame.text, (extra,) if extra else ())
         counted = self.counted + frame.tokens
         solid, blank = self._solid + solid, self._blank + blank
-        believed = self.kind.believed(counted, bounding_bytes((solid, blank)))
+        passed_ms = COUNT_MAX if self._clock is None else self._passed_ms(self._clock)
+        believed = self.kind.believed(counted, bounding_bytes((solid, blank)), passed_ms)
         fresh = (believed if believed < most else most) - self.told
         if frame.tokens < 0:
             return frame  # An engine's bug, which is noticed by who adds it.
@@ -81,7 +86,11 @@ class UnitTally:
     @property
     def untold(self) -> int:
         """Units that are believed and that no frame says yet, because of the bound that was given."""
-        return self.kind.believed(self.counted, bounding_bytes((self._solid, self._blank))) - self.told
+        passed_ms = COUNT_MAX if self._clock is None else self._passed_ms(self._clock)
+        return self.kind.believed(self.counted, bounding_bytes((self._solid, self._blank)), passed_ms) - self.told
+
+    def _passed_ms(self, clock: Clock) -> int:
+        return int((clock.monotonic_s() - self._begun_s) * 1000)
 
 
 class WorkerLease:
@@ -115,7 +124,7 @@ class WorkerLease:
         "window",
     )
 
-    def __init__(self, job: Job, *, window: int, kinds: Kinds = BUILT_IN_KINDS) -> None:
+    def __init__(self, job: Job, *, window: int, kinds: Kinds = BUILT_IN_KINDS, clock: Clock | None = None) -> None:
         self.lease = job.lease
         self.job_id = job.job_id
         self.kind = job.kind
@@ -132,7 +141,7 @@ class WorkerLease:
         self.end_seq = start_seq
         self.frames: list[Frame] = list(job.prefix)
         self.running_hash = job.chain or prefix_hash(job)
-        self.tally = UnitTally(kinds.stored(job.kind))
+        self.tally = UnitTally(kinds.stored(job.kind), clock or Clock())
         """Counts the frames this host made."""
         self.unacked_bytes = 0
         self.kept_bytes = _bytes_of(self.frames) + FRAME_OVERHEAD_BYTES * len(self.frames)
@@ -300,8 +309,9 @@ def prefix_hash(job: Job) -> bytes:
 class LeaseTable:
     """Every lease that the worker holds, and which of them have something to send."""
 
-    def __init__(self, kinds: Kinds = BUILT_IN_KINDS) -> None:
+    def __init__(self, kinds: Kinds = BUILT_IN_KINDS, clock: Clock | None = None) -> None:
         self._kinds = kinds
+        self._clock = clock or Clock()
         self._leases: dict[bytes, WorkerLease] = {}
         self._dirty: deque[WorkerLease] = deque()
         self._forgotten: OrderedDict[bytes, None] = OrderedDict()
@@ -329,7 +339,7 @@ class LeaseTable:
     def open(self, job: Job) -> WorkerLease:
         """Add a lease that is not held yet."""
         assert job.lease not in self._leases
-        held = WorkerLease(job, window=self.window, kinds=self._kinds)
+        held = WorkerLease(job, window=self.window, kinds=self._kinds, clock=self._clock)
         self._leases[job.lease] = held
         self._empty.clear()
         self.running += 1

@@ -82,7 +82,7 @@ class _Tokens(Kind):
             solid, blank = solid + shown, blank + padding
         return solid, blank
 
-    def input_countable(self, input_max: int) -> int:
+    def input_countable(self, input_max: int, output_count: int = 0, cores: int = 0) -> int:
         """Return one token for each byte of the body, and what a template may add: no prompt has more."""
         return input_max * PROMPT_BYTES_PER_TOKEN + TEMPLATE_TOKENS_MAX
 
@@ -157,7 +157,7 @@ class Embedding(_Tokens):
         """Return the size of the vectors, which were checked when they came; text is no output."""
         return sum([vectors_size(extra)[0] for extra in extras]), 0
 
-    def billable(self, claimed: int, output_bytes: int) -> int:
+    def billable(self, claimed: int, output_bytes: int, passed_ms: int = 0) -> int:
         """Return 0: vectors are free, and the input is paid if any came."""
         return 0
 

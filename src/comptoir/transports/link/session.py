@@ -306,6 +306,7 @@ class Session:
                     revoke_lease(core, job, lease, "the host came back without the job", fault=fault, again=True)
                 )
             else:
+                lease.begin(core.clock.monotonic_s())
                 unsent.append(self._job(job, lease))
         return have, unsent
 
