@@ -18,7 +18,7 @@ import pytest
 
 from tests.house.tree import ROOT
 
-PRELOADED = ["tests.journeys.coordinator", "tests.chaos.worker", "tests.journeys.container_host"]
+PRELOADED = ["tests.journeys.coordinator", "tests.chaos.worker", "tests.journeys.container_host", "tests.polling_host"]
 
 _context = multiprocessing.get_context("forkserver")
 

@@ -20,18 +20,19 @@ class Backoff:
     """How long to wait next. *jitter* picks a number between two bounds (tests replace it)."""
 
     def __init__(
-        self, jitter: Callable[[float, float], float] = random.uniform, *, last_s: float = BACKOFF_LAST_S
+        self, jitter: Callable[[float, float], float] = random.uniform, *, last_s: float | None = None
     ) -> None:
-        """*last_s*: upper bound of any wait."""
+        """*last_s*: upper bound of any wait, instead of `BACKOFF_LAST_S`."""
         self._jitter = jitter
         self._last_s = last_s
         self._attempt = 0
 
     def next_s(self) -> float:
         """Return the next wait in seconds, between 0 and a bound that doubles from 0.1 to the last."""
-        bound = min(self._last_s, BACKOFF_FIRST_S * 2**self._attempt)
+        last_s = BACKOFF_LAST_S if self._last_s is None else self._last_s
+        bound = min(last_s, BACKOFF_FIRST_S * 2**self._attempt)
         # The exponent stops growing at the bound, so that a week offline gives no astronomically large number.
-        if bound < self._last_s:
+        if bound < last_s:
             self._attempt += 1
         return self._jitter(0.0, bound)
 
