@@ -11,13 +11,15 @@ PIECE_BYTES = 512
 
 
 class CuttingProxy:
-    """Forwards to *port*; each connection is reset after as many bytes from the client as *allow* says."""
+    """Forwards to *port*; each connection is reset after as many bytes from the client as *allow* says, or, with
+    *both*, both ways together."""
 
-    def __init__(self, port: int, allow: Callable[[], int]) -> None:
+    def __init__(self, port: int, allow: Callable[[], int], *, both: bool = False) -> None:
         self.url = ""
         self.cuts = 0
         self._port = port
         self._allow = allow
+        self._both = both
         self._writers: set[asyncio.StreamWriter] = set()
 
     def cut(self) -> None:
@@ -43,7 +45,7 @@ class CuttingProxy:
 
         ways = [
             asyncio.create_task(move(reader, back_writer, counted=True)),
-            asyncio.create_task(move(back_reader, writer, counted=False)),
+            asyncio.create_task(move(back_reader, writer, counted=self._both)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -58,9 +60,9 @@ class CuttingProxy:
 
 
 @contextlib.asynccontextmanager
-async def serve_cutting(port: int, allow: Callable[[], int]) -> AsyncIterator[CuttingProxy]:
+async def serve_cutting(port: int, allow: Callable[[], int], *, both: bool = False) -> AsyncIterator[CuttingProxy]:
     """Run a proxy to *port* on a free port."""
-    proxy = CuttingProxy(port, allow)
+    proxy = CuttingProxy(port, allow, both=both)
     async with serving(proxy.connected) as own_port:
         proxy.url = f"http://127.0.0.1:{own_port}"
         yield proxy
