@@ -14,7 +14,9 @@ from rich.console import Console
 from comptoir.cli.board import Board, format_event
 from comptoir.cli.host import _prices
 from comptoir.cli.prices import read_run_prices, read_unit_price, read_unit_prices
+from comptoir.cli.up import _worker_arguments
 from comptoir.kinds import Unit, load_kinds
+from comptoir.settings import Settings
 from tests.cli.conftest import ENGINE, Invoke, Program, Up, clean_environment
 from tests.selling import TARGET
 
@@ -363,3 +365,13 @@ class TestBoard:
         board.take("HardwareFound", {"gpu": "[bold]GPU[/oops]\x1b[31m", "vram_mib": 0})
 
         assert "[bold]GPU[/oops][31m" in shown(board)
+
+
+class TestLocalWorker:
+    @pytest.mark.parametrize("allowed", [False, True])
+    def test_it_fetches_inputs_from_this_network_only_where_orders_may_name_them(self, allowed: bool) -> None:
+        settings = Settings(allow_private_endpoint_urls=allowed)
+
+        arguments = _worker_arguments(settings, ["demo"], discover=False)
+
+        assert ("--private-inputs" in arguments) is allowed

@@ -247,6 +247,9 @@ def _worker_arguments(settings: Settings, engines: Sequence[str], *, discover: b
         arguments += ["--engine", engine]
     for kind in settings.kinds:
         arguments += ["--kind", kind]
+    if settings.allow_private_endpoint_urls:
+        # Orders may then name addresses in this network, and there is nobody else to fetch from them.
+        arguments.append("--private-inputs")
     return [*arguments, "--discover" if discover else "--no-discover"]
 
 
