@@ -26,6 +26,7 @@ from comptoir.hosts import LINK, POLL, NewHost
 from comptoir.jobs import Fault, JobState, LiveJob
 from comptoir.kinds import Kinds
 from comptoir.kinds.files import WorkProgress, file_frame
+from comptoir.kinds.timed import most_in
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.signing import SigningKey
 from comptoir.link import COUNT_MAX, LINK_VERSION, Frame, Hello, Usage
@@ -155,6 +156,22 @@ class TestOneHost:
             assert await earned(street, host) == pay_of(cost)
             story = street.core.fleet.explain_reputation(host)
             assert (story.jobs_done, story.jobs_failed) == (not blamed, blamed)
+
+    async def test_that_is_busier_than_was_agreed_is_paid_for_that_and_did_nothing_wrong(self, tmp_path: Path) -> None:
+        """A limit is noticed a little after it was passed."""
+        async with selling(tmp_path) as street:
+            host, _ = await street.host(offer=AGAIN)
+            body = b'{"wall_s": 60, "cores": 2, "busy_ms": 4000}'
+            job = await buy(street, Timed, most=MOST, body=body)
+            street.clock.advance(seconds=TOOK)
+            say(street, job, result(5_000))
+
+            await finish(street, job, 5_000, busy=4_100)
+
+            assert (job.usage.prompt_tokens, job.cost_uusd) == (4_100, 5_000 + 2 * 4_000)
+            said = await receipt(street, job)
+            assert (said.units[0].count, said.units[0].most) == (4_100, 4_000)
+            assert street.core.fleet.explain_reputation(host).jobs_failed == 0
 
     async def test_what_it_counts_early_is_bounded_by_when_it_came(self, tmp_path: Path) -> None:
         async with selling(tmp_path) as street:
@@ -438,10 +455,12 @@ class TestOverTheWire:
             assert re.search(rf"^seconds +0 CPU seconds in, {seconds} out \(at most 60\)", told, re.MULTILINE), told
             assert post.core.fleet.explain_reputation(host.id).jobs_failed == 1
 
-    @pytest.mark.parametrize("beyond_ms", [0, 30_000])
-    async def test_a_linked_host_is_paid_what_its_engine_took(self, tmp_path: Path, beyond_ms: int) -> None:
+    @pytest.mark.parametrize(("beyond_ms", "busy_ms"), [(0, 5), (30_000, COUNT_MAX)])
+    async def test_a_linked_host_is_paid_what_its_engine_took(
+        self, tmp_path: Path, beyond_ms: int, busy_ms: int
+    ) -> None:
         go = tmp_path / "go"
-        options = {"until": str(go), "beyond_ms": beyond_ms}
+        options = {"until": str(go), "beyond_ms": beyond_ms, "busy_ms": busy_ms}
         async with (
             open_post(tmp_path, kinds=(TARGET,)) as post,
             post.worker(engine=ENGINE, options=options, kinds=(TARGET,), prices={"work_ms": 1_000_000, "busy_ms": 0}),
@@ -454,7 +473,9 @@ class TestOverTheWire:
                 await job.ended()
 
             assert job.state is JobState.COMPLETED
-            assert 100 <= job.usage.completion_tokens < 20_000
+            took_ms = job.usage.completion_tokens
+            assert 100 <= took_ms < 20_000
+            assert job.usage.prompt_tokens == min(busy_ms, 2 * most_in(took_ms))
             (host,) = list(post.core.fleet)
             story = post.core.fleet.explain_reputation(host.id)
             assert (story.jobs_done, story.jobs_failed) == (1, 0)

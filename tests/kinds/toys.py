@@ -138,7 +138,8 @@ class Staged(Kind):
 
 
 class Timed(FileKind):
-    """Sold by the time it takes, and by what it keeps cores busy: as its body says, ``{"wall_s": 60, "cores": 2}``."""
+    """Sold by the time it takes, and by what it keeps cores busy: as its body says, ``{"wall_s": 60, "cores": 2}``.
+    With ``busy_ms`` no more than that of them is paid."""
 
     name = "timed"
     input = BUSY
@@ -146,7 +147,7 @@ class Timed(FileKind):
     timed = True
 
     def parts(self, ask: Ask) -> tuple[Part, ...]:
-        busy_ms = ask.output_max * self.cores(ask.body)
+        busy_ms = msgspec.json.decode(ask.body).get("busy_ms", ask.output_max * self.cores(ask.body))
         return (Part(ask.model, busy_ms, busy_ms, ask.output_max),)
 
     def output_max(self, body: bytes) -> int:

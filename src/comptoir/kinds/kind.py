@@ -235,9 +235,9 @@ class Kind:
 
         Args:
             output_count: milliseconds of output that may be paid to the host that counted the input.
-            cores: `Kind.cores`, which bound the input by them; 0: they don't.
+            cores: `Kind.cores`, which bound the input by them, whatever was agreed; 0: they don't.
         """
-        return min(input_max, cores * most_in(output_count)) if cores else input_max
+        return cores * most_in(output_count) if cores else input_max
 
     def cores(self, body: bytes) -> int:
         """Return the processor cores that an order with *body* gives its work, of a `timed` kind whose input is

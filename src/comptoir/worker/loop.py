@@ -217,6 +217,8 @@ class JobRunner:
                 raise EngineError("engine_protocol", f"the engine broke off its answer: {STOPPED}")
             if wrong := _wrong_usage(finish.usage):
                 raise EngineError("engine_protocol", wrong)
+            if held.tally.kind.timed:
+                finish = Finish(finish.finish_reason, _believable(held, job, finish.usage))
             self._table.close(held, self._signed(held, finish))
             await _end(stream, engine.name)
         except EngineError as error:
@@ -352,6 +354,14 @@ def _wrong_usage(usage: Usage) -> str:
     if len(usage.details) > USAGE_BYTES_MAX:
         return f"the engine's usage object is longer than {USAGE_BYTES_MAX} bytes"
     return ""
+
+
+def _believable(held: WorkerLease, job: Job, usage: Usage) -> Usage:
+    """Return *usage* with no more CPU time than the cores of the order have in the time that is paid: processes that
+    are counted from outside show a little more, and would count against this host."""
+    kind = held.tally.kind
+    most = kind.input_countable(COUNT_MAX, held.tokens, kind.cores(job.body))
+    return Usage(min(usage.prompt_tokens, most), usage.completion_tokens, usage.details)
 
 
 def _left_of(job: Job) -> int:
