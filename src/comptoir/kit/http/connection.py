@@ -152,6 +152,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Hand the connection over; its place is counted on by the other protocol."""
         self._leave()
         super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment]  # It holds this connection, which nobody else does any more.
 
     # -- in ------------------------------------------------------------------------------------------------------------
 

@@ -17,19 +17,21 @@ ANSWER_WITHIN_S = 60.0
 
 
 class Collecting:
-    """The questions to one worker on one connection; *post* sends it a message."""
+    """The questions to one worker on one connection."""
 
-    def __init__(self, core: Core, host_id: bytes, post: Callable[[AskReceipts], None]) -> None:
+    def __init__(self, core: Core, host_id: bytes) -> None:
         self._core = core
         self._host_id = host_id
-        self._post = post
         self._asked: asyncio.Future[HandIn] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """Ask for everything that is missing, in the background; does nothing while that is going on."""
+    def begin(self, post: Callable[[AskReceipts], None]) -> None:
+        """Ask for everything that is missing, in the background; does nothing while that is going on.
+
+        *post* sends the worker a message. Only the task holds it, so that an ended connection holds no circle.
+        """
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = asyncio.get_running_loop().create_task(self._run(post))
             self._core.state(HandedIn).asking_until(self._task)
 
     def answer(self, message: HandIn) -> bool:
@@ -45,35 +47,35 @@ class Collecting:
         if self._task is not None:
             self._task.cancel()
 
-    async def _run(self) -> None:
+    async def _run(self, post: Callable[[AskReceipts], None]) -> None:
         host, handed = public("host", self._host_id), self._core.state(HandedIn)
         try:
             async with handed.asking:
-                await self._collect()
+                await self._collect(post)
         except TimeoutError:
             log.warning("host %s did not say within %.0f s which receipts it keeps", host, ANSWER_WITHIN_S)
         except Unavailable as outage:
             log.warning("host %s can't hand in its receipts now: %s", host, outage)
 
-    async def _collect(self) -> None:
+    async def _collect(self, post: Callable[[AskReceipts], None]) -> None:
         core, handed, listed = self._core, self._core.state(HandedIn), 0
         while listed < LISTED_PER_WORKER_MAX:
-            page = await self._ask(AskReceipts(after=listed))
+            page = await self._ask(post, AskReceipts(after=listed))
             missing = await wanted(core, page.listed)
             while missing:
                 if handed.full:
                     handed.run_short()
                     return
                 asked, missing = missing[:HANDED_MAX], missing[HANDED_MAX:]
-                answer = await self._ask(AskReceipts(wanted=asked))
+                answer = await self._ask(post, AskReceipts(wanted=asked))
                 if not await take(core, self._host_id, asked, answer.receipts):
                     return
             listed += len(page.listed)
             if not page.more or not page.listed:
                 return
 
-    async def _ask(self, question: AskReceipts) -> HandIn:
+    async def _ask(self, post: Callable[[AskReceipts], None], question: AskReceipts) -> HandIn:
         self._asked = asyncio.get_running_loop().create_future()
-        self._post(question)
+        post(question)
         async with asyncio.timeout(ANSWER_WITHIN_S):
             return await self._asked

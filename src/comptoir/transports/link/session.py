@@ -106,7 +106,7 @@ class Session:
         """When a receipt was sent last."""
         self._head = b""
         """The last head that the worker was sent."""
-        self._collecting = Collecting(core, host.id, self.post)
+        self._collecting = Collecting(core, host.id)
 
     # -- HostChannel
     # ----------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class Session:
     def collect_receipts(self) -> None:
         """Have the worker hand in what it keeps of the receipts that the database lost, if it keeps any."""
         if self.open and self._keeps_receipts:
-            self._collecting.begin()
+            self._collecting.begin(self.post)
 
     def link_anew(self) -> None:
         """Have a worker that linked while commits were missing compare its leases with the jobs that were resumed."""
