@@ -50,6 +50,13 @@ MUTATIONS = {
     "a hold grows beyond credit": Bug(
         "ledger/book.py", "return amount + max(0, free)", "return amount + line.balance", dispatch("extend")
     ),
+    "a hold grows by what others hold": Bug(
+        "ledger/book.py", "        if more > free:", "        if more > line.balance:", LEDGER[1:]
+    ),
+    "a hold that grew on promotions counts as the buyer's own": Bug(
+        "ledger/book.py", "(not more or more <= free - line.promo)", "True", LEDGER[1:]
+    ),
+    "what a hold grew by is not held": Bug("ledger/book.py", "            line.set_aside += more\n", "", LEDGER[1:]),
     "a repeated deposit is posted twice": Bug(
         "ledger/service.py", "if transfer_id is not None and tx.select(", "if False and tx.select(", LEDGER
     ),
