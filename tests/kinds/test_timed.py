@@ -27,7 +27,8 @@ from comptoir.jobs import Fault, JobState, LiveJob
 from comptoir.kinds import Kinds
 from comptoir.kinds.files import WorkProgress, file_frame
 from comptoir.kinds.timed import most_in
-from comptoir.kit.errors import InvalidField
+from comptoir.kit.db import Database
+from comptoir.kit.errors import InvalidField, Unavailable
 from comptoir.kit.signing import SigningKey
 from comptoir.link import COUNT_MAX, LINK_VERSION, Frame, Hello, Usage
 from comptoir.receipts import Predicate, Reason, Verdict, read_registry, verify
@@ -79,6 +80,10 @@ async def hosted(street: Street, transport: str, key: SigningKey) -> bytes:
     host_id = (await add_host(street.core, new)).host_id
     street.link(host_id, FakeChannel())
     return host_id
+
+
+async def no_database(*_: Any, **__: Any) -> None:
+    raise Unavailable("the database is away")
 
 
 async def begun(street: Street, **fields: Any) -> LiveJob:
@@ -221,7 +226,23 @@ class TestOneHost:
             street.clock.advance(seconds=TOOK)
             say(street, job, result(MOST))
 
-            assert street.core.state(Meters).units == {"work_ms": 5_000}
+            assert street.core.state(Meters).units == {"work_ms": 5_000 + SLACK}
+
+    async def test_whose_lease_could_not_be_closed_keeps_the_time_of_what_it_delivered(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with selling(tmp_path) as street:
+            await street.host(offer=AGAIN)
+            await street.host(offer=AGAIN)
+            job = await begun(street)
+            street.clock.advance(seconds=TOOK)
+            say(street, job, result(5_000, ends=False))
+            with monkeypatch.context() as patched:
+                patched.setattr(Database, "batch", no_database)
+                with pytest.raises(Unavailable):
+                    await revoke_lease(street.core, job, lease_of(job), "it broke", fault=Fault.HOST)
+
+            assert (job.count, job.passed_ms) == (5_000, 5_000)
 
 
 class TestLost:
@@ -385,6 +406,8 @@ class TestSilence:
                 await sweep(street.core)
 
             assert lease_of(job).host_id == first
+            # How often it says so is no measure of how fast it is: routing would give it everybody's work.
+            assert not street.core.fleet.pace(first, "m").measured
 
 
 class TestDeadline:

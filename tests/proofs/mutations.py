@@ -104,8 +104,8 @@ MUTATIONS = {
     ),
     "time goes on after it was counted": Bug(
         "dispatch/stream.py",
-        "job.note_time(now) if read.claimed and job.kind.timed",
-        "job.note_time(now) if job.kind.timed",
+        "if kind.timed and read.claimed:",
+        "if kind.timed:",
         ("tests/kinds/test_timed.py",),
     ),
     "a lease begins again with its coordinator": Bug(
@@ -128,8 +128,8 @@ MUTATIONS = {
     ),
     "progress is no sign of life": Bug(
         "dispatch/stream.py",
-        "or job.kind.quiet_s or job.kind.output_in",
-        "or job.kind.output_in",
+        "if paced and not (_shows",
+        "if not (_shows",
         ("tests/kinds/test_timed.py",),
     ),
     "the prompt of an empty answer is paid": Bug(

@@ -32,8 +32,8 @@ class Meters(State):
         self.frames = 0
         """Frames received from hosts."""
         self.units: dict[str, int] = {}
-        """Units that those frames stand for as their hosts say, at most one a byte, by the unit of their kind's
-        output."""
+        """Units that those frames stand for as their hosts say, at most one a byte (of kinds whose units come with
+        results, at most what is believed), by the unit of their kind's output."""
         self.users = 0
         """Users in all, wherever and whenever they registered."""
         self.newcomers = 0

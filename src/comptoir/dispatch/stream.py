@@ -125,9 +125,14 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     if growth is not None and growth.is_due(job.terms, claim):
         extend_if_due(core, job)
     # Without measuring what is in them, which is done once for all frames: no claim counts for more than its bytes.
-    bound = job.note_time(now) if read.claimed and job.kind.timed else job.frame_bytes - size
-    core.state(Meters).count_frames(len(fresh), job.kind.output.name, min(read.claimed, bound))
-    if not (_shows(fresh[0].text) or job.kind.quiet_s or job.kind.output_in(*joined(fresh))[0]):
+    kind = job.kind
+    if kind.timed and read.claimed:
+        job.note_time(now)
+    bound = job.segment_count if kind.quiet_s else job.frame_bytes - size
+    core.state(Meters).count_frames(len(fresh), kind.output.name, min(read.claimed, bound))
+    # Where any frame is a sign of life, how often one comes says nothing of how fast the work is done.
+    paced = not kind.quiet_s
+    if paced and not (_shows(fresh[0].text) or kind.output_in(*joined(fresh))[0]):
         # Nothing of the answer is in them, so they are no sign that it goes on; at most that the prompt is being read.
         lease.note_reading(now)
         return held + len(fresh)
@@ -137,8 +142,9 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
         job.note_first_frame(now)
         if job.hedge is not None:
             drop_hedge(core, job, "the first host delivered")
-        fleet.first_frame(lease.host_id, lease.model, (now - lease.started_s) * 1000)
-    else:
+        if paced:
+            fleet.first_frame(lease.host_id, lease.model, (now - lease.started_s) * 1000)
+    elif paced:
         fleet.frames(lease.host_id, lease.model, (now - lease.touched_s) * 1000 / len(fresh), len(fresh))
     lease.touch(now)
     return held + len(fresh)

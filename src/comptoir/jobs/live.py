@@ -275,11 +275,10 @@ class LiveJob:
         """Tell whether the host of the open lease claims more units than what it delivered can stand for."""
         return claimed > self.kind.believed(claimed, bounding_bytes(self.segment_size), self.passed_ms)
 
-    def note_time(self, now_s: float) -> int:
-        """Note that the host under lease counts units of time, which arrived now; return how many can have passed."""
+    def note_time(self, now_s: float) -> None:
+        """Note that the host under lease counts units of time, which arrived now."""
         assert self.lease is not None and self.kind.timed
         self.passed_ms = self.lease.passed_ms(now_s)
-        return self.passed_ms
 
     @property
     def segment_start(self) -> int:
