@@ -67,6 +67,25 @@ PRESS = Trade(
     target="tests.kinds.press:Press",
 )
 
+PYTHON = Trade(
+    kind="python",
+    model="python",
+    engine="python",
+    unit="wall_ms",
+    rate=1_000_000,
+    files={"numbers.txt": b"1\n2\n" * 50_000},
+    body={
+        "code": (
+            "import time\ndef main(factor):\n    total = sum(map(int, open('numbers.txt')))\n"
+            "    open('total.txt', 'w').write(str(total * factor))\n    print('half', flush=True)\n"
+            "    time.sleep(1.5)\n    return total * factor"
+        ),
+        "input": 7,
+    },
+    middle=lambda frames: "half" in "".join([frame.text for frame in frames]),
+    made={"total.txt": b"1050000"},
+)
+
 
 @dataclass
 class Hosts:
@@ -165,7 +184,7 @@ async def files_of(buyer: Customer) -> list[tuple[str, bytes]]:
     return sorted([(each["name"], (await buyer.ask("GET", f"/house/files/{each['id']}")).body) for each in found])
 
 
-@pytest.mark.parametrize("trade", [PRESS], ids=lambda trade: trade.kind)
+@pytest.mark.parametrize("trade", [PRESS, PYTHON], ids=lambda trade: trade.kind)
 async def test_both_hosts_are_killed_and_a_third_does_it_once(tmp_path: Path, trade: Trade) -> None:
     gate = tmp_path / "gate"
     kinds = (trade.target,) if trade.target else ()

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from comptoir.cli.failure import Exit
 from comptoir.cli.screen import out, print_json, table
-from comptoir.worker.engines.registry import ENGINES, missing_for
+from comptoir.worker.engines.registry import ENGINES, about, missing_for
 from comptoir.worker.sandbox import LAYERS, Sandbox, SandboxMissing
 
 
@@ -75,5 +75,5 @@ async def examine_sandbox() -> list[Finding]:
 
 def examine_engines() -> list[Finding]:
     """Look what each engine misses here."""
-    missing = {entry.name: missing_for(entry) for entry in ENGINES}
-    return [Finding(f"engine {name}", not why, why or "can be started") for name, why in missing.items()]
+    missing = {entry: missing_for(entry) for entry in ENGINES}
+    return [Finding(f"engine {entry.name}", not why, why or about(entry)) for entry, why in missing.items()]

@@ -24,8 +24,9 @@ LOG_GAP_S = 0.1
 frames."""
 PROGRESS_GAP_S = 1.0
 """Between two frames of progress."""
-HEARTBEAT_S = 5.0
-"""Longest silence of an engine whose work goes on; then it says progress once more."""
+HEARTBEAT_S = 1.0
+"""Longest silence of an engine whose work goes on; then it says progress once more. Far below `FileKind.quiet_s`, after
+which a host counts as lost where another is free."""
 UNTOLD_BYTES_MAX = 256 * 1024
 """Log that nobody has taken yet, in characters; with more the program waits."""
 UNTOLD_FRAMES_MAX = 64

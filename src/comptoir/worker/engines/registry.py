@@ -29,6 +29,8 @@ class EngineEntry(msgspec.Struct, frozen=True):
     check: str = ""
     """``module:function`` that says, without starting anything, what the engine misses on this machine; it returns an
     empty text where that is nothing."""
+    about: str = ""
+    """``module:function`` that says in words what it sells here."""
 
 
 ENGINES: tuple[EngineEntry, ...] = (
@@ -42,6 +44,13 @@ ENGINES: tuple[EngineEntry, ...] = (
     ),
     EngineEntry("llamacpp", "comptoir.worker.engines.llamacpp:LlamaCppEngine", "pip install xllamacpp"),
     EngineEntry("openai", "comptoir.worker.engines.openai:OpenAIEngine", "pip install aiohttp"),
+    EngineEntry(
+        "python",
+        "comptoir.worker.engines.python:PythonEngine",
+        "pip install 'comptoir[python]'",
+        "comptoir.worker.engines.python:missing",
+        "comptoir.worker.engines.python:about",
+    ),
 )
 
 
@@ -133,9 +142,18 @@ def missing_for(entry: EngineEntry) -> str:
         _load(entry.name)
     except EngineError as error:
         return error.message
-    if not entry.check:
+    return _said(entry.check)
+
+
+def about(entry: EngineEntry) -> str:
+    """Return what an engine that misses nothing sells on this machine, in words."""
+    return _said(entry.about) or "can be started"
+
+
+def _said(target: str) -> str:
+    if not target:
         return ""
-    module, _, function = entry.check.partition(":")
+    module, _, function = target.partition(":")
     return str(getattr(importlib.import_module(module), function)())
 
 

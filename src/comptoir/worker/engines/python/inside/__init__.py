@@ -1,0 +1,1 @@
+"""What stands beside a buyer's program inside the walls: nothing of ours but these files, and the standard library."""
