@@ -45,6 +45,7 @@ class Coordinator:
     database: str
     port: int
     key: str = ""
+    serve: Callable[[str, str, str], None] = serve_post
     process: Forked | None = None
     answered: list[bytes] = field(default_factory=list)
     refused: int = 0
@@ -57,7 +58,7 @@ class Coordinator:
     async def start(self) -> float:
         """Start the process; return the seconds to its first healthy answer."""
         before = time.monotonic()
-        self.process = Forked(serve_post, str(self.data), self.database, str(self.port))
+        self.process = Forked(self.serve, str(self.data), self.database, str(self.port))
         async with aiohttp.ClientSession() as session, asyncio.timeout(30):
             while not await self.healthy(session):
                 await asyncio.sleep(0.01)
