@@ -5,6 +5,7 @@ A histogram over the logarithm of time, three bins per doubling from 0.1 ms to 1
 """
 
 from array import array
+from bisect import bisect_left
 from itertools import accumulate
 from math import log2
 
@@ -69,12 +70,10 @@ class LogHistogram:
     def quantiles(self, *shares: float) -> list[float]:
         """Return the values below which each of *shares* (0..1, ascending) lies, in milliseconds; interpolated."""
         found = []
-        below, at = 0.0, 0
         sums = list(accumulate(self._counts))
         for share in shares:
             wanted = share * sums[-1]
-            while at < BINS - 1 and sums[at] < wanted:
-                at += 1
+            at = bisect_left(sums, wanted, hi=BINS - 1)
             below = sums[at - 1] if at else 0.0
             inside = (wanted - below) / self._counts[at] if self._counts[at] else 0.0
             found.append(LOW_MS * 2.0 ** ((at + min(1.0, max(0.0, inside))) / BINS_PER_DOUBLING))
@@ -118,9 +117,10 @@ class Pace:
 
     def read(self) -> PaceFigures:
         """Recompute the quantiles (about 10 us) and keep them in `figures`."""
-        first_p50, first_p99 = _read(self._first, PRIOR.first_frame_p50_ms, PRIOR.first_frame_p99_ms)
-        _, first_p95 = _read(self._first, PRIOR.first_frame_p50_ms, PRIOR.first_frame_p95_ms, share=0.95)
-        inter_p50, inter_p99 = _read(self._inter, PRIOR.inter_frame_p50_ms, PRIOR.inter_frame_p99_ms)
+        first_p50, first_p95, first_p99 = _read(
+            self._first, PRIOR.first_frame_p50_ms, PRIOR.first_frame_p95_ms, PRIOR.first_frame_p99_ms
+        )
+        inter_p50, _, inter_p99 = _read(self._inter, PRIOR.inter_frame_p50_ms, 0.0, PRIOR.inter_frame_p99_ms)
         self._read_at = self._inter.total if self._inter else 0
         measured = self._first is not None or self._inter is not None
         self.figures = PaceFigures(first_p50, first_p99, inter_p50, inter_p99, measured, first_p95)
@@ -128,9 +128,11 @@ class Pace:
 
 
 def _read(
-    seen: LogHistogram | None, prior_p50_ms: float, prior_tail_ms: float, *, share: float = 0.99
-) -> tuple[float, float]:
+    seen: LogHistogram | None, prior_p50_ms: float, prior_p95_ms: float, prior_p99_ms: float
+) -> tuple[float, float, float]:
     if seen is None:
-        return prior_p50_ms, prior_tail_ms
-    p50_ms, tail_ms = seen.quantiles(0.5, share)
-    return p50_ms, (tail_ms if seen.total >= TAIL_NEEDS else max(tail_ms, prior_tail_ms))
+        return prior_p50_ms, prior_p95_ms, prior_p99_ms
+    p50_ms, p95_ms, p99_ms = seen.quantiles(0.5, 0.95, 0.99)
+    if seen.total < TAIL_NEEDS:
+        return p50_ms, max(p95_ms, prior_p95_ms), max(p99_ms, prior_p99_ms)
+    return p50_ms, p95_ms, p99_ms
