@@ -5,10 +5,11 @@ orders by exactly what its name says, and the balanced score breaks ties. Price 
 *size class*, so that hosts can be kept sorted; caps and costs are exact.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log2
+from math import isqrt, log2
 from types import MappingProxyType
 
 from comptoir.kit.money import cost_up, to_usd
@@ -36,23 +37,19 @@ STRIDE = 1 << 32
 """One job on a host of weight 1, in virtual time of `weighted_round_robin`; large enough to divide by any weight."""
 
 
-def _class_of(value: int, sizes: tuple[int, ...]) -> int:
-    """Return the representative size nearest to *value* by ratio (the limits are geometric means)."""
-    for small, big in pairwise(sizes):
-        if value * value <= small * big:
-            return small
-    return sizes[-1]
+def _limits(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the largest value of each class but the last: the geometric mean of its representative and the next."""
+    return tuple(isqrt(small * big) for small, big in pairwise(sizes))
 
 
-SIZES: Mapping[tuple[int, int], Size] = MappingProxyType(
-    {(prompt, answer): Size(prompt, answer) for prompt in PROMPT_SIZES for answer in ANSWER_SIZES}
-)
-NOMINAL = SIZES[PROMPT_SIZES[0], ANSWER_SIZES[1]]
+_PROMPT_LIMITS, _ANSWER_LIMITS = _limits(PROMPT_SIZES), _limits(ANSWER_SIZES)
+_SIZES = tuple(tuple(Size(prompt, answer) for answer in ANSWER_SIZES) for prompt in PROMPT_SIZES)
+NOMINAL = _SIZES[0][1]
 
 
 def size_of(spec: Spec) -> Size:
-    """Return the size class of a job."""
-    return SIZES[_class_of(spec.input_units, PROMPT_SIZES), _class_of(spec.output_units, ANSWER_SIZES)]
+    """Return the size class of a job: the representative sizes nearest to its own by ratio."""
+    return _SIZES[bisect_left(_PROMPT_LIMITS, spec.input_units)][bisect_left(_ANSWER_LIMITS, spec.output_units)]
 
 
 def price_of(candidate: Candidate, size: Size) -> int:
