@@ -88,13 +88,10 @@ class CommitRecord:
         """Other coordinators on this database that miss commits, as they wrote into it."""
         self.claims: tuple[HeadClaim, ...] = ()
         """Heads brought back that are beyond ours."""
+        self.lost = False
+        """Whether commits are missing: any of the above."""
         self.since_ms = 0
         """When commits were first seen to be missing; 0: none are."""
-
-    @property
-    def lost(self) -> bool:
-        """Whether commits are missing."""
-        return bool(self.gaps or self.claims or self.lost_elsewhere)
 
     @property
     def head(self) -> Head:
@@ -139,7 +136,8 @@ class CommitRecord:
         self._note_loss()
 
     def _note_loss(self) -> None:
-        """Remember since when commits are missing, and say so when that begins or is over."""
+        """Note whether commits are missing and since when, and say so when that begins or is over."""
+        self.lost = bool(self.gaps or self.claims or self.lost_elsewhere)
         if self.lost and not self.since_ms:
             self.since_ms = self._now_ms()
             log.critical("commits that were confirmed are missing from the database: nothing is written any more")
