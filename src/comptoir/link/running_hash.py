@@ -6,7 +6,7 @@ text + extra)`` with three big-endian unsigned 32-bit integers; *text* is UTF-8,
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import msgspec
 
@@ -40,12 +40,12 @@ def hash_after(digest: bytes, frame: Frame) -> bytes:
     return hash_over(digest, (frame,))
 
 
-def hash_over(digest: bytes, frames: Iterable[Frame]) -> bytes:
+def hash_over(digest: bytes, frames: Sequence[Frame]) -> bytes:
     """Return the running hash after *frames*, in order."""
     return read_frames(digest, frames).running_hash
 
 
-def read_frames(digest: bytes, frames: Iterable[Frame]) -> FramesRead:
+def read_frames(digest: bytes, frames: Sequence[Frame]) -> FramesRead:
     """Read *frames*, which follow on those with this running hash."""
     sha256, header = hashlib.sha256, _header
     extras: list[bytes] = []
@@ -55,7 +55,7 @@ def read_frames(digest: bytes, frames: Iterable[Frame]) -> FramesRead:
         hashed = header(digest, len(text), tokens, len(extra)) + text + extra
         digest = sha256(hashed).digest()
         claimed += tokens
-        size += len(hashed) - _HEADER_BYTES
+        size += len(hashed)
         if extra:
             extras.append(extra)
-    return FramesRead(digest, claimed, size, extras)
+    return FramesRead(digest, claimed, size - _HEADER_BYTES * len(frames), extras)
