@@ -14,7 +14,7 @@ ROOM = "src/comptoir/jobs/"
 BLIND = tuple(f"src/comptoir/{package}/" for package in ("kit", "link", "worker", "migrations"))
 """Packages that can't hold a job: `.importlinter` keeps them from the room, and nobody hands them one."""
 
-OWNED = frozenset(LiveJob.__slots__) | frozenset(Lease.__slots__)
+OWNED = frozenset(LiveJob.__slots__) | frozenset(Lease.__struct_fields__)
 """Attributes of a job or a lease."""
 
 TABLES = frozenset({"leaving", "mirrors", "broken"})

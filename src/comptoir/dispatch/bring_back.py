@@ -165,12 +165,7 @@ def _command(tx: Tx, items: Sequence[_Item]) -> _Posted:
         result.found.append(BroughtBack(job.id, PostingOutcome.POSTED))
     if good:
         write_stated(tx, [item.job for item in good], stored=jobs.keys())
-        result.credit.update(
-            {
-                item.job.owner_id: (book.free_uusd(item.job.owner_id), book.promo_uusd(item.job.owner_id))
-                for item in good
-            }
-        )
+        result.credit.update({item.job.owner_id: book.credit_uusd(item.job.owner_id) for item in good})
         book.apply(tx)
         Receipts.insert_rows(tx, [item.receipt for item in good])
         Events.insert_rows(tx, result.ends)

@@ -203,7 +203,8 @@ async def _write(
         if lease is not None and job.lease is lease:
             core.fleet.adopt(lease.host_id)
         raise
-    core.jobs.live.close_lease(job)
+    if job.lease is not None:  # Its end had been deferred, and meanwhile the host held it again.
+        core.jobs.live.close_lease(job)
     if settled.buyer_free_uusd >= 0:
         core.state(Buyers).note_credit(job.owner_id, settled.buyer_free_uusd, settled.buyer_promo_uusd)
     if settled.receipt is not None:
@@ -568,12 +569,8 @@ def settle_verb(tx: Tx, items: list[_SettleItem]) -> list[SettleResult | Excepti
         number = book.number(item.owner_id)
         ended = JobEnded(item.owner_id, row.at_ms, number, row.job_id, row.state, row.cost_uusd, row.error_code)
         ends.append(ended)
-        outcomes.append(
-            SettleResult(
-                balances, promos, row.cost_uusd, book.promo_paid_uusd(row.job_id), book.free_uusd(item.owner_id),
-                book.promo_uusd(item.owner_id), receipt, ended,
-            )
-        )  # fmt: skip
+        promo_uusd, credit = book.promo_paid_uusd(row.job_id), book.credit_uusd(item.owner_id)
+        outcomes.append(SettleResult(balances, promos, row.cost_uusd, promo_uusd, *credit, receipt, ended))
     if good:
         finish_rows(tx, good)
         book.apply(tx)
@@ -584,9 +581,9 @@ def settle_verb(tx: Tx, items: list[_SettleItem]) -> list[SettleResult | Excepti
 
 def _after(book: Book, item: _SettleItem) -> tuple[dict[bytes, int], dict[bytes, int]]:
     """Return the balances of the hosts that *item* paid, and the promotional part of each that has one."""
-    hosts = [account for account, _, kind in item.pays if kind == "pay"]
-    promos = {account: promo for account in hosts if (promo := book.promo_uusd(account))}
-    return {account: book.balance_uusd(account) for account in hosts}, promos
+    both = {account: book.balances_uusd(account) for account, _, kind in item.pays if kind == "pay"}
+    promos = {account: promo for account, (_, promo) in both.items() if promo}
+    return {account: balance for account, (balance, _) in both.items()}, promos
 
 
 def _with_transfers(item: _SettleItem, transfers: tuple[bytes, ...]) -> ReceiptFacts:

@@ -10,7 +10,6 @@ buyer's credit when the host is chosen is a guess; the command that writes the h
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -122,8 +121,7 @@ SUBMIT_ERRORS = (
 """What a dialect declares that `submit` may refuse, their subclasses included."""
 
 
-@dataclass(slots=True)
-class _SubmitItem:
+class _SubmitItem(msgspec.Struct, frozen=True):
     job: NewJob
     start: Start | None
     named: bool
@@ -357,7 +355,7 @@ def submit_verb(tx: Tx, items: list[_SubmitItem]) -> list[tuple[int, int, Submit
         told = number_submit(book, job, item.start)
         if told is not None:
             events += told.events
-        outcomes.append((book.free_uusd(job.owner_id), book.promo_uusd(job.owner_id), told))
+        outcomes.append((*book.credit_uusd(job.owner_id), told))
     if jobs:
         insert_jobs(tx, jobs, starts)
         book.apply(tx)

@@ -6,46 +6,41 @@ from comptoir.jobs.types import AttemptRow
 from comptoir.kinds import Size, Terms
 
 
-class Lease:
+class Lease(msgspec.Struct, kw_only=True, eq=False, gc=False):
     """One attempt's right to act on a job, at the prices that routing chose its host for."""
 
-    __slots__ = (
-        "id", "host_id", "first_frame", "hash_before", "rate_in", "rate_out", "started_ms", "started_s", "touched_s",
-        "model", "signs", "revived", "frames_at_worker", "dropped_s", "delivers", "reads_s", "begun_s",
-    )  # fmt: skip
+    id: bytes
+    host_id: bytes
+    model: str
+    first_frame: int
+    """Number of the first frame that this host is to deliver."""
+    hash_before: bytes = b""
+    """Running hash before that frame; may be empty if it is frame 0."""
+    rate_in: int
+    """The host's price per million units of input, in micro-dollars."""
+    rate_out: int
+    started_ms: int
+    started_s: float
+    """Monotonic time at which it was opened, and what the next three begin with."""
+    begun_s: float = 0.0
+    """Monotonic time since which its host may have worked; of a revived lease, before this process began."""
+    touched_s: float = 0.0
+    """Monotonic time of the last sign of life: something of the answer, or the host's link."""
+    reads_s: float = 0.0
+    """Monotonic time of the last frame that showed nothing: until the answer begins, the host may be reading."""
+    delivers: bool = False
+    """Whether anything of the answer has come under it; frames that show nothing don't count."""
+    dropped_s: float = 0.0
+    """Monotonic time at which the host's link dropped; 0: it is up."""
+    signs: bool = False
+    """Whether the host signs its segment."""
+    revived: bool = False
+    """Whether another process opened it, whose frames are missing until the worker has sent them again."""
+    frames_at_worker: int = -1
+    """Frames that the worker of a revived lease reported to have; below 0: it has not reconnected."""
 
-    def __init__(
-        self, *, id: bytes, host_id: bytes, model: str, first_frame: int, rate_in: int, rate_out: int,
-        started_ms: int, started_s: float, signs: bool = False, hash_before: bytes = b"", revived: bool = False,
-    ) -> None:  # fmt: skip
-        self.id = id
-        self.host_id = host_id
-        self.model = model
-        self.first_frame = first_frame
-        """Number of the first frame that this host is to deliver."""
-        self.hash_before = hash_before
-        """Running hash before that frame; may be empty if it is frame 0."""
-        self.rate_in = rate_in
-        """The host's price per million units of input, in micro-dollars."""
-        self.rate_out = rate_out
-        self.started_ms = started_ms
-        self.started_s = started_s
-        self.begun_s = started_s
-        """Monotonic time since which its host may have worked; of a revived lease, before this process began."""
-        self.touched_s = started_s
-        """Monotonic time of the last sign of life: something of the answer, or the host's link."""
-        self.delivers = False
-        """Whether anything of the answer has come under it; frames that show nothing don't count."""
-        self.reads_s = started_s
-        """Monotonic time of the last frame that showed nothing: until the answer begins, the host may be reading."""
-        self.dropped_s = 0.0
-        """Monotonic time at which the host's link dropped; 0: it is up."""
-        self.signs = signs
-        """Whether the host signs its segment."""
-        self.revived = revived
-        """Whether another process opened it, whose frames are missing until the worker has sent them again."""
-        self.frames_at_worker = -1
-        """Frames that the worker of a revived lease reported to have; below 0: it has not reconnected."""
+    def __post_init__(self) -> None:
+        self.begun_s = self.touched_s = self.reads_s = self.started_s
 
     @classmethod
     def stored(

@@ -109,16 +109,21 @@ class Book:
         Raises:
             UnknownAccount: not loaded or never opened.
         """
+        return self.credit_uusd(account)[0]
+
+    def credit_uusd(self, account: bytes) -> tuple[int, int]:
+        """Return what *account* can spend now, and the promotional part of its balance; raises as `free_uusd`."""
         line = self._entry(account)
-        return line.balance - line.held
+        return line.balance - line.held, line.promo
 
     def balance_uusd(self, account: bytes) -> int:
         """Return the balance of *account* as of now in this book."""
         return self._entry(account).balance
 
-    def promo_uusd(self, account: bytes) -> int:
-        """Return the promotional part of the balance of *account* as of now in this book."""
-        return self._entry(account).promo
+    def balances_uusd(self, account: bytes) -> tuple[int, int]:
+        """Return the balance of *account* as of now in this book, and the promotional part of it."""
+        line = self._entry(account)
+        return line.balance, line.promo
 
     def promo_paid_uusd(self, job_id: bytes) -> int:
         """Return how much of what the job's settlement in this book cost was promotional."""

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from comptoir.kit.db.locks import Rows, rows_of_item
 from comptoir.kit.db.schema import Table
@@ -15,8 +16,7 @@ from comptoir.kit.db.tx import Tx
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class Command:
+class Command(msgspec.Struct, eq=False):
     """A submitted command, and the future of its result."""
 
     run: Callable[..., Any]
