@@ -113,6 +113,9 @@ def test_a_result_is_any_json(result):
         b'{"artifact":{"name":"/etc/passwd"}}',
         b'{"stream":"fd7"}',
         b'{"failed":{"reason":""}}',
+        b'{"artif\\u0061ct":{"name":"a","file":"f","size":1,"sha256":"%b"}}' % SHA.encode(),
+        b'{"begun_again": true}',
+        b'{"fetch\\u0065d":{"number":0,"size":1,"sha256":"%b"}}' % SHA.encode(),
     ],
 )
 def test_extras_of_another_form_are_refused(extra):

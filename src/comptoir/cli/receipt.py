@@ -212,6 +212,13 @@ def _show(statement: InTotoStatement) -> None:
         why = "the host signed it" if part.signature is not None else "it came with the host's key"
         parts.add_row(part.host, f"{part.first_frame}…{part.end_frame}", _made(part.units)[1], why)
     console.print(parts)
+    if one.files is not None:
+        files = table("", "file", "bytes", "sha256")
+        for which, listed in (("in", one.files.inputs), ("out", one.files.artifacts)):
+            for file in listed:
+                said = " (fetched, by its host's word)" if file.fetched else ""
+                files.add_row(which, f"{file.name}{said}", f"{file.size:,}", file.sha256)
+        console.print(files)
     console.print()
 
 

@@ -16,7 +16,7 @@ from comptoir.dispatch.errors import BadFrame
 from comptoir.dispatch.files import Files
 from comptoir.dispatch.job_files import keeper_of
 from comptoir.jobs import Lease, LiveJob
-from comptoir.kinds.files import ARTIFACTS_MAX, Artifact, artifact_in
+from comptoir.kinds.files import ARTIFACTS_MAX, Artifact, Fetched, InputFile, artifact_in, file_fetched
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import parse, public
 
@@ -67,13 +67,17 @@ class Artifacts(State):
         return known
 
 
-def check_artifacts(core: Core, job: LiveJob, extras: Sequence[bytes]) -> None:
-    """Check that each file that new frames' *extras* name was uploaded under the job's lease, whole, and as they say.
+def check_files(core: Core, job: LiveJob, extras: Sequence[bytes]) -> None:
+    """Check what new frames' *extras* say of files: that each was uploaded under the job's lease, whole, and as they
+    say; and that what was fetched is what the order asked for.
 
     Raises:
         FilesUnseen: some were not looked for yet.
         BadFrame: one was not, or is another, or was named before; the host is to blame.
     """
+    for fetched in filter(None, map(file_fetched, extras)):
+        if wrong := _fetched_wrong(job.kind.inputs(job.body), fetched):
+            raise BadFrame(f"input {fetched.number} is not what was to be fetched: {wrong}")
     made = [artifact for extra in extras if (artifact := artifact_in(extra)) is not None]
     if not made:
         return
@@ -91,6 +95,15 @@ def check_artifacts(core: Core, job: LiveJob, extras: Sequence[bytes]) -> None:
         named.add(file_id)
         if wrong := _wrong(artifact, known.found[file_id], known.maker):
             raise BadFrame(f"the file {artifact.name!r} is not what was uploaded under this lease: {wrong}")
+
+
+def _fetched_wrong(inputs: Sequence[InputFile], fetched: Fetched) -> str:
+    asked = inputs[fetched.number] if fetched.number < len(inputs) else None
+    if asked is None or not asked.url:
+        return "it is no address"
+    if asked.sha256 not in (None, fetched.sha256) or asked.size not in (None, fetched.size):
+        return f"it has {fetched.size} bytes with the SHA-256 {fetched.sha256}"
+    return ""
 
 
 def _wrong(artifact: Artifact, kept: Kept | None, maker: str) -> str:

@@ -1,8 +1,8 @@
 """Release files: when a job is over, its inputs are its buyer's business again, and what it made and its result does
-not name is deleted.
+not name is deleted. Its receipt says before what they were.
 
-It happens after the end was written, from what was written: whoever dies in between leaves it to the next sweep, which
-looks at every job that still keeps something.
+Files are released after the end was written, from what was written: whoever dies in between leaves it to the next
+sweep, which looks at every job that still keeps something.
 """
 
 import logging
@@ -11,10 +11,11 @@ from comptoir.dispatch.core import Core, State
 from comptoir.dispatch.files import Files
 from comptoir.dispatch.job_files import job_of, keeper_of
 from comptoir.jobs import FINAL, LiveJob
-from comptoir.kinds.files import artifacts_in
+from comptoir.kinds.files import artifacts_in, fetched_in
 from comptoir.kit.errors import Unavailable
 from comptoir.kit.ids import parse
 from comptoir.kit.objects import FilesExtraMissing
+from comptoir.receipts import ReceiptFile, ReceiptFiles
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,22 @@ async def release_files(core: Core, job_id: bytes) -> None:
         frames, _ = await core.jobs.answer(job_id)
         wanted = frozenset(filter(None, (parse("file", each.file) for each in artifacts_in(frames))))
     await blobs.release(keeper, wanted=wanted)
+
+
+def receipt_files(job: LiveJob) -> ReceiptFiles | None:
+    """Return what *job*'s receipt says of its files; None: nothing of it goes in or comes out as a file."""
+    if not job.kind.files:
+        return None
+    inputs, fetched = job.kind.inputs(job.body), fetched_in(job.frames)
+    taken = []
+    for at, each in enumerate(inputs):
+        got = fetched.get(at)
+        if each.file and each.sha256 is not None and each.size is not None:
+            taken.append(ReceiptFile(each.called(at), each.sha256, each.size))
+        elif each.url and got is not None:
+            taken.append(ReceiptFile(each.called(at), got.sha256, got.size, fetched=True))
+    made = [ReceiptFile(each.name, each.sha256, each.size) for each in artifacts_in(job.frames)]
+    return ReceiptFiles(taken, made) if taken or made else None
 
 
 async def sweep_files(core: Core) -> int:

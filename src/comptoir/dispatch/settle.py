@@ -20,7 +20,7 @@ from comptoir.dispatch.errors import BadSegment
 from comptoir.dispatch.extend import with_limit
 from comptoir.dispatch.merit import note_answer, note_claim_beyond
 from comptoir.dispatch.meters import Meters
-from comptoir.dispatch.release_files import release_when_over
+from comptoir.dispatch.release_files import receipt_files, release_when_over
 from comptoir.dispatch.second_host import drop_hedge
 from comptoir.dispatch.unpaid import UnpaidContents
 from comptoir.events import Events, JobEnded, ReceiptIssued
@@ -461,7 +461,7 @@ def _facts(
         released_uusd=job.terms.hold_uusd - row.cost_uusd,
         transfers=[], input_sha256=job.body_sha256, created_ms=job.created_ms, settled_ms=row.at_ms,
         started_ms=job.started_ms or None, fingerprint=_fingerprint(core, lease),
-        cores=job.kind.cores(job.body) if timed else 0,
+        cores=job.kind.cores(job.body) if timed else 0, files=receipt_files(job),
     )  # fmt: skip
 
 

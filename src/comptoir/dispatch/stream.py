@@ -6,7 +6,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from comptoir.dispatch.advance import advance
-from comptoir.dispatch.artifacts import check_artifacts
+from comptoir.dispatch.artifacts import check_files
 from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.contradict import keep_contradiction
 from comptoir.dispatch.core import Core, State
@@ -114,7 +114,7 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
     for extra in read.extras:
         _check_extra(job, extra, bytes_max)
     if read.extras and job.kind.files:
-        check_artifacts(core, job, read.extras)
+        check_files(core, job, read.extras)
     claim, most, size = job.claim + read.claimed, job.terms.output_max, job.frame_bytes
     if most and claim > most + job.kind.output_over_max:
         unit = job.kind.output

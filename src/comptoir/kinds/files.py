@@ -30,7 +30,7 @@ FILE_EXTRA_BYTES_MAX = 1024 * 1024
 """Longest extra of one frame: a result that is JSON stands in one."""
 
 
-ARTIFACT, BEGUN_AGAIN = b'"artifact"', b'"begun_again":true'
+ARTIFACT, FETCHED, BEGUN_AGAIN = b'"artifact"', b'"fetched"', b'"begun_again":true'
 """By what it is seen quickly that an extra may have this; one that says so otherwise is refused."""
 
 
@@ -135,6 +135,17 @@ def artifacts_in(frames: Sequence[Frame]) -> list[Artifact]:
     return [artifact for artifact in found if artifact is not None]
 
 
+def file_fetched(extra: bytes) -> Fetched | None:
+    """Return what a frame's *extra* says was fetched; None: nothing."""
+    return extra_of(Frame("", 0, extra)).fetched if FETCHED in extra else None
+
+
+def fetched_in(frames: Sequence[Frame]) -> dict[int, Fetched]:
+    """Return what the host whose frames are the result fetched from addresses, by the input's number."""
+    found = [file_fetched(frame.extra) for frame in current(frames)]
+    return {each.number: each for each in found if each is not None}
+
+
 class _Inputs(msgspec.Struct):
     inputs: Annotated[tuple[InputFile, ...], Meta(max_length=INPUTS_MAX)] = ()
 
@@ -178,13 +189,22 @@ class FileKind(Kind):
         return sum([len(extra) for extra in extras if _delivers(extra)]), 0
 
     def check_extra(self, extra: bytes) -> None:
-        """Refuse what is no `FileExtra`, and JSON that not everybody can read, in its result as well."""
+        """Refuse what is no `FileExtra`, and JSON that not everybody can read, in its result as well; and what spells
+        something that is looked for (`ARTIFACT`, `FETCHED`, `BEGUN_AGAIN`) so that it is not found."""
         read_extra(extra, PlainExtra, bytes_max=FILE_EXTRA_BYTES_MAX)
         try:
             # From the bytes: a result stays raw, which values that are decoded already can't be.
-            _extra_in(extra)
+            read = _extra_in(extra)
         except msgspec.DecodeError as error:
             raise BadExtra(str(error)) from error
+        looked_for = (
+            (ARTIFACT, read.artifact is not None),
+            (FETCHED, read.fetched is not None),
+            (BEGUN_AGAIN, read.begun_again),
+        )
+        for spelling, there in looked_for:
+            if there and spelling not in extra:
+                raise BadExtra(f"{spelling.decode()} has to be written like this")
 
     def resume(self, job: Progress) -> Resume:
         """Another host gets what was delivered; its engine goes on from there, or says that it begins again."""
@@ -213,5 +233,7 @@ __all__ = [
     "artifacts_in",
     "current",
     "extra_of",
+    "fetched_in",
+    "file_fetched",
     "file_frame",
 ]

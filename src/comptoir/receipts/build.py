@@ -72,6 +72,7 @@ def _statement(facts: ReceiptFacts) -> InTotoStatement:
             Amounts(facts.held_uusd, facts.charged_uusd, facts.fee_uusd, facts.released_uusd, facts.transfers),
             facts.input_sha256.hex(),
             Times(facts.created_ms, facts.started_ms, facts.settled_ms),
+            facts.files,
         ),
     )
 

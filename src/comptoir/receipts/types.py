@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from comptoir.kinds.named_files import Bytes, Name, Sha256
+
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:comptoir:receipt:v2"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -126,6 +128,8 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
     cores: int = 0
     """Of a timed kind: milliseconds of input that each one of output may have (`comptoir.kinds.Kind.cores`); 0: they
     are not bound to each other."""
+    files: "ReceiptFiles | None" = None
+    """What went in and came out as files; ``None``: nothing did."""
 
 
 # -- what is signed ------------------------------------------------------------------------------------------------
@@ -194,7 +198,27 @@ class Times(msgspec.Struct, frozen=True, gc=False):
     settled_ms: int
 
 
-class Predicate(msgspec.Struct, frozen=True):
+class ReceiptFile(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A file that a job took in or made: its hash, never what is in it."""
+
+    name: Name
+    """What the job knows it as."""
+    sha256: Sha256
+    size: Bytes
+    fetched: bool = False
+    """Whether its host fetched it from an address: then only the host has seen the bytes, and this is its word."""
+
+
+class ReceiptFiles(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The files of a job."""
+
+    inputs: list[ReceiptFile] = []
+    """In the order's order, without addresses that nobody fetched."""
+    artifacts: list[ReceiptFile] = []
+    """Those that its result names, in the order in which they came."""
+
+
+class Predicate(msgspec.Struct, frozen=True, omit_defaults=True):
     """The content of the receipt: no prompt and no answer, only their hashes."""
 
     receipt: str
@@ -212,6 +236,8 @@ class Predicate(msgspec.Struct, frozen=True):
     amounts: Amounts
     input_sha256: str
     times: Times
+    files: ReceiptFiles | None = None
+    """Absent: the job has none, or it was settled before December 2026."""
 
 
 class Digest(msgspec.Struct, frozen=True, gc=False):

@@ -11,10 +11,13 @@ import msgspec
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from click.testing import CliRunner
 
+from comptoir.cli.main import program
 from comptoir.dispatch.files import Files
 from comptoir.dispatch.onboard import add_user
-from comptoir.kinds.files import file_frame
+from comptoir.kinds.files import Fetched, file_frame
+from comptoir.receipts import ReceiptFile, ReceiptFiles, read_registry, verify
 from tests.post import Post, open_post
 from tests.tcp import stop
 from tests.working import TARGET, Customer, Smith, items, sha
@@ -355,3 +358,71 @@ class TestFrames:
                 assert (state, await files_of(buyer)) == ("completed", {"pushed"})
         finally:
             await stop(runner)
+
+
+class TestShown:
+    async def test_the_job_and_its_receipt_say_what_went_in_and_came_out(
+        self, post: Post, smith: Smith, buyer: Customer
+    ) -> None:
+        address = "https://x.example/d/b.csv"
+        job = await buyer.buy({"file": await buyer.put(DATA)}, {"url": address}, {"url": "https://x.example/c"})
+        waiting = (await buyer.ask("GET", f"/house/jobs/{job}")).json
+        await smith.take()
+        made = await smith.deliver(b"made", name="made.png")
+        got = Fetched(1, 7, sha(b"fetched"))
+        await smith.send(
+            file_frame(fetched=got), file_frame("", 1, artifact=msgspec.structs.replace(made, media="image/png"))
+        )
+        running = (await buyer.ask("GET", f"/house/jobs/{job}")).json
+        await smith.done(1)
+        post.core.jobs.live.forget_recent(older_than_ms=2**60)
+        over = (await buyer.ask("GET", f"/house/jobs/{job}")).json
+
+        given = {"name": "a.txt", "file": running["inputs"][0]["file"], "size": 1000, "sha256": sha(DATA)}
+        unknown, known = (
+            {"name": "b.csv", "url": address},
+            {"name": "b.csv", "url": address, "size": 7, "sha256": got.sha256},
+        )
+        never = {"name": "c", "url": "https://x.example/c"}
+        out = {"name": "made.png", "file": made.file, "size": 4, "sha256": sha(b"made"), "media": "image/png"}
+        assert (waiting["inputs"], waiting["artifacts"]) == ([given, unknown, never], [])
+        for shown in (running, over):
+            assert (shown["inputs"], shown["artifacts"]) == ([given, known, never], [out])
+
+        envelope = (await buyer.ask("GET", f"/house/jobs/{job}/receipt")).body
+        verdict = verify(envelope, read_registry(await post.core.receipts.registry()))
+        assert verdict.ok and verdict.statement is not None, verdict
+        assert verdict.statement.predicate.files == ReceiptFiles(
+            [ReceiptFile("a.txt", sha(DATA), 1000), ReceiptFile("b.csv", got.sha256, 7, fetched=True)],
+            [ReceiptFile("made.png", sha(b"made"), 4)],
+        )
+        words = ["receipt", "show", job, "--url", post.url, "--key", buyer.key]
+        printed = await asyncio.to_thread(CliRunner(env={"COLUMNS": "200"}).invoke, program, words)
+        rows = [line.split() for line in printed.output.splitlines()]
+        assert printed.exit_code == 0, printed.output
+        assert ["out", "made.png", "4", sha(b"made")] in rows
+        assert ["in", "b.csv", "(fetched,", "by", "its", "host's", "word)", "7", got.sha256] in rows
+
+    async def test_what_was_fetched_is_what_was_asked_for(self, post: Post, smith: Smith, buyer: Customer) -> None:
+        for asked, said in (
+            ({"url": "https://x.example/a", "sha256": sha(b"a")}, Fetched(0, 1, sha(b"b"))),
+            ({"url": "https://x.example/a", "size": 2}, Fetched(0, 1, sha(b"a"))),
+            ({"url": "https://x.example/a"}, Fetched(1, 1, sha(b"a"))),
+            ({"file": await buyer.put(b"a")}, Fetched(0, 1, sha(b"a"))),
+        ):
+            job = await buyer.buy(asked)
+            await smith.take()
+            assert (await smith.send(file_frame(fetched=said))).code == "BadFrame", asked
+            await buyer.ask("POST", f"/house/jobs/{job}/cancel")
+
+    async def test_a_job_without_files_has_no_such_fields_to_read(
+        self, post: Post, buyer: Customer, smith: Smith
+    ) -> None:
+        job = await buyer.buy()
+        shown = (await buyer.ask("GET", f"/house/jobs/{job}")).json
+        await buyer.ask("POST", f"/house/jobs/{job}/cancel")
+        envelope = (await buyer.ask("GET", f"/house/jobs/{job}/receipt")).body
+        verdict = verify(envelope, read_registry(await post.core.receipts.registry()))
+
+        assert (shown["inputs"], shown["artifacts"]) == ([], [])
+        assert verdict.statement is not None and verdict.statement.predicate.files is None

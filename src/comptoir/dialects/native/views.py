@@ -1,7 +1,9 @@
 """From the rooms' records to the wire: pure, except for the fleet's current state."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from comptoir.dialects.native.job_file_wire import ArtifactView, InputView
 from comptoir.dialects.native.wire import (
     AttemptView,
     Balance,
@@ -21,6 +23,7 @@ from comptoir.dispatch import Core
 from comptoir.hosts import ContainerSummary, Host
 from comptoir.jobs import FINAL, AttemptRow, JobRow
 from comptoir.kinds import Kind, Kinds, Unit, bought
+from comptoir.kinds.files import Fetched, InputFile, artifacts_in, fetched_in
 from comptoir.kit.ids import public
 from comptoir.kit.money import run_price
 from comptoir.ledger import OPERATOR_ACCOUNTS, Account, Bond, BondState, Transfer
@@ -104,7 +107,7 @@ def job(core: Core, row: JobRow) -> JobView:
 
 
 async def job_detail(core: Core, row: JobRow) -> JobDetail:
-    """Render a job with its events and attempts."""
+    """Render a job with its events, attempts and files."""
     ran_ms = row.finished_ms - row.started_ms if row.finished_ms is not None and row.started_ms is not None else None
     return JobDetail(
         **_fields(core, row),  # type: ignore[arg-type]
@@ -115,7 +118,33 @@ async def job_detail(core: Core, row: JobRow) -> JobDetail:
         waited_ms=row.started_ms - row.created_ms if row.started_ms is not None else None,
         events=[EventView(state, at_ms, detail) for state, at_ms, detail in await core.jobs.events(row.id)],
         attempts=[_attempt(core.jobs.kinds, row, attempt) for attempt in await core.jobs.attempts(row.id)],
+        **await _files(core, row),
     )
+
+
+async def _files(core: Core, row: JobRow) -> dict[str, Any]:
+    """Return the fields of a job's files; of a kind without files, none."""
+    kind = core.jobs.kinds.stored(row.kind)
+    if not kind.files:
+        return {}
+    seen = core.jobs.live.seen(row.id)
+    if seen is not None and seen.body and (seen.frames or row.state not in FINAL):
+        body, frames = seen.body, seen.frames
+    else:
+        body = (await core.jobs.get(row.id, light=False)).body
+        frames = (await core.jobs.answer(row.id))[0] if row.state in FINAL else []
+    inputs, fetched = kind.inputs(body) if body else (), fetched_in(frames)
+    return {
+        "inputs": [_input(each, at, fetched.get(at)) for at, each in enumerate(inputs)],
+        "artifacts": [
+            ArtifactView(each.name, each.file, each.size, each.sha256, each.media) for each in artifacts_in(frames)
+        ],
+    }
+
+
+def _input(asked: InputFile, at: int, fetched: Fetched | None) -> InputView:
+    known = asked if fetched is None else fetched
+    return InputView(asked.called(at), asked.file, asked.url, known.size, known.sha256)
 
 
 def _attempt(kinds: Kinds, job: JobRow, row: AttemptRow) -> AttemptView:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from comptoir.dialects.native.job_file_wire import ArtifactView, InputView
 from comptoir.kinds import Chat
 from comptoir.routing import Needs
 
@@ -322,7 +323,7 @@ class AttemptView(msgspec.Struct):
 
 
 class JobDetail(JobView, kw_only=True):
-    """One job with its events and attempts."""
+    """One job with its events, attempts and files."""
 
     price_in_uusd_per_mtok: int
     price_out_uusd_per_mtok: int
@@ -333,6 +334,10 @@ class JobDetail(JobView, kw_only=True):
     """From the (last) lease to the end."""
     events: list[EventView]
     attempts: list[AttemptView]
+    inputs: list[InputView] = []
+    """Of a kind with files: what its order names. Empty as well once the order is forgotten."""
+    artifacts: list[ArtifactView] = []
+    """What its result names so far."""
 
 
 class PaceView(msgspec.Struct):
