@@ -132,7 +132,7 @@ class TestMakeEngine:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
-            ("nobody", "there is no engine 'nobody'; choose container, demo, infernet, llamacpp, openai"),
+            ("nobody", "there is no engine 'nobody'; choose container, demo, ffmpeg, infernet, llamacpp, openai"),
             ("no.such.module:Engine", "is no.such.module on the Python path"),
             ("bench.trivial_engine:Nothing", "has no 'Nothing'"),
             ("openai", "openai,base_url="),

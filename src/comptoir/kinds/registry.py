@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from comptoir.kinds.capabilities import STATES
 from comptoir.kinds.containers import ContainerChain
 from comptoir.kinds.errors import KindsError, UnknownKind
+from comptoir.kinds.ffmpeg import Ffmpeg
 from comptoir.kinds.kind import Kind, Progress, Resume
 from comptoir.kinds.python import Python
 from comptoir.kinds.tokens import Chat, Completion, Embedding
@@ -14,7 +15,7 @@ from comptoir.kinds.units import MILLION, Unit
 from comptoir.kit.money import RUN_PRICE_UUSD_MAX
 from comptoir.link import ModelOffer
 
-BUILT_IN: tuple[type[Kind], ...] = (Chat, Completion, Embedding, ContainerChain, Python)
+BUILT_IN: tuple[type[Kind], ...] = (Chat, Completion, Embedding, ContainerChain, Python, Ffmpeg)
 """Kinds that ship with Comptoir; a new one is a module or folder and a line here."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")

@@ -37,6 +37,13 @@ ENGINES: tuple[EngineEntry, ...] = (
     EngineEntry("container", "comptoir.worker.engines.container:ContainerEngine", "pip install aiohttp"),
     EngineEntry("demo", "comptoir.worker.engines.demo:DemoEngine", "pip install xllamacpp"),
     EngineEntry(
+        "ffmpeg",
+        "comptoir.worker.engines.ffmpeg:FfmpegEngine",
+        "pip install 'comptoir[ffmpeg]'",
+        "comptoir.worker.engines.ffmpeg.program:missing",
+        "comptoir.worker.engines.ffmpeg.program:found",
+    ),
+    EngineEntry(
         "infernet",
         "comptoir.worker.engines.infernet:InfernetEngine",
         "pip install aiohttp",
