@@ -19,7 +19,9 @@ def _files() -> dict[str, Path]:
     viewer = Path(str(distribution(SWAGGER_UI).locate_file("flask_swagger_ui/dist")))
     return {
         "page.css": FOLDER / "static/page.css",
+        "api.js": FOLDER / "static/api.js",
         "page.js": FOLDER / "static/page.js",
+        "work.js": FOLDER / "static/work.js",
         "reference.css": FOLDER / "static/reference.css",
         "reference.js": FOLDER / "static/reference.js",
         "icon.svg": FOLDER / "static/icon.svg",

@@ -20,12 +20,22 @@ VIEWER_HEADERS = tuple(
 )
 """For Swagger UI's page, whose style sheet holds its icons as ``data:`` pictures. Scripts and styles as elsewhere."""
 
+WORK_HEADERS = tuple(
+    (name, value.replace(b"img-src", b"media-src 'self'; img-src")) for name, value in SECURITY_HEADERS
+)
+"""For the page of jobs, which plays what they made: sound and film from here alone, and only in their own elements."""
+
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
 
 
 def secured(body: bytes, media: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
     """Return a page, or part of one, with the security headers."""
     return Reply(200, body, media=media, headers=SECURITY_HEADERS + headers)
+
+
+def playing(body: bytes) -> Reply:
+    """Return the page of jobs."""
+    return Reply(200, body, media="text/html; charset=utf-8", headers=WORK_HEADERS)
 
 
 def viewer(body: bytes) -> Reply:

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import islice
 from typing import TypeVar
 
@@ -84,8 +84,8 @@ class Shop:
         )
         return fill(
             template("front.html"), css=address("page.css"), icon=address("icon.svg"), htmx=address("htmx.js"),
-            script=address("page.js"), status=live.status, options=options(models), market=Html(live.tables), base=base,
-            model=model, container=container, run_hidden=Html("" if containers else " hidden"), version=__version__,
+            api=address("api.js"), script=address("page.js"), status=live.status, options=options(models), market=Html(live.tables),
+            base=base, model=model, container=container, run_hidden=Html("" if containers else " hidden"), version=__version__,
         ).encode()  # fmt: skip
 
     def market(self, core: Core) -> Fragment:
@@ -110,6 +110,14 @@ class Shop:
         made = Fragment(status, tables.replace("?seen=SEEN", f"?seen={fingerprint}", 1), fingerprint)
         live.kept = now_s, made
         return made
+
+    @cached_property
+    def work(self) -> bytes:
+        """The page of programs and jobs; what is on it comes to the browser, under the key that is typed there."""
+        return fill(
+            template("work.html"), css=address("page.css"), icon=address("icon.svg"), api=address("api.js"),
+            script=address("work.js"), version=__version__,
+        ).encode()  # fmt: skip
 
     # -- references ----------------------------------------------------------------------------------------------
 

@@ -68,15 +68,19 @@ class TestHome:
         assert status == 200 and headers["content-type"].startswith("text/html") and "<h1>Comptoir</h1>" in text
         assert headers["vary"] == "accept"
 
-    async def test_nothing_inline_or_foreign_is_allowed_nor_there(self, post: Post) -> None:
-        _, headers, text = await get(post, "/", accept="text/html")
+    @pytest.mark.parametrize(("path", "media"), [("/", None), ("/work", "media-src 'self'")])
+    async def test_nothing_inline_or_foreign_is_allowed_nor_there(
+        self, post: Post, path: str, media: str | None
+    ) -> None:
+        _, headers, text = await get(post, path, accept="text/html")
 
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+        assert next((part for part in policy.split("; ") if part.startswith("media-src")), None) == media
         assert not re.search(r"<script(?![^>]*\ssrc=)|\sstyle=|<style|\son\w+=|javascript:", text)
-        assert set(re.findall(r'(?:src|href)="([^"]*)"', text)) <= {"/docs", "/health", "/metrics", "#ask-title"} | set(
-            re.findall(r"/ui/[\w.]+", text)
-        )
+        assert set(re.findall(r'(?:src|href)="([^"]*)"', text)) <= {
+            "/", "/work", "/docs", "/health", "/metrics", "#ask-title", "#order-title", *re.findall(r"/ui/[\w.]+", text),
+        }  # fmt: skip
 
     async def test_what_hosts_are_called_is_text(self, post: Post) -> None:
         await register(post, EVIL)

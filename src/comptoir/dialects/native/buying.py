@@ -11,11 +11,12 @@ from comptoir.dialects.native import views
 from comptoir.dialects.native.wire import JobView, NeedsFields
 from comptoir.dispatch import Core, Order
 from comptoir.dispatch.submit import SUBMIT_ERRORS
-from comptoir.gateway import claim, stream_job, submit_once
+from comptoir.gateway import claim, find_job, follow, stream_job, submit_once
 from comptoir.idempotency import IdempotencyMismatch
 from comptoir.identity import Principal
 from comptoir.jobs import RESTARTED, AnswerForgotten, LiveJob, UnknownJob
 from comptoir.kinds import Chat, UnknownKind
+from comptoir.kinds.files import Artifact, InputFile, artifacts_in
 from comptoir.kit.errors import InvalidField
 from comptoir.kit.http import Access, Endpoint, Request, Stream
 from comptoir.kit.ids import public
@@ -101,6 +102,25 @@ async def frames(core: Core, request: Request) -> Stream:
     return await stream_job(core, request, request.params["id"], owner_id=owner_id, render=render_frames, end=_end)
 
 
+class JobFilesView(msgspec.Struct):
+    """The files of a job: what went in, and what came out so far."""
+
+    inputs: list[InputFile]
+    artifacts: list[Artifact]
+    """Those that are part of the result, in the order in which they came."""
+
+
+async def files(core: Core, request: Request) -> JobFilesView:
+    """List the files of a job; none of a kind without files."""
+    who: Principal = request.principal
+    job = await find_job(core, None if who.is_admin else who.id, request.params["id"])
+    if not job.kind.files:
+        return JobFilesView([], [])
+    job = await follow(core, job)
+    body = job.body or (await core.jobs.get(job.id, light=False)).body
+    return JobFilesView(list(job.kind.inputs(body)) if body else [], artifacts_in(job.frames))
+
+
 def render_frames(pieces: Sequence[Frame], number: int, restarts: int = 0) -> bytes:
     """Return the events of *pieces*, the first of which is frame *number*, as one write."""
     before = numbering(restarts)
@@ -149,5 +169,9 @@ ENDPOINTS = (
         "GET", "/jobs/{id}/frames", frames, Access.BUYER, "Follow a job's output, piece by piece.",
         errors=(UnknownJob, AnswerForgotten), media="text/event-stream",
         description="Server-sent events: one a piece, numbered, and an `end` that says how it went; read on with Last-Event-ID.",
+    ),
+    Endpoint(
+        "GET", "/jobs/{id}/files", files, Access.BUYER, "List the files that went into a job, and those that it made.",
+        response=JobFilesView, errors=(UnknownJob, AnswerForgotten),
     ),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from comptoir.jobs import JobState
 from comptoir.kit.clock import iso_utc
 from comptoir.kit.db import CommitsLost
 from comptoir.kit.http import Access, Dialect, Endpoint, NoSuchPath, Reply, Request, encode_json, shown
-from comptoir.web import Shop, asset, base_url, secured, viewer
+from comptoir.web import Shop, asset, base_url, playing, secured, viewer
 
 DESCRIPTION = (
     """What several published APIs have at the same path, answered for all of them; the page; and the references."""
@@ -95,6 +95,10 @@ class Root:
         if seen == fragment.fingerprint:
             return Reply(204, headers=((b"cache-control", b"no-store"),))
         return secured(fragment.swap(), HTML, ((b"cache-control", b"no-store"),))
+
+    async def work(self, core: Core, request: Request) -> Reply:
+        """Show the page on which programs are run, and jobs looked at."""
+        return playing(self._shop.work)
 
     async def asset(self, core: Core, request: Request) -> Reply:
         """Return a style, script or picture of the page; its name has a hash of its content, so it never changes."""
@@ -182,6 +186,9 @@ def _endpoints(root: Root) -> tuple[Endpoint, ...]:
         Endpoint(
             "GET", "/ui/market", root.market, Access.PUBLIC, "Return the live part of the page.", media="text/html",
             also=(204,),
+        ),
+        Endpoint(
+            "GET", "/work", root.work, Access.PUBLIC, "Show the page of programs and jobs.", media="text/html",
         ),
         Endpoint(
             "GET", "/ui/{name}", root.asset, Access.PUBLIC, "Return a style sheet, script or picture of the page.",

@@ -1,8 +1,5 @@
-// The page's own script: keeps the key in this tab, streams an answer, copies snippets. No library, nothing inline.
+// The front page's own script: streams an answer, copies snippets. `api.js` comes before it.
 "use strict";
-
-const KEY = "comptoir-key"; // In sessionStorage: gone with the tab, never sent anywhere but here.
-const $ = (id) => document.getElementById(id);
 
 // -- the box -----------------------------------------------------------------------------------------------------
 
@@ -51,16 +48,6 @@ function end() {
   $("stop").hidden = true;
 }
 
-async function words(response) {
-  try {
-    const body = await response.json();
-    const error = body.error ?? body.detail;
-    return typeof error === "string" ? error : error.message;
-  } catch {
-    return `the server answered ${response.status}`;
-  }
-}
-
 // What a model thinks before it answers has a place of its own, folded; servers call it by either name.
 function think(delta) {
   const thought = delta?.reasoning_content ?? delta?.reasoning;
@@ -74,23 +61,6 @@ function append(box, text) {
   const follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
   box.append(box.firstChild ? text : text.trimStart());
   if (follows) box.scrollTop = box.scrollHeight;
-}
-
-// Gives the data of each server-sent event; an event ends with an empty line, wherever the network cuts it.
-async function* events(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    rest += value;
-    let cut;
-    while ((cut = rest.indexOf("\n\n")) >= 0) {
-      const data = rest.slice(0, cut).split("\n").filter((line) => line.startsWith("data:"));
-      rest = rest.slice(cut + 2);
-      if (data.length) yield data.map((line) => line.slice(5).trimStart()).join("\n");
-    }
-  }
 }
 
 async function ask(key, signal) {
@@ -109,7 +79,7 @@ async function ask(key, signal) {
   if (!response.ok) throw new Error(await words(response));
   job = response.headers.get("x-comptoir-job") ?? "";
   const seen = { first_ms: 0, usage: null, done: false };
-  for await (const data of events(response.body)) {
+  for await (const { data } of events(response.body)) {
     if (data === "[DONE]") {
       seen.done = true;
       break;
@@ -127,11 +97,6 @@ async function ask(key, signal) {
   }
   if (!seen.done) throw new Error("the answer was cut off");
   return seen;
-}
-
-function dollars(uusd) {
-  const usd = uusd / 1e6;
-  return usd === 0 ? "free" : `$${usd.toFixed(usd < 0.01 ? 6 : 4).replace(/0+$/, "").replace(/\.$/, "")}`;
 }
 
 // A job that was stopped is over a moment after its client has hung up.
@@ -169,8 +134,8 @@ async function settle(key, seen) {
 async function submit(event) {
   event.preventDefault();
   if (running) return;
-  const key = $("key").value.trim();
-  sessionStorage.setItem(KEY, key);
+  const key = theKey();
+  sessionStorage.setItem(KEY, key); // Also what a browser filled in.
   begin();
   let seen = null;
   try {
@@ -179,7 +144,7 @@ async function submit(event) {
   } catch (error) {
     arrived();
     if (error.name === "AbortError") say("Stopped. What had arrived is paid for, no more.");
-    else say(error.message[0].toUpperCase() + error.message.slice(1), true);
+    else say(sentence(error.message), true);
   }
   end();
   try {
@@ -192,7 +157,7 @@ async function submit(event) {
 async function showReceipt() {
   const box = $("receipt-text");
   if (box.hidden) {
-    const response = await fetch(`/house/jobs/${job}/receipt`, { headers: { authorization: `Bearer ${$("key").value.trim()}` } });
+    const response = await fetch(`/house/jobs/${job}/receipt`, { headers: { authorization: `Bearer ${theKey()}` } });
     if (!response.ok) return say(await words(response), true);
     const envelope = await response.json();
     const bytes = Uint8Array.from(atob(envelope.payload), (one) => one.charCodeAt(0));
@@ -235,7 +200,7 @@ function copy(button) {
 }
 
 function start() {
-  $("key").value = sessionStorage.getItem(KEY) ?? "";
+  rememberKey();
   $("ask").addEventListener("submit", submit);
   $("stop").addEventListener("click", () => running?.abort());
   $("receipt").addEventListener("click", showReceipt);
