@@ -80,7 +80,13 @@ class TestAnyKind:
         result = ask("run", "--model", "scribe", "hi")
 
         assert result.exit_code == 1 and "scribe is a writer: it is sold per kilobyte" in result.output
-        assert "/house/jobs" in result.output and '{"kind": "letters", "model": "scribe", "body": {}}' in result.output
+        assert "comptoir run kind letters '{…}' --model scribe" in result.output
+
+    def test_it_is_bought_with_its_body(self, host: Program, ask: Invoke) -> None:
+        result = ask("run", "kind", "letters", json.dumps(BODY))
+
+        assert (result.exit_code, result.stdout) == (0, json.dumps(BODY)), result.output
+        assert f"{BYTES} bytes · " in result.stderr
 
     def test_its_job_is_shown_in_its_unit(self, ask: Invoke, job: dict[str, Any]) -> None:
         assert f"{BYTES} bytes" in ask("jobs").stdout

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from comptoir.cli.transfer import local_name
 from tests.cli.conftest import Invoke, Up
 
 MIB = 1 << 20
@@ -153,3 +154,25 @@ class TestPut:
         result = ask("files", *words)
 
         assert (result.exit_code, says in result.output) == (code, True), result.output
+
+
+class TestLocalName:
+    """A file is called here what somebody else called it, as far as that is a name that can do no harm."""
+
+    @pytest.mark.parametrize(
+        ("name", "here"),
+        [
+            ("é x.wav", "é x.wav"),
+            ("", "file"),
+            ("..", "_.."),
+            (".bashrc", "_.bashrc"),
+            ("../../x", "_.._.._x"),
+            ("..\\x", "_.._x"),
+            ("a\x1b[2J\nb", "a[2J_b"),
+            ("é" * 200 + ".png", "é" * 98 + ".png"),
+            ("x" * 300, "x" * 200),
+            ("x." + "y" * 300, "x." + "y" * 198),
+        ],
+    )
+    def test_it_is_one_part_of_a_path(self, name: str, here: str) -> None:
+        assert local_name(name) == here

@@ -1,5 +1,6 @@
 """Help teaches by example, and comes at once."""
 
+import importlib
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import click
 import pytest
 
 from comptoir.cli.main import COMMANDS, program
+from comptoir.cli.work import WORDS
 from tests.cli.conftest import Invoke, clean_environment
 
 SLOW = ("aiohttp", "asyncio", "http.client", "msgspec", "nacl", "rich", "starlette", "uvicorn")
@@ -20,8 +22,7 @@ def every_command() -> list[list[str]]:
         command = program.get_command(context, entry.name)
         assert command is not None
         found.append([entry.name])
-        if isinstance(command, click.Group):
-            found += [[entry.name, name] for name in command.commands]
+        found += [[entry.name, name] for name in getattr(command, "commands", ())]
     return found
 
 
@@ -49,6 +50,12 @@ class TestHelp:
         for entry in COMMANDS:
             command = program.get_command(context, entry.name)
             assert command is not None and command.help is not None
+            assert " ".join(command.help.split("\n\n")[0].split()) == entry.help
+
+    def test_the_line_of_a_kind_is_the_first_paragraph_of_its_command(self) -> None:
+        for entry in WORDS:
+            module, _, attribute = entry.target.partition(":")
+            command = getattr(importlib.import_module(module), attribute)
             assert " ".join(command.help.split("\n\n")[0].split()) == entry.help
 
     def test_help_imports_nothing_slow(self) -> None:

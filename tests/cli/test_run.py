@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from comptoir.cli import run
+from comptoir.cli import ending, run
 from comptoir.cli.answer import StreamReply
 from comptoir.cli.api import Api
 from comptoir.cli.failure import Exit, Failure
@@ -53,7 +53,7 @@ class TestRun:
             return get(api, path)
 
         monkeypatch.setattr(Api, "get", stopped)
-        monkeypatch.setattr(run, "SETTLE_WAIT_S", 0.0)
+        monkeypatch.setattr(ending, "SETTLE_WAIT_S", 0.0)
 
         result = ask("run", "--json", "--max-tokens", "3", "hi")
 

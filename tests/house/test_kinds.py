@@ -13,9 +13,9 @@ import pytest
 from comptoir.kinds import BUILT_IN
 from tests.house import tree
 
-AT_HOME = ("src/comptoir/kinds/", "src/comptoir/link/", "src/comptoir/worker/engines/")
-"""The kinds themselves, the wire, whose constant and shapes are those of the older workers, and engines, each of which
-is about the kinds that it runs."""
+AT_HOME = ("src/comptoir/kinds/", "src/comptoir/link/", "src/comptoir/worker/engines/", "src/comptoir/cli/work/")
+"""The kinds themselves, the wire, whose constant and shapes are those of the older workers, engines, each of which is
+about the kinds that it runs, and the commands that order one kind each."""
 NAMES = {kind.name for kind in BUILT_IN}
 CLASSES = {kind.__name__ for kind in BUILT_IN}
 

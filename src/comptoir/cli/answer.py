@@ -173,7 +173,7 @@ class ResumingAnswer:
         if not self._headers:
             return  # Hanging up has done it.
         try:
-            if job := self.reply.job or self._job_of_key():
+            if job := self.reply.job or job_of_key(self._api, self._headers["Idempotency-Key"]):
                 self.reply.job = job
                 self._api.call("POST", f"/house/jobs/{quote(job)}/cancel")
         except Failure as failure:
@@ -184,10 +184,10 @@ class ResumingAnswer:
         self.reply.told_again()
         with self._api.stream("/v1/chat/completions", self._body, headers=self._headers) as response:
             self.reply.job = _header(response, "x-comptoir-job") or self.reply.job
-            for _, data in sse_events(response):
-                if data == "[DONE]":
+            for event in sse_events(response):
+                if event.data == "[DONE]":
                     return
-                self._show(*self.reply.take(data))
+                self._show(*self.reply.take(event.data))
         hint = self.reply.paid_hint()
         raise Failure("the connection broke off before the answer was complete", hint, code=Exit.UNREACHABLE)
 
@@ -241,14 +241,19 @@ class ResumingAnswer:
             return False
         return isinstance(found, dict) and "status" in found
 
-    def _job_of_key(self) -> str:
-        until = time.monotonic() + FOUND_WITHIN_S
-        while True:
-            query = f"/house/jobs?idempotency_key={self._headers['Idempotency-Key']}"
-            found = self._api.get(query).json()["jobs"]
-            if found or time.monotonic() > until:
-                return str(found[0]["id"]) if found else ""
-            time.sleep(FOUND_AGAIN_S)
+
+def job_of_key(api: Api, idempotency_key: str) -> str:
+    """Return the job that a request under *idempotency_key* made, which may just be arriving; empty: none.
+
+    Raises:
+        Failure: as `Api.get`.
+    """
+    until = time.monotonic() + FOUND_WITHIN_S
+    while True:
+        found = api.get(f"/house/jobs?idempotency_key={idempotency_key}").json()["jobs"]
+        if found or time.monotonic() > until:
+            return str(found[0]["id"]) if found else ""
+        time.sleep(FOUND_AGAIN_S)
 
 
 def _header(response: HTTPResponse, name: str) -> str:

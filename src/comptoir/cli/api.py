@@ -4,7 +4,7 @@ import contextlib
 import http.client
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from comptoir.cli.failure import Exit, Failure
@@ -172,13 +172,23 @@ def _message(body: bytes) -> str:
     return error if isinstance(error, str) else ""
 
 
-def sse_events(response: http.client.HTTPResponse) -> Iterator[tuple[str, str]]:
-    """Yield (event name, data) of a stream as they come; comments are left out.
+class ServerSentEvent(NamedTuple):
+    """One event of a stream."""
+
+    name: str
+    """Empty: it has none."""
+    data: str
+    id: str
+    """Of the last event that had one: what ``Last-Event-ID`` says to read on behind it. Empty: none had."""
+
+
+def sse_events(response: http.client.HTTPResponse) -> Iterator[ServerSentEvent]:
+    """Yield the events of a stream as they come; comments are left out.
 
     Raises:
         http.client.HTTPException: a line is too long.
     """
-    name, data = "", list[str]()
+    name, data, at = "", list[str](), ""
     while True:
         raw = response.readline(LINE_BYTES_MAX)
         if not raw:
@@ -186,9 +196,11 @@ def sse_events(response: http.client.HTTPResponse) -> Iterator[tuple[str, str]]:
         line = raw.decode("utf-8", errors="replace").rstrip("\r\n")
         if not line:
             if data:
-                yield name, "\n".join(data)
+                yield ServerSentEvent(name, "\n".join(data), at)
             name, data = "", []
         elif line.startswith("data:"):
             data.append(line[5:].removeprefix(" "))
         elif line.startswith("event:"):
             name = line[6:].strip()
+        elif line.startswith("id:"):
+            at = line[3:].strip()

@@ -1,4 +1,4 @@
-"""``comptoir jobs``: list, show, cancel."""
+"""``comptoir jobs``: list, show, follow, cancel."""
 
 from typing import Any
 from urllib.parse import quote
@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from comptoir.cli.api import Api
+from comptoir.cli.failure import Failure
 from comptoir.cli.screen import (
     ago,
     amount,
@@ -26,7 +27,10 @@ from comptoir.cli.screen import (
     table,
 )
 from comptoir.cli.target import Target, find_target, json_option, server_options
-from comptoir.kinds import TOKEN_IN, TOKEN_OUT
+from comptoir.cli.work.buying import follow
+from comptoir.cli.work.command import chosen, following
+from comptoir.cli.work.saving import check_folder
+from comptoir.kinds import TOKEN_IN, TOKEN_OUT, Kinds
 
 STATES = ("queued", "running", "completed", "failed", "cancelled", "expired")
 
@@ -51,7 +55,7 @@ def jobs(
     key: str | None,
     data: str | None,
 ) -> None:
-    """List your jobs, show the history of one, or cancel it.
+    """List your jobs, show the history of one, follow it, or cancel it.
 
     Each job is counted in its kind's unit: tokens of a chat (in+out), runs of a container. A chain of containers is one
     job, listed under their names with commas between; 'jobs show' has the host and the pay of each.
@@ -61,6 +65,7 @@ def jobs(
       comptoir jobs                       the newest twenty
       comptoir jobs --state failed --json
       comptoir jobs show job_0197…        events, attempts, times, cost
+      comptoir jobs follow job_0197…      what a program writes, and its results
       comptoir jobs cancel job_0197…
     """
     if ctx.invoked_subcommand is not None:
@@ -125,7 +130,8 @@ def show(ctx: click.Context, *, job_id: str, as_json: bool, url: str | None, key
     Example:
       comptoir jobs show job_01979a7d2f6b7c4e9f1d2a3b4c5d6e7f
     """
-    job = Api(_target(ctx, url, key, data)).get(f"/house/jobs/{quote(job_id)}").json()
+    api = Api(_target(ctx, url, key, data))
+    job = _with_files(api, api.get(f"/house/jobs/{quote(job_id)}").json())
     print_json(job) if as_json else _show(job)
 
 
@@ -147,6 +153,29 @@ def cancel(
     print_json(job) if as_json else _show(job)
 
 
+@jobs.command("follow")
+@click.argument("job_id", metavar="JOB")
+@following
+@server_options
+@click.pass_context
+def follow_job(
+    ctx: click.Context, /, *, job_id: str, url: str | None, key: str | None, data: str | None, **given: Any
+) -> None:
+    """Show what a job writes, from its start to its end, and download its results.
+
+    Of a job that 'comptoir run KIND' bought, there or elsewhere; it may be over. Ctrl-C leaves it running.
+
+    \b
+    Examples:
+      comptoir jobs follow job_01979a7d2f6b7c4e9f1d2a3b4c5d6e7f
+      comptoir jobs follow job_0197… --out results
+    """
+    choices = chosen(given)
+    check_folder(choices.folder)
+    api = Api(_target(ctx, url, key, data))
+    follow(api, api.get(f"/house/jobs/{quote(job_id)}").json(), choices, cancels=False)
+
+
 def _show(job: dict[str, Any]) -> None:
     console = out()
     wrong = f"{job['error_message']} ({job['error_code']}, fault: {job['fault']})" if job["error_code"] else None
@@ -164,6 +193,8 @@ def _show(job: dict[str, Any]) -> None:
                 ("cost", credits_and_usd(job["cost_uusd"])),
                 ("set aside", credits_and_usd(job["hold_uusd"])),
                 ("finish", job["finish_reason"]),
+                *(("input", _file(one)) for one in job.get("inputs", ())),
+                *(("made", _file(one)) for one in job.get("artifacts", ())),
                 ("receipt", job["receipt"]),
             ]
         )
@@ -177,6 +208,22 @@ def _show(job: dict[str, Any]) -> None:
     if job["attempts"]:
         console.print("\n[bold]attempts[/]")
         console.print(_stages(job["attempts"], job["noun"]) if job["containers"] else _attempts(job["attempts"]))
+
+
+def _with_files(api: Api, job: dict[str, Any]) -> dict[str, Any]:
+    """Return *job* with its ``inputs`` and ``artifacts``, if it is of a kind with files."""
+    kind = Kinds().stored(job["kind"])
+    if kind.sold and not kind.files:
+        return job
+    try:
+        return {**job, **api.get(f"/house/jobs/{quote(job['id'])}/files").json()}
+    except Failure:
+        return job  # An older server, or all of it was forgotten.
+
+
+def _file(one: dict[str, Any]) -> str:
+    size = f", {one['size']:,} bytes" if "size" in one else ""
+    return f"{one['name']} ({one.get('file') or one['url']}{size})" if "name" in one else str(one["url"])
 
 
 def _bought(job: dict[str, Any]) -> tuple[str, object]:

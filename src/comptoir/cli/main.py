@@ -26,7 +26,9 @@ COMMANDS = (
     CommandEntry("up", "comptoir.cli.up:up", "Start a coordinator and a local worker, ready to answer.", HERE),
     CommandEntry("config", "comptoir.cli.config:config", "Print the settings in force and where each came from.", HERE),
     CommandEntry("run", "comptoir.cli.run:run", "Ask a model, stream the answer, and show what it cost.", BUY),
-    CommandEntry("jobs", "comptoir.cli.jobs:jobs", "List your jobs, show the history of one, or cancel it.", BUY),
+    CommandEntry(
+        "jobs", "comptoir.cli.jobs:jobs", "List your jobs, show the history of one, follow it, or cancel it.", BUY
+    ),
     CommandEntry("files", "comptoir.cli.files:files", "Upload, list, download and delete files.", BUY),
     CommandEntry("balance", "comptoir.cli.money:balance", "Show what your account holds.", BUY),
     CommandEntry("statement", "comptoir.cli.money:statement", "Show every transfer of your account.", BUY),

@@ -1,14 +1,11 @@
-"""``comptoir run``: ask a model, stream the answer, say what it cost."""
+"""``comptoir run``: ask a model, stream the answer, say what it cost; or, after a kind's word, run its program."""
 
+import importlib
 import json
 import shlex
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -18,9 +15,11 @@ from rich.text import Text
 
 from comptoir.cli.answer import ResumingAnswer, StreamReply
 from comptoir.cli.api import Api
+from comptoir.cli.ending import ended_by_signals, settled
 from comptoir.cli.failure import Exit, Failure
 from comptoir.cli.screen import credits, err, note, print_json, short, span
 from comptoir.cli.target import find_target, json_option, server_options
+from comptoir.cli.work import WORDS, command_for
 from comptoir.kinds import ContainerChain, answers_chat
 
 PROMPT_BYTES_MAX = 16 * 1024 * 1024
@@ -31,14 +30,6 @@ RECONNECT_S = 30.0
 
 BROKEN_SAID_S = 2.0
 """A break that is mended sooner is not worth a line between the words of an answer."""
-
-ENDING = (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
-"""Besides Ctrl-C; without a terminal that can hang up there is no SIGHUP."""
-
-SETTLE_WAIT_S = 3.0
-"""Most seconds to wait for the books after the last token: settlement takes milliseconds."""
-
-SETTLE_POLL_S = 0.02
 
 
 class Lively:
@@ -127,7 +118,48 @@ class ProgressLine:
             self._status = None
 
 
-@click.command()
+class RunCommand(click.Command):
+    """Asks a model, unless the first word is one of `WORDS`: then that kind's command is meant, with all that follows.
+
+    A question that is only such a word is asked through a pipe; a model of that name is chosen with ``--model``.
+    """
+
+    commands = {entry.word: entry.help for entry in WORDS}
+    """Words and what they are for."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Return the context of the kind's command where one is meant."""
+        entry = next((entry for entry in WORDS if args[:1] == [entry.word]), None)
+        if entry is None:
+            return super().make_context(info_name, args, parent, **extra)
+        module, _, attribute = entry.target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command.make_context(f"{info_name} {entry.word}", args[1:], parent, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse a question; say so where a kind's word stands too late."""
+        words = [word for word in args if word in self.commands]
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if not words or not error.message.startswith("Got unexpected extra argument"):
+                raise
+            raise Failure(
+                "a question is one argument, in quotes",
+                f"to run a program, its kind comes first: comptoir run {words[0]} …",
+                code=Exit.USAGE,
+            ) from error
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, and the kinds."""
+        super().format_options(ctx, formatter)
+        with formatter.section("Programs with files: comptoir run KIND --help"):
+            formatter.write_dl(list(self.commands.items()))
+
+
+@click.command(cls=RunCommand)
 @click.argument("prompt", required=False)
 @click.option("--model", "-m", metavar="NAME", help="Model to ask [the first one listed by 'comptoir models'].")
 @click.option("--system", metavar="TEXT", help="System instruction before the prompt.")
@@ -158,7 +190,8 @@ def run(
 ) -> None:
     """Ask a model, stream the answer, and show what it cost.
 
-    Models only: a run of a container is bought through the Infernet API, see 'comptoir models --help'.
+    Or, where the first word is a kind of program (listed below), run it: upload its inputs, watch it, download its
+    results. Runs of containers are bought through the Infernet API, see 'comptoir models --help'.
 
     Without PROMPT (or with '-') the prompt is read from standard input. Ctrl-C cancels at the host at once; you pay for
     what arrived, and the rest of the hold is released. If the connection or its coordinator breaks, the answer resumes
@@ -193,7 +226,7 @@ def run(
     interrupted = False
     progress.start()
     try:
-        with _ended_by_signals():
+        with ended_by_signals():
             answer.read()
     except Failure as failure:
         raise _not_asked(api, chosen, failure) from failure
@@ -212,24 +245,6 @@ def run(
         _say(bill, interrupted=interrupted)
     if interrupted:
         raise click.exceptions.Exit(Exit.INTERRUPTED)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP (the terminal is gone) do as Ctrl-C does: the job must not go on for nobody."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Only the main thread may listen to signals.
-        return
-    before = {number: signal.signal(number, end) for number in ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _prompt(given: str | None) -> str:
@@ -254,25 +269,17 @@ def _not_asked(api: Api, name: str, failure: Failure) -> Failure:
         others = api.get("/house/models").json().get("others", [])
     except (Failure, KeyError, ValueError):
         return failure  # No trading post, or gone: what went wrong first is what counts.
-    sold = [
-        (ContainerChain.noun, "by the run", "a run", "/api/jobs", {"containers": [name], "data": {}})
-        for one in containers
-        if one["name"] == name
-    ] + [
-        (
-            one["noun"],
-            one["prices"][-1]["words"],
-            "one",
-            "/house/jobs",
-            {"kind": one["kinds"][0], "model": name, "body": {}},
-        )
+    body = shlex.quote(json.dumps({"containers": [name], "data": {}}))
+    curl = f"buy a run: curl {api.target.url}/api/jobs -H 'Authorization: Bearer ck_…' -d {body}"
+    sold = [(ContainerChain.noun, "by the run", curl) for one in containers if one["name"] == name]
+    sold += [
+        (one["noun"], one["prices"][-1]["words"], f"buy it: {command_for(one)}")
         for one in others
         if one["name"] == name
     ]
     if not sold:
         return failure
-    noun, by, what, path, body = sold[0]
-    hint = f"buy {what}: curl {api.target.url}{path} -H 'Authorization: Bearer ck_…' -d {shlex.quote(json.dumps(body))}"
+    noun, by, hint = sold[0]
     return Failure(f"{name} is a {noun}: it is sold {by} and can't be asked a question", hint, status=failure.status)
 
 
@@ -287,7 +294,7 @@ def _first_model(api: Api) -> str:
 
 def _bill(api: Api, reply: StreamReply, progress: ProgressLine, *, total_s: float) -> dict[str, Any]:
     """Say what came and what it cost, as the books have it."""
-    job = _settled(api, reply.job) if reply.job else {}
+    job = settled(api, reply.job) if reply.job else {}
     usage = reply.usage
     return {
         "text": reply.text,
@@ -304,24 +311,6 @@ def _bill(api: Api, reply: StreamReply, progress: ProgressLine, *, total_s: floa
         "first_token_s": round(progress.first_token_s, 4) if progress.first_token_s is not None else None,
         "total_s": round(total_s, 4),
     }
-
-
-def _settled(api: Api, job_id: str) -> dict[str, Any]:
-    """Return the job once it is settled; what is known of it when that takes too long, or the server has stopped."""
-    until = time.monotonic() + SETTLE_WAIT_S
-    job: dict[str, Any] = {}
-    while True:
-        try:
-            job = api.get(f"/house/jobs/{job_id}").json()
-        except Failure as failure:
-            # The answer is here and must not be lost; a server that drains stops right after its last byte.
-            if time.monotonic() > until:
-                note(f"its cost could not be read ({failure}); later: comptoir jobs {job_id}")
-                return job
-        else:
-            if job["receipt"] or time.monotonic() > until:
-                return job
-        time.sleep(SETTLE_POLL_S)
 
 
 def _say(bill: dict[str, Any], *, interrupted: bool) -> None:

@@ -34,6 +34,9 @@ BUSY = (408, 409, 429, 503)
 _NAME = re.compile(r"filename\*=UTF-8''([^;\s]+)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[/\\\n\t]")
 
+NAME_BYTES_MAX, SUFFIX_BYTES_MAX = 200, 16
+"""Longest name of a file here, and the longest ending that is kept where one is cut."""
+
 NOT_FOUND = 404
 
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -209,18 +212,32 @@ def _receive(api: Api, path: str, partial: Partial, *, size: int, moved: Moved) 
 def _described(head: http.client.HTTPResponse) -> tuple[int, str, str]:
     """Return size, SHA-256 and name of a file, none of which a server could use to write elsewhere."""
     said = _NAME.search(head.headers.get("Content-Disposition", ""))
-    name = _UNSAFE.sub("_", harmless(unquote(said[1]) if said else ""))
+    name = unquote(said[1]) if said else ""
     digest = head.headers.get("ETag", "").strip('"')
     if not all(char in "0123456789abcdef" for char in digest) or len(digest) != 64:
         raise Failure("the server does not say the file's SHA-256", "is it a trading post?")
-    return int(head.headers["Content-Length"]), digest, name if name not in ("", ".", "..") else "file"
+    return int(head.headers["Content-Length"]), digest, local_name(name)
 
 
-def download(api: Api, file_id: str, place: Callable[[str], Path]) -> Path:
+def local_name(name: str) -> str:
+    """Return what a file is called here that somebody else called *name*: one part of a path, short enough, shown."""
+    plain = _UNSAFE.sub("_", harmless(name))
+    plain = f"_{plain}" if plain.startswith(".") else plain
+    stem, dot, suffix = plain.rpartition(".")
+    if len(plain.encode()) > NAME_BYTES_MAX:
+        suffix = dot + suffix if stem and len(suffix.encode()) <= SUFFIX_BYTES_MAX else ""
+        plain = plain.encode()[: NAME_BYTES_MAX - len(suffix.encode())].decode(errors="ignore") + suffix
+    return plain or "file"
+
+
+def download(api: Api, file_id: str, place: Callable[[str], Path], *, sha256: str = "") -> Path:
     """Download a file to where *place* says, given its name; return that.
 
     It is there only once all of it is, and its SHA-256 is right. Until then it is a hidden file beside it, from which
     another call goes on.
+
+    Args:
+        sha256: what it has to be; empty: whatever the server says.
 
     Raises:
         Failure: there is no such file, something else came, or it broke off for too long; and whatever *place* raises.
@@ -235,8 +252,10 @@ def download(api: Api, file_id: str, place: Callable[[str], Path]) -> Path:
             if failure.status == NOT_FOUND:  # An answer to HEAD has no words.
                 raise Failure(f"no such file: {file_id}", "list yours with 'comptoir files ls'") from failure
             patience.wait(failure)
+    if sha256 and digest != sha256:
+        raise Failure(f"{file_id} is not what the job made: its SHA-256 is another one", "ask the operator")
     to = place(name)
-    part = to.with_name(f".{to.name[:200]}.{digest[:16]}.part")
+    part = to.with_name(f".{local_name(to.name)}.{digest[:16]}.part")
     with part.open("ab+") as file, _bar(to.name, size) as moved:
         file.seek(0)
         running = _digest(file, moved)
