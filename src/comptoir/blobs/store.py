@@ -144,11 +144,13 @@ def add_part(tx: Tx, new: NewPart, limits: FileLimits) -> Blob:
     if new.blob.size is None:
         _usage(tx, owner_id)
     blob = row_of(tx, new.blob.id, lock=True)
-    if blob is None or blob.place != new.blob.place or not is_there(blob, new.now_ms):
+    if blob is None or not is_there(blob, new.now_ms):
         raise UnknownFile
     start = new.part.start if new.part is not None else new.blob.stored
     if blob.complete or blob.stored != start:
         raise OffsetMismatch(blob.stored)
+    if blob.place != new.blob.place:
+        raise UnknownFile  # It was deleted, and begun again under its id.
     stored, parts = blob.stored, blob.parts
     if new.part is not None:
         stored, parts = stored + new.part.size, parts + 1

@@ -1,5 +1,6 @@
-"""The room of files against a model: whatever is uploaded, deleted, kept, expired and collected by two coordinators in
-whatever order, and wherever one of them dies between an object and its row, what the room has is what was asked for.
+"""The room of files against a model: whatever is uploaded, made for somebody, deleted, kept, given up, released,
+expired and collected by two coordinators in whatever order, and wherever one of them dies between an object and its
+row, what the room has is what was asked for.
 
 After every step each file that the model has reads as its bytes, what each owner's files count is their sum, and of
 what nothing refers to nothing is left once it was collected.
@@ -15,10 +16,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import Bundle, initialize, invariant, multiple, rule
 
-from comptoir.blobs import TABLES, Blob, Blobs, QuotaReached, UnknownFile
+from comptoir.blobs import TABLES, Blob, Blobs, Keeps, MadeFor, MadeTooMuch, QuotaReached, UnknownFile
 from comptoir.blobs.service import SURE_MS
 from comptoir.kit.clock import FakeClock
-from comptoir.kit.db import ddl, open_database
+from comptoir.kit.db import Tx, ddl, open_database
 from comptoir.kit.objects import ObjectStore
 from tests.machines import LoopMachine, check
 from tests.rooms.blobs.conftest import ADA, BOB, LIMITS, room
@@ -69,12 +70,14 @@ class Known:
     """Bytes of it that were stored."""
     complete: bool = False
     keepers: set[str] = field(default_factory=set)
-    kept: Blob | None = None
-    """As its keepers know it."""
+    made: bool = False
+    """Whether its (only) keeper makes or has made it."""
 
 
 who = st.sampled_from([0, 1])
 """Which coordinator does it."""
+
+keepers = st.sampled_from(["job_1", "job_2"])
 
 
 class FilesMachine(LoopMachine):
@@ -143,11 +146,45 @@ class FilesMachine(LoopMachine):
             self.append(file_id, number, len(data), "")
         return file_id
 
+    @rule(target=files, number=who, owner=st.sampled_from([ADA, BOB]), data=st.sampled_from(CONTENTS), keeper=keepers)
+    def begin_for(self, number: int, owner: bytes, data: bytes, keeper: str) -> object:
+        """A job begins to make a file."""
+        made = MadeFor(keeper, "att_1", bytes_max=10, files_max=4)
+        mine = [one for one in self.known.values() if keeper in one.keepers and one.made]
+        fits = len(mine) < made.files_max and sum(len(one.data) for one in mine) + len(data) <= made.bytes_max
+        if sum(one.owner == owner for one in self.known.values()) == LIMITS.files_per_owner_max:
+            return multiple()
+        begun = self.rooms[number].begin(owner_id=owner, name="a", size=len(data), making=made)
+        try:
+            blob = self.wait(begun)
+        except MadeTooMuch:
+            assert not fits
+            return multiple()
+        assert fits
+        expires_ms = self.clock.now_ms() + (LIMITS.upload_ms if data else LIMITS.kept_ms)
+        self.known[blob.id] = Known(owner, data, expires_ms, complete=not data, keepers={keeper}, made=True)
+        return blob.id
+
+    @rule(file_id=files, number=who)
+    def give_up(self, file_id: bytes, number: int) -> None:
+        """Whoever makes it does not go on with it; what is complete stays."""
+        known = self.known.get(file_id)
+        if known is None or not known.made:
+            return
+        (keeper,) = known.keepers
+
+        async def give_up() -> bool:
+            return await self.rooms[number].give_up(await self.rooms[number].kept(file_id, keeper), keeper)
+
+        assert self.wait(give_up()) is not known.complete
+        if not known.complete:
+            del self.known[file_id]
+
     @rule(file_id=files, number=who)
     def late_object(self, file_id: bytes, number: int) -> None:
         """It is written when its upload was given up and erased elsewhere, and its coordinator dies at once."""
         known = self.known.get(file_id)
-        if known is None or not self._lives(file_id) or known.complete:
+        if known is None or not self._lives(file_id) or known.complete or known.keepers:
             return
         blobs, other = self.rooms[number], self.rooms[1 - number]
 
@@ -202,18 +239,44 @@ class FilesMachine(LoopMachine):
         else:
             del self.known[file_id]
 
-    @rule(file_id=files, number=who, keeper=st.sampled_from(["job_1", "job_2"]))
-    def keep(self, file_id: bytes, number: int, keeper: str) -> None:
-        if self._lives(file_id) and self.known[file_id].complete:
-            known = self.known[file_id]
-            known.kept = self.wait(self.rooms[number].keep(file_id, owner_id=known.owner, keeper=keeper))
+    @rule(file_id=files, number=who, keeper=keepers, together=st.booleans())
+    def keep(self, file_id: bytes, number: int, keeper: str, together: bool) -> None:
+        """Alone, or in the command that writes what needs it."""
+        known = self.known.get(file_id)
+        if known is None or known.made:
+            return
+        there = self._lives(file_id) and known.complete
+
+        def command(tx: Tx) -> bool:
+            keeps = Keeps.load(tx, [file_id], self.clock.now_ms())
+            if has := keeps.has(known.owner, [file_id]):
+                keeps.keep(keeper, [file_id])
+                keeps.apply(tx)
+            return has
+
+        async def alone() -> bool:
+            try:
+                await self.rooms[number].keep(file_id, owner_id=known.owner, keeper=keeper)
+            except UnknownFile:
+                return False
+            return True
+
+        assert self.wait(self.db.run(command) if together else alone()) is there
+        if there:
             known.keepers.add(keeper)
 
-    @rule(number=who, keeper=st.sampled_from(["job_1", "job_2"]))
-    def release(self, number: int, keeper: str) -> None:
-        self.wait(self.rooms[number].release(keeper))
-        for known in self.known.values():
-            known.keepers.discard(keeper)
+    @rule(number=who, keeper=keepers, wanted=st.sets(st.integers(0, 3)))
+    def release(self, number: int, keeper: str, wanted: set[int]) -> None:
+        """Its end: of what it made, some is wanted."""
+        made = [file_id for file_id, one in self.known.items() if keeper in one.keepers and one.made]
+        result = frozenset(file_id for at, file_id in enumerate(made) if at in wanted)
+        self.wait(self.rooms[number].release(keeper, wanted=result))
+        for file_id, known in self.known.items():
+            if keeper in known.keepers:
+                known.keepers.discard(keeper)
+                if known.made and file_id not in result:
+                    known.expires_ms = self.clock.now_ms()
+                known.made = False
 
     @rule(seconds=st.sampled_from([1, 30, 61, 3_601]))
     def wait_a_while(self, seconds: int) -> None:
@@ -244,10 +307,10 @@ class FilesMachine(LoopMachine):
                     found = b"".join([chunk async for chunk in blobs.read(blob, 0, blob.stored)])
                     assert found == known.data[: known.came]
                     assert not blob.complete or blob.sha256 == hashlib.sha256(found).digest()
-                if known.keepers:
-                    assert known.kept is not None
-                    kept = [chunk async for chunk in blobs.read(known.kept, 0, known.kept.stored)]
-                    assert b"".join(kept) == known.data
+                for keeper in known.keepers:
+                    blob = (await blobs.kept(file_id, keeper)).blob
+                    kept = [chunk async for chunk in blobs.read(blob, 0, blob.stored)]
+                    assert (b"".join(kept), blob.complete) == (known.data[: known.came], known.complete)
 
         self.wait(look())
 
@@ -268,7 +331,7 @@ class FilesMachine(LoopMachine):
     def _is_clean_in_the_end(self) -> None:
         """When all has expired and nothing is kept, no row and no object is left, whoever died when."""
         for keeper in ("job_1", "job_2"):
-            self.release(0, keeper)
+            self.release(0, keeper, set())
         self.clock.advance(seconds=LIMITS.kept_ms / 1000 + 1)
         for _ in range(2):
             self.wait(self.rooms[0].collect())
