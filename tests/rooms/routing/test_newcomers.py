@@ -11,6 +11,7 @@ from comptoir.routing.testing import give, make_candidate, make_free_list, make_
 SPEC = make_spec()
 FAKES = 31
 TWENTY = 20
+TOOLS = frozenset(["tools"])
 
 
 def proven(n: int = 1000, **named: int) -> Candidate:
@@ -84,6 +85,24 @@ class TestShare:
         second.reputation = 0.49
         free.moved(second)
         assert choose(SPEC, free, cheapest) is first
+
+    @pytest.mark.parametrize("able_is_new", [False, True])
+    @pytest.mark.parametrize("limit", [1, 2])
+    def test_at_their_turn_too_a_host_that_is_able_comes_before_a_cheaper_one(
+        self, able_is_new: bool, limit: int
+    ) -> None:
+        """Then proven hosts and newcomers stand in one line, and a word for what is asked still counts more in it."""
+        able = replace(newcomers(1, price=900)[0] if able_is_new else proven(price=900), able=TOOLS)
+        unknown = proven(price=100) if able_is_new else newcomers(1, price=100)[0]
+        free = make_free_list([able, unknown])
+        for _ in range(TWENTY - 1):
+            free.took(unknown if able_is_new else able)
+        assert free.explores
+
+        spec = msgspec.structs.replace(SPEC, capabilities=TOOLS)
+        found = [each.candidate for each in rank(spec, free, preference_named("cheapest"), limit=limit)]
+
+        assert found == [able, unknown][:limit]
 
     def test_what_is_ranked_equals_looking_at_every_host_at_every_turn(self) -> None:
         free = make_free_list([proven(n=100, price=7), proven(n=101, price=3), *newcomers(5, price=4)])
