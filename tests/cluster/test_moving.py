@@ -1,14 +1,17 @@
 """What moves between coordinators: workers with open leases, the jobs of those who fell silent, readers of both."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from comptoir.cluster import failover
 from comptoir.dispatch import watch
 from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.cancel import cancel
+from comptoir.dispatch.duties import Duties, Duty
 from comptoir.dispatch.submit import submit
 from comptoir.jobs import Fault, JobState
 from comptoir.kit.errors import Unavailable
@@ -198,6 +201,24 @@ class TestKeptEnd:
 
             assert core.fleet.get(lease.host_id).slots.running == 0
             assert job.lease is None and core.jobs.live.seen(job.id) is job
+
+
+class TestLook:
+    async def test_one_that_fails_makes_a_coordinator_unhealthy_until_one_succeeds(
+        self, posts: Posts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Nobody would take over from one that dies."""
+        core = posts[0].core
+        caplog.set_level(logging.CRITICAL)
+        monkeypatch.setattr(failover, "BEAT_S", 0.02)
+
+        async def breaks() -> None:
+            raise ValueError("planted")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(peers_of(core).failover._mirrors, "look", breaks)
+            await posts.until(lambda: Duty.CLUSTER in core.state(Duties).failing)
+        await posts.until(lambda: not core.state(Duties).failing)
 
 
 class TestWithoutBus:

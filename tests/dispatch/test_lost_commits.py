@@ -222,9 +222,9 @@ class TestJudgeHead:
             before = lost.signed_head
             await lost.sign()
             assert lost.signed_head is before, "nothing was confirmed since"
-            record.files.broken = True
+            record.files.unwritten = "No space left on device"
             await street.submit()
-            record.files.broken = True
+            record.files.unwritten = "No space left on device"
             await lost.sign()
             assert lost.signed_head is before, "what files can't name is not vouched for"
 

@@ -15,6 +15,7 @@ from comptoir.dispatch import Core
 from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.cancel import hang_up
 from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.duties import Duties, Duty
 from comptoir.hosts import OFFLINE
 from comptoir.jobs import Fault, LiveJob
 from comptoir.kit.errors import Refusal, Unavailable
@@ -86,10 +87,12 @@ class Failover:
                 if not self._board.up:
                     await self._check_own([job for job in self._core.jobs.live.all() if job.watched])
                     await self._claim_waiting()
+                self._core.state(Duties).done(Duty.CLUSTER)
             except Refusal as refusal:
                 log.warning("no sign of life could be given: %s", refusal)
             except Exception:  # A loop's edge: one failed check must not be the last.
                 log.exception("looking after the other coordinators failed")
+                self._core.state(Duties).failed(Duty.CLUSTER)
 
     # -- beating -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from comptoir.dispatch.core import Core, State
+from comptoir.dispatch.duties import Duties, Duty
 from comptoir.events import DatabaseReturned
 from comptoir.jobs import LiveJob
 from comptoir.kit.errors import Unavailable
@@ -32,6 +33,7 @@ class DeferredSettlements(State):
     def __init__(self, core: Core) -> None:
         self._db = core.db
         self._events = core.events
+        self._duties = core.state(Duties)
         self._kept: dict[bytes, Again] = {}
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -83,6 +85,7 @@ class DeferredSettlements(State):
             log.debug("an end has to wait longer: %s", outage)  # It was deferred again.
         except Exception:  # The loop's edge: one job's end must not block all others.
             log.exception("an end that had waited for the database could not be written")
+            self._duties.failed(Duty.ENDS)
         finally:
             if self._kept.get(job_id) is again:
                 del self._kept[job_id]

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from comptoir.dispatch.assign import spec_of, wait_here
 from comptoir.dispatch.bonds import return_bonds
 from comptoir.dispatch.cancel import tell_host_to_stop
 from comptoir.dispatch.core import Core, State
+from comptoir.dispatch.duties import Duties, Duty
 from comptoir.dispatch.endings import no_host_here, nobody_left
 from comptoir.dispatch.expire_hosts import retire_silent_hosts
 from comptoir.dispatch.files import Files
@@ -17,7 +19,7 @@ from comptoir.dispatch.settle import Ending, finish
 from comptoir.dispatch.unpaid import drop_unpaid
 from comptoir.dispatch.watch import RELINK_S, cause_is_here, revoke_from_silent_host, silence_max_s, why_lost
 from comptoir.jobs import AttemptState, Fault, JobState, Lease, LiveJob
-from comptoir.kit.errors import Refusal
+from comptoir.kit.errors import Refusal, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class Retention(State):
 
 async def sweep_forever(core: Core) -> None:
     """Run until cancelled."""
-    turns = 0
+    turns, duties, failing = 0, core.state(Duties), set[str]()
     before_s = core.clock.monotonic_s()
     while True:
         await asyncio.sleep(SWEEP_S)
@@ -80,22 +82,38 @@ async def sweep_forever(core: Core) -> None:
             # No lease can be revoked without the database; silent hosts are judged when it is back, and whole.
             continue
         try:
-            await sweep(core)
-            await drop_unpaid(core)
-            if turns % FOLLOW_EVERY == 0:
-                await follow_acts(core)
-            if turns % FLUSH_EVERY == 0:
-                await core.hosts.flush()
-            if turns % FORGET_EVERY == 0:
-                await forget(core)
-                await retire_silent_hosts(core)
-                await return_bonds(core)
-                # Erasing waits for the store, and no lease may wait for that.
-                core.background.spawn(_sweep_files(core))
-        except Refusal as refusal:
-            log.warning("a sweep was cut short: %s", refusal)
-        except Exception:  # The loop's edge: one failed sweep must not stop all later ones.
-            log.exception("a sweep failed")
+            for name, every, step in STEPS:
+                if turns % every == 0:
+                    await _take(core, name, step, failing)
+        except Unavailable as outage:
+            log.warning("a sweep was cut short: %s", outage)
+        if failing:
+            duties.failed(Duty.SWEEP, ", ".join(sorted(failing)))
+        else:
+            duties.done(Duty.SWEEP)
+
+
+async def _take(core: Core, name: str, step: Callable[[Core], Awaitable[object]], failing: set[str]) -> None:
+    """Take one step of a sweep; *failing* has the names of those that failed when their turn last came."""
+    try:
+        await step(core)
+        failing.discard(name)
+    except Unavailable:
+        raise
+    except Refusal as refusal:
+        log.warning("a sweep was cut short at %s: %s", name, refusal)
+    except Exception:  # The loop's edge: one failed step must not hold up the others, nor all later sweeps.
+        log.exception("a sweep failed at %s", name)
+        failing.add(name)
+
+
+async def _flush(core: Core) -> None:
+    await core.hosts.flush()
+
+
+async def _erase(core: Core) -> None:
+    # Erasing waits for the store, and no lease may wait for that.
+    core.background.spawn(_sweep_files(core))
 
 
 async def _sweep_files(core: Core) -> None:
@@ -241,3 +259,16 @@ async def _forget_events(core: Core, walk: Retention, *, older_than_ms: int) -> 
             break
     if forgotten:
         log.info("forgot %d events", forgotten)
+
+
+STEPS: tuple[tuple[str, int, Callable[[Core], Awaitable[object]]], ...] = (
+    ("leases and deadlines", 1, sweep),
+    ("unpaid answers", 1, drop_unpaid),
+    ("acts", FOLLOW_EVERY, follow_acts),
+    ("hosts' records", FLUSH_EVERY, _flush),
+    ("retention", FORGET_EVERY, forget),
+    ("silent hosts", FORGET_EVERY, retire_silent_hosts),
+    ("bonds", FORGET_EVERY, return_bonds),
+    ("files", FORGET_EVERY, _erase),
+)
+"""What a sweep does, each at every so many turns."""

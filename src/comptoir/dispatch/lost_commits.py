@@ -11,6 +11,7 @@ import logging
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from itertools import islice
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from comptoir.dispatch.core import Core, State
+from comptoir.dispatch.duties import Duties, Duty
 from comptoir.dispatch.errors import RestartFirst
 from comptoir.dispatch.recover import recover
 from comptoir.events import LossEnded
@@ -159,10 +161,14 @@ class LostCommits(State):
     # -- heads ---------------------------------------------------------------------------------------------------
 
     async def sign(self) -> None:
-        """Sign how far the record is, if it moved, once what it counts is safe on this disk."""
+        """Sign how far the record is, if it moved, once what it counts is safe on this disk.
+
+        Raises:
+            OSError: the disk refuses it, which is logged.
+        """
         record = self._record
         head = record.head
-        if head == self._signed_at or record.lost or record.files.broken:
+        if head == self._signed_at or record.lost or record.files.unwritten:
             return
         said = SignedHead(record.files.record.hex(), *head[:2], head.sha256.hex(), self._core.clock.now_ms())
         statement = self._core.receipts.sign_head(said)
@@ -171,6 +177,23 @@ class LostCommits(State):
         self._since_start[head.entries] = head.sha256
         if len(self._since_start) > SIGNED_MAX:
             del self._since_start[next(iter(self._since_start))]
+
+    async def look_after_files(self) -> None:
+        """Sign, and have what could not be written tried again, whether or not there is something new to confirm.
+
+        While the disk refuses, confirming goes on, since hosts have to be paid for what they deliver, but
+        `Duty.RECORD` fails: what is confirmed now is missed only by this process, should the database lose it.
+        """
+        files, duties = self._record.files, self._core.state(Duties)
+        if files.unwritten and not self.is_lost and not self._core.db.unavailable:
+            with suppress(Unavailable):  # Where the database is on the same disk, it has no room either.
+                await self._core.db.run(self._record.mend)
+        with suppress(OSError):  # It is logged, and said below.
+            await self.sign()
+        if why := files.unwritten or files.unsynced:
+            duties.failed(Duty.RECORD, why)
+        else:
+            duties.done(Duty.RECORD)
 
     async def judge_head(self, statement: bytes) -> HeadVerdict:
         """Judge a head that somebody brings; after `HeadVerdict.LOST` commits count as missing, also after a restart.
@@ -376,7 +399,7 @@ async def watch_commits(core: Core) -> None:
         await asyncio.sleep(SIGN_S)
         seconds += 1
         try:
-            await lost.sign()
+            await lost.look_after_files()
             if seconds % COMPARE_EVERY == 0 and not core.db.unavailable:
                 await core.db.compare()
                 await lost.resume()
@@ -387,5 +410,6 @@ async def watch_commits(core: Core) -> None:
             log.debug("the commit record could not be compared: %s", outage)
         except Refusal as refusal:
             log.warning("jobs could not be resumed: %s", refusal)
-        except Exception:  # The loop's edge: a disk that refuses one head must not be the end of all later ones.
+        except Exception:  # The loop's edge: one bad second must not be the last.
             log.exception("watching over the commit record failed")
+            core.state(Duties).failed(Duty.RECORD)

@@ -14,6 +14,7 @@ from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.buyers import Buyers
 from comptoir.dispatch.cancel import cancel, is_remote
 from comptoir.dispatch.core import Core, State
+from comptoir.dispatch.duties import Duties, Duty
 from comptoir.dispatch.second_host import Hedges, drop_hedge
 from comptoir.dispatch.settle import Ending, finish
 from comptoir.events import ActRecorded, HostHeard
@@ -240,6 +241,7 @@ async def catch_up(core: Core) -> None:
                 raise
             except Exception:  # One act that can't be put in force must not hold up those after it.
                 log.exception("act %d is not in force here", act.number)
+                core.state(Duties).failed(Duty.ACTS)
             following.due.popleft()
 
 

@@ -15,6 +15,7 @@ from comptoir import __version__
 from comptoir.app import open_core
 from comptoir.dialects import DIALECTS
 from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.duties import Duties, Duty
 from comptoir.dispatch.meters import Meters
 from comptoir.dispatch.onboard import add_host
 from comptoir.dispatch.submit import Order, submit
@@ -207,6 +208,22 @@ class TestHealth:
         assert (await get_json(post, "/health"))[0] == 503
         monkeypatch.setattr("comptoir.dispatch.meters.REFUSED_S", 0.0)
         assert (await get_json(post, "/health"))[0] == 200
+
+    async def test_a_duty_that_fails_is_said_everywhere_until_it_is_done(self, post: Post) -> None:
+        post.core.state(Duties).failed(Duty.RECORD, "No space left on device")
+        found = [await get_json(post, path) for path in ("/health", "/infrintia/health", "/infernet/health")]
+        _, _, figures = await get(post, "/metrics", accept="text/plain")
+        post.core.state(Duties).done(Duty.RECORD)
+
+        assert [(status, body["status"]) for status, body in found] == [(503, "unhealthy")] * 3
+        assert found[0][1]["checks"]["record"] == {
+            "healthy": False, "response_time_ms": 0.0,
+            "error": "the commit record is not kept (No space left on device)",
+        }  # fmt: skip
+        assert 'comptoir_duty_failing{duty="record"} 1.0' in figures
+        assert 'comptoir_duty_failing{duty="sweep"} 0.0' in figures
+        status, body = await get_json(post, "/health")
+        assert status == 200 and list(body["checks"]) == ["database"]
 
     async def test_it_is_unhealthy_while_it_drains(self, post: Post) -> None:
         post.core.state(Shutdown).leaving = True

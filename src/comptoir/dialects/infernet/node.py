@@ -9,8 +9,7 @@ from comptoir.dialects.infernet.callers import caller_of
 from comptoir.dialects.infernet.errors import NotLocal, NotUnderstood
 from comptoir.dialects.infernet.translate import job_id_of
 from comptoir.dispatch import Core
-from comptoir.dispatch.drain import Shutdown
-from comptoir.dispatch.meters import Meters
+from comptoir.dispatch.health import is_healthy
 from comptoir.gateway import is_local
 from comptoir.jobs import UnknownJob
 from comptoir.kit.http import Reply, Request
@@ -30,10 +29,8 @@ encode = msgspec.json.Encoder().encode
 
 
 async def health(core: Core, request: Request) -> wire.InfernetHealth | Reply:
-    """Report whether the node works: 503 during shutdown, without its database, or while that misses commits."""
-    healthy = (
-        (await core.state(Meters).database.read()).healthy and not core.db.lost and not core.state(Shutdown).leaving
-    )
+    """Report whether the node works; 503 where it does not (`dispatch.health`)."""
+    healthy = await is_healthy(core)
     body = wire.InfernetHealth("healthy" if healthy else "unhealthy")
     return body if healthy else Reply(503, encode(body))
 

@@ -4,8 +4,8 @@ from comptoir.dialects.infrintia import wire
 from comptoir.dialects.infrintia.errors import encode
 from comptoir.dialects.infrintia.render import host_card, model
 from comptoir.dispatch import Core
-from comptoir.dispatch.drain import Shutdown
 from comptoir.dispatch.errors import UnknownModel
+from comptoir.dispatch.health import is_healthy
 from comptoir.dispatch.meters import Meters
 from comptoir.gateway import Rendered, in_slices, offers_shown
 from comptoir.hosts import Host, ModelSummary
@@ -24,10 +24,8 @@ async def platform(core: Core, request: Request) -> wire.InfrintiaPlatform:
 
 
 async def health(core: Core, request: Request) -> wire.InfrintiaHealth | Reply:
-    """Report health: 503 and ``unhealthy`` during shutdown, without the database, or while it misses commits."""
-    healthy = (
-        (await core.state(Meters).database.read()).healthy and not core.db.lost and not core.state(Shutdown).leaving
-    )
+    """Report health: 503 and ``unhealthy`` where something is wrong (`dispatch.health`)."""
+    healthy = await is_healthy(core)
     body = wire.InfrintiaHealth("healthy" if healthy else "unhealthy", core.fleet.active_hosts, len(core.jobs.queue))
     return body if healthy else Reply(503, encode(body))
 

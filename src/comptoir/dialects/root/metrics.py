@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from comptoir.dispatch import Core
 from comptoir.dispatch.deferred_settlements import DeferredSettlements
 from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.duties import Duties, Duty
 from comptoir.dispatch.meters import Meters
 from comptoir.gateway import Connections
 from comptoir.hosts import SUSPENDED
@@ -152,6 +153,12 @@ class CoreCollector(Collector):
         yield GaugeMetricFamily("comptoir_loop_lag_worst_seconds", "The worst since the start.", lag.worst_s)
         up_s = core.clock.monotonic_s() - meters.started_s
         yield GaugeMetricFamily("comptoir_uptime_seconds", "Seconds since the start.", up_s)
+        failing = GaugeMetricFamily(
+            "comptoir_duty_failing", "1 while something that must go on fails.", labels=["duty"]
+        )
+        for duty in Duty:
+            failing.add_metric((duty,), float(duty in core.state(Duties).failing))
+        yield failing
         leaving = core.state(Shutdown).leaving
         yield GaugeMetricFamily("comptoir_draining", "1 from the beginning of a stop on.", float(leaving))
 

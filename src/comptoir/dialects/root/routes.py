@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from comptoir import __version__
 from comptoir.dialects.root.errors import Detail, render_error, status_of
 from comptoir.dialects.root.metrics import exposition
 from comptoir.dialects.root.wire import Checked, CoordinatorHealth, CoordinatorMetrics, MetricsQuery, PlatformInfo
 from comptoir.dispatch import Core
-from comptoir.dispatch.drain import Shutdown
+from comptoir.dispatch.health import read_health
 from comptoir.dispatch.meters import Meters
 from comptoir.jobs import JobState
 from comptoir.kit.clock import iso_utc
-from comptoir.kit.db import CommitsLost
 from comptoir.kit.http import Access, Dialect, Endpoint, NoSuchPath, Reply, Request, encode_json, shown
 from comptoir.web import Shop, asset, base_url, playing, secured, viewer
 
@@ -51,14 +52,10 @@ class Root:
 
     async def health(self, core: Core, request: Request) -> Reply:
         """Report whether the trading post works, from checks at most ``health_cache_s`` old."""
-        found = await core.state(Meters).database.read()
-        checks = {"database": Checked(found.healthy, round(found.took_ms, 3))}
-        if not found.healthy:
-            checks["database"].error = found.words
-        if core.db.lost:
-            checks["commits"] = Checked(False, 0.0, CommitsLost().message)
-        if core.state(Shutdown).leaving:
-            checks["intake"] = Checked(False, 0.0, "the coordinator is shutting down")
+        checks = {
+            name: Checked(found.healthy, round(found.took_ms, 3), msgspec.UNSET if found.healthy else found.words)
+            for name, found in (await read_health(core)).items()
+        }
         healthy = all(check.healthy for check in checks.values())
         body = CoordinatorHealth(
             "healthy" if healthy else "unhealthy",

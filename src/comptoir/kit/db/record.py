@@ -204,6 +204,11 @@ class CommitRecord:
             self.gaps, self.claims, self.lost_elsewhere = (), (), 0
             self._note_loss()
 
+    def mend(self, tx: Tx) -> None:
+        """Say in the files again where the record is, inside a command, if the last that was to be written was not."""
+        if self.files.unwritten:
+            self.files.append(self.files.head, (), at_ms=self._now_ms())
+
     def drop(self) -> None:
         """Forget what was staged: the transaction was rolled back."""
         staged, self._staged = self._staged, _Staged()

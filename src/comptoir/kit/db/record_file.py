@@ -7,6 +7,7 @@ record is opened: what it said is in the database, which is committed first.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import zlib
@@ -141,8 +142,8 @@ class RecordFile:
         self._lock = FolderLock(folder, name=LOCK_NAME)
         self._lock.take()
         self._file, self._number, self._end = -1, 0, 0
-        self.broken = False
-        """Whether the last append failed: the disk is full, for example."""
+        self.unwritten = self.unsynced = ""
+        """Why the last append, and the last sync, failed (the disk is full, for example); empty: it did not."""
         found = _last(folder)
         if found is None:
             self.record, self.head, self.began_ms, self.reason = os.urandom(16), BEGINNING, now_ms, ""
@@ -173,11 +174,11 @@ class RecordFile:
             if not 0 < self._end <= FILE_BYTES_MAX:
                 self._next(before)
             self._write(frame)
-            self.broken = False
+            self.unwritten = ""
         except OSError as error:
-            if not self.broken:
+            if not self.unwritten:
                 log.error("the commit record can't be written: %s", error)
-            self.broken = True
+            self.unwritten = _words(error)
 
     def begin_epoch(self, head: Head, *, began_ms: int, reason: str) -> None:
         """Begin an epoch at *head*, in a new file that is durable before the return.
@@ -190,7 +191,7 @@ class RecordFile:
             os.fsync(self._file)
         except OSError as error:
             log.error("the commit record's new epoch can't be written: %s", error)
-            self.broken = True
+            self.unwritten = _words(error)
 
     def _next(self, head: Head) -> None:
         """Go on in a new file, and let the oldest go."""
@@ -207,7 +208,7 @@ class RecordFile:
     def _write(self, frame: bytes) -> None:
         """Write at the known end, so that what a full disk took half of is overwritten by the next."""
         if os.pwrite(self._file, frame, self._end) < len(frame):
-            raise OSError("the disk is full")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._end += len(frame)
 
     def sync(self, statement: bytes | None = None) -> None:
@@ -216,9 +217,16 @@ class RecordFile:
         Raises:
             OSError: the disk refuses it.
         """
-        os.fdatasync(self._file)
-        if statement is not None:
-            write_beside(self.folder / HEAD_NAME, statement)
+        try:
+            os.fdatasync(self._file)
+            if statement is not None:
+                write_beside(self.folder / HEAD_NAME, statement)
+            self.unsynced = ""
+        except OSError as error:
+            if not self.unsynced:
+                log.error("the commit record can't be made safe on its disk: %s", error)
+            self.unsynced = _words(error)
+            raise
 
     def close(self) -> None:
         """Let the folder go; idempotent."""
@@ -226,6 +234,11 @@ class RecordFile:
             os.close(self._file)
             self._file = -1
         self._lock.release()
+
+
+def _words(error: OSError) -> str:
+    """Return what is wrong, without saying where."""
+    return error.strerror or type(error).__name__
 
 
 def write_beside(path: Path, data: bytes) -> None:
