@@ -5,8 +5,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import aiohttp
 import psycopg
-import pytest
 
 from comptoir.app import open_core, running
 from comptoir.cli.local_worker import move_state
@@ -22,7 +20,8 @@ from comptoir.kit.ids import public
 from comptoir.reports import audit
 from comptoir.settings import Settings
 from tests.post import QUICK, Post, open_post
-from tests.servers import BINARIES, OwnServer, hand_over, user
+from tests.servers import OwnServer
+from tests.standby import Standby
 
 BOUND_S = 30.0
 
@@ -130,48 +129,6 @@ class TestSqlite:
 
         async with reopened(post, tmp_path / "crashed") as again:
             assert not again.core.db.lost
-
-
-class Standby(OwnServer):
-    """A standby that streams from a server, until it takes that one's place."""
-
-    def __init__(self, primary: OwnServer, folder: Path) -> None:
-        folder.mkdir()
-        hand_over(folder)
-        self._folder = folder
-        self._data = folder / "data"
-        self._primary = primary
-        command = [BINARIES / "pg_basebackup", "-D", self._data, "-R", "-c", "fast", "-d", primary.url]
-        subprocess.run(command, check=True, capture_output=True, user=user(), cwd="/")
-        self.url = f"postgresql://postgres@/postgres?host={folder}"
-        self._process = None
-        self.start()
-
-    def until_streaming(self) -> None:
-        """Wait until it has all that the primary has."""
-        with psycopg.connect(self._primary.url, autocommit=True) as primary:
-            (now,) = primary.execute("SELECT pg_current_wal_flush_lsn()").fetchone() or ("",)
-            behind = "SELECT count(*) = 0 FROM pg_stat_replication WHERE flush_lsn >= %s"
-            while primary.execute(behind, (now,)).fetchone() == (True,):
-                primary.execute("SELECT pg_sleep(0.01)")
-
-    def take_over(self) -> None:
-        """Be promoted at the address of the primary, which is gone."""
-        self.stop()
-        with (self._data / "postgresql.auto.conf").open("a") as options:
-            options.write("primary_conninfo = ''\n")
-        self._folder, self.url = self._primary._folder, self._primary.url
-        self.start()
-        with psycopg.connect(self.url, autocommit=True) as promoted:
-            assert promoted.execute("SELECT pg_promote()").fetchone() == (True,)
-
-
-@pytest.fixture
-def standby(own_server: OwnServer) -> Iterator[Standby]:
-    """A standby of the test's own server."""
-    made = Standby(own_server, own_server._folder / "standby")
-    yield made
-    made.stop()
 
 
 async def until_lost(post: Post) -> None:
