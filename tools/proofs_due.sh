@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 # What planted bugs and mutations are planted in, what the machines drive, and what all of them run with.
 watched=(
     src/comptoir/dispatch src/comptoir/ledger src/comptoir/jobs src/comptoir/kinds src/comptoir/hosts src/comptoir/routing
-    src/comptoir/receipts src/comptoir/events src/comptoir/nodes src/comptoir/link src/comptoir/kit src/comptoir/chain
+    src/comptoir/receipts src/comptoir/events src/comptoir/outbox src/comptoir/webhooks src/comptoir/nodes src/comptoir/link src/comptoir/kit src/comptoir/chain
     src/comptoir/gateway src/comptoir/dialects src/comptoir/blobs src/comptoir/worker/sandbox openapi
     src/comptoir/app.py bench/bench_strangers.py tests/journeys tests/proofs tests/dispatch tests/rooms tests/kinds tests/kit tests/worker/sandbox tests/dialects/test_schemathesis.py
     tests/cli/test_file_memory.py

@@ -252,6 +252,22 @@ class TestBringBack:
         assert (found.outcome, found.why) == (PostingOutcome.CONTRADICTED, "the books have another receipt of this job")
         assert await books(street.core.db) == was
 
+    async def test_transfers_without_their_receipt_are_left_alone(self, either_street: Street) -> None:
+        """It is paid, and somebody has taken the receipt: posting it again would pay twice, or break half-way."""
+        street = either_street
+        await street.host()
+        job = await street.submit()
+        await finish_well(street.core, job)
+        paid = await street.core.receipts.get(job.id)
+        await street.core.db.run(lambda tx: tx.execute("DELETE FROM receipts WHERE job_id = ?", [job.id]))
+        was = await books(street.core.db)
+
+        (found,) = await bring_back(street.core, [paid])
+
+        assert found.outcome is PostingOutcome.CONTRADICTED
+        assert found.why == "the books have some of its transfers, and no receipt"
+        assert await books(street.core.db) == was
+
     async def test_a_job_under_way_here_is_not_touched(self, street: Street) -> None:
         """What is in memory would end it a second time."""
         await street.host()

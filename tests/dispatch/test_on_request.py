@@ -8,10 +8,11 @@ import pytest
 
 from comptoir.dispatch.assign import revoke_lease
 from comptoir.dispatch.expire import sweep
-from comptoir.dispatch.webhooks import add_webhook, delete_webhook, pause_webhook
+from comptoir.dispatch.webhooks import _message, add_webhook, delete_webhook, pause_webhook
 from comptoir.events import Event, HostChanged, JobAccepted, JobAssigned, JobEnded, NumberedEvent
 from comptoir.jobs import Fault
 from comptoir.reports import audit
+from comptoir.webhooks import Webhook, WebhookState
 from tests.street import FakeChannel, Street, finish_well, open_street
 
 URL = "https://shop.example/"
@@ -124,6 +125,28 @@ class TestJobs:
             await street.core.background.drain_tasks()
 
             assert kinds(await told(street)) == [JobAccepted, JobAssigned]
+
+
+class TestMessages:
+    def test_whatever_has_a_number_again_is_a_message_of_its_own(self) -> None:
+        """A database that lost commits gives numbers again, and all of a job's events have one subject."""
+        ada, job, lease, host = (bytes([n]) * 16 for n in range(4))
+        hook = Webhook(
+            id=b"w" * 16, owner_id=ada, url=URL, types=(), note="", parallel=1, state=WebhookState.ACTIVE, why="",
+            cursor=0, failing_since_ms=None, old_secret_until_ms=None, created_ms=0,
+        )  # fmt: skip
+        events = [
+            JobAccepted(ada, 1, 5, job, "m"),
+            JobAssigned(ada, 1, 5, job, lease, host),
+            JobAssigned(ada, 1, 5, job, host, lease),
+            JobEnded(ada, 1, 5, job, "completed", 1),
+        ]
+
+        ids = [_message(hook, event).id for event in events]
+
+        assert len(set(ids)) == len(events)
+        assert ids == [_message(hook, event).id for event in events]
+        assert _message(hook, events[-1]).key == f"{hook.id.hex()}:5:{job.hex()}", "as it was before there were others"
 
 
 class TestHosts:

@@ -1,4 +1,4 @@
-"""Bugs of the kind that people make, in dispatch, ledger, jobs and kinds, each with the tests that find it.
+"""Bugs of the kind that people make, wherever money, promises or walls are, each with the tests that find it.
 
 ``python -m tests.proofs.mutations`` plants them one by one, two at a time, and prints what caught each; ``--only N``
 plants the first, second, … alone. `make proofs` runs them as well (tests/proofs/test_mutations.py).
@@ -16,6 +16,14 @@ LEDGER = (
     "tests/rooms/ledger/test_ledger.py",
     "tests/rooms/ledger/test_ledger_model.py::TestLedger::test_it_agrees_with_the_model_on_sqlite",
 )
+
+RECORD = ("tests/kit/test_commit_record.py",)
+LOST = ("tests/dispatch/test_lost_commits.py",)
+OUTBOX = ("tests/rooms/outbox/test_outbox.py", "tests/dispatch/test_webhook_machine.py")
+WEBHOOKS = ("tests/dispatch/test_webhook_machine.py", "tests/transports/test_webhook.py")
+BLOBS = ("tests/rooms/blobs/test_blobs.py", "tests/rooms/blobs/test_blobs_model.py")
+ESCAPES = ("tests/worker/sandbox/test_escapes.py",)
+BOMBS = ("tests/worker/sandbox/test_bombs.py",)
 
 
 def dispatch(*names: str) -> tuple[str, ...]:
@@ -295,6 +303,137 @@ MUTATIONS = {
     ),
     "every container of a chain has to prove its result": Bug(
         "kinds/containers.py", "proof=ask.proof and at == last", "proof=ask.proof", ("tests/kinds/test_terms.py",)
+    ),
+    # lost commits
+    "a database that lost commits and made as many others passes": Bug(
+        "kit/db/heads.py",
+        "return theirs != ours and theirs[:2] <= ours[:2]",
+        "return theirs != ours and theirs[:2] < ours[:2]",
+        RECORD,
+    ),
+    "what another coordinator misses is no loss": Bug(
+        "kit/db/record.py",
+        "self.lost = bool(self.gaps or self.claims or self.lost_elsewhere)",
+        "self.lost = bool(self.gaps or self.claims)",
+        RECORD,
+    ),
+    "a frame of the record that was changed is believed": Bug(
+        "kit/db/record_file.py", 'or zlib.crc32(body) != int.from_bytes(data[at + 4 : at + 8], "big")', "", RECORD
+    ),
+    "a head is signed before it is on disk": Bug(
+        "dispatch/lost_commits.py",
+        "await asyncio.to_thread(record.files.sync, statement)",
+        "await asyncio.to_thread(record.files.sync)",
+        LOST,
+    ),
+    "a head of an epoch that was accepted as lost stops work again": Bug(
+        "dispatch/lost_commits.py", "if theirs.epoch < ours.epoch:", "if False:", LOST
+    ),
+    "work goes on with memory that is newer than the database": Bug(
+        "dispatch/lost_commits.py", "any(not gap.at_start for gap", "any(False for gap", LOST
+    ),
+    "what stands in the books is brought back again": Bug(
+        "dispatch/bring_back.py", "if stored.get(job_id) == item.receipt.payload:", "if False:", dispatch("bring_back")
+    ),
+    "a receipt is posted beside transfers that are there": Bug(
+        "dispatch/bring_back.py", "if transfers.intersection(item.transfer_ids):", "if False:", dispatch("bring_back")
+    ),
+    "a record that can't be written is healthy": Bug(
+        "dispatch/lost_commits.py", "if why := files.unwritten or files.unsynced:", "if why := '':", dispatch("duties")
+    ),
+    # outbox and webhooks
+    "a report under a claim that lapsed counts": Bug(
+        "outbox/store.py",
+        """where = "WHERE id = ? AND attempts = ? AND state = 'waiting'\"""",
+        """where = "WHERE id = ? AND attempts >= ? AND state = 'waiting'\"""",
+        OUTBOX,
+    ),
+    "one that kills whoever tries it is tried for ever": Bug(
+        "outbox/store.py", "attempts >= attempts_end AND id IN", "attempts < 0 AND id IN", OUTBOX
+    ),
+    "a webhook's cursor passes what was not made a message": Bug(
+        "dispatch/webhooks.py",
+        "isinstance(event, UnknownEvent) or len(made) == room:",
+        "isinstance(event, UnknownEvent):",
+        WEBHOOKS,
+    ),
+    "what is untried lets the next pass": Bug(
+        "dispatch/webhooks.py", "webhook.parallel - untried,", "webhook.parallel,", WEBHOOKS
+    ),
+    "the secret of before signs for ever": Bug(
+        "webhooks/service.py", "(row[2] or 0) > self._clock.now_ms()", "row[2]", ("tests/transports/test_webhook.py",)
+    ),
+    "a message of nobody's day is sent inside": Bug(
+        "dispatch/webhooks.py", '    out.guard.check("url", url)\n', "", ("tests/transports/test_webhook.py",)
+    ),
+    "who asks for nothing is told of every job": Bug(
+        "dispatch/on_request.py",
+        "    if not asked:\n        return None\n",
+        "    asked = asked or 7\n",
+        dispatch("on_request", "events"),
+    ),
+    "who has no webhook any more is told of leases": Bug(
+        "dispatch/on_request.py",
+        "if book.asked_events(item.buyer_id) & ASSIGNED:",
+        "if item.buyer_id:",
+        dispatch("on_request"),
+    ),
+    "two events of one job have one message": Bug(
+        "dispatch/webhooks.py", "if type(event) in ON_REQUEST:", "if False:", dispatch("on_request")
+    ),
+    # files
+    "a file that a job needs is erased": Bug(
+        "blobs/store.py",
+        'if tx.fetch("SELECT 1 FROM file_keeps WHERE file_id = ? LIMIT 1", (blob.id,)):',
+        "if False:",
+        BLOBS,
+    ),
+    "the bytes of another's file are erased with one's own": Bug(
+        "blobs/store.py",
+        'elif not tx.fetch("SELECT 1 FROM files WHERE sha256 = ? LIMIT 1", (found.sha256,)):',
+        "else:",
+        BLOBS,
+    ),
+    "two writers mix their parts": Bug(
+        "blobs/store.py", "if blob.complete or blob.stored != start:", "if blob.complete:", BLOBS
+    ),
+    "an upload that is wrong at its end is a file": Bug(
+        "blobs/store.py", "if blob.expected is not None and blob.expected != new.sha256:", "if False:", BLOBS
+    ),
+    "what is deleted is counted on": Bug(
+        "blobs/store.py", "    _count(tx, found.owner_id, -found.counted, -1)\n", "", BLOBS
+    ),
+    "a place is erased once, and what was on its way stays": Bug(
+        "blobs/service.py", "if since_ms <= now_ms - SURE_MS:", "if True:", BLOBS
+    ),
+    # sandbox
+    "a program sees the host's processes": Bug(
+        "worker/sandbox/launch.py", '"--unshare-user", "--unshare-pid", ', '"--unshare-user", ', ESCAPES
+    ),
+    "a program reaches the host's network": Bug(
+        "worker/sandbox/launch.py", "_NEWUSER | _NEWNET | _NEWIPC", "_NEWUSER | _NEWIPC", ESCAPES
+    ),
+    "a program writes into what it was given": Bug(
+        "worker/sandbox/launch.py", '{"ro": "--ro-bind",', '{"ro": "--bind",', ESCAPES
+    ),
+    "no system call is refused": Bug("worker/sandbox/syscall_filter.py", '    ("ptrace", (101, 117)),\n', "", ESCAPES),
+    "a file may be as long as the disk": Bug(
+        "worker/sandbox/process.py", '            "RLIMIT_FSIZE": limits.file_bytes,\n', "", BOMBS
+    ),
+    "a link is a result": Bug(
+        "worker/sandbox/results.py",
+        "stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and",
+        "facts.st_nlink and",
+        ("tests/worker/sandbox/test_results.py",),
+    ),
+    "an archive leads out of its folder": Bug(
+        "worker/sandbox/archive.py", 'if ".." in parts:', "if False:", ("tests/worker/sandbox/test_archive.py",)
+    ),
+    "an archive unpacks to any size": Bug(
+        "worker/sandbox/archive.py", "if written > left_bytes:", "if False:", ("tests/worker/sandbox/test_archive.py",)
+    ),
+    "a program may send and receive without end": Bug(
+        "worker/sandbox/outward.py", "if self._left_bytes < 0:", "if False:", ("tests/worker/sandbox/test_outward.py",)
     ),
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import comptoir
 from comptoir.worker.sandbox.types import Bound
 from tests import leftovers
 from tests.worker.sandbox.driver import Order, Outcome
@@ -19,6 +20,8 @@ from tests.worker.sandbox.driver import Order, Outcome
 UID = 54_321
 """An ordinary user, of whom nothing else runs."""
 ROOT = Path(__file__).parents[3]
+SOURCE = Path(comptoir.__file__).parents[1]
+"""The code that these tests import: a copy with a bug in it, where one is planted (tests/proofs/planting.py)."""
 PYTHON = Bound(sys.base_prefix, "/python")
 TIMEOUT_S = 60
 
@@ -42,14 +45,14 @@ class Driver:
         command.append("yes" if self.groups else "no")
         if not self.root and os.geteuid() == 0:
             os.chown(self.folder, UID, UID)
-            reached = [sys.base_prefix, sys.prefix, str(ROOT), str(self.folder)]
+            reached = [sys.base_prefix, sys.prefix, str(ROOT), str(SOURCE), str(self.folder)]
             command = [sys.executable, str(Path(__file__).with_name("ordinary.py")), str(UID), *reached, "--", *command]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "WORKER_SECRET": self.secret},
+            env=os.environ | {"PYTHONPATH": f"{SOURCE}:{ROOT}", "WORKER_SECRET": self.secret},
         )
         line = self._answer()
         self.checks = json.loads(line)
