@@ -190,7 +190,8 @@ class TestForks:
         assert 10 <= int(outcome.out) <= 16
 
     def test_a_storm_ends_with_the_wall(self, driver: Driver) -> None:
-        outcome = driver.python(FORK_STORM, "storm-in-a-box", limits=limits(processes=16, wall_s=1, cpu_s=20))
+        room = limits(processes=16, wall_s=1, cpu_s=20, memory_bytes=512 * MIB)
+        outcome = driver.python(FORK_STORM, "storm-in-a-box", limits=room)
 
         assert outcome.report is not None and outcome.report.reason is EndReason.WALL
         assert outcome.report.wall_s < 15
