@@ -10,7 +10,7 @@ import msgspec
 from comptoir.dispatch.submit import Order, submit
 from comptoir.jobs import LiveJob
 from comptoir.kinds import Ask, Kind, Part, Progress, Resume, Unit, hold_of
-from comptoir.kinds.files import FileKind
+from comptoir.kinds.files import FileKind, extra_of
 from comptoir.link import COUNT_MAX, ModelOffer
 from tests.street import Street, open_street
 
@@ -160,13 +160,26 @@ class Timed(FileKind):
         return float(msgspec.json.decode(body).get("wall_s", 60))
 
 
+class Program(Timed):
+    """The same, counted with the result alone: whoever is lost before has earned nothing, and the next begins again."""
+
+    name = "program"
+    pays_half = False
+    pays_lost = False
+
+    def wrong_output(self, job: Progress, *, finish_reason: str, usage: Any) -> str:
+        last = job.frames[-1] if job.frames else None
+        whole = last is not None and last.tokens == job.segment_claim and extra_of(last).finish_reason == finish_reason
+        return "" if whole else "all its time is counted with its result"
+
+
 def _bounds(body: bytes) -> list[int]:
     return [int(most) for most in body.decode().split(",")]
 
 
 KINDS = tuple(
     f"tests.kinds.toys:{kind.__name__}"
-    for kind in (RunAgain, ByPieces, Once, WholeOrNothing, Measured, Dearest, Staged, Timed)
+    for kind in (RunAgain, ByPieces, Once, WholeOrNothing, Measured, Dearest, Staged, Timed, Program)
 )
 
 

@@ -112,7 +112,7 @@ MUTATIONS = {
     ),
     "time goes on after it was counted": Bug(
         "dispatch/stream.py",
-        "if kind.timed and read.claimed:",
+        "if kind.timed and (read.claimed or kind.used(fresh)):",
         "if kind.timed:",
         ("tests/kinds/test_timed.py",),
     ),
@@ -121,6 +121,24 @@ MUTATIONS = {
         "lease.begin(now_s - max(0, core.common_ms() - lease.started_ms) / 1000)",
         "lease.begin(now_s)",
         ("tests/kinds/test_timed.py",),
+    ),
+    "a lost host's time is paid": Bug(
+        "dispatch/settle.py",
+        "broken = (half and not job.stages) or not job.kind.pays_lost",
+        "broken = half and not job.stages",
+        ("tests/kinds/test_timed_ends.py",),
+    ),
+    "a lost host's time is what the next has not": Bug(
+        "jobs/live.py",
+        "count = self.segment_count if self.kind.pays_lost else 0",
+        "count = self.segment_count",
+        ("tests/kinds/test_timed_ends.py",),
+    ),
+    "cancelled work is free": Bug(
+        "dispatch/settle.py",
+        "claimed = max(claimed, job.kind.used(job.frames[lease.first_frame :]))",
+        "pass",
+        ("tests/kinds/test_timed_ends.py",),
     ),
     "cores are the host's word": Bug(
         "dispatch/settle.py",

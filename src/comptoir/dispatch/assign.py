@@ -477,7 +477,7 @@ async def requeue(
     restarted = lease.revived and len(job.frames) < (
         lease.frames_at_worker if lease.frames_at_worker >= 0 else len(job.frames) + 1
     )
-    count, beyond = job.segment_count, job.claims_beyond(job.segment_claim)
+    beyond = job.claims_beyond(job.segment_claim)
     signature = delivered.signature if delivered is not None else b""
     with live.requeue(job, lease, unpaid=unpaid, signature=signature) as (change, piece):
         item = FinishRow(
@@ -485,7 +485,7 @@ async def requeue(
             attempt_state=state, host_id=lease.host_id, end_frame=len(job.frames), input_count=0,
             output_count=0, cost_uusd=0, paid_uusd=0, finish_reason="", fault=fault, error_code="",
             error_message=why[:500], running_hash=job.running_hash if piece and not unpaid else b"",
-            signature=signature, frames=piece, usage=b"", node_id=core.node_id, count=count,
+            signature=signature, frames=piece, usage=b"", node_id=core.node_id, count=job.segments[-1].count if piece else 0,
             first_frame=lease.first_frame, restarts=job.restarts + restarted,
             model=job.model,
         )  # fmt: skip

@@ -390,7 +390,7 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredP
     """Return what each host delivered, in frame order; last the part of *lease*, if it has frames or ended the job."""
     half = _is_half(job, ending)
     # A closed segment of a staged job is a whole stage.
-    broken = half and not job.stages
+    broken = (half and not job.stages) or not job.kind.pays_lost
     parts = [
         DeliveredPart(
             segment.lease, segment.lease.first_frame, segment.end_frame, segment.running_hash, segment.count,
@@ -400,15 +400,15 @@ def _parts(job: LiveJob, lease: Lease | None, ending: Ending) -> list[DeliveredP
     ]  # fmt: skip
     if lease is not None and (len(job.frames) > lease.first_frame or ending.state == JobState.COMPLETED):
         claimed = ending.usage.billed(job.segment_claim)
+        if ending.state == JobState.CANCELLED:
+            claimed = max(claimed, job.kind.used(job.frames[lease.first_frame :]))
         output_bytes = bounding_bytes(job.segment_size)
         count = job.kind.billable(claimed, output_bytes, job.passed_ms)
-        unpaid = ending.unpaid or half
-        parts.append(
-            DeliveredPart(
-                lease, lease.first_frame, len(job.frames), job.running_hash, count, unpaid, claimed, output_bytes,
-                job.passed_ms,
-            )
+        part = DeliveredPart(
+            lease, lease.first_frame, len(job.frames), job.running_hash, count, ending.unpaid or half, claimed,
+            output_bytes, job.passed_ms,
         )  # fmt: skip
+        parts.append(part)
     return parts
 
 

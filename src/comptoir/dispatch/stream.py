@@ -126,7 +126,7 @@ def take_frames(core: Core, job: LiveJob, seq: int, items: list[Frame]) -> int:
         extend_if_due(core, job)
     # Without measuring what is in them, which is done once for all frames: no claim counts for more than its bytes.
     kind = job.kind
-    if kind.timed and read.claimed:
+    if kind.timed and (read.claimed or kind.used(fresh)):
         job.note_time(now)
     bound = job.segment_count if kind.quiet_s else job.frame_bytes - size
     core.state(Meters).count_frames(len(fresh), kind.output.name, min(read.claimed, bound))

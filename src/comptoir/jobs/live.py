@@ -296,7 +296,8 @@ class LiveJob:
         start = self.segment_start
         if len(self.frames) == start:
             return b""
-        count = self.segment_count if count is None else count
+        if count is None:
+            count = self.segment_count if self.kind.pays_lost else 0
         # A new list, so that an undo can restore the old one.
         self.segments = [
             *self.segments,

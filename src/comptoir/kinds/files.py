@@ -23,7 +23,7 @@ from comptoir.kinds.named_files import (
     Name,
     Sha256,
 )
-from comptoir.kinds.output import Size
+from comptoir.kinds.output import NO_OUTPUT, Size, text_size
 from comptoir.link import Frame
 
 FILE_EXTRA_BYTES_MAX = 1024 * 1024
@@ -184,9 +184,20 @@ class FileKind(Kind):
     def output_in(self, text: str, extras: Sequence[bytes]) -> Size:
         """Count what is delivered whole, as its frames say it: files, results, and how the program ended.
 
-        What it prints and how far it is are shown as they come, and nothing is paid for them.
+        What it prints and how far it is are shown as they come, and nothing is paid for them; but where time is sold,
+        they show that it passes.
         """
+        if self.timed:
+            solid, blank = text_size(text) if text else NO_OUTPUT
+            return solid + len(extras), blank
         return sum([len(extra) for extra in extras if _delivers(extra)]), 0
+
+    def used(self, frames: Sequence[Frame]) -> int:
+        """Return the units of the newest progress that has any."""
+        for frame in reversed(frames):
+            if b'"progress"' in frame.extra and (progress := extra_of(frame).progress) is not None and progress.count:
+                return progress.count
+        return 0
 
     def check_extra(self, extra: bytes) -> None:
         """Refuse what is no `FileExtra`, and JSON that not everybody can read, in its result as well; and what spells

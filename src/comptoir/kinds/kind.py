@@ -126,6 +126,9 @@ class Kind:
     pays_half: ClassVar[bool] = True
     """Whether delivered units are paid for if the job fails before its end. If the buyer cancels, they are paid for,
     unless another host would have started over (`Resume.FROM_STAGE`)."""
+    pays_lost: ClassVar[bool] = True
+    """Whether a host that lost the job is paid for what it had delivered when another goes on; not where that one
+    begins again and is paid for the whole. Of a kind without stages."""
     may_hedge: ClassVar[bool] = True
     """Whether a second host may be started while the first is late; never for a job that must not run twice."""
     steady: ClassVar[bool] = True
@@ -227,6 +230,11 @@ class Kind:
         """Return how many of the units that a host *claimed* may be paid: the one rule for worker, coordinator and
         verifier. Those that are `believed`; of nothing, none."""
         return self.believed(claimed, output_bytes, passed_ms) if output_bytes else 0
+
+    def used(self, frames: Sequence[Frame]) -> int:
+        """Return the units that a host has used by its own word in *frames*, its part, though they count none yet: they
+        are paid if the buyer cancels, as far as they are `billable`. 0: only what is counted is paid."""
+        return 0
 
     def input_countable(self, input_max: int, output_count: int = 0, cores: int = 0) -> int:
         """Return the most units of input that are believed; *input_max* of them are paid (`Part.input_max`).
